@@ -1,0 +1,56 @@
+"""minitx: transformers from scratch in pure PyTorch, with real checkpoints in and out.
+
+Public names are imported when first used, so that `import minitx` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from minitx.config import EmbedderConfig, HeadConfig, ModelConfig, StackConfig
+    from minitx.models import EncoderModel, ModelOutput
+    from minitx.tokenizer import Tokenizer, load_tokenizer
+    from minitx.weights.load import from_config, load
+    from minitx.weights.save import save
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "EmbedderConfig": "minitx.config",
+    "EncoderModel": "minitx.models",
+    "HeadConfig": "minitx.config",
+    "ModelConfig": "minitx.config",
+    "ModelOutput": "minitx.models",
+    "StackConfig": "minitx.config",
+    "Tokenizer": "minitx.tokenizer",
+    "from_config": "minitx.weights.load",
+    "load": "minitx.weights.load",
+    "load_tokenizer": "minitx.tokenizer",
+    "save": "minitx.weights.save",
+}
+
+__all__ = [
+    "EmbedderConfig",
+    "EncoderModel",
+    "HeadConfig",
+    "ModelConfig",
+    "ModelOutput",
+    "StackConfig",
+    "Tokenizer",
+    "from_config",
+    "load",
+    "load_tokenizer",
+    "save",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'minitx' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

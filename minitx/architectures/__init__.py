@@ -1,0 +1,39 @@
+"""The registry: `model_type` of a config.json -> its architecture, imported when first asked for."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from importlib import import_module
+
+from minitx.architectures.architecture import Architecture
+
+# model_type -> the file in this folder. One file can serve several types that differ in name only.
+REGISTRY = {
+    "albert": "albert",
+    "bert": "bert",
+    "camembert": "roberta",
+    "deberta-v2": "deberta_v2",
+    "distilbert": "distilbert",
+    "electra": "electra",
+    "modernbert": "modernbert",
+    "mpnet": "mpnet",
+    "roberta": "roberta",
+    "xlm-roberta": "roberta",
+}
+
+
+def architecture(model_type: str) -> Architecture:
+    """The architecture of a `model_type`.
+
+    Raises:
+        ValueError: minitx does not have it; names the nearest that it has.
+    """
+    if model_type not in REGISTRY:
+        near = get_close_matches(model_type, REGISTRY, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"model_type {model_type!r} is not supported.{hint} minitx has: {', '.join(sorted(REGISTRY))}."
+        )
+    module = import_module(f"minitx.architectures.{REGISTRY[model_type]}")
+    found: Architecture = module.ARCHITECTURE
+    return found

@@ -1,0 +1,86 @@
+"""ALBERT (arXiv:1909.11942): few parameters, used many times.
+
+Differs from BERT: layers share their parameters in groups; embeddings are narrow and projected; the
+feed-forward branch has no dropout.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from minitx.architectures import bert
+from minitx.architectures.architecture import Architecture
+from minitx.architectures.reader import Reader
+from minitx.config import HeadConfig, ModelConfig
+from minitx.weights.table import Table, either
+
+
+def read(hf: Reader) -> ModelConfig:
+    # Records of the original implementation, always at these values where they stand in a file.
+    hf.only("net_structure_type", 0)
+    hf.only("gap_size", 0)
+    hf.only("num_memory_blocks", 0)
+    hf.only("down_scale_factor", 1)
+    config = bert.read(hf)
+    embedder = replace(config.embedder, embedding_size=hf.size("embedding_size"), projection="after_dropout")
+    encoder = replace(
+        config.encoder,
+        num_hidden_groups=hf.size("num_hidden_groups", 1),
+        inner_group_num=hf.size("inner_group_num", 1),
+        output_dropout=None,
+    )
+    return replace(config, embedder=embedder, encoder=encoder)
+
+
+def heads(hf: Reader) -> dict[str, HeadConfig]:
+    found = bert.label_heads(hf, hf.probability("classifier_dropout_prob", 0.1))
+    eps, activation = hf.number("layer_norm_eps", 1e-12), hf.name("hidden_act", "gelu_new")
+    found["masked-lm"] = bert.word_head(hf, hf.size("embedding_size"), activation, eps)
+    return found
+
+
+def layers(config: ModelConfig) -> list[dict[str, int]]:
+    """Layer {i} is layer {k} of group {g}."""
+    groups, inner = config.encoder.num_hidden_groups or 1, config.encoder.inner_group_num
+    return [{"i": g * inner + k, "g": g, "k": k} for g in range(groups) for k in range(inner)]
+
+
+LAYER = "encoder.albert_layer_groups.{g}.albert_layers.{k}"
+
+WEIGHTS: Table = {
+    "embedder.word_emb": "embeddings.word_embeddings",
+    "embedder.pos_emb": "embeddings.position_embeddings",
+    "embedder.tok_type_emb": "embeddings.token_type_embeddings",
+    "embedder.layer_norm": "embeddings.LayerNorm",
+    "embedder.projection": "encoder.embedding_hidden_mapping_in",
+    "encoder.layers.{i}.attention.self_attention.Q": f"{LAYER}.attention.query",
+    "encoder.layers.{i}.attention.self_attention.K": f"{LAYER}.attention.key",
+    "encoder.layers.{i}.attention.self_attention.V": f"{LAYER}.attention.value",
+    "encoder.layers.{i}.attention.self_output.dense": f"{LAYER}.attention.dense",
+    "encoder.layers.{i}.attention.self_output.layer_norm": f"{LAYER}.attention.LayerNorm",
+    "encoder.layers.{i}.intermediate.dense": f"{LAYER}.ffn",
+    "encoder.layers.{i}.output.dense": f"{LAYER}.ffn_output",
+    "encoder.layers.{i}.output.layer_norm": f"{LAYER}.full_layer_layer_norm",
+    "pooler.dense": "pooler",
+}
+
+ARCHITECTURE = Architecture(
+    model_types={"albert": "Albert"},
+    read=read,
+    heads=heads,
+    prefix="albert.",
+    weights=WEIGHTS,
+    head_weights=bert.LABEL_HEADS
+    | {
+        "masked-lm": {
+            "head.dense": "predictions.dense",
+            "head.layer_norm": "predictions.LayerNorm",
+            "head.projection.weight": "predictions.decoder.weight",
+            "head.projection.bias": either("predictions.decoder.bias", "predictions.bias"),
+        },
+    },
+    pooled=frozenset({"none", "sequence-classification", "multiple-choice"}),
+    stored=("embeddings.position_ids", "embeddings.token_type_ids", "sop_classifier.classifier"),
+    layers=layers,
+    pretraining="masked-lm",
+)

@@ -1,0 +1,75 @@
+"""What an architecture file declares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from minitx.architectures.reader import Reader
+from minitx.config import HeadConfig, ModelConfig
+from minitx.layers.stack import Stack
+from minitx.weights.table import Table
+
+# How Hugging Face names the class of a task: "Bert" + "ForMaskedLM".
+TASK_SUFFIX = {
+    "masked-lm": "ForMaskedLM",
+    "sequence-classification": "ForSequenceClassification",
+    "token-classification": "ForTokenClassification",
+    "question-answering": "ForQuestionAnswering",
+    "multiple-choice": "ForMultipleChoice",
+    "next-sentence": "ForNextSentencePrediction",
+    "replaced-token-detection": "ForPreTraining",
+}
+
+
+def every_layer(config: ModelConfig) -> list[dict[str, int]]:
+    """The values of a template's placeholders, one dict per layer: {i} is the layer."""
+    return [{"i": i} for i in range(config.encoder.num_hidden_layers)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """One family of checkpoints: how its config is read and what its tensors are called.
+
+    Attributes:
+        model_types: `model_type` of config.json -> first part of Hugging Face's class names.
+        read: config.json -> the numbers of the network.
+        heads: config.json -> the head of each task that the architecture has.
+        prefix: put before the names of `weights` in a checkpoint with a head.
+        weights: minitx name -> checkpoint name, of everything but the heads.
+        head_weights: the same for each task.
+        pooled: the tasks whose head reads the pooler, and "none" where headless checkpoints have one.
+        stored: checkpoint names that hold nothing learnt (constants, buffers); kept, not loaded.
+        layers: the placeholders of the templates, one dict per layer.
+        stack: the class of `encoder`.
+        pretraining: the task that Hugging Face's `...ForPreTraining` includes.
+    """
+
+    model_types: Mapping[str, str]
+    read: Callable[[Reader], ModelConfig]
+    heads: Callable[[Reader], dict[str, HeadConfig]]
+    prefix: str
+    weights: Table
+    head_weights: Mapping[str, Table]
+    pooled: frozenset[str] = frozenset()
+    stored: tuple[str, ...] = ()
+    layers: Callable[[ModelConfig], list[dict[str, int]]] = every_layer
+    stack: type[nn.Module] = field(default=Stack)
+    pretraining: str | None = None
+
+    def class_name(self, model_type: str, task: str | None) -> str:
+        """Hugging Face's class for a task, e.g. "BertForMaskedLM"; "BertModel" for None."""
+        return self.model_types[model_type] + ("Model" if task is None else TASK_SUFFIX[task])
+
+    def task_of(self, class_name: str) -> str | None:
+        """The task of one of Hugging Face's classes, "none" for a bare model, None if unknown."""
+        if class_name.endswith("Model"):
+            return "none"
+        if class_name.endswith("ForPreTraining"):
+            return self.pretraining
+        for task in self.head_weights:
+            if class_name.endswith(TASK_SUFFIX[task]):
+                return task
+        return None

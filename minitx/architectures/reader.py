@@ -1,0 +1,180 @@
+"""Reading `config.json` so that nothing is overlooked: every key is taken, or reported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+# Keys of a config.json that say nothing about the numbers of the network: training, decoding, records.
+NOT_OF_THE_NETWORK = frozenset(
+    [
+        "_name_or_path",
+        "_attn_implementation",
+        "attn_implementation",
+        "transformers_version",
+        "model_type",
+        "architectures",
+        "torch_dtype",
+        "dtype",
+        "use_cache",
+        "torchscript",
+        "use_bfloat16",
+        "gradient_checkpointing",
+        "tokenizer_class",
+        "chunk_size_feed_forward",
+        "output_attentions",
+        "output_hidden_states",
+        "output_past",
+        "return_dict",
+        "prefix",
+        "finetuning_task",
+        "task_specific_params",
+        "id2label",
+        "label2id",
+        "num_labels",
+        "problem_type",
+        "initializer_range",
+        "bos_token_id",
+        "eos_token_id",
+        "eos_token_ids",
+        "sep_token_id",
+        "cls_token_id",
+        "decoder_start_token_id",
+        "unk_token_id",
+        "mask_token_id",
+        "max_length",
+        "min_length",
+        "do_sample",
+        "early_stopping",
+        "num_beams",
+        "num_beam_groups",
+        "diversity_penalty",
+        "temperature",
+        "top_k",
+        "top_p",
+        "typical_p",
+        "repetition_penalty",
+        "length_penalty",
+        "no_repeat_ngram_size",
+        "encoder_no_repeat_ngram_size",
+        "bad_words_ids",
+        "num_return_sequences",
+        "output_scores",
+        "return_dict_in_generate",
+        "forced_bos_token_id",
+        "forced_eos_token_id",
+        "remove_invalid_values",
+        "exponential_decay_length_penalty",
+        "suppress_tokens",
+        "begin_suppress_tokens",
+        "is_encoder_decoder",
+        "cross_attention_hidden_size",
+        "tie_encoder_decoder",
+        "sentence_transformers",
+        "sbert_ce_default_activation_function",
+        "language",
+        "auto_map",
+        "directionality",
+        "pooler_fc_size",
+        "pooler_num_attention_heads",
+        "pooler_num_fc_layers",
+        "pooler_size_per_head",
+        "pooler_type",
+    ]
+)
+
+# No real checkpoint comes near; beyond it a config is broken, and building it would eat the memory.
+LARGEST_SIZE = 10_000_000
+MOST_LAYERS = 1_000
+
+_required = object()
+
+
+class Reader:
+    """Takes values out of a `config.json` and remembers which keys nobody took.
+
+    Every method raises ValueError, naming the key, if the value is missing or not of its kind.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.config = config
+        self.taken: set[str] = set()
+
+    def get(self, key: str, default: Any = _required) -> Any:
+        """The raw value; `default` where the key is absent."""
+        self.taken.add(key)
+        value = self.config.get(key, default)
+        if value is _required:
+            raise ValueError(f"config.json has no {key!r}, and the model cannot be built without it.")
+        return value
+
+    def size(self, key: str, default: Any = _required, *, least: int = 1) -> int:
+        """A whole number from `least` up to what a real model can have."""
+        value = self.get(key, default)
+        most = MOST_LAYERS if key in {"num_hidden_layers", "n_layers"} else LARGEST_SIZE
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise ValueError(f"config.json: {key}={value!r} must be a whole number from {least} to {most}.")
+        return value
+
+    def number(self, key: str, default: Any = _required) -> float:
+        """A finite, non-negative number."""
+        value = self.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+            raise ValueError(f"config.json: {key}={value!r} must be a number that is not negative.")
+        return float(value)
+
+    def probability(self, key: str, default: Any = _required) -> float:
+        """A number from 0 to 1."""
+        value = self.number(key, default)
+        if value > 1:
+            raise ValueError(f"config.json: {key}={value!r} must be a probability, from 0 to 1.")
+        return value
+
+    def flag(self, key: str, default: Any = _required) -> bool:
+        """true or false."""
+        value = self.get(key, default)
+        if not isinstance(value, bool):
+            raise ValueError(f"config.json: {key}={value!r} must be true or false.")
+        return value
+
+    def name(self, key: str, default: Any = _required) -> str:
+        """A string."""
+        value = self.get(key, default)
+        if not isinstance(value, str):
+            raise ValueError(f"config.json: {key}={value!r} must be a string.")
+        return value
+
+    def only(self, key: str, *allowed: Any) -> Any:
+        """A value that minitx implements; the first of `allowed` where the key is absent."""
+        value = self.get(key, allowed[0])
+        if value not in allowed:
+            known = " or ".join(repr(x) for x in allowed)
+            raise ValueError(f"config.json: {key}={value!r} is not implemented; minitx has {known}.")
+        return value
+
+    def pad_token_id(self, vocab_size: int, default: int | None = None) -> int | None:
+        """The padding id, None where there is none; a row of the vocabulary."""
+        value = self.get("pad_token_id", default)
+        if value is not None and (not isinstance(value, int) or not 0 <= value < vocab_size):
+            raise ValueError(f"config.json: pad_token_id={value!r} is not in [0, {vocab_size}).")
+        return value
+
+    def head_dim(self, hidden_size: int, heads: int) -> int:
+        """hidden_size / heads."""
+        if hidden_size % heads:
+            raise ValueError(
+                f"config.json: hidden_size={hidden_size} is not a multiple of the {heads} attention heads."
+            )
+        return hidden_size // heads
+
+    def num_labels(self) -> int:
+        """From `num_labels`, else counted in `id2label`, else Hugging Face's default of 2."""
+        named = self.config.get("num_labels")
+        names = self.config.get("id2label")
+        if named is None and isinstance(names, Mapping):
+            return max(1, len(names))
+        return 2 if named is None else self.size("num_labels")
+
+    def unread(self) -> list[str]:
+        """The keys that no reader took and that are not known to be unimportant."""
+        return sorted(set(self.config) - self.taken - NOT_OF_THE_NETWORK)

@@ -1,0 +1,96 @@
+"""Token ids to vectors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from minitx.config import EmbedderConfig
+from minitx.layers.norm import Slot, dropout, identity, layer_norm
+from minitx.layers.position import position_ids_from_padding
+
+
+class Embedder(nn.Module):
+    """The sum of word, token type and position embeddings, normed."""
+
+    def __init__(self, config: EmbedderConfig) -> None:
+        super().__init__()
+        self.config = config
+        size, hidden = config.embedding_size, config.hidden_size
+        project = nn.Linear(size, hidden, bias=config.projection == "after_dropout")
+        self.word_emb = nn.Embedding(config.vocab_size, size, padding_idx=config.pad_token_id)
+        padding = config.pad_token_id if config.positions_from_padding else None
+        self.pos_emb = (
+            nn.Embedding(config.max_position_embeddings, size, padding_idx=padding)
+            if config.position_embeddings
+            else None
+        )
+        self.tok_type_emb = nn.Embedding(config.type_vocab_size, size) if config.type_vocab_size else None
+        self.projection: Slot = identity if config.projection == "none" else project
+        normed = hidden if config.projection == "before_norm" else size
+        self.layer_norm = layer_norm(normed, config.layer_norm_eps, config.norm_bias)
+        self.dropout = dropout(config.hidden_dropout_prob)
+
+    def position_ids(self, input_ids: Tensor) -> Tensor:
+        """(B, T) -> (1 or B, T): the positions that `forward` uses when none are given."""
+        if self.config.positions_from_padding:
+            assert self.config.pad_token_id is not None
+            return position_ids_from_padding(input_ids, self.config.pad_token_id)
+        return torch.arange(input_ids.shape[1], device=input_ids.device)[None]
+
+    def check(self, input_ids: Tensor, token_type_ids: Tensor | None, position_ids: Tensor) -> None:
+        """Refuses what the tables could only answer with an index error, or a dead GPU process.
+
+        Raises:
+            ValueError: no tokens, a wrong shape or type, an id outside its table.
+        """
+        if input_ids.dim() != 2 or input_ids.shape[1] == 0:
+            raise ValueError(
+                f"input_ids has shape {tuple(input_ids.shape)}; expected (batch, time) with at least "
+                "one token per row."
+            )
+        within("input_ids", input_ids, self.config.vocab_size, "the tokenizer is another model's?")
+        if token_type_ids is not None and token_type_ids.shape != input_ids.shape:
+            raise ValueError(
+                f"token_type_ids has shape {tuple(token_type_ids.shape)}, input_ids "
+                f"{tuple(input_ids.shape)}; they must be equal."
+            )
+        if token_type_ids is not None and self.tok_type_emb is not None:
+            within(
+                "token_type_ids",
+                token_type_ids,
+                self.config.type_vocab_size,
+                "segments count from 0.",
+            )
+        if position_ids.shape not in {input_ids.shape, (1, input_ids.shape[1])}:
+            raise ValueError(
+                f"position_ids has shape {tuple(position_ids.shape)}; expected {tuple(input_ids.shape)}."
+            )
+        if self.pos_emb is not None:
+            rows = self.config.max_position_embeddings
+            hint = f"the text has {input_ids.shape[1]} tokens; truncate it or split it."
+            within("position_ids", position_ids, rows, hint)
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None, position_ids: Tensor) -> Tensor:
+        """(B, T), (B, T), (1 or B, T) -> (B, T, E)"""
+        hidden = self.word_emb(input_ids)
+        if self.tok_type_emb is not None:
+            types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+            hidden = hidden + self.tok_type_emb(types)
+        if self.pos_emb is not None:
+            hidden = hidden + self.pos_emb(position_ids)
+        if self.config.projection == "before_norm":
+            return self.dropout(self.layer_norm(self.projection(hidden)))
+        return self.projection(self.dropout(self.layer_norm(hidden)))
+
+
+def within(name: str, ids: Tensor, size: int, hint: str) -> None:
+    """Raises ValueError unless all ids are whole numbers in [0, size)."""
+    if ids.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"{name} has dtype {ids.dtype}; expected torch.long.")
+    if torch.compiler.is_compiling() or ids.numel() == 0:
+        return
+    low, high = (int(x) for x in ids.aminmax())
+    if low < 0 or high >= size:
+        worst = low if low < 0 else high
+        raise ValueError(f"{name} holds {worst}, but the model has 0 to {size - 1}: {hint}")

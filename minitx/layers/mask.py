@@ -1,0 +1,68 @@
+"""Which key each query may look at: one boolean mask, True = attend, built once per forward."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def as_bool(attention_mask: Tensor, batch: int, time: int) -> Tensor:
+    """Hugging Face's 0/1 mask, or a boolean one, as a boolean mask.
+
+    Args:
+        attention_mask: (B, T) for padding, or (B, T, S) to say which query sees which key.
+
+    Returns:
+        The same shape, True = attend.
+
+    Raises:
+        ValueError: a shape that does not fit the ids, or values other than 0 and 1.
+    """
+    if tuple(attention_mask.shape) not in {(batch, time), (batch, time, time)}:
+        raise ValueError(
+            f"attention_mask has shape {tuple(attention_mask.shape)}; expected (batch, time) = "
+            f"{(batch, time)} like input_ids, or (batch, time, time)."
+        )
+    if attention_mask.dtype == torch.bool:
+        return attention_mask
+    mask = attention_mask.bool()
+    if not torch.compiler.is_compiling() and not torch.equal(mask.to(attention_mask), attention_mask):
+        raise ValueError(
+            "attention_mask holds values other than 0 and 1; 1 means attend, 0 means ignore "
+            "(masks that are added to the scores, such as 0 and -10000, are not taken)."
+        )
+    return mask
+
+
+def padding_mask(attention_mask: Tensor | None) -> Tensor | None:
+    """(B, T) or (B, T, S), bool -> (B, 1, 1 or T, S), or None where everything may be attended.
+
+    A query without a single key would average over nothing and give NaN, which the next layer would
+    spread to the real tokens; such a query (padding by itself) sees every key instead.
+    """
+    if attention_mask is None or (not torch.compiler.is_compiling() and bool(attention_mask.all())):
+        return None
+    mask = attention_mask[:, None, None, :] if attention_mask.dim() == 2 else attention_mask[:, None]
+    return attend_somewhere(mask)
+
+
+def sliding_mask(mask: Tensor | None, time: int, window: int, device: torch.device) -> Tensor | None:
+    """Narrows `mask` (B, 1, 1 or T, S) to keys at most `window` positions away, on either side."""
+    if time - 1 <= window:
+        return mask
+    position = torch.arange(time, device=device)
+    near = (position[:, None] - position[None, :]).abs() <= window  # (T, S)
+    return near[None, None] if mask is None else attend_somewhere(mask & near)
+
+
+def attend_somewhere(mask: Tensor) -> Tensor:
+    return mask | ~mask.any(dim=-1, keepdim=True)
+
+
+def with_bias(mask: Tensor | None, bias: Tensor) -> Tensor:
+    """One additive mask out of a boolean one and a score bias (1 or B, H, T, S).
+
+    Half of the lowest number already makes a weight of exactly 0, and a score added to it cannot
+    overflow to -inf, of which a row of nothing else would make NaN.
+    """
+    return bias if mask is None else torch.where(mask, bias, torch.finfo(bias.dtype).min / 2)

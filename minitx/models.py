@@ -1,0 +1,148 @@
+"""The model families. An architecture is a configuration of these; no architecture's name is in here."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from minitx.config import HeadConfig, ModelConfig
+from minitx.layers.attention import BACKENDS
+from minitx.layers.embedder import Embedder
+from minitx.layers.head import TASKS, Head
+from minitx.layers.mask import as_bool
+from minitx.layers.pooler import Pooler
+from minitx.layers.stack import Stack
+
+if TYPE_CHECKING:
+    from minitx.weights.checkpoint import Checkpoint
+
+
+@dataclass
+class ModelOutput:
+    """What a forward returns; a field that the model or the call does not have is None.
+
+    Attributes:
+        last_hidden_state: (B, T, E)
+        pooler_output: (B, E)
+        logits: (B, T, V) masked-lm; (B, labels) sequence-classification and next-sentence;
+            (B, T, labels) token-classification; (B, choices) multiple-choice; (B, T)
+            replaced-token-detection.
+        start_logits: (B, T) question-answering: the answer begins here.
+        end_logits: (B, T) question-answering: the answer ends here.
+        loss: scalar, if labels were given.
+    """
+
+    last_hidden_state: Tensor
+    pooler_output: Tensor | None = None
+    logits: Tensor | None = None
+    start_logits: Tensor | None = None
+    end_logits: Tensor | None = None
+    loss: Tensor | None = None
+
+
+class EncoderModel(nn.Module):
+    """A bidirectional encoder: embedder, encoder, and where present pooler and head.
+
+    Args:
+        config: the numbers.
+        head: the task head, or None for hidden states only.
+        stack: the class of `encoder`; an architecture whose data flow differs brings its own.
+    """
+
+    def __init__(
+        self, config: ModelConfig, head: HeadConfig | None = None, stack: type[nn.Module] = Stack
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.checkpoint: Checkpoint | None = None  # where the weights came from, for minitx.save
+        self.embedder = Embedder(config.embedder)
+        self.encoder = stack(config.encoder)
+        self.pooler = Pooler(config.encoder.hidden_size) if config.pooler else None
+        self.head = Head(head, config.encoder.hidden_size) if head is not None else None
+        self.task = head.task if head is not None else None
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> ModelOutput:
+        """Runs the model.
+
+        Args:
+            input_ids: (B, T); for multiple-choice (B, choices, T), and the others alike.
+            attention_mask: (B, T), 1 or True = attend; or (B, T, S), which query sees which key.
+            token_type_ids: (B, T); all zero if not given.
+            position_ids: (B or 1, T); the architecture's own numbering if not given.
+            labels: what the head should have said; the losses in `layers/head.py` give the shapes.
+
+        Raises:
+            ValueError: shapes that do not fit, ids outside their table, a text longer than the
+                model's positions.
+        """
+        batch = input_ids.shape[:-1]
+        if input_ids.dim() == 3 and self.task == "multiple-choice":
+            input_ids = input_ids.flatten(0, 1)
+            attention_mask, token_type_ids, position_ids = (
+                x if x is None else x.flatten(0, 1) for x in (attention_mask, token_type_ids, position_ids)
+            )
+        if position_ids is None:
+            position_ids = self.embedder.position_ids(input_ids)
+        self.embedder.check(input_ids, token_type_ids, position_ids)
+        mask = None if attention_mask is None else as_bool(attention_mask, *input_ids.shape)
+        hidden = self.embedder(input_ids, token_type_ids, position_ids)
+        hidden = self.encoder(hidden, mask, position_ids)
+        pooled = None if self.pooler is None else self.pooler(hidden)
+        if self.head is None:
+            return ModelOutput(hidden, pooled)
+        task, logits = TASKS[self.head.config.task], self.head(hidden, pooled, mask)
+        loss = None if labels is None else task.loss(logits, labels, mask, self.head.config)
+        return ModelOutput(hidden, pooled, loss=loss, **task.outputs(logits, batch))
+
+    def tie_weights(self) -> None:
+        """Lets the word embedding serve as the last projection of a language-model head."""
+        if self.head is not None and self.head.config.tied:
+            self.head.projection.weight = self.embedder.word_emb.weight
+
+    def set_attention(self, backend: str) -> EncoderModel:
+        """Chooses how attention is computed: "sdpa" (fused, the default) or "eager" (step by step).
+
+        Raises:
+            ValueError: an unknown name.
+        """
+        if backend not in BACKENDS:
+            raise ValueError(f"unknown attention {backend!r}; minitx has: {', '.join(BACKENDS)}.")
+        for module in self.modules():
+            if hasattr(module, "backend"):
+                setattr(module, "backend", BACKENDS[backend])  # noqa: B010 - parts beyond our classes have one too
+        return self
+
+    @torch.no_grad()
+    def initialize(
+        self, names: Collection[str] | None = None, generator: torch.Generator | None = None
+    ) -> EncoderModel:
+        """Draws fresh weights in place: normal with `initializer_range`, biases 0, norms 1.
+
+        Args:
+            names: the parameters to draw; None for all.
+            generator: the source of randomness; None for torch's own.
+        """
+        for path, module in self.named_modules():
+            for leaf, parameter in module._parameters.items():
+                if parameter is None or (names is not None and f"{path}.{leaf}" not in names):
+                    continue
+                if leaf == "bias":
+                    parameter.zero_()
+                elif isinstance(module, nn.LayerNorm):
+                    parameter.fill_(1.0)
+                else:
+                    parameter.normal_(0.0, self.config.initializer_range, generator=generator)
+                if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+                    parameter[module.padding_idx].zero_()
+        return self

@@ -1,0 +1,1 @@
+"""Checkpoints to models and back: names, operations, files, Hub."""

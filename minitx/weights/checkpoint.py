@@ -1,0 +1,34 @@
+"""Where a model's weights came from: what `save` needs to write them back as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from minitx.architectures.architecture import Architecture
+
+
+@dataclass
+class Checkpoint:
+    """The record that `minitx.load` leaves on a model as `model.checkpoint`.
+
+    Attributes:
+        architecture: how the names translate.
+        model_type: of config.json.
+        config: config.json as read.
+        names: parameters of one row of the weight table -> the names that the file used for them.
+        kept: tensors of the file that the model has no place for (buffers, another task's head).
+        files: name -> file, where the checkpoint was sharded.
+        metadata: free text of the safetensors header.
+    """
+
+    architecture: Architecture
+    model_type: str
+    config: Mapping[str, Any]
+    names: dict[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict)
+    kept: dict[str, Tensor] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)

@@ -1,0 +1,169 @@
+"""The tensors of a folder, known by name, shape and dtype before any is read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from torch import Tensor
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+BIN, BIN_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
+
+# What a safetensors header calls a dtype.
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+@dataclass
+class Tensors:
+    """The tensors of one checkpoint.
+
+    Attributes:
+        shapes: name -> an empty meta tensor of its shape and dtype.
+        files: name -> file it lies in.
+        metadata: the free text of the safetensors header.
+    """
+
+    shapes: dict[str, Tensor] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
+    handles: dict[str, Any] = field(default_factory=dict)  # file -> an open safetensors file, or a dict
+
+    def read(self, name: str) -> Tensor:
+        """The tensor, mapped from the file where the format allows it."""
+        handle = self.handles[self.files[name]]
+        tensor: Tensor = handle[name] if isinstance(handle, dict) else handle.get_tensor(name)
+        return tensor
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        ValueError: not JSON, or not an object.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{path}: not valid JSON ({error}); is the file complete?") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: holds a {type(value).__name__}; expected a JSON object.")
+    return value
+
+
+def open_folder(folder: Path) -> Tensors:
+    """Opens the weights of a folder: safetensors before `.bin`, one file before shards.
+
+    Raises:
+        FileNotFoundError: no weights, or a shard of the index is missing.
+        ValueError: a file that is truncated or damaged, an index that points outside the folder, a
+            `.bin` that holds anything but tensors.
+    """
+    for name in (SINGLE, INDEX, BIN, BIN_INDEX):
+        path = folder / name
+        if path.is_file():
+            break
+    else:
+        found = ", ".join(sorted(p.name for p in folder.iterdir())[:20]) or "nothing"
+        raise FileNotFoundError(
+            f"{folder} has no weights: expected {SINGLE}, {INDEX}, {BIN} or {BIN_INDEX}; found {found}."
+        )
+    if name in (SINGLE, BIN):
+        return open_files(folder, [name])
+    weight_map = read_json(path).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(v, str) for v in weight_map.values()):
+        raise ValueError(f"{path}: has no 'weight_map' from tensor names to file names.")
+    for shard in set(weight_map.values()):
+        if Path(shard).name != shard or shard in ("", ".", ".."):
+            raise ValueError(f"{path}: names {shard!r}; a shard must lie in the folder itself.")
+    tensors = open_files(folder, sorted(set(weight_map.values())))
+    if missing := sorted(set(weight_map) - set(tensors.shapes)):
+        raise ValueError(f"{path}: tensors that no shard holds: {some(missing)}.")
+    return tensors
+
+
+def open_files(folder: Path, names: Iterable[str]) -> Tensors:
+    tensors = Tensors()
+    for name in names:
+        path = folder / name
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} is missing; the index of its folder names it.")
+        shapes = open_bin(path, tensors) if path.suffix == ".bin" else open_safetensors(path, tensors)
+        for tensor, shape in shapes.items():
+            tensors.shapes[tensor], tensors.files[tensor] = shape, name
+    return tensors
+
+
+def open_safetensors(path: Path, tensors: Tensors) -> dict[str, Tensor]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        handle: Any = safe_open(path, framework="pt")  # the library has no types
+        tensors.metadata.update(handle.metadata() or {})
+        shapes = {}
+        for name in handle.keys():  # noqa: SIM118 - not a dict
+            part = handle.get_slice(name)
+            if part.get_dtype() not in DTYPES:
+                raise ValueError(f"{path}: {name} is stored as {part.get_dtype()}, which minitx cannot read.")
+            shapes[name] = torch.empty(part.get_shape(), dtype=DTYPES[part.get_dtype()], device="meta")
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise ValueError(f"{path}: not a complete safetensors file ({error}); fetch it again.") from None
+    tensors.handles[path.name] = handle
+    return shapes
+
+
+def open_bin(path: Path, tensors: Tensors) -> dict[str, Tensor]:
+    """Pickled tensors; `weights_only` refuses anything else, so nothing in the file can run."""
+    state: Any = None
+    try:
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError:  # files from before torch 1.6 are not zip archives and cannot be mapped
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        UnpicklingError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        AssertionError,
+        OverflowError,
+        MemoryError,
+    ) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"{path}: not a file of plain tensors, or damaged ({reason}). Nothing in it was run."
+        ) from None
+    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
+        state = state["state_dict"]
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ValueError(f"{path}: expected a state dict, tensor names to tensors.")
+    tensors.handles[path.name] = dict(state)
+    return {str(name): torch.empty_like(value, device="meta") for name, value in state.items()}
+
+
+def some(names: Iterable[str], most: int = 12) -> str:
+    """A list for an error message, cut where it stops being read."""
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,0 +1,238 @@
+"""`minitx.load`: a folder or Hub id to a model, without changing a value or holding a byte twice."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from minitx.architectures import architecture as find_architecture
+from minitx.architectures.architecture import Architecture
+from minitx.architectures.reader import Reader
+from minitx.config import HeadConfig, ModelConfig
+from minitx.models import EncoderModel
+from minitx.weights.checkpoint import Checkpoint
+from minitx.weights.files import Tensors, open_folder, read_json
+from minitx.weights.match import (
+    Names,
+    bindings_of,
+    check_complete,
+    check_known,
+    check_shapes,
+    class_names,
+    has_pooler,
+    is_tied,
+    own_task,
+)
+from minitx.weights.table import Binding
+
+
+def load(
+    name_or_folder: str | Path,
+    *,
+    head: str | None = None,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device = "cpu",
+    revision: str = "main",
+    token: str | None = None,
+    offline: bool = False,
+    model_type: str | None = None,
+    strict: bool = False,
+    init_head: bool = False,
+    num_labels: int | None = None,
+    attention: str = "sdpa",
+) -> EncoderModel:
+    """Loads a checkpoint in Hugging Face's layout, in eval mode.
+
+    Args:
+        name_or_folder: a folder with config.json and weights, or a Hub id such as "bert-base-uncased".
+        head: None takes the checkpoint's own; "none" loads no head; else the name of a task.
+        dtype: None keeps each tensor's own.
+        device: where the parameters go.
+        revision: Hub branch, tag or commit.
+        token: Hub access token, for gated or private models.
+        offline: use only what is in the Hub cache.
+        model_type: the architecture, for a config.json that does not say.
+        strict: a key of config.json that minitx does not know is an error instead of a warning.
+        init_head: draw fresh weights for what the checkpoint lacks of the head.
+        num_labels: labels of a fresh head; with init_head only.
+        attention: "sdpa" (fused) or "eager" (step by step).
+
+    Raises:
+        FileNotFoundError: no such folder or Hub repository, or no weights in it.
+        ValueError: anything in the files that does not fit; the message says what and where.
+    """
+    from minitx.weights.hub import fetch
+
+    folder = fetch(name_or_folder, revision=revision, token=token, offline=offline)
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{folder} has no config.json; is it a model in Hugging Face's layout?")
+    config = read_json(folder / "config.json")
+    if num_labels is not None:
+        if not init_head:
+            raise ValueError("num_labels= sizes a fresh head; it needs init_head=True.")
+        config = {k: v for k, v in config.items() if k not in ("id2label", "label2id")}
+        config["num_labels"] = num_labels
+    found, kind = choose_architecture(config, model_type)
+    numbers, heads = read_config(found, config, strict)
+    tensors = open_folder(folder)
+    names = Names(tensors.shapes, found.prefix)
+    task = head or own_task(found, config, heads, names)
+    pooled = task in found.pooled and (task != "none" or has_pooler(found, names))
+    model = empty_model(found, numbers, pick(heads, task), pooled=pooled)
+
+    bindings = bindings_of(found, model)
+    sources = {binding: names.find(*binding.names) for binding in bindings}
+    missing = [b for b in bindings if not sources[b] and not is_tied(b, model)]
+    fresh = [b for b in missing if init_head and b.parameters[0].startswith(("head.", "pooler."))]
+    check_complete([b for b in missing if b not in fresh], found, task)
+    taken = {name for each in sources.values() for name in each}
+    check_known(set(tensors.shapes) - taken, found, numbers, names, kind)
+    check_shapes(model, sources, tensors)
+
+    model.checkpoint = Checkpoint(found, kind, config, metadata=tensors.metadata)
+    if len(set(tensors.files.values())) > 1:
+        model.checkpoint.files = tensors.files
+    fill(model, sources, tensors, dtype, torch.device(device))
+    draw(model, fresh)
+    if head is None:  # the checkpoint as it is: `save` gives back even what the model has no place for
+        used = {name for each in model.checkpoint.names.values() for name in each}
+        model.checkpoint.kept = {
+            name: convert(tensors.read(name), dtype, torch.device("cpu"))
+            for name in tensors.shapes
+            if name not in used
+        }
+    return model.set_attention(attention)
+
+
+def from_config(
+    config: Mapping[str, Any],
+    *,
+    head: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    seed: int | None = None,
+    strict: bool = False,
+) -> EncoderModel:
+    """A model with fresh random weights, in training mode.
+
+    Args:
+        config: the content of a config.json, `model_type` included.
+        head: a task or "none"; None takes the one that config["architectures"] names, else none.
+        dtype: of the parameters.
+        seed: for the same weights every time.
+        strict: a key that minitx does not know is an error instead of a warning.
+
+    Raises:
+        ValueError: a key that is missing or has a value that minitx does not implement.
+    """
+    found, kind = choose_architecture(config, None)
+    numbers, heads = read_config(found, config, strict)
+    task = head or next((t for name in class_names(config) if (t := found.task_of(name))), "none")
+    model = empty_model(found, numbers, pick(heads, task), pooled=task in found.pooled)
+    model = model.to_empty(device="cpu").to(dtype).train()
+    model.initialize(generator=None if seed is None else torch.Generator().manual_seed(seed))
+    model.tie_weights()
+    model.checkpoint = Checkpoint(found, kind, dict(config))
+    return model
+
+
+# --- from config.json to an empty model ------------------------------------------------------------
+
+
+def choose_architecture(config: Mapping[str, Any], model_type: str | None) -> tuple[Architecture, str]:
+    kind = model_type or config.get("model_type")
+    if not isinstance(kind, str):
+        raise ValueError('config.json has no "model_type"; say which it is, such as model_type="bert".')
+    return find_architecture(kind), kind
+
+
+def read_config(
+    found: Architecture, config: Mapping[str, Any], strict: bool
+) -> tuple[ModelConfig, dict[str, HeadConfig]]:
+    """The numbers of the network and of every head it could have."""
+    if config.get("quantization_config") is not None:
+        raise ValueError("config.json has a quantization_config; minitx reads unquantised weights only.")
+    reader = Reader(config)
+    numbers, heads = found.read(reader), found.heads(reader)
+    if unread := reader.unread():
+        message = f"config.json: minitx does not know {', '.join(unread)}; without effect here."
+        if strict:
+            raise ValueError(message)
+        warnings.warn(message, stacklevel=3)
+    return numbers, heads
+
+
+def pick(heads: Mapping[str, HeadConfig], task: str) -> HeadConfig | None:
+    """The head of a task, None for "none"."""
+    if task != "none" and task not in heads:
+        raise ValueError(f"head={task!r} is not one of this architecture's: {', '.join(heads)}, none.")
+    return heads.get(task)
+
+
+def empty_model(
+    found: Architecture, numbers: ModelConfig, head: HeadConfig | None, *, pooled: bool
+) -> EncoderModel:
+    """The model on the meta device: every name and shape, no memory."""
+    with torch.device("meta"):
+        return EncoderModel(replace(numbers, pooler=pooled), head, found.stack).eval()
+
+
+# --- from tensors to parameters --------------------------------------------------------------------
+
+
+def convert(tensor: Tensor, dtype: torch.dtype | None, device: torch.device) -> Tensor:
+    return tensor.to(device, dtype if tensor.is_floating_point() else None)
+
+
+def place(model: nn.Module, name: str, tensor: Tensor) -> None:
+    """Makes `tensor` the parameter of that name, without copying it."""
+    module, _, leaf = name.rpartition(".")
+    model.get_submodule(module).register_parameter(leaf, nn.Parameter(tensor))
+
+
+def fill(
+    model: EncoderModel,
+    sources: Mapping[Binding, tuple[str, ...]],
+    tensors: Tensors,
+    dtype: torch.dtype | None,
+    device: torch.device,
+) -> None:
+    """Reads every tensor into its place, and records under which names the file had it."""
+    assert model.checkpoint is not None
+    for binding, names in sources.items():
+        if not names:
+            continue  # tied, or drawn afterwards
+        first, *others = names
+        stored = tensors.read(first)
+        same = [name for name in others if identical(tensors.read(name), stored)]
+        model.checkpoint.names[binding.parameters] = (first, *same)
+        parts = binding.op.load(stored, len(binding.parameters))
+        for name, part in zip(binding.parameters, parts, strict=True):
+            place(model, name, convert(part, dtype, device))
+    projection = next((b for b in sources if is_tied(b, model)), None)
+    if projection is not None:
+        word, own = model.embedder.word_emb.weight, model.get_parameter("head.projection.weight")
+        if own.is_meta or identical(own, word):  # present and different: the file has untied them
+            model.tie_weights()
+
+
+def identical(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and torch.equal(a, b)
+
+
+def draw(model: EncoderModel, fresh: list[Binding]) -> None:
+    """Fresh weights for what a checkpoint lacks of its head."""
+    like = model.embedder.word_emb.weight
+    names = {name for binding in fresh for name in binding.parameters}
+    for name in names:
+        place(
+            model,
+            name,
+            torch.empty_like(model.get_parameter(name), device=like.device, dtype=like.dtype),
+        )
+    model.initialize(names)

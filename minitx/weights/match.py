@@ -1,0 +1,153 @@
+"""Which tensor of a file belongs to which parameter: names are settled before any byte is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from minitx.architectures.architecture import Architecture
+from minitx.config import HeadConfig, ModelConfig
+from minitx.models import EncoderModel
+from minitx.weights.files import Tensors, some
+from minitx.weights.table import Binding, Table, expand, rows
+
+# TensorFlow's words for a norm's parameters survive in old files.
+MODERN = {"gamma": "weight", "beta": "bias"}
+
+
+class Names:
+    """Finds tensors under the names that checkpoints have used for them."""
+
+    def __init__(self, names: Iterable[str], prefix: str) -> None:
+        self.prefix = prefix
+        self.actual: dict[str, str] = {}
+        for name in names:
+            module, _, last = name.rpartition(".")
+            self.actual[f"{module}.{MODERN[last]}" if last in MODERN else name] = name
+
+    def find(self, *names: str) -> tuple[str, ...]:
+        """Those of `names` that the file has, with or without the prefix of the base model."""
+        spelt = (spelling for name in names for spelling in (self.prefix + name, name))
+        return tuple(self.actual[name] for name in spelt if name in self.actual)
+
+    def module(self, name: str) -> tuple[str, ...]:
+        """The tensors of a module, or the one tensor of that name."""
+        return self.find(name, f"{name}.weight", f"{name}.bias")
+
+
+def bindings_of(found: Architecture, model: EncoderModel) -> list[Binding]:
+    """The weight table written out for a model; a tied projection is one of its parameters."""
+    table: Table = {**found.weights, **(found.head_weights[model.task] if model.task else {})}
+    return expand(table, found.layers(model.config), model.state_dict())
+
+
+def is_tied(binding: Binding, model: EncoderModel) -> bool:
+    """Whether the word embedding serves where the file has nothing of its own."""
+    tied = model.head is not None and model.head.config.tied
+    return tied and binding.parameters == ("head.projection.weight",)
+
+
+def has_pooler(found: Architecture, names: Names) -> bool:
+    return any(
+        names.module(name)
+        for left, stored in rows(found.weights, [])
+        if left[0].startswith("pooler.")
+        for name in stored.names
+    )
+
+
+def own_task(
+    found: Architecture, config: Mapping[str, Any], heads: Mapping[str, HeadConfig], names: Names
+) -> str:
+    """The checkpoint's own task: what config.json says, else what the tensor names say.
+
+    Raises:
+        ValueError: config.json does not say, and the tensors fit several tasks.
+    """
+    for name in class_names(config):
+        if task := found.task_of(name):
+            return task
+    fitting = []
+    for task, table in found.head_weights.items():
+        needed = (
+            stored.names
+            for left, stored in rows(table, [])
+            if not (heads[task].tied and left[0].startswith("head.projection"))
+        )
+        if all(any(names.module(name) for name in each) for each in needed):
+            fitting.append(task)
+    if len(fitting) > 1:
+        raise ValueError(
+            "config.json names no class in 'architectures' and the tensors fit several heads; say which: "
+            f"head= one of {', '.join(fitting)}, none."
+        )
+    return fitting[0] if fitting else "none"
+
+
+def class_names(config: Mapping[str, Any]) -> list[str]:
+    """config["architectures"], as far as it is a list of strings."""
+    names = config.get("architectures")
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
+
+def check_complete(missing: Iterable[Binding], found: Architecture, task: str) -> None:
+    """
+    Raises:
+        ValueError: parameters without a tensor; says whether it is the head that the file lacks.
+    """
+    missing = list(missing)
+    if not missing:
+        return
+    absent = some(
+        found.prefix + b.names[-1] if b.parameters[0].startswith(("em", "en")) else b.names[-1]
+        for b in missing
+    )
+    if all(b.parameters[0].startswith(("head.", "pooler.")) for b in missing):
+        raise ValueError(
+            f"the checkpoint has no {task!r} head; missing: {absent}. head=None takes the checkpoint's own, "
+            'head="none" loads none, init_head=True draws fresh weights for it.'
+        )
+    raise ValueError(f"the checkpoint lacks {len(missing)} tensors: {absent}.")
+
+
+def check_known(
+    rest: Iterable[str], found: Architecture, config: ModelConfig, names: Names, model_type: str
+) -> None:
+    """
+    Raises:
+        ValueError: tensors that are neither the model's nor another head's nor known constants.
+    """
+    layers = found.layers(config)
+    known: set[str] = set()
+    for table in (found.weights, *found.head_weights.values()):
+        for _, stored in rows(table, layers):
+            for name in stored.names:
+                known.update(names.module(name))
+    for name in found.stored:
+        known.update(names.module(name))
+    if unexpected := sorted(set(rest) - known):
+        raise ValueError(
+            f"the checkpoint has {len(unexpected)} tensors that a {model_type!r} model of this config has "
+            f"no place for: {some(unexpected)}."
+        )
+
+
+def check_shapes(model: EncoderModel, sources: Mapping[Binding, tuple[str, ...]], tensors: Tensors) -> None:
+    """
+    Raises:
+        ValueError: a tensor that does not have the shape the config asks for, or is quantised.
+    """
+    parameters = model.state_dict()
+    for binding, names in sources.items():
+        expected = binding.op.save([parameters[name] for name in binding.parameters])
+        for name in names:
+            stored = tensors.shapes[name]
+            if stored.shape != expected.shape:
+                raise ValueError(
+                    f"{name} has shape {tuple(stored.shape)} in the file, but config.json makes "
+                    f"{' + '.join(binding.parameters)} {tuple(expected.shape)}."
+                )
+            if not stored.is_floating_point():
+                raise ValueError(
+                    f"{name} is stored as {stored.dtype}; minitx reads unquantised weights only."
+                )

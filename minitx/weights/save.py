@@ -1,0 +1,213 @@
+"""`minitx.save`: a model back to Hugging Face's layout, as it came."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from minitx.models import EncoderModel
+from minitx.weights.checkpoint import Checkpoint
+from minitx.weights.files import BIN, BIN_INDEX, INDEX, SINGLE
+from minitx.weights.match import bindings_of
+
+if TYPE_CHECKING:
+    from minitx.tokenizer import Tokenizer
+
+
+def save(
+    model: EncoderModel,
+    folder: str | Path,
+    *,
+    tokenizer: Tokenizer | None = None,
+    max_shard_size: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Writes config.json and safetensors so that transformers loads them without a warning.
+
+    A loaded model goes back under the names, in the dtype and the shards that it came in. Each file is
+    written beside its place and then moved there: a crash leaves the old file or the new one, no half.
+
+    Args:
+        model: from `minitx.load` or `minitx.from_config`.
+        folder: made if need be.
+        tokenizer: written too, if given.
+        max_shard_size: bytes per file; None keeps the shards of the source, else writes one file.
+        progress: called with the number of bytes after each file.
+
+    Raises:
+        FileExistsError: the folder holds weights under other file names, which would contradict these.
+        ValueError: a model that was not made by minitx.load or minitx.from_config.
+    """
+    checkpoint = model.checkpoint
+    if checkpoint is None:
+        raise ValueError(
+            "the model has no record of its architecture; make it with minitx.load or from_config."
+        )
+    if max_shard_size is not None and max_shard_size < 1:
+        raise ValueError(f"max_shard_size={max_shard_size} must be a positive number of bytes.")
+    tensors = stored_tensors(model, checkpoint)
+    files = assign_files(tensors, checkpoint, max_shard_size)
+    config = stored_config(model, checkpoint)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    refuse_other_weights(folder, {SINGLE} if len(files) == 1 else {INDEX, *files})
+    metadata = checkpoint.metadata or {"format": "pt"}
+    for name, members in files.items():
+        write_tensors(folder / name, {key: tensors[key] for key in members}, metadata)
+        if progress is not None:
+            progress(sum(nbytes(tensors[key]) for key in members))
+    if len(files) > 1:
+        size = sum(map(nbytes, tensors.values()))
+        weight_map = {key: name for name, members in files.items() for key in members}
+        index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(weight_map.items()))}
+        write_json(folder / INDEX, index)
+    write_json(folder / "config.json", config)
+    if tokenizer is not None:
+        tokenizer.save(folder)
+
+
+# --- what is written -------------------------------------------------------------------------------
+
+
+def stored_tensors(model: EncoderModel, checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Name in the file -> tensor, on the CPU."""
+    parameters = model.state_dict()
+    stored = {name: tensor.cpu() for name, tensor in checkpoint.kept.items()}
+    word = model.embedder.word_emb.weight
+    for binding in bindings_of(checkpoint.architecture, model):
+        names = checkpoint.names.get(binding.parameters)
+        if names is None and is_shared(binding.parameters, model):
+            continue  # the word embedding is written once, under its own name
+        if names is None:
+            names = (fresh_name(binding.names[-1], binding.parameters[0], model, checkpoint),)
+        tensor = binding.op.save([parameters[name] for name in binding.parameters]).cpu()
+        for name in names:
+            stored[name] = tensor
+    assert word is not None
+    return stored
+
+
+def is_shared(parameters: tuple[str, ...], model: EncoderModel) -> bool:
+    if model.head is None or parameters != ("head.projection.weight",):
+        return False
+    return model.head.projection.weight is model.embedder.word_emb.weight
+
+
+def fresh_name(name: str, parameter: str, model: EncoderModel, checkpoint: Checkpoint) -> str:
+    """The name for a parameter that no file had: the base model's prefix is for models with a head."""
+    if model.task is None or parameter.startswith("head."):
+        return name
+    return checkpoint.architecture.prefix + name
+
+
+def stored_config(model: EncoderModel, checkpoint: Checkpoint) -> dict[str, Any]:
+    """config.json as it came, with the class, the dtype and the number of labels as they are now."""
+    config = dict(checkpoint.config)
+    found, task = checkpoint.architecture, model.task
+    config["model_type"] = checkpoint.model_type
+    names = config.get("architectures")
+    if not names or found.task_of(str(names[0])) != (task or "none"):
+        config["architectures"] = [found.class_name(checkpoint.model_type, task)]
+    dtype = str(model.embedder.word_emb.weight.dtype).removeprefix("torch.")
+    spelt = [key for key in ("dtype", "torch_dtype") if key in config]
+    if spelt or dtype != "float32":
+        for key in spelt or ["dtype"]:
+            config[key] = dtype
+    if (labels := config.pop("num_labels", None)) is not None and "id2label" not in config and labels != 2:
+        # Hugging Face counts labels by their names.
+        config["id2label"] = {str(i): f"LABEL_{i}" for i in range(labels)}
+        config["label2id"] = {f"LABEL_{i}": i for i in range(labels)}
+    elif labels is not None:
+        config["num_labels"] = labels
+    return config
+
+
+def assign_files(
+    tensors: Mapping[str, Tensor], checkpoint: Checkpoint, max_shard_size: int | None
+) -> dict[str, list[str]]:
+    """File name -> the tensors in it."""
+    if max_shard_size is None:
+        known = {
+            n: f.replace("pytorch_model", "model").replace(".bin", ".safetensors")
+            for n, f in checkpoint.files.items()
+        }
+        if not known:
+            return {SINGLE: list(tensors)}
+        files: dict[str, list[str]] = {}
+        last = sorted(set(known.values()))[-1]
+        for name in tensors:
+            files.setdefault(known.get(name, last), []).append(name)
+        return files
+    shards: list[list[str]] = [[]]
+    room = max_shard_size
+    for name, tensor in tensors.items():
+        if shards[-1] and nbytes(tensor) > room:
+            shards.append([])
+            room = max_shard_size
+        shards[-1].append(name)
+        room -= nbytes(tensor)
+    if len(shards) == 1:
+        return {SINGLE: shards[0]}
+    return {f"model-{i:05}-of-{len(shards):05}.safetensors": s for i, s in enumerate(shards, 1)}
+
+
+def nbytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+# --- how it is written -----------------------------------------------------------------------------
+
+
+def refuse_other_weights(folder: Path, ours: set[str]) -> None:
+    """Loaders look for one name before another; a file left from before would win, or lose, unseen."""
+    shards = {path.name for path in folder.glob("model-*-of-*.safetensors")}
+    present = shards | {name for name in (SINGLE, INDEX, BIN, BIN_INDEX) if (folder / name).exists()}
+    if other := sorted(present - ours):
+        raise FileExistsError(
+            f"{folder} already holds {', '.join(other)}, which would stand beside the new weights; "
+            "save to an empty folder, or remove them first."
+        )
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    from safetensors.torch import save_file
+
+    whole: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        # The format holds each tensor by itself: views are made whole, shared ones written twice.
+        storage = tensor.untyped_storage()
+        alone = (
+            tensor.is_contiguous() and storage.nbytes() == nbytes(tensor) and storage.data_ptr() not in seen
+        )
+        whole[name] = tensor if alone else tensor.clone(memory_format=torch.contiguous_format)
+        seen.add(storage.data_ptr())
+    write_atomically(path, lambda temporary: save_file(whole, temporary, dict(metadata)))
+
+
+def write_json(path: Path, value: Any) -> None:
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Writes to a temporary file in the same folder, then renames it over `path`."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        # mkstemp makes private files; the result gets the mode that any new file would
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,92 @@
+"""The weight table of an architecture: our names on the left, the checkpoint's on the right.
+
+A table is data. Its names are of modules (their `weight` and `bias` follow) or of single parameters, and
+may hold placeholders: `{i}` is a layer. `expand` writes it out for one model; nothing is matched by
+pattern, so the order of the rows means nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from minitx.weights.ops import Copy, Op, Split
+
+COPY = Copy()
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The right side of a row: the names that files use for it, and the operation.
+
+    A file may hold several of the names: the first is read. A fresh model is written under the last.
+    """
+
+    names: tuple[str, ...]
+    op: Op = COPY
+
+
+Table = dict[str | tuple[str, ...], str | Stored]
+
+
+def either(*names: str) -> Stored:
+    """Any of these names: the first that a file has is read, a fresh model is written under the last."""
+    return Stored(names)
+
+
+def split(name: str) -> Stored:
+    """One stored tensor for several of our modules, one after the other in its rows."""
+    return Stored((name,), Split())
+
+
+@dataclass(frozen=True)
+class Binding:
+    """One row, written out: full parameter names and full stored names."""
+
+    parameters: tuple[str, ...]
+    names: tuple[str, ...]
+    op: Op
+
+
+SUFFIXES = ("weight", "bias")
+
+
+def rows(table: Table, layers: Sequence[Mapping[str, int]]) -> Iterable[tuple[tuple[str, ...], Stored]]:
+    """The rows of a table with the placeholders filled in."""
+    for left, right in table.items():
+        names = (left,) if isinstance(left, str) else left
+        stored = Stored((right,)) if isinstance(right, str) else right
+        for values in layers if "{" in names[0] else ({},):
+            filled = tuple(name.format(**values) for name in stored.names)
+            yield tuple(name.format(**values) for name in names), Stored(filled, stored.op)
+
+
+def expand(table: Table, layers: Sequence[Mapping[str, int]], parameters: Iterable[str]) -> list[Binding]:
+    """A table written out for the parameters that a model has.
+
+    Args:
+        table: the rows; those of modules that the model does not have fall away.
+        layers: the values of the placeholders, one mapping per layer.
+        parameters: names that the rows must cover, each exactly once.
+
+    Raises:
+        ValueError: a parameter without a row or with two, or one stored name for two rows.
+    """
+    wanted, bindings = set(parameters), []
+    for left, stored in rows(table, layers):
+        if set(left) <= wanted:
+            bindings.append(Binding(left, stored.names, stored.op))
+            continue
+        for suffix in SUFFIXES:
+            full = tuple(f"{name}.{suffix}" for name in left)
+            if set(full) <= wanted:
+                bindings.append(Binding(full, tuple(f"{n}.{suffix}" for n in stored.names), stored.op))
+    covered = [name for binding in bindings for name in binding.parameters]
+    claimed = [name for binding in bindings for name in binding.names]
+    for what, names in (("parameter", covered), ("stored name", claimed)):
+        if twice := sorted({name for name, count in Counter(names).items() if count > 1}):
+            raise ValueError(f"weight table: {what} in two rows: {', '.join(twice)}.")
+    if bare := sorted(wanted - set(covered)):
+        raise ValueError(f"weight table: no row for {', '.join(bare)}.")
+    return bindings

@@ -1,0 +1,188 @@
+"""The tiny configurations on which every architecture is held against transformers.
+
+An architecture of the registry without a case here fails collection (`tests/contract`). Odd sizes are
+deliberate: head counts that differ from layer counts, widths that are no power of two, dropout
+probabilities that all differ, so that no two values can be swapped unseen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+ODD = {"vocab_size": 99, "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4}
+SIZES = {**ODD, "intermediate_size": 37, "max_position_embeddings": 48, "initializer_range": 0.02}
+DROPOUT = {"hidden_dropout_prob": 0.11, "attention_probs_dropout_prob": 0.23}
+FULL, SLIDING = "full_attention", "sliding_attention"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One configuration.
+
+    Attributes:
+        name: unique.
+        model_type: of the registry.
+        config: arguments of transformers' config class.
+        lengths: text lengths beside 1, 2, 9 and 33, such as both sides of a window's edge.
+        float64: largest difference allowed in float64; anything above 1e-9 says why in `because`.
+        reference: how transformers computes attention here.
+    """
+
+    name: str
+    model_type: str
+    config: dict[str, Any] = field(default_factory=dict)
+    lengths: tuple[int, ...] = ()
+    float64: float = 1e-9
+    because: str = ""
+    reference: str = "sdpa"
+
+
+FLOAT32_INSIDE = "transformers turns queries and keys in float32 (apply_rotary_pos_emb) whatever the dtype"
+
+BERT = {**SIZES, **DROPOUT, "type_vocab_size": 3, "classifier_dropout": 0.37, "layer_norm_eps": 1e-3}
+ROBERTA = {**BERT, "pad_token_id": 1, "max_position_embeddings": 50, "type_vocab_size": 1}
+MPNET = {**SIZES, **DROPOUT, "max_position_embeddings": 50, "layer_norm_eps": 1e-3}
+ALBERT = {
+    **SIZES,
+    **DROPOUT,
+    "embedding_size": 20,
+    "type_vocab_size": 3,
+    "num_hidden_layers": 4,
+    "classifier_dropout_prob": 0.31,
+}
+MODERNBERT = {
+    **SIZES,
+    "num_hidden_layers": 4,
+    "local_attention": 12,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "cls_token_id": 1,
+    "sep_token_id": 2,
+    "attention_dropout": 0.13,
+    "embedding_dropout": 0.17,
+    "mlp_dropout": 0.29,
+    "classifier_dropout": 0.37,
+}
+DEBERTA = {
+    **SIZES,
+    **DROPOUT,
+    "relative_attention": True,
+    "pos_att_type": ["c2p", "p2c"],
+    "type_vocab_size": 0,
+    "position_biased_input": False,
+    "pooler_dropout": 0.31,
+    "cls_dropout": 0.41,
+    "pad_token_id": 0,
+}
+
+CASES = [
+    Case("bert", "bert", BERT),
+    Case("bert-one-head", "bert", {**BERT, "num_attention_heads": 1, "hidden_size": 7, "hidden_act": "relu"}),
+    Case("bert-gelu-new", "bert", {**BERT, "hidden_act": "gelu_new", "classifier_dropout": None}),
+    Case("bert-five-labels", "bert", {**BERT, "num_labels": 5, "tie_word_embeddings": False}),
+    Case("roberta", "roberta", ROBERTA),
+    Case("roberta-pad-0", "roberta", {**ROBERTA, "pad_token_id": 0, "num_labels": 3}),
+    Case("xlm-roberta", "xlm-roberta", {**ROBERTA, "hidden_act": "silu"}),
+    Case("camembert", "camembert", {**ROBERTA, "classifier_dropout": None}),
+    Case(
+        "distilbert",
+        "distilbert",
+        {
+            "vocab_size": 99,
+            "dim": 24,
+            "n_layers": 3,
+            "n_heads": 4,
+            "hidden_dim": 37,
+            "max_position_embeddings": 48,
+            "dropout": 0.11,
+            "attention_dropout": 0.23,
+            "qa_dropout": 0.31,
+            "seq_classif_dropout": 0.37,
+        },
+    ),
+    Case("electra", "electra", {**BERT, "embedding_size": 20, "summary_last_dropout": 0.43}),
+    Case("electra-same-width", "electra", {**BERT, "embedding_size": 24, "classifier_dropout": None}),
+    Case("albert", "albert", ALBERT),
+    Case("albert-groups", "albert", {**ALBERT, "num_hidden_groups": 2, "inner_group_num": 3}),
+    Case("albert-uneven-groups", "albert", {**ALBERT, "num_hidden_layers": 5, "num_hidden_groups": 2}),
+    Case("albert-same-width", "albert", {**ALBERT, "embedding_size": 24}),
+    Case("mpnet", "mpnet", MPNET, reference="eager"),
+    Case("mpnet-three-heads", "mpnet", {**MPNET, "num_attention_heads": 3}, reference="eager"),
+    Case(
+        "mpnet-far",  # both sides of the last bucket's edge, 128 positions away
+        "mpnet",
+        {**MPNET, "max_position_embeddings": 150},
+        lengths=(128, 129, 140),
+        reference="eager",
+    ),
+    Case(
+        "modernbert",
+        "modernbert",
+        MODERNBERT,
+        lengths=(6, 7, 8, 13, 14),
+        float64=2e-6,
+        because=FLOAT32_INSIDE,
+    ),
+    Case(
+        "modernbert-biases",
+        "modernbert",
+        {
+            **MODERNBERT,
+            "norm_bias": True,
+            "attention_bias": True,
+            "mlp_bias": True,
+            "classifier_bias": True,
+            "decoder_bias": False,
+            "classifier_pooling": "mean",
+            "layer_types": [SLIDING, FULL, FULL, SLIDING],
+            "local_attention": 7,
+            "rope_parameters": {
+                FULL: {"rope_type": "default", "rope_theta": 500.0},
+                SLIDING: {"rope_type": "default", "rope_theta": 30.0},
+            },
+        },
+        lengths=(3, 4, 5),
+        float64=2e-6,
+        because=FLOAT32_INSIDE,
+    ),
+    Case("deberta-v2", "deberta-v2", DEBERTA, reference="eager"),
+    Case(
+        "deberta-v3",
+        "deberta-v2",
+        {
+            **DEBERTA,
+            "position_buckets": 6,
+            "max_relative_positions": 20,
+            "norm_rel_ebd": "layer_norm",
+            "share_att_key": True,
+        },
+        lengths=(3, 4, 7, 8),
+        reference="eager",
+    ),
+    Case(
+        "deberta-v2-conv",
+        "deberta-v2",
+        {
+            **DEBERTA,
+            "conv_kernel_size": 3,
+            "conv_act": "gelu",
+            "conv_groups": 2,
+            "pos_att_type": "p2c",
+            "position_biased_input": True,
+            "type_vocab_size": 3,
+            "embedding_size": 20,
+            "cls_dropout": None,
+        },
+        reference="eager",
+    ),
+    Case(
+        "deberta-v2-content-only",
+        "deberta-v2",
+        {**DEBERTA, "relative_attention": False, "legacy": False, "pos_att_type": ["c2p"]},
+        reference="eager",
+    ),
+]
+
+BY_NAME = {case.name: case for case in CASES}
