@@ -8,7 +8,9 @@ a convolution beside the first layer.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -254,6 +256,12 @@ POOLED: Table = {"head.dense": "pooler.dense", "head.projection": "classifier"}
 # v3 files name the masked-lm head as the original code did; Hugging Face calls its own names "legacy".
 V3 = "lm_predictions.lm_head"
 
+
+def fresh_name(names: tuple[str, ...], config: Mapping[str, Any]) -> str:
+    original = names[0].startswith(V3) and config.get("legacy") is False
+    return names[0] if original else names[-1]
+
+
 ARCHITECTURE = Architecture(
     model_types={"deberta-v2": "DebertaV2"},
     read=read,
@@ -281,4 +289,5 @@ ARCHITECTURE = Architecture(
         "mask_predictions.LayerNorm",
     ),
     stack=DisentangledStack,
+    fresh_name=fresh_name,
 )

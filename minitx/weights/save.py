@@ -16,6 +16,7 @@ from minitx.models import EncoderModel
 from minitx.weights.checkpoint import Checkpoint
 from minitx.weights.files import BIN, BIN_INDEX, INDEX, SINGLE
 from minitx.weights.match import bindings_of
+from minitx.weights.table import Binding
 
 if TYPE_CHECKING:
     from minitx.tokenizer import Tokenizer
@@ -80,17 +81,15 @@ def stored_tensors(model: EncoderModel, checkpoint: Checkpoint) -> dict[str, Ten
     """Name in the file -> tensor, on the CPU."""
     parameters = model.state_dict()
     stored = {name: tensor.cpu() for name, tensor in checkpoint.kept.items()}
-    word = model.embedder.word_emb.weight
     for binding in bindings_of(checkpoint.architecture, model):
         names = checkpoint.names.get(binding.parameters)
         if names is None and is_shared(binding.parameters, model):
             continue  # the word embedding is written once, under its own name
         if names is None:
-            names = (fresh_name(binding.names[-1], binding.parameters[0], model, checkpoint),)
+            names = (fresh_name(binding, model, checkpoint),)
         tensor = binding.op.save([parameters[name] for name in binding.parameters]).cpu()
         for name in names:
             stored[name] = tensor
-    assert word is not None
     return stored
 
 
@@ -100,9 +99,10 @@ def is_shared(parameters: tuple[str, ...], model: EncoderModel) -> bool:
     return model.head.projection.weight is model.embedder.word_emb.weight
 
 
-def fresh_name(name: str, parameter: str, model: EncoderModel, checkpoint: Checkpoint) -> str:
+def fresh_name(binding: Binding, model: EncoderModel, checkpoint: Checkpoint) -> str:
     """The name for a parameter that no file had: the base model's prefix is for models with a head."""
-    if model.task is None or parameter.startswith("head."):
+    name = checkpoint.architecture.fresh_name(binding.names, checkpoint.config)
+    if model.task is None or binding.parameters[0].startswith("head."):
         return name
     return checkpoint.architecture.prefix + name
 

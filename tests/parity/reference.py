@@ -46,9 +46,7 @@ def reference_model(case: Case, task: str, dtype: torch.dtype = torch.float64, *
 
 
 @lru_cache(maxsize=8)
-def pair(
-    name: str, task: str, dtype: torch.dtype, root: Path, **more: Any
-) -> tuple[Any, EncoderModel]:
+def pair(name: str, task: str, dtype: torch.dtype, root: Path, **more: Any) -> tuple[Any, EncoderModel]:
     """The reference and the minitx model loaded from its saved folder, as strictly as can be."""
     case = BY_NAME[name]
     reference = reference_model(case, task, dtype, **more)

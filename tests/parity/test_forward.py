@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+import minitx
 from tests.parity.cases import BY_NAME
 from tests.parity.reference import CASES_AND_HEADS, hidden_states, logits_of, padded, pair, text
-
-
-@pytest.fixture(scope="session")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("parity")
 
 
 def compare(reference: Any, model: Any, inputs: dict[str, Tensor]) -> float:
@@ -57,3 +54,81 @@ def test_every_layer_and_output(name: str, task: str, dtype: torch.dtype, root: 
             for backend in ("sdpa", "eager"):
                 difference = compare(reference, model.set_attention(backend), inputs)
                 assert difference <= limit, (length, backend, "attention_mask" in inputs, difference)
+
+
+@pytest.mark.parametrize(("name", "task"), CASES_AND_HEADS)
+def test_bfloat16_is_no_further_from_float32_than_the_reference(name: str, task: str, root: Path) -> None:
+    case = BY_NAME[name]
+    exact, _ = pair(name, task, torch.float32, root)
+    choices = 3 if task == "multiple-choice" else 0
+    inputs = padded(case, text(case, 4, 33, choices), "right")
+    expected = everything(exact, inputs)
+    reference = copy.deepcopy(exact).bfloat16()
+    reference.save_pretrained(root / "bfloat16")
+    model = minitx.load(root / "bfloat16", strict=True)
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+    theirs = rms(everything(reference, inputs), expected)
+    for backend in ("sdpa", "eager"):
+        ours = rms(everything(model.set_attention(backend), inputs), expected)
+        # Equal roundings give 1; another order of the same sums moves the ratio either way by a few
+        # per cent at these sizes, an operation left in bfloat16 that the reference does in float32 by more.
+        assert ours <= 1.1 * theirs, (backend, ours / theirs)
+
+
+def everything(model: Any, inputs: dict[str, Tensor]) -> list[Tensor]:
+    """All hidden states and logits at real tokens, as float32."""
+    real = inputs["attention_mask"].bool()
+    with torch.inference_mode():
+        if isinstance(model, minitx.EncoderModel):
+            states, output = hidden_states(model, inputs)
+        else:
+            output = model(**inputs, output_hidden_states=True)
+            states = list(output.hidden_states)
+    logits = [x[real] if x.shape[: real.dim()] == real.shape else x for x in logits_of(output)]
+    return [x.float() for x in (*(s[real.flatten(0, -2)] for s in states), *logits)]
+
+
+def rms(found: list[Tensor], expected: list[Tensor]) -> float:
+    return (
+        torch.cat([(a - b).flatten() for a, b in zip(found, expected, strict=True)])
+        .square()
+        .mean()
+        .sqrt()
+        .item()
+    )
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_a_padded_row_equals_the_row_alone(name: str, side: str, root: Path) -> None:
+    case = BY_NAME[name]
+    _, model = pair(name, "none", torch.float64, root)
+    inputs = padded(case, text(case, 4, 33), side)
+    # The reference counts plain positions from the padding too; told where the text begins, it does not.
+    mask = inputs["attention_mask"]
+    if not model.config.embedder.positions_from_padding:
+        inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
+    with torch.inference_mode():
+        together = model(**inputs).last_hidden_state
+        for row in range(len(mask)):
+            real = mask[row].bool()
+            alone = {key: value[row][real][None] for key, value in inputs.items()}
+            alone.pop("position_ids", None)
+            difference = (model(**alone).last_hidden_state[0] - together[row][real]).abs().max().item()
+            assert difference <= 1e-9, (row, difference)
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_a_row_of_nothing_but_padding_is_finite_and_disturbs_no_other(name: str, root: Path) -> None:
+    case = BY_NAME[name]
+    _, model = pair(name, "none", torch.float32, root)
+    inputs = text(case, 3, 9)
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    inputs["attention_mask"][1] = 0
+    for backend in ("sdpa", "eager"):
+        with torch.inference_mode():
+            output = model.set_attention(backend)(**inputs).last_hidden_state
+            others = {key: value[[0, 2]] for key, value in inputs.items()}
+            expected = model(**others).last_hidden_state
+        assert torch.isfinite(output).all()
+        assert torch.allclose(output[[0, 2]], expected, atol=1e-5)

@@ -1,0 +1,86 @@
+"""Design, section 7, point 5: what transformers saved comes back byte for byte, and loads there again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from safetensors import safe_open
+
+import minitx
+from minitx.architectures import architecture
+from tests.parity.cases import BY_NAME
+from tests.parity.reference import CASES_AND_HEADS, logits_of, pair, text
+
+
+def tensors(folder: Path) -> dict[str, tuple[str, torch.dtype, bytes, torch.Size]]:
+    """Name -> file, dtype, bytes and shape of every tensor in a folder."""
+    found = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as handle:
+            for name in handle.keys():  # noqa: SIM118
+                value = handle.get_tensor(name).contiguous()
+                raw = value.view(torch.uint8).numpy().tobytes()
+                found[name] = (path.name, value.dtype, raw, value.shape)
+    return found
+
+
+def load_in_transformers(name: str, task: str, folder: Path) -> tuple[Any, dict[str, Any]]:
+    found, kind = architecture(BY_NAME[name].model_type), BY_NAME[name].model_type
+    cls = getattr(transformers, found.class_name(kind, None if task == "none" else task))
+    model, report = cls.from_pretrained(folder, output_loading_info=True)
+    return model.eval(), report
+
+
+@pytest.mark.parametrize(("name", "task"), CASES_AND_HEADS)
+@pytest.mark.parametrize("sharded", [False, True])
+def test_there_and_back(name: str, task: str, sharded: bool, root: Path, tmp_path: Path) -> None:
+    case = BY_NAME[name]
+    reference, _ = pair(name, task, torch.float32, root)
+    source, saved = tmp_path / "source", tmp_path / "saved"
+    reference.save_pretrained(source, max_shard_size="10KB" if sharded else "1GB")
+    model = minitx.load(source, strict=True)
+    minitx.save(model, saved)
+
+    assert (len(list(saved.glob("*.safetensors"))) > 1) == sharded
+    assert tensors(saved) == tensors(source)
+    before, after = (json.loads((f / "config.json").read_text()) for f in (source, saved))
+    assert before == after
+    again, report = load_in_transformers(name, task, saved)
+    assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    recorded = {"_name_or_path", "architectures", "dtype", "transformers_version"}
+    configs = [{k: v for k, v in m.config.to_dict().items() if k not in recorded} for m in (reference, again)]
+    assert configs[0] == configs[1]
+    inputs = text(case, 2, 9, 3 if task == "multiple-choice" else 0)
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    with torch.inference_mode():
+        expected, found = reference(**inputs), again(**inputs)
+    for a, b in zip(logits_of(expected), logits_of(found), strict=True):
+        # The bytes are equal (above); a product with one row may still be summed in another order where
+        # the file happens to lie differently in memory.
+        assert torch.allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "task"), CASES_AND_HEADS)
+def test_a_fresh_model_saves_as_the_reference_would(name: str, task: str, root: Path, tmp_path: Path) -> None:
+    """`from_config` -> `save`: transformers finds every tensor, and computes the same."""
+    reference, _ = pair(name, task, torch.float32, root)
+    config = json.loads(reference.config.to_json_string(use_diff=False))
+    if task == "question-answering":
+        config["num_labels"] = 2
+    model = minitx.from_config(config, head=task, seed=1, strict=True).eval()
+    minitx.save(model, tmp_path)
+    again, report = load_in_transformers(name, task, tmp_path)
+    assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    inputs = text(BY_NAME[name], 2, 9, 3 if task == "multiple-choice" else 0)
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    with torch.inference_mode():
+        expected, found = again(**inputs), model(**inputs)
+    if task == "none":
+        assert torch.allclose(expected.last_hidden_state, found.last_hidden_state, atol=1e-5)
+    for a, b in zip(logits_of(expected), logits_of(found), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)

@@ -1,0 +1,142 @@
+"""Design, section 7, point 4: losses, gradients, and the places where dropout acts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from minitx.models import EncoderModel
+from minitx.weights.match import bindings_of
+from tests.parity.cases import BY_NAME, Case
+from tests.parity.reference import CASES_AND_HEADS, hidden_states, logits_of, padded, pair, text
+
+HEADED = [(name, task) for name, task in CASES_AND_HEADS if task != "none"]
+LENGTH = 9
+
+
+def labels(case: Case, task: str, kind: str = "classes") -> tuple[dict[str, Tensor], Tensor]:
+    """The labels of a batch of 4, as the reference takes them and as minitx does."""
+    generator = torch.Generator().manual_seed(1)
+
+    def draw(high: int, *shape: int) -> Tensor:
+        return torch.randint(0, high, shape, generator=generator)
+
+    classes = case.config.get("num_labels", 2)
+    if task == "question-answering":
+        ends = draw(LENGTH + 3, 4, 2)  # some lie behind the text, and do not count
+        return {"start_positions": ends[:, 0], "end_positions": ends[:, 1]}, ends
+    if task == "sequence-classification" and kind == "targets":
+        ours = torch.rand(4, classes, generator=generator, dtype=torch.float64)
+    elif task == "sequence-classification" and kind == "numbers":
+        ours = torch.randn(4, generator=generator, dtype=torch.float64)
+    elif task in ("masked-lm", "token-classification", "replaced-token-detection"):
+        high = {"masked-lm": 99, "replaced-token-detection": 2}.get(task, classes)
+        ours = draw(high, 4, LENGTH)
+        if task != "replaced-token-detection":
+            ours[:, ::3] = -100
+    else:
+        ours = draw({"multiple-choice": 3, "next-sentence": 2}.get(task, classes), 4)
+    return {"labels": ours}, ours
+
+
+def compare_training(reference: Any, model: EncoderModel, case: Case, task: str, kind: str) -> None:
+    choices = 3 if task == "multiple-choice" else 0
+    inputs = text(case, 4, LENGTH, choices)
+    theirs, ours = labels(case, task, kind)
+    if task != "question-answering":  # there, padding takes part in the softmax, and its states are nobody's
+        inputs = padded(case, inputs, "right")
+    if task in ("masked-lm", "token-classification"):
+        ours[inputs["attention_mask"] == 0] = -100
+    reference.zero_grad()
+    model.zero_grad()
+    expected, found = reference(**inputs, **theirs), model(**inputs, labels=ours)
+    # Some reference losses run in float32 (ForMaskedLMLoss and others call logits.float()).
+    limit = 1e-5
+    assert found.loss is not None
+    assert abs(expected.loss - found.loss).item() <= limit * (1 + expected.loss.abs().item())
+    expected.loss.backward()
+    found.loss.backward()
+    assert model.checkpoint is not None
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    checked = 0
+    for binding in bindings_of(model.checkpoint.architecture, model):
+        for name in model.checkpoint.names.get(binding.parameters, ()):
+            wanted = grad(reference.get_parameter(name))
+            got = binding.op.save([grad(parameters[p]) for p in binding.parameters])
+            size = 1e-3 + wanted.abs().max().item()
+            assert (wanted - got).abs().max().item() <= limit * size, name
+            checked += wanted.abs().max().item() > 0
+    assert checked > 10  # the comparison is not of zeros
+
+
+def grad(parameter: Tensor) -> Tensor:
+    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+
+
+@pytest.mark.parametrize(("name", "task"), HEADED)
+def test_loss_and_every_gradient(name: str, task: str, root: Path) -> None:
+    reference, model = pair(name, task, torch.float64, root)
+    compare_training(reference, model, BY_NAME[name], task, "classes")
+
+
+@pytest.mark.parametrize("kind", ["classes", "targets", "numbers"])
+@pytest.mark.parametrize("declared", [True, False])
+@pytest.mark.parametrize(
+    "name", ["bert", "roberta", "distilbert", "electra", "albert", "mpnet", "modernbert"]
+)
+def test_three_kinds_of_labels(name: str, kind: str, declared: bool, root: Path) -> None:
+    """One class per text, a target per class, and regression; said by the config or by the labels."""
+    problem = {
+        "classes": "single_label_classification",
+        "targets": "multi_label_classification",
+        "numbers": "regression",
+    }[kind]
+    more = {"num_labels": 1} if kind == "numbers" else {}
+    more |= {"problem_type": problem} if declared else {}
+    folder = root / f"{kind}-{declared}"
+    folder.mkdir(exist_ok=True)
+    reference, model = pair(name, "sequence-classification", torch.float64, folder, **more)
+    reference.config.problem_type = problem if declared else None  # the reference remembers its first guess
+    compare_training(reference, model, BY_NAME[name], "sequence-classification", kind)
+
+
+@pytest.mark.parametrize(("name", "task"), CASES_AND_HEADS)
+def test_where_dropout_acts(name: str, task: str, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dropout becomes a fixed pattern that depends on its probability; then outputs must be equal.
+
+    Every probability of a case is another, so a dropout that is missing, misplaced or given another's
+    probability changes the outputs.
+    """
+
+    def pattern(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+        if not training or p == 0.0:
+            return x
+        wave = torch.arange(x.numel(), dtype=x.dtype).reshape(x.shape) * (1 + p)
+        return x * (1 + 0.3 * torch.sin(wave))
+
+    monkeypatch.setattr(torch.nn.functional, "dropout", pattern)
+    case = BY_NAME[name]
+    reference, model = pair(name, task, torch.float64, root)
+    attention = reference.config._attn_implementation
+    reference.set_attn_implementation("eager")
+    reference.train()
+    model.train().set_attention("eager")
+    inputs = text(case, 4, LENGTH, 3 if task == "multiple-choice" else 0)
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    try:
+        with torch.no_grad():
+            expected = reference(**inputs, output_hidden_states=True)
+            states, output = hidden_states(model, inputs)
+            plain = model.eval()(**inputs)
+    finally:
+        reference.eval().set_attn_implementation(attention)
+        model.eval().set_attention("sdpa")
+    pairs = [*zip(expected.hidden_states, states, strict=True)]
+    pairs += zip(logits_of(expected), logits_of(output), strict=True)
+    # A probability that is off by 0.01 moves the pattern by far more than this.
+    assert max((a - b).abs().max().item() for a, b in pairs) <= 10 * case.float64
+    assert not torch.allclose(plain.last_hidden_state, output.last_hidden_state, atol=1e-3)
