@@ -64,6 +64,9 @@ class EncoderModel(nn.Module):
         self.pooler = Pooler(config.encoder.hidden_size) if config.pooler else None
         self.head = Head(head, config.encoder.hidden_size) if head is not None else None
         self.task = head.task if head is not None else None
+        if not self.embedder.word_emb.weight.is_meta:  # there, weights follow
+            self.initialize()
+        self.tie_weights()
 
     def forward(
         self,

@@ -30,9 +30,9 @@ def every_layer(config: ModelConfig) -> list[dict[str, int]]:
     return [{"i": i} for i in range(config.encoder.num_hidden_layers)]
 
 
-def last_name(names: tuple[str, ...], config: Mapping[str, Any]) -> str:
-    """The usual name of a row stands last in it, whatever config.json says."""
-    return names[-1]
+def usual_names(names: tuple[str, ...], config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The last name of a row; all of them for a model that is not tied, where each is a tensor of its own."""
+    return names if config.get("tie_word_embeddings") is False else names[-1:]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class Architecture:
         stored: checkpoint names that hold nothing learnt (constants, buffers); kept, not loaded.
         layers: the placeholders of the templates, one dict per layer.
         stack: the class of `encoder`.
-        fresh_name: which of a row's names a model that came from no file is written under.
+        fresh_names: which of a row's names a model that came from no file is written under.
         pretraining: the task that Hugging Face's `...ForPreTraining` includes.
     """
 
@@ -65,7 +65,7 @@ class Architecture:
     layers: Callable[[ModelConfig], list[dict[str, int]]] = every_layer
     stack: type[nn.Module] = field(default=Stack)
     pretraining: str | None = None
-    fresh_name: Callable[[tuple[str, ...], Mapping[str, Any]], str] = last_name
+    fresh_names: Callable[[tuple[str, ...], Mapping[str, Any]], tuple[str, ...]] = usual_names
 
     def class_name(self, model_type: str, task: str | None) -> str:
         """Hugging Face's class for a task, e.g. "BertForMaskedLM"; "BertModel" for None."""

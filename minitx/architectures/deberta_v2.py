@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from minitx.architectures import bert
-from minitx.architectures.architecture import Architecture
+from minitx.architectures.architecture import Architecture, usual_names
 from minitx.architectures.reader import Reader
 from minitx.config import HeadConfig, ModelConfig, StackConfig
 from minitx.layers.activation import Activation
 from minitx.layers.attention import Backend, Context, sdpa
+from minitx.layers.embedding import Embedding
 from minitx.layers.layer import Layer
 from minitx.layers.mask import with_bias
 from minitx.layers.norm import layer_norm
@@ -83,7 +84,9 @@ class DisentangledSelfAttention(nn.Module):
         self.pos_dropout = nn.Dropout(config.position_dropout)
         # one share for content, one for each kind of position score; the root is float32's, as in training
         shares = 1 + len(config.pos_att_type)
-        self.scale = 1 / torch.tensor(config.head_dim * shares, dtype=torch.float32, device="cpu").sqrt().item()
+        self.scale = (
+            1 / torch.tensor(config.head_dim * shares, dtype=torch.float32, device="cpu").sqrt().item()
+        )
         self.backend: Backend = sdpa
 
     def heads(self, x: Tensor) -> Tensor:
@@ -147,7 +150,7 @@ class DisentangledStack(nn.Module):
             Layer(config, index, DisentangledSelfAttention) for index in range(config.num_hidden_layers)
         )
         relative, size = config.relative_attention, config.hidden_size
-        self.relative_emb = nn.Embedding(2 * config.span, size) if relative else None
+        self.relative_emb = Embedding(2 * config.span, size) if relative else None
         self.relative_norm = layer_norm(size, config.layer_norm_eps, when=config.norm_rel_ebd)
         self.convolution = Convolution(config) if config.conv_kernel_size else None
 
@@ -257,9 +260,10 @@ POOLED: Table = {"head.dense": "pooler.dense", "head.projection": "classifier"}
 V3 = "lm_predictions.lm_head"
 
 
-def fresh_name(names: tuple[str, ...], config: Mapping[str, Any]) -> str:
-    original = names[0].startswith(V3) and config.get("legacy") is False
-    return names[0] if original else names[-1]
+def fresh_names(names: tuple[str, ...], config: Mapping[str, Any]) -> tuple[str, ...]:
+    if not names[0].startswith(V3):
+        return usual_names(names, config)
+    return names[:1] if config.get("legacy") is False else usual_names(names[1:], config)
 
 
 ARCHITECTURE = Architecture(
@@ -289,5 +293,5 @@ ARCHITECTURE = Architecture(
         "mask_predictions.LayerNorm",
     ),
     stack=DisentangledStack,
-    fresh_name=fresh_name,
+    fresh_names=fresh_names,
 )

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from minitx.config import EmbedderConfig
+from minitx.layers.embedding import Embedding
 from minitx.layers.norm import Slot, dropout, identity, layer_norm
 from minitx.layers.position import position_ids_from_padding
 
@@ -18,14 +19,14 @@ class Embedder(nn.Module):
         self.config = config
         size, hidden = config.embedding_size, config.hidden_size
         project = nn.Linear(size, hidden, bias=config.projection == "after_dropout")
-        self.word_emb = nn.Embedding(config.vocab_size, size, padding_idx=config.pad_token_id)
+        self.word_emb = Embedding(config.vocab_size, size, padding_idx=config.pad_token_id)
         padding = config.pad_token_id if config.positions_from_padding else None
         self.pos_emb = (
-            nn.Embedding(config.max_position_embeddings, size, padding_idx=padding)
+            Embedding(config.max_position_embeddings, size, padding_idx=padding)
             if config.position_embeddings
             else None
         )
-        self.tok_type_emb = nn.Embedding(config.type_vocab_size, size) if config.type_vocab_size else None
+        self.tok_type_emb = Embedding(config.type_vocab_size, size) if config.type_vocab_size else None
         self.projection: Slot = identity if config.projection == "none" else project
         normed = hidden if config.projection == "before_norm" else size
         self.layer_norm = layer_norm(normed, config.layer_norm_eps, config.norm_bias)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from minitx.layers.embedding import Embedding
 
 Rotary = tuple[Tensor, Tensor]  # cos and sin, each (1 or B, 1, T, D)
 
@@ -40,7 +42,7 @@ def rotate(x: Tensor, rotary: Rotary) -> Tensor:
     return (wide * cos + torch.cat((-second, first), dim=-1) * sin).to(x.dtype)
 
 
-class RelativeBias(nn.Embedding):
+class RelativeBias(Embedding):
     """A learned bias per head and distance bucket, shared by all layers (arXiv:1910.10683, section 2.1).
 
     Half of the buckets serve each direction; inside a half, the first half are exact distances and the

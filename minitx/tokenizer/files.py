@@ -1,0 +1,242 @@
+"""The JSON files of a tokenizer's folder: tokenizer.json, and the small ones beside a vocabulary.
+
+tokenizer_config.json, special_tokens_map.json and added_tokens.json say partly the same;
+`read_settings` knows which of them has the last word.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tokenizers import AddedToken
+    from tokenizers import Tokenizer as Backend
+
+# In the order in which transformers appends those that the vocabulary lacks.
+ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the small JSON files beside a vocabulary say, completed by the family's defaults.
+
+    Attributes:
+        config: tokenizer_config.json, as it is.
+        roles: the token of each role ("mask_token": ...); None where a file says there is none.
+        added: tokens beyond the vocabulary by their id.
+        extra: further special tokens, without a role.
+    """
+
+    config: Mapping[str, Any]
+    roles: Mapping[str, "AddedToken | None"]
+    added: Mapping[int, "AddedToken"]
+    extra: tuple["AddedToken", ...]
+
+    def flag(self, name: str, default: bool | None) -> Any:
+        """One yes/no option of tokenizer_config.json."""
+        value = self.config.get(name, default)
+        if value is not None and not isinstance(value, bool):
+            raise ValueError(f"tokenizer_config.json has {name}={value!r}; it must be true, false or null.")
+        return value
+
+    def text(self, role: str) -> str:
+        """The text of a role that the tokenizer cannot do without."""
+        token = self.roles.get(role)
+        if token is None:
+            raise ValueError(f"This tokenizer needs a {role}; name it in tokenizer_config.json.")
+        return token.content
+
+
+def read_text(path: Path) -> str:
+    """Reads a UTF-8 file; a ValueError names a file that is not one."""
+    try:
+        return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text ({error}); it may be damaged, fetch it again.") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Reads a JSON object; {} where there is no file, and a ValueError names a damaged one."""
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(read_text(path))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(
+            f"{path} is not valid JSON ({error}); it may be cut short, fetch it again."
+        ) from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}; a JSON object was expected.")
+    return content
+
+
+def read_settings(
+    folder: Path, *, defaults: Mapping[str, str] | None = None, mask_takes_space: bool = False
+) -> Settings:
+    """Reads tokenizer_config.json, special_tokens_map.json and added_tokens.json; all may be absent.
+
+    A tokenizer_config.json with `added_tokens_decoder` (transformers since 4.34) is complete and
+    the other two are leftovers; otherwise special_tokens_map.json has the last word on roles.
+
+    Args:
+        folder: holds the files.
+        defaults: the roles that no file needs to name.
+        mask_takes_space: whether a mask token given as mere text swallows the space before it.
+
+    Raises:
+        ValueError: a damaged file, or a token that is neither a text nor an object with `content`.
+    """
+    config = read_json(folder / "tokenizer_config.json")
+    decoder = config.get("added_tokens_decoder")
+    named = {**(defaults or {}), **config}
+    if decoder is None:
+        named.update(read_json(folder / "special_tokens_map.json"))
+    roles = {
+        role: _token(named[role], lstrip=mask_takes_space and role == "mask_token")
+        if named[role] is not None
+        else None
+        for role in ROLES
+        if role in named
+    }
+    extra = named.get("extra_special_tokens") or named.get("additional_special_tokens") or ()
+    extra = tuple(_token(token) for token in (extra.values() if isinstance(extra, dict) else extra))
+    if decoder is None:
+        special = {token.content for token in (*roles.values(), *extra) if token is not None}
+        listed = read_json(folder / "added_tokens.json")
+        added = {int(index): _token(text, special=text in special) for text, index in listed.items()}
+    else:
+        added = {int(index): _token(token, special=False) for index, token in decoder.items()}
+    return Settings(config=config, roles=roles, added=added, extra=extra)
+
+
+def _token(value: Any, *, special: bool = True, lstrip: bool = False) -> "AddedToken":
+    """One token of a JSON file: its text, or an object with its text and how it is to be matched.
+
+    Args:
+        value: the text or the object.
+        special: whether decoding may leave it out; an object can also say so itself.
+        lstrip: whether it swallows the spaces before it, where `value` is only a text.
+    """
+    from tokenizers import AddedToken
+
+    if isinstance(value, str):
+        return AddedToken(value, special=special, lstrip=lstrip, normalized=not special)
+    if not isinstance(value, dict) or not isinstance(value.get("content"), str):
+        raise ValueError(
+            f"A special token is given as {value!r:.80}; expected its text, or an object with 'content'."
+        )
+    flags = {
+        name: bool(value[name]) for name in ("single_word", "lstrip", "rstrip", "normalized") if name in value
+    }
+    return AddedToken(value["content"], special=special or bool(value.get("special")), **flags)
+
+
+def add_tokens(backend: "Backend", settings: Settings) -> None:
+    """Adds to a vocabulary the tokens that the files list beside it, each at its stated id.
+
+    Raises:
+        ValueError: a stated id cannot be kept; the token would get another row of the embedding.
+    """
+    for index, token in sorted(settings.added.items()):
+        _add_token(backend, token)
+        if backend.token_to_id(token.content) != index:
+            raise ValueError(
+                f"The token {token.content!r} is listed with id {index}, but this vocabulary gives "
+                f"it {backend.token_to_id(token.content)}: the files do not belong together."
+            )
+    for named in (*(settings.roles.get(role) for role in ROLES), *settings.extra):
+        if named is not None:
+            _add_token(backend, named)
+
+
+def _add_token(backend: "Backend", token: "AddedToken") -> None:
+    if token.content in {known.content for known in backend.get_added_tokens_decoder().values()}:
+        return
+    size = backend.get_vocab_size()
+    if backend.token_to_id(token.content) is None and backend.id_to_token(size) is not None:
+        raise ValueError(
+            f"The vocabulary lacks {token.content!r}, and the id behind its {size} tokens is taken, "
+            "since it has gaps or doubles. Add the token to the vocabulary file."
+        )
+    if token.special:
+        backend.add_special_tokens([token])
+    else:
+        backend.add_tokens([token])
+
+
+def read_backend(folder: Path) -> "Backend":
+    """Reads tokenizer.json.
+
+    Raises:
+        ValueError: a damaged file.
+    """
+    from tokenizers import Tokenizer
+
+    path = folder / "tokenizer.json"
+    try:
+        return Tokenizer.from_str(read_text(path))
+    except Exception as error:  # the library raises nothing narrower
+        raise ValueError(
+            f"{path} is not a readable tokenizer ({error}); it may be cut short, fetch it again."
+        ) from error
+
+
+def apply_flags(backend: "Backend", settings: Settings) -> None:
+    """Lets tokenizer_config.json prevail over tokenizer.json, as transformers does.
+
+    Only what it states counts. (transformers also lets the default of a flag prevail that it does
+    not state, and so lower-cases a cased tokenizer.json.)
+    """
+    from tokenizers import normalizers, pre_tokenizers, processors
+
+    # The parts are copies: each is changed and put back.
+    normalizer, pre_tokenizer, frame = (
+        backend.normalizer,
+        backend.pre_tokenizer,
+        backend.post_processor,
+    )
+    if isinstance(normalizer, normalizers.BertNormalizer):
+        normalizer.lowercase = settings.flag("do_lower_case", normalizer.lowercase)
+        normalizer.strip_accents = settings.flag("strip_accents", normalizer.strip_accents)
+        normalizer.handle_chinese_chars = settings.flag(
+            "tokenize_chinese_chars", normalizer.handle_chinese_chars
+        )
+        backend.normalizer = normalizer
+    if isinstance(pre_tokenizer, pre_tokenizers.ByteLevel):
+        prefix = settings.flag("add_prefix_space", pre_tokenizer.add_prefix_space)
+        pre_tokenizer.add_prefix_space = prefix
+        backend.pre_tokenizer = pre_tokenizer
+        if isinstance(frame, processors.RobertaProcessing):
+            frame.add_prefix_space = prefix
+            backend.post_processor = frame
+
+
+def read_templates(folder: Path) -> dict[str, str]:
+    """The files that hold chat templates, by their path in the folder."""
+    paths = [folder / "chat_template.jinja", *folder.glob("additional_chat_templates/*.jinja")]
+    return {path.relative_to(folder).as_posix(): read_text(path) for path in sorted(paths) if path.is_file()}
+
+
+def write_files(folder: Path, contents: Mapping[str, str]) -> None:
+    """Writes texts into files, none of which is replaced before all of them are written.
+
+    Args:
+        folder: made if it is not there.
+        contents: the text of each file by its path in the folder.
+    """
+    temporary: dict[Path, Path] = {}
+    try:
+        for name, content in contents.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # In the same folder, so that the move below is one step of one file system.
+            temporary[path] = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+            temporary[path].write_bytes(content.encode("utf-8"))
+        for path, written in temporary.items():
+            os.replace(written, path)
+    finally:
+        for written in temporary.values():
+            written.unlink(missing_ok=True)

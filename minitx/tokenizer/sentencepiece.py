@@ -1,0 +1,284 @@
+"""Reads a sentencepiece `.model` file and builds its tokenizer, without the sentencepiece package.
+
+The file is one protobuf message, `ModelProto`. On the wire a message is nothing but a list of
+fields, and a field is a key (field number * 8 + wire type) followed by its value:
+
+    wire type 0   varint: 7 bits per byte, lowest first, the top bit says that another byte follows
+    wire type 1   8 bytes             wire type 5   4 bytes
+    wire type 2   a varint length, then that many bytes: text, bytes or a message in the message
+
+Only the fields that tokenization needs are kept (numbers as in sentencepiece's
+`sentencepiece_model.proto`); all others are stepped over. The file is untrusted input: every length
+is checked against the bytes that are really there.
+"""
+
+import math
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Backend
+    from tokenizers.normalizers import Normalizer
+    from tokenizers.pre_tokenizers import PreTokenizer
+
+NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # ModelProto.SentencePiece.Type
+UNIGRAM = 1  # TrainerSpec.ModelType
+_MODEL_TYPES = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
+
+_Value = int | bytes
+
+
+class Piece(NamedTuple):
+    """One entry of the vocabulary; its place in the list is its id.
+
+    Attributes:
+        text: the piece, with "▁" for a space.
+        score: natural logarithm of its probability (unigram models).
+        kind: NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED or BYTE.
+    """
+
+    text: str
+    score: float
+    kind: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SentencePieceModel:
+    """What a sentencepiece file says.
+
+    Attributes:
+        pieces: the vocabulary in the order of its ids.
+        unk_id: id of the one piece of kind UNKNOWN.
+        model_type: "unigram", "bpe", "word" or "char".
+        byte_fallback: whether an unknown character becomes its UTF-8 bytes, not the unknown piece.
+        charsmap: the compiled normalisation rules (a double-array trie and the texts that it points
+            to), or b"".
+        add_dummy_prefix: whether a space is put before the text.
+    """
+
+    pieces: tuple[Piece, ...]
+    unk_id: int
+    model_type: str
+    byte_fallback: bool
+    charsmap: bytes
+    add_dummy_prefix: bool
+
+
+def read_sentencepiece(path: Path) -> SentencePieceModel:
+    """Reads one sentencepiece model.
+
+    Args:
+        path: the file, whatever its name (`spiece.model`, `sentencepiece.bpe.model`, `spm.model`).
+
+    Raises:
+        ValueError: the file is cut short, damaged, or no sentencepiece model; the message names it.
+    """
+    try:
+        return _parse_model(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is not a readable sentencepiece model: {error}. It may be cut short, damaged, "
+            "or a Git LFS pointer instead of the file itself; fetch it again."
+        ) from error
+
+
+def _parse_model(data: bytes) -> SentencePieceModel:
+    pieces: list[Piece] = []
+    trainer: list[bytes] = []
+    normalizer: list[bytes] = []
+    for number, value in _fields(data):
+        if number == 1:
+            pieces.append(_parse_piece(_as_bytes(value), len(pieces)))
+        elif number == 2:
+            trainer.append(_as_bytes(value))
+        elif number == 3:
+            normalizer.append(_as_bytes(value))
+
+    unknown = [index for index, piece in enumerate(pieces) if piece.kind == UNKNOWN]
+    if len(unknown) != 1:
+        raise ValueError(f"it has {len(pieces)} pieces, {len(unknown)} of them unknown pieces instead of one")
+    if len({piece.text for piece in pieces}) != len(pieces):
+        raise ValueError("the same piece is there twice")
+
+    # A message that comes more than once is merged field by field, which is what joining the bytes
+    # does.
+    model_type, byte_fallback = UNIGRAM, False
+    for number, value in _fields(b"".join(trainer)):
+        if number == 3:
+            model_type = _as_int(value)
+        elif number == 35:
+            byte_fallback = bool(_as_int(value))
+    charsmap, add_dummy_prefix = b"", True
+    for number, value in _fields(b"".join(normalizer)):
+        if number == 2:
+            charsmap = _as_bytes(value)
+        elif number == 3:
+            add_dummy_prefix = bool(_as_int(value))
+    if model_type not in _MODEL_TYPES:
+        raise ValueError(f"its model type is {model_type}, which is none of {_MODEL_TYPES}")
+    _check_charsmap(charsmap)
+    return SentencePieceModel(
+        pieces=tuple(pieces),
+        unk_id=unknown[0],
+        model_type=_MODEL_TYPES[model_type],
+        byte_fallback=byte_fallback,
+        charsmap=charsmap,
+        add_dummy_prefix=add_dummy_prefix,
+    )
+
+
+def _parse_piece(data: bytes, index: int) -> Piece:
+    text, score, kind = b"", 0.0, NORMAL
+    for number, value in _fields(data):
+        if number == 1:
+            text = _as_bytes(value)
+        elif number == 2:
+            (score,) = struct.unpack("<f", _as_bytes(value, length=4))
+        elif number == 3:
+            kind = _as_int(value)
+    if not text or not math.isfinite(score) or not NORMAL <= kind <= BYTE:
+        raise ValueError(f"piece {index} has text {text!r}, score {score} and type {kind}")
+    return Piece(text.decode("utf-8"), score, kind)
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, _Value]]:
+    """Yields (field number, value) of one message: an int for a varint, else the raw bytes."""
+    position, end = 0, len(data)
+    while position < end:
+        key, position = _varint(data, position)
+        number, wire_type = key >> 3, key & 7
+        if wire_type == 0:
+            varint, position = _varint(data, position)
+            yield number, varint
+            continue
+        if wire_type == 2:
+            length, position = _varint(data, position)
+        elif wire_type == 1:
+            length = 8
+        elif wire_type == 5:
+            length = 4
+        else:
+            raise ValueError(f"byte {position} holds wire type {wire_type}, which no such file has")
+        if number == 0 or length > end - position:
+            raise ValueError(f"field {number} claims {length} bytes and {end - position} are left")
+        yield number, data[position : position + length]
+        position += length
+
+
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    """Reads one varint and returns it with the position behind it."""
+    value = 0
+    for count in range(10):  # 10 * 7 bits hold the 64 bits that a varint may have
+        if position + count >= len(data):
+            raise ValueError("it ends in the middle of a number")
+        byte = data[position + count]
+        value |= (byte & 0x7F) << (7 * count)
+        if byte < 0x80:
+            return value, position + count + 1
+    raise ValueError(f"the number at byte {position} has no end")
+
+
+def _as_bytes(value: _Value, length: int | None = None) -> bytes:
+    if not isinstance(value, bytes) or (length is not None and len(value) != length):
+        raise ValueError(f"a field holds {value!r:.40} where {length or 'some'} bytes belong")
+    return value
+
+
+def _as_int(value: _Value) -> int:
+    if not isinstance(value, int):
+        raise ValueError(f"a field holds {value!r:.40} where an integer belongs")
+    return value
+
+
+def _check_charsmap(charsmap: bytes) -> None:
+    """Checks that no step through the trie of the normalisation rules can leave its array.
+
+    The layout is 4 bytes with the size of the trie, the trie (32-bit units), then the replacement
+    texts, each ended by a zero byte. The tokenizers library follows the trie without checking, so
+    that one wrong bit would end the process that tokenizes; here it is an error on reading.
+    """
+    if not charsmap:
+        return
+    size = int.from_bytes(charsmap[:4], "little")
+    if len(charsmap) < 4 or size % 4 or not 0 < size <= len(charsmap) - 4:
+        raise ValueError(f"its normalisation rules have {len(charsmap)} bytes and a trie of {size}")
+    texts = charsmap[4 + size :]
+    texts.decode("utf-8")
+    count = size // 4
+    for index, unit in enumerate(struct.unpack(f"<{count}I", charsmap[4 : 4 + size])):
+        if unit >> 31:  # a leaf: the lower bits say where its text begins
+            start = unit & 0x7FFFFFFF
+            valid = start < len(texts) and texts[start] & 0xC0 != 0x80
+        else:  # a node: its children lie in one block of 256 units, which must be inside the array
+            offset = (unit >> 10) << ((unit & 0x200) >> 6)
+            valid = (index ^ offset) | 0xFF < count
+        if not valid:
+            raise ValueError(f"unit {index} of its normalisation rules points outside of them")
+
+
+def read_unigram(path: Path, reserved: int = 0) -> SentencePieceModel:
+    """Reads a sentencepiece model of the only type that `build_unigram` can use.
+
+    Args:
+        path: the file.
+        reserved: how many pieces at the front must not be text ("<unk>", "<s>", "</s>").
+
+    Raises:
+        ValueError: no such model; the message names the file.
+    """
+    model = read_sentencepiece(path)
+    if model.model_type != "unigram":
+        raise ValueError(
+            f"{path} is a sentencepiece model of type {model.model_type!r}; only 'unigram' is implemented."
+        )
+    front = model.pieces[:reserved]
+    if len(front) < reserved or any(piece.kind not in (UNKNOWN, CONTROL) for piece in front):
+        raise ValueError(
+            f"{path} begins with the pieces {[piece.text for piece in front]}; for this "
+            f"architecture the first {reserved} must be unknown or control pieces, since their ids "
+            "are replaced."
+        )
+    return model
+
+
+def build_unigram(
+    model: SentencePieceModel,
+    pieces: list[tuple[str, float]],
+    unk_id: int,
+    *,
+    add_prefix_space: bool | None = None,
+    before: "Sequence[Normalizer]" = (),
+    after: "Sequence[Normalizer]" = (),
+    split: "Sequence[PreTokenizer] | None" = None,
+) -> "Backend":
+    """A sentencepiece unigram model: text is cut where the sum of its pieces' scores is highest.
+
+    Args:
+        model: gives the rules of normalisation.
+        pieces: (text, score) by id.
+        unk_id: id of the unknown piece.
+        add_prefix_space: whether a space is put before the text; None for what the model says.
+        before: steps ahead of the model's own rules.
+        after: steps behind them.
+        split: what cuts the text before "▁" replaces its spaces; None for a cut at white space.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    # transformers 5 turns byte fallback off, and gives the unknown token where sentencepiece gives
+    # bytes. It also makes added tokens of user-defined symbols; here they stay pieces, as in
+    # sentencepiece, since the text behind an added token gets a "▁" that is not there.
+    backend = Tokenizer(models.Unigram(pieces, unk_id=unk_id, byte_fallback=model.byte_fallback))
+    rules = [normalizers.Precompiled(model.charsmap)] if model.charsmap else []
+    backend.normalizer = normalizers.Sequence([*before, *rules, *after])
+    if add_prefix_space is None:
+        add_prefix_space = model.add_dummy_prefix
+    scheme = "always" if add_prefix_space else "never"
+    split = [pre_tokenizers.WhitespaceSplit()] if split is None else split
+    backend.pre_tokenizer = pre_tokenizers.Sequence([*split, pre_tokenizers.Metaspace(prepend_scheme=scheme)])
+    backend.decoder = decoders.Metaspace(prepend_scheme=scheme)
+    if model.byte_fallback:
+        backend.decoder = decoders.Sequence([decoders.ByteFallback(), backend.decoder])
+    return backend

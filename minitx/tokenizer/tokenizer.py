@@ -1,0 +1,398 @@
+"""Text to ids and back.
+
+The work on text is done by the `tokenizers` package; this file gives it a small, strict surface:
+what goes in is checked, what comes out is one `Batch` that a model can be called with, and nothing
+that is asked for is silently left undone. `load_tokenizer` reads tokenizer.json or, through
+`minitx.tokenizer.vocabulary`, the files that came before it.
+"""
+
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from minitx.tokenizer.batch import (
+    Batch,
+    Padding,
+    Side,
+    Truncation,
+    check_side,
+    padding_options,
+    tidied,
+    to_rows,
+    to_tensor,
+    truncation_options,
+)
+from minitx.tokenizer.files import (
+    ROLES,
+    Settings,
+    add_tokens,
+    apply_flags,
+    read_backend,
+    read_json,
+    read_settings,
+    read_templates,
+    write_files,
+)
+from minitx.tokenizer.vocabulary import FAMILIES, WITHOUT_TYPES, build
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
+    from tokenizers import Tokenizer as Backend
+
+# `tokenizers` keeps padding and truncation as state of its object, so that two threads that ask for
+# different ones must take turns. One lock for all tokenizers lets each of them be pickled.
+_LOCK = threading.Lock()
+_NO_LIMIT = 10**20  # transformers writes 1e30 for "no limit"
+_ANY_CLASS = ("PreTrainedTokenizerFast", "TokenizersBackend", "PreTrainedTokenizer")
+# What means nothing in another folder: names of code and of paths.
+_NOT_SAVED = ("auto_map", "name_or_path", "tokenizer_file", "special_tokens_map_file", "init_inputs")
+
+
+class Tokenizer:
+    """Turns texts into ids and ids into texts. Made by `load_tokenizer`.
+
+    Attributes:
+        cls_token, sep_token, pad_token, unk_token, mask_token, bos_token, eos_token: the text of
+            a special token; None if this tokenizer has none. With `_id` behind it, its id.
+        special_ids: ids of all special tokens, in rising order.
+        model_max_length: most tokens that the checkpoint says its model takes; None if it says none.
+        padding_side, truncation_side: "right" or "left".
+        model_input_names: keys of a `Batch`.
+    """
+
+    def __init__(
+        self,
+        backend: "Backend",
+        settings: Settings,
+        *,
+        model_input_names: Sequence[str],
+        chat_templates: Mapping[str, str],
+    ) -> None:
+        config = settings.config
+        self._backend = backend
+        self._config = dict(config)
+        self._chat_templates = dict(chat_templates)
+
+        roles = {role: token.content for role, token in settings.roles.items() if token is not None}
+        self.cls_token, self.cls_token_id = self._role(roles, "cls_token")
+        self.sep_token, self.sep_token_id = self._role(roles, "sep_token")
+        self.pad_token, self.pad_token_id = self._role(roles, "pad_token")
+        self.unk_token, self.unk_token_id = self._role(roles, "unk_token")
+        self.mask_token, self.mask_token_id = self._role(roles, "mask_token")
+        self.bos_token, self.bos_token_id = self._role(roles, "bos_token")
+        self.eos_token, self.eos_token_id = self._role(roles, "eos_token")
+        added = backend.get_added_tokens_decoder()
+        self.special_ids = tuple(sorted(index for index, token in added.items() if token.special))
+
+        limit = config.get("model_max_length", config.get("max_len"))
+        if limit is not None and not isinstance(limit, int | float):
+            raise ValueError(f"tokenizer_config.json has model_max_length={limit!r}; it must be a number.")
+        self.model_max_length = int(limit) if limit is not None and limit < _NO_LIMIT else None
+        self.padding_side = check_side("padding_side", config.get("padding_side", "right"))
+        self.truncation_side = check_side("truncation_side", config.get("truncation_side", "right"))
+        self.model_input_names = tuple(model_input_names)
+        # For byte-level BPE the spaces are part of the text, so that transformers ignores this too.
+        self._tidy = (
+            config.get("clean_up_tokenization_spaces") is True and type(backend.model).__name__ != "BPE"
+        )
+
+    def _role(self, roles: Mapping[str, str], role: str) -> tuple[str | None, int | None]:
+        text = roles.get(role)
+        return text, None if text is None else self._backend.token_to_id(text)
+
+    def __len__(self) -> int:
+        """How many tokens there are, added ones included."""
+        return self._backend.get_vocab_size()
+
+    def __repr__(self) -> str:
+        kind = type(self._backend.model).__name__
+        return f"Tokenizer({kind}, {len(self)} tokens, model_max_length={self.model_max_length})"
+
+    @property
+    def vocab(self) -> dict[str, int]:
+        """Every token and its id, added ones included."""
+        return self._backend.get_vocab()
+
+    def token_to_id(self, token: str) -> int | None:
+        """The id of a token, None if there is no such token."""
+        return self._backend.token_to_id(token)
+
+    def id_to_token(self, index: int) -> str | None:
+        """The token of an id, None if there is no such id."""
+        return self._backend.id_to_token(index) if index >= 0 else None
+
+    def encode(self, text: str, pair: str | None = None, *, add_special_tokens: bool = True) -> list[int]:
+        """The ids of one text, or of a pair.
+
+        Raises:
+            TypeError, ValueError: as for a call.
+        """
+        return self._encode_one(text, pair, add_special_tokens).ids
+
+    def tokens(self, text: str, pair: str | None = None, *, add_special_tokens: bool = True) -> list[str]:
+        """The tokens of one text, or of a pair: `encode`, to be read.
+
+        Raises:
+            TypeError, ValueError: as for a call.
+        """
+        return self._encode_one(text, pair, add_special_tokens).tokens
+
+    def _encode_one(self, text: str, pair: str | None, add_special_tokens: bool) -> "Encoding":
+        pairs = None if pair is None else [pair]
+        rows = to_rows([text], pairs, is_split_into_words=False)
+        return self._run(rows, {}, {}, add_special_tokens=add_special_tokens)[0]
+
+    def __call__(
+        self,
+        texts: str | Sequence[str] | Sequence[Sequence[str]],
+        *,
+        pairs: str | Sequence[str] | Sequence[Sequence[str]] | None = None,
+        padding: Padding = False,
+        truncation: Truncation = False,
+        max_length: int | None = None,
+        stride: int = 0,
+        pad_to_multiple_of: int | None = None,
+        padding_side: Side | None = None,
+        add_special_tokens: bool = True,
+        is_split_into_words: bool = False,
+        return_offsets: bool = False,
+        return_special_tokens_mask: bool = False,
+        return_overflow: bool = False,
+        as_tensors: bool = True,
+    ) -> Batch:
+        """Turns texts into a batch of ids.
+
+        Args:
+            texts: one text or a list of them.
+            pairs: the second text of each row, in the form of `texts`.
+            padding: True or "longest" fills up to the longest row, "max_length" to `max_length`.
+            truncation: True or "longest_first" cuts the longer text of a pair first, "only_first"
+                and "only_second" cut just that one.
+            max_length: tokens per row, special ones included; None for `model_max_length`. A text
+                that is longer without truncation keeps all its ids; the model judges them.
+            stride: tokens by which the parts of a text that was cut overlap.
+            pad_to_multiple_of: fills up to the next multiple.
+            padding_side: "left" or "right"; None for the tokenizer's own.
+            add_special_tokens: whether the text is framed as the model expects it.
+            is_split_into_words: whether each text is a list of words. (A byte-level tokenizer
+                takes words as they are: those after the first need their space.)
+            return_offsets: keeps `batch.offsets`.
+            return_special_tokens_mask: keeps `batch.special_tokens_mask`.
+            return_overflow: gives what was cut off as further rows, and `batch.overflow_to_sample`.
+            as_tensors: torch.long tensors of shape (batch, time), else lists of lists. A single
+                text is a batch of one; no text at all is a batch of shape (0, 0).
+
+        Raises:
+            TypeError: something that is not text.
+            ValueError: rows of different lengths as tensors, options that contradict each other
+                or would have no effect, or text that is not valid Unicode.
+        """
+        rows = to_rows(texts, pairs, is_split_into_words=is_split_into_words)
+        special = self._backend.num_special_tokens_to_add(pairs is not None)
+        cut = truncation_options(
+            truncation,
+            max_length,
+            stride,
+            limit=self.model_max_length,
+            side=self.truncation_side,
+            pair=pairs is not None,
+            special=special if add_special_tokens else 0,
+        )
+        fill = padding_options(
+            padding,
+            max_length,
+            pad_to_multiple_of,
+            limit=self.model_max_length,
+            side=check_side("padding_side", padding_side or self.padding_side),
+            cut=cut,
+            token=(self.pad_token, self.pad_token_id),
+        )
+        encodings = self._run(rows, cut, fill, add_special_tokens, is_split_into_words)
+
+        samples = list(range(len(encodings)))
+        if return_overflow:
+            parts = [[encoding, *encoding.overflowing] for encoding in encodings]
+            samples = [index for index, part in enumerate(parts) for _ in part]
+            encodings = [encoding for part in parts for encoding in part]
+        columns = {"input_ids": "ids", "token_type_ids": "type_ids"}
+        table = {
+            name: [getattr(encoding, columns.get(name, name)) for encoding in encodings]
+            for name in self.model_input_names
+            if name in ("input_ids", "token_type_ids", "attention_mask")
+        }
+        extras: dict[str, Any] = {"overflow_to_sample": samples} if return_overflow else {}
+        if return_offsets:
+            extras["offsets"] = [encoding.offsets for encoding in encodings]
+        if return_special_tokens_mask:
+            mask = [encoding.special_tokens_mask for encoding in encodings]
+            extras["special_tokens_mask"] = to_tensor(mask) if as_tensors else mask
+        inputs = {name: to_tensor(values) for name, values in table.items()} if as_tensors else table
+        return Batch(inputs, encodings, extras)
+
+    def _run(
+        self,
+        rows: list[Any],
+        cut: dict[str, Any],
+        fill: dict[str, Any],
+        add_special_tokens: bool,
+        is_split_into_words: bool = False,
+    ) -> "list[Encoding]":
+        with _LOCK:
+            if cut:
+                self._backend.enable_truncation(**cut)
+            else:
+                self._backend.no_truncation()
+            if fill:
+                self._backend.enable_padding(**fill)
+            else:
+                self._backend.no_padding()
+            try:
+                return self._backend.encode_batch(
+                    rows,
+                    is_pretokenized=is_split_into_words,
+                    add_special_tokens=add_special_tokens,
+                )
+            except BaseException as error:
+                # A stride that one pair of this batch leaves no room for is a panic in Rust, which
+                # is no Exception in Python.
+                if isinstance(error, Exception) or type(error).__name__ == "PanicException":
+                    asked = f" cut to {cut}" if cut else ""
+                    raise ValueError(f"These texts cannot be tokenized{asked}: {error}") from error
+                raise
+
+    def decode(self, ids: Sequence[int] | Tensor, *, skip_special_tokens: bool = False) -> str:
+        """The text of one row of ids.
+
+        Args:
+            ids: a list, or a tensor of shape (time,).
+            skip_special_tokens: whether special tokens are left out.
+
+        Raises:
+            ValueError: an id that is no token's, or more than one row.
+        """
+        if isinstance(ids, Tensor):
+            if ids.dim() != 1:
+                raise ValueError(
+                    f"decode takes one row of ids, not {tuple(ids.shape)}; decode_batch takes more."
+                )
+            ids = ids.tolist()
+        ids = [int(index) for index in ids]
+        for index in ids:
+            if self.id_to_token(index) is None:
+                raise ValueError(f"{index} is the id of no token; there are {len(self)} of them, from 0 on.")
+        text = self._backend.decode(ids, skip_special_tokens=skip_special_tokens)
+        return tidied(text) if self._tidy else text
+
+    def decode_batch(
+        self, ids: Sequence[Sequence[int]] | Tensor, *, skip_special_tokens: bool = False
+    ) -> list[str]:
+        """The text of each row; `ids` is a list of rows, or a tensor of shape (batch, time)."""
+        return [self.decode(row, skip_special_tokens=skip_special_tokens) for row in ids]
+
+    def save(self, folder: str | Path) -> None:
+        """Writes tokenizer.json and tokenizer_config.json (and chat templates, if there are any).
+
+        Both minitx and transformers' AutoTokenizer read them and give the same ids. The class is
+        written as PreTrainedTokenizerFast, whatever it was: transformers 5 takes tokenizer.json as
+        it is under that name, and builds it anew from the vocabulary under any other. Nothing is
+        replaced before all of it is written.
+        """
+        with _LOCK:
+            self._backend.no_truncation()
+            self._backend.no_padding()
+            content = self._backend.to_str(pretty=True)
+        added = self._backend.get_added_tokens_decoder()
+        config = {key: value for key, value in self._config.items() if key not in _NOT_SAVED}
+        config |= {
+            **{role: getattr(self, role) for role in ROLES},
+            "added_tokens_decoder": {
+                str(index): token.__getstate__() for index, token in sorted(added.items())
+            },
+            "model_input_names": list(self.model_input_names),
+            "padding_side": self.padding_side,
+            "truncation_side": self.truncation_side,
+            "tokenizer_class": _ANY_CLASS[0],
+        }
+        files = {
+            "tokenizer.json": content,
+            "tokenizer_config.json": json.dumps(config, indent=2) + "\n",
+            **self._chat_templates,
+        }
+        write_files(Path(folder), files)
+
+
+def load_tokenizer(
+    name_or_folder: str | Path,
+    *,
+    revision: str = "main",
+    token: str | None = None,
+    offline: bool = False,
+    model_type: str | None = None,
+    pattern: str | None = None,
+) -> Tokenizer:
+    """Loads the tokenizer of a checkpoint.
+
+    Args:
+        name_or_folder: a folder, or the id of a repository on the Hugging Face Hub.
+        revision: branch, tag or commit on the Hub.
+        token: access token for the Hub.
+        offline: uses only what was fetched before.
+        model_type: the architecture ("bert"), for a folder that does not say it.
+        pattern: a regular expression; vocab.txt is then a list of whole words, and the words of a
+            text are its matches, looked up as they are. What lies between them is dropped.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: a damaged file, none that holds a vocabulary, or an unknown architecture.
+    """
+    folder = Path(name_or_folder)
+    if not folder.is_dir():
+        from minitx.weights.hub import fetch_tokenizer
+
+        folder = fetch_tokenizer(name_or_folder, revision=revision, token=token, offline=offline)
+    model, family = _architectures(folder, model_type)
+    if pattern is None and (folder / "tokenizer.json").is_file():
+        backend = read_backend(folder)
+        usual = FAMILIES[family].roles if family in FAMILIES else {}
+        known = {role: text for role, text in usual.items() if backend.token_to_id(text) is not None}
+        settings = read_settings(folder, defaults=known)
+        apply_flags(backend, settings)
+        add_tokens(backend, settings)
+    else:
+        backend, settings = build(folder, family, pattern)
+    backend.encode_special_tokens = bool(settings.flag("split_special_tokens", False))
+    usual_names = FAMILIES[model].model_input_names if model in FAMILIES else WITHOUT_TYPES
+    names = settings.config.get("model_input_names") or usual_names
+    return Tokenizer(backend, settings, model_input_names=names, chat_templates=read_templates(folder))
+
+
+def _architectures(folder: Path, model_type: str | None) -> tuple[str, str]:
+    """The architecture of the model, and the one whose tokenizer it uses: often, but not always, one.
+
+    A Chinese RoBERTa, say, goes with BERT's tokenizer: config.json (or the `model_type` argument)
+    names the first, `tokenizer_class` in tokenizer_config.json the second, and each stands in for
+    the other where that is missing.
+    """
+    stated = read_json(folder / "config.json").get("model_type")
+    if stated and model_type and stated != model_type:
+        raise ValueError(
+            f"{folder / 'config.json'} says model_type {stated!r}, but model_type={model_type!r} "
+            "was passed. Leave the argument out, or correct the file."
+        )
+    model = stated or model_type or ""
+    name = read_json(folder / "tokenizer_config.json").get("tokenizer_class") or ""
+    if not model and not name:
+        raise ValueError(
+            f"{folder} does not say which architecture it is for: neither config.json (model_type) "
+            "nor tokenizer_config.json (tokenizer_class) does. Pass model_type=, one of "
+            f"{', '.join(FAMILIES)}."
+        )
+    if not name or name in _ANY_CLASS:
+        return model, model
+    families = {family.tokenizer_class: key for key, family in FAMILIES.items()}
+    family = families.get(name.removesuffix("Fast"), name)
+    return model or family, family
