@@ -112,9 +112,8 @@ def measure(folder: Path, repeats: int) -> dict[str, Any]:
 
 def show(found: dict[str, Any]) -> None:
     names = ("torch", "safetensors", "transformers")
-    print(
-        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    )
+    machine = platform.processor() or platform.machine()
+    print(f"{machine}, {os.cpu_count()} cores, Python {platform.python_version()}")
     print(", ".join(f"{name} {version(name)}" for name in names))
     print("\nimport (fresh process)                      ms    over torch")
     base = found["import"]["torch"]["seconds"]

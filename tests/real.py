@@ -8,7 +8,8 @@ from pathlib import Path
 
 def package_folder(name: str) -> Path:
     spec = find_spec(name)
-    assert spec is not None and spec.origin is not None, f"{name} is not installed; run scripts/test"
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"{name} is not installed; run scripts/test")
     return Path(spec.origin).parent
 
 

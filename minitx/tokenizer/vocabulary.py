@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from minitx.tokenizer.sentencepiece import build_unigram, read_unigram
 from minitx.tokenizer.files import Settings, add_tokens, read_json, read_settings, read_text
+from minitx.tokenizer.sentencepiece import build_unigram, read_unigram
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend

@@ -12,6 +12,7 @@ from typing import Any
 
 ODD = {"vocab_size": 99, "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4}
 SIZES = {**ODD, "intermediate_size": 37, "max_position_embeddings": 48, "initializer_range": 0.02}
+OTHER = {"vocab_size": 131, "intermediate_size": 5}
 DROPOUT = {"hidden_dropout_prob": 0.11, "attention_probs_dropout_prob": 0.23}
 FULL, SLIDING = "full_attention", "sliding_attention"
 
@@ -79,7 +80,11 @@ DEBERTA = {
 
 CASES = [
     Case("bert", "bert", BERT),
-    Case("bert-one-head", "bert", {**BERT, "num_attention_heads": 1, "hidden_size": 7, "hidden_act": "relu"}),
+    Case(
+        "bert-one-head",
+        "bert",
+        {**BERT, "num_attention_heads": 1, "hidden_size": 7, "hidden_act": "relu", **OTHER},
+    ),
     Case("bert-gelu-new", "bert", {**BERT, "hidden_act": "gelu_new", "classifier_dropout": None}),
     Case("bert-five-labels", "bert", {**BERT, "num_labels": 5, "tie_word_embeddings": False}),
     Case("roberta", "roberta", ROBERTA),

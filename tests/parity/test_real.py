@@ -31,7 +31,10 @@ REACTIONS = [
     "O=C(O)c1ccccc1.N[C@@H](C)C(=O)OC>>COC(=O)[C@H](C)NC(=O)c1ccccc1",
 ]
 # One atom, bond, ring or bracket per token; the same split that the checkpoint was trained with.
-SMILES = r"\%\([0-9]{3}\)|\[[^\]]+]|Br?|Cl?|N|O|S|P|F|I|b|c|n|o|s|p|\||\(|\)|\.|=|#|-|\+|\\|\/|:|~|@|\?|>>?|\*|\$|\%[0-9]{2}|[0-9]"
+SMILES = (
+    r"\%\([0-9]{3}\)|\[[^\]]+]|Br?|Cl?|N|O|S|P|F|I|b|c|n|o|s|p"
+    r"|\||\(|\)|\.|=|#|-|\+|\\|\/|:|~|@|\?|>>?|\*|\$|\%[0-9]{2}|[0-9]"
+)
 LIMITS = [(torch.float32, 1e-5), (torch.float64, 1e-9)]
 
 

@@ -1,0 +1,201 @@
+"""The design's rules, as far as a program can check them."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import minitx
+from minitx.architectures import REGISTRY, architecture
+from minitx.architectures.reader import Reader
+from minitx.config import EmbedderConfig, HeadConfig, ModelConfig, StackConfig
+from minitx.layers.activation import ACTIVATIONS
+from minitx.layers.head import POOLING, TASKS
+from minitx.weights.table import rows
+from tests.parity.cases import CASES
+from tests.parity.reference import reference_model
+from tests.real import MINILM
+
+ROOT = Path(minitx.__file__).parent
+SHARED = [*sorted((ROOT / "layers").glob("*.py")), ROOT / "models.py", ROOT / "config.py"]
+SOURCES = sorted(ROOT.rglob("*.py"))
+
+NOTES_TREE = """
+embedder: word_emb pos_emb tok_type_emb layer_norm dropout
+encoder: layers
+layers: attention intermediate output
+attention: self_attention self_output
+self_attention: Q K V dropout
+self_output: dense layer_norm dropout
+intermediate: dense activation
+output: dense layer_norm dropout
+pooler: dense activation
+"""
+
+
+def test_the_printed_tree_is_the_one_of_the_notes() -> None:
+    """These names in this nesting and no others."""
+    expected = {}
+    for line in NOTES_TREE.strip().splitlines():
+        parent, children = line.split(": ")
+        expected[parent] = children.split()
+    found: dict[str, list[str]] = {}
+    path: list[tuple[int, str]] = []
+    for line in str(minitx.load(MINILM)).splitlines():
+        match = re.match(r"( *)\(([\w-]+)\): ", line)
+        if match is None:
+            continue
+        indent, name = len(match[1]), match[2]
+        while path and path[-1][0] >= indent:
+            path.pop()
+        if name == "0-5":  # N x
+            path.append((indent, "layers"))
+            continue
+        if path:
+            found.setdefault(path[-1][1], []).append(name)
+        path.append((indent, name))
+    assert found == expected
+    assert [name for name, _ in minitx.load(MINILM).named_children()] == ["embedder", "encoder", "pooler"]
+
+
+def test_no_architecture_is_named_in_the_shared_parts() -> None:
+    names = {*REGISTRY, *(n for a in map(architecture, REGISTRY) for n in a.model_types.values()), "xlm"}
+    pattern = re.compile("|".join(rf"\b{re.escape(name)}\b" for name in names), re.IGNORECASE)
+    for path in SHARED:
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            assert not pattern.search(line), f"{path.name}:{number}: {line.strip()}"
+
+
+def test_every_architecture_has_a_parity_case() -> None:
+    assert {case.model_type for case in CASES} == set(REGISTRY)
+    for model_type in REGISTRY:
+        assert model_type in architecture(model_type).model_types
+
+
+def configs() -> Iterator[tuple[ModelConfig, dict[str, HeadConfig]]]:
+    for case in CASES:
+        config = reference_model(case, "none").config.to_dict()
+        found, reader = architecture(case.model_type), Reader(config)
+        yield found.read(reader), found.heads(reader)
+
+
+def test_every_option_is_used() -> None:
+    """Each field of each config takes at least two values over the registered architectures."""
+    seen: dict[tuple[type, str], set[str]] = {}
+    for config, heads in configs():
+        for part in (config, config.embedder, config.encoder, *heads.values()):
+            for kind in (ModelConfig, EmbedderConfig, StackConfig, HeadConfig):
+                if isinstance(part, kind):
+                    for field in dataclasses.fields(kind):
+                        seen.setdefault((kind, field.name), set()).add(repr(getattr(part, field.name)))
+    always_the_same = {"initializer_range", "pooler", "problem_type"}  # chosen by the case, by the loader
+    for (kind, name), values in seen.items():
+        assert len(values) > 1 or name in always_the_same, f"{kind.__name__}.{name} is always {values}"
+    assert {head.pooling for _, heads in configs() for head in heads.values()} == set(POOLING)
+    assert {task for _, heads in configs() for task in heads} == set(TASKS)
+
+
+def test_every_row_of_every_weight_table_is_used() -> None:
+    """A row that no case's checkpoint has a tensor for is a misspelling, or dead."""
+    unused: dict[str, set[tuple[str, str]]] = {}
+    for case in CASES:
+        found = architecture(case.model_type)
+        for task in ("none", *found.head_weights):
+            reference = reference_model(case, task)
+            stored = {name.rsplit(".", 1)[0] for name in reference.state_dict()} | set(reference.state_dict())
+            bare = {name.removeprefix(found.prefix) for name in stored} | stored
+            table = found.weights if task == "none" else found.head_weights[task]
+            layers = [{"i": i, "g": g, "k": k} for i in range(6) for g in range(2) for k in range(3)]
+            for left, right in rows(table, layers):
+                key = (task, re.sub(r"\d+", "N", left[0]))
+                group = unused.setdefault(case.model_type, set())
+                group.add(key)
+                if any(name in bare for name in right.names):
+                    unused.setdefault(f"{case.model_type} used", set()).add(key)
+    for model_type in REGISTRY:
+        assert unused[model_type] == unused[f"{model_type} used"]
+
+
+def test_the_public_names() -> None:
+    assert sorted(minitx.__all__) == minitx.__all__
+    assert set(minitx.__all__) <= set(dir(minitx))
+    for name in minitx.__all__:
+        assert getattr(minitx, name).__doc__, name
+    with pytest.raises(AttributeError, match="nothing_like_it"):
+        minitx.nothing_like_it  # noqa: B018
+
+
+def test_importing_minitx_imports_nothing_heavy() -> None:
+    code = "import sys, minitx; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    modules = set(done.stdout.split())
+    heavy = ("torch", "transformers", "huggingface_hub", "tokenizers", "safetensors", "einops", "matplotlib")
+    assert not modules & set(heavy)
+
+
+def test_loading_and_running_needs_no_extra() -> None:
+    code = (
+        f"import sys, minitx; m = minitx.load({str(MINILM)!r}); t = minitx.load_tokenizer({str(MINILM)!r}); "
+        "m(**t('hello')); print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    modules = set(done.stdout.split())
+    assert not modules & {"transformers", "huggingface_hub", "matplotlib", "torch._dynamo"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_and_functions_stay_short(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= 400
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef) and node.name == "forward":
+            assert node.end_lineno is not None
+            assert node.end_lineno - node.lineno < 50, f"{path.name}: forward has too many lines to take in"
+
+
+def test_nothing_is_unpickled_unsafely_and_no_remote_code_runs() -> None:
+    for path in SOURCES:
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = [alias.name for alias in node.names]
+                module = getattr(node, "module", None) or ""
+                assert "pickle" not in names, path
+                assert module != "pickle" or names == ["UnpicklingError"], path
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
+                arguments = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+                assert arguments["weights_only"] == "True", path
+        assert "trust_remote_code=True" not in path.read_text()
+
+
+def test_a_reader_finds_the_forward_of_an_encoder_quickly() -> None:
+    """Tokens to pooled output in the shared parts: code lines without comments and docstrings."""
+    names = ("models", "layers/embedder", "layers/stack", "layers/layer", "layers/attention")
+    names += ("layers/feed_forward", "layers/pooler")
+    total = 0
+    for name in names:
+        tree = ast.parse((ROOT / f"{name}.py").read_text())
+        for node in ast.walk(tree):
+            body = getattr(node, "body", None)
+            if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+                value = body[0].value
+                if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                    body.pop(0)
+        total += len(ast.unparse(tree).splitlines())
+    assert total <= 350, total
+
+
+def test_activations_equal_the_reference() -> None:
+    import torch
+    from transformers.activations import ACT2FN
+
+    x = torch.linspace(-8, 8, 1001, dtype=torch.float64)
+    for name, function in ACTIVATIONS.items():
+        assert torch.allclose(function(x), ACT2FN[name](x), atol=1e-12), name
