@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from minitx.config import EmbedderConfig, HeadConfig, ModelConfig, StackConfig
     from minitx.models import EncoderModel, ModelOutput
+    from minitx.pipelines.embed import EmbeddingSettings, embed, embedding_settings
     from minitx.tokenizer import Tokenizer, load_tokenizer
     from minitx.weights.load import from_config, load
     from minitx.weights.save import save
@@ -19,12 +20,15 @@ __version__ = "0.1.0"
 
 _HOME = {
     "EmbedderConfig": "minitx.config",
+    "EmbeddingSettings": "minitx.pipelines.embed",
     "EncoderModel": "minitx.models",
     "HeadConfig": "minitx.config",
     "ModelConfig": "minitx.config",
     "ModelOutput": "minitx.models",
     "StackConfig": "minitx.config",
     "Tokenizer": "minitx.tokenizer",
+    "embed": "minitx.pipelines.embed",
+    "embedding_settings": "minitx.pipelines.embed",
     "from_config": "minitx.weights.load",
     "load": "minitx.weights.load",
     "load_tokenizer": "minitx.tokenizer",
@@ -33,12 +37,15 @@ _HOME = {
 
 __all__ = [
     "EmbedderConfig",
+    "EmbeddingSettings",
     "EncoderModel",
     "HeadConfig",
     "ModelConfig",
     "ModelOutput",
     "StackConfig",
     "Tokenizer",
+    "embed",
+    "embedding_settings",
     "from_config",
     "load",
     "load_tokenizer",

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from minitx.architectures import bert
 from minitx.architectures.architecture import Architecture
-from minitx.architectures.reader import Reader
+from minitx.architectures.reader import MOST_LAYERS, Reader
 from minitx.config import HeadConfig, ModelConfig
 from minitx.weights.table import Table, either
 
@@ -23,12 +23,13 @@ def read(hf: Reader) -> ModelConfig:
     hf.only("down_scale_factor", 1)
     config = bert.read(hf)
     embedder = replace(config.embedder, embedding_size=hf.size("embedding_size"), projection="after_dropout")
-    encoder = replace(
-        config.encoder,
-        num_hidden_groups=hf.size("num_hidden_groups", 1),
-        inner_group_num=hf.size("inner_group_num", 1),
-        output_dropout=None,
-    )
+    groups, inner = hf.size("num_hidden_groups", 1), hf.size("inner_group_num", 1)
+    if groups > config.encoder.num_hidden_layers or groups * inner > MOST_LAYERS:
+        raise ValueError(
+            f"config.json: num_hidden_groups={groups} of inner_group_num={inner} layers do not fit "
+            f"{config.encoder.num_hidden_layers} layers."
+        )
+    encoder = replace(config.encoder, num_hidden_groups=groups, inner_group_num=inner, output_dropout=None)
     return replace(config, embedder=embedder, encoder=encoder)
 
 

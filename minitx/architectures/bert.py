@@ -65,7 +65,7 @@ def label_heads(hf: Reader, dropout: float) -> dict[str, HeadConfig]:
             num_labels=labels,
             pooling="pooler",
             classifier_dropout=dropout,
-            problem_type=hf.get("problem_type", None),
+            problem_type=hf.problem_type(),
         ),
         "token-classification": HeadConfig(
             task="token-classification", num_labels=labels, classifier_dropout=dropout

@@ -116,7 +116,7 @@ def heads(hf: Reader) -> dict[str, HeadConfig]:
         **shared,
     )
     shared["classifier_dropout"] = hf.probability("classifier_dropout", 0.0)
-    labels, problem = hf.num_labels(), hf.get("problem_type", None)
+    labels, problem = hf.num_labels(), hf.problem_type()
     tasks: tuple[tuple[str, int, Pooling], ...] = (
         ("sequence-classification", labels, pooling),
         ("multiple-choice", 1, "mean" if pooling == "mean" else "first_attended"),

@@ -86,6 +86,7 @@ NOT_OF_THE_NETWORK = frozenset(
 # No real checkpoint comes near; beyond it a config is broken, and building it would eat the memory.
 LARGEST_SIZE = 10_000_000
 MOST_LAYERS = 1_000
+COUNTS_OF_LAYERS = frozenset({"num_hidden_layers", "n_layers", "num_hidden_groups", "inner_group_num"})
 
 _required = object()
 
@@ -111,7 +112,7 @@ class Reader:
     def size(self, key: str, default: Any = _required, *, least: int = 1) -> int:
         """A whole number from `least` up to what a real model can have."""
         value = self.get(key, default)
-        most = MOST_LAYERS if key in {"num_hidden_layers", "n_layers"} else LARGEST_SIZE
+        most = MOST_LAYERS if key in COUNTS_OF_LAYERS else LARGEST_SIZE
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise ValueError(f"config.json: {key}={value!r} must be a whole number from {least} to {most}.")
         return value
@@ -174,6 +175,12 @@ class Reader:
         if named is None and isinstance(names, Mapping):
             return max(1, len(names))
         return 2 if named is None else self.size("num_labels")
+
+    def problem_type(self) -> str | None:
+        """What the labels of a text are; None: the labels themselves show it."""
+        kinds = ("regression", "single_label_classification", "multi_label_classification")
+        kind: str | None = self.only("problem_type", None, *kinds)
+        return kind
 
     def unread(self) -> list[str]:
         """The keys that no reader took and that are not known to be unimportant."""

@@ -51,12 +51,12 @@ class RelativeBias(Embedding):
 
     max_distance = 128
 
-    def bias(self, time: int) -> Tensor:
+    def scores(self, time: int) -> Tensor:
         """-> (1, H, T, T), to be added to the scaled scores."""
         position = torch.arange(time, device=self.weight.device)
         bucket = self.bucket(position[None, :] - position[:, None])  # (T, T)
-        bias: Tensor = self(bucket)  # (T, T, H)
-        return bias.permute(2, 0, 1)[None]
+        scores: Tensor = self(bucket)  # (T, T, H)
+        return scores.permute(2, 0, 1)[None]
 
     def bucket(self, distance: Tensor) -> Tensor:
         half = self.num_embeddings // 2

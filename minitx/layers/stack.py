@@ -59,7 +59,7 @@ class Stack(nn.Module):
         if kind == SLIDING and self.config.sliding_window is not None:
             attend = sliding_mask(attend, time, self.config.sliding_window, hidden.device)
         if self.relative_bias is not None:
-            attend = with_bias(attend, self.relative_bias.bias(time))
+            attend = with_bias(attend, self.relative_bias.scores(time))
         if self.config.rope_theta is None:
             return Context(attend)
         theta = self.config.rope_theta[kind]
