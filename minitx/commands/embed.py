@@ -1,0 +1,151 @@
+"""`minitx embed`: texts to vectors."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from argparse import Namespace
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from minitx.commands.common import (
+    MOST_COLUMNS,
+    bar,
+    device_of,
+    dtype_of,
+    print_json,
+    say,
+    similarity_table,
+    source_of,
+    tokenizer_of,
+)
+from minitx.pipelines import EmbeddingSettings, embed, embedding_settings
+from minitx.weights.load import load
+from minitx.weights.save import write_atomically, write_json
+
+FORMATS = (".npy", ".safetensors", ".json")
+
+
+def run(args: Namespace) -> int:
+    output = None if args.output is None else checked_output(Path(args.output))
+    texts = read_texts(args)
+    if len(texts) > MOST_COLUMNS and output is None and not args.json:
+        raise ValueError(
+            f"{len(texts)} texts do not fit into a table; say where the vectors go: --output FILE or --json."
+        )
+    device = device_of(args)
+    folder = source_of(args)
+    settings = settings_of(args, folder)
+    tokenizer = tokenizer_of(args, folder)
+    model = load(folder, head="none", dtype=dtype_of(args), device=device, model_type=args.model_type)
+    with bar(len(texts), "embedding", "text", quiet=args.json) as progress:
+        vectors = embed(
+            model,
+            tokenizer,
+            settings.prepare(texts),
+            pooling=settings.pooling,
+            normalize=settings.normalize,
+            max_length=settings.max_length,
+            batch_size=args.batch_size,
+            progress=progress,
+        ).cpu()
+    result = {"model": args.model, **asdict(settings), "texts": texts}
+    if output is not None:
+        write_vectors(output, vectors, result)
+    if args.json:
+        shown = {"output": str(output), "shape": list(vectors.shape)}
+        print_json(result | (shown if output is not None else {"embeddings": vectors.tolist()}))
+    elif output is not None:
+        print(f"{sizes(vectors)} in {output}")
+    else:
+        show(texts, vectors, settings)
+    return 0
+
+
+def checked_output(path: Path) -> Path:
+    """The path, before any work is done for it.
+
+    Raises:
+        ValueError: not a kind of file that vectors are written to.
+        FileNotFoundError: its folder is missing.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise ValueError(f"--output {path}: vectors are written to {', '.join(FORMATS)} files.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"--output {path}: there is no folder {path.parent}.")
+    return path
+
+
+def read_texts(args: Namespace) -> list[str]:
+    """The texts of the command line, of --file, or of stdin, one per line.
+
+    Raises:
+        ValueError: none at all, two sources at once, or not UTF-8.
+    """
+    if args.texts and args.file is not None:
+        raise ValueError("texts are given both on the command line and by --file; give one of them.")
+    if args.texts:
+        return list(args.texts)
+    if args.file is None and sys.stdin.isatty():
+        raise ValueError("no text: give texts after the model, or --file, or lines on stdin.")
+    try:
+        content = sys.stdin.read() if args.file is None else Path(args.file).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{args.file or 'stdin'}: not UTF-8 text ({error}).") from None
+    texts = [line for line in content.splitlines() if line.strip()]
+    if not texts:
+        raise ValueError(f"{args.file or 'stdin'} holds no text.")
+    return texts
+
+
+def settings_of(args: Namespace, folder: Path) -> EmbeddingSettings:
+    """The checkpoint's settings, and what the command line says instead."""
+    said = {"pooling": args.pooling, "normalize": args.normalize, "max_length": args.max_length}
+    given: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
+    return replace(embedding_settings(folder), **given)
+
+
+def show(texts: list[str], vectors: Tensor, settings: EmbeddingSettings) -> None:
+    length = ", length 1" if settings.normalize else ""
+    say(f"{sizes(vectors)} ({settings.pooling} pooling{length})")
+    if len(texts) == 1:
+        numbers = ", ".join(f"{value:.4f}" for value in vectors[0, :6].tolist())
+        say(f"begins {numbers}, ...; --json or --output gives all of it")
+        return
+    units = F.normalize(vectors, dim=-1)
+    print("\nCosine similarity")
+    print(similarity_table(texts, units @ units.T))
+
+
+def sizes(vectors: Tensor) -> str:
+    count, size = vectors.shape
+    return f"{count} vector{'s' if count > 1 else ''} of {size} numbers"
+
+
+def write_vectors(path: Path, vectors: Tensor, result: dict[str, Any]) -> None:
+    """Writes all or nothing."""
+    kind = path.suffix.lower()
+    if kind == ".json":
+        write_json(path, result | {"embeddings": vectors.tolist()})
+    elif kind == ".npy":
+        write_atomically(path, lambda temporary: temporary.write_bytes(npy(vectors)))
+    else:
+        from safetensors.torch import save_file
+
+        write_atomically(path, lambda temporary: save_file({"embeddings": vectors}, temporary))
+
+
+def npy(array: Tensor) -> bytes:
+    """A float tensor as a .npy file (format 1.0), without the need for NumPy."""
+    code = {torch.float32: "f4", torch.float64: "f8"}[array.dtype]
+    array = array.contiguous()
+    order = "<" if sys.byteorder == "little" else ">"
+    header = f"{{'descr': '{order}{code}', 'fortran_order': False, 'shape': {tuple(array.shape)}, }}"
+    padded = header + " " * (-(len(header) + 11) % 64) + "\n"  # 10 bytes before it, aligned to 64
+    start = b"\x93NUMPY\x01\x00" + len(padded).to_bytes(2, "little") + padded.encode("ascii")
+    return start + ctypes.string_at(array.data_ptr(), array.numel() * array.element_size())

@@ -1,0 +1,85 @@
+"""What two implementations are compared on: text of several lengths, alone and as a padded batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from minitx.models import EncoderModel
+
+if TYPE_CHECKING:
+    from minitx.tokenizer import Tokenizer
+
+TEXTS = (
+    "Paris is the capital of France.",
+    "Why?",
+    "The quick brown fox jumps over 13 lazy dogs, naïvely; then it rests (in the shade) until dusk.",
+)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Batches to run, and in words what they are."""
+
+    batches: Sequence[Mapping[str, Tensor]]
+    words: str
+
+
+def make_inputs(tokenizer: Tokenizer | None, model: EncoderModel, limit: int) -> Inputs:
+    """Several rows with padding, and the longest of them alone without a mask.
+
+    Real text if there is a tokenizer, else random ids. Where layers have a window, the longest text is
+    longer than that. `limit` is the most tokens that a row may have.
+    """
+    longest = wanted_length(model, limit)
+    if tokenizer is not None:
+        batch, words = text_batch(tokenizer, longest), "real text"
+    else:
+        batch = random_batch(model, [min(n, longest) for n in (9, 3, longest)])
+        words = "random ids (no tokenizer that minitx can read)"
+    if not model.config.embedder.type_vocab_size:
+        batch.pop("token_type_ids", None)
+    lengths = batch["attention_mask"].sum(dim=1).tolist()
+    row = lengths.index(max(lengths))
+    real = batch["attention_mask"][row].bool()
+    alone = {name: x[row : row + 1, real] for name, x in batch.items() if name != "attention_mask"}
+    batches = [alone, batch]
+    if model.task == "multiple-choice":
+        batches = [{name: x[None] for name, x in each.items()} for each in batches]
+    words += f", {len(lengths)} texts of {min(lengths)} to {max(lengths)} tokens, padded; one alone"
+    return Inputs(batches, words)
+
+
+def wanted_length(model: EncoderModel, limit: int) -> int:
+    """32 tokens, or beyond the reach of a window on both sides."""
+    window = model.config.encoder.sliding_window
+    return min(limit, 32 if window is None else 2 * window + 22)
+
+
+def text_batch(tokenizer: Tokenizer, longest: int) -> dict[str, Tensor]:
+    """Right-padded, as models are mostly used."""
+    texts = list(TEXTS)
+    while len(tokenizer.encode(texts[-1])) < longest:
+        texts[-1] += " " + TEXTS[-1]
+    return dict(tokenizer(texts, padding=True, truncation=True, max_length=longest, padding_side="right"))
+
+
+def random_batch(model: EncoderModel, lengths: Sequence[int]) -> dict[str, Tensor]:
+    """The same ids every time; none of them is the padding id, and both text types occur."""
+    config, time = model.config.embedder, max(lengths)
+    generator = torch.Generator().manual_seed(0)
+    pad = config.pad_token_id
+    ids = torch.randint(config.vocab_size - (pad is not None), (len(lengths), time), generator=generator)
+    if pad is not None:
+        ids += ids >= pad
+    mask = (torch.arange(time) < torch.tensor(lengths)[:, None]).long()
+    ids = torch.where(mask.bool(), ids, pad or 0)
+    batch = {"input_ids": ids, "attention_mask": mask}
+    if config.type_vocab_size > 1:
+        half = torch.tensor(lengths)[:, None] // 2
+        batch["token_type_ids"] = (torch.arange(time) >= half).long() * mask
+    return batch

@@ -1,0 +1,244 @@
+"""What is in a model: its modules, their shapes, and what each of them weighs.
+
+Data first: `summarize` gives rows, `render` makes text of them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from minitx.models import EncoderModel
+from minitx.weights.files import open_folder
+
+UNITS = ("B", "KB", "MB", "GB", "TB")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One module, or a run of equal ones that follow each other.
+
+    Attributes:
+        path: full name; of a run, its first module's.
+        name: as in the tree: "Q", or "0-5" for a run.
+        depth: how deep in the tree; 0 for the parts of the model.
+        kind: class of the module.
+        repeat: how many equal modules the row stands for.
+        shapes: of the module's own parameters, by name.
+        parameters: of the module and those inside it, of one of the run; a shared one counts where it
+            comes first.
+        bytes: what those take.
+        dtypes: theirs.
+        tied: own parameters that are others, by name: {"weight": "embedder.word_emb.weight"}.
+    """
+
+    path: str
+    name: str
+    depth: int
+    kind: str
+    repeat: int = 1
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    parameters: int
+    bytes: int
+    dtypes: tuple[str, ...]
+    tied: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unused:
+    """A tensor of the file that the model has no place for."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """A whole model.
+
+    Attributes:
+        model_type: of config.json; None for a model without a record of its origin.
+        task: of the head, or None.
+        rows: the tree, parents before children.
+        parameters: all, shared ones once.
+        bytes: what they take.
+        dtypes: theirs.
+        kept: tensors of the file that are not used, but written back by `minitx.save`.
+        ignored: tensors of the file that are neither used nor kept.
+    """
+
+    model_type: str | None
+    task: str | None
+    rows: tuple[Row, ...]
+    parameters: int
+    bytes: int
+    dtypes: tuple[str, ...]
+    kept: tuple[Unused, ...]
+    ignored: tuple[Unused, ...]
+
+
+def summarize(model: EncoderModel, folder: str | Path | None = None) -> Summary:
+    """The module tree of a model with shapes, parameters, bytes and dtypes.
+
+    Args:
+        model: any model of minitx.
+        folder: where it was loaded from; needed to say which tensors of the file are ignored.
+
+    Raises:
+        FileNotFoundError, ValueError: as `minitx.load`, about the weights in `folder`.
+    """
+    owners: dict[int, str] = {}  # id of a parameter -> its first name
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        owners.setdefault(id(parameter), name)
+    everything = [*model.parameters()]
+    kept = {} if model.checkpoint is None else model.checkpoint.kept
+    stored: dict[str, Tensor] = {}
+    if folder is not None and model.checkpoint is not None:
+        used = {name for names in model.checkpoint.names.values() for name in names} | set(kept)
+        stored = {name: t for name, t in open_folder(Path(folder)).shapes.items() if name not in used}
+    return Summary(
+        model_type=None if model.checkpoint is None else model.checkpoint.model_type,
+        task=model.task,
+        rows=tuple(tree(model, "", 0, owners)),
+        parameters=count(everything),
+        bytes=weigh(everything),
+        dtypes=dtypes(everything),
+        kept=unused(kept),
+        ignored=unused(stored),
+    )
+
+
+# --- rows ------------------------------------------------------------------------------------------
+
+
+def tree(module: nn.Module, path: str, depth: int, owners: Mapping[int, str]) -> Iterable[Row]:
+    """The rows of everything inside `module` that has parameters."""
+    for children in runs(module, path, owners):
+        first_name, first = children[0]
+        full = f"{path}.{first_name}" if path else first_name
+        own = own_parameters(first, full, owners)
+        if not own and not first._parameters:
+            continue  # dropout, activation
+        name = first_name if len(children) == 1 else f"{first_name}-{children[-1][0]}"
+        here = {key: p for key, p in first._parameters.items() if p is not None}
+        yield Row(
+            path=full,
+            name=name,
+            depth=depth,
+            kind=type(first).__name__,
+            repeat=len(children),
+            shapes={key: tuple(p.shape) for key, p in here.items()},
+            parameters=count(own),
+            bytes=weigh(own),
+            dtypes=dtypes(own) or dtypes(here.values()),
+            tied={key: owners[id(p)] for key, p in here.items() if owners[id(p)] != f"{full}.{key}"},
+        )
+        yield from tree(first, full, depth + 1, owners)
+
+
+def runs(module: nn.Module, path: str, owners: Mapping[int, str]) -> Iterable[list[tuple[str, nn.Module]]]:
+    """The children; in a list of layers, equal neighbours together."""
+    found: list[list[tuple[str, nn.Module]]] = []
+    before = None
+    for name, child in module.named_children():
+        mark = signature(child, f"{path}.{name}", owners) if isinstance(module, nn.ModuleList) else None
+        if mark is not None and mark == before:
+            found[-1].append((name, child))
+        else:
+            found.append([(name, child)])
+        before = mark
+    return found
+
+
+def signature(module: nn.Module, path: str, owners: Mapping[int, str]) -> tuple[object, ...]:
+    """Equal for modules that look the same: classes, shapes, dtypes, and what is tied."""
+    inside = tuple((name, type(child)) for name, child in module.named_modules())
+    parameters = tuple(
+        (name, p.shape, p.dtype, owners[id(p)] == f"{path}.{name}" or owners[id(p)])
+        for name, p in module.named_parameters(remove_duplicate=False)
+    )
+    return inside, parameters
+
+
+def own_parameters(module: nn.Module, path: str, owners: Mapping[int, str]) -> list[nn.Parameter]:
+    """The parameters inside a module that do not belong to an earlier one."""
+    named = module.named_parameters(remove_duplicate=False)
+    return [p for name, p in named if owners[id(p)] == f"{path}.{name}"]
+
+
+def count(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() for tensor in tensors)
+
+
+def weigh(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def dtypes(tensors: Iterable[Tensor]) -> tuple[str, ...]:
+    """Those that occur, the most frequent first."""
+    seen = Counter(plain(tensor.dtype) for tensor in tensors)
+    return tuple(name for name, _ in seen.most_common())
+
+
+def plain(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def unused(tensors: Mapping[str, Tensor]) -> tuple[Unused, ...]:
+    return tuple(
+        Unused(name=name, shape=tuple(tensor.shape), dtype=plain(tensor.dtype))
+        for name, tensor in sorted(tensors.items())
+    )
+
+
+# --- text ------------------------------------------------------------------------------------------
+
+
+def render(summary: Summary) -> str:
+    """The summary as text of at most 80 columns."""
+    title = " ".join(filter(None, [summary.model_type, summary.task])) or "model"
+    lines = [
+        f"{title}: {summary.parameters:,} parameters, {human(summary.bytes)}, {' + '.join(summary.dtypes)}",
+        "",
+        line("module", "shape", "parameters", "bytes", "dtype"),
+        "-" * 80,
+    ]
+    for row in summary.rows:
+        times = f": {row.repeat} x" if row.repeat > 1 else ""
+        shape = " + ".join(" x ".join(map(str, s)) for n, s in row.shapes.items() if n not in row.tied)
+        kind = row.dtypes[0] if len(row.dtypes) == 1 else "mixed"
+        name = "  " * row.depth + row.name + times
+        lines.append(line(name, shape, f"{row.parameters:,}", human(row.bytes), kind))
+        for key, owner in row.tied.items():
+            lines.append(f"{'  ' * (row.depth + 1)}{key} is {owner}, counted there")
+    lines += ["-" * 80, line("total", "", f"{summary.parameters:,}", human(summary.bytes), "")]
+    lines += listing("In the file, not used, kept for saving:", summary.kept)
+    lines += listing("In the file, not used:", summary.ignored)
+    return "\n".join(text.rstrip() for text in lines)
+
+
+def line(name: str, shape: str, parameters: str, size: str, dtype: str) -> str:
+    """Five columns in 80 characters; a name that is too long pushes into the empty part of the next."""
+    shape = shape.rjust(max(0, 46 - len(name) - 1))
+    return f"{name} {shape:}"[:46].ljust(46) + f"{parameters:>15} {size:>9} {dtype:>8}"
+
+
+def listing(title: str, tensors: tuple[Unused, ...]) -> list[str]:
+    if not tensors:
+        return []
+    shown = [f"  {t.name}  {' x '.join(map(str, t.shape)) or 'one number'}  {t.dtype}" for t in tensors]
+    return ["", title, *shown]
+
+
+def human(size: int) -> str:
+    """Bytes in a unit that reads well: 1,500,000 -> "1.5 MB"."""
+    value, unit = float(size), 0
+    while value >= 999.95 and unit < len(UNITS) - 1:
+        value, unit = value / 1000, unit + 1
+    return f"{size} B" if unit == 0 else f"{value:.1f} {UNITS[unit]}"

