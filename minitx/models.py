@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from minitx.config import HeadConfig, ModelConfig
 from minitx.layers.attention import BACKENDS
-from minitx.layers.embedder import Embedder
+from minitx.layers.embedder import Embedder, same_shape
 from minitx.layers.head import TASKS, Head
 from minitx.layers.mask import as_bool
 from minitx.layers.pooler import Pooler
@@ -91,13 +91,11 @@ class EncoderModel(nn.Module):
         """
         batch = input_ids.shape[:-1]
         if input_ids.dim() == 3 and self.task == "multiple-choice":
+            attention_mask = one_row_per_choice("attention_mask", attention_mask, input_ids)
+            token_type_ids = one_row_per_choice("token_type_ids", token_type_ids, input_ids)
+            position_ids = one_row_per_choice("position_ids", position_ids, input_ids)
             input_ids = input_ids.flatten(0, 1)
-            attention_mask, token_type_ids, position_ids = (
-                x if x is None else x.flatten(0, 1) for x in (attention_mask, token_type_ids, position_ids)
-            )
-        if position_ids is None:
-            position_ids = self.embedder.position_ids(input_ids)
-        self.embedder.check(input_ids, token_type_ids, position_ids)
+        position_ids = self.embedder.check(input_ids, token_type_ids, position_ids)
         mask = None if attention_mask is None else as_bool(attention_mask, *input_ids.shape)
         hidden = self.embedder(input_ids, token_type_ids, position_ids)
         hidden = self.encoder(hidden, mask, position_ids)
@@ -149,3 +147,15 @@ class EncoderModel(nn.Module):
                 if isinstance(module, nn.Embedding) and module.padding_idx is not None:
                     parameter[module.padding_idx].zero_()
         return self
+
+
+def one_row_per_choice(name: str, tensor: Tensor | None, input_ids: Tensor) -> Tensor | None:
+    """(B, choices, T) -> (B * choices, T)
+
+    Raises:
+        ValueError: a shape that differs from that of input_ids.
+    """
+    if tensor is None:
+        return None
+    same_shape(name, tensor, tuple(input_ids.shape))
+    return tensor.flatten(0, 1)

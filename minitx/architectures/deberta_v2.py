@@ -91,7 +91,7 @@ class DisentangledSelfAttention(nn.Module):
 
     def heads(self, x: Tensor) -> Tensor:
         """(..., T, H * D) -> (..., H, T, D)"""
-        return x.view(*x.shape[:-1], self.config.num_attention_heads, -1).transpose(-3, -2)
+        return x.view(*x.shape[:-1], self.config.num_attention_heads, self.config.head_dim).transpose(-3, -2)
 
     def forward(self, hidden: Tensor, context: RelativeContext) -> Tensor:
         """(B, T, E) -> (B, T, H * D)"""
@@ -189,15 +189,23 @@ def read(hf: Reader) -> ModelConfig:
     config = bert.read(hf)
     size, dropout = config.embedder.hidden_size, config.embedder.hidden_dropout_prob
     width = hf.size("embedding_size", size)
-    kinds = hf.get("pos_att_type", None) or []
-    kinds = kinds.lower().split("|") if isinstance(kinds, str) else kinds
-    kinds = frozenset(str(kind).strip() for kind in kinds) - {""}
+    written = hf.get("pos_att_type", None) or []
+    named = written.lower().split("|") if isinstance(written, str) else written
+    kinds = frozenset(str(kind).strip() for kind in named) - {""} if isinstance(named, list) else {"?"}
     if not kinds <= {"c2p", "p2c"}:
-        raise ValueError(f"config.json: pos_att_type={sorted(kinds)}; minitx has 'c2p' and 'p2c'.")
+        raise ValueError(f"config.json: pos_att_type={written!r}; minitx has 'c2p' and 'p2c'.")
+    kernel = hf.size("conv_kernel_size", 0, least=0)
+    if kernel and kernel % 2 == 0:
+        raise ValueError(f"config.json: conv_kernel_size={kernel} must be odd, to leave lengths as they are.")
     hf.only("attention_head_size", config.encoder.head_dim)
     norm = [part.strip() for part in hf.name("norm_rel_ebd", "none").lower().split("|")]
-    most, rows = hf.get("max_relative_positions", -1), config.embedder.max_position_embeddings
-    buckets = hf.get("position_buckets", -1)
+    rows = hf.size_or_none("max_relative_positions") or config.embedder.max_position_embeddings
+    buckets = hf.size_or_none("position_buckets") or 0
+    if buckets == 1 or (buckets and buckets // 2 >= rows - 1):
+        raise ValueError(
+            f"config.json: position_buckets={buckets} must be at least 2, and half of it less than "
+            f"max_relative_positions={rows} - 1."
+        )
     return replace(
         config,
         embedder=replace(
@@ -210,13 +218,13 @@ def read(hf: Reader) -> ModelConfig:
         encoder=DisentangledConfig(
             **asdict(config.encoder),
             relative_attention=hf.flag("relative_attention", False),
-            max_relative_positions=rows if most < 1 else hf.size("max_relative_positions"),
-            position_buckets=0 if buckets < 1 else hf.size("position_buckets"),
-            pos_att_type=kinds,
+            max_relative_positions=rows,
+            position_buckets=buckets,
+            pos_att_type=frozenset(kinds),
             share_att_key=hf.flag("share_att_key", False),
             position_dropout=dropout,
             norm_rel_ebd="layer_norm" in norm,
-            conv_kernel_size=hf.size("conv_kernel_size", 0, least=0),
+            conv_kernel_size=kernel,
             conv_groups=hf.size("conv_groups", 1),
             conv_act=hf.name("conv_act", "tanh"),
         ),

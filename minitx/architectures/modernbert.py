@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from minitx.architectures.architecture import Architecture
-from minitx.architectures.reader import Reader
+from minitx.architectures.reader import LARGEST_NUMBER, Reader
 from minitx.config import EmbedderConfig, HeadConfig, ModelConfig, Pooling, StackConfig
 from minitx.layers.stack import FULL, SLIDING
 from minitx.weights.table import Table, split
@@ -22,28 +22,43 @@ def layer_types(hf: Reader, layers: int) -> tuple[str, ...]:
     written = hf.get("layer_types", None)
     if written is None:
         return tuple(SLIDING if i % every else FULL for i in range(layers))
-    if not isinstance(written, list) or len(written) != layers or not set(written) <= {FULL, SLIDING}:
+    if (
+        not isinstance(written, list)
+        or len(written) != layers
+        or any(kind not in (FULL, SLIDING) for kind in written)
+    ):
         raise ValueError(f"config.json: layer_types must name {layers} layers, each {FULL!r} or {SLIDING!r}.")
     return tuple(written)
 
 
 def rope_theta(hf: Reader) -> dict[str, float]:
     """`rope_parameters` per kind of layer in newer configs, two plain numbers in older ones."""
-    old = {
-        FULL: hf.number("global_rope_theta", 160_000.0),
-        SLIDING: hf.get("local_rope_theta", None) or 10_000.0,
-    }
-    written: Any = hf.get("rope_parameters", None) or {}
+    shared = hf.number("global_rope_theta", 160_000.0)
+    # null: the local layers turn like the global ones
+    local = (
+        shared if hf.get("local_rope_theta", 10_000.0) is None else hf.number("local_rope_theta", 10_000.0)
+    )
+    old = {FULL: shared, SLIDING: local}
     hf.only("rope_scaling", None)
+    written = hf.get("rope_parameters", None) or {}
     theta = {}
     for kind, base in old.items():
-        rope = written.get(kind) or {}
+        rope = written.get(kind) or {} if isinstance(written, dict) else None
+        if not isinstance(rope, dict):
+            raise ValueError(
+                f"config.json: rope_parameters={written!r} must have an object for each kind of layer."
+            )
         unknown = {k: v for k, v in rope.items() if k != "rope_theta" and (k, v) != ("rope_type", "default")}
         if unknown:
             raise ValueError(
                 f"config.json: rope_parameters[{kind!r}] has {unknown}, which is not implemented."
             )
-        theta[kind] = float(rope.get("rope_theta", base))
+        value = rope.get("rope_theta", base)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < LARGEST_NUMBER:
+            raise ValueError(
+                f"config.json: rope_parameters[{kind!r}]: rope_theta={value!r} must be positive."
+            )
+        theta[kind] = float(value)
     return theta
 
 

@@ -19,8 +19,11 @@ PADDING = 1  # fixed in this architecture: the position table's padding row, wha
 
 def read(hf: Reader) -> ModelConfig:
     config = bert.read(hf)
-    if hf.get("pad_token_id", PADDING) != PADDING:
-        raise ValueError(f"config.json: pad_token_id must be {PADDING}; positions count from it.")
+    hf.only("pad_token_id", PADDING)
+    if min(config.embedder.vocab_size, config.embedder.max_position_embeddings - 1) <= PADDING:
+        raise ValueError(
+            f"config.json: vocab_size and max_position_embeddings need rows behind pad_token_id={PADDING}."
+        )
     embedder = replace(config.embedder, pad_token_id=PADDING, positions_from_padding=True, type_vocab_size=0)
     buckets = hf.only("relative_attention_num_buckets", 32)  # its own code never uses another number
     return replace(

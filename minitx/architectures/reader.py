@@ -85,6 +85,7 @@ NOT_OF_THE_NETWORK = frozenset(
 
 # No real checkpoint comes near; beyond it a config is broken, and building it would eat the memory.
 LARGEST_SIZE = 10_000_000
+LARGEST_NUMBER = 1e30
 MOST_LAYERS = 1_000
 COUNTS_OF_LAYERS = frozenset({"num_hidden_layers", "n_layers", "num_hidden_groups", "inner_group_num"})
 
@@ -117,10 +118,18 @@ class Reader:
             raise ValueError(f"config.json: {key}={value!r} must be a whole number from {least} to {most}.")
         return value
 
+    def size_or_none(self, key: str) -> int | None:
+        """A whole number; None where it is absent, null, 0 or -1, which all say "none"."""
+        absent = self.config.get(key) is None or (
+            self.config[key] in (0, -1) and self.config[key] is not False
+        )
+        self.taken.add(key)
+        return None if absent else self.size(key)
+
     def number(self, key: str, default: Any = _required) -> float:
         """A finite, non-negative number."""
         value = self.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LARGEST_NUMBER:
             raise ValueError(f"config.json: {key}={value!r} must be a number that is not negative.")
         return float(value)
 
@@ -148,7 +157,8 @@ class Reader:
     def only(self, key: str, *allowed: Any) -> Any:
         """A value that minitx implements; the first of `allowed` where the key is absent."""
         value = self.get(key, allowed[0])
-        if value not in allowed:
+        # 0 is not False here, nor 1 True: they are other values of a config.json
+        if not any(type(value) is type(x) and value == x for x in allowed):
             known = " or ".join(repr(x) for x in allowed)
             raise ValueError(f"config.json: {key}={value!r} is not implemented; minitx has {known}.")
         return value
@@ -156,7 +166,7 @@ class Reader:
     def pad_token_id(self, vocab_size: int, default: int | None = None) -> int | None:
         """The padding id, None where there is none; a row of the vocabulary."""
         value = self.get("pad_token_id", default)
-        if value is not None and (not isinstance(value, int) or not 0 <= value < vocab_size):
+        if value is not None and (type(value) is not int or not 0 <= value < vocab_size):
             raise ValueError(f"config.json: pad_token_id={value!r} is not in [0, {vocab_size}).")
         return value
 

@@ -20,6 +20,8 @@ def read(hf: Reader) -> ModelConfig:
     pad = hf.pad_token_id(config.embedder.vocab_size, 1)
     if pad is None:
         raise ValueError("config.json: pad_token_id is null, but positions count from it here.")
+    if pad >= config.embedder.max_position_embeddings - 1:
+        raise ValueError(f"config.json: max_position_embeddings leaves no row behind pad_token_id={pad}.")
     return replace(config, embedder=replace(config.embedder, pad_token_id=pad, positions_from_padding=True))
 
 

@@ -25,8 +25,8 @@ from minitx.commands.common import (
     tokenizer_of,
 )
 from minitx.pipelines import EmbeddingSettings, embed, embedding_settings
+from minitx.storage import write_atomically, write_json
 from minitx.weights.load import load
-from minitx.weights.save import write_atomically, write_json
 
 FORMATS = (".npy", ".safetensors", ".json")
 
@@ -131,7 +131,8 @@ def write_vectors(path: Path, vectors: Tensor, result: dict[str, Any]) -> None:
     """Writes all or nothing."""
     kind = path.suffix.lower()
     if kind == ".json":
-        write_json(path, result | {"embeddings": vectors.tolist()})
+        document = result | {"embeddings": vectors.tolist()}
+        write_atomically(path, lambda temporary: write_json(temporary, document))
     elif kind == ".npy":
         write_atomically(path, lambda temporary: temporary.write_bytes(npy(vectors)))
     else:

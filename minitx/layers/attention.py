@@ -66,13 +66,13 @@ class SelfAttention(nn.Module):
         self.K = nn.Linear(config.hidden_size, width, bias=config.attention_bias)
         self.V = nn.Linear(config.hidden_size, width, bias=config.attention_bias)
         self.dropout = nn.Dropout(config.attention_dropout)
-        self.num_heads = config.num_attention_heads
+        self.shape = (config.num_attention_heads, config.head_dim)
         self.scale = config.head_dim**-0.5
         self.backend: Backend = sdpa
 
     def heads(self, x: Tensor) -> Tensor:
         """(B, T, H * D) -> (B, H, T, D)"""
-        return x.view(*x.shape[:-1], self.num_heads, -1).transpose(1, 2)
+        return x.view(*x.shape[:-1], *self.shape).transpose(1, 2)
 
     def forward(self, hidden: Tensor, context: Context) -> Tensor:
         """(B, T, E) -> (B, T, H * D)"""

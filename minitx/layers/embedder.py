@@ -39,38 +39,35 @@ class Embedder(nn.Module):
             return position_ids_from_padding(input_ids, self.config.pad_token_id)
         return torch.arange(input_ids.shape[1], device=input_ids.device)[None]
 
-    def check(self, input_ids: Tensor, token_type_ids: Tensor | None, position_ids: Tensor) -> None:
-        """Refuses what the tables could only answer with an index error, or a dead GPU process.
+    def check(self, input_ids: Tensor, token_type_ids: Tensor | None, position_ids: Tensor | None) -> Tensor:
+        """Refuses what the tables could only answer with an index error, or a dead GPU.
+
+        Returns:
+            (1 or B, T): the positions; the architecture's own numbering where none are given.
 
         Raises:
             ValueError: no tokens, a wrong shape or type, an id outside its table.
         """
-        if input_ids.dim() != 2 or input_ids.shape[1] == 0:
+        shape = tuple(input_ids.shape)
+        if len(shape) != 2 or shape[1] == 0:
             raise ValueError(
-                f"input_ids has shape {tuple(input_ids.shape)}; expected (batch, time) with at least "
-                "one token per row."
+                f"input_ids has shape {shape}; expected (batch, time) with at least one token per row."
             )
-        within("input_ids", input_ids, self.config.vocab_size, "the tokenizer is another model's?")
-        if token_type_ids is not None and token_type_ids.shape != input_ids.shape:
-            raise ValueError(
-                f"token_type_ids has shape {tuple(token_type_ids.shape)}, input_ids "
-                f"{tuple(input_ids.shape)}; they must be equal."
-            )
-        if token_type_ids is not None and self.tok_type_emb is not None:
-            within(
-                "token_type_ids",
-                token_type_ids,
-                self.config.type_vocab_size,
-                "segments count from 0.",
-            )
-        if position_ids.shape not in {input_ids.shape, (1, input_ids.shape[1])}:
-            raise ValueError(
-                f"position_ids has shape {tuple(position_ids.shape)}; expected {tuple(input_ids.shape)}."
-            )
+        within("input_ids", input_ids, self.config.vocab_size, "is the tokenizer another model's?")
+        if token_type_ids is not None:
+            same_shape("token_type_ids", token_type_ids, shape)
+            if self.tok_type_emb is not None:
+                within(
+                    "token_type_ids", token_type_ids, self.config.type_vocab_size, "segments count from 0."
+                )
+        if position_ids is None:
+            position_ids = self.position_ids(input_ids)
+        elif tuple(position_ids.shape) != (1, shape[1]):
+            same_shape("position_ids", position_ids, shape)
         if self.pos_emb is not None:
-            rows = self.config.max_position_embeddings
-            hint = f"the text has {input_ids.shape[1]} tokens; truncate it or split it."
-            within("position_ids", position_ids, rows, hint)
+            hint = f"the text has {shape[1]} tokens; truncate it or split it."
+            within("position_ids", position_ids, self.config.max_position_embeddings, hint)
+        return position_ids
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None, position_ids: Tensor) -> Tensor:
         """(B, T), (B, T), (1 or B, T) -> (B, T, E)"""
@@ -83,6 +80,11 @@ class Embedder(nn.Module):
         if self.config.projection == "before_norm":
             return self.dropout(self.layer_norm(self.projection(hidden)))
         return self.projection(self.dropout(self.layer_norm(hidden)))
+
+
+def same_shape(name: str, ids: Tensor, shape: tuple[int, ...]) -> None:
+    if tuple(ids.shape) != shape:
+        raise ValueError(f"{name} has shape {tuple(ids.shape)}; expected {shape} like input_ids.")
 
 
 def within(name: str, ids: Tensor, size: int, hint: str) -> None:

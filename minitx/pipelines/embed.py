@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from minitx.models import EncoderModel
-from minitx.weights.files import read_json
+from minitx.storage import read_json
 
 if TYPE_CHECKING:
     from minitx.tokenizer import Tokenizer

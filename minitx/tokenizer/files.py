@@ -4,12 +4,12 @@ tokenizer_config.json, special_tokens_map.json and added_tokens.json say partly 
 `read_settings` knows which of them has the last word.
 """
 
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from minitx import storage
 
 if TYPE_CHECKING:
     from tokenizers import AddedToken
@@ -62,15 +62,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Reads a JSON object; {} where there is no file, and a ValueError names a damaged one."""
     if not path.is_file():
         return {}
-    try:
-        content = json.loads(read_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(
-            f"{path} is not valid JSON ({error}); it may be cut short, fetch it again."
-        ) from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}; a JSON object was expected.")
-    return content
+    return storage.read_json(path)
 
 
 def read_settings(
@@ -227,16 +219,6 @@ def write_files(folder: Path, contents: Mapping[str, str]) -> None:
         folder: made if it is not there.
         contents: the text of each file by its path in the folder.
     """
-    temporary: dict[Path, Path] = {}
-    try:
+    with storage.Staging(folder) as staging:
         for name, content in contents.items():
-            path = folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # In the same folder, so that the move below is one step of one file system.
-            temporary[path] = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-            temporary[path].write_bytes(content.encode("utf-8"))
-        for path, written in temporary.items():
-            os.replace(written, path)
-    finally:
-        for written in temporary.values():
-            written.unlink(missing_ok=True)
+            staging.path(name).write_bytes(content.encode("utf-8"))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from minitx.storage import read_json
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 BIN, BIN_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
@@ -52,21 +52,6 @@ class Tensors:
         return tensor
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
-
-    Raises:
-        ValueError: not JSON, or not an object.
-    """
-    try:
-        value = json.loads(path.read_bytes())
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path}: not valid JSON ({error}); is the file complete?") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: holds a {type(value).__name__}; expected a JSON object.")
-    return value
-
-
 def open_folder(folder: Path) -> Tensors:
     """Opens the weights of a folder: safetensors before `.bin`, one file before shards.
 
@@ -86,25 +71,37 @@ def open_folder(folder: Path) -> Tensors:
         )
     if name in (SINGLE, BIN):
         return open_files(folder, [name])
-    weight_map = read_json(path).get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(v, str) for v in weight_map.values()):
-        raise ValueError(f"{path}: has no 'weight_map' from tensor names to file names.")
-    for shard in set(weight_map.values()):
-        if Path(shard).name != shard or shard in ("", ".", ".."):
-            raise ValueError(f"{path}: names {shard!r}; a shard must lie in the folder itself.")
+    weight_map = read_index(path)
     tensors = open_files(folder, sorted(set(weight_map.values())))
     if missing := sorted(set(weight_map) - set(tensors.shapes)):
         raise ValueError(f"{path}: tensors that no shard holds: {some(missing)}.")
     return tensors
 
 
+def read_index(path: Path) -> dict[str, str]:
+    """Tensor name -> name of the file beside the index that holds it.
+
+    Raises:
+        ValueError: not an index, or one that points outside its folder.
+    """
+    weight_map = read_json(path).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(v, str) for v in weight_map.values()):
+        raise ValueError(f"{path}: has no 'weight_map' from tensor names to file names.")
+    for name in sorted(set(weight_map.values())):
+        if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name:
+            raise ValueError(f"{path}: names {name!r}; a shard must lie in the folder itself.")
+    return weight_map
+
+
 def open_files(folder: Path, names: Iterable[str]) -> Tensors:
     tensors = Tensors()
     for name in names:
         path = folder / name
-        if not path.is_file():
+        if not is_file(path):
             raise FileNotFoundError(f"{path} is missing; the index of its folder names it.")
         shapes = open_bin(path, tensors) if path.suffix == ".bin" else open_safetensors(path, tensors)
+        if twice := sorted(set(shapes) & set(tensors.shapes)):
+            raise ValueError(f"{path}: tensors that another shard holds too: {some(twice)}.")
         for tensor, shape in shapes.items():
             tensors.shapes[tensor], tensors.files[tensor] = shape, name
     return tensors
@@ -136,20 +133,7 @@ def open_bin(path: Path, tensors: Tensors) -> dict[str, Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except RuntimeError:  # files from before torch 1.6 are not zip archives and cannot be mapped
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        UnpicklingError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        IndexError,
-        AssertionError,
-        OverflowError,
-        MemoryError,
-    ) as error:
+    except Exception as error:  # what damaged bytes raise inside torch is anything, struct.error included
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
             f"{path}: not a file of plain tensors, or damaged ({reason}). Nothing in it was run."
@@ -158,8 +142,20 @@ def open_bin(path: Path, tensors: Tensors) -> dict[str, Tensor]:
         state = state["state_dict"]
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ValueError(f"{path}: expected a state dict, tensor names to tensors.")
+    for name, value in state.items():
+        plain = value.layout is torch.strided and value.device.type == "cpu" and not value.is_nested
+        if not plain or value.dtype not in DTYPES.values():
+            kind = str(value.layout if value.layout is not torch.strided else value.dtype)
+            raise ValueError(f"{path}: {name} is a {kind} tensor on {value.device}, which no weight is.")
     tensors.handles[path.name] = dict(state)
     return {str(name): torch.empty_like(value, device="meta") for name, value in state.items()}
+
+
+def is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that no file can have
+        return False
 
 
 def some(names: Iterable[str], most: int = 12) -> str:

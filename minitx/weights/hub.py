@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from minitx.weights.files import BIN, BIN_INDEX, INDEX, SINGLE, read_json, some
+from minitx.weights.files import BIN, BIN_INDEX, INDEX, SINGLE, read_index, some
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -80,7 +80,8 @@ def fetch(
     small = [CONFIG, *(extra for extra in SENTENCE if extra in snapshot.present)]
     for extra in small:
         snapshot.get(extra)
-    for shard in shards(snapshot.get(name)) if name in (INDEX, BIN_INDEX) else [name]:
+    path = snapshot.get(name)
+    for shard in sorted(set(read_index(path).values())) if name in (INDEX, BIN_INDEX) else ():
         snapshot.get(shard)
     return snapshot.folder
 
@@ -104,22 +105,6 @@ def fetch_tokenizer(
         if name in snapshot.present:
             snapshot.get(name)
     return snapshot.folder
-
-
-def shards(index: Path) -> list[str]:
-    """The files that an index names.
-
-    Raises:
-        ValueError: not an index, or one that points outside its folder.
-    """
-    weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(v, str) for v in weight_map.values()):
-        raise ValueError(f"{index}: has no 'weight_map' from tensor names to file names.")
-    names = sorted(set(weight_map.values()))
-    for name in names:
-        if name in ("", ".", "..") or "/" in name or "\\" in name:
-            raise ValueError(f"{index}: names {name!r}; a shard must lie in the folder itself.")
-    return names
 
 
 # --- one commit of a repository --------------------------------------------------------------------
@@ -315,7 +300,7 @@ def raise_explained(error: Exception, repo: str, revision: str, name: str = "") 
     network = isinstance(error, ConnectionError | TimeoutError)
     if isinstance(error, OSError) and error.errno is not None and not network:
         raise error  # a full disk, a cache that may not be written
-    reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+    reason = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
     raise ConnectionError(
         f"could not get {what} from {constants.ENDPOINT} ({reason}). Check the connection; offline=True "
         "uses only what is in the Hub cache."

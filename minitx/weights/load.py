@@ -16,8 +16,9 @@ from minitx.architectures.architecture import Architecture
 from minitx.architectures.reader import Reader
 from minitx.config import HeadConfig, ModelConfig
 from minitx.models import EncoderModel
+from minitx.storage import read_json
 from minitx.weights.checkpoint import Checkpoint
-from minitx.weights.files import Tensors, open_folder, read_json
+from minitx.weights.files import Tensors, open_folder
 from minitx.weights.match import (
     Names,
     bindings_of,
@@ -92,7 +93,7 @@ def load(
     fresh = [b for b in missing if init_head and b.parameters[0].startswith(("head.", "pooler."))]
     check_complete([b for b in missing if b not in fresh], found, task)
     taken = {name for each in sources.values() for name in each}
-    check_known(set(tensors.shapes) - taken, found, numbers, names, kind)
+    check_known(set(tensors.shapes) - taken, found, names, kind)
     check_shapes(model, sources, tensors)
 
     model.checkpoint = Checkpoint(found, kind, config, metadata=tensors.metadata)
@@ -222,7 +223,10 @@ def fill(
 
 
 def identical(a: Tensor, b: Tensor) -> bool:
-    return a.dtype == b.dtype and torch.equal(a, b)
+    """Bit for bit: 0 and -0 differ, a NaN equals itself."""
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    return torch.equal(a.contiguous().view(torch.uint8), b.contiguous().view(torch.uint8))
 
 
 def draw(model: EncoderModel, fresh: list[Binding]) -> None:

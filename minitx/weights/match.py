@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from minitx.architectures.architecture import Architecture
-from minitx.config import HeadConfig, ModelConfig
+from minitx.config import HeadConfig
 from minitx.models import EncoderModel
 from minitx.weights.files import Tensors, some
 from minitx.weights.table import Binding, Table, expand, rows
@@ -110,21 +110,17 @@ def check_complete(missing: Iterable[Binding], found: Architecture, task: str) -
     raise ValueError(f"the checkpoint lacks {len(missing)} tensors: {absent}.")
 
 
-def check_known(
-    rest: Iterable[str], found: Architecture, config: ModelConfig, names: Names, model_type: str
-) -> None:
+def check_known(rest: Iterable[str], found: Architecture, names: Names, model_type: str) -> None:
     """
     Raises:
         ValueError: tensors that are neither the model's nor another head's nor known constants.
     """
-    layers = found.layers(config)
-    known: set[str] = set()
+    known = {tensor for name in found.stored for tensor in names.module(name)}
     for table in (found.weights, *found.head_weights.values()):
-        for _, stored in rows(table, layers):
-            for name in stored.names:
-                known.update(names.module(name))
-    for name in found.stored:
-        known.update(names.module(name))
+        for left, stored in rows(table, []):
+            # what is not the head's or the pooler's belongs to the network, and has no place if it has none
+            if left[0].startswith(("head.", "pooler.")):
+                known.update(tensor for name in stored.names for tensor in names.module(name))
     if unexpected := sorted(set(rest) - known):
         raise ValueError(
             f"the checkpoint has {len(unexpected)} tensors that a {model_type!r} model of this config has "

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +10,7 @@ import torch
 from torch import Tensor
 
 from minitx.models import EncoderModel
+from minitx.storage import Staging, write_json
 from minitx.weights.checkpoint import Checkpoint
 from minitx.weights.files import BIN, BIN_INDEX, INDEX, SINGLE
 from minitx.weights.match import bindings_of
@@ -60,16 +58,17 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     refuse_other_weights(folder, {SINGLE} if len(files) == 1 else {INDEX, *files})
     metadata = checkpoint.metadata or {"format": "pt"}
-    for name, members in files.items():
-        write_tensors(folder / name, {key: tensors[key] for key in members}, metadata)
-        if progress is not None:
-            progress(sum(nbytes(tensors[key]) for key in members))
-    if len(files) > 1:
-        size = sum(map(nbytes, tensors.values()))
-        weight_map = {key: name for name, members in files.items() for key in members}
-        index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(weight_map.items()))}
-        write_json(folder / INDEX, index)
-    write_json(folder / "config.json", config)
+    with Staging(folder) as staging:
+        for name, members in files.items():
+            write_tensors(staging.path(name), {key: tensors[key] for key in members}, metadata)
+            if progress is not None:
+                progress(sum(nbytes(tensors[key]) for key in members))
+        if len(files) > 1:
+            size = sum(map(nbytes, tensors.values()))
+            weight_map = {key: name for name, members in files.items() for key in members}
+            index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(weight_map.items()))}
+            write_json(staging.path(INDEX), index)
+        write_json(staging.path("config.json"), config)
     if tokenizer is not None:
         tokenizer.save(folder)
 
@@ -80,17 +79,17 @@ def save(
 def stored_tensors(model: EncoderModel, checkpoint: Checkpoint) -> dict[str, Tensor]:
     """Name in the file -> tensor, on the CPU."""
     parameters = model.state_dict()
-    stored = {name: tensor.cpu() for name, tensor in checkpoint.kept.items()}
+    stored: dict[str, Tensor] = {}
     for binding in bindings_of(checkpoint.architecture, model):
         names = checkpoint.names.get(binding.parameters)
         if names is None and is_shared(binding.parameters, model):
             continue  # the word embedding is written once, under its own name
         if names is None:
-            names = (fresh_name(binding, model, checkpoint),)
+            names = fresh_names(binding, model, checkpoint)
         tensor = binding.op.save([parameters[name] for name in binding.parameters]).cpu()
         for name in names:
             stored[name] = tensor
-    return stored
+    return stored | {name: tensor.cpu() for name, tensor in checkpoint.kept.items()}
 
 
 def is_shared(parameters: tuple[str, ...], model: EncoderModel) -> bool:
@@ -99,12 +98,12 @@ def is_shared(parameters: tuple[str, ...], model: EncoderModel) -> bool:
     return model.head.projection.weight is model.embedder.word_emb.weight
 
 
-def fresh_name(binding: Binding, model: EncoderModel, checkpoint: Checkpoint) -> str:
-    """The name for a parameter that no file had: the base model's prefix is for models with a head."""
-    name = checkpoint.architecture.fresh_name(binding.names, checkpoint.config)
+def fresh_names(binding: Binding, model: EncoderModel, checkpoint: Checkpoint) -> tuple[str, ...]:
+    """The names for what no file had: the base model's prefix is for models with a head."""
+    names = checkpoint.architecture.fresh_names(binding.names, checkpoint.config)
     if model.task is None or binding.parameters[0].startswith("head."):
-        return name
-    return checkpoint.architecture.prefix + name
+        return names
+    return tuple(checkpoint.architecture.prefix + name for name in names)
 
 
 def stored_config(model: EncoderModel, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -184,30 +183,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     for name, tensor in tensors.items():
         # The format holds each tensor by itself: views are made whole, shared ones written twice.
         storage = tensor.untyped_storage()
-        alone = (
-            tensor.is_contiguous() and storage.nbytes() == nbytes(tensor) and storage.data_ptr() not in seen
-        )
-        whole[name] = tensor if alone else tensor.clone(memory_format=torch.contiguous_format)
+        alone = tensor.is_contiguous() and storage.nbytes() == nbytes(tensor)
+        if alone and storage.data_ptr() not in seen:
+            whole[name] = tensor
+        else:
+            whole[name] = tensor.clone(memory_format=torch.contiguous_format)
         seen.add(storage.data_ptr())
-    write_atomically(path, lambda temporary: save_file(whole, temporary, dict(metadata)))
-
-
-def write_json(path: Path, value: Any) -> None:
-    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Writes to a temporary file in the same folder, then renames it over `path`."""
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        # mkstemp makes private files; the result gets the mode that any new file would
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    save_file(whole, path, dict(metadata))

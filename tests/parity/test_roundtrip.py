@@ -46,7 +46,7 @@ def test_there_and_back(name: str, task: str, sharded: bool, root: Path, tmp_pat
     case = BY_NAME[name]
     reference, _ = pair(name, task, torch.float32, root)
     source, saved = tmp_path / "source", tmp_path / "saved"
-    reference.save_pretrained(source, max_shard_size="10KB" if sharded else "1GB")
+    reference.save_pretrained(source, max_shard_size="2KB" if sharded else "1GB")
     model = minitx.load(source, strict=True)
     minitx.save(model, saved)
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from minitx.tokenizer.batch import Batch
 from minitx.tokenizer import Tokenizer, load_tokenizer
+from minitx.tokenizer.batch import Batch
 
 
 def _folder_of(package: str) -> Path:
