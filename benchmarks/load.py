@@ -1,6 +1,6 @@
 """How fast and how heavy: importing minitx and loading a real checkpoint, against its rivals.
 
-    python benchmarks/load.py [--repeats 15] [--folder FOLDER] [--json]
+    python benchmarks/load.py [--repeats 9] [--folder FOLDER] [--json]
 
 Each measurement is a fresh process, and the rivals take turns (A B C A B C ...), so that a machine that
 slows down slows all of them. Printed are medians and the ratio of the medians. Memory is the process's
@@ -144,7 +144,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument(
         "--folder", type=Path, help="a BERT in Hugging Face's layout; default: all-MiniLM-L6-v2"
     )

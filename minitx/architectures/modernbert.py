@@ -73,6 +73,8 @@ def read(hf: Reader) -> ModelConfig:
         hf.size("num_attention_heads"),
         hf.size("vocab_size"),
     )
+    if hf.head_dim(size, heads) % 2:
+        raise ValueError(f"config.json: hidden_size={size} over {heads} heads is odd; rotary turns pairs.")
     layers, eps = hf.size("num_hidden_layers"), hf.number("norm_eps", 1e-5)
     dropout, norm_bias = hf.probability("attention_dropout", 0.0), hf.flag("norm_bias", False)
     hf.get("layer_norm_eps", None)  # older configs carry it beside norm_eps, unused

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 CONFIG = "config.json"
 
 # How sentence-transformers says which pooling a model was trained with; small, and rarely there.
-SENTENCE = ("modules.json", "1_Pooling/config.json", "sentence_bert_config.json")
+SENTENCE = (
+    "modules.json",
+    "1_Pooling/config.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+)
 
 TOKENIZER = (
     "tokenizer.json",

@@ -151,3 +151,8 @@ def test_a_language_model_head_shares_the_word_embedding() -> None:
 def test_an_unknown_kind_of_labels_is_refused() -> None:
     with pytest.raises(ValueError, match=r"nonsense.*regression"):
         tiny(head="sequence-classification", problem_type="nonsense")
+
+
+def test_rotary_positions_need_pairs() -> None:
+    with pytest.raises(ValueError, match="rotary turns pairs"):
+        tiny(model_type="modernbert", hidden_size=15, num_attention_heads=3)
