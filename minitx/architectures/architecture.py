@@ -73,7 +73,7 @@ class Architecture:
 
     def task_of(self, class_name: str) -> str | None:
         """The task of one of Hugging Face's classes, "none" for a bare model, None if unknown."""
-        if class_name.endswith("Model"):
+        if class_name.removesuffix("Model") in self.model_types.values():
             return "none"
         if class_name.endswith("ForPreTraining"):
             return self.pretraining

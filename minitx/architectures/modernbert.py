@@ -77,7 +77,8 @@ def read(hf: Reader) -> ModelConfig:
         raise ValueError(f"config.json: hidden_size={size} over {heads} heads is odd; rotary turns pairs.")
     layers, eps = hf.size("num_hidden_layers"), hf.number("norm_eps", 1e-5)
     dropout, norm_bias = hf.probability("attention_dropout", 0.0), hf.flag("norm_bias", False)
-    hf.get("layer_norm_eps", None)  # older configs carry it beside norm_eps, unused
+    for key in ("layer_norm_eps", "position_embedding_type"):
+        hf.get(key, None)  # in older configs, and unused there too
     return ModelConfig(
         initializer_range=hf.number("initializer_range", 0.02),
         embedder=EmbedderConfig(

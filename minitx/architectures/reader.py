@@ -7,80 +7,22 @@ from typing import Any
 
 # Keys of a config.json that say nothing about the numbers of the network: training, decoding, records.
 NOT_OF_THE_NETWORK = frozenset(
-    [
-        "_name_or_path",
-        "_attn_implementation",
-        "attn_implementation",
-        "transformers_version",
-        "model_type",
-        "architectures",
-        "torch_dtype",
-        "dtype",
-        "use_cache",
-        "torchscript",
-        "use_bfloat16",
-        "gradient_checkpointing",
-        "tokenizer_class",
-        "chunk_size_feed_forward",
-        "output_attentions",
-        "output_hidden_states",
-        "output_past",
-        "return_dict",
-        "prefix",
-        "finetuning_task",
-        "task_specific_params",
-        "id2label",
-        "label2id",
-        "num_labels",
-        "problem_type",
-        "initializer_range",
-        "bos_token_id",
-        "eos_token_id",
-        "eos_token_ids",
-        "sep_token_id",
-        "cls_token_id",
-        "decoder_start_token_id",
-        "unk_token_id",
-        "mask_token_id",
-        "max_length",
-        "min_length",
-        "do_sample",
-        "early_stopping",
-        "num_beams",
-        "num_beam_groups",
-        "diversity_penalty",
-        "temperature",
-        "top_k",
-        "top_p",
-        "typical_p",
-        "repetition_penalty",
-        "length_penalty",
-        "no_repeat_ngram_size",
-        "encoder_no_repeat_ngram_size",
-        "bad_words_ids",
-        "num_return_sequences",
-        "output_scores",
-        "return_dict_in_generate",
-        "forced_bos_token_id",
-        "forced_eos_token_id",
-        "remove_invalid_values",
-        "exponential_decay_length_penalty",
-        "suppress_tokens",
-        "begin_suppress_tokens",
-        "is_encoder_decoder",
-        "cross_attention_hidden_size",
-        "tie_encoder_decoder",
-        "sentence_transformers",
-        "sbert_ce_default_activation_function",
-        "language",
-        "auto_map",
-        "directionality",
-        "pooler_fc_size",
-        "pooler_num_attention_heads",
-        "pooler_num_fc_layers",
-        "pooler_size_per_head",
-        "pooler_type",
-    ]
+    """
+    _name_or_path _attn_implementation attn_implementation transformers_version model_type
+    architectures torch_dtype dtype use_cache torchscript use_bfloat16 gradient_checkpointing
+    tokenizer_class chunk_size_feed_forward output_attentions output_hidden_states output_past
+    return_dict prefix finetuning_task task_specific_params id2label label2id num_labels
+    problem_type initializer_range bos_token_id eos_token_id eos_token_ids sep_token_id cls_token_id
+    decoder_start_token_id unk_token_id mask_token_id max_length min_length do_sample early_stopping
+    num_beams num_beam_groups diversity_penalty temperature top_k top_p typical_p repetition_penalty
+    length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size bad_words_ids
+    num_return_sequences output_scores return_dict_in_generate forced_bos_token_id
+    forced_eos_token_id remove_invalid_values exponential_decay_length_penalty suppress_tokens
+    begin_suppress_tokens is_encoder_decoder cross_attention_hidden_size tie_encoder_decoder
+    sentence_transformers sbert_ce_default_activation_function language auto_map directionality
+    pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head pooler_type
+    _commit_hash _num_labels name xla_device
+    """.split()  # noqa: SIM905 - a hundred lines less
 )
 
 # No real checkpoint comes near; beyond it a config is broken, and building it would eat the memory.

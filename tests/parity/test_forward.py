@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -132,3 +133,23 @@ def test_a_row_of_nothing_but_padding_is_finite_and_disturbs_no_other(name: str,
             expected = model(**others).last_hidden_state
         assert torch.isfinite(output).all()
         assert torch.allclose(output[[0, 2]], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("local", [77.0, None])
+def test_both_dialects_of_one_config(local: float | None, root: Path, tmp_path: Path) -> None:
+    """Older files give three numbers where newer ones list every layer and its rotary base."""
+    case = BY_NAME["modernbert"]
+    reference, _ = pair("modernbert", "none", torch.float64, root)
+    reference.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["layer_types"], config["rope_parameters"]
+    config |= {"global_attn_every_n_layers": 2, "global_rope_theta": 555.0, "local_rope_theta": local}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    if local is None:  # which the reference can no longer read; its meaning there was: as the global ones
+        config["local_rope_theta"] = 555.0
+    old = type(reference.config).from_dict(config)
+    assert old.layer_types == ["full_attention", "sliding_attention"] * 2
+    theirs = type(reference).from_pretrained(tmp_path, config=old, dtype=torch.float64).eval()
+    ours = minitx.load(tmp_path, strict=True)
+    assert compare(theirs, ours, padded(case, text(case, 3, 33), "right")) <= case.float64
+    assert compare(reference, ours, padded(case, text(case, 3, 33), "right")) > 1e-3
