@@ -29,6 +29,7 @@ from minitx.weights.match import (
     has_pooler,
     is_tied,
     own_task,
+    stored_shape,
 )
 from minitx.weights.table import Binding
 
@@ -61,7 +62,8 @@ def load(
         model_type: the architecture, for a config.json that does not say.
         strict: a key of config.json that minitx does not know is an error instead of a warning.
         init_head: draw fresh weights for what the checkpoint lacks of the head.
-        num_labels: labels of a fresh head; with init_head only.
+        num_labels: labels of a fresh head, also in the place of one for another number of labels; with
+            init_head only.
         attention: "sdpa" (fused) or "eager" (step by step).
 
     Raises:
@@ -89,6 +91,11 @@ def load(
 
     bindings = bindings_of(found, model)
     sources = {binding: names.find(*binding.names) for binding in bindings}
+    if num_labels is not None:  # a projection to other labels is as good as none
+        for binding in bindings:
+            shape = stored_shape(model, binding)
+            if binding.parameters[0].startswith("head.projection."):
+                sources[binding] = tuple(n for n in sources[binding] if tensors.shapes[n].shape == shape)
     missing = [b for b in bindings if not sources[b] and not is_tied(b, model)]
     fresh = [b for b in missing if init_head and b.parameters[0].startswith(("head.", "pooler."))]
     check_complete([b for b in missing if b not in fresh], found, task)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
+
 from minitx.architectures.architecture import Architecture
 from minitx.config import HeadConfig
 from minitx.models import EncoderModel
@@ -128,20 +130,24 @@ def check_known(rest: Iterable[str], found: Architecture, names: Names, model_ty
         )
 
 
+def stored_shape(model: EncoderModel, binding: Binding) -> torch.Size:
+    """What the tensor of a row must look like in a file; on the meta device it costs no memory."""
+    return binding.op.save([model.get_parameter(name) for name in binding.parameters]).shape
+
+
 def check_shapes(model: EncoderModel, sources: Mapping[Binding, tuple[str, ...]], tensors: Tensors) -> None:
     """
     Raises:
         ValueError: a tensor that does not have the shape the config asks for, or is quantised.
     """
-    parameters = model.state_dict()
     for binding, names in sources.items():
-        expected = binding.op.save([parameters[name] for name in binding.parameters])
+        expected = stored_shape(model, binding)
         for name in names:
             stored = tensors.shapes[name]
-            if stored.shape != expected.shape:
+            if stored.shape != expected:
                 raise ValueError(
                     f"{name} has shape {tuple(stored.shape)} in the file, but config.json makes "
-                    f"{' + '.join(binding.parameters)} {tuple(expected.shape)}."
+                    f"{' + '.join(binding.parameters)} {tuple(expected)}."
                 )
             if not stored.is_floating_point():
                 raise ValueError(

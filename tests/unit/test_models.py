@@ -156,3 +156,12 @@ def test_an_unknown_kind_of_labels_is_refused() -> None:
 def test_rotary_positions_need_pairs() -> None:
     with pytest.raises(ValueError, match="rotary turns pairs"):
         tiny(model_type="modernbert", hidden_size=15, num_attention_heads=3)
+
+
+def test_a_head_for_other_labels_is_drawn_afresh(tmp_path: Path) -> None:
+    minitx.save(tiny(head="sequence-classification"), tmp_path)
+    model = minitx.load(tmp_path, init_head=True, num_labels=5)
+    assert model(ids(2, 4)).logits.shape == (2, 5)
+    assert 0.005 < model.head.projection.weight.std().item() < 0.05
+    with pytest.raises(ValueError, match=r"init_head=True"):
+        minitx.load(tmp_path, num_labels=5)
