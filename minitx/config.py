@@ -22,7 +22,7 @@ class EmbedderConfig:
     embedding_size: int  # width of the tables
     hidden_size: int  # width of the stack behind them
     pad_token_id: int | None
-    max_position_embeddings: int  # rows of the position table, or None-like limit where there is none
+    max_position_embeddings: int  # rows of the position table; without one, what the model was made for
     position_embeddings: bool = True  # False: positions enter elsewhere (rotary, relative)
     positions_from_padding: bool = False  # count from pad_token_id + 1 and skip padding
     type_vocab_size: int = 0  # 0: no token types
@@ -77,6 +77,7 @@ class HeadConfig:
     classifier_dropout: float | None = None
     bias: bool = True
     tied: bool = False  # the projection is the word embedding
+    soft_labels: bool = False  # labels per class are probabilities, negative labels do not count
     problem_type: str | None = None  # what the labels mean; None: decided by the labels
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from minitx.config import HeadConfig, ModelConfig
 from minitx.layers.attention import BACKENDS
-from minitx.layers.embedder import Embedder, same_shape
+from minitx.layers.checks import leading_shape, one_row_per_choice
+from minitx.layers.embedder import Embedder
 from minitx.layers.head import TASKS, Head
 from minitx.layers.mask import as_bool
 from minitx.layers.pooler import Pooler
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from minitx.weights.checkpoint import Checkpoint
 
 
-@dataclass
-class ModelOutput:
+class ModelOutput(NamedTuple):
     """What a forward returns; a field that the model or the call does not have is None.
 
     Attributes:
@@ -89,7 +88,7 @@ class EncoderModel(nn.Module):
             ValueError: shapes that do not fit, ids outside their table, a text longer than the
                 model's positions.
         """
-        batch = input_ids.shape[:-1]
+        batch = leading_shape(input_ids)
         if input_ids.dim() == 3 and self.task == "multiple-choice":
             attention_mask = one_row_per_choice("attention_mask", attention_mask, input_ids)
             token_type_ids = one_row_per_choice("token_type_ids", token_type_ids, input_ids)
@@ -101,10 +100,13 @@ class EncoderModel(nn.Module):
         hidden = self.encoder(hidden, mask, position_ids)
         pooled = None if self.pooler is None else self.pooler(hidden)
         if self.head is None:
+            if labels is not None:
+                raise ValueError("labels were given, but this model has no head; load it with head=.")
             return ModelOutput(hidden, pooled)
-        task, logits = TASKS[self.head.config.task], self.head(hidden, pooled, mask)
+        task = TASKS[self.head.config.task]
+        logits = task.shape(self.head(hidden, pooled, mask), batch)
         loss = None if labels is None else task.loss(logits, labels, mask, self.head.config)
-        return ModelOutput(hidden, pooled, loss=loss, **task.outputs(logits, batch))
+        return ModelOutput(hidden, pooled, loss=loss, **task.outputs(logits))
 
     def tie_weights(self) -> None:
         """Lets the word embedding serve as the last projection of a language-model head."""
@@ -134,10 +136,14 @@ class EncoderModel(nn.Module):
             names: the parameters to draw; None for all.
             generator: the source of randomness; None for torch's own.
         """
+        drawn: set[int] = set()
         for path, module in self.named_modules():
             for leaf, parameter in module._parameters.items():
-                if parameter is None or (names is not None and f"{path}.{leaf}" not in names):
+                if parameter is None or id(parameter) in drawn:  # a tied one is drawn where it is owned
                     continue
+                if names is not None and f"{path}.{leaf}" not in names:
+                    continue
+                drawn.add(id(parameter))
                 if leaf == "bias":
                     parameter.zero_()
                 elif isinstance(module, nn.LayerNorm):
@@ -147,15 +153,3 @@ class EncoderModel(nn.Module):
                 if isinstance(module, nn.Embedding) and module.padding_idx is not None:
                     parameter[module.padding_idx].zero_()
         return self
-
-
-def one_row_per_choice(name: str, tensor: Tensor | None, input_ids: Tensor) -> Tensor | None:
-    """(B, choices, T) -> (B * choices, T)
-
-    Raises:
-        ValueError: a shape that differs from that of input_ids.
-    """
-    if tensor is None:
-        return None
-    same_shape(name, tensor, tuple(input_ids.shape))
-    return tensor.flatten(0, 1)

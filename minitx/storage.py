@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -32,19 +32,28 @@ class Staging:
     Used as a context: leaving it moves the files; leaving it by an error removes what was written.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, seal: str | None = None) -> None:
+        """
+        Args:
+            folder: where the files belong.
+            seal: the file without which the others are not found. It goes first and comes last, so that
+                a crash between two moves leaves no mixture of old and new files that could be read.
+        """
         self.folder = folder
+        self.seal = seal
         self.files: dict[Path, Path] = {}
+        self.modes: dict[Path, int] = {}
 
     def path(self, name: str) -> Path:
         """Where to write what will become `name`; its folder is made if need be."""
         place = self.folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
         # in the folder where it belongs, so that the move is one step of one file system
-        handle, temporary = tempfile.mkstemp(prefix=f".{place.name}.", suffix=".tmp", dir=place.parent)
-        os.close(handle)
-        self.files[place] = Path(temporary)
-        return self.files[place]
+        temporary = place.with_name(f".{place.name[:100]}.{uuid4().hex}.tmp")
+        temporary.touch(exist_ok=False)  # with the mode that any new file gets
+        self.modes[place] = temporary.stat().st_mode
+        self.files[place] = temporary
+        return temporary
 
     def __enter__(self) -> Staging:
         return self
@@ -52,11 +61,10 @@ class Staging:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if kind is None:
-                # mkstemp makes private files; the result gets the mode that any new file would
-                mask = os.umask(0)
-                os.umask(mask)
+                if self.seal is not None:
+                    (self.folder / self.seal).unlink(missing_ok=True)
                 for place, temporary in self.files.items():
-                    temporary.chmod(0o666 & ~mask)
+                    temporary.chmod(self.modes[place])  # some writers make private files
                     os.replace(temporary, place)
         finally:
             for temporary in self.files.values():

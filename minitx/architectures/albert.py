@@ -21,7 +21,7 @@ def read(hf: Reader) -> ModelConfig:
     hf.only("gap_size", 0)
     hf.only("num_memory_blocks", 0)
     hf.only("down_scale_factor", 1)
-    config = bert.read(hf)
+    config = bert.read(hf, act="gelu_new", dropout=0.0)
     embedder = replace(config.embedder, embedding_size=hf.size("embedding_size"), projection="after_dropout")
     groups, inner = hf.size("num_hidden_groups", 1), hf.size("inner_group_num", 1)
     if groups > config.encoder.num_hidden_layers or groups * inner > MOST_LAYERS:

@@ -47,7 +47,8 @@ class Architecture:
         weights: minitx name -> checkpoint name, of everything but the heads.
         head_weights: the same for each task.
         pooled: the tasks whose head reads the pooler, and "none" where headless checkpoints have one.
-        stored: checkpoint names that hold nothing learnt (constants, buffers); kept, not loaded.
+        stored: checkpoint names that no part here uses (constants, heads of the pre-training); kept for
+            `save`, not loaded.
         layers: the placeholders of the templates, one dict per layer.
         stack: the class of `encoder`.
         fresh_names: which of a row's names a model that came from no file is written under.

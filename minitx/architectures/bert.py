@@ -13,15 +13,15 @@ from minitx.config import EmbedderConfig, HeadConfig, ModelConfig, StackConfig
 from minitx.weights.table import Table, either
 
 
-def read(hf: Reader) -> ModelConfig:
-    """The keys are those of ELECTRA and RoBERTa too."""
+def read(hf: Reader, *, act: str = "gelu", eps: float = 1e-12, dropout: float = 0.1) -> ModelConfig:
+    """The keys are those of most relatives too; where one is absent, each has a value of its own."""
     hf.only("is_decoder", False)
     hf.only("add_cross_attention", False)
     hf.only("position_embedding_type", "absolute")
     hf.only("pruned_heads", {}, None)
     hidden_size, heads = hf.size("hidden_size"), hf.size("num_attention_heads")
-    vocab_size, eps = hf.size("vocab_size"), hf.number("layer_norm_eps", 1e-12)
-    dropout = hf.probability("hidden_dropout_prob", 0.1)
+    vocab_size, layer_norm_eps = hf.size("vocab_size"), hf.number("layer_norm_eps", eps)
+    hidden_dropout = hf.probability("hidden_dropout_prob", dropout)
     return ModelConfig(
         initializer_range=hf.number("initializer_range", 0.02),
         embedder=EmbedderConfig(
@@ -31,8 +31,8 @@ def read(hf: Reader) -> ModelConfig:
             pad_token_id=hf.pad_token_id(vocab_size, 0),
             max_position_embeddings=hf.size("max_position_embeddings"),
             type_vocab_size=hf.size("type_vocab_size", 2, least=0),
-            layer_norm_eps=eps,
-            hidden_dropout_prob=dropout,
+            layer_norm_eps=layer_norm_eps,
+            hidden_dropout_prob=hidden_dropout,
         ),
         encoder=StackConfig(
             hidden_size=hidden_size,
@@ -40,11 +40,11 @@ def read(hf: Reader) -> ModelConfig:
             num_attention_heads=heads,
             head_dim=hf.head_dim(hidden_size, heads),
             intermediate_size=hf.size("intermediate_size"),
-            hidden_act=hf.name("hidden_act", "gelu"),
-            layer_norm_eps=eps,
-            attention_dropout=hf.probability("attention_probs_dropout_prob", 0.1),
-            self_output_dropout=dropout,
-            output_dropout=dropout,
+            hidden_act=hf.name("hidden_act", act),
+            layer_norm_eps=layer_norm_eps,
+            attention_dropout=hf.probability("attention_probs_dropout_prob", dropout),
+            self_output_dropout=hidden_dropout,
+            output_dropout=hidden_dropout,
         ),
     )
 

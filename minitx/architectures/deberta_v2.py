@@ -20,7 +20,7 @@ from minitx.architectures.architecture import Architecture, usual_names
 from minitx.architectures.reader import Reader
 from minitx.config import HeadConfig, ModelConfig, StackConfig
 from minitx.layers.activation import Activation
-from minitx.layers.attention import Backend, Context, sdpa
+from minitx.layers.attention import Backend, Context, active_probability, sdpa
 from minitx.layers.embedding import Embedding
 from minitx.layers.layer import Layer
 from minitx.layers.mask import with_bias
@@ -97,10 +97,10 @@ class DisentangledSelfAttention(nn.Module):
         """(B, T, E) -> (B, T, H * D)"""
         query, key, value = (self.heads(project(hidden)) for project in (self.Q, self.K, self.V))
         mask = context.mask
-        if context.embeddings is not None and context.bucket is not None and self.config.pos_att_type:
+        if context.embeddings is not None and context.bucket is not None:
             embeddings = self.pos_dropout(context.embeddings)
             mask = with_bias(mask, self.position_scores(query, key, embeddings, context.bucket))
-        dropout = self.dropout.p if self.training else 0.0
+        dropout = active_probability(self.dropout)
         mixed = self.backend(query, key, value, mask, self.scale, dropout)
         return mixed.transpose(1, 2).flatten(2)
 
@@ -175,7 +175,7 @@ class DisentangledStack(nn.Module):
             attend = mask[:, :, None] & mask[:, None, :]
         if attend is not None:
             attend = attend[:, None]  # (B, 1, T, S)
-        if self.relative_emb is None:
+        if self.relative_emb is None or not config.pos_att_type:
             return RelativeContext(None if attend is None else with_bias(attend, hidden.new_zeros(())))
         position = torch.arange(hidden.shape[1], device=hidden.device)
         distance = position[:, None] - position[None, :]  # (T, T), query minus key
@@ -186,7 +186,7 @@ class DisentangledStack(nn.Module):
 
 
 def read(hf: Reader) -> ModelConfig:
-    config = bert.read(hf)
+    config = bert.read(hf, eps=1e-7)
     size, dropout = config.embedder.hidden_size, config.embedder.hidden_dropout_prob
     width = hf.size("embedding_size", size)
     written = hf.get("pos_att_type", None) or []
@@ -244,9 +244,12 @@ def heads(hf: Reader) -> dict[str, HeadConfig]:
             hidden_act=hf.name("pooler_hidden_act", "gelu"),
             classifier_dropout=dropout if given is None else hf.probability("cls_dropout"),
         )
+    found["sequence-classification"] = replace(found["sequence-classification"], soft_labels=True)
     activation, eps = hf.name("hidden_act", "gelu"), hf.number("layer_norm_eps", 1e-7)
     width = hf.size("embedding_size", size) if hf.flag("legacy", True) else size
-    found["masked-lm"] = bert.word_head(hf, width, activation, eps)
+    words = bert.word_head(hf, width, activation, eps)
+    # the head of the original code has no projection of its own, whatever the config says of ties
+    found["masked-lm"] = words if hf.flag("legacy", True) else replace(words, tied=True)
     return found
 
 

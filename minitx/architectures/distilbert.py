@@ -18,8 +18,7 @@ EPS = 1e-12  # fixed in this architecture, not in its config
 
 def read(hf: Reader) -> ModelConfig:
     # Sinusoids are only how the position table starts; checkpoints store the table either way.
-    hf.get("sinusoidal_pos_embds", False)
-    hf.get("tie_weights_", True)
+    hf.ignore("sinusoidal_pos_embds", "tie_weights_")
     hf.only("pruned_heads", {}, None)
     size, heads, vocab_size = hf.size("dim"), hf.size("n_heads"), hf.size("vocab_size")
     dropout = hf.probability("dropout", 0.1)

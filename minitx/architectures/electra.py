@@ -17,10 +17,7 @@ from minitx.weights.table import Table
 
 def read(hf: Reader) -> ModelConfig:
     config = bert.read(hf)
-    size, hidden = (
-        hf.size("embedding_size", config.embedder.hidden_size),
-        config.embedder.hidden_size,
-    )
+    size, hidden = hf.size("embedding_size", 128), config.embedder.hidden_size
     projection: Projection = "none" if size == hidden else "after_dropout"
     return replace(config, embedder=replace(config.embedder, embedding_size=size, projection=projection))
 
@@ -41,7 +38,7 @@ def heads(hf: Reader) -> dict[str, HeadConfig]:
         classifier_dropout=hf.probability("summary_last_dropout", 0.1),
     )
     eps, activation = hf.number("layer_norm_eps", 1e-12), hf.name("hidden_act", "gelu")
-    found["masked-lm"] = bert.word_head(hf, hf.size("embedding_size", size), "gelu", eps)
+    found["masked-lm"] = bert.word_head(hf, hf.size("embedding_size", 128), "gelu", eps)
     found["replaced-token-detection"] = HeadConfig(
         task="replaced-token-detection", num_labels=1, dense_size=size, hidden_act=activation
     )

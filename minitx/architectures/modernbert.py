@@ -64,10 +64,8 @@ def rope_theta(hf: Reader) -> dict[str, float]:
 
 def read(hf: Reader) -> ModelConfig:
     # How its own code ran and trained; none of it changes a number here.
-    for key in ("deterministic_flash_attn", "reference_compile", "repad_logits_with_grad"):
-        hf.get(key, None)
-    for key in ("sparse_prediction", "sparse_pred_ignore_index", "initializer_cutoff_factor"):
-        hf.get(key, None)
+    hf.ignore("deterministic_flash_attn", "reference_compile", "repad_logits_with_grad")
+    hf.ignore("sparse_prediction", "sparse_pred_ignore_index", "initializer_cutoff_factor")
     size, heads, vocab_size = (
         hf.size("hidden_size"),
         hf.size("num_attention_heads"),
@@ -77,8 +75,7 @@ def read(hf: Reader) -> ModelConfig:
         raise ValueError(f"config.json: hidden_size={size} over {heads} heads is odd; rotary turns pairs.")
     layers, eps = hf.size("num_hidden_layers"), hf.number("norm_eps", 1e-5)
     dropout, norm_bias = hf.probability("attention_dropout", 0.0), hf.flag("norm_bias", False)
-    for key in ("layer_norm_eps", "position_embedding_type"):
-        hf.get(key, None)  # in older configs, and unused there too
+    hf.ignore("layer_norm_eps", "position_embedding_type")  # in older configs, and unused there too
     return ModelConfig(
         initializer_range=hf.number("initializer_range", 0.02),
         embedder=EmbedderConfig(

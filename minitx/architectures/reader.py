@@ -21,7 +21,8 @@ NOT_OF_THE_NETWORK = frozenset(
     begin_suppress_tokens is_encoder_decoder cross_attention_hidden_size tie_encoder_decoder
     sentence_transformers sbert_ce_default_activation_function language auto_map directionality
     pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head pooler_type
-    _commit_hash _num_labels name xla_device
+    _commit_hash _num_labels name xla_device _attn_implementation_autoset
+    _attn_implementation_internal use_return_dict tf_legacy_loss adapters
     """.split()  # noqa: SIM905 - a hundred lines less
 )
 
@@ -51,6 +52,10 @@ class Reader:
         if value is _required:
             raise ValueError(f"config.json has no {key!r}, and the model cannot be built without it.")
         return value
+
+    def ignore(self, *keys: str) -> None:
+        """Keys that change no number here; the caller says why."""
+        self.taken.update(keys)
 
     def size(self, key: str, default: Any = _required, *, least: int = 1) -> int:
         """A whole number from `least` up to what a real model can have."""
@@ -99,6 +104,8 @@ class Reader:
     def only(self, key: str, *allowed: Any) -> Any:
         """A value that minitx implements; the first of `allowed` where the key is absent."""
         value = self.get(key, allowed[0])
+        if value is None:  # null says what a missing key says
+            value = allowed[0]
         # 0 is not False here, nor 1 True: they are other values of a config.json
         if not any(type(value) is type(x) and value == x for x in allowed):
             known = " or ".join(repr(x) for x in allowed)

@@ -56,6 +56,11 @@ def sdpa(
 BACKENDS: dict[str, Backend] = {"eager": eager, "sdpa": sdpa}
 
 
+def active_probability(dropout: nn.Module) -> float:
+    """What the fused kernels need instead of a call: the probability in training, else 0."""
+    return float(getattr(dropout, "p", 0.0)) if dropout.training else 0.0
+
+
 class SelfAttention(nn.Module):
     """Multi-head attention of a sequence to itself, without the output projection."""
 
@@ -81,6 +86,6 @@ class SelfAttention(nn.Module):
         value = self.heads(self.V(hidden))
         if context.rotary is not None:
             query, key = rotate(query, context.rotary), rotate(key, context.rotary)
-        dropout = self.dropout.p if self.training else 0.0
+        dropout = active_probability(self.dropout)
         mixed = self.backend(query, key, value, context.mask, self.scale, dropout)
         return mixed.transpose(1, 2).flatten(2)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from minitx.config import EmbedderConfig
+from minitx.layers.checks import same_shape, within
 from minitx.layers.embedding import Embedding
 from minitx.layers.norm import Slot, dropout, identity, layer_norm
 from minitx.layers.position import position_ids_from_padding
@@ -18,7 +19,6 @@ class Embedder(nn.Module):
         super().__init__()
         self.config = config
         size, hidden = config.embedding_size, config.hidden_size
-        project = nn.Linear(size, hidden, bias=config.projection == "after_dropout")
         self.word_emb = Embedding(config.vocab_size, size, padding_idx=config.pad_token_id)
         padding = config.pad_token_id if config.positions_from_padding else None
         self.pos_emb = (
@@ -27,10 +27,23 @@ class Embedder(nn.Module):
             else None
         )
         self.tok_type_emb = Embedding(config.type_vocab_size, size) if config.type_vocab_size else None
-        self.projection: Slot = identity if config.projection == "none" else project
+        self.projection: Slot = identity
+        if config.projection != "none":
+            self.projection = nn.Linear(size, hidden, bias=config.projection == "after_dropout")
         normed = hidden if config.projection == "before_norm" else size
         self.layer_norm = layer_norm(normed, config.layer_norm_eps, config.norm_bias)
         self.dropout = dropout(config.hidden_dropout_prob)
+
+    @property
+    def max_tokens(self) -> int:
+        """How long a text can be; fewer tokens than rows where positions count from behind the padding id.
+
+        Without a table, what the model was made for: longer texts run, but it has never seen any.
+        """
+        config = self.config
+        if config.positions_from_padding and config.pad_token_id is not None:
+            return config.max_position_embeddings - config.pad_token_id - 1
+        return config.max_position_embeddings
 
     def position_ids(self, input_ids: Tensor) -> Tensor:
         """(B, T) -> (1 or B, T): the positions that `forward` uses when none are given."""
@@ -60,13 +73,20 @@ class Embedder(nn.Module):
                 within(
                     "token_type_ids", token_type_ids, self.config.type_vocab_size, "segments count from 0."
                 )
+        given, too_long = (
+            position_ids is not None,
+            f"the text has {shape[1]} tokens; truncate it or split it.",
+        )
         if position_ids is None:
             position_ids = self.position_ids(input_ids)
         elif tuple(position_ids.shape) != (1, shape[1]):
             same_shape("position_ids", position_ids, shape)
-        if self.pos_emb is not None:
-            hint = f"the text has {shape[1]} tokens; truncate it or split it."
-            within("position_ids", position_ids, self.config.max_position_embeddings, hint)
+        if self.pos_emb is None:
+            return position_ids
+        if given or (self.config.positions_from_padding and shape[1] > self.max_tokens):
+            within("position_ids", position_ids, self.config.max_position_embeddings, too_long)
+        elif shape[1] > self.max_tokens:
+            raise ValueError(f"the model has positions for {self.max_tokens} tokens, but {too_long}")
         return position_ids
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None, position_ids: Tensor) -> Tensor:
@@ -80,20 +100,3 @@ class Embedder(nn.Module):
         if self.config.projection == "before_norm":
             return self.dropout(self.layer_norm(self.projection(hidden)))
         return self.projection(self.dropout(self.layer_norm(hidden)))
-
-
-def same_shape(name: str, ids: Tensor, shape: tuple[int, ...]) -> None:
-    if tuple(ids.shape) != shape:
-        raise ValueError(f"{name} has shape {tuple(ids.shape)}; expected {shape} like input_ids.")
-
-
-def within(name: str, ids: Tensor, size: int, hint: str) -> None:
-    """Raises ValueError unless all ids are whole numbers in [0, size)."""
-    if ids.dtype not in (torch.int64, torch.int32):
-        raise ValueError(f"{name} has dtype {ids.dtype}; expected torch.long.")
-    if torch.compiler.is_compiling() or ids.numel() == 0:
-        return
-    low, high = (int(x) for x in ids.aminmax())
-    if low < 0 or high >= size:
-        worst = low if low < 0 else high
-        raise ValueError(f"{name} holds {worst}, but the model has 0 to {size - 1}: {hint}")

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from minitx.config import HeadConfig
 from minitx.layers.activation import Activation
-from minitx.layers.norm import dropout, layer_norm
+from minitx.layers.checks import values_are_unseen
+from minitx.layers.norm import Slot, dropout, identity, layer_norm
 
 
 class Head(nn.Module):
@@ -26,19 +27,20 @@ class Head(nn.Module):
         self.config = config
         size = config.dense_size or hidden_size
         eps = config.layer_norm_eps
+        self.pool = POOLING[config.pooling]
         self.input_dropout = dropout(config.input_dropout)
-        self.dense = nn.Linear(hidden_size, size, bias=config.dense_bias) if config.dense_size else None
-        self.activation = Activation(config.hidden_act) if config.hidden_act else None
+        dense = nn.Linear(hidden_size, size, bias=config.dense_bias) if config.dense_size else identity
+        self.dense: Slot = dense
+        self.activation: Slot = Activation(config.hidden_act) if config.hidden_act else identity
         self.layer_norm = layer_norm(size, eps or 0.0, config.norm_bias, when=eps is not None)
         self.dropout = dropout(config.classifier_dropout)
         self.projection = nn.Linear(size, config.num_labels, bias=config.bias)
 
     def forward(self, hidden: Tensor, pooled: Tensor | None, mask: Tensor | None) -> Tensor:
         """(B, T, E), (B, E), (B, T) -> (B, labels) where the head pools, else (B, T, labels)"""
-        x = self.input_dropout(POOLING[self.config.pooling](hidden, pooled, mask))
-        x = x if self.dense is None else self.dense(x)
-        x = x if self.activation is None else self.activation(x)
-        logits: Tensor = self.projection(self.dropout(self.layer_norm(x)))
+        x = self.input_dropout(self.pool(hidden, pooled, mask))
+        x = self.layer_norm(self.activation(self.dense(x)))
+        logits: Tensor = self.projection(self.dropout(x))
         return logits
 
 
@@ -63,7 +65,7 @@ def pool_first_attended(hidden: Tensor, pooled: Tensor | None, mask: Tensor | No
 
 def flat_mask(mask: Tensor) -> Tensor:
     if mask.dim() != 2:
-        raise ValueError("this head's pooling needs an attention_mask of shape (batch, time).")
+        raise ValueError("this head needs an attention_mask of shape (batch, time).")
     return mask
 
 
@@ -71,8 +73,9 @@ def pool_mean(hidden: Tensor, pooled: Tensor | None, mask: Tensor | None) -> Ten
     """The mean of the attended tokens; zeros where there are none."""
     if mask is None:
         return hidden.mean(dim=1)
-    weight = flat_mask(mask)[..., None].to(hidden.dtype)  # (B, T, 1)
-    return (hidden * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1.0)
+    mask = flat_mask(mask)
+    total = hidden.masked_fill(~mask[..., None], 0.0).sum(dim=1)  # a NaN at padding stays there
+    return total / mask.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 def pool_pooler(hidden: Tensor, pooled: Tensor | None, mask: Tensor | None) -> Tensor:
@@ -90,11 +93,16 @@ POOLING: dict[str, Callable[[Tensor, Tensor | None, Tensor | None], Tensor]] = {
 }
 
 
+def widened(logits: Tensor) -> Tensor:
+    """Sums over many classes need float32 at least."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
 # --- losses: (logits, labels, mask, config) -> scalar, summed up in float32 or better --------------
 
 
 def token_loss(logits: Tensor, labels: Tensor, mask: Tensor | None, config: HeadConfig) -> Tensor:
-    """Cross-entropy: (..., C), (...); rows or positions labelled -100 do not count."""
+    """Cross-entropy over classes, words or choices: (..., C), (...); the label -100 does not count."""
     return cross_entropy(logits, labels)
 
 
@@ -102,15 +110,19 @@ def label_loss(logits: Tensor, labels: Tensor, mask: Tensor | None, config: Head
     """(B, C) with one class per row (B,), a target per class (B, C), or numbers to regress on.
 
     `problem_type` of the config decides which; without one, a single label means regression, whole
-    numbers mean classes, other numbers mean a target per class.
+    numbers mean classes, other numbers mean a target per class. With `soft_labels`, several numbers per
+    text are the probabilities of its classes instead, and a negative class does not count.
     """
-    problem = config.problem_type
+    problem, wide = config.problem_type, widened(logits)
     if problem is None and logits.shape[-1] == 1:
         problem = "regression"
-    elif problem is None:
+    if problem is None and config.soft_labels and labels.dim() > 1 and labels.shape[-1] > 1:
+        return F.cross_entropy(wide, labels.to(wide.dtype))
+    if problem is None and config.soft_labels:
+        return cross_entropy(logits, labels.long().masked_fill(labels < 0, -100))
+    if problem is None:
         several = labels.is_floating_point()
         problem = "multi_label_classification" if several else "single_label_classification"
-    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if problem == "regression":
         return F.mse_loss(wide, labels.to(wide.dtype).view_as(wide))
     if problem == "multi_label_classification":
@@ -128,41 +140,57 @@ def span_loss(logits: Tensor, labels: Tensor, mask: Tensor | None, config: HeadC
 
 
 def detection_loss(logits: Tensor, labels: Tensor, mask: Tensor | None, config: HeadConfig) -> Tensor:
-    """(B, T, 1), (B, T): binary cross-entropy over the attended tokens; 1 = the token was replaced."""
-    wide = logits.squeeze(-1).to(torch.promote_types(logits.dtype, torch.float32))
-    attended = torch.ones_like(labels, dtype=torch.bool) if mask is None else mask
+    """(B, T), (B, T): binary cross-entropy over the attended tokens; 1 = the token was replaced."""
+    wide = widened(logits)
+    attended = torch.ones_like(labels, dtype=torch.bool) if mask is None else flat_mask(mask)
     return F.binary_cross_entropy_with_logits(wide[attended], labels[attended].to(wide.dtype))
-
-
-def choice_loss(logits: Tensor, labels: Tensor, mask: Tensor | None, config: HeadConfig) -> Tensor:
-    """(B * choices, 1), (B,): cross-entropy over the choices of each row."""
-    return cross_entropy(logits.view(len(labels), -1), labels)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = -100) -> Tensor:
     """(..., C), (...) -> scalar"""
-    flat = logits.reshape(-1, logits.shape[-1])
-    wide = flat.to(torch.promote_types(flat.dtype, torch.float32))
-    return F.cross_entropy(wide, labels.reshape(-1), ignore_index=ignore_index)
+    classes = logits.shape[-1]
+    if labels.shape != logits.shape[:-1] or labels.is_floating_point():
+        raise ValueError(
+            f"labels have shape {tuple(labels.shape)} and dtype {labels.dtype}; expected whole numbers "
+            f"of shape {tuple(logits.shape[:-1])}."
+        )
+    if not values_are_unseen(labels):
+        wrong = (labels != ignore_index) & ((labels < 0) | (labels >= classes))
+        if bool(wrong.any()):
+            worst = int(labels[wrong][0])
+            raise ValueError(f"labels hold {worst}, but there are {classes} classes, from 0.")
+    return F.cross_entropy(
+        widened(logits).reshape(-1, classes), labels.reshape(-1).long(), ignore_index=ignore_index
+    )
 
 
-# --- outputs: logits and the leading shape of input_ids -> the fields of ModelOutput ---------------
+# --- shapes: logits and the leading shape of input_ids -> the logits that the caller sees ----------
 
 
-def plain_logits(logits: Tensor, batch: Sequence[int]) -> dict[str, Tensor]:
+def as_they_are(logits: Tensor, batch: Sequence[int]) -> Tensor:
+    return logits
+
+
+def per_choice(logits: Tensor, batch: Sequence[int]) -> Tensor:
+    """(B * choices, 1) -> (B, choices)"""
+    return logits.view(*batch)
+
+
+def per_token(logits: Tensor, batch: Sequence[int]) -> Tensor:
+    """(B, T, 1) -> (B, T)"""
+    return logits.squeeze(-1)
+
+
+# --- outputs: logits -> the fields of ModelOutput --------------------------------------------------
+
+
+def plain_logits(logits: Tensor) -> dict[str, Tensor]:
     return {"logits": logits}
 
 
-def span_logits(logits: Tensor, batch: Sequence[int]) -> dict[str, Tensor]:
+def span_logits(logits: Tensor) -> dict[str, Tensor]:
+    """(B, T, 2) -> (B, T) twice"""
     return {"start_logits": logits[..., 0], "end_logits": logits[..., 1]}
-
-
-def choice_logits(logits: Tensor, batch: Sequence[int]) -> dict[str, Tensor]:
-    return {"logits": logits.view(*batch)}
-
-
-def token_logits(logits: Tensor, batch: Sequence[int]) -> dict[str, Tensor]:
-    return {"logits": logits.squeeze(-1)}
 
 
 @dataclass(frozen=True)
@@ -170,15 +198,16 @@ class Task:
     """What a task does with the logits of its head."""
 
     loss: Callable[[Tensor, Tensor, Tensor | None, HeadConfig], Tensor]
-    outputs: Callable[[Tensor, Sequence[int]], dict[str, Tensor]] = plain_logits
+    shape: Callable[[Tensor, Sequence[int]], Tensor] = as_they_are
+    outputs: Callable[[Tensor], dict[str, Tensor]] = plain_logits
 
 
 TASKS: dict[str, Task] = {
     "masked-lm": Task(token_loss),
     "sequence-classification": Task(label_loss),
     "token-classification": Task(token_loss),
-    "question-answering": Task(span_loss, span_logits),
-    "multiple-choice": Task(choice_loss, choice_logits),
+    "question-answering": Task(span_loss, outputs=span_logits),
+    "multiple-choice": Task(token_loss, per_choice),
     "next-sentence": Task(token_loss),
-    "replaced-token-detection": Task(detection_loss, token_logits),
+    "replaced-token-detection": Task(detection_loss, per_token),
 }

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from minitx.layers.checks import values_are_unseen
+
 
 def as_bool(attention_mask: Tensor, batch: int, time: int) -> Tensor:
     """Hugging Face's 0/1 mask, or a boolean one, as a boolean mask.
@@ -18,15 +20,22 @@ def as_bool(attention_mask: Tensor, batch: int, time: int) -> Tensor:
     Raises:
         ValueError: a shape that does not fit the ids, or values other than 0 and 1.
     """
-    if tuple(attention_mask.shape) not in {(batch, time), (batch, time, time)}:
+    shape = tuple(attention_mask.shape)
+    if shape != (batch, time) and shape != (batch, time, time):  # traced sizes have no hash
         raise ValueError(
-            f"attention_mask has shape {tuple(attention_mask.shape)}; expected (batch, time) = "
+            f"attention_mask has shape {shape}; expected (batch, time) = "
             f"{(batch, time)} like input_ids, or (batch, time, time)."
         )
     if attention_mask.dtype == torch.bool:
         return attention_mask
     mask = attention_mask.bool()
-    if not torch.compiler.is_compiling() and not torch.equal(mask.to(attention_mask), attention_mask):
+    # In a traced graph values cannot be looked at, so there a type that can hold others is refused.
+    unseen = values_are_unseen(attention_mask)
+    if (
+        attention_mask.is_floating_point()
+        if unseen
+        else not torch.equal(mask.to(attention_mask), attention_mask)
+    ):
         raise ValueError(
             "attention_mask holds values other than 0 and 1; 1 means attend, 0 means ignore "
             "(masks that are added to the scores, such as 0 and -10000, are not taken)."
@@ -40,7 +49,7 @@ def padding_mask(attention_mask: Tensor | None) -> Tensor | None:
     A query without a single key would average over nothing and give NaN, which the next layer would
     spread to the real tokens; such a query (padding by itself) sees every key instead.
     """
-    if attention_mask is None or (not torch.compiler.is_compiling() and bool(attention_mask.all())):
+    if attention_mask is None or (not values_are_unseen(attention_mask) and bool(attention_mask.all())):
         return None
     mask = attention_mask[:, None, None, :] if attention_mask.dim() == 2 else attention_mask[:, None]
     return attend_somewhere(mask)

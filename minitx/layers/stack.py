@@ -36,8 +36,8 @@ class Stack(nn.Module):
         super().__init__()
         self.config = config
         self.schedule = schedule(config)
-        owned = (config.num_hidden_groups or config.num_hidden_layers) * config.inner_group_num
-        self.layers = nn.ModuleList(Layer(config, index) for index in range(owned))
+        self.owned = (config.num_hidden_groups or config.num_hidden_layers) * config.inner_group_num
+        self.layers = nn.ModuleList(Layer(config, index) for index in range(self.owned))
         self.layer_types = config.layer_types or (FULL,) * len(self.schedule)
         buckets, heads = config.relative_attention_num_buckets, config.num_attention_heads
         self.relative_bias = RelativeBias(buckets, heads) if buckets else None
@@ -47,15 +47,20 @@ class Stack(nn.Module):
 
     def forward(self, hidden: Tensor, mask: Tensor | None, position_ids: Tensor) -> Tensor:
         """(B, T, E), mask (B, T) or (B, T, S), positions (1 or B, T) -> (B, T, E)"""
-        contexts = {kind: self.context(kind, hidden, mask, position_ids) for kind in set(self.layer_types)}
+        if len(self.layers) != self.owned:
+            raise ValueError(
+                f"the stack has {len(self.layers)} layers, its config says {self.owned}; make a model of "
+                "another depth from a config that says so (minitx.from_config)."
+            )
+        attend = padding_mask(mask)
+        contexts = {kind: self.context(kind, hidden, attend, position_ids) for kind in set(self.layer_types)}
         for index, kind in zip(self.schedule, self.layer_types, strict=True):
             hidden = self.layers[index](hidden, contexts[kind])
         return self.layer_norm(hidden)
 
-    def context(self, kind: str, hidden: Tensor, mask: Tensor | None, position_ids: Tensor) -> Context:
-        """The mask and the position tables of one kind of layer."""
+    def context(self, kind: str, hidden: Tensor, attend: Tensor | None, position_ids: Tensor) -> Context:
+        """The mask and position tables of one kind of layer, out of the padding mask (B, 1, 1 or T, S)."""
         time = hidden.shape[1]
-        attend = padding_mask(mask)
         if kind == SLIDING and self.config.sliding_window is not None:
             attend = sliding_mask(attend, time, self.config.sliding_window, hidden.device)
         if self.relative_bias is not None:

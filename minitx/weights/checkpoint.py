@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from minitx.architectures.architecture import Architecture
@@ -21,6 +22,7 @@ class Checkpoint:
         config: config.json as read.
         names: parameters of one row of the weight table -> the names that the file used for them.
         kept: tensors of the file that the model has no place for (buffers, another task's head).
+        dtype: of the word embedding when it was loaded; what is kept follows a later change of it.
         files: name -> file, where the checkpoint was sharded.
         metadata: free text of the safetensors header.
     """
@@ -30,5 +32,6 @@ class Checkpoint:
     config: Mapping[str, Any]
     names: dict[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict)
     kept: dict[str, Tensor] = field(default_factory=dict)
+    dtype: torch.dtype = torch.float32
     files: dict[str, str] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)

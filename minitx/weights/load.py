@@ -20,7 +20,10 @@ from minitx.storage import read_json
 from minitx.weights.checkpoint import Checkpoint
 from minitx.weights.files import Tensors, open_folder
 from minitx.weights.match import (
+    HEAD_PARTS,
+    PROJECTION,
     Names,
+    any_of_head,
     bindings_of,
     check_complete,
     check_known,
@@ -72,6 +75,8 @@ def load(
     """
     from minitx.weights.hub import fetch
 
+    check_dtype(dtype)
+    place_of_weights = check_device(device)
     folder = fetch(name_or_folder, revision=revision, token=token, offline=offline)
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} has no config.json; is it a model in Hugging Face's layout?")
@@ -79,13 +84,24 @@ def load(
     if num_labels is not None:
         if not init_head:
             raise ValueError("num_labels= sizes a fresh head; it needs init_head=True.")
-        config = {k: v for k, v in config.items() if k not in ("id2label", "label2id")}
-        config["num_labels"] = num_labels
+        names_of_labels = config.get("id2label")
+        if not isinstance(names_of_labels, dict) or len(names_of_labels) != num_labels:
+            of_other_labels = ("id2label", "label2id", "problem_type")
+            config = {k: v for k, v in config.items() if k not in of_other_labels}
+            config["num_labels"] = num_labels
     found, kind = choose_architecture(config, model_type)
     numbers, heads = read_config(found, config, strict)
     tensors = open_folder(folder)
     names = Names(tensors.shapes, found.prefix)
+    names.check_one_spelling()
     task = head or own_task(found, config, heads, names)
+    if head is None and task != "none" and not any_of_head(found, task, names):
+        warnings.warn(
+            f"config.json says {task!r}, but the file holds no such head; loaded without one.", stacklevel=2
+        )
+        task = "none"
+    if init_head and head is None and task == "none":
+        raise ValueError("init_head=True draws a head, but this checkpoint has none; say which with head=.")
     pooled = task in found.pooled and (task != "none" or has_pooler(found, names))
     model = empty_model(found, numbers, pick(heads, task), pooled=pooled)
 
@@ -97,7 +113,7 @@ def load(
             if binding.parameters[0].startswith("head.projection."):
                 sources[binding] = tuple(n for n in sources[binding] if tensors.shapes[n].shape == shape)
     missing = [b for b in bindings if not sources[b] and not is_tied(b, model)]
-    fresh = [b for b in missing if init_head and b.parameters[0].startswith(("head.", "pooler."))]
+    fresh = [b for b in missing if init_head and b.parameters[0].startswith(HEAD_PARTS)]
     check_complete([b for b in missing if b not in fresh], found, task)
     taken = {name for each in sources.values() for name in each}
     check_known(set(tensors.shapes) - taken, found, names, kind)
@@ -106,8 +122,9 @@ def load(
     model.checkpoint = Checkpoint(found, kind, config, metadata=tensors.metadata)
     if len(set(tensors.files.values())) > 1:
         model.checkpoint.files = tensors.files
-    fill(model, sources, tensors, dtype, torch.device(device))
+    fill(model, sources, tensors, dtype, place_of_weights)
     draw(model, fresh)
+    model.checkpoint.dtype = model.embedder.word_emb.weight.dtype
     if head is None:  # the checkpoint as it is: `save` gives back even what the model has no place for
         used = {name for each in model.checkpoint.names.values() for name in each}
         model.checkpoint.kept = {
@@ -138,29 +155,59 @@ def from_config(
     Raises:
         ValueError: a key that is missing or has a value that minitx does not implement.
     """
+    check_dtype(dtype)
+    if not isinstance(config, Mapping):
+        raise TypeError(
+            f"config is a {type(config).__name__}; expected the content of a config.json, a dict."
+        )
     found, kind = choose_architecture(config, None)
     numbers, heads = read_config(found, config, strict)
-    task = head or next((t for name in class_names(config) if (t := found.task_of(name))), "none")
+    named = class_names(config)
+    task = head or next((t for name in named if (t := found.task_of(name))), None)
+    if task is None and named:
+        raise ValueError(f"config['architectures'] names {named[0]}, which minitx does not know; give head=.")
+    task = task or "none"
     model = empty_model(found, numbers, pick(heads, task), pooled=task in found.pooled)
     model = model.to_empty(device="cpu").to(dtype).train()
     model.initialize(generator=None if seed is None else torch.Generator().manual_seed(seed))
     model.tie_weights()
-    model.checkpoint = Checkpoint(found, kind, dict(config))
+    # written out, because what a missing key means is not the same everywhere
+    padding = {"pad_token_id": numbers.embedder.pad_token_id}
+    model.checkpoint = Checkpoint(found, kind, padding | dict(config))
     return model
 
 
 # --- from config.json to an empty model ------------------------------------------------------------
 
 
+def check_dtype(dtype: torch.dtype | None) -> None:
+    known = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+    if dtype is not None and dtype not in known:
+        raise ValueError(f"dtype={dtype!r} must be one of {', '.join(map(str, known))}.")
+
+
+def check_device(device: str | torch.device) -> torch.device:
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device={device!r} is not to be had here ({reason}).") from None
+    return found
+
+
 def choose_architecture(config: Mapping[str, Any], model_type: str | None) -> tuple[Architecture, str]:
-    kind = model_type or config.get("model_type")
+    said = config.get("model_type")
+    if model_type is not None and said is not None and said != model_type:
+        raise ValueError(f"config.json says model_type {said!r}, but model_type={model_type!r} was passed.")
+    kind = model_type or said
     if not isinstance(kind, str):
         raise ValueError('config.json has no "model_type"; say which it is, such as model_type="bert".')
     return find_architecture(kind), kind
 
 
 def read_config(
-    found: Architecture, config: Mapping[str, Any], strict: bool
+    found: Architecture, config: Mapping[str, Any], strict: bool, *, quiet: bool = False
 ) -> tuple[ModelConfig, dict[str, HeadConfig]]:
     """The numbers of the network and of every head it could have."""
     if config.get("quantization_config") is not None:
@@ -171,7 +218,8 @@ def read_config(
         message = f"config.json: minitx does not know {', '.join(unread)}; without effect here."
         if strict:
             raise ValueError(message)
-        warnings.warn(message, stacklevel=3)
+        if not quiet:
+            warnings.warn(message, stacklevel=3)
     return numbers, heads
 
 
@@ -224,7 +272,7 @@ def fill(
             place(model, name, convert(part, dtype, device))
     projection = next((b for b in sources if is_tied(b, model)), None)
     if projection is not None:
-        word, own = model.embedder.word_emb.weight, model.get_parameter("head.projection.weight")
+        word, own = model.embedder.word_emb.weight, model.get_parameter(PROJECTION)
         if own.is_meta or identical(own, word):  # present and different: the file has untied them
             model.tie_weights()
 

@@ -13,6 +13,10 @@ from minitx.models import EncoderModel
 from minitx.weights.files import Tensors, some
 from minitx.weights.table import Binding, Table, expand, rows
 
+# Parameters that belong to a task, not to the network.
+HEAD_PARTS = ("head.", "pooler.")
+PROJECTION = "head.projection.weight"
+
 # TensorFlow's words for a norm's parameters survive in old files.
 MODERN = {"gamma": "weight", "beta": "bias"}
 
@@ -29,8 +33,18 @@ class Names:
 
     def find(self, *names: str) -> tuple[str, ...]:
         """Those of `names` that the file has, with or without the prefix of the base model."""
-        spelt = (spelling for name in names for spelling in (self.prefix + name, name))
+        spelt = [spelling for name in names for spelling in (self.prefix + name, name)]
         return tuple(self.actual[name] for name in spelt if name in self.actual)
+
+    def check_one_spelling(self) -> None:
+        """
+        Raises:
+            ValueError: a tensor stands in the file with the prefix and without, and which counts is unclear.
+        """
+        if both := sorted(name for name in self.actual if self.prefix + name in self.actual):
+            raise ValueError(
+                f"the file holds tensors twice, with {self.prefix!r} in front and without: {some(both)}."
+            )
 
     def module(self, name: str) -> tuple[str, ...]:
         """The tensors of a module, or the one tensor of that name."""
@@ -46,7 +60,7 @@ def bindings_of(found: Architecture, model: EncoderModel) -> list[Binding]:
 def is_tied(binding: Binding, model: EncoderModel) -> bool:
     """Whether the word embedding serves where the file has nothing of its own."""
     tied = model.head is not None and model.head.config.tied
-    return tied and binding.parameters == ("head.projection.weight",)
+    return tied and binding.parameters == (PROJECTION,)
 
 
 def has_pooler(found: Architecture, names: Names) -> bool:
@@ -78,12 +92,20 @@ def own_task(
         )
         if all(any(names.module(name) for name in each) for each in needed):
             fitting.append(task)
+    if found.pretraining in fitting:  # files of that stage hold two heads, and this is the one they are for
+        return str(found.pretraining)
     if len(fitting) > 1:
         raise ValueError(
-            "config.json names no class in 'architectures' and the tensors fit several heads; say which: "
+            "config.json names no class that minitx knows, and the tensors fit several heads; say which: "
             f"head= one of {', '.join(fitting)}, none."
         )
     return fitting[0] if fitting else "none"
+
+
+def any_of_head(found: Architecture, task: str, names: Names) -> bool:
+    """Whether the file has any tensor of a task's head."""
+    stored = (name for _, row in rows(found.head_weights[task], []) for name in row.names)
+    return any(names.module(name) for name in stored)
 
 
 def class_names(config: Mapping[str, Any]) -> list[str]:
@@ -101,10 +123,9 @@ def check_complete(missing: Iterable[Binding], found: Architecture, task: str) -
     if not missing:
         return
     absent = some(
-        found.prefix + b.names[-1] if b.parameters[0].startswith(("em", "en")) else b.names[-1]
-        for b in missing
+        b.names[-1] if b.parameters[0].startswith("head.") else found.prefix + b.names[-1] for b in missing
     )
-    if all(b.parameters[0].startswith(("head.", "pooler.")) for b in missing):
+    if all(b.parameters[0].startswith(HEAD_PARTS) for b in missing):
         raise ValueError(
             f"the checkpoint has no {task!r} head; missing: {absent}. head=None takes the checkpoint's own, "
             'head="none" loads none, init_head=True draws fresh weights for it.'
@@ -121,7 +142,7 @@ def check_known(rest: Iterable[str], found: Architecture, names: Names, model_ty
     for table in (found.weights, *found.head_weights.values()):
         for left, stored in rows(table, []):
             # what is not the head's or the pooler's belongs to the network, and has no place if it has none
-            if left[0].startswith(("head.", "pooler.")):
+            if left[0].startswith(HEAD_PARTS):
                 known.update(tensor for name in stored.names for tensor in names.module(name))
     if unexpected := sorted(set(rest) - known):
         raise ValueError(

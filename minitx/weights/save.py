@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from minitx.architectures.reader import Reader
 from minitx.models import EncoderModel
 from minitx.storage import Staging, write_json
 from minitx.weights.checkpoint import Checkpoint
 from minitx.weights.files import BIN, BIN_INDEX, INDEX, SINGLE
-from minitx.weights.match import bindings_of
+from minitx.weights.load import empty_model, read_config
+from minitx.weights.match import PROJECTION, bindings_of
 from minitx.weights.table import Binding
 
 if TYPE_CHECKING:
@@ -28,7 +30,10 @@ def save(
     max_shard_size: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Writes config.json and safetensors so that transformers loads them without a warning.
+    """Writes config.json and safetensors so that transformers loads them.
+
+    It does so without a warning if the source loads there without one. (A pooler that the source did not
+    have, as when a masked-lm checkpoint is loaded with head="none", is missing for it afterwards too.)
 
     A loaded model goes back under the names, in the dtype and the shards that it came in. Each file is
     written beside its place and then moved there: a crash leaves the old file or the new one, no half.
@@ -44,13 +49,16 @@ def save(
         FileExistsError: the folder holds weights under other file names, which would contradict these.
         ValueError: a model that was not made by minitx.load or minitx.from_config.
     """
-    checkpoint = model.checkpoint
+    checkpoint = getattr(model, "checkpoint", None)
     if checkpoint is None:
         raise ValueError(
             "the model has no record of its architecture; make it with minitx.load or from_config."
         )
-    if max_shard_size is not None and max_shard_size < 1:
-        raise ValueError(f"max_shard_size={max_shard_size} must be a positive number of bytes.")
+    if max_shard_size is not None and (type(max_shard_size) is not int or max_shard_size < 1):
+        raise ValueError(f"max_shard_size={max_shard_size!r} must be a positive number of whole bytes.")
+    if tokenizer is not None and not hasattr(tokenizer, "save"):
+        raise ValueError(f"tokenizer={tokenizer!r} must come from minitx.load_tokenizer.")
+    check_fits(model, checkpoint)
     tensors = stored_tensors(model, checkpoint)
     files = assign_files(tensors, checkpoint, max_shard_size)
     config = stored_config(model, checkpoint)
@@ -58,7 +66,7 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     refuse_other_weights(folder, {SINGLE} if len(files) == 1 else {INDEX, *files})
     metadata = checkpoint.metadata or {"format": "pt"}
-    with Staging(folder) as staging:
+    with Staging(folder, seal=INDEX if len(files) > 1 else None) as staging:
         for name, members in files.items():
             write_tensors(staging.path(name), {key: tensors[key] for key in members}, metadata)
             if progress is not None:
@@ -67,10 +75,41 @@ def save(
             size = sum(map(nbytes, tensors.values()))
             weight_map = {key: name for name, members in files.items() for key in members}
             index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(weight_map.items()))}
-            write_json(staging.path(INDEX), index)
         write_json(staging.path("config.json"), config)
+        if len(files) > 1:
+            write_json(staging.path(INDEX), index)
     if tokenizer is not None:
         tokenizer.save(folder)
+
+
+def check_fits(model: EncoderModel, checkpoint: Checkpoint) -> None:
+    """A checkpoint is weights and a config; one that contradicts the other could never be loaded again.
+
+    Raises:
+        ValueError: a part of the model is not what config.json would build.
+    """
+    numbers, heads = read_config(checkpoint.architecture, checkpoint.config, strict=False, quiet=True)
+    head = heads[model.task] if model.task else None
+    pooled = model.pooler is not None
+    expected = described(empty_model(checkpoint.architecture, numbers, head, pooled=pooled))
+    found = described(model)
+    for path in sorted(set(expected) | set(found)):
+        if expected.get(path) != found.get(path):
+            raise ValueError(
+                f"the model's {path} is {found.get(path, 'missing')}, but its config makes it "
+                f"{expected.get(path, 'nothing')}. Make such a model from a config that says so "
+                "(minitx.from_config(model.checkpoint.config | {...})), or correct model.checkpoint.config."
+            )
+
+
+def described(model: EncoderModel) -> dict[str, str]:
+    """Path -> what stands there, of every part that computes; dropout is a matter of training."""
+    parts = {
+        path: repr(module)
+        for path, module in model.named_modules()
+        if not any(True for _ in module.children())
+    }
+    return {path: text for path, text in parts.items() if not text.startswith(("Dropout", "Identity"))}
 
 
 # --- what is written -------------------------------------------------------------------------------
@@ -89,11 +128,16 @@ def stored_tensors(model: EncoderModel, checkpoint: Checkpoint) -> dict[str, Ten
         tensor = binding.op.save([parameters[name] for name in binding.parameters]).cpu()
         for name in names:
             stored[name] = tensor
-    return stored | {name: tensor.cpu() for name, tensor in checkpoint.kept.items()}
+    # What the model has no place for is not changed with it, but goes along with a change of dtype.
+    dtype = model.embedder.word_emb.weight.dtype
+    for name, tensor in checkpoint.kept.items():
+        follows = tensor.dtype == checkpoint.dtype and dtype != checkpoint.dtype
+        stored[name] = tensor.to(dtype) if follows else tensor
+    return stored
 
 
 def is_shared(parameters: tuple[str, ...], model: EncoderModel) -> bool:
-    if model.head is None or parameters != ("head.projection.weight",):
+    if model.head is None or parameters != (PROJECTION,):
         return False
     return model.head.projection.weight is model.embedder.word_emb.weight
 
@@ -119,6 +163,8 @@ def stored_config(model: EncoderModel, checkpoint: Checkpoint) -> dict[str, Any]
     if spelt or dtype != "float32":
         for key in spelt or ["dtype"]:
             config[key] = dtype
+    if task == "question-answering" and Reader(config).num_labels() != 2:  # a span has two ends
+        config = {key: v for key, v in config.items() if key not in ("num_labels", "id2label", "label2id")}
     if (labels := config.pop("num_labels", None)) is not None and "id2label" not in config and labels != 2:
         # Hugging Face counts labels by their names.
         config["id2label"] = {str(i): f"LABEL_{i}" for i in range(labels)}
@@ -143,7 +189,7 @@ def assign_files(
         last = sorted(set(known.values()))[-1]
         for name in tensors:
             files.setdefault(known.get(name, last), []).append(name)
-        return files
+        return numbered(list(files.values())) if len(files) < len(set(known.values())) else files
     shards: list[list[str]] = [[]]
     room = max_shard_size
     for name, tensor in tensors.items():
@@ -152,6 +198,11 @@ def assign_files(
             room = max_shard_size
         shards[-1].append(name)
         room -= nbytes(tensor)
+    return numbered(shards)
+
+
+def numbered(shards: Sequence[list[str]]) -> dict[str, list[str]]:
+    """Shards under the names that loaders look for."""
     if len(shards) == 1:
         return {SINGLE: shards[0]}
     return {f"model-{i:05}-of-{len(shards):05}.safetensors": s for i, s in enumerate(shards, 1)}

@@ -45,9 +45,17 @@ def reference_model(case: Case, task: str, dtype: torch.dtype = torch.float64, *
     return model.to(dtype).eval()
 
 
-@lru_cache(maxsize=8)
 def pair(name: str, task: str, dtype: torch.dtype, root: Path, **more: Any) -> tuple[Any, EncoderModel]:
-    """The reference and the minitx model loaded from its saved folder, as strictly as can be."""
+    """The reference and the minitx model loaded from its saved folder, as strictly as can be.
+
+    Made once for several tests; each gets them in eval mode and with the usual attention.
+    """
+    reference, model = made_once(name, task, dtype, root, **more)
+    return reference.eval(), model.eval().set_attention("sdpa")
+
+
+@lru_cache(maxsize=8)
+def made_once(name: str, task: str, dtype: torch.dtype, root: Path, **more: Any) -> tuple[Any, EncoderModel]:
     case = BY_NAME[name]
     reference = reference_model(case, task, dtype, **more)
     folder = root / f"{name}-{task}-{dtype}".replace(".", "-")

@@ -15,9 +15,10 @@ from minitx.architectures import deberta_v2
 from minitx.layers import mask, position, stack
 from minitx.layers.activation import Activation
 from minitx.layers.attention import SelfAttention
+from minitx.layers.head import POOLING
 from minitx.models import EncoderModel
 from tests.parity.cases import BY_NAME
-from tests.parity.reference import padded, pair, text
+from tests.parity.reference import CASES_AND_HEADS, padded, pair, text
 from tests.parity.test_forward import compare
 
 Mistake = Callable[[EncoderModel, pytest.MonkeyPatch], None]
@@ -158,6 +159,86 @@ def test_a_known_mistake_is_caught(
         with monkeypatch.context() as patch:
             mistake(wrong, patch)
             assert wrong_by(reference, wrong, inputs) > 3 * limit
+
+
+# --- every architecture and every head -------------------------------------------------------------
+
+
+def other_act(activation: Activation) -> None:
+    """Another function, and never one that is nearly the same."""
+    near = {"gelu": "gelu_new", "gelu_new": "gelu"}
+    activation.function = Activation(
+        near.get(activation.name, "relu" if activation.name != "relu" else "gelu")
+    ).function
+
+
+def mistakes_in_the_network(model: EncoderModel) -> dict[str, Callable[[], None]]:
+    """What can go wrong in any encoder."""
+    layer = model.encoder.layers[0]
+    found = {
+        "scale": lambda: setattr(layer.attention.self_attention, "scale", 1.0),
+        "swapped query and key": lambda: swap(layer.attention.self_attention, "Q", "K"),
+        "activation": lambda: other_act(layer.intermediate.activation),
+        "norm weight": lambda: model.embedder.layer_norm.weight.data.fill_(1.0),
+        "word embedding": lambda: nn.init.normal_(model.embedder.word_emb.weight, std=0.2),
+    }
+    if not model.config.encoder.pre_norm:
+        found["swapped norms"] = lambda: swap2(layer.attention.self_output, layer.output, "layer_norm")
+    if model.embedder.layer_norm.bias is not None:
+        found["norm bias"] = lambda: model.embedder.layer_norm.bias.data.zero_()
+    return found
+
+
+def mistakes_in_the_head(model: EncoderModel) -> dict[str, Callable[[], None]]:
+    head = model.head
+    assert head is not None
+    found = {"projection": lambda: setattr(head, "projection", redrawn(head.projection))}
+    if head.projection.bias is not None:
+        found["projection bias"] = lambda: setattr(head.projection, "bias", None)
+    if head.config.dense_size:
+        found["dense"] = lambda: setattr(head, "dense", redrawn(head.dense))
+    if head.config.hidden_act:
+        found["activation"] = lambda: other_act(head.activation)
+    if head.config.layer_norm_eps is not None:
+        found["norm"] = lambda: head.layer_norm.weight.data.fill_(1.0)
+    if head.config.pooling != "none":
+        other = "mean" if head.config.pooling != "mean" else "first"
+        found["pooling"] = lambda: setattr(head, "pool", POOLING[other])
+    if head.config.pooling == "pooler":
+        found["pooler"] = lambda: setattr(model.pooler, "dense", redrawn(model.pooler.dense))
+    return found
+
+
+def swap(module: nn.Module, a: str, b: str) -> None:
+    first, second = getattr(module, a), getattr(module, b)
+    setattr(module, a, second)
+    setattr(module, b, first)
+
+
+def swap2(a: nn.Module, b: nn.Module, name: str) -> None:
+    first, second = getattr(a, name), getattr(b, name)
+    setattr(a, name, second)
+    setattr(b, name, first)
+
+
+def redrawn(dense: nn.Linear) -> nn.Linear:
+    other = copy.deepcopy(dense)
+    nn.init.normal_(other.weight, std=0.2)
+    return other
+
+
+@pytest.mark.parametrize(("name", "task"), CASES_AND_HEADS)
+def test_every_head_has_mistakes_that_are_caught(name: str, task: str, root: Path) -> None:
+    case = BY_NAME[name]
+    reference, model = pair(name, task, torch.float32, root)
+    inputs = text(case, 3, 33, 3 if task == "multiple-choice" else 0)
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    assert compare(reference, model, inputs) <= 1e-5
+    of = mistakes_in_the_network if task == "none" else mistakes_in_the_head
+    for what in of(model):
+        wrong = copy.deepcopy(model)
+        of(wrong)[what]()
+        assert wrong_by(reference, wrong, inputs) > 3e-5, what
 
 
 def wrong_by(reference: object, model: EncoderModel, inputs: dict[str, torch.Tensor]) -> float:

