@@ -1,15 +1,19 @@
 """The `minitx` command: options, errors and exit codes; the work is in `minitx.commands`.
 
-Exit codes: 0 fine, 1 a verification found a difference, 2 bad input, 130 interrupted, 141 nobody reads.
+Exit codes: 0 fine, 1 a verification found a difference, 2 bad input, 130 interrupted, 141 nobody reads,
+143 terminated.
 Nothing heavy is imported before a command runs, so that --help answers at once.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import shutil
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +23,21 @@ from typing import Any
 from minitx import __version__
 
 DTYPES = ("float32", "float16", "bfloat16", "float64")
-FINE, DIFFERENT, BAD_INPUT, INTERRUPTED, NOBODY_READS = 0, 1, 2, 130, 141
+FINE, DIFFERENT, BAD_INPUT, INTERRUPTED, NOBODY_READS, TERMINATED = 0, 1, 2, 130, 141, 143
+
+# What the library's messages say to callers in Python -> the same for those of the command.
+OPTIONS = {
+    'head=None takes the checkpoint\'s own, head="none" loads none, init_head=True draws fresh weights for '
+    "it.": "Without --head it is the checkpoint's own, --head none loads none.",
+    'with head="none" (--head none)': "with --head none",
+    'head="none"': "--head none",
+    "head= one of": "--head with one of",
+    "with offline=False": "without --offline",
+    "offline=True": "--offline",
+    "pass token=": "pass --token",
+    'model_type="bert"': "--model-type bert",
+    "Pass model_type=": "Pass --model-type",
+}
 
 ABOUT = """\
 Real transformer checkpoints in small, readable PyTorch: look into them, check
@@ -223,29 +241,68 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    mend_streams()
+    show = False
+    stopped: list[int] = []
     try:
-        args = parse(argv)
-    except SystemExit as leaving:  # --help, --version, or a usage error that argparse has printed
-        return leaving.code if isinstance(leaving.code, int) else BAD_INPUT
-    show = args.traceback or bool(os.environ.get("MINITX_TRACEBACK"))
-    try:
-        with clean_warnings():
+        with signals(stopped), clean_warnings():
+            args = parse(argv)
+            show = args.traceback or bool(os.environ.get("MINITX_TRACEBACK"))
             code: int = import_module(f"minitx.commands.{args.command}").run(args)
             sys.stdout.flush()
         return code
+    except SystemExit as leaving:  # --help, --version, or a usage error that argparse has printed
+        return leaving.code if isinstance(leaving.code, int) else BAD_INPUT
     except KeyboardInterrupt:
-        complain("interrupted")
-        return INTERRUPTED
+        return interrupted(stopped)
     except BrokenPipeError:
         # The reader is gone; what Python still flushes at exit goes nowhere.
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
         return NOBODY_READS
     except Exception as error:
+        if stopped:  # some imports turn an interruption into another error
+            return interrupted(stopped)
         if show:
             raise
         complain(f"error: {readable(error)}")
         return BAD_INPUT
+
+
+def interrupted(stopped: list[int]) -> int:
+    ended = signal.SIGTERM in stopped
+    complain("terminated" if ended else "interrupted")
+    return TERMINATED if ended else INTERRUPTED
+
+
+def mend_streams() -> None:
+    """Streams that the shell closed (`>&-`) lead nowhere, and no character is one too many for them."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, for good
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def signals(stopped: list[int]) -> Iterator[None]:
+    """Ctrl-C and SIGTERM raise KeyboardInterrupt, so that temporary files go; notes which of them came."""
+
+    def stop(number: int, frame: object) -> None:
+        stopped.append(number)
+        raise KeyboardInterrupt
+
+    before = {}
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+        # Whoever ignores a signal, or handles it, keeps to that; threads have no say in it.
+        if signal.getsignal(number) == usual and threading.current_thread() is threading.main_thread():
+            before[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -262,6 +319,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def readable(error: Exception) -> str:
     """Our own messages as they are; of anything unforeseen also the kind, and how to see more."""
     text = " ".join(str(error).split())
+    for python, option in OPTIONS.items():
+        text = text.replace(python, option)
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     if text and isinstance(error, ValueError | TypeError | ImportError | OSError):
@@ -284,6 +343,8 @@ def clean_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("default", UserWarning)
+        # torch says so where numpy is not installed; nothing here needs it
+        warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
         warnings.showwarning = show
         yield
 

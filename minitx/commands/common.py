@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import sys
@@ -75,7 +76,23 @@ def device_of(args: Namespace) -> str:
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False))
+    """In an encoding that lacks characters, with escapes that JSON knows."""
+    named = getattr(sys.stdout, "encoding", None) or "utf-8"
+    escape = codecs.lookup(named).name != "utf-8"
+    print(json.dumps(value, indent=2, ensure_ascii=escape, allow_nan=False))
+
+
+def check_finite(vectors: Tensor) -> None:
+    """
+    Raises:
+        ValueError: a NaN or an infinity in the (N, E) vectors; names the first text that has one.
+    """
+    bad = (~vectors.isfinite().all(dim=1)).nonzero()
+    if len(bad):
+        raise ValueError(
+            f"text {int(bad[0])} (from 0) has no finite vector; the weights may hold NaN: "
+            "see minitx inspect and minitx verify."
+        )
 
 
 def say(text: str) -> None:

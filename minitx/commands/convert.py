@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from argparse import Namespace
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
 from minitx.commands.common import bar, dtype_of, print_json, source_of
 from minitx.inspect.summary import human
 from minitx.pipelines.embed import modules
+from minitx.weights.files import some
 from minitx.weights.load import load
 from minitx.weights.save import save, stored_tensors
 
@@ -24,15 +27,18 @@ LARGEST_COPY = 200_000_000
 def run(args: Namespace) -> int:
     source, destination = complete_source(args), Path(args.destination)
     refuse(source, destination)
+    rest, left = the_rest(source, destination)
+    refuse_clashes(destination, ["config.json", *rest])
     model = load(source, head=args.head, dtype=dtype_of(args), model_type=args.model_type)
     assert model.checkpoint is not None
     size = sum(t.numel() * t.element_size() for t in stored_tensors(model, model.checkpoint).values())
     destination.parent.mkdir(parents=True, exist_ok=True)
-    stage = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", suffix=".tmp", dir=destination.parent))
+    stage = destination.with_name(f".{destination.name[:100]}.{uuid4().hex}.tmp")
+    stage.mkdir()
     try:
         with bar(size, "writing", "B", quiet=args.json) as progress:
             save(model, stage, max_shard_size=args.max_shard_size, progress=progress)
-        copied, left = copy_rest(source, stage)
+        copied = copy_rest(source, stage, rest)
         weights = sorted(path.name for path in stage.glob("*.safetensors"))
         move(stage, destination)
     finally:
@@ -87,34 +93,59 @@ def refuse(source: Path, destination: Path) -> None:
         )
 
 
+def refuse_clashes(destination: Path, names: Iterable[str]) -> None:
+    """
+    Raises:
+        FileExistsError: a file would be replaced.
+    """
+    there = sorted({name for name in names if os.path.lexists(destination / name)})
+    if there:
+        raise FileExistsError(
+            f"{destination} already has {some(there)}, which would be replaced; name an empty folder."
+        )
+
+
 def is_weights(path: Path) -> bool:
     return path.suffix.lower() in WEIGHTS or path.name.endswith(".index.json")
 
 
-def copy_rest(source: Path, stage: Path) -> tuple[list[str], list[str]]:
-    """Copies what else belongs to the checkpoint -> (copied, left out).
+def is_pickle(path: Path) -> bool:
+    """Weights in another format than ours; what a Dense module has as safetensors belongs to the model."""
+    return is_weights(path) and ".safetensors" not in path.name
+
+
+def the_rest(source: Path, destination: Path) -> tuple[list[str], list[str]]:
+    """What else belongs to the checkpoint -> (files to copy, files to leave out), relative to `source`.
 
     That is every file beside the weights that is not weights, and the folders that modules.json names.
     """
-    copied: list[str] = []
+    rest: list[str] = []
     left: list[str] = []
     for path in sorted(source.iterdir()):
-        if path.name.startswith(".") or not path.is_file() or (stage / path.name).exists():
+        if path.name.startswith(".") or not path.is_file():
             continue
-        if is_weights(path) or path.stat().st_size > LARGEST_COPY:
-            if not is_model_weights(path):
-                left.append(path.name)
-            continue
-        copy(path, stage / path.name)
-        copied.append(path.name)
+        if not is_weights(path) and path.stat().st_size <= LARGEST_COPY:
+            rest.append(path.name)
+        elif not is_model_weights(path):
+            left.append(path.name)
     listed = modules(source / "modules.json") if (source / "modules.json").is_file() else []
-    for place in sorted({place for _, place in listed} - {"", "."}):
+    inside = destination.resolve()
+    for place in sorted({Path(place) for _, place in listed} - {Path()}):
         for path in sorted((source / place).rglob("*")):
-            if path.is_file():
-                name = path.relative_to(source)
-                copy(path, stage / name)
-                copied.append(name.as_posix())
-    return copied, left
+            if path.is_file() and inside not in path.parent.resolve().joinpath(path.name).parents:
+                name = path.relative_to(source).as_posix()
+                (left if is_pickle(path) else rest).append(name)
+    return list(dict.fromkeys(rest)), left
+
+
+def copy_rest(source: Path, stage: Path, rest: list[str]) -> list[str]:
+    """Copies those files, except where a file was written already -> the copied ones."""
+    copied = []
+    for name in rest:
+        if not os.path.lexists(stage / name):
+            copy(source / name, stage / name)
+            copied.append(name)
+    return copied
 
 
 def is_model_weights(path: Path) -> bool:
@@ -129,16 +160,28 @@ def copy(path: Path, to: Path) -> None:
 
 
 def move(stage: Path, destination: Path) -> None:
-    """Everything to its place: at once into a new folder, file by file into one that exists."""
-    mask = os.umask(0)
-    os.umask(mask)
-    stage.chmod(0o777 & ~mask)  # mkdtemp makes private folders
+    """Everything to its place: at once into a new folder, file by file into one that exists.
+
+    Replaces nothing, and takes back what it moved if it fails.
+    """
     if not destination.exists():
         os.rename(stage, destination)
         return
     # Weights last: until they are there, nobody takes the folder for a complete model.
     files = sorted((path for path in stage.rglob("*") if path.is_file()), key=is_weights)
-    for path in files:
-        target = destination / path.relative_to(stage)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(path, target)
+    refuse_clashes(destination, [path.relative_to(stage).as_posix() for path in files])
+    made: list[Path] = []
+    try:
+        for path in files:
+            target = destination / path.relative_to(stage)
+            for folder in reversed(target.relative_to(destination).parents):
+                if not (destination / folder).is_dir():
+                    (destination / folder).mkdir()
+                    made.append(destination / folder)
+            made.append(target)  # first, so that an interruption finds it
+            os.replace(path, target)
+    except BaseException:
+        for path in reversed(made):
+            with suppress(OSError):
+                (Path.rmdir if path.is_dir() else Path.unlink)(path)
+        raise

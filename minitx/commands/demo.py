@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from argparse import Namespace
 from dataclasses import asdict, dataclass
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from minitx.commands.common import (
+    check_finite,
     nearest,
     print_json,
     say,
@@ -68,6 +70,7 @@ def run(args: Namespace) -> int:
     loaded = time.perf_counter()
     vectors = embed_with(model, tokenizer, settings)
     seconds = {"load": loaded - started, "embed": time.perf_counter() - loaded}
+    check_finite(vectors)
     units = F.normalize(vectors, dim=-1)
     similarity = units @ units.T
     neighbours = nearest(similarity)
@@ -78,6 +81,7 @@ def run(args: Namespace) -> int:
         print("\nHow alike they are (1.00: the same meaning, 0.00: unrelated)")
         print(similarity_table(SENTENCES, similarity))
         show_neighbours(similarity, neighbours)
+        sys.stdout.flush()  # to import transformers takes seconds
     parity = compare_with_transformers(folder, model, tokenizer, settings, vectors)
     picture, problem = draw(similarity, args.picture, name)
     if args.json:
@@ -118,14 +122,7 @@ def bundled_model() -> Path:
 
 
 def embed_with(model: EncoderModel, tokenizer: Tokenizer, settings: EmbeddingSettings) -> Tensor:
-    return embed(
-        model,
-        tokenizer,
-        settings.prepare(SENTENCES),
-        pooling=settings.pooling,
-        normalize=settings.normalize,
-        max_length=settings.max_length,
-    )
+    return embed(model, tokenizer, SENTENCES, settings=settings)
 
 
 def show_neighbours(similarity: Tensor, neighbours: list[int]) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from argparse import Namespace
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 from minitx.commands.common import (
     MOST_COLUMNS,
     bar,
+    check_finite,
     device_of,
     dtype_of,
     print_json,
@@ -27,6 +29,9 @@ from minitx.commands.common import (
 from minitx.pipelines import EmbeddingSettings, embed, embedding_settings
 from minitx.storage import write_atomically, write_json
 from minitx.weights.load import load
+
+if TYPE_CHECKING:
+    from minitx.tokenizer import Tokenizer
 
 FORMATS = (".npy", ".safetensors", ".json")
 
@@ -42,18 +47,18 @@ def run(args: Namespace) -> int:
     folder = source_of(args)
     settings = settings_of(args, folder)
     tokenizer = tokenizer_of(args, folder)
+    check_length(settings.max_length, tokenizer)
     model = load(folder, head="none", dtype=dtype_of(args), device=device, model_type=args.model_type)
     with bar(len(texts), "embedding", "text", quiet=args.json) as progress:
         vectors = embed(
             model,
             tokenizer,
-            settings.prepare(texts),
-            pooling=settings.pooling,
-            normalize=settings.normalize,
-            max_length=settings.max_length,
+            texts,
+            settings=settings,
             batch_size=args.batch_size,
             progress=progress,
         ).cpu()
+    check_finite(vectors)
     result = {"model": args.model, **asdict(settings), "texts": texts}
     if output is not None:
         write_vectors(output, vectors, result)
@@ -73,16 +78,22 @@ def checked_output(path: Path) -> Path:
     Raises:
         ValueError: not a kind of file that vectors are written to.
         FileNotFoundError: its folder is missing.
+        IsADirectoryError: it is a folder.
+        PermissionError: nothing can be written into its folder.
     """
     if path.suffix.lower() not in FORMATS:
         raise ValueError(f"--output {path}: vectors are written to {', '.join(FORMATS)} files.")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"--output {path}: there is no folder {path.parent}.")
+    if path.is_dir():
+        raise IsADirectoryError(f"--output {path}: this is a folder; expected a file.")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise PermissionError(f"--output {path}: nothing can be written into {path.parent}.")
     return path
 
 
 def read_texts(args: Namespace) -> list[str]:
-    """The texts of the command line, of --file, or of stdin, one per line.
+    """The texts of the command line, of --file, or of stdin: line i is text i, also if it is empty.
 
     Raises:
         ValueError: none at all, two sources at once, or not UTF-8.
@@ -94,13 +105,31 @@ def read_texts(args: Namespace) -> list[str]:
     if args.file is None and sys.stdin.isatty():
         raise ValueError("no text: give texts after the model, or --file, or lines on stdin.")
     try:
-        content = sys.stdin.read() if args.file is None else Path(args.file).read_text(encoding="utf-8")
+        content = stdin() if args.file is None else Path(args.file).read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{args.file or 'stdin'}: not UTF-8 text ({error}).") from None
-    texts = [line for line in content.splitlines() if line.strip()]
-    if not texts:
+    if not content.strip():
         raise ValueError(f"{args.file or 'stdin'} holds no text.")
-    return texts
+    # Only "\n" ends a line, as for other tools; str.splitlines also cuts at form feeds and U+2028.
+    return [line.removesuffix("\r") for line in content.removesuffix("\n").split("\n")]
+
+
+def stdin() -> str:
+    binary = getattr(sys.stdin, "buffer", None)  # a stream that was put in its place may have none
+    return sys.stdin.read() if binary is None else str(binary.read(), "utf-8-sig")
+
+
+def check_length(length: int | None, tokenizer: Tokenizer) -> None:
+    """
+    Raises:
+        ValueError: a text would have no token of its own.
+    """
+    special = tokenizer([""])["input_ids"].shape[1]
+    if length is not None and length <= special:
+        raise ValueError(
+            f"--max-length {length}: the tokenizer puts {special} special tokens around each text, "
+            f"so the least is {special + 1}."
+        )
 
 
 def settings_of(args: Namespace, folder: Path) -> EmbeddingSettings:

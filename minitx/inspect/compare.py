@@ -23,7 +23,6 @@ from minitx.inspect.inputs import Inputs, make_inputs
 from minitx.inspect.reference import import_transformers, load_reference
 from minitx.inspect.report import Gap, Report, Row
 from minitx.models import EncoderModel, ModelOutput
-from minitx.pipelines.embed import position_limit
 from minitx.weights.match import bindings_of
 from minitx.weights.ops import Op
 
@@ -80,7 +79,7 @@ def verify(
     ours = ours.to(device, torch.float32).eval()
     theirs = load_reference(folder, ours).to(device)
     tokenizer = find_tokenizer(name_or_folder, revision, token, offline, model_type)
-    inputs = make_inputs(tokenizer, ours, position_limit(ours))
+    inputs = make_inputs(tokenizer, ours, ours.embedder.max_tokens)
     rows = compare(ours, theirs, inputs)
     assert ours.checkpoint is not None
     return Report(
@@ -127,6 +126,7 @@ def compare(ours: EncoderModel, theirs: nn.Module, inputs: Inputs) -> list[Row]:
                     row,
                     input=Gap.worse(before.input, row.input),
                     output=Gap.worse(before.output, row.output),
+                    finite=before.finite and row.finite,
                 )
         found[dtype] = worst
     second = found[torch.float64]
@@ -221,6 +221,7 @@ def compare_batch(
                 output=gap(made, partner.cut(calls.outputs[partner.partner][call])),
                 between=suspects(ours, between),
                 exact=isinstance(module, EXACT),
+                finite=bool(made.isfinite().all()),
             )
         )
         between.clear()
@@ -230,8 +231,10 @@ def compare_batch(
     for name, last in OUTPUTS.items():
         value = getattr(output, name)
         if value is not None and name in calls.fields:
-            apart = gap(real(value, mask), calls.fields[name])
-            rows.append(Row(module=name, partner="", call=0, input=apart, output=apart, between=(last,)))
+            mine = real(value, mask)
+            apart, finite = gap(mine, calls.fields[name]), bool(mine.isfinite().all())
+            row = Row(module=name, partner="", call=0, input=apart, output=apart, between=(last,))
+            rows.append(replace(row, finite=finite))
     return rows
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from minitx.models import EncoderModel
+from minitx.weights.files import some
 
 
 def import_transformers() -> Any:
@@ -32,15 +33,25 @@ def load_reference(folder: Path, model: EncoderModel) -> nn.Module:
     """The same checkpoint in transformers: the class of our model's task, float32, eval mode.
 
     Its attention is the fused one where the architecture has it, else "eager".
+
+    Raises:
+        ValueError: transformers lacks a tensor for that class, and would draw it at random.
     """
     transformers = import_transformers()
     assert model.checkpoint is not None
     name = model.checkpoint.architecture.class_name(model.checkpoint.model_type, model.task)
     with quiet():
-        reference: nn.Module = getattr(transformers, name).from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True
+        reference, report = getattr(transformers, name).from_pretrained(
+            folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
         )
-    return reference.eval()
+    drawn = sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])])
+    if drawn:
+        raise ValueError(
+            f"transformers does not find {some(drawn)} in this checkpoint and would draw it at random, so "
+            'there is nothing to compare with; leave the head out with head="none" (--head none).'
+        )
+    model_in_eval_mode: nn.Module = reference.eval()
+    return model_in_eval_mode
 
 
 @contextmanager

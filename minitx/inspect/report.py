@@ -44,6 +44,7 @@ class Row:
         input, output: in float32.
         input64, output64: in float64.
         between: modules that finished since the compared module before this one.
+        finite: whether minitx's output holds neither NaN nor infinity.
         exact: whether equal inputs must give equal outputs, whatever is computed around it.
     """
 
@@ -56,6 +57,7 @@ class Row:
     output64: Gap = Gap()
     between: tuple[str, ...] = ()
     exact: bool = False
+    finite: bool = True
 
     @property
     def float32(self) -> Gap:
@@ -107,7 +109,17 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        return self.first is None
+        return self.first is None and self.not_finite is None
+
+    @property
+    def not_finite(self) -> Row | None:
+        """The first call whose output is not finite, None if what the model returns is.
+
+        Two models that both return NaN agree, but neither of them works.
+        """
+        if all(row.finite for row in self.rows if not row.partner):
+            return None
+        return next(row for row in self.rows if not row.finite)
 
     @property
     def culprit(self) -> tuple[str, ...]:
@@ -142,6 +154,7 @@ class Report:
             "ok": self.ok,
             "first_difference": None if first is None else first.module,
             "culprit": list(self.culprit),
+            "first_not_finite": None if self.not_finite is None else self.not_finite.module,
             "unpaired": list(self.unpaired),
             "modules": [
                 {
@@ -149,6 +162,7 @@ class Report:
                     "partner": row.partner or None,
                     "call": row.call,
                     "status": row.status,
+                    "finite": row.finite,
                     "float32": {"input": number(row.input), "output": number(row.output)},
                     "float64": {"input": number(row.input64), "output": number(row.output64)},
                 }
@@ -222,6 +236,8 @@ def mark(rows: list[Row]) -> str:
     """The worst status, as the table shows it."""
     found = {row.status for row in rows}
     worst = next(s for s in ("differs", "rounding", "float32 inside", "ok") if s in found)
+    if worst != "differs" and not all(row.finite for row in rows):
+        return "NOT FINITE"
     return {"differs": "DIFF", "rounding": "OK (round)", "float32 inside": "OK (f32)", "ok": "OK"}[worst]
 
 
@@ -244,6 +260,13 @@ def verdict(report: Report) -> list[str]:
         notes += fill("(f32): one side computes a step in float32 even in a float64 run.")
     if report.unpaired:
         notes += fill(f"Compared through their neighbours only: {', '.join(report.unpaired)}.")
+    bad = report.not_finite
+    if row is None and bad is not None:
+        return [
+            *notes,
+            *fill(f"NOT FINITE: the outputs hold NaN or infinity, first in {bad.module}."),
+            *fill("transformers computes the same, so the weights are the cause; look for NaN in them."),
+        ]
     if row is None:
         count = len([r for r in report.rows if r.partner])
         worst = max((r.output.absolute for r in report.rows), default=0.0)

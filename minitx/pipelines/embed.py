@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from minitx.layers.head import pool_first_attended, pool_mean
 from minitx.models import EncoderModel
 from minitx.storage import read_json
 
@@ -58,9 +60,10 @@ def embed(
     tokenizer: Tokenizer,
     texts: Sequence[str],
     *,
-    pooling: Pooling = "mean",
-    normalize: bool = True,
+    pooling: Pooling | None = None,
+    normalize: bool | None = None,
     max_length: int | None = None,
+    settings: EmbeddingSettings | None = None,
     batch_size: int = 32,
     progress: Callable[[int], None] | None = None,
 ) -> Tensor:
@@ -75,8 +78,10 @@ def embed(
         texts: N texts.
         pooling: "mean" of the real tokens, the "first" real token, or the model's "pooler".
         normalize: give each vector length 1.
-        max_length: tokens per text, special ones included; longer texts are cut. None, or more than
-            the model has positions for: as many as it has.
+        max_length: tokens per text, special ones included; longer texts are cut. More than the model
+            has positions for means as many as it has.
+        settings: what holds for those of the three that are None, and what is done to texts before; None
+            takes the checkpoint's own (`embedding_settings` of the folder that the model was loaded from).
         batch_size: texts per forward.
         progress: called with the number of texts after each batch.
 
@@ -87,8 +92,13 @@ def embed(
         TypeError: `texts` is one string, or holds something else than strings.
         ValueError: an unknown pooling, a pooler that the model does not have, a size below 1.
     """
+    settings = settings or own_settings(model)
+    pooling = settings.pooling if pooling is None else pooling
+    normalize = settings.normalize if normalize is None else normalize
+    max_length = settings.max_length if max_length is None else max_length
     check(model, texts, pooling, max_length, batch_size)
-    limit = position_limit(model)
+    texts = settings.prepare(texts)
+    limit = model.embedder.max_tokens
     cut = limit if max_length is None else min(max_length, limit)
     order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))  # longest first: memory peaks early
     weight = model.embedder.word_emb.weight
@@ -103,6 +113,11 @@ def embed(
     result = torch.empty_like(together)
     result[torch.tensor(order, dtype=torch.long, device=result.device)] = together
     return F.normalize(result, dim=-1) if normalize else result
+
+
+def own_settings(model: EncoderModel) -> EmbeddingSettings:
+    folder = None if model.checkpoint is None else model.checkpoint.folder
+    return EmbeddingSettings() if folder is None else embedding_settings(folder)
 
 
 @torch.inference_mode()
@@ -122,19 +137,7 @@ def embed_batch(
     hidden = output.last_hidden_state
     mask = inputs["attention_mask"].bool()
     hidden = hidden.to(wide(hidden.dtype))
-    return mean_of(hidden, mask) if pooling == "mean" else first_of(hidden, mask)
-
-
-def mean_of(hidden: Tensor, mask: Tensor) -> Tensor:
-    """(B, T, E), bool (B, T) -> (B, E): the mean of the real tokens, zeros where there are none."""
-    total = hidden.masked_fill(~mask[..., None], 0.0).sum(dim=1)
-    return total / mask.sum(dim=1, keepdim=True).clamp(min=1)
-
-
-def first_of(hidden: Tensor, mask: Tensor) -> Tensor:
-    """(B, T, E), bool (B, T) -> (B, E): the first real token, wherever the padding stands."""
-    first = mask.int().argmax(dim=1)
-    return hidden[torch.arange(len(hidden), device=hidden.device), first]
+    return pool_mean(hidden, None, mask) if pooling == "mean" else pool_first_attended(hidden, None, mask)
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
@@ -142,28 +145,35 @@ def wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def position_limit(model: EncoderModel) -> int:
-    """The most tokens that a text can have.
+@dataclass
+class Running:
+    """How many calls a model is in, and its modules that were in training mode before."""
 
-    Where positions count from behind the padding id, that is fewer than the table has rows.
-    """
-    config = model.config.embedder
-    rows = config.max_position_embeddings
-    if config.positions_from_padding and config.pad_token_id is not None:
-        return rows - config.pad_token_id - 1
-    return rows
+    count: int = 0
+    training: list[nn.Module] = field(default_factory=list)
+
+
+LOCK = Lock()
+RUNNING: dict[EncoderModel, Running] = {}  # by identity; empty whenever nothing runs
 
 
 @contextmanager
 def evaluating(model: EncoderModel) -> Iterator[None]:
-    """Eval mode inside, and every module's own mode back afterwards."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
+    """Eval mode inside, and every module's own mode back after the last of the threads that are inside."""
+    with LOCK:
+        running = RUNNING.setdefault(model, Running())
+        running.count += 1
+        running.training += [module for module in model.modules() if module.training]
+        model.eval()
     try:
         yield
     finally:
-        for module in training:
-            module.training = True
+        with LOCK:
+            running.count -= 1
+            if running.count == 0:
+                del RUNNING[model]
+                for module in running.training:
+                    module.training = True
 
 
 def check(
@@ -201,7 +211,7 @@ def embedding_settings(folder: str | Path) -> EmbeddingSettings:
     pooling: Pooling = "mean"
     normalize = False
     for position, (kind, place) in enumerate(modules(path)):
-        if kind == "Transformer" and position == 0 and place in ("", "."):
+        if kind == "Transformer" and position == 0 and Path(place) == Path():
             continue
         if kind == "Transformer" and position == 0:
             raise ValueError(f"{path}: the transformer lies in {place!r}; name that folder instead.")

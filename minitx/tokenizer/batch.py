@@ -4,6 +4,8 @@ Everything that a person can get wrong is found here, before the text reaches `t
 package answers some of it with a panic and some with silence.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -42,7 +44,7 @@ class Batch(Mapping[str, Any]):
         overflow_to_sample: the number of the text of each row (`return_overflow=True`).
     """
 
-    def __init__(self, inputs: dict[str, Any], encodings: "list[Encoding]", extras: dict[str, Any]) -> None:
+    def __init__(self, inputs: dict[str, Any], encodings: list[Encoding], extras: dict[str, Any]) -> None:
         self._inputs = inputs
         self._encodings = encodings
         self._extras = extras
@@ -80,7 +82,7 @@ class Batch(Mapping[str, Any]):
         """Per row, 0 or 1 for the text that each token comes from; None for a special token."""
         return [encoding.sequence_ids for encoding in self._encodings]
 
-    def to(self, device: torch.device | str) -> "Batch":
+    def to(self, device: torch.device | str) -> Batch:
         """The same batch with its tensors on another device."""
 
         def moved(values: dict[str, Any]) -> dict[str, Any]:

@@ -4,10 +4,13 @@ tokenizer_config.json, special_tokens_map.json and added_tokens.json say partly 
 `read_settings` knows which of them has the last word.
 """
 
+from __future__ import annotations
+
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from minitx import storage
 
@@ -15,8 +18,13 @@ if TYPE_CHECKING:
     from tokenizers import AddedToken
     from tokenizers import Tokenizer as Backend
 
+CONFIG = "tokenizer_config.json"
+INPUT_NAMES = ("input_ids", "token_type_ids", "attention_mask")
 # In the order in which transformers appends those that the vocabulary lacks.
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+_MAP = "special_tokens_map.json"
+_ADDED = "added_tokens.json"
+_NO_LIMIT = 10**20  # transformers writes 1e30 for "no limit"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,16 +39,55 @@ class Settings:
     """
 
     config: Mapping[str, Any]
-    roles: Mapping[str, "AddedToken | None"]
-    added: Mapping[int, "AddedToken"]
-    extra: tuple["AddedToken", ...]
+    roles: Mapping[str, AddedToken | None]
+    added: Mapping[int, AddedToken]
+    extra: tuple[AddedToken, ...]
 
     def flag(self, name: str, default: bool | None) -> Any:
         """One yes/no option of tokenizer_config.json."""
         value = self.config.get(name, default)
         if value is not None and not isinstance(value, bool):
-            raise ValueError(f"tokenizer_config.json has {name}={value!r}; it must be true, false or null.")
+            wrong(CONFIG, name, value, "true, false or null")
         return value
+
+    def limit(self) -> int | None:
+        """Most tokens that the model takes; None where the file says none, or a number beyond all texts."""
+        name = "model_max_length" if "model_max_length" in self.config else "max_len"
+        value = self.config.get(name)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 1:
+            wrong(CONFIG, name, value, "a number of at least 1, or null")
+        if value >= _NO_LIMIT:
+            return None
+        if value != int(value):
+            wrong(CONFIG, name, value, "a whole number, or null")
+        return int(value)
+
+    def input_names(self) -> tuple[str, ...] | None:
+        """The keys of a batch; None where the file names none."""
+        name = "model_input_names"
+        value = self.config.get(name)
+        if value is None:
+            return None
+        if (
+            not isinstance(value, list)
+            or "input_ids" not in value
+            or any(x not in INPUT_NAMES for x in value)
+        ):
+            wrong(
+                CONFIG, name, value, f"a list of names out of {', '.join(INPUT_NAMES)}, the first among them"
+            )
+        return tuple(value)
+
+    def words(self, name: str) -> tuple[str, ...]:
+        """A list of words in tokenizer_config.json; it may be absent or null."""
+        value = self.config.get(name)
+        if value is None:
+            return ()
+        if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+            wrong(CONFIG, name, value, "a list of words, or null")
+        return tuple(value)
 
     def text(self, role: str) -> str:
         """The text of a role that the tokenizer cannot do without."""
@@ -48,6 +95,23 @@ class Settings:
         if token is None:
             raise ValueError(f"This tokenizer needs a {role}; name it in tokenizer_config.json.")
         return token.content
+
+
+def wrong(file: str, key: str, value: Any, expected: str) -> NoReturn:
+    """Raises the ValueError for a value of another kind than a file must have there."""
+    raise ValueError(f"{file} has {key}={value!r:.80}; it must be {expected}.")
+
+
+def read_name(path: Path, key: str) -> str:
+    """One name in a JSON object; "" where there is no such file, no such key, or null.
+
+    Raises:
+        ValueError: a damaged file, or something else than text.
+    """
+    value = read_json(path).get(key)
+    if value is not None and not isinstance(value, str):
+        wrong(str(path), key, value, "a name, or null")
+    return value or ""
 
 
 def read_text(path: Path) -> str:
@@ -79,35 +143,55 @@ def read_settings(
         mask_takes_space: whether a mask token given as mere text swallows the space before it.
 
     Raises:
-        ValueError: a damaged file, or a token that is neither a text nor an object with `content`.
+        ValueError: a damaged file, a token that is neither a text nor an object with `content`, or
+            another list than one of tokens.
     """
-    config = read_json(folder / "tokenizer_config.json")
+    config = read_json(folder / CONFIG)
     decoder = config.get("added_tokens_decoder")
-    named = {**(defaults or {}), **config}
-    if decoder is None:
-        named.update(read_json(folder / "special_tokens_map.json"))
+    if decoder is not None and not isinstance(decoder, dict):
+        wrong(CONFIG, "added_tokens_decoder", decoder, "an object with a token for each id, or null")
+    last_word = read_json(folder / _MAP) if decoder is None else {}
+    named = {**(defaults or {}), **config, **last_word}
+
+    def file_of(key: str) -> str:
+        return _MAP if key in last_word else CONFIG
+
     roles = {
-        role: _token(named[role], lstrip=mask_takes_space and role == "mask_token")
+        role: _token(file_of(role), role, named[role], lstrip=mask_takes_space and role == "mask_token")
         if named[role] is not None
         else None
         for role in ROLES
         if role in named
     }
-    extra = named.get("extra_special_tokens") or named.get("additional_special_tokens") or ()
-    extra = tuple(_token(token) for token in (extra.values() if isinstance(extra, dict) else extra))
+    key = "extra_special_tokens" if named.get("extra_special_tokens") else "additional_special_tokens"
+    listed = named.get(key) or []
+    if not isinstance(listed, list | dict):
+        wrong(file_of(key), key, listed, "a list of tokens, or an object with a token for each name")
+    extra = tuple(
+        _token(file_of(key), key, token)
+        for token in (listed.values() if isinstance(listed, dict) else listed)
+    )
     if decoder is None:
         special = {token.content for token in (*roles.values(), *extra) if token is not None}
-        listed = read_json(folder / "added_tokens.json")
-        added = {int(index): _token(text, special=text in special) for text, index in listed.items()}
+        added = {}
+        for text, index in read_json(folder / _ADDED).items():
+            if isinstance(index, bool) or not isinstance(index, int):
+                wrong(_ADDED, text, index, "the id of this token, a whole number")
+            added[index] = _token(_ADDED, text, text, special=text in special)
     else:
-        added = {int(index): _token(token, special=False) for index, token in decoder.items()}
+        added = {}
+        for index, token in decoder.items():
+            if not re.fullmatch("[0-9]{1,10}", index):
+                wrong(CONFIG, "added_tokens_decoder", index, "an object whose keys are ids, whole numbers")
+            added[int(index)] = _token(CONFIG, f"added_tokens_decoder[{index}]", token, special=False)
     return Settings(config=config, roles=roles, added=added, extra=extra)
 
 
-def _token(value: Any, *, special: bool = True, lstrip: bool = False) -> "AddedToken":
+def _token(file: str, key: str, value: Any, *, special: bool = True, lstrip: bool = False) -> AddedToken:
     """One token of a JSON file: its text, or an object with its text and how it is to be matched.
 
     Args:
+        file, key: where it stands.
         value: the text or the object.
         special: whether decoding may leave it out; an object can also say so itself.
         lstrip: whether it swallows the spaces before it, where `value` is only a text.
@@ -118,7 +202,8 @@ def _token(value: Any, *, special: bool = True, lstrip: bool = False) -> "AddedT
         return AddedToken(value, special=special, lstrip=lstrip, normalized=not special)
     if not isinstance(value, dict) or not isinstance(value.get("content"), str):
         raise ValueError(
-            f"A special token is given as {value!r:.80}; expected its text, or an object with 'content'."
+            f"{file}: a special token is given as {value!r:.80} ({key}); expected its text, or an "
+            "object with 'content'."
         )
     flags = {
         name: bool(value[name]) for name in ("single_word", "lstrip", "rstrip", "normalized") if name in value
@@ -126,7 +211,7 @@ def _token(value: Any, *, special: bool = True, lstrip: bool = False) -> "AddedT
     return AddedToken(value["content"], special=special or bool(value.get("special")), **flags)
 
 
-def add_tokens(backend: "Backend", settings: Settings) -> None:
+def add_tokens(backend: Backend, settings: Settings) -> None:
     """Adds to a vocabulary the tokens that the files list beside it, each at its stated id.
 
     Raises:
@@ -144,7 +229,7 @@ def add_tokens(backend: "Backend", settings: Settings) -> None:
             _add_token(backend, named)
 
 
-def _add_token(backend: "Backend", token: "AddedToken") -> None:
+def _add_token(backend: Backend, token: AddedToken) -> None:
     if token.content in {known.content for known in backend.get_added_tokens_decoder().values()}:
         return
     size = backend.get_vocab_size()
@@ -159,7 +244,7 @@ def _add_token(backend: "Backend", token: "AddedToken") -> None:
         backend.add_tokens([token])
 
 
-def read_backend(folder: Path) -> "Backend":
+def read_backend(folder: Path) -> Backend:
     """Reads tokenizer.json.
 
     Raises:
@@ -176,7 +261,7 @@ def read_backend(folder: Path) -> "Backend":
         ) from error
 
 
-def apply_flags(backend: "Backend", settings: Settings) -> None:
+def apply_flags(backend: Backend, settings: Settings) -> None:
     """Lets tokenizer_config.json prevail over tokenizer.json, as transformers does.
 
     Only what it states counts. (transformers also lets the default of a flag prevail that it does

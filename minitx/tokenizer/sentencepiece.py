@@ -12,6 +12,8 @@ Only the fields that tokenization needs are kept (numbers as in sentencepiece's
 is checked against the bytes that are really there.
 """
 
+from __future__ import annotations
+
 import math
 import struct
 from collections.abc import Iterator, Sequence
@@ -250,10 +252,10 @@ def build_unigram(
     unk_id: int,
     *,
     add_prefix_space: bool | None = None,
-    before: "Sequence[Normalizer]" = (),
-    after: "Sequence[Normalizer]" = (),
-    split: "Sequence[PreTokenizer] | None" = None,
-) -> "Backend":
+    before: Sequence[Normalizer] = (),
+    after: Sequence[Normalizer] = (),
+    split: Sequence[PreTokenizer] | None = None,
+) -> Backend:
     """A sentencepiece unigram model: text is cut where the sum of its pieces' scores is highest.
 
     Args:

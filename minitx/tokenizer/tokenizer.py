@@ -2,13 +2,16 @@
 
 The work on text is done by the `tokenizers` package; this file gives it a small, strict surface:
 what goes in is checked, what comes out is one `Batch` that a model can be called with, and nothing
-that is asked for is silently left undone. `load_tokenizer` reads tokenizer.json or, through
-`minitx.tokenizer.vocabulary`, the files that came before it.
+that is asked for is silently left undone.
 """
 
+from __future__ import annotations
+
 import json
+import operator
+import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,17 +30,11 @@ from minitx.tokenizer.batch import (
     truncation_options,
 )
 from minitx.tokenizer.files import (
+    CONFIG,
     ROLES,
     Settings,
-    add_tokens,
-    apply_flags,
-    read_backend,
-    read_json,
-    read_settings,
-    read_templates,
     write_files,
 )
-from minitx.tokenizer.vocabulary import FAMILIES, WITHOUT_TYPES, build
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -46,8 +43,13 @@ if TYPE_CHECKING:
 # `tokenizers` keeps padding and truncation as state of its object, so that two threads that ask for
 # different ones must take turns. One lock for all tokenizers lets each of them be pickled.
 _LOCK = threading.Lock()
-_NO_LIMIT = 10**20  # transformers writes 1e30 for "no limit"
-_ANY_CLASS = ("PreTrainedTokenizerFast", "TokenizersBackend", "PreTrainedTokenizer")
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    # A fork copies the lock but not the thread that holds it, and the locks inside of `tokenizers`
+    # alike: a child made while another thread tokenizes would wait forever. So a fork takes its turn.
+    os.register_at_fork(before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release)
+# A text that is to be cut to some number of tokens is first tried as its first so many characters each.
+_CHARACTERS = 20
+ANY_CLASS = ("PreTrainedTokenizerFast", "TokenizersBackend", "PreTrainedTokenizer")
 # What means nothing in another folder: names of code and of paths.
 _NOT_SAVED = ("auto_map", "name_or_path", "tokenizer_file", "special_tokens_map_file", "init_inputs")
 
@@ -66,7 +68,7 @@ class Tokenizer:
 
     def __init__(
         self,
-        backend: "Backend",
+        backend: Backend,
         settings: Settings,
         *,
         model_input_names: Sequence[str],
@@ -88,16 +90,27 @@ class Tokenizer:
         added = backend.get_added_tokens_decoder()
         self.special_ids = tuple(sorted(index for index, token in added.items() if token.special))
 
-        limit = config.get("model_max_length", config.get("max_len"))
-        if limit is not None and not isinstance(limit, int | float):
-            raise ValueError(f"tokenizer_config.json has model_max_length={limit!r}; it must be a number.")
-        self.model_max_length = int(limit) if limit is not None and limit < _NO_LIMIT else None
-        self.padding_side = check_side("padding_side", config.get("padding_side", "right"))
-        self.truncation_side = check_side("truncation_side", config.get("truncation_side", "right"))
+        self.model_max_length = settings.limit()
+        self.padding_side = check_side(f"{CONFIG}: padding_side", config.get("padding_side", "right"))
+        self.truncation_side = check_side(
+            f"{CONFIG}: truncation_side", config.get("truncation_side", "right")
+        )
         self.model_input_names = tuple(model_input_names)
         # For byte-level BPE the spaces are part of the text, so that transformers ignores this too.
         self._tidy = (
-            config.get("clean_up_tokenization_spaces") is True and type(backend.model).__name__ != "BPE"
+            settings.flag("clean_up_tokenization_spaces", False) is True
+            and type(backend.model).__name__ != "BPE"
+        )
+        # BERT's tokenizers look at no more than one word, and no word has a space in it.
+        self._words_apart = (
+            type(backend.normalizer).__name__ == "BertNormalizer"
+            and type(backend.pre_tokenizer).__name__ == "BertPreTokenizer"
+            and type(backend.model).__name__ == "WordPiece"
+            and not any(
+                character.isspace()
+                for token in added.values()
+                for character in token.content + backend.normalizer.normalize_str(token.content)
+            )
         )
 
     def _role(self, roles: Mapping[str, str], role: str) -> tuple[str | None, int | None]:
@@ -122,8 +135,13 @@ class Tokenizer:
         return self._backend.token_to_id(token)
 
     def id_to_token(self, index: int) -> str | None:
-        """The token of an id, None if there is no such id."""
-        return self._backend.id_to_token(index) if index >= 0 else None
+        """The token of an id, None if there is no such id.
+
+        Raises:
+            TypeError: no whole number.
+        """
+        index = _whole(index)
+        return self._backend.id_to_token(index) if 0 <= index < 2**32 else None
 
     def encode(self, text: str, pair: str | None = None, *, add_special_tokens: bool = True) -> list[int]:
         """The ids of one text, or of a pair.
@@ -141,7 +159,7 @@ class Tokenizer:
         """
         return self._encode_one(text, pair, add_special_tokens).tokens
 
-    def _encode_one(self, text: str, pair: str | None, add_special_tokens: bool) -> "Encoding":
+    def _encode_one(self, text: str, pair: str | None, add_special_tokens: bool) -> Encoding:
         pairs = None if pair is None else [pair]
         rows = to_rows([text], pairs, is_split_into_words=False)
         return self._run(rows, {}, {}, add_special_tokens=add_special_tokens)[0]
@@ -211,7 +229,10 @@ class Tokenizer:
             cut=cut,
             token=(self.pad_token, self.pad_token_id),
         )
-        encodings = self._run(rows, cut, fill, add_special_tokens, is_split_into_words)
+        # Of what is cut off and not asked for, little is tokenized: it can be far more than the rest.
+        brief = self._words_apart and pairs is None and not is_split_into_words and not return_overflow
+        start = cut["max_length"] if cut and brief and self.truncation_side == "right" else None
+        encodings = self._run(rows, cut, fill, add_special_tokens, is_split_into_words, start)
 
         samples = list(range(len(encodings)))
         if return_overflow:
@@ -222,7 +243,6 @@ class Tokenizer:
         table = {
             name: [getattr(encoding, columns.get(name, name)) for encoding in encodings]
             for name in self.model_input_names
-            if name in ("input_ids", "token_type_ids", "attention_mask")
         }
         extras: dict[str, Any] = {"overflow_to_sample": samples} if return_overflow else {}
         if return_offsets:
@@ -240,17 +260,21 @@ class Tokenizer:
         fill: dict[str, Any],
         add_special_tokens: bool,
         is_split_into_words: bool = False,
-    ) -> "list[Encoding]":
+        start: int | None = None,
+    ) -> list[Encoding]:
+        """Tokenizes rows; with `start`, of single texts it is enough to give that many tokens."""
         with _LOCK:
-            if cut:
-                self._backend.enable_truncation(**cut)
-            else:
-                self._backend.no_truncation()
-            if fill:
-                self._backend.enable_padding(**fill)
-            else:
-                self._backend.no_padding()
             try:
+                if start is not None:
+                    rows = self._starts(rows, start)
+                if cut:
+                    self._backend.enable_truncation(**cut)
+                else:
+                    self._backend.no_truncation()
+                if fill:
+                    self._backend.enable_padding(**fill)
+                else:
+                    self._backend.no_padding()
                 return self._backend.encode_batch(
                     rows,
                     is_pretokenized=is_split_into_words,
@@ -264,6 +288,29 @@ class Tokenizer:
                     raise ValueError(f"These texts cannot be tokenized{asked}: {error}") from error
                 raise
 
+    def _starts(self, texts: list[str], length: int) -> list[str]:
+        """The texts, long ones cut where their first `length` tokens are sure to be the same.
+
+        A text is cut at a space. No word and no added token reaches across it, so that the tokens of
+        the text begin with those of its start, if they are more than `length`: of the last one alone
+        the offsets could differ, where an added token swallows the space behind it.
+        """
+        starts = {}
+        for index, text in enumerate(texts):
+            if len(text) > length * _CHARACTERS:
+                starts[index] = text[: max(text.rfind(" ", 0, length * _CHARACTERS), 0)]
+        if not starts:
+            return texts
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        encodings = self._backend.encode_batch(list(starts.values()), add_special_tokens=False)
+        enough = {
+            index: start
+            for (index, start), encoding in zip(starts.items(), encodings, strict=True)
+            if len(encoding) > length
+        }
+        return [enough.get(index, text) for index, text in enumerate(texts)]
+
     def decode(self, ids: Sequence[int] | Tensor, *, skip_special_tokens: bool = False) -> str:
         """The text of one row of ids.
 
@@ -272,6 +319,7 @@ class Tokenizer:
             skip_special_tokens: whether special tokens are left out.
 
         Raises:
+            TypeError: something else than whole numbers.
             ValueError: an id that is no token's, or more than one row.
         """
         if isinstance(ids, Tensor):
@@ -280,7 +328,9 @@ class Tokenizer:
                     f"decode takes one row of ids, not {tuple(ids.shape)}; decode_batch takes more."
                 )
             ids = ids.tolist()
-        ids = [int(index) for index in ids]
+        if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
+            raise TypeError(f"decode takes a row of ids, whole numbers, not {ids!r:.60}.")
+        ids = [_whole(index) for index in ids]
         for index in ids:
             if self.id_to_token(index) is None:
                 raise ValueError(f"{index} is the id of no token; there are {len(self)} of them, from 0 on.")
@@ -315,7 +365,7 @@ class Tokenizer:
             "model_input_names": list(self.model_input_names),
             "padding_side": self.padding_side,
             "truncation_side": self.truncation_side,
-            "tokenizer_class": _ANY_CLASS[0],
+            "tokenizer_class": ANY_CLASS[0],
         }
         files = {
             "tokenizer.json": content,
@@ -325,74 +375,9 @@ class Tokenizer:
         write_files(Path(folder), files)
 
 
-def load_tokenizer(
-    name_or_folder: str | Path,
-    *,
-    revision: str = "main",
-    token: str | None = None,
-    offline: bool = False,
-    model_type: str | None = None,
-    pattern: str | None = None,
-) -> Tokenizer:
-    """Loads the tokenizer of a checkpoint.
-
-    Args:
-        name_or_folder: a folder, or the id of a repository on the Hugging Face Hub.
-        revision: branch, tag or commit on the Hub.
-        token: access token for the Hub.
-        offline: uses only what was fetched before.
-        model_type: the architecture ("bert"), for a folder that does not say it.
-        pattern: a regular expression; vocab.txt is then a list of whole words, and the words of a
-            text are its matches, looked up as they are. What lies between them is dropped.
-
-    Raises:
-        FileNotFoundError: no such folder.
-        ValueError: a damaged file, none that holds a vocabulary, or an unknown architecture.
-    """
-    folder = Path(name_or_folder)
-    if not folder.is_dir():
-        from minitx.weights.hub import fetch_tokenizer
-
-        folder = fetch_tokenizer(name_or_folder, revision=revision, token=token, offline=offline)
-    model, family = _architectures(folder, model_type)
-    if pattern is None and (folder / "tokenizer.json").is_file():
-        backend = read_backend(folder)
-        usual = FAMILIES[family].roles if family in FAMILIES else {}
-        known = {role: text for role, text in usual.items() if backend.token_to_id(text) is not None}
-        settings = read_settings(folder, defaults=known)
-        apply_flags(backend, settings)
-        add_tokens(backend, settings)
-    else:
-        backend, settings = build(folder, family, pattern)
-    backend.encode_special_tokens = bool(settings.flag("split_special_tokens", False))
-    usual_names = FAMILIES[model].model_input_names if model in FAMILIES else WITHOUT_TYPES
-    names = settings.config.get("model_input_names") or usual_names
-    return Tokenizer(backend, settings, model_input_names=names, chat_templates=read_templates(folder))
-
-
-def _architectures(folder: Path, model_type: str | None) -> tuple[str, str]:
-    """The architecture of the model, and the one whose tokenizer it uses: often, but not always, one.
-
-    A Chinese RoBERTa, say, goes with BERT's tokenizer: config.json (or the `model_type` argument)
-    names the first, `tokenizer_class` in tokenizer_config.json the second, and each stands in for
-    the other where that is missing.
-    """
-    stated = read_json(folder / "config.json").get("model_type")
-    if stated and model_type and stated != model_type:
-        raise ValueError(
-            f"{folder / 'config.json'} says model_type {stated!r}, but model_type={model_type!r} "
-            "was passed. Leave the argument out, or correct the file."
-        )
-    model = stated or model_type or ""
-    name = read_json(folder / "tokenizer_config.json").get("tokenizer_class") or ""
-    if not model and not name:
-        raise ValueError(
-            f"{folder} does not say which architecture it is for: neither config.json (model_type) "
-            "nor tokenizer_config.json (tokenizer_class) does. Pass model_type=, one of "
-            f"{', '.join(FAMILIES)}."
-        )
-    if not name or name in _ANY_CLASS:
-        return model, model
-    families = {family.tokenizer_class: key for key, family in FAMILIES.items()}
-    family = families.get(name.removesuffix("Fast"), name)
-    return model or family, family
+def _whole(index: Any) -> int:
+    """An id as an int, if it is a whole number: of Python, of numpy, or a tensor without dimensions."""
+    try:
+        return operator.index(index)
+    except TypeError:
+        raise TypeError(f"{index!r:.60} ({type(index).__name__}) is no id; ids are whole numbers.") from None

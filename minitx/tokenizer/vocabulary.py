@@ -6,6 +6,8 @@ down, one entry per architecture. Where transformers 5.23 reads an old file diff
 the published checkpoints were trained with, the checkpoint decides, and a comment says so.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +38,8 @@ class Source:
     """
 
     files: tuple[str, ...]
-    build: "Callable[[Path, Settings], Backend]"
-    frame: "Callable[[Settings, Backend], PostProcessor]"
+    build: Callable[[Path, Settings], Backend]
+    frame: Callable[[Settings, Backend], PostProcessor]
     roles: Mapping[str, str]
     mask_takes_space: bool = False
 
@@ -55,7 +57,7 @@ class Family(NamedTuple):
         return self.sources[0].roles if self.sources else {}
 
 
-def build(folder: Path, family: str, pattern: str | None = None) -> "tuple[Backend, Settings]":
+def build(folder: Path, family: str, pattern: str | None = None) -> tuple[Backend, Settings]:
     """Builds the tokenizer of one family from the vocabulary files in a folder.
 
     Args:
@@ -101,7 +103,7 @@ def _read_lines(path: Path) -> dict[str, int]:
     return {token: index for index, token in enumerate(lines[:-1] if lines[-1] == "" else lines)}
 
 
-def _word_pieces(folder: Path, settings: Settings) -> "Backend":
+def _word_pieces(folder: Path, settings: Settings) -> Backend:
     """BERT's vocab.txt: words, cut greedily into longest pieces, "##" before all but the first."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
@@ -120,13 +122,13 @@ def _word_pieces(folder: Path, settings: Settings) -> "Backend":
     backend.decoder = decoders.WordPiece(prefix="##")
     # Words that are taken whole and as written. transformers 5 ignores the list; the models were
     # trained with it.
-    for word in settings.config.get("never_split") or ():
+    for word in settings.words("never_split"):
         if word in vocabulary:
             backend.add_tokens([AddedToken(word, single_word=True, normalized=False)])
     return backend
 
 
-def _albert_word_pieces(folder: Path, settings: Settings) -> "Backend":
+def _albert_word_pieces(folder: Path, settings: Settings) -> Backend:
     """An ALBERT with BERT's vocab.txt (the Chinese ones have it), told by its "##" pieces."""
     if not any(token.startswith("##") for token in _read_lines(folder / "vocab.txt")):
         raise ValueError(
@@ -139,7 +141,7 @@ def _albert_word_pieces(folder: Path, settings: Settings) -> "Backend":
 def _words(pattern: str) -> Source:
     """A vocab.txt of whole words: a pattern's matches, uncleaned; text between them is dropped."""
 
-    def words(folder: Path, settings: Settings) -> "Backend":
+    def words(folder: Path, settings: Settings) -> Backend:
         from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
         vocabulary = _read_lines(folder / "vocab.txt")
@@ -165,7 +167,7 @@ def _require(vocabulary: Mapping[str, int], token: str, path: Path) -> None:
         )
 
 
-def _byte_pairs(folder: Path, settings: Settings) -> "Backend":
+def _byte_pairs(folder: Path, settings: Settings) -> Backend:
     """GPT-2's vocab.json and merges.txt: bytes, as printable characters, merged in that order."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
@@ -193,7 +195,7 @@ def _byte_pairs(folder: Path, settings: Settings) -> "Backend":
     return backend
 
 
-def _albert_unigram(folder: Path, settings: Settings) -> "Backend":
+def _albert_unigram(folder: Path, settings: Settings) -> Backend:
     """ALBERT's spiece.model: ids as they are, text stripped of accents and case first."""
     from tokenizers import normalizers
 
@@ -221,7 +223,7 @@ def _albert_unigram(folder: Path, settings: Settings) -> "Backend":
     )
 
 
-def _xlm_roberta_unigram(folder: Path, settings: Settings) -> "Backend":
+def _xlm_roberta_unigram(folder: Path, settings: Settings) -> Backend:
     """XLM-R's sentencepiece.bpe.model: four tokens of fairseq stand where three pieces stood."""
     model = read_unigram(folder / "sentencepiece.bpe.model", reserved=3)
     front = [(settings.text(role), 0.0) for role in ("bos_token", "pad_token", "eos_token", "unk_token")]
@@ -230,7 +232,7 @@ def _xlm_roberta_unigram(folder: Path, settings: Settings) -> "Backend":
     return build_unigram(model, front + pieces, 3, add_prefix_space=settings.flag("add_prefix_space", None))
 
 
-def _camembert_unigram(folder: Path, settings: Settings) -> "Backend":
+def _camembert_unigram(folder: Path, settings: Settings) -> Backend:
     """CamemBERT's sentencepiece.bpe.model: fairseq's tokens stand before all, some unused."""
     model = read_unigram(folder / "sentencepiece.bpe.model", reserved=1)
     front = [
@@ -245,7 +247,7 @@ def _camembert_unigram(folder: Path, settings: Settings) -> "Backend":
     return build_unigram(model, front + pieces, 3, add_prefix_space=settings.flag("add_prefix_space", None))
 
 
-def _deberta_unigram(folder: Path, settings: Settings) -> "Backend":
+def _deberta_unigram(folder: Path, settings: Settings) -> Backend:
     """DeBERTa v2 and v3's spm.model: ids as they are, and [MASK] behind the last."""
     from tokenizers import Regex, normalizers, pre_tokenizers
 
@@ -271,14 +273,14 @@ def _deberta_unigram(folder: Path, settings: Settings) -> "Backend":
     )
 
 
-def _ends(settings: Settings, backend: "Backend") -> list[tuple[str, int]]:
+def _ends(settings: Settings, backend: Backend) -> list[tuple[str, int]]:
     """The token that opens and the token that closes a text, with their ids."""
     vocabulary = backend.get_vocab()
     tokens = (settings.text("cls_token"), settings.text("sep_token"))
     return [(token, vocabulary[token]) for token in tokens]
 
 
-def _typed_pair(settings: Settings, backend: "Backend") -> "PostProcessor":
+def _typed_pair(settings: Settings, backend: Backend) -> PostProcessor:
     """[CLS] A [SEP] with type 0, then B [SEP] with type 1."""
     from tokenizers import processors
 
@@ -290,7 +292,7 @@ def _typed_pair(settings: Settings, backend: "Backend") -> "PostProcessor":
     )
 
 
-def _double_separator(settings: Settings, backend: "Backend") -> "PostProcessor":
+def _double_separator(settings: Settings, backend: Backend) -> PostProcessor:
     """<s> A </s></s> B </s>, all of type 0."""
     from tokenizers import processors
 
@@ -300,7 +302,7 @@ def _double_separator(settings: Settings, backend: "Backend") -> "PostProcessor"
     )
 
 
-def _double_separator_trimmed(settings: Settings, backend: "Backend") -> "PostProcessor":
+def _double_separator_trimmed(settings: Settings, backend: Backend) -> PostProcessor:
     """The same, and offsets leave out the space that belongs to a token."""
     from tokenizers import processors
 

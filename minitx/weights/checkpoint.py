@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ class Checkpoint:
         architecture: how the names translate.
         model_type: of config.json.
         config: config.json as read.
+        folder: where the files lay; what else the checkpoint says of its use is read from there.
         names: parameters of one row of the weight table -> the names that the file used for them.
         kept: tensors of the file that the model has no place for (buffers, another task's head).
         dtype: of the word embedding when it was loaded; what is kept follows a later change of it.
@@ -30,6 +32,7 @@ class Checkpoint:
     architecture: Architecture
     model_type: str
     config: Mapping[str, Any]
+    folder: Path | None = None
     names: dict[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict)
     kept: dict[str, Tensor] = field(default_factory=dict)
     dtype: torch.dtype = torch.float32

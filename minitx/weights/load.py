@@ -119,7 +119,7 @@ def load(
     check_known(set(tensors.shapes) - taken, found, names, kind)
     check_shapes(model, sources, tensors)
 
-    model.checkpoint = Checkpoint(found, kind, config, metadata=tensors.metadata)
+    model.checkpoint = Checkpoint(found, kind, config, folder, metadata=tensors.metadata)
     if len(set(tensors.files.values())) > 1:
         model.checkpoint.files = tensors.files
     fill(model, sources, tensors, dtype, place_of_weights)

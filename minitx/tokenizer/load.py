@@ -1,0 +1,106 @@
+"""From a folder or Hub id to a `Tokenizer`."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+from minitx.tokenizer.files import (
+    CONFIG,
+    add_tokens,
+    apply_flags,
+    read_backend,
+    read_name,
+    read_settings,
+    read_templates,
+)
+from minitx.tokenizer.tokenizer import ANY_CLASS, Tokenizer
+from minitx.tokenizer.vocabulary import FAMILIES, WITHOUT_TYPES, build
+
+
+def load_tokenizer(
+    name_or_folder: str | Path,
+    *,
+    revision: str = "main",
+    token: str | None = None,
+    offline: bool = False,
+    model_type: str | None = None,
+    pattern: str | None = None,
+) -> Tokenizer:
+    """Loads the tokenizer of a checkpoint.
+
+    Args:
+        name_or_folder: a folder, or the id of a repository on the Hugging Face Hub.
+        revision: branch, tag or commit on the Hub.
+        token: access token for the Hub.
+        offline: uses only what was fetched before.
+        model_type: the architecture ("bert"), for a folder that does not say it.
+        pattern: a regular expression; vocab.txt is then a list of whole words, and the words of a
+            text are its matches, looked up as they are. What lies between them is dropped.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        TypeError: name_or_folder is neither a str nor a Path.
+        ValueError: a damaged file, none that holds a vocabulary, or an unknown architecture.
+    """
+    if not isinstance(name_or_folder, str | Path):
+        raise TypeError(
+            f"name_or_folder is {name_or_folder!r:.60} ({type(name_or_folder).__name__}); a str or Path "
+            "was expected."
+        )
+    folder = Path(name_or_folder)
+    try:
+        there = str(name_or_folder) != "" and folder.is_dir()
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise FileNotFoundError(
+            f"{str(name_or_folder)[:60]!r}... is neither a folder nor a valid Hub id: the name has "
+            f"{len(str(name_or_folder))} characters."
+        ) from None
+    if not there:
+        from minitx.weights.hub import fetch_tokenizer
+
+        folder = fetch_tokenizer(name_or_folder, revision=revision, token=token, offline=offline)
+    model, family = _architectures(folder, model_type)
+    if pattern is None and (folder / "tokenizer.json").is_file():
+        backend = read_backend(folder)
+        usual = FAMILIES[family].roles if family in FAMILIES else {}
+        known = {role: text for role, text in usual.items() if backend.token_to_id(text) is not None}
+        settings = read_settings(folder, defaults=known)
+        apply_flags(backend, settings)
+        add_tokens(backend, settings)
+    else:
+        backend, settings = build(folder, family, pattern)
+    backend.encode_special_tokens = bool(settings.flag("split_special_tokens", False))
+    usual_names = FAMILIES[model].model_input_names if model in FAMILIES else WITHOUT_TYPES
+    names = settings.input_names() or usual_names
+    return Tokenizer(backend, settings, model_input_names=names, chat_templates=read_templates(folder))
+
+
+def _architectures(folder: Path, model_type: str | None) -> tuple[str, str]:
+    """The architecture of the model, and the one whose tokenizer it uses: often, but not always, one.
+
+    A Chinese RoBERTa, say, goes with BERT's tokenizer: config.json (or the `model_type` argument)
+    names the first, `tokenizer_class` in tokenizer_config.json the second, and each stands in for
+    the other where that is missing.
+    """
+    stated = read_name(folder / "config.json", "model_type")
+    if stated and model_type and stated != model_type:
+        raise ValueError(
+            f"{folder / 'config.json'} says model_type {stated!r}, but model_type={model_type!r} "
+            "was passed. Leave the argument out, or correct the file."
+        )
+    model = stated or model_type or ""
+    name = read_name(folder / CONFIG, "tokenizer_class")
+    if not model and not name:
+        raise ValueError(
+            f"{folder} does not say which architecture it is for: neither config.json (model_type) "
+            "nor tokenizer_config.json (tokenizer_class) does. Pass model_type=, one of "
+            f"{', '.join(FAMILIES)}."
+        )
+    if not name or name in ANY_CLASS:
+        return model, model
+    families = {family.tokenizer_class: key for key, family in FAMILIES.items()}
+    family = families.get(name.removesuffix("Fast"), name)
+    return model or family, family
