@@ -14,6 +14,7 @@ import shutil
 import signal
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -264,7 +265,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if stopped:  # some imports turn an interruption into another error
             return interrupted(stopped)
         if show:
-            raise
+            traceback.print_exc()
         complain(f"error: {readable(error)}")
         return BAD_INPUT
 

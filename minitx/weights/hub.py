@@ -307,6 +307,6 @@ def raise_explained(error: Exception, repo: str, revision: str, name: str = "") 
         raise error  # a full disk, a cache that may not be written
     reason = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
     raise ConnectionError(
-        f"could not get {what} from {constants.ENDPOINT} ({reason}). Check the connection; offline=True "
-        "uses only what is in the Hub cache."
+        f"there is no folder {repo!r} here, and minitx could not get {what} from {constants.ENDPOINT} "
+        f"({reason}). Check the name and the connection; offline=True uses only what is in the Hub cache."
     ) from error
