@@ -24,6 +24,8 @@ class Head(nn.Module):
 
     def __init__(self, config: HeadConfig, hidden_size: int) -> None:
         super().__init__()
+        if config.task not in TASKS:
+            raise ValueError(f"unknown task {config.task!r}; minitx has: {', '.join(TASKS)}.")
         self.config = config
         size = config.dense_size or hidden_size
         eps = config.layer_norm_eps

@@ -353,3 +353,8 @@ def test_half_of_a_sharded_checkpoint_is_saved_so_that_it_loads(tmp_path: Path) 
     text = ids(1, 5)
     again = minitx.load(tmp_path / "two")
     assert torch.equal(again(text).last_hidden_state, model(text).last_hidden_state)
+
+
+def test_an_unknown_task_is_refused_when_the_model_is_made() -> None:
+    with pytest.raises(ValueError, match="unknown task 'foo'; minitx has: masked-lm"):
+        minitx.EncoderModel(tiny().config, minitx.HeadConfig(task="foo", num_labels=2))
