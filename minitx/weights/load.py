@@ -89,23 +89,23 @@ def load(
             of_other_labels = ("id2label", "label2id", "problem_type")
             config = {k: v for k, v in config.items() if k not in of_other_labels}
             config["num_labels"] = num_labels
-    found, kind = choose_architecture(config, model_type)
-    numbers, heads = read_config(found, config, strict)
+    architecture, model_type = choose_architecture(config, model_type)
+    numbers, heads = read_config(architecture, config, strict)
     tensors = open_folder(folder)
-    names = Names(tensors.shapes, found.prefix)
+    names = Names(tensors.shapes, architecture.prefix)
     names.check_one_spelling()
-    task = head or own_task(found, config, heads, names)
-    if head is None and task != "none" and not any_of_head(found, task, names):
+    task = head or own_task(architecture, config, heads, names)
+    if head is None and task != "none" and not any_of_head(architecture, task, names):
         warnings.warn(
             f"config.json says {task!r}, but the file holds no such head; loaded without one.", stacklevel=2
         )
         task = "none"
     if init_head and head is None and task == "none":
         raise ValueError("init_head=True draws a head, but this checkpoint has none; say which with head=.")
-    pooled = task in found.pooled and (task != "none" or has_pooler(found, names))
-    model = empty_model(found, numbers, pick(heads, task), pooled=pooled)
+    pooled = task in architecture.pooled and (task != "none" or has_pooler(architecture, names))
+    model = empty_model(architecture, numbers, pick(heads, task), pooled=pooled)
 
-    bindings = bindings_of(found, model)
+    bindings = bindings_of(architecture, model)
     sources = {binding: names.find(*binding.names) for binding in bindings}
     if num_labels is not None:  # a projection to other labels is as good as none
         for binding in bindings:
@@ -114,12 +114,12 @@ def load(
                 sources[binding] = tuple(n for n in sources[binding] if tensors.shapes[n].shape == shape)
     missing = [b for b in bindings if not sources[b] and not is_tied(b, model)]
     fresh = [b for b in missing if init_head and b.parameters[0].startswith(HEAD_PARTS)]
-    check_complete([b for b in missing if b not in fresh], found, task)
+    check_complete([b for b in missing if b not in fresh], architecture, task)
     taken = {name for each in sources.values() for name in each}
-    check_known(set(tensors.shapes) - taken, found, names, kind)
+    check_known(set(tensors.shapes) - taken, architecture, names, model_type)
     check_shapes(model, sources, tensors)
 
-    model.checkpoint = Checkpoint(found, kind, config, folder, metadata=tensors.metadata)
+    model.checkpoint = Checkpoint(architecture, model_type, config, folder, metadata=tensors.metadata)
     if len(set(tensors.files.values())) > 1:
         model.checkpoint.files = tensors.files
     fill(model, sources, tensors, dtype, place_of_weights)
@@ -160,20 +160,20 @@ def from_config(
         raise TypeError(
             f"config is a {type(config).__name__}; expected the content of a config.json, a dict."
         )
-    found, kind = choose_architecture(config, None)
-    numbers, heads = read_config(found, config, strict)
+    architecture, model_type = choose_architecture(config, None)
+    numbers, heads = read_config(architecture, config, strict)
     named = class_names(config)
-    task = head or next((t for name in named if (t := found.task_of(name))), None)
+    task = head or next((t for name in named if (t := architecture.task_of(name))), None)
     if task is None and named:
         raise ValueError(f"config['architectures'] names {named[0]}, which minitx does not know; give head=.")
     task = task or "none"
-    model = empty_model(found, numbers, pick(heads, task), pooled=task in found.pooled)
+    model = empty_model(architecture, numbers, pick(heads, task), pooled=task in architecture.pooled)
     model = model.to_empty(device="cpu").to(dtype).train()
     model.initialize(generator=None if seed is None else torch.Generator().manual_seed(seed))
     model.tie_weights()
     # written out, because what a missing key means is not the same everywhere
     padding = {"pad_token_id": numbers.embedder.pad_token_id}
-    model.checkpoint = Checkpoint(found, kind, padding | dict(config))
+    model.checkpoint = Checkpoint(architecture, model_type, padding | dict(config))
     return model
 
 
@@ -188,12 +188,12 @@ def check_dtype(dtype: torch.dtype | None) -> None:
 
 def check_device(device: str | torch.device) -> torch.device:
     try:
-        found = torch.device(device)
-        torch.empty(0, device=found)
+        place = torch.device(device)
+        torch.empty(0, device=place)
     except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device={device!r} is not to be had here ({reason}).") from None
-    return found
+    return place
 
 
 def choose_architecture(config: Mapping[str, Any], model_type: str | None) -> tuple[Architecture, str]:
@@ -207,13 +207,13 @@ def choose_architecture(config: Mapping[str, Any], model_type: str | None) -> tu
 
 
 def read_config(
-    found: Architecture, config: Mapping[str, Any], strict: bool, *, quiet: bool = False
+    architecture: Architecture, config: Mapping[str, Any], strict: bool, *, quiet: bool = False
 ) -> tuple[ModelConfig, dict[str, HeadConfig]]:
     """The numbers of the network and of every head it could have."""
     if config.get("quantization_config") is not None:
         raise ValueError("config.json has a quantization_config; minitx reads unquantised weights only.")
     reader = Reader(config)
-    numbers, heads = found.read(reader), found.heads(reader)
+    numbers, heads = architecture.read(reader), architecture.heads(reader)
     if unread := reader.unread():
         message = f"config.json: minitx does not know {', '.join(unread)}; without effect here."
         if strict:
@@ -231,11 +231,11 @@ def pick(heads: Mapping[str, HeadConfig], task: str) -> HeadConfig | None:
 
 
 def empty_model(
-    found: Architecture, numbers: ModelConfig, head: HeadConfig | None, *, pooled: bool
+    architecture: Architecture, numbers: ModelConfig, head: HeadConfig | None, *, pooled: bool
 ) -> EncoderModel:
     """The model on the meta device: every name and shape, no memory."""
     with torch.device("meta"):
-        return EncoderModel(replace(numbers, pooler=pooled), head, found.stack).eval()
+        return EncoderModel(replace(numbers, pooler=pooled), head, architecture.stack).eval()
 
 
 # --- from tensors to parameters --------------------------------------------------------------------

@@ -51,10 +51,10 @@ class Names:
         return self.find(name, f"{name}.weight", f"{name}.bias")
 
 
-def bindings_of(found: Architecture, model: EncoderModel) -> list[Binding]:
+def bindings_of(architecture: Architecture, model: EncoderModel) -> list[Binding]:
     """The weight table written out for a model; a tied projection is one of its parameters."""
-    table: Table = {**found.weights, **(found.head_weights[model.task] if model.task else {})}
-    return expand(table, found.layers(model.config), model.state_dict())
+    table: Table = {**architecture.weights, **(architecture.head_weights[model.task] if model.task else {})}
+    return expand(table, architecture.layers(model.config), model.state_dict())
 
 
 def is_tied(binding: Binding, model: EncoderModel) -> bool:
@@ -63,17 +63,17 @@ def is_tied(binding: Binding, model: EncoderModel) -> bool:
     return tied and binding.parameters == (PROJECTION,)
 
 
-def has_pooler(found: Architecture, names: Names) -> bool:
+def has_pooler(architecture: Architecture, names: Names) -> bool:
     return any(
         names.module(name)
-        for left, stored in rows(found.weights, [])
+        for left, stored in rows(architecture.weights, [])
         if left[0].startswith("pooler.")
         for name in stored.names
     )
 
 
 def own_task(
-    found: Architecture, config: Mapping[str, Any], heads: Mapping[str, HeadConfig], names: Names
+    architecture: Architecture, config: Mapping[str, Any], heads: Mapping[str, HeadConfig], names: Names
 ) -> str:
     """The checkpoint's own task: what config.json says, else what the tensor names say.
 
@@ -81,10 +81,10 @@ def own_task(
         ValueError: config.json does not say, and the tensors fit several tasks.
     """
     for name in class_names(config):
-        if task := found.task_of(name):
+        if task := architecture.task_of(name):
             return task
     fitting = []
-    for task, table in found.head_weights.items():
+    for task, table in architecture.head_weights.items():
         needed = (
             stored.names
             for left, stored in rows(table, [])
@@ -92,8 +92,10 @@ def own_task(
         )
         if all(any(names.module(name) for name in each) for each in needed):
             fitting.append(task)
-    if found.pretraining in fitting:  # files of that stage hold two heads, and this is the one they are for
-        return str(found.pretraining)
+    if (
+        architecture.pretraining in fitting
+    ):  # files of that stage hold two heads, and this is the one they are for
+        return str(architecture.pretraining)
     if len(fitting) > 1:
         raise ValueError(
             "config.json names no class that minitx knows, and the tensors fit several heads; say which: "
@@ -102,9 +104,9 @@ def own_task(
     return fitting[0] if fitting else "none"
 
 
-def any_of_head(found: Architecture, task: str, names: Names) -> bool:
+def any_of_head(architecture: Architecture, task: str, names: Names) -> bool:
     """Whether the file has any tensor of a task's head."""
-    stored = (name for _, row in rows(found.head_weights[task], []) for name in row.names)
+    stored = (name for _, row in rows(architecture.head_weights[task], []) for name in row.names)
     return any(names.module(name) for name in stored)
 
 
@@ -114,7 +116,7 @@ def class_names(config: Mapping[str, Any]) -> list[str]:
     return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
-def check_complete(missing: Iterable[Binding], found: Architecture, task: str) -> None:
+def check_complete(missing: Iterable[Binding], architecture: Architecture, task: str) -> None:
     """
     Raises:
         ValueError: parameters without a tensor; says whether it is the head that the file lacks.
@@ -123,7 +125,8 @@ def check_complete(missing: Iterable[Binding], found: Architecture, task: str) -
     if not missing:
         return
     absent = some(
-        b.names[-1] if b.parameters[0].startswith("head.") else found.prefix + b.names[-1] for b in missing
+        b.names[-1] if b.parameters[0].startswith("head.") else architecture.prefix + b.names[-1]
+        for b in missing
     )
     if all(b.parameters[0].startswith(HEAD_PARTS) for b in missing):
         raise ValueError(
@@ -133,13 +136,13 @@ def check_complete(missing: Iterable[Binding], found: Architecture, task: str) -
     raise ValueError(f"the checkpoint lacks {len(missing)} tensors: {absent}.")
 
 
-def check_known(rest: Iterable[str], found: Architecture, names: Names, model_type: str) -> None:
+def check_known(rest: Iterable[str], architecture: Architecture, names: Names, model_type: str) -> None:
     """
     Raises:
         ValueError: tensors that are neither the model's nor another head's nor known constants.
     """
-    known = {tensor for name in found.stored for tensor in names.module(name)}
-    for table in (found.weights, *found.head_weights.values()):
+    known = {tensor for name in architecture.stored for tensor in names.module(name)}
+    for table in (architecture.weights, *architecture.head_weights.values()):
         for left, stored in rows(table, []):
             # what is not the head's or the pooler's belongs to the network, and has no place if it has none
             if left[0].startswith(HEAD_PARTS):
