@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -29,6 +29,7 @@ class Row:
         depth: how deep in the tree; 0 for the parts of the model.
         kind: class of the module.
         repeat: how many equal modules the row stands for.
+        runs: how often these modules run in one forward; more than `repeat` where layers share parameters.
         shapes: of the module's own parameters, by name.
         parameters: of the module and those inside it, of one of the run; a shared one counts where it
             comes first.
@@ -42,6 +43,7 @@ class Row:
     depth: int
     kind: str
     repeat: int = 1
+    runs: int = 1
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     parameters: int
     bytes: int
@@ -105,7 +107,7 @@ def summarize(model: EncoderModel, folder: str | Path | None = None) -> Summary:
     return Summary(
         model_type=None if model.checkpoint is None else model.checkpoint.model_type,
         task=model.task,
-        rows=tuple(tree(model, "", 0, owners)),
+        rows=tuple(counted(tree(model, "", 0, owners), model)),
         parameters=count(everything),
         bytes=weigh(everything),
         dtypes=dtypes(everything),
@@ -115,6 +117,18 @@ def summarize(model: EncoderModel, folder: str | Path | None = None) -> Summary:
 
 
 # --- rows ------------------------------------------------------------------------------------------
+
+
+def counted(rows: Iterable[Row], model: EncoderModel) -> Iterable[Row]:
+    """The rows, with how often the layers run."""
+    schedule: list[int] = getattr(model.encoder, "schedule", [])
+    for row in rows:
+        parent, _, index = row.path.rpartition(".")
+        if parent == "encoder.layers" and schedule:
+            owned = range(int(index), int(index) + row.repeat)
+            yield replace(row, runs=sum(schedule.count(i) for i in owned))
+        else:
+            yield replace(row, runs=row.repeat)
 
 
 def tree(module: nn.Module, path: str, depth: int, owners: Mapping[int, str]) -> Iterable[Row]:
@@ -211,6 +225,7 @@ def render(summary: Summary) -> str:
     ]
     for row in summary.rows:
         times = f": {row.repeat} x" if row.repeat > 1 else ""
+        times += f", run {row.runs} x" if row.runs > row.repeat else ""
         shape = " + ".join(" x ".join(map(str, s)) for n, s in row.shapes.items() if n not in row.tied)
         kind = row.dtypes[0] if len(row.dtypes) == 1 else "mixed"
         name = "  " * row.depth + row.name + times

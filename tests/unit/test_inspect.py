@@ -265,3 +265,19 @@ def test_summary_of_a_fresh_model() -> None:
 )
 def test_human(size: float, text: str) -> None:
     assert human(int(size)) == text
+
+
+def test_shared_layers_say_how_often_they_run() -> None:
+    config = {
+        "model_type": "albert",
+        "vocab_size": 30,
+        "embedding_size": 8,
+        "hidden_size": 12,
+        "num_hidden_layers": 7,
+        "num_hidden_groups": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 9,
+        "max_position_embeddings": 16,
+    }
+    assert "0-1: 2 x, run 7 x" in render(summarize(minitx.from_config(config, seed=0)))
+    assert ", run" not in render(summarize(minitx.from_config({**config, "num_hidden_groups": 7}, seed=0)))

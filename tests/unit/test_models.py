@@ -358,3 +358,22 @@ def test_half_of_a_sharded_checkpoint_is_saved_so_that_it_loads(tmp_path: Path) 
 def test_an_unknown_task_is_refused_when_the_model_is_made() -> None:
     with pytest.raises(ValueError, match="unknown task 'foo'; minitx has: masked-lm"):
         minitx.EncoderModel(tiny().config, minitx.HeadConfig(task="foo", num_labels=2))
+
+
+@pytest.mark.parametrize("model_type", ["bert", "roberta", "mpnet", "modernbert", "deberta-v2"])
+def test_a_model_can_be_exported_for_any_batch_and_length(model_type: str) -> None:
+    model, text = tiny(model_type=model_type, pad_token_id=1), ids(2, 8)
+    batch, time = torch.export.Dim("batch", min=1, max=64), torch.export.Dim("time", min=2, max=18)
+    sizes = {0: batch, 1: time}
+    with torch.no_grad():
+        exported = torch.export.export(
+            model,
+            (text, torch.ones_like(text)),
+            dynamic_shapes={"input_ids": sizes, "attention_mask": sizes},
+            strict=False,
+        ).module()
+        text, mask = ids(3, 11), torch.ones(3, 11, dtype=torch.long)
+        mask[0, 7:] = 0
+        found, expected = exported(text, mask), model(text, mask)
+    real = mask.bool()
+    assert torch.allclose(found.last_hidden_state[real], expected.last_hidden_state[real], atol=1e-6)
