@@ -10,8 +10,49 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Pooling = Literal["none", "first", "first_attended", "mean", "pooler"]  # what a head reads
-Projection = Literal["none", "before_norm", "after_dropout"]  # where embeddings get their final width
+Pooling = Literal["none", "first", "first_attended", "last", "mean", "pooler"]  # what a head reads
+# Where embeddings get the width of the stack; "words": before positions are added
+Projection = Literal["none", "words", "before_norm", "after_dropout"]
+Norm = Literal["layer_norm", "rms_norm"]
+# Where a layer's norms stand; the diagrams in layers/layer.py show them
+NormPlacement = Literal["post", "pre", "sandwich", "branch"]
+QKNorm = Literal["none", "head", "width"]  # norm of queries and keys: each head by itself, all together
+# Both branches read what came into the layer, through one norm or through one each
+Parallel = Literal["none", "one_norm", "two_norms"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RopeConfig:
+    """Rotary position embeddings; the equations are in layers/rope.py."""
+
+    rope_theta: float  # the base
+    rotary_dim: int  # how many features of a head are turned; the first ones
+    rope_type: str = "default"
+    interleaved: bool = False  # pairs are neighbours (0, 1), (2, 3), ... instead of (d, d + rotary_dim / 2)
+    factor: float = 1.0  # how many times longer than the original context
+    attention_factor: float = 1.0  # cos and sin are multiplied by it
+    original_max_position_embeddings: int = 0  # the context of the pre-training
+    low_freq_factor: float = 1.0  # llama3
+    high_freq_factor: float = 4.0  # llama3
+    beta_fast: float = 32.0  # yarn
+    beta_slow: float = 1.0  # yarn
+    truncate: bool = True  # yarn: its band ends at whole features
+    short_factor: tuple[float, ...] = ()  # longrope, one per pair
+    long_factor: tuple[float, ...] = ()  # longrope, beyond the original context
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertsConfig:
+    """A mixture of feed-forward networks, of which each token uses a few."""
+
+    num_experts: int
+    num_experts_per_tok: int
+    intermediate_size: int  # of one expert
+    norm_topk_prob: bool = True  # the chosen experts' weights sum to 1
+    router_bias: bool = False
+    bias: bool = False  # of the experts' projections
+    swiglu_limit: float | None = None  # of a clamped SwiGLU; None: act(gate) * dense
+    swiglu_alpha: float = 1.702  # steepness of its sigmoid
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,11 +65,14 @@ class EmbedderConfig:
     pad_token_id: int | None
     max_position_embeddings: int  # rows of the position table; without one, what the model was made for
     position_embeddings: bool = True  # False: positions enter elsewhere (rotary, relative)
+    position_offset: int = 0  # position 0 is this row of the table
     positions_from_padding: bool = False  # count from pad_token_id + 1 and skip padding
+    positions_from_mask: bool = False  # count the attended tokens
     type_vocab_size: int = 0  # 0: no token types
-    layer_norm_eps: float
+    embedding_scale: float | None = None  # word embeddings are multiplied by it
+    layer_norm_eps: float | None  # None: no norm
     norm_bias: bool = True
-    hidden_dropout_prob: float
+    hidden_dropout_prob: float | None  # None: no such place
     projection: Projection = "none"
 
 
@@ -39,26 +83,44 @@ class StackConfig:
     hidden_size: int
     num_hidden_layers: int
     num_attention_heads: int
+    num_key_value_heads: int | None = None  # fewer than heads: shared by groups of them; None: as many
     head_dim: int
     intermediate_size: int
     hidden_act: str
-    gated: bool = False  # feed-forward is dense2(act(dense(x)) * gate(x))
+    causal: bool = False  # a token sees those before it, and itself
+    gated: bool = False  # feed-forward is output(act(gate(x)) * dense(x)), else output(act(dense(x)))
+    experts: ExpertsConfig | None = None
+    expert_layers: tuple[bool, ...] | None = None  # which layers have the experts; None: all
+    norm: Norm = "layer_norm"
     layer_norm_eps: float
     norm_bias: bool = True
-    pre_norm: bool = False  # False: norm after each residual sum; True: before each branch, and at the end
+    norm_offset: float = 0.0  # the norms' weights are stored as the difference from it
+    norm_placement: NormPlacement = "post"
+    residual_after_norm: bool = False  # what a norm gives is added to its branch, not what came into it
     first_attention_norm: bool = True  # False: the embedder's norm serves the first layer
-    attention_bias: bool = True
+    final_norm: bool = True  # of a stack that does not end in a norm by its placement
+    parallel: Parallel = "none"
+    attention_bias: bool = True  # of Q, K and V
+    attention_output_bias: bool = True
     mlp_bias: bool = True
+    attention_scale: float | None = None  # of the scores; None: head_dim ** -0.5
+    scale_by_layer: bool = False  # and divided by the layer's number, from 1
+    attention_softcap: float | None = None  # scores are softcap * tanh(scores / softcap)
+    attention_sinks: bool = False  # a learned score per head that takes part in the softmax, and has no value
+    qk_norm: QKNorm = "none"
     attention_dropout: float  # on the attention weights
     self_output_dropout: float | None  # on the attention branch, before its residual sum; None: no such place
     activation_dropout: float | None = None  # between the two feed-forward projections; None: no such place
     output_dropout: float | None  # on the feed-forward branch; None: no such place
     layer_types: tuple[str, ...] | None = None  # "full_attention" | "sliding_attention" per layer
-    sliding_window: int | None = None  # a sliding layer sees keys at most this far away, either side
-    rope_theta: Mapping[str, float] | None = None  # rotary base per layer type
+    sliding_window: int | None = None  # a sliding layer sees keys less than this far away
+    rope: Mapping[str, RopeConfig] | None = None  # per layer type; None: no rotary positions
+    rope_layers: tuple[bool, ...] | None = None  # which layers turn queries and keys; None: all
+    alibi: bool = False  # scores fall linearly with distance
     relative_attention_num_buckets: int = 0  # 0: no learned relative position bias
     num_hidden_groups: int | None = None  # parameters shared by runs of layers; None: every layer its own
     inner_group_num: int = 1  # layers inside a shared group
+    output_size: int | None = None  # hidden states are projected to it behind the last layer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +139,7 @@ class HeadConfig:
     classifier_dropout: float | None = None
     bias: bool = True
     tied: bool = False  # the projection is the word embedding
+    softcap: float | None = None  # logits are softcap * tanh(logits / softcap)
     soft_labels: bool = False  # labels per class are probabilities, negative labels do not count
     problem_type: str | None = None  # what the labels mean; None: decided by the labels
 
@@ -86,6 +149,14 @@ class ModelConfig:
     """One model: embedder, stack, pooler and how fresh weights are drawn."""
 
     embedder: EmbedderConfig
-    encoder: StackConfig
+    encoder: StackConfig | None = None
+    decoder: StackConfig | None = None
     pooler: bool = False  # tanh of a projection of the first token
     initializer_range: float = 0.02
+
+    @property
+    def stack(self) -> StackConfig:
+        """The encoder's, or the decoder's where that is all there is."""
+        found = self.encoder or self.decoder
+        assert found is not None, "a model has an encoder or a decoder"
+        return found

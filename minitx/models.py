@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
+from minitx.cache import Cache
 from minitx.config import HeadConfig, ModelConfig
 from minitx.layers.attention import BACKENDS
 from minitx.layers.checks import leading_shape, one_row_per_choice
 from minitx.layers.embedder import Embedder
 from minitx.layers.head import TASKS, Head
 from minitx.layers.mask import as_bool
+from minitx.layers.norm import RMSNorm
 from minitx.layers.pooler import Pooler
 from minitx.layers.stack import Stack
 
@@ -27,12 +29,13 @@ class ModelOutput(NamedTuple):
     Attributes:
         last_hidden_state: (B, T, E)
         pooler_output: (B, E)
-        logits: (B, T, V) masked-lm; (B, labels) sequence-classification and next-sentence;
+        logits: (B, T, V) masked-lm and causal-lm; (B, labels) sequence-classification and next-sentence;
             (B, T, labels) token-classification; (B, choices) multiple-choice; (B, T)
             replaced-token-detection.
         start_logits: (B, T) question-answering: the answer begins here.
         end_logits: (B, T) question-answering: the answer ends here.
         loss: scalar, if labels were given.
+        cache: the one that was passed in, with these tokens added.
     """
 
     last_hidden_state: Tensor
@@ -41,15 +44,16 @@ class ModelOutput(NamedTuple):
     start_logits: Tensor | None = None
     end_logits: Tensor | None = None
     loss: Tensor | None = None
+    cache: Cache | None = None
 
 
-class EncoderModel(nn.Module):
-    """A bidirectional encoder: embedder, encoder, and where present pooler and head.
+class Model(nn.Module):
+    """What all families have: an embedder, a stack, and where present a pooler and a head.
 
     Args:
         config: the numbers.
         head: the task head, or None for hidden states only.
-        stack: the class of `encoder`; an architecture whose data flow differs brings its own.
+        stack: the class of the stack; an architecture whose data flow differs brings its own.
     """
 
     def __init__(
@@ -59,13 +63,98 @@ class EncoderModel(nn.Module):
         self.config = config
         self.checkpoint: Checkpoint | None = None  # where the weights came from, for minitx.save
         self.embedder = Embedder(config.embedder)
-        self.encoder = stack(config.encoder)
-        self.pooler = Pooler(config.encoder.hidden_size) if config.pooler else None
-        self.head = Head(head, config.encoder.hidden_size) if head is not None else None
+        self.add_stack(stack)
+        self.pooler = Pooler(config.stack.hidden_size) if config.pooler else None
+        size = config.stack.output_size or config.stack.hidden_size
+        self.head = Head(head, size) if head is not None else None
         self.task = head.task if head is not None else None
         if not self.embedder.word_emb.weight.is_meta:  # there, weights follow
             self.initialize()
         self.tie_weights()
+
+    def add_stack(self, stack: type[nn.Module]) -> None:
+        """Makes the stack under the name of its family."""
+        raise NotImplementedError("a family says which stack it has")
+
+    @property
+    def stack(self) -> nn.Module:
+        """The encoder, or the decoder where that is all there is."""
+        return self.get_submodule("encoder" if self.config.encoder is not None else "decoder")
+
+    def result(
+        self,
+        hidden: Tensor,
+        mask: Tensor | None,
+        labels: Tensor | None,
+        *,
+        batch: torch.Size,
+        logits_to_keep: int = 0,
+        cache: Cache | None = None,
+    ) -> ModelOutput:
+        """Hidden states (B, T, E) to what the model's task makes of them."""
+        pooled = None if self.pooler is None else self.pooler(hidden)
+        if self.head is None:
+            if labels is not None:
+                raise ValueError("labels were given, but this model has no head; load it with head=.")
+            return ModelOutput(hidden, pooled, cache=cache)
+        task = TASKS[self.head.config.task]
+        logits = task.shape(self.head(hidden[:, -logits_to_keep:], pooled, mask), batch)
+        loss = None if labels is None else task.loss(logits, labels, mask, self.head.config)
+        return ModelOutput(hidden, pooled, loss=loss, cache=cache, **task.outputs(logits))
+
+    def tie_weights(self) -> None:
+        """Lets the word embedding serve as the last projection of a language-model head."""
+        if self.head is not None and self.head.config.tied:
+            self.head.projection.weight = self.embedder.word_emb.weight
+
+    def set_attention(self, backend: str) -> Self:
+        """Chooses how attention is computed: "sdpa" (fused, the default) or "eager" (step by step).
+
+        Raises:
+            ValueError: an unknown name.
+        """
+        if backend not in BACKENDS:
+            raise ValueError(f"unknown attention {backend!r}; minitx has: {', '.join(BACKENDS)}.")
+        for module in self.modules():
+            if hasattr(module, "backend"):
+                setattr(module, "backend", BACKENDS[backend])  # noqa: B010 - parts beyond our classes have one too
+        return self
+
+    @torch.no_grad()
+    def initialize(
+        self, names: Collection[str] | None = None, generator: torch.Generator | None = None
+    ) -> Self:
+        """Draws fresh weights in place: normal with `initializer_range`, biases 0, norms 1.
+
+        Args:
+            names: the parameters to draw; None for all.
+            generator: the source of randomness; None for torch's own.
+        """
+        drawn: set[int] = set()
+        for path, module in self.named_modules():
+            for leaf, parameter in module._parameters.items():
+                if parameter is None or id(parameter) in drawn:  # a tied one is drawn where it is owned
+                    continue
+                if names is not None and f"{path}.{leaf}" not in names:
+                    continue
+                drawn.add(id(parameter))
+                if leaf == "bias":
+                    parameter.zero_()
+                elif isinstance(module, nn.LayerNorm | RMSNorm):
+                    parameter.fill_(1.0 - getattr(module, "offset", 0.0))
+                else:
+                    parameter.normal_(0.0, self.config.initializer_range, generator=generator)
+                if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+                    parameter[module.padding_idx].zero_()
+        return self
+
+
+class EncoderModel(Model):
+    """A bidirectional encoder: embedder, encoder, and where present pooler and head."""
+
+    def add_stack(self, stack: type[nn.Module]) -> None:
+        assert self.config.encoder is not None
+        self.encoder = stack(self.config.encoder)
 
     def forward(
         self,
@@ -79,7 +168,7 @@ class EncoderModel(nn.Module):
 
         Args:
             input_ids: (B, T); for multiple-choice (B, choices, T), and the others alike.
-            attention_mask: (B, T), 1 or True = attend; or (B, T, S), which query sees which key.
+            attention_mask: (B, T), 1 or True = attend; or (B, T, T), which query sees which key.
             token_type_ids: (B, T); all zero if not given.
             position_ids: (B or 1, T); the architecture's own numbering if not given.
             labels: what the head should have said; the losses in `layers/head.py` give the shapes.
@@ -98,58 +187,76 @@ class EncoderModel(nn.Module):
         mask = None if attention_mask is None else as_bool(attention_mask, *input_ids.shape)
         hidden = self.embedder(input_ids, token_type_ids, position_ids)
         hidden = self.encoder(hidden, mask, position_ids)
-        pooled = None if self.pooler is None else self.pooler(hidden)
-        if self.head is None:
-            if labels is not None:
-                raise ValueError("labels were given, but this model has no head; load it with head=.")
-            return ModelOutput(hidden, pooled)
-        task = TASKS[self.head.config.task]
-        logits = task.shape(self.head(hidden, pooled, mask), batch)
-        loss = None if labels is None else task.loss(logits, labels, mask, self.head.config)
-        return ModelOutput(hidden, pooled, loss=loss, **task.outputs(logits))
+        return self.result(hidden, mask, labels, batch=batch)
 
-    def tie_weights(self) -> None:
-        """Lets the word embedding serve as the last projection of a language-model head."""
-        if self.head is not None and self.head.config.tied:
-            self.head.projection.weight = self.embedder.word_emb.weight
 
-    def set_attention(self, backend: str) -> EncoderModel:
-        """Chooses how attention is computed: "sdpa" (fused, the default) or "eager" (step by step).
+class DecoderModel(Model):
+    """A causal decoder: embedder, decoder, and where present a head; a token sees those before it."""
 
-        Raises:
-            ValueError: an unknown name.
-        """
-        if backend not in BACKENDS:
-            raise ValueError(f"unknown attention {backend!r}; minitx has: {', '.join(BACKENDS)}.")
-        for module in self.modules():
-            if hasattr(module, "backend"):
-                setattr(module, "backend", BACKENDS[backend])  # noqa: B010 - parts beyond our classes have one too
-        return self
+    def add_stack(self, stack: type[nn.Module]) -> None:
+        assert self.config.decoder is not None
+        self.decoder = stack(self.config.decoder)
 
-    @torch.no_grad()
-    def initialize(
-        self, names: Collection[str] | None = None, generator: torch.Generator | None = None
-    ) -> EncoderModel:
-        """Draws fresh weights in place: normal with `initializer_range`, biases 0, norms 1.
+    def make_cache(self, max_length: int | None = None, *, spare: int = 0) -> Cache:
+        """An empty cache, to be passed to `forward` again and again.
 
         Args:
-            names: the parameters to draw; None for all.
-            generator: the source of randomness; None for torch's own.
+            max_length: how many tokens it must hold; room for them is made once and filled in place.
+                None: it grows as it goes.
+            spare: how far `Cache.crop` must be able to go back where layers see only a window.
         """
-        drawn: set[int] = set()
-        for path, module in self.named_modules():
-            for leaf, parameter in module._parameters.items():
-                if parameter is None or id(parameter) in drawn:  # a tied one is drawn where it is owned
-                    continue
-                if names is not None and f"{path}.{leaf}" not in names:
-                    continue
-                drawn.add(id(parameter))
-                if leaf == "bias":
-                    parameter.zero_()
-                elif isinstance(module, nn.LayerNorm):
-                    parameter.fill_(1.0)
-                else:
-                    parameter.normal_(0.0, self.config.initializer_range, generator=generator)
-                if isinstance(module, nn.Embedding) and module.padding_idx is not None:
-                    parameter[module.padding_idx].zero_()
-        return self
+        assert isinstance(self.decoder, Stack)
+        return self.decoder.make_cache(max_length, spare)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        *,
+        cache: Cache | None = None,
+        logits_to_keep: int = 0,
+    ) -> ModelOutput:
+        """Runs the model.
+
+        Args:
+            input_ids: (B, T): a text, or what follows the tokens in the cache.
+            attention_mask: (B, T) of these tokens, 1 or True = attend; the cache remembers which of the
+                earlier ones were padding. Without a cache also (B, T, T), which query sees which key, as
+                far as the order lets it.
+            position_ids: (B or 1, T); the architecture's own numbering if not given. Most count padding
+                too; for a text padded on the left give `(attention_mask.cumsum(1) - 1).clamp(min=0)`.
+            labels: what the head should have said; the losses in `layers/head.py` give the shapes.
+            cache: from `make_cache`; the tokens are added to it.
+            logits_to_keep: only of so many tokens at the end, where the head gives logits for each; 0: all.
+
+        Raises:
+            ValueError: shapes that do not fit, ids outside their table, a text longer than the
+                model's positions.
+        """
+        batch, past = leading_shape(input_ids), 0 if cache is None else cache.length
+        mask = None if attention_mask is None else as_bool(attention_mask, *input_ids.shape)
+        if cache is not None:
+            cache.check(mask, input_ids)
+            mask = cache.extended(mask, input_ids)
+        flat = mask if mask is not None and mask.dim() == 2 else None
+        position_ids = self.embedder.check(input_ids, None, position_ids, past, flat)
+        hidden = self.embedder(input_ids, None, position_ids)
+        hidden = self.decoder(hidden, mask, position_ids, cache)
+        if cache is not None:
+            cache.advance(mask, input_ids.shape[1])
+        keep = logits_to_keep if self.task == "causal-lm" and labels is None else 0
+        real = self.real_tokens(input_ids, flat) if self.task == "sequence-classification" else flat
+        return self.result(hidden, real, labels, batch=batch, logits_to_keep=keep, cache=cache)
+
+    def real_tokens(self, input_ids: Tensor, mask: Tensor | None) -> Tensor | None:
+        """(B, T), False at padding: what the mask says, and every padding id.
+
+        Checkpoints that label texts were trained to read the last token whose id is not the padding's.
+        """
+        pad = self.config.embedder.pad_token_id
+        if pad is None:
+            return mask
+        named = input_ids != pad
+        return named if mask is None else named & mask[:, -input_ids.shape[1] :]

@@ -24,12 +24,12 @@ def read(hf: Reader) -> ModelConfig:
     config = bert.read(hf, act="gelu_new", dropout=0.0)
     embedder = replace(config.embedder, embedding_size=hf.size("embedding_size"), projection="after_dropout")
     groups, inner = hf.size("num_hidden_groups", 1), hf.size("inner_group_num", 1)
-    if groups > config.encoder.num_hidden_layers or groups * inner > MOST_LAYERS:
+    if groups > config.stack.num_hidden_layers or groups * inner > MOST_LAYERS:
         raise ValueError(
             f"config.json: num_hidden_groups={groups} of inner_group_num={inner} layers do not fit "
-            f"{config.encoder.num_hidden_layers} layers."
+            f"{config.stack.num_hidden_layers} layers."
         )
-    encoder = replace(config.encoder, num_hidden_groups=groups, inner_group_num=inner, output_dropout=None)
+    encoder = replace(config.stack, num_hidden_groups=groups, inner_group_num=inner, output_dropout=None)
     return replace(config, embedder=embedder, encoder=encoder)
 
 
@@ -42,7 +42,7 @@ def heads(hf: Reader) -> dict[str, HeadConfig]:
 
 def layers(config: ModelConfig) -> list[dict[str, int]]:
     """Layer {i} is layer {k} of group {g}."""
-    groups, inner = config.encoder.num_hidden_groups or 1, config.encoder.inner_group_num
+    groups, inner = config.stack.num_hidden_groups or 1, config.stack.inner_group_num
     return [{"i": g * inner + k, "g": g, "k": k} for g in range(groups) for k in range(inner)]
 
 

@@ -16,6 +16,7 @@ from minitx.weights.table import Table
 # How Hugging Face names the class of a task: "Bert" + "ForMaskedLM".
 TASK_SUFFIX = {
     "masked-lm": "ForMaskedLM",
+    "causal-lm": "ForCausalLM",
     "sequence-classification": "ForSequenceClassification",
     "token-classification": "ForTokenClassification",
     "question-answering": "ForQuestionAnswering",
@@ -26,8 +27,14 @@ TASK_SUFFIX = {
 
 
 def every_layer(config: ModelConfig) -> list[dict[str, int]]:
-    """The values of a template's placeholders, one dict per layer: {i} is the layer."""
-    return [{"i": i} for i in range(config.encoder.num_hidden_layers)]
+    """The values of a template's placeholders, one dict per layer: {i} is the layer.
+
+    With them go the numbers that the operations of a row may need.
+    """
+    stack = config.stack
+    experts = stack.experts.num_experts if stack.experts else 0
+    sizes = {"heads": stack.num_attention_heads, "experts": experts}
+    return [{"i": i, **sizes} for i in range(stack.num_hidden_layers)]
 
 
 def usual_names(names: tuple[str, ...], config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -48,11 +55,12 @@ class Architecture:
         head_weights: the same for each task.
         pooled: the tasks whose head reads the pooler, and "none" where headless checkpoints have one.
         stored: checkpoint names that no part here uses (constants, heads of the pre-training); kept for
-            `save`, not loaded.
+            `save`, not loaded. {i} stands for every layer.
         layers: the placeholders of the templates, one dict per layer.
-        stack: the class of `encoder`.
+        stack: the class of `encoder` or `decoder`.
         fresh_names: which of a row's names a model that came from no file is written under.
         pretraining: the task that Hugging Face's `...ForPreTraining` includes.
+        class_suffix: how Hugging Face names the classes of some tasks here, where not as elsewhere.
     """
 
     model_types: Mapping[str, str]
@@ -66,11 +74,25 @@ class Architecture:
     layers: Callable[[ModelConfig], list[dict[str, int]]] = every_layer
     stack: type[nn.Module] = field(default=Stack)
     pretraining: str | None = None
+    class_suffix: Mapping[str, str] = field(default_factory=dict)
     fresh_names: Callable[[tuple[str, ...], Mapping[str, Any]], tuple[str, ...]] = usual_names
 
     def class_name(self, model_type: str, task: str | None) -> str:
         """Hugging Face's class for a task, e.g. "BertForMaskedLM"; "BertModel" for None."""
-        return self.model_types[model_type] + ("Model" if task is None else TASK_SUFFIX[task])
+        return self.model_types[model_type] + ("Model" if task is None else self.suffix(task))
+
+    def suffix(self, task: str) -> str:
+        """What Hugging Face puts behind the architecture's name for a task."""
+        return self.class_suffix.get(task, TASK_SUFFIX[task])
+
+    def constants(self, config: ModelConfig) -> list[str]:
+        """`stored`, written out."""
+        layers = self.layers(config)
+        return [
+            name.format(**values)
+            for name in self.stored
+            for values in (layers if "{" in name else layers[:1])
+        ]
 
     def task_of(self, class_name: str) -> str | None:
         """The task of one of Hugging Face's classes, "none" for a bare model, None if unknown."""
@@ -79,6 +101,6 @@ class Architecture:
         if class_name.endswith("ForPreTraining"):
             return self.pretraining
         for task in self.head_weights:
-            if class_name.endswith(TASK_SUFFIX[task]):
+            if class_name.endswith(self.suffix(task)):
                 return task
         return None

@@ -70,7 +70,7 @@ class RelativeContext(Context):
 class DisentangledSelfAttention(nn.Module):
     """Self-attention whose score bias comes from queries and keys meeting relative positions."""
 
-    def __init__(self, config: DisentangledConfig) -> None:
+    def __init__(self, config: DisentangledConfig, index: int = 0) -> None:
         super().__init__()
         self.config = config
         size, width = config.hidden_size, config.num_attention_heads * config.head_dim
@@ -93,7 +93,7 @@ class DisentangledSelfAttention(nn.Module):
         """(..., T, H * D) -> (..., H, T, D)"""
         return x.view(*x.shape[:-1], self.config.num_attention_heads, self.config.head_dim).transpose(-3, -2)
 
-    def forward(self, hidden: Tensor, context: RelativeContext) -> Tensor:
+    def forward(self, hidden: Tensor, context: RelativeContext, cache: None = None) -> Tensor:
         """(B, T, E) -> (B, T, H * D)"""
         query, key, value = (self.heads(project(hidden)) for project in (self.Q, self.K, self.V))
         mask = context.mask
@@ -187,7 +187,7 @@ class DisentangledStack(nn.Module):
 
 def read(hf: Reader) -> ModelConfig:
     config = bert.read(hf, eps=1e-7)
-    size, dropout = config.embedder.hidden_size, config.embedder.hidden_dropout_prob
+    size, dropout = config.embedder.hidden_size, hf.probability("hidden_dropout_prob", 0.1)
     width = hf.size("embedding_size", size)
     written = hf.get("pos_att_type", None) or []
     named = written.lower().split("|") if isinstance(written, str) else written
@@ -197,7 +197,7 @@ def read(hf: Reader) -> ModelConfig:
     kernel = hf.size("conv_kernel_size", 0, least=0)
     if kernel and kernel % 2 == 0:
         raise ValueError(f"config.json: conv_kernel_size={kernel} must be odd, to leave lengths as they are.")
-    hf.only("attention_head_size", config.encoder.head_dim)
+    hf.only("attention_head_size", config.stack.head_dim)
     norm = [part.strip() for part in hf.name("norm_rel_ebd", "none").lower().split("|")]
     rows = hf.size_or_none("max_relative_positions") or config.embedder.max_position_embeddings
     buckets = hf.size_or_none("position_buckets") or 0
@@ -216,7 +216,7 @@ def read(hf: Reader) -> ModelConfig:
             type_vocab_size=hf.size("type_vocab_size", 0, least=0),
         ),
         encoder=DisentangledConfig(
-            **asdict(config.encoder),
+            **asdict(config.stack),
             relative_attention=hf.flag("relative_attention", False),
             max_relative_positions=rows,
             position_buckets=buckets,

@@ -11,7 +11,7 @@ from typing import Any
 
 from minitx.architectures.architecture import Architecture
 from minitx.architectures.reader import LARGEST_NUMBER, Reader
-from minitx.config import EmbedderConfig, HeadConfig, ModelConfig, Pooling, StackConfig
+from minitx.config import EmbedderConfig, HeadConfig, ModelConfig, Pooling, RopeConfig, StackConfig
 from minitx.layers.stack import FULL, SLIDING
 from minitx.weights.table import Table, split
 
@@ -41,7 +41,7 @@ def rope_theta(hf: Reader) -> dict[str, float]:
     old = {FULL: shared, SLIDING: local}
     hf.only("rope_scaling", None)
     written = hf.get("rope_parameters", None) or {}
-    theta = {}
+    theta: dict[str, float] = {}
     for kind, base in old.items():
         rope = written.get(kind) or {} if isinstance(written, dict) else None
         if not isinstance(rope, dict):
@@ -75,6 +75,7 @@ def read(hf: Reader) -> ModelConfig:
         raise ValueError(f"config.json: hidden_size={size} over {heads} heads is odd; rotary turns pairs.")
     layers, eps = hf.size("num_hidden_layers"), hf.number("norm_eps", 1e-5)
     dropout, norm_bias = hf.probability("attention_dropout", 0.0), hf.flag("norm_bias", False)
+    attention_bias, head_dim = hf.flag("attention_bias", False), hf.head_dim(size, heads)
     hf.ignore("layer_norm_eps", "position_embedding_type")  # in older configs, and unused there too
     return ModelConfig(
         initializer_range=hf.number("initializer_range", 0.02),
@@ -93,23 +94,27 @@ def read(hf: Reader) -> ModelConfig:
             hidden_size=size,
             num_hidden_layers=layers,
             num_attention_heads=heads,
-            head_dim=hf.head_dim(size, heads),
+            head_dim=head_dim,
             intermediate_size=hf.size("intermediate_size"),
             hidden_act=hf.name("hidden_activation", "gelu"),
             gated=True,
             layer_norm_eps=eps,
             norm_bias=norm_bias,
-            pre_norm=True,
+            norm_placement="pre",
             first_attention_norm=False,
-            attention_bias=hf.flag("attention_bias", False),
+            attention_bias=attention_bias,
+            attention_output_bias=attention_bias,
             mlp_bias=hf.flag("mlp_bias", False),
             attention_dropout=dropout,
             self_output_dropout=dropout,
             activation_dropout=hf.probability("mlp_dropout", 0.0),
             output_dropout=None,
             layer_types=layer_types(hf, layers),
-            sliding_window=hf.size("local_attention", 128) // 2,
-            rope_theta=rope_theta(hf),
+            sliding_window=hf.size("local_attention", 128) // 2 + 1,  # as far to either side, and itself
+            rope={
+                kind: RopeConfig(rope_theta=theta, rotary_dim=head_dim)
+                for kind, theta in rope_theta(hf).items()
+            },
         ),
     )
 
@@ -154,7 +159,7 @@ WEIGHTS: Table = {
     (f"{ATTENTION}.Q", f"{ATTENTION}.K", f"{ATTENTION}.V"): split("layers.{i}.attn.Wqkv"),
     "encoder.layers.{i}.attention.self_output.dense": "layers.{i}.attn.Wo",
     "encoder.layers.{i}.feed_forward_norm": "layers.{i}.mlp_norm",
-    ("encoder.layers.{i}.intermediate.dense", "encoder.layers.{i}.intermediate.gate"): split(
+    ("encoder.layers.{i}.intermediate.gate", "encoder.layers.{i}.intermediate.dense"): split(
         "layers.{i}.mlp.Wi"
     ),
     "encoder.layers.{i}.output.dense": "layers.{i}.mlp.Wo",

@@ -29,7 +29,7 @@ def read(hf: Reader) -> ModelConfig:
     return replace(
         config,
         embedder=embedder,
-        encoder=replace(config.encoder, relative_attention_num_buckets=buckets),
+        encoder=replace(config.stack, relative_attention_num_buckets=buckets),
     )
 
 

@@ -30,7 +30,9 @@ NOT_OF_THE_NETWORK = frozenset(
 LARGEST_SIZE = 10_000_000
 LARGEST_NUMBER = 1e30
 MOST_LAYERS = 1_000
-COUNTS_OF_LAYERS = frozenset({"num_hidden_layers", "n_layers", "num_hidden_groups", "inner_group_num"})
+COUNTS_OF_LAYERS = frozenset(
+    {"num_hidden_layers", "n_layers", "n_layer", "num_layers", "num_hidden_groups", "inner_group_num"}
+)
 
 _required = object()
 
@@ -53,6 +55,11 @@ class Reader:
             raise ValueError(f"config.json has no {key!r}, and the model cannot be built without it.")
         return value
 
+    def first(self, *keys: str) -> str:
+        """The first of several names of one key that the file has, the last where it has none."""
+        self.taken.update(keys)
+        return next((key for key in keys if key in self.config), keys[-1])
+
     def ignore(self, *keys: str) -> None:
         """Keys that change no number here; the caller says why."""
         self.taken.update(keys)
@@ -65,13 +72,16 @@ class Reader:
             raise ValueError(f"config.json: {key}={value!r} must be a whole number from {least} to {most}.")
         return value
 
-    def size_or_none(self, key: str) -> int | None:
-        """A whole number; None where it is absent, null, 0 or -1, which all say "none"."""
-        absent = self.config.get(key) is None or (
-            self.config[key] in (0, -1) and self.config[key] is not False
-        )
-        self.taken.add(key)
-        return None if absent else self.size(key)
+    def size_or_none(self, key: str, default: int | None = None) -> int | None:
+        """A whole number; None where it is null, 0 or -1, which all say "none"; `default` where absent."""
+        value = self.get(key, default)
+        if value is None or (value in (0, -1) and value is not False):
+            return None
+        return self.size(key, default)
+
+    def number_or_none(self, key: str, default: float | None = None) -> float | None:
+        """A finite, non-negative number; None where the file says null."""
+        return None if self.get(key, default) is None else self.number(key, default)
 
     def number(self, key: str, default: Any = _required) -> float:
         """A finite, non-negative number."""

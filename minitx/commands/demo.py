@@ -25,7 +25,7 @@ from minitx.commands.common import (
     tokenizer_of,
 )
 from minitx.inspect.pictures import similarity_picture
-from minitx.models import EncoderModel
+from minitx.models import Model
 from minitx.pipelines import EmbeddingSettings, embed, embedding_settings
 from minitx.tokenizer import Tokenizer
 from minitx.weights.load import load
@@ -121,7 +121,7 @@ def bundled_model() -> Path:
     )
 
 
-def embed_with(model: EncoderModel, tokenizer: Tokenizer, settings: EmbeddingSettings) -> Tensor:
+def embed_with(model: Model, tokenizer: Tokenizer, settings: EmbeddingSettings) -> Tensor:
     return embed(model, tokenizer, SENTENCES, settings=settings)
 
 
@@ -135,7 +135,7 @@ def show_neighbours(similarity: Tensor, neighbours: list[int]) -> None:
 @torch.inference_mode()
 def compare_with_transformers(
     folder: Path,
-    model: EncoderModel,
+    model: Model,
     tokenizer: Tokenizer,
     settings: EmbeddingSettings,
     vectors: Tensor,

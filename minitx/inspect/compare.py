@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from minitx.inspect.inputs import Inputs, make_inputs
-from minitx.inspect.reference import import_transformers, load_reference
+from minitx.inspect.reference import Wide, import_transformers, in_dtype, load_reference
 from minitx.inspect.report import Gap, Report, Row
-from minitx.models import EncoderModel, ModelOutput
+from minitx.models import Model, ModelOutput
 from minitx.weights.match import bindings_of
-from minitx.weights.ops import Op
+from minitx.weights.ops import Op, Transposed
 
 if TYPE_CHECKING:
     from minitx.tokenizer import Tokenizer
@@ -44,7 +44,7 @@ OUTPUTS = {
 def verify(
     name_or_folder: str | Path,
     *,
-    model: EncoderModel | None = None,
+    model: Model | None = None,
     head: str | None = None,
     model_type: str | None = None,
     revision: str = "main",
@@ -108,7 +108,7 @@ def find_tokenizer(
         return None
 
 
-def compare(ours: EncoderModel, theirs: nn.Module, inputs: Inputs) -> list[Row]:
+def compare(ours: Model, theirs: nn.Module, inputs: Inputs) -> list[Row]:
     """Every pair of modules on all inputs, in both precisions.
 
     Leaves both models in float64.
@@ -117,7 +117,7 @@ def compare(ours: EncoderModel, theirs: nn.Module, inputs: Inputs) -> list[Row]:
     found: dict[torch.dtype, dict[tuple[str, int], Row]] = {}
     for dtype in (torch.float32, torch.float64):
         ours.to(dtype)
-        theirs.to(dtype)
+        in_dtype(theirs, dtype)
         worst: dict[tuple[str, int], Row] = {}
         for batch in inputs.batches:
             for row in compare_batch(ours, theirs, pairs, batch):
@@ -141,18 +141,19 @@ def compare(ours: EncoderModel, theirs: nn.Module, inputs: Inputs) -> list[Row]:
 
 @dataclass(frozen=True)
 class Pair:
-    """A module of ours and its partner; `part` of `parts` if the partner is several of ours in one."""
+    """A module of ours and its partner; one of several if the partner is several of ours in one."""
 
     partner: str
     op: Op
     part: int
-    parts: int
+    rows: tuple[int, ...]  # output features of each of the several
 
     def cut(self, output: Tensor) -> Tensor:
         """Our share of the partner's output (..., features): its rows are cut as the weight's are."""
-        if self.parts == 1:
+        if len(self.rows) == 1:
             return output
-        return self.op.load(output.movedim(-1, 0), self.parts)[self.part].movedim(0, -1)
+        op = self.op.op if isinstance(self.op, Transposed) else self.op  # outputs are never transposed
+        return op.load([output.movedim(-1, 0)], self.rows)[self.part].movedim(0, -1)
 
 
 def owners(model: nn.Module) -> list[str]:
@@ -160,13 +161,13 @@ def owners(model: nn.Module) -> list[str]:
     return [path for path, module in model.named_modules() if any(True for _ in module.parameters(False))]
 
 
-def pair(ours: EncoderModel, theirs: nn.Module) -> dict[str, Pair]:
+def pair(ours: Model, theirs: nn.Module) -> dict[str, Pair]:
     """Our modules -> theirs, through the weight table."""
     assert ours.checkpoint is not None
     architecture, modules = ours.checkpoint.architecture, dict(theirs.named_modules())
     pairs: dict[str, Pair] = {}
     for binding in bindings_of(architecture, ours):
-        if not binding.parameters[0].endswith(".weight"):
+        if not binding.parameters[0].endswith(".weight") or binding.op.many:
             continue  # a bias may lie elsewhere in the file than in the module that adds it
         for name in binding.names:
             path, _, leaf = name.rpartition(".")
@@ -174,9 +175,10 @@ def pair(ours: EncoderModel, theirs: nn.Module) -> dict[str, Pair]:
             partner = next((p for p in spelt if hasattr(modules.get(p), leaf)), None)
             if partner is None:
                 continue
+            rows = tuple(ours.get_parameter(parameter).shape[0] for parameter in binding.parameters)
             for part, parameter in enumerate(binding.parameters):
                 module = parameter.rpartition(".")[0]
-                pairs.setdefault(module, Pair(partner, binding.op, part, len(binding.parameters)))
+                pairs.setdefault(module, Pair(partner, binding.op, part, rows))
     return pairs
 
 
@@ -194,7 +196,7 @@ class Calls:
 
 @torch.inference_mode()
 def compare_batch(
-    ours: EncoderModel, theirs: nn.Module, pairs: Mapping[str, Pair], batch: Mapping[str, Tensor]
+    ours: Model, theirs: nn.Module, pairs: Mapping[str, Pair], batch: Mapping[str, Tensor]
 ) -> list[Row]:
     """The rows of one batch, in the precision that both models have; `input64`, `output64` stay empty."""
     device = ours.embedder.word_emb.weight.device
@@ -257,7 +259,7 @@ def record(theirs: nn.Module, paths: set[str], batch: Mapping[str, Tensor], mask
     base: Any = theirs.base_model
     handle = base.register_forward_hook(base_finished)
     try:
-        with hooked(theirs, paths, finished):
+        with Wide(), hooked(theirs, paths, finished):
             # always with a mask: some of its classes fail without one
             keep(theirs(**{**batch, "attention_mask": mask.long().view_as(batch["input_ids"])}))
     finally:
@@ -313,7 +315,7 @@ def gap(ours: Tensor, theirs: Tensor) -> Gap:
     return Gap(float(apart.max()), float(b.abs().nan_to_num(nan=0.0).max()))
 
 
-def suspects(model: EncoderModel, finished: list[str]) -> tuple[str, ...]:
+def suspects(model: Model, finished: list[str]) -> tuple[str, ...]:
     """Of what ran in between: parts without parameters that change values, else what encloses them."""
     modules = dict(model.named_modules())
     leaves = [path for path in finished if not any(True for _ in modules[path].children())]

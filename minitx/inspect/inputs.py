@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from minitx.models import EncoderModel
+from minitx.models import Model
 
 if TYPE_CHECKING:
     from minitx.tokenizer import Tokenizer
@@ -29,7 +29,7 @@ class Inputs:
     words: str
 
 
-def make_inputs(tokenizer: Tokenizer | None, model: EncoderModel, limit: int) -> Inputs:
+def make_inputs(tokenizer: Tokenizer | None, model: Model, limit: int) -> Inputs:
     """Several rows with padding, and the longest of them alone without a mask.
 
     Real text if there is a tokenizer, else random ids. Where layers have a window, the longest text is
@@ -54,9 +54,9 @@ def make_inputs(tokenizer: Tokenizer | None, model: EncoderModel, limit: int) ->
     return Inputs(batches, words)
 
 
-def wanted_length(model: EncoderModel, limit: int) -> int:
+def wanted_length(model: Model, limit: int) -> int:
     """32 tokens, or beyond the reach of a window on both sides."""
-    window = model.config.encoder.sliding_window
+    window = model.config.stack.sliding_window
     return min(limit, 32 if window is None else 2 * window + 22)
 
 
@@ -68,7 +68,7 @@ def text_batch(tokenizer: Tokenizer, longest: int) -> dict[str, Tensor]:
     return dict(tokenizer(texts, padding=True, truncation=True, max_length=longest, padding_side="right"))
 
 
-def random_batch(model: EncoderModel, lengths: Sequence[int]) -> dict[str, Tensor]:
+def random_batch(model: Model, lengths: Sequence[int]) -> dict[str, Tensor]:
     """The same ids every time; none of them is the padding id, and both text types occur."""
     config, time = model.config.embedder, max(lengths)
     generator = torch.Generator().manual_seed(0)

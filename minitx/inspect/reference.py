@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from minitx.models import EncoderModel
+from minitx.models import Model
 from minitx.weights.files import some
 
 
@@ -29,7 +30,7 @@ def import_transformers() -> Any:
     return transformers
 
 
-def load_reference(folder: Path, model: EncoderModel) -> nn.Module:
+def load_reference(folder: Path, model: Model) -> nn.Module:
     """The same checkpoint in transformers: the class of our model's task, float32, eval mode.
 
     Its attention is the fused one where the architecture has it, else "eager".
@@ -44,6 +45,8 @@ def load_reference(folder: Path, model: EncoderModel) -> nn.Module:
         reference, report = getattr(transformers, name).from_pretrained(
             folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
         )
+    # experts one by one: their fused product takes neither every width nor float64
+    reference.config._experts_implementation = "eager"
     drawn = sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])])
     if drawn:
         raise ValueError(
@@ -52,6 +55,35 @@ def load_reference(folder: Path, model: EncoderModel) -> nn.Module:
         )
     model_in_eval_mode: nn.Module = reference.eval()
     return model_in_eval_mode
+
+
+def in_dtype(reference: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """The reference in another precision, its rotary angles in float32 as they are in any."""
+    reference.to(dtype)
+    for module in reference.modules():
+        for name in [name for name in module._buffers if name.endswith("inv_freq")]:
+            buffer = module._buffers[name]
+            module._buffers[name] = None if buffer is None else buffer.float()
+    return reference
+
+
+class Wide(TorchFunctionMode):
+    """In here what is float64 stays so where the code asks for float32.
+
+    Several reference models compute norms, softmaxes and rotations in float32 whatever their dtype. This
+    takes those casts out, so that a difference above float64's rounding is a difference of the equations.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if args and isinstance(args[0], Tensor) and args[0].dtype == torch.float64:
+            if func is Tensor.float:
+                return args[0]
+            args = tuple(torch.float64 if x is torch.float32 else x for x in args)
+            kwargs = {key: torch.float64 if x is torch.float32 else x for key, x in kwargs.items()}
+        return func(*args, **kwargs)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from minitx.models import EncoderModel
+from minitx.models import Model
 from minitx.weights.files import open_folder
 
 UNITS = ("B", "KB", "MB", "GB", "TB")
@@ -85,7 +85,7 @@ class Summary:
     ignored: tuple[Unused, ...]
 
 
-def summarize(model: EncoderModel, folder: str | Path | None = None) -> Summary:
+def summarize(model: Model, folder: str | Path | None = None) -> Summary:
     """The module tree of a model with shapes, parameters, bytes and dtypes.
 
     Args:
@@ -119,12 +119,12 @@ def summarize(model: EncoderModel, folder: str | Path | None = None) -> Summary:
 # --- rows ------------------------------------------------------------------------------------------
 
 
-def counted(rows: Iterable[Row], model: EncoderModel) -> Iterable[Row]:
+def counted(rows: Iterable[Row], model: Model) -> Iterable[Row]:
     """The rows, with how often the layers run."""
-    schedule: list[int] = getattr(model.encoder, "schedule", [])
+    schedule: list[int] = getattr(model.stack, "schedule", [])
     for row in rows:
         parent, _, index = row.path.rpartition(".")
-        if parent == "encoder.layers" and schedule:
+        if parent in ("encoder.layers", "decoder.layers") and schedule:
             owned = range(int(index), int(index) + row.repeat)
             yield replace(row, runs=sum(schedule.count(i) for i in owned))
         else:

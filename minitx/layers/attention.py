@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from minitx.cache import LayerCache
 from minitx.config import StackConfig
-from minitx.layers.position import Rotary, rotate
+from minitx.layers.norm import Slot, norm
+from minitx.layers.rope import Rotary, quarter_turn_halves, quarter_turn_neighbours, rotate
 
 
 @dataclass(frozen=True)
@@ -19,38 +21,112 @@ class Context:
 
     Attributes:
         mask: (B or 1, H or 1, T or 1, S); bool (True = attend) or added to the scores; None = all.
+        causal: instead of a mask: no query sees a key behind it, and T = S. Kernels then skip half the work.
         rotary: tables that turn queries and keys, or None.
+        past: how many positions are in the cache already.
     """
 
     mask: Tensor | None = None
+    causal: bool = False
     rotary: Rotary | None = None
+    past: int = 0
 
 
-# (query, key, value, mask, scale, dropout) -> (B, H, T, D)
-Backend = Callable[[Tensor, Tensor, Tensor, Tensor | None, float, float], Tensor]
+class Backend(Protocol):
+    """(B, H, T, D), twice (B, K, S, D) with K key/value heads that divide H -> (B, H, T, D)."""
+
+    def __call__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        scale: float,
+        dropout: float,
+        *,
+        causal: bool = False,
+        groups: int = 1,
+        softcap: float | None = None,
+        sinks: Tensor | None = None,
+    ) -> Tensor: ...
 
 
 def eager(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, dropout: float
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scale: float,
+    dropout: float,
+    *,
+    causal: bool = False,
+    groups: int = 1,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
-    """The equation, step by step: (B, H, T, D), (B, H, S, D), (B, H, S, D) -> (B, H, T, D)."""
+    """The equation, step by step."""
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     scores = query @ key.transpose(-2, -1) * scale  # (B, H, T, S)
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    if causal:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
     if mask is not None and mask.dtype == torch.bool:
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     elif mask is not None:
         scores = scores + mask
+    if sinks is not None:
+        scores = torch.cat((scores, sinks.view(1, -1, 1, 1).expand(*scores.shape[:-1], 1)), dim=-1)
     # In half precision a softmax over many keys loses digits; the weights are made in float32.
     wide = torch.promote_types(scores.dtype, torch.float32)
     weights = torch.softmax(scores, dim=-1, dtype=wide).to(scores.dtype)
+    if sinks is not None:
+        weights = weights[..., :-1]
     weights = F.dropout(weights, p=dropout, training=dropout > 0.0)
     return weights @ value
 
 
 def sdpa(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float, dropout: float
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scale: float,
+    dropout: float,
+    *,
+    causal: bool = False,
+    groups: int = 1,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
-    """The same through PyTorch's fused kernels, which never hold the (T, S) weights."""
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, scale=scale)
+    """The same through PyTorch's fused kernels, which never hold the (T, S) weights.
+
+    They know neither caps nor sinks: scores that have them are computed step by step.
+    """
+    if softcap is not None or sinks is not None:
+        return eager(
+            query,
+            key,
+            value,
+            mask,
+            scale,
+            dropout,
+            causal=causal,
+            groups=groups,
+            softcap=softcap,
+            sinks=sinks,
+        )
+    return F.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=mask,
+        dropout_p=dropout,
+        is_causal=causal,
+        scale=scale,
+        enable_gqa=groups > 1,
+    )
 
 
 BACKENDS: dict[str, Backend] = {"eager": eager, "sdpa": sdpa}
@@ -64,28 +140,60 @@ def active_probability(dropout: nn.Module) -> float:
 class SelfAttention(nn.Module):
     """Multi-head attention of a sequence to itself, without the output projection."""
 
-    def __init__(self, config: StackConfig) -> None:
+    def __init__(self, config: StackConfig, index: int = 0) -> None:
         super().__init__()
+        self.head_dim = config.head_dim
         width = config.num_attention_heads * config.head_dim
+        # each key/value head serves a group of query heads (arXiv:2305.13245)
+        self.groups = config.num_attention_heads // (config.num_key_value_heads or config.num_attention_heads)
+        shared = width // self.groups
         self.Q = nn.Linear(config.hidden_size, width, bias=config.attention_bias)
-        self.K = nn.Linear(config.hidden_size, width, bias=config.attention_bias)
-        self.V = nn.Linear(config.hidden_size, width, bias=config.attention_bias)
+        self.K = nn.Linear(config.hidden_size, shared, bias=config.attention_bias)
+        self.V = nn.Linear(config.hidden_size, shared, bias=config.attention_bias)
+        per_head = config.qk_norm == "head"
+        self.q_norm = norm(config, config.head_dim if per_head else width, when=config.qk_norm != "none")
+        self.k_norm = norm(config, config.head_dim if per_head else shared, when=config.qk_norm != "none")
+        self.norms_heads = per_head
+        self.sinks = nn.Parameter(torch.empty(config.num_attention_heads)) if config.attention_sinks else None
         self.dropout = nn.Dropout(config.attention_dropout)
-        self.shape = (config.num_attention_heads, config.head_dim)
-        self.scale = config.head_dim**-0.5
+        self.scale = config.head_dim**-0.5 if config.attention_scale is None else config.attention_scale
+        if config.scale_by_layer:
+            self.scale /= index + 1
+        self.softcap = config.attention_softcap
+        interleaved = any(rope.interleaved for rope in (config.rope or {}).values())
+        self.quarter_turn = quarter_turn_neighbours if interleaved else quarter_turn_halves
         self.backend: Backend = sdpa
 
-    def heads(self, x: Tensor) -> Tensor:
-        """(B, T, H * D) -> (B, H, T, D)"""
-        return x.view(*x.shape[:-1], *self.shape).transpose(1, 2)
+    def heads(self, x: Tensor, norm: Slot) -> Tensor:
+        """(B, T, heads * D) -> (B, heads, T, D), normed"""
+        if self.norms_heads:
+            return norm(self.split(x)).transpose(1, 2)
+        return self.split(norm(x)).transpose(1, 2)
 
-    def forward(self, hidden: Tensor, context: Context) -> Tensor:
+    def split(self, x: Tensor) -> Tensor:
+        """(B, T, heads * D) -> (B, T, heads, D)"""
+        return x.view(*x.shape[:-1], -1, self.head_dim)
+
+    def forward(self, hidden: Tensor, context: Context, cache: LayerCache | None = None) -> Tensor:
         """(B, T, E) -> (B, T, H * D)"""
-        query = self.heads(self.Q(hidden))  # (B, H, T, D)
-        key = self.heads(self.K(hidden))
-        value = self.heads(self.V(hidden))
+        query = self.heads(self.Q(hidden), self.q_norm)  # (B, H, T, D)
+        key = self.heads(self.K(hidden), self.k_norm)  # (B, K, T, D)
+        value = self.split(self.V(hidden)).transpose(1, 2)
         if context.rotary is not None:
-            query, key = rotate(query, context.rotary), rotate(key, context.rotary)
-        dropout = active_probability(self.dropout)
-        mixed = self.backend(query, key, value, context.mask, self.scale, dropout)
+            query = rotate(query, context.rotary, self.quarter_turn)
+            key = rotate(key, context.rotary, self.quarter_turn)
+        if cache is not None:
+            key, value = cache.append(key, value, context.past)  # (B, K, S, D)
+        mixed = self.backend(
+            query,
+            key,
+            value,
+            context.mask,
+            self.scale,
+            active_probability(self.dropout),
+            causal=context.causal,
+            groups=self.groups,
+            softcap=self.softcap,
+            sinks=self.sinks,
+        )
         return mixed.transpose(1, 2).flatten(2)

@@ -9,28 +9,33 @@ from minitx.config import EmbedderConfig
 from minitx.layers.checks import same_shape, within
 from minitx.layers.embedding import Embedding
 from minitx.layers.norm import Slot, dropout, identity, layer_norm
-from minitx.layers.position import position_ids_from_padding
+from minitx.layers.position import position_ids_from_mask, position_ids_from_padding
 
 
 class Embedder(nn.Module):
-    """The sum of word, token type and position embeddings, normed."""
+    """The sum of word, token type and position embeddings, normed.
+
+    Which of its parts there are, and where the sum gets the width of the stack, the config says.
+    """
 
     def __init__(self, config: EmbedderConfig) -> None:
         super().__init__()
         self.config = config
         size, hidden = config.embedding_size, config.hidden_size
+        summed = hidden if config.projection == "words" else size
         self.word_emb = Embedding(config.vocab_size, size, padding_idx=config.pad_token_id)
+        self.word_emb.scale = config.embedding_scale
         padding = config.pad_token_id if config.positions_from_padding else None
         self.pos_emb = (
-            Embedding(config.max_position_embeddings, size, padding_idx=padding)
+            Embedding(config.max_position_embeddings, summed, padding_idx=padding)
             if config.position_embeddings
             else None
         )
-        self.tok_type_emb = Embedding(config.type_vocab_size, size) if config.type_vocab_size else None
+        self.tok_type_emb = Embedding(config.type_vocab_size, summed) if config.type_vocab_size else None
         self.projection: Slot = identity
         if config.projection != "none":
             self.projection = nn.Linear(size, hidden, bias=config.projection == "after_dropout")
-        normed = hidden if config.projection == "before_norm" else size
+        normed = size if config.projection == "after_dropout" else hidden
         self.layer_norm = layer_norm(normed, config.layer_norm_eps, config.norm_bias)
         self.dropout = dropout(config.hidden_dropout_prob)
 
@@ -43,16 +48,34 @@ class Embedder(nn.Module):
         config = self.config
         if config.positions_from_padding and config.pad_token_id is not None:
             return config.max_position_embeddings - config.pad_token_id - 1
-        return config.max_position_embeddings
+        return config.max_position_embeddings - config.position_offset
 
-    def position_ids(self, input_ids: Tensor) -> Tensor:
-        """(B, T) -> (1 or B, T): the positions that `forward` uses when none are given."""
+    def position_ids(self, input_ids: Tensor, past: int = 0, mask: Tensor | None = None) -> Tensor:
+        """The positions that `forward` uses when none are given.
+
+        Args:
+            input_ids: (B, T).
+            past: how many tokens came before them.
+            mask: (B, past + T), False at padding.
+
+        Returns:
+            (1 or B, T)
+        """
         if self.config.positions_from_padding:
             assert self.config.pad_token_id is not None
             return position_ids_from_padding(input_ids, self.config.pad_token_id)
-        return torch.arange(input_ids.shape[1], device=input_ids.device)[None]
+        if self.config.positions_from_mask and mask is not None:
+            return position_ids_from_mask(mask)[:, past:]
+        return torch.arange(past, past + input_ids.shape[1], device=input_ids.device)[None]
 
-    def check(self, input_ids: Tensor, token_type_ids: Tensor | None, position_ids: Tensor | None) -> Tensor:
+    def check(
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor | None,
+        position_ids: Tensor | None,
+        past: int = 0,
+        mask: Tensor | None = None,
+    ) -> Tensor:
         """Refuses what the tables could only answer with an index error, or a dead GPU.
 
         Returns:
@@ -73,30 +96,32 @@ class Embedder(nn.Module):
                 within(
                     "token_type_ids", token_type_ids, self.config.type_vocab_size, "segments count from 0."
                 )
-        given, too_long = (
-            position_ids is not None,
-            f"the text has {shape[1]} tokens; truncate it or split it.",
-        )
+        given, length = position_ids is not None, past + shape[1]
+        too_long = f"the text has {length} tokens; truncate it or split it."
         if position_ids is None:
-            position_ids = self.position_ids(input_ids)
+            position_ids = self.position_ids(input_ids, past, mask)
         elif tuple(position_ids.shape) != (1, shape[1]):
             same_shape("position_ids", position_ids, shape)
         if self.pos_emb is None:
             return position_ids
-        if given or (self.config.positions_from_padding and shape[1] > self.max_tokens):
-            within("position_ids", position_ids, self.config.max_position_embeddings, too_long)
-        elif shape[1] > self.max_tokens:
+        if given or (self.config.positions_from_padding and length > self.max_tokens):
+            rows = self.config.max_position_embeddings - self.config.position_offset
+            within("position_ids", position_ids, rows, too_long)
+        elif length > self.max_tokens:
             raise ValueError(f"the model has positions for {self.max_tokens} tokens, but {too_long}")
         return position_ids
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None, position_ids: Tensor) -> Tensor:
         """(B, T), (B, T), (1 or B, T) -> (B, T, E)"""
         hidden = self.word_emb(input_ids)
+        if self.config.projection == "words":
+            hidden = self.projection(hidden)
         if self.tok_type_emb is not None:
             types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
             hidden = hidden + self.tok_type_emb(types)
         if self.pos_emb is not None:
-            hidden = hidden + self.pos_emb(position_ids)
+            hidden = hidden + self.pos_emb(position_ids + self.config.position_offset)
         if self.config.projection == "before_norm":
-            return self.dropout(self.layer_norm(self.projection(hidden)))
-        return self.projection(self.dropout(self.layer_norm(hidden)))
+            hidden = self.projection(hidden)
+        hidden = self.dropout(self.layer_norm(hidden))
+        return self.projection(hidden) if self.config.projection == "after_dropout" else hidden

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 class Embedding(nn.Embedding):
@@ -12,5 +13,16 @@ class Embedding(nn.Embedding):
     before their weights are read, its normal_ imports the compiler: 1.5 seconds for no numbers.
     """
 
+    scale: float | None = None  # of the vectors that are looked up; a head tied to the table has none
+
     def reset_parameters(self) -> None:
         """Leaves the values as they are."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(...) -> (..., embedding_dim)"""
+        vectors = super().forward(ids)
+        if self.scale is None:
+            return vectors
+        # a float32 number rounded to the weights' type, as in the training of the models that have it
+        scale = torch.tensor(self.scale, dtype=torch.float32, device=vectors.device)
+        return vectors * scale.to(vectors.dtype)

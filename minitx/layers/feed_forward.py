@@ -10,17 +10,29 @@ from minitx.layers.norm import dropout
 
 
 class Intermediate(nn.Module):
-    """act(x W), or act(x W) * (x G) where the layer is gated (arXiv:2002.05202, equation 6)."""
+    """act(x W)."""
 
     def __init__(self, config: StackConfig) -> None:
         super().__init__()
-        size, inner = config.hidden_size, config.intermediate_size
-        self.dense = nn.Linear(size, inner, bias=config.mlp_bias)
-        self.gate = nn.Linear(size, inner, bias=config.mlp_bias) if config.gated else None
+        self.dense = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
         self.activation = Activation(config.hidden_act)
         self.dropout = dropout(config.activation_dropout)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(B, T, E) -> (B, T, F)"""
-        inner: Tensor = self.activation(self.dense(hidden))
-        return self.dropout(inner if self.gate is None else inner * self.gate(hidden))
+        return self.dropout(self.activation(self.dense(hidden)))
+
+
+class GatedIntermediate(nn.Module):
+    """act(x G) * x W (arXiv:2002.05202, equation 6)."""
+
+    def __init__(self, config: StackConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
+        self.gate = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
+        self.activation = Activation(config.hidden_act)
+        self.dropout = dropout(config.activation_dropout)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(B, T, E) -> (B, T, F)"""
+        return self.dropout(self.activation(self.gate(hidden)) * self.dense(hidden))

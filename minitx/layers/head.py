@@ -16,7 +16,7 @@ from minitx.layers.norm import Slot, dropout, identity, layer_norm
 
 
 class Head(nn.Module):
-    """Pool, transform, project: projection(dropout(norm(act(dense(dropout(pool(h))))))).
+    """Pool, transform, project: projection(dropout(norm(act(dense(dropout(pool(h))))))), capped.
 
     Every step but the projection is an empty slot in some architecture's head for some task; the
     config says which. The same class scores labels for a sequence and words for a position.
@@ -43,7 +43,8 @@ class Head(nn.Module):
         x = self.input_dropout(self.pool(hidden, pooled, mask))
         x = self.layer_norm(self.activation(self.dense(x)))
         logits: Tensor = self.projection(self.dropout(x))
-        return logits
+        cap = self.config.softcap
+        return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
 # --- pooling: (B, T, E), (B, E) of the pooler, mask (B, T) -> what the head works on ---------------
@@ -63,6 +64,15 @@ def pool_first_attended(hidden: Tensor, pooled: Tensor | None, mask: Tensor | No
         return hidden[:, 0]
     first = flat_mask(mask).int().argmax(dim=1)  # (B,)
     return hidden[torch.arange(len(first), device=hidden.device), first]
+
+
+def pool_last(hidden: Tensor, pooled: Tensor | None, mask: Tensor | None) -> Tensor:
+    """The last token that is not padding: the only one that has seen the whole text."""
+    if mask is None:
+        return hidden[:, -1]
+    position = torch.arange(hidden.shape[1], device=hidden.device)
+    last = (position * flat_mask(mask)).argmax(dim=1)  # (B,)
+    return hidden[torch.arange(len(last), device=hidden.device), last]
 
 
 def flat_mask(mask: Tensor) -> Tensor:
@@ -90,6 +100,7 @@ POOLING: dict[str, Callable[[Tensor, Tensor | None, Tensor | None], Tensor]] = {
     "none": pool_none,
     "first": pool_first,
     "first_attended": pool_first_attended,
+    "last": pool_last,
     "mean": pool_mean,
     "pooler": pool_pooler,
 }
@@ -106,6 +117,17 @@ def widened(logits: Tensor) -> Tensor:
 def token_loss(logits: Tensor, labels: Tensor, mask: Tensor | None, config: HeadConfig) -> Tensor:
     """Cross-entropy over classes, words or choices: (..., C), (...); the label -100 does not count."""
     return cross_entropy(logits, labels)
+
+
+def next_token_loss(logits: Tensor, labels: Tensor, mask: Tensor | None, config: HeadConfig) -> Tensor:
+    """(B, T, V), (B, T): cross-entropy of each word given those before it; labels are the ids themselves,
+    and the label -100 does not count.
+    """
+    if labels.shape != logits.shape[:-1]:
+        raise ValueError(
+            f"labels have shape {tuple(labels.shape)}; expected {tuple(logits.shape[:-1])} like input_ids."
+        )
+    return cross_entropy(logits[:, :-1], labels[:, 1:])
 
 
 def label_loss(logits: Tensor, labels: Tensor, mask: Tensor | None, config: HeadConfig) -> Tensor:
@@ -206,6 +228,7 @@ class Task:
 
 TASKS: dict[str, Task] = {
     "masked-lm": Task(token_loss),
+    "causal-lm": Task(next_token_loss),
     "sequence-classification": Task(label_loss),
     "token-classification": Task(token_loss),
     "question-answering": Task(span_loss, outputs=span_logits),

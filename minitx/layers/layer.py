@@ -4,67 +4,76 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from minitx.cache import LayerCache
 from minitx.config import StackConfig
 from minitx.layers.attention import Context, SelfAttention
-from minitx.layers.feed_forward import Intermediate
-from minitx.layers.norm import dropout, layer_norm
+from minitx.layers.experts import MixtureOfExperts
+from minitx.layers.feed_forward import GatedIntermediate, Intermediate
+from minitx.layers.norm import Slot, dropout, identity, norm
 
 
 class Output(nn.Module):
     """The end of a branch: project to hidden_size, drop out, add the residual, norm.
 
-    Serves both as `self_output` (after attention) and as `output` (after the feed-forward).
+    Serves both as `self_output` (after attention) and as `output` (after the feed-forward). Where the
+    branch has its final width already (`size` is None), there is nothing to project.
     """
 
-    def __init__(self, config: StackConfig, size: int, *, bias: bool, drop: float | None) -> None:
+    def __init__(self, config: StackConfig, size: int | None, *, bias: bool, drop: float | None) -> None:
         super().__init__()
-        self.dense = nn.Linear(size, config.hidden_size, bias=bias)
-        self.layer_norm = layer_norm(
-            config.hidden_size, config.layer_norm_eps, config.norm_bias, when=not config.pre_norm
-        )
+        self.dense: Slot = identity if size is None else nn.Linear(size, config.hidden_size, bias=bias)
+        self.branch_norm = norm(config, when=config.norm_placement in ("sandwich", "branch"))
+        self.layer_norm = norm(config, when=config.norm_placement == "post")
         self.dropout = dropout(drop)
 
     def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
         """(B, T, size), (B, T, E) -> (B, T, E)"""
-        return self.layer_norm(self.dropout(self.dense(hidden)) + residual)
+        return self.layer_norm(self.dropout(self.branch_norm(self.dense(hidden))) + residual)
 
 
 class Attention(nn.Module):
     """Self-attention with its output projection and residual sum."""
 
-    def __init__(self, config: StackConfig, self_attention: type[nn.Module]) -> None:
+    def __init__(self, config: StackConfig, index: int, self_attention: type[nn.Module]) -> None:
         super().__init__()
-        self.self_attention = self_attention(config)
+        self.self_attention = self_attention(config, index)
         self.self_output = Output(
             config,
             config.num_attention_heads * config.head_dim,
-            bias=config.attention_bias,
+            bias=config.attention_output_bias,
             drop=config.self_output_dropout,
         )
 
-    def forward(self, hidden: Tensor, residual: Tensor, context: Context) -> Tensor:
+    def forward(
+        self, hidden: Tensor, residual: Tensor, context: Context, cache: LayerCache | None = None
+    ) -> Tensor:
         """(B, T, E), (B, T, E) -> (B, T, E)"""
-        mixed: Tensor = self.self_output(self.self_attention(hidden, context), residual)
+        mixed: Tensor = self.self_output(self.self_attention(hidden, context, cache), residual)
         return mixed
 
 
 class Layer(nn.Module):
-    """One layer, in either of two arrangements:
+    """One layer, in one of these arrangements:
 
-        post-norm (arXiv:1706.03762)          pre-norm (arXiv:2002.04745)
+        post (arXiv:1706.03762)    pre (arXiv:2002.04745)    sandwich (arXiv:2105.13290)
 
-              x ──────────┐                         x ──────────┐
-              │           │                   attention_norm    │
-          attention       │                     attention       │
-              +───────────┘                         +───────────┘
-          layer_norm                                │───────────┐
-              │───────────┐                  feed_forward_norm  │
-         intermediate     │                    intermediate     │
-            output        │                       output        │
-              +───────────┘                         +───────────┘
-          layer_norm                                │
+           x ──────────┐              x ──────────┐              x ──────────┐
+           │           │        attention_norm    │        attention_norm    │
+       attention       │          attention       │          attention       │
+           │           │              │           │         branch_norm      │
+           +───────────┘              +───────────┘              +───────────┘
+       layer_norm                     │                          │
+           │───────────┐              │───────────┐              │───────────┐
+           │           │      feed_forward_norm   │      feed_forward_norm   │
+      intermediate     │         intermediate     │         intermediate     │
+         output        │            output        │            output        │
+           │           │              │           │         branch_norm      │
+           +───────────┘              +───────────┘              +───────────┘
+       layer_norm                     │                          │
 
-    A norm that an arrangement does not have is an empty slot.
+    "branch" is the sandwich without its first norms (arXiv:2501.00656, section 3.3). With `parallel` both
+    branches read x, and the sum is x + attention + feed-forward. With `residual_after_norm` the line on the
+    right starts behind the norm. A norm that an arrangement does not have is an empty slot.
     """
 
     def __init__(
@@ -74,19 +83,28 @@ class Layer(nn.Module):
         self_attention: type[nn.Module] = SelfAttention,
     ) -> None:
         super().__init__()
-        size, eps, bias = config.hidden_size, config.layer_norm_eps, config.norm_bias
-        normed = config.pre_norm and (index > 0 or config.first_attention_norm)
-        self.attention_norm = layer_norm(size, eps, bias, when=normed)
-        self.attention = Attention(config, self_attention)
-        self.feed_forward_norm = layer_norm(size, eps, bias, when=config.pre_norm)
-        self.intermediate = Intermediate(config)
-        self.output = Output(
-            config, config.intermediate_size, bias=config.mlp_bias, drop=config.output_dropout
-        )
+        normed = config.norm_placement in ("pre", "sandwich")
+        self.attention_norm = norm(config, when=normed and (index > 0 or config.first_attention_norm))
+        self.attention = Attention(config, index, self_attention)
+        self.feed_forward_norm = norm(config, when=normed and config.parallel != "one_norm")
+        experts = config.experts if config.expert_layers is None or config.expert_layers[index] else None
+        size: int | None = config.intermediate_size
+        self.intermediate: nn.Module
+        if experts is not None:
+            self.intermediate, size = MixtureOfExperts(config, experts), None
+        else:
+            self.intermediate = GatedIntermediate(config) if config.gated else Intermediate(config)
+        self.output = Output(config, size, bias=config.mlp_bias, drop=config.output_dropout)
+        self.parallel = config.parallel
+        self.residual_after_norm = config.residual_after_norm
 
-    def forward(self, hidden: Tensor, context: Context) -> Tensor:
+    def forward(self, hidden: Tensor, context: Context, cache: LayerCache | None = None) -> Tensor:
         """(B, T, E) -> (B, T, E)"""
-        hidden = self.attention(self.attention_norm(hidden), hidden, context)
-        inner = self.intermediate(self.feed_forward_norm(hidden))
-        output: Tensor = self.output(inner, hidden)
+        normed = self.attention_norm(hidden)
+        attended = self.attention(normed, normed if self.residual_after_norm else hidden, context, cache)
+        source = {"none": attended, "one_norm": normed, "two_norms": hidden}[self.parallel]
+        source = self.feed_forward_norm(source)
+        output: Tensor = self.output(
+            self.intermediate(source), source if self.residual_after_norm else attended
+        )
         return output

@@ -12,7 +12,7 @@ def as_bool(attention_mask: Tensor, batch: int, time: int) -> Tensor:
     """Hugging Face's 0/1 mask, or a boolean one, as a boolean mask.
 
     Args:
-        attention_mask: (B, T) for padding, or (B, T, S) to say which query sees which key.
+        attention_mask: (B, T) for padding, or (B, T, T) to say which query sees which key.
 
     Returns:
         The same shape, True = attend.
@@ -55,12 +55,25 @@ def padding_mask(attention_mask: Tensor | None) -> Tensor | None:
     return attend_somewhere(mask)
 
 
-def sliding_mask(mask: Tensor | None, time: int, window: int, device: torch.device) -> Tensor | None:
-    """Narrows `mask` (B, 1, 1 or T, S) to keys at most `window` positions away, on either side."""
-    if time - 1 <= window:
-        return mask
-    position = torch.arange(time, device=device)
-    near = (position[:, None] - position[None, :]).abs() <= window  # (T, S)
+def visible(
+    mask: Tensor | None, queries: Tensor, keys: Tensor, *, causal: bool, window: int | None
+) -> Tensor:
+    """Narrows a padding mask to the keys that each query may see by position.
+
+    Args:
+        mask: (B, 1, 1 or T, S), or None.
+        queries: (T,) positions in the sequence, padding counted.
+        keys: (S,) positions.
+        causal: no key behind its query.
+        window: only keys less than this far away; None for any distance.
+
+    Returns:
+        (1 or B, 1, T, S), True = attend.
+    """
+    distance = queries[:, None] - keys[None, :]  # (T, S)
+    near = distance >= 0 if causal else torch.ones_like(distance, dtype=torch.bool)
+    if window is not None:
+        near = near & (distance.abs() < window)
     return near[None, None] if mask is None else attend_somewhere(mask & near)
 
 

@@ -1,4 +1,4 @@
-"""How order enters: position ids, rotary tables, relative position bias."""
+"""How order enters: position ids and biases of the scores; rotary positions are in rope.py."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 
 from minitx.layers.embedding import Embedding
-
-Rotary = tuple[Tensor, Tensor]  # cos and sin, each (1 or B, 1, T, D)
 
 
 def position_ids_from_padding(input_ids: Tensor, pad_token_id: int) -> Tensor:
@@ -21,25 +19,42 @@ def position_ids_from_padding(input_ids: Tensor, pad_token_id: int) -> Tensor:
     return torch.cumsum(real, dim=1) * real + pad_token_id
 
 
-def rotary_table(position_ids: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> Rotary:
-    """Angles of rotary position embeddings (arXiv:2104.09864, equation 34), half-split layout.
+def position_ids_from_mask(mask: Tensor) -> Tensor:
+    """(B, S) -> (B, S): attended tokens count up from 0, padding stays at -1."""
+    attended = mask.long()
+    return attended.cumsum(dim=1) * attended - 1
 
-    The angles are always float32: that is what checkpoints were trained with, and at position 8,000 the
-    rounding of float32 is part of the model.
+
+def alibi(heads: int, key_positions: Tensor, dtype: torch.dtype) -> Tensor:
+    """A bias that falls linearly with distance (arXiv:2108.12409, section 3).
+
+    The paper's slope * -(query - key) differs from slope * key by the same number for all keys of a query,
+    which the softmax takes out. In float32, like the training's, whatever `dtype` it is then given.
+
+    Args:
+        heads: H.
+        key_positions: (1 or B, S).
+        dtype: of the result.
+
+    Returns:
+        (1 or B, H, 1, S), to be added to the scaled scores.
     """
-    exponent = torch.arange(0, head_dim, 2, dtype=torch.float32, device=position_ids.device) / head_dim
-    frequency = 1.0 / (theta**exponent)  # (D / 2,)
-    angle = position_ids[..., None].float() * frequency  # (1 or B, T, D / 2)
-    angle = torch.cat((angle, angle), dim=-1)[:, None]  # (1 or B, 1, T, D)
-    return angle.cos().to(dtype), angle.sin().to(dtype)
+    slopes = alibi_slopes(heads).to(key_positions.device)
+    return (slopes[None, :, None, None] * key_positions[:, None, None, :]).to(dtype)
 
 
-def rotate(x: Tensor, rotary: Rotary) -> Tensor:
-    """Turns each pair (x[d], x[d + D/2]) of (B, H, T, D) by its angle, in float32 or better."""
-    cos, sin = rotary
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    first, second = wide.chunk(2, dim=-1)
-    return (wide * cos + torch.cat((-second, first), dim=-1) * sin).to(x.dtype)
+def alibi_slopes(heads: int) -> Tensor:
+    """(H,): a geometric series from 2^(-8/H) on for powers of two; for other numbers, the series of the
+    power of two below, then every other value of the series above.
+    """
+    power = 2 ** int(math.log2(heads))
+
+    def series(base: float, count: int, step: int) -> Tensor:
+        exponents = torch.arange(1, 1 + step * count, step, dtype=torch.int32)
+        return torch.pow(torch.tensor(base, dtype=torch.float32), exponents)
+
+    slopes = series(2 ** (-8 / power), power, 1)
+    return torch.cat((slopes, series(2 ** (-4 / power), heads - power, 2)))
 
 
 class RelativeBias(Embedding):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
+from minitx.cache import Cache, Growing, LayerCache, Sliding, Static
 from minitx.config import StackConfig
 from minitx.layers.attention import Context
 from minitx.layers.layer import Layer
-from minitx.layers.mask import padding_mask, sliding_mask, with_bias
-from minitx.layers.norm import layer_norm
-from minitx.layers.position import RelativeBias, rotary_table
+from minitx.layers.mask import padding_mask, visible, with_bias
+from minitx.layers.norm import Slot, identity, norm
+from minitx.layers.position import RelativeBias, alibi
+from minitx.layers.rope import rotary_table
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 
@@ -30,7 +33,7 @@ def schedule(config: StackConfig) -> list[int]:
 
 
 class Stack(nn.Module):
-    """`layers`, run in order, and the final norm of a pre-norm stack."""
+    """`layers`, run in order, and the final norm where the last layer does not end in one."""
 
     def __init__(self, config: StackConfig) -> None:
         super().__init__()
@@ -38,34 +41,109 @@ class Stack(nn.Module):
         self.schedule = schedule(config)
         self.owned = (config.num_hidden_groups or config.num_hidden_layers) * config.inner_group_num
         self.layers = nn.ModuleList(Layer(config, index) for index in range(self.owned))
-        self.layer_types = config.layer_types or (FULL,) * len(self.schedule)
+        types = config.layer_types or (FULL,) * len(self.schedule)
+        turns = config.rope_layers or (True,) * len(self.schedule)
+        self.kinds = list(zip(types, turns, strict=True))  # layers of one kind share a Context
         buckets, heads = config.relative_attention_num_buckets, config.num_attention_heads
         self.relative_bias = RelativeBias(buckets, heads) if buckets else None
-        self.layer_norm = layer_norm(
-            config.hidden_size, config.layer_norm_eps, config.norm_bias, when=config.pre_norm
-        )
+        self.layer_norm = norm(config, when=config.norm_placement != "post" and config.final_norm)
+        self.projection: Slot = identity
+        if config.output_size is not None:
+            self.projection = nn.Linear(config.hidden_size, config.output_size, bias=False)
 
-    def forward(self, hidden: Tensor, mask: Tensor | None, position_ids: Tensor) -> Tensor:
-        """(B, T, E), mask (B, T) or (B, T, S), positions (1 or B, T) -> (B, T, E)"""
+    def forward(
+        self, hidden: Tensor, mask: Tensor | None, position_ids: Tensor, cache: Cache | None = None
+    ) -> Tensor:
+        """Runs the layers.
+
+        Args:
+            hidden: (B, T, E).
+            mask: (B, S) or (B, T, S), bool; S counts what is in the cache as well.
+            position_ids: (1 or B, T).
+            cache: what came before; each layer stores its keys and values there. Counting them is the
+                caller's (`Cache.advance`).
+
+        Returns:
+            (B, T, E)
+        """
         if len(self.layers) != self.owned:
             raise ValueError(
                 f"the stack has {len(self.layers)} layers, its config says {self.owned}; make a model of "
                 "another depth from a config that says so (minitx.from_config)."
             )
+        parts = [None] * len(self.schedule) if cache is None else cache.layers
         attend = padding_mask(mask)
-        contexts = {kind: self.context(kind, hidden, attend, position_ids) for kind in set(self.layer_types)}
-        for index, kind in zip(self.schedule, self.layer_types, strict=True):
-            hidden = self.layers[index](hidden, contexts[kind])
-        return self.layer_norm(hidden)
+        contexts = {
+            kind: self.context(*kind, hidden, attend, position_ids, cache, part)
+            for kind, part in dict(zip(self.kinds, parts, strict=True)).items()
+        }
+        for index, kind, part in zip(self.schedule, self.kinds, parts, strict=True):
+            hidden = self.layers[index](hidden, contexts[kind], part)
+        return self.projection(self.layer_norm(hidden))
 
-    def context(self, kind: str, hidden: Tensor, attend: Tensor | None, position_ids: Tensor) -> Context:
-        """The mask and position tables of one kind of layer, out of the padding mask (B, 1, 1 or T, S)."""
-        time = hidden.shape[1]
-        if kind == SLIDING and self.config.sliding_window is not None:
-            attend = sliding_mask(attend, time, self.config.sliding_window, hidden.device)
+    def context(
+        self,
+        kind: str,
+        turns: bool,
+        hidden: Tensor,
+        attend: Tensor | None,
+        position_ids: Tensor,
+        cache: Cache | None,
+        part: LayerCache | None,
+    ) -> Context:
+        """The mask and position tables of one kind of layer.
+
+        Args:
+            kind: of the layer types.
+            turns: whether its layers have rotary positions.
+            hidden: (B, T, E), for its sizes.
+            attend: the padding mask (B, 1, 1 or T, S).
+            position_ids: (1 or B, T).
+            cache: what came before.
+            part: the part of it of one of these layers.
+        """
+        config, time, device = self.config, hidden.shape[1], hidden.device
+        past = 0 if cache is None else cache.length
+        window = config.sliding_window if kind == SLIDING else None
+        rotary = None
+        if config.rope is not None and turns:
+            rotary = rotary_table(config.rope[kind], position_ids, hidden.dtype)
+        bias = self.score_bias(attend, past + time, hidden)
+
+        columns = past + time if part is None else part.columns(past, time)
+        hides_later = config.causal and time > 1
+        hides_far = window is not None and columns > window
+        if attend is None and bias is None and past == 0 and hides_later and not hides_far:
+            return Context(causal=True, rotary=rotary)
+        if part is not None and attend is not None:
+            attend = attend[..., part.positions(past, time, device)]
+        if hides_later or hides_far:
+            queries = torch.arange(past, past + time, device=device)
+            keys = queries if part is None else part.positions(past, time, device)
+            attend = visible(attend, queries, keys, causal=config.causal, window=window)
+        if bias is not None:
+            attend = with_bias(attend, bias)
+        return Context(attend, rotary=rotary, past=past)
+
+    def score_bias(self, attend: Tensor | None, length: int, hidden: Tensor) -> Tensor | None:
+        """(1 or B, H, 1 or T, S): what is added to the scores for where their keys stand, if anything."""
         if self.relative_bias is not None:
-            attend = with_bias(attend, self.relative_bias.scores(time))
-        if self.config.rope_theta is None:
-            return Context(attend)
-        theta = self.config.rope_theta[kind]
-        return Context(attend, rotary_table(position_ids, self.config.head_dim, theta, hidden.dtype))
+            return self.relative_bias.scores(length)
+        if not self.config.alibi:
+            return None
+        if attend is None:
+            positions = torch.arange(length, device=hidden.device)[None]
+        else:  # padding does not count
+            positions = (attend[:, 0, -1].long().cumsum(dim=-1) - 1).clamp(min=0)
+        return alibi(self.config.num_attention_heads, positions, hidden.dtype)
+
+    def make_cache(self, max_length: int | None = None, spare: int = 0) -> Cache:
+        """An empty cache for this stack; `DecoderModel.make_cache` says more."""
+
+        def part(kind: str) -> LayerCache:
+            window = self.config.sliding_window if kind == SLIDING else None
+            if window is not None and (max_length is None or window + spare < max_length):
+                return Sliding(window, window + spare)
+            return Growing() if max_length is None else Static(max_length)
+
+        return Cache([part(kind) for kind, _ in self.kinds])

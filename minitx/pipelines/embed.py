@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minitx.layers.head import pool_first_attended, pool_mean
-from minitx.models import EncoderModel
+from minitx.models import Model
 from minitx.storage import read_json
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class EmbeddingSettings:
 
 
 def embed(
-    model: EncoderModel,
+    model: Model,
     tokenizer: Tokenizer,
     texts: Sequence[str],
     *,
@@ -102,7 +102,7 @@ def embed(
     cut = limit if max_length is None else min(max_length, limit)
     order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))  # longest first: memory peaks early
     weight = model.embedder.word_emb.weight
-    vectors = [weight.new_empty(0, model.config.encoder.hidden_size, dtype=wide(weight.dtype))]
+    vectors = [weight.new_empty(0, model.config.stack.hidden_size, dtype=wide(weight.dtype))]
     with evaluating(model):
         for start in range(0, len(order), batch_size):
             some = [texts[i] for i in order[start : start + batch_size]]
@@ -115,20 +115,20 @@ def embed(
     return F.normalize(result, dim=-1) if normalize else result
 
 
-def own_settings(model: EncoderModel) -> EmbeddingSettings:
+def own_settings(model: Model) -> EmbeddingSettings:
     folder = None if model.checkpoint is None else model.checkpoint.folder
     return EmbeddingSettings() if folder is None else embedding_settings(folder)
 
 
 @torch.inference_mode()
 def embed_batch(
-    model: EncoderModel, tokenizer: Tokenizer, texts: list[str], pooling: Pooling, max_length: int
+    model: Model, tokenizer: Tokenizer, texts: list[str], pooling: Pooling, max_length: int
 ) -> Tensor:
     """(N, E) of texts that fit into one forward."""
     batch = tokenizer(texts, padding=True, truncation=True, max_length=max_length)
     weight = model.embedder.word_emb.weight
     if batch["input_ids"].shape[1] == 0:  # empty texts, and a tokenizer that puts nothing around them
-        return weight.new_zeros(len(texts), model.config.encoder.hidden_size, dtype=wide(weight.dtype))
+        return weight.new_zeros(len(texts), model.config.stack.hidden_size, dtype=wide(weight.dtype))
     inputs: dict[str, Tensor] = {name: ids.to(weight.device) for name, ids in batch.items()}
     output = model(**inputs)
     if pooling == "pooler":
@@ -154,11 +154,11 @@ class Running:
 
 
 LOCK = Lock()
-RUNNING: dict[EncoderModel, Running] = {}  # by identity; empty whenever nothing runs
+RUNNING: dict[Model, Running] = {}  # by identity; empty whenever nothing runs
 
 
 @contextmanager
-def evaluating(model: EncoderModel) -> Iterator[None]:
+def evaluating(model: Model) -> Iterator[None]:
     """Eval mode inside, and every module's own mode back after the last of the threads that are inside."""
     with LOCK:
         running = RUNNING.setdefault(model, Running())
@@ -176,9 +176,7 @@ def evaluating(model: EncoderModel) -> Iterator[None]:
                     module.training = True
 
 
-def check(
-    model: EncoderModel, texts: Sequence[str], pooling: str, max_length: int | None, batch_size: int
-) -> None:
+def check(model: Model, texts: Sequence[str], pooling: str, max_length: int | None, batch_size: int) -> None:
     if isinstance(texts, str):
         raise TypeError("texts is one string; expected a list of them: [text].")
     if other := [text for text in texts if not isinstance(text, str)]:

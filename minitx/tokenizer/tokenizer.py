@@ -64,6 +64,7 @@ class Tokenizer:
         model_max_length: most tokens that the checkpoint says its model takes; None if it says none.
         padding_side, truncation_side: "right" or "left".
         model_input_names: keys of a `Batch`.
+        tidies_spaces: whether decoding takes out the spaces before English punctuation.
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class Tokenizer:
         )
         self.model_input_names = tuple(model_input_names)
         # For byte-level BPE the spaces are part of the text, so that transformers ignores this too.
-        self._tidy = (
+        self.tidies_spaces = (
             settings.flag("clean_up_tokenization_spaces", False) is True
             and type(backend.model).__name__ != "BPE"
         )
@@ -335,7 +336,7 @@ class Tokenizer:
             if self.id_to_token(index) is None:
                 raise ValueError(f"{index} is the id of no token; there are {len(self)} of them, from 0 on.")
         text = self._backend.decode(ids, skip_special_tokens=skip_special_tokens)
-        return tidied(text) if self._tidy else text
+        return tidied(text) if self.tidies_spaces else text
 
     def decode_batch(
         self, ids: Sequence[Sequence[int]] | Tensor, *, skip_special_tokens: bool = False

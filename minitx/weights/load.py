@@ -15,7 +15,7 @@ from minitx.architectures import architecture as find_architecture
 from minitx.architectures.architecture import Architecture
 from minitx.architectures.reader import Reader
 from minitx.config import HeadConfig, ModelConfig
-from minitx.models import EncoderModel
+from minitx.models import DecoderModel, EncoderModel, Model
 from minitx.storage import read_json
 from minitx.weights.checkpoint import Checkpoint
 from minitx.weights.files import Tensors, open_folder
@@ -51,7 +51,7 @@ def load(
     init_head: bool = False,
     num_labels: int | None = None,
     attention: str = "sdpa",
-) -> EncoderModel:
+) -> Model:
     """Loads a checkpoint in Hugging Face's layout, in eval mode.
 
     Args:
@@ -95,7 +95,7 @@ def load(
     names = Names(tensors.shapes, architecture.prefix)
     names.check_one_spelling()
     task = head or own_task(architecture, config, heads, names)
-    if head is None and task != "none" and not any_of_head(architecture, task, names):
+    if head is None and task != "none" and not any_of_head(architecture, task, heads[task], names):
         warnings.warn(
             f"config.json says {task!r}, but the file holds no such head; loaded without one.", stacklevel=2
         )
@@ -106,7 +106,7 @@ def load(
     model = empty_model(architecture, numbers, pick(heads, task), pooled=pooled)
 
     bindings = bindings_of(architecture, model)
-    sources = {binding: names.find(*binding.names) for binding in bindings}
+    sources = {binding: names.of(binding) for binding in bindings}
     if num_labels is not None:  # a projection to other labels is as good as none
         for binding in bindings:
             shape = stored_shape(model, binding)
@@ -116,7 +116,8 @@ def load(
     fresh = [b for b in missing if init_head and b.parameters[0].startswith(HEAD_PARTS)]
     check_complete([b for b in missing if b not in fresh], architecture, task)
     taken = {name for each in sources.values() for name in each}
-    check_known(set(tensors.shapes) - taken, architecture, names, model_type)
+    constants = architecture.constants(numbers)
+    check_known(set(tensors.shapes) - taken, architecture, names, model_type, constants)
     check_shapes(model, sources, tensors)
 
     model.checkpoint = Checkpoint(architecture, model_type, config, folder, metadata=tensors.metadata)
@@ -142,7 +143,7 @@ def from_config(
     dtype: torch.dtype = torch.float32,
     seed: int | None = None,
     strict: bool = False,
-) -> EncoderModel:
+) -> Model:
     """A model with fresh random weights, in training mode.
 
     Args:
@@ -232,10 +233,11 @@ def pick(heads: Mapping[str, HeadConfig], task: str) -> HeadConfig | None:
 
 def empty_model(
     architecture: Architecture, numbers: ModelConfig, head: HeadConfig | None, *, pooled: bool
-) -> EncoderModel:
+) -> Model:
     """The model on the meta device: every name and shape, no memory."""
     with torch.device("meta"):
-        return EncoderModel(replace(numbers, pooler=pooled), head, architecture.stack).eval()
+        family = EncoderModel if numbers.encoder is not None else DecoderModel
+        return family(replace(numbers, pooler=pooled), head, architecture.stack).eval()
 
 
 # --- from tensors to parameters --------------------------------------------------------------------
@@ -252,7 +254,7 @@ def place(model: nn.Module, name: str, tensor: Tensor) -> None:
 
 
 def fill(
-    model: EncoderModel,
+    model: Model,
     sources: Mapping[Binding, tuple[str, ...]],
     tensors: Tensors,
     dtype: torch.dtype | None,
@@ -263,11 +265,16 @@ def fill(
     for binding, names in sources.items():
         if not names:
             continue  # tied, or drawn afterwards
-        first, *others = names
-        stored = tensors.read(first)
-        same = [name for name in others if identical(tensors.read(name), stored)]
-        model.checkpoint.names[binding.parameters] = (first, *same)
-        parts = binding.op.load(stored, len(binding.parameters))
+        if binding.op.many:
+            model.checkpoint.names[binding.parameters] = names
+            stored = [tensors.read(name) for name in names]
+        else:
+            first, *others = names
+            stored = [tensors.read(first)]
+            same = [name for name in others if identical(tensors.read(name), stored[0])]
+            model.checkpoint.names[binding.parameters] = (first, *same)
+        rows = [model.get_parameter(name).shape[0] for name in binding.parameters]
+        parts = binding.op.load(stored, rows)
         for name, part in zip(binding.parameters, parts, strict=True):
             place(model, name, convert(part, dtype, device))
     projection = next((b for b in sources if is_tied(b, model)), None)
@@ -284,7 +291,7 @@ def identical(a: Tensor, b: Tensor) -> bool:
     return torch.equal(a.contiguous().view(torch.uint8), b.contiguous().view(torch.uint8))
 
 
-def draw(model: EncoderModel, fresh: list[Binding]) -> None:
+def draw(model: Model, fresh: list[Binding]) -> None:
     """Fresh weights for what a checkpoint lacks of its head."""
     like = model.embedder.word_emb.weight
     names = {name for binding in fresh for name in binding.parameters}

@@ -9,7 +9,7 @@ import torch
 
 from minitx.architectures.architecture import Architecture
 from minitx.config import HeadConfig
-from minitx.models import EncoderModel
+from minitx.models import Model
 from minitx.weights.files import Tensors, some
 from minitx.weights.table import Binding, Table, expand, rows
 
@@ -46,18 +46,23 @@ class Names:
                 f"the file holds tensors twice, with {self.prefix!r} in front and without: {some(both)}."
             )
 
+    def of(self, binding: Binding) -> tuple[str, ...]:
+        """The tensors of a row: of the alternatives those that there are, of many parts all or none."""
+        found = self.find(*binding.names)
+        return found if not binding.op.many or len(found) == len(binding.names) else ()
+
     def module(self, name: str) -> tuple[str, ...]:
         """The tensors of a module, or the one tensor of that name."""
         return self.find(name, f"{name}.weight", f"{name}.bias")
 
 
-def bindings_of(architecture: Architecture, model: EncoderModel) -> list[Binding]:
+def bindings_of(architecture: Architecture, model: Model) -> list[Binding]:
     """The weight table written out for a model; a tied projection is one of its parameters."""
     table: Table = {**architecture.weights, **(architecture.head_weights[model.task] if model.task else {})}
     return expand(table, architecture.layers(model.config), model.state_dict())
 
 
-def is_tied(binding: Binding, model: EncoderModel) -> bool:
+def is_tied(binding: Binding, model: Model) -> bool:
     """Whether the word embedding serves where the file has nothing of its own."""
     tied = model.head is not None and model.head.config.tied
     return tied and binding.parameters == (PROJECTION,)
@@ -104,8 +109,10 @@ def own_task(
     return fitting[0] if fitting else "none"
 
 
-def any_of_head(architecture: Architecture, task: str, names: Names) -> bool:
-    """Whether the file has any tensor of a task's head."""
+def any_of_head(architecture: Architecture, task: str, head: HeadConfig, names: Names) -> bool:
+    """Whether the file has any tensor of a task's head, or the head needs none of its own."""
+    if head.tied and set(architecture.head_weights[task]) == {"head.projection"} and not head.bias:
+        return True
     stored = (name for _, row in rows(architecture.head_weights[task], []) for name in row.names)
     return any(names.module(name) for name in stored)
 
@@ -136,12 +143,14 @@ def check_complete(missing: Iterable[Binding], architecture: Architecture, task:
     raise ValueError(f"the checkpoint lacks {len(missing)} tensors: {absent}.")
 
 
-def check_known(rest: Iterable[str], architecture: Architecture, names: Names, model_type: str) -> None:
+def check_known(
+    rest: Iterable[str], architecture: Architecture, names: Names, model_type: str, constants: Iterable[str]
+) -> None:
     """
     Raises:
         ValueError: tensors that are neither the model's nor another head's nor known constants.
     """
-    known = {tensor for name in architecture.stored for tensor in names.module(name)}
+    known = {tensor for name in constants for tensor in names.module(name)}
     for table in (architecture.weights, *architecture.head_weights.values()):
         for left, stored in rows(table, []):
             # what is not the head's or the pooler's belongs to the network, and has no place if it has none
@@ -154,12 +163,12 @@ def check_known(rest: Iterable[str], architecture: Architecture, names: Names, m
         )
 
 
-def stored_shape(model: EncoderModel, binding: Binding) -> torch.Size:
-    """What the tensor of a row must look like in a file; on the meta device it costs no memory."""
-    return binding.op.save([model.get_parameter(name) for name in binding.parameters]).shape
+def stored_shape(model: Model, binding: Binding) -> torch.Size:
+    """What a tensor of a row must look like in a file; on the meta device it costs no memory."""
+    return binding.op.save([model.get_parameter(name) for name in binding.parameters])[0].shape
 
 
-def check_shapes(model: EncoderModel, sources: Mapping[Binding, tuple[str, ...]], tensors: Tensors) -> None:
+def check_shapes(model: Model, sources: Mapping[Binding, tuple[str, ...]], tensors: Tensors) -> None:
     """
     Raises:
         ValueError: a tensor that does not have the shape the config asks for, or is quantised.

@@ -1,9 +1,9 @@
-"""How a stored tensor becomes parameters; every operation undoes itself bit for bit."""
+"""How stored tensors become parameters; every operation undoes itself bit for bit."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -12,42 +12,122 @@ from torch import Tensor
 
 
 class Op(Protocol):
-    """One stored tensor <-> one or more parameters.
+    """Stored tensors <-> parameters.
 
     `load` and `save` are each other's inverse. Both work on meta tensors, which is how shapes are checked
     before a byte is read.
+
+    Attributes:
+        many: several stored tensors make one parameter; else one makes one or more.
     """
 
-    def load(self, stored: Tensor, parts: int) -> list[Tensor]: ...
+    @property
+    def many(self) -> bool: ...
 
-    def save(self, parameters: Sequence[Tensor]) -> Tensor: ...
+    def bind(self, sizes: Mapping[str, int]) -> Op:
+        """The operation for a model with these numbers of "heads" and "experts"."""
+        ...
+
+    def load(self, stored: Sequence[Tensor], rows: Sequence[int]) -> list[Tensor]:
+        """The parameters, whose first dimensions are to be `rows`."""
+        ...
+
+    def save(self, parameters: Sequence[Tensor]) -> list[Tensor]:
+        """The stored tensors."""
+        ...
 
 
 @dataclass(frozen=True)
 class Copy:
     """The tensor as it is."""
 
-    def load(self, stored: Tensor, parts: int) -> list[Tensor]:
-        return [stored]
+    many: bool = field(default=False, init=False)
 
-    def save(self, parameters: Sequence[Tensor]) -> Tensor:
-        (only,) = parameters
-        return only
+    def bind(self, sizes: Mapping[str, int]) -> Copy:
+        return self
+
+    def load(self, stored: Sequence[Tensor], rows: Sequence[int]) -> list[Tensor]:
+        return list(stored)
+
+    def save(self, parameters: Sequence[Tensor]) -> list[Tensor]:
+        return list(parameters)
 
 
 @dataclass(frozen=True)
 class Split:
-    """Several equal projections stored as one.
+    """Several projections stored as one, one after the other in its rows."""
 
-    The einops pattern says how they lie in it, first axis out; reversed, it puts them back.
+    many: bool = field(default=False, init=False)
+
+    def bind(self, sizes: Mapping[str, int]) -> Split:
+        return self
+
+    def load(self, stored: Sequence[Tensor], rows: Sequence[int]) -> list[Tensor]:
+        (together,) = stored
+        return list(torch.split(together, list(rows)))
+
+    def save(self, parameters: Sequence[Tensor]) -> list[Tensor]:
+        return [torch.cat(list(parameters))]
+
+
+@dataclass(frozen=True)
+class Rearrange:
+    """Several equal projections stored as one in any other order.
+
+    The einops pattern says how they lie in it, `part` out first; reversed, it puts them back.
     """
 
-    pattern: str = "(part rows) ... -> part rows ..."
+    pattern: str
+    heads: int = 0
+    many: bool = field(default=False, init=False)
 
-    def load(self, stored: Tensor, parts: int) -> list[Tensor]:
-        return list(rearrange(stored, self.pattern, part=parts).unbind(0))
+    def bind(self, sizes: Mapping[str, int]) -> Rearrange:
+        return replace(self, heads=sizes["heads"]) if "heads" in self.pattern else self
 
-    def save(self, parameters: Sequence[Tensor]) -> Tensor:
+    def load(self, stored: Sequence[Tensor], rows: Sequence[int]) -> list[Tensor]:
+        (together,) = stored
+        sizes = {"heads": self.heads} if self.heads else {}
+        return list(rearrange(together, self.pattern, part=len(rows), **sizes).unbind(0))
+
+    def save(self, parameters: Sequence[Tensor]) -> list[Tensor]:
         stored, split = self.pattern.split(" -> ")
-        together: Tensor = rearrange(torch.stack(list(parameters)), f"{split} -> {stored}")
-        return together
+        sizes = {"heads": self.heads} if self.heads else {}
+        return [rearrange(torch.stack(list(parameters)), f"{split} -> {stored}", **sizes)]
+
+
+@dataclass(frozen=True)
+class Transposed:
+    """Matrices stored as (inputs, outputs), under another operation; vectors have nothing to turn."""
+
+    op: Copy | Split = Copy()
+    many: bool = field(default=False, init=False)
+
+    def bind(self, sizes: Mapping[str, int]) -> Transposed:
+        return self
+
+    def load(self, stored: Sequence[Tensor], rows: Sequence[int]) -> list[Tensor]:
+        return self.op.load([turned(x) for x in stored], rows)
+
+    def save(self, parameters: Sequence[Tensor]) -> list[Tensor]:
+        return [turned(x) for x in self.op.save(parameters)]
+
+
+def turned(x: Tensor) -> Tensor:
+    return x.mT if x.dim() > 1 else x
+
+
+@dataclass(frozen=True)
+class StackExperts:
+    """One stored tensor per expert, stacked into one parameter."""
+
+    many: bool = field(default=True, init=False)
+
+    def bind(self, sizes: Mapping[str, int]) -> StackExperts:
+        return self
+
+    def load(self, stored: Sequence[Tensor], rows: Sequence[int]) -> list[Tensor]:
+        return [torch.stack(list(stored))]
+
+    def save(self, parameters: Sequence[Tensor]) -> list[Tensor]:
+        (together,) = parameters
+        return list(together.unbind(0))

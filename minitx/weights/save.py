@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from minitx.architectures.reader import Reader
-from minitx.models import EncoderModel
+from minitx.models import Model
 from minitx.storage import Staging, write_json
 from minitx.weights.checkpoint import Checkpoint
 from minitx.weights.files import BIN, BIN_INDEX, INDEX, SINGLE
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def save(
-    model: EncoderModel,
+    model: Model,
     folder: str | Path,
     *,
     tokenizer: Tokenizer | None = None,
@@ -82,7 +82,7 @@ def save(
         tokenizer.save(folder)
 
 
-def check_fits(model: EncoderModel, checkpoint: Checkpoint) -> None:
+def check_fits(model: Model, checkpoint: Checkpoint) -> None:
     """A checkpoint is weights and a config; one that contradicts the other could never be loaded again.
 
     Raises:
@@ -102,7 +102,7 @@ def check_fits(model: EncoderModel, checkpoint: Checkpoint) -> None:
             )
 
 
-def described(model: EncoderModel) -> dict[str, str]:
+def described(model: Model) -> dict[str, str]:
     """Path -> what stands there, of every part that computes; dropout is a matter of training."""
     parts = {
         path: repr(module)
@@ -115,7 +115,7 @@ def described(model: EncoderModel) -> dict[str, str]:
 # --- what is written -------------------------------------------------------------------------------
 
 
-def stored_tensors(model: EncoderModel, checkpoint: Checkpoint) -> dict[str, Tensor]:
+def stored_tensors(model: Model, checkpoint: Checkpoint) -> dict[str, Tensor]:
     """Name in the file -> tensor, on the CPU."""
     parameters = model.state_dict()
     stored: dict[str, Tensor] = {}
@@ -125,9 +125,8 @@ def stored_tensors(model: EncoderModel, checkpoint: Checkpoint) -> dict[str, Ten
             continue  # the word embedding is written once, under its own name
         if names is None:
             names = fresh_names(binding, model, checkpoint)
-        tensor = binding.op.save([parameters[name] for name in binding.parameters]).cpu()
-        for name in names:
-            stored[name] = tensor
+        made = [tensor.cpu() for tensor in binding.op.save([parameters[name] for name in binding.parameters])]
+        stored |= dict(zip(names, made if binding.op.many else made * len(names), strict=True))
     # What the model has no place for is not changed with it, but goes along with a change of dtype.
     dtype = model.embedder.word_emb.weight.dtype
     for name, tensor in checkpoint.kept.items():
@@ -136,21 +135,23 @@ def stored_tensors(model: EncoderModel, checkpoint: Checkpoint) -> dict[str, Ten
     return stored
 
 
-def is_shared(parameters: tuple[str, ...], model: EncoderModel) -> bool:
+def is_shared(parameters: tuple[str, ...], model: Model) -> bool:
     if model.head is None or parameters != (PROJECTION,):
         return False
     return model.head.projection.weight is model.embedder.word_emb.weight
 
 
-def fresh_names(binding: Binding, model: EncoderModel, checkpoint: Checkpoint) -> tuple[str, ...]:
+def fresh_names(binding: Binding, model: Model, checkpoint: Checkpoint) -> tuple[str, ...]:
     """The names for what no file had: the base model's prefix is for models with a head."""
-    names = checkpoint.architecture.fresh_names(binding.names, checkpoint.config)
+    names = binding.names
+    if not binding.op.many:
+        names = checkpoint.architecture.fresh_names(names, checkpoint.config)
     if model.task is None or binding.parameters[0].startswith("head."):
         return names
     return tuple(checkpoint.architecture.prefix + name for name in names)
 
 
-def stored_config(model: EncoderModel, checkpoint: Checkpoint) -> dict[str, Any]:
+def stored_config(model: Model, checkpoint: Checkpoint) -> dict[str, Any]:
     """config.json as it came, with the class, the dtype and the number of labels as they are now."""
     config = dict(checkpoint.config)
     found, task = checkpoint.architecture, model.task

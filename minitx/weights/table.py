@@ -1,8 +1,8 @@
 """The weight table of an architecture: our names on the left, the checkpoint's on the right.
 
 A table is data. Its names are of modules (their `weight` and `bias` follow) or of single parameters, and
-may hold placeholders: `{i}` is a layer. `expand` writes it out for one model; nothing is matched by
-pattern, so the order of the rows means nothing.
+may hold placeholders: `{i}` is a layer, `{e}` an expert. `expand` writes it out for one model; nothing is
+matched by pattern, so the order of the rows means nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from minitx.weights.ops import Copy, Op, Split
+from minitx.weights.ops import Copy, Op, Rearrange, Split, StackExperts, Transposed
 
 COPY = Copy()
 
@@ -21,6 +21,7 @@ class Stored:
     """The right side of a row: the names that files use for it, and the operation.
 
     A file may hold several of the names: the first is read. A fresh model is written under the last.
+    Where the operation takes `many` tensors, the names are those of all of them, in order.
     """
 
     names: tuple[str, ...]
@@ -38,6 +39,26 @@ def either(*names: str) -> Stored:
 def split(name: str) -> Stored:
     """One stored tensor for several of our modules, one after the other in its rows."""
     return Stored((name,), Split())
+
+
+def transposed(name: str) -> Stored:
+    """A matrix stored as (inputs, outputs)."""
+    return Stored((name,), Transposed())
+
+
+def split_transposed(name: str) -> Stored:
+    """One stored (inputs, outputs) matrix for several of our modules, one after the other in its columns."""
+    return Stored((name,), Transposed(Split()))
+
+
+def split_heads(name: str) -> Stored:
+    """One stored tensor for Q, K and V, head by head: Q, K and V of head 0, then those of head 1, ..."""
+    return Stored((name,), Rearrange("(heads part dim) ... -> part (heads dim) ..."))
+
+
+def stack_experts(name: str) -> Stored:
+    """One stored tensor per expert `{e}` for the one parameter of all of them."""
+    return Stored((name,), StackExperts())
 
 
 @dataclass(frozen=True)
@@ -58,8 +79,10 @@ def rows(table: Table, layers: Sequence[Mapping[str, int]]) -> Iterable[tuple[tu
         names = (left,) if isinstance(left, str) else left
         stored = Stored((right,)) if isinstance(right, str) else right
         for values in layers if "{" in names[0] else ({},):
-            filled = tuple(name.format(**values) for name in stored.names)
-            yield tuple(name.format(**values) for name in names), Stored(filled, stored.op)
+            op = stored.op.bind(values)
+            experts = range(values["experts"]) if op.many else range(1)
+            filled = tuple(name.format(**values, e=e) for name in stored.names for e in experts)
+            yield tuple(name.format(**values) for name in names), Stored(filled, op)
 
 
 def expand(table: Table, layers: Sequence[Mapping[str, int]], parameters: Iterable[str]) -> list[Binding]:

@@ -7,39 +7,9 @@ probabilities that all differ, so that no two values can be swapped unseen.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
-
-ODD = {"vocab_size": 99, "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4}
-SIZES = {**ODD, "intermediate_size": 37, "max_position_embeddings": 48, "initializer_range": 0.02}
-OTHER = {"vocab_size": 131, "intermediate_size": 5}
-DROPOUT = {"hidden_dropout_prob": 0.11, "attention_probs_dropout_prob": 0.23}
-FULL, SLIDING = "full_attention", "sliding_attention"
-
-
-@dataclass(frozen=True)
-class Case:
-    """One configuration.
-
-    Attributes:
-        name: unique.
-        model_type: of the registry.
-        config: arguments of transformers' config class.
-        lengths: text lengths beside 1, 2, 9 and 33, such as both sides of a window's edge.
-        float64: largest difference allowed in float64; anything above 1e-9 says why in `because`.
-        reference: how transformers computes attention here.
-    """
-
-    name: str
-    model_type: str
-    config: dict[str, Any] = field(default_factory=dict)
-    lengths: tuple[int, ...] = ()
-    float64: float = 1e-9
-    because: str = ""
-    reference: str = "sdpa"
-
-
-FLOAT32_INSIDE = "transformers turns queries and keys in float32 (apply_rotary_pos_emb) whatever the dtype"
+from tests.parity.case import DROPOUT, FULL, OTHER, SIZES, SLIDING, Case
+from tests.parity.layer_norm_decoders import LAYER_NORM_DECODERS
+from tests.parity.rms_norm_decoders import RMS_NORM_DECODERS
 
 BERT = {**SIZES, **DROPOUT, "type_vocab_size": 3, "classifier_dropout": 0.37, "layer_norm_eps": 1e-3}
 ROBERTA = {**BERT, "pad_token_id": 1, "max_position_embeddings": 50, "type_vocab_size": 1}
@@ -78,7 +48,7 @@ DEBERTA = {
     "pad_token_id": 0,
 }
 
-CASES = [
+ENCODERS = [
     Case("bert", "bert", BERT),
     Case(
         "bert-one-head",
@@ -127,8 +97,6 @@ CASES = [
         "modernbert",
         MODERNBERT,
         lengths=(6, 7, 8, 13, 14),
-        float64=2e-6,
-        because=FLOAT32_INSIDE,
     ),
     Case(
         "modernbert-biases",
@@ -149,8 +117,6 @@ CASES = [
             },
         },
         lengths=(3, 4, 5),
-        float64=2e-6,
-        because=FLOAT32_INSIDE,
     ),
     Case("deberta-v2", "deberta-v2", DEBERTA, reference="eager"),
     Case(
@@ -190,4 +156,5 @@ CASES = [
     ),
 ]
 
+CASES = [*ENCODERS, *LAYER_NORM_DECODERS, *RMS_NORM_DECODERS]
 BY_NAME = {case.name: case for case in CASES}

@@ -15,108 +15,114 @@ from minitx.architectures import deberta_v2
 from minitx.layers import mask, position, stack
 from minitx.layers.activation import Activation
 from minitx.layers.attention import SelfAttention
+from minitx.layers.experts import MixtureOfExperts
 from minitx.layers.head import POOLING
-from minitx.models import EncoderModel
+from minitx.layers.norm import RMSNorm
+from minitx.models import Model
 from tests.parity.cases import BY_NAME
 from tests.parity.reference import CASES_AND_HEADS, padded, pair, text
 from tests.parity.test_forward import compare
 
-Mistake = Callable[[EncoderModel, pytest.MonkeyPatch], None]
+Mistake = Callable[[Model, pytest.MonkeyPatch], None]
 
 
-def each(model: EncoderModel, kind: type[nn.Module]) -> Iterator[nn.Module]:
+def each(model: Model, kind: type[nn.Module]) -> Iterator[nn.Module]:
     return (module for module in model.modules() if isinstance(module, kind))
 
 
-def wrong_gelu(model: EncoderModel, patch: pytest.MonkeyPatch) -> None:
+def norms(model: Model) -> list[nn.Module]:
+    return [module for module in model.modules() if isinstance(module, nn.LayerNorm | RMSNorm)]
+
+
+def wrong_gelu(model: Model, patch: pytest.MonkeyPatch) -> None:
     """The two GELUs differ by at most 5e-4 anywhere."""
     for activation in each(model, Activation):
         if activation.name == "gelu":
             activation.function = Activation("gelu_new").function
 
 
-def swapped_norms(model: EncoderModel, patch: pytest.MonkeyPatch) -> None:
-    layer = model.encoder.layers[0]
+def swapped_norms(model: Model, patch: pytest.MonkeyPatch) -> None:
+    layer = model.stack.layers[0]
     layer.attention.self_output.layer_norm, layer.output.layer_norm = (
         layer.output.layer_norm,
         layer.attention.self_output.layer_norm,
     )
 
 
-def missing_norm_bias(model: EncoderModel, patch: pytest.MonkeyPatch) -> None:
+def missing_norm_bias(model: Model, patch: pytest.MonkeyPatch) -> None:
     next(each(model, nn.LayerNorm)).bias.data.zero_()
 
 
-def other_epsilon(model: EncoderModel, patch: pytest.MonkeyPatch) -> None:
-    for norm in each(model, nn.LayerNorm):
+def other_epsilon(model: Model, patch: pytest.MonkeyPatch) -> None:
+    for norm in norms(model):
         norm.eps = 1e-5
 
 
-def missing_scale(model: EncoderModel, patch: pytest.MonkeyPatch) -> None:
+def doubled_scale(model: Model, patch: pytest.MonkeyPatch) -> None:
     for module in model.modules():
         if hasattr(module, "scale"):
-            module.scale = 1.0
+            module.scale *= 2.0
 
 
-def swapped_query_and_key(model: EncoderModel, patch: pytest.MonkeyPatch) -> None:
+def swapped_query_and_key(model: Model, patch: pytest.MonkeyPatch) -> None:
     attention = next(each(model, SelfAttention))
     attention.Q, attention.K = attention.K, attention.Q
 
 
-def positions_from_zero(model: EncoderModel, patch: pytest.MonkeyPatch) -> None:
+def positions_from_zero(model: Model, patch: pytest.MonkeyPatch) -> None:
     embedder = model.embedder
     embedder.config = replace(embedder.config, positions_from_padding=False)
 
 
-def ignored_padding(model: EncoderModel, patch: pytest.MonkeyPatch) -> None:
+def ignored_padding(model: Model, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(stack, "padding_mask", lambda mask: None)
 
 
-def wrong_rope_base(model: EncoderModel, patch: pytest.MonkeyPatch) -> None:
-    bases = dict.fromkeys(model.encoder.config.rope_theta, 10_000.0)
-    model.encoder.config = replace(model.encoder.config, rope_theta=bases)
+def wrong_rope_base(model: Model, patch: pytest.MonkeyPatch) -> None:
+    rope = {kind: replace(found, rope_theta=9_999.0) for kind, found in model.stack.config.rope.items()}
+    model.stack.config = replace(model.stack.config, rope=rope)
 
 
-def window_one_too_wide(model: EncoderModel, patch: pytest.MonkeyPatch) -> None:
-    window = model.encoder.config.sliding_window
-    model.encoder.config = replace(model.encoder.config, sliding_window=window + 1)
+def window_one_too_wide(model: Model, patch: pytest.MonkeyPatch) -> None:
+    window = model.stack.config.sliding_window
+    model.stack.config = replace(model.stack.config, sliding_window=window + 1)
 
 
-def all_layers_global(model: EncoderModel, patch: pytest.MonkeyPatch) -> None:
-    model.encoder.config = replace(model.encoder.config, sliding_window=None)
+def all_layers_global(model: Model, patch: pytest.MonkeyPatch) -> None:
+    model.stack.config = replace(model.stack.config, sliding_window=None)
 
 
-def gate_activated_instead(model: EncoderModel, patch: pytest.MonkeyPatch) -> None:
-    inner = model.encoder.layers[0].intermediate
+def gate_activated_instead(model: Model, patch: pytest.MonkeyPatch) -> None:
+    inner = model.stack.layers[0].intermediate
     inner.dense, inner.gate = inner.gate, inner.dense
 
 
-def one_bucket_off(model: EncoderModel, patch: pytest.MonkeyPatch) -> None:
+def one_bucket_off(model: Model, patch: pytest.MonkeyPatch) -> None:
     right = position.RelativeBias.bucket
     patch.setattr(position.RelativeBias, "bucket", lambda self, d: right(self, d + 1))
 
 
-def no_relative_bias(model: EncoderModel, patch: pytest.MonkeyPatch) -> None:
+def no_relative_bias(model: Model, patch: pytest.MonkeyPatch) -> None:
     model.encoder.relative_bias = None
 
 
-def layers_in_another_order(model: EncoderModel, patch: pytest.MonkeyPatch) -> None:
+def layers_in_another_order(model: Model, patch: pytest.MonkeyPatch) -> None:
     model.encoder.schedule = model.encoder.schedule[::-1]
 
 
-def unnormed_positions(model: EncoderModel, patch: pytest.MonkeyPatch) -> None:
+def unnormed_positions(model: Model, patch: pytest.MonkeyPatch) -> None:
     model.encoder.relative_norm = nn.Identity()
 
 
-def linear_buckets(model: EncoderModel, patch: pytest.MonkeyPatch) -> None:
+def linear_buckets(model: Model, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(deberta_v2, "log_bucket", lambda distance, buckets, most: distance)
 
 
-def no_convolution(model: EncoderModel, patch: pytest.MonkeyPatch) -> None:
+def no_convolution(model: Model, patch: pytest.MonkeyPatch) -> None:
     model.encoder.convolution = None
 
 
-COMMON = (missing_norm_bias, missing_scale)
+COMMON = (missing_norm_bias, doubled_scale)
 MISTAKES: list[tuple[str, Mistake]] = [
     *(
         (name, m)
@@ -133,7 +139,7 @@ MISTAKES: list[tuple[str, Mistake]] = [
     ("mpnet", one_bucket_off),
     ("mpnet", no_relative_bias),
     ("albert-groups", layers_in_another_order),
-    ("modernbert", missing_scale),
+    ("modernbert", doubled_scale),
     ("modernbert", wrong_gelu),
     ("modernbert", wrong_rope_base),
     ("modernbert", window_one_too_wide),
@@ -172,24 +178,30 @@ def other_act(activation: Activation) -> None:
     ).function
 
 
-def mistakes_in_the_network(model: EncoderModel) -> dict[str, Callable[[], None]]:
+def mistakes_in_the_network(model: Model) -> dict[str, Callable[[], None]]:
     """What can go wrong in any encoder."""
-    layer = model.encoder.layers[0]
+    layer = model.stack.layers[0]
+    attention = layer.attention.self_attention
     found = {
-        "scale": lambda: setattr(layer.attention.self_attention, "scale", 1.0),
-        "swapped query and key": lambda: swap(layer.attention.self_attention, "Q", "K"),
+        "scale": lambda: setattr(attention, "scale", 2 * attention.scale),
+        "swapped key and value": lambda: swap(attention, "K", "V"),
         "activation": lambda: other_act(layer.intermediate.activation),
-        "norm weight": lambda: model.embedder.layer_norm.weight.data.fill_(1.0),
+        "norm weight": lambda: norms(model)[0].weight.data.fill_(1.0),
         "word embedding": lambda: nn.init.normal_(model.embedder.word_emb.weight, std=0.2),
     }
-    if not model.config.encoder.pre_norm:
+    if model.config.stack.norm_placement == "post":
         found["swapped norms"] = lambda: swap2(layer.attention.self_output, layer.output, "layer_norm")
-    if model.embedder.layer_norm.bias is not None:
-        found["norm bias"] = lambda: model.embedder.layer_norm.bias.data.zero_()
+    if getattr(norms(model)[0], "bias", None) is not None:
+        found["norm bias"] = lambda: norms(model)[0].bias.data.zero_()
+    if isinstance(layer.intermediate, MixtureOfExperts):
+        found["router"] = lambda: setattr(layer.intermediate, "router", redrawn(layer.intermediate.router))
+        found["experts"] = lambda: layer.intermediate.output.weight.data.copy_(
+            layer.intermediate.output.weight.data.flip(0)
+        )
     return found
 
 
-def mistakes_in_the_head(model: EncoderModel) -> dict[str, Callable[[], None]]:
+def mistakes_in_the_head(model: Model) -> dict[str, Callable[[], None]]:
     head = model.head
     assert head is not None
     found = {"projection": lambda: setattr(head, "projection", redrawn(head.projection))}
@@ -241,7 +253,7 @@ def test_every_head_has_mistakes_that_are_caught(name: str, task: str, root: Pat
         assert wrong_by(reference, wrong, inputs) > 3e-5, what
 
 
-def wrong_by(reference: object, model: EncoderModel, inputs: dict[str, torch.Tensor]) -> float:
+def wrong_by(reference: object, model: Model, inputs: dict[str, torch.Tensor]) -> float:
     try:
         return compare(reference, model, inputs)
     except AssertionError:  # not even finite

@@ -46,4 +46,7 @@ def test_every_key_left_out_in_turn(model_type: str) -> None:
     assert all("size" in key or "num_" in key or key in SIZES_OF_OTHER_NAMES for key in refused), refused
 
 
-SIZES_OF_OTHER_NAMES = {"dim", "hidden_dim", "n_heads", "n_layers", "max_position_embeddings", "layer_types"}
+SIZES_OF_OTHER_NAMES = {
+    *("dim", "hidden_dim", "n_heads", "n_layers", "max_position_embeddings", "layer_types"),
+    *("n_embd", "n_head", "n_layer", "n_positions"),
+}

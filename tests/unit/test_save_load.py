@@ -15,7 +15,6 @@ from torch import Tensor
 
 import minitx
 from minitx.architectures import REGISTRY, architecture
-from minitx.architectures.architecture import TASK_SUFFIX
 from tests.parity.cases import CASES
 
 CONFIGS = {case.name: {**case.config, "model_type": case.model_type} for case in CASES}
@@ -131,8 +130,7 @@ def test_round_trip(tmp_path: Path, name: str, head: str) -> None:
     assert first == second
     config = config_of(tmp_path / "one")
     kind = CONFIGS[name]["model_type"]
-    suffix = "Model" if head == "none" else TASK_SUFFIX[head]
-    assert config["architectures"] == [architecture(kind).model_types[kind] + suffix]
+    assert config["architectures"] == [architecture(kind).class_name(kind, again.task)]
     for key, value in CONFIGS[name].items():
         # Hugging Face counts labels by their names
         if key == "num_labels" and head == "question-answering":

@@ -1,0 +1,49 @@
+"""Gemma (arXiv:2403.08295): Llama's parts with other numbers.
+
+Differs from Llama: norm weights are stored as their difference from 1; word embeddings are scaled by the
+root of their width; GELU by its tanh approximation; heads wider than hidden_size / heads; tied.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from minitx.architectures import llama
+from minitx.architectures.architecture import Architecture
+from minitx.architectures.decoder import DECODER_HEADS, decoder_heads
+from minitx.architectures.reader import Reader
+from minitx.config import HeadConfig, ModelConfig
+
+
+def read(hf: Reader, *, act: str = "hidden_activation", key_value_heads: int = 4) -> ModelConfig:
+    hf.only("use_bidirectional_attention", None, False)
+    config = llama.read(hf, head_dim=256, key_value_heads=key_value_heads, pad=0)
+    return replace(
+        config,
+        embedder=replace(config.embedder, embedding_scale=config.embedder.hidden_size**0.5),
+        decoder=replace(config.stack, hidden_act=hf.name(act, "gelu_pytorch_tanh"), norm_offset=1.0),
+    )
+
+
+def read_first(hf: Reader) -> ModelConfig:
+    """The first Gemma's files name the activation otherwise, and with "gelu" mean the approximation too."""
+    hf.ignore("hidden_activation")
+    config = read(hf, act="hidden_act", key_value_heads=16)
+    if config.stack.hidden_act != "gelu":
+        return config
+    return replace(config, decoder=replace(config.stack, hidden_act="gelu_pytorch_tanh"))
+
+
+def heads(hf: Reader) -> dict[str, HeadConfig]:
+    return decoder_heads(hf, tied=True)
+
+
+ARCHITECTURE = Architecture(
+    model_types={"gemma": "Gemma"},
+    read=read_first,
+    heads=heads,
+    prefix="model.",
+    weights=llama.WEIGHTS,
+    head_weights=DECODER_HEADS,
+    stored=llama.STORED,
+)

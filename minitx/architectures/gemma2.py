@@ -1,0 +1,56 @@
+"""Gemma 2 (arXiv:2408.00118): Llama's parts with norms on both sides of each branch.
+
+Differs from Gemma: layers alternate between a window and the whole text; four norms a layer; scores and
+logits are capped by tanh; queries are scaled by a number of the config.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from minitx.architectures import gemma, llama
+from minitx.architectures.architecture import Architecture
+from minitx.architectures.decoder import DECODER_HEADS, decoder_heads, layer_types
+from minitx.architectures.reader import Reader
+from minitx.config import HeadConfig, ModelConfig
+from minitx.layers.stack import FULL, SLIDING
+from minitx.weights.table import Table
+
+
+def read(hf: Reader) -> ModelConfig:
+    config = gemma.read(hf)
+    layers = config.stack.num_hidden_layers
+    return replace(
+        config,
+        decoder=replace(
+            config.stack,
+            norm_placement="sandwich",
+            attention_scale=hf.number("query_pre_attn_scalar", 256) ** -0.5,
+            attention_softcap=hf.number_or_none("attn_logit_softcapping", 50.0),
+            layer_types=layer_types(hf, tuple(FULL if i % 2 else SLIDING for i in range(layers))),
+            sliding_window=hf.size("sliding_window", 4096),
+        ),
+    )
+
+
+def heads(hf: Reader) -> dict[str, HeadConfig]:
+    return decoder_heads(hf, tied=True, softcap=hf.number_or_none("final_logit_softcapping", 30.0))
+
+
+LAYER, SOURCE = llama.LAYER, llama.SOURCE
+
+WEIGHTS: Table = llama.WEIGHTS | {
+    f"{LAYER}.attention.self_output.branch_norm": f"{SOURCE}.post_attention_layernorm",
+    f"{LAYER}.feed_forward_norm": f"{SOURCE}.pre_feedforward_layernorm",
+    f"{LAYER}.output.branch_norm": f"{SOURCE}.post_feedforward_layernorm",
+}
+
+ARCHITECTURE = Architecture(
+    model_types={"gemma2": "Gemma2"},
+    read=read,
+    heads=heads,
+    prefix="model.",
+    weights=WEIGHTS,
+    head_weights=DECODER_HEADS,
+    stored=llama.STORED,
+)

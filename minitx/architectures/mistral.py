@@ -1,0 +1,37 @@
+"""Mistral (arXiv:2310.06825).
+
+Differs from Llama: every layer sees only a window of the text, unless the config has none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from minitx.architectures import llama
+from minitx.architectures.architecture import Architecture
+from minitx.architectures.decoder import DECODER_HEADS, decoder_heads
+from minitx.architectures.reader import Reader
+from minitx.config import ModelConfig
+from minitx.layers.stack import SLIDING
+
+
+def read(
+    hf: Reader, *, eps: float = 1e-6, window: int | None = 4096, theta: float = 10_000.0
+) -> ModelConfig:
+    config = llama.read(hf, eps=eps, key_value_heads=8, theta=theta)
+    found = hf.size_or_none("sliding_window", window)
+    if found is None:
+        return config
+    types = (SLIDING,) * config.stack.num_hidden_layers
+    return replace(config, decoder=replace(config.stack, layer_types=types, sliding_window=found))
+
+
+ARCHITECTURE = Architecture(
+    model_types={"mistral": "Mistral"},
+    read=read,
+    heads=decoder_heads,
+    prefix="model.",
+    weights=llama.WEIGHTS,
+    head_weights=DECODER_HEADS,
+    stored=llama.STORED,
+)

@@ -1,0 +1,264 @@
+"""Keys and values of the tokens that a decoder has seen, so that the next token costs one token's work.
+
+A cache is passed to the model and handed back; no module keeps one. Each layer's part is one of three:
+
+    Growing   a longer tensor at every step; the simplest, and the one that gradients can go through
+    Static    room for a known number of tokens, written in place; the fastest
+    Sliding   a ring of the last tokens, for layers that see no further than a window
+
+Only `Cache.length` says how much of it counts. A forward that fails half-way has written beyond that, and
+the next one writes over it; to go back (`crop`) is to make the number smaller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from minitx.layers.checks import values_are_unseen
+
+
+class LayerCache(Protocol):
+    """The part of one layer."""
+
+    key: Tensor | None  # (B, K, slots, D)
+    value: Tensor | None
+
+    def append(self, key: Tensor, value: Tensor, past: int) -> tuple[Tensor, Tensor]:
+        """Stores T tokens behind `past` earlier ones.
+
+        Args:
+            key: (B, K, T, D)
+            value: (B, K, T, D)
+            past: how many tokens came before them.
+
+        Returns:
+            Twice (B, K, S, D): what the T queries may attend to, at the positions of `positions`.
+        """
+        ...
+
+    def positions(self, past: int, time: int, device: torch.device) -> Tensor:
+        """(S,): the position in the sequence of each key that `append` returns."""
+        ...
+
+    def columns(self, past: int, time: int) -> int:
+        """S, the number of keys that `append` returns."""
+        ...
+
+    def check_crop(self, length: int, seen: int) -> None:
+        """
+        Raises:
+            ValueError: what the token behind `length` would need is gone.
+        """
+        ...
+
+
+class Growing:
+    """Keys and values as long as what was seen."""
+
+    def __init__(self) -> None:
+        self.key: Tensor | None = None
+        self.value: Tensor | None = None
+
+    def append(self, key: Tensor, value: Tensor, past: int) -> tuple[Tensor, Tensor]:
+        if self.key is not None and self.value is not None:
+            key = torch.cat((self.key[:, :, :past], key), dim=2)
+            value = torch.cat((self.value[:, :, :past], value), dim=2)
+        self.key, self.value = key, value
+        return key, value
+
+    def positions(self, past: int, time: int, device: torch.device) -> Tensor:
+        return torch.arange(past + time, device=device)
+
+    def columns(self, past: int, time: int) -> int:
+        return past + time
+
+    def check_crop(self, length: int, seen: int) -> None:
+        """Nothing is ever dropped."""
+
+
+class Static(Growing):
+    """Room for `max_length` tokens, made when the first ones come."""
+
+    def __init__(self, max_length: int) -> None:
+        super().__init__()
+        self.max_length = max_length
+
+    def append(self, key: Tensor, value: Tensor, past: int) -> tuple[Tensor, Tensor]:
+        end = past + key.shape[2]
+        if end > self.max_length:
+            raise ValueError(
+                f"the cache has room for {self.max_length} tokens, but this is token {end}; "
+                "make it with a larger max_length."
+            )
+        if self.key is None or self.value is None:
+            shape = (*key.shape[:2], self.max_length, key.shape[3])
+            self.key, self.value = key.new_empty(shape), value.new_empty(shape)
+        self.key[:, :, past:end] = key
+        self.value[:, :, past:end] = value
+        return self.key[:, :, :end], self.value[:, :, :end]
+
+
+class Sliding:
+    """The last `size` tokens, token p in slot p % size.
+
+    Of several tokens that come at once each may need keys that the last one pushes out, so those are
+    attended to beside the ring and stored afterwards.
+    """
+
+    def __init__(self, window: int, size: int) -> None:
+        """
+        Args:
+            window: how many keys a query sees, itself included.
+            size: at least `window`; what is beyond it is how far `crop` can go back.
+        """
+        self.window = window
+        self.size = size
+        self.key: Tensor | None = None
+        self.value: Tensor | None = None
+
+    def append(self, key: Tensor, value: Tensor, past: int) -> tuple[Tensor, Tensor]:
+        if self.key is None or self.value is None:
+            shape = (*key.shape[:2], self.size, key.shape[3])
+            self.key, self.value = key.new_empty(shape), value.new_empty(shape)
+        time = key.shape[2]
+        if time == 1:
+            slot, filled = past % self.size, min(past + 1, self.size)
+            self.key[:, :, slot : slot + 1] = key
+            self.value[:, :, slot : slot + 1] = value
+            return self.key[:, :, :filled], self.value[:, :, :filled]
+        old = self.slots(self.first(past), past, key.device)
+        keys = torch.cat((self.key[:, :, old], key), dim=2)
+        values = torch.cat((self.value[:, :, old], value), dim=2)
+        stored = min(time, self.size)
+        new = self.slots(past + time - stored, past + time, key.device)
+        self.key[:, :, new] = key[:, :, time - stored :]
+        self.value[:, :, new] = value[:, :, time - stored :]
+        return keys, values
+
+    def first(self, past: int) -> int:
+        """The first token that the one behind `past` sees."""
+        return max(0, past - self.window + 1)
+
+    def slots(self, start: int, stop: int, device: torch.device) -> Tensor:
+        return torch.arange(start, stop, device=device) % self.size
+
+    def positions(self, past: int, time: int, device: torch.device) -> Tensor:
+        if time > 1:
+            return torch.arange(self.first(past), past + time, device=device)
+        slots = torch.arange(self.columns(past, 1), device=device)
+        return past - (past - slots) % self.size  # the last token up to `past` that has this slot
+
+    def columns(self, past: int, time: int) -> int:
+        return min(past + 1, self.size) if time == 1 else past + time - self.first(past)
+
+    def check_crop(self, length: int, seen: int) -> None:
+        if seen > self.size and self.first(length) < seen - self.size:
+            more = seen - self.window - self.first(length)
+            raise ValueError(
+                f"cannot go back from {seen} tokens to {length}: layers with a window of {self.window} keep "
+                f"the last {self.size} tokens; make the cache with spare={more} or more."
+            )
+
+
+class Cache:
+    """Everything a decoder has seen, for every layer.
+
+    Attributes:
+        layers: one part per layer that runs.
+        length: tokens seen, padding counted.
+        mask: (B, length) bool, False at padding; None where there was none.
+    """
+
+    def __init__(self, layers: Sequence[LayerCache]) -> None:
+        self.layers = list(layers)
+        self.length = 0
+        self.seen = 0  # the longest it has been; a ring has overwritten what lies too far behind it
+        self.mask: Tensor | None = None
+
+    def __repr__(self) -> str:
+        kinds = ", ".join(dict.fromkeys(type(layer).__name__.lower() for layer in self.layers))
+        return f"Cache({len(self.layers)} layers, {kinds}, length={self.length})"
+
+    @property
+    def batch(self) -> int | None:
+        """B; None before the first token."""
+        key = self.layers[0].key
+        return None if key is None else key.shape[0]
+
+    def check(self, mask: Tensor | None, input_ids: Tensor) -> None:
+        """
+        Raises:
+            ValueError: another batch size than before, or a mask that is not one of the new tokens.
+        """
+        if self.batch not in (None, len(input_ids)):
+            raise ValueError(
+                f"the cache holds a batch of {self.batch}, but input_ids has one of {len(input_ids)}."
+            )
+        if mask is not None and mask.dim() != 2:
+            raise ValueError("with a cache, attention_mask must be (batch, time), of the new tokens.")
+
+    def extended(self, mask: Tensor | None, input_ids: Tensor) -> Tensor | None:
+        """The mask of all keys once the tokens (B, T) with this mask (B, T) will have come.
+
+        Returns:
+            (B, length + T), or None where there is no padding.
+        """
+        if self.mask is None and (mask is None or (not values_are_unseen(mask) and bool(mask.all()))):
+            return None
+        batch, time = input_ids.shape
+
+        def all_real(length: int) -> Tensor:
+            return torch.ones(batch, length, dtype=torch.bool, device=input_ids.device)
+
+        past = all_real(self.length) if self.mask is None else self.mask
+        return torch.cat((past, all_real(time) if mask is None else mask), dim=1)
+
+    def advance(self, mask: Tensor | None, time: int) -> None:
+        """Counts `time` tokens that every layer has stored; `mask` is what `extended` gave."""
+        self.length += time
+        self.seen = max(self.seen, self.length)
+        self.mask = mask
+
+    def crop(self, length: int) -> Cache:
+        """Forgets all but the first `length` tokens.
+
+        Raises:
+            ValueError: more than there are, or so few that a sliding layer no longer has what it needs.
+        """
+        if not 0 <= length <= self.length:
+            raise ValueError(f"cannot crop to {length}: the cache holds {self.length} tokens.")
+        if length < self.length:
+            for layer in self.layers:
+                layer.check_crop(length, self.seen)
+        self.length = length
+        if self.mask is not None:
+            self.mask = self.mask[:, :length]
+        return self
+
+    def select(self, rows: Tensor) -> Cache:
+        """Keeps these rows of the batch, in this order, as often as they are named: a search's reordering.
+
+        Args:
+            rows: (B',) long.
+        """
+        for layer in self.layers:
+            if layer.key is not None and layer.value is not None:
+                layer.key = layer.key.index_select(0, rows)
+                layer.value = layer.value.index_select(0, rows)
+        if self.mask is not None:
+            self.mask = self.mask.index_select(0, rows)
+        return self
+
+    reorder = select
+
+    def repeat(self, times: int) -> Cache:
+        """Every row `times` times, one after the other: several continuations of one prompt."""
+        batch = self.batch
+        if times == 1 or batch is None:
+            return self
+        device = self.layers[0].key.device  # type: ignore[union-attr]
+        return self.select(torch.arange(batch, device=device).repeat_interleave(times))

@@ -1,0 +1,77 @@
+"""Decoding: logits -> chain of processors -> selector -> loop of the strategy -> result.
+
+Each of these is small and works alone: `context.py` says what a processor may know, `chain.py` applies
+them in order, `truncate.py`, `reshape.py`, `penalties.py` and `constraints.py` are the processors,
+`strategy.py` names them as parameters, and `select.py` takes the token.
+"""
+
+from minitx.decoding.chain import Chain, Processor, StatefulProcessor, select_state
+from minitx.decoding.constraints import (
+    AllowedTokens,
+    BadWords,
+    BeginSuppressTokens,
+    ExponentialDecayLength,
+    ForcedBos,
+    ForcedEos,
+    LogitBias,
+    MinLength,
+    MinNewTokens,
+    PrefixAllowed,
+    SequenceBias,
+    SuppressTokens,
+)
+from minitx.decoding.context import Context
+from minitx.decoding.penalties import (
+    EncoderNoRepeatNGram,
+    EncoderRepetitionPenalty,
+    FrequencyPenalty,
+    NoRepeatNGram,
+    PresencePenalty,
+    RepetitionPenalty,
+)
+from minitx.decoding.reshape import RemoveInvalid, Renormalize, Temperature
+from minitx.decoding.select import Argmax, CounterNoise, Race
+from minitx.decoding.strategy import Greedy, Sample, Strategy
+from minitx.decoding.truncate import Epsilon, Eta, MinP, TopH, TopK, TopP, Typical
+
+__all__ = [
+    "AllowedTokens",
+    "Argmax",
+    "BadWords",
+    "BeginSuppressTokens",
+    "Chain",
+    "Context",
+    "CounterNoise",
+    "EncoderNoRepeatNGram",
+    "EncoderRepetitionPenalty",
+    "Epsilon",
+    "Eta",
+    "ExponentialDecayLength",
+    "ForcedBos",
+    "ForcedEos",
+    "FrequencyPenalty",
+    "Greedy",
+    "LogitBias",
+    "MinLength",
+    "MinNewTokens",
+    "MinP",
+    "NoRepeatNGram",
+    "PrefixAllowed",
+    "PresencePenalty",
+    "Processor",
+    "Race",
+    "RemoveInvalid",
+    "Renormalize",
+    "RepetitionPenalty",
+    "Sample",
+    "SequenceBias",
+    "StatefulProcessor",
+    "Strategy",
+    "SuppressTokens",
+    "Temperature",
+    "TopH",
+    "TopK",
+    "TopP",
+    "Typical",
+    "select_state",
+]

@@ -1,0 +1,82 @@
+"""A mixture of experts: many feed-forward networks, of which each token uses a few (arXiv:1701.06538)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from minitx.config import ExpertsConfig, StackConfig
+from minitx.layers.activation import Activation
+
+
+class ExpertsLinear(nn.Module):
+    """One linear projection per expert, stacked."""
+
+    def __init__(self, experts: int, inputs: int, outputs: int, bias: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(experts, outputs, inputs))
+        self.bias = nn.Parameter(torch.empty(experts, outputs)) if bias else None
+
+    def extra_repr(self) -> str:
+        experts, outputs, inputs = self.weight.shape
+        return (
+            f"{experts} experts, in_features={inputs}, out_features={outputs}, bias={self.bias is not None}"
+        )
+
+    def forward(self, x: Tensor, expert: int) -> Tensor:
+        """(tokens, inputs) -> (tokens, outputs), through one expert"""
+        return F.linear(x, self.weight[expert], None if self.bias is None else self.bias[expert])
+
+
+class MixtureOfExperts(nn.Module):
+    """The sum of the chosen experts' outputs, each weighted by what the router thinks of it.
+
+        weights, chosen = topk(softmax(router(x)))
+        sum over chosen e of weight_e * output_e(act(gate_e(x)) * dense_e(x))
+
+    It is a whole feed-forward network, so the layer's `output` behind it has nothing left to project.
+    """
+
+    def __init__(self, config: StackConfig, experts: ExpertsConfig) -> None:
+        super().__init__()
+        self.config = experts
+        size, inner, number = config.hidden_size, experts.intermediate_size, experts.num_experts
+        self.router = nn.Linear(size, number, bias=experts.router_bias)
+        self.dense = ExpertsLinear(number, size, inner, experts.bias)
+        self.gate = ExpertsLinear(number, size, inner, experts.bias)
+        self.activation = Activation(config.hidden_act)
+        self.output = ExpertsLinear(number, inner, size, experts.bias)
+        self.glu = self.plain_glu if experts.swiglu_limit is None else self.clamped_swiglu
+
+    def route(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """(tokens, E) -> weights and numbers of the chosen experts, each (tokens, k)"""
+        logits = self.router(tokens)
+        wide = torch.promote_types(logits.dtype, torch.float32)
+        weights, chosen = torch.softmax(logits, dim=-1, dtype=wide).topk(self.config.num_experts_per_tok)
+        if self.config.norm_topk_prob:
+            weights = weights / weights.sum(dim=-1, keepdim=True)
+        return weights, chosen
+
+    def plain_glu(self, gate: Tensor, dense: Tensor) -> Tensor:
+        activated: Tensor = self.activation(gate) * dense
+        return activated
+
+    def clamped_swiglu(self, gate: Tensor, dense: Tensor) -> Tensor:
+        """SwiGLU that cannot run away: both inputs are limited, and the linear one is centred at 1."""
+        limit = self.config.swiglu_limit
+        gate, dense = gate.clamp(max=limit), dense.clamp(-limit, limit)  # type: ignore[operator]
+        return gate * torch.sigmoid(self.config.swiglu_alpha * gate) * (dense + 1)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(B, T, E) -> (B, T, E)"""
+        tokens = hidden.flatten(0, -2)
+        weights, chosen = self.route(tokens)
+        mixed = torch.zeros_like(tokens)
+        for expert in torch.unique(chosen).tolist():
+            token, place = torch.where(chosen == expert)
+            mine = tokens[token]
+            out = self.output(self.glu(self.gate(mine, expert), self.dense(mine, expert)), expert)
+            weighted = out * weights[token, place, None]
+            mixed = mixed.index_add(0, token, weighted.to(mixed.dtype))
+        return mixed.view_as(hidden)

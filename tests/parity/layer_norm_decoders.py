@@ -1,0 +1,93 @@
+"""Tiny configurations of the decoders with LayerNorm."""
+
+from __future__ import annotations
+
+from tests.parity.case import ODD, Case
+
+IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+GPT2 = {
+    "vocab_size": 99,
+    "n_embd": 24,
+    "n_layer": 3,
+    "n_head": 4,
+    "n_positions": 48,
+    "n_inner": 37,
+    **IDS,
+    "embd_pdrop": 0.11,
+    "attn_pdrop": 0.23,
+    "resid_pdrop": 0.17,
+    "layer_norm_epsilon": 1e-3,
+}
+BLOOM = {
+    "vocab_size": 99,
+    "hidden_size": 24,
+    "n_layer": 3,
+    "n_head": 4,
+    **IDS,
+    "hidden_dropout": 0.11,
+    "attention_dropout": 0.23,
+    "layer_norm_epsilon": 1e-3,
+}
+OPT = {
+    **ODD,
+    **IDS,
+    "ffn_dim": 37,
+    "max_position_embeddings": 48,
+    "dropout": 0.11,
+    "attention_dropout": 0.23,
+}
+EIGHT_DIGITS = (
+    "the reference's GELU has sqrt(2 / pi) with eight digits, and its gradient another number as short"
+)
+
+LAYER_NORM_DECODERS = [
+    Case("gpt2", "gpt2", GPT2),
+    Case(
+        "gpt2-scaled-by-layer",
+        "gpt2",
+        {
+            **GPT2,
+            "n_inner": None,
+            "scale_attn_by_inverse_layer_idx": True,
+            "scale_attn_weights": False,
+            "activation_function": "relu",
+            "tie_word_embeddings": False,
+            "num_labels": 5,
+            "classifier_dropout": 0.31,
+        },
+    ),
+    Case("bloom", "bloom", BLOOM, float64=1e-8, because=EIGHT_DIGITS, reference="eager"),
+    Case(
+        "bloom-residual-after-norm",
+        "bloom",
+        {
+            **BLOOM,
+            "n_head": 6,
+            "apply_residual_connection_post_layernorm": True,
+            "tie_word_embeddings": False,
+            "num_labels": 5,
+            "classifier_dropout": 0.31,
+        },
+        float64=1e-8,
+        because=EIGHT_DIGITS,
+        reference="eager",
+    ),
+    Case("opt", "opt", OPT),
+    Case(
+        "opt-350m",
+        "opt",
+        {**OPT, "word_embed_proj_dim": 10, "do_layer_norm_before": False, "num_labels": 5},
+    ),
+    Case(
+        "opt-no-biases",
+        "opt",
+        {
+            **OPT,
+            "enable_bias": False,
+            "_remove_final_layer_norm": True,
+            "activation_function": "gelu",
+            "tie_word_embeddings": False,
+            "pad_token_id": 1,
+        },
+    ),
+]
