@@ -9,8 +9,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from minitx.config import EmbedderConfig, HeadConfig, ModelConfig, StackConfig
-    from minitx.models import EncoderModel, ModelOutput
+    from minitx.cache import Cache
+    from minitx.config import (
+        EmbedderConfig,
+        ExpertsConfig,
+        HeadConfig,
+        ModelConfig,
+        RopeConfig,
+        StackConfig,
+    )
+    from minitx.models import DecoderModel, EncoderModel, ModelOutput
     from minitx.pipelines.embed import EmbeddingSettings, embed, embedding_settings
     from minitx.tokenizer import Tokenizer, load_tokenizer
     from minitx.weights.load import from_config, load
@@ -19,12 +27,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "Cache": "minitx.cache",
+    "DecoderModel": "minitx.models",
     "EmbedderConfig": "minitx.config",
     "EmbeddingSettings": "minitx.pipelines.embed",
     "EncoderModel": "minitx.models",
+    "ExpertsConfig": "minitx.config",
     "HeadConfig": "minitx.config",
     "ModelConfig": "minitx.config",
     "ModelOutput": "minitx.models",
+    "RopeConfig": "minitx.config",
     "StackConfig": "minitx.config",
     "Tokenizer": "minitx.tokenizer",
     "embed": "minitx.pipelines.embed",
@@ -36,12 +48,16 @@ _HOME = {
 }
 
 __all__ = [
+    "Cache",
+    "DecoderModel",
     "EmbedderConfig",
     "EmbeddingSettings",
     "EncoderModel",
+    "ExpertsConfig",
     "HeadConfig",
     "ModelConfig",
     "ModelOutput",
+    "RopeConfig",
     "StackConfig",
     "Tokenizer",
     "embed",

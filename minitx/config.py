@@ -63,6 +63,7 @@ class EmbedderConfig:
     embedding_size: int  # width of the tables
     hidden_size: int  # width of the stack behind them
     pad_token_id: int | None
+    padding_is_trained: bool = False  # True: its vector gets gradients like any other
     max_position_embeddings: int  # rows of the position table; without one, what the model was made for
     position_embeddings: bool = True  # False: positions enter elsewhere (rotary, relative)
     position_offset: int = 0  # position 0 is this row of the table

@@ -30,6 +30,7 @@ def read(hf: Reader) -> ModelConfig:
             embedding_size=size,
             hidden_size=size,
             pad_token_id=hf.pad_token_id(vocab_size),
+            padding_is_trained=True,
             max_position_embeddings=hf.size("seq_length", 2048),
             position_embeddings=False,
             layer_norm_eps=eps,

@@ -27,6 +27,7 @@ def read(hf: Reader) -> ModelConfig:
             embedding_size=size,
             hidden_size=size,
             pad_token_id=hf.pad_token_id(vocab_size),
+            padding_is_trained=True,
             max_position_embeddings=hf.size("n_positions"),
             layer_norm_eps=None,
             hidden_dropout_prob=hf.probability("embd_pdrop", 0.1),

@@ -64,7 +64,7 @@ def heads(hf: Reader) -> dict[str, HeadConfig]:
 
 
 HEADS = {task: DECODER_HEADS[task] for task in ("causal-lm", "sequence-classification")}
-LAYER, SOURCE = "decoder.layers.{i}", "decoder.layers.{i}"
+LAYER = "decoder.layers.{i}"  # in both
 
 ARCHITECTURE = Architecture(
     model_types={"opt": "OPT"},
@@ -75,16 +75,16 @@ ARCHITECTURE = Architecture(
         "embedder.word_emb": "decoder.embed_tokens",
         "embedder.pos_emb": "decoder.embed_positions",
         "embedder.projection": "decoder.project_in",
-        f"{LAYER}.attention_norm": f"{SOURCE}.self_attn_layer_norm",
-        f"{LAYER}.attention.self_attention.Q": f"{SOURCE}.self_attn.q_proj",
-        f"{LAYER}.attention.self_attention.K": f"{SOURCE}.self_attn.k_proj",
-        f"{LAYER}.attention.self_attention.V": f"{SOURCE}.self_attn.v_proj",
-        f"{LAYER}.attention.self_output.dense": f"{SOURCE}.self_attn.out_proj",
-        f"{LAYER}.attention.self_output.layer_norm": f"{SOURCE}.self_attn_layer_norm",  # of the 350m
-        f"{LAYER}.feed_forward_norm": f"{SOURCE}.final_layer_norm",
-        f"{LAYER}.intermediate.dense": f"{SOURCE}.fc1",
-        f"{LAYER}.output.dense": f"{SOURCE}.fc2",
-        f"{LAYER}.output.layer_norm": f"{SOURCE}.final_layer_norm",
+        f"{LAYER}.attention_norm": f"{LAYER}.self_attn_layer_norm",
+        f"{LAYER}.attention.self_attention.Q": f"{LAYER}.self_attn.q_proj",
+        f"{LAYER}.attention.self_attention.K": f"{LAYER}.self_attn.k_proj",
+        f"{LAYER}.attention.self_attention.V": f"{LAYER}.self_attn.v_proj",
+        f"{LAYER}.attention.self_output.dense": f"{LAYER}.self_attn.out_proj",
+        f"{LAYER}.attention.self_output.layer_norm": f"{LAYER}.self_attn_layer_norm",  # of the 350m
+        f"{LAYER}.feed_forward_norm": f"{LAYER}.final_layer_norm",
+        f"{LAYER}.intermediate.dense": f"{LAYER}.fc1",
+        f"{LAYER}.output.dense": f"{LAYER}.fc2",
+        f"{LAYER}.output.layer_norm": f"{LAYER}.final_layer_norm",
         "decoder.layer_norm": "decoder.final_layer_norm",
         "decoder.projection": "decoder.project_out",
     },

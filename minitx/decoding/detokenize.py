@@ -41,8 +41,11 @@ class Detokenizer:
     def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
         self._special = frozenset(tokenizer.special_ids)
-        last = islice(filter(self._has_text, reversed(prompt)), _CONTEXT)
-        self._window = [*last][::-1]
+        last = [*islice(filter(self._has_text, reversed(prompt)), _CONTEXT + _BYTES - 1)][::-1]
+        # The window must not begin within a character.
+        starts = range(max(0, len(last) - _CONTEXT), -1, -1)
+        whole = (start for start in starts if not tokenizer.decode(last[start:]).startswith(_HALF))
+        self._window = last[next(whole, 0) :]
         self._shown = len(self._text().rstrip(_HALF))
         self._waited = 0
         self.rest = ""
@@ -60,7 +63,7 @@ class Detokenizer:
         piece = text[self._shown : settled]
         self._shown = settled
         self.rest = text[settled:].rstrip(_HALF)
-        if len(self._window) > _WINDOW:
+        if len(self._window) > (2 * _WINDOW if self._waited else _WINDOW):
             self._shorten(text)
         return piece
 

@@ -23,7 +23,8 @@ class Embedder(nn.Module):
         self.config = config
         size, hidden = config.embedding_size, config.hidden_size
         summed = hidden if config.projection == "words" else size
-        self.word_emb = Embedding(config.vocab_size, size, padding_idx=config.pad_token_id)
+        padding = None if config.padding_is_trained else config.pad_token_id
+        self.word_emb = Embedding(config.vocab_size, size, padding_idx=padding)
         self.word_emb.scale = config.embedding_scale
         padding = config.pad_token_id if config.positions_from_padding else None
         self.pos_emb = (

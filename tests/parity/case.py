@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from minitx.architectures import architecture
+
 ODD = {"vocab_size": 99, "hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 4}
 SIZES = {**ODD, "intermediate_size": 37, "max_position_embeddings": 48, "initializer_range": 0.02}
 OTHER = {"vocab_size": 131, "intermediate_size": 5}
@@ -38,3 +40,8 @@ class Case:
     because: str = ""
     depends_on_length: bool = False
     reference: str = "sdpa"
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """The tasks that the architecture has a head for."""
+        return tuple(architecture(self.model_type).head_weights)

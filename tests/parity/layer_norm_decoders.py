@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.parity.case import ODD, Case
 
 IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+IN_THE_TEXTS = 27  # a padding id that texts use too; with a gradient, or without
 GPT2 = {
     "vocab_size": 99,
     "n_embd": 24,
@@ -50,6 +51,7 @@ LAYER_NORM_DECODERS = [
             "n_inner": None,
             "scale_attn_by_inverse_layer_idx": True,
             "scale_attn_weights": False,
+            "pad_token_id": IN_THE_TEXTS,
             "activation_function": "relu",
             "tie_word_embeddings": False,
             "num_labels": 5,
@@ -87,7 +89,7 @@ LAYER_NORM_DECODERS = [
             "_remove_final_layer_norm": True,
             "activation_function": "gelu",
             "tie_word_embeddings": False,
-            "pad_token_id": 1,
+            "pad_token_id": IN_THE_TEXTS,
         },
     ),
 ]

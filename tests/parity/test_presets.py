@@ -17,7 +17,10 @@ from tests.unit.decoding.histories import history, left_padded, logits_of
 SIZE = 13
 EOS = [3, 7]
 MAX_NEW_TOKENS = 3
-IDS = st.lists(st.integers(0, SIZE - 1), min_size=1, max_size=4, unique=True)
+# Histories and bans have the ids 0 to 5, so that no row is left without a token; others can be forced.
+SMALL = st.integers(0, 5)
+IDS = st.lists(SMALL, min_size=1, max_size=4, unique=True)
+FORCED = st.integers(6, SIZE - 1)
 
 
 def fraction(low: float, high: float) -> st.SearchStrategy[float]:
@@ -35,16 +38,16 @@ FOR_ALL = {
     "no_repeat_ngram_size": st.integers(0, 3),
     "encoder_no_repeat_ngram_size": st.integers(0, 3),
     "sequence_bias": st.dictionaries(
-        st.lists(st.integers(0, 5), min_size=1, max_size=3).map(tuple),
+        st.lists(SMALL, min_size=1, max_size=3).map(tuple),
         fraction(-5, 5),
         min_size=1,
         max_size=4,
     ),
-    "bad_words_ids": st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=3), min_size=1, max_size=4),
+    "bad_words_ids": st.lists(st.lists(SMALL, min_size=1, max_size=3), min_size=1, max_size=4),
     "suppress_tokens": IDS,
     "begin_suppress_tokens": IDS,
-    "forced_bos_token_id": st.integers(0, SIZE - 1),
-    "forced_eos_token_id": st.integers(0, SIZE - 1),
+    "forced_bos_token_id": FORCED,
+    "forced_eos_token_id": FORCED,
     "exponential_decay_length_penalty": st.tuples(st.integers(0, 3), fraction(0.5, 2)),
     "remove_invalid_values": st.booleans(),
     "renormalize_logits": st.booleans(),
@@ -77,7 +80,7 @@ def reference_logits(
     given = {"top_k": 0, **fields}
     function = given.pop("prefix_allowed_tokens_fn", None)
     config = GenerationConfig(
-        do_sample=sample, **{k: v for k, v in given.items() if sample or k not in FOR_SAMPLING}
+        num_beams=1, do_sample=sample, **{k: v for k, v in given.items() if sample or k not in FOR_SAMPLING}
     )
     config.max_length = prompt + MAX_NEW_TOKENS
     config._eos_token_tensor = torch.tensor(EOS)
@@ -93,6 +96,9 @@ def reference_logits(
 
 
 def check(fields: dict[str, Any], seed: int, prompt: int, generated: int, sample: bool) -> None:
+    if fields.get("remove_invalid_values"):
+        # The least float, which banned tokens then have, would be raised by its size: to infinity.
+        fields.pop("exponential_decay_length_penalty", None)
     rows = torch.randint(6, (4, prompt + generated), generator=torch.Generator().manual_seed(seed)).tolist()
     logits = logits_of("random", 4, SIZE, seed)
     context = history(rows, prompt, eos=tuple(EOS), max_new_tokens=MAX_NEW_TOKENS)

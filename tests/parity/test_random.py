@@ -13,67 +13,112 @@ from hypothesis import strategies as st
 
 import minitx
 from minitx.architectures import REGISTRY, architecture
-from tests.parity.cases import BY_NAME, Case
+from tests.parity.case import FULL, SLIDING, Case
+from tests.parity.cases import BY_NAME
 from tests.parity.reference import padded, reference_model, text
 from tests.parity.test_forward import compare
 
 CHEAP = settings(max_examples=20, suppress_health_check=list(HealthCheck))
 
 
+ACTS = ["gelu", "gelu_new", "relu", "silu", "quick_gelu", "tanh", "gelu_pytorch_tanh", "mish", "gelu_fast"]
+
+# What each architecture calls its width, heads, layers, inner width and activation
+USUAL_NAMES = ("hidden_size", "num_attention_heads", "num_hidden_layers", "intermediate_size", "hidden_act")
+NAMES = {
+    "distilbert": ("dim", "n_heads", "n_layers", "hidden_dim", "activation"),
+    "modernbert": (*USUAL_NAMES[:4], "hidden_activation"),
+    "gemma2": (*USUAL_NAMES[:4], "hidden_activation"),
+    "gpt2": ("n_embd", "n_head", "n_layer", "n_inner", "activation_function"),
+}
+
+# What else is drawn for each, by key of the config
+FLAG, WINDOW = st.booleans(), st.integers(1, 40)
+EPS = st.sampled_from([1e-12, 1e-7, 1e-3])
+ROPE = st.fixed_dictionaries({"rope_type": st.just("default"), "rope_theta": st.floats(10, 1e6)})
+RMS: dict[str, st.SearchStrategy[Any]] = {
+    "rms_norm_eps": EPS,
+    "rope_parameters": ROPE,
+    "attention_bias": FLAG,
+}
+FREE_HEADS = {**RMS, "head_dim": st.sampled_from([2, 6, 14])}
+OPTIONS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
+    **{name: {"layer_norm_eps": EPS} for name in ("bert", "roberta", "xlm-roberta", "camembert", "mpnet")},
+    "distilbert": {},
+    "electra": {"layer_norm_eps": EPS, "embedding_size": st.integers(1, 30)},
+    "albert": {
+        "layer_norm_eps": EPS,
+        "embedding_size": st.integers(1, 30),
+        "inner_group_num": st.integers(1, 3),
+    },
+    "modernbert": {
+        **dict.fromkeys(("norm_bias", "attention_bias", "mlp_bias", "classifier_bias", "decoder_bias"), FLAG),
+        "local_attention": WINDOW,
+        "classifier_pooling": st.sampled_from(["cls", "mean"]),
+    },
+    "deberta-v2": {
+        "layer_norm_eps": EPS,
+        "relative_attention": FLAG,
+        "share_att_key": FLAG,
+        "position_buckets": st.sampled_from([-1, 4, 6, 16]),
+        "max_relative_positions": st.sampled_from([-1, 20, 60]),
+        "pos_att_type": st.sampled_from(["c2p", "p2c", "p2c|c2p", None, ["c2p", "p2c"]]),
+        "norm_rel_ebd": st.sampled_from(["none", "layer_norm"]),
+        "conv_kernel_size": st.sampled_from([0, 3, 5]),
+        "position_biased_input": FLAG,
+        "type_vocab_size": st.sampled_from([0, 2]),
+        "legacy": FLAG,
+    },
+    "gpt2": {
+        "layer_norm_epsilon": EPS,
+        "scale_attn_by_inverse_layer_idx": FLAG,
+        "scale_attn_weights": FLAG,
+    },
+    "llama": {**FREE_HEADS, "mlp_bias": FLAG},
+    "gemma": FREE_HEADS,
+    "gemma2": {
+        **FREE_HEADS,
+        "sliding_window": WINDOW,
+        "query_pre_attn_scalar": st.integers(1, 50),
+        "attn_logit_softcapping": st.one_of(st.none(), st.floats(0.5, 50)),
+        "final_logit_softcapping": st.one_of(st.none(), st.floats(0.5, 50)),
+    },
+    "mistral": {"sliding_window": st.one_of(st.none(), WINDOW), "head_dim": FREE_HEADS["head_dim"]},
+    "mixtral": {
+        "sliding_window": st.one_of(st.none(), WINDOW),
+        "num_local_experts": st.integers(3, 6),
+        "num_experts_per_tok": st.integers(1, 3),
+    },
+}
+# Architectures whose key/value heads can be fewer, and those whose layers can be of two types
+SHARED_HEADS = {"llama", "gemma", "gemma2", "mistral", "mixtral"}
+LAYER_TYPES = {"modernbert", "gemma2"}
+
+
 @st.composite
 def random_case(draw: st.DrawFn, model_type: str) -> tuple[Case, str]:
     base = next(case for case in BY_NAME.values() if case.model_type == model_type)
-    heads = draw(st.sampled_from([1, 2, 3, 5, 7]))
+    heads = draw(st.sampled_from([1, 2, 3, 5, 6, 7]))
     width = heads * draw(st.sampled_from([2, 4, 6, 10]))
     layers = draw(st.integers(1, 4))
-    names = ("dim", "n_heads", "n_layers", "hidden_dim", "activation")
-    if model_type != "distilbert":
-        names = ("hidden_size", "num_attention_heads", "num_hidden_layers", "intermediate_size", "hidden_act")
-    if model_type == "modernbert":
-        names = (*names[:4], "hidden_activation")
-    acts = [
-        "gelu",
-        "gelu_new",
-        "relu",
-        "silu",
-        "quick_gelu",
-        "tanh",
-        "gelu_pytorch_tanh",
-        "mish",
-        "gelu_fast",
-    ]
-    values = (width, heads, layers, draw(st.integers(1, 50)), draw(st.sampled_from(acts)))
-    more: dict[str, Any] = dict(zip(names, values, strict=True))
-    more["tie_word_embeddings"] = draw(st.booleans())
+    values = (width, heads, layers, draw(st.integers(1, 50)), draw(st.sampled_from(ACTS)))
+    more: dict[str, Any] = dict(zip(NAMES.get(model_type, USUAL_NAMES), values, strict=True))
+    more["tie_word_embeddings"] = draw(FLAG)
     more["num_labels"] = draw(st.integers(1, 6))
-    if model_type not in ("distilbert", "modernbert"):
-        more["layer_norm_eps"] = draw(st.sampled_from([1e-12, 1e-7, 1e-3]))
-    if model_type in ("electra", "albert"):
-        more["embedding_size"] = draw(st.integers(1, 30))
+    more |= {key: draw(values) for key, values in OPTIONS[model_type].items()}
+    if model_type in SHARED_HEADS:
+        more["num_key_value_heads"] = draw(
+            st.sampled_from([n for n in range(1, heads + 1) if heads % n == 0])
+        )
+    if model_type in LAYER_TYPES:
+        more["layer_types"] = draw(
+            st.lists(st.sampled_from([FULL, SLIDING]), min_size=layers, max_size=layers)
+        )
     if model_type == "albert":
         more["num_hidden_groups"] = draw(st.integers(1, layers))
-        more["inner_group_num"] = draw(st.integers(1, 3))
-    if model_type == "modernbert":
-        for bias in ("norm_bias", "attention_bias", "mlp_bias", "classifier_bias", "decoder_bias"):
-            more[bias] = draw(st.booleans())
-        more["local_attention"] = draw(st.integers(1, 40))
-        kinds = st.sampled_from(["full_attention", "sliding_attention"])
-        more["layer_types"] = draw(st.lists(kinds, min_size=layers, max_size=layers))
-        more["classifier_pooling"] = draw(st.sampled_from(["cls", "mean"]))
-    if model_type == "deberta-v2":
-        more["relative_attention"] = draw(st.booleans())
-        more["share_att_key"] = draw(st.booleans())
-        more["position_buckets"] = draw(st.sampled_from([-1, 4, 6, 16]))
-        more["max_relative_positions"] = draw(st.sampled_from([-1, 20, 60]))
-        more["pos_att_type"] = draw(st.sampled_from(["c2p", "p2c", "p2c|c2p", None, ["c2p", "p2c"]]))
-        more["norm_rel_ebd"] = draw(st.sampled_from(["none", "layer_norm"]))
-        more["conv_kernel_size"] = draw(st.sampled_from([0, 3, 5]))
-        more["position_biased_input"] = draw(st.booleans())
-        more["type_vocab_size"] = draw(st.sampled_from([0, 2]))
-        more["legacy"] = draw(st.booleans())
-        if draw(st.booleans()):
-            more["embedding_size"] = draw(st.integers(1, 30))
-            more["legacy"] = True  # the other head reads hidden_size from the embedding
+    if model_type == "deberta-v2" and draw(FLAG):
+        more["embedding_size"] = draw(st.integers(1, 30))
+        more["legacy"] = True  # the other head reads hidden_size from the embedding
     config = {**base.config, **more}
     task = draw(st.sampled_from(["none", *architecture(model_type).head_weights]))
     return Case("random", model_type, config, float64=base.float64, reference=base.reference), task

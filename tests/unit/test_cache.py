@@ -1,0 +1,202 @@
+"""Caches by themselves: whatever is appended, cropped and selected, each query finds the keys it may see."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import minitx
+from minitx.cache import Cache, Growing, LayerCache, Sliding, Static
+
+CONFIG = {
+    "model_type": "mistral",
+    "vocab_size": 60,
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 37,
+    "max_position_embeddings": 64,
+    "sliding_window": 5,
+}
+
+
+def model(**more: Any) -> minitx.DecoderModel:
+    made = minitx.from_config({**CONFIG, **more}, head="causal-lm", seed=0, dtype=torch.float64).eval()
+    assert isinstance(made, minitx.DecoderModel)
+    return made
+
+
+def ids(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(60, shape, generator=torch.Generator().manual_seed(seed))
+
+
+# What happens to a cache: so many tokens come, or so many go again.
+ACTIONS = st.lists(st.one_of(st.integers(1, 9), st.integers(-4, -1)), min_size=1, max_size=25)
+
+
+@settings(max_examples=300)
+@given(window=st.integers(1, 7), spare=st.integers(0, 5), actions=ACTIONS)
+def test_a_ring_gives_what_its_window_shows(window: int, spare: int, actions: list[int]) -> None:
+    """Keys are the numbers of a running count, so it shows which of them a position holds."""
+    part, past, seen, count = Sliding(window, window + spare), 0, 0, 0
+    truth: list[int] = []
+    for action in actions:
+        if action < 0:
+            length = max(0, past + action)
+            try:
+                part.check_crop(length, seen)
+            except ValueError:
+                assert length < past
+                assert past - length > spare or seen - past > 0  # never refuses what `spare` promised
+                continue
+            past, truth = length, truth[:length]
+            continue
+        new = list(range(count, count + action))
+        count += action
+        truth += new
+        key = torch.tensor(new, dtype=torch.float64).view(1, 1, -1, 1)
+        keys, values = part.append(key, -key, past)
+        positions = part.positions(past, action, torch.device("cpu"))
+        assert keys.shape[2] == values.shape[2] == len(positions) == part.columns(past, action)
+        assert torch.equal(keys, -values)
+        held = dict(zip(positions.tolist(), keys.flatten().tolist(), strict=True))
+        for query in range(past, past + action):
+            for position in range(max(0, query - window + 1), query + 1):
+                assert held[position] == truth[position]
+        past += action
+        seen = max(seen, past)
+
+
+@given(actions=ACTIONS, room=st.integers(0, 30))
+def test_a_static_cache_holds_what_a_growing_one_holds(actions: list[int], room: int) -> None:
+    parts: list[LayerCache] = [Growing(), Static(25 * 9 + room)]
+    past = 0
+    for action in actions:
+        if action < 0:
+            past = max(0, past + action)
+            continue
+        key = torch.randn(2, 3, action, 4)
+        (a, b), (c, d) = (part.append(key, key + 1, past) for part in parts)
+        assert torch.equal(a, c)
+        assert torch.equal(b, d)
+        past += action
+        assert a.shape[2] == past
+
+
+@settings(max_examples=60)
+@given(
+    pieces=st.lists(st.integers(1, 8), min_size=1, max_size=8),
+    window=st.integers(1, 12),
+    padding=st.lists(st.integers(0, 4), min_size=2, max_size=2),
+    static=st.booleans(),
+)
+def test_any_split_of_a_batch_equals_its_rows_in_one_pass(
+    pieces: list[int], window: int, padding: list[int], static: bool
+) -> None:
+    decoder, length = model(sliding_window=window), sum(pieces)
+    padding = [min(p, length - 1) for p in padding]
+    text = ids(2, length)
+    mask = torch.stack([torch.arange(length) >= p for p in padding])
+    positions = (mask.long().cumsum(1) - 1).clamp(min=0)
+    cache, done, found = decoder.make_cache(length if static else None), 0, []
+    with torch.inference_mode():
+        for piece in pieces:
+            part = slice(done, done + piece)
+            found.append(decoder(text[:, part], mask[:, part], positions[:, part], cache=cache).logits)
+            done += piece
+        for row, gone in enumerate(padding):
+            alone = decoder(text[row : row + 1, gone:]).logits[0]
+            # the angles of rotary positions are float32's, and so is what they are apart
+            assert torch.allclose(torch.cat(found, 1)[row, gone:], alone, rtol=0, atol=1e-9)
+
+
+def test_what_a_model_makes() -> None:
+    mixed = model(sliding_window=None)
+    assert [type(x) for x in mixed.make_cache().layers] == [Growing, Growing]
+    assert [type(x) for x in mixed.make_cache(9).layers] == [Static, Static]
+    sliding = model()
+    assert [type(x) for x in sliding.make_cache().layers] == [Sliding, Sliding]
+    assert [type(x) for x in sliding.make_cache(4).layers] == [Static, Static]  # nothing would ever slide
+    cache = sliding.make_cache(40, spare=3)
+    with torch.inference_mode():
+        out = sliding(ids(2, 11), cache=cache)
+    assert out.cache is cache
+    assert cache.length == 11
+    assert cache.layers[0].key.shape == (2, 2, 8, 6)  # 5 of the window and 3 spare
+    assert repr(cache) == "Cache(2 layers, sliding, length=11)"
+
+
+def test_training_goes_through_a_growing_cache() -> None:
+    decoder, text = model(sliding_window=None).train(), ids(1, 8)
+    decoder(text).logits.sum().backward()
+    expected = decoder.embedder.word_emb.weight.grad.clone()
+    decoder.zero_grad()
+    cache = decoder.make_cache()
+    (
+        decoder(text[:, :5], cache=cache).logits.sum() + decoder(text[:, 5:], cache=cache).logits.sum()
+    ).backward()
+    assert torch.allclose(decoder.embedder.word_emb.weight.grad, expected, atol=1e-12)
+
+
+def test_a_forward_that_fails_half_way_leaves_the_cache_as_it_was() -> None:
+    decoder, text = model(), ids(1, 20)
+    cache = decoder.make_cache(20)
+    with torch.inference_mode():
+        decoder(text[:, :9], cache=cache)
+        hook = decoder.decoder.layers[1].register_forward_pre_hook(lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            decoder(ids(1, 1, seed=1), cache=cache)
+        hook.remove()
+        assert cache.length == 9
+        found = torch.cat([decoder(text[:, i : i + 1], cache=cache).logits for i in range(9, 20)], 1)
+        assert torch.allclose(found, decoder(text).logits[:, 9:], rtol=0, atol=1e-9)
+
+
+@torch.inference_mode()
+def test_errors_say_what_to_do() -> None:
+    decoder = model()
+    cache = decoder.make_cache(16)
+    decoder(ids(2, 12), cache=cache)
+    with pytest.raises(ValueError, match="a batch of 2, but input_ids has one of 3"):
+        decoder(ids(3, 1), cache=cache)
+    with pytest.raises(ValueError, match="attention_mask must be"):
+        decoder(ids(2, 2), torch.ones(2, 2, 2), cache=cache)
+    with pytest.raises(ValueError, match=r"attention_mask has shape \(2, 13\); expected .*\(2, 1\)"):
+        decoder(ids(2, 1), torch.ones(2, 13), cache=cache)
+    with pytest.raises(ValueError, match="cannot crop to 13: the cache holds 12 tokens"):
+        cache.crop(13)
+    with pytest.raises(
+        ValueError, match=r"from 12 tokens to 7: layers with a window of 5 .* spare=4 or more"
+    ):
+        cache.crop(7)
+    assert cache.length == 12
+    whole = model(sliding_window=None)
+    cache = whole.make_cache(4)
+    with pytest.raises(ValueError, match="room for 4 tokens, but this is token 5"):
+        whole(ids(1, 5), cache=cache)
+
+
+def test_crop_of_as_much_as_was_spared() -> None:
+    """What the error advises is enough, and one less is not."""
+    for spare, enough in ((4, True), (3, False)):
+        decoder = model()
+        cache = decoder.make_cache(spare=spare)
+        with torch.inference_mode():
+            decoder(ids(1, 12), cache=cache)
+        if enough:
+            assert cache.crop(7).length == 7
+        else:
+            with pytest.raises(ValueError, match="spare=4"):
+                cache.crop(7)
+
+
+def test_an_empty_cache_can_be_reordered() -> None:
+    cache = Cache([Growing()])
+    assert cache.batch is None
+    assert cache.repeat(3) is cache
+    assert cache.select(torch.tensor([0])).length == 0
