@@ -23,6 +23,7 @@ from minitx.layers.activation import Activation
 from minitx.layers.attention import Backend, Context, active_probability, sdpa
 from minitx.layers.embedding import Embedding
 from minitx.layers.layer import Layer
+from minitx.layers.linear import Linear
 from minitx.layers.mask import with_bias
 from minitx.layers.norm import layer_norm
 from minitx.weights.table import Table, either
@@ -74,12 +75,12 @@ class DisentangledSelfAttention(nn.Module):
         super().__init__()
         self.config = config
         size, width = config.hidden_size, config.num_attention_heads * config.head_dim
-        self.Q = nn.Linear(size, width)
-        self.K = nn.Linear(size, width)
-        self.V = nn.Linear(size, width)
+        self.Q = Linear(size, width)
+        self.K = Linear(size, width)
+        self.V = Linear(size, width)
         own = config.relative_attention and not config.share_att_key
-        self.pos_K = nn.Linear(size, width) if own and "c2p" in config.pos_att_type else None
-        self.pos_Q = nn.Linear(size, width) if own and "p2c" in config.pos_att_type else None
+        self.pos_K = Linear(size, width) if own and "c2p" in config.pos_att_type else None
+        self.pos_Q = Linear(size, width) if own and "p2c" in config.pos_att_type else None
         self.dropout = nn.Dropout(config.attention_dropout)
         self.pos_dropout = nn.Dropout(config.position_dropout)
         # one share for content, one for each kind of position score; the root is float32's, as in training

@@ -29,10 +29,7 @@ def read(
     """The keys are those of most relatives too; where one is absent, each has a value of its own."""
     hf.ignore("pretraining_tp")  # how the training was spread over machines
     size, heads, vocab_size = hf.size("hidden_size"), hf.size("num_attention_heads"), hf.size("vocab_size")
-    shared = hf.size_or_none("num_key_value_heads", key_value_heads) or heads
     width = hf.size_or_none("head_dim", head_dim) or hf.head_dim(size, heads)
-    if heads % shared:
-        raise ValueError(f"config.json: {heads} heads cannot share num_key_value_heads={shared} evenly.")
     attention_bias = hf.flag("attention_bias", False)
     return ModelConfig(
         initializer_range=hf.number("initializer_range", 0.02),
@@ -51,7 +48,7 @@ def read(
             hidden_size=size,
             num_hidden_layers=hf.size("num_hidden_layers"),
             num_attention_heads=heads,
-            num_key_value_heads=shared,
+            num_key_value_heads=hf.key_value_heads(heads, key_value_heads),
             head_dim=width,
             intermediate_size=hf.size("intermediate_size"),
             hidden_act=hf.name("hidden_act", "silu"),

@@ -15,9 +15,7 @@ from minitx.config import ModelConfig
 from minitx.layers.stack import SLIDING
 
 
-def read(
-    hf: Reader, *, eps: float = 1e-6, window: int | None = 4096, theta: float = 10_000.0
-) -> ModelConfig:
+def read(hf: Reader, *, eps: float = 1e-6, window: int | None = 4096, theta: float = 10_000.0) -> ModelConfig:
     config = llama.read(hf, eps=eps, key_value_heads=8, theta=theta)
     found = hf.size_or_none("sliding_window", window)
     if found is None:

@@ -41,10 +41,15 @@ class Reader:
     """Takes values out of a `config.json` and remembers which keys nobody took.
 
     Every method raises ValueError, naming the key, if the value is missing or not of its kind.
+
+    Args:
+        config: the content of the file, or of an object in it.
+        where: what the errors call it.
     """
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    def __init__(self, config: Mapping[str, Any], where: str = "config.json") -> None:
         self.config = config
+        self.where = where
         self.taken: set[str] = set()
 
     def get(self, key: str, default: Any = _required) -> Any:
@@ -52,7 +57,7 @@ class Reader:
         self.taken.add(key)
         value = self.config.get(key, default)
         if value is _required:
-            raise ValueError(f"config.json has no {key!r}, and the model cannot be built without it.")
+            raise ValueError(f"{self.where} has no {key!r}, and the model cannot be built without it.")
         return value
 
     def first(self, *keys: str) -> str:
@@ -69,7 +74,7 @@ class Reader:
         value = self.get(key, default)
         most = MOST_LAYERS if key in COUNTS_OF_LAYERS else LARGEST_SIZE
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise ValueError(f"config.json: {key}={value!r} must be a whole number from {least} to {most}.")
+            raise ValueError(f"{self.where}: {key}={value!r} must be a whole number from {least} to {most}.")
         return value
 
     def size_or_none(self, key: str, default: int | None = None) -> int | None:
@@ -87,28 +92,28 @@ class Reader:
         """A finite, non-negative number."""
         value = self.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LARGEST_NUMBER:
-            raise ValueError(f"config.json: {key}={value!r} must be a number that is not negative.")
+            raise ValueError(f"{self.where}: {key}={value!r} must be a number that is not negative.")
         return float(value)
 
     def probability(self, key: str, default: Any = _required) -> float:
         """A number from 0 to 1."""
         value = self.number(key, default)
         if value > 1:
-            raise ValueError(f"config.json: {key}={value!r} must be a probability, from 0 to 1.")
+            raise ValueError(f"{self.where}: {key}={value!r} must be a probability, from 0 to 1.")
         return value
 
     def flag(self, key: str, default: Any = _required) -> bool:
         """true or false."""
         value = self.get(key, default)
         if not isinstance(value, bool):
-            raise ValueError(f"config.json: {key}={value!r} must be true or false.")
+            raise ValueError(f"{self.where}: {key}={value!r} must be true or false.")
         return value
 
     def name(self, key: str, default: Any = _required) -> str:
         """A string."""
         value = self.get(key, default)
         if not isinstance(value, str):
-            raise ValueError(f"config.json: {key}={value!r} must be a string.")
+            raise ValueError(f"{self.where}: {key}={value!r} must be a string.")
         return value
 
     def only(self, key: str, *allowed: Any) -> Any:
@@ -119,23 +124,32 @@ class Reader:
         # 0 is not False here, nor 1 True: they are other values of a config.json
         if not any(type(value) is type(x) and value == x for x in allowed):
             known = " or ".join(repr(x) for x in allowed)
-            raise ValueError(f"config.json: {key}={value!r} is not implemented; minitx has {known}.")
+            raise ValueError(f"{self.where}: {key}={value!r} is not implemented; minitx has {known}.")
         return value
 
     def pad_token_id(self, vocab_size: int, default: int | None = None) -> int | None:
         """The padding id, None where there is none; a row of the vocabulary."""
         value = self.get("pad_token_id", default)
         if value is not None and (type(value) is not int or not 0 <= value < vocab_size):
-            raise ValueError(f"config.json: pad_token_id={value!r} is not in [0, {vocab_size}).")
+            raise ValueError(f"{self.where}: pad_token_id={value!r} is not in [0, {vocab_size}).")
         return value
 
     def head_dim(self, hidden_size: int, heads: int) -> int:
         """hidden_size / heads."""
         if hidden_size % heads:
             raise ValueError(
-                f"config.json: hidden_size={hidden_size} is not a multiple of the {heads} attention heads."
+                f"{self.where}: hidden_size={hidden_size} is not a multiple of the {heads} attention heads."
             )
         return hidden_size // heads
+
+    def key_value_heads(self, heads: int, default: int | None = None) -> int:
+        """`num_key_value_heads`, each of which serves as many of the `heads`; as many as these if null."""
+        shared = self.size_or_none("num_key_value_heads", default) or heads
+        if heads % shared:
+            raise ValueError(
+                f"{self.where}: {heads} attention heads cannot share num_key_value_heads={shared} evenly."
+            )
+        return shared
 
     def num_labels(self) -> int:
         """From `num_labels`, else counted in `id2label`, else Hugging Face's default of 2."""

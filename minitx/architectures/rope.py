@@ -42,12 +42,19 @@ def rope_values(hf: Reader, *, theta: float = 10_000.0, partial: float = 1.0) ->
 def rope_per_type(
     hf: Reader, values: Mapping[str, Any], kinds: Iterable[str], head_dim: int
 ) -> dict[str, RopeConfig]:
-    """The rotary positions of each type of layer: its own object where the file has one, else the shared."""
+    """The rotary positions of each type of layer: its own object where the file has one, else the shared.
+
+    Raises:
+        ValueError: a type of layer with something that is no object, or what `rope_config` refuses.
+    """
     shared = {key: value for key, value in values.items() if not isinstance(value, Mapping)}
-    return {
-        kind: rope_config(hf, shared | dict(values[kind]) if values.get(kind) else shared, head_dim)
-        for kind in kinds
-    }
+    found = {}
+    for kind in kinds:
+        own = values.get(kind) or {}
+        if not isinstance(own, Mapping):
+            raise ValueError(f"config.json: rope_parameters[{kind!r}]={own!r} must be an object.")
+        found[kind] = rope_config(hf, shared | dict(own), head_dim)
+    return found
 
 
 def rope_config(
@@ -57,7 +64,8 @@ def rope_config(
     Raises:
         ValueError: a kind of rotary positions that minitx does not implement, or a number that cannot be.
     """
-    inner = Reader({key: value for key, value in values.items() if value is not None})
+    said = {key: value for key, value in values.items() if value is not None}
+    inner = Reader(said, "config.json: rope_parameters")
     kind = str(inner.get("rope_type", inner.get("type", "default")))
     kind = RENAMED.get(kind, kind)
     if kind not in FREQUENCIES:
@@ -70,10 +78,11 @@ def rope_config(
         original = hf.size("original_max_position_embeddings")
     if kind == "dynamic":  # it counts from what the model is made for
         original = longest
-    if not 0 < theta < LARGEST_NUMBER or rotary_dim < 2 or (rotary_dim == head_dim and rotary_dim % 2):
+    pairs = 2 <= rotary_dim <= head_dim and not (rotary_dim == head_dim and rotary_dim % 2)
+    if not pairs or not 0 < theta < LARGEST_NUMBER:
         raise ValueError(
-            f"config.json: {rotary_dim} of {head_dim} features of a head cannot turn at rope_theta={theta}; "
-            "rotary positions turn pairs of features, by powers of a positive base."
+            f"config.json: rope_parameters cannot turn {rotary_dim} features of attention heads with "
+            f"head_dim={head_dim} at rope_theta={theta}; they turn pairs, by powers of a positive base."
         )
     more: dict[str, Any] = {}
     if kind != "default":

@@ -117,35 +117,39 @@ class Chain:
     ) -> list[tuple[str, Tensor]]:
         """What the call does, step by step: each processor's label and the (B, V) logits that it left."""
         view = _View(logits)
-        return [(label, view.dense()) for label in self._steps(view, context, states)]
+        return [(label(processor), view.dense()) for processor in self._steps(view, context, states)]
 
     def blame(self, logits: Tensor, context: Context, states: State | None = None) -> NoReturn:
         """Says why a row has no token to draw; for rows that `unusable` found behind the chain.
 
         Raises:
-            ValueError: names the row, its step, and the processor that left it without a token or with
+            ValueError: names the row, its step, and the processor that left it without a token or made
                 values that are no logits; or says that the model's own were none.
         """
-        steps = [("the model's logits", logits), *self.trace(logits, context, states)]
-        for index, (label, after) in enumerate(steps):
-            rows = unusable(after).nonzero()
+        steps = [("the model", logits), *self.trace(logits, context, states)]
+        # A row that a later step repaired is not to blame.
+        broken = unusable(steps[-1][1])
+        for index, (name, after) in enumerate(steps):
+            rows = (unusable(after) & broken).nonzero()
             if not len(rows):
                 continue
             row = int(rows[0])
-            where = f"Row {row}, step {int(context.generated[row])}: {label}"
+            where = f"Row {row}, step {int(context.generated[row])}"
             if bool((after[row] == -torch.inf).all()):
-                left = ", ".join(f"{name} {_tokens_left(values, row)}" for name, values in steps[: index + 1])
-                raise ValueError(
-                    f"{where} left no token that may be drawn. Tokens left after each step: {left}."
+                counts = ", ".join(
+                    f"{step} {int((z[row] > -torch.inf).sum())}" for step, z in steps[: index + 1]
                 )
+                raise ValueError(f"{where}: {name} left no token. Tokens after each step: {counts}.")
+            if index > 0:
+                raise ValueError(f"{where}: {name} made NaN or +inf of what it was given.")
             raise ValueError(
-                f"{where} hold NaN or +inf, which no probability can be made of. Check the weights and the "
-                "dtype, or repair them with remove_invalid_values=True."
+                f"{where}: the model's logits hold NaN or +inf. Check its weights and dtype, or go on all the "
+                "same with remove_invalid_values=True."
             )
         raise ValueError("Every row has a token to draw; there is nothing to blame.")
 
-    def _steps(self, view: _View, context: Context, states: State | None) -> Iterator[str]:
-        """Applies one processor after the other to the view; yields the label of each when it is done."""
+    def _steps(self, view: _View, context: Context, states: State | None) -> Iterator[Any]:
+        """Applies one processor after the other to the view; yields each when it is done."""
         states = self.init(context) if states is None else states
         for processor, state in zip(self.processors, states, strict=True):
             if isinstance(processor, TopK):
@@ -156,14 +160,12 @@ class Chain:
                 result = processor(view.logits, context, state)
             else:
                 result = processor(view.logits, context)
-            name = label(processor)
             if not isinstance(result, Tensor) or result.shape != view.logits.shape:
                 got = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
-                raise ValueError(
-                    f"{name} returned {got}; expected logits of shape {tuple(view.logits.shape)}."
-                )
+                shape = tuple(view.logits.shape)
+                raise ValueError(f"{label(processor)} returned {got}; expected logits of shape {shape}.")
             view.logits = result
-            yield name
+            yield processor
 
 
 class _View:
@@ -223,7 +225,3 @@ def label(processor: Any) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return f"{name} {value:g}"
     return str(name)
-
-
-def _tokens_left(logits: Tensor, row: int) -> int:
-    return int((logits[row] > -torch.inf).sum())

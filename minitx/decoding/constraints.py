@@ -56,7 +56,11 @@ class SequenceBias:
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
-        within_vocabulary("sequence_bias", [self._largest], logits.shape[-1])
+        return self.biased("sequence_bias", logits, context)
+
+    def biased(self, name: str, logits: Tensor, context: Context) -> Tensor:
+        """(B, V) -> (B, V); `name` is what an error calls the sequences."""
+        within_vocabulary(name, [self._largest], logits.shape[-1])
         prefixes, last, biases = (part.to(logits.device) for part in self._table)
         history = context.last(prefixes.shape[1])[:, None]  # (B, 1, P)
         about_to_end = ((prefixes < 0) | (prefixes == history)).all(dim=-1)  # (B, N)
@@ -107,7 +111,7 @@ class BadWords:
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
         bans = _bans(self.bad_words_ids, context.eos)
-        return logits if bans is None else bans(logits, context)
+        return logits if bans is None else bans.biased("bad_words_ids", logits, context)
 
 
 @dataclass(frozen=True)
@@ -338,21 +342,16 @@ class PrefixAllowed:
             )
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
-        """(B, V) -> (B, V).
+        """(B, V) -> (B, V); a row for which the function allows nothing is left without a token.
 
         Raises:
-            ValueError: the function allows nothing, or ids outside the vocabulary.
+            ValueError: the function allows ids outside the vocabulary.
         """
+        # No error where nothing is allowed: the row may have ended before, while others go on.
         mask = torch.full_like(logits, -torch.inf)
         for row, length in enumerate(context.length.tolist()):
-            ids = token_ids(
-                "prefix_allowed_tokens_fn", self.function(row, context.tokens[row, :length]), empty=True
-            )
-            if not ids:
-                raise ValueError(
-                    f"prefix_allowed_tokens_fn allowed no token in row {row} after {length} tokens; it must "
-                    "allow at least one, an end token if the text is complete."
-                )
+            allowed = self.function(row, context.tokens[row, :length])
+            ids = token_ids("prefix_allowed_tokens_fn", allowed, empty=True)
             within_vocabulary("prefix_allowed_tokens_fn", ids, logits.shape[-1])
             mask[row, list(ids)] = 0.0
         masked = logits + mask

@@ -96,7 +96,7 @@ class FrequencyPenalty:
         """(B, V) -> (B, V)."""
         if self.penalty == 0.0:
             return logits
-        counts = context.counts(logits.shape[-1], self.scope)
+        counts = context.counts(logits.shape[-1], self.scope).to(logits.dtype)
         penalty: Tensor | float = column("frequency_penalty", self.penalty, logits)
         return logits - penalty * counts
 
@@ -124,7 +124,7 @@ class PresencePenalty:
         """(B, V) -> (B, V)."""
         if self.penalty == 0.0:
             return logits
-        present = context.counts(logits.shape[-1], self.scope).clamp(max=1)
+        present = context.counts(logits.shape[-1], self.scope).clamp(max=1).to(logits.dtype)
         penalty: Tensor | float = column("presence_penalty", self.penalty, logits)
         return logits - penalty * present
 

@@ -4,9 +4,9 @@
 the penalties that transformers does not have, of OpenAI. A field at its default changes nothing:
 `Sample()` is plain sampling from the model's distribution. `build` makes the chain of processors.
 
-Which order? The fields do not say, so `order` does. The libraries differ: with temperature 1.5 and top_p
-0.9, "transformers" and "vllm" cut what the temperature has flattened, "llama.cpp" cuts first. To choose an
-order of one's own, give a literal chain: `Sample(chain=Chain(TopP(0.9), Temperature(1.5)))`.
+Which order? The fields do not say, so `Sample(order=...)` does. The libraries differ: with temperature 1.5
+and top_p 0.9, "transformers" and "vllm" cut what the temperature has flattened, "llama.cpp" cuts first. To
+choose an order of one's own, give a literal chain: `Sample(chain=Chain(TopP(0.9), Temperature(1.5)))`.
 """
 
 from __future__ import annotations
@@ -192,7 +192,6 @@ class Strategy:
     renormalize_logits: bool = False
     min_length: Integers = 0  # prompt and output together
     processors: Sequence[Processor | StatefulProcessor] = ()  # own ones; before the temperature
-    order: Order = "transformers"
     chain: Chain | None = None  # instead of all other fields
 
     def __new__(cls, *values: Any, **given: Any) -> Self:
@@ -226,7 +225,7 @@ class Strategy:
             return self.chain if minimum.min_new_tokens == 0 else Chain(minimum, *self.chain.processors)
         defaults = {field.name: field.default for field in fields(self)} | {"min_new_tokens": 0}
         made: list[Processor | StatefulProcessor] = []
-        for name in ORDERS[self.order]:
+        for name in self._fields_in_order():
             value = minimum.min_new_tokens if name == "min_new_tokens" else getattr(self, name, None)
             if name == "processors":
                 made.extend(self.processors)
@@ -235,6 +234,10 @@ class Strategy:
                 if value != defaults[name]:  # off, if not the same object: 1 for 1.0
                     made.append(processor)
         return Chain(*made)
+
+    def _fields_in_order(self) -> Sequence[str]:
+        """The orders differ in what `Sample` alone has, and in bans, where it makes no difference."""
+        return ORDERS["transformers"]
 
     def _make(self, name: str, value: Any) -> Processor:
         if name == "begin_suppress_tokens":
@@ -247,8 +250,6 @@ class Strategy:
         for flag in ("remove_invalid_values", "renormalize_logits"):
             if not isinstance(getattr(self, flag), bool):
                 raise TypeError(f"{flag}={getattr(self, flag)!r} must be True or False.")
-        if self.order not in ORDERS:
-            raise ValueError(f"order={self.order!r} must be one of {', '.join(map(repr, ORDERS))}.")
         if not isinstance(self.processors, tuple):
             raise TypeError(f"processors={self.processors!r} must be a list of processors.")
         if self.chain is None:
@@ -280,6 +281,15 @@ class Sample(Strategy):
     epsilon_cutoff: Numbers = 0.0
     eta_cutoff: Numbers = 0.0
     top_h: Numbers | None = None
+    order: Order = "transformers"
+
+    def _check(self) -> None:
+        if self.order not in ORDERS:
+            raise ValueError(f"order={self.order!r} must be one of {', '.join(map(repr, ORDERS))}.")
+        super()._check()
+
+    def _fields_in_order(self) -> Sequence[str]:
+        return ORDERS[self.order]
 
 
 def _decay(pair: Any) -> ExponentialDecayLength:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from minitx.cache import LayerCache
 from minitx.config import StackConfig
+from minitx.layers.linear import Linear
 from minitx.layers.norm import Slot, norm
 from minitx.layers.rope import Rotary, quarter_turn_halves, quarter_turn_neighbours, rotate
 
@@ -147,9 +148,9 @@ class SelfAttention(nn.Module):
         # each key/value head serves a group of query heads (arXiv:2305.13245)
         self.groups = config.num_attention_heads // (config.num_key_value_heads or config.num_attention_heads)
         shared = width // self.groups
-        self.Q = nn.Linear(config.hidden_size, width, bias=config.attention_bias)
-        self.K = nn.Linear(config.hidden_size, shared, bias=config.attention_bias)
-        self.V = nn.Linear(config.hidden_size, shared, bias=config.attention_bias)
+        self.Q = Linear(config.hidden_size, width, bias=config.attention_bias)
+        self.K = Linear(config.hidden_size, shared, bias=config.attention_bias)
+        self.V = Linear(config.hidden_size, shared, bias=config.attention_bias)
         per_head = config.qk_norm == "head"
         self.q_norm = norm(config, config.head_dim if per_head else width, when=config.qk_norm != "none")
         self.k_norm = norm(config, config.head_dim if per_head else shared, when=config.qk_norm != "none")

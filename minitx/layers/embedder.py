@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from minitx.config import EmbedderConfig
 from minitx.layers.checks import same_shape, within
 from minitx.layers.embedding import Embedding
+from minitx.layers.linear import Linear
 from minitx.layers.norm import Slot, dropout, identity, layer_norm
 from minitx.layers.position import position_ids_from_mask, position_ids_from_padding
 
@@ -35,7 +36,7 @@ class Embedder(nn.Module):
         self.tok_type_emb = Embedding(config.type_vocab_size, summed) if config.type_vocab_size else None
         self.projection: Slot = identity
         if config.projection != "none":
-            self.projection = nn.Linear(size, hidden, bias=config.projection == "after_dropout")
+            self.projection = Linear(size, hidden, bias=config.projection == "after_dropout")
         normed = size if config.projection == "after_dropout" else hidden
         self.layer_norm = layer_norm(normed, config.layer_norm_eps, config.norm_bias)
         self.dropout = dropout(config.hidden_dropout_prob)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from minitx.config import ExpertsConfig, StackConfig
 from minitx.layers.activation import Activation
+from minitx.layers.linear import Linear, linear
 
 
 class ExpertsLinear(nn.Module):
@@ -26,7 +26,7 @@ class ExpertsLinear(nn.Module):
 
     def forward(self, x: Tensor, expert: int) -> Tensor:
         """(tokens, inputs) -> (tokens, outputs), through one expert"""
-        return F.linear(x, self.weight[expert], None if self.bias is None else self.bias[expert])
+        return linear(x, self.weight[expert], None if self.bias is None else self.bias[expert])
 
 
 class MixtureOfExperts(nn.Module):
@@ -42,7 +42,7 @@ class MixtureOfExperts(nn.Module):
         super().__init__()
         self.config = experts
         size, inner, number = config.hidden_size, experts.intermediate_size, experts.num_experts
-        self.router = nn.Linear(size, number, bias=experts.router_bias)
+        self.router = Linear(size, number, bias=experts.router_bias)
         self.dense = ExpertsLinear(number, size, inner, experts.bias)
         self.gate = ExpertsLinear(number, size, inner, experts.bias)
         self.activation = Activation(config.hidden_act)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from minitx.config import StackConfig
 from minitx.layers.activation import Activation
+from minitx.layers.linear import Linear
 from minitx.layers.norm import dropout
 
 
@@ -14,7 +15,7 @@ class Intermediate(nn.Module):
 
     def __init__(self, config: StackConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
+        self.dense = Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
         self.activation = Activation(config.hidden_act)
         self.dropout = dropout(config.activation_dropout)
 
@@ -28,8 +29,8 @@ class GatedIntermediate(nn.Module):
 
     def __init__(self, config: StackConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
-        self.gate = nn.Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
+        self.dense = Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
+        self.gate = Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
         self.activation = Activation(config.hidden_act)
         self.dropout = dropout(config.activation_dropout)
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from minitx.config import HeadConfig
 from minitx.layers.activation import Activation
 from minitx.layers.checks import values_are_unseen
+from minitx.layers.linear import Linear
 from minitx.layers.norm import Slot, dropout, identity, layer_norm
 
 
@@ -31,12 +32,12 @@ class Head(nn.Module):
         eps = config.layer_norm_eps
         self.pool = POOLING[config.pooling]
         self.input_dropout = dropout(config.input_dropout)
-        dense = nn.Linear(hidden_size, size, bias=config.dense_bias) if config.dense_size else identity
+        dense = Linear(hidden_size, size, bias=config.dense_bias) if config.dense_size else identity
         self.dense: Slot = dense
         self.activation: Slot = Activation(config.hidden_act) if config.hidden_act else identity
         self.layer_norm = layer_norm(size, eps or 0.0, config.norm_bias, when=eps is not None)
         self.dropout = dropout(config.classifier_dropout)
-        self.projection = nn.Linear(size, config.num_labels, bias=config.bias)
+        self.projection = Linear(size, config.num_labels, bias=config.bias)
 
     def forward(self, hidden: Tensor, pooled: Tensor | None, mask: Tensor | None) -> Tensor:
         """(B, T, E), (B, E), (B, T) -> (B, labels) where the head pools, else (B, T, labels)"""

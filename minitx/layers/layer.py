@@ -9,6 +9,7 @@ from minitx.config import StackConfig
 from minitx.layers.attention import Context, SelfAttention
 from minitx.layers.experts import MixtureOfExperts
 from minitx.layers.feed_forward import GatedIntermediate, Intermediate
+from minitx.layers.linear import Linear
 from minitx.layers.norm import Slot, dropout, identity, norm
 
 
@@ -21,7 +22,7 @@ class Output(nn.Module):
 
     def __init__(self, config: StackConfig, size: int | None, *, bias: bool, drop: float | None) -> None:
         super().__init__()
-        self.dense: Slot = identity if size is None else nn.Linear(size, config.hidden_size, bias=bias)
+        self.dense: Slot = identity if size is None else Linear(size, config.hidden_size, bias=bias)
         self.branch_norm = norm(config, when=config.norm_placement in ("sandwich", "branch"))
         self.layer_norm = norm(config, when=config.norm_placement == "post")
         self.dropout = dropout(drop)

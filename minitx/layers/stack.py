@@ -9,6 +9,7 @@ from minitx.cache import Cache, Growing, LayerCache, Sliding, Static
 from minitx.config import StackConfig
 from minitx.layers.attention import Context
 from minitx.layers.layer import Layer
+from minitx.layers.linear import Linear
 from minitx.layers.mask import padding_mask, visible, with_bias
 from minitx.layers.norm import Slot, identity, norm
 from minitx.layers.position import RelativeBias, alibi
@@ -49,7 +50,7 @@ class Stack(nn.Module):
         self.layer_norm = norm(config, when=config.norm_placement != "post" and config.final_norm)
         self.projection: Slot = identity
         if config.output_size is not None:
-            self.projection = nn.Linear(config.hidden_size, config.output_size, bias=False)
+            self.projection = Linear(config.hidden_size, config.output_size, bias=False)
 
     def forward(
         self, hidden: Tensor, mask: Tensor | None, position_ids: Tensor, cache: Cache | None = None

@@ -293,7 +293,8 @@ def apply_flags(backend: Backend, settings: Settings) -> None:
 
 def read_templates(folder: Path) -> dict[str, str]:
     """The files that hold chat templates, by their path in the folder."""
-    paths = [folder / "chat_template.jinja", *folder.glob("additional_chat_templates/*.jinja")]
+    names = ("chat_template.jinja", "chat_template.json")
+    paths = [*(folder / name for name in names), *folder.glob("additional_chat_templates/*.jinja")]
     return {path.relative_to(folder).as_posix(): read_text(path) for path in sorted(paths) if path.is_file()}
 
 

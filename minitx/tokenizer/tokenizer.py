@@ -29,6 +29,8 @@ from minitx.tokenizer.batch import (
     to_tensor,
     truncation_options,
 )
+from minitx.tokenizer.chat import ChatTemplates, named_templates
+from minitx.tokenizer.early import starts, words_apart
 from minitx.tokenizer.files import (
     CONFIG,
     ROLES,
@@ -47,8 +49,6 @@ if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
     # A fork copies the lock but not the thread that holds it, and the locks inside of `tokenizers`
     # alike: a child made while another thread tokenizes would wait forever. So a fork takes its turn.
     os.register_at_fork(before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release)
-# A text that is to be cut to some number of tokens is first tried as its first so many characters each.
-_CHARACTERS = 20
 ANY_CLASS = ("PreTrainedTokenizerFast", "TokenizersBackend", "PreTrainedTokenizer")
 # What means nothing in another folder: names of code and of paths.
 _NOT_SAVED = ("auto_map", "name_or_path", "tokenizer_file", "special_tokens_map_file", "init_inputs")
@@ -65,6 +65,7 @@ class Tokenizer:
         padding_side, truncation_side: "right" or "left".
         model_input_names: keys of a `Batch`.
         tidies_spaces: whether decoding takes out the spaces before English punctuation.
+        chat: the chat templates of the checkpoint.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Tokenizer:
         self._chat_templates = dict(chat_templates)
 
         roles = {role: token.content for role, token in settings.roles.items() if token is not None}
+        self.chat = ChatTemplates(named_templates(chat_templates, config), roles)
         self.cls_token, self.cls_token_id = self._role(roles, "cls_token")
         self.sep_token, self.sep_token_id = self._role(roles, "sep_token")
         self.pad_token, self.pad_token_id = self._role(roles, "pad_token")
@@ -102,17 +104,7 @@ class Tokenizer:
             settings.flag("clean_up_tokenization_spaces", False) is True
             and type(backend.model).__name__ != "BPE"
         )
-        # BERT's tokenizers look at no more than one word, and no word has a space in it.
-        self._words_apart = (
-            type(backend.normalizer).__name__ == "BertNormalizer"
-            and type(backend.pre_tokenizer).__name__ == "BertPreTokenizer"
-            and type(backend.model).__name__ == "WordPiece"
-            and not any(
-                character.isspace()
-                for token in added.values()
-                for character in token.content + backend.normalizer.normalize_str(token.content)
-            )
-        )
+        self._words_apart = words_apart(backend)
 
     def _role(self, roles: Mapping[str, str], role: str) -> tuple[str | None, int | None]:
         text = roles.get(role)
@@ -267,7 +259,7 @@ class Tokenizer:
         with _LOCK:
             try:
                 if start is not None:
-                    rows = self._starts(rows, start)
+                    rows = starts(self._backend, rows, start)
                 if cut:
                     self._backend.enable_truncation(**cut)
                 else:
@@ -288,29 +280,6 @@ class Tokenizer:
                     asked = f" cut to {cut}" if cut else ""
                     raise ValueError(f"These texts cannot be tokenized{asked}: {error}") from error
                 raise
-
-    def _starts(self, texts: list[str], length: int) -> list[str]:
-        """The texts, long ones cut where their first `length` tokens are sure to be the same.
-
-        A text is cut at a space. No word and no added token reaches across it, so that the tokens of
-        the text begin with those of its start, if they are more than `length`: of the last one alone
-        the offsets could differ, where an added token swallows the space behind it.
-        """
-        starts = {}
-        for index, text in enumerate(texts):
-            if len(text) > length * _CHARACTERS:
-                starts[index] = text[: max(text.rfind(" ", 0, length * _CHARACTERS), 0)]
-        if not starts:
-            return texts
-        self._backend.no_truncation()
-        self._backend.no_padding()
-        encodings = self._backend.encode_batch(list(starts.values()), add_special_tokens=False)
-        enough = {
-            index: start
-            for (index, start), encoding in zip(starts.items(), encodings, strict=True)
-            if len(encoding) > length
-        }
-        return [enough.get(index, text) for index, text in enumerate(texts)]
 
     def decode(self, ids: Sequence[int] | Tensor, *, skip_special_tokens: bool = False) -> str:
         """The text of one row of ids.
@@ -343,6 +312,40 @@ class Tokenizer:
     ) -> list[str]:
         """The text of each row; `ids` is a list of rows, or a tensor of shape (batch, time)."""
         return [self.decode(row, skip_special_tokens=skip_special_tokens) for row in ids]
+
+    def apply_chat_template(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        template: str | None = None,
+        **variables: Any,
+    ) -> str:
+        """The text that a chat model continues, with the special tokens that its template writes.
+
+        Args:
+            messages: dicts, most with "role" and "content".
+            add_generation_prompt: whether the text ends where the model's answer begins.
+            tools: JSON schemas of functions that the model may call.
+            template: the name of one of several templates, or one's own in Jinja. None takes "tool_use"
+                for tools, where there is one, else "default".
+            variables: what this template also reads (`enable_thinking=False`).
+
+        Raises:
+            ImportError, TypeError, ValueError: as `ChatTemplates.render`.
+        """
+        return self.chat.render(
+            messages,
+            add_generation_prompt=add_generation_prompt,
+            tools=tools,
+            template=template,
+            variables=variables,
+        )
+
+    def encode_chat(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> list[int]:
+        """The ids of `apply_chat_template`: the template has framed the text, nothing is added to it."""
+        return self.encode(self.apply_chat_template(messages, **options), add_special_tokens=False)
 
     def save(self, folder: str | Path) -> None:
         """Writes tokenizer.json and tokenizer_config.json (and chat templates, if there are any).

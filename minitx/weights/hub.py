@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 CONFIG = "config.json"
 
 # How sentence-transformers says which pooling a model was trained with; small, and rarely there.
-SENTENCE = (
+# What says how a model is used, beside its weights: sentence embeddings, generation
+USE = (
+    "generation_config.json",
     "modules.json",
     "1_Pooling/config.json",
     "sentence_bert_config.json",
@@ -39,7 +41,9 @@ TOKENIZER = (
     "spm.model",
     "sentencepiece.bpe.model",
     "chat_template.jinja",
+    "chat_template.json",
 )
+TEMPLATES = "additional_chat_templates/"
 
 LIST_TIMEOUT = 10.0  # seconds that the server may be silent before it counts as out of reach
 
@@ -82,7 +86,7 @@ def fetch(
             f"{BIN_INDEX}; found {found}."
         )
     # what is small comes first, so that a bad index is refused before gigabytes have been fetched
-    small = [CONFIG, *(extra for extra in SENTENCE if extra in snapshot.present)]
+    small = [CONFIG, *(extra for extra in USE if extra in snapshot.present)]
     for extra in small:
         snapshot.get(extra)
     path = snapshot.get(name)
@@ -106,7 +110,8 @@ def fetch_tokenizer(
     snapshot = find(name_or_folder, wanted, revision=revision, token=token, offline=offline)
     if isinstance(snapshot, Path):
         return snapshot
-    for name in wanted:
+    templates = (name for name in sorted(snapshot.present) if name.startswith(TEMPLATES))
+    for name in (*wanted, *templates):
         if name in snapshot.present:
             snapshot.get(name)
     return snapshot.folder

@@ -97,7 +97,10 @@ class Rearrange:
 
 @dataclass(frozen=True)
 class Transposed:
-    """Matrices stored as (inputs, outputs), under another operation; vectors have nothing to turn."""
+    """Matrices stored as (inputs, outputs), under another operation; vectors have nothing to turn.
+
+    Turned for good when loaded: products read a matrix fastest in the order in which it lies in memory.
+    """
 
     op: Copy | Split = Copy()
     many: bool = field(default=False, init=False)
@@ -106,7 +109,7 @@ class Transposed:
         return self
 
     def load(self, stored: Sequence[Tensor], rows: Sequence[int]) -> list[Tensor]:
-        return self.op.load([turned(x) for x in stored], rows)
+        return [x.contiguous() for x in self.op.load([turned(x) for x in stored], rows)]
 
     def save(self, parameters: Sequence[Tensor]) -> list[Tensor]:
         return [turned(x) for x in self.op.save(parameters)]

@@ -29,7 +29,11 @@ def randomise(model: nn.Module, seed: int = 0) -> None:
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
-            base = 1.0 if name.lower().endswith(("norm.weight", "ln_1.weight", "ln_2.weight")) else 0.0
+            base = (
+                1.0
+                if name.lower().endswith(("norm.weight", "ln_1.weight", "ln_2.weight", "ln_f.weight"))
+                else 0.0
+            )
             if "gemma" in type(model).__name__.lower():  # stores its norms' weights as their distance from 1
                 base = 0.0
             parameter.copy_(base + 0.2 * noise)

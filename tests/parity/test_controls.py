@@ -12,12 +12,15 @@ import torch
 from torch import nn
 
 from minitx.architectures import deberta_v2
+from minitx.config import RopeConfig
 from minitx.layers import mask, position, stack
 from minitx.layers.activation import Activation
 from minitx.layers.attention import SelfAttention
 from minitx.layers.experts import MixtureOfExperts
 from minitx.layers.head import POOLING
+from minitx.layers.layer import Layer
 from minitx.layers.norm import RMSNorm
+from minitx.layers.rope import quarter_turn_halves, quarter_turn_neighbours
 from minitx.models import Model
 from tests.parity.cases import BY_NAME
 from tests.parity.reference import CASES_AND_HEADS, padded, pair, text
@@ -60,7 +63,7 @@ def other_epsilon(model: Model, patch: pytest.MonkeyPatch) -> None:
 
 def doubled_scale(model: Model, patch: pytest.MonkeyPatch) -> None:
     for module in model.modules():
-        if hasattr(module, "scale"):
+        if isinstance(getattr(module, "scale", None), float):
             module.scale *= 2.0
 
 
@@ -90,6 +93,48 @@ def window_one_too_wide(model: Model, patch: pytest.MonkeyPatch) -> None:
 
 def all_layers_global(model: Model, patch: pytest.MonkeyPatch) -> None:
     model.stack.config = replace(model.stack.config, sliding_window=None)
+
+
+def positions_one_row_off(model: Model, patch: pytest.MonkeyPatch) -> None:
+    model.embedder.config = replace(model.embedder.config, position_offset=1)
+
+
+def one_series_of_slopes(model: Model, patch: pytest.MonkeyPatch) -> None:
+    """Right for powers of two only."""
+    patch.setattr(position, "alibi_slopes", lambda heads: 2.0 ** (-8 * torch.arange(1, heads + 1) / heads))
+
+
+def residual_before_the_norm(model: Model, patch: pytest.MonkeyPatch) -> None:
+    for layer in each(model, Layer):
+        layer.residual_after_norm = False
+
+
+def branches_one_after_the_other(model: Model, patch: pytest.MonkeyPatch) -> None:
+    for layer in each(model, Layer):
+        layer.parallel = "none"
+
+
+def other_pairs_of_features(model: Model, patch: pytest.MonkeyPatch) -> None:
+    """Halves for neighbours, or neighbours for halves."""
+    rope = {kind: replace(found, interleaved=not found.interleaved) for kind, found in rope_of(model).items()}
+    model.stack.config = replace(model.stack.config, rope=rope)
+    for attention in each(model, SelfAttention):
+        halves = attention.quarter_turn is quarter_turn_halves
+        attention.quarter_turn = quarter_turn_neighbours if halves else quarter_turn_halves
+
+
+def whole_heads_turn(model: Model, patch: pytest.MonkeyPatch) -> None:
+    size = model.stack.config.head_dim
+    rope = {kind: replace(found, rotary_dim=size) for kind, found in rope_of(model).items()}
+    model.stack.config = replace(model.stack.config, rope=rope)
+
+
+def rope_of(model: Model) -> dict[str, RopeConfig]:
+    return dict(model.stack.config.rope)
+
+
+def queries_not_normed(model: Model, patch: pytest.MonkeyPatch) -> None:
+    next(each(model, SelfAttention)).q_norm = nn.Identity()
 
 
 def gate_activated_instead(model: Model, patch: pytest.MonkeyPatch) -> None:
@@ -149,6 +194,24 @@ MISTAKES: list[tuple[str, Mistake]] = [
     ("deberta-v3", unnormed_positions),
     ("deberta-v3", linear_buckets),
     ("deberta-v2-conv", no_convolution),
+    *(
+        (name, m)
+        for name in ("bloom", "opt", "opt-350m", "gpt-neo", "gptj", "gpt-neox", "phi")
+        for m in (*COMMON, swapped_query_and_key)
+    ),
+    ("bloom-residual-after-norm", residual_before_the_norm),
+    ("bloom-residual-after-norm", one_series_of_slopes),
+    ("opt", positions_one_row_off),
+    ("opt-350m", swapped_norms),
+    ("gpt-neo", window_one_too_wide),
+    ("gpt-neo", all_layers_global),
+    *(
+        (name, m)
+        for name in ("gptj", "gpt-neox", "phi")
+        for m in (branches_one_after_the_other, other_pairs_of_features, whole_heads_turn)
+    ),
+    ("gpt-neox", wrong_rope_base),
+    ("phi-normed-heads", queries_not_normed),
 ]
 
 

@@ -242,7 +242,7 @@ def test_a_half_of_four_equal_tokens_is_two() -> None:
 
 @pytest.mark.parametrize("first", NAMES)
 def test_same_in_pairs(first: str) -> None:
-    """Every processor behind every other; 29 tokens are enough for top_k 2 and 3 to go on with their survivors."""
+    """Every processor behind every other; of 29 tokens top_k 2 and 3 go on with their survivors."""
     for size in (11, 29):
         for second in NAMES:
             logits = logits_of("random", 4, size, seed=len(second))
@@ -360,7 +360,7 @@ def test_padding_is_no_text(name: str) -> None:
 @pytest.mark.parametrize("spread", [3.0, 6.0, 12.0])
 @pytest.mark.parametrize("size", [5000, 50257])
 def test_same_in_a_large_vocabulary(size: int, spread: float) -> None:
-    """There the nucleus is searched, not sorted; probabilities are rounded otherwise, which moves no cut here."""
+    """There the nucleus is searched, not sorted. Sums are rounded otherwise, which moves no cut here."""
     logits = torch.randn(3, size, generator=torch.Generator().manual_seed(0)) * spread
     logits[1, torch.arange(0, size, 3)] = -torch.inf
     logits[2, torch.arange(1, size, 3)] = torch.finfo(torch.float32).min

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,10 @@ NAMES = {
     "modernbert": (*USUAL_NAMES[:4], "hidden_activation"),
     "gemma2": (*USUAL_NAMES[:4], "hidden_activation"),
     "gpt2": ("n_embd", "n_head", "n_layer", "n_inner", "activation_function"),
+    "bloom": ("hidden_size", "n_head", "n_layer"),  # the others cannot be chosen
+    "gpt_neo": ("hidden_size", "num_heads", "num_layers", "intermediate_size", "activation_function"),
+    "gptj": ("n_embd", "n_head", "n_layer", "n_inner", "activation_function"),
+    "opt": (*USUAL_NAMES[:3], "ffn_dim", "activation_function"),
 }
 
 # What else is drawn for each, by key of the config
@@ -74,6 +79,15 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "scale_attn_by_inverse_layer_idx": FLAG,
         "scale_attn_weights": FLAG,
     },
+    "bloom": {"layer_norm_epsilon": EPS, "apply_residual_connection_post_layernorm": FLAG},
+    "gpt_neo": {"layer_norm_epsilon": EPS, "window_size": WINDOW},
+    "gptj": {"layer_norm_epsilon": EPS},
+    "phi": {"layer_norm_eps": EPS, "qk_layernorm": FLAG},
+    "gpt_neox": {"layer_norm_eps": EPS, "use_parallel_residual": FLAG, "attention_bias": FLAG},
+    "opt": {
+        **dict.fromkeys(("do_layer_norm_before", "_remove_final_layer_norm", "enable_bias"), FLAG),
+        "word_embed_proj_dim": st.one_of(st.none(), st.integers(1, 30)),
+    },
     "llama": {**FREE_HEADS, "mlp_bias": FLAG},
     "gemma": FREE_HEADS,
     "gemma2": {
@@ -91,8 +105,20 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     },
 }
 # Architectures whose key/value heads can be fewer, and those whose layers can be of two types
-SHARED_HEADS = {"llama", "gemma", "gemma2", "mistral", "mixtral"}
+SHARED_HEADS = {"llama", "gemma", "gemma2", "mistral", "mixtral", "phi"}
 LAYER_TYPES = {"modernbert", "gemma2"}
+
+
+def turning_share(turning: int, size: int) -> dict[str, Any]:
+    return {"rope_parameters": {"rope_theta": 500.0, "partial_rotary_factor": turning / size}}
+
+
+# Architectures of whose heads only the first features turn: how the config says how many of how many
+TURNING: dict[str, Callable[[int, int], dict[str, Any]]] = {
+    "gptj": lambda turning, size: {"rotary_dim": turning},
+    "gpt_neox": turning_share,
+    "phi": turning_share,
+}
 
 
 @st.composite
@@ -102,7 +128,7 @@ def random_case(draw: st.DrawFn, model_type: str) -> tuple[Case, str]:
     width = heads * draw(st.sampled_from([2, 4, 6, 10]))
     layers = draw(st.integers(1, 4))
     values = (width, heads, layers, draw(st.integers(1, 50)), draw(st.sampled_from(ACTS)))
-    more: dict[str, Any] = dict(zip(NAMES.get(model_type, USUAL_NAMES), values, strict=True))
+    more: dict[str, Any] = dict(zip(NAMES.get(model_type, USUAL_NAMES), values, strict=False))
     more["tie_word_embeddings"] = draw(FLAG)
     more["num_labels"] = draw(st.integers(1, 6))
     more |= {key: draw(values) for key, values in OPTIONS[model_type].items()}
@@ -114,6 +140,12 @@ def random_case(draw: st.DrawFn, model_type: str) -> tuple[Case, str]:
         more["layer_types"] = draw(
             st.lists(st.sampled_from([FULL, SLIDING]), min_size=layers, max_size=layers)
         )
+    if model_type == "gpt_neo":
+        kinds = st.sampled_from(["global", "local"])
+        more["attention_types"] = [[draw(st.lists(kinds, min_size=layers, max_size=layers)), 1]]
+    if model_type in TURNING:
+        size = width // heads
+        more |= TURNING[model_type](2 * draw(st.integers(1, size // 2)), size)
     if model_type == "albert":
         more["num_hidden_groups"] = draw(st.integers(1, layers))
     if model_type == "deberta-v2" and draw(FLAG):

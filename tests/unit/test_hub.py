@@ -205,8 +205,9 @@ def test_bin(hub: HubServer, bert: dict[str, bytes], tmp_path: Path) -> None:
     assert all(torch.equal(tensor, loaded[name]) for name, tensor in model.state_dict().items())
 
 
-def test_the_files_of_sentence_transformers_come_along(hub: HubServer, bert: dict[str, bytes]) -> None:
+def test_the_files_that_say_how_a_model_is_used_come_along(hub: HubServer, bert: dict[str, bytes]) -> None:
     extra = {"modules.json": b"[]", "1_Pooling/config.json": b"{}", "sentence_bert_config.json": b"{}"}
+    extra |= {"generation_config.json": b"{}"}
     hub.push(ID, bert | extra | {"2_Dense/config.json": b"{}"})
     assert files_of(fetch(ID)) == bert | extra
 
@@ -263,6 +264,8 @@ TOKENIZER = {
     "spm.model": b"z",
     "sentencepiece.bpe.model": b"z",
     "chat_template.jinja": b"",
+    "chat_template.json": b"{}",
+    "additional_chat_templates/tools.jinja": b"",
 }
 
 

@@ -1,0 +1,287 @@
+"""`generate` and `stream`: what they are asked for, checked before any work is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from minitx.decoding.checks import Integers, integer
+from minitx.decoding.loop import Call, Logprobs, steps
+from minitx.decoding.prompts import Prompts, read_prompts
+from minitx.decoding.result import Event, Result, collected
+from minitx.decoding.select import Argmax, CounterNoise, Race, Selector, row_keys
+from minitx.decoding.settings import FILE, begin_token, end_tokens, read_settings
+from minitx.decoding.stop import Stop
+from minitx.decoding.strategy import Greedy, Sample, Strategy
+from minitx.storage import read_json
+
+if TYPE_CHECKING:
+    from minitx.models import DecoderModel
+    from minitx.tokenizer import Tokenizer
+
+Seed = int | Sequence[int] | Tensor
+
+
+class Stream(Iterator[Event]):
+    """The events of a call, as they come.
+
+    Attributes:
+        rows: how many rows there are: prompts times samples.
+    """
+
+    def __init__(self, call: Call) -> None:
+        self.rows = len(call.prompts) * call.num_samples
+        self._events = (event for events in steps(call) for event in events)
+
+    def __next__(self) -> Event:
+        return next(self._events)
+
+
+def generate(
+    model: DecoderModel,
+    prompts: Prompts,
+    strategy: Strategy | Literal["checkpoint"] = Sample(),  # noqa: B008 - frozen
+    *,
+    max_new_tokens: int | None = None,
+    min_new_tokens: Integers | None = None,
+    num_samples: int = 1,
+    tokenizer: Tokenizer | None = None,
+    attention_mask: Tensor | None = None,
+    stop: Stop | None = None,
+    seed: Seed | None = None,
+    generator: torch.Generator | None = None,
+    logprobs: Logprobs | None = None,
+    top_logprobs: int = 0,
+    prefill_chunk: int | None = None,
+) -> Result:
+    """Continues prompts.
+
+    A batch gives the tokens that its rows give one by one, as far as the last bits of the model's logits
+    allow; with `generator` only if the strategy is greedy, since all rows then draw from one source.
+
+    Args:
+        model: a causal language model, in eval mode.
+        prompts: a text, texts, lists of ids of any lengths, or a (B, T) tensor of ids.
+        strategy: `Sample(...)`, `Greedy(...)`, or "checkpoint" for what its generation_config.json says;
+            that then also holds for `stop` and the numbers of tokens, where they are not given.
+        max_new_tokens: most tokens per row; 0 gives none.
+        min_new_tokens: before so many, end tokens are forbidden, and neither stop tokens nor stop strings
+            end a row; one number, or one per row.
+        num_samples: rows per prompt, one after the other; they share its forward.
+        tokenizer: for prompts as text, for texts in the result, and for stop strings.
+        attention_mask: (B, T), for prompts that are a padded tensor.
+        stop: what ends a row; None is `Stop()`, the checkpoint's end tokens.
+        seed: a whole number, or one per prompt. A row then depends on its seed and prompt alone and not on
+            the batch; equal prompts, and the samples of one, differ all the same.
+        generator: draws as `torch.multinomial` does. Without it and a seed, torch's global one does.
+        logprobs: "raw" for log-probabilities by the model's own distribution, "processed" by the one that
+            the chain made of it.
+        top_logprobs: also of how many of the most probable tokens.
+        prefill_chunk: most tokens of the prompts in one forward, for long ones in little memory.
+
+    Raises:
+        TypeError: arguments of another kind.
+        ValueError: what does not fit together, before any work is done; or a row that is left without a
+            token to draw, by the name of the processor that left it so.
+    """
+    events = stream(
+        model,
+        prompts,
+        strategy,
+        max_new_tokens=max_new_tokens,
+        min_new_tokens=min_new_tokens,
+        num_samples=num_samples,
+        tokenizer=tokenizer,
+        attention_mask=attention_mask,
+        stop=stop,
+        seed=seed,
+        generator=generator,
+        logprobs=logprobs,
+        top_logprobs=top_logprobs,
+        prefill_chunk=prefill_chunk,
+    )
+    return collected(
+        events,
+        events.rows,
+        has_text=tokenizer is not None,
+        has_logprobs=logprobs is not None,
+        top_logprobs=top_logprobs,
+    )
+
+
+def stream(
+    model: DecoderModel,
+    prompts: Prompts,
+    strategy: Strategy | Literal["checkpoint"] = Sample(),  # noqa: B008 - frozen
+    *,
+    max_new_tokens: int | None = None,
+    min_new_tokens: Integers | None = None,
+    num_samples: int = 1,
+    tokenizer: Tokenizer | None = None,
+    attention_mask: Tensor | None = None,
+    stop: Stop | None = None,
+    seed: Seed | None = None,
+    generator: torch.Generator | None = None,
+    logprobs: Logprobs | None = None,
+    top_logprobs: int = 0,
+    prefill_chunk: int | None = None,
+) -> Stream:
+    """`generate`, token by token: iterate over it, and leave when you have enough.
+
+    The texts of a row's events, joined, are its text. What may yet become a stop string, or is half a
+    character, waits for a later event; nothing is taken back.
+
+    Args:
+        model, prompts, strategy and the others: as for `generate`.
+
+    Raises:
+        TypeError, ValueError: as `generate`, at once where it is about the arguments.
+    """
+    model = _checked(model)
+    given_stop, given_least = stop, min_new_tokens
+    if isinstance(strategy, str):
+        settings = read_settings(_of_checkpoint(model, strategy))
+        strategy = settings.strategy
+        stop = settings.stop if given_stop is None else given_stop
+        max_new_tokens = settings.max_new_tokens if max_new_tokens is None else max_new_tokens
+        min_new_tokens = settings.min_new_tokens if given_least is None else given_least
+    if not isinstance(strategy, Greedy | Sample):
+        raise TypeError(
+            f'strategy is {strategy!r:.60}; expected a Sample(...) or Greedy(...), or "checkpoint".'
+        )
+    most = _count("max_new_tokens", max_new_tokens, least=0, meaning="how many tokens a row gets at most")
+    samples = _count("num_samples", num_samples, least=1, meaning="how many rows a prompt gets")
+    rows = read_prompts(
+        prompts,
+        vocab_size=model.config.embedder.vocab_size,
+        tokenizer=tokenizer,
+        attention_mask=attention_mask,
+        bos=begin_token(model, tokenizer),
+    )
+    _check_length(model, max(map(len, rows)), most)
+    assert model.head is not None  # its task says so
+    vocab_size = model.head.config.num_labels
+    if logprobs not in (None, "raw", "processed"):
+        raise ValueError(f'logprobs={logprobs!r} must be "raw", "processed" or None.')
+    if top_logprobs:
+        _count("top_logprobs", top_logprobs, least=0, meaning="of how many tokens", most=vocab_size)
+        if logprobs is None:
+            raise ValueError(f'top_logprobs={top_logprobs} needs logprobs="raw" or "processed".')
+    if prefill_chunk is not None:
+        _count("prefill_chunk", prefill_chunk, least=1, meaning="how many prompt tokens in one forward")
+    call = Call(
+        model=model,
+        prompts=rows,
+        num_samples=samples,
+        chain=strategy.build(0 if min_new_tokens is None else min_new_tokens),
+        selector=_selector(model, strategy, rows, samples, seed, generator),
+        stop=(stop or Stop()).resolved(end_tokens(model, tokenizer), vocab_size, tokenizer),
+        max_new_tokens=most,
+        min_new_tokens=_least(min_new_tokens, most, len(rows) * samples),
+        tokenizer=tokenizer,
+        logprobs=logprobs,
+        top_logprobs=top_logprobs,
+        prefill_chunk=prefill_chunk,
+    )
+    return Stream(call)
+
+
+def _checked(model: Any) -> DecoderModel:
+    """
+    Raises:
+        ValueError: no causal language model, or one in training mode.
+    """
+    task = getattr(model, "task", None)
+    if task != "causal-lm":
+        raise ValueError(
+            f"This model ({type(model).__name__}, task {task!r}) does not predict the next token; load a "
+            'decoder with head="causal-lm".'
+        )
+    if model.training:
+        raise ValueError("The model is in training mode, where dropout disturbs it; call model.eval() first.")
+    checked: DecoderModel = model
+    return checked
+
+
+def _of_checkpoint(model: DecoderModel, strategy: str) -> dict[str, Any]:
+    """The generation_config.json beside the model's weights."""
+    if strategy != "checkpoint":
+        raise ValueError(f'strategy={strategy!r}; expected a Sample(...) or Greedy(...), or "checkpoint".')
+    folder = None if model.checkpoint is None else model.checkpoint.folder
+    if folder is None or not (folder / FILE).is_file():
+        raise ValueError(
+            f'strategy="checkpoint": {folder or "this model, which was not loaded,"} has no {FILE}; say what '
+            "you want with Sample(...) or Greedy(...)."
+        )
+    return read_json(folder / FILE)
+
+
+def _count(name: str, value: Any, *, least: int, meaning: str, most: int | None = None) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}={value!r} must be a whole number: {meaning}.")
+    if value < least or (most is not None and value > most):
+        limit = f"at least {least}" if most is None else f"from {least} to {most}"
+        raise ValueError(f"{name}={value} must be {limit}: {meaning}.")
+    return value
+
+
+def _least(minimum: Integers | None, most: int, rows: int) -> list[int]:
+    """`min_new_tokens` of each row.
+
+    Raises:
+        ValueError: another number of them than rows, or more than `max_new_tokens`.
+    """
+    value = integer("min_new_tokens", 0 if minimum is None else minimum, 0, "0 sets no minimum")
+    least = [value] * rows if isinstance(value, int) else list(value)
+    if len(least) != rows:
+        raise ValueError(
+            f"min_new_tokens has {len(least)} values, one per row, but there are {rows} rows; give one "
+            "number or one per row."
+        )
+    if max(least) > most:
+        raise ValueError(f"min_new_tokens={max(least)} is more than max_new_tokens={most}.")
+    return least
+
+
+def _check_length(model: DecoderModel, prompt: int, most: int) -> None:
+    """
+    Raises:
+        ValueError: the last token that the model would be given lies beyond its table of positions.
+    """
+    needed, limit = prompt + max(most - 1, 0), model.embedder.max_tokens
+    if model.embedder.pos_emb is not None and needed > limit:
+        raise ValueError(
+            f"A prompt of {prompt} tokens and max_new_tokens={most} need {needed} positions, but the model "
+            f"has {limit}; shorten the prompt, or ask for at most {max(limit - prompt + 1, 0)} tokens."
+        )
+
+
+def _selector(
+    model: DecoderModel,
+    strategy: Strategy,
+    prompts: list[list[int]],
+    samples: int,
+    seed: Seed | None,
+    generator: torch.Generator | None,
+) -> Selector:
+    """How a token is taken.
+
+    Raises:
+        ValueError: two sources of randomness, or arguments that mean nothing to greedy decoding.
+    """
+    if isinstance(strategy, Greedy):
+        idle = {"seed": seed is not None, "generator": generator is not None, "num_samples": samples > 1}
+        for name in (name for name, given in idle.items() if given):
+            raise ValueError(
+                f"Greedy() draws nothing, so that {name}= has no effect; leave it out, or use Sample()."
+            )
+        return Argmax()
+    if seed is None:
+        return Race(generator)
+    if generator is not None:
+        raise ValueError("seed= and generator= are two sources of randomness; give one of them.")
+    device = model.embedder.word_emb.weight.device
+    return CounterNoise(row_keys(seed, prompts, samples, device))

@@ -1,0 +1,134 @@
+"""What `generate` is given, as rows of ids; and rows of any lengths as one batch, padded on the left.
+
+B prompts, T tokens of the longest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from minitx.tokenizer import Tokenizer
+
+Prompts = str | Sequence[str] | Sequence[Sequence[int]] | Sequence[Tensor] | Tensor
+
+
+class PaddedBatch(NamedTuple):
+    """Prompts of different lengths side by side.
+
+    Attributes:
+        input_ids: (B, T) long, padded on the left, so that every row continues at its end.
+        attention_mask: (B, T) bool, False at padding; None where there is none.
+        position_ids: (B, T) long, each row's own count from 0; None without padding.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor | None
+    position_ids: Tensor | None
+
+
+def read_prompts(
+    prompts: Prompts,
+    *,
+    vocab_size: int,
+    tokenizer: Tokenizer | None = None,
+    attention_mask: Tensor | None = None,
+    bos: int | None = None,
+) -> list[list[int]]:
+    """The ids of each prompt, without padding.
+
+    Args:
+        prompts: a text, texts, lists of ids of any lengths, or a (B, T) tensor.
+        vocab_size: how many ids the model knows.
+        tokenizer: for texts, which get the special tokens that it frames texts with.
+        attention_mask: (B, T) of a tensor: 1 or True at tokens, 0 or False at padding, on whichever side.
+        bos: what an empty prompt could begin with, for the error.
+
+    Raises:
+        TypeError: something else than prompts.
+        ValueError: none at all, an empty one, ids outside the vocabulary, texts without a tokenizer, a mask
+            that does not fit.
+    """
+    if isinstance(prompts, Tensor):
+        rows = _of_tensor(prompts, attention_mask)
+    elif attention_mask is not None:
+        raise ValueError(
+            "attention_mask= goes with prompts as a (batch, time) tensor; lists of ids need no padding."
+        )
+    else:
+        rows = _of_list(prompts, tokenizer)
+    if not rows:
+        raise ValueError("There are no prompts; expected at least one.")
+    for number, row in enumerate(rows):
+        if not row:
+            hint = f"; this model's texts begin with token {bos}: give [[{bos}]]" if bos is not None else ""
+            raise ValueError(f"Prompt {number} has no tokens; there must be one to continue{hint}.")
+        low, high = min(row), max(row)
+        if low < 0 or high >= vocab_size:
+            raise ValueError(
+                f"Prompt {number} holds the id {low if low < 0 else high}, but the model knows the ids 0 to "
+                f"{vocab_size - 1}; is the tokenizer another model's?"
+            )
+    return rows
+
+
+def padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> PaddedBatch:
+    """(B, T) out of rows of any lengths; `pad` is the id that fills, which nothing attends to."""
+    longest = max(map(len, rows))
+    if all(len(row) == longest for row in rows):
+        return PaddedBatch(torch.tensor(rows, dtype=torch.long, device=device), None, None)
+    filled = [[pad] * (longest - len(row)) + list(row) for row in rows]
+    start = torch.tensor([longest - len(row) for row in rows], device=device)[:, None]
+    columns = torch.arange(longest, device=device)
+    return PaddedBatch(
+        input_ids=torch.tensor(filled, dtype=torch.long, device=device),
+        attention_mask=columns >= start,
+        position_ids=(columns - start).clamp(min=0),
+    )
+
+
+def _of_tensor(prompts: Tensor, attention_mask: Tensor | None) -> list[list[int]]:
+    if prompts.dim() != 2 or prompts.is_floating_point() or prompts.dtype == torch.bool:
+        raise ValueError(
+            f"prompts is a tensor of shape {tuple(prompts.shape)} and {prompts.dtype}; expected whole "
+            "numbers of shape (batch, time)."
+        )
+    if attention_mask is None:
+        return list(prompts.tolist())
+    if attention_mask.shape != prompts.shape or not bool(
+        ((attention_mask == 0) | (attention_mask == 1)).all()
+    ):
+        raise ValueError(
+            f"attention_mask has shape {tuple(attention_mask.shape)}; expected 1 (a token) or 0 (padding) "
+            f"for each of the prompts' ids, {tuple(prompts.shape)}."
+        )
+    masks = attention_mask.bool().cpu()
+    return [row[mask].tolist() for row, mask in zip(prompts.cpu(), masks, strict=True)]
+
+
+def _of_list(prompts: Any, tokenizer: Tokenizer | None) -> list[list[int]]:
+    texts = [prompts] if isinstance(prompts, str) else prompts
+    if isinstance(texts, bytes) or not isinstance(texts, Sequence):
+        raise TypeError(
+            f"prompts is a {type(prompts).__name__}; expected a text, texts, lists of ids or a tensor of ids."
+        )
+    if all(isinstance(text, str) for text in texts):
+        if texts and tokenizer is None:
+            raise ValueError("Prompts as text need tokenizer=; or give their ids, a list for each.")
+        return [tokenizer.encode(text) for text in texts] if tokenizer is not None else []
+    rows = []
+    for number, row in enumerate(texts):
+        ids = row.tolist() if hasattr(row, "tolist") else row
+        if isinstance(ids, str | bytes) or not isinstance(ids, Sequence):
+            raise TypeError(
+                f"prompts[{number}] is {row!r:.40} ({type(row).__name__}) among lists of ids; expected "
+                "all texts, or a list of ids for each prompt: [[5, 6]] for a single one."
+            )
+        if not all(isinstance(token, int) and not isinstance(token, bool) for token in ids):
+            raise TypeError(f"prompts[{number}] holds something else than ids, whole numbers: {ids!r:.60}.")
+        rows.append(list(ids))
+    return rows

@@ -1,0 +1,152 @@
+"""What a checkpoint says about generation: its end tokens, and its generation_config.json.
+
+Nothing of it is used unless it is asked for, but for the end tokens: a text ends where the model was
+trained to end it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from minitx.decoding.stop import Stop
+from minitx.decoding.strategy import Greedy, Sample
+from minitx.storage import read_json
+
+if TYPE_CHECKING:
+    from minitx.tokenizer import Tokenizer
+
+FILE = "generation_config.json"
+
+# Settings of searches and tricks that are not here, with the values at which they do nothing.
+_NOT_HERE: Mapping[str, tuple[Any, ...]] = {
+    "num_beams": (1,),
+    "num_beam_groups": (1,),
+    "penalty_alpha": (0, 0.0),
+    "dola_layers": (),
+    "constraints": (),
+    "force_words_ids": (),
+    "forced_decoder_ids": (),
+    "guidance_scale": (1, 1.0),
+    "watermarking_config": (),
+    "prompt_lookup_num_tokens": (),
+    "token_healing": (False,),
+    "max_time": (),
+}
+# Ids that are no setting, what only searches read, how transformers runs and what it hands out. max_length
+# counts the prompt too, and mostly is the length of the context.
+_NO_SETTINGS = frozenset(
+    """
+    bos_token_id eos_token_id pad_token_id decoder_start_token_id transformers_version
+    _from_model_config max_length do_sample early_stopping length_penalty diversity_penalty low_memory
+    num_return_sequences use_cache cache_implementation cache_config max_cache_len return_legacy_cache
+    prefill_chunk_size compile_config disable_compile continuous_batching_config output_attentions
+    output_hidden_states output_scores output_logits return_dict_in_generate is_assistant
+    num_assistant_tokens num_assistant_tokens_schedule assistant_confidence_threshold
+    assistant_early_exit assistant_ensemble_weight assistant_lookbehind target_lookbehind
+    max_matching_ngram_size speculation_type use_mtp generation_kwargs
+    """.split()  # noqa: SIM905 - thirty lines less
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationSettings:
+    """What a generation_config.json says, as arguments of `generate`.
+
+    Attributes:
+        strategy: `Sample` or `Greedy`, as its `do_sample` says, with what it states.
+        stop: its end tokens and stop strings.
+        max_new_tokens: None if it does not say.
+        min_new_tokens: the same at the beginning; 0 if it does not say.
+    """
+
+    strategy: Greedy | Sample
+    stop: Stop
+    max_new_tokens: int | None
+    min_new_tokens: int
+
+
+def generation_settings(name_or_folder: str | Path) -> GenerationSettings:
+    """Reads generation_config.json of a folder, or of a Hub id.
+
+    Only what the file states is taken. (transformers also samples with top_k=50 where the file has no
+    top_k.)
+
+    Raises:
+        FileNotFoundError: no such folder, or no such file in it.
+        ValueError: a setting that minitx does not have, or a value out of its range.
+    """
+    from minitx.weights.hub import fetch
+
+    path = fetch(name_or_folder) / FILE
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path.parent} has no {FILE}; say what you want with Sample(...) or Greedy(...)."
+        )
+    return read_settings(read_json(path))
+
+
+def read_settings(config: Mapping[str, Any]) -> GenerationSettings:
+    """The settings of a generation_config.json that has been read.
+
+    Raises:
+        ValueError: as `generation_settings`.
+    """
+    stated = {name: value for name, value in config.items() if value is not None}
+    for name, neutral in _NOT_HERE.items():
+        if stated.get(name) not in (None, *neutral):
+            raise ValueError(f"{FILE} asks for {name}={stated[name]!r}, which minitx does not have.")
+    kind = Sample if stated.get("do_sample", False) is True else Greedy
+    known = {field.name for field in fields(Sample)}
+    other = {"max_new_tokens", "min_new_tokens", "stop_strings"}
+    unknown = sorted(set(stated) - known - other - _NO_SETTINGS - set(_NOT_HERE))
+    if unknown:
+        warnings.warn(f"{FILE} has settings that minitx does not know: {', '.join(unknown)}.", stacklevel=3)
+    mine = {field.name for field in fields(kind)}
+    given = {name: _plain(name, value) for name, value in stated.items() if name in mine}
+    eos = stated.get("eos_token_id")
+    try:
+        return GenerationSettings(
+            strategy=kind(**given),
+            stop=Stop(eos=eos, strings=stated.get("stop_strings", ())),
+            max_new_tokens=stated.get("max_new_tokens"),
+            min_new_tokens=stated.get("min_new_tokens", 0),
+        )
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{FILE}: {error}") from None
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A field of a strategy from what JSON has in its place: lists, empty ones for none."""
+    if isinstance(value, list) and not value:
+        return None
+    if name == "sequence_bias" and isinstance(value, list):
+        return {tuple(ids): bias for ids, bias in value}
+    return tuple(value) if name == "exponential_decay_length_penalty" else value
+
+
+def end_tokens(model: Any, tokenizer: Tokenizer | None) -> tuple[int, ...]:
+    """The ids that end a text: of generation_config.json, else of config.json, else of the tokenizer."""
+    checkpoint = getattr(model, "checkpoint", None)
+    if checkpoint is not None:
+        path = None if checkpoint.folder is None else checkpoint.folder / FILE
+        of_file = read_json(path) if path is not None and path.is_file() else {}
+        for config in (of_file, checkpoint.config):
+            found = config.get("eos_token_id")
+            if found is not None:
+                return tuple(found) if isinstance(found, list) else (found,)
+    if tokenizer is not None and tokenizer.eos_token_id is not None:
+        return (tokenizer.eos_token_id,)
+    return ()
+
+
+def begin_token(model: Any, tokenizer: Tokenizer | None) -> int | None:
+    """The id that texts begin with: of the tokenizer, else of config.json."""
+    if tokenizer is not None and tokenizer.bos_token_id is not None:
+        return tokenizer.bos_token_id
+    checkpoint = getattr(model, "checkpoint", None)
+    found = None if checkpoint is None else checkpoint.config.get("bos_token_id")
+    return found if isinstance(found, int) else None

@@ -1,0 +1,55 @@
+"""The linear projection, and how it is computed when there are only a few rows."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from minitx.layers.checks import values_are_unseen
+
+FEW_ROWS, VERY_FEW_ROWS = 16, 4  # measured; benchmarks/linear.py shows where the products cross
+LARGE = 2**16  # weights below it are done before a choice would pay
+
+
+class Linear(nn.Linear):
+    """torch's Linear: x W^T + b."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., inputs) -> (..., outputs)"""
+        return linear(x, self.weight, self.bias)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x W^T + b: (..., inputs), (outputs, inputs), (outputs) -> (..., outputs).
+
+    A decoding step multiplies each weight with one row per text, and is done as soon as the weights have
+    been read. For so few rows PyTorch's product on a CPU takes a routine that runs on one core, at half
+    of the memory's speed. The same product, as a batch of products with equal parts of the weight, runs
+    on all of them.
+    """
+    if values_are_unseen(x) or not x.is_cpu or x.dtype != torch.float32 or weight.numel() < LARGE:
+        return F.linear(x, weight, bias)
+    inputs, outputs = weight.shape[1], weight.shape[0]
+    rows = x.numel() // inputs
+    parts = divisor(outputs, max(2, torch.get_num_threads()))
+    if not 0 < rows <= FEW_ROWS or parts is None or not weight.is_contiguous():
+        return F.linear(x, weight, bias)
+    flat, split = x.reshape(rows, inputs), weight.view(parts, -1, inputs)
+    if rows <= VERY_FEW_ROWS:  # each part of W x^T: (parts, outputs / parts, rows)
+        column = flat.t().expand(parts, -1, -1)
+        made = split.bmm(column) if bias is None else torch.baddbmm(bias.view(parts, -1, 1), split, column)
+        made = made.flatten(0, 1).t()
+    else:  # each part of x W^T: (parts, rows, outputs / parts)
+        row, turned = flat.expand(parts, -1, -1), split.mT
+        made = row.bmm(turned) if bias is None else torch.baddbmm(bias.view(parts, 1, -1), row, turned)
+        made = made.transpose(0, 1)
+    return made.reshape(*x.shape[:-1], outputs)
+
+
+@lru_cache
+def divisor(number: int, least: int) -> int | None:
+    """The smallest divisor from `least` to 64, if there is one."""
+    return next((n for n in range(least, 65) if number % n == 0), None)

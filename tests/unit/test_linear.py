@@ -1,0 +1,69 @@
+"""The product of few rows is the product of many rows."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from minitx.layers import linear as module
+from minitx.layers.linear import Linear, divisor, linear
+
+SIZES = [(512, 256), (50257 // 29, 64), (1031, 128), (29 * 331, 16)]  # 1031 is prime, and has no equal parts
+
+
+@pytest.mark.parametrize(("outputs", "inputs"), SIZES)
+@pytest.mark.parametrize("rows", [(), (1,), (2,), (4, 1), (1, 5), (2, 8), (17,), (3, 9), (0, 4)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_every_number_of_rows(outputs: int, inputs: int, rows: tuple[int, ...], bias: bool) -> None:
+    weight, x = torch.randn(outputs, inputs), torch.randn(*rows, inputs)
+    b = torch.randn(outputs) if bias else None
+    exact = F.linear(x.double(), weight.double(), None if b is None else b.double())
+    for stored in (weight, weight.t().contiguous().t()):
+        found = linear(x, stored, b)
+        assert found.shape == exact.shape
+        assert torch.allclose(found.double(), exact, rtol=0, atol=2e-4)
+
+
+def test_the_other_products_are_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the test above would compare torch with itself."""
+    plain: list[int] = []
+
+    def note(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        plain.append(x.numel() // x.shape[-1])
+        return torch.nn.functional.linear(x, weight, bias)
+
+    weight = torch.randn(512, 256)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "F", type("F", (), {"linear": staticmethod(note)}))
+        for rows in (1, 4, 5, 16, 17):
+            linear(torch.randn(rows, 256), weight, None)
+        linear(torch.randn(1, 256), weight[:64], None)  # small
+        linear(torch.randn(1, 256).double(), weight.double(), None)
+        linear(torch.randn(1, 512), weight.t(), None)  # lies the other way in memory
+    assert plain == [17, 1, 1, 1]
+
+
+@pytest.mark.parametrize("rows", [1, 7])
+def test_gradients(rows: int) -> None:
+    ours, theirs = Linear(256, 512), nn.Linear(256, 512)
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(rows, 256)
+    for layer in (ours, theirs):
+        layer(x).square().sum().backward()
+    assert torch.allclose(ours.weight.grad, theirs.weight.grad, rtol=1e-4, atol=1e-3)
+    assert torch.allclose(ours.bias.grad, theirs.bias.grad, rtol=1e-4, atol=1e-3)
+
+
+def test_it_prints_and_compiles_as_torchs_own() -> None:
+    layer = Linear(256, 512)
+    assert repr(layer) == repr(nn.Linear(256, 512))
+    x = torch.randn(1, 256)
+    compiled = torch.compile(layer, fullgraph=True, backend="eager")
+    assert torch.equal(compiled(x), F.linear(x, layer.weight, layer.bias))
+
+
+def test_equal_parts() -> None:
+    assert [divisor(n, 2) for n in (768, 50257, 151936, 1031)] == [2, 29, 2, None]
+    assert divisor(768, 5) == 6
