@@ -18,6 +18,11 @@ if TYPE_CHECKING:
         RopeConfig,
         StackConfig,
     )
+    from minitx.decoding.chain import Chain
+    from minitx.decoding.generate import generate, stream
+    from minitx.decoding.result import Result
+    from minitx.decoding.stop import Stop
+    from minitx.decoding.strategy import Greedy, Sample
     from minitx.models import DecoderModel, EncoderModel, ModelOutput
     from minitx.pipelines.embed import EmbeddingSettings, embed, embedding_settings
     from minitx.tokenizer import Tokenizer, load_tokenizer
@@ -28,44 +33,58 @@ __version__ = "0.1.0"
 
 _HOME = {
     "Cache": "minitx.cache",
+    "Chain": "minitx.decoding.chain",
     "DecoderModel": "minitx.models",
     "EmbedderConfig": "minitx.config",
     "EmbeddingSettings": "minitx.pipelines.embed",
     "EncoderModel": "minitx.models",
     "ExpertsConfig": "minitx.config",
+    "Greedy": "minitx.decoding.strategy",
     "HeadConfig": "minitx.config",
     "ModelConfig": "minitx.config",
     "ModelOutput": "minitx.models",
+    "Result": "minitx.decoding.result",
     "RopeConfig": "minitx.config",
+    "Sample": "minitx.decoding.strategy",
     "StackConfig": "minitx.config",
+    "Stop": "minitx.decoding.stop",
     "Tokenizer": "minitx.tokenizer",
     "embed": "minitx.pipelines.embed",
     "embedding_settings": "minitx.pipelines.embed",
     "from_config": "minitx.weights.load",
+    "generate": "minitx.decoding.generate",
     "load": "minitx.weights.load",
     "load_tokenizer": "minitx.tokenizer",
     "save": "minitx.weights.save",
+    "stream": "minitx.decoding.generate",
 }
 
 __all__ = [
     "Cache",
+    "Chain",
     "DecoderModel",
     "EmbedderConfig",
     "EmbeddingSettings",
     "EncoderModel",
     "ExpertsConfig",
+    "Greedy",
     "HeadConfig",
     "ModelConfig",
     "ModelOutput",
+    "Result",
     "RopeConfig",
+    "Sample",
     "StackConfig",
+    "Stop",
     "Tokenizer",
     "embed",
     "embedding_settings",
     "from_config",
+    "generate",
     "load",
     "load_tokenizer",
     "save",
+    "stream",
 ]
 
 

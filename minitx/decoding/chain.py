@@ -143,8 +143,8 @@ class Chain:
             if index > 0:
                 raise ValueError(f"{where}: {name} made NaN or +inf of what it was given.")
             raise ValueError(
-                f"{where}: the model's logits hold NaN or +inf. Check its weights and dtype, or go on all the "
-                "same with remove_invalid_values=True."
+                f"{where}: the model's logits hold NaN or +inf. Check its weights and dtype, or go on all "
+                "the same with remove_invalid_values=True."
             )
         raise ValueError("Every row has a token to draw; there is nothing to blame.")
 

@@ -85,12 +85,16 @@ class Context:
 
 
 def count(tokens: Tensor, valid: Tensor, vocab_size: int) -> Tensor:
-    """How often each token occurs: (B, L) ids and which of them count, (B, L) bool -> (B, V) float32.
-
-    Ids beyond the vocabulary are left out: some models embed more ids than they can predict.
-    """
-    spare = vocab_size  # one column more than the vocabulary takes up what does not count
-    ids = torch.where(valid, tokens, spare).clamp(max=spare)
+    """How often each token occurs: (B, L) ids and which of them count, (B, L) bool -> (B, V) float32."""
+    ids = or_spare(tokens, valid, vocab_size)
     counts = torch.zeros(ids.shape[0], vocab_size + 1, device=ids.device)
     counts.scatter_add_(1, ids, torch.ones_like(ids, dtype=counts.dtype))
     return counts[:, :vocab_size]
+
+
+def or_spare(tokens: Tensor, valid: Tensor, vocab_size: int) -> Tensor:
+    """(B, L) ids, with `vocab_size` for what does not count: that of one column more than the vocabulary has.
+
+    Ids beyond the vocabulary do not count either: some models embed more ids than they can predict.
+    """
+    return torch.where(valid, tokens, vocab_size).clamp(max=vocab_size)

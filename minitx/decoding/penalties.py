@@ -13,7 +13,7 @@ from torch import Tensor
 
 from minitx.decoding import checks
 from minitx.decoding.checks import Numbers, column, integer, number, settle
-from minitx.decoding.context import Context, Scope, count
+from minitx.decoding.context import Context, Scope, count, or_spare
 
 _OPENAI_RANGE = "0.0 penalises nothing, below 0 rewards repetition"
 _NO_PENALTY = "1.0 changes nothing, above 1 penalises"
@@ -45,7 +45,7 @@ class RepetitionPenalty:
         if self.penalty == 1.0:
             return logits
         penalty = column("repetition_penalty", self.penalty, logits)
-        return _penalised(logits, penalty, context.counts(logits.shape[-1], self.scope))
+        return _penalised(logits, penalty, context.tokens, context.valid(self.scope))
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class EncoderRepetitionPenalty:
             return logits
         inverse = 1 / self.penalty if isinstance(self.penalty, float) else [1 / p for p in self.penalty]
         penalty = column("encoder_repetition_penalty", inverse, logits)
-        return _penalised(logits, penalty, count(*_source(context), logits.shape[-1]))
+        return _penalised(logits, penalty, *_source(context))
 
 
 @dataclass(frozen=True)
@@ -174,9 +174,13 @@ def _size(name: str, value: int) -> int:
     return size
 
 
-def _penalised(logits: Tensor, penalty: Tensor | float, counts: Tensor) -> Tensor:
-    """The repetition penalty on the tokens that were counted."""
-    return torch.where(counts > 0, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
+def _penalised(logits: Tensor, penalty: Tensor | float, tokens: Tensor, valid: Tensor) -> Tensor:
+    """The repetition penalty on those tokens (B, L) of which `valid` (B, L) says that they count."""
+    spare = logits.shape[-1]
+    ids = or_spare(tokens, valid, spare)
+    padded = torch.nn.functional.pad(logits, (0, 1))
+    seen = padded.gather(1, ids)
+    return padded.scatter_(1, ids, torch.where(seen < 0, seen * penalty, seen / penalty))[:, :spare]
 
 
 def _source(context: Context) -> tuple[Tensor, Tensor]:

@@ -4,8 +4,8 @@ Each sets the logits of some tokens to -inf. All of them keep at least one token
 is -inf already, leave the kept logits bit for bit as they were, and look at each row by itself. What a
 filter calls a probability is the softmax of what the steps before it left.
 
-Sets and ties are those of transformers 5.23 (min_tokens_to_keep=1), which the parity tests hold them
-to. z logits, p = softmax(z), H entropy in nats; B rows, V vocabulary.
+The sets are those of transformers 5.23 (min_tokens_to_keep=1), which the parity tests hold them to.
+z logits, p = softmax(z), H entropy in nats; B rows, V vocabulary.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class TopP:
     """Keeps the fewest most probable tokens that have probability top_p (arXiv:1904.09751, section 3.1).
 
     The token that crosses top_p is kept; where a sum equals it exactly, no further one is. Among equal
-    logits at the cut, those with the higher ids are kept.
+    logits at the cut, those with the higher ids are kept; transformers leaves that to an unstable sort.
 
     Args:
         top_p: one or per row, in (0, 1]; 1.0 keeps every token.
@@ -255,7 +255,7 @@ class TopH:
         # 0 * ln 0 is NaN, which is not at most anything: tokens with probability 0 go.
         kept = (-probabilities * probabilities.log()).cumsum(dim=-1) <= allowed
         kept[:, 0] = True
-        return _scattered(best.masked_fill(~kept, -torch.inf), ids, logits)
+        return torch.full_like(logits, -torch.inf).scatter_(1, ids, best.masked_fill(~kept, -torch.inf))
 
 
 def _searching_pays(logits: Tensor) -> bool:
@@ -291,7 +291,7 @@ def _sums_around(
     inside = (keys > low) & (keys <= high)
     size = int(inside.sum(dim=-1).max())
     # In vocabulary order, then stably by key. Rows with fewer tokens inside get others in front, which
-    # weigh nothing: the sum of everything up to `low` includes them.
+    # weigh nothing here.
     inner = keys.masked_fill(~inside, -torch.inf)
     ids = inner.topk(max(size, 1), sorted=False).indices.sort(dim=-1).values
     ids = ids.gather(1, inner.gather(1, ids).sort(dim=-1, stable=True).indices)
@@ -318,8 +318,3 @@ def _probabilities_and_entropy(logits: Tensor) -> tuple[Tensor, Tensor]:
     probabilities = log_probabilities.softmax(dim=-1)
     finite = log_probabilities.clamp(min=torch.finfo(logits.dtype).min)  # -inf * 0 would be NaN
     return probabilities, -(finite * probabilities).sum(dim=-1, keepdim=True)
-
-
-def _scattered(values: Tensor, ids: Tensor, like: Tensor) -> Tensor:
-    """(B, V) of -inf, with values (B, N) at ids (B, N)."""
-    return torch.full_like(like, -torch.inf).scatter_(1, ids, values)

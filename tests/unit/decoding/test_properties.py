@@ -253,6 +253,7 @@ def test_temperature_0_is_a_greedy_row(temperature: float, logits: Tensor) -> No
     left = Temperature([0.0, temperature, 1.0, 0.0])(logits, ALL_ROWS)
     for row in (0, 3):
         assert (left[row] > -torch.inf).nonzero().flatten().tolist() == [int(logits[row].argmax())]
+        assert left[row].max() == logits[row].max()
     assert torch.equal(left[2], logits[2])
     assert (left[1] > -torch.inf).sum() == (1 if temperature == 0 else (logits[1] > -torch.inf).sum())
 
