@@ -60,7 +60,7 @@ class Architecture:
         stack: the class of `encoder` or `decoder`.
         fresh_names: which of a row's names a model that came from no file is written under.
         pretraining: the task that Hugging Face's `...ForPreTraining` includes.
-        class_suffix: how Hugging Face names the classes of some tasks here, where not as elsewhere.
+        classes: Hugging Face's classes of some tasks here, where they are not named as elsewhere.
     """
 
     model_types: Mapping[str, str]
@@ -74,16 +74,14 @@ class Architecture:
     layers: Callable[[ModelConfig], list[dict[str, int]]] = every_layer
     stack: type[nn.Module] = field(default=Stack)
     pretraining: str | None = None
-    class_suffix: Mapping[str, str] = field(default_factory=dict)
+    classes: Mapping[str, str] = field(default_factory=dict)
     fresh_names: Callable[[tuple[str, ...], Mapping[str, Any]], tuple[str, ...]] = usual_names
 
     def class_name(self, model_type: str, task: str | None) -> str:
         """Hugging Face's class for a task, e.g. "BertForMaskedLM"; "BertModel" for None."""
-        return self.model_types[model_type] + ("Model" if task is None else self.suffix(task))
-
-    def suffix(self, task: str) -> str:
-        """What Hugging Face puts behind the architecture's name for a task."""
-        return self.class_suffix.get(task, TASK_SUFFIX[task])
+        if task is None:
+            return self.model_types[model_type] + "Model"
+        return self.classes.get(task, self.model_types[model_type] + TASK_SUFFIX[task])
 
     def constants(self, config: ModelConfig) -> list[str]:
         """`stored`, written out."""
@@ -101,6 +99,6 @@ class Architecture:
         if class_name.endswith("ForPreTraining"):
             return self.pretraining
         for task in self.head_weights:
-            if class_name.endswith(self.suffix(task)):
+            if class_name == self.classes.get(task) or class_name.endswith(TASK_SUFFIX[task]):
                 return task
         return None

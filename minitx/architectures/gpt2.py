@@ -60,7 +60,7 @@ ATTENTION = f"{LAYER}.attention.self_attention"
 
 ARCHITECTURE = Architecture(
     model_types={"gpt2": "GPT2"},
-    class_suffix={"causal-lm": "LMHeadModel"},
+    classes={"causal-lm": "GPT2LMHeadModel"},
     read=read,
     heads=heads,
     prefix="transformer.",

@@ -12,7 +12,7 @@ from minitx.architectures.reader import Reader
 from minitx.architectures.rope import rope_per_type, rope_values
 from minitx.config import EmbedderConfig, HeadConfig, ModelConfig, StackConfig
 from minitx.layers.stack import FULL
-from minitx.weights.table import split_heads
+from minitx.weights.table import either, split_heads
 
 
 def read(hf: Reader) -> ModelConfig:
@@ -83,7 +83,7 @@ ARCHITECTURE = Architecture(
     },
     head_weights=DECODER_HEADS
     | {
-        "causal-lm": {"head.projection": "embed_out"},
+        "causal-lm": {"head.projection": either("lm_head", "embed_out")},
         "token-classification": {"head.projection": "classifier"},
     },
     stored=(

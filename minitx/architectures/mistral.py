@@ -15,8 +15,16 @@ from minitx.config import ModelConfig
 from minitx.layers.stack import SLIDING
 
 
-def read(hf: Reader, *, eps: float = 1e-6, window: int | None = 4096, theta: float = 10_000.0) -> ModelConfig:
-    config = llama.read(hf, eps=eps, key_value_heads=8, theta=theta)
+def read(
+    hf: Reader,
+    *,
+    eps: float = 1e-6,
+    key_value_heads: int | None = 8,
+    window: int | None = 4096,
+    pad: int | None = None,
+    theta: float = 10_000.0,
+) -> ModelConfig:
+    config = llama.read(hf, eps=eps, key_value_heads=key_value_heads, pad=pad, theta=theta)
     found = hf.size_or_none("sliding_window", window)
     if found is None:
         return config

@@ -15,15 +15,24 @@ from minitx.config import ExpertsConfig, ModelConfig
 from minitx.weights.table import Table, stack_experts
 
 
+def expert_numbers(hf: Reader, *, number: int = 8, chosen: int = 2, width: int) -> ExpertsConfig:
+    """How many experts there are, how many of them a token uses, and how wide one is.
+
+    Raises:
+        ValueError: a token cannot use more than there are.
+    """
+    key = hf.first("num_experts", "num_local_experts")
+    experts, used = hf.size(key, number), hf.size("num_experts_per_tok", chosen)
+    if used > experts:
+        raise ValueError(f"config.json: num_experts_per_tok={used} is more than {key}={experts}.")
+    return ExpertsConfig(num_experts=experts, num_experts_per_tok=used, intermediate_size=width)
+
+
 def read(hf: Reader) -> ModelConfig:
     # The balance of the experts in training.
     hf.ignore("output_router_logits", "router_aux_loss_coef", "router_jitter_noise")
     config = mistral.read(hf, eps=1e-5, window=None, theta=1e6)
-    experts = ExpertsConfig(
-        num_experts=hf.size("num_local_experts", 8),
-        num_experts_per_tok=hf.size("num_experts_per_tok", 2),
-        intermediate_size=config.stack.intermediate_size,
-    )
+    experts = expert_numbers(hf, width=config.stack.intermediate_size)
     return replace(config, decoder=replace(config.stack, experts=experts))
 
 
@@ -31,9 +40,9 @@ LAYER, SOURCE = f"{llama.LAYER}.intermediate", f"{llama.SOURCE}.block_sparse_moe
 
 EXPERTS: Table = {
     f"{LAYER}.router": f"{SOURCE}.gate",
-    f"{LAYER}.gate": stack_experts(f"{SOURCE}.experts.{{e}}.w1"),
-    f"{LAYER}.dense": stack_experts(f"{SOURCE}.experts.{{e}}.w3"),
-    f"{LAYER}.output": stack_experts(f"{SOURCE}.experts.{{e}}.w2"),
+    f"{LAYER}.experts.gate": stack_experts(f"{SOURCE}.experts.{{e}}.w1"),
+    f"{LAYER}.experts.dense": stack_experts(f"{SOURCE}.experts.{{e}}.w3"),
+    f"{LAYER}.experts.output": stack_experts(f"{SOURCE}.experts.{{e}}.w2"),
 }
 
 ARCHITECTURE = Architecture(

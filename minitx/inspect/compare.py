@@ -173,7 +173,7 @@ def pair(ours: Model, theirs: nn.Module) -> dict[str, Pair]:
             path, _, leaf = name.rpartition(".")
             spelt = [path, architecture.prefix + path]
             partner = next((p for p in spelt if hasattr(modules.get(p), leaf)), None)
-            if partner is None:
+            if partner is None or leaf != "weight":  # a tensor of several modules in one is none's own
                 continue
             rows = tuple(ours.get_parameter(parameter).shape[0] for parameter in binding.parameters)
             for part, parameter in enumerate(binding.parameters):
@@ -213,13 +213,15 @@ def compare_batch(
         if partner is None or call >= len(calls.outputs.get(partner.partner, ())):
             between.append(path)
             return
+        is_table = isinstance(module, nn.Embedding)
         given, made = (real(x, mask) for x in (first_tensor(args, kwargs), output))
         rows.append(
             Row(
                 module=path,
                 partner=partner.partner,
                 call=call,
-                input=gap(given, calls.inputs[partner.partner][call]),
+                # what a table is asked for differs by convention; what it answers is what counts
+                input=Gap() if is_table else gap(given, calls.inputs[partner.partner][call]),
                 output=gap(made, partner.cut(calls.outputs[partner.partner][call])),
                 between=suspects(ours, between),
                 exact=isinstance(module, EXACT),
@@ -246,7 +248,8 @@ def record(theirs: nn.Module, paths: set[str], batch: Mapping[str, Tensor], mask
 
     def finished(path: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         calls.inputs.setdefault(path, []).append(real(first_tensor(args, kwargs), mask))
-        calls.outputs.setdefault(path, []).append(real(output, mask))
+        made = first_tensor(output, {}) if isinstance(output, tuple) else output
+        calls.outputs.setdefault(path, []).append(real(made, mask))
 
     def base_finished(module: nn.Module, args: Any, output: Any) -> None:
         keep(output)
@@ -297,6 +300,10 @@ def real(tensor: Tensor, mask: Tensor) -> Tensor:
     Tensors of any other shape (pooled texts, tables of distances) are taken whole, as (rows, features).
     """
     batch, time = mask.shape
+    if tensor.dim() == 2 and tensor.shape[0] == batch * time:  # some work on all tokens in one row
+        tensor = tensor.view(batch, time, -1)
+    if tensor.dim() == 4 and tensor.shape[1] != time == tensor.shape[2]:
+        tensor = tensor.transpose(1, 2)  # (B, H, T, D): some norm the heads before, some behind that turn
     if tensor.dim() >= 2 and tensor.shape[1] == time and tensor.shape[0] in (1, batch):
         return tensor.expand(batch, *tensor.shape[1:])[mask]
     return tensor.reshape(-1, tensor.shape[-1]).clone()

@@ -33,7 +33,8 @@ def import_transformers() -> Any:
 def load_reference(folder: Path, model: Model) -> nn.Module:
     """The same checkpoint in transformers: the class of our model's task, float32, eval mode.
 
-    Its attention is the fused one where the architecture has it, else "eager".
+    Its attention is the fused one where the architecture has it, else "eager"; and where scores are capped
+    or have sinks, which its fused one leaves out.
 
     Raises:
         ValueError: transformers lacks a tensor for that class, and would draw it at random.
@@ -41,9 +42,12 @@ def load_reference(folder: Path, model: Model) -> nn.Module:
     transformers = import_transformers()
     assert model.checkpoint is not None
     name = model.checkpoint.architecture.class_name(model.checkpoint.model_type, model.task)
+    stack = model.config.stack
+    by_hand = stack.attention_softcap is not None or stack.attention_sinks
+    attention = {"attn_implementation": "eager"} if by_hand else {}
     with quiet():
         reference, report = getattr(transformers, name).from_pretrained(
-            folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
+            folder, dtype=torch.float32, local_files_only=True, output_loading_info=True, **attention
         )
     # experts one by one: their fused product takes neither every width nor float64
     reference.config._experts_implementation = "eager"

@@ -29,11 +29,40 @@ class ExpertsLinear(nn.Module):
         return linear(x, self.weight[expert], None if self.bias is None else self.bias[expert])
 
 
+class Experts(nn.Module):
+    """Gated feed-forward networks: output_e(act(gate_e(x)) * dense_e(x))."""
+
+    def __init__(self, config: StackConfig, experts: ExpertsConfig) -> None:
+        super().__init__()
+        size, inner, number = config.hidden_size, experts.intermediate_size, experts.num_experts
+        self.dense = ExpertsLinear(number, size, inner, experts.bias)
+        self.gate = ExpertsLinear(number, size, inner, experts.bias)
+        self.activation = Activation(config.hidden_act)
+        self.output = ExpertsLinear(number, inner, size, experts.bias)
+        self.limit, self.alpha = experts.swiglu_limit, experts.swiglu_alpha
+        self.glu = self.plain_glu if experts.swiglu_limit is None else self.clamped_swiglu
+
+    def plain_glu(self, gate: Tensor, dense: Tensor) -> Tensor:
+        activated: Tensor = self.activation(gate) * dense
+        return activated
+
+    def clamped_swiglu(self, gate: Tensor, dense: Tensor) -> Tensor:
+        """SwiGLU that cannot run away: both inputs are limited, and the linear one is centred at 1."""
+        gate = gate.clamp(max=self.limit)
+        dense = dense.clamp(min=-(self.limit or 0.0), max=self.limit)
+        return gate * torch.sigmoid(self.alpha * gate) * (dense + 1)
+
+    def forward(self, x: Tensor, expert: int) -> Tensor:
+        """(tokens, E) -> (tokens, E), through one expert"""
+        made: Tensor = self.output(self.glu(self.gate(x, expert), self.dense(x, expert)), expert)
+        return made
+
+
 class MixtureOfExperts(nn.Module):
     """The sum of the chosen experts' outputs, each weighted by what the router thinks of it.
 
         weights, chosen = topk(softmax(router(x)))
-        sum over chosen e of weight_e * output_e(act(gate_e(x)) * dense_e(x))
+        sum over chosen e of weight_e * expert_e(x)
 
     It is a whole feed-forward network, so the layer's `output` behind it has nothing left to project.
     """
@@ -41,13 +70,8 @@ class MixtureOfExperts(nn.Module):
     def __init__(self, config: StackConfig, experts: ExpertsConfig) -> None:
         super().__init__()
         self.config = experts
-        size, inner, number = config.hidden_size, experts.intermediate_size, experts.num_experts
-        self.router = Linear(size, number, bias=experts.router_bias)
-        self.dense = ExpertsLinear(number, size, inner, experts.bias)
-        self.gate = ExpertsLinear(number, size, inner, experts.bias)
-        self.activation = Activation(config.hidden_act)
-        self.output = ExpertsLinear(number, inner, size, experts.bias)
-        self.glu = self.plain_glu if experts.swiglu_limit is None else self.clamped_swiglu
+        self.router = Linear(config.hidden_size, experts.num_experts, bias=experts.router_bias)
+        self.experts = Experts(config, experts)
 
     def route(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """(tokens, E) -> weights and numbers of the chosen experts, each (tokens, k)"""
@@ -58,16 +82,6 @@ class MixtureOfExperts(nn.Module):
             weights = weights / weights.sum(dim=-1, keepdim=True)
         return weights, chosen
 
-    def plain_glu(self, gate: Tensor, dense: Tensor) -> Tensor:
-        activated: Tensor = self.activation(gate) * dense
-        return activated
-
-    def clamped_swiglu(self, gate: Tensor, dense: Tensor) -> Tensor:
-        """SwiGLU that cannot run away: both inputs are limited, and the linear one is centred at 1."""
-        limit = self.config.swiglu_limit
-        gate, dense = gate.clamp(max=limit), dense.clamp(-limit, limit)  # type: ignore[operator]
-        return gate * torch.sigmoid(self.config.swiglu_alpha * gate) * (dense + 1)
-
     def forward(self, hidden: Tensor) -> Tensor:
         """(B, T, E) -> (B, T, E)"""
         tokens = hidden.flatten(0, -2)
@@ -75,8 +89,6 @@ class MixtureOfExperts(nn.Module):
         mixed = torch.zeros_like(tokens)
         for expert in torch.unique(chosen).tolist():
             token, place = torch.where(chosen == expert)
-            mine = tokens[token]
-            out = self.output(self.glu(self.gate(mine, expert), self.dense(mine, expert)), expert)
-            weighted = out * weights[token, place, None]
+            weighted = self.experts(tokens[token], expert) * weights[token, place, None]
             mixed = mixed.index_add(0, token, weighted.to(mixed.dtype))
         return mixed.view_as(hidden)

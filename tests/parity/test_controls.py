@@ -257,9 +257,10 @@ def mistakes_in_the_network(model: Model) -> dict[str, Callable[[], None]]:
     if getattr(norms(model)[0], "bias", None) is not None:
         found["norm bias"] = lambda: norms(model)[0].bias.data.zero_()
     if isinstance(layer.intermediate, MixtureOfExperts):
+        del found["activation"]
         found["router"] = lambda: setattr(layer.intermediate, "router", redrawn(layer.intermediate.router))
-        found["experts"] = lambda: layer.intermediate.output.weight.data.copy_(
-            layer.intermediate.output.weight.data.flip(0)
+        found["experts"] = lambda: layer.intermediate.experts.output.weight.data.copy_(
+            layer.intermediate.experts.output.weight.data.flip(0)
         )
     return found
 

@@ -30,6 +30,7 @@ NAMES = {
     "distilbert": ("dim", "n_heads", "n_layers", "hidden_dim", "activation"),
     "modernbert": (*USUAL_NAMES[:4], "hidden_activation"),
     "gemma2": (*USUAL_NAMES[:4], "hidden_activation"),
+    "gemma3_text": (*USUAL_NAMES[:4], "hidden_activation"),
     "gpt2": ("n_embd", "n_head", "n_layer", "n_inner", "activation_function"),
     "bloom": ("hidden_size", "n_head", "n_layer"),  # the others cannot be chosen
     "gpt_neo": ("hidden_size", "num_heads", "num_layers", "intermediate_size", "activation_function"),
@@ -97,6 +98,38 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "attn_logit_softcapping": st.one_of(st.none(), st.floats(0.5, 50)),
         "final_logit_softcapping": st.one_of(st.none(), st.floats(0.5, 50)),
     },
+    "gemma3_text": {
+        **{key: values for key, values in FREE_HEADS.items() if key != "rope_parameters"},
+        "sliding_window": WINDOW,
+        "query_pre_attn_scalar": st.integers(1, 50),
+        "attn_logit_softcapping": st.one_of(st.none(), st.floats(0.5, 50)),
+        "final_logit_softcapping": st.one_of(st.none(), st.floats(0.5, 50)),
+    },
+    "qwen2": {"use_sliding_window": FLAG, "sliding_window": WINDOW, "rms_norm_eps": EPS},
+    "qwen3": {**FREE_HEADS, "use_sliding_window": FLAG, "sliding_window": WINDOW},
+    "qwen3_moe": {
+        **FREE_HEADS,
+        "num_experts": st.integers(3, 6),
+        "num_experts_per_tok": st.integers(1, 3),
+        "decoder_sparse_step": st.integers(1, 3),
+        "norm_topk_prob": FLAG,
+        "use_sliding_window": FLAG,
+        "sliding_window": WINDOW,
+    },
+    "olmo2": RMS,
+    "smollm3": {**RMS, "mlp_bias": FLAG, "use_sliding_window": FLAG, "sliding_window": WINDOW},
+    "phi3": {
+        "rms_norm_eps": EPS,
+        "sliding_window": st.one_of(st.none(), WINDOW),
+        "original_max_position_embeddings": st.just(48),
+    },
+    "gpt_oss": {
+        **FREE_HEADS,
+        "sliding_window": WINDOW,
+        "num_local_experts": st.integers(3, 6),
+        "num_experts_per_tok": st.integers(1, 3),
+        "swiglu_limit": st.floats(0.1, 9),
+    },
     "mistral": {"sliding_window": st.one_of(st.none(), WINDOW), "head_dim": FREE_HEADS["head_dim"]},
     "mixtral": {
         "sliding_window": st.one_of(st.none(), WINDOW),
@@ -105,8 +138,11 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     },
 }
 # Architectures whose key/value heads can be fewer, and those whose layers can be of two types
-SHARED_HEADS = {"llama", "gemma", "gemma2", "mistral", "mixtral", "phi"}
-LAYER_TYPES = {"modernbert", "gemma2"}
+SHARED_HEADS = {
+    *("llama", "gemma", "gemma2", "gemma3_text", "mistral", "mixtral", "phi", "phi3"),
+    *("qwen2", "qwen3", "qwen3_moe", "olmo2", "smollm3", "gpt_oss"),
+}
+LAYER_TYPES = {"modernbert", "gemma2", "gemma3_text", "qwen2", "qwen3", "smollm3", "gpt_oss"}
 
 
 def turning_share(turning: int, size: int) -> dict[str, Any]:

@@ -675,7 +675,7 @@ def builds(config: Mapping[str, Any], key: str, head: str | None = None) -> bool
             named = key in message or any(part in message for part in enough)
             assert named, f"does not name {key}: {message}"
             return False
-        length = 1 if key == "max_position_embeddings" else 4
+        length = 1 if key in ("max_position_embeddings", "n_positions") else 4
         model.eval()(ids(1, length) % model.config.embedder.vocab_size)
         return True
 
@@ -797,7 +797,7 @@ def test_heads_that_do_not_divide_the_width(folder: Path) -> None:
         ("pruned_heads", {"0": [1]}, ["pruned_heads"]),
         ("quantization_config", {"bits": 4}, ["quantization_config", "unquantised"]),
         ("model_type", "bertt", ["'bertt'", "Did you mean 'bert'?", "distilbert"]),
-        ("model_type", "gpt2", ["'gpt2'", "not supported"]),
+        ("model_type", "xlnet", ["'xlnet'", "not supported"]),
         ("model_type", "", ["model_type"]),
         ("model_type", None, ["model_type", 'model_type="bert"']),
         ("model_type", ["bert"], ["model_type"]),
@@ -1021,7 +1021,7 @@ def test_ids_of_the_wrong_shape(any_model: minitx.EncoderModel, shape: tuple[int
 def test_a_batch_of_no_texts(any_model: minitx.EncoderModel, mask: bool) -> None:
     tokens = torch.zeros(0, 5, dtype=torch.long)
     out = any_model(tokens, attention_mask=torch.ones(0, 5) if mask else None)
-    assert out.last_hidden_state.shape == (0, 5, any_model.config.encoder.hidden_size)
+    assert out.last_hidden_state.shape == (0, 5, any_model.config.stack.hidden_size)
     assert out.logits.shape[:2] == (0, 5)
 
 

@@ -246,10 +246,11 @@ def test_what_the_real_configs_mean() -> None:
         "sliding_attention",
         "full_attention",
     )
-    assert (modern.sliding_window, modern.rope_theta) == (
-        64,
-        {"full_attention": 160000, "sliding_attention": 10000},
-    )
+    assert modern.sliding_window == 65  # 64 to either side, and itself
+    assert {kind: rope.rope_theta for kind, rope in modern.rope.items()} == {
+        "full_attention": 160000,
+        "sliding_attention": 10000,
+    }
     deberta = read(DEBERTA_V3)[0]
     assert not deberta.embedder.position_embeddings
     assert vars(deberta.encoder)["position_buckets"] == 256

@@ -1,0 +1,77 @@
+"""Gemma 3, text only (arXiv:2503.19786).
+
+Differs from Gemma 2: queries and keys are normed, each head by itself; five layers with a window to one
+without, turning at two bases; no caps unless the config has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from minitx.architectures import gemma, gemma2, llama, qwen3
+from minitx.architectures.architecture import Architecture
+from minitx.architectures.decoder import DECODER_HEADS, decoder_heads, layer_types
+from minitx.architectures.reader import Reader
+from minitx.architectures.rope import rope_config
+from minitx.config import HeadConfig, ModelConfig, RopeConfig
+from minitx.layers.stack import FULL, SLIDING
+
+
+def ropes(hf: Reader, head_dim: int) -> dict[str, RopeConfig]:
+    """Newer files have an object per type of layer; older ones scale the layers without a window alone."""
+    written = hf.get("rope_parameters", None) or {}
+    scaling = hf.get("rope_scaling", None) or {}
+    bases = {
+        FULL: hf.number_or_none("rope_theta", 1e6) or 1e6,
+        SLIDING: hf.number_or_none("rope_local_base_freq", 1e4) or 1e4,
+    }
+    if not isinstance(written, Mapping) or not isinstance(scaling, Mapping):
+        raise ValueError(f"config.json: rope_parameters={written or scaling!r} must be an object.")
+    found: dict[str, RopeConfig] = {}
+    for kind, theta in bases.items():
+        own: Any = written.get(kind) or {}
+        if not isinstance(own, Mapping):
+            raise ValueError(f"config.json: rope_parameters[{kind!r}]={own!r} must be an object.")
+        values = {"rope_theta": theta, **own, **(scaling if kind == FULL else {})}
+        found[kind] = rope_config(hf, values, head_dim)
+    return found
+
+
+def read(hf: Reader) -> ModelConfig:
+    config = gemma.read(hf)
+    hf.ignore("_sliding_window_pattern")  # a record of what layer_types says
+    layers, every = config.stack.num_hidden_layers, hf.size("sliding_window_pattern", 6)
+    return replace(
+        config,
+        decoder=replace(
+            config.stack,
+            norm_placement="sandwich",
+            qk_norm="head",
+            attention_scale=hf.number("query_pre_attn_scalar", 256) ** -0.5,
+            attention_softcap=hf.number_or_none("attn_logit_softcapping"),
+            layer_types=layer_types(hf, tuple(SLIDING if (i + 1) % every else FULL for i in range(layers))),
+            sliding_window=hf.size("sliding_window", 4096),
+            rope=ropes(hf, config.stack.head_dim),
+        ),
+    )
+
+
+def heads(hf: Reader) -> dict[str, HeadConfig]:
+    found = decoder_heads(hf, tied=True, softcap=hf.number_or_none("final_logit_softcapping"))
+    return {task: found[task] for task in HEADS}
+
+
+HEADS = ("causal-lm", "sequence-classification")
+
+ARCHITECTURE = Architecture(
+    model_types={"gemma3_text": "Gemma3Text"},
+    classes={"causal-lm": "Gemma3ForCausalLM"},
+    read=read,
+    heads=heads,
+    prefix="model.",
+    weights=gemma2.WEIGHTS | qwen3.QK_NORMS,
+    head_weights={task: DECODER_HEADS[task] for task in HEADS},
+    stored=llama.STORED,
+)

@@ -1,0 +1,55 @@
+"""SmolLM3: Llama's parts, some layers without positions (NoPE, arXiv:2501.18795).
+
+Differs from Llama: every fourth layer does not turn its queries and keys, and these are the ones that see
+only a window, where the config says so; tied.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from minitx.architectures import llama
+from minitx.architectures.architecture import Architecture
+from minitx.architectures.decoder import DECODER_HEADS, decoder_heads, layer_types
+from minitx.architectures.reader import Reader
+from minitx.config import HeadConfig, ModelConfig
+from minitx.layers.stack import FULL, SLIDING
+
+
+def read(hf: Reader) -> ModelConfig:
+    hf.ignore("max_window_layers")
+    config = llama.read(hf, key_value_heads=4, pad=128004, theta=2e6)
+    layers, every = range(config.stack.num_hidden_layers), hf.size("no_rope_layer_interval", 4)
+    turns = hf.get("no_rope_layers", None)  # 1 where a layer has rotary positions, in spite of the name
+    if turns is None:
+        turns = [int((i + 1) % every != 0) for i in layers]
+    if not isinstance(turns, list) or len(turns) != len(layers) or any(x not in (0, 1) for x in turns):
+        raise ValueError(f"config.json: no_rope_layers={turns!r} must list 0 or 1 for {len(layers)} layers.")
+    window = hf.size_or_none("sliding_window", None)
+    if not hf.flag("use_sliding_window", False):
+        window = None
+    usual = tuple(SLIDING if window is not None and not turn else FULL for turn in turns)
+    return replace(
+        config,
+        decoder=replace(
+            config.stack,
+            rope_layers=tuple(map(bool, turns)),
+            layer_types=layer_types(hf, usual),
+            sliding_window=window,
+        ),
+    )
+
+
+def heads(hf: Reader) -> dict[str, HeadConfig]:
+    return decoder_heads(hf, tied=True)
+
+
+ARCHITECTURE = Architecture(
+    model_types={"smollm3": "SmolLM3"},
+    read=read,
+    heads=heads,
+    prefix="model.",
+    weights=llama.WEIGHTS,
+    head_weights=DECODER_HEADS,
+    stored=llama.STORED,
+)
