@@ -1,7 +1,7 @@
 """Gemma 3, text only (arXiv:2503.19786).
 
 Differs from Gemma 2: queries and keys are normed, each head by itself; five layers with a window to one
-without, turning at two bases; no caps unless the config has them.
+without, turning at two bases; scores are not capped, logits only where the config says so.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ def ropes(hf: Reader, head_dim: int) -> dict[str, RopeConfig]:
 def read(hf: Reader) -> ModelConfig:
     config = gemma.read(hf)
     hf.ignore("_sliding_window_pattern")  # a record of what layer_types says
+    hf.ignore("attn_logit_softcapping")  # named in the config, and used nowhere
     layers, every = config.stack.num_hidden_layers, hf.size("sliding_window_pattern", 6)
     return replace(
         config,
@@ -50,7 +51,6 @@ def read(hf: Reader) -> ModelConfig:
             norm_placement="sandwich",
             qk_norm="head",
             attention_scale=hf.number("query_pre_attn_scalar", 256) ** -0.5,
-            attention_softcap=hf.number_or_none("attn_logit_softcapping"),
             layer_types=layer_types(hf, tuple(SLIDING if (i + 1) % every else FULL for i in range(layers))),
             sliding_window=hf.size("sliding_window", 4096),
             rope=ropes(hf, config.stack.head_dim),

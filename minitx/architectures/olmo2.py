@@ -24,6 +24,7 @@ def read(hf: Reader) -> ModelConfig:
 LAYER, SOURCE = llama.LAYER, llama.SOURCE
 BEFORE = (f"{LAYER}.attention_norm", f"{LAYER}.feed_forward_norm")
 
+
 def heads(hf: Reader) -> dict[str, HeadConfig]:
     found = decoder_heads(hf)
     return {task: found[task] for task in HEADS}

@@ -7,15 +7,25 @@ Newer files have `rope_parameters`, one object for all layers or one per type of
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from minitx.architectures.reader import LARGEST_NUMBER, Reader
 from minitx.config import RopeConfig
 from minitx.layers.rope import FREQUENCIES
 
+WHERE = "config.json: rope_parameters"
+
 # Names that older files have for what is now called otherwise
 RENAMED = {"su": "longrope"}
+
+# The numbers of each kind; what an optional one means by its absence is said in `RopeConfig`
+REQUIRED = {
+    "linear": ("factor",),
+    "dynamic": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
+}
+OPTIONAL = {"yarn": ("factor", "beta_fast", "beta_slow"), "longrope": ("factor",)}
 
 
 def rope_values(hf: Reader, *, theta: float = 10_000.0, partial: float = 1.0) -> dict[str, Any]:
@@ -35,86 +45,126 @@ def rope_values(hf: Reader, *, theta: float = 10_000.0, partial: float = 1.0) ->
     old, new = hf.get("rope_scaling", None), hf.get("rope_parameters", None)
     written = old or new or {}
     if not isinstance(written, Mapping):
-        raise ValueError(f"config.json: rope_parameters={written!r} must be an object.")
-    return plain | dict(written)
+        raise ValueError(f"{WHERE}={written!r} must be an object.")
+    return plain | {key: value for key, value in written.items() if value is not None}
 
 
 def rope_per_type(
-    hf: Reader, values: Mapping[str, Any], kinds: Iterable[str], head_dim: int
+    hf: Reader, values: Mapping[str, Any], kinds: Collection[str], head_dim: int
 ) -> dict[str, RopeConfig]:
     """The rotary positions of each type of layer: its own object where the file has one, else the shared.
 
     Raises:
-        ValueError: a type of layer with something that is no object, or what `rope_config` refuses.
+        ValueError: values of a type of layer that there is not, or that are no object, or what
+            `rope_config` refuses.
     """
     shared = {key: value for key, value in values.items() if not isinstance(value, Mapping)}
+    if strange := sorted(set(values) - set(shared) - set(kinds)):
+        raise ValueError(f"{WHERE} has {', '.join(strange)}; the types of layers are {', '.join(kinds)}.")
     found = {}
     for kind in kinds:
         own = values.get(kind) or {}
         if not isinstance(own, Mapping):
-            raise ValueError(f"config.json: rope_parameters[{kind!r}]={own!r} must be an object.")
+            raise ValueError(f"{WHERE}[{kind!r}]={own!r} must be an object.")
         found[kind] = rope_config(hf, shared | dict(own), head_dim)
     return found
 
 
-def rope_config(
-    hf: Reader, values: Mapping[str, Any], head_dim: int, *, interleaved: bool = False
-) -> RopeConfig:
-    """
+def rope_config(hf: Reader, values: Mapping[str, Any], head_dim: int) -> RopeConfig:
+    """The rotary positions of one type of layer.
+
+    Args:
+        hf: the config, for the contexts that the model was made for and trained with.
+        values: `rope_theta`, and what else the kind of rotary positions needs.
+        head_dim: how many features a head has.
+
     Raises:
-        ValueError: a kind of rotary positions that minitx does not implement, or a number that cannot be.
+        ValueError: a kind that minitx does not implement, a value that it does not know, one that is
+            missing, or a number that cannot be.
     """
-    said = {key: value for key, value in values.items() if value is not None}
-    inner = Reader(said, "config.json: rope_parameters")
+    inner = Reader({key: value for key, value in values.items() if value is not None}, WHERE)
     kind = str(inner.get("rope_type", inner.get("type", "default")))
     kind = RENAMED.get(kind, kind)
     if kind not in FREQUENCIES:
         known = ", ".join(FREQUENCIES)
         raise ValueError(f"config.json: rope_type={kind!r} is not implemented; minitx has: {known}.")
+    inner.ignore("finetuned")  # whether the weights were trained further with these values
     rotary_dim = int(head_dim * inner.number("partial_rotary_factor", 1.0))
-    longest = hf.size("max_position_embeddings")
-    theta, original = inner.number("rope_theta"), inner.get("original_max_position_embeddings", longest)
-    if hf.config.get("original_max_position_embeddings") is not None:
-        original = hf.size("original_max_position_embeddings")
-    if kind == "dynamic":  # it counts from what the model is made for
-        original = longest
-    pairs = 2 <= rotary_dim <= head_dim and not (rotary_dim == head_dim and rotary_dim % 2)
-    if not pairs or not 0 < theta < LARGEST_NUMBER:
-        raise ValueError(
-            f"config.json: rope_parameters cannot turn {rotary_dim} features of attention heads with "
-            f"head_dim={head_dim} at rope_theta={theta}; they turn pairs, by powers of a positive base."
-        )
+    longest, original = contexts(hf, inner, least=2 if kind in ATTENTION_FACTOR else 1)
     more: dict[str, Any] = {}
-    if kind != "default":
-        factor = inner.get("factor", None)
-        more["factor"] = longest / original if factor is None else inner.number("factor")
-        more["original_max_position_embeddings"] = original
-        if more["factor"] <= 0 or (kind == "dynamic" and rotary_dim == 2):
-            raise ValueError(f"config.json: rope_parameters={dict(values)!r} cannot be computed.")
-    for name in KEYS_OF.get(kind, ()):
+    if kind != "default":  # "dynamic" stretches from what the model is made for
+        more["original_max_position_embeddings"] = longest if kind == "dynamic" else original
+    for name in REQUIRED.get(kind, ()):
+        more[name] = positive(inner, name)
+    for name in OPTIONAL.get(kind, ()):
         if inner.get(name, None) is not None:
-            more[name] = inner.flag(name) if name == "truncate" else inner.number(name)
+            more[name] = positive(inner, name)
+    if kind == "yarn":
+        more["truncate"] = inner.flag("truncate", True)
     if kind == "longrope":
         more |= {name: divisors(inner, name, rotary_dim // 2) for name in ("short_factor", "long_factor")}
     if kind in ATTENTION_FACTOR:
-        given = inner.get("attention_factor", None)
-        usual = ATTENTION_FACTOR[kind](inner, more["factor"], original)
-        more["attention_factor"] = usual if given is None else inner.number("attention_factor")
+        factor = more.setdefault("factor", longest / original)
+        usual = ATTENTION_FACTOR[kind](inner, factor, original)
+        given = inner.get("attention_factor", None) is not None
+        more["attention_factor"] = positive(inner, "attention_factor") if given else usual
     if unread := inner.unread():
-        raise ValueError(f"config.json: rope_parameters has {', '.join(unread)}, unknown for {kind!r}.")
-    return RopeConfig(
-        rope_theta=theta, rotary_dim=rotary_dim, rope_type=kind, interleaved=interleaved, **more
-    )
+        raise ValueError(f"{WHERE} has {', '.join(unread)}, unknown for rope_type={kind!r}.")
+    rope = RopeConfig(rope_theta=positive(inner, "rope_theta"), rotary_dim=rotary_dim, rope_type=kind, **more)
+    check(rope, head_dim)
+    return rope
 
 
-KEYS_OF = {"llama3": ("low_freq_factor", "high_freq_factor"), "yarn": ("beta_fast", "beta_slow", "truncate")}
+def contexts(hf: Reader, inner: Reader, *, least: int) -> tuple[int, int]:
+    """The longest text that the model is made for, and the longest of its pre-training."""
+    key, longest = "original_max_position_embeddings", hf.size("max_position_embeddings")
+    inner.ignore(key)  # some files say it beside `rope_scaling`, and that counts
+    source = inner if hf.get(key, None) is None else hf
+    return longest, source.size(key, longest, least=least)
+
+
+def positive(inner: Reader, key: str) -> float:
+    value = inner.number(key)
+    if value < 1 / LARGEST_NUMBER:
+        raise ValueError(f"{inner.where}: {key}={value!r} must be positive.")
+    return value
 
 
 def divisors(inner: Reader, name: str, pairs: int) -> tuple[float, ...]:
     found = inner.get(name)
-    if not isinstance(found, list) or len(found) != pairs or not all(x > 0 for x in found):
-        raise ValueError(f"config.json: {name} must list {pairs} positive numbers, one per pair of features.")
-    return tuple(float(x) for x in found)
+    numbers = found if isinstance(found, list) else []
+    if len(numbers) != pairs or not all(
+        isinstance(x, int | float) and 1 / LARGEST_NUMBER <= x <= LARGEST_NUMBER for x in numbers
+    ):
+        raise ValueError(f"{WHERE}: {name} must list {pairs} positive numbers, one per pair of features.")
+    return tuple(float(x) for x in numbers)
+
+
+def check(rope: RopeConfig, head_dim: int) -> None:
+    """
+    Raises:
+        ValueError: numbers of which each could be, but not with the others.
+    """
+    size, kind = rope.rotary_dim, rope.rope_type
+    # An odd share is rounded up, and then its last pair takes one feature more; a whole head has none left.
+    odd = size % 2 and (size == head_dim or kind in ATTENTION_FACTOR)
+    if not 2 <= size <= head_dim or odd:
+        raise ValueError(
+            f"{WHERE} cannot turn {size} features of attention heads with head_dim={head_dim}; they turn "
+            "pairs of features, and partial_rotary_factor is the share of a head that turns."
+        )
+    if kind == "dynamic" and size <= 2:
+        raise ValueError(f"{WHERE}: rope_type='dynamic' needs more than the {size} features that turn.")
+    if kind == "llama3" and rope.low_freq_factor >= rope.high_freq_factor:
+        raise ValueError(
+            f"{WHERE}: low_freq_factor={rope.low_freq_factor} must be below "
+            f"high_freq_factor={rope.high_freq_factor}."
+        )
+    if kind == "yarn" and (rope.beta_slow > rope.beta_fast or rope.rope_theta == 1):
+        raise ValueError(
+            f"{WHERE}: beta_slow={rope.beta_slow} must not be above beta_fast={rope.beta_fast}, nor "
+            f"rope_theta={rope.rope_theta} be 1, where all pairs turn alike."
+        )
 
 
 def yarn_factor(inner: Reader, factor: float, original: int) -> float:

@@ -221,14 +221,19 @@ def compare_batch(
                 partner=partner.partner,
                 call=call,
                 # what a table is asked for differs by convention; what it answers is what counts
-                input=Gap() if is_table else gap(given, calls.inputs[partner.partner][call]),
-                output=gap(made, partner.cut(calls.outputs[partner.partner][call])),
+                input=Gap() if is_table else gap(given, alike(calls.inputs[partner.partner][call], given)),
+                output=gap(made, alike(partner.cut(calls.outputs[partner.partner][call]), made)),
                 between=suspects(ours, between),
                 exact=isinstance(module, EXACT),
                 finite=bool(made.isfinite().all()),
             )
         )
         between.clear()
+
+    def alike(theirs: Tensor, mine: Tensor) -> Tensor:
+        """Some modules of the reference work on all tokens in one row, padding among them."""
+        in_one_row = theirs.shape != mine.shape and len(theirs) == mask.numel()
+        return theirs[mask.flatten()] if in_one_row else theirs
 
     with hooked(ours, {path for path, _ in ours.named_modules() if path}, finished):
         output: ModelOutput = ours(**batch)
@@ -300,8 +305,6 @@ def real(tensor: Tensor, mask: Tensor) -> Tensor:
     Tensors of any other shape (pooled texts, tables of distances) are taken whole, as (rows, features).
     """
     batch, time = mask.shape
-    if tensor.dim() == 2 and tensor.shape[0] == batch * time:  # some work on all tokens in one row
-        tensor = tensor.view(batch, time, -1)
     if tensor.dim() == 4 and tensor.shape[1] != time == tensor.shape[2]:
         tensor = tensor.transpose(1, 2)  # (B, H, T, D): some norm the heads before, some behind that turn
     if tensor.dim() >= 2 and tensor.shape[1] == time and tensor.shape[0] in (1, batch):

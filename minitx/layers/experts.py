@@ -73,9 +73,9 @@ class MixtureOfExperts(nn.Module):
         self.router = Linear(config.hidden_size, experts.num_experts, bias=experts.router_bias)
         self.experts = Experts(config, experts)
 
-    def route(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """(tokens, E) -> weights and numbers of the chosen experts, each (tokens, k)"""
-        logits = self.router(tokens)
+    def route(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, T, E) -> weights and numbers of the chosen experts, each (B * T, k)"""
+        logits = self.router(hidden).flatten(0, -2)
         wide = torch.promote_types(logits.dtype, torch.float32)
         weights, chosen = torch.softmax(logits, dim=-1, dtype=wide).topk(self.config.num_experts_per_tok)
         if self.config.norm_topk_prob:
@@ -84,8 +84,8 @@ class MixtureOfExperts(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(B, T, E) -> (B, T, E)"""
-        tokens = hidden.flatten(0, -2)
-        weights, chosen = self.route(tokens)
+        weights, chosen = self.route(hidden)
+        tokens = hidden.flatten(0, -2)  # (B * T, E)
         mixed = torch.zeros_like(tokens)
         for expert in torch.unique(chosen).tolist():
             token, place = torch.where(chosen == expert)

@@ -195,7 +195,7 @@ RMS_NORM_DECODERS = [
         {
             **GEMMA3,
             "num_hidden_layers": 3,
-            "attn_logit_softcapping": 2.0,
+            "attn_logit_softcapping": 2.0,  # without effect
             "final_logit_softcapping": 3.0,
             "attention_bias": True,
             "layer_types": [FULL, SLIDING, SLIDING],
@@ -265,7 +265,7 @@ RMS_NORM_DECODERS = [
         ),
     ),
     Case(
-        "gpt-oss", "gpt_oss", GPT_OSS, lengths=WINDOW, reference="eager", bfloat16=1.3, because=EXPERTS_CHANGE
+        "gpt-oss", "gpt_oss", GPT_OSS, lengths=WINDOW, reference="eager", bfloat16=3.0, because=EXPERTS_CHANGE
     ),
     Case(
         "gpt-oss-every-expert",

@@ -102,7 +102,6 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         **{key: values for key, values in FREE_HEADS.items() if key != "rope_parameters"},
         "sliding_window": WINDOW,
         "query_pre_attn_scalar": st.integers(1, 50),
-        "attn_logit_softcapping": st.one_of(st.none(), st.floats(0.5, 50)),
         "final_logit_softcapping": st.one_of(st.none(), st.floats(0.5, 50)),
     },
     "qwen2": {"use_sliding_window": FLAG, "sliding_window": WINDOW, "rms_norm_eps": EPS},
@@ -172,7 +171,7 @@ def random_case(draw: st.DrawFn, model_type: str) -> tuple[Case, str]:
         more["num_key_value_heads"] = draw(
             st.sampled_from([n for n in range(1, heads + 1) if heads % n == 0])
         )
-    if model_type in LAYER_TYPES:
+    if model_type in LAYER_TYPES and more.get("use_sliding_window", True):
         more["layer_types"] = draw(
             st.lists(st.sampled_from([FULL, SLIDING]), min_size=layers, max_size=layers)
         )

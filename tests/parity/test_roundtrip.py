@@ -34,6 +34,7 @@ def load_in_transformers(name: str, task: str, folder: Path) -> tuple[Any, dict[
     cls = getattr(transformers, found.class_name(kind, None if task == "none" else task))
     model, report = cls.from_pretrained(folder, output_loading_info=True)
     model.config._experts_implementation = "eager"
+    model.set_attn_implementation(BY_NAME[name].reference)
     return model.eval(), report
 
 
