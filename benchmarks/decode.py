@@ -9,14 +9,13 @@ each side once, one after the other; printed are the medians over the rounds and
               greedy ids of both sides are compared
     chain     what the chain and the selector take of a step
     context   the time of one more token behind texts of 64 to 960
-    memory    the peak of a process that generates, over what it held with the model in memory
+    memory    the peak of a process that loads the model and generates, batches of 1, 8 and 64
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -25,6 +24,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -159,33 +159,37 @@ def context_cost(ours: minitx.DecoderModel, theirs: Any, repeats: int) -> list[d
 
 
 def peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """The largest resident size of this program in bytes; `getrusage` would count the parent's as well."""
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
 
 
-def generate_alone(side: str, batch: int, prompt: int, new: int, threads: int) -> None:
-    """In a process of its own: bytes of the peak over what it held with every weight in memory."""
+def generate_alone(folder: str, side: str, batch: int, prompt: int, new: int, threads: int) -> None:
+    """In a process of its own: the peak in bytes, of loading and of generating as well."""
     torch.set_num_threads(threads)
-    with tempfile.TemporaryDirectory() as folder:
-        pair = models(folder)
-        model: Any = pair[SIDES.index(side)]
-        del pair
-        sum(float(parameter.sum()) for parameter in model.parameters())  # mapped files count once read
-        run = run_ours if side == "minitx" else run_theirs
-        run(model, prompts(1, 2), 2, True)
-        before = peak()
-        run(model, prompts(batch, prompt), new, True)
-        print(json.dumps({"bytes": peak() - before}))
+    run: Callable[..., Any] = run_ours
+    model: Any = None
+    if side == "minitx":
+        model = minitx.load(folder)
+    else:
+        transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
+        model, run = transformers.GPT2LMHeadModel.from_pretrained(folder).eval(), run_theirs
+        model.generation_config.eos_token_id = None
+    loaded = peak()
+    run(model, prompts(batch, prompt), new, True)
+    print(json.dumps({"loaded": loaded, "peak": peak()}))
 
 
-def memory(prompt: int, new: int, threads: int) -> list[dict[str, Any]]:
+def memory(folder: str, prompt: int, new: int, threads: int) -> list[dict[str, Any]]:
     rows = []
     for batch in (1, 8, 64):
         row: dict[str, Any] = {"batch": batch}
         for side in SIDES:
             sizes = (str(x) for x in (batch, prompt, new, threads))
-            command = [sys.executable, __file__, "--alone", side, *sizes]
+            command = [sys.executable, __file__, "--alone", folder, side, *sizes]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
-            row[side] = json.loads(done.stdout.splitlines()[-1])["bytes"]
+            row[side] = json.loads(done.stdout.splitlines()[-1])
         rows.append(row)
     return rows
 
@@ -214,9 +218,10 @@ def show(found: dict[str, list[dict[str, Any]]]) -> None:
             f"{row['length']:>7}{row['minitx'] * 1e3:>18.2f}{grown[0]:>10.2f}"
             f"{row['transformers'] * 1e3:>24.2f}{grown[1]:>10.2f}"
         )
-    print("\nbatch   minitx peak MB   transformers peak MB")
+    print("\nbatch   minitx loaded MB    peak MB   transformers loaded MB    peak MB")
     for row in found["memory"]:
-        print(f"{row['batch']:>5}{row['minitx'] / 1e6:>17.1f}{row['transformers'] / 1e6:>23.1f}")
+        ours, theirs = ([row[side][key] / 1e6 for key in ("loaded", "peak")] for side in SIDES)
+        print(f"{row['batch']:>5}{ours[0]:>19.0f}{ours[1]:>11.0f}{theirs[0]:>25.0f}{theirs[1]:>11.0f}")
 
 
 def main() -> None:
@@ -228,11 +233,11 @@ def main() -> None:
     parser.add_argument("--prompt", type=int, default=32, help="tokens")
     parser.add_argument("--new", type=int, default=64, help="tokens")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--alone", nargs=5, help=argparse.SUPPRESS)
+    parser.add_argument("--alone", nargs=6, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.alone:
-        side, *sizes = arguments.alone
-        generate_alone(side, *map(int, sizes))
+        folder, side, *sizes = arguments.alone
+        generate_alone(folder, side, *map(int, sizes))
         return
     torch.set_num_threads(arguments.threads)
     with tempfile.TemporaryDirectory() as folder:
@@ -241,9 +246,8 @@ def main() -> None:
             "speed": speed(ours, theirs, arguments.prompt, arguments.new, arguments.repeats),
             "chain": chain_share(ours, arguments.repeats),
             "context": context_cost(ours, theirs, arguments.repeats),
+            "memory": memory(folder, arguments.prompt, arguments.new, arguments.threads),
         }
-    del ours, theirs
-    found["memory"] = memory(arguments.prompt, arguments.new, arguments.threads)
     if arguments.json:
         print(json.dumps(found, indent=2))
         return

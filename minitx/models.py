@@ -197,6 +197,16 @@ class DecoderModel(Model):
         assert self.config.decoder is not None
         self.decoder = stack(self.config.decoder)
 
+    @property
+    def turning_point(self) -> int | None:
+        """The number of tokens beyond which every position turns otherwise (LongRoPE), if there is one.
+
+        What a cache holds from before is of no use behind it: a text that comes to be longer is run anew.
+        """
+        ropes = (self.config.stack.rope or {}).values()
+        points = [r.original_max_position_embeddings for r in ropes if r.rope_type == "longrope"]
+        return min(points, default=None)
+
     def make_cache(self, max_length: int | None = None, *, spare: int = 0) -> Cache:
         """An empty cache, to be passed to `forward` again and again.
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from minitx.architectures.reader import Reader
-from minitx.config import HeadConfig
+from minitx.config import HeadConfig, StackConfig
 from minitx.layers.stack import FULL, SLIDING
 from minitx.weights.table import Table
 
@@ -77,3 +79,17 @@ def layer_types(hf: Reader, usual: tuple[str, ...]) -> tuple[str, ...]:
             f"config.json: layer_types must name {len(usual)} layers, each {FULL!r} or {SLIDING!r}."
         )
     return tuple(written)
+
+
+def with_windows(stack: StackConfig, types: tuple[str, ...], window: int | None) -> StackConfig:
+    """A stack whose layers are of these types, the sliding ones with this window.
+
+    Raises:
+        ValueError: there are sliding layers, and no window.
+    """
+    if window is None and SLIDING in types:
+        raise ValueError(
+            f"config.json: layer_types has {SLIDING!r}, but no window is in use; set sliding_window (and "
+            "use_sliding_window, where the architecture has it)."
+        )
+    return replace(stack, layer_types=types, sliding_window=window)

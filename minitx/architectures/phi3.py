@@ -18,12 +18,16 @@ from minitx.weights.table import Table, split
 
 
 def read(hf: Reader) -> ModelConfig:
+    hf.only("full_attn_mod", 1)  # of a larger relative
+    hf.only("interpolate_factor", 1)
+    hf.only("lm_head_bias", False)
     # "original" is 4096 where the file does not say; the first files call LongRoPE "su" or "yarn"
     original = hf.size("original_max_position_embeddings", 4096)
     values = rope_values(hf)
     if values.get("rope_type", values.get("type")) in ("su", "yarn"):
         values["rope_type"] = "longrope"
-    inner = Reader({**hf.config, "original_max_position_embeddings": original, "rope_parameters": values})
+    known = {"original_max_position_embeddings": original, "rope_parameters": values, "rope_scaling": None}
+    inner = Reader({**hf.config, **known})
     config = mistral.read(inner, eps=1e-5, window=None, key_value_heads=None, pad=32000)
     hf.taken |= inner.taken
     hf.ignore("embd_pdrop")  # named in the config, and used nowhere

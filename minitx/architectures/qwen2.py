@@ -10,25 +10,26 @@ from dataclasses import replace
 
 from minitx.architectures import llama
 from minitx.architectures.architecture import Architecture
-from minitx.architectures.decoder import DECODER_HEADS, decoder_heads, layer_types
+from minitx.architectures.decoder import DECODER_HEADS, decoder_heads, layer_types, with_windows
 from minitx.architectures.reader import Reader
 from minitx.config import ModelConfig, StackConfig
 from minitx.layers.stack import FULL, SLIDING
 
 
-def with_windows(hf: Reader, stack: StackConfig) -> StackConfig:
+def windowed(hf: Reader, stack: StackConfig) -> StackConfig:
     """The window, and the layers that have it: `layer_types`, else those from `max_window_layers` on."""
     first, layers = hf.size("max_window_layers", 28, least=0), range(stack.num_hidden_layers)
     window = hf.size_or_none("sliding_window", 4096)
     if not hf.flag("use_sliding_window", False):
         window = None
     usual = tuple(SLIDING if window is not None and i >= first else FULL for i in layers)
-    return replace(stack, layer_types=layer_types(hf, usual), sliding_window=window)
+    return with_windows(stack, layer_types(hf, usual), window)
 
 
 def read(hf: Reader) -> ModelConfig:
+    hf.only("use_mrope", False)  # positions in three directions, of models that see
     config = llama.read(hf, key_value_heads=32)
-    stack = with_windows(hf, config.stack)
+    stack = windowed(hf, config.stack)
     return replace(config, decoder=replace(stack, attention_bias=True, attention_output_bias=False))
 
 

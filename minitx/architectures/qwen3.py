@@ -18,7 +18,7 @@ from minitx.weights.table import Table
 
 def read(hf: Reader) -> ModelConfig:
     config = llama.read(hf, key_value_heads=32, head_dim=128)
-    return replace(config, decoder=replace(qwen2.with_windows(hf, config.stack), qk_norm="head"))
+    return replace(config, decoder=replace(qwen2.windowed(hf, config.stack), qk_norm="head"))
 
 
 LAYER, SOURCE = llama.LAYER, llama.SOURCE

@@ -14,6 +14,7 @@ NOT_OF_THE_NETWORK = frozenset(
     return_dict prefix finetuning_task task_specific_params id2label label2id num_labels
     problem_type initializer_range bos_token_id eos_token_id eos_token_ids sep_token_id cls_token_id
     decoder_start_token_id unk_token_id mask_token_id max_length min_length do_sample early_stopping
+    cache_implementation
     num_beams num_beam_groups diversity_penalty temperature top_k top_p typical_p repetition_penalty
     length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size bad_words_ids
     num_return_sequences output_scores return_dict_in_generate forced_bos_token_id

@@ -89,7 +89,8 @@ def rope_config(hf: Reader, values: Mapping[str, Any], head_dim: int) -> RopeCon
         known = ", ".join(FREQUENCIES)
         raise ValueError(f"config.json: rope_type={kind!r} is not implemented; minitx has: {known}.")
     inner.ignore("finetuned")  # whether the weights were trained further with these values
-    rotary_dim = int(head_dim * inner.number("partial_rotary_factor", 1.0))
+    theta, share = positive(inner, "rope_theta"), inner.number("partial_rotary_factor", 1.0)
+    rotary_dim = int(head_dim * share)
     longest, original = contexts(hf, inner, least=2 if kind in ATTENTION_FACTOR else 1)
     more: dict[str, Any] = {}
     if kind != "default":  # "dynamic" stretches from what the model is made for
@@ -110,7 +111,7 @@ def rope_config(hf: Reader, values: Mapping[str, Any], head_dim: int) -> RopeCon
         more["attention_factor"] = positive(inner, "attention_factor") if given else usual
     if unread := inner.unread():
         raise ValueError(f"{WHERE} has {', '.join(unread)}, unknown for rope_type={kind!r}.")
-    rope = RopeConfig(rope_theta=positive(inner, "rope_theta"), rotary_dim=rotary_dim, rope_type=kind, **more)
+    rope = RopeConfig(rope_theta=theta, rotary_dim=rotary_dim, rope_type=kind, **more)
     check(rope, head_dim)
     return rope
 
@@ -126,7 +127,7 @@ def contexts(hf: Reader, inner: Reader, *, least: int) -> tuple[int, int]:
 def positive(inner: Reader, key: str) -> float:
     value = inner.number(key)
     if value < 1 / LARGEST_NUMBER:
-        raise ValueError(f"{inner.where}: {key}={value!r} must be positive.")
+        raise ValueError(f"{WHERE}: {key}={value!r} must be positive; the angles cannot be computed with it.")
     return value
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from minitx.architectures import llama
 from minitx.architectures.architecture import Architecture
-from minitx.architectures.decoder import DECODER_HEADS, decoder_heads, layer_types
+from minitx.architectures.decoder import DECODER_HEADS, decoder_heads, layer_types, with_windows
 from minitx.architectures.reader import Reader
 from minitx.config import HeadConfig, ModelConfig
 from minitx.layers.stack import FULL, SLIDING
@@ -26,18 +26,11 @@ def read(hf: Reader) -> ModelConfig:
     if not isinstance(turns, list) or len(turns) != len(layers) or any(x not in (0, 1) for x in turns):
         raise ValueError(f"config.json: no_rope_layers={turns!r} must list 0 or 1 for {len(layers)} layers.")
     window = hf.size_or_none("sliding_window", None)
-    if not hf.flag("use_sliding_window", False):
-        window = None
-    usual = tuple(SLIDING if window is not None and not turn else FULL for turn in turns)
-    return replace(
-        config,
-        decoder=replace(
-            config.stack,
-            rope_layers=tuple(map(bool, turns)),
-            layer_types=layer_types(hf, usual),
-            sliding_window=window,
-        ),
-    )
+    # The flag says what the types are where the file does not list them, and only then.
+    slides = hf.flag("use_sliding_window", False) and window is not None
+    types = layer_types(hf, tuple(SLIDING if slides and not turn else FULL for turn in turns))
+    stack = replace(config.stack, rope_layers=tuple(map(bool, turns)))
+    return replace(config, decoder=with_windows(stack, types, window))
 
 
 def heads(hf: Reader) -> dict[str, HeadConfig]:

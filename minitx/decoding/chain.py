@@ -50,8 +50,15 @@ class StatefulProcessor(Protocol):
         """The state before the first token is drawn."""
         ...
 
-    def update(self, state: State, context: Context, token: Tensor) -> State:
-        """The state after `token` (B,) was drawn; `context` is what it was drawn with. A new state."""
+    def update(self, state: State, context: Context, token: Tensor, logits: Tensor) -> State:
+        """The state after a token was drawn. A new state.
+
+        Args:
+            state: the one that the processor was called with.
+            context: what the token was drawn with; it does not have it yet.
+            token: (B,)
+            logits: (B, V), what the processor was given; how surprising the token was is in there.
+        """
         ...
 
     def __call__(self, logits: Tensor, context: Context, state: State, /) -> Tensor:
@@ -92,11 +99,22 @@ class Chain:
         """The states of all processors before the first token is drawn."""
         return tuple(p.init(context) if isinstance(p, StatefulProcessor) else () for p in self.processors)
 
-    def update(self, states: State, context: Context, token: Tensor) -> State:
-        """The states after `token` (B,) was drawn with `context` (which does not have it yet)."""
+    def update(self, states: State, context: Context, token: Tensor, logits: Tensor) -> State:
+        """The states after `token` (B,) was drawn with `context` (which does not have it yet).
+
+        Args:
+            states: those that the chain was called with.
+            context: what it was called with.
+            token: (B,)
+            logits: (B, V), what it was called with; the steps are gone through once more, so that each
+                processor is told of the logits that it was given.
+        """
+        if not any(isinstance(processor, StatefulProcessor) for processor in self.processors):
+            return states
+        given = [logits, *(after for _, after in self.trace(logits, context, states))]
         return tuple(
-            p.update(state, context, token) if isinstance(p, StatefulProcessor) else ()
-            for p, state in zip(self.processors, states, strict=True)
+            p.update(state, context, token, before) if isinstance(p, StatefulProcessor) else ()
+            for p, state, before in zip(self.processors, states, given, strict=False)
         )
 
     def __call__(self, logits: Tensor, context: Context, states: State | None = None) -> Tensor:

@@ -76,7 +76,8 @@ def generate(
         stop: what ends a row; None is `Stop()`, the checkpoint's end tokens.
         seed: a whole number, or one per prompt. A row then depends on its seed and prompt alone and not on
             the batch; equal prompts, and the samples of one, differ all the same.
-        generator: draws as `torch.multinomial` does. Without it and a seed, torch's global one does.
+        generator: draws as `torch.multinomial` does. Without it and a seed, a seed is drawn from torch's
+            global one.
         logprobs: "raw" for log-probabilities by the model's own distribution, "processed" by the one that
             the chain made of it.
         top_logprobs: also of how many of the most probable tokens.
@@ -279,9 +280,11 @@ def _selector(
                 f"Greedy() draws nothing, so that {name}= has no effect; leave it out, or use Sample()."
             )
         return Argmax()
-    if seed is None:
-        return Race(generator)
     if generator is not None:
-        raise ValueError("seed= and generator= are two sources of randomness; give one of them.")
+        if seed is not None:
+            raise ValueError("seed= and generator= are two sources of randomness; give one of them.")
+        return Race(generator)
+    if seed is None:
+        seed = int(torch.randint(2**62, ()))
     device = model.embedder.word_emb.weight.device
     return CounterNoise(row_keys(seed, prompts, samples, device))

@@ -76,7 +76,8 @@ def steps(call: Call) -> Iterator[list[Event]]:
         return
     device = call.model.embedder.word_emb.weight.device
     batch = padded(call.prompts, call.model.config.embedder.pad_token_id or 0, device)
-    cache = call.model.make_cache(batch.input_ids.shape[1] + call.max_new_tokens - 1)
+    room = batch.input_ids.shape[1] + call.max_new_tokens - 1
+    cache = call.model.make_cache(room)
     logits = prefill(call.model, batch, cache, call.prefill_chunk)
     cache.repeat(call.num_samples)
     logits = logits.repeat_interleave(call.num_samples, dim=0)
@@ -98,15 +99,21 @@ def steps(call: Call) -> Iterator[list[Event]]:
         ]
         if step + 1 == call.max_new_tokens or all(row.reason for row in rows):
             return
-        states = call.chain.update(states, history.context, token)
+        states = call.chain.update(states, history.context, token, logits)
         positions = None if batch.position_ids is None else history.context.length[:, None]
         history.append(token)
-        logits = next_logits(call.model, token[:, None], None, positions, cache)
+        if cache.length == call.model.turning_point:
+            cache = call.model.make_cache(room)
+            logits = prefill(call.model, padded(history.rows(), 0, device), cache)
+        else:
+            logits = next_logits(call.model, token[:, None], None, positions, cache)
 
 
 def prefill(model: DecoderModel, batch: PaddedBatch, cache: Cache, chunk: int | None = None) -> Tensor:
     """Runs the prompts, (B, T), `chunk` tokens at a time; returns the logits of the next token, (B, V)."""
     ids, mask, positions = batch
+    if model.turning_point is not None and ids.shape[1] > model.turning_point:
+        chunk = None  # the first chunk could not know that the text is a long one
     logits = None
     for start in range(0, ids.shape[1], chunk or ids.shape[1]):
         part = slice(start, start + (chunk or ids.shape[1]))
@@ -149,6 +156,11 @@ class _History:
         length = self.context.length
         self._tokens.scatter_(1, length[:, None], token[:, None])
         self.context = self._context(length + 1)
+
+    def rows(self) -> list[list[int]]:
+        """The tokens of each row."""
+        lengths = self.context.length.tolist()
+        return [row[:length] for row, length in zip(self._tokens.tolist(), lengths, strict=True)]
 
     def _context(self, length: Tensor) -> Context:
         return Context(

@@ -41,8 +41,9 @@ def linear(rope: RopeConfig, positions: Tensor) -> Tensor:
 
 def dynamic(rope: RopeConfig, positions: Tensor) -> Tensor:
     """The base for which the slowest pair turns as far over the text as it did over the training's."""
-    length = (positions.max() + 1).clamp(min=rope.original_max_position_embeddings)
-    stretch = rope.factor * length / rope.original_max_position_embeddings - (rope.factor - 1)
+    length, context = positions.max() + 1, rope.original_max_position_embeddings
+    stretch = rope.factor * length / context - (rope.factor - 1)
+    stretch = torch.where(length > context, stretch, 1.0)  # and not nearly 1 within the context
     theta = rope.rope_theta * stretch ** (rope.rotary_dim / (rope.rotary_dim - 2))
     frequency: Tensor = 1.0 / (theta ** exponents(rope, positions.device))
     return frequency

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,12 +45,38 @@ class Tensors:
     files: dict[str, str] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
     handles: dict[str, Any] = field(default_factory=dict)  # file -> an open safetensors file, or a dict
+    folder: Path = Path()
 
-    def read(self, name: str) -> Tensor:
-        """The tensor, mapped from the file where the format allows it."""
+    def read(self, name: str, *, mapped: bool = True) -> Tensor:
+        """The tensor.
+
+        Args:
+            name: of the tensor.
+            mapped: maps it from the file where the format allows it. False reads it: of what is copied into
+                another order anyway, the mapped pages would stay in memory beside the copy.
+        """
         handle = self.handles[self.files[name]]
-        tensor: Tensor = handle[name] if isinstance(handle, dict) else handle.get_tensor(name)
+        if isinstance(handle, dict):
+            held: Tensor = handle[name]
+            return held
+        if not mapped and self.shapes[name].numel():
+            return read_bytes(self.folder / self.files[name], name, self.shapes[name])
+        tensor: Tensor = handle.get_tensor(name)
         return tensor
+
+
+def read_bytes(path: Path, name: str, like: Tensor) -> Tensor:
+    """One tensor of a safetensors file, read into memory of its own.
+
+    The format: the size of the header in 8 bytes, the header in JSON, the tensors.
+    """
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        begin, end = json.loads(file.read(size))[name]["data_offsets"]
+        file.seek(8 + size + begin)
+        data = bytearray(end - begin)
+        file.readinto(data)
+    return torch.frombuffer(data, dtype=like.dtype).view(like.shape)
 
 
 def open_folder(folder: Path) -> Tensors:
@@ -94,7 +121,7 @@ def read_index(path: Path) -> dict[str, str]:
 
 
 def open_files(folder: Path, names: Iterable[str]) -> Tensors:
-    tensors = Tensors()
+    tensors = Tensors(folder=folder)
     for name in names:
         path = folder / name
         if not is_file(path):

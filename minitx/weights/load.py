@@ -267,10 +267,10 @@ def fill(
             continue  # tied, or drawn afterwards
         if binding.op.many:
             model.checkpoint.names[binding.parameters] = names
-            stored = [tensors.read(name) for name in names]
+            stored = [tensors.read(name, mapped=False) for name in names]
         else:
             first, *others = names
-            stored = [tensors.read(first)]
+            stored = [tensors.read(first, mapped=not binding.op.copies)]
             same = [name for name in others if identical(tensors.read(name), stored[0])]
             model.checkpoint.names[binding.parameters] = (first, *same)
         rows = [model.get_parameter(name).shape[0] for name in binding.parameters]

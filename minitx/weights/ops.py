@@ -19,10 +19,14 @@ class Op(Protocol):
 
     Attributes:
         many: several stored tensors make one parameter; else one makes one or more.
+        copies: `load` copies; else the parameters are views of what is stored.
     """
 
     @property
     def many(self) -> bool: ...
+
+    @property
+    def copies(self) -> bool: ...
 
     def bind(self, sizes: Mapping[str, int]) -> Op:
         """The operation for a model with these numbers of "heads" and "experts"."""
@@ -42,6 +46,7 @@ class Copy:
     """The tensor as it is."""
 
     many: bool = field(default=False, init=False)
+    copies: bool = field(default=False, init=False)
 
     def bind(self, sizes: Mapping[str, int]) -> Copy:
         return self
@@ -58,6 +63,7 @@ class Split:
     """Several projections stored as one, one after the other in its rows."""
 
     many: bool = field(default=False, init=False)
+    copies: bool = field(default=False, init=False)
 
     def bind(self, sizes: Mapping[str, int]) -> Split:
         return self
@@ -80,6 +86,7 @@ class Rearrange:
     pattern: str
     heads: int = 0
     many: bool = field(default=False, init=False)
+    copies: bool = field(default=True, init=False)
 
     def bind(self, sizes: Mapping[str, int]) -> Rearrange:
         return replace(self, heads=sizes["heads"]) if "heads" in self.pattern else self
@@ -104,6 +111,7 @@ class Transposed:
 
     op: Copy | Split = Copy()
     many: bool = field(default=False, init=False)
+    copies: bool = field(default=True, init=False)
 
     def bind(self, sizes: Mapping[str, int]) -> Transposed:
         return self
@@ -124,6 +132,7 @@ class StackExperts:
     """One stored tensor per expert, stacked into one parameter."""
 
     many: bool = field(default=True, init=False)
+    copies: bool = field(default=True, init=False)
 
     def bind(self, sizes: Mapping[str, int]) -> StackExperts:
         return self

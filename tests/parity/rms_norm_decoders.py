@@ -24,7 +24,7 @@ GPT_OSS = {
     **LLAMA,
     "head_dim": 10,
     "sliding_window": 7,
-    "num_local_experts": 5,
+    "num_local_experts": 6,
     "num_experts_per_tok": 2,
 }
 LONGROPE = {
@@ -188,6 +188,12 @@ RMS_NORM_DECODERS = [
         },
         lengths=WINDOW,
     ),
+    Case(
+        "smollm3-listed-windows",
+        "smollm3",
+        {**LLAMA, "layer_types": [SLIDING, FULL, FULL], "sliding_window": 7, "no_rope_layer_interval": 2},
+        lengths=WINDOW,
+    ),
     Case("gemma3", "gemma3_text", GEMMA3, lengths=WINDOW, reference="eager"),
     Case(
         "gemma3-capped",
@@ -272,7 +278,7 @@ RMS_NORM_DECODERS = [
         "gpt_oss",
         {
             **GPT_OSS,
-            "num_experts_per_tok": 5,
+            "num_experts_per_tok": 6,
             "swiglu_limit": 0.3,
             "swiglu_alpha": 1.1,
             "attention_bias": False,

@@ -16,7 +16,7 @@ from minitx.config import RopeConfig
 from minitx.layers import mask, position, stack
 from minitx.layers.activation import Activation
 from minitx.layers.attention import SelfAttention
-from minitx.layers.experts import MixtureOfExperts
+from minitx.layers.experts import Experts, MixtureOfExperts
 from minitx.layers.head import POOLING
 from minitx.layers.layer import Layer
 from minitx.layers.norm import RMSNorm
@@ -137,6 +137,50 @@ def queries_not_normed(model: Model, patch: pytest.MonkeyPatch) -> None:
     next(each(model, SelfAttention)).q_norm = nn.Identity()
 
 
+def every_layer_turns(model: Model, patch: pytest.MonkeyPatch) -> None:
+    model.stack.kinds = [(kind, True) for kind, _ in model.stack.kinds]
+
+
+def angles_not_stretched(model: Model, patch: pytest.MonkeyPatch) -> None:
+    rope = {kind: replace(found, rope_type="default") for kind, found in rope_of(model).items()}
+    model.stack.config = replace(model.stack.config, rope=rope)
+
+
+def turned_features_not_scaled(model: Model, patch: pytest.MonkeyPatch) -> None:
+    rope = {kind: replace(found, attention_factor=1.0) for kind, found in rope_of(model).items()}
+    model.stack.config = replace(model.stack.config, rope=rope)
+
+
+def bands_rounded_otherwise(model: Model, patch: pytest.MonkeyPatch) -> None:
+    rope = {kind: replace(found, truncate=not found.truncate) for kind, found in rope_of(model).items()}
+    model.stack.config = replace(model.stack.config, rope=rope)
+
+
+def always_the_short_factors(model: Model, patch: pytest.MonkeyPatch) -> None:
+    rope = {kind: replace(found, long_factor=found.short_factor) for kind, found in rope_of(model).items()}
+    model.stack.config = replace(model.stack.config, rope=rope)
+
+
+def no_sinks(model: Model, patch: pytest.MonkeyPatch) -> None:
+    for attention in each(model, SelfAttention):
+        attention.sinks = None
+
+
+def limits_left_out(model: Model, patch: pytest.MonkeyPatch) -> None:
+    for experts in each(model, Experts):
+        experts.limit = 1e3
+
+
+def weights_of_experts_normed_otherwise(model: Model, patch: pytest.MonkeyPatch) -> None:
+    for mixture in each(model, MixtureOfExperts):
+        mixture.config = replace(mixture.config, norm_topk_prob=not mixture.config.norm_topk_prob)
+
+
+def gate_and_dense_of_experts_swapped(model: Model, patch: pytest.MonkeyPatch) -> None:
+    for experts in each(model, Experts):
+        experts.gate, experts.dense = experts.dense, experts.gate
+
+
 def gate_activated_instead(model: Model, patch: pytest.MonkeyPatch) -> None:
     inner = model.stack.layers[0].intermediate
     inner.dense, inner.gate = inner.gate, inner.dense
@@ -212,6 +256,32 @@ MISTAKES: list[tuple[str, Mistake]] = [
     ),
     ("gpt-neox", wrong_rope_base),
     ("phi-normed-heads", queries_not_normed),
+    *(
+        (name, m)
+        for name in ("qwen3", "qwen3-moe", "olmo2", "smollm3", "gemma3", "phi3", "gpt-oss")
+        for m in (doubled_scale, wrong_rope_base)
+    ),
+    *((name, queries_not_normed) for name in ("qwen3", "qwen3-moe", "olmo2", "gemma3")),
+    *(
+        (name, m)
+        for name in ("qwen2-window", "smollm3-listed-windows", "gemma3", "phi3-window", "gpt-oss")
+        for m in (window_one_too_wide, all_layers_global)
+    ),
+    *((name, gate_activated_instead) for name in ("qwen2", "olmo2", "phi3", "gemma3")),
+    *((name, weights_of_experts_normed_otherwise) for name in ("mixtral", "qwen3-moe", "gpt-oss")),
+    *((name, gate_and_dense_of_experts_swapped) for name in ("qwen3-moe", "gpt-oss")),
+    ("gpt-oss", no_sinks),
+    ("gpt-oss-every-expert", limits_left_out),
+    ("gpt-oss", bands_rounded_otherwise),
+    ("gpt-oss", turned_features_not_scaled),
+    ("smollm3", every_layer_turns),
+    ("phi3-window", whole_heads_turn),
+    ("phi3-long", always_the_short_factors),
+    *(
+        (name, angles_not_stretched)
+        for name in ("llama-linear", "llama-dynamic", "llama-yarn", "llama-3", "llama-longrope", "phi3-long")
+    ),
+    ("llama-yarn-magnitudes", turned_features_not_scaled),
 ]
 
 

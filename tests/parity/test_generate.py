@@ -69,10 +69,13 @@ def seeded() -> torch.Generator:
 def test_every_decoder(name: str, root: Path) -> None:
     """Greedy and sampling, one prompt and prompts of four lengths."""
     reference, model = pair(name, "causal-lm", torch.float32, root)
+    # Where a text outgrows LongRoPE's short factors, minitx runs it anew; transformers does so for one
+    # architecture alone, and for others goes on with keys that were turned by the wrong factors.
+    options = {"use_cache": False} if name == "llama-longrope" else {}
     for rows in (prompts((6,)), prompts(LENGTHS)):
-        tokens = expected(reference, rows, ())
+        tokens = expected(reference, rows, (), **options)
         check(generate(model, rows, Greedy(), max_new_tokens=NEW, stop=Stop(eos=())), tokens, ())
-        tokens = expected(reference, rows, EOS, do_sample=True)
+        tokens = expected(reference, rows, EOS, do_sample=True, **options)
         drawn = generate(model, rows, Sample(), max_new_tokens=NEW, stop=Stop(eos=EOS), generator=seeded())
         check(drawn, tokens, EOS)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,7 +156,9 @@ class Thermostat:
         rows = len(context.length)
         return {"temperature": torch.ones(rows), "drawn": (torch.zeros(rows, dtype=torch.long),)}
 
-    def update(self, state: dict[str, Any], context: Context, token: Tensor) -> dict[str, Any]:
+    def update(
+        self, state: dict[str, Any], context: Context, token: Tensor, logits: Tensor
+    ) -> dict[str, Any]:
         hotter = state["temperature"] + 0.1 * token
         return {"temperature": hotter, "drawn": (state["drawn"][0] + 1,)}
 
@@ -171,7 +174,7 @@ def run(chain: Chain, logits: Tensor, tokens: list[list[int]]) -> tuple[Any, lis
     states, outputs = chain.init(CONTEXT), []
     for token in tokens:
         outputs.append(chain(logits, CONTEXT, states))
-        states = chain.update(states, CONTEXT, torch.tensor(token))
+        states = chain.update(states, CONTEXT, torch.tensor(token), logits)
     return states, outputs
 
 
@@ -196,7 +199,7 @@ def test_states_go_back_by_keeping_an_old_one() -> None:
     logits = logits_of("random", 3, 8)
     kept, _ = run(CHAIN, logits, [[1, 2, 3]])
     before = CHAIN(logits, CONTEXT, kept)
-    ahead = CHAIN.update(kept, CONTEXT, torch.tensor([7, 7, 7]))
+    ahead = CHAIN.update(kept, CONTEXT, torch.tensor([7, 7, 7]), logits)
     assert not torch.equal(CHAIN(logits, CONTEXT, ahead), before)
     assert torch.equal(CHAIN(logits, CONTEXT, kept), before)
 
@@ -208,6 +211,48 @@ def test_states_follow_their_rows() -> None:
     expected = CHAIN(logits, CONTEXT, states)[rows]
     moved = CHAIN(logits[rows], CONTEXT.select(rows), select_state(states, rows))
     assert torch.equal(moved, expected)
+
+
+class Mirostat:
+    """Mirostat 2 (arXiv:2007.14966): keeps the surprise of what is drawn near `tau` bits."""
+
+    def __init__(self, tau: float, eta: float) -> None:
+        self.tau, self.eta = tau, eta
+
+    def init(self, context: Context) -> Tensor:
+        return torch.full((len(context.length),), 2 * self.tau)
+
+    def __call__(self, logits: Tensor, context: Context, limit: Tensor) -> Tensor:
+        surprise = -torch.log_softmax(logits, dim=-1) / math.log(2)
+        too_much = surprise > torch.maximum(limit[:, None], surprise.amin(dim=-1, keepdim=True))
+        return logits.masked_fill(too_much, -torch.inf)
+
+    def update(self, limit: Tensor, context: Context, token: Tensor, logits: Tensor) -> Tensor:
+        kept = torch.log_softmax(self(logits, context, limit), dim=-1)
+        surprise = -kept.gather(1, token[:, None])[:, 0] / math.log(2)
+        return limit - self.eta * (surprise - self.tau)
+
+
+def test_a_processor_that_learns_from_what_was_drawn() -> None:
+    """It needs the logits that it was given, behind a temperature, and not those of the chain."""
+    rows, tau = 64, 3.0
+    context = Context(
+        tokens=torch.zeros(rows, 1, dtype=torch.long),
+        length=torch.ones(rows, dtype=torch.long),
+        prompt_length=torch.ones(rows, dtype=torch.long),
+        eos=(),
+    )
+    generator = torch.Generator().manual_seed(0)
+    chain = Chain(Temperature(1.7), Mirostat(tau, eta=0.1))
+    states, surprises = chain.init(context), []
+    for step in range(300):
+        logits = torch.randn(rows, 500, generator=generator) * 2
+        final = torch.softmax(chain(logits, context, states), dim=-1)
+        token = torch.multinomial(final, 1, generator=generator)[:, 0]
+        if step >= 100:
+            surprises.append(-final.gather(1, token[:, None]).log2().mean().item())
+        states = chain.update(states, context, token, logits)
+    assert abs(sum(surprises) / len(surprises) - tau) < 0.05
 
 
 def test_states_of_chains_in_chains() -> None:

@@ -1,0 +1,177 @@
+"""Rotary positions: both dialects of a config, what cannot be, and the equations at places that one knows."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+import minitx
+from minitx.architectures import architecture
+from minitx.architectures.reader import Reader
+from minitx.config import RopeConfig
+from minitx.layers.rope import FREQUENCIES, quarter_turn_neighbours, rotary_table, rotate
+from minitx.layers.stack import FULL, SLIDING
+
+LLAMA = {
+    "model_type": "llama",
+    "vocab_size": 60,
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 37,
+    "max_position_embeddings": 64,
+}
+LISTS = {"short_factor": [1.0, 1.5, 2.0], "long_factor": [3.0, 4.0, 5.0]}
+
+
+def ropes(**more: Any) -> dict[str, RopeConfig]:
+    config = {**LLAMA, **more}
+    found = architecture(config["model_type"]).read(Reader(config)).stack.rope
+    assert found is not None
+    return dict(found)
+
+
+@pytest.mark.parametrize(
+    ("new", "old"),
+    [
+        ({"rope_theta": 500.0}, {"rope_theta": 500.0}),
+        ({"rope_theta": 500.0, "rope_type": "default"}, {"rope_theta": 500.0, "rope_scaling": None}),
+        (
+            {"rope_theta": 500.0, "rope_type": "linear", "factor": 2.0},
+            {"rope_theta": 500.0, "rope_scaling": {"type": "linear", "factor": 2.0}},
+        ),
+        (
+            {"rope_theta": 10000.0, "rope_type": "dynamic", "factor": 2.0},
+            {"rope_scaling": {"type": "dynamic", "factor": 2.0}},
+        ),
+        (
+            {"rope_theta": 5e5, "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0}
+            | {"high_freq_factor": 4.0, "original_max_position_embeddings": 32},
+            {
+                "rope_theta": 5e5,
+                "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0}
+                | {"high_freq_factor": 4.0, "original_max_position_embeddings": 32},
+            },
+        ),
+        (
+            {"rope_theta": 10000.0, "rope_type": "longrope", **LISTS, "factor": 4.0}
+            | {"original_max_position_embeddings": 16},
+            {"original_max_position_embeddings": 16, "rope_scaling": {"type": "su", **LISTS}},
+        ),
+        (
+            {"rope_theta": 10000.0, "partial_rotary_factor": 0.67},
+            {"partial_rotary_factor": 0.67},
+        ),
+    ],
+)
+def test_both_dialects_say_the_same(new: dict[str, Any], old: dict[str, Any]) -> None:
+    assert ropes(rope_parameters=new) == ropes(**old)
+
+
+def test_two_bases_in_both_dialects() -> None:
+    gemma = {"model_type": "gemma3_text", "head_dim": 6, "num_key_value_heads": 2, "sliding_window": 8}
+    old = ropes(
+        **gemma, rope_theta=1e6, rope_local_base_freq=1e4, rope_scaling={"rope_type": "linear", "factor": 8.0}
+    )
+    new = ropes(
+        **gemma,
+        rope_parameters={
+            FULL: {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+            SLIDING: {"rope_type": "default", "rope_theta": 1e4},
+        },
+    )
+    assert old == new
+    assert (new[FULL].factor, new[SLIDING].factor) == (8.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"rope_type": "spiral"}, r"rope_type='spiral' is not implemented; minitx has: default, linear"),
+        ({"rope_type": "linear", "factor": 0}, "cannot be computed"),
+        ({"rope_type": "linear", "factor": -2}, "factor"),
+        ({"rope_type": "linear", "factor": "two"}, "factor"),
+        (
+            {"rope_type": "longrope", **LISTS, "long_factor": [1.0]},
+            "long_factor must list 3 positive numbers",
+        ),
+        ({"rope_type": "longrope", "short_factor": [1.0, 1.0, 1.0]}, "long_factor"),
+        ({"rope_type": "default", "twist": 1}, "twist"),
+        ({"rope_theta": 0}, "rope_theta=0"),
+        ({"rope_theta": math.inf}, "rope_theta"),
+        ({"partial_rotary_factor": 0.1}, "cannot turn 0 features"),
+        ({"partial_rotary_factor": 1.5}, "cannot turn 9 features"),
+        ([1, 2], "must be an object"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(parameters: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        minitx.from_config({**LLAMA, "rope_parameters": parameters})
+
+
+def test_heads_of_odd_size_are_refused() -> None:
+    with pytest.raises(ValueError, match="cannot turn 7 features of attention heads with head_dim=7"):
+        minitx.from_config({**LLAMA, "hidden_size": 28})
+
+
+# --- the equations ---------------------------------------------------------------------------------
+
+
+def frequency(length: int = 8, **values: Any) -> torch.Tensor:
+    rope = RopeConfig(rope_theta=10000.0, rotary_dim=8, **values)
+    return FREQUENCIES[rope.rope_type](rope, torch.arange(length)[None])
+
+
+def test_the_plain_ones_are_powers_of_the_base() -> None:
+    assert torch.allclose(frequency(), torch.tensor([1.0, 0.1, 0.01, 0.001]))
+    assert torch.allclose(frequency(rope_type="linear", factor=4.0), frequency() / 4)
+
+
+def test_dynamic_ones_stay_until_the_text_is_longer_than_the_training() -> None:
+    options = {"rope_type": "dynamic", "factor": 2.0, "original_max_position_embeddings": 16}
+    assert torch.equal(frequency(16, **options), frequency())
+    longer = frequency(32, **options)
+    assert longer[0] == 1.0
+    assert bool((longer[1:] < frequency()[1:]).all())
+
+
+def test_yarn_and_llama3_keep_fast_pairs_and_divide_slow_ones() -> None:
+    yarn = frequency(rope_type="yarn", factor=4.0, original_max_position_embeddings=400)
+    llama3 = frequency(rope_type="llama3", factor=4.0, original_max_position_embeddings=400)
+    for found in (yarn, llama3):
+        assert torch.allclose(found[0], frequency()[0])
+        assert torch.allclose(found[3], frequency()[3] / 4)
+        assert bool((found <= frequency()).all())
+        assert bool((found >= frequency() / 4 - 1e-9).all())
+
+
+def test_longrope_has_one_set_for_short_texts_and_one_for_long_ones() -> None:
+    options: dict[str, Any] = {
+        "rope_type": "longrope",
+        "original_max_position_embeddings": 16,
+        "short_factor": (1.0, 2.0, 1.0, 1.0),
+        "long_factor": (1.0, 1.0, 5.0, 1.0),
+    }
+    assert torch.allclose(frequency(16, **options), frequency() / torch.tensor([1.0, 2, 1, 1]))
+    assert torch.allclose(frequency(17, **options), frequency() / torch.tensor([1.0, 1, 5, 1]))
+
+
+@pytest.mark.parametrize("interleaved", [False, True])
+@pytest.mark.parametrize("rotary_dim", [8, 4])
+def test_turning_keeps_lengths_and_depends_on_distance_alone(interleaved: bool, rotary_dim: int) -> None:
+    rope = RopeConfig(rope_theta=100.0, rotary_dim=rotary_dim, interleaved=interleaved)
+    turn = (quarter_turn_neighbours,) if interleaved else ()
+    query, key = torch.randn(2, 1, 1, 1, 8, dtype=torch.float64)
+
+    def at(x: torch.Tensor, position: int) -> torch.Tensor:
+        return rotate(x, rotary_table(rope, torch.tensor([[position]]), torch.float64), *turn)
+
+    assert torch.allclose(at(query, 0), query)
+    assert torch.allclose(at(query, 5).norm(), query.norm())
+    assert torch.equal(at(query, 5)[..., rotary_dim:], query[..., rotary_dim:])
+    scores = [(at(query, start + 3) * at(key, start)).sum() for start in (0, 4, 11)]
+    assert torch.allclose(scores[0], scores[1], atol=1e-5)
+    assert torch.allclose(scores[0], scores[2], atol=1e-5)
