@@ -19,8 +19,11 @@ if TYPE_CHECKING:
         StackConfig,
     )
     from minitx.decoding.chain import Chain
+    from minitx.decoding.explain import Explanation, explain
     from minitx.decoding.generate import generate, stream
     from minitx.decoding.result import Result
+    from minitx.decoding.score import Scores, score
+    from minitx.decoding.settings import generation_settings
     from minitx.decoding.stop import Stop
     from minitx.decoding.strategy import Greedy, Sample
     from minitx.models import DecoderModel, EncoderModel, ModelOutput
@@ -39,6 +42,7 @@ _HOME = {
     "EmbeddingSettings": "minitx.pipelines.embed",
     "EncoderModel": "minitx.models",
     "ExpertsConfig": "minitx.config",
+    "Explanation": "minitx.decoding.explain",
     "Greedy": "minitx.decoding.strategy",
     "HeadConfig": "minitx.config",
     "ModelConfig": "minitx.config",
@@ -46,16 +50,20 @@ _HOME = {
     "Result": "minitx.decoding.result",
     "RopeConfig": "minitx.config",
     "Sample": "minitx.decoding.strategy",
+    "Scores": "minitx.decoding.score",
     "StackConfig": "minitx.config",
     "Stop": "minitx.decoding.stop",
     "Tokenizer": "minitx.tokenizer",
     "embed": "minitx.pipelines.embed",
     "embedding_settings": "minitx.pipelines.embed",
+    "explain": "minitx.decoding.explain",
     "from_config": "minitx.weights.load",
     "generate": "minitx.decoding.generate",
+    "generation_settings": "minitx.decoding.settings",
     "load": "minitx.weights.load",
     "load_tokenizer": "minitx.tokenizer",
     "save": "minitx.weights.save",
+    "score": "minitx.decoding.score",
     "stream": "minitx.decoding.generate",
 }
 
@@ -67,6 +75,7 @@ __all__ = [
     "EmbeddingSettings",
     "EncoderModel",
     "ExpertsConfig",
+    "Explanation",
     "Greedy",
     "HeadConfig",
     "ModelConfig",
@@ -74,16 +83,20 @@ __all__ = [
     "Result",
     "RopeConfig",
     "Sample",
+    "Scores",
     "StackConfig",
     "Stop",
     "Tokenizer",
     "embed",
     "embedding_settings",
+    "explain",
     "from_config",
     "generate",
+    "generation_settings",
     "load",
     "load_tokenizer",
     "save",
+    "score",
     "stream",
 ]
 

@@ -141,7 +141,45 @@ def stream(
     Raises:
         TypeError, ValueError: as `generate`, at once where it is about the arguments.
     """
-    model = _checked(model)
+    return Stream(
+        prepare(
+            model,
+            prompts,
+            strategy,
+            max_new_tokens=max_new_tokens,
+            min_new_tokens=min_new_tokens,
+            num_samples=num_samples,
+            tokenizer=tokenizer,
+            attention_mask=attention_mask,
+            stop=stop,
+            seed=seed,
+            generator=generator,
+            logprobs=logprobs,
+            top_logprobs=top_logprobs,
+            prefill_chunk=prefill_chunk,
+        )
+    )
+
+
+def prepare(
+    model: DecoderModel,
+    prompts: Prompts,
+    strategy: Strategy | Literal["checkpoint"],
+    *,
+    max_new_tokens: int | None,
+    min_new_tokens: Integers | None = None,
+    num_samples: int = 1,
+    tokenizer: Tokenizer | None = None,
+    attention_mask: Tensor | None = None,
+    stop: Stop | None = None,
+    seed: Seed | None = None,
+    generator: torch.Generator | None = None,
+    logprobs: Logprobs | None = None,
+    top_logprobs: int = 0,
+    prefill_chunk: int | None = None,
+) -> Call:
+    """The arguments of `generate`, checked, as one call of the loop."""
+    model = checked(model)
     given_stop, given_least = stop, min_new_tokens
     if isinstance(strategy, str):
         settings = read_settings(_of_checkpoint(model, strategy))
@@ -173,7 +211,7 @@ def stream(
             raise ValueError(f'top_logprobs={top_logprobs} needs logprobs="raw" or "processed".')
     if prefill_chunk is not None:
         _count("prefill_chunk", prefill_chunk, least=1, meaning="how many prompt tokens in one forward")
-    call = Call(
+    return Call(
         model=model,
         prompts=rows,
         num_samples=samples,
@@ -187,10 +225,9 @@ def stream(
         top_logprobs=top_logprobs,
         prefill_chunk=prefill_chunk,
     )
-    return Stream(call)
 
 
-def _checked(model: Any) -> DecoderModel:
+def checked(model: Any) -> DecoderModel:
     """
     Raises:
         ValueError: no causal language model, or one in training mode.

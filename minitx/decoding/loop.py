@@ -8,14 +8,14 @@ B rows (prompts times samples), T longest prompt, V vocabulary, L = T + max_new_
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
-from minitx.decoding.chain import Chain, unusable
+from minitx.decoding.chain import Chain, State, unusable
 from minitx.decoding.context import Context
 from minitx.decoding.detokenize import Detokenizer
 from minitx.decoding.prompts import PaddedBatch, padded
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from minitx.tokenizer import Tokenizer
 
 Logprobs = Literal["raw", "processed"]
+Observer = Callable[[Tensor, Context, State, Tensor], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,8 @@ class Call:
         tokenizer: for texts; None gives none.
         logprobs, top_logprobs: what an event says beside the token.
         prefill_chunk: most tokens of the prompts in one forward; None for all.
+        observe: called at every step with the model's logits (B, V), the context and the states that the
+            chain is called with, and the tokens (B,) that were drawn.
     """
 
     model: DecoderModel
@@ -60,6 +63,7 @@ class Call:
     logprobs: Logprobs | None = None
     top_logprobs: int = 0
     prefill_chunk: int | None = None
+    observe: Observer | None = None
 
 
 @torch.inference_mode()
@@ -91,6 +95,8 @@ def steps(call: Call) -> Iterator[list[Event]]:
         drawn = torch.where(unusable(processed), -1, token).tolist()  # the one wait for the device
         if any(each < 0 and row.reason is None for each, row in zip(drawn, rows, strict=True)):
             call.chain.blame(logits, history.context, states)
+        if call.observe is not None:
+            call.observe(logits, history.context, states, token)
         extras = _logprobs(call, logits if call.logprobs == "raw" else processed, token)
         yield [
             Event(number, each, *row.take(each), *extra)

@@ -94,7 +94,8 @@ class Rearrange:
     def load(self, stored: Sequence[Tensor], rows: Sequence[int]) -> list[Tensor]:
         (together,) = stored
         sizes = {"heads": self.heads} if self.heads else {}
-        return list(rearrange(together, self.pattern, part=len(rows), **sizes).unbind(0))
+        parts = rearrange(together, self.pattern, part=len(rows), **sizes).unbind(0)
+        return [part.contiguous() for part in parts]
 
     def save(self, parameters: Sequence[Tensor]) -> list[Tensor]:
         stored, split = self.pattern.split(" -> ")

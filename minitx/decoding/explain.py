@@ -1,0 +1,244 @@
+"""What every step of the chain does to the distribution, as data and as a table.
+
+It is `generate` that runs, with the same chain; this only looks on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from minitx.decoding.chain import Chain, State
+from minitx.decoding.checks import Integers
+from minitx.decoding.context import Context
+from minitx.decoding.generate import Seed, prepare
+from minitx.decoding.loop import steps
+from minitx.decoding.stop import Stop
+from minitx.decoding.strategy import Sample, Strategy
+
+if TYPE_CHECKING:
+    from minitx.models import DecoderModel
+    from minitx.tokenizer import Tokenizer
+
+BAR, CELL, NAME = 24, 14, 26  # columns of the table
+EIGHTHS = " ▏▎▍▌▋▊▉█"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A token and its probability.
+
+    Attributes:
+        token: its id.
+        text: what the tokenizer makes of it; its id as text without one.
+        probability: 0 where the step has removed it.
+    """
+
+    token: int
+    text: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Step:
+    """The distribution behind one step of the chain.
+
+    Attributes:
+        name: "model" for the model's own, then each processor with its main value.
+        kept: how many tokens can still be drawn.
+        mass: how much of the probability before this step the kept tokens had.
+        entropy: in nats; exp of it is how many equally probable tokens would be as uncertain.
+        top: the most probable tokens, the most probable first.
+    """
+
+    name: str
+    kept: int
+    mass: float
+    entropy: float
+    top: tuple[Candidate, ...]
+
+
+@dataclass(frozen=True)
+class Position:
+    """One token: the steps that led to it.
+
+    Attributes:
+        length: how many tokens came before it.
+        steps: the model's distribution, and that behind each step of the chain.
+        drawn: the token, with its probability in the last of them.
+    """
+
+    length: int
+    steps: tuple[Step, ...]
+    drawn: Candidate
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What `explain` found, token by token; `print` shows it as tables.
+
+    Attributes:
+        positions: one per generated token.
+    """
+
+    positions: tuple[Position, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain lists and dicts."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return "\n\n".join(map(render, self.positions))
+
+
+def explain(
+    model: DecoderModel,
+    prompt: str | Sequence[int] | Tensor,
+    strategy: Strategy | Literal["checkpoint"] = Sample(),  # noqa: B008 - frozen
+    *,
+    max_new_tokens: int = 1,
+    top: int = 5,
+    tokenizer: Tokenizer | None = None,
+    min_new_tokens: Integers | None = None,
+    stop: Stop | None = None,
+    seed: Seed | None = None,
+    generator: torch.Generator | None = None,
+) -> Explanation:
+    """Generates as `generate` does, and says what every step of the chain did on the way to each token.
+
+    Args:
+        model: a causal language model, in eval mode.
+        prompt: one text, or the ids of one.
+        strategy: as for `generate`.
+        max_new_tokens: how many tokens to explain.
+        top: how many tokens to show at each step.
+        tokenizer: for a prompt as text, and for the texts of tokens.
+        min_new_tokens, stop, seed, generator: as for `generate`.
+
+    Returns:
+        The data; print it to see the table.
+
+    Raises:
+        TypeError, ValueError: as `generate`.
+    """
+    if isinstance(top, bool) or not isinstance(top, int) or top < 1:
+        raise ValueError(f"top={top!r} must be a whole number from 1 on: how many tokens each step shows.")
+    prompts = prompt if isinstance(prompt, str) else [list(prompt)]
+    call = prepare(
+        model,
+        prompts,
+        strategy,
+        max_new_tokens=max_new_tokens,
+        min_new_tokens=min_new_tokens,
+        tokenizer=tokenizer,
+        stop=stop,
+        seed=seed,
+        generator=generator,
+    )
+    positions: list[Position] = []
+
+    def observe(logits: Tensor, context: Context, states: State, token: Tensor) -> None:
+        positions.append(position(call.chain, logits, context, states, token, top, tokenizer))
+
+    for _ in steps(replace(call, observe=observe)):
+        pass
+    return Explanation(tuple(positions))
+
+
+def position(
+    chain: Chain,
+    logits: Tensor,
+    context: Context,
+    states: State,
+    token: Tensor,
+    top: int,
+    tokenizer: Tokenizer | None,
+) -> Position:
+    """The steps of one row: logits (1, V), token (1,)."""
+    found: list[Step] = []
+    before = torch.ones(logits.shape[-1])
+    probabilities = before
+    for name, after in [("model", logits), *chain.trace(logits, context, states)]:
+        probabilities = torch.softmax(after[0].double(), dim=-1).cpu()
+        alive = probabilities > 0
+        surprise = torch.where(alive, -torch.log(probabilities.clamp(min=1e-300)), 0.0)
+        values, ids = probabilities.topk(min(top, len(probabilities)))
+        found.append(
+            Step(
+                name=name,
+                kept=int((after[0] > -torch.inf).sum()),
+                mass=1.0 if not found else float(before[(after[0] > -torch.inf).cpu()].sum()),
+                entropy=float((probabilities * surprise).sum()),
+                top=tuple(
+                    Candidate(each, text_of(each, tokenizer), value)
+                    for each, value in zip(ids.tolist(), values.tolist(), strict=True)
+                ),
+            )
+        )
+        before = probabilities
+    drawn = int(token[0])
+    return Position(
+        length=int(context.length[0]),
+        steps=tuple(found),
+        drawn=Candidate(drawn, text_of(drawn, tokenizer), float(probabilities[drawn])),
+    )
+
+
+def text_of(token: int, tokenizer: Tokenizer | None) -> str:
+    """The text of one token, special ones by their names."""
+    return str(token) if tokenizer is None else tokenizer.decode([token], skip_special_tokens=False)
+
+
+# --- the table -------------------------------------------------------------------------------------
+
+
+def render(position: Position) -> str:
+    """A table of at most 80 columns: the steps, and the bars of the last one."""
+    shown = position.steps[-1].top
+    lines = [
+        f"token {position.length + 1}: {quoted(position.drawn.text, 40)} drawn "
+        f"with probability {position.drawn.probability:.3f}",
+        "",
+        f"{'step':<{NAME}}{'kept':>8}{'mass':>8}{'nats':>7}  most probable",
+    ]
+    for step in position.steps:
+        best = "  ".join(f"{quoted(c.text, 8)} {c.probability:.2f}" for c in step.top[:2] if c.probability)
+        head = f"{cut(step.name, NAME - 1):<{NAME}}{step.kept:>8}{step.mass:>8.3f}{step.entropy:>7.2f}"
+        lines.append(cut(f"{head}  {best}", 80).rstrip())
+    lines.append("")
+    first = {c.token: c.probability for c in position.steps[0].top}
+    for candidate in shown:
+        if not candidate.probability:
+            continue
+        mark = "→" if candidate.token == position.drawn.token else " "
+        was = f"was {first[candidate.token]:.3f}" if candidate.token in first else ""
+        lines.append(
+            f"{mark} {quoted(candidate.text, CELL):<{CELL + 2}}{bar(candidate.probability):<{BAR}} "
+            f"{candidate.probability:.3f}  {was}".rstrip()
+        )
+    if position.drawn.token not in {c.token for c in shown}:
+        drawn = position.drawn
+        lines.append(
+            f"→ {quoted(drawn.text, CELL):<{CELL + 2}}{bar(drawn.probability):<{BAR}} {drawn.probability:.3f}"
+        )
+    return "\n".join(lines)
+
+
+def bar(share: float) -> str:
+    """A bar in eighths of a column."""
+    whole, rest = divmod(round(share * BAR * 8), 8)
+    return "█" * whole + (EIGHTHS[rest] if rest else "")
+
+
+def quoted(text: str, width: int) -> str:
+    """The text with its spaces and line ends to be seen."""
+    plain = text.encode("unicode_escape").decode() if not text.isprintable() else text
+    return f"'{cut(plain, width)}'"
+
+
+def cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"

@@ -1,0 +1,150 @@
+"""`explain` says what `generate` does; `score` what texts are worth."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+import torch
+
+import minitx
+from minitx.decoding import Chain, Temperature, TopK
+from minitx.decoding.explain import Candidate, Position, Step, bar, render
+
+CONFIG = {
+    "model_type": "llama",
+    "vocab_size": 60,
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 37,
+    "max_position_embeddings": 64,
+    "initializer_range": 0.4,
+}
+STRATEGY = minitx.Sample(temperature=0.8, top_k=12, top_p=0.9, repetition_penalty=1.3)
+NEVER = minitx.Stop(eos=())
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return minitx.from_config(CONFIG, head="causal-lm", seed=0).eval()
+
+
+def test_it_draws_what_generate_draws(model: Any) -> None:
+    for strategy in (STRATEGY, minitx.Greedy(repetition_penalty=1.3)):
+        seed = {} if isinstance(strategy, minitx.Greedy) else {"seed": 3}
+        found = minitx.explain(model, [5, 6, 7], strategy, max_new_tokens=6, stop=NEVER, **seed)
+        result = minitx.generate(model, [[5, 6, 7]], strategy, max_new_tokens=6, stop=NEVER, **seed)
+        assert [p.drawn.token for p in found.positions] == result.sequences[0].tolist()
+        assert [p.length for p in found.positions] == [3, 4, 5, 6, 7, 8]
+
+
+def test_every_step_by_hand(model: Any) -> None:
+    (position,) = minitx.explain(
+        model, [5, 6], minitx.Sample(temperature=0.5, top_k=3), seed=1, top=4
+    ).positions
+    logits = model(torch.tensor([[5, 6]])).logits[0, -1].double()
+    raw, cooler = torch.softmax(logits, -1), torch.softmax(logits / 0.5, -1)
+    assert [step.name for step in position.steps] == ["model", "Temperature 0.5", "TopK 3"]
+    assert [step.kept for step in position.steps] == [60, 60, 3]
+    best = cooler.topk(3).values
+    for step, expected in zip(position.steps, (raw, cooler, best / best.sum()), strict=True):
+        assert step.entropy == pytest.approx(-(expected * expected.log()).sum().item(), abs=1e-5)
+        assert step.top[0].probability == pytest.approx(expected.max().item(), abs=1e-6)
+        assert len(step.top) == 4
+    assert position.steps[1].mass == 1.0
+    assert position.steps[2].mass == pytest.approx(best.sum().item(), abs=1e-6)
+    assert position.steps[2].top[3].probability == 0.0
+    assert position.drawn.probability == pytest.approx(
+        next(c.probability for c in position.steps[2].top if c.token == position.drawn.token)
+    )
+
+
+def test_the_table_fits_and_marks_what_was_drawn(model: Any) -> None:
+    found = minitx.explain(model, [5, 6, 7], STRATEGY, max_new_tokens=3, seed=3, top=6)
+    text = str(found)
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.count("→") == 3
+    for name in ("model", "RepetitionPenalty 1.3", "Temperature 0.8", "TopK 12", "TopP 0.9"):
+        assert text.count(name) == 3
+    assert json.loads(json.dumps(found.to_json()))["positions"][0]["steps"][0]["name"] == "model"
+
+
+def test_a_table_of_awkward_tokens() -> None:
+    """Line ends can be seen, long texts are cut, and what was drawn is there even if it is not on top."""
+    top = (Candidate(1, "\n\t", 0.6), Candidate(2, "x" * 50, 0.4))
+    step = Step(name="SomeVeryLongNameOfAProcessorOfOnesOwn 0.123456", kept=2, mass=1.0, entropy=0.7, top=top)
+    text = render(Position(length=4, steps=(step,), drawn=Candidate(9, " drawn", 0.001)))
+    assert "'\\n\\t'" in text
+    assert "→ ' drawn'" in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_bars() -> None:
+    assert bar(0.0) == ""
+    assert bar(1.0) == "█" * 24
+    assert bar(0.5) == "█" * 12
+    assert len(bar(1 / 48)) == 1
+
+
+def test_a_literal_chain_and_a_function_of_ones_own_are_named(model: Any) -> None:
+    def no_even_tokens(logits: torch.Tensor, context: Any) -> torch.Tensor:
+        return logits.index_fill(1, torch.arange(0, 60, 2), -torch.inf)
+
+    chain = Chain(no_even_tokens, Temperature(0.7), TopK(4))
+    (position,) = minitx.explain(model, [5], minitx.Sample(chain=chain), seed=0).positions
+    assert [s.name for s in position.steps] == ["model", "no_even_tokens", "Temperature 0.7", "TopK 4"]
+    assert [s.kept for s in position.steps] == [60, 30, 30, 4]
+    assert position.drawn.token % 2 == 1
+
+
+@pytest.mark.parametrize("top", [0, -1, 1.5, True])
+def test_how_many_to_show(model: Any, top: Any) -> None:
+    with pytest.raises(ValueError, match="top="):
+        minitx.explain(model, [5], top=top)
+
+
+# --- score -----------------------------------------------------------------------------------------
+
+
+def test_scores_by_hand(model: Any) -> None:
+    rows = [[5, 6, 7, 8], [9], [3, 3]]
+    found = minitx.score(model, rows, batch_size=2)
+    for row, values, total, perplexity in zip(
+        rows, found.logprobs, found.totals, found.perplexities, strict=True
+    ):
+        table = torch.log_softmax(model(torch.tensor([row])).logits[0], -1)
+        expected = [0.0] + [table[i, token].item() for i, token in enumerate(row[1:])]
+        assert values.tolist() == pytest.approx(expected, abs=1e-4)
+        assert total.item() == pytest.approx(sum(expected), abs=1e-4)
+        if len(row) == 1:
+            assert math.isnan(perplexity.item())
+        else:
+            assert perplexity.item() == pytest.approx(math.exp(-sum(expected) / (len(row) - 1)), rel=1e-4)
+
+
+def test_scores_of_what_was_generated_are_its_raw_logprobs(model: Any) -> None:
+    result = minitx.generate(model, [[5, 6]], STRATEGY, max_new_tokens=8, stop=NEVER, seed=0, logprobs="raw")
+    whole = [5, 6, *result.sequences[0].tolist()]
+    found = minitx.score(model, [whole])
+    assert result.logprobs is not None
+    assert found.logprobs[0][2:].tolist() == pytest.approx(result.logprobs[0].tolist(), abs=1e-4)
+
+
+def test_scores_of_a_padded_tensor(model: Any) -> None:
+    ids, mask = torch.tensor([[0, 5, 6], [7, 8, 9]]), torch.tensor([[0, 1, 1], [1, 1, 1]])
+    found = minitx.score(model, ids, attention_mask=mask)
+    alone = minitx.score(model, [[5, 6], [7, 8, 9]])
+    assert torch.allclose(found.totals, alone.totals, atol=1e-5)
+
+
+def test_score_refuses_what_generate_refuses(model: Any) -> None:
+    with pytest.raises(ValueError, match="holds the id 60"):
+        minitx.score(model, [[60]])
+    with pytest.raises(ValueError, match="batch_size=0"):
+        minitx.score(model, [[5]], batch_size=0)
+    with pytest.raises(ValueError, match="does not predict the next token"):
+        minitx.score(minitx.from_config({**CONFIG, "model_type": "llama"}, head="none", seed=0).eval(), [[5]])
