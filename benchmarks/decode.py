@@ -32,7 +32,7 @@ import transformers
 
 import minitx
 from minitx.decoding.context import Context
-from minitx.decoding.select import Argmax, Race
+from minitx.decoding.select import Argmax, CounterNoise, row_keys
 
 SAMPLING = {"temperature": 0.8, "top_k": 50, "top_p": 0.95}
 CONTEXTS = (64, 128, 256, 512, 960)
@@ -109,8 +109,13 @@ def one_step(model: minitx.DecoderModel, ids: torch.Tensor, cache: minitx.Cache)
 
 
 @torch.inference_mode()
-def one_choice(chain: minitx.Chain, selector: Any, logits: torch.Tensor, context: Context) -> None:
-    selector(chain(logits, context, chain.init(context)), 64)
+def one_chain(chain: minitx.Chain, logits: torch.Tensor, context: Context) -> torch.Tensor:
+    return chain(logits, context, chain.init(context))
+
+
+@torch.inference_mode()
+def one_draw(selector: Any, logits: torch.Tensor) -> None:
+    selector(logits, 64)
 
 
 def chain_share(ours: minitx.DecoderModel, repeats: int) -> list[dict[str, Any]]:
@@ -125,17 +130,24 @@ def chain_share(ours: minitx.DecoderModel, repeats: int) -> list[dict[str, Any]]
             logits = logits[:, -1]
         length = torch.full((batch,), ids.shape[1])
         context = Context(tokens=ids, length=length, prompt_length=length - 64, eos=())
+        noise = CounterNoise(row_keys(0, ids.tolist(), 1, ids.device))
         for name, strategy, selector in (
             ("greedy", minitx.Greedy(), Argmax()),
-            ("top-k, top-p", minitx.Sample(**SAMPLING), Race(None)),
-            ("top-p alone", minitx.Sample(top_p=0.95), Race(None)),
-            ("penalties", minitx.Sample(repetition_penalty=1.1, frequency_penalty=0.2), Race(None)),
+            ("top-k, top-p", minitx.Sample(**SAMPLING), noise),
+            ("top-p alone", minitx.Sample(top_p=0.95), noise),
+            ("penalties", minitx.Sample(repetition_penalty=1.1, frequency_penalty=0.2), noise),
         ):
             chain = strategy.build()
             step = partial(one_step, ours, ids[:, -1:], cache)
-            choose = partial(one_choice, chain, selector, logits, context)
-            forward, chosen = in_turn(4 * repeats, step, choose)
-            rows.append({"batch": batch, "strategy": name, "forward": forward, "chain": chosen})
+            chained = one_chain(chain, logits, context)
+            forward, applied, drawn = in_turn(
+                4 * repeats,
+                step,
+                partial(one_chain, chain, logits, context),
+                partial(one_draw, selector, chained),
+            )
+            row = {"batch": batch, "strategy": name, "forward": forward}
+            rows.append(row | {"chain": applied, "draw": drawn})
     return rows
 
 
@@ -203,12 +215,13 @@ def show(found: dict[str, list[dict[str, Any]]]) -> None:
             f"{row['batch']:>5}  {decoding:<18}{row['minitx']:>14.1f}{row['transformers']:>20.1f}"
             f"{row['minitx'] / row['transformers']:>7.2f}  {same}"
         )
-    print("\nbatch  chain               forward ms  chain and selector ms  share of the step")
+    print("\nbatch  chain               forward ms   chain ms  share   draw ms  share")
     for row in found["chain"]:
-        share = row["chain"] / (row["chain"] + row["forward"])
+        whole = row["forward"] + row["chain"] + row["draw"]
         print(
             f"{row['batch']:>5}  {row['strategy']:<18}{row['forward'] * 1e3:>12.2f}"
-            f"{row['chain'] * 1e3:>23.3f}{share:>18.1%}"
+            f"{row['chain'] * 1e3:>11.3f}{row['chain'] / whole:>7.1%}"
+            f"{row['draw'] * 1e3:>10.3f}{row['draw'] / whole:>7.1%}"
         )
     print("\ncontext   minitx ms/token  grown by   transformers ms/token  grown by")
     first = found["context"][0]

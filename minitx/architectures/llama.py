@@ -24,13 +24,18 @@ def read(
     head_dim: int | None = None,
     pad: int | None = None,
     theta: float = 10_000.0,
-    partial: float = 1.0,
+    partial: bool = False,
 ) -> ModelConfig:
     """The keys are those of most relatives too; where one is absent, each has a value of its own."""
     hf.ignore("pretraining_tp")  # how the training was spread over machines
     size, heads, vocab_size = hf.size("hidden_size"), hf.size("num_attention_heads"), hf.size("vocab_size")
     width = hf.size_or_none("head_dim", head_dim) or hf.head_dim(size, heads)
-    attention_bias = hf.flag("attention_bias", False)
+    attention_bias, values = hf.flag("attention_bias", False), rope_values(hf, theta=theta)
+    if not partial and values["partial_rotary_factor"] != 1:
+        raise ValueError(
+            f"config.json: partial_rotary_factor={values['partial_rotary_factor']!r} is not implemented for "
+            "this architecture, whose heads turn as a whole."
+        )
     return ModelConfig(
         initializer_range=hf.number("initializer_range", 0.02),
         embedder=EmbedderConfig(
@@ -62,7 +67,7 @@ def read(
             attention_dropout=hf.probability("attention_dropout", 0.0),
             self_output_dropout=None,
             output_dropout=None,
-            rope=rope_per_type(hf, rope_values(hf, theta=theta, partial=partial), (FULL, SLIDING), width),
+            rope=rope_per_type(hf, values, (FULL, SLIDING), width),
         ),
     )
 

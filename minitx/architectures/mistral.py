@@ -23,8 +23,9 @@ def read(
     window: int | None = 4096,
     pad: int | None = None,
     theta: float = 10_000.0,
+    partial: bool = False,
 ) -> ModelConfig:
-    config = llama.read(hf, eps=eps, key_value_heads=key_value_heads, pad=pad, theta=theta)
+    config = llama.read(hf, eps=eps, key_value_heads=key_value_heads, pad=pad, theta=theta, partial=partial)
     found = hf.size_or_none("sliding_window", window)
     if found is None:
         return config

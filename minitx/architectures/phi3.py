@@ -28,7 +28,7 @@ def read(hf: Reader) -> ModelConfig:
         values["rope_type"] = "longrope"
     known = {"original_max_position_embeddings": original, "rope_parameters": values, "rope_scaling": None}
     inner = Reader({**hf.config, **known})
-    config = mistral.read(inner, eps=1e-5, window=None, key_value_heads=None, pad=32000)
+    config = mistral.read(inner, eps=1e-5, window=None, key_value_heads=None, pad=32000, partial=True)
     hf.taken |= inner.taken
     hf.ignore("embd_pdrop")  # named in the config, and used nowhere
     dropout = hf.probability("resid_pdrop", 0.0)

@@ -7,15 +7,18 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from torch import Tensor
 
+import minitx
 from minitx.decoding import Greedy, Sample
 from minitx.decoding.generate import generate
 from minitx.decoding.result import Result
 from minitx.decoding.stop import Stop
+from minitx.layers.linear import LARGE, Linear
 from minitx.models import Model
 from tests.parity.cases import CASES
-from tests.parity.reference import pair
+from tests.parity.reference import pair, randomise
 
 DECODERS = [case for case in CASES if "causal-lm" in case.heads]
 PAD, EOS = 0, (7, 11)
@@ -185,3 +188,31 @@ def compare(
     )
     check(result, tokens, EOS)
     return tokens != expected(reference, rows, EOS, do_sample=sample)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 7, 17])
+def test_a_model_large_enough_for_the_products_of_few_rows(rows: int, tmp_path: Path) -> None:
+    """The other cases are too small for `layers/linear.py` to choose: here every projection does."""
+    config = transformers.GPT2Config(
+        n_embd=256,
+        n_head=4,
+        n_layer=2,
+        vocab_size=1856,
+        n_positions=64,
+        pad_token_id=PAD,
+        eos_token_id=EOS[0],
+    )
+    reference = transformers.GPT2LMHeadModel(config)
+    randomise(reference)
+    reference.eval().save_pretrained(tmp_path)
+    model = minitx.load(tmp_path)
+    weights = [m.weight for m in model.modules() if isinstance(m, Linear)]
+    assert all(w.is_contiguous() and w.numel() >= LARGE for w in weights)
+    assert len(weights) == 13
+    texts = prompts((6,) * rows)
+    tokens = expected(reference, texts, ())
+    check(generate(model, texts, Greedy(), max_new_tokens=NEW, stop=Stop(eos=())), tokens, ())
+    with torch.inference_mode():
+        ids = torch.tensor(texts)
+        theirs, ours = reference(ids).logits, torch.cat([model(x[None]).logits for x in ids])
+    assert ((theirs - ours).abs().max() / theirs.abs().max()).item() <= 1e-5

@@ -63,12 +63,13 @@ def ropes(**more: Any) -> dict[str, RopeConfig]:
         ),
         (
             {"rope_theta": 10000.0, "partial_rotary_factor": 0.67},
-            {"partial_rotary_factor": 0.67},
+            {"model_type": "phi3", "partial_rotary_factor": 0.67, "pad_token_id": 0},
         ),
     ],
 )
 def test_both_dialects_say_the_same(new: dict[str, Any], old: dict[str, Any]) -> None:
-    assert ropes(rope_parameters=new) == ropes(**old)
+    kind = {key: old[key] for key in ("model_type", "pad_token_id") if key in old}
+    assert ropes(**kind, rope_parameters=new) == ropes(**old)
 
 
 def test_two_bases_in_both_dialects() -> None:
@@ -102,14 +103,23 @@ def test_two_bases_in_both_dialects() -> None:
         ({"rope_type": "default", "twist": 1}, "twist"),
         ({"rope_theta": 0}, "rope_theta=0"),
         ({"rope_theta": math.inf}, "rope_theta"),
-        ({"partial_rotary_factor": 0.1}, "cannot turn 0 features"),
-        ({"partial_rotary_factor": 1.5}, "cannot turn 9 features"),
+        (
+            {"partial_rotary_factor": 0.5},
+            "partial_rotary_factor=0.5 is not implemented for this architecture",
+        ),
         ([1, 2], "must be an object"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(parameters: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         minitx.from_config({**LLAMA, "rope_parameters": parameters})
+
+
+@pytest.mark.parametrize(("share", "features"), [(0.1, 0), (1.5, 9)])
+def test_shares_of_a_head_that_cannot_be(share: float, features: int) -> None:
+    config = {**LLAMA, "model_type": "phi3", "pad_token_id": 0, "partial_rotary_factor": share}
+    with pytest.raises(ValueError, match=f"cannot turn {features} "):
+        minitx.from_config(config)
 
 
 def test_heads_of_odd_size_are_refused() -> None:
@@ -175,3 +185,17 @@ def test_turning_keeps_lengths_and_depends_on_distance_alone(interleaved: bool, 
     scores = [(at(query, start + 3) * at(key, start)).sum() for start in (0, 4, 11)]
     assert torch.allclose(scores[0], scores[1], atol=1e-5)
     assert torch.allclose(scores[0], scores[2], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 16}, "turn 5 features"),
+        ({"rope_type": "dynamic", "factor": 2.0, "partial_rotary_factor": 0.35}, "more than the 2 features"),
+    ],
+)
+def test_kinds_that_need_whole_or_several_pairs(values: dict[str, Any], message: str) -> None:
+    """In an architecture whose heads turn in part: 8 features, of which 5, or 2."""
+    config = {**LLAMA, "model_type": "phi", "hidden_size": 32, "partial_rotary_factor": 0.7}
+    with pytest.raises(ValueError, match=message):
+        minitx.from_config({**config, "rope_parameters": values})
