@@ -8,9 +8,9 @@ Nothing heavy is imported before a command runs, so that --help answers at once.
 from __future__ import annotations
 
 import argparse
+import difflib
 import io
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -22,8 +22,9 @@ from importlib import import_module
 from typing import Any
 
 from minitx import __version__
+from minitx.commands.decoding_options import explain_parser, generate_parser
+from minitx.commands.options import Help, byte_size, command, model_options, positive, source_options
 
-DTYPES = ("float32", "float16", "bfloat16", "float64")
 FINE, DIFFERENT, BAD_INPUT, INTERRUPTED, NOBODY_READS, TERMINATED = 0, 1, 2, 130, 141, 143
 
 # What the library's messages say to callers in Python -> the same for those of the command.
@@ -38,11 +39,13 @@ OPTIONS = {
     "pass token=": "pass --token",
     'model_type="bert"': "--model-type bert",
     "Pass model_type=": "Pass --model-type",
+    "pass model_type=": "pass --model-type",
+    "say what you want with Sample(...) or Greedy(...)": "leave out --checkpoint",
 }
 
 ABOUT = """\
 Real transformer checkpoints in small, readable PyTorch: look into them, check
-them against transformers, turn texts into vectors, convert files."""
+them against transformers, embed texts, continue texts, convert files."""
 
 EXAMPLES = """\
 examples:
@@ -50,6 +53,8 @@ examples:
   minitx inspect bert-base-uncased      every module with its shape and size
   minitx verify ./my-model              is it what transformers computes?
   minitx embed ./my-model "one" "two"   how similar are they?
+  minitx generate gpt2 "Once upon"      a text goes on, word by word
+  minitx explain gpt2 "Once upon"       how the next token is chosen
   minitx convert ./old ./new            pytorch_model.bin to safetensors
 
 MODEL is a folder with config.json and weights, or a Hugging Face Hub id.
@@ -113,13 +118,6 @@ examples:
   minitx convert ./classifier ./encoder --head none"""
 
 
-class Help(argparse.RawDescriptionHelpFormatter):
-    """Texts as they are written, options within 80 columns."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=26, width=min(80, shutil.get_terminal_size().columns))
-
-
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="minitx", description=ABOUT, epilog=EXAMPLES, formatter_class=Help, allow_abbrev=False
@@ -169,6 +167,9 @@ def parser() -> argparse.ArgumentParser:
     model_options(embed, head=False)
     embed.add_argument("--device", default="cpu", help="such as cuda (default: %(default)s)")
 
+    generate_parser(commands)
+    explain_parser(commands)
+
     convert = command(commands, "convert", "write as safetensors", CONVERT, CONVERT_EXAMPLES)
     convert.add_argument("model", metavar="SOURCE", help="folder or Hub id")
     convert.add_argument("destination", metavar="DESTINATION", help="a new or empty folder")
@@ -178,56 +179,6 @@ def parser() -> argparse.ArgumentParser:
     source_options(convert)
     model_options(convert)
     return top
-
-
-def command(
-    commands: Any, name: str, short: str, description: str, epilog: str = ""
-) -> argparse.ArgumentParser:
-    made: argparse.ArgumentParser = commands.add_parser(
-        name, help=short, description=description, epilog=epilog, formatter_class=Help, allow_abbrev=False
-    )
-    made.add_argument("--json", action="store_true", help="machine-readable output, and nothing else")
-    made.add_argument("--traceback", action="store_true", help="show where in the code an error arose")
-    return made
-
-
-def source_options(to: argparse.ArgumentParser) -> None:
-    """Where a model comes from."""
-    to.add_argument("--revision", default="main", help="Hub branch, tag or commit (default: %(default)s)")
-    to.add_argument("--token", help="Hub access token, for gated or private models")
-    to.add_argument("--offline", action="store_true", help="use only what is on this machine")
-
-
-def model_options(to: argparse.ArgumentParser, *, head: bool = True, dtype: bool = True) -> None:
-    """How a model is read."""
-    to.add_argument("--model-type", metavar="TYPE", help="for a config.json that has none, such as bert")
-    if head:
-        to.add_argument("--head", metavar="TASK", help="such as masked-lm, or none (default: the file's own)")
-    if dtype:
-        to.add_argument("--dtype", choices=DTYPES, help="of the weights (default: as in the file)")
-
-
-def positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
-    return int(text)
-
-
-def byte_size(text: str) -> int:
-    """500MB -> 500,000,000; decimal units, as Hugging Face counts."""
-    units = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "B": 1}
-    number, factor = text.strip().upper(), 1
-    for unit, size in units.items():
-        if number.endswith(unit):
-            number, factor = number.removesuffix(unit), size
-            break
-    try:
-        size = int(float(number) * factor)
-    except (ValueError, OverflowError):
-        size = 0
-    if size < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size such as 500MB or 5GB")
-    return size
 
 
 # --- running ---------------------------------------------------------------------------------------
@@ -308,13 +259,24 @@ def signals(stopped: list[int]) -> Iterator[None]:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The options; argparse alone would not take texts that follow an option: embed MODEL --json TEXT."""
-    made = parser()
-    args, rest = made.parse_known_args(argv)
-    if rest and (args.command != "embed" or any(text.startswith("-") for text in rest)):
-        made.error(f"unrecognized arguments: {' '.join(rest)}")
+    args, rest = parser().parse_known_args(argv)
+    end = rest.index("--") if "--" in rest else len(rest)  # what follows -- is text
+    unknown = next((text for text in rest[:end] if text.startswith("-")), None)
+    if unknown is not None:
+        args.parser.error(no_option(args, unknown.partition("=")[0]))
+    if rest and not hasattr(args, "texts"):
+        args.parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
-        args.texts += rest
+        args.texts += rest[:end] + rest[end + 1 :]
     return args
+
+
+def no_option(args: argparse.Namespace, option: str) -> str:
+    """Where to find what the command does not have, or the option that may have been meant."""
+    found = getattr(args, "elsewhere", {}).get(option)
+    similar = difflib.get_close_matches(option, args.parser._option_string_actions, n=1)
+    hint = found or (f"did you mean {similar[0]}?" if similar else "--help lists those there are")
+    return f"there is no option {option}; {hint}"
 
 
 def readable(error: Exception) -> str:

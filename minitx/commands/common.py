@@ -55,6 +55,33 @@ def tokenizer_of(args: Namespace, folder: Path) -> Tokenizer:
     )
 
 
+def read_texts(args: Namespace) -> list[str]:
+    """The texts of the command line, of --file, or of stdin: line i is text i, also if it is empty.
+
+    Raises:
+        ValueError: none at all, two sources at once, or not UTF-8.
+    """
+    if args.texts and args.file is not None:
+        raise ValueError("texts are given both on the command line and by --file; give one of them.")
+    if args.texts:
+        return list(args.texts)
+    if args.file is None and sys.stdin.isatty():
+        raise ValueError("no text: give texts after the model, or --file, or lines on stdin.")
+    try:
+        content = stdin() if args.file is None else Path(args.file).read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{args.file or 'stdin'}: not UTF-8 text ({error}).") from None
+    if not content.strip():
+        raise ValueError(f"{args.file or 'stdin'} holds no text.")
+    # Only "\n" ends a line, as for other tools; str.splitlines also cuts at form feeds and U+2028.
+    return [line.removesuffix("\r") for line in content.removesuffix("\n").split("\n")]
+
+
+def stdin() -> str:
+    binary = getattr(sys.stdin, "buffer", None)  # a stream that was put in its place may have none
+    return sys.stdin.read() if binary is None else str(binary.read(), "utf-8-sig")
+
+
 def dtype_of(args: Namespace) -> torch.dtype | None:
     found: torch.dtype | None = None if args.dtype is None else getattr(torch, args.dtype)
     return found
@@ -75,11 +102,11 @@ def device_of(args: Namespace) -> str:
     return device
 
 
-def print_json(value: Any) -> None:
-    """In an encoding that lacks characters, with escapes that JSON knows."""
+def print_json(value: Any, *, indent: int | None = 2) -> None:
+    """In an encoding that lacks characters, with escapes that JSON knows; without indent on one line."""
     named = getattr(sys.stdout, "encoding", None) or "utf-8"
     escape = codecs.lookup(named).name != "utf-8"
-    print(json.dumps(value, indent=2, ensure_ascii=escape, allow_nan=False))
+    print(json.dumps(value, indent=indent, ensure_ascii=escape, allow_nan=False), flush=True)
 
 
 def check_finite(vectors: Tensor) -> None:

@@ -21,6 +21,7 @@ from minitx.commands.common import (
     device_of,
     dtype_of,
     print_json,
+    read_texts,
     say,
     similarity_table,
     source_of,
@@ -90,33 +91,6 @@ def checked_output(path: Path) -> Path:
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise PermissionError(f"--output {path}: nothing can be written into {path.parent}.")
     return path
-
-
-def read_texts(args: Namespace) -> list[str]:
-    """The texts of the command line, of --file, or of stdin: line i is text i, also if it is empty.
-
-    Raises:
-        ValueError: none at all, two sources at once, or not UTF-8.
-    """
-    if args.texts and args.file is not None:
-        raise ValueError("texts are given both on the command line and by --file; give one of them.")
-    if args.texts:
-        return list(args.texts)
-    if args.file is None and sys.stdin.isatty():
-        raise ValueError("no text: give texts after the model, or --file, or lines on stdin.")
-    try:
-        content = stdin() if args.file is None else Path(args.file).read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{args.file or 'stdin'}: not UTF-8 text ({error}).") from None
-    if not content.strip():
-        raise ValueError(f"{args.file or 'stdin'} holds no text.")
-    # Only "\n" ends a line, as for other tools; str.splitlines also cuts at form feeds and U+2028.
-    return [line.removesuffix("\r") for line in content.removesuffix("\n").split("\n")]
-
-
-def stdin() -> str:
-    binary = getattr(sys.stdin, "buffer", None)  # a stream that was put in its place may have none
-    return sys.stdin.read() if binary is None else str(binary.read(), "utf-8-sig")
 
 
 def check_length(length: int | None, tokenizer: Tokenizer) -> None:

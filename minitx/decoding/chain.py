@@ -137,8 +137,14 @@ class Chain:
         view = _View(logits)
         return [(label(processor), view.dense()) for processor in self._steps(view, context, states)]
 
-    def blame(self, logits: Tensor, context: Context, states: State | None = None) -> NoReturn:
+    def blame(
+        self, logits: Tensor, context: Context, states: State | None = None, rows: Tensor | None = None
+    ) -> NoReturn:
         """Says why a row has no token to draw; for rows that `unusable` found behind the chain.
+
+        Args:
+            logits, context, states: what the chain was called with.
+            rows: (B,) bool, which of them matter; others have ended before.
 
         Raises:
             ValueError: names the row, its step, and the processor that left it without a token or made
@@ -147,11 +153,12 @@ class Chain:
         steps = [("the model", logits), *self.trace(logits, context, states)]
         # A row that a later step repaired is not to blame.
         broken = unusable(steps[-1][1])
+        broken = broken if rows is None else broken & rows
         for index, (name, after) in enumerate(steps):
-            rows = (unusable(after) & broken).nonzero()
-            if not len(rows):
+            found = (unusable(after) & broken).nonzero()
+            if not len(found):
                 continue
-            row = int(rows[0])
+            row = int(found[0])
             where = f"Row {row}, step {int(context.generated[row])}"
             if bool((after[row] == -torch.inf).all()):
                 counts = ", ".join(

@@ -94,7 +94,8 @@ def steps(call: Call) -> Iterator[list[Event]]:
         token = call.selector(processed, step)  # (B,)
         drawn = torch.where(unusable(processed), -1, token).tolist()  # the one wait for the device
         if any(each < 0 and row.reason is None for each, row in zip(drawn, rows, strict=True)):
-            call.chain.blame(logits, history.context, states)
+            going_on = torch.tensor([row.reason is None for row in rows], device=device)
+            call.chain.blame(logits, history.context, states, going_on)
         if call.observe is not None:
             call.observe(logits, history.context, states, token)
         extras = _logprobs(call, logits if call.logprobs == "raw" else processed, token)

@@ -27,6 +27,8 @@ from torch import Tensor
 _32_BITS = 0xFFFFFFFF
 # Logits with fewer tokens left than one in so many get noise for just those.
 _SPARSE = 8
+# Noise for about so many tokens at a time stays in a CPU's cache; twice as fast for batches.
+_AT_ONCE = 2**16
 
 
 class Selector(Protocol):
@@ -106,7 +108,13 @@ class CounterNoise:
             noisy[row, token] = logits[row, token] + _gumbel(token * stride[row] + start[row])
             return noisy.argmax(dim=-1)
         token = torch.arange(logits.shape[-1], device=logits.device)
-        return (logits + _gumbel(token * stride[:, None] + start[:, None])).argmax(dim=-1)
+        size = max(1, _AT_ONCE // logits.shape[-1]) if logits.device.type == "cpu" else len(logits)
+        parts = zip(*(torch.split(rows, size) for rows in (logits, start, stride)), strict=True)
+        drawn = [
+            (part + _gumbel(token * step[:, None] + first[:, None])).argmax(dim=-1)
+            for part, first, step in parts
+        ]
+        return torch.cat(drawn)
 
     def _counters(self, position: int | Tensor) -> tuple[Tensor, Tensor]:
         """The start and the odd stride of each row's counter at its position, (B,) each."""

@@ -97,7 +97,7 @@ def read_settings(config: Mapping[str, Any]) -> GenerationSettings:
     """
     stated = {name: value for name, value in config.items() if value is not None}
     for name, neutral in _NOT_HERE.items():
-        if stated.get(name) not in (None, *neutral):
+        if stated.get(name) not in (None, [], *neutral):
             raise ValueError(f"{FILE} asks for {name}={stated[name]!r}, which minitx does not have.")
     kind = Sample if stated.get("do_sample", False) is True else Greedy
     known = {field.name for field in fields(Sample)}

@@ -1,0 +1,108 @@
+"""`minitx generate`: a text goes on."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Iterator
+from math import isfinite
+from typing import Any
+
+from minitx.commands.common import WIDTH, print_json, shorten
+from minitx.commands.decoding import Request, as_options, request_of
+from minitx.decoding.generate import generate, stream
+from minitx.decoding.result import Event, Row
+
+
+def run(args: Namespace) -> int:
+    if args.logprobs and not args.json:
+        raise ValueError("--logprobs is shown with --json only.")
+    if args.top_logprobs is not None and not args.logprobs:
+        raise ValueError("--top-logprobs needs --logprobs raw or --logprobs processed.")
+    request = request_of(args)
+    samples = args.num_samples or 1
+    with as_options():
+        if len(request.ids) * samples == 1 and not args.json:
+            show_as_it_comes(
+                stream(
+                    request.model,
+                    request.ids,
+                    request.strategy,
+                    prefill_chunk=args.prefill_chunk,
+                    **request.settings,
+                ),
+                has_text=request.tokenizer is not None,
+            )
+            return 0
+        for number, row in enumerate(rows(request, args, samples)):
+            prompt, sample = divmod(number, samples)
+            if args.json:
+                print_json(as_json(request, row, prompt, sample), indent=None)
+            else:
+                show(request, row, prompt, sample, samples)
+    return 0
+
+
+def show_as_it_comes(events: Iterator[Event], *, has_text: bool) -> None:
+    """Prints what each token adds; the line ends even where the text is interrupted."""
+    begun = False
+    try:
+        for event in events:
+            text = event.text if has_text else f"{event.token} "
+            print(text, end="", flush=True)
+            begun = begun or text != ""
+    finally:
+        if begun:
+            print(flush=True)
+
+
+def rows(request: Request, args: Namespace, samples: int) -> Iterator[Row]:
+    """The rows of all prompts, a batch of prompts at a time."""
+    for start in range(0, len(request.ids), args.batch_size):
+        yield from generate(
+            request.model,
+            request.ids[start : start + args.batch_size],
+            request.strategy,
+            num_samples=samples,
+            logprobs=args.logprobs,
+            top_logprobs=args.top_logprobs or 0,
+            prefill_chunk=args.prefill_chunk,
+            **request.settings,
+        )
+
+
+def show(request: Request, row: Row, prompt: int, sample: int, samples: int) -> None:
+    """A line that says what it continues, and the text."""
+    given = request.prompts[prompt]
+    which = f"[{prompt + 1}, sample {sample + 1}]" if samples > 1 else f"[{prompt + 1}]"
+    words = given if isinstance(given, str) else " ".join(map(str, given))
+    if prompt or sample:
+        print()
+    print(f"{which} {shorten(words, WIDTH - len(which) - 1)}".rstrip())
+    print(" ".join(map(str, row.tokens.tolist())) if row.text is None else row.text, flush=True)
+
+
+def as_json(request: Request, row: Row, prompt: int, sample: int) -> dict[str, Any]:
+    """One row as plain values; a log-probability of -inf is null."""
+    found: dict[str, Any] = {
+        "prompt": request.prompts[prompt],
+        "sample": sample,
+        "tokens": row.tokens.tolist(),
+        "text": row.text,
+        "finish_reason": row.finish_reason,
+    }
+    if row.logprobs is not None:
+        found["logprobs"] = [plain(value) for value in row.logprobs.tolist()]
+    if row.top_logprobs is not None:
+        pairs = zip(row.top_logprobs.ids.tolist(), row.top_logprobs.values.tolist(), strict=True)
+        found["top_logprobs"] = [
+            [
+                {"token": token, "text": request.text_of(token), "logprob": plain(value)}
+                for token, value in zip(ids, values, strict=True)
+            ]
+            for ids, values in pairs
+        ]
+    return found
+
+
+def plain(value: float) -> float | None:
+    return value if isfinite(value) else None
