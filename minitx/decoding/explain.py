@@ -34,7 +34,7 @@ class Candidate:
 
     Attributes:
         token: its id.
-        text: what the tokenizer makes of it; its id as text without one.
+        text: what the tokenizer makes of it; its id as text without one, "#" and the id of half a character.
         probability: 0 where the step has removed it.
     """
 
@@ -189,8 +189,9 @@ def position(
 
 
 def text_of(token: int, tokenizer: Tokenizer | None) -> str:
-    """The text of one token, special ones by their names."""
-    return str(token) if tokenizer is None else tokenizer.decode([token], skip_special_tokens=False)
+    """The text of one token, special ones by their names; the id where it has none, as half a character."""
+    text = str(token) if tokenizer is None else tokenizer.decode([token], skip_special_tokens=False)
+    return f"#{token}" if not text or "\ufffd" in text else text
 
 
 # --- the table -------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from minitx.decoding.detokenize import Detokenizer
@@ -82,6 +82,8 @@ BITS = st.sampled_from(["▁", "▁▁", "▁the", "cat", "é", "猫", "🙂", "
 
 
 @given(st.lists(st.tuples(BITS, st.booleans()), max_size=50), st.integers(0, 12))
+@example([("猫", True)] * 6, 0)  # the window is full within a character
+@example([("猫", True)] * 6, 3)  # it would begin within one
 def test_pieces_with_bytes_for_characters(characters: list[tuple[str, bool]], cut: int) -> None:
     """A run of such bytes is decoded as text only if all of it is, so only whole characters are compared."""
     tokenizer = tokenizer_of("sentence pieces")
