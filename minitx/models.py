@@ -56,14 +56,18 @@ class Model(nn.Module):
         stack: the class of the stack; an architecture whose data flow differs brings its own.
     """
 
+    family: str  # the name of the stack
+
     def __init__(
         self, config: ModelConfig, head: HeadConfig | None = None, stack: type[nn.Module] = Stack
     ) -> None:
         super().__init__()
+        if getattr(config, self.family) is None:
+            raise ValueError(f"{type(self).__name__} needs a config with {self.family}=StackConfig(...).")
         self.config = config
         self.checkpoint: Checkpoint | None = None  # where the weights came from, for minitx.save
         self.embedder = Embedder(config.embedder)
-        self.add_stack(stack)
+        self.add_module(self.family, stack(config.stack))
         self.pooler = Pooler(config.stack.hidden_size) if config.pooler else None
         size = config.stack.output_size or config.stack.hidden_size
         self.head = Head(head, size) if head is not None else None
@@ -72,14 +76,10 @@ class Model(nn.Module):
             self.initialize()
         self.tie_weights()
 
-    def add_stack(self, stack: type[nn.Module]) -> None:
-        """Makes the stack under the name of its family."""
-        raise NotImplementedError("a family says which stack it has")
-
     @property
     def stack(self) -> nn.Module:
         """The encoder, or the decoder where that is all there is."""
-        return self.get_submodule("encoder" if self.config.encoder is not None else "decoder")
+        return self.get_submodule(self.family)
 
     def result(
         self,
@@ -152,9 +152,8 @@ class Model(nn.Module):
 class EncoderModel(Model):
     """A bidirectional encoder: embedder, encoder, and where present pooler and head."""
 
-    def add_stack(self, stack: type[nn.Module]) -> None:
-        assert self.config.encoder is not None
-        self.encoder = stack(self.config.encoder)
+    family = "encoder"
+    encoder: nn.Module
 
     def forward(
         self,
@@ -193,9 +192,8 @@ class EncoderModel(Model):
 class DecoderModel(Model):
     """A causal decoder: embedder, decoder, and where present a head; a token sees those before it."""
 
-    def add_stack(self, stack: type[nn.Module]) -> None:
-        assert self.config.decoder is not None
-        self.decoder = stack(self.config.decoder)
+    family = "decoder"
+    decoder: nn.Module
 
     @property
     def turning_point(self) -> int | None:

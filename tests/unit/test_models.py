@@ -136,6 +136,11 @@ def test_a_model_made_from_parts_starts_with_weights_and_has_no_record_to_save()
         minitx.save(model, "nowhere")
 
 
+def test_a_family_needs_its_own_stack() -> None:
+    with pytest.raises(ValueError, match=r"DecoderModel needs a config with decoder=StackConfig"):
+        minitx.DecoderModel(tiny().config)
+
+
 def test_an_empty_slot_is_no_module() -> None:
     model = tiny(model_type="modernbert")
     assert model.encoder.layers[0].attention_norm is identity
