@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -60,7 +62,8 @@ def generate(
     """Continues prompts.
 
     A batch gives the tokens that its rows give one by one, as far as the last bits of the model's logits
-    allow; with `generator` only if the strategy is greedy, since all rows then draw from one source.
+    allow; with `generator` only if the strategy is greedy, since all rows then draw from one source. (And
+    not where positions turn otherwise in long texts, LongRoPE or dynamic: the longest row decides for all.)
 
     Args:
         model: a causal language model, in eval mode.
@@ -180,13 +183,14 @@ def prepare(
 ) -> Call:
     """The arguments of `generate`, checked, as one call of the loop."""
     model = checked(model)
-    given_stop, given_least = stop, min_new_tokens
+    _check_kinds(stop, tokenizer, generator)
     if isinstance(strategy, str):
         settings = read_settings(_of_checkpoint(model, strategy))
         strategy = settings.strategy
-        stop = settings.stop if given_stop is None else given_stop
+        # Its end tokens are the checkpoint's in any case, without those that the model lacks.
+        stop = replace(settings.stop, eos=None) if stop is None else stop
         max_new_tokens = settings.max_new_tokens if max_new_tokens is None else max_new_tokens
-        min_new_tokens = settings.min_new_tokens if given_least is None else given_least
+        min_new_tokens = settings.min_new_tokens if min_new_tokens is None else min_new_tokens
     if not isinstance(strategy, Greedy | Sample):
         raise TypeError(
             f'strategy is {strategy!r:.60}; expected a Sample(...) or Greedy(...), or "checkpoint".'
@@ -205,12 +209,12 @@ def prepare(
     vocab_size = model.head.config.num_labels
     if logprobs not in (None, "raw", "processed"):
         raise ValueError(f'logprobs={logprobs!r} must be "raw", "processed" or None.')
-    if top_logprobs:
-        _count("top_logprobs", top_logprobs, least=0, meaning="of how many tokens", most=vocab_size)
-        if logprobs is None:
-            raise ValueError(f'top_logprobs={top_logprobs} needs logprobs="raw" or "processed".')
+    top = _count("top_logprobs", top_logprobs, least=0, meaning="of how many tokens", most=vocab_size)
+    if top and logprobs is None:
+        raise ValueError(f'top_logprobs={top} needs logprobs="raw" or "processed".')
     if prefill_chunk is not None:
-        _count("prefill_chunk", prefill_chunk, least=1, meaning="how many prompt tokens in one forward")
+        meaning = "how many prompt tokens in one forward"
+        prefill_chunk = _count("prefill_chunk", prefill_chunk, least=1, meaning=meaning)
     return Call(
         model=model,
         prompts=rows,
@@ -222,7 +226,7 @@ def prepare(
         min_new_tokens=_least(min_new_tokens, most, len(rows) * samples),
         tokenizer=tokenizer,
         logprobs=logprobs,
-        top_logprobs=top_logprobs,
+        top_logprobs=top,
         prefill_chunk=prefill_chunk,
     )
 
@@ -244,6 +248,23 @@ def checked(model: Any) -> DecoderModel:
     return checked
 
 
+def _check_kinds(stop: Any, tokenizer: Any, generator: Any) -> None:
+    """
+    Raises:
+        TypeError: an object of another kind.
+    """
+    if stop is not None and not isinstance(stop, Stop):
+        raise TypeError(f"stop={stop!r:.60} must be a Stop, as in Stop(strings=...) or Stop(tokens=...).")
+    if tokenizer is not None:
+        from minitx.tokenizer import Tokenizer  # imported already, by whoever made one
+
+        if not isinstance(tokenizer, Tokenizer):
+            kind = type(tokenizer).__name__
+            raise TypeError(f"tokenizer is a {kind}; minitx.load_tokenizer(...) makes one.")
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator={generator!r:.60} must be a torch.Generator; seed= takes a number.")
+
+
 def _of_checkpoint(model: DecoderModel, strategy: str) -> dict[str, Any]:
     """The generation_config.json beside the model's weights."""
     if strategy != "checkpoint":
@@ -258,12 +279,13 @@ def _of_checkpoint(model: DecoderModel, strategy: str) -> dict[str, Any]:
 
 
 def _count(name: str, value: Any, *, least: int, meaning: str, most: int | None = None) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name}={value!r} must be a whole number: {meaning}.")
-    if value < least or (most is not None and value > most):
+    number = int(value)
+    if number < least or (most is not None and number > most):
         limit = f"at least {least}" if most is None else f"from {least} to {most}"
-        raise ValueError(f"{name}={value} must be {limit}: {meaning}.")
-    return value
+        raise ValueError(f"{name}={number} must be {limit}: {meaning}.")
+    return number
 
 
 def _least(minimum: Integers | None, most: int, rows: int) -> list[int]:

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 Logprobs = Literal["raw", "processed"]
 Observer = Callable[[Tensor, Context, State, Tensor], None]
 
+# Kinds of rotary positions that turn otherwise once the text is longer than those of the training.
+_TURNED_BY_LENGTH = ("dynamic", "longrope")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
@@ -119,8 +122,10 @@ def steps(call: Call) -> Iterator[list[Event]]:
 def prefill(model: DecoderModel, batch: PaddedBatch, cache: Cache, chunk: int | None = None) -> Tensor:
     """Runs the prompts, (B, T), `chunk` tokens at a time; returns the logits of the next token, (B, V)."""
     ids, mask, positions = batch
-    if model.turning_point is not None and ids.shape[1] > model.turning_point:
-        chunk = None  # the first chunk could not know that the text is a long one
+    ropes = (model.config.stack.rope or {}).values()
+    limits = [r.original_max_position_embeddings for r in ropes if r.rope_type in _TURNED_BY_LENGTH]
+    if any(ids.shape[1] > limit for limit in limits):
+        chunk = None  # the first chunk could not know how long the text is
     logits = None
     for start in range(0, ids.shape[1], chunk or ids.shape[1]):
         part = slice(start, start + (chunk or ids.shape[1]))

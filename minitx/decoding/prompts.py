@@ -6,6 +6,7 @@ B prompts, T tokens of the longest.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -49,7 +50,7 @@ def read_prompts(
         bos: what an empty prompt could begin with, for the error.
 
     Raises:
-        TypeError: something else than prompts.
+        TypeError: something else than prompts, or than a tensor as their mask.
         ValueError: none at all, an empty one, ids outside the vocabulary, texts without a tokenizer, a mask
             that does not fit.
     """
@@ -99,6 +100,11 @@ def _of_tensor(prompts: Tensor, attention_mask: Tensor | None) -> list[list[int]
         )
     if attention_mask is None:
         return list(prompts.tolist())
+    if not isinstance(attention_mask, Tensor):
+        raise TypeError(
+            f"attention_mask is a {type(attention_mask).__name__}; expected a tensor of the prompts' shape, "
+            f"{tuple(prompts.shape)}."
+        )
     if attention_mask.shape != prompts.shape or not bool(
         ((attention_mask == 0) | (attention_mask == 1)).all()
     ):
@@ -128,7 +134,7 @@ def _of_list(prompts: Any, tokenizer: Tokenizer | None) -> list[list[int]]:
                 f"prompts[{number}] is {row!r:.40} ({type(row).__name__}) among lists of ids; expected "
                 "all texts, or a list of ids for each prompt: [[5, 6]] for a single one."
             )
-        if not all(isinstance(token, int) and not isinstance(token, bool) for token in ids):
+        if not all(isinstance(token, Integral) and not isinstance(token, bool) for token in ids):
             raise TypeError(f"prompts[{number}] holds something else than ids, whole numbers: {ids!r:.60}.")
-        rows.append(list(ids))
+        rows.append([int(token) for token in ids])
     return rows

@@ -106,12 +106,11 @@ def read_settings(config: Mapping[str, Any]) -> GenerationSettings:
     if unknown:
         warnings.warn(f"{FILE} has settings that minitx does not know: {', '.join(unknown)}.", stacklevel=3)
     mine = {field.name for field in fields(kind)}
-    given = {name: _plain(name, value) for name, value in stated.items() if name in mine}
-    eos = stated.get("eos_token_id")
     try:
+        given = {name: _plain(name, value) for name, value in stated.items() if name in mine}
         return GenerationSettings(
             strategy=kind(**given),
-            stop=Stop(eos=eos, strings=stated.get("stop_strings", ())),
+            stop=Stop(eos=_end_ids(stated.get("eos_token_id")), strings=stated.get("stop_strings", ())),
             max_new_tokens=stated.get("max_new_tokens"),
             min_new_tokens=stated.get("min_new_tokens", 0),
         )
@@ -129,7 +128,11 @@ def _plain(name: str, value: Any) -> Any:
 
 
 def end_tokens(model: Any, tokenizer: Tokenizer | None) -> tuple[int, ...]:
-    """The ids that end a text: of generation_config.json, else of config.json, else of the tokenizer."""
+    """The ids that end a text: of generation_config.json, else of config.json, else of the tokenizer.
+
+    Raises:
+        ValueError: a file has something else there.
+    """
     checkpoint = getattr(model, "checkpoint", None)
     if checkpoint is not None:
         path = None if checkpoint.folder is None else checkpoint.folder / FILE
@@ -137,10 +140,20 @@ def end_tokens(model: Any, tokenizer: Tokenizer | None) -> tuple[int, ...]:
         for config in (of_file, checkpoint.config):
             found = config.get("eos_token_id")
             if found is not None:
-                return tuple(found) if isinstance(found, list) else (found,)
+                return _end_ids(found) or ()
     if tokenizer is not None and tokenizer.eos_token_id is not None:
         return (tokenizer.eos_token_id,)
     return ()
+
+
+def _end_ids(stated: Any) -> tuple[int, ...] | None:
+    """The end tokens that a config states as one id or a list; -1 is how some say that there is none."""
+    if stated is None:
+        return None
+    ids = stated if isinstance(stated, list) else [stated]
+    if not all(isinstance(token, int) and not isinstance(token, bool) for token in ids):
+        raise ValueError(f"eos_token_id={stated!r} of the checkpoint must be a token id or a list of them.")
+    return tuple(token for token in ids if token >= 0)
 
 
 def begin_token(model: Any, tokenizer: Tokenizer | None) -> int | None:

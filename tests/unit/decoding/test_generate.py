@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -149,6 +150,51 @@ def test_what_a_row_of_its_own_is_told() -> None:
     assert mixed[1] == plain[1]
     assert mixed[3] == plain[3]
     assert mixed[2] != plain[2]
+
+
+PER_ROW: dict[str, list[Any]] = {
+    "temperature": [0.3, 1.0, 2.0, 0.7],
+    "top_k": [1, 0, 5, 40],
+    "top_p": [0.2, 1.0, 0.9, 0.5],
+    "min_p": [0.9, 0.0, 0.1, 0.3],
+    "typical_p": [0.1, 1.0, 0.9, 0.5],
+    "epsilon_cutoff": [0.1, 0.0, 0.01, 0.05],
+    "eta_cutoff": [0.1, 0.0, 0.01, 0.5],
+    "repetition_penalty": [3.0, 1.0, 1.5, 0.5],
+    "presence_penalty": [-2.0, 0.0, 1.0, 2.0],
+    "frequency_penalty": [-2.0, 0.0, 1.0, 2.0],
+    "encoder_repetition_penalty": [3.0, 1.0, 1.5, 0.5],
+    "min_length": [9, 0, 12, 16],
+}
+
+
+@pytest.mark.parametrize("form", [list, torch.tensor, np.array])
+@pytest.mark.parametrize("name", PER_ROW)
+def test_a_number_of_ones_own_is_the_rows_number_alone(name: str, form: Callable[[Any], Any]) -> None:
+    """In lists, tensors and arrays. Many tokens end a row, so that lengths differ."""
+    options: dict[str, Any] = {"max_new_tokens": 16, "stop": Stop(eos=range(20)), "seed": 2}
+    prompts = [*PROMPTS[:3], [4, 5]]
+    together = generate(MODEL, prompts, Sample(**{name: form(PER_ROW[name])}), **options)
+    plain = generate(MODEL, prompts, Sample(), **options)
+    for row, (prompt, value) in enumerate(zip(prompts, PER_ROW[name], strict=True)):
+        alone = generate(MODEL, [prompt], Sample(**{name: value}), **options)
+        assert tokens(alone) == tokens(together)[row : row + 1]
+    assert tokens(together) != tokens(plain)
+
+
+def test_rows_are_prompts_times_samples() -> None:
+    """So numbers per row are of the samples, while a seed belongs to a prompt."""
+    options: dict[str, Any] = {"max_new_tokens": 6, "num_samples": 2, "stop": NO_END}
+    strategy = Sample(temperature=[0.0, 1.0, 1.0, 0.0])
+    result = tokens(generate(MODEL, PROMPTS[:2], strategy, seed=[1, 2], **options))
+    greedy = tokens(generate(MODEL, PROMPTS[:2], Greedy(), max_new_tokens=6, stop=NO_END))
+    assert (result[0], result[3]) == tuple(greedy)
+    assert result[1] != greedy[0]
+    least = run([EOS], [EOS], min_new_tokens=torch.tensor([0, 0])).sequences
+    assert [len(row) for row in least] == [1, 1]
+    eager = Sample(logit_bias={EOS: 100.0})
+    ends = generate(MODEL, PROMPTS[:2], eager, min_new_tokens=[0, 3, 1, 5], **{**options, "stop": None})
+    assert [len(row) for row in ends.sequences] == [1, 4, 2, 6]
 
 
 # Prompts
@@ -379,6 +425,29 @@ def test_a_stream_can_be_left_and_leaves_no_mode_behind() -> None:
     del events
 
 
+def test_events_come_step_by_step() -> None:
+    """One for each row that goes on, in the order of the rows."""
+    a, b = byte_ids("ab")
+    script = Greedy(processors=[scripted([a, EOS], [a, b, EOS], [EOS])])
+    events = list(stream(MODEL, [[9]] * 3, script, max_new_tokens=4))
+    assert [event[:2] for event in events] == [(0, a), (1, a), (2, EOS), (0, EOS), (1, b), (1, EOS)]
+    assert [event.finish_reason for event in events] == [None, None, "eos", "eos", None, "eos"]
+    assert {(event.text, event.logprob, event.top_logprobs) for event in events} == {("", None, None)}
+
+
+def test_a_stream_that_fails_has_given_what_came_before() -> None:
+    def fails(logits: Tensor, context: Context) -> Tensor:
+        return logits.masked_fill((context.generated == 2)[:, None], -torch.inf)
+
+    events = stream(MODEL, [[5], [6]], Sample(processors=[fails]), max_new_tokens=5, stop=NO_END)
+    before = [next(events).row for _ in range(4)]
+    with pytest.raises(ValueError, match="Row 0, step 2: fails left no token"):
+        next(events)
+    assert before == [0, 1, 0, 1]
+    assert list(events) == []
+    assert not torch.is_inference_mode_enabled()
+
+
 def test_a_result_can_be_trained_on() -> None:
     result = generate(MODEL, [[5, 6]], Greedy(), max_new_tokens=4, stop=NO_END)
     loss = MODEL(result.sequences[0][None], labels=result.sequences[0][None]).loss
@@ -449,6 +518,49 @@ def test_a_state_is_carried_from_token_to_token() -> None:
     assert tokens(result) == [[20, 21, 20, 21, 20]] * 4
 
 
+class Frequency:
+    """The frequency penalty, from counts of its own: a state of two tensors in a dict in a tuple."""
+
+    def init(self, context: Context) -> Any:
+        rows = len(context.length)
+        return ({"counts": torch.zeros(rows, len(TOKENIZER)), "total": torch.zeros(rows)},)
+
+    def update(self, state: Any, context: Context, token: Tensor, logits: Tensor) -> Any:
+        (old,) = state
+        assert torch.equal(old["total"].long(), context.generated)
+        counts = old["counts"].scatter_add(1, token[:, None], torch.ones(len(token), 1))
+        return ({"counts": counts, "total": old["total"] + 1},)
+
+    def __call__(self, logits: Tensor, context: Context, state: Any) -> Tensor:
+        return logits - 1.5 * state[0]["counts"]
+
+
+def test_a_state_equals_what_the_history_says() -> None:
+    """For several samples, and for rows that end while others go on."""
+    options: dict[str, Any] = {"max_new_tokens": 12, "num_samples": 2, "seed": 3, "stop": Stop(eos=79)}
+    own = generate(MODEL, PROMPTS, Sample(processors=[Frequency()]), **options)
+    expected = generate(MODEL, PROMPTS, Sample(frequency_penalty=1.5), **options)
+    assert tokens(own) == tokens(expected)
+    assert tokens(own) != tokens(generate(MODEL, PROMPTS, Sample(), **options))
+    twice = generate(MODEL, PROMPTS, Sample(processors=[Frequency()]), **options)
+    assert tokens(twice) == tokens(own)  # nothing is left in the processor
+
+
+def test_the_prefix_function_is_given_rows_and_histories() -> None:
+    seen: list[tuple[int, list[int]]] = []
+
+    def allowed(row: int, history: Tensor) -> list[int]:
+        seen.append((row, history.tolist()))
+        return [] if history[-1] == EOS else [EOS if row == 0 else 20 + len(history)]
+
+    result = generate(MODEL, [[5], [6, 7]], Greedy(prefix_allowed_tokens_fn=allowed), max_new_tokens=3)
+    assert tokens(result) == [[EOS], [22, 23, 24]]  # the row that ended is allowed nothing any more
+    assert [history for row, history in seen if row == 1] == [[6, 7], [6, 7, 22], [6, 7, 22, 23]]
+    nothing = Greedy(prefix_allowed_tokens_fn=lambda row, history: [5] if row == 0 else [])
+    with pytest.raises(ValueError, match="Row 1, step 0: PrefixAllowed left no token"):
+        generate(MODEL, [[5], [6]], nothing, max_new_tokens=3)
+
+
 def test_what_a_processor_is_told() -> None:
     """Histories are left-aligned and without padding, whatever the model is given."""
     seen: list[Context] = []
@@ -471,6 +583,13 @@ def test_bans_that_leave_no_token_name_the_processor() -> None:
     strategy = Sample(suppress_tokens=everything, bad_words_ids=[[0]])
     with pytest.raises(ValueError, match=r"Row 0, step 0: SuppressTokens left no token"):
         generate(MODEL, PROMPTS, strategy, max_new_tokens=2)
+
+    contradictory = Greedy(allowed_token_ids=[5, 6], suppress_tokens=[6, 5, 4])
+    with pytest.raises(ValueError, match=r"SuppressTokens left no token.*AllowedTokens 2, SuppressTokens 0"):
+        generate(MODEL, PROMPTS, contradictory, max_new_tokens=2)
+    only_end = Greedy(allowed_token_ids=[EOS])
+    with pytest.raises(ValueError, match=r"Row 0, step 0: MinNewTokens.* left no token"):
+        generate(MODEL, PROMPTS, only_end, max_new_tokens=2, min_new_tokens=1)
 
     def own(logits: Tensor, context: Context) -> Tensor:
         banned = (context.generated == 2) & (context.tokens[:, 0] == 7)
@@ -551,23 +670,123 @@ def test_a_literal_chain() -> None:
         (Greedy(), {"logprobs": "all"}, ValueError, "logprobs='all' must be"),
         (Greedy(), {"top_logprobs": 2}, ValueError, "top_logprobs=2 needs logprobs="),
         (Greedy(), {"logprobs": "raw", "top_logprobs": 999}, ValueError, "must be from 0 to"),
+        (Greedy(), {"logprobs": True}, ValueError, "logprobs=True must be"),
+        (Greedy(), {"top_logprobs": False}, TypeError, "top_logprobs=False must be a whole number"),
+        (Greedy(), {"top_logprobs": None}, TypeError, "top_logprobs=None must be a whole number"),
+        (Greedy(), {"logprobs": "raw", "top_logprobs": -1}, ValueError, "top_logprobs=-1 must be from 0"),
         (Greedy(), {"prefill_chunk": 0}, ValueError, "prefill_chunk=0 must be at least 1"),
+        (Greedy(), {"prefill_chunk": 1.0}, TypeError, "prefill_chunk=1.0 must be a whole number"),
+        (Greedy(), {"stop": "a"}, TypeError, r"stop='a' must be a Stop, as in Stop\(strings=...\)"),
+        (Greedy(), {"stop": ""}, TypeError, "stop='' must be a Stop"),
+        (Greedy(), {"stop": [5]}, TypeError, r"stop=\[5\] must be a Stop"),
+        (Greedy(), {"tokenizer": "gpt2"}, TypeError, "tokenizer is a str; minitx.load_tokenizer"),
+        (
+            Sample(),
+            {"generator": 3},
+            TypeError,
+            "generator=3 must be a torch.Generator; seed= takes a number",
+        ),
+        (Sample(), {"seed": 1.5}, TypeError, "seed=1.5 is no whole number"),
+        (Sample(), {"num_samples": 2, "min_new_tokens": [1, 1]}, ValueError, "2 values.* there are 4 rows"),
         (Greedy(), {"stop": Stop(strings="a")}, ValueError, "needs tokenizer="),
         (Greedy(), {"stop": Stop(tokens=[999])}, ValueError, r"Stop\(tokens=...\) holds token 999"),
-        (Sample(temperature=[1.0, 1.0, 1.0]), {}, ValueError, "3 values, one per row, but there are 2 rows"),
-        (Greedy(suppress_tokens=[999]), {}, ValueError, "holds token 999"),
     ],
 )
 def test_what_does_not_fit(
     strategy: Any, options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    with pytest.raises(error, match=message):
-        generate(MODEL, [[5], [6]], strategy, **{"max_new_tokens": 2, **options})
+    for call in (generate, stream):  # a stream too at once, and not with its first event
+        with pytest.raises(error, match=message):
+            call(MODEL, [[5], [6]], strategy, **{"max_new_tokens": 2, **options})  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "message"),
+    [
+        (Sample(temperature=[1.0, 1.0, 1.0]), "3 values, one per row, but there are 2 rows"),
+        (Greedy(suppress_tokens=[999]), "holds token 999"),
+        (Greedy(processors=[lambda logits, context: None]), "<lambda> returned NoneType; expected logits"),
+    ],
+)
+def test_what_does_not_fit_the_logits(strategy: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        generate(MODEL, [[5], [6]], strategy, max_new_tokens=2)
+
+
+def test_numbers_may_be_numpys() -> None:
+    numbers: dict[str, Any] = {"max_new_tokens": 3, "num_samples": 2, "top_logprobs": 2, "prefill_chunk": 1}
+    numbers |= {"seed": 4, "min_new_tokens": 1}
+    options: dict[str, Any] = {"logprobs": "raw", "stop": NO_END}
+    theirs = generate(MODEL, PROMPTS, **{name: np.int64(n) for name, n in numbers.items()}, **options)
+    assert tokens(theirs) == tokens(generate(MODEL, PROMPTS, **numbers, **options))
+
+
+# Of each argument of a call two values that lead to different results, and what both need.
+TENSOR = torch.tensor([[5, 6], [7, 8]])
+TWO_VALUES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "model": (MODEL, model_of("llama"), {}),
+    "prompts": ([[5, 6]], [[6, 5]], {}),
+    "strategy": (Sample(), Greedy(), {"seed": None}),
+    "max_new_tokens": (3, 4, {}),
+    "min_new_tokens": (2, 3, {"strategy": Sample(logit_bias={EOS: 100.0}), "stop": Stop()}),
+    "num_samples": (1, 2, {}),
+    "tokenizer": (None, TOKENIZER, {}),
+    "attention_mask": (None, torch.tensor([[0, 1], [1, 1]]), {"prompts": TENSOR}),
+    "stop": (Stop(eos=EOS), Stop(eos=()), {"strategy": Sample(logit_bias={EOS: 100.0})}),
+    "seed": (1, 2, {}),
+    "generator": (1, 2, {"seed": None}),
+    "logprobs": ("raw", "processed", {"strategy": Sample(temperature=0.5)}),
+    "top_logprobs": (0, 2, {"logprobs": "raw"}),
+    "prefill_chunk": (None, 1, {}),  # the results are equal, what the model is given is not
+}
+
+
+def test_every_argument_is_in_the_table() -> None:
+    for call in (generate, stream):
+        assert list(inspect.signature(call).parameters) == list(TWO_VALUES)
+    both = (inspect.signature(call).parameters for call in (generate, stream))
+    for one, other in zip(*(each.values() for each in both), strict=True):
+        assert (one.default, one.kind) == (other.default, other.kind)
+
+
+@pytest.mark.parametrize("call", [generate, stream])
+@pytest.mark.parametrize("name", TWO_VALUES)
+def test_every_argument_has_an_effect(name: str, call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths: list[int] = []
+    forward = DecoderModel.forward
+
+    def seen(self: Any, input_ids: Tensor, *args: Any, **kwargs: Any) -> Any:
+        lengths.append(input_ids.shape[1])
+        return forward(self, input_ids, *args, **kwargs)
+
+    monkeypatch.setattr(DecoderModel, "forward", seen)
+    *values, needed = TWO_VALUES[name]
+    usual = {"model": MODEL, "prompts": PROMPTS, "max_new_tokens": 5, "stop": NO_END, "seed": 1}
+
+    def outcome(value: Any) -> str:
+        if name == "generator":
+            value = torch.Generator().manual_seed(value)
+        torch.manual_seed(0)
+        lengths.clear()
+        result = call(**{**usual, **needed, name: value})
+        return repr([tuple(vars(row).values()) if call is generate else row for row in result]) + (
+            repr(lengths) if name == "prefill_chunk" else ""
+        )
+
+    first, second = map(outcome, values)
+    assert first != second
+    assert first == outcome(values[0])  # and it is no chance
 
 
 def test_misspelt_arguments_are_errors() -> None:
     with pytest.raises(TypeError, match="max_tokens"):
         generate(MODEL, [[5]], max_tokens=2)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="temperature"):
+        stream(MODEL, [[5]], max_new_tokens=2, temperature=0.5)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"argument of the call: generate\(..., seed=...\)"):
+        Sample(seed=3)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match="positional"):
+        generate(MODEL, [[5]], Sample(), 5)  # type: ignore[misc]
     with pytest.raises(TypeError, match=r"Sample has no field 'topp'. Did you mean 'top_p'\?"):
         Sample(topp=0.5)  # type: ignore[call-arg]
 

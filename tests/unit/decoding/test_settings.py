@@ -12,9 +12,10 @@ import pytest
 from transformers import GenerationConfig
 
 import minitx
-from minitx.decoding.settings import generation_settings, read_settings
-from minitx.decoding.stop import Stop
-from minitx.decoding.strategy import Greedy, Sample
+from minitx import Greedy, Sample, Stop, generation_settings
+from minitx.decoding.settings import begin_token, end_tokens, read_settings
+from minitx.models import DecoderModel
+from tests.unit.decoding.vocabularies import byte_level
 
 
 def test_what_the_file_states_is_taken() -> None:
@@ -112,7 +113,9 @@ def test_every_field_is_taken_by_its_name() -> None:
         ({"penalty_alpha": 0.6}, "asks for penalty_alpha=0.6"),
         ({"forced_decoder_ids": [[1, 50]]}, "asks for forced_decoder_ids"),
         ({"do_sample": True, "top_p": 1.5}, r"generation_config.json: top_p=1.5 must be in \(0, 1\]"),
-        ({"eos_token_id": "end"}, r"generation_config.json: Stop\(eos=...\)"),
+        ({"eos_token_id": "end"}, "generation_config.json: eos_token_id='end' .* a token id or a list"),
+        ({"sequence_bias": [5]}, "generation_config.json: "),
+        ({"stop_strings": [3]}, r"generation_config.json: Stop\(strings="),
         ({"bad_words_ids": 3}, "generation_config.json: bad_words_ids"),
     ],
 )
@@ -142,3 +145,91 @@ def test_from_a_folder(tmp_path: Path) -> None:
     path.write_text("{")
     with pytest.raises(ValueError, match=r"generation_config.json: not valid JSON"):
         generation_settings(str(tmp_path))
+
+
+# What a loaded model says. Ids from 3 on are bytes; 2 is the tokenizer's end token.
+
+TOKENIZER = byte_level()
+BEGIN, END = 1, 2
+A, B = (TOKENIZER.token_to_id(letter) or 0 for letter in "ab")
+
+
+def saved(folder: Path, settings: dict[str, Any] | None, **config: Any) -> DecoderModel:
+    """A model loaded from a folder with these settings."""
+    sizes = {"n_embd": 8, "n_head": 2, "n_layer": 1, "n_positions": 32}
+    values = {"model_type": "gpt2", "vocab_size": len(TOKENIZER), **sizes, "eos_token_id": None, **config}
+    minitx.save(minitx.from_config(values, head="causal-lm", seed=0), folder)
+    if settings is not None:
+        (folder / "generation_config.json").write_text(json.dumps(settings))
+    model = minitx.load(folder)
+    assert isinstance(model, DecoderModel)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("settings", "config", "tokenizer", "expected"),
+    [
+        ({"eos_token_id": [4, 5]}, {"eos_token_id": 6}, TOKENIZER, (4, 5)),
+        ({"eos_token_id": 4}, {}, None, (4,)),
+        ({"top_k": 3}, {"eos_token_id": 6}, TOKENIZER, (6,)),
+        (None, {"eos_token_id": [6, 7]}, TOKENIZER, (6, 7)),
+        ({"eos_token_id": None}, {"eos_token_id": None}, TOKENIZER, (END,)),
+        ({"eos_token_id": -1}, {"eos_token_id": 6}, TOKENIZER, ()),  # it says that there is none
+        (None, {}, None, ()),
+    ],
+)
+def test_where_end_tokens_come_from(
+    settings: dict[str, Any] | None, config: dict[str, Any], tokenizer: Any, expected: Any, tmp_path: Path
+) -> None:
+    model = saved(tmp_path, settings, **config)
+    assert end_tokens(model, tokenizer) == expected
+
+
+@pytest.mark.parametrize("stated", ["</s>", True, 2.0, [2, "</s>"], {"id": 2}])
+def test_end_tokens_that_are_none(stated: Any, tmp_path: Path) -> None:
+    model = saved(tmp_path, {"eos_token_id": stated})
+    for strategy in ("checkpoint", Greedy()):
+        with pytest.raises(ValueError, match=r"eos_token_id=.* must be a token id or a list of them"):
+            minitx.generate(model, [[5]], strategy, max_new_tokens=2)  # type: ignore[arg-type]
+
+
+def test_where_the_first_token_comes_from(tmp_path: Path) -> None:
+    model = saved(tmp_path, None, bos_token_id=7)
+    assert begin_token(model, TOKENIZER) == BEGIN
+    assert begin_token(model, None) == 7
+    assert begin_token(object(), None) is None
+
+
+def test_what_the_call_says_comes_before_what_the_file_says(tmp_path: Path) -> None:
+    file: dict[str, Any] = {
+        "do_sample": True,
+        "sequence_bias": [[[A], 60.0]],  # so that it ends as soon as it may
+        "max_new_tokens": 9,
+        "min_new_tokens": 3,
+        "eos_token_id": [A, 10**6],  # some name ids that their model lacks
+        "stop_strings": ["bb"],
+    }
+    model = saved(tmp_path, file)
+
+    def drawn(**options: Any) -> tuple[int, str]:
+        row = minitx.generate(model, [[5]], "checkpoint", **{"tokenizer": TOKENIZER, "seed": 1, **options})[0]
+        return len(row.tokens), row.finish_reason
+
+    assert drawn() == (4, "eos")
+    assert drawn(min_new_tokens=0) == (1, "eos")
+    assert drawn(min_new_tokens=5) == (6, "eos")
+    assert drawn(max_new_tokens=3) == (3, "length")
+    assert drawn(stop=Stop(eos=())) == (9, "length")
+    assert drawn(stop=Stop()) == (4, "eos")  # in any case the checkpoint's end tokens
+    with pytest.raises(ValueError, match=r"Stop\(strings=\('bb',\)\).* needs tokenizer="):
+        drawn(tokenizer=None)
+    path = tmp_path / "generation_config.json"
+    path.write_text(json.dumps({**file, "sequence_bias": [[[B], 60.0]]}))
+    assert drawn() == (3, "stop")
+    path.write_text(json.dumps({"max_new_tokens": 9, "suppress_tokens": [*range(1, len(TOKENIZER))]}))
+    assert drawn(seed=None) == (9, "length")
+    with pytest.raises(ValueError, match="seed= has no effect"):  # without do_sample it is greedy
+        drawn()
+    path.write_text(json.dumps({"top_k": 3}))
+    with pytest.raises(TypeError, match="max_new_tokens=None must be a whole number"):
+        drawn(seed=None)
