@@ -7,7 +7,8 @@ A cache is passed to the model and handed back; no module keeps one. Each layer'
     Sliding   a ring of the last tokens, for layers that see no further than a window
 
 Only `Cache.length` says how much of it counts. A forward that fails half-way has written beyond that, and
-the next one writes over it; to go back (`crop`) is to make the number smaller.
+the next one writes over it, unless a ring has lost what it needs, which is an error; to go back (`crop`) is
+to make the number smaller.
 """
 
 from __future__ import annotations
@@ -170,6 +171,7 @@ class Cache:
     Attributes:
         layers: one part per layer that runs.
         length: tokens seen, padding counted.
+        seen: the most tokens that any forward has begun to store.
         mask: (B, length) bool, False at padding; None where there was none.
     """
 
@@ -194,6 +196,8 @@ class Cache:
         Raises:
             ValueError: another batch size than before, or a mask that is not one of the new tokens.
         """
+        for layer in self.layers:  # a forward that failed may have overwritten what this one needs
+            layer.check_crop(self.length, self.seen)
         if self.batch not in (None, len(input_ids)):
             raise ValueError(
                 f"the cache holds a batch of {self.batch}, but input_ids has one of {len(input_ids)}."
@@ -217,10 +221,13 @@ class Cache:
         past = all_real(self.length) if self.mask is None else self.mask
         return torch.cat((past, all_real(time) if mask is None else mask), dim=1)
 
+    def begin(self, time: int) -> None:
+        """Notes that `time` tokens are about to be stored, beyond what counts already."""
+        self.seen = max(self.seen, self.length + time)
+
     def advance(self, mask: Tensor | None, time: int) -> None:
         """Counts `time` tokens that every layer has stored; `mask` is what `extended` gave."""
         self.length += time
-        self.seen = max(self.seen, self.length)
         self.mask = mask
 
     def crop(self, length: int) -> Cache:

@@ -213,6 +213,10 @@ class DecoderModel(Model):
                 None: it grows as it goes.
             spare: how far `Cache.crop` must be able to go back where layers see only a window.
         """
+        if max_length is not None and max_length < 1:
+            raise ValueError(f"max_length={max_length} must be at least 1, or None for a cache that grows.")
+        if spare < 0:
+            raise ValueError(f"spare={spare} must not be negative: how far crop can go back.")
         assert isinstance(self.decoder, Stack)
         return self.decoder.make_cache(max_length, spare)
 
@@ -243,6 +247,8 @@ class DecoderModel(Model):
             ValueError: shapes that do not fit, ids outside their table, a text longer than the
                 model's positions.
         """
+        if logits_to_keep < 0:
+            raise ValueError(f"logits_to_keep={logits_to_keep} must not be negative; 0 keeps all.")
         batch, past = leading_shape(input_ids), 0 if cache is None else cache.length
         mask = None if attention_mask is None else as_bool(attention_mask, *input_ids.shape)
         if cache is not None:
@@ -251,6 +257,8 @@ class DecoderModel(Model):
         flat = mask if mask is not None and mask.dim() == 2 else None
         position_ids = self.embedder.check(input_ids, None, position_ids, past, flat)
         hidden = self.embedder(input_ids, None, position_ids)
+        if cache is not None:
+            cache.begin(input_ids.shape[1])
         hidden = self.decoder(hidden, mask, position_ids, cache)
         if cache is not None:
             cache.advance(mask, input_ids.shape[1])
@@ -263,8 +271,9 @@ class DecoderModel(Model):
 
         Checkpoints that label texts were trained to read the last token whose id is not the padding's.
         """
+        mask = None if mask is None else mask[:, -input_ids.shape[1] :]
         pad = self.config.embedder.pad_token_id
         if pad is None:
             return mask
         named = input_ids != pad
-        return named if mask is None else named & mask[:, -input_ids.shape[1] :]
+        return named if mask is None else named & mask

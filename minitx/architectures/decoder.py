@@ -25,7 +25,7 @@ def decoder_heads(
         tied: whether the word embedding serves as the first one's projection, where the file does not say.
         bias: whether that projection has a bias.
         softcap: of its logits.
-        dropout: before the last one's projection, where the usual keys do not say it.
+        dropout: before the last one's projection; None: what the usual keys say, else 0.1.
     """
     labels = hf.num_labels()
     if dropout is None:

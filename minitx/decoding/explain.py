@@ -127,6 +127,10 @@ def explain(
     """
     if isinstance(top, bool) or not isinstance(top, int) or top < 1:
         raise ValueError(f"top={top!r} must be a whole number from 1 on: how many tokens each step shows.")
+    if isinstance(prompt, Tensor):
+        if prompt.dim() != 1:
+            raise ValueError(f"prompt has shape {tuple(prompt.shape)}; explain takes one prompt, (time,).")
+        prompt = prompt.tolist()
     prompts = prompt if isinstance(prompt, str) else [list(prompt)]
     call = prepare(
         model,

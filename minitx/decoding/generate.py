@@ -70,7 +70,7 @@ def generate(
         prompts: a text, texts, lists of ids of any lengths, or a (B, T) tensor of ids.
         strategy: `Sample(...)`, `Greedy(...)`, or "checkpoint" for what its generation_config.json says;
             that then also holds for `stop` and the numbers of tokens, where they are not given.
-        max_new_tokens: most tokens per row; 0 gives none.
+        max_new_tokens: most tokens per row; 0 gives none. To be given, unless "checkpoint" gives it.
         min_new_tokens: before so many, end tokens are forbidden, and neither stop tokens nor stop strings
             end a row; one number, or one per row.
         num_samples: rows per prompt, one after the other; they share its forward.

@@ -95,7 +95,7 @@ def steps(call: Call) -> Iterator[list[Event]]:
     for step in range(call.max_new_tokens):
         processed = call.chain(logits, history.context, states)
         token = call.selector(processed, step)  # (B,)
-        drawn = torch.where(unusable(processed), -1, token).tolist()  # the one wait for the device
+        drawn = torch.where(unusable(processed), -1, token).tolist()
         if any(each < 0 and row.reason is None for each, row in zip(drawn, rows, strict=True)):
             going_on = torch.tensor([row.reason is None for row in rows], device=device)
             call.chain.blame(logits, history.context, states, going_on)

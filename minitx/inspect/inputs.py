@@ -37,7 +37,8 @@ def make_inputs(tokenizer: Tokenizer | None, model: Model, limit: int) -> Inputs
     """
     longest = wanted_length(model, limit)
     if tokenizer is not None:
-        batch, words = text_batch(tokenizer, longest), "real text"
+        pad = model.config.embedder.pad_token_id or 0
+        batch, words = text_batch(tokenizer, longest, pad), "real text"
     else:
         batch = random_batch(model, [min(n, longest) for n in (9, 3, longest)])
         words = "random ids (no tokenizer that minitx can read)"
@@ -60,11 +61,17 @@ def wanted_length(model: Model, limit: int) -> int:
     return min(limit, 32 if window is None else 2 * window + 22)
 
 
-def text_batch(tokenizer: Tokenizer, longest: int) -> dict[str, Tensor]:
-    """Right-padded, as models are mostly used."""
+def text_batch(tokenizer: Tokenizer, longest: int, pad: int) -> dict[str, Tensor]:
+    """Right-padded; with `pad` where the tokenizer has no padding of its own: nothing attends to it."""
     texts = list(TEXTS)
     while len(tokenizer.encode(texts[-1])) < longest:
         texts[-1] += " " + TEXTS[-1]
+    if tokenizer.pad_token_id is None:
+        rows = [tokenizer.encode(text)[:longest] for text in texts]
+        time = max(map(len, rows))
+        ids = torch.tensor([row + [pad] * (time - len(row)) for row in rows])
+        mask = torch.tensor([[1] * len(row) + [0] * (time - len(row)) for row in rows])
+        return {"input_ids": ids, "attention_mask": mask}
     return dict(tokenizer(texts, padding=True, truncation=True, max_length=longest, padding_side="right"))
 
 

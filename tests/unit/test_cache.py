@@ -157,6 +157,39 @@ def test_a_forward_that_fails_half_way_leaves_the_cache_as_it_was() -> None:
         assert torch.allclose(found, decoder(text).logits[:, 9:], rtol=0, atol=1e-9)
 
 
+def test_a_ring_that_lost_what_is_needed_says_so() -> None:
+    """Six tokens go into a ring of five, and the forward fails: the fifth before them is gone."""
+    decoder, text = model(), ids(1, 20)
+    cache = decoder.make_cache()
+    with torch.inference_mode():
+        decoder(text[:, :8], cache=cache)
+        hook = decoder.decoder.layers[1].register_forward_pre_hook(lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            decoder(text[:, 8:14], cache=cache)
+        hook.remove()
+        with pytest.raises(ValueError, match="cannot go back from 14 tokens to 8"):
+            decoder(text[:, 8:9], cache=cache)
+
+
+def test_refused_input_leaves_a_cache_as_it_was() -> None:
+    decoder, text = model(), ids(1, 9)
+    cache = decoder.make_cache()
+    with torch.inference_mode():
+        decoder(text[:, :8], cache=cache)
+        with pytest.raises(ValueError, match="input_ids holds 99"):
+            decoder(torch.tensor([[7, 99, 7, 7, 7, 7]]), cache=cache)
+        found = decoder(text[:, 8:], cache=cache).logits
+        assert torch.allclose(found, decoder(text).logits[:, 8:], rtol=0, atol=1e-9)
+
+
+def test_sizes_of_a_cache_are_checked() -> None:
+    for more, message in (({"max_length": 0}, "max_length=0"), ({"spare": -1}, "spare=-1")):
+        with pytest.raises(ValueError, match=message):
+            model().make_cache(**more)
+    with pytest.raises(ValueError, match="logits_to_keep=-1"):
+        model()(ids(1, 3), logits_to_keep=-1)
+
+
 @torch.inference_mode()
 def test_errors_say_what_to_do() -> None:
     decoder = model()

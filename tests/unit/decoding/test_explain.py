@@ -101,6 +101,13 @@ def test_a_literal_chain_and_a_function_of_ones_own_are_named(model: Any) -> Non
     assert position.drawn.token % 2 == 1
 
 
+def test_a_prompt_may_be_a_tensor(model: Any) -> None:
+    found = minitx.explain(model, torch.tensor([5, 6]), minitx.Greedy())
+    assert found == minitx.explain(model, [5, 6], minitx.Greedy())
+    with pytest.raises(ValueError, match=r"prompt has shape \(1, 2\)"):
+        minitx.explain(model, torch.tensor([[5, 6]]))
+
+
 @pytest.mark.parametrize("top", [0, -1, 1.5, True])
 def test_how_many_to_show(model: Any, top: Any) -> None:
     with pytest.raises(ValueError, match="top="):
