@@ -267,6 +267,7 @@ def test_other_dtypes(kind: str, dtype: torch.dtype) -> None:
         model, PROMPTS, Greedy(processors=[look]), max_new_tokens=NEW, stop=NO_END, logprobs="raw"
     )
     assert {logits.dtype for logits in seen} == {torch.float32}
+    assert not any(logits.requires_grad for logits in seen)  # no graph grows with the text
     assert result.logprobs is not None
     assert {row.dtype for row in result.logprobs} == {torch.float32}
     if dtype == torch.float64:
