@@ -249,6 +249,8 @@ class Cache:
     def select(self, rows: Tensor) -> Cache:
         """Keeps these rows of the batch, in this order, as often as they are named: a search's reordering.
 
+        Changes this cache, and returns it; so do `repeat` and `crop`.
+
         Args:
             rows: (B',) long.
         """

@@ -1,7 +1,7 @@
 """What the parameters of processors must satisfy, and how they meet a batch.
 
 A numeric parameter is one number, or one per row. It is kept as a float (int) or a tuple of them, so
-that processors and strategies can be compared, hashed and printed; it becomes a tensor when it meets
+that processors and strategies can be compared and printed; it becomes a tensor when it meets
 the logits.
 """
 

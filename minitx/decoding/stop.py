@@ -28,7 +28,7 @@ class Stop:
         tokens: further ids that end a row, with the reason "stop".
         strings: texts that end a row, with the reason "stop". Needs a tokenizer.
         include_stop: keeps in the text what stopped it, a stop string or the text of a stop token; end
-            tokens are never part of the text.
+            tokens and other special tokens are never part of the text.
 
     Raises:
         TypeError: values of another kind.

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 CONFIG = "config.json"
 
-# How sentence-transformers says which pooling a model was trained with; small, and rarely there.
-# What says how a model is used, beside its weights: sentence embeddings, generation
+# What says how a model is used, beside its weights: generation, sentence embeddings. Small, and often absent.
 USE = (
     "generation_config.json",
     "modules.json",

@@ -35,6 +35,9 @@ def save(
     It does so without a warning if the source loads there without one. (A pooler that the source did not
     have, as when a masked-lm checkpoint is loaded with head="none", is missing for it afterwards too.)
 
+    Of the files beside the weights it writes the tokenizer's, if one is given; generation_config.json is not
+    among them.
+
     A loaded model goes back under the names, in the dtype and the shards that it came in. Each file is
     written beside its place and then moved there: a crash leaves the old file or the new one, no half.
 
