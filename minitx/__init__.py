@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from minitx.decoding.settings import generation_settings
     from minitx.decoding.stop import Stop
     from minitx.decoding.strategy import Greedy, Sample
-    from minitx.models import DecoderModel, EncoderModel, ModelOutput
+    from minitx.models import DecoderModel, EncoderDecoderModel, EncoderModel, ModelOutput
     from minitx.pipelines.embed import EmbeddingSettings, embed, embedding_settings
     from minitx.tokenizer import Tokenizer, load_tokenizer
     from minitx.weights.load import from_config, load
@@ -40,6 +40,7 @@ _HOME = {
     "DecoderModel": "minitx.models",
     "EmbedderConfig": "minitx.config",
     "EmbeddingSettings": "minitx.pipelines.embed",
+    "EncoderDecoderModel": "minitx.models",
     "EncoderModel": "minitx.models",
     "ExpertsConfig": "minitx.config",
     "Explanation": "minitx.decoding.explain",
@@ -73,6 +74,7 @@ __all__ = [
     "DecoderModel",
     "EmbedderConfig",
     "EmbeddingSettings",
+    "EncoderDecoderModel",
     "EncoderModel",
     "ExpertsConfig",
     "Explanation",

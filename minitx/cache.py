@@ -6,6 +6,8 @@ A cache is passed to the model and handed back; no module keeps one. Each layer'
     Static    room for a known number of tokens, written in place; the fastest
     Sliding   a ring of the last tokens, for layers that see no further than a window
 
+Beside it, a layer with cross-attention has a `Memory`: the keys and values of the text that an encoder read.
+
 Only `Cache.length` says how much of it counts. A forward that fails half-way has written beyond that, and
 the next one writes over it, unless a ring has lost what it needs, which is an error; to go back (`crop`) is
 to make the number smaller.
@@ -165,18 +167,33 @@ class Sliding:
             )
 
 
+class Memory(Growing):
+    """Keys and values of another text, which an encoder read: made once, and looked at from every token.
+
+    Its rows are texts: all beams and samples of one text share its row.
+    """
+
+    def append(self, key: Tensor, value: Tensor, past: int) -> tuple[Tensor, Tensor]:
+        self.key, self.value = key, value
+        return key, value
+
+
 class Cache:
     """Everything a decoder has seen, for every layer.
 
     Attributes:
         layers: one part per layer that runs.
+        memory: one more per layer with cross-attention.
+        memory_mask: (B', S') bool, False at that text's padding; None where there was none.
         length: tokens seen, padding counted.
         seen: the most tokens that any forward has begun to store.
         mask: (B, length) bool, False at padding; None where there was none.
     """
 
-    def __init__(self, layers: Sequence[LayerCache]) -> None:
+    def __init__(self, layers: Sequence[LayerCache], memory: Sequence[Memory] = ()) -> None:
         self.layers = list(layers)
+        self.memory = list(memory)
+        self.memory_mask: Tensor | None = None
         self.length = 0
         self.seen = 0  # the longest it has been; a ring has overwritten what lies too far behind it
         self.mask: Tensor | None = None
@@ -254,15 +271,35 @@ class Cache:
         Args:
             rows: (B',) long.
         """
-        for layer in self.layers:
-            if layer.key is not None and layer.value is not None:
-                layer.key = layer.key.index_select(0, rows)
-                layer.value = layer.value.index_select(0, rows)
+        if self.has_memory and self.batch is not None:
+            texts = rows // (self.batch // self.texts)
+            _select(self.memory, texts)
+            if self.memory_mask is not None:
+                self.memory_mask = self.memory_mask.index_select(0, texts)
+        return self.reorder(rows)
+
+    def reorder(self, rows: Tensor) -> Cache:
+        """`select` where each row stays among those of its text: the memory is shared, and stays as it is.
+
+        Args:
+            rows: (B',) long; as many for each text.
+        """
+        _select(self.layers, rows)
         if self.mask is not None:
             self.mask = self.mask.index_select(0, rows)
         return self
 
-    reorder = select
+    @property
+    def has_memory(self) -> bool:
+        """Whether the keys and values of the other text are there."""
+        return bool(self.memory) and self.memory[0].key is not None
+
+    @property
+    def texts(self) -> int:
+        """How many texts the memory is of."""
+        key = self.memory[0].key
+        assert key is not None, "there is a memory"
+        return key.shape[0]
 
     def repeat(self, times: int) -> Cache:
         """Every row `times` times, one after the other: several continuations of one prompt."""
@@ -270,4 +307,11 @@ class Cache:
         if times == 1 or batch is None:
             return self
         device = self.layers[0].key.device  # type: ignore[union-attr]
-        return self.select(torch.arange(batch, device=device).repeat_interleave(times))
+        return self.reorder(torch.arange(batch, device=device).repeat_interleave(times))
+
+
+def _select(parts: Sequence[LayerCache], rows: Tensor) -> None:
+    for part in parts:
+        if part.key is not None and part.value is not None:
+            part.key = part.key.index_select(0, rows)
+            part.value = part.value.index_select(0, rows)

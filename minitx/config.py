@@ -14,6 +14,8 @@ Pooling = Literal["none", "first", "first_attended", "last", "mean", "pooler"]  
 # Where embeddings get the width of the stack; "words": before positions are added
 Projection = Literal["none", "words", "before_norm", "after_dropout"]
 Norm = Literal["layer_norm", "rms_norm"]
+# Positions that are computed instead of learned: by the paper's formula, or by fairseq's reading of it
+Sinusoids = Literal["none", "paper", "fairseq"]
 # Where a layer's norms stand; the diagrams in layers/layer.py show them
 NormPlacement = Literal["post", "pre", "sandwich", "branch"]
 QKNorm = Literal["none", "head", "width"]  # norm of queries and keys: each head by itself, all together
@@ -66,6 +68,7 @@ class EmbedderConfig:
     padding_is_trained: bool = False  # True: its vector gets gradients like any other
     max_position_embeddings: int  # rows of the position table; without one, what the model was made for
     position_embeddings: bool = True  # False: positions enter elsewhere (rotary, relative)
+    sinusoids: Sinusoids = "none"  # of waves instead of a table
     position_offset: int = 0  # position 0 is this row of the table
     positions_from_padding: bool = False  # count from pad_token_id + 1 and skip padding
     positions_from_mask: bool = False  # count the attended tokens
@@ -89,6 +92,7 @@ class StackConfig:
     intermediate_size: int
     hidden_act: str
     causal: bool = False  # a token sees those before it, and itself
+    cross_attention: bool = False  # and each layer looks at what an encoder made of another text
     gated: bool = False  # feed-forward is output(act(gate(x)) * dense(x)), else output(act(dense(x)))
     experts: ExpertsConfig | None = None
     expert_layers: tuple[bool, ...] | None = None  # which layers have the experts; None: all
@@ -119,8 +123,11 @@ class StackConfig:
     rope_layers: tuple[bool, ...] | None = None  # which layers turn queries and keys; None: all
     alibi: bool = False  # scores fall linearly with distance
     relative_attention_num_buckets: int = 0  # 0: no learned relative position bias
+    relative_attention_max_distance: int = 128  # from here on all distances share a bucket
+    relative_bias_per_layer: bool = False  # each layer has a bias of its own, else all share one
     num_hidden_groups: int | None = None  # parameters shared by runs of layers; None: every layer its own
     inner_group_num: int = 1  # layers inside a shared group
+    final_dropout: float | None = None  # behind the final norm; None: no such place
     output_size: int | None = None  # hidden states are projected to it behind the last layer
 
 
@@ -140,6 +147,7 @@ class HeadConfig:
     classifier_dropout: float | None = None
     bias: bool = True
     tied: bool = False  # the projection is the word embedding
+    scale: float | None = None  # hidden states are multiplied by it before the projection
     softcap: float | None = None  # logits are softcap * tanh(logits / softcap)
     soft_labels: bool = False  # labels per class are probabilities, negative labels do not count
     problem_type: str | None = None  # what the labels mean; None: decided by the labels
@@ -147,17 +155,22 @@ class HeadConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """One model: embedder, stack, pooler and how fresh weights are drawn."""
+    """One model: embedder and stack, or two of each, pooler, and how fresh weights are drawn."""
 
     embedder: EmbedderConfig
     encoder: StackConfig | None = None
+    decoder_embedder: EmbedderConfig | None = None  # of a decoder that has an encoder before it
     decoder: StackConfig | None = None
+    shared_embeddings: bool = True  # encoder and decoder have one word embedding
+    memory_projection: bool = False  # what the encoder made is projected to the width of the decoder
+    decoder_start_token_id: int | None = None  # what a decoder's text begins with; None: its last token
+    eos_token_id: int | None = None  # the token whose hidden state stands for the text, in classification
     pooler: bool = False  # tanh of a projection of the first token
     initializer_range: float = 0.02
 
     @property
     def stack(self) -> StackConfig:
-        """The encoder's, or the decoder's where that is all there is."""
-        found = self.encoder or self.decoder
+        """The stack whose hidden states the heads read: the decoder's, or the encoder's if it is alone."""
+        found = self.decoder or self.encoder
         assert found is not None, "a model has an encoder or a decoder"
         return found

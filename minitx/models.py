@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 from minitx.cache import Cache
-from minitx.config import HeadConfig, ModelConfig
+from minitx.config import HeadConfig, ModelConfig, StackConfig
 from minitx.layers.attention import BACKENDS
-from minitx.layers.checks import leading_shape, one_row_per_choice
+from minitx.layers.checks import leading_shape, one_row_per_choice, values_are_unseen
 from minitx.layers.embedder import Embedder
 from minitx.layers.head import TASKS, Head
+from minitx.layers.linear import Linear
 from minitx.layers.mask import as_bool
-from minitx.layers.norm import RMSNorm
+from minitx.layers.norm import RMSNorm, Slot, identity
 from minitx.layers.pooler import Pooler
 from minitx.layers.stack import Stack
 
@@ -36,6 +37,7 @@ class ModelOutput(NamedTuple):
         end_logits: (B, T) question-answering: the answer ends here.
         loss: scalar, if labels were given.
         cache: the one that was passed in, with these tokens added.
+        encoder_last_hidden_state: (B, S, E') of an encoder-decoder; None where the cache has it already.
     """
 
     last_hidden_state: Tensor
@@ -45,6 +47,7 @@ class ModelOutput(NamedTuple):
     end_logits: Tensor | None = None
     loss: Tensor | None = None
     cache: Cache | None = None
+    encoder_last_hidden_state: Tensor | None = None
 
 
 class Model(nn.Module):
@@ -56,18 +59,27 @@ class Model(nn.Module):
         stack: the class of the stack; an architecture whose data flow differs brings its own.
     """
 
-    family: str  # the name of the stack
+    families: tuple[str, ...]  # the names of the stacks
 
     def __init__(
-        self, config: ModelConfig, head: HeadConfig | None = None, stack: type[nn.Module] = Stack
+        self,
+        config: ModelConfig,
+        head: HeadConfig | None = None,
+        stack: Callable[[StackConfig], nn.Module] = Stack,
     ) -> None:
         super().__init__()
-        if getattr(config, self.family) is None:
-            raise ValueError(f"{type(self).__name__} needs a config with {self.family}=StackConfig(...).")
+        for name in self.families:
+            if getattr(config, name) is None:
+                raise ValueError(f"{type(self).__name__} needs a config with {name}=StackConfig(...).")
         self.config = config
         self.checkpoint: Checkpoint | None = None  # where the weights came from, for minitx.save
         self.embedder = Embedder(config.embedder)
-        self.add_module(self.family, stack(config.stack))
+        first, *second = self.families
+        self.add_module(first, stack(getattr(config, first)))
+        if second:
+            self.decoder_embedder = Embedder(config.decoder_embedder or config.embedder)
+            self.memory_projection = memory_projection(config)
+            self.decoder = stack(config.stack)
         self.pooler = Pooler(config.stack.hidden_size) if config.pooler else None
         size = config.stack.output_size or config.stack.hidden_size
         self.head = Head(head, size) if head is not None else None
@@ -78,8 +90,22 @@ class Model(nn.Module):
 
     @property
     def stack(self) -> nn.Module:
-        """The encoder, or the decoder where that is all there is."""
-        return self.get_submodule(self.family)
+        """The stack whose hidden states the head reads: the decoder, or an encoder alone."""
+        return self.get_submodule(self.families[-1])
+
+    @property
+    def ties(self) -> dict[str, str]:
+        """Parameters that the config makes one with another: the name of the one -> that of the other."""
+        word = "embedder.word_emb.weight"
+        found = {}
+        if len(self.families) > 1:
+            own = "decoder_embedder.word_emb.weight"
+            if self.config.shared_embeddings:
+                found[own] = word
+            word = own
+        if self.head is not None and self.head.config.tied:
+            found["head.projection.weight"] = word
+        return found
 
     def result(
         self,
@@ -103,9 +129,10 @@ class Model(nn.Module):
         return ModelOutput(hidden, pooled, loss=loss, cache=cache, **task.outputs(logits))
 
     def tie_weights(self) -> None:
-        """Lets the word embedding serve as the last projection of a language-model head."""
-        if self.head is not None and self.head.config.tied:
-            self.head.projection.weight = self.embedder.word_emb.weight
+        """Lets one word embedding serve encoder, decoder and the last projection of a language-model head."""
+        for name, other in self.ties.items():
+            module, _, leaf = name.rpartition(".")
+            self.get_submodule(module).register_parameter(leaf, self.get_parameter(other))
 
     def set_attention(self, backend: str) -> Self:
         """Chooses how attention is computed: "sdpa" (fused, the default) or "eager" (step by step).
@@ -152,7 +179,7 @@ class Model(nn.Module):
 class EncoderModel(Model):
     """A bidirectional encoder: embedder, encoder, and where present pooler and head."""
 
-    family = "encoder"
+    families = ("encoder",)
     encoder: nn.Module
 
     def forward(
@@ -189,10 +216,9 @@ class EncoderModel(Model):
         return self.result(hidden, mask, labels, batch=batch)
 
 
-class DecoderModel(Model):
-    """A causal decoder: embedder, decoder, and where present a head; a token sees those before it."""
+class CausalModel(Model):
+    """What the families with a decoder have: a stack in which a token sees those before it, and a cache."""
 
-    family = "decoder"
     decoder: nn.Module
 
     @property
@@ -219,6 +245,44 @@ class DecoderModel(Model):
             raise ValueError(f"spare={spare} must not be negative: how far crop can go back.")
         assert isinstance(self.decoder, Stack)
         return self.decoder.make_cache(max_length, spare)
+
+    def run_decoder(
+        self,
+        embedder: Embedder,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        position_ids: Tensor | None,
+        cache: Cache | None,
+        memory: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """The decoder's hidden states (B, T, E), and the mask of all its keys if that is (B, S).
+
+        Args:
+            embedder: of the decoder's text.
+            input_ids, attention_mask, position_ids, cache: as for `DecoderModel.forward`.
+            memory, memory_mask: as for `Stack.forward`.
+        """
+        past = 0 if cache is None else cache.length
+        mask = None if attention_mask is None else as_bool(attention_mask, *input_ids.shape)
+        if cache is not None:
+            cache.check(mask, input_ids)
+            mask = cache.extended(mask, input_ids)
+        flat = mask if mask is not None and mask.dim() == 2 else None
+        position_ids = embedder.check(input_ids, None, position_ids, past, flat)
+        hidden = embedder(input_ids, None, position_ids)
+        if cache is not None:
+            cache.begin(input_ids.shape[1])
+        hidden = self.decoder(hidden, mask, position_ids, cache, memory, memory_mask)
+        if cache is not None:
+            cache.advance(mask, input_ids.shape[1])
+        return hidden, flat
+
+
+class DecoderModel(CausalModel):
+    """A causal decoder: embedder, decoder, and where present a head; a token sees those before it."""
+
+    families = ("decoder",)
 
     def forward(
         self,
@@ -249,21 +313,10 @@ class DecoderModel(Model):
         """
         if logits_to_keep < 0:
             raise ValueError(f"logits_to_keep={logits_to_keep} must not be negative; 0 keeps all.")
-        batch, past = leading_shape(input_ids), 0 if cache is None else cache.length
-        mask = None if attention_mask is None else as_bool(attention_mask, *input_ids.shape)
-        if cache is not None:
-            cache.check(mask, input_ids)
-            mask = cache.extended(mask, input_ids)
-        flat = mask if mask is not None and mask.dim() == 2 else None
-        position_ids = self.embedder.check(input_ids, None, position_ids, past, flat)
-        hidden = self.embedder(input_ids, None, position_ids)
-        if cache is not None:
-            cache.begin(input_ids.shape[1])
-        hidden = self.decoder(hidden, mask, position_ids, cache)
-        if cache is not None:
-            cache.advance(mask, input_ids.shape[1])
+        batch = leading_shape(input_ids)
+        hidden, mask = self.run_decoder(self.embedder, input_ids, attention_mask, position_ids, cache)
         keep = logits_to_keep if self.task == "causal-lm" and labels is None else 0
-        real = self.real_tokens(input_ids, flat) if self.task == "sequence-classification" else flat
+        real = self.real_tokens(input_ids, mask) if self.task == "sequence-classification" else mask
         return self.result(hidden, real, labels, batch=batch, logits_to_keep=keep, cache=cache)
 
     def real_tokens(self, input_ids: Tensor, mask: Tensor | None) -> Tensor | None:
@@ -277,3 +330,168 @@ class DecoderModel(Model):
             return mask
         named = input_ids != pad
         return named if mask is None else named & mask
+
+
+class EncoderDecoderModel(CausalModel):
+    """An encoder that reads one text and a decoder that writes another, looking at what was read.
+
+    The decoder's text begins with `config.decoder_start_token_id`; its layers look at the encoder's last
+    hidden states, the memory, by cross-attention.
+    """
+
+    families = ("encoder", "decoder")
+    encoder: nn.Module
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        decoder_position_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        *,
+        encoder_last_hidden_state: Tensor | None = None,
+        cache: Cache | None = None,
+        logits_to_keep: int = 0,
+    ) -> ModelOutput:
+        """Runs the model.
+
+        Args:
+            input_ids: (B, S) of the text to be read. Not needed again once the cache has its memory.
+            attention_mask: (B, S), 1 or True = attend.
+            decoder_input_ids: (B, T) of the text that is written, or what follows the tokens in the cache.
+                Not given: made of the labels (seq2seq-lm), or of `input_ids` where a head labels the text
+                that was read; either is moved one place to the right, behind the start token.
+            decoder_attention_mask: (B, T) of these.
+            token_type_ids: (B, S); all zero if not given.
+            position_ids: (B or 1, S); the architecture's own numbering if not given.
+            decoder_position_ids: (B or 1, T), likewise.
+            labels: what the head should have said; the losses in `layers/head.py` give the shapes.
+            encoder_last_hidden_state: (B, S, E') from `encode`, instead of `input_ids`.
+            cache: from `make_cache`; the tokens are added to it. With B' texts in its memory it serves B rows
+                of any multiple: those of one text stand one after the other.
+            logits_to_keep: only of so many tokens at the end, where the head gives logits for each; 0: all.
+
+        Raises:
+            ValueError: shapes that do not fit, ids outside their table, a text longer than the model's
+                positions, nothing to read, or something to read beside a cache that has read.
+        """
+        if logits_to_keep < 0:
+            raise ValueError(f"logits_to_keep={logits_to_keep} must not be negative; 0 keeps all.")
+        memory, read = encoder_last_hidden_state, cache is not None and cache.has_memory
+        if (input_ids is not None) + (memory is not None) + read != 1:
+            raise ValueError(
+                "give one of: input_ids, the text to be read; encoder_last_hidden_state, of one that was "
+                "read; or a cache that has its memory already."
+            )
+        if decoder_input_ids is None:
+            decoder_input_ids = self.shifted(labels if self.task == "seq2seq-lm" else input_ids)
+        batch = leading_shape(decoder_input_ids)
+        memory_mask = None if cache is None else cache.memory_mask
+        if not read:
+            if memory is None:
+                memory = self.encode(input_ids, attention_mask, token_type_ids, position_ids)
+            check_memory(memory, decoder_input_ids)
+            if attention_mask is not None:
+                memory_mask = as_bool(attention_mask, *memory.shape[:2])
+        hidden, mask = self.run_decoder(
+            self.decoder_embedder,
+            decoder_input_ids,
+            decoder_attention_mask,
+            decoder_position_ids,
+            cache,
+            None if memory is None else self.memory_projection(memory),
+            memory_mask,
+        )
+        if cache is not None:
+            cache.memory_mask = memory_mask
+        keep = logits_to_keep if self.task == "seq2seq-lm" and labels is None else 0
+        if self.task == "sequence-classification":
+            mask = self.end_tokens(input_ids, decoder_input_ids)
+        found = self.result(hidden, mask, labels, batch=batch, logits_to_keep=keep, cache=cache)
+        return found._replace(encoder_last_hidden_state=memory)
+
+    def encode(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+    ) -> Tensor:
+        """Reads a text: (B, S) -> (B, S, E'). The arguments are those of `forward`.
+
+        Raises:
+            ValueError: as `forward`.
+        """
+        leading_shape(input_ids)
+        position_ids = self.embedder.check(input_ids, token_type_ids, position_ids)
+        mask = None if attention_mask is None else as_bool(attention_mask, *input_ids.shape)
+        hidden: Tensor = self.encoder(
+            self.embedder(input_ids, token_type_ids, position_ids), mask, position_ids
+        )
+        return hidden
+
+    def shifted(self, ids: Tensor | None) -> Tensor:
+        """(B, T) -> (B, T): what the decoder is given so that it learns to write `ids`.
+
+        The start token is put before them; without one the text's last token is, which then says what
+        language it is in. The label -100 becomes padding.
+
+        Raises:
+            ValueError: there is nothing to shift, or no padding to put.
+        """
+        if ids is None:
+            raise ValueError(
+                "decoder_input_ids are missing: what the decoder goes on from, at least "
+                f"[[{self.config.decoder_start_token_id}]] for each text."
+            )
+        pad, start = self.config.embedder.pad_token_id, self.config.decoder_start_token_id
+        if pad is None:
+            raise ValueError("the config has no pad_token_id to make decoder_input_ids with; give them.")
+        ids = ids.masked_fill(ids == -100, pad)
+        if start is None:
+            last = ((ids != pad).sum(dim=1, keepdim=True) - 1).clamp(min=0)
+            first = ids.gather(1, last)
+        else:
+            first = ids.new_full((len(ids), 1), start)
+        return torch.cat((first, ids[:, :-1]), dim=1)
+
+    def end_tokens(self, input_ids: Tensor | None, decoder_input_ids: Tensor) -> Tensor:
+        """(B, T), True at the end tokens of the text; the head reads what stands at the last one.
+
+        Raises:
+            ValueError: the text is not there or not as long as the decoder's, or has no end token.
+        """
+        eos = self.config.eos_token_id
+        if input_ids is None or input_ids.shape != decoder_input_ids.shape or eos is None:
+            raise ValueError(
+                "this head reads the decoder where input_ids end; give input_ids, and decoder_input_ids of "
+                "the same shape or none, and set eos_token_id in the config."
+            )
+        ends = input_ids == eos
+        if not values_are_unseen(ends) and not bool(ends.any(dim=1).all()):
+            raise ValueError(f"each text must have an end token, {eos}: the head reads what stands there.")
+        return ends
+
+
+def memory_projection(config: ModelConfig) -> Slot:
+    """Between an encoder and a decoder of another width."""
+    assert config.encoder is not None
+    if not config.memory_projection:
+        return identity
+    return Linear(config.encoder.hidden_size, config.stack.hidden_size, bias=True)
+
+
+def check_memory(memory: Tensor, decoder_input_ids: Tensor) -> None:
+    """
+    Raises:
+        ValueError: the texts that were read are not as many as those that are written.
+    """
+    if memory.dim() != 3 or len(memory) != len(decoder_input_ids):
+        raise ValueError(
+            f"what was read has shape {tuple(memory.shape)}, and decoder_input_ids "
+            f"{tuple(decoder_input_ids.shape)}; expected one text to read for each to write."
+        )

@@ -29,6 +29,7 @@ REGISTRY = {
     "mixtral": "mixtral",
     "modernbert": "modernbert",
     "mpnet": "mpnet",
+    "mt5": "t5",
     "olmo2": "olmo2",
     "opt": "opt",
     "phi": "phi",
@@ -38,6 +39,8 @@ REGISTRY = {
     "qwen3_moe": "qwen3_moe",
     "roberta": "roberta",
     "smollm3": "smollm3",
+    "t5": "t5",
+    "umt5": "t5",
     "xlm-roberta": "roberta",
 }
 

@@ -9,32 +9,38 @@ from typing import Any
 from torch import nn
 
 from minitx.architectures.reader import Reader
-from minitx.config import HeadConfig, ModelConfig
+from minitx.config import HeadConfig, ModelConfig, StackConfig
 from minitx.layers.stack import Stack
-from minitx.weights.table import Table
+from minitx.weights.table import Table, places
 
 # How Hugging Face names the class of a task: "Bert" + "ForMaskedLM".
 TASK_SUFFIX = {
     "masked-lm": "ForMaskedLM",
     "causal-lm": "ForCausalLM",
+    "seq2seq-lm": "ForConditionalGeneration",
     "sequence-classification": "ForSequenceClassification",
     "token-classification": "ForTokenClassification",
     "question-answering": "ForQuestionAnswering",
     "multiple-choice": "ForMultipleChoice",
     "next-sentence": "ForNextSentencePrediction",
     "replaced-token-detection": "ForPreTraining",
+    "encoder": "EncoderModel",
 }
 
 
 def every_layer(config: ModelConfig) -> list[dict[str, int]]:
-    """The values of a template's placeholders, one dict per layer: {i} is the layer.
+    """The values of a template's placeholders, one dict per layer: {i} is the layer, {j} one of a decoder
+    that has an encoder before it.
 
     With them go the numbers that the operations of a row may need.
     """
-    stack = config.stack
-    experts = stack.experts.num_experts if stack.experts else 0
-    sizes = {"heads": stack.num_attention_heads, "experts": experts}
-    return [{"i": i, **sizes} for i in range(stack.num_hidden_layers)]
+    stacks = [stack for stack in (config.encoder, config.decoder) if stack is not None]
+    found = []
+    for name, stack in zip("ij", stacks, strict=False):
+        experts = stack.experts.num_experts if stack.experts else 0
+        sizes = {"heads": stack.num_attention_heads, "experts": experts}
+        found += [{name: i, **sizes} for i in range(stack.num_hidden_layers)]
+    return found
 
 
 def usual_names(names: tuple[str, ...], config: Mapping[str, Any]) -> tuple[str, ...]:
@@ -51,6 +57,8 @@ class Architecture:
         read: config.json -> the numbers of the network.
         heads: config.json -> the head of each task that the architecture has.
         prefix: put before the names of `weights` in a checkpoint with a head.
+        bare: the tasks whose checkpoints do without the prefix.
+        encoder_tasks: the tasks for which the encoder is all there is; "encoder" for itself.
         weights: minitx name -> checkpoint name, of everything but the heads.
         head_weights: the same for each task.
         pooled: the tasks whose head reads the pooler, and "none" where headless checkpoints have one.
@@ -70,27 +78,30 @@ class Architecture:
     weights: Table
     head_weights: Mapping[str, Table]
     pooled: frozenset[str] = frozenset()
+    bare: frozenset[str] = frozenset()
+    encoder_tasks: frozenset[str] = frozenset()
     stored: tuple[str, ...] = ()
     layers: Callable[[ModelConfig], list[dict[str, int]]] = every_layer
-    stack: type[nn.Module] = field(default=Stack)
+    stack: Callable[[StackConfig], nn.Module] = field(default=Stack)
     pretraining: str | None = None
     classes: Mapping[str, str] = field(default_factory=dict)
     fresh_names: Callable[[tuple[str, ...], Mapping[str, Any]], tuple[str, ...]] = usual_names
 
-    def class_name(self, model_type: str, task: str | None) -> str:
-        """Hugging Face's class for a task, e.g. "BertForMaskedLM"; "BertModel" for None."""
-        if task is None:
+    def class_name(self, model_type: str, task: str) -> str:
+        """Hugging Face's class for a task, e.g. "BertForMaskedLM"; "BertModel" for "none"."""
+        if task == "none":
             return self.model_types[model_type] + "Model"
         return self.classes.get(task, self.model_types[model_type] + TASK_SUFFIX[task])
+
+    @property
+    def headless(self) -> tuple[str, ...]:
+        """What takes the place of a task where no head is wanted."""
+        return ("none", "encoder") if "encoder" in self.encoder_tasks else ("none",)
 
     def constants(self, config: ModelConfig) -> list[str]:
         """`stored`, written out."""
         layers = self.layers(config)
-        return [
-            name.format(**values)
-            for name in self.stored
-            for values in (layers if "{" in name else layers[:1])
-        ]
+        return [name.format(**values) for name in self.stored for values in places(name, layers)]
 
     def task_of(self, class_name: str) -> str | None:
         """The task of one of Hugging Face's classes, "none" for a bare model, None if unknown."""
@@ -98,7 +109,7 @@ class Architecture:
             return "none"
         if class_name.endswith("ForPreTraining"):
             return self.pretraining
-        for task in self.head_weights:
+        for task in (*self.head_weights, *self.encoder_tasks):
             if class_name == self.classes.get(task) or class_name.endswith(TASK_SUFFIX[task]):
                 return task
         return None

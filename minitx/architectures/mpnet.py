@@ -49,7 +49,7 @@ WEIGHTS: Table = {
     "embedder.word_emb": "embeddings.word_embeddings",
     "embedder.pos_emb": "embeddings.position_embeddings",
     "embedder.layer_norm": "embeddings.LayerNorm",
-    "encoder.relative_bias": "encoder.relative_attention_bias",
+    "encoder.relative_bias.0": "encoder.relative_attention_bias",
     "encoder.layers.{i}.attention.self_attention.Q": f"{LAYER}.attention.attn.q",
     "encoder.layers.{i}.attention.self_attention.K": f"{LAYER}.attention.attn.k",
     "encoder.layers.{i}.attention.self_attention.V": f"{LAYER}.attention.attn.v",

@@ -135,6 +135,14 @@ class Reader:
             raise ValueError(f"{self.where}: pad_token_id={value!r} is not in [0, {vocab_size}).")
         return value
 
+    def token_id(self, key: str, default: int | None = None) -> int | None:
+        """An id, None where there is none; of several, the first."""
+        value = self.get(key, default)
+        value = value[0] if isinstance(value, list) and value else value
+        if value is not None and (type(value) is not int or value < 0):
+            raise ValueError(f"{self.where}: {key}={value!r} must be a token id.")
+        return value
+
     def head_dim(self, hidden_size: int, heads: int) -> int:
         """hidden_size / heads."""
         if hidden_size % heads:

@@ -41,7 +41,7 @@ def load_reference(folder: Path, model: Model) -> nn.Module:
     """
     transformers = import_transformers()
     assert model.checkpoint is not None
-    name = model.checkpoint.architecture.class_name(model.checkpoint.model_type, model.task)
+    name = model.checkpoint.architecture.class_name(model.checkpoint.model_type, model.task or "none")
     stack = model.config.stack
     by_hand = stack.attention_softcap is not None or stack.attention_sinks
     attention = {"attn_implementation": "eager"} if by_hand else {}

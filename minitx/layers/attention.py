@@ -25,12 +25,17 @@ class Context:
         causal: instead of a mask: no query sees a key behind it, and T = S. Kernels then skip half the work.
         rotary: tables that turn queries and keys, or None.
         past: how many positions are in the cache already.
+        memory: (B, S, M), what an encoder made of another text, for its keys and values; None: they are of
+            the text itself, or in the cache already.
+        recalls: instead of `memory`: its keys and values are in the cache.
     """
 
     mask: Tensor | None = None
     causal: bool = False
     rotary: Rotary | None = None
     past: int = 0
+    memory: Tensor | None = None
+    recalls: bool = False
 
 
 class Backend(Protocol):
@@ -139,7 +144,10 @@ def active_probability(dropout: nn.Module) -> float:
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention of a sequence to itself, without the output projection."""
+    """Multi-head attention without the output projection.
+
+    Of a sequence to itself; in a decoder's cross-attention, to the memory that its context holds.
+    """
 
     def __init__(self, config: StackConfig, index: int = 0) -> None:
         super().__init__()
@@ -178,13 +186,12 @@ class SelfAttention(nn.Module):
     def forward(self, hidden: Tensor, context: Context, cache: LayerCache | None = None) -> Tensor:
         """(B, T, E) -> (B, T, H * D)"""
         query = self.heads(self.Q(hidden), self.q_norm)  # (B, H, T, D)
-        key = self.heads(self.K(hidden), self.k_norm)  # (B, K, T, D)
-        value = self.split(self.V(hidden)).transpose(1, 2)
         if context.rotary is not None:
             query = rotate(query, context.rotary, self.quarter_turn)
-            key = rotate(key, context.rotary, self.quarter_turn)
-        if cache is not None:
-            key, value = cache.append(key, value, context.past)  # (B, K, S, D)
+        key, value = self.keys_and_values(hidden, context, cache)
+        rows = len(query) // len(key)  # beams and samples that read one text, and need no copies of it
+        if rows > 1:
+            query = query.unflatten(0, (-1, rows)).transpose(1, 2).flatten(2, 3)  # (B / rows, H, rows * T, D)
         mixed = self.backend(
             query,
             key,
@@ -197,4 +204,18 @@ class SelfAttention(nn.Module):
             softcap=self.softcap,
             sinks=self.sinks,
         )
-        return mixed.transpose(1, 2).flatten(2)
+        return mixed.transpose(1, 2).reshape(*hidden.shape[:2], -1)
+
+    def keys_and_values(
+        self, hidden: Tensor, context: Context, cache: LayerCache | None
+    ) -> tuple[Tensor, Tensor]:
+        """(B, T, E) -> twice (B, K, S, D): of everything that may be attended to."""
+        if context.recalls:
+            assert cache is not None and cache.key is not None and cache.value is not None
+            return cache.key, cache.value
+        source = hidden if context.memory is None else context.memory
+        key = self.heads(self.K(source), self.k_norm)
+        value = self.split(self.V(source)).transpose(1, 2)
+        if context.rotary is not None:
+            key = rotate(key, context.rotary, self.quarter_turn)
+        return (key, value) if cache is None else cache.append(key, value, context.past)

@@ -10,7 +10,7 @@ from minitx.layers.checks import same_shape, within
 from minitx.layers.embedding import Embedding
 from minitx.layers.linear import Linear
 from minitx.layers.norm import Slot, dropout, identity, layer_norm
-from minitx.layers.position import position_ids_from_mask, position_ids_from_padding
+from minitx.layers.position import position_ids_from_mask, position_ids_from_padding, sinusoids
 
 
 class Embedder(nn.Module):
@@ -65,7 +65,7 @@ class Embedder(nn.Module):
         """
         if self.config.positions_from_padding:
             assert self.config.pad_token_id is not None
-            return position_ids_from_padding(input_ids, self.config.pad_token_id)
+            return position_ids_from_padding(input_ids, self.config.pad_token_id, past)
         if self.config.positions_from_mask and mask is not None:
             return position_ids_from_mask(mask)[:, past:]
         return torch.arange(past, past + input_ids.shape[1], device=input_ids.device)[None]
@@ -113,6 +113,14 @@ class Embedder(nn.Module):
             raise ValueError(f"the model has positions for {self.max_tokens} tokens, but {too_long}")
         return position_ids
 
+    def waves(self, position_ids: Tensor, dtype: torch.dtype) -> Tensor:
+        """(1 or B, T) -> (1 or B, T, E); where positions count from behind the padding id, padding has none."""
+        config = self.config
+        made = sinusoids(config.sinusoids, position_ids, config.hidden_size, dtype)
+        if not config.positions_from_padding:
+            return made
+        return made.masked_fill(position_ids[..., None] == config.pad_token_id, 0.0)
+
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None, position_ids: Tensor) -> Tensor:
         """(B, T), (B, T), (1 or B, T) -> (B, T, E)"""
         hidden = self.word_emb(input_ids)
@@ -123,6 +131,8 @@ class Embedder(nn.Module):
             hidden = hidden + self.tok_type_emb(types)
         if self.pos_emb is not None:
             hidden = hidden + self.pos_emb(position_ids + self.config.position_offset)
+        if self.config.sinusoids != "none":
+            hidden = hidden + self.waves(position_ids, hidden.dtype)
         if self.config.projection == "before_norm":
             hidden = self.projection(hidden)
         hidden = self.dropout(self.layer_norm(hidden))

@@ -17,7 +17,7 @@ from minitx.layers.norm import Slot, dropout, identity, layer_norm
 
 
 class Head(nn.Module):
-    """Pool, transform, project: projection(dropout(norm(act(dense(dropout(pool(h))))))), capped.
+    """Pool, transform, project: projection(dropout(scale * norm(act(dense(dropout(pool(h))))))), capped.
 
     Every step but the projection is an empty slot in some architecture's head for some task; the
     config says which. The same class scores labels for a sequence and words for a position.
@@ -43,6 +43,7 @@ class Head(nn.Module):
         """(B, T, E), (B, E), (B, T) -> (B, labels) where the head pools, else (B, T, labels)"""
         x = self.input_dropout(self.pool(hidden, pooled, mask))
         x = self.layer_norm(self.activation(self.dense(x)))
+        x = x if self.config.scale is None else x * self.config.scale
         logits: Tensor = self.projection(self.dropout(x))
         cap = self.config.softcap
         return logits if cap is None else cap * torch.tanh(logits / cap)
@@ -230,6 +231,7 @@ class Task:
 TASKS: dict[str, Task] = {
     "masked-lm": Task(token_loss),
     "causal-lm": Task(next_token_loss),
+    "seq2seq-lm": Task(token_loss),
     "sequence-classification": Task(label_loss),
     "token-classification": Task(token_loss),
     "question-answering": Task(span_loss, outputs=span_logits),

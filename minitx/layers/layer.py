@@ -33,7 +33,7 @@ class Output(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention with its output projection and residual sum."""
+    """Attention with its output projection and residual sum: of a text to itself, or to another one."""
 
     def __init__(self, config: StackConfig, index: int, self_attention: type[nn.Module]) -> None:
         super().__init__()
@@ -75,6 +75,9 @@ class Layer(nn.Module):
     "branch" is the sandwich without its first norms (arXiv:2501.00656, section 3.3). With `parallel` both
     branches read x, and the sum is x + attention + feed-forward. With `residual_after_norm` the line on the
     right starts behind the norm. A norm that an arrangement does not have is an empty slot.
+
+    The layer of a decoder with an encoder before it has a third branch between the two, arranged like
+    them: cross-attention (arXiv:1706.03762, section 3.1), with its `cross_attention_norm`.
     """
 
     def __init__(
@@ -87,6 +90,9 @@ class Layer(nn.Module):
         normed = config.norm_placement in ("pre", "sandwich")
         self.attention_norm = norm(config, when=normed and (index > 0 or config.first_attention_norm))
         self.attention = Attention(config, index, self_attention)
+        self.cross_attention_norm = norm(config, when=normed and config.cross_attention)
+        crosses = config.cross_attention
+        self.cross_attention = Attention(config, index, self_attention) if crosses else None
         self.feed_forward_norm = norm(config, when=normed and config.parallel != "one_norm")
         experts = config.experts if config.expert_layers is None or config.expert_layers[index] else None
         size: int | None = config.intermediate_size
@@ -99,10 +105,21 @@ class Layer(nn.Module):
         self.parallel = config.parallel
         self.residual_after_norm = config.residual_after_norm
 
-    def forward(self, hidden: Tensor, context: Context, cache: LayerCache | None = None) -> Tensor:
+    def forward(
+        self,
+        hidden: Tensor,
+        context: Context,
+        cache: LayerCache | None = None,
+        cross_context: Context | None = None,
+        memory_cache: LayerCache | None = None,
+    ) -> Tensor:
         """(B, T, E) -> (B, T, E)"""
         normed = self.attention_norm(hidden)
         attended = self.attention(normed, normed if self.residual_after_norm else hidden, context, cache)
+        if self.cross_attention is not None:
+            normed = self.cross_attention_norm(attended)
+            residual = normed if self.residual_after_norm else attended
+            attended = self.cross_attention(normed, residual, cross_context, memory_cache)
         source = {"none": attended, "one_norm": normed, "two_norms": hidden}[self.parallel]
         source = self.feed_forward_norm(source)
         output: Tensor = self.output(

@@ -7,16 +7,18 @@ import math
 import torch
 from torch import Tensor
 
+from minitx.config import Sinusoids
 from minitx.layers.embedding import Embedding
 
 
-def position_ids_from_padding(input_ids: Tensor, pad_token_id: int) -> Tensor:
+def position_ids_from_padding(input_ids: Tensor, pad_token_id: int, past: int = 0) -> Tensor:
     """(B, T) -> (B, T): real tokens count up from pad_token_id + 1, padding stays at pad_token_id.
 
-    The numbering comes from fairseq, whose position table starts behind the padding row.
+    The numbering comes from fairseq, whose position table starts behind the padding row. `past` tokens
+    came before, none of them padding.
     """
     real = (input_ids != pad_token_id).long()
-    return torch.cumsum(real, dim=1) * real + pad_token_id
+    return (torch.cumsum(real, dim=1) + past) * real + pad_token_id
 
 
 def position_ids_from_mask(mask: Tensor) -> Tensor:
@@ -58,27 +60,58 @@ def alibi_slopes(heads: int) -> Tensor:
 
 
 class RelativeBias(Embedding):
-    """A learned bias per head and distance bucket, shared by all layers (arXiv:1910.10683, section 2.1).
+    """A learned bias per head and distance bucket (arXiv:1910.10683, section 2.1).
 
-    Half of the buckets serve each direction; inside a half, the first half are exact distances and the
-    rest grow logarithmically up to `max_distance`.
+    Half of the buckets serve each direction, all of them the keys before the query where there are no
+    others; of these, the first half are exact distances and the rest grow logarithmically up to
+    `max_distance`.
     """
 
-    max_distance = 128
+    def __init__(self, buckets: int, heads: int, *, max_distance: int, causal: bool) -> None:
+        super().__init__(buckets, heads)
+        self.max_distance = max_distance
+        self.causal = causal
 
-    def scores(self, time: int) -> Tensor:
-        """-> (1, H, T, T), to be added to the scaled scores."""
-        position = torch.arange(time, device=self.weight.device)
-        bucket = self.bucket(position[None, :] - position[:, None])  # (T, T)
-        scores: Tensor = self(bucket)  # (T, T, H)
+    def scores(self, queries: Tensor, keys: Tensor) -> Tensor:
+        """Positions (T,), (S,) -> (1, H, T, S), to be added to the scaled scores."""
+        scores: Tensor = self(self.bucket(keys[None, :] - queries[:, None]))  # (T, S, H)
         return scores.permute(2, 0, 1)[None]
 
     def bucket(self, distance: Tensor) -> Tensor:
-        half = self.num_embeddings // 2
-        exact = half // 2
-        size = distance.abs()
-        scale = (half - exact) / math.log(self.max_distance / exact)
-        # clamp: distance 0 would be log(0); its bucket is exact anyway
-        far = exact + (torch.log(size.clamp(min=1).float() / exact) * scale).long()
-        bucket = torch.where(size < exact, size, far.clamp(max=half - 1))
-        return bucket + (distance > 0) * half
+        """Where a key stands from its query (...) -> the number of its bucket (...)."""
+        buckets = self.num_embeddings if self.causal else self.num_embeddings // 2
+        exact = buckets // 2
+        size = -distance.clamp(max=0) if self.causal else distance.abs()
+        # The order of these float32 operations decides on which side of an edge a distance falls.
+        share = torch.log(size.clamp(min=1).float() / exact) / math.log(self.max_distance / exact)
+        far = exact + (share * (buckets - exact)).long()
+        bucket = torch.where(size < exact, size, far.clamp(max=buckets - 1))
+        return bucket if self.causal else bucket + (distance > 0) * buckets
+
+
+def sinusoids(kind: Sinusoids, position_ids: Tensor, size: int, dtype: torch.dtype) -> Tensor:
+    """The waves of arXiv:1706.03762, section 3.5, all sines before all cosines.
+
+    "paper" has the paper's wavelengths, 2 pi 10000^(2i/E). "fairseq" spaces them over one pair fewer, so that
+    the longest is 2 pi 10000, and leaves the last of an odd number of features at 0.
+
+    Args:
+        kind: which of the two.
+        position_ids: (...) long.
+        size: E.
+        dtype: of the result. The angles have the precision that the tables of the training had.
+
+    Returns:
+        (..., E)
+    """
+    device = position_ids.device
+    if kind == "paper":
+        wave = 10_000 ** -(torch.arange(0, size, 2, dtype=torch.float64, device=device) / size)
+        angle = position_ids[..., None] * wave
+        cosines = angle[..., : size // 2].cos()
+    else:
+        half = size // 2
+        wave = torch.exp(torch.arange(half, device=device).float() * -(math.log(10_000) / (half - 1)))
+        angle = position_ids[..., None].float() * wave
+        cosines = torch.nn.functional.pad(angle.cos(), (0, size % 2))
+    return torch.cat((angle.sin(), cosines), dim=-1).float().to(dtype)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from minitx.cache import Cache, Growing, LayerCache, Sliding, Static
+from minitx.cache import Cache, Growing, LayerCache, Memory, Sliding, Static
 from minitx.config import StackConfig
 from minitx.layers.attention import Context
 from minitx.layers.layer import Layer
 from minitx.layers.linear import Linear
 from minitx.layers.mask import padding_mask, visible, with_bias
-from minitx.layers.norm import Slot, identity, norm
+from minitx.layers.norm import Slot, dropout, identity, norm
 from minitx.layers.position import RelativeBias, alibi
 from minitx.layers.rope import rotary_table
 
@@ -42,18 +42,27 @@ class Stack(nn.Module):
         self.schedule = schedule(config)
         self.owned = (config.num_hidden_groups or config.num_hidden_layers) * config.inner_group_num
         self.layers = nn.ModuleList(Layer(config, index) for index in range(self.owned))
-        types = config.layer_types or (FULL,) * len(self.schedule)
-        turns = config.rope_layers or (True,) * len(self.schedule)
-        self.kinds = list(zip(types, turns, strict=True))  # layers of one kind share a Context
-        buckets, heads = config.relative_attention_num_buckets, config.num_attention_heads
-        self.relative_bias = RelativeBias(buckets, heads) if buckets else None
+        steps = len(self.schedule)
+        types = config.layer_types or (FULL,) * steps
+        turns = config.rope_layers or (True,) * steps
+        tables = range(steps) if config.relative_bias_per_layer else (0,) * steps
+        self.kinds = list(zip(types, turns, tables, strict=True))  # layers of one kind share a Context
+        biases = dict.fromkeys(tables) if config.relative_attention_num_buckets else ()
+        self.relative_bias = nn.ModuleList(relative_bias(config) for _ in biases)
         self.layer_norm = norm(config, when=config.norm_placement != "post" and config.final_norm)
+        self.dropout = dropout(config.final_dropout)
         self.projection: Slot = identity
         if config.output_size is not None:
             self.projection = Linear(config.hidden_size, config.output_size, bias=False)
 
     def forward(
-        self, hidden: Tensor, mask: Tensor | None, position_ids: Tensor, cache: Cache | None = None
+        self,
+        hidden: Tensor,
+        mask: Tensor | None,
+        position_ids: Tensor,
+        cache: Cache | None = None,
+        memory: Tensor | None = None,
+        memory_mask: Tensor | None = None,
     ) -> Tensor:
         """Runs the layers.
 
@@ -63,6 +72,9 @@ class Stack(nn.Module):
             position_ids: (1 or B, T).
             cache: what came before; each layer stores its keys and values there. Counting them is the
                 caller's (`Cache.advance`).
+            memory: (B', S', E), what the layers with cross-attention look at; None where the cache has its
+                keys and values, or where there are no such layers. Each of its rows serves B / B' rows.
+            memory_mask: (B', S'), bool.
 
         Returns:
             (B, T, E)
@@ -78,14 +90,19 @@ class Stack(nn.Module):
             kind: self.context(*kind, hidden, attend, position_ids, cache, part)
             for kind, part in dict(zip(self.kinds, parts, strict=True)).items()
         }
-        for index, kind, part in zip(self.schedule, self.kinds, parts, strict=True):
-            hidden = self.layers[index](hidden, contexts[kind], part)
-        return self.projection(self.layer_norm(hidden))
+        memories = [None] * len(self.schedule) if cache is None or not cache.memory else cache.memory
+        cross = None
+        if self.config.cross_attention:
+            cross = Context(padding_mask(memory_mask), memory=memory, recalls=memory is None)
+        for index, kind, part, remembered in zip(self.schedule, self.kinds, parts, memories, strict=True):
+            hidden = self.layers[index](hidden, contexts[kind], part, cross, remembered)
+        return self.projection(self.dropout(self.layer_norm(hidden)))
 
     def context(
         self,
         kind: str,
         turns: bool,
+        table: int,
         hidden: Tensor,
         attend: Tensor | None,
         position_ids: Tensor,
@@ -97,6 +114,7 @@ class Stack(nn.Module):
         Args:
             kind: of the layer types.
             turns: whether its layers have rotary positions.
+            table: which of the relative biases they have, if there are any.
             hidden: (B, T, E), for its sizes.
             attend: the padding mask (B, 1, 1 or T, S).
             position_ids: (1 or B, T).
@@ -109,7 +127,7 @@ class Stack(nn.Module):
         rotary = None
         if config.rope is not None and turns:
             rotary = rotary_table(config.rope[kind], position_ids, hidden.dtype)
-        bias = self.score_bias(attend, past + time, hidden)
+        bias = self.score_bias(table, attend, past, hidden)
 
         columns = past + time if part is None else part.columns(past, time)
         hides_later = config.causal and time > 1
@@ -126,14 +144,16 @@ class Stack(nn.Module):
             attend = with_bias(attend, bias)
         return Context(attend, rotary=rotary, past=past)
 
-    def score_bias(self, attend: Tensor | None, length: int, hidden: Tensor) -> Tensor | None:
+    def score_bias(self, table: int, attend: Tensor | None, past: int, hidden: Tensor) -> Tensor | None:
         """(1 or B, H, 1 or T, S): what is added to the scores for where their keys stand, if anything."""
-        if self.relative_bias is not None:
-            return self.relative_bias.scores(length)
+        places = torch.arange(past + hidden.shape[1], device=hidden.device)
+        if len(self.relative_bias):
+            scores: Tensor = self.relative_bias[table].scores(places[past:], places)
+            return scores
         if not self.config.alibi:
             return None
         if attend is None:
-            positions = torch.arange(length, device=hidden.device)[None]
+            positions = places[None]
         else:  # padding does not count
             positions = (attend[:, 0, -1].long().cumsum(dim=-1) - 1).clamp(min=0)
         return alibi(self.config.num_attention_heads, positions, hidden.dtype)
@@ -147,4 +167,15 @@ class Stack(nn.Module):
                 return Sliding(window, window + spare)
             return Growing() if max_length is None else Static(max_length)
 
-        return Cache([part(kind) for kind, _ in self.kinds])
+        memory = [Memory() for _ in self.kinds] if self.config.cross_attention else []
+        return Cache([part(kind) for kind, *_ in self.kinds], memory)
+
+
+def relative_bias(config: StackConfig) -> RelativeBias:
+    """A table of biases by distance."""
+    return RelativeBias(
+        config.relative_attention_num_buckets,
+        config.num_attention_heads,
+        max_distance=config.relative_attention_max_distance,
+        causal=config.causal,
+    )

@@ -15,13 +15,12 @@ from minitx.architectures import architecture as find_architecture
 from minitx.architectures.architecture import Architecture
 from minitx.architectures.reader import Reader
 from minitx.config import HeadConfig, ModelConfig
-from minitx.models import DecoderModel, EncoderModel, Model
+from minitx.models import DecoderModel, EncoderDecoderModel, EncoderModel, Model
 from minitx.storage import read_json
 from minitx.weights.checkpoint import Checkpoint
 from minitx.weights.files import Tensors, open_folder
 from minitx.weights.match import (
     HEAD_PARTS,
-    PROJECTION,
     Names,
     any_of_head,
     bindings_of,
@@ -95,7 +94,7 @@ def load(
     names = Names(tensors.shapes, architecture.prefix)
     names.check_one_spelling()
     task = head or own_task(architecture, config, heads, names)
-    if head is None and task != "none" and not any_of_head(architecture, task, heads[task], names):
+    if head is None and task in heads and not any_of_head(architecture, task, heads[task], names):
         warnings.warn(
             f"config.json says {task!r}, but the file holds no such head; loaded without one.", stacklevel=2
         )
@@ -103,7 +102,7 @@ def load(
     if init_head and head is None and task == "none":
         raise ValueError("init_head=True draws a head, but this checkpoint has none; say which with head=.")
     pooled = task in architecture.pooled and (task != "none" or has_pooler(architecture, names))
-    model = empty_model(architecture, numbers, pick(heads, task), pooled=pooled)
+    model = empty_model(architecture, numbers, heads, task, pooled=pooled)
 
     bindings = bindings_of(architecture, model)
     sources = {binding: names.of(binding) for binding in bindings}
@@ -112,12 +111,11 @@ def load(
             shape = stored_shape(model, binding)
             if binding.parameters[0].startswith("head.projection."):
                 sources[binding] = tuple(n for n in sources[binding] if tensors.shapes[n].shape == shape)
-    missing = [b for b in bindings if not sources[b] and not is_tied(b, model)]
+    missing = [b for b in bindings if not sources[b] and not is_tied(b, model) and not b.or_zero]
     fresh = [b for b in missing if init_head and b.parameters[0].startswith(HEAD_PARTS)]
     check_complete([b for b in missing if b not in fresh], architecture, task)
     taken = {name for each in sources.values() for name in each}
-    constants = architecture.constants(numbers)
-    check_known(set(tensors.shapes) - taken, architecture, names, model_type, constants)
+    check_known(set(tensors.shapes) - taken, architecture, names, model_type, numbers, task)
     check_shapes(model, sources, tensors)
 
     model.checkpoint = Checkpoint(architecture, model_type, config, folder, metadata=tensors.metadata)
@@ -168,7 +166,7 @@ def from_config(
     if task is None and named:
         raise ValueError(f"config['architectures'] names {named[0]}, which minitx does not know; give head=.")
     task = task or "none"
-    model = empty_model(architecture, numbers, pick(heads, task), pooled=task in architecture.pooled)
+    model = empty_model(architecture, numbers, heads, task, pooled=task in architecture.pooled)
     model = model.to_empty(device="cpu").to(dtype).train()
     model.initialize(generator=None if seed is None else torch.Generator().manual_seed(seed))
     model.tie_weights()
@@ -224,20 +222,30 @@ def read_config(
     return numbers, heads
 
 
-def pick(heads: Mapping[str, HeadConfig], task: str) -> HeadConfig | None:
-    """The head of a task, None for "none"."""
-    if task != "none" and task not in heads:
-        raise ValueError(f"head={task!r} is not one of this architecture's: {', '.join(heads)}, none.")
-    return heads.get(task)
-
-
 def empty_model(
-    architecture: Architecture, numbers: ModelConfig, head: HeadConfig | None, *, pooled: bool
+    architecture: Architecture,
+    numbers: ModelConfig,
+    heads: Mapping[str, HeadConfig],
+    task: str,
+    *,
+    pooled: bool,
 ) -> Model:
-    """The model on the meta device: every name and shape, no memory."""
+    """The model for a task on the meta device: every name and shape, no memory.
+
+    Raises:
+        ValueError: the architecture has no such head.
+    """
+    if task not in heads and task not in architecture.headless:
+        known = ", ".join((*heads, *architecture.headless))
+        raise ValueError(f"head={task!r} is not one of this architecture's: {known}.")
+    if task in architecture.encoder_tasks:
+        numbers = replace(numbers, decoder=None, decoder_embedder=None)
+    if numbers.encoder is None:
+        family: type[Model] = DecoderModel
+    else:
+        family = EncoderModel if numbers.decoder is None else EncoderDecoderModel
     with torch.device("meta"):
-        family = EncoderModel if numbers.encoder is not None else DecoderModel
-        return family(replace(numbers, pooler=pooled), head, architecture.stack).eval()
+        return family(replace(numbers, pooler=pooled), heads.get(task), architecture.stack).eval()
 
 
 # --- from tensors to parameters --------------------------------------------------------------------
@@ -250,7 +258,8 @@ def convert(tensor: Tensor, dtype: torch.dtype | None, device: torch.device) -> 
 def place(model: nn.Module, name: str, tensor: Tensor) -> None:
     """Makes `tensor` the parameter of that name, without copying it."""
     module, _, leaf = name.rpartition(".")
-    model.get_submodule(module).register_parameter(leaf, nn.Parameter(tensor))
+    parameter = tensor if isinstance(tensor, nn.Parameter) else nn.Parameter(tensor)
+    model.get_submodule(module).register_parameter(leaf, parameter)
 
 
 def fill(
@@ -263,6 +272,11 @@ def fill(
     """Reads every tensor into its place, and records under which names the file had it."""
     assert model.checkpoint is not None
     for binding, names in sources.items():
+        if not names and binding.or_zero:
+            model.checkpoint.names[binding.parameters] = ()
+            for name in binding.parameters:
+                zeros = torch.zeros_like(model.get_parameter(name), dtype=dtype, device=device)
+                place(model, name, zeros)
         if not names:
             continue  # tied, or drawn afterwards
         if binding.op.many:
@@ -277,11 +291,10 @@ def fill(
         parts = binding.op.load(stored, rows)
         for name, part in zip(binding.parameters, parts, strict=True):
             place(model, name, convert(part, dtype, device))
-    projection = next((b for b in sources if is_tied(b, model)), None)
-    if projection is not None:
-        word, own = model.embedder.word_emb.weight, model.get_parameter(PROJECTION)
-        if own.is_meta or identical(own, word):  # present and different: the file has untied them
-            model.tie_weights()
+    for name, other in model.ties.items():
+        own = model.get_parameter(name)
+        if own.is_meta or identical(own, model.get_parameter(other)):  # else the file has untied them
+            place(model, name, model.get_parameter(other))
 
 
 def identical(a: Tensor, b: Tensor) -> bool:

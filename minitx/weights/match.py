@@ -8,14 +8,13 @@ from typing import Any
 import torch
 
 from minitx.architectures.architecture import Architecture
-from minitx.config import HeadConfig
+from minitx.config import HeadConfig, ModelConfig
 from minitx.models import Model
 from minitx.weights.files import Tensors, some
 from minitx.weights.table import Binding, Table, expand, rows
 
 # Parameters that belong to a task, not to the network.
 HEAD_PARTS = ("head.", "pooler.")
-PROJECTION = "head.projection.weight"
 
 # TensorFlow's words for a norm's parameters survive in old files.
 MODERN = {"gamma": "weight", "beta": "bias"}
@@ -41,7 +40,8 @@ class Names:
         Raises:
             ValueError: a tensor stands in the file with the prefix and without, and which counts is unclear.
         """
-        if both := sorted(name for name in self.actual if self.prefix + name in self.actual):
+        both = sorted(name for name in self.actual if self.prefix + name in self.actual)
+        if self.prefix and both:
             raise ValueError(
                 f"the file holds tensors twice, with {self.prefix!r} in front and without: {some(both)}."
             )
@@ -58,14 +58,13 @@ class Names:
 
 def bindings_of(architecture: Architecture, model: Model) -> list[Binding]:
     """The weight table written out for a model; a tied projection is one of its parameters."""
-    table: Table = {**architecture.weights, **(architecture.head_weights[model.task] if model.task else {})}
+    table: Table = {**architecture.weights, **architecture.head_weights.get(model.task or "", {})}
     return expand(table, architecture.layers(model.config), model.state_dict())
 
 
 def is_tied(binding: Binding, model: Model) -> bool:
-    """Whether the word embedding serves where the file has nothing of its own."""
-    tied = model.head is not None and model.head.config.tied
-    return tied and binding.parameters == (PROJECTION,)
+    """Whether another parameter serves where the file has nothing of its own."""
+    return binding.parameters[0] in model.ties
 
 
 def has_pooler(architecture: Architecture, names: Names) -> bool:
@@ -144,17 +143,24 @@ def check_complete(missing: Iterable[Binding], architecture: Architecture, task:
 
 
 def check_known(
-    rest: Iterable[str], architecture: Architecture, names: Names, model_type: str, constants: Iterable[str]
+    rest: Iterable[str],
+    architecture: Architecture,
+    names: Names,
+    model_type: str,
+    numbers: ModelConfig,
+    task: str,
 ) -> None:
     """
     Raises:
         ValueError: tensors that are neither the model's nor another head's nor known constants.
     """
-    known = {tensor for name in constants for tensor in names.module(name)}
+    known = {tensor for name in architecture.constants(numbers) for tensor in names.module(name)}
+    layers = architecture.layers(numbers)
+    left_out = ("decoder",) if task in architecture.encoder_tasks else ()
     for table in (architecture.weights, *architecture.head_weights.values()):
-        for left, stored in rows(table, []):
+        for left, stored in rows(table, layers):
             # what is not the head's or the pooler's belongs to the network, and has no place if it has none
-            if left[0].startswith(HEAD_PARTS):
+            if left[0].startswith((*HEAD_PARTS, *left_out)):
                 known.update(tensor for name in stored.names for tensor in names.module(name))
     if unexpected := sorted(set(rest) - known):
         raise ValueError(

@@ -59,6 +59,23 @@ class Copy:
 
 
 @dataclass(frozen=True)
+class FromRow:
+    """A vector stored as a matrix of one row."""
+
+    many: bool = field(default=False, init=False)
+    copies: bool = field(default=False, init=False)
+
+    def bind(self, sizes: Mapping[str, int]) -> FromRow:
+        return self
+
+    def load(self, stored: Sequence[Tensor], rows: Sequence[int]) -> list[Tensor]:
+        return [x.flatten() for x in stored]
+
+    def save(self, parameters: Sequence[Tensor]) -> list[Tensor]:
+        return [x[None] for x in parameters]
+
+
+@dataclass(frozen=True)
 class Split:
     """Several projections stored as one, one after the other in its rows."""
 

@@ -15,7 +15,7 @@ from minitx.storage import Staging, write_json
 from minitx.weights.checkpoint import Checkpoint
 from minitx.weights.files import BIN, BIN_INDEX, INDEX, SINGLE
 from minitx.weights.load import empty_model, read_config
-from minitx.weights.match import PROJECTION, bindings_of
+from minitx.weights.match import bindings_of
 from minitx.weights.table import Binding
 
 if TYPE_CHECKING:
@@ -91,10 +91,10 @@ def check_fits(model: Model, checkpoint: Checkpoint) -> None:
     Raises:
         ValueError: a part of the model is not what config.json would build.
     """
-    numbers, heads = read_config(checkpoint.architecture, checkpoint.config, strict=False, quiet=True)
-    head = heads[model.task] if model.task else None
-    pooled = model.pooler is not None
-    expected = described(empty_model(checkpoint.architecture, numbers, head, pooled=pooled))
+    found = checkpoint.architecture
+    numbers, heads = read_config(found, checkpoint.config, strict=False, quiet=True)
+    task, pooled = task_of(model, checkpoint), model.pooler is not None
+    expected = described(empty_model(found, numbers, heads, task, pooled=pooled))
     found = described(model)
     for path in sorted(set(expected) | set(found)):
         if expected.get(path) != found.get(path):
@@ -103,6 +103,13 @@ def check_fits(model: Model, checkpoint: Checkpoint) -> None:
                 f"{expected.get(path, 'nothing')}. Make such a model from a config that says so "
                 "(minitx.from_config(model.checkpoint.config | {...})), or correct model.checkpoint.config."
             )
+
+
+def task_of(model: Model, checkpoint: Checkpoint) -> str:
+    """The model's task, or what stands for having none."""
+    if model.task is None and model.families == ("encoder",):
+        return checkpoint.architecture.headless[-1]
+    return model.task or "none"
 
 
 def described(model: Model) -> dict[str, str]:
@@ -124,9 +131,11 @@ def stored_tensors(model: Model, checkpoint: Checkpoint) -> dict[str, Tensor]:
     stored: dict[str, Tensor] = {}
     for binding in bindings_of(checkpoint.architecture, model):
         names = checkpoint.names.get(binding.parameters)
-        if names is None and is_shared(binding.parameters, model):
+        if names is None and is_shared(binding.parameters[0], model):
             continue  # the word embedding is written once, under its own name
-        if names is None:
+        if names == () and not bool(parameters[binding.parameters[0]].any()):
+            continue  # zeros that the file said by leaving them out
+        if not names:
             names = fresh_names(binding, model, checkpoint)
         made = [tensor.cpu() for tensor in binding.op.save([parameters[name] for name in binding.parameters])]
         stored |= dict(zip(names, made if binding.op.many else made * len(names), strict=True))
@@ -138,10 +147,9 @@ def stored_tensors(model: Model, checkpoint: Checkpoint) -> dict[str, Tensor]:
     return stored
 
 
-def is_shared(parameters: tuple[str, ...], model: Model) -> bool:
-    if model.head is None or parameters != (PROJECTION,):
-        return False
-    return model.head.projection.weight is model.embedder.word_emb.weight
+def is_shared(name: str, model: Model) -> bool:
+    other = model.ties.get(name)
+    return other is not None and model.get_parameter(name) is model.get_parameter(other)
 
 
 def fresh_names(binding: Binding, model: Model, checkpoint: Checkpoint) -> tuple[str, ...]:
@@ -149,7 +157,8 @@ def fresh_names(binding: Binding, model: Model, checkpoint: Checkpoint) -> tuple
     names = binding.names
     if not binding.op.many:
         names = checkpoint.architecture.fresh_names(names, checkpoint.config)
-    if model.task is None or binding.parameters[0].startswith("head."):
+    bare = model.task is None or model.task in checkpoint.architecture.bare
+    if bare or binding.parameters[0].startswith("head."):
         return names
     return tuple(checkpoint.architecture.prefix + name for name in names)
 
@@ -157,10 +166,10 @@ def fresh_names(binding: Binding, model: Model, checkpoint: Checkpoint) -> tuple
 def stored_config(model: Model, checkpoint: Checkpoint) -> dict[str, Any]:
     """config.json as it came, with the class, the dtype and the number of labels as they are now."""
     config = dict(checkpoint.config)
-    found, task = checkpoint.architecture, model.task
+    found, task = checkpoint.architecture, task_of(model, checkpoint)
     config["model_type"] = checkpoint.model_type
     names = config.get("architectures")
-    if not names or found.task_of(str(names[0])) != (task or "none"):
+    if not names or found.task_of(str(names[0])) != task:
         config["architectures"] = [found.class_name(checkpoint.model_type, task)]
     dtype = str(model.embedder.word_emb.weight.dtype).removeprefix("torch.")
     spelt = [key for key in ("dtype", "torch_dtype") if key in config]

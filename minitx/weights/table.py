@@ -1,7 +1,7 @@
 """The weight table of an architecture: our names on the left, the checkpoint's on the right.
 
 A table is data. Its names are of modules (their `weight` and `bias` follow) or of single parameters, and
-may hold placeholders: `{i}` is a layer, `{e}` an expert. `expand` writes it out for one model; nothing is
+may hold placeholders: `{i}` is a layer, `{j}` a layer of a decoder behind an encoder, `{e}` an expert. `expand` writes it out for one model; nothing is
 matched by pattern, so the order of the rows means nothing.
 """
 
@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from minitx.weights.ops import Copy, Op, Rearrange, Split, StackExperts, Transposed
+from minitx.weights.ops import Copy, FromRow, Op, Rearrange, Split, StackExperts, Transposed
 
 COPY = Copy()
 
@@ -21,11 +21,13 @@ class Stored:
     """The right side of a row: the names that files use for it, and the operation.
 
     A file may hold several of the names: the first is read. A fresh model is written under the last.
-    Where the operation takes `many` tensors, the names are those of all of them, in order.
+    Where the operation takes `many` tensors, the names are those of all of them, in order. With `or_zero`
+    files may lack it, which means zeros.
     """
 
     names: tuple[str, ...]
     op: Op = COPY
+    or_zero: bool = False
 
 
 Table = dict[str | tuple[str, ...], str | Stored]
@@ -56,6 +58,11 @@ def split_heads(name: str) -> Stored:
     return Stored((name,), Rearrange("(heads part dim) ... -> part (heads dim) ..."))
 
 
+def row_or_zero(name: str) -> Stored:
+    """A vector stored as a matrix of one row; zeros in files that lack it."""
+    return Stored((name,), FromRow(), or_zero=True)
+
+
 def stack_experts(name: str) -> Stored:
     """One stored tensor per expert `{e}` for the one parameter of all of them."""
     return Stored((name,), StackExperts())
@@ -68,6 +75,7 @@ class Binding:
     parameters: tuple[str, ...]
     names: tuple[str, ...]
     op: Op
+    or_zero: bool = False
 
 
 SUFFIXES = ("weight", "bias")
@@ -78,11 +86,18 @@ def rows(table: Table, layers: Sequence[Mapping[str, int]]) -> Iterable[tuple[tu
     for left, right in table.items():
         names = (left,) if isinstance(left, str) else left
         stored = Stored((right,)) if isinstance(right, str) else right
-        for values in layers if "{" in names[0] else ({},):
+        for values in places(names[0], layers):
             op = stored.op.bind(values)
             experts = range(values["experts"]) if op.many else range(1)
             filled = tuple(name.format(**values, e=e) for name in stored.names for e in experts)
-            yield tuple(name.format(**values) for name in names), Stored(filled, op)
+            yield tuple(name.format(**values) for name in names), replace(stored, names=filled, op=op)
+
+
+def places(name: str, layers: Sequence[Mapping[str, int]]) -> Sequence[Mapping[str, int]]:
+    """The values that a name's placeholder takes; a single one without values where it has none."""
+    if "{" not in name:
+        return ({},)
+    return [values for values in layers if ("j" if "{j}" in name else "i") in values]
 
 
 def expand(table: Table, layers: Sequence[Mapping[str, int]], parameters: Iterable[str]) -> list[Binding]:
@@ -99,7 +114,7 @@ def expand(table: Table, layers: Sequence[Mapping[str, int]], parameters: Iterab
     wanted, bindings = set(parameters), []
     for left, stored in rows(table, layers):
         if set(left) <= wanted:
-            bindings.append(Binding(left, stored.names, stored.op))
+            bindings.append(Binding(left, stored.names, stored.op, stored.or_zero))
             continue
         for suffix in SUFFIXES:
             full = tuple(f"{name}.{suffix}" for name in left)

@@ -44,7 +44,7 @@ def reference_model(case: Case, task: str, dtype: torch.dtype = torch.float64, *
         more["num_labels"] = 2  # a span has two ends, however many labels the other heads have
     config = transformers.AutoConfig.for_model(case.model_type, **{**case.config, **more})
     found = architecture(case.model_type)
-    name = found.class_name(case.model_type, None if task == "none" else task)
+    name = found.class_name(case.model_type, task)
     config._attn_implementation = case.reference
     config._experts_implementation = "eager"
     model = getattr(transformers, name)(config)

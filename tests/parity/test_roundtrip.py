@@ -31,7 +31,7 @@ def tensors(folder: Path) -> dict[str, tuple[str, torch.dtype, bytes, torch.Size
 
 def load_in_transformers(name: str, task: str, folder: Path) -> tuple[Any, dict[str, Any]]:
     found, kind = architecture(BY_NAME[name].model_type), BY_NAME[name].model_type
-    cls = getattr(transformers, found.class_name(kind, None if task == "none" else task))
+    cls = getattr(transformers, found.class_name(kind, task))
     model, report = cls.from_pretrained(folder, output_loading_info=True)
     model.config._experts_implementation = "eager"
     model.set_attn_implementation(BY_NAME[name].reference)

@@ -130,7 +130,7 @@ def test_round_trip(tmp_path: Path, name: str, head: str) -> None:
     assert first == second
     config = config_of(tmp_path / "one")
     kind = CONFIGS[name]["model_type"]
-    assert config["architectures"] == [architecture(kind).class_name(kind, again.task)]
+    assert config["architectures"] == [architecture(kind).class_name(kind, again.task or "none")]
     for key, value in CONFIGS[name].items():
         # Hugging Face counts labels by their names
         if key == "num_labels" and head == "question-answering":
