@@ -74,6 +74,7 @@ class EmbedderConfig:
     positions_from_mask: bool = False  # count the attended tokens
     type_vocab_size: int = 0  # 0: no token types
     embedding_scale: float | None = None  # word embeddings are multiplied by it
+    rounded_scale: bool = False  # as far as the type of the weights can say it
     layer_norm_eps: float | None  # None: no norm
     norm_bias: bool = True
     hidden_dropout_prob: float | None  # None: no such place

@@ -10,7 +10,9 @@ from minitx.architectures.architecture import Architecture
 # model_type -> the file in this folder. One file can serve several types that differ in name only.
 REGISTRY = {
     "albert": "albert",
+    "bart": "bart",
     "bert": "bert",
+    "blenderbot": "blenderbot",
     "bloom": "bloom",
     "camembert": "roberta",
     "deberta-v2": "deberta_v2",
@@ -25,6 +27,9 @@ REGISTRY = {
     "gpt_oss": "gpt_oss",
     "gptj": "gptj",
     "llama": "llama",
+    "m2m_100": "m2m_100",
+    "marian": "marian",
+    "mbart": "mbart",
     "mistral": "mistral",
     "mixtral": "mixtral",
     "modernbert": "modernbert",
@@ -32,6 +37,7 @@ REGISTRY = {
     "mt5": "t5",
     "olmo2": "olmo2",
     "opt": "opt",
+    "pegasus": "pegasus",
     "phi": "phi",
     "phi3": "phi3",
     "qwen2": "qwen2",

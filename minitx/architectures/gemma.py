@@ -20,7 +20,9 @@ def read(hf: Reader, *, act: str = "hidden_activation", key_value_heads: int = 4
     config = llama.read(hf, head_dim=256, key_value_heads=key_value_heads, pad=0)
     return replace(
         config,
-        embedder=replace(config.embedder, embedding_scale=config.embedder.hidden_size**0.5),
+        embedder=replace(
+            config.embedder, embedding_scale=config.embedder.hidden_size**0.5, rounded_scale=True
+        ),
         decoder=replace(config.stack, hidden_act=hf.name(act, "gelu_pytorch_tanh"), norm_offset=1.0),
     )
 

@@ -160,13 +160,13 @@ class Reader:
             )
         return shared
 
-    def num_labels(self) -> int:
-        """From `num_labels`, else counted in `id2label`, else Hugging Face's default of 2."""
+    def num_labels(self, default: int = 2) -> int:
+        """From `num_labels`, else counted in `id2label`, else Hugging Face's default, mostly 2."""
         named = self.config.get("num_labels")
         names = self.config.get("id2label")
         if named is None and isinstance(names, Mapping):
             return max(1, len(names))
-        return 2 if named is None else self.size("num_labels")
+        return default if named is None else self.size("num_labels")
 
     def problem_type(self) -> str | None:
         """What the labels of a text are; None: the labels themselves show it."""

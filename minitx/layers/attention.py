@@ -211,8 +211,11 @@ class SelfAttention(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """(B, T, E) -> twice (B, K, S, D): of everything that may be attended to."""
         if context.recalls:
-            assert cache is not None and cache.key is not None and cache.value is not None
-            return cache.key, cache.value
+            assert cache is not None
+            key, value = cache.key, cache.value
+            assert key is not None
+            assert value is not None
+            return key, value
         source = hidden if context.memory is None else context.memory
         key = self.heads(self.K(source), self.k_norm)
         value = self.split(self.V(source)).transpose(1, 2)

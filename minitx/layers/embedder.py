@@ -27,6 +27,7 @@ class Embedder(nn.Module):
         padding = None if config.padding_is_trained else config.pad_token_id
         self.word_emb = Embedding(config.vocab_size, size, padding_idx=padding)
         self.word_emb.scale = config.embedding_scale
+        self.word_emb.rounded_scale = config.rounded_scale
         padding = config.pad_token_id if config.positions_from_padding else None
         self.pos_emb = (
             Embedding(config.max_position_embeddings, summed, padding_idx=padding)
@@ -114,7 +115,7 @@ class Embedder(nn.Module):
         return position_ids
 
     def waves(self, position_ids: Tensor, dtype: torch.dtype) -> Tensor:
-        """(1 or B, T) -> (1 or B, T, E); where positions count from behind the padding id, padding has none."""
+        """(1 or B, T) -> (1 or B, T, E); 0 for padding where positions count from behind its id."""
         config = self.config
         made = sinusoids(config.sinusoids, position_ids, config.hidden_size, dtype)
         if not config.positions_from_padding:

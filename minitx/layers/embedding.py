@@ -14,6 +14,7 @@ class Embedding(nn.Embedding):
     """
 
     scale: float | None = None  # of the vectors that are looked up; a head tied to the table has none
+    rounded_scale: bool = False
 
     def reset_parameters(self) -> None:
         """Leaves the values as they are."""
@@ -23,6 +24,8 @@ class Embedding(nn.Embedding):
         vectors = super().forward(ids)
         if self.scale is None:
             return vectors
+        if not self.rounded_scale:
+            return vectors * self.scale
         # a float32 number rounded to the weights' type, as in the training of the models that have it
         scale = torch.tensor(self.scale, dtype=torch.float32, device=vectors.device)
         return vectors * scale.to(vectors.dtype)

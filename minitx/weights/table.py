@@ -1,8 +1,8 @@
 """The weight table of an architecture: our names on the left, the checkpoint's on the right.
 
 A table is data. Its names are of modules (their `weight` and `bias` follow) or of single parameters, and
-may hold placeholders: `{i}` is a layer, `{j}` a layer of a decoder behind an encoder, `{e}` an expert. `expand` writes it out for one model; nothing is
-matched by pattern, so the order of the rows means nothing.
+may hold placeholders: `{i}` is a layer, `{j}` a layer of a decoder behind an encoder, `{e}` an expert.
+`expand` writes it out for one model; nothing is matched by pattern, so the order of the rows means nothing.
 """
 
 from __future__ import annotations

@@ -36,6 +36,8 @@ def randomise(model: nn.Module, seed: int = 0) -> None:
             )
             if "gemma" in type(model).__name__.lower():  # stores its norms' weights as their distance from 1
                 base = 0.0
+            if "Marian" in type(model).__name__ and "embed_positions" in name:
+                continue  # sinusoids, which are computed and not saved
             parameter.copy_(base + 0.2 * noise)
 
 

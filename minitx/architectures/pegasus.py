@@ -1,0 +1,26 @@
+"""Pegasus (arXiv:1912.08777): pre-trained to write the sentences that were left out of a text.
+
+Differs from BART: pre-norm with a final norm for each stack, no norm behind the embedding; positions are
+sinusoids, which its files hold like learned ones.
+"""
+
+from __future__ import annotations
+
+from minitx.architectures import bart
+from minitx.architectures.architecture import Architecture
+from minitx.architectures.reader import Reader
+from minitx.config import ModelConfig
+
+
+def read(hf: Reader) -> ModelConfig:
+    return bart.read(hf, norm="pre", embedding_norm=False, spare_positions=0, pad=0, start=0, eos=1)
+
+
+ARCHITECTURE = Architecture(
+    model_types={"pegasus": "Pegasus"},
+    read=read,
+    heads=bart.word_head,
+    prefix="model.",
+    weights=bart.names(norm="pre", embedding_norm=False),
+    head_weights={"seq2seq-lm": bart.WORD_HEAD},
+)
