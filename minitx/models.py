@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from minitx.cache import Cache
-from minitx.config import HeadConfig, ModelConfig, StackConfig
+from minitx.config import HeadConfig, ModelConfig
 from minitx.layers.attention import BACKENDS
 from minitx.layers.checks import leading_shape, one_row_per_choice, values_are_unseen
 from minitx.layers.embedder import Embedder
@@ -65,7 +65,7 @@ class Model(nn.Module):
         self,
         config: ModelConfig,
         head: HeadConfig | None = None,
-        stack: Callable[[StackConfig], nn.Module] = Stack,
+        stack: Callable[..., nn.Module] = Stack,
     ) -> None:
         super().__init__()
         for name in self.families:
@@ -393,6 +393,7 @@ class EncoderDecoderModel(CausalModel):
         memory_mask = None if cache is None else cache.memory_mask
         if not read:
             if memory is None:
+                assert input_ids is not None, "it is one of the two"
                 memory = self.encode(input_ids, attention_mask, token_type_ids, position_ids)
             check_memory(memory, decoder_input_ids)
             if attention_mask is not None:
@@ -448,7 +449,8 @@ class EncoderDecoderModel(CausalModel):
                 "decoder_input_ids are missing: what the decoder goes on from, at least "
                 f"[[{self.config.decoder_start_token_id}]] for each text."
             )
-        pad, start = self.config.embedder.pad_token_id, self.config.decoder_start_token_id
+        pad = self.decoder_embedder.config.pad_token_id
+        start = self.config.decoder_start_token_id
         if pad is None:
             raise ValueError("the config has no pad_token_id to make decoder_input_ids with; give them.")
         ids = ids.masked_fill(ids == -100, pad)

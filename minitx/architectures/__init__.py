@@ -18,6 +18,7 @@ REGISTRY = {
     "deberta-v2": "deberta_v2",
     "distilbert": "distilbert",
     "electra": "electra",
+    "encoder-decoder": "encoder_decoder",
     "gemma": "gemma",
     "gemma2": "gemma2",
     "gemma3_text": "gemma3",

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from minitx.architectures.reader import Reader
-from minitx.config import HeadConfig, ModelConfig, StackConfig
+from minitx.config import HeadConfig, ModelConfig
 from minitx.layers.stack import Stack
 from minitx.weights.table import Table, places
 
@@ -58,6 +58,9 @@ class Architecture:
         heads: config.json -> the head of each task that the architecture has.
         prefix: put before the names of `weights` in a checkpoint with a head.
         bare: the tasks whose checkpoints do without the prefix.
+        cross_weights: minitx name -> checkpoint name, of what its layers have more as a decoder behind an
+            encoder; architectures without any cannot be one.
+        composed: config.json -> the architecture, where that depends on what the model is composed of.
         encoder_tasks: the tasks for which the encoder is all there is; "encoder" for itself.
         weights: minitx name -> checkpoint name, of everything but the heads.
         head_weights: the same for each task.
@@ -79,10 +82,12 @@ class Architecture:
     head_weights: Mapping[str, Table]
     pooled: frozenset[str] = frozenset()
     bare: frozenset[str] = frozenset()
+    cross_weights: Table = field(default_factory=dict)
+    composed: Callable[[Mapping[str, Any]], Architecture] | None = None
     encoder_tasks: frozenset[str] = frozenset()
     stored: tuple[str, ...] = ()
     layers: Callable[[ModelConfig], list[dict[str, int]]] = every_layer
-    stack: Callable[[StackConfig], nn.Module] = field(default=Stack)
+    stack: Callable[..., nn.Module] = field(default=Stack)
     pretraining: str | None = None
     classes: Mapping[str, str] = field(default_factory=dict)
     fresh_names: Callable[[tuple[str, ...], Mapping[str, Any]], tuple[str, ...]] = usual_names
@@ -105,11 +110,14 @@ class Architecture:
 
     def task_of(self, class_name: str) -> str | None:
         """The task of one of Hugging Face's classes, "none" for a bare model, None if unknown."""
+        for task, name in self.classes.items():
+            if class_name == name:
+                return task
         if class_name.removesuffix("Model") in self.model_types.values():
             return "none"
         if class_name.endswith("ForPreTraining"):
             return self.pretraining
         for task in (*self.head_weights, *self.encoder_tasks):
-            if class_name == self.classes.get(task) or class_name.endswith(TASK_SUFFIX[task]):
+            if class_name.endswith(TASK_SUFFIX[task]):
                 return task
         return None

@@ -113,36 +113,43 @@ def heads(hf: Reader, *, labels: int = 3) -> dict[str, HeadConfig]:
 
 def names(*, norm: NormPlacement = "post", embedding_norm: bool = True, positions: bool = True) -> Table:
     """The rows of both stacks."""
-    table: Table = {
+    return {
         "embedder.word_emb": either("encoder.embed_tokens", "shared"),
         "decoder_embedder.word_emb": "decoder.embed_tokens",
+        **embedder_names("embedder", "encoder", embedding_norm, positions),
+        **embedder_names("decoder_embedder", "decoder", embedding_norm, positions),
+        **layer_names("encoder", "encoder.layers.{i}", norm),
+        **branch_names("attention", "self_attn", "encoder.layers.{i}", norm),
+        **layer_names("decoder", "decoder.layers.{j}", norm),
+        **branch_names("attention", "self_attn", "decoder.layers.{j}", norm),
+        **branch_names("cross_attention", "encoder_attn", "decoder.layers.{j}", norm),
     }
-    for stack, embedder, i in (("encoder", "embedder", "{i}"), ("decoder", "decoder_embedder", "{j}")):
-        ours, theirs = f"{stack}.layers.{i}", f"{stack}.layers.{i}"
-        branches = {"attention": "self_attn"} | (
-            {"cross_attention": "encoder_attn"} if stack == "decoder" else {}
-        )
-        for branch, name in branches.items():
-            norm_of_branch = f"{branch}.self_output.layer_norm" if norm == "post" else f"{branch}_norm"
-            table |= {
-                f"{ours}.{branch}.self_attention.Q": f"{theirs}.{name}.q_proj",
-                f"{ours}.{branch}.self_attention.K": f"{theirs}.{name}.k_proj",
-                f"{ours}.{branch}.self_attention.V": f"{theirs}.{name}.v_proj",
-                f"{ours}.{branch}.self_output.dense": f"{theirs}.{name}.out_proj",
-                f"{ours}.{norm_of_branch}": f"{theirs}.{name}_layer_norm",
-            }
-        table |= {
-            f"{ours}.intermediate.dense": f"{theirs}.fc1",
-            f"{ours}.output.dense": f"{theirs}.fc2",
-            f"{ours}.{'output.layer_norm' if norm == 'post' else 'feed_forward_norm'}": f"{theirs}.final_layer_norm",
-        }
-        if positions:
-            table[f"{embedder}.pos_emb"] = f"{stack}.embed_positions"
-        if embedding_norm:
-            table[f"{embedder}.layer_norm"] = f"{stack}.layernorm_embedding"
-        if norm == "pre":
-            table[f"{stack}.layer_norm"] = f"{stack}.layer_norm"
-    return table
+
+
+def embedder_names(embedder: str, stack: str, embedding_norm: bool, positions: bool) -> Table:
+    table: Table = {f"{embedder}.pos_emb": f"{stack}.embed_positions"} if positions else {}
+    return table | ({f"{embedder}.layer_norm": f"{stack}.layernorm_embedding"} if embedding_norm else {})
+
+
+def layer_names(stack: str, layer: str, norm: NormPlacement) -> Table:
+    table: Table = {f"{layer}.intermediate.dense": f"{layer}.fc1", f"{layer}.output.dense": f"{layer}.fc2"}
+    if norm == "post":
+        return table | {f"{layer}.output.layer_norm": f"{layer}.final_layer_norm"}
+    return table | {
+        f"{layer}.feed_forward_norm": f"{layer}.final_layer_norm",
+        f"{stack}.layer_norm": f"{stack}.layer_norm",
+    }
+
+
+def branch_names(ours: str, theirs: str, layer: str, norm: NormPlacement) -> Table:
+    norm_of_branch = f"{ours}.self_output.layer_norm" if norm == "post" else f"{ours}_norm"
+    return {
+        f"{layer}.{ours}.self_attention.Q": f"{layer}.{theirs}.q_proj",
+        f"{layer}.{ours}.self_attention.K": f"{layer}.{theirs}.k_proj",
+        f"{layer}.{ours}.self_attention.V": f"{layer}.{theirs}.v_proj",
+        f"{layer}.{ours}.self_output.dense": f"{layer}.{theirs}.out_proj",
+        f"{layer}.{norm_of_branch}": f"{layer}.{theirs}_layer_norm",
+    }
 
 
 WORD_HEAD: Table = {

@@ -15,8 +15,7 @@ from minitx.weights.table import Table, either
 
 def read(hf: Reader, *, act: str = "gelu", eps: float = 1e-12, dropout: float = 0.1) -> ModelConfig:
     """The keys are those of most relatives too; where one is absent, each has a value of its own."""
-    hf.only("is_decoder", False)
-    hf.only("add_cross_attention", False)
+    hf.stands_alone()
     hf.only("position_embedding_type", "absolute")
     hf.only("pruned_heads", {}, None)
     hidden_size, heads = hf.size("hidden_size"), hf.size("num_attention_heads")
@@ -113,6 +112,15 @@ WEIGHTS: Table = {
     "pooler.dense": "pooler.dense",
 }
 
+CROSS, SOURCE = "encoder.layers.{i}.cross_attention", "encoder.layer.{i}.crossattention"
+CROSS_WEIGHTS: Table = {
+    f"{CROSS}.self_attention.Q": f"{SOURCE}.self.query",
+    f"{CROSS}.self_attention.K": f"{SOURCE}.self.key",
+    f"{CROSS}.self_attention.V": f"{SOURCE}.self.value",
+    f"{CROSS}.self_output.dense": f"{SOURCE}.output.dense",
+    f"{CROSS}.self_output.layer_norm": f"{SOURCE}.output.LayerNorm",
+}
+
 LABEL_HEADS: dict[str, Table] = {
     "sequence-classification": {"head.projection": "classifier"},
     "token-classification": {"head.projection": "classifier"},
@@ -138,4 +146,5 @@ ARCHITECTURE = Architecture(
     pooled=frozenset({"none", "sequence-classification", "multiple-choice", "next-sentence"}),
     stored=("embeddings.position_ids", "embeddings.token_type_ids"),
     pretraining="masked-lm",
+    cross_weights=CROSS_WEIGHTS,
 )

@@ -14,7 +14,7 @@ from minitx.weights.table import split_transposed, transposed
 
 
 def read(hf: Reader) -> ModelConfig:
-    hf.only("add_cross_attention", False)
+    hf.stands_alone()
     # How half precision is computed, the heads of its double-headed class, and a size said twice.
     hf.ignore("reorder_and_upcast_attn", "summary_type", "summary_use_proj", "summary_activation")
     hf.ignore("summary_proj_to_labels", "summary_first_dropout", "n_ctx", "predict_special_tokens")
@@ -57,6 +57,7 @@ def heads(hf: Reader) -> dict[str, HeadConfig]:
 
 LAYER = "decoder.layers.{i}"
 ATTENTION = f"{LAYER}.attention.self_attention"
+CROSS = f"{LAYER}.cross_attention"
 
 ARCHITECTURE = Architecture(
     model_types={"gpt2": "GPT2"},
@@ -76,5 +77,18 @@ ARCHITECTURE = Architecture(
         "decoder.layer_norm": "ln_f",
     },
     head_weights=DECODER_HEADS | {"token-classification": {"head.projection": "classifier"}},
-    stored=("h.{i}.attn.bias", "h.{i}.attn.masked_bias"),
+    stored=(
+        "h.{i}.attn.bias",
+        "h.{i}.attn.masked_bias",
+        "h.{i}.crossattention.bias",
+        "h.{i}.crossattention.masked_bias",
+    ),
+    cross_weights={
+        f"{LAYER}.cross_attention_norm": "h.{i}.ln_cross_attn",
+        f"{CROSS}.self_attention.Q": transposed("h.{i}.crossattention.q_attn"),
+        (f"{CROSS}.self_attention.K", f"{CROSS}.self_attention.V"): split_transposed(
+            "h.{i}.crossattention.c_attn"
+        ),
+        f"{CROSS}.self_output.dense": transposed("h.{i}.crossattention.c_proj"),
+    },
 )

@@ -1,7 +1,8 @@
 """M2M100 (arXiv:2010.11125) and NLLB-200 (arXiv:2207.04672, dense): many languages to many.
 
 Differs from BART: pre-norm with a final norm for each stack, no norm behind the embedding, whose vectors are
-scaled; positions are fairseq's sinusoids, counted from behind the padding id; the last projection has no bias.
+scaled; positions are fairseq's sinusoids, counted from behind the padding id; the last projection has no
+bias.
 """
 
 from __future__ import annotations

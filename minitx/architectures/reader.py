@@ -52,6 +52,7 @@ class Reader:
         self.config = config
         self.where = where
         self.taken: set[str] = set()
+        self.inner: dict[str, Reader] = {}
 
     def get(self, key: str, default: Any = _required) -> Any:
         """The raw value; `default` where the key is absent."""
@@ -65,6 +66,20 @@ class Reader:
         """The first of several names of one key that the file has, the last where it has none."""
         self.taken.update(keys)
         return next((key for key in keys if key in self.config), keys[-1])
+
+    def inside(self, key: str, **instead: Any) -> Reader:
+        """The reader of an object that is a config itself, such as that of one half of a model.
+
+        Args:
+            key: where it stands.
+            instead: what is to be read in the place of its own values.
+        """
+        value = self.get(key)
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{self.where}: {key}={value!r:.60} must be an object.")
+        found = self.inner.setdefault(key, Reader({}, f"{self.where}: {key}"))
+        found.config = {**value, **instead}
+        return found
 
     def ignore(self, *keys: str) -> None:
         """Keys that change no number here; the caller says why."""
@@ -135,6 +150,11 @@ class Reader:
             raise ValueError(f"{self.where}: pad_token_id={value!r} is not in [0, {vocab_size}).")
         return value
 
+    def stands_alone(self) -> None:
+        """An encoder's config does not make it a decoder, and no decoder has an encoder before it."""
+        self.only("is_decoder", False)
+        self.only("add_cross_attention", False)
+
     def token_id(self, key: str, default: int | None = None) -> int | None:
         """An id, None where there is none; of several, the first."""
         value = self.get(key, default)
@@ -176,4 +196,5 @@ class Reader:
 
     def unread(self) -> list[str]:
         """The keys that no reader took and that are not known to be unimportant."""
-        return sorted(set(self.config) - self.taken - NOT_OF_THE_NETWORK)
+        own = set(self.config) - self.taken - NOT_OF_THE_NETWORK
+        return sorted(own) + [f"{key}.{name}" for key, part in self.inner.items() for name in part.unread()]

@@ -73,4 +73,5 @@ ARCHITECTURE = Architecture(
     head_weights=HEAD_WEIGHTS,
     pooled=frozenset({"none", "multiple-choice"}),
     stored=("embeddings.position_ids", "embeddings.token_type_ids"),
+    cross_weights=bert.CROSS_WEIGHTS,
 )

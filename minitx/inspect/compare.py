@@ -238,7 +238,7 @@ def compare_batch(
     with hooked(ours, {path for path, _ in ours.named_modules() if path}, finished):
         output: ModelOutput = ours(**batch)
     for name, last in OUTPUTS.items():
-        last = ours.family if name == "last_hidden_state" else last
+        last = ours.families[-1] if name == "last_hidden_state" else last
         value = getattr(output, name)
         if value is not None and name in calls.fields:
             mine = real(value, mask)

@@ -191,7 +191,9 @@ class SelfAttention(nn.Module):
         key, value = self.keys_and_values(hidden, context, cache)
         rows = len(query) // len(key)  # beams and samples that read one text, and need no copies of it
         if rows > 1:
-            query = query.unflatten(0, (-1, rows)).transpose(1, 2).flatten(2, 3)  # (B / rows, H, rows * T, D)
+            query = (
+                query.view(-1, rows, *query.shape[1:]).transpose(1, 2).flatten(2, 3)
+            )  # (B', H, rows * T, D)
         mixed = self.backend(
             query,
             key,

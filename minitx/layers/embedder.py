@@ -120,7 +120,8 @@ class Embedder(nn.Module):
         made = sinusoids(config.sinusoids, position_ids, config.hidden_size, dtype)
         if not config.positions_from_padding:
             return made
-        return made.masked_fill(position_ids[..., None] == config.pad_token_id, 0.0)
+        real: Tensor = position_ids != (config.pad_token_id or 0)
+        return made * real[..., None]
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None, position_ids: Tensor) -> Tensor:
         """(B, T), (B, T), (1 or B, T) -> (B, T, E)"""

@@ -148,8 +148,9 @@ class Stack(nn.Module):
         """(1 or B, H, 1 or T, S): what is added to the scores for where their keys stand, if anything."""
         places = torch.arange(past + hidden.shape[1], device=hidden.device)
         if len(self.relative_bias):
-            scores: Tensor = self.relative_bias[table].scores(places[past:], places)
-            return scores
+            bias = self.relative_bias[table]
+            assert isinstance(bias, RelativeBias)
+            return bias.scores(places[past:], places)
         if not self.config.alibi:
             return None
         if attend is None:

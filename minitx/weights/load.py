@@ -202,7 +202,8 @@ def choose_architecture(config: Mapping[str, Any], model_type: str | None) -> tu
     kind = model_type or said
     if not isinstance(kind, str):
         raise ValueError('config.json has no "model_type"; say which it is, such as model_type="bert".')
-    return find_architecture(kind), kind
+    found = find_architecture(kind)
+    return found if found.composed is None else found.composed(config), kind
 
 
 def read_config(

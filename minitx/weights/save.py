@@ -91,10 +91,10 @@ def check_fits(model: Model, checkpoint: Checkpoint) -> None:
     Raises:
         ValueError: a part of the model is not what config.json would build.
     """
-    found = checkpoint.architecture
-    numbers, heads = read_config(found, checkpoint.config, strict=False, quiet=True)
+    architecture = checkpoint.architecture
+    numbers, heads = read_config(architecture, checkpoint.config, strict=False, quiet=True)
     task, pooled = task_of(model, checkpoint), model.pooler is not None
-    expected = described(empty_model(found, numbers, heads, task, pooled=pooled))
+    expected = described(empty_model(architecture, numbers, heads, task, pooled=pooled))
     found = described(model)
     for path in sorted(set(expected) | set(found)):
         if expected.get(path) != found.get(path):

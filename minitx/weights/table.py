@@ -68,6 +68,33 @@ def stack_experts(name: str) -> Stored:
     return Stored((name,), StackExperts())
 
 
+def renamed(table: Table, ours: Mapping[str, str], prefix: str) -> Table:
+    """A table for a part of a larger model.
+
+    Args:
+        table: of the part as a model of its own.
+        ours: how our names begin -> how they begin there. With it, layers are those of a decoder.
+        prefix: what the checkpoint's names have in front there.
+    """
+
+    def left(name: str) -> str:
+        for begin, other in ours.items():
+            name = name.replace("{i}", "{j}")
+            if name.startswith(begin):
+                return other + name.removeprefix(begin)
+        return name
+
+    def right(name: str) -> str:
+        return prefix + (name.replace("{i}", "{j}") if ours else name)
+
+    found: Table = {}
+    for names, row in table.items():
+        key = left(names) if isinstance(names, str) else tuple(map(left, names))
+        stored = Stored((row,)) if isinstance(row, str) else row
+        found[key] = replace(stored, names=tuple(map(right, stored.names)))
+    return found
+
+
 @dataclass(frozen=True)
 class Binding:
     """One row, written out: full parameter names and full stored names."""
