@@ -173,9 +173,21 @@ class Memory(Growing):
     Its rows are texts: all beams and samples of one text share its row.
     """
 
-    def append(self, key: Tensor, value: Tensor, past: int) -> tuple[Tensor, Tensor]:
+    def remember(self, key: Tensor, value: Tensor) -> None:
+        """Twice (B', K, S, D)."""
         self.key, self.value = key, value
-        return key, value
+
+    def recall(self) -> tuple[Tensor, Tensor]:
+        """Twice (B', K, S, D).
+
+        Raises:
+            ValueError: nothing was read yet.
+        """
+        if self.key is None or self.value is None:
+            raise ValueError(
+                "the cache remembers no text; give the model input_ids, or model.read(cache, ...)."
+            )
+        return self.key, self.value
 
 
 class Cache:

@@ -219,7 +219,8 @@ class EncoderModel(Model):
 class CausalModel(Model):
     """What the families with a decoder have: a stack in which a token sees those before it, and a cache."""
 
-    decoder: nn.Module
+    decoder: Stack
+    decoder_embedder: Embedder
 
     @property
     def turning_point(self) -> int | None:
@@ -243,12 +244,22 @@ class CausalModel(Model):
             raise ValueError(f"max_length={max_length} must be at least 1, or None for a cache that grows.")
         if spare < 0:
             raise ValueError(f"spare={spare} must not be negative: how far crop can go back.")
-        assert isinstance(self.decoder, Stack)
         return self.decoder.make_cache(max_length, spare)
+
+    def decode(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        *,
+        cache: Cache,
+        logits_to_keep: int = 0,
+    ) -> ModelOutput:
+        """`forward` for more tokens of the decoder's text, whatever the family; the cache knows the rest."""
+        raise NotImplementedError
 
     def run_decoder(
         self,
-        embedder: Embedder,
         input_ids: Tensor,
         attention_mask: Tensor | None,
         position_ids: Tensor | None,
@@ -259,11 +270,10 @@ class CausalModel(Model):
         """The decoder's hidden states (B, T, E), and the mask of all its keys if that is (B, S).
 
         Args:
-            embedder: of the decoder's text.
             input_ids, attention_mask, position_ids, cache: as for `DecoderModel.forward`.
             memory, memory_mask: as for `Stack.forward`.
         """
-        past = 0 if cache is None else cache.length
+        embedder, past = self.decoder_embedder, 0 if cache is None else cache.length
         mask = None if attention_mask is None else as_bool(attention_mask, *input_ids.shape)
         if cache is not None:
             cache.check(mask, input_ids)
@@ -283,6 +293,25 @@ class DecoderModel(CausalModel):
     """A causal decoder: embedder, decoder, and where present a head; a token sees those before it."""
 
     families = ("decoder",)
+
+    @property
+    def decoder_embedder(self) -> Embedder:  # type: ignore[override]
+        """Of the text that the decoder reads and writes: the only embedder there is."""
+        return self.embedder
+
+    def decode(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        *,
+        cache: Cache,
+        logits_to_keep: int = 0,
+    ) -> ModelOutput:
+        """`forward` for more tokens of the text."""
+        return self.forward(
+            input_ids, attention_mask, position_ids, cache=cache, logits_to_keep=logits_to_keep
+        )
 
     def forward(
         self,
@@ -314,7 +343,7 @@ class DecoderModel(CausalModel):
         if logits_to_keep < 0:
             raise ValueError(f"logits_to_keep={logits_to_keep} must not be negative; 0 keeps all.")
         batch = leading_shape(input_ids)
-        hidden, mask = self.run_decoder(self.embedder, input_ids, attention_mask, position_ids, cache)
+        hidden, mask = self.run_decoder(input_ids, attention_mask, position_ids, cache)
         keep = logits_to_keep if self.task == "causal-lm" and labels is None else 0
         real = self.real_tokens(input_ids, mask) if self.task == "sequence-classification" else mask
         return self.result(hidden, real, labels, batch=batch, logits_to_keep=keep, cache=cache)
@@ -390,30 +419,61 @@ class EncoderDecoderModel(CausalModel):
         if decoder_input_ids is None:
             decoder_input_ids = self.shifted(labels if self.task == "seq2seq-lm" else input_ids)
         batch = leading_shape(decoder_input_ids)
-        memory_mask = None if cache is None else cache.memory_mask
-        if not read:
-            if memory is None:
-                assert input_ids is not None, "it is one of the two"
-                memory = self.encode(input_ids, attention_mask, token_type_ids, position_ids)
+        if not read and memory is None:
+            assert input_ids is not None, "it is one of the three"
+            memory = self.encode(input_ids, attention_mask, token_type_ids, position_ids)
+        seen, seen_mask = None, None
+        if memory is not None:
             check_memory(memory, decoder_input_ids)
-            if attention_mask is not None:
-                memory_mask = as_bool(attention_mask, *memory.shape[:2])
+            seen = self.memory_projection(memory)
+            seen_mask = None if attention_mask is None else as_bool(attention_mask, *memory.shape[:2])
+        if cache is not None and seen is not None:
+            self.decoder.remember(cache, seen, seen_mask)
+            seen = None
         hidden, mask = self.run_decoder(
-            self.decoder_embedder,
-            decoder_input_ids,
-            decoder_attention_mask,
-            decoder_position_ids,
-            cache,
-            None if memory is None else self.memory_projection(memory),
-            memory_mask,
+            decoder_input_ids, decoder_attention_mask, decoder_position_ids, cache, seen, seen_mask
         )
-        if cache is not None:
-            cache.memory_mask = memory_mask
         keep = logits_to_keep if self.task == "seq2seq-lm" and labels is None else 0
         if self.task == "sequence-classification":
             mask = self.end_tokens(input_ids, decoder_input_ids)
         found = self.result(hidden, mask, labels, batch=batch, logits_to_keep=keep, cache=cache)
         return found._replace(encoder_last_hidden_state=memory)
+
+    def decode(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        *,
+        cache: Cache,
+        logits_to_keep: int = 0,
+    ) -> ModelOutput:
+        """`forward` for more tokens of the text that is written; the cache remembers what was read."""
+        return self.forward(
+            decoder_input_ids=input_ids,
+            decoder_attention_mask=attention_mask,
+            decoder_position_ids=position_ids,
+            cache=cache,
+            logits_to_keep=logits_to_keep,
+        )
+
+    def read(
+        self,
+        cache: Cache,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+    ) -> Cache:
+        """Encodes a text and lets an empty cache remember it; `decode` goes on from there.
+
+        The cache keeps the keys and values that each layer's cross-attention makes of it, so that they are
+        made once.
+        """
+        memory = self.encode(input_ids, attention_mask, token_type_ids, position_ids)
+        mask = None if attention_mask is None else as_bool(attention_mask, *input_ids.shape)
+        self.decoder.remember(cache, self.memory_projection(memory), mask)
+        return cache
 
     def encode(
         self,

@@ -17,7 +17,7 @@ from minitx.architectures import architecture
 from minitx.architectures.architecture import Architecture
 from minitx.architectures.reader import Reader
 from minitx.config import HeadConfig, ModelConfig, StackConfig
-from minitx.weights.table import Table, renamed
+from minitx.weights.table import renamed
 
 WORDS = ("causal-lm", "masked-lm")  # the head of a decoder, and of an encoder that became one
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minitx.cache import LayerCache
+from minitx.cache import LayerCache, Memory
 from minitx.config import StackConfig
 from minitx.layers.linear import Linear
 from minitx.layers.norm import Slot, norm
@@ -25,9 +25,8 @@ class Context:
         causal: instead of a mask: no query sees a key behind it, and T = S. Kernels then skip half the work.
         rotary: tables that turn queries and keys, or None.
         past: how many positions are in the cache already.
-        memory: (B, S, M), what an encoder made of another text, for its keys and values; None: they are of
-            the text itself, or in the cache already.
-        recalls: instead of `memory`: its keys and values are in the cache.
+        memory: (B, S, E), what an encoder made of another text, whose keys and values are attended to; None:
+            those of the text itself, or of what the cache remembers.
     """
 
     mask: Tensor | None = None
@@ -35,7 +34,6 @@ class Context:
     rotary: Rotary | None = None
     past: int = 0
     memory: Tensor | None = None
-    recalls: bool = False
 
 
 class Backend(Protocol):
@@ -188,12 +186,13 @@ class SelfAttention(nn.Module):
         query = self.heads(self.Q(hidden), self.q_norm)  # (B, H, T, D)
         if context.rotary is not None:
             query = rotate(query, context.rotary, self.quarter_turn)
-        key, value = self.keys_and_values(hidden, context, cache)
-        rows = len(query) // len(key)  # beams and samples that read one text, and need no copies of it
-        if rows > 1:
-            query = (
-                query.view(-1, rows, *query.shape[1:]).transpose(1, 2).flatten(2, 3)
-            )  # (B', H, rows * T, D)
+        if isinstance(cache, Memory) and context.memory is None:
+            key, value = cache.recall()  # (B', K, S, D)
+            query = by_text(query, len(key))
+        else:
+            key, value = self.keys_and_values(hidden if context.memory is None else context.memory, context)
+            if cache is not None:
+                key, value = cache.append(key, value, context.past)
         mixed = self.backend(
             query,
             key,
@@ -208,19 +207,17 @@ class SelfAttention(nn.Module):
         )
         return mixed.transpose(1, 2).reshape(*hidden.shape[:2], -1)
 
-    def keys_and_values(
-        self, hidden: Tensor, context: Context, cache: LayerCache | None
-    ) -> tuple[Tensor, Tensor]:
-        """(B, T, E) -> twice (B, K, S, D): of everything that may be attended to."""
-        if context.recalls:
-            assert cache is not None
-            key, value = cache.key, cache.value
-            assert key is not None
-            assert value is not None
-            return key, value
-        source = hidden if context.memory is None else context.memory
+    def keys_and_values(self, source: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+        """(B, T, E) -> twice (B, K, T, D): of what is attended to."""
         key = self.heads(self.K(source), self.k_norm)
-        value = self.split(self.V(source)).transpose(1, 2)
         if context.rotary is not None:
             key = rotate(key, context.rotary, self.quarter_turn)
-        return (key, value) if cache is None else cache.append(key, value, context.past)
+        return key, self.split(self.V(source)).transpose(1, 2)
+
+
+def by_text(query: Tensor, texts: int) -> Tensor:
+    """(B, H, T, D) -> (texts, H, B / texts * T, D): rows that look at one text become queries of one row.
+
+    So the keys of the text need no copy for each of its beams or samples, and are read once for all.
+    """
+    return query.view(texts, -1, *query.shape[1:]).transpose(1, 2).flatten(2, 3)

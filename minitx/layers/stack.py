@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -72,9 +75,9 @@ class Stack(nn.Module):
             position_ids: (1 or B, T).
             cache: what came before; each layer stores its keys and values there. Counting them is the
                 caller's (`Cache.advance`).
-            memory: (B', S', E), what the layers with cross-attention look at; None where the cache has its
-                keys and values, or where there are no such layers. Each of its rows serves B / B' rows.
-            memory_mask: (B', S'), bool.
+            memory: (B, S', E), what the layers with cross-attention look at; None where the cache remembers
+                it, or where there are no such layers.
+            memory_mask: (B, S'), bool.
 
         Returns:
             (B, T, E)
@@ -90,13 +93,28 @@ class Stack(nn.Module):
             kind: self.context(*kind, hidden, attend, position_ids, cache, part)
             for kind, part in dict(zip(self.kinds, parts, strict=True)).items()
         }
-        memories = [None] * len(self.schedule) if cache is None or not cache.memory else cache.memory
-        cross = None
-        if self.config.cross_attention:
-            cross = Context(padding_mask(memory_mask), memory=memory, recalls=memory is None)
+        cross: Context | None = None
+        memories: Sequence[LayerCache | None] = [None] * len(self.schedule)
+        if memory is not None:
+            cross = Context(padding_mask(memory_mask), memory=memory)
+        elif cache is not None and cache.has_memory:
+            cross, memories = Context(cache.memory_mask), cache.memory
         for index, kind, part, remembered in zip(self.schedule, self.kinds, parts, memories, strict=True):
             hidden = self.layers[index](hidden, contexts[kind], part, cross, remembered)
         return self.projection(self.dropout(self.layer_norm(hidden)))
+
+    def remember(self, cache: Cache, memory: Tensor, mask: Tensor | None) -> None:
+        """Stores the keys and values of another text in a cache, for the layers with cross-attention.
+
+        Args:
+            cache: without a memory so far.
+            memory: (B', S', E), what an encoder made of it; each text serves as many rows of the batch.
+            mask: (B', S'), bool.
+        """
+        for index, part in zip(self.schedule, cache.memory, strict=True):
+            attention: Any = self.layers[index].get_submodule("cross_attention.self_attention")
+            part.remember(*attention.keys_and_values(memory, Context()))
+        cache.memory_mask = padding_mask(mask)
 
     def context(
         self,
