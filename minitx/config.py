@@ -147,6 +147,7 @@ class HeadConfig:
     norm_bias: bool = True
     classifier_dropout: float | None = None
     bias: bool = True
+    fixed_bias: bool = False  # that of the projection is not trained
     tied: bool = False  # the projection is the word embedding
     scale: float | None = None  # hidden states are multiplied by it before the projection
     softcap: float | None = None  # logits are softcap * tanh(logits / softcap)

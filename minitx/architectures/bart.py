@@ -89,6 +89,7 @@ def word_head(hf: Reader, *, bias: bool = True) -> dict[str, HeadConfig]:
             task="seq2seq-lm",
             num_labels=hf.size("vocab_size"),
             bias=bias,
+            fixed_bias=bias,
             tied=hf.flag("tie_word_embeddings", True),
         )
     }

@@ -16,6 +16,7 @@ from minitx.config import HeadConfig, ModelConfig
 
 
 def read(hf: Reader) -> ModelConfig:
+    hf.size("d_model", least=4)  # two pairs of features, for the shortest and the longest wave
     config = bart.read(
         hf,
         norm="pre",

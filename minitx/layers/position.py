@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from minitx.config import Sinusoids
+from minitx.config import Sinusoids, StackConfig
 from minitx.layers.embedding import Embedding
 
 
@@ -67,10 +67,10 @@ class RelativeBias(Embedding):
     `max_distance`.
     """
 
-    def __init__(self, buckets: int, heads: int, *, max_distance: int, causal: bool) -> None:
-        super().__init__(buckets, heads)
-        self.max_distance = max_distance
-        self.causal = causal
+    def __init__(self, config: StackConfig) -> None:
+        super().__init__(config.relative_attention_num_buckets, config.num_attention_heads)
+        self.max_distance = config.relative_attention_max_distance
+        self.causal = config.causal
 
     def scores(self, queries: Tensor, keys: Tensor) -> Tensor:
         """Positions (T,), (S,) -> (1, H, T, S), to be added to the scaled scores."""

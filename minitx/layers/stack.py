@@ -50,8 +50,7 @@ class Stack(nn.Module):
         turns = config.rope_layers or (True,) * steps
         tables = range(steps) if config.relative_bias_per_layer else (0,) * steps
         self.kinds = list(zip(types, turns, tables, strict=True))  # layers of one kind share a Context
-        biases = dict.fromkeys(tables) if config.relative_attention_num_buckets else ()
-        self.relative_bias = nn.ModuleList(relative_bias(config) for _ in biases)
+        self.relative_bias = relative_biases(config, len(set(tables)))
         self.layer_norm = norm(config, when=config.norm_placement != "post" and config.final_norm)
         self.dropout = dropout(config.final_dropout)
         self.projection: Slot = identity
@@ -165,7 +164,7 @@ class Stack(nn.Module):
     def score_bias(self, table: int, attend: Tensor | None, past: int, hidden: Tensor) -> Tensor | None:
         """(1 or B, H, 1 or T, S): what is added to the scores for where their keys stand, if anything."""
         places = torch.arange(past + hidden.shape[1], device=hidden.device)
-        if len(self.relative_bias):
+        if self.relative_bias is not None:
             bias = self.relative_bias[table]
             assert isinstance(bias, RelativeBias)
             return bias.scores(places[past:], places)
@@ -190,11 +189,8 @@ class Stack(nn.Module):
         return Cache([part(kind) for kind, *_ in self.kinds], memory)
 
 
-def relative_bias(config: StackConfig) -> RelativeBias:
-    """A table of biases by distance."""
-    return RelativeBias(
-        config.relative_attention_num_buckets,
-        config.num_attention_heads,
-        max_distance=config.relative_attention_max_distance,
-        causal=config.causal,
-    )
+def relative_biases(config: StackConfig, count: int) -> nn.ModuleList | None:
+    """The tables of biases by distance, if there are any."""
+    if not config.relative_attention_num_buckets:
+        return None
+    return nn.ModuleList(RelativeBias(config) for _ in range(count))

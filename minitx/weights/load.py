@@ -259,7 +259,8 @@ def convert(tensor: Tensor, dtype: torch.dtype | None, device: torch.device) -> 
 def place(model: nn.Module, name: str, tensor: Tensor) -> None:
     """Makes `tensor` the parameter of that name, without copying it."""
     module, _, leaf = name.rpartition(".")
-    parameter = tensor if isinstance(tensor, nn.Parameter) else nn.Parameter(tensor)
+    trained = model.get_parameter(name).requires_grad
+    parameter = tensor if isinstance(tensor, nn.Parameter) else nn.Parameter(tensor, requires_grad=trained)
     model.get_submodule(module).register_parameter(leaf, parameter)
 
 

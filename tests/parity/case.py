@@ -42,6 +42,28 @@ class Case:
     reference: str = "sdpa"
 
     @property
+    def pad(self) -> int:
+        """The padding id."""
+        return int(self.config.get("pad_token_id", 1 if self.model_type == "mpnet" else 0) or 0)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """What the architecture can be loaded for: without a head, as far as it goes, and with each."""
+        glued = self.model_type == "encoder-decoder"  # transformers has it with the head alone
+        return (*(() if glued else architecture(self.model_type).headless), *self.heads)
+
+    def writes(self, task: str) -> bool:
+        """Whether a decoder is given another text than the one that an encoder reads."""
+        found = architecture(self.model_type)
+        if "seq2seq-lm" not in found.head_weights or task in found.encoder_tasks:
+            return False
+        return task in ("none", "seq2seq-lm")
+
+    def ends(self, task: str) -> bool:
+        """Whether a head reads the decoder at the end token of the text."""
+        return "seq2seq-lm" in self.heads and task == "sequence-classification"
+
+    @property
     def heads(self) -> tuple[str, ...]:
         """The tasks that the architecture has a head for."""
         return tuple(architecture(self.model_type).head_weights)

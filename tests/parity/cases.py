@@ -8,6 +8,7 @@ probabilities that all differ, so that no two values can be swapped unseen.
 from __future__ import annotations
 
 from tests.parity.case import DROPOUT, FULL, OTHER, SIZES, SLIDING, Case
+from tests.parity.encoder_decoders import ENCODER_DECODERS
 from tests.parity.layer_norm_decoders import LAYER_NORM_DECODERS
 from tests.parity.rms_norm_decoders import RMS_NORM_DECODERS
 
@@ -156,5 +157,5 @@ ENCODERS = [
     ),
 ]
 
-CASES = [*ENCODERS, *LAYER_NORM_DECODERS, *RMS_NORM_DECODERS]
+CASES = [*ENCODERS, *LAYER_NORM_DECODERS, *RMS_NORM_DECODERS, *ENCODER_DECODERS]
 BY_NAME = {case.name: case for case in CASES}

@@ -16,11 +16,9 @@ from minitx.inspect.reference import in_dtype
 from minitx.models import Model
 from tests.parity.cases import BY_NAME, Case
 
-CASES_AND_HEADS = [
-    (case.name, task)
-    for case in BY_NAME.values()
-    for task in ("none", *architecture(case.model_type).head_weights)
-]
+CHOICES = 3  # of a multiple-choice question
+END = 2  # the end token of the encoder-decoders' texts
+CASES_AND_HEADS = [(case.name, task) for case in BY_NAME.values() for task in case.tasks]
 
 
 def randomise(model: nn.Module, seed: int = 0) -> None:
@@ -73,44 +71,108 @@ def made_once(name: str, task: str, dtype: torch.dtype, root: Path, **more: Any)
     return reference, minitx.load(folder, strict=True)
 
 
-def text(case: Case, batch: int, length: int, choices: int = 0, seed: int = 0) -> dict[str, Tensor]:
-    """Random inputs; ids stay clear of the padding ids 0 and 1."""
+def text(case: Case, batch: int, length: int, task: str = "none", seed: int = 0) -> dict[str, Tensor]:
+    """Random inputs for a task; ids stay clear of the special ones, 0 to 3.
+
+    An encoder-decoder gets a text to read, and unless its decoder is to go over the same text, another of
+    about half the length for the decoder.
+    """
     generator = torch.Generator().manual_seed(seed)
-    shape = (batch, choices, length) if choices else (batch, length)
-    inputs = {"input_ids": torch.randint(2, 99, shape, generator=generator)}
+
+    def draw(low: int, high: int, *shape: int) -> Tensor:
+        return torch.randint(low, high, shape, generator=generator)
+
+    shape = (batch, CHOICES, length) if task == "multiple-choice" else (batch, length)
+    inputs = {"input_ids": draw(4, 99, *shape)}
     types = case.config.get("type_vocab_size", 0)
     if types > 1:
-        inputs["token_type_ids"] = torch.randint(0, types, shape, generator=generator)
+        inputs["token_type_ids"] = draw(0, types, *shape)
+    if case.writes(task):
+        inputs["decoder_input_ids"] = draw(4, 99, batch, length // 2 + 1)
+    if case.ends(task):
+        inputs["input_ids"][:, -1] = END
     return inputs
 
 
 def padded(case: Case, inputs: dict[str, Tensor], side: str) -> dict[str, Tensor]:
-    """Rows of different lengths; the last row stays whole."""
-    ids = inputs["input_ids"].clone()
-    mask = torch.ones_like(ids)
-    length, pad = ids.shape[-1], case.config.get("pad_token_id", 1 if "mpnet" in case.name else 0)
-    for row in range(ids.shape[0] - 1):
-        cut = min(length - 1, 1 + 2 * row)
-        gone = slice(length - cut, length) if side == "right" else slice(0, cut)
-        mask[row, ..., gone] = 0
-        ids[row, ..., gone] = pad
-    return {**inputs, "input_ids": ids, "attention_mask": mask}
+    """Rows of different lengths, of each text; the last row stays whole."""
+    found = dict(inputs)
+    for ids_name, mask_name in (
+        ("input_ids", "attention_mask"),
+        ("decoder_input_ids", "decoder_attention_mask"),
+    ):
+        if ids_name not in inputs:
+            continue
+        ids = inputs[ids_name].clone()
+        mask = torch.ones_like(ids)
+        length = ids.shape[-1]
+        for row in range(ids.shape[0] - 1):
+            cut = min(length - 1, 1 + 2 * row)
+            gone = slice(length - cut, length) if side == "right" else slice(0, cut)
+            if side == "right" and bool((ids[row, ..., -1] == END).all()):
+                ids[row, ..., length - cut - 1] = END
+            mask[row, ..., gone] = 0
+            ids[row, ..., gone] = case.pad
+        found |= {ids_name: ids, mask_name: mask}
+    return found
 
 
-def hidden_states(model: Model, inputs: dict[str, Tensor]) -> tuple[list[Tensor], Any]:
-    """The output of the embedder and of every layer that ran, and the model's output."""
-    states: list[Tensor] = []
-    hooks = [model.embedder.register_forward_hook(lambda _m, _i, out: states.append(out))]
-    for layer in model.stack.layers:
-        hooks.append(layer.register_forward_hook(lambda _m, _i, out: states.append(out)))
+def real_tokens(inputs: dict[str, Tensor], kind: str = "") -> Tensor:
+    """(..., T) bool: which tokens are no padding; `kind` "decoder_" asks for the decoder's.
+
+    Where it goes over the text that was read, it is told of no padding: all of them count.
+    """
+    ids = inputs.get(f"{kind}input_ids", inputs["input_ids"])
+    mask = inputs.get(f"{kind}attention_mask")
+    return torch.ones_like(ids).bool() if mask is None else mask.bool()
+
+
+States = list[tuple[str, Tensor]]  # hidden states (B, T, E), and whose text each is of, as in `real_tokens`
+
+
+def states_of(output: Any) -> States:
+    """Every hidden state that the reference gives."""
+    if getattr(output, "decoder_hidden_states", None) is None:
+        return [("", state) for state in output.hidden_states]
+    return [
+        *(("", state) for state in output.encoder_hidden_states),
+        *(("decoder_", state) for state in output.decoder_hidden_states),
+    ]
+
+
+def hidden_states(model: Model, inputs: dict[str, Tensor]) -> tuple[States, Any]:
+    """The output of each embedder and of every layer that ran, and the model's output."""
+    states: dict[str, list[Tensor]] = {name: [] for name in model.families}
+    hooks = []
+    for name, into in states.items():
+        embedder = model.embedder if name == model.families[0] else model.decoder_embedder
+        for module in (embedder, *model.get_submodule(name).layers):
+            hooks.append(module.register_forward_hook(lambda _m, _i, out, into=into: into.append(out)))
     convolution = getattr(model.stack, "convolution", None)
     if convolution is not None:  # it completes the first layer
-        hooks.append(convolution.register_forward_hook(lambda _m, _i, out: states.__setitem__(-1, out)))
+        last = states[model.families[-1]]
+        hooks.append(convolution.register_forward_hook(lambda _m, _i, out: last.__setitem__(-1, out)))
     output = model(**inputs)
     for hook in hooks:
         hook.remove()
-    states[-1] = output.last_hidden_state  # the reference gives the last state after the final norm
-    return states, output
+    # the reference gives the last state of a stack after the final norm
+    states[model.families[-1]][-1] = output.last_hidden_state
+    if len(states) == 1:
+        return [("", state) for state in states.popitem()[1]], output
+    states["encoder"][-1] = output.encoder_last_hidden_state
+    kinds = {"encoder": "", "decoder": "decoder_"}
+    return [(kinds[name], state) for name, into in states.items() for state in into], output
+
+
+def only_real(states: States, inputs: dict[str, Tensor]) -> list[Tensor]:
+    """The hidden states of what is no padding: (tokens, E)."""
+    return [state[real_tokens(inputs, kind).flatten(0, -2)] for kind, state in states]
+
+
+def logits_at_real(output: Any, states: States, inputs: dict[str, Tensor]) -> list[Tensor]:
+    """The logits, where they are per token those of what is no padding."""
+    real = real_tokens(inputs, states[-1][0])
+    return [x[real] if x.shape[: real.dim()] == real.shape else x for x in logits_of(output)]
 
 
 def logits_of(output: Any) -> list[Tensor]:

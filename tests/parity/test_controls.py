@@ -377,7 +377,7 @@ def redrawn(dense: nn.Linear) -> nn.Linear:
 def test_every_head_has_mistakes_that_are_caught(name: str, task: str, root: Path) -> None:
     case = BY_NAME[name]
     reference, model = pair(name, task, torch.float32, root)
-    inputs = text(case, 3, 33, 3 if task == "multiple-choice" else 0)
+    inputs = text(case, 3, 33, task)
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
     assert compare(reference, model, inputs) <= 1e-5
     of = mistakes_in_the_network if task == "none" else mistakes_in_the_head

@@ -49,5 +49,7 @@ def test_every_key_left_out_in_turn(model_type: str) -> None:
 SIZES_OF_OTHER_NAMES = {
     *("dim", "hidden_dim", "n_heads", "n_layers", "max_position_embeddings", "layer_types"),
     "pad_token_id",  # of some the usual one lies outside of a small vocabulary
+    *("d_model", "d_kv", "d_ff", "encoder_layers", "decoder_layers", "encoder", "decoder"),
+    *("encoder_attention_heads", "decoder_attention_heads", "encoder_ffn_dim", "decoder_ffn_dim"),
     *("n_embd", "n_head", "n_layer", "n_positions", "ffn_dim", "rotary_dim"),
 }

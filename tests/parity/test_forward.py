@@ -15,7 +15,17 @@ import minitx
 from minitx.inspect.reference import Wide
 from minitx.models import Model
 from tests.parity.cases import BY_NAME
-from tests.parity.reference import CASES_AND_HEADS, hidden_states, logits_of, padded, pair, text
+from tests.parity.reference import (
+    CASES_AND_HEADS,
+    hidden_states,
+    logits_at_real,
+    only_real,
+    padded,
+    pair,
+    real_tokens,
+    states_of,
+    text,
+)
 
 
 def compare(reference: Any, model: Any, inputs: dict[str, Tensor]) -> float:
@@ -24,16 +34,14 @@ def compare(reference: Any, model: Any, inputs: dict[str, Tensor]) -> float:
         with Wide():
             expected = reference(**inputs, output_hidden_states=True)
         states, output = hidden_states(model, inputs)
-    mask = inputs.get("attention_mask")
-    real = torch.ones_like(inputs["input_ids"]).bool() if mask is None else mask.bool()
-    tokens = real.flatten(0, -2)
-    pairs = [(a[tokens], b[tokens]) for a, b in zip(expected.hidden_states, states, strict=True)]
+    theirs = states_of(expected)
+    pairs = [*zip(only_real(theirs, inputs), only_real(states, inputs), strict=True)]
     if getattr(expected, "pooler_output", None) is not None:
         pairs.append((expected.pooler_output, output.pooler_output))
-    for a, b in zip(logits_of(expected), logits_of(output), strict=True):
+    found = zip(logits_at_real(expected, theirs, inputs), logits_at_real(output, states, inputs), strict=True)
+    for a, b in found:
         assert a.shape == b.shape
-        per_token = a.shape[: real.dim()] == real.shape
-        pairs.append((a[real], b[real]) if per_token else (a, b))
+        pairs.append((a, b))
     assert all(torch.isfinite(b).all() for _, b in pairs)
     # float32 has seven digits: of numbers above 1 the limits count digits, not decimals
     return max(((a - b).abs().max() / a.abs().max().clamp(min=1)).item() for a, b in pairs)
@@ -45,11 +53,10 @@ def test_every_layer_and_output(name: str, task: str, dtype: torch.dtype, root: 
     case = BY_NAME[name]
     reference, model = pair(name, task, dtype, root)
     limit = case.float64 if dtype == torch.float64 else case.float32
-    choices = 3 if task == "multiple-choice" else 0
     lengths = sorted({1, 2, 9, 33, *case.lengths})  # dynamic reference positions remember the longest
     for length in lengths:
-        plain = text(case, 3, length, choices, seed=length)
-        if choices and case.config.get("classifier_pooling") == "mean":
+        plain = text(case, 3, length, task, seed=length)
+        if task == "multiple-choice" and case.config.get("classifier_pooling") == "mean":
             # without a mask the reference fails here (attention_mask.sum of None)
             plain["attention_mask"] = torch.ones_like(plain["input_ids"])
         variants = [plain]
@@ -65,8 +72,7 @@ def test_every_layer_and_output(name: str, task: str, dtype: torch.dtype, root: 
 def test_bfloat16_is_no_further_from_float32_than_the_reference(name: str, task: str, root: Path) -> None:
     case = BY_NAME[name]
     exact, _ = pair(name, task, torch.float32, root)
-    choices = 3 if task == "multiple-choice" else 0
-    inputs = padded(case, text(case, 4, 33, choices), "right")
+    inputs = padded(case, text(case, 4, 33, task), "right")
     expected = everything(exact, inputs)
     reference = copy.deepcopy(exact).bfloat16()
     reference.save_pretrained(root / "bfloat16")
@@ -84,15 +90,13 @@ def test_bfloat16_is_no_further_from_float32_than_the_reference(name: str, task:
 
 def everything(model: Any, inputs: dict[str, Tensor]) -> list[Tensor]:
     """All hidden states and logits at real tokens, as float32."""
-    real = inputs["attention_mask"].bool()
     with torch.inference_mode():
         if isinstance(model, Model):
             states, output = hidden_states(model, inputs)
         else:
             output = model(**inputs, output_hidden_states=True)
-            states = list(output.hidden_states)
-    logits = [x[real] if x.shape[: real.dim()] == real.shape else x for x in logits_of(output)]
-    return [x.float() for x in (*(s[real.flatten(0, -2)] for s in states), *logits)]
+            states = states_of(output)
+    return [x.float() for x in (*only_real(states, inputs), *logits_at_real(output, states, inputs))]
 
 
 def rms(found: list[Tensor], expected: list[Tensor]) -> float:
@@ -109,28 +113,33 @@ def rms(found: list[Tensor], expected: list[Tensor]) -> float:
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_a_padded_row_equals_the_row_alone(name: str, side: str, root: Path) -> None:
     case = BY_NAME[name]
-    _, model = pair(name, "none", torch.float64, root)
-    inputs = padded(case, text(case, 4, 33), side)
+    _, model = pair(name, case.tasks[0], torch.float64, root)
+    inputs = padded(case, text(case, 4, 33, case.tasks[0]), side)
     # The reference counts plain positions from the padding too; told where the text begins, it does not.
     mask = inputs["attention_mask"]
     embedder = model.config.embedder
     if not (embedder.positions_from_padding or embedder.positions_from_mask):
-        inputs["position_ids"] = (mask.cumsum(1) - 1).clamp(min=0)
+        for kind in ("", "decoder_") if "decoder_input_ids" in inputs else ("",):
+            inputs[f"{kind}position_ids"] = (inputs[f"{kind}attention_mask"].cumsum(1) - 1).clamp(min=0)
     with torch.inference_mode():
         together = model(**inputs).last_hidden_state
         for row in range(len(mask)):
-            real = mask[row].bool()
-            alone = {key: value[row][real][None] for key, value in inputs.items()}
-            alone.pop("position_ids", None)
-            difference = (model(**alone).last_hidden_state[0] - together[row][real]).abs().max().item()
+            real = {kind: real_tokens(inputs, kind)[row] for kind in ("", "decoder_")}
+            alone = {
+                key: value[row][real["decoder_" if key.startswith("decoder_") else ""]][None]
+                for key, value in inputs.items()
+                if "position_ids" not in key
+            }
+            states = together[row][real["decoder_" if "decoder_input_ids" in inputs else ""]]
+            difference = (model(**alone).last_hidden_state[0] - states).abs().max().item()
             assert difference <= 1e-9, (row, difference)
 
 
 @pytest.mark.parametrize("name", BY_NAME)
 def test_a_row_of_nothing_but_padding_is_finite_and_disturbs_no_other(name: str, root: Path) -> None:
     case = BY_NAME[name]
-    _, model = pair(name, "none", torch.float32, root)
-    inputs = text(case, 3, 9)
+    _, model = pair(name, case.tasks[0], torch.float32, root)
+    inputs = text(case, 3, 9, case.tasks[0])
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
     inputs["attention_mask"][1] = 0
     for backend in ("sdpa", "eager"):
