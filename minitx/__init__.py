@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from minitx.decoding.chain import Chain
     from minitx.decoding.explain import Explanation, explain
     from minitx.decoding.generate import generate, stream
-    from minitx.decoding.result import Result
+    from minitx.decoding.result import Event, Result
     from minitx.decoding.score import Scores, score
-    from minitx.decoding.settings import generation_settings
+    from minitx.decoding.settings import GenerationSettings, generation_settings
     from minitx.decoding.stop import Stop
     from minitx.decoding.strategy import Greedy, Sample
     from minitx.models import DecoderModel, EncoderModel, ModelOutput
@@ -41,8 +41,10 @@ _HOME = {
     "EmbedderConfig": "minitx.config",
     "EmbeddingSettings": "minitx.pipelines.embed",
     "EncoderModel": "minitx.models",
+    "Event": "minitx.decoding.result",
     "ExpertsConfig": "minitx.config",
     "Explanation": "minitx.decoding.explain",
+    "GenerationSettings": "minitx.decoding.settings",
     "Greedy": "minitx.decoding.strategy",
     "HeadConfig": "minitx.config",
     "ModelConfig": "minitx.config",
@@ -74,8 +76,10 @@ __all__ = [
     "EmbedderConfig",
     "EmbeddingSettings",
     "EncoderModel",
+    "Event",
     "ExpertsConfig",
     "Explanation",
+    "GenerationSettings",
     "Greedy",
     "HeadConfig",
     "ModelConfig",

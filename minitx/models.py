@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from minitx.cache import Cache
 from minitx.config import HeadConfig, ModelConfig
 from minitx.layers.attention import BACKENDS
-from minitx.layers.checks import leading_shape, one_row_per_choice
+from minitx.layers.checks import a_tensor, batch_and_time, leading_shape, one_row_per_choice, whole
 from minitx.layers.embedder import Embedder
 from minitx.layers.head import TASKS, Head
 from minitx.layers.mask import as_bool
@@ -97,9 +97,10 @@ class Model(nn.Module):
             if labels is not None:
                 raise ValueError("labels were given, but this model has no head; load it with head=.")
             return ModelOutput(hidden, pooled, cache=cache)
-        task = TASKS[self.head.config.task]
+        config = self.head.config
+        task = TASKS[config.task]
         logits = task.shape(self.head(hidden[:, -logits_to_keep:], pooled, mask), batch)
-        loss = None if labels is None else task.loss(logits, labels, mask, self.head.config)
+        loss = None if labels is None else task.loss(logits, a_tensor("labels", labels), mask, config)
         return ModelOutput(hidden, pooled, loss=loss, cache=cache, **task.outputs(logits))
 
     def tie_weights(self) -> None:
@@ -173,6 +174,7 @@ class EncoderModel(Model):
             labels: what the head should have said; the losses in `layers/head.py` give the shapes.
 
         Raises:
+            TypeError: a list or anything else where a tensor is expected.
             ValueError: shapes that do not fit, ids outside their table, a text longer than the
                 model's positions.
         """
@@ -183,7 +185,7 @@ class EncoderModel(Model):
             position_ids = one_row_per_choice("position_ids", position_ids, input_ids)
             input_ids = input_ids.flatten(0, 1)
         position_ids = self.embedder.check(input_ids, token_type_ids, position_ids)
-        mask = None if attention_mask is None else as_bool(attention_mask, *input_ids.shape)
+        mask = None if attention_mask is None else as_bool(attention_mask, *batch_and_time(input_ids))
         hidden = self.embedder(input_ids, token_type_ids, position_ids)
         hidden = self.encoder(hidden, mask, position_ids)
         return self.result(hidden, mask, labels, batch=batch)
@@ -196,14 +198,19 @@ class DecoderModel(Model):
     decoder: nn.Module
 
     @property
-    def turning_point(self) -> int | None:
-        """The number of tokens beyond which every position turns otherwise (LongRoPE), if there is one.
+    def turning_points(self) -> dict[str, int]:
+        """For each kind of rotary positions that asks how long a text is: the most tokens of a short one.
 
-        What a cache holds from before is of no use behind it: a text that comes to be longer is run anew.
+        In a longer text every position turns otherwise, the first ones too, so a text is not read in pieces
+        across that point. "dynamic" goes on with what a cache holds; to "longrope" it is of no use, and a
+        text that comes to be longer is run anew.
         """
         ropes = (self.config.stack.rope or {}).values()
-        points = [r.original_max_position_embeddings for r in ropes if r.rope_type == "longrope"]
-        return min(points, default=None)
+        return {
+            rope.rope_type: rope.original_max_position_embeddings
+            for rope in ropes
+            if rope.rope_type in ("dynamic", "longrope")
+        }
 
     def make_cache(self, max_length: int | None = None, *, spare: int = 0) -> Cache:
         """An empty cache, to be passed to `forward` again and again.
@@ -212,11 +219,13 @@ class DecoderModel(Model):
             max_length: how many tokens it must hold; room for them is made once and filled in place.
                 None: it grows as it goes.
             spare: how far `Cache.crop` must be able to go back where layers see only a window.
+
+        Raises:
+            TypeError, ValueError: no whole numbers, or too small ones.
         """
-        if max_length is not None and max_length < 1:
-            raise ValueError(f"max_length={max_length} must be at least 1, or None for a cache that grows.")
-        if spare < 0:
-            raise ValueError(f"spare={spare} must not be negative: how far crop can go back.")
+        if max_length is not None:
+            max_length = whole("max_length", max_length, 1, "tokens to hold; None for a cache that grows")
+        spare = whole("spare", spare, 0, "tokens that crop can go back")
         assert isinstance(self.decoder, Stack)
         return self.decoder.make_cache(max_length, spare)
 
@@ -244,15 +253,20 @@ class DecoderModel(Model):
             logits_to_keep: only of so many tokens at the end, where the head gives logits for each; 0: all.
 
         Raises:
+            TypeError: a list or anything else where a tensor is expected, a cache that is none.
             ValueError: shapes that do not fit, ids outside their table, a text longer than the
-                model's positions.
+                model's positions, a cache that is of no use for these tokens, labels for logits that are
+                not kept.
         """
-        if logits_to_keep < 0:
-            raise ValueError(f"logits_to_keep={logits_to_keep} must not be negative; 0 keeps all.")
-        batch, past = leading_shape(input_ids), 0 if cache is None else cache.length
-        mask = None if attention_mask is None else as_bool(attention_mask, *input_ids.shape)
+        logits_to_keep = whole("logits_to_keep", logits_to_keep, 0, "logits at the end; 0 keeps all")
+        if logits_to_keep and labels is not None:
+            raise ValueError("labels need the logits of all tokens: leave out labels or logits_to_keep.")
+        batch, past = leading_shape(input_ids), 0
         if cache is not None:
-            cache.check(mask, input_ids)
+            self.check_cache(cache, input_ids, attention_mask)
+            past = cache.length
+        mask = None if attention_mask is None else as_bool(attention_mask, *batch_and_time(input_ids))
+        if cache is not None:
             mask = cache.extended(mask, input_ids)
         flat = mask if mask is not None and mask.dim() == 2 else None
         position_ids = self.embedder.check(input_ids, None, position_ids, past, flat)
@@ -262,9 +276,37 @@ class DecoderModel(Model):
         hidden = self.decoder(hidden, mask, position_ids, cache)
         if cache is not None:
             cache.advance(mask, input_ids.shape[1])
-        keep = logits_to_keep if self.task == "causal-lm" and labels is None else 0
+        keep = logits_to_keep if self.task == "causal-lm" else 0
         real = self.real_tokens(input_ids, flat) if self.task == "sequence-classification" else flat
         return self.result(hidden, real, labels, batch=batch, logits_to_keep=keep, cache=cache)
+
+    def check_cache(self, cache: Cache, input_ids: Tensor, attention_mask: Tensor | None) -> None:
+        """Refuses a cache that cannot go on with these tokens (B, T).
+
+        Raises:
+            TypeError: no cache.
+            ValueError: as `Cache.check`; a cache for other layers; or the tokens lead across the length at which LongRoPE turns all
+                positions otherwise, or back.
+        """
+        if not isinstance(cache, Cache):
+            raise TypeError(f"cache is a {type(cache).__name__}; expected what model.make_cache() gives.")
+        assert isinstance(self.decoder, Stack)
+        if len(cache.layers) != len(self.decoder.schedule):
+            raise ValueError(
+                f"the cache has parts for {len(cache.layers)} layers, the model runs "
+                f"{len(self.decoder.schedule)}: make one with the model's own make_cache()."
+            )
+        cache.check(attention_mask, input_ids)
+        short, past = self.turning_points.get("longrope"), cache.length
+        if short is None or past == 0:
+            return
+        length, written = past + input_ids.shape[1], cache.seen
+        if (length > short) != (written > short):
+            raise ValueError(
+                f"the cache was filled by a text of {written} tokens, now it has {length}; above {short} "
+                "every position turns otherwise (LongRoPE), and what the cache holds is of no use: run the "
+                "whole text in an empty cache."
+            )
 
     def real_tokens(self, input_ids: Tensor, mask: Tensor | None) -> Tensor | None:
         """(B, T), False at padding: what the mask says, and every padding id.

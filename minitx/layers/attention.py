@@ -17,7 +17,7 @@ from minitx.layers.rope import Rotary, quarter_turn_halves, quarter_turn_neighbo
 
 
 @dataclass(frozen=True)
-class Context:
+class AttentionContext:
     """What every layer of one kind shares during a forward; built once by the stack.
 
     Attributes:
@@ -175,7 +175,7 @@ class SelfAttention(nn.Module):
         """(B, T, heads * D) -> (B, T, heads, D)"""
         return x.view(*x.shape[:-1], x.shape[-1] // self.head_dim, self.head_dim)
 
-    def forward(self, hidden: Tensor, context: Context, cache: LayerCache | None = None) -> Tensor:
+    def forward(self, hidden: Tensor, context: AttentionContext, cache: LayerCache | None = None) -> Tensor:
         """(B, T, E) -> (B, T, H * D)"""
         query = self.heads(self.Q(hidden), self.q_norm)  # (B, H, T, D)
         key = self.heads(self.K(hidden), self.k_norm)  # (B, K, T, D)

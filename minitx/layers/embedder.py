@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from minitx.config import EmbedderConfig
-from minitx.layers.checks import same_shape, within
+from minitx.layers.checks import batch_and_time, fit_positions, same_shape, within
 from minitx.layers.embedding import Embedding
 from minitx.layers.linear import Linear
 from minitx.layers.norm import Slot, dropout, identity, layer_norm
@@ -84,13 +84,10 @@ class Embedder(nn.Module):
             (1 or B, T): the positions; the architecture's own numbering where none are given.
 
         Raises:
+            TypeError: no tensor.
             ValueError: no tokens, a wrong shape or type, an id outside its table.
         """
-        shape = tuple(input_ids.shape)
-        if len(shape) != 2 or shape[1] == 0:
-            raise ValueError(
-                f"input_ids has shape {shape}; expected (batch, time) with at least one token per row."
-            )
+        shape = batch_and_time(input_ids)
         within("input_ids", input_ids, self.config.vocab_size, "is the tokenizer another model's?")
         if token_type_ids is not None:
             same_shape("token_type_ids", token_type_ids, shape)
@@ -102,8 +99,8 @@ class Embedder(nn.Module):
         too_long = f"the text has {length} tokens; truncate it or split it."
         if position_ids is None:
             position_ids = self.position_ids(input_ids, past, mask)
-        elif tuple(position_ids.shape) != (1, shape[1]):
-            same_shape("position_ids", position_ids, shape)
+        else:
+            fit_positions(position_ids, shape)
         if self.pos_emb is None:
             return position_ids
         if given or (self.config.positions_from_padding and length > self.max_tokens):

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from minitx.cache import LayerCache
 from minitx.config import StackConfig
-from minitx.layers.attention import Context, SelfAttention
+from minitx.layers.attention import AttentionContext, SelfAttention
 from minitx.layers.experts import MixtureOfExperts
 from minitx.layers.feed_forward import GatedIntermediate, Intermediate
 from minitx.layers.linear import Linear
@@ -46,7 +46,7 @@ class Attention(nn.Module):
         )
 
     def forward(
-        self, hidden: Tensor, residual: Tensor, context: Context, cache: LayerCache | None = None
+        self, hidden: Tensor, residual: Tensor, context: AttentionContext, cache: LayerCache | None = None
     ) -> Tensor:
         """(B, T, E), (B, T, E) -> (B, T, E)"""
         mixed: Tensor = self.self_output(self.self_attention(hidden, context, cache), residual)
@@ -99,7 +99,7 @@ class Layer(nn.Module):
         self.parallel = config.parallel
         self.residual_after_norm = config.residual_after_norm
 
-    def forward(self, hidden: Tensor, context: Context, cache: LayerCache | None = None) -> Tensor:
+    def forward(self, hidden: Tensor, context: AttentionContext, cache: LayerCache | None = None) -> Tensor:
         """(B, T, E) -> (B, T, E)"""
         normed = self.attention_norm(hidden)
         attended = self.attention(normed, normed if self.residual_after_norm else hidden, context, cache)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from minitx.cache import Cache, Growing, LayerCache, Sliding, Static
+from minitx.cache import Cache, Dynamic, LayerCache, Sliding, Static
 from minitx.config import StackConfig
-from minitx.layers.attention import Context
+from minitx.layers.attention import AttentionContext
 from minitx.layers.layer import Layer
 from minitx.layers.linear import Linear
 from minitx.layers.mask import padding_mask, visible, with_bias
@@ -44,7 +44,7 @@ class Stack(nn.Module):
         self.layers = nn.ModuleList(Layer(config, index) for index in range(self.owned))
         types = config.layer_types or (FULL,) * len(self.schedule)
         turns = config.rope_layers or (True,) * len(self.schedule)
-        self.kinds = list(zip(types, turns, strict=True))  # layers of one kind share a Context
+        self.kinds = list(zip(types, turns, strict=True))  # layers of one kind share a AttentionContext
         buckets, heads = config.relative_attention_num_buckets, config.num_attention_heads
         self.relative_bias = RelativeBias(buckets, heads) if buckets else None
         self.layer_norm = norm(config, when=config.norm_placement != "post" and config.final_norm)
@@ -91,7 +91,7 @@ class Stack(nn.Module):
         position_ids: Tensor,
         cache: Cache | None,
         part: LayerCache | None,
-    ) -> Context:
+    ) -> AttentionContext:
         """The mask and position tables of one kind of layer.
 
         Args:
@@ -115,7 +115,7 @@ class Stack(nn.Module):
         hides_later = config.causal and time > 1
         hides_far = window is not None and columns > window
         if attend is None and bias is None and past == 0 and hides_later and not hides_far:
-            return Context(causal=True, rotary=rotary)
+            return AttentionContext(causal=True, rotary=rotary)
         if part is not None and attend is not None:
             attend = attend[..., part.positions(past, time, device)]
         if hides_later or hides_far:
@@ -124,18 +124,27 @@ class Stack(nn.Module):
             attend = visible(attend, queries, keys, causal=config.causal, window=window)
         if bias is not None:
             attend = with_bias(attend, bias)
-        return Context(attend, rotary=rotary, past=past)
+        return AttentionContext(attend, rotary=rotary, past=past)
 
     def score_bias(self, attend: Tensor | None, length: int, hidden: Tensor) -> Tensor | None:
-        """(1 or B, H, 1 or T, S): what is added to the scores for where their keys stand, if anything."""
+        """What is added to the scores for where their keys stand, if anything.
+
+        Args:
+            attend: the padding mask (B, 1, 1 or T, S).
+            length: S.
+            hidden: (B, T, E), for its type.
+
+        Returns:
+            (1 or B, H, 1 or T, S)
+        """
         if self.relative_bias is not None:
             return self.relative_bias.scores(length)
         if not self.config.alibi:
             return None
         if attend is None:
-            positions = torch.arange(length, device=hidden.device)[None]
-        else:  # padding does not count
-            positions = (attend[:, 0, -1].long().cumsum(dim=-1) - 1).clamp(min=0)
+            positions = torch.arange(length, device=hidden.device)[None, None, None]
+        else:  # padding does not count, nor what a query does not see
+            positions = (attend.long().cumsum(dim=-1) - 1).clamp(min=0)
         return alibi(self.config.num_attention_heads, positions, hidden.dtype)
 
     def make_cache(self, max_length: int | None = None, spare: int = 0) -> Cache:
@@ -145,6 +154,6 @@ class Stack(nn.Module):
             window = self.config.sliding_window if kind == SLIDING else None
             if window is not None and (max_length is None or window + spare < max_length):
                 return Sliding(window, window + spare)
-            return Growing() if max_length is None else Static(max_length)
+            return Dynamic() if max_length is None else Static(max_length)
 
         return Cache([part(kind) for kind, _ in self.kinds])

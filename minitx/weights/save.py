@@ -13,9 +13,9 @@ from minitx.architectures.reader import Reader
 from minitx.models import Model
 from minitx.storage import Staging, write_json
 from minitx.weights.checkpoint import Checkpoint
-from minitx.weights.files import BIN, BIN_INDEX, INDEX, SINGLE
+from minitx.weights.files import BIN, BIN_INDEX, GENERATION, INDEX, SINGLE
 from minitx.weights.load import empty_model, read_config
-from minitx.weights.match import PROJECTION, bindings_of
+from minitx.weights.match import bindings_of, is_tied
 from minitx.weights.table import Binding
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ def save(
     It does so without a warning if the source loads there without one. (A pooler that the source did not
     have, as when a masked-lm checkpoint is loaded with head="none", is missing for it afterwards too.)
 
-    Of the files beside the weights it writes the tokenizer's, if one is given; generation_config.json is not
-    among them.
+    Beside the weights and config.json it writes generation_config.json, if the source had one, and the
+    tokenizer's files, if one is given.
 
     A loaded model goes back under the names, in the dtype and the shards that it came in. Each file is
     written beside its place and then moved there: a crash leaves the old file or the new one, no half.
@@ -79,6 +79,8 @@ def save(
             weight_map = {key: name for name, members in files.items() for key in members}
             index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(weight_map.items()))}
         write_json(staging.path("config.json"), config)
+        if checkpoint.generation_file is not None:
+            staging.path(GENERATION).write_bytes(checkpoint.generation_file)
         if len(files) > 1:
             write_json(staging.path(INDEX), index)
     if tokenizer is not None:
@@ -124,7 +126,7 @@ def stored_tensors(model: Model, checkpoint: Checkpoint) -> dict[str, Tensor]:
     stored: dict[str, Tensor] = {}
     for binding in bindings_of(checkpoint.architecture, model):
         names = checkpoint.names.get(binding.parameters)
-        if names is None and is_shared(binding.parameters, model):
+        if names is None and is_shared(binding, model):
             continue  # the word embedding is written once, under its own name
         if names is None:
             names = fresh_names(binding, model, checkpoint)
@@ -138,8 +140,9 @@ def stored_tensors(model: Model, checkpoint: Checkpoint) -> dict[str, Tensor]:
     return stored
 
 
-def is_shared(parameters: tuple[str, ...], model: Model) -> bool:
-    if model.head is None or parameters != (PROJECTION,):
+def is_shared(binding: Binding, model: Model) -> bool:
+    """Whether the word embedding serves as the projection, and the config tells whoever loads it so."""
+    if model.head is None or not is_tied(binding, model):
         return False
     return model.head.projection.weight is model.embedder.word_emb.weight
 
