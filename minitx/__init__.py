@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from minitx.decoding.chain import Chain
     from minitx.decoding.explain import Explanation, explain
     from minitx.decoding.generate import generate, stream
-    from minitx.decoding.result import Result
+    from minitx.decoding.result import Event, Result
     from minitx.decoding.score import Scores, score
-    from minitx.decoding.settings import generation_settings
+    from minitx.decoding.settings import GenerationSettings, generation_settings
     from minitx.decoding.stop import Stop
     from minitx.decoding.strategy import Greedy, Sample
     from minitx.models import DecoderModel, EncoderDecoderModel, EncoderModel, ModelOutput
@@ -42,8 +42,10 @@ _HOME = {
     "EmbeddingSettings": "minitx.pipelines.embed",
     "EncoderDecoderModel": "minitx.models",
     "EncoderModel": "minitx.models",
+    "Event": "minitx.decoding.result",
     "ExpertsConfig": "minitx.config",
     "Explanation": "minitx.decoding.explain",
+    "GenerationSettings": "minitx.decoding.settings",
     "Greedy": "minitx.decoding.strategy",
     "HeadConfig": "minitx.config",
     "ModelConfig": "minitx.config",
@@ -76,8 +78,10 @@ __all__ = [
     "EmbeddingSettings",
     "EncoderDecoderModel",
     "EncoderModel",
+    "Event",
     "ExpertsConfig",
     "Explanation",
+    "GenerationSettings",
     "Greedy",
     "HeadConfig",
     "ModelConfig",

@@ -2,7 +2,7 @@
 
 A cache is passed to the model and handed back; no module keeps one. Each layer's part is one of three:
 
-    Growing   a longer tensor at every step; the simplest, and the one that gradients can go through
+    Dynamic   a longer tensor at every step; the simplest
     Static    room for a known number of tokens, written in place; the fastest
     Sliding   a ring of the last tokens, for layers that see no further than a window
 
@@ -10,7 +10,8 @@ Beside it, a layer with cross-attention has a `Memory`: the keys and values of t
 
 Only `Cache.length` says how much of it counts. A forward that fails half-way has written beyond that, and
 the next one writes over it, unless a ring has lost what it needs, which is an error; to go back (`crop`) is
-to make the number smaller.
+to make the number smaller. Gradients go through all three; where they are recorded (not under no_grad or
+inference_mode) the last two copy what they hold before they write, since a backward may need it as it was.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from minitx.layers.checks import values_are_unseen
+from minitx.layers.checks import a_tensor, batch_and_time, values_are_unseen, whole, within
 
 
 class LayerCache(Protocol):
@@ -59,7 +60,40 @@ class LayerCache(Protocol):
         ...
 
 
-class Growing:
+def like(stored: Tensor, new: Tensor) -> bool:
+    """Whether (B, K, slots, D) can hold what (B, K, T, D) has, whatever slots and T are."""
+    sizes = (*stored.shape[:2], stored.shape[3]) == (*new.shape[:2], new.shape[3])
+    return sizes and stored.dtype == new.dtype and stored.device == new.device
+
+
+def check_like(stored: Tensor, new: Tensor) -> None:
+    """
+    Raises:
+        ValueError: stored was what another model made.
+    """
+    if not like(stored, new):
+        held, made = (
+            f"{x.shape[1]} heads of {x.shape[3]} features in {x.dtype} on {x.device}" for x in (stored, new)
+        )
+        raise ValueError(
+            f"the cache holds keys or values with {held}, this model makes {made}: a cache serves the model "
+            "that filled it; make another with make_cache()."
+        )
+
+
+def room(stored: Tensor | None, new: Tensor, slots: int, past: int) -> Tensor:
+    """(B, K, slots, D) with the `past` tokens that are stored, to be written in place."""
+    if stored is None or (past == 0 and not like(stored, new)):
+        return new.new_empty((*new.shape[:2], slots, new.shape[3]))
+    check_like(stored, new)
+    if torch.is_grad_enabled():
+        return stored.clone()
+    if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():  # a graph cannot ask what follows
+        return stored
+    return stored.clone() if stored.is_inference() else stored
+
+
+class Dynamic:
     """Keys and values as long as what was seen."""
 
     def __init__(self) -> None:
@@ -67,7 +101,8 @@ class Growing:
         self.value: Tensor | None = None
 
     def append(self, key: Tensor, value: Tensor, past: int) -> tuple[Tensor, Tensor]:
-        if self.key is not None and self.value is not None:
+        if past and self.key is not None and self.value is not None:
+            check_like(self.key, key)
             key = torch.cat((self.key[:, :, :past], key), dim=2)
             value = torch.cat((self.value[:, :, :past], value), dim=2)
         self.key, self.value = key, value
@@ -83,7 +118,7 @@ class Growing:
         """Nothing is ever dropped."""
 
 
-class Static(Growing):
+class Static(Dynamic):
     """Room for `max_length` tokens, made when the first ones come."""
 
     def __init__(self, max_length: int) -> None:
@@ -97,9 +132,8 @@ class Static(Growing):
                 f"the cache has room for {self.max_length} tokens, but this is token {end}; "
                 "make it with a larger max_length."
             )
-        if self.key is None or self.value is None:
-            shape = (*key.shape[:2], self.max_length, key.shape[3])
-            self.key, self.value = key.new_empty(shape), value.new_empty(shape)
+        self.key = room(self.key, key, self.max_length, past)
+        self.value = room(self.value, value, self.max_length, past)
         self.key[:, :, past:end] = key
         self.value[:, :, past:end] = value
         return self.key[:, :, :end], self.value[:, :, :end]
@@ -124,9 +158,8 @@ class Sliding:
         self.value: Tensor | None = None
 
     def append(self, key: Tensor, value: Tensor, past: int) -> tuple[Tensor, Tensor]:
-        if self.key is None or self.value is None:
-            shape = (*key.shape[:2], self.size, key.shape[3])
-            self.key, self.value = key.new_empty(shape), value.new_empty(shape)
+        self.key = room(self.key, key, self.size, past)
+        self.value = room(self.value, value, self.size, past)
         time = key.shape[2]
         if time == 1:
             slot, filled = past % self.size, min(past + 1, self.size)
@@ -159,7 +192,7 @@ class Sliding:
         return min(past + 1, self.size) if time == 1 else past + time - self.first(past)
 
     def check_crop(self, length: int, seen: int) -> None:
-        if seen > self.size and self.first(length) < seen - self.size:
+        if length and seen > self.size and self.first(length) < seen - self.size:
             more = seen - self.window - self.first(length)
             raise ValueError(
                 f"cannot go back from {seen} tokens to {length}: layers with a window of {self.window} keep "
@@ -167,7 +200,7 @@ class Sliding:
             )
 
 
-class Memory(Growing):
+class Memory(Dynamic):
     """Keys and values of another text, which an encoder read: made once, and looked at from every token.
 
     Its rows are texts: all beams and samples of one text share its row.
@@ -184,9 +217,7 @@ class Memory(Growing):
             ValueError: nothing was read yet.
         """
         if self.key is None or self.value is None:
-            raise ValueError(
-                "the cache remembers no text; give the model input_ids, or model.read(cache, ...)."
-            )
+            raise ValueError("the cache remembers no text; call model.read(cache, input_ids) first.")
         return self.key, self.value
 
 
@@ -196,7 +227,7 @@ class Cache:
     Attributes:
         layers: one part per layer that runs.
         memory: one more per layer with cross-attention.
-        memory_mask: (B', S') bool, False at that text's padding; None where there was none.
+        memory_mask: (B', 1, 1, S') bool, False at that text's padding; None where there was none.
         length: tokens seen, padding counted.
         seen: the most tokens that any forward has begun to store.
         mask: (B, length) bool, False at padding; None where there was none.
@@ -216,23 +247,35 @@ class Cache:
 
     @property
     def batch(self) -> int | None:
-        """B; None before the first token."""
+        """B; None while it is empty."""
         key = self.layers[0].key
-        return None if key is None else key.shape[0]
+        return None if key is None or not self.length else key.shape[0]
 
     def check(self, mask: Tensor | None, input_ids: Tensor) -> None:
         """
         Raises:
-            ValueError: another batch size than before, or a mask that is not one of the new tokens.
+            TypeError: a mask that is no tensor.
+            ValueError: another batch size than before, or a mask that is not one of the new tokens (B, T).
         """
+        shape = batch_and_time(input_ids)
         for layer in self.layers:  # a forward that failed may have overwritten what this one needs
             layer.check_crop(self.length, self.seen)
         if self.batch not in (None, len(input_ids)):
             raise ValueError(
                 f"the cache holds a batch of {self.batch}, but input_ids has one of {len(input_ids)}."
             )
-        if mask is not None and mask.dim() != 2:
-            raise ValueError("with a cache, attention_mask must be (batch, time), of the new tokens.")
+        if self.texts and len(input_ids) % self.texts:
+            raise ValueError(
+                f"the cache remembers {self.texts} texts, but input_ids has {len(input_ids)} rows; expected "
+                "as many for each text."
+            )
+        if mask is not None:
+            a_tensor("attention_mask", mask)
+            if tuple(mask.shape) != shape:
+                raise ValueError(
+                    f"attention_mask has shape {tuple(mask.shape)}; expected (batch, time) = {shape} like "
+                    "input_ids: with a cache it is of the new tokens alone, the cache remembers the others'."
+                )
 
     def extended(self, mask: Tensor | None, input_ids: Tensor) -> Tensor | None:
         """The mask of all keys once the tokens (B, T) with this mask (B, T) will have come.
@@ -252,7 +295,7 @@ class Cache:
 
     def begin(self, time: int) -> None:
         """Notes that `time` tokens are about to be stored, beyond what counts already."""
-        self.seen = max(self.seen, self.length + time)
+        self.seen = max(self.seen, self.length + time) if self.length else time
 
     def advance(self, mask: Tensor | None, time: int) -> None:
         """Counts `time` tokens that every layer has stored; `mask` is what `extended` gave."""
@@ -263,16 +306,18 @@ class Cache:
         """Forgets all but the first `length` tokens.
 
         Raises:
+            TypeError: no whole number.
             ValueError: more than there are, or so few that a sliding layer no longer has what it needs.
         """
-        if not 0 <= length <= self.length:
+        length = whole("length", length, 0, "tokens to keep")
+        if length > self.length:
             raise ValueError(f"cannot crop to {length}: the cache holds {self.length} tokens.")
         if length < self.length:
             for layer in self.layers:
                 layer.check_crop(length, self.seen)
         self.length = length
         if self.mask is not None:
-            self.mask = self.mask[:, :length]
+            self.mask = self.mask[:, :length] if length else None
         return self
 
     def select(self, rows: Tensor) -> Cache:
@@ -282,8 +327,18 @@ class Cache:
 
         Args:
             rows: (B',) long.
+
+        Raises:
+            TypeError: no tensor.
+            ValueError: no rows, or others than there are.
         """
-        if self.has_memory and self.batch is not None:
+        a_tensor("rows", rows)
+        if rows.dim() != 1 or len(rows) == 0:
+            raise ValueError(f"rows has shape {tuple(rows.shape)}; expected the numbers of one or more rows.")
+        if self.batch is None:
+            return self
+        within("rows", rows, self.batch, "rows count from 0.", where="the cache")
+        if self.texts:
             texts = rows // (self.batch // self.texts)
             _select(self.memory, texts)
             if self.memory_mask is not None:
@@ -292,6 +347,8 @@ class Cache:
 
     def reorder(self, rows: Tensor) -> Cache:
         """`select` where each row stays among those of its text: the memory is shared, and stays as it is.
+
+        Nothing is checked, so that a search waits for no device.
 
         Args:
             rows: (B',) long; as many for each text.
@@ -302,20 +359,18 @@ class Cache:
         return self
 
     @property
-    def has_memory(self) -> bool:
-        """Whether the keys and values of the other text are there."""
-        return bool(self.memory) and self.memory[0].key is not None
-
-    @property
     def texts(self) -> int:
-        """How many texts the memory is of."""
-        key = self.memory[0].key
-        assert key is not None, "there is a memory"
-        return key.shape[0]
+        """How many texts the memory is of, each for as many rows of the batch; 0 without one."""
+        key = self.memory[0].key if self.memory else None
+        return 0 if key is None else key.shape[0]
 
     def repeat(self, times: int) -> Cache:
-        """Every row `times` times, one after the other: several continuations of one prompt."""
-        batch = self.batch
+        """Every row `times` times, one after the other: several continuations of one prompt.
+
+        Raises:
+            TypeError, ValueError: no whole number from 1 on.
+        """
+        times, batch = whole("times", times, 1, "copies of each row"), self.batch
         if times == 1 or batch is None:
             return self
         device = self.layers[0].key.device  # type: ignore[union-attr]

@@ -11,6 +11,7 @@ import argparse
 import difflib
 import io
 import os
+import re
 import signal
 import sys
 import threading
@@ -23,7 +24,7 @@ from typing import Any
 
 from minitx import __version__
 from minitx.commands.decoding_options import explain_parser, generate_parser
-from minitx.commands.options import Help, byte_size, command, model_options, positive, source_options
+from minitx.commands.options import Help, Parser, byte_size, command, model_options, positive, source_options
 
 FINE, DIFFERENT, BAD_INPUT, INTERRUPTED, NOBODY_READS, TERMINATED = 0, 1, 2, 130, 141, 143
 
@@ -40,6 +41,10 @@ OPTIONS = {
     'model_type="bert"': "--model-type bert",
     "Pass model_type=": "Pass --model-type",
     "pass model_type=": "pass --model-type",
+    "was passed. Leave the argument out,": "was given; leave it out,",
+    "Write the prompt as text, or give template= in Jinja.": "Leave out --chat; write the prompt as text.",
+    ". Say template=.": ", between which --chat cannot choose.",
+    'strategy="checkpoint"': "--checkpoint",
     "say what you want with Sample(...) or Greedy(...)": "leave out --checkpoint",
 }
 
@@ -119,9 +124,7 @@ examples:
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
-        prog="minitx", description=ABOUT, epilog=EXAMPLES, formatter_class=Help, allow_abbrev=False
-    )
+    top = Parser(prog="minitx", description=ABOUT, epilog=EXAMPLES, formatter_class=Help, allow_abbrev=False)
     top.add_argument("--version", action="version", version=f"minitx {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
@@ -274,22 +277,31 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def no_option(args: argparse.Namespace, option: str) -> str:
     """Where to find what the command does not have, or the option that may have been meant."""
     found = getattr(args, "elsewhere", {}).get(option)
-    similar = difflib.get_close_matches(option, args.parser._option_string_actions, n=1)
-    hint = found or (f"did you mean {similar[0]}?" if similar else "--help lists those there are")
+    word = option.removeprefix("--")
+    words = [name[2:] for name in args.parser._option_string_actions if name.startswith("--")]
+    longer = [other for other in words if other.startswith(word) and len(word) > 1]
+    similar = longer or difflib.get_close_matches(word, words, n=1)
+    hint = found or (f"did you mean --{similar[0]}?" if similar else "--help lists those there are")
     return f"there is no option {option}; {hint}"
 
 
 def readable(error: Exception) -> str:
     """Our own messages as they are; of anything unforeseen also the kind, and how to see more."""
-    text = " ".join(str(error).split())
-    for python, option in OPTIONS.items():
-        text = text.replace(python, option)
+    text = in_options(str(error))
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     if text and isinstance(error, ValueError | TypeError | ImportError | OSError):
         return text
     kind = type(error).__name__
     return f"{kind}: {text} (--traceback shows where)" if text else f"{kind} (--traceback shows where)"
+
+
+def in_options(message: str) -> str:
+    """A message of the library on one line, in the words of the command."""
+    text = " ".join(message.split())
+    for python, option in OPTIONS.items():
+        text = text.replace(python, option)
+    return re.sub(r"\bmodel_type='", "--model-type '", text)
 
 
 def complain(message: str) -> None:
@@ -301,7 +313,7 @@ def clean_warnings() -> Iterator[None]:
     """A warning for the user is one line on stderr; those of libraries for their developers are none."""
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-        complain(f"warning: {' '.join(str(message).split())}")
+        complain(f"warning: {in_options(str(message))}")
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

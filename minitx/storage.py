@@ -17,8 +17,17 @@ def read_json(path: Path) -> dict[str, Any]:
         FileNotFoundError: no such file.
         ValueError: not JSON, or not an object.
     """
+    return parse_json(path.read_bytes(), path)
+
+
+def parse_json(content: bytes, path: Path) -> dict[str, Any]:
+    """A JSON object that was read from `path`.
+
+    Raises:
+        ValueError: not JSON, or not an object.
+    """
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(content)
     except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, a number of 5,000 digits
         raise ValueError(f"{path}: not valid JSON ({error}); is the file complete?") from None
     if not isinstance(value, dict):

@@ -20,7 +20,7 @@ from minitx.architectures.architecture import Architecture, usual_names
 from minitx.architectures.reader import Reader
 from minitx.config import HeadConfig, ModelConfig, StackConfig
 from minitx.layers.activation import Activation
-from minitx.layers.attention import Backend, Context, active_probability, sdpa
+from minitx.layers.attention import AttentionContext, Backend, active_probability, sdpa
 from minitx.layers.embedding import Embedding
 from minitx.layers.layer import Layer
 from minitx.layers.linear import Linear
@@ -61,7 +61,7 @@ def log_bucket(distance: Tensor, buckets: int, most: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class RelativeContext(Context):
+class RelativeContext(AttentionContext):
     """Adds what the position scores need: embeddings (2 * span, E) and bucket of each pair (T, T)."""
 
     embeddings: Tensor | None = None

@@ -25,8 +25,8 @@ def read(hf: Reader) -> ModelConfig:
         decoder=replace(
             config.stack,
             norm_placement="sandwich",
-            attention_scale=hf.number("query_pre_attn_scalar", 256) ** -0.5,
-            attention_softcap=hf.number_or_none("attn_logit_softcapping", 50.0),
+            attention_scale=hf.positive("query_pre_attn_scalar", 256) ** -0.5,
+            attention_softcap=hf.positive_or_none("attn_logit_softcapping", 50.0),
             layer_types=layer_types(hf, tuple(FULL if i % 2 else SLIDING for i in range(layers))),
             sliding_window=hf.size("sliding_window", 4096),
         ),
@@ -34,7 +34,7 @@ def read(hf: Reader) -> ModelConfig:
 
 
 def heads(hf: Reader) -> dict[str, HeadConfig]:
-    return decoder_heads(hf, tied=True, softcap=hf.number_or_none("final_logit_softcapping", 30.0))
+    return decoder_heads(hf, tied=True, softcap=hf.positive_or_none("final_logit_softcapping", 30.0))
 
 
 LAYER, SOURCE = llama.LAYER, llama.SOURCE

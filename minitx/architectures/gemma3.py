@@ -6,37 +6,35 @@ without, turning at two bases; scores are not capped, logits only where the conf
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from minitx.architectures import gemma, gemma2, llama, qwen3
 from minitx.architectures.architecture import Architecture
 from minitx.architectures.decoder import DECODER_HEADS, decoder_heads, layer_types
 from minitx.architectures.reader import Reader
-from minitx.architectures.rope import rope_config
+from minitx.architectures.rope import WHERE, an_object, check_per_type, rope_per_type
 from minitx.config import HeadConfig, ModelConfig, RopeConfig
 from minitx.layers.stack import FULL, SLIDING
 
 
 def ropes(hf: Reader, head_dim: int) -> dict[str, RopeConfig]:
-    """Newer files have an object per type of layer; older ones scale the layers without a window alone."""
-    written = hf.get("rope_parameters", None) or {}
-    scaling = hf.get("rope_scaling", None) or {}
+    """Newer files have an object per type of layer; older ones scale the layers without a window alone.
+
+    Raises:
+        ValueError: values for all layers alike, or what `rope_per_type` refuses.
+    """
     bases = {
-        FULL: hf.number_or_none("rope_theta", 1e6) or 1e6,
-        SLIDING: hf.number_or_none("rope_local_base_freq", 1e4) or 1e4,
+        FULL: hf.positive_or_none("rope_theta", 1e6) or 1e6,
+        SLIDING: hf.positive_or_none("rope_local_base_freq", 1e4) or 1e4,
     }
-    if not isinstance(written, Mapping) or not isinstance(scaling, Mapping):
-        raise ValueError(f"config.json: rope_parameters={written or scaling!r} must be an object.")
-    found: dict[str, RopeConfig] = {}
-    for kind, theta in bases.items():
-        own: Any = written.get(kind) or {}
-        if not isinstance(own, Mapping):
-            raise ValueError(f"config.json: rope_parameters[{kind!r}]={own!r} must be an object.")
-        values = {"rope_theta": theta, **own, **(scaling if kind == FULL else {})}
-        found[kind] = rope_config(hf, values, head_dim)
-    return found
+    written = an_object(WHERE, hf.get("rope_parameters", None))
+    check_per_type(written, bases)
+    values = {
+        kind: {"rope_theta": theta} | an_object(f"{WHERE}[{kind!r}]", written.get(kind))
+        for kind, theta in bases.items()
+    }
+    values[FULL] |= an_object("config.json: rope_scaling", hf.get("rope_scaling", None))
+    return rope_per_type(hf, values, bases, head_dim)
 
 
 def read(hf: Reader) -> ModelConfig:
@@ -50,7 +48,7 @@ def read(hf: Reader) -> ModelConfig:
             config.stack,
             norm_placement="sandwich",
             qk_norm="head",
-            attention_scale=hf.number("query_pre_attn_scalar", 256) ** -0.5,
+            attention_scale=hf.positive("query_pre_attn_scalar", 256) ** -0.5,
             layer_types=layer_types(hf, tuple(SLIDING if (i + 1) % every else FULL for i in range(layers))),
             sliding_window=hf.size("sliding_window", 4096),
             rope=ropes(hf, config.stack.head_dim),
@@ -59,7 +57,7 @@ def read(hf: Reader) -> ModelConfig:
 
 
 def heads(hf: Reader) -> dict[str, HeadConfig]:
-    found = decoder_heads(hf, tied=True, softcap=hf.number_or_none("final_logit_softcapping"))
+    found = decoder_heads(hf, tied=True, softcap=hf.positive_or_none("final_logit_softcapping"))
     return {task: found[task] for task in HEADS}
 
 

@@ -21,7 +21,7 @@ def read(hf: Reader) -> ModelConfig:
     head_dim, bias = hf.head_dim(size, heads), hf.flag("attention_bias", True)
     dropout = hf.probability("hidden_dropout", 0.0)
     rope = rope_values(
-        hf, theta=hf.number("rotary_emb_base", 10_000.0), partial=hf.probability("rotary_pct", 0.25)
+        hf, theta=hf.positive("rotary_emb_base", 10_000.0), partial=hf.probability("rotary_pct", 0.25)
     )
     return ModelConfig(
         initializer_range=hf.number("initializer_range", 0.02),

@@ -33,6 +33,7 @@ def read(hf: Reader) -> ModelConfig:
     # The balance of the experts in training; sizes said twice.
     hf.ignore("output_router_logits", "router_aux_loss_coef", "initial_context_length", "experts_per_token")
     hf.ignore("rope_parameters", "rope_scaling")
+    hf.only("hidden_act", "silu")  # the experts' clamped SwiGLU is all that there is
     rope = hf.config.get("rope_scaling") or hf.config.get("rope_parameters") or YARN
     biased = hf.flag("attention_bias", True)
     inner = Reader({**hf.config, "rope_parameters": rope, "attention_bias": biased})
@@ -51,7 +52,7 @@ def read(hf: Reader) -> ModelConfig:
                 experts,
                 router_bias=True,
                 bias=True,
-                swiglu_limit=hf.number("swiglu_limit", 7.0),
+                swiglu_limit=hf.positive("swiglu_limit", 7.0),
                 swiglu_alpha=hf.number("swiglu_alpha", 1.702),
             ),
         ),

@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from minitx.architectures.architecture import Architecture
 from minitx.architectures.decoder import DECODER_HEADS, decoder_heads
 from minitx.architectures.reader import Reader
@@ -14,6 +16,8 @@ from minitx.architectures.rope import rope_per_type, rope_values
 from minitx.config import EmbedderConfig, ModelConfig, StackConfig
 from minitx.layers.stack import FULL, SLIDING
 from minitx.weights.table import Table
+
+BIASES = ("attention_bias", "mlp_bias")
 
 
 def read(
@@ -25,12 +29,28 @@ def read(
     pad: int | None = None,
     theta: float = 10_000.0,
     partial: bool = False,
+    biases: Collection[str] = ("attention_bias",),
 ) -> ModelConfig:
-    """The keys are those of most relatives too; where one is absent, each has a value of its own."""
+    """The keys are those of most relatives too; where one is absent, each has a value of its own.
+
+    Args:
+        hf: the config.
+        eps: of the norms.
+        key_value_heads: how many; None: as many as heads.
+        head_dim: width of a head; None: hidden_size / heads.
+        pad: the padding id.
+        theta: the base of the rotary positions.
+        partial: whether heads may turn in part.
+        biases: the flags for biases that the architecture has; it never has those of the others.
+    """
     hf.ignore("pretraining_tp")  # how the training was spread over machines
     size, heads, vocab_size = hf.size("hidden_size"), hf.size("num_attention_heads"), hf.size("vocab_size")
-    width = hf.size_or_none("head_dim", head_dim) or hf.head_dim(size, heads)
-    attention_bias, values = hf.flag("attention_bias", False), rope_values(hf, theta=theta)
+    written = hf.get("head_dim", head_dim)
+    width = hf.head_dim(size, heads) if written is None else hf.size("head_dim", head_dim)
+    attention_bias, mlp_bias = (
+        hf.flag(key, False) if key in biases else hf.only(key, False) for key in BIASES
+    )
+    values = rope_values(hf, theta=theta)
     if not partial and values["partial_rotary_factor"] != 1:
         raise ValueError(
             f"config.json: partial_rotary_factor={values['partial_rotary_factor']!r} is not implemented for "
@@ -63,7 +83,7 @@ def read(
             norm_placement="pre",
             attention_bias=attention_bias,
             attention_output_bias=attention_bias,
-            mlp_bias=hf.flag("mlp_bias", False),
+            mlp_bias=mlp_bias,
             attention_dropout=hf.probability("attention_dropout", 0.0),
             self_output_dropout=None,
             output_dropout=None,
@@ -95,9 +115,14 @@ WEIGHTS = AROUND | FEED_FORWARD
 
 STORED = (f"{SOURCE}.self_attn.rotary_emb.inv_freq",)
 
+
+def read_llama(hf: Reader) -> ModelConfig:
+    return read(hf, biases=BIASES)
+
+
 ARCHITECTURE = Architecture(
     model_types={"llama": "Llama"},
-    read=read,
+    read=read_llama,
     heads=decoder_heads,
     prefix="model.",
     weights=WEIGHTS,

@@ -25,7 +25,9 @@ def read(
     theta: float = 10_000.0,
     partial: bool = False,
 ) -> ModelConfig:
-    config = llama.read(hf, eps=eps, key_value_heads=key_value_heads, pad=pad, theta=theta, partial=partial)
+    config = llama.read(
+        hf, eps=eps, key_value_heads=key_value_heads, pad=pad, theta=theta, partial=partial, biases=()
+    )
     found = hf.size_or_none("sliding_window", window)
     if found is None:
         return config

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from minitx.architectures.architecture import Architecture
-from minitx.architectures.reader import LARGEST_NUMBER, Reader
+from minitx.architectures.reader import Reader
+from minitx.architectures.rope import WHERE, an_object, check_per_type
 from minitx.config import EmbedderConfig, HeadConfig, ModelConfig, Pooling, RopeConfig, StackConfig
 from minitx.layers.stack import FULL, SLIDING
 from minitx.weights.table import Table, split
@@ -33,32 +34,21 @@ def layer_types(hf: Reader, layers: int) -> tuple[str, ...]:
 
 def rope_theta(hf: Reader) -> dict[str, float]:
     """`rope_parameters` per kind of layer in newer configs, two plain numbers in older ones."""
-    shared = hf.number("global_rope_theta", 160_000.0)
+    shared = hf.positive("global_rope_theta", 160_000.0)
     # null: the local layers turn like the global ones
-    local = (
-        shared if hf.get("local_rope_theta", 10_000.0) is None else hf.number("local_rope_theta", 10_000.0)
-    )
+    local = hf.positive_or_none("local_rope_theta", 10_000.0) or shared
     old = {FULL: shared, SLIDING: local}
     hf.only("rope_scaling", None)
-    written = hf.get("rope_parameters", None) or {}
+    written = an_object(WHERE, hf.get("rope_parameters", None))
+    check_per_type(written, old)
     theta: dict[str, float] = {}
     for kind, base in old.items():
-        rope = written.get(kind) or {} if isinstance(written, dict) else None
-        if not isinstance(rope, dict):
-            raise ValueError(
-                f"config.json: rope_parameters={written!r} must have an object for each kind of layer."
-            )
-        unknown = {k: v for k, v in rope.items() if k != "rope_theta" and (k, v) != ("rope_type", "default")}
-        if unknown:
-            raise ValueError(
-                f"config.json: rope_parameters[{kind!r}] has {unknown}, which is not implemented."
-            )
-        value = rope.get("rope_theta", base)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < LARGEST_NUMBER:
-            raise ValueError(
-                f"config.json: rope_parameters[{kind!r}]: rope_theta={value!r} must be positive."
-            )
-        theta[kind] = float(value)
+        where = f"{WHERE}[{kind!r}]"
+        rope = Reader(an_object(where, written.get(kind)), where)
+        rope.only("rope_type", "default")
+        theta[kind] = rope.positive("rope_theta", base)
+        if unknown := rope.unread():
+            raise ValueError(f"{where} has {', '.join(unknown)}, which is not implemented.")
     return theta
 
 

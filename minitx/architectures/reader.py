@@ -111,6 +111,17 @@ class Reader:
             raise ValueError(f"{self.where}: {key}={value!r} must be a number that is not negative.")
         return float(value)
 
+    def positive(self, key: str, default: Any = _required) -> float:
+        """A finite number above zero, and not so near to it that one over it is infinite."""
+        value = self.number(key, default)
+        if value < 1 / LARGEST_NUMBER:
+            raise ValueError(f"{self.where}: {key}={value!r} must be positive.")
+        return value
+
+    def positive_or_none(self, key: str, default: float | None = None) -> float | None:
+        """A number above zero; None where the file says null."""
+        return None if self.get(key, default) is None else self.positive(key, default)
+
     def probability(self, key: str, default: Any = _required) -> float:
         """A number from 0 to 1."""
         value = self.number(key, default)
@@ -173,7 +184,8 @@ class Reader:
 
     def key_value_heads(self, heads: int, default: int | None = None) -> int:
         """`num_key_value_heads`, each of which serves as many of the `heads`; as many as these if null."""
-        shared = self.size_or_none("num_key_value_heads", default) or heads
+        written = self.get("num_key_value_heads", default)
+        shared = heads if written is None else self.size("num_key_value_heads", default)
         if heads % shared:
             raise ValueError(
                 f"{self.where}: {heads} attention heads cannot share num_key_value_heads={shared} evenly."

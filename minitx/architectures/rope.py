@@ -39,14 +39,36 @@ def rope_values(hf: Reader, *, theta: float = 10_000.0, partial: float = 1.0) ->
     Raises:
         ValueError: values that are not an object.
     """
-    plain = {"rope_theta": theta if hf.get("rope_theta", None) is None else hf.number("rope_theta")}
+    plain = {"rope_theta": theta if hf.get("rope_theta", None) is None else hf.positive("rope_theta")}
     share = hf.get("partial_rotary_factor", None)
     plain["partial_rotary_factor"] = partial if share is None else hf.number("partial_rotary_factor")
     old, new = hf.get("rope_scaling", None), hf.get("rope_parameters", None)
-    written = old or new or {}
-    if not isinstance(written, Mapping):
-        raise ValueError(f"{WHERE}={written!r} must be an object.")
+    written = an_object(WHERE, old or new)
     return plain | {key: value for key, value in written.items() if value is not None}
+
+
+def an_object(where: str, value: Any) -> dict[str, Any]:
+    """What stands at a place of the config, nothing if it is null.
+
+    Raises:
+        ValueError: anything but an object.
+    """
+    if value and not isinstance(value, Mapping):
+        raise ValueError(f"{where}={value!r} must be an object.")
+    return dict(value or {})
+
+
+def check_per_type(values: Mapping[str, Any], kinds: Collection[str]) -> None:
+    """For architectures whose types of layers turn at bases of their own, so that none are shared.
+
+    Raises:
+        ValueError: values that are not of one of the types of layers.
+    """
+    if strange := sorted(set(values) - set(kinds)):
+        raise ValueError(
+            f"{WHERE} has {', '.join(strange)}; expected an object for each type of layer: "
+            f"{', '.join(kinds)}."
+        )
 
 
 def rope_per_type(
@@ -63,10 +85,8 @@ def rope_per_type(
         raise ValueError(f"{WHERE} has {', '.join(strange)}; the types of layers are {', '.join(kinds)}.")
     found = {}
     for kind in kinds:
-        own = values.get(kind) or {}
-        if not isinstance(own, Mapping):
-            raise ValueError(f"{WHERE}[{kind!r}]={own!r} must be an object.")
-        found[kind] = rope_config(hf, shared | dict(own), head_dim)
+        own = an_object(f"{WHERE}[{kind!r}]", values.get(kind))
+        found[kind] = rope_config(hf, shared | own, head_dim)
     return found
 
 
@@ -89,17 +109,17 @@ def rope_config(hf: Reader, values: Mapping[str, Any], head_dim: int) -> RopeCon
         known = ", ".join(FREQUENCIES)
         raise ValueError(f"config.json: rope_type={kind!r} is not implemented; minitx has: {known}.")
     inner.ignore("finetuned")  # whether the weights were trained further with these values
-    theta, share = positive(inner, "rope_theta"), inner.number("partial_rotary_factor", 1.0)
+    theta, share = inner.positive("rope_theta"), inner.number("partial_rotary_factor", 1.0)
     rotary_dim = int(head_dim * share)
     longest, original = contexts(hf, inner, least=2 if kind in ATTENTION_FACTOR else 1)
     more: dict[str, Any] = {}
     if kind != "default":  # "dynamic" stretches from what the model is made for
         more["original_max_position_embeddings"] = longest if kind == "dynamic" else original
     for name in REQUIRED.get(kind, ()):
-        more[name] = positive(inner, name)
+        more[name] = inner.positive(name)
     for name in OPTIONAL.get(kind, ()):
         if inner.get(name, None) is not None:
-            more[name] = positive(inner, name)
+            more[name] = inner.positive(name)
     if kind == "yarn":
         more["truncate"] = inner.flag("truncate", True)
     if kind == "longrope":
@@ -107,8 +127,7 @@ def rope_config(hf: Reader, values: Mapping[str, Any], head_dim: int) -> RopeCon
     if kind in ATTENTION_FACTOR:
         factor = more.setdefault("factor", longest / original)
         usual = ATTENTION_FACTOR[kind](inner, factor, original)
-        given = inner.get("attention_factor", None) is not None
-        more["attention_factor"] = positive(inner, "attention_factor") if given else usual
+        more["attention_factor"] = inner.positive_or_none("attention_factor") or usual
     if unread := inner.unread():
         raise ValueError(f"{WHERE} has {', '.join(unread)}, unknown for rope_type={kind!r}.")
     rope = RopeConfig(rope_theta=theta, rotary_dim=rotary_dim, rope_type=kind, **more)
@@ -122,13 +141,6 @@ def contexts(hf: Reader, inner: Reader, *, least: int) -> tuple[int, int]:
     inner.ignore(key)  # some files say it beside `rope_scaling`, and that counts
     source = inner if hf.get(key, None) is None else hf
     return longest, source.size(key, longest, least=least)
-
-
-def positive(inner: Reader, key: str) -> float:
-    value = inner.number(key)
-    if value < 1 / LARGEST_NUMBER:
-        raise ValueError(f"{WHERE}: {key}={value!r} must be positive; the angles cannot be computed with it.")
-    return value
 
 
 def divisors(inner: Reader, name: str, pairs: int) -> tuple[float, ...]:

@@ -18,7 +18,7 @@ from minitx.layers.stack import FULL, SLIDING
 
 def read(hf: Reader) -> ModelConfig:
     hf.ignore("max_window_layers")
-    config = llama.read(hf, key_value_heads=4, pad=128004, theta=2e6)
+    config = llama.read(hf, key_value_heads=4, pad=128004, theta=2e6, biases=llama.BIASES)
     layers, every = range(config.stack.num_hidden_layers), hf.size("no_rope_layer_interval", 4)
     turns = hf.get("no_rope_layers", None)  # 1 where a layer has rotary positions, in spite of the name
     if turns is None:

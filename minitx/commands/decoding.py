@@ -70,6 +70,13 @@ def request_of(args: Namespace) -> Request:
             begin = begin_token(model, tokenizer)
             hint = "" if begin is None else f"; this model's texts begin with token {begin}: --ids {begin}"
             raise ValueError(f"prompt {number} has no tokens; there must be one to continue{hint}.")
+        size = model.config.embedder.vocab_size
+        unknown = next((token for token in row if not 0 <= token < size), None)
+        if unknown is not None:
+            hint = "" if isinstance(prompts[number - 1], list) else "; is the tokenizer another model's?"
+            raise ValueError(
+                f"prompt {number} holds the id {unknown}, but the model knows the ids 0 to {size - 1}{hint}."
+            )
     return Request(model, prompts, ids, strategy, settings | {"tokenizer": tokenizer})
 
 
@@ -146,9 +153,13 @@ def optional_tokenizer(args: Namespace, folder: Path) -> Tokenizer | None:
     try:
         return tokenizer_of(args, folder)
     except ValueError as error:
+        missing = " has no tokenizer.json" in str(error)  # and what else there could be, for encoders
+        reason = f"{folder} has no tokenizer.json" if missing else str(error).removesuffix(".")
+        if args.ids is None and missing:
+            raise ValueError(f'{reason}; give token ids instead of a text: --ids "1 2 3".') from None
         if args.ids is None:
-            raise ValueError(f'{error} Without a tokenizer give token ids: --ids "1 2 3".') from None
-        warnings.warn(f"without a tokenizer texts are shown as ids: {error}", stacklevel=2)
+            raise
+        warnings.warn(f"{reason}; texts are shown as ids.", stacklevel=2)
         return None
 
 
@@ -180,6 +191,16 @@ def model_of(args: Namespace, folder: Path, device: str) -> DecoderModel:
     return cast("DecoderModel", model)
 
 
+# What the library's messages say to callers in Python -> the same for those of the command.
+WORDS = {
+    "use Greedy()": "use --greedy",
+    " Only in a list with one temperature per row may some be 0.": "",
+    "None, the default, keeps every token": "leave it out to keep every token",
+    "a key of ": "",
+}
+PAIR = ("START", "FACTOR")  # what --help calls the two
+
+
 @contextmanager
 def as_options() -> Iterator[None]:
     """Gives parameters the names of their options in the library's errors."""
@@ -191,7 +212,12 @@ def as_options() -> Iterator[None]:
 
 def with_options(message: str) -> str:
     """An error of the library in the words of the command: top_p=2.0 is --top-p 2.0, top_p= is --top-p."""
-    message = message.replace("use Greedy()", "use --greedy")
+    for python, option in WORDS.items():
+        message = message.replace(python, option)
+    message = re.sub(r"_penalty\[(\d)\]=", lambda found: f"_penalty=: {PAIR[int(found[1])]} ", message)
+    message = re.sub(
+        r"_bias\[\(?([\d, ]+)\)?\]=", lambda found: f"_bias= {found[1].replace(',', '')}=", message
+    )
     message = re.sub(r"Stop\((\w+)=[^)]*\)", lambda found: dashed(STOP[found[1]]), message)
     known = sorted(names(), key=len, reverse=True)
     parameters = "|".join(known)

@@ -49,6 +49,18 @@ Numbers in lists are separated by commas or spaces; options that take lists, and
 --stop, can be repeated. A value that begins with - follows a =: --stop=--"""
 
 
+# What the groups of options have in common.
+CHOICE = """\
+These shape the distribution; try --temperature 0.8 --top-p 0.95. A value
+holds for all prompts; in Python there can be one for each."""
+PENALTY = "Against repetition; try --repetition-penalty 1.1."
+CONSTRAINT = """\
+Tokens are named by their ids, which minitx generate --json shows. Try
+--suppress-tokens 464,50."""
+END = """\
+It ends with an end token of the model, or has --max-new-tokens; or else:"""
+
+
 # --- the kinds of values ---------------------------------------------------------------------------
 
 
@@ -56,14 +68,19 @@ def number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number{_of_all(text)}") from None
 
 
 def whole(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number{_of_all(text)}") from None
+
+
+def _of_all(text: str) -> str:
+    """What to say where there are several numbers in the place of one."""
+    return "; give one, for all prompts" if "," in text.strip(",") else ""
 
 
 def ids(text: str) -> list[int]:
@@ -125,7 +142,7 @@ class Option(NamedTuple):
 
 # Fields of `Sample` alone.
 SAMPLING = {
-    "temperature": Option(number, "X", "below 1 less random, above 1 more"),
+    "temperature": Option(number, "X", "below 1 less random, above 1 more; 1: off"),
     "top_k": Option(whole, "K", "keep the K most probable; 0: all"),
     "top_p": Option(number, "P", "keep the most probable, together P; 1: all"),
     "min_p": Option(number, "P", "drop what is below P times the most probable; 0: off"),
@@ -144,7 +161,7 @@ PENALTIES = {
     "encoder_no_repeat_ngram_size": Option(whole, "N", "no N tokens come from the prompt; 0: off"),
 }
 CONSTRAINTS = {
-    "logit_bias": Option(biases, "ID=BIAS", "make tokens more (above 0) or less probable"),
+    "logit_bias": Option(biases, "ID=BIAS", 'add to logits, -100 to 100: "464=-5, 50=2"'),
     "sequence_bias": Option(sequence_biases, "IDS=BIAS", 'the same for sequences: "464 3290=-5"'),
     "bad_words_ids": Option(sequences, "IDS", 'ban sequences: "464 3290,50"'),
     "allowed_token_ids": Option(ids, "IDS", "allow only these tokens"),
@@ -153,9 +170,9 @@ CONSTRAINTS = {
     "forced_bos_token_id": Option(whole, "ID", "this must follow a prompt of one token"),
     "forced_eos_token_id": Option(ids, "IDS", "one of these must be the last possible token"),
     "exponential_decay_length_penalty": Option(
-        start_and_factor, "START,FACTOR", "after START tokens make the end ever more probable"
+        start_and_factor, "START,FACTOR", "20,1.05: an end ever more likely after 20 tokens"
     ),
-    "min_length": Option(whole, "N", "no end before N tokens, those of the prompt included"),
+    "min_length": Option(whole, "N", "no end before N tokens, prompt included; 0: off"),
     "remove_invalid_values": Option(None, "", "go on where the model computes NaN or infinity"),
     "renormalize_logits": Option(None, "", "logits become log-probabilities at the end"),
 }
@@ -183,6 +200,10 @@ _ELSEWHERE = {
     "--max-length": "--max-new-tokens counts the new tokens alone",
     "--stop-strings": "it is called --stop",
     "--eos-token-id": "it is called --eos",
+    "--n": "it is called --num-samples",
+    "--num-beams": "the command does not search; each token is chosen for itself",
+    "--strategy": "it is --greedy, or --checkpoint; sampling is the default",
+    "--head": "it is always the one for the next token",
 }
 _GENERATE_ONLY = ("num_samples", "logprobs", "top_logprobs", "prefill_chunk", "batch_size")
 
@@ -197,7 +218,7 @@ def generate_parser(commands: Any) -> None:
     made.usage = "minitx generate MODEL [PROMPT ...] [options]"
     _prompt_options(made, "texts; none: lines of stdin")
     output = made.add_argument_group("how much, and how it is shown")
-    _length_options(output, None, f"most per text (default: {DEFAULT_LENGTH}, or the checkpoint's)")
+    _length_options(output, whole, None, f"most per text (default: {DEFAULT_LENGTH}, or the checkpoint's)")
     output.add_argument("--num-samples", type=positive, metavar="N", help="texts per prompt (default: 1)")
     output.add_argument(
         "--logprobs",
@@ -224,7 +245,7 @@ def explain_parser(commands: Any) -> None:
     output.add_argument(
         "--top", type=positive, default=5, metavar="N", help="tokens per step (default: %(default)s)"
     )
-    _length_options(output, 1, "how many tokens (default: 1)")
+    _length_options(output, positive, 1, "how many tokens (default: 1)")
     _choice_options(made)
     _model_options(made)
     other = dict.fromkeys(_GENERATE_ONLY, "minitx generate has it")
@@ -253,24 +274,24 @@ def _model_options(made: argparse.ArgumentParser) -> None:
     model.add_argument("--device", default="cpu", help="such as cuda (default: %(default)s)")
 
 
-def _length_options(group: Any, default: int | None, text: str) -> None:
-    group.add_argument("--max-new-tokens", type=whole, default=default, metavar="N", help=text)
-    group.add_argument("--min-new-tokens", type=whole, metavar="N", help="no end before N tokens")
+def _length_options(group: Any, kind: Callable[[str], int], default: int | None, text: str) -> None:
+    group.add_argument("--max-new-tokens", type=kind, default=default, metavar="N", help=text)
+    group.add_argument("--min-new-tokens", type=whole, metavar="N", help="no end before N tokens; 0: off")
 
 
 def _choice_options(made: argparse.ArgumentParser) -> None:
     """How a token is chosen, and when the text ends."""
-    choice = made.add_argument_group("how a token is chosen")
+    choice = made.add_argument_group("how a token is chosen", CHOICE)
     choice.add_argument("--greedy", action="store_true", help="the most probable one; nothing is drawn")
     choice.add_argument(
         "--checkpoint", action="store_true", help="as generation_config.json says; options change it"
     )
-    choice.add_argument("--seed", type=whole, metavar="N", help="for the same text every time")
+    choice.add_argument("--seed", type=whole, metavar="N", help="any whole number: the same text every time")
     _add(choice, SAMPLING)
     choice.add_argument("--order", choices=ORDERS, help="the order of the steps (default: transformers)")
-    _add(made.add_argument_group("penalties"), PENALTIES)
-    _add(made.add_argument_group("biases, bans and forced tokens"), CONSTRAINTS)
-    stop = made.add_argument_group("where the text ends")
+    _add(made.add_argument_group("penalties", PENALTY), PENALTIES)
+    _add(made.add_argument_group("biases, bans and forced tokens", CONSTRAINT), CONSTRAINTS)
+    stop = made.add_argument_group("where the text ends", END)
     stop.add_argument(
         "--stop", action="append", metavar="TEXT", help="where this would come; it is not shown"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Iterator
 from math import isfinite
 from typing import Any
@@ -57,17 +58,31 @@ def show_as_it_comes(events: Iterator[Event], *, has_text: bool) -> None:
 
 def rows(request: Request, args: Namespace, samples: int) -> Iterator[Row]:
     """The rows of all prompts, a batch of prompts at a time."""
+    seeds = seeds_of(request)
     for start in range(0, len(request.ids), args.batch_size):
+        batch = slice(start, start + args.batch_size)
         yield from generate(
             request.model,
-            request.ids[start : start + args.batch_size],
+            request.ids[batch],
             request.strategy,
             num_samples=samples,
             logprobs=args.logprobs,
             top_logprobs=args.top_logprobs or 0,
             prefill_chunk=args.prefill_chunk,
-            **request.settings,
+            **request.settings | {"seed": None if seeds is None else seeds[batch]},
         )
+
+
+def seeds_of(request: Request) -> list[int] | None:
+    """A seed for each prompt: another one where a prompt comes again, also if that is in a later batch."""
+    seed, seen = request.settings["seed"], Counter[tuple[int, ...]]()
+    if seed is None:
+        return None
+    found = []
+    for ids in map(tuple, request.ids):
+        found.append(seed + (seen[ids] << 64))  # beyond what anyone gives
+        seen[ids] += 1
+    return found
 
 
 def show(request: Request, row: Row, prompt: int, sample: int, samples: int) -> None:

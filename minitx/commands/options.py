@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from typing import Any
+from typing import Any, NoReturn
 
 DTYPES = ("float32", "float16", "bfloat16", "float64")
 
@@ -17,6 +17,16 @@ class Help(argparse.RawDescriptionHelpFormatter):
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=26, width=min(80, shutil.get_terminal_size().columns))
+
+
+class Parser(argparse.ArgumentParser):
+    """Says how to give a value that looks like an option."""
+
+    def error(self, message: str) -> NoReturn:
+        if message.endswith(": expected one argument"):
+            option = message.removeprefix("argument ").partition(":")[0]
+            message += f" (one that begins with - follows a =: {option}=-...)"
+        super().error(message)
 
 
 def command(

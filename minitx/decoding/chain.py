@@ -1,12 +1,15 @@
 """A chain of processors: from the model's logits to those from which a selector takes the token.
 
-A processor is any callable `(logits, context) -> logits`, from (B, V) to (B, V), that hands back a new
-tensor and leaves its argument alone. A plain function of one's own is one:
+A processor is any callable `(logits, context) -> logits`, from (B, V) to (B, V). A plain function of one's
+own is one:
 
     def no_digits(logits, context):
         return logits.index_fill(1, digits, -torch.inf)
 
     chain = Chain(RepetitionPenalty(1.1), no_digits, TopK(50), Temperature(0.8))
+
+Those of this package leave their argument alone, and get what the step before them handed on. One of one's
+own gets a copy, and may write into it.
 
 A processor that remembers something over the steps (mirostat, a grammar) is called with its state,
 `(logits, context, state) -> logits`, and has `init` and `update` to make states. States are values: the
@@ -24,6 +27,7 @@ from typing import Any, NoReturn, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from minitx.decoding.checks import PerRow, check_rows
 from minitx.decoding.context import Context
 from minitx.decoding.truncate import TopK
 
@@ -38,7 +42,7 @@ class Processor(Protocol):
     """One step from logits to logits."""
 
     def __call__(self, logits: Tensor, context: Context, /) -> Tensor:
-        """(B, V) -> (B, V), a new tensor."""
+        """(B, V) -> (B, V)."""
         ...
 
 
@@ -62,15 +66,18 @@ class StatefulProcessor(Protocol):
         ...
 
     def __call__(self, logits: Tensor, context: Context, state: State, /) -> Tensor:
-        """(B, V) -> (B, V), a new tensor."""
+        """(B, V) -> (B, V)."""
         ...
 
 
 class Chain:
     """Processors in the order in which they were given. A chain is a (stateful) processor too.
 
+    Two are equal if their processors are.
+
     Args:
-        processors: functions, objects of this package, other chains.
+        processors: functions `(logits, context) -> logits`, objects of this package, other chains. Without
+            any, logits stay as they are.
 
     Raises:
         TypeError: something that cannot be called, or a class instead of an instance.
@@ -89,11 +96,34 @@ class Chain:
                 )
         self.processors = processors
 
+    def __eq__(self, other: object) -> bool:
+        """Whether the other has equal processors in the same order."""
+        return isinstance(other, Chain) and self.processors == other.processors
+
+    def __hash__(self) -> int:
+        return hash(self.processors)
+
     def __repr__(self) -> str:
         return f"Chain({', '.join(map(repr, self.processors))})"
 
     def __len__(self) -> int:
         return len(self.processors)
+
+    def check_rows(self, rows: int, samples: int = 1) -> None:
+        """
+        Args:
+            rows: how many the chain will be called with.
+            samples: how many of them a prompt has.
+
+        Raises:
+            ValueError: a parameter has values for another number of rows.
+        """
+        for processor in self.processors:
+            if isinstance(processor, Chain):
+                processor.check_rows(rows, samples)
+            for value in getattr(processor, "__dict__", {}).values():
+                if isinstance(value, PerRow):
+                    check_rows(value.name, value, rows, samples)
 
     def init(self, context: Context) -> State:
         """The states of all processors before the first token is drawn."""
@@ -113,7 +143,7 @@ class Chain:
             return states
         given = [logits, *(after for _, after in self.trace(logits, context, states))]
         return tuple(
-            p.update(state, context, token, before) if isinstance(p, StatefulProcessor) else ()
+            p.update(state, context, token, _for(p, before)) if isinstance(p, StatefulProcessor) else ()
             for p, state, before in zip(self.processors, states, given, strict=False)
         )
 
@@ -181,10 +211,11 @@ class Chain:
                 view.narrow(processor)
             elif not getattr(processor, "token_blind", False):
                 view.widen()
+            given = _for(processor, view.logits)
             if isinstance(processor, StatefulProcessor):
-                result = processor(view.logits, context, state)
+                result = processor(given, context, state)
             else:
-                result = processor(view.logits, context)
+                result = processor(given, context)
             if not isinstance(result, Tensor) or result.shape != view.logits.shape:
                 got = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
                 shape = tuple(view.logits.shape)
@@ -223,6 +254,12 @@ class _View:
             return self.logits
         everything = self.logits.new_full((self.logits.shape[0], self.vocab_size), -torch.inf)
         return everything.scatter_(1, self.ids, self.logits)
+
+
+def _for(processor: Any, logits: Tensor) -> Tensor:
+    """The logits as a processor is given them: a copy, unless it is of this package."""
+    ours = type(processor).__module__.startswith("minitx.")
+    return logits if ours else logits.clone()
 
 
 def unusable(logits: Tensor) -> Tensor:

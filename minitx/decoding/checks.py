@@ -2,11 +2,12 @@
 
 A numeric parameter is one number, or one per row. It is kept as a float (int) or a tuple of them, so
 that processors and strategies can be compared and printed; it becomes a tensor when it meets
-the logits.
+the logits. How many rows there are is known earlier, so that is checked before any work (`check_rows`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any, TypeVar
@@ -19,6 +20,18 @@ from minitx.decoding.context import Scope
 Numbers = float | Sequence[float] | Tensor
 Item = TypeVar("Item", int, float)
 Integers = int | Sequence[int] | Tensor
+
+LARGEST = 2**63 - 1  # that a tensor of whole numbers can hold
+
+
+class PerRow(tuple[Any, ...]):
+    """One value of a parameter for each row.
+
+    Attributes:
+        name: what an error calls them.
+    """
+
+    name: str
 
 
 def number(name: str, value: Any, interval: str, meaning: str) -> float | tuple[float, ...]:
@@ -39,9 +52,13 @@ def number(name: str, value: Any, interval: str, meaning: str) -> float | tuple[
     def checked(item: Any) -> float:
         if isinstance(item, bool) or not isinstance(item, Real):
             raise TypeError(f"{name}={_short(value)} holds {_kind(item)}; expected {expected}")
-        if not _inside(float(item), interval):
+        try:
+            found = float(item)
+        except OverflowError:  # a whole number too large for a float
+            found = -math.inf if item < 0 else math.inf
+        if not _inside(found, interval):
             raise ValueError(f"{name}={_short(value)} must be in {interval}; {meaning}.")
-        return float(item)
+        return found
 
     return _one_or_rows(name, value, checked)
 
@@ -57,6 +74,8 @@ def integer(name: str, value: Any, minimum: int, meaning: str) -> int | tuple[in
             )
         if item < minimum:
             raise ValueError(f"{name}={_short(value)} must be at least {minimum}; {meaning}.")
+        if int(item) > LARGEST:
+            raise ValueError(f"{name}={_short(value)} is more than {LARGEST}, the largest whole number.")
         return int(item)
 
     return _one_or_rows(name, value, checked)
@@ -124,12 +143,27 @@ def per_row(name: str, value: Numbers, like: Tensor, dtype: torch.dtype | None =
     """
     if isinstance(value, int | float):
         return value
-    if len(value) != like.shape[0]:
+    check_rows(name, value, like.shape[0])
+    return torch.as_tensor(value, dtype=dtype or like.dtype, device=like.device)
+
+
+def check_rows(name: str, values: Sequence[float] | Tensor, rows: int, samples: int = 1) -> None:
+    """
+    Args:
+        name: of the parameter.
+        values: one per row.
+        rows: how many there are.
+        samples: how many of them a prompt has.
+
+    Raises:
+        ValueError: another number of values than rows.
+    """
+    if len(values) != rows:
+        product = f" ({rows // samples} prompts x {samples} samples)" if samples > 1 else ""
         raise ValueError(
-            f"{name} has {len(value)} values, one per row, but there are {like.shape[0]} rows; give one "
+            f"{name} has {len(values)} values, one per row, but there are {rows} rows{product}; give one "
             "number or one per row."
         )
-    return torch.as_tensor(value, dtype=dtype or like.dtype, device=like.device)
 
 
 def column(name: str, value: Numbers, logits: Tensor) -> Any:
@@ -150,7 +184,9 @@ def _one_or_rows(name: str, value: Any, checked: Callable[[Any], Item]) -> Item 
         return checked(plain)
     if not plain or any(isinstance(_plain(item), list | tuple) for item in plain):
         raise ValueError(f"{name}={_short(value)} must be one number, or a list of one per row.")
-    return tuple(checked(_plain(item)) for item in plain)
+    values = PerRow(checked(_plain(item)) for item in plain)
+    values.name = name
+    return values
 
 
 def _plain(value: Any) -> Any:

@@ -328,6 +328,7 @@ class PrefixAllowed:
     """Bans every token but those that a function allows after the history (as GENRE does, arXiv:2010.00904).
 
     Where all that it allows was banned before, the allowed tokens get the logit 0: the function is obeyed.
+    It is also asked about rows that have ended, while others go on; what it allows there is not used.
 
     Args:
         function: (row, its history as a tensor of one dimension, without padding) -> the ids it allows.
@@ -350,7 +351,7 @@ class PrefixAllowed:
         # No error where nothing is allowed: the row may have ended before, while others go on.
         mask = torch.full_like(logits, -torch.inf)
         for row, length in enumerate(context.length.tolist()):
-            allowed = self.function(row, context.tokens[row, :length])
+            allowed = self.function(row, context.tokens[row, :length].clone())  # it may write into it
             ids = token_ids("prefix_allowed_tokens_fn", allowed, empty=True)
             within_vocabulary("prefix_allowed_tokens_fn", ids, logits.shape[-1])
             mask[row, list(ids)] = 0.0

@@ -26,17 +26,26 @@ Scope = Literal["all", "output"] | int
 
 @dataclass(frozen=True, eq=False)
 class Context:
-    """The state of a call at one step."""
+    """The state of a call at one step; to be read, not to be written into.
 
-    tokens: Tensor  # (B, L) long; row b's history is tokens[b, :length[b]], what lies behind is undefined
-    length: Tensor  # (B,) long: prompt and generated so far
-    prompt_length: Tensor  # (B,) long
-    eos: tuple[int, ...] = ()  # the end tokens of this call
+    Attributes:
+        tokens: (B, L) long; row b's history is tokens[b, :length[b]], what lies behind is undefined.
+        length: (B,) long, tokens of the prompt and of those generated so far.
+        prompt_length: (B,) long.
+        eos: the end tokens of the call; () for none.
+        max_new_tokens: most tokens per row; None without a limit.
+        encoder_tokens: (B, S) long, what the encoder of an encoder-decoder read, left-aligned like tokens;
+            None without an encoder.
+        encoder_length: (B,) long.
+    """
+
+    tokens: Tensor
+    length: Tensor
+    prompt_length: Tensor
+    eos: tuple[int, ...] = ()
     max_new_tokens: int | None = None
-    encoder_tokens: Tensor | None = (
-        None  # (B, S) long: source of an encoder-decoder, left-aligned like tokens
-    )
-    encoder_length: Tensor | None = None  # (B,) long
+    encoder_tokens: Tensor | None = None
+    encoder_length: Tensor | None = None
 
     @property
     def generated(self) -> Tensor:

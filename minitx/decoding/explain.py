@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 BAR, CELL, NAME = 24, 14, 26  # columns of the table
 EIGHTHS = " ▏▎▍▌▋▊▉█"
+LEGEND = """\
+kept  tokens that are left              mass  their probability one step before
+nats  uncertainty left (entropy)        was   the probability by the model
+→     the token that was taken"""
 
 
 @dataclass(frozen=True)
@@ -34,12 +38,13 @@ class Candidate:
 
     Attributes:
         token: its id.
-        text: what the tokenizer makes of it; its id as text without one, "#" and the id of half a character.
-        probability: 0 where the step has removed it.
+        text: what the tokenizer makes of it; None without one, and where it makes no text of its own, as
+            half a character.
+        probability: by the step that it belongs to.
     """
 
     token: int
-    text: str
+    text: str | None
     probability: float
 
 
@@ -49,10 +54,10 @@ class Step:
 
     Attributes:
         name: "model" for the model's own, then each processor with its main value.
-        kept: how many tokens can still be drawn.
+        kept: how many tokens are left.
         mass: how much of the probability before this step the kept tokens had.
         entropy: in nats; exp of it is how many equally probable tokens would be as uncertain.
-        top: the most probable tokens, the most probable first.
+        top: the most probable of those that are left, the most probable first.
     """
 
     name: str
@@ -69,7 +74,7 @@ class Position:
     Attributes:
         length: how many tokens came before it.
         steps: the model's distribution, and that behind each step of the chain.
-        drawn: the token, with its probability in the last of them.
+        drawn: the token that was drawn (by `Greedy`: taken), with its probability behind the last step.
     """
 
     length: int
@@ -92,7 +97,7 @@ class Explanation:
         return asdict(self)
 
     def __str__(self) -> str:
-        return "\n\n".join(map(render, self.positions))
+        return "\n\n".join([*map(render, self.positions), LEGEND]) if self.positions else ""
 
 
 def explain(
@@ -112,7 +117,7 @@ def explain(
 
     Args:
         model: a causal language model, in eval mode.
-        prompt: one text, or the ids of one.
+        prompt: one text, or the ids of one: a list, or a tensor of one dimension.
         strategy: as for `generate`.
         max_new_tokens: how many tokens to explain.
         top: how many tokens to show at each step.
@@ -123,18 +128,13 @@ def explain(
         The data; print it to see the table.
 
     Raises:
-        TypeError, ValueError: as `generate`.
+        TypeError, ValueError: as `generate`; several prompts.
     """
     if isinstance(top, bool) or not isinstance(top, int) or top < 1:
         raise ValueError(f"top={top!r} must be a whole number from 1 on: how many tokens each step shows.")
-    if isinstance(prompt, Tensor):
-        if prompt.dim() != 1:
-            raise ValueError(f"prompt has shape {tuple(prompt.shape)}; explain takes one prompt, (time,).")
-        prompt = prompt.tolist()
-    prompts = prompt if isinstance(prompt, str) else [list(prompt)]
     call = prepare(
         model,
-        prompts,
+        prompt if isinstance(prompt, str) else [_ids(prompt)],
         strategy,
         max_new_tokens=max_new_tokens,
         min_new_tokens=min_new_tokens,
@@ -153,6 +153,24 @@ def explain(
     return Explanation(tuple(positions))
 
 
+def _ids(prompt: Any) -> list[int]:
+    """The ids of the one prompt; what they are is for `prepare` to check.
+
+    Raises:
+        TypeError: no text, nor a list.
+        ValueError: a list of prompts.
+    """
+    given = prompt.tolist() if hasattr(prompt, "tolist") else prompt  # of torch or numpy
+    if isinstance(given, bytes) or not isinstance(given, Sequence):
+        raise TypeError(f"prompt is {given!r:.60}; expected one text, or the ids of one, such as [5, 6].")
+    if any(isinstance(each, str | Sequence | Tensor) for each in given):
+        hint = "leave out the outer brackets" if len(given) == 1 else "explain one after the other"
+        raise ValueError(
+            f"explain takes one prompt, but this is a list of {len(given)}: {given!r:.60}; {hint}."
+        )
+    return list(given)
+
+
 def position(
     chain: Chain,
     logits: Tensor,
@@ -167,19 +185,21 @@ def position(
     before = torch.ones(logits.shape[-1])
     probabilities = before
     for name, after in [("model", logits), *chain.trace(logits, context, states)]:
-        probabilities = torch.softmax(after[0].double(), dim=-1).cpu()
-        alive = probabilities > 0
-        surprise = torch.where(alive, -torch.log(probabilities.clamp(min=1e-300)), 0.0)
-        values, ids = probabilities.topk(min(top, len(probabilities)))
+        scores = after[0].cpu().double()
+        probabilities = torch.softmax(scores, dim=-1)
+        left = scores > -torch.inf
+        kept = int(left.sum())
+        surprise = -torch.log(probabilities.clamp(min=1e-300))
+        best = scores.topk(min(top, kept)).indices  # a probability may be rounded to 0, as one removed is
         found.append(
             Step(
                 name=name,
-                kept=int((after[0] > -torch.inf).sum()),
-                mass=1.0 if not found else float(before[(after[0] > -torch.inf).cpu()].sum()),
+                kept=kept,
+                mass=1.0 if not found else float(before[left].sum()),
                 entropy=float((probabilities * surprise).sum()),
                 top=tuple(
-                    Candidate(each, text_of(each, tokenizer), value)
-                    for each, value in zip(ids.tolist(), values.tolist(), strict=True)
+                    Candidate(each, text_of(each, tokenizer), float(probabilities[each]))
+                    for each in best.tolist()
                 ),
             )
         )
@@ -192,10 +212,10 @@ def position(
     )
 
 
-def text_of(token: int, tokenizer: Tokenizer | None) -> str:
-    """The text of one token, special ones by their names; the id where it has none, as half a character."""
-    text = str(token) if tokenizer is None else tokenizer.decode([token], skip_special_tokens=False)
-    return f"#{token}" if not text or "\ufffd" in text else text
+def text_of(token: int, tokenizer: Tokenizer | None) -> str | None:
+    """The text of one token, special ones by their names; None where it has none, as half a character."""
+    text = "" if tokenizer is None else tokenizer.decode([token], skip_special_tokens=False)
+    return text if text and "\ufffd" not in text else None
 
 
 # --- the table -------------------------------------------------------------------------------------
@@ -204,31 +224,24 @@ def text_of(token: int, tokenizer: Tokenizer | None) -> str:
 def render(position: Position) -> str:
     """A table of at most 80 columns: the steps, and the bars of the last one."""
     shown = position.steps[-1].top
+    drawn = position.drawn
     lines = [
-        f"token {position.length + 1}: {quoted(position.drawn.text, 40)} drawn "
-        f"with probability {position.drawn.probability:.3f}",
+        f"token {position.length + 1}: {named(drawn, 40)}, probability {drawn.probability:.3f}",
         "",
         f"{'step':<{NAME}}{'kept':>8}{'mass':>8}{'nats':>7}  most probable",
     ]
     for step in position.steps:
-        best = "  ".join(f"{quoted(c.text, 8)} {c.probability:.2f}" for c in step.top[:2] if c.probability)
+        best = "  ".join(f"{named(each, 8)} {each.probability:.2f}" for each in step.top[:2])
         head = f"{cut(step.name, NAME - 1):<{NAME}}{step.kept:>8}{step.mass:>8.3f}{step.entropy:>7.2f}"
         lines.append(cut(f"{head}  {best}", 80).rstrip())
     lines.append("")
     first = {c.token: c.probability for c in position.steps[0].top}
-    for candidate in shown:
-        if not candidate.probability:
-            continue
-        mark = "→" if candidate.token == position.drawn.token else " "
-        was = f"was {first[candidate.token]:.3f}" if candidate.token in first else ""
+    for each in shown if drawn in shown else (*shown, drawn):
+        mark = "→" if each.token == drawn.token else " "
+        was = f"was {first[each.token]:.3f}" if each.token in first else ""
+        bars = bar(each.probability)
         lines.append(
-            f"{mark} {quoted(candidate.text, CELL):<{CELL + 2}}{bar(candidate.probability):<{BAR}} "
-            f"{candidate.probability:.3f}  {was}".rstrip()
-        )
-    if position.drawn.token not in {c.token for c in shown}:
-        drawn = position.drawn
-        lines.append(
-            f"→ {quoted(drawn.text, CELL):<{CELL + 2}}{bar(drawn.probability):<{BAR}} {drawn.probability:.3f}"
+            f"{mark} {named(each, CELL):<{CELL + 2}}{bars:<{BAR}} {each.probability:.3f}  {was}".rstrip()
         )
     return "\n".join(lines)
 
@@ -239,8 +252,11 @@ def bar(share: float) -> str:
     return "█" * whole + (EIGHTHS[rest] if rest else "")
 
 
-def quoted(text: str, width: int) -> str:
-    """The text with its spaces and line ends to be seen."""
+def named(candidate: Candidate, width: int) -> str:
+    """The text in quotes, with its spaces and line ends to be seen; # and the id where there is no text."""
+    text = candidate.text
+    if text is None:
+        return f"#{candidate.token}"
     plain = text.encode("unicode_escape").decode() if not text.isprintable() else text
     return f"'{cut(plain, width)}'"
 

@@ -2,29 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
-from minitx.decoding.checks import Integers, integer
+from minitx.decoding.checks import LARGEST, Integers, check_rows, integer
 from minitx.decoding.loop import Call, Logprobs, steps
-from minitx.decoding.prompts import Prompts, read_prompts
+from minitx.decoding.names import meant
+from minitx.decoding.prompts import Prompts, check_tokenizer, read_prompts
 from minitx.decoding.result import Event, Result, collected
 from minitx.decoding.select import Argmax, CounterNoise, Race, Selector, row_keys
-from minitx.decoding.settings import FILE, begin_token, end_tokens, read_settings
+from minitx.decoding.settings import begin_token, end_tokens, read_settings
 from minitx.decoding.stop import Stop
-from minitx.decoding.strategy import Greedy, Sample, Strategy
-from minitx.storage import read_json
+from minitx.decoding.strategy import Greedy, Sample, Strategy, owner
+from minitx.weights.files import GENERATION
 
 if TYPE_CHECKING:
     from minitx.models import DecoderModel
     from minitx.tokenizer import Tokenizer
 
 Seed = int | Sequence[int] | Tensor
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def names_explained(function: Callable[P, R]) -> Callable[P, R]:
+    """Lets a function say, of an argument that it does not have, what has its place."""
+    known = inspect.signature(function).parameters
+
+    @functools.wraps(function)
+    def call(*args: P.args, **given: P.kwargs) -> R:
+        for name in given:
+            if name not in known:
+                strategy = owner(name)
+                hint = f" It belongs to the strategy: {strategy}({name}=...)." if strategy else None
+                raise TypeError(f"{function.__name__} has no argument {name!r}.{hint or meant(name, known)}")
+        return function(*args, **given)
+
+    return call
 
 
 class Stream(Iterator[Event]):
@@ -42,6 +63,7 @@ class Stream(Iterator[Event]):
         return next(self._events)
 
 
+@names_explained
 def generate(
     model: DecoderModel,
     prompts: Prompts,
@@ -62,12 +84,11 @@ def generate(
     """Continues prompts.
 
     A batch gives the tokens that its rows give one by one, as far as the last bits of the model's logits
-    allow; with `generator` only if the strategy is greedy, since all rows then draw from one source. (And
-    not where positions turn otherwise in long texts, LongRoPE or dynamic: the longest row decides for all.)
+    allow; with `generator` only if the strategy is greedy, since all rows then draw from one source.
 
     Args:
         model: a causal language model, in eval mode.
-        prompts: a text, texts, lists of ids of any lengths, or a (B, T) tensor of ids.
+        prompts: a text, texts, lists of ids of any lengths, or a (B, T) tensor or array of ids.
         strategy: `Sample(...)`, `Greedy(...)`, or "checkpoint" for what its generation_config.json says;
             that then also holds for `stop` and the numbers of tokens, where they are not given.
         max_new_tokens: most tokens per row; 0 gives none. To be given, unless "checkpoint" gives it.
@@ -116,6 +137,7 @@ def generate(
     )
 
 
+@names_explained
 def stream(
     model: DecoderModel,
     prompts: Prompts,
@@ -184,7 +206,9 @@ def prepare(
     """The arguments of `generate`, checked, as one call of the loop."""
     model = checked(model)
     _check_kinds(stop, tokenizer, generator)
+    missing = "max_new_tokens= is missing: how many tokens a row gets at most."
     if isinstance(strategy, str):
+        missing = f"{missing[:-1]}; {GENERATION} does not say either."
         settings = read_settings(_of_checkpoint(model, strategy))
         strategy = settings.strategy
         # Its end tokens are the checkpoint's in any case, without those that the model lacks.
@@ -195,6 +219,8 @@ def prepare(
         raise TypeError(
             f'strategy is {strategy!r:.60}; expected a Sample(...) or Greedy(...), or "checkpoint".'
         )
+    if max_new_tokens is None:
+        raise TypeError(missing)
     most = _count("max_new_tokens", max_new_tokens, least=0, meaning="how many tokens a row gets at most")
     samples = _count("num_samples", num_samples, least=1, meaning="how many rows a prompt gets")
     rows = read_prompts(
@@ -215,15 +241,17 @@ def prepare(
     if prefill_chunk is not None:
         meaning = "how many prompt tokens in one forward"
         prefill_chunk = _count("prefill_chunk", prefill_chunk, least=1, meaning=meaning)
+    chain = strategy.build(0 if min_new_tokens is None else min_new_tokens)
+    chain.check_rows(len(rows) * samples, samples)
     return Call(
         model=model,
         prompts=rows,
         num_samples=samples,
-        chain=strategy.build(0 if min_new_tokens is None else min_new_tokens),
+        chain=chain,
         selector=_selector(model, strategy, rows, samples, seed, generator),
         stop=(stop or Stop()).resolved(end_tokens(model, tokenizer), vocab_size, tokenizer),
         max_new_tokens=most,
-        min_new_tokens=_least(min_new_tokens, most, len(rows) * samples),
+        min_new_tokens=_least(min_new_tokens, most, len(rows) * samples, samples),
         tokenizer=tokenizer,
         logprobs=logprobs,
         top_logprobs=top,
@@ -255,40 +283,37 @@ def _check_kinds(stop: Any, tokenizer: Any, generator: Any) -> None:
     """
     if stop is not None and not isinstance(stop, Stop):
         raise TypeError(f"stop={stop!r:.60} must be a Stop, as in Stop(strings=...) or Stop(tokens=...).")
-    if tokenizer is not None:
-        from minitx.tokenizer import Tokenizer  # imported already, by whoever made one
-
-        if not isinstance(tokenizer, Tokenizer):
-            kind = type(tokenizer).__name__
-            raise TypeError(f"tokenizer is a {kind}; minitx.load_tokenizer(...) makes one.")
+    check_tokenizer(tokenizer)
     if generator is not None and not isinstance(generator, torch.Generator):
         raise TypeError(f"generator={generator!r:.60} must be a torch.Generator; seed= takes a number.")
 
 
 def _of_checkpoint(model: DecoderModel, strategy: str) -> dict[str, Any]:
-    """The generation_config.json beside the model's weights."""
+    """The generation_config.json that the model was loaded with."""
     if strategy != "checkpoint":
         raise ValueError(f'strategy={strategy!r}; expected a Sample(...) or Greedy(...), or "checkpoint".')
-    folder = None if model.checkpoint is None else model.checkpoint.folder
-    if folder is None or not (folder / FILE).is_file():
+    checkpoint = model.checkpoint
+    found = None if checkpoint is None else checkpoint.generation
+    if found is None:
+        place = (checkpoint and checkpoint.folder) or "this model, which was not loaded,"
         raise ValueError(
-            f'strategy="checkpoint": {folder or "this model, which was not loaded,"} has no {FILE}; say what '
-            "you want with Sample(...) or Greedy(...)."
+            f'strategy="checkpoint": {place} has no {GENERATION}; say what you want with Sample(...) or '
+            "Greedy(...)."
         )
-    return read_json(folder / FILE)
+    return found
 
 
-def _count(name: str, value: Any, *, least: int, meaning: str, most: int | None = None) -> int:
+def _count(name: str, value: Any, *, least: int, meaning: str, most: int = LARGEST) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name}={value!r} must be a whole number: {meaning}.")
     number = int(value)
-    if number < least or (most is not None and number > most):
-        limit = f"at least {least}" if most is None else f"from {least} to {most}"
+    if not least <= number <= most:
+        limit = f"at least {least}" if number < least and most == LARGEST else f"from {least} to {most}"
         raise ValueError(f"{name}={number} must be {limit}: {meaning}.")
     return number
 
 
-def _least(minimum: Integers | None, most: int, rows: int) -> list[int]:
+def _least(minimum: Integers | None, most: int, rows: int, samples: int) -> list[int]:
     """`min_new_tokens` of each row.
 
     Raises:
@@ -296,11 +321,7 @@ def _least(minimum: Integers | None, most: int, rows: int) -> list[int]:
     """
     value = integer("min_new_tokens", 0 if minimum is None else minimum, 0, "0 sets no minimum")
     least = [value] * rows if isinstance(value, int) else list(value)
-    if len(least) != rows:
-        raise ValueError(
-            f"min_new_tokens has {len(least)} values, one per row, but there are {rows} rows; give one "
-            "number or one per row."
-        )
+    check_rows("min_new_tokens", least, rows, samples)
     if max(least) > most:
         raise ValueError(f"min_new_tokens={max(least)} is more than max_new_tokens={most}.")
     return least

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 Logprobs = Literal["raw", "processed"]
 Observer = Callable[[Tensor, Context, State, Tensor], None]
 
-# Kinds of rotary positions that turn otherwise once the text is longer than those of the training.
-_TURNED_BY_LENGTH = ("dynamic", "longrope")
+# Room for so many new tokens is made at once; who asks for more mostly means "until it ends".
+_ROOM = 2**14
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,8 @@ def steps(call: Call) -> Iterator[list[Event]]:
         return
     device = call.model.embedder.word_emb.weight.device
     batch = padded(call.prompts, call.model.config.embedder.pad_token_id or 0, device)
-    room = batch.input_ids.shape[1] + call.max_new_tokens - 1
+    # Rows that may become very long get a cache that grows.
+    room = batch.input_ids.shape[1] + call.max_new_tokens - 1 if call.max_new_tokens <= _ROOM else None
     cache = call.model.make_cache(room)
     logits = prefill(call.model, batch, cache, call.prefill_chunk)
     cache.repeat(call.num_samples)
@@ -112,7 +113,7 @@ def steps(call: Call) -> Iterator[list[Event]]:
         states = call.chain.update(states, history.context, token, logits)
         positions = None if batch.position_ids is None else history.context.length[:, None]
         history.append(token)
-        if cache.length == call.model.turning_point:
+        if history.outgrew(call.model.turning_points.get("longrope")):
             cache = call.model.make_cache(room)
             logits = prefill(call.model, padded(history.rows(), 0, device), cache)
         else:
@@ -122,9 +123,7 @@ def steps(call: Call) -> Iterator[list[Event]]:
 def prefill(model: DecoderModel, batch: PaddedBatch, cache: Cache, chunk: int | None = None) -> Tensor:
     """Runs the prompts, (B, T), `chunk` tokens at a time; returns the logits of the next token, (B, V)."""
     ids, mask, positions = batch
-    ropes = (model.config.stack.rope or {}).values()
-    limits = [r.original_max_position_embeddings for r in ropes if r.rope_type in _TURNED_BY_LENGTH]
-    if any(ids.shape[1] > limit for limit in limits):
+    if any(ids.shape[1] > point for point in model.turning_points.values()):
         chunk = None  # the first chunk could not know how long the text is
     logits = None
     for start in range(0, ids.shape[1], chunk or ids.shape[1]):
@@ -151,14 +150,15 @@ def next_logits(
 
 
 class _History:
-    """The rows' tokens, left-aligned in room that is made once."""
+    """The rows' tokens, left-aligned in room that is made once, or a few times if they become very long."""
 
     def __init__(self, prompts: Sequence[Sequence[int]], call: Call, device: torch.device) -> None:
-        room = max(map(len, prompts)) + call.max_new_tokens
+        room = max(map(len, prompts)) + min(call.max_new_tokens, _ROOM)
         tokens = torch.zeros(len(prompts), room, dtype=torch.long)
         for row, prompt in enumerate(prompts):
             tokens[row, : len(prompt)] = torch.tensor(prompt)
         self._prompt_length = torch.tensor([len(prompt) for prompt in prompts], device=device)
+        self._lengths = {len(prompt) for prompt in prompts}  # known without asking the device
         self._call = call
         self._tokens = tokens.to(device)
         self.context = self._context(self._prompt_length)
@@ -166,8 +166,15 @@ class _History:
     def append(self, token: Tensor) -> None:
         """Adds a token (B,) to each row."""
         length = self.context.length
+        if max(self._lengths) == self._tokens.shape[1]:
+            self._tokens = torch.cat((self._tokens, torch.zeros_like(self._tokens)), dim=1)
+        self._lengths = {each + 1 for each in self._lengths}
         self._tokens.scatter_(1, length[:, None], token[:, None])
         self.context = self._context(length + 1)
+
+    def outgrew(self, length: int | None) -> bool:
+        """Whether the last token made a row longer than `length` tokens."""
+        return length is not None and length + 1 in self._lengths
 
     def rows(self) -> list[list[int]]:
         """The tokens of each row."""

@@ -43,7 +43,7 @@ def read_prompts(
     """The ids of each prompt, without padding.
 
     Args:
-        prompts: a text, texts, lists of ids of any lengths, or a (B, T) tensor.
+        prompts: a text, texts, lists of ids of any lengths, or a (B, T) tensor or array.
         vocab_size: how many ids the model knows.
         tokenizer: for texts, which get the special tokens that it frames texts with.
         attention_mask: (B, T) of a tensor: 1 or True at tokens, 0 or False at padding, on whichever side.
@@ -75,6 +75,20 @@ def read_prompts(
                 f"{vocab_size - 1}; is the tokenizer another model's?"
             )
     return rows
+
+
+def check_tokenizer(tokenizer: Any) -> None:
+    """
+    Raises:
+        TypeError: neither None nor a tokenizer.
+    """
+    if tokenizer is None:
+        return
+    from minitx.tokenizer import Tokenizer  # imported already, by whoever made one
+
+    if not isinstance(tokenizer, Tokenizer):
+        kind = type(tokenizer).__name__
+        raise TypeError(f"tokenizer is a {kind}; minitx.load_tokenizer(...) makes one.")
 
 
 def padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> PaddedBatch:
@@ -117,7 +131,8 @@ def _of_tensor(prompts: Tensor, attention_mask: Tensor | None) -> list[list[int]
 
 
 def _of_list(prompts: Any, tokenizer: Tokenizer | None) -> list[list[int]]:
-    texts = [prompts] if isinstance(prompts, str) else prompts
+    given = prompts.tolist() if hasattr(prompts, "tolist") else prompts  # of numpy
+    texts = [given] if isinstance(given, str) else given
     if isinstance(texts, bytes) or not isinstance(texts, Sequence):
         raise TypeError(
             f"prompts is a {type(prompts).__name__}; expected a text, texts, lists of ids or a tensor of ids."

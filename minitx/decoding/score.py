@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from minitx.decoding.generate import checked
-from minitx.decoding.prompts import Prompts, padded, read_prompts
+from minitx.decoding.prompts import Prompts, check_tokenizer, padded, read_prompts
 from minitx.decoding.settings import begin_token
+from minitx.layers.checks import whole
 
 if TYPE_CHECKING:
     from minitx.models import DecoderModel
@@ -33,7 +34,7 @@ class Scores:
     perplexities: Tensor
 
 
-@torch.inference_mode()
+@torch.no_grad()  # and not inference_mode: a score may enter a loss
 def score(
     model: DecoderModel,
     texts: Prompts,
@@ -46,17 +47,17 @@ def score(
 
     Args:
         model: a causal language model, in eval mode.
-        texts: a text, texts, lists of ids of any lengths, or a (B, T) tensor of ids.
+        texts: a text, texts, lists of ids of any lengths, or a (B, T) tensor or array of ids.
         tokenizer: for texts.
         attention_mask: (B, T), for a padded tensor.
-        batch_size: texts per forward.
+        batch_size: texts per forward; their logits, (batch_size, T, V), take the most memory.
 
     Raises:
         TypeError, ValueError: as `generate`, about the model and the texts.
     """
     model = checked(model)
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size={batch_size!r} must be a whole number from 1 on.")
+    check_tokenizer(tokenizer)
+    batch_size = whole("batch_size", batch_size, 1, "texts per forward")
     rows = read_prompts(
         texts,
         vocab_size=model.config.embedder.vocab_size,
@@ -77,9 +78,11 @@ def logprobs(model: DecoderModel, rows: list[list[int]]) -> list[Tensor]:
     batch = padded(rows, model.config.embedder.pad_token_id or 0, model.embedder.word_emb.weight.device)
     logits = model(batch.input_ids, batch.attention_mask, batch.position_ids).logits
     assert logits is not None, "a causal language model has logits"
-    following = torch.log_softmax(logits[:, :-1].float(), dim=-1)
-    chosen = following.gather(-1, batch.input_ids[:, 1:, None]).squeeze(-1)  # (B, T - 1)
-    return [
-        torch.cat((values.new_zeros(1), values[len(values) + 1 - len(row) :]))
-        for row, values in zip(rows, chosen, strict=True)
-    ]
+    found = []
+    for row, ids, scores in zip(rows, batch.input_ids, logits, strict=True):
+        start = len(ids) - len(row)  # behind the padding
+        # Row by row: a second (B, T, V) in float32 may need more memory than the model.
+        following = torch.log_softmax(scores[start:-1].float(), dim=-1)
+        chosen = following.gather(1, ids[start + 1 :, None]).squeeze(1)  # (T - 1,)
+        found.append(torch.cat((chosen.new_zeros(1), chosen)))
+    return found

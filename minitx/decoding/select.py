@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Protocol
 
 import torch
@@ -159,9 +160,9 @@ def row_keys(
     seen: Counter[tuple[int, ...]] = Counter()
     keys = []
     for number, prompt in zip(seeds, prompts, strict=True):
-        if isinstance(number, bool) or not isinstance(number, int):
+        if isinstance(number, bool) or not isinstance(number, Integral):
             raise TypeError(f"seed={number!r} is no whole number.")
-        source = (number, *prompt)
+        source = (int(number), *prompt)
         for _ in range(num_samples):
             text = ",".join(map(str, (*source, seen[source])))
             digest = hashlib.blake2b(text.encode(), digest_size=8).digest()

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING, Any
 from minitx.decoding.stop import Stop
 from minitx.decoding.strategy import Greedy, Sample
 from minitx.storage import read_json
+from minitx.weights.files import GENERATION
 
 if TYPE_CHECKING:
     from minitx.tokenizer import Tokenizer
-
-FILE = "generation_config.json"
 
 # Settings of searches and tricks that are not here, with the values at which they do nothing.
 _NOT_HERE: Mapping[str, tuple[Any, ...]] = {
@@ -81,10 +80,10 @@ def generation_settings(name_or_folder: str | Path) -> GenerationSettings:
     """
     from minitx.weights.hub import fetch
 
-    path = fetch(name_or_folder) / FILE
+    path = fetch(name_or_folder) / GENERATION
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path.parent} has no {FILE}; say what you want with Sample(...) or Greedy(...)."
+            f"{path.parent} has no {GENERATION}; say what you want with Sample(...) or Greedy(...)."
         )
     return read_settings(read_json(path))
 
@@ -98,13 +97,14 @@ def read_settings(config: Mapping[str, Any]) -> GenerationSettings:
     stated = {name: value for name, value in config.items() if value is not None}
     for name, neutral in _NOT_HERE.items():
         if stated.get(name) not in (None, [], *neutral):
-            raise ValueError(f"{FILE} asks for {name}={stated[name]!r}, which minitx does not have.")
+            raise ValueError(f"{GENERATION} asks for {name}={stated[name]!r}, which minitx does not have.")
     kind = Sample if stated.get("do_sample", False) is True else Greedy
     known = {field.name for field in fields(Sample)}
     other = {"max_new_tokens", "min_new_tokens", "stop_strings"}
     unknown = sorted(set(stated) - known - other - _NO_SETTINGS - set(_NOT_HERE))
     if unknown:
-        warnings.warn(f"{FILE} has settings that minitx does not know: {', '.join(unknown)}.", stacklevel=3)
+        names = ", ".join(unknown)
+        warnings.warn(f"{GENERATION} has settings that minitx does not know: {names}.", stacklevel=3)
     mine = {field.name for field in fields(kind)}
     try:
         given = {name: _plain(name, value) for name, value in stated.items() if name in mine}
@@ -115,7 +115,7 @@ def read_settings(config: Mapping[str, Any]) -> GenerationSettings:
             min_new_tokens=stated.get("min_new_tokens", 0),
         )
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{FILE}: {error}") from None
+        raise ValueError(f"{GENERATION}: {error}") from None
 
 
 def _plain(name: str, value: Any) -> Any:
@@ -135,9 +135,7 @@ def end_tokens(model: Any, tokenizer: Tokenizer | None) -> tuple[int, ...]:
     """
     checkpoint = getattr(model, "checkpoint", None)
     if checkpoint is not None:
-        path = None if checkpoint.folder is None else checkpoint.folder / FILE
-        of_file = read_json(path) if path is not None and path.is_file() else {}
-        for config in (of_file, checkpoint.config):
+        for config in (checkpoint.generation or {}, checkpoint.config):
             found = config.get("eos_token_id")
             if found is not None:
                 return _end_ids(found) or ()

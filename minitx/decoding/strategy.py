@@ -11,9 +11,9 @@ choose an order of one's own, give a literal chain: `Sample(chain=Chain(TopP(0.9
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from inspect import get_annotations
 from typing import Any, Literal, Self
 
 from torch import Tensor
@@ -34,6 +34,7 @@ from minitx.decoding.constraints import (
     SequenceBias,
     SuppressTokens,
 )
+from minitx.decoding.names import meant
 from minitx.decoding.penalties import (
     EncoderNoRepeatNGram,
     EncoderRepetitionPenalty,
@@ -165,7 +166,37 @@ _ARGUMENTS_OF_GENERATE = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Strategy:
-    """The fields that every strategy has. Numbers may be given per row, as a list or tensor of B values.
+    """The fields that every strategy has. At its default each changes nothing.
+
+    "Per row" is one number for all rows, or a list, tuple or tensor of B values, where a row is a sample of
+    a prompt. "Output" is what was generated. The processor of a field, in `minitx.decoding`, says more.
+    Strategies are values that compare equal if their fields do; with a bias, a dict, they have no hash.
+
+    Attributes:
+        repetition_penalty: above 0, per row; 1.0 is off, above 1 makes tokens of prompt and output less
+            probable (CTRL, arXiv:1909.05858).
+        presence_penalty: in [-2, 2], per row; subtracted from the logits of tokens of the output (OpenAI).
+        frequency_penalty: in [-2, 2], per row; the same, as often as they occurred (OpenAI).
+        encoder_repetition_penalty: above 0, per row; 1.0 is off, above 1 favours tokens of the prompt, or of
+            what an encoder read.
+        no_repeat_ngram_size: n; no n tokens come again (arXiv:1705.04304). 0 is off.
+        encoder_no_repeat_ngram_size: n; no n tokens of the prompt, or of what an encoder read. 0 is off.
+        sequence_bias: {(token, ...): bias}, added to the last token's logit behind the others; -inf bans it.
+        bad_words_ids: token ids of each word that must not come.
+        logit_bias: {token: bias}, biases in [-100, 100], added to the logit (OpenAI).
+        allowed_token_ids: no other tokens come.
+        suppress_tokens: these do not come.
+        begin_suppress_tokens: these do not come first.
+        forced_bos_token_id: the second token of a row, as the language of an encoder-decoder's output.
+        forced_eos_token_id: an end token, or some, of which one is the last that max_new_tokens allows.
+        exponential_decay_length_penalty: (start, factor): from `start` generated tokens on, end tokens
+            become more probable, if factor > 1.
+        prefix_allowed_tokens_fn: (row, its tokens) -> ids, of which one comes next (GENRE, arXiv:2010.00904).
+        remove_invalid_values: NaN and infinite logits become finite ones, in place of an error.
+        renormalize_logits: the processed logits become log-probabilities.
+        min_length: per row, tokens of prompt and output before an end token may come.
+        processors: of your own, `(logits, context) -> logits`; they come before the temperature.
+        chain: a literal `Chain`, in place of all other fields.
 
     Raises:
         TypeError: an unknown field, or a value of the wrong type.
@@ -186,13 +217,13 @@ class Strategy:
     begin_suppress_tokens: Sequence[int] | None = None
     forced_bos_token_id: int | None = None
     forced_eos_token_id: int | Sequence[int] | None = None
-    exponential_decay_length_penalty: tuple[int, float] | None = None  # (start, factor)
+    exponential_decay_length_penalty: tuple[int, float] | None = None
     prefix_allowed_tokens_fn: Callable[[int, Tensor], Sequence[int] | Tensor] | None = None
     remove_invalid_values: bool = False
     renormalize_logits: bool = False
-    min_length: Integers = 0  # prompt and output together
-    processors: Sequence[Processor | StatefulProcessor] = ()  # own ones; before the temperature
-    chain: Chain | None = None  # instead of all other fields
+    min_length: Integers = 0
+    processors: Sequence[Processor | StatefulProcessor] = ()
+    chain: Chain | None = None
 
     def __new__(cls, *values: Any, **given: Any) -> Self:
         """Refuses names that are no fields, and says which may be meant."""
@@ -208,9 +239,7 @@ class Strategy:
     def __post_init__(self) -> None:
         for name in _field_names(type(self)):
             value = getattr(self, name)
-            if hasattr(value, "tolist"):  # a tensor or array: numbers can be compared and printed
-                value = value.tolist()
-            settle(self, **{name: tuple(value) if isinstance(value, list) else value})
+            settle(self, **{name: _value(value)})
         self._check()
         self.build()  # each processor checks its own parameters
 
@@ -266,14 +295,39 @@ class Strategy:
 
 @dataclass(frozen=True, kw_only=True)
 class Greedy(Strategy):
-    """Takes the most probable token of each row; of equal ones the lowest id on a CPU."""
+    """Takes the most probable token of each row; of equal ones the lowest id on a CPU.
+
+    Its fields are those that every strategy has: help(minitx.decoding.Strategy) explains them.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample(Strategy):
-    """Draws each token from the model's distribution, or from what these fields make of it."""
+    """Draws each token from the model's distribution, or from what the fields make of it.
 
-    temperature: Numbers = 1.0  # per row, 0 makes that row greedy
+    It also has the fields of every strategy: help(minitx.decoding.Strategy) explains them.
+
+    Attributes:
+        temperature: above 0, per row; the logits are divided by it. 1.0 is off, below 1 is less random. In a
+            list, 0 makes its row greedy.
+        top_k: per row; only the k most probable tokens stay (arXiv:1805.04833). 0 is off.
+        top_p: in (0, 1], per row; the fewest tokens that have this much probability (arXiv:1904.09751). 1.0
+            is off.
+        min_p: in [0, 1], per row; tokens with this share of the best one's probability (arXiv:2407.01082).
+            0.0 is off.
+        typical_p: in (0, 1], per row; as top_p, but those first whose surprise is nearest to the entropy
+            (arXiv:2202.00666). 1.0 is off.
+        epsilon_cutoff: in [0, 1), per row; tokens of at least this probability, 3e-4 to 9e-4 in the paper
+            (arXiv:2210.15191). 0.0 is off.
+        eta_cutoff: in [0, 1), per row; the same, but less where the entropy is high, 3e-4 to 4e-3 in the
+            paper (arXiv:2210.15191). 0.0 is off.
+        top_h: in (0, 1], per row; the most tokens whose entropy is at most this share of that of all
+            (arXiv:2509.02510). None is off.
+        order: in which the fields work: "transformers", "vllm" (min_p before the other cuts) or "llama.cpp"
+            (temperature behind them).
+    """
+
+    temperature: Numbers = 1.0
     top_k: Integers = 0
     top_p: Numbers = 1.0
     min_p: Numbers = 0.0
@@ -292,6 +346,14 @@ class Sample(Strategy):
         return ORDERS[self.order]
 
 
+def _value(given: Any) -> Any:
+    """What does not change with what was given and can be compared: tuples for lists, tensors and arrays."""
+    plain = given.tolist() if hasattr(given, "tolist") else given
+    if isinstance(plain, Mapping):
+        return dict(plain)
+    return tuple(map(_value, plain)) if isinstance(plain, list | tuple) else plain
+
+
 def _decay(pair: Any) -> ExponentialDecayLength:
     if not isinstance(pair, tuple) or len(pair) != 2:
         raise TypeError(f"exponential_decay_length_penalty={pair!r} must be two numbers: (start, factor).")
@@ -306,8 +368,13 @@ def _hint(cls: type[Strategy], name: str) -> str:
     """What may have been meant by a name that is no field."""
     if name in _ARGUMENTS_OF_GENERATE:
         return f" It is an argument of the call: generate(..., {name}=...)."
-    others = [other.__name__ for other in Strategy.__subclasses__() if name in _field_names(other)]
-    if others:
-        return f" {' and '.join(others)} has it."
-    similar = difflib.get_close_matches(name, _field_names(cls), n=1)
-    return f" Did you mean {similar[0]!r}?" if similar else ""
+    other = owner(name)
+    return f" {other} has it." if other else meant(name, _field_names(cls))
+
+
+def owner(name: str, kind: type[Strategy] = Strategy) -> str | None:
+    """The name of the strategy that brings a field; `Sample` for one that all have."""
+    if name in get_annotations(kind):
+        return "Sample" if kind is Strategy else kind.__name__
+    found = (owner(name, each) for each in kind.__subclasses__())
+    return next(filter(None, found), None)

@@ -56,9 +56,11 @@ def make_inputs(tokenizer: Tokenizer | None, model: Model, limit: int) -> Inputs
 
 
 def wanted_length(model: Model, limit: int) -> int:
-    """32 tokens, or beyond the reach of a window on both sides."""
-    window = model.config.stack.sliding_window
-    return min(limit, 32 if window is None else 2 * window + 22)
+    """32 tokens, or beyond the reach of a window: behind a token, and before it where it sees both sides."""
+    stack = model.config.stack
+    if stack.sliding_window is None:
+        return min(limit, 32)
+    return min(limit, stack.sliding_window * (1 if stack.causal else 2) + 22)
 
 
 def text_batch(tokenizer: Tokenizer, longest: int, pad: int) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from minitx.layers.rope import Rotary, quarter_turn_halves, quarter_turn_neighbo
 
 
 @dataclass(frozen=True)
-class Context:
+class AttentionContext:
     """What every layer of one kind shares during a forward; built once by the stack.
 
     Attributes:
@@ -142,10 +142,7 @@ def active_probability(dropout: nn.Module) -> float:
 
 
 class SelfAttention(nn.Module):
-    """Multi-head attention without the output projection.
-
-    Of a sequence to itself; in a decoder's cross-attention, to the memory that its context holds.
-    """
+    """Multi-head attention of a sequence to itself, without the output projection."""
 
     def __init__(self, config: StackConfig, index: int = 0) -> None:
         super().__init__()
@@ -181,19 +178,21 @@ class SelfAttention(nn.Module):
         """(B, T, heads * D) -> (B, T, heads, D)"""
         return x.view(*x.shape[:-1], x.shape[-1] // self.head_dim, self.head_dim)
 
-    def forward(self, hidden: Tensor, context: Context, cache: LayerCache | None = None) -> Tensor:
+    def forward(self, hidden: Tensor, context: AttentionContext, cache: LayerCache | None = None) -> Tensor:
         """(B, T, E) -> (B, T, H * D)"""
         query = self.heads(self.Q(hidden), self.q_norm)  # (B, H, T, D)
+        key = self.heads(self.K(hidden), self.k_norm)  # (B, K, T, D)
+        value = self.split(self.V(hidden)).transpose(1, 2)
         if context.rotary is not None:
             query = rotate(query, context.rotary, self.quarter_turn)
-        if isinstance(cache, Memory) and context.memory is None:
-            key, value = cache.recall()  # (B', K, S, D)
-            query = by_text(query, len(key))
-        else:
-            key, value = self.keys_and_values(hidden if context.memory is None else context.memory, context)
-            if cache is not None:
-                key, value = cache.append(key, value, context.past)
-        mixed = self.backend(
+            key = rotate(key, context.rotary, self.quarter_turn)
+        if cache is not None:
+            key, value = cache.append(key, value, context.past)  # (B, K, S, D)
+        return self.attend(query, key, value, context).transpose(1, 2).flatten(2)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, context: AttentionContext) -> Tensor:
+        """(B, H, T, D), twice (B, K, S, D) -> (B, H, T, D)"""
+        return self.backend(
             query,
             key,
             value,
@@ -205,19 +204,27 @@ class SelfAttention(nn.Module):
             softcap=self.softcap,
             sinks=self.sinks,
         )
+
+
+class CrossAttention(SelfAttention):
+    """The same with keys and values of another text, the memory."""
+
+    def forward(self, hidden: Tensor, context: AttentionContext, cache: LayerCache | None = None) -> Tensor:
+        """(B, T, E) -> (B, T, H * D)"""
+        query = self.heads(self.Q(hidden), self.q_norm)  # (B, H, T, D)
+        if context.memory is not None:
+            key, value = self.keys_and_values(context.memory)
+        else:
+            assert isinstance(cache, Memory)
+            key, value = cache.recall()
+        # Rows that look at one text, as its beams and samples do, become queries of one row: so its keys
+        # need no copy for each of them, and are read once for all.
+        texts = len(key)
+        query = query.view(texts, -1, *query.shape[1:]).transpose(1, 2).flatten(2, 3)
+        mixed = self.attend(query, key, value, context)
         return mixed.transpose(1, 2).reshape(*hidden.shape[:2], -1)
 
-    def keys_and_values(self, source: Tensor, context: Context) -> tuple[Tensor, Tensor]:
-        """(B, T, E) -> twice (B, K, T, D): of what is attended to."""
-        key = self.heads(self.K(source), self.k_norm)
-        if context.rotary is not None:
-            key = rotate(key, context.rotary, self.quarter_turn)
-        return key, self.split(self.V(source)).transpose(1, 2)
-
-
-def by_text(query: Tensor, texts: int) -> Tensor:
-    """(B, H, T, D) -> (texts, H, B / texts * T, D): rows that look at one text become queries of one row.
-
-    So the keys of the text need no copy for each of its beams or samples, and are read once for all.
-    """
-    return query.view(texts, -1, *query.shape[1:]).transpose(1, 2).flatten(2, 3)
+    def keys_and_values(self, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """(B', S, E) -> twice (B', K, S, D)"""
+        key = self.heads(self.K(memory), self.k_norm)
+        return key, self.split(self.V(memory)).transpose(1, 2)

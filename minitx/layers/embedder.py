@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from minitx.config import EmbedderConfig
-from minitx.layers.checks import same_shape, within
-from minitx.layers.embedding import Embedding
+from minitx.layers.checks import batch_and_time, fit_positions, same_shape, within
+from minitx.layers.embedding import Embedding, ScaledEmbedding
 from minitx.layers.linear import Linear
 from minitx.layers.norm import Slot, dropout, identity, layer_norm
 from minitx.layers.position import position_ids_from_mask, position_ids_from_padding, sinusoids
@@ -25,9 +25,7 @@ class Embedder(nn.Module):
         size, hidden = config.embedding_size, config.hidden_size
         summed = hidden if config.projection == "words" else size
         padding = None if config.padding_is_trained else config.pad_token_id
-        self.word_emb = Embedding(config.vocab_size, size, padding_idx=padding)
-        self.word_emb.scale = config.embedding_scale
-        self.word_emb.rounded_scale = config.rounded_scale
+        self.word_emb = word_embedding(config, padding)
         padding = config.pad_token_id if config.positions_from_padding else None
         self.pos_emb = (
             Embedding(config.max_position_embeddings, summed, padding_idx=padding)
@@ -85,33 +83,33 @@ class Embedder(nn.Module):
             (1 or B, T): the positions; the architecture's own numbering where none are given.
 
         Raises:
+            TypeError: no tensor.
             ValueError: no tokens, a wrong shape or type, an id outside its table.
         """
-        shape = tuple(input_ids.shape)
-        if len(shape) != 2 or shape[1] == 0:
-            raise ValueError(
-                f"input_ids has shape {shape}; expected (batch, time) with at least one token per row."
-            )
+        shape = batch_and_time(input_ids)
         within("input_ids", input_ids, self.config.vocab_size, "is the tokenizer another model's?")
         if token_type_ids is not None:
-            same_shape("token_type_ids", token_type_ids, shape)
-            if self.tok_type_emb is not None:
-                within(
-                    "token_type_ids", token_type_ids, self.config.type_vocab_size, "segments count from 0."
-                )
-        given, length = position_ids is not None, past + shape[1]
+            self.check_types(token_type_ids, shape)
+        length = past + shape[1]
         too_long = f"the text has {length} tokens; truncate it or split it."
-        if position_ids is None:
-            position_ids = self.position_ids(input_ids, past, mask)
-        elif tuple(position_ids.shape) != (1, shape[1]):
-            same_shape("position_ids", position_ids, shape)
-        if self.pos_emb is None:
-            return position_ids
-        if given or (self.config.positions_from_padding and length > self.max_tokens):
-            rows = self.config.max_position_embeddings - self.config.position_offset
-            within("position_ids", position_ids, rows, too_long)
-        elif length > self.max_tokens:
+        if position_ids is not None or (self.config.positions_from_padding and length > self.max_tokens):
+            found = self.position_ids(input_ids, past, mask) if position_ids is None else position_ids
+            return self.checked_positions(found, shape, too_long)
+        if self.pos_emb is not None and length > self.max_tokens:
             raise ValueError(f"the model has positions for {self.max_tokens} tokens, but {too_long}")
+        return self.position_ids(input_ids, past, mask)
+
+    def check_types(self, token_type_ids: Tensor, shape: tuple[int, ...]) -> None:
+        same_shape("token_type_ids", token_type_ids, shape)
+        if self.tok_type_emb is not None:
+            within("token_type_ids", token_type_ids, self.config.type_vocab_size, "segments count from 0.")
+
+    def checked_positions(self, position_ids: Tensor, shape: tuple[int, ...], hint: str) -> Tensor:
+        """The positions, if they are some for tokens (B, T) and rows of the table."""
+        fit_positions(position_ids, shape)
+        if self.pos_emb is not None:
+            rows = self.config.max_position_embeddings - self.config.position_offset
+            within("position_ids", position_ids, rows, hint)
         return position_ids
 
     def waves(self, position_ids: Tensor, dtype: torch.dtype) -> Tensor:
@@ -139,3 +137,10 @@ class Embedder(nn.Module):
             hidden = self.projection(hidden)
         hidden = self.dropout(self.layer_norm(hidden))
         return self.projection(hidden) if self.config.projection == "after_dropout" else hidden
+
+
+def word_embedding(config: EmbedderConfig, padding: int | None) -> Embedding:
+    rows, size, scale = config.vocab_size, config.embedding_size, config.embedding_scale
+    if scale is None:
+        return Embedding(rows, size, padding_idx=padding)
+    return ScaledEmbedding(rows, size, padding, scale=scale, rounded=config.rounded_scale)

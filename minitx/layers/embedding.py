@@ -13,19 +13,30 @@ class Embedding(nn.Embedding):
     before their weights are read, its normal_ imports the compiler: 1.5 seconds for no numbers.
     """
 
-    scale: float | None = None  # of the vectors that are looked up; a head tied to the table has none
-    rounded_scale: bool = False
-
     def reset_parameters(self) -> None:
         """Leaves the values as they are."""
 
+
+class ScaledEmbedding(Embedding):
+    """One whose vectors are multiplied by a number; a head tied to the table has none of that.
+
+    Args:
+        rows: of the table.
+        size: of a vector.
+        padding_idx: as in torch.
+        scale: the number.
+        rounded: first rounded to the weights' type, as in the training of some models.
+    """
+
+    def __init__(self, rows: int, size: int, padding_idx: int | None, *, scale: float, rounded: bool) -> None:
+        super().__init__(rows, size, padding_idx=padding_idx)
+        self.scale = scale
+        self.rounded = rounded
+
     def forward(self, ids: Tensor) -> Tensor:
-        """(...) -> (..., embedding_dim)"""
+        """(...) -> (..., size)"""
         vectors = super().forward(ids)
-        if self.scale is None:
-            return vectors
-        if not self.rounded_scale:
+        if not self.rounded:
             return vectors * self.scale
-        # a float32 number rounded to the weights' type, as in the training of the models that have it
         scale = torch.tensor(self.scale, dtype=torch.float32, device=vectors.device)
         return vectors * scale.to(vectors.dtype)

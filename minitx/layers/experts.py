@@ -85,6 +85,8 @@ class MixtureOfExperts(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """(B, T, E) -> (B, T, E)"""
         weights, chosen = self.route(hidden)
+        if chosen.is_meta:  # shapes alone: no telling which experts they are
+            return torch.zeros_like(hidden)
         tokens = hidden.flatten(0, -2)  # (B * T, E)
         mixed = torch.zeros_like(tokens)
         for expert in torch.unique(chosen).tolist():

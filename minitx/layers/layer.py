@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from minitx.cache import LayerCache
 from minitx.config import StackConfig
-from minitx.layers.attention import Context, SelfAttention
+from minitx.layers.attention import AttentionContext, CrossAttention, SelfAttention
 from minitx.layers.experts import MixtureOfExperts
 from minitx.layers.feed_forward import GatedIntermediate, Intermediate
 from minitx.layers.linear import Linear
@@ -46,7 +46,7 @@ class Attention(nn.Module):
         )
 
     def forward(
-        self, hidden: Tensor, residual: Tensor, context: Context, cache: LayerCache | None = None
+        self, hidden: Tensor, residual: Tensor, context: AttentionContext, cache: LayerCache | None = None
     ) -> Tensor:
         """(B, T, E), (B, T, E) -> (B, T, E)"""
         mixed: Tensor = self.self_output(self.self_attention(hidden, context, cache), residual)
@@ -90,9 +90,9 @@ class Layer(nn.Module):
         normed = config.norm_placement in ("pre", "sandwich")
         self.attention_norm = norm(config, when=normed and (index > 0 or config.first_attention_norm))
         self.attention = Attention(config, index, self_attention)
-        self.cross_attention_norm = norm(config, when=normed and config.cross_attention)
-        crosses = config.cross_attention
-        self.cross_attention = Attention(config, index, self_attention) if crosses else None
+        if config.cross_attention:
+            self.cross_attention_norm = norm(config, when=normed)
+            self.cross_attention = Attention(config, index, CrossAttention)
         self.feed_forward_norm = norm(config, when=normed and config.parallel != "one_norm")
         experts = config.experts if config.expert_layers is None or config.expert_layers[index] else None
         size: int | None = config.intermediate_size
@@ -108,18 +108,18 @@ class Layer(nn.Module):
     def forward(
         self,
         hidden: Tensor,
-        context: Context,
+        context: AttentionContext,
         cache: LayerCache | None = None,
-        cross_context: Context | None = None,
-        memory_cache: LayerCache | None = None,
+        cross_context: AttentionContext | None = None,
+        memory: LayerCache | None = None,
     ) -> Tensor:
         """(B, T, E) -> (B, T, E)"""
         normed = self.attention_norm(hidden)
         attended = self.attention(normed, normed if self.residual_after_norm else hidden, context, cache)
-        if self.cross_attention is not None:
-            normed = self.cross_attention_norm(attended)
-            residual = normed if self.residual_after_norm else attended
-            attended = self.cross_attention(normed, residual, cross_context, memory_cache)
+        if cross_context is not None:
+            attended = self.cross_attention(
+                self.cross_attention_norm(attended), attended, cross_context, memory
+            )
         source = {"none": attended, "one_norm": normed, "two_norms": hidden}[self.parallel]
         source = self.feed_forward_norm(source)
         output: Tensor = self.output(

@@ -35,14 +35,14 @@ def alibi(heads: int, key_positions: Tensor, dtype: torch.dtype) -> Tensor:
 
     Args:
         heads: H.
-        key_positions: (1 or B, S).
+        key_positions: (1 or B, 1, 1 or T, S), for each query if they see different texts.
         dtype: of the result.
 
     Returns:
-        (1 or B, H, 1, S), to be added to the scaled scores.
+        (1 or B, H, 1 or T, S), to be added to the scaled scores.
     """
     slopes = alibi_slopes(heads).to(key_positions.device)
-    return (slopes[None, :, None, None] * key_positions[:, None, None, :]).to(dtype)
+    return (slopes[None, :, None, None] * key_positions).to(dtype)
 
 
 def alibi_slopes(heads: int) -> Tensor:

@@ -9,6 +9,11 @@ turning more slowly, and the functions here are the ways to do that:
     llama3     the same idea with the bands given as wavelengths (arXiv:2407.21783, section 3.4)
     longrope   a divisor for each pair, found by search; one set for short texts and one for long ones
                (arXiv:2402.13753)
+
+How long a text is, which dynamic and longrope ask, the highest position of its own row says: a row of a
+batch turns as it does alone. Keys in a cache keep the turn of the length at which they came. With dynamic
+that is the usual reading, and what one forward over the whole text gives differs a little; with longrope
+it would be two texts in one, which `DecoderModel.forward` refuses.
 """
 
 from __future__ import annotations
@@ -35,13 +40,18 @@ def default(rope: RopeConfig, positions: Tensor) -> Tensor:
     return frequency
 
 
+def text_length(positions: Tensor) -> Tensor:
+    """(1 or B, T) -> (1 or B, 1): how many tokens each row has come to."""
+    return positions.amax(dim=-1, keepdim=True) + 1
+
+
 def linear(rope: RopeConfig, positions: Tensor) -> Tensor:
     return default(rope, positions) / rope.factor
 
 
 def dynamic(rope: RopeConfig, positions: Tensor) -> Tensor:
     """The base for which the slowest pair turns as far over the text as it did over the training's."""
-    length, context = positions.max() + 1, rope.original_max_position_embeddings
+    length, context = text_length(positions), rope.original_max_position_embeddings
     stretch = rope.factor * length / context - (rope.factor - 1)
     stretch = torch.where(length > context, stretch, 1.0)  # and not nearly 1 within the context
     theta = rope.rope_theta * stretch ** (rope.rotary_dim / (rope.rotary_dim - 2))
@@ -88,12 +98,13 @@ def longrope(rope: RopeConfig, positions: Tensor) -> Tensor:
         torch.tensor(factor, dtype=torch.float32, device=positions.device)
         for factor in (rope.short_factor, rope.long_factor)
     )
-    factor = torch.where(positions.max() + 1 > rope.original_max_position_embeddings, long, short)
+    factor = torch.where(text_length(positions) > rope.original_max_position_embeddings, long, short)
     frequency: Tensor = 1.0 / (factor * rope.rope_theta ** exponents(rope, positions.device))
     return frequency
 
 
-# (config, positions) -> (rotary_dim / 2,) angle per position of each pair
+# (config, positions (1 or B, T)) -> (rotary_dim / 2,) angle per position of each pair, or a row of them,
+# (1 or B, rotary_dim / 2), for each text
 FREQUENCIES: dict[str, Callable[[RopeConfig, Tensor], Tensor]] = {
     "default": default,
     "linear": linear,
@@ -111,6 +122,7 @@ def rotary_table(rope: RopeConfig, position_ids: Tensor, dtype: torch.dtype) -> 
     rounding of float32 is part of the model.
     """
     frequency = FREQUENCIES[rope.rope_type](rope, position_ids)
+    frequency = frequency.view(-1, 1, 1, frequency.shape[-1])  # (1 or B, 1, 1, D / 2)
     angle = position_ids[:, None, :, None].float() * frequency  # (1 or B, 1, T, D / 2)
     angle = angle.repeat_interleave(2, dim=-1) if rope.interleaved else torch.cat((angle, angle), dim=-1)
     cos, sin = angle.cos(), angle.sin()

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from minitx.cache import Cache, Growing, LayerCache, Memory, Sliding, Static
+from minitx.cache import Cache, Dynamic, LayerCache, Memory, Sliding, Static
 from minitx.config import StackConfig
-from minitx.layers.attention import Context
+from minitx.layers.attention import AttentionContext
 from minitx.layers.layer import Layer
 from minitx.layers.linear import Linear
 from minitx.layers.mask import padding_mask, visible, with_bias
@@ -22,16 +21,19 @@ FULL, SLIDING = "full_attention", "sliding_attention"
 
 
 def schedule(config: StackConfig) -> list[int]:
-    """Which of the stack's own layers runs at each step.
+    """Which of the stack's own layers runs at each step: mostly 0, 1, 2, ..."""
+    groups = config.num_hidden_groups
+    return list(range(config.num_hidden_layers)) if groups is None else by_group(config, groups)
 
-    Mostly 0, 1, 2, ...; where groups share parameters (arXiv:1909.11942, section 3.1) the steps are
-    dealt out evenly to the groups, and each step runs its group's `inner_group_num` layers.
+
+def by_group(config: StackConfig, groups: int) -> list[int]:
+    """The schedule where groups share parameters (arXiv:1909.11942, section 3.1).
+
+    The steps are dealt out evenly to the groups, and each step runs its group's `inner_group_num` layers.
     """
-    if config.num_hidden_groups is None:
-        return list(range(config.num_hidden_layers))
     steps = []
     for i in range(config.num_hidden_layers):
-        group = i * config.num_hidden_groups // config.num_hidden_layers
+        group = i * groups // config.num_hidden_layers
         steps += [group * config.inner_group_num + k for k in range(config.inner_group_num)]
     return steps
 
@@ -49,7 +51,7 @@ class Stack(nn.Module):
         types = config.layer_types or (FULL,) * steps
         turns = config.rope_layers or (True,) * steps
         tables = range(steps) if config.relative_bias_per_layer else (0,) * steps
-        self.kinds = list(zip(types, turns, tables, strict=True))  # layers of one kind share a Context
+        self.kinds = list(zip(types, turns, tables, strict=True))  # layers of one kind share a context
         self.relative_bias = relative_biases(config, len(set(tables)))
         self.layer_norm = norm(config, when=config.norm_placement != "post" and config.final_norm)
         self.dropout = dropout(config.final_dropout)
@@ -92,15 +94,19 @@ class Stack(nn.Module):
             kind: self.context(*kind, hidden, attend, position_ids, cache, part)
             for kind, part in dict(zip(self.kinds, parts, strict=True)).items()
         }
-        cross: Context | None = None
-        memories: Sequence[LayerCache | None] = [None] * len(self.schedule)
-        if memory is not None:
-            cross = Context(padding_mask(memory_mask), memory=memory)
-        elif cache is not None and cache.has_memory:
-            cross, memories = Context(cache.memory_mask), cache.memory
-        for index, kind, part, remembered in zip(self.schedule, self.kinds, parts, memories, strict=True):
-            hidden = self.layers[index](hidden, contexts[kind], part, cross, remembered)
+        cross = self.cross_context(cache, memory, memory_mask) if self.config.cross_attention else None
+        memories = [None] * len(parts) if cache is None or cross is None else cache.memory
+        for index, kind, part, own in zip(self.schedule, self.kinds, parts, memories, strict=True):
+            hidden = self.layers[index](hidden, contexts[kind], part, cross, own)
         return self.projection(self.dropout(self.layer_norm(hidden)))
+
+    def cross_context(
+        self, cache: Cache | None, memory: Tensor | None, memory_mask: Tensor | None
+    ) -> AttentionContext:
+        """What the layers share when they look at another text; the arguments are those of `forward`."""
+        if memory is not None or cache is None:
+            return AttentionContext(padding_mask(memory_mask), memory=memory)
+        return AttentionContext(cache.memory_mask)
 
     def remember(self, cache: Cache, memory: Tensor, mask: Tensor | None) -> None:
         """Stores the keys and values of another text in a cache, for the layers with cross-attention.
@@ -112,7 +118,7 @@ class Stack(nn.Module):
         """
         for index, part in zip(self.schedule, cache.memory, strict=True):
             attention: Any = self.layers[index].get_submodule("cross_attention.self_attention")
-            part.remember(*attention.keys_and_values(memory, Context()))
+            part.remember(*attention.keys_and_values(memory))
         cache.memory_mask = padding_mask(mask)
 
     def context(
@@ -125,7 +131,7 @@ class Stack(nn.Module):
         position_ids: Tensor,
         cache: Cache | None,
         part: LayerCache | None,
-    ) -> Context:
+    ) -> AttentionContext:
         """The mask and position tables of one kind of layer.
 
         Args:
@@ -144,13 +150,14 @@ class Stack(nn.Module):
         rotary = None
         if config.rope is not None and turns:
             rotary = rotary_table(config.rope[kind], position_ids, hidden.dtype)
-        bias = self.score_bias(table, attend, past, hidden)
+        biased = config.alibi or self.relative_bias is not None
+        bias = self.score_bias(table, attend, past, hidden) if biased else None
 
         columns = past + time if part is None else part.columns(past, time)
         hides_later = config.causal and time > 1
         hides_far = window is not None and columns > window
         if attend is None and bias is None and past == 0 and hides_later and not hides_far:
-            return Context(causal=True, rotary=rotary)
+            return AttentionContext(causal=True, rotary=rotary)
         if part is not None and attend is not None:
             attend = attend[..., part.positions(past, time, device)]
         if hides_later or hides_far:
@@ -159,21 +166,29 @@ class Stack(nn.Module):
             attend = visible(attend, queries, keys, causal=config.causal, window=window)
         if bias is not None:
             attend = with_bias(attend, bias)
-        return Context(attend, rotary=rotary, past=past)
+        return AttentionContext(attend, rotary=rotary, past=past)
 
-    def score_bias(self, table: int, attend: Tensor | None, past: int, hidden: Tensor) -> Tensor | None:
-        """(1 or B, H, 1 or T, S): what is added to the scores for where their keys stand, if anything."""
+    def score_bias(self, table: int, attend: Tensor | None, past: int, hidden: Tensor) -> Tensor:
+        """What is added to the scores for where their keys stand.
+
+        Args:
+            table: which of the relative biases.
+            attend: the padding mask (B, 1, 1 or T, S).
+            past: S - T.
+            hidden: (B, T, E), for its size and type.
+
+        Returns:
+            (1 or B, H, 1 or T, S)
+        """
         places = torch.arange(past + hidden.shape[1], device=hidden.device)
         if self.relative_bias is not None:
             bias = self.relative_bias[table]
             assert isinstance(bias, RelativeBias)
             return bias.scores(places[past:], places)
-        if not self.config.alibi:
-            return None
         if attend is None:
-            positions = places[None]
-        else:  # padding does not count
-            positions = (attend[:, 0, -1].long().cumsum(dim=-1) - 1).clamp(min=0)
+            positions = places[None, None, None]
+        else:  # padding does not count, nor what a query does not see
+            positions = (attend.long().cumsum(dim=-1) - 1).clamp(min=0)
         return alibi(self.config.num_attention_heads, positions, hidden.dtype)
 
     def make_cache(self, max_length: int | None = None, spare: int = 0) -> Cache:
@@ -183,7 +198,7 @@ class Stack(nn.Module):
             window = self.config.sliding_window if kind == SLIDING else None
             if window is not None and (max_length is None or window + spare < max_length):
                 return Sliding(window, window + spare)
-            return Growing() if max_length is None else Static(max_length)
+            return Dynamic() if max_length is None else Static(max_length)
 
         memory = [Memory() for _ in self.kinds] if self.config.cross_attention else []
         return Cache([part(kind) for kind, *_ in self.kinds], memory)

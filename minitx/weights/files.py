@@ -15,6 +15,7 @@ from minitx.storage import read_json
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 BIN, BIN_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
+GENERATION = "generation_config.json"
 
 # What a safetensors header calls a dtype.
 DTYPES = {

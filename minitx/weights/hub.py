@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from minitx.weights.files import BIN, BIN_INDEX, INDEX, SINGLE, read_index, some
+from minitx.weights.files import BIN, BIN_INDEX, GENERATION, INDEX, SINGLE, read_index, some
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -21,7 +21,7 @@ CONFIG = "config.json"
 
 # What says how a model is used, beside its weights: generation, sentence embeddings. Small, and often absent.
 USE = (
-    "generation_config.json",
+    GENERATION,
     "modules.json",
     "1_Pooling/config.json",
     "sentence_bert_config.json",

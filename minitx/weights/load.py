@@ -18,7 +18,7 @@ from minitx.config import HeadConfig, ModelConfig
 from minitx.models import DecoderModel, EncoderDecoderModel, EncoderModel, Model
 from minitx.storage import read_json
 from minitx.weights.checkpoint import Checkpoint
-from minitx.weights.files import Tensors, open_folder
+from minitx.weights.files import GENERATION, Tensors, open_folder
 from minitx.weights.match import (
     HEAD_PARTS,
     Names,
@@ -119,6 +119,8 @@ def load(
     check_shapes(model, sources, tensors)
 
     model.checkpoint = Checkpoint(architecture, model_type, config, folder, metadata=tensors.metadata)
+    if (folder / GENERATION).is_file():
+        model.checkpoint.generation_file = (folder / GENERATION).read_bytes()
     if len(set(tensors.files.values())) > 1:
         model.checkpoint.files = tensors.files
     fill(model, sources, tensors, dtype, place_of_weights)

@@ -13,9 +13,9 @@ from minitx.architectures.reader import Reader
 from minitx.models import Model
 from minitx.storage import Staging, write_json
 from minitx.weights.checkpoint import Checkpoint
-from minitx.weights.files import BIN, BIN_INDEX, INDEX, SINGLE
+from minitx.weights.files import BIN, BIN_INDEX, GENERATION, INDEX, SINGLE
 from minitx.weights.load import empty_model, read_config
-from minitx.weights.match import bindings_of
+from minitx.weights.match import bindings_of, is_tied
 from minitx.weights.table import Binding
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ def save(
     It does so without a warning if the source loads there without one. (A pooler that the source did not
     have, as when a masked-lm checkpoint is loaded with head="none", is missing for it afterwards too.)
 
-    Of the files beside the weights it writes the tokenizer's, if one is given; generation_config.json is not
-    among them.
+    Beside the weights and config.json it writes generation_config.json, if the source had one, and the
+    tokenizer's files, if one is given.
 
     A loaded model goes back under the names, in the dtype and the shards that it came in. Each file is
     written beside its place and then moved there: a crash leaves the old file or the new one, no half.
@@ -79,6 +79,8 @@ def save(
             weight_map = {key: name for name, members in files.items() for key in members}
             index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(weight_map.items()))}
         write_json(staging.path("config.json"), config)
+        if checkpoint.generation_file is not None:
+            staging.path(GENERATION).write_bytes(checkpoint.generation_file)
         if len(files) > 1:
             write_json(staging.path(INDEX), index)
     if tokenizer is not None:
@@ -131,7 +133,7 @@ def stored_tensors(model: Model, checkpoint: Checkpoint) -> dict[str, Tensor]:
     stored: dict[str, Tensor] = {}
     for binding in bindings_of(checkpoint.architecture, model):
         names = checkpoint.names.get(binding.parameters)
-        if names is None and is_shared(binding.parameters[0], model):
+        if names is None and is_shared(binding, model):
             continue  # the word embedding is written once, under its own name
         if names == () and not bool(parameters[binding.parameters[0]].any()):
             continue  # zeros that the file said by leaving them out
@@ -147,9 +149,12 @@ def stored_tensors(model: Model, checkpoint: Checkpoint) -> dict[str, Tensor]:
     return stored
 
 
-def is_shared(name: str, model: Model) -> bool:
-    other = model.ties.get(name)
-    return other is not None and model.get_parameter(name) is model.get_parameter(other)
+def is_shared(binding: Binding, model: Model) -> bool:
+    """Whether another parameter serves as this one, and the config tells whoever loads it so."""
+    if not is_tied(binding, model):
+        return False
+    name = binding.parameters[0]
+    return model.get_parameter(name) is model.get_parameter(model.ties[name])
 
 
 def fresh_names(binding: Binding, model: Model, checkpoint: Checkpoint) -> tuple[str, ...]:

@@ -225,7 +225,6 @@ def test_a_reader_finds_the_forward_of_an_encoder_quickly() -> None:
             first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
             if (name, first) in called:
                 total += code_lines(node)
-    print(total)
     assert total <= 350, total
     assert len({Path(name).name for name in files} - {"__init__.py", "config.py"}) <= 13, files
 

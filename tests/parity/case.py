@@ -26,7 +26,8 @@ class Case:
         float64, float32: largest difference allowed, of numbers above 1 as a share of the largest.
         bfloat16: largest distance from float32 allowed, as a multiple of the reference's.
         because: why any of the three is not what it is elsewhere.
-        depends_on_length: the longest text of a batch changes what the others give, by definition.
+        depends_on_length: how long a text is changes its beginning too; what length that is, the longest text
+            of a batch says in transformers, and each row in minitx.
         reference: how transformers computes attention here.
     """
 

@@ -32,7 +32,7 @@ def decoder(name: str, root: Path) -> DecoderModel:
 def batch(name: str, padded: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Ids (3, T), and for rows of different lengths their mask and positions."""
     case = BY_NAME[name]
-    # rotary positions that depend on the longest text seen agree with themselves within the training's
+    # rotary positions that depend on the length of the text agree with themselves within the training's
     length = min(LENGTH, 12) if case.depends_on_length else LENGTH
     ids = text(case, 3, length)["input_ids"]
     if not padded:
@@ -61,7 +61,7 @@ def apart(found: Tensor, expected: Tensor, mask: Tensor | None) -> float:
 
 @pytest.mark.parametrize("name", DECODERS)
 @pytest.mark.parametrize("padded", [False, True])
-@pytest.mark.parametrize("kind", ["growing", "static"])
+@pytest.mark.parametrize("kind", ["dynamic", "static"])
 def test_pieces_equal_one_pass(name: str, padded: bool, kind: str, root: Path) -> None:
     model, inputs = decoder(name, root), batch(name, padded)
     length = inputs[0].shape[1]
@@ -76,7 +76,7 @@ def test_pieces_equal_one_pass(name: str, padded: bool, kind: str, root: Path) -
 
 @pytest.mark.parametrize("name", DECODERS)
 @pytest.mark.parametrize("padded", [False, True])
-@pytest.mark.parametrize("kind", ["growing", "static"])
+@pytest.mark.parametrize("kind", ["dynamic", "static"])
 def test_crop_is_as_if_never_gone_further(name: str, padded: bool, kind: str, root: Path) -> None:
     model, inputs = decoder(name, root), batch(name, padded)
     length = inputs[0].shape[1]
@@ -96,7 +96,7 @@ def test_crop_is_as_if_never_gone_further(name: str, padded: bool, kind: str, ro
 
 
 @pytest.mark.parametrize("name", DECODERS)
-@pytest.mark.parametrize("kind", ["growing", "static"])
+@pytest.mark.parametrize("kind", ["dynamic", "static"])
 def test_reordered_and_repeated_rows(name: str, kind: str, root: Path) -> None:
     """What a search does with a cache is what running the reordered texts would have given."""
     model, inputs = decoder(name, root), batch(name, True)

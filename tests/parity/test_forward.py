@@ -109,7 +109,7 @@ def rms(found: list[Tensor], expected: list[Tensor]) -> float:
     )
 
 
-@pytest.mark.parametrize("name", [name for name, case in BY_NAME.items() if not case.depends_on_length])
+@pytest.mark.parametrize("name", BY_NAME)
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_a_padded_row_equals_the_row_alone(name: str, side: str, root: Path) -> None:
     case = BY_NAME[name]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minitx
-from minitx.cache import Cache, Growing, LayerCache, Sliding, Static
+from minitx.cache import Cache, Dynamic, LayerCache, Sliding, Static
 
 CONFIG = {
     "model_type": "mistral",
@@ -73,8 +75,8 @@ def test_a_ring_gives_what_its_window_shows(window: int, spare: int, actions: li
 
 
 @given(actions=ACTIONS, room=st.integers(0, 30))
-def test_a_static_cache_holds_what_a_growing_one_holds(actions: list[int], room: int) -> None:
-    parts: list[LayerCache] = [Growing(), Static(25 * 9 + room)]
+def test_a_static_cache_holds_what_a_dynamic_one_holds(actions: list[int], room: int) -> None:
+    parts: list[LayerCache] = [Dynamic(), Static(25 * 9 + room)]
     past = 0
     for action in actions:
         if action < 0:
@@ -117,7 +119,7 @@ def test_any_split_of_a_batch_equals_its_rows_in_one_pass(
 
 def test_what_a_model_makes() -> None:
     mixed = model(sliding_window=None)
-    assert [type(x) for x in mixed.make_cache().layers] == [Growing, Growing]
+    assert [type(x) for x in mixed.make_cache().layers] == [Dynamic, Dynamic]
     assert [type(x) for x in mixed.make_cache(9).layers] == [Static, Static]
     sliding = model()
     assert [type(x) for x in sliding.make_cache().layers] == [Sliding, Sliding]
@@ -131,16 +133,36 @@ def test_what_a_model_makes() -> None:
     assert repr(cache) == "Cache(2 layers, sliding, length=11)"
 
 
-def test_training_goes_through_a_growing_cache() -> None:
-    decoder, text = model(sliding_window=None).train(), ids(1, 8)
-    decoder(text).logits.sum().backward()
-    expected = decoder.embedder.word_emb.weight.grad.clone()
-    decoder.zero_grad()
-    cache = decoder.make_cache()
-    (
-        decoder(text[:, :5], cache=cache).logits.sum() + decoder(text[:, 5:], cache=cache).logits.sum()
-    ).backward()
-    assert torch.allclose(decoder.embedder.word_emb.weight.grad, expected, atol=1e-12)
+@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize("max_length", [None, 9])
+@pytest.mark.parametrize("trained", ["embedder", "self_attention.Q"])
+def test_training_goes_through_every_cache(window: int | None, max_length: int | None, trained: str) -> None:
+    """Also where queries alone are trained, and no key says that its values will be asked for again."""
+    decoder, text = model(sliding_window=window).train(), ids(1, 8)
+    weights = [p.requires_grad_(trained in name) for name, p in decoder.named_parameters() if trained in name]
+    for name, parameter in decoder.named_parameters():
+        parameter.requires_grad_(trained in name)
+    expected = torch.autograd.grad(decoder(text).logits.sum(), weights)
+    cache = decoder.make_cache(max_length)
+    pieces = [decoder(text[:, a:b], cache=cache).logits.sum() for a, b in ((0, 4), (4, 5), (5, 6), (6, 8))]
+    found = torch.autograd.grad(sum(pieces), weights)
+    assert all(torch.allclose(a, b, atol=1e-9) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize("max_length", [None, 9])
+@pytest.mark.parametrize("after", [torch.no_grad, torch.enable_grad])
+def test_a_cache_filled_in_inference_mode_serves_outside(
+    window: int | None, max_length: int | None, after: Callable[[], AbstractContextManager[None]]
+) -> None:
+    decoder, text = model(sliding_window=window), ids(1, 8)
+    cache = decoder.make_cache(max_length)
+    with torch.inference_mode():
+        expected = decoder(text).logits
+        decoder(text[:, :5], cache=cache)
+    with after():
+        found = torch.cat([decoder(text[:, a:b], cache=cache).logits for a, b in ((5, 6), (6, 8))], dim=1)
+    assert torch.allclose(found.detach(), expected[:, 5:], atol=1e-9)
 
 
 def test_a_forward_that_fails_half_way_leaves_the_cache_as_it_was() -> None:
@@ -197,10 +219,9 @@ def test_errors_say_what_to_do() -> None:
     decoder(ids(2, 12), cache=cache)
     with pytest.raises(ValueError, match="a batch of 2, but input_ids has one of 3"):
         decoder(ids(3, 1), cache=cache)
-    with pytest.raises(ValueError, match="attention_mask must be"):
-        decoder(ids(2, 2), torch.ones(2, 2, 2), cache=cache)
-    with pytest.raises(ValueError, match=r"attention_mask has shape \(2, 13\); expected .*\(2, 1\)"):
-        decoder(ids(2, 1), torch.ones(2, 13), cache=cache)
+    for new, shape in ((ids(2, 2), (2, 2, 2)), (ids(2, 1), (2, 13))):
+        with pytest.raises(ValueError, match=r"shape .*: with a cache it is of the new tokens alone"):
+            decoder(new, torch.ones(shape), cache=cache)
     with pytest.raises(ValueError, match="cannot crop to 13: the cache holds 12 tokens"):
         cache.crop(13)
     with pytest.raises(
@@ -228,8 +249,108 @@ def test_crop_of_as_much_as_was_spared() -> None:
                 cache.crop(7)
 
 
+@torch.inference_mode()
+@pytest.mark.parametrize("window", [None, 5])
+@pytest.mark.parametrize("max_length", [None, 16])
+def test_a_step_is_one_graph(window: int | None, max_length: int | None) -> None:
+    decoder, text = model(sliding_window=window), ids(1, 8)
+    torch._dynamo.reset()
+    compiled, cache = torch.compile(decoder, backend="eager", fullgraph=True), decoder.make_cache(max_length)
+    found = [compiled(text[:, a:b], cache=cache).logits for a, b in ((0, 6), (6, 7), (7, 8))]
+    assert torch.allclose(torch.cat(found, 1), decoder(text).logits, atol=1e-9)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("window", [None, 5])
+@pytest.mark.parametrize("max_length", [None, 16])
+def test_an_empty_cache_serves_another_batch(window: int | None, max_length: int | None) -> None:
+    decoder = model(sliding_window=window)
+    cache = decoder.make_cache(max_length)
+    mask = torch.ones(2, 12)
+    mask[0, :3] = 0
+    decoder(ids(2, 12), mask, cache=cache)
+    assert cache.crop(0).batch is None
+    text = ids(3, 9, seed=1)
+    found = torch.cat([decoder(text[:, a:b], cache=cache).logits for a, b in ((0, 7), (7, 9))], dim=1)
+    assert torch.allclose(found, decoder(text).logits, atol=1e-9)
+    cache.repeat(2)
+    cache.crop(0).select(torch.tensor([4]))
+    decoder.float()  # and other numbers
+    assert decoder(text, cache=cache).logits.dtype == torch.float32
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("window", [None, 5])
+@pytest.mark.parametrize("max_length", [None, 16])
+def test_a_cache_of_another_model_is_refused(window: int | None, max_length: int | None) -> None:
+    decoder = model(sliding_window=window)
+    cache = decoder.make_cache(max_length)
+    decoder(ids(1, 8), cache=cache)
+    others: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"num_key_value_heads": 4}, "2 heads of 6 features .* this model makes 4 heads of 6"),
+        ({"head_dim": 8}, "2 heads of 6 features .* this model makes 2 heads of 8"),
+        ({"num_hidden_layers": 3}, "parts for 2 layers, the model runs 3"),
+    )
+    for more, message in others:
+        with pytest.raises(ValueError, match=message):
+            model(sliding_window=window, **more)(ids(1, 1), cache=cache)
+    with pytest.raises(ValueError, match=r"torch.float64 on cpu, this model makes .* torch.float32 on cpu"):
+        model(sliding_window=window).float()(ids(1, 1), cache=cache)
+    assert cache.length == 8
+    assert torch.allclose(
+        decoder(ids(1, 9)[:, 8:], cache=cache).logits, decoder(ids(1, 9)).logits[:, 8:], atol=1e-9
+    )
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("wrong", [2.0, "2", True, None, torch.tensor(2)])
+def test_numbers_that_are_none(wrong: Any) -> None:
+    decoder = model()
+    cache = decoder.make_cache()
+    decoder(ids(1, 3), cache=cache)
+    calls: list[Callable[[], Any]] = [
+        lambda: cache.crop(wrong),
+        lambda: cache.repeat(wrong),
+        lambda: decoder.make_cache(spare=wrong),
+        lambda: decoder(ids(1, 3), logits_to_keep=wrong),
+    ]
+    calls += [] if wrong is None else [lambda: decoder.make_cache(wrong)]
+    for call in calls:
+        with pytest.raises(TypeError, match="expected a whole number of at least"):
+            call()
+    assert cache.length == 3
+    assert cache.batch == 1
+
+
+@torch.inference_mode()
+def test_rows_that_are_none() -> None:
+    decoder = model()
+    cache = decoder.make_cache()
+    decoder(ids(2, 3), cache=cache)
+    for rows, message in (
+        (torch.tensor([True, False]), "dtype torch.bool"),
+        (torch.tensor([0.0]), "dtype torch.float32"),
+        (torch.tensor([], dtype=torch.long), r"shape \(0,\)"),
+        (torch.tensor(1), r"shape \(\)"),
+        (torch.tensor([0, 2]), "rows holds 2, but the cache has 0 to 1"),
+        (torch.tensor([-1]), "holds -1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            cache.select(rows)
+    with pytest.raises(TypeError, match="rows is a list"):
+        cache.select([0, 1])
+    with pytest.raises(ValueError, match="times=0 must be at least 1"):
+        cache.repeat(0)
+    assert cache.batch == 2
+
+
+def test_something_else_for_a_cache() -> None:
+    with pytest.raises(TypeError, match="cache is a dict; expected what"):
+        model()(ids(1, 3), cache={})
+
+
 def test_an_empty_cache_can_be_reordered() -> None:
-    cache = Cache([Growing()])
+    cache = Cache([Dynamic()])
     assert cache.batch is None
     assert cache.repeat(3) is cache
     assert cache.select(torch.tensor([0])).length == 0

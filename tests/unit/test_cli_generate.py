@@ -192,6 +192,7 @@ def test_help_fits_and_teaches(run: Run) -> None:
         code, out, _ = run(name, "--help")
         assert code == 0
         assert "examples:" in out
+        assert "in Python there can be one for each" in " ".join(out.split())
         assert max(map(len, out.splitlines())) <= 80
 
 
@@ -340,7 +341,7 @@ def test_ends(run: Run, folder: Path) -> None:
 
 def test_ids_need_no_tokenizer(run: Run, folder: Path, tmp_path: Path) -> None:
     argv = ["--greedy", "--max-new-tokens", 5, "--ids", "3 4"]
-    bare = make(tmp_path, tokenizer=False)
+    bare = make(tmp_path / "bare", tokenizer=False)
     (with_text,) = objects(run, folder, *argv)
     (from_text,) = objects(run, folder, *argv[:-2], "a b")
     assert with_text["prompt"] == [3, 4]
@@ -348,11 +349,13 @@ def test_ids_need_no_tokenizer(run: Run, folder: Path, tmp_path: Path) -> None:
     shown = " ".join(map(str, with_text["tokens"]))
     code, out, err = run("generate", bare, *argv)
     assert (code, out.split()) == (0, shown.split())
-    assert err.startswith("minitx: warning: without a tokenizer texts are shown as ids: ")
+    assert err == f"minitx: warning: {bare} has no tokenizer.json; texts are shown as ids.\n"
     code, out, _ = run("generate", bare, *argv, "--ids", "3,4")
     assert out == f"[1] 3 4\n{shown}\n\n[2] 3 4\n{shown}\n"
     assert run("explain", bare, "--ids", "3")[0] == 0
-    assert 'Without a tokenizer give token ids: --ids "1 2 3".' in fails(run, "generate", bare, "a")
+    assert fails(run, "generate", bare, "a").endswith(
+        'bare has no tokenizer.json; give token ids instead of a text: --ids "1 2 3".\n'
+    )
     code, out, err = run("generate", bare, *argv, "--stop", "a")
     assert (code, out) == (2, "")
     assert "--stop looks for text, which needs a tokenizer" in err
@@ -365,6 +368,21 @@ def test_chat(run: Run, folder: Path) -> None:
     (chat,) = objects(run, folder, "a b", "--chat", "--system", "c", *argv)
     assert chat["tokens"] == objects(run, folder, "s c u a b z", *argv)[0]["tokens"]
     assert "--system goes with --chat" in fails(run, "generate", folder, "a", "--system", "c")
+
+
+def test_chat_with_a_model_that_has_no_template_or_several(run: Run, tmp_path: Path) -> None:
+    folder = make(tmp_path)
+    file = folder / "tokenizer_config.json"
+    config = json.loads(file.read_text())
+    for templates, message in (
+        (None, "base models have none. Leave out --chat; write the prompt as text."),
+        (
+            [{"name": name, "template": TEMPLATE} for name in "xy"],
+            "this tokenizer has 'x', 'y', between which --chat cannot choose.",
+        ),
+    ):
+        file.write_text(json.dumps({**config, "chat_template": templates}))
+        assert fails(run, "generate", folder, "a", "--chat").endswith(f"{message}\n")
 
 
 def test_checkpoint(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -395,6 +413,14 @@ def test_seed_of_equal_prompts(run: Run, folder: Path) -> None:
     assert objects(run, *argv, "b", "a")[1]["tokens"] == first["tokens"]
 
 
+def test_equal_prompts_differ_in_batches_of_any_size(run: Run, folder: Path) -> None:
+    argv = [folder, "--seed", 1, "--max-new-tokens", 12, "--ignore-eos", "--num-samples", 2, "a", "b", "a"]
+    found = objects(run, *argv)
+    assert len({tuple(each["tokens"]) for each in found}) == 6
+    for size in (1, 2):
+        assert objects(run, *argv, "--batch-size", size) == found
+
+
 # --- explain ---------------------------------------------------------------------------------------
 
 
@@ -422,18 +448,27 @@ MISTAKES = {
     "--greedy --num-samples 2": "--num-samples has no effect with --greedy",
     "--top-p 1.2": "--top-p 1.2 must be in (0, 1]",
     "--top-k -1": "--top-k -1 must be at least 0",
-    "--temperature 0": "use --greedy",
+    "--temperature 0": "to always take the most probable token use --greedy.\n",
     "--temperature nan": "--temperature nan must be in",
-    "--temperature hot": "argument --temperature: 'hot' is not a number",
-    "--top-k 1.5": "argument --top-k: '1.5' is not a whole number",
+    "--temperature hot": "argument --temperature: 'hot' is not a number\n",
+    "--temperature 0.5,0.7": "'0.5,0.7' is not a number; give one, for all prompts",
+    "--top-k 1.5": "argument --top-k: '1.5' is not a whole number\n",
+    "--top-k 1,2": "'1,2' is not a whole number; give one, for all prompts",
+    "--top-h 2": "--top-h 2.0 must be in (0, 1]; leave it out to keep every token.",
     "--suppress-tokens a": "'a' is not a whole number",
     "--suppress-tokens 999": "--suppress-tokens holds token 999",
     "--stop-tokens 999": "--stop-tokens holds token 999",
     "--stop=": '--stop holds ""',
     "--logit-bias 5": "'5' is not of the form ID=BIAS",
     "--logit-bias 5:6=1": "is not a whole number",
-    "--logit-bias 5=200": "--logit-bias[5]=200.0 must be in",
+    "--logit-bias 5=200": "--logit-bias 5=200.0 must be in",
+    "--logit-bias=-5=1": "error: --logit-bias holds -5;",
+    "--logit-bias -5=1": "expected one argument (one that begins with - follows a =: --logit-bias=-...)",
+    "--sequence-bias 4=nan": "--sequence-bias 4=nan must be in",
+    "--sequence-bias=5=1,4=nan": "--sequence-bias 4=nan must be in",
     "--exponential-decay-length-penalty 5": "is not of the form START,FACTOR",
+    "--exponential-decay-length-penalty 5,0": "--exponential-decay-length-penalty: FACTOR 0.0 must be in",
+    "--exponential-decay-length-penalty=-5,1": "--exponential-decay-length-penalty: START -5 must be",
     "--allowed-token-ids 5 --suppress-tokens 5": "SuppressTokens left no token",
     "--max-new-tokens -1": "--max-new-tokens -1 must be at least 0",
     "--max-new-tokens 99": "--max-new-tokens 99 need 99 positions, but the model has 80",
@@ -450,7 +485,15 @@ MISTAKES = {
     "--top 4": "minitx explain has it",
     "--do-sample": "sampling is the default",
     "--processors x": "Python functions",
+    "--model-type zz": "but --model-type 'zz' was given; leave it out, or correct the file.\n",
+    "--temp 1": "did you mean --temperature?",
+    "--max-tokens 1": "did you mean --max-new-tokens?",
+    "--head none": "--head; it is always the one for the next token",
+    "--num-beams 4": "the command does not search; each token is chosen for itself",
+    "--strategy greedy": "--greedy, or --checkpoint; sampling is the default",
+    "--n 2": "it is called --num-samples",
     "--zzz": "--help lists",
+    "--hi": "--help lists",
 }
 
 
@@ -463,7 +506,10 @@ def test_mistakes_with_prompts(run: Run, folder: Path, monkeypatch: pytest.Monke
     error = fails(run, "generate", folder, "a", "")
     assert "prompt 2 has no tokens" in error
     assert error.endswith("begin with token 1: --ids 1.\n")
-    assert "the id 999" in fails(run, "generate", folder, "--ids", "999")
+    for bad in ("999", "-1"):
+        error = fails(run, "generate", folder, "--batch-size", "1", "--ids", "5", f"--ids={bad}")
+        assert f"prompt 2 holds the id {bad}, but the model knows the ids 0 to 28" in error
+    assert "'0' is not a whole number from 1 on" in fails(run, "explain", folder, "a", "--max-new-tokens", 0)
     assert "explain takes one prompt, and there are 2" in fails(run, "explain", folder, "a", "b")
     error = fails(run, "explain", folder, "a", "--num-samples", "2")
     assert "there is no option --num-samples; minitx generate has it" in error
@@ -501,6 +547,11 @@ def test_model_with_nan(run: Run, tmp_path: Path) -> None:
     assert "the model's logits hold NaN" in error
     assert "--remove-invalid-values." in error
     assert run(*argv, "--remove-invalid-values", "--max-new-tokens", 2)[0] == 0
+
+
+def test_keys_of_biases_are_shown_as_they_are_typed() -> None:
+    for key, typed in (("[5]", "5"), ("[(4,)]", "4"), ("[(4, 5)]", "4 5")):
+        assert decoding.with_options(f"sequence_bias{key}=nan must") == f"--sequence-bias {typed}=nan must"
 
 
 def test_words_that_are_no_parameters_stay() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -267,3 +268,25 @@ def test_whose_class_it_is() -> None:
     assert bert.task_of("BertLMHeadModel") is None  # a decoder's class: the tensors decide
     assert architecture("electra").task_of("ElectraForPreTraining") == "replaced-token-detection"
     assert architecture("camembert").class_name("camembert", "masked-lm") == "CamembertForMaskedLM"
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"global_rope_theta": 0}, ["config.json: global_rope_theta=0", "positive"]),
+        ({"local_rope_theta": 0}, ["config.json: local_rope_theta=0", "positive"]),
+        (
+            {"rope_parameters": {"rope_theta": 5e5}},
+            ["rope_parameters has rope_theta", "each type of layer"],
+        ),
+        ({"rope_parameters": {"global": {}}}, ["has global", "full_attention, sliding_attention"]),
+        ({"rope_parameters": {"full_attention": 3}}, ["rope_parameters['full_attention']=3", "an object"]),
+        ({"rope_parameters": {"full_attention": {"rope_theta": 0}}}, ["rope_theta=0", "positive"]),
+        ({"rope_parameters": {"full_attention": {"rope_type": "linear"}}}, ["rope_type='linear'", "default"]),
+        ({"rope_parameters": {"full_attention": {"factor": 2.0}}}, ["has factor", "not implemented"]),
+    ],
+)
+def test_rotary_values_of_modernbert_that_cannot_be(changes: dict[str, Any], parts: list[str]) -> None:
+    with pytest.raises(ValueError, match=re.escape(parts[0])) as refused:
+        read({**MODERNBERT, **changes})
+    assert parts[1] in str(refused.value)

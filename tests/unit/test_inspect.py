@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import nn
 import minitx
 from minitx.architectures import REGISTRY
 from minitx.inspect.compare import gap, verify
+from minitx.inspect.inputs import make_inputs
 from minitx.inspect.report import Gap, Row, render_report
 from minitx.inspect.summary import human, render, summarize
 from minitx.layers.activation import Activation
@@ -162,6 +164,23 @@ def test_small_changes_are_found_where_float32_is_inside(modernbert: Path) -> No
     with torch.no_grad():
         model.embedder.word_emb.weight += 1e-7
     assert verify(modernbert, model=model).culprit == ("embedder.word_emb",)
+
+
+@pytest.mark.parametrize(
+    ("name", "task"), [("mistral", "causal-lm"), ("gpt-neo", "causal-lm"), ("modernbert", "masked-lm")]
+)
+@pytest.mark.parametrize("more", [-1, 1])
+def test_a_window_off_by_one_is_found(tmp_path: Path, name: str, task: str, more: int) -> None:
+    """The longest text goes beyond the window's edge, and is not much longer than it must be."""
+    folder = checkpoint(tmp_path, name, task)
+    model = minitx.load(folder)
+    stack = model.config.stack
+    assert stack.sliding_window is not None
+    longest = max(x["input_ids"].shape[-1] for x in make_inputs(None, model, 10**6).batches)
+    assert longest == stack.sliding_window * (1 if stack.causal else 2) + 22
+    model.stack.config = replace(stack, sliding_window=stack.sliding_window + more)
+    report = verify(folder, model=model)
+    assert report.culprit[0].endswith("attention.self_attention"), render_report(report)
 
 
 def test_not_a_number_differs(bert: Path) -> None:

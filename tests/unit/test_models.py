@@ -54,6 +54,29 @@ def test_texts_packed_into_one_row_do_not_see_each_other() -> None:
     assert torch.allclose(packed[:, 5:], model(second).last_hidden_state, atol=1e-6)
 
 
+@pytest.mark.parametrize("model_type", ["bloom", "llama"])
+def test_texts_packed_into_one_row_of_a_decoder(model_type: str) -> None:
+    """Also where the distance of a key is counted by what its query sees (ALiBi)."""
+    model = decoder(model_type)
+    texts = [[ids(1, 5), ids(1, 7)], [ids(1, 8), ids(1, 4)]]
+    mask = torch.stack(
+        [torch.block_diag(*(torch.ones(x.shape[1], x.shape[1]) for x in row)) for row in texts]
+    )
+    positions = torch.stack([torch.cat([torch.arange(x.shape[1]) for x in row]) for row in texts])
+    packed = model(torch.cat([torch.cat(row, 1) for row in texts]), mask, positions).last_hidden_state
+    for row, together in zip(texts, packed, strict=True):
+        alone = torch.cat([model(each).last_hidden_state[0] for each in row])
+        assert torch.allclose(together, alone, atol=1e-9)
+
+
+def decoder(model_type: str, **more: Any) -> minitx.DecoderModel:
+    config = {**CONFIG, "num_key_value_heads": 2, "model_type": model_type, "initializer_range": 0.3}
+    if model_type == "bloom":
+        config = {"model_type": "bloom", "vocab_size": 60, "hidden_size": 24, "n_head": 4, "n_layer": 2}
+        config |= {"initializer_range": 0.3}
+    return minitx.from_config(config, seed=0, dtype=torch.float64, **more).eval()
+
+
 @pytest.mark.parametrize("dtype", [torch.bool, torch.long, torch.int32, torch.float32])
 def test_a_mask_may_have_any_type(dtype: torch.dtype) -> None:
     model, text = tiny(), ids(2, 6)
@@ -292,6 +315,67 @@ def test_the_meta_device_gives_shapes() -> None:
         model = minitx.EncoderModel(tiny().config)
         out = model(torch.ones(2, 5, dtype=torch.long), torch.ones(2, 5, dtype=torch.bool))
     assert out.last_hidden_state.shape == (2, 5, 24)
+
+
+@pytest.mark.parametrize("model_type", ["bloom", "llama", "mistral", "mixtral"])
+def test_the_meta_device_gives_shapes_of_a_decoder(model_type: str) -> None:
+    with torch.device("meta"):
+        model = minitx.DecoderModel(decoder(model_type).config)
+        text, mask = torch.ones(2, 5, dtype=torch.long), torch.ones(2, 5, dtype=torch.long)
+        cache = model.make_cache(9)
+        assert model(text, mask, torch.arange(5)[None], cache=cache).last_hidden_state.shape == (2, 5, 24)
+        cache.select(torch.ones(3, dtype=torch.long)).crop(4)
+        assert model(text[:1, :1].repeat(3, 1), cache=cache).last_hidden_state.shape == (3, 1, 24)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "name"),
+    [
+        *(
+            (kind, name)
+            for kind in ("bert", "llama")
+            for name in ("input_ids", "attention_mask", "position_ids")
+        ),
+        ("bert", "token_type_ids"),
+        ("bert", "labels"),
+        ("llama", "labels"),
+    ],
+)
+def test_lists_are_no_tensors(model_type: str, name: str) -> None:
+    model = decoder("llama", head="causal-lm") if model_type == "llama" else tiny(head="masked-lm")
+    with pytest.raises(TypeError, match=f"{name} is a list; expected a tensor"):
+        model(**{"input_ids": ids(1, 3), name: [[1, 1, 1]]})
+
+
+@pytest.mark.parametrize("model_type", ["bert", "llama", "bloom"])
+@pytest.mark.parametrize(
+    ("positions", "message"),
+    [
+        (torch.arange(4)[None], r"position_ids has shape \(1, 4\); expected \(2, 3\)"),
+        (torch.arange(3), r"position_ids has shape \(3,\)"),
+        (torch.tensor(0), r"position_ids has shape \(\)"),
+        (torch.zeros(2, 3), "position_ids has dtype torch.float32; expected torch.long"),
+    ],
+)
+def test_positions_that_are_none(model_type: str, positions: torch.Tensor, message: str) -> None:
+    """With and without a table of them."""
+    model = tiny() if model_type == "bert" else decoder(model_type)
+    with pytest.raises(ValueError, match=message):
+        model(ids(2, 3), position_ids=positions)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "llama"])
+def test_a_text_without_a_batch_is_named_whatever_else_is_given(model_type: str) -> None:
+    model = tiny() if model_type == "bert" else decoder(model_type)
+    with pytest.raises(ValueError, match=r"input_ids has shape \(3,\); expected \(batch, time\)"):
+        model(ids(3), torch.ones(3))
+
+
+def test_labels_need_every_logit() -> None:
+    model, text = decoder("llama", head="causal-lm"), ids(1, 4)
+    with pytest.raises(ValueError, match="leave out labels or logits_to_keep"):
+        model(text, labels=text, logits_to_keep=1)
+    assert model(text, labels=text).logits.shape == (1, 4, 60)
 
 
 @pytest.mark.parametrize("bad", ["float16", torch.int8, torch.complex64])

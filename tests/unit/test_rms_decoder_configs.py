@@ -449,6 +449,37 @@ def test_what_they_mean() -> None:
     assert (oss.rope[FULL].rope_type, oss.rope[FULL].truncate, oss.attention_sinks) == ("yarn", False, True)
 
 
+WITHOUT_MLP_BIAS = (
+    MISTRAL,
+    MIXTRAL,
+    QWEN2,
+    QWEN3,
+    QWEN3_MOE,
+    GEMMA,
+    GEMMA_2,
+    GEMMA_3,
+    OLMO_2,
+    PHI_3,
+    GPT_OSS,
+)
+
+
+@pytest.mark.parametrize("key", ["head_dim", "num_key_value_heads"])
+def test_null_is_no_zero(key: str) -> None:
+    absent = {name: value for name, value in LLAMA_3_2.items() if name != key}
+    assert read({**LLAMA_3_2, key: None}) == read(absent)
+
+
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [(config, "attention_bias") for config in (LLAMA_2, GEMMA, GEMMA_2, GEMMA_3, QWEN3, OLMO_2, SMOLLM3)]
+    + [(config, "mlp_bias") for config in (LLAMA_2, SMOLLM3)],
+)
+def test_biases_that_transformers_has_too(config: dict[str, Any], key: str) -> None:
+    assert getattr(read({**config, key: True})[0].stack, key)
+    assert not getattr(read({**config, key: False})[0].stack, key)
+
+
 @pytest.mark.parametrize(
     ("config", "parts"),
     [
@@ -463,6 +494,24 @@ def test_what_they_mean() -> None:
         ({**PHI_4_MINI, "lm_head_bias": True}, ["lm_head_bias=True"]),
         ({**PHI_4_MINI, "partial_rotary_factor": 1.0}, ["short_factor", "64 positive numbers"]),
         ({**LLAMA_2, "num_key_value_heads": 5}, ["num_key_value_heads=5", "32"]),
+        ({**GPT_OSS, "hidden_act": "gelu"}, ["hidden_act='gelu'", "'silu'"]),
+        # biases that transformers has no place for
+        ({**MISTRAL, "attention_bias": True}, ["attention_bias=True"]),
+        ({**MIXTRAL, "attention_bias": True}, ["attention_bias=True"]),
+        ({**PHI_3, "attention_bias": True}, ["attention_bias=True"]),
+        *(({**config, "mlp_bias": True}, ["mlp_bias=True"]) for config in WITHOUT_MLP_BIAS),
+        # zeros that would be divided by, or stand for a size
+        ({**GEMMA_2, "query_pre_attn_scalar": 0}, ["config.json: query_pre_attn_scalar=0", "positive"]),
+        ({**GEMMA_3, "query_pre_attn_scalar": 0}, ["config.json: query_pre_attn_scalar=0", "positive"]),
+        ({**GEMMA_2, "attn_logit_softcapping": 0}, ["config.json: attn_logit_softcapping=0", "positive"]),
+        ({**GEMMA_2, "final_logit_softcapping": 0}, ["config.json: final_logit_softcapping=0", "positive"]),
+        ({**GEMMA_3, "final_logit_softcapping": 0}, ["config.json: final_logit_softcapping=0", "positive"]),
+        ({**GEMMA_3, "rope_theta": 0}, ["config.json: rope_theta=0", "positive"]),
+        ({**GEMMA_3, "rope_local_base_freq": 0}, ["config.json: rope_local_base_freq=0", "positive"]),
+        ({**LLAMA_2, "rope_theta": 0}, ["config.json: rope_theta=0", "positive"]),
+        ({**GPT_OSS, "swiglu_limit": 0}, ["config.json: swiglu_limit=0", "positive"]),
+        ({**LLAMA_3_2, "head_dim": 0}, ["config.json: head_dim=0", "from 1"]),
+        ({**LLAMA_2, "num_key_value_heads": 0}, ["config.json: num_key_value_heads=0", "from 1"]),
     ],
 )
 def test_what_cannot_be_is_refused(config: dict[str, Any], parts: list[str]) -> None:
@@ -514,6 +563,15 @@ def test_every_number_that_a_kind_needs_is_asked_for(kind: str, key: str) -> Non
         (stretched("dynamic", partial_rotary_factor=0.02), ["partial_rotary_factor=0.02"]),
         ({**LLAMA_2, "rope_parameters": {"global": {}}}, ["has global", FULL, SLIDING]),
         ({**LLAMA_2, "rope_scaling": 3}, ["rope_parameters=3", "must be an object"]),
+        # transformers passes over what is not of a type of layer
+        (
+            {**GEMMA_3, "rope_parameters": {"rope_type": "linear", "factor": 8.0}},
+            ["rope_parameters has factor, rope_type", "an object for each type of layer", FULL, SLIDING],
+        ),
+        ({**GEMMA_3, "rope_parameters": {FULL: {}, "global": {}}}, ["has global", FULL, SLIDING]),
+        ({**GEMMA_3, "rope_parameters": {FULL: 3}}, [f"rope_parameters['{FULL}']=3", "must be an object"]),
+        ({**GEMMA_3, "rope_parameters": 3}, ["rope_parameters=3", "must be an object"]),
+        ({**GEMMA_3, "rope_parameters": {SLIDING: {"rope_theta": 0}}}, ["rope_theta=0", "positive"]),
     ],
 )
 def test_rotary_values_that_cannot_be_are_refused(config: dict[str, Any], parts: list[str]) -> None:

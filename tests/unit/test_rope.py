@@ -12,6 +12,7 @@ import minitx
 from minitx.architectures import architecture
 from minitx.architectures.reader import Reader
 from minitx.config import RopeConfig
+from minitx.decoding.prompts import padded
 from minitx.layers.rope import FREQUENCIES, quarter_turn_neighbours, rotary_table, rotate
 from minitx.layers.stack import FULL, SLIDING
 
@@ -132,7 +133,7 @@ def test_heads_of_odd_size_are_refused() -> None:
 
 def frequency(length: int = 8, **values: Any) -> torch.Tensor:
     rope = RopeConfig(rope_theta=10000.0, rotary_dim=8, **values)
-    return FREQUENCIES[rope.rope_type](rope, torch.arange(length)[None])
+    return FREQUENCIES[rope.rope_type](rope, torch.arange(length)[None]).flatten()
 
 
 def test_the_plain_ones_are_powers_of_the_base() -> None:
@@ -167,6 +168,60 @@ def test_longrope_has_one_set_for_short_texts_and_one_for_long_ones() -> None:
     }
     assert torch.allclose(frequency(16, **options), frequency() / torch.tensor([1.0, 2, 1, 1]))
     assert torch.allclose(frequency(17, **options), frequency() / torch.tensor([1.0, 1, 5, 1]))
+
+
+@pytest.mark.parametrize("kind", ["longrope", "dynamic"])
+@pytest.mark.parametrize("lengths", [(3, 8), (8, 9), (12, 3, 9, 8, 11)])
+def test_a_batch_turns_as_its_rows_do(kind: str, lengths: tuple[int, ...]) -> None:
+    """Around 8 tokens, beyond which a text turns otherwise: each row is as long as it is itself."""
+    decoder, rows = by_length(kind), [torch.randint(60, (length,)) for length in lengths]
+    batch = padded([row.tolist() for row in rows], 0, torch.device("cpu"))
+    with torch.inference_mode():
+        together = decoder(*batch).logits
+        for number, row in enumerate(rows):
+            alone = decoder(row[None]).logits[0]
+            assert torch.allclose(together[number, -len(row) :], alone, rtol=0, atol=1e-9)
+    texts = [row.tolist() for row in rows]
+    scores = minitx.score(decoder, texts)
+    for found, text in zip(scores.logprobs, texts, strict=True):
+        assert torch.allclose(found, minitx.score(decoder, [text]).logprobs[0], atol=1e-6)
+
+
+@torch.inference_mode()
+def test_a_cache_is_of_no_use_across_the_turning_point() -> None:
+    """With longrope. Dynamic positions go on with the keys that there are, as they do elsewhere."""
+    decoder, text = by_length("longrope"), torch.randint(60, (2, 14))
+    for first, second in ((8, 1), (5, 5), (1, 13)):
+        cache = decoder.make_cache()
+        decoder(text[:, :first], cache=cache)
+        with pytest.raises(
+            ValueError, match=rf"by a text of {first} tokens, now it has .*run the whole text"
+        ):
+            decoder(text[:, first : first + second], cache=cache)
+        assert cache.length == first
+        decoder(text[:, : first + second], cache=cache.crop(0))  # anew
+        decoder(text[:, :1], cache=cache)
+    with pytest.raises(ValueError, match=r"by a text of 15 tokens, now it has 6; above 8"):
+        decoder(text[:, 5:6], cache=cache.crop(5))
+    cache = decoder.make_cache()
+    found = [decoder(text[:, a:b], cache=cache).logits for a, b in ((0, 5), (5, 7), (7, 8))]
+    assert torch.allclose(torch.cat(found, 1), decoder(text[:, :8]).logits, rtol=0, atol=1e-9)
+    dynamic = by_length("dynamic")
+    cache = dynamic.make_cache()
+    dynamic(text[:, :8], cache=cache)
+    assert dynamic(text[:, 8:], cache=cache).cache is cache
+
+
+def by_length(kind: str) -> minitx.DecoderModel:
+    rope = {"rope_type": kind, "rope_theta": 100.0, "factor": 4.0}
+    if kind == "longrope":
+        rope |= {**LISTS, "original_max_position_embeddings": 8}
+    config = {**LLAMA, "rope_parameters": rope, "initializer_range": 0.3}
+    config["max_position_embeddings"] = 8 if kind == "dynamic" else 32
+    made = minitx.from_config(config, head="causal-lm", seed=0, dtype=torch.float64).eval()
+    assert isinstance(made, minitx.DecoderModel)
+    assert made.turning_points == {kind: 8}
+    return made
 
 
 @pytest.mark.parametrize("interleaved", [False, True])

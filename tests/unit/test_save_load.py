@@ -337,6 +337,20 @@ def test_untied_by_the_config(tmp_path: Path) -> None:
         minitx.load(folder)
 
 
+@pytest.mark.parametrize(
+    ("name", "head", "written_as"),
+    [("bert", "masked-lm", DECODER), ("llama", "causal-lm", "lm_head.weight")],
+)
+def test_tied_by_hand_against_the_config(tmp_path: Path, name: str, head: str, written_as: str) -> None:
+    """Loaders ask for a tensor of its own where the config says untied."""
+    model = random({**CONFIGS[name], "tie_word_embeddings": False}, head)
+    model.head.projection.weight = model.embedder.word_emb.weight
+    minitx.save(model, tmp_path / "one")
+    assert torch.equal(stored(tmp_path / "one")[written_as], model.embedder.word_emb.weight)
+    again = round_trip(tmp_path / "one", tmp_path / "two")
+    same(model.state_dict(), again.state_dict())
+
+
 def test_tied_in_another_dtype(tmp_path: Path) -> None:
     """Equal values in another dtype are other bytes: both stay."""
     folder = written(tmp_path / "one")

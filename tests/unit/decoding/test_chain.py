@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from minitx.decoding import (
     PrefixAllowed,
     RemoveInvalid,
     Renormalize,
+    Sample,
     SuppressTokens,
     Temperature,
     TopK,
@@ -88,6 +90,48 @@ def test_of_equal_survivors_the_same_are_cut(seed: int) -> None:
     left = Chain(TopK(3), TopP(0.5))(logits, CONTEXT)
     assert (left > -torch.inf)[0].nonzero().flatten().tolist() == equal.sort().values[1:].tolist()
     assert torch.equal(left, TopP(0.5)(TopK(3)(logits, CONTEXT), CONTEXT))
+
+
+def test_a_function_may_write_into_what_it_is_given() -> None:
+    """Neither the model's logits nor the steps before see it."""
+
+    def ban_zero(logits: Tensor, context: Context) -> Tensor:
+        logits[:, 0] = -torch.inf
+        return logits
+
+    class Adds:
+        def init(self, context: Context) -> Tensor:
+            return torch.zeros(len(context.length))
+
+        def update(self, state: Tensor, context: Context, token: Tensor, logits: Tensor) -> Tensor:
+            return state + logits.zero_()[:, 0] + 1
+
+        def __call__(self, logits: Tensor, context: Context, state: Tensor) -> Tensor:
+            return logits.add_(state[:, None])
+
+    for first in (Temperature(1.0), TopK(0), RemoveInvalid()):
+        logits = logits_of("random", 3, 8)
+        before = logits.clone()
+        chain = Chain(first, ban_zero, Adds(), Chain(ban_zero), partial(ban_zero))
+        left = chain(logits, CONTEXT)
+        assert torch.equal(left, before.index_fill(1, torch.tensor([0]), -torch.inf))
+        steps = [after for _, after in chain.trace(logits, CONTEXT)]
+        assert torch.equal(steps[0], before)
+        state = chain.update(chain.init(CONTEXT), CONTEXT, torch.tensor([1, 2, 3]), logits)[2]
+        assert state.tolist() == [1.0, 1.0, 1.0]
+        assert torch.equal(logits, before)
+
+
+def test_processors_of_the_package_cost_no_copy() -> None:
+    logits = logits_of("random", 3, 8)
+    assert Chain(TopK(0), Chain(TopK(0)))(logits, CONTEXT) is logits
+
+
+def test_chains_are_values() -> None:
+    assert Chain(TopK(5), MinP(0.1)) == Chain(TopK(5), MinP(0.1)) != Chain(MinP(0.1), TopK(5))
+    assert Chain(TopK(5)) != TopK(5)
+    assert len({Chain(TopK(5)), Chain(TopK(5)), Chain()}) == 2
+    assert Sample(chain=Chain(TopK(5))) == Sample(chain=Chain(TopK(5)))
 
 
 def test_chains_in_chains() -> None:

@@ -87,6 +87,17 @@ def test_numbers(make: Any, name: str, low: str, high: str) -> None:
         make([0.5] * 3)(LOGITS, CONTEXT)
 
 
+def test_numbers_that_are_too_large() -> None:
+    with pytest.raises(ValueError, match=r"temperature=1000.*\.\.\. must be in \[0, inf\)"):
+        Temperature(10**400)
+    with pytest.raises(ValueError, match=r"top_p=-1000.*\.\.\. must be in \(0, 1\]"):
+        TopP(-(10**400))
+    for make in (TopK, MinLength, MinNewTokens):
+        assert make(2**63 - 1)
+        with pytest.raises(ValueError, match="=9223372036854775808 is more than 9223372036854775807"):
+            make(2**63)
+
+
 def test_a_whole_number_is_a_number() -> None:
     assert Temperature(2) == Temperature(2.0)
     assert TopP(1) == TopP(1.0)

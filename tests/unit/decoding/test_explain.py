@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import minitx
-from minitx.decoding import Chain, Temperature, TopK
-from minitx.decoding.explain import Candidate, Position, Step, bar, render
+from minitx.decoding import Chain, SuppressTokens, Temperature, TopK
+from minitx.decoding.explain import LEGEND, Candidate, Position, Step, bar, render, text_of
 
 CONFIG = {
     "model_type": "llama",
@@ -54,10 +56,9 @@ def test_every_step_by_hand(model: Any) -> None:
     for step, expected in zip(position.steps, (raw, cooler, best / best.sum()), strict=True):
         assert step.entropy == pytest.approx(-(expected * expected.log()).sum().item(), abs=1e-5)
         assert step.top[0].probability == pytest.approx(expected.max().item(), abs=1e-6)
-        assert len(step.top) == 4
+        assert len(step.top) == min(4, step.kept)  # what was removed is not among the most probable
     assert position.steps[1].mass == 1.0
     assert position.steps[2].mass == pytest.approx(best.sum().item(), abs=1e-6)
-    assert position.steps[2].top[3].probability == 0.0
     assert position.drawn.probability == pytest.approx(
         next(c.probability for c in position.steps[2].top if c.token == position.drawn.token)
     )
@@ -65,7 +66,7 @@ def test_every_step_by_hand(model: Any) -> None:
 
 def test_the_table_fits_and_marks_what_was_drawn(model: Any) -> None:
     found = minitx.explain(model, [5, 6, 7], STRATEGY, max_new_tokens=3, seed=3, top=6)
-    text = str(found)
+    text = str(found).removesuffix(LEGEND)
     assert max(map(len, text.splitlines())) <= 80
     assert text.count("→") == 3
     for name in ("model", "RepetitionPenalty 1.3", "Temperature 0.8", "TopK 12", "TopP 0.9"):
@@ -81,6 +82,38 @@ def test_a_table_of_awkward_tokens() -> None:
     assert "'\\n\\t'" in text
     assert "→ ' drawn'" in text
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_without_a_tokenizer_ids_do_not_look_like_texts(model: Any) -> None:
+    found = minitx.explain(model, [5], minitx.Greedy())
+    token = found.positions[0].drawn
+    assert token.text is None
+    assert f"token 2: #{token.token}, probability 0." in str(found)
+    assert "'" not in str(found)
+
+
+def test_half_a_character_has_no_text() -> None:
+    tokenizer: Any = SimpleNamespace(decode=lambda ids, **_: "\ufffd" if ids[0] % 2 else f"t{ids[0]}")
+    assert (text_of(5, tokenizer), text_of(6, tokenizer)) == (None, "t6")
+
+
+def test_what_is_left_is_not_mistaken_for_what_was_removed(model: Any) -> None:
+    """Even where all but one probability is rounded to 0."""
+    chain = Chain(SuppressTokens(range(50)), Temperature(1e-6))
+    (position,) = minitx.explain(model, [5], minitx.Sample(chain=chain), top=20).positions
+    assert position.steps[-1].kept == 10
+    assert sorted(each.token for each in position.steps[-1].top) == [*range(50, 60)]
+    assert [each.probability for each in position.steps[-1].top] == [1.0] + 9 * [0.0]
+
+
+def test_the_legend_comes_once_and_fits(model: Any) -> None:
+    found = minitx.explain(model, [5], minitx.Greedy(), max_new_tokens=3)
+    assert str(found).count(LEGEND) == 1
+    assert max(map(len, LEGEND.splitlines())) <= 80
+    for column in ("kept", "mass", "nats", "was", "→"):
+        assert column in LEGEND
+    assert "drawn" not in str(found)  # greedy draws nothing
+    assert str(minitx.explain(model, [5], max_new_tokens=0)) == ""
 
 
 def test_bars() -> None:
@@ -101,11 +134,31 @@ def test_a_literal_chain_and_a_function_of_ones_own_are_named(model: Any) -> Non
     assert position.drawn.token % 2 == 1
 
 
-def test_a_prompt_may_be_a_tensor(model: Any) -> None:
-    found = minitx.explain(model, torch.tensor([5, 6]), minitx.Greedy())
-    assert found == minitx.explain(model, [5, 6], minitx.Greedy())
-    with pytest.raises(ValueError, match=r"prompt has shape \(1, 2\)"):
-        minitx.explain(model, torch.tensor([[5, 6]]))
+def test_a_prompt_may_be_a_tensor_or_array(model: Any) -> None:
+    expected = minitx.explain(model, [5, 6], minitx.Greedy())
+    for prompt in (torch.tensor([5, 6]), np.array([5, 6]), (5, 6)):
+        assert minitx.explain(model, prompt, minitx.Greedy()) == expected
+
+
+@pytest.mark.parametrize(
+    ("prompt", "error", "message"),
+    [
+        (None, TypeError, r"prompt is None; expected one text, or the ids of one, such as \[5, 6\]\."),
+        (5, TypeError, r"prompt is 5; expected one text, or the ids of one"),
+        (b"a", TypeError, r"prompt is b'a'; expected one text"),
+        ([[5, 6]], ValueError, r"explain takes one prompt, .*; leave out the outer brackets\."),
+        ([[5], [6]], ValueError, "explain takes one prompt, but this is a list of 2"),
+        (["a", "b"], ValueError, "explain takes one prompt, but this is a list of 2"),
+        (torch.tensor([[5, 6]]), ValueError, "explain takes one prompt, but this is a list of 1"),
+        (torch.tensor([0.5]), TypeError, "something else than ids"),
+        ([5, True], TypeError, "something else than ids"),
+        ([], ValueError, "has no tokens"),
+        ("a", ValueError, "need tokenizer="),
+    ],
+)
+def test_other_prompts_are_refused(model: Any, prompt: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        minitx.explain(model, prompt)
 
 
 @pytest.mark.parametrize("top", [0, -1, 1.5, True])

@@ -654,7 +654,7 @@ def test_a_literal_chain() -> None:
         (Sample, {}, TypeError, "expected a Sample"),
         ("greedy", {}, ValueError, "strategy='greedy'; expected a Sample.* or \"checkpoint\""),
         ("checkpoint", {}, ValueError, "this model, which was not loaded, has no generation_config.json"),
-        (Greedy(), {"max_new_tokens": None}, TypeError, "max_new_tokens=None must be a whole number"),
+        (Greedy(), {"max_new_tokens": None}, TypeError, "max_new_tokens= is missing: how many tokens"),
         (Greedy(), {"max_new_tokens": -1}, ValueError, "max_new_tokens=-1 must be at least 0"),
         (Greedy(), {"max_new_tokens": True}, TypeError, "max_new_tokens=True"),
         (Greedy(), {"max_new_tokens": 2.0}, TypeError, "max_new_tokens=2.0"),

@@ -184,7 +184,7 @@ def test_every_learned_position_can_be_used_and_no_other(kind: str) -> None:
 def test_a_text_that_outgrows_longrope_is_run_anew(length: int, chunk: int | None) -> None:
     """Behind 8 tokens every position turns otherwise, and those in the cache are of no use."""
     model = longrope()
-    assert model.turning_point == 8
+    assert model.turning_points == {"longrope": 8}
     prompt = [5 + i for i in range(length)]
     result = generate(model, [prompt], Greedy(), max_new_tokens=12, stop=NO_END, prefill_chunk=chunk)
     assert tokens(result) == [by_hand(model, prompt, 12)]
@@ -195,21 +195,13 @@ def test_a_text_that_outgrows_longrope_is_run_anew(length: int, chunk: int | Non
     assert tokens(seeded[0])[0] == tokens(seeded[1])[1]
 
 
-def test_in_a_batch_the_longest_text_decides_how_positions_turn() -> None:
-    """As in transformers: with longrope, a short row beside a long one is run as a long one."""
+@pytest.mark.parametrize("lengths", [(6, 3), (3, 6, 1), (8, 9, 7, 12), (20, 2)])
+def test_each_row_of_a_batch_outgrows_longrope_by_itself(lengths: tuple[int, ...]) -> None:
+    """A short row beside a long one is run as what it is, and gives what it gives alone."""
     model = longrope()
-    prompts = [[5 + i for i in range(6)], [50, 60, 70]]
-    result = generate(model, prompts, Greedy(), max_new_tokens=7, stop=NO_END)
-    rows = [list(prompt) for prompt in prompts]
-    for _ in range(7):
-        longest = len(rows[0])
-        ids = torch.tensor([[0] * (longest - len(row)) + row for row in rows])
-        mask = torch.tensor([[False] * (longest - len(row)) + [True] * len(row) for row in rows])
-        with torch.no_grad():
-            logits = model(ids, mask, (mask.cumsum(1) - 1).clamp(min=0)).logits[:, -1]
-        for row, token in zip(rows, logits.argmax(-1).tolist(), strict=True):
-            row.append(token)
-    assert tokens(result) == [row[len(p) :] for row, p in zip(rows, prompts, strict=True)]
+    prompts = [[7 * row + 5 + i for i in range(length)] for row, length in enumerate(lengths)]
+    result = generate(model, prompts, Greedy(), max_new_tokens=9, stop=NO_END)
+    assert tokens(result) == [by_hand(model, prompt, 9) for prompt in prompts]
 
 
 @cache

@@ -68,6 +68,7 @@ def test_a_batch_and_its_mask_are_the_rows_again(rows: list[list[int]], pad: int
         [np.array([5, 6, 7]), np.array([8], dtype=np.uint8)],
         [[np.int64(5), 6, 7], [np.int32(8)]],
         [torch.tensor([5, 6, 7]), torch.tensor([8], dtype=torch.int32)],
+        np.array([[5, 6, 7], [8]], dtype=object),
     ],
 )
 def test_ids_of_any_kind(prompts: Any) -> None:
@@ -80,6 +81,14 @@ def test_ids_of_any_kind(prompts: Any) -> None:
 @pytest.mark.parametrize("dtype", [torch.long, torch.int32, torch.uint8])
 def test_a_tensor_without_a_mask_has_no_padding(dtype: torch.dtype) -> None:
     assert read(torch.tensor([[0, 0, 5], [7, 8, 0]], dtype=dtype)) == [[0, 0, 5], [7, 8, 0]]
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint8, np.uint16])
+def test_an_array_is_as_good_as_a_tensor(dtype: Any) -> None:
+    assert read(np.array([[0, 0, 5], [7, 8, 0]], dtype=dtype)) == [[0, 0, 5], [7, 8, 0]]
+    texts = read(["a cat", "the"], tokenizer=TOKENIZER)
+    assert read(np.array(["a cat", "the"]), tokenizer=TOKENIZER) == texts
+    assert read(np.array("a cat"), tokenizer=TOKENIZER) == read(np.str_("a cat"), tokenizer=TOKENIZER)
 
 
 def test_texts_are_framed_as_the_tokenizer_frames_them() -> None:
@@ -115,6 +124,9 @@ IDS = torch.tensor([[5, 6]])
         ([[5, None]], None, TypeError, r"prompts\[0\] holds something else"),
         ([b"a"], None, TypeError, r"prompts\[0\] is b'a' \(bytes\)"),
         ({"input_ids": IDS}, None, TypeError, "prompts is a dict; expected a text, texts, lists of ids"),
+        (np.array([5, 6]), None, TypeError, r"prompts\[0\] is 5.*\[\[5, 6\]\] for a single one"),
+        (np.array([[5.0]]), None, TypeError, r"prompts\[0\] holds something else than ids"),
+        (np.int64(5), None, TypeError, "prompts is a int64"),
         (iter([[5]]), None, TypeError, "prompts is a list_iterator"),
         (TOKENIZER(["cat"]), None, TypeError, "prompts is a Batch"),
         (5, None, TypeError, "prompts is a int"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -274,6 +275,8 @@ def test_a_key_depends_on_seed_prompt_and_occurrence_alone() -> None:
     assert row_keys([9, 1], [[4, 5], [4, 5]])[1] == alone  # each seed counts its own
     assert torch.equal(row_keys(torch.tensor([1, 1]), [[4, 5], [4, 5]]), row_keys(1, [[4, 5], [4, 5]]))
     assert torch.equal(row_keys(torch.tensor(1), [[4, 5]]), row_keys(1, [[4, 5]]))
+    assert torch.equal(row_keys([np.int64(1)], [[4, 5]]), row_keys(1, [[4, 5]]))
+    assert torch.equal(row_keys(np.uint8(1), [[4, 5]]), row_keys(1, [[4, 5]]))
     samples = row_keys(1, [[4, 5], [6], [4, 5]], num_samples=3)
     assert samples.shape == (9,)
     assert len(set(samples.tolist())) == 9

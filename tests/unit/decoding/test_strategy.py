@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import pickle
 from typing import Any
 
 import pytest
@@ -177,6 +179,13 @@ def test_values_are_checked_when_it_is_made(
     assert message in str(raised.value)
 
 
+@pytest.mark.parametrize("kind", [Strategy, Sample, Context])
+def test_every_field_is_explained(kind: Any) -> None:
+    attributes = (kind.__doc__ or "").split("Attributes:")[1]
+    for name in kind.__annotations__:
+        assert f"\n        {name}: " in attributes
+
+
 def test_strategies_are_values() -> None:
     per_row = Sample(temperature=torch.tensor([0.5, 1.0]), top_k=[1, 2], bad_words_ids=[[1]])
     assert per_row == Sample(temperature=[0.5, 1.0], top_k=(1, 2), bad_words_ids=[[1]])
@@ -188,6 +197,12 @@ def test_strategies_are_values() -> None:
     )
     with pytest.raises(dataclasses.FrozenInstanceError):
         per_row.top_k = 1
+    assert hash(per_row) == hash(Sample(temperature=[0.5, 1.0], top_k=(1, 2), bad_words_ids=((1,),)))
+    bias = {5: 1.0}
+    biased = Sample(logit_bias=bias)
+    bias[5] = 200.0
+    assert biased == Sample(logit_bias={5: 1.0})
+    assert pickle.loads(pickle.dumps(per_row)) == per_row == copy.deepcopy(per_row)
 
 
 def test_parameters_per_row() -> None:

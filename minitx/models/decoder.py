@@ -1,0 +1,204 @@
+"""The family of decoders, and what encoder-decoders share with them."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from minitx.cache import Cache
+from minitx.layers.checks import batch_and_time, leading_shape, whole
+from minitx.layers.embedder import Embedder
+from minitx.layers.mask import as_bool
+from minitx.layers.stack import Stack
+from minitx.models.model import Model, ModelOutput
+
+
+class CausalModel(Model):
+    """What the families with a decoder have: a stack in which a token sees those before it, and a cache."""
+
+    decoder: Stack
+    decoder_embedder: Embedder
+
+    @property
+    def turning_points(self) -> dict[str, int]:
+        """For each kind of rotary positions that asks how long a text is: the most tokens of a short one.
+
+        In a longer text every position turns otherwise, the first ones too, so a text is not read in pieces
+        across that point. "dynamic" goes on with what a cache holds; to "longrope" it is of no use, and a
+        text that comes to be longer is run anew.
+        """
+        ropes = (self.config.stack.rope or {}).values()
+        return {
+            rope.rope_type: rope.original_max_position_embeddings
+            for rope in ropes
+            if rope.rope_type in ("dynamic", "longrope")
+        }
+
+    def make_cache(self, max_length: int | None = None, *, spare: int = 0) -> Cache:
+        """An empty cache, to be passed to `forward` again and again.
+
+        Args:
+            max_length: how many tokens it must hold; room for them is made once and filled in place.
+                None: it grows as it goes.
+            spare: how far `Cache.crop` must be able to go back where layers see only a window.
+
+        Raises:
+            TypeError, ValueError: no whole numbers, or too small ones.
+        """
+        if max_length is not None:
+            max_length = whole("max_length", max_length, 1, "tokens to hold; None for a cache that grows")
+        spare = whole("spare", spare, 0, "tokens that crop can go back")
+        return self.decoder.make_cache(max_length, spare)
+
+    def decode(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        *,
+        cache: Cache,
+        logits_to_keep: int = 0,
+    ) -> ModelOutput:
+        """`forward` for more tokens of the decoder's text, whatever the family; the cache knows the rest."""
+        raise NotImplementedError
+
+    def run_decoder(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        position_ids: Tensor | None,
+        cache: Cache | None,
+        memory: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """The decoder's hidden states (B, T, E), and the mask of all its keys if that is (B, S).
+
+        Args:
+            input_ids, attention_mask, position_ids, cache: as for `DecoderModel.forward`.
+            memory, memory_mask: as for `Stack.forward`.
+        """
+        embedder, past = self.decoder_embedder, 0
+        if cache is not None:
+            self.check_cache(cache, input_ids, attention_mask)
+            past = cache.length
+        mask = None if attention_mask is None else as_bool(attention_mask, *batch_and_time(input_ids))
+        if cache is not None:
+            mask = cache.extended(mask, input_ids)
+        flat = mask if mask is not None and mask.dim() == 2 else None
+        position_ids = embedder.check(input_ids, None, position_ids, past, flat)
+        hidden = embedder(input_ids, None, position_ids)
+        if cache is not None:
+            cache.begin(input_ids.shape[1])
+        hidden = self.decoder(hidden, mask, position_ids, cache, memory, memory_mask)
+        if cache is not None:
+            cache.advance(mask, input_ids.shape[1])
+        return hidden, flat
+
+    def kept(self, logits_to_keep: int, labels: Tensor | None) -> int:
+        """Of how many tokens at the end the head is to give logits; 0: of all.
+
+        Raises:
+            TypeError, ValueError: no whole number, or labels for logits that are not kept.
+        """
+        logits_to_keep = whole("logits_to_keep", logits_to_keep, 0, "logits at the end; 0 keeps all")
+        if logits_to_keep and labels is not None:
+            raise ValueError("labels need the logits of all tokens: leave out labels or logits_to_keep.")
+        return logits_to_keep if self.task in ("causal-lm", "seq2seq-lm") else 0
+
+    def check_cache(self, cache: Cache, input_ids: Tensor, attention_mask: Tensor | None) -> None:
+        """Refuses a cache that cannot go on with these tokens (B, T).
+
+        Raises:
+            TypeError: no cache.
+            ValueError: as `Cache.check`; a cache for other layers; or the tokens lead across the length at
+                which LongRoPE turns all positions otherwise, or back.
+        """
+        if not isinstance(cache, Cache):
+            raise TypeError(f"cache is a {type(cache).__name__}; expected what model.make_cache() gives.")
+        if len(cache.layers) != len(self.decoder.schedule):
+            raise ValueError(
+                f"the cache has parts for {len(cache.layers)} layers, the model runs "
+                f"{len(self.decoder.schedule)}: make one with the model's own make_cache()."
+            )
+        cache.check(attention_mask, input_ids)
+        short, past = self.turning_points.get("longrope"), cache.length
+        if short is None or past == 0:
+            return
+        length, written = past + input_ids.shape[1], cache.seen
+        if (length > short) != (written > short):
+            raise ValueError(
+                f"the cache was filled by a text of {written} tokens, now it has {length}; above {short} "
+                "every position turns otherwise (LongRoPE), and what the cache holds is of no use: run the "
+                "whole text in an empty cache."
+            )
+
+
+class DecoderModel(CausalModel):
+    """A causal decoder: embedder, decoder, and where present a head; a token sees those before it."""
+
+    families = ("decoder",)
+
+    @property
+    def decoder_embedder(self) -> Embedder:  # type: ignore[override]
+        """Of the text that the decoder reads and writes: the only embedder there is."""
+        return self.embedder
+
+    def decode(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        *,
+        cache: Cache,
+        logits_to_keep: int = 0,
+    ) -> ModelOutput:
+        """`forward` for more tokens of the text."""
+        return self.forward(
+            input_ids, attention_mask, position_ids, cache=cache, logits_to_keep=logits_to_keep
+        )
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        *,
+        cache: Cache | None = None,
+        logits_to_keep: int = 0,
+    ) -> ModelOutput:
+        """Runs the model.
+
+        Args:
+            input_ids: (B, T): a text, or what follows the tokens in the cache.
+            attention_mask: (B, T) of these tokens, 1 or True = attend; the cache remembers which of the
+                earlier ones were padding. Without a cache also (B, T, T), which query sees which key, as
+                far as the order lets it.
+            position_ids: (B or 1, T); the architecture's own numbering if not given. Most count padding
+                too; for a text padded on the left give `(attention_mask.cumsum(1) - 1).clamp(min=0)`.
+            labels: what the head should have said; the losses in `layers/head.py` give the shapes.
+            cache: from `make_cache`; the tokens are added to it.
+            logits_to_keep: only of so many tokens at the end, where the head gives logits for each; 0: all.
+
+        Raises:
+            TypeError: a list or anything else where a tensor is expected, a cache that is none.
+            ValueError: shapes that do not fit, ids outside their table, a text longer than the
+                model's positions, a cache that is of no use for these tokens, labels for logits that are
+                not kept.
+        """
+        keep = self.kept(logits_to_keep, labels)
+        batch = leading_shape(input_ids)
+        hidden, mask = self.run_decoder(input_ids, attention_mask, position_ids, cache)
+        real = self.real_tokens(input_ids, mask) if self.task == "sequence-classification" else mask
+        return self.result(hidden, real, labels, batch=batch, logits_to_keep=keep, cache=cache)
+
+    def real_tokens(self, input_ids: Tensor, mask: Tensor | None) -> Tensor | None:
+        """(B, T), False at padding: what the mask says, and every padding id.
+
+        Checkpoints that label texts were trained to read the last token whose id is not the padding's.
+        """
+        mask = None if mask is None else mask[:, -input_ids.shape[1] :]
+        pad = self.config.embedder.pad_token_id
+        if pad is None:
+            return mask
+        named = input_ids != pad
+        return named if mask is None else named & mask

@@ -1,0 +1,231 @@
+"""The family of encoder-decoders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from minitx.cache import Cache
+from minitx.config import ModelConfig
+from minitx.layers.checks import leading_shape, values_are_unseen
+from minitx.layers.embedder import Embedder
+from minitx.layers.linear import Linear
+from minitx.layers.mask import as_bool
+from minitx.layers.norm import Slot, identity
+from minitx.models.decoder import CausalModel
+from minitx.models.model import ModelOutput
+
+
+class EncoderDecoderModel(CausalModel):
+    """An encoder that reads one text and a decoder that writes another, looking at what was read.
+
+    The decoder's text begins with `config.decoder_start_token_id`; its layers look at the encoder's last
+    hidden states, the memory, by cross-attention.
+    """
+
+    families = ("encoder", "decoder")
+    encoder: nn.Module
+
+    def make_stacks(self, stack: Callable[..., nn.Module]) -> None:
+        """Makes what comes before the head: an embedder and a stack for each text."""
+        config = self.config
+        self.embedder = Embedder(config.embedder)
+        self.encoder = stack(config.encoder)
+        self.memory_projection = memory_projection(config)
+        self.decoder_embedder = Embedder(config.decoder_embedder or config.embedder)
+        self.add_module("decoder", stack(config.decoder))
+
+    @property
+    def ties(self) -> dict[str, str]:
+        """As for every model; and the two word embeddings, where they are shared."""
+        word, own = "embedder.word_emb.weight", "decoder_embedder.word_emb.weight"
+        ties = {own: word} if self.config.shared_embeddings else {}
+        return ties | dict.fromkeys(super().ties, own)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        decoder_input_ids: Tensor | None = None,
+        decoder_attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        decoder_position_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        *,
+        encoder_last_hidden_state: Tensor | None = None,
+        cache: Cache | None = None,
+        logits_to_keep: int = 0,
+    ) -> ModelOutput:
+        """Runs the model.
+
+        Args:
+            input_ids: (B, S) of the text to be read. Not needed again once the cache has its memory.
+            attention_mask: (B, S), 1 or True = attend.
+            decoder_input_ids: (B, T) of the text that is written, or what follows the tokens in the cache.
+                Not given: made of the labels (seq2seq-lm), or of `input_ids` where a head labels the text
+                that was read; either is moved one place to the right, behind the start token.
+            decoder_attention_mask: (B, T) of these.
+            token_type_ids: (B, S); all zero if not given.
+            position_ids: (B or 1, S); the architecture's own numbering if not given.
+            decoder_position_ids: (B or 1, T), likewise.
+            labels: what the head should have said; the losses in `layers/head.py` give the shapes.
+            encoder_last_hidden_state: (B, S, E') from `encode`, instead of `input_ids`.
+            cache: from `make_cache`; the tokens are added to it. With B' texts in its memory it serves B rows
+                of any multiple: those of one text stand one after the other.
+            logits_to_keep: only of so many tokens at the end, where the head gives logits for each; 0: all.
+
+        Raises:
+            TypeError: a list or anything else where a tensor is expected, a cache that is none.
+            ValueError: shapes that do not fit, ids outside their table, a text longer than the model's
+                positions, nothing to read, or something to read beside a cache that has read.
+        """
+        keep = self.kept(logits_to_keep, labels)
+        memory, read = encoder_last_hidden_state, cache is not None and cache.texts > 0
+        if (input_ids is not None) + (memory is not None) + read != 1:
+            raise ValueError(
+                "give one of: input_ids, the text to be read; encoder_last_hidden_state, of one that was "
+                "read; or a cache that has its memory already."
+            )
+        if decoder_input_ids is None:
+            decoder_input_ids = self.shifted(labels if self.task == "seq2seq-lm" else input_ids)
+        batch = leading_shape(decoder_input_ids)
+        if not read and memory is None:
+            assert input_ids is not None, "it is one of the three"
+            memory = self.encode(input_ids, attention_mask, token_type_ids, position_ids)
+        seen, seen_mask = None, None
+        if memory is not None:
+            check_memory(memory, decoder_input_ids)
+            seen = self.memory_projection(memory)
+            seen_mask = None if attention_mask is None else as_bool(attention_mask, *memory.shape[:2])
+        if cache is not None and seen is not None:
+            self.decoder.remember(cache, seen, seen_mask)
+            seen = None
+        hidden, mask = self.run_decoder(
+            decoder_input_ids, decoder_attention_mask, decoder_position_ids, cache, seen, seen_mask
+        )
+        if self.task == "sequence-classification":
+            mask = self.end_tokens(input_ids, decoder_input_ids)
+        found = self.result(hidden, mask, labels, batch=batch, logits_to_keep=keep, cache=cache)
+        return found._replace(encoder_last_hidden_state=memory)
+
+    def decode(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        *,
+        cache: Cache,
+        logits_to_keep: int = 0,
+    ) -> ModelOutput:
+        """`forward` for more tokens of the text that is written; the cache remembers what was read."""
+        return self.forward(
+            decoder_input_ids=input_ids,
+            decoder_attention_mask=attention_mask,
+            decoder_position_ids=position_ids,
+            cache=cache,
+            logits_to_keep=logits_to_keep,
+        )
+
+    def read(
+        self,
+        cache: Cache,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+    ) -> Cache:
+        """Encodes a text and lets an empty cache remember it; `decode` goes on from there.
+
+        The cache keeps the keys and values that each layer's cross-attention makes of it, so that they are
+        made once.
+        """
+        memory = self.encode(input_ids, attention_mask, token_type_ids, position_ids)
+        mask = None if attention_mask is None else as_bool(attention_mask, *input_ids.shape)
+        self.decoder.remember(cache, self.memory_projection(memory), mask)
+        return cache
+
+    def encode(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+    ) -> Tensor:
+        """Reads a text: (B, S) -> (B, S, E'). The arguments are those of `forward`.
+
+        Raises:
+            ValueError: as `forward`.
+        """
+        leading_shape(input_ids)
+        position_ids = self.embedder.check(input_ids, token_type_ids, position_ids)
+        mask = None if attention_mask is None else as_bool(attention_mask, *input_ids.shape)
+        hidden: Tensor = self.encoder(
+            self.embedder(input_ids, token_type_ids, position_ids), mask, position_ids
+        )
+        return hidden
+
+    def shifted(self, ids: Tensor | None) -> Tensor:
+        """(B, T) -> (B, T): what the decoder is given so that it learns to write `ids`.
+
+        The start token is put before them; without one the text's last token is, which then says what
+        language it is in. The label -100 becomes padding.
+
+        Raises:
+            ValueError: there is nothing to shift, or no padding to put.
+        """
+        if ids is None:
+            raise ValueError(
+                "decoder_input_ids are missing: what the decoder goes on from, at least "
+                f"[[{self.config.decoder_start_token_id}]] for each text."
+            )
+        pad = self.decoder_embedder.config.pad_token_id
+        start = self.config.decoder_start_token_id
+        if pad is None:
+            raise ValueError("the config has no pad_token_id to make decoder_input_ids with; give them.")
+        ids = ids.masked_fill(ids == -100, pad)
+        if start is None:
+            last = ((ids != pad).sum(dim=1, keepdim=True) - 1).clamp(min=0)
+            first = ids.gather(1, last)
+        else:
+            first = ids.new_full((len(ids), 1), start)
+        return torch.cat((first, ids[:, :-1]), dim=1)
+
+    def end_tokens(self, input_ids: Tensor | None, decoder_input_ids: Tensor) -> Tensor:
+        """(B, T), True at the end tokens of the text; the head reads what stands at the last one.
+
+        Raises:
+            ValueError: the text is not there or not as long as the decoder's, or has no end token.
+        """
+        eos = self.config.eos_token_id
+        if input_ids is None or input_ids.shape != decoder_input_ids.shape or eos is None:
+            raise ValueError(
+                "this head reads the decoder where input_ids end; give input_ids, and decoder_input_ids of "
+                "the same shape or none, and set eos_token_id in the config."
+            )
+        ends = input_ids == eos
+        if not values_are_unseen(ends) and not bool(ends.any(dim=1).all()):
+            raise ValueError(f"each text must have an end token, {eos}: the head reads what stands there.")
+        return ends
+
+
+def memory_projection(config: ModelConfig) -> Slot:
+    """Between an encoder and a decoder of another width."""
+    assert config.encoder is not None
+    if not config.memory_projection:
+        return identity
+    return Linear(config.encoder.hidden_size, config.stack.hidden_size, bias=True)
+
+
+def check_memory(memory: Tensor, decoder_input_ids: Tensor) -> None:
+    """
+    Raises:
+        ValueError: the texts that were read are not as many as those that are written.
+    """
+    if memory.dim() != 3 or len(memory) != len(decoder_input_ids):
+        raise ValueError(
+            f"what was read has shape {tuple(memory.shape)}, and decoder_input_ids "
+            f"{tuple(decoder_input_ids.shape)}; expected one text to read for each to write."
+        )

@@ -1,0 +1,166 @@
+"""What is said about arguments that are missing, misnamed or too large, before any work is done."""
+
+from __future__ import annotations
+
+import pydoc
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from minitx.decoding import loop
+from minitx.decoding.chain import Chain
+from minitx.decoding.context import Context
+from minitx.decoding.generate import generate, stream
+from minitx.decoding.stop import Stop
+from minitx.decoding.strategy import Greedy, Sample
+from minitx.decoding.truncate import TopK, TopP
+from minitx.models import DecoderModel
+from tests.unit.decoding.test_generate import EOS, MODEL, NO_END, PROMPTS, model_of, tokens
+
+LLAMA = model_of("llama")
+
+
+@pytest.mark.parametrize("call", [generate, stream])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("temperature", r"It belongs to the strategy: Sample\(temperature=...\)."),
+        ("top_k", r"It belongs to the strategy: Sample\(top_k=...\)."),
+        ("repetition_penalty", r"It belongs to the strategy: Sample\(repetition_penalty=...\)."),
+        ("do_sample", r"Sample\(...\) draws tokens, Greedy\(\) takes the most probable ones."),
+        ("max_length", "max_new_tokens=... counts the new tokens alone."),
+        ("max_tokens", "It is called max_new_tokens here."),
+        ("num_return_sequences", "It is called num_samples here."),
+        ("eos_token_id", r"End tokens belong to stop=Stop\(eos=...\)."),
+        ("stop_strings", r"Stop strings belong to stop=Stop\(strings=...\)."),
+        ("seeds", "Did you mean 'seed'"),
+        ("xyzzy", "$"),
+    ],
+)
+def test_names_from_elsewhere_are_explained(call: Callable[..., Any], name: str, message: str) -> None:
+    with pytest.raises(TypeError, match=rf"^{call.__name__} has no argument '{name}'\..*{message}"):
+        call(MODEL, [[5]], max_new_tokens=1, **{name: 1})
+
+
+@pytest.mark.parametrize("call", [generate, stream])
+def test_help_shows_the_arguments(call: Any) -> None:
+    text = pydoc.render_doc(call, renderer=pydoc.plaintext)
+    assert f"{call.__name__}(model: 'DecoderModel', prompts: 'Prompts', strategy:" in text
+    assert "max_new_tokens: 'int | None' = None" in text
+
+
+def test_a_strategy_explains_names_of_calls_too() -> None:
+    for name, message in {
+        "max_length": "max_new_tokens=... counts the new tokens alone.",
+        "num_return_sequences": "It is called num_samples here.",
+        "tempreature": r"Did you mean 'temperature'\?",
+    }.items():
+        with pytest.raises(TypeError, match=message):
+            Sample(**{name: 1})  # type: ignore[arg-type]
+
+
+def no_forward(*args: Any, **kwargs: Any) -> None:
+    raise AssertionError("the model was run")
+
+
+@pytest.mark.parametrize(
+    ("strategy", "options", "message"),
+    [
+        (Sample(temperature=[1, 1, 1]), {}, "temperature has 3 values, one per row, but there are 2 rows;"),
+        (Sample(top_k=[1, 1, 1]), {}, "top_k has 3 values"),
+        (Greedy(repetition_penalty=[2.0]), {}, "repetition_penalty has 1 values"),
+        (Sample(chain=Chain(TopK(3), Chain(TopP([0.5])))), {}, "top_p has 1 values"),
+        (Sample(processors=[TopP([0.5] * 3)]), {}, "top_p has 3 values"),
+        (Greedy(), {"min_new_tokens": [0, 0, 0]}, "min_new_tokens has 3 values"),
+        (
+            Sample(temperature=[1, 1]),
+            {"num_samples": 3},
+            r"temperature has 2 values, one per row, but there are 6 rows \(2 prompts x 3 samples\);",
+        ),
+        (Sample(), {"num_samples": 3, "min_new_tokens": [1, 1]}, r"6 rows \(2 prompts x 3 samples\)"),
+    ],
+)
+def test_values_per_row_are_counted_before_any_work(
+    strategy: Any, options: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DecoderModel, "forward", no_forward)
+    with pytest.raises(ValueError, match=message):
+        stream(MODEL, [[5], [6]], strategy, max_new_tokens=2, **options)
+
+
+# Many tokens
+
+
+def ends_at(count: int) -> Callable[[Tensor, Context], Tensor]:
+    """Every row ends with its token number `count`."""
+
+    def processor(logits: Tensor, context: Context) -> Tensor:
+        ends = context.generated == count - 1
+        logits[:, EOS] = torch.where(ends, torch.inf, -torch.inf).nan_to_num(posinf=1e9, neginf=-torch.inf)
+        return logits
+
+    return processor
+
+
+def test_so_many_tokens_that_they_mean_all() -> None:
+    """No room is made for what mostly is not used."""
+    strategy = Sample(processors=[ends_at(4)], repetition_penalty=1.2)
+    usual = generate(LLAMA, PROMPTS, strategy, max_new_tokens=9, seed=1)
+    assert usual.finish_reasons == ["eos"] * 4
+    for many in (10**9, 2**63 - 1):
+        assert tokens(generate(LLAMA, PROMPTS, strategy, max_new_tokens=many, seed=1)) == tokens(usual)
+    with pytest.raises(ValueError, match=f"max_new_tokens={2**63} must be from 0 to {2**63 - 1}"):
+        generate(LLAMA, PROMPTS, strategy, max_new_tokens=2**63)
+    with pytest.raises(
+        ValueError, match=r"max_new_tokens=1000000000 need .* positions, but the model has 64"
+    ):
+        generate(MODEL, PROMPTS, strategy, max_new_tokens=10**9)
+
+
+def test_room_that_is_made_later_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the cache, and for the histories that penalties look at."""
+    strategy = Sample(presence_penalty=1.5, no_repeat_ngram_size=2)
+    options: dict[str, Any] = {"max_new_tokens": 20, "seed": 1, "stop": NO_END}
+    usual = generate(LLAMA, PROMPTS, strategy, **options)
+    monkeypatch.setattr(loop, "_ROOM", 1)
+    assert tokens(generate(LLAMA, PROMPTS, strategy, **options)) == tokens(usual)
+
+
+@pytest.mark.parametrize("logprobs", ["raw", "processed"])
+def test_processors_that_write_in_place_falsify_nothing(logprobs: Any) -> None:
+    def in_place(logits: Tensor, context: Context) -> Tensor:
+        logits[:, 20:] = -torch.inf
+        return logits.mul_(2)
+
+    def elsewhere(logits: Tensor, context: Context) -> Tensor:
+        ban = torch.arange(logits.shape[1]) >= 20
+        return logits.masked_fill(ban, -torch.inf) * 2
+
+    found, expected = (
+        generate(
+            MODEL,
+            PROMPTS,
+            Greedy(processors=[each]),
+            max_new_tokens=4,
+            logprobs=logprobs,
+            top_logprobs=3,
+            stop=Stop(eos=()),
+        )
+        for each in (in_place, elsewhere)
+    )
+    assert tokens(found) == tokens(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one.logprobs, other.logprobs)  # type: ignore[arg-type]
+        assert torch.equal(one.top_logprobs.ids, other.top_logprobs.ids)  # type: ignore[union-attr]
+
+
+def test_the_prefix_function_may_write_into_its_history() -> None:
+    def allowed(row: int, history: Tensor) -> list[int]:
+        history[0] += 1
+        return [int(history[0])]
+
+    result = generate(MODEL, [[20]], Greedy(prefix_allowed_tokens_fn=allowed), max_new_tokens=3)
+    assert tokens(result) == [[21, 21, 21]]
