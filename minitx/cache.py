@@ -339,7 +339,7 @@ class Cache:
             return self
         within("rows", rows, self.batch, "rows count from 0.", where="the cache")
         if self.texts:
-            texts = rows // (self.batch // self.texts)
+            texts = _texts_of(rows, self.batch // self.texts)
             _select(self.memory, texts)
             if self.memory_mask is not None:
                 self.memory_mask = self.memory_mask.index_select(0, texts)
@@ -375,6 +375,16 @@ class Cache:
             return self
         device = self.layers[0].key.device  # type: ignore[union-attr]
         return self.reorder(torch.arange(batch, device=device).repeat_interleave(times))
+
+
+def _texts_of(rows: Tensor, shares: int) -> Tensor:
+    """Which texts rows are of, each of which had so many; each text once where it has as many again."""
+    texts = rows // shares
+    if len(texts) % shares == 0:
+        together = texts.view(-1, shares)
+        if bool((together == together[:, :1]).all()):
+            return together[:, 0]
+    return texts
 
 
 def _select(parts: Sequence[LayerCache], rows: Tensor) -> None:

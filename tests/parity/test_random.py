@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import minitx
-from minitx.architectures import REGISTRY, architecture
+from minitx.architectures import REGISTRY
 from tests.parity.case import FULL, SLIDING, Case
 from tests.parity.cases import BY_NAME
 from tests.parity.reference import padded, reference_model, text
