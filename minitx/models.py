@@ -285,8 +285,9 @@ class DecoderModel(Model):
 
         Raises:
             TypeError: no cache.
-            ValueError: as `Cache.check`; a cache for other layers; or the tokens lead across the length at which LongRoPE turns all
-                positions otherwise, or back.
+            ValueError: as `Cache.check`; a cache for other layers; or the tokens lead across the length at
+                which LongRoPE turns all positions otherwise, or back. That length counts padding: a row of
+                a padded batch which crosses it later is for the caller to run anew, as `generate` does.
         """
         if not isinstance(cache, Cache):
             raise TypeError(f"cache is a {type(cache).__name__}; expected what model.make_cache() gives.")
