@@ -37,10 +37,12 @@ class Experts(nn.Module):
         size, inner, number = config.hidden_size, experts.intermediate_size, experts.num_experts
         self.dense = ExpertsLinear(number, size, inner, experts.bias)
         self.gate = ExpertsLinear(number, size, inner, experts.bias)
-        self.activation = Activation(config.hidden_act)
         self.output = ExpertsLinear(number, inner, size, experts.bias)
         self.limit, self.alpha = experts.swiglu_limit, experts.swiglu_alpha
-        self.glu = self.plain_glu if experts.swiglu_limit is None else self.clamped_swiglu
+        if experts.swiglu_limit is None:
+            self.activation, self.glu = Activation(config.hidden_act), self.plain_glu
+        else:
+            self.glu = self.clamped_swiglu
 
     def plain_glu(self, gate: Tensor, dense: Tensor) -> Tensor:
         activated: Tensor = self.activation(gate) * dense

@@ -6,6 +6,7 @@ package answers some of it with a panic and some with silence.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -274,3 +275,11 @@ def tidied(text: str) -> str:
     for spaced, mark in _TIDY:
         text = text.replace(spaced, mark)
     return text
+
+
+def whole(index: Any) -> int:
+    """An id as an int, if it is a whole number: of Python, of numpy, or a tensor without dimensions."""
+    try:
+        return operator.index(index)
+    except TypeError:
+        raise TypeError(f"{index!r:.60} ({type(index).__name__}) is no id; ids are whole numbers.") from None

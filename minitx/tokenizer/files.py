@@ -7,7 +7,7 @@ tokenizer_config.json, special_tokens_map.json and added_tokens.json say partly 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -48,6 +48,15 @@ class Settings:
         value = self.config.get(name, default)
         if value is not None and not isinstance(value, bool):
             wrong(CONFIG, name, value, "true, false or null")
+        return value
+
+    def count(self, name: str, default: int) -> int:
+        """One number of tokenizer_config.json; `default` where there is none, or null."""
+        value = self.config.get(name)
+        if value is None:
+            return default
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            wrong(CONFIG, name, value, "a whole number of at least 0, or null")
         return value
 
     def limit(self) -> int | None:
@@ -211,8 +220,13 @@ def _token(file: str, key: str, value: Any, *, special: bool = True, lstrip: boo
     return AddedToken(value["content"], special=special or bool(value.get("special")), **flags)
 
 
-def add_tokens(backend: Backend, settings: Settings) -> None:
+def add_tokens(backend: Backend, settings: Settings, special: Iterable[str] = ()) -> None:
     """Adds to a vocabulary the tokens that the files list beside it, each at its stated id.
+
+    Args:
+        backend: the vocabulary.
+        settings: what the files say.
+        special: special tokens that no file needs to list.
 
     Raises:
         ValueError: a stated id cannot be kept; the token would get another row of the embedding.
@@ -224,7 +238,11 @@ def add_tokens(backend: Backend, settings: Settings) -> None:
                 f"The token {token.content!r} is listed with id {index}, but this vocabulary gives "
                 f"it {backend.token_to_id(token.content)}: the files do not belong together."
             )
-    for named in (*(settings.roles.get(role) for role in ROLES), *settings.extra):
+    from tokenizers import AddedToken
+
+    roles = (settings.roles.get(role) for role in ROLES)
+    unlisted = (AddedToken(text, special=True, normalized=False) for text in special)
+    for named in (*roles, *settings.extra, *unlisted):
         if named is not None:
             _add_token(backend, named)
 
@@ -232,12 +250,13 @@ def add_tokens(backend: Backend, settings: Settings) -> None:
 def _add_token(backend: Backend, token: AddedToken) -> None:
     if token.content in {known.content for known in backend.get_added_tokens_decoder().values()}:
         return
-    size = backend.get_vocab_size()
-    if backend.token_to_id(token.content) is None and backend.id_to_token(size) is not None:
-        raise ValueError(
-            f"The vocabulary lacks {token.content!r}, and the id behind its {size} tokens is taken, "
-            "since it has gaps or doubles. Add the token to the vocabulary file."
-        )
+    if backend.token_to_id(token.content) is None:
+        size = backend.get_vocab_size()  # takes its time, so only where it is needed
+        if backend.id_to_token(size) is not None:
+            raise ValueError(
+                f"The vocabulary lacks {token.content!r}, and the id behind its {size} tokens is taken, "
+                "since it has gaps or doubles. Add the token to the vocabulary file."
+            )
     if token.special:
         backend.add_special_tokens([token])
     else:
@@ -298,13 +317,13 @@ def read_templates(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): read_text(path) for path in sorted(paths) if path.is_file()}
 
 
-def write_files(folder: Path, contents: Mapping[str, str]) -> None:
-    """Writes texts into files, none of which is replaced before all of them are written.
+def write_files(folder: Path, contents: Mapping[str, str | bytes]) -> None:
+    """Writes texts, or bytes, into files, none of which is replaced before all of them are written.
 
     Args:
         folder: made if it is not there.
-        contents: the text of each file by its path in the folder.
+        contents: what each file holds, by its path in the folder.
     """
     with storage.Staging(folder) as staging:
         for name, content in contents.items():
-            staging.path(name).write_bytes(content.encode("utf-8"))
+            staging.path(name).write_bytes(content.encode("utf-8") if isinstance(content, str) else content)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
+from minitx.tokenizer.engine import Engine
+from minitx.tokenizer.families.family import WITHOUT_TYPES
 from minitx.tokenizer.files import (
     CONFIG,
     add_tokens,
@@ -14,8 +16,9 @@ from minitx.tokenizer.files import (
     read_settings,
     read_templates,
 )
+from minitx.tokenizer.languages import find_languages
 from minitx.tokenizer.tokenizer import ANY_CLASS, Tokenizer
-from minitx.tokenizer.vocabulary import FAMILIES, WITHOUT_TYPES, build
+from minitx.tokenizer.vocabulary import FAMILIES, build, goes_without_json
 
 
 def load_tokenizer(
@@ -26,6 +29,8 @@ def load_tokenizer(
     offline: bool = False,
     model_type: str | None = None,
     pattern: str | None = None,
+    src_lang: str | None = None,
+    tgt_lang: str | None = None,
 ) -> Tokenizer:
     """Loads the tokenizer of a checkpoint.
 
@@ -37,11 +42,14 @@ def load_tokenizer(
         model_type: the architecture ("bert"), for a folder that does not say it.
         pattern: a regular expression; vocab.txt is then a list of whole words, and the words of a
             text are its matches, looked up as they are. What lies between them is dropped.
+        src_lang, tgt_lang: codes of the languages that a translation model reads and writes ("en_XX");
+            None for what the files say. Both can be set later.
 
     Raises:
         FileNotFoundError: no such folder.
         TypeError: name_or_folder is neither a str nor a Path.
-        ValueError: a damaged file, none that holds a vocabulary, or an unknown architecture.
+        ValueError: a damaged file, none that holds a vocabulary, an unknown architecture, or a language
+            that the tokenizer lacks.
     """
     if not isinstance(name_or_folder, str | Path):
         raise TypeError(
@@ -63,19 +71,45 @@ def load_tokenizer(
 
         folder = fetch_tokenizer(name_or_folder, revision=revision, token=token, offline=offline)
     model, family = _architectures(folder, model_type)
-    if pattern is None and (folder / "tokenizer.json").is_file():
+    rule = FAMILIES[family].languages if family in FAMILIES else None
+    if pattern is None and (folder / "tokenizer.json").is_file() and not goes_without_json(folder, family):
         backend = read_backend(folder)
         usual = FAMILIES[family].roles if family in FAMILIES else {}
         known = {role: text for role, text in usual.items() if backend.token_to_id(text) is not None}
         settings = read_settings(folder, defaults=known)
         apply_flags(backend, settings)
-        add_tokens(backend, settings)
+        # A language may stand in tokenizer.json as a mere piece.
+        special = FAMILIES[family].special(settings) if rule is not None else ()
+        add_tokens(backend, settings, [text for text in special if backend.token_to_id(text) is not None])
+        engine = Engine.of(backend)
     else:
-        backend, settings = build(folder, family, pattern)
-    backend.encode_special_tokens = bool(settings.flag("split_special_tokens", False))
+        engine, settings = build(folder, family, pattern)
+    for encoder in (engine.source, engine.target):
+        encoder.backend.encode_special_tokens = bool(settings.flag("split_special_tokens", False))
     usual_names = FAMILIES[model].model_input_names if model in FAMILIES else WITHOUT_TYPES
-    names = settings.input_names() or usual_names
-    return Tokenizer(backend, settings, model_input_names=names, chat_templates=read_templates(folder))
+    tokenizer = Tokenizer(
+        engine,
+        settings,
+        model_input_names=settings.input_names() or usual_names,
+        chat_templates=read_templates(folder),
+        languages=None if rule is None else find_languages(rule, settings, engine.vocabulary),
+        saved_as=_saved_as(family, engine),
+    )
+    if src_lang is not None:
+        tokenizer.src_lang = src_lang
+    if tgt_lang is not None:
+        tokenizer.tgt_lang = tgt_lang
+    return tokenizer
+
+
+def _saved_as(family: str, engine: Engine) -> dict[str, str]:
+    """What a saved tokenizer_config.json says about the kind of the tokenizer."""
+    if engine.files:
+        return {"tokenizer_class": FAMILIES[family].tokenizer_class}
+    kind = {"tokenizer_class": ANY_CLASS[0]}
+    if family in FAMILIES and FAMILIES[family].languages is not None:
+        kind["tokenizer_family"] = family  # where its languages stand; an mBART-50 is no mBART
+    return kind
 
 
 def _architectures(folder: Path, model_type: str | None) -> tuple[str, str]:
@@ -100,7 +134,7 @@ def _architectures(folder: Path, model_type: str | None) -> tuple[str, str]:
             f"{', '.join(FAMILIES)}."
         )
     if not name or name in ANY_CLASS:
-        return model, model
+        return model, read_name(folder / CONFIG, "tokenizer_family") or model
     families = {family.tokenizer_class: key for key, family in FAMILIES.items()}
     family = families.get(name.removesuffix("Fast"), name)
     return model or family, family

@@ -1,4 +1,4 @@
-"""Reads a sentencepiece `.model` file and builds its tokenizer, without the sentencepiece package.
+"""Reads a sentencepiece `.model` file, without the sentencepiece package.
 
 The file is one protobuf message, `ModelProto`. On the wire a message is nothing but a list of
 fields, and a field is a key (field number * 8 + wire type) followed by its value:
@@ -16,15 +16,10 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer as Backend
-    from tokenizers.normalizers import Normalizer
-    from tokenizers.pre_tokenizers import PreTokenizer
+from typing import NamedTuple
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # ModelProto.SentencePiece.Type
 UNIGRAM = 1  # TrainerSpec.ModelType
@@ -172,6 +167,8 @@ def _fields(data: bytes) -> Iterator[tuple[int, _Value]]:
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
     """Reads one varint and returns it with the position behind it."""
+    if position < len(data) and data[position] < 0x80:  # one byte, as most are
+        return data[position], position + 1
     value = 0
     for count in range(10):  # 10 * 7 bits hold the 64 bits that a varint may have
         if position + count >= len(data):
@@ -219,68 +216,3 @@ def _check_charsmap(charsmap: bytes) -> None:
             valid = (index ^ offset) | 0xFF < count
         if not valid:
             raise ValueError(f"unit {index} of its normalisation rules points outside of them")
-
-
-def read_unigram(path: Path, reserved: int = 0) -> SentencePieceModel:
-    """Reads a sentencepiece model of the only type that `build_unigram` can use.
-
-    Args:
-        path: the file.
-        reserved: how many pieces at the front must not be text ("<unk>", "<s>", "</s>").
-
-    Raises:
-        ValueError: no such model; the message names the file.
-    """
-    model = read_sentencepiece(path)
-    if model.model_type != "unigram":
-        raise ValueError(
-            f"{path} is a sentencepiece model of type {model.model_type!r}; only 'unigram' is implemented."
-        )
-    front = model.pieces[:reserved]
-    if len(front) < reserved or any(piece.kind not in (UNKNOWN, CONTROL) for piece in front):
-        raise ValueError(
-            f"{path} begins with the pieces {[piece.text for piece in front]}; for this "
-            f"architecture the first {reserved} must be unknown or control pieces, since their ids "
-            "are replaced."
-        )
-    return model
-
-
-def build_unigram(
-    model: SentencePieceModel,
-    pieces: list[tuple[str, float]],
-    unk_id: int,
-    *,
-    add_prefix_space: bool | None = None,
-    before: Sequence[Normalizer] = (),
-    after: Sequence[Normalizer] = (),
-    split: Sequence[PreTokenizer] | None = None,
-) -> Backend:
-    """A sentencepiece unigram model: text is cut where the sum of its pieces' scores is highest.
-
-    Args:
-        model: gives the rules of normalisation.
-        pieces: (text, score) by id.
-        unk_id: id of the unknown piece.
-        add_prefix_space: whether a space is put before the text; None for what the model says.
-        before: steps ahead of the model's own rules.
-        after: steps behind them.
-        split: what cuts the text before "▁" replaces its spaces; None for a cut at white space.
-    """
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
-
-    # transformers 5 turns byte fallback off, and gives the unknown token where sentencepiece gives
-    # bytes. It also makes added tokens of user-defined symbols; here they stay pieces, as in
-    # sentencepiece, since the text behind an added token gets a "▁" that is not there.
-    backend = Tokenizer(models.Unigram(pieces, unk_id=unk_id, byte_fallback=model.byte_fallback))
-    rules = [normalizers.Precompiled(model.charsmap)] if model.charsmap else []
-    backend.normalizer = normalizers.Sequence([*before, *rules, *after])
-    if add_prefix_space is None:
-        add_prefix_space = model.add_dummy_prefix
-    scheme = "always" if add_prefix_space else "never"
-    split = [pre_tokenizers.WhitespaceSplit()] if split is None else split
-    backend.pre_tokenizer = pre_tokenizers.Sequence([*split, pre_tokenizers.Metaspace(prepend_scheme=scheme)])
-    backend.decoder = decoders.Metaspace(prepend_scheme=scheme)
-    if model.byte_fallback:
-        backend.decoder = decoders.Sequence([decoders.ByteFallback(), backend.decoder])
-    return backend

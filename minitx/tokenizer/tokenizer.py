@@ -8,10 +8,7 @@ that is asked for is silently left undone.
 from __future__ import annotations
 
 import json
-import operator
-import os
-import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,27 +25,24 @@ from minitx.tokenizer.batch import (
     to_rows,
     to_tensor,
     truncation_options,
+    whole,
 )
 from minitx.tokenizer.chat import ChatTemplates, named_templates
-from minitx.tokenizer.early import starts, words_apart
+from minitx.tokenizer.early import words_apart
+from minitx.tokenizer.engine import Encoder, Engine
 from minitx.tokenizer.files import (
     CONFIG,
     ROLES,
     Settings,
     write_files,
 )
+from minitx.tokenizer.languages import Languages
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
     from tokenizers import Tokenizer as Backend
+    from tokenizers.processors import PostProcessor
 
-# `tokenizers` keeps padding and truncation as state of its object, so that two threads that ask for
-# different ones must take turns. One lock for all tokenizers lets each of them be pickled.
-_LOCK = threading.Lock()
-if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
-    # A fork copies the lock but not the thread that holds it, and the locks inside of `tokenizers`
-    # alike: a child made while another thread tokenizes would wait forever. So a fork takes its turn.
-    os.register_at_fork(before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release)
 ANY_CLASS = ("PreTrainedTokenizerFast", "TokenizersBackend", "PreTrainedTokenizer")
 # What means nothing in another folder: names of code and of paths.
 _NOT_SAVED = ("auto_map", "name_or_path", "tokenizer_file", "special_tokens_map_file", "init_inputs")
@@ -70,14 +64,18 @@ class Tokenizer:
 
     def __init__(
         self,
-        backend: Backend,
+        backend: Backend | Engine,
         settings: Settings,
         *,
         model_input_names: Sequence[str],
         chat_templates: Mapping[str, str],
+        languages: Languages | None = None,
+        saved_as: Mapping[str, str] | None = None,
     ) -> None:
         config = settings.config
-        self._backend = backend
+        self._engine = engine = backend if isinstance(backend, Engine) else Engine.of(backend)
+        self._languages = languages
+        self._saved_as = saved_as or {"tokenizer_class": ANY_CLASS[0]}
         self._config = dict(config)
         self._chat_templates = dict(chat_templates)
 
@@ -90,7 +88,7 @@ class Tokenizer:
         self.mask_token, self.mask_token_id = self._role(roles, "mask_token")
         self.bos_token, self.bos_token_id = self._role(roles, "bos_token")
         self.eos_token, self.eos_token_id = self._role(roles, "eos_token")
-        added = backend.get_added_tokens_decoder()
+        added = engine.vocabulary.get_added_tokens_decoder()
         self.special_ids = tuple(sorted(index for index, token in added.items() if token.special))
 
         self.model_max_length = settings.limit()
@@ -102,30 +100,30 @@ class Tokenizer:
         # For byte-level BPE the spaces are part of the text, so that transformers ignores this too.
         self.tidies_spaces = (
             settings.flag("clean_up_tokenization_spaces", False) is True
-            and type(backend.model).__name__ != "BPE"
+            and type(engine.vocabulary.model).__name__ != "BPE"
         )
-        self._words_apart = words_apart(backend)
+        self._words_apart = words_apart(engine.source.backend)
 
     def _role(self, roles: Mapping[str, str], role: str) -> tuple[str | None, int | None]:
         text = roles.get(role)
-        return text, None if text is None else self._backend.token_to_id(text)
+        return text, None if text is None else self._engine.vocabulary.token_to_id(text)
 
     def __len__(self) -> int:
         """How many tokens there are, added ones included."""
-        return self._backend.get_vocab_size()
+        return self._engine.vocabulary.get_vocab_size()
 
     def __repr__(self) -> str:
-        kind = type(self._backend.model).__name__
+        kind = type(self._engine.source.backend.model).__name__
         return f"Tokenizer({kind}, {len(self)} tokens, model_max_length={self.model_max_length})"
 
     @property
     def vocab(self) -> dict[str, int]:
         """Every token and its id, added ones included."""
-        return self._backend.get_vocab()
+        return self._engine.vocabulary.get_vocab()
 
     def token_to_id(self, token: str) -> int | None:
         """The id of a token, None if there is no such token."""
-        return self._backend.token_to_id(token)
+        return self._engine.vocabulary.token_to_id(token)
 
     def id_to_token(self, index: int) -> str | None:
         """The token of an id, None if there is no such id.
@@ -133,29 +131,35 @@ class Tokenizer:
         Raises:
             TypeError: no whole number.
         """
-        index = _whole(index)
-        return self._backend.id_to_token(index) if 0 <= index < 2**32 else None
+        index = whole(index)
+        return self._engine.decoder.id_to_token(index) if 0 <= index < 2**32 else None
 
-    def encode(self, text: str, pair: str | None = None, *, add_special_tokens: bool = True) -> list[int]:
-        """The ids of one text, or of a pair.
+    def encode(
+        self, text: str, pair: str | None = None, *, add_special_tokens: bool = True, as_target: bool = False
+    ) -> list[int]:
+        """The ids of one text, or of a pair; options and errors are as for a call."""
+        encoder, encoding = self._encode_one(text, pair, add_special_tokens, as_target)
+        return encoder.look_up(encoding.ids)
 
-        Raises:
-            TypeError, ValueError: as for a call.
-        """
-        return self._encode_one(text, pair, add_special_tokens).ids
+    def tokens(
+        self, text: str, pair: str | None = None, *, add_special_tokens: bool = True, as_target: bool = False
+    ) -> list[str]:
+        """The tokens of one text, or of a pair: `encode`, to be read."""
+        return self._encode_one(text, pair, add_special_tokens, as_target)[1].tokens
 
-    def tokens(self, text: str, pair: str | None = None, *, add_special_tokens: bool = True) -> list[str]:
-        """The tokens of one text, or of a pair: `encode`, to be read.
+    def _encode_one(
+        self, text: str, pair: str | None, add_special_tokens: bool, as_target: bool
+    ) -> tuple[Encoder, Encoding]:
+        rows = to_rows([text], None if pair is None else [pair], is_split_into_words=False)
+        encoder, frame = self._side(as_target)
+        return encoder, encoder.run(rows, {}, {}, add_special_tokens=add_special_tokens, frame=frame)[0]
 
-        Raises:
-            TypeError, ValueError: as for a call.
-        """
-        return self._encode_one(text, pair, add_special_tokens).tokens
-
-    def _encode_one(self, text: str, pair: str | None, add_special_tokens: bool) -> Encoding:
-        pairs = None if pair is None else [pair]
-        rows = to_rows([text], pairs, is_split_into_words=False)
-        return self._run(rows, {}, {}, add_special_tokens=add_special_tokens)[0]
+    def _side(self, as_target: bool) -> tuple[Encoder, PostProcessor | None]:
+        """What cuts source or target texts, and what frames them, if that depends on a language."""
+        encoder = self._engine.target if as_target else self._engine.source
+        if self._languages is None:
+            return encoder, None
+        return encoder, self._languages.frame(encoder.backend, as_target=as_target)
 
     def __call__(
         self,
@@ -170,6 +174,7 @@ class Tokenizer:
         padding_side: Side | None = None,
         add_special_tokens: bool = True,
         is_split_into_words: bool = False,
+        as_target: bool = False,
         return_offsets: bool = False,
         return_special_tokens_mask: bool = False,
         return_overflow: bool = False,
@@ -191,6 +196,8 @@ class Tokenizer:
             add_special_tokens: whether the text is framed as the model expects it.
             is_split_into_words: whether each text is a list of words. (A byte-level tokenizer
                 takes words as they are: those after the first need their space.)
+            as_target: whether the model is to write these texts (the labels of a translation): they are
+                framed by `tgt_lang`, and cut by Marian's target.spm. Other checkpoints know no difference.
             return_offsets: keeps `batch.offsets`.
             return_special_tokens_mask: keeps `batch.special_tokens_mask`.
             return_overflow: gives what was cut off as further rows, and `batch.overflow_to_sample`.
@@ -203,7 +210,8 @@ class Tokenizer:
                 or would have no effect, or text that is not valid Unicode.
         """
         rows = to_rows(texts, pairs, is_split_into_words=is_split_into_words)
-        special = self._backend.num_special_tokens_to_add(pairs is not None)
+        encoder, frame = self._side(as_target)
+        special = (frame or encoder.backend).num_special_tokens_to_add(pairs is not None)
         cut = truncation_options(
             truncation,
             max_length,
@@ -225,18 +233,27 @@ class Tokenizer:
         # Of what is cut off and not asked for, little is tokenized: it can be far more than the rest.
         brief = self._words_apart and pairs is None and not is_split_into_words and not return_overflow
         start = cut["max_length"] if cut and brief and self.truncation_side == "right" else None
-        encodings = self._run(rows, cut, fill, add_special_tokens, is_split_into_words, start)
+        encodings = encoder.run(
+            rows,
+            cut,
+            fill,
+            add_special_tokens=add_special_tokens,
+            is_split_into_words=is_split_into_words,
+            start=start,
+            frame=frame,
+        )
 
         samples = list(range(len(encodings)))
         if return_overflow:
             parts = [[encoding, *encoding.overflowing] for encoding in encodings]
             samples = [index for index, part in enumerate(parts) for _ in part]
             encodings = [encoding for part in parts for encoding in part]
-        columns = {"input_ids": "ids", "token_type_ids": "type_ids"}
-        table = {
-            name: [getattr(encoding, columns.get(name, name)) for encoding in encodings]
-            for name in self.model_input_names
+        read: dict[str, Callable[[Encoding], list[int]]] = {
+            "input_ids": lambda encoding: encoder.look_up(encoding.ids),
+            "token_type_ids": lambda encoding: encoding.type_ids,
+            "attention_mask": lambda encoding: encoding.attention_mask,
         }
+        table = {name: [read[name](encoding) for encoding in encodings] for name in self.model_input_names}
         extras: dict[str, Any] = {"overflow_to_sample": samples} if return_overflow else {}
         if return_offsets:
             extras["offsets"] = [encoding.offsets for encoding in encodings]
@@ -245,41 +262,6 @@ class Tokenizer:
             extras["special_tokens_mask"] = to_tensor(mask) if as_tensors else mask
         inputs = {name: to_tensor(values) for name, values in table.items()} if as_tensors else table
         return Batch(inputs, encodings, extras)
-
-    def _run(
-        self,
-        rows: list[Any],
-        cut: dict[str, Any],
-        fill: dict[str, Any],
-        add_special_tokens: bool,
-        is_split_into_words: bool = False,
-        start: int | None = None,
-    ) -> list[Encoding]:
-        """Tokenizes rows; with `start`, of single texts it is enough to give that many tokens."""
-        with _LOCK:
-            try:
-                if start is not None:
-                    rows = starts(self._backend, rows, start)
-                if cut:
-                    self._backend.enable_truncation(**cut)
-                else:
-                    self._backend.no_truncation()
-                if fill:
-                    self._backend.enable_padding(**fill)
-                else:
-                    self._backend.no_padding()
-                return self._backend.encode_batch(
-                    rows,
-                    is_pretokenized=is_split_into_words,
-                    add_special_tokens=add_special_tokens,
-                )
-            except BaseException as error:
-                # A stride that one pair of this batch leaves no room for is a panic in Rust, which
-                # is no Exception in Python.
-                if isinstance(error, Exception) or type(error).__name__ == "PanicException":
-                    asked = f" cut to {cut}" if cut else ""
-                    raise ValueError(f"These texts cannot be tokenized{asked}: {error}") from error
-                raise
 
     def decode(self, ids: Sequence[int] | Tensor, *, skip_special_tokens: bool = False) -> str:
         """The text of one row of ids.
@@ -300,11 +282,11 @@ class Tokenizer:
             ids = ids.tolist()
         if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
             raise TypeError(f"decode takes a row of ids, whole numbers, not {ids!r:.60}.")
-        ids = [_whole(index) for index in ids]
+        ids = [whole(index) for index in ids]
         for index in ids:
             if self.id_to_token(index) is None:
                 raise ValueError(f"{index} is the id of no token; there are {len(self)} of them, from 0 on.")
-        text = self._backend.decode(ids, skip_special_tokens=skip_special_tokens)
+        text = self._engine.decoder.decode(ids, skip_special_tokens=skip_special_tokens)
         return tidied(text) if self.tidies_spaces else text
 
     def decode_batch(
@@ -343,6 +325,47 @@ class Tokenizer:
             variables=variables,
         )
 
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The codes of the languages between which the checkpoint translates; () if it has none."""
+        return () if self._languages is None else tuple(self._languages.tokens)
+
+    @property
+    def src_lang(self) -> str | None:
+        """The code of the language of the texts that the model reads ("en_XX"); may be set."""
+        return None if self._languages is None else self._languages.source
+
+    @src_lang.setter
+    def src_lang(self, code: str) -> None:
+        languages = self._translating()
+        languages.source = languages.check("src_lang", code)
+
+    @property
+    def tgt_lang(self) -> str | None:
+        """The code of the language of the texts that the model writes; may be set."""
+        return None if self._languages is None else self._languages.target
+
+    @tgt_lang.setter
+    def tgt_lang(self, code: str | None) -> None:
+        languages = self._translating()
+        languages.target = None if code is None else languages.check("tgt_lang", code)
+
+    def language_id(self, code: str) -> int:
+        """The id of a language's token, with which a translation into it begins (`forced_bos_token_id`).
+
+        Raises:
+            ValueError: a language that this tokenizer lacks.
+        """
+        return self._translating().index(code)
+
+    def _translating(self) -> Languages:
+        if self._languages is None:
+            raise ValueError(
+                "This tokenizer has no languages to choose from (src_lang, tgt_lang, language_id). A Marian "
+                'checkpoint for several reads the target at the start of each text: ">>deu<< Good morning."'
+            )
+        return self._languages
+
     def encode_chat(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> list[int]:
         """The ids of `apply_chat_template`: the template has framed the text, nothing is added to it."""
         return self.encode(self.apply_chat_template(messages, **options), add_special_tokens=False)
@@ -350,16 +373,12 @@ class Tokenizer:
     def save(self, folder: str | Path) -> None:
         """Writes tokenizer.json and tokenizer_config.json (and chat templates, if there are any).
 
-        Both minitx and transformers' AutoTokenizer read them and give the same ids. The class is
-        written as PreTrainedTokenizerFast, whatever it was: transformers 5 takes tokenizer.json as
-        it is under that name, and builds it anew from the vocabulary under any other. Nothing is
-        replaced before all of it is written.
+        Both minitx and transformers' AutoTokenizer read them and give the same ids. The class is written as
+        PreTrainedTokenizerFast, whatever it was: transformers 5 takes tokenizer.json as it is under that
+        name, and builds it anew from the vocabulary under any other. What no tokenizer.json can hold (Marian,
+        M2M-100) is written as the files that it came from. Nothing is replaced before all of it is written.
         """
-        with _LOCK:
-            self._backend.no_truncation()
-            self._backend.no_padding()
-            content = self._backend.to_str(pretty=True)
-        added = self._backend.get_added_tokens_decoder()
+        added = self._engine.vocabulary.get_added_tokens_decoder()
         config = {key: value for key, value in self._config.items() if key not in _NOT_SAVED}
         config |= {
             **{role: getattr(self, role) for role in ROLES},
@@ -369,19 +388,13 @@ class Tokenizer:
             "model_input_names": list(self.model_input_names),
             "padding_side": self.padding_side,
             "truncation_side": self.truncation_side,
-            "tokenizer_class": ANY_CLASS[0],
+            **self._saved_as,
         }
+        if self._languages is not None:
+            config |= {"src_lang": self._languages.source, "tgt_lang": self._languages.target}
         files = {
-            "tokenizer.json": content,
+            **self._engine.contents(self._side(as_target=False)[1] if self.src_lang else None),
             "tokenizer_config.json": json.dumps(config, indent=2) + "\n",
             **self._chat_templates,
         }
         write_files(Path(folder), files)
-
-
-def _whole(index: Any) -> int:
-    """An id as an int, if it is a whole number: of Python, of numpy, or a tensor without dimensions."""
-    try:
-        return operator.index(index)
-    except TypeError:
-        raise TypeError(f"{index!r:.60} ({type(index).__name__}) is no id; ids are whole numbers.") from None

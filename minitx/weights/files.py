@@ -40,12 +40,16 @@ class Tensors:
         shapes: name -> an empty meta tensor of its shape and dtype.
         files: name -> file it lies in.
         metadata: the free text of the safetensors header.
+        handles: file -> an open safetensors file, or the tensors of a `.bin`.
+        spans: file -> name -> where the tensor begins and ends in it; of the files that were read so.
+        folder: where the files lie.
     """
 
     shapes: dict[str, Tensor] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
-    handles: dict[str, Any] = field(default_factory=dict)  # file -> an open safetensors file, or a dict
+    handles: dict[str, Any] = field(default_factory=dict)
+    spans: dict[str, dict[str, tuple[int, int]]] = field(default_factory=dict)
     folder: Path = Path()
 
     def read(self, name: str, *, mapped: bool = True) -> Tensor:
@@ -55,28 +59,50 @@ class Tensors:
             name: of the tensor.
             mapped: maps it from the file where the format allows it. False reads it: of what is copied into
                 another order anyway, the mapped pages would stay in memory beside the copy.
+
+        Raises:
+            ValueError: the file has become shorter since it was opened.
         """
-        handle = self.handles[self.files[name]]
+        file = self.files[name]
+        handle = self.handles[file]
         if isinstance(handle, dict):
             held: Tensor = handle[name]
             return held
         if not mapped and self.shapes[name].numel():
-            return read_bytes(self.folder / self.files[name], name, self.shapes[name])
+            path = self.folder / file
+            if file not in self.spans:
+                self.spans[file] = read_spans(path)
+            return read_bytes(path, name, self.spans[file][name], self.shapes[name])
         tensor: Tensor = handle.get_tensor(name)
         return tensor
 
 
-def read_bytes(path: Path, name: str, like: Tensor) -> Tensor:
-    """One tensor of a safetensors file, read into memory of its own.
+def read_spans(path: Path) -> dict[str, tuple[int, int]]:
+    """Name -> first byte and the one after the last, of each tensor of a safetensors file.
 
     The format: the size of the header in 8 bytes, the header in JSON, the tensors.
     """
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
-        begin, end = json.loads(file.read(size))[name]["data_offsets"]
-        file.seek(8 + size + begin)
-        data = bytearray(end - begin)
-        file.readinto(data)
+        header = json.loads(file.read(size))
+    begin = 8 + size
+    return {
+        name: (begin + entry["data_offsets"][0], begin + entry["data_offsets"][1])
+        for name, entry in header.items()
+        if name != "__metadata__"
+    }
+
+
+def read_bytes(path: Path, name: str, span: tuple[int, int], like: Tensor) -> Tensor:
+    """One tensor of a safetensors file, read into memory of its own."""
+    begin, end = span
+    data = bytearray(end - begin)
+    with path.open("rb") as file:
+        file.seek(begin)
+        if file.readinto(data) < len(data):
+            raise ValueError(
+                f"{path}: not a complete safetensors file (it ends within {name}); fetch it again."
+            )
     return torch.frombuffer(data, dtype=like.dtype).view(like.shape)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -150,13 +151,15 @@ def from_config(
         config: the content of a config.json, `model_type` included.
         head: a task or "none"; None takes the one that config["architectures"] names, else none.
         dtype: of the parameters.
-        seed: for the same weights every time.
+        seed: for the same weights every time; None draws from PyTorch's global generator.
         strict: a key that minitx does not know is an error instead of a warning.
 
     Raises:
-        ValueError: a key that is missing or has a value that minitx does not implement.
+        ValueError: a key that is missing or has a value that minitx does not implement; a seed out of range.
+        TypeError: a config that is no dict, a seed that is no whole number.
     """
     check_dtype(dtype)
+    check_seed(seed)
     if not isinstance(config, Mapping):
         raise TypeError(
             f"config is a {type(config).__name__}; expected the content of a config.json, a dict."
@@ -170,7 +173,7 @@ def from_config(
     task = task or "none"
     model = empty_model(architecture, numbers, heads, task, pooled=task in architecture.pooled)
     model = model.to_empty(device="cpu").to(dtype).train()
-    model.initialize(generator=None if seed is None else torch.Generator().manual_seed(seed))
+    model.initialize(generator=None if seed is None else torch.Generator().manual_seed(int(seed)))
     model.tie_weights()
     # written out, because what a missing key means is not the same everywhere
     padding = {"pad_token_id": numbers.embedder.pad_token_id}
@@ -185,6 +188,15 @@ def check_dtype(dtype: torch.dtype | None) -> None:
     known = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
     if dtype is not None and dtype not in known:
         raise ValueError(f"dtype={dtype!r} must be one of {', '.join(map(str, known))}.")
+
+
+def check_seed(seed: int | None) -> None:
+    if seed is None:
+        return
+    if isinstance(seed, bool) or not isinstance(seed, Integral):
+        raise TypeError(f"seed={seed!r:.60} must be a whole number, or None.")
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"seed={seed!r:.60} must be from 0 to {2**64 - 1}.")
 
 
 def check_device(device: str | torch.device) -> torch.device:

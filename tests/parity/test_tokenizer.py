@@ -104,7 +104,7 @@ CORPUS = [text for text in SAMPLES[:20] for _ in range(3)] + [
 ]
 
 
-def _write(folder: Path, stated: dict[str, Any], **more: Any) -> None:
+def write(folder: Path, stated: dict[str, Any], **more: Any) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(stated))
     for name, content in more.items():
         (folder / f"{name}.json").write_text(json.dumps(content))
@@ -119,7 +119,7 @@ def _train_word_pieces(folder: Path, special: list[str]) -> None:
     (folder / "vocab.txt").write_text("".join(f"{token}\n" for token, _ in vocabulary), encoding="utf-8")
 
 
-def _train_byte_pairs(folder: Path) -> None:
+def train_byte_pairs(folder: Path) -> None:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
@@ -132,7 +132,7 @@ def _train_byte_pairs(folder: Path) -> None:
     tokenizer.model.save(str(folder))
 
 
-def _train_unigram(path: Path, **options: Any) -> None:
+def train_unigram(path: Path, **options: Any) -> None:
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter([text.replace("\0", " ") for text in CORPUS]),
@@ -199,19 +199,19 @@ def _minilm_vocabulary(folder: Path) -> Any:
 
 def _cased_bert(folder: Path) -> Any:
     _train_word_pieces(folder, ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
-    _write(folder, {"do_lower_case": False, "tokenize_chinese_chars": False}, config={"model_type": "bert"})
+    write(folder, {"do_lower_case": False, "tokenize_chinese_chars": False}, config={"model_type": "bert"})
     return transformers.BertTokenizer.from_pretrained(folder)
 
 
 def _distilbert(folder: Path) -> Any:
     _train_word_pieces(folder, ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
-    _write(folder, {"strip_accents": False}, config={"model_type": "distilbert"})
+    write(folder, {"strip_accents": False}, config={"model_type": "distilbert"})
     return transformers.DistilBertTokenizer.from_pretrained(folder)
 
 
 def _electra(folder: Path) -> Any:
     _train_word_pieces(folder, ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
-    _write(folder, {}, config={"model_type": "electra"})
+    write(folder, {}, config={"model_type": "electra"})
     size = len((folder / "vocab.txt").read_text(encoding="utf-8").splitlines())
     (folder / "added_tokens.json").write_text(json.dumps({"newword": size, "[EXTRA]": size + 1}))
     return transformers.BertTokenizer.from_pretrained(folder)
@@ -219,26 +219,26 @@ def _electra(folder: Path) -> Any:
 
 def _mpnet(folder: Path) -> Any:
     _train_word_pieces(folder, ["<s>", "<pad>", "</s>", "<unk>", "[UNK]", "<mask>"])
-    _write(folder, {}, config={"model_type": "mpnet"})
+    write(folder, {}, config={"model_type": "mpnet"})
     return transformers.MPNetTokenizer.from_pretrained(folder)
 
 
 def _roberta(folder: Path) -> Any:
-    _train_byte_pairs(folder)
-    _write(folder, {}, config={"model_type": "roberta"})
+    train_byte_pairs(folder)
+    write(folder, {}, config={"model_type": "roberta"})
     # The published tokenizer.json gives <mask> the space before it; transformers 5 forgets it for old files.
     return transformers.RobertaTokenizer.from_pretrained(folder, mask_token=MASK)
 
 
 def _roberta_prefix(folder: Path) -> Any:
-    _train_byte_pairs(folder)
-    _write(folder, {"add_prefix_space": True, "trim_offsets": False}, config={"model_type": "roberta"})
+    train_byte_pairs(folder)
+    write(folder, {"add_prefix_space": True, "trim_offsets": False}, config={"model_type": "roberta"})
     return transformers.RobertaTokenizer.from_pretrained(folder, mask_token=MASK)
 
 
 def _modernbert(folder: Path) -> Any:
     """Ships tokenizer.json only: NFC, byte-level BPE, BERT's special tokens."""
-    _train_byte_pairs(folder)
+    train_byte_pairs(folder)
     content = json.loads(
         Tokenizer(models.BPE.from_file(str(folder / "vocab.json"), str(folder / "merges.txt"))).to_str()
     )
@@ -270,7 +270,7 @@ def _modernbert(folder: Path) -> Any:
     }
     for name in ("vocab.json", "merges.txt"):
         (folder / name).unlink()
-    _write(
+    write(
         folder,
         {
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -291,38 +291,38 @@ def _slot(name: str) -> dict[str, Any]:
 
 
 def _xlm_roberta(folder: Path) -> Any:
-    _train_unigram(folder / "sentencepiece.bpe.model")
-    _write(folder, {"model_max_length": 512}, config={"model_type": "xlm-roberta"})
+    train_unigram(folder / "sentencepiece.bpe.model")
+    write(folder, {"model_max_length": 512}, config={"model_type": "xlm-roberta"})
     return transformers.XLMRobertaTokenizer.from_pretrained(folder, mask_token=MASK)
 
 
 def _camembert(folder: Path) -> Any:
-    _train_unigram(folder / "sentencepiece.bpe.model")
-    _write(folder, {"clean_up_tokenization_spaces": True}, config={"model_type": "camembert"})
+    train_unigram(folder / "sentencepiece.bpe.model")
+    write(folder, {"clean_up_tokenization_spaces": True}, config={"model_type": "camembert"})
     return transformers.CamembertTokenizer.from_pretrained(folder)
 
 
 def _albert(folder: Path) -> Any:
-    _train_unigram(folder / "spiece.model", **ALBERT)
-    _write(folder, {}, config={"model_type": "albert"})
+    train_unigram(folder / "spiece.model", **ALBERT)
+    write(folder, {}, config={"model_type": "albert"})
     return _albert_with_scores(folder)
 
 
 def _albert_cased(folder: Path) -> Any:
-    _train_unigram(folder / "spiece.model", **ALBERT)
-    _write(folder, {"do_lower_case": False, "keep_accents": True}, config={"model_type": "albert"})
+    train_unigram(folder / "spiece.model", **ALBERT)
+    write(folder, {"do_lower_case": False, "keep_accents": True}, config={"model_type": "albert"})
     return _albert_with_scores(folder, do_lower_case=False, keep_accents=True)
 
 
 def _deberta(folder: Path) -> Any:
-    _train_unigram(folder / "spm.model", **DEBERTA)
-    _write(folder, {"do_lower_case": False, "vocab_type": "spm"}, config={"model_type": "deberta-v2"})
+    train_unigram(folder / "spm.model", **DEBERTA)
+    write(folder, {"do_lower_case": False, "vocab_type": "spm"}, config={"model_type": "deberta-v2"})
     return _converted_deberta(folder, do_lower_case=False, split_by_punct=False)
 
 
 def _deberta_lower(folder: Path) -> Any:
-    _train_unigram(folder / "spm.model", **DEBERTA)
-    _write(folder, {"do_lower_case": True, "split_by_punct": True}, config={"model_type": "deberta-v2"})
+    train_unigram(folder / "spm.model", **DEBERTA)
+    write(folder, {"do_lower_case": True, "split_by_punct": True}, config={"model_type": "deberta-v2"})
     return _converted_deberta(folder, do_lower_case=True, split_by_punct=True)
 
 
@@ -395,16 +395,16 @@ def _assert_equal(case: Case, texts: Any, *, pairs: Any = None, **options: Any) 
         **theirs,
     )
     for key in ours:
-        assert _first_difference(texts, ours[key], wanted[key]) is None
-    assert _first_difference(texts, ours.offsets, wanted["offset_mapping"]) is None
-    assert _first_difference(texts, ours.special_tokens_mask, wanted["special_tokens_mask"]) is None
+        assert first_difference(texts, ours[key], wanted[key]) is None
+    assert first_difference(texts, ours.offsets, wanted["offset_mapping"]) is None
+    assert first_difference(texts, ours.special_tokens_mask, wanted["special_tokens_mask"]) is None
     assert ours.word_ids == [encoding.word_ids for encoding in wanted.encodings]
     assert ours.sequence_ids == [encoding.sequence_ids for encoding in wanted.encodings]
     if theirs["return_overflowing_tokens"]:
         assert ours.overflow_to_sample == wanted["overflow_to_sample_mapping"]
 
 
-def _first_difference(texts: Any, ours: list[Any], wanted: list[Any]) -> Any:
+def first_difference(texts: Any, ours: list[Any], wanted: list[Any]) -> Any:
     if len(ours) != len(wanted):
         return len(ours), len(wanted)
     rows = zip(ours, wanted, strict=True)
@@ -533,7 +533,7 @@ def test_pieces_are_those_of_the_sentencepiece_library(kind: str, file: str, tmp
     library = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / file))
     compared = 0
     for text in TEXTS:
-        normalized = case.ours._backend.normalizer.normalize_str(text)
+        normalized = case.ours._engine.source.backend.normalizer.normalize_str(text)
         # U+0085 is white space to `tokenizers` and a character like any other to sentencepiece; and only
         # `tokenizers` finds "<s>" in a full-width "＜s＞", once the rules have made it narrow.
         if any(special in text + normalized for special in (*SPECIAL_STRINGS, "\x85")):
@@ -552,7 +552,7 @@ def test_pieces_are_those_of_the_sentencepiece_library(kind: str, file: str, tmp
 
 def test_user_defined_symbols_are_pieces_as_in_the_sentencepiece_library(tmp_path: Path) -> None:
     """transformers 5 makes them added tokens, so that "a(b" becomes "▁a ( ▁b"."""
-    _train_unigram(tmp_path / "spiece.model", user_defined_symbols="(,),£,–", **ALBERT)
+    train_unigram(tmp_path / "spiece.model", user_defined_symbols="(,),£,–", **ALBERT)
     tokenizer = load_tokenizer(tmp_path, model_type="albert")
     library = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "spiece.model"))
     for text in ("word(s) (and) more", "a(b)c £5 –x–", "((()))", "( )"):
@@ -561,7 +561,7 @@ def test_user_defined_symbols_are_pieces_as_in_the_sentencepiece_library(tmp_pat
 
 def test_byte_fallback_as_in_the_sentencepiece_library(tmp_path: Path) -> None:
     """transformers 5 gives the unknown token instead."""
-    _train_unigram(
+    train_unigram(
         tmp_path / "spm.model", byte_fallback=True, character_coverage=0.98, vocab_size=600, **DEBERTA
     )
     tokenizer = load_tokenizer(tmp_path, model_type="deberta-v2")

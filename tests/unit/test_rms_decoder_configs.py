@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import transformers
 from minitx.architectures import architecture
 from minitx.architectures.reader import Reader
 from minitx.config import HeadConfig, ModelConfig
+from minitx.layers.experts import Experts
 from minitx.layers.stack import FULL, SLIDING
 
 # Sizes, flags and stray keys of well-known checkpoints; what only a tokenizer or a search reads is left out.
@@ -449,19 +451,7 @@ def test_what_they_mean() -> None:
     assert (oss.rope[FULL].rope_type, oss.rope[FULL].truncate, oss.attention_sinks) == ("yarn", False, True)
 
 
-WITHOUT_MLP_BIAS = (
-    MISTRAL,
-    MIXTRAL,
-    QWEN2,
-    QWEN3,
-    QWEN3_MOE,
-    GEMMA,
-    GEMMA_2,
-    GEMMA_3,
-    OLMO_2,
-    PHI_3,
-    GPT_OSS,
-)
+WITHOUT_MLP_BIAS = [config for config in CONFIGS.values() if config["model_type"] not in ("llama", "smollm3")]
 
 
 @pytest.mark.parametrize("key", ["head_dim", "num_key_value_heads"])
@@ -578,3 +568,12 @@ def test_rotary_values_that_cannot_be_are_refused(config: dict[str, Any], parts:
     with pytest.raises(ValueError, match=re.escape(parts[0])) as refused:
         read(config)
     assert all(part in str(refused.value) for part in parts)
+
+
+def test_a_clamped_swiglu_has_no_other_activation() -> None:
+    for config, has in ((GPT_OSS, False), (MIXTRAL, True)):
+        stack = read(config)[0].stack
+        assert stack.experts is not None
+        small = replace(stack.experts, num_experts=1, intermediate_size=8)
+        parts = dict(Experts(replace(stack, hidden_size=8), small).named_children())
+        assert ("activation" in parts) is has

@@ -93,7 +93,7 @@ def test_two_bases_in_both_dialects() -> None:
     ("parameters", "message"),
     [
         ({"rope_type": "spiral"}, r"rope_type='spiral' is not implemented; minitx has: default, linear"),
-        ({"rope_type": "linear", "factor": 0}, "cannot be computed"),
+        ({"rope_type": "linear", "factor": 0}, "factor=0.0 must be positive"),
         ({"rope_type": "linear", "factor": -2}, "factor"),
         ({"rope_type": "linear", "factor": "two"}, "factor"),
         (

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sentencepiece import sentencepiece_model_pb2
 
-from minitx.tokenizer.sentencepiece import build_unigram, read_sentencepiece, read_unigram
+from minitx.tokenizer.pieces import build_pieces, read_pieces
+from minitx.tokenizer.sentencepiece import read_sentencepiece
 
 SENTENCES = ["hello world, this is a small text", "the quick brown fox jumps over 13 lazy dogs", "ça été"]
 
@@ -186,11 +187,11 @@ def test_flipped_bytes_never_do_worse_than_an_error(path: Path) -> None:
             data[draw.randrange(low, high)] = draw.randrange(256)
         path.write_bytes(bytes(data))
         try:
-            model = read_unigram(path)
+            model = read_pieces(path)
         except ValueError:
             continue
         pieces = [(piece.text, piece.score) for piece in model.pieces]
-        backend = build_unigram(model, pieces, model.unk_id)
+        backend = build_pieces(model, pieces, model.unk_id)
         backend.encode(
             "héllo ｗｏｒｌｄ ① ㎏ ﬁ e\u0301 \u0000\u200b한글 ﷺ " + "".join(map(chr, range(32, 3000)))
         )
@@ -233,11 +234,14 @@ def test_many_tiny_fields_take_no_longer_than_their_number(path: Path) -> None:
     assert time.perf_counter() - start < 10
 
 
-def test_only_unigram_models_with_the_expected_front_are_built(path: Path) -> None:
-    path.write_bytes(BARE)
-    with pytest.raises(ValueError, match=r"some\.model.*'bpe'.*only 'unigram'"):
-        read_unigram(path)
+def test_only_models_that_can_be_built_with_the_expected_front_are_read(path: Path) -> None:
+    path.write_bytes(_train(model_type="char"))
+    with pytest.raises(ValueError, match=r"some\.model.*'char'.*only 'unigram' and 'bpe'"):
+        read_pieces(path)
+    path.write_bytes(_train(model_type="bpe", user_defined_symbols="(,)"))
+    with pytest.raises(ValueError, match=r"some\.model.*'bpe' with user-defined pieces"):
+        read_pieces(path)
     path.write_bytes(PLAIN)
-    assert read_unigram(path, reserved=3).unk_id == 0
+    assert read_pieces(path, reserved=3).unk_id == 0
     with pytest.raises(ValueError, match="first 4 must be unknown or control"):
-        read_unigram(path, reserved=4)
+        read_pieces(path, reserved=4)

@@ -1,0 +1,77 @@
+"""The special tokens around one text or a pair: what the post-processor of each family adds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from minitx.tokenizer.files import Settings
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Backend
+    from tokenizers.processors import PostProcessor
+
+
+def _ends(settings: Settings, backend: Backend) -> list[tuple[str, int]]:
+    """The token that opens and the token that closes a text, with their ids."""
+    vocabulary = backend.get_vocab()
+    tokens = (settings.text("cls_token"), settings.text("sep_token"))
+    return [(token, vocabulary[token]) for token in tokens]
+
+
+def typed_pair(settings: Settings, backend: Backend) -> PostProcessor:
+    """[CLS] A [SEP] with type 0, then B [SEP] with type 1."""
+    from tokenizers import processors
+
+    (cls, _), (sep, _) = ends = _ends(settings, backend)
+    return processors.TemplateProcessing(
+        single=[f"{cls}:0", "$A:0", f"{sep}:0"],
+        pair=[f"{cls}:0", "$A:0", f"{sep}:0", "$B:1", f"{sep}:1"],
+        special_tokens=ends,
+    )
+
+
+def double_separator(settings: Settings, backend: Backend) -> PostProcessor:
+    """<s> A </s></s> B </s>, all of type 0."""
+    from tokenizers import processors
+
+    (cls, _), (sep, _) = ends = _ends(settings, backend)
+    return processors.TemplateProcessing(
+        single=[cls, "$A", sep], pair=[cls, "$A", sep, sep, "$B", sep], special_tokens=ends
+    )
+
+
+def double_separator_trimmed(settings: Settings, backend: Backend) -> PostProcessor:
+    """The same, and offsets leave out the space that belongs to a token."""
+    from tokenizers import processors
+
+    cls, sep = _ends(settings, backend)
+    return processors.RobertaProcessing(
+        sep,
+        cls,
+        trim_offsets=settings.flag("trim_offsets", True),
+        add_prefix_space=settings.flag("add_prefix_space", False),
+    )
+
+
+def _end(settings: Settings, backend: Backend) -> tuple[str, int]:
+    """The token behind a text, with its id."""
+    token = settings.text("eos_token")
+    return token, backend.get_vocab()[token]
+
+
+def each_ended(settings: Settings, backend: Backend) -> PostProcessor:
+    """A </s>, and for a pair A </s> B </s>."""
+    from tokenizers import processors
+
+    eos, _ = end = _end(settings, backend)
+    return processors.TemplateProcessing(
+        single=["$A", eos], pair=["$A", eos, "$B", eos], special_tokens=[end]
+    )
+
+
+def ended(settings: Settings, backend: Backend) -> PostProcessor:
+    """A </s>, and for a pair A B </s>."""
+    from tokenizers import processors
+
+    eos, _ = end = _end(settings, backend)
+    return processors.TemplateProcessing(single=["$A", eos], pair=["$A", "$B", eos], special_tokens=[end])

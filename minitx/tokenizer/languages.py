@@ -1,0 +1,162 @@
+"""The languages of a translation model: their codes, and the token that says which one a text is in."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from minitx.tokenizer.files import CONFIG, Settings, wrong
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Backend
+    from tokenizers.processors import PostProcessor
+
+
+def _codes(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+# In the order in which fairseq appends them to each dictionary: that order is their ids. MBART and MBART50
+# are the codes of the two multilingual BARTs, M2M100 and WMT21 those of M2M-100 and of its WMT 2021
+# successor, NLLB those of NLLB-200 (which are those of FLORES-200).
+MBART = _codes(
+    """
+    ar_AR cs_CZ de_DE en_XX es_XX et_EE fi_FI fr_XX gu_IN hi_IN it_IT ja_XX kk_KZ ko_KR lt_LT lv_LV my_MM
+    ne_NP nl_XX ro_RO ru_RU si_LK tr_TR vi_VN zh_CN
+    """
+)
+_MBART50_MORE = _codes(
+    """
+    af_ZA az_AZ bn_IN fa_IR he_IL hr_HR id_ID ka_GE km_KH mk_MK ml_IN mn_MN mr_IN pl_PL ps_AF pt_XX sv_SE
+    sw_KE ta_IN te_IN th_TH tl_XX uk_UA ur_PK xh_ZA gl_ES sl_SI
+    """
+)
+MBART50 = (*MBART, *_MBART50_MORE)
+M2M100 = _codes(
+    """
+    af am ar ast az ba be bg bn br bs ca ceb cs cy da de el en es et fa ff fi fr fy ga gd gl gu ha he hi
+    hr ht hu hy id ig ilo is it ja jv ka kk km kn ko lb lg ln lo lt lv mg mk ml mn mr ms my ne nl no ns oc
+    or pa pl ps pt ro ru sd si sk sl so sq sr ss su sv sw ta th tl tn tr uk ur uz vi wo xh yi yo zh zu
+    """
+)
+WMT21 = _codes(
+    """
+    en ha is ja cs ru zh de
+    """
+)
+NLLB = _codes(
+    """
+    ace_Arab ace_Latn acm_Arab acq_Arab aeb_Arab afr_Latn ajp_Arab aka_Latn amh_Ethi apc_Arab arb_Arab
+    ars_Arab ary_Arab arz_Arab asm_Beng ast_Latn awa_Deva ayr_Latn azb_Arab azj_Latn bak_Cyrl bam_Latn
+    ban_Latn bel_Cyrl bem_Latn ben_Beng bho_Deva bjn_Arab bjn_Latn bod_Tibt bos_Latn bug_Latn bul_Cyrl
+    cat_Latn ceb_Latn ces_Latn cjk_Latn ckb_Arab crh_Latn cym_Latn dan_Latn deu_Latn dik_Latn dyu_Latn
+    dzo_Tibt ell_Grek eng_Latn epo_Latn est_Latn eus_Latn ewe_Latn fao_Latn pes_Arab fij_Latn fin_Latn
+    fon_Latn fra_Latn fur_Latn fuv_Latn gla_Latn gle_Latn glg_Latn grn_Latn guj_Gujr hat_Latn hau_Latn
+    heb_Hebr hin_Deva hne_Deva hrv_Latn hun_Latn hye_Armn ibo_Latn ilo_Latn ind_Latn isl_Latn ita_Latn
+    jav_Latn jpn_Jpan kab_Latn kac_Latn kam_Latn kan_Knda kas_Arab kas_Deva kat_Geor knc_Arab knc_Latn
+    kaz_Cyrl kbp_Latn kea_Latn khm_Khmr kik_Latn kin_Latn kir_Cyrl kmb_Latn kon_Latn kor_Hang kmr_Latn
+    lao_Laoo lvs_Latn lij_Latn lim_Latn lin_Latn lit_Latn lmo_Latn ltg_Latn ltz_Latn lua_Latn lug_Latn
+    luo_Latn lus_Latn mag_Deva mai_Deva mal_Mlym mar_Deva min_Latn mkd_Cyrl plt_Latn mlt_Latn mni_Beng
+    khk_Cyrl mos_Latn mri_Latn zsm_Latn mya_Mymr nld_Latn nno_Latn nob_Latn npi_Deva nso_Latn nus_Latn
+    nya_Latn oci_Latn gaz_Latn ory_Orya pag_Latn pan_Guru pap_Latn pol_Latn por_Latn prs_Arab pbt_Arab
+    quy_Latn ron_Latn run_Latn rus_Cyrl sag_Latn san_Deva sat_Beng scn_Latn shn_Mymr sin_Sinh slk_Latn
+    slv_Latn smo_Latn sna_Latn snd_Arab som_Latn sot_Latn spa_Latn als_Latn srd_Latn srp_Cyrl ssw_Latn
+    sun_Latn swe_Latn swh_Latn szl_Latn tam_Taml tat_Cyrl tel_Telu tgk_Cyrl tgl_Latn tha_Thai tir_Ethi
+    taq_Latn taq_Tfng tpi_Latn tsn_Latn tso_Latn tuk_Latn tum_Latn tur_Latn twi_Latn tzm_Tfng uig_Arab
+    ukr_Cyrl umb_Latn urd_Arab uzn_Latn vec_Latn vie_Latn war_Latn wol_Latn xho_Latn ydd_Hebr yor_Latn
+    yue_Hant zho_Hans zho_Hant zul_Latn
+    """
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageRule:
+    """How the models of one family are told the language of a text.
+
+    Attributes:
+        pattern: what a language's token looks like; its first group is the language's code.
+        default: the source language where no file names one.
+        in_front: whether the token stands before the text; if not, behind its </s>.
+    """
+
+    pattern: str
+    default: str
+    in_front: bool
+
+
+class Languages:
+    """The languages of one tokenizer, with those that are chosen.
+
+    Attributes:
+        tokens: the token of each language, by its code.
+        source: code of the language that texts are in; None if not chosen.
+        target: code of the language that they are translated into; None if not chosen.
+    """
+
+    def __init__(self, rule: LanguageRule, settings: Settings, vocabulary: Backend) -> None:
+        self.tokens: dict[str, str] = {}
+        self._ids: dict[str, int] = {}
+        for index, token in sorted(vocabulary.get_added_tokens_decoder().items()):
+            match = re.fullmatch(rule.pattern, token.content)
+            if match and token.special:
+                self.tokens[match[1]] = token.content
+                self._ids[match[1]] = index
+        # transformers first put NLLB's token behind the text, against the paper (section 6.1.1); the flag
+        # keeps that for models that were trained so (huggingface/transformers#22313).
+        self._in_front = rule.in_front and not settings.flag("legacy_behaviour", False)
+        self._eos = settings.text("eos_token")
+        self.source = self._stated(settings, "src_lang")
+        self.target = self._stated(settings, "tgt_lang")
+        if self.source is None and rule.default in self.tokens:
+            self.source = rule.default
+
+    def _stated(self, settings: Settings, key: str) -> str | None:
+        code = settings.config.get(key)
+        if code is not None and not isinstance(code, str):
+            wrong(CONFIG, key, code, "the code of a language, or null")
+        return None if code is None else self.check(key, code)
+
+    def check(self, name: str, code: str) -> str:
+        """Returns a code that is one of this tokenizer's.
+
+        Raises:
+            ValueError: any other; the message lists what there is.
+        """
+        if code not in self.tokens:
+            raise ValueError(
+                f"{name}={code!r} is no language of this tokenizer; it has {', '.join(self.tokens)}."
+            )
+        return code
+
+    def index(self, code: str) -> int:
+        """The id of a language's token."""
+        return self._ids[self.check("language", code)]
+
+    def frame(self, backend: Backend, *, as_target: bool) -> PostProcessor:
+        """What frames a text of the source or of the target language: [code] A </s>, or A </s> [code].
+
+        Raises:
+            ValueError: that language has not been chosen.
+        """
+        from tokenizers import processors
+
+        name, code = ("tgt_lang", self.target) if as_target else ("src_lang", self.source)
+        if code is None:
+            raise ValueError(
+                f"A text of this tokenizer needs its language (as_target={as_target}); set tokenizer.{name}, "
+                f"or pass {name}= to load_tokenizer: one of {', '.join(self.tokens)}."
+            )
+        token, eos = self.tokens[code], self._eos
+        front, end = ([token], [eos]) if self._in_front else ([], [eos, token])
+        return processors.TemplateProcessing(
+            single=[*front, "$A", *end],
+            pair=[*front, "$A", "$B", *end],
+            special_tokens=[(text, backend.token_to_id(text)) for text in (eos, token)],
+        )
+
+
+def find_languages(rule: LanguageRule, settings: Settings, vocabulary: Backend) -> Languages | None:
+    """The languages of a vocabulary; None if it has none."""
+    languages = Languages(rule, settings, vocabulary)
+    return languages if languages.tokens else None
