@@ -18,12 +18,19 @@ if TYPE_CHECKING:
         RopeConfig,
         StackConfig,
     )
+    from minitx.decoding.alternatives import Alternatives
+    from minitx.decoding.arithmetic import ArithmeticSample
+    from minitx.decoding.beam import Beam
+    from minitx.decoding.beam_sample import BeamSample
     from minitx.decoding.chain import Chain
+    from minitx.decoding.diverse import DiverseBeam
     from minitx.decoding.explain import Explanation, explain
     from minitx.decoding.generate import generate, stream
+    from minitx.decoding.lexical import LexicalBeam
     from minitx.decoding.result import Event, Result
     from minitx.decoding.score import Scores, score
     from minitx.decoding.settings import GenerationSettings, generation_settings
+    from minitx.decoding.stochastic import StochasticBeam
     from minitx.decoding.stop import Stop
     from minitx.decoding.strategy import Greedy, Sample
     from minitx.models import DecoderModel, EncoderDecoderModel, EncoderModel, ModelOutput
@@ -35,9 +42,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "Alternatives": "minitx.decoding.alternatives",
+    "ArithmeticSample": "minitx.decoding.arithmetic",
+    "Beam": "minitx.decoding.beam",
+    "BeamSample": "minitx.decoding.beam_sample",
     "Cache": "minitx.cache",
     "Chain": "minitx.decoding.chain",
     "DecoderModel": "minitx.models",
+    "DiverseBeam": "minitx.decoding.diverse",
     "EmbedderConfig": "minitx.config",
     "EmbeddingSettings": "minitx.pipelines.embed",
     "EncoderDecoderModel": "minitx.models",
@@ -48,6 +60,7 @@ _HOME = {
     "GenerationSettings": "minitx.decoding.settings",
     "Greedy": "minitx.decoding.strategy",
     "HeadConfig": "minitx.config",
+    "LexicalBeam": "minitx.decoding.lexical",
     "ModelConfig": "minitx.config",
     "ModelOutput": "minitx.models",
     "Result": "minitx.decoding.result",
@@ -55,6 +68,7 @@ _HOME = {
     "Sample": "minitx.decoding.strategy",
     "Scores": "minitx.decoding.score",
     "StackConfig": "minitx.config",
+    "StochasticBeam": "minitx.decoding.stochastic",
     "Stop": "minitx.decoding.stop",
     "Tokenizer": "minitx.tokenizer",
     "embed": "minitx.pipelines.embed",
@@ -71,9 +85,14 @@ _HOME = {
 }
 
 __all__ = [
+    "Alternatives",
+    "ArithmeticSample",
+    "Beam",
+    "BeamSample",
     "Cache",
     "Chain",
     "DecoderModel",
+    "DiverseBeam",
     "EmbedderConfig",
     "EmbeddingSettings",
     "EncoderDecoderModel",
@@ -84,6 +103,7 @@ __all__ = [
     "GenerationSettings",
     "Greedy",
     "HeadConfig",
+    "LexicalBeam",
     "ModelConfig",
     "ModelOutput",
     "Result",
@@ -91,6 +111,7 @@ __all__ = [
     "Sample",
     "Scores",
     "StackConfig",
+    "StochasticBeam",
     "Stop",
     "Tokenizer",
     "embed",

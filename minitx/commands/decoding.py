@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from minitx.commands.common import device_of, dtype_of, read_texts, source_of, tokenizer_of
-from minitx.commands.decoding_options import DEFAULT_LENGTH, STOP, dashed, names
+from minitx.commands.decoding_options import DEFAULT_LENGTH, SEARCH, STOP, dashed, names
+from minitx.decoding.beam import Beam
+from minitx.decoding.beam_sample import BeamSample
 from minitx.decoding.settings import begin_token, generation_settings
 from minitx.decoding.stop import Stop
 from minitx.decoding.strategy import Greedy, Sample
@@ -36,7 +38,7 @@ class Request:
     model: DecoderModel
     prompts: list[str] | list[list[int]]
     ids: list[list[int]]
-    strategy: Greedy | Sample
+    strategy: Greedy | Sample | Beam
     settings: dict[str, Any]
 
     @property
@@ -93,9 +95,9 @@ def prompts_of(args: Namespace) -> list[str] | list[list[int]]:
     return found
 
 
-def settings_of(args: Namespace, folder: Path) -> tuple[Greedy | Sample, dict[str, Any]]:
+def settings_of(args: Namespace, folder: Path) -> tuple[Greedy | Sample | Beam, dict[str, Any]]:
     """The strategy, and the other arguments: the checkpoint's if asked for, with what the options change."""
-    strategy: Greedy | Sample = Greedy() if args.greedy else Sample()
+    strategy: Greedy | Sample | Beam = Greedy() if args.greedy else Sample()
     stop, most, least = Stop(), None, 0
     if args.checkpoint:
         if args.greedy:
@@ -106,6 +108,7 @@ def settings_of(args: Namespace, folder: Path) -> tuple[Greedy | Sample, dict[st
         of_file = generation_settings(folder)
         strategy, stop = of_file.strategy, of_file.stop
         most, least = of_file.max_new_tokens, of_file.min_new_tokens
+    strategy = searching(args, strategy)
     check_idle(args, strategy)
     most = next(each for each in (args.max_new_tokens, most, DEFAULT_LENGTH) if each is not None)
     with as_options():
@@ -118,25 +121,51 @@ def settings_of(args: Namespace, folder: Path) -> tuple[Greedy | Sample, dict[st
         return replace(strategy, **given(args, type(strategy))), settings
 
 
-def check_idle(args: Namespace, strategy: Greedy | Sample) -> None:
+def searching(args: Namespace, strategy: Greedy | Sample | Beam) -> Greedy | Sample | Beam:
+    """The strategy, as a search if --beams asks for one.
+
+    Raises:
+        ValueError: --greedy beside it.
+    """
+    if getattr(args, "num_beams", None) is None:
+        return strategy
+    if args.greedy:
+        raise ValueError("--greedy and --beams are two ways to choose; leave one of them out.")
+    draws = args.beam_sample or (args.checkpoint and isinstance(strategy, Sample))
+    kind = BeamSample if draws else Beam
+    shared = {field.name for field in fields(kind)} & {field.name for field in fields(strategy)}
+    return kind(**{name: getattr(strategy, name) for name in shared})
+
+
+def check_idle(args: Namespace, strategy: Greedy | Sample | Beam) -> None:
     """
     Raises:
-        ValueError: an option that means nothing to greedy decoding.
+        ValueError: an option that means nothing to what is not drawn, or not searched.
     """
+    searches = isinstance(strategy, Beam)
+    for name in (*SEARCH, "beam_sample", "show_tree"):
+        if not searches and getattr(args, name, None) not in (None, False):
+            raise ValueError(f"{dashed(name)} is about a search; give --beams, such as --beams 4, with it.")
     if isinstance(strategy, Sample):
         return
     own = {field.name for field in fields(Greedy)}
     only_sampling = [field.name for field in fields(Sample) if field.name not in own]
-    for name in (*only_sampling, "seed", "num_samples"):
-        if getattr(args, name, None) is not None:
-            greedy = "--greedy" if args.greedy else "--checkpoint, whose generation_config.json is greedy"
+    for name in (*only_sampling, "seed", *(() if searches else ("num_samples",))):
+        if getattr(args, name, None) is None:
+            continue
+        if searches:
             raise ValueError(
-                f"{dashed(name)} has no effect with {greedy}: it takes the most probable token and draws "
-                "nothing; leave one of them out."
+                f"{dashed(name)} has no effect with --beams: a search keeps the most probable texts and "
+                "draws nothing; leave it out, or add --beam-sample."
             )
+        greedy = "--greedy" if args.greedy else "--checkpoint, whose generation_config.json is greedy"
+        raise ValueError(
+            f"{dashed(name)} has no effect with {greedy}: it takes the most probable token and draws "
+            "nothing; leave one of them out."
+        )
 
 
-def given(args: Namespace, kind: type[Greedy | Sample | Stop]) -> dict[str, Any]:
+def given(args: Namespace, kind: type[Greedy | Sample | Beam | Stop]) -> dict[str, Any]:
     """The fields of a strategy, or of `Stop`, that were given as options."""
     found: dict[str, Any] = {}
     for field in fields(kind):

@@ -25,6 +25,7 @@ examples:
   minitx generate gpt2 "Once upon a time" --temperature 0.8 --top-p 0.95
   minitx generate gpt2 "2, 4, 6," --greedy --max-new-tokens 10
   minitx generate gpt2 "My cat" --num-samples 3 --seed 1 --stop "."
+  minitx generate gpt2 "My cat" --beams 4 --show-tree --max-new-tokens 12
   minitx generate ./chat-model "Why is the sky blue?" --chat --checkpoint
   minitx generate gpt2 --file prompts.txt --json --logprobs raw
 
@@ -53,6 +54,9 @@ Numbers in lists are separated by commas or spaces; options that take lists, and
 CHOICE = """\
 These shape the distribution; try --temperature 0.8 --top-p 0.95. A value
 holds for all prompts; in Python there can be one for each."""
+SEARCHING = """\
+Several texts grow side by side, and the most probable one wins. Try --beams 4
+--length-penalty 0.6. --num-samples then shows as many of the best."""
 PENALTY = "Against repetition; try --repetition-penalty 1.1."
 CONSTRAINT = """\
 Tokens are named by their ids, which minitx generate --json shows. Try
@@ -119,6 +123,11 @@ def start_and_factor(text: str) -> tuple[int, float]:
     return whole(start), number(factor)
 
 
+def stopping(text: str) -> bool | str:
+    """When a search stops: "true" -> True, "never" -> "never"."""
+    return {"true": True, "false": False}.get(text.lower(), text)
+
+
 DEFAULT_LENGTH = 64  # most new tokens, where neither an option nor the checkpoint says it
 LISTS: tuple[Callable[[str], Any], ...] = (ids, sequences, sequence_biases, biases)
 
@@ -150,6 +159,14 @@ SAMPLING = {
     "epsilon_cutoff": Option(number, "P", "drop what is less probable than P; 0: off"),
     "eta_cutoff": Option(number, "P", "the same, less strict where uncertain; 0: off"),
     "top_h": Option(number, "X", "keep the most probable with X of the entropy, 0 to 1"),
+}
+# Fields of `Beam` alone.
+SEARCH = {
+    "num_beams": Option(whole, "N", "how many texts to keep"),
+    "length_penalty": Option(number, "X", "above 0 favours long texts, below 0 short; default: 1"),
+    "length_norm": Option(str, "NAME", "power (default) or gnmt: how lengths count"),
+    "early_stopping": Option(stopping, "WHEN", "true, false (default), never or exact: when to stop"),
+    "patience": Option(number, "X", "keep X times N ended texts; default: 1"),
 }
 # Fields of `Greedy` and `Sample`.
 PENALTIES = {
@@ -201,11 +218,13 @@ _ELSEWHERE = {
     "--stop-strings": "it is called --stop",
     "--eos-token-id": "it is called --eos",
     "--n": "it is called --num-samples",
-    "--num-beams": "the command does not search; each token is chosen for itself",
     "--strategy": "it is --greedy, or --checkpoint; sampling is the default",
     "--head": "it is always the one for the next token",
 }
-_GENERATE_ONLY = ("num_samples", "logprobs", "top_logprobs", "prefill_chunk", "batch_size")
+_GENERATE_ONLY = (
+    *("num_samples", "logprobs", "top_logprobs", "prefill_chunk", "batch_size"),
+    *("beams", "beam_sample", "show_tree", *SEARCH),
+)
 
 
 def dashed(name: str) -> str:
@@ -232,7 +251,12 @@ def generate_parser(commands: Any) -> None:
     output.add_argument(
         "--prefill-chunk", type=positive, metavar="N", help="read long prompts N tokens at a time"
     )
+    output.add_argument("--show-tree", action="store_true", help="also all that --beams kept")
     _choice_options(made)
+    search = made.add_argument_group("searching", SEARCHING)
+    search.add_argument("--beams", dest="num_beams", type=whole, metavar="N", help="the same as --num-beams")
+    _add(search, SEARCH)
+    search.add_argument("--beam-sample", action="store_true", help="draw what the beams go on with")
     _model_options(made)
     made.set_defaults(elsewhere=_reasons(NOT_HERE | {"top": "minitx explain has it"}))
 
@@ -316,6 +340,6 @@ def _add(group: Any, options: Mapping[str, Option]) -> None:
 
 def names() -> Iterable[str]:
     """The parameters that have options, as the library's errors call them."""
-    parts = (SAMPLING, PENALTIES, CONSTRAINTS, STOPPING)
+    parts = (SAMPLING, SEARCH, PENALTIES, CONSTRAINTS, STOPPING)
     own = ("max_new_tokens", "min_new_tokens", "prefill_chunk", "seed", "order", *_GENERATE_ONLY)
     return (*own, *(name for part in parts for name in part))

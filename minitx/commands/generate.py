@@ -12,6 +12,8 @@ from minitx.commands.common import WIDTH, print_json, shorten
 from minitx.commands.decoding import Request, as_options, request_of
 from minitx.decoding.generate import generate, stream
 from minitx.decoding.result import Event, Row
+from minitx.decoding.search import Search
+from minitx.decoding.tree import BeamTree
 
 
 def run(args: Namespace) -> int:
@@ -19,10 +21,12 @@ def run(args: Namespace) -> int:
         raise ValueError("--logprobs is shown with --json only.")
     if args.top_logprobs is not None and not args.logprobs:
         raise ValueError("--top-logprobs needs --logprobs raw or --logprobs processed.")
+    if args.show_tree and args.json:
+        raise ValueError("--show-tree is drawn, and cannot be part of --json.")
     request = request_of(args)
     samples = args.num_samples or 1
     with as_options():
-        if len(request.ids) * samples == 1 and not args.json:
+        if len(request.ids) * samples == 1 and not args.json and not isinstance(request.strategy, Search):
             show_as_it_comes(
                 stream(
                     request.model,
@@ -34,12 +38,14 @@ def run(args: Namespace) -> int:
                 has_text=request.tokenizer is not None,
             )
             return 0
-        for number, row in enumerate(rows(request, args, samples)):
+        for number, (row, tree) in enumerate(rows(request, args, samples)):
             prompt, sample = divmod(number, samples)
             if args.json:
                 print_json(as_json(request, row, prompt, sample), indent=None)
             else:
                 show(request, row, prompt, sample, samples)
+            if args.show_tree and sample == samples - 1:
+                print(f"\n{tree}", flush=True)
     return 0
 
 
@@ -56,12 +62,12 @@ def show_as_it_comes(events: Iterator[Event], *, has_text: bool) -> None:
             print(flush=True)
 
 
-def rows(request: Request, args: Namespace, samples: int) -> Iterator[Row]:
-    """The rows of all prompts, a batch of prompts at a time."""
+def rows(request: Request, args: Namespace, samples: int) -> Iterator[tuple[Row, BeamTree | None]]:
+    """The rows of all prompts, a batch of prompts at a time, each with its prompt's tree of a search."""
     seeds = seeds_of(request)
     for start in range(0, len(request.ids), args.batch_size):
         batch = slice(start, start + args.batch_size)
-        yield from generate(
+        result = generate(
             request.model,
             request.ids[batch],
             request.strategy,
@@ -71,6 +77,8 @@ def rows(request: Request, args: Namespace, samples: int) -> Iterator[Row]:
             prefill_chunk=args.prefill_chunk,
             **request.settings | {"seed": None if seeds is None else seeds[batch]},
         )
+        for number, row in enumerate(result):
+            yield row, None if result.beams is None else result.beams[number // samples]
 
 
 def seeds_of(request: Request) -> list[int] | None:
@@ -105,6 +113,8 @@ def as_json(request: Request, row: Row, prompt: int, sample: int) -> dict[str, A
         "text": row.text,
         "finish_reason": row.finish_reason,
     }
+    if row.score is not None:
+        found["score"] = plain(row.score)
     if row.logprobs is not None:
         found["logprobs"] = [plain(value) for value in row.logprobs.tolist()]
     if row.top_logprobs is not None:

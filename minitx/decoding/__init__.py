@@ -5,6 +5,10 @@ them in order, `truncate.py`, `reshape.py`, `penalties.py` and `constraints.py` 
 `strategy.py` names them as parameters, and `select.py` takes the token.
 """
 
+from minitx.decoding.alternatives import Alternatives
+from minitx.decoding.arithmetic import ArithmeticSample
+from minitx.decoding.beam import Beam
+from minitx.decoding.beam_sample import BeamSample
 from minitx.decoding.chain import Chain, Processor, StatefulProcessor, select_state
 from minitx.decoding.constraints import (
     AllowedTokens,
@@ -21,6 +25,8 @@ from minitx.decoding.constraints import (
     SuppressTokens,
 )
 from minitx.decoding.context import Context
+from minitx.decoding.diverse import DiverseBeam
+from minitx.decoding.lexical import LexicalBeam
 from minitx.decoding.penalties import (
     EncoderNoRepeatNGram,
     EncoderRepetitionPenalty,
@@ -31,17 +37,23 @@ from minitx.decoding.penalties import (
 )
 from minitx.decoding.reshape import RemoveInvalid, Renormalize, Temperature
 from minitx.decoding.select import Argmax, CounterNoise, Race
+from minitx.decoding.stochastic import StochasticBeam
 from minitx.decoding.strategy import Greedy, Sample, Strategy
 from minitx.decoding.truncate import Epsilon, Eta, MinP, TopH, TopK, TopP, Typical
 
 __all__ = [
     "AllowedTokens",
+    "Alternatives",
     "Argmax",
+    "ArithmeticSample",
     "BadWords",
+    "Beam",
+    "BeamSample",
     "BeginSuppressTokens",
     "Chain",
     "Context",
     "CounterNoise",
+    "DiverseBeam",
     "EncoderNoRepeatNGram",
     "EncoderRepetitionPenalty",
     "Epsilon",
@@ -51,6 +63,7 @@ __all__ = [
     "ForcedEos",
     "FrequencyPenalty",
     "Greedy",
+    "LexicalBeam",
     "LogitBias",
     "MinLength",
     "MinNewTokens",
@@ -66,6 +79,7 @@ __all__ = [
     "Sample",
     "SequenceBias",
     "StatefulProcessor",
+    "StochasticBeam",
     "Strategy",
     "SuppressTokens",
     "Temperature",

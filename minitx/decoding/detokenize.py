@@ -9,6 +9,7 @@ window begins inside the prompt: the generated text continues it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,12 @@ class Detokenizer:
         self._shown = len(self._text().rstrip(_HALF))
         self._waited = 0
         self.rest = ""
+
+    def copy(self) -> Detokenizer:
+        """The same text, to be continued in another way."""
+        other = copy(self)
+        other._window = list(self._window)
+        return other
 
     def push(self, token: int) -> str:
         """Takes the next id; returns the text that is now certain, often one token's, sometimes none.

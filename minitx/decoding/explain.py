@@ -143,6 +143,11 @@ def explain(
         seed=seed,
         generator=generator,
     )
+    if call.search is not None:
+        raise ValueError(
+            "A search compares whole texts, not tokens, so there is no choice of a token to explain; "
+            "print(generate(...).beams[0]) shows what it kept."
+        )
     positions: list[Position] = []
 
     def observe(logits: Tensor, context: Context, states: State, token: Tensor) -> None:

@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
+from minitx.decoding.alternatives import Alternatives, FirstRank
+from minitx.decoding.arithmetic import ArithmeticSample, code_from, code_of
 from minitx.decoding.checks import LARGEST, Integers, check_rows, integer
 from minitx.decoding.loop import Call, Logprobs, steps
 from minitx.decoding.names import meant
 from minitx.decoding.prompts import Prompts, check_tokenizer, read_prompts
 from minitx.decoding.result import Event, Result, collected
+from minitx.decoding.search import Search
 from minitx.decoding.select import Argmax, CounterNoise, Race, Selector, row_keys
 from minitx.decoding.settings import begin_token, end_tokens, read_settings
 from minitx.decoding.stop import Stop
@@ -56,6 +59,11 @@ class Stream(Iterator[Event]):
     """
 
     def __init__(self, call: Call) -> None:
+        if call.search is not None:
+            raise ValueError(
+                "A search compares whole texts and knows nothing for certain before its end, so it cannot be "
+                "streamed; call generate(...)."
+            )
         self.rows = len(call.prompts) * call.num_samples
         self._events = (event for events in steps(call) for event in events)
 
@@ -89,12 +97,14 @@ def generate(
     Args:
         model: a causal language model, in eval mode.
         prompts: a text, texts, lists of ids of any lengths, or a (B, T) tensor or array of ids.
-        strategy: `Sample(...)`, `Greedy(...)`, or "checkpoint" for what its generation_config.json says;
-            that then also holds for `stop` and the numbers of tokens, where they are not given.
+        strategy: `Sample(...)`, `Greedy(...)`, `Beam(...)`, or "checkpoint" for what its
+            generation_config.json says; that then also holds for `stop` and the numbers of tokens, where they
+            are not given.
         max_new_tokens: most tokens per row; 0 gives none. To be given, unless "checkpoint" gives it.
         min_new_tokens: before so many, end tokens are forbidden, and neither stop tokens nor stop strings
             end a row; one number, or one per row.
-        num_samples: rows per prompt, one after the other; they share its forward.
+        num_samples: rows per prompt, one after the other; they share its forward. Of a search, as many of the
+            best hypotheses as that.
         tokenizer: for prompts as text, for texts in the result, and for stop strings.
         attention_mask: (B, T), for prompts that are a padded tensor.
         stop: what ends a row; None is `Stop()`, the checkpoint's end tokens.
@@ -112,7 +122,7 @@ def generate(
         ValueError: what does not fit together, before any work is done; or a row that is left without a
             token to draw, by the name of the processor that left it so.
     """
-    events = stream(
+    call = prepare(
         model,
         prompts,
         strategy,
@@ -128,6 +138,9 @@ def generate(
         top_logprobs=top_logprobs,
         prefill_chunk=prefill_chunk,
     )
+    if call.search is not None:
+        return call.search(call)
+    events = Stream(call)
     return collected(
         events,
         events.rows,
@@ -215,10 +228,12 @@ def prepare(
         stop = replace(settings.stop, eos=None) if stop is None else stop
         max_new_tokens = settings.max_new_tokens if max_new_tokens is None else max_new_tokens
         min_new_tokens = settings.min_new_tokens if min_new_tokens is None else min_new_tokens
-    if not isinstance(strategy, Greedy | Sample):
+    if not isinstance(strategy, Greedy | Alternatives | Sample | Search):
         raise TypeError(
-            f'strategy is {strategy!r:.60}; expected a Sample(...) or Greedy(...), or "checkpoint".'
+            f"strategy is {strategy!r:.60}; expected a Sample(...), Greedy(...) or Beam(...), or "
+            '"checkpoint".'
         )
+    searches = isinstance(strategy, Search)
     if max_new_tokens is None:
         raise TypeError(missing)
     most = _count("max_new_tokens", max_new_tokens, least=0, meaning="how many tokens a row gets at most")
@@ -242,16 +257,19 @@ def prepare(
         meaning = "how many prompt tokens in one forward"
         prefill_chunk = _count("prefill_chunk", prefill_chunk, least=1, meaning=meaning)
     chain = strategy.build(0 if min_new_tokens is None else min_new_tokens)
-    chain.check_rows(len(rows) * samples, samples)
+    per_prompt = 1 if searches else samples
+    if not searches:
+        chain.check_rows(len(rows) * samples, samples)
     return Call(
         model=model,
         prompts=rows,
         num_samples=samples,
         chain=chain,
-        selector=_selector(model, strategy, rows, samples, seed, generator),
+        selector=_selector(model, strategy, rows, per_prompt, seed, generator),
+        search=strategy.search if isinstance(strategy, Search) else None,
         stop=(stop or Stop()).resolved(end_tokens(model, tokenizer), vocab_size, tokenizer),
         max_new_tokens=most,
-        min_new_tokens=_least(min_new_tokens, most, len(rows) * samples, samples),
+        min_new_tokens=_least(min_new_tokens, most, len(rows) * per_prompt, per_prompt),
         tokenizer=tokenizer,
         logprobs=logprobs,
         top_logprobs=top,
@@ -351,20 +369,26 @@ def _selector(
     """How a token is taken.
 
     Raises:
-        ValueError: two sources of randomness, or arguments that mean nothing to greedy decoding.
+        ValueError: two sources of randomness, or arguments that mean nothing where nothing is drawn.
     """
-    if isinstance(strategy, Greedy):
-        idle = {"seed": seed is not None, "generator": generator is not None, "num_samples": samples > 1}
+    device = model.embedder.word_emb.weight.device
+    first_rank = isinstance(strategy, Alternatives)
+    if isinstance(strategy, Greedy) or first_rank or (isinstance(strategy, Search) and not strategy.draws):
+        kind, other = type(strategy).__name__, "BeamSample" if isinstance(strategy, Search) else "Sample"
+        idle = {"seed": seed is not None, "generator": generator is not None}
+        idle["num_samples"] = samples > 1 and not first_rank
         for name in (name for name, given in idle.items() if given):
             raise ValueError(
-                f"Greedy() draws nothing, so that {name}= has no effect; leave it out, or use Sample()."
+                f"{kind}() draws nothing, so that {name}= has no effect; leave it out, or use {other}()."
             )
-        return Argmax()
+        return FirstRank(len(prompts), samples, device) if first_rank else Argmax()
+    spread_out = isinstance(strategy, ArithmeticSample)
     if generator is not None:
         if seed is not None:
             raise ValueError("seed= and generator= are two sources of randomness; give one of them.")
-        return Race(generator)
+        return code_from(generator, len(prompts), samples) if spread_out else Race(generator)
     if seed is None:
         seed = int(torch.randint(2**62, ()))
-    device = model.embedder.word_emb.weight.device
+    if spread_out:
+        return code_of(seed, prompts, samples, device)
     return CounterNoise(row_keys(seed, prompts, samples, device))

@@ -19,7 +19,7 @@ from minitx.decoding.chain import Chain, State, unusable
 from minitx.decoding.context import Context
 from minitx.decoding.detokenize import Detokenizer
 from minitx.decoding.prompts import PaddedBatch, padded
-from minitx.decoding.result import Event, FinishReason
+from minitx.decoding.result import Event, FinishReason, Result
 from minitx.decoding.select import Selector
 from minitx.decoding.stop import ResolvedStop, RowText
 
@@ -30,9 +30,10 @@ if TYPE_CHECKING:
 
 Logprobs = Literal["raw", "processed"]
 Observer = Callable[[Tensor, Context, State, Tensor], None]
+Searching = Callable[["Call"], Result]
 
 # Room for so many new tokens is made at once; who asks for more mostly means "until it ends".
-_ROOM = 2**14
+ROOM = 2**14
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +44,12 @@ class Call:
         model: in eval mode.
         prompts: the ids of each prompt, without padding.
         num_samples: rows per prompt.
+        search: of a strategy that compares whole texts, what runs the call; None for one that goes token by
+            token.
         chain, selector: how a token is chosen.
         stop: what ends a row.
         max_new_tokens: most tokens per row.
-        min_new_tokens: per row, before how many nothing stops it.
+        min_new_tokens: per row (of a search: per prompt), before how many nothing stops it.
         tokenizer: for texts; None gives none.
         logprobs, top_logprobs: what an event says beside the token.
         prefill_chunk: most tokens of the prompts in one forward; None for all.
@@ -67,6 +70,7 @@ class Call:
     top_logprobs: int = 0
     prefill_chunk: int | None = None
     observe: Observer | None = None
+    search: Searching | None = None
 
 
 @torch.inference_mode()
@@ -84,14 +88,14 @@ def steps(call: Call) -> Iterator[list[Event]]:
     device = call.model.embedder.word_emb.weight.device
     batch = padded(call.prompts, call.model.config.embedder.pad_token_id or 0, device)
     # Rows that may become very long get a cache that grows.
-    room = batch.input_ids.shape[1] + call.max_new_tokens - 1 if call.max_new_tokens <= _ROOM else None
+    room = batch.input_ids.shape[1] + call.max_new_tokens - 1 if call.max_new_tokens <= ROOM else None
     cache = call.model.make_cache(room)
     logits = prefill(call.model, batch, cache, call.prefill_chunk)
     cache.repeat(call.num_samples)
     logits = logits.repeat_interleave(call.num_samples, dim=0)
     prompts = [prompt for prompt in call.prompts for _ in range(call.num_samples)]
-    rows = [_Row(call, prompt, least) for prompt, least in zip(prompts, call.min_new_tokens, strict=True)]
-    history = _History(prompts, call, device)
+    rows = [RowState(call, prompt, least) for prompt, least in zip(prompts, call.min_new_tokens, strict=True)]
+    history = History(prompts, call, device)
     states = call.chain.init(history.context)
     for step in range(call.max_new_tokens):
         processed = call.chain(logits, history.context, states)
@@ -149,11 +153,11 @@ def next_logits(
     return logits
 
 
-class _History:
+class History:
     """The rows' tokens, left-aligned in room that is made once, or a few times if they become very long."""
 
     def __init__(self, prompts: Sequence[Sequence[int]], call: Call, device: torch.device) -> None:
-        room = max(map(len, prompts)) + min(call.max_new_tokens, _ROOM)
+        room = max(map(len, prompts)) + min(call.max_new_tokens, ROOM)
         tokens = torch.zeros(len(prompts), room, dtype=torch.long)
         for row, prompt in enumerate(prompts):
             tokens[row, : len(prompt)] = torch.tensor(prompt)
@@ -171,6 +175,12 @@ class _History:
         self._lengths = {each + 1 for each in self._lengths}
         self._tokens.scatter_(1, length[:, None], token[:, None])
         self.context = self._context(length + 1)
+
+    def select(self, rows: Tensor) -> None:
+        """Keeps these rows, in this order, as often as they are named. rows: (B',) long."""
+        self._tokens = self._tokens[rows]
+        self._prompt_length = self._prompt_length[rows]
+        self.context = self._context(self.context.length[rows])
 
     def outgrew(self, length: int | None) -> bool:
         """Whether the last token made a row longer than `length` tokens."""
@@ -191,7 +201,7 @@ class _History:
         )
 
 
-class _Row:
+class RowState:
     """One row: its text, how many tokens it has, and why it has ended."""
 
     def __init__(self, call: Call, prompt: Sequence[int], least: int) -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from minitx.decoding.tree import BeamTree
 
 # "eos": an end token; "stop": a stop token or string; "length": max_new_tokens.
 FinishReason = Literal["eos", "stop", "length"]
@@ -54,6 +57,7 @@ class Row:
     finish_reason: FinishReason
     logprobs: Tensor | None
     top_logprobs: TopLogprobs | None
+    score: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +72,9 @@ class Result:
         finish_reasons: per row "eos", "stop" or "length".
         logprobs: per row (T,) float32, in nats, of each token; None if not asked for.
         top_logprobs: per row the most probable tokens at each place; None if not asked for.
+        scores: per row, by what a search chose it; the rows of a prompt are its best, the best first. None
+            where there was no search.
+        beams: per prompt, all that a search kept, as a tree to be printed; None where there was no search.
     """
 
     sequences: list[Tensor]
@@ -75,6 +82,8 @@ class Result:
     finish_reasons: list[FinishReason]
     logprobs: list[Tensor] | None = None
     top_logprobs: list[TopLogprobs] | None = None
+    scores: list[float] | None = None
+    beams: list[BeamTree] | None = None
 
     def __len__(self) -> int:
         return len(self.sequences)
@@ -87,6 +96,7 @@ class Result:
             self.finish_reasons[row],
             None if self.logprobs is None else self.logprobs[row],
             None if self.top_logprobs is None else self.top_logprobs[row],
+            None if self.scores is None else self.scores[row],
         )
 
     def __iter__(self) -> Iterator[Row]:

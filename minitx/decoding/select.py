@@ -117,6 +117,11 @@ class CounterNoise:
         ]
         return torch.cat(drawn)
 
+    def noise(self, places: int, position: int | Tensor) -> Tensor:
+        """(B, places) Gumbel noise. Added to logits it makes their k largest k draws without replacement."""
+        start, stride = self._counters(position)
+        return _gumbel(torch.arange(places, device=start.device) * stride[:, None] + start[:, None])
+
     def _counters(self, position: int | Tensor) -> tuple[Tensor, Tensor]:
         """The start and the odd stride of each row's counter at its position, (B,) each."""
         halves = torch.arange(2, device=self.keys.device)

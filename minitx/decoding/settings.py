@@ -12,6 +12,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from minitx.decoding.beam import Beam
+from minitx.decoding.beam_sample import BeamSample
 from minitx.decoding.stop import Stop
 from minitx.decoding.strategy import Greedy, Sample
 from minitx.storage import read_json
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 
 # Settings of searches and tricks that are not here, with the values at which they do nothing.
 _NOT_HERE: Mapping[str, tuple[Any, ...]] = {
-    "num_beams": (1,),
     "num_beam_groups": (1,),
     "penalty_alpha": (0, 0.0),
     "dola_layers": (),
@@ -40,7 +41,7 @@ _NOT_HERE: Mapping[str, tuple[Any, ...]] = {
 _NO_SETTINGS = frozenset(
     """
     bos_token_id eos_token_id pad_token_id decoder_start_token_id transformers_version
-    _from_model_config max_length do_sample early_stopping length_penalty diversity_penalty low_memory
+    _from_model_config max_length do_sample diversity_penalty low_memory
     num_return_sequences use_cache cache_implementation cache_config max_cache_len return_legacy_cache
     prefill_chunk_size compile_config disable_compile continuous_batching_config output_attentions
     output_hidden_states output_scores output_logits return_dict_in_generate is_assistant
@@ -56,13 +57,14 @@ class GenerationSettings:
     """What a generation_config.json says, as arguments of `generate`.
 
     Attributes:
-        strategy: `Sample` or `Greedy`, as its `do_sample` says, with what it states.
+        strategy: `Sample` or `Greedy`, as its `do_sample` says, or with several `num_beams` `BeamSample` or
+            `Beam`, with what it states.
         stop: its end tokens and stop strings.
         max_new_tokens: None if it does not say.
         min_new_tokens: the same at the beginning; 0 if it does not say.
     """
 
-    strategy: Greedy | Sample
+    strategy: Greedy | Sample | Beam
     stop: Stop
     max_new_tokens: int | None
     min_new_tokens: int
@@ -98,13 +100,13 @@ def read_settings(config: Mapping[str, Any]) -> GenerationSettings:
     for name, neutral in _NOT_HERE.items():
         if stated.get(name) not in (None, [], *neutral):
             raise ValueError(f"{GENERATION} asks for {name}={stated[name]!r}, which minitx does not have.")
-    kind = Sample if stated.get("do_sample", False) is True else Greedy
-    known = {field.name for field in fields(Sample)}
+    known = {field.name for field in fields(BeamSample)}
     other = {"max_new_tokens", "min_new_tokens", "stop_strings"}
     unknown = sorted(set(stated) - known - other - _NO_SETTINGS - set(_NOT_HERE))
     if unknown:
         names = ", ".join(unknown)
         warnings.warn(f"{GENERATION} has settings that minitx does not know: {names}.", stacklevel=3)
+    kind = _kind(stated)
     mine = {field.name for field in fields(kind)}
     try:
         given = {name: _plain(name, value) for name, value in stated.items() if name in mine}
@@ -116,6 +118,14 @@ def read_settings(config: Mapping[str, Any]) -> GenerationSettings:
         )
     except (TypeError, ValueError) as error:
         raise ValueError(f"{GENERATION}: {error}") from None
+
+
+def _kind(stated: Mapping[str, Any]) -> type[Greedy | Sample | Beam]:
+    """The strategy that a config means."""
+    draws = stated.get("do_sample", False) is True
+    if stated.get("num_beams", 1) == 1:
+        return Sample if draws else Greedy
+    return BeamSample if draws else Beam
 
 
 def _plain(name: str, value: Any) -> Any:

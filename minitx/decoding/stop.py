@@ -113,6 +113,12 @@ class RowText:
         self._held = ""  # certain, but perhaps the beginning of a stop string
         self._ignored = 0  # characters, from the start of `_held`, in which a match does not count
 
+    def copy(self) -> RowText:
+        """The same text, to be continued in another way."""
+        other = RowText(self._detokenizer.copy(), self._strings, self._include_stop)
+        other._held, other._ignored = self._held, self._ignored
+        return other
+
     def push(self, token: int, *, may_stop: bool = True) -> tuple[str, bool]:
         """Takes the row's next token.
 

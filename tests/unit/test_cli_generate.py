@@ -17,7 +17,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers
 
 import minitx
-from minitx import Greedy, Sample, Stop, cli
+from minitx import Beam, Greedy, Sample, Stop, cli
 from minitx.commands import decoding, decoding_options
 from minitx.commands import generate as command
 from minitx.decoding.result import Event
@@ -167,7 +167,12 @@ def test_no_parameter_is_without_option_or_reason(run: Run) -> None:
     assert {field.name for field in fields(Stop)} == STOPS.keys() == decoding_options.STOP.keys()
     arguments = set(inspect.signature(minitx.generate).parameters) - {"model", "prompts", "strategy", "stop"}
     explained = set(inspect.signature(minitx.explain).parameters) - {"model", "prompt", "strategy", "stop"}
-    for name, wanted in (("generate", arguments | strategies), ("explain", explained | strategies)):
+    searches = {field.name for field in fields(Beam)}
+    assert searches - {field.name for field in fields(Greedy)} == decoding_options.SEARCH.keys()
+    for name, wanted in (
+        ("generate", arguments | strategies | searches),
+        ("explain", explained | strategies),
+    ):
         args = cli.parse([name, "model", "text"])
         for each in wanted:
             reason = args.elsewhere.get(decoding_options.dashed(each))
@@ -489,7 +494,6 @@ MISTAKES = {
     "--temp 1": "did you mean --temperature?",
     "--max-tokens 1": "did you mean --max-new-tokens?",
     "--head none": "--head; it is always the one for the next token",
-    "--num-beams 4": "the command does not search; each token is chosen for itself",
     "--strategy greedy": "--greedy, or --checkpoint; sampling is the default",
     "--n 2": "it is called --num-samples",
     "--zzz": "--help lists",

@@ -125,7 +125,7 @@ def test_room_that_is_made_later_changes_nothing(monkeypatch: pytest.MonkeyPatch
     strategy = Sample(presence_penalty=1.5, no_repeat_ngram_size=2)
     options: dict[str, Any] = {"max_new_tokens": 20, "seed": 1, "stop": NO_END}
     usual = generate(LLAMA, PROMPTS, strategy, **options)
-    monkeypatch.setattr(loop, "_ROOM", 1)
+    monkeypatch.setattr(loop, "ROOM", 1)
     assert tokens(generate(LLAMA, PROMPTS, strategy, **options)) == tokens(usual)
 
 

@@ -12,7 +12,7 @@ import pytest
 from transformers import GenerationConfig
 
 import minitx
-from minitx import Greedy, Sample, Stop, generation_settings
+from minitx import Beam, BeamSample, Greedy, Sample, Stop, generation_settings
 from minitx.decoding.settings import begin_token, end_tokens, read_settings
 from minitx.models import DecoderModel
 from tests.unit.decoding.vocabularies import byte_level
@@ -46,6 +46,27 @@ def test_what_the_file_states_is_taken() -> None:
     )
     assert settings.stop == Stop(eos=(128001, 128009), strings=("\n\n",))
     assert (settings.max_new_tokens, settings.min_new_tokens) == (30, 2)
+
+
+def test_several_beams_are_a_search() -> None:
+    """As BART's."""
+    stated = {
+        "num_beams": 4,
+        "early_stopping": True,
+        "length_penalty": 2.0,
+        "no_repeat_ngram_size": 3,
+        "forced_eos_token_id": 2,
+        "temperature": 0.5,
+    }
+    found = Beam(
+        num_beams=4, early_stopping=True, length_penalty=2.0, no_repeat_ngram_size=3, forced_eos_token_id=2
+    )
+    assert read_settings(stated).strategy == found
+    drawn = BeamSample(num_beams=3, temperature=0.5, early_stopping="never")
+    stated = {"num_beams": 3, "do_sample": True, "temperature": 0.5, "early_stopping": "never"}
+    assert read_settings(stated).strategy == drawn
+    alone = {"num_beams": 1, "length_penalty": 2.0, "early_stopping": True}
+    assert read_settings(alone).strategy == Greedy()
 
 
 def test_nothing_is_added() -> None:
@@ -109,7 +130,8 @@ def test_every_field_is_taken_by_its_name() -> None:
 @pytest.mark.parametrize(
     ("stated", "message"),
     [
-        ({"num_beams": 4}, "generation_config.json asks for num_beams=4, which minitx does not have"),
+        ({"num_beam_groups": 4}, "asks for num_beam_groups=4, which minitx does not have"),
+        ({"num_beams": 0}, "generation_config.json: num_beams=0 must be at least 1"),
         ({"penalty_alpha": 0.6}, "asks for penalty_alpha=0.6"),
         ({"forced_decoder_ids": [[1, 50]]}, "asks for forced_decoder_ids"),
         ({"do_sample": True, "top_p": 1.5}, r"generation_config.json: top_p=1.5 must be in \(0, 1\]"),

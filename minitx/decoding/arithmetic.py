@@ -1,0 +1,123 @@
+"""Arithmetic sampling: the samples of a prompt are spread evenly over what the model would say.
+
+Vilnis et al. 2023, "Arithmetic Sampling: Parallel Diverse Decoding for Large Language Models",
+arXiv:2210.15458. All texts lie side by side on the interval from 0 to 1, each as wide as it is probable,
+in the order of a dictionary:
+
+    0         0.3            0.8     1
+    |    a     |      b       |  c   |      first token
+    | aa | ab  | ba |   bb    | ...         second token
+
+A number of the interval, a code, is a text: it says which token comes first, and its place within that
+token's part is the code of what follows. A uniform code is a draw from the model. The N codes of a prompt
+are one uniform code and what lies 1/N, 2/N, ... behind it on the circle: each alone is a draw from the
+model, and together they leave no part of the interval empty. A beginning of probability q is that of N q
+samples, rounded up or down; independent draws may all take the same.
+
+Unlike the paper's codes these never run out of digits. A text of some twenty tokens uses up the 53 of a
+float64; so at each step the code gets fresh random ones behind its last.
+
+B rows, V vocabulary, N samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from minitx.decoding.select import CounterNoise, row_keys
+from minitx.decoding.strategy import Sample
+
+_DIGIT = 2.0**-53  # what lies behind the digits of a float64 below 1
+
+# The position -> (B,) float64 in [0, 1), one independent number for each row.
+Uniform = Callable[[int | Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArithmeticSample(Sample):
+    """Draws as `Sample` does, but so that the samples of a prompt differ as much as draws can.
+
+    Each row alone is an exact draw; only how the `num_samples` rows of a prompt go together is another.
+    Averages over them have a smaller variance, and fewer of them are the same.
+    """
+
+
+class ArithmeticCode:
+    """Takes the token that a row's code points at, and goes on with the code within that token's part.
+
+    It counts along with the loop: position 0 begins anew, the others follow one another.
+
+    Args:
+        codes: (B,) float64 in [0, 1); `spread` makes them.
+        fresh: where further digits come from.
+    """
+
+    def __init__(self, codes: Tensor, fresh: Uniform) -> None:
+        self._first = self._codes = codes
+        self._fresh = fresh
+
+    def __call__(self, logits: Tensor, position: int | Tensor) -> Tensor:
+        """(B, V) -> (B,)."""
+        begins = torch.as_tensor(position, device=logits.device) == 0
+        code = torch.where(begins, self._first, self._codes)
+        ends = logits.softmax(dim=-1, dtype=torch.float64).cumsum(dim=-1)  # of each token's part, (B, V)
+        place = code[:, None] * ends[:, -1:]  # rounding makes the last end a little more or less than 1
+        # The first token that ends behind the place: never one without a part.
+        token = torch.searchsorted(ends, place, right=True).clamp_(max=logits.shape[-1] - 1)
+        end = ends.gather(1, token)
+        start = ends.gather(1, (token - 1).clamp(min=0)).where(token > 0, 0.0)
+        inside = (place - start + self._fresh(position)[:, None] * _DIGIT) / (end - start)
+        self._codes = inside.squeeze(1).clamp(0, 1 - 2 * _DIGIT)
+        return token.squeeze(1)
+
+
+def spread(shift: Tensor, num_samples: int) -> Tensor:
+    """The codes of N samples for each prompt: (prompts,) in [0, 1) -> (prompts * N,).
+
+    The n-th code of a prompt is its shift plus n / N, on a circle of length 1 (section 4.1, but with N
+    equal steps in place of N + 1).
+    """
+    steps = torch.arange(num_samples, dtype=torch.float64, device=shift.device) / num_samples
+    return ((shift.double()[:, None] + steps) % 1).flatten()
+
+
+def code_of(
+    seed: int | Sequence[int] | Tensor,
+    prompts: Sequence[Sequence[int]],
+    num_samples: int,
+    device: torch.device | str = "cpu",
+) -> ArithmeticCode:
+    """The selector of a call: a prompt's samples depend on its seed and ids, and not on the batch.
+
+    Args:
+        seed, prompts, num_samples, device: as for `row_keys`.
+
+    Raises:
+        TypeError, ValueError: as `row_keys`.
+    """
+    shift = _Uniforms(row_keys(seed, prompts, 1, device)).at(0)
+    digits = _Uniforms(row_keys(seed, prompts, num_samples, device))
+    # The first sample has its prompt's key; position 0 is for the shift.
+    return ArithmeticCode(spread(shift, num_samples), lambda position: digits.at(position + 1))
+
+
+def code_from(generator: torch.Generator, prompts: int, num_samples: int) -> ArithmeticCode:
+    """The selector of a call that draws from a generator, on the device of the logits."""
+
+    def uniforms(count: int) -> Tensor:
+        return torch.rand(count, generator=generator, dtype=torch.float64, device=generator.device)
+
+    return ArithmeticCode(spread(uniforms(prompts), num_samples), lambda _: uniforms(prompts * num_samples))
+
+
+class _Uniforms(CounterNoise):
+    """Uniform numbers in place of noise for tokens."""
+
+    def at(self, position: int | Tensor) -> Tensor:
+        """One float64 in [0, 1) for each (key, position), (B,)."""
+        start, stride = self._counters(position)  # 32 random bits, and 31 above one that is set
+        return (start * 2**21 + (stride >> 11)).double() * _DIGIT

@@ -1,0 +1,40 @@
+"""A filter that leaves a beam enough tokens to go on. B rows, V vocabulary."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from minitx.decoding.chain import Processor
+from minitx.decoding.context import Context
+from minitx.decoding.truncate import Typical
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    """A filter that keeps one token more than there are end tokens, and 2 at least, the best by its measure.
+
+    Args:
+        filter: one of `truncate.py`.
+    """
+
+    filter: Processor
+    token_blind: ClassVar[bool] = True
+
+    def __call__(self, logits: Tensor, context: Context) -> Tensor:
+        """(B, V) -> (B, V)."""
+        least = min(max(2, 1 + len(context.eos)), logits.shape[-1])
+        rated = self._rated(logits)
+        worst = rated.topk(least).values[:, -1:]
+        return torch.where(rated >= worst, logits, self.filter(logits, context))
+
+    def _rated(self, logits: Tensor) -> Tensor:
+        """(B, V): how much the filter likes each token."""
+        if not isinstance(self.filter, Typical):
+            return logits
+        log_probabilities = logits.log_softmax(dim=-1)
+        entropy = -(log_probabilities * log_probabilities.exp()).nansum(dim=-1, keepdim=True)
+        return -(-log_probabilities - entropy).abs()

@@ -1,0 +1,64 @@
+"""Beam search that draws its candidates instead of taking the best: several good texts, not always the same.
+
+P prompts, N beams, K candidates, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from minitx.decoding.at_least import AtLeast
+from minitx.decoding.beam import Beam
+from minitx.decoding.chain import Processor
+from minitx.decoding.loop import Call
+from minitx.decoding.select import CounterNoise, Race
+from minitx.decoding.strategy import Sample
+
+_FILTERS = frozenset({"top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class BeamSample(Beam, Sample):
+    """Beam search whose candidates are drawn, without replacement, with probabilities softmax(their sums).
+
+    The sums are those of the whole texts, so a beam of small probability is hardly ever continued. This
+    is a heuristic, as transformers has it (num_beams with do_sample): no distribution of texts is known from
+    which it would draw. It has the fields of `Beam` and of `Sample`; each filter keeps at least one token
+    more than there are end tokens, and at least 2, so that a beam can go on.
+
+    With `generator` candidates are those of transformers with the same generator. With `seed` a prompt's
+    depend on its seed and ids alone, not on the batch.
+    """
+
+    @property
+    def draws(self) -> bool:
+        return True
+
+    def candidates(
+        self, sums: Tensor, count: int, call: Call, prompts: list[int], step: int
+    ) -> tuple[Tensor, Tensor]:
+        """Draws; see `Beam.candidates`."""
+        if isinstance(call.selector, Race):
+            # A prompt without a beam is done, and its draws are not looked at; but they must be possible.
+            weights = torch.softmax(sums, dim=-1).nan_to_num(nan=1.0)
+            places = torch.multinomial(weights, count, generator=call.selector.generator)
+        else:
+            assert isinstance(call.selector, CounterNoise), "a strategy that draws gets a source of numbers"
+            noise = CounterNoise(call.selector.keys[prompts]).noise(sums.shape[-1], step)
+            places = (sums + noise).topk(count).indices
+        return sums.gather(1, places), places
+
+    def _check(self) -> None:
+        super()._check()
+        if isinstance(self.temperature, tuple) and 0.0 in self.temperature:
+            raise ValueError(
+                "temperature=0 for a prompt leaves each beam a single way to go on; search it with Beam(...)."
+            )
+
+    def _make(self, name: str, value: Any) -> Processor:
+        processor = super()._make(name, value)
+        return AtLeast(processor) if name in _FILTERS else processor

@@ -1,0 +1,198 @@
+"""Diverse beam search: groups of beams, each of which keeps away from what the groups before it chose.
+
+Vijayakumar et al. 2016, "Diverse Beam Search", arXiv:1610.02424. At each step the groups of a prompt choose
+one after the other, and a token loses `diversity_penalty` for each time that an earlier group has just
+chosen it (Hamming diversity, section 4.2). Each group is a beam search of its own, with its own finished
+hypotheses; the best of all groups are returned. Sums carry the penalties on.
+
+Tokens and scores are those of transformers 4.53, which has this search; later versions do not.
+
+P prompts, G groups, S beams of a group, N = G * S, C candidates of a group, V vocabulary, R = P * N rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from minitx.decoding.checks import integer, settle
+from minitx.decoding.loop import Call
+from minitx.decoding.scored import ScoredSearch, candidates_of, ends
+from minitx.decoding.search import Pool, Rows, logprobs_of
+from minitx.decoding.tree import Step, Trace
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiverseBeam(ScoredSearch):
+    """Diverse beam search. `num_samples` of `generate` is how many hypotheses it returns, the best first.
+
+    Attributes:
+        num_beams: N, the beams of all groups together.
+        num_beam_groups: G, by which num_beams can be divided. As many groups as beams differ most.
+        diversity_penalty: what a token loses per earlier choice, in nats, before the processors see it.
+        length_penalty, early_stopping: as for `ScoredSearch`; a group keeps S hypotheses.
+    """
+
+    num_beam_groups: int = 2
+    diversity_penalty: float = 0.5
+
+    def begin(self, call: Call) -> _Run:
+        return _Run(self, call)
+
+    def _check(self) -> None:
+        super()._check()
+        groups = integer("num_beam_groups", self.num_beam_groups, 1, "1 is a beam search without groups")
+        if not isinstance(groups, int):
+            raise TypeError(f"num_beam_groups={self.num_beam_groups!r} must be one whole number.")
+        if self.num_beams % groups:
+            raise ValueError(
+                f"num_beams={self.num_beams} cannot be divided into num_beam_groups={groups} of one size."
+            )
+        settle(self, num_beam_groups=groups)
+        self._settle_number("diversity_penalty", "[0, inf)", "0 makes all groups equal")
+
+
+@dataclass
+class _Choice:
+    """What one group chose at one step.
+
+    Attributes:
+        parents, tokens, sums, ends: (P, C), its candidates; parents are beams of the group.
+        kept: (P, S) long, which of them its beams go on with.
+        counts: (P, S) bool, which of those the later groups keep away from.
+    """
+
+    parents: Tensor
+    tokens: Tensor
+    sums: Tensor
+    ends: Tensor
+    kept: Tensor
+    counts: Tensor
+
+
+class _Run:
+    """One search, step by step. A beam that does not exist has the sum -inf."""
+
+    def __init__(self, strategy: DiverseBeam, call: Call) -> None:
+        self._strategy, self._call = strategy, call
+        prompts, self._groups = len(call.prompts), strategy.num_beam_groups
+        self._size = strategy.num_beams // self._groups
+        self._rows = _PenalisedRows(call, strategy.num_beams)
+        device, self._vocab_size = self._rows.logits.device, self._rows.logits.shape[-1]
+        self._width = candidates_of(call, self._size, self._vocab_size)
+        self.trace = Trace(self._width * self._groups)
+        self._sums = torch.full((prompts, self._groups, self._size), -torch.inf, device=device)
+        self._sums[:, :, 0] = 0.0  # one beam per group to begin with: equal ones would give equal texts
+        self._pools = [Pool(prompts, self._size, device) for _ in range(self._groups)]
+        self._closed = torch.zeros(prompts, self._groups, dtype=torch.bool, device=device)
+
+    @property
+    def done(self) -> bool:
+        return len(self.trace.done) == len(self._call.prompts)
+
+    def step(self) -> None:
+        before = self._sums.flatten(1) > -torch.inf
+        prompts, groups, size = self._sums.shape
+        chosen = self._sums.new_zeros(prompts, 1, self._vocab_size)  # how often, by the groups before
+        minus = self._sums.new_zeros(prompts, groups, size, self._vocab_size)
+        processed = torch.empty_like(minus)
+        choices = []
+        for group in range(groups):
+            minus[:, group] = self._strategy.diversity_penalty * chosen
+            # Processors may ask for any row's history, so they get all rows, of which one group's are used.
+            processed[:, group] = self._rows.penalised(minus.flatten(0, 2)).view_as(minus)[:, group]
+            choice = self._choose(group, processed[:, group])
+            chosen[:, 0].scatter_add_(1, choice.tokens.gather(1, choice.kept), choice.counts.float())
+            choices.append(choice)
+        self._record(choices, processed.flatten(0, 2))
+        self._blame(before)
+        if not self.done:
+            self._advance()
+
+    def pool(self, prompt: int) -> list[tuple[float, int]]:
+        return [each for pool in self._pools for each in pool.of(prompt)]
+
+    def _choose(self, group: int, processed: Tensor) -> _Choice:
+        """One group's turn. processed: (P, S, V) log-probabilities."""
+        call, strategy, number = self._call, self._strategy, len(self.trace.steps)
+        length, pool, closed = number + 1, self._pools[group], self._closed[:, group, None].clone()
+        continued = processed + self._sums[:, group, :, None]
+        sums, index = continued.flatten(1).topk(self._width)  # (P, C)
+        parents, tokens = index // self._vocab_size, index % self._vocab_size
+        end = ends(call, tokens, length)
+        place = torch.arange(self._width, device=sums.device)
+        codes = number * self.trace.width + group * self._width + place
+        scores = (sums / strategy.norm(length)).masked_fill(closed, -torch.inf)
+        pool.add(scores.masked_fill(~end | (place >= self._size), -torch.inf), codes)
+        beams, kept = sums.masked_fill(end, -torch.inf).topk(self._size)  # (P, S)
+        # What a group chooses in the step that satisfies it still counts.
+        counts = (beams > -torch.inf) & ~closed
+        satisfied = strategy.satisfied(pool, sums[:, 0], length, call.max_new_tokens)
+        beams = beams.masked_fill(closed | satisfied[:, None], -torch.inf)
+        if length == call.max_new_tokens:  # the beams end here
+            going_on = torch.zeros_like(end).scatter(1, kept, beams > -torch.inf)
+            pool.add(scores.masked_fill(~going_on, -torch.inf), codes)
+            end = torch.ones_like(end)
+            beams = torch.full_like(beams, -torch.inf)
+        self._closed[:, group] |= beams[:, 0] == -torch.inf
+        self._sums[:, group] = beams
+        return _Choice(parents, tokens, sums, end, kept, counts)
+
+    def _record(self, choices: list[_Choice], processed: Tensor) -> None:
+        """Writes down what the groups chose; their candidates stand one group behind the other."""
+        group = torch.arange(self._groups, device=processed.device)
+        offsets = group.repeat_interleave(self._width)
+        parents = torch.cat([choice.parents for choice in choices], dim=1) + offsets * self._size
+        tokens = torch.cat([choice.tokens for choice in choices], dim=1)
+        kept = torch.stack([choice.kept for choice in choices], dim=1) + group[:, None] * self._width
+        # A beam that does not exist repeats one that does: its text, too, is one that processors can read.
+        exists = self._sums.flatten(1) > -torch.inf
+        kept = kept.flatten(1)
+        kept = torch.where(exists, kept, kept.gather(1, exists.int().argmax(dim=1, keepdim=True)))
+        index = parents * self._vocab_size + tokens
+        self.trace.steps.append(
+            Step(
+                list(range(len(parents))),
+                parents,
+                tokens,
+                torch.cat([choice.sums for choice in choices], dim=1),
+                torch.cat([choice.ends for choice in choices], dim=1),
+                kept,
+                torch.cat([pool.codes for pool in self._pools], dim=1),
+                logprobs_of(self._call, self._rows.logits, processed, index),
+            )
+        )
+        for prompt in self._closed.all(dim=1).nonzero().flatten().tolist():
+            self.trace.done.setdefault(prompt, len(self.trace.steps))
+
+    def _blame(self, before: Tensor) -> None:
+        """
+        Args:
+            before: (P, N) bool, which beams there were.
+
+        Raises:
+            ValueError: a prompt's numbers are unusable, or it has neither a beam nor a hypothesis.
+        """
+        exists = (self._sums > -torch.inf).flatten(1).any(dim=1)
+        found = torch.cat([pool.scores for pool in self._pools], dim=1).amax(dim=1) > -torch.inf
+        bad = ~(self.trace.steps[-1].sums.amax(dim=1) < torch.inf) | ~(exists | found)
+        if bool(bad.any()):
+            self._rows.blame((bad[:, None] & before).flatten())
+
+    def _advance(self) -> None:
+        """The model's next step."""
+        step, beams = self.trace.steps[-1], self._groups * self._size
+        first = torch.arange(len(step.kept), device=step.kept.device)[:, None] * beams
+        rows, tokens = step.parents.gather(1, step.kept) + first, step.tokens.gather(1, step.kept)
+        self._rows.advance(rows.flatten(), tokens.flatten())
+
+
+class _PenalisedRows(Rows):
+    """Rows whose log-probabilities lose something before the processors see them."""
+
+    def penalised(self, minus: Tensor) -> Tensor:
+        """(R, V) what each loses -> (R, V), as `log_probabilities`."""
+        self._given = torch.log_softmax(self.logits, dim=-1) - minus
+        return self._call.chain(self._given, self.history.context, self._states)

@@ -1,0 +1,305 @@
+"""Lexically constrained beam search: texts that hold given words.
+
+Hokamp and Liu 2017, "Lexically Constrained Decoding for Sequence Generation Using Grid Beam Search",
+arXiv:1704.07138, in the form of Post and Vilar 2018, "Fast Lexically Constrained Decoding with Dynamic Beam
+Allocation", arXiv:1804.06609. Besides the most probable continuations of all beams, every beam that still
+lacks words offers the tokens that bring it forward, however improbable, and every beam that has them all its
+best token. Candidates that have come equally far form a bank, and the beams are shared out among the banks:
+the best of each, from the furthest bank to the first, then the second best of each, and so on.
+
+Tokens and scores are those of transformers 4.53, which has this search (later versions do not), wherever it
+does what it sets out to; it ranks banks by a number that large log-probabilities outweigh, and loses
+track of choices between phrases that begin alike and of phrases that are broken off.
+
+P prompts, N beams, K most probable continuations, C candidates, V vocabulary, R = P * N rows.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from minitx.decoding.checks import settle
+from minitx.decoding.loop import Call
+from minitx.decoding.scored import ScoredSearch, candidates_of, ends
+from minitx.decoding.search import Pool, Rows, logprobs_of
+from minitx.decoding.tree import Step, Trace
+from minitx.decoding.words import Progress, Words
+
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LexicalBeam(ScoredSearch):
+    """Beam search for texts that hold words. `num_samples` of `generate` is how many of them it returns.
+
+    Attributes:
+        force_words_ids: the words, each the ids of a phrase, or a list of such phrases of which one will do.
+            Only generated tokens count, not the prompt's.
+        push_progress: whether beams that hold all words always offer their best token. Without, as in
+            transformers, they are dropped for texts that were never bent to hold a word and so are more
+            probable; then words come last in a text, or the search returns with none that holds them.
+        length_penalty, early_stopping: as for `ScoredSearch`.
+    """
+
+    force_words_ids: Sequence[Any] = ()
+    push_progress: bool = True
+
+    def begin(self, call: Call) -> _Run:
+        return _Run(self, call)
+
+    def check_call(self, call: Call) -> None:
+        super().check_call(call)
+        words = Words(self.force_words_ids)
+        if words.shortest > call.max_new_tokens > 0:
+            raise ValueError(
+                f"The words of force_words_ids have {words.shortest} tokens together, but max_new_tokens="
+                f"{call.max_new_tokens}."
+            )
+        ending = {*call.stop.eos, *call.stop.tokens}
+        for token in (token for word in words.words for phrase in word for token in phrase):
+            if token in ending:
+                raise ValueError(f"force_words_ids holds {token}, which ends a text.")
+            if call.model.head is not None and token >= call.model.head.config.num_labels:
+                raise ValueError(
+                    f"force_words_ids holds {token}, but the model's ids end at "
+                    f"{call.model.head.config.num_labels - 1}."
+                )
+
+    def _check(self) -> None:
+        super()._check()
+        settle(self, force_words_ids=Words(self.force_words_ids).words)
+        if not isinstance(self.push_progress, bool):
+            raise TypeError(f"push_progress={self.push_progress!r} must be True or False.")
+
+    def _short_of(self, found: int, wanted: int) -> str:
+        return (
+            f"only {found} hypotheses hold all words, fewer than num_samples={wanted}; ask for fewer, or "
+            "raise num_beams or max_new_tokens."
+        )
+
+
+class _Candidate(NamedTuple):
+    """A continuation of a beam by a token."""
+
+    beam: int
+    token: int
+    sum: float
+    progress: Progress  # with the token
+    place: int | None  # among the K most probable ones
+
+
+class _Run:
+    """One search, step by step. A beam that does not exist has the sum -inf.
+
+    The record of a step holds the K most probable continuations, and behind them those that were chosen for
+    their words alone, N at most.
+    """
+
+    def __init__(self, strategy: LexicalBeam, call: Call) -> None:
+        self._strategy, self._call = strategy, call
+        self._words = Words(strategy.force_words_ids)
+        prompts, self._beams = len(call.prompts), strategy.num_beams
+        self._rows = Rows(call, self._beams)
+        self._device, self._vocab_size = self._rows.logits.device, self._rows.logits.shape[-1]
+        self._most_probable = candidates_of(call, self._beams, self._vocab_size)
+        self.trace = Trace(self._most_probable + self._beams)
+        self._sums = torch.full((prompts, self._beams), -torch.inf, device=self._device)
+        self._sums[:, 0] = 0.0  # one beam to begin with: equal ones would give equal texts
+        self._progress = [[Progress()] * self._beams for _ in call.prompts]
+        self._pool = Pool(prompts, self._beams, self._device)
+
+    @property
+    def done(self) -> bool:
+        return len(self.trace.done) == len(self._call.prompts)
+
+    def step(self) -> None:
+        call, length = self._call, len(self.trace.steps) + 1
+        before = self._sums > -torch.inf
+        processed = self._rows.log_probabilities()
+        continued = processed.view(*before.shape, -1) + self._sums[:, :, None]
+        sums, index = continued.flatten(1).topk(self._most_probable)  # (P, K)
+        end = ends(call, index % self._vocab_size, length)
+        finished = end & self._complete().gather(1, index // self._vocab_size)
+        finished[:, self._beams :] = False
+        self._finish(sums, finished)
+        satisfied = self._strategy.satisfied(self._pool, sums[:, 0], length, call.max_new_tokens)
+
+        chosen = self._choose(continued, sums.masked_fill(end, -torch.inf), index)
+        if length == call.max_new_tokens:
+            chosen = self._topped_up(chosen, continued)
+        extra, kept = self._places(chosen)
+        index = torch.cat((index, extra), dim=1)
+        sums = torch.cat((sums, continued.flatten(1).gather(1, extra)), dim=1)
+        end = torch.cat((end, torch.zeros_like(extra, dtype=torch.bool)), dim=1)
+        counts = torch.tensor([[len(candidates)] for candidates in chosen], device=self._device)
+        exists = torch.arange(self._beams, device=self._device) < counts
+        self._sums = sums.gather(1, kept).masked_fill(~exists, -torch.inf)
+        self._progress = [_filled([c.progress for c in each], Progress(), self._beams) for each in chosen]
+        if length == call.max_new_tokens:  # the beams end here
+            hypotheses = exists & self._complete() & ~satisfied[:, None]
+            self._finish(sums, torch.zeros_like(sums).scatter_add_(1, kept, hypotheses.float()) > 0)
+            end, satisfied = torch.ones_like(end), torch.ones_like(satisfied)
+        parents, tokens = index // self._vocab_size, index % self._vocab_size
+        extras = logprobs_of(call, self._rows.logits, processed, index)
+        places = list(range(len(index)))
+        self.trace.steps.append(Step(places, parents, tokens, sums, end, kept, self._pool.codes, extras))
+        self._close(satisfied, before)
+        if not self.done:
+            first = torch.arange(len(index), device=self._device)[:, None] * self._beams
+            rows = parents.gather(1, kept) + first
+            self._rows.advance(rows.flatten(), tokens.gather(1, kept).flatten())
+
+    def pool(self, prompt: int) -> list[tuple[float, int]]:
+        return self._pool.of(prompt)
+
+    def _complete(self) -> Tensor:
+        """(P, N) bool: which beams hold all words."""
+        held = [[self._words.complete(progress) for progress in beams] for beams in self._progress]
+        return torch.tensor(held, device=self._device)
+
+    def _finish(self, sums: Tensor, finished: Tensor) -> None:
+        """Offers candidates to the pool: their sums (P, C), and (P, C) bool, which of them are hypotheses."""
+        number = len(self.trace.steps)
+        done = torch.zeros(len(sums), 1, dtype=torch.bool, device=self._device)
+        done[list(self.trace.done)] = True
+        scores = (sums / self._strategy.norm(number + 1)).masked_fill(~finished | done, -torch.inf)
+        codes = number * self.trace.width + torch.arange(sums.shape[1], device=self._device)
+        self._pool.add(scores, codes)
+
+    def _choose(self, continued: Tensor, sums: Tensor, index: Tensor) -> list[list[_Candidate]]:
+        """Per prompt the candidates that the next beams are, at most N.
+
+        Args:
+            continued: (P, N, V) sums of all continuations.
+            sums, index: (P, K) of the most probable ones, -inf where they end; and their places in N * V.
+        """
+        most, place = sums.topk(self._beams)
+        rows = (most.tolist(), index.gather(1, place).tolist(), place.tolist())
+        pushed = self._best_tokens(continued) if self._strategy.push_progress else None
+        found = []
+        for prompt, progress in enumerate(self._progress):
+            alive = self._sums[prompt].tolist()
+            candidates: dict[tuple[int, int], tuple[float, int | None]] = {}
+            for value, at, number in zip(*(row[prompt] for row in rows), strict=True):
+                candidates[divmod(at, self._vocab_size)] = value, number
+            offers = [
+                (beam, token)
+                for beam, state in enumerate(progress)
+                if alive[beam] > -torch.inf
+                for token in self._offered(state, None if pushed is None else pushed[prompt][beam])
+                if (beam, token) not in candidates
+            ]
+            if offers:
+                at_beam, at_token = torch.tensor(offers, device=self._device).unbind(dim=1)
+                values = continued[prompt, at_beam, at_token].tolist()
+                candidates |= {offer: (value, None) for offer, value in zip(offers, values, strict=True)}
+            found.append(
+                self._shared_out(
+                    [
+                        _Candidate(beam, token, value, self._words.after(progress[beam], token), number)
+                        for (beam, token), (value, number) in candidates.items()
+                        if value > -torch.inf
+                    ]
+                )
+            )
+        return found
+
+    def _offered(self, progress: Progress, best: int | None) -> list[int]:
+        """The tokens that a beam offers beside the most probable; `best` is its best that ends no text."""
+        if not self._words.complete(progress):
+            return self._words.next_tokens(progress)
+        return [] if best is None else [best]
+
+    def _best_tokens(self, continued: Tensor) -> list[list[int]]:
+        """(P, N): the most probable token of each beam that does not end its text."""
+        found: list[list[int]] = self._going_on(continued).argmax(dim=-1).tolist()
+        return found
+
+    def _going_on(self, continued: Tensor) -> Tensor:
+        """(P, N, V) sums of continuations, -inf for those that end."""
+        vocabulary = torch.arange(self._vocab_size, device=self._device).expand(len(continued), -1)
+        end = ends(self._call, vocabulary, len(self.trace.steps) + 1)
+        return continued.masked_fill(end[:, None], -torch.inf)
+
+    def _shared_out(self, candidates: list[_Candidate]) -> list[_Candidate]:
+        """N of the candidates: the best of each bank, then the second of each, always the furthest first."""
+        ranks: Counter[int] = Counter()
+        ranked = []
+        bank = {candidate: self._words.bank(candidate.progress) for candidate in candidates}
+        for candidate in sorted(candidates, key=lambda c: (-bank[c], -c.sum)):
+            ranked.append((ranks[bank[candidate]], candidate))
+            ranks[bank[candidate]] += 1
+        return [candidate for _, candidate in sorted(ranked, key=lambda pair: pair[0])[: self._beams]]
+
+    def _topped_up(self, chosen: list[list[_Candidate]], continued: Tensor) -> list[list[_Candidate]]:
+        """What the last beams are: where too few texts hold all words, those that do not make way for others.
+
+        Args:
+            chosen: per prompt.
+            continued: (P, N, V) sums of all continuations.
+        """
+        complete = self._words.complete
+        found = []
+        for prompt, candidates in enumerate(chosen):
+            whole = [c for c in candidates if complete(c.progress)]
+            missing = self._call.num_samples - len(whole) - len(self._pool.of(prompt))
+            beams = [beam for beam, state in enumerate(self._progress[prompt]) if complete(state)]
+            if missing <= 0 or not beams:
+                found.append(candidates)
+                continue
+            sums = self._going_on(continued)[prompt, beams]
+            for candidate in whole:
+                if candidate.beam in beams:
+                    sums[beams.index(candidate.beam), candidate.token] = -torch.inf
+            best = sums.flatten().topk(min(missing, sums.numel()))
+            for value, at in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+                beam, token = divmod(at, self._vocab_size)
+                if value > -torch.inf:
+                    whole.append(
+                        _Candidate(beams[beam], token, value, self._progress[prompt][beams[beam]], None)
+                    )
+            found.append(whole[: self._beams])
+        return found
+
+    def _places(self, chosen: list[list[_Candidate]]) -> tuple[Tensor, Tensor]:
+        """Twice (P, N): the candidates that are none of the most probable, as places in N * V; and where the
+        chosen stand in the record.
+
+        A beam that does not exist repeats the first: its text, too, is one that processors can read.
+        """
+        extra, kept = [], []
+        for candidates in chosen:
+            others = [c.beam * self._vocab_size + c.token for c in candidates if c.place is None]
+            behind = iter(range(self._most_probable, self.trace.width))
+            places = [next(behind) if c.place is None else c.place for c in candidates]
+            extra.append(_filled(others, 0, self._beams))
+            kept.append(_filled(places, places[0] if places else 0, self._beams))
+        return torch.tensor(extra, device=self._device), torch.tensor(kept, device=self._device)
+
+    def _close(self, satisfied: Tensor, before: Tensor) -> None:
+        """Notes which prompts are done.
+
+        Args:
+            satisfied: (P,) bool
+            before: (P, N) bool, which beams there were.
+
+        Raises:
+            ValueError: a prompt's numbers are unusable, or it has neither a beam nor a hypothesis.
+        """
+        exists, found = self._sums[:, 0] > -torch.inf, self._pool.scores[:, 0] > -torch.inf
+        bad = ~(self.trace.steps[-1].sums.amax(dim=1) < torch.inf) | ~(exists | found)
+        bad[list(self.trace.done)] = False
+        if bool(bad.any()):
+            self._rows.blame((bad[:, None] & before).flatten())
+        for prompt in (satisfied | ~exists).nonzero().flatten().tolist():
+            self.trace.done.setdefault(prompt, len(self.trace.steps))
+
+
+def _filled(items: list[_Item], by: _Item, size: int) -> list[_Item]:
+    return items + [by] * (size - len(items))

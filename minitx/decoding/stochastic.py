@@ -1,0 +1,232 @@
+"""Stochastic beam search: draws whole texts from the model without replacement, no text twice.
+
+Kool, van Hoof and Welling 2019, "Stochastic Beams and Where to Find Them: The Gumbel-Top-k Trick for Sampling
+Sequences Without Replacement", arXiv:1903.06059. Give every text its log-probability plus independent Gumbel
+noise: the k largest of these numbers are of k texts drawn one after the other without replacement. A beam
+search finds them without looking at all texts. The largest number below a beginning of probability p is
+itself Gumbel noise plus log p; so beginnings are drawn first, and the numbers of their continuations under
+the condition that the largest of them is the beginning's (section 4.1).
+
+A text that is drawn so is in the sample more often than its probability says. With the threshold kappa, the
+number of the best text that is not in the sample, a text of log-probability l is in it with probability
+q = 1 - exp(-exp(l - kappa)), and the sum over the sample of f(text) exp(l) / q estimates the mean of f
+without bias (section 4.2).
+
+P prompts, N beams, V vocabulary, C children of a beam, R = P * N rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from minitx.decoding.chain import unusable
+from minitx.decoding.loop import Call
+from minitx.decoding.result import Result
+from minitx.decoding.scored import ends
+from minitx.decoding.search import Rows, Search, logprobs_of, nothing, result_of
+from minitx.decoding.select import CounterNoise, Race
+from minitx.decoding.strategy import Sample
+from minitx.decoding.tree import Link, Step, Trace
+
+
+@dataclass(frozen=True, kw_only=True)
+class StochasticBeam(Search, Sample):
+    """Draws `num_samples` different texts per prompt from the distribution of `Sample` with the same fields.
+
+    The order of a prompt's rows is that in which they were drawn. `scores` are the log-probabilities with
+    their noise; `log_weights` is ln(p / q) of each row, for estimates: the sum over a prompt's rows of
+    exp(log_weight) * f(text) has the mean of f as its expectation. (A text that has `max_new_tokens` without
+    an end counts as a text.)
+
+    Attributes:
+        num_beams: N, at least one more than num_samples: the first text that is not in the sample gives the
+            threshold. More cost time and change nothing.
+    """
+
+    @property
+    def draws(self) -> bool:
+        return True
+
+    @torch.inference_mode()
+    def search(self, call: Call) -> Result:
+        """Runs the call; raises as `Search.search`."""
+        self.check_call(call)
+        if call.max_new_tokens == 0:
+            return nothing(call)
+        run = _Run(self, call)
+        while not run.done:
+            run.step()
+        found = run.found()
+        result = result_of(call, run.trace, found, lambda length: 1.0)
+        return StochasticResult(**vars(result), log_weights=run.log_weights(found))
+
+    def check_call(self, call: Call) -> None:
+        super().check_call(call)
+        if call.num_samples >= self.num_beams:
+            raise ValueError(
+                f"num_samples={call.num_samples} texts need num_beams={call.num_samples + 1} or more: the "
+                "beam that is left gives the threshold of their weights."
+            )
+        if call.stop.strings:
+            raise ValueError("StochasticBeam(...) cannot stop at strings; give Stop(tokens=...).")
+
+
+@dataclass(frozen=True, eq=False)
+class StochasticResult(Result):
+    """A result with the logarithm of each row's weight, ln(p / q); see `StochasticBeam`."""
+
+    log_weights: list[float] | None = None
+
+
+class _Run:
+    """One search, step by step. A beam or text that does not exist has the number -inf."""
+
+    def __init__(self, strategy: StochasticBeam, call: Call) -> None:
+        self._call, self._beams = call, strategy.num_beams
+        self._rows = _SampledRows(call, self._beams)
+        self._device, prompts = self._rows.logits.device, len(call.prompts)
+        self.trace = Trace(self._beams)
+        shape = (prompts, self._beams)
+        self._logp = torch.zeros(shape, dtype=torch.float64, device=self._device)
+        self._numbers = torch.full_like(self._logp, -torch.inf)  # of the beams
+        self._numbers[:, :1] = self._noise(1, 0)
+        self._texts = torch.full_like(self._logp, -torch.inf)  # the numbers of finished texts, best first
+        self._codes = torch.full(shape, -1, device=self._device)
+
+    @property
+    def done(self) -> bool:
+        """Whether all texts are finished."""
+        return len(self.trace.done) == len(self._call.prompts)
+
+    def step(self) -> None:
+        """Every beam gets a token, or ends."""
+        call, number, before = self._call, len(self.trace.steps), self._numbers > -torch.inf
+        processed = self._rows.processed()
+        self._blame(processed, before)
+        logp = processed.double().log_softmax(dim=-1).view(*before.shape, -1) + self._logp[:, :, None]
+        numbers, index = self._children(logp)  # (P, N), the best first
+        parents, tokens = index // logp.shape[-1], index % logp.shape[-1]
+        end = ends(call, tokens, number + 1)
+        if number + 1 == call.max_new_tokens:
+            end = torch.ones_like(end)
+        # A child that N texts and better children surpass is not in the sample, whatever becomes of it.
+        behind = torch.arange(self._beams, device=self._device)
+        surpassed = (self._texts[:, None] > numbers[:, :, None]).sum(dim=-1) + behind >= self._beams
+        numbers = numbers.masked_fill(surpassed, -torch.inf)
+        self._finish(numbers.masked_fill(~end, -torch.inf), number)
+        self._numbers, kept = numbers.masked_fill(end, -torch.inf).topk(self._beams)
+        # A beam that does not exist repeats the best: its text, too, is one that processors can read.
+        kept = torch.where(self._numbers > -torch.inf, kept, kept[:, :1])
+        sums = logp.flatten(1).gather(1, index)
+        self._logp = sums.gather(1, kept)
+        extras = logprobs_of(call, self._rows.logits, processed, index)
+        places = list(range(len(index)))
+        self.trace.steps.append(Step(places, parents, tokens, sums, end, kept, self._codes, extras))
+        for prompt in (self._numbers[:, 0] == -torch.inf).nonzero().flatten().tolist():
+            self.trace.done.setdefault(prompt, number + 1)
+        if not self.done:
+            first = torch.arange(len(index), device=self._device)[:, None] * self._beams
+            rows = parents.gather(1, kept) + first
+            self._rows.advance(rows.flatten(), tokens.gather(1, kept).flatten())
+
+    def found(self) -> list[list[tuple[float, Link]]]:
+        """Per prompt, number and last candidate of the texts that were drawn, in their order.
+
+        Raises:
+            ValueError: fewer texts are possible.
+        """
+        wanted, found = self._call.num_samples, []
+        rows = zip(self._texts.tolist(), self._codes.tolist(), strict=True)
+        for prompt, (numbers, codes) in enumerate(rows):
+            texts = [(n, self.trace.link(c)) for n, c in zip(numbers, codes, strict=True) if c >= 0]
+            if len(texts) < wanted:
+                raise ValueError(
+                    f"Prompt {prompt} has only {len(texts)} texts that are possible, fewer than num_samples="
+                    f"{wanted}."
+                )
+            found.append(texts[:wanted])
+        return found
+
+    def log_weights(self, found: list[list[tuple[float, Link]]]) -> list[float]:
+        """ln(p / q) of each text that was found."""
+        threshold = self._texts[:, self._call.num_samples, None].cpu()
+        logp = [
+            [self.trace.at(link.step, "sums", prompt)[link.candidate] for _, link in texts]
+            for prompt, texts in enumerate(found)
+        ]
+        above = torch.tensor(logp, dtype=torch.float64) - threshold
+        # 1 - exp(-x) is x for an x so small that a float cannot tell.
+        log_q = torch.where(above < -40, above, (-torch.expm1(-above.exp())).log())
+        weights: list[float] = (torch.tensor(logp, dtype=torch.float64) - log_q).flatten().tolist()
+        return weights
+
+    def _children(self, logp: Tensor) -> tuple[Tensor, Tensor]:
+        """(P, N, V) log-probabilities -> twice (P, N): the largest numbers of children, and their places.
+
+        A beam's children keep their order under the condition on the largest, so only its best N are asked.
+        """
+        size, vocab_size = self._beams, logp.shape[-1]
+        noisy = logp + self._noise(size * vocab_size, len(self.trace.steps) + 1).view_as(logp)
+        best, token = noisy.topk(min(size, vocab_size))  # (P, N, C)
+        numbers = conditioned(best, self._numbers[:, :, None])
+        index = token + torch.arange(size, device=self._device)[:, None] * vocab_size
+        if best.shape[-1] < size:  # so that there are N
+            numbers = torch.nn.functional.pad(numbers, (0, size - best.shape[-1]), value=-torch.inf)
+            index = torch.nn.functional.pad(index, (0, size - best.shape[-1]))
+        largest, place = numbers.flatten(1).topk(size)
+        return largest, index.flatten(1).gather(1, place)
+
+    def _noise(self, count: int, position: int) -> Tensor:
+        """(P, count) Gumbel noise, float64."""
+        source, prompts = self._call.selector, len(self._call.prompts)
+        if isinstance(source, Race):
+            waiting = torch.empty(prompts, count, dtype=torch.float64, device=self._device)
+            return waiting.exponential_(generator=source.generator).log_().neg_()
+        assert isinstance(source, CounterNoise), "a strategy that draws gets a source of numbers"
+        return source.noise(count, position).double()
+
+    def _finish(self, numbers: Tensor, step: int) -> None:
+        """Adds the texts that end with this step: (P, N) numbers, -inf for those that do not."""
+        codes = step * self.trace.width + torch.arange(self._beams, device=self._device)
+        codes = torch.where(numbers > -torch.inf, codes, -1)
+        self._texts, places = torch.cat((self._texts, numbers), dim=1).topk(self._beams)
+        self._codes = torch.cat((self._codes, codes), dim=1).gather(1, places)
+
+    def _blame(self, processed: Tensor, before: Tensor) -> None:
+        """
+        Raises:
+            ValueError: a beam is left without a token to draw.
+        """
+        broken = unusable(processed) & before.flatten()
+        if bool(broken.any()):
+            self._rows.blame(broken)
+
+
+class _SampledRows(Rows):
+    """Rows whose chain gets the model's logits, as in sampling, and not log-probabilities."""
+
+    def processed(self) -> Tensor:
+        """(R, V) logits that the chain left."""
+        self._given = self.logits
+        return self._call.chain(self._given, self.history.context, self._states)
+
+
+def conditioned(numbers: Tensor, largest: Tensor) -> Tensor:
+    """The numbers of children, under the condition that the largest of them is a given one.
+
+    With Z the largest of the numbers and T the given one: -ln(exp(-T) - exp(-Z) + exp(-number)), in the form
+    of appendix B.3, which neither overflows nor loses digits.
+
+    Args:
+        numbers: (..., C), the largest first; -inf for none.
+        largest: (..., 1), -inf for a parent that does not exist.
+    """
+    below = numbers - numbers[..., :1]  # at most 0
+    log1mexp = torch.where(below > -0.7, (-torch.expm1(below)).log(), torch.log1p(-below.exp()))
+    v = largest - numbers + log1mexp
+    found = largest - v.clamp(min=0) - torch.log1p(torch.exp(-v.abs()))
+    # Of the largest v is -inf, which gives T itself.
+    return found.masked_fill((numbers == -torch.inf) | (largest == -torch.inf), -torch.inf)

@@ -1,0 +1,93 @@
+"""A tiny model of few tokens, of which all texts can be enumerated; and searches run on it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import torch
+
+import minitx
+from minitx.decoding.generate import generate
+from minitx.decoding.result import Result
+from minitx.decoding.search import Search
+from minitx.decoding.stop import Stop
+from minitx.models import DecoderModel
+
+VOCAB, EOS = 5, 0
+PROMPT = (3, 4)
+Text = tuple[int, ...]
+
+
+@cache
+def tiny(vocab_size: int = VOCAB, seed: int = 1) -> DecoderModel:
+    config = {
+        "model_type": "gpt2",
+        "vocab_size": vocab_size,
+        "initializer_range": 1.0,
+        "n_embd": 8,
+        "n_head": 2,
+        "n_layer": 1,
+        "n_positions": 24,
+        "eos_token_id": EOS,
+        "bos_token_id": 1,
+    }
+    made = minitx.from_config(config, head="causal-lm", seed=seed).eval()
+    assert isinstance(made, DecoderModel)
+    return made
+
+
+def search(
+    strategy: Search,
+    prompts: Sequence[Sequence[int]],
+    *,
+    model: DecoderModel | None = None,
+    max_new_tokens: int = 3,
+    eos: int | Sequence[int] = EOS,
+    stop: Stop | None = None,
+    seed: int = 0,
+    generator: torch.Generator | None = None,
+    **options: Any,
+) -> Any:
+    """What `generate` finds, by default on the tiny model."""
+    if strategy.draws:
+        options |= {"seed": seed} if generator is None else {"generator": generator}
+    return generate(
+        tiny() if model is None else model,
+        [list(prompt) for prompt in prompts],
+        strategy,
+        max_new_tokens=max_new_tokens,
+        stop=stop or Stop(eos=eos),
+        **options,
+    )
+
+
+def tokens(result: Result) -> list[Text]:
+    return [tuple(row.tolist()) for row in result.sequences]
+
+
+@cache
+def all_texts(
+    length: int = 3, temperature: float = 1.0, vocab_size: int = VOCAB, seed: int = 1, prompt: Text = PROMPT
+) -> dict[Text, float]:
+    """Every text and its log-probability: it ends with the end token, or has `length` tokens."""
+    model = tiny(vocab_size, seed)
+    ended: dict[Text, float] = {}
+    growing: dict[Text, float] = {(): 0.0}
+    for _ in range(length):
+        ids = torch.tensor([[*prompt, *text] for text in growing])
+        with torch.no_grad():
+            logits = model(ids).logits[:, -1]
+        table = (logits.double() / temperature).log_softmax(-1).tolist()
+        longer = {
+            (*text, token): logp + value
+            for (text, logp), row in zip(growing.items(), table, strict=True)
+            for token, value in enumerate(row)
+        }
+        ended |= {text: logp for text, logp in longer.items() if text[-1] == EOS}
+        growing = {text: logp for text, logp in longer.items() if text[-1] != EOS}
+    texts = ended | growing
+    assert math.isclose(sum(map(math.exp, texts.values())), 1, rel_tol=1e-5)
+    return texts

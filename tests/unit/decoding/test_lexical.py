@@ -1,0 +1,117 @@
+"""Beam search for texts that hold words. Tokens and scores: tests/parity."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minitx.decoding.lexical import LexicalBeam
+from minitx.decoding.stop import Stop
+from minitx.decoding.words import Progress, Words
+from tests.unit.decoding.searches import EOS, PROMPT, all_texts, search, tiny, tokens
+
+MODEL = tiny(vocab_size=12, seed=3)
+PROMPTS = [[3, 4, 1], [2], [3, 4, 1, 1, 2], [3, 4, 1]]
+WORDS = [[7, 9], [[4], [10, 11]]]
+PHRASE = st.lists(st.integers(1, 4), min_size=1, max_size=2)
+
+
+def holds(words: Any, text: Any) -> bool:
+    progress, found = Progress(), Words(words)
+    for token in text:
+        progress = found.after(progress, token)
+    return found.complete(progress)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.lists(PHRASE, min_size=1, max_size=2), min_size=1, max_size=2))
+def test_with_room_for_all_texts_the_best_is_found(words: list[list[list[int]]]) -> None:
+    strategy = LexicalBeam(num_beams=200, force_words_ids=words, length_penalty=0.0, early_stopping="never")
+    expected = sorted(
+        ((logp, text) for text, logp in all_texts().items() if holds(words, text)), reverse=True
+    )[:5]
+    if Words(words).shortest > 3 or not expected:
+        return
+    result = search(strategy, [PROMPT], num_samples=len(expected))
+    assert tokens(result) == [text for _, text in expected]
+    assert result.scores == pytest.approx([logp for logp, _ in expected], abs=1e-5)
+
+
+@pytest.mark.parametrize("num_beams", [1, 2, 5])
+@pytest.mark.parametrize("early_stopping", [True, False, "never"])
+def test_texts_hold_the_words_even_with_few_beams(num_beams: int, early_stopping: Any) -> None:
+    strategy = LexicalBeam(num_beams=num_beams, force_words_ids=WORDS, early_stopping=early_stopping)
+    result = search(strategy, PROMPTS, model=MODEL, max_new_tokens=8)
+    assert all(holds(WORDS, text) for text in tokens(result))
+    shortest = search(strategy, PROMPTS, model=MODEL, max_new_tokens=4)
+    assert all(holds(WORDS, text) for text in tokens(shortest))
+
+
+def test_a_batch_is_its_prompts() -> None:
+    strategy = LexicalBeam(num_beams=4, force_words_ids=WORDS, repetition_penalty=1.3)
+    options: dict[str, Any] = {"model": MODEL, "num_samples": 2, "max_new_tokens": 9, "min_new_tokens": 5}
+    batch = search(strategy, PROMPTS, **options)
+    for number, prompt in enumerate(PROMPTS):
+        alone = search(strategy, [prompt], **options)
+        assert tokens(alone) == tokens(batch)[number * 2 : number * 2 + 2]
+        assert alone.scores == pytest.approx(batch.scores[number * 2 : number * 2 + 2], rel=1e-5)
+
+
+def test_the_prompt_does_not_count() -> None:
+    strategy = LexicalBeam(force_words_ids=[[3, 4]])
+    (text,) = tokens(search(strategy, [[3, 4]], max_new_tokens=5))
+    assert holds([[3, 4]], text)
+
+
+def test_texts_that_are_complete_stay() -> None:
+    """A word need not come last: without push_progress the scores are no better."""
+    options: dict[str, Any] = {"model": MODEL, "max_new_tokens": 8, "eos": ()}
+    pushed = search(LexicalBeam(force_words_ids=WORDS), PROMPTS, **options)
+    dropped = search(LexicalBeam(force_words_ids=WORDS, push_progress=False), PROMPTS, **options)
+    assert sum(pushed.scores) > sum(dropped.scores)
+
+
+def test_what_is_reported() -> None:
+    strategy = LexicalBeam(num_beams=5, force_words_ids=WORDS, length_penalty=0.7)
+    result = search(
+        strategy, PROMPTS, model=MODEL, num_samples=2, max_new_tokens=8, logprobs="processed", top_logprobs=2
+    )
+    for text, reason, logprobs, score in zip(
+        tokens(result), result.finish_reasons, result.logprobs, result.scores, strict=True
+    ):
+        assert reason == ("eos" if text[-1] == EOS else "length")
+        assert float(logprobs.sum()) / len(text) ** 0.7 == pytest.approx(score, rel=1e-5)
+    assert "*" in str(result.beams[3])
+
+
+def test_fields() -> None:
+    assert LexicalBeam(force_words_ids=WORDS) == LexicalBeam(force_words_ids=[[[7, 9]], [[4], [10, 11]]])
+    with pytest.raises(ValueError, match="holds no words"):
+        LexicalBeam()
+    with pytest.raises(TypeError, match="push_progress=1 must be True or False"):
+        LexicalBeam(force_words_ids=WORDS, push_progress=1)
+
+
+@pytest.mark.parametrize(
+    ("words", "options", "message"),
+    [
+        ([[7, 9, 4]], {"max_new_tokens": 2}, "have 3 tokens together, but max_new_tokens=2"),
+        ([[7, EOS]], {}, "holds 0, which ends a text"),
+        ([[7]], {"stop": Stop(eos=EOS, tokens=7)}, "holds 7, which ends a text"),
+        ([[12]], {}, "holds 12, but the model's ids end at 11"),
+        ([[7]], {"num_samples": 9}, "num_samples=9 is more than num_beams=4"),
+    ],
+)
+def test_calls_that_do_not_fit(words: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        search(LexicalBeam(force_words_ids=words), [PROMPT], model=MODEL, **options)
+
+
+def test_words_that_are_banned() -> None:
+    with pytest.raises(ValueError, match="Prompt 0: only 0 hypotheses hold all words"):
+        search(LexicalBeam(force_words_ids=[[7]], suppress_tokens=[7]), [PROMPT], model=MODEL)
+    with pytest.raises(ValueError, match="left no token"):
+        search(LexicalBeam(force_words_ids=[[7]], suppress_tokens=list(range(12))), [PROMPT], model=MODEL)

@@ -1,0 +1,106 @@
+"""`minitx generate --beams`: the options of searches, the tree, and what does not go together."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import minitx
+from minitx import Beam, BeamSample, cli
+from minitx.commands import decoding
+from minitx.commands.decoding_options import SEARCH
+from tests.unit.test_cli_generate import Run, fails, folder, model, run, tokenizer
+
+__all__ = ["folder", "model", "run", "tokenizer"]  # fixtures
+
+VALUES: dict[str, tuple[str, Any]] = {
+    "num_beams": ("3", 3),
+    "length_penalty": ("-0.5", -0.5),
+    "length_norm": ("gnmt", "gnmt"),
+    "early_stopping": ("true", True),
+    "patience": ("2", 2.0),
+}
+
+
+def parsed(*argv: str, folder: Path = Path("model")) -> Any:
+    return decoding.settings_of(cli.parse(["generate", "model", "text", *argv]), folder)[0]
+
+
+@pytest.mark.parametrize("name", SEARCH)
+def test_each_option_is_its_field(name: str) -> None:
+    text, value = VALUES[name]
+    given = parsed("--beams", "4", f"--{name.replace('_', '-')}={text}")
+    assert given == Beam(**{"num_beams": 4, name: value})
+    assert parsed("--num-beams", "4") == parsed("--beams", "4") == Beam()
+    for text, value in (("false", False), ("never", "never"), ("exact", "exact")):
+        assert parsed("--beams", "2", "--early-stopping", text) == Beam(num_beams=2, early_stopping=value)
+
+
+def test_other_options_work_inside() -> None:
+    found = parsed("--beams", "4", "--no-repeat-ngram-size", "3")
+    assert found == Beam(no_repeat_ngram_size=3)
+    drawn = parsed("--beams", "4", "--beam-sample", "--top-k", "5")
+    assert drawn == BeamSample(top_k=5)
+
+
+def test_a_checkpoint_becomes_a_search(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    stated: dict[str, Any] = {"repetition_penalty": 1.5, "max_new_tokens": 5}
+    for more, beams, expected in (
+        ({}, ["--beams", "3"], Beam(num_beams=3, repetition_penalty=1.5)),
+        ({"do_sample": True}, ["--beams", "3"], BeamSample(num_beams=3, repetition_penalty=1.5)),
+        ({"num_beams": 2}, [], Beam(num_beams=2, repetition_penalty=1.5)),
+        ({"num_beams": 2}, ["--patience", "2"], Beam(num_beams=2, repetition_penalty=1.5, patience=2.0)),
+        ({"num_beams": 2}, ["--beams", "5"], Beam(num_beams=5, repetition_penalty=1.5)),
+    ):
+        (tmp_path / "generation_config.json").write_text(json.dumps(stated | more))
+        assert parsed("--checkpoint", *beams, folder=tmp_path) == expected
+
+
+def test_what_is_printed(run: Run, folder: Path, model: Any, tokenizer: minitx.Tokenizer) -> None:
+    expected = minitx.generate(
+        model, ["a b", "c"], Beam(num_beams=3), max_new_tokens=5, num_samples=2, tokenizer=tokenizer
+    )
+    assert expected.texts is not None
+    assert expected.beams is not None
+    argv = ["generate", folder, "a b", "c", "--beams", "3", "--max-new-tokens", "5", "--num-samples", "2"]
+    code, out, err = run(*argv, "--show-tree")
+    assert (code, err) == (0, "")
+    for text in (*expected.texts, *map(str, expected.beams)):
+        assert text in out
+    assert max(map(len, out.splitlines())) <= 80
+    code, out, err = run(*argv, "--json")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [row["text"] for row in rows] == expected.texts
+    assert [row["score"] for row in rows] == pytest.approx(expected.scores)
+    code, out, err = run("generate", folder, "a b", "--beams", "2", "--max-new-tokens", "3")
+    assert (code, err) == (0, "")  # a single text, which could not be streamed
+    assert out.startswith("[1] a b\n")
+
+
+MISTAKES = {
+    "--greedy --beams 4": "--greedy and --beams are two ways to choose",
+    "--beams 0": "must be at least 1",
+    "--beams many": "'many' is not a whole number",
+    "--beams 4 --num-samples 5": "--num-samples 5 is more than --num-beams 4",
+    "--beams 4 --top-k 5": "--top-k has no effect with --beams",
+    "--beams 4 --seed 5": "--seed has no effect with --beams",
+    "--beams 4 --early-stopping soon": "--early-stopping 'soon' must be True, False",
+    "--beams 4 --show-tree --json": "--show-tree is drawn",
+    "--show-tree": "--show-tree is about a search; give --beams",
+    "--beam-sample": "--beam-sample is about a search",
+    "--length-penalty 2": "--length-penalty is about a search",
+    "--greedy --patience 2": "--patience is about a search",
+}
+
+
+@pytest.mark.parametrize("argv", MISTAKES)
+def test_mistakes(run: Run, folder: Path, argv: str) -> None:
+    assert MISTAKES[argv] in fails(run, "generate", folder, "a", *argv.split())
+
+
+def test_explain_has_no_search(run: Run, folder: Path) -> None:
+    assert "minitx generate has it" in fails(run, "explain", folder, "a", "--beams", "4")
