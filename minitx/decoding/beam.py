@@ -163,7 +163,7 @@ class _Run:
 
     def __init__(self, strategy: Beam, call: Call) -> None:
         self._strategy, self._call = strategy, call
-        self._device = call.model.embedder.word_emb.weight.device
+        self._device = call.model.decoder_embedder.word_emb.weight.device
         assert call.model.head is not None  # its task says so
         vocab_size, beams = call.model.head.config.num_labels, strategy.num_beams
         ending = len({*call.stop.eos, *call.stop.tokens})

@@ -15,13 +15,13 @@ from torch import Tensor
 from minitx.decoding.chain import Chain, State
 from minitx.decoding.checks import Integers
 from minitx.decoding.context import Context
-from minitx.decoding.generate import Seed, prepare
 from minitx.decoding.loop import steps
+from minitx.decoding.prepare import Seed, prepare
 from minitx.decoding.stop import Stop
 from minitx.decoding.strategy import Sample, Strategy
 
 if TYPE_CHECKING:
-    from minitx.models import DecoderModel
+    from minitx.models import CausalModel
     from minitx.tokenizer import Tokenizer
 
 BAR, CELL, NAME = 24, 14, 26  # columns of the table
@@ -101,7 +101,7 @@ class Explanation:
 
 
 def explain(
-    model: DecoderModel,
+    model: CausalModel,
     prompt: str | Sequence[int] | Tensor,
     strategy: Strategy | Literal["checkpoint"] = Sample(),  # noqa: B008 - frozen
     *,
@@ -116,7 +116,7 @@ def explain(
     """Generates as `generate` does, and says what every step of the chain did on the way to each token.
 
     Args:
-        model: a causal language model, in eval mode.
+        model: a causal language model, or an encoder-decoder, in eval mode.
         prompt: one text, or the ids of one: a list, or a tensor of one dimension.
         strategy: as for `generate`.
         max_new_tokens: how many tokens to explain.

@@ -18,22 +18,19 @@ from torch import Tensor
 from minitx.decoding.chain import Chain, State, unusable
 from minitx.decoding.context import Context
 from minitx.decoding.detokenize import Detokenizer
-from minitx.decoding.prompts import PaddedBatch, padded
+from minitx.decoding.prompts import padded_behind
 from minitx.decoding.result import Event, FinishReason, Result
 from minitx.decoding.select import Selector
+from minitx.decoding.stepper import ROOM, Stepper
 from minitx.decoding.stop import ResolvedStop, RowText
 
 if TYPE_CHECKING:
-    from minitx.cache import Cache
-    from minitx.models import DecoderModel
+    from minitx.models import CausalModel
     from minitx.tokenizer import Tokenizer
 
 Logprobs = Literal["raw", "processed"]
 Observer = Callable[[Tensor, Context, State, Tensor], None]
 Searching = Callable[["Call"], Result]
-
-# Room for so many new tokens is made at once; who asks for more mostly means "until it ends".
-ROOM = 2**14
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +39,9 @@ class Call:
 
     Attributes:
         model: in eval mode.
-        prompts: the ids of each prompt, without padding.
+        prompts: the ids of each prompt, without padding; of an encoder-decoder, those that its decoder goes
+            on from.
+        sources: the ids of the texts that an encoder reads, one for each prompt; None without one.
         num_samples: rows per prompt.
         search: of a strategy that compares whole texts, what runs the call; None for one that goes token by
             token.
@@ -57,7 +56,7 @@ class Call:
             chain is called with, and the tokens (B,) that were drawn.
     """
 
-    model: DecoderModel
+    model: CausalModel
     prompts: list[list[int]]
     num_samples: int
     chain: Chain
@@ -71,6 +70,7 @@ class Call:
     prefill_chunk: int | None = None
     observe: Observer | None = None
     search: Searching | None = None
+    sources: list[list[int]] | None = None
 
 
 @torch.inference_mode()
@@ -85,19 +85,14 @@ def steps(call: Call) -> Iterator[list[Event]]:
     """
     if call.max_new_tokens == 0:
         return
-    device = call.model.embedder.word_emb.weight.device
-    batch = padded(call.prompts, call.model.config.embedder.pad_token_id or 0, device)
-    # Rows that may become very long get a cache that grows.
-    room = batch.input_ids.shape[1] + call.max_new_tokens - 1 if call.max_new_tokens <= ROOM else None
-    cache = call.model.make_cache(room)
-    logits = prefill(call.model, batch, cache, call.prefill_chunk)
-    cache.repeat(call.num_samples)
-    logits = logits.repeat_interleave(call.num_samples, dim=0)
+    device = call.model.decoder_embedder.word_emb.weight.device
+    stepper = Stepper(call, call.num_samples)
     prompts = [prompt for prompt in call.prompts for _ in range(call.num_samples)]
     rows = [RowState(call, prompt, least) for prompt, least in zip(prompts, call.min_new_tokens, strict=True)]
     history = History(prompts, call, device)
     states = call.chain.init(history.context)
     for step in range(call.max_new_tokens):
+        logits = stepper.logits
         processed = call.chain(logits, history.context, states)
         token = call.selector(processed, step)  # (B,)
         drawn = torch.where(unusable(processed), -1, token).tolist()
@@ -115,42 +110,8 @@ def steps(call: Call) -> Iterator[list[Event]]:
         if step + 1 == call.max_new_tokens or all(row.reason for row in rows):
             return
         states = call.chain.update(states, history.context, token, logits)
-        positions = None if batch.position_ids is None else history.context.length[:, None]
         history.append(token)
-        if history.outgrew(call.model.turning_points.get("longrope")):
-            cache = call.model.make_cache(room)
-            logits = prefill(call.model, padded(history.rows(), 0, device), cache)
-        else:
-            logits = next_logits(call.model, token[:, None], None, positions, cache)
-
-
-def prefill(model: DecoderModel, batch: PaddedBatch, cache: Cache, chunk: int | None = None) -> Tensor:
-    """Runs the prompts, (B, T), `chunk` tokens at a time; returns the logits of the next token, (B, V)."""
-    ids, mask, positions = batch
-    if any(ids.shape[1] > point for point in model.turning_points.values()):
-        chunk = None  # the first chunk could not know how long the text is
-    logits = None
-    for start in range(0, ids.shape[1], chunk or ids.shape[1]):
-        part = slice(start, start + (chunk or ids.shape[1]))
-        logits = next_logits(
-            model,
-            ids[:, part],
-            None if mask is None else mask[:, part],
-            None if positions is None else positions[:, part],
-            cache,
-        )
-    assert logits is not None, "a prompt has a token"
-    return logits
-
-
-def next_logits(
-    model: DecoderModel, ids: Tensor, mask: Tensor | None, positions: Tensor | None, cache: Cache
-) -> Tensor:
-    """(B, T) new ids, their mask and positions -> (B, V) float32 logits of what follows the last one."""
-    out = model(ids, attention_mask=mask, position_ids=positions, cache=cache, logits_to_keep=1)
-    assert out.logits is not None, "a causal language model has logits"
-    logits: Tensor = out.logits[:, -1].float()
-    return logits
+        stepper.step(token, history)
 
 
 class History:
@@ -165,6 +126,7 @@ class History:
         self._lengths = {len(prompt) for prompt in prompts}  # known without asking the device
         self._call = call
         self._tokens = tokens.to(device)
+        self._source = _source(call, len(prompts), device)
         self.context = self._context(self._prompt_length)
 
     def append(self, token: Tensor) -> None:
@@ -180,6 +142,8 @@ class History:
         """Keeps these rows, in this order, as often as they are named. rows: (B',) long."""
         self._tokens = self._tokens[rows]
         self._prompt_length = self._prompt_length[rows]
+        if self._source is not None:
+            self._source = (self._source[0][rows], self._source[1][rows])
         self.context = self._context(self.context.length[rows])
 
     def outgrew(self, length: int | None) -> bool:
@@ -192,13 +156,26 @@ class History:
         return [row[:length] for row, length in zip(self._tokens.tolist(), lengths, strict=True)]
 
     def _context(self, length: Tensor) -> Context:
+        tokens, lengths = self._source or (None, None)
         return Context(
             tokens=self._tokens,
             length=length,
             prompt_length=self._prompt_length,
             eos=self._call.stop.eos,
             max_new_tokens=self._call.max_new_tokens,
+            encoder_tokens=tokens,
+            encoder_length=lengths,
         )
+
+
+def _source(call: Call, rows: int, device: torch.device) -> tuple[Tensor, Tensor] | None:
+    """The texts that an encoder reads, (R, S) and their lengths (R,), for as many rows."""
+    if call.sources is None:
+        return None
+    ids, _ = padded_behind(call.sources, 0, device)
+    lengths = torch.tensor([len(source) for source in call.sources], device=device)
+    copies = rows // len(call.sources)
+    return ids.repeat_interleave(copies, dim=0), lengths.repeat_interleave(copies)
 
 
 class RowState:

@@ -39,6 +39,7 @@ def read_prompts(
     tokenizer: Tokenizer | None = None,
     attention_mask: Tensor | None = None,
     bos: int | None = None,
+    as_target: bool = False,
 ) -> list[list[int]]:
     """The ids of each prompt, without padding.
 
@@ -47,6 +48,7 @@ def read_prompts(
         vocab_size: how many ids the model knows.
         tokenizer: for texts, which get the special tokens that it frames texts with.
         attention_mask: (B, T) of a tensor: 1 or True at tokens, 0 or False at padding, on whichever side.
+        as_target: texts are what an encoder-decoder writes, not what it reads.
         bos: what an empty prompt could begin with, for the error.
 
     Raises:
@@ -61,7 +63,7 @@ def read_prompts(
             "attention_mask= goes with prompts as a (batch, time) tensor; lists of ids need no padding."
         )
     else:
-        rows = _of_list(prompts, tokenizer)
+        rows = _of_list(prompts, tokenizer, as_target)
     if not rows:
         raise ValueError("There are no prompts; expected at least one.")
     for number, row in enumerate(rows):
@@ -106,6 +108,18 @@ def padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> Pad
     )
 
 
+def padded_behind(
+    rows: Sequence[Sequence[int]], pad: int, device: torch.device
+) -> tuple[Tensor, Tensor | None]:
+    """The same for texts that nothing goes on from: ids (B, S), padded on the right, and their mask."""
+    longest = max(map(len, rows))
+    filled = [list(row) + [pad] * (longest - len(row)) for row in rows]
+    ids = torch.tensor(filled, dtype=torch.long, device=device)
+    lengths = torch.tensor([len(row) for row in rows], device=device)[:, None]
+    equal = all(len(row) == longest for row in rows)
+    return ids, None if equal else torch.arange(longest, device=device) < lengths
+
+
 def _of_tensor(prompts: Tensor, attention_mask: Tensor | None) -> list[list[int]]:
     if prompts.dim() != 2 or prompts.is_floating_point() or prompts.dtype == torch.bool:
         raise ValueError(
@@ -130,7 +144,7 @@ def _of_tensor(prompts: Tensor, attention_mask: Tensor | None) -> list[list[int]
     return [row[mask].tolist() for row, mask in zip(prompts.cpu(), masks, strict=True)]
 
 
-def _of_list(prompts: Any, tokenizer: Tokenizer | None) -> list[list[int]]:
+def _of_list(prompts: Any, tokenizer: Tokenizer | None, as_target: bool) -> list[list[int]]:
     given = prompts.tolist() if hasattr(prompts, "tolist") else prompts  # of numpy
     texts = [given] if isinstance(given, str) else given
     if isinstance(texts, bytes) or not isinstance(texts, Sequence):
@@ -140,7 +154,9 @@ def _of_list(prompts: Any, tokenizer: Tokenizer | None) -> list[list[int]]:
     if all(isinstance(text, str) for text in texts):
         if texts and tokenizer is None:
             raise ValueError("Prompts as text need tokenizer=; or give their ids, a list for each.")
-        return [tokenizer.encode(text) for text in texts] if tokenizer is not None else []
+        if tokenizer is None:
+            return []
+        return [tokenizer.encode(text, as_target=as_target) for text in texts]
     rows = []
     for number, row in enumerate(texts):
         ids = row.tolist() if hasattr(row, "tolist") else row

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from minitx.decoding.generate import checked
-from minitx.decoding.prompts import Prompts, check_tokenizer, padded, read_prompts
+from minitx.decoding.prepare import beginnings, checked
+from minitx.decoding.prompts import Prompts, check_tokenizer, read_prompts
 from minitx.decoding.settings import begin_token
+from minitx.decoding.stepper import padded_rows, padded_sources
 from minitx.layers.checks import whole
+from minitx.models import EncoderDecoderModel
 
 if TYPE_CHECKING:
-    from minitx.models import DecoderModel
+    from minitx.models import CausalModel
     from minitx.tokenizer import Tokenizer
 
 
@@ -24,9 +26,9 @@ class Scores:
 
     Attributes:
         logprobs: per row (T,) float32, the natural logarithm of each token's probability given those
-            before it; the first token has none before it, and 0.
+            before it; the first token has none before it, and 0 (of an encoder-decoder it has the start).
         totals: (B,) their sums: of the whole text.
-        perplexities: (B,) exp of minus the mean over all tokens but the first; NaN for a single token.
+        perplexities: (B,) exp of minus the mean over all tokens that have one before them; NaN for none.
     """
 
     logprobs: list[Tensor]
@@ -36,9 +38,10 @@ class Scores:
 
 @torch.no_grad()  # and not inference_mode: a score may enter a loss
 def score(
-    model: DecoderModel,
+    model: CausalModel,
     texts: Prompts,
     *,
+    sources: Prompts | None = None,
     tokenizer: Tokenizer | None = None,
     attention_mask: Tensor | None = None,
     batch_size: int = 8,
@@ -46,9 +49,10 @@ def score(
     """The log-probability of every token of given texts, each given the tokens before it.
 
     Args:
-        model: a causal language model, in eval mode.
+        model: a causal language model, or an encoder-decoder, in eval mode.
         texts: a text, texts, lists of ids of any lengths, or a (B, T) tensor or array of ids.
-        tokenizer: for texts.
+        sources: what the encoder of an encoder-decoder reads, one for each text.
+        tokenizer: for texts; those of an encoder-decoder are encoded as targets.
         attention_mask: (B, T), for a padded tensor.
         batch_size: texts per forward; their logits, (batch_size, T, V), take the most memory.
 
@@ -58,26 +62,59 @@ def score(
     model = checked(model)
     check_tokenizer(tokenizer)
     batch_size = whole("batch_size", batch_size, 1, "texts per forward")
+    reads = model.task == "seq2seq-lm"
+    if reads != (sources is not None):
+        raise ValueError(
+            "sources= is missing: what the encoder reads, one for each text."
+            if reads
+            else "sources= is for models with an encoder, and this one has none."
+        )
     rows = read_prompts(
         texts,
-        vocab_size=model.config.embedder.vocab_size,
+        vocab_size=model.decoder_embedder.config.vocab_size,
         tokenizer=tokenizer,
         attention_mask=attention_mask,
         bos=begin_token(model, tokenizer),
+        as_target=reads,
     )
+    sources_read = [] if sources is None else sources_of(model, sources, len(rows), tokenizer)
+    if reads:
+        starts = beginnings(model, None, len(rows), tokenizer)
+        rows = [[*start, *row] for start, row in zip(starts, rows, strict=True)]
     found: list[Tensor] = []
-    for start in range(0, len(rows), batch_size):
-        found += logprobs(model, rows[start : start + batch_size])
+    for first in range(0, len(rows), batch_size):
+        part = slice(first, first + batch_size)
+        found += logprobs(model, rows[part], sources_read[part])
+    if reads:
+        found = [values[1:] for values in found]
     totals = torch.stack([values.sum() for values in found])
-    counts = torch.tensor([len(values) - 1 for values in found], device=totals.device)
+    counts = torch.tensor([len(values) - (not reads) for values in found], device=totals.device)
     return Scores(found, totals, torch.exp(-totals / counts))
 
 
-def logprobs(model: DecoderModel, rows: list[list[int]]) -> list[Tensor]:
-    """The log-probabilities of each row's tokens, (T,) per row."""
-    batch = padded(rows, model.config.embedder.pad_token_id or 0, model.embedder.word_emb.weight.device)
-    logits = model(batch.input_ids, batch.attention_mask, batch.position_ids).logits
-    assert logits is not None, "a causal language model has logits"
+def sources_of(
+    model: CausalModel, sources: Prompts, rows: int, tokenizer: Tokenizer | None
+) -> list[list[int]]:
+    """The ids of what the encoder reads.
+
+    Raises:
+        ValueError: another number of them than of texts.
+    """
+    found = read_prompts(sources, vocab_size=model.config.embedder.vocab_size, tokenizer=tokenizer)
+    if len(found) != rows:
+        raise ValueError(f"there are {len(found)} sources and {rows} texts; give one for each text.")
+    return found
+
+
+def logprobs(model: CausalModel, rows: list[list[int]], sources: list[list[int]]) -> list[Tensor]:
+    """The log-probabilities of each row's tokens, (T,) per row; sources as many, or none."""
+    batch = padded_rows(model, rows)
+    if isinstance(model, EncoderDecoderModel):
+        ids, mask = padded_sources(model, sources)
+        logits = model(ids, mask, *batch[:2], decoder_position_ids=batch.position_ids).logits
+    else:
+        logits = model(*batch).logits
+    assert logits is not None, "a language model has logits"
     found = []
     for row, ids, scores in zip(rows, batch.input_ids, logits, strict=True):
         start = len(ids) - len(row)  # behind the padding

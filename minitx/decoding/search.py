@@ -23,10 +23,10 @@ from minitx.decoding.chain import Chain, Processor, StatefulProcessor, select_st
 from minitx.decoding.checks import Integers, PerRow, integer, settle
 from minitx.decoding.constraints import PrefixAllowed
 from minitx.decoding.detokenize import Detokenizer
-from minitx.decoding.loop import ROOM, Call, History, RowState, next_logits, prefill
-from minitx.decoding.prompts import padded
+from minitx.decoding.loop import Call, History, RowState
 from minitx.decoding.result import Event, Result, collected
 from minitx.decoding.select import Race
+from minitx.decoding.stepper import Stepper
 from minitx.decoding.stop import RowText
 from minitx.decoding.strategy import Strategy
 from minitx.decoding.tree import BeamTree, Link, Trace
@@ -128,20 +128,13 @@ class Rows:
     """The rows that the model works on: N beams for each prompt, one after the other.
 
     Attributes:
-        logits: (R, V) float32, the model's, for the next token.
         history: of the rows.
     """
 
     def __init__(self, call: Call, beams: int) -> None:
         self._call = call
-        device = call.model.embedder.word_emb.weight.device
-        self._padding = padded(call.prompts, call.model.config.embedder.pad_token_id or 0, device)
-        room = self._padding.input_ids.shape[1] + call.max_new_tokens - 1
-        self._room = room if call.max_new_tokens <= ROOM else None
-        self._cache = call.model.make_cache(self._room)
-        logits = prefill(call.model, self._padding, self._cache, call.prefill_chunk)
-        self._cache.repeat(beams)
-        self.logits = logits.repeat_interleave(beams, dim=0)
+        device = call.model.decoder_embedder.word_emb.weight.device
+        self._stepper = Stepper(call, beams)
         self.history = History([prompt for prompt in call.prompts for _ in range(beams)], call, device)
         self._states = call.chain.init(self.history.context)
         self._stateful = any(isinstance(each, StatefulProcessor) for each in call.chain.processors)
@@ -159,22 +152,23 @@ class Rows:
             token: (R',) long.
             within_prompts: each prompt keeps its N places.
         """
-        model, context = self._call.model, self.history.context
+        context = self.history.context
         unmoved = len(rows) == len(self.logits) and rows.device.type == "cpu"
         if not (unmoved and bool((rows == torch.arange(len(rows))).all())):
-            (self._cache.reorder if within_prompts else self._cache.select)(rows)
+            cache = self._stepper.cache
+            (cache.reorder if within_prompts else cache.select)(rows)
             self.history.select(rows)
             self._states = select_state(self._states, rows)
             context = self.history.context
         if self._stateful:
             self._states = self._call.chain.update(self._states, context, token, self._given[rows])
-        positions = None if self._padding.position_ids is None else context.length[:, None]
         self.history.append(token)
-        if self.history.outgrew(model.turning_points.get("longrope")):
-            self._cache = model.make_cache(self._room)
-            self.logits = prefill(model, padded(self.history.rows(), 0, rows.device), self._cache)
-        else:
-            self.logits = next_logits(model, token[:, None], None, positions, self._cache)
+        self._stepper.step(token, self.history)
+
+    @property
+    def logits(self) -> Tensor:
+        """(R, V) float32, the model's, for the next token."""
+        return self._stepper.logits
 
     def blame(self, rows: Tensor) -> None:
         """Says why rows have no token to go on with. rows: (R,) bool, those that matter.

@@ -164,6 +164,17 @@ def _end_ids(stated: Any) -> tuple[int, ...] | None:
     return tuple(token for token in ids if token >= 0)
 
 
+def start_token(model: Any, tokenizer: Tokenizer | None) -> int | None:
+    """The id that an encoder-decoder's texts begin with: what the checkpoint says, else as for any text."""
+    checkpoint = getattr(model, "checkpoint", None)
+    for config in () if checkpoint is None else (checkpoint.generation or {}, checkpoint.config):
+        for name in ("decoder_start_token_id", "decoder_bos_token_id"):
+            if isinstance(config.get(name), int):
+                return int(config[name])
+    found: int | None = model.config.decoder_start_token_id
+    return begin_token(model, tokenizer) if found is None else found
+
+
 def begin_token(model: Any, tokenizer: Tokenizer | None) -> int | None:
     """The id that texts begin with: of the tokenizer, else of config.json."""
     if tokenizer is not None and tokenizer.bos_token_id is not None:

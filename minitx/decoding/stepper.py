@@ -1,0 +1,107 @@
+"""The model's side of a call: what follows each row, step by step, of whatever family the model is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from minitx.decoding.prompts import PaddedBatch, padded, padded_behind
+from minitx.models import CausalModel, EncoderDecoderModel
+
+if TYPE_CHECKING:
+    from minitx.cache import Cache
+    from minitx.decoding.loop import Call, History
+
+# Room for so many new tokens is made at once; who asks for more mostly means "until it ends".
+ROOM = 2**14
+
+
+class Stepper:
+    """Runs the model over the rows of a call; it reads a prompt once, however many rows go on from it.
+
+    Attributes:
+        cache: what the model has seen of each row.
+        logits: (R, V) float32, of the next token of each row.
+    """
+
+    def __init__(self, call: Call, copies: int) -> None:
+        """
+        Args:
+            call: whose prompts are read.
+            copies: how many rows each prompt gets, one after the other.
+        """
+        self._model = call.model
+        self._device = call.model.decoder_embedder.word_emb.weight.device
+        longest = max(map(len, call.prompts))
+        # Rows that may become very long get a cache that grows.
+        self._room = longest + call.max_new_tokens - 1 if call.max_new_tokens <= ROOM else None
+        self.cache = call.model.make_cache(self._room)
+        if call.sources is not None:
+            assert isinstance(call.model, EncoderDecoderModel)
+            call.model.read(self.cache, *padded_sources(call.model, call.sources))
+        batch = padded_rows(call.model, call.prompts)
+        self._counts_padding = batch.position_ids is None
+        logits = prefill(call.model, batch, self.cache, call.prefill_chunk)
+        self.cache.repeat(copies)
+        self.logits = logits.repeat_interleave(copies, dim=0)
+
+    def step(self, token: Tensor, history: History) -> None:
+        """Reads the token (R,) that each row has just got; the history has it already."""
+        if history.outgrew(self._model.turning_points.get("longrope")):
+            self.cache = self._model.make_cache(self._room)
+            self.logits = prefill(self._model, padded_rows(self._model, history.rows()), self.cache)
+            return
+        length = history.context.length[:, None]
+        positions = None if self._counts_padding else length - 1 + first_position(self._model)
+        self.logits = next_logits(self._model, token[:, None], None, positions, self.cache)
+
+
+def padded_rows(model: CausalModel, rows: list[list[int]]) -> PaddedBatch:
+    """Rows for the decoder, padded on the left, with the positions that it gives their tokens."""
+    embedder = model.decoder_embedder
+    batch = padded(rows, embedder.config.pad_token_id or 0, embedder.word_emb.weight.device)
+    if batch.position_ids is None:
+        return batch
+    return batch._replace(position_ids=batch.position_ids + first_position(model))
+
+
+def first_position(model: CausalModel) -> int:
+    """The number of the first token's position."""
+    config = model.decoder_embedder.config
+    return (config.pad_token_id or 0) + 1 if config.positions_from_padding else 0
+
+
+def padded_sources(model: EncoderDecoderModel, sources: list[list[int]]) -> tuple[Tensor, Tensor | None]:
+    """Texts for the encoder, (B, S) padded on the right, and their mask."""
+    embedder = model.embedder
+    return padded_behind(sources, embedder.config.pad_token_id or 0, embedder.word_emb.weight.device)
+
+
+def prefill(model: CausalModel, batch: PaddedBatch, cache: Cache, chunk: int | None = None) -> Tensor:
+    """Runs the prompts, (B, T), `chunk` tokens at a time; returns the logits of the next token, (B, V)."""
+    ids, mask, positions = batch
+    if any(ids.shape[1] > point for point in model.turning_points.values()):
+        chunk = None  # the first chunk could not know how long the text is
+    logits = None
+    for start in range(0, ids.shape[1], chunk or ids.shape[1]):
+        part = slice(start, start + (chunk or ids.shape[1]))
+        logits = next_logits(
+            model,
+            ids[:, part],
+            None if mask is None else mask[:, part],
+            None if positions is None else positions[:, part],
+            cache,
+        )
+    assert logits is not None, "a prompt has a token"
+    return logits
+
+
+def next_logits(
+    model: CausalModel, ids: Tensor, mask: Tensor | None, positions: Tensor | None, cache: Cache
+) -> Tensor:
+    """(B, T) new ids, their mask and positions -> (B, V) float32 logits of what follows the last one."""
+    out = model.decode(ids, mask, positions, cache=cache, logits_to_keep=1)
+    assert out.logits is not None, "a language model has logits"
+    logits: Tensor = out.logits[:, -1].float()
+    return logits
