@@ -17,7 +17,7 @@ from torch import Tensor
 from minitx.decoding.strategy import Strategy
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Alternatives(Strategy):
     """Begins the `num_samples` rows of a prompt with its most probable tokens, best first; then as `Greedy`.
 

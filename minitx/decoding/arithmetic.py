@@ -37,7 +37,7 @@ _DIGIT = 2.0**-53  # what lies behind the digits of a float64 below 1
 Uniform = Callable[[int | Tensor], Tensor]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class ArithmeticSample(Sample):
     """Draws as `Sample` does, but so that the samples of a prompt differ as much as draws can.
 

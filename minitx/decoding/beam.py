@@ -33,7 +33,7 @@ LengthNorm = Literal["power", "gnmt"]
 _LARGEST_PENALTY = 40  # n ** length_penalty stays what a float can hold
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Beam(Search):
     """Beam search. `num_samples` of `generate` is how many hypotheses it returns, the best first.
 

@@ -21,7 +21,7 @@ from minitx.decoding.strategy import Sample
 _FILTERS = frozenset({"top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"})
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class BeamSample(Beam, Sample):
     """Beam search whose candidates are drawn, without replacement, with probabilities softmax(their sums).
 

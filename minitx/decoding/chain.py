@@ -39,10 +39,23 @@ _FEW = 8
 
 
 class Processor(Protocol):
-    """One step from logits to logits."""
+    """One step from logits to logits: `Sample(processors=[mine])` puts one's own before the temperature.
+
+    Rows are prompts times samples, those of one prompt one after the other; of a search, prompts times beams.
+    Rows that have ended are still among them, until all have. There may be more calls than tokens (for
+    `explain`, and where a processor has states), so that what a call gives must follow from its arguments.
+    """
 
     def __call__(self, logits: Tensor, context: Context, /) -> Tensor:
-        """(B, V) -> (B, V)."""
+        """
+        Args:
+            logits: (B, V) float32, on the model's device; -inf for a token that cannot be drawn. One's own
+                function gets a copy, and may write into it.
+            context: the tokens so far of each row.
+
+        Returns:
+            (B, V), of the same type.
+        """
         ...
 
 
@@ -212,14 +225,24 @@ class Chain:
             elif not getattr(processor, "token_blind", False):
                 view.widen()
             given = _for(processor, view.logits)
-            if isinstance(processor, StatefulProcessor):
-                result = processor(given, context, state)
-            else:
-                result = processor(given, context)
-            if not isinstance(result, Tensor) or result.shape != view.logits.shape:
-                got = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
-                shape = tuple(view.logits.shape)
-                raise ValueError(f"{label(processor)} returned {got}; expected logits of shape {shape}.")
+            try:
+                if isinstance(processor, StatefulProcessor):
+                    result = processor(given, context, state)
+                else:
+                    result = processor(given, context)
+            except Exception as error:
+                error.add_note(f"It came out of the processor {label(processor)}(logits, context).")
+                raise
+            if (
+                not isinstance(result, Tensor)
+                or result.shape != view.logits.shape
+                or result.dtype != view.logits.dtype
+            ):
+                got, expected = (
+                    f"{tuple(x.shape)} {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
+                    for x in (result, view.logits)
+                )
+                raise ValueError(f"{label(processor)} returned {got}; expected logits, {expected}.")
             view.logits = result
             yield processor
 

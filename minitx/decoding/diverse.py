@@ -24,7 +24,7 @@ from minitx.decoding.search import Pool, Rows, logprobs_of
 from minitx.decoding.tree import Step, Trace
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class DiverseBeam(ScoredSearch):
     """Diverse beam search. `num_samples` of `generate` is how many hypotheses it returns, the best first.
 

@@ -16,9 +16,11 @@ from minitx.decoding.chain import Chain, State
 from minitx.decoding.checks import Integers
 from minitx.decoding.context import Context
 from minitx.decoding.loop import steps
+from minitx.decoding.names import names_explained
 from minitx.decoding.prepare import Seed, prepare
 from minitx.decoding.stop import Stop
 from minitx.decoding.strategy import Sample, Strategy
+from minitx.layers.checks import whole
 
 if TYPE_CHECKING:
     from minitx.models import CausalModel
@@ -41,11 +43,13 @@ class Candidate:
         text: what the tokenizer makes of it; None without one, and where it makes no text of its own, as
             half a character.
         probability: by the step that it belongs to.
+        raw: its probability by the model.
     """
 
     token: int
     text: str | None
     probability: float
+    raw: float
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,7 @@ class Explanation:
         return "\n\n".join([*map(render, self.positions), LEGEND]) if self.positions else ""
 
 
+@names_explained
 def explain(
     model: CausalModel,
     prompt: str | Sequence[int] | Tensor,
@@ -130,8 +135,7 @@ def explain(
     Raises:
         TypeError, ValueError: as `generate`; several prompts.
     """
-    if isinstance(top, bool) or not isinstance(top, int) or top < 1:
-        raise ValueError(f"top={top!r} must be a whole number from 1 on: how many tokens each step shows.")
+    top = whole("top", top, 1, "tokens that each step shows")
     call = prepare(
         model,
         prompt if isinstance(prompt, str) else [_ids(prompt)],
@@ -189,6 +193,11 @@ def position(
     found: list[Step] = []
     before = torch.ones(logits.shape[-1])
     probabilities = before
+    raw = torch.softmax(logits[0].cpu().double(), dim=-1)
+
+    def candidate(each: int) -> Candidate:
+        return Candidate(each, text_of(each, tokenizer), float(probabilities[each]), float(raw[each]))
+
     for name, after in [("model", logits), *chain.trace(logits, context, states)]:
         scores = after[0].cpu().double()
         probabilities = torch.softmax(scores, dim=-1)
@@ -202,19 +211,11 @@ def position(
                 kept=kept,
                 mass=1.0 if not found else float(before[left].sum()),
                 entropy=float((probabilities * surprise).sum()),
-                top=tuple(
-                    Candidate(each, text_of(each, tokenizer), float(probabilities[each]))
-                    for each in best.tolist()
-                ),
+                top=tuple(map(candidate, best.tolist())),
             )
         )
         before = probabilities
-    drawn = int(token[0])
-    return Position(
-        length=int(context.length[0]),
-        steps=tuple(found),
-        drawn=Candidate(drawn, text_of(drawn, tokenizer), float(probabilities[drawn])),
-    )
+    return Position(length=int(context.length[0]), steps=tuple(found), drawn=candidate(int(token[0])))
 
 
 def text_of(token: int, tokenizer: Tokenizer | None) -> str | None:
@@ -240,14 +241,10 @@ def render(position: Position) -> str:
         head = f"{cut(step.name, NAME - 1):<{NAME}}{step.kept:>8}{step.mass:>8.3f}{step.entropy:>7.2f}"
         lines.append(cut(f"{head}  {best}", 80).rstrip())
     lines.append("")
-    first = {c.token: c.probability for c in position.steps[0].top}
     for each in shown if drawn in shown else (*shown, drawn):
         mark = "→" if each.token == drawn.token else " "
-        was = f"was {first[each.token]:.3f}" if each.token in first else ""
-        bars = bar(each.probability)
-        lines.append(
-            f"{mark} {named(each, CELL):<{CELL + 2}}{bars:<{BAR}} {each.probability:.3f}  {was}".rstrip()
-        )
+        name, bars = named(each, CELL), bar(each.probability)
+        lines.append(f"{mark} {name:<{CELL + 2}}{bars:<{BAR}} {each.probability:.3f}  was {each.raw:.3f}")
     return "\n".join(lines)
 
 

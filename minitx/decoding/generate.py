@@ -2,45 +2,24 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
 from minitx.decoding.checks import Integers
 from minitx.decoding.loop import Call, Logprobs, steps
-from minitx.decoding.names import meant
+from minitx.decoding.names import names_explained
 from minitx.decoding.prepare import Seed, prepare
 from minitx.decoding.prompts import Prompts
 from minitx.decoding.result import Event, Result, collected
 from minitx.decoding.stop import Stop
-from minitx.decoding.strategy import Sample, Strategy, owner
+from minitx.decoding.strategy import Sample, Strategy
 
 if TYPE_CHECKING:
     from minitx.models import CausalModel
     from minitx.tokenizer import Tokenizer
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def names_explained(function: Callable[P, R]) -> Callable[P, R]:
-    """Lets a function say, of an argument that it does not have, what has its place."""
-    known = inspect.signature(function).parameters
-
-    @functools.wraps(function)
-    def call(*args: P.args, **given: P.kwargs) -> R:
-        for name in given:
-            if name not in known:
-                strategy = owner(name)
-                hint = f" It belongs to the strategy: {strategy}({name}=...)." if strategy else None
-                raise TypeError(f"{function.__name__} has no argument {name!r}.{hint or meant(name, known)}")
-        return function(*args, **given)
-
-    return call
 
 
 class Stream(Iterator[Event]):
@@ -103,7 +82,8 @@ def generate(
         attention_mask: (B, T), for prompts that are a padded tensor.
         stop: what ends a row; None is `Stop()`, the checkpoint's end tokens.
         seed: a whole number, or one per prompt. A row then depends on its seed and prompt alone and not on
-            the batch; equal prompts, and the samples of one, differ all the same.
+            the batch; equal prompts, and the samples of one, differ all the same. An error with a strategy
+            that draws nothing.
         generator: draws as `torch.multinomial` does. Without it and a seed, a seed is drawn from torch's
             global one.
         logprobs: "raw" for log-probabilities by the model's own distribution, "processed" by the one that

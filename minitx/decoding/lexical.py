@@ -34,7 +34,7 @@ from minitx.decoding.words import Progress, Words
 _Item = TypeVar("_Item")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class LexicalBeam(ScoredSearch):
     """Beam search for texts that hold words. `num_samples` of `generate` is how many of them it returns.
 

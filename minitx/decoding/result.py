@@ -89,7 +89,13 @@ class Result:
         return len(self.sequences)
 
     def __getitem__(self, row: int) -> Row:
-        """Everything about one row."""
+        """Everything about one row.
+
+        Raises:
+            TypeError: a slice, or another kind of index.
+        """
+        if not isinstance(row, int):
+            raise TypeError(f"result[{row!r}]: expected the number of one row; list(result) has all of them.")
         return Row(
             self.sequences[row],
             None if self.texts is None else self.texts[row],

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from minitx.decoding.names import names_explained
 from minitx.decoding.prepare import beginnings, checked
 from minitx.decoding.prompts import Prompts, check_tokenizer, read_prompts
 from minitx.decoding.settings import begin_token
@@ -36,6 +37,7 @@ class Scores:
     perplexities: Tensor
 
 
+@names_explained
 @torch.no_grad()  # and not inference_mode: a score may enter a loss
 def score(
     model: CausalModel,

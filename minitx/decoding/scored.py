@@ -41,7 +41,7 @@ class Run(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class ScoredSearch(Search):
     """A search whose hypotheses are compared by sum / length ** length_penalty.
 

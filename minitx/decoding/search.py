@@ -40,7 +40,7 @@ PER_PROMPT = frozenset(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Search(Strategy):
     """A strategy that keeps several hypotheses per prompt and returns the best of them.
 

@@ -106,6 +106,12 @@ def read_settings(config: Mapping[str, Any]) -> GenerationSettings:
     if unknown:
         names = ", ".join(unknown)
         warnings.warn(f"{GENERATION} has settings that minitx does not know: {names}.", stacklevel=3)
+    if not isinstance(stated.get("do_sample", False), bool):
+        raise ValueError(f"{GENERATION}: do_sample={stated['do_sample']!r} must be true or false.")
+    for name in ("max_new_tokens", "min_new_tokens"):
+        value = stated.get(name, 0)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise ValueError(f"{GENERATION}: {name}={value!r} must be a whole number from 0 on.")
     kind = _kind(stated)
     mine = {field.name for field in fields(kind)}
     try:
@@ -122,7 +128,7 @@ def read_settings(config: Mapping[str, Any]) -> GenerationSettings:
 
 def _kind(stated: Mapping[str, Any]) -> type[Greedy | Sample | Beam]:
     """The strategy that a config means."""
-    draws = stated.get("do_sample", False) is True
+    draws = stated.get("do_sample", False)
     if stated.get("num_beams", 1) == 1:
         return Sample if draws else Greedy
     return BeamSample if draws else Beam
@@ -133,6 +139,10 @@ def _plain(name: str, value: Any) -> Any:
     if isinstance(value, list) and not value:
         return None
     if name == "sequence_bias" and isinstance(value, list):
+        if not all(isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], list) for pair in value):
+            raise ValueError(
+                f"sequence_bias={value!r:.60} must be pairs of ids and a bias: [[[5, 6], -1.0]]."
+            )
         return {tuple(ids): bias for ids, bias in value}
     return tuple(value) if name == "exponential_decay_length_penalty" else value
 

@@ -32,7 +32,7 @@ from minitx.decoding.strategy import Sample
 from minitx.decoding.tree import Link, Step, Trace
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class StochasticBeam(Search, Sample):
     """Draws `num_samples` different texts per prompt from the distribution of `Sample` with the same fields.
 

@@ -164,7 +164,7 @@ _ARGUMENTS_OF_GENERATE = frozenset(
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Strategy:
     """The fields that every strategy has. At its default each changes nothing.
 
@@ -243,6 +243,12 @@ class Strategy:
         self._check()
         self.build()  # each processor checks its own parameters
 
+    def __repr__(self) -> str:
+        """The fields that are not at their default."""
+        given = ((each, getattr(self, each.name)) for each in fields(self))
+        said = ", ".join(f"{each.name}={value!r}" for each, value in given if value != each.default)
+        return f"{type(self).__name__}({said})"
+
     def build(self, min_new_tokens: Integers = 0) -> Chain:
         """The chain of processors that the fields ask for, in their order; empty if they ask for nothing.
 
@@ -293,7 +299,7 @@ class Strategy:
             )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Greedy(Strategy):
     """Takes the most probable token of each row; of equal ones the lowest id on a CPU.
 
@@ -301,7 +307,7 @@ class Greedy(Strategy):
     """
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Sample(Strategy):
     """Draws each token from the model's distribution, or from what the fields make of it.
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 EXACT = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.Conv1d)
 # Fields of the output -> what ran last before them.
 OUTPUTS = {
+    "encoder_last_hidden_state": "encoder",
     "last_hidden_state": "encoder",
     "pooler_output": "pooler.activation",
     "logits": "head",
@@ -165,6 +166,7 @@ def pair(ours: Model, theirs: nn.Module) -> dict[str, Pair]:
     """Our modules -> theirs, through the weight table."""
     assert ours.checkpoint is not None
     architecture, modules = ours.checkpoint.architecture, dict(theirs.named_modules())
+    ours_has = ours.state_dict()
     pairs: dict[str, Pair] = {}
     for binding in bindings_of(architecture, ours):
         if not binding.parameters[0].endswith(".weight") or binding.op.many:
@@ -175,6 +177,9 @@ def pair(ours: Model, theirs: nn.Module) -> dict[str, Pair]:
             partner = next((p for p in spelt if hasattr(modules.get(p), leaf)), None)
             if partner is None or leaf != "weight":  # a tensor of several modules in one is none's own
                 continue
+            bias = binding.parameters[0].removesuffix("weight") + "bias"
+            if bias in ours_has and getattr(modules[partner], "bias", None) is None:
+                continue  # it is added elsewhere there, behind the module
             rows = tuple(ours.get_parameter(parameter).shape[0] for parameter in binding.parameters)
             for part, parameter in enumerate(binding.parameters):
                 module = parameter.rpartition(".")[0]
@@ -201,8 +206,8 @@ def compare_batch(
     """The rows of one batch, in the precision that both models have; `input64`, `output64` stay empty."""
     device = ours.embedder.word_emb.weight.device
     batch = {name: tensor.to(device) for name, tensor in batch.items()}
-    mask = batch.get("attention_mask", torch.ones_like(batch["input_ids"])).flatten(0, -2).bool()
-    calls = record(theirs, {p.partner for p in pairs.values()}, batch, mask)
+    masks = masks_of(batch)
+    calls = record(theirs, {p.partner for p in pairs.values()}, batch, masks)
     rows: list[Row] = []
     between: list[str] = []
     seen: dict[str, int] = {}
@@ -214,7 +219,7 @@ def compare_batch(
             between.append(path)
             return
         is_table = isinstance(module, nn.Embedding)
-        given, made = (real(x, mask) for x in (first_tensor(args, kwargs), output))
+        given, made = (real(x, masks) for x in (first_tensor(args, kwargs), output))
         rows.append(
             Row(
                 module=path,
@@ -232,8 +237,8 @@ def compare_batch(
 
     def alike(theirs: Tensor, mine: Tensor) -> Tensor:
         """Some modules of the reference work on all tokens in one row, padding among them."""
-        in_one_row = theirs.shape != mine.shape and len(theirs) == mask.numel()
-        return theirs[mask.flatten()] if in_one_row else theirs
+        in_one_row = theirs.shape != mine.shape and len(theirs) == masks[-1].numel()
+        return theirs[masks[-1].flatten()] if in_one_row else theirs
 
     with hooked(ours, {path for path, _ in ours.named_modules() if path}, finished):
         output: ModelOutput = ours(**batch)
@@ -241,21 +246,34 @@ def compare_batch(
         last = ours.families[-1] if name == "last_hidden_state" else last
         value = getattr(output, name)
         if value is not None and name in calls.fields:
-            mine = real(value, mask)
+            mine = real(value, masks)
             apart, finite = gap(mine, calls.fields[name]), bool(mine.isfinite().all())
             row = Row(module=name, partner="", call=0, input=apart, output=apart, between=(last,))
             rows.append(replace(row, finite=finite))
     return rows
 
 
-def record(theirs: nn.Module, paths: set[str], batch: Mapping[str, Tensor], mask: Tensor) -> Calls:
+def masks_of(batch: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+    """What of the text is real, (B, T) bool; and of the text to be written, where that is another one."""
+    found = []
+    for side in ("", "decoder_"):
+        if f"{side}input_ids" in batch:
+            ids = batch[f"{side}input_ids"]
+            mask = batch.get(f"{side}attention_mask", torch.ones_like(ids))
+            found.append(mask.flatten(0, -2).bool())
+    return tuple(found)
+
+
+def record(
+    theirs: nn.Module, paths: set[str], batch: Mapping[str, Tensor], masks: tuple[Tensor, ...]
+) -> Calls:
     """Runs the reference."""
     calls = Calls()
 
     def finished(path: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        calls.inputs.setdefault(path, []).append(real(first_tensor(args, kwargs), mask))
+        calls.inputs.setdefault(path, []).append(real(first_tensor(args, kwargs), masks))
         made = first_tensor(output, {}) if isinstance(output, tuple) else output
-        calls.outputs.setdefault(path, []).append(real(made, mask))
+        calls.outputs.setdefault(path, []).append(real(made, masks))
 
     def base_finished(module: nn.Module, args: Any, output: Any) -> None:
         keep(output)
@@ -263,14 +281,14 @@ def record(theirs: nn.Module, paths: set[str], batch: Mapping[str, Tensor], mask
     def keep(output: Any) -> None:
         for name in OUTPUTS:
             if isinstance(value := getattr(output, name, None), Tensor):
-                calls.fields.setdefault(name, real(value, mask))
+                calls.fields.setdefault(name, real(value, masks))
 
     base: Any = theirs.base_model
     handle = base.register_forward_hook(base_finished)
     try:
         with Wide(), hooked(theirs, paths, finished):
             # always with a mask: some of its classes fail without one
-            keep(theirs(**{**batch, "attention_mask": mask.long().view_as(batch["input_ids"])}))
+            keep(theirs(**{**batch, "attention_mask": masks[0].long().view_as(batch["input_ids"])}))
     finally:
         handle.remove()
     return calls
@@ -300,16 +318,18 @@ def first_tensor(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
     return found
 
 
-def real(tensor: Tensor, mask: Tensor) -> Tensor:
+def real(tensor: Tensor, masks: tuple[Tensor, ...]) -> Tensor:
     """A copy of what belongs to real tokens: (B, T, ...) or (1, T, ...) -> (tokens, ...).
 
-    Tensors of any other shape (pooled texts, tables of distances) are taken whole, as (rows, features).
+    Its length says which text it belongs to. Tensors of any other shape (pooled texts, tables of distances)
+    are taken whole, as (rows, features).
     """
-    batch, time = mask.shape
-    if tensor.dim() == 4 and tensor.shape[1] != time == tensor.shape[2]:
-        tensor = tensor.transpose(1, 2)  # (B, H, T, D): some norm the heads before, some behind that turn
-    if tensor.dim() >= 2 and tensor.shape[1] == time and tensor.shape[0] in (1, batch):
-        return tensor.expand(batch, *tensor.shape[1:])[mask]
+    for mask in masks:
+        batch, time = mask.shape
+        if tensor.dim() == 4 and tensor.shape[1] != time == tensor.shape[2]:
+            tensor = tensor.transpose(1, 2)  # (B, H, T, D): some norm the heads before, some behind that turn
+        if tensor.dim() >= 2 and tensor.shape[1] == time and tensor.shape[0] in (1, batch):
+            return tensor.expand(batch, *tensor.shape[1:])[mask]
     return tensor.reshape(-1, tensor.shape[-1]).clone()
 
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from minitx.models import Model
+from minitx.config import EmbedderConfig
+from minitx.models import EncoderDecoderModel, Model
 
 if TYPE_CHECKING:
     from minitx.tokenizer import Tokenizer
@@ -33,7 +34,8 @@ def make_inputs(tokenizer: Tokenizer | None, model: Model, limit: int) -> Inputs
     """Several rows with padding, and the longest of them alone without a mask.
 
     Real text if there is a tokenizer, else random ids. Where layers have a window, the longest text is
-    longer than that. `limit` is the most tokens that a row may have.
+    longer than that. What an encoder-decoder is to write are random ids of its decoder, and never as many as
+    it reads. `limit` is the most tokens that a row may have.
     """
     longest = wanted_length(model, limit)
     if tokenizer is not None:
@@ -46,21 +48,51 @@ def make_inputs(tokenizer: Tokenizer | None, model: Model, limit: int) -> Inputs
         batch.pop("token_type_ids", None)
     lengths = batch["attention_mask"].sum(dim=1).tolist()
     row = lengths.index(max(lengths))
-    real = batch["attention_mask"][row].bool()
-    alone = {name: x[row : row + 1, real] for name, x in batch.items() if name != "attention_mask"}
-    batches = [alone, batch]
+    words += f", {len(lengths)} texts of {min(lengths)} to {max(lengths)} tokens, padded; one alone"
+    if isinstance(model, EncoderDecoderModel):
+        if model.task == "sequence-classification":
+            end_each(batch, model.config.eos_token_id)
+        elif model.task in (None, "seq2seq-lm"):
+            batch |= text_to_write(model, len(lengths), max(lengths))
+            words += "; random ids to write"
+    batches = [one_row(batch, row), batch]
     if model.task == "multiple-choice":
         batches = [{name: x[None] for name, x in each.items()} for each in batches]
-    words += f", {len(lengths)} texts of {min(lengths)} to {max(lengths)} tokens, padded; one alone"
     return Inputs(batches, words)
 
 
 def wanted_length(model: Model, limit: int) -> int:
     """32 tokens, or beyond the reach of a window: behind a token, and before it where it sees both sides."""
-    stack = model.config.stack
+    stack = model.config.encoder or model.config.stack
     if stack.sliding_window is None:
         return min(limit, 32)
     return min(limit, stack.sliding_window * (1 if stack.causal else 2) + 22)
+
+
+def one_row(batch: Mapping[str, Tensor], row: int) -> dict[str, Tensor]:
+    """A row without its padding, and so without a mask."""
+    found = {}
+    for name in (name for name in batch if not name.endswith("attention_mask")):
+        side = "decoder_" if name.startswith("decoder_") else ""
+        found[name] = batch[name][row : row + 1, batch[f"{side}attention_mask"][row].bool()]
+    return found
+
+
+def text_to_write(model: EncoderDecoderModel, rows: int, reads: int) -> dict[str, Tensor]:
+    """Random ids for the decoder, fewer than the `reads` of its encoder, so that sizes tell the two apart."""
+    longest = max(1, min(11, reads - 1, model.decoder_embedder.max_tokens))
+    lengths = [max(1, longest - 4 * row) for row in range(rows)]
+    drawn = random_ids(model.decoder_embedder.config, lengths)
+    return {f"decoder_{name}": drawn[name] for name in ("input_ids", "attention_mask")}
+
+
+def end_each(batch: dict[str, Tensor], eos: int | None) -> None:
+    """Lets every row end with its only end token: there a head reads what the decoder made of the text."""
+    if eos is None:
+        return  # the model itself says that it needs one
+    ids, lengths = batch["input_ids"], batch["attention_mask"].sum(dim=1, keepdim=True)
+    other = eos - 1 if eos else 1
+    batch["input_ids"] = ids.masked_fill(ids == eos, other).scatter(1, lengths - 1, eos)
 
 
 def text_batch(tokenizer: Tokenizer, longest: int, pad: int) -> dict[str, Tensor]:
@@ -78,8 +110,18 @@ def text_batch(tokenizer: Tokenizer, longest: int, pad: int) -> dict[str, Tensor
 
 
 def random_batch(model: Model, lengths: Sequence[int]) -> dict[str, Tensor]:
-    """The same ids every time; none of them is the padding id, and both text types occur."""
+    """Random ids for what the model reads; both text types occur."""
     config, time = model.config.embedder, max(lengths)
+    batch = random_ids(config, lengths)
+    if config.type_vocab_size > 1:
+        half = torch.tensor(lengths)[:, None] // 2
+        batch["token_type_ids"] = (torch.arange(time) >= half).long() * batch["attention_mask"]
+    return batch
+
+
+def random_ids(config: EmbedderConfig, lengths: Sequence[int]) -> dict[str, Tensor]:
+    """The same ids every time; none of them is the padding id."""
+    time = max(lengths)
     generator = torch.Generator().manual_seed(0)
     pad = config.pad_token_id
     ids = torch.randint(config.vocab_size - (pad is not None), (len(lengths), time), generator=generator)
@@ -87,8 +129,4 @@ def random_batch(model: Model, lengths: Sequence[int]) -> dict[str, Tensor]:
         ids += ids >= pad
     mask = (torch.arange(time) < torch.tensor(lengths)[:, None]).long()
     ids = torch.where(mask.bool(), ids, pad or 0)
-    batch = {"input_ids": ids, "attention_mask": mask}
-    if config.type_vocab_size > 1:
-        half = torch.tensor(lengths)[:, None] // 2
-        batch["token_type_ids"] = (torch.arange(time) >= half).long() * mask
-    return batch
+    return {"input_ids": ids, "attention_mask": mask}

@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from minitx.models import Model
 from minitx.weights.files import some
+from minitx.weights.save import task_of
 
 
 def import_transformers() -> Any:
@@ -41,7 +42,8 @@ def load_reference(folder: Path, model: Model) -> nn.Module:
     """
     transformers = import_transformers()
     assert model.checkpoint is not None
-    name = model.checkpoint.architecture.class_name(model.checkpoint.model_type, model.task or "none")
+    architecture, task = model.checkpoint.architecture, task_of(model, model.checkpoint)
+    name = architecture.class_name(model.checkpoint.model_type, task)
     stack = model.config.stack
     by_hand = stack.attention_softcap is not None or stack.attention_sinks
     attention = {"attn_implementation": "eager"} if by_hand else {}

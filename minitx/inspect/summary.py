@@ -121,10 +121,12 @@ def summarize(model: Model, folder: str | Path | None = None) -> Summary:
 
 def counted(rows: Iterable[Row], model: Model) -> Iterable[Row]:
     """The rows, with how often the layers run."""
-    schedule: list[int] = getattr(model.stack, "schedule", [])
+    schedules = {
+        f"{name}.layers": getattr(model.get_submodule(name), "schedule", []) for name in model.families
+    }
     for row in rows:
         parent, _, index = row.path.rpartition(".")
-        if parent in ("encoder.layers", "decoder.layers") and schedule:
+        if schedule := schedules.get(parent):
             owned = range(int(index), int(index) + row.repeat)
             yield replace(row, runs=sum(schedule.count(i) for i in owned))
         else:
@@ -137,7 +139,8 @@ def tree(module: nn.Module, path: str, depth: int, owners: Mapping[int, str]) ->
         first_name, first = children[0]
         full = f"{path}.{first_name}" if path else first_name
         own = own_parameters(first, full, owners)
-        if not own and not first._parameters:
+        everything = [*first.parameters()]
+        if not everything:
             continue  # dropout, activation
         name = first_name if len(children) == 1 else f"{first_name}-{children[-1][0]}"
         here = {key: p for key, p in first._parameters.items() if p is not None}
@@ -150,7 +153,7 @@ def tree(module: nn.Module, path: str, depth: int, owners: Mapping[int, str]) ->
             shapes={key: tuple(p.shape) for key, p in here.items()},
             parameters=count(own),
             bytes=weigh(own),
-            dtypes=dtypes(own) or dtypes(here.values()),
+            dtypes=dtypes(own or everything),
             tied={key: owners[id(p)] for key, p in here.items() if owners[id(p)] != f"{full}.{key}"},
         )
         yield from tree(first, full, depth + 1, owners)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from minitx.cache import Cache
-from minitx.layers.checks import batch_and_time, leading_shape, whole
+from minitx.layers.checks import batch_and_time, leading_shape, values_are_unseen, whole
 from minitx.layers.embedder import Embedder
 from minitx.layers.mask import as_bool
+from minitx.layers.rope import text_length
 from minitx.layers.stack import Stack
 from minitx.models.model import Model, ModelOutput
 
@@ -87,6 +88,7 @@ class CausalModel(Model):
         position_ids = embedder.check(input_ids, None, position_ids, past, flat)
         hidden = embedder(input_ids, None, position_ids)
         if cache is not None:
+            self.check_turning(cache, position_ids)
             cache.begin(input_ids.shape[1])
         hidden = self.decoder(hidden, mask, position_ids, cache, memory, memory_mask)
         if cache is not None:
@@ -109,8 +111,7 @@ class CausalModel(Model):
 
         Raises:
             TypeError: no cache.
-            ValueError: as `Cache.check`; a cache for other layers; or the tokens lead across the length at
-                which LongRoPE turns all positions otherwise, or back.
+            ValueError: as `Cache.check`, or a cache for other layers.
         """
         if not isinstance(cache, Cache):
             raise TypeError(f"cache is a {type(cache).__name__}; expected what model.make_cache() gives.")
@@ -120,15 +121,29 @@ class CausalModel(Model):
                 f"{len(self.decoder.schedule)}: make one with the model's own make_cache()."
             )
         cache.check(attention_mask, input_ids)
-        short, past = self.turning_points.get("longrope"), cache.length
-        if short is None or past == 0:
+
+    def check_turning(self, cache: Cache, position_ids: Tensor) -> None:
+        """Refuses tokens at positions (1 or B, T) that lead a row across the length at which LongRoPE turns.
+
+        Waits for the device, with this kind of rotary positions alone.
+
+        Raises:
+            ValueError: they lead across it, or the cache was filled beyond it and cropped.
+        """
+        short = self.turning_points.get("longrope")
+        if short is None or cache.length == 0 or values_are_unseen(position_ids):
             return
-        length, written = past + input_ids.shape[1], cache.seen
-        if (length > short) != (written > short):
+        before, now = position_ids[:, 0], text_length(position_ids)[:, 0]
+        written = (
+            before + cache.seen - cache.length
+        )  # by the longest text that the row's keys were turned for
+        crossing = (before > 0) & ((now > short) != (written > short))
+        if bool(crossing.any()):
+            row = int(crossing.nonzero()[0])
             raise ValueError(
-                f"the cache was filled by a text of {written} tokens, now it has {length}; above {short} "
-                "every position turns otherwise (LongRoPE), and what the cache holds is of no use: run the "
-                "whole text in an empty cache."
+                f"the cache was filled by a text of {int(written[row])} tokens, now it has {int(now[row])}; "
+                f"above {short} every position turns otherwise (LongRoPE), and what the cache holds is of no "
+                "use: run the whole text in an empty cache."
             )
 
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import pickle
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,8 +138,13 @@ def test_models_can_be_copied_and_pickled(tmp_path: Path) -> None:
 @pytest.mark.parametrize("model_type", REGISTRY)
 def test_fresh_weights_follow_the_config(model_type: str) -> None:
     case = next(case for case in CASES if case.model_type == model_type)
-    config = reference_model(case, "none").config.to_dict()
-    config |= {"init_std" if "init_std" in config else "initializer_range": 0.5, "pad_token_id": 1}
+    config = reference_model(case, case.tasks[0]).config.to_dict()
+    spread = {"init_std": 0.5} if "init_std" in config else {"initializer_range": 0.5}
+    if "initializer_factor" in config:  # of a range that is fixed
+        spread = {"initializer_factor": 10.0}
+    if "decoder" in config:  # whose half says it for both
+        config["decoder"] |= spread
+    config |= {**spread, "pad_token_id": 1}
     model, other = (minitx.from_config(config, head="none", seed=0).eval() for _ in range(2))
     for name, module in model.named_modules():
         if isinstance(module, nn.LayerNorm | RMSNorm):
@@ -464,3 +470,21 @@ def test_a_model_can_be_exported_for_any_batch_and_length(model_type: str) -> No
         found, expected = exported(text, mask), model(text, mask)
     real = mask.bool()
     assert torch.allclose(found.last_hidden_state[real], expected.last_hidden_state[real], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "known"),
+    [
+        ("norm_placement", "prenorm", "'post', 'pre', 'sandwich', 'branch'"),
+        ("norm", "rms", "'layer_norm', 'rms_norm'"),
+        ("qk_norm", "yes", "'none', 'head', 'width'"),
+        ("parallel", "yes", "'none', 'one_norm', 'two_norms'"),
+        ("gated", 1, "True, False"),
+    ],
+)
+def test_a_misspelt_word_builds_no_other_model(field: str, value: Any, known: str) -> None:
+    config = tiny().config
+    with pytest.raises(ValueError, match=f"StackConfig: {field}={value!r} must be one of {known}"):
+        replace(config.encoder, **{field: value})
+    other = replace(config, encoder=replace(config.encoder, norm_placement="pre", norm="rms_norm"))
+    assert isinstance(minitx.EncoderModel(other).encoder.layer_norm, RMSNorm)

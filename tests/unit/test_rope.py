@@ -212,6 +212,27 @@ def test_a_cache_is_of_no_use_across_the_turning_point() -> None:
     assert dynamic(text[:, 8:], cache=cache).cache is cache
 
 
+@torch.inference_mode()
+def test_padding_does_not_bring_a_row_nearer_to_the_turning_point() -> None:
+    decoder, text = by_length("longrope"), torch.randint(60, (2, 14))
+    mask = torch.ones_like(text)
+    mask[0, :5] = 0
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    cache = decoder.make_cache()
+    decoder(text[:, :13], mask[:, :13], positions[:, :13], cache=cache)
+    with pytest.raises(ValueError, match=r"by a text of 8 tokens, now it has 9"):  # the row with padding
+        decoder(text[:, 13:], mask[:, 13:], positions[:, 13:], cache=cache)
+    mask[:, :6] = 0  # now none comes near
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    cache = decoder.make_cache()
+    pieces = [
+        decoder(text[:, a:b], mask[:, a:b], positions[:, a:b], cache=cache).logits
+        for a, b in ((0, 8), (8, 9), (9, 14))
+    ]
+    whole = decoder(text, mask, positions).logits
+    assert torch.allclose(torch.cat(pieces, 1)[:, 6:], whole[:, 6:], rtol=0, atol=1e-9)
+
+
 def by_length(kind: str) -> minitx.DecoderModel:
     rope = {"rope_type": kind, "rope_theta": 100.0, "factor": 4.0}
     if kind == "longrope":

@@ -48,7 +48,7 @@ def test_names_from_elsewhere_are_explained(call: Callable[..., Any], name: str,
 @pytest.mark.parametrize("call", [generate, stream])
 def test_help_shows_the_arguments(call: Any) -> None:
     text = pydoc.render_doc(call, renderer=pydoc.plaintext)
-    assert f"{call.__name__}(model: 'DecoderModel', prompts: 'Prompts', strategy:" in text
+    assert f"{call.__name__}(model: 'CausalModel', prompts: 'Prompts', strategy:" in text
     assert "max_new_tokens: 'int | None' = None" in text
 
 

@@ -171,14 +171,31 @@ def test_what_is_no_processor_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("result", "got"), [(None, "NoneType"), (torch.zeros(3), r"\(3,\)"), (torch.zeros(3, 7), r"\(3, 7\)")]
+    ("result", "got"),
+    [
+        (None, "NoneType"),
+        (torch.zeros(3), r"\(3,\) torch.float32"),
+        (torch.zeros(3, 7), r"\(3, 7\) torch.float32"),
+        (torch.zeros(3, 8).half(), r"\(3, 8\) torch.float16"),
+        (torch.zeros(3, 8).long(), r"\(3, 8\) torch.int64"),
+        (torch.zeros(3, 8).double(), r"\(3, 8\) torch.float64"),
+    ],
 )
 def test_what_a_function_returns_is_checked(result: Any, got: str) -> None:
     def mine(logits: Tensor, context: Context) -> Any:
         return result
 
-    with pytest.raises(ValueError, match=rf"mine returned {got}; expected logits of shape \(3, 8\)"):
+    with pytest.raises(ValueError, match=rf"mine returned {got}; expected logits, \(3, 8\) torch.float32"):
         Chain(mine)(logits_of("random", 3, 8), CONTEXT)
+
+
+def test_an_error_says_which_processor_it_came_from() -> None:
+    def mine(logits: Tensor) -> Tensor:
+        return logits
+
+    with pytest.raises(TypeError) as caught:
+        Chain(TopK(3), mine)(logits_of("random", 3, 8), CONTEXT)
+    assert caught.value.__notes__ == ["It came out of the processor mine(logits, context)."]
 
 
 def test_repr_shows_the_processors() -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import minitx
-from minitx.decoding import Chain, SuppressTokens, Temperature, TopK
+from minitx.decoding import Chain, Greedy, SuppressTokens, Temperature, TopK
 from minitx.decoding.explain import LEGEND, Candidate, Position, Step, bar, render, text_of
 
 CONFIG = {
@@ -76,9 +76,9 @@ def test_the_table_fits_and_marks_what_was_drawn(model: Any) -> None:
 
 def test_a_table_of_awkward_tokens() -> None:
     """Line ends can be seen, long texts are cut, and what was drawn is there even if it is not on top."""
-    top = (Candidate(1, "\n\t", 0.6), Candidate(2, "x" * 50, 0.4))
+    top = (Candidate(1, "\n\t", 0.6, 0.5), Candidate(2, "x" * 50, 0.4, 0.3))
     step = Step(name="SomeVeryLongNameOfAProcessorOfOnesOwn 0.123456", kept=2, mass=1.0, entropy=0.7, top=top)
-    text = render(Position(length=4, steps=(step,), drawn=Candidate(9, " drawn", 0.001)))
+    text = render(Position(length=4, steps=(step,), drawn=Candidate(9, " drawn", 0.001, 0.002)))
     assert "'\\n\\t'" in text
     assert "→ ' drawn'" in text
     assert max(map(len, text.splitlines())) <= 80
@@ -163,8 +163,19 @@ def test_other_prompts_are_refused(model: Any, prompt: Any, error: type[Exceptio
 
 @pytest.mark.parametrize("top", [0, -1, 1.5, True])
 def test_how_many_to_show(model: Any, top: Any) -> None:
-    with pytest.raises(ValueError, match="top="):
+    with pytest.raises((TypeError, ValueError), match="top="):
         minitx.explain(model, [5], top=top)
+
+
+def test_every_token_shows_what_the_model_gave_it(model: Any) -> None:
+    """The one that was taken too, however improbable; steps change the one probability and not the other."""
+    position = minitx.explain(model, [5], Greedy(logit_bias={3: 50.0}), top=np.int64(1)).positions[0]
+    logits = model(torch.tensor([[5]])).logits[0, -1]
+    assert position.drawn.token == 3
+    assert position.drawn.raw == pytest.approx(torch.softmax(logits.double(), 0)[3].item(), rel=1e-5)
+    assert f"1.000  was {position.drawn.raw:.3f}" in str(
+        minitx.explain(model, [5], Greedy(logit_bias={3: 50.0}))
+    )
 
 
 # --- score -----------------------------------------------------------------------------------------

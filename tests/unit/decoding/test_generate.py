@@ -448,6 +448,13 @@ def test_a_stream_that_fails_has_given_what_came_before() -> None:
     assert not torch.is_inference_mode_enabled()
 
 
+def test_a_slice_is_no_row() -> None:
+    result = generate(MODEL, [[5], [6]], Greedy(), max_new_tokens=1)
+    with pytest.raises(TypeError, match="expected the number of one row"):
+        result[0:1]  # type: ignore[index]
+    assert [row.tokens.tolist() for row in result] == [tokens.tolist() for tokens in result.sequences]
+
+
 def test_a_result_can_be_trained_on() -> None:
     result = generate(MODEL, [[5, 6]], Greedy(), max_new_tokens=4, stop=NO_END)
     loss = MODEL(result.sequences[0][None], labels=result.sequences[0][None]).loss
@@ -742,8 +749,8 @@ TWO_VALUES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
 
 
 def test_every_argument_is_in_the_table() -> None:
-    for call in (generate, stream):
-        assert list(inspect.signature(call).parameters) == list(TWO_VALUES)
+    for call in (generate, stream):  # the last one is of encoder-decoders: tests/parity has it
+        assert list(inspect.signature(call).parameters) == [*TWO_VALUES, "decoder_prompts"]
     both = (inspect.signature(call).parameters for call in (generate, stream))
     for one, other in zip(*(each.values() for each in both), strict=True):
         assert (one.default, one.kind) == (other.default, other.kind)

@@ -48,6 +48,23 @@ def test_what_the_file_states_is_taken() -> None:
     assert (settings.max_new_tokens, settings.min_new_tokens) == (30, 2)
 
 
+@pytest.mark.parametrize(
+    ("stated", "message"),
+    [
+        ({"max_new_tokens": "5"}, "max_new_tokens='5' must be a whole number"),
+        ({"min_new_tokens": -3}, "min_new_tokens=-3 must be a whole number"),
+        ({"do_sample": 1}, "do_sample=1 must be true or false"),
+        ({"do_sample": "true"}, "do_sample='true' must be true or false"),
+        ({"sequence_bias": [[1, 2]]}, "must be pairs of ids and a bias"),
+    ],
+)
+def test_what_is_no_setting_is_refused_by_the_name_of_the_file(stated: dict[str, Any], message: str) -> None:
+    with pytest.raises(
+        ValueError, match=f"generation_config.json: {message}|generation_config.json.*{message}"
+    ):
+        read_settings(stated)
+
+
 def test_several_beams_are_a_search() -> None:
     """As BART's."""
     stated = {

@@ -217,3 +217,9 @@ def test_parameters_per_row() -> None:
         alone = Sample(**{name: values[row] for name, values in fields.items()}).build()
         context = CONTEXT.select(torch.tensor([row]))
         assert torch.equal(together[row : row + 1], alone(LOGITS[row : row + 1], context))
+
+
+def test_a_strategy_shows_what_was_chosen() -> None:
+    assert repr(Sample()) == "Sample()"
+    assert repr(Sample(top_k=3, temperature=0.5)) == "Sample(temperature=0.5, top_k=3)"
+    assert eval(repr(Greedy(no_repeat_ngram_size=2))) == Greedy(no_repeat_ngram_size=2)
