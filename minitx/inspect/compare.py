@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from minitx.inspect.inputs import Inputs, make_inputs
 from minitx.inspect.reference import Wide, import_transformers, in_dtype, load_reference
 from minitx.inspect.report import Gap, Report, Row
+from minitx.layers.embedding import ScaledEmbedding
 from minitx.models import Model, ModelOutput
 from minitx.weights.match import bindings_of
 from minitx.weights.ops import Op, Transposed
@@ -166,7 +167,6 @@ def pair(ours: Model, theirs: nn.Module) -> dict[str, Pair]:
     """Our modules -> theirs, through the weight table."""
     assert ours.checkpoint is not None
     architecture, modules = ours.checkpoint.architecture, dict(theirs.named_modules())
-    ours_has = ours.state_dict()
     pairs: dict[str, Pair] = {}
     for binding in bindings_of(architecture, ours):
         if not binding.parameters[0].endswith(".weight") or binding.op.many:
@@ -177,14 +177,18 @@ def pair(ours: Model, theirs: nn.Module) -> dict[str, Pair]:
             partner = next((p for p in spelt if hasattr(modules.get(p), leaf)), None)
             if partner is None or leaf != "weight":  # a tensor of several modules in one is none's own
                 continue
-            bias = binding.parameters[0].removesuffix("weight") + "bias"
-            if bias in ours_has and getattr(modules[partner], "bias", None) is None:
-                continue  # it is added elsewhere there, behind the module
             rows = tuple(ours.get_parameter(parameter).shape[0] for parameter in binding.parameters)
             for part, parameter in enumerate(binding.parameters):
                 module = parameter.rpartition(".")[0]
-                pairs.setdefault(module, Pair(partner, binding.op, part, rows))
+                if not does_more(ours.get_submodule(module), modules[partner]):
+                    pairs.setdefault(module, Pair(partner, binding.op, part, rows))
     return pairs
+
+
+def does_more(ours: nn.Module, theirs: nn.Module) -> bool:
+    """Whether a module has inside what the reference does behind its own: adding a bias, scaling."""
+    bias = getattr(ours, "bias", None) is not None and getattr(theirs, "bias", None) is None
+    return bias or (isinstance(ours, ScaledEmbedding) and type(theirs) is nn.Embedding)
 
 
 # --- one forward of each ---------------------------------------------------------------------------
@@ -273,6 +277,8 @@ def record(
     def finished(path: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         calls.inputs.setdefault(path, []).append(real(first_tensor(args, kwargs), masks))
         made = first_tensor(output, {}) if isinstance(output, tuple) else output
+        if isinstance(module, nn.Embedding) and made.dim() == 2:
+            made = made[None]  # (T, E), the positions of all rows
         calls.outputs.setdefault(path, []).append(real(made, masks))
 
     def base_finished(module: nn.Module, args: Any, output: Any) -> None:
@@ -314,8 +320,9 @@ def hooked(model: nn.Module, paths: set[str], finished: Any) -> Iterator[None]:
 
 
 def first_tensor(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-    found: Tensor = next(x for x in (*args, *kwargs.values()) if isinstance(x, Tensor))
-    return found
+    """The first there is; a table of positions that is asked by a mere shape gets none."""
+    tensors = (x for x in (*args, *kwargs.values()) if isinstance(x, Tensor))
+    return next(tensors, torch.empty(1, 1))
 
 
 def real(tensor: Tensor, masks: tuple[Tensor, ...]) -> Tensor:

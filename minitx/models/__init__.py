@@ -6,8 +6,7 @@ EncoderDecoderModel   reads one text and writes another
 """
 
 from minitx.models.decoder import CausalModel, DecoderModel
-from minitx.models.encoder import EncoderModel
 from minitx.models.encoder_decoder import EncoderDecoderModel
-from minitx.models.model import Model, ModelOutput
+from minitx.models.model import EncoderModel, Model, ModelOutput
 
 __all__ = ["CausalModel", "DecoderModel", "EncoderDecoderModel", "EncoderModel", "Model", "ModelOutput"]

@@ -1,4 +1,4 @@
-"""What all families have: an embedder, a stack, and where present a pooler and a head."""
+"""What all families have, an embedder, a stack, and where present a pooler and a head; and the encoders."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from minitx.cache import Cache
 from minitx.config import HeadConfig, ModelConfig
 from minitx.layers.attention import BACKENDS
-from minitx.layers.checks import a_tensor
+from minitx.layers.checks import a_tensor, batch_and_time, leading_shape, one_row_per_choice
 from minitx.layers.embedder import Embedder
 from minitx.layers.head import TASKS, Head
+from minitx.layers.mask import as_bool
 from minitx.layers.norm import RMSNorm
 from minitx.layers.pooler import Pooler
 from minitx.layers.stack import Stack
@@ -163,3 +164,44 @@ class Model(nn.Module):
                 if isinstance(module, nn.Embedding) and module.padding_idx is not None:
                     parameter[module.padding_idx].zero_()
         return self
+
+
+class EncoderModel(Model):
+    """A bidirectional encoder: embedder, encoder, and where present pooler and head."""
+
+    families = ("encoder",)
+    encoder: nn.Module
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> ModelOutput:
+        """Runs the model.
+
+        Args:
+            input_ids: (B, T); for multiple-choice (B, choices, T), and the others alike.
+            attention_mask: (B, T), 1 or True = attend; or (B, T, T), which query sees which key.
+            token_type_ids: (B, T); all zero if not given.
+            position_ids: (B or 1, T); the architecture's own numbering if not given.
+            labels: what the head should have said; the losses in `layers/head.py` give the shapes.
+
+        Raises:
+            TypeError: a list or anything else where a tensor is expected.
+            ValueError: shapes that do not fit, ids outside their table, a text longer than the
+                model's positions.
+        """
+        batch = leading_shape(input_ids)
+        if input_ids.dim() == 3 and self.task == "multiple-choice":
+            attention_mask = one_row_per_choice("attention_mask", attention_mask, input_ids)
+            token_type_ids = one_row_per_choice("token_type_ids", token_type_ids, input_ids)
+            position_ids = one_row_per_choice("position_ids", position_ids, input_ids)
+            input_ids = input_ids.flatten(0, 1)
+        position_ids = self.embedder.check(input_ids, token_type_ids, position_ids)
+        mask = None if attention_mask is None else as_bool(attention_mask, *batch_and_time(input_ids))
+        hidden = self.embedder(input_ids, token_type_ids, position_ids)
+        hidden = self.encoder(hidden, mask, position_ids)
+        return self.result(hidden, mask, labels, batch=batch)
