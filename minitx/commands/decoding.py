@@ -11,18 +11,40 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from minitx.commands.beginnings import beginnings, check_words
 from minitx.commands.common import device_of, dtype_of, read_texts, source_of, tokenizer_of
-from minitx.commands.decoding_options import DEFAULT_LENGTH, SEARCH, STOP, dashed, names
+from minitx.commands.decoding_options import DEFAULT_LENGTH, SAMPLING, SEARCH, SHORT, STOP, dashed, names
+from minitx.decoding.alternatives import Alternatives
+from minitx.decoding.arithmetic import ArithmeticSample
 from minitx.decoding.beam import Beam
 from minitx.decoding.beam_sample import BeamSample
+from minitx.decoding.diverse import DiverseBeam
+from minitx.decoding.lexical import LexicalBeam
+from minitx.decoding.prepare import TASKS
+from minitx.decoding.search import Search
 from minitx.decoding.settings import begin_token, generation_settings
+from minitx.decoding.stochastic import StochasticBeam
 from minitx.decoding.stop import Stop
-from minitx.decoding.strategy import Greedy, Sample
-from minitx.weights.load import load
+from minitx.decoding.strategy import Greedy, Sample, Strategy
+from minitx.storage import read_json
+from minitx.weights.load import choose_architecture, load
 
 if TYPE_CHECKING:
-    from minitx.models import DecoderModel
+    from minitx.models import CausalModel
     from minitx.tokenizer import Tokenizer
+
+# Options that choose a strategy; at most one of them can be given.
+WAYS: dict[str, type[Strategy]] = {
+    "greedy": Greedy,
+    "arithmetic": ArithmeticSample,
+    "alternatives": Alternatives,
+    "beam_sample": BeamSample,
+    "stochastic_beam": StochasticBeam,
+    "num_beam_groups": DiverseBeam,
+    "force_words_ids": LexicalBeam,
+}
+# Options that mean something beside one of those alone.
+BESIDE = {"diversity_penalty": "num_beam_groups", "push_progress": "force_words_ids"}
 
 
 @dataclass(frozen=True)
@@ -35,10 +57,10 @@ class Request:
         settings: arguments of `generate` and `explain` alike.
     """
 
-    model: DecoderModel
+    model: CausalModel
     prompts: list[str] | list[list[int]]
     ids: list[list[int]]
-    strategy: Greedy | Sample | Beam
+    strategy: Strategy
     settings: dict[str, Any]
 
     @property
@@ -63,8 +85,10 @@ def request_of(args: Namespace) -> Request:
     folder = source_of(args)
     strategy, settings = settings_of(args, folder)
     tokenizer = optional_tokenizer(args, folder)
-    if tokenizer is None and args.stop:
-        raise ValueError("--stop looks for text, which needs a tokenizer; --stop-tokens takes ids.")
+    if tokenizer is None:
+        check_words(args)
+    elif args.src_lang is not None:
+        tokenizer.src_lang = args.src_lang
     ids = [encode(args, tokenizer, prompt) for prompt in prompts]
     model = model_of(args, folder, device)
     for number, row in enumerate(ids, 1):
@@ -79,7 +103,12 @@ def request_of(args: Namespace) -> Request:
             raise ValueError(
                 f"prompt {number} holds the id {unknown}, but the model knows the ids 0 to {size - 1}{hint}."
             )
-    return Request(model, prompts, ids, strategy, settings | {"tokenizer": tokenizer})
+    begin, language = beginnings(args, model, tokenizer, len(ids))
+    if language is not None and args.forced_bos_token_id is None:
+        strategy = replace(strategy, forced_bos_token_id=language)
+    return Request(
+        model, prompts, ids, strategy, settings | {"tokenizer": tokenizer, "decoder_prompts": begin}
+    )
 
 
 def prompts_of(args: Namespace) -> list[str] | list[list[int]]:
@@ -95,9 +124,9 @@ def prompts_of(args: Namespace) -> list[str] | list[list[int]]:
     return found
 
 
-def settings_of(args: Namespace, folder: Path) -> tuple[Greedy | Sample | Beam, dict[str, Any]]:
+def settings_of(args: Namespace, folder: Path) -> tuple[Strategy, dict[str, Any]]:
     """The strategy, and the other arguments: the checkpoint's if asked for, with what the options change."""
-    strategy: Greedy | Sample | Beam = Greedy() if args.greedy else Sample()
+    strategy: Strategy = Sample()
     stop, most, least = Stop(), None, 0
     if args.checkpoint:
         if args.greedy:
@@ -108,8 +137,8 @@ def settings_of(args: Namespace, folder: Path) -> tuple[Greedy | Sample | Beam, 
         of_file = generation_settings(folder)
         strategy, stop = of_file.strategy, of_file.stop
         most, least = of_file.max_new_tokens, of_file.min_new_tokens
-    strategy = searching(args, strategy)
-    check_idle(args, strategy)
+    kind = kind_of(args, strategy)
+    check_idle(args, kind)
     most = next(each for each in (args.max_new_tokens, most, DEFAULT_LENGTH) if each is not None)
     with as_options():
         settings = {
@@ -118,54 +147,73 @@ def settings_of(args: Namespace, folder: Path) -> tuple[Greedy | Sample | Beam, 
             "stop": replace(stop, **given(args, Stop)),
             "seed": args.seed,
         }
-        return replace(strategy, **given(args, type(strategy))), settings
+        own = {field.name for field in fields(kind)}
+        kept = {field.name: getattr(strategy, field.name) for field in fields(strategy) if field.name in own}
+        return kind(**kept | given(args, kind)), settings
 
 
-def searching(args: Namespace, strategy: Greedy | Sample | Beam) -> Greedy | Sample | Beam:
-    """The strategy, as a search if --beams asks for one.
+def kind_of(args: Namespace, strategy: Strategy) -> type[Strategy]:
+    """The strategy that the options choose, else that of the checkpoint, or `Sample`.
 
     Raises:
-        ValueError: --greedy beside it.
+        ValueError: they choose two, or a search without --beams.
     """
-    if getattr(args, "num_beams", None) is None:
-        return strategy
-    if args.greedy:
-        raise ValueError("--greedy and --beams are two ways to choose; leave one of them out.")
-    draws = args.beam_sample or (args.checkpoint and isinstance(strategy, Sample))
-    kind = BeamSample if draws else Beam
-    shared = {field.name for field in fields(kind)} & {field.name for field in fields(strategy)}
-    return kind(**{name: getattr(strategy, name) for name in shared})
+    ways = [name for name in WAYS if getattr(args, name, None) not in (None, False)]
+    chosen = WAYS[ways[0]] if ways else None
+    searches = getattr(args, "num_beams", None) is not None
+    if searches and chosen is not None and not issubclass(chosen, Search):
+        ways.append("num_beams")
+    if len(ways) > 1:
+        first, second = map(shown, ways[:2])
+        raise ValueError(f"{first} and {second} are two ways to choose; leave one of them out.")
+    if chosen is None and searches:
+        return BeamSample if args.checkpoint and isinstance(strategy, Sample) else Beam
+    if chosen is None:
+        return type(strategy)
+    if issubclass(chosen, Search) and not searches and not isinstance(strategy, Search):
+        raise ValueError(f"{shown(ways[0])} is about a search; give --beams, such as --beams 4, with it.")
+    return chosen
 
 
-def check_idle(args: Namespace, strategy: Greedy | Sample | Beam) -> None:
+def shown(name: str) -> str:
+    """The option of a parameter, the short one where it has two."""
+    return SHORT.get(name, dashed(name))
+
+
+def check_idle(args: Namespace, kind: type[Strategy]) -> None:
     """
     Raises:
-        ValueError: an option that means nothing to what is not drawn, or not searched.
+        ValueError: an option that means nothing to this strategy.
     """
-    searches = isinstance(strategy, Beam)
-    for name in (*SEARCH, "beam_sample", "show_tree"):
-        if not searches and getattr(args, name, None) not in (None, False):
-            raise ValueError(f"{dashed(name)} is about a search; give --beams, such as --beams 4, with it.")
-    if isinstance(strategy, Sample):
-        return
-    own = {field.name for field in fields(Greedy)}
-    only_sampling = [field.name for field in fields(Sample) if field.name not in own]
-    for name in (*only_sampling, "seed", *(() if searches else ("num_samples",))):
-        if getattr(args, name, None) is None:
+    searches, own = issubclass(kind, Search), {field.name for field in fields(kind)}
+    way = next((shown(name) for name, chosen in WAYS.items() if chosen is kind), "--beams")
+    used = {
+        "show_tree": searches,
+        "seed": issubclass(kind, Sample),
+        "num_samples": kind is not Greedy,
+        **{name: name in own for name in (*SEARCH, *SAMPLING, "order")},
+    }
+    for name in (name for name, useful in used.items() if not useful):
+        if getattr(args, name, None) in (None, False):
             continue
-        if searches:
-            raise ValueError(
-                f"{dashed(name)} has no effect with --beams: a search keeps the most probable texts and "
-                "draws nothing; leave it out, or add --beam-sample."
+        if not searches and name in (*SEARCH, "show_tree"):
+            raise ValueError(f"{shown(name)} is about a search; give --beams, such as --beams 4, with it.")
+        if name in BESIDE:
+            raise ValueError(f"{shown(name)} has no effect without {shown(BESIDE[name])}; add it.")
+        why = f"with {way}; leave one of them out."
+        if kind is Beam:
+            why = (
+                f"with {way}: a search keeps the most probable texts and draws nothing; leave it out, or add "
+                "--beam-sample."
             )
-        greedy = "--greedy" if args.greedy else "--checkpoint, whose generation_config.json is greedy"
-        raise ValueError(
-            f"{dashed(name)} has no effect with {greedy}: it takes the most probable token and draws "
-            "nothing; leave one of them out."
-        )
+        elif not searches:
+            if kind is Greedy and not args.greedy:
+                way = "--checkpoint, whose generation_config.json is greedy"
+            why = f"with {way}: it takes the most probable token and draws nothing; leave one of them out."
+        raise ValueError(f"{shown(name)} has no effect {why}")
 
 
-def given(args: Namespace, kind: type[Greedy | Sample | Beam | Stop]) -> dict[str, Any]:
+def given(args: Namespace, kind: type[Strategy | Stop]) -> dict[str, Any]:
     """The fields of a strategy, or of `Stop`, that were given as options."""
     found: dict[str, Any] = {}
     for field in fields(kind):
@@ -203,21 +251,29 @@ def encode(args: Namespace, tokenizer: Tokenizer | None, prompt: str | list[int]
     return tokenizer.encode_chat([*system, {"role": "user", "content": prompt}])
 
 
-def model_of(args: Namespace, folder: Path, device: str) -> DecoderModel:
-    """The model, with its language-model head.
+def model_of(args: Namespace, folder: Path, device: str) -> CausalModel:
+    """The model, with its head for the next token.
 
     Raises:
         ValueError: it has none, or anything else about its files.
     """
+    head = head_of(args, folder)
     try:
-        model = load(
-            folder, head="causal-lm", dtype=dtype_of(args), device=device, model_type=args.model_type
-        )
+        model = load(folder, head=head, dtype=dtype_of(args), device=device, model_type=args.model_type)
     except ValueError as error:
-        if "causal-lm" not in str(error):
+        if head not in str(error):
             raise
         raise ValueError(f"{args.model} cannot predict a next token: {error}") from None
-    return cast("DecoderModel", model)
+    return cast("CausalModel", model)
+
+
+def head_of(args: Namespace, folder: Path) -> str:
+    """The task of the head for the next token: another one where there is an encoder before the decoder."""
+    path = folder / "config.json"
+    if not path.is_file():
+        return TASKS[0]  # loading says what is missing
+    architecture, _ = choose_architecture(read_json(path), args.model_type)
+    return next((task for task in TASKS if task in architecture.head_weights), TASKS[0])
 
 
 # What the library's messages say to callers in Python -> the same for those of the command.
@@ -226,6 +282,7 @@ WORDS = {
     " Only in a list with one temperature per row may some be 0.": "",
     "None, the default, keeps every token": "leave it out to keep every token",
     "a key of ": "",
+    "decoder_prompts=, a list of ids for each prompt": "--decoder-ids",
 }
 PAIR = ("START", "FACTOR")  # what --help calls the two
 

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 from minitx.commands.options import command, model_options, positive, source_options
 
 GENERATE = """\
-Continues a text, and shows it as it comes. Several prompts, from the command
+Continues a text, or writes what an encoder-decoder makes of it, such as a
+translation, and shows it as it comes. Several prompts, from the command
 line, from --file or, one per line, from stdin, are each shown when complete.
 
 Without options each token is drawn from the model's own distribution. --greedy
@@ -26,6 +27,8 @@ examples:
   minitx generate gpt2 "2, 4, 6," --greedy --max-new-tokens 10
   minitx generate gpt2 "My cat" --num-samples 3 --seed 1 --stop "."
   minitx generate gpt2 "My cat" --beams 4 --show-tree --max-new-tokens 12
+  minitx generate t5-small "translate English to German: My cat." --beams 4
+  minitx generate ./nllb "My cat." --src-lang eng_Latn --tgt-lang deu_Latn
   minitx generate ./chat-model "Why is the sky blue?" --chat --checkpoint
   minitx generate gpt2 --file prompts.txt --json --logprobs raw
 
@@ -57,6 +60,11 @@ holds for all prompts; in Python there can be one for each."""
 SEARCHING = """\
 Several texts grow side by side, and the most probable one wins. Try --beams 4
 --length-penalty 0.6. --num-samples then shows as many of the best."""
+SEVERAL = """\
+Other ways to several texts of one prompt; give --num-samples 4 with them."""
+READING = """\
+Of models with an encoder, which reads the prompt. What they write begins with
+a start token of their own; what you give comes behind it and is not shown."""
 PENALTY = "Against repetition; try --repetition-penalty 1.1."
 CONSTRAINT = """\
 Tokens are named by their ids, which minitx generate --json shows. Try
@@ -123,6 +131,13 @@ def start_and_factor(text: str) -> tuple[int, float]:
     return whole(start), number(factor)
 
 
+def switch(text: str) -> bool:
+    """A flag that is on unless it is turned off."""
+    if text.lower() not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return text.lower() == "true"
+
+
 def stopping(text: str) -> bool | str:
     """When a search stops: "true" -> True, "never" -> "never"."""
     return {"true": True, "false": False}.get(text.lower(), text)
@@ -160,13 +175,27 @@ SAMPLING = {
     "eta_cutoff": Option(number, "P", "the same, less strict where uncertain; 0: off"),
     "top_h": Option(number, "X", "keep the most probable with X of the entropy, 0 to 1"),
 }
-# Fields of `Beam` alone.
+# Fields of the searches alone.
 SEARCH = {
     "num_beams": Option(whole, "N", "how many texts to keep"),
     "length_penalty": Option(number, "X", "above 0 favours long texts, below 0 short; default: 1"),
     "length_norm": Option(str, "NAME", "power (default) or gnmt: how lengths count"),
     "early_stopping": Option(stopping, "WHEN", "true, false (default), never or exact: when to stop"),
     "patience": Option(number, "X", "keep X times N ended texts; default: 1"),
+    "num_beam_groups": Option(whole, "G", "diverse: in G groups that keep apart"),
+    "diversity_penalty": Option(number, "X", "how far they keep apart; default: 0.5"),
+    "force_words_ids": Option(sequences, "IDS", 'texts must hold these: "464 3290,50"'),
+    "push_progress": Option(switch, "YES", "false: held words may come last; default: true"),
+}
+SHORT = {"num_beams": "--beams", "num_beam_groups": "--beam-groups", "force_words_ids": "--force-words"}
+# Flags that choose another strategy.
+DRAWN = {
+    "beam_sample": Option(None, "", "draw what the beams go on with"),
+    "stochastic_beam": Option(None, "", "draw --num-samples different texts, fewer than N"),
+}
+SAMPLES = {
+    "arithmetic": Option(None, "", "draw them as different from each other as can be"),
+    "alternatives": Option(None, "", "one for each of the most probable first tokens"),
 }
 # Fields of `Greedy` and `Sample`.
 PENALTIES = {
@@ -223,7 +252,7 @@ _ELSEWHERE = {
 }
 _GENERATE_ONLY = (
     *("num_samples", "logprobs", "top_logprobs", "prefill_chunk", "batch_size"),
-    *("beams", "beam_sample", "show_tree", *SEARCH),
+    *("beams", "beam_groups", "force_words", "show_tree", *SEARCH, *DRAWN, *SAMPLES),
 )
 
 
@@ -254,9 +283,8 @@ def generate_parser(commands: Any) -> None:
     output.add_argument("--show-tree", action="store_true", help="also all that --beams kept")
     _choice_options(made)
     search = made.add_argument_group("searching", SEARCHING)
-    search.add_argument("--beams", dest="num_beams", type=whole, metavar="N", help="the same as --num-beams")
-    _add(search, SEARCH)
-    search.add_argument("--beam-sample", action="store_true", help="draw what the beams go on with")
+    _add(search, SEARCH | DRAWN)
+    _add(made.add_argument_group("several samples", SEVERAL), SAMPLES)
     _model_options(made)
     made.set_defaults(elsewhere=_reasons(NOT_HERE | {"top": "minitx explain has it"}))
 
@@ -289,6 +317,24 @@ def _prompt_options(made: argparse.ArgumentParser, text: str) -> None:
     )
     made.add_argument("--chat", action="store_true", help="the prompt is a message to a chat model")
     made.add_argument("--system", metavar="TEXT", help="a system message before it")
+    reading = made.add_argument_group("translating and the like", READING)
+    reading.add_argument("--src-lang", metavar="CODE", help="language of the prompt, such as en_XX")
+    reading.add_argument("--tgt-lang", metavar="CODE", help="language to write in")
+    begin = reading.add_mutually_exclusive_group()
+    begin.add_argument(
+        "--decoder-prompt",
+        dest="decoder_prompts",
+        action="append",
+        metavar="TEXT",
+        help="what is written begins so; one, or one per prompt",
+    )
+    begin.add_argument(
+        "--decoder-ids",
+        type=ids,
+        action="append",
+        metavar="IDS",
+        help="the same as ids, with the start token",
+    )
 
 
 def _model_options(made: argparse.ArgumentParser) -> None:
@@ -329,12 +375,18 @@ def _choice_options(made: argparse.ArgumentParser) -> None:
 
 def _add(group: Any, options: Mapping[str, Option]) -> None:
     for name, option in options.items():
+        spelt = [SHORT[name], dashed(name)] if name in SHORT else [dashed(name)]
         if option.kind is None:
-            group.add_argument(dashed(name), action="store_true", default=None, help=option.help)
+            group.add_argument(*spelt, action="store_true", default=None, help=option.help)
         else:
             action = "extend" if option.kind in LISTS else "store"
             group.add_argument(
-                dashed(name), type=option.kind, action=action, metavar=option.metavar, help=option.help
+                *spelt,
+                dest=name,
+                type=option.kind,
+                action=action,
+                metavar=option.metavar,
+                help=option.help,
             )
 
 

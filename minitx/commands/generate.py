@@ -64,7 +64,7 @@ def show_as_it_comes(events: Iterator[Event], *, has_text: bool) -> None:
 
 def rows(request: Request, args: Namespace, samples: int) -> Iterator[tuple[Row, BeamTree | None]]:
     """The rows of all prompts, a batch of prompts at a time, each with its prompt's tree of a search."""
-    seeds = seeds_of(request)
+    seeds, begin = seeds_of(request), request.settings["decoder_prompts"]
     for start in range(0, len(request.ids), args.batch_size):
         batch = slice(start, start + args.batch_size)
         result = generate(
@@ -75,7 +75,11 @@ def rows(request: Request, args: Namespace, samples: int) -> Iterator[tuple[Row,
             logprobs=args.logprobs,
             top_logprobs=args.top_logprobs or 0,
             prefill_chunk=args.prefill_chunk,
-            **request.settings | {"seed": None if seeds is None else seeds[batch]},
+            **request.settings
+            | {
+                "seed": None if seeds is None else seeds[batch],
+                "decoder_prompts": begin if begin is None or len(begin) == 1 else begin[batch],
+            },
         )
         for number, row in enumerate(result):
             yield row, None if result.beams is None else result.beams[number // samples]

@@ -18,6 +18,7 @@ from minitx.decoding.context import Context
 from minitx.decoding.loop import steps
 from minitx.decoding.names import names_explained
 from minitx.decoding.prepare import Seed, prepare
+from minitx.decoding.prompts import Prompts
 from minitx.decoding.stop import Stop
 from minitx.decoding.strategy import Sample, Strategy
 from minitx.layers.checks import whole
@@ -117,6 +118,7 @@ def explain(
     stop: Stop | None = None,
     seed: Seed | None = None,
     generator: torch.Generator | None = None,
+    decoder_prompts: Prompts | None = None,
 ) -> Explanation:
     """Generates as `generate` does, and says what every step of the chain did on the way to each token.
 
@@ -127,7 +129,7 @@ def explain(
         max_new_tokens: how many tokens to explain.
         top: how many tokens to show at each step.
         tokenizer: for a prompt as text, and for the texts of tokens.
-        min_new_tokens, stop, seed, generator: as for `generate`.
+        min_new_tokens, stop, seed, generator, decoder_prompts: as for `generate`.
 
     Returns:
         The data; print it to see the table.
@@ -146,6 +148,7 @@ def explain(
         stop=stop,
         seed=seed,
         generator=generator,
+        decoder_prompts=decoder_prompts,
     )
     if call.search is not None:
         raise ValueError(

@@ -27,6 +27,7 @@ class AttentionContext:
         past: how many positions are in the cache already.
         memory: (B, S, E), what an encoder made of another text, whose keys and values are attended to; None:
             those of the text itself, or of what the cache remembers.
+        watch: where each cross-attention is to put its weights, (B, H, T, S); None: nowhere.
     """
 
     mask: Tensor | None = None
@@ -34,6 +35,7 @@ class AttentionContext:
     rotary: Rotary | None = None
     past: int = 0
     memory: Tensor | None = None
+    watch: list[Tensor] | None = None
 
 
 class Backend(Protocol):
@@ -70,7 +72,28 @@ def eager(
 ) -> Tensor:
     """The equation, step by step."""
     if groups > 1:
-        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+        value = value.repeat_interleave(groups, dim=1)
+    weights = attention_weights(
+        query, key, mask, scale, causal=causal, groups=groups, softcap=softcap, sinks=sinks
+    )
+    weights = F.dropout(weights, p=dropout, training=dropout > 0.0)
+    return weights @ value
+
+
+def attention_weights(
+    query: Tensor,
+    key: Tensor,
+    mask: Tensor | None,
+    scale: float,
+    *,
+    causal: bool = False,
+    groups: int = 1,
+    softcap: float | None = None,
+    sinks: Tensor | None = None,
+) -> Tensor:
+    """(B, H, T, D), (B, K, S, D) -> (B, H, T, S): how much of each key's value a query gets."""
+    if groups > 1:
+        key = key.repeat_interleave(groups, dim=1)
     scores = query @ key.transpose(-2, -1) * scale  # (B, H, T, S)
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
@@ -85,10 +108,7 @@ def eager(
     # In half precision a softmax over many keys loses digits; the weights are made in float32.
     wide = torch.promote_types(scores.dtype, torch.float32)
     weights = torch.softmax(scores, dim=-1, dtype=wide).to(scores.dtype)
-    if sinks is not None:
-        weights = weights[..., :-1]
-    weights = F.dropout(weights, p=dropout, training=dropout > 0.0)
-    return weights @ value
+    return weights if sinks is None else weights[..., :-1]
 
 
 def sdpa(
@@ -221,6 +241,12 @@ class CrossAttention(SelfAttention):
         # need no copy for each of them, and are read once for all.
         texts = len(key)
         query = query.view(texts, -1, *query.shape[1:]).transpose(1, 2).flatten(2, 3)
+        if context.watch is not None:
+            weights = attention_weights(query, key, context.mask, self.scale, groups=self.groups)
+            rows = weights.view(
+                *weights.shape[:2], -1, hidden.shape[1], key.shape[2]
+            )  # (B', H, B / B', T, S)
+            context.watch.append(rows.transpose(1, 2).flatten(0, 1))
         mixed = self.attend(query, key, value, context)
         return mixed.transpose(1, 2).reshape(*hidden.shape[:2], -1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -212,11 +213,11 @@ def per_token(logits: Tensor, batch: Sequence[int]) -> Tensor:
 # --- outputs: logits -> the fields of ModelOutput --------------------------------------------------
 
 
-def plain_logits(logits: Tensor) -> dict[str, Tensor]:
+def plain_logits(logits: Tensor) -> dict[str, Any]:
     return {"logits": logits}
 
 
-def span_logits(logits: Tensor) -> dict[str, Tensor]:
+def span_logits(logits: Tensor) -> dict[str, Any]:
     """(B, T, 2) -> (B, T) twice"""
     return {"start_logits": logits[..., 0], "end_logits": logits[..., 1]}
 
@@ -227,7 +228,7 @@ class Task:
 
     loss: Callable[[Tensor, Tensor, Tensor | None, HeadConfig], Tensor]
     shape: Callable[[Tensor, Sequence[int]], Tensor] = as_they_are
-    outputs: Callable[[Tensor], dict[str, Tensor]] = plain_logits
+    outputs: Callable[[Tensor], dict[str, Any]] = plain_logits
 
 
 TASKS: dict[str, Task] = {

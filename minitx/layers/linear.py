@@ -41,7 +41,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if rows <= VERY_FEW_ROWS:  # each part of W x^T: (parts, outputs / parts, rows)
         column = flat.t().expand(parts, -1, -1)
         made = split.bmm(column) if bias is None else torch.baddbmm(bias.view(parts, -1, 1), split, column)
-        made = made.flatten(0, 1).t()
+        made = made.flatten(0, 1).t().contiguous()
     else:  # each part of x W^T: (parts, rows, outputs / parts)
         row, turned = flat.expand(parts, -1, -1), split.mT
         made = row.bmm(turned) if bias is None else torch.baddbmm(bias.view(parts, 1, -1), row, turned)

@@ -67,6 +67,7 @@ class Stack(nn.Module):
         cache: Cache | None = None,
         memory: Tensor | None = None,
         memory_mask: Tensor | None = None,
+        watch: list[Tensor] | None = None,
     ) -> Tensor:
         """Runs the layers.
 
@@ -79,6 +80,7 @@ class Stack(nn.Module):
             memory: (B, S', E), what the layers with cross-attention look at; None where the cache remembers
                 it, or where there are no such layers.
             memory_mask: (B, S'), bool.
+            watch: gets the weights of each layer's cross-attention, (B, H, T, S').
 
         Returns:
             (B, T, E)
@@ -94,19 +96,24 @@ class Stack(nn.Module):
             kind: self.context(*kind, hidden, attend, position_ids, cache, part)
             for kind, part in dict(zip(self.kinds, parts, strict=True)).items()
         }
-        cross = self.cross_context(cache, memory, memory_mask) if self.config.cross_attention else None
+        crosses = self.config.cross_attention
+        cross = self.cross_context(cache, memory, memory_mask, watch) if crosses else None
         memories = [None] * len(parts) if cache is None or cross is None else cache.memory
         for index, kind, part, own in zip(self.schedule, self.kinds, parts, memories, strict=True):
             hidden = self.layers[index](hidden, contexts[kind], part, cross, own)
         return self.projection(self.dropout(self.layer_norm(hidden)))
 
     def cross_context(
-        self, cache: Cache | None, memory: Tensor | None, memory_mask: Tensor | None
+        self,
+        cache: Cache | None,
+        memory: Tensor | None,
+        memory_mask: Tensor | None,
+        watch: list[Tensor] | None,
     ) -> AttentionContext:
         """What the layers share when they look at another text; the arguments are those of `forward`."""
         if memory is not None or cache is None:
-            return AttentionContext(padding_mask(memory_mask), memory=memory)
-        return AttentionContext(cache.memory_mask)
+            return AttentionContext(padding_mask(memory_mask), memory=memory, watch=watch)
+        return AttentionContext(cache.memory_mask, watch=watch)
 
     def remember(self, cache: Cache, memory: Tensor, mask: Tensor | None) -> None:
         """Stores the keys and values of another text in a cache, for the layers with cross-attention.

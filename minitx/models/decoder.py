@@ -70,12 +70,13 @@ class CausalModel(Model):
         cache: Cache | None,
         memory: Tensor | None = None,
         memory_mask: Tensor | None = None,
+        watch: list[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """The decoder's hidden states (B, T, E), and the mask of all its keys if that is (B, S).
 
         Args:
             input_ids, attention_mask, position_ids, cache: as for `DecoderModel.forward`.
-            memory, memory_mask: as for `Stack.forward`.
+            memory, memory_mask, watch: as for `Stack.forward`.
         """
         embedder, past = self.decoder_embedder, 0
         if cache is not None:
@@ -90,7 +91,7 @@ class CausalModel(Model):
         if cache is not None:
             self.check_turning(cache, position_ids)
             cache.begin(input_ids.shape[1])
-        hidden = self.decoder(hidden, mask, position_ids, cache, memory, memory_mask)
+        hidden = self.decoder(hidden, mask, position_ids, cache, memory, memory_mask, watch)
         if cache is not None:
             cache.advance(mask, input_ids.shape[1])
         return hidden, flat

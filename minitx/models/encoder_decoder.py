@@ -58,6 +58,7 @@ class EncoderDecoderModel(CausalModel):
         encoder_last_hidden_state: Tensor | None = None,
         cache: Cache | None = None,
         logits_to_keep: int = 0,
+        output_cross_attentions: bool = False,
     ) -> ModelOutput:
         """Runs the model.
 
@@ -76,6 +77,7 @@ class EncoderDecoderModel(CausalModel):
             cache: from `make_cache`; the tokens are added to it. With B' texts in its memory it serves B rows
                 of any multiple: those of one text stand one after the other.
             logits_to_keep: only of so many tokens at the end, where the head gives logits for each; 0: all.
+            output_cross_attentions: gives the weights with which each layer looked at the text that was read.
 
         Raises:
             TypeError: a list or anything else where a tensor is expected, a cache that is none.
@@ -103,13 +105,15 @@ class EncoderDecoderModel(CausalModel):
         if cache is not None and seen is not None:
             self.decoder.remember(cache, seen, seen_mask)
             seen = None
+        watch: list[Tensor] | None = [] if output_cross_attentions else None
         hidden, mask = self.run_decoder(
-            decoder_input_ids, decoder_attention_mask, decoder_position_ids, cache, seen, seen_mask
+            decoder_input_ids, decoder_attention_mask, decoder_position_ids, cache, seen, seen_mask, watch
         )
         if self.task == "sequence-classification":
             mask = self.end_tokens(input_ids, decoder_input_ids)
         found = self.result(hidden, mask, labels, batch=batch, logits_to_keep=keep, cache=cache)
-        return found._replace(encoder_last_hidden_state=memory)
+        weights = None if watch is None else tuple(watch)
+        return found._replace(encoder_last_hidden_state=memory, cross_attentions=weights)
 
     def decode(
         self,
@@ -119,6 +123,7 @@ class EncoderDecoderModel(CausalModel):
         *,
         cache: Cache,
         logits_to_keep: int = 0,
+        output_cross_attentions: bool = False,
     ) -> ModelOutput:
         """`forward` for more tokens of the text that is written; the cache remembers what was read."""
         return self.forward(
@@ -127,6 +132,7 @@ class EncoderDecoderModel(CausalModel):
             decoder_position_ids=position_ids,
             cache=cache,
             logits_to_keep=logits_to_keep,
+            output_cross_attentions=output_cross_attentions,
         )
 
     def read(

@@ -37,6 +37,8 @@ class ModelOutput(NamedTuple):
         loss: scalar, if labels were given.
         cache: the one that was passed in, with these tokens added.
         encoder_last_hidden_state: (B, S, E') of an encoder-decoder; None where the cache has it already.
+        cross_attentions: per layer (B, H, T, S), how much each token looked at each of the other text, if
+            asked for.
     """
 
     last_hidden_state: Tensor
@@ -47,6 +49,7 @@ class ModelOutput(NamedTuple):
     loss: Tensor | None = None
     cache: Cache | None = None
     encoder_last_hidden_state: Tensor | None = None
+    cross_attentions: tuple[Tensor, ...] | None = None
 
 
 class Model(nn.Module):
