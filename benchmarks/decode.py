@@ -1,15 +1,17 @@
 """How fast text is generated: minitx and transformers in turn, in one process, on the same weights.
 
-    python benchmarks/decode.py [--repeats 7] [--threads 2] [--prompt 32] [--new 64] [--json]
+    python benchmarks/decode.py [--models gpt2 t5-small] [--repeats 7] [--threads 2] [--prompt 32] [--new 64]
+                                [--json]
 
-GPT-2 of 124 million parameters, random weights, float32, neither compiled nor quantised. Every round runs
-each side once, one after the other; printed are the medians over the rounds and the ratio of the medians.
+GPT-2 of 124 million parameters and T5-small, random weights, float32, neither compiled nor quantised. T5's
+encoder reads the prompt. Every round runs each side once, one after the other; printed are the medians over
+the rounds and the ratio of the medians.
 
-    speed     tokens per second for batches of 1 and 8, greedy and with temperature, top-k and top-p; the
-              greedy ids of both sides are compared
-    chain     what the chain and the selector take of a step
-    context   the time of one more token behind texts of 64 to 960
-    memory    the peak of a process that loads the model and generates, batches of 1, 8 and 64
+    speed     tokens per second for batches of 1 and 8; where nothing is drawn, the ids of both sides are
+              compared. Of beams only the tokens that are returned count
+    memory    the peak of a process that loads the model and generates, by its most demanding decoding
+    chain     what the chain and the selector take of a step (GPT-2)
+    context   the time of one more token behind texts of 64 to 960 (GPT-2)
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -34,43 +37,79 @@ import minitx
 from minitx.decoding.context import Context
 from minitx.decoding.select import Argmax, CounterNoise, row_keys
 
-SAMPLING = {"temperature": 0.8, "top_k": 50, "top_p": 0.95}
+SAMPLING: dict[str, Any] = {"temperature": 0.8, "top_k": 50, "top_p": 0.95}
+STRATEGIES: dict[str, minitx.Strategy] = {
+    "greedy": minitx.Greedy(),
+    "top-k, top-p": minitx.Sample(**SAMPLING),
+    "beams of 4": minitx.Beam(num_beams=4),
+}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "greedy": {"do_sample": False},
+    "top-k, top-p": {"do_sample": True, **SAMPLING},
+    "beams of 4": {"do_sample": False, "num_beams": 4},
+}
 CONTEXTS = (64, 128, 256, 512, 960)
 SIDES = ("minitx", "transformers")
 STEPS = 16  # per measurement of the context's cost
 
 
-def models(folder: str) -> tuple[minitx.DecoderModel, Any]:
-    """The same random GPT-2 on both sides."""
+@dataclass(frozen=True)
+class Subject:
+    """A model, and what is measured of it."""
+
+    kind: Any
+    config: Any
+    decodings: tuple[str, ...]  # the last is the one whose memory is measured
+    memory_batches: tuple[int, ...]
+
+
+SUBJECTS = {
+    "gpt2": Subject(
+        transformers.GPT2LMHeadModel, transformers.GPT2Config, ("greedy", "top-k, top-p"), (1, 8, 64)
+    ),
+    "t5-small": Subject(
+        transformers.T5ForConditionalGeneration,
+        partial(transformers.T5Config, decoder_start_token_id=0),  # its other numbers are those of t5-small
+        ("greedy", "beams of 4"),
+        (1, 8, 32),
+    ),
+}
+
+
+def make(name: str, folder: str) -> tuple[Any, Any]:
+    """The same random model on both sides, which ends no text by itself."""
+    subject = SUBJECTS[name]
+    torch.manual_seed(0)
+    theirs = subject.kind(subject.config(attn_implementation="sdpa")).eval()
+    theirs.save_pretrained(folder)
+    return minitx.load(folder), endless(theirs)
+
+
+def endless(model: Any) -> Any:
+    model.generation_config.eos_token_id = None
+    return model
+
+
+def quiet() -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    torch.manual_seed(0)
-    theirs = transformers.GPT2LMHeadModel(transformers.GPT2Config(attn_implementation="sdpa")).eval()
-    theirs.generation_config.eos_token_id = None
-    theirs.save_pretrained(folder)
-    ours = minitx.load(folder)
-    assert isinstance(ours, minitx.DecoderModel)
-    return ours, theirs
 
 
 def prompts(batch: int, length: int) -> torch.Tensor:
-    return torch.randint(50257, (batch, length), generator=torch.Generator().manual_seed(length))
+    return torch.randint(2, 32000, (batch, length), generator=torch.Generator().manual_seed(length))
 
 
-def run_ours(model: minitx.DecoderModel, ids: torch.Tensor, new: int, sampling: bool) -> torch.Tensor:
-    strategy = minitx.Sample(**SAMPLING) if sampling else minitx.Greedy()
-    result = minitx.generate(model, ids, strategy, max_new_tokens=new, stop=minitx.Stop(eos=()))
+def run_ours(model: Any, ids: torch.Tensor, new: int, decoding: str) -> torch.Tensor:
+    result = minitx.generate(model, ids, STRATEGIES[decoding], max_new_tokens=new, stop=minitx.Stop(eos=()))
     return torch.stack(result.sequences)
 
 
-def run_theirs(model: Any, ids: torch.Tensor, new: int, sampling: bool) -> torch.Tensor:
-    options: dict[str, Any] = {"do_sample": True, **SAMPLING} if sampling else {"do_sample": False}
+def run_theirs(model: Any, ids: torch.Tensor, new: int, decoding: str) -> torch.Tensor:
     with torch.inference_mode():
-        made = model.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=new, pad_token_id=50256, **options
+        made: torch.Tensor = model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=new, pad_token_id=0, **OPTIONS[decoding]
         )
-    found: torch.Tensor = made[:, ids.shape[1] :]
-    return found
+    return made[:, -new:]
 
 
 def in_turn(repeats: int, *runs: Callable[[], Any]) -> list[float]:
@@ -84,20 +123,21 @@ def in_turn(repeats: int, *runs: Callable[[], Any]) -> list[float]:
     return [statistics.median(found[1:]) for found in times]
 
 
-def speed(
-    ours: minitx.DecoderModel, theirs: Any, prompt: int, new: int, repeats: int
-) -> list[dict[str, Any]]:
+def speed(name: str, ours: Any, theirs: Any, prompt: int, new: int, repeats: int) -> list[dict[str, Any]]:
     rows = []
     for batch in (1, 8):
         ids = prompts(batch, prompt)
-        same = torch.equal(run_ours(ours, ids, new, False), run_theirs(theirs, ids, new, False))
-        for sampling in (False, True):
+        for decoding in SUBJECTS[name].decodings:
+            same = None
+            if not OPTIONS[decoding]["do_sample"]:
+                found = run_ours(ours, ids, new, decoding), run_theirs(theirs, ids, new, decoding)
+                same = torch.equal(*found)
             first, second = in_turn(
                 repeats,
-                partial(run_ours, ours, ids, new, sampling),
-                partial(run_theirs, theirs, ids, new, sampling),
+                partial(run_ours, ours, ids, new, decoding),
+                partial(run_theirs, theirs, ids, new, decoding),
             )
-            row = {"batch": batch, "sampling": sampling, "same": None if sampling else same}
+            row = {"model": name, "batch": batch, "decoding": decoding, "same": same}
             rows.append(row | {"minitx": batch * new / first, "transformers": batch * new / second})
     return rows
 
@@ -159,10 +199,10 @@ def context_cost(ours: minitx.DecoderModel, theirs: Any, repeats: int) -> list[d
         row: dict[str, Any] = {"length": length}
         one_ours, many_ours, one_theirs, many_theirs = in_turn(
             repeats,
-            partial(run_ours, ours, ids, 1, False),
-            partial(run_ours, ours, ids, STEPS + 1, False),
-            partial(run_theirs, theirs, ids, 1, False),
-            partial(run_theirs, theirs, ids, STEPS + 1, False),
+            partial(run_ours, ours, ids, 1, "greedy"),
+            partial(run_ours, ours, ids, STEPS + 1, "greedy"),
+            partial(run_theirs, theirs, ids, 1, "greedy"),
+            partial(run_theirs, theirs, ids, STEPS + 1, "greedy"),
         )
         row["minitx"] = (many_ours - one_ours) / STEPS
         row["transformers"] = (many_theirs - one_theirs) / STEPS
@@ -176,30 +216,26 @@ def peak() -> int:
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
 
 
-def generate_alone(folder: str, side: str, batch: int, prompt: int, new: int, threads: int) -> None:
+def generate_alone(
+    name: str, folder: str, side: str, batch: int, prompt: int, new: int, threads: int
+) -> None:
     """In a process of its own: the peak in bytes, of loading and of generating as well."""
     torch.set_num_threads(threads)
-    run: Callable[..., Any] = run_ours
-    model: Any = None
-    if side == "minitx":
-        model = minitx.load(folder)
-    else:
-        transformers.logging.set_verbosity_error()
-        transformers.logging.disable_progress_bar()
-        model, run = transformers.GPT2LMHeadModel.from_pretrained(folder).eval(), run_theirs
-        model.generation_config.eos_token_id = None
+    subject = SUBJECTS[name]
+    run: Callable[..., Any] = run_ours if side == "minitx" else run_theirs
+    model = minitx.load(folder) if side == "minitx" else endless(subject.kind.from_pretrained(folder).eval())
     loaded = peak()
-    run(model, prompts(batch, prompt), new, True)
+    run(model, prompts(batch, prompt), new, subject.decodings[-1])
     print(json.dumps({"loaded": loaded, "peak": peak()}))
 
 
-def memory(folder: str, prompt: int, new: int, threads: int) -> list[dict[str, Any]]:
+def memory(name: str, folder: str, prompt: int, new: int, threads: int) -> list[dict[str, Any]]:
     rows = []
-    for batch in (1, 8, 64):
-        row: dict[str, Any] = {"batch": batch}
+    for batch in SUBJECTS[name].memory_batches:
+        row: dict[str, Any] = {"model": name, "batch": batch, "decoding": SUBJECTS[name].decodings[-1]}
         for side in SIDES:
             sizes = (str(x) for x in (batch, prompt, new, threads))
-            command = [sys.executable, __file__, "--alone", folder, side, *sizes]
+            command = [sys.executable, __file__, "--alone", name, folder, side, *sizes]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             row[side] = json.loads(done.stdout.splitlines()[-1])
         rows.append(row)
@@ -207,14 +243,24 @@ def memory(folder: str, prompt: int, new: int, threads: int) -> list[dict[str, A
 
 
 def show(found: dict[str, list[dict[str, Any]]]) -> None:
-    print("batch  decoding            minitx tok/s  transformers tok/s  ratio  same ids")
+    print("model     batch  decoding            minitx tok/s  transformers tok/s  ratio  same ids")
     for row in found["speed"]:
-        decoding = "top-k, top-p" if row["sampling"] else "greedy"
         same = {True: "yes", False: "NO", None: ""}[row["same"]]
         print(
-            f"{row['batch']:>5}  {decoding:<18}{row['minitx']:>14.1f}{row['transformers']:>20.1f}"
-            f"{row['minitx'] / row['transformers']:>7.2f}  {same}"
+            f"{row['model']:<10}{row['batch']:>5}  {row['decoding']:<18}{row['minitx']:>14.1f}"
+            f"{row['transformers']:>20.1f}{row['minitx'] / row['transformers']:>7.2f}  {same}"
         )
+    print(
+        "\nmodel     batch  decoding        minitx loaded MB    peak MB   transformers loaded MB    peak MB"
+    )
+    for row in found["memory"]:
+        ours, theirs = ([row[side][key] / 1e6 for key in ("loaded", "peak")] for side in SIDES)
+        print(
+            f"{row['model']:<10}{row['batch']:>5}  {row['decoding']:<14}{ours[0]:>18.0f}{ours[1]:>11.0f}"
+            f"{theirs[0]:>25.0f}{theirs[1]:>11.0f}"
+        )
+    if not found["chain"]:
+        return
     print("\nbatch  chain               forward ms   chain ms  share   draw ms  share")
     for row in found["chain"]:
         whole = row["forward"] + row["chain"] + row["draw"]
@@ -231,36 +277,36 @@ def show(found: dict[str, list[dict[str, Any]]]) -> None:
             f"{row['length']:>7}{row['minitx'] * 1e3:>18.2f}{grown[0]:>10.2f}"
             f"{row['transformers'] * 1e3:>24.2f}{grown[1]:>10.2f}"
         )
-    print("\nbatch   minitx loaded MB    peak MB   transformers loaded MB    peak MB")
-    for row in found["memory"]:
-        ours, theirs = ([row[side][key] / 1e6 for key in ("loaded", "peak")] for side in SIDES)
-        print(f"{row['batch']:>5}{ours[0]:>19.0f}{ours[1]:>11.0f}{theirs[0]:>25.0f}{theirs[1]:>11.0f}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--models", nargs="+", choices=SUBJECTS, default=list(SUBJECTS))
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--prompt", type=int, default=32, help="tokens")
     parser.add_argument("--new", type=int, default=64, help="tokens")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--alone", nargs=6, help=argparse.SUPPRESS)
+    parser.add_argument("--alone", nargs=7, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    quiet()
     if arguments.alone:
-        folder, side, *sizes = arguments.alone
-        generate_alone(folder, side, *map(int, sizes))
+        name, folder, side, *sizes = arguments.alone
+        generate_alone(name, folder, side, *map(int, sizes))
         return
     torch.set_num_threads(arguments.threads)
-    with tempfile.TemporaryDirectory() as folder:
-        ours, theirs = models(folder)
-        found = {
-            "speed": speed(ours, theirs, arguments.prompt, arguments.new, arguments.repeats),
-            "chain": chain_share(ours, arguments.repeats),
-            "context": context_cost(ours, theirs, arguments.repeats),
-            "memory": memory(folder, arguments.prompt, arguments.new, arguments.threads),
-        }
+    found: dict[str, list[dict[str, Any]]] = {"speed": [], "memory": [], "chain": [], "context": []}
+    prompt, new, repeats = arguments.prompt, arguments.new, arguments.repeats
+    for name in arguments.models:
+        with tempfile.TemporaryDirectory() as folder:
+            ours, theirs = make(name, folder)
+            found["speed"] += speed(name, ours, theirs, prompt, new, repeats)
+            found["memory"] += memory(name, folder, prompt, new, arguments.threads)
+            if name == "gpt2":
+                found["chain"] = chain_share(ours, repeats)
+                found["context"] = context_cost(ours, theirs, repeats)
     if arguments.json:
         print(json.dumps(found, indent=2))
         return

@@ -33,7 +33,9 @@ OPTIONS = {
     'head=None takes the checkpoint\'s own, head="none" loads none, init_head=True draws fresh weights for '
     "it.": "Without --head it is the checkpoint's own, --head none loads none.",
     'with head="none" (--head none)': "with --head none",
+    ' Of an encoder-decoder that has an encoder for itself, such as T5, load it with head="encoder".': "",
     'head="none"': "--head none",
+    'head="encoder"': "--head encoder",
     "head= one of": "--head with one of",
     "with offline=False": "without --offline",
     "offline=True": "--offline",

@@ -273,7 +273,6 @@ class HeadConfig(Checked):
         norm_bias: of the transform's norm.
         classifier_dropout: before the last projection; None: no such place.
         bias: of the last projection.
-        fixed_bias: that of the projection is not trained.
         tied: the projection is the word embedding.
         scale: hidden states are multiplied by it before the projection.
         softcap: logits are softcap * tanh(logits / softcap).
@@ -292,7 +291,6 @@ class HeadConfig(Checked):
     norm_bias: bool = True
     classifier_dropout: float | None = None
     bias: bool = True
-    fixed_bias: bool = False
     tied: bool = False
     scale: float | None = None
     softcap: float | None = None
@@ -327,6 +325,12 @@ class ModelConfig(Checked):
     eos_token_id: int | None = None
     pooler: bool = False
     initializer_range: float = 0.02
+
+    @property
+    def encoder_size(self) -> int:
+        """The width of what the encoder makes."""
+        assert self.encoder is not None, "the model has an encoder"
+        return self.encoder.output_size or self.encoder.hidden_size
 
     @property
     def stack(self) -> StackConfig:

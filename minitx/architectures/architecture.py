@@ -67,6 +67,7 @@ class Architecture:
         pooled: the tasks whose head reads the pooler, and "none" where headless checkpoints have one.
         stored: checkpoint names that no part here uses (constants, heads of the pre-training); kept for
             `save`, not loaded. {i} stands for every layer.
+        fixed: parameters that no training changes.
         layers: the placeholders of the templates, one dict per layer.
         stack: the class of `encoder` or `decoder`.
         fresh_names: which of a row's names a model that came from no file is written under.
@@ -86,6 +87,7 @@ class Architecture:
     composed: Callable[[Mapping[str, Any]], Architecture] | None = None
     encoder_tasks: frozenset[str] = frozenset()
     stored: tuple[str, ...] = ()
+    fixed: tuple[str, ...] = ()
     layers: Callable[[ModelConfig], list[dict[str, int]]] = every_layer
     stack: Callable[..., nn.Module] = field(default=Stack)
     pretraining: str | None = None

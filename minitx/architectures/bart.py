@@ -89,7 +89,6 @@ def word_head(hf: Reader, *, bias: bool = True) -> dict[str, HeadConfig]:
             task="seq2seq-lm",
             num_labels=hf.size("vocab_size"),
             bias=bias,
-            fixed_bias=bias,
             tied=hf.flag("tie_word_embeddings", True),
         )
     }
@@ -153,9 +152,10 @@ def branch_names(ours: str, theirs: str, layer: str, norm: NormPlacement) -> Tab
     }
 
 
+BIAS = "head.projection.bias"  # a buffer to Hugging Face, which no training changes
 WORD_HEAD: Table = {
     "head.projection.weight": "lm_head.weight",
-    "head.projection.bias": row_or_zero("final_logits_bias"),
+    BIAS: row_or_zero("final_logits_bias"),
 }
 HEAD_WEIGHTS: dict[str, Table] = {
     "seq2seq-lm": WORD_HEAD,
@@ -174,4 +174,5 @@ ARCHITECTURE = Architecture(
     weights=names(),
     head_weights=HEAD_WEIGHTS,
     stored=("encoder.version", "decoder.version"),
+    fixed=(BIAS,),
 )

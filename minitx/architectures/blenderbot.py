@@ -23,4 +23,5 @@ ARCHITECTURE = Architecture(
     prefix="model.",
     weights=bart.names(norm="pre", embedding_norm=False),
     head_weights={"seq2seq-lm": bart.WORD_HEAD},
+    fixed=(bart.BIAS,),
 )

@@ -25,6 +25,8 @@ WORDS = ("causal-lm", "masked-lm")  # the head of a decoder, and of an encoder t
 def read(hf: Reader) -> ModelConfig:
     hf.only("tie_encoder_decoder", False)
     encoder, decoder = (part(hf, key)[0].read(part(hf, key)[1]) for key in ("encoder", "decoder"))
+    if encoder.encoder is None:
+        raise ValueError(f"{hf.where}: encoder: {hf.inside('encoder').name('model_type')!r} is no encoder.")
     stack, pad = decoder.stack, hf.get("pad_token_id", None)
     if pad is not None:
         pad = hf.pad_token_id(decoder.embedder.vocab_size)
@@ -46,8 +48,9 @@ def part(hf: Reader, key: str) -> tuple[Architecture, Reader]:
     """One half's architecture, and its config as if it stood alone."""
     own = hf.inside(key)
     if key == "decoder":
-        own.only("is_decoder", True)
-        own.only("add_cross_attention", True)
+        for name in ("is_decoder", "add_cross_attention"):
+            if not own.flag(name, False):
+                raise ValueError(f"{own.where}: {name} must be true, of what is to look at an encoder.")
         own = hf.inside(key, is_decoder=False, add_cross_attention=False)
     own.only("cross_attention_hidden_size", None)
     return architecture(own.name("model_type")), own
@@ -68,7 +71,8 @@ def composed(config: Mapping[str, Any]) -> Architecture:
     hf = Reader(config)
     encoder, decoder = (architecture(hf.inside(key).name("model_type")) for key in ("encoder", "decoder"))
     if not decoder.cross_weights:
-        raise ValueError(f"config.json: decoder: {decoder.model_types} cannot look at an encoder.")
+        kind = hf.inside("decoder").name("model_type")
+        raise ValueError(f"config.json: decoder: model_type {kind!r} has no layers that look at an encoder.")
 
     def stack(config: StackConfig) -> nn.Module:
         return (decoder if config.causal else encoder).stack(config)

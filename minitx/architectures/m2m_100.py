@@ -26,6 +26,8 @@ def read(hf: Reader) -> ModelConfig:
         scaled=True,
         attention_dropout=0.1,
     )
+    if config.embedder.pad_token_id is None:
+        raise ValueError("config.json: pad_token_id is null, but positions count from it here.")
     embedder = replace(
         config.embedder, position_embeddings=False, sinusoids="fairseq", positions_from_padding=True
     )

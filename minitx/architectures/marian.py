@@ -54,4 +54,5 @@ ARCHITECTURE = Architecture(
     head_weights={"seq2seq-lm": bart.WORD_HEAD},
     stored=("encoder.embed_positions", "decoder.embed_positions"),
     fresh_names=fresh_names,
+    fixed=(bart.BIAS,),
 )

@@ -29,4 +29,5 @@ ARCHITECTURE = Architecture(
     prefix="model.",
     weights=bart.names(norm="pre"),
     head_weights=bart.HEAD_WEIGHTS,
+    fixed=(bart.BIAS,),
 )

@@ -1,7 +1,7 @@
 """Pegasus (arXiv:1912.08777): pre-trained to write the sentences that were left out of a text.
 
 Differs from BART: pre-norm with a final norm for each stack, no norm behind the embedding; positions are
-sinusoids, which its files hold like learned ones.
+sinusoids, which its files hold like learned ones, and which are not trained.
 """
 
 from __future__ import annotations
@@ -23,4 +23,5 @@ ARCHITECTURE = Architecture(
     prefix="model.",
     weights=bart.names(norm="pre", embedding_norm=False),
     head_weights={"seq2seq-lm": bart.WORD_HEAD},
+    fixed=(bart.BIAS, "embedder.pos_emb.weight", "decoder_embedder.pos_emb.weight"),
 )

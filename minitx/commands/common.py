@@ -18,7 +18,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from minitx.storage import read_json
+
 if TYPE_CHECKING:
+    from minitx.architectures.architecture import Architecture
     from minitx.tokenizer import Tokenizer
 
 WIDTH = 80
@@ -39,6 +42,14 @@ def calm_hub(args: Namespace) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it warns where HF_HUB_DISABLE_PROGRESS_BARS=0 overrules this
             import_module("huggingface_hub.utils").disable_progress_bars()
+
+
+def architecture_of(args: Namespace, folder: Path) -> Architecture | None:
+    """The architecture of a folder; None without a config.json, and loading says so."""
+    from minitx.weights.load import choose_architecture
+
+    path = folder / "config.json"
+    return choose_architecture(read_json(path), args.model_type)[0] if path.is_file() else None
 
 
 def tokenizer_of(args: Namespace, folder: Path) -> Tokenizer:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from minitx.commands.beginnings import beginnings, check_words
-from minitx.commands.common import device_of, dtype_of, read_texts, source_of, tokenizer_of
+from minitx.commands.common import architecture_of, device_of, dtype_of, read_texts, source_of, tokenizer_of
 from minitx.commands.decoding_options import DEFAULT_LENGTH, SAMPLING, SEARCH, SHORT, STOP, dashed, names
 from minitx.decoding.alternatives import Alternatives
 from minitx.decoding.arithmetic import ArithmeticSample
@@ -26,8 +26,7 @@ from minitx.decoding.settings import begin_token, generation_settings
 from minitx.decoding.stochastic import StochasticBeam
 from minitx.decoding.stop import Stop
 from minitx.decoding.strategy import Greedy, Sample, Strategy
-from minitx.storage import read_json
-from minitx.weights.load import choose_architecture, load
+from minitx.weights.load import load
 
 if TYPE_CHECKING:
     from minitx.models import CausalModel
@@ -103,11 +102,11 @@ def request_of(args: Namespace) -> Request:
             raise ValueError(
                 f"prompt {number} holds the id {unknown}, but the model knows the ids 0 to {size - 1}{hint}."
             )
-    begin, language = beginnings(args, model, tokenizer, len(ids))
+    written, language = beginnings(args, model, tokenizer, len(ids))
     if language is not None and args.forced_bos_token_id is None:
         strategy = replace(strategy, forced_bos_token_id=language)
     return Request(
-        model, prompts, ids, strategy, settings | {"tokenizer": tokenizer, "decoder_prompts": begin}
+        model, prompts, ids, strategy, settings | {"tokenizer": tokenizer, "decoder_prompts": written}
     )
 
 
@@ -194,7 +193,7 @@ def check_idle(args: Namespace, kind: type[Strategy]) -> None:
         **{name: name in own for name in (*SEARCH, *SAMPLING, "order")},
     }
     for name in (name for name, useful in used.items() if not useful):
-        if getattr(args, name, None) in (None, False):
+        if getattr(args, name, None) is None:
             continue
         if not searches and name in (*SEARCH, "show_tree"):
             raise ValueError(f"{shown(name)} is about a search; give --beams, such as --beams 4, with it.")
@@ -230,7 +229,8 @@ def optional_tokenizer(args: Namespace, folder: Path) -> Tokenizer | None:
     try:
         return tokenizer_of(args, folder)
     except ValueError as error:
-        missing = " has no tokenizer.json" in str(error)  # and what else there could be, for encoders
+        # and what else there could be
+        missing = any(f" has no {what}" in str(error) for what in ("tokenizer.json", "vocabulary file"))
         reason = f"{folder} has no tokenizer.json" if missing else str(error).removesuffix(".")
         if args.ids is None and missing:
             raise ValueError(f'{reason}; give token ids instead of a text: --ids "1 2 3".') from None
@@ -261,7 +261,7 @@ def model_of(args: Namespace, folder: Path, device: str) -> CausalModel:
     try:
         model = load(folder, head=head, dtype=dtype_of(args), device=device, model_type=args.model_type)
     except ValueError as error:
-        if head not in str(error):
+        if head not in str(error) and "the checkpoint lacks" not in str(error):
             raise
         raise ValueError(f"{args.model} cannot predict a next token: {error}") from None
     return cast("CausalModel", model)
@@ -269,11 +269,8 @@ def model_of(args: Namespace, folder: Path, device: str) -> CausalModel:
 
 def head_of(args: Namespace, folder: Path) -> str:
     """The task of the head for the next token: another one where there is an encoder before the decoder."""
-    path = folder / "config.json"
-    if not path.is_file():
-        return TASKS[0]  # loading says what is missing
-    architecture, _ = choose_architecture(read_json(path), args.model_type)
-    return next((task for task in TASKS if task in architecture.head_weights), TASKS[0])
+    found = architecture_of(args, folder)
+    return next((task for task in TASKS if found is not None and task in found.head_weights), TASKS[0])
 
 
 # What the library's messages say to callers in Python -> the same for those of the command.

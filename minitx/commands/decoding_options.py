@@ -280,7 +280,7 @@ def generate_parser(commands: Any) -> None:
     output.add_argument(
         "--prefill-chunk", type=positive, metavar="N", help="read long prompts N tokens at a time"
     )
-    output.add_argument("--show-tree", action="store_true", help="also all that --beams kept")
+    _add(output, {"show_tree": Option(None, "", "also all that --beams kept")})
     _choice_options(made)
     search = made.add_argument_group("searching", SEARCHING)
     _add(search, SEARCH | DRAWN)

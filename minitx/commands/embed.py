@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from minitx.commands.common import (
     MOST_COLUMNS,
+    architecture_of,
     bar,
     check_finite,
     device_of,
@@ -49,7 +50,9 @@ def run(args: Namespace) -> int:
     settings = settings_of(args, folder)
     tokenizer = tokenizer_of(args, folder)
     check_length(settings.max_length, tokenizer)
-    model = load(folder, head="none", dtype=dtype_of(args), device=device, model_type=args.model_type)
+    architecture = architecture_of(args, folder)
+    head = "none" if architecture is None else architecture.headless[-1]  # of some, the encoder alone
+    model = load(folder, head=head, dtype=dtype_of(args), device=device, model_type=args.model_type)
     with bar(len(texts), "embedding", "text", quiet=args.json) as progress:
         vectors = embed(
             model,

@@ -80,7 +80,7 @@ def prepare(
     )
     sources = rows if model.task == "seq2seq-lm" else None
     if sources is not None:
-        _check_length(model.embedder, max(map(len, sources)), 1)
+        _check_source(model.embedder, max(map(len, sources)))
         rows = beginnings(model, decoder_prompts, len(sources), tokenizer)
     elif decoder_prompts is not None:
         raise ValueError("decoder_prompts= is for models with an encoder; this one goes on with the prompts.")
@@ -213,6 +213,18 @@ def beginnings(
             f"there are {len(found)} decoder_prompts and {rows} prompts; give one for all, or one for each."
         )
     return found if len(found) == rows else found * rows
+
+
+def _check_source(embedder: Embedder, length: int) -> None:
+    """
+    Raises:
+        ValueError: the encoder has no positions for a text of this length.
+    """
+    if embedder.pos_emb is not None and length > embedder.max_tokens:
+        raise ValueError(
+            f"A prompt has {length} tokens, but the encoder has positions for {embedder.max_tokens}; "
+            "truncate it or split it."
+        )
 
 
 def _check_length(embedder: Embedder, prompt: int, most: int) -> None:

@@ -39,8 +39,6 @@ class Head(nn.Module):
         self.layer_norm = layer_norm(size, eps or 0.0, config.norm_bias, when=eps is not None)
         self.dropout = dropout(config.classifier_dropout)
         self.projection = Linear(size, config.num_labels, bias=config.bias)
-        if config.fixed_bias:
-            self.projection.bias.requires_grad_(False)
 
     def forward(self, hidden: Tensor, pooled: Tensor | None, mask: Tensor | None) -> Tensor:
         """(B, T, E), (B, E), (B, T) -> (B, labels) where the head pools, else (B, T, labels)"""

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from minitx.layers.checks import values_are_unseen
 
-FEW_ROWS, VERY_FEW_ROWS = 16, 4  # where the products were as fast as each other, on two x86-64 cores
-LARGE = 2**16  # weights below it are done before a choice would pay
+FEW_ROWS, VERY_FEW_ROWS = 64, 4  # where the products were as fast as each other, on two x86-64 cores
+LARGE, PART = 2**16, 2**20  # weights below the one are done before a choice would pay; best size of a part
 
 
 class Linear(nn.Linear):
@@ -28,20 +28,21 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     A decoding step multiplies each weight with one row per text, and is done as soon as the weights have
     been read. For so few rows PyTorch's product on a CPU takes a routine that runs on one core, at half
     of the memory's speed. The same product, as a batch of products with equal parts of the weight, runs
-    on all of them.
+    on all of them. A large weight, such as that of a vocabulary, is faster in smaller parts. Where
+    gradients are recorded nothing is gained: the backward through the parts would be the slower one.
     """
     if values_are_unseen(x) or not x.is_cpu or x.dtype != torch.float32 or weight.numel() < LARGE:
         return F.linear(x, weight, bias)
     inputs, outputs = weight.shape[1], weight.shape[0]
     rows = x.numel() // inputs
-    parts = divisor(outputs, max(2, torch.get_num_threads()))
-    if not 0 < rows <= FEW_ROWS or parts is None or not weight.is_contiguous():
+    parts = divisor(outputs, max(2, torch.get_num_threads(), weight.numel() // PART))
+    if torch.is_grad_enabled() or not 0 < rows <= FEW_ROWS or parts is None or not weight.is_contiguous():
         return F.linear(x, weight, bias)
     flat, split = x.reshape(rows, inputs), weight.view(parts, -1, inputs)
     if rows <= VERY_FEW_ROWS:  # each part of W x^T: (parts, outputs / parts, rows)
         column = flat.t().expand(parts, -1, -1)
         made = split.bmm(column) if bias is None else torch.baddbmm(bias.view(parts, -1, 1), split, column)
-        made = made.flatten(0, 1).t().contiguous()
+        made = made.flatten(0, 1).t().contiguous()  # as it lies, the next product would be slow
     else:  # each part of x W^T: (parts, rows, outputs / parts)
         row, turned = flat.expand(parts, -1, -1), split.mT
         made = row.bmm(turned) if bias is None else torch.baddbmm(bias.view(parts, 1, -1), row, turned)
@@ -51,5 +52,5 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 @lru_cache
 def divisor(number: int, least: int) -> int | None:
-    """The smallest divisor from `least` to 64, if there is one."""
-    return next((n for n in range(least, 65) if number % n == 0), None)
+    """The smallest divisor from `least` (32 if that is more) to 64, if there is one."""
+    return next((n for n in range(min(least, 32), 65) if number % n == 0), None)

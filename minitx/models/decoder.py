@@ -122,6 +122,14 @@ class CausalModel(Model):
                 f"{len(self.decoder.schedule)}: make one with the model's own make_cache()."
             )
         cache.check(attention_mask, input_ids)
+        if cache.texts:
+            stack, (key, _) = self.config.stack, cache.memory[0].recall()
+            expected = (stack.num_key_value_heads or stack.num_attention_heads, stack.head_dim)
+            if (key.shape[1], key.shape[3]) != expected:
+                raise ValueError(
+                    f"the cache remembers a text in {key.shape[1]} heads of {key.shape[3]} features, this "
+                    f"model has {expected[0]} of {expected[1]}: a cache serves the model that filled it."
+                )
 
     def check_turning(self, cache: Cache, position_ids: Tensor) -> None:
         """Refuses tokens at positions (1 or B, T) that lead a row across the length at which LongRoPE turns.
@@ -198,8 +206,8 @@ class DecoderModel(CausalModel):
         Raises:
             TypeError: a list or anything else where a tensor is expected, a cache that is none.
             ValueError: shapes that do not fit, ids outside their table, a text longer than the
-                model's positions, a cache that is of no use for these tokens, labels for logits that are
-                not kept.
+                table of positions, where the model has one, a cache that is of no use for these tokens,
+                labels for logits that are not kept.
         """
         keep = self.kept(logits_to_keep, labels)
         batch = leading_shape(input_ids)

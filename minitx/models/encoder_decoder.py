@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from minitx.cache import Cache
 from minitx.config import ModelConfig
-from minitx.layers.checks import leading_shape, values_are_unseen
+from minitx.layers.checks import a_tensor, leading_shape, values_are_unseen
 from minitx.layers.embedder import Embedder
 from minitx.layers.linear import Linear
 from minitx.layers.mask import as_bool
@@ -81,16 +81,13 @@ class EncoderDecoderModel(CausalModel):
 
         Raises:
             TypeError: a list or anything else where a tensor is expected, a cache that is none.
-            ValueError: shapes that do not fit, ids outside their table, a text longer than the model's
+            ValueError: shapes that do not fit, ids outside their table, a text longer than its table of
                 positions, nothing to read, or something to read beside a cache that has read.
         """
         keep = self.kept(logits_to_keep, labels)
-        memory, read = encoder_last_hidden_state, cache is not None and cache.texts > 0
-        if (input_ids is not None) + (memory is not None) + read != 1:
-            raise ValueError(
-                "give one of: input_ids, the text to be read; encoder_last_hidden_state, of one that was "
-                "read; or a cache that has its memory already."
-            )
+        memory, read = encoder_last_hidden_state, cache is not None and a_cache(cache).texts > 0
+        of_source = (attention_mask, token_type_ids, position_ids)
+        check_one_source(input_ids, memory, read, any(each is not None for each in of_source))
         if decoder_input_ids is None:
             decoder_input_ids = self.shifted(labels if self.task == "seq2seq-lm" else input_ids)
         batch = leading_shape(decoder_input_ids)
@@ -99,16 +96,19 @@ class EncoderDecoderModel(CausalModel):
             memory = self.encode(input_ids, attention_mask, token_type_ids, position_ids)
         seen, seen_mask = None, None
         if memory is not None:
-            check_memory(memory, decoder_input_ids)
+            self.check_memory(memory, decoder_input_ids)
             seen = self.memory_projection(memory)
-            seen_mask = None if attention_mask is None else as_bool(attention_mask, *memory.shape[:2])
+            seen_mask = padding_of(attention_mask, memory)
         if cache is not None and seen is not None:
             self.decoder.remember(cache, seen, seen_mask)
             seen = None
         watch: list[Tensor] | None = [] if output_cross_attentions else None
-        hidden, mask = self.run_decoder(
-            decoder_input_ids, decoder_attention_mask, decoder_position_ids, cache, seen, seen_mask, watch
-        )
+        try:
+            hidden, mask = self.run_decoder(
+                decoder_input_ids, decoder_attention_mask, decoder_position_ids, cache, seen, seen_mask, watch
+            )
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"the decoder's text: {error}") from None
         if self.task == "sequence-classification":
             mask = self.end_tokens(input_ids, decoder_input_ids)
         found = self.result(hidden, mask, labels, batch=batch, logits_to_keep=keep, cache=cache)
@@ -148,10 +148,30 @@ class EncoderDecoderModel(CausalModel):
         The cache keeps the keys and values that each layer's cross-attention makes of it, so that they are
         made once.
         """
+        if a_cache(cache).texts or cache.length:
+            raise ValueError("the cache holds another text already; make an empty one with make_cache().")
         memory = self.encode(input_ids, attention_mask, token_type_ids, position_ids)
-        mask = None if attention_mask is None else as_bool(attention_mask, *input_ids.shape)
-        self.decoder.remember(cache, self.memory_projection(memory), mask)
+        self.decoder.remember(cache, self.memory_projection(memory), padding_of(attention_mask, memory))
         return cache
+
+    def check_memory(self, memory: Tensor, decoder_input_ids: Tensor) -> None:
+        """
+        Raises:
+            TypeError: no tensor.
+            ValueError: another width than the encoder's, or other texts than those that are written.
+        """
+        a_tensor("encoder_last_hidden_state", memory)
+        size = self.config.encoder_size
+        if memory.dim() != 3 or memory.shape[2] != size:
+            raise ValueError(
+                f"encoder_last_hidden_state has shape {tuple(memory.shape)}; expected (batch, time, {size}), "
+                "as model.encode gives it."
+            )
+        if len(memory) != len(decoder_input_ids):
+            raise ValueError(
+                f"{len(memory)} texts were read, but decoder_input_ids has {len(decoder_input_ids)} rows; "
+                "expected one text to read for each to write."
+            )
 
     def encode(
         self,
@@ -187,6 +207,7 @@ class EncoderDecoderModel(CausalModel):
                 "decoder_input_ids are missing: what the decoder goes on from, at least "
                 f"[[{self.config.decoder_start_token_id}]] for each text."
             )
+        a_tensor("labels", ids)
         pad = self.decoder_embedder.config.pad_token_id
         start = self.config.decoder_start_token_id
         if pad is None:
@@ -222,16 +243,47 @@ def memory_projection(config: ModelConfig) -> Slot:
     assert config.encoder is not None
     if not config.memory_projection:
         return identity
-    return Linear(config.encoder.hidden_size, config.stack.hidden_size, bias=True)
+    return Linear(config.encoder_size, config.stack.hidden_size, bias=True)
 
 
-def check_memory(memory: Tensor, decoder_input_ids: Tensor) -> None:
+def check_one_source(input_ids: Tensor | None, memory: Tensor | None, read: bool, masked: bool) -> None:
     """
     Raises:
-        ValueError: the texts that were read are not as many as those that are written.
+        ValueError: nothing to read, or more than one thing; or something said of a text that was read before.
     """
-    if memory.dim() != 3 or len(memory) != len(decoder_input_ids):
+    if (input_ids is not None) + (memory is not None) + read != 1:
         raise ValueError(
-            f"what was read has shape {tuple(memory.shape)}, and decoder_input_ids "
-            f"{tuple(decoder_input_ids.shape)}; expected one text to read for each to write."
+            "give one of: input_ids, the text to be read; encoder_last_hidden_state, of one that was read; "
+            "or a cache that has its memory already."
         )
+    if read and masked:
+        raise ValueError(
+            "attention_mask, token_type_ids and position_ids are of the text to be read, which the cache "
+            "remembers already; the decoder's are decoder_attention_mask and decoder_position_ids."
+        )
+
+
+def a_cache(cache: Cache) -> Cache:
+    """
+    Raises:
+        TypeError: something else.
+    """
+    if not isinstance(cache, Cache):
+        raise TypeError(f"cache is a {type(cache).__name__}; expected what model.make_cache() gives.")
+    return cache
+
+
+def padding_of(attention_mask: Tensor | None, memory: Tensor) -> Tensor | None:
+    """The mask (B, S) of a text that was read, as the decoder's layers need it.
+
+    Raises:
+        ValueError: another shape; which token of that text saw which is of no use here.
+    """
+    if attention_mask is None:
+        return None
+    if attention_mask.dim() != 2:
+        raise ValueError(
+            f"attention_mask has shape {tuple(attention_mask.shape)}; expected (batch, time) of the text "
+            "that is read: the decoder looks at all of it. (model.encode alone takes a mask per token.)"
+        )
+    return as_bool(attention_mask, *memory.shape[:2])

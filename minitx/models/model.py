@@ -195,7 +195,7 @@ class EncoderModel(Model):
         Raises:
             TypeError: a list or anything else where a tensor is expected.
             ValueError: shapes that do not fit, ids outside their table, a text longer than the
-                model's positions.
+                table of positions, where the model has one.
         """
         batch = leading_shape(input_ids)
         if input_ids.dim() == 3 and self.task == "multiple-choice":

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minitx.layers.head import pool_first_attended, pool_mean
-from minitx.models import Model
+from minitx.models import EncoderModel, Model
 from minitx.storage import read_json
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def embed(
     batch is padding; a text gets the same vector whatever it is batched with, up to rounding.
 
     Args:
-        model: any encoder; a head is left aside.
+        model: any encoder, also that of T5 alone (head="encoder"); a head is left aside.
         tokenizer: of the same checkpoint.
         texts: N texts.
         pooling: "mean" of the real tokens, the "first" real token, or the model's "pooler".
@@ -90,7 +90,8 @@ def embed(
 
     Raises:
         TypeError: `texts` is one string, or holds something else than strings.
-        ValueError: an unknown pooling, a pooler that the model does not have, a size below 1.
+        ValueError: a model that is no encoder, an unknown pooling, a pooler that the model does not have, a
+            size below 1.
     """
     settings = settings or own_settings(model)
     pooling = settings.pooling if pooling is None else pooling
@@ -181,6 +182,11 @@ def check(model: Model, texts: Sequence[str], pooling: str, max_length: int | No
         raise TypeError("texts is one string; expected a list of them: [text].")
     if other := [text for text in texts if not isinstance(text, str)]:
         raise TypeError(f"texts holds a {type(other[0]).__name__}; expected strings.")
+    if not isinstance(model, EncoderModel):
+        raise ValueError(
+            f"embed reads texts with an encoder, and this is a {type(model).__name__}. Of an encoder-decoder "
+            'that has an encoder for itself, such as T5, load it with head="encoder".'
+        )
     if pooling not in get_args(Pooling):
         raise ValueError(f"pooling={pooling!r} must be one of {', '.join(get_args(Pooling))}.")
     if pooling == "pooler" and model.pooler is None:

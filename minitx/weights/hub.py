@@ -39,6 +39,9 @@ TOKENIZER = (
     "spiece.model",
     "spm.model",
     "sentencepiece.bpe.model",
+    "source.spm",
+    "target.spm",
+    "target_vocab.json",
     "chat_template.jinja",
     "chat_template.json",
 )

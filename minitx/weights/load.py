@@ -260,7 +260,10 @@ def empty_model(
     else:
         family = EncoderModel if numbers.decoder is None else EncoderDecoderModel
     with torch.device("meta"):
-        return family(replace(numbers, pooler=pooled), heads.get(task), architecture.stack).eval()
+        model = family(replace(numbers, pooler=pooled), heads.get(task), architecture.stack).eval()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name not in architecture.fixed)
+    return model
 
 
 # --- from tensors to parameters --------------------------------------------------------------------

@@ -110,10 +110,11 @@ def own_task(
 
 def any_of_head(architecture: Architecture, task: str, head: HeadConfig, names: Names) -> bool:
     """Whether the file has any tensor of a task's head, or the head needs none of its own."""
-    if head.tied and set(architecture.head_weights[task]) == {"head.projection"} and not head.bias:
+    table = list(rows(architecture.head_weights[task], []))
+    lent = {"head.projection.weight", *(() if head.bias else ("head.projection",))} if head.tied else set()
+    if all(row.or_zero or left[0] in lent for left, row in table):
         return True
-    stored = (name for _, row in rows(architecture.head_weights[task], []) for name in row.names)
-    return any(names.module(name) for name in stored)
+    return any(names.module(name) for _, row in table for name in row.names)
 
 
 def class_names(config: Mapping[str, Any]) -> list[str]:

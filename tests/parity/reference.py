@@ -37,6 +37,9 @@ def randomise(model: nn.Module, seed: int = 0) -> None:
             if "Marian" in type(model).__name__ and "embed_positions" in name:
                 continue  # sinusoids, which are computed and not saved
             parameter.copy_(base + 0.2 * noise)
+        for name, buffer in model.named_buffers():
+            if name == "final_logits_bias":  # a weight that no training changes
+                buffer.copy_(0.2 * torch.randn(buffer.shape, generator=generator, dtype=torch.float64))
 
 
 def reference_model(case: Case, task: str, dtype: torch.dtype = torch.float64, **more: Any) -> Any:
@@ -72,7 +75,8 @@ def made_once(name: str, task: str, dtype: torch.dtype, root: Path, **more: Any)
 
 
 def text(case: Case, batch: int, length: int, task: str = "none", seed: int = 0) -> dict[str, Tensor]:
-    """Random inputs for a task; ids stay clear of the special ones, 0 to 3.
+    """Random inputs for a task; ids stay clear of the padding ids 0 and 1, those of an encoder-decoder of 2
+    and 3 too, which begin and end its texts.
 
     An encoder-decoder gets a text to read, and unless its decoder is to go over the same text, another of
     about half the length for the decoder.
@@ -83,7 +87,7 @@ def text(case: Case, batch: int, length: int, task: str = "none", seed: int = 0)
         return torch.randint(low, high, shape, generator=generator)
 
     shape = (batch, CHOICES, length) if task == "multiple-choice" else (batch, length)
-    inputs = {"input_ids": draw(4, 99, *shape)}
+    inputs = {"input_ids": draw(4 if "seq2seq-lm" in case.heads else 2, 99, *shape)}
     types = case.config.get("type_vocab_size", 0)
     if types > 1:
         inputs["token_type_ids"] = draw(0, types, *shape)

@@ -23,7 +23,7 @@ from tests.parity.formula import weights
 from tests.unit.decoding.searches import search
 
 FOLDER = Path(__file__).parent / "fixtures"
-MODELS = ("gpt2", "llama")
+MODELS = {"gpt2": "causal-lm", "llama": "causal-lm", "t5": "seq2seq-lm", "bart": "seq2seq-lm"}
 SHARED = ("num_beams", "length_penalty", "early_stopping", "repetition_penalty", "suppress_tokens")
 
 
@@ -39,11 +39,11 @@ def cases(name: str, model: str) -> list[Any]:
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
     found = {}
-    for name in MODELS:
+    for name, head in MODELS.items():
         folder, made = tmp_path_factory.mktemp(name), fixture("diverse")["models"][name]
         (folder / "config.json").write_text(json.dumps(made["config"]), encoding="utf-8")
         save_file(weights(made["shapes"]), folder / "model.safetensors", metadata={"format": "pt"})
-        found[name] = minitx.load(folder, head="causal-lm", strict=True)
+        found[name] = minitx.load(folder, head=head, strict=True)
     return found
 
 

@@ -33,6 +33,7 @@ NAMES = {
     "gemma3_text": (*USUAL_NAMES[:4], "hidden_activation"),
     "gpt2": ("n_embd", "n_head", "n_layer", "n_inner", "activation_function"),
     "bloom": ("hidden_size", "n_head", "n_layer"),  # the others cannot be chosen
+    "gpt_oss": USUAL_NAMES[:4],  # its activation cannot be chosen
     "gpt_neo": ("hidden_size", "num_heads", "num_layers", "intermediate_size", "activation_function"),
     "gptj": ("n_embd", "n_head", "n_layer", "n_inner", "activation_function"),
     "opt": (*USUAL_NAMES[:3], "ffn_dim", "activation_function"),

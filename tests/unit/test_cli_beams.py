@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 
 import minitx
-from minitx import Beam, BeamSample, cli
+from minitx import (
+    Alternatives,
+    ArithmeticSample,
+    Beam,
+    BeamSample,
+    DiverseBeam,
+    LexicalBeam,
+    StochasticBeam,
+    cli,
+)
 from minitx.commands import decoding
 from minitx.commands.decoding_options import SEARCH
 from tests.unit.test_cli_generate import Run, fails, folder, model, run, tokenizer
@@ -22,6 +31,20 @@ VALUES: dict[str, tuple[str, Any]] = {
     "length_norm": ("gnmt", "gnmt"),
     "early_stopping": ("true", True),
     "patience": ("2", 2.0),
+    "num_beam_groups": ("2", 2),
+    "diversity_penalty": ("0.7", 0.7),
+    "force_words_ids": ("4 5,6", ((4, 5), (6,))),
+    "push_progress": ("false", False),
+}
+# What chooses a search, and the search.
+WAYS: dict[str, Any] = {
+    "": Beam(),
+    "--beam-sample": BeamSample(),
+    "--beam-groups 2": DiverseBeam(),
+    "--num-beam-groups 4 --diversity-penalty 0.2": DiverseBeam(num_beam_groups=4, diversity_penalty=0.2),
+    "--force-words 4,5": LexicalBeam(force_words_ids=[[4], [5]]),
+    "--force-words 4 --force-words-ids 5": LexicalBeam(force_words_ids=[[4], [5]]),
+    "--stochastic-beam --top-k 5": StochasticBeam(num_beams=4, top_k=5),
 }
 
 
@@ -32,11 +55,40 @@ def parsed(*argv: str, folder: Path = Path("model")) -> Any:
 @pytest.mark.parametrize("name", SEARCH)
 def test_each_option_is_its_field(name: str) -> None:
     text, value = VALUES[name]
-    given = parsed("--beams", "4", f"--{name.replace('_', '-')}={text}")
-    assert given == Beam(**{"num_beams": 4, name: value})
+    kind, argv = Beam, []
+    if name in ("num_beam_groups", "diversity_penalty"):
+        kind, argv = DiverseBeam, ["--beam-groups", "4"]
+    elif name in ("force_words_ids", "push_progress"):
+        kind, argv = LexicalBeam, [] if name == "force_words_ids" else ["--force-words", "7"]
+    expected: dict[str, Any] = (
+        {"num_beams": 4, "num_beam_groups": 4} if kind is DiverseBeam else {"num_beams": 4}
+    )
+    expected |= {"force_words_ids": [[7]]} if kind is LexicalBeam else {}
+    given = parsed("--beams", "4", *argv, f"--{name.replace('_', '-')}={text}")
+    assert given == kind(**{**expected, name: value})
+
+
+@pytest.mark.parametrize("argv", WAYS)
+def test_each_search_has_its_options(argv: str, run: Run, folder: Path) -> None:
+    assert parsed("--beams", "4", *argv.split()) == WAYS[argv]
+    more = ["--beams", 4, "--max-new-tokens", 4, "--show-tree", "--num-samples", 2]
+    code, out, err = run("generate", folder, "a b", *more, *argv.split())
+    assert (code, err) == (0, "")
+    assert "[1, sample 2] a b" in out
+
+
+def test_when_it_stops() -> None:
     assert parsed("--num-beams", "4") == parsed("--beams", "4") == Beam()
     for text, value in (("false", False), ("never", "never"), ("exact", "exact")):
         assert parsed("--beams", "2", "--early-stopping", text) == Beam(num_beams=2, early_stopping=value)
+
+
+def test_several_samples() -> None:
+    assert parsed("--arithmetic", "--top-k", "5") == ArithmeticSample(top_k=5)
+    assert parsed("--alternatives", "--bad-words-ids", "5") == Alternatives(bad_words_ids=[[5]])
+    assert parsed("--beams", "4", "--beam-groups", "2", "--early-stopping", "never") == DiverseBeam(
+        early_stopping="never"
+    )
 
 
 def test_other_options_work_inside() -> None:
@@ -92,6 +144,24 @@ MISTAKES = {
     "--beams 4 --show-tree --json": "--show-tree is drawn",
     "--show-tree": "--show-tree is about a search; give --beams",
     "--beam-sample": "--beam-sample is about a search",
+    "--beam-groups 2": "--beam-groups is about a search",
+    "--force-words 5": "--force-words is about a search",
+    "--stochastic-beam": "--stochastic-beam is about a search",
+    "--diversity-penalty 2": "--diversity-penalty is about a search",
+    "--beams 4 --diversity-penalty 2": "--diversity-penalty has no effect without --beam-groups",
+    "--beams 4 --push-progress false": "--push-progress has no effect without --force-words",
+    "--beams 4 --force-words 5 --push-progress 5": "'5' is neither true nor false",
+    "--beams 4 --beam-groups 2 --patience 2": "--patience has no effect with --beam-groups",
+    "--beams 4 --beam-groups 3": "--num-beams 4 cannot be divided into --num-beam-groups 3",
+    "--beams 4 --beam-groups 2 --beam-sample": "--beam-sample and --beam-groups are two ways to choose",
+    "--beams 4 --beam-groups 2 --force-words 5": "--beam-groups and --force-words are two ways",
+    "--beams 4 --beam-groups 2 --seed 1": "--seed has no effect with --beam-groups",
+    "--beams 4 --stochastic-beam --num-samples 4": "need --num-beams 5 or more",
+    "--beams 4 --arithmetic": "--arithmetic and --beams are two ways to choose",
+    "--beams 4 --alternatives": "--alternatives and --beams are two ways to choose",
+    "--greedy --alternatives": "--greedy and --alternatives are two ways to choose",
+    "--alternatives --top-p 0.9": "--top-p has no effect with --alternatives: it takes the most probable",
+    "--alternatives --seed 1": "--seed has no effect with --alternatives",
     "--length-penalty 2": "--length-penalty is about a search",
     "--greedy --patience 2": "--patience is about a search",
 }

@@ -17,7 +17,19 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers
 
 import minitx
-from minitx import Beam, Greedy, Sample, Stop, cli
+from minitx import (
+    Alternatives,
+    ArithmeticSample,
+    Beam,
+    BeamSample,
+    DiverseBeam,
+    Greedy,
+    LexicalBeam,
+    Sample,
+    StochasticBeam,
+    Stop,
+    cli,
+)
 from minitx.commands import decoding, decoding_options
 from minitx.commands import generate as command
 from minitx.decoding.result import Event
@@ -167,8 +179,9 @@ def test_no_parameter_is_without_option_or_reason(run: Run) -> None:
     assert {field.name for field in fields(Stop)} == STOPS.keys() == decoding_options.STOP.keys()
     arguments = set(inspect.signature(minitx.generate).parameters) - {"model", "prompts", "strategy", "stop"}
     explained = set(inspect.signature(minitx.explain).parameters) - {"model", "prompt", "strategy", "stop"}
-    searches = {field.name for field in fields(Beam)}
-    assert searches - {field.name for field in fields(Greedy)} == decoding_options.SEARCH.keys()
+    kinds = (Beam, BeamSample, DiverseBeam, LexicalBeam, StochasticBeam, ArithmeticSample, Alternatives)
+    searches = {field.name for kind in kinds for field in fields(kind)}
+    assert searches - strategies == decoding_options.SEARCH.keys()
     for name, wanted in (
         ("generate", arguments | strategies | searches),
         ("explain", explained | strategies),

@@ -14,8 +14,9 @@ SIZES = [(512, 256), (50257 // 29, 64), (1031, 128), (29 * 331, 16)]  # 1031 is 
 
 
 @pytest.mark.parametrize(("outputs", "inputs"), SIZES)
-@pytest.mark.parametrize("rows", [(), (1,), (2,), (4, 1), (1, 5), (2, 8), (17,), (3, 9), (0, 4)])
+@pytest.mark.parametrize("rows", [(), (1,), (2,), (4, 1), (1, 5), (2, 8), (64,), (5, 13), (0, 4)])
 @pytest.mark.parametrize("bias", [True, False])
+@torch.no_grad()
 def test_every_number_of_rows(outputs: int, inputs: int, rows: tuple[int, ...], bias: bool) -> None:
     weight, x = torch.randn(outputs, inputs), torch.randn(*rows, inputs)
     b = torch.randn(outputs) if bias else None
@@ -24,8 +25,10 @@ def test_every_number_of_rows(outputs: int, inputs: int, rows: tuple[int, ...], 
         found = linear(x, stored, b)
         assert found.shape == exact.shape
         assert torch.allclose(found.double(), exact, rtol=0, atol=2e-4)
+        assert found.is_contiguous()  # else sums and norms stay so, and the next product is slow
 
 
+@torch.no_grad()
 def test_the_other_products_are_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the test above would compare torch with itself."""
     plain: list[int] = []
@@ -37,23 +40,14 @@ def test_the_other_products_are_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
     weight = torch.randn(512, 256)
     with monkeypatch.context() as patch:
         patch.setattr(module, "F", type("F", (), {"linear": staticmethod(note)}))
-        for rows in (1, 4, 5, 16, 17):
+        for rows in (1, 4, 5, 64, 65):
             linear(torch.randn(rows, 256), weight, None)
+        with torch.enable_grad():  # the backward of the others is slower
+            linear(torch.randn(3, 256), weight, None)
         linear(torch.randn(1, 256), weight[:64], None)  # small
         linear(torch.randn(1, 256).double(), weight.double(), None)
         linear(torch.randn(1, 512), weight.t(), None)  # lies the other way in memory
-    assert plain == [17, 1, 1, 1]
-
-
-@pytest.mark.parametrize("rows", [1, 7])
-def test_gradients(rows: int) -> None:
-    ours, theirs = Linear(256, 512), nn.Linear(256, 512)
-    theirs.load_state_dict(ours.state_dict())
-    x = torch.randn(rows, 256)
-    for layer in (ours, theirs):
-        layer(x).square().sum().backward()
-    assert torch.allclose(ours.weight.grad, theirs.weight.grad, rtol=1e-4, atol=1e-3)
-    assert torch.allclose(ours.bias.grad, theirs.bias.grad, rtol=1e-4, atol=1e-3)
+    assert plain == [65, 3, 1, 1, 1]
 
 
 def test_it_prints_and_compiles_as_torchs_own() -> None:
@@ -67,3 +61,4 @@ def test_it_prints_and_compiles_as_torchs_own() -> None:
 def test_equal_parts() -> None:
     assert [divisor(n, 2) for n in (768, 50257, 151936, 1031)] == [2, 29, 2, None]
     assert divisor(768, 5) == 6
+    assert divisor(128256, 500) == 32

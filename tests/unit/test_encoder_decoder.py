@@ -1,0 +1,453 @@
+"""The family of encoder-decoders beyond its numbers: what it refuses, its caches, its files."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import minitx
+from minitx.architectures.reader import Reader
+from minitx.models import EncoderDecoderModel, EncoderModel
+from tests.parity.encoder_decoders import BART, BERT, DECODES, GLUED, GPT2, MARIAN, T5
+
+CONFIGS: dict[str, dict[str, Any]] = {
+    "t5": T5,
+    "bart": BART,
+    "encoder-decoder": {"encoder": BERT, "decoder": {**BERT, **DECODES}, **GLUED},
+}
+
+
+def made(model_type: str = "t5", head: str = "seq2seq-lm", **more: Any) -> Any:
+    config = {"model_type": model_type, **CONFIGS[model_type], **more}
+    return minitx.from_config(config, head=head, seed=0).eval()
+
+
+def ids(*shape: int) -> Tensor:
+    return torch.randint(4, 99, shape)
+
+
+# --- what forward refuses ---------------------------------------------------------------------------
+
+Call = Callable[[Any], Any]
+REFUSED: dict[str, tuple[Call, type[Exception], str]] = {
+    "nothing to read": (
+        lambda model: model(decoder_input_ids=ids(2, 3)),
+        ValueError,
+        "give one of: input_ids",
+    ),
+    "two things to read": (
+        lambda model: model(ids(2, 7), None, ids(2, 3), encoder_last_hidden_state=torch.zeros(2, 7, 24)),
+        ValueError,
+        "give one of: input_ids",
+    ),
+    "nothing to write": (
+        lambda model: model(ids(2, 7)),
+        ValueError,
+        r"decoder_input_ids are missing.*\[\[0\]\]",
+    ),
+    "a list to read": (
+        lambda model: model([[5]], None, ids(2, 3)),
+        TypeError,
+        "input_ids is a list; expected a tensor",
+    ),
+    "a list to write": (
+        lambda model: model(ids(2, 7), None, [[5]]),
+        TypeError,
+        "is a list; expected a tensor",
+    ),
+    "fewer texts to write": (
+        lambda model: model(ids(2, 7), None, ids(1, 3)),
+        ValueError,
+        "2 texts were read, but decoder_input_ids has 1 rows",
+    ),
+    "a memory of two dimensions": (
+        lambda model: model(decoder_input_ids=ids(2, 3), encoder_last_hidden_state=torch.zeros(7, 24)),
+        ValueError,
+        r"\(7, 24\); expected \(batch, time, 24\), as model.encode gives it",
+    ),
+    "a memory of another width": (
+        lambda model: model(decoder_input_ids=ids(2, 3), encoder_last_hidden_state=torch.zeros(2, 7, 12)),
+        ValueError,
+        r"\(2, 7, 12\); expected \(batch, time, 24\)",
+    ),
+    "a memory that is a list": (
+        lambda model: model(decoder_input_ids=ids(1, 3), encoder_last_hidden_state=[[0.0]]),
+        TypeError,
+        "encoder_last_hidden_state is a list",
+    ),
+    "a cache that is none": (
+        lambda model: model(decoder_input_ids=ids(1, 3), cache="x"),
+        TypeError,
+        "cache is a str; expected what model.make_cache",
+    ),
+    "reading into no cache": (
+        lambda model: model.read("x", ids(1, 3)),
+        TypeError,
+        "cache is a str; expected what model.make_cache",
+    ),
+    "reading twice into one cache": (
+        lambda model: model.read(model.read(model.make_cache(), ids(1, 3)), ids(1, 3)),
+        ValueError,
+        "the cache holds another text already",
+    ),
+    "labels that are a list": (
+        lambda model: model(ids(1, 7), labels=[[5]]),
+        TypeError,
+        "labels is a list",
+    ),
+    "a mask of a text that was read before": (
+        lambda model: model(
+            attention_mask=torch.ones(1, 3),
+            decoder_input_ids=ids(1, 2),
+            cache=model.read(model.make_cache(), ids(1, 3)),
+        ),
+        ValueError,
+        "are of the text to be read, which the cache remembers already",
+    ),
+    "a mask per token of the text to be read": (
+        lambda model: model(ids(1, 3), torch.ones(1, 3, 3), ids(1, 2)),
+        ValueError,
+        r"attention_mask has shape \(1, 3, 3\); expected \(batch, time\)",
+    ),
+    "an id that the encoder does not know": (
+        lambda model: model(ids(2, 7) + 99, None, ids(2, 3)),
+        ValueError,
+        "but the model has 0 to 98",
+    ),
+    "an id that the decoder does not know": (
+        lambda model: model(ids(2, 7), None, ids(2, 3) + 99),
+        ValueError,
+        "the decoder's text: input_ids holds .* but the model has 0 to 98",
+    ),
+    "a mask of another length": (
+        lambda model: model(ids(2, 7), torch.ones(2, 3), ids(2, 3)),
+        ValueError,
+        r"has shape \(2, 3\); expected .* \(2, 7\)",
+    ),
+    "the mask of the other text": (
+        lambda model: model(ids(2, 7), None, ids(2, 3), torch.ones(2, 7)),
+        ValueError,
+        r"has shape \(2, 7\); expected .* \(2, 3\)",
+    ),
+    "positions of the other text": (
+        lambda model: model(ids(2, 7), None, ids(2, 3), decoder_position_ids=torch.zeros(2, 7).long()),
+        ValueError,
+        r"has shape \(2, 7\); expected \(2, 3\)",
+    ),
+    "labels without all logits": (
+        lambda model: model(ids(2, 7), labels=ids(2, 3), logits_to_keep=1),
+        ValueError,
+        "labels need the logits of all tokens",
+    ),
+    "labels of the other text": (
+        lambda model: model(ids(2, 7), None, ids(2, 3), labels=ids(2, 7)),
+        ValueError,
+        r"labels have shape \(2, 7\).*\(2, 3\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+@pytest.mark.parametrize("model_type", CONFIGS)
+def test_forward_refuses(model_type: str, what: str) -> None:
+    call, error, message = REFUSED[what]
+    model = made(model_type)
+    if what == "nothing to write":
+        message = message.replace("0", str(model.config.decoder_start_token_id))
+    with pytest.raises(error, match=message):
+        call(model)
+
+
+@pytest.mark.parametrize("model_type", ["bart", "encoder-decoder"])
+def test_texts_longer_than_either_table_of_positions(model_type: str) -> None:
+    model = made(model_type)
+    model(ids(1, 48), None, ids(1, 48))
+    for read, written in ((49, 3), (3, 49)):
+        with pytest.raises(ValueError, match="positions for 48 tokens, but the text has 49"):
+            model(ids(1, read), None, ids(1, written))
+
+
+def test_labels_of_a_model_without_a_head() -> None:
+    with pytest.raises(ValueError, match="this model has no head"):
+        made(head="none")(ids(2, 7), labels=ids(2, 7))
+
+
+@pytest.mark.parametrize(("labels", "given"), [([[5, 6, 2]], [[0, 5, 6]]), ([[5, -100, 2]], [[0, 5, 0]])])
+def test_labels_are_shifted(labels: list[list[int]], given: list[list[int]]) -> None:
+    """Behind the start token, and what does not count is padding."""
+    model, read = made(), ids(1, 7)
+    learned = model(read, labels=torch.tensor(labels))
+    assert torch.equal(learned.logits, model(read, None, torch.tensor(given)).logits)
+
+
+def test_the_last_token_of_a_label_says_the_language_where_there_is_no_start_token() -> None:
+    """mBART's: text, end, language, in rows of different lengths."""
+    model = minitx.from_config({"model_type": "mbart", **BART}, head="seq2seq-lm", seed=0).eval()
+    labels = torch.tensor([[5, 6, 2, 90], [7, 2, 91, -100]])
+    assert model.shifted(labels).tolist() == [[90, 5, 6, 2], [91, 7, 2, 91]]
+
+
+def test_a_head_that_reads_the_end_of_a_text() -> None:
+    model = made("bart", "sequence-classification")
+    text = ids(2, 7)
+    with pytest.raises(ValueError, match="each text must have an end token, 2"):
+        model(text)
+    text[0, -1] = text[1, 4] = 2
+    assert model(text).logits.shape == (2, 3)
+    for written in (ids(2, 3), None):
+        memory = None if written is not None else torch.zeros(2, 7, 24)
+        with pytest.raises(ValueError, match="of the same shape or none"):
+            model(
+                text if memory is None else None,
+                None,
+                ids(2, 7) if written is None else written,
+                encoder_last_hidden_state=memory,
+            )
+
+
+# --- caches ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model_type", CONFIGS)
+def test_decode_needs_a_cache_that_has_read(model_type: str) -> None:
+    model = made(model_type)
+    with pytest.raises(ValueError, match="a cache that has its memory already"):
+        model.decode(ids(2, 3), cache=model.make_cache())
+    cache = model.read(model.make_cache(), ids(2, 7))
+    with pytest.raises(ValueError, match="give one of: input_ids"):
+        model(ids(2, 7), None, ids(2, 3), cache=cache)
+    assert (cache.texts, cache.length) == (2, 0)
+    assert model.decode(ids(4, 3), cache=cache).logits.shape == (4, 3, 99)
+
+
+def test_rows_of_a_cache_are_as_many_for_each_text() -> None:
+    model = made()
+    cache = model.read(model.make_cache(), ids(2, 7))
+    with pytest.raises(ValueError, match="remembers 2 texts, but input_ids has 3 rows"):
+        model.decode(ids(3, 1), cache=cache)
+    model.decode(ids(4, 1), cache=cache)
+    with pytest.raises(ValueError, match="holds a batch of 4, but input_ids has one of 2"):
+        model.decode(ids(2, 1), cache=cache)
+
+
+def test_a_cache_for_another_number_of_layers() -> None:
+    model, other = made(), made(num_decoder_layers=2)
+    cache = model.read(model.make_cache(), ids(2, 7))
+    with pytest.raises(ValueError, match="parts for 3 layers, the model runs 2"):
+        other.decode(ids(2, 1), cache=cache)
+
+
+def test_what_read_refuses() -> None:
+    model = made()
+    for given, mask, error, message in (
+        ([[5]], None, TypeError, "is a list; expected a tensor"),
+        (ids(2, 7), torch.ones(2, 3), ValueError, r"has shape \(2, 3\); expected"),
+        (ids(2, 7) + 99, None, ValueError, "but the model has 0 to 98"),
+    ):
+        cache = model.make_cache()
+        with pytest.raises(error, match=message):
+            model.read(cache, given, mask)
+        assert cache.texts == 0
+
+
+def test_a_memory_that_remembers_nothing() -> None:
+    cache = made().make_cache()
+    with pytest.raises(ValueError, match=r"remembers no text; call model\.read"):
+        cache.memory[0].recall()
+
+
+def test_a_memory_follows_the_rows_that_are_selected() -> None:
+    """The texts that no row looks at any more are forgotten, with their masks."""
+    model = made()
+    mask = torch.tensor([[1] * 7, [1] * 4 + [0] * 3])
+    cache = model.read(model.make_cache(), ids(2, 7), mask)
+    model.decode(ids(4, 1), cache=cache)
+    cache.select(torch.tensor([3, 2]))
+    assert (cache.texts, cache.batch) == (1, 2)
+    assert cache.memory_mask is not None
+    assert cache.memory_mask.flatten().tolist() == [True] * 4 + [False] * 3
+
+
+# --- configs that are composed -----------------------------------------------------------------------
+
+
+def composed(**more: Any) -> dict[str, Any]:
+    return {"model_type": "encoder-decoder", **CONFIGS["encoder-decoder"], **more}
+
+
+def decoder_of(**more: Any) -> dict[str, Any]:
+    return {**BERT, **DECODES, **more}
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (composed(decoder=decoder_of(model_type="nope")), "model_type 'nope' is not supported"),
+        (
+            composed(decoder=decoder_of(model_type="electra")),
+            "decoder: model_type 'electra' has no layers that look at an encoder",
+        ),
+        (composed(decoder=decoder_of(is_decoder=False)), "decoder: is_decoder must be true"),
+        (
+            composed(decoder=decoder_of(add_cross_attention=False)),
+            "decoder: add_cross_attention must be true",
+        ),
+        (composed(encoder={**BERT, "is_decoder": True}), "encoder: is_decoder=True is not implemented"),
+        (composed(decoder={**BERT, "add_cross_attention": True}), "decoder: is_decoder must be true"),
+        (composed(encoder={**GPT2, "model_type": "gpt2"}), "encoder: 'gpt2' is no encoder"),
+        (composed(decoder=3), "decoder=3 must be an object"),
+        ({k: v for k, v in composed().items() if k != "encoder"}, "has no 'encoder'"),
+        (
+            composed(decoder={k: v for k, v in decoder_of().items() if k != "model_type"}),
+            "decoder has no 'model_type'",
+        ),
+        (composed(decoder=decoder_of(hidden_size=25)), "decoder: hidden_size=25 is not a multiple"),
+        (
+            composed(decoder=decoder_of(cross_attention_hidden_size=12)),
+            "decoder: cross_attention_hidden_size=12 is not implemented",
+        ),
+        (composed(tie_encoder_decoder=True), "tie_encoder_decoder=True is not implemented"),
+        (composed(decoder=decoder_of(odd=3)), "minitx does not know decoder.odd"),
+        (composed(encoder={**BERT, "odd": 3}), "minitx does not know encoder.odd"),
+        (composed(pad_token_id=99), r"pad_token_id=99 is not in \[0, 99\)"),
+    ],
+)
+def test_a_composed_config_that_cannot_be(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        minitx.from_config(config, head="seq2seq-lm", strict=True)
+
+
+def test_a_config_inside_another_one() -> None:
+    """Its errors say where it stands, and so do its keys that nobody took."""
+    hf = Reader({"encoder": {"size": 3, "odd": 1, "flag": True}, "decoder": 7})
+    inner = hf.inside("encoder", flag=False)
+    assert (inner.size("size"), inner.flag("flag")) == (3, False)
+    assert hf.inside("encoder") is inner
+    assert inner.flag("flag") is True
+    with pytest.raises(ValueError, match=r"config\.json: encoder has no 'width'"):
+        inner.size("width")
+    with pytest.raises(ValueError, match=r"config\.json: decoder=7 must be an object"):
+        hf.inside("decoder")
+    assert hf.unread() == ["encoder.odd"]
+
+
+@pytest.mark.parametrize("decoder", ["bert", "gpt2", "roberta"])
+def test_a_fresh_composed_model_is_saved_so_that_it_loads(decoder: str, tmp_path: Path) -> None:
+    half = {**(GPT2 if decoder == "gpt2" else BERT), **DECODES, "model_type": decoder}
+    model = minitx.from_config(composed(decoder=half), head="seq2seq-lm", seed=0).eval()
+    minitx.save(model, tmp_path)
+    again = minitx.load(tmp_path, strict=True)
+    read, written = ids(2, 7), ids(2, 3)
+    assert torch.equal(again(read, None, written).logits, model(read, None, written).logits)
+    assert config_of(tmp_path)["architectures"] == ["EncoderDecoderModel"]
+    with pytest.raises(ValueError, match="seq2seq-lm"):
+        minitx.load(tmp_path, head="causal-lm")
+
+
+# --- files -------------------------------------------------------------------------------------------
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return found
+
+
+def test_the_encoder_of_t5_alone(tmp_path: Path) -> None:
+    """Out of a checkpoint of both stacks; what is saved is one of its own, which transformers loads."""
+    torch.manual_seed(0)
+    transformers.T5ForConditionalGeneration(transformers.T5Config(**T5)).save_pretrained(tmp_path / "both")
+    both = minitx.load(tmp_path / "both")
+    encoder = minitx.load(tmp_path / "both", head="encoder")
+    assert isinstance(both, EncoderDecoderModel)
+    assert isinstance(encoder, EncoderModel)
+    text, mask = ids(2, 7), torch.tensor([[1] * 7, [1] * 5 + [0] * 2])
+    assert torch.equal(encoder(text, mask).last_hidden_state, both.encode(text, mask))
+    minitx.save(encoder, tmp_path / "encoder")
+    stored = load_file(tmp_path / "encoder" / "model.safetensors")
+    assert not [name for name in stored if name.startswith(("decoder", "lm_head"))]
+    assert config_of(tmp_path / "encoder")["architectures"] == ["T5EncoderModel"]
+    for folder, head in (("encoder", None), ("encoder", "encoder"), ("both", "encoder")):
+        again = minitx.load(tmp_path / folder, head=head)
+        assert torch.equal(again(text, mask).last_hidden_state, encoder(text, mask).last_hidden_state)
+    theirs, report = transformers.T5EncoderModel.from_pretrained(
+        tmp_path / "encoder", output_loading_info=True
+    )
+    assert not any(report.values())
+    with torch.no_grad():
+        expected = theirs.eval()(text, attention_mask=mask).last_hidden_state
+        found = encoder(text, mask).last_hidden_state
+    assert torch.allclose(found[mask.bool()], expected[mask.bool()], atol=1e-5)
+    with pytest.raises(ValueError, match="decoder"):
+        minitx.load(tmp_path / "encoder", head="seq2seq-lm")
+
+
+def test_an_encoder_alone_where_there_is_none() -> None:
+    with pytest.raises(ValueError, match="encoder"):
+        made("bart", "encoder")
+
+
+@pytest.mark.parametrize(("name", "config"), [("Bart", BART), ("MarianMT", MARIAN)])
+def test_a_bias_of_the_logits_that_a_file_has_or_lacks(
+    name: str, config: dict[str, Any], tmp_path: Path
+) -> None:
+    """It is no parameter of the training; files that lack it mean zeros, and are saved without it."""
+    kind = "Marian" if name == "MarianMT" else name
+    suffix = "Model" if name == "MarianMT" else "ForConditionalGeneration"
+    torch.manual_seed(0)
+    reference = getattr(transformers, name + suffix)(getattr(transformers, f"{kind}Config")(**config)).eval()
+    reference.final_logits_bias.normal_()
+    reference.save_pretrained(tmp_path / "with")
+    path = tmp_path / "with" / "model.safetensors"
+    tensors = load_file(path)
+    bias = tensors["final_logits_bias"]
+    text, written = ids(2, 7), ids(2, 3)
+
+    present = minitx.load(tmp_path / "with")
+    assert torch.equal(present.head.projection.bias, bias[0])
+    assert not present.head.projection.bias.requires_grad
+    with torch.no_grad():
+        expected = reference(text, decoder_input_ids=written).logits
+        assert torch.allclose(present(text, None, written).logits, expected, atol=1e-5)
+    minitx.save(present, tmp_path / "with-again")
+    assert torch.equal(load_file(tmp_path / "with-again" / "model.safetensors")["final_logits_bias"], bias)
+
+    del tensors["final_logits_bias"]
+    (tmp_path / "without").mkdir()
+    (tmp_path / "without" / "config.json").write_text(json.dumps(config_of(tmp_path / "with")))
+    save_file(tensors, tmp_path / "without" / "model.safetensors", metadata={"format": "pt"})
+    absent = minitx.load(tmp_path / "without", head="seq2seq-lm")
+    assert not absent.head.projection.bias.any()
+    with torch.no_grad():
+        assert torch.allclose(absent(text, None, written).logits, expected - bias, atol=1e-5)
+    minitx.save(absent, tmp_path / "without-again")
+    assert set(load_file(tmp_path / "without-again" / "model.safetensors")) == set(tensors)
+
+
+@pytest.mark.parametrize("model_type", ["t5", "bart"])
+def test_one_word_embedding_serves_both_texts(model_type: str, tmp_path: Path) -> None:
+    model = made(model_type)
+    assert model.decoder_embedder.word_emb.weight is model.embedder.word_emb.weight
+    assert model.head.projection.weight is model.embedder.word_emb.weight
+    minitx.save(model, tmp_path)
+    assert "shared.weight" in "".join(load_file(tmp_path / "model.safetensors"))
+    again = minitx.load(tmp_path, strict=True)
+    assert again.decoder_embedder.word_emb.weight is again.embedder.word_emb.weight
+
+
+def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
+    minitx.save(made(), tmp_path)
+    path, name = tmp_path / "model.safetensors", "decoder.block.1.layer.1.EncDecAttention.k.weight"
+    tensors = load_file(path)
+    del tensors[name]
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=re.escape(name)):
+        minitx.load(tmp_path)
