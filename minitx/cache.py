@@ -341,8 +341,7 @@ class Cache:
         if self.texts:
             texts = _texts_of(rows, self.batch // self.texts)
             _select(self.memory, texts)
-            if self.memory_mask is not None:
-                self.memory_mask = self.memory_mask.index_select(0, texts)
+            self.memory_mask = None if self.memory_mask is None else self.memory_mask.index_select(0, texts)
         return self.reorder(rows)
 
     def reorder(self, rows: Tensor) -> Cache:
@@ -353,9 +352,8 @@ class Cache:
         Args:
             rows: (B',) long; as many for each text.
         """
-        _select(self.layers, rows)
-        if self.mask is not None:
-            self.mask = self.mask.index_select(0, rows)
+        _select(self.layers, rows, self.length)
+        self.mask = None if self.mask is None else self.mask.index_select(0, rows)
         return self
 
     @property
@@ -387,8 +385,16 @@ def _texts_of(rows: Tensor, shares: int) -> Tensor:
     return texts
 
 
-def _select(parts: Sequence[LayerCache], rows: Tensor) -> None:
+def _select(parts: Sequence[LayerCache], rows: Tensor, length: int | None = None) -> None:
     for part in parts:
         if part.key is not None and part.value is not None:
-            part.key = part.key.index_select(0, rows)
-            part.value = part.value.index_select(0, rows)
+            part.key, part.value = _picked(part.key, rows, length), _picked(part.value, rows, length)
+
+
+def _picked(stored: Tensor, rows: Tensor, length: int | None) -> Tensor:
+    """Rows of (B, K, slots, D), of which a search need not copy what lies behind the first `length` slots."""
+    if length is None or length >= stored.shape[2] or torch.is_grad_enabled():
+        return stored.index_select(0, rows)
+    picked = stored.new_empty((len(rows), *stored.shape[1:]))
+    torch.index_select(stored[:, :, :length], 0, rows, out=picked[:, :, :length])
+    return picked

@@ -181,6 +181,7 @@ SEARCH = {
     "length_penalty": Option(number, "X", "above 0 favours long texts, below 0 short; default: 1"),
     "length_norm": Option(str, "NAME", "power (default) or gnmt: how lengths count"),
     "early_stopping": Option(stopping, "WHEN", "true, false (default), never or exact: when to stop"),
+    "coverage_penalty": Option(number, "X", "above 0: all that was read must be looked at"),
     "patience": Option(number, "X", "keep X times N ended texts; default: 1"),
     "num_beam_groups": Option(whole, "G", "diverse: in G groups that keep apart"),
     "diversity_penalty": Option(number, "X", "how far they keep apart; default: 0.5"),

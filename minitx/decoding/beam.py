@@ -57,6 +57,10 @@ class Beam(Search):
                 log-probability positive (a bias above 0, a negative presence penalty, one of your own),
                 there is none, and the search goes on until its beams end or have `max_new_tokens`; with
                 renormalize_logits=True sums fall whatever the others do.
+        coverage_penalty: of an encoder-decoder, how much it counts against a hypothesis that it hardly looked
+            at a token of the text that was read: its score gets coverage_penalty * sum over those tokens of
+            log(min(looks, 1)), with the sum of the looks of all its tokens (arXiv:1609.08144, equation 14; by
+            the last layer's cross-attention, the mean of its heads). Beams compete without it.
         patience: the pool has room for round(num_beams * patience) hypotheses (arXiv:2204.05424); with
             early_stopping=True, after so many the search stops.
     """
@@ -64,6 +68,7 @@ class Beam(Search):
     length_penalty: float = 1.0
     length_norm: LengthNorm = "power"
     early_stopping: EarlyStopping = False
+    coverage_penalty: float = 0.0
     patience: float = 1.0
 
     @torch.inference_mode()
@@ -79,6 +84,11 @@ class Beam(Search):
 
     def check_call(self, call: Call) -> None:
         super().check_call(call)
+        if self.coverage_penalty and call.sources is None:
+            raise ValueError(
+                f"coverage_penalty={self.coverage_penalty:g} is for models with an encoder: it says how much "
+                "of the text that was read a hypothesis looked at."
+            )
         if call.num_samples > self.pool_size:
             raise ValueError(
                 f"num_samples={call.num_samples} hypotheses cannot be returned: with num_beams="
@@ -136,6 +146,7 @@ class Beam(Search):
         limit = f"[-{_LARGEST_PENALTY}, {_LARGEST_PENALTY}]"
         numbers = {
             "length_penalty": (limit, "0 compares sums, above 0 favours longer texts"),
+            "coverage_penalty": ("[0, inf)", "0 is none"),
             "patience": ("(0, inf)", "1 keeps as many finished hypotheses as there are beams"),
         }
         for name, (interval, meaning) in numbers.items():
@@ -176,7 +187,8 @@ class _Run:
         self._sums_fall = never_raises(call.chain)
         self._may_leave = row_blind(call.chain) and not strategy.shares_randomness(call)
         self._may_stop = torch.tensor(call.min_new_tokens, device=self._device)[:, None]
-        self._rows = Rows(call, beams)
+        self._rows = Rows(call, beams, watch=strategy.coverage_penalty > 0)
+        self._coverage = _Coverage(call, beams, self._device) if strategy.coverage_penalty else None
         self._texts = Texts(call, beams) if call.stop.strings else None
 
     @property
@@ -195,7 +207,8 @@ class _Run:
         )
         parents, tokens = index // vocab_size, index % vocab_size  # (P, K)
         ends = self._ends(parents, tokens)
-        self._finish(best, ends)
+        covered = None if self._coverage is None else self._coverage.look(self._rows.looks)
+        self._finish(best, ends, 0.0 if covered is None else covered.gather(1, parents))
         self._sums, kept = best.masked_fill(ends, -torch.inf).topk(strategy.num_beams)  # (P, N)
         # A beam that does not exist repeats the best: its text, too, is one that processors can read.
         kept = torch.where(self._sums > -torch.inf, kept, kept[:, :1])
@@ -237,10 +250,11 @@ class _Run:
             ends |= (tokens == token) & (length >= self._may_stop)
         return ends if self._texts is None else self._texts.read(parents, tokens, ends)
 
-    def _finish(self, best: Tensor, ends: Tensor) -> None:
-        """Offers the pool what ends among the best N."""
+    def _finish(self, best: Tensor, ends: Tensor, covered: Tensor | float) -> None:
+        """Offers the pool what ends among the best N; covered: (P, K), how well each covers its source."""
         number, width = len(self.trace.steps), self.trace.width
-        scores = (best / self._strategy.norm(number + 1)).masked_fill(~ends, -torch.inf)
+        scores = best / self._strategy.norm(number + 1) + self._strategy.coverage_penalty * covered
+        scores = scores.masked_fill(~ends, -torch.inf)
         scores[:, self._strategy.num_beams :] = -torch.inf
         self._pool.add(scores, torch.arange(number * width, (number + 1) * width, device=self._device))
 
@@ -290,6 +304,34 @@ class _Run:
             self._sums, self._may_stop = self._sums[at], self._may_stop[at]
             self._pool.select(at)
             self._prompts = [self._prompts[place] for place in left]
+        if self._coverage is not None:
+            self._coverage.select(rows.flatten())
         if self._texts is not None:
             self._texts.select(left if leaving else range(len(self._prompts)), kept)
         self._rows.advance(rows.flatten(), tokens.flatten(), within_prompts=not leaving)
+
+
+class _Coverage:
+    """How much the beams have looked at each token of the texts that were read.
+
+    S source tokens.
+    """
+
+    def __init__(self, call: Call, beams: int, device: torch.device) -> None:
+        sources = call.sources or []
+        self._beams = beams
+        self._sum = torch.zeros(len(sources) * beams, max(map(len, sources)), device=device)  # (R, S)
+        lengths = torch.tensor([len(source) for source in sources], device=device).repeat_interleave(beams)
+        self._real = torch.arange(self._sum.shape[1], device=device) < lengths[:, None]
+
+    def look(self, looks: Tensor | None) -> Tensor:
+        """The next token looks, (R, S); (P, N), how well each beam then covers its source, 0 at best."""
+        assert looks is not None, "they were asked for"
+        self._sum = self._sum + looks
+        tiny = torch.finfo(self._sum.dtype).tiny  # a token that nothing looked at counts much, not infinitely
+        covered = self._sum.clamp(tiny, 1.0).log().masked_fill(~self._real, 0.0)
+        return covered.sum(dim=1).view(-1, self._beams)
+
+    def select(self, rows: Tensor) -> None:
+        """Goes on with these rows. rows: (R',) long."""
+        self._sum, self._real = self._sum[rows], self._real[rows]

@@ -122,15 +122,16 @@ def collected(
     by_row: list[list[Event]] = [[] for _ in range(rows)]
     for event in events:
         by_row[event.row].append(event)
-    return Result(
-        sequences=[torch.tensor([e.token for e in row], dtype=torch.long) for row in by_row],
-        texts=["".join(e.text for e in row) for row in by_row] if has_text else None,
-        finish_reasons=[(row[-1].finish_reason or "length") if row else "length" for row in by_row],
-        logprobs=[torch.tensor([e.logprob for e in row], dtype=torch.float32) for row in by_row]
-        if has_logprobs
-        else None,
-        top_logprobs=[_top(row, top_logprobs) for row in by_row] if top_logprobs else None,
-    )
+    with torch.inference_mode(False):  # what comes out may enter a loss
+        return Result(
+            sequences=[torch.tensor([e.token for e in row], dtype=torch.long) for row in by_row],
+            texts=["".join(e.text for e in row) for row in by_row] if has_text else None,
+            finish_reasons=[(row[-1].finish_reason or "length") if row else "length" for row in by_row],
+            logprobs=[torch.tensor([e.logprob for e in row], dtype=torch.float32) for row in by_row]
+            if has_logprobs
+            else None,
+            top_logprobs=[_top(row, top_logprobs) for row in by_row] if top_logprobs else None,
+        )
 
 
 def _top(row: list[Event], count: int) -> TopLogprobs:

@@ -131,10 +131,16 @@ class Rows:
         history: of the rows.
     """
 
-    def __init__(self, call: Call, beams: int) -> None:
+    def __init__(self, call: Call, beams: int, *, watch: bool = False) -> None:
+        """
+        Args:
+            call: of the search.
+            beams: N.
+            watch: asks for `looks`.
+        """
         self._call = call
         device = call.model.decoder_embedder.word_emb.weight.device
-        self._stepper = Stepper(call, beams)
+        self._stepper = Stepper(call, beams, watch=watch)
         self.history = History([prompt for prompt in call.prompts for _ in range(beams)], call, device)
         self._states = call.chain.init(self.history.context)
         self._stateful = any(isinstance(each, StatefulProcessor) for each in call.chain.processors)
@@ -169,6 +175,11 @@ class Rows:
     def logits(self) -> Tensor:
         """(R, V) float32, the model's, for the next token."""
         return self._stepper.logits
+
+    @property
+    def looks(self) -> Tensor | None:
+        """(R, S) float32, how much the next token looks at each token that was read, if asked for."""
+        return self._stepper.looks
 
     def blame(self, rows: Tensor) -> None:
         """Says why rows have no token to go on with. rows: (R,) bool, those that matter.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -10,7 +10,6 @@ from minitx.decoding.prompts import PaddedBatch, padded, padded_behind
 from minitx.models import CausalModel, EncoderDecoderModel
 
 if TYPE_CHECKING:
-    from minitx.cache import Cache
     from minitx.decoding.loop import Call, History
 
 # Room for so many new tokens is made at once; who asks for more mostly means "until it ends".
@@ -23,15 +22,21 @@ class Stepper:
     Attributes:
         cache: what the model has seen of each row.
         logits: (R, V) float32, of the next token of each row.
+        looks: (R, S) float32, how much the next token looks at each token that was read: by the last layer's
+            cross-attention, the mean of its heads. None if it was not asked for.
     """
 
-    def __init__(self, call: Call, copies: int) -> None:
+    def __init__(self, call: Call, copies: int, *, watch: bool = False) -> None:
         """
         Args:
             call: whose prompts are read.
             copies: how many rows each prompt gets, one after the other.
+            watch: asks for `looks`, of a model with an encoder.
         """
+        self.logits: Tensor
+        self.looks: Tensor | None
         self._model = call.model
+        self._asked: dict[str, Any] = {"output_cross_attentions": True} if watch else {}
         self._device = call.model.decoder_embedder.word_emb.weight.device
         longest = max(map(len, call.prompts))
         # Rows that may become very long get a cache that grows.
@@ -42,19 +47,41 @@ class Stepper:
             call.model.read(self.cache, *padded_sources(call.model, call.sources))
         batch = padded_rows(call.model, call.prompts)
         self._counts_padding = batch.position_ids is None
-        logits = prefill(call.model, batch, self.cache, call.prefill_chunk)
+        self._prefill(batch, call.prefill_chunk)
         self.cache.repeat(copies)
-        self.logits = logits.repeat_interleave(copies, dim=0)
+        self.logits = self.logits.repeat_interleave(copies, dim=0)
+        self.looks = None if self.looks is None else self.looks.repeat_interleave(copies, dim=0)
 
     def step(self, token: Tensor, history: History) -> None:
         """Reads the token (R,) that each row has just got; the history has it already."""
         if history.outgrew(self._model.turning_points.get("longrope")):
             self.cache = self._model.make_cache(self._room)
-            self.logits = prefill(self._model, padded_rows(self._model, history.rows()), self.cache)
+            self._prefill(padded_rows(self._model, history.rows()))
             return
         length = history.context.length[:, None]
         positions = None if self._counts_padding else length - 1 + first_position(self._model)
-        self.logits = next_logits(self._model, token[:, None], None, positions, self.cache)
+        self._run(token[:, None], None, positions)
+
+    def _prefill(self, batch: PaddedBatch, chunk: int | None = None) -> None:
+        """Runs prompts, (B, T), `chunk` tokens at a time."""
+        ids, mask, positions = batch
+        if any(ids.shape[1] > point for point in self._model.turning_points.values()):
+            chunk = None  # the first chunk could not know how long the text is
+        for start in range(0, ids.shape[1], chunk or ids.shape[1]):
+            part = slice(start, start + (chunk or ids.shape[1]))
+            self._run(
+                ids[:, part],
+                None if mask is None else mask[:, part],
+                None if positions is None else positions[:, part],
+            )
+
+    def _run(self, ids: Tensor, mask: Tensor | None, positions: Tensor | None) -> None:
+        """Reads new ids (B, T), with their mask and positions."""
+        out = self._model.decode(ids, mask, positions, cache=self.cache, logits_to_keep=1, **self._asked)
+        assert out.logits is not None, "a language model has logits"
+        self.logits = out.logits[:, -1].float()
+        weights = out.cross_attentions  # per layer (R, H, T, S)
+        self.looks = None if weights is None else weights[-1][:, :, -1].float().mean(dim=1)
 
 
 def padded_rows(model: CausalModel, rows: list[list[int]]) -> PaddedBatch:
@@ -76,32 +103,3 @@ def padded_sources(model: EncoderDecoderModel, sources: list[list[int]]) -> tupl
     """Texts for the encoder, (B, S) padded on the right, and their mask."""
     embedder = model.embedder
     return padded_behind(sources, embedder.config.pad_token_id or 0, embedder.word_emb.weight.device)
-
-
-def prefill(model: CausalModel, batch: PaddedBatch, cache: Cache, chunk: int | None = None) -> Tensor:
-    """Runs the prompts, (B, T), `chunk` tokens at a time; returns the logits of the next token, (B, V)."""
-    ids, mask, positions = batch
-    if any(ids.shape[1] > point for point in model.turning_points.values()):
-        chunk = None  # the first chunk could not know how long the text is
-    logits = None
-    for start in range(0, ids.shape[1], chunk or ids.shape[1]):
-        part = slice(start, start + (chunk or ids.shape[1]))
-        logits = next_logits(
-            model,
-            ids[:, part],
-            None if mask is None else mask[:, part],
-            None if positions is None else positions[:, part],
-            cache,
-        )
-    assert logits is not None, "a prompt has a token"
-    return logits
-
-
-def next_logits(
-    model: CausalModel, ids: Tensor, mask: Tensor | None, positions: Tensor | None, cache: Cache
-) -> Tensor:
-    """(B, T) new ids, their mask and positions -> (B, V) float32 logits of what follows the last one."""
-    out = model.decode(ids, mask, positions, cache=cache, logits_to_keep=1)
-    assert out.logits is not None, "a language model has logits"
-    logits: Tensor = out.logits[:, -1].float()
-    return logits

@@ -184,8 +184,8 @@ def check(model: Model, texts: Sequence[str], pooling: str, max_length: int | No
         raise TypeError(f"texts holds a {type(other[0]).__name__}; expected strings.")
     if not isinstance(model, EncoderModel):
         raise ValueError(
-            f"embed reads texts with an encoder, and this is a {type(model).__name__}. Of an encoder-decoder "
-            'that has an encoder for itself, such as T5, load it with head="encoder".'
+            f"embed reads texts with an encoder, and this is none ({type(model).__name__}). Of an "
+            'encoder-decoder that has an encoder for itself, such as T5, load it with head="encoder".'
         )
     if pooling not in get_args(Pooling):
         raise ValueError(f"pooling={pooling!r} must be one of {', '.join(get_args(Pooling))}.")

@@ -134,17 +134,18 @@ def ends_of(reference: Any, name: str, count: int, rows: list[list[int]] | None 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_greedy_and_sampling(name: str, root: Path) -> None:
-    """One text and texts of four lengths, with and without end tokens."""
+    """One text to its full length, and texts of four lengths to their end tokens."""
     reference, model = models(name, root)
-    eos = ends_of(reference, name, 2)
-    for rows in (texts(6), texts(*RAGGED)):
-        found = expected(reference, name, rows, (), **VARIED)
-        check(generate(model, name, rows, Greedy(**VARIED), ()), found)
-        found = expected(reference, name, rows, eos, **VARIED)
-        check(generate(model, name, rows, Greedy(**VARIED), eos), found)
-        settings = {"top_k": 20, "temperature": 1.3}
-        found = expected(reference, name, rows, eos, do_sample=True, **settings)
-        check(generate(model, name, rows, Sample(**settings), eos, generator=seeded()), found)
+    check(
+        generate(model, name, texts(6), Greedy(**VARIED), ()),
+        expected(reference, name, texts(6), (), **VARIED),
+    )
+    rows, eos = texts(*RAGGED), ends_of(reference, name, 2)
+    found = expected(reference, name, rows, eos, **VARIED)
+    check(generate(model, name, rows, Greedy(**VARIED), eos), found)
+    settings = {"top_k": 20, "temperature": 1.3}
+    found = expected(reference, name, rows, eos, do_sample=True, **settings)
+    check(generate(model, name, rows, Sample(**settings), eos, generator=seeded()), found)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -264,29 +265,21 @@ def test_what_is_read_becomes_keys_and_values_once(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_decoder_prompts(name: str, root: Path) -> None:
-    """One for all texts, one for each, and of different lengths."""
+    """One for all texts, one for each, and of different lengths; each text as the reference goes on alone."""
     reference, model = models(name, root)
     rows, first = texts(9, 5, 12), start(name)
-    for begun in (
-        [[first, 9, 33]],
-        [[first, 40, 5], [first, 7, 61], [first, 80, 12]],
-        [[first], [first, 7], [first, 50, 4, 31]],
+    for beams, begun in (
+        (1, [[first, 9, 33]]),
+        (1, [[first, 40, 5], [first, 7, 61], [first, 80, 12]]),
+        (2, [[first], [first, 7], [first, 50, 4, 31]]),
     ):
-        of_row = begun * 3 if len(begun) == 1 else begun
-        for beams in (1, 3):
-            strategy = Greedy(**VARIED) if beams == 1 else Beam(num_beams=beams, **VARIED)
-            result = generate(model, name, rows, strategy, (), decoder_prompts=begun)
-            for place, (row, ids) in enumerate(zip(rows, of_row, strict=True)):
-                (wanted,), _ = expected(
-                    reference,
-                    name,
-                    [row],
-                    (),
-                    decoder_input_ids=torch.tensor([ids]),
-                    num_beams=beams,
-                    **VARIED,
-                )
-                assert result.sequences[place].tolist() == wanted
+        strategy = Greedy(**VARIED) if beams == 1 else Beam(num_beams=beams, **VARIED)
+        options: dict[str, Any] = {"decoder_prompts": begun, "max_new_tokens": 5}
+        result = generate(model, name, rows, strategy, (), **options)
+        for row, ids, found in zip(rows, begun * (3 // len(begun)), tokens(result), strict=True):
+            options = {"decoder_input_ids": torch.tensor([ids]), "max_new_tokens": 5, **VARIED}
+            (wanted,), _ = expected(reference, name, [row], (), num_beams=beams, **options)
+            assert found == wanted
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -30,6 +30,7 @@ VALUES: dict[str, tuple[str, Any]] = {
     "length_penalty": ("-0.5", -0.5),
     "length_norm": ("gnmt", "gnmt"),
     "early_stopping": ("true", True),
+    "coverage_penalty": ("0.2", 0.2),
     "patience": ("2", 2.0),
     "num_beam_groups": ("2", 2),
     "diversity_penalty": ("0.7", 0.7),

@@ -328,3 +328,18 @@ def test_the_checkpoint_says_how_unless_the_caller_does(tmp_path: Path) -> None:
     mean = embed(model, letters, ["abc"], pooling="mean", normalize=False)  # type: ignore[arg-type]
     assert not torch.allclose(first, mean)
     torch.testing.assert_close(embed(model, letters, ["abc"]), first)  # type: ignore[arg-type]
+
+
+def test_only_encoders_embed(tmp_path: Path) -> None:
+    """Of a decoder, and of an encoder-decoder that has no encoder for itself, there is a clear error."""
+    config = {
+        "model_type": "t5", "vocab_size": 30522, "d_model": 16, "d_kv": 8, "d_ff": 8, "num_layers": 1,
+        "num_heads": 2,
+    }  # fmt: skip
+    tokenizer = minitx.load_tokenizer(MINILM)
+    whole = minitx.from_config(config, head="seq2seq-lm", seed=0)
+    with pytest.raises(ValueError, match=r"this is none \(EncoderDecoderModel\).*head=\"encoder\""):
+        minitx.embed(whole, tokenizer, ["one"])
+    minitx.save(whole, tmp_path)
+    encoder = minitx.load(tmp_path, head="encoder")
+    assert minitx.embed(encoder, tokenizer, ["one", "two words"]).shape == (2, 16)
