@@ -335,11 +335,12 @@ class Cache:
         a_tensor("rows", rows)
         if rows.dim() != 1 or len(rows) == 0:
             raise ValueError(f"rows has shape {tuple(rows.shape)}; expected the numbers of one or more rows.")
-        if self.batch is None:
+        count = self.batch or self.texts  # before the first token, rows are of the texts
+        if not count:
             return self
-        within("rows", rows, self.batch, "rows count from 0.", where="the cache")
+        within("rows", rows, count, "rows count from 0.", where="the cache")
         if self.texts:
-            texts = _texts_of(rows, self.batch // self.texts)
+            texts = _texts_of(rows, count // self.texts)
             _select(self.memory, texts)
             self.memory_mask = None if self.memory_mask is None else self.memory_mask.index_select(0, texts)
         return self.reorder(rows)
@@ -361,6 +362,12 @@ class Cache:
         """How many texts the memory is of, each for as many rows of the batch; 0 without one."""
         key = self.memory[0].key if self.memory else None
         return 0 if key is None else key.shape[0]
+
+    def forget(self) -> None:
+        """Drops the memory, as after a forward that failed."""
+        self.memory_mask = None
+        for part in self.memory:
+            part.key = part.value = None
 
     def repeat(self, times: int) -> Cache:
         """Every row `times` times, one after the other: several continuations of one prompt.

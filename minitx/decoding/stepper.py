@@ -55,7 +55,7 @@ class Stepper:
     def step(self, token: Tensor, history: History) -> None:
         """Reads the token (R,) that each row has just got; the history has it already."""
         if history.outgrew(self._model.turning_points.get("longrope")):
-            self.cache = self._model.make_cache(self._room)
+            self.cache.crop(0)
             self._prefill(padded_rows(self._model, history.rows()))
             return
         length = history.context.length[:, None]

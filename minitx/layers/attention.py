@@ -242,7 +242,15 @@ class CrossAttention(SelfAttention):
         texts = len(key)
         query = query.view(texts, -1, *query.shape[1:]).transpose(1, 2).flatten(2, 3)
         if context.watch is not None:
-            weights = attention_weights(query, key, context.mask, self.scale, groups=self.groups)
+            weights = attention_weights(
+                query,
+                key,
+                context.mask,
+                self.scale,
+                groups=self.groups,
+                softcap=self.softcap,
+                sinks=self.sinks,
+            )
             rows = weights.view(
                 *weights.shape[:2], -1, hidden.shape[1], key.shape[2]
             )  # (B', H, B / B', T, S)

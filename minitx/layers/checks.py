@@ -21,7 +21,9 @@ def leading_shape(input_ids: Tensor) -> torch.Size:
         TypeError: a text, a list, an array: anything but a tensor.
     """
     if not isinstance(input_ids, Tensor):
-        raise TypeError(f"input_ids is a {type(input_ids).__name__}; expected a tensor of ids, (batch, time).")
+        raise TypeError(
+            f"input_ids is a {type(input_ids).__name__}; expected a tensor of ids, (batch, time)."
+        )
     return input_ids.shape[:-1]
 
 

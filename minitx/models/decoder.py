@@ -114,13 +114,7 @@ class CausalModel(Model):
             TypeError: no cache.
             ValueError: as `Cache.check`, or a cache for other layers.
         """
-        if not isinstance(cache, Cache):
-            raise TypeError(f"cache is a {type(cache).__name__}; expected what model.make_cache() gives.")
-        if len(cache.layers) != len(self.decoder.schedule):
-            raise ValueError(
-                f"the cache has parts for {len(cache.layers)} layers, the model runs "
-                f"{len(self.decoder.schedule)}: make one with the model's own make_cache()."
-            )
+        self.check_layers(cache)
         cache.check(attention_mask, input_ids)
         if cache.texts:
             stack, (key, _) = self.config.stack, cache.memory[0].recall()
@@ -130,6 +124,23 @@ class CausalModel(Model):
                     f"the cache remembers a text in {key.shape[1]} heads of {key.shape[3]} features, this "
                     f"model has {expected[0]} of {expected[1]}: a cache serves the model that filled it."
                 )
+
+    def check_layers(self, cache: Cache) -> None:
+        """
+        Raises:
+            TypeError: no cache.
+            ValueError: a cache for other layers.
+        """
+        if not isinstance(cache, Cache):
+            raise TypeError(f"cache is a {type(cache).__name__}; expected what model.make_cache() gives.")
+        steps = len(self.decoder.schedule)
+        crossing = steps if self.config.stack.cross_attention else 0
+        if (len(cache.layers), len(cache.memory)) != (steps, crossing):
+            raise ValueError(
+                f"the cache has parts for {len(cache.layers)} layers ({len(cache.memory)} with "
+                f"cross-attention), the model runs {steps} ({crossing}): make one with the model's own "
+                "make_cache()."
+            )
 
     def check_turning(self, cache: Cache, position_ids: Tensor) -> None:
         """Refuses tokens at positions (1 or B, T) that lead a row across the length at which LongRoPE turns.

@@ -85,9 +85,10 @@ class EncoderDecoderModel(CausalModel):
                 positions, nothing to read, or something to read beside a cache that has read.
         """
         keep = self.kept(logits_to_keep, labels)
-        memory, read = encoder_last_hidden_state, cache is not None and a_cache(cache).texts > 0
-        of_source = (attention_mask, token_type_ids, position_ids)
-        check_one_source(input_ids, memory, read, any(each is not None for each in of_source))
+        if cache is not None:
+            self.check_layers(cache)
+        memory, read = encoder_last_hidden_state, cache is not None and cache.texts > 0
+        check_one_source(input_ids, memory, read, attention_mask, token_type_ids, position_ids)
         if decoder_input_ids is None:
             decoder_input_ids = self.shifted(labels if self.task == "seq2seq-lm" else input_ids)
         batch = leading_shape(decoder_input_ids)
@@ -108,7 +109,10 @@ class EncoderDecoderModel(CausalModel):
                 decoder_input_ids, decoder_attention_mask, decoder_position_ids, cache, seen, seen_mask, watch
             )
         except (TypeError, ValueError) as error:
-            raise type(error)(f"the decoder's text: {error}") from None
+            if cache is not None and not read:
+                cache.forget()
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"the decoder's text: {error}") from error
         if self.task == "sequence-classification":
             mask = self.end_tokens(input_ids, decoder_input_ids)
         found = self.result(hidden, mask, labels, batch=batch, logits_to_keep=keep, cache=cache)
@@ -148,7 +152,8 @@ class EncoderDecoderModel(CausalModel):
         The cache keeps the keys and values that each layer's cross-attention makes of it, so that they are
         made once.
         """
-        if a_cache(cache).texts or cache.length:
+        self.check_layers(cache)
+        if cache.texts or cache.length:
             raise ValueError("the cache holds another text already; make an empty one with make_cache().")
         memory = self.encode(input_ids, attention_mask, token_type_ids, position_ids)
         self.decoder.remember(cache, self.memory_projection(memory), padding_of(attention_mask, memory))
@@ -246,7 +251,14 @@ def memory_projection(config: ModelConfig) -> Slot:
     return Linear(config.encoder_size, config.stack.hidden_size, bias=True)
 
 
-def check_one_source(input_ids: Tensor | None, memory: Tensor | None, read: bool, masked: bool) -> None:
+def check_one_source(
+    input_ids: Tensor | None,
+    memory: Tensor | None,
+    read: bool,
+    attention_mask: Tensor | None,
+    token_type_ids: Tensor | None,
+    position_ids: Tensor | None,
+) -> None:
     """
     Raises:
         ValueError: nothing to read, or more than one thing; or something said of a text that was read before.
@@ -256,21 +268,14 @@ def check_one_source(input_ids: Tensor | None, memory: Tensor | None, read: bool
             "give one of: input_ids, the text to be read; encoder_last_hidden_state, of one that was read; "
             "or a cache that has its memory already."
         )
-    if read and masked:
+    said = {"token_type_ids": token_type_ids, "position_ids": position_ids}
+    if read:
+        said["attention_mask"] = attention_mask
+    if names := [name for name, value in said.items() if value is not None and input_ids is None]:
         raise ValueError(
-            "attention_mask, token_type_ids and position_ids are of the text to be read, which the cache "
-            "remembers already; the decoder's are decoder_attention_mask and decoder_position_ids."
+            f"{', '.join(names)} would be of a text to be read, but it was read before; the decoder's are "
+            "decoder_attention_mask and decoder_position_ids."
         )
-
-
-def a_cache(cache: Cache) -> Cache:
-    """
-    Raises:
-        TypeError: something else.
-    """
-    if not isinstance(cache, Cache):
-        raise TypeError(f"cache is a {type(cache).__name__}; expected what model.make_cache() gives.")
-    return cache
 
 
 def padding_of(attention_mask: Tensor | None, memory: Tensor) -> Tensor | None:

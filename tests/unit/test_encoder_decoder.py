@@ -16,6 +16,7 @@ from torch import Tensor
 
 import minitx
 from minitx.architectures.reader import Reader
+from minitx.cache import Cache, Dynamic
 from minitx.models import EncoderDecoderModel, EncoderModel
 from tests.parity.encoder_decoders import BART, BERT, DECODES, GLUED, GPT2, MARIAN, T5
 
@@ -111,7 +112,21 @@ REFUSED: dict[str, tuple[Call, type[Exception], str]] = {
             cache=model.read(model.make_cache(), ids(1, 3)),
         ),
         ValueError,
-        "are of the text to be read, which the cache remembers already",
+        "attention_mask would be of a text to be read, but it was read before",
+    ),
+    "token types of a text that was read before": (
+        lambda model: model(
+            token_type_ids=torch.zeros(1, 3).long(),
+            decoder_input_ids=ids(1, 2),
+            encoder_last_hidden_state=torch.zeros(1, 3, 24),
+        ),
+        ValueError,
+        "token_type_ids would be of a text to be read",
+    ),
+    "a cache for other layers": (
+        lambda model: model.read(Cache([Dynamic()] * 5), ids(1, 3)),
+        ValueError,
+        r"parts for 5 layers \(0 with cross-attention\), the model runs \d \(\d\)",
     ),
     "a mask per token of the text to be read": (
         lambda model: model(ids(1, 3), torch.ones(1, 3, 3), ids(1, 2)),
@@ -242,7 +257,9 @@ def test_rows_of_a_cache_are_as_many_for_each_text() -> None:
 def test_a_cache_for_another_number_of_layers() -> None:
     model, other = made(), made(num_decoder_layers=2)
     cache = model.read(model.make_cache(), ids(2, 7))
-    with pytest.raises(ValueError, match="parts for 3 layers, the model runs 2"):
+    with pytest.raises(
+        ValueError, match=r"parts for 3 layers \(3 with cross-attention\), the model runs 2 \(2\)"
+    ):
         other.decode(ids(2, 1), cache=cache)
 
 
@@ -458,3 +475,26 @@ def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
     save_file(tensors, path, metadata={"format": "pt"})
     with pytest.raises(ValueError, match=re.escape(name)):
         minitx.load(tmp_path)
+
+
+def test_a_forward_that_fails_leaves_nothing_in_the_cache() -> None:
+    model = made()
+    cache = model.make_cache()
+    with pytest.raises(ValueError, match="the decoder's text: input_ids holds 99"):
+        model(ids(2, 7), None, torch.full((2, 1), 99), cache=cache)
+    assert (cache.texts, cache.length) == (0, 0)
+    read, written = ids(2, 7), ids(2, 3)
+    with torch.no_grad():
+        found = model(read, None, written, cache=cache).logits
+        assert torch.allclose(found, model(read, None, written).logits, atol=1e-5)
+
+
+def test_texts_are_chosen_before_the_first_token() -> None:
+    model = made()
+    with torch.no_grad():
+        read, written = ids(3, 7), ids(1, 3)
+        cache = model.read(model.make_cache(), read).select(torch.tensor([2]))
+        assert cache.texts == 1
+        expected = model(read[2:], None, written).logits
+        assert torch.allclose(model.decode(written, cache=cache).logits, expected, atol=1e-5)
+        model.decode(ids(1, 1), cache=cache.crop(0).select(torch.tensor([0])))
