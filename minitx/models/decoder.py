@@ -133,13 +133,14 @@ class CausalModel(Model):
         """
         if not isinstance(cache, Cache):
             raise TypeError(f"cache is a {type(cache).__name__}; expected what model.make_cache() gives.")
-        steps = len(self.decoder.schedule)
-        crossing = steps if self.config.stack.cross_attention else 0
-        if (len(cache.layers), len(cache.memory)) != (steps, crossing):
+        steps, crosses = len(self.decoder.schedule), self.config.stack.cross_attention
+        if (len(cache.layers), bool(cache.memory)) != (steps, crosses):
+            kind = (
+                "" if bool(cache.memory) == crosses else " with cross-attention" if crosses else " without it"
+            )
             raise ValueError(
-                f"the cache has parts for {len(cache.layers)} layers ({len(cache.memory)} with "
-                f"cross-attention), the model runs {steps} ({crossing}): make one with the model's own "
-                "make_cache()."
+                f"the cache has parts for {len(cache.layers)} layers, the model runs {steps}{kind}: make one "
+                "with the model's own make_cache()."
             )
 
     def check_turning(self, cache: Cache, position_ids: Tensor) -> None:
