@@ -211,11 +211,7 @@ class Memory(Dynamic):
         self.key, self.value = key, value
 
     def recall(self) -> tuple[Tensor, Tensor]:
-        """Twice (B', K, S, D).
-
-        Raises:
-            ValueError: nothing was read yet.
-        """
+        """Twice (B', K, S, D). Raises ValueError if nothing was read yet."""
         if self.key is None or self.value is None:
             raise ValueError("the cache remembers no text; call model.read(cache, input_ids) first.")
         return self.key, self.value
@@ -348,10 +344,7 @@ class Cache:
     def reorder(self, rows: Tensor) -> Cache:
         """`select` where each row stays among those of its text: the memory is shared, and stays as it is.
 
-        Nothing is checked, so that a search waits for no device.
-
-        Args:
-            rows: (B',) long; as many for each text.
+        rows: (B',) long, as many for each text. Nothing is checked, so that a search waits for no device.
         """
         _select(self.layers, rows, self.length)
         self.mask = None if self.mask is None else self.mask.index_select(0, rows)
@@ -365,9 +358,7 @@ class Cache:
 
     def forget(self) -> None:
         """Drops the memory, as after a forward that failed."""
-        self.memory_mask = None
-        for part in self.memory:
-            part.key = part.value = None
+        self.memory, self.memory_mask = [Memory() for _ in self.memory], None
 
     def repeat(self, times: int) -> Cache:
         """Every row `times` times, one after the other: several continuations of one prompt.
@@ -399,9 +390,9 @@ def _select(parts: Sequence[LayerCache], rows: Tensor, length: int | None = None
 
 
 def _picked(stored: Tensor, rows: Tensor, length: int | None) -> Tensor:
-    """Rows of (B, K, slots, D), of which a search need not copy what lies behind the first `length` slots."""
-    if length is None or length >= stored.shape[2] or torch.is_grad_enabled():
+    """Rows of (B, K, slots, D). A search changes the first `length` slots in place: no room is made anew."""
+    if length is None or len(rows) != len(stored) or not torch.is_inference_mode_enabled():
         return stored.index_select(0, rows)
-    picked = stored.new_empty((len(rows), *stored.shape[1:]))
-    torch.index_select(stored[:, :, :length], 0, rows, out=picked[:, :, :length])
-    return picked
+    filled = stored[:, :, :length]
+    filled.copy_(filled.index_select(0, rows))
+    return stored

@@ -27,6 +27,12 @@ def read(hf: Reader) -> ModelConfig:
     encoder, decoder = (part(hf, key)[0].read(part(hf, key)[1]) for key in ("encoder", "decoder"))
     if encoder.encoder is None:
         raise ValueError(f"{hf.where}: encoder: {hf.inside('encoder').name('model_type')!r} is no encoder.")
+    if encoder.decoder is not None:
+        kind = hf.inside("encoder").name("model_type")
+        raise ValueError(
+            f"{hf.where}: encoder.model_type={kind!r} has a decoder of its own; "
+            'expected an encoder alone, such as "bert".'
+        )
     stack, pad = decoder.stack, hf.get("pad_token_id", None)
     if pad is not None:
         pad = hf.pad_token_id(decoder.embedder.vocab_size)

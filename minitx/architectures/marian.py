@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from minitx.architectures import bart
-from minitx.architectures.architecture import Architecture
+from minitx.architectures.architecture import Architecture, usual_names
 from minitx.architectures.reader import Reader
 from minitx.config import HeadConfig, ModelConfig
 
@@ -40,8 +40,9 @@ def heads(hf: Reader) -> dict[str, HeadConfig]:
 
 
 def fresh_names(names: tuple[str, ...], config: Mapping[str, Any]) -> tuple[str, ...]:
-    """The last name of a row; the encoder's own where it shares nothing."""
-    return names[-1:] if config.get("share_encoder_decoder_embeddings", True) else names[:1]
+    """As usual; the encoder's own where it shares nothing, for then there is no other."""
+    shared = config.get("share_encoder_decoder_embeddings", True)
+    return usual_names(names, config) if shared else names[:1]
 
 
 ARCHITECTURE = Architecture(

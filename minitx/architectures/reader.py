@@ -32,7 +32,10 @@ LARGEST_SIZE = 10_000_000
 LARGEST_NUMBER = 1e30
 MOST_LAYERS = 1_000
 COUNTS_OF_LAYERS = frozenset(
-    {"num_hidden_layers", "n_layers", "n_layer", "num_layers", "num_hidden_groups", "inner_group_num"}
+    """
+    num_hidden_layers n_layers n_layer num_layers num_hidden_groups inner_group_num
+    encoder_layers decoder_layers num_decoder_layers
+    """.split()  # noqa: SIM905 - as above
 )
 
 _required = object()

@@ -3,7 +3,8 @@
 - pre-norm with RMS norms, no biases anywhere; scores are not divided by the root of head_dim
 - no positions but a learned bias per head and distance, shared by the layers (UMT5: one per layer)
 - dropout behind the embedding and behind the final norm too
-- where the head is the word embedding, hidden states are scaled down before it
+- where the head is the word embedding, hidden states are scaled down before it; a UMT5 whose config says
+  that the two are not tied is not scaled, as it was trained, though transformers scales every UMT5
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ def read(hf: Reader) -> ModelConfig:
     hf.ignore("dense_act_fn", "is_gated_act")  # said in feed_forward_proj too
     hf.only("is_decoder", False)
     size, layers, vocab_size = hf.size("d_model"), hf.size("num_layers"), hf.size("vocab_size")
+    decoder_layers = hf.get("num_decoder_layers", None)  # null: as many as the encoder has
     written = hf.name("feed_forward_proj", "gated-gelu" if mt5 or umt5 else "relu")
     gate, _, act = written.rpartition("-")
     if gate not in ("", "gated"):
@@ -74,7 +76,7 @@ def read(hf: Reader) -> ModelConfig:
             encoder,
             causal=True,
             cross_attention=True,
-            num_hidden_layers=hf.size_or_none("num_decoder_layers") or layers,
+            num_hidden_layers=layers if decoder_layers is None else hf.size("num_decoder_layers"),
         ),
         decoder_start_token_id=hf.token_id("decoder_start_token_id", 0),
         eos_token_id=hf.token_id("eos_token_id", 1),
@@ -83,7 +85,8 @@ def read(hf: Reader) -> ModelConfig:
 
 def heads(hf: Reader) -> dict[str, HeadConfig]:
     size, labels, dropout = hf.size("d_model"), hf.num_labels(), hf.probability("classifier_dropout", 0.0)
-    # Files of T5 1.1 say that they are not tied, which here means no more than: not scaled.
+    # Files of T5 1.1 say that they are not tied, which here means no more than: not scaled. Those of UMT5 say
+    # so too; transformers (5.23) takes every UMT5 for tied, and its logits are smaller by that factor.
     tied = hf.flag("tie_word_embeddings", True)
     scaled = hf.get("model_type", None) != "mt5" and hf.flag("scale_decoder_outputs", tied)
     return {

@@ -82,12 +82,16 @@ def request_of(args: Namespace) -> Request:
     prompts = prompts_of(args)
     device = device_of(args)
     folder = source_of(args)
-    strategy, settings = settings_of(args, folder)
+    strategy, settings, max_length = settings_of(args, folder)
     tokenizer = optional_tokenizer(args, folder)
     if tokenizer is None:
         check_words(args)
-    elif args.src_lang is not None:
-        tokenizer.src_lang = args.src_lang
+    else:
+        for name in ("src_lang", "tgt_lang"):
+            if getattr(args, name) is not None:
+                setattr(tokenizer, name, getattr(args, name))
+    if args.tgt_lang is not None and args.forced_bos_token_id is None:
+        strategy = replace(strategy, forced_bos_token_id=None)  # that of --checkpoint is of another language
     ids = [encode(args, tokenizer, prompt) for prompt in prompts]
     model = model_of(args, folder, device)
     for number, row in enumerate(ids, 1):
@@ -102,9 +106,9 @@ def request_of(args: Namespace) -> Request:
             raise ValueError(
                 f"prompt {number} holds the id {unknown}, but the model knows the ids 0 to {size - 1}{hint}."
             )
-    written, language = beginnings(args, model, tokenizer, len(ids))
-    if language is not None and args.forced_bos_token_id is None:
-        strategy = replace(strategy, forced_bos_token_id=language)
+    written = beginnings(args, model, len(ids))
+    if max_length is not None and model.task == "seq2seq-lm":
+        settings["max_new_tokens"] = max(0, max_length - max(map(len, written or [[0]])))
     return Request(
         model, prompts, ids, strategy, settings | {"tokenizer": tokenizer, "decoder_prompts": written}
     )
@@ -123,10 +127,13 @@ def prompts_of(args: Namespace) -> list[str] | list[list[int]]:
     return found
 
 
-def settings_of(args: Namespace, folder: Path) -> tuple[Strategy, dict[str, Any]]:
-    """The strategy, and the other arguments: the checkpoint's if asked for, with what the options change."""
+def settings_of(args: Namespace, folder: Path) -> tuple[Strategy, dict[str, Any], int | None]:
+    """The strategy, and the other arguments: the checkpoint's if asked for, with what the options change.
+
+    And its `max_length`, if nothing else says how many tokens there are to be.
+    """
     strategy: Strategy = Sample()
-    stop, most, least = Stop(), None, 0
+    stop, most, least, max_length = Stop(), None, 0, None
     if args.checkpoint:
         if args.greedy:
             raise ValueError(
@@ -136,6 +143,7 @@ def settings_of(args: Namespace, folder: Path) -> tuple[Strategy, dict[str, Any]
         of_file = generation_settings(folder)
         strategy, stop = of_file.strategy, of_file.stop
         most, least = of_file.max_new_tokens, of_file.min_new_tokens
+        max_length = of_file.max_length if most is None and args.max_new_tokens is None else None
     kind = kind_of(args, strategy)
     check_idle(args, kind)
     most = next(each for each in (args.max_new_tokens, most, DEFAULT_LENGTH) if each is not None)
@@ -148,7 +156,7 @@ def settings_of(args: Namespace, folder: Path) -> tuple[Strategy, dict[str, Any]
         }
         own = {field.name for field in fields(kind)}
         kept = {field.name: getattr(strategy, field.name) for field in fields(strategy) if field.name in own}
-        return kind(**kept | given(args, kind)), settings
+        return kind(**kept | given(args, kind)), settings, max_length
 
 
 def kind_of(args: Namespace, strategy: Strategy) -> type[Strategy]:
@@ -279,6 +287,7 @@ WORDS = {
     " Only in a list with one temperature per row may some be 0.": "",
     "None, the default, keeps every token": "leave it out to keep every token",
     "a key of ": "",
+    "choose a tgt_lang": "choose a --tgt-lang",
     "decoder_prompts=, a list of ids for each prompt": "--decoder-ids",
 }
 PAIR = ("START", "FACTOR")  # what --help calls the two

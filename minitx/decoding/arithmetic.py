@@ -14,8 +14,10 @@ are one uniform code and what lies 1/N, 2/N, ... behind it on the circle: each a
 model, and together they leave no part of the interval empty. A beginning of probability q is that of N q
 samples, rounded up or down; independent draws may all take the same.
 
-Unlike the paper's codes these never run out of digits. A text of some twenty tokens uses up the 53 of a
-float64; so at each step the code gets fresh random ones behind its last.
+Once a beginning of probability q has N q < 1, its part holds one code at most, whose place in there
+is uniform whatever the others are: from then on each token gets a fresh uniform number for its code. The
+paper goes on with the old one. But each token makes the rounding errors of the logits 1 / p times as large,
+so that after some twenty tokens a code would consist of them alone, and be another one beside other rows.
 
 B rows, V vocabulary, N samples.
 """
@@ -31,7 +33,9 @@ from torch import Tensor
 from minitx.decoding.select import CounterNoise, row_keys
 from minitx.decoding.strategy import Sample
 
-_DIGIT = 2.0**-53  # what lies behind the digits of a float64 below 1
+_LARGEST = 1 - 2.0**-53  # the largest float64 below 1
+# A row is taken to be alone if N q is below this: with 1, rounding would decide where tokens are alike.
+_ALONE = 0.99
 
 # The position -> (B,) float64 in [0, 1), one independent number for each row.
 Uniform = Callable[[int | Tensor], Tensor]
@@ -53,25 +57,30 @@ class ArithmeticCode:
 
     Args:
         codes: (B,) float64 in [0, 1); `spread` makes them.
-        fresh: where further digits come from.
+        num_samples: N, the rows per prompt.
+        fresh: the codes of rows that have their part of the interval for themselves.
     """
 
-    def __init__(self, codes: Tensor, fresh: Uniform) -> None:
+    def __init__(self, codes: Tensor, num_samples: int, fresh: Uniform) -> None:
         self._first = self._codes = codes
+        self._num_samples = num_samples
         self._fresh = fresh
+        self._widths = torch.ones_like(codes)  # the probabilities of what the rows begin with
 
     def __call__(self, logits: Tensor, position: int | Tensor) -> Tensor:
         """(B, V) -> (B,)."""
         begins = torch.as_tensor(position, device=logits.device) == 0
+        width = torch.where(begins, 1.0, self._widths)
         code = torch.where(begins, self._first, self._codes)
+        code = torch.where(width * self._num_samples < _ALONE, self._fresh(position), code)
         ends = logits.softmax(dim=-1, dtype=torch.float64).cumsum(dim=-1)  # of each token's part, (B, V)
         place = code[:, None] * ends[:, -1:]  # rounding makes the last end a little more or less than 1
         # The first token that ends behind the place: never one without a part.
         token = torch.searchsorted(ends, place, right=True).clamp_(max=logits.shape[-1] - 1)
         end = ends.gather(1, token)
         start = ends.gather(1, (token - 1).clamp(min=0)).where(token > 0, 0.0)
-        inside = (place - start + self._fresh(position)[:, None] * _DIGIT) / (end - start)
-        self._codes = inside.squeeze(1).clamp(0, 1 - 2 * _DIGIT)
+        self._codes = ((place - start) / (end - start)).squeeze(1).clamp(0, _LARGEST)
+        self._widths = width * ((end - start) / ends[:, -1:]).squeeze(1)
         return token.squeeze(1)
 
 
@@ -100,9 +109,9 @@ def code_of(
         TypeError, ValueError: as `row_keys`.
     """
     shift = _Uniforms(row_keys(seed, prompts, 1, device)).at(0)
-    digits = _Uniforms(row_keys(seed, prompts, num_samples, device))
+    fresh = _Uniforms(row_keys(seed, prompts, num_samples, device))
     # The first sample has its prompt's key; position 0 is for the shift.
-    return ArithmeticCode(spread(shift, num_samples), lambda position: digits.at(position + 1))
+    return ArithmeticCode(spread(shift, num_samples), num_samples, lambda position: fresh.at(position + 1))
 
 
 def code_from(generator: torch.Generator, prompts: int, num_samples: int) -> ArithmeticCode:
@@ -111,7 +120,8 @@ def code_from(generator: torch.Generator, prompts: int, num_samples: int) -> Ari
     def uniforms(count: int) -> Tensor:
         return torch.rand(count, generator=generator, dtype=torch.float64, device=generator.device)
 
-    return ArithmeticCode(spread(uniforms(prompts), num_samples), lambda _: uniforms(prompts * num_samples))
+    codes = spread(uniforms(prompts), num_samples)
+    return ArithmeticCode(codes, num_samples, lambda _: uniforms(len(codes)))
 
 
 class _Uniforms(CounterNoise):
@@ -120,4 +130,4 @@ class _Uniforms(CounterNoise):
     def at(self, position: int | Tensor) -> Tensor:
         """One float64 in [0, 1) for each (key, position), (B,)."""
         start, stride = self._counters(position)  # 32 random bits, and 31 above one that is set
-        return (start * 2**21 + (stride >> 11)).double() * _DIGIT
+        return (start * 2**21 + (stride >> 11)).double() * 2.0**-53

@@ -15,20 +15,21 @@ from minitx.decoding.truncate import Typical
 
 @dataclass(frozen=True)
 class AtLeast:
-    """A filter that keeps one token more than there are end tokens, and 2 at least, the best by its measure.
+    """A filter that keeps so many tokens at least, the best by its measure.
 
     Args:
         filter: one of `truncate.py`.
+        tokens: how many; at least 1.
     """
 
     filter: Processor
+    tokens: int = 2
     token_blind: ClassVar[bool] = True
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
-        least = min(max(2, 1 + len(context.eos)), logits.shape[-1])
         rated = self._rated(logits)
-        worst = rated.topk(least).values[:, -1:]
+        worst = rated.topk(min(self.tokens, logits.shape[-1])).values[:, -1:]
         return torch.where(rated >= worst, logits, self.filter(logits, context))
 
     def _rated(self, logits: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ from minitx.decoding.tree import Link, Step, Trace
 EarlyStopping = bool | Literal["never", "exact"]
 LengthNorm = Literal["power", "gnmt"]
 
+_LARGEST_POOL = 2**16
 _LARGEST_PENALTY = 40  # n ** length_penalty stays what a float can hold
 
 
@@ -161,6 +162,11 @@ class Beam(Search):
                 f'early_stopping={self.early_stopping!r} must be True, False, "never" or "exact".'
             )
         super()._check()
+        if self.num_beams * self.patience > _LARGEST_POOL:
+            raise ValueError(
+                f"patience={self.patience:g} with num_beams={self.num_beams} would keep more than "
+                f"{_LARGEST_POOL} finished hypotheses per prompt; choose less of either."
+            )
 
 
 class _Run:

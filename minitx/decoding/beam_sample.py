@@ -5,7 +5,7 @@ P prompts, N beams, K candidates, V vocabulary.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,12 +13,14 @@ from torch import Tensor
 
 from minitx.decoding.at_least import AtLeast
 from minitx.decoding.beam import Beam
-from minitx.decoding.chain import Processor
+from minitx.decoding.chain import Chain, Processor
 from minitx.decoding.loop import Call
+from minitx.decoding.result import Result
 from minitx.decoding.select import CounterNoise, Race
 from minitx.decoding.strategy import Sample
+from minitx.decoding.truncate import Epsilon, Eta, MinP, TopH, TopK, TopP, Typical
 
-_FILTERS = frozenset({"top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff"})
+_FILTERS = (Epsilon, Eta, MinP, TopH, TopK, TopP, Typical)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -28,7 +30,7 @@ class BeamSample(Beam, Sample):
     The sums are those of the whole texts, so a beam of small probability is hardly ever continued. This
     is a heuristic, as transformers has it (num_beams with do_sample): no distribution of texts is known from
     which it would draw. It has the fields of `Beam` and of `Sample`; each filter keeps at least one token
-    more than there are end tokens, and at least 2, so that a beam can go on.
+    more than there are end and stop tokens, and at least 2, so that a beam can go on.
 
     With `generator` candidates are those of transformers with the same generator. With `seed` a prompt's
     depend on its seed and ids alone, not on the batch.
@@ -37,6 +39,12 @@ class BeamSample(Beam, Sample):
     @property
     def draws(self) -> bool:
         return True
+
+    def search(self, call: Call) -> Result:
+        """Runs the call; raises as `Search.search`."""
+        least = max(2, 1 + len({*call.stop.eos, *call.stop.tokens}))
+        filters = (replace(p, tokens=least) if isinstance(p, AtLeast) else p for p in call.chain.processors)
+        return super().search(replace(call, chain=Chain(*filters)))
 
     def candidates(
         self, sums: Tensor, count: int, call: Call, prompts: list[int], step: int
@@ -61,4 +69,4 @@ class BeamSample(Beam, Sample):
 
     def _make(self, name: str, value: Any) -> Processor:
         processor = super()._make(name, value)
-        return AtLeast(processor) if name in _FILTERS else processor
+        return AtLeast(processor) if isinstance(processor, _FILTERS) else processor

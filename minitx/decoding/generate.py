@@ -78,7 +78,11 @@ def generate(
             end a row; one number, or one per row.
         num_samples: rows per prompt, one after the other; they share its forward. Of a search, as many of the
             best hypotheses as that.
-        tokenizer: for prompts as text, for texts in the result, and for stop strings.
+        tokenizer: for prompts as text, for texts in the result, and for stop strings. Its `tgt_lang`, if it
+            has one, is the language that an encoder-decoder writes: forced as the first new token behind a
+            start token alone, where the strategy has no `forced_bos_token_id` of its own (`Alternatives`
+            choose from the tokens behind it). Where texts begin with their language, it is the start token,
+            and so is not among the new ones.
         attention_mask: (B, T), for prompts that are a padded tensor.
         stop: what ends a row; None is `Stop()`, the checkpoint's end tokens.
         seed: a whole number, or one per prompt. A row then depends on its seed and prompt alone and not on
@@ -90,8 +94,8 @@ def generate(
             the chain made of it.
         top_logprobs: also of how many of the most probable tokens.
         prefill_chunk: most tokens of the prompts in one forward, for long ones in little memory.
-        decoder_prompts: what the texts of an encoder-decoder begin with, for all prompts or for each; None
-            is the checkpoint's start token.
+        decoder_prompts: what the texts of an encoder-decoder begin with, for all prompts or for each: ids,
+            or texts, which come behind the start token and the language. None is the start token.
 
     Raises:
         TypeError: arguments of another kind.

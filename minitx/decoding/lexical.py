@@ -29,7 +29,7 @@ from minitx.decoding.loop import Call
 from minitx.decoding.scored import ScoredSearch, candidates_of, ends
 from minitx.decoding.search import Pool, Rows, logprobs_of
 from minitx.decoding.tree import Step, Trace
-from minitx.decoding.words import Progress, Words
+from minitx.decoding.words import START, Progress, Words
 
 _Item = TypeVar("_Item")
 
@@ -111,7 +111,7 @@ class _Run:
         self.trace = Trace(self._most_probable + self._beams)
         self._sums = torch.full((prompts, self._beams), -torch.inf, device=self._device)
         self._sums[:, 0] = 0.0  # one beam to begin with: equal ones would give equal texts
-        self._progress = [[Progress()] * self._beams for _ in call.prompts]
+        self._progress = [[START] * self._beams for _ in call.prompts]
         self._pool = Pool(prompts, self._beams, self._device)
 
     @property
@@ -140,7 +140,7 @@ class _Run:
         counts = torch.tensor([[len(candidates)] for candidates in chosen], device=self._device)
         exists = torch.arange(self._beams, device=self._device) < counts
         self._sums = sums.gather(1, kept).masked_fill(~exists, -torch.inf)
-        self._progress = [_filled([c.progress for c in each], Progress(), self._beams) for each in chosen]
+        self._progress = [_filled([c.progress for c in each], START, self._beams) for each in chosen]
         if length == call.max_new_tokens:  # the beams end here
             hypotheses = exists & self._complete() & ~satisfied[:, None]
             self._finish(sums, torch.zeros_like(sums).scatter_add_(1, kept, hypotheses.float()) > 0)

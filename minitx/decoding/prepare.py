@@ -12,12 +12,20 @@ from torch import Tensor
 
 from minitx.decoding.alternatives import Alternatives, FirstRank
 from minitx.decoding.arithmetic import ArithmeticSample, code_from, code_of
+from minitx.decoding.chain import Chain
 from minitx.decoding.checks import LARGEST, Integers, check_rows, integer
+from minitx.decoding.constraints import ForcedBos
 from minitx.decoding.loop import Call, Logprobs
 from minitx.decoding.prompts import Prompts, check_tokenizer, read_prompts
 from minitx.decoding.search import Search
 from minitx.decoding.select import Argmax, CounterNoise, Race, Selector, row_keys
-from minitx.decoding.settings import begin_token, end_tokens, read_settings, start_token
+from minitx.decoding.settings import (
+    begin_token,
+    end_tokens,
+    language_behind_start,
+    read_settings,
+    start_token,
+)
 from minitx.decoding.stop import Stop
 from minitx.decoding.strategy import Greedy, Sample, Strategy
 from minitx.weights.files import GENERATION
@@ -53,6 +61,7 @@ def prepare(
     model = checked(model)
     _check_kinds(stop, tokenizer, generator)
     missing = "max_new_tokens= is missing: how many tokens a row gets at most."
+    max_length: int | None = None
     if isinstance(strategy, str):
         missing = f"{missing[:-1]}; {GENERATION} does not say either."
         settings = read_settings(_of_checkpoint(model, strategy))
@@ -61,15 +70,13 @@ def prepare(
         stop = replace(settings.stop, eos=None) if stop is None else stop
         max_new_tokens = settings.max_new_tokens if max_new_tokens is None else max_new_tokens
         min_new_tokens = settings.min_new_tokens if min_new_tokens is None else min_new_tokens
+        max_length = settings.max_length
     if not isinstance(strategy, Greedy | Alternatives | Sample | Search):
         raise TypeError(
             f"strategy is {strategy!r:.60}; expected a Sample(...), Greedy(...) or Beam(...), or "
             '"checkpoint".'
         )
     searches = isinstance(strategy, Search)
-    if max_new_tokens is None:
-        raise TypeError(missing)
-    most = _count("max_new_tokens", max_new_tokens, least=0, meaning="how many tokens a row gets at most")
     samples = _count("num_samples", num_samples, least=1, meaning="how many rows a prompt gets")
     rows = read_prompts(
         prompts,
@@ -82,9 +89,18 @@ def prepare(
     if sources is not None:
         _check_source(model.embedder, max(map(len, sources)))
         rows = beginnings(model, decoder_prompts, len(sources), tokenizer)
+        language = language_behind_start(model, tokenizer)
+        if language is not None:
+            strategy, rows = _into_language(strategy, language, rows)
     elif decoder_prompts is not None:
         raise ValueError("decoder_prompts= is for models with an encoder; this one goes on with the prompts.")
-    _check_length(model.decoder_embedder, max(map(len, rows)), most)
+    longest = max(map(len, rows))
+    if max_new_tokens is None and sources is not None and max_length is not None:
+        max_new_tokens = max(0, max_length - longest)  # which counts the start token, and what else is given
+    if max_new_tokens is None:
+        raise TypeError(missing)
+    most = _count("max_new_tokens", max_new_tokens, least=0, meaning="how many tokens a row gets at most")
+    _check_length(model.decoder_embedder, longest, most)
     seen = rows if sources is None else [[*a, *b] for a, b in zip(sources, rows, strict=True)]
     assert model.head is not None  # its task says so
     vocab_size = model.head.config.num_labels
@@ -195,24 +211,47 @@ def beginnings(
         ValueError: it is not known what texts begin with, or there are not as many beginnings as texts.
     """
     if prompts is None:
-        start = start_token(model, tokenizer)
-        if start is None:
-            raise ValueError(
-                "neither the checkpoint nor the tokenizer says what texts begin with "
-                "(decoder_start_token_id); give decoder_prompts=, a list of ids for each prompt."
-            )
-        return [[start]] * rows
+        return [[_start(model, tokenizer)]] * rows
     texts = [prompts] if isinstance(prompts, str) else prompts
     if tokenizer is not None and isinstance(texts, list | tuple) and all(isinstance(t, str) for t in texts):
-        start = start_token(model, tokenizer)
+        language = language_behind_start(model, tokenizer)
+        front = [_start(model, tokenizer), *([] if language is None else [language])]
         begun = (tokenizer.encode(t, add_special_tokens=False, as_target=True) for t in texts)
-        prompts = [[*([] if start is None else [start]), *ids] for ids in begun]
+        prompts = [[*front, *ids] for ids in begun]
     found = read_prompts(prompts, vocab_size=model.decoder_embedder.config.vocab_size, tokenizer=tokenizer)
     if len(found) not in (1, rows):
         raise ValueError(
             f"there are {len(found)} decoder_prompts and {rows} prompts; give one for all, or one for each."
         )
     return found if len(found) == rows else found * rows
+
+
+def _start(model: CausalModel, tokenizer: Tokenizer | None) -> int:
+    start = start_token(model, tokenizer)
+    if start is None:
+        choose = "choose a tgt_lang, or " if tokenizer is not None and tokenizer.languages else ""
+        raise ValueError(
+            "neither the checkpoint nor the tokenizer says what texts begin with (decoder_start_token_id); "
+            f"{choose}give decoder_prompts=, a list of ids for each prompt."
+        )
+    return start
+
+
+def _into_language(
+    strategy: Strategy, language: int, rows: list[list[int]]
+) -> tuple[Strategy, list[list[int]]]:
+    """A strategy that writes a language's token first, behind a start token alone.
+
+    The token is generated, as in transformers, and so is part of the result. A strategy that forces another
+    one keeps it. `Alternatives` chooses the first tokens, which are then those behind the language.
+    """
+    if any(isinstance(each, ForcedBos) for each in strategy.build().processors):
+        return strategy, rows
+    if isinstance(strategy, Alternatives):
+        return strategy, [[*row, language] if len(row) == 1 else row for row in rows]
+    if strategy.chain is None:
+        return replace(strategy, forced_bos_token_id=language), rows
+    return replace(strategy, chain=Chain(*strategy.chain.processors, ForcedBos(language))), rows
 
 
 def _check_source(embedder: Embedder, length: int) -> None:

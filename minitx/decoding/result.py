@@ -58,6 +58,7 @@ class Row:
     logprobs: Tensor | None
     top_logprobs: TopLogprobs | None
     score: float | None
+    log_weight: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +76,8 @@ class Result:
         scores: per row, by what a search chose it; the rows of a prompt are its best, the best first. None
             where there was no search.
         beams: per prompt, all that a search kept, as a tree to be printed; None where there was no search.
+        log_weights: per row, the logarithm of its weight in an estimate (see `StochasticBeam`). None where
+            rows have no weights.
     """
 
     sequences: list[Tensor]
@@ -84,6 +87,7 @@ class Result:
     top_logprobs: list[TopLogprobs] | None = None
     scores: list[float] | None = None
     beams: list[BeamTree] | None = None
+    log_weights: list[float] | None = None
 
     def __len__(self) -> int:
         return len(self.sequences)
@@ -103,6 +107,7 @@ class Result:
             None if self.logprobs is None else self.logprobs[row],
             None if self.top_logprobs is None else self.top_logprobs[row],
             None if self.scores is None else self.scores[row],
+            None if self.log_weights is None else self.log_weights[row],
         )
 
     def __iter__(self) -> Iterator[Row]:

@@ -40,6 +40,10 @@ PER_PROMPT = frozenset(
 )
 
 
+# Each beam is a row of the model's batch, with a cache and a vocabulary of logits, for every prompt.
+_MOST_BEAMS = 4096
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Search(Strategy):
     """A strategy that keeps several hypotheses per prompt and returns the best of them.
@@ -97,6 +101,11 @@ class Search(Strategy):
         beams = integer("num_beams", self.num_beams, 1, "it is how many hypotheses are kept per prompt")
         if not isinstance(beams, int):
             raise TypeError(f"num_beams={self.num_beams!r} must be one whole number.")
+        if beams > _MOST_BEAMS:
+            raise ValueError(
+                f"num_beams={beams} must be at most {_MOST_BEAMS}: each beam is a row that the model runs, "
+                "with a cache of its own."
+            )
         settle(self, num_beams=beams)
         super()._check()
 

@@ -36,6 +36,11 @@ _NOT_HERE: Mapping[str, tuple[Any, ...]] = {
     "token_healing": (False,),
     "max_time": (),
 }
+# What of it is a strategy here.
+_STRATEGIES = {
+    "num_beam_groups": "DiverseBeam(...)",
+    "force_words_ids": "LexicalBeam(...)",
+}
 # Ids that are no setting, what only searches read, how transformers runs and what it hands out. max_length
 # counts the prompt too, and mostly is the length of the context.
 _NO_SETTINGS = frozenset(
@@ -62,12 +67,15 @@ class GenerationSettings:
         stop: its end tokens and stop strings.
         max_new_tokens: None if it does not say.
         min_new_tokens: the same at the beginning; 0 if it does not say.
+        max_length: most tokens with those that come before the new ones; None if it does not say. Only
+            encoder-decoders mean something by it: elsewhere it mostly is the length of the context.
     """
 
     strategy: Greedy | Sample | Beam
     stop: Stop
     max_new_tokens: int | None
     min_new_tokens: int
+    max_length: int | None = None
 
 
 def generation_settings(name_or_folder: str | Path) -> GenerationSettings:
@@ -99,7 +107,10 @@ def read_settings(config: Mapping[str, Any]) -> GenerationSettings:
     stated = {name: value for name, value in config.items() if value is not None}
     for name, neutral in _NOT_HERE.items():
         if stated.get(name) not in (None, [], *neutral):
-            raise ValueError(f"{GENERATION} asks for {name}={stated[name]!r}, which minitx does not have.")
+            said = f"{GENERATION} asks for {name}={stated[name]!r:.60}"
+            if name in _STRATEGIES:
+                raise ValueError(f"{said}: give strategy={_STRATEGIES[name]} for it.")
+            raise ValueError(f"{said}, which minitx does not have.")
     known = {field.name for field in fields(BeamSample)}
     other = {"max_new_tokens", "min_new_tokens", "stop_strings"}
     unknown = sorted(set(stated) - known - other - _NO_SETTINGS - set(_NOT_HERE))
@@ -108,7 +119,7 @@ def read_settings(config: Mapping[str, Any]) -> GenerationSettings:
         warnings.warn(f"{GENERATION} has settings that minitx does not know: {names}.", stacklevel=3)
     if not isinstance(stated.get("do_sample", False), bool):
         raise ValueError(f"{GENERATION}: do_sample={stated['do_sample']!r} must be true or false.")
-    for name in ("max_new_tokens", "min_new_tokens"):
+    for name in ("max_new_tokens", "min_new_tokens", "max_length"):
         value = stated.get(name, 0)
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise ValueError(f"{GENERATION}: {name}={value!r} must be a whole number from 0 on.")
@@ -121,6 +132,7 @@ def read_settings(config: Mapping[str, Any]) -> GenerationSettings:
             stop=Stop(eos=_end_ids(stated.get("eos_token_id")), strings=stated.get("stop_strings", ())),
             max_new_tokens=stated.get("max_new_tokens"),
             min_new_tokens=stated.get("min_new_tokens", 0),
+            max_length=stated.get("max_length"),
         )
     except (TypeError, ValueError) as error:
         raise ValueError(f"{GENERATION}: {error}") from None
@@ -138,6 +150,8 @@ def _plain(name: str, value: Any) -> Any:
     """A field of a strategy from what JSON has in its place: lists, empty ones for none."""
     if isinstance(value, list) and not value:
         return None
+    if name == "forced_bos_token_id" and isinstance(value, list) and len(value) == 1:
+        return value[0]
     if name == "sequence_bias" and isinstance(value, list):
         if not all(isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], list) for pair in value):
             raise ValueError(
@@ -150,6 +164,8 @@ def _plain(name: str, value: Any) -> Any:
 def end_tokens(model: Any, tokenizer: Tokenizer | None) -> tuple[int, ...]:
     """The ids that end a text: of generation_config.json, else of config.json, else of the tokenizer.
 
+    Where config.json does not say, but its architecture has a default, that counts as said.
+
     Raises:
         ValueError: a file has something else there.
     """
@@ -159,6 +175,9 @@ def end_tokens(model: Any, tokenizer: Tokenizer | None) -> tuple[int, ...]:
             found = config.get("eos_token_id")
             if found is not None:
                 return _end_ids(found) or ()
+    default: int | None = model.config.eos_token_id
+    if default is not None:
+        return (default,)
     if tokenizer is not None and tokenizer.eos_token_id is not None:
         return (tokenizer.eos_token_id,)
     return ()
@@ -175,14 +194,37 @@ def _end_ids(stated: Any) -> tuple[int, ...] | None:
 
 
 def start_token(model: Any, tokenizer: Tokenizer | None) -> int | None:
-    """The id that an encoder-decoder's texts begin with: what the checkpoint says, else as for any text."""
+    """The id that an encoder-decoder's texts begin with: as the checkpoint says, or that of their language.
+
+    None if neither is known. What other texts begin with is no help then: where the language is to be the
+    start, a tokenizer's <s> begins no text that the model has learnt to write.
+    """
+    stated = _stated_start(model)
+    if tokenizer is None or tokenizer.tgt_lang is None or not _language_starts(stated, tokenizer):
+        return stated
+    return tokenizer.language_id(tokenizer.tgt_lang)
+
+
+def language_behind_start(model: Any, tokenizer: Tokenizer | None) -> int | None:
+    """The id of the language to write in, of models whose texts have it behind the start token."""
+    if tokenizer is None or tokenizer.tgt_lang is None or _language_starts(_stated_start(model), tokenizer):
+        return None
+    return tokenizer.language_id(tokenizer.tgt_lang)
+
+
+def _stated_start(model: Any) -> int | None:
     checkpoint = getattr(model, "checkpoint", None)
     for config in () if checkpoint is None else (checkpoint.generation or {}, checkpoint.config):
         for name in ("decoder_start_token_id", "decoder_bos_token_id"):
             if isinstance(config.get(name), int):
                 return int(config[name])
-    found: int | None = model.config.decoder_start_token_id
-    return begin_token(model, tokenizer) if found is None else found
+    default: int | None = model.config.decoder_start_token_id
+    return default
+
+
+def _language_starts(stated: int | None, tokenizer: Tokenizer) -> bool:
+    """Whether texts begin with their language, in place of a start token."""
+    return stated is None or stated in map(tokenizer.language_id, tokenizer.languages)
 
 
 def begin_token(model: Any, tokenizer: Tokenizer | None) -> int | None:

@@ -17,7 +17,8 @@ P prompts, N beams, V vocabulary, C children of a beam, R = P * N rows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -55,13 +56,15 @@ class StochasticBeam(Search, Sample):
         """Runs the call; raises as `Search.search`."""
         self.check_call(call)
         if call.max_new_tokens == 0:
-            return nothing(call)
+            # The empty text, as often as asked for; the weights of a prompt's rows sum to 1.
+            weight = -math.log(call.num_samples)
+            return replace(nothing(call), log_weights=[weight] * (len(call.prompts) * call.num_samples))
         run = _Run(self, call)
         while not run.done:
             run.step()
         found = run.found()
         result = result_of(call, run.trace, found, lambda length: 1.0)
-        return StochasticResult(**vars(result), log_weights=run.log_weights(found))
+        return replace(result, log_weights=run.log_weights(found))
 
     def check_call(self, call: Call) -> None:
         super().check_call(call)
@@ -72,13 +75,6 @@ class StochasticBeam(Search, Sample):
             )
         if call.stop.strings:
             raise ValueError("StochasticBeam(...) cannot stop at strings; give Stop(tokens=...).")
-
-
-@dataclass(frozen=True, eq=False)
-class StochasticResult(Result):
-    """A result with the logarithm of each row's weight, ln(p / q); see `StochasticBeam`."""
-
-    log_weights: list[float] | None = None
 
 
 class _Run:

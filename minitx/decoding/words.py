@@ -1,12 +1,14 @@
 """How far a text has come with the words that it must hold.
 
-A word is one phrase, or several of which one will do; a phrase is a run of tokens. The text is read from the
-left, and a token counts for one word only, so no two words overlap.
+A word is one phrase, or several of which one will do; a phrase is a run of tokens. A token counts for one
+word only, so no two words overlap. Which one it counts for can be open: with the words "a" and "a b", the "a"
+of a text may be the first, or the beginning of the second. So all ways to read a text are followed side by
+side.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -15,10 +17,14 @@ from minitx.decoding.checks import token_ids
 
 Phrase = tuple[int, ...]
 
+# So many ways to read a text are followed, those that have come furthest. To come to more, it takes eight
+# words that can stand in for each other.
+_MOST_READINGS = 64
+
 
 @dataclass(frozen=True)
-class Progress:
-    """The state of one text.
+class Reading:
+    """One way to read a text.
 
     Attributes:
         met: the numbers of the words that it holds.
@@ -29,6 +35,20 @@ class Progress:
     met: frozenset[int] = frozenset()
     word: int | None = None
     seen: Phrase = ()
+
+    def surpasses(self, other: Reading) -> bool:
+        """Whether all that can come of the other reading can come of this one, and it is another one."""
+        if self == other or not other.met <= self.met:
+            return False
+        if (self.word, self.seen) == (other.word, other.seen):
+            return True
+        return self.word is None and (other.word is None or other.word in self.met)
+
+
+# The ways to read a text, those that have come furthest first.
+Progress = tuple[Reading, ...]
+
+START: Progress = (Reading(),)
 
 
 class Words:
@@ -61,52 +81,64 @@ class Words:
 
     def complete(self, progress: Progress) -> bool:
         """Whether the text holds all words."""
-        return len(progress.met) == len(self.words)
+        return len(progress[0].met) == len(self.words)
 
     def bank(self, progress: Progress) -> int:
         """How far the text has come: texts of one bank compete with each other."""
-        bank = len(progress.met) * self._height
-        if progress.word is not None:
-            bank += self._height - self._heights[progress.word] + len(progress.seen)
-        return bank
+        return self._distance(progress[0])
 
     def next_tokens(self, progress: Progress) -> list[int]:
-        """The tokens that bring the text forward; of a word that it is in the middle of, only that one's."""
-        if progress.word is None:
-            pending = [number for number in range(len(self.words)) if number not in progress.met]
-        else:
-            pending = [progress.word]
-        place = len(progress.seen)
-        found = [
-            phrase[place]
-            for number in pending
+        """The tokens that bring the text forward, in any of the readings that have come furthest."""
+        furthest = [reading for reading in progress if self._distance(reading) == self.bank(progress)]
+        found = (
+            phrase[len(reading.seen)]
+            for reading in furthest
+            for number in self._open(reading)
             for phrase in self.words[number]
-            if phrase[:place] == progress.seen and len(phrase) > place
-        ]
+            if phrase[: len(reading.seen)] == reading.seen
+        )
         return list(dict.fromkeys(found))
 
     def _after(self, progress: Progress, token: int) -> Progress:
-        """The state with one token more.
-
-        A token that breaks a phrase sets free those that were seen, for other phrases: read again from the
-        second on, "a a b" holds (a b).
-        """
+        """The ways to read the text with one token more."""
         if self.complete(progress):
             return progress
-        seen = (*progress.seen, token)
-        pending = [number for number in range(len(self.words)) if number not in progress.met]
-        for number in sorted(pending, key=lambda number: number != progress.word):
-            if self._leads(number, seen):
-                met = seen in self.words[number]
-                return Progress(progress.met | {number}) if met else Progress(progress.met, number, seen)
-        again = Progress(progress.met)
-        for each in seen[1:]:
-            again = self.after(again, each)
-        return again
+        found = dict.fromkeys(longer for reading in progress for longer in self._longer(reading, token))
+        ranked = sorted(found, key=self._distance, reverse=True)
+        best: list[Reading] = []
+        for reading in ranked:  # what surpasses it has come further, and so was before it
+            if len(best) < _MOST_READINGS and not any(other.surpasses(reading) for other in best):
+                best.append(reading)
+        between = next(reading for reading in ranked if reading.word is None)  # stays if all words break off
+        return tuple(dict.fromkeys((*best, between)))
 
-    def _leads(self, number: int, seen: Phrase) -> bool:
-        """Whether a phrase of the word begins with what was seen."""
-        return any(phrase[: len(seen)] == seen for phrase in self.words[number])
+    def _longer(self, reading: Reading, token: int) -> Iterator[Reading]:
+        """What a reading may be with one token more."""
+        if reading.word is None:
+            yield reading  # the token counts for no word
+        seen = (*reading.seen, token)
+        for number in self._open(reading):
+            if seen in self.words[number]:
+                yield Reading(reading.met | {number})
+            elif any(phrase[: len(seen)] == seen for phrase in self.words[number]):
+                yield Reading(reading.met, number, seen)
+
+    def _open(self, reading: Reading) -> list[int]:
+        """The numbers of the words that the next token may count for; of equal ones, the first."""
+        if reading.word is not None:
+            return [reading.word]
+        pending: dict[tuple[Phrase, ...], int] = {}
+        for number, phrases in enumerate(self.words):
+            if number not in reading.met:
+                pending.setdefault(phrases, number)
+        return list(pending.values())
+
+    def _distance(self, reading: Reading) -> int:
+        """How far the text has come in one reading."""
+        distance = len(reading.met) * self._height
+        if reading.word is not None:
+            distance += self._height - self._heights[reading.word] + len(reading.seen)
+        return distance
 
 
 def _phrases(word: Any) -> tuple[Phrase, ...]:

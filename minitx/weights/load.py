@@ -32,6 +32,7 @@ from minitx.weights.match import (
     has_pooler,
     is_tied,
     own_task,
+    settle_ties,
     stored_shape,
 )
 from minitx.weights.table import Binding
@@ -56,7 +57,8 @@ def load(
 
     Args:
         name_or_folder: a folder with config.json and weights, or a Hub id such as "bert-base-uncased".
-        head: None takes the checkpoint's own; "none" loads no head; else the name of a task.
+        head: None takes the checkpoint's own; "none" loads no head; else the name of a task. Unless it names
+            another than config.json does, `save` gives back even what the model has no place for.
         dtype: None keeps each tensor's own.
         device: where the parameters go.
         revision: Hub branch, tag or commit.
@@ -112,9 +114,10 @@ def load(
             shape = stored_shape(model, binding)
             if binding.parameters[0].startswith("head.projection."):
                 sources[binding] = tuple(n for n in sources[binding] if tensors.shapes[n].shape == shape)
+    settle_ties(sources, model)
     missing = [b for b in bindings if not sources[b] and not is_tied(b, model) and not b.or_zero]
     fresh = [b for b in missing if init_head and b.parameters[0].startswith(HEAD_PARTS)]
-    check_complete([b for b in missing if b not in fresh], architecture, task)
+    check_complete([b for b in missing if b not in fresh], architecture, names, task)
     taken = {name for each in sources.values() for name in each}
     check_known(set(tensors.shapes) - taken, architecture, names, model_type, numbers, task)
     check_shapes(model, sources, tensors)
@@ -127,8 +130,10 @@ def load(
     fill(model, sources, tensors, dtype, place_of_weights)
     draw(model, fresh)
     model.checkpoint.dtype = model.embedder.word_emb.weight.dtype
-    if head is None:  # the checkpoint as it is: `save` gives back even what the model has no place for
+    if head is None or architecture.class_name(model_type, task) in class_names(config):
+        # The checkpoint as it is: `save` gives back even what the model has no place for.
         used = {name for each in model.checkpoint.names.values() for name in each}
+        used |= {name for binding in fresh for name in names.of(binding)}  # drawn anew in their place
         model.checkpoint.kept = {
             name: convert(tensors.read(name), dtype, torch.device("cpu"))
             for name in tensors.shapes

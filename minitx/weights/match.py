@@ -51,6 +51,11 @@ class Names:
         found = self.find(*binding.names)
         return found if not binding.op.many or len(found) == len(binding.names) else ()
 
+    def spelling(self, name: str) -> str:
+        """How the file would spell a name of the base model: with the prefix, if others have it."""
+        prefixed = any(other.startswith(self.prefix) for other in self.actual)
+        return self.prefix + name if prefixed else name
+
     def module(self, name: str) -> tuple[str, ...]:
         """The tensors of a module, or the one tensor of that name."""
         return self.find(name, f"{name}.weight", f"{name}.bias")
@@ -65,6 +70,24 @@ def bindings_of(architecture: Architecture, model: Model) -> list[Binding]:
 def is_tied(binding: Binding, model: Model) -> bool:
     """Whether another parameter serves where the file has nothing of its own."""
     return binding.parameters[0] in model.ties
+
+
+def settle_ties(sources: dict[Binding, tuple[str, ...]], model: Model) -> None:
+    """Gives a shared tensor to its owner where the file has it only under the name of one that shares it.
+
+    Writers drop all but one name of a shared tensor, and which one stays differs between them.
+
+    Args:
+        sources: each row of the model -> its names in the file; changed in place.
+        model: says which parameters are shared.
+    """
+    row_of = {binding.parameters[0]: binding for binding in sources}
+    for name in model.ties:
+        owner = name
+        while owner in model.ties:
+            owner = model.ties[owner]
+        if not sources[row_of[owner]]:
+            sources[row_of[owner]], sources[row_of[name]] = sources[row_of[name]], ()
 
 
 def has_pooler(architecture: Architecture, names: Names) -> bool:
@@ -123,7 +146,7 @@ def class_names(config: Mapping[str, Any]) -> list[str]:
     return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
-def check_complete(missing: Iterable[Binding], architecture: Architecture, task: str) -> None:
+def check_complete(missing: Iterable[Binding], architecture: Architecture, names: Names, task: str) -> None:
     """
     Raises:
         ValueError: parameters without a tensor; says whether it is the head that the file lacks.
@@ -131,16 +154,24 @@ def check_complete(missing: Iterable[Binding], architecture: Architecture, task:
     missing = list(missing)
     if not missing:
         return
-    absent = some(
-        b.names[-1] if b.parameters[0].startswith("head.") else architecture.prefix + b.names[-1]
-        for b in missing
-    )
+    absent = some(" or ".join(wanted(binding, names)) for binding in missing)
     if all(b.parameters[0].startswith(HEAD_PARTS) for b in missing):
         raise ValueError(
             f"the checkpoint has no {task!r} head; missing: {absent}. head=None takes the checkpoint's own, "
             'head="none" loads none, init_head=True draws fresh weights for it.'
         )
-    raise ValueError(f"the checkpoint lacks {len(missing)} tensors: {absent}.")
+    hint = ""
+    if "encoder" in architecture.headless and not any("decoder." in name for name in names.actual):
+        hint = ' It holds an encoder alone, which head="encoder" loads.'
+    raise ValueError(f"the checkpoint lacks {len(missing)} tensors: {absent}.{hint}")
+
+
+def wanted(binding: Binding, names: Names) -> list[str]:
+    """The names of which the file should have one; of many parts the last."""
+    asked = binding.names[-1:] if binding.op.many else binding.names
+    if binding.parameters[0].startswith("head."):
+        return list(asked)
+    return [names.spelling(name) for name in asked]
 
 
 def check_known(

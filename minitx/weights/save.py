@@ -131,14 +131,7 @@ def stored_tensors(model: Model, checkpoint: Checkpoint) -> dict[str, Tensor]:
     """Name in the file -> tensor, on the CPU."""
     parameters = model.state_dict()
     stored: dict[str, Tensor] = {}
-    for binding in bindings_of(checkpoint.architecture, model):
-        names = checkpoint.names.get(binding.parameters)
-        if names is None and is_shared(binding, model):
-            continue  # the word embedding is written once, under its own name
-        if names == () and not bool(parameters[binding.parameters[0]].any()):
-            continue  # zeros that the file said by leaving them out
-        if not names:
-            names = fresh_names(binding, model, checkpoint)
+    for binding, names in stored_names(model, checkpoint).items():
         made = [tensor.cpu() for tensor in binding.op.save([parameters[name] for name in binding.parameters])]
         stored |= dict(zip(names, made if binding.op.many else made * len(names), strict=True))
     # What the model has no place for is not changed with it, but goes along with a change of dtype.
@@ -147,6 +140,24 @@ def stored_tensors(model: Model, checkpoint: Checkpoint) -> dict[str, Tensor]:
         follows = tensor.dtype == checkpoint.dtype and dtype != checkpoint.dtype
         stored[name] = tensor.to(dtype) if follows else tensor
     return stored
+
+
+def stored_names(model: Model, checkpoint: Checkpoint) -> dict[Binding, tuple[str, ...]]:
+    """The names that each row is written under; rows that are not written are left out."""
+    found: dict[Binding, tuple[str, ...]] = {}
+    for binding in bindings_of(checkpoint.architecture, model):
+        names = checkpoint.names.get(binding.parameters)
+        if names is None and is_shared(binding, model):
+            continue  # the word embedding is written once, under its own name
+        if names == () and not bool(model.get_parameter(binding.parameters[0]).any()):
+            continue  # zeros that the file said by leaving them out
+        names = names or fresh_names(binding, model, checkpoint)
+        if is_tied(binding, model):
+            # The file may have had what was shared under this name; it makes room for this row's own tensor.
+            for owner in [other for other, theirs in found.items() if set(theirs) & set(names)]:
+                found[owner] = fresh_names(owner, model, checkpoint)
+        found[binding] = names
+    return found
 
 
 def is_shared(binding: Binding, model: Model) -> bool:

@@ -97,6 +97,7 @@ ENCODER_DECODERS = [
     ),
     Case("mbart", "mbart", {**BART, "scale_embedding": True}),
     Case("marian", "marian", MARIAN),
+    Case("marian-untied", "marian", {**MARIAN, "tie_word_embeddings": False}),
     Case(
         "marian-two-vocabularies",
         "marian",

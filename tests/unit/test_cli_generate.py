@@ -154,7 +154,7 @@ STOPS: dict[str, tuple[list[str], Any]] = {
 
 
 def parsed(*argv: str) -> tuple[Greedy | Sample, dict[str, Any]]:
-    return decoding.settings_of(cli.parse(["generate", "model", "text", *argv]), Path("model"))
+    return decoding.settings_of(cli.parse(["generate", "model", "text", *argv]), Path("model"))[:2]
 
 
 @pytest.mark.parametrize("name", VALUES)
@@ -408,11 +408,11 @@ def test_checkpoint(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         tmp_path / "sampling", do_sample=True, top_k=2, eos_token_id=5, max_new_tokens=7, min_new_tokens=3
     )
     args = cli.parse(["generate", "model", "text", "--checkpoint"])
-    strategy, settings = decoding.settings_of(args, sampling)
+    strategy, settings, _ = decoding.settings_of(args, sampling)
     assert strategy == Sample(top_k=2)
     assert settings == {"max_new_tokens": 7, "min_new_tokens": 3, "stop": Stop(eos=5), "seed": None}
     args = cli.parse(["generate", "m", "--checkpoint", "--top-k", "4", "--top-p", ".5", "--stop", "x"])
-    strategy, settings = decoding.settings_of(args, sampling)
+    strategy, settings, _ = decoding.settings_of(args, sampling)
     assert strategy == Sample(top_k=4, top_p=0.5)
     assert settings["stop"] == Stop(eos=5, strings="x")
     assert run("explain", sampling, "a", "--checkpoint")[0] == 0  # one token, for all that the file says

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import pytest
@@ -54,6 +55,7 @@ M2M100 = {
     "decoder_start_token_id": 2,
 }
 GREEDY = ["--greedy", "--max-new-tokens", 5, "--ignore-eos"]
+FORCED = ["--forced-bos-token-id", 6]
 
 
 def make(folder: Path, config: dict[str, Any], special: list[str], **settings: Any) -> Path:
@@ -142,6 +144,18 @@ def test_texts_that_begin_with_their_language(run: Run, mbart: Path) -> None:
     assert german["tokens"] == objects(run, *argv, "--decoder-ids", "5")[0]["tokens"]
     (begun,) = objects(run, *argv, "--tgt-lang", "de_DE", "--decoder-prompt", "c")
     assert begun["tokens"] == objects(run, *argv, "--decoder-ids", "5 8")[0]["tokens"]
+    error = fails(run, "generate", *argv)
+    assert "says what texts begin with (decoder_start_token_id); choose a --tgt-lang, or give" in error
+
+
+def test_the_language_of_the_call_comes_before_that_of_the_checkpoint(
+    run: Run, m2m100: Path, tmp_path: Path
+) -> None:
+    folder = copytree(m2m100, tmp_path / "m2m100")
+    (folder / "generation_config.json").write_text('{"forced_bos_token_id": 4, "max_new_tokens": 3}')
+    argv = [folder, "a b", "--checkpoint", "--ignore-eos"]
+    for more, language in (([], 4), (["--tgt-lang", "de"], 5), (["--tgt-lang", "de", *FORCED], 6)):
+        assert objects(run, *argv, *more)[0]["tokens"][0] == language
 
 
 def test_other_commands(run: Run, t5: Path, mbart: Path, tmp_path: Path) -> None:

@@ -84,8 +84,8 @@ def test_each_sample_is_a_draw(make: Callable[[int, int], ArithmeticCode], sampl
 
 
 @pytest.mark.parametrize("make", MAKERS)
-def test_draws_stay_draws_when_the_digits_are_used_up(make: Callable[[int, int], ArithmeticCode]) -> None:
-    """Sixty tokens take about 80 bits; tokens far from each other are almost independent."""
+def test_draws_stay_draws_in_long_texts(make: Callable[[int, int], ArithmeticCode]) -> None:
+    """Sixty tokens take about 80 bits, of which a float64 has 53."""
     tokens = generated(make(PROMPTS, 1), PROMPTS, 61)
     for position in (35, 45, 60):
         marginal = SHARES[VOCAB] @ torch.linalg.matrix_power(SHARES[:VOCAB], position)
@@ -98,28 +98,31 @@ def test_draws_stay_draws_when_the_digits_are_used_up(make: Callable[[int, int],
 
 
 def test_a_fair_coin_stays_fair() -> None:
-    """Each toss takes one binary digit, of 53. Without fresh ones, all later tosses are alike."""
+    """With N = 4, two tosses have their row's code, and the others fresh ones."""
     fair, coin = torch.zeros(PROMPTS, 2), torch.tensor([0.5, 0.5])
 
     def tosses(selector: Selector) -> Tensor:
         return torch.stack([selector(fair, position) for position in range(70)])
 
-    shift = torch.rand(PROMPTS, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
-    worn = tosses(ArithmeticCode(shift, lambda _: torch.zeros_like(shift)))
-    for tossed in (tosses(by_seed(PROMPTS, 1)), tosses(by_generator(PROMPTS, 1))):
-        assert all(fit(tossed[position], coin) > ALPHA for position in (0, 40, 52, 53, 54, 60, 69))
-        assert independence(tossed[60], tossed[61], 2) > ALPHA
-        assert independence(tossed[10], tossed[65], 2) > ALPHA
-    assert fit(worn[40], coin) > ALPHA
-    assert fit(worn[60], coin) < ALPHA
+    for all_samples in (tosses(by_seed(PROMPTS // 4, 4)), tosses(by_generator(PROMPTS // 4, 4))):
+        for tossed in (all_samples[:, ::4], all_samples[:, 3::4]):
+            assert all(fit(tossed[position], coin) > ALPHA for position in (0, 1, 2, 3, 40, 69))
+            for first, second in ((0, 1), (1, 2), (0, 2), (2, 3), (1, 3), (10, 65)):
+                assert independence(tossed[first], tossed[second], 2) > ALPHA
+    codes = torch.rand(PROMPTS, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    stale = tosses(ArithmeticCode(codes, 1, lambda _: codes))  # the control: not fresh
+    assert independence(stale[0], stale[1], 2) < ALPHA
 
 
 def test_control_codes_that_stay_in_their_part() -> None:
     """(n + u) / N would be spread out just the same, but no sample alone a draw."""
-    shift = torch.rand(PROMPTS, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    source = torch.Generator().manual_seed(5)
+    shift = torch.rand(PROMPTS, generator=source, dtype=torch.float64)
     codes = ((torch.arange(3) + shift[:, None]) / 3).flatten()
-    fresh = lambda _: torch.zeros(PROMPTS * 3, dtype=torch.float64)  # noqa: E731 - short
-    texts = numbered(generated(ArithmeticCode(codes, fresh), PROMPTS * 3, 2)).view(PROMPTS, 3)
+    selector = ArithmeticCode(
+        codes, 3, lambda _: torch.rand(PROMPTS * 3, generator=source, dtype=torch.float64)
+    )
+    texts = numbered(generated(selector, PROMPTS * 3, 2)).view(PROMPTS, 3)
     assert fit(texts.flatten()[torch.arange(0, PROMPTS * 3, 4)], law(2)) > ALPHA  # all together
     assert fit(texts[:, 1], law(2)) < ALPHA
 
@@ -180,7 +183,7 @@ def test_no_token_that_is_banned_is_taken(codes: list[float], logits: list[float
     if bool((z == -torch.inf).all()):
         return
     selector = ArithmeticCode(
-        torch.tensor(codes, dtype=torch.float64), lambda _: torch.full((len(codes),), 0.999)
+        torch.tensor(codes, dtype=torch.float64), 1, lambda _: torch.tensor(codes, dtype=torch.float64)
     )
     for position in range(40):
         token = selector(z, position)
@@ -190,7 +193,7 @@ def test_no_token_that_is_banned_is_taken(codes: list[float], logits: list[float
 def test_the_ends_of_the_interval() -> None:
     ends = torch.tensor([0.0, 1 - 2.0**-53], dtype=torch.float64)
     z = torch.tensor([-torch.inf, 0.3, -1.0, 0.1, -torch.inf]).expand(2, -1)
-    selector = ArithmeticCode(ends, lambda _: torch.zeros(2, dtype=torch.float64))
+    selector = ArithmeticCode(ends, 1, lambda _: ends)
     assert [selector(z, position).tolist() for position in range(30)] == [[1, 3]] * 30
 
 
@@ -259,6 +262,36 @@ def test_a_row_alone_in_a_batch_and_with_processors() -> None:
     for number, prompt in enumerate(prompts):
         alone = tokens(generate(tiny(), [prompt], strategy, num_samples=4, max_new_tokens=9, seed=7))
         assert alone == batch[number * 4 : number * 4 + 4]
+
+
+def test_what_is_rounded_otherwise_beside_other_rows_changes_nothing() -> None:
+    """A code that went on for ever would make the last bits of the logits as large as itself."""
+    prompts = [[number] for number in range(24)]
+    noise = torch.Generator().manual_seed(0)
+    logits = 2 * torch.randn(16, 24 * 4, 50, generator=noise)
+    exact, rounded = code_of(3, prompts, 4), code_of(3, prompts, 4)
+    for position, once in enumerate(logits):
+        again = once + 1e-6 * torch.randn(once.shape, generator=noise)
+        assert rounded(again, position).equal(exact(once, position))
+    model = tiny(50, seed=2)
+    options: dict[str, Any] = {"num_samples": 4, "max_new_tokens": 16, "seed": 3, "stop": Stop(eos=())}
+    batch = tokens(generate(model, prompts, ArithmeticSample(), **options))
+    for number, prompt in enumerate(prompts):
+        alone = tokens(generate(model, [prompt], ArithmeticSample(), **options))
+        assert alone == batch[number * 4 : number * 4 + 4]
+
+
+def test_rounding_does_not_decide_when_a_code_is_fresh() -> None:
+    """After a token of four that are alike, N q is 1 but for rounding errors."""
+    noise = torch.Generator().manual_seed(0)
+    prompts = [[number] for number in range(25)]
+    then = torch.randn(100, 50, generator=noise)
+    found = []
+    for _ in range(2):
+        selector = code_of(3, prompts, 4)
+        selector(1e-6 * torch.randn(100, 4, generator=noise), 0)
+        found.append(selector(then, 1))
+    assert found[0].equal(found[1])
 
 
 def test_two_sources() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from minitx.decoding.lexical import LexicalBeam
 from minitx.decoding.stop import Stop
-from minitx.decoding.words import Progress, Words
+from minitx.decoding.words import START, Words
 from tests.unit.decoding.searches import EOS, PROMPT, all_texts, search, tiny, tokens
 
 MODEL = tiny(vocab_size=12, seed=3)
@@ -20,7 +20,7 @@ PHRASE = st.lists(st.integers(1, 4), min_size=1, max_size=2)
 
 
 def holds(words: Any, text: Any) -> bool:
-    progress, found = Progress(), Words(words)
+    progress, found = START, Words(words)
     for token in text:
         progress = found.after(progress, token)
     return found.complete(progress)

@@ -109,15 +109,17 @@ def test_prompts_of_the_decoder_as_texts(of_tokenizer: EncoderDecoderModel, toke
             assert text.strip() == tokenizer.decode(row, skip_special_tokens=True).strip()
 
 
-def test_a_start_token_of_the_tokenizer_or_of_no_one(bart: EncoderDecoderModel) -> None:
-    config = {
-        key: value for key, value in BART.items() if key not in ("decoder_start_token_id", "bos_token_id")
-    }
-    model = made("mbart", config)
-    for call in (lambda: greedy(model, [[5]]), lambda: minitx.score(model, [[5]], sources=[[6]])):
-        with pytest.raises(ValueError, match=r"neither the checkpoint nor the tokenizer.*decoder_prompts="):
-            call()
-    assert len(greedy(model, [[5]], decoder_prompts=[[2]])[0]) == 5
+def test_a_start_token_that_no_one_knows() -> None:
+    """The <s> that mBART's config names begins none of its texts."""
+    config = {key: value for key, value in BART.items() if key != "decoder_start_token_id"}
+    for bos in (0, None):
+        model = made("mbart", {**config, "bos_token_id": bos})
+        for call in (lambda m=model: greedy(m, [[5]]), lambda m=model: minitx.score(m, [[5]], sources=[[6]])):
+            with pytest.raises(
+                ValueError, match=r"neither the checkpoint nor the tokenizer.*decoder_prompts="
+            ):
+                call()
+        assert len(greedy(model, [[5]], decoder_prompts=[[2]])[0]) == 5
 
 
 # --- what is refused ---------------------------------------------------------------------------------

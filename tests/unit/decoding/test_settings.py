@@ -65,6 +65,37 @@ def test_what_is_no_setting_is_refused_by_the_name_of_the_file(stated: dict[str,
         read_settings(stated)
 
 
+def test_what_another_strategy_is_for_is_named() -> None:
+    with pytest.raises(ValueError, match=r"asks for num_beam_groups=2: give strategy=DiverseBeam"):
+        read_settings({"num_beams": 4, "num_beam_groups": 2})
+    with pytest.raises(ValueError, match=r"asks for force_words_ids=\[\[5\]\]: give strategy=LexicalBeam"):
+        read_settings({"force_words_ids": [[5]]})
+    assert read_settings({"forced_bos_token_id": [7]}).strategy == Greedy(forced_bos_token_id=7)
+
+
+def test_max_length_is_the_length_of_what_an_encoder_decoder_writes(tmp_path: Path) -> None:
+    """With the token that it starts from, as in transformers; of a decoder it is no setting."""
+    t5 = {
+        "model_type": "t5",
+        "vocab_size": 40,
+        "d_model": 16,
+        "d_kv": 4,
+        "d_ff": 20,
+        "num_layers": 1,
+        "num_heads": 2,
+    }
+    model: Any = minitx.from_config(t5, head="seq2seq-lm", seed=0).eval()
+    model.checkpoint.generation_file = json.dumps({"max_length": 6, "eos_token_id": [39]}).encode()
+    sequences = minitx.generate(model, [[5, 6]], "checkpoint", stop=Stop(eos=())).sequences
+    assert len(sequences[0]) == 5
+    begun = minitx.generate(model, [[5, 6]], "checkpoint", stop=Stop(eos=()), decoder_prompts=[[0, 7, 8]])
+    assert len(begun.sequences[0]) == 3
+    assert (
+        len(minitx.generate(model, [[5]], "checkpoint", stop=Stop(eos=()), max_new_tokens=2).sequences[0])
+        == 2
+    )
+
+
 def test_several_beams_are_a_search() -> None:
     """As BART's."""
     stated = {
@@ -147,7 +178,7 @@ def test_every_field_is_taken_by_its_name() -> None:
 @pytest.mark.parametrize(
     ("stated", "message"),
     [
-        ({"num_beam_groups": 4}, "asks for num_beam_groups=4, which minitx does not have"),
+        ({"num_beam_groups": 4}, "asks for num_beam_groups=4: give strategy=DiverseBeam"),
         ({"num_beams": 0}, "generation_config.json: num_beams=0 must be at least 1"),
         ({"penalty_alpha": 0.6}, "asks for penalty_alpha=0.6"),
         ({"forced_decoder_ids": [[1, 50]]}, "asks for forced_decoder_ids"),
@@ -222,6 +253,24 @@ def test_where_end_tokens_come_from(
 ) -> None:
     model = saved(tmp_path, settings, **config)
     assert end_tokens(model, tokenizer) == expected
+
+
+def test_end_tokens_that_an_architecture_has_by_default() -> None:
+    """T5's config without the key means 1; null says that there is none."""
+    sizes = {
+        "vocab_size": len(TOKENIZER),
+        "d_model": 8,
+        "d_kv": 4,
+        "d_ff": 8,
+        "num_layers": 1,
+        "num_heads": 2,
+    }
+    model: Any = minitx.from_config({"model_type": "t5", **sizes}, head="seq2seq-lm", seed=0).eval()
+    assert end_tokens(model, None) == end_tokens(model, TOKENIZER) == (1,)
+    ends = Greedy(allowed_token_ids=[1])
+    assert minitx.generate(model, [[5]], ends, max_new_tokens=3)[0].finish_reason == "eos"
+    model = minitx.from_config({"model_type": "t5", "eos_token_id": None, **sizes}, head="seq2seq-lm", seed=0)
+    assert (end_tokens(model, None), end_tokens(model, TOKENIZER)) == ((), (END,))
 
 
 @pytest.mark.parametrize("stated", ["</s>", True, 2.0, [2, "</s>"], {"id": 2}])

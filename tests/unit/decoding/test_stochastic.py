@@ -168,7 +168,14 @@ def test_errors() -> None:
         search(StochasticBeam(num_beams=4), [PROMPT], num_samples=4)
     with pytest.raises(ValueError, match="left no token"):
         search(StochasticBeam(suppress_tokens=list(range(5))), [PROMPT])
-    assert tokens(search(StochasticBeam(), [PROMPT], max_new_tokens=0)) == [()]
+
+
+def test_no_tokens() -> None:
+    """There is one text then, the empty one; an estimate of a mean is its value."""
+    result = search(StochasticBeam(), [PROMPT, PROMPT], max_new_tokens=0, num_samples=2)
+    assert tokens(result) == [()] * 4
+    assert result.log_weights == pytest.approx([math.log(0.5)] * 4)
+    assert result[3].log_weight == result.log_weights[3]
 
 
 @given(

@@ -1,0 +1,66 @@
+"""The limits of beams: how many there may be, and how little filters may leave them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from minitx.decoding import (
+    Beam,
+    BeamSample,
+    DiverseBeam,
+    LexicalBeam,
+    Sample,
+    StochasticBeam,
+    Strategy,
+)
+from minitx.decoding.generate import generate
+from minitx.decoding.stop import Stop
+from tests.unit.decoding.searches import tiny, tokens
+
+MODEL = tiny(vocab_size=12, seed=3)
+PROMPTS = [[3, 4, 1], [2], [3, 4, 1, 1, 2]]
+FILTERS = {
+    "top_k": 1,
+    "top_p": 0.01,
+    "min_p": 1.0,
+    "typical_p": 0.01,
+    "epsilon_cutoff": 0.99,
+    "eta_cutoff": 0.99,
+    "top_h": 0.01,
+}
+
+
+def test_the_list_of_filters_is_whole() -> None:
+    everyones = {field.name for field in dataclasses.fields(Strategy)}
+    own = {field.name for field in dataclasses.fields(Sample)} - everyones
+    assert own == {*FILTERS, "temperature", "order"}
+
+
+@pytest.mark.parametrize("name", FILTERS)
+def test_every_filter_leaves_beams_a_way_to_go_on(name: str) -> None:
+    """However much ends a text, and however little the filter would keep."""
+    strategy = BeamSample(num_beams=4, **{name: FILTERS[name]})  # type: ignore[arg-type]
+    stop = Stop(eos=(1, 2), tokens=(3, 4, 5))
+    bias: dict[str, Any] = {"logit_bias": dict.fromkeys(range(1, 6), 60.0)}
+    for given in (strategy, dataclasses.replace(strategy, **bias)):
+        result = generate(MODEL, PROMPTS, given, max_new_tokens=6, num_samples=4, seed=1, stop=stop)
+        assert len(result) == 4 * len(PROMPTS)
+
+
+@pytest.mark.parametrize("kind", [Beam, BeamSample, DiverseBeam, LexicalBeam, StochasticBeam])
+def test_no_more_beams_than_can_be_run(kind: Any) -> None:
+    more = {LexicalBeam: {"force_words_ids": [[1]]}, DiverseBeam: {"num_beam_groups": 1}}.get(kind, {})
+    with pytest.raises(ValueError, match="num_beams=999999999 must be at most 4096"):
+        kind(num_beams=999_999_999, **more)
+    strategy = kind(num_beams=9, **more)  # more than there are tokens
+    options: dict[str, Any] = {"seed": 1} if strategy.draws else {}
+    result = generate(tiny(4), [[1]], strategy, max_new_tokens=4, num_samples=5, **options)
+    assert len({tuple(row) for row in tokens(result)}) == 5
+
+
+def test_a_pool_has_an_end() -> None:
+    with pytest.raises(ValueError, match=r"patience=1e\+09 with num_beams=4 would keep more than 65536"):
+        Beam(patience=1e9)
