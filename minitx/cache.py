@@ -281,13 +281,10 @@ class Cache:
         """
         if self.mask is None and (mask is None or (not values_are_unseen(mask) and bool(mask.all()))):
             return None
-        batch, time = input_ids.shape
-
-        def all_real(length: int) -> Tensor:
-            return torch.ones(batch, length, dtype=torch.bool, device=input_ids.device)
-
-        past = all_real(self.length) if self.mask is None else self.mask
-        return torch.cat((past, all_real(time) if mask is None else mask), dim=1)
+        shape = len(input_ids), self.length + input_ids.shape[1]
+        real = torch.ones(shape, dtype=torch.bool, device=input_ids.device)
+        past = real[:, : self.length] if self.mask is None else self.mask
+        return torch.cat((past, real[:, self.length :] if mask is None else mask), dim=1)
 
     def begin(self, time: int) -> None:
         """Notes that `time` tokens are about to be stored, beyond what counts already."""
@@ -346,7 +343,10 @@ class Cache:
 
         rows: (B',) long, as many for each text. Nothing is checked, so that a search waits for no device.
         """
-        _select(self.layers, rows, self.length)
+        if torch.is_inference_mode_enabled() and len(rows) == self.batch:  # no gradient needs what was there
+            _move(self.layers, rows, self.length)
+        else:
+            _select(self.layers, rows)
         self.mask = None if self.mask is None else self.mask.index_select(0, rows)
         return self
 
@@ -383,16 +383,17 @@ def _texts_of(rows: Tensor, shares: int) -> Tensor:
     return texts
 
 
-def _select(parts: Sequence[LayerCache], rows: Tensor, length: int | None = None) -> None:
+def _select(parts: Sequence[LayerCache], rows: Tensor) -> None:
     for part in parts:
         if part.key is not None and part.value is not None:
-            part.key, part.value = _picked(part.key, rows, length), _picked(part.value, rows, length)
+            part.key, part.value = (x.index_select(0, rows) for x in (part.key, part.value))
 
 
-def _picked(stored: Tensor, rows: Tensor, length: int | None) -> Tensor:
-    """Rows of (B, K, slots, D). A search changes the first `length` slots in place: no room is made anew."""
-    if length is None or len(rows) != len(stored) or not torch.is_inference_mode_enabled():
-        return stored.index_select(0, rows)
-    filled = stored[:, :, :length]
-    filled.copy_(filled.index_select(0, rows))
-    return stored
+def _move(parts: Sequence[LayerCache], rows: Tensor, length: int) -> None:
+    """`_select` in place, of the slots in use, through one piece of memory: so a search makes no new ones."""
+    between: Tensor | None = None
+    for stored in (x for part in parts for x in (part.key, part.value) if x is not None):
+        if between is None or between.shape != stored.shape:
+            between = torch.empty_like(stored)
+        used, moved = stored[:, :, :length], between[:, :, :length]
+        used.copy_(torch.index_select(used, 0, rows, out=moved))

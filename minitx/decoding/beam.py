@@ -219,9 +219,7 @@ class _Run:
         # A beam that does not exist repeats the best: its text, too, is one that processors can read.
         kept = torch.where(self._sums > -torch.inf, kept, kept[:, :1])
         logprobs = logprobs_of(self._call, self._rows.logits, processed, index)
-        self.trace.steps.append(
-            Step(self._prompts, parents, tokens, best, ends, kept, self._pool.codes, logprobs)
-        )
+        self.trace.add(Step(self._prompts, parents, tokens, best, ends, kept, self._pool.codes, logprobs))
         self._close(best, before)
         if self.going_on:
             self._go_on(parents.gather(1, kept), tokens.gather(1, kept), kept)

@@ -152,7 +152,7 @@ class _Run:
         kept = kept.flatten(1)
         kept = torch.where(exists, kept, kept.gather(1, exists.int().argmax(dim=1, keepdim=True)))
         index = parents * self._vocab_size + tokens
-        self.trace.steps.append(
+        self.trace.add(
             Step(
                 list(range(len(parents))),
                 parents,

@@ -148,7 +148,7 @@ class _Run:
         parents, tokens = index // self._vocab_size, index % self._vocab_size
         extras = logprobs_of(call, self._rows.logits, processed, index)
         places = list(range(len(index)))
-        self.trace.steps.append(Step(places, parents, tokens, sums, end, kept, self._pool.codes, extras))
+        self.trace.add(Step(places, parents, tokens, sums, end, kept, self._pool.codes, extras))
         self._close(satisfied, before)
         if not self.done:
             first = torch.arange(len(index), device=self._device)[:, None] * self._beams

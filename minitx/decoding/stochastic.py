@@ -120,7 +120,7 @@ class _Run:
         self._logp = sums.gather(1, kept)
         extras = logprobs_of(call, self._rows.logits, processed, index)
         places = list(range(len(index)))
-        self.trace.steps.append(Step(places, parents, tokens, sums, end, kept, self._codes, extras))
+        self.trace.add(Step(places, parents, tokens, sums, end, kept, self._codes, extras))
         for prompt in (self._numbers[:, 0] == -torch.inf).nonzero().flatten().tolist():
             self.trace.done.setdefault(prompt, number + 1)
         if not self.done:

@@ -1,7 +1,7 @@
 """The record of a search, and the tree that it grew.
 
-A search writes down at each step which candidates it looked at and which it kept (`Step`); nothing is
-copied or waited for meanwhile. From that record (`Trace`) the texts of hypotheses are read when the search
+A search writes down at each step which candidates it looked at and which it kept (`Step`); no device is
+waited for meanwhile. From that record (`Trace`) the texts of hypotheses are read when the search
 is over, and `BeamTree`, which shows all that was kept.
 
 P prompts, N beams, K candidates, M places in the pool of finished hypotheses.
@@ -33,6 +33,8 @@ class Link(NamedTuple):
 class Step:
     """What one step decided. P here counts the prompts that were still searched.
 
+    The tensors become lists once they are read.
+
     Attributes:
         prompts: their numbers.
         parents: (P, K) long, which beam each candidate continues.
@@ -45,18 +47,25 @@ class Step:
     """
 
     prompts: list[int]
-    parents: Tensor
-    tokens: Tensor
-    sums: Tensor
-    ends: Tensor
-    kept: Tensor
-    finished: Tensor
+    parents: Any
+    tokens: Any
+    sums: Any
+    ends: Any
+    kept: Any
+    finished: Any
     logprobs: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def read(self) -> Step:
+        """The same, as plain numbers."""
+        if isinstance(self.tokens, Tensor):
+            for name in ("parents", "tokens", "sums", "ends", "kept", "finished"):
+                setattr(self, name, getattr(self, name).tolist())
+        return self
 
 
 @dataclass
 class Trace:
-    """All steps of a search, as they come; read on the host when it is over.
+    """All steps of a search, as they come.
 
     Attributes:
         width: K. A candidate's code is step * K + its number.
@@ -67,7 +76,16 @@ class Trace:
     width: int
     steps: list[Step] = field(default_factory=list)
     done: dict[int, int] = field(default_factory=dict)
-    _read: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+    def add(self, step: Step) -> None:
+        """Writes a step down.
+
+        On a CPU the one before it is read. Its small tensors would otherwise stay where they are, between the
+        large ones of the search, and break up the memory that those leave to the ones after them.
+        """
+        if self.steps and step.tokens.device.type == "cpu":
+            self.steps[-1].read()
+        self.steps.append(step)
 
     def link(self, code: int) -> Link:
         """The candidate with this code."""
@@ -75,10 +93,8 @@ class Trace:
 
     def at(self, step: int, name: str, prompt: int) -> Any:
         """A field of `Step` for one prompt, as plain numbers."""
-        columns = self._read.setdefault(step, {})
-        if name not in columns:
-            columns[name] = getattr(self.steps[step], name).tolist()
-        return columns[name][self.steps[step].prompts.index(prompt)]
+        found = self.steps[step].read()
+        return getattr(found, name)[found.prompts.index(prompt)]
 
     def parent(self, prompt: int, link: Link) -> Link | None:
         """The candidate that this one continues; None for those of the first step."""
@@ -105,7 +121,7 @@ class Trace:
             return ()
         place = step.prompts.index(prompt)
         chosen, ids, values = (part[place] for part in step.logprobs)
-        beam = int(step.parents[place, link.candidate])
+        beam = self.at(link.step, "parents", prompt)[link.candidate]
         tops = tuple(zip(ids[beam].tolist(), values[beam].tolist(), strict=True)) or None
         return float(chosen[link.candidate]), tops
 
