@@ -57,8 +57,8 @@ def load(
 
     Args:
         name_or_folder: a folder with config.json and weights, or a Hub id such as "bert-base-uncased".
-        head: None takes the checkpoint's own; "none" loads no head; else the name of a task. Unless it names
-            another than config.json does, `save` gives back even what the model has no place for.
+        head: None takes the checkpoint's own, and `save` gives back even what the model has no place for;
+            "none" loads no head; else the name of a task, saved without what belongs to others.
         dtype: None keeps each tensor's own.
         device: where the parameters go.
         revision: Hub branch, tag or commit.
@@ -130,7 +130,8 @@ def load(
     fill(model, sources, tensors, dtype, place_of_weights)
     draw(model, fresh)
     model.checkpoint.dtype = model.embedder.word_emb.weight.dtype
-    if head is None or architecture.class_name(model_type, task) in class_names(config):
+    named = [architecture.class_name(model_type, each) for each in (task, "none")]
+    if head is None or (task in heads and named[0] == named[1]):  # Hugging Face has but one class
         # The checkpoint as it is: `save` gives back even what the model has no place for.
         used = {name for each in model.checkpoint.names.values() for name in each}
         used |= {name for binding in fresh for name in names.of(binding)}  # drawn anew in their place
