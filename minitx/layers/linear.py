@@ -33,13 +33,17 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """
     if values_are_unseen(x) or not x.is_cpu or x.dtype != torch.float32 or weight.numel() < LARGE:
         return F.linear(x, weight, bias)
-    inputs, outputs = weight.shape[1], weight.shape[0]
-    rows = x.numel() // inputs
-    parts = divisor(outputs, max(2, torch.get_num_threads(), weight.numel() // PART))
-    if torch.is_grad_enabled() or not 0 < rows <= FEW_ROWS or parts is None or not weight.is_contiguous():
+    outputs, inputs = weight.shape
+    parts = divisor(outputs, min(max(2, torch.get_num_threads()), 32), min(weight.numel() // PART, 32))
+    if (
+        torch.is_grad_enabled()
+        or not 0 < x.numel() <= FEW_ROWS * inputs
+        or parts is None
+        or not weight.is_contiguous()
+    ):
         return F.linear(x, weight, bias)
-    flat, split = x.reshape(rows, inputs), weight.view(parts, -1, inputs)
-    if rows <= VERY_FEW_ROWS:  # each part of W x^T: (parts, outputs / parts, rows)
+    flat, split = x.reshape(-1, inputs), weight.view(parts, -1, inputs)
+    if len(flat) <= VERY_FEW_ROWS:  # each part of W x^T: (parts, outputs / parts, rows)
         column = flat.t().expand(parts, -1, -1)
         made = split.bmm(column) if bias is None else torch.baddbmm(bias.view(parts, -1, 1), split, column)
         made = made.flatten(0, 1).t().contiguous()  # as it lies, the next product would be slow
@@ -51,6 +55,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 @lru_cache
-def divisor(number: int, least: int) -> int | None:
-    """The smallest divisor from `least` (32 if that is more) to 64, if there is one."""
-    return next((n for n in range(min(least, 32), 65) if number % n == 0), None)
+def divisor(number: int, least: int, wanted: int) -> int | None:
+    """The first divisor from `wanted` and `least` up to 64, else the next below that is at least `least`."""
+    up, down = range(max(wanted, least), 65), range(wanted, least - 1, -1)
+    return next((n for n in (*up, *down) if number % n == 0), None)

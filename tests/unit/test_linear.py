@@ -59,6 +59,8 @@ def test_it_prints_and_compiles_as_torchs_own() -> None:
 
 
 def test_equal_parts() -> None:
-    assert [divisor(n, 2) for n in (768, 50257, 151936, 1031)] == [2, 29, 2, None]
-    assert divisor(768, 5) == 6
-    assert divisor(128256, 500) == 32
+    assert [divisor(n, 2, 2) for n in (768, 50257, 151936, 1031)] == [2, 29, 2, None]
+    assert divisor(768, 5, 5) == 6
+    assert divisor(128256, 2, 32) == 32
+    assert divisor(50257, 2, 32) == 29  # none from there up to 64
+    assert divisor(50257, 30, 32) is None
