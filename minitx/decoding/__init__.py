@@ -1,7 +1,7 @@
 """Decoding: logits -> chain of processors -> selector -> loop of the strategy -> result.
 
 Each of these is small and works alone: `context.py` says what a processor may know, `chain.py` applies
-them in order, `truncate.py`, `reshape.py`, `penalties.py` and `constraints.py` are the processors,
+them in order, `truncate.py`, `reshape.py`, `penalties.py`, `bias.py` and `constraints.py` are the processors,
 `strategy.py` names them as parameters, and `select.py` takes the token.
 """
 
@@ -9,19 +9,16 @@ from minitx.decoding.alternatives import Alternatives
 from minitx.decoding.arithmetic import ArithmeticSample
 from minitx.decoding.beam import Beam
 from minitx.decoding.beam_sample import BeamSample
-from minitx.decoding.chain import Chain, Processor, StatefulProcessor, select_state
+from minitx.decoding.bias import BadWords, ExponentialDecayLength, LogitBias, SequenceBias
+from minitx.decoding.chain import Chain, select_state
 from minitx.decoding.constraints import (
     AllowedTokens,
-    BadWords,
     BeginSuppressTokens,
-    ExponentialDecayLength,
     ForcedBos,
     ForcedEos,
-    LogitBias,
     MinLength,
     MinNewTokens,
     PrefixAllowed,
-    SequenceBias,
     SuppressTokens,
 )
 from minitx.decoding.context import Context
@@ -35,6 +32,7 @@ from minitx.decoding.penalties import (
     PresencePenalty,
     RepetitionPenalty,
 )
+from minitx.decoding.processor import Processor, StatefulProcessor
 from minitx.decoding.reshape import RemoveInvalid, Renormalize, Temperature
 from minitx.decoding.select import Argmax, CounterNoise, Race
 from minitx.decoding.stochastic import StochasticBeam

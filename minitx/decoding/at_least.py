@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from minitx.decoding.chain import Processor
 from minitx.decoding.context import Context
+from minitx.decoding.processor import BuiltIn
 from minitx.decoding.truncate import Typical
 
 
 @dataclass(frozen=True)
-class AtLeast:
+class AtLeast(BuiltIn):
     """A filter that keeps so many tokens at least, the best by its measure.
 
     Args:
@@ -22,9 +21,13 @@ class AtLeast:
         tokens: how many; at least 1.
     """
 
-    filter: Processor
+    filter: BuiltIn
     tokens: int = 2
-    token_blind: ClassVar[bool] = True
+    token_blind = True
+
+    @property
+    def row_blind(self) -> bool:
+        return self.filter.row_blind
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from minitx.decoding.at_least import AtLeast
 from minitx.decoding.beam import Beam
-from minitx.decoding.chain import Chain, Processor
+from minitx.decoding.chain import Chain
 from minitx.decoding.loop import Call
+from minitx.decoding.processor import Processor
 from minitx.decoding.result import Result
 from minitx.decoding.select import CounterNoise, Race
 from minitx.decoding.strategy import Sample

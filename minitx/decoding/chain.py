@@ -22,65 +22,18 @@ B rows, V vocabulary, K survivors.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NoReturn, Protocol, runtime_checkable
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from minitx.decoding.checks import PerRow, check_rows
 from minitx.decoding.context import Context
+from minitx.decoding.processor import BuiltIn, Processor, State, StatefulProcessor
 from minitx.decoding.truncate import TopK
-
-# A tensor whose first dimension is B, or a tuple, list or dict of such states. () is the state of nothing.
-State = Any
 
 # Top-k is continued on its survivors alone where these are at most one token in so many.
 _FEW = 8
-
-
-class Processor(Protocol):
-    """One step from logits to logits: `Sample(processors=[mine])` puts one's own before the temperature.
-
-    Rows are prompts times samples, those of one prompt one after the other; of a search, prompts times beams.
-    Rows that have ended are still among them, until all have. There may be more calls than tokens (for
-    `explain`, and where a processor has states), so that what a call gives must follow from its arguments.
-    """
-
-    def __call__(self, logits: Tensor, context: Context, /) -> Tensor:
-        """
-        Args:
-            logits: (B, V) float32, on the model's device; -inf for a token that cannot be drawn. One's own
-                function gets a copy, and may write into it.
-            context: the tokens so far of each row.
-
-        Returns:
-            (B, V), of the same type.
-        """
-        ...
-
-
-@runtime_checkable
-class StatefulProcessor(Protocol):
-    """A processor whose state is carried by whoever calls it."""
-
-    def init(self, context: Context) -> State:
-        """The state before the first token is drawn."""
-        ...
-
-    def update(self, state: State, context: Context, token: Tensor, logits: Tensor) -> State:
-        """The state after a token was drawn. A new state.
-
-        Args:
-            state: the one that the processor was called with.
-            context: what the token was drawn with; it does not have it yet.
-            token: (B,)
-            logits: (B, V), what the processor was given; how surprising the token was is in there.
-        """
-        ...
-
-    def __call__(self, logits: Tensor, context: Context, state: State, /) -> Tensor:
-        """(B, V) -> (B, V)."""
-        ...
 
 
 class Chain:
@@ -137,6 +90,17 @@ class Chain:
             for value in getattr(processor, "__dict__", {}).values():
                 if isinstance(value, PerRow):
                     check_rows(value.name, value, rows, samples)
+
+    @property
+    def row_blind(self) -> bool:
+        """Whether all its processors are `BuiltIn.row_blind`; one's own may not be."""
+        return all(isinstance(p, BuiltIn | Chain) and p.row_blind for p in self.processors)
+
+    def stays_below_zero(self, below: bool = True) -> bool:
+        """As `BuiltIn.stays_below_zero`; what one's own make of log-probabilities is not known."""
+        for processor in self.processors:
+            below = isinstance(processor, BuiltIn | Chain) and processor.stays_below_zero(below)
+        return below
 
     def init(self, context: Context) -> State:
         """The states of all processors before the first token is drawn."""
@@ -281,8 +245,7 @@ class _View:
 
 def _for(processor: Any, logits: Tensor) -> Tensor:
     """The logits as a processor is given them: a copy, unless it is of this package."""
-    ours = type(processor).__module__.startswith("minitx.")
-    return logits if ours else logits.clone()
+    return logits if isinstance(processor, BuiltIn | Chain) else logits.clone()
 
 
 def unusable(logits: Tensor) -> Tensor:

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from minitx.decoding.checks import integer, settle
 from minitx.decoding.loop import Call
-from minitx.decoding.scored import ScoredSearch, candidates_of, ends
-from minitx.decoding.search import Pool, Rows, logprobs_of
-from minitx.decoding.tree import Step, Trace
+from minitx.decoding.rows import Pool
+from minitx.decoding.scored import ScoredRun, ScoredSearch
+from minitx.decoding.search import candidates_of, ends
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -72,55 +72,53 @@ class _Choice:
     counts: Tensor
 
 
-class _Run:
-    """One search, step by step. A beam that does not exist has the sum -inf."""
+class _Run(ScoredRun):
+    """One search."""
 
     def __init__(self, strategy: DiverseBeam, call: Call) -> None:
-        self._strategy, self._call = strategy, call
-        prompts, self._groups = len(call.prompts), strategy.num_beam_groups
+        self._groups = strategy.num_beam_groups
         self._size = strategy.num_beams // self._groups
-        self._rows = _PenalisedRows(call, strategy.num_beams)
-        device, self._vocab_size = self._rows.logits.device, self._rows.logits.shape[-1]
-        self._width = candidates_of(call, self._size, self._vocab_size)
-        self.trace = Trace(self._width * self._groups)
-        self._sums = torch.full((prompts, self._groups, self._size), -torch.inf, device=device)
+        self._width = candidates_of(call, self._size)  # C
+        super().__init__(strategy, call, self._width * self._groups)
+        self._strategy, prompts = strategy, len(call.prompts)
+        self._sums = torch.full((prompts, self._groups, self._size), -torch.inf, device=self.device)
         self._sums[:, :, 0] = 0.0  # one beam per group to begin with: equal ones would give equal texts
-        self._pools = [Pool(prompts, self._size, device) for _ in range(self._groups)]
-        self._closed = torch.zeros(prompts, self._groups, dtype=torch.bool, device=device)
-
-    @property
-    def done(self) -> bool:
-        return len(self.trace.done) == len(self._call.prompts)
+        self._pools = [Pool(prompts, self._size, self.device) for _ in range(self._groups)]
+        self._closed = torch.zeros(prompts, self._groups, dtype=torch.bool, device=self.device)
 
     def step(self) -> None:
         before = self._sums.flatten(1) > -torch.inf
+        logp = self.rows.log_probabilities
         prompts, groups, size = self._sums.shape
-        chosen = self._sums.new_zeros(prompts, 1, self._vocab_size)  # how often, by the groups before
-        minus = self._sums.new_zeros(prompts, groups, size, self._vocab_size)
+        chosen = self._sums.new_zeros(prompts, 1, logp.shape[-1])  # how often, by the groups before
+        minus = self._sums.new_zeros(prompts, groups, size, logp.shape[-1])
         processed = torch.empty_like(minus)
         choices = []
         for group in range(groups):
             minus[:, group] = self._strategy.diversity_penalty * chosen
             # Processors may ask for any row's history, so they get all rows, of which one group's are used.
-            processed[:, group] = self._rows.penalised(minus.flatten(0, 2)).view_as(minus)[:, group]
+            processed[:, group] = self.rows.processed(logp - minus.flatten(0, 2)).view_as(minus)[:, group]
             choice = self._choose(group, processed[:, group])
             chosen[:, 0].scatter_add_(1, choice.tokens.gather(1, choice.kept), choice.counts.float())
             choices.append(choice)
-        self._record(choices, processed.flatten(0, 2))
-        self._blame(before)
+        self._write_down(choices, processed.flatten(0, 2))
+        found = torch.cat([pool.scores for pool in self._pools], dim=1).amax(dim=1) > -torch.inf
+        self.check(before, found | (self._sums > -torch.inf).flatten(1).any(dim=1))
+        for prompt in self._closed.all(dim=1).nonzero().flatten().tolist():
+            self.trace.done.setdefault(prompt, len(self.trace.steps))
         if not self.done:
-            self._advance()
+            self.go_on()
 
-    def pool(self, prompt: int) -> list[tuple[float, int]]:
-        return [each for pool in self._pools for each in pool.of(prompt)]
+    def hypotheses(self, prompt: int) -> list[tuple[float, int]]:
+        return sorted((each for pool in self._pools for each in pool.of(prompt)), reverse=True)
 
     def _choose(self, group: int, processed: Tensor) -> _Choice:
         """One group's turn. processed: (P, S, V) log-probabilities."""
-        call, strategy, number = self._call, self._strategy, len(self.trace.steps)
+        call, strategy, number = self.call, self._strategy, len(self.trace.steps)
         length, pool, closed = number + 1, self._pools[group], self._closed[:, group, None].clone()
         continued = processed + self._sums[:, group, :, None]
         sums, index = continued.flatten(1).topk(self._width)  # (P, C)
-        parents, tokens = index // self._vocab_size, index % self._vocab_size
+        parents, tokens = index // processed.shape[-1], index % processed.shape[-1]
         end = ends(call, tokens, length)
         place = torch.arange(self._width, device=sums.device)
         codes = number * self.trace.width + group * self._width + place
@@ -129,7 +127,7 @@ class _Run:
         beams, kept = sums.masked_fill(end, -torch.inf).topk(self._size)  # (P, S)
         # What a group chooses in the step that satisfies it still counts.
         counts = (beams > -torch.inf) & ~closed
-        satisfied = strategy.satisfied(pool, sums[:, 0], length, call.max_new_tokens)
+        satisfied = strategy.satisfied(pool, sums[:, 0], length, call)
         beams = beams.masked_fill(closed | satisfied[:, None], -torch.inf)
         if length == call.max_new_tokens:  # the beams end here
             going_on = torch.zeros_like(end).scatter(1, kept, beams > -torch.inf)
@@ -140,59 +138,22 @@ class _Run:
         self._sums[:, group] = beams
         return _Choice(parents, tokens, sums, end, kept, counts)
 
-    def _record(self, choices: list[_Choice], processed: Tensor) -> None:
-        """Writes down what the groups chose; their candidates stand one group behind the other."""
-        group = torch.arange(self._groups, device=processed.device)
-        offsets = group.repeat_interleave(self._width)
-        parents = torch.cat([choice.parents for choice in choices], dim=1) + offsets * self._size
+    def _write_down(self, choices: list[_Choice], processed: Tensor) -> None:
+        """Records what the groups chose; their candidates stand one group behind the other."""
+        group, vocab_size = torch.arange(self._groups, device=self.device), processed.shape[-1]
+        parents = torch.cat([choice.parents for choice in choices], dim=1)
+        parents = parents + group.repeat_interleave(self._width) * self._size
         tokens = torch.cat([choice.tokens for choice in choices], dim=1)
         kept = torch.stack([choice.kept for choice in choices], dim=1) + group[:, None] * self._width
         # A beam that does not exist repeats one that does: its text, too, is one that processors can read.
         exists = self._sums.flatten(1) > -torch.inf
         kept = kept.flatten(1)
         kept = torch.where(exists, kept, kept.gather(1, exists.int().argmax(dim=1, keepdim=True)))
-        index = parents * self._vocab_size + tokens
-        self.trace.add(
-            Step(
-                list(range(len(parents))),
-                parents,
-                tokens,
-                torch.cat([choice.sums for choice in choices], dim=1),
-                torch.cat([choice.ends for choice in choices], dim=1),
-                kept,
-                torch.cat([pool.codes for pool in self._pools], dim=1),
-                logprobs_of(self._call, self._rows.logits, processed, index),
-            )
+        self.record(
+            processed,
+            parents * vocab_size + tokens,
+            torch.cat([choice.sums for choice in choices], dim=1),
+            torch.cat([choice.ends for choice in choices], dim=1),
+            kept,
+            torch.cat([pool.codes for pool in self._pools], dim=1),
         )
-        for prompt in self._closed.all(dim=1).nonzero().flatten().tolist():
-            self.trace.done.setdefault(prompt, len(self.trace.steps))
-
-    def _blame(self, before: Tensor) -> None:
-        """
-        Args:
-            before: (P, N) bool, which beams there were.
-
-        Raises:
-            ValueError: a prompt's numbers are unusable, or it has neither a beam nor a hypothesis.
-        """
-        exists = (self._sums > -torch.inf).flatten(1).any(dim=1)
-        found = torch.cat([pool.scores for pool in self._pools], dim=1).amax(dim=1) > -torch.inf
-        bad = ~(self.trace.steps[-1].sums.amax(dim=1) < torch.inf) | ~(exists | found)
-        if bool(bad.any()):
-            self._rows.blame((bad[:, None] & before).flatten())
-
-    def _advance(self) -> None:
-        """The model's next step."""
-        step, beams = self.trace.steps[-1], self._groups * self._size
-        first = torch.arange(len(step.kept), device=step.kept.device)[:, None] * beams
-        rows, tokens = step.parents.gather(1, step.kept) + first, step.tokens.gather(1, step.kept)
-        self._rows.advance(rows.flatten(), tokens.flatten())
-
-
-class _PenalisedRows(Rows):
-    """Rows whose log-probabilities lose something before the processors see them."""
-
-    def penalised(self, minus: Tensor) -> Tensor:
-        """(R, V) what each loses -> (R, V), as `log_probabilities`."""
-        self._given = torch.log_softmax(self.logits, dim=-1) - minus
-        return self._call.chain(self._given, self.history.context, self._states)

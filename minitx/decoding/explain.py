@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from minitx.decoding.chain import Chain, State
+from minitx.decoding.chain import Chain
 from minitx.decoding.checks import Integers
 from minitx.decoding.context import Context
 from minitx.decoding.loop import steps
 from minitx.decoding.names import names_explained
 from minitx.decoding.prepare import Seed, prepare
+from minitx.decoding.processor import State
 from minitx.decoding.prompts import Prompts
 from minitx.decoding.stop import Stop
 from minitx.decoding.strategy import Sample, Strategy

@@ -26,9 +26,9 @@ from torch import Tensor
 
 from minitx.decoding.checks import settle
 from minitx.decoding.loop import Call
-from minitx.decoding.scored import ScoredSearch, candidates_of, ends
-from minitx.decoding.search import Pool, Rows, logprobs_of
-from minitx.decoding.tree import Step, Trace
+from minitx.decoding.rows import Pool
+from minitx.decoding.scored import ScoredRun, ScoredSearch
+from minitx.decoding.search import candidates_of, ends
 from minitx.decoding.words import START, Progress, Words
 
 _Item = TypeVar("_Item")
@@ -77,7 +77,7 @@ class LexicalBeam(ScoredSearch):
         if not isinstance(self.push_progress, bool):
             raise TypeError(f"push_progress={self.push_progress!r} must be True or False.")
 
-    def _short_of(self, found: int, wanted: int) -> str:
+    def short_of(self, found: int, wanted: int) -> str:
         return (
             f"only {found} hypotheses hold all words, fewer than num_samples={wanted}; ask for fewer, or "
             "raise num_beams or max_new_tokens."
@@ -94,41 +94,34 @@ class _Candidate(NamedTuple):
     place: int | None  # among the K most probable ones
 
 
-class _Run:
-    """One search, step by step. A beam that does not exist has the sum -inf.
+class _Run(ScoredRun):
+    """One search.
 
     The record of a step holds the K most probable continuations, and behind them those that were chosen for
     their words alone, N at most.
     """
 
     def __init__(self, strategy: LexicalBeam, call: Call) -> None:
-        self._strategy, self._call = strategy, call
-        self._words = Words(strategy.force_words_ids)
-        prompts, self._beams = len(call.prompts), strategy.num_beams
-        self._rows = Rows(call, self._beams)
-        self._device, self._vocab_size = self._rows.logits.device, self._rows.logits.shape[-1]
-        self._most_probable = candidates_of(call, self._beams, self._vocab_size)
-        self.trace = Trace(self._most_probable + self._beams)
-        self._sums = torch.full((prompts, self._beams), -torch.inf, device=self._device)
-        self._sums[:, 0] = 0.0  # one beam to begin with: equal ones would give equal texts
+        self._beams = strategy.num_beams
+        self._most_probable = candidates_of(call, self._beams)  # K
+        super().__init__(strategy, call, self._most_probable + self._beams)
+        self._strategy, self._words = strategy, Words(strategy.force_words_ids)
+        self._sums = self.first_sums()
         self._progress = [[START] * self._beams for _ in call.prompts]
-        self._pool = Pool(prompts, self._beams, self._device)
-
-    @property
-    def done(self) -> bool:
-        return len(self.trace.done) == len(self._call.prompts)
+        self._pool = Pool(len(call.prompts), self._beams, self.device)
+        self._vocab_size = self.rows.logits.shape[-1]
 
     def step(self) -> None:
-        call, length = self._call, len(self.trace.steps) + 1
+        call, length = self.call, len(self.trace.steps) + 1
         before = self._sums > -torch.inf
-        processed = self._rows.log_probabilities()
+        processed = self.rows.processed(self.rows.log_probabilities)
         continued = processed.view(*before.shape, -1) + self._sums[:, :, None]
         sums, index = continued.flatten(1).topk(self._most_probable)  # (P, K)
         end = ends(call, index % self._vocab_size, length)
         finished = end & self._complete().gather(1, index // self._vocab_size)
         finished[:, self._beams :] = False
         self._finish(sums, finished)
-        satisfied = self._strategy.satisfied(self._pool, sums[:, 0], length, call.max_new_tokens)
+        satisfied = self._strategy.satisfied(self._pool, sums[:, 0], length, call)
 
         chosen = self._choose(continued, sums.masked_fill(end, -torch.inf), index)
         if length == call.max_new_tokens:
@@ -137,39 +130,37 @@ class _Run:
         index = torch.cat((index, extra), dim=1)
         sums = torch.cat((sums, continued.flatten(1).gather(1, extra)), dim=1)
         end = torch.cat((end, torch.zeros_like(extra, dtype=torch.bool)), dim=1)
-        counts = torch.tensor([[len(candidates)] for candidates in chosen], device=self._device)
-        exists = torch.arange(self._beams, device=self._device) < counts
+        counts = torch.tensor([[len(candidates)] for candidates in chosen], device=self.device)
+        exists = torch.arange(self._beams, device=self.device) < counts
         self._sums = sums.gather(1, kept).masked_fill(~exists, -torch.inf)
         self._progress = [_filled([c.progress for c in each], START, self._beams) for each in chosen]
         if length == call.max_new_tokens:  # the beams end here
             hypotheses = exists & self._complete() & ~satisfied[:, None]
             self._finish(sums, torch.zeros_like(sums).scatter_add_(1, kept, hypotheses.float()) > 0)
             end, satisfied = torch.ones_like(end), torch.ones_like(satisfied)
-        parents, tokens = index // self._vocab_size, index % self._vocab_size
-        extras = logprobs_of(call, self._rows.logits, processed, index)
-        places = list(range(len(index)))
-        self.trace.add(Step(places, parents, tokens, sums, end, kept, self._pool.codes, extras))
-        self._close(satisfied, before)
+        self.record(processed, index, sums, end, kept, self._pool.codes)
+        alive = self._sums[:, 0] > -torch.inf
+        self.check(before, alive | (self._pool.scores[:, 0] > -torch.inf))
+        for prompt in (satisfied | ~alive).nonzero().flatten().tolist():
+            self.trace.done.setdefault(prompt, length)
         if not self.done:
-            first = torch.arange(len(index), device=self._device)[:, None] * self._beams
-            rows = parents.gather(1, kept) + first
-            self._rows.advance(rows.flatten(), tokens.gather(1, kept).flatten())
+            self.go_on()
 
-    def pool(self, prompt: int) -> list[tuple[float, int]]:
-        return self._pool.of(prompt)
+    def hypotheses(self, prompt: int) -> list[tuple[float, int]]:
+        return sorted(self._pool.of(prompt), reverse=True)
 
     def _complete(self) -> Tensor:
         """(P, N) bool: which beams hold all words."""
         held = [[self._words.complete(progress) for progress in beams] for beams in self._progress]
-        return torch.tensor(held, device=self._device)
+        return torch.tensor(held, device=self.device)
 
     def _finish(self, sums: Tensor, finished: Tensor) -> None:
         """Offers candidates to the pool: their sums (P, C), and (P, C) bool, which of them are hypotheses."""
         number = len(self.trace.steps)
-        done = torch.zeros(len(sums), 1, dtype=torch.bool, device=self._device)
+        done = torch.zeros(len(sums), 1, dtype=torch.bool, device=self.device)
         done[list(self.trace.done)] = True
         scores = (sums / self._strategy.norm(number + 1)).masked_fill(~finished | done, -torch.inf)
-        codes = number * self.trace.width + torch.arange(sums.shape[1], device=self._device)
+        codes = number * self.trace.width + torch.arange(sums.shape[1], device=self.device)
         self._pool.add(scores, codes)
 
     def _choose(self, continued: Tensor, sums: Tensor, index: Tensor) -> list[list[_Candidate]]:
@@ -196,7 +187,7 @@ class _Run:
                 if (beam, token) not in candidates
             ]
             if offers:
-                at_beam, at_token = torch.tensor(offers, device=self._device).unbind(dim=1)
+                at_beam, at_token = torch.tensor(offers, device=self.device).unbind(dim=1)
                 values = continued[prompt, at_beam, at_token].tolist()
                 candidates |= {offer: (value, None) for offer, value in zip(offers, values, strict=True)}
             found.append(
@@ -223,8 +214,8 @@ class _Run:
 
     def _going_on(self, continued: Tensor) -> Tensor:
         """(P, N, V) sums of continuations, -inf for those that end."""
-        vocabulary = torch.arange(self._vocab_size, device=self._device).expand(len(continued), -1)
-        end = ends(self._call, vocabulary, len(self.trace.steps) + 1)
+        vocabulary = torch.arange(self._vocab_size, device=self.device).expand(len(continued), -1)
+        end = ends(self.call, vocabulary, len(self.trace.steps) + 1)
         return continued.masked_fill(end[:, None], -torch.inf)
 
     def _shared_out(self, candidates: list[_Candidate]) -> list[_Candidate]:
@@ -248,7 +239,7 @@ class _Run:
         found = []
         for prompt, candidates in enumerate(chosen):
             whole = [c for c in candidates if complete(c.progress)]
-            missing = self._call.num_samples - len(whole) - len(self._pool.of(prompt))
+            missing = self.call.num_samples - len(whole) - len(self._pool.of(prompt))
             beams = [beam for beam, state in enumerate(self._progress[prompt]) if complete(state)]
             if missing <= 0 or not beams:
                 found.append(candidates)
@@ -280,25 +271,7 @@ class _Run:
             places = [next(behind) if c.place is None else c.place for c in candidates]
             extra.append(_filled(others, 0, self._beams))
             kept.append(_filled(places, places[0] if places else 0, self._beams))
-        return torch.tensor(extra, device=self._device), torch.tensor(kept, device=self._device)
-
-    def _close(self, satisfied: Tensor, before: Tensor) -> None:
-        """Notes which prompts are done.
-
-        Args:
-            satisfied: (P,) bool
-            before: (P, N) bool, which beams there were.
-
-        Raises:
-            ValueError: a prompt's numbers are unusable, or it has neither a beam nor a hypothesis.
-        """
-        exists, found = self._sums[:, 0] > -torch.inf, self._pool.scores[:, 0] > -torch.inf
-        bad = ~(self.trace.steps[-1].sums.amax(dim=1) < torch.inf) | ~(exists | found)
-        bad[list(self.trace.done)] = False
-        if bool(bad.any()):
-            self._rows.blame((bad[:, None] & before).flatten())
-        for prompt in (satisfied | ~exists).nonzero().flatten().tolist():
-            self.trace.done.setdefault(prompt, len(self.trace.steps))
+        return torch.tensor(extra, device=self.device), torch.tensor(kept, device=self.device)
 
 
 def _filled(items: list[_Item], by: _Item, size: int) -> list[_Item]:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from minitx.decoding.chain import Chain, State, unusable
+from minitx.decoding.chain import Chain, unusable
 from minitx.decoding.context import Context
 from minitx.decoding.detokenize import Detokenizer
+from minitx.decoding.processor import State
 from minitx.decoding.prompts import padded_behind
 from minitx.decoding.result import Event, FinishReason, Result
 from minitx.decoding.select import Selector

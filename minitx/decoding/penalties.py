@@ -7,6 +7,7 @@ Padding never counts. B rows, V vocabulary, L history.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,13 +15,14 @@ from torch import Tensor
 from minitx.decoding import checks
 from minitx.decoding.checks import Numbers, column, integer, number, settle
 from minitx.decoding.context import Context, Scope, count, or_spare
+from minitx.decoding.processor import BuiltIn
 
 _OPENAI_RANGE = "0.0 penalises nothing, below 0 rewards repetition"
 _NO_PENALTY = "1.0 changes nothing, above 1 penalises"
 
 
 @dataclass(frozen=True)
-class RepetitionPenalty:
+class RepetitionPenalty(BuiltIn):
     """Divides the logits of tokens that occurred; multiplies those below 0 (arXiv:1909.05858, section 4.1).
 
     How often a token occurred does not matter. Adding a constant to all logits changes the effect.
@@ -49,7 +51,7 @@ class RepetitionPenalty:
 
 
 @dataclass(frozen=True)
-class EncoderRepetitionPenalty:
+class EncoderRepetitionPenalty(BuiltIn):
     """`RepetitionPenalty` with 1 / penalty on the source: above 1 its tokens become more probable.
 
     The source is what the encoder read; without an encoder, the prompt.
@@ -74,7 +76,7 @@ class EncoderRepetitionPenalty:
 
 
 @dataclass(frozen=True)
-class FrequencyPenalty:
+class FrequencyPenalty(BuiltIn):
     """Subtracts the penalty as many times as a token occurred (OpenAI's API).
 
     Args:
@@ -92,6 +94,9 @@ class FrequencyPenalty:
             scope=checks.scope("scope", self.scope),
         )
 
+    def stays_below_zero(self, below: bool) -> bool:
+        return below and _least(self.penalty) >= 0
+
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
         if self.penalty == 0.0:
@@ -102,7 +107,7 @@ class FrequencyPenalty:
 
 
 @dataclass(frozen=True)
-class PresencePenalty:
+class PresencePenalty(BuiltIn):
     """Subtracts the penalty once from every token that occurred (OpenAI's API).
 
     Args:
@@ -120,6 +125,9 @@ class PresencePenalty:
             scope=checks.scope("scope", self.scope),
         )
 
+    def stays_below_zero(self, below: bool) -> bool:
+        return below and _least(self.penalty) >= 0
+
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
         if self.penalty == 0.0:
@@ -130,7 +138,7 @@ class PresencePenalty:
 
 
 @dataclass(frozen=True)
-class NoRepeatNGram:
+class NoRepeatNGram(BuiltIn):
     """Bans every token that would complete an n-gram of the history again (arXiv:1705.04304, section 2.5).
 
     Args:
@@ -148,7 +156,7 @@ class NoRepeatNGram:
 
 
 @dataclass(frozen=True)
-class EncoderNoRepeatNGram:
+class EncoderNoRepeatNGram(BuiltIn):
     """Bans every token that would complete an n-gram of the source.
 
     The source is what the encoder read; without an encoder, the prompt.
@@ -165,6 +173,10 @@ class EncoderNoRepeatNGram:
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
         return _without_ngrams(logits, context, self.size, *_source(context))
+
+
+def _least(values: Any) -> float:
+    return float(min(values) if isinstance(values, tuple) else values)
 
 
 def _size(name: str, value: int) -> int:

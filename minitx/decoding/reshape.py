@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from minitx.decoding.checks import Numbers, column, number, settle
 from minitx.decoding.context import Context
+from minitx.decoding.processor import BuiltIn
 
 
 @dataclass(frozen=True)
-class Temperature:
+class Temperature(BuiltIn):
     """Divides the logits: below 1 the probable become more probable, above 1 less.
 
     Args:
@@ -22,7 +22,7 @@ class Temperature:
     """
 
     temperature: Numbers
-    token_blind: ClassVar[bool] = True
+    token_blind = True
 
     def __post_init__(self) -> None:
         meaning = "1.0 changes nothing, below 1 is less random"
@@ -50,10 +50,13 @@ class Temperature:
 
 
 @dataclass(frozen=True)
-class Renormalize:
+class Renormalize(BuiltIn):
     """Log-probabilities: the logits minus their log-sum-exp. Nothing changes for a selector."""
 
-    token_blind: ClassVar[bool] = True
+    token_blind = True
+
+    def stays_below_zero(self, below: bool) -> bool:
+        return True
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
@@ -61,7 +64,7 @@ class Renormalize:
 
 
 @dataclass(frozen=True)
-class RemoveInvalid:
+class RemoveInvalid(BuiltIn):
     """Makes every logit finite: NaN becomes 0, inf and -inf the largest and the least number.
 
     It undoes the bans of the steps before it: where all tokens are banned, all are possible again.

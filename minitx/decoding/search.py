@@ -10,26 +10,23 @@ P prompts, N beams, K candidates, V vocabulary, R = P * N rows.
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from minitx.decoding.at_least import AtLeast
-from minitx.decoding.chain import Chain, Processor, StatefulProcessor, select_state
-from minitx.decoding.checks import Integers, PerRow, integer, settle
-from minitx.decoding.constraints import PrefixAllowed
-from minitx.decoding.detokenize import Detokenizer
-from minitx.decoding.loop import Call, History, RowState
+from minitx.decoding.chain import Chain
+from minitx.decoding.checks import Integers, integer, settle
+from minitx.decoding.loop import Call, RowState
+from minitx.decoding.processor import Processor
 from minitx.decoding.result import Event, Result, collected
+from minitx.decoding.rows import Rows
 from minitx.decoding.select import Race
-from minitx.decoding.stepper import Stepper
-from minitx.decoding.stop import RowText
 from minitx.decoding.strategy import Strategy
-from minitx.decoding.tree import BeamTree, Link, Trace
+from minitx.decoding.tree import BeamTree, Link, Step, Trace
 
 # Fields that may be given per prompt; each beam of a prompt then has its value.
 PER_PROMPT = frozenset(
@@ -54,14 +51,31 @@ class Search(Strategy):
 
     num_beams: int = 4
 
-    @abstractmethod
+    _finds_strings: ClassVar[bool] = False
+
+    @torch.inference_mode()
     def search(self, call: Call) -> Result:
         """Runs the call.
 
         Raises:
             ValueError: fields that do not fit the call, before any work; a prompt that is left without a
-                token to go on with.
+                token to go on with, or with fewer hypotheses than are to be returned.
         """
+        self.check_call(call)
+        if call.max_new_tokens == 0:
+            return nothing(call)
+        run = self.begin(call)
+        while not run.done:
+            run.step()
+        return run.result()
+
+    @abstractmethod
+    def begin(self, call: Call) -> Run:
+        """The search before its first step."""
+
+    def norm(self, length: int) -> float:
+        """What the sum of the log-probabilities of so many tokens is divided by for a hypothesis' score."""
+        return 1.0
 
     @property
     def draws(self) -> bool:
@@ -81,8 +95,13 @@ class Search(Strategy):
     def check_call(self, call: Call) -> None:
         """
         Raises:
-            ValueError: more hypotheses asked for than beams, or values for another number of prompts.
+            ValueError: more hypotheses asked for than beams, values for another number of prompts, or stop
+                strings where the search cannot look for them.
         """
+        if call.stop.strings and not self._finds_strings:
+            raise ValueError(
+                f"{type(self).__name__}(...) cannot stop at strings, as Beam(...) can; give Stop(tokens=...)."
+            )
         if call.num_samples > self.num_beams:
             raise ValueError(
                 f"num_samples={call.num_samples} is more than num_beams={self.num_beams}: a search returns "
@@ -133,166 +152,155 @@ class _OfPrompt:
         return self.function(row // self.beams, tokens)
 
 
-class Rows:
-    """The rows that the model works on: N beams for each prompt, one after the other.
+class Run(ABC):
+    """A search on its way. A beam that does not exist has the sum -inf, and is none of those that count.
 
     Attributes:
-        history: of the rows.
+        call: of the search.
+        rows: the beams, as the model sees them.
+        trace: what was decided so far.
     """
 
-    def __init__(self, call: Call, beams: int, *, watch: bool = False) -> None:
+    def __init__(self, strategy: Search, call: Call, width: int, *, watch: bool = False) -> None:
         """
         Args:
-            call: of the search.
-            beams: N.
-            watch: asks for `looks`.
+            strategy, call: what is to be done.
+            width: K, the candidates of a prompt at each step.
+            watch: as for `Rows`.
         """
-        self._call = call
-        device = call.model.decoder_embedder.word_emb.weight.device
-        self._stepper = Stepper(call, beams, watch=watch)
-        self.history = History([prompt for prompt in call.prompts for _ in range(beams)], call, device)
-        self._states = call.chain.init(self.history.context)
-        self._stateful = any(isinstance(each, StatefulProcessor) for each in call.chain.processors)
-
-    def log_probabilities(self) -> Tensor:
-        """(R, V): the model's, and what the chain makes of them; it does not normalise them again."""
-        self._given = torch.log_softmax(self.logits, dim=-1)
-        return self._call.chain(self._given, self.history.context, self._states)
-
-    def advance(self, rows: Tensor, token: Tensor, *, within_prompts: bool = True) -> None:
-        """Goes on with these rows, each with its next token.
-
-        Args:
-            rows: (R',) long, rows of now.
-            token: (R',) long.
-            within_prompts: each prompt keeps its N places.
-        """
-        context = self.history.context
-        unmoved = len(rows) == len(self.logits) and rows.device.type == "cpu"
-        if not (unmoved and bool((rows == torch.arange(len(rows))).all())):
-            cache = self._stepper.cache
-            (cache.reorder if within_prompts else cache.select)(rows)
-            self.history.select(rows)
-            self._states = select_state(self._states, rows)
-            context = self.history.context
-        if self._stateful:
-            self._states = self._call.chain.update(self._states, context, token, self._given[rows])
-        self.history.append(token)
-        self._stepper.step(token, self.history)
+        self.call, self.trace = call, Trace(width)
+        self._beams, self._norm = strategy.num_beams, strategy.norm
+        self.rows = Rows(call, strategy.num_beams, watch=watch)
+        self.device = self.rows.logits.device
 
     @property
-    def logits(self) -> Tensor:
-        """(R, V) float32, the model's, for the next token."""
-        return self._stepper.logits
+    def done(self) -> bool:
+        """Whether no prompt is searched any more."""
+        return len(self.trace.done) == len(self.call.prompts)
 
-    @property
-    def looks(self) -> Tensor | None:
-        """(R, S) float32, how much the next token looks at each token that was read, if asked for."""
-        return self._stepper.looks
+    @abstractmethod
+    def step(self) -> None:
+        """Every beam gets a token, or ends."""
 
-    def blame(self, rows: Tensor) -> None:
-        """Says why rows have no token to go on with. rows: (R,) bool, those that matter.
+    @abstractmethod
+    def found(self) -> list[list[tuple[float, Link]]]:
+        """Per prompt, score and last candidate of the `num_samples` hypotheses to return, the best first.
 
         Raises:
-            ValueError: as `Chain.blame`.
+            ValueError: there are fewer.
         """
-        self._call.chain.blame(self._given, self.history.context, self._states, rows)
+
+    def result(self) -> Result:
+        """What was found."""
+        return result_of(self.call, self.trace, self.found(), self._norm)
+
+    def record(
+        self,
+        processed: Tensor,
+        index: Tensor,
+        sums: Tensor,
+        ends: Tensor,
+        kept: Tensor,
+        finished: Tensor,
+        prompts: Sequence[int] | None = None,
+    ) -> None:
+        """Writes down what a step decided.
+
+        Args:
+            processed: (R, V), what the chain left.
+            index: (P, K) long, the candidates as places in N * V, beam after beam.
+            sums, ends, kept, finished: as in `Step`.
+            prompts: the numbers of the P prompts; None: all.
+        """
+        parents, tokens = index // processed.shape[-1], index % processed.shape[-1]
+        numbers = range(len(index)) if prompts is None else prompts
+        extras = self._logprobs(processed, index)
+        self.trace.add(Step(list(numbers), parents, tokens, sums, ends, kept, finished, extras))
+
+    def _logprobs(self, processed: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+        """`Step.logprobs`."""
+        call = self.call
+        if call.logprobs is None:
+            return None
+        table = torch.log_softmax(self.rows.logits if call.logprobs == "raw" else processed, dim=-1)
+        top = table.topk(call.top_logprobs, dim=-1)
+        return (
+            table.view(len(index), -1).gather(1, index),
+            top.indices.view(len(index), self._beams, -1),
+            top.values.view(len(index), self._beams, -1),
+        )
+
+    def first_sums(self) -> Tensor:
+        """(P, N): one beam to begin with, since equal ones would give equal texts."""
+        sums = torch.full((len(self.call.prompts), self._beams), -torch.inf, device=self.device)
+        sums[:, 0] = 0.0
+        return sums
+
+    def check(self, before: Tensor, alive: Tensor) -> None:
+        """Looks for prompts of the last step that can neither go on nor have found anything.
+
+        Args:
+            before: (P, N) bool, which beams there were.
+            alive: (P,) bool, which prompts have a beam now, or a hypothesis.
+
+        Raises:
+            ValueError: there is one, or one whose numbers are unusable; says why.
+        """
+        step = self.trace.steps[-1]
+        bad = ~(step.sums.amax(dim=1) < torch.inf) | ~alive
+        if bool(bad.any()):
+            going_on = torch.tensor([p not in self.trace.done for p in step.prompts], device=self.device)
+            bad &= going_on
+        if bool(bad.any()):
+            self.rows.blame((bad[:, None] & before).flatten())
+
+    def go_on(self, staying: Tensor | None = None) -> Tensor:
+        """The model's next step, with the beams that the last step kept.
+
+        Args:
+            staying: (P',) long, which of its prompts stay in the batch; None: all.
+
+        Returns:
+            (R',) long, the rows that they continue.
+        """
+        step = self.trace.steps[-1]
+        first = torch.arange(0, step.kept.numel(), self._beams, device=self.device)[:, None]
+        rows: Tensor = step.parents.gather(1, step.kept) + first
+        tokens = step.tokens.gather(1, step.kept)
+        if staying is not None:
+            rows, tokens = rows[staying], tokens[staying]
+        self.rows.advance(rows.flatten(), tokens.flatten(), within_prompts=staying is None)
+        return rows.flatten()
 
 
-class Pool:
-    """The finished hypotheses of each prompt, the best M.
+def ends(call: Call, tokens: Tensor, length: int, prompts: Sequence[int] | None = None) -> Tensor:
+    """Which candidates end their texts by their ids.
 
-    Attributes:
-        scores: (P, M), the best first; -inf for none.
-        codes: (P, M) long, which candidate each ended with; -1 for none.
+    Args:
+        call: of the search.
+        tokens: (P, K), each the length-th of its text.
+        length: of the texts.
+        prompts: the numbers of the P prompts; None: all.
+
+    Returns:
+        (P, K) bool
     """
-
-    def __init__(self, prompts: int, places: int, device: torch.device) -> None:
-        self.scores = torch.full((prompts, places), -torch.inf, device=device)
-        self.codes = torch.full((prompts, places), -1, device=device)
-
-    def add(self, scores: Tensor, codes: Tensor) -> None:
-        """Offers candidates: their scores (P, K), -inf for those that are none, and codes (K,)."""
-        codes = torch.where(scores > -torch.inf, codes, -1)
-        self.scores, places = torch.cat((self.scores, scores), dim=1).topk(self.scores.shape[1])
-        self.codes = torch.cat((self.codes, codes), dim=1).gather(1, places)
-
-    def select(self, prompts: Tensor) -> None:
-        """Keeps these prompts. prompts: (P',) long."""
-        self.scores, self.codes = self.scores[prompts], self.codes[prompts]
-
-    def of(self, prompt: int) -> list[tuple[float, int]]:
-        """Scores and codes of one prompt's hypotheses, the best first."""
-        pairs = zip(self.scores[prompt].tolist(), self.codes[prompt].tolist(), strict=True)
-        return [(score, code) for score, code in pairs if code >= 0]
+    found = torch.zeros_like(tokens, dtype=torch.bool)
+    for token in call.stop.eos:
+        found |= tokens == token
+    if call.stop.tokens:
+        least = call.min_new_tokens if prompts is None else [call.min_new_tokens[p] for p in prompts]
+        may_stop = length >= torch.tensor(least, device=tokens.device)[:, None]
+        for token in call.stop.tokens:
+            found |= (tokens == token) & may_stop
+    return found
 
 
-class Texts:
-    """The texts of all beams, in which stop strings are looked for."""
-
-    def __init__(self, call: Call, beams: int) -> None:
-        assert call.tokenizer is not None  # checked, as there are strings
-        self._least = call.min_new_tokens
-        self._length = 0
-        self._beams = [
-            [RowText(Detokenizer(call.tokenizer, prompt), call.stop.strings)] * beams
-            for prompt in call.prompts
-        ]
-        self._candidates: list[list[RowText]] = []
-
-    def read(self, parents: Tensor, tokens: Tensor, ends: Tensor) -> Tensor:
-        """Takes the candidates' tokens: (P, K) beams, tokens, and which end anyway -> (P, K) which end."""
-        self._length += 1
-        self._candidates, found = [], ends.tolist()
-        for place, each in enumerate(zip(parents.tolist(), tokens.tolist(), strict=True)):
-            may_stop = self._length >= self._least[place]
-            texts = [self._beams[place][parent].copy() for parent in each[0]]
-            self._candidates.append(texts)
-            for number, (text, token) in enumerate(zip(texts, each[1], strict=True)):
-                if not found[place][number]:
-                    found[place][number] = text.push(token, may_stop=may_stop)[1]
-        return torch.tensor(found, device=ends.device)
-
-    def select(self, places: Sequence[int], kept: Tensor) -> None:
-        """Goes on with the prompts at these places, each with its (P', N) candidates."""
-        chosen = zip(places, kept.tolist(), strict=True)
-        self._beams = [[self._candidates[place][number] for number in numbers] for place, numbers in chosen]
-        self._least = [self._least[place] for place in places]
-
-
-def row_blind(chain: Chain) -> bool:
-    """Whether a chain does the same to a row wherever it stands, so that rows before it may leave the batch.
-
-    Not so with numbers per row and functions that are told the row, nor perhaps with processors of one's own.
-    """
-    for processor in chain.processors:
-        if isinstance(processor, Chain):
-            if not row_blind(processor):
-                return False
-            continue
-        inner = processor.filter if isinstance(processor, AtLeast) else processor
-        ours = type(inner).__module__.startswith("minitx.")
-        if not ours or isinstance(inner, PrefixAllowed):
-            return False
-        if any(isinstance(value, PerRow) for value in vars(inner).values()):
-            return False
-    return True
-
-
-def logprobs_of(
-    call: Call, logits: Tensor, processed: Tensor, index: Tensor
-) -> tuple[Tensor, Tensor, Tensor] | None:
-    """`Step.logprobs`: logits and processed (R, V); index (P, K), candidates as places of N * V."""
-    if call.logprobs is None:
-        return None
-    table = torch.log_softmax(logits if call.logprobs == "raw" else processed, dim=-1)
-    top = table.topk(call.top_logprobs, dim=-1)
-    beams = len(table) // len(index)
-    return (
-        table.view(len(index), -1).gather(1, index),
-        top.indices.view(len(index), beams, -1),
-        top.values.view(len(index), beams, -1),
-    )
+def candidates_of(call: Call, beams: int) -> int:
+    """So many candidates that as many as there are beams go on, however many end."""
+    assert call.model.head is not None  # its task says so
+    least = max(2, 1 + len({*call.stop.eos, *call.stop.tokens}))
+    return min(least, call.model.head.config.num_labels) * beams
 
 
 def result_of(

@@ -26,11 +26,10 @@ from torch import Tensor
 from minitx.decoding.chain import unusable
 from minitx.decoding.loop import Call
 from minitx.decoding.result import Result
-from minitx.decoding.scored import ends
-from minitx.decoding.search import Rows, Search, logprobs_of, nothing, result_of
+from minitx.decoding.search import Run, Search, ends
 from minitx.decoding.select import CounterNoise, Race
 from minitx.decoding.strategy import Sample
-from minitx.decoding.tree import Link, Step, Trace
+from minitx.decoding.tree import Link
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -51,20 +50,17 @@ class StochasticBeam(Search, Sample):
     def draws(self) -> bool:
         return True
 
-    @torch.inference_mode()
     def search(self, call: Call) -> Result:
         """Runs the call; raises as `Search.search`."""
-        self.check_call(call)
-        if call.max_new_tokens == 0:
-            # The empty text, as often as asked for; the weights of a prompt's rows sum to 1.
-            weight = -math.log(call.num_samples)
-            return replace(nothing(call), log_weights=[weight] * (len(call.prompts) * call.num_samples))
-        run = _Run(self, call)
-        while not run.done:
-            run.step()
-        found = run.found()
-        result = result_of(call, run.trace, found, lambda length: 1.0)
-        return replace(result, log_weights=run.log_weights(found))
+        result = super().search(call)
+        if call.max_new_tokens > 0:
+            return result
+        # The empty text, as often as asked for; the weights of a prompt's rows sum to 1.
+        weight = -math.log(call.num_samples)
+        return replace(result, log_weights=[weight] * (len(call.prompts) * call.num_samples))
+
+    def begin(self, call: Call) -> _Run:
+        return _Run(self, call)
 
     def check_call(self, call: Call) -> None:
         super().check_call(call)
@@ -73,43 +69,34 @@ class StochasticBeam(Search, Sample):
                 f"num_samples={call.num_samples} texts need num_beams={call.num_samples + 1} or more: the "
                 "beam that is left gives the threshold of their weights."
             )
-        if call.stop.strings:
-            raise ValueError("StochasticBeam(...) cannot stop at strings; give Stop(tokens=...).")
 
 
-class _Run:
-    """One search, step by step. A beam or text that does not exist has the number -inf."""
+class _Run(Run):
+    """One search. A beam or text that does not exist has the number -inf."""
 
     def __init__(self, strategy: StochasticBeam, call: Call) -> None:
-        self._call, self._beams = call, strategy.num_beams
-        self._rows = _SampledRows(call, self._beams)
-        self._device, prompts = self._rows.logits.device, len(call.prompts)
-        self.trace = Trace(self._beams)
-        shape = (prompts, self._beams)
-        self._logp = torch.zeros(shape, dtype=torch.float64, device=self._device)
+        self._beams = strategy.num_beams
+        super().__init__(strategy, call, self._beams)
+        shape = (len(call.prompts), self._beams)
+        self._logp = torch.zeros(shape, dtype=torch.float64, device=self.device)
         self._numbers = torch.full_like(self._logp, -torch.inf)  # of the beams
         self._numbers[:, :1] = self._noise(1, 0)
         self._texts = torch.full_like(self._logp, -torch.inf)  # the numbers of finished texts, best first
-        self._codes = torch.full(shape, -1, device=self._device)
-
-    @property
-    def done(self) -> bool:
-        """Whether all texts are finished."""
-        return len(self.trace.done) == len(self._call.prompts)
+        self._codes = torch.full(shape, -1, device=self.device)
 
     def step(self) -> None:
-        """Every beam gets a token, or ends."""
-        call, number, before = self._call, len(self.trace.steps), self._numbers > -torch.inf
-        processed = self._rows.processed()
-        self._blame(processed, before)
+        number, before = len(self.trace.steps), self._numbers > -torch.inf
+        processed = self.rows.processed(self.rows.logits)
+        broken = unusable(processed) & before.flatten()
+        if bool(broken.any()):
+            self.rows.blame(broken)
         logp = processed.double().log_softmax(dim=-1).view(*before.shape, -1) + self._logp[:, :, None]
         numbers, index = self._children(logp)  # (P, N), the best first
-        parents, tokens = index // logp.shape[-1], index % logp.shape[-1]
-        end = ends(call, tokens, number + 1)
-        if number + 1 == call.max_new_tokens:
+        end = ends(self.call, index % logp.shape[-1], number + 1)
+        if number + 1 == self.call.max_new_tokens:
             end = torch.ones_like(end)
         # A child that N texts and better children surpass is not in the sample, whatever becomes of it.
-        behind = torch.arange(self._beams, device=self._device)
+        behind = torch.arange(self._beams, device=self.device)
         surpassed = (self._texts[:, None] > numbers[:, :, None]).sum(dim=-1) + behind >= self._beams
         numbers = numbers.masked_fill(surpassed, -torch.inf)
         self._finish(numbers.masked_fill(~end, -torch.inf), number)
@@ -118,23 +105,18 @@ class _Run:
         kept = torch.where(self._numbers > -torch.inf, kept, kept[:, :1])
         sums = logp.flatten(1).gather(1, index)
         self._logp = sums.gather(1, kept)
-        extras = logprobs_of(call, self._rows.logits, processed, index)
-        places = list(range(len(index)))
-        self.trace.add(Step(places, parents, tokens, sums, end, kept, self._codes, extras))
+        self.record(processed, index, sums, end, kept, self._codes)
         for prompt in (self._numbers[:, 0] == -torch.inf).nonzero().flatten().tolist():
             self.trace.done.setdefault(prompt, number + 1)
         if not self.done:
-            first = torch.arange(len(index), device=self._device)[:, None] * self._beams
-            rows = parents.gather(1, kept) + first
-            self._rows.advance(rows.flatten(), tokens.gather(1, kept).flatten())
+            self.go_on()
+
+    def result(self) -> Result:
+        return replace(super().result(), log_weights=self.log_weights(self.found()))
 
     def found(self) -> list[list[tuple[float, Link]]]:
-        """Per prompt, number and last candidate of the texts that were drawn, in their order.
-
-        Raises:
-            ValueError: fewer texts are possible.
-        """
-        wanted, found = self._call.num_samples, []
+        """Number and last candidate of each text that was drawn, in their order."""
+        wanted, found = self.call.num_samples, []
         rows = zip(self._texts.tolist(), self._codes.tolist(), strict=True)
         for prompt, (numbers, codes) in enumerate(rows):
             texts = [(n, self.trace.link(c)) for n, c in zip(numbers, codes, strict=True) if c >= 0]
@@ -148,7 +130,7 @@ class _Run:
 
     def log_weights(self, found: list[list[tuple[float, Link]]]) -> list[float]:
         """ln(p / q) of each text that was found."""
-        threshold = self._texts[:, self._call.num_samples, None].cpu()
+        threshold = self._texts[:, self.call.num_samples, None].cpu()
         logp = [
             [self.trace.at(link.step, "sums", prompt)[link.candidate] for _, link in texts]
             for prompt, texts in enumerate(found)
@@ -168,7 +150,7 @@ class _Run:
         noisy = logp + self._noise(size * vocab_size, len(self.trace.steps) + 1).view_as(logp)
         best, token = noisy.topk(min(size, vocab_size))  # (P, N, C)
         numbers = conditioned(best, self._numbers[:, :, None])
-        index = token + torch.arange(size, device=self._device)[:, None] * vocab_size
+        index = token + torch.arange(size, device=self.device)[:, None] * vocab_size
         if best.shape[-1] < size:  # so that there are N
             numbers = torch.nn.functional.pad(numbers, (0, size - best.shape[-1]), value=-torch.inf)
             index = torch.nn.functional.pad(index, (0, size - best.shape[-1]))
@@ -177,37 +159,19 @@ class _Run:
 
     def _noise(self, count: int, position: int) -> Tensor:
         """(P, count) Gumbel noise, float64."""
-        source, prompts = self._call.selector, len(self._call.prompts)
+        source, prompts = self.call.selector, len(self.call.prompts)
         if isinstance(source, Race):
-            waiting = torch.empty(prompts, count, dtype=torch.float64, device=self._device)
+            waiting = torch.empty(prompts, count, dtype=torch.float64, device=self.device)
             return waiting.exponential_(generator=source.generator).log_().neg_()
         assert isinstance(source, CounterNoise), "a strategy that draws gets a source of numbers"
         return source.noise(count, position).double()
 
     def _finish(self, numbers: Tensor, step: int) -> None:
         """Adds the texts that end with this step: (P, N) numbers, -inf for those that do not."""
-        codes = step * self.trace.width + torch.arange(self._beams, device=self._device)
+        codes = step * self.trace.width + torch.arange(self._beams, device=self.device)
         codes = torch.where(numbers > -torch.inf, codes, -1)
         self._texts, places = torch.cat((self._texts, numbers), dim=1).topk(self._beams)
         self._codes = torch.cat((self._codes, codes), dim=1).gather(1, places)
-
-    def _blame(self, processed: Tensor, before: Tensor) -> None:
-        """
-        Raises:
-            ValueError: a beam is left without a token to draw.
-        """
-        broken = unusable(processed) & before.flatten()
-        if bool(broken.any()):
-            self._rows.blame(broken)
-
-
-class _SampledRows(Rows):
-    """Rows whose chain gets the model's logits, as in sampling, and not log-probabilities."""
-
-    def processed(self) -> Tensor:
-        """(R, V) logits that the chain left."""
-        self._given = self.logits
-        return self._call.chain(self._given, self.history.context, self._states)
 
 
 def conditioned(numbers: Tensor, largest: Tensor) -> Tensor:

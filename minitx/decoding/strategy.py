@@ -18,20 +18,17 @@ from typing import Any, Literal, Self
 
 from torch import Tensor
 
-from minitx.decoding.chain import Chain, Processor, StatefulProcessor
+from minitx.decoding.bias import BadWords, ExponentialDecayLength, LogitBias, SequenceBias
+from minitx.decoding.chain import Chain
 from minitx.decoding.checks import Integers, Numbers, settle
 from minitx.decoding.constraints import (
     AllowedTokens,
-    BadWords,
     BeginSuppressTokens,
-    ExponentialDecayLength,
     ForcedBos,
     ForcedEos,
-    LogitBias,
     MinLength,
     MinNewTokens,
     PrefixAllowed,
-    SequenceBias,
     SuppressTokens,
 )
 from minitx.decoding.names import meant
@@ -43,6 +40,7 @@ from minitx.decoding.penalties import (
     PresencePenalty,
     RepetitionPenalty,
 )
+from minitx.decoding.processor import Processor, StatefulProcessor
 from minitx.decoding.reshape import RemoveInvalid, Renormalize, Temperature
 from minitx.decoding.truncate import Epsilon, Eta, MinP, TopH, TopK, TopP, Typical
 

@@ -11,13 +11,13 @@ z logits, p = softmax(z), H entropy in nats; B rows, V vocabulary.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from minitx.decoding.checks import Integers, Numbers, column, integer, number, per_row, settle
 from minitx.decoding.context import Context
+from minitx.decoding.processor import BuiltIn
 
 # So many logits are sorted faster than searched. On a GPU sorting is fast, and a search waits for it.
 _SORTABLE = 4096
@@ -30,7 +30,7 @@ _TOP_H_TOKENS = 100
 
 
 @dataclass(frozen=True)
-class TopK:
+class TopK(BuiltIn):
     """Keeps the k most probable tokens, and those that tie with the k-th (arXiv:1805.04833).
 
     vLLM keeps all ties too; llama.cpp and CTranslate2 keep exactly k, whichever come first.
@@ -40,7 +40,7 @@ class TopK:
     """
 
     top_k: Integers
-    token_blind: ClassVar[bool] = True
+    token_blind = True
 
     def __post_init__(self) -> None:
         settle(self, top_k=integer("top_k", self.top_k, 0, "0 keeps every token"))
@@ -79,7 +79,7 @@ class TopK:
 
 
 @dataclass(frozen=True)
-class TopP:
+class TopP(BuiltIn):
     """Keeps the fewest most probable tokens that have probability top_p (arXiv:1904.09751, section 3.1).
 
     The token that crosses top_p is kept; where a sum equals it exactly, no further one is. Among equal
@@ -90,7 +90,7 @@ class TopP:
     """
 
     top_p: Numbers
-    token_blind: ClassVar[bool] = True
+    token_blind = True
 
     def __post_init__(self) -> None:
         settle(self, top_p=number("top_p", self.top_p, "(0, 1]", "1.0 keeps every token"))
@@ -120,7 +120,7 @@ class TopP:
 
 
 @dataclass(frozen=True)
-class MinP:
+class MinP(BuiltIn):
     """Keeps tokens with at least min_p times the probability of the most probable one (arXiv:2407.01082).
 
     Args:
@@ -128,7 +128,7 @@ class MinP:
     """
 
     min_p: Numbers
-    token_blind: ClassVar[bool] = True
+    token_blind = True
 
     def __post_init__(self) -> None:
         settle(self, min_p=number("min_p", self.min_p, "[0, 1]", "0.0 keeps every token"))
@@ -143,7 +143,7 @@ class MinP:
 
 
 @dataclass(frozen=True)
-class Typical:
+class Typical(BuiltIn):
     """Keeps tokens whose surprise -ln p is nearest to H, up to probability typical_p (arXiv:2202.00666).
 
     The most probable token may go. The token that crosses typical_p and those as near to H are kept.
@@ -153,7 +153,7 @@ class Typical:
     """
 
     typical_p: Numbers
-    token_blind: ClassVar[bool] = True
+    token_blind = True
 
     def __post_init__(self) -> None:
         settle(self, typical_p=number("typical_p", self.typical_p, "(0, 1]", "1.0 keeps every token"))
@@ -182,7 +182,7 @@ class Typical:
 
 
 @dataclass(frozen=True)
-class Epsilon:
+class Epsilon(BuiltIn):
     """Keeps tokens with probability at least epsilon_cutoff, and the most probable (arXiv:2210.15191).
 
     Args:
@@ -190,7 +190,7 @@ class Epsilon:
     """
 
     epsilon_cutoff: Numbers
-    token_blind: ClassVar[bool] = True
+    token_blind = True
 
     def __post_init__(self) -> None:
         settle(
@@ -206,7 +206,7 @@ class Epsilon:
 
 
 @dataclass(frozen=True)
-class Eta:
+class Eta(BuiltIn):
     """`Epsilon` with the cutoff min(e, sqrt(e) exp(-H)): lower where the model is unsure (arXiv:2210.15191).
 
     Args:
@@ -214,7 +214,7 @@ class Eta:
     """
 
     eta_cutoff: Numbers
-    token_blind: ClassVar[bool] = True
+    token_blind = True
 
     def __post_init__(self) -> None:
         settle(self, eta_cutoff=number("eta_cutoff", self.eta_cutoff, "[0, 1)", "0.0 keeps every token"))
@@ -231,7 +231,7 @@ class Eta:
 
 
 @dataclass(frozen=True)
-class TopH:
+class TopH(BuiltIn):
     """Keeps the most probable tokens whose terms -p ln p add up to at most top_h * H (arXiv:2509.02510).
 
     As in transformers, only the 100 most probable tokens take part, with their probabilities made to sum

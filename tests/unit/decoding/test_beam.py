@@ -15,11 +15,11 @@ from torch import Tensor
 
 import minitx
 from minitx.decoding import Beam, BeamSample, Chain, Context, Greedy, Renormalize, RepetitionPenalty
-from minitx.decoding import bounds as bounds_module
 from minitx.decoding import strategy as strategy_module
-from minitx.decoding.bounds import never_raises
 from minitx.decoding.generate import generate, stream
+from minitx.decoding.loop import Call
 from minitx.decoding.result import Result
+from minitx.decoding.rows import Pool
 from minitx.decoding.search import PER_PROMPT
 from minitx.decoding.stop import Stop
 from minitx.decoding.strategy import Sample
@@ -107,8 +107,8 @@ def test_a_wide_beam_is_exhaustive(
 class Endless(Beam):
     """Searches until no beam goes on, whatever has been found."""
 
-    def hope(self, sums: Tensor, length: int, most: int, *, sums_fall: bool) -> Tensor:
-        return torch.where(sums == -torch.inf, sums, torch.inf)
+    def satisfied(self, pool: Pool, best: Tensor, length: int, call: Call) -> Tensor:
+        return torch.zeros_like(best, dtype=torch.bool)
 
 
 BIASES: tuple[dict[str, Any], ...] = (
@@ -164,7 +164,7 @@ def test_exact_stops_as_soon_as_it_may() -> None:
 
 def test_the_bound_must_not_be_used_where_sums_rise(monkeypatch: pytest.MonkeyPatch) -> None:
     """The control of the test of `exact`: with the bound, it would fail."""
-    monkeypatch.setattr("minitx.decoding.beam.never_raises", lambda chain: True)
+    monkeypatch.setattr(Chain, "stays_below_zero", lambda chain: True)
     wrong = 0
     for seed in range(9):
         fields: dict[str, Any] = {"num_beams": 2, "length_penalty": 0.0, "logit_bias": {3: 2.5}}
@@ -196,16 +196,16 @@ def test_the_guess_of_transformers_is_one() -> None:
     assert missed > 0
 
 
-def test_which_chains_never_raise() -> None:
+def test_which_chains_stay_below_zero() -> None:
     falls = {"repetition_penalty": 0.5, "logit_bias": {3: -1.0}, "frequency_penalty": [0.5, 0.0]}
-    assert never_raises(Beam(**falls).build())
-    assert never_raises(BeamSample(temperature=3.0, top_k=4, typical_p=0.4).build(3))
+    assert Beam(**falls).build().stays_below_zero()
+    assert BeamSample(temperature=3.0, top_k=4, typical_p=0.4).build(3).stays_below_zero()
     for options in BIASES[3:-1]:
-        assert not never_raises(Beam(**options).build())
-    assert never_raises(Beam(**BIASES[-1]).build())
+        assert not Beam(**options).build().stays_below_zero()
+    assert Beam(**BIASES[-1]).build().stays_below_zero()
     own = lambda logits, context: logits + 1.0  # noqa: E731
-    assert never_raises(Chain(own, Chain(Renormalize())))
-    assert not never_raises(Chain(Renormalize(), Chain(own)))
+    assert Chain(own, Chain(Renormalize())).stays_below_zero()
+    assert not Chain(Renormalize(), Chain(own)).stays_below_zero()
 
 
 @pytest.mark.parametrize("patience", [0.25, 0.5, 1.0, 1.5, 3.0])
@@ -254,7 +254,7 @@ def test_prompts_stay_where_processors_know_their_places(
     result = generate(MODEL, [[5], [6]], strategy, **options)
     assert [len(text) for text in tokens(result)] == [1, 8]
     # The control: if the first left the batch, the second would be taken for it, or have no number.
-    monkeypatch.setattr("minitx.decoding.beam.row_blind", lambda chain: True)
+    monkeypatch.setattr(Chain, "row_blind", True)
     if "min_length" in fields:
         with pytest.raises(ValueError, match="2 rows"):
             generate(MODEL, [[5], [6]], strategy, **options)
@@ -586,19 +586,3 @@ def nan(logits: Tensor, context: Context) -> Tensor:
 def test_a_prompt_without_a_way_on(processor: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         generate(MODEL, [[3], [4]], Beam(processors=[processor]), max_new_tokens=3, num_samples=2)
-
-
-def test_every_processor_is_judged() -> None:
-    """A processor of the package that `bounds` does not know would cost "exact" its bound."""
-    from minitx import decoding
-
-    known = vars(bounds_module)
-    kinds = [getattr(decoding, name) for name in decoding.__all__]
-    judged = [
-        kind
-        for kind in kinds
-        if isinstance(kind, type)
-        and kind.__module__.endswith(("constraints", "penalties", "reshape", "truncate"))
-    ]
-    assert len(judged) > 20
-    assert all(kind.__name__ in known for kind in judged)

@@ -155,5 +155,5 @@ def test_calls_that_do_not_fit() -> None:
         search(DiverseBeam(), [PROMPT], num_samples=5)
     with pytest.raises(ValueError, match="left no token"):
         search(DiverseBeam(suppress_tokens=list(range(5))), [PROMPT])
-    with pytest.raises(ValueError, match="Prompt 0: only 2 hypotheses were found"):
+    with pytest.raises(ValueError, match="Prompt 0: 2 of the num_samples=3 hypotheses were found"):
         search(DiverseBeam(allowed_token_ids=[EOS]), [PROMPT], num_samples=3)

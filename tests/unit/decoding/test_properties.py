@@ -46,6 +46,7 @@ from minitx.decoding import (
     TopP,
     Typical,
 )
+from minitx.decoding.processor import BuiltIn
 from tests.unit.decoding.histories import KINDS, history, logits_of
 
 SIZE = 9
@@ -109,6 +110,8 @@ OTHERS = {
 }
 EVERY = {name: numeric.make(numeric.values[2]) for name, numeric in NUMERIC.items()} | OTHERS
 
+RAISING = {"presence_penalty", "frequency_penalty", "sequence_bias", "logit_bias", "decay"}
+
 LOGITS = st.builds(logits_of, st.sampled_from(KINDS), st.just(4), st.just(SIZE), st.integers(0, 10**6))
 FEW = settings(max_examples=40)
 
@@ -128,6 +131,24 @@ def test_the_tables_have_every_processor() -> None:
         cls for cls, call in calls.items() if list(signature(call).parameters)[1:] == ["logits", "context"]
     }
     assert processors - {decoding.Processor} == {type(processor) for processor in EVERY.values()}
+
+
+@pytest.mark.parametrize("name", EVERY)
+@given(logits=LOGITS, which=st.integers(0, 3))
+@FEW
+def test_what_stays_below_zero_does(name: str, logits: Tensor, which: int) -> None:
+    """Searches believe it; and all that only ban or scale must say it, or "exact" would lose its bound."""
+    values = NUMERIC[name].values if name in NUMERIC else []
+    processor = NUMERIC[name].make(values[which % len(values)]) if values else EVERY[name]
+    assert isinstance(processor, BuiltIn)
+    below, above = logits - logits.amax(dim=-1, keepdim=True), logits + logits.abs().amax()
+    after = processor(below, ALL_ROWS)
+    if processor.stays_below_zero(True):
+        assert not (after > 0).any()
+    else:
+        assert name in RAISING
+    if processor.stays_below_zero(False):
+        assert not (processor(above, ALL_ROWS) > 0).any()
 
 
 @pytest.mark.parametrize("name", FILTERS)
