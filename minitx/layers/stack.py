@@ -65,9 +65,7 @@ class Stack(nn.Module):
         mask: Tensor | None,
         position_ids: Tensor,
         cache: Cache | None = None,
-        memory: Tensor | None = None,
-        memory_mask: Tensor | None = None,
-        watch: list[Tensor] | None = None,
+        cross: AttentionContext | None = None,
     ) -> Tensor:
         """Runs the layers.
 
@@ -77,10 +75,7 @@ class Stack(nn.Module):
             position_ids: (1 or B, T).
             cache: what came before; each layer stores its keys and values there. Counting them is the
                 caller's (`Cache.advance`).
-            memory: (B, S', E), what the layers with cross-attention look at; None where the cache remembers
-                it, or where there are no such layers.
-            memory_mask: (B, S'), bool.
-            watch: gets the weights of each layer's cross-attention, (B, H, T, S').
+            cross: what the layers share when they look at another text; None where they do not.
 
         Returns:
             (B, T, E)
@@ -96,24 +91,10 @@ class Stack(nn.Module):
             kind: self.context(*kind, hidden, attend, position_ids, cache, part)
             for kind, part in dict(zip(self.kinds, parts, strict=True)).items()
         }
-        crosses = self.config.cross_attention
-        cross = self.cross_context(cache, memory, memory_mask, watch) if crosses else None
         memories = [None] * len(parts) if cache is None or cross is None else cache.memory
         for index, kind, part, own in zip(self.schedule, self.kinds, parts, memories, strict=True):
             hidden = self.layers[index](hidden, contexts[kind], part, cross, own)
         return self.projection(self.dropout(self.layer_norm(hidden)))
-
-    def cross_context(
-        self,
-        cache: Cache | None,
-        memory: Tensor | None,
-        memory_mask: Tensor | None,
-        watch: list[Tensor] | None,
-    ) -> AttentionContext:
-        """What the layers share when they look at another text; the arguments are those of `forward`."""
-        if memory is not None or cache is None:
-            return AttentionContext(padding_mask(memory_mask), memory=memory, watch=watch)
-        return AttentionContext(cache.memory_mask, watch=watch)
 
     def remember(self, cache: Cache, memory: Tensor, mask: Tensor | None) -> None:
         """Stores the keys and values of another text in a cache, for the layers with cross-attention.
@@ -121,12 +102,12 @@ class Stack(nn.Module):
         Args:
             cache: without a memory so far.
             memory: (B', S', E), what an encoder made of it; each text serves as many rows of the batch.
-            mask: (B', S'), bool.
+            mask: (B', 1, 1, S'), bool.
         """
         for index, part in zip(self.schedule, cache.memory, strict=True):
             attention: Any = self.layers[index].get_submodule("cross_attention.self_attention")
             part.remember(*attention.keys_and_values(memory))
-        cache.memory_mask = padding_mask(mask)
+        cache.memory_mask = mask
 
     def context(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from minitx.cache import Cache
+from minitx.layers.attention import AttentionContext
 from minitx.layers.checks import batch_and_time, leading_shape, values_are_unseen, whole
 from minitx.layers.embedder import Embedder
 from minitx.layers.mask import as_bool
@@ -68,15 +69,13 @@ class CausalModel(Model):
         attention_mask: Tensor | None,
         position_ids: Tensor | None,
         cache: Cache | None,
-        memory: Tensor | None = None,
-        memory_mask: Tensor | None = None,
-        watch: list[Tensor] | None = None,
+        cross: AttentionContext | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """The decoder's hidden states (B, T, E), and the mask of all its keys if that is (B, S).
 
         Args:
             input_ids, attention_mask, position_ids, cache: as for `DecoderModel.forward`.
-            memory, memory_mask, watch: as for `Stack.forward`.
+            cross: as for `Stack.forward`.
         """
         embedder, past = self.decoder_embedder, 0
         if cache is not None:
@@ -91,7 +90,7 @@ class CausalModel(Model):
         if cache is not None:
             self.check_turning(cache, position_ids)
             cache.begin(input_ids.shape[1])
-        hidden = self.decoder(hidden, mask, position_ids, cache, memory, memory_mask, watch)
+        hidden = self.decoder(hidden, mask, position_ids, cache, cross)
         if cache is not None:
             cache.advance(mask, input_ids.shape[1])
         return hidden, flat

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from minitx.cache import Cache
 from minitx.config import ModelConfig
+from minitx.layers.attention import AttentionContext
 from minitx.layers.checks import a_tensor, leading_shape, values_are_unseen
 from minitx.layers.embedder import Embedder
 from minitx.layers.linear import Linear
-from minitx.layers.mask import as_bool
+from minitx.layers.mask import as_bool, padding_mask
 from minitx.layers.norm import Slot, identity
 from minitx.models.decoder import CausalModel
 from minitx.models.model import ModelOutput
@@ -95,18 +96,13 @@ class EncoderDecoderModel(CausalModel):
         if not read and memory is None:
             assert input_ids is not None, "it is one of the three"
             memory = self.encode(input_ids, attention_mask, token_type_ids, position_ids)
-        seen, seen_mask = None, None
         if memory is not None:
             self.check_memory(memory, decoder_input_ids)
-            seen = self.memory_projection(memory)
-            seen_mask = padding_of(attention_mask, memory)
-        if cache is not None and seen is not None:
-            self.decoder.remember(cache, seen, seen_mask)
-            seen = None
         watch: list[Tensor] | None = [] if output_cross_attentions else None
+        cross = self.cross_context(memory, attention_mask, cache, watch)
         try:
             hidden, mask = self.run_decoder(
-                decoder_input_ids, decoder_attention_mask, decoder_position_ids, cache, seen, seen_mask, watch
+                decoder_input_ids, decoder_attention_mask, decoder_position_ids, cache, cross
             )
         except (TypeError, ValueError) as error:
             if cache is not None and not read:
@@ -156,8 +152,31 @@ class EncoderDecoderModel(CausalModel):
         if cache.texts or cache.length:
             raise ValueError("the cache holds another text already; make an empty one with make_cache().")
         memory = self.encode(input_ids, attention_mask, token_type_ids, position_ids)
-        self.decoder.remember(cache, self.memory_projection(memory), padding_of(attention_mask, memory))
+        self.cross_context(memory, attention_mask, cache)
         return cache
+
+    def cross_context(
+        self,
+        memory: Tensor | None,
+        attention_mask: Tensor | None,
+        cache: Cache | None,
+        watch: list[Tensor] | None = None,
+    ) -> AttentionContext:
+        """What the decoder's layers share when they look at what was read; a cache remembers that first.
+
+        Args:
+            memory: (B, S, E') from `encode`; None where the cache remembers it.
+            attention_mask: (B, S) of it.
+            cache: of the call.
+            watch: gets the weights of each layer's cross-attention, (B, H, T, S).
+        """
+        if memory is not None:
+            mask, seen = padding_of(attention_mask, memory), self.memory_projection(memory)
+            if cache is None:
+                return AttentionContext(mask, memory=seen, watch=watch)
+            self.decoder.remember(cache, seen, mask)
+        assert cache is not None, "it has read, or there is something to read"
+        return AttentionContext(cache.memory_mask, watch=watch)
 
     def check_memory(self, memory: Tensor, decoder_input_ids: Tensor) -> None:
         """
@@ -279,7 +298,7 @@ def check_one_source(
 
 
 def padding_of(attention_mask: Tensor | None, memory: Tensor) -> Tensor | None:
-    """The mask (B, S) of a text that was read, as the decoder's layers need it.
+    """The mask (B, S) of a text that was read, (B, 1, 1, S) as the decoder's layers need it.
 
     Raises:
         ValueError: another shape; which token of that text saw which is of no use here.
@@ -291,4 +310,4 @@ def padding_of(attention_mask: Tensor | None, memory: Tensor) -> Tensor | None:
             f"attention_mask has shape {tuple(attention_mask.shape)}; expected (batch, time) of the text "
             "that is read: the decoder looks at all of it. (model.encode alone takes a mask per token.)"
         )
-    return as_bool(attention_mask, *memory.shape[:2])
+    return padding_mask(as_bool(attention_mask, *memory.shape[:2]))

@@ -10,10 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from minitx.cache import Cache
 from minitx.layers.attention import AttentionContext, CrossAttention
 from minitx.layers.embedding import ScaledEmbedding
-from minitx.layers.stack import Stack
 from minitx.models import EncoderDecoderModel
 
 Mistake = Callable[[Any, pytest.MonkeyPatch], None]
@@ -73,18 +71,16 @@ def one_bias_for_all_layers(model: Any, patch: pytest.MonkeyPatch) -> None:
 
 
 def bias_in_cross_attention_too(model: Any, patch: pytest.MonkeyPatch) -> None:
-    right = Stack.cross_context
+    right = EncoderDecoderModel.cross_context
 
-    def biased(
-        stack: Any, cache: Cache | None, memory: Tensor, mask: Tensor | None, *more: Any
-    ) -> AttentionContext:
-        context = right(stack, cache, memory, mask, *more)
+    def biased(model: Any, memory: Tensor, *more: Any) -> AttentionContext:
+        context = right(model, memory, *more)
         assert context.mask is not None
         places = torch.arange(memory.shape[1])
-        bias = stack.relative_bias[0].scores(places[-1:], places)
+        bias = model.decoder.relative_bias[0].scores(places[-1:], places)
         return replace(context, mask=bias.masked_fill(~context.mask, torch.finfo(bias.dtype).min))
 
-    patch.setattr(Stack, "cross_context", biased)
+    patch.setattr(EncoderDecoderModel, "cross_context", biased)
 
 
 def decoder_sees_what_follows(model: Any, patch: pytest.MonkeyPatch) -> None:
@@ -96,14 +92,12 @@ def encoder_sees_nothing_of_what_follows(model: Any, patch: pytest.MonkeyPatch) 
 
 
 def ignored_padding_of_the_memory(model: Any, patch: pytest.MonkeyPatch) -> None:
-    right = Stack.cross_context
+    right = EncoderDecoderModel.cross_context
 
-    def unmasked(
-        stack: Any, cache: Cache | None, memory: Tensor, mask: Tensor | None, *more: Any
-    ) -> AttentionContext:
-        return right(stack, cache, memory, None, *more)
+    def unmasked(model: Any, memory: Tensor, mask: Tensor | None, *more: Any) -> AttentionContext:
+        return right(model, memory, None, *more)
 
-    patch.setattr(Stack, "cross_context", unmasked)
+    patch.setattr(EncoderDecoderModel, "cross_context", unmasked)
 
 
 def swapped_cross_attention_norms(model: Any, patch: pytest.MonkeyPatch) -> None:
