@@ -67,10 +67,6 @@ class Request:
         found: Tokenizer | None = self.settings["tokenizer"]
         return found
 
-    def text_of(self, token: int) -> str | None:
-        """The text of one token, special ones by their names."""
-        return None if self.tokenizer is None else self.tokenizer.decode([token])
-
 
 def request_of(args: Namespace) -> Request:
     """Reads and checks all options before the model is loaded.
@@ -317,5 +313,5 @@ def with_options(message: str) -> str:
     message = re.sub(rf"\b({parameters})=True\b", r"\1=", message)  # a flag
     message = re.sub(rf"\b({parameters})=(?=[\w'\"(\[{{-])", r"\1= ", message)
     return re.sub(
-        rf"\b({parameters})=|\b({unmistakable})\b", lambda found: dashed(found[1] or found[2]), message
+        rf"\b({parameters})=|\b({unmistakable})\b", lambda found: shown(found[1] or found[2]), message
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 from minitx.commands.common import WIDTH, print_json, shorten
 from minitx.commands.decoding import Request, as_options, request_of
+from minitx.decoding.detokenize import text_of
 from minitx.decoding.generate import generate, stream
 from minitx.decoding.result import Event, Row
 from minitx.decoding.search import Search
@@ -125,7 +126,7 @@ def as_json(request: Request, row: Row, prompt: int, sample: int) -> dict[str, A
         pairs = zip(row.top_logprobs.ids.tolist(), row.top_logprobs.values.tolist(), strict=True)
         found["top_logprobs"] = [
             [
-                {"token": token, "text": request.text_of(token), "logprob": plain(value)}
+                {"token": token, "text": text_of(token, request.tokenizer), "logprob": plain(value)}
                 for token, value in zip(ids, values, strict=True)
             ]
             for ids, values in pairs

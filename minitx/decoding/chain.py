@@ -75,21 +75,21 @@ class Chain:
     def __len__(self) -> int:
         return len(self.processors)
 
-    def check_rows(self, rows: int, samples: int = 1) -> None:
+    def check_rows(self, rows: int, per_prompt: int = 1) -> None:
         """
         Args:
             rows: how many the chain will be called with.
-            samples: how many of them a prompt has.
+            per_prompt: how many of them a prompt has: samples, or beams.
 
         Raises:
             ValueError: a parameter has values for another number of rows.
         """
         for processor in self.processors:
             if isinstance(processor, Chain):
-                processor.check_rows(rows, samples)
+                processor.check_rows(rows, per_prompt)
             for value in getattr(processor, "__dict__", {}).values():
                 if isinstance(value, PerRow):
-                    check_rows(value.name, value, rows, samples)
+                    check_rows(value.name, value, rows, per_prompt)
 
     @property
     def row_blind(self) -> bool:

@@ -147,19 +147,19 @@ def per_row(name: str, value: Numbers, like: Tensor, dtype: torch.dtype | None =
     return torch.as_tensor(value, dtype=dtype or like.dtype, device=like.device)
 
 
-def check_rows(name: str, values: Sequence[float] | Tensor, rows: int, samples: int = 1) -> None:
+def check_rows(name: str, values: Sequence[float] | Tensor, rows: int, per_prompt: int = 1) -> None:
     """
     Args:
         name: of the parameter.
         values: one per row.
         rows: how many there are.
-        samples: how many of them a prompt has.
+        per_prompt: how many of them a prompt has: samples, or beams.
 
     Raises:
         ValueError: another number of values than rows.
     """
     if len(values) != rows:
-        product = f" ({rows // samples} prompts x {samples} samples)" if samples > 1 else ""
+        product = f" ({rows // per_prompt} prompts x {per_prompt} rows)" if per_prompt > 1 else ""
         raise ValueError(
             f"{name} has {len(values)} values, one per row, but there are {rows} rows{product}; give one "
             "number or one per row."

@@ -24,6 +24,12 @@ _WINDOW = 16  # a window longer than this is shortened to the context, where it 
 _UNTIDY = 8
 
 
+def text_of(token: int, tokenizer: Tokenizer | None) -> str | None:
+    """The text of one token, special ones by their names; None where it has none, as half a character."""
+    text = "" if tokenizer is None else tokenizer.decode([token], skip_special_tokens=False)
+    return text if text and _HALF not in text else None
+
+
 class Detokenizer:
     """The text that one row's generated ids add to its prompt.
 

@@ -3,7 +3,8 @@
 Vijayakumar et al. 2016, "Diverse Beam Search", arXiv:1610.02424. At each step the groups of a prompt choose
 one after the other, and a token loses `diversity_penalty` for each time that an earlier group has just
 chosen it (Hamming diversity, section 4.2). Each group is a beam search of its own, with its own finished
-hypotheses; the best of all groups are returned. Sums carry the penalties on.
+hypotheses; the best of all groups are returned. Two groups may finish the same text, and it is then
+returned twice: the penalty pushes groups apart and forbids nothing. Sums carry the penalties on.
 
 Tokens and scores are those of transformers 4.53, which has this search; later versions do not.
 

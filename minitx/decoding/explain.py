@@ -15,6 +15,7 @@ from torch import Tensor
 from minitx.decoding.chain import Chain
 from minitx.decoding.checks import Integers
 from minitx.decoding.context import Context
+from minitx.decoding.detokenize import text_of
 from minitx.decoding.loop import steps
 from minitx.decoding.names import names_explained
 from minitx.decoding.prepare import Seed, prepare
@@ -220,12 +221,6 @@ def position(
         )
         before = probabilities
     return Position(length=int(context.length[0]), steps=tuple(found), drawn=candidate(int(token[0])))
-
-
-def text_of(token: int, tokenizer: Tokenizer | None) -> str | None:
-    """The text of one token, special ones by their names; None where it has none, as half a character."""
-    text = "" if tokenizer is None else tokenizer.decode([token], skip_special_tokens=False)
-    return text if text and "\ufffd" not in text else None
 
 
 # --- the table -------------------------------------------------------------------------------------

@@ -78,14 +78,16 @@ def prepare(
         )
     searches = isinstance(strategy, Search)
     samples = _count("num_samples", num_samples, least=1, meaning="how many rows a prompt gets")
+    reads = model.task == "seq2seq-lm"
     rows = read_prompts(
         prompts,
         vocab_size=model.config.embedder.vocab_size,
         tokenizer=tokenizer,
         attention_mask=attention_mask,
-        bos=begin_token(model, tokenizer),
+        bos=None if reads else begin_token(model, tokenizer),
+        use="read" if reads else "continue",
     )
-    sources = rows if model.task == "seq2seq-lm" else None
+    sources = rows if reads else None
     if sources is not None:
         _check_source(model.embedder, max(map(len, sources)))
         rows = beginnings(model, decoder_prompts, len(sources), tokenizer)
@@ -218,7 +220,8 @@ def beginnings(
         front = [_start(model, tokenizer), *([] if language is None else [language])]
         begun = (tokenizer.encode(t, add_special_tokens=False, as_target=True) for t in texts)
         prompts = [[*front, *ids] for ids in begun]
-    found = read_prompts(prompts, vocab_size=model.decoder_embedder.config.vocab_size, tokenizer=tokenizer)
+    size = model.decoder_embedder.config.vocab_size
+    found = read_prompts(prompts, vocab_size=size, tokenizer=tokenizer, name="decoder prompt")
     if len(found) not in (1, rows):
         raise ValueError(
             f"there are {len(found)} decoder_prompts and {rows} prompts; give one for all, or one for each."

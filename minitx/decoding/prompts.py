@@ -40,6 +40,8 @@ def read_prompts(
     attention_mask: Tensor | None = None,
     bos: int | None = None,
     as_target: bool = False,
+    name: str = "prompt",
+    use: str = "continue",
 ) -> list[list[int]]:
     """The ids of each prompt, without padding.
 
@@ -50,6 +52,7 @@ def read_prompts(
         attention_mask: (B, T) of a tensor: 1 or True at tokens, 0 or False at padding, on whichever side.
         as_target: texts are what an encoder-decoder writes, not what it reads.
         bos: what an empty prompt could begin with, for the error.
+        name, use: what a prompt is called, and what is done with it, for the error.
 
     Raises:
         TypeError: something else than prompts, or than a tensor as their mask.
@@ -65,16 +68,16 @@ def read_prompts(
     else:
         rows = _of_list(prompts, tokenizer, as_target)
     if not rows:
-        raise ValueError("There are no prompts; expected at least one.")
+        raise ValueError(f"There are no {name}s; expected at least one.")
     for number, row in enumerate(rows):
         if not row:
             hint = f"; this model's texts begin with token {bos}: give [[{bos}]]" if bos is not None else ""
-            raise ValueError(f"Prompt {number} has no tokens; there must be one to continue{hint}.")
+            raise ValueError(f"{name.capitalize()} {number} has no tokens; there must be one to {use}{hint}.")
         low, high = min(row), max(row)
         if low < 0 or high >= vocab_size:
             raise ValueError(
-                f"Prompt {number} holds the id {low if low < 0 else high}, but the model knows the ids 0 to "
-                f"{vocab_size - 1}; is the tokenizer another model's?"
+                f"{name.capitalize()} {number} holds the id {low if low < 0 else high}, but the model knows "
+                f"the ids 0 to {vocab_size - 1}; is the tokenizer another model's?"
             )
     return rows
 

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
+from minitx.decoding.detokenize import text_of
+
 if TYPE_CHECKING:
     from minitx.tokenizer import Tokenizer
 
@@ -199,7 +201,7 @@ class BeamTree(Sequence[BeamNode]):
                         step=step,
                         parent=None if above is None else places[above],
                         token=token,
-                        text=self._text_of(token),
+                        text=text_of(token, self._tokenizer),
                         logprob=sums[candidate] - before,
                         score=sums[candidate] / self._norm(step + 1),
                         finished=candidate in finished,
@@ -216,12 +218,6 @@ class BeamTree(Sequence[BeamNode]):
 
     def __str__(self) -> str:
         return "\n".join(_Drawing(self.nodes).lines())
-
-    def _text_of(self, token: int) -> str | None:
-        if self._tokenizer is None:
-            return None
-        text = self._tokenizer.decode([token], skip_special_tokens=False)
-        return text if text and "\ufffd" not in text else None
 
 
 class _Drawing:

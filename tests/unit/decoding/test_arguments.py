@@ -78,9 +78,9 @@ def no_forward(*args: Any, **kwargs: Any) -> None:
         (
             Sample(temperature=[1, 1]),
             {"num_samples": 3},
-            r"temperature has 2 values, one per row, but there are 6 rows \(2 prompts x 3 samples\);",
+            r"temperature has 2 values, one per row, but there are 6 rows \(2 prompts x 3 rows\);",
         ),
-        (Sample(), {"num_samples": 3, "min_new_tokens": [1, 1]}, r"6 rows \(2 prompts x 3 samples\)"),
+        (Sample(), {"num_samples": 3, "min_new_tokens": [1, 1]}, r"6 rows \(2 prompts x 3 rows\)"),
     ],
 )
 def test_values_per_row_are_counted_before_any_work(

@@ -191,6 +191,31 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
         ValueError,
         "holds the id 99",
     ),
+    "nothing to read": (
+        lambda model: greedy(model, [[]]),
+        ValueError,
+        "^Prompt 0 has no tokens; there must be one to read\\.$",
+    ),
+    "a source of nothing": (
+        lambda model: minitx.score(model, [[5]], sources=[[]]),
+        ValueError,
+        "^Source 0 has no tokens; there must be one to read",
+    ),
+    "no beginnings": (
+        lambda model: greedy(model, [[5]], decoder_prompts=[]),
+        ValueError,
+        "There are no decoder prompts",
+    ),
+    "a beginning of nothing": (
+        lambda model: greedy(model, [[5], [6]], decoder_prompts=[[2], []]),
+        ValueError,
+        "Decoder prompt 1 has no tokens; there must be one to continue",
+    ),
+    "a beginning that is unknown": (
+        lambda model: greedy(model, [[5]], decoder_prompts=[[99]]),
+        ValueError,
+        "Decoder prompt 0 holds the id 99",
+    ),
     "several texts to explain": (
         lambda model: minitx.explain(model, [[5], [6]], Greedy()),
         ValueError,
