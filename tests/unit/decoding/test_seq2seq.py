@@ -155,7 +155,6 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
         ValueError,
         "holds the id 99, but the model knows the ids 0 to 98",
     ),
-    "nothing to read": (lambda model: greedy(model, [[]]), ValueError, "has no tokens"),
     "a text to read that is too long": (
         lambda model: greedy(model, [[5] * 49]),
         ValueError,
@@ -191,7 +190,7 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
         ValueError,
         "holds the id 99",
     ),
-    "nothing to read": (
+    "a prompt of nothing": (
         lambda model: greedy(model, [[]]),
         ValueError,
         "^Prompt 0 has no tokens; there must be one to read\\.$",
