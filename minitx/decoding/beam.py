@@ -85,9 +85,8 @@ class Beam(ScoredSearch):
         """M: how many finished hypotheses a prompt keeps."""
         return max(1, round(self.num_beams * self.patience))
 
-    def norm(self, length: int) -> float:
-        base = length if self.length_norm == "power" else (5 + length) / 6
-        return float(base**self.length_penalty)
+    def size(self, length: int) -> float:
+        return length if self.length_norm == "power" else (5 + length) / 6
 
     def attainable(self, sums: Tensor, length: int, call: Call) -> Tensor:
         if self.early_stopping != "exact":
@@ -165,12 +164,12 @@ class _Run(ScoredRun):
         )
         parents, tokens = index // vocab_size, index % vocab_size  # (P, K)
         ended = self._ends(parents, tokens)
-        covered = None if self._coverage is None else self._coverage.look(self.rows.looks)
-        self._finish(best, ended, 0.0 if covered is None else covered.gather(1, parents))
+        scores = self._scores(best, parents)
+        self._finish(scores, ended)
         self._sums, kept = best.masked_fill(ended, -torch.inf).topk(strategy.num_beams)  # (P, N)
         # A beam that does not exist repeats the best: its text, too, is one that processors can read.
         kept = torch.where(self._sums > -torch.inf, kept, kept[:, :1])
-        self.record(processed, index, best, ended, kept, self._pool.codes, self._prompts)
+        self.record(processed, index, best, scores, ended, kept, self._pool.codes, self._prompts)
         self._close(before)
         if not self.done:
             self._go_on(kept)
@@ -186,10 +185,17 @@ class _Run(ScoredRun):
         found = ends(self.call, tokens, length, self._prompts)
         return found if self._texts is None else self._texts.read(parents, tokens, found)
 
-    def _finish(self, best: Tensor, ended: Tensor, covered: Tensor | float) -> None:
-        """Offers the pool what ends among the best N; covered: (P, K), how well each covers its source."""
+    def _scores(self, best: Tensor, parents: Tensor) -> Tensor:
+        """(P, K): of the candidates as hypotheses, by their sums and the beams that they continue."""
+        scores = best / self._strategy.norm(len(self.trace.steps) + 1)
+        if self._coverage is None:
+            return scores
+        covered = self._coverage.look(self.rows.looks).gather(1, parents)
+        return scores + self._strategy.coverage_penalty * covered
+
+    def _finish(self, scores: Tensor, ended: Tensor) -> None:
+        """Offers the pool what ends among the best N."""
         number, width = len(self.trace.steps), self.trace.width
-        scores = best / self._strategy.norm(number + 1) + self._strategy.coverage_penalty * covered
         scores = scores.masked_fill(~ended, -torch.inf)
         scores[:, self._strategy.num_beams :] = -torch.inf
         self._pool.add(scores, torch.arange(number * width, (number + 1) * width, device=self.device))

@@ -22,7 +22,7 @@ B rows, V vocabulary, K survivors.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -146,8 +146,8 @@ class Chain:
 
     def blame(
         self, logits: Tensor, context: Context, states: State | None = None, rows: Tensor | None = None
-    ) -> NoReturn:
-        """Says why a row has no token to draw; for rows that `unusable` found behind the chain.
+    ) -> None:
+        """Says why a row has no token to draw, if one has none: a row that `unusable` finds behind the chain.
 
         Args:
             logits, context, states: what the chain was called with.
@@ -178,7 +178,6 @@ class Chain:
                 f"{where}: the model's logits hold NaN or +inf. Check its weights and dtype, or go on all "
                 "the same with remove_invalid_values=True."
             )
-        raise ValueError("Every row has a token to draw; there is nothing to blame.")
 
     def _steps(self, view: _View, context: Context, states: State | None) -> Iterator[Any]:
         """Applies one processor after the other to the view; yields each when it is done."""

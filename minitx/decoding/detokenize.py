@@ -24,10 +24,21 @@ _WINDOW = 16  # a window longer than this is shortened to the context, where it 
 _UNTIDY = 8
 
 
-def text_of(token: int, tokenizer: Tokenizer | None) -> str | None:
-    """The text of one token, special ones by their names; None where it has none, as half a character."""
-    text = "" if tokenizer is None else tokenizer.decode([token], skip_special_tokens=False)
-    return text if text and _HALF not in text else None
+def text_of(token: int, tokenizer: Tokenizer | None, before: Sequence[int] = ()) -> str | None:
+    """What a token adds to the text of the ids before it, special ones by their names.
+
+    None where that is nothing that can be shown, as half a character. A token that adds nothing yet, as the
+    space that SentencePiece drops at the start, is shown as the vocabulary writes it.
+    """
+    if tokenizer is None:
+        return None
+    special = frozenset(tokenizer.special_ids)
+    context = [each for each in before[-_WINDOW:] if each not in special][-_CONTEXT:]
+    start = tokenizer.decode(context)
+    whole = tokenizer.decode([*context, token])
+    joined = token not in special and whole.startswith(start)
+    text = whole[len(start) :] if joined else tokenizer.decode([token])
+    return None if _HALF in text else text or tokenizer.id_to_token(token)
 
 
 class Detokenizer:

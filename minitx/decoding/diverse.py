@@ -60,7 +60,7 @@ class _Choice:
     """What one group chose at one step.
 
     Attributes:
-        parents, tokens, sums, ends: (P, C), its candidates; parents are beams of the group.
+        parents, tokens, sums, scores, ends: (P, C), its candidates; parents are beams of the group.
         kept: (P, S) long, which of them its beams go on with.
         counts: (P, S) bool, which of those the later groups keep away from.
     """
@@ -68,6 +68,7 @@ class _Choice:
     parents: Tensor
     tokens: Tensor
     sums: Tensor
+    scores: Tensor
     ends: Tensor
     kept: Tensor
     counts: Tensor
@@ -123,8 +124,8 @@ class _Run(ScoredRun):
         end = ends(call, tokens, length)
         place = torch.arange(self._width, device=sums.device)
         codes = number * self.trace.width + group * self._width + place
-        scores = (sums / strategy.norm(length)).masked_fill(closed, -torch.inf)
-        pool.add(scores.masked_fill(~end | (place >= self._size), -torch.inf), codes)
+        scores = sums / strategy.norm(length)
+        pool.add(scores.masked_fill(closed | ~end | (place >= self._size), -torch.inf), codes)
         beams, kept = sums.masked_fill(end, -torch.inf).topk(self._size)  # (P, S)
         # What a group chooses in the step that satisfies it still counts.
         counts = (beams > -torch.inf) & ~closed
@@ -132,12 +133,12 @@ class _Run(ScoredRun):
         beams = beams.masked_fill(closed | satisfied[:, None], -torch.inf)
         if length == call.max_new_tokens:  # the beams end here
             going_on = torch.zeros_like(end).scatter(1, kept, beams > -torch.inf)
-            pool.add(scores.masked_fill(~going_on, -torch.inf), codes)
+            pool.add(scores.masked_fill(closed | ~going_on, -torch.inf), codes)
             end = torch.ones_like(end)
             beams = torch.full_like(beams, -torch.inf)
         self._closed[:, group] |= beams[:, 0] == -torch.inf
         self._sums[:, group] = beams
-        return _Choice(parents, tokens, sums, end, kept, counts)
+        return _Choice(parents, tokens, sums, scores, end, kept, counts)
 
     def _write_down(self, choices: list[_Choice], processed: Tensor) -> None:
         """Records what the groups chose; their candidates stand one group behind the other."""
@@ -154,6 +155,7 @@ class _Run(ScoredRun):
             processed,
             parents * vocab_size + tokens,
             torch.cat([choice.sums for choice in choices], dim=1),
+            torch.cat([choice.scores for choice in choices], dim=1),
             torch.cat([choice.ends for choice in choices], dim=1),
             kept,
             torch.cat([pool.codes for pool in self._pools], dim=1),

@@ -43,8 +43,8 @@ class Candidate:
 
     Attributes:
         token: its id.
-        text: what the tokenizer makes of it; None without one, and where it makes no text of its own, as
-            half a character.
+        text: what it adds to the text; None without a tokenizer, and where that cannot be shown, as half a
+            character.
         probability: by the step that it belongs to.
         raw: its probability by the model.
     """
@@ -199,9 +199,10 @@ def position(
     before = torch.ones(logits.shape[-1])
     probabilities = before
     raw = torch.softmax(logits[0].cpu().double(), dim=-1)
+    read = context.tokens[0, : context.length[0]].tolist()
 
     def candidate(each: int) -> Candidate:
-        return Candidate(each, text_of(each, tokenizer), float(probabilities[each]), float(raw[each]))
+        return Candidate(each, text_of(each, tokenizer, read), float(probabilities[each]), float(raw[each]))
 
     for name, after in [("model", logits), *chain.trace(logits, context, states)]:
         scores = after[0].cpu().double()

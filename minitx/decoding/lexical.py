@@ -56,10 +56,11 @@ class LexicalBeam(ScoredSearch):
     def check_call(self, call: Call) -> None:
         super().check_call(call)
         words = Words(self.force_words_ids)
-        if words.shortest > call.max_new_tokens > 0:
+        forced = self.forced_eos_token_id is not None  # takes the last place
+        if words.shortest + forced > call.max_new_tokens > 0:
             raise ValueError(
                 f"The words of force_words_ids have {words.shortest} tokens together, but max_new_tokens="
-                f"{call.max_new_tokens}."
+                f"{call.max_new_tokens}{', one of them the forced end' if forced else ''}."
             )
         ending = {*call.stop.eos, *call.stop.tokens}
         for token in (token for word in words.words for phrase in word for token in phrase):
@@ -138,7 +139,8 @@ class _Run(ScoredRun):
             hypotheses = exists & self._complete() & ~satisfied[:, None]
             self._finish(sums, torch.zeros_like(sums).scatter_add_(1, kept, hypotheses.float()) > 0)
             end, satisfied = torch.ones_like(end), torch.ones_like(satisfied)
-        self.record(processed, index, sums, end, kept, self._pool.codes)
+        scores = sums / self._strategy.norm(length)
+        self.record(processed, index, sums, scores, end, kept, self._pool.codes)
         alive = self._sums[:, 0] > -torch.inf
         self.check(before, alive | (self._pool.scores[:, 0] > -torch.inf))
         for prompt in (satisfied | ~alive).nonzero().flatten().tolist():

@@ -81,7 +81,7 @@ class Rows:
         return self._stepper.looks
 
     def blame(self, rows: Tensor) -> None:
-        """Says why rows have no token to go on with. rows: (R,) bool, those that matter.
+        """Says why rows have no token to go on with, if any has none. rows: (R,) bool, those that matter.
 
         Raises:
             ValueError: as `Chain.blame`.

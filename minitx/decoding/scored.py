@@ -5,6 +5,7 @@ P prompts, K candidates, M places in the pool, V vocabulary.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -20,7 +21,9 @@ from minitx.decoding.tree import Link
 
 EarlyStopping = bool | Literal["never", "exact"]
 
-_LARGEST_PENALTY = 40  # n ** length_penalty stays what a float can hold
+_LARGEST_PENALTY = 40
+_LARGEST_NORM = 30 * math.log(10)  # its logarithm; scores are float32, and must not vanish or overflow
+_LONGEST = 2**16  # who asks for more tokens mostly means "until it ends"
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -45,7 +48,21 @@ class ScoredSearch(Search):
     _ways_to_stop: ClassVar[tuple[str, ...]] = ("never",)
 
     def norm(self, length: int) -> float:
-        return float(length**self.length_penalty)
+        """What the sum of the log-probabilities of so many tokens is divided by for a hypothesis' score."""
+        return float(self.size(length) ** self.length_penalty)
+
+    def size(self, length: int) -> float:
+        """What `length_penalty` is the power of, for so many tokens."""
+        return length
+
+    def check_call(self, call: Call) -> None:
+        super().check_call(call)
+        longest = self.size(min(max(1, call.max_new_tokens), _LONGEST))
+        if abs(self.length_penalty) * math.log(longest) > _LARGEST_NORM:
+            raise ValueError(
+                f"length_penalty={self.length_penalty:g} with max_new_tokens={call.max_new_tokens} gives "
+                "scores that float32 cannot hold; bring it nearer to 0, or ask for fewer tokens."
+            )
 
     def attainable(self, sums: Tensor, length: int, call: Call) -> Tensor:
         """The score that a beam is still believed to be able to come to.

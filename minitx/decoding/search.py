@@ -73,10 +73,6 @@ class Search(Strategy):
     def begin(self, call: Call) -> Run:
         """The search before its first step."""
 
-    def norm(self, length: int) -> float:
-        """What the sum of the log-probabilities of so many tokens is divided by for a hypothesis' score."""
-        return 1.0
-
     @property
     def draws(self) -> bool:
         """Whether the search is random, so that a seed means something to it."""
@@ -169,7 +165,7 @@ class Run(ABC):
             watch: as for `Rows`.
         """
         self.call, self.trace = call, Trace(width)
-        self._beams, self._norm = strategy.num_beams, strategy.norm
+        self._beams = strategy.num_beams
         self.rows = Rows(call, strategy.num_beams, watch=watch)
         self.device = self.rows.logits.device
 
@@ -192,13 +188,14 @@ class Run(ABC):
 
     def result(self) -> Result:
         """What was found."""
-        return result_of(self.call, self.trace, self.found(), self._norm)
+        return result_of(self.call, self.trace, self.found())
 
     def record(
         self,
         processed: Tensor,
         index: Tensor,
         sums: Tensor,
+        scores: Tensor,
         ends: Tensor,
         kept: Tensor,
         finished: Tensor,
@@ -209,13 +206,13 @@ class Run(ABC):
         Args:
             processed: (R, V), what the chain left.
             index: (P, K) long, the candidates as places in N * V, beam after beam.
-            sums, ends, kept, finished: as in `Step`.
+            sums, scores, ends, kept, finished: as in `Step`.
             prompts: the numbers of the P prompts; None: all.
         """
         parents, tokens = index // processed.shape[-1], index % processed.shape[-1]
         numbers = range(len(index)) if prompts is None else prompts
         extras = self._logprobs(processed, index)
-        self.trace.add(Step(list(numbers), parents, tokens, sums, ends, kept, finished, extras))
+        self.trace.add(Step(list(numbers), parents, tokens, sums, scores, ends, kept, finished, extras))
 
     def _logprobs(self, processed: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
         """`Step.logprobs`."""
@@ -237,7 +234,9 @@ class Run(ABC):
         return sums
 
     def check(self, before: Tensor, alive: Tensor) -> None:
-        """Looks for prompts of the last step that can neither go on nor have found anything.
+        """Looks for prompts of the last step that were left without a token.
+
+        A prompt whose beams have all ended, with nothing to return, is no such one: `found` says so.
 
         Args:
             before: (P, N) bool, which beams there were.
@@ -252,7 +251,8 @@ class Run(ABC):
             going_on = torch.tensor([p not in self.trace.done for p in step.prompts], device=self.device)
             bad &= going_on
         if bool(bad.any()):
-            self.rows.blame((bad[:, None] & before).flatten())
+            for rows in (bad[:, None] & before, bad[:, None].expand_as(before)):
+                self.rows.blame(rows.flatten())
 
     def go_on(self, staying: Tensor | None = None) -> Tensor:
         """The model's next step, with the beams that the last step kept.
@@ -303,16 +303,13 @@ def candidates_of(call: Call, beams: int) -> int:
     return min(least, call.model.head.config.num_labels) * beams
 
 
-def result_of(
-    call: Call, trace: Trace, found: Sequence[Sequence[tuple[float, Link]]], norm: Callable[[int], float]
-) -> Result:
+def result_of(call: Call, trace: Trace, found: Sequence[Sequence[tuple[float, Link]]]) -> Result:
     """The result of a search.
 
     Args:
         call: of the search.
         trace: its record.
         found: score and last candidate of the hypotheses to return, num_samples per prompt.
-        norm: what the sum of so many log-probabilities is divided by.
     """
     links = [[link for _, link in each] for each in found]
     result = collected(
@@ -322,7 +319,10 @@ def result_of(
         has_logprobs=call.logprobs is not None,
         top_logprobs=call.top_logprobs,
     )
-    trees = [BeamTree(trace, prompt, chosen, norm, call.tokenizer) for prompt, chosen in enumerate(links)]
+    trees = [
+        BeamTree(trace, prompt, chosen, call.prompts[prompt], call.tokenizer)
+        for prompt, chosen in enumerate(links)
+    ]
     scores = [score for each in found for score, _ in each]
     return replace(result, scores=scores, beams=trees)
 
@@ -330,7 +330,7 @@ def result_of(
 def nothing(call: Call) -> Result:
     """The result where no token was asked for."""
     return replace(
-        result_of(call, Trace(1), [[] for _ in call.prompts], float),
+        result_of(call, Trace(1), [[] for _ in call.prompts]),
         scores=[0.0] * (len(call.prompts) * call.num_samples),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from minitx.decoding.prompts import PaddedBatch, padded, padded_behind
@@ -46,7 +47,7 @@ class Stepper:
             assert isinstance(call.model, EncoderDecoderModel)
             call.model.read(self.cache, *padded_sources(call.model, call.sources))
         batch = padded_rows(call.model, call.prompts)
-        self._counts_padding = batch.position_ids is None
+        self._counts_itself = batch.position_ids is None
         self._prefill(batch, call.prefill_chunk)
         self.cache.repeat(copies)
         self.logits = self.logits.repeat_interleave(copies, dim=0)
@@ -58,9 +59,8 @@ class Stepper:
             self.cache.crop(0)
             self._prefill(padded_rows(self._model, history.rows()))
             return
-        length = history.context.length[:, None]
-        positions = None if self._counts_padding else length - 1 + first_position(self._model)
-        self._run(token[:, None], None, positions)
+        ids, place = token[:, None], history.context.length[:, None] - 1
+        self._run(ids, None, None if self._counts_itself else positions_of(self._model, ids, place))
 
     def _prefill(self, batch: PaddedBatch, chunk: int | None = None) -> None:
         """Runs prompts, (B, T), `chunk` tokens at a time."""
@@ -88,15 +88,27 @@ def padded_rows(model: CausalModel, rows: list[list[int]]) -> PaddedBatch:
     """Rows for the decoder, padded on the left, with the positions that it gives their tokens."""
     embedder = model.decoder_embedder
     batch = padded(rows, embedder.config.pad_token_id or 0, embedder.word_emb.weight.device)
-    if batch.position_ids is None:
+    places = batch.position_ids
+    if places is None and embedder.config.positions_from_padding:
+        places = torch.arange(batch.input_ids.shape[1], device=batch.input_ids.device)[None]
+        places = places.expand_as(batch.input_ids)
+    if places is None:
         return batch
-    return batch._replace(position_ids=batch.position_ids + first_position(model))
+    return batch._replace(position_ids=positions_of(model, batch.input_ids, places))
 
 
-def first_position(model: CausalModel) -> int:
-    """The number of the first token's position."""
+def positions_of(model: CausalModel, ids: Tensor, places: Tensor) -> Tensor:
+    """The positions (B, T) of ids that stand at these places of their texts, counted from 0.
+
+    Where positions count from behind the padding's id, a model numbers its tokens by what it is given at
+    once: another number for a text in pieces, or in a batch, if it holds the padding's id. Here it is the
+    same always.
+    """
     config = model.decoder_embedder.config
-    return (config.pad_token_id or 0) + 1 if config.positions_from_padding else 0
+    if not config.positions_from_padding:
+        return places
+    padding = config.pad_token_id or 0
+    return torch.where(ids == padding, padding, places + padding + 1)
 
 
 def padded_sources(model: EncoderDecoderModel, sources: list[list[int]]) -> tuple[Tensor, Tensor | None]:

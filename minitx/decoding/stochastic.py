@@ -98,14 +98,14 @@ class _Run(Run):
         # A child that N texts and better children surpass is not in the sample, whatever becomes of it.
         behind = torch.arange(self._beams, device=self.device)
         surpassed = (self._texts[:, None] > numbers[:, :, None]).sum(dim=-1) + behind >= self._beams
-        numbers = numbers.masked_fill(surpassed, -torch.inf)
+        scores, numbers = numbers, numbers.masked_fill(surpassed, -torch.inf)
         self._finish(numbers.masked_fill(~end, -torch.inf), number)
         self._numbers, kept = numbers.masked_fill(end, -torch.inf).topk(self._beams)
         # A beam that does not exist repeats the best: its text, too, is one that processors can read.
         kept = torch.where(self._numbers > -torch.inf, kept, kept[:, :1])
         sums = logp.flatten(1).gather(1, index)
         self._logp = sums.gather(1, kept)
-        self.record(processed, index, sums, end, kept, self._codes)
+        self.record(processed, index, sums, scores, end, kept, self._codes)
         for prompt in (self._numbers[:, 0] == -torch.inf).nonzero().flatten().tolist():
             self.trace.done.setdefault(prompt, number + 1)
         if not self.done:

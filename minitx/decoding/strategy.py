@@ -379,7 +379,7 @@ def _hint(cls: type[Strategy], name: str) -> str:
 def owner(name: str, kind: type[Strategy] = Strategy) -> str | None:
     """The name of the strategy that brings a field; `Sample` for one that all have."""
     if name in get_annotations(kind):
-        while getattr(getattr(kind, "search", None), "__isabstractmethod__", False):
+        while getattr(getattr(kind, "begin", None), "__isabstractmethod__", False):
             kind = kind.__subclasses__()[0]  # what searches have in common is no strategy by itself
         return "Sample" if kind is Strategy else kind.__name__
     found = (owner(name, each) for each in kind.__subclasses__())

@@ -9,7 +9,7 @@ P prompts, N beams, K candidates, M places in the pool of finished hypotheses.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -41,7 +41,8 @@ class Step:
         prompts: their numbers.
         parents: (P, K) long, which beam each candidate continues.
         tokens: (P, K) long.
-        sums: (P, K) float32, log-probability of each candidate's text, as the chain left it.
+        sums: (P, K), log-probability of each candidate's text, as the chain left it.
+        scores: (P, K), by what each candidate's text would be compared with others, were it to end there.
         ends: (P, K) bool, candidates that end.
         kept: (P, N) long, which candidates the next step's beams are.
         finished: (P, M) long, codes of the finished hypotheses after this step; -1 for none.
@@ -52,6 +53,7 @@ class Step:
     parents: Any
     tokens: Any
     sums: Any
+    scores: Any
     ends: Any
     kept: Any
     finished: Any
@@ -60,7 +62,7 @@ class Step:
     def read(self) -> Step:
         """The same, as plain numbers."""
         if isinstance(self.tokens, Tensor):
-            for name in ("parents", "tokens", "sums", "ends", "kept", "finished"):
+            for name in ("parents", "tokens", "sums", "scores", "ends", "kept", "finished"):
                 setattr(self, name, getattr(self, name).tolist())
         return self
 
@@ -136,9 +138,10 @@ class BeamNode:
         step: how many tokens of the text come before it.
         parent: the place in the tree of the token before it; None for the first.
         token: its id.
-        text: of the token alone; None without a tokenizer, or where it has none, as half a character.
+        text: what the token adds to the text; None without a tokenizer, or where that cannot be shown, as
+            half a character.
         logprob: what the token added to the sum of log-probabilities, as the processors left it.
-        score: of the text up to it, the sum divided by the norm of its length.
+        score: of the text up to it, by what the search compares: where it ends, that of `Result.scores`.
         finished: the text ends with it, as one of the hypotheses kept then.
         rank: place among the returned hypotheses, 0 for the best; None if none of them ends here.
     """
@@ -156,7 +159,7 @@ class BeamNode:
 class BeamTree(Sequence[BeamNode]):
     """What a search kept for one prompt, step by step; a token comes behind the one that it continues.
 
-    `print` draws it: a line per run of tokens, the best path marked with `*`, what branches off indented.
+    `print` draws it, and says below how to read it.
     """
 
     def __init__(
@@ -164,7 +167,7 @@ class BeamTree(Sequence[BeamNode]):
         trace: Trace,
         prompt: int,
         returned: Sequence[Link],
-        norm: Callable[[int], float],
+        before: Sequence[int],
         tokenizer: Tokenizer | None,
     ) -> None:
         """
@@ -172,11 +175,11 @@ class BeamTree(Sequence[BeamNode]):
             trace: of the search.
             prompt: its number.
             returned: the last candidates of the hypotheses, the best first.
-            norm: what the sum of so many log-probabilities is divided by.
+            before: the ids that the texts continue.
             tokenizer: for texts.
         """
         self._trace, self._prompt = trace, prompt
-        self._returned, self._norm, self._tokenizer = returned, norm, tokenizer
+        self._returned, self._before, self._tokenizer = returned, before, tokenizer
 
     @cached_property
     def nodes(self) -> tuple[BeamNode, ...]:
@@ -185,8 +188,9 @@ class BeamTree(Sequence[BeamNode]):
         ranks = {link: rank for rank, link in enumerate(self._returned)}
         places: dict[Link, int] = {}
         made: list[BeamNode] = []
+        texts: list[list[int]] = []  # the last ids of each node's text
         for step in range(trace.done.get(prompt, 0)):
-            sums = trace.at(step, "sums", prompt)
+            sums, scores = trace.at(step, "sums", prompt), trace.at(step, "scores", prompt)
             kept = {c for c in trace.at(step, "kept", prompt) if not trace.at(step, "ends", prompt)[c]}
             codes = [trace.link(code) for code in trace.at(step, "finished", prompt) if code >= 0]
             finished = {link.candidate for link in codes if link.step == step}
@@ -195,15 +199,17 @@ class BeamTree(Sequence[BeamNode]):
                 above = trace.parent(prompt, link)
                 before = 0.0 if above is None else trace.at(above.step, "sums", prompt)[above.candidate]
                 token = trace.token(prompt, link)
+                ids = list(self._before) if above is None else texts[places[above]]
                 places[link] = len(made)
+                texts.append([*ids, token])
                 made.append(
                     BeamNode(
                         step=step,
                         parent=None if above is None else places[above],
                         token=token,
-                        text=text_of(token, self._tokenizer),
+                        text=text_of(token, self._tokenizer, ids),
                         logprob=sums[candidate] - before,
-                        score=sums[candidate] / self._norm(step + 1),
+                        score=scores[candidate],
                         finished=candidate in finished,
                         rank=ranks.get(link),
                     )
@@ -218,6 +224,13 @@ class BeamTree(Sequence[BeamNode]):
 
     def __str__(self) -> str:
         return "\n".join(_Drawing(self.nodes).lines())
+
+
+LEGEND = """\
+score  of the text up to the end of its line   #1, #2   returned, the best first
+*      the way to the best text                ended    finished, not returned
+├      branches off what stands left of it     dropped  other beams were better
+│      in such a branch"""
 
 
 class _Drawing:
@@ -246,15 +259,17 @@ class _Drawing:
     def lines(self) -> Iterator[str]:
         yield "     score  text"
         yield from self._below(None, "")
+        yield ""
+        yield LEGEND
 
     def _below(self, parent: int | None, indent: str) -> Iterator[str]:
-        """What continues a token: the branches indented, then the trunk."""
+        """What continues a token: the branches, each at a line of its own, then the trunk."""
         while children := self._children.get(parent):
             *sides, trunk = sorted(children, key=lambda place: (place in self._best, self._sizes[place]))
             for side in reversed(sides):
                 run = self._run(side)
-                yield self._line(run, indent + "| ")
-                yield from self._below(run[-1], indent + "| ")
+                yield self._line(run, indent + "├ ")
+                yield from self._below(run[-1], indent + "│ ")
             run = self._run(trunk)
             yield self._line(run, indent)
             parent = run[-1]
@@ -280,7 +295,7 @@ class _Drawing:
         text = "".join(self._shown(self._nodes[place]) for place in run)
         room = max(8, _WIDTH - len(start) - len(end))
         if len(text) > room:
-            text = text[: room - 3] + "..."
+            text = text[: room - 1] + "…"
         return f"{start}{text}{end}"
 
     @staticmethod

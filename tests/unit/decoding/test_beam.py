@@ -14,16 +14,27 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import minitx
-from minitx.decoding import Beam, BeamSample, Chain, Context, Greedy, Renormalize, RepetitionPenalty
+from minitx.decoding import (
+    Beam,
+    BeamSample,
+    Chain,
+    Context,
+    DiverseBeam,
+    Greedy,
+    LexicalBeam,
+    Renormalize,
+    RepetitionPenalty,
+)
 from minitx.decoding import strategy as strategy_module
 from minitx.decoding.generate import generate, stream
 from minitx.decoding.loop import Call
 from minitx.decoding.result import Result
 from minitx.decoding.rows import Pool
+from minitx.decoding.scored import ScoredSearch
 from minitx.decoding.search import PER_PROMPT
 from minitx.decoding.stop import Stop
 from minitx.decoding.strategy import Sample
-from minitx.decoding.tree import BeamTree
+from minitx.decoding.tree import LEGEND, BeamTree
 from minitx.models import DecoderModel
 from tests.unit.decoding.test_generate import MODEL, PROMPTS, TOKENIZER, byte_ids, scripted
 
@@ -486,15 +497,17 @@ def test_the_tree_holds_the_hypotheses() -> None:
             assert node.logprob == pytest.approx(node.score * (node.step + 1) - before, abs=1e-4)
             if node.rank is not None:
                 assert node.finished
-                assert node.score == pytest.approx((result.scores or [])[2 * prompt + node.rank])
+                assert node.score == (result.scores or [])[2 * prompt + node.rank]
 
 
 DRAWING = [
     "     score  text",
-    "    -0.120  | qr  [dropped]",
+    "    -0.120  ├ qr  [dropped]",
     "*   -0.100  ab",
-    "    -0.105  | xy  [#2]",
+    "    -0.105  ├ xy  [#2]",
     "*   -0.100  cd  [#1]",
+    "",
+    *LEGEND.splitlines(),
 ]
 
 
@@ -510,6 +523,54 @@ def test_the_drawing() -> None:
     assert f" #{byte_ids('a')[0]} #{byte_ids('b')[0]}" in str(plain.beams[0])
 
 
+def drawn(tree: BeamTree) -> list[str]:
+    """The texts of the leaves, with what stands behind them, as a drawing says."""
+    so_far, found = [""], []
+    for line in str(tree).removesuffix(LEGEND).rstrip().splitlines()[1:]:
+        bars, text, depth = line[2:], line[12:], 0
+        while text.startswith("│ "):
+            depth, text = depth + 1, text[2:]
+        if text.startswith("├ "):
+            so_far[depth + 1 :] = [so_far[depth]]
+            depth, text = depth + 1, text[2:]
+        del so_far[depth + 1 :]
+        text, _, end = text.partition("  [")
+        so_far[depth] += text
+        if end:
+            found.append(f"{float(bars[:8]):.3f} {so_far[depth]} {end}")
+    return found
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_drawing_can_be_read(seed: int) -> None:
+    """Whatever branches off where, each text can be put together from its lines."""
+    letters = [*b"abcdefgh"]
+    result = generate(
+        MODEL,
+        [byte_ids("x") * 2],
+        BeamSample(num_beams=5, allowed_token_ids=[*letters, EOS], temperature=3.0),
+        max_new_tokens=7,
+        num_samples=2,
+        seed=seed,
+        tokenizer=TOKENIZER,
+        stop=Stop(eos=EOS),
+    )
+    (tree,) = result.beams or []
+    parents, expected = {node.parent for node in tree}, []
+    for place, node in enumerate(tree):
+        if place in parents:
+            continue
+        end = "dropped]" if node.rank is None else f"#{node.rank + 1}]"
+        end = "ended]" if node.rank is None and node.finished else end
+        text, at = node.text or "", node
+        while at.parent is not None:
+            at = tree[at.parent]
+            text = (at.text or "") + text
+        expected.append(f"{node.score:.3f} {text} {end}")
+    assert len(expected) > 3
+    assert sorted(drawn(tree)) == sorted(expected)
+
+
 def test_drawings_are_80_columns_wide() -> None:
     for prompt in PROMPTS:
         result = generate(MODEL, [prompt], Beam(num_beams=6), max_new_tokens=30, tokenizer=TOKENIZER)
@@ -520,6 +581,26 @@ def test_drawings_are_80_columns_wide() -> None:
 
 
 # What cannot be
+
+
+@pytest.mark.parametrize("kind", [Beam, DiverseBeam, LexicalBeam])
+@pytest.mark.parametrize("penalty", [30.0, -30.0])
+def test_scores_beyond_float32(kind: type[ScoredSearch], penalty: float) -> None:
+    words = {"force_words_ids": [[5]]} if kind is LexicalBeam else {}
+    strategy = kind(length_penalty=penalty, **words)
+    with pytest.raises(ValueError, match=r"length_penalty=-?30 with max_new_tokens=40 gives scores that"):
+        generate(MODEL, PROMPTS, strategy, max_new_tokens=40)
+    assert len(generate(MODEL, PROMPTS, strategy, max_new_tokens=4)) == len(PROMPTS)
+
+
+def test_numbers_of_a_beam_that_does_not_exist() -> None:
+    def last_is_broken(logits: Tensor, context: Context) -> Tensor:
+        last = torch.arange(len(logits)) == len(logits) - 1
+        return torch.where(last[:, None], torch.nan, logits)
+
+    strategy = Beam(num_beams=3, processors=[last_is_broken])
+    with pytest.raises(ValueError, match="Row 2, step 0: last_is_broken made NaN or"):
+        generate(MODEL, PROMPTS[:1], strategy, max_new_tokens=3)
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,9 @@ def test_scores_are_those_of_the_definition(kind: type[Beam], length_penalty: fl
         expected = by_definition(SOURCES[row // 6], tokens, length_penalty, 0.7)
         assert score == pytest.approx(expected, abs=1e-4)
     assert result.scores[:6] == sorted(result.scores[:6], reverse=True)
+    for prompt, tree in enumerate(result.beams or []):
+        shown = {node.rank: node.score for node in tree if node.rank is not None}
+        assert [shown[rank] for rank in range(6)] == result.scores[6 * prompt : 6 * prompt + 6]
 
 
 def test_it_changes_what_is_chosen_and_a_batch_is_its_rows() -> None:

@@ -94,8 +94,11 @@ def test_without_a_tokenizer_ids_do_not_look_like_texts(model: Any) -> None:
 
 
 def test_half_a_character_has_no_text() -> None:
-    tokenizer: Any = SimpleNamespace(decode=lambda ids, **_: "\ufffd" if ids[0] % 2 else f"t{ids[0]}")
+    tokenizer: Any = SimpleNamespace(
+        decode=lambda ids: "".join("\ufffd" if each % 2 else f"t{each}" for each in ids), special_ids=()
+    )
     assert (text_of(5, tokenizer), text_of(6, tokenizer)) == (None, "t6")
+    assert (text_of(5, tokenizer, [6, 6]), text_of(6, tokenizer, [6, 5])) == (None, "t6")
 
 
 def test_what_is_left_is_not_mistaken_for_what_was_removed(model: Any) -> None:

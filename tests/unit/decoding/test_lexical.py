@@ -115,3 +115,22 @@ def test_words_that_are_banned() -> None:
         search(LexicalBeam(force_words_ids=[[7]], suppress_tokens=[7]), [PROMPT], model=MODEL)
     with pytest.raises(ValueError, match="left no token"):
         search(LexicalBeam(force_words_ids=[[7]], suppress_tokens=list(range(12))), [PROMPT], model=MODEL)
+
+
+ENDLESS = (
+    {"forced_eos_token_id": EOS, "num_beams": 1, "push_progress": False},
+    {"allowed_token_ids": [EOS]},
+    {"no_repeat_ngram_size": 1, "allowed_token_ids": [4, EOS], "force_words_ids": [[4, 4]]},
+    {"prefix_allowed_tokens_fn": lambda prompt, tokens: [EOS] if len(tokens) > len(PROMPT) + 1 else [4]},
+)
+
+
+@pytest.mark.parametrize("fields", ENDLESS, ids=lambda fields: next(iter(fields)))
+def test_beams_that_must_end_without_the_words(fields: dict[str, Any]) -> None:
+    strategy = LexicalBeam(**{"num_beams": 2, "force_words_ids": [[7, 9]], **fields})
+    if "forced_eos_token_id" in fields:
+        with pytest.raises(ValueError, match="have 2 tokens together, but max_new_tokens=2, one of them the"):
+            search(strategy, [PROMPT], model=MODEL, max_new_tokens=2)
+        return
+    with pytest.raises(ValueError, match=r"^Prompt 0: only 0 hypotheses hold all words"):
+        search(strategy, [PROMPT], model=MODEL, max_new_tokens=5)

@@ -13,7 +13,7 @@ import minitx
 from minitx import Beam, Greedy, Stop
 from minitx.models import EncoderDecoderModel
 from minitx.tokenizer import Tokenizer, load_tokenizer
-from tests.parity.encoder_decoders import BART, GPT2, T5
+from tests.parity.encoder_decoders import BART, GPT2, NO_CLASSES, T5
 from tests.parity.test_tokenizer import train_unigram, write
 
 FOREVER = Stop(eos=())
@@ -109,6 +109,32 @@ def test_prompts_of_the_decoder_as_texts(of_tokenizer: EncoderDecoderModel, toke
             assert text.strip() == tokenizer.decode(row, skip_special_tokens=True).strip()
 
 
+def test_the_texts_of_a_tree_are_those_of_the_result(
+    of_tokenizer: EncoderDecoderModel, tokenizer: Tokenizer
+) -> None:
+    """SentencePiece drops the space that begins a token by itself."""
+    spaces = 0
+    for seed in range(12):
+        result = minitx.generate(
+            of_tokenizer,
+            "the cat",
+            minitx.BeamSample(num_beams=4, temperature=2.0),
+            num_samples=4,
+            max_new_tokens=6,
+            seed=seed,
+            tokenizer=tokenizer,
+        )
+        (tree,), texts = result.beams or [], result.texts or []
+        for node in (node for node in tree if node.rank is not None):
+            path = [node]
+            while path[-1].parent is not None:
+                path.append(tree[path[-1].parent])
+            shown = [str(each.text) for each in path[::-1] if each.token not in tokenizer.special_ids]
+            assert "".join(shown).removeprefix("▁") == texts[node.rank]
+            spaces += sum(text.startswith(" ") for text in shown)
+    assert spaces > 10
+
+
 def test_a_start_token_that_no_one_knows() -> None:
     """The <s> that mBART's config names begins none of its texts."""
     config = {key: value for key, value in BART.items() if key != "decoder_start_token_id"}
@@ -120,6 +146,39 @@ def test_a_start_token_that_no_one_knows() -> None:
             ):
                 call()
         assert len(greedy(model, [[5]], decoder_prompts=[[2]])[0]) == 5
+
+
+def test_the_paddings_id_in_a_text_is_a_token_in_any_batch() -> None:
+    """Of models that give padding a position of its own, and number by what they are given at once."""
+    model = made("m2m_100", NO_CLASSES)
+    pad = model.decoder_embedder.config.pad_token_id
+    begun, source = [2, pad, 3], [[5, 6], [7, 8, 9]]
+
+    def found(rows: int, **more: Any) -> tuple[list[int], torch.Tensor]:
+        result = minitx.generate(
+            model, source[:rows], Greedy(), max_new_tokens=5, stop=FOREVER, logprobs="raw", **more
+        )
+        assert result.logprobs is not None
+        return result.sequences[0].tolist(), result.logprobs[0]
+
+    alone, logprobs = found(1, decoder_prompts=[begun])
+    ragged, in_batch = found(2, decoder_prompts=[begun, [2]])
+    assert alone == ragged
+    torch.testing.assert_close(logprobs, in_batch)
+    result = minitx.generate(
+        model,
+        source[:1],
+        Greedy(forced_bos_token_id=pad),
+        max_new_tokens=5,
+        stop=FOREVER,
+        logprobs="raw",
+    )
+    assert result.logprobs is not None
+    text = result.sequences[0].tolist()
+    assert text[0] == pad
+    for texts in ([text], [text, [3]]):  # generated, in one pass, and beside another
+        scores = minitx.score(model, texts, sources=source[: len(texts)])
+        torch.testing.assert_close(scores.logprobs[0], result.logprobs[0])
 
 
 # --- what is refused ---------------------------------------------------------------------------------

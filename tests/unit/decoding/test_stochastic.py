@@ -156,6 +156,12 @@ def test_processors_make_the_distribution() -> None:
     assert all(weight >= logp - 1e-5 for weight, logp in zip(result.log_weights, sums, strict=True))
 
 
+def test_the_tree_shows_by_what_texts_were_drawn() -> None:
+    result = search(StochasticBeam(num_beams=4), [PROMPT], num_samples=3, seed=1)
+    shown = {node.rank: node.score for node in result.beams[0] if node.rank is not None}
+    assert [shown[rank] for rank in range(3)] == result.scores
+
+
 def test_stop_tokens_and_reasons() -> None:
     result = search(StochasticBeam(num_beams=9), [PROMPT], num_samples=8, stop=Stop(eos=EOS, tokens=2))
     for text, reason in zip(tokens(result), result.finish_reasons, strict=True):
