@@ -48,6 +48,8 @@ OPTIONS = {
     ". Say template=.": ", between which --chat cannot choose.",
     'strategy="checkpoint"': "--checkpoint",
     "say what you want with Sample(...) or Greedy(...)": "leave out --checkpoint",
+    ": give strategy=DiverseBeam(...) for it": "; leave out --checkpoint, and give --beam-groups",
+    ": give strategy=LexicalBeam(...) for it": "; leave out --checkpoint, and give --force-words",
 }
 
 ABOUT = """\
@@ -153,7 +155,7 @@ def parser() -> argparse.ArgumentParser:
 
     embed = command(commands, "embed", "texts to vectors", EMBED, EMBED_EXAMPLES)
     embed.add_argument("model", metavar="MODEL", help="folder or Hub id")
-    embed.add_argument("texts", nargs="*", metavar="TEXT", help="texts; none: lines of stdin")
+    embed.add_argument("texts", nargs="*", default=[], metavar="TEXT", help="texts; none: lines of stdin")
     embed.add_argument("--file", metavar="PATH", help="a text file, one text per line")
     embed.add_argument("--output", metavar="PATH", help=".npy, .safetensors or .json file for the vectors")
     embed.add_argument(

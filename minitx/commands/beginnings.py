@@ -1,18 +1,23 @@
-"""What the texts of an encoder-decoder begin with: ids, or words of one's own."""
+"""Texts and ids of one's own within what is written: its beginning, and the phrases that it must hold."""
 
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from minitx.commands.decoding_options import dashed
+from minitx.decoding.prepare import beginnings
 
 if TYPE_CHECKING:
     from minitx.models import CausalModel
+    from minitx.tokenizer import Tokenizer
 
 
-def beginnings(args: Namespace, model: CausalModel, prompts: int) -> list[str] | list[list[int]] | None:
-    """The words or ids that texts begin with, one for all prompts or one for each; None: as the model says.
+def beginnings_of(
+    args: Namespace, model: CausalModel, prompts: int, tokenizer: Tokenizer | None
+) -> list[list[int]] | None:
+    """The ids that the text of each prompt begins with; None for a model without an encoder.
 
     Raises:
         ValueError: a beginning for a model without an encoder, or another number of them than prompts.
@@ -26,7 +31,21 @@ def beginnings(args: Namespace, model: CausalModel, prompts: int) -> list[str] |
         raise ValueError(
             f"{option} is given {len(given)} times for {prompts} prompts; give one, or one each."
         )
-    found: list[str] | list[list[int]] | None = given or None
+    return beginnings(model, given or None, prompts, tokenizer) if model.task == "seq2seq-lm" else None
+
+
+def forced(texts: Sequence[str], tokenizer: Tokenizer, *, as_target: bool) -> list[list[int]]:
+    """The ids of each phrase that texts must hold.
+
+    Raises:
+        ValueError: the tokenizer makes nothing of one, or nothing that it knows.
+    """
+    found = []
+    for text in texts:
+        ids = tokenizer.encode(text, add_special_tokens=False, as_target=as_target)
+        if not ids or tokenizer.unk_token_id in ids:
+            raise ValueError(f"--force-text {text!r:.60}: the tokenizer has no tokens for it.")
+        found.append(ids)
     return found
 
 
@@ -39,6 +58,8 @@ def check_words(args: Namespace) -> None:
         raise ValueError("--stop looks for text, which needs a tokenizer; --stop-tokens takes ids.")
     if args.decoder_prompts:
         raise ValueError("--decoder-prompt is text, which needs a tokenizer; --decoder-ids takes ids.")
+    if getattr(args, "force_text", None):
+        raise ValueError("--force-text is text, which needs a tokenizer; --force-words takes ids.")
     for name in ("src_lang", "tgt_lang"):
         if getattr(args, name) is not None:
             raise ValueError(f"{dashed(name)} names a language of the tokenizer, and there is none.")

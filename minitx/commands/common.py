@@ -133,6 +133,11 @@ def check_finite(vectors: Tensor) -> None:
         )
 
 
+def note(text: str) -> None:
+    """A line beside the output."""
+    print(f"minitx: {text}", file=sys.stderr)
+
+
 def say(text: str) -> None:
     """A paragraph of at most 80 columns."""
     print(textwrap.fill(text, WIDTH - 1, break_long_words=False, break_on_hyphens=False))

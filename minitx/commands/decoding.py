@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import warnings
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from minitx.commands.beginnings import beginnings, check_words
+from minitx.commands.beginnings import beginnings_of, check_words, forced
 from minitx.commands.common import architecture_of, device_of, dtype_of, read_texts, source_of, tokenizer_of
 from minitx.commands.decoding_options import DEFAULT_LENGTH, SAMPLING, SEARCH, SHORT, STOP, dashed, names
 from minitx.decoding.alternatives import Alternatives
@@ -20,7 +20,7 @@ from minitx.decoding.beam import Beam
 from minitx.decoding.beam_sample import BeamSample
 from minitx.decoding.diverse import DiverseBeam
 from minitx.decoding.lexical import LexicalBeam
-from minitx.decoding.prepare import TASKS
+from minitx.decoding.prepare import TASKS, left_by
 from minitx.decoding.search import Search
 from minitx.decoding.settings import begin_token, generation_settings
 from minitx.decoding.stochastic import StochasticBeam
@@ -41,6 +41,7 @@ WAYS: dict[str, type[Strategy]] = {
     "stochastic_beam": StochasticBeam,
     "num_beam_groups": DiverseBeam,
     "force_words_ids": LexicalBeam,
+    "force_text": LexicalBeam,
 }
 # Options that mean something beside one of those alone.
 BESIDE = {"diversity_penalty": "num_beam_groups", "push_progress": "force_words_ids"}
@@ -78,14 +79,16 @@ def request_of(args: Namespace) -> Request:
     prompts = prompts_of(args)
     device = device_of(args)
     folder = source_of(args)
-    strategy, settings, max_length = settings_of(args, folder)
-    tokenizer = optional_tokenizer(args, folder)
+    tokenizer, phrases = optional_tokenizer(args, folder), []
     if tokenizer is None:
         check_words(args)
     else:
         for name in ("src_lang", "tgt_lang"):
             if getattr(args, name) is not None:
                 setattr(tokenizer, name, getattr(args, name))
+        if getattr(args, "force_text", None):
+            phrases = forced(args.force_text, tokenizer, as_target=head_of(args, folder) == "seq2seq-lm")
+    strategy, settings, max_length = settings_of(args, folder, phrases)
     if args.tgt_lang is not None and args.forced_bos_token_id is None:
         strategy = replace(strategy, forced_bos_token_id=None)  # that of --checkpoint is of another language
     ids = [encode(args, tokenizer, prompt) for prompt in prompts]
@@ -102,11 +105,14 @@ def request_of(args: Namespace) -> Request:
             raise ValueError(
                 f"prompt {number} holds the id {unknown}, but the model knows the ids 0 to {size - 1}{hint}."
             )
-    written = beginnings(args, model, len(ids))
-    if max_length is not None and model.task == "seq2seq-lm":
-        settings["max_new_tokens"] = max(0, max_length - max(map(len, written or [[0]])))
+    with as_options():
+        begun = beginnings_of(args, model, len(ids), tokenizer)
+    if max_length is not None and begun is not None:
+        settings["max_new_tokens"] = left_by(max_length, begun)
+    if args.min_new_tokens is None:  # that of --checkpoint, which may be more than there are to be
+        settings["min_new_tokens"] = min(settings["min_new_tokens"], settings["max_new_tokens"])
     return Request(
-        model, prompts, ids, strategy, settings | {"tokenizer": tokenizer, "decoder_prompts": written}
+        model, prompts, ids, strategy, settings | {"tokenizer": tokenizer, "decoder_prompts": begun}
     )
 
 
@@ -123,10 +129,13 @@ def prompts_of(args: Namespace) -> list[str] | list[list[int]]:
     return found
 
 
-def settings_of(args: Namespace, folder: Path) -> tuple[Strategy, dict[str, Any], int | None]:
+def settings_of(
+    args: Namespace, folder: Path, phrases: Sequence[list[int]] = ()
+) -> tuple[Strategy, dict[str, Any], int | None]:
     """The strategy, and the other arguments: the checkpoint's if asked for, with what the options change.
 
-    And its `max_length`, if nothing else says how many tokens there are to be.
+    And its `max_length`, if nothing else says how many tokens there are to be. `phrases` are those of
+    --force-text.
     """
     strategy: Strategy = Sample()
     stop, most, least, max_length = Stop(), None, 0, None
@@ -146,13 +155,16 @@ def settings_of(args: Namespace, folder: Path) -> tuple[Strategy, dict[str, Any]
     with as_options():
         settings = {
             "max_new_tokens": most,
-            "min_new_tokens": min(least, most) if args.min_new_tokens is None else args.min_new_tokens,
+            "min_new_tokens": least if args.min_new_tokens is None else args.min_new_tokens,
             "stop": replace(stop, **given(args, Stop)),
             "seed": args.seed,
         }
         own = {field.name for field in fields(kind)}
         kept = {field.name: getattr(strategy, field.name) for field in fields(strategy) if field.name in own}
-        return kind(**kept | given(args, kind)), settings, max_length
+        stated = given(args, kind)
+        if phrases:
+            stated["force_words_ids"] = [*stated.get("force_words_ids", ()), *phrases]
+        return kind(**kept | stated), settings, max_length
 
 
 def kind_of(args: Namespace, strategy: Strategy) -> type[Strategy]:
@@ -163,6 +175,7 @@ def kind_of(args: Namespace, strategy: Strategy) -> type[Strategy]:
     """
     ways = [name for name in WAYS if getattr(args, name, None) not in (None, False)]
     chosen = WAYS[ways[0]] if ways else None
+    ways = [*ways[:1], *(name for name in ways if WAYS[name] is not chosen)]  # two may choose the same
     searches = getattr(args, "num_beams", None) is not None
     if searches and chosen is not None and not issubclass(chosen, Search):
         ways.append("num_beams")
@@ -189,7 +202,8 @@ def check_idle(args: Namespace, kind: type[Strategy]) -> None:
         ValueError: an option that means nothing to this strategy.
     """
     searches, own = issubclass(kind, Search), {field.name for field in fields(kind)}
-    way = next((shown(name) for name, chosen in WAYS.items() if chosen is kind), "--beams")
+    ways = (name for name, chosen in WAYS.items() if chosen is kind and getattr(args, name, None))
+    way = shown(next(ways, "num_beams"))
     used = {
         "show_tree": searches,
         "seed": issubclass(kind, Sample),
@@ -284,6 +298,10 @@ WORDS = {
     "None, the default, keeps every token": "leave it out to keep every token",
     "a key of ": "",
     "choose a tgt_lang": "choose a --tgt-lang",
+    "print(generate(...).beams[0])": "minitx generate ... --show-tree",
+    'True, False, "never" or "exact"': "true, false, never or exact",
+    'True, False or "never"': "true, false or never",
+    " Beam(...)": " --beams alone",
     "decoder_prompts=, a list of ids for each prompt": "--decoder-ids",
 }
 PAIR = ("START", "FACTOR")  # what --help calls the two
@@ -306,6 +324,8 @@ def with_options(message: str) -> str:
     message = re.sub(
         r"_bias\[\(?([\d, ]+)\)?\]=", lambda found: f"_bias= {found[1].replace(',', '')}=", message
     )
+    for name, kind in WAYS.items():
+        message = message.replace(f"{kind.__name__}(...)", shown(name))
     message = re.sub(r"Stop\((\w+)=[^)]*\)", lambda found: dashed(STOP[found[1]]), message)
     known = sorted(names(), key=len, reverse=True)
     parameters = "|".join(known)

@@ -1,7 +1,7 @@
 """The options of `minitx generate` and `minitx explain`: every parameter of decoding, by its name.
 
-An option has the name of a field of `Greedy`, `Sample` or `Stop`, or of an argument of `generate`; tests hold
-this list to theirs. Nothing heavy is imported here, so that --help answers at once.
+An option has the name of a field of a strategy (`Sample`, `Beam`, ...) or of `Stop`, or of an argument of
+`generate`; tests hold this list to theirs. Nothing heavy is imported here, so that --help answers at once.
 """
 
 from __future__ import annotations
@@ -11,6 +11,19 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from minitx.commands.options import command, model_options, positive, source_options
+from minitx.commands.values import (
+    LISTS,
+    biases,
+    ids,
+    number,
+    phrases,
+    sequence_biases,
+    sequences,
+    start_and_factor,
+    stopping,
+    switch,
+    whole,
+)
 
 GENERATE = """\
 Continues a text, or writes what an encoder-decoder makes of it, such as a
@@ -32,8 +45,11 @@ examples:
   minitx generate ./chat-model "Why is the sky blue?" --chat --checkpoint
   minitx generate gpt2 --file prompts.txt --json --logprobs raw
 
-Numbers in lists are separated by commas or spaces; options that take lists, and
---stop, can be repeated. A value that begins with - follows a =: --stop=--"""
+Numbers in lists are separated by commas or spaces. In --force-words,
+--bad-words-ids and --sequence-bias a space joins ids to one phrase, and a comma
+ends it: "1996 3103" is one phrase, "1996,3103" are two. Options that take
+lists, --stop and --force-text can be repeated. A value that begins with -
+follows a =: --stop=--"""
 
 EXPLAIN = """\
 Shows how the next token is chosen: the model's distribution, and what every
@@ -49,8 +65,10 @@ examples:
   minitx explain gpt2 "My cat" --temperature 1.5 --top-p 0.9 --order llama.cpp
   minitx explain gpt2 "a b c a b" --no-repeat-ngram-size 2 --max-new-tokens 2
 
-Numbers in lists are separated by commas or spaces; options that take lists, and
---stop, can be repeated. A value that begins with - follows a =: --stop=--"""
+Numbers in lists are separated by commas or spaces. In --bad-words-ids and
+--sequence-bias a space joins ids to one phrase, and a comma ends it: "1996
+3103" is one phrase, "1996,3103" are two. Options that take lists, and --stop,
+can be repeated. A value that begins with - follows a =: --stop=--"""
 
 
 # What the groups of options have in common.
@@ -73,81 +91,7 @@ END = """\
 It ends with an end token of the model, or has --max-new-tokens; or else:"""
 
 
-# --- the kinds of values ---------------------------------------------------------------------------
-
-
-def number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number{_of_all(text)}") from None
-
-
-def whole(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number{_of_all(text)}") from None
-
-
-def _of_all(text: str) -> str:
-    """What to say where there are several numbers in the place of one."""
-    return "; give one, for all prompts" if "," in text.strip(",") else ""
-
-
-def ids(text: str) -> list[int]:
-    """Token ids: "1,2 3" -> [1, 2, 3]."""
-    return [whole(part) for part in text.replace(",", " ").split()]
-
-
-def sequences(text: str) -> list[tuple[int, ...]]:
-    """Sequences of token ids, with commas between them: "1 2,3" -> [(1, 2), (3,)]."""
-    return [tuple(ids(part)) for part in text.split(",")]
-
-
-def sequence_biases(text: str) -> list[tuple[tuple[int, ...], float]]:
-    """What is added to the last token of sequences: "1 2=-5,3=1" -> [((1, 2), -5), ((3,), 1)]."""
-    found = []
-    for part in text.split(","):
-        sequence, equals, bias = part.partition("=")
-        if not equals:
-            raise argparse.ArgumentTypeError(f"{part!r} is not of the form ID=BIAS, such as 464=-5")
-        found.append((tuple(ids(sequence)), number(bias)))
-    return found
-
-
-def biases(text: str) -> list[tuple[int, float]]:
-    """What is added to single logits: "1=-5,3=1" -> [(1, -5), (3, 1)]."""
-    found = sequence_biases(text)
-    if any(len(sequence) != 1 for sequence, _ in found):
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form ID=BIAS; sequences: --sequence-bias")
-    return [(sequence[0], bias) for sequence, bias in found]
-
-
-def start_and_factor(text: str) -> tuple[int, float]:
-    start, comma, factor = text.partition(",")
-    if not comma:
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form START,FACTOR, such as 20,1.05")
-    return whole(start), number(factor)
-
-
-def switch(text: str) -> bool:
-    """A flag that is on unless it is turned off."""
-    if text.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
-    return text.lower() == "true"
-
-
-def stopping(text: str) -> bool | str:
-    """When a search stops: "true" -> True, "never" -> "never"."""
-    return {"true": True, "false": False}.get(text.lower(), text)
-
-
 DEFAULT_LENGTH = 64  # most new tokens, where neither an option nor the checkpoint says it
-LISTS: tuple[Callable[[str], Any], ...] = (ids, sequences, sequence_biases, biases)
-
-
-# --- the options -----------------------------------------------------------------------------------
 
 
 class Option(NamedTuple):
@@ -185,7 +129,7 @@ SEARCH = {
     "patience": Option(number, "X", "keep X times N ended texts; default: 1"),
     "num_beam_groups": Option(whole, "G", "diverse: in G groups that keep apart"),
     "diversity_penalty": Option(number, "X", "how far they keep apart; default: 0.5"),
-    "force_words_ids": Option(sequences, "IDS", 'texts must hold these: "464 3290,50"'),
+    "force_words_ids": Option(phrases, "IDS", 'texts must hold such phrases, here two: "464 3290,50"'),
     "push_progress": Option(switch, "YES", "false: held words may come last; default: true"),
 }
 SHORT = {"num_beams": "--beams", "num_beam_groups": "--beam-groups", "force_words_ids": "--force-words"}
@@ -210,7 +154,7 @@ PENALTIES = {
 CONSTRAINTS = {
     "logit_bias": Option(biases, "ID=BIAS", 'add to logits, -100 to 100: "464=-5, 50=2"'),
     "sequence_bias": Option(sequence_biases, "IDS=BIAS", 'the same for sequences: "464 3290=-5"'),
-    "bad_words_ids": Option(sequences, "IDS", 'ban sequences: "464 3290,50"'),
+    "bad_words_ids": Option(sequences, "IDS", 'ban such phrases, here two: "464 3290,50"'),
     "allowed_token_ids": Option(ids, "IDS", "allow only these tokens"),
     "suppress_tokens": Option(ids, "IDS", "ban these tokens"),
     "begin_suppress_tokens": Option(ids, "IDS", "ban these as the first generated token"),
@@ -227,7 +171,7 @@ CONSTRAINTS = {
 STOP = {"eos": "eos", "tokens": "stop_tokens", "strings": "stop", "include_stop": "include_stop"}
 STOPPING = {
     "stop_tokens": Option(ids, "IDS", "tokens that end the text too"),
-    "include_stop": Option(None, "", "show what ended the text, too"),
+    "include_stop": Option(None, "", "show the --stop or --stop-tokens that ended it"),
 }
 ORDERS = ("transformers", "vllm", "llama.cpp")
 
@@ -253,7 +197,7 @@ _ELSEWHERE = {
 }
 _GENERATE_ONLY = (
     *("num_samples", "logprobs", "top_logprobs", "prefill_chunk", "batch_size"),
-    *("beams", "beam_groups", "force_words", "show_tree", *SEARCH, *DRAWN, *SAMPLES),
+    *("beams", "beam_groups", "force_words", "force_text", "show_tree", *SEARCH, *DRAWN, *SAMPLES),
 )
 
 
@@ -284,7 +228,11 @@ def generate_parser(commands: Any) -> None:
     _add(output, {"show_tree": Option(None, "", "also all that --beams kept")})
     _choice_options(made)
     search = made.add_argument_group("searching", SEARCHING)
-    _add(search, SEARCH | DRAWN)
+    _add(search, SEARCH)
+    search.add_argument(
+        "--force-text", action="append", metavar="TEXT", help='texts must hold this, space and all: " cat"'
+    )
+    _add(search, DRAWN)
     _add(made.add_argument_group("several samples", SEVERAL), SAMPLES)
     _model_options(made)
     made.set_defaults(elsewhere=_reasons(NOT_HERE | {"top": "minitx explain has it"}))
@@ -311,7 +259,7 @@ def _reasons(names: Mapping[str, str]) -> dict[str, str]:
 
 def _prompt_options(made: argparse.ArgumentParser, text: str) -> None:
     made.add_argument("model", metavar="MODEL", help="folder or Hub id")
-    made.add_argument("texts", nargs="*", metavar="PROMPT", help=text)
+    made.add_argument("texts", nargs="*", default=[], metavar="PROMPT", help=text)
     made.add_argument("--file", metavar="PATH", help="a text file, one prompt per line")
     made.add_argument(
         "--ids", type=ids, action="append", metavar="IDS", help='token ids as a prompt: "464 3290"'

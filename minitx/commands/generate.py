@@ -8,13 +8,20 @@ from collections.abc import Iterator
 from math import isfinite
 from typing import Any
 
-from minitx.commands.common import WIDTH, print_json, shorten
+from minitx.commands.common import WIDTH, note, print_json, shorten
 from minitx.commands.decoding import Request, as_options, request_of
 from minitx.decoding.detokenize import text_of
 from minitx.decoding.generate import generate, stream
-from minitx.decoding.result import Event, Row
+from minitx.decoding.result import Event, FinishReason, Row
 from minitx.decoding.search import Search
 from minitx.decoding.tree import BeamTree
+
+# What to say of a text that shows nothing.
+EMPTY: dict[FinishReason, str] = {
+    "eos": "the model ended its text at once.",
+    "stop": "what was to stop the text came at once.",
+    "length": "the text has special tokens alone, which are not shown; --json has their ids.",
+}
 
 
 def run(args: Namespace) -> int:
@@ -52,20 +59,22 @@ def run(args: Namespace) -> int:
 
 def show_as_it_comes(events: Iterator[Event], *, has_text: bool) -> None:
     """Prints what each token adds; the line ends even where the text is interrupted."""
-    begun = False
+    begun, reason = False, None
     try:
         for event in events:
             text = event.text if has_text else f"{event.token} "
             print(text, end="", flush=True)
-            begun = begun or text != ""
+            begun, reason = begun or text != "", event.finish_reason
     finally:
         if begun:
             print(flush=True)
+    if reason is not None and not begun:
+        note(EMPTY[reason])
 
 
 def rows(request: Request, args: Namespace, samples: int) -> Iterator[tuple[Row, BeamTree | None]]:
     """The rows of all prompts, a batch of prompts at a time, each with its prompt's tree of a search."""
-    seeds, begin = seeds_of(request), request.settings["decoder_prompts"]
+    seeds, begun = seeds_of(request), request.settings["decoder_prompts"]
     for start in range(0, len(request.ids), args.batch_size):
         batch = slice(start, start + args.batch_size)
         result = generate(
@@ -79,7 +88,7 @@ def rows(request: Request, args: Namespace, samples: int) -> Iterator[tuple[Row,
             **request.settings
             | {
                 "seed": None if seeds is None else seeds[batch],
-                "decoder_prompts": begin if begin is None or len(begin) == 1 else begin[batch],
+                "decoder_prompts": None if begun is None else begun[batch],
             },
         )
         for number, row in enumerate(result):
@@ -99,14 +108,20 @@ def seeds_of(request: Request) -> list[int] | None:
 
 
 def show(request: Request, row: Row, prompt: int, sample: int, samples: int) -> None:
-    """A line that says what it continues, and the text."""
+    """The text, and where there are several, before it a line that says what it continues."""
     given = request.prompts[prompt]
     which = f"[{prompt + 1}, sample {sample + 1}]" if samples > 1 else f"[{prompt + 1}]"
     words = given if isinstance(given, str) else " ".join(map(str, given))
-    if prompt or sample:
-        print()
-    print(f"{which} {shorten(words, WIDTH - len(which) - 1)}".rstrip())
-    print(" ".join(map(str, row.tokens.tolist())) if row.text is None else row.text, flush=True)
+    text = " ".join(map(str, row.tokens.tolist())) if row.text is None else row.text
+    if len(request.ids) * samples > 1:
+        if prompt or sample:
+            print()
+        print(f"{which} {shorten(words, WIDTH - len(which) - 1)}".rstrip())
+        print(text, flush=True)
+    elif text:
+        print(text, flush=True)
+    elif len(row.tokens):
+        note(EMPTY[row.finish_reason])
 
 
 def as_json(request: Request, row: Row, prompt: int, sample: int) -> dict[str, Any]:
@@ -120,6 +135,8 @@ def as_json(request: Request, row: Row, prompt: int, sample: int) -> dict[str, A
     }
     if row.score is not None:
         found["score"] = plain(row.score)
+    if row.log_weight is not None:
+        found["log_weight"] = plain(row.log_weight)
     if row.logprobs is not None:
         found["logprobs"] = [plain(value) for value in row.logprobs.tolist()]
     if row.top_logprobs is not None:

@@ -2,7 +2,8 @@
 
 Each of these is small and works alone: `context.py` says what a processor may know, `chain.py` applies
 them in order, `truncate.py`, `reshape.py`, `penalties.py`, `bias.py` and `constraints.py` are the processors,
-`strategy.py` names them as parameters, and `select.py` takes the token.
+`strategy.py` names them as parameters, `select.py` takes the token, and `loop.py` goes on. Searches compare
+whole texts instead: `search.py` is their loop, and each has a file of its own.
 """
 
 from minitx.decoding.alternatives import Alternatives

@@ -22,8 +22,9 @@ from torch import Tensor
 
 from minitx.decoding.loop import Call
 from minitx.decoding.rows import BeamTexts, Pool
-from minitx.decoding.scored import ScoredRun, ScoredSearch
-from minitx.decoding.search import candidates_of, ends
+from minitx.decoding.scored import ScoredSearch
+from minitx.decoding.search import Run, candidates_of
+from minitx.decoding.select import Race
 
 LengthNorm = Literal["power", "gnmt"]
 
@@ -39,10 +40,17 @@ class Beam(ScoredSearch):
 
     Attributes:
         num_beams: N, the beams per prompt.
-        length_penalty: as for `ScoredSearch`.
+        length_penalty: since sums are negative, above 0 favours long texts and below 0 short ones; 0 compares
+            sums, 1 averages over the tokens.
         length_norm: "power" divides by n ** length_penalty, "gnmt" by ((5 + n) / 6) ** length_penalty
             (arXiv:1609.08144, equation 14).
-        early_stopping: when a prompt is done. True, False, "never": as for `ScoredSearch`.
+        early_stopping: when a prompt that has as many hypotheses as it keeps is done, besides when none of
+            its beams goes on.
+            True: at once.
+            False: when the best beam, were it to end now, would be no better than the worst of them. A guess:
+                with length_penalty above 0 a beam may yet become better.
+            "never": the same, but with length_penalty above 0 the beam is judged by the most tokens that it
+                can come to.
             "exact": when no beam can come to be one of the `num_samples` best any more, whatever the sign of
                 length_penalty. The proof needs sums that only fall. Where a processor may make a
                 log-probability positive (a bias above 0, a negative presence penalty, one of your own),
@@ -88,19 +96,15 @@ class Beam(ScoredSearch):
     def size(self, length: int) -> float:
         return length if self.length_norm == "power" else (5 + length) / 6
 
-    def attainable(self, sums: Tensor, length: int, call: Call) -> Tensor:
-        if self.early_stopping != "exact":
-            return super().attainable(sums, length, call)
-        if not call.chain.stays_below_zero():
-            return torch.full_like(sums, torch.inf)
-        # A sum below 0 that fell no further would look best under the largest norm, of the next token or the
-        # last.
-        return sums / max(self.norm(length + 1), self.norm(call.max_new_tokens))
-
     def satisfied(self, pool: Pool, best: Tensor, length: int, call: Call) -> Tensor:
         if self.early_stopping != "exact":
             return super().satisfied(pool, best, length, call)
-        return pool.scores[:, call.num_samples - 1] >= self.attainable(best, length, call)
+        if not call.chain.stays_below_zero():
+            return torch.zeros_like(best, dtype=torch.bool)
+        # A sum below 0 that fell no further would look best under the largest norm, of the next token or the
+        # last.
+        attainable = best / max(self.norm(length + 1), self.norm(call.max_new_tokens))
+        return pool.scores[:, call.num_samples - 1] >= attainable
 
     def candidates(
         self, sums: Tensor, count: int, call: Call, prompts: list[int], step: int
@@ -133,7 +137,7 @@ class Beam(ScoredSearch):
             )
 
 
-class _Run(ScoredRun):
+class _Run(Run[Beam]):
     """One beam search.
 
     A prompt that is done leaves the batch. Not so where all draw from one generator, since each then gets the
@@ -143,62 +147,52 @@ class _Run(ScoredRun):
     def __init__(self, strategy: Beam, call: Call) -> None:
         width = candidates_of(call, strategy.num_beams)
         super().__init__(strategy, call, width, watch=strategy.coverage_penalty > 0)
-        self._strategy = strategy
-        self._prompts = list(range(len(call.prompts)))  # those in the batch
         self._done: dict[int, list[tuple[float, int]]] = {}
         self._sums = self.first_sums()
-        self._pool = Pool(len(call.prompts), strategy.pool_size, self.device)
-        self._may_leave = call.chain.row_blind and not strategy.shares_randomness(call)
+        self._pool = Pool(len(call.prompts), strategy.pool_size, self._sums)
+        self._may_leave = call.chain.row_blind and not isinstance(call.selector, Race)
         self._coverage = (
             _Coverage(call, strategy.num_beams, self.device) if strategy.coverage_penalty else None
         )
         self._texts = BeamTexts(call, strategy.num_beams) if call.stop.strings else None
 
     def step(self) -> None:
-        strategy, number, before = self._strategy, len(self.trace.steps), self._sums
+        strategy, before = self.strategy, self._sums
         processed = self.rows.processed(self.rows.log_probabilities)
         vocab_size = processed.shape[-1]
         continued = processed.view(*before.shape, vocab_size) + before[:, :, None]
         best, index = strategy.candidates(
-            continued.flatten(1), self.trace.width, self.call, self._prompts, number
+            continued.flatten(1), self.trace.width, self.call, self.prompts, self.length - 1
         )
         parents, tokens = index // vocab_size, index % vocab_size  # (P, K)
-        ended = self._ends(parents, tokens)
+        ended = self._ended(parents, tokens)
         scores = self._scores(best, parents)
-        self._finish(scores, ended)
+        hypotheses = scores.masked_fill(~ended, -torch.inf)
+        hypotheses[:, strategy.num_beams :] = -torch.inf
+        self._pool.add(hypotheses, self.codes)
         self._sums, kept = best.masked_fill(ended, -torch.inf).topk(strategy.num_beams)  # (P, N)
-        # A beam that does not exist repeats the best: its text, too, is one that processors can read.
-        kept = torch.where(self._sums > -torch.inf, kept, kept[:, :1])
-        self.record(processed, index, best, scores, ended, kept, self._pool.codes, self._prompts)
+        self.record(processed, index, best, scores, ended, self._sums, kept, self._pool.codes)
         self._close(before)
         if not self.done:
-            self._go_on(kept)
+            self._go_on()
 
     def hypotheses(self, prompt: int) -> list[tuple[float, int]]:
         return self._done[prompt]
 
-    def _ends(self, parents: Tensor, tokens: Tensor) -> Tensor:
+    def _ended(self, parents: Tensor, tokens: Tensor) -> Tensor:
         """(P, K) bool: which candidates are the last of their text."""
-        length = len(self.trace.steps) + 1
-        if length == self.call.max_new_tokens:
+        if self.length == self.call.max_new_tokens:
             return torch.ones_like(tokens, dtype=torch.bool)
-        found = ends(self.call, tokens, length, self._prompts)
+        found = self.ends(tokens)
         return found if self._texts is None else self._texts.read(parents, tokens, found)
 
     def _scores(self, best: Tensor, parents: Tensor) -> Tensor:
         """(P, K): of the candidates as hypotheses, by their sums and the beams that they continue."""
-        scores = best / self._strategy.norm(len(self.trace.steps) + 1)
+        scores = best / self.strategy.norm(self.length)
         if self._coverage is None:
             return scores
         covered = self._coverage.look(self.rows.looks).gather(1, parents)
-        return scores + self._strategy.coverage_penalty * covered
-
-    def _finish(self, scores: Tensor, ended: Tensor) -> None:
-        """Offers the pool what ends among the best N."""
-        number, width = len(self.trace.steps), self.trace.width
-        scores = scores.masked_fill(~ended, -torch.inf)
-        scores[:, self._strategy.num_beams :] = -torch.inf
-        self._pool.add(scores, torch.arange(number * width, (number + 1) * width, device=self.device))
+        return scores + self.strategy.coverage_penalty * covered
 
     def _close(self, before: Tensor) -> None:
         """Notes which prompts are done, and what they found. before: (P, N) sums before this step.
@@ -209,19 +203,19 @@ class _Run(ScoredRun):
         length, best = len(self.trace.steps), self._sums[:, 0]
         alive = best > -torch.inf
         self.check(before > -torch.inf, alive | (self._pool.scores[:, 0] > -torch.inf))
-        done = ~alive | self._strategy.satisfied(self._pool, best, length, self.call)
+        done = ~alive | self.strategy.satisfied(self._pool, best, length, self.call)
         for place in done.nonzero().flatten().tolist():
-            if (prompt := self._prompts[place]) not in self._done:
+            if (prompt := self.prompts[place]) not in self._done:
                 self._done[prompt] = self._pool.of(place)
                 self.trace.done[prompt] = length
 
-    def _go_on(self, kept: Tensor) -> None:
-        """The next step, with these candidates (P, N) as beams, of the prompts that are not done."""
-        left = [place for place, prompt in enumerate(self._prompts) if prompt not in self._done]
-        staying = None
-        if self._may_leave and len(left) < len(self._prompts):
+    def _go_on(self) -> None:
+        """The next step, of the prompts that are not done."""
+        left = [place for place, prompt in enumerate(self.prompts) if prompt not in self._done]
+        kept, staying = self.trace.steps[-1].kept, None
+        if self._may_leave and len(left) < len(self.prompts):
             staying = torch.tensor(left, device=self.device)
-            self._prompts = [self._prompts[place] for place in left]
+            self.prompts = [self.prompts[place] for place in left]
             self._sums, kept = self._sums[staying], kept[staying]
             self._pool.select(staying)
         if self._texts is not None:

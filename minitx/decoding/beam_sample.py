@@ -21,6 +21,7 @@ from minitx.decoding.select import CounterNoise, Race
 from minitx.decoding.strategy import Sample
 from minitx.decoding.truncate import Epsilon, Eta, MinP, TopH, TopK, TopP, Typical
 
+_MOST_DRAWN_FROM = 2**24  # by torch.multinomial
 _FILTERS = (Epsilon, Eta, MinP, TopH, TopK, TopP, Typical)
 
 
@@ -37,15 +38,22 @@ class BeamSample(Beam, Sample):
     depend on its seed and ids alone, not on the batch.
     """
 
-    @property
-    def draws(self) -> bool:
-        return True
-
     def search(self, call: Call) -> Result:
         """Runs the call; raises as `Search.search`."""
         least = max(2, 1 + len({*call.stop.eos, *call.stop.tokens}))
         filters = (replace(p, tokens=least) if isinstance(p, AtLeast) else p for p in call.chain.processors)
         return super().search(replace(call, chain=Chain(*filters)))
+
+    def check_call(self, call: Call) -> None:
+        super().check_call(call)
+        assert call.model.head is not None  # its task says so
+        choices = self.num_beams * call.model.head.config.num_labels
+        if isinstance(call.selector, Race) and choices > _MOST_DRAWN_FROM:
+            raise ValueError(
+                f"num_beams={self.num_beams} offer {choices:,} continuations of a prompt, but with "
+                f"generator= torch draws from {_MOST_DRAWN_FROM:,} at most; give seed= instead, or "
+                "fewer beams."
+            )
 
     def candidates(
         self, sums: Tensor, count: int, call: Call, prompts: list[int], step: int

@@ -21,8 +21,8 @@ from torch import Tensor
 from minitx.decoding.checks import integer, settle
 from minitx.decoding.loop import Call
 from minitx.decoding.rows import Pool
-from minitx.decoding.scored import ScoredRun, ScoredSearch
-from minitx.decoding.search import candidates_of, ends
+from minitx.decoding.scored import ScoredSearch
+from minitx.decoding.search import Run, candidates_of
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -33,7 +33,7 @@ class DiverseBeam(ScoredSearch):
         num_beams: N, the beams of all groups together.
         num_beam_groups: G, by which num_beams can be divided. As many groups as beams differ most.
         diversity_penalty: what a token loses per earlier choice, in nats, before the processors see it.
-        length_penalty, early_stopping: as for `ScoredSearch`; a group keeps S hypotheses.
+        length_penalty, early_stopping: as for `Beam`; a group keeps S hypotheses.
     """
 
     num_beam_groups: int = 2
@@ -74,7 +74,7 @@ class _Choice:
     counts: Tensor
 
 
-class _Run(ScoredRun):
+class _Run(Run[DiverseBeam]):
     """One search."""
 
     def __init__(self, strategy: DiverseBeam, call: Call) -> None:
@@ -82,10 +82,10 @@ class _Run(ScoredRun):
         self._size = strategy.num_beams // self._groups
         self._width = candidates_of(call, self._size)  # C
         super().__init__(strategy, call, self._width * self._groups)
-        self._strategy, prompts = strategy, len(call.prompts)
+        prompts = len(call.prompts)
         self._sums = torch.full((prompts, self._groups, self._size), -torch.inf, device=self.device)
         self._sums[:, :, 0] = 0.0  # one beam per group to begin with: equal ones would give equal texts
-        self._pools = [Pool(prompts, self._size, self.device) for _ in range(self._groups)]
+        self._pools = [Pool(prompts, self._size, self._sums) for _ in range(self._groups)]
         self._closed = torch.zeros(prompts, self._groups, dtype=torch.bool, device=self.device)
 
     def step(self) -> None:
@@ -97,7 +97,7 @@ class _Run(ScoredRun):
         processed = torch.empty_like(minus)
         choices = []
         for group in range(groups):
-            minus[:, group] = self._strategy.diversity_penalty * chosen
+            minus[:, group] = self.strategy.diversity_penalty * chosen
             # Processors may ask for any row's history, so they get all rows, of which one group's are used.
             processed[:, group] = self.rows.processed(logp - minus.flatten(0, 2)).view_as(minus)[:, group]
             choice = self._choose(group, processed[:, group])
@@ -116,22 +116,21 @@ class _Run(ScoredRun):
 
     def _choose(self, group: int, processed: Tensor) -> _Choice:
         """One group's turn. processed: (P, S, V) log-probabilities."""
-        call, strategy, number = self.call, self._strategy, len(self.trace.steps)
-        length, pool, closed = number + 1, self._pools[group], self._closed[:, group, None].clone()
+        strategy, length = self.strategy, self.length
+        pool, closed = self._pools[group], self._closed[:, group, None].clone()
         continued = processed + self._sums[:, group, :, None]
         sums, index = continued.flatten(1).topk(self._width)  # (P, C)
         parents, tokens = index // processed.shape[-1], index % processed.shape[-1]
-        end = ends(call, tokens, length)
-        place = torch.arange(self._width, device=sums.device)
-        codes = number * self.trace.width + group * self._width + place
+        end, place = self.ends(tokens), torch.arange(self._width, device=self.device)
+        codes = self.codes[group * self._width :][: self._width]
         scores = sums / strategy.norm(length)
         pool.add(scores.masked_fill(closed | ~end | (place >= self._size), -torch.inf), codes)
         beams, kept = sums.masked_fill(end, -torch.inf).topk(self._size)  # (P, S)
         # What a group chooses in the step that satisfies it still counts.
         counts = (beams > -torch.inf) & ~closed
-        satisfied = strategy.satisfied(pool, sums[:, 0], length, call)
+        satisfied = strategy.satisfied(pool, sums[:, 0], length, self.call)
         beams = beams.masked_fill(closed | satisfied[:, None], -torch.inf)
-        if length == call.max_new_tokens:  # the beams end here
+        if length == self.call.max_new_tokens:  # the beams end here
             going_on = torch.zeros_like(end).scatter(1, kept, beams > -torch.inf)
             pool.add(scores.masked_fill(closed | ~going_on, -torch.inf), codes)
             end = torch.ones_like(end)
@@ -147,16 +146,13 @@ class _Run(ScoredRun):
         parents = parents + group.repeat_interleave(self._width) * self._size
         tokens = torch.cat([choice.tokens for choice in choices], dim=1)
         kept = torch.stack([choice.kept for choice in choices], dim=1) + group[:, None] * self._width
-        # A beam that does not exist repeats one that does: its text, too, is one that processors can read.
-        exists = self._sums.flatten(1) > -torch.inf
-        kept = kept.flatten(1)
-        kept = torch.where(exists, kept, kept.gather(1, exists.int().argmax(dim=1, keepdim=True)))
         self.record(
             processed,
             parents * vocab_size + tokens,
             torch.cat([choice.sums for choice in choices], dim=1),
             torch.cat([choice.scores for choice in choices], dim=1),
             torch.cat([choice.ends for choice in choices], dim=1),
-            kept,
+            self._sums.flatten(1),
+            kept.flatten(1),
             torch.cat([pool.codes for pool in self._pools], dim=1),
         )

@@ -237,9 +237,11 @@ def render(position: Position) -> str:
         f"{'step':<{NAME}}{'kept':>8}{'mass':>8}{'nats':>7}  most probable",
     ]
     for step in position.steps:
-        best = "  ".join(f"{named(each, 8)} {each.probability:.2f}" for each in step.top[:2])
-        head = f"{cut(step.name, NAME - 1):<{NAME}}{step.kept:>8}{step.mass:>8.3f}{step.entropy:>7.2f}"
-        lines.append(cut(f"{head}  {best}", 80).rstrip())
+        line = f"{cut(step.name, NAME - 1):<{NAME}}{step.kept:>8}{step.mass:>8.3f}{step.entropy:>7.2f}"
+        for each in step.top[:2]:
+            entry = f"  {named(each, 8)} {each.probability:.2f}"
+            line += entry if len(line + entry) <= 80 else ""
+        lines.append(line)
     lines.append("")
     for each in shown if drawn in shown else (*shown, drawn):
         mark = "→" if each.token == drawn.token else " "

@@ -27,8 +27,8 @@ from torch import Tensor
 from minitx.decoding.checks import settle
 from minitx.decoding.loop import Call
 from minitx.decoding.rows import Pool
-from minitx.decoding.scored import ScoredRun, ScoredSearch
-from minitx.decoding.search import candidates_of, ends
+from minitx.decoding.scored import ScoredSearch
+from minitx.decoding.search import Run, candidates_of
 from minitx.decoding.words import START, Progress, Words
 
 _Item = TypeVar("_Item")
@@ -44,7 +44,7 @@ class LexicalBeam(ScoredSearch):
         push_progress: whether beams that hold all words always offer their best token. Without, as in
             transformers, they are dropped for texts that were never bent to hold a word and so are more
             probable; then words come last in a text, or the search returns with none that holds them.
-        length_penalty, early_stopping: as for `ScoredSearch`.
+        length_penalty, early_stopping: as for `Beam`.
     """
 
     force_words_ids: Sequence[Any] = ()
@@ -95,7 +95,7 @@ class _Candidate(NamedTuple):
     place: int | None  # among the K most probable ones
 
 
-class _Run(ScoredRun):
+class _Run(Run[LexicalBeam]):
     """One search.
 
     The record of a step holds the K most probable continuations, and behind them those that were chosen for
@@ -106,23 +106,23 @@ class _Run(ScoredRun):
         self._beams = strategy.num_beams
         self._most_probable = candidates_of(call, self._beams)  # K
         super().__init__(strategy, call, self._most_probable + self._beams)
-        self._strategy, self._words = strategy, Words(strategy.force_words_ids)
+        self._words = Words(strategy.force_words_ids)
         self._sums = self.first_sums()
         self._progress = [[START] * self._beams for _ in call.prompts]
-        self._pool = Pool(len(call.prompts), self._beams, self.device)
+        self._pool = Pool(len(call.prompts), self._beams, self._sums)
         self._vocab_size = self.rows.logits.shape[-1]
 
     def step(self) -> None:
-        call, length = self.call, len(self.trace.steps) + 1
+        call, length = self.call, self.length
         before = self._sums > -torch.inf
         processed = self.rows.processed(self.rows.log_probabilities)
         continued = processed.view(*before.shape, -1) + self._sums[:, :, None]
         sums, index = continued.flatten(1).topk(self._most_probable)  # (P, K)
-        end = ends(call, index % self._vocab_size, length)
+        end = self.ends(index % self._vocab_size)
         finished = end & self._complete().gather(1, index // self._vocab_size)
         finished[:, self._beams :] = False
         self._finish(sums, finished)
-        satisfied = self._strategy.satisfied(self._pool, sums[:, 0], length, call)
+        satisfied = self.strategy.satisfied(self._pool, sums[:, 0], length, call)
 
         chosen = self._choose(continued, sums.masked_fill(end, -torch.inf), index)
         if length == call.max_new_tokens:
@@ -139,8 +139,8 @@ class _Run(ScoredRun):
             hypotheses = exists & self._complete() & ~satisfied[:, None]
             self._finish(sums, torch.zeros_like(sums).scatter_add_(1, kept, hypotheses.float()) > 0)
             end, satisfied = torch.ones_like(end), torch.ones_like(satisfied)
-        scores = sums / self._strategy.norm(length)
-        self.record(processed, index, sums, scores, end, kept, self._pool.codes)
+        scores = sums / self.strategy.norm(length)
+        self.record(processed, index, sums, scores, end, self._sums, kept, self._pool.codes)
         alive = self._sums[:, 0] > -torch.inf
         self.check(before, alive | (self._pool.scores[:, 0] > -torch.inf))
         for prompt in (satisfied | ~alive).nonzero().flatten().tolist():
@@ -149,7 +149,7 @@ class _Run(ScoredRun):
             self.go_on()
 
     def hypotheses(self, prompt: int) -> list[tuple[float, int]]:
-        return sorted(self._pool.of(prompt), reverse=True)
+        return self._pool.of(prompt)
 
     def _complete(self) -> Tensor:
         """(P, N) bool: which beams hold all words."""
@@ -158,12 +158,10 @@ class _Run(ScoredRun):
 
     def _finish(self, sums: Tensor, finished: Tensor) -> None:
         """Offers candidates to the pool: their sums (P, C), and (P, C) bool, which of them are hypotheses."""
-        number = len(self.trace.steps)
         done = torch.zeros(len(sums), 1, dtype=torch.bool, device=self.device)
         done[list(self.trace.done)] = True
-        scores = (sums / self._strategy.norm(number + 1)).masked_fill(~finished | done, -torch.inf)
-        codes = number * self.trace.width + torch.arange(sums.shape[1], device=self.device)
-        self._pool.add(scores, codes)
+        scores = (sums / self.strategy.norm(self.length)).masked_fill(~finished | done, -torch.inf)
+        self._pool.add(scores, self.codes[: sums.shape[1]])
 
     def _choose(self, continued: Tensor, sums: Tensor, index: Tensor) -> list[list[_Candidate]]:
         """Per prompt the candidates that the next beams are, at most N.
@@ -174,7 +172,7 @@ class _Run(ScoredRun):
         """
         most, place = sums.topk(self._beams)
         rows = (most.tolist(), index.gather(1, place).tolist(), place.tolist())
-        pushed = self._best_tokens(continued) if self._strategy.push_progress else None
+        pushed = self._best_tokens(continued) if self.strategy.push_progress else None
         found = []
         for prompt, progress in enumerate(self._progress):
             alive = self._sums[prompt].tolist()
@@ -217,7 +215,7 @@ class _Run(ScoredRun):
     def _going_on(self, continued: Tensor) -> Tensor:
         """(P, N, V) sums of continuations, -inf for those that end."""
         vocabulary = torch.arange(self._vocab_size, device=self.device).expand(len(continued), -1)
-        end = ends(self.call, vocabulary, len(self.trace.steps) + 1)
+        end = self.ends(vocabulary)
         return continued.masked_fill(end[:, None], -torch.inf)
 
     def _shared_out(self, candidates: list[_Candidate]) -> list[_Candidate]:
@@ -263,8 +261,6 @@ class _Run(ScoredRun):
     def _places(self, chosen: list[list[_Candidate]]) -> tuple[Tensor, Tensor]:
         """Twice (P, N): the candidates that are none of the most probable, as places in N * V; and where the
         chosen stand in the record.
-
-        A beam that does not exist repeats the first: its text, too, is one that processors can read.
         """
         extra, kept = [], []
         for candidates in chosen:

@@ -1,7 +1,7 @@
 """The loop: the model's logits, the chain, the selector, the next token; and again.
 
-Everything has been checked before: `generate.py` makes a `Call` of what it is given. Later kinds of search
-have loops of their own and share the parts.
+Everything has been checked before: `prepare.py` makes a `Call` of what `generate` and its like are given.
+Searches, which compare whole texts, go step by step in `search.py`, and share the parts.
 
 B rows (prompts times samples), T longest prompt, V vocabulary, L = T + max_new_tokens.
 """
@@ -9,7 +9,7 @@ B rows (prompts times samples), T longest prompt, V vocabulary, L = T + max_new_
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -123,29 +123,31 @@ class History:
         tokens = torch.zeros(len(prompts), room, dtype=torch.long)
         for row, prompt in enumerate(prompts):
             tokens[row, : len(prompt)] = torch.tensor(prompt)
-        self._prompt_length = torch.tensor([len(prompt) for prompt in prompts], device=device)
         self._lengths = {len(prompt) for prompt in prompts}  # known without asking the device
-        self._call = call
-        self._tokens = tokens.to(device)
-        self._source = _source(call, len(prompts), device)
-        self.context = self._context(self._prompt_length)
+        length = torch.tensor([len(prompt) for prompt in prompts], device=device)
+        read, read_length = _source(call, len(prompts), device)
+        self.context = Context(
+            tokens=tokens.to(device),
+            length=length,
+            prompt_length=length,
+            eos=call.stop.eos,
+            max_new_tokens=call.max_new_tokens,
+            encoder_tokens=read,
+            encoder_length=read_length,
+        )
 
     def append(self, token: Tensor) -> None:
         """Adds a token (B,) to each row."""
-        length = self.context.length
-        if max(self._lengths) == self._tokens.shape[1]:
-            self._tokens = torch.cat((self._tokens, torch.zeros_like(self._tokens)), dim=1)
+        tokens, length = self.context.tokens, self.context.length
+        if max(self._lengths) == tokens.shape[1]:
+            tokens = torch.cat((tokens, torch.zeros_like(tokens)), dim=1)
         self._lengths = {each + 1 for each in self._lengths}
-        self._tokens.scatter_(1, length[:, None], token[:, None])
-        self.context = self._context(length + 1)
+        tokens.scatter_(1, length[:, None], token[:, None])
+        self.context = replace(self.context, tokens=tokens, length=length + 1)
 
     def select(self, rows: Tensor) -> None:
         """Keeps these rows, in this order, as often as they are named. rows: (B',) long."""
-        self._tokens = self._tokens[rows]
-        self._prompt_length = self._prompt_length[rows]
-        if self._source is not None:
-            self._source = (self._source[0][rows], self._source[1][rows])
-        self.context = self._context(self.context.length[rows])
+        self.context = self.context.select(rows)
 
     def outgrew(self, length: int | None) -> bool:
         """Whether the last token made a row longer than `length` tokens."""
@@ -153,26 +155,14 @@ class History:
 
     def rows(self) -> list[list[int]]:
         """The tokens of each row."""
-        lengths = self.context.length.tolist()
-        return [row[:length] for row, length in zip(self._tokens.tolist(), lengths, strict=True)]
-
-    def _context(self, length: Tensor) -> Context:
-        tokens, lengths = self._source or (None, None)
-        return Context(
-            tokens=self._tokens,
-            length=length,
-            prompt_length=self._prompt_length,
-            eos=self._call.stop.eos,
-            max_new_tokens=self._call.max_new_tokens,
-            encoder_tokens=tokens,
-            encoder_length=lengths,
-        )
+        pairs = zip(self.context.tokens.tolist(), self.context.length.tolist(), strict=True)
+        return [row[:length] for row, length in pairs]
 
 
-def _source(call: Call, rows: int, device: torch.device) -> tuple[Tensor, Tensor] | None:
-    """The texts that an encoder reads, (R, S) and their lengths (R,), for as many rows."""
+def _source(call: Call, rows: int, device: torch.device) -> tuple[Tensor | None, Tensor | None]:
+    """The texts that an encoder reads, (R, S) and their lengths (R,), for as many rows; if there is one."""
     if call.sources is None:
-        return None
+        return None, None
     ids, _ = padded_behind(call.sources, 0, device)
     lengths = torch.tensor([len(source) for source in call.sources], device=device)
     copies = rows // len(call.sources)

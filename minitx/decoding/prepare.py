@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 Seed = int | Sequence[int] | Tensor
 TASKS = ("causal-lm", "seq2seq-lm")  # whose logits are of the next token
+_STRATEGIES = 'expected a Sample(...), Greedy(...) or Beam(...), or "checkpoint".'
 
 
 def prepare(
@@ -72,10 +73,7 @@ def prepare(
         min_new_tokens = settings.min_new_tokens if min_new_tokens is None else min_new_tokens
         max_length = settings.max_length
     if not isinstance(strategy, Greedy | Alternatives | Sample | Search):
-        raise TypeError(
-            f"strategy is {strategy!r:.60}; expected a Sample(...), Greedy(...) or Beam(...), or "
-            '"checkpoint".'
-        )
+        raise TypeError(f"strategy is {strategy!r:.60}; {_STRATEGIES}")
     searches = isinstance(strategy, Search)
     samples = _count("num_samples", num_samples, least=1, meaning="how many rows a prompt gets")
     reads = model.task == "seq2seq-lm"
@@ -98,7 +96,7 @@ def prepare(
         raise ValueError("decoder_prompts= is for models with an encoder; this one goes on with the prompts.")
     longest = max(map(len, rows))
     if max_new_tokens is None and sources is not None and max_length is not None:
-        max_new_tokens = max(0, max_length - longest)  # which counts the start token, and what else is given
+        max_new_tokens = left_by(max_length, rows)
     if max_new_tokens is None:
         raise TypeError(missing)
     most = _count("max_new_tokens", max_new_tokens, least=0, meaning="how many tokens a row gets at most")
@@ -168,7 +166,7 @@ def _check_kinds(stop: Any, tokenizer: Any, generator: Any) -> None:
 def _of_checkpoint(model: CausalModel, strategy: str) -> dict[str, Any]:
     """The generation_config.json that the model was loaded with."""
     if strategy != "checkpoint":
-        raise ValueError(f'strategy={strategy!r}; expected a Sample(...) or Greedy(...), or "checkpoint".')
+        raise ValueError(f"strategy={strategy!r}; {_STRATEGIES}")
     checkpoint = model.checkpoint
     found = None if checkpoint is None else checkpoint.generation
     if found is None:
@@ -227,6 +225,11 @@ def beginnings(
             f"there are {len(found)} decoder_prompts and {rows} prompts; give one for all, or one for each."
         )
     return found if len(found) == rows else found * rows
+
+
+def left_by(max_length: int, begun: Sequence[Sequence[int]]) -> int:
+    """How many new tokens max_length leaves: it counts the start token, and what else a text begins with."""
+    return max(0, max_length - max(map(len, begun)))
 
 
 def _start(model: CausalModel, tokenizer: Tokenizer | None) -> int:
@@ -297,7 +300,7 @@ def _selector(
     """
     device = model.decoder_embedder.word_emb.weight.device
     first_rank = isinstance(strategy, Alternatives)
-    if isinstance(strategy, Greedy) or first_rank or (isinstance(strategy, Search) and not strategy.draws):
+    if not isinstance(strategy, Sample):
         kind, other = type(strategy).__name__, "BeamSample" if isinstance(strategy, Search) else "Sample"
         idle = {"seed": seed is not None, "generator": generator is not None}
         idle["num_samples"] = samples > 1 and not first_rank

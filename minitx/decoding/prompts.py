@@ -5,7 +5,7 @@ B prompts, T tokens of the longest.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -52,21 +52,23 @@ def read_prompts(
         attention_mask: (B, T) of a tensor: 1 or True at tokens, 0 or False at padding, on whichever side.
         as_target: texts are what an encoder-decoder writes, not what it reads.
         bos: what an empty prompt could begin with, for the error.
-        name, use: what a prompt is called, and what is done with it, for the error.
+        name, use: what a prompt is called, and what is done with it, for the error; the argument is called
+            so as well, "prompts", "decoder_prompts".
 
     Raises:
         TypeError: something else than prompts, or than a tensor as their mask.
         ValueError: none at all, an empty one, ids outside the vocabulary, texts without a tokenizer, a mask
             that does not fit.
     """
+    argument = name.replace(" ", "_") + "s"
     if isinstance(prompts, Tensor):
-        rows = _of_tensor(prompts, attention_mask)
+        rows = _of_tensor(prompts, attention_mask, argument)
     elif attention_mask is not None:
         raise ValueError(
-            "attention_mask= goes with prompts as a (batch, time) tensor; lists of ids need no padding."
+            f"attention_mask= goes with {argument} as a (batch, time) tensor; lists of ids need no padding."
         )
     else:
-        rows = _of_list(prompts, tokenizer, as_target)
+        rows = _of_list(prompts, tokenizer, as_target, name, argument)
     if not rows:
         raise ValueError(f"There are no {name}s; expected at least one.")
     for number, row in enumerate(rows):
@@ -123,40 +125,49 @@ def padded_behind(
     return ids, None if equal else torch.arange(longest, device=device) < lengths
 
 
-def _of_tensor(prompts: Tensor, attention_mask: Tensor | None) -> list[list[int]]:
+def _of_tensor(prompts: Tensor, attention_mask: Tensor | None, argument: str) -> list[list[int]]:
     if prompts.dim() != 2 or prompts.is_floating_point() or prompts.dtype == torch.bool:
         raise ValueError(
-            f"prompts is a tensor of shape {tuple(prompts.shape)} and {prompts.dtype}; expected whole "
+            f"{argument} is a tensor of shape {tuple(prompts.shape)} and {prompts.dtype}; expected whole "
             "numbers of shape (batch, time)."
         )
     if attention_mask is None:
         return list(prompts.tolist())
     if not isinstance(attention_mask, Tensor):
         raise TypeError(
-            f"attention_mask is a {type(attention_mask).__name__}; expected a tensor of the prompts' shape, "
-            f"{tuple(prompts.shape)}."
+            f"attention_mask is a {type(attention_mask).__name__}; expected a tensor of the shape of "
+            f"{argument}, {tuple(prompts.shape)}."
         )
     if attention_mask.shape != prompts.shape or not bool(
         ((attention_mask == 0) | (attention_mask == 1)).all()
     ):
         raise ValueError(
             f"attention_mask has shape {tuple(attention_mask.shape)}; expected 1 (a token) or 0 (padding) "
-            f"for each of the prompts' ids, {tuple(prompts.shape)}."
+            f"for each id of {argument}, {tuple(prompts.shape)}."
         )
     masks = attention_mask.bool().cpu()
     return [row[mask].tolist() for row, mask in zip(prompts.cpu(), masks, strict=True)]
 
 
-def _of_list(prompts: Any, tokenizer: Tokenizer | None, as_target: bool) -> list[list[int]]:
+def _of_list(
+    prompts: Any, tokenizer: Tokenizer | None, as_target: bool, name: str, argument: str
+) -> list[list[int]]:
     given = prompts.tolist() if hasattr(prompts, "tolist") else prompts  # of numpy
     texts = [given] if isinstance(given, str) else given
     if isinstance(texts, bytes) or not isinstance(texts, Sequence):
+        kind, hint = type(prompts).__name__, ""
+        if isinstance(prompts, Mapping) and "input_ids" in prompts:  # what a tokenizer makes of texts
+            masked = " with attention_mask=" if argument in ("prompts", "texts") else ""
+            hint = f" Give the texts themselves, or batch['input_ids']{masked}."
         raise TypeError(
-            f"prompts is a {type(prompts).__name__}; expected a text, texts, lists of ids or a tensor of ids."
+            f"{argument} is {'an' if kind[0] in 'aeiou' else 'a'} {kind}; expected a text, texts, lists of "
+            f"ids or a tensor of ids.{hint}"
         )
     if all(isinstance(text, str) for text in texts):
         if texts and tokenizer is None:
-            raise ValueError("Prompts as text need tokenizer=; or give their ids, a list for each.")
+            raise ValueError(
+                f"{name.capitalize()}s as text need tokenizer=; or give their ids, a list for each."
+            )
         if tokenizer is None:
             return []
         return [tokenizer.encode(text, as_target=as_target) for text in texts]
@@ -165,10 +176,12 @@ def _of_list(prompts: Any, tokenizer: Tokenizer | None, as_target: bool) -> list
         ids = row.tolist() if hasattr(row, "tolist") else row
         if isinstance(ids, str | bytes) or not isinstance(ids, Sequence):
             raise TypeError(
-                f"prompts[{number}] is {row!r:.40} ({type(row).__name__}) among lists of ids; expected "
-                "all texts, or a list of ids for each prompt: [[5, 6]] for a single one."
+                f"{argument}[{number}] is {row!r:.40} ({type(row).__name__}) among lists of ids; expected "
+                f"all texts, or a list of ids for each {name}: [[5, 6]] for a single one."
             )
         if not all(isinstance(token, Integral) and not isinstance(token, bool) for token in ids):
-            raise TypeError(f"prompts[{number}] holds something else than ids, whole numbers: {ids!r:.60}.")
+            raise TypeError(
+                f"{argument}[{number}] holds something else than ids, whole numbers: {ids!r:.60}."
+            )
         rows.append([int(token) for token in ids])
     return rows

@@ -92,6 +92,10 @@ class Result:
     def __len__(self) -> int:
         return len(self.sequences)
 
+    def __str__(self) -> str:
+        """A line for each row: its number, why it ended, its score if it has one, its text or its ids."""
+        return "\n".join(map(_line, range(len(self)), self))
+
     def __getitem__(self, row: int) -> Row:
         """Everything about one row.
 
@@ -112,6 +116,13 @@ class Result:
 
     def __iter__(self) -> Iterator[Row]:
         return (self[row] for row in range(len(self)))
+
+
+def _line(number: int, row: Row) -> str:
+    score = "" if row.score is None else f"  {row.score:9.3f}"
+    start = f"{number:>4}  {row.finish_reason:<6}{score}  "
+    shown = repr(row.tokens.tolist() if row.text is None else row.text)
+    return start + (shown if len(start + shown) <= 80 else f"{shown[: 79 - len(start)]}…")
 
 
 def collected(

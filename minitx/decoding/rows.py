@@ -52,16 +52,15 @@ class Rows:
             token: (R',) long.
             within_prompts: each prompt keeps its N places.
         """
-        context = self.history.context
         unmoved = len(rows) == len(self.logits) and rows.device.type == "cpu"
         if not (unmoved and bool((rows == torch.arange(len(rows))).all())):
             cache = self._stepper.cache
             (cache.reorder if within_prompts else cache.select)(rows)
             self.history.select(rows)
             self._states = select_state(self._states, rows)
-            context = self.history.context
         if self._stateful:
-            self._states = self._call.chain.update(self._states, context, token, self._given[rows])
+            context, given = self.history.context, self._given[rows]
+            self._states = self._call.chain.update(self._states, context, token, given)
         self.history.append(token)
         self._stepper.step(token, self.history)
 
@@ -97,9 +96,10 @@ class Pool:
         codes: (P, M) long, which candidate each ended with; -1 for none.
     """
 
-    def __init__(self, prompts: int, places: int, device: torch.device) -> None:
-        self.scores = torch.full((prompts, places), -torch.inf, device=device)
-        self.codes = torch.full((prompts, places), -1, device=device)
+    def __init__(self, prompts: int, places: int, like: Tensor) -> None:
+        """An empty one, of P and M; its scores are numbers like those of another tensor."""
+        self.scores = like.new_full((prompts, places), -torch.inf)
+        self.codes = like.new_full((prompts, places), -1, dtype=torch.long)
 
     def add(self, scores: Tensor, codes: Tensor) -> None:
         """Offers candidates: their scores (P, K), -inf for those that are none, and codes (K,)."""

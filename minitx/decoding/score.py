@@ -78,6 +78,8 @@ def score(
         attention_mask=attention_mask,
         bos=begin_token(model, tokenizer),
         as_target=reads,
+        name="text",
+        use="score",
     )
     sources_read = [] if sources is None else sources_of(model, sources, len(rows), tokenizer)
     if reads:

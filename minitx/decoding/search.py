@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,7 +24,6 @@ from minitx.decoding.loop import Call, RowState
 from minitx.decoding.processor import Processor
 from minitx.decoding.result import Event, Result, collected
 from minitx.decoding.rows import Rows
-from minitx.decoding.select import Race
 from minitx.decoding.strategy import Strategy
 from minitx.decoding.tree import BeamTree, Link, Step, Trace
 
@@ -70,17 +69,15 @@ class Search(Strategy):
         return run.result()
 
     @abstractmethod
-    def begin(self, call: Call) -> Run:
+    def begin(self, call: Call) -> Run[Any]:
         """The search before its first step."""
 
-    @property
-    def draws(self) -> bool:
-        """Whether the search is random, so that a seed means something to it."""
-        return False
-
-    def shares_randomness(self, call: Call) -> bool:
-        """Whether all prompts draw from one source, so that each must go on drawing until all are done."""
-        return self.draws and isinstance(call.selector, Race)
+    def short_of(self, found: int, wanted: int) -> str:
+        """What an error says of too few hypotheses."""
+        return (
+            f"{found} of the num_samples={wanted} hypotheses were found: the model's vocabulary, "
+            "max_new_tokens and the processors leave no other texts."
+        )
 
     def build(self, min_new_tokens: Integers = 0) -> Chain:
         """The chain; `min_new_tokens`, one or per prompt."""
@@ -148,24 +145,28 @@ class _OfPrompt:
         return self.function(row // self.beams, tokens)
 
 
-class Run(ABC):
+S = TypeVar("S", bound=Search)
+
+
+class Run(ABC, Generic[S]):
     """A search on its way. A beam that does not exist has the sum -inf, and is none of those that count.
 
     Attributes:
-        call: of the search.
-        rows: the beams, as the model sees them.
+        strategy, call: what is to be done.
+        prompts: the numbers of the P prompts in the batch.
+        rows: their beams, as the model sees them.
         trace: what was decided so far.
     """
 
-    def __init__(self, strategy: Search, call: Call, width: int, *, watch: bool = False) -> None:
+    def __init__(self, strategy: S, call: Call, width: int, *, watch: bool = False) -> None:
         """
         Args:
             strategy, call: what is to be done.
             width: K, the candidates of a prompt at each step.
             watch: as for `Rows`.
         """
-        self.call, self.trace = call, Trace(width)
-        self._beams = strategy.num_beams
+        self.strategy, self.call, self.trace = strategy, call, Trace(width)
+        self.prompts = list(range(len(call.prompts)))
         self.rows = Rows(call, strategy.num_beams, watch=watch)
         self.device = self.rows.logits.device
 
@@ -179,16 +180,49 @@ class Run(ABC):
         """Every beam gets a token, or ends."""
 
     @abstractmethod
+    def hypotheses(self, prompt: int) -> list[tuple[float, int]]:
+        """Score and last candidate's code of all that a prompt keeps, the best first."""
+
     def found(self) -> list[list[tuple[float, Link]]]:
         """Per prompt, score and last candidate of the `num_samples` hypotheses to return, the best first.
 
         Raises:
             ValueError: there are fewer.
         """
+        wanted, found = self.call.num_samples, []
+        for prompt in range(len(self.call.prompts)):
+            best = self.hypotheses(prompt)[:wanted]
+            if len(best) < wanted:
+                raise ValueError(f"Prompt {prompt}: {self.strategy.short_of(len(best), wanted)}")
+            found.append([(score, self.trace.link(code)) for score, code in best])
+        return found
 
     def result(self) -> Result:
         """What was found."""
         return result_of(self.call, self.trace, self.found())
+
+    @property
+    def length(self) -> int:
+        """How many tokens the candidates of this step have."""
+        return len(self.trace.steps) + 1
+
+    @property
+    def codes(self) -> Tensor:
+        """(K,) long: of the candidates of this step."""
+        width = self.trace.width
+        return torch.arange((self.length - 1) * width, self.length * width, device=self.device)
+
+    def ends(self, tokens: Tensor) -> Tensor:
+        """Which candidates end their texts by their ids: (P, K) -> (P, K) bool."""
+        call, found = self.call, torch.zeros_like(tokens, dtype=torch.bool)
+        for token in call.stop.eos:
+            found |= tokens == token
+        if call.stop.tokens:
+            least = [call.min_new_tokens[prompt] for prompt in self.prompts]
+            may_stop = self.length >= torch.tensor(least, device=self.device)[:, None]
+            for token in call.stop.tokens:
+                found |= (tokens == token) & may_stop
+        return found
 
     def record(
         self,
@@ -197,22 +231,26 @@ class Run(ABC):
         sums: Tensor,
         scores: Tensor,
         ends: Tensor,
+        beams: Tensor,
         kept: Tensor,
         finished: Tensor,
-        prompts: Sequence[int] | None = None,
     ) -> None:
         """Writes down what a step decided.
 
         Args:
             processed: (R, V), what the chain left.
             index: (P, K) long, the candidates as places in N * V, beam after beam.
+            beams: (P, N), by what the next beams compare; -inf for those that do not exist.
             sums, scores, ends, kept, finished: as in `Step`.
-            prompts: the numbers of the P prompts; None: all.
         """
         parents, tokens = index // processed.shape[-1], index % processed.shape[-1]
-        numbers = range(len(index)) if prompts is None else prompts
+        exist = beams > -torch.inf
+        # A beam that does not exist repeats one that does: its text, too, is one that processors can read.
+        kept = torch.where(exist, kept, kept.gather(1, exist.int().argmax(dim=1, keepdim=True)))
         extras = self._logprobs(processed, index)
-        self.trace.add(Step(list(numbers), parents, tokens, sums, scores, ends, kept, finished, extras))
+        self.trace.add(
+            Step([*self.prompts], parents, tokens, sums, scores, ends, kept, exist, finished, extras)
+        )
 
     def _logprobs(self, processed: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
         """`Step.logprobs`."""
@@ -223,13 +261,14 @@ class Run(ABC):
         top = table.topk(call.top_logprobs, dim=-1)
         return (
             table.view(len(index), -1).gather(1, index),
-            top.indices.view(len(index), self._beams, -1),
-            top.values.view(len(index), self._beams, -1),
+            top.indices.view(len(index), self.strategy.num_beams, -1),
+            top.values.view(len(index), self.strategy.num_beams, -1),
         )
 
     def first_sums(self) -> Tensor:
         """(P, N): one beam to begin with, since equal ones would give equal texts."""
-        sums = torch.full((len(self.call.prompts), self._beams), -torch.inf, device=self.device)
+        shape = (len(self.call.prompts), self.strategy.num_beams)
+        sums = torch.full(shape, -torch.inf, device=self.device)
         sums[:, 0] = 0.0
         return sums
 
@@ -264,36 +303,13 @@ class Run(ABC):
             (R',) long, the rows that they continue.
         """
         step = self.trace.steps[-1]
-        first = torch.arange(0, step.kept.numel(), self._beams, device=self.device)[:, None]
+        first = torch.arange(0, step.kept.numel(), step.kept.shape[1], device=self.device)[:, None]
         rows: Tensor = step.parents.gather(1, step.kept) + first
         tokens = step.tokens.gather(1, step.kept)
         if staying is not None:
             rows, tokens = rows[staying], tokens[staying]
         self.rows.advance(rows.flatten(), tokens.flatten(), within_prompts=staying is None)
         return rows.flatten()
-
-
-def ends(call: Call, tokens: Tensor, length: int, prompts: Sequence[int] | None = None) -> Tensor:
-    """Which candidates end their texts by their ids.
-
-    Args:
-        call: of the search.
-        tokens: (P, K), each the length-th of its text.
-        length: of the texts.
-        prompts: the numbers of the P prompts; None: all.
-
-    Returns:
-        (P, K) bool
-    """
-    found = torch.zeros_like(tokens, dtype=torch.bool)
-    for token in call.stop.eos:
-        found |= tokens == token
-    if call.stop.tokens:
-        least = call.min_new_tokens if prompts is None else [call.min_new_tokens[p] for p in prompts]
-        may_stop = length >= torch.tensor(least, device=tokens.device)[:, None]
-        for token in call.stop.tokens:
-            found |= (tokens == token) & may_stop
-    return found
 
 
 def candidates_of(call: Call, beams: int) -> int:

@@ -26,7 +26,8 @@ from torch import Tensor
 from minitx.decoding.chain import unusable
 from minitx.decoding.loop import Call
 from minitx.decoding.result import Result
-from minitx.decoding.search import Run, Search, ends
+from minitx.decoding.rows import Pool
+from minitx.decoding.search import Run, Search
 from minitx.decoding.select import CounterNoise, Race
 from minitx.decoding.strategy import Sample
 from minitx.decoding.tree import Link
@@ -45,10 +46,6 @@ class StochasticBeam(Search, Sample):
         num_beams: N, at least one more than num_samples: the first text that is not in the sample gives the
             threshold. More cost time and change nothing.
     """
-
-    @property
-    def draws(self) -> bool:
-        return True
 
     def search(self, call: Call) -> Result:
         """Runs the call; raises as `Search.search`."""
@@ -71,7 +68,7 @@ class StochasticBeam(Search, Sample):
             )
 
 
-class _Run(Run):
+class _Run(Run[StochasticBeam]):
     """One search. A beam or text that does not exist has the number -inf."""
 
     def __init__(self, strategy: StochasticBeam, call: Call) -> None:
@@ -81,56 +78,43 @@ class _Run(Run):
         self._logp = torch.zeros(shape, dtype=torch.float64, device=self.device)
         self._numbers = torch.full_like(self._logp, -torch.inf)  # of the beams
         self._numbers[:, :1] = self._noise(1, 0)
-        self._texts = torch.full_like(self._logp, -torch.inf)  # the numbers of finished texts, best first
-        self._codes = torch.full(shape, -1, device=self.device)
+        self._pool = Pool(*shape, self._numbers)  # the numbers of finished texts
 
     def step(self) -> None:
-        number, before = len(self.trace.steps), self._numbers > -torch.inf
+        before = self._numbers > -torch.inf
         processed = self.rows.processed(self.rows.logits)
         broken = unusable(processed) & before.flatten()
         if bool(broken.any()):
             self.rows.blame(broken)
         logp = processed.double().log_softmax(dim=-1).view(*before.shape, -1) + self._logp[:, :, None]
         numbers, index = self._children(logp)  # (P, N), the best first
-        end = ends(self.call, index % logp.shape[-1], number + 1)
-        if number + 1 == self.call.max_new_tokens:
+        end = self.ends(index % logp.shape[-1])
+        if self.length == self.call.max_new_tokens:
             end = torch.ones_like(end)
         # A child that N texts and better children surpass is not in the sample, whatever becomes of it.
         behind = torch.arange(self._beams, device=self.device)
-        surpassed = (self._texts[:, None] > numbers[:, :, None]).sum(dim=-1) + behind >= self._beams
+        surpassed = (self._pool.scores[:, None] > numbers[:, :, None]).sum(dim=-1) + behind >= self._beams
         scores, numbers = numbers, numbers.masked_fill(surpassed, -torch.inf)
-        self._finish(numbers.masked_fill(~end, -torch.inf), number)
+        self._pool.add(numbers.masked_fill(~end, -torch.inf), self.codes)
         self._numbers, kept = numbers.masked_fill(end, -torch.inf).topk(self._beams)
-        # A beam that does not exist repeats the best: its text, too, is one that processors can read.
-        kept = torch.where(self._numbers > -torch.inf, kept, kept[:, :1])
         sums = logp.flatten(1).gather(1, index)
-        self._logp = sums.gather(1, kept)
-        self.record(processed, index, sums, scores, end, kept, self._codes)
+        self.record(processed, index, sums, scores, end, self._numbers, kept, self._pool.codes)
+        self._logp = sums.gather(1, self.trace.steps[-1].kept)
         for prompt in (self._numbers[:, 0] == -torch.inf).nonzero().flatten().tolist():
-            self.trace.done.setdefault(prompt, number + 1)
+            self.trace.done.setdefault(prompt, len(self.trace.steps))
         if not self.done:
             self.go_on()
 
     def result(self) -> Result:
         return replace(super().result(), log_weights=self.log_weights(self.found()))
 
-    def found(self) -> list[list[tuple[float, Link]]]:
+    def hypotheses(self, prompt: int) -> list[tuple[float, int]]:
         """Number and last candidate of each text that was drawn, in their order."""
-        wanted, found = self.call.num_samples, []
-        rows = zip(self._texts.tolist(), self._codes.tolist(), strict=True)
-        for prompt, (numbers, codes) in enumerate(rows):
-            texts = [(n, self.trace.link(c)) for n, c in zip(numbers, codes, strict=True) if c >= 0]
-            if len(texts) < wanted:
-                raise ValueError(
-                    f"Prompt {prompt} has only {len(texts)} texts that are possible, fewer than num_samples="
-                    f"{wanted}."
-                )
-            found.append(texts[:wanted])
-        return found
+        return self._pool.of(prompt)
 
     def log_weights(self, found: list[list[tuple[float, Link]]]) -> list[float]:
         """ln(p / q) of each text that was found."""
-        threshold = self._texts[:, self.call.num_samples, None].cpu()
+        threshold = self._pool.scores[:, self.call.num_samples, None].cpu()
         logp = [
             [self.trace.at(link.step, "sums", prompt)[link.candidate] for _, link in texts]
             for prompt, texts in enumerate(found)
@@ -165,13 +149,6 @@ class _Run(Run):
             return waiting.exponential_(generator=source.generator).log_().neg_()
         assert isinstance(source, CounterNoise), "a strategy that draws gets a source of numbers"
         return source.noise(count, position).double()
-
-    def _finish(self, numbers: Tensor, step: int) -> None:
-        """Adds the texts that end with this step: (P, N) numbers, -inf for those that do not."""
-        codes = step * self.trace.width + torch.arange(self._beams, device=self.device)
-        codes = torch.where(numbers > -torch.inf, codes, -1)
-        self._texts, places = torch.cat((self._texts, numbers), dim=1).topk(self._beams)
-        self._codes = torch.cat((self._codes, codes), dim=1).gather(1, places)
 
 
 def conditioned(numbers: Tensor, largest: Tensor) -> Tensor:

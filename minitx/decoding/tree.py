@@ -1,8 +1,8 @@
 """The record of a search, and the tree that it grew.
 
-A search writes down at each step which candidates it looked at and which it kept (`Step`); no device is
-waited for meanwhile. From that record (`Trace`) the texts of hypotheses are read when the search
-is over, and `BeamTree`, which shows all that was kept.
+A search writes down at each step which candidates it looked at and which it kept (`Step`). From that record
+(`Trace`) the texts of hypotheses are read when the search is over, and `BeamTree`, which shows all that was
+kept.
 
 P prompts, N beams, K candidates, M places in the pool of finished hypotheses.
 """
@@ -45,6 +45,7 @@ class Step:
         scores: (P, K), by what each candidate's text would be compared with others, were it to end there.
         ends: (P, K) bool, candidates that end.
         kept: (P, N) long, which candidates the next step's beams are.
+        exist: (P, N) bool, which of those are beams, and do not fill a place that is empty.
         finished: (P, M) long, codes of the finished hypotheses after this step; -1 for none.
         logprobs: (P, K), and ids and values (P, N, n): what the call wants to know, if anything.
     """
@@ -56,13 +57,14 @@ class Step:
     scores: Any
     ends: Any
     kept: Any
+    exist: Any
     finished: Any
     logprobs: tuple[Tensor, Tensor, Tensor] | None = None
 
     def read(self) -> Step:
         """The same, as plain numbers."""
         if isinstance(self.tokens, Tensor):
-            for name in ("parents", "tokens", "sums", "scores", "ends", "kept", "finished"):
+            for name in ("parents", "tokens", "sums", "scores", "ends", "kept", "exist", "finished"):
                 setattr(self, name, getattr(self, name).tolist())
         return self
 
@@ -191,7 +193,8 @@ class BeamTree(Sequence[BeamNode]):
         texts: list[list[int]] = []  # the last ids of each node's text
         for step in range(trace.done.get(prompt, 0)):
             sums, scores = trace.at(step, "sums", prompt), trace.at(step, "scores", prompt)
-            kept = {c for c in trace.at(step, "kept", prompt) if not trace.at(step, "ends", prompt)[c]}
+            beams = zip(trace.at(step, "kept", prompt), trace.at(step, "exist", prompt), strict=True)
+            kept = {candidate for candidate, exists in beams if exists}
             codes = [trace.link(code) for code in trace.at(step, "finished", prompt) if code >= 0]
             finished = {link.candidate for link in codes if link.step == step}
             for candidate in sorted(kept | finished):
@@ -221,6 +224,9 @@ class BeamTree(Sequence[BeamNode]):
 
     def __getitem__(self, place: Any) -> Any:
         return self.nodes[place]
+
+    def __repr__(self) -> str:
+        return f"<BeamTree of {len(self)} tokens; print(...) draws it>"
 
     def __str__(self) -> str:
         return "\n".join(_Drawing(self.nodes).lines())

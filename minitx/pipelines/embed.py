@@ -89,10 +89,13 @@ def embed(
         (N, E), in the order of `texts`, on the model's device; float32, or float64 of a float64 model.
 
     Raises:
-        TypeError: `texts` is one string, or holds something else than strings.
+        TypeError: `model` is none; `texts` is one string, or holds something else than strings.
         ValueError: a model that is no encoder, an unknown pooling, a pooler that the model does not have, a
             size below 1.
     """
+    if not isinstance(model, nn.Module):
+        kind = type(model).__name__
+        raise TypeError(f"model is a {kind}; expected a model, as in embed(model, tokenizer, texts).")
     settings = settings or own_settings(model)
     pooling = settings.pooling if pooling is None else pooling
     normalize = settings.normalize if normalize is None else normalize

@@ -46,7 +46,9 @@ def load_tokenizer(
             None for what the files say. Both can be set later.
 
     Raises:
-        FileNotFoundError: no such folder.
+        ConnectionError: no such folder, and the Hub, where it may be, is out of reach.
+        FileNotFoundError: no such folder, and no such repository on the Hub or, offline, in its cache.
+        PermissionError: a gated or private repository, or a token that the Hub refuses.
         TypeError: name_or_folder is neither a str nor a Path.
         ValueError: a damaged file, none that holds a vocabulary, an unknown architecture, or a language
             that the tokenizer lacks.
@@ -116,8 +118,8 @@ def _architectures(folder: Path, model_type: str | None) -> tuple[str, str]:
     """The architecture of the model, and the one whose tokenizer it uses: often, but not always, one.
 
     A Chinese RoBERTa, say, goes with BERT's tokenizer: config.json (or the `model_type` argument)
-    names the first, `tokenizer_class` in tokenizer_config.json the second, and each stands in for
-    the other where that is missing.
+    names the first, `tokenizer_class` in tokenizer_config.json or else in config.json the second, and
+    each stands in for the other where that is missing.
     """
     stated = read_name(folder / "config.json", "model_type")
     if stated and model_type and stated != model_type:
@@ -127,6 +129,8 @@ def _architectures(folder: Path, model_type: str | None) -> tuple[str, str]:
         )
     model = stated or model_type or ""
     name = read_name(folder / CONFIG, "tokenizer_class")
+    if not name and model not in ("mt5", "umt5"):  # which name T5's there, but have other sentinels
+        name = read_name(folder / "config.json", "tokenizer_class")
     if not model and not name:
         raise ValueError(
             f"{folder} does not say which architecture it is for: neither config.json (model_type) "

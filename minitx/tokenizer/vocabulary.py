@@ -86,6 +86,7 @@ FAMILIES: Mapping[str, Family] = {
     # ALBERT learned both segments; that transformers 5 no longer marks them is an oversight there.
     "albert": Family("AlbertTokenizer", WITH_TYPES, (sentencepieces.ALBERT, words.ALBERT_WORDS)),
     "deberta-v2": Family("DebertaV2Tokenizer", WITH_TYPES, (sentencepieces.DEBERTA,)),
+    "gpt2": Family("GPT2Tokenizer", WITHOUT_TYPES, (byte_level.GPT2,)),
     "bart": Family("BartTokenizer", WITHOUT_TYPES, (byte_level.ROBERTA,)),
     "blenderbot": Family("BlenderbotTokenizer", WITHOUT_TYPES, (byte_level.BLENDERBOT,)),
     "t5": Family("T5Tokenizer", WITHOUT_TYPES, (translation.T5,)),

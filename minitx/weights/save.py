@@ -11,7 +11,7 @@ from torch import Tensor
 
 from minitx.architectures.reader import Reader
 from minitx.models import Model
-from minitx.storage import Staging, write_json
+from minitx.storage import Staging, read_json, write_json
 from minitx.weights.checkpoint import Checkpoint
 from minitx.weights.files import BIN, BIN_INDEX, GENERATION, INDEX, SINGLE
 from minitx.weights.load import empty_model, read_config
@@ -49,7 +49,8 @@ def save(
         progress: called with the number of bytes after each file.
 
     Raises:
-        FileExistsError: the folder holds weights under other file names, which would contradict these.
+        FileExistsError: the folder holds a model of another architecture, or weights under other file names,
+            which would contradict these.
         ValueError: a model that was not made by minitx.load or minitx.from_config.
     """
     checkpoint = getattr(model, "checkpoint", None)
@@ -67,6 +68,7 @@ def save(
     config = stored_config(model, checkpoint)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    refuse_other_model(folder, config)
     refuse_other_weights(folder, {SINGLE} if len(files) == 1 else {INDEX, *files})
     metadata = checkpoint.metadata or {"format": "pt"}
     with Staging(folder, seal=INDEX if len(files) > 1 else None) as staging:
@@ -242,6 +244,20 @@ def nbytes(tensor: Tensor) -> int:
 
 
 # --- how it is written -----------------------------------------------------------------------------
+
+
+def refuse_other_model(folder: Path, config: Mapping[str, Any]) -> None:
+    """A model is saved over itself again and again; over one of another architecture, by mistake."""
+    path, ours = folder / "config.json", config.get("model_type")
+    try:
+        theirs = read_json(path).get("model_type") if path.is_file() else ours
+    except ValueError:  # a damaged file is no model
+        return
+    if theirs != ours:
+        raise FileExistsError(
+            f"{folder} holds a model of the type {theirs!r}, and this is one of the type {ours!r}; save to "
+            "another folder, or remove that model first."
+        )
 
 
 def refuse_other_weights(folder: Path, ours: set[str]) -> None:

@@ -20,8 +20,9 @@ from minitx import (
     cli,
 )
 from minitx.commands import decoding
+from minitx.commands.beginnings import forced
 from minitx.commands.decoding_options import SEARCH
-from tests.unit.test_cli_generate import Run, fails, folder, model, run, tokenizer
+from tests.unit.test_cli_generate import Run, fails, folder, make, model, objects, run, tokenizer
 
 __all__ = ["folder", "model", "run", "tokenizer"]  # fixtures
 
@@ -131,7 +132,10 @@ def test_what_is_printed(run: Run, folder: Path, model: Any, tokenizer: minitx.T
     assert [row["score"] for row in rows] == pytest.approx(expected.scores)
     code, out, err = run("generate", folder, "a b", "--beams", "2", "--max-new-tokens", "3")
     assert (code, err) == (0, "")  # a single text, which could not be streamed
-    assert out.startswith("[1] a b\n")
+    assert out.count("\n") == 1
+    code, out, err = run("generate", folder, "a b", "--beams", "2", "--max-new-tokens", "3", "--show-tree")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[1:3] == ["", "     score  text"]
 
 
 MISTAKES = {
@@ -141,7 +145,18 @@ MISTAKES = {
     "--beams 4 --num-samples 5": "--num-samples 5 is more than --beams 4",
     "--beams 4 --top-k 5": "--top-k has no effect with --beams",
     "--beams 4 --seed 5": "--seed has no effect with --beams",
-    "--beams 4 --early-stopping soon": "--early-stopping 'soon' must be True, False",
+    "--beams 4 --early-stopping soon": "--early-stopping 'soon' must be true, false, never or exact.",
+    "--beams 4 --beam-groups 2 --early-stopping exact": "'exact' must be true, false or never.",
+    "--beams 6 --beam-groups 3 --stop a": (
+        "error: --beam-groups cannot stop at strings, as --beams alone can; give --stop-tokens."
+    ),
+    "--beams 4 --force-words cat": "'cat' is not a whole number; --force-words takes ids, --force-text text",
+    "--bad-words-ids cat": "load_tokenizer(MODEL).encode('cat', add_special_tokens=False)",
+    "--force-text a": "--force-text is about a search; give --beams",
+    "--beams 4 --force-text a --top-k 5": "--top-k has no effect with --force-text",
+    "--beams 4 --force-text a --force-words 5 --beam-groups 2": "--beam-groups and --force-words are two",
+    "--beams 4 --force-text a --beam-groups 2": "--beam-groups and --force-text are two ways",
+    "--beams 4 --force-text=": "--force-text '': the tokenizer has no tokens for it",
     "--beams 4 --show-tree --json": "--show-tree is drawn",
     "--show-tree": "--show-tree is about a search; give --beams",
     "--beam-sample": "--beam-sample is about a search",
@@ -175,3 +190,47 @@ def test_mistakes(run: Run, folder: Path, argv: str) -> None:
 
 def test_explain_has_no_search(run: Run, folder: Path) -> None:
     assert "minitx generate has it" in fails(run, "explain", folder, "a", "--beams", "4")
+    assert "minitx generate has it" in fails(run, "explain", folder, "a", "--force-text", "b")
+
+
+def test_explain_names_the_command_that_shows_a_search(run: Run, tmp_path: Path) -> None:
+    folder = make(tmp_path, num_beams=3)
+    error = fails(run, "explain", folder, "a", "--checkpoint")
+    assert "minitx generate ... --show-tree shows what it kept" in error
+    (folder / "generation_config.json").write_text('{"num_beam_groups": 2, "num_beams": 4}')
+    error = fails(run, "generate", folder, "a", "--checkpoint")
+    assert error.endswith("asks for num_beam_groups=2; leave out --checkpoint, and give --beam-groups.\n")
+
+
+def test_weights_of_texts_that_were_drawn(run: Run, folder: Path, model: Any) -> None:
+    expected = minitx.generate(
+        model, [[3, 4]], StochasticBeam(num_beams=3), max_new_tokens=4, num_samples=2, seed=1
+    )
+    more = ["--max-new-tokens", 4, "--num-samples", 2]
+    found = objects(run, folder, "--ids", "3 4", "--beams", 3, "--stochastic-beam", "--seed", 1, *more)
+    assert [each["log_weight"] for each in found] == pytest.approx(expected.log_weights)
+    assert "log_weight" not in objects(run, folder, "a b", "--beams", 3, *more)[0]
+
+
+def test_phrases_as_text(run: Run, folder: Path) -> None:
+    argv = [folder, "a", "--beams", 4, "--max-new-tokens", 8]
+    forced = objects(run, *argv, "--force-words", "10,5 6")
+    assert {10, 5, 6} <= {*forced[0]["tokens"]}
+    assert forced == objects(run, *argv, "--force-text", "h", "--force-text", "c d")
+    assert forced == objects(run, *argv, "--force-words", "10", "--force-text", "c d")
+    bare = make(folder.parent / "without", tokenizer=False)
+    _, _, err = run("generate", bare, "--ids", "5", "--beams", 4, "--force-text", "a")
+    assert "--force-text is text, which needs a tokenizer; --force-words takes ids." in err
+
+
+def test_phrases_are_what_is_written(monkeypatch: pytest.MonkeyPatch, tokenizer: minitx.Tokenizer) -> None:
+    """Of a translation, in the other language, whose pieces may be others."""
+    asked: dict[str, Any] = {}
+
+    def encode(text: str, **options: Any) -> list[int]:
+        asked.update(options)
+        return [5]
+
+    monkeypatch.setattr(tokenizer, "encode", encode)
+    assert forced(["a"], tokenizer, as_target=True) == [[5]]
+    assert asked == {"add_special_tokens": False, "as_target": True}

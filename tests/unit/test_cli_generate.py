@@ -211,6 +211,8 @@ def test_help_fits_and_teaches(run: Run) -> None:
         assert code == 0
         assert "examples:" in out
         assert "in Python there can be one for each" in " ".join(out.split())
+        assert '"1996 3103" is one phrase, "1996,3103" are two' in " ".join(out.split())
+        assert "show the --stop or --stop-tokens that ended it\n" in out  # never an end token
         assert max(map(len, out.splitlines())) <= 80
 
 
@@ -237,6 +239,22 @@ def test_one_prompt_is_what_the_library_generates(
         found = run("generate", folder, "a b", "--max-new-tokens", 9, "--min-new-tokens", 9, *argv)
         assert found == (0, expected.texts[0] + "\n", "")
     assert run("generate", folder, "a", "--max-new-tokens", 0) == (0, "", "")
+
+
+def test_a_text_that_shows_nothing(run: Run, folder: Path) -> None:
+    """The output stays empty, and a line beside it says why."""
+    argv = ["generate", folder, "a", "--max-new-tokens", 3, "--greedy"]
+    ended = "minitx: the model ended its text at once.\n"
+    for more, said in (
+        (["--logit-bias", "2=100"], ended),
+        (["--logit-bias", "5=100", "--stop", " c"], "minitx: what was to stop the text came at once.\n"),
+        (["--logit-bias", "1=100"], "minitx: the text has special tokens alone, which are not shown; "),
+    ):
+        code, out, err = run(*argv, *more)
+        assert (code, out) == (0, "")
+        assert err.startswith(said)
+    assert run(*argv[:-1], "--beams", 1, "--logit-bias", "2=100") == (0, "", ended)
+    assert objects(run, *argv[1:], "--logit-bias", "2=100")[0]["text"] == ""
 
 
 def test_without_a_seed_texts_differ(run: Run, folder: Path) -> None:
@@ -530,6 +548,8 @@ def test_mistakes_with_prompts(run: Run, folder: Path, monkeypatch: pytest.Monke
     assert "explain takes one prompt, and there are 2" in fails(run, "explain", folder, "a", "b")
     error = fails(run, "explain", folder, "a", "--num-samples", "2")
     assert "there is no option --num-samples; minitx generate has it" in error
+    for name in ("generate", "explain", "embed"):  # the text may come from stdin
+        assert run(name)[2].endswith("error: the following arguments are required: MODEL\n")
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     assert "no text: give texts" in fails(run, "generate", folder)
 

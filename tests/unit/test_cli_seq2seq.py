@@ -123,6 +123,26 @@ def test_what_is_written_can_be_begun(run: Run, t5: Path) -> None:
     assert (code, out, err) == (0, f"{expected}\n", "")
 
 
+def test_the_length_of_the_checkpoint_counts_what_is_given(run: Run, t5: Path, tmp_path: Path) -> None:
+    """Its max_length has the start token in it, and the tokens, not the characters, of what follows."""
+    folder = copytree(t5, tmp_path / "t5")
+    for stated, length in (({"max_length": 20}, 14), ({"max_length": 200, "min_new_tokens": 100}, 194)):
+        (folder / "generation_config.json").write_text(json.dumps(stated))
+        model: Any = minitx.load(folder)
+        (expected,) = minitx.generate(
+            model, "a b", "checkpoint", stop=minitx.Stop(eos=()), decoder_prompts="q r s t u",
+            tokenizer=minitx.load_tokenizer(folder),
+        ).sequences  # fmt: skip
+        assert len(expected) == length
+        for begun in (["--decoder-prompt", "q r s t u"], ["--decoder-ids", "0 18 19 20 21 22"]):
+            (found,) = objects(run, folder, "a b", "--checkpoint", "--ignore-eos", *begun)
+            assert found["tokens"] == expected.tolist()
+    (ended,) = minitx.generate(model, "a b", "checkpoint", tokenizer=minitx.load_tokenizer(folder)).sequences
+    assert len(ended) > 100
+    assert objects(run, folder, "a b", "--checkpoint")[0]["tokens"] == ended.tolist()
+    assert len(objects(run, folder, "a b", "--checkpoint", "--max-new-tokens", 7)[0]["tokens"]) == 7
+
+
 def test_the_language_is_forced_behind_the_start_token(run: Run, m2m100: Path) -> None:
     argv = [m2m100, "a b", *GREEDY]
     (german,) = objects(run, *argv, "--tgt-lang", "de")

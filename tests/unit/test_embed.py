@@ -194,6 +194,8 @@ def test_mistakes_are_named() -> None:
         call(model, letters, "text")
     with pytest.raises(TypeError, match=r"holds a NoneType"):
         call(model, letters, ["text", None])
+    with pytest.raises(TypeError, match=r"model is a Letters; expected a model, as in embed\(model, token"):
+        call(letters, model, ["text"])
     with pytest.raises(ValueError, match=r"pooling='max' must be one of mean, first, pooler"):
         call(model, letters, ["text"], pooling="max")
     with pytest.raises(ValueError, match=r"has no pooler"):

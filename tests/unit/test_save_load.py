@@ -652,3 +652,19 @@ def test_parameters_can_be_trained(tmp_path: Path) -> None:
     model = minitx.load(folder).train()
     model(ids(), labels=torch.ones(2, 6, dtype=torch.long)).loss.backward()
     assert all(p.requires_grad and p.grad is not None for p in model.parameters())
+
+
+def test_a_model_of_another_architecture_is_not_overwritten(tmp_path: Path) -> None:
+    sizes = {"vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes |= {"intermediate_size": 8, "max_position_embeddings": 8}
+    bert = minitx.from_config({"model_type": "bert", **sizes}, head="masked-lm")
+    llama = minitx.from_config({"model_type": "llama", **sizes}, head="causal-lm")
+    minitx.save(bert, tmp_path)
+    minitx.save(bert, tmp_path)  # over itself
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(FileExistsError, match=r"holds a model of the type 'bert', and this is one of the"):
+        minitx.save(llama, tmp_path)
+    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    (tmp_path / "config.json").write_text("{")
+    minitx.save(llama, tmp_path)
+    assert minitx.load(tmp_path).config.stack.causal

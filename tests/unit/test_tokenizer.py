@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tokenizers import pre_tokenizers
 
 from minitx.tokenizer import Tokenizer, load_tokenizer
 from minitx.tokenizer.batch import Batch
@@ -438,9 +439,9 @@ def test_architecture_is_asked_for_by_name(folder: Path) -> None:
     assert load_tokenizer(str(folder), model_type="bert").tokens("cat") == ["[CLS]", "cat", "[SEP]"]
     with pytest.raises(ValueError, match="says model_type 'bert', but model_type='roberta' was passed"):
         load_tokenizer(folder, model_type="roberta")
-    _json(folder, config={"model_type": "gpt2"})
+    _json(folder, config={"model_type": "llama"})
     with pytest.raises(
-        ValueError, match=r"older vocabulary files are read for bert,.*not for 'gpt2'.*vocab\.txt"
+        ValueError, match=r"older vocabulary files are read for bert,.*not for 'llama'.*vocab\.txt"
     ):
         load_tokenizer(folder)
     _json(folder, tokenizer_config={"tokenizer_class": "BertJapaneseTokenizer"})
@@ -455,6 +456,41 @@ def test_a_model_with_the_tokenizer_of_another(folder: Path) -> None:
     assert list(tokenizer("cat")) == ["input_ids", "attention_mask"]
     _json(folder, tokenizer_config={"tokenizer_class": "BertTokenizer", "model_input_names": ["input_ids"]})
     assert list(load_tokenizer(folder)("cat")) == ["input_ids"]
+
+
+def test_the_config_of_the_model_may_name_the_tokenizer(tmp_path: Path) -> None:
+    """Where tokenizer_config.json does not; but for mT5, whose config names T5's and means its own."""
+    _json(tmp_path, config={"model_type": "t5", "tokenizer_class": "ByT5Tokenizer"})
+    assert load_tokenizer(tmp_path).encode("ab") == [100, 101, 1]
+    _json(tmp_path, config={"model_type": "mt5", "tokenizer_class": "T5Tokenizer"})
+    with pytest.raises(ValueError, match="no vocabulary file of a 'mt5' tokenizer"):
+        load_tokenizer(tmp_path)
+    _json(tmp_path, tokenizer_config={"tokenizer_class": "T5Tokenizer"})
+    with pytest.raises(ValueError, match="no vocabulary file of a 't5' tokenizer"):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("settings", [{}, {"add_prefix_space": True}, {"add_bos_token": True}])
+def test_the_files_of_gpt2_are_read_as_transformers_reads_them(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    import transformers
+
+    merges = ["h e", "l l", "Ġ w", "he ll", "hell o", "Ġw o"]
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = [*letters, *(merge.replace(" ", "") for merge in merges), "<|endoftext|>"]
+    (tmp_path / "vocab.json").write_text(json.dumps({word: index for index, word in enumerate(words)}))
+    (tmp_path / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]), encoding="utf-8")
+    _json(tmp_path, config={"model_type": "gpt2"}, tokenizer_config=settings)
+    tokenizer = load_tokenizer(tmp_path)
+    reference = transformers.GPT2Tokenizer.from_pretrained(tmp_path)
+    assert tokenizer.eos_token_id == reference.eos_token_id == len(words) - 1
+    for text in ("hello world", " hello  wörld\n", "", "a<|endoftext|> hello", "it's 12,5 \U0001f600"):
+        ids = tokenizer.encode(text)
+        assert ids == reference(text)["input_ids"]
+        assert tokenizer.decode(ids) == reference.decode(ids)
+    assert tokenizer.encode("hello", "wo") == reference("hello", "wo")["input_ids"]
+    assert list(tokenizer("hello")) == ["input_ids", "attention_mask"]
 
 
 def test_nothing_to_read_lists_what_there_is(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minitx.tokenizer.families.family import ANGLES, Source
-from minitx.tokenizer.families.frames import double_separator_trimmed, each_ended, ended
+from minitx.tokenizer.families.frames import begun, double_separator_trimmed, each_ended, ended
 from minitx.tokenizer.files import Settings, read_json, read_text
 
 if TYPE_CHECKING:
@@ -79,6 +79,12 @@ def _extra_ids(settings: Settings) -> tuple[str, ...]:
     return tuple(f"<extra_id_{number}>" for number in range(settings.count("extra_ids", 125)))
 
 
+GPT2 = Source(
+    files=("vocab.json", "merges.txt"),
+    build=_byte_pairs,
+    frame=begun,
+    roles=dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>"),
+)
 ROBERTA = Source(
     files=("vocab.json", "merges.txt"),
     build=_byte_pairs,

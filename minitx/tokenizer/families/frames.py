@@ -53,6 +53,18 @@ def double_separator_trimmed(settings: Settings, backend: Backend) -> PostProces
     )
 
 
+def begun(settings: Settings, backend: Backend) -> PostProcessor:
+    """A alone, and for a pair A B; where `add_bos_token` says so, <s> A and <s> A <s> B, as OPT has it."""
+    from tokenizers import processors
+
+    if not settings.flag("add_bos_token", False):
+        return processors.ByteLevel(trim_offsets=settings.flag("trim_offsets", False))
+    bos = settings.text("bos_token")
+    return processors.TemplateProcessing(
+        single=[bos, "$A"], pair=[bos, "$A", bos, "$B"], special_tokens=[(bos, backend.get_vocab()[bos])]
+    )
+
+
 def _end(settings: Settings, backend: Backend) -> tuple[str, int]:
     """The token behind a text, with its id."""
     token = settings.text("eos_token")

@@ -14,6 +14,7 @@ from minitx.decoding.generate import generate
 from minitx.decoding.result import Result
 from minitx.decoding.search import Search
 from minitx.decoding.stop import Stop
+from minitx.decoding.strategy import Sample
 from minitx.models import DecoderModel
 
 VOCAB, EOS = 5, 0
@@ -52,7 +53,7 @@ def search(
     **options: Any,
 ) -> Any:
     """What `generate` finds, by default on the tiny model."""
-    if strategy.draws:
+    if isinstance(strategy, Sample):
         options |= {"seed": seed} if generator is None else {"generator": generator}
     return generate(
         tiny() if model is None else model,

@@ -14,6 +14,7 @@ from minitx.decoding import loop
 from minitx.decoding.chain import Chain
 from minitx.decoding.context import Context
 from minitx.decoding.generate import generate, stream
+from minitx.decoding.lexical import LexicalBeam
 from minitx.decoding.stop import Stop
 from minitx.decoding.strategy import Greedy, Sample
 from minitx.decoding.truncate import TopK, TopP
@@ -63,6 +64,30 @@ def test_a_strategy_explains_names_of_calls_too() -> None:
     }.items():
         with pytest.raises(TypeError, match=message):
             Sample(**{name: 1})  # type: ignore[arg-type]
+
+
+def test_a_strategy_is_none_of_its_names_or_classes() -> None:
+    for given in ("beam", Sample, None):
+        with pytest.raises(
+            (TypeError, ValueError), match=r"expected a Sample\(...\), Greedy\(...\) or Beam\(...\)"
+        ):
+            generate(MODEL, [[5]], given, max_new_tokens=1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["chat"], r"\[0\] is given as text.*tokenizer.encode\('chat', add_special_tokens=False\)\.$"),
+        ([[5], ["chat", "chien"]], r"\[1\] is given as text.*encode\('chat', "),
+        ([102, 103], r"\[0\] is 102; .*; did you mean \[\[102, 103\]\]\?$"),
+        ([[102], 103], r"\[1\] is 103; expected a list of token ids for each word\.$"),
+    ],
+)
+def test_words_are_lists_of_ids(words: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=f"^force_words_ids{message}"):
+        LexicalBeam(force_words_ids=words)
+    with pytest.raises(TypeError, match=f"^bad_words_ids{message}"):
+        Greedy(bad_words_ids=words)
 
 
 def no_forward(*args: Any, **kwargs: Any) -> None:

@@ -571,6 +571,20 @@ def test_a_drawing_can_be_read(seed: int) -> None:
     assert sorted(drawn(tree)) == sorted(expected)
 
 
+def test_results_are_printed_in_a_line_per_row() -> None:
+    options: dict[str, Any] = {"max_new_tokens": 30, "num_samples": 2}
+    found = generate(MODEL, PROMPTS, Beam(num_beams=2), tokenizer=TOKENIZER, **options)
+    lines = str(found).splitlines()
+    assert len(lines) == 2 * len(PROMPTS)
+    assert max(map(len, lines)) <= 80
+    for number, (line, row) in enumerate(zip(lines, found, strict=True)):
+        assert line.startswith(f"{number:>4}  {row.finish_reason:<6}  {row.score:9.3f}  {row.text!r:.10}")
+    (tree, *_) = found.beams or []
+    assert repr(tree) == f"<BeamTree of {len(tree)} tokens; print(...) draws it>"
+    short = generate(MODEL, PROMPTS[:1], Greedy(), max_new_tokens=2, stop=Stop(eos=()))
+    assert str(short) == f"   0  length  {short.sequences[0].tolist()}"
+
+
 def test_drawings_are_80_columns_wide() -> None:
     for prompt in PROMPTS:
         result = generate(MODEL, [prompt], Beam(num_beams=6), max_new_tokens=30, tokenizer=TOKENIZER)

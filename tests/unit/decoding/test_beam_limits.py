@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import pytest
+import torch
 
 from minitx.decoding import (
     Beam,
@@ -47,7 +49,8 @@ def test_every_filter_leaves_beams_a_way_to_go_on(name: str) -> None:
     bias: dict[str, Any] = {"logit_bias": dict.fromkeys(range(1, 6), 60.0)}
     for given in (strategy, dataclasses.replace(strategy, **bias)):
         result = generate(MODEL, PROMPTS, given, max_new_tokens=6, num_samples=4, seed=1, stop=stop)
-        assert len(result) == 4 * len(PROMPTS)
+        for tree in result.beams or []:
+            assert any(node.step == 0 and not node.finished for node in tree)
 
 
 @pytest.mark.parametrize("kind", [Beam, BeamSample, DiverseBeam, LexicalBeam, StochasticBeam])
@@ -56,11 +59,35 @@ def test_no_more_beams_than_can_be_run(kind: Any) -> None:
     with pytest.raises(ValueError, match="num_beams=999999999 must be at most 4096"):
         kind(num_beams=999_999_999, **more)
     strategy = kind(num_beams=9, **more)  # more than there are tokens
-    options: dict[str, Any] = {"seed": 1} if strategy.draws else {}
+    options: dict[str, Any] = {"seed": 1} if isinstance(strategy, Sample) else {}
     result = generate(tiny(4), [[1]], strategy, max_new_tokens=4, num_samples=5, **options)
     assert len({tuple(row) for row in tokens(result)}) == 5
+
+
+@pytest.mark.parametrize("kind", [Beam, BeamSample, DiverseBeam, LexicalBeam, StochasticBeam])
+def test_trees_show_no_beams_that_do_not_exist(kind: Any) -> None:
+    """When the last beams of a prompt end, what a search goes on with is nothing."""
+    more = {"force_words_ids": [[1]]} if kind is LexicalBeam else {}
+    bans = {"allowed_token_ids": [0, 1, 2, 5]}
+    for early in (True, False):
+        if kind is not StochasticBeam:
+            more["early_stopping"] = early
+        strategy = kind(num_beams=6, **bans, **more)
+        options: dict[str, Any] = {"seed": 1} if isinstance(strategy, Sample) else {}
+        stop = Stop(eos=0, tokens=(2, 5))
+        result = generate(MODEL, PROMPTS, strategy, max_new_tokens=3, num_samples=2, stop=stop, **options)
+        for tree in result.beams or []:
+            assert len(tree) > 2
+            assert all(math.isfinite(node.score) and math.isfinite(node.logprob) for node in tree)
 
 
 def test_a_pool_has_an_end() -> None:
     with pytest.raises(ValueError, match=r"patience=1e\+09 with num_beams=4 would keep more than 65536"):
         Beam(patience=1e9)
+
+
+def test_torch_draws_from_so_many_continuations_at_most() -> None:
+    model, options = tiny(4097), {"max_new_tokens": 2, "generator": torch.Generator()}
+    with pytest.raises(ValueError, match="num_beams=4096 offer 16,781,312 continuations of a prompt, but"):
+        generate(model, [[1]], BeamSample(num_beams=4096), **options)
+    assert len(generate(model, [[1]], BeamSample(num_beams=2), **options)) == 1

@@ -248,7 +248,7 @@ def test_biases() -> None:
 def test_bad_words() -> None:
     with pytest.raises(TypeError, match="bad_words_ids='damn' must be a list of lists"):
         BadWords("damn")
-    with pytest.raises(TypeError, match="bad_words_ids=5 is an int; expected a list of token ids"):
+    with pytest.raises(TypeError, match=r"bad_words_ids\[0\] is 5; expected a list of token ids for"):
         BadWords([5])
     with pytest.raises(ValueError, match="bad_words_ids holds no words"):
         BadWords([])

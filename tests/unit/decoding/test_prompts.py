@@ -126,10 +126,15 @@ IDS = torch.tensor([[5, 6]])
         ({"input_ids": IDS}, None, TypeError, "prompts is a dict; expected a text, texts, lists of ids"),
         (np.array([5, 6]), None, TypeError, r"prompts\[0\] is 5.*\[\[5, 6\]\] for a single one"),
         (np.array([[5.0]]), None, TypeError, r"prompts\[0\] holds something else than ids"),
-        (np.int64(5), None, TypeError, "prompts is a int64"),
+        (np.int64(5), None, TypeError, "prompts is an int64"),
         (iter([[5]]), None, TypeError, "prompts is a list_iterator"),
-        (TOKENIZER(["cat"]), None, TypeError, "prompts is a Batch"),
-        (5, None, TypeError, "prompts is a int"),
+        (
+            TOKENIZER(["cat"]),
+            None,
+            TypeError,
+            r"prompts is a Batch.* Give the texts themselves, or batch\['input_ids'\] with attention_mask",
+        ),
+        (5, None, TypeError, "prompts is an int;"),
         ([["text"]], None, TypeError, r"prompts\[0\] holds something else than ids"),
         (IDS - 6, None, ValueError, "Prompt 0 holds the id -1, but the model knows the ids 0 to 270"),
         ([[5], [SIZE]], None, ValueError, "Prompt 1 holds the id 271.* is the tokenizer another model's"),
@@ -150,3 +155,21 @@ def test_an_id_under_padding_is_not_judged() -> None:
 def test_an_empty_prompt_is_told_what_to_begin_with(bos: int | None, hint: str) -> None:
     with pytest.raises(ValueError, match=f"Prompt 1 has no tokens.*{hint}"):
         read([[5], []], bos=bos)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        (5, "^decoder_prompts is an int"),
+        (TOKENIZER(["cat"]), r"batch\['input_ids'\]\.$"),  # which have no mask
+        ([[1.5]], r"^decoder_prompts\[0\] holds something else"),
+        ([0, 118], r"^decoder_prompts\[0\] is 0 .* for each decoder prompt: \[\[5, 6\]\]"),
+        (IDS.float(), "^decoder_prompts is a tensor"),
+        (["a"], "^Decoder prompts as text need tokenizer="),
+        ([], "^There are no decoder prompts"),
+        ([[]], "^Decoder prompt 0 has no tokens"),
+    ],
+)
+def test_errors_name_the_argument(prompts: Any, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        read(prompts, name="decoder prompt")

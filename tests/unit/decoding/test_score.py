@@ -62,9 +62,15 @@ def test_a_score_may_enter_a_loss() -> None:
         ({"batch_size": True}, TypeError, "batch_size=True"),
         ({"batch_size": 1.5}, TypeError, "batch_size=1.5 is a float; expected a whole number"),
         ({"batch_size": 0}, ValueError, "batch_size=0 must be at least 1: texts per forward"),
-        ({"texts": None}, TypeError, "prompts is a NoneType"),
-        ({"texts": []}, ValueError, "There are no prompts"),
-        ({"texts": ["a"]}, ValueError, "Prompts as text need tokenizer="),
+        ({"texts": None}, TypeError, "texts is a NoneType"),
+        ({"texts": []}, ValueError, "There are no texts"),
+        ({"texts": [[]]}, ValueError, "Text 0 has no tokens; there must be one to score"),
+        ({"texts": ["a"]}, ValueError, "Texts as text need tokenizer="),
+        (
+            {"texts": [[5]], "attention_mask": torch.ones(1, 1)},
+            ValueError,
+            "attention_mask= goes with texts as a",
+        ),
     ],
 )
 def test_what_cannot_be_scored(options: dict[str, Any], error: type[Exception], message: str) -> None:

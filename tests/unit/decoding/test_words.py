@@ -130,7 +130,7 @@ def test_a_phrase_within_a_phrase_is_enough() -> None:
         ([[]], ValueError, "holds no token ids"),
         ("ab", TypeError, "must be a list of words"),
         ([5], TypeError, "expected a list of token ids"),
-        ([[1, "x"]], TypeError, "a token id is a whole number"),
+        ([[1, None]], TypeError, "a token id is a whole number"),
         ([[[1], []]], ValueError, "holds no token ids"),
         ([[-1]], ValueError, "at least 0"),
     ],
