@@ -17,6 +17,7 @@ inference_mode) the last two copy what they hold before they write, since a back
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -42,22 +43,18 @@ class LayerCache(Protocol):
         Returns:
             Twice (B, K, S, D): what the T queries may attend to, at the positions of `positions`.
         """
-        ...
 
     def positions(self, past: int, time: int, device: torch.device) -> Tensor:
         """(S,): the position in the sequence of each key that `append` returns."""
-        ...
 
     def columns(self, past: int, time: int) -> int:
         """S, the number of keys that `append` returns."""
-        ...
 
     def check_crop(self, length: int, seen: int) -> None:
         """
         Raises:
             ValueError: what the token behind `length` would need is gone.
         """
-        ...
 
 
 def like(stored: Tensor, new: Tensor) -> bool:
@@ -200,18 +197,18 @@ class Sliding:
             )
 
 
-class Memory(Dynamic):
+@dataclass(eq=False)
+class Memory:
     """Keys and values of another text, which an encoder read: made once, and looked at from every token.
 
     Its rows are texts: all beams and samples of one text share its row.
     """
 
-    def remember(self, key: Tensor, value: Tensor) -> None:
-        """Twice (B', K, S, D)."""
-        self.key, self.value = key, value
+    key: Tensor | None = None  # (B', K, S', D)
+    value: Tensor | None = None
 
     def recall(self) -> tuple[Tensor, Tensor]:
-        """Twice (B', K, S, D). Raises ValueError if nothing was read yet."""
+        """Twice (B', K, S', D). Raises ValueError if nothing was read yet."""
         if self.key is None or self.value is None:
             raise ValueError("the cache remembers no text; call model.read(cache, input_ids) first.")
         return self.key, self.value
@@ -295,6 +292,12 @@ class Cache:
         self.length += time
         self.mask = mask
 
+    def withdraw(self, time: int) -> None:
+        """The last `time` tokens no longer count. Whether a ring still has those before, `check` says."""
+        self.length -= time
+        if self.mask is not None:
+            self.mask = self.mask[:, : self.length] if self.length else None
+
     def crop(self, length: int) -> Cache:
         """Forgets all but the first `length` tokens.
 
@@ -308,9 +311,7 @@ class Cache:
         if length < self.length:
             for layer in self.layers:
                 layer.check_crop(length, self.seen)
-        self.length = length
-        if self.mask is not None:
-            self.mask = self.mask[:, :length] if length else None
+        self.withdraw(self.length - length)
         return self
 
     def select(self, rows: Tensor) -> Cache:
@@ -319,7 +320,7 @@ class Cache:
         Changes this cache, and returns it; so do `repeat` and `crop`.
 
         Args:
-            rows: (B',) long.
+            rows: (N,) long.
 
         Raises:
             TypeError: no tensor.
@@ -341,12 +342,9 @@ class Cache:
     def reorder(self, rows: Tensor) -> Cache:
         """`select` where each row stays among those of its text: the memory is shared, and stays as it is.
 
-        rows: (B',) long, as many for each text. Nothing is checked, so that a search waits for no device.
+        rows: (N,) long, as many for each text; not checked, since a search names those that there are.
         """
-        if torch.is_inference_mode_enabled() and len(rows) == self.batch:  # no gradient needs what was there
-            _move(self.layers, rows, self.length)
-        else:
-            _select(self.layers, rows)
+        _select(self.layers, rows, self.length)
         self.mask = None if self.mask is None else self.mask.index_select(0, rows)
         return self
 
@@ -383,17 +381,20 @@ def _texts_of(rows: Tensor, shares: int) -> Tensor:
     return texts
 
 
-def _select(parts: Sequence[LayerCache], rows: Tensor) -> None:
-    for part in parts:
-        if part.key is not None and part.value is not None:
-            part.key, part.value = (x.index_select(0, rows) for x in (part.key, part.value))
-
-
-def _move(parts: Sequence[LayerCache], rows: Tensor, length: int) -> None:
-    """`_select` in place, of the slots in use, through one piece of memory: so a search makes no new ones."""
+def _select(parts: Sequence[LayerCache | Memory], rows: Tensor, length: int | None = None) -> None:
+    """Keeps these rows of each part, of whose slots `length` are in use, or all: in place, through one piece
+    of memory, so that a search makes no new ones; but where a gradient may need what was there, or the batch
+    gets another size, by a copy.
+    """
     between: Tensor | None = None
-    for stored in (x for part in parts for x in (part.key, part.value) if x is not None):
-        if between is None or between.shape != stored.shape:
-            between = torch.empty_like(stored)
-        used, moved = stored[:, :, :length], between[:, :, :length]
-        used.copy_(torch.index_select(used, 0, rows, out=moved))
+    for part in parts:
+        if part.key is None or part.value is None:
+            continue
+        if not (torch.is_inference_mode_enabled() and part.key.is_inference() and len(rows) == len(part.key)):
+            part.key, part.value = (x.index_select(0, rows) for x in (part.key, part.value))
+            continue
+        for stored in (part.key, part.value):
+            if between is None or between.shape != stored.shape:
+                between = torch.empty_like(stored)
+            used, moved = stored[:, :, :length], between[:, :, :length]
+            used.copy_(torch.index_select(used, 0, rows, out=moved))

@@ -12,9 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from minitx.architectures.architecture import Architecture
 from minitx.models import Model
 from minitx.weights.files import some
+from minitx.weights.match import Names
 from minitx.weights.save import task_of
+from minitx.weights.table import rows
 
 
 def import_transformers() -> Any:
@@ -53,14 +56,31 @@ def load_reference(folder: Path, model: Model) -> nn.Module:
         )
     # experts one by one: their fused product takes neither every width nor float64
     reference.config._experts_implementation = "eager"
-    drawn = sorted([*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])])
-    if drawn:
+    drawn = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+    if drawn := drawn - left_out(drawn, architecture, model):
+        advice = "" if model.task is None else '; leave the head out with head="none" (--head none)'
         raise ValueError(
-            f"transformers does not find {some(drawn)} in this checkpoint and would draw it at random, so "
-            'there is nothing to compare with; leave the head out with head="none" (--head none).'
+            f"transformers does not find {some(sorted(drawn))} in this checkpoint and would draw it at "
+            f"random, so there is nothing to compare with{advice}."
         )
     model_in_eval_mode: nn.Module = reference.eval()
     return model_in_eval_mode
+
+
+def left_out(names: set[str], architecture: Architecture, model: Model) -> set[str]:
+    """Those tensors that the weight table gives to a part which our model was made without.
+
+    Such as a pooler, where nothing reads it: the reference may have one in all its models of that kind, but
+    with nothing of ours is it compared.
+    """
+    found = Names(names, architecture.prefix)
+    return {
+        tensor
+        for left, stored in rows(architecture.weights, architecture.layers(model.config))
+        if getattr(model, left[0].partition(".")[0], None) is None
+        for name in stored.names
+        for tensor in found.module(name)
+    }
 
 
 def in_dtype(reference: nn.Module, dtype: torch.dtype) -> nn.Module:

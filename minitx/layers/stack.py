@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from minitx.cache import Cache, Dynamic, LayerCache, Memory, Sliding, Static
 from minitx.config import StackConfig
-from minitx.layers.attention import AttentionContext
+from minitx.layers.attention import AttentionContext, CrossAttention
 from minitx.layers.layer import Layer
 from minitx.layers.linear import Linear
 from minitx.layers.mask import padding_mask, visible, with_bias
@@ -104,10 +102,12 @@ class Stack(nn.Module):
             memory: (B', S', E), what an encoder made of it; each text serves as many rows of the batch.
             mask: (B', 1, 1, S'), bool.
         """
-        for index, part in zip(self.schedule, cache.memory, strict=True):
-            attention: Any = self.layers[index].get_submodule("cross_attention.self_attention")
-            part.remember(*attention.keys_and_values(memory))
-        cache.memory_mask = mask
+        made = []  # all of them before the cache gets any: where one fails, it stays as it was
+        for index in self.schedule:
+            attention = self.layers[index].get_submodule("cross_attention.self_attention")
+            assert isinstance(attention, CrossAttention)
+            made.append(Memory(*attention.keys_and_values(memory)))
+        cache.memory, cache.memory_mask = made, mask
 
     def context(
         self,

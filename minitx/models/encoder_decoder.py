@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,13 +11,22 @@ from torch import Tensor, nn
 from minitx.cache import Cache
 from minitx.config import ModelConfig
 from minitx.layers.attention import AttentionContext
-from minitx.layers.checks import a_tensor, leading_shape, values_are_unseen
+from minitx.layers.checks import a_tensor, batch_and_time, leading_shape, values_are_unseen, whole_numbers
 from minitx.layers.embedder import Embedder
 from minitx.layers.linear import Linear
 from minitx.layers.mask import as_bool, padding_mask
 from minitx.layers.norm import Slot, identity
 from minitx.models.decoder import CausalModel
 from minitx.models.model import ModelOutput
+
+T = TypeVar("T")
+
+
+class DecoderEmbedder(Embedder):
+    """The embedder of the text that is written: what it refuses is said to be of that one."""
+
+    def check(self, *given: Any) -> Tensor:
+        return of_decoder(super().check, *given)
 
 
 class EncoderDecoderModel(CausalModel):
@@ -35,7 +45,7 @@ class EncoderDecoderModel(CausalModel):
         self.embedder = Embedder(config.embedder)
         self.encoder = stack(config.encoder)
         self.memory_projection = memory_projection(config)
-        self.decoder_embedder = Embedder(config.decoder_embedder or config.embedder)
+        self.decoder_embedder = DecoderEmbedder(config.decoder_embedder or config.embedder)
         self.add_module("decoder", stack(config.decoder))
 
     @property
@@ -91,27 +101,29 @@ class EncoderDecoderModel(CausalModel):
         memory, read = encoder_last_hidden_state, cache is not None and cache.texts > 0
         check_one_source(input_ids, memory, read, attention_mask, token_type_ids, position_ids)
         if decoder_input_ids is None:
-            decoder_input_ids = self.shifted(labels if self.task == "seq2seq-lm" else input_ids)
-        batch = leading_shape(decoder_input_ids)
+            source = ("labels", labels) if self.task == "seq2seq-lm" else ("input_ids", input_ids)
+            decoder_input_ids = self.shifted(*source)
+        written_mask = of_decoder(self.written_mask, decoder_input_ids, decoder_attention_mask, cache)
         if not read and memory is None:
             assert input_ids is not None, "it is one of the three"
             memory = self.encode(input_ids, attention_mask, token_type_ids, position_ids)
         if memory is not None:
             self.check_memory(memory, decoder_input_ids)
-        watch: list[Tensor] | None = [] if output_cross_attentions else None
-        cross = self.cross_context(memory, attention_mask, cache, watch)
-        try:
-            hidden, mask = self.run_decoder(
-                decoder_input_ids, decoder_attention_mask, decoder_position_ids, cache, cross
-            )
-        except (TypeError, ValueError) as error:
-            if cache is not None and not read:
-                cache.forget()
-            kind = TypeError if isinstance(error, TypeError) else ValueError
-            raise kind(f"the decoder's text: {error}") from error
+        ends = None
         if self.task == "sequence-classification":
-            mask = self.end_tokens(input_ids, decoder_input_ids)
-        found = self.result(hidden, mask, labels, batch=batch, logits_to_keep=keep, cache=cache)
+            ends = self.end_tokens(input_ids, decoder_input_ids)
+        watch: list[Tensor] | None = [] if output_cross_attentions else None
+        try:
+            cross = self.cross_context(memory, attention_mask, cache, watch)
+            hidden, mask = self.run_decoder(
+                decoder_input_ids, written_mask, decoder_position_ids, cache, cross
+            )
+            mask, batch = mask if ends is None else ends, decoder_input_ids.shape[:-1]
+            found = self.result(hidden, mask, labels, batch=batch, logits_to_keep=keep, cache=cache)
+        except BaseException:
+            if cache is not None and not read:
+                cache.forget()  # so that the same call can be made again
+            raise
         weights = None if watch is None else tuple(watch)
         return found._replace(encoder_last_hidden_state=memory, cross_attentions=weights)
 
@@ -147,6 +159,18 @@ class EncoderDecoderModel(CausalModel):
 
         The cache keeps the keys and values that each layer's cross-attention makes of it, so that they are
         made once.
+
+        Args:
+            cache: from `make_cache`; changed, and returned. It stays empty where this fails.
+            input_ids: (B, S).
+            attention_mask: (B, S), 1 or True = attend.
+            token_type_ids: (B, S); all zero if not given.
+            position_ids: (B or 1, S); the architecture's own numbering if not given.
+
+        Raises:
+            TypeError: a list or anything else where a tensor is expected, a cache that is none.
+            ValueError: a cache for other layers or with something in it, shapes that do not fit, ids outside
+                their table, a text longer than its table of positions.
         """
         self.check_layers(cache)
         if cache.texts or cache.length:
@@ -217,23 +241,46 @@ class EncoderDecoderModel(CausalModel):
         )
         return hidden
 
-    def shifted(self, ids: Tensor | None) -> Tensor:
-        """(B, T) -> (B, T): what the decoder is given so that it learns to write `ids`.
+    def written_mask(
+        self, input_ids: Tensor, attention_mask: Tensor | None, cache: Cache | None
+    ) -> Tensor | None:
+        """The mask of the text that is written, (B, T) bool, which fits its ids (B, T) and the cache.
+
+        Raises:
+            TypeError: no tensors.
+            ValueError: another shape, values other than 0 and 1, other rows than the cache has.
+        """
+        leading_shape(input_ids)
+        shape = batch_and_time(input_ids)
+        if cache is not None:
+            cache.check(attention_mask, input_ids)
+        return None if attention_mask is None else as_bool(attention_mask, *shape)
+
+    def shifted(self, name: str, ids: Tensor | None) -> Tensor:
+        """(B, T) -> (B, T): what the decoder is given so that it learns to write `ids`; `name` is of these.
 
         The start token is put before them; without one the text's last token is, which then says what
         language it is in. The label -100 becomes padding.
 
         Raises:
-            ValueError: there is nothing to shift, or no padding to put.
+            TypeError: no tensor.
+            ValueError: there is nothing to shift, no ids (B, T), or no padding to put.
         """
-        if ids is None:
-            raise ValueError(
-                "decoder_input_ids are missing: what the decoder goes on from, at least "
-                f"[[{self.config.decoder_start_token_id}]] for each text."
-            )
-        a_tensor("labels", ids)
-        pad = self.decoder_embedder.config.pad_token_id
         start = self.config.decoder_start_token_id
+        if ids is None:
+            least = "the token of the language to write, [[id]]," if start is None else f"[[{start}]]"
+            raise ValueError(
+                f"decoder_input_ids are missing: what the decoder goes on from, at least {least} for each "
+                "text."
+            )
+        a_tensor(name, ids)
+        whole_numbers(name, ids)
+        if ids.dim() != 2 or ids.shape[1] == 0:
+            raise ValueError(
+                f"{name} has shape {tuple(ids.shape)}; expected (batch, time) with at least one token per "
+                "row, of which decoder_input_ids are made."
+            )
+        pad = self.decoder_embedder.config.pad_token_id
         if pad is None:
             raise ValueError("the config has no pad_token_id to make decoder_input_ids with; give them.")
         ids = ids.masked_fill(ids == -100, pad)
@@ -260,6 +307,16 @@ class EncoderDecoderModel(CausalModel):
         if not values_are_unseen(ends) and not bool(ends.any(dim=1).all()):
             raise ValueError(f"each text must have an end token, {eos}: the head reads what stands there.")
         return ends
+
+
+def of_decoder(check: Callable[..., T], *given: Any) -> T:
+    """What a check gives. Both texts are checked alike, under the same names; its errors say which it is."""
+    try:
+        return check(*given)
+    except TypeError as error:
+        raise TypeError(f"the decoder's text: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"the decoder's text: {error}") from error
 
 
 def memory_projection(config: ModelConfig) -> Slot:

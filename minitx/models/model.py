@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import torch
@@ -50,6 +51,16 @@ class ModelOutput(NamedTuple):
     cache: Cache | None = None
     encoder_last_hidden_state: Tensor | None = None
     cross_attentions: tuple[Tensor, ...] | None = None
+
+
+@contextmanager
+def counted_if_well(cache: Cache, time: int) -> Iterator[None]:
+    """Takes the last `time` tokens back out of the count of the cache, if what is done in here fails."""
+    try:
+        yield
+    except BaseException:
+        cache.withdraw(time)
+        raise
 
 
 class Model(nn.Module):
@@ -109,17 +120,21 @@ class Model(nn.Module):
         logits_to_keep: int = 0,
         cache: Cache | None = None,
     ) -> ModelOutput:
-        """Hidden states (B, T, E) to what the model's task makes of them."""
-        pooled = None if self.pooler is None else self.pooler(hidden)
-        if self.head is None:
-            if labels is not None:
-                raise ValueError("labels were given, but this model has no head; load it with head=.")
-            return ModelOutput(hidden, pooled, cache=cache)
-        config = self.head.config
-        task = TASKS[config.task]
-        logits = task.shape(self.head(hidden[:, -logits_to_keep:], pooled, mask), batch)
-        loss = None if labels is None else task.loss(logits, a_tensor("labels", labels), mask, config)
-        return ModelOutput(hidden, pooled, loss=loss, cache=cache, **task.outputs(logits))
+        """Hidden states (B, T, E) to what the model's task makes of them.
+
+        Where that fails, the tokens do not count in the cache: the same call can be made again.
+        """
+        with nullcontext() if cache is None else counted_if_well(cache, hidden.shape[1]):
+            pooled = None if self.pooler is None else self.pooler(hidden)
+            if self.head is None:
+                if labels is not None:
+                    raise ValueError("labels were given, but this model has no head; load it with head=.")
+                return ModelOutput(hidden, pooled, cache=cache)
+            config = self.head.config
+            task = TASKS[config.task]
+            logits = task.shape(self.head(hidden[:, -logits_to_keep:], pooled, mask), batch)
+            loss = None if labels is None else task.loss(logits, a_tensor("labels", labels), mask, config)
+            return ModelOutput(hidden, pooled, loss=loss, cache=cache, **task.outputs(logits))
 
     def tie_weights(self) -> None:
         """Lets one word embedding serve wherever the config says that it does."""

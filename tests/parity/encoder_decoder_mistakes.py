@@ -158,7 +158,7 @@ def head_without_its_bias(model: Any, patch: pytest.MonkeyPatch) -> None:
 def labels_not_shifted(model: Any, patch: pytest.MonkeyPatch) -> None:
     """The decoder is shown what it is to say."""
     pad = model.decoder_embedder.config.pad_token_id
-    patch.setattr(EncoderDecoderModel, "shifted", lambda self, ids: ids.masked_fill(ids == -100, pad))
+    patch.setattr(EncoderDecoderModel, "shifted", lambda self, name, ids: ids.masked_fill(ids == -100, pad))
 
 
 def another_start_token(model: Any, patch: pytest.MonkeyPatch) -> None:

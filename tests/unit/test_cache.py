@@ -151,6 +151,55 @@ def test_training_goes_through_every_cache(window: int | None, max_length: int |
 
 @pytest.mark.parametrize("window", [None, 3])
 @pytest.mark.parametrize("max_length", [None, 9])
+def test_a_backward_still_works_after_a_reordering(window: int | None, max_length: int | None) -> None:
+    decoder, text, rows = model(sliding_window=window), ids(2, 6), torch.tensor([1, 0])
+    weights = list(decoder.parameters())
+    expected = torch.autograd.grad(decoder(text[:, :5]).logits.sum(), weights)
+    cache = decoder.make_cache(max_length)
+    total = decoder(text[:, :5], cache=cache).logits.sum()
+    with torch.inference_mode():
+        found = decoder(text[rows][:, 5:], cache=cache.reorder(rows)).logits
+        assert torch.allclose(found, decoder(text[rows]).logits[:, 5:], atol=1e-9)
+    gradients = torch.autograd.grad(total, weights)
+    assert all(torch.allclose(a, b, atol=1e-9) for a, b in zip(gradients, expected, strict=True))
+
+
+@pytest.mark.parametrize("max_length", [None, 9])
+def test_what_was_made_in_inference_mode_is_reordered_in_place(max_length: int | None) -> None:
+    """No gradient can need it; other rows than before need other room, though."""
+    decoder, text, rows = model(), ids(2, 5), torch.tensor([1, 0])
+    cache = decoder.make_cache(max_length)
+    with torch.inference_mode():
+        expected = decoder(text[rows]).logits[:, 4:]
+        decoder(text[:, :4], cache=cache)
+        before = [part.key for part in cache.layers]
+        cache.reorder(rows)
+        assert all(part.key is key for part, key in zip(cache.layers, before, strict=True))
+        cache.reorder(torch.tensor([0, 0, 1])).reorder(torch.tensor([1, 2]))
+        assert not any(part.key is key for part, key in zip(cache.layers, before, strict=True))
+        assert torch.allclose(decoder(text[rows][:, 4:], cache=cache).logits, expected, atol=1e-9)
+
+
+def test_a_search_reorders_its_cache_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It runs in inference mode, and so do the forwards that fill its caches."""
+    right, seen = Cache.reorder, []
+
+    def reorder(cache: Cache, rows: torch.Tensor) -> Cache:
+        before = [part.key for part in cache.layers]
+        same = len(rows) == cache.batch
+        right(cache, rows)
+        if same:
+            seen.append(all(part.key is key for part, key in zip(cache.layers, before, strict=True)))
+        return cache
+
+    monkeypatch.setattr(Cache, "reorder", reorder)
+    minitx.generate(model(), ids(2, 4), strategy=minitx.Beam(num_beams=3), max_new_tokens=6)
+    assert seen
+    assert all(seen)
+
+
+@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize("max_length", [None, 9])
 @pytest.mark.parametrize("after", [torch.no_grad, torch.enable_grad])
 def test_a_cache_filled_in_inference_mode_serves_outside(
     window: int | None, max_length: int | None, after: Callable[[], AbstractContextManager[None]]
@@ -177,6 +226,25 @@ def test_a_forward_that_fails_half_way_leaves_the_cache_as_it_was() -> None:
         assert cache.length == 9
         found = torch.cat([decoder(text[:, i : i + 1], cache=cache).logits for i in range(9, 20)], 1)
         assert torch.allclose(found, decoder(text).logits[:, 9:], rtol=0, atol=1e-9)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("window", [None, 5])
+@pytest.mark.parametrize("max_length", [None, 12])
+def test_tokens_whose_logits_or_loss_failed_do_not_count(window: int | None, max_length: int | None) -> None:
+    decoder, text = model(sliding_window=window), ids(2, 9)
+    mask = torch.ones(2, 9)
+    mask[0, :3] = 0
+    for past in (0, 4):
+        cache = decoder.make_cache(max_length)
+        expected = decoder(text, mask).logits[:, past:]
+        if past:
+            decoder(text[:, :past], mask[:, :past], cache=cache)
+        with pytest.raises(ValueError, match=r"labels have shape \(2, 3\)"):
+            decoder(text[:, past : past + 1], mask[:, past : past + 1], labels=ids(2, 3), cache=cache)
+        assert (cache.length, None if cache.mask is None else cache.mask.shape[1]) == (past, past or None)
+        found = decoder(text[:, past:], mask[:, past:], cache=cache).logits
+        assert torch.allclose(found, expected, atol=1e-9)
 
 
 def test_a_ring_that_lost_what_is_needed_says_so() -> None:

@@ -208,7 +208,31 @@ def test_the_last_token_of_a_label_says_the_language_where_there_is_no_start_tok
     """mBART's: text, end, language, in rows of different lengths."""
     model = minitx.from_config({"model_type": "mbart", **BART}, head="seq2seq-lm", seed=0).eval()
     labels = torch.tensor([[5, 6, 2, 90], [7, 2, 91, -100]])
-    assert model.shifted(labels).tolist() == [[90, 5, 6, 2], [91, 7, 2, 91]]
+    assert model.shifted("labels", labels).tolist() == [[90, 5, 6, 2], [91, 7, 2, 91]]
+
+
+def test_nothing_to_write_where_there_is_no_start_token() -> None:
+    """There is no [[None]] that a text could begin with."""
+    model = minitx.from_config({"model_type": "mbart", **BART}, head="seq2seq-lm", seed=0).eval()
+    with pytest.raises(ValueError, match=r"at least the token of the language to write, \[\[id\]\]"):
+        model(ids(2, 7))
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ([[5]], TypeError, "^{name} is a list; expected a tensor"),
+        (torch.tensor([5, 6]), ValueError, r"^{name} has shape \(2,\); expected \(batch, time\)"),
+        (torch.tensor(5), ValueError, r"^{name} has shape \(\); expected \(batch, time\)"),
+        (torch.ones(2, 0).long(), ValueError, r"^{name} has shape \(2, 0\); expected \(batch, time\)"),
+        (torch.ones(2, 3), ValueError, r"^{name} has dtype torch\.float32; expected torch\.long"),
+    ],
+)
+def test_what_cannot_be_shifted_is_named(given: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message.format(name="labels")):
+        made("bart")(ids(2, 7), labels=given)
+    with pytest.raises(error, match=message.format(name="input_ids")):
+        made("bart", "question-answering")(given)
 
 
 def test_a_head_that_reads_the_end_of_a_text() -> None:
@@ -475,16 +499,81 @@ def test_a_missing_tensor_is_named(tmp_path: Path) -> None:
         minitx.load(tmp_path)
 
 
-def test_a_forward_that_fails_leaves_nothing_in_the_cache() -> None:
-    model = made()
-    cache = model.make_cache()
-    with pytest.raises(ValueError, match="the decoder's text: input_ids holds 99"):
-        model(ids(2, 7), None, torch.full((2, 1), 99), cache=cache)
-    assert (cache.texts, cache.length) == (0, 0)
-    read, written = ids(2, 7), ids(2, 3)
+def failing(model: Any, where: str, error: BaseException) -> Any:
+    def fail(*_: Any) -> None:
+        raise error
+
+    return model.get_submodule(where).register_forward_pre_hook(fail)
+
+
+# Where a forward fails: as keys of the memory are made (those of the first layer are there already), as the
+# decoder runs, and as the head does.
+HALF_WAY = ["decoder.layers.1.cross_attention.self_attention.K", "decoder.layers.1", "head"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no memory left"), KeyboardInterrupt(), ValueError("mine")])
+@pytest.mark.parametrize("where", HALF_WAY)
+def test_a_forward_that_fails_leaves_nothing_in_the_cache(where: str, error: BaseException) -> None:
+    """So that the same call can be made again; and what fails is said as it was."""
+    model, read, written = made(), ids(2, 7), ids(2, 3)
+    mask = torch.tensor([[1, 1, 1], [1, 1, 0]])
     with torch.no_grad():
-        found = model(read, None, written, cache=cache).logits
-        assert torch.allclose(found, model(read, None, written).logits, atol=1e-5)
+        expected = model(read, None, written, mask).logits
+        for cache in (model.make_cache(), model.make_cache(3)):
+            hook = failing(model, where, error)
+            with pytest.raises(type(error)) as caught:
+                model(read, None, written, mask, cache=cache)
+            hook.remove()
+            assert caught.value is error
+            assert (cache.texts, cache.length, cache.mask, cache.memory_mask) == (0, 0, None, None)
+            found = model(read, None, written, mask, cache=cache).logits
+            assert torch.allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("where", HALF_WAY[1:])
+def test_a_step_that_fails_leaves_the_cache_as_it_was(where: str) -> None:
+    model, read, written = made(), ids(2, 7), ids(2, 5)
+    with torch.no_grad():
+        expected = model(read, None, written).logits[:, 3:]
+        for cache in (model.make_cache(), model.make_cache(5)):
+            model(read, None, written[:, :3], cache=cache)
+            hook = failing(model, where, RuntimeError("no memory left"))
+            with pytest.raises(RuntimeError, match="no memory left"):
+                model.decode(written[:, 3:], cache=cache)
+            hook.remove()
+            assert (cache.texts, cache.length, cache.mask) == (2, 3, None)
+            assert torch.allclose(model.decode(written[:, 3:], cache=cache).logits, expected, atol=1e-5)
+
+
+def test_a_reading_that_fails_leaves_nothing_in_the_cache() -> None:
+    model, read = made(), ids(2, 7)
+    cache = model.make_cache()
+    hook = failing(model, HALF_WAY[0], RuntimeError("no memory left"))
+    with pytest.raises(RuntimeError, match="no memory left"):
+        model.read(cache, read)
+    hook.remove()
+    assert model.read(cache, read).texts == 2
+
+
+def test_arguments_that_are_refused_leave_nothing_in_the_cache() -> None:
+    """And an error says which text it is about, where the names of the arguments do not, and only there."""
+    model, read, written = made(), ids(2, 7), ids(2, 3)
+    refused: list[tuple[dict[str, Any], str]] = [
+        ({"decoder_input_ids": torch.full((2, 1), 99)}, "^the decoder's text: input_ids holds 99"),
+        ({"decoder_input_ids": ids(3)}, r"^the decoder's text: input_ids has shape \(3,\)"),
+        ({"decoder_attention_mask": torch.ones(2, 7)}, r"^the decoder's text: attention_mask .* \(2, 7\)"),
+        ({"decoder_attention_mask": torch.full((2, 3), 2)}, "^the decoder's text: attention_mask holds"),
+        ({"decoder_position_ids": torch.ones(2, 7).long()}, "^the decoder's text: position_ids has shape"),
+        ({"input_ids": torch.full((2, 1), 99)}, "^input_ids holds 99"),
+        ({"labels": ids(2, 7)}, r"^labels have shape \(2, 7\)"),
+        ({"decoder_input_ids": ids(2, 4)}, "^the cache has room for 3 tokens, but this is token 4"),
+    ]
+    for wrong, message in refused:
+        cache = model.make_cache(3)
+        with pytest.raises(ValueError, match=message):
+            model(**{"input_ids": read, "decoder_input_ids": written, **wrong}, cache=cache)
+        assert (cache.texts, cache.length) == (0, 0)
+        assert model(read, None, written, cache=cache).logits.shape == (2, 3, 99)
 
 
 def test_texts_are_chosen_before_the_first_token() -> None:

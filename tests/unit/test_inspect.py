@@ -106,6 +106,25 @@ def test_real_checkpoints_agree(folder: Path) -> None:
     assert ("real text" in report.inputs) == (folder == MINILM)
 
 
+@pytest.mark.parametrize("head", [None, "none"])
+def test_a_pooler_that_nothing_reads_may_be_missing(tmp_path: Path, head: str | None) -> None:
+    """transformers' encoder-decoder has one in its BERT; ours has not, and writes none."""
+    case = BY_NAME["bert-gpt2"]
+    config = {"model_type": case.model_type, **case.config}
+    minitx.save(minitx.from_config(config, head="seq2seq-lm", seed=0), tmp_path)
+    report = verify(tmp_path, head=head)
+    assert report.ok, render_report(report)
+    assert "encoder_last_hidden_state" in {row.module for row in report.rows}
+
+
+def test_what_would_be_drawn_at_random_is_not_compared(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path, "bert", "masked-lm")
+    assert verify(folder, head="none").ok  # the reference has a pooler then, which the file lacks
+    fresh = minitx.load(folder, head="sequence-classification", init_head=True)
+    with pytest.raises(ValueError, match=r"pooler\.dense\.bias.*classifier\.bias.*leave the head out"):
+        verify(folder, model=fresh)
+
+
 def layer(model: EncoderModel, index: int) -> Any:
     return model.encoder.get_submodule(f"layers.{index}")
 
