@@ -192,22 +192,21 @@ def chain_share(ours: minitx.DecoderModel, repeats: int) -> list[dict[str, Any]]
 
 
 def context_cost(ours: minitx.DecoderModel, theirs: Any, repeats: int) -> list[dict[str, Any]]:
-    """Seconds for one more token: what STEPS + 1 tokens take more than one, divided by STEPS."""
-    rows = []
-    for length in CONTEXTS:
-        ids = prompts(1, length)
-        row: dict[str, Any] = {"length": length}
-        one_ours, many_ours, one_theirs, many_theirs = in_turn(
-            repeats,
-            partial(run_ours, ours, ids, 1, "greedy"),
-            partial(run_ours, ours, ids, STEPS + 1, "greedy"),
-            partial(run_theirs, theirs, ids, 1, "greedy"),
-            partial(run_theirs, theirs, ids, STEPS + 1, "greedy"),
-        )
-        row["minitx"] = (many_ours - one_ours) / STEPS
-        row["transformers"] = (many_theirs - one_theirs) / STEPS
-        rows.append(row)
-    return rows
+    """Seconds for one more token: what STEPS + 1 tokens take more than one, divided by STEPS.
+
+    All lengths take part in each round, so that a machine that becomes slower does so for all of them.
+    """
+    runs = [
+        partial(run, model, prompts(1, length), new, "greedy")
+        for length in CONTEXTS
+        for run, model in ((run_ours, ours), (run_theirs, theirs))
+        for new in (1, STEPS + 1)
+    ]
+    medians = iter(in_turn(repeats, *runs))
+    return [
+        {"length": length} | {side: (-next(medians) + next(medians)) / STEPS for side in SIDES}
+        for length in CONTEXTS
+    ]
 
 
 def peak() -> int:
