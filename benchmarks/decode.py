@@ -27,6 +27,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -191,21 +192,52 @@ def chain_share(ours: minitx.DecoderModel, repeats: int) -> list[dict[str, Any]]
     return rows
 
 
+class Clock:
+    """A processor that changes nothing, on either side, and notes when it is called."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def ours(self, logits: torch.Tensor, context: Context) -> torch.Tensor:
+        self.times.append(time.perf_counter())
+        return logits
+
+    def theirs(self, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        self.times.append(time.perf_counter())
+        return scores
+
+    def median(self) -> float:
+        """Seconds from one call to the next: one token. The first is behind the prompt."""
+        return statistics.median(later - earlier for earlier, later in pairwise(self.times))
+
+
 def context_cost(ours: minitx.DecoderModel, theirs: Any, repeats: int) -> list[dict[str, Any]]:
-    """Seconds for one more token: what STEPS + 1 tokens take more than one, divided by STEPS.
+    """Seconds for one more token.
 
     All lengths take part in each round, so that a machine that becomes slower does so for all of them.
     """
-    runs = [
-        partial(run, model, prompts(1, length), new, "greedy")
-        for length in CONTEXTS
-        for run, model in ((run_ours, ours), (run_theirs, theirs))
-        for new in (1, STEPS + 1)
-    ]
-    medians = iter(in_turn(repeats, *runs))
+    found: dict[int, dict[str, list[float]]] = {length: {side: [] for side in SIDES} for length in CONTEXTS}
+    for _ in range(repeats + 1):
+        for length, sides in found.items():
+            ids, new = prompts(1, length), STEPS + 1
+            clock = Clock()
+            strategy = minitx.Greedy(processors=[clock.ours])
+            minitx.generate(ours, ids, strategy, max_new_tokens=new, stop=minitx.Stop(eos=()))
+            sides["minitx"].append(clock.median())
+            clock = Clock()
+            with torch.inference_mode():
+                theirs.generate(
+                    ids,
+                    attention_mask=torch.ones_like(ids),
+                    max_new_tokens=new,
+                    do_sample=False,
+                    pad_token_id=0,
+                    logits_processor=transformers.LogitsProcessorList([clock.theirs]),
+                )
+            sides["transformers"].append(clock.median())
     return [
-        {"length": length} | {side: (-next(medians) + next(medians)) / STEPS for side in SIDES}
-        for length in CONTEXTS
+        {"length": length} | {side: statistics.median(times[1:]) for side, times in sides.items()}
+        for length, sides in found.items()
     ]
 
 
