@@ -52,7 +52,7 @@ class TopK(BuiltIn):
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
-        if self.largest == 0:
+        if self.largest == 0 or (isinstance(self.top_k, int) and self.top_k >= logits.shape[-1]):
             return logits
         best = logits.topk(min(self.largest, logits.shape[-1])).values
         return logits.masked_fill(logits < self._kth(best), -torch.inf)
