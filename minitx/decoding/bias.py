@@ -13,10 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minitx.decoding.checks import integer, number, settle, token_id, token_ids, within_vocabulary
+from minitx.decoding.checks import (
+    check_sequences,
+    integer,
+    number,
+    settle,
+    token_id,
+    token_ids,
+    within_vocabulary,
+)
 from minitx.decoding.context import Context
 from minitx.decoding.processor import BuiltIn
-from minitx.decoding.words import check_words
 
 # Beyond this factor an end token is certain, and float32 not yet at its end.
 _LARGEST_DECAY = 1e9
@@ -99,7 +106,7 @@ class BadWords(BuiltIn):
             raise TypeError(f"bad_words_ids={words!r} must be a list of lists of token ids.")
         if not words:
             raise ValueError("bad_words_ids holds no words; leave it out if there are none.")
-        check_words("bad_words_ids", words)
+        check_sequences("bad_words_ids", words)
         settle(self, bad_words_ids=tuple(token_ids("bad_words_ids", word) for word in words))
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:

@@ -81,6 +81,29 @@ def integer(name: str, value: Any, minimum: int, meaning: str) -> int | tuple[in
     return _one_or_rows(name, value, checked)
 
 
+def check_sequences(name: str, words: Sequence[Any]) -> None:
+    """
+    Args:
+        name: of the parameter.
+        words: each a list of ids, or a list of such lists.
+
+    Raises:
+        TypeError: a text in the place of its ids, or an id in the place of a list.
+    """
+    for number, word in enumerate(words):
+        several = word if isinstance(word, Sequence) and not isinstance(word, str) else [word]
+        text = next((each for each in several if isinstance(each, str)), None)
+        if text is not None:
+            raise TypeError(
+                f"{name}[{number}] is given as text; expected its ids: "
+                f"tokenizer.encode({text!r:.40}, add_special_tokens=False)."
+            )
+        if isinstance(word, Integral):
+            single = all(isinstance(each, Integral) for each in words)
+            hint = f"; did you mean {[[int(each) for each in words]]!r:.60}?" if single else "."
+            raise TypeError(f"{name}[{number}] is {word!r}; expected a list of token ids for each word{hint}")
+
+
 def token_ids(name: str, value: Any, *, empty: bool = False) -> tuple[int, ...]:
     """Token ids from any collection of them, in its order.
 

@@ -131,7 +131,7 @@ class _Run(Run[StochasticBeam]):
         A beam's children keep their order under the condition on the largest, so only its best N are asked.
         """
         size, vocab_size = self._beams, logp.shape[-1]
-        noisy = logp + self._noise(size * vocab_size, len(self.trace.steps) + 1).view_as(logp)
+        noisy = logp + self._noise(size * vocab_size, self.length).view_as(logp)
         best, token = noisy.topk(min(size, vocab_size))  # (P, N, C)
         numbers = conditioned(best, self._numbers[:, :, None])
         index = token + torch.arange(size, device=self.device)[:, None] * vocab_size

@@ -11,10 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from numbers import Integral
 from typing import Any
 
-from minitx.decoding.checks import token_ids
+from minitx.decoding.checks import check_sequences, token_ids
 
 Phrase = tuple[int, ...]
 
@@ -70,7 +69,7 @@ class Words:
             )
         if not words:
             raise ValueError("force_words_ids holds no words; without any, use Beam(...).")
-        check_words("force_words_ids", words)
+        check_sequences("force_words_ids", words)
         self.words = tuple(_phrases(word) for word in words)
         self._heights = [max(map(len, phrases)) for phrases in self.words]
         self._height = max(self._heights)
@@ -141,29 +140,6 @@ class Words:
         if reading.word is not None:
             distance += self._height - self._heights[reading.word] + len(reading.seen)
         return distance
-
-
-def check_words(name: str, words: Sequence[Any]) -> None:
-    """
-    Args:
-        name: of the parameter.
-        words: each a list of ids, or a list of such lists.
-
-    Raises:
-        TypeError: a text in the place of its ids, or an id in the place of a list.
-    """
-    for number, word in enumerate(words):
-        several = word if isinstance(word, Sequence) and not isinstance(word, str) else [word]
-        text = next((each for each in several if isinstance(each, str)), None)
-        if text is not None:
-            raise TypeError(
-                f"{name}[{number}] is given as text; expected its ids: "
-                f"tokenizer.encode({text!r:.40}, add_special_tokens=False)."
-            )
-        if isinstance(word, Integral):
-            single = all(isinstance(each, Integral) for each in words)
-            hint = f"; did you mean {[[int(each) for each in words]]!r:.60}?" if single else "."
-            raise TypeError(f"{name}[{number}] is {word!r}; expected a list of token ids for each word{hint}")
 
 
 def _phrases(word: Any) -> tuple[Phrase, ...]:
