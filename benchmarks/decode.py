@@ -35,8 +35,8 @@ import torch
 import transformers
 
 import minitx
-from minitx.decoding.context import Context
-from minitx.decoding.select import Argmax, CounterNoise, row_keys
+from minitx.decoding.processors.context import Context
+from minitx.decoding.samplers.select import Argmax, CounterGumbel, row_keys
 
 SAMPLING: dict[str, Any] = {"temperature": 0.8, "top_k": 50, "top_p": 0.95}
 STRATEGIES: dict[str, minitx.Strategy] = {
@@ -155,8 +155,8 @@ def one_chain(chain: minitx.Chain, logits: torch.Tensor, context: Context) -> to
 
 
 @torch.inference_mode()
-def one_draw(selector: Any, logits: torch.Tensor) -> None:
-    selector(logits, 64)
+def one_draw(sampler: Any, logits: torch.Tensor) -> None:
+    sampler(logits, 64)
 
 
 def chain_share(ours: minitx.DecoderModel, repeats: int) -> list[dict[str, Any]]:
@@ -171,8 +171,8 @@ def chain_share(ours: minitx.DecoderModel, repeats: int) -> list[dict[str, Any]]
             logits = logits[:, -1]
         length = torch.full((batch,), ids.shape[1])
         context = Context(tokens=ids, length=length, prompt_length=length - 64, eos=())
-        noise = CounterNoise(row_keys(0, ids.tolist(), 1, ids.device))
-        for name, strategy, selector in (
+        noise = CounterGumbel(row_keys(0, ids.tolist(), 1, ids.device))
+        for name, strategy, sampler in (
             ("greedy", minitx.Greedy(), Argmax()),
             ("top-k, top-p", minitx.Sample(**SAMPLING), noise),
             ("top-p alone", minitx.Sample(top_p=0.95), noise),
@@ -185,7 +185,7 @@ def chain_share(ours: minitx.DecoderModel, repeats: int) -> list[dict[str, Any]]
                 4 * repeats,
                 step,
                 partial(one_chain, chain, logits, context),
-                partial(one_draw, selector, chained),
+                partial(one_draw, sampler, chained),
             )
             row = {"batch": batch, "strategy": name, "forward": forward}
             rows.append(row | {"chain": applied, "draw": drawn})

@@ -49,9 +49,9 @@ def load(): return list(load_file(folder + "/model.safetensors").values())
 """,
     "minitx": """
 import minitx
-from minitx.weights.load import load as warm
+from minitx.checkpoint.load import load as warm
 from minitx.architectures import architecture
-import safetensors, einops, minitx.weights.hub
+import safetensors, einops, minitx.checkpoint.hub
 architecture("bert")
 def load(): return list(minitx.load(folder).parameters())
 """,

@@ -9,7 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from minitx.cache import Cache
+    from minitx.checkpoint.load import from_config, load
+    from minitx.checkpoint.save import save
     from minitx.config import (
         EmbedderConfig,
         ExpertsConfig,
@@ -18,68 +19,67 @@ if TYPE_CHECKING:
         RopeConfig,
         StackConfig,
     )
-    from minitx.decoding.alternatives import Alternatives
-    from minitx.decoding.arithmetic import ArithmeticSample
-    from minitx.decoding.beam import Beam
-    from minitx.decoding.beam_sample import BeamSample
-    from minitx.decoding.chain import Chain
-    from minitx.decoding.diverse import DiverseBeam
-    from minitx.decoding.explain import Explanation, explain
     from minitx.decoding.generate import generate, stream
-    from minitx.decoding.lexical import LexicalBeam
-    from minitx.decoding.result import Event, Result
+    from minitx.decoding.generation_config import GenerationSettings, generation_settings
+    from minitx.decoding.output import Event, Result
+    from minitx.decoding.processors.chain import Chain
+    from minitx.decoding.samplers.alternatives import Alternatives
+    from minitx.decoding.samplers.arithmetic import ArithmeticSample
     from minitx.decoding.score import Scores, score
-    from minitx.decoding.settings import GenerationSettings, generation_settings
-    from minitx.decoding.stochastic import StochasticBeam
-    from minitx.decoding.stop import Stop
+    from minitx.decoding.search.beam import Beam
+    from minitx.decoding.search.beam_sample import BeamSample
+    from minitx.decoding.search.constrained import LexicalBeam
+    from minitx.decoding.search.diverse import DiverseBeam
+    from minitx.decoding.search.stochastic import StochasticBeam
+    from minitx.decoding.stopping import Stop
     from minitx.decoding.strategy import Greedy, Sample
+    from minitx.inspect.explain import Explanation, explain
+    from minitx.layers.cache import Cache
     from minitx.models import DecoderModel, EncoderDecoderModel, EncoderModel, ModelOutput
-    from minitx.pipelines.embed import EmbeddingSettings, embed, embedding_settings
+    from minitx.pipelines.text.embed import EmbeddingSettings, embed, embedding_settings
     from minitx.tokenizer import Tokenizer, load_tokenizer
-    from minitx.weights.load import from_config, load
-    from minitx.weights.save import save
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "Alternatives": "minitx.decoding.alternatives",
-    "ArithmeticSample": "minitx.decoding.arithmetic",
-    "Beam": "minitx.decoding.beam",
-    "BeamSample": "minitx.decoding.beam_sample",
-    "Cache": "minitx.cache",
-    "Chain": "minitx.decoding.chain",
+    "Alternatives": "minitx.decoding.samplers.alternatives",
+    "ArithmeticSample": "minitx.decoding.samplers.arithmetic",
+    "Beam": "minitx.decoding.search.beam",
+    "BeamSample": "minitx.decoding.search.beam_sample",
+    "Cache": "minitx.layers.cache",
+    "Chain": "minitx.decoding.processors.chain",
     "DecoderModel": "minitx.models",
-    "DiverseBeam": "minitx.decoding.diverse",
+    "DiverseBeam": "minitx.decoding.search.diverse",
     "EmbedderConfig": "minitx.config",
-    "EmbeddingSettings": "minitx.pipelines.embed",
+    "EmbeddingSettings": "minitx.pipelines.text.embed",
     "EncoderDecoderModel": "minitx.models",
     "EncoderModel": "minitx.models",
-    "Event": "minitx.decoding.result",
+    "Event": "minitx.decoding.output",
     "ExpertsConfig": "minitx.config",
-    "Explanation": "minitx.decoding.explain",
-    "GenerationSettings": "minitx.decoding.settings",
+    "Explanation": "minitx.inspect.explain",
+    "GenerationSettings": "minitx.decoding.generation_config",
     "Greedy": "minitx.decoding.strategy",
     "HeadConfig": "minitx.config",
-    "LexicalBeam": "minitx.decoding.lexical",
+    "LexicalBeam": "minitx.decoding.search.constrained",
     "ModelConfig": "minitx.config",
     "ModelOutput": "minitx.models",
-    "Result": "minitx.decoding.result",
+    "Result": "minitx.decoding.output",
     "RopeConfig": "minitx.config",
     "Sample": "minitx.decoding.strategy",
     "Scores": "minitx.decoding.score",
     "StackConfig": "minitx.config",
-    "StochasticBeam": "minitx.decoding.stochastic",
-    "Stop": "minitx.decoding.stop",
+    "StochasticBeam": "minitx.decoding.search.stochastic",
+    "Stop": "minitx.decoding.stopping",
     "Tokenizer": "minitx.tokenizer",
-    "embed": "minitx.pipelines.embed",
-    "embedding_settings": "minitx.pipelines.embed",
-    "explain": "minitx.decoding.explain",
-    "from_config": "minitx.weights.load",
+    "embed": "minitx.pipelines.text.embed",
+    "embedding_settings": "minitx.pipelines.text.embed",
+    "explain": "minitx.inspect.explain",
+    "from_config": "minitx.checkpoint.load",
     "generate": "minitx.decoding.generate",
-    "generation_settings": "minitx.decoding.settings",
-    "load": "minitx.weights.load",
+    "generation_settings": "minitx.decoding.generation_config",
+    "load": "minitx.checkpoint.load",
     "load_tokenizer": "minitx.tokenizer",
-    "save": "minitx.weights.save",
+    "save": "minitx.checkpoint.save",
     "score": "minitx.decoding.score",
     "stream": "minitx.decoding.generate",
 }

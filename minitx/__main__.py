@@ -1,5 +1,5 @@
 """`python -m minitx` is the `minitx` command."""
 
-from minitx.cli import main
+from minitx.cli.app import main
 
 raise SystemExit(main())

@@ -25,7 +25,7 @@ QKNorm = Literal["none", "head", "width"]  # norm of queries and keys: each head
 Parallel = Literal["none", "one_norm", "two_norms"]
 
 
-class Checked:
+class ValidatedConfig:
     """Refuses a word that a field does not know: a misspelt one would quietly build another model.
 
     Raises:
@@ -51,7 +51,7 @@ def words(kind: Any) -> dict[str, tuple[str | bool, ...]]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RopeConfig(Checked):
+class RopeConfig(ValidatedConfig):
     """Rotary position embeddings; the equations are in layers/rope.py.
 
     Attributes:
@@ -88,7 +88,7 @@ class RopeConfig(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExpertsConfig(Checked):
+class ExpertsConfig(ValidatedConfig):
     """A mixture of feed-forward networks, of which each token uses a few.
 
     Attributes:
@@ -113,7 +113,7 @@ class ExpertsConfig(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbedderConfig(Checked):
+class EmbedderConfig(ValidatedConfig):
     """Token ids to vectors: sum of embeddings, norm, dropout, projection.
 
     Attributes:
@@ -159,7 +159,7 @@ class EmbedderConfig(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StackConfig(Checked):
+class StackConfig(ValidatedConfig):
     """A stack of equal layers, and everything one layer is built from.
 
     Attributes:
@@ -258,7 +258,7 @@ class StackConfig(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeadConfig(Checked):
+class HeadConfig(ValidatedConfig):
     """A task head: optional pooling and transform, then one projection.
 
     Attributes:
@@ -299,7 +299,7 @@ class HeadConfig(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig(Checked):
+class ModelConfig(ValidatedConfig):
     """One model: embedder and stack, or two of each, pooler, and how fresh weights are drawn.
 
     Attributes:

@@ -6,13 +6,10 @@ them in order, `truncate.py`, `reshape.py`, `penalties.py`, `bias.py` and `const
 whole texts instead: `search.py` is their loop, and each has a file of its own.
 """
 
-from minitx.decoding.alternatives import Alternatives
-from minitx.decoding.arithmetic import ArithmeticSample
-from minitx.decoding.beam import Beam
-from minitx.decoding.beam_sample import BeamSample
-from minitx.decoding.bias import BadWords, ExponentialDecayLength, LogitBias, SequenceBias
-from minitx.decoding.chain import Chain, select_state
-from minitx.decoding.constraints import (
+from minitx.decoding.processors.base import Processor, StatefulProcessor
+from minitx.decoding.processors.bias import BadWords, ExponentialDecayLength, LogitBias, SequenceBias
+from minitx.decoding.processors.chain import Chain, select_state
+from minitx.decoding.processors.constraints import (
     AllowedTokens,
     BeginSuppressTokens,
     ForcedBos,
@@ -22,10 +19,8 @@ from minitx.decoding.constraints import (
     PrefixAllowed,
     SuppressTokens,
 )
-from minitx.decoding.context import Context
-from minitx.decoding.diverse import DiverseBeam
-from minitx.decoding.lexical import LexicalBeam
-from minitx.decoding.penalties import (
+from minitx.decoding.processors.context import Context
+from minitx.decoding.processors.penalties import (
     EncoderNoRepeatNGram,
     EncoderRepetitionPenalty,
     FrequencyPenalty,
@@ -33,12 +28,17 @@ from minitx.decoding.penalties import (
     PresencePenalty,
     RepetitionPenalty,
 )
-from minitx.decoding.processor import Processor, StatefulProcessor
-from minitx.decoding.reshape import RemoveInvalid, Renormalize, Temperature
-from minitx.decoding.select import Argmax, CounterNoise, Race
-from minitx.decoding.stochastic import StochasticBeam
+from minitx.decoding.processors.temperature import RemoveInvalid, Renormalize, Temperature
+from minitx.decoding.processors.truncation import Epsilon, Eta, MinP, TopH, TopK, TopP, Typical
+from minitx.decoding.samplers.alternatives import Alternatives
+from minitx.decoding.samplers.arithmetic import ArithmeticSample
+from minitx.decoding.samplers.select import Argmax, CounterGumbel, MultinomialSampler
+from minitx.decoding.search.beam import Beam
+from minitx.decoding.search.beam_sample import BeamSample
+from minitx.decoding.search.constrained import LexicalBeam
+from minitx.decoding.search.diverse import DiverseBeam
+from minitx.decoding.search.stochastic import StochasticBeam
 from minitx.decoding.strategy import Greedy, Sample, Strategy
-from minitx.decoding.truncate import Epsilon, Eta, MinP, TopH, TopK, TopP, Typical
 
 __all__ = [
     "AllowedTokens",
@@ -51,7 +51,7 @@ __all__ = [
     "BeginSuppressTokens",
     "Chain",
     "Context",
-    "CounterNoise",
+    "CounterGumbel",
     "DiverseBeam",
     "EncoderNoRepeatNGram",
     "EncoderRepetitionPenalty",
@@ -67,11 +67,11 @@ __all__ = [
     "MinLength",
     "MinNewTokens",
     "MinP",
+    "MultinomialSampler",
     "NoRepeatNGram",
     "PrefixAllowed",
     "PresencePenalty",
     "Processor",
-    "Race",
     "RemoveInvalid",
     "Renormalize",
     "RepetitionPenalty",

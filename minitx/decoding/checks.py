@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from minitx.decoding.context import Scope
+from minitx.decoding.processors.context import Scope
 
 Numbers = float | Sequence[float] | Tensor
 Item = TypeVar("Item", int, float)
@@ -195,7 +195,7 @@ def column(name: str, value: Numbers, logits: Tensor) -> Any:
     return rows[:, None] if isinstance(rows, Tensor) else rows
 
 
-def settle(instance: Any, **values: Any) -> None:
+def set_frozen(instance: Any, **values: Any) -> None:
     """Sets fields of a frozen dataclass to what was checked, in its __post_init__."""
     for name, value in values.items():
         object.__setattr__(instance, name, value)

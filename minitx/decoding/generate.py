@@ -11,10 +11,10 @@ from torch import Tensor
 from minitx.decoding.checks import Integers
 from minitx.decoding.loop import Call, Logprobs, steps
 from minitx.decoding.names import names_explained
-from minitx.decoding.prepare import Seed, prepare
+from minitx.decoding.output import Event, Result, collected
 from minitx.decoding.prompts import Prompts
-from minitx.decoding.result import Event, Result, collected
-from minitx.decoding.stop import Stop
+from minitx.decoding.request import Seed, prepare
+from minitx.decoding.stopping import Stop
 from minitx.decoding.strategy import Sample, Strategy
 
 if TYPE_CHECKING:

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from minitx.decoding.chain import Chain, unusable
-from minitx.decoding.context import Context
 from minitx.decoding.detokenize import Detokenizer
-from minitx.decoding.processor import State
+from minitx.decoding.output import Event, FinishReason, Result
+from minitx.decoding.processors.base import State
+from minitx.decoding.processors.chain import Chain, unusable
+from minitx.decoding.processors.context import Context
 from minitx.decoding.prompts import padded_behind
-from minitx.decoding.result import Event, FinishReason, Result
-from minitx.decoding.select import Selector
-from minitx.decoding.stepper import ROOM, Stepper
-from minitx.decoding.stop import ResolvedStop, RowText
+from minitx.decoding.samplers.select import Sampler
+from minitx.decoding.session import ROOM, Stepper
+from minitx.decoding.stopping import ResolvedStop, RowText
 
 if TYPE_CHECKING:
     from minitx.models import CausalModel
@@ -61,7 +61,7 @@ class Call:
     prompts: list[list[int]]
     num_samples: int
     chain: Chain
-    selector: Selector
+    sampler: Sampler
     stop: ResolvedStop
     max_new_tokens: int
     min_new_tokens: list[int]
@@ -90,16 +90,16 @@ def steps(call: Call) -> Iterator[list[Event]]:
     stepper = Stepper(call, call.num_samples)
     prompts = [prompt for prompt in call.prompts for _ in range(call.num_samples)]
     rows = [RowState(call, prompt, least) for prompt, least in zip(prompts, call.min_new_tokens, strict=True)]
-    history = History(prompts, call, device)
+    history = TokenHistory(prompts, call, device)
     states = call.chain.init(history.context)
     for step in range(call.max_new_tokens):
         logits = stepper.logits
         processed = call.chain(logits, history.context, states)
-        token = call.selector(processed, step)  # (B,)
+        token = call.sampler(processed, step)  # (B,)
         drawn = torch.where(unusable(processed), -1, token).tolist()
         if any(each < 0 and row.reason is None for each, row in zip(drawn, rows, strict=True)):
             going_on = torch.tensor([row.reason is None for row in rows], device=device)
-            call.chain.blame(logits, history.context, states, going_on)
+            call.chain.raise_for_empty_rows(logits, history.context, states, going_on)
         if call.observe is not None:
             call.observe(logits, history.context, states, token)
         extras = _logprobs(call, logits if call.logprobs == "raw" else processed, token)
@@ -115,7 +115,7 @@ def steps(call: Call) -> Iterator[list[Event]]:
         stepper.step(token, history)
 
 
-class History:
+class TokenHistory:
     """The rows' tokens, left-aligned in room that is made once, or a few times if they become very long."""
 
     def __init__(self, prompts: Sequence[Sequence[int]], call: Call, device: torch.device) -> None:

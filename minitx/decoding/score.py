@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from minitx.decoding.generation_config import begin_token
 from minitx.decoding.names import names_explained
-from minitx.decoding.prepare import beginnings, checked
 from minitx.decoding.prompts import Prompts, check_tokenizer, read_prompts
-from minitx.decoding.settings import begin_token
-from minitx.decoding.stepper import padded_rows, padded_sources
-from minitx.layers.checks import whole
+from minitx.decoding.request import beginnings, checked
+from minitx.decoding.session import padded_rows, padded_sources
 from minitx.models import EncoderDecoderModel
+from minitx.validation import whole
 
 if TYPE_CHECKING:
     from minitx.models import CausalModel

@@ -18,10 +18,12 @@ from typing import Any, Literal, Self
 
 from torch import Tensor
 
-from minitx.decoding.bias import BadWords, ExponentialDecayLength, LogitBias, SequenceBias
-from minitx.decoding.chain import Chain
-from minitx.decoding.checks import Integers, Numbers, settle
-from minitx.decoding.constraints import (
+from minitx.decoding.checks import Integers, Numbers, set_frozen
+from minitx.decoding.names import meant
+from minitx.decoding.processors.base import Processor, StatefulProcessor
+from minitx.decoding.processors.bias import BadWords, ExponentialDecayLength, LogitBias, SequenceBias
+from minitx.decoding.processors.chain import Chain
+from minitx.decoding.processors.constraints import (
     AllowedTokens,
     BeginSuppressTokens,
     ForcedBos,
@@ -31,8 +33,7 @@ from minitx.decoding.constraints import (
     PrefixAllowed,
     SuppressTokens,
 )
-from minitx.decoding.names import meant
-from minitx.decoding.penalties import (
+from minitx.decoding.processors.penalties import (
     EncoderNoRepeatNGram,
     EncoderRepetitionPenalty,
     FrequencyPenalty,
@@ -40,9 +41,8 @@ from minitx.decoding.penalties import (
     PresencePenalty,
     RepetitionPenalty,
 )
-from minitx.decoding.processor import Processor, StatefulProcessor
-from minitx.decoding.reshape import RemoveInvalid, Renormalize, Temperature
-from minitx.decoding.truncate import Epsilon, Eta, MinP, TopH, TopK, TopP, Typical
+from minitx.decoding.processors.temperature import RemoveInvalid, Renormalize, Temperature
+from minitx.decoding.processors.truncation import Epsilon, Eta, MinP, TopH, TopK, TopP, Typical
 
 Order = Literal["transformers", "vllm", "llama.cpp"]
 
@@ -237,7 +237,7 @@ class Strategy:
     def __post_init__(self) -> None:
         for name in _field_names(type(self)):
             value = getattr(self, name)
-            settle(self, **{name: _value(value)})
+            set_frozen(self, **{name: _value(value)})
         self._check()
         self.build()  # each processor checks its own parameters
 

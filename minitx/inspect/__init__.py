@@ -1,8 +1,8 @@
 """Looking at models: what is in one, whether it computes what transformers computes, pictures."""
 
-from minitx.inspect.compare import verify
+from minitx.inspect.compare.report import Report, render_report
+from minitx.inspect.compare.verify import verify
 from minitx.inspect.pictures import similarity_picture
-from minitx.inspect.report import Report, render_report
 from minitx.inspect.summary import Summary, render, summarize
 
 __all__ = [

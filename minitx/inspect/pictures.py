@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from minitx.storage import write_atomically
+from minitx.io import write_atomically
 
 FORMATS = (".png", ".svg")
 COLORS = "cividis"  # made to look the same with any colour vision; its brightness rises evenly

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from minitx.checkpoint.files import open_folder
 from minitx.models import Model
-from minitx.weights.files import open_folder
 
 UNITS = ("B", "KB", "MB", "GB", "TB")
 

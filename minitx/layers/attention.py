@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minitx.cache import LayerCache, Memory
 from minitx.config import StackConfig
+from minitx.layers.cache import CrossAttentionCache, LayerCache
 from minitx.layers.linear import Linear
 from minitx.layers.norm import Slot, norm
-from minitx.layers.rope import Rotary, quarter_turn_halves, quarter_turn_neighbours, rotate
+from minitx.layers.rotary import Rotary, rotate, rotate_every_two, rotate_half
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ class SelfAttention(nn.Module):
             self.scale /= index + 1
         self.softcap = config.attention_softcap
         interleaved = any(rope.interleaved for rope in (config.rope or {}).values())
-        self.quarter_turn = quarter_turn_neighbours if interleaved else quarter_turn_halves
+        self.rotate_pairs = rotate_every_two if interleaved else rotate_half
         self.backend: Backend = sdpa
 
     def heads(self, x: Tensor, norm: Slot) -> Tensor:
@@ -204,8 +204,8 @@ class SelfAttention(nn.Module):
         key = self.heads(self.K(hidden), self.k_norm)  # (B, K, T, D)
         value = self.split(self.V(hidden)).transpose(1, 2)
         if context.rotary is not None:
-            query = rotate(query, context.rotary, self.quarter_turn)
-            key = rotate(key, context.rotary, self.quarter_turn)
+            query = rotate(query, context.rotary, self.rotate_pairs)
+            key = rotate(key, context.rotary, self.rotate_pairs)
         if cache is not None:
             key, value = cache.append(key, value, context.past)  # (B, K, S, D)
         return self.attend(query, key, value, context).transpose(1, 2).flatten(2)
@@ -235,7 +235,7 @@ class CrossAttention(SelfAttention):
         if context.memory is not None:
             key, value = self.keys_and_values(context.memory)
         else:
-            assert isinstance(cache, Memory)
+            assert isinstance(cache, CrossAttentionCache)
             key, value = cache.recall()
         # Rows that look at one text, as its beams and samples do, become queries of one row: so its keys
         # need no copy for each of them, and are read once for all.

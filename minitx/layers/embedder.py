@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from minitx.config import EmbedderConfig
-from minitx.layers.checks import batch_and_time, fit_positions, same_shape, within
 from minitx.layers.embedding import Embedding, ScaledEmbedding
 from minitx.layers.linear import Linear
 from minitx.layers.norm import Slot, dropout, identity, layer_norm
-from minitx.layers.position import position_ids_from_mask, position_ids_from_padding, sinusoids
+from minitx.layers.positions import position_ids_from_mask, position_ids_from_padding, sinusoids
+from minitx.validation import batch_and_time, fit_positions, same_shape, within
 
 
 class Embedder(nn.Module):

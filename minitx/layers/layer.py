@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from minitx.cache import LayerCache, Memory
 from minitx.config import StackConfig
 from minitx.layers.attention import AttentionContext, CrossAttention, SelfAttention
+from minitx.layers.cache import CrossAttentionCache, LayerCache
 from minitx.layers.experts import MixtureOfExperts
 from minitx.layers.feed_forward import GatedIntermediate, Intermediate
 from minitx.layers.linear import Linear
 from minitx.layers.norm import Slot, dropout, identity, norm
 
-Stored = LayerCache | Memory  # keys and values of the text itself, or of another one
+CheckpointEntry = LayerCache | CrossAttentionCache  # keys and values of the text itself, or of another one
 
 
 class Output(nn.Module):
@@ -48,7 +48,11 @@ class Attention(nn.Module):
         )
 
     def forward(
-        self, hidden: Tensor, residual: Tensor, context: AttentionContext, cache: Stored | None = None
+        self,
+        hidden: Tensor,
+        residual: Tensor,
+        context: AttentionContext,
+        cache: CheckpointEntry | None = None,
     ) -> Tensor:
         """(B, T, E), (B, T, E) -> (B, T, E)"""
         mixed: Tensor = self.self_output(self.self_attention(hidden, context, cache), residual)
@@ -113,7 +117,7 @@ class Layer(nn.Module):
         context: AttentionContext,
         cache: LayerCache | None = None,
         cross_context: AttentionContext | None = None,
-        memory: Memory | None = None,
+        memory: CrossAttentionCache | None = None,
     ) -> Tensor:
         """(B, T, E) -> (B, T, E)"""
         normed = self.attention_norm(hidden)

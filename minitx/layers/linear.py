@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from minitx.layers.checks import values_are_unseen
+from minitx.validation import values_unavailable
 
 FEW_ROWS, VERY_FEW_ROWS = 64, 4  # where the products were as fast as each other, on two x86-64 cores
 LARGE, PART = 2**16, 2**20  # weights below the one are done before a choice would pay; best size of a part
@@ -31,7 +31,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     on all of them. A large weight, such as that of a vocabulary, is faster in smaller parts. Where
     gradients are recorded nothing is gained: the backward through the parts would be the slower one.
     """
-    if values_are_unseen(x) or not x.is_cpu or x.dtype != torch.float32 or weight.numel() < LARGE:
+    if values_unavailable(x) or not x.is_cpu or x.dtype != torch.float32 or weight.numel() < LARGE:
         return F.linear(x, weight, bias)
     outputs, inputs = weight.shape
     parts = divisor(outputs, min(max(2, torch.get_num_threads()), 32), min(weight.numel() // PART, 32))

@@ -5,15 +5,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from minitx.cache import Cache, Dynamic, LayerCache, Memory, Sliding, Static
 from minitx.config import StackConfig
 from minitx.layers.attention import AttentionContext, CrossAttention
+from minitx.layers.cache import (
+    Cache,
+    CrossAttentionCache,
+    DynamicCache,
+    LayerCache,
+    SlidingWindowCache,
+    StaticCache,
+)
 from minitx.layers.layer import Layer
 from minitx.layers.linear import Linear
-from minitx.layers.mask import padding_mask, visible, with_bias
+from minitx.layers.masks import causal_window_mask, padding_mask, to_additive_mask
 from minitx.layers.norm import Slot, dropout, identity, norm
-from minitx.layers.position import RelativeBias, alibi
-from minitx.layers.rope import rotary_table
+from minitx.layers.positions import RelativeBias, alibi
+from minitx.layers.rotary import rotary_table
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 
@@ -106,7 +113,7 @@ class Stack(nn.Module):
         for index in self.schedule:
             attention = self.layers[index].get_submodule("cross_attention.self_attention")
             assert isinstance(attention, CrossAttention)
-            made.append(Memory(*attention.keys_and_values(memory)))
+            made.append(CrossAttentionCache(*attention.keys_and_values(memory)))
         cache.memory, cache.memory_mask = made, mask
 
     def context(
@@ -151,9 +158,9 @@ class Stack(nn.Module):
         if hides_later or hides_far:
             queries = torch.arange(past, past + time, device=device)
             keys = queries if part is None else part.positions(past, time, device)
-            attend = visible(attend, queries, keys, causal=config.causal, window=window)
+            attend = causal_window_mask(attend, queries, keys, causal=config.causal, window=window)
         if bias is not None:
-            attend = with_bias(attend, bias)
+            attend = to_additive_mask(attend, bias)
         return AttentionContext(attend, rotary=rotary, past=past)
 
     def score_bias(self, table: int, attend: Tensor | None, past: int, hidden: Tensor) -> Tensor:
@@ -185,10 +192,10 @@ class Stack(nn.Module):
         def part(kind: str) -> LayerCache:
             window = self.config.sliding_window if kind == SLIDING else None
             if window is not None and (max_length is None or window + spare < max_length):
-                return Sliding(window, window + spare)
-            return Dynamic() if max_length is None else Static(max_length)
+                return SlidingWindowCache(window, window + spare)
+            return DynamicCache() if max_length is None else StaticCache(max_length)
 
-        memory = [Memory() for _ in self.kinds] if self.config.cross_attention else []
+        memory = [CrossAttentionCache() for _ in self.kinds] if self.config.cross_attention else []
         return Cache([part(kind) for kind, *_ in self.kinds], memory)
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from minitx.cache import Cache
 from minitx.layers.attention import AttentionContext
-from minitx.layers.checks import batch_and_time, leading_shape, values_are_unseen, whole
+from minitx.layers.cache import Cache
 from minitx.layers.embedder import Embedder
-from minitx.layers.mask import as_bool
-from minitx.layers.rope import text_length
+from minitx.layers.masks import as_bool
+from minitx.layers.rotary import text_length
 from minitx.layers.stack import Stack
 from minitx.models.model import Model, ModelOutput
+from minitx.validation import batch_and_time, leading_shape, values_unavailable, whole
 
 
 class CausalModel(Model):
@@ -151,7 +151,7 @@ class CausalModel(Model):
             ValueError: they lead across it, or the cache was filled beyond it and cropped.
         """
         short = self.turning_points.get("longrope")
-        if short is None or cache.length == 0 or values_are_unseen(position_ids):
+        if short is None or cache.length == 0 or values_unavailable(position_ids):
             return
         before, now = position_ids[:, 0], text_length(position_ids)[:, 0]
         written = (

@@ -8,16 +8,16 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from minitx.cache import Cache
 from minitx.config import ModelConfig
 from minitx.layers.attention import AttentionContext
-from minitx.layers.checks import a_tensor, batch_and_time, leading_shape, values_are_unseen, whole_numbers
+from minitx.layers.cache import Cache
 from minitx.layers.embedder import Embedder
 from minitx.layers.linear import Linear
-from minitx.layers.mask import as_bool, padding_mask
+from minitx.layers.masks import as_bool, padding_mask
 from minitx.layers.norm import Slot, identity
 from minitx.models.decoder import CausalModel
 from minitx.models.model import ModelOutput
+from minitx.validation import a_tensor, batch_and_time, leading_shape, values_unavailable, whole_numbers
 
 T = TypeVar("T")
 
@@ -147,7 +147,7 @@ class EncoderDecoderModel(CausalModel):
             output_cross_attentions=output_cross_attentions,
         )
 
-    def read(
+    def encode_into(
         self,
         cache: Cache,
         input_ids: Tensor,
@@ -304,7 +304,7 @@ class EncoderDecoderModel(CausalModel):
                 "the same shape or none, and set eos_token_id in the config."
             )
         ends = input_ids == eos
-        if not values_are_unseen(ends) and not bool(ends.any(dim=1).all()):
+        if not values_unavailable(ends) and not bool(ends.any(dim=1).all()):
             raise ValueError(f"each text must have an end token, {eos}: the head reads what stands there.")
         return ends
 

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from minitx.cache import Cache
 from minitx.config import HeadConfig, ModelConfig
 from minitx.layers.attention import BACKENDS
-from minitx.layers.checks import a_tensor, batch_and_time, leading_shape, one_row_per_choice
+from minitx.layers.cache import Cache
 from minitx.layers.embedder import Embedder
-from minitx.layers.head import TASKS, Head
-from minitx.layers.mask import as_bool
+from minitx.layers.heads import TASKS, Head
+from minitx.layers.masks import as_bool
 from minitx.layers.norm import RMSNorm
 from minitx.layers.pooler import Pooler
 from minitx.layers.stack import Stack
+from minitx.validation import a_tensor, batch_and_time, leading_shape, one_row_per_choice
 
 if TYPE_CHECKING:
-    from minitx.weights.checkpoint import Checkpoint
+    from minitx.checkpoint.record import Checkpoint
 
 
 class ModelOutput(NamedTuple):

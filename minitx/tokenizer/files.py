@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from minitx import storage
+from minitx import io as storage
 
 if TYPE_CHECKING:
     from tokenizers import AddedToken

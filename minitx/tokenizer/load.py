@@ -5,8 +5,7 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
-from minitx.tokenizer.engine import Engine
-from minitx.tokenizer.families.family import WITHOUT_TYPES
+from minitx.tokenizer.backends import Engine
 from minitx.tokenizer.files import (
     CONFIG,
     add_tokens,
@@ -18,7 +17,8 @@ from minitx.tokenizer.files import (
 )
 from minitx.tokenizer.languages import find_languages
 from minitx.tokenizer.tokenizer import ANY_CLASS, Tokenizer
-from minitx.tokenizer.vocabulary import FAMILIES, build, goes_without_json
+from minitx.tokenizer.vocabularies.family import WITHOUT_TYPES
+from minitx.tokenizer.vocabularies.registry import FAMILIES, build, goes_without_json
 
 
 def load_tokenizer(
@@ -69,7 +69,7 @@ def load_tokenizer(
             f"{len(str(name_or_folder))} characters."
         ) from None
     if not there:
-        from minitx.weights.hub import fetch_tokenizer
+        from minitx.checkpoint.hub import fetch_tokenizer
 
         folder = fetch_tokenizer(name_or_folder, revision=revision, token=token, offline=offline)
     model, family = _architectures(folder, model_type)

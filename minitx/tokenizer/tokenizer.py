@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from minitx.tokenizer.backends import Encoder, Engine
 from minitx.tokenizer.batch import (
     Batch,
     Padding,
@@ -28,8 +29,6 @@ from minitx.tokenizer.batch import (
     whole,
 )
 from minitx.tokenizer.chat import ChatTemplates, named_templates
-from minitx.tokenizer.early import words_apart
-from minitx.tokenizer.engine import Encoder, Engine
 from minitx.tokenizer.files import (
     CONFIG,
     ROLES,
@@ -37,6 +36,7 @@ from minitx.tokenizer.files import (
     write_files,
 )
 from minitx.tokenizer.languages import Languages
+from minitx.tokenizer.pretruncate import words_apart
 
 if TYPE_CHECKING:
     from tokenizers import Encoding

@@ -17,21 +17,21 @@ from safetensors.torch import load_file
 
 import minitx
 from minitx.architectures import REGISTRY, architecture
-from minitx.architectures.reader import Reader
+from minitx.architectures.config_reader import ConfigReader
+from minitx.architectures.mapping import rows
 from minitx.config import EmbedderConfig, ExpertsConfig, HeadConfig, ModelConfig, RopeConfig, StackConfig
 from minitx.layers.activation import ACTIVATIONS
-from minitx.layers.head import POOLING, TASKS
-from minitx.weights.table import rows
+from minitx.layers.heads import POOLING, TASKS
 from tests.parity.cases import CASES
 from tests.parity.reference import reference_model
 from tests.real import MINILM
 
 ROOT = Path(minitx.__file__).parent
 SHARED = [
-    *sorted((ROOT / "layers").glob("*.py")),
-    *sorted((ROOT / "decoding").glob("*.py")),
-    *sorted((ROOT / "models").glob("*.py")),
-    *(ROOT / f"{name}.py" for name in ("config", "cache")),
+    *sorted((ROOT / "layers").rglob("*.py")),
+    *sorted((ROOT / "decoding").rglob("*.py")),
+    *sorted((ROOT / "models").rglob("*.py")),
+    *(ROOT / f"{name}.py" for name in ("config",)),
 ]
 SOURCES = sorted(ROOT.rglob("*.py"))
 
@@ -92,7 +92,7 @@ def test_every_architecture_has_a_parity_case() -> None:
 def configs() -> Iterator[tuple[ModelConfig, dict[str, HeadConfig]]]:
     for case in CASES:
         config = reference_model(case, "none").config.to_dict()
-        found, reader = architecture(case.model_type), Reader(config)
+        found, reader = architecture(case.model_type), ConfigReader(config)
         yield found.read(reader), found.heads(reader)
 
 
@@ -128,7 +128,7 @@ def test_every_row_of_every_weight_table_is_used(tmp_path: Path) -> None:
             config = reference.config.to_dict()
             found = found if found.composed is None else found.composed(config)
             table = found.weights if task == "none" else found.head_weights[task]
-            layers = found.layers(found.read(Reader(config)))
+            layers = found.layers(found.read(ConfigReader(config)))
             for left, right in rows(table, layers):
                 key = (task, re.sub(r"\d+", "N", left[0]))
                 group = unused.setdefault(case.model_type, set())

@@ -40,7 +40,7 @@ def test_the_readme_lists_every_architecture() -> None:
     text = (ROOT / "README.md").read_text()
     for model_type, name in REGISTRY.items():
         assert f"`{model_type}`" in text
-        assert f"minitx/architectures/{name}.py" in text
+        assert f"minitx/architectures/{name.replace('.', '/')}.py" in text
 
 
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])

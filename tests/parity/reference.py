@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import minitx
 from minitx.architectures import architecture
-from minitx.inspect.reference import in_dtype
+from minitx.inspect.compare.reference import in_dtype
 from minitx.models import Model
 from tests.parity.cases import BY_NAME, Case
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from minitx.cache import Cache
+from minitx.layers.cache import Cache
 from minitx.models import CausalModel, EncoderDecoderModel
 from tests.parity.cases import BY_NAME, CASES
 from tests.parity.reference import pair, text
@@ -82,7 +82,7 @@ def empty(model: CausalModel, texts: Texts, kind: str, spare: int = 0) -> Cache:
     if isinstance(model, EncoderDecoderModel):
         assert texts.source is not None
         with torch.inference_mode():
-            model.read(cache, texts.source, texts.source_mask)
+            model.encode_into(cache, texts.source, texts.source_mask)
     return cache
 
 

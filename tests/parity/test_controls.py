@@ -12,17 +12,19 @@ import pytest
 import torch
 from torch import nn
 
-from minitx.architectures import deberta_v2
+from minitx.architectures.encoders import deberta_v2
 from minitx.config import RopeConfig
-from minitx.inspect.reference import Wide
-from minitx.layers import mask, position, stack
+from minitx.inspect.compare.reference import Wide
+from minitx.layers import masks as mask
+from minitx.layers import positions as position
+from minitx.layers import stack
 from minitx.layers.activation import Activation
 from minitx.layers.attention import SelfAttention
 from minitx.layers.experts import Experts, MixtureOfExperts
-from minitx.layers.head import POOLING
+from minitx.layers.heads import POOLING
 from minitx.layers.layer import Layer
 from minitx.layers.norm import RMSNorm
-from minitx.layers.rope import quarter_turn_halves, quarter_turn_neighbours
+from minitx.layers.rotary import rotate_every_two, rotate_half
 from minitx.models import Model
 from tests.parity.cases import BY_NAME
 from tests.parity.encoder_decoder_mistakes import ENCODER_DECODER_MISTAKES
@@ -122,8 +124,8 @@ def other_pairs_of_features(model: Model, patch: pytest.MonkeyPatch) -> None:
     rope = {kind: replace(found, interleaved=not found.interleaved) for kind, found in rope_of(model).items()}
     model.stack.config = replace(model.stack.config, rope=rope)
     for attention in each(model, SelfAttention):
-        halves = attention.quarter_turn is quarter_turn_halves
-        attention.quarter_turn = quarter_turn_neighbours if halves else quarter_turn_halves
+        halves = attention.rotate_pairs is rotate_half
+        attention.rotate_pairs = rotate_every_two if halves else rotate_half
 
 
 def whole_heads_turn(model: Model, patch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from minitx.inspect.reference import Wide
+from minitx.inspect.compare.reference import Wide
 from tests.parity.cases import BY_NAME, CASES
 from tests.parity.reference import padded, pair, real_tokens, text
 
@@ -47,7 +47,7 @@ def test_rows_that_share_a_text_have_their_own(name: str, root: Path) -> None:
     twice = [each.repeat_interleave(2, dim=0) for each in (ids, mask)]
     with torch.no_grad():
         expected = model(*twice, written, output_cross_attentions=True).cross_attentions
-        cache = model.read(model.make_cache(), ids, mask)
+        cache = model.encode_into(model.make_cache(), ids, mask)
         found = model.decode(written, cache=cache, output_cross_attentions=True).cross_attentions
     assert cache.texts == 2
     for a, b in zip(expected, found, strict=True):

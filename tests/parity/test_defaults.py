@@ -7,7 +7,7 @@ import transformers
 from huggingface_hub.errors import StrictDataclassError
 
 from minitx.architectures import architecture
-from minitx.architectures.reader import Reader
+from minitx.architectures.config_reader import ConfigReader
 from minitx.config import HeadConfig, ModelConfig
 from tests.parity.cases import BY_NAME, CASES
 
@@ -15,7 +15,7 @@ FIRST = {case.model_type: case.name for case in reversed(CASES)}
 
 
 def read(model_type: str, config: dict[str, object]) -> tuple[ModelConfig, dict[str, HeadConfig]]:
-    found, reader = architecture(model_type), Reader(config)
+    found, reader = architecture(model_type), ConfigReader(config)
     return found.read(reader), found.heads(reader)
 
 

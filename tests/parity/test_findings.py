@@ -11,8 +11,8 @@ import torch
 import transformers
 
 import minitx
+from minitx.checkpoint.files import INDEX
 from minitx.inspect import verify
-from minitx.weights.files import INDEX
 from tests.parity.cases import BY_NAME
 from tests.parity.reference import pair, reference_model, text
 
@@ -125,7 +125,7 @@ def test_a_save_that_dies_between_two_moves_leaves_no_mixture(
         moved.append(place.name)
         Path(source).rename(place)
 
-    monkeypatch.setattr("minitx.storage.os.replace", move)
+    monkeypatch.setattr("minitx.io.os.replace", move)
     with pytest.raises(KeyboardInterrupt):
         minitx.save(minitx.from_config(BERT, seed=1), tmp_path, max_shard_size=10_000)
     assert INDEX not in moved

@@ -13,8 +13,8 @@ from torch import Tensor
 import minitx
 from minitx.decoding import Greedy, Sample
 from minitx.decoding.generate import generate
-from minitx.decoding.result import Result
-from minitx.decoding.stop import Stop
+from minitx.decoding.output import Result
+from minitx.decoding.stopping import Stop
 from minitx.layers.linear import LARGE, Linear
 from minitx.models import Model
 from tests.parity.cases import BY_NAME, CASES

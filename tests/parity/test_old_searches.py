@@ -15,9 +15,9 @@ import pytest
 from safetensors.torch import save_file
 
 import minitx
-from minitx.decoding.diverse import DiverseBeam
-from minitx.decoding.lexical import LexicalBeam
-from minitx.decoding.search import Search
+from minitx.decoding.search.base import Search
+from minitx.decoding.search.constrained import LexicalBeam
+from minitx.decoding.search.diverse import DiverseBeam
 from minitx.models import Model
 from tests.parity.formula import weights
 from tests.unit.decoding.searches import search

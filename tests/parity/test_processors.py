@@ -277,7 +277,7 @@ PAD = 4
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in NAMES if getattr(pairs(11)[name].ours, "token_blind", False)]
+    "name", [name for name in NAMES if getattr(pairs(11)[name].ours, "elementwise", False)]
 )
 def test_padding_does_not_reach_what_reads_no_history(name: str) -> None:
     logits = logits_of("holes", 4, 11)

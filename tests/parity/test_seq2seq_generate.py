@@ -15,7 +15,7 @@ from torch import Tensor
 
 import minitx
 from minitx import Beam, BeamSample, Greedy, Sample, Stop
-from minitx.decoding.result import Result
+from minitx.decoding.output import Result
 from minitx.layers.attention import CrossAttention
 from minitx.models import EncoderDecoderModel, Model
 from tests.parity.cases import BY_NAME, CASES

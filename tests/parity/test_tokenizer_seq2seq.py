@@ -26,7 +26,7 @@ from transformers.models.nllb import tokenization_nllb
 from transformers.tokenization_utils_base import generate_merges
 
 from minitx.tokenizer import load_tokenizer
-from minitx.tokenizer.sentencepiece import read_sentencepiece
+from minitx.tokenizer._spm_proto import read_sentencepiece
 from tests.parity.test_tokenizer import MASK, TEXTS, first_difference, train_byte_pairs, train_unigram, write
 
 # How the models of T5 and Pegasus count their special pieces, and those of UMT5.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import minitx
-from minitx.inspect.reference import Wide
+from minitx.inspect.compare.reference import Wide
 from minitx.models import Model
 from tests.parity.cases import BY_NAME, CASES, Case
 from tests.parity.reference import (

@@ -28,7 +28,7 @@ from torch import Tensor
 
 import minitx
 from minitx.architectures import REGISTRY, architecture
-from minitx.architectures.reader import NOT_OF_THE_NETWORK
+from minitx.architectures.config_reader import NOT_OF_THE_NETWORK
 from tests.parity.cases import CASES
 from tests.unit.calls import run
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minitx
-from minitx.cache import Cache, Dynamic, LayerCache, Sliding, Static
+from minitx.layers.cache import Cache, DynamicCache, LayerCache, SlidingWindowCache, StaticCache
 
 CONFIG = {
     "model_type": "mistral",
@@ -45,7 +45,7 @@ ACTIONS = st.lists(st.one_of(st.integers(1, 9), st.integers(-4, -1)), min_size=1
 @given(window=st.integers(1, 7), spare=st.integers(0, 5), actions=ACTIONS)
 def test_a_ring_gives_what_its_window_shows(window: int, spare: int, actions: list[int]) -> None:
     """Keys are the numbers of a running count, so it shows which of them a position holds."""
-    part, past, seen, count = Sliding(window, window + spare), 0, 0, 0
+    part, past, seen, count = SlidingWindowCache(window, window + spare), 0, 0, 0
     truth: list[int] = []
     for action in actions:
         if action < 0:
@@ -76,7 +76,7 @@ def test_a_ring_gives_what_its_window_shows(window: int, spare: int, actions: li
 
 @given(actions=ACTIONS, room=st.integers(0, 30))
 def test_a_static_cache_holds_what_a_dynamic_one_holds(actions: list[int], room: int) -> None:
-    parts: list[LayerCache] = [Dynamic(), Static(25 * 9 + room)]
+    parts: list[LayerCache] = [DynamicCache(), StaticCache(25 * 9 + room)]
     past = 0
     for action in actions:
         if action < 0:
@@ -119,18 +119,21 @@ def test_any_split_of_a_batch_equals_its_rows_in_one_pass(
 
 def test_what_a_model_makes() -> None:
     mixed = model(sliding_window=None)
-    assert [type(x) for x in mixed.make_cache().layers] == [Dynamic, Dynamic]
-    assert [type(x) for x in mixed.make_cache(9).layers] == [Static, Static]
+    assert [type(x) for x in mixed.make_cache().layers] == [DynamicCache, DynamicCache]
+    assert [type(x) for x in mixed.make_cache(9).layers] == [StaticCache, StaticCache]
     sliding = model()
-    assert [type(x) for x in sliding.make_cache().layers] == [Sliding, Sliding]
-    assert [type(x) for x in sliding.make_cache(4).layers] == [Static, Static]  # nothing would ever slide
+    assert [type(x) for x in sliding.make_cache().layers] == [SlidingWindowCache, SlidingWindowCache]
+    assert [type(x) for x in sliding.make_cache(4).layers] == [
+        StaticCache,
+        StaticCache,
+    ]  # nothing would ever slide
     cache = sliding.make_cache(40, spare=3)
     with torch.inference_mode():
         out = sliding(ids(2, 11), cache=cache)
     assert out.cache is cache
     assert cache.length == 11
     assert cache.layers[0].key.shape == (2, 2, 8, 6)  # 5 of the window and 3 spare
-    assert repr(cache) == "Cache(2 layers, sliding, length=11)"
+    assert repr(cache) == "Cache(2 layers, SlidingWindowCache, length=11)"
 
 
 @pytest.mark.parametrize("window", [None, 3])
@@ -418,7 +421,7 @@ def test_something_else_for_a_cache() -> None:
 
 
 def test_an_empty_cache_can_be_reordered() -> None:
-    cache = Cache([Dynamic()])
+    cache = Cache([DynamicCache()])
     assert cache.batch is None
     assert cache.repeat(3) is cache
     assert cache.select(torch.tensor([0])).length == 0

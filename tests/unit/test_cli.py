@@ -17,10 +17,10 @@ import torch
 from safetensors.torch import load_file
 
 import minitx
-from minitx import cli
-from minitx.commands import common, convert, demo, embed
-from minitx.inspect import compare
-from minitx.weights.save import save
+from minitx.checkpoint.save import save
+from minitx.cli.app import app as cli
+from minitx.cli.app import common, convert, demo, embed
+from minitx.inspect.compare.verify import verify as compare
 from tests.hub_server import HubServer, files_of
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -139,7 +139,7 @@ def test_unforeseen_errors(
     def fail(*_: object) -> int:
         raise KeyError("odd")
 
-    monkeypatch.setattr("minitx.commands.inspect.run", fail)
+    monkeypatch.setattr("minitx.cli.inspect.run", fail)
     assert fails(run, "inspect", folder) == "minitx: error: KeyError: 'odd' (--traceback shows where)\n"
     assert cli.main(["inspect", str(folder), "--traceback"]) == 2
     assert "Traceback (most recent call last)" in capsys.readouterr().err
@@ -152,7 +152,7 @@ def test_interrupted(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) ->
     def stop(*_: object) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("minitx.commands.inspect.run", stop)
+    monkeypatch.setattr("minitx.cli.inspect.run", stop)
     assert run("inspect", folder) == (130, "", "minitx: interrupted\n")
 
 
@@ -246,7 +246,7 @@ def test_interruption_that_an_import_disguises(
             raise ImportError("numpy failed") from None
         return 0
 
-    monkeypatch.setattr("minitx.commands.inspect.run", stop)
+    monkeypatch.setattr("minitx.cli.inspect.run", stop)
     assert run("inspect", folder) == (130, "", "minitx: interrupted\n")
 
 
@@ -266,7 +266,7 @@ def test_errors_name_options(run: Run, folder: Path) -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from minitx.cli import main; main(['--help']); "
+        "import sys; from minitx.cli.app import main; main(['--help']); "
         "heavy = {'torch', 'transformers', 'huggingface_hub', 'matplotlib', 'tqdm'} & set(sys.modules); "
         "sys.exit(repr(heavy) if heavy else 0)"
     )

@@ -9,19 +9,11 @@ from typing import Any
 import pytest
 
 import minitx
-from minitx import (
-    Alternatives,
-    ArithmeticSample,
-    Beam,
-    BeamSample,
-    DiverseBeam,
-    LexicalBeam,
-    StochasticBeam,
-    cli,
-)
-from minitx.commands import decoding
-from minitx.commands.beginnings import forced
-from minitx.commands.decoding_options import SEARCH
+from minitx import Alternatives, ArithmeticSample, Beam, BeamSample, DiverseBeam, LexicalBeam, StochasticBeam
+from minitx.cli.app import app as cli
+from minitx.cli.app import decoding
+from minitx.cli.beginnings import forced
+from minitx.cli.decoding_options import SEARCH
 from tests.unit.test_cli_generate import Run, fails, folder, make, model, objects, run, tokenizer
 
 __all__ = ["folder", "model", "run", "tokenizer"]  # fixtures

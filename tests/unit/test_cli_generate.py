@@ -28,13 +28,13 @@ from minitx import (
     Sample,
     StochasticBeam,
     Stop,
-    cli,
 )
-from minitx.commands import decoding, decoding_options
-from minitx.commands import generate as command
-from minitx.decoding.result import Event
+from minitx.checkpoint.save import save
+from minitx.cli.app import app as cli
+from minitx.cli.app import decoding, decoding_options
+from minitx.cli.app import generate as command
+from minitx.decoding.output import Event
 from minitx.decoding.strategy import ORDERS
-from minitx.weights.save import save
 
 SPECIAL = ["<pad>", "<s>", "</s>"]
 WORDS = [*SPECIAL, *"abcdefghijklmnopqrstuvwxyz"]
@@ -218,7 +218,8 @@ def test_help_fits_and_teaches(run: Run) -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from minitx.cli import main; main(['generate', '--help']); main(['explain', '--help']); "
+        "import sys; from minitx.cli.app import main; "
+        "main(['generate', '--help']); main(['explain', '--help']); "
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0

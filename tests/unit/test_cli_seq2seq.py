@@ -13,7 +13,7 @@ from tokenizers import models, pre_tokenizers
 
 import minitx
 from minitx import Beam, Greedy
-from minitx.weights.save import save
+from minitx.checkpoint.save import save
 from tests.unit.test_cli_generate import Run, fails, objects, run
 
 __all__ = ["run"]  # a fixture

@@ -9,7 +9,7 @@ import pytest
 import transformers
 
 from minitx.architectures import architecture
-from minitx.architectures.reader import Reader
+from minitx.architectures.config_reader import ConfigReader
 from minitx.config import HeadConfig, ModelConfig
 from minitx.layers.stack import FULL, SLIDING
 
@@ -191,7 +191,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 
 def read(config: dict[str, Any]) -> tuple[ModelConfig, dict[str, HeadConfig], list[str]]:
-    found, reader = architecture(config["model_type"]), Reader(config)
+    found, reader = architecture(config["model_type"]), ConfigReader(config)
     return found.read(reader), found.heads(reader), reader.unread()
 
 

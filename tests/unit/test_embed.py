@@ -79,7 +79,7 @@ def by_hand(texts: list[str], tokenizer: Tokenizer, pooling: str) -> torch.Tenso
     """transformers, one text at a time, pooled with sentence-transformers' formulas."""
     from transformers import AutoModel
 
-    from minitx.inspect.reference import quiet
+    from minitx.inspect.compare.reference import quiet
 
     with quiet():
         model = AutoModel.from_pretrained(MINILM).eval()

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import minitx
-from minitx.architectures.reader import Reader
-from minitx.cache import Cache, Dynamic
+from minitx.architectures.config_reader import ConfigReader
+from minitx.layers.cache import Cache, DynamicCache
 from minitx.models import EncoderDecoderModel, EncoderModel
 from tests.parity.encoder_decoders import BART, BERT, DECODES, GLUED, GPT2, MARIAN, T5
 
@@ -91,12 +91,12 @@ REFUSED: dict[str, tuple[Call, type[Exception], str]] = {
         "cache is a str; expected what model.make_cache",
     ),
     "reading into no cache": (
-        lambda model: model.read("x", ids(1, 3)),
+        lambda model: model.encode_into("x", ids(1, 3)),
         TypeError,
         "cache is a str; expected what model.make_cache",
     ),
     "reading twice into one cache": (
-        lambda model: model.read(model.read(model.make_cache(), ids(1, 3)), ids(1, 3)),
+        lambda model: model.encode_into(model.encode_into(model.make_cache(), ids(1, 3)), ids(1, 3)),
         ValueError,
         "the cache holds another text already",
     ),
@@ -109,7 +109,7 @@ REFUSED: dict[str, tuple[Call, type[Exception], str]] = {
         lambda model: model(
             attention_mask=torch.ones(1, 3),
             decoder_input_ids=ids(1, 2),
-            cache=model.read(model.make_cache(), ids(1, 3)),
+            cache=model.encode_into(model.make_cache(), ids(1, 3)),
         ),
         ValueError,
         "attention_mask would be of a text to be read, but it was read before",
@@ -124,7 +124,7 @@ REFUSED: dict[str, tuple[Call, type[Exception], str]] = {
         "token_type_ids would be of a text to be read",
     ),
     "a cache for other layers": (
-        lambda model: model.read(Cache([Dynamic()] * 5), ids(1, 3)),
+        lambda model: model.encode_into(Cache([DynamicCache()] * 5), ids(1, 3)),
         ValueError,
         r"parts for 5 layers, the model runs \d with cross-attention",
     ),
@@ -261,7 +261,7 @@ def test_decode_needs_a_cache_that_has_read(model_type: str) -> None:
     model = made(model_type)
     with pytest.raises(ValueError, match="a cache that has its memory already"):
         model.decode(ids(2, 3), cache=model.make_cache())
-    cache = model.read(model.make_cache(), ids(2, 7))
+    cache = model.encode_into(model.make_cache(), ids(2, 7))
     with pytest.raises(ValueError, match="give one of: input_ids"):
         model(ids(2, 7), None, ids(2, 3), cache=cache)
     assert (cache.texts, cache.length) == (2, 0)
@@ -270,7 +270,7 @@ def test_decode_needs_a_cache_that_has_read(model_type: str) -> None:
 
 def test_rows_of_a_cache_are_as_many_for_each_text() -> None:
     model = made()
-    cache = model.read(model.make_cache(), ids(2, 7))
+    cache = model.encode_into(model.make_cache(), ids(2, 7))
     with pytest.raises(ValueError, match="remembers 2 texts, but input_ids has 3 rows"):
         model.decode(ids(3, 1), cache=cache)
     model.decode(ids(4, 1), cache=cache)
@@ -280,7 +280,7 @@ def test_rows_of_a_cache_are_as_many_for_each_text() -> None:
 
 def test_a_cache_for_another_number_of_layers() -> None:
     model, other = made(), made(num_decoder_layers=2)
-    cache = model.read(model.make_cache(), ids(2, 7))
+    cache = model.encode_into(model.make_cache(), ids(2, 7))
     with pytest.raises(ValueError, match="parts for 3 layers, the model runs 2: make one"):
         other.decode(ids(2, 1), cache=cache)
 
@@ -300,7 +300,7 @@ def test_what_read_refuses() -> None:
     ):
         cache = model.make_cache()
         with pytest.raises(error, match=message):
-            model.read(cache, given, mask)
+            model.encode_into(cache, given, mask)
         assert cache.texts == 0
 
 
@@ -314,7 +314,7 @@ def test_a_memory_follows_the_rows_that_are_selected() -> None:
     """The texts that no row looks at any more are forgotten, with their masks."""
     model = made()
     mask = torch.tensor([[1] * 7, [1] * 4 + [0] * 3])
-    cache = model.read(model.make_cache(), ids(2, 7), mask)
+    cache = model.encode_into(model.make_cache(), ids(2, 7), mask)
     model.decode(ids(4, 1), cache=cache)
     cache.select(torch.tensor([3, 2]))
     assert (cache.texts, cache.batch) == (1, 2)
@@ -373,15 +373,15 @@ def test_a_composed_config_that_cannot_be(config: dict[str, Any], message: str) 
 
 def test_a_config_inside_another_one() -> None:
     """Its errors say where it stands, and so do its keys that nobody took."""
-    hf = Reader({"encoder": {"size": 3, "odd": 1, "flag": True}, "decoder": 7})
-    inner = hf.inside("encoder", flag=False)
+    hf = ConfigReader({"encoder": {"size": 3, "odd": 1, "flag": True}, "decoder": 7})
+    inner = hf.nested("encoder", flag=False)
     assert (inner.size("size"), inner.flag("flag")) == (3, False)
-    assert hf.inside("encoder") is inner
+    assert hf.nested("encoder") is inner
     assert inner.flag("flag") is True
     with pytest.raises(ValueError, match=r"config\.json: encoder has no 'width'"):
         inner.size("width")
     with pytest.raises(ValueError, match=r"config\.json: decoder=7 must be an object"):
-        hf.inside("decoder")
+        hf.nested("decoder")
     assert hf.unread() == ["encoder.odd"]
 
 
@@ -550,9 +550,9 @@ def test_a_reading_that_fails_leaves_nothing_in_the_cache() -> None:
     cache = model.make_cache()
     hook = failing(model, HALF_WAY[0], RuntimeError("no memory left"))
     with pytest.raises(RuntimeError, match="no memory left"):
-        model.read(cache, read)
+        model.encode_into(cache, read)
     hook.remove()
-    assert model.read(cache, read).texts == 2
+    assert model.encode_into(cache, read).texts == 2
 
 
 def test_arguments_that_are_refused_leave_nothing_in_the_cache() -> None:
@@ -580,7 +580,7 @@ def test_texts_are_chosen_before_the_first_token() -> None:
     model = made()
     with torch.no_grad():
         read, written = ids(3, 7), ids(1, 3)
-        cache = model.read(model.make_cache(), read).select(torch.tensor([2]))
+        cache = model.encode_into(model.make_cache(), read).select(torch.tensor([2]))
         assert cache.texts == 1
         expected = model(read[2:], None, written).logits
         assert torch.allclose(model.decode(written, cache=cache).logits, expected, atol=1e-5)

@@ -1,4 +1,4 @@
-"""`minitx.weights.hub` against a small Hub on the loopback, through the unmodified client.
+"""`minitx.checkpoint.hub` against a small Hub on the loopback, through the unmodified client.
 
 Only the client's settings (read from the environment when it is imported) and its clock are replaced:
 it waits between retries, and a test should not.
@@ -21,7 +21,7 @@ import torch
 from huggingface_hub import close_session, constants
 
 import minitx
-from minitx.weights.hub import fetch, fetch_tokenizer
+from minitx.checkpoint.hub import fetch, fetch_tokenizer
 from tests.hub_server import HubServer, files_of
 
 ID = "someone/tiny"
@@ -275,8 +275,8 @@ TOKENIZER = {
 @pytest.mark.parametrize(
     "some", [list(TOKENIZER), ["vocab.txt"], ["tokenizer.json", "tokenizer_config.json"], []]
 )
-def test_the_files_of_the_tokenizer(hub: HubServer, bert: dict[str, bytes], some: list[str]) -> None:
-    expected = {"config.json": bert["config.json"]} | {name: TOKENIZER[name] for name in some}
+def test_the_files_of_the_tokenizer(hub: HubServer, bert: dict[str, bytes], summarize: list[str]) -> None:
+    expected = {"config.json": bert["config.json"]} | {name: TOKENIZER[name] for name in summarize}
     hub.push(ID, bert | expected | {"README.md": b""})
     assert files_of(fetch_tokenizer(ID)) == expected
     hub.forget()
@@ -491,7 +491,7 @@ SCRIPT = """
 import sys
 import minitx
 assert "huggingface_hub" not in sys.modules, "import minitx imports the client"
-from minitx.weights.hub import fetch
+from minitx.checkpoint.hub import fetch
 fetch(".")
 assert "huggingface_hub" not in sys.modules, "a folder needs no client"
 for offline in (False, True):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from minitx.architectures import architecture
-from minitx.architectures.reader import Reader
+from minitx.architectures.config_reader import ConfigReader
 from minitx.config import ModelConfig
 
 # Sizes, flags and stray keys of well-known checkpoints, older and newer; the prose of them left out.
@@ -223,7 +223,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 
 def read(config: dict[str, Any]) -> tuple[ModelConfig, list[str]]:
-    found, reader = architecture(config["model_type"]), Reader(config)
+    found, reader = architecture(config["model_type"]), ConfigReader(config)
     numbers = found.read(reader)
     found.heads(reader)
     return numbers, reader.unread()

@@ -15,9 +15,9 @@ from torch import nn
 
 import minitx
 from minitx.architectures import REGISTRY
-from minitx.inspect.compare import gap, verify
-from minitx.inspect.inputs import make_inputs
-from minitx.inspect.report import Gap, Row, render_report
+from minitx.inspect.compare.inputs import make_inputs
+from minitx.inspect.compare.report import Gap, Row, render_report
+from minitx.inspect.compare.verify import gap, verify
 from minitx.inspect.summary import human, render, summarize
 from minitx.layers.activation import Activation
 from minitx.models import EncoderModel

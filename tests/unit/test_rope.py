@@ -10,10 +10,10 @@ import torch
 
 import minitx
 from minitx.architectures import architecture
-from minitx.architectures.reader import Reader
+from minitx.architectures.config_reader import ConfigReader
 from minitx.config import RopeConfig
 from minitx.decoding.prompts import padded
-from minitx.layers.rope import FREQUENCIES, quarter_turn_neighbours, rotary_table, rotate
+from minitx.layers.rotary import FREQUENCIES, rotary_table, rotate, rotate_every_two
 from minitx.layers.stack import FULL, SLIDING
 
 LLAMA = {
@@ -30,7 +30,7 @@ LISTS = {"short_factor": [1.0, 1.5, 2.0], "long_factor": [3.0, 4.0, 5.0]}
 
 def ropes(**more: Any) -> dict[str, RopeConfig]:
     config = {**LLAMA, **more}
-    found = architecture(config["model_type"]).read(Reader(config)).stack.rope
+    found = architecture(config["model_type"]).read(ConfigReader(config)).stack.rope
     assert found is not None
     return dict(found)
 
@@ -249,7 +249,7 @@ def by_length(kind: str) -> minitx.DecoderModel:
 @pytest.mark.parametrize("rotary_dim", [8, 4])
 def test_turning_keeps_lengths_and_depends_on_distance_alone(interleaved: bool, rotary_dim: int) -> None:
     rope = RopeConfig(rope_theta=100.0, rotary_dim=rotary_dim, interleaved=interleaved)
-    turn = (quarter_turn_neighbours,) if interleaved else ()
+    turn = (rotate_every_two,) if interleaved else ()
     query, key = torch.randn(2, 1, 1, 1, 8, dtype=torch.float64)
 
     def at(x: torch.Tensor, position: int) -> torch.Tensor:

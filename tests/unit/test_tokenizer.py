@@ -305,8 +305,8 @@ def test_cutting_early_changes_nothing(tokenizer: Tokenizer, padding: bool) -> N
     ]
     bits += ["[SEP]", ".", "\0", "\x1c", "Σ", "\U0001f600", "x" * 60, " " * 60, "\u200b", "don't"]
     for _ in range(150):
-        some = generator.sample(bits, 6)
-        texts = ["".join(generator.choices(some, k=generator.randrange(400))) for _ in range(6)]
+        summarize = generator.sample(bits, 6)
+        texts = ["".join(generator.choices(summarize, k=generator.randrange(400))) for _ in range(6)]
         options: dict[str, Any] = {
             "padding": padding,
             "truncation": True,

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minitx.tokenizer import Tokenizer, load_tokenizer
+from minitx.tokenizer._spm_proto import read_sentencepiece
 from minitx.tokenizer.languages import M2M100, MBART, MBART50, NLLB
-from minitx.tokenizer.sentencepiece import read_sentencepiece
 from tests.parity.test_tokenizer import SPECIAL_STRINGS, TEXTS, train_byte_pairs, train_unigram, write
 from tests.real import MINILM
 

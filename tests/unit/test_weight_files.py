@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 import minitx
-from minitx.weights.files import open_folder
+from minitx.checkpoint.files import open_folder
 from tests.parity.cases import CASES
 
 MIXTRAL: dict[str, Any] = next(

@@ -11,9 +11,9 @@ import torch
 
 import minitx
 from minitx.decoding.generate import generate
-from minitx.decoding.result import Result
-from minitx.decoding.search import Search
-from minitx.decoding.stop import Stop
+from minitx.decoding.output import Result
+from minitx.decoding.search.base import Search
+from minitx.decoding.stopping import Stop
 from minitx.decoding.strategy import Sample
 from minitx.models import DecoderModel
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from minitx.decoding import Alternatives, Greedy
-from minitx.decoding.alternatives import FirstRank
 from minitx.decoding.generate import generate
-from minitx.decoding.stop import Stop
+from minitx.decoding.samplers.alternatives import FirstRank
+from minitx.decoding.stopping import Stop
 from tests.unit.decoding.searches import PROMPT, all_texts, tiny, tokens
 
 Z = torch.tensor([[0.1, 3.0, 2.0, 3.0, -torch.inf], [5.0, 1.0, 2.0, 0.0, 4.0]]).repeat_interleave(3, dim=0)
@@ -16,10 +16,10 @@ Z = torch.tensor([[0.1, 3.0, 2.0, 3.0, -torch.inf], [5.0, 1.0, 2.0, 0.0, 4.0]]).
 
 def test_ranks_then_the_best() -> None:
     """Of equal tokens the lowest id ranks first."""
-    selector = FirstRank(2, 3)
-    assert selector(Z, 0).tolist() == [1, 3, 2, 0, 4, 2]
-    assert selector(Z, 1).tolist() == [1, 1, 1, 0, 0, 0]
-    assert selector(Z, torch.tensor([1, 0, 0, 0, 1, 0])).tolist() == [1, 3, 2, 0, 0, 2]
+    sampler = FirstRank(2, 3)
+    assert sampler(Z, 0).tolist() == [1, 3, 2, 0, 4, 2]
+    assert sampler(Z, 1).tolist() == [1, 1, 1, 0, 0, 0]
+    assert sampler(Z, torch.tensor([1, 0, 0, 0, 1, 0])).tolist() == [1, 3, 2, 0, 0, 2]
 
 
 def test_more_rows_than_tokens() -> None:

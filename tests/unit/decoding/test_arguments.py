@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from minitx.decoding import loop
-from minitx.decoding.chain import Chain
-from minitx.decoding.context import Context
 from minitx.decoding.generate import generate, stream
-from minitx.decoding.lexical import LexicalBeam
-from minitx.decoding.stop import Stop
+from minitx.decoding.processors.chain import Chain
+from minitx.decoding.processors.context import Context
+from minitx.decoding.processors.truncation import TopK, TopP
+from minitx.decoding.search.constrained import LexicalBeam
+from minitx.decoding.stopping import Stop
 from minitx.decoding.strategy import Greedy, Sample
-from minitx.decoding.truncate import TopK, TopP
 from minitx.models import DecoderModel
 from tests.unit.decoding.test_generate import EOS, MODEL, NO_END, PROMPTS, model_of, tokens
 

@@ -13,16 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from minitx.decoding.arithmetic import (
+from minitx.decoding.generate import generate
+from minitx.decoding.samplers.arithmetic import (
     ArithmeticCode,
     ArithmeticSample,
     code_from,
     code_of,
     spread,
 )
-from minitx.decoding.generate import generate
-from minitx.decoding.select import CounterNoise, Selector, row_keys
-from minitx.decoding.stop import Stop
+from minitx.decoding.samplers.select import CounterGumbel, Sampler, row_keys
+from minitx.decoding.stopping import Stop
 from tests.unit.decoding.chi_square import ALPHA, fit, independence
 from tests.unit.decoding.searches import EOS, PROMPT, all_texts, tiny, tokens
 
@@ -35,12 +35,12 @@ VOCAB = 3
 PROMPTS = 20_000
 
 
-def generated(selector: Selector, rows: int, length: int) -> Tensor:
+def generated(sampler: Sampler, rows: int, length: int) -> Tensor:
     """(rows, length) tokens of the model."""
     last = torch.full((rows,), VOCAB)
     tokens = []
     for position in range(length):
-        last = selector(LOGITS[last], position)
+        last = sampler(LOGITS[last], position)
         tokens.append(last)
     return torch.stack(tokens, dim=1)
 
@@ -101,8 +101,8 @@ def test_a_fair_coin_stays_fair() -> None:
     """With N = 4, two tosses have their row's code, and the others fresh ones."""
     fair, coin = torch.zeros(PROMPTS, 2), torch.tensor([0.5, 0.5])
 
-    def tosses(selector: Selector) -> Tensor:
-        return torch.stack([selector(fair, position) for position in range(70)])
+    def tosses(sampler: Sampler) -> Tensor:
+        return torch.stack([sampler(fair, position) for position in range(70)])
 
     for all_samples in (tosses(by_seed(PROMPTS // 4, 4)), tosses(by_generator(PROMPTS // 4, 4))):
         for tossed in (all_samples[:, ::4], all_samples[:, 3::4]):
@@ -119,10 +119,10 @@ def test_control_codes_that_stay_in_their_part() -> None:
     source = torch.Generator().manual_seed(5)
     shift = torch.rand(PROMPTS, generator=source, dtype=torch.float64)
     codes = ((torch.arange(3) + shift[:, None]) / 3).flatten()
-    selector = ArithmeticCode(
+    sampler = ArithmeticCode(
         codes, 3, lambda _: torch.rand(PROMPTS * 3, generator=source, dtype=torch.float64)
     )
-    texts = numbered(generated(selector, PROMPTS * 3, 2)).view(PROMPTS, 3)
+    texts = numbered(generated(sampler, PROMPTS * 3, 2)).view(PROMPTS, 3)
     assert fit(texts.flatten()[torch.arange(0, PROMPTS * 3, 4)], law(2)) > ALPHA  # all together
     assert fit(texts[:, 1], law(2)) < ALPHA
 
@@ -152,7 +152,7 @@ def test_every_beginning_comes_as_often_as_it_should(
 
 
 def test_control_independent_samples_are_not_spread() -> None:
-    noise = CounterNoise(row_keys(5, [[number] for number in range(50)], 32))
+    noise = CounterGumbel(row_keys(5, [[number] for number in range(50)], 32))
     texts = numbered(generated(noise, 50 * 32, 2)).view(50, 32)
     assert not rounded(counts(texts, VOCAB**2), 32 * law(2))
 
@@ -162,7 +162,7 @@ def test_averages_vary_less_and_samples_differ_more() -> None:
     samples, prompts = 16, 2000
     keys = row_keys(3, [[number] for number in range(prompts)], samples)
     spread_out = generated(by_seed(prompts, samples), prompts * samples, 4)
-    independent = generated(CounterNoise(keys), prompts * samples, 4)
+    independent = generated(CounterGumbel(keys), prompts * samples, 4)
     averages = [(t == 0).double().sum(1).view(prompts, samples).mean(1) for t in (spread_out, independent)]
     assert abs(float(averages[0].mean() - averages[1].mean())) < 0.02
     assert averages[0].var() < 0.35 * averages[1].var()
@@ -182,19 +182,19 @@ def test_no_token_that_is_banned_is_taken(codes: list[float], logits: list[float
     z = torch.tensor(logits).expand(len(codes), -1)
     if bool((z == -torch.inf).all()):
         return
-    selector = ArithmeticCode(
+    sampler = ArithmeticCode(
         torch.tensor(codes, dtype=torch.float64), 1, lambda _: torch.tensor(codes, dtype=torch.float64)
     )
     for position in range(40):
-        token = selector(z, position)
+        token = sampler(z, position)
         assert (z.gather(1, token[:, None]) > -torch.inf).all()
 
 
 def test_the_ends_of_the_interval() -> None:
     ends = torch.tensor([0.0, 1 - 2.0**-53], dtype=torch.float64)
     z = torch.tensor([-torch.inf, 0.3, -1.0, 0.1, -torch.inf]).expand(2, -1)
-    selector = ArithmeticCode(ends, 1, lambda _: ends)
-    assert [selector(z, position).tolist() for position in range(30)] == [[1, 3]] * 30
+    sampler = ArithmeticCode(ends, 1, lambda _: ends)
+    assert [sampler(z, position).tolist() for position in range(30)] == [[1, 3]] * 30
 
 
 def test_spread() -> None:
@@ -204,11 +204,11 @@ def test_spread() -> None:
 
 def test_a_selector_begins_anew() -> None:
     """And takes rows at positions of their own."""
-    selector = by_seed(3, 2)
-    once = generated(selector, 6, 5)
-    assert generated(selector, 6, 5).equal(once)
-    selector(LOGITS[torch.full((6,), VOCAB)], torch.zeros(6, dtype=torch.long))
-    assert selector(LOGITS[once[:, 0]], torch.ones(6, dtype=torch.long)).equal(once[:, 1])
+    sampler = by_seed(3, 2)
+    once = generated(sampler, 6, 5)
+    assert generated(sampler, 6, 5).equal(once)
+    sampler(LOGITS[torch.full((6,), VOCAB)], torch.zeros(6, dtype=torch.long))
+    assert sampler(LOGITS[once[:, 0]], torch.ones(6, dtype=torch.long)).equal(once[:, 1])
 
 
 def test_a_prompt_draws_the_same_in_any_batch() -> None:
@@ -288,9 +288,9 @@ def test_rounding_does_not_decide_when_a_code_is_fresh() -> None:
     then = torch.randn(100, 50, generator=noise)
     found = []
     for _ in range(2):
-        selector = code_of(3, prompts, 4)
-        selector(1e-6 * torch.randn(100, 4, generator=noise), 0)
-        found.append(selector(then, 1))
+        sampler = code_of(3, prompts, 4)
+        sampler(1e-6 * torch.randn(100, 4, generator=noise), 0)
+        found.append(sampler(then, 1))
     assert found[0].equal(found[1])
 
 

@@ -28,13 +28,13 @@ from minitx.decoding import (
 from minitx.decoding import strategy as strategy_module
 from minitx.decoding.generate import generate, stream
 from minitx.decoding.loop import Call
-from minitx.decoding.result import Result
-from minitx.decoding.rows import Pool
-from minitx.decoding.scored import ScoredSearch
-from minitx.decoding.search import PER_PROMPT
-from minitx.decoding.stop import Stop
+from minitx.decoding.output import Result
+from minitx.decoding.search.base import PER_PROMPT
+from minitx.decoding.search.record import LEGEND, BeamTree
+from minitx.decoding.search.rows import BeamHypotheses
+from minitx.decoding.search.scored import ScoredSearch
+from minitx.decoding.stopping import Stop
 from minitx.decoding.strategy import Sample
-from minitx.decoding.tree import LEGEND, BeamTree
 from minitx.models import DecoderModel
 from tests.unit.decoding.test_generate import MODEL, PROMPTS, TOKENIZER, byte_ids, scripted
 
@@ -118,7 +118,7 @@ def test_a_wide_beam_is_exhaustive(
 class Endless(Beam):
     """Searches until no beam goes on, whatever has been found."""
 
-    def satisfied(self, pool: Pool, best: Tensor, length: int, call: Call) -> Tensor:
+    def is_done(self, pool: BeamHypotheses, best: Tensor, length: int, call: Call) -> Tensor:
         return torch.zeros_like(best, dtype=torch.bool)
 
 
@@ -175,7 +175,7 @@ def test_exact_stops_as_soon_as_it_may() -> None:
 
 def test_the_bound_must_not_be_used_where_sums_rise(monkeypatch: pytest.MonkeyPatch) -> None:
     """The control of the test of `exact`: with the bound, it would fail."""
-    monkeypatch.setattr(Chain, "stays_below_zero", lambda chain: True)
+    monkeypatch.setattr(Chain, "keeps_log_probs_nonpositive", lambda chain: True)
     wrong = 0
     for seed in range(9):
         fields: dict[str, Any] = {"num_beams": 2, "length_penalty": 0.0, "logit_bias": {3: 2.5}}
@@ -209,14 +209,14 @@ def test_the_guess_of_transformers_is_one() -> None:
 
 def test_which_chains_stay_below_zero() -> None:
     falls = {"repetition_penalty": 0.5, "logit_bias": {3: -1.0}, "frequency_penalty": [0.5, 0.0]}
-    assert Beam(**falls).build().stays_below_zero()
-    assert BeamSample(temperature=3.0, top_k=4, typical_p=0.4).build(3).stays_below_zero()
+    assert Beam(**falls).build().keeps_log_probs_nonpositive()
+    assert BeamSample(temperature=3.0, top_k=4, typical_p=0.4).build(3).keeps_log_probs_nonpositive()
     for options in BIASES[3:-1]:
-        assert not Beam(**options).build().stays_below_zero()
-    assert Beam(**BIASES[-1]).build().stays_below_zero()
+        assert not Beam(**options).build().keeps_log_probs_nonpositive()
+    assert Beam(**BIASES[-1]).build().keeps_log_probs_nonpositive()
     own = lambda logits, context: logits + 1.0  # noqa: E731
-    assert Chain(own, Chain(Renormalize())).stays_below_zero()
-    assert not Chain(Renormalize(), Chain(own)).stays_below_zero()
+    assert Chain(own, Chain(Renormalize())).keeps_log_probs_nonpositive()
+    assert not Chain(Renormalize(), Chain(own)).keeps_log_probs_nonpositive()
 
 
 @pytest.mark.parametrize("patience", [0.25, 0.5, 1.0, 1.5, 3.0])
@@ -265,7 +265,7 @@ def test_prompts_stay_where_processors_know_their_places(
     result = generate(MODEL, [[5], [6]], strategy, **options)
     assert [len(text) for text in tokens(result)] == [1, 8]
     # The control: if the first left the batch, the second would be taken for it, or have no number.
-    monkeypatch.setattr(Chain, "row_blind", True)
+    monkeypatch.setattr(Chain, "batch_invariant", True)
     if "min_length" in fields:
         with pytest.raises(ValueError, match="2 rows"):
             generate(MODEL, [[5], [6]], strategy, **options)

@@ -9,17 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from minitx.decoding import (
-    Beam,
-    BeamSample,
-    DiverseBeam,
-    LexicalBeam,
-    Sample,
-    StochasticBeam,
-    Strategy,
-)
+from minitx.decoding import Beam, BeamSample, DiverseBeam, LexicalBeam, Sample, StochasticBeam, Strategy
 from minitx.decoding.generate import generate
-from minitx.decoding.stop import Stop
+from minitx.decoding.stopping import Stop
 from tests.unit.decoding.searches import tiny, tokens
 
 MODEL = tiny(vocab_size=12, seed=3)

@@ -27,7 +27,7 @@ from minitx.decoding import (
     TopP,
     select_state,
 )
-from minitx.decoding.chain import unusable
+from minitx.decoding.processors.chain import unusable
 from tests.unit.decoding.histories import history, logits_of
 
 ROWS = [[1, 2, 3], [4, 5], [6]]
@@ -66,7 +66,7 @@ def test_what_is_token_blind_sees_the_survivors_of_top_k_alone() -> None:
 
     @dataclass(frozen=True)
     class Spy:
-        token_blind = True
+        elementwise = True
 
         def __call__(self, logits: Tensor, context: Context) -> Tensor:
             seen.append(logits)
@@ -355,7 +355,7 @@ def test_contradictory_bans_name_the_processor_the_row_and_the_step() -> None:
         r"the model 5, Temperature 0\.5 5, AllowedTokens 2, PrefixAllowed 1, SuppressTokens 0\."
     )
     with pytest.raises(ValueError, match=message):
-        chain.blame(logits, context)
+        chain.raise_for_empty_rows(logits, context)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
@@ -366,9 +366,9 @@ def test_the_models_own_nan_is_the_models(value: float) -> None:
     chain = Chain(Temperature(0.5), TopK(5), TopP(0.5), MinP(0.1))
     assert unusable(chain(logits, CONTEXT)).tolist() == [False, False, True]
     with pytest.raises(ValueError, match=r"Row 2, step 0: the model's logits hold NaN or \+inf"):
-        chain.blame(logits, CONTEXT)
+        chain.raise_for_empty_rows(logits, CONTEXT)
     with pytest.raises(ValueError, match=r"Row 0, step 1: the model left no token"):
-        chain.blame(torch.full((3, 4), -torch.inf), CONTEXT)
+        chain.raise_for_empty_rows(torch.full((3, 4), -torch.inf), CONTEXT)
 
 
 def test_a_processor_that_makes_nan_is_named() -> None:
@@ -376,7 +376,7 @@ def test_a_processor_that_makes_nan_is_named() -> None:
         return logits * torch.nan
 
     with pytest.raises(ValueError, match=r"Row 0, step 1: broken made NaN or \+inf of what it was given"):
-        Chain(Temperature(0.5), broken).blame(logits_of("random", 3, 8), CONTEXT)
+        Chain(Temperature(0.5), broken).raise_for_empty_rows(logits_of("random", 3, 8), CONTEXT)
 
 
 def test_remove_invalid_makes_nan_usable() -> None:
@@ -395,11 +395,11 @@ def test_a_row_that_was_repaired_is_not_blamed() -> None:
     logits[0, 0] = torch.nan
     logits[2] = torch.tensor([1.0, *[-torch.inf] * 4])
     with pytest.raises(ValueError, match=r"Row 2, step 0: SuppressTokens left no token"):
-        Chain(repair, SuppressTokens([0])).blame(logits, CONTEXT)
+        Chain(repair, SuppressTokens([0])).raise_for_empty_rows(logits, CONTEXT)
 
 
 def test_nothing_to_blame() -> None:
-    Chain(TopK(1)).blame(logits_of("random", 3, 8), CONTEXT)
+    Chain(TopK(1)).raise_for_empty_rows(logits_of("random", 3, 8), CONTEXT)
 
 
 # --- context -------------------------------------------------------------------------------------------

@@ -100,7 +100,7 @@ def test_search_is_sorting(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for processor in (TopP(0.4), TopP([0.1, 0.9, 1.0]), Typical(0.4), Typical([0.1, 1.0, 0.9])):
         searched = processor(logits, empty)
         with monkeypatch.context() as patch:
-            patch.setattr("minitx.decoding.truncate._SORTABLE", 10**6)
+            patch.setattr("minitx.decoding.processors.truncation._SORTABLE", 10**6)
             assert torch.equal(searched, processor(logits, empty))
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from minitx.decoding import Chain, Context, CounterNoise, Race, Sample, Temperature, TopK, TopP
+from minitx.decoding import Chain, Context, CounterGumbel, MultinomialSampler, Sample, Temperature, TopK, TopP
 from tests.unit.decoding import definitions as d
 from tests.unit.decoding.chi_square import ALPHA, DRAWS, fit, independence
 
@@ -32,7 +32,7 @@ def context() -> Context:
 
 def draws(chain: Chain, z: d.Array = Z, seed: int = 0) -> Tensor:
     logits = torch.tensor(z, dtype=torch.float32).expand(DRAWS, -1)
-    return Race(torch.Generator().manual_seed(seed))(chain(logits, context()), 3)
+    return MultinomialSampler(torch.Generator().manual_seed(seed))(chain(logits, context()), 3)
 
 
 def p_value(chain: Chain, expected: d.Array, z: d.Array = Z) -> float:
@@ -105,7 +105,7 @@ def test_different_temperatures_in_one_batch() -> None:
 def noise(position: int) -> Tensor:
     chain, keys = Sample(temperature=2.0).build(), torch.arange(DRAWS)
     logits = torch.tensor(Z, dtype=torch.float32).expand(DRAWS, -1)
-    return CounterNoise(keys)(chain(logits, context()), position)
+    return CounterGumbel(keys)(chain(logits, context()), position)
 
 
 def test_positions_are_independent() -> None:

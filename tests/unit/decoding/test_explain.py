@@ -14,7 +14,7 @@ import torch
 import minitx
 from minitx.decoding import Chain, Greedy, SuppressTokens, Temperature, TopK
 from minitx.decoding.detokenize import text_of
-from minitx.decoding.explain import LEGEND, Candidate, Position, Step, bar, render
+from minitx.inspect.explain import LEGEND, Candidate, Position, Step, bar, render
 
 CONFIG = {
     "model_type": "llama",

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 import minitx
-from minitx.decoding.chain import Chain
-from minitx.decoding.constraints import SuppressTokens
-from minitx.decoding.context import Context
 from minitx.decoding.generate import generate, stream
-from minitx.decoding.result import Event, Result
-from minitx.decoding.stop import Stop
+from minitx.decoding.output import Event, Result
+from minitx.decoding.processors.chain import Chain
+from minitx.decoding.processors.constraints import SuppressTokens
+from minitx.decoding.processors.context import Context
+from minitx.decoding.processors.truncation import TopK
+from minitx.decoding.stopping import Stop
 from minitx.decoding.strategy import Greedy, Sample
-from minitx.decoding.truncate import TopK
 from minitx.models import DecoderModel
 from tests.unit.decoding.vocabularies import SPECIAL, byte_characters, byte_level, sentence_piece
 

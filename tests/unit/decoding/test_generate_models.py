@@ -15,7 +15,7 @@ from torch import Tensor
 import minitx
 from minitx import Greedy, Sample, Stop, generate, stream
 from minitx.decoding import Context
-from minitx.decoding.result import Result
+from minitx.decoding.output import Result
 from minitx.models import DecoderModel
 
 NO_END = Stop(eos=())

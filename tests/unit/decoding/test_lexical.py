@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minitx.decoding.lexical import LexicalBeam
-from minitx.decoding.stop import Stop
-from minitx.decoding.words import START, Words
+from minitx.decoding.search.constrained import LexicalBeam
+from minitx.decoding.search.phrases import START, Words
+from minitx.decoding.stopping import Stop
 from tests.unit.decoding.searches import EOS, PROMPT, all_texts, search, tiny, tokens
 
 MODEL = tiny(vocab_size=12, seed=3)

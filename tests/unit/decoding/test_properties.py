@@ -46,7 +46,7 @@ from minitx.decoding import (
     TopP,
     Typical,
 )
-from minitx.decoding.processor import BuiltIn
+from minitx.decoding.processors.base import LogitsProcessor
 from tests.unit.decoding.histories import KINDS, history, logits_of
 
 SIZE = 9
@@ -140,14 +140,14 @@ def test_what_stays_below_zero_does(name: str, logits: Tensor, which: int) -> No
     """Searches believe it; and all that only ban or scale must say it, or "exact" would lose its bound."""
     values = NUMERIC[name].values if name in NUMERIC else []
     processor = NUMERIC[name].make(values[which % len(values)]) if values else EVERY[name]
-    assert isinstance(processor, BuiltIn)
+    assert isinstance(processor, LogitsProcessor)
     below, above = logits - logits.amax(dim=-1, keepdim=True), logits + logits.abs().amax()
     after = processor(below, ALL_ROWS)
-    if processor.stays_below_zero(True):
+    if processor.keeps_log_probs_nonpositive(True):
         assert not (after > 0).any()
     else:
         assert name in RAISING
-    if processor.stays_below_zero(False):
+    if processor.keeps_log_probs_nonpositive(False):
         assert not (processor(above, ALL_ROWS) > 0).any()
 
 
@@ -200,7 +200,7 @@ def test_filters_do_not_see_a_shift(name: str, logits: Tensor, shift: int, which
     assert torch.equal(processor(logits + shift, ALL_ROWS) > -torch.inf, kept)
 
 
-@pytest.mark.parametrize("name", [name for name in EVERY if getattr(EVERY[name], "token_blind", False)])
+@pytest.mark.parametrize("name", [name for name in EVERY if getattr(EVERY[name], "elementwise", False)])
 @given(seed=st.integers(0, 10**6), order=st.permutations(range(SIZE)))
 @FEW
 def test_token_blind_ones_do_not_see_the_order(name: str, seed: int, order: list[int]) -> None:

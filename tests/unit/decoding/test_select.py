@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from minitx.decoding import select
-from minitx.decoding.select import Argmax, CounterNoise, Race, Selector, row_keys
+from minitx.decoding.samplers import select
+from minitx.decoding.samplers.select import Argmax, CounterGumbel, MultinomialSampler, Sampler, row_keys
 from tests.unit.decoding.chi_square import ALPHA, DRAWS, fit, independence
 
 INF = float("inf")
@@ -24,19 +24,19 @@ def rows(logits: Tensor, count: int = DRAWS) -> Tensor:
 
 
 def race(logits: Tensor) -> Tensor:
-    return Race(torch.Generator().manual_seed(1))(rows(logits), 0)
+    return MultinomialSampler(torch.Generator().manual_seed(1))(rows(logits), 0)
 
 
 def neighbouring_keys(logits: Tensor) -> Tensor:
-    return CounterNoise(KEYS)(rows(logits), 0)
+    return CounterGumbel(KEYS)(rows(logits), 0)
 
 
 def neighbouring_positions(logits: Tensor) -> Tensor:
-    return CounterNoise(torch.zeros_like(KEYS))(rows(logits), KEYS)
+    return CounterGumbel(torch.zeros_like(KEYS))(rows(logits), KEYS)
 
 
 def samples_of_a_prompt(logits: Tensor) -> Tensor:
-    return CounterNoise(row_keys(7, [[1, 2, 3]], num_samples=DRAWS))(rows(logits), 5)
+    return CounterGumbel(row_keys(7, [[1, 2, 3]], num_samples=DRAWS))(rows(logits), 5)
 
 
 SAMPLERS = [race, neighbouring_keys, neighbouring_positions, samples_of_a_prompt]
@@ -46,19 +46,19 @@ SAMPLERS = [race, neighbouring_keys, neighbouring_positions, samples_of_a_prompt
 
 
 @pytest.mark.parametrize("draw", SAMPLERS)
-def test_draws_follow_the_distribution(draw: Selector) -> None:
+def test_draws_follow_the_distribution(draw: Sampler) -> None:
     draws = draw(LOGITS)  # type: ignore[call-arg]
     assert fit(draws, P) > ALPHA
     assert set(draws.tolist()) == set(P.nonzero().flatten().tolist())  # all that are possible, no other
 
 
 @pytest.mark.parametrize("draw", SAMPLERS)
-def test_a_shift_of_the_logits_changes_nothing(draw: Selector) -> None:
+def test_a_shift_of_the_logits_changes_nothing(draw: Sampler) -> None:
     assert fit(draw(LOGITS + 30), P) > ALPHA  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("draw", SAMPLERS)
-def test_draws_follow_the_distribution_among_few_survivors(draw: Selector) -> None:
+def test_draws_follow_the_distribution_among_few_survivors(draw: Sampler) -> None:
     """Noise is then computed for the survivors alone."""
     logits = torch.full((100,), -INF)
     logits[torch.arange(0, 100, 10)] = LOGITS
@@ -68,7 +68,7 @@ def test_draws_follow_the_distribution_among_few_survivors(draw: Selector) -> No
 
 
 @pytest.mark.parametrize("draw", [race, neighbouring_keys])
-def test_a_wrong_law_is_found(draw: Selector) -> None:
+def test_a_wrong_law_is_found(draw: Sampler) -> None:
     """The test has power: 0.012 more of one token and less of another are enough."""
     wrong = P.clone()
     wrong[0] += 0.012
@@ -82,8 +82,10 @@ def test_multiplying_by_the_noise_is_found() -> None:
     assert fit((P * times).argmax(-1), P) < ALPHA
 
 
-@pytest.mark.parametrize("draw", [Race(torch.Generator().manual_seed(2)), CounterNoise(torch.arange(10**6))])
-def test_rare_tokens_are_as_rare_as_they_should_be(draw: Selector) -> None:
+@pytest.mark.parametrize(
+    "draw", [MultinomialSampler(torch.Generator().manual_seed(2)), CounterGumbel(torch.arange(10**6))]
+)
+def test_rare_tokens_are_as_rare_as_they_should_be(draw: Sampler) -> None:
     """Of a million draws, 100 are due to a token of 1e-4; twelve decimal places down nothing is due."""
     p = torch.tensor([0.5, 1e-4, 0.5 - 1e-4 - 1e-12, 1e-12], dtype=torch.float64)
     draws = draw(rows(p.log().float(), 10**6), 3)
@@ -96,7 +98,7 @@ def test_no_part_of_a_large_vocabulary_is_preferred() -> None:
     logits = torch.linspace(0.0, 0.1, size)
     p = logits.double().softmax(-1)
     keys = torch.arange(count)
-    draws = torch.cat([CounterNoise(part)(rows(logits, len(part)), 9) for part in keys.split(32)])
+    draws = torch.cat([CounterGumbel(part)(rows(logits, len(part)), 9) for part in keys.split(32)])
     uniform = torch.arange(size)
     for bucket in (uniform * buckets // size, uniform % buckets, uniform * 2654435761 % 2**32 >> 26):
         shares = torch.zeros(buckets, dtype=torch.float64).index_add_(0, bucket, p)
@@ -110,25 +112,25 @@ def test_no_part_of_a_large_vocabulary_is_preferred() -> None:
 def test_rows_and_positions_are_independent() -> None:
     draws = neighbouring_keys(LOGITS)
     assert independence(draws[:-1:2], draws[1::2], 10) > ALPHA
-    assert independence(draws, CounterNoise(KEYS)(rows(LOGITS), 1), 10) > ALPHA
-    assert independence(draws, CounterNoise(KEYS)(rows(LOGITS.flip(0)), 2**31 - 1), 10) > ALPHA
+    assert independence(draws, CounterGumbel(KEYS)(rows(LOGITS), 1), 10) > ALPHA
+    assert independence(draws, CounterGumbel(KEYS)(rows(LOGITS.flip(0)), 2**31 - 1), 10) > ALPHA
     draws = neighbouring_positions(LOGITS)
     assert independence(draws[:-1], draws[1:], 10) > ALPHA
     draws = samples_of_a_prompt(LOGITS)
     assert independence(draws[:-1:2], draws[1::2], 10) > ALPHA
-    other = CounterNoise(row_keys(8, [[1, 2, 3]], num_samples=DRAWS))(rows(LOGITS), 5)
+    other = CounterGumbel(row_keys(8, [[1, 2, 3]], num_samples=DRAWS))(rows(LOGITS), 5)
     assert independence(draws, other, 10) > ALPHA
 
 
 @pytest.mark.parametrize("bit", [0, 1, 31, 32, 33, 62])
 def test_every_bit_of_a_key_counts(bit: int) -> None:
-    draws = [CounterNoise(keys)(rows(LOGITS), 0) for keys in (KEYS << 20, (KEYS << 20) ^ (1 << bit))]
+    draws = [CounterGumbel(keys)(rows(LOGITS), 0) for keys in (KEYS << 20, (KEYS << 20) ^ (1 << bit))]
     assert independence(*draws, 10) > ALPHA
 
 
 def test_noise_that_is_used_twice_is_found() -> None:
     draws = neighbouring_keys(LOGITS)
-    again = CounterNoise(KEYS)(rows(LOGITS.roll(1)), 0)  # another distribution, the same noise
+    again = CounterGumbel(KEYS)(rows(LOGITS.roll(1)), 0)  # another distribution, the same noise
     assert independence(draws, again, 10) < ALPHA
 
 
@@ -139,7 +141,7 @@ def test_noise_that_is_used_twice_is_found() -> None:
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 1), (4, 33), (1, 50_257), (8, 1000)])
 def test_race_equals_multinomial(shape: tuple[int, int], dtype: torch.dtype) -> None:
     ours, theirs = (torch.Generator().manual_seed(3) for _ in range(2))
-    chooses = Race(ours)
+    chooses = MultinomialSampler(ours)
     for step in range(20):
         logits = 4 * torch.randn(shape, dtype=dtype)
         logits[:, 1:][torch.rand(shape)[:, 1:] < 0.3] = -INF
@@ -153,7 +155,7 @@ def test_race_without_a_generator_takes_the_global_one() -> None:
     torch.manual_seed(5)
     expected = torch.multinomial(torch.softmax(logits, -1), 1).squeeze(1)
     torch.manual_seed(5)
-    assert torch.equal(Race()(logits, 0), expected)
+    assert torch.equal(MultinomialSampler()(logits, 0), expected)
 
 
 # Invariance
@@ -165,27 +167,27 @@ def test_a_row_draws_the_same_alone_in_a_batch_and_in_another_slot(left: int) ->
     logits = torch.full((6, 500), -INF).scatter_(1, logits.indices, logits.values)
     keys = torch.tensor([3, -(2**63), 2**63 - 1, 0, 99, 3 << 32])
     positions = torch.tensor([0, 1, 2, 3, 1000, 2**31])
-    together = CounterNoise(keys)(logits, positions)
+    together = CounterGumbel(keys)(logits, positions)
     for row in range(6):
-        alone = CounterNoise(keys[row : row + 1])(logits[row : row + 1], int(positions[row]))
+        alone = CounterGumbel(keys[row : row + 1])(logits[row : row + 1], int(positions[row]))
         assert alone.item() == together[row]
     slots = torch.tensor([5, 0, 3, 3, 1])
-    assert torch.equal(CounterNoise(keys[slots])(logits[slots], positions[slots]), together[slots])
+    assert torch.equal(CounterGumbel(keys[slots])(logits[slots], positions[slots]), together[slots])
 
 
 def test_what_others_lost_does_not_change_a_row() -> None:
     """The noise of a token is the same when all tokens, or only a few, get some."""
     logits = torch.randn(200, 300)
-    dense = CounterNoise(torch.arange(200))(logits, 4)
+    dense = CounterGumbel(torch.arange(200))(logits, 4)
     few = torch.full_like(logits, -INF)
     for token in (dense, dense - 1, dense - 7):  # the winner of each row and two losers
         few.scatter_(1, token[:, None] % 300, logits.gather(1, token[:, None] % 300))
-    assert torch.equal(CounterNoise(torch.arange(200))(few, 4), dense)
+    assert torch.equal(CounterGumbel(torch.arange(200))(few, 4), dense)
 
 
 def test_nothing_else_matters() -> None:
     logits = torch.randn(4, 50)
-    noise = CounterNoise(torch.arange(4))
+    noise = CounterGumbel(torch.arange(4))
     first = noise(logits, 0)
     noise(logits, 1)
     torch.manual_seed(123)
@@ -197,7 +199,7 @@ def test_the_same_tokens_in_every_version() -> None:
     keys = row_keys([0, 0, 1, -5], [[1, 2], [1, 2], [1, 2], []], num_samples=2)
     logits = torch.arange(1000.0).sin()[None].expand(8, -1)
     assert keys.tolist() == PINNED_KEYS
-    assert [CounterNoise(keys)(logits, position).tolist() for position in (0, 1, 77)] == PINNED_TOKENS
+    assert [CounterGumbel(keys)(logits, position).tolist() for position in (0, 1, 77)] == PINNED_TOKENS
 
 
 PINNED_KEYS = [
@@ -225,8 +227,8 @@ def test_a_token_of_no_probability_is_never_drawn() -> None:
         logits = torch.randn(DRAWS, 50)
         logits[:, :-1][torch.rand(DRAWS, 49) < banned] = -INF
         for draws in (
-            Race(torch.Generator().manual_seed(4))(logits, 0),
-            CounterNoise(KEYS)(logits, 0),
+            MultinomialSampler(torch.Generator().manual_seed(4))(logits, 0),
+            CounterGumbel(KEYS)(logits, 0),
             Argmax()(logits, 0),
         ):
             assert (logits.gather(1, draws[:, None]) > -INF).all()
@@ -236,9 +238,9 @@ def test_the_only_token_left_is_drawn() -> None:
     for scale in (-1e4, 0.0, 1e4):
         logits = torch.full((3, 12), -INF)
         logits[torch.arange(3), torch.tensor([0, 11, 5])] = scale
-        for selector in (Argmax(), Race(), CounterNoise(torch.arange(3))):
-            assert selector(logits, 0).tolist() == [0, 11, 5]
-            assert selector(torch.full((3, 1), scale), 0).tolist() == [0, 0, 0]
+        for sampler in (Argmax(), MultinomialSampler(), CounterGumbel(torch.arange(3))):
+            assert sampler(logits, 0).tolist() == [0, 11, 5]
+            assert sampler(torch.full((3, 1), scale), 0).tolist() == [0, 0, 0]
 
 
 def test_noise_is_finite_at_both_ends() -> None:
@@ -300,4 +302,4 @@ def test_seeds_that_are_none() -> None:
 @pytest.mark.parametrize("keys", [torch.zeros(2, 1, dtype=torch.long), torch.zeros(2)])
 def test_keys_that_are_none(keys: Tensor) -> None:
     with pytest.raises(ValueError, match=r"keys has shape .*; one torch.long per row"):
-        CounterNoise(keys)
+        CounterGumbel(keys)

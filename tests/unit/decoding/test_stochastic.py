@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from minitx.decoding import TopK
-from minitx.decoding.stochastic import StochasticBeam, conditioned
-from minitx.decoding.stop import Stop
+from minitx.decoding.search.stochastic import StochasticBeam, conditioned
+from minitx.decoding.stopping import Stop
 from tests.unit.decoding.chi_square import ALPHA, fit
 from tests.unit.decoding.searches import EOS, PROMPT, all_texts, search, tokens
 
@@ -87,7 +87,7 @@ def test_control_noise_without_condition_is_found() -> None:
 class _Unconditioned(StochasticBeam):
     def search(self, call: Any) -> Any:
         with pytest.MonkeyPatch.context() as patch:
-            name = "minitx.decoding.stochastic.conditioned"
+            name = "minitx.decoding.search.stochastic.conditioned"
             patch.setattr(name, lambda numbers, largest: numbers.where(largest > -torch.inf, -torch.inf))
             return super().search(call)
 

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from minitx.decoding.detokenize import Detokenizer
-from minitx.decoding.stop import RowText, Stop
+from minitx.decoding.stopping import RowText, Stop
 from minitx.tokenizer import Tokenizer
 from tests.unit.decoding.vocabularies import byte_characters, byte_level, word_piece
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minitx.decoding.words import START, Progress, Words
+from minitx.decoding.search.phrases import START, Progress, Words
 
 TOKENS = st.integers(0, 2)
 PHRASE = st.lists(TOKENS, min_size=1, max_size=3)

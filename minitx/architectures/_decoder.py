@@ -1,0 +1,95 @@
+"""What the decoders' files share: their heads, and the reading of layer types."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from minitx.architectures.config_reader import ConfigReader
+from minitx.architectures.mapping import Table
+from minitx.config import HeadConfig, StackConfig
+from minitx.layers.stack import FULL, SLIDING
+
+
+def decoder_heads(
+    hf: ConfigReader,
+    *,
+    tied: bool = False,
+    bias: bool = False,
+    softcap: float | None = None,
+    dropout: float | None = None,
+) -> dict[str, HeadConfig]:
+    """The next word; a label for the text, read from its last token; a label for every token.
+
+    Args:
+        hf: the config.
+        tied: whether the word embedding serves as the first one's projection, where the file does not say.
+        bias: whether that projection has a bias.
+        softcap: of its logits.
+        dropout: before the last one's projection; None: what the usual keys say, else 0.1.
+    """
+    labels = hf.num_labels()
+    if dropout is None:
+        dropout = 0.1
+        for key in ("hidden_dropout", "classifier_dropout"):  # the later one counts
+            if hf.get(key, None) is not None:
+                dropout = hf.probability(key)
+    return {
+        "causal-lm": HeadConfig(
+            task="causal-lm",
+            num_labels=hf.size("vocab_size"),
+            bias=bias,
+            tied=hf.flag("tie_word_embeddings", tied),
+            softcap=softcap,
+        ),
+        "sequence-classification": HeadConfig(
+            task="sequence-classification",
+            num_labels=labels,
+            pooling="last",
+            bias=False,
+            problem_type=hf.problem_type(),
+        ),
+        "token-classification": HeadConfig(
+            task="token-classification", num_labels=labels, classifier_dropout=dropout
+        ),
+    }
+
+
+DECODER_HEADS: dict[str, Table] = {
+    "causal-lm": {"head.projection": "lm_head"},
+    "sequence-classification": {"head.projection": "score"},
+    "token-classification": {"head.projection": "score"},
+}
+
+
+def layer_types(hf: ConfigReader, usual: tuple[str, ...]) -> tuple[str, ...]:
+    """`layer_types` of the config, one per layer; `usual` where it has none.
+
+    Raises:
+        ValueError: another number of them, or a type that minitx does not have.
+    """
+    written = hf.get("layer_types", None)
+    if written is None:
+        return usual
+    if (
+        not isinstance(written, list)
+        or len(written) != len(usual)
+        or any(kind not in (FULL, SLIDING) for kind in written)
+    ):
+        raise ValueError(
+            f"config.json: layer_types must name {len(usual)} layers, each {FULL!r} or {SLIDING!r}."
+        )
+    return tuple(written)
+
+
+def with_windows(stack: StackConfig, types: tuple[str, ...], window: int | None) -> StackConfig:
+    """A stack whose layers are of these types, the sliding ones with this window.
+
+    Raises:
+        ValueError: there are sliding layers, and no window.
+    """
+    if window is None and SLIDING in types:
+        raise ValueError(
+            f"config.json: layer_types has {SLIDING!r}, but no window is in use; set sliding_window (and "
+            "use_sliding_window, where the architecture has it)."
+        )
+    return replace(stack, layer_types=types, sliding_window=window)

@@ -1,0 +1,86 @@
+"""gpt-oss (arXiv:2508.10925), unquantised.
+
+Differs from Mixtral: biases in attention, router and experts; a learned sink in every head's softmax;
+every other layer has a window; clamped SwiGLU; YaRN. Its files hold each projection of all experts as one
+tensor, as (inputs, outputs), gate and dense column by column.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, layer_types
+from minitx.architectures.config_reader import ConfigReader
+from minitx.architectures.declaration import Architecture
+from minitx.architectures.decoders import llama
+from minitx.architectures.decoders.mixtral import expert_numbers
+from minitx.architectures.mapping import CheckpointEntry, Table, transposed
+from minitx.architectures.operations import Rearrange
+from minitx.config import ModelConfig
+from minitx.layers.stack import FULL, SLIDING
+
+YARN = {
+    "rope_type": "yarn",
+    "factor": 32.0,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+    "truncate": False,
+    "original_max_position_embeddings": 4096,
+}
+
+
+def read(hf: ConfigReader) -> ModelConfig:
+    # The balance of the experts in training; sizes said twice.
+    hf.ignore("output_router_logits", "router_aux_loss_coef", "initial_context_length", "experts_per_token")
+    hf.ignore("rope_parameters", "rope_scaling")
+    hf.expect("hidden_act", "silu")  # the experts' clamped SwiGLU is all that there is
+    rope = hf.config.get("rope_scaling") or hf.config.get("rope_parameters") or YARN
+    biased = hf.flag("attention_bias", True)
+    inner = ConfigReader({**hf.config, "rope_parameters": rope, "attention_bias": biased})
+    config = llama.read(inner, eps=1e-5, key_value_heads=8, head_dim=64, theta=150_000.0)
+    hf.taken |= inner.taken
+    layers = config.stack.num_hidden_layers
+    experts = expert_numbers(hf, number=128, chosen=4, width=config.stack.intermediate_size)
+    return replace(
+        config,
+        decoder=replace(
+            config.stack,
+            attention_sinks=True,
+            layer_types=layer_types(hf, tuple(FULL if i % 2 else SLIDING for i in range(layers))),
+            sliding_window=hf.size("sliding_window", 128),
+            experts=replace(
+                experts,
+                router_bias=True,
+                bias=True,
+                swiglu_limit=hf.positive("swiglu_limit", 7.0),
+                swiglu_alpha=hf.number("swiglu_alpha", 1.702),
+            ),
+        ),
+    )
+
+
+LAYER, SOURCE = llama.LAYER, llama.SOURCE
+INNER, EXPERTS = f"{LAYER}.intermediate.experts", f"{SOURCE}.mlp.experts"
+
+WEIGHTS: Table = llama.AROUND | {
+    f"{LAYER}.attention.self_attention.sinks": f"{SOURCE}.self_attn.sinks",
+    f"{LAYER}.intermediate.router": f"{SOURCE}.mlp.router",
+    (f"{INNER}.gate.weight", f"{INNER}.dense.weight"): CheckpointEntry(
+        (f"{EXPERTS}.gate_up_proj",), Rearrange("e h (f part) -> part e f h")
+    ),
+    (f"{INNER}.gate.bias", f"{INNER}.dense.bias"): CheckpointEntry(
+        (f"{EXPERTS}.gate_up_proj_bias",), Rearrange("e (f part) -> part e f")
+    ),
+    f"{INNER}.output.weight": transposed(f"{EXPERTS}.down_proj"),
+    f"{INNER}.output.bias": f"{EXPERTS}.down_proj_bias",
+}
+
+ARCHITECTURE = Architecture(
+    model_types={"gpt_oss": "GptOss"},
+    read=read,
+    heads=decoder_heads,
+    prefix="model.",
+    weights=WEIGHTS,
+    head_weights=DECODER_HEADS,
+    unused_tensors=llama.STORED,
+)

@@ -1,0 +1,131 @@
+"""Llama 1 to 3 (arXiv:2302.13971, 2407.21783): the decoder that most later ones say their difference from.
+
+- pre-norm with RMS norms, gated SiLU feed-forward, no biases unless the config says so
+- rotary positions, in halves; no table
+- fewer key/value heads than query heads, shared by groups
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from minitx.architectures._decoder import DECODER_HEADS, decoder_heads
+from minitx.architectures._rope import rope_per_type, rope_values
+from minitx.architectures.config_reader import ConfigReader
+from minitx.architectures.declaration import Architecture
+from minitx.architectures.mapping import Table
+from minitx.config import EmbedderConfig, ModelConfig, StackConfig
+from minitx.layers.stack import FULL, SLIDING
+
+BIASES = ("attention_bias", "mlp_bias")
+
+
+def read(
+    hf: ConfigReader,
+    *,
+    eps: float = 1e-6,
+    key_value_heads: int | None = None,
+    head_dim: int | None = None,
+    pad: int | None = None,
+    theta: float = 10_000.0,
+    partial: bool = False,
+    biases: Collection[str] = ("attention_bias",),
+) -> ModelConfig:
+    """The keys are those of most relatives too; where one is absent, each has a value of its own.
+
+    Args:
+        hf: the config.
+        eps: of the norms.
+        key_value_heads: how many; None: as many as heads.
+        head_dim: width of a head; None: hidden_size / heads.
+        pad: the padding id.
+        theta: the base of the rotary positions.
+        partial: whether heads may turn in part.
+        biases: the flags for biases that the architecture has; it never has those of the others.
+    """
+    hf.ignore("pretraining_tp")  # how the training was spread over machines
+    size, heads, vocab_size = hf.size("hidden_size"), hf.size("num_attention_heads"), hf.size("vocab_size")
+    written = hf.get("head_dim", head_dim)
+    width = hf.head_dim(size, heads) if written is None else hf.size("head_dim", head_dim)
+    attention_bias, mlp_bias = (
+        hf.flag(key, False) if key in biases else hf.expect(key, False) for key in BIASES
+    )
+    values = rope_values(hf, theta=theta)
+    if not partial and values["partial_rotary_factor"] != 1:
+        raise ValueError(
+            f"config.json: partial_rotary_factor={values['partial_rotary_factor']!r} is not implemented for "
+            "this architecture, whose heads turn as a whole."
+        )
+    return ModelConfig(
+        initializer_range=hf.number("initializer_range", 0.02),
+        embedder=EmbedderConfig(
+            vocab_size=vocab_size,
+            embedding_size=size,
+            hidden_size=size,
+            pad_token_id=hf.pad_token_id(vocab_size, pad),
+            max_position_embeddings=hf.size("max_position_embeddings"),
+            position_embeddings=False,
+            layer_norm_eps=None,
+            hidden_dropout_prob=None,
+        ),
+        decoder=StackConfig(
+            causal=True,
+            hidden_size=size,
+            num_hidden_layers=hf.size("num_hidden_layers"),
+            num_attention_heads=heads,
+            num_key_value_heads=hf.key_value_heads(heads, key_value_heads),
+            head_dim=width,
+            intermediate_size=hf.size("intermediate_size"),
+            hidden_act=hf.name("hidden_act", "silu"),
+            gated=True,
+            norm="rms_norm",
+            layer_norm_eps=hf.number("rms_norm_eps", eps),
+            norm_placement="pre",
+            attention_bias=attention_bias,
+            attention_output_bias=attention_bias,
+            mlp_bias=mlp_bias,
+            attention_dropout=hf.probability("attention_dropout", 0.0),
+            self_output_dropout=None,
+            output_dropout=None,
+            rope=rope_per_type(hf, values, (FULL, SLIDING), width),
+        ),
+    )
+
+
+LAYER, SOURCE = "decoder.layers.{i}", "layers.{i}"
+
+FEED_FORWARD: Table = {
+    f"{LAYER}.intermediate.gate": f"{SOURCE}.mlp.gate_proj",
+    f"{LAYER}.intermediate.dense": f"{SOURCE}.mlp.up_proj",
+    f"{LAYER}.output.dense": f"{SOURCE}.mlp.down_proj",
+}
+
+AROUND: Table = {
+    "embedder.word_emb": "embed_tokens",
+    f"{LAYER}.attention_norm": f"{SOURCE}.input_layernorm",
+    f"{LAYER}.attention.self_attention.Q": f"{SOURCE}.self_attn.q_proj",
+    f"{LAYER}.attention.self_attention.K": f"{SOURCE}.self_attn.k_proj",
+    f"{LAYER}.attention.self_attention.V": f"{SOURCE}.self_attn.v_proj",
+    f"{LAYER}.attention.self_output.dense": f"{SOURCE}.self_attn.o_proj",
+    f"{LAYER}.feed_forward_norm": f"{SOURCE}.post_attention_layernorm",
+    "decoder.layer_norm": "norm",
+}
+
+WEIGHTS = AROUND | FEED_FORWARD
+
+STORED = (f"{SOURCE}.self_attn.rotary_emb.inv_freq",)
+
+
+def read_llama(hf: ConfigReader) -> ModelConfig:
+    return read(hf, biases=BIASES)
+
+
+ARCHITECTURE = Architecture(
+    model_types={"llama": "Llama"},
+    read=read_llama,
+    heads=decoder_heads,
+    prefix="model.",
+    weights=WEIGHTS,
+    head_weights=DECODER_HEADS,
+    unused_tensors=STORED,
+)

@@ -1,0 +1,46 @@
+"""Mistral (arXiv:2310.06825).
+
+Differs from Llama: every layer sees only a window of the text, unless the config has none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from minitx.architectures._decoder import DECODER_HEADS, decoder_heads
+from minitx.architectures.config_reader import ConfigReader
+from minitx.architectures.declaration import Architecture
+from minitx.architectures.decoders import llama
+from minitx.config import ModelConfig
+from minitx.layers.stack import SLIDING
+
+
+def read(
+    hf: ConfigReader,
+    *,
+    eps: float = 1e-6,
+    key_value_heads: int | None = 8,
+    window: int | None = 4096,
+    pad: int | None = None,
+    theta: float = 10_000.0,
+    partial: bool = False,
+) -> ModelConfig:
+    config = llama.read(
+        hf, eps=eps, key_value_heads=key_value_heads, pad=pad, theta=theta, partial=partial, biases=()
+    )
+    found = hf.size_or_none("sliding_window", window)
+    if found is None:
+        return config
+    types = (SLIDING,) * config.stack.num_hidden_layers
+    return replace(config, decoder=replace(config.stack, layer_types=types, sliding_window=found))
+
+
+ARCHITECTURE = Architecture(
+    model_types={"mistral": "Mistral"},
+    read=read,
+    heads=decoder_heads,
+    prefix="model.",
+    weights=llama.WEIGHTS,
+    head_weights=DECODER_HEADS,
+    unused_tensors=llama.STORED,
+)

@@ -1,0 +1,48 @@
+"""SmolLM3: Llama's parts, some layers without positions (NoPE, arXiv:2501.18795).
+
+Differs from Llama: every fourth layer does not turn its queries and keys, and these are the ones that see
+only a window, where the config says so; tied.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, layer_types, with_windows
+from minitx.architectures.config_reader import ConfigReader
+from minitx.architectures.declaration import Architecture
+from minitx.architectures.decoders import llama
+from minitx.config import HeadConfig, ModelConfig
+from minitx.layers.stack import FULL, SLIDING
+
+
+def read(hf: ConfigReader) -> ModelConfig:
+    hf.ignore("max_window_layers")
+    config = llama.read(hf, key_value_heads=4, pad=128004, theta=2e6, biases=llama.BIASES)
+    layers, every = range(config.stack.num_hidden_layers), hf.size("no_rope_layer_interval", 4)
+    turns = hf.get("no_rope_layers", None)  # 1 where a layer has rotary positions, in spite of the name
+    if turns is None:
+        turns = [int((i + 1) % every != 0) for i in layers]
+    if not isinstance(turns, list) or len(turns) != len(layers) or any(x not in (0, 1) for x in turns):
+        raise ValueError(f"config.json: no_rope_layers={turns!r} must list 0 or 1 for {len(layers)} layers.")
+    window = hf.size_or_none("sliding_window", None)
+    # The flag says what the types are where the file does not list them, and only then.
+    slides = hf.flag("use_sliding_window", False) and window is not None
+    types = layer_types(hf, tuple(SLIDING if slides and not turn else FULL for turn in turns))
+    stack = replace(config.stack, rope_layers=tuple(map(bool, turns)))
+    return replace(config, decoder=with_windows(stack, types, window))
+
+
+def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
+    return decoder_heads(hf, tied=True)
+
+
+ARCHITECTURE = Architecture(
+    model_types={"smollm3": "SmolLM3"},
+    read=read,
+    heads=heads,
+    prefix="model.",
+    weights=llama.WEIGHTS,
+    head_weights=DECODER_HEADS,
+    unused_tensors=llama.STORED,
+)

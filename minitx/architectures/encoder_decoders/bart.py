@@ -1,0 +1,178 @@
+"""BART (arXiv:1910.13461): the encoder-decoder of fairseq that its relatives say their difference from.
+
+- post-norm, with a norm behind the embedding; learned positions, whose table begins with two spare rows
+- encoder and decoder share their word embedding, which is the last projection too, with a bias
+- a head that labels a text reads the decoder at the text's last end token
+"""
+
+from __future__ import annotations
+
+from minitx.architectures.config_reader import ConfigReader
+from minitx.architectures.declaration import Architecture
+from minitx.architectures.mapping import Table, either, row_or_zero
+from minitx.config import EmbedderConfig, HeadConfig, ModelConfig, NormPlacement, StackConfig
+
+
+def read(
+    hf: ConfigReader,
+    *,
+    norm: NormPlacement = "post",
+    embedding_norm: bool = True,
+    spare_positions: int = 2,
+    act: str = "gelu",
+    scaled: bool = False,
+    attention_dropout: float = 0.0,
+    pad: int | None = 1,
+    start: int | None = 2,
+    eos: int = 2,
+) -> ModelConfig:
+    """The keys are those of the relatives too; where one is absent, each has a value of its own."""
+    hf.expect("is_decoder", False)
+    # Layers that a training left out at random; names for what this file says of the architecture anyway.
+    hf.ignore("encoder_layerdrop", "decoder_layerdrop", "num_hidden_layers", "add_bias_logits")
+    hf.ignore("add_final_layer_norm", "normalize_before", "normalize_embedding", "static_position_embeddings")
+    hf.ignore(
+        "extra_pos_embeddings",
+        "do_blenderbot_90_layernorm",
+        "classif_dropout",
+        "force_bos_token_to_be_generated",
+    )
+    size, vocab_size = hf.size("d_model"), hf.size("vocab_size")
+    positions, dropout = hf.size("max_position_embeddings"), hf.probability("dropout", 0.1)
+    embedder = EmbedderConfig(
+        vocab_size=vocab_size,
+        embedding_size=size,
+        hidden_size=size,
+        pad_token_id=hf.pad_token_id(vocab_size, pad),
+        max_position_embeddings=positions + spare_positions,
+        position_offset=spare_positions,
+        embedding_scale=size**0.5 if hf.flag("scale_embedding", scaled) else None,
+        layer_norm_eps=1e-5 if embedding_norm else None,
+        hidden_dropout_prob=dropout,
+    )
+
+    def stack(name: str) -> StackConfig:
+        heads = hf.size(f"{name}_attention_heads")
+        return StackConfig(
+            causal=name == "decoder",
+            cross_attention=name == "decoder",
+            hidden_size=size,
+            num_hidden_layers=hf.size(f"{name}_layers"),
+            num_attention_heads=heads,
+            head_dim=hf.head_dim(size, heads),
+            intermediate_size=hf.size(f"{name}_ffn_dim"),
+            hidden_act=hf.name("activation_function", act),
+            layer_norm_eps=1e-5,
+            norm_placement=norm,
+            attention_dropout=hf.probability("attention_dropout", attention_dropout),
+            self_output_dropout=dropout,
+            activation_dropout=hf.probability("activation_dropout", 0.0),
+            output_dropout=dropout,
+        )
+
+    return ModelConfig(
+        initializer_range=hf.number("init_std", 0.02),
+        embedder=embedder,
+        encoder=stack("encoder"),
+        decoder_embedder=embedder,
+        decoder=stack("decoder"),
+        shared_embeddings=hf.flag("tie_word_embeddings", True),
+        decoder_start_token_id=hf.token_id("decoder_start_token_id", start),
+        eos_token_id=hf.token_id("eos_token_id", eos),
+    )
+
+
+def word_head(hf: ConfigReader, *, bias: bool = True) -> dict[str, HeadConfig]:
+    """The next word of the decoder's text."""
+    return {
+        "seq2seq-lm": HeadConfig(
+            task="seq2seq-lm",
+            num_labels=hf.size("vocab_size"),
+            bias=bias,
+            tied=hf.flag("tie_word_embeddings", True),
+        )
+    }
+
+
+def heads(hf: ConfigReader, *, labels: int = 3) -> dict[str, HeadConfig]:
+    dropout = hf.probability("classifier_dropout", 0.0)
+    return word_head(hf) | {
+        "sequence-classification": HeadConfig(
+            task="sequence-classification",
+            num_labels=hf.num_labels(labels),
+            pooling="last",
+            input_dropout=dropout,
+            dense_size=hf.size("d_model"),
+            hidden_act="tanh",
+            classifier_dropout=dropout,
+            problem_type=hf.problem_type(),
+        ),
+        "question-answering": HeadConfig(task="question-answering", num_labels=2),
+    }
+
+
+def names(*, norm: NormPlacement = "post", embedding_norm: bool = True, positions: bool = True) -> Table:
+    """The rows of both stacks."""
+    return {
+        "embedder.word_emb": either("encoder.embed_tokens", "shared"),
+        "decoder_embedder.word_emb": "decoder.embed_tokens",
+        **embedder_names("embedder", "encoder", embedding_norm, positions),
+        **embedder_names("decoder_embedder", "decoder", embedding_norm, positions),
+        **layer_names("encoder", "encoder.layers.{i}", norm),
+        **branch_names("attention", "self_attn", "encoder.layers.{i}", norm),
+        **layer_names("decoder", "decoder.layers.{j}", norm),
+        **branch_names("attention", "self_attn", "decoder.layers.{j}", norm),
+        **branch_names("cross_attention", "encoder_attn", "decoder.layers.{j}", norm),
+    }
+
+
+def embedder_names(embedder: str, stack: str, embedding_norm: bool, positions: bool) -> Table:
+    table: Table = {f"{embedder}.pos_emb": f"{stack}.embed_positions"} if positions else {}
+    return table | ({f"{embedder}.layer_norm": f"{stack}.layernorm_embedding"} if embedding_norm else {})
+
+
+def layer_names(stack: str, layer: str, norm: NormPlacement) -> Table:
+    table: Table = {f"{layer}.intermediate.dense": f"{layer}.fc1", f"{layer}.output.dense": f"{layer}.fc2"}
+    if norm == "post":
+        return table | {f"{layer}.output.layer_norm": f"{layer}.final_layer_norm"}
+    return table | {
+        f"{layer}.feed_forward_norm": f"{layer}.final_layer_norm",
+        f"{stack}.layer_norm": f"{stack}.layer_norm",
+    }
+
+
+def branch_names(ours: str, theirs: str, layer: str, norm: NormPlacement) -> Table:
+    norm_of_branch = f"{ours}.self_output.layer_norm" if norm == "post" else f"{ours}_norm"
+    return {
+        f"{layer}.{ours}.self_attention.Q": f"{layer}.{theirs}.q_proj",
+        f"{layer}.{ours}.self_attention.K": f"{layer}.{theirs}.k_proj",
+        f"{layer}.{ours}.self_attention.V": f"{layer}.{theirs}.v_proj",
+        f"{layer}.{ours}.self_output.dense": f"{layer}.{theirs}.out_proj",
+        f"{layer}.{norm_of_branch}": f"{layer}.{theirs}_layer_norm",
+    }
+
+
+BIAS = "head.projection.bias"  # a buffer to Hugging Face, which no training changes
+WORD_HEAD: Table = {
+    "head.projection.weight": "lm_head.weight",
+    BIAS: row_or_zero("final_logits_bias"),
+}
+HEAD_WEIGHTS: dict[str, Table] = {
+    "seq2seq-lm": WORD_HEAD,
+    "sequence-classification": {
+        "head.dense": "classification_head.dense",
+        "head.projection": "classification_head.out_proj",
+    },
+    "question-answering": {"head.projection": "qa_outputs"},
+}
+
+ARCHITECTURE = Architecture(
+    model_types={"bart": "Bart"},
+    read=read,
+    heads=heads,
+    prefix="model.",
+    weights=names(),
+    head_weights=HEAD_WEIGHTS,
+    unused_tensors=("encoder.version", "decoder.version"),
+    frozen=(BIAS,),
+)

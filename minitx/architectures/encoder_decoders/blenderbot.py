@@ -1,0 +1,27 @@
+"""Blenderbot (arXiv:2004.13637): an open-domain chatbot, small encoder and deep decoder.
+
+Differs from BART: pre-norm with a final norm for each stack, no norm behind the embedding, no spare rows in
+the position tables.
+"""
+
+from __future__ import annotations
+
+from minitx.architectures.config_reader import ConfigReader
+from minitx.architectures.declaration import Architecture
+from minitx.architectures.encoder_decoders import bart
+from minitx.config import ModelConfig
+
+
+def read(hf: ConfigReader) -> ModelConfig:
+    return bart.read(hf, norm="pre", embedding_norm=False, spare_positions=0, pad=0, start=1)
+
+
+ARCHITECTURE = Architecture(
+    model_types={"blenderbot": "Blenderbot"},
+    read=read,
+    heads=bart.word_head,
+    prefix="model.",
+    weights=bart.names(norm="pre", embedding_norm=False),
+    head_weights={"seq2seq-lm": bart.WORD_HEAD},
+    frozen=(bart.BIAS,),
+)

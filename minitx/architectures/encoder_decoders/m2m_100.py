@@ -1,0 +1,54 @@
+"""M2M100 (arXiv:2010.11125) and NLLB-200 (arXiv:2207.04672, dense): many languages to many.
+
+Differs from BART: pre-norm with a final norm for each stack, no norm behind the embedding, whose vectors are
+scaled; positions are fairseq's sinusoids, counted from behind the padding id; the last projection has no
+bias.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from minitx.architectures.config_reader import ConfigReader
+from minitx.architectures.declaration import Architecture
+from minitx.architectures.encoder_decoders import bart
+from minitx.config import HeadConfig, ModelConfig
+
+
+def read(hf: ConfigReader) -> ModelConfig:
+    hf.size("d_model", least=4)  # two pairs of features, for the shortest and the longest wave
+    config = bart.read(
+        hf,
+        norm="pre",
+        embedding_norm=False,
+        spare_positions=0,
+        act="relu",
+        scaled=True,
+        attention_dropout=0.1,
+    )
+    if config.embedder.pad_token_id is None:
+        raise ValueError("config.json: pad_token_id is null, but positions count from it here.")
+    embedder = replace(
+        config.embedder, position_embeddings=False, sinusoids="fairseq", positions_from_padding=True
+    )
+    return replace(config, embedder=embedder, decoder_embedder=embedder)
+
+
+def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
+    return bart.word_head(hf, bias=False)
+
+
+ARCHITECTURE = Architecture(
+    model_types={"m2m_100": "M2M100"},
+    read=read,
+    heads=heads,
+    prefix="model.",
+    weights=bart.names(norm="pre", embedding_norm=False, positions=False),
+    head_weights={"seq2seq-lm": {"head.projection": "lm_head"}},
+    unused_tensors=(
+        "encoder.version",
+        "decoder.version",
+        "encoder.embed_positions.weights",
+        "decoder.embed_positions.weights",
+    ),
+)

@@ -1,0 +1,59 @@
+"""Marian (arXiv:1804.00344): the OPUS translation models, one per pair of languages.
+
+Differs from BART: positions are sinusoids, no norm behind the embedding; the two languages may have a
+vocabulary each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from minitx.architectures.config_reader import ConfigReader
+from minitx.architectures.declaration import Architecture, usual_names
+from minitx.architectures.encoder_decoders import bart
+from minitx.config import HeadConfig, ModelConfig
+
+
+def read(hf: ConfigReader) -> ModelConfig:
+    # 58100 is the padding of the vocabularies that most of these models have.
+    config = bart.read(hf, embedding_norm=False, spare_positions=0, pad=58100, start=58100, eos=0)
+    embedder = replace(config.embedder, position_embeddings=False, sinusoids="paper")
+    shared = hf.flag("share_encoder_decoder_embeddings", True)
+    return replace(
+        config,
+        embedder=embedder,
+        decoder_embedder=replace(embedder, vocab_size=target_size(hf)),
+        shared_embeddings=shared and config.shared_embeddings,
+    )
+
+
+def target_size(hf: ConfigReader) -> int:
+    """How many words the decoder knows."""
+    own = hf.size_or_none("decoder_vocab_size")
+    return own if own and not hf.flag("share_encoder_decoder_embeddings", True) else hf.size("vocab_size")
+
+
+def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
+    return {"seq2seq-lm": replace(bart.word_head(hf)["seq2seq-lm"], num_labels=target_size(hf))}
+
+
+def fresh_names(names: tuple[str, ...], config: Mapping[str, Any]) -> tuple[str, ...]:
+    """As usual; the encoder's own where it shares nothing, for then there is no other."""
+    shared = config.get("share_encoder_decoder_embeddings", True)
+    return usual_names(names, config) if shared else names[:1]
+
+
+ARCHITECTURE = Architecture(
+    model_types={"marian": "Marian"},
+    classes={"seq2seq-lm": "MarianMTModel"},
+    read=read,
+    heads=heads,
+    prefix="model.",
+    weights=bart.names(embedding_norm=False, positions=False),
+    head_weights={"seq2seq-lm": bart.WORD_HEAD},
+    unused_tensors=("encoder.embed_positions", "decoder.embed_positions"),
+    canonical_names=fresh_names,
+    frozen=(bart.BIAS,),
+)

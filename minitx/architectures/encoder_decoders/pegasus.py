@@ -1,0 +1,27 @@
+"""Pegasus (arXiv:1912.08777): pre-trained to write the sentences that were left out of a text.
+
+Differs from BART: pre-norm with a final norm for each stack, no norm behind the embedding; positions are
+sinusoids, which its files hold like learned ones, and which are not trained.
+"""
+
+from __future__ import annotations
+
+from minitx.architectures.config_reader import ConfigReader
+from minitx.architectures.declaration import Architecture
+from minitx.architectures.encoder_decoders import bart
+from minitx.config import ModelConfig
+
+
+def read(hf: ConfigReader) -> ModelConfig:
+    return bart.read(hf, norm="pre", embedding_norm=False, spare_positions=0, pad=0, start=0, eos=1)
+
+
+ARCHITECTURE = Architecture(
+    model_types={"pegasus": "Pegasus"},
+    read=read,
+    heads=bart.word_head,
+    prefix="model.",
+    weights=bart.names(norm="pre", embedding_norm=False),
+    head_weights={"seq2seq-lm": bart.WORD_HEAD},
+    frozen=(bart.BIAS, "embedder.pos_emb.weight", "decoder_embedder.pos_emb.weight"),
+)

@@ -1,0 +1,77 @@
+"""ELECTRA (arXiv:2003.10555): a generator that fills masks, a discriminator that spots its words.
+
+Differs from BERT: embeddings of their own width, projected where it differs; no pooler; a head that says
+for each token whether it was replaced.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from minitx.architectures.config_reader import ConfigReader
+from minitx.architectures.declaration import Architecture
+from minitx.architectures.encoders import bert, roberta
+from minitx.architectures.mapping import Table
+from minitx.config import HeadConfig, ModelConfig, Projection
+
+
+def read(hf: ConfigReader) -> ModelConfig:
+    config = bert.read(hf)
+    size, hidden = hf.size("embedding_size", 128), config.embedder.hidden_size
+    projection: Projection = "none" if size == hidden else "after_dropout"
+    return replace(config, embedder=replace(config.embedder, embedding_size=size, projection=projection))
+
+
+def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
+    hf.expect("summary_type", "first")
+    hf.expect("summary_use_proj", True)
+    size, dropout = hf.size("hidden_size"), bert.classifier_dropout(hf)
+    found = bert.label_heads(hf, dropout)
+    found["sequence-classification"] = roberta.first_token_head(
+        found["sequence-classification"], size, "gelu", dropout
+    )
+    found["multiple-choice"] = replace(
+        found["multiple-choice"],
+        pooling="first",
+        dense_size=size,
+        hidden_act=hf.name("summary_activation", "gelu"),
+        classifier_dropout=hf.probability("summary_last_dropout", 0.1),
+    )
+    eps, activation = hf.number("layer_norm_eps", 1e-12), hf.name("hidden_act", "gelu")
+    found["masked-lm"] = bert.word_head(hf, hf.size("embedding_size", 128), "gelu", eps)
+    found["replaced-token-detection"] = HeadConfig(
+        task="replaced-token-detection", num_labels=1, dense_size=size, hidden_act=activation
+    )
+    return found
+
+
+WEIGHTS: Table = {name: source for name, source in bert.WEIGHTS.items() if name != "pooler.dense"} | {
+    "embedder.projection": "embeddings_project"
+}
+
+ARCHITECTURE = Architecture(
+    model_types={"electra": "Electra"},
+    read=read,
+    heads=heads,
+    prefix="electra.",
+    weights=WEIGHTS,
+    head_weights=bert.LABEL_HEADS
+    | {
+        "sequence-classification": roberta.HEAD_WEIGHTS["sequence-classification"],
+        "multiple-choice": {
+            "head.dense": "sequence_summary.summary",
+            "head.projection": "classifier",
+        },
+        "masked-lm": {
+            "head.dense": "generator_predictions.dense",
+            "head.layer_norm": "generator_predictions.LayerNorm",
+            "head.projection": "generator_lm_head",
+        },
+        "replaced-token-detection": {
+            "head.dense": "discriminator_predictions.dense",
+            "head.projection": "discriminator_predictions.dense_prediction",
+        },
+    },
+    unused_tensors=("embeddings.position_ids", "embeddings.token_type_ids"),
+    pretraining="replaced-token-detection",
+)

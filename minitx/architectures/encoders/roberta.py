@@ -1,0 +1,77 @@
+"""RoBERTa (arXiv:1907.11692), XLM-R (1911.02116) and CamemBERT (1911.03894), one network.
+
+Differs from BERT: positions count from pad_token_id + 1 and skip padding; norm eps 1e-5; the head for a
+text reads the first token through a transform of its own, not the pooler.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from minitx.architectures.config_reader import ConfigReader
+from minitx.architectures.declaration import Architecture
+from minitx.architectures.encoders import bert
+from minitx.architectures.mapping import Table, either
+from minitx.config import HeadConfig, ModelConfig
+
+
+def read(hf: ConfigReader) -> ModelConfig:
+    config = bert.read(hf)
+    pad = hf.pad_token_id(config.embedder.vocab_size, 1)
+    if pad is None:
+        raise ValueError("config.json: pad_token_id is null, but positions count from it here.")
+    if pad >= config.embedder.max_position_embeddings - 1:
+        raise ValueError(f"config.json: max_position_embeddings leaves no row behind pad_token_id={pad}.")
+    return replace(config, embedder=replace(config.embedder, pad_token_id=pad, positions_from_padding=True))
+
+
+def first_token_head(head: HeadConfig, size: int, activation: str, dropout: float) -> HeadConfig:
+    """Reads the first token through dropout, a transform, and dropout again."""
+    return replace(
+        head,
+        pooling="first",
+        input_dropout=dropout,
+        dense_size=size,
+        hidden_act=activation,
+        classifier_dropout=dropout,
+    )
+
+
+def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
+    size, dropout = hf.size("hidden_size"), bert.classifier_dropout(hf)
+    found = bert.label_heads(hf, dropout)
+    # The pooled choice head drops out with the network's own probability.
+    found["multiple-choice"] = replace(
+        found["multiple-choice"], classifier_dropout=hf.probability("hidden_dropout_prob", 0.1)
+    )
+    found["sequence-classification"] = first_token_head(
+        found["sequence-classification"], size, "tanh", dropout
+    )
+    found["masked-lm"] = bert.word_head(hf, size, "gelu", hf.number("layer_norm_eps", 1e-12))
+    return found
+
+
+HEAD_WEIGHTS: dict[str, Table] = bert.LABEL_HEADS | {
+    "sequence-classification": {
+        "head.dense": "classifier.dense",
+        "head.projection": "classifier.out_proj",
+    },
+    "masked-lm": {
+        "head.dense": "lm_head.dense",
+        "head.layer_norm": "lm_head.layer_norm",
+        "head.projection.weight": "lm_head.decoder.weight",
+        "head.projection.bias": either("lm_head.decoder.bias", "lm_head.bias"),
+    },
+}
+
+ARCHITECTURE = Architecture(
+    model_types={"roberta": "Roberta", "xlm-roberta": "XLMRoberta", "camembert": "Camembert"},
+    read=read,
+    heads=heads,
+    prefix="roberta.",
+    weights=bert.WEIGHTS,
+    head_weights=HEAD_WEIGHTS,
+    tasks_with_pooler=frozenset({"none", "multiple-choice"}),
+    unused_tensors=("embeddings.position_ids", "embeddings.token_type_ids"),
+    cross_weights=bert.CROSS_WEIGHTS,
+)

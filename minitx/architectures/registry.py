@@ -1,0 +1,69 @@
+"""The registry: `model_type` of a config.json -> its architecture, imported when first asked for."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from importlib import import_module
+
+from minitx.architectures.declaration import Architecture
+
+# model_type -> the file in this folder. One file can serve several types that differ in name only.
+REGISTRY = {
+    "albert": "encoders.albert",
+    "bart": "encoder_decoders.bart",
+    "bert": "encoders.bert",
+    "blenderbot": "encoder_decoders.blenderbot",
+    "bloom": "decoders.bloom",
+    "camembert": "encoders.roberta",
+    "deberta-v2": "encoders.deberta_v2",
+    "distilbert": "encoders.distilbert",
+    "electra": "encoders.electra",
+    "encoder-decoder": "encoder_decoders.encoder_decoder",
+    "gemma": "decoders.gemma",
+    "gemma2": "decoders.gemma2",
+    "gemma3_text": "decoders.gemma3",
+    "gpt2": "decoders.gpt2",
+    "gpt_neo": "decoders.gpt_neo",
+    "gpt_neox": "decoders.gpt_neox",
+    "gpt_oss": "decoders.gpt_oss",
+    "gptj": "decoders.gptj",
+    "llama": "decoders.llama",
+    "m2m_100": "encoder_decoders.m2m_100",
+    "marian": "encoder_decoders.marian",
+    "mbart": "encoder_decoders.mbart",
+    "mistral": "decoders.mistral",
+    "mixtral": "decoders.mixtral",
+    "modernbert": "encoders.modernbert",
+    "mpnet": "encoders.mpnet",
+    "mt5": "encoder_decoders.t5",
+    "olmo2": "decoders.olmo2",
+    "opt": "decoders.opt",
+    "pegasus": "encoder_decoders.pegasus",
+    "phi": "decoders.phi",
+    "phi3": "decoders.phi3",
+    "qwen2": "decoders.qwen2",
+    "qwen3": "decoders.qwen3",
+    "qwen3_moe": "decoders.qwen3_moe",
+    "roberta": "encoders.roberta",
+    "smollm3": "decoders.smollm3",
+    "t5": "encoder_decoders.t5",
+    "umt5": "encoder_decoders.t5",
+    "xlm-roberta": "encoders.roberta",
+}
+
+
+def architecture(model_type: str) -> Architecture:
+    """The architecture of a `model_type`.
+
+    Raises:
+        ValueError: minitx does not have it; names the nearest that it has.
+    """
+    if model_type not in REGISTRY:
+        near = get_close_matches(model_type, REGISTRY, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"model_type {model_type!r} is not supported.{hint} minitx has: {', '.join(sorted(REGISTRY))}."
+        )
+    module = import_module(f"minitx.architectures.{REGISTRY[model_type]}")
+    found: Architecture = module.ARCHITECTURE
+    return found

@@ -1,0 +1,219 @@
+"""The tensors of a folder, known by name, shape and dtype before any is read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from minitx.io import read_json
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+BIN, BIN_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
+GENERATION = "generation_config.json"
+
+# What a safetensors header calls a dtype.
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+@dataclass
+class Tensors:
+    """The tensors of one checkpoint.
+
+    Attributes:
+        shapes: name -> an empty meta tensor of its shape and dtype.
+        files: name -> file it lies in.
+        metadata: the free text of the safetensors header.
+        handles: file -> an open safetensors file, or the tensors of a `.bin`.
+        spans: file -> name -> where the tensor begins and ends in it; of the files that were read so.
+        folder: where the files lie.
+    """
+
+    shapes: dict[str, Tensor] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
+    handles: dict[str, Any] = field(default_factory=dict)
+    spans: dict[str, dict[str, tuple[int, int]]] = field(default_factory=dict)
+    folder: Path = Path()
+
+    def read(self, name: str, *, mapped: bool = True) -> Tensor:
+        """The tensor.
+
+        Args:
+            name: of the tensor.
+            mapped: maps it from the file where the format allows it. False reads it: of what is copied into
+                another order anyway, the mapped pages would stay in memory beside the copy.
+
+        Raises:
+            ValueError: the file has become shorter since it was opened.
+        """
+        file = self.files[name]
+        handle = self.handles[file]
+        if isinstance(handle, dict):
+            held: Tensor = handle[name]
+            return held
+        if not mapped and self.shapes[name].numel():
+            path = self.folder / file
+            if file not in self.spans:
+                self.spans[file] = read_spans(path)
+            return read_bytes(path, name, self.spans[file][name], self.shapes[name])
+        tensor: Tensor = handle.get_tensor(name)
+        return tensor
+
+
+def read_spans(path: Path) -> dict[str, tuple[int, int]]:
+    """Name -> first byte and the one after the last, of each tensor of a safetensors file.
+
+    The format: the size of the header in 8 bytes, the header in JSON, the tensors.
+    """
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+    begin = 8 + size
+    return {
+        name: (begin + entry["data_offsets"][0], begin + entry["data_offsets"][1])
+        for name, entry in header.items()
+        if name != "__metadata__"
+    }
+
+
+def read_bytes(path: Path, name: str, span: tuple[int, int], like: Tensor) -> Tensor:
+    """One tensor of a safetensors file, read into memory of its own."""
+    begin, end = span
+    data = bytearray(end - begin)
+    with path.open("rb") as file:
+        file.seek(begin)
+        if file.readinto(data) < len(data):
+            raise ValueError(
+                f"{path}: not a complete safetensors file (it ends within {name}); fetch it again."
+            )
+    return torch.frombuffer(data, dtype=like.dtype).view(like.shape)
+
+
+def open_folder(folder: Path) -> Tensors:
+    """Opens the weights of a folder: safetensors before `.bin`, one file before shards.
+
+    Raises:
+        FileNotFoundError: no weights, or a shard of the index is missing.
+        ValueError: a file that is truncated or damaged, an index that points outside the folder, a
+            `.bin` that holds anything but tensors.
+    """
+    for name in (SINGLE, INDEX, BIN, BIN_INDEX):
+        path = folder / name
+        if path.is_file():
+            break
+    else:
+        found = ", ".join(sorted(p.name for p in folder.iterdir())[:20]) or "nothing"
+        raise FileNotFoundError(
+            f"{folder} has no weights: expected {SINGLE}, {INDEX}, {BIN} or {BIN_INDEX}; found {found}."
+        )
+    if name in (SINGLE, BIN):
+        return open_files(folder, [name])
+    weight_map = read_index(path)
+    tensors = open_files(folder, sorted(set(weight_map.values())))
+    if missing := sorted(set(weight_map) - set(tensors.shapes)):
+        raise ValueError(f"{path}: tensors that no shard holds: {summarize(missing)}.")
+    return tensors
+
+
+def read_index(path: Path) -> dict[str, str]:
+    """Tensor name -> name of the file beside the index that holds it.
+
+    Raises:
+        ValueError: not an index, or one that points outside its folder.
+    """
+    weight_map = read_json(path).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(v, str) for v in weight_map.values()):
+        raise ValueError(f"{path}: has no 'weight_map' from tensor names to file names.")
+    for name in sorted(set(weight_map.values())):
+        if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name:
+            raise ValueError(f"{path}: names {name!r}; a shard must lie in the folder itself.")
+    return weight_map
+
+
+def open_files(folder: Path, names: Iterable[str]) -> Tensors:
+    tensors = Tensors(folder=folder)
+    for name in names:
+        path = folder / name
+        if not is_file(path):
+            raise FileNotFoundError(f"{path} is missing; the index of its folder names it.")
+        shapes = open_bin(path, tensors) if path.suffix == ".bin" else open_safetensors(path, tensors)
+        if twice := sorted(set(shapes) & set(tensors.shapes)):
+            raise ValueError(f"{path}: tensors that another shard holds too: {summarize(twice)}.")
+        for tensor, shape in shapes.items():
+            tensors.shapes[tensor], tensors.files[tensor] = shape, name
+    return tensors
+
+
+def open_safetensors(path: Path, tensors: Tensors) -> dict[str, Tensor]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        handle: Any = safe_open(path, framework="pt")  # the library has no types
+        tensors.metadata.update(handle.metadata() or {})
+        shapes = {}
+        for name in handle.keys():  # noqa: SIM118 - not a dict
+            part = handle.get_slice(name)
+            if part.get_dtype() not in DTYPES:
+                raise ValueError(f"{path}: {name} is stored as {part.get_dtype()}, which minitx cannot read.")
+            shapes[name] = torch.empty(part.get_shape(), dtype=DTYPES[part.get_dtype()], device="meta")
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise ValueError(f"{path}: not a complete safetensors file ({error}); fetch it again.") from None
+    tensors.handles[path.name] = handle
+    return shapes
+
+
+def open_bin(path: Path, tensors: Tensors) -> dict[str, Tensor]:
+    """Pickled tensors; `weights_only` refuses anything else, so nothing in the file can run."""
+    state: Any = None
+    try:
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError:  # files from before torch 1.6 are not zip archives and cannot be mapped
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what damaged bytes raise inside torch is anything, struct.error included
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"{path}: not a file of plain tensors, or damaged ({reason}). Nothing in it was run."
+        ) from None
+    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
+        state = state["state_dict"]
+    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ValueError(f"{path}: expected a state dict, tensor names to tensors.")
+    for name, value in state.items():
+        plain = value.layout is torch.strided and value.device.type == "cpu" and not value.is_nested
+        if not plain or value.dtype not in DTYPES.values():
+            kind = str(value.layout if value.layout is not torch.strided else value.dtype)
+            raise ValueError(f"{path}: {name} is a {kind} tensor on {value.device}, which no weight is.")
+    tensors.handles[path.name] = dict(state)
+    return {str(name): torch.empty_like(value, device="meta") for name, value in state.items()}
+
+
+def is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that no file can have
+        return False
+
+
+def summarize(names: Iterable[str], most: int = 12) -> str:
+    """A list for an error message, cut where it stops being read."""
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

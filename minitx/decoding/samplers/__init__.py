@@ -1,0 +1,1 @@
+"""Strategies that choose one token at a time."""

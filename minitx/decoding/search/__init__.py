@@ -1,0 +1,1 @@
+"""Strategies that search for whole sequences."""

@@ -1,0 +1,7 @@
+"""Key/value caches."""
+
+from minitx.layers.cache.cache import Cache
+from minitx.layers.cache.cross_attention import CrossAttentionCache
+from minitx.layers.cache.kv import DynamicCache, LayerCache, SlidingWindowCache, StaticCache
+
+__all__ = ["Cache", "CrossAttentionCache", "DynamicCache", "LayerCache", "SlidingWindowCache", "StaticCache"]

@@ -1,0 +1,110 @@
+"""Byte-level vocabularies: GPT-2's merges of bytes, and ByT5's bytes as they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from minitx.tokenizer.files import Settings, read_json, read_text
+from minitx.tokenizer.vocabularies.family import ANGLES, Source
+from minitx.tokenizer.vocabularies.post_processors import begun, double_separator_trimmed, each_ended, ended
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer as Backend
+
+
+def _byte_pairs(folder: Path, settings: Settings) -> Backend:
+    """GPT-2's vocab.json and merges.txt: bytes, as printable characters, merged in that order."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    vocabulary = read_json(folder / "vocab.json")
+    merges = []
+    for number, line in enumerate(
+        read_text(folder / "merges.txt").replace("\r\n", "\n").split("\n"), start=1
+    ):
+        if not line or (number == 1 and line.startswith("#version")):
+            continue
+        pair = line.split(" ")
+        if len(pair) != 2:
+            raise ValueError(
+                f"{folder / 'merges.txt'} line {number} is {line!r:.80}; expected two tokens and a space."
+            )
+        merges.append((pair[0], pair[1]))
+    try:
+        backend = Tokenizer(models.BPE(vocabulary, merges))
+    except Exception as error:  # the library raises nothing narrower
+        raise ValueError(f"{folder}: vocab.json and merges.txt do not belong together: {error}.") from error
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(
+        add_prefix_space=settings.flag("add_prefix_space", False)
+    )
+    backend.decoder = decoders.ByteLevel()
+    return backend
+
+
+def _prefixed_byte_pairs(folder: Path, settings: Settings) -> Backend:
+    """Blenderbot's: GPT-2's, but a text begins with a space if no file says otherwise."""
+    from tokenizers import pre_tokenizers
+
+    backend = _byte_pairs(folder, settings)
+    prefix = settings.flag("add_prefix_space", True)
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
+    return backend
+
+
+def _bytes(folder: Path, settings: Settings) -> Backend:
+    """ByT5: no file at all; <pad>, </s> and <unk> are 0 to 2, the bytes of UTF-8 are 3 to 258.
+
+    A byte is written as the character that GPT-2 prints for it. transformers writes chr(byte), and
+    drops bytes in decoding that are no UTF-8; here they become "\ufffd", as with every other
+    byte-level tokenizer.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    # GPT-2 keeps the bytes that Latin-1 prints, and takes the others, in order, to U+0100 and on.
+    printed = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printed]
+    names = {byte: chr(byte) for byte in printed} | {
+        byte: chr(256 + place) for place, byte in enumerate(others)
+    }
+    front = [settings.text(role) for role in ("pad_token", "eos_token", "unk_token")]
+    tokens = [*front, *(names[byte] for byte in range(256)), *_extra_ids(settings)]
+    backend = Tokenizer(models.BPE({token: index for index, token in enumerate(tokens)}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    return backend
+
+
+def _extra_ids(settings: Settings) -> tuple[str, ...]:
+    """ByT5's sentinels stand behind the bytes in rising order (T5's in falling order)."""
+    return tuple(f"<extra_id_{number}>" for number in range(settings.count("extra_ids", 125)))
+
+
+GPT2 = Source(
+    files=("vocab.json", "merges.txt"),
+    build=_byte_pairs,
+    frame=begun,
+    roles=dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>"),
+)
+ROBERTA = Source(
+    files=("vocab.json", "merges.txt"),
+    build=_byte_pairs,
+    frame=double_separator_trimmed,
+    roles=ANGLES,
+    # As in the published tokenizer.json; transformers 5 leaves a stray space token instead.
+    mask_takes_space=True,
+)
+# The model was trained with </s> behind each text; transformers 5 leaves it out.
+BLENDERBOT = Source(
+    files=("vocab.json", "merges.txt"),
+    build=_prefixed_byte_pairs,
+    frame=ended,
+    roles=ANGLES,
+    mask_takes_space=True,
+)
+BYT5 = Source(
+    files=(),
+    build=_bytes,
+    frame=each_ended,
+    roles={"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"},
+    special=_extra_ids,
+)
