@@ -1,110 +1,202 @@
-"""What inputs must satisfy before a table is asked for rows that it does not have."""
+"""Argument checks shared by the whole library, and the errors that they raise.
+
+Every error names the parameter, the value and what was expected, both in its message and as attributes, so
+that callers such as the command line can show them under another name.
+"""
 
 from __future__ import annotations
 
-from numbers import Integral
+from collections.abc import Iterable
+from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
 
+class ArgumentError(Exception):
+    """An argument that cannot be used. Raised as `ArgumentValueError` or `ArgumentTypeError`.
+
+    Args:
+        parameter: name of the parameter.
+        value: the value that was passed.
+        expected: completes "must be ...", e.g. "in (0, 1]" or "an integer of at least 1".
+        hint: what to do about it; empty for none.
+    """
+
+    def __init__(self, parameter: str, value: Any, expected: str, hint: str = "") -> None:
+        super().__init__(parameter, value, expected, hint)
+        self.parameter, self.value, self.expected, self.hint = parameter, value, expected, hint
+
+    def __str__(self) -> str:
+        return f"{self.parameter}={shorten(self.value)} must be {self.requirement}"
+
+    @property
+    def requirement(self) -> str:
+        """The part of the message after "must be", without the parameter's name."""
+        return f"{self.expected}; {self.hint}." if self.hint else f"{self.expected}."
+
+
+class ArgumentValueError(ArgumentError, ValueError):
+    """An argument of the right type with a value that cannot be used."""
+
+
+class ArgumentTypeError(ArgumentError, TypeError):
+    """An argument of the wrong type."""
+
+
+def shorten(value: Any, width: int = 60) -> str:
+    """`repr` of a value, cut to `width` characters; shape and dtype of a tensor with several dimensions."""
+    if isinstance(value, Tensor) and (value.dim() > 1 or value.is_meta):
+        return f"<tensor of shape {tuple(value.shape)}, {value.dtype}>"
+    text = repr(value.tolist() if hasattr(value, "tolist") else value)
+    return text if len(text) <= width else f"{text[: width - 3]}..."
+
+
+# --- scalars ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An interval of real numbers; prints as in mathematics, e.g. "(0, 1]"."""
+
+    low: float
+    high: float
+    open_low: bool = False
+    open_high: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        above = value > self.low if self.open_low else value >= self.low
+        below = value < self.high if self.open_high else value <= self.high
+        return above and below  # NaN is neither
+
+    def __str__(self) -> str:
+        left, right = "(" if self.open_low else "[", ")" if self.open_high else "]"
+        return f"{left}{self.low:g}, {self.high:g}{right}"
+
+
+def check_integer(
+    parameter: str, value: Any, minimum: int = 0, maximum: int | None = None, hint: str = ""
+) -> int:
+    """Returns the value as an int.
+
+    Raises:
+        ArgumentTypeError: not an integer; a bool is not accepted either.
+        ArgumentValueError: below `minimum` or above `maximum`.
+    """
+    limits = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise ArgumentTypeError(parameter, value, f"an integer {limits}", hint)
+    number = int(value)
+    if number < minimum or (maximum is not None and number > maximum):
+        bound = f"at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+        raise ArgumentValueError(parameter, number, bound, hint)
+    return number
+
+
+def check_number(parameter: str, value: Any, interval: Interval, hint: str = "") -> float:
+    """Returns the value as a float.
+
+    Raises:
+        ArgumentTypeError: not a real number; a bool is not accepted either.
+        ArgumentValueError: outside of the interval, or NaN.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise ArgumentTypeError(parameter, value, f"a number in {interval}", hint)
+    try:
+        number = float(value)
+    except OverflowError:  # an int too large for a float
+        number = -torch.inf if value < 0 else torch.inf
+    if number not in interval:
+        raise ArgumentValueError(parameter, value, f"in {interval}", hint)
+    return number
+
+
+def check_choice(parameter: str, value: Any, choices: Iterable[Any], hint: str = "") -> Any:
+    """Returns the value if it is one of `choices`.
+
+    Raises:
+        ArgumentValueError: any other value.
+    """
+    choices = list(choices)
+    if not any(type(value) is type(choice) and value == choice for choice in choices):
+        raise ArgumentValueError(parameter, value, f"one of {', '.join(map(repr, choices))}", hint)
+    return value
+
+
+# --- tensors ---------------------------------------------------------------------------------------
+
+
 def values_unavailable(tensor: Tensor) -> bool:
-    """Whether a branch on the values would be wrong (a graph is being traced) or impossible (meta)."""
+    """Whether a tensor has no values to read: while compiling or tracing, or on the meta device."""
     return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None or tensor.is_meta
 
 
-def leading_shape(input_ids: Tensor) -> torch.Size:
-    """The shape of everything but time.
+def check_tensor(parameter: str, value: Any) -> Tensor:
+    """Returns the value if it is a tensor.
 
     Raises:
-        TypeError: a text, a list, an array: anything but a tensor.
+        ArgumentTypeError: anything else, such as a list or an array.
     """
-    if not isinstance(input_ids, Tensor):
-        raise TypeError(
-            f"input_ids is a {type(input_ids).__name__}; expected a tensor of ids, (batch, time)."
-        )
-    return input_ids.shape[:-1]
+    if not isinstance(value, Tensor):
+        raise ArgumentTypeError(parameter, value, "a tensor", "wrap it in torch.tensor(...)")
+    return value
 
 
-def batch_and_time(input_ids: Tensor) -> tuple[int, ...]:
-    """B and T.
+def check_token_ids(parameter: str, ids: Any) -> tuple[int, ...]:
+    """Returns the shape (B, T) of token ids.
 
     Raises:
-        ValueError: another number of dimensions, or no tokens.
+        ArgumentTypeError: not a tensor.
+        ArgumentValueError: not two dimensions, or no tokens.
     """
-    shape = tuple(input_ids.shape)
+    shape = tuple(check_tensor(parameter, ids).shape)
     if len(shape) != 2 or shape[1] == 0:
-        raise ValueError(
-            f"input_ids has shape {shape}; expected (batch, time) with at least one token per row."
+        raise ArgumentValueError(
+            parameter, ids, "a tensor of shape (batch, time) with at least one token per row"
         )
     return shape
 
 
-def a_tensor(name: str, value: Any) -> Tensor:
-    """The value, if it is a tensor.
-
-    Raises:
-        TypeError: a list, an array, anything else.
-    """
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{name} is a {type(value).__name__}; expected a tensor, torch.tensor(...) of it.")
-    return value
+def check_shape(parameter: str, value: Any, shape: tuple[int, ...], like: str = "input_ids") -> None:
+    """Raises ArgumentTypeError or ArgumentValueError unless the value is a tensor of that shape."""
+    if tuple(check_tensor(parameter, value).shape) != shape:
+        raise ArgumentValueError(parameter, value, f"a tensor of shape {shape} like {like}")
 
 
-def whole(name: str, value: Any, least: int, meaning: str) -> int:
-    """The value, if it is a whole number of at least `least`.
-
-    Raises:
-        TypeError: no whole number; a bool is none.
-        ValueError: one below `least`.
-    """
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(
-            f"{name}={value!r} is a {type(value).__name__}; expected a whole number of at least {least}: "
-            f"{meaning}."
-        )
-    if value < least:
-        raise ValueError(f"{name}={value} must be at least {least}: {meaning}.")
-    return int(value)
+def check_integer_dtype(parameter: str, ids: Any) -> None:
+    """Raises ArgumentTypeError or ArgumentValueError unless the value is a tensor of integers."""
+    if check_tensor(parameter, ids).dtype not in (torch.int64, torch.int32):
+        raise ArgumentValueError(parameter, ids, "of dtype torch.long")
 
 
-def same_shape(name: str, ids: Tensor, shape: tuple[int, ...]) -> None:
-    a_tensor(name, ids)
-    if tuple(ids.shape) != shape:
-        raise ValueError(f"{name} has shape {tuple(ids.shape)}; expected {shape} like input_ids.")
-
-
-def whole_numbers(name: str, ids: Tensor) -> None:
-    if ids.dtype not in (torch.int64, torch.int32):
-        raise ValueError(f"{name} has dtype {ids.dtype}; expected torch.long.")
-
-
-def within(name: str, ids: Tensor, size: int, hint: str, where: str = "the model") -> None:
-    """Raises ValueError unless all ids are whole numbers in [0, size)."""
-    whole_numbers(name, ids)
+def check_indices(parameter: str, ids: Tensor, size: int, hint: str = "") -> None:
+    """Raises ArgumentValueError unless all values are integers in [0, size)."""
+    check_integer_dtype(parameter, ids)
     if values_unavailable(ids):
         return
     outside = (ids < 0) | (ids >= size)
     if bool(outside.any()):
-        raise ValueError(f"{name} holds {int(ids[outside][0])}, but {where} has 0 to {size - 1}: {hint}")
+        raise ArgumentValueError(
+            parameter, int(ids[outside][0]), f"from 0 to {size - 1}, for every element", hint
+        )
 
 
-def fit_positions(position_ids: Tensor, shape: tuple[int, ...]) -> None:
-    """Raises TypeError or ValueError unless these are positions for tokens (B, T): (1 or B, T), whole."""
-    a_tensor("position_ids", position_ids)
-    whole_numbers("position_ids", position_ids)
+def check_position_ids(position_ids: Any, shape: tuple[int, ...]) -> None:
+    """Raises ArgumentTypeError or ArgumentValueError unless these are integers of shape (1 or B, T)."""
+    check_integer_dtype("position_ids", position_ids)
     if tuple(position_ids.shape) != (1, shape[1]):
-        same_shape("position_ids", position_ids, shape)
+        check_shape("position_ids", position_ids, shape)
 
 
-def one_row_per_choice(name: str, tensor: Tensor | None, input_ids: Tensor) -> Tensor | None:
-    """(B, choices, T) -> (B * choices, T)
+def flatten_choices(parameter: str, tensor: Tensor | None, input_ids: Tensor) -> Tensor | None:
+    """Flattens the inputs of multiple choice: (B, choices, T) -> (B * choices, T); None stays None.
 
     Raises:
-        ValueError: a shape that differs from that of input_ids.
+        ArgumentValueError: a shape other than that of `input_ids`.
     """
     if tensor is None:
         return None
-    same_shape(name, tensor, tuple(input_ids.shape))
+    check_shape(parameter, tensor, tuple(input_ids.shape))
     return tensor.flatten(0, 1)

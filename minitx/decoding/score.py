@@ -14,7 +14,7 @@ from minitx.decoding.prompts import Prompts, check_tokenizer, read_prompts
 from minitx.decoding.request import beginnings, checked
 from minitx.decoding.session import padded_rows, padded_sources
 from minitx.models import EncoderDecoderModel
-from minitx.validation import whole
+from minitx.validation import check_integer
 
 if TYPE_CHECKING:
     from minitx.models import CausalModel
@@ -63,7 +63,7 @@ def score(
     """
     model = checked(model)
     check_tokenizer(tokenizer)
-    batch_size = whole("batch_size", batch_size, 1, "texts per forward")
+    batch_size = check_integer("batch_size", batch_size, 1)
     reads = model.task == "seq2seq-lm"
     if reads != (sources is not None):
         raise ValueError(

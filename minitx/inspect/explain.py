@@ -23,7 +23,7 @@ from minitx.decoding.prompts import Prompts
 from minitx.decoding.request import Seed, prepare
 from minitx.decoding.stopping import Stop
 from minitx.decoding.strategy import Sample, Strategy
-from minitx.validation import whole
+from minitx.validation import check_integer
 
 if TYPE_CHECKING:
     from minitx.models import CausalModel
@@ -139,7 +139,7 @@ def explain(
     Raises:
         TypeError, ValueError: as `generate`; several prompts.
     """
-    top = whole("top", top, 1, "tokens that each step shows")
+    top = check_integer("top", top, 1)
     call = prepare(
         model,
         prompt if isinstance(prompt, str) else [_ids(prompt)],

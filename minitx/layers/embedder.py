@@ -10,7 +10,7 @@ from minitx.layers.embedding import Embedding, ScaledEmbedding
 from minitx.layers.linear import Linear
 from minitx.layers.norm import Slot, dropout, identity, layer_norm
 from minitx.layers.positions import position_ids_from_mask, position_ids_from_padding, sinusoids
-from minitx.validation import batch_and_time, fit_positions, same_shape, within
+from minitx.validation import check_indices, check_position_ids, check_shape, check_token_ids
 
 
 class Embedder(nn.Module):
@@ -86,30 +86,32 @@ class Embedder(nn.Module):
             TypeError: no tensor.
             ValueError: no tokens, a wrong shape or type, an id outside its table.
         """
-        shape = batch_and_time(input_ids)
-        within("input_ids", input_ids, self.config.vocab_size, "is the tokenizer another model's?")
+        shape = check_token_ids("input_ids", input_ids)
+        check_indices(
+            "input_ids", input_ids, self.config.vocab_size, "does the tokenizer belong to this model?"
+        )
         if token_type_ids is not None:
             self.check_types(token_type_ids, shape)
         length = past + shape[1]
-        too_long = f"the text has {length} tokens; truncate it or split it."
+        too_long = f"the text has {length} tokens, truncate or split it"
         if position_ids is not None or (self.config.positions_from_padding and length > self.max_tokens):
             found = self.position_ids(input_ids, past, mask) if position_ids is None else position_ids
             return self.checked_positions(found, shape, too_long)
         if self.pos_emb is not None and length > self.max_tokens:
-            raise ValueError(f"the model has positions for {self.max_tokens} tokens, but {too_long}")
+            raise ValueError(f"the model has positions for {self.max_tokens} tokens, but {too_long}.")
         return self.position_ids(input_ids, past, mask)
 
     def check_types(self, token_type_ids: Tensor, shape: tuple[int, ...]) -> None:
-        same_shape("token_type_ids", token_type_ids, shape)
+        check_shape("token_type_ids", token_type_ids, shape)
         if self.tok_type_emb is not None:
-            within("token_type_ids", token_type_ids, self.config.type_vocab_size, "segments count from 0.")
+            check_indices("token_type_ids", token_type_ids, self.config.type_vocab_size)
 
     def checked_positions(self, position_ids: Tensor, shape: tuple[int, ...], hint: str) -> Tensor:
         """The positions, if they are some for tokens (B, T) and rows of the table."""
-        fit_positions(position_ids, shape)
+        check_position_ids(position_ids, shape)
         if self.pos_emb is not None:
             rows = self.config.max_position_embeddings - self.config.position_offset
-            within("position_ids", position_ids, rows, hint)
+            check_indices("position_ids", position_ids, rows, hint)
         return position_ids
 
     def waves(self, position_ids: Tensor, dtype: torch.dtype) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from minitx.validation import a_tensor, values_unavailable
+from minitx.validation import check_tensor, values_unavailable
 
 
 def as_bool(attention_mask: Tensor, batch: int, time: int) -> Tensor:
@@ -21,7 +21,7 @@ def as_bool(attention_mask: Tensor, batch: int, time: int) -> Tensor:
         TypeError: no tensor.
         ValueError: a shape that does not fit the ids, or values other than 0 and 1.
     """
-    a_tensor("attention_mask", attention_mask)
+    check_tensor("attention_mask", attention_mask)
     shape = tuple(attention_mask.shape)
     if shape != (batch, time) and shape != (batch, time, time):  # traced sizes have no hash
         raise ValueError(

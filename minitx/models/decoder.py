@@ -11,7 +11,7 @@ from minitx.layers.masks import as_bool
 from minitx.layers.rotary import text_length
 from minitx.layers.stack import Stack
 from minitx.models.model import Model, ModelOutput
-from minitx.validation import batch_and_time, leading_shape, values_unavailable, whole
+from minitx.validation import check_integer, check_tensor, check_token_ids, values_unavailable
 
 
 class CausalModel(Model):
@@ -47,8 +47,8 @@ class CausalModel(Model):
             TypeError, ValueError: no whole numbers, or too small ones.
         """
         if max_length is not None:
-            max_length = whole("max_length", max_length, 1, "tokens to hold; None for a cache that grows")
-        spare = whole("spare", spare, 0, "tokens that crop can go back")
+            max_length = check_integer("max_length", max_length, 1, hint="or None for a cache that grows")
+        spare = check_integer("spare", spare)
         return self.decoder.make_cache(max_length, spare)
 
     def decode(
@@ -81,7 +81,11 @@ class CausalModel(Model):
         if cache is not None:
             self.check_cache(cache, input_ids, attention_mask)
             past = cache.length
-        mask = None if attention_mask is None else as_bool(attention_mask, *batch_and_time(input_ids))
+        mask = (
+            None
+            if attention_mask is None
+            else as_bool(attention_mask, *check_token_ids("input_ids", input_ids))
+        )
         if cache is not None:
             mask = cache.extended(mask, input_ids)
         flat = mask if mask is not None and mask.dim() == 2 else None
@@ -101,7 +105,7 @@ class CausalModel(Model):
         Raises:
             TypeError, ValueError: no whole number, or labels for logits that are not kept.
         """
-        logits_to_keep = whole("logits_to_keep", logits_to_keep, 0, "logits at the end; 0 keeps all")
+        logits_to_keep = check_integer("logits_to_keep", logits_to_keep, hint="0 keeps all")
         if logits_to_keep and labels is not None:
             raise ValueError("labels need the logits of all tokens: leave out labels or logits_to_keep.")
         return logits_to_keep if self.task in ("causal-lm", "seq2seq-lm") else 0
@@ -221,7 +225,7 @@ class DecoderModel(CausalModel):
                 labels for logits that are not kept.
         """
         keep = self.kept(logits_to_keep, labels)
-        batch = leading_shape(input_ids)
+        batch = check_tensor("input_ids", input_ids).shape[:-1]
         hidden, mask = self.run_decoder(input_ids, attention_mask, position_ids, cache)
         real = self.real_tokens(input_ids, mask) if self.task == "sequence-classification" else mask
         return self.result(hidden, real, labels, batch=batch, logits_to_keep=keep, cache=cache)

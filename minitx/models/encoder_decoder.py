@@ -17,7 +17,7 @@ from minitx.layers.masks import as_bool, padding_mask
 from minitx.layers.norm import Slot, identity
 from minitx.models.decoder import CausalModel
 from minitx.models.model import ModelOutput
-from minitx.validation import a_tensor, batch_and_time, leading_shape, values_unavailable, whole_numbers
+from minitx.validation import check_integer_dtype, check_tensor, check_token_ids, values_unavailable
 
 T = TypeVar("T")
 
@@ -208,7 +208,7 @@ class EncoderDecoderModel(CausalModel):
             TypeError: no tensor.
             ValueError: another width than the encoder's, or other texts than those that are written.
         """
-        a_tensor("encoder_last_hidden_state", memory)
+        check_tensor("encoder_last_hidden_state", memory)
         size = self.config.encoder_size
         if memory.dim() != 3 or memory.shape[2] != size:
             raise ValueError(
@@ -233,7 +233,7 @@ class EncoderDecoderModel(CausalModel):
         Raises:
             ValueError: as `forward`.
         """
-        leading_shape(input_ids)
+        check_tensor("input_ids", input_ids)
         position_ids = self.embedder.check(input_ids, token_type_ids, position_ids)
         mask = None if attention_mask is None else as_bool(attention_mask, *input_ids.shape)
         hidden: Tensor = self.encoder(
@@ -250,8 +250,8 @@ class EncoderDecoderModel(CausalModel):
             TypeError: no tensors.
             ValueError: another shape, values other than 0 and 1, other rows than the cache has.
         """
-        leading_shape(input_ids)
-        shape = batch_and_time(input_ids)
+        check_tensor("input_ids", input_ids)
+        shape = check_token_ids("input_ids", input_ids)
         if cache is not None:
             cache.check(attention_mask, input_ids)
         return None if attention_mask is None else as_bool(attention_mask, *shape)
@@ -273,8 +273,7 @@ class EncoderDecoderModel(CausalModel):
                 f"decoder_input_ids are missing: what the decoder goes on from, at least {least} for each "
                 "text."
             )
-        a_tensor(name, ids)
-        whole_numbers(name, ids)
+        check_integer_dtype(name, ids)
         if ids.dim() != 2 or ids.shape[1] == 0:
             raise ValueError(
                 f"{name} has shape {tuple(ids.shape)}; expected (batch, time) with at least one token per "

@@ -18,7 +18,7 @@ from minitx.layers.masks import as_bool
 from minitx.layers.norm import RMSNorm
 from minitx.layers.pooler import Pooler
 from minitx.layers.stack import Stack
-from minitx.validation import a_tensor, batch_and_time, leading_shape, one_row_per_choice
+from minitx.validation import check_tensor, check_token_ids, flatten_choices
 
 if TYPE_CHECKING:
     from minitx.checkpoint.record import Checkpoint
@@ -133,7 +133,7 @@ class Model(nn.Module):
             config = self.head.config
             task = TASKS[config.task]
             logits = task.shape(self.head(hidden[:, -logits_to_keep:], pooled, mask), batch)
-            loss = None if labels is None else task.loss(logits, a_tensor("labels", labels), mask, config)
+            loss = None if labels is None else task.loss(logits, check_tensor("labels", labels), mask, config)
             return ModelOutput(hidden, pooled, loss=loss, cache=cache, **task.outputs(logits))
 
     def tie_weights(self) -> None:
@@ -212,14 +212,18 @@ class EncoderModel(Model):
             ValueError: shapes that do not fit, ids outside their table, a text longer than the
                 table of positions, where the model has one.
         """
-        batch = leading_shape(input_ids)
+        batch = check_tensor("input_ids", input_ids).shape[:-1]
         if input_ids.dim() == 3 and self.task == "multiple-choice":
-            attention_mask = one_row_per_choice("attention_mask", attention_mask, input_ids)
-            token_type_ids = one_row_per_choice("token_type_ids", token_type_ids, input_ids)
-            position_ids = one_row_per_choice("position_ids", position_ids, input_ids)
+            attention_mask = flatten_choices("attention_mask", attention_mask, input_ids)
+            token_type_ids = flatten_choices("token_type_ids", token_type_ids, input_ids)
+            position_ids = flatten_choices("position_ids", position_ids, input_ids)
             input_ids = input_ids.flatten(0, 1)
         position_ids = self.embedder.check(input_ids, token_type_ids, position_ids)
-        mask = None if attention_mask is None else as_bool(attention_mask, *batch_and_time(input_ids))
+        mask = (
+            None
+            if attention_mask is None
+            else as_bool(attention_mask, *check_token_ids("input_ids", input_ids))
+        )
         hidden = self.embedder(input_ids, token_type_ids, position_ids)
         hidden = self.encoder(hidden, mask, position_ids)
         return self.result(hidden, mask, labels, batch=batch)

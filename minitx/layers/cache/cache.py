@@ -23,7 +23,7 @@ from torch import Tensor
 
 from minitx.layers.cache.cross_attention import CrossAttentionCache
 from minitx.layers.cache.kv import LayerCache
-from minitx.validation import a_tensor, batch_and_time, values_unavailable, whole, within
+from minitx.validation import check_indices, check_integer, check_tensor, check_token_ids, values_unavailable
 
 
 class Cache:
@@ -62,7 +62,7 @@ class Cache:
             TypeError: a mask that is no tensor.
             ValueError: another batch size than before, or a mask that is not one of the new tokens (B, T).
         """
-        shape = batch_and_time(input_ids)
+        shape = check_token_ids("input_ids", input_ids)
         for layer in self.layers:  # a forward that failed may have overwritten what this one needs
             layer.check_crop(self.length, self.seen)
         if self.batch not in (None, len(input_ids)):
@@ -75,7 +75,7 @@ class Cache:
                 "as many for each text."
             )
         if mask is not None:
-            a_tensor("attention_mask", mask)
+            check_tensor("attention_mask", mask)
             if tuple(mask.shape) != shape:
                 raise ValueError(
                     f"attention_mask has shape {tuple(mask.shape)}; expected (batch, time) = {shape} like "
@@ -117,7 +117,7 @@ class Cache:
             TypeError: no whole number.
             ValueError: more than there are, or so few that a sliding layer no longer has what it needs.
         """
-        length = whole("length", length, 0, "tokens to keep")
+        length = check_integer("length", length, hint="the number of tokens to keep")
         if length > self.length:
             raise ValueError(f"cannot crop to {length}: the cache holds {self.length} tokens.")
         if length < self.length:
@@ -138,13 +138,13 @@ class Cache:
             TypeError: no tensor.
             ValueError: no rows, or others than there are.
         """
-        a_tensor("rows", rows)
+        check_tensor("rows", rows)
         if rows.dim() != 1 or len(rows) == 0:
             raise ValueError(f"rows has shape {tuple(rows.shape)}; expected the numbers of one or more rows.")
         count = self.batch or self.texts  # before the first token, rows are of the texts
         if not count:
             return self
-        within("rows", rows, count, "rows count from 0.", where="the cache")
+        check_indices("rows", rows, count, "the cache has that many rows")
         if self.texts:
             texts = _texts_of(rows, count // self.texts)
             _select(self.memory, texts)
@@ -176,7 +176,7 @@ class Cache:
         Raises:
             TypeError, ValueError: no whole number from 1 on.
         """
-        times, batch = whole("times", times, 1, "copies of each row"), self.batch
+        times, batch = check_integer("times", times, 1, hint="the number of copies of each row"), self.batch
         if times == 1 or batch is None:
             return self
         device = self.layers[0].key.device  # type: ignore[union-attr]
