@@ -9,7 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from minitx.checkpoint.load import from_config, load
+    from minitx.checkpoint.build import from_config
+    from minitx.checkpoint.load import load
     from minitx.checkpoint.save import save
     from minitx.config import (
         EmbedderConfig,
@@ -74,7 +75,7 @@ _HOME = {
     "embed": "minitx.pipelines.text.embed",
     "embedding_settings": "minitx.pipelines.text.embed",
     "explain": "minitx.inspect.explain",
-    "from_config": "minitx.checkpoint.load",
+    "from_config": "minitx.checkpoint.build",
     "generate": "minitx.decoding.generate",
     "generation_settings": "minitx.decoding.generation_config",
     "load": "minitx.checkpoint.load",

@@ -99,7 +99,7 @@ def summarize(model: Model, folder: str | Path | None = None) -> Summary:
     for name, parameter in model.named_parameters(remove_duplicate=False):
         owners.setdefault(id(parameter), name)
     everything = [*model.parameters()]
-    kept = {} if model.checkpoint is None else model.checkpoint.kept
+    kept = {} if model.checkpoint is None else model.checkpoint.unused_tensors
     stored: dict[str, Tensor] = {}
     if folder is not None and model.checkpoint is not None:
         used = {name for names in model.checkpoint.names.values() for name in names} | set(kept)

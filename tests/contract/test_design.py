@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 import minitx
 from minitx.architectures import REGISTRY, architecture
 from minitx.architectures.config_reader import ConfigReader
-from minitx.architectures.mapping import rows
+from minitx.architectures.mapping import entries
 from minitx.config import EmbedderConfig, ExpertsConfig, HeadConfig, ModelConfig, RopeConfig, StackConfig
 from minitx.layers.activation import ACTIVATIONS
 from minitx.layers.heads import POOLING, TASKS
@@ -129,7 +129,7 @@ def test_every_row_of_every_weight_table_is_used(tmp_path: Path) -> None:
             found = found if found.composed is None else found.composed(config)
             table = found.weights if task == "none" else found.head_weights[task]
             layers = found.layers(found.read(ConfigReader(config)))
-            for left, right in rows(table, layers):
+            for left, right in entries(table, layers):
                 key = (task, re.sub(r"\d+", "N", left[0]))
                 group = unused.setdefault(case.model_type, set())
                 group.add(key)

@@ -273,10 +273,10 @@ TOKENIZER = {
 
 
 @pytest.mark.parametrize(
-    "some", [list(TOKENIZER), ["vocab.txt"], ["tokenizer.json", "tokenizer_config.json"], []]
+    "present", [list(TOKENIZER), ["vocab.txt"], ["tokenizer.json", "tokenizer_config.json"], []]
 )
-def test_the_files_of_the_tokenizer(hub: HubServer, bert: dict[str, bytes], summarize: list[str]) -> None:
-    expected = {"config.json": bert["config.json"]} | {name: TOKENIZER[name] for name in summarize}
+def test_the_files_of_the_tokenizer(hub: HubServer, bert: dict[str, bytes], present: list[str]) -> None:
+    expected = {"config.json": bert["config.json"]} | {name: TOKENIZER[name] for name in present}
     hub.push(ID, bert | expected | {"README.md": b""})
     assert files_of(fetch_tokenizer(ID)) == expected
     hub.forget()

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from minitx.architectures.declaration import Architecture
-from minitx.architectures.mapping import rows
+from minitx.architectures.mapping import entries
+from minitx.checkpoint.build import task_of
 from minitx.checkpoint.files import summarize
-from minitx.checkpoint.resolve import Names
-from minitx.checkpoint.save import task_of
+from minitx.checkpoint.resolve import CheckpointNames
 from minitx.models import Model
 
 
@@ -45,8 +45,8 @@ def load_reference(folder: Path, model: Model) -> nn.Module:
     """
     transformers = import_transformers()
     assert model.checkpoint is not None
-    architecture, task = model.checkpoint.architecture, task_of(model, model.checkpoint)
-    name = architecture.class_name(model.checkpoint.model_type, task)
+    architecture = model.checkpoint.architecture
+    name = architecture.class_name(model.checkpoint.model_type, task_of(model, architecture))
     stack = model.config.stack
     by_hand = stack.attention_softcap is not None or stack.attention_sinks
     attention = {"attn_implementation": "eager"} if by_hand else {}
@@ -73,10 +73,10 @@ def left_out(names: set[str], architecture: Architecture, model: Model) -> set[s
     Such as a pooler, where nothing reads it: the reference may have one in all its models of that kind, but
     with nothing of ours is it compared.
     """
-    found = Names(names, architecture.prefix)
+    found = CheckpointNames(names, architecture.prefix)
     return {
         tensor
-        for left, stored in rows(architecture.weights, architecture.layers(model.config))
+        for left, stored in entries(architecture.weights, architecture.layers(model.config))
         if getattr(model, left[0].partition(".")[0], None) is None
         for name in stored.names
         for tensor in found.module(name)

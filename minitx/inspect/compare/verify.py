@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from minitx.architectures.operations import Op, Transposed
-from minitx.checkpoint.resolve import bindings_of
+from minitx.checkpoint.resolve import table_entries
 from minitx.inspect.compare.inputs import Inputs, make_inputs
 from minitx.inspect.compare.reference import Wide, import_transformers, in_dtype, load_reference
 from minitx.inspect.compare.report import Gap, Report, Row
@@ -168,20 +168,20 @@ def pair(ours: Model, theirs: nn.Module) -> dict[str, Pair]:
     assert ours.checkpoint is not None
     architecture, modules = ours.checkpoint.architecture, dict(theirs.named_modules())
     pairs: dict[str, Pair] = {}
-    for binding in bindings_of(architecture, ours):
-        if not binding.parameters[0].endswith(".weight") or binding.op.many:
+    for entry in table_entries(architecture, ours):
+        if not entry.parameters[0].endswith(".weight") or entry.op.many:
             continue  # a bias may lie elsewhere in the file than in the module that adds it
-        for name in binding.names:
+        for name in entry.names:
             path, _, leaf = name.rpartition(".")
             spelt = [path, architecture.prefix + path]
             partner = next((p for p in spelt if hasattr(modules.get(p), leaf)), None)
             if partner is None or leaf != "weight":  # a tensor of several modules in one is none's own
                 continue
-            rows = tuple(ours.get_parameter(parameter).shape[0] for parameter in binding.parameters)
-            for part, parameter in enumerate(binding.parameters):
+            rows = tuple(ours.get_parameter(parameter).shape[0] for parameter in entry.parameters)
+            for part, parameter in enumerate(entry.parameters):
                 module = parameter.rpartition(".")[0]
                 if not does_more(ours.get_submodule(module), modules[partner]):
-                    pairs.setdefault(module, Pair(partner, binding.op, part, rows))
+                    pairs.setdefault(module, Pair(partner, entry.op, part, rows))
     return pairs
 
 
