@@ -146,6 +146,13 @@ def test_the_public_names() -> None:
         assert getattr(minitx, name).__doc__, name
     with pytest.raises(AttributeError, match="nothing_like_it"):
         minitx.nothing_like_it  # noqa: B018
+    tree = ast.parse((ROOT / "__init__.py").read_text())
+    (typed,) = [node for node in tree.body if isinstance(node, ast.If)]  # if TYPE_CHECKING
+    imports = [node for node in ast.walk(typed) if isinstance(node, ast.ImportFrom)]
+    assert sorted(alias.name for node in imports for alias in node.names) == minitx.__all__
+    for node in imports:
+        for alias in node.names:
+            assert getattr(sys.modules[node.module or ""], alias.name) is getattr(minitx, alias.name)
 
 
 def test_importing_minitx_imports_nothing_heavy() -> None:

@@ -122,7 +122,7 @@ def test_a_path_is_not_taken_for_an_id(hub: HubServer, name: str | Path) -> None
 
 def test_a_file_instead_of_its_folder(hub: HubServer, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").touch()
-    with pytest.raises(ValueError, match="is a file; give the folder"):
+    with pytest.raises(ValueError, match="is a file; pass the folder"):
         minitx.load(tmp_path / "model.safetensors")
 
 
