@@ -122,7 +122,7 @@ def check_device(device: str | torch.device) -> torch.device:
 
 
 def read_bytes(path: Path) -> bytes | None:
-    """Read a file; None if there is none."""
+    """Read a file; None if it does not exist."""
     return path.read_bytes() if path.is_file() else None
 
 

@@ -6,7 +6,7 @@ others.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -249,6 +249,46 @@ def check_side(name: str, side: Any) -> Side:
         ArgumentValueError: any other value.
     """
     return "left" if check_choice(name, side, ("left", "right")) == "left" else "right"
+
+
+def collect(
+    encodings: list[Encoding],
+    names: Sequence[str],
+    to_vocabulary: Callable[[list[int]], list[int]],
+    *,
+    overflow: bool,
+    offsets: bool,
+    special_tokens_mask: bool,
+    as_tensors: bool,
+) -> Batch:
+    """Collect encodings into a batch.
+
+    Args:
+        encodings: one per row.
+        names: keys of the batch.
+        to_vocabulary: maps the ids of an encoding to ids of the vocabulary.
+        overflow: add truncated parts as further rows, and `overflow_to_sample`.
+        offsets, special_tokens_mask: add these attributes.
+        as_tensors: tensors instead of lists.
+    """
+    extras: dict[str, Any] = {}
+    if overflow:
+        parts = [[encoding, *encoding.overflowing] for encoding in encodings]
+        extras["overflow_to_sample"] = [index for index, part in enumerate(parts) for _ in part]
+        encodings = [encoding for part in parts for encoding in part]
+    columns: dict[str, Callable[[Encoding], list[int]]] = {
+        "input_ids": lambda encoding: to_vocabulary(encoding.ids),
+        "token_type_ids": lambda encoding: encoding.type_ids,
+        "attention_mask": lambda encoding: encoding.attention_mask,
+    }
+    table = {name: [columns[name](encoding) for encoding in encodings] for name in names}
+    if offsets:
+        extras["offsets"] = [encoding.offsets for encoding in encodings]
+    if special_tokens_mask:
+        mask = [encoding.special_tokens_mask for encoding in encodings]
+        extras["special_tokens_mask"] = to_tensor(mask) if as_tensors else mask
+    inputs = {name: to_tensor(rows) for name, rows in table.items()} if as_tensors else table
+    return Batch(inputs, encodings, extras)
 
 
 def to_tensor(rows: list[list[int]]) -> Tensor:

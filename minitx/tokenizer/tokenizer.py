@@ -7,7 +7,7 @@ the result is a `Batch` for the model, and no option is silently ignored.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +22,9 @@ from minitx.tokenizer.batch import (
     as_id,
     check_side,
     clean_up_tokenization,
+    collect,
     padding_options,
     to_rows,
-    to_tensor,
     truncation_options,
 )
 from minitx.tokenizer.chat import ChatTemplates, named_templates
@@ -249,26 +249,15 @@ class Tokenizer:
             start=start,
             post_processor=post_processor,
         )
-
-        samples = list(range(len(encodings)))
-        if return_overflow:
-            parts = [[encoding, *encoding.overflowing] for encoding in encodings]
-            samples = [index for index, part in enumerate(parts) for _ in part]
-            encodings = [encoding for part in parts for encoding in part]
-        columns: dict[str, Callable[[Encoding], list[int]]] = {
-            "input_ids": lambda encoding: encoder.to_vocabulary(encoding.ids),
-            "token_type_ids": lambda encoding: encoding.type_ids,
-            "attention_mask": lambda encoding: encoding.attention_mask,
-        }
-        table = {name: [columns[name](encoding) for encoding in encodings] for name in self.model_input_names}
-        extras: dict[str, Any] = {"overflow_to_sample": samples} if return_overflow else {}
-        if return_offsets:
-            extras["offsets"] = [encoding.offsets for encoding in encodings]
-        if return_special_tokens_mask:
-            mask = [encoding.special_tokens_mask for encoding in encodings]
-            extras["special_tokens_mask"] = to_tensor(mask) if as_tensors else mask
-        inputs = {name: to_tensor(values) for name, values in table.items()} if as_tensors else table
-        return Batch(inputs, encodings, extras)
+        return collect(
+            encodings,
+            self.model_input_names,
+            encoder.to_vocabulary,
+            overflow=return_overflow,
+            offsets=return_offsets,
+            special_tokens_mask=return_special_tokens_mask,
+            as_tensors=as_tensors,
+        )
 
     def decode(self, ids: Sequence[int] | Tensor, *, skip_special_tokens: bool = False) -> str:
         """Decode one row of ids.

@@ -76,7 +76,7 @@ class Row:
 
     @property
     def status(self) -> Status:
-        """The verdict on this call; rounding is told from a difference by its size in float64."""
+        """The verdict on this call; rounding is small in float64, a difference is not."""
         small, large = self.float64.relative, self.float32.relative
         if small <= CLOSE[torch.float64]:
             return "ok" if large <= CLOSE[torch.float32] else "rounding"

@@ -1,4 +1,4 @@
-"""`Family` and `VocabularyFiles`: what a family declares about its tokenizer."""
+"""`Family` and `VocabularyFiles`: the declaration of a family's tokenizer."""
 
 from __future__ import annotations
 
