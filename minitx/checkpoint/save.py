@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -20,15 +20,19 @@ from minitx.io import Staging, read_json, write_json
 from minitx.models import Model
 from minitx.validation import ArgumentTypeError, check_integer
 
-if TYPE_CHECKING:
-    from minitx.tokenizer import Tokenizer
+
+class SavesFiles(Protocol):
+    """A tokenizer: it writes its files into a folder."""
+
+    def save(self, folder: str | Path) -> None:
+        """Write the files."""
 
 
 def save(
     model: Model,
     folder: str | Path,
     *,
-    tokenizer: Tokenizer | None = None,
+    tokenizer: SavesFiles | None = None,
     max_shard_size: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> None:
