@@ -115,9 +115,9 @@ def code_line_numbers(path: Path) -> frozenset[int]:
         body = getattr(node, "body", None)
         if isinstance(node, ast.Module | ast.ClassDef | FUNCTION) and body:
             first = body[0]
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-                if isinstance(first.value.value, str):
-                    lines -= set(range(first.lineno, (first.end_lineno or 0) + 1))
+            constant = first.value if isinstance(first, ast.Expr) else None
+            if isinstance(constant, ast.Constant) and isinstance(constant.value, str):
+                lines -= set(range(first.lineno, (first.end_lineno or 0) + 1))
     return frozenset(lines)
 
 
