@@ -9,8 +9,8 @@ A docstring states shapes in one of two ways, with the letters of `minitx/layers
 Returns:
         (B, T, E), normalized.
 
-A dimension is a number, a name, a choice (`1 or B`) or a product or sum of those (`H * D`); `...` stands for any
-dimensions. A name has one value within a call, whatever it is; `(B, T) or (B, T, S)` allows either shape, and
+A dimension is a number, a name, a choice (`1 or B`) or a product or sum of those (`H * D`); `...` stands for
+any dimensions. A name has one value within a call; `(B, T) or (B, T, S)` allows either shape, and
 `twice (B, T)` stands for two.
 """
 
@@ -182,9 +182,10 @@ def public_tensor_functions(prefixes: tuple[str, ...]) -> Iterator[tuple[Any, st
             owner = value if inspect.isclass(value) else module
             for member, function in list(members):
                 plain = isinstance(function, FunctionType) and not member.startswith("_")
-                if plain and not getattr(value, "_is_protocol", False):
-                    if tensor_parameters(function) or returns_tensor(function):
-                        yield owner, member, function
+                if not plain or getattr(value, "_is_protocol", False):
+                    continue
+                if tensor_parameters(function) or returns_tensor(function):
+                    yield owner, member, function
 
 
 @contextmanager
@@ -228,9 +229,9 @@ def watch(
         arguments = signature.bind(*args, **kwargs).arguments
         result = function(*args, **kwargs)
         called.add(f"{function.__module__}.{function.__qualname__}")
-        if problem := violation(function, shapes, arguments, result):
-            if problem not in violations:
-                violations.append(problem)
+        problem = violation(function, shapes, arguments, result)
+        if problem is not None and problem not in violations:
+            violations.append(problem)
         return result
 
     return wrapper
