@@ -27,6 +27,8 @@ if TYPE_CHECKING:  # the table below, for type checkers
     from minitx.decoding.processors.chain import Chain as Chain
     from minitx.decoding.samplers.alternatives import Alternatives as Alternatives
     from minitx.decoding.samplers.arithmetic import ArithmeticSample as ArithmeticSample
+    from minitx.decoding.samplers.greedy import Greedy as Greedy
+    from minitx.decoding.samplers.sample import Sample as Sample
     from minitx.decoding.score import Scores as Scores
     from minitx.decoding.score import score as score
     from minitx.decoding.search.beam import Beam as Beam
@@ -35,8 +37,6 @@ if TYPE_CHECKING:  # the table below, for type checkers
     from minitx.decoding.search.diverse import DiverseBeam as DiverseBeam
     from minitx.decoding.search.stochastic import StochasticBeam as StochasticBeam
     from minitx.decoding.stopping import Stop as Stop
-    from minitx.decoding.strategy import Greedy as Greedy
-    from minitx.decoding.strategy import Sample as Sample
     from minitx.inspect.explain import Explanation as Explanation
     from minitx.inspect.explain import explain as explain
     from minitx.layers.cache import Cache as Cache
@@ -63,6 +63,8 @@ _NAMES = {  # module -> its public names
     "decoding.processors.chain": "Chain",
     "decoding.samplers.alternatives": "Alternatives",
     "decoding.samplers.arithmetic": "ArithmeticSample",
+    "decoding.samplers.greedy": "Greedy",
+    "decoding.samplers.sample": "Sample",
     "decoding.score": "Scores score",
     "decoding.search.beam": "Beam",
     "decoding.search.beam_sample": "BeamSample",
@@ -70,7 +72,6 @@ _NAMES = {  # module -> its public names
     "decoding.search.diverse": "DiverseBeam",
     "decoding.search.stochastic": "StochasticBeam",
     "decoding.stopping": "Stop",
-    "decoding.strategy": "Greedy Sample",
     "inspect.explain": "Explanation explain",
     "layers.cache": "Cache",
     "models": "DecoderModel EncoderDecoderModel EncoderModel ModelOutput",
