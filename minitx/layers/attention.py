@@ -57,7 +57,7 @@ class SelfAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.head_dim, self.groups = config.head_dim, config.num_attention_heads // config.key_value_heads
-        width, shared = config.width, config.width // self.groups
+        width, shared = config.num_attention_heads * config.head_dim, config.key_value_heads * config.head_dim
         self.Q = Linear(hidden_size, width, bias=config.bias)
         self.K = Linear(hidden_size, shared, bias=config.bias)
         self.V = Linear(hidden_size, shared, bias=config.bias)
@@ -67,9 +67,8 @@ class SelfAttention(nn.Module):
         self.k_norm = norm(normed, config.head_dim if self.norm_per_head else shared)
         self.sinks = nn.Parameter(torch.empty(config.num_attention_heads)) if config.sinks else None
         self.dropout = nn.Dropout(config.dropout)
-        self.scale = config.head_dim**-0.5 if config.scale is None else config.scale
-        if config.scale_by_layer:
-            self.scale /= index + 1
+        scale = config.head_dim**-0.5 if config.scale is None else config.scale
+        self.scale = scale / (index + 1 if config.scale_by_layer else 1)
         self.softcap = config.softcap
         self.backend: Backend = sdpa
 
@@ -83,11 +82,6 @@ class SelfAttention(nn.Module):
         """(B, T, heads * D) -> (B, T, heads, D)"""
         return x.view(*x.shape[:-1], x.shape[-1] // self.head_dim, self.head_dim)
 
-    def options(self, *, causal: bool = False) -> ScoreOptions:
-        """Returns the options of the backend for this forward."""
-        dropout = active_probability(self.dropout)
-        return ScoreOptions(self.scale, causal, self.groups, self.softcap, self.sinks, dropout)
-
     def forward(self, hidden: Tensor, context: AttentionContext, cache: LayerCache | None = None) -> Tensor:
         """(B, T, E) -> (B, T, H * D)"""
         query = self.heads(self.Q(hidden), self.q_norm)  # (B, H, T, D)
@@ -98,8 +92,9 @@ class SelfAttention(nn.Module):
             key = apply_rotary_pos_emb(key, context.rotary)
         if cache is not None:
             key, value = cache.append(key, value, context.past)  # (B, K, S, D)
-        mixed = self.backend(query, key, value, context.mask, self.options(causal=context.causal))
-        return mixed.transpose(1, 2).flatten(2)
+        dropout = active_probability(self.dropout)
+        options = ScoreOptions(self.scale, context.causal, self.groups, self.softcap, self.sinks, dropout)
+        return self.backend(query, key, value, context.mask, options).transpose(1, 2).flatten(2)
 
 
 class CrossAttention(SelfAttention):
@@ -122,11 +117,13 @@ class CrossAttention(SelfAttention):
         # and are loaded once for all of them.
         sources = len(key)
         query = query.view(sources, -1, *query.shape[1:]).transpose(1, 2).flatten(2, 3)
+        dropout = active_probability(self.dropout)
+        options = ScoreOptions(self.scale, False, self.groups, self.softcap, self.sinks, dropout)
         if context.watch is not None:
-            weights = attention_weights(query, key, context.mask, self.options())  # (B', H, B / B' * T, S)
+            weights = attention_weights(query, key, context.mask, options)  # (B', H, B / B' * T, S)
             rows = weights.view(*weights.shape[:2], -1, hidden.shape[1], key.shape[2])
             context.watch.append(rows.transpose(1, 2).flatten(0, 1))
-        mixed = self.backend(query, key, value, context.mask, self.options())
+        mixed = self.backend(query, key, value, context.mask, options)
         return mixed.transpose(1, 2).reshape(*hidden.shape[:2], -1)
 
     def keys_and_values(self, encoder_hidden_states: Tensor) -> tuple[Tensor, Tensor]:

@@ -508,7 +508,7 @@ def failing(model: Any, where: str, error: BaseException) -> Any:
 
 # Where a forward fails: as keys of the memory are made (those of the first layer are there already), as the
 # decoder runs, and as the head does.
-HALF_WAY = ["decoder.layers.1.cross_attention.self_attention.K", "decoder.layers.1", "head"]
+HALF_WAY = ["decoder.layers.1.cross_attention.cross_attention.K", "decoder.layers.1", "head"]
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no memory left"), KeyboardInterrupt(), ValueError("mine")])
