@@ -7,18 +7,11 @@ residual may start behind the norms; Q, K and V are stored head by head, and mat
 from __future__ import annotations
 
 from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, pre_norm_decoder
-from minitx.architectures._text import text_inputs
+from minitx.architectures._text import attention, feed_forward, text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.mapping import split_heads
-from minitx.config import (
-    Alibi,
-    AttentionConfig,
-    FeedForwardConfig,
-    HeadConfig,
-    ModelConfig,
-    NormConfig,
-)
+from minitx.config import Alibi, HeadConfig, ModelConfig, NormConfig
 
 
 def read(hf: ConfigReader) -> ModelConfig:
@@ -38,23 +31,14 @@ def read(hf: ConfigReader) -> ModelConfig:
     hf.expect("n_inner", None, 4 * size)
     return ModelConfig(
         initializer_range=hf.number("initializer_range", 0.02),
-        inputs=text_inputs(
-            hf,
-            size,
-            padding_is_trained=True,
-            length=hf.size("seq_length", 2048),
-            norm=norm,
-        ),
+        inputs=text_inputs(hf, size, length=hf.size("seq_length", 2048), padding_is_trained=True, norm=norm),
         decoder=pre_norm_decoder(
             size,
             hf.size(hf.first_of("num_hidden_layers", "n_layer")),
-            AttentionConfig(
-                num_attention_heads=heads,
-                head_dim=hf.head_dim(size, heads),
-                dropout=hf.probability("attention_dropout", 0.0),
-                output_dropout=dropout,
+            attention(
+                hf, size, heads, dropout=hf.probability("attention_dropout", 0.0), output_dropout=dropout
             ),
-            FeedForwardConfig(intermediate_size=4 * size, hidden_act="gelu_new", output_dropout=dropout),
+            feed_forward(4 * size, "gelu_new", dropout),
             norm,
             positions=Alibi(),
             residual_after_norm=hf.flag("apply_residual_connection_post_layernorm", False),

@@ -7,17 +7,10 @@ apart, without biases, and matrices as (outputs, inputs).
 from __future__ import annotations
 
 from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, pre_norm_decoder, with_windows
-from minitx.architectures._text import text_inputs
+from minitx.architectures._text import attention, feed_forward, text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
-from minitx.config import (
-    AttentionConfig,
-    FeedForwardConfig,
-    HeadConfig,
-    LearnedPositions,
-    ModelConfig,
-    NormConfig,
-)
+from minitx.config import HeadConfig, LearnedPositions, ModelConfig, NormConfig
 from minitx.layers.stack import FULL, SLIDING
 
 KINDS = {"global": FULL, "local": SLIDING}
@@ -49,34 +42,18 @@ def read(hf: ConfigReader) -> ModelConfig:
     hf.ignore("summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels")
     hf.ignore("summary_first_dropout")
     size, heads, layers = hf.size("hidden_size"), hf.size("num_heads"), hf.size("num_layers")
-    dropout = hf.probability("resid_dropout", 0.0)
+    inner, dropout = hf.size_or_none("intermediate_size") or 4 * size, hf.probability("resid_dropout", 0.0)
+    weights, embedded = hf.probability("attention_dropout", 0.0), hf.probability("embed_dropout", 0.0)
     stack = pre_norm_decoder(
         size,
         layers,
-        AttentionConfig(
-            num_attention_heads=heads,
-            head_dim=hf.head_dim(size, heads),
-            bias=False,
-            scale=1.0,
-            dropout=hf.probability("attention_dropout", 0.0),
-            output_dropout=dropout,
-        ),
-        FeedForwardConfig(
-            intermediate_size=hf.size_or_none("intermediate_size") or 4 * size,
-            hidden_act=hf.name("activation_function", "gelu_new"),
-            output_dropout=dropout,
-        ),
+        attention(hf, size, heads, bias=False, scale=1.0, dropout=weights, output_dropout=dropout),
+        feed_forward(inner, hf.name("activation_function", "gelu_new"), dropout),
         NormConfig(eps=hf.number("layer_norm_epsilon", 1e-5)),
     )
     return ModelConfig(
         initializer_range=hf.number("initializer_range", 0.02),
-        inputs=text_inputs(
-            hf,
-            size,
-            padding_is_trained=True,
-            positions=LearnedPositions(),
-            dropout=hf.probability("embed_dropout", 0.0),
-        ),
+        inputs=text_inputs(hf, size, positions=LearnedPositions(), padding_is_trained=True, dropout=embedded),
         decoder=with_windows(stack, attention_layers(hf, layers), hf.size("window_size", 256)),
     )
 

@@ -8,18 +8,11 @@ from __future__ import annotations
 
 from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, pre_norm_decoder
 from minitx.architectures._rope import rope_per_type, rope_values
-from minitx.architectures._text import text_inputs
+from minitx.architectures._text import attention, feed_forward, text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.mapping import either, split_heads
-from minitx.config import (
-    AttentionConfig,
-    FeedForwardConfig,
-    HeadConfig,
-    ModelConfig,
-    NormConfig,
-    Rotary,
-)
+from minitx.config import HeadConfig, ModelConfig, NormConfig, Rotary
 from minitx.layers.stack import FULL
 
 
@@ -27,7 +20,7 @@ def read(hf: ConfigReader) -> ModelConfig:
     hf.ignore("is_decoder")  # they all are
     size, heads = hf.size("hidden_size"), hf.size("num_attention_heads")
     head_dim, bias = hf.head_dim(size, heads), hf.flag("attention_bias", True)
-    dropout = hf.probability("hidden_dropout", 0.0)
+    dropout, weights = hf.probability("hidden_dropout", 0.0), hf.probability("attention_dropout", 0.0)
     rope = rope_values(
         hf, theta=hf.positive("rotary_emb_base", 10_000.0), partial=hf.probability("rotary_pct", 0.25)
     )
@@ -37,19 +30,8 @@ def read(hf: ConfigReader) -> ModelConfig:
         decoder=pre_norm_decoder(
             size,
             hf.size("num_hidden_layers"),
-            AttentionConfig(
-                num_attention_heads=heads,
-                head_dim=head_dim,
-                bias=bias,
-                output_bias=bias,
-                dropout=hf.probability("attention_dropout", 0.0),
-                output_dropout=dropout,
-            ),
-            FeedForwardConfig(
-                intermediate_size=hf.size("intermediate_size"),
-                hidden_act=hf.name("hidden_act", "gelu"),
-                output_dropout=dropout,
-            ),
+            attention(hf, size, heads, bias=bias, output_bias=bias, dropout=weights, output_dropout=dropout),
+            feed_forward(hf.size("intermediate_size"), hf.name("hidden_act", "gelu"), dropout),
             NormConfig(eps=hf.number("layer_norm_eps", 1e-5)),
             positions=Rotary(ropes=rope_per_type(hf, rope, (FULL,), head_dim)),
             parallel="two_norms" if hf.flag("use_parallel_residual", True) else "none",

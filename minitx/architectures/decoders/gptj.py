@@ -8,18 +8,10 @@ no biases; the head has its own projection, with a bias; matrices are stored as 
 from __future__ import annotations
 
 from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, pre_norm_decoder
-from minitx.architectures._text import text_inputs
+from minitx.architectures._text import attention, feed_forward, text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
-from minitx.config import (
-    AttentionConfig,
-    FeedForwardConfig,
-    HeadConfig,
-    ModelConfig,
-    NormConfig,
-    RopeConfig,
-    Rotary,
-)
+from minitx.config import HeadConfig, ModelConfig, NormConfig, RopeConfig, Rotary
 from minitx.layers.stack import FULL
 
 
@@ -34,32 +26,18 @@ def read(hf: ConfigReader) -> ModelConfig:
             f"config.json: rotary_dim={rotary_dim} must be even, and of a head's {head_dim} features."
         )
     rope = RopeConfig(rope_theta=10_000.0, rotary_dim=rotary_dim, interleaved=True)
-    dropout = hf.probability("resid_pdrop", 0.0)
+    inner, dropout = hf.size_or_none("n_inner") or 4 * size, hf.probability("resid_pdrop", 0.0)
+    weights, embedded = hf.probability("attn_pdrop", 0.0), hf.probability("embd_pdrop", 0.0)
     return ModelConfig(
         initializer_range=hf.number("initializer_range", 0.02),
-        inputs=text_inputs(
-            hf,
-            size,
-            length="n_positions",
-            padding_is_trained=True,
-            dropout=hf.probability("embd_pdrop", 0.0),
-        ),
+        inputs=text_inputs(hf, size, length="n_positions", padding_is_trained=True, dropout=embedded),
         decoder=pre_norm_decoder(
             size,
             hf.size("n_layer"),
-            AttentionConfig(
-                num_attention_heads=heads,
-                head_dim=head_dim,
-                bias=False,
-                output_bias=False,
-                dropout=hf.probability("attn_pdrop", 0.0),
-                output_dropout=dropout,
+            attention(
+                hf, size, heads, bias=False, output_bias=False, dropout=weights, output_dropout=dropout
             ),
-            FeedForwardConfig(
-                intermediate_size=hf.size_or_none("n_inner") or 4 * size,
-                hidden_act=hf.name("activation_function", "gelu_new"),
-                output_dropout=dropout,
-            ),
+            feed_forward(inner, hf.name("activation_function", "gelu_new"), dropout),
             NormConfig(eps=hf.number("layer_norm_epsilon", 1e-5)),
             positions=Rotary(ropes={FULL: rope}),
             parallel="one_norm",

@@ -11,17 +11,11 @@ from collections.abc import Collection
 
 from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, pre_norm_decoder
 from minitx.architectures._rope import rope_per_type, rope_values
-from minitx.architectures._text import text_inputs
+from minitx.architectures._text import attention, feed_forward, text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.mapping import Table
-from minitx.config import (
-    AttentionConfig,
-    FeedForwardConfig,
-    ModelConfig,
-    NormConfig,
-    Rotary,
-)
+from minitx.config import ModelConfig, NormConfig, Rotary
 from minitx.layers.stack import FULL, SLIDING
 
 BIASES = ("attention_bias", "mlp_bias")
@@ -57,7 +51,7 @@ def read(
     attention_bias, mlp_bias = (
         hf.flag(key, False) if key in biases else hf.expect(key, False) for key in BIASES
     )
-    values = rope_values(hf, theta=theta)
+    inner, values = hf.size("intermediate_size"), rope_values(hf, theta=theta)
     if not partial and values["partial_rotary_factor"] != 1:
         raise ValueError(
             f"config.json: partial_rotary_factor={values['partial_rotary_factor']!r} is not implemented for "
@@ -69,20 +63,17 @@ def read(
         decoder=pre_norm_decoder(
             size,
             hf.size("num_hidden_layers"),
-            AttentionConfig(
-                num_attention_heads=heads,
+            attention(
+                hf,
+                size,
+                heads,
                 num_key_value_heads=hf.key_value_heads(heads, key_value_heads),
                 head_dim=width,
                 bias=attention_bias,
                 output_bias=attention_bias,
                 dropout=hf.probability("attention_dropout", 0.0),
             ),
-            FeedForwardConfig(
-                intermediate_size=hf.size("intermediate_size"),
-                hidden_act=hf.name("hidden_act", "silu"),
-                gated=True,
-                bias=mlp_bias,
-            ),
+            feed_forward(inner, hf.name("hidden_act", "silu"), gated=True, bias=mlp_bias),
             NormConfig(kind="rms_norm", eps=hf.number("rms_norm_eps", eps)),
             positions=Rotary(ropes=rope_per_type(hf, values, (FULL, SLIDING), width)),
         ),

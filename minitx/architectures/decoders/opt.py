@@ -10,17 +10,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, pre_norm_decoder
-from minitx.architectures._text import text_inputs
+from minitx.architectures._text import attention, feed_forward, text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
-from minitx.config import (
-    AttentionConfig,
-    FeedForwardConfig,
-    HeadConfig,
-    LearnedPositions,
-    ModelConfig,
-    NormConfig,
-)
+from minitx.config import HeadConfig, LearnedPositions, ModelConfig, NormConfig
 
 OFFSET = 2  # from fairseq, whose tables begin with rows for special positions
 
@@ -31,7 +24,16 @@ def read(hf: ConfigReader) -> ModelConfig:
     hf.ignore("activation_dropout")  # of files only; the models have no such place
     size, heads = hf.size("hidden_size"), hf.size("num_attention_heads")
     width, bias = hf.size_or_none("word_embed_proj_dim") or size, hf.flag("enable_bias", True)
-    dropout = hf.probability("dropout", 0.1)
+    dropout, weights = hf.probability("dropout", 0.1), hf.probability("attention_dropout", 0.0)
+    stack = pre_norm_decoder(
+        size,
+        hf.size("num_hidden_layers"),
+        attention(hf, size, heads, bias=bias, output_bias=bias, dropout=weights, output_dropout=dropout),
+        feed_forward(hf.size("ffn_dim"), hf.name("activation_function", "relu"), dropout, bias=bias),
+        NormConfig(eps=1e-5),
+        norm_placement="pre" if hf.flag("do_layer_norm_before", True) else "post",
+    )
+    final_norm, narrow = not hf.flag("_remove_final_layer_norm", False), width != size
     return ModelConfig(
         initializer_range=hf.number("init_std", 0.02),
         inputs=text_inputs(
@@ -41,32 +43,9 @@ def read(hf: ConfigReader) -> ModelConfig:
             embedding_size=width,
             length=hf.size("max_position_embeddings") + OFFSET,
             positions=LearnedPositions(numbering="mask", offset=OFFSET),
-            projection="none" if width == size else "words",
+            projection="words" if narrow else "none",
         ),
-        decoder=replace(
-            pre_norm_decoder(
-                size,
-                hf.size("num_hidden_layers"),
-                AttentionConfig(
-                    num_attention_heads=heads,
-                    head_dim=hf.head_dim(size, heads),
-                    bias=bias,
-                    output_bias=bias,
-                    dropout=hf.probability("attention_dropout", 0.0),
-                    output_dropout=dropout,
-                ),
-                FeedForwardConfig(
-                    intermediate_size=hf.size("ffn_dim"),
-                    hidden_act=hf.name("activation_function", "relu"),
-                    bias=bias,
-                    output_dropout=dropout,
-                ),
-                NormConfig(eps=1e-5),
-                norm_placement="pre" if hf.flag("do_layer_norm_before", True) else "post",
-            ),
-            final_norm=not hf.flag("_remove_final_layer_norm", False),
-            output_size=None if width == size else width,
-        ),
+        decoder=replace(stack, final_norm=final_norm, output_size=width if narrow else None),
     )
 
 

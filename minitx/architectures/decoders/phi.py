@@ -8,18 +8,11 @@ from __future__ import annotations
 
 from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, pre_norm_decoder
 from minitx.architectures._rope import rope_per_type, rope_values
-from minitx.architectures._text import text_inputs
+from minitx.architectures._text import attention, feed_forward, text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.decoders import llama
-from minitx.config import (
-    AttentionConfig,
-    FeedForwardConfig,
-    HeadConfig,
-    ModelConfig,
-    NormConfig,
-    Rotary,
-)
+from minitx.config import HeadConfig, ModelConfig, NormConfig, Rotary
 from minitx.layers.stack import FULL
 
 
@@ -32,19 +25,16 @@ def read(hf: ConfigReader) -> ModelConfig:
         decoder=pre_norm_decoder(
             size,
             hf.size("num_hidden_layers"),
-            AttentionConfig(
-                num_attention_heads=heads,
+            attention(
+                hf,
+                size,
+                heads,
                 num_key_value_heads=hf.key_value_heads(heads),
-                head_dim=head_dim,
                 qk_norm="head" if hf.flag("qk_layernorm", False) else "none",
                 dropout=hf.probability("attention_dropout", 0.0),
                 output_dropout=dropout,
             ),
-            FeedForwardConfig(
-                intermediate_size=hf.size("intermediate_size"),
-                hidden_act=hf.name("hidden_act", "gelu_new"),
-                output_dropout=dropout,
-            ),
+            feed_forward(hf.size("intermediate_size"), hf.name("hidden_act", "gelu_new"), dropout),
             NormConfig(eps=hf.number("layer_norm_eps", 1e-5)),
             positions=Rotary(ropes=rope_per_type(hf, rope_values(hf, partial=0.5), (FULL,), head_dim)),
             parallel="one_norm",

@@ -7,13 +7,11 @@
 
 from __future__ import annotations
 
-from minitx.architectures._text import text_inputs
+from minitx.architectures._text import attention, feed_forward, text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.mapping import Table, either, row_or_zero
 from minitx.config import (
-    AttentionConfig,
-    FeedForwardConfig,
     HeadConfig,
     LayerConfig,
     LearnedPositions,
@@ -62,19 +60,15 @@ def read(
     )
 
     def stack(name: str) -> StackConfig:
-        heads = hf.size(f"{name}_attention_heads")
+        heads, inner_dropout = hf.size(f"{name}_attention_heads"), hf.probability("activation_dropout", 0.0)
+        weights = hf.probability("attention_dropout", attention_dropout)
         layer = LayerConfig(
-            attention=AttentionConfig(
-                num_attention_heads=heads,
-                head_dim=hf.head_dim(size, heads),
-                dropout=hf.probability("attention_dropout", attention_dropout),
-                output_dropout=dropout,
-            ),
-            feed_forward=FeedForwardConfig(
-                intermediate_size=hf.size(f"{name}_ffn_dim"),
-                hidden_act=hf.name("activation_function", act),
-                dropout=hf.probability("activation_dropout", 0.0),
-                output_dropout=dropout,
+            attention=attention(hf, size, heads, dropout=weights, output_dropout=dropout),
+            feed_forward=feed_forward(
+                hf.size(f"{name}_ffn_dim"),
+                hf.name("activation_function", act),
+                dropout,
+                dropout=inner_dropout,
             ),
             norm=norm_config,
             norm_placement=norm,

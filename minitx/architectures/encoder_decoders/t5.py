@@ -13,13 +13,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from minitx.architectures._text import text_inputs
+from minitx.architectures._text import attention, feed_forward, text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.mapping import Table, either
 from minitx.config import (
-    AttentionConfig,
-    FeedForwardConfig,
     HeadConfig,
     LayerConfig,
     ModelConfig,
@@ -43,20 +41,15 @@ def read(hf: ConfigReader) -> ModelConfig:
     if gate not in ("", "gated"):
         raise ValueError(f"config.json: feed_forward_proj={stored!r} must be NAME or gated-NAME.")
     dropout, factor = hf.probability("dropout_rate", 0.1), hf.number("initializer_factor", 1.0)
-    inputs = text_inputs(
-        hf,
-        size,
-        pad=0,
-        length=512,
-        padding_is_trained=True,
-        dropout=dropout,
-    )
+    inputs = text_inputs(hf, size, pad=0, length=512, padding_is_trained=True, dropout=dropout)
     encoder = StackConfig(
         hidden_size=size,
         num_hidden_layers=layers,
         layer=LayerConfig(
-            attention=AttentionConfig(
-                num_attention_heads=hf.size("num_heads"),
+            attention=attention(
+                hf,
+                size,
+                hf.size("num_heads"),
                 head_dim=hf.size("d_kv"),
                 bias=False,
                 output_bias=False,
@@ -64,13 +57,13 @@ def read(hf: ConfigReader) -> ModelConfig:
                 dropout=dropout,
                 output_dropout=dropout,
             ),
-            feed_forward=FeedForwardConfig(
-                intermediate_size=hf.size("d_ff"),
-                hidden_act="gelu_new" if stored == "gated-gelu" else act,
+            feed_forward=feed_forward(
+                hf.size("d_ff"),
+                "gelu_new" if stored == "gated-gelu" else act,
+                dropout,
                 gated=gate == "gated",
                 bias=False,
                 dropout=dropout,
-                output_dropout=dropout,
             ),
             norm=NormConfig(kind="rms_norm", eps=hf.number("layer_norm_epsilon", 1e-6)),
             norm_placement="pre",

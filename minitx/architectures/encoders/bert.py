@@ -7,13 +7,11 @@
 
 from __future__ import annotations
 
-from minitx.architectures._text import text_inputs
+from minitx.architectures._text import attention, feed_forward, text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.mapping import Table, either
 from minitx.config import (
-    AttentionConfig,
-    FeedForwardConfig,
     HeadConfig,
     LayerConfig,
     LearnedPositions,
@@ -32,6 +30,7 @@ def read(hf: ConfigReader, *, act: str = "gelu", eps: float = 1e-12, dropout: fl
     size, heads = hf.size("hidden_size"), hf.size("num_attention_heads")
     norm = NormConfig(eps=hf.number("layer_norm_eps", eps))
     hidden_dropout = hf.probability("hidden_dropout_prob", dropout)
+    weights = hf.probability("attention_probs_dropout_prob", dropout)
     return ModelConfig(
         initializer_range=hf.number("initializer_range", 0.02),
         inputs=text_inputs(
@@ -47,16 +46,9 @@ def read(hf: ConfigReader, *, act: str = "gelu", eps: float = 1e-12, dropout: fl
             hidden_size=size,
             num_hidden_layers=hf.size("num_hidden_layers"),
             layer=LayerConfig(
-                attention=AttentionConfig(
-                    num_attention_heads=heads,
-                    head_dim=hf.head_dim(size, heads),
-                    dropout=hf.probability("attention_probs_dropout_prob", dropout),
-                    output_dropout=hidden_dropout,
-                ),
-                feed_forward=FeedForwardConfig(
-                    intermediate_size=hf.size("intermediate_size"),
-                    hidden_act=hf.name("hidden_act", act),
-                    output_dropout=hidden_dropout,
+                attention=attention(hf, size, heads, dropout=weights, output_dropout=hidden_dropout),
+                feed_forward=feed_forward(
+                    hf.size("intermediate_size"), hf.name("hidden_act", act), hidden_dropout
                 ),
                 norm=norm,
             ),

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from minitx.architectures._text import text_inputs
+from minitx.architectures._text import attention, feed_forward, text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.encoders import bert
 from minitx.architectures.mapping import Table
 from minitx.config import (
-    AttentionConfig,
-    FeedForwardConfig,
     HeadConfig,
     LayerConfig,
     LearnedPositions,
@@ -40,16 +38,8 @@ def read(hf: ConfigReader) -> ModelConfig:
             hidden_size=size,
             num_hidden_layers=hf.size("n_layers"),
             layer=LayerConfig(
-                attention=AttentionConfig(
-                    num_attention_heads=heads,
-                    head_dim=hf.head_dim(size, heads),
-                    dropout=hf.probability("attention_dropout", 0.1),
-                ),
-                feed_forward=FeedForwardConfig(
-                    intermediate_size=hf.size("hidden_dim"),
-                    hidden_act=hf.name("activation", "gelu"),
-                    output_dropout=dropout,
-                ),
+                attention=attention(hf, size, heads, dropout=hf.probability("attention_dropout", 0.1)),
+                feed_forward=feed_forward(hf.size("hidden_dim"), hf.name("activation", "gelu"), dropout),
                 norm=norm,
             ),
         ),
