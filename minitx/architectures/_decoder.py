@@ -94,11 +94,18 @@ def decoder_heads(
     }
 
 
+def tied_decoder_heads(hf: ConfigReader) -> dict[str, HeadConfig]:
+    """Returns the heads of an architecture that ties its head to the word embedding by default."""
+    return decoder_heads(hf, tied=True)
+
+
 DECODER_HEADS: dict[str, Table] = {
     "causal-lm": {"head.projection": "lm_head"},
     "sequence-classification": {"head.projection": "score"},
     "token-classification": {"head.projection": "score"},
 }
+# of architectures that have no head for tokens
+TWO_HEADS = {task: DECODER_HEADS[task] for task in ("causal-lm", "sequence-classification")}
 
 
 def layer_types(hf: ConfigReader, usual: tuple[str, ...]) -> tuple[str, ...]:

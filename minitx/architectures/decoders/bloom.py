@@ -51,8 +51,8 @@ def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
     return decoder_heads(hf, tied=True, dropout=hf.probability("hidden_dropout", 0.0) if own is None else own)
 
 
-LAYER = "decoder.layers.{i}"
-ATTENTION = f"{LAYER}.attention.self_attention"
+LAYER_PREFIX = "decoder.layers.{i}"
+ATTENTION = f"{LAYER_PREFIX}.attention.self_attention"
 
 ARCHITECTURE = Architecture(
     model_types={"bloom": "Bloom"},
@@ -62,14 +62,14 @@ ARCHITECTURE = Architecture(
     weights={
         "embedder.word_emb": "word_embeddings",
         "embedder.layer_norm": "word_embeddings_layernorm",
-        f"{LAYER}.attention_norm": "h.{i}.input_layernorm",
+        f"{LAYER_PREFIX}.attention_norm": "h.{i}.input_layernorm",
         (f"{ATTENTION}.Q", f"{ATTENTION}.K", f"{ATTENTION}.V"): split_heads(
             "h.{i}.self_attention.query_key_value"
         ),
-        f"{LAYER}.attention.self_output.dense": "h.{i}.self_attention.dense",
-        f"{LAYER}.feed_forward_norm": "h.{i}.post_attention_layernorm",
-        f"{LAYER}.intermediate.dense": "h.{i}.mlp.dense_h_to_4h",
-        f"{LAYER}.output.dense": "h.{i}.mlp.dense_4h_to_h",
+        f"{LAYER_PREFIX}.attention.self_output.dense": "h.{i}.self_attention.dense",
+        f"{LAYER_PREFIX}.feed_forward_norm": "h.{i}.post_attention_layernorm",
+        f"{LAYER_PREFIX}.intermediate.dense": "h.{i}.mlp.dense_h_to_4h",
+        f"{LAYER_PREFIX}.output.dense": "h.{i}.mlp.dense_4h_to_h",
         "decoder.layer_norm": "ln_f",
     },
     head_weights=DECODER_HEADS | {"token-classification": {"head.projection": "classifier"}},

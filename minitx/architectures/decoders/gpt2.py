@@ -53,9 +53,9 @@ def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
     return decoder_heads(hf, tied=True)
 
 
-LAYER = "decoder.layers.{i}"
-ATTENTION = f"{LAYER}.attention.self_attention"
-CROSS = f"{LAYER}.cross_attention"
+LAYER_PREFIX = "decoder.layers.{i}"
+ATTENTION = f"{LAYER_PREFIX}.attention.self_attention"
+CROSS = f"{LAYER_PREFIX}.cross_attention"
 
 ARCHITECTURE = Architecture(
     model_types={"gpt2": "GPT2"},
@@ -66,12 +66,12 @@ ARCHITECTURE = Architecture(
     weights={
         "embedder.word_emb": "wte",
         "embedder.pos_emb": "wpe",
-        f"{LAYER}.attention_norm": "h.{i}.ln_1",
+        f"{LAYER_PREFIX}.attention_norm": "h.{i}.ln_1",
         (f"{ATTENTION}.Q", f"{ATTENTION}.K", f"{ATTENTION}.V"): split_transposed("h.{i}.attn.c_attn"),
-        f"{LAYER}.attention.self_output.dense": transposed("h.{i}.attn.c_proj"),
-        f"{LAYER}.feed_forward_norm": "h.{i}.ln_2",
-        f"{LAYER}.intermediate.dense": transposed("h.{i}.mlp.c_fc"),
-        f"{LAYER}.output.dense": transposed("h.{i}.mlp.c_proj"),
+        f"{LAYER_PREFIX}.attention.self_output.dense": transposed("h.{i}.attn.c_proj"),
+        f"{LAYER_PREFIX}.feed_forward_norm": "h.{i}.ln_2",
+        f"{LAYER_PREFIX}.intermediate.dense": transposed("h.{i}.mlp.c_fc"),
+        f"{LAYER_PREFIX}.output.dense": transposed("h.{i}.mlp.c_proj"),
         "decoder.layer_norm": "ln_f",
     },
     head_weights=DECODER_HEADS | {"token-classification": {"head.projection": "classifier"}},
@@ -82,7 +82,7 @@ ARCHITECTURE = Architecture(
         "h.{i}.crossattention.masked_bias",
     ),
     cross_weights={
-        f"{LAYER}.cross_attention_norm": "h.{i}.ln_cross_attn",
+        f"{LAYER_PREFIX}.cross_attention_norm": "h.{i}.ln_cross_attn",
         f"{CROSS}.cross_attention.Q": transposed("h.{i}.crossattention.q_attn"),
         (f"{CROSS}.cross_attention.K", f"{CROSS}.cross_attention.V"): split_transposed(
             "h.{i}.crossattention.c_attn"

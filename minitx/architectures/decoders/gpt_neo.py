@@ -10,6 +10,7 @@ from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, pre_norm
 from minitx.architectures._text import attention, feed_forward, text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
+from minitx.architectures.mapping import attention_entries
 from minitx.config import HeadConfig, LearnedPositions, ModelConfig, NormConfig
 from minitx.layers.stack import FULL, SLIDING
 
@@ -62,7 +63,7 @@ def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
     return decoder_heads(hf, tied=True, dropout=hf.probability("classifier_dropout", 0.1))
 
 
-LAYER, SOURCE = "decoder.layers.{i}", "h.{i}"
+LAYER_PREFIX, SOURCE_LAYER = "decoder.layers.{i}", "h.{i}"
 
 ARCHITECTURE = Architecture(
     model_types={"gpt_neo": "GPTNeo"},
@@ -72,16 +73,15 @@ ARCHITECTURE = Architecture(
     weights={
         "embedder.word_emb": "wte",
         "embedder.pos_emb": "wpe",
-        f"{LAYER}.attention_norm": f"{SOURCE}.ln_1",
-        f"{LAYER}.attention.self_attention.Q": f"{SOURCE}.attn.attention.q_proj",
-        f"{LAYER}.attention.self_attention.K": f"{SOURCE}.attn.attention.k_proj",
-        f"{LAYER}.attention.self_attention.V": f"{SOURCE}.attn.attention.v_proj",
-        f"{LAYER}.attention.self_output.dense": f"{SOURCE}.attn.attention.out_proj",
-        f"{LAYER}.feed_forward_norm": f"{SOURCE}.ln_2",
-        f"{LAYER}.intermediate.dense": f"{SOURCE}.mlp.c_fc",
-        f"{LAYER}.output.dense": f"{SOURCE}.mlp.c_proj",
+        f"{LAYER_PREFIX}.attention_norm": f"{SOURCE_LAYER}.ln_1",
+        **attention_entries(
+            f"{LAYER_PREFIX}.attention", f"{SOURCE_LAYER}.attn.attention", "q_proj k_proj v_proj out_proj"
+        ),
+        f"{LAYER_PREFIX}.feed_forward_norm": f"{SOURCE_LAYER}.ln_2",
+        f"{LAYER_PREFIX}.intermediate.dense": f"{SOURCE_LAYER}.mlp.c_fc",
+        f"{LAYER_PREFIX}.output.dense": f"{SOURCE_LAYER}.mlp.c_proj",
         "decoder.layer_norm": "ln_f",
     },
     head_weights=DECODER_HEADS | {"token-classification": {"head.projection": "classifier"}},
-    unused_tensors=(f"{SOURCE}.attn.attention.bias", f"{SOURCE}.attn.attention.masked_bias"),
+    unused_tensors=(f"{SOURCE_LAYER}.attn.attention.bias", f"{SOURCE_LAYER}.attn.attention.masked_bias"),
 )

@@ -43,8 +43,8 @@ def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
     return decoder_heads(hf, dropout=hf.probability("classifier_dropout", 0.1))
 
 
-LAYER, SOURCE = "decoder.layers.{i}", "layers.{i}"
-ATTENTION = f"{LAYER}.attention.self_attention"
+LAYER_PREFIX, SOURCE_LAYER = "decoder.layers.{i}", "layers.{i}"
+ATTENTION = f"{LAYER_PREFIX}.attention.self_attention"
 
 ARCHITECTURE = Architecture(
     model_types={"gpt_neox": "GPTNeoX"},
@@ -53,14 +53,14 @@ ARCHITECTURE = Architecture(
     prefix="gpt_neox.",
     weights={
         "embedder.word_emb": "embed_in",
-        f"{LAYER}.attention_norm": f"{SOURCE}.input_layernorm",
+        f"{LAYER_PREFIX}.attention_norm": f"{SOURCE_LAYER}.input_layernorm",
         (f"{ATTENTION}.Q", f"{ATTENTION}.K", f"{ATTENTION}.V"): split_heads(
-            f"{SOURCE}.attention.query_key_value"
+            f"{SOURCE_LAYER}.attention.query_key_value"
         ),
-        f"{LAYER}.attention.self_output.dense": f"{SOURCE}.attention.dense",
-        f"{LAYER}.feed_forward_norm": f"{SOURCE}.post_attention_layernorm",
-        f"{LAYER}.intermediate.dense": f"{SOURCE}.mlp.dense_h_to_4h",
-        f"{LAYER}.output.dense": f"{SOURCE}.mlp.dense_4h_to_h",
+        f"{LAYER_PREFIX}.attention.self_output.dense": f"{SOURCE_LAYER}.attention.dense",
+        f"{LAYER_PREFIX}.feed_forward_norm": f"{SOURCE_LAYER}.post_attention_layernorm",
+        f"{LAYER_PREFIX}.intermediate.dense": f"{SOURCE_LAYER}.mlp.dense_h_to_4h",
+        f"{LAYER_PREFIX}.output.dense": f"{SOURCE_LAYER}.mlp.dense_4h_to_h",
         "decoder.layer_norm": "final_layer_norm",
     },
     head_weights=DECODER_HEADS
@@ -69,8 +69,8 @@ ARCHITECTURE = Architecture(
         "token-classification": {"head.projection": "classifier"},
     },
     unused_tensors=(
-        f"{SOURCE}.attention.bias",
-        f"{SOURCE}.attention.masked_bias",
-        f"{SOURCE}.attention.rotary_emb.inv_freq",
+        f"{SOURCE_LAYER}.attention.bias",
+        f"{SOURCE_LAYER}.attention.masked_bias",
+        f"{SOURCE_LAYER}.attention.rotary_emb.inv_freq",
     ),
 )

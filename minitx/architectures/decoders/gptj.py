@@ -7,10 +7,11 @@ no biases; the head has its own projection, with a bias; matrices are stored as 
 
 from __future__ import annotations
 
-from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, pre_norm_decoder
+from minitx.architectures._decoder import TWO_HEADS, decoder_heads, pre_norm_decoder
 from minitx.architectures._text import attention, feed_forward, text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
+from minitx.architectures.mapping import attention_entries
 from minitx.config import HeadConfig, ModelConfig, NormConfig, RopeConfig, Rotary
 from minitx.layers.stack import FULL
 
@@ -46,11 +47,10 @@ def read(hf: ConfigReader) -> ModelConfig:
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
-    return {task: head for task, head in decoder_heads(hf, bias=True).items() if task in HEADS}
+    return {task: head for task, head in decoder_heads(hf, bias=True).items() if task in TWO_HEADS}
 
 
-HEADS = {task: DECODER_HEADS[task] for task in ("causal-lm", "sequence-classification")}
-LAYER, SOURCE = "decoder.layers.{i}", "h.{i}"
+LAYER_PREFIX, SOURCE_LAYER = "decoder.layers.{i}", "h.{i}"
 
 ARCHITECTURE = Architecture(
     model_types={"gptj": "GPTJ"},
@@ -59,15 +59,14 @@ ARCHITECTURE = Architecture(
     prefix="transformer.",
     weights={
         "embedder.word_emb": "wte",
-        f"{LAYER}.attention_norm": f"{SOURCE}.ln_1",
-        f"{LAYER}.attention.self_attention.Q": f"{SOURCE}.attn.q_proj",
-        f"{LAYER}.attention.self_attention.K": f"{SOURCE}.attn.k_proj",
-        f"{LAYER}.attention.self_attention.V": f"{SOURCE}.attn.v_proj",
-        f"{LAYER}.attention.self_output.dense": f"{SOURCE}.attn.out_proj",
-        f"{LAYER}.intermediate.dense": f"{SOURCE}.mlp.fc_in",
-        f"{LAYER}.output.dense": f"{SOURCE}.mlp.fc_out",
+        f"{LAYER_PREFIX}.attention_norm": f"{SOURCE_LAYER}.ln_1",
+        **attention_entries(
+            f"{LAYER_PREFIX}.attention", f"{SOURCE_LAYER}.attn", "q_proj k_proj v_proj out_proj"
+        ),
+        f"{LAYER_PREFIX}.intermediate.dense": f"{SOURCE_LAYER}.mlp.fc_in",
+        f"{LAYER_PREFIX}.output.dense": f"{SOURCE_LAYER}.mlp.fc_out",
         "decoder.layer_norm": "ln_f",
     },
-    head_weights=HEADS,
-    unused_tensors=(f"{SOURCE}.attn.bias", f"{SOURCE}.attn.masked_bias"),
+    head_weights=TWO_HEADS,
+    unused_tensors=(f"{SOURCE_LAYER}.attn.bias", f"{SOURCE_LAYER}.attn.masked_bias"),
 )

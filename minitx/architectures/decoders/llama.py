@@ -14,7 +14,7 @@ from minitx.architectures._rope import rope_per_type, rope_values
 from minitx.architectures._text import attention, feed_forward, text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
-from minitx.architectures.mapping import Table
+from minitx.architectures.mapping import Table, attention_entries
 from minitx.config import ModelConfig, NormConfig, Rotary
 from minitx.layers.stack import FULL, SLIDING
 
@@ -80,28 +80,25 @@ def read(
     )
 
 
-LAYER, SOURCE = "decoder.layers.{i}", "layers.{i}"
+LAYER_PREFIX, SOURCE_LAYER = "decoder.layers.{i}", "layers.{i}"
 
-FEED_FORWARD: Table = {
-    f"{LAYER}.intermediate.gate": f"{SOURCE}.mlp.gate_proj",
-    f"{LAYER}.intermediate.dense": f"{SOURCE}.mlp.up_proj",
-    f"{LAYER}.output.dense": f"{SOURCE}.mlp.down_proj",
-}
-
-AROUND: Table = {
+NON_FFN_WEIGHTS: Table = {
     "embedder.word_emb": "embed_tokens",
-    f"{LAYER}.attention_norm": f"{SOURCE}.input_layernorm",
-    f"{LAYER}.attention.self_attention.Q": f"{SOURCE}.self_attn.q_proj",
-    f"{LAYER}.attention.self_attention.K": f"{SOURCE}.self_attn.k_proj",
-    f"{LAYER}.attention.self_attention.V": f"{SOURCE}.self_attn.v_proj",
-    f"{LAYER}.attention.self_output.dense": f"{SOURCE}.self_attn.o_proj",
-    f"{LAYER}.feed_forward_norm": f"{SOURCE}.post_attention_layernorm",
+    f"{LAYER_PREFIX}.attention_norm": f"{SOURCE_LAYER}.input_layernorm",
+    **attention_entries(
+        f"{LAYER_PREFIX}.attention", f"{SOURCE_LAYER}.self_attn", "q_proj k_proj v_proj o_proj"
+    ),
+    f"{LAYER_PREFIX}.feed_forward_norm": f"{SOURCE_LAYER}.post_attention_layernorm",
     "decoder.layer_norm": "norm",
 }
 
-WEIGHTS = AROUND | FEED_FORWARD
+WEIGHTS = NON_FFN_WEIGHTS | {
+    f"{LAYER_PREFIX}.intermediate.gate": f"{SOURCE_LAYER}.mlp.gate_proj",
+    f"{LAYER_PREFIX}.intermediate.dense": f"{SOURCE_LAYER}.mlp.up_proj",
+    f"{LAYER_PREFIX}.output.dense": f"{SOURCE_LAYER}.mlp.down_proj",
+}
 
-STORED = (f"{SOURCE}.self_attn.rotary_emb.inv_freq",)
+UNUSED_TENSORS = (f"{SOURCE_LAYER}.self_attn.rotary_emb.inv_freq",)
 
 
 def read_llama(hf: ConfigReader) -> ModelConfig:
@@ -115,5 +112,5 @@ ARCHITECTURE = Architecture(
     prefix="model.",
     weights=WEIGHTS,
     head_weights=DECODER_HEADS,
-    unused_tensors=STORED,
+    unused_tensors=UNUSED_TENSORS,
 )

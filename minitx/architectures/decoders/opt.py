@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, pre_norm_decoder
+from minitx.architectures._decoder import TWO_HEADS, decoder_heads, pre_norm_decoder
 from minitx.architectures._text import attention, feed_forward, text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
+from minitx.architectures.mapping import attention_entries
 from minitx.config import HeadConfig, LearnedPositions, ModelConfig, NormConfig
 
 OFFSET = 2  # from fairseq, whose tables begin with rows for special positions
@@ -50,11 +51,10 @@ def read(hf: ConfigReader) -> ModelConfig:
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
-    return {task: head for task, head in decoder_heads(hf, tied=True).items() if task in HEADS}
+    return {task: head for task, head in decoder_heads(hf, tied=True).items() if task in TWO_HEADS}
 
 
-HEADS = {task: DECODER_HEADS[task] for task in ("causal-lm", "sequence-classification")}
-LAYER = "decoder.layers.{i}"  # in both
+LAYER_PREFIX = "decoder.layers.{i}"  # in both
 
 ARCHITECTURE = Architecture(
     model_types={"opt": "OPT"},
@@ -65,19 +65,18 @@ ARCHITECTURE = Architecture(
         "embedder.word_emb": "decoder.embed_tokens",
         "embedder.pos_emb": "decoder.embed_positions",
         "embedder.projection": "decoder.project_in",
-        f"{LAYER}.attention_norm": f"{LAYER}.self_attn_layer_norm",
-        f"{LAYER}.attention.self_attention.Q": f"{LAYER}.self_attn.q_proj",
-        f"{LAYER}.attention.self_attention.K": f"{LAYER}.self_attn.k_proj",
-        f"{LAYER}.attention.self_attention.V": f"{LAYER}.self_attn.v_proj",
-        f"{LAYER}.attention.self_output.dense": f"{LAYER}.self_attn.out_proj",
-        f"{LAYER}.attention.self_output.layer_norm": f"{LAYER}.self_attn_layer_norm",  # of the 350m
-        f"{LAYER}.feed_forward_norm": f"{LAYER}.final_layer_norm",
-        f"{LAYER}.intermediate.dense": f"{LAYER}.fc1",
-        f"{LAYER}.output.dense": f"{LAYER}.fc2",
-        f"{LAYER}.output.layer_norm": f"{LAYER}.final_layer_norm",
+        f"{LAYER_PREFIX}.attention_norm": f"{LAYER_PREFIX}.self_attn_layer_norm",
+        **attention_entries(
+            f"{LAYER_PREFIX}.attention", f"{LAYER_PREFIX}.self_attn", "q_proj k_proj v_proj out_proj"
+        ),
+        f"{LAYER_PREFIX}.attention.self_output.layer_norm": f"{LAYER_PREFIX}.self_attn_layer_norm",  # of the 350m
+        f"{LAYER_PREFIX}.feed_forward_norm": f"{LAYER_PREFIX}.final_layer_norm",
+        f"{LAYER_PREFIX}.intermediate.dense": f"{LAYER_PREFIX}.fc1",
+        f"{LAYER_PREFIX}.output.dense": f"{LAYER_PREFIX}.fc2",
+        f"{LAYER_PREFIX}.output.layer_norm": f"{LAYER_PREFIX}.final_layer_norm",
         "decoder.layer_norm": "decoder.final_layer_norm",
         "decoder.projection": "decoder.project_out",
     },
-    head_weights=HEADS,
+    head_weights=TWO_HEADS,
     unused_tensors=("decoder.version",),
 )

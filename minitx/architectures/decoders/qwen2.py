@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, layer_types, with_windows
+from minitx.architectures._decoder import layer_types, with_windows
 from minitx.architectures.config_reader import ConfigReader
-from minitx.architectures.declaration import Architecture
 from minitx.architectures.decoders import llama
 from minitx.config import (
     ModelConfig,
@@ -36,12 +35,8 @@ def read(hf: ConfigReader) -> ModelConfig:
     return windowed(hf, config)
 
 
-ARCHITECTURE = Architecture(
+ARCHITECTURE = replace(
+    llama.ARCHITECTURE,
     model_types={"qwen2": "Qwen2"},
     read=read,
-    heads=decoder_heads,
-    prefix="model.",
-    weights=llama.WEIGHTS,
-    head_weights=DECODER_HEADS,
-    unused_tensors=llama.STORED,
 )
