@@ -104,8 +104,14 @@ DECODER_HEADS: dict[str, Table] = {
     "sequence-classification": {"head.projection": "score"},
     "token-classification": {"head.projection": "score"},
 }
-# of architectures that have no head for tokens
+# of architectures without a head for every token
 TWO_HEADS = {task: DECODER_HEADS[task] for task in ("causal-lm", "sequence-classification")}
+
+
+def two_decoder_heads(hf: ConfigReader, **options: Any) -> dict[str, HeadConfig]:
+    """Returns the heads of `TWO_HEADS`; the options are those of `decoder_heads`."""
+    heads = decoder_heads(hf, **options)
+    return {task: heads[task] for task in TWO_HEADS}
 
 
 def layer_types(hf: ConfigReader, usual: tuple[str, ...]) -> tuple[str, ...]:

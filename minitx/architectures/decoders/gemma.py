@@ -11,10 +11,7 @@ from dataclasses import replace
 from minitx.architectures._decoder import tied_decoder_heads
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.decoders import llama
-from minitx.config import (
-    ModelConfig,
-    replace_in,
-)
+from minitx.config import ModelConfig, replace_in
 
 FEED_FORWARD = "decoder.layer.feed_forward"
 

@@ -12,11 +12,7 @@ from minitx.architectures._decoder import decoder_heads, layer_types
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.decoders import gemma, llama
 from minitx.architectures.mapping import Table
-from minitx.config import (
-    HeadConfig,
-    ModelConfig,
-    replace_in,
-)
+from minitx.config import HeadConfig, ModelConfig, replace_in
 from minitx.layers.stack import FULL, SLIDING
 
 

@@ -8,17 +8,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from minitx.architectures._decoder import TWO_HEADS, decoder_heads, layer_types
+from minitx.architectures._decoder import TWO_HEADS, layer_types, two_decoder_heads
 from minitx.architectures._rope import WHERE, an_object, check_per_type, rope_per_type
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.decoders import gemma, gemma2, llama, qwen3
-from minitx.config import (
-    HeadConfig,
-    ModelConfig,
-    RopeConfig,
-    Rotary,
-    replace_in,
-)
+from minitx.config import HeadConfig, ModelConfig, RopeConfig, Rotary, replace_in
 from minitx.layers.stack import FULL, SLIDING
 
 
@@ -60,8 +54,7 @@ def read(hf: ConfigReader) -> ModelConfig:
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
-    heads = decoder_heads(hf, tied=True, softcap=hf.positive_or_none("final_logit_softcapping"))
-    return {task: heads[task] for task in TWO_HEADS}
+    return two_decoder_heads(hf, tied=True, softcap=hf.positive_or_none("final_logit_softcapping"))
 
 
 ARCHITECTURE = replace(

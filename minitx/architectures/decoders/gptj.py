@@ -7,7 +7,7 @@ no biases; the head has its own projection, with a bias; matrices are stored as 
 
 from __future__ import annotations
 
-from minitx.architectures._decoder import TWO_HEADS, decoder_heads, pre_norm_decoder
+from minitx.architectures._decoder import TWO_HEADS, pre_norm_decoder, two_decoder_heads
 from minitx.architectures._text import attention, feed_forward, text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
@@ -47,7 +47,7 @@ def read(hf: ConfigReader) -> ModelConfig:
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
-    return {task: head for task, head in decoder_heads(hf, bias=True).items() if task in TWO_HEADS}
+    return two_decoder_heads(hf, bias=True)
 
 
 LAYER_PREFIX, SOURCE_LAYER = "decoder.layers.{i}", "h.{i}"

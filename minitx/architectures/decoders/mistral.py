@@ -9,10 +9,7 @@ from dataclasses import replace
 
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.decoders import llama
-from minitx.config import (
-    ModelConfig,
-    replace_in,
-)
+from minitx.config import ModelConfig, replace_in
 from minitx.layers.stack import SLIDING
 
 

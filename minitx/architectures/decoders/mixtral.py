@@ -11,15 +11,11 @@ from typing import Any
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.decoders import llama, mistral
 from minitx.architectures.mapping import Table, stack_experts
-from minitx.config import (
-    ExpertsConfig,
-    ModelConfig,
-    replace_in,
-)
+from minitx.config import ExpertsConfig, ModelConfig, replace_in
 
 
 def with_experts(
-    hf: ConfigReader, config: ModelConfig, *, number: int = 8, chosen: int = 2, **fields: Any
+    hf: ConfigReader, config: ModelConfig, number: int = 8, chosen: int = 2, **fields: Any
 ) -> ModelConfig:
     """Returns a model whose feed-forward networks are mixtures of experts of the same width.
 
@@ -38,7 +34,7 @@ def with_experts(
     if used > experts:
         raise ValueError(f"config.json: num_experts_per_tok={used} is more than {key}={experts}.")
     dense = config.stack.layer.feed_forward
-    shared: dict[str, Any] = {"intermediate_size": dense.intermediate_size, "hidden_act": dense.hidden_act}
+    shared: Any = {"intermediate_size": dense.intermediate_size, "hidden_act": dense.hidden_act}
     network = ExpertsConfig(num_experts=experts, num_experts_per_tok=used, **shared | fields)
     return replace_in(config, "decoder.layer", feed_forward=network)
 

@@ -8,15 +8,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from minitx.architectures._decoder import TWO_HEADS, decoder_heads
+from minitx.architectures._decoder import TWO_HEADS, two_decoder_heads
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.decoders import llama, qwen3
 from minitx.architectures.mapping import Table
-from minitx.config import (
-    HeadConfig,
-    ModelConfig,
-    replace_in,
-)
+from minitx.config import ModelConfig, replace_in
 
 
 def read(hf: ConfigReader) -> ModelConfig:
@@ -29,11 +25,6 @@ LAYER_PREFIX, SOURCE_LAYER = llama.LAYER_PREFIX, llama.SOURCE_LAYER
 BEFORE = (f"{LAYER_PREFIX}.attention_norm", f"{LAYER_PREFIX}.feed_forward_norm")
 
 
-def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
-    heads = decoder_heads(hf)
-    return {task: heads[task] for task in TWO_HEADS}
-
-
 WEIGHTS: Table = {name: row for name, row in llama.WEIGHTS.items() if name not in BEFORE} | {
     f"{LAYER_PREFIX}.attention.self_output.branch_norm": f"{SOURCE_LAYER}.post_attention_layernorm",
     f"{LAYER_PREFIX}.output.branch_norm": f"{SOURCE_LAYER}.post_feedforward_layernorm",
@@ -43,7 +34,7 @@ ARCHITECTURE = replace(
     llama.ARCHITECTURE,
     model_types={"olmo2": "Olmo2"},
     read=read,
-    heads=heads,
+    heads=two_decoder_heads,
     weights=WEIGHTS | qwen3.QK_NORMS,
     head_weights=TWO_HEADS,
 )

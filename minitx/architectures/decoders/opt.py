@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from minitx.architectures._decoder import TWO_HEADS, decoder_heads, pre_norm_decoder
+from minitx.architectures._decoder import TWO_HEADS, pre_norm_decoder, two_decoder_heads
 from minitx.architectures._text import attention, feed_forward, text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
@@ -51,7 +51,7 @@ def read(hf: ConfigReader) -> ModelConfig:
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
-    return {task: head for task, head in decoder_heads(hf, tied=True).items() if task in TWO_HEADS}
+    return two_decoder_heads(hf, tied=True)
 
 
 LAYER_PREFIX = "decoder.layers.{i}"  # in both

@@ -12,10 +12,7 @@ from minitx.architectures._rope import rope_values
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.decoders import llama, mistral
 from minitx.architectures.mapping import Table, split
-from minitx.config import (
-    ModelConfig,
-    replace_in,
-)
+from minitx.config import ModelConfig, replace_in
 
 
 def read(hf: ConfigReader) -> ModelConfig:

@@ -11,10 +11,7 @@ from dataclasses import replace
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.decoders import llama, qwen2
 from minitx.architectures.mapping import Table
-from minitx.config import (
-    ModelConfig,
-    replace_in,
-)
+from minitx.config import ModelConfig, replace_in
 
 
 def read(hf: ConfigReader) -> ModelConfig:

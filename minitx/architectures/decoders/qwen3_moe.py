@@ -12,10 +12,7 @@ from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.decoders import llama, qwen3
 from minitx.architectures.decoders.mixtral import with_experts
 from minitx.architectures.mapping import Table, stack_experts
-from minitx.config import (
-    ModelConfig,
-    replace_in,
-)
+from minitx.config import ModelConfig, replace_in
 from minitx.layers.stack import SLIDING
 
 

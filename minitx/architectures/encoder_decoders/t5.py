@@ -16,7 +16,7 @@ from typing import Any
 from minitx.architectures._text import attention, feed_forward, text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
-from minitx.architectures.mapping import Table, either
+from minitx.architectures.mapping import Table, attention_entries, either
 from minitx.config import (
     HeadConfig,
     LayerConfig,
@@ -133,16 +133,7 @@ def layer_names(stack: str, i: str, feed_forward: int) -> Table:
         f"{ours}.output.dense": f"{dense}.wo",
         f"{stack}.relative_bias.{i}": f"{theirs}.0.SelfAttention.relative_attention_bias",
         f"{stack}.layer_norm": f"{stack}.final_layer_norm",
-        **attention_names(f"{ours}.attention", f"{theirs}.0.SelfAttention"),
-    }
-
-
-def attention_names(ours: str, theirs: str, kind: str = "self") -> Table:
-    return {
-        f"{ours}.{kind}_attention.Q": f"{theirs}.q",
-        f"{ours}.{kind}_attention.K": f"{theirs}.k",
-        f"{ours}.{kind}_attention.V": f"{theirs}.v",
-        f"{ours}.{kind}_output.dense": f"{theirs}.o",
+        **attention_entries(f"{ours}.attention", f"{theirs}.0.SelfAttention", "q k v o"),
     }
 
 
@@ -153,7 +144,7 @@ def fresh_names(names: tuple[str, ...], config: Mapping[str, Any]) -> tuple[str,
     return names[:1] if names[0].endswith(".wi.weight") and not gated else names[-1:]
 
 
-CROSS, SOURCE = "decoder.layers.{j}.cross_attention", "decoder.block.{j}.layer.1"
+CROSS, SOURCE_CROSS = "decoder.layers.{j}.cross_attention", "decoder.block.{j}.layer.1"
 
 ARCHITECTURE = Architecture(
     model_types={"t5": "T5", "mt5": "MT5", "umt5": "UMT5"},
@@ -167,8 +158,8 @@ ARCHITECTURE = Architecture(
         "decoder_embedder.word_emb": "decoder.embed_tokens",
         **layer_names("encoder", "{i}", 1),
         **layer_names("decoder", "{j}", 2),
-        f"{CROSS}_norm": f"{SOURCE}.layer_norm",
-        **attention_names(CROSS, f"{SOURCE}.EncDecAttention", "cross"),
+        f"{CROSS}_norm": f"{SOURCE_CROSS}.layer_norm",
+        **attention_entries(CROSS, f"{SOURCE_CROSS}.EncDecAttention", "q k v o", "cross"),
     },
     head_weights={
         "seq2seq-lm": {"head.projection": "lm_head"},
