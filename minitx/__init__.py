@@ -12,12 +12,24 @@ if TYPE_CHECKING:  # the table below, for type checkers
     from minitx.checkpoint.build import from_config as from_config
     from minitx.checkpoint.load import load as load
     from minitx.checkpoint.save import save as save
-    from minitx.config import EmbedderConfig as EmbedderConfig
+    from minitx.config import Alibi as Alibi
+    from minitx.config import AttentionConfig as AttentionConfig
+    from minitx.config import Disentangled as Disentangled
     from minitx.config import ExpertsConfig as ExpertsConfig
+    from minitx.config import FeedForwardConfig as FeedForwardConfig
     from minitx.config import HeadConfig as HeadConfig
+    from minitx.config import LayerConfig as LayerConfig
+    from minitx.config import LearnedPositions as LearnedPositions
     from minitx.config import ModelConfig as ModelConfig
+    from minitx.config import NormConfig as NormConfig
+    from minitx.config import RelativeBias as RelativeBias
     from minitx.config import RopeConfig as RopeConfig
+    from minitx.config import Rotary as Rotary
+    from minitx.config import SinusoidalPositions as SinusoidalPositions
     from minitx.config import StackConfig as StackConfig
+    from minitx.config import TextInputs as TextInputs
+    from minitx.config import TransformConfig as TransformConfig
+    from minitx.config import replace_in as replace_in
     from minitx.decoding.generate import generate as generate
     from minitx.decoding.generate import stream as stream
     from minitx.decoding.generation_config import GenerationSettings as GenerationSettings
@@ -56,7 +68,9 @@ _NAMES = {  # module -> its public names
     "checkpoint.build": "from_config",
     "checkpoint.load": "load",
     "checkpoint.save": "save",
-    "config": "EmbedderConfig ExpertsConfig HeadConfig ModelConfig RopeConfig StackConfig",
+    "config": "Alibi AttentionConfig Disentangled ExpertsConfig FeedForwardConfig HeadConfig LayerConfig "
+    "LearnedPositions ModelConfig NormConfig RelativeBias RopeConfig Rotary SinusoidalPositions StackConfig "
+    "TextInputs TransformConfig replace_in",
     "decoding.generate": "generate stream",
     "decoding.generation_config": "GenerationSettings generation_settings",
     "decoding.output": "Event Result",

@@ -66,7 +66,7 @@ def from_config(
     model.initialize(generator=None if seed is None else torch.Generator().manual_seed(seed))
     model.tie_weights()
     # Explicit, because the default of a missing key differs between architectures.
-    padding = {"pad_token_id": numbers.embedder.pad_token_id}
+    padding = {"pad_token_id": numbers.inputs.pad_token_id}
     model.checkpoint = Checkpoint(architecture, model_type, padding | dict(config), layout=layout(model))
     return model
 
@@ -146,7 +146,7 @@ def empty_model(
     else:
         family = EncoderModel if numbers.decoder is None else EncoderDecoderModel
     with torch.device("meta"):
-        model = family(numbers, heads.get(task), architecture.stack).eval()
+        model = family(numbers, heads.get(task)).eval()
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in architecture.frozen)
     return model
@@ -155,7 +155,7 @@ def empty_model(
 def model_config(architecture: Architecture, numbers: ModelConfig, task: str, *, pooler: bool) -> ModelConfig:
     """Return the config of a task's model: some tasks leave out the decoder, others the pooler."""
     if task in architecture.encoder_tasks:
-        numbers = replace(numbers, decoder=None, decoder_embedder=None)
+        numbers = replace(numbers, decoder=None, decoder_inputs=None)
     return replace(numbers, pooler=pooler)
 
 

@@ -117,7 +117,9 @@ def summarize(model: Model, folder: str | Path | None = None) -> Summary:
 
 def with_runs(rows: Iterable[Row], model: Model) -> Iterable[Row]:
     """Yield the rows with the number of calls of each layer."""
-    orders = {f"{name}.layers": getattr(model.get_submodule(name), "schedule", []) for name in model.families}
+    orders = {
+        f"{name}.layers": getattr(model.get_submodule(name), "layer_order", []) for name in model.families
+    }
     for row in rows:
         parent, _, index = row.path.rpartition(".")
         if layer_order := orders.get(parent):

@@ -8,10 +8,10 @@ from minitx.layers.attention import AttentionContext
 from minitx.layers.cache import Cache
 from minitx.layers.embedder import Embedder
 from minitx.layers.masks import as_bool
-from minitx.layers.rotary import text_length
+from minitx.layers.rotary import check_same_rotation, original_contexts
 from minitx.layers.stack import Stack
 from minitx.models.model import Model, ModelOutput
-from minitx.validation import check_integer, check_tensor, check_token_ids, values_unavailable
+from minitx.validation import check_integer, check_tensor, check_token_ids
 
 
 class CausalModel(Model):
@@ -28,12 +28,7 @@ class CausalModel(Model):
         across that point. "dynamic" goes on with what a cache holds; to "longrope" it is of no use, and a
         text that comes to be longer is run anew.
         """
-        ropes = (self.config.stack.rope or {}).values()
-        return {
-            rope.rope_type: rope.original_max_position_embeddings
-            for rope in ropes
-            if rope.rope_type in ("dynamic", "longrope")
-        }
+        return original_contexts(self.config.stack.positions)
 
     def make_cache(self, max_length: int | None = None, *, spare: int = 0) -> Cache:
         """An empty cache, to be passed to `forward` again and again.
@@ -120,8 +115,8 @@ class CausalModel(Model):
         self.check_layers(cache)
         cache.check(attention_mask, input_ids)
         if cache.texts:
-            stack, (key, _) = self.config.stack, cache.memory[0].recall()
-            expected = (stack.num_key_value_heads or stack.num_attention_heads, stack.head_dim)
+            attention, (key, _) = self.config.stack.layer.attention, cache.memory[0].recall()
+            expected = (attention.key_value_heads, attention.head_dim)
             if (key.shape[1], key.shape[3]) != expected:
                 raise ValueError(
                     f"the cache remembers a text in {key.shape[1]} heads of {key.shape[3]} features, this "
@@ -136,7 +131,7 @@ class CausalModel(Model):
         """
         if not isinstance(cache, Cache):
             raise TypeError(f"cache is a {type(cache).__name__}; expected what model.make_cache() gives.")
-        steps, crosses = len(self.decoder.schedule), self.config.stack.cross_attention
+        steps, crosses = len(self.decoder.layer_order), self.config.stack.layer.cross_attention
         if (len(cache.layers), bool(cache.memory)) != (steps, crosses):
             kind = (
                 "" if bool(cache.memory) == crosses else " with cross-attention" if crosses else " without it"
@@ -154,21 +149,8 @@ class CausalModel(Model):
         Raises:
             ValueError: they lead across it, or the cache was filled beyond it and cropped.
         """
-        short = self.turning_points.get("longrope")
-        if short is None or cache.length == 0 or values_unavailable(position_ids):
-            return
-        before, now = position_ids[:, 0], text_length(position_ids)[:, 0]
-        written = (
-            before + cache.seen - cache.length
-        )  # by the longest text that the row's keys were turned for
-        crossing = (before > 0) & ((now > short) != (written > short))
-        if bool(crossing.any()):
-            row = int(crossing.nonzero()[0])
-            raise ValueError(
-                f"the cache was filled by a text of {int(written[row])} tokens, now it has {int(now[row])}; "
-                f"above {short} every position turns otherwise (LongRoPE), and what the cache holds is of no "
-                "use: run the whole text in an empty cache."
-            )
+        positions = self.config.stack.positions
+        check_same_rotation(positions, position_ids, cache.length, cache.seen)
 
 
 class DecoderModel(CausalModel):
@@ -236,7 +218,7 @@ class DecoderModel(CausalModel):
         Checkpoints that label texts were trained to read the last token whose id is not the padding's.
         """
         mask = None if mask is None else mask[:, -input_ids.shape[1] :]
-        pad = self.config.embedder.pad_token_id
+        pad = self.config.inputs.pad_token_id
         if pad is None:
             return mask
         named = input_ids != pad

@@ -7,7 +7,6 @@ import hashlib
 import json
 import pickle
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,9 @@ from torch import nn
 
 import minitx
 from minitx.architectures import REGISTRY
+from minitx.config import NormConfig, replace_in
 from minitx.layers.activation import Activation
-from minitx.layers.attention import BACKENDS
+from minitx.layers.attention_kernels import BACKENDS
 from minitx.layers.norm import RMSNorm, identity
 from tests.parity.cases import CASES
 from tests.parity.reference import reference_model
@@ -155,7 +155,7 @@ def test_fresh_weights_follow_the_config(model_type: str) -> None:
             assert abs(module.weight.std().item() - 0.5) < off, name
         if getattr(module, "bias", None) is not None:
             assert not module.bias.any(), name
-    assert bool(model.embedder.word_emb.weight[1].any()) == model.config.embedder.padding_is_trained
+    assert bool(model.embedder.word_emb.weight[1].any()) == model.config.inputs.padding_is_trained
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
 
 
@@ -192,7 +192,7 @@ def test_an_unknown_kind_of_labels_is_refused() -> None:
 
 
 def test_rotary_positions_need_pairs() -> None:
-    with pytest.raises(ValueError, match="rotary turns pairs"):
+    with pytest.raises(ValueError, match="RoPE rotates pairs"):
         tiny(model_type="modernbert", hidden_size=15, num_attention_heads=3)
 
 
@@ -500,16 +500,19 @@ def test_a_model_can_be_exported_for_any_batch_and_length(model_type: str) -> No
 @pytest.mark.parametrize(
     ("field", "value", "known"),
     [
-        ("norm_placement", "prenorm", "'post', 'pre', 'sandwich', 'branch'"),
-        ("norm", "rms", "'layer_norm', 'rms_norm'"),
-        ("qk_norm", "yes", "'none', 'head', 'width'"),
-        ("parallel", "yes", "'none', 'one_norm', 'two_norms'"),
-        ("gated", 1, "True, False"),
+        ("layer.norm_placement", "prenorm", "'post', 'pre', 'sandwich', 'branch'"),
+        ("layer.norm.kind", "rms", "'layer_norm', 'rms_norm'"),
+        ("layer.attention.qk_norm", "yes", "'none', 'head', 'width'"),
+        ("layer.parallel", "yes", "'none', 'one_norm', 'two_norms'"),
+        ("layer.feed_forward.gated", 1, "True, False"),
     ],
 )
 def test_a_misspelt_word_builds_no_other_model(field: str, value: Any, known: str) -> None:
     config = tiny().config
-    with pytest.raises(ValueError, match=f"StackConfig: {field}={value!r} must be one of {known}"):
-        replace(config.encoder, **{field: value})
-    other = replace(config, encoder=replace(config.encoder, norm_placement="pre", norm="rms_norm"))
+    path, _, name = field.rpartition(".")
+    with pytest.raises(ValueError, match=rf"Config\.{name}={value!r} must be one of {known}"):
+        replace_in(config.encoder, path, **{name: value})
+    other = replace_in(
+        config, "encoder.layer", norm_placement="pre", norm=NormConfig(kind="rms_norm", eps=1e-6)
+    )
     assert isinstance(minitx.EncoderModel(other).encoder.layer_norm, RMSNorm)

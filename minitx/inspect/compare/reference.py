@@ -48,8 +48,8 @@ def load_reference(folder: Path, model: Model) -> nn.Module:
     assert model.checkpoint is not None
     architecture = model.checkpoint.architecture
     name = architecture.class_name(model.checkpoint.model_type, task_of(model, architecture))
-    stack = model.config.stack
-    eager = stack.attention_softcap is not None or stack.attention_sinks
+    options = model.config.stack.layer.attention
+    eager = options.softcap is not None or options.sinks
     attention = {"attn_implementation": "eager"} if eager else {}
     with quiet():
         reference, report = getattr(transformers, name).from_pretrained(
