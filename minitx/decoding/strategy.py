@@ -11,7 +11,7 @@ choose an order of one's own, give a literal chain: `Sample(chain=Chain(TopP(0.9
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from inspect import get_annotations
 from typing import Any, Literal, Self
@@ -19,7 +19,9 @@ from typing import Any, Literal, Self
 from torch import Tensor
 
 from minitx.decoding.checks import Integers, Numbers, set_frozen
+from minitx.decoding.loop import Observer, choose_tokens
 from minitx.decoding.names import meant
+from minitx.decoding.output import Event
 from minitx.decoding.processors.base import Processor, StatefulProcessor
 from minitx.decoding.processors.bias import BadWords, ExponentialDecayLength, LogitBias, SequenceBias
 from minitx.decoding.processors.chain import Chain
@@ -43,6 +45,8 @@ from minitx.decoding.processors.penalties import (
 )
 from minitx.decoding.processors.temperature import RemoveInvalid, Renormalize, Temperature
 from minitx.decoding.processors.truncation import Epsilon, Eta, MinP, TopH, TopK, TopP, Typical
+from minitx.decoding.request import GenerationRequest
+from minitx.decoding.session import DecodingSession
 
 Order = Literal["transformers", "vllm", "llama.cpp"]
 
@@ -267,6 +271,19 @@ class Strategy:
                 if value != defaults[name]:  # off, if not the same object: 1 for 1.0
                     made.append(processor)
         return Chain(*made)
+
+    def run(self, session: DecodingSession, observe: Observer | None = None) -> Iterator[list[Event]]:
+        """Generates with a session; yields the events of each step.
+
+        Args:
+            session: not yet started.
+            observe: called with the session and the chosen tokens (R,) at every step.
+        """
+        return choose_tokens(session, observe)
+
+    def adapt(self, request: GenerationRequest) -> GenerationRequest:
+        """Checks a request against this strategy; returns it, changed where the strategy needs another chain."""
+        return request
 
     def _fields_in_order(self) -> Sequence[str]:
         """The orders differ in what `Sample` alone has, and in bans, where it makes no difference."""

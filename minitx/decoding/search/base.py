@@ -1,51 +1,280 @@
-"""What the searches share: hypotheses that grow side by side, and the record from which they are read.
+"""Searches: strategies that keep several hypotheses per prompt and compare whole sequences.
 
-A search keeps several hypotheses per prompt, the beams, and compares whole texts. At each step every beam
-offers its continuations, the search keeps the best of them as candidates, and chooses among those the beams
-of the next step. `Rows` is the model's side of that: caches, histories and states, which change places with
-the beams. `Trace` is the record: who came from whom.
+At each step a search proposes continuations of its beams (`propose`), scores them as finished hypotheses and
+marks those that end (`score`), and keeps some as the next beams and others as finished (`keep`). `Search.run` is
+the loop around the three; a search overrides those in which it differs. `BeamState` is the state of a running
+search, `record.py` the history from which hypotheses are read.
 
-P prompts, N beams, K candidates, V vocabulary, R = P * N rows.
+P prompts, N beams, C candidates, M places for finished hypotheses, V vocabulary, R = P * N rows.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import math
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Generic, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from minitx.decoding.checks import Integers, integer, set_frozen
-from minitx.decoding.loop import Call, RowState
-from minitx.decoding.output import Event, Result, collected
+from minitx.decoding.checks import Integers, integer, number, set_frozen
+from minitx.decoding.loop import Observer, RowState
+from minitx.decoding.output import Event
 from minitx.decoding.processors.base import Processor
 from minitx.decoding.processors.chain import Chain
-from minitx.decoding.search.record import BeamTree, Link, Step, Trace
-from minitx.decoding.search.rows import Rows
+from minitx.decoding.request import GenerationRequest
+from minitx.decoding.search.record import Link, SearchRecord, SearchStep
+from minitx.decoding.search.tree import BeamTree
+from minitx.decoding.session import DecodingSession
 from minitx.decoding.strategy import Strategy
+from minitx.validation import ArgumentTypeError, ArgumentValueError, check_choice, check_integer
 
-# Fields that may be given per prompt; each beam of a prompt then has its value.
+EarlyStopping = bool | Literal["never", "exact"]
+
+# Parameters that may have one value per prompt, which then holds for each of its beams.
 PER_PROMPT = frozenset(
     """
     repetition_penalty presence_penalty frequency_penalty encoder_repetition_penalty min_length temperature
     top_k top_p min_p typical_p epsilon_cutoff eta_cutoff top_h
     """.split()  # noqa: SIM905 - shorter
 )
+_MOST_BEAMS = 4096  # each is a row of the model's batch, with a cache and V logits, for every prompt
+_LARGEST_PENALTY = 40
+_LARGEST_NORM = 30 * math.log(10)  # its logarithm; scores are float32 and must neither vanish nor overflow
+_LONGEST = 2**16  # larger limits mostly mean "until it ends"
 
 
-# Each beam is a row of the model's batch, with a cache and a vocabulary of logits, for every prompt.
-_MOST_BEAMS = 4096
+@dataclass
+class Candidates:
+    """Continuations of the beams by one token, best first.
+
+    Attributes:
+        processed: (R, V) log-probabilities of the next token after the chain.
+        index: (P, C) long, places in N * V, beam after beam.
+        sums: (P, C), log-probabilities of the candidates' sequences.
+        scores: (P, C), their scores as hypotheses.
+        ends: (P, C) bool, those that end their sequence.
+    """
+
+    processed: Tensor
+    index: Tensor
+    sums: Tensor
+    scores: Tensor = field(init=False)
+    ends: Tensor = field(init=False)
+
+    @property
+    def tokens(self) -> Tensor:
+        """(P, C) long."""
+        return self.index % self.processed.shape[-1]
+
+    @property
+    def parents(self) -> Tensor:
+        """(P, C) long, the beam that each continues."""
+        return self.index // self.processed.shape[-1]
+
+
+@dataclass
+class Kept:
+    """The beams of the next step.
+
+    Attributes:
+        beams: (P, N) long, the candidates that they are.
+        sums: (P, N), by which they compete; -inf for unused beams.
+        done: (P,) bool, prompts whose search ends although beams are left.
+    """
+
+    beams: Tensor
+    sums: Tensor
+    done: Tensor
+
+
+class BeamHypotheses:
+    """The best finished hypotheses of each prompt.
+
+    Attributes:
+        scores: (P, M), best first; -inf for unused places.
+        codes: (P, M) long, the last candidate of each (`SearchRecord.link`); -1 for unused places.
+    """
+
+    def __init__(self, prompts: int, places: int, like: Tensor) -> None:
+        """P and M; the scores get dtype and device of `like`."""
+        self.scores = like.new_full((prompts, places), -torch.inf)
+        self.codes = like.new_full((prompts, places), -1, dtype=torch.long)
+
+    def add(self, scores: Tensor, codes: Tensor) -> None:
+        """Adds candidates: scores (P, C), -inf for those that are no hypotheses, and codes (C,) or (P, C)."""
+        codes = torch.where(scores > -torch.inf, codes, -1)
+        self.scores, places = torch.cat((self.scores, scores), dim=1).topk(self.scores.shape[1])
+        self.codes = torch.cat((self.codes, codes), dim=1).gather(1, places)
+
+    def select(self, prompts: Tensor) -> None:
+        """Keeps these prompts, (P',) long."""
+        self.scores, self.codes = self.scores[prompts], self.codes[prompts]
+
+    def of(self, prompt: int) -> list[tuple[float, int]]:
+        """Returns scores and codes of one prompt's hypotheses, best first."""
+        pairs = zip(self.scores[prompt].tolist(), self.codes[prompt].tolist(), strict=True)
+        return [(score, code) for score, code in pairs if code >= 0]
+
+
+class BeamState:
+    """The state of a running search. Unused beams have the sum -inf.
+
+    Attributes:
+        session: one row per beam.
+        request: of the session.
+        record: of all steps so far.
+        prompts: numbers of the P prompts that are in the batch.
+        sums: (P, N), by which beams compete: log-probabilities of their sequences, unless a search differs.
+        finished: the finished hypotheses of these prompts.
+        hypotheses: of the prompts that are done, score and code of each hypothesis, best first.
+    """
+
+    def __init__(self, session: DecodingSession, *, width: int, sums: Tensor, places: int) -> None:
+        """
+        Args:
+            session: has started.
+            width: C, the candidates of a prompt in the record.
+            sums: (P, N) of the first beams.
+            places: M.
+        """
+        self.session, self.request = session, session.request
+        self.record = SearchRecord(width)
+        self.prompts = list(range(len(sums)))
+        self.sums = sums
+        self.finished = BeamHypotheses(len(sums), places, sums)
+        self.hypotheses: dict[int, list[tuple[float, int]]] = {}
+
+    @property
+    def done(self) -> bool:
+        """Whether the search of every prompt has ended."""
+        return len(self.hypotheses) == len(self.request.prompts)
+
+    @property
+    def length(self) -> int:
+        """The number of tokens of this step's candidates."""
+        return len(self.record.steps) + 1
+
+    @property
+    def at_limit(self) -> bool:
+        """Whether candidates have `max_new_tokens`."""
+        return self.length == self.request.max_new_tokens
+
+    @property
+    def codes(self) -> Tensor:
+        """(C,) long, of this step's candidates."""
+        width = self.record.width
+        return torch.arange((self.length - 1) * width, self.length * width, device=self.sums.device)
+
+    def ends(self, tokens: Tensor) -> Tensor:
+        """Returns which candidates (P, C) end their sequences by an end or stop token: (P, C) bool."""
+        stop, ends = self.request.stop, torch.zeros_like(tokens, dtype=torch.bool)
+        for token in stop.eos:
+            ends |= tokens == token
+        if stop.tokens:
+            least = [self.request.min_new_tokens[prompt] for prompt in self.prompts]
+            may_stop = self.length >= torch.tensor(least, device=tokens.device)[:, None]
+            for token in stop.tokens:
+                ends |= (tokens == token) & may_stop
+        return ends
+
+    def advance(self, candidates: Candidates, kept: Kept, may_leave: bool) -> None:
+        """Records a step, ends the search of prompts that are done, and runs the model for the others.
+
+        Args:
+            candidates, kept: of the step.
+            may_leave: prompts that are done leave the batch.
+
+        Raises:
+            ValueError: a prompt has no token that can be drawn.
+        """
+        existed, alive = self.sums > -torch.inf, kept.sums > -torch.inf
+        beams = alive.any(dim=1)
+        # An unused beam repeats one that exists, so that processors see a sequence of tokens in its row too.
+        rows = torch.where(alive, kept.beams, kept.beams.gather(1, alive.int().argmax(dim=1, keepdim=True)))
+        self._add_step(candidates, rows, alive)
+        self._check(existed, beams)
+        for place in (~beams | kept.done).nonzero().flatten().tolist():
+            if (prompt := self.prompts[place]) not in self.hypotheses:
+                self.hypotheses[prompt] = self.finished_of(place)
+                self.record.done[prompt] = len(self.record.steps)
+        self.sums = kept.sums
+        if self.done:
+            return
+        staying = [place for place, prompt in enumerate(self.prompts) if prompt not in self.hypotheses]
+        self.move(candidates, rows, staying if may_leave and len(staying) < len(self.prompts) else None)
+
+    def finished_of(self, place: int) -> list[tuple[float, int]]:
+        """Returns score and code of the hypotheses of the prompt at this place of the batch, best first."""
+        return self.finished.of(place)
+
+    def move(self, candidates: Candidates, kept: Tensor, staying: list[int] | None) -> Tensor:
+        """Runs the model over the candidates kept, (P, N) long; returns the rows that they continue, (R',).
+
+        Args:
+            candidates: of the step.
+            kept: which of them the next beams are.
+            staying: places of the prompts that stay in the batch; None for all.
+        """
+        first = torch.arange(0, kept.numel(), kept.shape[1], device=kept.device)[:, None]
+        rows = candidates.parents.gather(1, kept) + first
+        tokens = candidates.tokens.gather(1, kept)
+        if staying is not None:
+            places = torch.tensor(staying, device=kept.device)
+            self.prompts = [self.prompts[place] for place in staying]
+            self.sums, rows, tokens = self.sums[places], rows[places], tokens[places]
+            self.finished.select(places)
+        self.session.step(tokens.flatten(), rows.flatten(), within_prompts=staying is None)
+        return rows.flatten()
+
+    def _add_step(self, candidates: Candidates, kept: Tensor, exists: Tensor) -> None:
+        request, extras = self.request, None
+        if request.logprobs is not None:
+            raw = request.logprobs == "raw"
+            table = torch.log_softmax(self.session.logits if raw else candidates.processed, dim=-1)
+            top = table.topk(request.top_logprobs, dim=-1)
+            extras = (
+                table.view(len(kept), -1).gather(1, candidates.index),
+                top.indices.view(*kept.shape, -1),
+                top.values.view(*kept.shape, -1),
+            )
+        self.record.add(
+            SearchStep(
+                prompts=[*self.prompts],
+                parents=candidates.parents,
+                tokens=candidates.tokens,
+                sums=candidates.sums,
+                scores=candidates.scores,
+                ends=candidates.ends,
+                kept=kept,
+                exists=exists,
+                finished=self.finished.codes.view(len(kept), -1),
+                logprobs=extras,
+            )
+        )
+
+    def _check(self, existed: Tensor, alive: Tensor) -> None:
+        """Raises ValueError if the chain or the model left a prompt without a token.
+
+        A prompt whose beams have all ended without a hypothesis is reported by `Search.run`.
+        """
+        hypotheses = (self.finished.scores > -torch.inf).view(len(existed), -1).any(dim=1)
+        broken = ~(self.record.steps[-1].sums.amax(dim=1) < torch.inf) | ~(alive | hypotheses)
+        if bool(broken.any()):
+            broken &= torch.tensor([p not in self.hypotheses for p in self.prompts], device=broken.device)
+        if bool(broken.any()):
+            for rows in (broken[:, None] & existed, broken[:, None].expand_as(existed)):
+                self.session.raise_for_empty_rows(rows.flatten())
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Search(Strategy):
     """A strategy that keeps several hypotheses per prompt and returns the best of them.
 
-    Numbers that other strategies take per row, these take per prompt; `prefix_allowed_tokens_fn` gets the
-    prompt's number. Processors, those of a literal chain too, see a row per beam: N for the first prompt, ...
+    Parameters that other strategies take per row, searches take per prompt; `prefix_allowed_tokens_fn` gets the
+    number of the prompt. Processors, those of a literal chain too, see one row per beam.
     """
 
     num_beams: int = 4
@@ -53,72 +282,115 @@ class Search(Strategy):
     _finds_strings: ClassVar[bool] = False
 
     @torch.inference_mode()
-    def search(self, call: Call) -> Result:
-        """Runs the call.
+    def run(self, session: DecodingSession, observe: Observer | None = None) -> Iterator[list[Event]]:
+        """Searches; yields the events of the returned hypotheses, and fills the session's scores and beams.
 
         Raises:
-            ValueError: fields that do not fit the call, before any work; a prompt that is left without a
-                token to go on with, or with fewer hypotheses than are to be returned.
+            ValueError: a prompt has no token to continue with, or fewer hypotheses than requested.
         """
-        self.check_call(call)
-        if call.max_new_tokens == 0:
-            return nothing(call)
-        run = self.begin(call)
-        while not run.done:
-            run.step()
-        return run.result()
+        request = session.request
+        best: list[list[tuple[float, Link]]] = [[] for _ in request.prompts]
+        session.scores = [0.0] * (len(best) * request.num_samples)
+        record = SearchRecord(1)
+        if request.max_new_tokens > 0:
+            state = self.search(session)
+            best, record = self._best(state), state.record
+            session.scores = [score for hypotheses in best for score, _ in hypotheses]
+        links = [[link for _, link in hypotheses] for hypotheses in best]
+        session.beams = [
+            BeamTree(record, prompt, chosen, request.prompts[prompt], request.tokenizer)
+            for prompt, chosen in enumerate(links)
+        ]
+        yield list(_events(request, record, links))
+
+    def search(self, session: DecodingSession) -> Any:
+        """Runs the loop until every prompt is done; returns the last state."""
+        state = self.begin(session)
+        while not state.done:
+            candidates = self.score(state, self.propose(state))
+            kept = self.keep(state, candidates)
+            state.advance(candidates, kept, self.may_leave(session.request))
+        return state
 
     @abstractmethod
-    def begin(self, call: Call) -> Run[Any]:
-        """The search before its first step."""
+    def begin(self, session: DecodingSession) -> Any:
+        """Starts the session; returns the `BeamState` before the first step."""
 
-    def short_of(self, found: int, wanted: int) -> str:
-        """What an error says of too few hypotheses."""
+    @abstractmethod
+    def propose(self, state: Any) -> Candidates:
+        """Returns the candidates of a step, with their sums."""
+
+    def score(self, state: Any, candidates: Candidates) -> Candidates:
+        """Sets the candidates' scores and marks those that end their sequence."""
+        candidates.ends = state.ends(candidates.tokens)
+        return candidates
+
+    @abstractmethod
+    def keep(self, state: Any, candidates: Candidates) -> Kept:
+        """Adds hypotheses to `state.finished`; returns the next beams."""
+
+    def may_leave(self, request: GenerationRequest) -> bool:
+        """Whether prompts that are done leave the batch."""
+        return False
+
+    def too_few(self, number: int, num_samples: int) -> str:
+        """Returns the error message for too few hypotheses."""
         return (
-            f"{found} of the num_samples={wanted} hypotheses were found: the model's vocabulary, "
-            "max_new_tokens and the processors leave no other texts."
+            f"{number} of the num_samples={num_samples} hypotheses were found: the model's vocabulary, "
+            "max_new_tokens and the processors leave no other sequences."
         )
 
+    def first_sums(self, request: GenerationRequest, device: torch.device) -> Tensor:
+        """Returns (P, N) with a single beam per prompt, since equal beams would give equal sequences."""
+        sums = torch.full((len(request.prompts), self.num_beams), -torch.inf, device=device)
+        sums[:, 0] = 0.0
+        return sums
+
     def build(self, min_new_tokens: Integers = 0) -> Chain:
-        """The chain; `min_new_tokens`, one or per prompt."""
+        """Returns the chain; `min_new_tokens` is one number or one per prompt."""
         if not isinstance(min_new_tokens, int):
             min_new_tokens = self._per_beam(integer("min_new_tokens", min_new_tokens, 0, "0 sets no minimum"))
         return super().build(min_new_tokens)
 
-    def check_call(self, call: Call) -> None:
-        """
+    def adapt(self, request: GenerationRequest) -> GenerationRequest:
+        """Checks a request against this search; returns it with the chain that the search needs.
+
         Raises:
-            ValueError: more hypotheses asked for than beams, values for another number of prompts, or stop
-                strings where the search cannot look for them.
+            ArgumentValueError: more hypotheses than beams, values for another number of prompts, or stop
+                strings where the search cannot find them.
         """
-        if call.stop.strings and not self._finds_strings:
+        if request.stop.strings and not self._finds_strings:
             raise ValueError(
-                f"{type(self).__name__}(...) cannot stop at strings, as Beam(...) can; give Stop(tokens=...)."
+                f"{type(self).__name__}(...) cannot stop at strings, as Beam(...) can; use Stop(tokens=...)."
             )
-        if call.num_samples > self.num_beams:
-            raise ValueError(
-                f"num_samples={call.num_samples} is more than num_beams={self.num_beams}: a search returns "
-                "at most the hypotheses that it keeps."
+        if request.num_samples > self.num_beams:
+            raise ArgumentValueError(
+                "num_samples",
+                request.num_samples,
+                f"at most num_beams={self.num_beams}",
+                "a search returns at most the hypotheses that it keeps",
             )
         for name in sorted(PER_PROMPT):
             value = getattr(self, name, None)
-            if isinstance(value, tuple) and len(value) != len(call.prompts):
-                raise ValueError(
-                    f"{name} has {len(value)} values, but there are {len(call.prompts)} prompts; give one "
-                    "number or one per prompt."
-                )
-        call.chain.check_rows(len(call.prompts) * self.num_beams, self.num_beams)
+            if isinstance(value, tuple) and len(value) != len(request.prompts):
+                expected = f"one number or {len(request.prompts)}, one per prompt"
+                raise ArgumentValueError(name, value, expected)
+        request.chain.check_rows(len(request.prompts) * self.num_beams, self.num_beams)
+        return request
+
+    def _best(self, state: BeamState) -> list[list[tuple[float, Link]]]:
+        """Returns per prompt score and last candidate of the hypotheses to return, best first."""
+        count, best = state.request.num_samples, []
+        for prompt in range(len(state.request.prompts)):
+            hypotheses = state.hypotheses[prompt][:count]
+            if len(hypotheses) < count:
+                raise ValueError(f"Prompt {prompt}: {self.too_few(len(hypotheses), count)}")
+            best.append([(score, state.record.link(code)) for score, code in hypotheses])
+        return best
 
     def _check(self) -> None:
-        beams = integer("num_beams", self.num_beams, 1, "it is how many hypotheses are kept per prompt")
-        if not isinstance(beams, int):
-            raise TypeError(f"num_beams={self.num_beams!r} must be one whole number.")
-        if beams > _MOST_BEAMS:
-            raise ValueError(
-                f"num_beams={beams} must be at most {_MOST_BEAMS}: each beam is a row that the model runs, "
-                "with a cache of its own."
-            )
-        set_frozen(self, num_beams=beams)
+        hint = "the number of hypotheses kept per prompt; each is a row that the model runs"
+        set_frozen(self, num_beams=check_integer("num_beams", self.num_beams, 1, _MOST_BEAMS, hint))
         super()._check()
 
     def _make(self, name: str, value: Any) -> Processor:
@@ -134,6 +406,76 @@ class Search(Strategy):
         return tuple(value for value in values for _ in range(self.num_beams))
 
 
+@dataclass(frozen=True, kw_only=True, repr=False)
+class ScoredSearch(Search):
+    """A search whose hypotheses are compared by sum / length ** length_penalty.
+
+    Attributes:
+        length_penalty, early_stopping: as for `Beam`.
+    """
+
+    length_penalty: float = 1.0
+    early_stopping: EarlyStopping = False
+
+    _ways_to_stop: ClassVar[tuple[str, ...]] = ("never",)
+
+    def score(self, state: Any, candidates: Candidates) -> Candidates:
+        """Divides the sums by the norm of their length."""
+        candidates.scores = candidates.sums / self.norm(state.length)
+        return super().score(state, candidates)
+
+    def norm(self, length: int) -> float:
+        """Returns the divisor of a sum of `length` log-probabilities in a hypothesis' score."""
+        return float(self.norm_base(length) ** self.length_penalty)
+
+    def norm_base(self, length: int) -> float:
+        """Returns the number that is raised to the power `length_penalty`."""
+        return length
+
+    def adapt(self, request: GenerationRequest) -> GenerationRequest:
+        """Also checks that scores fit into float32."""
+        longest = self.norm_base(min(max(1, request.max_new_tokens), _LONGEST))
+        if abs(self.length_penalty) * math.log(longest) > _LARGEST_NORM:
+            raise ArgumentValueError(
+                "length_penalty",
+                self.length_penalty,
+                f"nearer to 0 for max_new_tokens={request.max_new_tokens}",
+                "float32 cannot hold the scores",
+            )
+        return super().adapt(request)
+
+    def is_done(
+        self, finished: BeamHypotheses, best: Tensor, length: int, request: GenerationRequest
+    ) -> Tensor:
+        """Returns which prompts are done by their hypotheses: (P,) bool.
+
+        Args:
+            finished: of these prompts.
+            best: (P,), the largest sum that may be continued.
+            length: its number of tokens.
+            request: of the search.
+        """
+        worst = finished.scores[:, -1]
+        full = worst > -torch.inf
+        if self.early_stopping is True:
+            return full
+        longest = self.early_stopping == "never" and self.length_penalty > 0
+        return full & (worst >= best / self.norm(request.max_new_tokens if longest else length))
+
+    def _check(self) -> None:
+        super()._check()
+        limits = f"[-{_LARGEST_PENALTY}, {_LARGEST_PENALTY}]"
+        self._check_number("length_penalty", limits, "0 compares sums, above 0 favours longer sequences")
+        if not isinstance(self.early_stopping, bool):
+            check_choice("early_stopping", self.early_stopping, (True, False, *self._ways_to_stop))
+
+    def _check_number(self, name: str, interval: str, hint: str) -> None:
+        value = number(name, getattr(self, name), interval, hint)
+        if isinstance(value, tuple):
+            raise ArgumentTypeError(name, getattr(self, name), "one number", hint)
+        set_frozen(self, **{name: value})
+
+
 @dataclass(frozen=True)
 class _OfPrompt:
     """A function of (prompt, tokens) as one of (row, tokens), with `beams` rows per prompt."""
@@ -145,218 +487,20 @@ class _OfPrompt:
         return self.function(row // self.beams, tokens)
 
 
-S = TypeVar("S", bound=Search)
+def num_candidates(request: GenerationRequest, beams: int) -> int:
+    """Returns C, enough for `beams` candidates to be continued however many end."""
+    least = max(2, 1 + len({*request.stop.eos, *request.stop.tokens}))
+    return min(least, request.vocab_size) * beams
 
 
-class Run(ABC, Generic[S]):
-    """A search on its way. A beam that does not exist has the sum -inf, and is none of those that count.
-
-    Attributes:
-        strategy, call: what is to be done.
-        prompts: the numbers of the P prompts in the batch.
-        rows: their beams, as the model sees them.
-        trace: what was decided so far.
-    """
-
-    def __init__(self, strategy: S, call: Call, width: int, *, watch: bool = False) -> None:
-        """
-        Args:
-            strategy, call: what is to be done.
-            width: K, the candidates of a prompt at each step.
-            watch: as for `Rows`.
-        """
-        self.strategy, self.call, self.trace = strategy, call, Trace(width)
-        self.prompts = list(range(len(call.prompts)))
-        self.rows = Rows(call, strategy.num_beams, watch=watch)
-        self.device = self.rows.logits.device
-
-    @property
-    def done(self) -> bool:
-        """Whether no prompt is searched any more."""
-        return len(self.trace.done) == len(self.call.prompts)
-
-    @abstractmethod
-    def step(self) -> None:
-        """Every beam gets a token, or ends."""
-
-    @abstractmethod
-    def hypotheses(self, prompt: int) -> list[tuple[float, int]]:
-        """Score and last candidate's code of all that a prompt keeps, the best first."""
-
-    def found(self) -> list[list[tuple[float, Link]]]:
-        """Per prompt, score and last candidate of the `num_samples` hypotheses to return, the best first.
-
-        Raises:
-            ValueError: there are fewer.
-        """
-        wanted, found = self.call.num_samples, []
-        for prompt in range(len(self.call.prompts)):
-            best = self.hypotheses(prompt)[:wanted]
-            if len(best) < wanted:
-                raise ValueError(f"Prompt {prompt}: {self.strategy.short_of(len(best), wanted)}")
-            found.append([(score, self.trace.link(code)) for score, code in best])
-        return found
-
-    def result(self) -> Result:
-        """What was found."""
-        return result_of(self.call, self.trace, self.found())
-
-    @property
-    def length(self) -> int:
-        """How many tokens the candidates of this step have."""
-        return len(self.trace.steps) + 1
-
-    @property
-    def codes(self) -> Tensor:
-        """(K,) long: of the candidates of this step."""
-        width = self.trace.width
-        return torch.arange((self.length - 1) * width, self.length * width, device=self.device)
-
-    def ends(self, tokens: Tensor) -> Tensor:
-        """Which candidates end their texts by their ids: (P, K) -> (P, K) bool."""
-        call, found = self.call, torch.zeros_like(tokens, dtype=torch.bool)
-        for token in call.stop.eos:
-            found |= tokens == token
-        if call.stop.tokens:
-            least = [call.min_new_tokens[prompt] for prompt in self.prompts]
-            may_stop = self.length >= torch.tensor(least, device=self.device)[:, None]
-            for token in call.stop.tokens:
-                found |= (tokens == token) & may_stop
-        return found
-
-    def record(
-        self,
-        processed: Tensor,
-        index: Tensor,
-        sums: Tensor,
-        scores: Tensor,
-        ends: Tensor,
-        beams: Tensor,
-        kept: Tensor,
-        finished: Tensor,
-    ) -> None:
-        """Writes down what a step decided.
-
-        Args:
-            processed: (R, V), what the chain left.
-            index: (P, K) long, the candidates as places in N * V, beam after beam.
-            beams: (P, N), by what the next beams compare; -inf for those that do not exist.
-            sums, scores, ends, kept, finished: as in `Step`.
-        """
-        parents, tokens = index // processed.shape[-1], index % processed.shape[-1]
-        exist = beams > -torch.inf
-        # A beam that does not exist repeats one that does: its text, too, is one that processors can read.
-        kept = torch.where(exist, kept, kept.gather(1, exist.int().argmax(dim=1, keepdim=True)))
-        extras = self._logprobs(processed, index)
-        self.trace.add(
-            Step([*self.prompts], parents, tokens, sums, scores, ends, kept, exist, finished, extras)
-        )
-
-    def _logprobs(self, processed: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
-        """`Step.logprobs`."""
-        call = self.call
-        if call.logprobs is None:
-            return None
-        table = torch.log_softmax(self.rows.logits if call.logprobs == "raw" else processed, dim=-1)
-        top = table.topk(call.top_logprobs, dim=-1)
-        return (
-            table.view(len(index), -1).gather(1, index),
-            top.indices.view(len(index), self.strategy.num_beams, -1),
-            top.values.view(len(index), self.strategy.num_beams, -1),
-        )
-
-    def first_sums(self) -> Tensor:
-        """(P, N): one beam to begin with, since equal ones would give equal texts."""
-        shape = (len(self.call.prompts), self.strategy.num_beams)
-        sums = torch.full(shape, -torch.inf, device=self.device)
-        sums[:, 0] = 0.0
-        return sums
-
-    def check(self, before: Tensor, alive: Tensor) -> None:
-        """Looks for prompts of the last step that were left without a token.
-
-        A prompt whose beams have all ended, with nothing to return, is no such one: `found` says so.
-
-        Args:
-            before: (P, N) bool, which beams there were.
-            alive: (P,) bool, which prompts have a beam now, or a hypothesis.
-
-        Raises:
-            ValueError: there is one, or one whose numbers are unusable; says why.
-        """
-        step = self.trace.steps[-1]
-        bad = ~(step.sums.amax(dim=1) < torch.inf) | ~alive
-        if bool(bad.any()):
-            going_on = torch.tensor([p not in self.trace.done for p in step.prompts], device=self.device)
-            bad &= going_on
-        if bool(bad.any()):
-            for rows in (bad[:, None] & before, bad[:, None].expand_as(before)):
-                self.rows.raise_for_empty_rows(rows.flatten())
-
-    def go_on(self, staying: Tensor | None = None) -> Tensor:
-        """The model's next step, with the beams that the last step kept.
-
-        Args:
-            staying: (P',) long, which of its prompts stay in the batch; None: all.
-
-        Returns:
-            (R',) long, the rows that they continue.
-        """
-        step = self.trace.steps[-1]
-        first = torch.arange(0, step.kept.numel(), step.kept.shape[1], device=self.device)[:, None]
-        rows: Tensor = step.parents.gather(1, step.kept) + first
-        tokens = step.tokens.gather(1, step.kept)
-        if staying is not None:
-            rows, tokens = rows[staying], tokens[staying]
-        self.rows.advance(rows.flatten(), tokens.flatten(), within_prompts=staying is None)
-        return rows.flatten()
-
-
-def candidates_of(call: Call, beams: int) -> int:
-    """So many candidates that as many as there are beams go on, however many end."""
-    assert call.model.head is not None  # its task says so
-    least = max(2, 1 + len({*call.stop.eos, *call.stop.tokens}))
-    return min(least, call.model.head.config.num_labels) * beams
-
-
-def result_of(call: Call, trace: Trace, found: Sequence[Sequence[tuple[float, Link]]]) -> Result:
-    """The result of a search.
-
-    Args:
-        call: of the search.
-        trace: its record.
-        found: score and last candidate of the hypotheses to return, num_samples per prompt.
-    """
-    links = [[link for _, link in each] for each in found]
-    result = collected(
-        events(call, trace, links),
-        len(call.prompts) * call.num_samples,
-        has_text=call.tokenizer is not None,
-        has_logprobs=call.logprobs is not None,
-        top_logprobs=call.top_logprobs,
-    )
-    trees = [
-        BeamTree(trace, prompt, chosen, call.prompts[prompt], call.tokenizer)
-        for prompt, chosen in enumerate(links)
-    ]
-    scores = [score for each in found for score, _ in each]
-    return replace(result, scores=scores, beams=trees)
-
-
-def nothing(call: Call) -> Result:
-    """The result where no token was asked for."""
-    return replace(
-        result_of(call, Trace(1), [[] for _ in call.prompts]),
-        scores=[0.0] * (len(call.prompts) * call.num_samples),
-    )
-
-
-def events(call: Call, trace: Trace, chosen: Sequence[Sequence[Link]]) -> Iterator[Event]:
-    """What the chosen hypotheses (num_samples for each prompt) would have been as rows of `generate`."""
-    for prompt, links in enumerate(chosen):
-        for sample, last in enumerate(links):
-            row = RowState(call, call.prompts[prompt], call.min_new_tokens[prompt])
-            for link in trace.path(prompt, last):
-                token = trace.token(prompt, link)
-                number = prompt * call.num_samples + sample
-                yield Event(number, token, *row.take(token), *trace.extras(prompt, link))
+def _events(
+    request: GenerationRequest, record: SearchRecord, links: Sequence[Sequence[Link]]
+) -> Iterator[Event]:
+    """Yields the events of the returned hypotheses (num_samples per prompt), as if they were sampled rows."""
+    for prompt, chosen in enumerate(links):
+        for sample, last in enumerate(chosen):
+            row = RowState(request, request.prompts[prompt], request.min_new_tokens[prompt])
+            for link in record.path(prompt, last):
+                token = record.token(prompt, link)
+                number = prompt * request.num_samples + sample
+                yield Event(number, token, *row.push(token), *record.extras(prompt, link))
