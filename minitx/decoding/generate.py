@@ -33,8 +33,8 @@ class Stream(Iterator[Event]):
         """
         if isinstance(strategy, Search):
             raise ValueError(
-                "A search compares whole sequences and knows no token for certain before its end, so it cannot "
-                "be streamed; call generate(...)."
+                "A search compares whole sequences and knows no token for certain before its end, so it "
+                "cannot be streamed; call generate(...)."
             )
         self.rows = len(session.request.prompts) * session.request.num_samples
         self._events = (event for events in strategy.run(session) for event in events)
@@ -104,6 +104,5 @@ def stream(
 
 
 for _function in (generate, stream):
-    _function.__doc__ = "\n\n".join(
-        map(inspect.cleandoc, (_function.__doc__ or "", GenerationOptions.__doc__ or ""))
-    )
+    _texts = (_function.__doc__ or "", GenerationOptions.__doc__ or "")
+    _function.__doc__ = "\n\n".join(map(inspect.cleandoc, _texts))

@@ -1,7 +1,7 @@
 """Sampling settings of generation_config.json, as a strategy and arguments of `generate`.
 
-They are used only through strategy="checkpoint" or `generation_settings`; `special_tokens.py` reads the token ids
-of the same file.
+They are used only through strategy="checkpoint" or `generation_settings`; `special_tokens.py` reads the
+token ids of the same file.
 """
 
 from __future__ import annotations

@@ -69,8 +69,8 @@ class Result:
     """The generated rows: those of the first prompt, then those of the second, ...
 
     Attributes:
-        sequences: per row (T,) long, on the CPU: the new tokens alone, including the token that ended the row,
-            without padding.
+        sequences: per row (T,) long, on the CPU: the new tokens alone, including the token that ended the
+            row, without padding.
         texts: per row, the text that the tokens add to the prompt: without special and end tokens, and cut at
             a stop string. None without a tokenizer.
         finish_reasons: per row "eos", "stop" or "length".

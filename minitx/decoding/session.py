@@ -1,8 +1,9 @@
 """The state of a running generation: key/value cache, token history, processor states, next-token logits.
 
-A strategy drives a session: it reads `logits`, chooses tokens and calls `step`. Searches also `reorder` the rows;
-speculative decoding steps over several tokens and calls `crop` for those that it rejects, per row; guidance and
-contrastive decoding run a second session beside the first. `loop.py` and `search/` hold such strategies.
+A strategy drives a session: it reads `logits`, chooses tokens and calls `step`. Searches also `reorder` the
+rows; speculative decoding steps over several tokens and calls `crop` for those that it rejects, per row;
+guidance and contrastive decoding run a second session beside the first. `loop.py` and `search/` hold such
+strategies.
 
 P prompts, R rows, T tokens of the longest row, S source tokens, K tokens of a step, V vocabulary.
 """
@@ -44,8 +45,8 @@ class DecodingSession:
         states: of the stateful processors of the request's chain.
         logits: (R, V) float32, for the next token of each row.
         step_logits: (R, K, V) float32, those after each token of the last step.
-        cross_attention: (R, S) float32, the attention of the last token to each source token: last layer, mean
-            over heads. None unless requested.
+        cross_attention: (R, S) float32, the attention of the last token to each source token: last layer,
+            mean over heads. None unless requested.
         scores: of each returned row, its score by a search; empty without a search.
         log_weights: of each returned row, its importance weight (see `StochasticBeam`); else empty.
         beams: of each prompt, the tree of a search; else empty.
@@ -233,8 +234,8 @@ class DecodingSession:
         """Runs the model over the whole history again, in an empty cache."""
         if self.request.inputs_embeds is not None:
             raise ValueError(
-                "inputs_embeds cannot be run again, as this step requires: leave out per-row crop(...), or stay "
-                "within the original context length of LongRoPE."
+                "inputs_embeds cannot be run again, as this step requires: leave out per-row crop(...), or "
+                "stay within the original context length of LongRoPE."
             )
         self.cache.crop(0)
         batch = padded_rows(self.model, self.history.rows())
@@ -261,7 +262,7 @@ class DecodingSession:
 
 
 class TokenHistory:
-    """The tokens of each row, left-aligned in a buffer that is allocated once, or a few times for long rows."""
+    """The tokens of each row, left-aligned in a buffer that grows where rows become very long."""
 
     def __init__(
         self, prompts: Sequence[Sequence[int]], request: GenerationRequest, device: torch.device

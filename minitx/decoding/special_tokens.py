@@ -1,7 +1,7 @@
 """Token ids with a role in generation: end, start, begin and target-language tokens.
 
-Each is looked up in generation_config.json, then config.json, then the tokenizer. `generation_config.py` reads
-the sampling settings of the same file.
+Each is looked up in generation_config.json, then config.json, then the tokenizer. `generation_config.py`
+reads the sampling settings of the same file.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def end_tokens(model: Any, tokenizer: Tokenizer | None) -> tuple[int, ...]:
 
 
 def parse_end_tokens(stated: Any) -> tuple[int, ...] | None:
-    """Returns the `eos_token_id` of a config as a tuple; negative ids, which some use for none, are dropped."""
+    """Returns the `eos_token_id` of a config as a tuple, without negative ids, which stand for none."""
     if stated is None:
         return None
     ids = stated if isinstance(stated, list) else [stated]

@@ -282,7 +282,7 @@ class Strategy:
         return choose_tokens(session, observe)
 
     def adapt(self, request: GenerationRequest) -> GenerationRequest:
-        """Checks a request against this strategy; returns it, changed where the strategy needs another chain."""
+        """Checks a request against this strategy; returns it, with another chain where one is needed."""
         return request
 
     def _fields_in_order(self) -> Sequence[str]:

@@ -1,9 +1,9 @@
 """Searches: strategies that keep several hypotheses per prompt and compare whole sequences.
 
 At each step a search proposes continuations of its beams (`propose`), scores them as finished hypotheses and
-marks those that end (`score`), and keeps some as the next beams and others as finished (`keep`). `Search.run` is
-the loop around the three; a search overrides those in which it differs. `BeamState` is the state of a running
-search, `record.py` the history from which hypotheses are read.
+marks those that end (`score`), and keeps some as the next beams and others as finished (`keep`). `Search.run`
+is the loop around the three; a search overrides those in which it differs. `BeamState` is the state of a
+running search, `record.py` the history from which hypotheses are read.
 
 P prompts, N beams, C candidates, M places for finished hypotheses, V vocabulary, R = P * N rows.
 """
@@ -273,8 +273,8 @@ class BeamState:
 class Search(Strategy):
     """A strategy that keeps several hypotheses per prompt and returns the best of them.
 
-    Parameters that other strategies take per row, searches take per prompt; `prefix_allowed_tokens_fn` gets the
-    number of the prompt. Processors, those of a literal chain too, see one row per beam.
+    Parameters that other strategies take per row, searches take per prompt; `prefix_allowed_tokens_fn` gets
+    the number of the prompt. Processors, those of a literal chain too, see one row per beam.
     """
 
     num_beams: int = 4

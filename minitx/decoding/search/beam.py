@@ -6,8 +6,8 @@ Those that end are finished hypotheses if they are among the best N, with the sc
 
     score = log-probability / norm(number of tokens, the ending one included),   norm(n) = n ** length_penalty
 
-The best N of the others are the next beams. The order in which float32 numbers are added and divided is that of
-transformers 5.23, so that tokens and scores are equal to its.
+The best N of the others are the next beams. The order in which float32 numbers are added and divided is that
+of transformers 5.23, so that tokens and scores are equal to its.
 
 P prompts, N beams, C candidates, M places for finished hypotheses, V vocabulary, R rows, S source tokens.
 """
@@ -152,8 +152,8 @@ class Beam(ScoredSearch):
     def may_leave(self, request: GenerationRequest) -> bool:
         """Whether prompts that are done leave the batch.
 
-        They stay where all draw from one generator, which gives each the numbers that it gets in transformers,
-        and where a processor identifies rows by their places.
+        They stay where all draw from one generator, which gives each the numbers that it gets in
+        transformers, and where a processor identifies rows by their places.
         """
         return request.chain.batch_invariant and not isinstance(request.sampler, MultinomialSampler)
 
@@ -249,7 +249,7 @@ class _Coverage:
         self._valid = torch.arange(self._sum.shape[1], device=device) < lengths[:, None]
 
     def add(self, cross_attention: Tensor | None) -> Tensor:
-        """Adds the attention of the last token, (R, S); returns the coverage of each beam, (P, N), at most 0."""
+        """Adds the last token's attention (R, S); returns the coverage of each beam, (P, N), at most 0."""
         assert cross_attention is not None, "the session computes it"
         self._sum = self._sum + cross_attention
         tiny = torch.finfo(self._sum.dtype).tiny  # a token without attention weighs much, but not infinitely

@@ -30,13 +30,13 @@ _FILTERS = (Epsilon, Eta, MinP, TopH, TopK, TopP, Typical)
 class BeamSample(Beam, Sample):
     """Beam search whose candidates are drawn, without replacement, with probabilities softmax(their sums).
 
-    The sums are those of whole sequences, so an improbable beam is hardly ever continued. This is a heuristic,
-    as in transformers (num_beams with do_sample): no distribution of sequences is known from which it would
-    draw. It has the fields of `Beam` and of `Sample`; each filter keeps at least one token more than there are
-    end and stop tokens, and at least 2, so that a beam can continue.
+    The sums are those of whole sequences, so an improbable beam is hardly ever continued. This is a
+    heuristic, as in transformers (num_beams with do_sample): no distribution of sequences is known from which
+    it would draw. It has the fields of `Beam` and of `Sample`; each filter keeps at least one token more than
+    there are end and stop tokens, and at least 2, so that a beam can continue.
 
-    With `generator` candidates are those of transformers with the same generator. With `seed` the candidates of
-    a prompt depend on its seed and ids alone, not on the batch.
+    With `generator` candidates are those of transformers with the same generator. With `seed` the candidates
+    of a prompt depend on its seed and ids alone, not on the batch.
     """
 
     def adapt(self, request: GenerationRequest) -> GenerationRequest:

@@ -2,14 +2,14 @@
 
 Hokamp and Liu 2017, "Lexically Constrained Decoding for Sequence Generation Using Grid Beam Search",
 arXiv:1704.07138, in the form of Post and Vilar 2018, "Fast Lexically Constrained Decoding with Dynamic Beam
-Allocation", arXiv:1804.06609. Besides the most probable continuations of all beams, every beam that still lacks
-words offers the tokens that advance them, however improbable, and every beam that has them all its best token.
-Candidates of equal progress form a bank, and the beams are allocated to the banks in turn: the best of each, from
-the most to the least advanced, then the second best of each, and so on.
+Allocation", arXiv:1804.06609. Besides the most probable continuations of all beams, every beam that still
+lacks words offers the tokens that advance them, however improbable, and every beam that has them all its best
+token. Candidates of equal progress form a bank, and the beams are allocated to the banks in turn: the best of
+each, from the most to the least advanced, then the second best of each, and so on.
 
-Tokens and scores are those of transformers 4.53, which has this search (later versions do not), wherever it does
-what it intends; it ranks banks by a number that large log-probabilities outweigh, and loses track of choices
-between phrases that begin alike and of interrupted phrases. `phrases.py` tracks the progress.
+Tokens and scores are those of transformers 4.53, which has this search (later versions do not), wherever it
+does what it intends; it ranks banks by a number that large log-probabilities outweigh, and loses track of
+choices between phrases that begin alike and of interrupted phrases. `phrases.py` tracks the progress.
 
 P prompts, N beams, K most probable continuations, C = K + N candidates, V vocabulary, R = P * N rows.
 """
@@ -144,8 +144,8 @@ class LexicalBeam(ScoredSearch):
     def too_few(self, number: int, num_samples: int) -> str:
         """Returns the error message for too few hypotheses."""
         return (
-            f"only {number} hypotheses contain all words, fewer than num_samples={num_samples}; ask for fewer, "
-            "or raise num_beams or max_new_tokens."
+            f"only {number} hypotheses contain all words, fewer than num_samples={num_samples}; ask for "
+            "fewer, or raise num_beams or max_new_tokens."
         )
 
     def _check(self) -> None:
@@ -192,13 +192,13 @@ class LexicalBeam(ScoredSearch):
         return chosen
 
     def _offered(self, state: _State, progress: Progress, best: int | None) -> list[int]:
-        """Returns the tokens that a beam offers besides the most probable; `best` is its best continuation."""
+        """Returns the tokens that a beam offers besides the most probable ones; `best` is its best."""
         if not state.words.complete(progress):
             return state.words.next_tokens(progress)
         return [] if best is None else [best]
 
     def _allocate(self, state: _State, candidates: list[_Candidate]) -> list[_Candidate]:
-        """Returns N candidates: the best of each bank, then the second of each, the most advanced bank first."""
+        """Returns N candidates: the best of each bank, the most advanced first, then the second of each."""
         ranks: Counter[int] = Counter()
         ranked = []
         bank = {candidate: state.words.bank(candidate.progress) for candidate in candidates}

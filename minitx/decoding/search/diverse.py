@@ -1,10 +1,10 @@
 """Diverse beam search: groups of beams, each of which avoids the tokens that the groups before it chose.
 
-Vijayakumar et al. 2016, "Diverse Beam Search", arXiv:1610.02424. At each step the groups of a prompt choose one
-after the other, and a token loses `diversity_penalty` for each time that an earlier group has just chosen it
-(Hamming diversity, section 4.2). Each group is a beam search with its own finished hypotheses; the best of all
-groups are returned. Two groups may finish the same sequence, which is then returned twice: the penalty separates
-groups but forbids nothing. Sums include the penalties.
+Vijayakumar et al. 2016, "Diverse Beam Search", arXiv:1610.02424. At each step the groups of a prompt choose
+one after the other, and a token loses `diversity_penalty` for each time that an earlier group has just chosen
+it (Hamming diversity, section 4.2). Each group is a beam search with its own finished hypotheses; the best of
+all groups are returned. Two groups may finish the same sequence, which is then returned twice: the penalty
+separates groups but forbids nothing. Sums include the penalties.
 
 Tokens and scores are those of transformers 4.53, which has this search; later versions do not.
 
@@ -54,7 +54,8 @@ class DiverseBeam(ScoredSearch):
     Attributes:
         num_beams: N, the beams of all groups together.
         num_beam_groups: G, a divisor of num_beams. As many groups as beams differ most.
-        diversity_penalty: subtracted from a token's log-probability per earlier choice, before the processors.
+        diversity_penalty: subtracted from a token's log-probability per earlier choice, before the
+            processors.
         length_penalty, early_stopping: as for `Beam`; a group keeps S hypotheses.
     """
 
@@ -100,7 +101,7 @@ class DiverseBeam(ScoredSearch):
         return Candidates(processed.flatten(0, 2), torch.cat(places, dim=1), torch.cat(values, dim=1))
 
     def keep(self, state: _State, candidates: Candidates) -> Kept:
-        """Lets each group finish those of its best S that end; the best S of the others are its next beams."""
+        """Each group finishes those of its best S that end; the best S of the others are its next beams."""
         groups = self.num_beam_groups
         size, width = self.num_beams // groups, state.record.width // groups
         shape = (len(state.sums) * groups, width)

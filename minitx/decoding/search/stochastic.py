@@ -1,15 +1,15 @@
 """Stochastic beam search: draws whole sequences from the model without replacement, none twice.
 
 Kool, van Hoof and Welling 2019, "Stochastic Beams and Where to Find Them: The Gumbel-Top-k Trick for Sampling
-Sequences Without Replacement", arXiv:1903.06059. Give every sequence its log-probability plus independent Gumbel
-noise: the k largest of these numbers belong to k sequences drawn one after the other without replacement. A beam
-search finds them without enumerating all sequences. The largest number below a prefix of probability p is itself
-Gumbel noise plus log p; so prefixes are drawn first, and the numbers of their continuations under the condition
-that the largest of them is the prefix's (section 4.1).
+Sequences Without Replacement", arXiv:1903.06059. Give every sequence its log-probability plus independent
+Gumbel noise: the k largest of these numbers belong to k sequences drawn one after the other without
+replacement. A beam search finds them without enumerating all sequences. The largest number below a prefix of
+probability p is itself Gumbel noise plus log p; so prefixes are drawn first, and the numbers of their
+continuations under the condition that the largest of them is the prefix's (section 4.1).
 
-A sequence drawn in this way is in the sample more often than its probability. With the threshold kappa, the number
-of the best sequence outside the sample, a sequence of log-probability l is in it with probability
-q = 1 - exp(-exp(l - kappa)), and the sum over the sample of f(sequence) exp(l) / q is an unbiased estimate of the
+A sequence drawn in this way is in the sample more often than its probability. With the threshold kappa, the
+number of the best sequence outside the sample, a sequence of log-probability l is in it with probability q =
+1 - exp(-exp(l - kappa)), and the sum over the sample of f(sequence) exp(l) / q is an unbiased estimate of the
 mean of f (section 4.2).
 
 P prompts, N beams, V vocabulary, C children of a beam, R = P * N rows.
@@ -46,16 +46,16 @@ class _State(BeamState):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class StochasticBeam(Search, Sample):
-    """Draws `num_samples` different sequences per prompt from the distribution of `Sample` with the same fields.
+    """Draws `num_samples` different sequences per prompt from the distribution of `Sample`, none twice.
 
-    The rows of a prompt are in the order in which they were drawn. `scores` are the log-probabilities with their
-    noise; `log_weights` is ln(p / q) of each row, for estimates: the sum over a prompt's rows of
+    The rows of a prompt are in the order in which they were drawn. `scores` are the log-probabilities with
+    their noise; `log_weights` is ln(p / q) of each row, for estimates: the sum over a prompt's rows of
     exp(log_weight) * f(sequence) has the mean of f as its expectation. (A sequence of `max_new_tokens` tokens
     without an end is a sequence too.)
 
     Attributes:
-        num_beams: N, at least num_samples + 1: the first sequence outside the sample gives the threshold. More
-            cost time and change nothing.
+        num_beams: N, at least num_samples + 1: the first sequence outside the sample gives the threshold.
+            More cost time and change nothing.
     """
 
     @torch.inference_mode()
@@ -88,7 +88,8 @@ class StochasticBeam(Search, Sample):
     def propose(self, state: _State) -> Candidates:
         """Selects the N children with the largest numbers; `sums` are log-probabilities, `scores` numbers.
 
-        A beam's children keep their order under the condition on the largest, so only its best N are computed.
+        A beam's children keep their order under the condition on the largest, so only its best N are
+        computed.
         """
         size = self.num_beams
         processed = state.session.process(state.session.logits)
@@ -156,8 +157,8 @@ class StochasticBeam(Search, Sample):
 def conditioned(numbers: Tensor, largest: Tensor) -> Tensor:
     """Returns the numbers of children under the condition that the largest of them is `largest`.
 
-    With Z the largest of the numbers and T the condition: -ln(exp(-T) - exp(-Z) + exp(-number)), in the form of
-    appendix B.3, which neither overflows nor loses digits.
+    With Z the largest of the numbers and T the condition: -ln(exp(-T) - exp(-Z) + exp(-number)), in the form
+    of appendix B.3, which neither overflows nor loses digits.
 
     Args:
         numbers: (..., C), the largest first; -inf for none.

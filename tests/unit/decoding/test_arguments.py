@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from minitx.decoding import loop
+from minitx.decoding import session
 from minitx.decoding.generate import generate, stream
 from minitx.decoding.processors.chain import Chain
 from minitx.decoding.processors.context import Context
@@ -153,7 +153,7 @@ def test_room_that_is_made_later_changes_nothing(monkeypatch: pytest.MonkeyPatch
     strategy = Sample(presence_penalty=1.5, no_repeat_ngram_size=2)
     options: dict[str, Any] = {"max_new_tokens": 20, "seed": 1, "stop": NO_END}
     usual = generate(LLAMA, PROMPTS, strategy, **options)
-    monkeypatch.setattr(loop, "ROOM", 1)
+    monkeypatch.setattr(session, "PREALLOCATED", 1)
     assert tokens(generate(LLAMA, PROMPTS, strategy, **options)) == tokens(usual)
 
 

@@ -27,12 +27,10 @@ from minitx.decoding import (
 )
 from minitx.decoding import strategy as strategy_module
 from minitx.decoding.generate import generate, stream
-from minitx.decoding.loop import Call
 from minitx.decoding.output import Result
-from minitx.decoding.search.base import PER_PROMPT
-from minitx.decoding.search.record import LEGEND, BeamTree
-from minitx.decoding.search.rows import BeamHypotheses
-from minitx.decoding.search.scored import ScoredSearch
+from minitx.decoding.request import GenerationRequest
+from minitx.decoding.search.base import PER_PROMPT, BeamHypotheses, ScoredSearch
+from minitx.decoding.search.tree import BeamTree
 from minitx.decoding.stopping import Stop
 from minitx.decoding.strategy import Sample
 from minitx.models import DecoderModel
@@ -118,7 +116,9 @@ def test_a_wide_beam_is_exhaustive(
 class Endless(Beam):
     """Searches until no beam goes on, whatever has been found."""
 
-    def is_done(self, pool: BeamHypotheses, best: Tensor, length: int, call: Call) -> Tensor:
+    def is_done(
+        self, finished: BeamHypotheses, best: Tensor, length: int, request: GenerationRequest
+    ) -> Tensor:
         return torch.zeros_like(best, dtype=torch.bool)
 
 
@@ -501,13 +501,11 @@ def test_the_tree_holds_the_hypotheses() -> None:
 
 
 DRAWING = [
-    "     score  text",
-    "    -0.120  ├ qr  [dropped]",
-    "*   -0.100  ab",
-    "    -0.105  ├ xy  [#2]",
-    "*   -0.100  cd  [#1]",
-    "",
-    *LEGEND.splitlines(),
+    "   score",
+    "  -0.120  ├ qr  [dropped]",
+    "  -0.100  └ ab",
+    "  -0.105    ├ xy  [returned #2]",
+    "  -0.100    └ cd  [returned #1]",
 ]
 
 
@@ -524,21 +522,17 @@ def test_the_drawing() -> None:
 
 
 def drawn(tree: BeamTree) -> list[str]:
-    """The texts of the leaves, with what stands behind them, as a drawing says."""
-    so_far, found = [""], []
-    for line in str(tree).removesuffix(LEGEND).rstrip().splitlines()[1:]:
-        bars, text, depth = line[2:], line[12:], 0
-        while text.startswith("│ "):
+    """The texts of the leaves, with score and end, as read from a drawing."""
+    path, leaves = [""], []
+    for line in str(tree).splitlines()[1:]:
+        text, depth = line[10:], 0
+        while text[:2] in ("│ ", "  ", "├ ", "└ "):
             depth, text = depth + 1, text[2:]
-        if text.startswith("├ "):
-            so_far[depth + 1 :] = [so_far[depth]]
-            depth, text = depth + 1, text[2:]
-        del so_far[depth + 1 :]
         text, _, end = text.partition("  [")
-        so_far[depth] += text
+        path[depth:] = ["".join(path[depth - 1 : depth]) + text]
         if end:
-            found.append(f"{float(bars[:8]):.3f} {so_far[depth]} {end}")
-    return found
+            leaves.append(f"{float(line[:8]):.3f} {path[depth]} {end}")
+    return leaves
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -560,8 +554,8 @@ def test_a_drawing_can_be_read(seed: int) -> None:
     for place, node in enumerate(tree):
         if place in parents:
             continue
-        end = "dropped]" if node.rank is None else f"#{node.rank + 1}]"
-        end = "ended]" if node.rank is None and node.finished else end
+        end = "dropped]" if node.rank is None else f"returned #{node.rank + 1}]"
+        end = "finished]" if node.rank is None and node.finished else end
         text, at = node.text or "", node
         while at.parent is not None:
             at = tree[at.parent]
@@ -590,8 +584,7 @@ def test_drawings_are_80_columns_wide() -> None:
         result = generate(MODEL, [prompt], Beam(num_beams=6), max_new_tokens=30, tokenizer=TOKENIZER)
         lines = str((result.beams or [])[0]).splitlines()
         assert max(map(len, lines)) <= 80
-        assert sum(line.startswith("*") for line in lines) >= 1
-        assert sum(line.endswith("[#1]") for line in lines) == 1
+        assert sum(line.endswith("[returned #1]") for line in lines) == 1
 
 
 # What cannot be

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from minitx.decoding.prompts import padded, read_prompts
+from minitx.decoding.prompts import pad_left, read_prompts
 from tests.unit.decoding.vocabularies import byte_level
 
 TOKENIZER = byte_level()
@@ -42,7 +42,7 @@ def test_padding_anywhere_is_taken_out(rows: list[list[int]], data: st.DataObjec
 
 @given(rows_of_ids, st.integers(0, SIZE - 1))
 def test_a_batch_and_its_mask_are_the_rows_again(rows: list[list[int]], pad: int) -> None:
-    ids, mask, positions = padded(rows, pad, CPU)
+    ids, mask, positions = pad_left(rows, pad, CPU)
     assert ids.dtype == torch.long
     assert ids.shape == (len(rows), max(map(len, rows)))
     if mask is None:

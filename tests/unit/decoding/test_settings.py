@@ -13,7 +13,8 @@ from transformers import GenerationConfig
 
 import minitx
 from minitx import Beam, BeamSample, Greedy, Sample, Stop, generation_settings
-from minitx.decoding.generation_config import begin_token, end_tokens, read_settings
+from minitx.decoding.generation_config import read_settings
+from minitx.decoding.special_tokens import begin_token, end_tokens
 from minitx.models import DecoderModel
 from tests.unit.decoding.vocabularies import byte_level
 
