@@ -240,6 +240,7 @@ def _limits(
     if most is None:
         missing = "" if settings is None else f"{GENERATION} does not state it; "
         raise ArgumentTypeError("max_new_tokens", most, "an integer", f"{missing}{hint}")
+    most = check_integer("max_new_tokens", most, 0, hint=hint)
     most = check_integer("max_new_tokens", most, 0, LARGEST, hint)
     _check_length(model.decoder_embedder, max(map(len, rows)), most)
     return most, 0 if least is None else least

@@ -74,7 +74,7 @@ def read_prompts(
     else:
         rows = _rows_of_list(prompts, tokenizer, as_target, parameter)
     if not rows:
-        raise ArgumentValueError(parameter, prompts, "at least one prompt")
+        raise ArgumentValueError(parameter, prompts, "at least one sequence")
     for number, row in enumerate(rows):
         if not row:
             hint = "" if bos is None else f"sequences of this model begin with token {bos}: pass [[{bos}]]"
@@ -85,7 +85,7 @@ def read_prompts(
                 f"{parameter}[{number}]",
                 low if low < 0 else high,
                 f"token ids from 0 to {vocab_size - 1}",
-                "does the tokenizer belong to this model?",
+                "check that the tokenizer belongs to this model",
             )
     return rows
 

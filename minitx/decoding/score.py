@@ -103,7 +103,7 @@ def _read_sources(
     size = model.config.embedder.vocab_size
     ids = read_prompts(sources, vocab_size=size, tokenizer=tokenizer, parameter="sources")
     if len(ids) != rows:
-        raise ArgumentValueError("sources", sources, f"{rows}, one per text")
+        raise ArgumentValueError("sources", sources, f"{rows} sequences, one per text")
     return ids
 
 

@@ -58,5 +58,5 @@ def test_all_first_tokens() -> None:
 
 
 def test_nothing_is_drawn() -> None:
-    with pytest.raises(ValueError, match=r"Alternatives\(\) draws nothing, so that seed= has no effect"):
+    with pytest.raises(ValueError, match=r"seed=1 must be left out with Alternatives\(\)"):
         generate(tiny(), [list(PROMPT)], Alternatives(), num_samples=2, max_new_tokens=1, seed=1)
