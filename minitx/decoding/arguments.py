@@ -70,7 +70,7 @@ def resolve(
     per_prompt = 1 if isinstance(strategy, Search) else samples
     most, least = _limits(model, options, settings, rows, sources is not None)
     chain = strategy.build(least)
-    if per_prompt == samples:
+    if not isinstance(strategy, Search):
         chain.check_rows(len(rows) * samples, samples)
     assert model.head is not None  # its task tells
     vocab_size = model.head.config.num_labels

@@ -31,9 +31,9 @@ EIGHTHS = " ▏▎▍▌▋▊▉█"
 _OTHERS = ("num_samples", "attention_mask", "logprobs", "top_logprobs", "prefill_chunk")
 _OPTIONS = tuple(name for name in GenerationOptions.__annotations__ if name not in _OTHERS)
 LEGEND = """\
-kept  number of tokens left             mass  their probability one step before
+kept  number of tokens left             mass  their probability a step before
 nats  entropy of the distribution       →     probability of the chosen token
-was   probability by the model          bars  relative to the most probable token"""
+was   probability by the model          bars  relative to the best token"""
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,7 @@ def test_what_is_reported() -> None:
         assert float(logprobs.sum()) / len(text) ** 0.7 == pytest.approx(score, rel=1e-5)
     tree = result.beams[0]
     assert sorted(node.rank for node in tree if node.rank is not None)[0] == 0
-    assert "*" in str(tree)
+    assert "[returned #1]" in str(tree)
 
 
 def test_no_token_and_one() -> None:
@@ -138,7 +138,7 @@ def test_no_token_and_one() -> None:
         (
             {"num_beams": 4, "num_beam_groups": 3},
             ValueError,
-            "num_beam_groups=3 must be a divisor of num_beams=4",
+            "num_beam_groups=3 must be a divisor of",
         ),
         ({"num_beam_groups": 0}, ValueError, "num_beam_groups=0 must be at least 1"),
         ({"num_beam_groups": [2, 2]}, TypeError, "must be an integer"),

@@ -245,7 +245,7 @@ def test_all_the_ways_to_give_prompts() -> None:
             [[5]],
             {"attention_mask": torch.ones(1, 1)},
             ValueError,
-            "attention_mask=.* must be None unless prompts is a",
+            "must be None unless prompts is a",
         ),
         (
             torch.ones(1, 3).long(),
@@ -670,7 +670,7 @@ def test_a_literal_chain() -> None:
             "checkpoint",
             {},
             ValueError,
-            "this model was built with from_config and has no generation_config.json; choose a strategy",
+            "built with from_config and .* choose a strategy",
         ),
         (Greedy(), {"max_new_tokens": None}, TypeError, "max_new_tokens=None must be an integer"),
         (Greedy(), {"max_new_tokens": -1}, ValueError, "max_new_tokens=-1 must be at least 0"),
@@ -701,7 +701,7 @@ def test_a_literal_chain() -> None:
             Greedy(),
             {"tokenizer": "gpt2"},
             TypeError,
-            "tokenizer='gpt2' must be a Tokenizer; minitx.load_tokenizer",
+            "must be a Tokenizer; minitx.load_tokenizer",
         ),
         (
             Sample(),

@@ -129,9 +129,7 @@ ENDLESS = (
 def test_beams_that_must_end_without_the_words(fields: dict[str, Any]) -> None:
     strategy = LexicalBeam(**{"num_beams": 2, "force_words_ids": [[7, 9]], **fields})
     if "forced_eos_token_id" in fields:
-        with pytest.raises(
-            ValueError, match="max_new_tokens=2 tokens together, one of them the forced end; they have 2"
-        ):
+        with pytest.raises(ValueError, match="tokens together, one of them the forced end; they have 2"):
             search(strategy, [PROMPT], model=MODEL, max_new_tokens=2)
         return
     with pytest.raises(ValueError, match=r"^Prompt 0: only 0 hypotheses contain all words"):

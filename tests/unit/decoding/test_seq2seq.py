@@ -301,9 +301,9 @@ def test_as_long_as_both_tables_go(bart: EncoderDecoderModel) -> None:
 
 def test_what_only_encoder_decoders_take() -> None:
     decoder = minitx.from_config(GPT2, head="causal-lm", seed=0).eval()
-    with pytest.raises(ValueError, match="decoder_prompts=.* must be None for models without an encoder"):
+    with pytest.raises(ValueError, match=r"decoder_prompts=.* must be None for models without an encoder"):
         greedy(decoder, [[5]], decoder_prompts=[[0]])
-    with pytest.raises(ValueError, match="sources=.* must be None for a model without an encoder"):
+    with pytest.raises(ValueError, match=r"sources=.* must be None for a model without an encoder"):
         minitx.score(decoder, [[5]], sources=[[5]])
 
 

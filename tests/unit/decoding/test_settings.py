@@ -320,10 +320,8 @@ def test_what_the_call_says_comes_before_what_the_file_says(tmp_path: Path) -> N
     assert drawn() == (3, "stop")
     says({"max_new_tokens": 9, "suppress_tokens": [*range(1, len(TOKENIZER))]})
     assert drawn(seed=None) == (9, "length")
-    with pytest.raises(ValueError, match="seed=.* must be left out"):  # without do_sample it is greedy
+    with pytest.raises(ValueError, match=r"seed=.* must be left out"):  # without do_sample it is greedy
         drawn()
     says({"top_k": 3})
-    with pytest.raises(
-        TypeError, match=r"max_new_tokens=None must be .*generation_config.json does not state"
-    ):
+    with pytest.raises(TypeError, match=r"max_new_tokens=None .*generation_config.json does not state"):
         drawn(seed=None)
