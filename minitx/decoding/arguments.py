@@ -14,21 +14,19 @@ import torch
 from torch import Tensor
 
 from minitx.checkpoint.files import GENERATION
-from minitx.decoding.checks import LARGEST, Integers, check_rows, integer
 from minitx.decoding.generation_config import GenerationSettings, read_settings
-from minitx.decoding.names import meant
+from minitx.decoding.names import argument_suggestion
+from minitx.decoding.parameters import LARGEST_INTEGER, Integers, check_integers, check_rows
 from minitx.decoding.processors.chain import Chain
 from minitx.decoding.processors.constraints import ForcedBos
 from minitx.decoding.prompts import Prompts, check_tokenizer, read_prompts
 from minitx.decoding.request import GenerationOptions, GenerationRequest
-from minitx.decoding.samplers.alternatives import Alternatives, FirstRank
-from minitx.decoding.samplers.arithmetic import ArithmeticSample, code_from, code_of
-from minitx.decoding.samplers.select import Argmax, CounterGumbel, MultinomialSampler, Sampler, row_keys
+from minitx.decoding.samplers.alternatives import Alternatives
 from minitx.decoding.search.base import Search
 from minitx.decoding.session import device_of
 from minitx.decoding.special_tokens import begin_token, end_tokens, language_after_start, start_token
 from minitx.decoding.stopping import Stop
-from minitx.decoding.strategy import Sample, Strategy, owner
+from minitx.decoding.strategy import Strategy
 from minitx.validation import ArgumentTypeError, ArgumentValueError, check_choice, check_integer
 
 if TYPE_CHECKING:
@@ -83,7 +81,13 @@ def resolve(
         vocab_size=vocab_size,
         num_samples=samples,
         chain=chain,
-        sampler=_sampler(strategy, history, options, per_prompt, samples, device_of(model)),
+        sampler=strategy.sampler(
+            history,
+            per_prompt,
+            seed=options.get("seed"),
+            generator=options.get("generator"),
+            device=device_of(model),
+        ),
         stop=(stop or Stop()).resolved(end_tokens(model, tokenizer), vocab_size, tokenizer),
         max_new_tokens=most,
         min_new_tokens=_per_row(least, most, len(rows) * per_prompt, per_prompt),
@@ -100,8 +104,7 @@ def check_names(function: Callable[..., Any], options: Iterable[str], known: Ite
     known = list(known)
     for name in options:
         if name not in known:
-            strategy = owner(name)
-            hint = f" It belongs to the strategy: {strategy}({name}=...)." if strategy else meant(name, known)
+            hint = argument_suggestion(name, known)
             raise TypeError(f"{function.__name__} has no argument {name!r}.{hint}")
 
 
@@ -241,7 +244,7 @@ def _limits(
         missing = "" if settings is None else f"{GENERATION} does not state it; "
         raise ArgumentTypeError("max_new_tokens", most, "an integer", f"{missing}{hint}")
     most = check_integer("max_new_tokens", most, 0, hint=hint)
-    most = check_integer("max_new_tokens", most, 0, LARGEST, hint)
+    most = check_integer("max_new_tokens", most, 0, LARGEST_INTEGER, hint)
     _check_length(model.decoder_embedder, max(map(len, rows)), most)
     return most, 0 if least is None else least
 
@@ -278,7 +281,7 @@ def _check_embeds(
 
 def _per_row(minimum: Integers, most: int, rows: int, per_prompt: int) -> list[int]:
     """Returns `min_new_tokens` of each row."""
-    value = integer("min_new_tokens", minimum, 0, "0 sets no minimum")
+    value = check_integers("min_new_tokens", minimum, 0, "0 sets no minimum")
     least = [value] * rows if isinstance(value, int) else list(value)
     check_rows("min_new_tokens", least, rows, per_prompt)
     if max(least) > most:
@@ -318,43 +321,3 @@ def _check_length(embedder: Embedder, prompt: int, most: int) -> None:
             f"at most {max(limit - prompt + 1, 0)} after a prompt of {prompt} tokens",
             f"the model has {limit} positions; shorten the prompt or ask for fewer tokens",
         )
-
-
-def _sampler(
-    strategy: Strategy,
-    prompts: list[list[int]],
-    options: GenerationOptions,
-    per_prompt: int,
-    num_samples: int,
-    device: torch.device,
-) -> Sampler:
-    """Returns the sampler of a strategy.
-
-    Raises:
-        ArgumentValueError: two sources of randomness, or one for a strategy that draws nothing.
-    """
-    seed, generator = options.get("seed"), options.get("generator")
-    first_rank = isinstance(strategy, Alternatives)
-    if not isinstance(strategy, Sample):
-        kind, other = type(strategy).__name__, "BeamSample" if isinstance(strategy, Search) else "Sample"
-        idle = {"seed": seed, "generator": generator}
-        idle["num_samples"] = per_prompt if per_prompt > 1 and not first_rank else None
-        for name, value in idle.items():
-            if value is not None:
-                expected = f"left out with {kind}()"
-                raise ArgumentValueError(name, value, expected, f"it draws nothing; use {other}() to draw")
-        return FirstRank(len(prompts), num_samples, device) if first_rank else Argmax()
-    spread_out = isinstance(strategy, ArithmeticSample)
-    if generator is not None:
-        if seed is not None:
-            raise ArgumentValueError(
-                "seed", seed, "None beside generator=", "they are two sources of randomness"
-            )
-        return (
-            code_from(generator, len(prompts), num_samples) if spread_out else MultinomialSampler(generator)
-        )
-    if seed is None:
-        seed = int(torch.randint(2**62, ()))
-    if spread_out:
-        return code_of(seed, prompts, num_samples, device)
-    return CounterGumbel(row_keys(seed, prompts, per_prompt, device))

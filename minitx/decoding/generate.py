@@ -11,9 +11,10 @@ from minitx.decoding.arguments import check_names, resolve
 from minitx.decoding.output import Event, Result, collect
 from minitx.decoding.prompts import Prompts
 from minitx.decoding.request import GenerationOptions
+from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.search.base import Search
 from minitx.decoding.session import DecodingSession
-from minitx.decoding.strategy import Sample, Strategy
+from minitx.decoding.strategy import Strategy
 
 if TYPE_CHECKING:
     from minitx.models import CausalModel

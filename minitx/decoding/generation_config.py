@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from minitx.checkpoint.files import GENERATION
+from minitx.decoding.samplers.greedy import Greedy
+from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.search.beam import Beam
 from minitx.decoding.search.beam_sample import BeamSample
 from minitx.decoding.special_tokens import parse_end_tokens
 from minitx.decoding.stopping import Stop
-from minitx.decoding.strategy import Greedy, Sample
 from minitx.io import read_json
 
 # Settings that minitx does not implement, with the values at which they do nothing.

@@ -13,17 +13,16 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 import torch
 from torch import Tensor
 
-from minitx.decoding.checks import Integers
+from minitx.decoding.parameters import Integers
 from minitx.decoding.processors.chain import Chain
 from minitx.decoding.prompts import Prompts
-from minitx.decoding.samplers.select import Sampler
+from minitx.decoding.samplers.base import Sampler, Seed
 from minitx.decoding.stopping import ResolvedStop, Stop
 
 if TYPE_CHECKING:
     from minitx.tokenizer import Tokenizer
 
 Logprobs = Literal["raw", "processed"]
-Seed = int | Sequence[int] | Tensor
 
 
 class GenerationOptions(TypedDict, total=False):

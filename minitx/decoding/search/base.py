@@ -19,9 +19,9 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from minitx.decoding.checks import Integers, integer, number, set_frozen
 from minitx.decoding.loop import Observer, RowState
 from minitx.decoding.output import Event
+from minitx.decoding.parameters import Integers, check_integers, parameter, parameters_of, set_frozen
 from minitx.decoding.processors.base import Processor
 from minitx.decoding.processors.chain import Chain
 from minitx.decoding.request import GenerationRequest
@@ -29,17 +29,10 @@ from minitx.decoding.search.record import Link, SearchRecord, SearchStep
 from minitx.decoding.search.tree import BeamTree
 from minitx.decoding.session import DecodingSession
 from minitx.decoding.strategy import Strategy
-from minitx.validation import ArgumentTypeError, ArgumentValueError, check_choice, check_integer
+from minitx.validation import ArgumentValueError, Interval, check_choice, check_integer, check_number
 
 EarlyStopping = bool | Literal["never", "exact"]
 
-# Parameters that may have one value per prompt, which then holds for each of its beams.
-PER_PROMPT = frozenset(
-    """
-    repetition_penalty presence_penalty frequency_penalty encoder_repetition_penalty min_length temperature
-    top_k top_p min_p typical_p epsilon_cutoff eta_cutoff top_h
-    """.split()  # noqa: SIM905 - shorter
-)
 _MOST_BEAMS = 4096  # each is a row of the model's batch, with a cache and V logits, for every prompt
 _LARGEST_PENALTY = 40
 _LARGEST_NORM = 30 * math.log(10)  # its logarithm; scores are float32 and must neither vanish nor overflow
@@ -270,15 +263,16 @@ class BeamState:
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Search(Strategy):
+class Search(Strategy, example="Beam"):
     """A strategy that keeps several hypotheses per prompt and returns the best of them.
 
     Parameters that other strategies take per row, searches take per prompt; `prefix_allowed_tokens_fn` gets
     the number of the prompt. Processors, those of a literal chain too, see one row per beam.
     """
 
-    num_beams: int = 4
+    num_beams: int = parameter(None, off=4, help="number of hypotheses kept per prompt", metavar="N")
 
+    _drawing: ClassVar[str] = "BeamSample"
     _finds_strings: ClassVar[bool] = False
 
     @torch.inference_mode()
@@ -349,7 +343,8 @@ class Search(Strategy):
     def build(self, min_new_tokens: Integers = 0) -> Chain:
         """Returns the chain; `min_new_tokens` is one number or one per prompt."""
         if not isinstance(min_new_tokens, int):
-            min_new_tokens = self._per_beam(integer("min_new_tokens", min_new_tokens, 0, "0 sets no minimum"))
+            least = check_integers("min_new_tokens", min_new_tokens, 0, "0 sets no minimum")
+            min_new_tokens = self._per_beam(least)
         return super().build(min_new_tokens)
 
     def adapt(self, request: GenerationRequest) -> GenerationRequest:
@@ -370,9 +365,9 @@ class Search(Strategy):
                 f"at most num_beams={self.num_beams}",
                 "a search returns at most the hypotheses that it keeps",
             )
-        for name in sorted(PER_PROMPT):
-            value = getattr(self, name, None)
-            if isinstance(value, tuple) and len(value) != len(request.prompts):
+        for name, declared in parameters_of(self).items():
+            value = getattr(self, name)
+            if declared.per_row and isinstance(value, tuple) and len(value) != len(request.prompts):
                 expected = f"one number or {len(request.prompts)}, one per prompt"
                 raise ArgumentValueError(name, value, expected)
         request.chain.check_rows(len(request.prompts) * self.num_beams, self.num_beams)
@@ -394,7 +389,7 @@ class Search(Strategy):
         super()._check()
 
     def _make(self, name: str, value: Any) -> Processor:
-        if name in PER_PROMPT and isinstance(value, tuple):
+        if parameters_of(self)[name].per_row and isinstance(value, tuple):
             value = self._per_beam(value)
         if name == "prefix_allowed_tokens_fn" and callable(value):
             value = _OfPrompt(value, self.num_beams)
@@ -407,15 +402,28 @@ class Search(Strategy):
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class ScoredSearch(Search):
+class ScoredSearch(Search, example="Beam"):
     """A search whose hypotheses are compared by sum / length ** length_penalty.
 
-    Attributes:
-        length_penalty, early_stopping: as for `Beam`.
+    `early_stopping` decides when a prompt with all its finished hypotheses is done, besides when no beam is
+    left. True: at once. False: when the best beam, if it ended now, would not beat the worst of them, a
+    heuristic, since with length_penalty above 0 a beam may still improve. "never": the same, but with
+    length_penalty above 0 the beam is scored at the greatest length that it can reach.
     """
 
-    length_penalty: float = 1.0
-    early_stopping: EarlyStopping = False
+    length_penalty: float = parameter(
+        None,
+        off=1.0,
+        help="power of the length that divides sums of log-probabilities; above 0 favours long sequences, "
+        "below 0 short ones; 0 compares sums, 1 means",
+        metavar="X",
+    )
+    early_stopping: EarlyStopping = parameter(
+        None,
+        off=False,
+        help='when a search ends: True, False, "never", or for `Beam` "exact"',
+        metavar="WHEN",
+    )
 
     _ways_to_stop: ClassVar[tuple[str, ...]] = ("never",)
 
@@ -464,16 +472,13 @@ class ScoredSearch(Search):
 
     def _check(self) -> None:
         super()._check()
-        limits = f"[-{_LARGEST_PENALTY}, {_LARGEST_PENALTY}]"
+        limits = Interval(-_LARGEST_PENALTY, _LARGEST_PENALTY)
         self._check_number("length_penalty", limits, "0 compares sums, above 0 favours longer sequences")
         if not isinstance(self.early_stopping, bool):
             check_choice("early_stopping", self.early_stopping, (True, False, *self._ways_to_stop))
 
-    def _check_number(self, name: str, interval: str, hint: str) -> None:
-        value = number(name, getattr(self, name), interval, hint)
-        if isinstance(value, tuple):
-            raise ArgumentTypeError(name, getattr(self, name), "one number", hint)
-        set_frozen(self, **{name: value})
+    def _check_number(self, name: str, interval: Interval, hint: str) -> None:
+        set_frozen(self, **{name: check_number(name, getattr(self, name), interval, hint)})
 
 
 @dataclass(frozen=True)

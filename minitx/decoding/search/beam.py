@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 
 from minitx.decoding.detokenize import Detokenizer
+from minitx.decoding.parameters import NON_NEGATIVE, POSITIVE, parameter
 from minitx.decoding.request import GenerationRequest
-from minitx.decoding.samplers.select import MultinomialSampler
+from minitx.decoding.samplers.sample import MultinomialSampler
 from minitx.decoding.search.base import (
     BeamHypotheses,
     BeamState,
@@ -64,34 +65,34 @@ class Beam(ScoredSearch):
     Log-probabilities are the model's, changed by the processors and not normalised again. A hypothesis is
     scored by their sum over its tokens, divided by a norm of their number.
 
-    Attributes:
-        num_beams: N, the beams per prompt.
-        length_penalty: since sums are negative, above 0 favours long sequences and below 0 short ones; 0
-            compares sums, 1 averages over the tokens.
-        length_norm: "power" divides by n ** length_penalty, "gnmt" by ((5 + n) / 6) ** length_penalty
-            (arXiv:1609.08144, equation 14).
-        early_stopping: when a prompt with all its finished hypotheses is done, besides when no beam is left.
-            True: at once.
-            False: when the best beam, if it ended now, would not beat the worst of them. A heuristic: with
-                length_penalty above 0 a beam may still improve.
-            "never": the same, but with length_penalty above 0 the beam is scored at the greatest length that
-                it can reach.
-            "exact": when no beam can become one of the `num_samples` best, whatever the sign of
-                length_penalty. The proof needs sums that only fall. Where a processor may make a
-                log-probability positive (a bias above 0, a negative presence penalty, a custom processor),
-                the search continues until its beams end or have `max_new_tokens`; with
-                renormalize_logits=True sums fall whatever the others do.
-        coverage_penalty: for encoder-decoders: weight of a penalty for source tokens that received little
-            cross-attention. The score gets coverage_penalty * sum over source tokens of log(min(a, 1)), with
-            the attention a summed over the hypothesis (arXiv:1609.08144, equation 14; last layer, mean over
-            heads). Beams compete without it.
-        patience: a prompt keeps round(num_beams * patience) finished hypotheses (arXiv:2204.05424); with
-            early_stopping=True the search stops after that many.
+    A prompt with all its finished hypotheses is done by `early_stopping`: True, False and "never" as in
+    `ScoredSearch`, or "exact": when no beam can become one of the `num_samples` best, whatever the sign of
+    length_penalty. The proof needs sums that only fall. Where a processor may make a log-probability positive
+    (a bias above 0, a negative presence penalty, a custom processor), the search continues until its beams
+    end or have `max_new_tokens`; with renormalize_logits=True sums fall whatever the others do.
+
+    For encoder-decoders, `coverage_penalty` penalises hypotheses that leave source tokens without
+    cross-attention: the score gets coverage_penalty * sum over source tokens of log(min(a, 1)), with the
+    attention a summed over the hypothesis (arXiv:1609.08144, equation 14; last layer, mean over heads). Beams
+    compete without it.
     """
 
-    length_norm: LengthNorm = "power"
-    coverage_penalty: float = 0.0
-    patience: float = 1.0
+    length_norm: LengthNorm = parameter(
+        None,
+        off="power",
+        help='"power" divides by n ** length_penalty, "gnmt" by ((5 + n) / 6) ** length_penalty '
+        "(arXiv:1609.08144, equation 14)",
+        metavar="NAME",
+    )
+    coverage_penalty: float = parameter(
+        None, off=0.0, help="weight of the penalty for source tokens without attention; 0: off", metavar="X"
+    )
+    patience: float = parameter(
+        None,
+        off=1.0,
+        help="keep round(X * num_beams) finished hypotheses per prompt (arXiv:2204.05424)",
+        metavar="X",
+    )
 
     _ways_to_stop: ClassVar[tuple[str, ...]] = ("never", "exact")
     _finds_strings: ClassVar[bool] = True
@@ -190,8 +191,8 @@ class Beam(ScoredSearch):
         return request
 
     def _check(self) -> None:
-        self._check_number("coverage_penalty", "[0, inf)", "0 is off")
-        self._check_number("patience", "(0, inf)", "1 keeps as many finished hypotheses as beams")
+        self._check_number("coverage_penalty", NON_NEGATIVE, "0 is off")
+        self._check_number("patience", POSITIVE, "1 keeps as many finished hypotheses as beams")
         check_choice("length_norm", self.length_norm, ("power", "gnmt"))
         super()._check()
         if self.num_beams * self.patience > _MOST_HYPOTHESES:

@@ -11,19 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minitx.decoding.processors.at_least import AtLeast
 from minitx.decoding.processors.base import Processor
 from minitx.decoding.processors.chain import Chain
-from minitx.decoding.processors.truncation import Epsilon, Eta, MinP, TopH, TopK, TopP, Typical
+from minitx.decoding.processors.truncation import Filter
 from minitx.decoding.request import GenerationRequest
-from minitx.decoding.samplers.select import CounterGumbel, MultinomialSampler
+from minitx.decoding.samplers.counter_rng import CounterGumbel
+from minitx.decoding.samplers.sample import MultinomialSampler, Sample
 from minitx.decoding.search.base import BeamState
 from minitx.decoding.search.beam import Beam
-from minitx.decoding.strategy import Sample
 from minitx.validation import ArgumentValueError
 
 _LARGEST_MULTINOMIAL = 2**24  # categories that torch.multinomial draws from
-_FILTERS = (Epsilon, Eta, MinP, TopH, TopK, TopP, Typical)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -42,7 +40,12 @@ class BeamSample(Beam, Sample):
     def adapt(self, request: GenerationRequest) -> GenerationRequest:
         """Also lets each filter keep enough tokens for a beam to continue."""
         least = max(2, 1 + len({*request.stop.eos, *request.stop.tokens}))
-        chain = (replace(p, tokens=least) if isinstance(p, AtLeast) else p for p in request.chain.processors)
+        chain = (
+            replace(p, min_tokens_to_keep=least)
+            if isinstance(p, Filter) and p.min_tokens_to_keep > 1  # else of a literal chain
+            else p
+            for p in request.chain.processors
+        )
         request = super().adapt(replace(request, chain=Chain(*chain)))
         choices = self.num_beams * request.vocab_size
         if isinstance(request.sampler, MultinomialSampler) and choices > _LARGEST_MULTINOMIAL:
@@ -75,4 +78,4 @@ class BeamSample(Beam, Sample):
 
     def _make(self, name: str, value: Any) -> Processor:
         processor = super()._make(name, value)
-        return AtLeast(processor) if isinstance(processor, _FILTERS) else processor
+        return replace(processor, min_tokens_to_keep=2) if isinstance(processor, Filter) else processor

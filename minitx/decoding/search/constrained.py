@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from minitx.decoding.checks import set_frozen
+from minitx.decoding.parameters import parameter, set_frozen
 from minitx.decoding.request import GenerationRequest
 from minitx.decoding.search.base import BeamState, Candidates, Kept, ScoredSearch, num_candidates
 from minitx.decoding.search.phrases import START, Progress, Words
@@ -71,17 +71,18 @@ class _State(BeamState):
 class LexicalBeam(ScoredSearch):
     """Beam search for sequences that contain words. `num_samples` of `generate` hypotheses are returned.
 
-    Attributes:
-        force_words_ids: the words, each the ids of a phrase, or a list of phrases of which one suffices. They
-            must occur among the generated tokens, not in the prompt.
-        push_progress: beams that contain all words always offer their best token. Without it, as in
-            transformers, they are dropped for sequences that were never forced to contain a word and so are
-            more probable; words then come last, or the search ends without a hypothesis.
-        length_penalty, early_stopping: as for `Beam`.
+    A word is the ids of a phrase, or a list of phrases of which one suffices. It must occur among the
+    generated tokens, not in the prompt. Without `push_progress`, as in transformers, beams that contain all
+    words are dropped for sequences that were never forced to contain a word and so are more probable; words
+    then come last, or the search ends without a hypothesis.
     """
 
-    force_words_ids: Sequence[Any] = ()
-    push_progress: bool = True
+    force_words_ids: Sequence[Any] = parameter(
+        None, off=(), help='phrases that the output must contain, here two: "464 3290,50"', metavar="IDS"
+    )
+    push_progress: bool = parameter(
+        None, off=True, help="beams that contain all words always offer their best token", metavar="YES"
+    )
 
     def begin(self, session: DecodingSession) -> _State:
         """Starts the session with beams that contain no words."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from minitx.decoding.checks import set_frozen
+from minitx.decoding.parameters import NON_NEGATIVE, parameter, set_frozen
 from minitx.decoding.search.base import (
     BeamHypotheses,
     BeamState,
@@ -51,16 +51,21 @@ class _State(BeamState):
 class DiverseBeam(ScoredSearch):
     """Diverse beam search. `num_samples` of `generate` is the number of hypotheses returned, best first.
 
-    Attributes:
-        num_beams: N, the beams of all groups together.
-        num_beam_groups: G, a divisor of num_beams. As many groups as beams differ most.
-        diversity_penalty: subtracted from a token's log-probability per earlier choice, before the
-            processors.
-        length_penalty, early_stopping: as for `Beam`; a group keeps S hypotheses.
+    `num_beams` is N, the beams of all groups together; a group keeps S hypotheses.
     """
 
-    num_beam_groups: int = 2
-    diversity_penalty: float = 0.5
+    num_beam_groups: int = parameter(
+        None,
+        off=2,
+        help="number of groups of beams, a divisor of num_beams; more groups differ more",
+        metavar="G",
+    )
+    diversity_penalty: float = parameter(
+        None,
+        off=0.5,
+        help="subtracted from a token's log-probability per earlier group that has just chosen it",
+        metavar="X",
+    )
 
     def begin(self, session: DecodingSession) -> _State:
         """Starts the session with one beam in each group."""
@@ -133,4 +138,4 @@ class DiverseBeam(ScoredSearch):
         if self.num_beams % groups:
             raise ArgumentValueError("num_beam_groups", groups, f"a divisor of num_beams={self.num_beams}")
         set_frozen(self, num_beam_groups=groups)
-        self._check_number("diversity_penalty", "[0, inf)", "0 makes all groups equal")
+        self._check_number("diversity_penalty", NON_NEGATIVE, "0 makes all groups equal")

@@ -27,10 +27,10 @@ from torch import Tensor
 from minitx.decoding.loop import Observer
 from minitx.decoding.output import Event
 from minitx.decoding.request import GenerationRequest
-from minitx.decoding.samplers.select import CounterGumbel, MultinomialSampler
+from minitx.decoding.samplers.counter_rng import CounterGumbel
+from minitx.decoding.samplers.sample import MultinomialSampler, Sample
 from minitx.decoding.search.base import BeamState, Candidates, Kept, Search
 from minitx.decoding.session import DecodingSession
-from minitx.decoding.strategy import Sample
 from minitx.validation import ArgumentValueError
 
 
@@ -53,9 +53,8 @@ class StochasticBeam(Search, Sample):
     exp(log_weight) * f(sequence) has the mean of f as its expectation. (A sequence of `max_new_tokens` tokens
     without an end is a sequence too.)
 
-    Attributes:
-        num_beams: N, at least num_samples + 1: the first sequence outside the sample gives the threshold.
-            More cost time and change nothing.
+    `num_beams` is at least num_samples + 1: the first sequence outside the sample gives the threshold. More
+    cost time and change nothing.
     """
 
     @torch.inference_mode()

@@ -28,11 +28,12 @@ from minitx.decoding import (
 from minitx.decoding import strategy as strategy_module
 from minitx.decoding.generate import generate, stream
 from minitx.decoding.output import Result
+from minitx.decoding.parameters import parameters_of
 from minitx.decoding.request import GenerationRequest
-from minitx.decoding.search.base import PER_PROMPT, BeamHypotheses, ScoredSearch
+from minitx.decoding.samplers.sample import Sample
+from minitx.decoding.search.base import BeamHypotheses, ScoredSearch
 from minitx.decoding.search.tree import BeamTree
 from minitx.decoding.stopping import Stop
-from minitx.decoding.strategy import Sample
 from minitx.models import DecoderModel
 from tests.unit.decoding.test_generate import MODEL, PROMPTS, TOKENIZER, byte_ids, scripted
 
@@ -329,7 +330,8 @@ def test_numbers_are_per_prompt() -> None:
 def test_the_fields_that_may_be_per_prompt() -> None:
     declared = {**strategy_module.Strategy.__annotations__, **Sample.__annotations__}
     numeric = {name for name, kind in declared.items() if kind.startswith(("Numbers", "Integers"))}
-    assert numeric == PER_PROMPT
+    per_row = {name for name, each in parameters_of(BeamSample).items() if each.per_row}
+    assert numeric == per_row
 
 
 def test_a_prefix_function_gets_the_prompt() -> None:
