@@ -252,8 +252,9 @@ class DecodingSession:
         keep: int = 1,
     ) -> None:
         """Runs the model over new ids (B, T) with their mask and positions; logits of the last `keep`."""
+        inputs = ids if embeds is None else None
         options = self._model_options if embeds is None else {**self._model_options, "inputs_embeds": embeds}
-        out = self.model.decode(ids, mask, positions, cache=self.cache, logits_to_keep=keep, **options)
+        out = self.model.decode(inputs, mask, positions, cache=self.cache, logits_to_keep=keep, **options)
         assert out.logits is not None, "a language model has logits"
         self.step_logits = out.logits[:, -keep:].float()
         self.logits = self.step_logits[:, -1]

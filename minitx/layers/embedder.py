@@ -123,9 +123,15 @@ class Embedder(nn.Module):
         real: Tensor = position_ids != (config.pad_token_id or 0)
         return made * real[..., None]
 
-    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None, position_ids: Tensor) -> Tensor:
-        """(B, T), (B, T), (1 or B, T) -> (B, T, E)"""
-        hidden = self.word_emb(input_ids)
+    def forward(
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor | None,
+        position_ids: Tensor,
+        inputs_embeds: Tensor | None = None,
+    ) -> Tensor:
+        """(B, T), (B, T), (1 or B, T) -> (B, T, E); `inputs_embeds` (B, T, E') replaces the word embeddings."""
+        hidden = self.word_emb(input_ids) if inputs_embeds is None else inputs_embeds
         if self.config.projection == "words":
             hidden = self.projection(hidden)
         if self.tok_type_emb is not None:
