@@ -25,14 +25,8 @@ from minitx.decoding.detokenize import Detokenizer
 from minitx.decoding.parameters import NON_NEGATIVE, POSITIVE, parameter
 from minitx.decoding.request import GenerationRequest
 from minitx.decoding.samplers.sample import MultinomialSampler
-from minitx.decoding.search.base import (
-    BeamHypotheses,
-    BeamState,
-    Candidates,
-    Kept,
-    ScoredSearch,
-    num_candidates,
-)
+from minitx.decoding.search.base import ScoredSearch, num_candidates
+from minitx.decoding.search.state import BeamHypotheses, BeamState, Candidates, Kept
 from minitx.decoding.session import DecodingSession
 from minitx.decoding.stopping import RowText
 from minitx.validation import ArgumentValueError, check_choice

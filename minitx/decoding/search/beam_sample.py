@@ -17,8 +17,8 @@ from minitx.decoding.processors.truncation import Filter
 from minitx.decoding.request import GenerationRequest
 from minitx.decoding.samplers.counter_rng import CounterGumbel
 from minitx.decoding.samplers.sample import MultinomialSampler, Sample
-from minitx.decoding.search.base import BeamState
 from minitx.decoding.search.beam import Beam
+from minitx.decoding.search.state import BeamState
 from minitx.validation import ArgumentValueError
 
 _LARGEST_MULTINOMIAL = 2**24  # categories that torch.multinomial draws from

@@ -26,8 +26,9 @@ from torch import Tensor
 
 from minitx.decoding.parameters import parameter, set_frozen
 from minitx.decoding.request import GenerationRequest
-from minitx.decoding.search.base import BeamState, Candidates, Kept, ScoredSearch, num_candidates
+from minitx.decoding.search.base import ScoredSearch, num_candidates
 from minitx.decoding.search.phrases import START, Progress, Words
+from minitx.decoding.search.state import BeamState, Candidates, Kept
 from minitx.decoding.session import DecodingSession
 from minitx.validation import ArgumentTypeError, ArgumentValueError
 

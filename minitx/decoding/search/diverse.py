@@ -19,14 +19,8 @@ import torch
 from torch import Tensor
 
 from minitx.decoding.parameters import NON_NEGATIVE, parameter, set_frozen
-from minitx.decoding.search.base import (
-    BeamHypotheses,
-    BeamState,
-    Candidates,
-    Kept,
-    ScoredSearch,
-    num_candidates,
-)
+from minitx.decoding.search.base import ScoredSearch, num_candidates
+from minitx.decoding.search.state import BeamHypotheses, BeamState, Candidates, Kept
 from minitx.decoding.session import DecodingSession
 from minitx.validation import ArgumentValueError, check_integer
 

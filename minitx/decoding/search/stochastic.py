@@ -29,7 +29,8 @@ from minitx.decoding.output import Event
 from minitx.decoding.request import GenerationRequest
 from minitx.decoding.samplers.counter_rng import CounterGumbel
 from minitx.decoding.samplers.sample import MultinomialSampler, Sample
-from minitx.decoding.search.base import BeamState, Candidates, Kept, Search
+from minitx.decoding.search.base import Search
+from minitx.decoding.search.state import BeamState, Candidates, Kept
 from minitx.decoding.session import DecodingSession
 from minitx.validation import ArgumentValueError
 

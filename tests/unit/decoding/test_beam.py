@@ -31,7 +31,8 @@ from minitx.decoding.output import Result
 from minitx.decoding.parameters import parameters_of
 from minitx.decoding.request import GenerationRequest
 from minitx.decoding.samplers.sample import Sample
-from minitx.decoding.search.base import BeamHypotheses, ScoredSearch
+from minitx.decoding.search.base import ScoredSearch
+from minitx.decoding.search.state import BeamHypotheses
 from minitx.decoding.search.tree import BeamTree
 from minitx.decoding.stopping import Stop
 from minitx.models import DecoderModel
