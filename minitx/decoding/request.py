@@ -38,14 +38,14 @@ class GenerationOptions(TypedDict, total=False):
         a start token, unless the strategy has its own `forced_bos_token_id` (`Alternatives` choose among the
         tokens after it). Where the language itself is the start token, it is not part of the result.
     attention_mask: (B, T), for prompts that are a padded tensor.
-    stop: what ends a row; None is `Stop()`, the checkpoint's end tokens.
+    stop: conditions that end a row; None is `Stop()`, the checkpoint's end tokens.
     seed: an integer, or one per prompt. A row then depends on its seed and prompt alone and not on the batch;
         equal prompts, and the samples of one, still differ. An error with a strategy that draws nothing.
     generator: draws as `torch.multinomial` does, from one source for all rows. Without it and without a seed,
         a seed is drawn from torch's global generator.
     logprobs: "raw" for log-probabilities of the model's distribution, "processed" for those after the chain.
     top_logprobs: also return this many of the most probable tokens at each step.
-    prefill_chunk: most prompt tokens per forward, for long prompts in little memory.
+    prefill_chunk: most prompt tokens per forward, which limits the memory of long prompts.
     decoder_prompts: for encoder-decoders: decoder input ids, or texts, that the target continues, one for all
         prompts or one per prompt. Texts are placed after the start token and the language. None is the start
         token alone.
@@ -80,7 +80,7 @@ class GenerationRequest:
         num_samples: rows per prompt; of a search, hypotheses returned per prompt.
         chain: processes the logits.
         sampler: takes a token per row from the processed logits.
-        stop: what ends a row.
+        stop: conditions that end a row.
         max_new_tokens: most tokens per row.
         min_new_tokens: per row (of a search: per prompt), the number of tokens before which nothing stops it.
         tokenizer: for texts; None for results without texts.

@@ -57,7 +57,7 @@ def score(
         sources: the encoder input of an encoder-decoder, one per text.
         tokenizer: for strings; those of an encoder-decoder are encoded as targets.
         attention_mask: (B, T), for a padded tensor.
-        batch_size: texts per forward; their logits, (batch_size, T, V), take the most memory.
+        batch_size: texts per forward; their logits, (batch_size, T, V), need the most memory.
 
     Raises:
         TypeError, ValueError: as `generate`, about the model and the texts.
@@ -67,7 +67,7 @@ def score(
     batch_size = check_integer("batch_size", batch_size, 1, hint="texts per forward")
     encodes = model.task == "seq2seq-lm"
     if encodes != (sources is not None):
-        expected = "given, one per text," if encodes else "None"
+        expected = "passed, one per text," if encodes else "None"
         raise ArgumentValueError(
             "sources", sources, f"{expected} for a model {'with' if encodes else 'without'} an encoder"
         )

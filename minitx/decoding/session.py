@@ -311,7 +311,7 @@ class TokenHistory:
         self.context = self.context.select(rows)
 
     def crop(self, removed: Tensor) -> None:
-        """Removes the last tokens of each row, as many as (R,) `removed` states."""
+        """Removes the last tokens of each row: (R,) long, their number."""
         self.context = replace(self.context, length=self.context.length - removed)
         self._lengths = set(self.context.length.tolist())
 

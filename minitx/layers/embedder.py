@@ -130,7 +130,7 @@ class Embedder(nn.Module):
         position_ids: Tensor,
         inputs_embeds: Tensor | None = None,
     ) -> Tensor:
-        """(B, T), (B, T), (1 or B, T) -> (B, T, E); `inputs_embeds`: (B, T, E') instead of word embeddings."""
+        """(B, T), (B, T), (1 or B, T) -> (B, T, E); (B, T, E') replaces word embeddings."""
         hidden = self.word_emb(input_ids) if inputs_embeds is None else inputs_embeds
         if self.config.projection == "words":
             hidden = self.projection(hidden)

@@ -1,4 +1,4 @@
-"""Lexically constrained beam search: sequences that contain given words.
+"""Lexically constrained beam search: sequences that contain required words.
 
 Hokamp and Liu 2017, "Lexically Constrained Decoding for Sequence Generation Using Grid Beam Search",
 arXiv:1704.07138, in the form of Post and Vilar 2018, "Fast Lexically Constrained Decoding with Dynamic Beam
@@ -8,7 +8,7 @@ token. Candidates of equal progress form a bank, and the beams are allocated to 
 each, from the most to the least advanced, then the second best of each, and so on.
 
 Tokens and scores are those of transformers 4.53, which has this search (later versions do not), wherever it
-does what it intends; it ranks banks by a number that large log-probabilities outweigh, and loses track of
+works as intended; it ranks banks by a number that large log-probabilities outweigh, and loses track of
 choices between phrases that begin alike and of interrupted phrases. `phrases.py` tracks the progress.
 
 P prompts, N beams, K most probable continuations, C = K + N candidates, V vocabulary, R = P * N rows.

@@ -89,7 +89,7 @@ def test_what_is_reported() -> None:
 
 def test_fields() -> None:
     assert LexicalBeam(force_words_ids=WORDS) == LexicalBeam(force_words_ids=[[[7, 9]], [[4], [10, 11]]])
-    with pytest.raises(ValueError, match="holds no words"):
+    with pytest.raises(ValueError, match="must be at least one word"):
         LexicalBeam()
     with pytest.raises(TypeError, match="push_progress=1 must be True or False"):
         LexicalBeam(force_words_ids=WORDS, push_progress=1)

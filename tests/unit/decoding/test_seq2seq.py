@@ -237,7 +237,7 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
     "a score of nothing that was read": (
         lambda model: minitx.score(model, [[5]]),
         ValueError,
-        "sources=None must be given, one per text",
+        "sources=None must be passed, one per text",
     ),
     "scores of other texts": (
         lambda model: minitx.score(model, [[5]], sources=[[5], [6]]),
