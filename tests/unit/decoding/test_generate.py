@@ -625,7 +625,7 @@ def test_logits_that_are_none(strategy: Any, value: float, monkeypatch: pytest.M
         return out
 
     monkeypatch.setattr(DecoderModel, "forward", broken)
-    with pytest.raises(ValueError, match=r"Row 1, step 2: the model's logits hold NaN or \+inf"):
+    with pytest.raises(ValueError, match=r"Row 1, step 2: the model's logits contain NaN or \+inf"):
         generate(MODEL, PROMPTS[:3], strategy, max_new_tokens=5, stop=NO_END)
     fixed = type(strategy)(remove_invalid_values=True)
     assert len(generate(MODEL, PROMPTS[:3], fixed, max_new_tokens=5, stop=NO_END).sequences[1]) == 5
@@ -678,14 +678,14 @@ def test_a_literal_chain() -> None:
         (Greedy(), {"max_new_tokens": True}, TypeError, "max_new_tokens=True"),
         (Greedy(), {"max_new_tokens": 2.0}, TypeError, "max_new_tokens=2.0"),
         (Greedy(), {"min_new_tokens": 3}, ValueError, "min_new_tokens=3 must be at most max_new_tokens=2"),
-        (Greedy(), {"min_new_tokens": [1]}, ValueError, "min_new_tokens has 1 values.* there are 2 rows"),
+        (Greedy(), {"min_new_tokens": [1]}, ValueError, "min_new_tokens=.* the 2 rows; it has 1 values"),
         (Greedy(), {"min_new_tokens": -1}, ValueError, "min_new_tokens=-1"),
         (Sample(), {"num_samples": 0}, ValueError, "num_samples=0 must be at least 1"),
-        (Greedy(), {"num_samples": 2}, ValueError, r"num_samples=2 must be left out with Greedy\(\)"),
-        (Greedy(), {"seed": 2}, ValueError, r"seed=2 must be left out with Greedy\(\); it draws nothing"),
-        (Greedy(), {"generator": torch.Generator()}, ValueError, "generator=.* must be left out with"),
-        (Sample(), {"seed": 1, "generator": torch.Generator()}, ValueError, "two sources of randomness"),
-        (Sample(), {"seed": [1, 2, 3]}, ValueError, "seed has 3 numbers, but there are 2 prompts"),
+        (Greedy(), {"num_samples": 2}, ValueError, r"num_samples=2 must be left out; Greedy\(\)"),
+        (Greedy(), {"seed": 2}, ValueError, r"seed=2 must be left out; Greedy\(\) draws nothing"),
+        (Greedy(), {"generator": torch.Generator()}, ValueError, "generator=.* must be left out"),
+        (Sample(), {"seed": 1, "generator": torch.Generator()}, ValueError, "both are sources of randomness"),
+        (Sample(), {"seed": [1, 2, 3]}, ValueError, "seed=.* or one for each of the 2 prompts"),
         (Greedy(), {"logprobs": "all"}, ValueError, "logprobs='all' must be"),
         (Greedy(), {"top_logprobs": 2}, ValueError, "top_logprobs=2 must be 0 without logprobs="),
         (Greedy(), {"logprobs": "raw", "top_logprobs": 999}, ValueError, "must be from 0 to"),
@@ -710,10 +710,10 @@ def test_a_literal_chain() -> None:
             TypeError,
             "generator=3 must be a torch.Generator; seed= takes an integer",
         ),
-        (Sample(), {"seed": 1.5}, TypeError, "seed=1.5 is no whole number"),
-        (Sample(), {"num_samples": 2, "min_new_tokens": [1, 1]}, ValueError, "2 values.* there are 4 rows"),
+        (Sample(), {"seed": 1.5}, TypeError, "seed=1.5 must be an integer"),
+        (Sample(), {"num_samples": 2, "min_new_tokens": [1, 1]}, ValueError, "the 4 rows .* it has 2 values"),
         (Greedy(), {"stop": Stop(strings="a")}, ValueError, "needs tokenizer="),
-        (Greedy(), {"stop": Stop(tokens=[999])}, ValueError, r"Stop\(tokens=...\) holds token 999"),
+        (Greedy(), {"stop": Stop(tokens=[999])}, ValueError, r"Stop\(tokens=...\)=999 must be"),
     ],
 )
 def test_what_does_not_fit(
@@ -727,8 +727,8 @@ def test_what_does_not_fit(
 @pytest.mark.parametrize(
     ("strategy", "message"),
     [
-        (Sample(temperature=[1.0, 1.0, 1.0]), "3 values, one per row, but there are 2 rows"),
-        (Greedy(suppress_tokens=[999]), "holds token 999"),
+        (Sample(temperature=[1.0, 1.0, 1.0]), "one for each of the 2 rows; it has 3 values"),
+        (Greedy(suppress_tokens=[999]), "suppress_tokens=999 must be"),
         (Greedy(processors=[lambda logits, context: None]), "<lambda> returned NoneType; expected logits"),
     ],
 )

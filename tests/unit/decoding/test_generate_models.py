@@ -104,10 +104,10 @@ def by_hand(model: DecoderModel, prompt: list[int], count: int = NEW) -> list[in
 
 def test_the_models_bring_every_kind_of_cache() -> None:
     kinds = {kind: {type(part).__name__ for part in model_of(kind).make_cache(20).layers} for kind in SIZES}
-    assert kinds["gpt2"] == kinds["bloom"] == {"Static"}
-    assert kinds["mistral"] == {"Sliding"}
+    assert kinds["gpt2"] == kinds["bloom"] == {"StaticCache"}
+    assert kinds["mistral"] == {"SlidingWindowCache"}
     assert kinds["gemma2"] == kinds["gemma3_text"] == kinds["gpt_neo"] == kinds["gpt_oss"]
-    assert kinds["gemma2"] == {"Static", "Sliding"}
+    assert kinds["gemma2"] == {"StaticCache", "SlidingWindowCache"}
 
 
 @pytest.mark.parametrize("chunk", [None, 1, 4, WINDOW, 8])
@@ -279,7 +279,7 @@ def test_weights_that_hold_nan(strategy: Any) -> None:
     with torch.no_grad():
         model.embedder.word_emb.weight[77] = torch.nan  # of one token, which but one prompt has
     options: dict[str, Any] = {"max_new_tokens": 4, "stop": NO_END}
-    with pytest.raises(ValueError, match=r"Row 1, step 0: the model's logits hold NaN.*weights and dtype"):
+    with pytest.raises(ValueError, match=r"Row 1, step 0: the model's logits contain NaN.*weights and dtype"):
         generate(model, [[5, 6], [5, 77], [9]], strategy, **options)
     without = {"suppress_tokens": [77]}
     fine = generate(model, [[5, 6], [9]], type(strategy)(**without), **options)
