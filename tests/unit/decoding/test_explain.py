@@ -14,7 +14,7 @@ import torch
 import minitx
 from minitx.decoding import Chain, Greedy, SuppressTokens, Temperature, TopK
 from minitx.decoding.detokenize import text_of
-from minitx.inspect.explain import LEGEND, Candidate, Position, Step, bar, render
+from minitx.inspect.explain import LEGEND, Candidate, Position, Step, _recent, bar, render
 
 CONFIG = {
     "model_type": "llama",
@@ -125,6 +125,26 @@ def test_bars() -> None:
     assert bar(1.0) == "█" * 24
     assert bar(0.5) == "█" * 12
     assert len(bar(1 / 48)) == 1
+
+
+def test_bars_are_relative_to_the_most_probable_token() -> None:
+    top = (Candidate(1, "a", 0.02, 0.02), Candidate(2, "b", 0.01, 0.01))
+    step = Step(name="model", kept=60, mass=1.0, entropy=3.9, top=top)
+    lines = render(Position(length=4, steps=(step,), drawn=top[1])).splitlines()
+    assert [line.count("█") for line in lines[-2:]] == [24, 12]
+
+
+def test_the_last_tokens_and_the_chosen_one_are_shown(model: Any) -> None:
+    found = minitx.explain(model, [*range(5, 25)], STRATEGY, max_new_tokens=2, seed=3)
+    first, second = found.positions
+    assert first.recent == " ".join(f"#{token}" for token in range(13, 25))
+    assert second.recent.endswith(f"#24 #{first.drawn.token}")
+    assert str(found).count("after #") == 2
+    for position in found.positions:
+        assert position.steps[0].chosen == pytest.approx(position.drawn.raw)
+        assert position.steps[-1].chosen == pytest.approx(position.drawn.probability)
+    tokenizer: Any = SimpleNamespace(decode=lambda ids, **_: "".join(map(chr, ids)), special_ids=())
+    assert _recent([10, 97, 98], tokenizer) == "'\\nab'"
 
 
 def test_a_literal_chain_and_a_function_of_ones_own_are_named(model: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor
 import minitx
 from minitx.decoding import Context, Greedy
 from minitx.decoding.arguments import resolve
+from minitx.decoding.output import Event
 from minitx.decoding.request import GenerationOptions
 from minitx.decoding.session import DecodingSession
 
@@ -221,3 +223,66 @@ def test_a_prefix_of_embeddings_changes_what_follows() -> None:
 def test_embeddings_that_do_not_fit(kind: str, embeds: Any, message: str) -> None:
     with pytest.raises(ValueError, match=rf"^inputs_embeds=.* {message}"):
         minitx.generate(model_of(kind), PROMPTS, Greedy(), max_new_tokens=2, inputs_embeds=embeds)
+
+
+# --- what sessions are ready for -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_speculative_decoding_is_a_loop_over_two_sessions(kind: str) -> None:
+    """A draft model proposes tokens, the model verifies them in one step; each row keeps its own number."""
+    model = model_of(kind)
+    layers = {"gpt2": "n_layer", "t5": "num_layers"}.get(kind, "num_hidden_layers")
+    config = {**CONFIGS[kind], layers: 1}
+    draft_model: Any = minitx.from_config(config, head=model.task, seed=0).eval()
+    draft_model.load_state_dict(model.state_dict(), strict=False)  # the first layer alone
+    target, draft = (session_of(each, max_new_tokens=36) for each in (model, draft_model))
+    expected = minitx.generate(model, PROMPTS, Greedy(), max_new_tokens=9, stop=minitx.Stop(eos=()))
+    accepted_lengths = set()
+    while int(target.context.generated.min()) < 9:
+        tokens = []
+        for _ in range(3):
+            tokens.append(draft.logits.argmax(dim=-1))
+            draft.step(tokens[-1])
+        proposed, before = torch.stack(tokens, dim=1), target.context.generated
+        first = target.logits
+        target.step(proposed)
+        predicted = torch.cat((first[:, None], target.step_logits), dim=1).argmax(dim=-1)  # (R, 4)
+        accepted = (proposed == predicted[:, :3]).long().cumprod(dim=1).sum(dim=1)
+        accepted_lengths |= set(accepted.tolist())
+        for session in (target, draft):
+            session.crop(before + accepted)
+            session.step(predicted.gather(1, accepted[:, None]))
+    prompts = target.context.prompt_length.tolist()
+    rows = [row[start : start + 9] for start, row in zip(prompts, target.history.rows(), strict=True)]
+    assert rows == [row.tolist() for row in expected.sequences]
+    assert len(accepted_lengths) > 1
+
+
+class Guided(Greedy):
+    """Classifier-free guidance: a second session continues the prompts without their first token."""
+
+    def run(self, session: DecodingSession, observe: Any = None) -> Any:
+        request = session.request
+        plain = replace(request, prompts=[prompt[1:] for prompt in request.prompts])
+        other = DecodingSession(session.model, plain)
+        session.start()
+        other.start()
+        for position in range(request.max_new_tokens):
+            token = (2 * session.log_probs - other.log_probs).argmax(dim=-1)
+            yield [Event(row, each, "") for row, each in enumerate(token.tolist())]
+            if position + 1 < request.max_new_tokens:
+                session.step(token)
+                other.step(token)
+
+
+def test_guidance_is_a_second_session() -> None:
+    model = model_of("llama")
+    prompts = [[5, 6, 7], [8, 9, 10, 11]]
+    found = minitx.generate(model, prompts, Guided(), max_new_tokens=5, stop=minitx.Stop(eos=()))
+    for prompt, tokens in zip(prompts, found.sequences, strict=True):
+        ids = list(prompt)
+        for token in tokens.tolist():
+            whole, part = (model(torch.tensor([row])).logits[0, -1].log_softmax(-1) for row in (ids, ids[1:]))
+            assert int((2 * whole - part).argmax()) == token
+            ids.append(token)
