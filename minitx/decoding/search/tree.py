@@ -130,43 +130,47 @@ class _Drawing:
     def __init__(self, nodes: Sequence[BeamNode]) -> None:
         self._nodes = nodes
         self._children: dict[int | None, list[int]] = {}
-        for place, node in enumerate(nodes):
-            self._children.setdefault(node.parent, []).append(place)
-        self._best: set[int | None] = set()  # nodes of the best hypothesis
-        at = next((place for place, node in enumerate(nodes) if node.rank == 0), None)
-        while at is not None:
-            self._best.add(at)
-            at = nodes[at].parent
+        best = [False] * len(nodes)  # nodes of the best hypothesis
+        for place in range(len(nodes) - 1, -1, -1):
+            node = nodes[place]
+            best[place] = best[place] or node.rank == 0
+            if best[place] and node.parent is not None:
+                best[node.parent] = True
+            # In the order of the tree, but for the best branch, which comes last.
+            siblings = self._children.setdefault(node.parent, [])
+            siblings.insert(len(siblings) if best[place] else 0, place)
 
-    def lines(self, parent: int | None = None, indent: str = "") -> Iterator[str]:
-        """Yields a line for each run of tokens that continues a node."""
-        children = self._children.get(parent, [])
-        if parent is None and len(children) == 1:
-            yield from self._line(children[0], "", "")
-            return
-        children = sorted(children, key=lambda place: place in self._best)
-        for child in children[:-1]:
-            yield from self._line(child, indent + "├ ", indent + "│ ")
-        for child in children[-1:]:
-            yield from self._line(child, indent + "└ ", indent + "  ")
+    def lines(self) -> Iterator[str]:
+        """Yields a line for each run of tokens without a branch."""
+        roots = self._children.get(None, [])
+        waiting = [(place, "", "") for place in roots] if len(roots) == 1 else [*self._branches(roots, "")]
+        while waiting:
+            place, branch, indent = waiting.pop()
+            run = [place]
+            while len(children := self._children.get(run[-1], [])) == 1:
+                run.append(children[0])
+            yield self._line(run, branch)
+            waiting += self._branches(children, indent[-_WIDTH:])
 
-    def _line(self, place: int, branch: str, indent: str) -> Iterator[str]:
-        """Yields the line of the run that begins with a node, then those that continue it."""
-        run = [place]
-        while len(children := self._children.get(run[-1], [])) == 1:
-            run.append(children[0])
+    @staticmethod
+    def _branches(children: Sequence[int], indent: str) -> Iterator[tuple[int, str, str]]:
+        """Yields each child with its own indentation and that of the lines below it, the last child first."""
+        for number, child in enumerate(reversed(children)):
+            corner, bar = ("├ ", "│ ") if number else ("└ ", "  ")
+            yield child, indent + corner, indent + bar
+
+    def _line(self, run: Sequence[int], branch: str) -> str:
         last, end = self._nodes[run[-1]], ""
         if last.rank is not None:
             end = f"  [returned #{last.rank + 1}]"
         elif last.finished:
             end = "  [finished]"
-        elif not children:
+        elif run[-1] not in self._children:
             end = "  [dropped]"
         cut = branch if len(branch) <= _DEEPEST else f"…{branch[1 - _DEEPEST :]}"
         start = f"{last.score:8.3f}  {cut}"
         text, room = "".join(map(self._text, run)), _WIDTH - len(start) - len(end)
-        yield f"{start}{text if len(text) <= room else f'{text[: room - 1]}…'}{end}"
-        yield from self.lines(run[-1], indent)
+        return f"{start}{text if len(text) <= room else f'{text[: room - 1]}…'}{end}"
 
     def _text(self, place: int) -> str:
         node = self._nodes[place]

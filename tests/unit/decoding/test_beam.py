@@ -33,7 +33,7 @@ from minitx.decoding.request import GenerationRequest
 from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.search.base import ScoredSearch
 from minitx.decoding.search.state import BeamHypotheses
-from minitx.decoding.search.tree import BeamTree
+from minitx.decoding.search.tree import BeamNode, BeamTree, _Drawing
 from minitx.decoding.stopping import Stop
 from minitx.models import DecoderModel
 from tests.unit.decoding.test_generate import MODEL, PROMPTS, TOKENIZER, byte_ids, scripted
@@ -588,6 +588,21 @@ def test_drawings_are_80_columns_wide() -> None:
         lines = str((result.beams or [])[0]).splitlines()
         assert max(map(len, lines)) <= 80
         assert sum(line.endswith("[returned #1]") for line in lines) == 1
+
+
+def test_a_deep_tree_is_drawn() -> None:
+    """However deep it branches: no recursion, and no line of more than 80 columns."""
+    nodes = []
+    for step in range(1500):
+        above = 2 * step - 2 if step else None
+        for rank in (0 if step == 1499 else None, None):
+            nodes.append(BeamNode(step, above, 5, "a", -1.0, -1.0, rank == 0, rank))
+    lines = list(_Drawing(nodes).lines())
+    assert len(lines) == 3000
+    assert max(map(len, lines)) <= 80
+    assert lines[0].endswith("├ a  [dropped]")
+    assert lines[1].endswith("└ a")
+    assert lines[-1].endswith("└ a  [returned #1]")
 
 
 # What cannot be
