@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal, Unpack
@@ -104,6 +105,7 @@ def stream(
     return Stream(strategy, DecodingSession(model, request))
 
 
+_OPTIONS = inspect.cleandoc(GenerationOptions.__doc__ or "").partition("\n\n")[2]
 for _function in (generate, stream):
-    _texts = (_function.__doc__ or "", GenerationOptions.__doc__ or "")
-    _function.__doc__ = "\n\n".join(map(inspect.cleandoc, _texts))
+    _text = inspect.cleandoc(_function.__doc__ or "")
+    _function.__doc__ = f"{_text}\n\nOptions:\n{textwrap.indent(_OPTIONS, '    ')}"
