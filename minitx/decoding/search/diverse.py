@@ -122,7 +122,7 @@ class DiverseBeam(ScoredSearch):
         state.closed = state.closed | (beams[:, 0] == -torch.inf).view_as(state.closed)
         first = torch.arange(groups, device=sums.device)[:, None] * width
         kept = (kept.view(-1, groups, size) + first).flatten(1)
-        return Kept(kept, beams.view(len(state.sums), -1), state.closed.all(dim=1))
+        return Kept(kept, beams.view(len(state.sums), -1))
 
     def _check(self) -> None:
         super()._check()

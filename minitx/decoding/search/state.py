@@ -52,12 +52,26 @@ class Kept:
     Attributes:
         beams: (P, N) long, the candidates that they are.
         sums: (P, N), by which they compete; -inf for unused beams.
-        done: (P,) bool, prompts whose search ends although beams are left.
+        done: (P,) bool, prompts whose search ends although beams are left; None for none.
     """
 
     beams: Tensor
     sums: Tensor
-    done: Tensor
+    done: Tensor | None = None
+
+    @property
+    def exists(self) -> Tensor:
+        """(P, N) bool, False for unused beams."""
+        return self.sums > -torch.inf
+
+    @property
+    def rows(self) -> Tensor:
+        """(P, N) long, the candidates in the rows of the model.
+
+        An unused beam repeats one that exists, so that processors see a sequence of tokens in its row too.
+        """
+        first = self.exists.int().argmax(dim=1, keepdim=True)
+        return torch.where(self.exists, self.beams, self.beams.gather(1, first))
 
 
 class BeamHypotheses:
@@ -160,13 +174,11 @@ class BeamState:
         Raises:
             ValueError: a prompt has no token that can be drawn.
         """
-        existed, alive = self.sums > -torch.inf, kept.sums > -torch.inf
-        beams = alive.any(dim=1)
-        # An unused beam repeats one that exists, so that processors see a sequence of tokens in its row too.
-        rows = torch.where(alive, kept.beams, kept.beams.gather(1, alive.int().argmax(dim=1, keepdim=True)))
-        self._add_step(candidates, rows, alive)
-        self._check(existed, beams)
-        for place in (~beams | kept.done).nonzero().flatten().tolist():
+        rows, alive = kept.rows, kept.exists.any(dim=1)
+        self._add_step(candidates, rows, kept.exists)
+        self._check(self.sums > -torch.inf, alive)
+        done = ~alive if kept.done is None else ~alive | kept.done
+        for place in done.nonzero().flatten().tolist():
             if (prompt := self.prompts[place]) not in self.hypotheses:
                 self.hypotheses[prompt] = self.finished_of(place)
                 self.record.done[prompt] = len(self.record.steps)

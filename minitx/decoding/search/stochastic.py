@@ -120,10 +120,9 @@ class StochasticBeam(Search, Sample):
         numbers = numbers.masked_fill(surpassed, -torch.inf)
         state.finished.add(numbers.masked_fill(~end, -torch.inf), state.codes)
         sums, kept = numbers.masked_fill(end, -torch.inf).topk(size)
-        exists = sums > -torch.inf
-        rows = torch.where(exists, kept, kept.gather(1, exists.int().argmax(dim=1, keepdim=True)))
-        state.log_probs = candidates.sums.gather(1, rows)
-        return Kept(kept, sums, ~exists.any(dim=1))
+        beams = Kept(kept, sums)
+        state.log_probs = candidates.sums.gather(1, beams.rows)
+        return beams
 
     def adapt(self, request: GenerationRequest) -> GenerationRequest:
         """Also checks that a beam is left for the threshold."""
