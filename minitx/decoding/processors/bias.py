@@ -174,7 +174,7 @@ class ExponentialDecayLength(LogitsProcessor):
         """The processor of (start, factor)."""
         if not isinstance(pair, tuple) or len(pair) != 2:
             raise ArgumentTypeError(
-                "exponential_decay_length_penalty", pair, "two numbers", "the first token and the factor"
+                "exponential_decay_length_penalty", pair, "two numbers", "(start, factor)"
             )
         return cls(*pair)
 

@@ -85,7 +85,7 @@ def test_a_strategy_is_none_of_its_names_or_classes() -> None:
             r"\[0\]='chat' must .*, not text; use tokenizer.encode\('chat', add_special_tokens=False\)\.",
         ),
         ([[5], ["chat", "chien"]], r"\[1\]=.*, not text; .*encode\('chat', "),
-        ([102, 103], r"\[0\]=102 must be a list .*; did you mean \[\[102, 103\]\]\.$"),
+        ([102, 103], r"\[0\]=102 must be a list .*; write \[\[102, 103\]\]\.$"),
         ([[102], 103], r"\[1\]=103 must be a list of token ids\.$"),
     ],
 )
