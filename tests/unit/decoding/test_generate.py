@@ -625,7 +625,7 @@ def test_logits_that_are_none(strategy: Any, value: float, monkeypatch: pytest.M
         return out
 
     monkeypatch.setattr(DecoderModel, "forward", broken)
-    with pytest.raises(ValueError, match=r"Row 1, step 2: the model's logits contain NaN or \+inf"):
+    with pytest.raises(ValueError, match=r"Row 1, step 2: the model's logits hold NaN or \+inf"):
         generate(MODEL, PROMPTS[:3], strategy, max_new_tokens=5, stop=NO_END)
     fixed = type(strategy)(remove_invalid_values=True)
     assert len(generate(MODEL, PROMPTS[:3], fixed, max_new_tokens=5, stop=NO_END).sequences[1]) == 5
@@ -684,7 +684,7 @@ def test_a_literal_chain() -> None:
         (Greedy(), {"num_samples": 2}, ValueError, r"num_samples=2 must be left out; Greedy\(\)"),
         (Greedy(), {"seed": 2}, ValueError, r"seed=2 must be left out; Greedy\(\) draws nothing"),
         (Greedy(), {"generator": torch.Generator()}, ValueError, "generator=.* must be left out"),
-        (Sample(), {"seed": 1, "generator": torch.Generator()}, ValueError, "both are sources of randomness"),
+        (Sample(), {"seed": 1, "generator": torch.Generator()}, ValueError, "two sources of randomness"),
         (Sample(), {"seed": [1, 2, 3]}, ValueError, "seed=.* or one for each of the 2 prompts"),
         (Greedy(), {"logprobs": "all"}, ValueError, "logprobs='all' must be"),
         (Greedy(), {"top_logprobs": 2}, ValueError, "top_logprobs=2 must be 0 without logprobs="),

@@ -279,7 +279,7 @@ def test_weights_that_hold_nan(strategy: Any) -> None:
     with torch.no_grad():
         model.embedder.word_emb.weight[77] = torch.nan  # of one token, which but one prompt has
     options: dict[str, Any] = {"max_new_tokens": 4, "stop": NO_END}
-    with pytest.raises(ValueError, match=r"Row 1, step 0: the model's logits contain NaN.*weights and dtype"):
+    with pytest.raises(ValueError, match=r"Row 1, step 0: the model's logits hold NaN.*weights and dtype"):
         generate(model, [[5, 6], [5, 77], [9]], strategy, **options)
     without = {"suppress_tokens": [77]}
     fine = generate(model, [[5, 6], [9]], type(strategy)(**without), **options)
