@@ -154,9 +154,7 @@ class Strategy:
         metavar="N",
     )
     prefix_allowed_tokens_fn: Callable[[int, Tensor], Sequence[int] | Tensor] | None = parameter(
-        PrefixAllowed,
-        off=None,
-        help="(row, its tokens) -> ids that may come next (GENRE, arXiv:2010.00904)",
+        PrefixAllowed, off=None, help="(row, its tokens) -> ids that may come next (GENRE, arXiv:2010.00904)"
     )
     forced_bos_token_id: int | None = parameter(
         ForcedBos,
