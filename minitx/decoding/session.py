@@ -60,8 +60,7 @@ class DecodingSession:
         Args:
             model: the model.
             request: the checked arguments; the chain and prompts are used.
-            lookahead: the number of tokens that `crop` must be able to remove again, where layers see only a
-                window.
+            lookahead: the number of tokens that `crop` must be able to remove; the cache gets room for them.
         """
         self.model, self.request, self._lookahead = model, request, lookahead
         self.cross_attention: Tensor | None = None
@@ -97,6 +96,7 @@ class DecodingSession:
         self._prefill(batch, request.prefill_chunk, None if embeds is None else padded_embeds(embeds, weight))
         self.cache.repeat(rows_per_prompt)
         self.logits = self.logits.repeat_interleave(rows_per_prompt, dim=0)
+        self.step_logits = self.logits[:, None]
         if self.cross_attention is not None:
             self.cross_attention = self.cross_attention.repeat_interleave(rows_per_prompt, dim=0)
         self.states: State = request.chain.init(self.context)
@@ -133,17 +133,22 @@ class DecodingSession:
                 logits that are about to be replaced. None for each row itself.
             within_prompts: as for `reorder`.
         """
-        chain_input, self._before = self._chain_input, self.logits if rows is None else None
+        chain_input, before = self._chain_input, self.logits if rows is None and self._lookahead else None
         if rows is not None:
             self._move(rows, within_prompts)
             chain_input = chain_input[rows] if self._stateful else chain_input
         tokens = tokens[:, None] if tokens.dim() == 1 else tokens
         time, start, contexts = tokens.shape[1], self.context.length, []
+        limit = self.model.turning_points.get("longrope")
+        if time > 1 and self.history.crosses(limit, time):
+            self._step_singly(tokens)
+            self._before = before
+            return
         for token in tokens.unbind(dim=1):
             contexts.append(self.context)
             self.history.append(token)
-        if self.history.crossed(self.model.turning_points.get("longrope"), time):
-            self._refill(keep=time)
+        if self.history.crosses(limit, -time):
+            self._refill()
         else:
             places = start[:, None] + torch.arange(time, device=start.device)
             positions = None if self._implicit_positions else positions_of(self.model, tokens, places)
@@ -154,7 +159,7 @@ class DecodingSession:
             for context, token, score in zip(contexts, tokens.unbind(dim=1), scores, strict=True):
                 self._step_states.append(self.states)
                 self.states = self.request.chain.update(self.states, context, token, score)
-        self._chain_input = self.logits
+        self._before, self._chain_input = before, self.logits
 
     def reorder(self, rows: Tensor, *, within_prompts: bool = True) -> None:
         """Continues with these rows, in this order; a row may be repeated or left out.
@@ -164,15 +169,19 @@ class DecodingSession:
             within_prompts: every prompt keeps its number of rows, so that the cross-attention cache stays.
         """
         self._move(rows, within_prompts)
-        self.logits, self._chain_input = self.logits[rows], self._chain_input[rows]
+        self._chain_input, self.step_logits = self._chain_input[rows], self.step_logits[rows]
+        self.logits = self.step_logits[:, -1]
+        self._before = None if self._before is None else self._before[rows]
+        self._step_states = [select_state(states, rows) for states in self._step_states]
         if self.cross_attention is not None:
             self.cross_attention = self.cross_attention[rows]
 
     def crop(self, length: int | Tensor) -> None:
         """Removes the last tokens of each row, as speculative decoding does with rejected ones.
 
-        Within the last step, logits and processor states of the remaining tokens are restored without running
-        the model. Rows that keep different numbers of tokens are aligned by a new prefill.
+        Within the last step, and with `lookahead`, logits and processor states of the remaining tokens are
+        restored without running the model. Rows that keep different numbers of tokens are aligned by a new
+        prefill.
 
         Args:
             length: the number of generated tokens to keep: an integer, or one per row, (R,) long.
@@ -183,7 +192,7 @@ class DecodingSession:
         generated, time = self.context.generated, self.step_logits.shape[1]
         removed = generated - torch.as_tensor(length, device=generated.device).expand_as(generated)
         fewest, most = int(removed.min()), int(removed.max())
-        if fewest < 0 or int(generated.min()) < most:
+        if fewest < 0 or bool((removed > generated).any()):
             raise ArgumentValueError("length", length, "at most the number of generated tokens of each row")
         if most == 0:
             return
@@ -195,12 +204,16 @@ class DecodingSession:
             index = kept * len(kept) + torch.arange(len(kept), device=kept.device)
             self.states = select_state(_concatenate([*self._step_states, self.states]), index)
             self._step_states = []
+        back = self.history.crosses(self.model.turning_points.get("longrope"), -most)
         self.history.crop(removed)
-        self.cache.crop(self.cache.length - fewest)
-        if fewest == most < time:
+        if not back:
+            self.cache.crop(self.cache.length - fewest)
+        if back or fewest < most:
+            self._refill()
+        elif most < time:
             self.step_logits = self.step_logits[:, :-most]
             self.logits = self.step_logits[:, -1]
-        elif fewest == most == time and self._before is not None:
+        elif most == time and self._before is not None:
             self.logits, self.step_logits = self._before, self._before[:, None]
         else:
             self._refill()
@@ -218,9 +231,7 @@ class DecodingSession:
         self.history.select(rows)
         self.states = select_state(self.states, rows)
 
-    def _prefill(
-        self, batch: PaddedBatch, chunk: int | None = None, embeds: Tensor | None = None, keep: int = 1
-    ) -> None:
+    def _prefill(self, batch: PaddedBatch, chunk: int | None = None, embeds: Tensor | None = None) -> None:
         """Runs the model over whole rows, (B, T), `chunk` tokens at a time."""
         time = batch.input_ids.shape[1]
         if chunk is None or any(time > point for point in self.model.turning_points.values()):
@@ -228,9 +239,18 @@ class DecodingSession:
         for start in range(0, time, chunk):
             part = [None if x is None else x[:, start : start + chunk] for x in (*batch, embeds)]
             assert part[0] is not None
-            self._forward(part[0], part[1], part[2], part[3], keep=keep)
+            self._forward(part[0], part[1], part[2], part[3])
 
-    def _refill(self, keep: int = 1) -> None:
+    def _step_singly(self, tokens: Tensor) -> None:
+        """Steps over tokens (R, K) one by one, where the cache cannot hold them at once."""
+        logits, states = [], []
+        for token in tokens.unbind(dim=1):
+            self.step(token)
+            logits.append(self.step_logits)
+            states += self._step_states
+        self.step_logits, self._step_states = torch.cat(logits, dim=1), states
+
+    def _refill(self) -> None:
         """Runs the model over the whole history again, in an empty cache."""
         if self.request.inputs_embeds is not None:
             raise ValueError(
@@ -240,7 +260,7 @@ class DecodingSession:
         self.cache.crop(0)
         batch = padded_rows(self.model, self.history.rows())
         self._implicit_positions = batch.position_ids is None
-        self._prefill(batch, keep=keep)
+        self._prefill(batch)
 
     def _forward(
         self,
@@ -315,9 +335,11 @@ class TokenHistory:
         self.context = replace(self.context, length=self.context.length - removed)
         self._lengths = set(self.context.length.tolist())
 
-    def crossed(self, length: int | None, time: int) -> bool:
-        """Whether the last `time` tokens made a row longer than `length` tokens; False for None."""
-        return length is not None and any(each - time <= length < each for each in self._lengths)
+    def crosses(self, limit: int | None, time: int) -> bool:
+        """Whether `time` more tokens (negative: the last ones) take a row beyond `limit`; False for None."""
+        return limit is not None and any(
+            min(each, each + time) <= limit < max(each, each + time) for each in self._lengths
+        )
 
     def rows(self) -> list[list[int]]:
         """Returns the tokens of each row."""

@@ -31,6 +31,16 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "gpt2": {**SMALL, "model_type": "gpt2", "n_embd": 16, "n_head": 2, "n_layer": 2, "n_positions": 64},
     "llama": LLAMA,
     "sliding": {**LLAMA, "model_type": "mistral", "sliding_window": 4},
+    "longrope": {
+        **LLAMA,
+        "rope_parameters": {
+            "rope_type": "longrope",
+            "rope_theta": 10000.0,
+            "short_factor": [1.0, 1.1],
+            "long_factor": [2.0, 3.0],
+            "original_max_position_embeddings": 7,
+        },
+    },
     "t5": {
         "vocab_size": 40,
         "model_type": "t5",
