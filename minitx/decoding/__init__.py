@@ -34,7 +34,7 @@ from minitx.decoding.processors.penalties import (
 )
 from minitx.decoding.processors.temperature import RemoveInvalid, Renormalize, Temperature
 from minitx.decoding.processors.truncation import Epsilon, Eta, MinP, TopH, TopK, TopP, Typical
-from minitx.decoding.request import GenerationOptions, GenerationRequest
+from minitx.decoding.request import GenerationRequest
 from minitx.decoding.samplers.alternatives import Alternatives
 from minitx.decoding.samplers.arithmetic import ArithmeticSample
 from minitx.decoding.samplers.base import Argmax
@@ -71,7 +71,6 @@ __all__ = [
     "ForcedBos",
     "ForcedEos",
     "FrequencyPenalty",
-    "GenerationOptions",
     "GenerationRequest",
     "Greedy",
     "LexicalBeam",
