@@ -53,6 +53,7 @@ class SequenceBias(LogitsProcessor):
         set_frozen(self, sequence_bias=checked)
 
     def keeps_log_probs_nonpositive(self, below: bool) -> bool:
+        """See `LogitsProcessor.keeps_log_probs_nonpositive`."""
         return below and max(self.sequence_bias.values()) <= 0
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
@@ -137,6 +138,7 @@ class LogitBias(LogitsProcessor):
         set_frozen(self, logit_bias=checked)
 
     def keeps_log_probs_nonpositive(self, below: bool) -> bool:
+        """See `LogitsProcessor.keeps_log_probs_nonpositive`."""
         return below and max(self.logit_bias.values()) <= 0
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
@@ -179,6 +181,7 @@ class ExponentialDecayLength(LogitsProcessor):
         return cls(*pair)
 
     def keeps_log_probs_nonpositive(self, below: bool) -> bool:
+        """See `LogitsProcessor.keeps_log_probs_nonpositive`."""
         return below and self.factor <= 1
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
