@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from minitx.cli.decoding_options import dashed
-from minitx.decoding.request import beginnings
+from minitx.decoding.arguments import decoder_prompts_of
 
 if TYPE_CHECKING:
     from minitx.models import CausalModel
@@ -31,7 +31,9 @@ def beginnings_of(
         raise ValueError(
             f"{option} is given {len(given)} times for {prompts} prompts; give one, or one each."
         )
-    return beginnings(model, given or None, prompts, tokenizer) if model.task == "seq2seq-lm" else None
+    return (
+        decoder_prompts_of(model, given or None, prompts, tokenizer) if model.task == "seq2seq-lm" else None
+    )
 
 
 def forced(texts: Sequence[str], tokenizer: Tokenizer, *, as_target: bool) -> list[list[int]]:

@@ -15,8 +15,8 @@ from minitx.checkpoint.load import load
 from minitx.cli.beginnings import beginnings_of, check_words, forced
 from minitx.cli.common import architecture_of, device_of, dtype_of, read_texts, source_of, tokenizer_of
 from minitx.cli.decoding_options import DEFAULT_LENGTH, SAMPLING, SEARCH, SHORT, STOP, dashed, names
-from minitx.decoding.generation_config import begin_token, generation_settings
-from minitx.decoding.request import TASKS, remaining_tokens
+from minitx.decoding.arguments import TASKS, remaining_tokens
+from minitx.decoding.generation_config import generation_settings
 from minitx.decoding.samplers.alternatives import Alternatives
 from minitx.decoding.samplers.arithmetic import ArithmeticSample
 from minitx.decoding.samplers.greedy import Greedy
@@ -27,6 +27,7 @@ from minitx.decoding.search.beam_sample import BeamSample
 from minitx.decoding.search.constrained import LexicalBeam
 from minitx.decoding.search.diverse import DiverseBeam
 from minitx.decoding.search.stochastic import StochasticBeam
+from minitx.decoding.special_tokens import begin_token
 from minitx.decoding.stopping import Stop
 from minitx.decoding.strategy import Strategy
 

@@ -14,7 +14,7 @@ from minitx.decoding.detokenize import text_of
 from minitx.decoding.generate import generate, stream
 from minitx.decoding.output import Event, FinishReason, Row
 from minitx.decoding.search.base import Search
-from minitx.decoding.search.record import BeamTree
+from minitx.decoding.search.tree import BeamTree
 
 # What to say of a text that shows nothing.
 EMPTY: dict[FinishReason, str] = {

@@ -93,9 +93,15 @@ class Embedder(nn.Module):
         """Apply the projection if it belongs to this place: (B, T, size) -> (B, T, size or E)."""
         return self.projection(hidden) if self.config.projection == place else hidden
 
-    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None, position_ids: Tensor) -> Tensor:
-        """(B, T), (B, T), (1 or B, T) -> (B, T, E)"""
-        hidden = self.project(self.word_emb(input_ids), "words")
+    def forward(
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor | None,
+        position_ids: Tensor,
+        inputs_embeds: Tensor | None = None,
+    ) -> Tensor:
+        """(B, T), (B, T), (1 or B, T), output of `word_emb` (B, T, W) or None -> (B, T, E)"""
+        hidden = self.project(self.word_emb(input_ids) if inputs_embeds is None else inputs_embeds, "words")
         if self.tok_type_emb is not None:
             types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
             hidden = hidden + self.tok_type_emb(types)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from minitx.layers.attention import AttentionContext
@@ -48,7 +49,7 @@ class CausalModel(Model):
 
     def decode(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         *,
@@ -65,12 +66,14 @@ class CausalModel(Model):
         position_ids: Tensor | None,
         cache: Cache | None,
         cross: AttentionContext | None = None,
+        inputs_embeds: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """The decoder's hidden states (B, T, E), and the mask of all its keys if that is (B, S).
 
         Args:
             input_ids, attention_mask, position_ids, cache: as for `DecoderModel.forward`.
             cross: as for `Stack.forward`.
+            inputs_embeds: (B, T, E'), instead of the word embeddings of the ids.
         """
         embedder, past = self.decoder_embedder, 0
         if cache is not None:
@@ -85,7 +88,7 @@ class CausalModel(Model):
             mask = cache.extended(mask, input_ids)
         flat = mask if mask is not None and mask.dim() == 2 else None
         position_ids = embedder.check(input_ids, None, position_ids, past, flat)
-        hidden = embedder(input_ids, None, position_ids)
+        hidden = embedder(input_ids, None, position_ids, inputs_embeds)
         if cache is not None:
             self.check_turning(cache, position_ids)
             cache.begin(input_ids.shape[1])
@@ -165,27 +168,34 @@ class DecoderModel(CausalModel):
 
     def decode(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         *,
         cache: Cache,
         logits_to_keep: int = 0,
+        inputs_embeds: Tensor | None = None,
     ) -> ModelOutput:
-        """`forward` for more tokens of the text."""
+        """`forward` for further tokens, given as ids or as embeddings."""
         return self.forward(
-            input_ids, attention_mask, position_ids, cache=cache, logits_to_keep=logits_to_keep
+            input_ids,
+            attention_mask,
+            position_ids,
+            cache=cache,
+            logits_to_keep=logits_to_keep,
+            inputs_embeds=inputs_embeds,
         )
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         labels: Tensor | None = None,
         *,
         cache: Cache | None = None,
         logits_to_keep: int = 0,
+        inputs_embeds: Tensor | None = None,
     ) -> ModelOutput:
         """Runs the model.
 
@@ -199,6 +209,7 @@ class DecoderModel(CausalModel):
             labels: what the head should have said; the losses in `layers/head.py` give the shapes.
             cache: from `make_cache`; the tokens are added to it.
             logits_to_keep: only of so many tokens at the end, where the head gives logits for each; 0: all.
+            inputs_embeds: (B, T, E'), output of `embedder.word_emb`, instead of `input_ids`.
 
         Raises:
             TypeError: a list or anything else where a tensor is expected, a cache that is none.
@@ -207,8 +218,13 @@ class DecoderModel(CausalModel):
                 labels for logits that are not kept.
         """
         keep = self.kept(logits_to_keep, labels)
+        if inputs_embeds is not None and input_ids is None:
+            input_ids = inputs_embeds.new_ones(inputs_embeds.shape[:-1], dtype=torch.long)
         batch = check_tensor("input_ids", input_ids).shape[:-1]
-        hidden, mask = self.run_decoder(input_ids, attention_mask, position_ids, cache)
+        assert input_ids is not None, "checked"
+        hidden, mask = self.run_decoder(
+            input_ids, attention_mask, position_ids, cache, inputs_embeds=inputs_embeds
+        )
         real = self.real_tokens(input_ids, mask) if self.task == "sequence-classification" else mask
         return self.result(hidden, real, labels, batch=batch, logits_to_keep=keep, cache=cache)
 

@@ -129,7 +129,7 @@ class EncoderDecoderModel(CausalModel):
 
     def decode(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         *,

@@ -12,7 +12,7 @@ import minitx
 from minitx.architectures import architecture
 from minitx.architectures.config_reader import ConfigReader
 from minitx.config import RopeConfig, Rotary
-from minitx.decoding.prompts import padded
+from minitx.decoding.prompts import pad_left
 from minitx.layers.rotary import FREQUENCIES, apply_rotary_pos_emb, rotary_tables
 from minitx.layers.stack import FULL, SLIDING
 
@@ -175,7 +175,7 @@ def test_longrope_has_one_set_for_short_texts_and_one_for_long_ones() -> None:
 def test_a_batch_turns_as_its_rows_do(kind: str, lengths: tuple[int, ...]) -> None:
     """Around 8 tokens, beyond which a text turns otherwise: each row is as long as it is itself."""
     decoder, rows = by_length(kind), [torch.randint(60, (length,)) for length in lengths]
-    batch = padded([row.tolist() for row in rows], 0, torch.device("cpu"))
+    batch = pad_left([row.tolist() for row in rows], 0, torch.device("cpu"))
     with torch.inference_mode():
         together = decoder(*batch).logits
         for number, row in enumerate(rows):
