@@ -1,17 +1,18 @@
-"""Strategies: what `generate` is told about choosing tokens, one field per parameter.
+"""Strategies: how `generate` chooses tokens, one field per parameter.
 
 `Greedy` takes the most probable token, `Sample` draws one. Fields have the names of transformers or, for
 the penalties that transformers does not have, of OpenAI. A field at its default changes nothing:
 `Sample()` is plain sampling from the model's distribution. `build` makes the chain of processors.
 
-Which order? The fields do not say, so `Sample(order=...)` does. The libraries differ: with temperature 1.5
-and top_p 0.9, "transformers" and "vllm" cut what the temperature has flattened, "llama.cpp" cuts first. To
-choose an order of one's own, give a literal chain: `Sample(chain=Chain(TopP(0.9), Temperature(1.5)))`.
+Processors are applied in the order of the fields, which is that of transformers; `Sample(order=...)` chooses
+another library's. With temperature 1.5 and top_p 0.9, "transformers" and "vllm" filter the flattened
+distribution, "llama.cpp" filters first. For a custom order pass a literal chain:
+`Sample(chain=Chain(TopP(0.9), Temperature(1.5)))`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from inspect import get_annotations
 from typing import Any, Literal, Self
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from minitx.decoding.checks import Integers, Numbers, set_frozen
 from minitx.decoding.names import meant
+from minitx.decoding.parameters import document, parameter, parameters_of
 from minitx.decoding.processors.base import Processor, StatefulProcessor
 from minitx.decoding.processors.bias import BadWords, ExponentialDecayLength, LogitBias, SequenceBias
 from minitx.decoding.processors.chain import Chain
@@ -46,105 +48,17 @@ from minitx.decoding.processors.truncation import Epsilon, Eta, MinP, TopH, TopK
 
 Order = Literal["transformers", "vllm", "llama.cpp"]
 
-_BIASES = ("sequence_bias", "logit_bias")
-_PENALTIES = (
-    "encoder_repetition_penalty",
-    "repetition_penalty",
-    "frequency_penalty",
-    "presence_penalty",
-    "no_repeat_ngram_size",
-    "encoder_no_repeat_ngram_size",
-)
-_BANS = ("bad_words_ids", "allowed_token_ids", "min_length", "min_new_tokens")
-_CONSTRAINTS = (
-    "prefix_allowed_tokens_fn",
-    "forced_bos_token_id",
-    "forced_eos_token_id",
-    "remove_invalid_values",
-    "exponential_decay_length_penalty",
-    "suppress_tokens",
-    "begin_suppress_tokens",
-    "processors",
-)
-# Fields in the order in which they work. What vLLM or llama.cpp does not have stands beside what
-# transformers has it beside.
-ORDERS: Mapping[str, tuple[str, ...]] = {
-    "transformers": (
-        *_BIASES,
-        *_PENALTIES,
-        *_BANS,
-        *_CONSTRAINTS,
-        "temperature",
-        "top_h",
-        "top_k",
-        "top_p",
-        "min_p",
-        "typical_p",
-        "epsilon_cutoff",
-        "eta_cutoff",
-        "renormalize_logits",
-    ),
+# How each order differs from the order of the fields: pairs of a field and the one that it is moved in front
+# of, None for the end of the chain.
+_LAST = ("renormalize_logits", None)
+ORDERS: Mapping[str, tuple[tuple[str, str | None], ...]] = {
+    "transformers": (_LAST,),
     "vllm": (
-        *_BANS,
-        *_BIASES,
-        *_PENALTIES,
-        *_CONSTRAINTS,
-        "temperature",
-        "min_p",
-        "top_h",
-        "top_k",
-        "top_p",
-        "typical_p",
-        "epsilon_cutoff",
-        "eta_cutoff",
-        "renormalize_logits",
+        *((ban, "sequence_bias") for ban in ("bad_words_ids", "allowed_token_ids", "min_length")),
+        ("min_p", "top_h"),
+        _LAST,
     ),
-    "llama.cpp": (
-        *_BIASES,
-        *_PENALTIES,
-        *_BANS,
-        *_CONSTRAINTS,
-        "top_h",
-        "top_k",
-        "typical_p",
-        "top_p",
-        "min_p",
-        "epsilon_cutoff",
-        "eta_cutoff",
-        "temperature",
-        "renormalize_logits",
-    ),
-}
-
-_MAKERS: Mapping[str, Callable[[Any], Processor]] = {
-    "sequence_bias": SequenceBias,
-    "logit_bias": LogitBias,
-    "encoder_repetition_penalty": EncoderRepetitionPenalty,
-    "repetition_penalty": RepetitionPenalty,
-    "frequency_penalty": FrequencyPenalty,
-    "presence_penalty": PresencePenalty,
-    "no_repeat_ngram_size": NoRepeatNGram,
-    "encoder_no_repeat_ngram_size": EncoderNoRepeatNGram,
-    "bad_words_ids": BadWords,
-    "allowed_token_ids": AllowedTokens,
-    "min_length": MinLength,
-    "min_new_tokens": MinNewTokens,
-    "prefix_allowed_tokens_fn": PrefixAllowed,
-    "forced_bos_token_id": ForcedBos,
-    "forced_eos_token_id": lambda ids: ForcedEos([ids] if isinstance(ids, int) else ids),
-    "remove_invalid_values": lambda _: RemoveInvalid(),
-    "exponential_decay_length_penalty": lambda pair: _decay(pair),
-    "suppress_tokens": SuppressTokens,
-    "begin_suppress_tokens": BeginSuppressTokens,
-    "temperature": Temperature,
-    "top_h": TopH,
-    "top_k": TopK,
-    "top_p": TopP,
-    "min_p": MinP,
-    "typical_p": Typical,
-    "epsilon_cutoff": Epsilon,
-    "eta_cutoff": Eta,
-    "renormalize_logits": lambda _: Renormalize(),
+    "llama.cpp": (("typical_p", "top_p"), ("temperature", None), _LAST),
 }
 
 # What users look for in a strategy, but what belongs to the call.
@@ -162,69 +76,135 @@ _ARGUMENTS_OF_GENERATE = frozenset(
 )
 
 
+def _end_ids(ids: Any) -> ForcedEos:
+    return ForcedEos([ids] if isinstance(ids, int) else ids)
+
+
+def _decay(pair: Any) -> ExponentialDecayLength:
+    if not isinstance(pair, tuple) or len(pair) != 2:
+        raise TypeError(f"exponential_decay_length_penalty={pair!r} must be two numbers: (start, factor).")
+    return ExponentialDecayLength(*pair)
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Strategy:
-    """The fields that every strategy has. At its default each changes nothing.
+    """The parameters that every strategy has. At its default each changes nothing.
 
     "Per row" is one number for all rows, or a list, tuple or tensor of B values, where a row is a sample of
-    a prompt. "Output" is what was generated. The processor of a field, in `minitx.decoding`, says more.
-    Strategies are values that compare equal if their fields do; with a bias, a dict, they have no hash.
-
-    Attributes:
-        repetition_penalty: above 0, per row; 1.0 is off, above 1 makes tokens of prompt and output less
-            probable (CTRL, arXiv:1909.05858).
-        presence_penalty: in [-2, 2], per row; subtracted from the logits of tokens of the output (OpenAI).
-        frequency_penalty: in [-2, 2], per row; the same, as often as they occurred (OpenAI).
-        encoder_repetition_penalty: above 0, per row; 1.0 is off, above 1 favours tokens of the prompt, or of
-            what an encoder read.
-        no_repeat_ngram_size: n; no n tokens come again (arXiv:1705.04304). 0 is off.
-        encoder_no_repeat_ngram_size: n; no n tokens of the prompt, or of what an encoder read. 0 is off.
-        sequence_bias: {(token, ...): bias}, added to the last token's logit behind the others; -inf bans it.
-        bad_words_ids: token ids of each word that must not come.
-        logit_bias: {token: bias}, biases in [-100, 100], added to the logit (OpenAI).
-        allowed_token_ids: no other tokens come.
-        suppress_tokens: these do not come.
-        begin_suppress_tokens: these do not come first.
-        forced_bos_token_id: the second token of a row, as the language of an encoder-decoder's output.
-        forced_eos_token_id: an end token, or some, of which one is the last that max_new_tokens allows.
-        exponential_decay_length_penalty: (start, factor): from `start` generated tokens on, end tokens
-            become more probable, if factor > 1.
-        prefix_allowed_tokens_fn: (row, its tokens) -> ids, of which one comes next (GENRE, arXiv:2010.00904).
-        remove_invalid_values: NaN and infinite logits become finite ones, in place of an error.
-        renormalize_logits: the processed logits become log-probabilities.
-        min_length: per row, tokens of prompt and output before an end token may come.
-        processors: of your own, `(logits, context) -> logits`; they come before the temperature.
-        chain: a literal `Chain`, in place of all other fields.
+    a prompt. "Output" are the generated tokens; "source" is the encoder input, or without an encoder the
+    prompt. The processor of a parameter, in `minitx.decoding`, has its definition. Strategies are values
+    that compare equal if their fields do; with a bias, a dict, they have no hash.
 
     Raises:
         TypeError: an unknown field, or a value of the wrong type.
         ValueError: a value out of range.
     """
 
-    repetition_penalty: Numbers = 1.0
-    presence_penalty: Numbers = 0.0
-    frequency_penalty: Numbers = 0.0
-    encoder_repetition_penalty: Numbers = 1.0
-    no_repeat_ngram_size: int = 0
-    encoder_no_repeat_ngram_size: int = 0
-    sequence_bias: Mapping[tuple[int, ...], float] | None = None
-    bad_words_ids: Sequence[Sequence[int]] | None = None
-    logit_bias: Mapping[int, float] | None = None
-    allowed_token_ids: Sequence[int] | None = None
-    suppress_tokens: Sequence[int] | None = None
-    begin_suppress_tokens: Sequence[int] | None = None
-    forced_bos_token_id: int | None = None
-    forced_eos_token_id: int | Sequence[int] | None = None
-    exponential_decay_length_penalty: tuple[int, float] | None = None
-    prefix_allowed_tokens_fn: Callable[[int, Tensor], Sequence[int] | Tensor] | None = None
-    remove_invalid_values: bool = False
-    renormalize_logits: bool = False
-    min_length: Integers = 0
-    processors: Sequence[Processor | StatefulProcessor] = ()
-    chain: Chain | None = None
+    sequence_bias: Mapping[tuple[int, ...], float] | None = parameter(
+        SequenceBias,
+        off=None,
+        help="added to the logit of a sequence's last token after the others; -inf bans it, as in "
+        '"464 3290=-5"',
+        metavar="IDS=BIAS",
+    )
+    logit_bias: Mapping[int, float] | None = parameter(
+        LogitBias,
+        off=None,
+        help='added to the logits of tokens, from -100 to 100, as in "464=-5, 50=2" (OpenAI)',
+        metavar="ID=BIAS",
+    )
+    encoder_repetition_penalty: Numbers = parameter(
+        EncoderRepetitionPenalty,
+        off=1.0,
+        per_row=True,
+        help="above 1 makes tokens of the source more probable; 1: off",
+        metavar="X",
+    )
+    repetition_penalty: Numbers = parameter(
+        RepetitionPenalty,
+        off=1.0,
+        per_row=True,
+        help="above 1 makes tokens of prompt and output less probable; 1: off (arXiv:1909.05858)",
+        metavar="X",
+    )
+    frequency_penalty: Numbers = parameter(
+        FrequencyPenalty,
+        off=0.0,
+        per_row=True,
+        help="subtracted from a token's logit per occurrence in the output, from -2 to 2; 0: off (OpenAI)",
+        metavar="X",
+    )
+    presence_penalty: Numbers = parameter(
+        PresencePenalty,
+        off=0.0,
+        per_row=True,
+        help="subtracted once from the logits of tokens of the output, from -2 to 2; 0: off (OpenAI)",
+        metavar="X",
+    )
+    no_repeat_ngram_size: int = parameter(
+        NoRepeatNGram,
+        off=0,
+        help="no N tokens are repeated in the same order; 0: off (arXiv:1705.04304)",
+        metavar="N",
+    )
+    encoder_no_repeat_ngram_size: int = parameter(
+        EncoderNoRepeatNGram, off=0, help="no N tokens of the source are repeated; 0: off", metavar="N"
+    )
+    bad_words_ids: Sequence[Sequence[int]] | None = parameter(
+        BadWords, off=None, help='sequences to ban, here two: "464 3290,50"', metavar="IDS"
+    )
+    allowed_token_ids: Sequence[int] | None = parameter(
+        AllowedTokens, off=None, help="ban all tokens but these", metavar="IDS"
+    )
+    min_length: Integers = parameter(
+        MinLength,
+        off=0,
+        per_row=True,
+        help="no end token before prompt and output have N tokens; 0: off",
+        metavar="N",
+    )
+    prefix_allowed_tokens_fn: Callable[[int, Tensor], Sequence[int] | Tensor] | None = parameter(
+        PrefixAllowed,
+        off=None,
+        help="(row, its tokens) -> ids that may come next (GENRE, arXiv:2010.00904)",
+    )
+    forced_bos_token_id: int | None = parameter(
+        ForcedBos,
+        off=None,
+        help="the second token of a row, as the language of an encoder-decoder's output",
+        metavar="ID",
+    )
+    forced_eos_token_id: int | Sequence[int] | None = parameter(
+        _end_ids,
+        off=None,
+        help="one of these tokens is the last that max_new_tokens allows",
+        metavar="IDS",
+    )
+    remove_invalid_values: bool = parameter(
+        RemoveInvalid, off=False, help="replace NaN and infinite logits by finite ones instead of an error"
+    )
+    exponential_decay_length_penalty: tuple[int, float] | None = parameter(
+        _decay,
+        off=None,
+        help="20,1.05: end tokens become ever more probable after 20 generated tokens",
+        metavar="START,FACTOR",
+    )
+    suppress_tokens: Sequence[int] | None = parameter(
+        SuppressTokens, off=None, help="ban these tokens", metavar="IDS"
+    )
+    begin_suppress_tokens: Sequence[int] | None = parameter(
+        BeginSuppressTokens, off=None, help="ban these as the first generated token", metavar="IDS"
+    )
+    processors: Sequence[Processor | StatefulProcessor] = parameter(
+        None, off=(), help="custom functions (logits, context) -> logits, applied before the temperature"
+    )
+    renormalize_logits: bool = parameter(
+        Renormalize, off=False, help="the processed logits become log-probabilities"
+    )
+    chain: Chain | None = parameter(None, off=None, help="a literal `Chain` that replaces all other fields")
 
     def __new__(cls, *values: Any, **given: Any) -> Self:
-        """Refuses names that are no fields, and says which may be meant."""
+        """Refuses names that are no fields, and suggests others."""
         if values:
             raise TypeError(
                 f"{cls.__name__} takes its fields by name, as in {cls.__name__}(repetition_penalty=1.1)."
@@ -233,6 +213,10 @@ class Strategy:
             if name not in _field_names(cls):
                 raise TypeError(f"{cls.__name__} has no field {name!r}.{_hint(cls, name)}")
         return super().__new__(cls)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        document(cls)
 
     def __post_init__(self) -> None:
         for name in _field_names(type(self)):
@@ -243,46 +227,48 @@ class Strategy:
 
     def __repr__(self) -> str:
         """The fields that are not at their default."""
-        given = ((each, getattr(self, each.name)) for each in fields(self))
-        said = ", ".join(f"{each.name}={value!r}" for each, value in given if value != each.default)
-        return f"{type(self).__name__}({said})"
+        values = ((each, getattr(self, each.name)) for each in fields(self))
+        changed = ", ".join(f"{each.name}={value!r}" for each, value in values if value != each.default)
+        return f"{type(self).__name__}({changed})"
 
     def build(self, min_new_tokens: Integers = 0) -> Chain:
-        """The chain of processors that the fields ask for, in their order; empty if they ask for nothing.
+        """Returns the chain of processors of all fields that are not off.
 
         Args:
-            min_new_tokens: of this call, one or per row; works in front of a literal chain too.
+            min_new_tokens: of this call, one or per row; also applied before a literal chain.
         """
         minimum = MinNewTokens(min_new_tokens)
         if self.chain is not None:
             return self.chain if minimum.min_new_tokens == 0 else Chain(minimum, *self.chain.processors)
-        defaults = {field.name: field.default for field in fields(self)} | {"min_new_tokens": 0}
-        made: list[Processor | StatefulProcessor] = []
-        for name in self._fields_in_order():
-            value = minimum.min_new_tokens if name == "min_new_tokens" else getattr(self, name, None)
+        parameters = parameters_of(self)
+        chain: list[Processor | StatefulProcessor] = []
+        for name in _in_order(parameters, getattr(self, "order", "transformers")):
+            value, off = getattr(self, name), parameters[name].off
             if name == "processors":
-                made.extend(self.processors)
-            elif name in defaults and value is not defaults[name]:
-                processor = self._make(name, value)
-                if value != defaults[name]:  # off, if not the same object: 1 for 1.0
-                    made.append(processor)
-        return Chain(*made)
-
-    def _fields_in_order(self) -> Sequence[str]:
-        """The orders differ in what `Sample` alone has, and in bans, where it makes no difference."""
-        return ORDERS["transformers"]
+                chain.extend(self.processors)
+            elif parameters[name].processor is not None and value is not off:
+                processor = self._make(name, value)  # checks the value
+                if value != off:  # off, if not the same object: 1 for 1.0
+                    chain.append(processor)
+            if name == "min_length" and minimum.min_new_tokens != 0:
+                chain.append(minimum)
+        return Chain(*chain)
 
     def _make(self, name: str, value: Any) -> Processor:
         if name == "begin_suppress_tokens":
             return BeginSuppressTokens(value, after_forced_bos=self.forced_bos_token_id is not None)
-        return _MAKERS[name](value)
+        declared = parameters_of(self)[name]
+        assert declared.processor is not None  # else `build` does not ask for it
+        processor: Processor = declared.processor() if declared.off is False else declared.processor(value)
+        return processor
 
     def _check(self) -> None:
-        """What no processor sees."""
+        """Checks the fields that no processor sees."""
         name = type(self).__name__
-        for flag in ("remove_invalid_values", "renormalize_logits"):
-            if not isinstance(getattr(self, flag), bool):
-                raise TypeError(f"{flag}={getattr(self, flag)!r} must be True or False.")
+        for flag, declared in parameters_of(self).items():
+            value = getattr(self, flag)
+            if declared.processor is not None and declared.off is False and not isinstance(value, bool):
+                raise TypeError(f"{flag}={value!r} must be True or False.")
         if not isinstance(self.processors, tuple):
             raise TypeError(f"processors={self.processors!r} must be a list of processors.")
         if self.chain is None:
@@ -295,6 +281,9 @@ class Strategy:
                 f"{name}(chain=...) was also given {', '.join(others)}; a literal chain takes the place of "
                 "all other fields, so put the processors for them into it."
             )
+
+
+document(Strategy)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -310,44 +299,78 @@ class Sample(Strategy):
     """Draws each token from the model's distribution, or from what the fields make of it.
 
     It also has the fields of every strategy: help(minitx.decoding.Strategy) explains them.
-
-    Attributes:
-        temperature: above 0, per row; the logits are divided by it. 1.0 is off, below 1 is less random. In a
-            list, 0 makes its row greedy.
-        top_k: per row; only the k most probable tokens stay (arXiv:1805.04833). 0 is off.
-        top_p: in (0, 1], per row; the fewest tokens that have this much probability (arXiv:1904.09751). 1.0
-            is off.
-        min_p: in [0, 1], per row; tokens with this share of the best one's probability (arXiv:2407.01082).
-            0.0 is off.
-        typical_p: in (0, 1], per row; as top_p, but those first whose surprise is nearest to the entropy
-            (arXiv:2202.00666). 1.0 is off.
-        epsilon_cutoff: in [0, 1), per row; tokens of at least this probability, 3e-4 to 9e-4 in the paper
-            (arXiv:2210.15191). 0.0 is off.
-        eta_cutoff: in [0, 1), per row; the same, but less where the entropy is high, 3e-4 to 4e-3 in the
-            paper (arXiv:2210.15191). 0.0 is off.
-        top_h: in (0, 1], per row; the most tokens whose entropy is at most this share of that of all
-            (arXiv:2509.02510). None is off.
-        order: in which the fields work: "transformers", "vllm" (min_p before the other cuts) or "llama.cpp"
-            (temperature behind them).
     """
 
-    temperature: Numbers = 1.0
-    top_k: Integers = 0
-    top_p: Numbers = 1.0
-    min_p: Numbers = 0.0
-    typical_p: Numbers = 1.0
-    epsilon_cutoff: Numbers = 0.0
-    eta_cutoff: Numbers = 0.0
-    top_h: Numbers | None = None
-    order: Order = "transformers"
+    temperature: Numbers = parameter(
+        Temperature,
+        off=1.0,
+        per_row=True,
+        help="divides the logits; below 1 is less random, above 1 more; 1: off. In a list, 0 makes its row "
+        "greedy",
+        metavar="X",
+    )
+    top_h: Numbers | None = parameter(
+        TopH,
+        off=None,
+        per_row=True,
+        help="keep the most probable tokens with at most X of the entropy, from 0 to 1 (arXiv:2509.02510)",
+        metavar="X",
+    )
+    top_k: Integers = parameter(
+        TopK,
+        off=0,
+        per_row=True,
+        help="keep the K most probable tokens; 0: all (arXiv:1805.04833)",
+        metavar="K",
+    )
+    top_p: Numbers = parameter(
+        TopP,
+        off=1.0,
+        per_row=True,
+        help="keep the fewest most probable tokens of total probability P; 1: all (arXiv:1904.09751)",
+        metavar="P",
+    )
+    min_p: Numbers = parameter(
+        MinP,
+        off=0.0,
+        per_row=True,
+        help="drop tokens below P times the highest probability; 0: off (arXiv:2407.01082)",
+        metavar="P",
+    )
+    typical_p: Numbers = parameter(
+        Typical,
+        off=1.0,
+        per_row=True,
+        help="keep the tokens whose surprise is nearest to the entropy, of total probability P; 1: all "
+        "(arXiv:2202.00666)",
+        metavar="P",
+    )
+    epsilon_cutoff: Numbers = parameter(
+        Epsilon,
+        off=0.0,
+        per_row=True,
+        help="drop tokens less probable than P, such as 3e-4; 0: off (arXiv:2210.15191)",
+        metavar="P",
+    )
+    eta_cutoff: Numbers = parameter(
+        Eta,
+        off=0.0,
+        per_row=True,
+        help="as epsilon_cutoff, but less strict where the entropy is high; 0: off (arXiv:2210.15191)",
+        metavar="P",
+    )
+    order: Order = parameter(
+        None,
+        off="transformers",
+        help='order of the steps: "transformers", "vllm" (min_p before the other filters) or "llama.cpp" '
+        "(temperature after them)",
+        metavar="NAME",
+    )
 
     def _check(self) -> None:
         if self.order not in ORDERS:
             raise ValueError(f"order={self.order!r} must be one of {', '.join(map(repr, ORDERS))}.")
         super()._check()
-
-    def _fields_in_order(self) -> Sequence[str]:
-        return ORDERS[self.order]
 
 
 def _value(given: Any) -> Any:
@@ -358,10 +381,14 @@ def _value(given: Any) -> Any:
     return tuple(map(_value, plain)) if isinstance(plain, list | tuple) else plain
 
 
-def _decay(pair: Any) -> ExponentialDecayLength:
-    if not isinstance(pair, tuple) or len(pair) != 2:
-        raise TypeError(f"exponential_decay_length_penalty={pair!r} must be two numbers: (start, factor).")
-    return ExponentialDecayLength(*pair)
+def _in_order(names: Iterable[str], order: str) -> list[str]:
+    """Returns the names in one of the ORDERS."""
+    ordered = list(names)
+    for name, following in ORDERS[order]:
+        if name in ordered and (following is None or following in ordered):
+            ordered.remove(name)
+            ordered.insert(len(ordered) if following is None else ordered.index(following), name)
+    return ordered
 
 
 def _field_names(cls: type[Strategy]) -> list[str]:

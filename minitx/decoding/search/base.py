@@ -21,20 +21,12 @@ from torch import Tensor
 from minitx.decoding.checks import Integers, integer, set_frozen
 from minitx.decoding.loop import Call, RowState
 from minitx.decoding.output import Event, Result, collected
+from minitx.decoding.parameters import parameters_of
 from minitx.decoding.processors.base import Processor
 from minitx.decoding.processors.chain import Chain
 from minitx.decoding.search.record import BeamTree, Link, Step, Trace
 from minitx.decoding.search.rows import Rows
 from minitx.decoding.strategy import Strategy
-
-# Fields that may be given per prompt; each beam of a prompt then has its value.
-PER_PROMPT = frozenset(
-    """
-    repetition_penalty presence_penalty frequency_penalty encoder_repetition_penalty min_length temperature
-    top_k top_p min_p typical_p epsilon_cutoff eta_cutoff top_h
-    """.split()  # noqa: SIM905 - shorter
-)
-
 
 # Each beam is a row of the model's batch, with a cache and a vocabulary of logits, for every prompt.
 _MOST_BEAMS = 4096
@@ -100,9 +92,9 @@ class Search(Strategy):
                 f"num_samples={call.num_samples} is more than num_beams={self.num_beams}: a search returns "
                 "at most the hypotheses that it keeps."
             )
-        for name in sorted(PER_PROMPT):
-            value = getattr(self, name, None)
-            if isinstance(value, tuple) and len(value) != len(call.prompts):
+        for name, declared in parameters_of(self).items():
+            value = getattr(self, name)
+            if declared.per_row and isinstance(value, tuple) and len(value) != len(call.prompts):
                 raise ValueError(
                     f"{name} has {len(value)} values, but there are {len(call.prompts)} prompts; give one "
                     "number or one per prompt."
@@ -122,7 +114,7 @@ class Search(Strategy):
         super()._check()
 
     def _make(self, name: str, value: Any) -> Processor:
-        if name in PER_PROMPT and isinstance(value, tuple):
+        if parameters_of(self)[name].per_row and isinstance(value, tuple):
             value = self._per_beam(value)
         if name == "prefix_allowed_tokens_fn" and callable(value):
             value = _OfPrompt(value, self.num_beams)
