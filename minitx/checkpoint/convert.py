@@ -49,7 +49,7 @@ def convert(
     model_type: str | None = None,
     max_shard_size: int | None = None,
     folders: Sequence[str] = (),
-    progress: Callable[[int], AbstractContextManager[Callable[[int], None] | None]] = nullcontext,
+    progress: Callable[[int], AbstractContextManager[Callable[[int], Any]]] | None = None,
 ) -> Conversion:
     """Loads a checkpoint and writes it to another folder, with its tokenizer and other files.
 
@@ -61,7 +61,8 @@ def convert(
         head, dtype, model_type: as for `load`.
         max_shard_size: bytes of the largest weight file; None keeps the shards of the source.
         folders: further folders in the source that belong to the checkpoint.
-        progress: context manager from the number of bytes to the function that is called with the bytes written.
+        progress: from the number of bytes to a context manager of the function that is called with the
+            bytes written.
 
     Raises:
         FileExistsError: the destination holds weights or files that would be replaced.
@@ -77,8 +78,8 @@ def convert(
     stage = destination.with_name(f".{destination.name[:100]}.{uuid4().hex}.tmp")
     stage.mkdir()
     try:
-        with progress(size) as advance:
-            save(model, stage, max_shard_size=max_shard_size, progress=advance if callable(advance) else None)
+        with nullcontext() if progress is None else progress(size) as advance:
+            save(model, stage, max_shard_size=max_shard_size, progress=advance)
         copied = copy_companions(source, stage, names)
         weights = sorted(path.name for path in stage.glob("*.safetensors"))
         move(stage, destination)
@@ -122,7 +123,7 @@ def is_weights(path: Path) -> bool:
 
 
 def is_pickle(path: Path) -> bool:
-    """Whether a file holds weights in another format; the safetensors of a Dense module are part of the model."""
+    """Whether a file holds weights in another format than safetensors."""
     return is_weights(path) and ".safetensors" not in path.name
 
 

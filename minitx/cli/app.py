@@ -1,7 +1,7 @@
 """The `minitx` command: a group whose commands are imported when they run, its errors and its exit codes.
 
-Exit codes: 0 success, 1 a verification found a difference, 2 bad input, 130 interrupted, 141 the reader of the
-output left, 143 terminated. Neither torch nor a command is imported here, so that `minitx --help` is quick.
+Exit codes: 0 success, 1 a verification found a difference, 2 bad input, 130 interrupted, 141 the reader of
+the output left, 143 terminated. Neither torch nor a command is imported here: `minitx --help` is quick.
 """
 
 from __future__ import annotations
@@ -64,7 +64,11 @@ class App(Help, click.Group):
 
 
 @click.command(
-    cls=App, context_settings=CONTEXT, invoke_without_command=True, options_metavar="[-h] [--version]"
+    cls=App,
+    context_settings=CONTEXT,
+    invoke_without_command=True,
+    options_metavar="",
+    subcommand_metavar="COMMAND ...",
 )
 @click.version_option(__version__, message="minitx %(version)s", help="show the version and exit")
 @click.pass_context
@@ -153,7 +157,7 @@ def mend_streams() -> None:
 
 @contextmanager
 def signals(stopped: list[int]) -> Iterator[None]:
-    """Raises KeyboardInterrupt at Ctrl-C and SIGTERM, so that temporary files go; `stopped` gets the signal."""
+    """Raises KeyboardInterrupt at Ctrl-C and SIGTERM, so that temporary files go; records which it was."""
 
     def stop(number: int, frame: object) -> None:
         stopped.append(number)

@@ -7,22 +7,15 @@ from functools import partial
 from pathlib import Path
 
 from minitx.cli import options, render
-from minitx.cli.options import Argument, Option, Parsed
+from minitx.cli.options import Argument, option
 from minitx.cli.source import Source
 
 
 @options.as_command(
-    options.model_argument("SOURCE"),
-    Argument(["destination"], metavar="DESTINATION", text="a new or empty folder"),
-    Option(
-        ["--max-shard-size"],
-        type=Parsed(options.byte_size),
-        metavar="SIZE",
-        help="largest file, such as 500MB or 5GB",
-    ),
-    *options.source_options("options"),
-    options.head_option("options"),
-    options.dtype_option("options"),
+    Argument("model", "SOURCE", "folder or Hub id"),
+    Argument("destination", "DESTINATION", "a new or empty folder"),
+    option("--max-shard-size SIZE", "largest file, such as 500MB or 5GB", options.byte_size),
+    *(*options.HUB, options.HEAD, options.DTYPE),
 )
 def command(
     source: Source, destination: str, head: str | None, max_shard_size: int | None, json: bool
@@ -45,7 +38,7 @@ def command(
     from minitx.pipelines.text.embed import modules
 
     folder = source.folder()
-    if not Path(source.name or "").is_dir():
+    if not Path(source.name).is_dir():
         fetch_tokenizer(source.name, **source.hub)
     listing = folder / "modules.json"
     result = convert(

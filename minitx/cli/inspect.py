@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from minitx.cli.options import as_command, head_option, model_argument, source_options
+from minitx.cli import options
 from minitx.cli.render import print_json
 from minitx.cli.source import Source
 
 
-@as_command(model_argument(), *source_options("options"), head_option("options"))
+@options.as_command(options.MODEL, *options.HUB, options.HEAD)
 def command(source: Source, head: str | None, json: bool) -> None:
     """Lists the modules of a model with shapes, parameters, bytes and dtype. Equal
     layers are folded into one, shared parameters count once, and tensors of the

@@ -6,7 +6,10 @@ Nothing heavy is imported here, so that --help is quick.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import re
+import textwrap
+from collections.abc import Callable, Sequence
+from copy import copy
 from difflib import get_close_matches
 from functools import update_wrapper
 from itertools import chain
@@ -17,7 +20,6 @@ import click
 from minitx.cli.source import Source
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
-DTYPES = ("float32", "float16", "bfloat16", "float64")
 
 
 class Help(click.Command):
@@ -30,42 +32,26 @@ class Help(click.Command):
     notes: dict[str, str] = {}  # noqa: RUF012 - replaced, never changed
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Writes the usage line."""
-        formatter.write_usage(ctx.command_path, " ".join(self.collect_usage_pieces(ctx)), "usage: ")
+        """Writes the usage line: the arguments, then the options."""
+        pieces = [*self.collect_usage_pieces(ctx)[1:], self.options_metavar or ""]
+        formatter.write_usage(ctx.command_path, " ".join(pieces), "usage: ")
 
-    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
-        """Returns the arguments, then the options."""
-        return [*super().collect_usage_pieces(ctx)[1:], self.options_metavar or ""]
-
-    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Writes the docstring up to the examples."""
-        formatter.write(f"\n{self._parts()[0]}\n")
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Writes the examples, and whatever follows them in the docstring."""
-        formatter.write("\n".join(["", *self._parts()[1:], ""]))
-
-    def format_arguments(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Leaves arguments to `format_options`."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Writes arguments and options by their groups."""
-        groups: dict[str, list[tuple[str, str]]] = {}
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the whole help."""
+        text, mark, examples = inspect.cleandoc(self.help or "").partition("\n\nexamples:\n")
+        formatter.write(f"{self.get_usage(ctx)}\n\n{text}\n")
+        groups: dict[str, list[tuple[str, str]]] = {"arguments": [], "options": []}
         for param in self.get_params(ctx):
-            record = param.get_help_record(ctx)
-            if record is not None:
-                groups.setdefault(getattr(param, "group", "options"), []).append(record)
-        for title in sorted(groups, key=["arguments", "options"].__contains__, reverse=True):
-            formatter.write(f"\n{title}:\n")
-            formatter.write("".join(f"  {line}\n" for line in self.notes.get(title, "").splitlines()))
-            with formatter.indentation():
+            spec, line = param.get_help_record(ctx) or ("", "")
+            line = line.replace("Show this message and exit.", "show this message and exit")
+            groups.setdefault(getattr(param, "group", "options"), []).append((spec, line))
+        for title in filter(groups.get, groups):
+            with formatter.section(title):
+                formatter.write(indented(self.notes.get(title, "")))
                 formatter.write_dl(groups[title], col_max=24)
         if isinstance(self, click.Group):
             self.format_commands(ctx, formatter)
-
-    def _parts(self) -> tuple[str, ...]:
-        text, mark, examples = inspect.cleandoc(self.help or "").partition("\n\nexamples:\n")
-        return (text, mark.strip() + "\n" + examples) if mark else (text,)
+        formatter.write(f"{mark[1:]}{examples}\n" if mark else "")
 
 
 class Command(Help):
@@ -82,34 +68,24 @@ class Command(Help):
         try:
             return super().invoke(ctx)
         except (TypeError, ValueError) as error:
-            if not hasattr(error, "requirement"):
-                raise
             raise ValueError(self.in_options(error)) from error
 
     def in_options(self, error: Any) -> str:
-        """An `ArgumentError` as "--top-p 2.0 must be in (0, 1]; hint."."""
-        name, bracket, key = error.parameter.partition("[")
-        option = self.option_of(name)
-        if option is None:
-            return str(error)
-        from minitx.validation import shorten
-
-        value = error.value if isinstance(error.value, str) else shorten(error.value)
-        given = "" if error.value in (None, True) else f" {value}"
-        return f"{option}{bracket}{key}{given} must be {error.requirement}"
-
-    def option_of(self, parameter: str) -> str | None:
-        """The first spelling of the option of a parameter; None if the command has none."""
-        options = (param for param in self.params if isinstance(param, click.Option))
-        return next((option.opts[0] for option in options if option.name == parameter), None)
+        """An `ArgumentError` as "--top-p 2.0 must be in (0, 1]; hint."; other errors as they are."""
+        name, bracket, key = getattr(error, "parameter", "").partition("[")
+        options = [param for param in self.params if isinstance(param, click.Option) and param.name == name]
+        text = str(error)
+        if not options:
+            return text
+        option, value = options[0].opts[0], text[len(error.parameter) + 1 :].partition(" must be ")[0]
+        value = "" if error.value is None or error.value is True else f" {value}"
+        return f"{option}{bracket}{key}{value} must be {error.requirement}"
 
 
-class Option(click.Option):
-    """An option in a group of the help."""
-
-    def __init__(self, *args: Any, group: str = "options", **more: Any) -> None:
-        super().__init__(*args, **more)
-        self.group = group
+def indented(note: str) -> str:
+    """A paragraph of the help, with the empty line after it."""
+    text = textwrap.fill(note, 78, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
+    return f"{text}\n\n" if note else ""
 
 
 class Argument(click.Argument):
@@ -117,13 +93,13 @@ class Argument(click.Argument):
 
     group = "arguments"
 
-    def __init__(self, *args: Any, text: str, **more: Any) -> None:
-        super().__init__(*args, **more)
+    def __init__(self, name: str, metavar: str, text: str, **more: Any) -> None:
+        super().__init__([name], metavar=metavar, **more)
         self.text = text
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
         """Returns the name and the line."""
-        return self.human_readable_name, self.text
+        return self.human_readable_name.strip("[.] "), self.text
 
 
 def usage_message(error: click.UsageError) -> str:
@@ -131,11 +107,10 @@ def usage_message(error: click.UsageError) -> str:
     command = None if error.ctx is None else error.ctx.command
     if isinstance(error, click.NoSuchOption) and command is not None:
         option, known = error.option_name, [name for param in command.params for name in param.opts]
-        hint = getattr(command, "elsewhere", {}).get(option)
         longer = [name for name in known if name.startswith(option) and len(option) > 3]
         similar = longer or get_close_matches(option, [name for name in known if name[:2] == "--"], n=1)
-        hint = hint or (f"did you mean {similar[0]}?" if similar else "--help lists the options")
-        return f"there is no option {option}; {hint}"
+        hint = f"did you mean {similar[0]}?" if similar else "--help lists the options"
+        return f"there is no option {option}; {getattr(command, 'elsewhere', {}).get(option, hint)}"
     if isinstance(error, click.MissingParameter) and error.param is not None:
         return f"{error.param.human_readable_name} is missing"
     if isinstance(error, click.BadParameter) and error.param is not None:
@@ -144,86 +119,80 @@ def usage_message(error: click.UsageError) -> str:
     return message[:1].lower() + message[1:]
 
 
+# --- making commands and options -------------------------------------------------------------------
+
+
 def as_command(*params: click.Parameter, **attributes: Any) -> Callable[[Callable[..., Any]], Command]:
-    """Makes a function a command: its docstring is the help, its parameters are named as the options'.
+    """Makes a function a command: its docstring is the help, its parameters are named as the options.
+
+    The options on the model become its first parameter, a `Source`; `json` is whether --json is given.
 
     Args:
-        params: arguments and options in the order of the help; `SOURCE` and the like are lists of them.
+        params: arguments and options in the order of the help.
         attributes: of the command: `notes`, `elsewhere`.
     """
+    json = option("--json", "machine-readable output, and nothing else", default=False)
+    trace = option("--traceback", "show where in the code an error arose", expose_value=False)
 
     def decorate(function: Callable[..., Any]) -> Command:
-        common = [
-            Option(["--json"], is_flag=True, help="machine-readable output, and nothing else"),
-            Option(["--traceback"], is_flag=True, expose_value=False, help="show where in the code an error arose"),
-        ]
+        def run(**values: Any) -> Any:
+            own = {name: values.pop(name) for name in SOURCE if name in values}
+            return function(Source(own.pop("model") or "", quiet=values["json"], **own), **values)
 
-        def run(model: str | None, revision: str, token: str | None, offline: bool, **values: Any) -> Any:
-            own = {name: values.pop(name) for name in ("model_type", "dtype", "device") if name in values}
-            source = Source(model, revision, token, offline, quiet=values["json"], **own)
-            return function(source, **values)
-
-        made = Command(
-            None,
-            callback=update_wrapper(run, function),
-            help=function.__doc__,
-            params=[*params, *common],
-            context_settings=CONTEXT,
-            options_metavar="[options]",
+        settings: dict[str, Any] = {"context_settings": CONTEXT, "options_metavar": "[options]"}
+        callback = update_wrapper(run, function)
+        command = Command(
+            None, callback=callback, help=function.__doc__, params=[*params, json, trace], **settings
         )
-        for name, value in attributes.items():
-            setattr(made, name, value)
-        return made
+        vars(command).update(attributes)
+        return command
 
     return decorate
 
 
-# --- shared options --------------------------------------------------------------------------------
+def option(
+    spec: str,
+    text: str,
+    read: Callable[[str], Any] | Sequence[str] | None = None,
+    *,
+    name: str | None = None,
+    joined: bool = False,
+    **more: Any,
+) -> click.Option:
+    """An option of a command.
+
+    Args:
+        spec: spellings and metavar, as in the help: "--beams,--num-beams N"; without a metavar it is a flag.
+        text: of the help.
+        read: turns the text of the value into the value; or the values to choose from.
+        name: of the parameter, where it is not the longest spelling.
+        joined: the value is a list; those of an option that is repeated are joined.
+        more: arguments of click.Option.
+    """
+    spellings, _, metavar = spec.partition(" ")
+    if metavar:
+        more["metavar"] = metavar
+        more["type"] = Parsed(read) if callable(read) else click.Choice(read) if read else str
+    else:
+        more["is_flag"] = True
+    if joined:
+        more |= {
+            "multiple": True,
+            "callback": lambda ctx, param, lists: list(chain.from_iterable(lists)) or None,
+        }
+    declarations = [*spellings.split(","), *([] if name is None else [name])]
+    return click.Option(declarations, help=text, **{"default": None, **more})
 
 
-def model_argument(name: str = "MODEL", text: str = "folder or Hub id", **more: Any) -> Argument:
-    """The argument that names the model."""
-    return Argument(["model"], metavar=name, text=text, **more)
+def grouped(title: str, *params: click.Parameter) -> list[click.Parameter]:
+    """Copies of options in a group of the help."""
+    copies = [copy(param) for param in params]
+    for param in copies:
+        vars(param)["group"] = title
+    return copies
 
 
-def text_options(name: str, text: str) -> list[click.Parameter]:
-    """Texts from the command line, a file or stdin."""
-    return [
-        Argument(["texts"], nargs=-1, metavar=name, text=text),
-        Option(["--file"], metavar="PATH", help=f"a text file, one {name.lower()} per line"),
-    ]
-
-
-def source_options(group: str = "the model") -> list[click.Parameter]:
-    """Where a model comes from."""
-    return [
-        Option(["--revision"], default="main", metavar="NAME", help="Hub branch, tag or commit (default: main)", group=group),
-        Option(["--token"], metavar="TOKEN", help="Hub access token, for gated or private models", group=group),
-        Option(["--offline"], is_flag=True, help="use only files on this machine", group=group),
-        Option(["--model-type"], metavar="TYPE", help="for a config.json without one, such as bert", group=group),
-    ]
-
-
-def head_option(group: str = "the model") -> Option:
-    """Which head is loaded."""
-    return Option(["--head"], metavar="TASK", help="such as masked-lm, or none (default: the checkpoint's)", group=group)
-
-
-def dtype_option(group: str = "the model") -> Option:
-    """The dtype of the weights."""
-    kinds = click.Choice(DTYPES)
-    return Option(["--dtype"], type=kinds, metavar="TYPE", help=f"{', '.join(DTYPES)} (default: as stored)", group=group)
-
-
-def device_option(group: str = "the model") -> Option:
-    """The device of the model."""
-    return Option(["--device"], default="cpu", metavar="NAME", help="such as cuda (default: cpu)", group=group)
-
-
-# --- types of values -------------------------------------------------------------------------------
-
-
-class Parsed(click.ParamType):
+class Parsed(click.ParamType):  # type: ignore[type-arg,unused-ignore] - generic in newer versions
     """A type whose values a function reads; the message of its ValueError is that of the mistake."""
 
     name = "text"
@@ -233,32 +202,31 @@ class Parsed(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Reads a text; a default is a value already."""
-        if not isinstance(value, str):
-            return value
         try:
-            return self.read(value)
+            return self.read(value) if isinstance(value, str) else value
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
 
-def number(text: str) -> float:
+# --- values ----------------------------------------------------------------------------------------
+
+
+def number(text: str) -> Any:
     """A number; "nan" and "inf" are numbers too."""
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is not a number{_one_for_all(text)}") from None
+    return _converted(text, float, "a number")
 
 
-def integer(text: str) -> int:
+def integer(text: str) -> Any:
     """An integer of any sign."""
+    return _converted(text, int, "an integer")
+
+
+def _converted(text: str, kind: Callable[[str], Any], description: str) -> Any:
     try:
-        return int(text)
+        return kind(text)
     except ValueError:
-        raise ValueError(f"{text!r} is not an integer{_one_for_all(text)}") from None
-
-
-def _one_for_all(text: str) -> str:
-    return "; give one, for all prompts" if "," in text.strip(",") else ""
+        hint = "; give one, for all prompts" if "," in text.strip(",") else ""
+        raise ValueError(f"{text!r} is not {description}{hint}") from None
 
 
 def positive(text: str) -> int:
@@ -270,13 +238,8 @@ def positive(text: str) -> int:
 
 def byte_size(text: str) -> int:
     """500MB -> 500,000,000; decimal units, as Hugging Face uses them."""
-    units = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "B": 1}
-    plain = text.strip().upper()
-    unit = next((unit for unit in units if plain.endswith(unit)), "")
-    try:
-        size = int(float(plain.removesuffix(unit)) * units.get(unit, 1))
-    except (ValueError, OverflowError):
-        size = 0
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]?)B?", text.strip().upper())
+    size = int(float(match[1]) * 1000 ** " KMGT".index(match[2] or " ")) if match else 0
     if size < 1:
         raise ValueError(f"{text!r} is not a size such as 500MB or 5GB")
     return size
@@ -298,9 +261,8 @@ def sequences(text: str) -> list[tuple[int, ...]]:
 def sequence_biases(text: str) -> list[tuple[tuple[int, ...], float]]:
     """Biases of sequences: "1 2=-5,3=1" -> [((1, 2), -5), ((3,), 1)]."""
     pairs = [part.partition("=") for part in text.split(",")]
-    for sequence, equals, bias in pairs:
-        if not equals:
-            raise ValueError(f"{sequence!r} is not of the form ID=BIAS, such as 464=-5")
+    if not all(equals for _, equals, _ in pairs):
+        raise ValueError(f"{text!r} is not of the form ID=BIAS, such as 464=-5")
     return [(tuple(ids(sequence)), number(bias)) for sequence, _, bias in pairs]
 
 
@@ -320,18 +282,33 @@ def start_and_factor(text: str) -> tuple[int, float]:
     return integer(start), number(factor)
 
 
-def switch(text: str) -> bool:
-    """ "true" or "false"."""
-    if text.lower() not in ("true", "false"):
-        raise ValueError(f"{text!r} is neither true nor false")
-    return text.lower() == "true"
-
-
-def word_or_switch(text: str) -> bool | str:
-    """ "true" -> True, "never" -> "never"."""
+def switch(text: str) -> bool | str:
+    """Reads true and false; other words stay: "true" -> True, "never" -> "never"."""
     return {"true": True, "false": False}.get(text.lower(), text)
 
 
-def joined(ctx: click.Context, param: click.Parameter, values: tuple[list[Any], ...]) -> list[Any] | None:
-    """Callback that joins the lists of an option that is given several times."""
-    return list(chain.from_iterable(values)) or None
+# --- options of several commands -------------------------------------------------------------------
+
+SOURCE = ("model", "revision", "token", "offline", "model_type", "dtype", "device")
+DTYPES = ("float32", "float16", "bfloat16", "float64")
+MODEL = Argument("model", "MODEL", "folder or Hub id")
+HUB = [
+    option("--revision NAME", "Hub branch, tag or commit (default: main)", default="main"),
+    option("--token TOKEN", "Hub access token, for gated or private models"),
+    option("--offline", "use only files on this machine", default=False),
+    option("--model-type TYPE", "for a config.json without one, such as bert"),
+]
+HEAD = option("--head TASK", "such as masked-lm, or none (default: the checkpoint's)")
+DTYPE = option("--dtype TYPE", f"{', '.join(DTYPES)} (default: as stored)", DTYPES)
+DEVICE = option("--device NAME", "such as cuda (default: cpu)", default="cpu")
+FILE = option("--file PATH", "a text file, one text per line")
+
+
+def batch_size(size: int) -> click.Option:
+    """How many texts are computed together."""
+    return option("--batch-size N", f"texts per batch (default: {size})", positive, default=size)
+
+
+def texts(name: str = "TEXT", text: str = "texts; none: lines of stdin") -> Argument:
+    """Texts from the command line."""
+    return Argument("texts", f"[{name} ...]", text, nargs=-1)

@@ -53,7 +53,7 @@ def colored_verdicts(text: str) -> str:
 
 
 @contextmanager
-def progress_bar(total: int, title: str, unit: str, *, quiet: bool) -> Iterator[Callable[[int], None]]:
+def progress_bar(total: int, title: str, unit: str, *, quiet: bool) -> Iterator[Callable[[int], Any]]:
     """Shows a progress bar on stderr, at a terminal only; yields the function that advances it."""
     if quiet or not sys.stderr.isatty():
         yield lambda advance: None
@@ -61,7 +61,7 @@ def progress_bar(total: int, title: str, unit: str, *, quiet: bool) -> Iterator[
     from tqdm import tqdm
 
     with tqdm(total=total, desc=title, unit=unit, unit_scale=unit == "B", ncols=WIDTH, leave=False) as bar:
-        yield lambda advance: bar.update(advance) and None
+        yield bar.update
 
 
 def similarity_table(texts: Sequence[str], similarity: Tensor) -> str:

@@ -24,7 +24,7 @@ class Source:
     """A model's folder or Hub id with the options on how to fetch and load it.
 
     Attributes:
-        name: folder or Hub id; None where a command has a default.
+        name: folder or Hub id; empty where the command has a default.
         revision, token, offline: of the Hub.
         model_type: for a config.json without one.
         dtype: name of the weights' dtype; None for that of the file.
@@ -32,7 +32,7 @@ class Source:
         quiet: shows no progress bars.
     """
 
-    name: str | None
+    name: str
     revision: str
     token: str | None
     offline: bool
@@ -55,7 +55,7 @@ class Source:
 
     def calm_hub(self) -> None:
         """Switches the Hub client's progress bars off, except at a terminal without --json."""
-        if (self.quiet or not sys.stderr.isatty()) and self.name and not Path(self.name).is_dir():
+        if (self.quiet or not sys.stderr.isatty()) and not Path(self.name).is_dir():
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # where HF_HUB_DISABLE_PROGRESS_BARS=0 overrules this
                 import_module("huggingface_hub.utils").disable_progress_bars()
@@ -68,7 +68,7 @@ class Source:
         path = folder / "config.json"
         return choose_architecture(read_json(path), self.model_type)[0] if path.is_file() else None
 
-    def tokenizer(self, folder: Path | None = None) -> Tokenizer:
+    def tokenizer(self, folder: Path | str = "") -> Tokenizer:
         """Loads the tokenizer beside the model: from its folder, or from the same Hub repository."""
         from minitx.tokenizer import load_tokenizer
 

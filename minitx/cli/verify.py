@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from minitx.cli.options import as_command, device_option, head_option, model_argument, source_options
+from minitx.cli import options
 from minitx.cli.render import colored_verdicts, print_json
 from minitx.cli.source import Source
 
 
-@as_command(model_argument(), *source_options("options"), head_option("options"), device_option("options"))
+@options.as_command(options.MODEL, *options.HUB, options.HEAD, options.DEVICE)
 def command(source: Source, head: str | None, json: bool) -> int:
     """Loads a checkpoint in minitx and in transformers, runs the same texts through
     both, in float32 and float64, with and without padding, and compares the inputs
@@ -24,9 +24,7 @@ def command(source: Source, head: str | None, json: bool) -> int:
 
     source.calm_hub()
     source.check_device()
-    report = verify(
-        source.name, head=head, model_type=source.model_type, device=source.device, **source.hub
-    )
+    report = verify(source.name, head=head, model_type=source.model_type, device=source.device, **source.hub)
     if json:
         print_json(report.to_json())
     else:

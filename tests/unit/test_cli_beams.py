@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from minitx.cli.beginnings import forced
+from minitx.cli.decoding_options import SEARCH
 
 import minitx
 from minitx import Alternatives, ArithmeticSample, Beam, BeamSample, DiverseBeam, LexicalBeam, StochasticBeam
 from minitx.cli.app import app as cli
 from minitx.cli.app import decoding
-from minitx.cli.beginnings import forced
-from minitx.cli.decoding_options import SEARCH
 from tests.unit.test_cli_generate import Run, fails, folder, make, model, objects, run, tokenizer
 
 __all__ = ["folder", "model", "run", "tokenizer"]  # fixtures
