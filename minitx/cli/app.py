@@ -112,12 +112,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     stopped: list[int] = []
     try:
         with signals(stopped), clean_warnings():
-            with app.make_context("minitx", arguments) as ctx:
-                code = app.invoke(ctx)
+            try:
+                with app.make_context("minitx", arguments) as ctx:
+                    code: int | None = app.invoke(ctx)
+            except click.exceptions.Exit as leaving:  # --help, --version
+                code = leaving.exit_code
             sys.stdout.flush()
         return code or SUCCESS
-    except click.exceptions.Exit as leaving:  # --help, --version
-        return leaving.exit_code
     except click.UsageError as error:
         ctx = error.ctx or click.Context(app, info_name="minitx")
         print(f"{ctx.get_usage()}\n{ctx.command_path}: error: {usage_message(error)}", file=sys.stderr)

@@ -111,7 +111,7 @@ class Chat:
         return command.make_context("/strategy", arguments, parent=parent).params
 
     def answer(self, messages: list[Message]) -> None:
-        """Prints the answer to the last message; Ctrl-C ends it early, an error leaves `messages` as before."""
+        """Prints the answer to the last message; Ctrl-C ends it early."""
         settings, text = self.settings | {"tokenizer": self.tokenizer}, ""
         try:
             for event in stream(self.model, [self.encode(messages)], self.strategy, **settings):

@@ -192,7 +192,7 @@ def grouped(title: str, *params: click.Parameter) -> list[click.Parameter]:
     return copies
 
 
-class Parsed(click.ParamType):  # type: ignore[type-arg,unused-ignore] - generic in newer versions
+class Parsed(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """A type whose values a function reads; the message of its ValueError is that of the mistake."""
 
     name = "text"

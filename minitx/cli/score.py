@@ -28,7 +28,7 @@ def command(
     examples:
       minitx score gpt2 "The cat sat on the mat." "Mat the on sat cat the."
       minitx score gpt2 "The capital of France is Paris" --tokens
-      minitx score t5-small "Meine Katze." --source "translate English to German: My cat."
+      minitx score ./nllb "Meine Katze." --source "My cat." --tgt-lang deu_Latn
       minitx score gpt2 --file lines.txt --json
     """
     from minitx.decoding.score import score

@@ -4,7 +4,7 @@ A checkpoint brings its template as a program in the Jinja language, and whoever
 wrote it: so it runs in Jinja's sandbox, and what it gets to see is rebuilt from plain text, numbers,
 lists and dicts. It can take time and memory; files, modules and the caller's objects are out of its reach.
 
-Needs the extra: pip install 'minitx[chat]'.
+Needs jinja2, the extra `chat`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from datetime import datetime
 from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
+
+from minitx.extras import missing_extra
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -80,7 +82,7 @@ class ChatTemplates:
             raise ValueError(
                 "This tokenizer has no chat template: its files hold neither chat_template.jinja nor a "
                 "chat_template in tokenizer_config.json; base models have none. Write the prompt as text, or "
-                "give template= in Jinja."
+                "pass a template in Jinja."
             )
         name = template
         if name is None and tools is not None and _TOOLS in self.templates:
@@ -89,7 +91,7 @@ class ChatTemplates:
             name = next(iter(self.templates)) if len(self.templates) == 1 else DEFAULT
         if name not in self.templates:
             raise ValueError(
-                f"There is no chat template {name!r}; this tokenizer has {names}. Say template=."
+                f"There is no chat template {name!r}; choose one of this tokenizer's: {names}."
             )
         return f"chat template {name!r}", self.templates[name]
 
@@ -231,7 +233,7 @@ def _environment() -> Any:
         from jinja2.sandbox import ImmutableSandboxedEnvironment
         from jinja2.utils import Namespace
     except ImportError as error:
-        raise ImportError("Chat templates need jinja2; pip install 'minitx[chat]'.") from error
+        raise ImportError(f"Chat templates need jinja2; {missing_extra('chat')}") from error
 
     class Generation(Extension):
         """`{% generation %}` marks for training what the model is to learn; the text is the same."""

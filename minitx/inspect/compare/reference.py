@@ -17,6 +17,7 @@ from minitx.architectures.mapping import rows
 from minitx.checkpoint.files import summarize
 from minitx.checkpoint.resolve import Names
 from minitx.checkpoint.save import task_of
+from minitx.extras import missing_extra
 from minitx.models import Model
 
 
@@ -29,7 +30,7 @@ def import_transformers() -> Any:
         import transformers
     except ImportError as error:
         raise ImportError(
-            f"comparing needs transformers ({error}); install it with: pip install 'minitx[verify]'"
+            f"comparing needs transformers ({error}); install it with: {missing_extra('verify')}"
         ) from None
     return transformers
 
@@ -58,7 +59,7 @@ def load_reference(folder: Path, model: Model) -> nn.Module:
     reference.config._experts_implementation = "eager"
     drawn = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
     if drawn := drawn - left_out(drawn, architecture, model):
-        advice = "" if model.task is None else '; leave the head out with head="none" (--head none)'
+        advice = "" if model.task is None else '; the head "none" leaves it out'
         raise ValueError(
             f"transformers does not find {summarize(sorted(drawn))} in this checkpoint and would draw it at "
             f"random, so there is nothing to compare with{advice}."

@@ -188,7 +188,7 @@ def check(model: Model, texts: Sequence[str], pooling: str, max_length: int | No
     if not isinstance(model, EncoderModel):
         raise ValueError(
             f"embed reads texts with an encoder, and this is none ({type(model).__name__}). Of an "
-            'encoder-decoder that has an encoder for itself, such as T5, load it with head="encoder".'
+            'encoder-decoder that has an encoder for itself, such as T5, load the head "encoder".'
         )
     if pooling not in get_args(Pooling):
         raise ValueError(f"pooling={pooling!r} must be one of {', '.join(get_args(Pooling))}.")
