@@ -83,7 +83,7 @@ def checked_output(path: Path) -> Path:
         raise IsADirectoryError(f"--output {path}: this is a folder; expected a file.")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise PermissionError(f"--output {path}: nothing can be written into {path.parent}.")
-    if path.suffix.lower() == ".npy":
+    if path.suffix.lower() != ".json":
         import_numpy()
     return path
 
@@ -164,6 +164,6 @@ def import_numpy() -> Any:
     try:
         import numpy
     except ImportError as error:
-        hint = f"{missing_extra('numpy')}; or write .safetensors or .json"
-        raise ImportError(f".npy files need numpy ({error}); install it with: {hint}.") from None
+        hint = f"{missing_extra('numpy')}; or write .json"
+        raise ImportError(f".npy and .safetensors need numpy ({error}); install it with: {hint}.") from None
     return numpy

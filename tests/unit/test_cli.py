@@ -196,17 +196,13 @@ def test_reader_that_leaves() -> None:
     assert child.wait() == 141
 
 
-CLOSED = {
-    ">&-": ["stdout"],
-    "2>&-": ["stderr"],
-    "<&-": ["stdin"],
-    ">&- 2>&- <&-": ["stdin", "stdout", "stderr"],
-}
+ALL = ">&- 2>&- <&-"
+CLOSED = {">&-": ["stdout"], "2>&-": ["stderr"], "<&-": ["stdin"], ALL: ["stdin", "stdout", "stderr"]}
 
 
 @pytest.mark.parametrize("closed", CLOSED)
 def test_closed_streams(folder: Path, closed: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    commands = ["--version", "nonsense", *([f'embed "{folder}" a b'] if closed == ">&- 2>&- <&-" else [])]
+    commands = ["--version", "nonsense", *([f'embed "{folder}" a b'] if closed == ALL else [])]
     for command in commands:
         line = f'"{sys.executable}" -m minitx {command} {closed}'
         done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, input="a\n", check=False)
@@ -222,6 +218,8 @@ def test_closed_streams(folder: Path, closed: str, monkeypatch: pytest.MonkeyPat
         for name in CLOSED[closed]:
             monkeypatch.setattr(sys, name, None)  # as Python starts without that stream
         assert cli.main(["embed", *map(str, argv)]) == code
+        for name in CLOSED[closed]:
+            getattr(sys, name).close()
 
 
 def test_encodings_that_lack_characters(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,8 +290,8 @@ def test_interrupted_while_options_are_read(run: Run, monkeypatch: pytest.Monkey
 
 def test_errors_name_options(run: Run, folder: Path) -> None:
     error = fails(run, "inspect", folder, "--head", "masked-lm")
-    assert 'head "none"' in error
-    assert "head=" not in error
+    assert '"none" loads none' in error
+    assert " head=" not in error
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -484,8 +482,8 @@ def test_embed_json_and_options(run: Run, folder: Path) -> None:
     assert plain.shape == (2, 12)
     torch.testing.assert_close(plain.norm(dim=1), torch.ones(2))
     assert not torch.allclose(vectors("--no-normalize").norm(dim=1), torch.ones(2))
-    for options in (("--pooling", "first"), ("--pooling", "pooler"), ("--max-length", 4)):
-        assert not torch.allclose(vectors(*options), plain)
+    for argv in (("--pooling", "first"), ("--pooling", "pooler"), ("--max-length", 4)):
+        assert not torch.allclose(vectors(*argv), plain)
     torch.testing.assert_close(vectors("--batch-size", 1), plain)
     torch.testing.assert_close(vectors("--dtype", "float64"), plain)
     torch.testing.assert_close(vectors("--dtype", "bfloat16"), plain, rtol=0.1, atol=0.05)
@@ -632,7 +630,7 @@ def test_npy_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run, fo
     monkeypatch.setitem(sys.modules, "numpy", None)
     error = fails(run, "embed", folder, "a", "--output", tmp_path / "y.npy")
     assert missing_extra("numpy") in error
-    assert run("embed", folder, "a", "--output", tmp_path / "y.safetensors")[0] == 0
+    assert run("embed", folder, "a", "--output", tmp_path / "y.json")[0] == 0
 
 
 def test_table() -> None:
