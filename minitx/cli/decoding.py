@@ -17,23 +17,28 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import click
 from torch import Tensor
 
+from minitx import (
+    Alternatives,
+    ArithmeticSample,
+    Beam,
+    BeamSample,
+    DiverseBeam,
+    Greedy,
+    LexicalBeam,
+    Sample,
+    StochasticBeam,
+    Stop,
+    Tokenizer,
+    generation_settings,
+)
 from minitx.cli import options
 from minitx.cli.options import grouped, option
 from minitx.cli.source import Source, read_texts
-from minitx.decoding.generation_config import begin_token, generation_settings
+from minitx.decoding import Strategy
+from minitx.decoding.generation_config import begin_token
 from minitx.decoding.prompts import read_prompts
 from minitx.decoding.request import TASKS, beginnings, remaining_tokens
-from minitx.decoding.samplers.alternatives import Alternatives
-from minitx.decoding.samplers.arithmetic import ArithmeticSample
 from minitx.decoding.search.base import Search
-from minitx.decoding.search.beam import Beam
-from minitx.decoding.search.beam_sample import BeamSample
-from minitx.decoding.search.constrained import LexicalBeam
-from minitx.decoding.search.diverse import DiverseBeam
-from minitx.decoding.search.stochastic import StochasticBeam
-from minitx.decoding.stopping import Stop
-from minitx.decoding.strategy import Greedy, Sample, Strategy
-from minitx.tokenizer import Tokenizer
 
 Values = dict[str, Any]  # of the options, by the names of their parameters
 

@@ -56,7 +56,7 @@ def colored_verdicts(text: str) -> str:
 def progress_bar(total: int, title: str, unit: str, *, quiet: bool) -> Iterator[Callable[[int], Any]]:
     """Shows a progress bar on stderr, at a terminal only; yields the function that advances it."""
     if quiet or not sys.stderr.isatty():
-        yield int
+        yield lambda advance: None
         return
     from tqdm import tqdm
 

@@ -32,13 +32,16 @@ from minitx.decoding.processors.temperature import RemoveInvalid, Renormalize, T
 from minitx.decoding.processors.truncation import Epsilon, Eta, MinP, TopH, TopK, TopP, Typical
 from minitx.decoding.samplers.alternatives import Alternatives
 from minitx.decoding.samplers.arithmetic import ArithmeticSample
-from minitx.decoding.samplers.select import Argmax, CounterGumbel, MultinomialSampler
+from minitx.decoding.samplers.base import Argmax
+from minitx.decoding.samplers.counter_rng import CounterGumbel
+from minitx.decoding.samplers.greedy import Greedy
+from minitx.decoding.samplers.sample import MultinomialSampler, Sample
 from minitx.decoding.search.beam import Beam
 from minitx.decoding.search.beam_sample import BeamSample
 from minitx.decoding.search.constrained import LexicalBeam
 from minitx.decoding.search.diverse import DiverseBeam
 from minitx.decoding.search.stochastic import StochasticBeam
-from minitx.decoding.strategy import Greedy, Sample, Strategy
+from minitx.decoding.strategy import Strategy
 
 __all__ = [
     "AllowedTokens",

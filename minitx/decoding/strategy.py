@@ -1,8 +1,9 @@
 """Strategies: how `generate` chooses tokens, one field per parameter.
 
-`Greedy` takes the most probable token, `Sample` draws one. Fields have the names of transformers or, for
-the penalties that transformers does not have, of OpenAI. A field at its default changes nothing:
-`Sample()` is plain sampling from the model's distribution. `build` makes the chain of processors.
+Fields have the names of transformers or, for the penalties that transformers does not have, of OpenAI. A
+field at its default changes nothing: `Sample()` is plain sampling from the model's distribution. `build`
+makes the chain of processors, `sampler` the sampler. Each strategy has its file in `samplers` or `search`;
+this one has their common base.
 
 Processors are applied in the order of the fields, which is that of transformers; `Sample(order=...)` chooses
 another library's. With temperature 1.5 and top_p 0.9, "transformers" and "vllm" filter the flattened
@@ -15,13 +16,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from inspect import get_annotations
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
+import torch
 from torch import Tensor
 
-from minitx.decoding.checks import Integers, Numbers, set_frozen
-from minitx.decoding.names import meant
-from minitx.decoding.parameters import document, parameter, parameters_of
+from minitx.decoding.names import field_suggestion, register
+from minitx.decoding.parameters import (
+    Integers,
+    Numbers,
+    document,
+    parameter,
+    parameters_of,
+    set_frozen,
+    to_comparable,
+)
 from minitx.decoding.processors.base import Processor, StatefulProcessor
 from minitx.decoding.processors.bias import BadWords, ExponentialDecayLength, LogitBias, SequenceBias
 from minitx.decoding.processors.chain import Chain
@@ -43,9 +52,11 @@ from minitx.decoding.processors.penalties import (
     PresencePenalty,
     RepetitionPenalty,
 )
-from minitx.decoding.processors.temperature import RemoveInvalid, Renormalize, Temperature
-from minitx.decoding.processors.truncation import Epsilon, Eta, MinP, TopH, TopK, TopP, Typical
+from minitx.decoding.processors.temperature import RemoveInvalid, Renormalize
+from minitx.decoding.samplers.base import Argmax, Sampler
+from minitx.validation import ArgumentTypeError, ArgumentValueError
 
+Seed = int | Sequence[int] | Tensor
 Order = Literal["transformers", "vllm", "llama.cpp"]
 
 # How each order differs from the order of the fields: pairs of a field and the one that it is moved in front
@@ -60,30 +71,6 @@ ORDERS: Mapping[str, tuple[tuple[str, str | None], ...]] = {
     ),
     "llama.cpp": (("typical_p", "top_p"), ("temperature", None), _LAST),
 }
-
-# What users look for in a strategy, but what belongs to the call.
-_ARGUMENTS_OF_GENERATE = frozenset(
-    {
-        "max_new_tokens",
-        "min_new_tokens",
-        "num_samples",
-        "stop",
-        "seed",
-        "generator",
-        "logprobs",
-        "top_logprobs",
-    }
-)
-
-
-def _end_ids(ids: Any) -> ForcedEos:
-    return ForcedEos([ids] if isinstance(ids, int) else ids)
-
-
-def _decay(pair: Any) -> ExponentialDecayLength:
-    if not isinstance(pair, tuple) or len(pair) != 2:
-        raise TypeError(f"exponential_decay_length_penalty={pair!r} must be two numbers: (start, factor).")
-    return ExponentialDecayLength(*pair)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -175,7 +162,7 @@ class Strategy:
         metavar="ID",
     )
     forced_eos_token_id: int | Sequence[int] | None = parameter(
-        _end_ids,
+        ForcedEos.from_ids,
         off=None,
         help="one of these tokens is the last that max_new_tokens allows",
         metavar="IDS",
@@ -184,7 +171,7 @@ class Strategy:
         RemoveInvalid, off=False, help="replace NaN and infinite logits by finite ones instead of an error"
     )
     exponential_decay_length_penalty: tuple[int, float] | None = parameter(
-        _decay,
+        ExponentialDecayLength.from_pair,
         off=None,
         help="20,1.05: end tokens become ever more probable after 20 generated tokens",
         metavar="START,FACTOR",
@@ -203,25 +190,35 @@ class Strategy:
     )
     chain: Chain | None = parameter(None, off=None, help="a literal `Chain` that replaces all other fields")
 
-    def __new__(cls, *values: Any, **given: Any) -> Self:
-        """Refuses names that are no fields, and suggests others."""
+    # The strategy to suggest for seed=, generator= or num_samples=, where this one draws nothing.
+    _drawing: ClassVar[str] = "Sample"
+
+    def __new__(cls, *values: Any, **options: Any) -> Self:
+        """Raises TypeError for unknown names, with a suggestion."""
         if values:
             raise TypeError(
                 f"{cls.__name__} takes its fields by name, as in {cls.__name__}(repetition_penalty=1.1)."
             )
-        for name in given:
-            if name not in _field_names(cls):
-                raise TypeError(f"{cls.__name__} has no field {name!r}.{_hint(cls, name)}")
+        known = [each.name for each in fields(cls)]
+        for name in options:
+            if name not in known:
+                raise TypeError(f"{cls.__name__} has no field {name!r}.{field_suggestion(name, known)}")
         return super().__new__(cls)
 
-    def __init_subclass__(cls, **options: Any) -> None:
+    def __init_subclass__(cls, example: str = "", **options: Any) -> None:
+        """Registers and documents the fields that a strategy declares.
+
+        Args:
+            example: the strategy that errors suggest for these fields, where the class is not public.
+            options: of other base classes.
+        """
         super().__init_subclass__(**options)
+        register(example or cls.__name__, (name for name in get_annotations(cls) if name[0] != "_"))
         document(cls)
 
     def __post_init__(self) -> None:
-        for name in _field_names(type(self)):
-            value = getattr(self, name)
-            set_frozen(self, **{name: _value(value)})
+        for each in fields(self):
+            set_frozen(self, **{each.name: to_comparable(getattr(self, each.name))})
         self._check()
         self.build()  # each processor checks its own parameters
 
@@ -262,123 +259,64 @@ class Strategy:
         processor: Processor = declared.processor() if declared.off is False else declared.processor(value)
         return processor
 
+    def sampler(
+        self,
+        prompts: Sequence[Sequence[int]],
+        num_samples: int = 1,
+        *,
+        seed: Seed | None = None,
+        generator: torch.Generator | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Sampler:
+        """Returns the sampler of a call: of strategies that draw nothing, the most probable token.
+
+        Args:
+            prompts: ids of each prompt, with the encoder input before them if there is one.
+            num_samples: rows per prompt.
+            seed: an integer for all prompts, or one per prompt; None with `generator` for a random one.
+            generator: on the device of the logits.
+            device: of the logits.
+
+        Raises:
+            ArgumentValueError: two sources of randomness, or arguments without effect.
+        """
+        self._check_draws_nothing(seed=seed, generator=generator, num_samples=num_samples)
+        return Argmax()
+
+    def _check_draws_nothing(self, **options: Any) -> None:
+        """Raises ArgumentValueError for an option that is not at its default."""
+        for name, value in options.items():
+            if value is not None and not (name == "num_samples" and value == 1):
+                hint = (
+                    f"{type(self).__name__}() draws nothing, so {name} has no effect; {self._drawing}() does"
+                )
+                raise ArgumentValueError(name, value, "left out", hint)
+
     def _check(self) -> None:
         """Checks the fields that no processor sees."""
-        name = type(self).__name__
-        for flag, declared in parameters_of(self).items():
-            value = getattr(self, flag)
+        for name, declared in parameters_of(self).items():
+            value = getattr(self, name)
             if declared.processor is not None and declared.off is False and not isinstance(value, bool):
-                raise TypeError(f"{flag}={value!r} must be True or False.")
+                raise ArgumentTypeError(name, value, "True or False")
         if not isinstance(self.processors, tuple):
-            raise TypeError(f"processors={self.processors!r} must be a list of processors.")
+            raise ArgumentTypeError("processors", self.processors, "a list of processors")
         if self.chain is None:
             return
         if not isinstance(self.chain, Chain):
-            raise TypeError(f"chain={self.chain!r} must be a Chain, as in {name}(chain=Chain(TopK(50))).")
+            example = f"as in {type(self).__name__}(chain=Chain(TopK(50)))"
+            raise ArgumentTypeError("chain", self.chain, "a Chain", example)
         others = [f.name for f in fields(self) if f.name != "chain" and getattr(self, f.name) != f.default]
         if others:
-            raise ValueError(
-                f"{name}(chain=...) was also given {', '.join(others)}; a literal chain takes the place of "
-                "all other fields, so put the processors for them into it."
+            raise ArgumentValueError(
+                "chain",
+                self.chain,
+                f"passed without {', '.join(others)}",
+                "a literal chain replaces all other fields, so include their processors",
             )
 
 
+register("Sample", parameters_of(Strategy))
 document(Strategy)
-
-
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Greedy(Strategy):
-    """Takes the most probable token of each row; of equal ones the lowest id on a CPU.
-
-    Its fields are those that every strategy has: help(minitx.decoding.Strategy) explains them.
-    """
-
-
-@dataclass(frozen=True, kw_only=True, repr=False)
-class Sample(Strategy):
-    """Draws each token from the model's distribution, or from what the fields make of it.
-
-    It also has the fields of every strategy: help(minitx.decoding.Strategy) explains them.
-    """
-
-    temperature: Numbers = parameter(
-        Temperature,
-        off=1.0,
-        per_row=True,
-        help="divides the logits; below 1 is less random, above 1 more; 1: off. In a list, 0 makes its row "
-        "greedy",
-        metavar="X",
-    )
-    top_h: Numbers | None = parameter(
-        TopH,
-        off=None,
-        per_row=True,
-        help="keep the most probable tokens with at most X of the entropy, from 0 to 1 (arXiv:2509.02510)",
-        metavar="X",
-    )
-    top_k: Integers = parameter(
-        TopK,
-        off=0,
-        per_row=True,
-        help="keep the K most probable tokens; 0: all (arXiv:1805.04833)",
-        metavar="K",
-    )
-    top_p: Numbers = parameter(
-        TopP,
-        off=1.0,
-        per_row=True,
-        help="keep the fewest most probable tokens of total probability P; 1: all (arXiv:1904.09751)",
-        metavar="P",
-    )
-    min_p: Numbers = parameter(
-        MinP,
-        off=0.0,
-        per_row=True,
-        help="drop tokens below P times the highest probability; 0: off (arXiv:2407.01082)",
-        metavar="P",
-    )
-    typical_p: Numbers = parameter(
-        Typical,
-        off=1.0,
-        per_row=True,
-        help="keep the tokens whose surprise is nearest to the entropy, of total probability P; 1: all "
-        "(arXiv:2202.00666)",
-        metavar="P",
-    )
-    epsilon_cutoff: Numbers = parameter(
-        Epsilon,
-        off=0.0,
-        per_row=True,
-        help="drop tokens less probable than P, such as 3e-4; 0: off (arXiv:2210.15191)",
-        metavar="P",
-    )
-    eta_cutoff: Numbers = parameter(
-        Eta,
-        off=0.0,
-        per_row=True,
-        help="as epsilon_cutoff, but less strict where the entropy is high; 0: off (arXiv:2210.15191)",
-        metavar="P",
-    )
-    order: Order = parameter(
-        None,
-        off="transformers",
-        help='order of the steps: "transformers", "vllm" (min_p before the other filters) or "llama.cpp" '
-        "(temperature after them)",
-        metavar="NAME",
-    )
-
-    def _check(self) -> None:
-        if self.order not in ORDERS:
-            raise ValueError(f"order={self.order!r} must be one of {', '.join(map(repr, ORDERS))}.")
-        super()._check()
-
-
-def _value(given: Any) -> Any:
-    """What does not change with what was given and can be compared: tuples for lists, tensors and arrays."""
-    plain = given.tolist() if hasattr(given, "tolist") else given
-    if isinstance(plain, Mapping):
-        return dict(plain)
-    return tuple(map(_value, plain)) if isinstance(plain, list | tuple) else plain
 
 
 def _in_order(names: Iterable[str], order: str) -> list[str]:
@@ -389,25 +327,3 @@ def _in_order(names: Iterable[str], order: str) -> list[str]:
             ordered.remove(name)
             ordered.insert(len(ordered) if following is None else ordered.index(following), name)
     return ordered
-
-
-def _field_names(cls: type[Strategy]) -> list[str]:
-    return [field.name for field in fields(cls)]
-
-
-def _hint(cls: type[Strategy], name: str) -> str:
-    """What may have been meant by a name that is no field."""
-    if name in _ARGUMENTS_OF_GENERATE:
-        return f" It is an argument of the call: generate(..., {name}=...)."
-    other = owner(name)
-    return f" {other} has it." if other else meant(name, _field_names(cls))
-
-
-def owner(name: str, kind: type[Strategy] = Strategy) -> str | None:
-    """The name of the strategy that brings a field; `Sample` for one that all have."""
-    if name in get_annotations(kind):
-        while getattr(getattr(kind, "begin", None), "__isabstractmethod__", False):
-            kind = kind.__subclasses__()[0]  # what searches have in common is no strategy by itself
-        return "Sample" if kind is Strategy else kind.__name__
-    found = (owner(name, each) for each in kind.__subclasses__())
-    return next(filter(None, found), None)

@@ -7,14 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from minitx.cli.beginnings import forced
-from minitx.cli.decoding_options import SEARCH
 
 import minitx
 from minitx import Alternatives, ArithmeticSample, Beam, BeamSample, DiverseBeam, LexicalBeam, StochasticBeam
-from minitx.cli.app import app as cli
-from minitx.cli.app import decoding
-from tests.unit.test_cli_generate import Run, fails, folder, make, model, objects, run, tokenizer
+from minitx.cli import decoding
+from tests.unit.test_cli_generate import Run, fails, folder, make, model, objects, parse, run, tokenizer
 
 __all__ = ["folder", "model", "run", "tokenizer"]  # fixtures
 
@@ -43,10 +40,10 @@ WAYS: dict[str, Any] = {
 
 
 def parsed(*argv: str, folder: Path = Path("model")) -> Any:
-    return decoding.settings_of(cli.parse(["generate", "model", "text", *argv]), folder)[0]
+    return decoding.settings_of(parse("generate", *argv), folder)[0]
 
 
-@pytest.mark.parametrize("name", SEARCH)
+@pytest.mark.parametrize("name", VALUES)
 def test_each_option_is_its_field(name: str) -> None:
     text, value = VALUES[name]
     kind, argv = Beam, []
@@ -224,5 +221,5 @@ def test_phrases_are_what_is_written(monkeypatch: pytest.MonkeyPatch, tokenizer:
         return [5]
 
     monkeypatch.setattr(tokenizer, "encode", encode)
-    assert forced(["a"], tokenizer, as_target=True) == [[5]]
+    assert decoding.forced_phrases(tokenizer, {"force_text": ["a"]}, "seq2seq-lm") == [[5]]
     assert asked == {"add_special_tokens": False, "as_target": True}

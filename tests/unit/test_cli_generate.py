@@ -11,6 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import torch
 from tokenizers import Tokenizer as Backend
@@ -30,11 +31,11 @@ from minitx import (
     Stop,
 )
 from minitx.checkpoint.save import save
-from minitx.cli.app import app as cli
-from minitx.cli.app import decoding, decoding_options
-from minitx.cli.app import generate as command
+from minitx.cli import app as cli
+from minitx.cli import decoding
+from minitx.cli import generate as command
+from minitx.cli.decoding import NOT_HERE
 from minitx.decoding.output import Event
-from minitx.decoding.strategy import ORDERS
 
 SPECIAL = ["<pad>", "<s>", "</s>"]
 WORDS = [*SPECIAL, *"abcdefghijklmnopqrstuvwxyz"]
@@ -153,8 +154,14 @@ STOPS: dict[str, tuple[list[str], Any]] = {
 }
 
 
+def parse(name: str, *argv: str) -> dict[str, Any]:
+    """The values of a command's options."""
+    found = cli.app.get_command(click.Context(cli.app), name)
+    return found.make_context(name, ["model", "text", *argv]).params
+
+
 def parsed(*argv: str) -> tuple[Greedy | Sample, dict[str, Any]]:
-    return decoding.settings_of(cli.parse(["generate", "model", "text", *argv]), Path("model"))[:2]
+    return decoding.settings_of(parse("generate", *argv), Path("model"))[:2]
 
 
 @pytest.mark.parametrize("name", VALUES)
@@ -175,24 +182,22 @@ def test_each_option_of_stop_is_its_field(name: str) -> None:
 def test_no_parameter_is_without_option_or_reason(run: Run) -> None:
     """A new field of a strategy, of `Stop`, or argument of `generate` must get one of the two."""
     strategies = {field.name for kind in (Greedy, Sample) for field in fields(kind)}
-    assert strategies - decoding_options.NOT_HERE.keys() == VALUES.keys()
-    assert {field.name for field in fields(Stop)} == STOPS.keys() == decoding_options.STOP.keys()
+    assert {name for name in strategies if decoding.shown(name) not in NOT_HERE} == VALUES.keys()
+    assert {field.name for field in fields(Stop)} == STOPS.keys() == decoding.STOP.keys()
     arguments = set(inspect.signature(minitx.generate).parameters) - {"model", "prompts", "strategy", "stop"}
     explained = set(inspect.signature(minitx.explain).parameters) - {"model", "prompt", "strategy", "stop"}
     kinds = (Beam, BeamSample, DiverseBeam, LexicalBeam, StochasticBeam, ArithmeticSample, Alternatives)
     searches = {field.name for kind in kinds for field in fields(kind)}
-    assert searches - strategies == decoding_options.SEARCH.keys()
     for name, wanted in (
         ("generate", arguments | strategies | searches),
         ("explain", explained | strategies),
     ):
-        args = cli.parse([name, "model", "text"])
+        values = parse(name)
         for each in wanted:
-            reason = args.elsewhere.get(decoding_options.dashed(each))
-            assert hasattr(args, each) != bool(reason), each
+            reason = NOT_HERE.get(decoding.shown(each))
+            assert (each in values) != bool(reason), each
             if reason:
-                assert reason in fails(run, name, "model", "text", decoding_options.dashed(each), "1")
-    assert tuple(ORDERS) == decoding_options.ORDERS
+                assert reason in fails(run, name, "model", "text", decoding.shown(each), "1")
 
 
 def test_lists_can_be_repeated_and_end_tokens_ignored() -> None:
@@ -214,15 +219,6 @@ def test_help_fits_and_teaches(run: Run) -> None:
         assert '"1996 3103" is one phrase, "1996,3103" are two' in " ".join(out.split())
         assert "show the --stop or --stop-tokens that ended it\n" in out  # never an end token
         assert max(map(len, out.splitlines())) <= 80
-
-
-def test_help_imports_nothing_heavy() -> None:
-    code = (
-        "import sys; from minitx.cli.app import main; "
-        "main(['generate', '--help']); main(['explain', '--help']); "
-        "sys.exit('torch' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 
 def test_one_prompt_is_what_the_library_generates(
@@ -426,12 +422,11 @@ def test_checkpoint(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     sampling = make(
         tmp_path / "sampling", do_sample=True, top_k=2, eos_token_id=5, max_new_tokens=7, min_new_tokens=3
     )
-    args = cli.parse(["generate", "model", "text", "--checkpoint"])
-    strategy, settings, _ = decoding.settings_of(args, sampling)
+    strategy, settings, _ = decoding.settings_of(parse("generate", "--checkpoint"), sampling)
     assert strategy == Sample(top_k=2)
     assert settings == {"max_new_tokens": 7, "min_new_tokens": 3, "stop": Stop(eos=5), "seed": None}
-    args = cli.parse(["generate", "m", "--checkpoint", "--top-k", "4", "--top-p", ".5", "--stop", "x"])
-    strategy, settings, _ = decoding.settings_of(args, sampling)
+    values = parse("generate", "--checkpoint", "--top-k", "4", "--top-p", ".5", "--stop", "x")
+    strategy, settings, _ = decoding.settings_of(values, sampling)
     assert strategy == Sample(top_k=4, top_p=0.5)
     assert settings["stop"] == Stop(eos=5, strings="x")
     assert run("explain", sampling, "a", "--checkpoint")[0] == 0  # one token, for all that the file says
@@ -585,15 +580,3 @@ def test_model_with_nan(run: Run, tmp_path: Path) -> None:
     assert "the model's logits hold NaN" in error
     assert "--remove-invalid-values." in error
     assert run(*argv, "--remove-invalid-values", "--max-new-tokens", 2)[0] == 0
-
-
-def test_keys_of_biases_are_shown_as_they_are_typed() -> None:
-    for key, typed in (("[5]", "5"), ("[(4,)]", "4"), ("[(4, 5)]", "4 5")):
-        assert decoding.with_options(f"sequence_bias{key}=nan must") == f"--sequence-bias {typed}=nan must"
-
-
-def test_words_that_are_no_parameters_stay() -> None:
-    message = "in order to stop, seed=1 and order='x' with top_p, min_new_tokens=, Stop(eos=...) and seed="
-    assert decoding.with_options(message) == (
-        "in order to stop, --seed 1 and --order 'x' with --top-p, --min-new-tokens, --eos and --seed"
-    )

@@ -15,9 +15,10 @@ from minitx.decoding.generate import generate, stream
 from minitx.decoding.processors.chain import Chain
 from minitx.decoding.processors.context import Context
 from minitx.decoding.processors.truncation import TopK, TopP
+from minitx.decoding.samplers.greedy import Greedy
+from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.search.constrained import LexicalBeam
 from minitx.decoding.stopping import Stop
-from minitx.decoding.strategy import Greedy, Sample
 from minitx.models import DecoderModel
 from tests.unit.decoding.test_generate import EOS, MODEL, NO_END, PROMPTS, model_of, tokens
 

@@ -21,7 +21,8 @@ from minitx.decoding.samplers.arithmetic import (
     code_of,
     spread,
 )
-from minitx.decoding.samplers.select import CounterGumbel, Sampler, row_keys
+from minitx.decoding.samplers.base import Sampler
+from minitx.decoding.samplers.counter_rng import CounterGumbel, row_keys
 from minitx.decoding.stopping import Stop
 from tests.unit.decoding.chi_square import ALPHA, fit, independence
 from tests.unit.decoding.searches import EOS, PROMPT, all_texts, tiny, tokens

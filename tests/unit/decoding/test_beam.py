@@ -29,12 +29,12 @@ from minitx.decoding import strategy as strategy_module
 from minitx.decoding.generate import generate, stream
 from minitx.decoding.loop import Call
 from minitx.decoding.output import Result
+from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.search.base import PER_PROMPT
 from minitx.decoding.search.record import LEGEND, BeamTree
 from minitx.decoding.search.rows import BeamHypotheses
 from minitx.decoding.search.scored import ScoredSearch
 from minitx.decoding.stopping import Stop
-from minitx.decoding.strategy import Sample
 from minitx.models import DecoderModel
 from tests.unit.decoding.test_generate import MODEL, PROMPTS, TOKENIZER, byte_ids, scripted
 

@@ -21,8 +21,9 @@ from minitx.decoding.processors.chain import Chain
 from minitx.decoding.processors.constraints import SuppressTokens
 from minitx.decoding.processors.context import Context
 from minitx.decoding.processors.truncation import TopK
+from minitx.decoding.samplers.greedy import Greedy
+from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.stopping import Stop
-from minitx.decoding.strategy import Greedy, Sample
 from minitx.models import DecoderModel
 from tests.unit.decoding.vocabularies import SPECIAL, byte_characters, byte_level, sentence_piece
 
