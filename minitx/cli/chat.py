@@ -34,6 +34,7 @@ HELP = """\
     *decoding.length_options(options.integer, None, "most per answer (default: 512, or the checkpoint's)"),
     *decoding.strategy_options(searches=False),
     notes=decoding.NOTES,
+    renamed=decoding.RENAMED,
     elsewhere=ELSEWHERE,
 )
 def command(source: Source, system: str | None, json: bool, **values: Any) -> None:

@@ -63,6 +63,7 @@ SPELLINGS = {
     "force_words_ids": "--force-words,--force-words-ids",
 }
 STOP = {"eos": "eos", "tokens": "stop_tokens", "strings": "stop", "include_stop": "include_stop"}
+RENAMED = {f"Stop({field}=...)": name for field, name in STOP.items()}
 
 SAMPLING, SEARCHING, MODEL, LENGTH = "choosing a token", "beam search", "the model", "length and output"
 SOURCES, ENDING, SEVERAL = "encoder-decoders", "where the text ends", "several samples"
@@ -296,6 +297,8 @@ def optional_tokenizer(source: Source, folder: Path, *, required: bool) -> Token
     try:
         return source.tokenizer(folder)
     except ValueError as error:
+        if required and hasattr(error, "parameter"):
+            raise
         if required:
             raise ValueError(f'{error} Prompts can also be token ids: --ids "1 2 3".') from None
         warnings.warn(f"{error} Texts are shown as ids.", stacklevel=2)

@@ -23,6 +23,7 @@ ELSEWHERE = dict.fromkeys(GENERATE_ONLY, "minitx generate has it") | decoding.NO
     *decoding.length_options(options.positive, 1, "how many tokens (default: 1)"),
     *decoding.strategy_options(searches=False),
     notes=decoding.NOTES,
+    renamed=decoding.RENAMED,
     elsewhere=ELSEWHERE,
 )
 def command(source: Source, top: int, json: bool, **values: Any) -> None:

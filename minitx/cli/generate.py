@@ -39,6 +39,7 @@ EMPTY: dict[FinishReason, str] = {
     ),
     *decoding.strategy_options(searches=True),
     notes=decoding.NOTES,
+    renamed=decoding.RENAMED,
     elsewhere=decoding.NOT_HERE | {"--top": "minitx explain has it"},
 )
 def command(source: Source, json: bool, **values: Any) -> None:

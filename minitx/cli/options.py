@@ -59,9 +59,11 @@ class Command(Help):
 
     Attributes:
         elsewhere: hint for an option that the command lacks, by its name.
+        renamed: name of an option's parameter, by the name that errors have for it.
     """
 
     elsewhere: dict[str, str] = {}  # noqa: RUF012 - replaced, never changed
+    renamed: dict[str, str] = {}  # noqa: RUF012
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command; an error about one of its parameters names the option."""
@@ -73,6 +75,7 @@ class Command(Help):
     def in_options(self, error: Any) -> str:
         """An `ArgumentError` as "--top-p 2.0 must be in (0, 1]; hint."; other errors as they are."""
         name, bracket, key = getattr(error, "parameter", "").partition("[")
+        name = self.renamed.get(name, name)
         options = [param for param in self.params if isinstance(param, click.Option) and param.name == name]
         text = str(error)
         if not options:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from minitx.decoding.parameters import check_ids, check_vocabulary, set_frozen
+from minitx.validation import ArgumentValueError
 
 if TYPE_CHECKING:
     from minitx.decoding.detokenize import Detokenizer
@@ -185,5 +186,5 @@ def _strings(value: Any) -> tuple[str, ...]:
     if not isinstance(strings, Sequence) or not all(isinstance(string, str) for string in strings):
         raise TypeError(f"Stop(strings={value!r:.60}) must be a string or a list of strings.")
     if "" in strings:
-        raise ValueError('Stop(strings=...) holds "", which every text ends with; leave it out.')
+        raise ArgumentValueError("Stop(strings=...)", strings, "texts", 'every text ends with ""; leave it out')
     return tuple(strings)
