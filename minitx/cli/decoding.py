@@ -58,6 +58,7 @@ CHOICES: dict[str, type[Strategy]] = {
 # Options without an effect unless another one chooses their strategy.
 BELONGS_TO = {"diversity_penalty": "num_beam_groups", "push_progress": "force_words_ids"}
 SPELLINGS = {
+    "decoder_prompts": "--decoder-prompt",
     "num_beams": "--beams,--num-beams",
     "num_beam_groups": "--beam-groups,--num-beam-groups",
     "force_words_ids": "--force-words,--force-words-ids",
@@ -309,8 +310,9 @@ def set_languages(tokenizer: Tokenizer | None, values: Values) -> None:
     """Sets the tokenizer's languages; raises ValueError for text options where there is no tokenizer."""
     for name in ("stop", "decoder_prompts", "force_text", "src_lang", "tgt_lang"):
         if tokenizer is None and given(values, name):
-            option = "--decoder-prompt" if name == "decoder_prompts" else shown(name)
-            raise ValueError(f"{option} is text, which needs a tokenizer; there are options that take ids.")
+            raise ValueError(
+                f"{shown(name)} is text, which needs a tokenizer; there are options that take ids."
+            )
     for name in ("src_lang", "tgt_lang"):
         if values.get(name) is not None:
             setattr(tokenizer, name, values[name])
@@ -365,7 +367,7 @@ def decoder_starts(
     if model.task == "seq2seq-lm":
         return beginnings(model, list(starts) or None, prompts, tokenizer)
     if starts:
-        option = "--decoder-prompt" if values["decoder_prompts"] else "--decoder-ids"
+        option = shown("decoder_prompts" if values["decoder_prompts"] else "decoder_ids")
         raise ValueError(f"{option} is for models with an encoder; this one continues the prompt itself.")
     return None
 
@@ -436,7 +438,7 @@ def check_effect(values: Values, kind: type[Strategy]) -> None:
     """Raises ValueError for an option that has no effect with this strategy."""
     own, sampling = ({field.name for field in fields(each)} for each in (kind, Sample))
     of_search = {field.name for each in KINDS[1:] for field in fields(each)} - sampling
-    searches = issubclass(kind, Search) and (values["num_beams"] is not None or values["checkpoint"])
+    searches = issubclass(kind, Search) and (given(values, "num_beams") or values["checkpoint"])
     own |= {"seed"} if issubclass(kind, Sample) else set()
     own |= {"num_samples"} if kind is not Greedy else set()
     search_only = {
@@ -452,5 +454,9 @@ def check_effect(values: Values, kind: type[Strategy]) -> None:
         if name in search_only and not searches:
             raise ValueError(f"{shown(name)} is an option of searches; add --beams, such as --beams 4.")
         if name not in own | search_only or (name in of_search and name not in own):
-            hint = f"add {shown(BELONGS_TO[name])}" if name in BELONGS_TO else "leave one of them out"
-            raise ValueError(f"{shown(name)} has no effect with {way}; {hint}.")
+            why = (
+                f"without {shown(BELONGS_TO[name])}; add it"
+                if name in BELONGS_TO
+                else f"with {way}; leave one out"
+            )
+            raise ValueError(f"{shown(name)} has no effect {why}.")

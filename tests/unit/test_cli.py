@@ -330,7 +330,9 @@ OPTIONS = {
     "demo": "--picture",
     "inspect": "--head",
     "verify": "--head --device",
-    "embed": "--file --output --pooling --normalize --no-normalize --max-length --batch-size --dtype --device",
+    "embed": """
+        --file --output --pooling --normalize --no-normalize --max-length --batch-size --dtype --device
+    """,
     "convert": "--max-shard-size --head --dtype",
     "explain": f"{DECODING} --top",
     "generate": f"""
