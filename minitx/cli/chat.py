@@ -13,6 +13,7 @@ import click
 
 from minitx.cli import decoding, options, render
 from minitx.cli.explain import ELSEWHERE
+from minitx.cli.generate import EMPTY
 from minitx.cli.options import option
 from minitx.cli.source import Source
 from minitx.decoding.generate import stream
@@ -113,10 +114,10 @@ class Chat:
 
     def answer(self, messages: list[Message]) -> None:
         """Prints the answer to the last message; Ctrl-C ends it early."""
-        settings, text = self.settings | {"tokenizer": self.tokenizer}, ""
+        settings, text, reason = self.settings | {"tokenizer": self.tokenizer}, "", None
         try:
             for event in stream(self.model, [self.encode(messages)], self.strategy, **settings):
-                text += event.text
+                text, reason = text + event.text, event.finish_reason
                 if not self.json:
                     print(event.text, end="", flush=True)
         except KeyboardInterrupt as stop:
@@ -125,6 +126,8 @@ class Chat:
         answer = {"role": "assistant", "content": text}
         if self.json:
             render.print_json(answer, indent=None)
-        else:
+        elif text or reason is None:
             print(flush=True)
+        else:
+            render.note(EMPTY[reason])
         self.messages = [*messages, answer]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from math import isfinite
 from typing import Any
 
 from minitx.cli import decoding, options, render
@@ -152,22 +151,19 @@ def as_json(request: Request, row: Row, prompt: int, sample: int) -> Values:
     plain: Values = {"prompt": request.prompts[prompt], "sample": sample, "tokens": row.tokens.tolist()}
     plain |= {"text": row.text, "finish_reason": row.finish_reason}
     plain |= {
-        name: finite(getattr(row, name)) for name in ("score", "log_weight") if getattr(row, name) is not None
+        name: render.finite(getattr(row, name))
+        for name in ("score", "log_weight")
+        if getattr(row, name) is not None
     }
     if row.logprobs is not None:
-        plain["logprobs"] = [finite(value) for value in row.logprobs.tolist()]
+        plain["logprobs"] = [render.finite(value) for value in row.logprobs.tolist()]
     if row.top_logprobs is not None:
         tokenizer, (ids, values) = request.settings["tokenizer"], map(list, row.top_logprobs)
         plain["top_logprobs"] = [
             [
-                {"token": token, "text": text_of(token, tokenizer), "logprob": finite(value)}
+                {"token": token, "text": text_of(token, tokenizer), "logprob": render.finite(value)}
                 for token, value in zip(tokens.tolist(), logprobs.tolist(), strict=True)
             ]
             for tokens, logprobs in zip(ids, values, strict=True)
         ]
     return plain
-
-
-def finite(value: float) -> float | None:
-    """None for an infinite value, which JSON lacks."""
-    return value if isfinite(value) else None

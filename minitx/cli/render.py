@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import math
 import os
 import re
 import sys
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 WIDTH = 80
 MOST_COLUMNS = 10  # texts whose similarities fit beside a readable part of each text
 GREEN, RED = "1;32", "1;31"
-VERDICTS = {GREEN: r"\b(OK|EQUAL)\b", RED: r"\b(DIFF|DIFFERENT|NOT FINITE)\b"}
+VERDICTS = r"\b(?:(OK|EQUAL)|DIFF|DIFFERENT|NOT FINITE)\b"
 
 
 def print_json(value: Any, *, indent: int | None = 2) -> None:
@@ -26,6 +27,11 @@ def print_json(value: Any, *, indent: int | None = 2) -> None:
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     escape = codecs.lookup(encoding).name != "utf-8"
     print(json.dumps(value, indent=indent, ensure_ascii=escape, allow_nan=False), flush=True)
+
+
+def finite(value: float) -> float | None:
+    """None for infinity and NaN, which JSON lacks."""
+    return value if math.isfinite(value) else None
 
 
 def note(text: str) -> None:
@@ -47,9 +53,7 @@ def colored(text: str, color: str) -> str:
 
 def colored_verdicts(text: str) -> str:
     """A report with OK in green and DIFFERENT in red."""
-    for color, words in VERDICTS.items():
-        text = re.sub(words, lambda match, color=color: colored(match[0], color), text)
-    return text
+    return re.sub(VERDICTS, lambda match: colored(match[0], GREEN if match[1] else RED), text)
 
 
 @contextmanager

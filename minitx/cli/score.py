@@ -40,24 +40,19 @@ def command(
     decoding.set_languages(tokenizer, values)
     head = decoding.head_of(source, folder)
     model = decoding.model_of(source, folder, head)
-    result = score(model, lines, sources=list(sources) or None, tokenizer=tokenizer, batch_size=batch_size)
-    perplexities, totals = result.perplexities.tolist(), result.totals.tolist()
-    as_target = head == "seq2seq-lm"
+    scores = score(model, lines, sources=list(sources) or None, tokenizer=tokenizer, batch_size=batch_size)
     if not json:
         print("  perplexity   log-prob  tokens  text")
-    for number, text in enumerate(lines):
-        ids, logprobs = tokenizer.encode(text, as_target=as_target), result.logprobs[number].tolist()
-        names = [tokenizer.id_to_token(token) or "" for token in ids]
+    for text, logprobs, total, perplexity in zip(
+        lines, scores.logprobs, scores.totals.tolist(), scores.perplexities.tolist(), strict=True
+    ):
+        ids = tokenizer.encode(text, as_target=head == "seq2seq-lm")
         if json:
-            row = {"text": text, "perplexity": perplexities[number], "logprob": totals[number], "tokens": ids}
-            render.print_json(row | {"logprobs": logprobs}, indent=None)
+            plain = {"text": text, "perplexity": render.finite(perplexity), "logprob": render.finite(total)}
+            plain |= {"tokens": ids, "logprobs": list(map(render.finite, logprobs.tolist()))}
+            render.print_json(plain, indent=None)
             continue
-        print(
-            f"{perplexities[number]:>12.2f}{totals[number]:>11.2f}{len(ids):>8}  {render.shorten(text, 46)}"
-        )
+        print(f"{perplexity:>12.2f}{total:>11.2f}{len(ids):>8}  {render.shorten(text, 46)}")
         if tokens:
-            shown = [
-                "" if not as_target and not place else f"{2.718281828**value:.3f}"
-                for place, value in enumerate(logprobs)
-            ]
-            print(*render.columns(names, shown), sep="\n")
+            names = [tokenizer.id_to_token(token) or "?" for token in ids]
+            print(*render.columns(names, [f"{value:.3f}" for value in logprobs.exp().tolist()]), sep="\n")
