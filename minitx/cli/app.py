@@ -206,7 +206,3 @@ def clean_warnings() -> Iterator[None]:
         warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
         warnings.showwarning = show
         yield
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -17,20 +17,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import click
 from torch import Tensor
 
-from minitx import (
-    Alternatives,
-    ArithmeticSample,
-    Beam,
-    BeamSample,
-    DiverseBeam,
-    Greedy,
-    LexicalBeam,
-    Sample,
-    StochasticBeam,
-    Stop,
-    Tokenizer,
-    generation_settings,
-)
+import minitx
 from minitx.cli import options
 from minitx.cli.options import grouped, option
 from minitx.cli.source import Source, read_texts
@@ -43,17 +30,17 @@ from minitx.decoding.search.base import Search
 Values = dict[str, Any]  # of the options, by the names of their parameters
 
 DEFAULT_LENGTH = 64  # new tokens, where neither an option nor the checkpoint has the number
-KINDS = (Sample, Beam, DiverseBeam, LexicalBeam)  # together they have all fields
+KINDS = (minitx.Sample, minitx.Beam, minitx.DiverseBeam, minitx.LexicalBeam)  # together they have all fields
 # Options that choose a strategy; at most one of them can be given.
 CHOICES: dict[str, type[Strategy]] = {
-    "greedy": Greedy,
-    "arithmetic": ArithmeticSample,
-    "alternatives": Alternatives,
-    "beam_sample": BeamSample,
-    "stochastic_beam": StochasticBeam,
-    "num_beam_groups": DiverseBeam,
-    "force_words_ids": LexicalBeam,
-    "force_text": LexicalBeam,
+    "greedy": minitx.Greedy,
+    "arithmetic": minitx.ArithmeticSample,
+    "alternatives": minitx.Alternatives,
+    "beam_sample": minitx.BeamSample,
+    "stochastic_beam": minitx.StochasticBeam,
+    "num_beam_groups": minitx.DiverseBeam,
+    "force_words_ids": minitx.LexicalBeam,
+    "force_text": minitx.LexicalBeam,
 }
 # Options without an effect unless another one chooses their strategy.
 BELONGS_TO = {"diversity_penalty": "num_beam_groups", "push_progress": "force_words_ids"}
@@ -194,7 +181,7 @@ def strategy_options(*, searches: bool) -> list[click.Parameter]:
             option("--checkpoint", "as in generation_config.json; options change it"),
             option("--seed N", "any integer: the same text every time", options.integer),
         ),
-        *field_options(*KINDS if searches else (Sample,)),
+        *field_options(*KINDS if searches else (minitx.Sample,)),
         *grouped(
             SEARCHING,
             option("--force-text TEXT", forced, multiple=True),
@@ -293,7 +280,7 @@ def typed_prompts(values: Values) -> list[Any]:
     return list(values["ids"]) or read_texts(values["texts"], values["file"])
 
 
-def optional_tokenizer(source: Source, folder: Path, *, required: bool) -> Tokenizer | None:
+def optional_tokenizer(source: Source, folder: Path, *, required: bool) -> minitx.Tokenizer | None:
     """The tokenizer; where it is not required it may be missing, and texts are then shown as ids."""
     try:
         return source.tokenizer(folder)
@@ -306,7 +293,7 @@ def optional_tokenizer(source: Source, folder: Path, *, required: bool) -> Token
         return None
 
 
-def set_languages(tokenizer: Tokenizer | None, values: Values) -> None:
+def set_languages(tokenizer: minitx.Tokenizer | None, values: Values) -> None:
     """Sets the tokenizer's languages; raises ValueError for text options where there is no tokenizer."""
     for name in ("stop", "decoder_prompts", "force_text", "src_lang", "tgt_lang"):
         if tokenizer is None and given(values, name):
@@ -318,7 +305,7 @@ def set_languages(tokenizer: Tokenizer | None, values: Values) -> None:
             setattr(tokenizer, name, values[name])
 
 
-def forced_phrases(tokenizer: Tokenizer | None, values: Values, head: str) -> list[list[int]]:
+def forced_phrases(tokenizer: minitx.Tokenizer | None, values: Values, head: str) -> list[list[int]]:
     """The ids of the texts that --force-text asks for; raises ValueError for one with unknown tokens."""
     phrases = []
     for text in values.get("force_text") or ():
@@ -330,7 +317,7 @@ def forced_phrases(tokenizer: Tokenizer | None, values: Values, head: str) -> li
     return phrases
 
 
-def encoded(tokenizer: Tokenizer | None, prompt: str | list[int], values: Values) -> list[int]:
+def encoded(tokenizer: minitx.Tokenizer | None, prompt: str | list[int], values: Values) -> list[int]:
     """The token ids of one prompt."""
     if isinstance(prompt, list):
         return prompt
@@ -359,7 +346,7 @@ def model_of(source: Source, folder: Path, head: str) -> Any:
 
 
 def decoder_starts(
-    model: Any, values: Values, prompts: int, tokenizer: Tokenizer | None
+    model: Any, values: Values, prompts: int, tokenizer: minitx.Tokenizer | None
 ) -> list[list[int]] | None:
     """The ids that the decoder continues for each prompt; None for a model without an encoder."""
     exclusive(values, "decoder_prompts", "decoder_ids")
@@ -381,10 +368,10 @@ def settings_of(
     """
     exclusive(values, "greedy", "checkpoint")
     exclusive(values, "eos", "ignore_eos")
-    strategy: Strategy = Sample()
-    stop, most, least, max_length = Stop(), None, 0, None
+    strategy: Strategy = minitx.Sample()
+    stop, most, least, max_length = minitx.Stop(), None, 0, None
     if values["checkpoint"]:
-        of_file = generation_settings(folder)
+        of_file = minitx.generation_settings(folder)
         strategy, stop = of_file.strategy, of_file.stop
         most, least = of_file.max_new_tokens, of_file.min_new_tokens
         max_length = of_file.max_length if most is None and values["max_new_tokens"] is None else None
@@ -430,17 +417,17 @@ def kind_of(values: Values, base: Strategy) -> type[Strategy]:
         others.append("num_beams")
     exclusive(values, *names[:1], *others)
     if chosen is None and searches:
-        return BeamSample if values["checkpoint"] and isinstance(base, Sample) else Beam
+        return minitx.BeamSample if values["checkpoint"] and isinstance(base, minitx.Sample) else minitx.Beam
     return type(base) if chosen is None else chosen
 
 
 def check_effect(values: Values, kind: type[Strategy]) -> None:
     """Raises ValueError for an option that has no effect with this strategy."""
-    own, sampling = ({field.name for field in fields(each)} for each in (kind, Sample))
+    own, sampling = ({field.name for field in fields(each)} for each in (kind, minitx.Sample))
     of_search = {field.name for each in KINDS[1:] for field in fields(each)} - sampling
     searches = issubclass(kind, Search) and (given(values, "num_beams") or values["checkpoint"])
-    own |= {"seed"} if issubclass(kind, Sample) else set()
-    own |= {"num_samples"} if kind is not Greedy else set()
+    own |= {"seed"} if issubclass(kind, minitx.Sample) else set()
+    own |= {"num_samples"} if kind is not minitx.Greedy else set()
     search_only = {
         *of_search,
         "show_tree",

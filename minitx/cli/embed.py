@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from minitx.pipelines import EmbeddingSettings
     from minitx.tokenizer import Tokenizer
 
-FORMATS = (".npy", ".safetensors", ".json")
-
 
 @options.as_command(
     *(options.MODEL, options.texts(), options.FILE),
@@ -48,6 +46,8 @@ def command(
       minitx embed ./my-model --file lines.txt --output vectors.npy
       cat lines.txt | minitx embed ./my-model --json
     """
+    from minitx.pipelines.text.vectors import write_vectors
+
     path = None if output is None else checked_output(Path(output))
     lines = read_texts(texts, file)
     if len(lines) > render.MOST_COLUMNS and path is None and not json:
@@ -75,6 +75,8 @@ def checked_output(path: Path) -> Path:
         ValueError: another kind of file.
         FileNotFoundError, IsADirectoryError, PermissionError: about its folder.
     """
+    from minitx.pipelines.text.vectors import FORMATS, import_numpy
+
     if path.suffix.lower() not in FORMATS:
         raise ValueError(f"--output {path}: vectors are written to {', '.join(FORMATS)} files.")
     if not path.parent.is_dir():
@@ -93,6 +95,7 @@ def embedded(
 ) -> tuple[Tensor, EmbeddingSettings]:
     """Returns the vectors on the CPU, and the settings: the checkpoint's with the changes."""
     from minitx.pipelines import embed, embedding_settings
+    from minitx.pipelines.text.vectors import check_finite
 
     folder = source.folder()
     stated = {name: value for name, value in changes.items() if value is not None}
@@ -105,7 +108,7 @@ def embedded(
         vectors = embed(
             model, tokenizer, texts, settings=settings, batch_size=batch_size, progress=progress
         ).cpu()
-    render.check_finite(vectors)
+    check_finite(vectors)
     return vectors, settings
 
 
@@ -137,33 +140,3 @@ def sizes(vectors: Tensor) -> str:
     """The shape in words: 3 vectors of 384 numbers."""
     count, size = vectors.shape
     return f"{count} vector{'s' if count > 1 else ''} of {size} numbers"
-
-
-def write_vectors(path: Path, vectors: Tensor, result: dict[str, Any]) -> None:
-    """Writes all or nothing."""
-    from safetensors.torch import save_file
-
-    from minitx.io import write_atomically, write_json
-
-    def write(temporary: Path) -> None:
-        if path.suffix.lower() == ".json":
-            write_json(temporary, result | {"embeddings": vectors.tolist()})
-        elif path.suffix.lower() == ".safetensors":
-            save_file({"embeddings": vectors}, temporary)
-        else:
-            with temporary.open("wb") as file:  # a name without .npy would get it appended
-                import_numpy().save(file, vectors.numpy())
-
-    write_atomically(path, write)
-
-
-def import_numpy() -> Any:
-    """Imports numpy, or raises ImportError with the command that installs it."""
-    from minitx.extras import missing_extra
-
-    try:
-        import numpy
-    except ImportError as error:
-        hint = f"{missing_extra('numpy')}; or write .json"
-        raise ImportError(f".npy and .safetensors need numpy ({error}); install it with: {hint}.") from None
-    return numpy

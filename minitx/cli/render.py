@@ -95,16 +95,6 @@ def nearest(similarity: Tensor) -> list[int]:
     return indices
 
 
-def check_finite(vectors: Tensor) -> None:
-    """Raises ValueError for NaN or infinity in (N, E) vectors; names the first such text."""
-    bad = (~vectors.isfinite().all(dim=1)).nonzero()
-    if len(bad):
-        raise ValueError(
-            f"text {int(bad[0])} (from 0) has no finite vector; the weights may hold NaN: "
-            "see minitx inspect and minitx verify."
-        )
-
-
 def shorten(text: str, room: int) -> str:
     """The text on one line, cut to `room` columns."""
     line = " ".join(text.split())

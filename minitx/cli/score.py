@@ -48,7 +48,11 @@ def command(
     ):
         ids = tokenizer.encode(text, as_target=head == "seq2seq-lm")
         if json:
-            plain = {"text": text, "perplexity": render.finite(perplexity), "logprob": render.finite(total)}
+            plain: dict[str, Any] = {
+                "text": text,
+                "perplexity": render.finite(perplexity),
+                "logprob": render.finite(total),
+            }
             plain |= {"tokens": ids, "logprobs": list(map(render.finite, logprobs.tolist()))}
             render.print_json(plain, indent=None)
             continue

@@ -22,9 +22,10 @@ import minitx
 from minitx.checkpoint import convert as conversion
 from minitx.checkpoint.save import save
 from minitx.cli import app as cli
-from minitx.cli import demo, embed, options, render
+from minitx.cli import demo, options, render
 from minitx.extras import missing_extra
 from minitx.inspect.compare import verify as compare
+from minitx.pipelines.text.vectors import write_vectors
 from tests.hub_server import HubServer, files_of
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -625,7 +626,7 @@ def test_progress_is_shown_at_a_terminal_only(
 def test_npy_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run, folder: Path) -> None:
     for shape in ((1, 2), (12, 0), (3, 384)):
         vectors = torch.rand(shape, dtype=torch.float64)
-        embed.write_vectors(tmp_path / "x.npy", vectors, {})
+        write_vectors(tmp_path / "x.npy", vectors, {})
         assert np.array_equal(np.load(tmp_path / "x.npy"), vectors.numpy())
         header = (tmp_path / "x.npy").stat().st_size - 8 * vectors.numel()
         assert header % 64 == 0

@@ -33,6 +33,15 @@ class Parity:
     embeddings: float
     hidden_states: float
 
+    def __str__(self) -> str:
+        """A sentence."""
+        if self.embeddings == self.hidden_states == 0:
+            return f"Against transformers {self.transformers}: every number is the same, bit for bit."
+        return (
+            f"Against transformers {self.transformers}: embeddings differ by at most "
+            f"{self.embeddings:.1e}, hidden states by {self.hidden_states:.1e}."
+        )
+
 
 @torch.inference_mode()
 def compare_embeddings(
