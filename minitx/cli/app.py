@@ -63,16 +63,9 @@ class App(Help, click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.command(
-    cls=App,
-    context_settings=CONTEXT,
-    invoke_without_command=True,
-    options_metavar="",
-    subcommand_metavar="COMMAND ...",
-)
+@click.command(cls=App, context_settings=CONTEXT, options_metavar="COMMAND ...", subcommand_metavar="")
 @click.version_option(__version__, message="minitx %(version)s", help="show the version and exit")
-@click.pass_context
-def app(ctx: click.Context) -> None:
+def app() -> None:
     """Real transformer checkpoints in small, readable PyTorch: look into them, check
     them against transformers, embed, continue, score and convert.
 
@@ -91,8 +84,6 @@ def app(ctx: click.Context) -> None:
     MODEL is a folder with config.json and weights, or a Hugging Face Hub id.
     minitx COMMAND --help explains each command.
     """
-    if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help())
 
 
 # --- running ---------------------------------------------------------------------------------------
@@ -113,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with signals(stopped), clean_warnings():
             try:
-                with app.make_context("minitx", arguments) as ctx:
+                with app.make_context("minitx", arguments or ["--help"]) as ctx:
                     code: int | None = app.invoke(ctx)
             except click.exceptions.Exit as leaving:  # --help, --version
                 code = leaving.exit_code

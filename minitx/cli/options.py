@@ -34,7 +34,7 @@ class Help(click.Command):
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes the usage line: the arguments, then the options."""
         pieces = [*self.collect_usage_pieces(ctx)[1:], self.options_metavar or ""]
-        formatter.write_usage(ctx.command_path, " ".join(pieces), "usage: ")
+        formatter.write_usage(ctx.command_path, " ".join(filter(None, pieces)), "usage: ")
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes the whole help."""

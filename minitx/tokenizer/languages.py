@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from minitx.tokenizer.files import CONFIG, Settings, wrong
+from minitx.validation import ArgumentValueError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
@@ -124,9 +125,7 @@ class Languages:
             ValueError: any other; the message lists what there is.
         """
         if code not in self.tokens:
-            raise ValueError(
-                f"{name}={code!r} is no language of this tokenizer; it has {', '.join(self.tokens)}."
-            )
+            raise ArgumentValueError(name, code, f"a language of this tokenizer: {', '.join(self.tokens)}")
         return code
 
     def index(self, code: str) -> int:
