@@ -75,6 +75,7 @@ NOT_HERE = {
     "--prefix-allowed-tokens-fn": "it is a Python function: minitx.Sample(prefix_allowed_tokens_fn=...)",
     "--chain": "it is composed in Python: minitx.Sample(chain=minitx.Chain(...))",
     "--generator": "it is an object of PyTorch; --seed makes draws repeatable",
+    "--inputs-embeds": "it is a tensor: minitx.generate(..., inputs_embeds=...)",
     "--attention-mask": "prompts of different lengths are padded for you",
     "--tokenizer": "it is the one beside the model",
     "--do-sample": "sampling is the default, --greedy the alternative",

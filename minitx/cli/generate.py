@@ -14,7 +14,6 @@ from minitx.decoding.detokenize import text_of
 from minitx.decoding.generate import generate, stream
 from minitx.decoding.output import Event, FinishReason, Row
 from minitx.decoding.search.base import Search
-from minitx.decoding.search.record import BeamTree
 
 # Why a text shows nothing.
 EMPTY: dict[FinishReason, str] = {
@@ -102,7 +101,7 @@ def show_as_it_comes(events: Iterator[Event], *, has_text: bool) -> None:
         render.note(EMPTY[reason])
 
 
-def rows(request: Request, values: Values, samples: int) -> Iterator[tuple[Row, BeamTree | None]]:
+def rows(request: Request, values: Values, samples: int) -> Iterator[tuple[Row, Any]]:
     """Yields the rows of all prompts, generated batch by batch, each with the tree of its prompt's search."""
     own = {"seed": seeds_of(request), "decoder_prompts": request.settings["decoder_prompts"]}
     more = {name: values[name] for name in ("logprobs", "prefill_chunk")} | {"num_samples": samples}

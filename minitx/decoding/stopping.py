@@ -186,6 +186,7 @@ def _strings(value: Any) -> tuple[str, ...]:
     if not isinstance(strings, Sequence) or not all(isinstance(string, str) for string in strings):
         raise TypeError(f"Stop(strings={value!r:.60}) must be a string or a list of strings.")
     if "" in strings:
-        hint = 'every text ends with ""; leave it out'
-        raise ArgumentValueError("Stop(strings=...)", strings, "texts", hint)
+        raise ArgumentValueError(
+            "Stop(strings=...)", value, "non-empty strings", "every text ends with an empty one"
+        )
     return tuple(strings)

@@ -125,12 +125,13 @@ def test_what_is_printed(run: Run, folder: Path, model: Any, tokenizer: minitx.T
     assert out.count("\n") == 1
     code, out, err = run("generate", folder, "a b", "--beams", "2", "--max-new-tokens", "3", "--show-tree")
     assert (code, err) == (0, "")
-    assert out.splitlines()[1:3] == ["", "     score  text"]
+    assert out.splitlines()[1] == ""
+    assert "score" in out.splitlines()[2]
 
 
 MISTAKES = {
     "--greedy --beams 4": "--greedy and --beams exclude one another",
-    "--beams 0": "must be at least 1",
+    "--beams 0": "must be (at least|from) 1",
     "--beams many": "'many' is not an integer",
     "--beams 4 --num-samples 5": "num.samples.5 .*num.beams.4",
     "--beams 4 --top-k 5": "--top-k has no effect with --beams",
@@ -156,7 +157,7 @@ MISTAKES = {
     "--beams 4 --push-progress false": "--push-progress has no effect without --force-words",
     "--beams 4 --force-words 5 --push-progress 5": "push.progress.'?5'? must be True or False",
     "--beams 4 --beam-groups 2 --patience 2": "--patience has no effect with --beam-groups",
-    "--beams 4 --beam-groups 3": "num.beam.*3",
+    "--beams 4 --beam-groups 3": "beam.groups.3",
     "--beams 4 --beam-groups 2 --beam-sample": "--beam-sample and --beam-groups exclude one another",
     "--beams 4 --beam-groups 2 --force-words 5": "--beam-groups and --force-words exclude one another",
     "--beams 4 --beam-groups 2 --seed 1": "--seed has no effect with --beam-groups",

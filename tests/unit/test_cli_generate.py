@@ -36,6 +36,7 @@ from minitx.cli import app as cli
 from minitx.cli import decoding
 from minitx.cli import generate as command
 from minitx.cli.decoding import NOT_HERE
+from minitx.decoding import request
 from minitx.decoding.output import Event
 
 SPECIAL = ["<pad>", "<s>", "</s>"]
@@ -185,8 +186,11 @@ def test_no_parameter_is_without_option_or_reason(run: Run) -> None:
     strategies = {field.name for kind in (Greedy, Sample) for field in fields(kind)}
     assert {name for name in strategies if decoding.shown(name) not in NOT_HERE} == VALUES.keys()
     assert {field.name for field in fields(Stop)} == STOPS.keys() == decoding.STOP.keys()
-    arguments = set(inspect.signature(minitx.generate).parameters) - {"model", "prompts", "strategy", "stop"}
-    explained = set(inspect.signature(minitx.explain).parameters) - {"model", "prompt", "strategy", "stop"}
+    ours = {"model", "prompts", "prompt", "strategy", "stop", "options"}
+    declared = getattr(request, "GenerationOptions", None)
+    options = getattr(declared, "__annotations__", {})
+    arguments = {*inspect.signature(minitx.generate).parameters, *options} - ours
+    explained = {*inspect.signature(minitx.explain).parameters} - ours
     kinds = (Beam, BeamSample, DiverseBeam, LexicalBeam, StochasticBeam, ArithmeticSample, Alternatives)
     searches = {field.name for kind in kinds for field in fields(kind)}
     for name, wanted in (
@@ -493,7 +497,7 @@ MISTAKES = {
     "--suppress-tokens a": "'a' is not an integer",
     "--suppress-tokens 999": "--suppress-tokens 999 must be from 0 to 28",
     "--stop-tokens 999": "--stop-tokens 999 must be from 0 to 28",
-    "--stop=": "--stop ('',) must be texts; every text ends with",
+    "--stop=": "error: --stop ('',) must be ",
     "--logit-bias 5": "'5' is not of the form ID=BIAS",
     "--logit-bias 5:6=1": "is not an integer",
     "--logit-bias 5=200": "--logit-bias[5] 200.0 must be in",

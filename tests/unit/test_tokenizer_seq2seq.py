@@ -271,9 +271,9 @@ def test_wrong_languages_change_nothing(mbart: Path) -> None:
     before = tokenizer.encode("the")
     with pytest.raises(ValueError, match=r"src_lang='en' must be a language"):
         tokenizer.src_lang = "en"
-    with pytest.raises(ValueError, match=r"tgt_lang='<mask>' is no language"):
+    with pytest.raises(ValueError, match=r"tgt_lang='<mask>' must be a language"):
         tokenizer.tgt_lang = "<mask>"
-    with pytest.raises(ValueError, match=r"language='' is no language"):
+    with pytest.raises(ValueError, match=r"language='' must be a language"):
         tokenizer.language_id("")
     assert (tokenizer.encode("the"), tokenizer.tgt_lang) == (before, None)
 
