@@ -221,7 +221,7 @@ def choose_architecture(config: Mapping[str, Any], model_type: str | None) -> tu
         raise ValueError(f"config.json says model_type {said!r}, but model_type={model_type!r} was passed.")
     kind = model_type or said
     if not isinstance(kind, str):
-        raise ValueError('config.json has no "model_type"; pass the model type, such as "bert".')
+        raise ValueError('config.json has no "model_type"; say which it is, such as model_type="bert".')
     found = find_architecture(kind)
     return found if found.composed is None else found.composed(config), kind
 

@@ -125,8 +125,8 @@ def infer_task(
         return str(architecture.pretraining)
     if len(fitting) > 1:
         raise ValueError(
-            "config.json names no class that minitx knows, and the tensors fit several heads; choose one "
-            f"of {', '.join(fitting)}, none."
+            "config.json names no class that minitx knows, and the tensors fit several heads; say which: "
+            f"head= one of {', '.join(fitting)}, none."
         )
     return fitting[0] if fitting else "none"
 
@@ -159,12 +159,12 @@ def check_complete(
     absent = summarize(" or ".join(wanted(binding, names)) for binding in missing)
     if all(b.parameters[0].startswith(HEAD_PARTS) for b in missing):
         raise ValueError(
-            f"the checkpoint has no {task!r} head; missing: {absent}. The default is the "
-            'checkpoint\'s own, head "none" loads none; in Python init_head=True draws fresh weights for it.'
+            f"the checkpoint has no {task!r} head; missing: {absent}. head=None takes the checkpoint's own, "
+            'head="none" loads none, init_head=True draws fresh weights for it.'
         )
     hint = ""
     if "encoder" in architecture.headless and not any("decoder." in name for name in names.actual):
-        hint = ' It holds an encoder alone, which the head "encoder" loads.'
+        hint = ' It holds an encoder alone, which head="encoder" loads.'
     raise ValueError(f"the checkpoint lacks {len(missing)} tensors: {absent}.{hint}")
 
 
