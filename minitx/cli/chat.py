@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from minitx.cli import decoding, options, render
+from minitx.cli import decoding, decoding_options, options, render
 from minitx.cli.explain import ELSEWHERE
 from minitx.cli.generate import EMPTY
 from minitx.cli.options import option
@@ -32,10 +32,10 @@ HELP = """\
 @options.as_command(
     options.MODEL,
     option("--system TEXT", "a system message before the conversation"),
-    *decoding.length_options(options.integer, None, "most per answer (default: 512, or the checkpoint's)"),
-    *decoding.strategy_options(searches=False),
-    notes=decoding.NOTES,
-    renamed=decoding.RENAMED,
+    *decoding_options.length_options(options.integer, None, "most per answer (default: 512, or as stored)"),
+    *decoding_options.strategy_options(searches=False),
+    notes=decoding_options.NOTES,
+    renamed=decoding_options.RENAMED,
     elsewhere=ELSEWHERE,
 )
 def command(source: Source, system: str | None, json: bool, **values: Any) -> None:
@@ -85,7 +85,7 @@ class Chat:
         self.messages, self.encode = list(first), tokenizer.encode_chat
         self.model: Any = None
 
-    def choose(self, values: decoding.Values) -> None:
+    def choose(self, values: decoding_options.Values) -> None:
         """Sets strategy and lengths from options."""
         self.strategy, self.settings, _ = decoding.settings_of(values, self.folder)
 
@@ -105,7 +105,7 @@ class Chat:
         elif line:
             self.answer([*self.messages, {"role": "user", "content": line}])
 
-    def parsed(self, text: str) -> decoding.Values:
+    def parsed(self, text: str) -> decoding_options.Values:
         """The values of options; the length stays unless it is among them."""
         length = ["--max-new-tokens", str(self.settings["max_new_tokens"])]
         arguments = ["model", *length, *shlex.split(text)]

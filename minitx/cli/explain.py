@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minitx.cli import decoding, options, render
+from minitx.cli import decoding, decoding_options, options, render
 from minitx.cli.options import grouped, option
 from minitx.cli.source import Source
 from minitx.inspect.explain import explain
@@ -12,18 +12,21 @@ from minitx.inspect.explain import explain
 # Options of `minitx generate` alone.
 GENERATE_ONLY = (
     *("--num-samples", "--logprobs", "--top-logprobs", "--prefill-chunk", "--batch-size", "--show-tree"),
-    *(name for option in decoding.strategy_options(searches=True) for name in option.opts),
+    *(name for option in decoding_options.strategy_options(searches=True) for name in option.opts),
 )
-ELSEWHERE = dict.fromkeys(GENERATE_ONLY, "minitx generate has it") | decoding.NOT_HERE
+ELSEWHERE = dict.fromkeys(GENERATE_ONLY, "minitx generate has it") | decoding_options.NOT_HERE
 
 
 @options.as_command(
-    *decoding.prompt_options("one text; none: the line of stdin"),
-    *grouped(decoding.LENGTH, option("--top N", "tokens per step (default: 5)", options.positive, default=5)),
-    *decoding.length_options(options.positive, 1, "how many tokens (default: 1)"),
-    *decoding.strategy_options(searches=False),
-    notes=decoding.NOTES,
-    renamed=decoding.RENAMED,
+    *decoding_options.prompt_options("one text; none: the line of stdin"),
+    *grouped(
+        decoding_options.LENGTH,
+        option("--top N", "tokens per step (default: 5)", options.positive, default=5),
+    ),
+    *decoding_options.length_options(options.positive, 1, "how many tokens (default: 1)"),
+    *decoding_options.strategy_options(searches=False),
+    notes=decoding_options.NOTES,
+    renamed=decoding_options.RENAMED,
     elsewhere=ELSEWHERE,
 )
 def command(source: Source, top: int, json: bool, **values: Any) -> None:

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from minitx.cli import decoding, options, render
-from minitx.cli.decoding import Request, Values
+from minitx.cli import decoding, decoding_options, options, render
+from minitx.cli.decoding import Request
+from minitx.cli.decoding_options import Values
 from minitx.cli.options import grouped, option
 from minitx.cli.source import Source
 from minitx.decoding.detokenize import text_of
@@ -24,10 +25,10 @@ EMPTY: dict[FinishReason, str] = {
 
 
 @options.as_command(
-    *decoding.prompt_options("texts; none: lines of stdin"),
-    *decoding.length_options(options.integer, None, "most per text (default: 64, or the checkpoint's)"),
+    *decoding_options.prompt_options("texts; none: lines of stdin"),
+    *decoding_options.length_options(options.integer, None, "most per text (default: 64, or as stored)"),
     *grouped(
-        decoding.LENGTH,
+        decoding_options.LENGTH,
         option("--num-samples N", "texts per prompt (default: 1)", options.positive),
         option("--logprobs raw|processed", "with --json: before or after all steps", ("raw", "processed")),
         option("--top-logprobs N", "also of the N best tokens", options.integer),
@@ -35,10 +36,10 @@ EMPTY: dict[FinishReason, str] = {
         option("--prefill-chunk N", "prompt tokens per forward, to save memory", options.positive),
         option("--show-tree", "also the tree of hypotheses of --beams"),
     ),
-    *decoding.strategy_options(searches=True),
-    notes=decoding.NOTES,
-    renamed=decoding.RENAMED,
-    elsewhere=decoding.NOT_HERE | {"--top": "minitx explain has it"},
+    *decoding_options.strategy_options(searches=True),
+    notes=decoding_options.NOTES,
+    renamed=decoding_options.RENAMED,
+    elsewhere=decoding_options.NOT_HERE | {"--top": "minitx explain has it"},
 )
 def command(source: Source, json: bool, **values: Any) -> None:
     """Continues a text, or writes the output of an encoder-decoder, such as a

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minitx.cli import decoding, options, render
+from minitx.cli import decoding, decoding_options, options, render
 from minitx.cli.options import option
 from minitx.cli.source import Source, read_texts
 
@@ -14,7 +14,7 @@ from minitx.cli.source import Source, read_texts
     option("--source TEXT", "encoder input of each text, in their order", name="sources", multiple=True),
     option("--tokens", "also the probability of every token"),
     options.batch_size(8),
-    *(*decoding.LANGUAGES, *decoding.WEIGHTS),
+    *(*decoding_options.LANGUAGES, *decoding_options.WEIGHTS),
 )
 def command(
     source: Source, texts: tuple[str, ...], file: str | None, sources: tuple[str, ...], tokens: bool,

@@ -33,9 +33,9 @@ from minitx import (
 )
 from minitx.checkpoint.save import save
 from minitx.cli import app as cli
-from minitx.cli import decoding
+from minitx.cli import decoding, decoding_options
 from minitx.cli import generate as command
-from minitx.cli.decoding import NOT_HERE
+from minitx.cli.decoding_options import NOT_HERE
 from minitx.decoding import request
 from minitx.decoding.output import Event
 
@@ -184,8 +184,8 @@ def test_each_option_of_stop_is_its_field(name: str) -> None:
 def test_no_parameter_is_without_option_or_reason(run: Run) -> None:
     """A new field of a strategy, of `Stop`, or argument of `generate` must get one of the two."""
     strategies = {field.name for kind in (Greedy, Sample) for field in fields(kind)}
-    assert {name for name in strategies if decoding.shown(name) not in NOT_HERE} == VALUES.keys()
-    assert {field.name for field in fields(Stop)} == STOPS.keys() == decoding.STOP.keys()
+    assert {name for name in strategies if decoding_options.shown(name) not in NOT_HERE} == VALUES.keys()
+    assert {field.name for field in fields(Stop)} == STOPS.keys() == decoding_options.STOP.keys()
     ours = {"model", "prompts", "prompt", "strategy", "stop", "options"}
     declared = getattr(request, "GenerationOptions", None)
     options = getattr(declared, "__annotations__", {})
@@ -199,10 +199,10 @@ def test_no_parameter_is_without_option_or_reason(run: Run) -> None:
     ):
         values = parse(name)
         for each in wanted:
-            reason = NOT_HERE.get(decoding.shown(each))
+            reason = NOT_HERE.get(decoding_options.shown(each))
             assert (each in values) != bool(reason), each
             if reason:
-                assert reason in fails(run, name, "model", "text", decoding.shown(each), "1")
+                assert reason in fails(run, name, "model", "text", decoding_options.shown(each), "1")
 
 
 def test_lists_can_be_repeated_and_end_tokens_ignored() -> None:
