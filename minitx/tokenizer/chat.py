@@ -90,9 +90,7 @@ class ChatTemplates:
         if name is None:
             name = next(iter(self.templates)) if len(self.templates) == 1 else DEFAULT
         if name not in self.templates:
-            raise ValueError(
-                f"There is no chat template {name!r}; choose one of this tokenizer's: {names}."
-            )
+            raise ValueError(f"There is no chat template {name!r}; choose one of this tokenizer's: {names}.")
         return f"chat template {name!r}", self.templates[name]
 
 

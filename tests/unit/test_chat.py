@@ -333,18 +333,14 @@ def test_which_template_is_taken(tmp_path: Path) -> None:
     assert tokenizer.apply_chat_template(TALK, tools=TOOLS) == "tools 1"
     assert tokenizer.apply_chat_template(TALK, template="rag") == "rag"
     assert tokenizer.apply_chat_template(TALK, template="{{ messages | length }}") == "4"
-    with pytest.raises(
-        ValueError, match=r"template 'rga'; choose one of this tokenizer's: 'rag', 'default'"
-    ):
+    with pytest.raises(ValueError, match=r"template 'rga'; choose one of this tokenizer's: 'rag', 'default'"):
         tokenizer.apply_chat_template(TALK, template="rga")
 
 
 def test_one_template_needs_no_name_and_several_without_a_default_do(tmp_path: Path) -> None:
     assert make(tmp_path, [{"name": "rag", "template": "r"}]).apply_chat_template(TALK) == "r"
     tokenizer = make(tmp_path, [{"name": "a", "template": "1"}, {"name": "b", "template": "2"}])
-    with pytest.raises(
-        ValueError, match=r"template 'default'; choose one of this tokenizer's: 'a', 'b'"
-    ):
+    with pytest.raises(ValueError, match=r"template 'default'; choose one of this tokenizer's: 'a', 'b'"):
         tokenizer.apply_chat_template(TALK)
 
 
@@ -364,9 +360,7 @@ def test_what_is_no_template(tmp_path: Path, value: Any) -> None:
 
 
 def test_no_template(tmp_path: Path) -> None:
-    with pytest.raises(
-        ValueError, match=r"no chat template: its files hold neither .* a template in Jinja"
-    ):
+    with pytest.raises(ValueError, match=r"no chat template: its files hold neither .* a template in Jinja"):
         make(tmp_path).apply_chat_template(TALK)
     assert make(tmp_path).apply_chat_template(TALK, template="{{ messages[1].role }}") == "user"
 
