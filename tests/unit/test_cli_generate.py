@@ -593,6 +593,6 @@ def test_model_with_nan(run: Run, tmp_path: Path) -> None:
     save(model, folder)
     argv = ["generate", folder, "c"]
     error = fails(run, *argv)
-    assert "the model's logits contain NaN" in error
+    assert re.search("the model's logits (contain|hold) NaN", error)
     assert "remove_invalid_values" in error
     assert run(*argv, "--remove-invalid-values", "--max-new-tokens", 2)[0] == 0
