@@ -11,7 +11,7 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# Names of other libraries, and what to write here.
+# Names in other libraries, and their counterparts here.
 HABITS: Mapping[str, str] = {
     "do_sample": "Sample(...) draws tokens, Greedy() takes the most probable ones.",
     "eos_token_id": "End tokens belong to stop=Stop(eos=...).",

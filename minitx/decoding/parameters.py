@@ -220,7 +220,7 @@ def check_sequences(parameter: str, sequences: Sequence[Any]) -> None:
             raise ArgumentTypeError(name, sequence, "a list of token ids, not text", f"use {encoded}")
         if isinstance(sequence, Integral):
             single = all(isinstance(token, Integral) for token in sequences)
-            hint = f"did you mean {[[int(token) for token in sequences]]!r:.60}" if single else ""
+            hint = f"write {[[int(token) for token in sequences]]!r:.60}" if single else ""
             raise ArgumentTypeError(name, sequence, "a list of token ids", hint)
 
 

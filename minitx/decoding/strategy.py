@@ -151,9 +151,7 @@ class Strategy:
         metavar="N",
     )
     prefix_allowed_tokens_fn: Callable[[int, Tensor], Sequence[int] | Tensor] | None = parameter(
-        PrefixAllowed,
-        off=None,
-        help="(row, its tokens) -> ids that may come next (GENRE, arXiv:2010.00904)",
+        PrefixAllowed, off=None, help="(row, its tokens) -> ids that may come next (GENRE, arXiv:2010.00904)"
     )
     forced_bos_token_id: int | None = parameter(
         ForcedBos,
@@ -190,7 +188,7 @@ class Strategy:
     )
     chain: Chain | None = parameter(None, off=None, help="a literal `Chain` that replaces all other fields")
 
-    # The strategy to suggest for seed=, generator= or num_samples=, where this one draws nothing.
+    # The strategy that errors about seed=, generator= and num_samples= suggest if this one draws nothing.
     _drawing: ClassVar[str] = "Sample"
 
     def __new__(cls, *values: Any, **options: Any) -> Self:
@@ -285,11 +283,10 @@ class Strategy:
 
     def _check_draws_nothing(self, **options: Any) -> None:
         """Raises ArgumentValueError for an option that is not at its default."""
+        kind = type(self).__name__
         for name, value in options.items():
             if value is not None and not (name == "num_samples" and value == 1):
-                hint = (
-                    f"{type(self).__name__}() draws nothing, so {name} has no effect; {self._drawing}() does"
-                )
+                hint = f"{kind}() draws nothing, so that {name}= has no effect; {self._drawing}() draws"
                 raise ArgumentValueError(name, value, "left out", hint)
 
     def _check(self) -> None:

@@ -74,14 +74,14 @@ class LogitsProcessor:
     Attributes:
         elementwise: the result does not depend on which tokens the logits belong to, so that the processor
             can be applied to a part of the vocabulary.
-        batch_invariant: the result for a row does not depend on its index in the batch, so that finished rows
-            can be removed.
+        batch_invariant: whether finished rows can be removed from the batch without a change for the others.
     """
 
     elementwise: ClassVar[bool] = False
 
     @property
     def batch_invariant(self) -> bool:
+        """Whether the result for a row does not depend on its index in the batch."""
         return True
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
@@ -142,9 +142,11 @@ class NumericProcessor(LogitsProcessor):
 
     @property
     def batch_invariant(self) -> bool:
+        """Whether the result for a row does not depend on its index in the batch."""
         return not isinstance(self.value, tuple)
 
     def check_rows(self, num_rows: int, rows_per_prompt: int = 1) -> None:
+        """Raises ArgumentValueError unless there is one number, or one per row."""
         if isinstance(self.value, tuple):
             check_rows(self.rule.parameter, self.value, num_rows, rows_per_prompt)
 

@@ -53,6 +53,7 @@ class SequenceBias(LogitsProcessor):
         set_frozen(self, sequence_bias=checked)
 
     def keeps_log_probs_nonpositive(self, below: bool) -> bool:
+        """See `LogitsProcessor.keeps_log_probs_nonpositive`."""
         return below and max(self.sequence_bias.values()) <= 0
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
@@ -137,6 +138,7 @@ class LogitBias(LogitsProcessor):
         set_frozen(self, logit_bias=checked)
 
     def keeps_log_probs_nonpositive(self, below: bool) -> bool:
+        """See `LogitsProcessor.keeps_log_probs_nonpositive`."""
         return below and max(self.logit_bias.values()) <= 0
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
@@ -174,11 +176,12 @@ class ExponentialDecayLength(LogitsProcessor):
         """The processor of (start, factor)."""
         if not isinstance(pair, tuple) or len(pair) != 2:
             raise ArgumentTypeError(
-                "exponential_decay_length_penalty", pair, "two numbers", "the first token and the factor"
+                "exponential_decay_length_penalty", pair, "two numbers", "(start, factor)"
             )
         return cls(*pair)
 
     def keeps_log_probs_nonpositive(self, below: bool) -> bool:
+        """See `LogitsProcessor.keeps_log_probs_nonpositive`."""
         return below and self.factor <= 1
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:

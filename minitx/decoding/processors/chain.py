@@ -167,7 +167,7 @@ class Chain:
             if index > 0:
                 raise ValueError(f"{where}: {name} returned NaN or +inf.")
             raise ValueError(
-                f"{where}: the model's logits contain NaN or +inf. Check its weights and dtype, or continue "
+                f"{where}: the model's logits hold NaN or +inf. Check its weights and dtype, or continue "
                 "anyway with remove_invalid_values=True."
             )
 

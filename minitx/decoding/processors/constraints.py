@@ -191,6 +191,7 @@ class PrefixAllowed(LogitsProcessor):
 
     @property
     def batch_invariant(self) -> bool:
+        """Whether the result for a row does not depend on its index in the batch."""
         return False
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:

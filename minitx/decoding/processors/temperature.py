@@ -53,6 +53,7 @@ class Renormalize(LogitsProcessor):
     elementwise = True
 
     def keeps_log_probs_nonpositive(self, below: bool) -> bool:
+        """See `LogitsProcessor.keeps_log_probs_nonpositive`."""
         return True
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:

@@ -280,6 +280,8 @@ def _sums_around(
     """Returns the part of `_sums` in which the sum reaches a mass: ids and sums (B, K), K usually small.
 
     Bisects the range of keys. Each step is a pass over the vocabulary, together far less than sorting it.
+    The 1,024 largest with a full sort as fallback are as fast while these suffice, and 2 to 4 times slower
+    otherwise (50,257 tokens, one core).
 
     Args:
         mass: a number or (B, 1).

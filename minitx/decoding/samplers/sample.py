@@ -113,7 +113,7 @@ class Sample(Strategy):
     ) -> Sampler:
         """Returns the sampler of a call; see `Strategy.sampler`. Without a seed, the seed is random."""
         if generator is not None and seed is not None:
-            hint = "both are sources of randomness"
+            hint = "they are two sources of randomness"
             raise ArgumentValueError("seed", seed, "left out if generator= is passed", hint)
         if generator is not None:
             return self._sampler_from(generator, len(prompts), num_samples)

@@ -291,17 +291,19 @@ def test_a_key_depends_on_seed_prompt_and_occurrence_alone() -> None:
 
 
 def test_seeds_that_are_none() -> None:
-    with pytest.raises(ValueError, match="seed has 3 numbers, but there are 2 prompts"):
+    with pytest.raises(
+        ValueError, match=r"seed=\[1, 2, 3\] must be an integer, or one for each of the 2 prompts"
+    ):
         row_keys([1, 2, 3], [[4], [5]])
     for seed in ([True], [1.0]):
-        with pytest.raises(TypeError, match="is no whole number"):
+        with pytest.raises(TypeError, match="must be an integer"):
             row_keys(seed, [[4]])  # type: ignore[arg-type]
     for seed in (True, 1.0, torch.tensor(1.0)):
-        with pytest.raises(TypeError, match="is no whole number"):
+        with pytest.raises(TypeError, match="must be an integer"):
             row_keys(seed, [[4]])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("keys", [torch.zeros(2, 1, dtype=torch.long), torch.zeros(2)])
 def test_keys_that_are_none(keys: Tensor) -> None:
-    with pytest.raises(ValueError, match=r"keys has shape .*; one torch.long per row"):
+    with pytest.raises(ValueError, match=r"keys=.* must be one torch.long per row"):
         CounterGumbel(keys)
