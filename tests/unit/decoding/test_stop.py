@@ -185,7 +185,7 @@ def test_one_string_is_not_a_list_of_characters() -> None:
         ({"tokens": [1, None]}, TypeError, r"Stop\(tokens=...\)\[1\]=None must be an integer"),
         ({"strings": 3}, TypeError, r"Stop\(strings=3\) must be a string or a list of strings"),
         ({"strings": ["a", 3]}, TypeError, "must be a string or a list of strings"),
-        ({"strings": ["a", ""]}, ValueError, 'holds "", which every text ends with'),
+        ({"strings": ["a", ""]}, ValueError, "must be non-empty strings; every text ends with"),
         ({"include_stop": 1}, TypeError, "include_stop=1 must be True or False"),
     ],
 )
