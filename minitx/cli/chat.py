@@ -34,9 +34,8 @@ HELP = """\
     option("--system TEXT", "a system message before the conversation"),
     *decoding_options.length_options(options.integer, None, "most per answer (default: 512, or as stored)"),
     *decoding_options.strategy_options(searches=False),
-    notes=decoding_options.NOTES,
-    renamed=decoding_options.RENAMED,
     elsewhere=ELSEWHERE,
+    **decoding_options.TEXTS,
 )
 def command(source: Source, system: str | None, json: bool, **values: Any) -> None:
     """Talks with a chat model: each line you type is a message, and the answer appears

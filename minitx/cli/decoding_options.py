@@ -63,6 +63,7 @@ NOTES = {
     "that and is not shown.",
     ENDING: "At an end token of the model, after --max-new-tokens, or:",
 }
+TEXTS = {"notes": NOTES, "renamed": RENAMED}  # attributes of the commands
 # Parameters without an option: why. Then options of other tools.
 NOT_HERE = {
     "--processors": "it takes Python functions: minitx.Sample(processors=[...])",

@@ -25,9 +25,8 @@ ELSEWHERE = dict.fromkeys(GENERATE_ONLY, "minitx generate has it") | decoding_op
     ),
     *decoding_options.length_options(options.positive, 1, "how many tokens (default: 1)"),
     *decoding_options.strategy_options(searches=False),
-    notes=decoding_options.NOTES,
-    renamed=decoding_options.RENAMED,
     elsewhere=ELSEWHERE,
+    **decoding_options.TEXTS,
 )
 def command(source: Source, top: int, json: bool, **values: Any) -> None:
     """Shows how the next token is chosen: the model's distribution, and how every step

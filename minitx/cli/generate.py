@@ -37,8 +37,7 @@ EMPTY: dict[FinishReason, str] = {
         option("--show-tree", "also the tree of hypotheses of --beams"),
     ),
     *decoding_options.strategy_options(searches=True),
-    notes=decoding_options.NOTES,
-    renamed=decoding_options.RENAMED,
+    **decoding_options.TEXTS,
     elsewhere=decoding_options.NOT_HERE | {"--top": "minitx explain has it"},
 )
 def command(source: Source, json: bool, **values: Any) -> None:
