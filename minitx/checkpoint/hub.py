@@ -158,7 +158,7 @@ class Snapshot:
             return download(self.api, self.repo, name, self.folder.name)
         if name in self.present:
             return self.folder / name
-        hint = "" if self.api else "; fetch it once with offline=False"
+        hint = "" if self.api else "; fetch it once online"
         raise FileNotFoundError(f"{self.where} has no file {name}{hint}.")
 
 
@@ -179,7 +179,7 @@ def find(
     if offline or constants.HF_HUB_OFFLINE:
         snapshot = cached(repo, files, revision)
         if snapshot is None:
-            why = "offline=True" if offline else "HF_HUB_OFFLINE is set"
+            why = "minitx is offline" if offline else "HF_HUB_OFFLINE is set"
             raise FileNotFoundError(
                 f"{repo!r} (revision {revision!r}) is neither a folder nor in the Hub cache, "
                 f"{constants.HF_HUB_CACHE}, and {why}; fetch it once with a connection."
@@ -291,7 +291,7 @@ def raise_explained(error: Exception, repo: str, revision: str, name: str = "") 
         error = error.__cause__  # the client fell back to the cache after this error
     status = getattr(getattr(error, "response", None), "status_code", None)
     target = f"{repo}/{name}" if name else repo
-    access = "pass token= or set HF_TOKEN"
+    access = "pass a token or set HF_TOKEN"
     if isinstance(error, GatedRepoError):
         raise PermissionError(
             f"{repo} is gated: ask for access at {constants.ENDPOINT}/{repo}, then {access}."
@@ -318,5 +318,5 @@ def raise_explained(error: Exception, repo: str, revision: str, name: str = "") 
     reason = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
     raise ConnectionError(
         f"there is no folder {repo!r} here, and minitx could not get {target} from {constants.ENDPOINT} "
-        f"({reason}). Check the name and the connection; offline=True uses only what is in the Hub cache."
+        f"({reason}). Check the name and the connection; offline, minitx uses the Hub cache alone."
     ) from error

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from minitx.extras import missing_extra
 from minitx.inspect.text import shorten_line
 from minitx.io import write_atomically
 
@@ -69,7 +70,7 @@ def import_figure() -> Any:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
-            f"pictures need matplotlib ({error}); install it with: pip install 'minitx[pictures]'"
+            f"pictures need matplotlib ({error}); install it with: {missing_extra('pictures')}"
         ) from None
     return Figure
 

@@ -4,7 +4,7 @@ A template is a Jinja program from the checkpoint, and so from its uploader: it 
 copies of plain text, numbers, lists and dicts. It can use time and memory, but not files, modules or the
 caller's objects.
 
-Needs the extra: pip install 'minitx[chat]'.
+Needs jinja2, the extra `chat`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from datetime import datetime
 from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
+
+from minitx.extras import missing_extra
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -82,7 +84,7 @@ class ChatTemplates:
             raise ValueError(
                 "This tokenizer has no chat template: its files hold neither chat_template.jinja nor a "
                 "chat_template in tokenizer_config.json; base models have none. Write the prompt as text, or "
-                "pass template= in Jinja."
+                "pass a template in Jinja."
             )
         name = template
         if name is None and tools is not None and _TOOLS in self.templates:
@@ -90,9 +92,7 @@ class ChatTemplates:
         if name is None:
             name = next(iter(self.templates)) if len(self.templates) == 1 else DEFAULT
         if name not in self.templates:
-            raise ValueError(
-                f"There is no chat template {name!r}; this tokenizer has {names}. Pass one as template=."
-            )
+            raise ValueError(f"There is no chat template {name!r}; choose one of this tokenizer's: {names}.")
         return f"chat template {name!r}", self.templates[name]
 
 
@@ -233,7 +233,7 @@ def _environment() -> Any:
         from jinja2.sandbox import ImmutableSandboxedEnvironment
         from jinja2.utils import Namespace
     except ImportError as error:
-        raise ImportError("Chat templates need jinja2; pip install 'minitx[chat]'.") from error
+        raise ImportError(f"Chat templates need jinja2; {missing_extra('chat')}") from error
 
     class Generation(Extension):
         """Ignores `{% generation %}`, which marks the tokens of the training loss."""

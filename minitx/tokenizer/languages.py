@@ -125,9 +125,7 @@ class Languages:
             ArgumentValueError: any other; the message lists the languages.
         """
         if code not in self.tokens:
-            raise ArgumentValueError(
-                name, code, "a language of this tokenizer", f"it has {', '.join(self.tokens)}"
-            )
+            raise ArgumentValueError(name, code, f"a language of this tokenizer: {', '.join(self.tokens)}")
         return code
 
     def index(self, code: str) -> int:

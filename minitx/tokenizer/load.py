@@ -19,7 +19,7 @@ from minitx.tokenizer.languages import find_languages
 from minitx.tokenizer.tokenizer import ANY_CLASS, Tokenizer
 from minitx.tokenizer.vocabularies.declaration import WITHOUT_TYPES
 from minitx.tokenizer.vocabularies.registry import FAMILIES, build, needs_vocabulary_files
-from minitx.validation import ArgumentTypeError
+from minitx.validation import ArgumentTypeError, ArgumentValueError
 
 
 def load_tokenizer(
@@ -125,10 +125,8 @@ def _architectures(folder: Path, model_type: str | None) -> tuple[str, str]:
     """
     stated = read_name(folder / "config.json", "model_type")
     if stated and model_type and stated != model_type:
-        raise ValueError(
-            f"{folder / 'config.json'} has model_type {stated!r}, but model_type={model_type!r} was passed. "
-            "Leave the argument out, or correct the file."
-        )
+        expected = f"{stated!r}, as in {folder / 'config.json'}"
+        raise ArgumentValueError("model_type", model_type, expected, "leave it out, or correct the file")
     model = stated or model_type or ""
     name = read_name(folder / CONFIG, "tokenizer_class")
     if not name and model not in (
@@ -138,8 +136,8 @@ def _architectures(folder: Path, model_type: str | None) -> tuple[str, str]:
         name = read_name(folder / "config.json", "tokenizer_class")
     if not model and not name:
         raise ValueError(
-            f"{folder} does not name its architecture: neither config.json (model_type) nor "
-            "tokenizer_config.json (tokenizer_class). Pass model_type=, one of "
+            f"{folder} does not say which architecture it is for: neither config.json (model_type) "
+            "nor tokenizer_config.json (tokenizer_class) does. Pass the model type, one of "
             f"{', '.join(FAMILIES)}."
         )
     if not name or name in ANY_CLASS:

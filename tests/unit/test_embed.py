@@ -368,7 +368,7 @@ def test_only_encoders_embed(tmp_path: Path) -> None:
     }  # fmt: skip
     tokenizer = minitx.load_tokenizer(MINILM)
     whole = minitx.from_config(config, head="seq2seq-lm", seed=0)
-    with pytest.raises(ValueError, match=r"^model=.*EncoderDecoderModel.* an encoder; .*head=\"encoder\""):
+    with pytest.raises(ValueError, match=r"^model=.*EncoderDecoderModel.* an encoder; .*head \"encoder\""):
         minitx.embed(whole, tokenizer, ["one"])
     minitx.save(whole, tmp_path)
     encoder = minitx.load(tmp_path, head="encoder")

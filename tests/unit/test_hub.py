@@ -393,7 +393,7 @@ def test_a_dropped_connection_is_resumed(hub: HubServer, bert: dict[str, bytes])
 def test_a_connection_that_stays_dead(hub: HubServer, bert: dict[str, bytes], tmp_path: Path) -> None:
     hub.push(ID, bert)
     hub.cut["model.safetensors"] = [3000, *[0] * 30]
-    with pytest.raises(ConnectionError, match=r"could not get someone/tiny/model.safetensors .*offline=True"):
+    with pytest.raises(ConnectionError, match=r"could not get someone/tiny/model.safetensors .*offline, "):
         minitx.load(ID)
     etag = hashlib.sha1(bert["config.json"], usedforsecurity=False).hexdigest()
     assert cache_files(tmp_path) == sorted(["config.json", etag])  # nothing half, whatever its name
@@ -419,7 +419,7 @@ def test_a_shard_lost_on_the_way(hub: HubServer, sharded: dict[str, bytes]) -> N
 
 def test_no_connection_and_nothing_in_the_cache(hub: HubServer) -> None:
     hub.stop()
-    with pytest.raises(ConnectionError, match=r"could not get someone/tiny from .*offline=True"):
+    with pytest.raises(ConnectionError, match=r"could not get someone/tiny from .*offline, minitx uses"):
         fetch(ID)
 
 
@@ -469,7 +469,7 @@ def test_offline(
     assert fetch(ID, offline=offline) == before
     assert fetch(ID, offline=offline, revision=before.name) == before
     minitx.load(ID, offline=offline)
-    reason = "offline=True" if offline else "HF_HUB_OFFLINE is set"
+    reason = "minitx is offline" if offline else "HF_HUB_OFFLINE is set"
     for function in (fetch, fetch_tokenizer):
         with pytest.raises(FileNotFoundError, match=f"nor in the Hub cache, .*, and {reason}"):
             function("someone/else", offline=offline)

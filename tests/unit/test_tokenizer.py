@@ -436,12 +436,12 @@ def test_lines_end_as_they_may(folder: Path) -> None:
 
 
 def test_architecture_is_asked_for_by_name(folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"does not name its architecture.*Pass model_type=, one of bert,"):
+    with pytest.raises(ValueError, match=r"does not say which architecture.*the model type, one of bert,"):
         load_tokenizer(folder)
     _json(folder, config={"model_type": "bert"})
     assert load_tokenizer(folder).model_input_names == ("input_ids", "token_type_ids", "attention_mask")
     assert load_tokenizer(str(folder), model_type="bert").tokens("cat") == ["[CLS]", "cat", "[SEP]"]
-    with pytest.raises(ValueError, match="has model_type 'bert', but model_type='roberta' was passed"):
+    with pytest.raises(ValueError, match="model_type='roberta' must be 'bert', as in"):
         load_tokenizer(folder, model_type="roberta")
     _json(folder, config={"model_type": "llama"})
     with pytest.raises(

@@ -260,7 +260,7 @@ def test_languages_are_chosen_on_loading(mbart: Path) -> None:
     tokenizer = load_tokenizer(mbart, src_lang="fr_XX", tgt_lang="cs_CZ")
     assert (tokenizer.src_lang, tokenizer.tgt_lang) == ("fr_XX", "cs_CZ")
     assert _change(mbart, src_lang="it_IT", tgt_lang=None).src_lang == "it_IT"
-    with pytest.raises(ValueError, match=r"tgt_lang='xx_XX' must be a language of this .*; it has ar_AR,"):
+    with pytest.raises(ValueError, match=r"tgt_lang='xx_XX' must be a language of this tokenizer: ar_AR,"):
         load_tokenizer(mbart, tgt_lang="xx_XX")
     with pytest.raises(ValueError, match=r"src_lang=3; it must be the code"):
         _change(mbart, src_lang=3)

@@ -17,6 +17,7 @@ from minitx.architectures.mapping import entries
 from minitx.checkpoint.build import task_of
 from minitx.checkpoint.files import summarize
 from minitx.checkpoint.resolve import CheckpointNames
+from minitx.extras import missing_extra
 from minitx.models import Model
 
 
@@ -30,7 +31,7 @@ def import_transformers() -> Any:
         import transformers
     except ImportError as error:
         raise ImportError(
-            f"comparing needs transformers ({error}); install it with: pip install 'minitx[verify]'"
+            f"comparing needs transformers ({error}); install it with: {missing_extra('verify')}"
         ) from None
     return transformers
 
@@ -59,7 +60,7 @@ def load_reference(folder: Path, model: Model) -> nn.Module:
     reference.config._experts_implementation = "eager"
     random = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
     if random := random - left_out(random, architecture, model):
-        advice = "" if model.task is None else '; leave the head out with head="none" (--head none)'
+        advice = "" if model.task is None else '; the head "none" leaves it out'
         raise ValueError(
             f"transformers does not find {summarize(sorted(random))} in this checkpoint and would initialize "
             f"it randomly, so there is nothing to compare with{advice}."

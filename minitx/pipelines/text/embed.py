@@ -182,7 +182,7 @@ def check_arguments(
             "model",
             type(model),
             "an encoder",
-            'load the encoder of an encoder-decoder such as T5 with head="encoder"',
+            'of an encoder-decoder such as T5, load the head "encoder"',
         )
     if any(module.training for module in model.modules()):
         raise ArgumentValueError(

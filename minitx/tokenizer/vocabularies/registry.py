@@ -42,7 +42,7 @@ def build(folder: Path, family: str, pattern: str | None = None) -> tuple[Tokeni
     if family not in FAMILIES:
         raise ValueError(
             f"{folder} has no tokenizer.json, and older vocabulary files are read for "
-            f"{', '.join(FAMILIES)}, not for {family!r}; pass model_type= if it is one of them. {listing}"
+            f"{', '.join(FAMILIES)}, not for {family!r}; pass the model type if it is one of them. {listing}"
         )
     sources = FAMILIES[family].sources if pattern is None else (wordpiece.whole_words(pattern),)
     source = next((source for source in sources if set(source.files) <= set(present)), None)
