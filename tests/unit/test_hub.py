@@ -340,7 +340,7 @@ def test_no_such_repository(hub: HubServer) -> None:
         message = str(caught.value)
         assert "'someone/else' is neither a folder nor a repository" in message
         assert "private" in message
-        assert "token=" in message
+        assert "a token" in message
         assert "HF_TOKEN" in message
 
 
@@ -350,7 +350,7 @@ def test_gated(
     hub.push(ID, bert)
     hub.repos[ID].gated, hub.repos[ID].token = True, "hf_right"
     for token in (None, "hf_wrong"):
-        with pytest.raises(PermissionError, match=f"gated: ask for access at {hub.url}/{ID}.*token="):
+        with pytest.raises(PermissionError, match=f"gated: ask for access at {hub.url}/{ID}.*a token"):
             minitx.load(ID, token=token)
         assert cache_files(tmp_path) == []
     assert files_of(fetch(ID, token="hf_right")) == bert
