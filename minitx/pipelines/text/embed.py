@@ -180,13 +180,16 @@ def check_arguments(
     if not isinstance(model, EncoderModel):
         raise ArgumentValueError(
             "model",
-            type(model),
+            type(model).__name__,
             "an encoder",
             'of an encoder-decoder such as T5, load the head "encoder"',
         )
     if any(module.training for module in model.modules()):
         raise ArgumentValueError(
-            "model", type(model), "in eval mode", "dropout would change the vectors; call model.eval()"
+            "model",
+            type(model).__name__,
+            "in eval mode",
+            "dropout would change the vectors; call model.eval()",
         )
     check_choice("pooling", pooling, get_args(Pooling))
     if pooling == "pooler" and model.pooler is None:
