@@ -35,7 +35,8 @@ class ArgumentError(Exception):
     @property
     def requirement(self) -> str:
         """The part of the message after "must be", without the parameter's name."""
-        return f"{self.expected}; {self.hint}." if self.hint else f"{self.expected}."
+        text = f"{self.expected}; {self.hint}" if self.hint else self.expected
+        return text if text.endswith(("?", ".")) else f"{text}."
 
 
 class ArgumentValueError(ArgumentError, ValueError):
@@ -153,16 +154,16 @@ def check_token_ids(parameter: str, ids: Any) -> tuple[int, ...]:
     """
     shape = tuple(check_tensor(parameter, ids).shape)
     if len(shape) != 2 or shape[1] == 0:
-        raise ArgumentValueError(
-            parameter, ids, "a tensor of shape (batch, time) with at least one token per row"
-        )
+        expected = f"a tensor of shape (batch, time) with at least one token per row, not {shape}"
+        raise ArgumentValueError(parameter, ids, expected)
     return shape
 
 
 def check_shape(parameter: str, value: Any, shape: tuple[int, ...], like: str = "input_ids") -> None:
     """Raises ArgumentTypeError or ArgumentValueError unless the value is a tensor of that shape."""
-    if tuple(check_tensor(parameter, value).shape) != shape:
-        raise ArgumentValueError(parameter, value, f"a tensor of shape {shape} like {like}")
+    found = tuple(check_tensor(parameter, value).shape)
+    if found != shape:
+        raise ArgumentValueError(parameter, value, f"a tensor of shape {shape} like {like}, not {found}")
 
 
 def check_integer_dtype(parameter: str, ids: Any) -> None:
@@ -178,9 +179,7 @@ def check_indices(parameter: str, ids: Tensor, size: int, hint: str = "") -> Non
         return
     outside = (ids < 0) | (ids >= size)
     if bool(outside.any()):
-        raise ArgumentValueError(
-            parameter, int(ids[outside][0]), f"from 0 to {size - 1}, for every element", hint
-        )
+        raise ArgumentValueError(parameter, int(ids[outside][0]), f"from 0 to {size - 1}", hint)
 
 
 def check_position_ids(position_ids: Any, shape: tuple[int, ...]) -> None:

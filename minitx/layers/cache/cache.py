@@ -144,7 +144,7 @@ class Cache:
         count = self.batch or self.texts  # before the first token, rows are of the texts
         if not count:
             return self
-        check_indices("rows", rows, count, "the cache has that many rows")
+        check_indices("rows", rows, count, "the cache holds that many rows")
         if self.texts:
             texts = _texts_of(rows, count // self.texts)
             _select(self.memory, texts)

@@ -104,10 +104,10 @@ def by_hand(model: DecoderModel, prompt: list[int], count: int = NEW) -> list[in
 
 def test_the_models_bring_every_kind_of_cache() -> None:
     kinds = {kind: {type(part).__name__ for part in model_of(kind).make_cache(20).layers} for kind in SIZES}
-    assert kinds["gpt2"] == kinds["bloom"] == {"Static"}
-    assert kinds["mistral"] == {"Sliding"}
+    assert kinds["gpt2"] == kinds["bloom"] == {"StaticCache"}
+    assert kinds["mistral"] == {"SlidingWindowCache"}
     assert kinds["gemma2"] == kinds["gemma3_text"] == kinds["gpt_neo"] == kinds["gpt_oss"]
-    assert kinds["gemma2"] == {"Static", "Sliding"}
+    assert kinds["gemma2"] == {"StaticCache", "SlidingWindowCache"}
 
 
 @pytest.mark.parametrize("chunk", [None, 1, 4, WINDOW, 8])

@@ -60,8 +60,8 @@ def test_a_score_may_enter_a_loss() -> None:
     [
         ({"tokenizer": "gpt2"}, TypeError, "tokenizer is a str; minitx.load_tokenizer"),
         ({"batch_size": True}, TypeError, "batch_size=True"),
-        ({"batch_size": 1.5}, TypeError, "batch_size=1.5 is a float; expected a whole number"),
-        ({"batch_size": 0}, ValueError, "batch_size=0 must be at least 1: texts per forward"),
+        ({"batch_size": 1.5}, TypeError, "batch_size=1.5 must be an integer of at least 1"),
+        ({"batch_size": 0}, ValueError, "batch_size=0 must be at least 1"),
         ({"texts": None}, TypeError, "texts is a NoneType"),
         ({"texts": []}, ValueError, "There are no texts"),
         ({"texts": [[]]}, ValueError, "Text 0 has no tokens; there must be one to score"),
