@@ -1006,7 +1006,7 @@ def test_ids_outside_the_vocabulary(any_model: minitx.EncoderModel, bad: int) ->
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bool, torch.uint8, torch.int16, torch.float16])
 def test_ids_of_the_wrong_dtype(any_model: minitx.EncoderModel, dtype: torch.dtype) -> None:
-    with pytest.raises(ValueError, match="input_ids=.* must be of dtype torch.long"):
+    with pytest.raises(ValueError, match=r"input_ids=.* must be of dtype torch.long"):
         any_model(ids().to(dtype))
 
 
@@ -1018,7 +1018,7 @@ def test_int32_ids(any_model: minitx.EncoderModel) -> None:
 def test_ids_of_the_wrong_shape(any_model: minitx.EncoderModel, shape: tuple[int, ...]) -> None:
     with pytest.raises(
         ValueError,
-        match=r"input_ids=.* must be a tensor of shape \(batch, time\) with at least one token per row, not",
+        match=r"input_ids=.* must be a tensor of shape \(batch, time\).*, not",
     ):
         any_model(torch.full(shape, 5))
 
@@ -1079,9 +1079,11 @@ def test_token_types_out_of_range(model: minitx.EncoderModel, bad: int) -> None:
 
 def test_token_types_of_the_wrong_shape_or_dtype(model: minitx.EncoderModel) -> None:
     for shape in ((2, 4), (1, 5), (5,), (2, 5, 1)):
-        with pytest.raises(ValueError, match="token_type_ids=.* must be a tensor of shape .* like input_ids"):
+        with pytest.raises(
+            ValueError, match=r"token_type_ids=.* must be a tensor of shape .* like input_ids"
+        ):
             model(ids(), token_type_ids=torch.zeros(shape, dtype=torch.long))
-    with pytest.raises(ValueError, match="token_type_ids=.* must be of dtype torch.long"):
+    with pytest.raises(ValueError, match=r"token_type_ids=.* must be of dtype torch.long"):
         model(ids(), token_type_ids=torch.zeros(2, 5))
 
 
@@ -1090,9 +1092,9 @@ def test_positions_out_of_range_or_shape(model: minitx.EncoderModel) -> None:
         with pytest.raises(ValueError, match=f"position_ids={bad} must be from 0 to 11"):
             model(ids(), position_ids=torch.full((2, 5), bad))
     for shape in ((5,), (2, 4), (3, 5)):
-        with pytest.raises(ValueError, match="position_ids=.* must be a tensor of shape .* like input_ids"):
+        with pytest.raises(ValueError, match=r"position_ids=.* must be a tensor of shape .* like input_ids"):
             model(ids(), position_ids=torch.zeros(shape, dtype=torch.long))
-    with pytest.raises(ValueError, match="position_ids=.* must be of dtype torch.long"):
+    with pytest.raises(ValueError, match=r"position_ids=.* must be of dtype torch.long"):
         model(ids(), position_ids=torch.zeros(2, 5))
 
 
@@ -1101,9 +1103,11 @@ def test_choices_of_other_shapes() -> None:
     tokens = ids(6).reshape(2, 3, 5)
     assert choice(tokens, attention_mask=torch.ones(2, 3, 5)).logits.shape == (2, 3)
     for shape in ((2,), (2, 5), (2, 3), (2, 2, 5), (2, 3, 4)):
-        with pytest.raises(ValueError, match="attention_mask=.* must be a tensor of shape"):
+        with pytest.raises(ValueError, match=r"attention_mask=.* must be a tensor of shape"):
             choice(tokens, attention_mask=torch.ones(shape))
-        with pytest.raises(ValueError, match="token_type_ids=.* must be a tensor of shape .* like input_ids"):
+        with pytest.raises(
+            ValueError, match=r"token_type_ids=.* must be a tensor of shape .* like input_ids"
+        ):
             choice(tokens, token_type_ids=torch.zeros(shape, dtype=torch.long))
 
 
