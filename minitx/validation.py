@@ -126,6 +126,26 @@ def check_choice(parameter: str, value: Any, choices: Iterable[Any], hint: str =
     return value
 
 
+DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float64": torch.float64,
+}
+
+
+def check_dtype(parameter: str, value: Any) -> torch.dtype:
+    """Returns the dtype, given as such or by name ("float16").
+
+    Raises:
+        ArgumentValueError: not a floating-point dtype that parameters can have.
+    """
+    dtype = DTYPES.get(value.removeprefix("torch."), value) if isinstance(value, str) else value
+    if not isinstance(dtype, torch.dtype) or dtype not in DTYPES.values():
+        raise ArgumentValueError(parameter, value, f"one of {', '.join(map(repr, DTYPES))}")
+    return dtype
+
+
 # --- tensors ---------------------------------------------------------------------------------------
 
 

@@ -1079,9 +1079,7 @@ def test_token_types_out_of_range(model: minitx.EncoderModel, bad: int) -> None:
 
 def test_token_types_of_the_wrong_shape_or_dtype(model: minitx.EncoderModel) -> None:
     for shape in ((2, 4), (1, 5), (5,), (2, 5, 1)):
-        with pytest.raises(
-            ValueError, match=r"token_type_ids=.* must be a tensor of shape .* like input_ids"
-        ):
+        with pytest.raises(ValueError, match=r"token_type_ids=.* must be a tensor of shape .* like"):
             model(ids(), token_type_ids=torch.zeros(shape, dtype=torch.long))
     with pytest.raises(ValueError, match=r"token_type_ids=.* must be of dtype torch.long"):
         model(ids(), token_type_ids=torch.zeros(2, 5))
@@ -1092,7 +1090,7 @@ def test_positions_out_of_range_or_shape(model: minitx.EncoderModel) -> None:
         with pytest.raises(ValueError, match=f"position_ids={bad} must be from 0 to 11"):
             model(ids(), position_ids=torch.full((2, 5), bad))
     for shape in ((5,), (2, 4), (3, 5)):
-        with pytest.raises(ValueError, match=r"position_ids=.* must be a tensor of shape .* like input_ids"):
+        with pytest.raises(ValueError, match=r"position_ids=.* must be a tensor of shape .* like"):
             model(ids(), position_ids=torch.zeros(shape, dtype=torch.long))
     with pytest.raises(ValueError, match=r"position_ids=.* must be of dtype torch.long"):
         model(ids(), position_ids=torch.zeros(2, 5))
@@ -1105,9 +1103,7 @@ def test_choices_of_other_shapes() -> None:
     for shape in ((2,), (2, 5), (2, 3), (2, 2, 5), (2, 3, 4)):
         with pytest.raises(ValueError, match=r"attention_mask=.* must be a tensor of shape"):
             choice(tokens, attention_mask=torch.ones(shape))
-        with pytest.raises(
-            ValueError, match=r"token_type_ids=.* must be a tensor of shape .* like input_ids"
-        ):
+        with pytest.raises(ValueError, match=r"token_type_ids=.* must be a tensor of shape .* like"):
             choice(tokens, token_type_ids=torch.zeros(shape, dtype=torch.long))
 
 
