@@ -58,7 +58,7 @@ ARGUMENTS: Mapping[str, Mapping[str, str]] = {
         "input_ids": "Prompts, texts or ids, are the second argument.",
         "inputs": "Prompts, texts or ids, are the second argument.",
         "logits_processor": "Processors belong to the strategy: Sample(processors=[...]).",
-        "max_length": "max_new_tokens=... limits the new tokens alone.",
+        "max_length": "max_new_tokens=... counts the new tokens alone.",
         "max_tokens": "It is called max_new_tokens here.",
         "n": "It is called num_samples here.",
         "num_beams": "It belongs to the strategy: Beam(num_beams=...).",
@@ -96,7 +96,6 @@ ARGUMENTS: Mapping[str, Mapping[str, str]] = {
 ATTRIBUTES: Mapping[str, Mapping[str, str]] = {
     "model": {
         "base_model": "The stack's parts are model.embedder, model.encoder or model.decoder.",
-        "decode": "Call model.forward(..., cache=cache) for further tokens.",
         "from_pretrained": "Use minitx.load(folder_or_hub_id).",
         "generate": "Use minitx.generate(model, prompts, strategy, tokenizer=...).",
         "get_input_embeddings": "It is model.embedder.word_emb.",

@@ -26,7 +26,6 @@ class ArgumentError(Exception):
     """
 
     def __init__(self, parameter: str, value: Any, expected: str, hint: str = "") -> None:
-        super().__init__(parameter, value, expected, hint)
         self.parameter, self.value, self.expected, self.hint = parameter, value, expected, hint
 
     def __str__(self) -> str:
@@ -202,11 +201,21 @@ def check_indices(parameter: str, ids: Tensor, size: int, hint: str = "") -> Non
         raise ArgumentValueError(parameter, int(ids[outside][0]), f"from 0 to {size - 1}", hint)
 
 
-def check_position_ids(position_ids: Any, shape: tuple[int, ...]) -> None:
-    """Raises ArgumentTypeError or ArgumentValueError unless these are integers of shape (1 or B, T)."""
-    check_integer_dtype("position_ids", position_ids)
+def check_position_ids(position_ids: Any, shape: tuple[int, ...], prefix: str = "") -> None:
+    """Check that these are integers of shape (1 or B, T).
+
+    Args:
+        position_ids: the value.
+        shape: (B, T).
+        prefix: of the names in messages, "decoder_" in an encoder-decoder.
+
+    Raises:
+        ArgumentTypeError: not a tensor.
+        ArgumentValueError: another dtype or shape.
+    """
+    check_integer_dtype(f"{prefix}position_ids", position_ids)
     if tuple(position_ids.shape) != (1, shape[1]):
-        check_shape("position_ids", position_ids, shape)
+        check_shape(f"{prefix}position_ids", position_ids, shape, like=f"{prefix}input_ids")
 
 
 def flatten_choices(parameter: str, tensor: Tensor | None, input_ids: Tensor) -> Tensor | None:

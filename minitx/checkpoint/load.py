@@ -129,7 +129,7 @@ def load(
         model.checkpoint.files = tensors.files
     fill(model, sources, tensors, dtype, place_of_weights)
     draw(model, fresh)
-    model.checkpoint.dtype = model.embedder.word_emb.weight.dtype
+    model.checkpoint.dtype = model.dtype
     named = [architecture.class_name(model_type, each) for each in (task, "none")]
     if head is None or (task in heads and named[0] == named[1]):  # Hugging Face has but one class
         # The checkpoint as it is: `save` gives back even what the model has no place for.
@@ -331,12 +331,11 @@ def identical(a: Tensor, b: Tensor) -> bool:
 
 def draw(model: Model, fresh: list[ResolvedEntry]) -> None:
     """Fresh weights for what a checkpoint lacks of its head."""
-    like = model.embedder.word_emb.weight
     names = {name for binding in fresh for name in binding.parameters}
     for name in names:
         place(
             model,
             name,
-            torch.empty_like(model.get_parameter(name), device=like.device, dtype=like.dtype),
+            torch.empty_like(model.get_parameter(name), device=model.device, dtype=model.dtype),
         )
     model.initialize(names)

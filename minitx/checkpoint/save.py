@@ -137,7 +137,7 @@ def stored_tensors(model: Model, checkpoint: Checkpoint) -> dict[str, Tensor]:
         made = [tensor.cpu() for tensor in binding.op.save([parameters[name] for name in binding.parameters])]
         stored |= dict(zip(names, made if binding.op.many else made * len(names), strict=True))
     # What the model has no place for is not changed with it, but goes along with a change of dtype.
-    dtype = model.embedder.word_emb.weight.dtype
+    dtype = model.dtype
     for name, tensor in checkpoint.kept.items():
         follows = tensor.dtype == checkpoint.dtype and dtype != checkpoint.dtype
         stored[name] = tensor.to(dtype) if follows else tensor
@@ -189,7 +189,7 @@ def stored_config(model: Model, checkpoint: Checkpoint) -> dict[str, Any]:
     names = config.get("architectures")
     if not names or found.task_of(str(names[0])) != task:
         config["architectures"] = [found.class_name(checkpoint.model_type, task)]
-    dtype = str(model.embedder.word_emb.weight.dtype).removeprefix("torch.")
+    dtype = str(model.dtype).removeprefix("torch.")
     spelt = [key for key in ("dtype", "torch_dtype") if key in config]
     if spelt or dtype != "float32":
         for key in spelt or ["dtype"]:

@@ -86,7 +86,7 @@ def steps(call: Call) -> Iterator[list[Event]]:
     """
     if call.max_new_tokens == 0:
         return
-    device = call.model.decoder_embedder.word_emb.weight.device
+    device = call.model.device
     stepper = Stepper(call, call.num_samples)
     prompts = [prompt for prompt in call.prompts for _ in range(call.num_samples)]
     rows = [RowState(call, prompt, least) for prompt, least in zip(prompts, call.min_new_tokens, strict=True)]

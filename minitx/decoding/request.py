@@ -298,7 +298,7 @@ def _selector(
     Raises:
         ValueError: two sources of randomness, or arguments that mean nothing where nothing is drawn.
     """
-    device = model.decoder_embedder.word_emb.weight.device
+    device = model.device
     first_rank = isinstance(strategy, Alternatives)
     if not isinstance(strategy, Sample):
         kind, other = type(strategy).__name__, "BeamSample" if isinstance(strategy, Search) else "Sample"

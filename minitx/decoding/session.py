@@ -38,7 +38,7 @@ class Stepper:
         self.looks: Tensor | None
         self._model = call.model
         self._asked: dict[str, Any] = {"output_cross_attentions": True} if watch else {}
-        self._device = call.model.decoder_embedder.word_emb.weight.device
+        self._device = call.model.device
         longest = max(map(len, call.prompts))
         # Rows that may become very long get a cache that grows.
         self._room = longest + call.max_new_tokens - 1 if call.max_new_tokens <= ROOM else None
@@ -87,7 +87,7 @@ class Stepper:
 def padded_rows(model: CausalModel, rows: list[list[int]]) -> PaddedBatch:
     """Rows for the decoder, padded on the left, with the positions that it gives their tokens."""
     embedder = model.decoder_embedder
-    batch = padded(rows, embedder.config.pad_token_id or 0, embedder.word_emb.weight.device)
+    batch = padded(rows, embedder.config.pad_token_id or 0, model.device)
     places = batch.position_ids
     if places is None and embedder.config.positions_from_padding:
         places = torch.arange(batch.input_ids.shape[1], device=batch.input_ids.device)[None]
@@ -114,4 +114,4 @@ def positions_of(model: CausalModel, ids: Tensor, places: Tensor) -> Tensor:
 def padded_sources(model: EncoderDecoderModel, sources: list[list[int]]) -> tuple[Tensor, Tensor | None]:
     """Texts for the encoder, (B, S) padded on the right, and their mask."""
     embedder = model.embedder
-    return padded_behind(sources, embedder.config.pad_token_id or 0, embedder.word_emb.weight.device)
+    return padded_behind(sources, embedder.config.pad_token_id or 0, model.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from minitx.layers.cache import CrossAttentionCache, LayerCache
 from minitx.layers.linear import Linear
 from minitx.layers.norm import Slot, norm
 from minitx.layers.rotary import Rotary, rotate, rotate_every_two, rotate_half
+from minitx.validation import ArgumentTypeError, ArgumentValueError, check_choice
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class AttentionContext:
         past: how many positions are in the cache already.
         memory: (B, S, E), what an encoder made of another text, whose keys and values are attended to; None:
             those of the text itself, or of what the cache remembers.
-        watch: where each cross-attention is to put its weights, (B, H, T, S); None: nowhere.
+        watch: called with the attention weights before dropout, (B, H, T, S); None: they are not computed.
     """
 
     mask: Tensor | None = None
@@ -35,7 +37,7 @@ class AttentionContext:
     rotary: Rotary | None = None
     past: int = 0
     memory: Tensor | None = None
-    watch: list[Tensor] | None = None
+    watch: Callable[[Tensor], None] | None = None
 
 
 class Backend(Protocol):
@@ -154,6 +156,43 @@ def sdpa(
 
 
 BACKENDS: dict[str, Backend] = {"eager": eager, "sdpa": sdpa}
+_BUILT_IN = frozenset(BACKENDS)
+
+
+def register_attention(name: str, function: Backend) -> None:
+    """Make a custom attention known under a name, for `model.set_attention` and `minitx.load(attention=)`.
+
+    Args:
+        name: not the name of a built-in attention.
+        function: with the signature of `Backend`.
+
+    Raises:
+        ArgumentTypeError: not a name, or not callable.
+        ArgumentValueError: the name of a built-in attention.
+    """
+    if not isinstance(name, str) or not name:
+        raise ArgumentTypeError("name", name, "a non-empty string")
+    if not callable(function):
+        raise ArgumentTypeError("function", function, "callable")
+    if name in _BUILT_IN:
+        raise ArgumentValueError("name", name, "a new name", f"minitx has {', '.join(sorted(_BUILT_IN))}")
+    BACKENDS[name] = function
+
+
+def backend_of(attention: str | Backend) -> Backend:
+    """Returns the function of a name of `BACKENDS`, or the function itself.
+
+    Raises:
+        ArgumentTypeError: neither a name nor a function.
+        ArgumentValueError: an unknown name.
+    """
+    if isinstance(attention, str):
+        return BACKENDS[
+            check_choice("attention", attention, BACKENDS, "minitx.register_attention adds a custom one")
+        ]
+    if not callable(attention):
+        raise ArgumentTypeError("attention", attention, f"a function or one of {', '.join(BACKENDS)}")
+    return attention
 
 
 def active_probability(dropout: nn.Module) -> float:
@@ -212,6 +251,19 @@ class SelfAttention(nn.Module):
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, context: AttentionContext) -> Tensor:
         """(B, H, T, D), twice (B, K, S, D) -> (B, H, T, D)"""
+        if context.watch is not None:
+            context.watch(
+                attention_weights(
+                    query,
+                    key,
+                    context.mask,
+                    self.scale,
+                    causal=context.causal,
+                    groups=self.groups,
+                    softcap=self.softcap,
+                    sinks=self.sinks,
+                )
+            )
         return self.backend(
             query,
             key,
@@ -241,20 +293,6 @@ class CrossAttention(SelfAttention):
         # need no copy for each of them, and are read once for all.
         texts = len(key)
         query = query.view(texts, -1, *query.shape[1:]).transpose(1, 2).flatten(2, 3)
-        if context.watch is not None:
-            weights = attention_weights(
-                query,
-                key,
-                context.mask,
-                self.scale,
-                groups=self.groups,
-                softcap=self.softcap,
-                sinks=self.sinks,
-            )
-            rows = weights.view(
-                *weights.shape[:2], -1, hidden.shape[1], key.shape[2]
-            )  # (B', H, B / B', T, S)
-            context.watch.append(rows.transpose(1, 2).flatten(0, 1))
         mixed = self.attend(query, key, value, context)
         return mixed.transpose(1, 2).reshape(*hidden.shape[:2], -1)
 

@@ -76,8 +76,14 @@ class Embedder(nn.Module):
         position_ids: Tensor | None,
         past: int = 0,
         mask: Tensor | None = None,
+        prefix: str = "",
     ) -> Tensor:
         """Refuses what the tables could only answer with an index error, or a dead GPU.
+
+        Args:
+            input_ids, token_type_ids, position_ids: as for `forward`, of which the last may be None.
+            past, mask: as for `position_ids`.
+            prefix: of the names in messages, "decoder_" in an encoder-decoder.
 
         Returns:
             (1 or B, T): the positions; the architecture's own numbering where none are given.
@@ -86,17 +92,16 @@ class Embedder(nn.Module):
             TypeError: no tensor.
             ValueError: no tokens, a wrong shape or type, an id outside its table.
         """
-        shape = check_token_ids("input_ids", input_ids)
-        check_indices(
-            "input_ids", input_ids, self.config.vocab_size, "does the tokenizer belong to this model?"
-        )
+        name = f"{prefix}input_ids"
+        shape = check_token_ids(name, input_ids)
+        check_indices(name, input_ids, self.config.vocab_size, "does the tokenizer belong to this model?")
         if token_type_ids is not None:
             self.check_types(token_type_ids, shape)
         length = past + shape[1]
         too_long = f"the text has {length} tokens, truncate or split it"
         if position_ids is not None or (self.config.positions_from_padding and length > self.max_tokens):
             found = self.position_ids(input_ids, past, mask) if position_ids is None else position_ids
-            return self.checked_positions(found, shape, too_long)
+            return self.checked_positions(found, shape, too_long, prefix)
         if self.pos_emb is not None and length > self.max_tokens:
             raise ValueError(f"the model has positions for {self.max_tokens} tokens, but {too_long}.")
         return self.position_ids(input_ids, past, mask)
@@ -106,12 +111,14 @@ class Embedder(nn.Module):
         if self.tok_type_emb is not None:
             check_indices("token_type_ids", token_type_ids, self.config.type_vocab_size)
 
-    def checked_positions(self, position_ids: Tensor, shape: tuple[int, ...], hint: str) -> Tensor:
+    def checked_positions(
+        self, position_ids: Tensor, shape: tuple[int, ...], hint: str, prefix: str
+    ) -> Tensor:
         """The positions, if they are some for tokens (B, T) and rows of the table."""
-        check_position_ids(position_ids, shape)
+        check_position_ids(position_ids, shape, prefix)
         if self.pos_emb is not None:
             rows = self.config.max_position_embeddings - self.config.position_offset
-            check_indices("position_ids", position_ids, rows, hint)
+            check_indices(f"{prefix}position_ids", position_ids, rows, hint)
         return position_ids
 
     def waves(self, position_ids: Tensor, dtype: torch.dtype) -> Tensor:
@@ -123,9 +130,15 @@ class Embedder(nn.Module):
         real: Tensor = position_ids != (config.pad_token_id or 0)
         return made * real[..., None]
 
-    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None, position_ids: Tensor) -> Tensor:
-        """(B, T), (B, T), (1 or B, T) -> (B, T, E)"""
-        hidden = self.word_emb(input_ids)
+    def forward(
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor | None,
+        position_ids: Tensor,
+        inputs_embeds: Tensor | None = None,
+    ) -> Tensor:
+        """(B, T), (B, T), (1 or B, T), word embeddings (B, T, E') or None -> (B, T, E)"""
+        hidden = self.word_emb(input_ids) if inputs_embeds is None else inputs_embeds
         if self.config.projection == "words":
             hidden = self.projection(hidden)
         if self.tok_type_emb is not None:

@@ -1,4 +1,4 @@
-"""One vector for a whole sequence."""
+"""The pooler: one vector for a whole sequence."""
 
 from __future__ import annotations
 

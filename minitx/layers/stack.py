@@ -20,6 +20,7 @@ from minitx.layers.linear import Linear
 from minitx.layers.masks import causal_window_mask, padding_mask, to_additive_mask
 from minitx.layers.norm import Slot, dropout, identity, norm
 from minitx.layers.positions import RelativeBias, alibi
+from minitx.layers.recorder import Recorder
 from minitx.layers.rotary import rotary_table
 
 FULL, SLIDING = "full_attention", "sliding_attention"
@@ -71,6 +72,7 @@ class Stack(nn.Module):
         position_ids: Tensor,
         cache: Cache | None = None,
         cross: AttentionContext | None = None,
+        record: Recorder | None = None,
     ) -> Tensor:
         """Runs the layers.
 
@@ -81,6 +83,7 @@ class Stack(nn.Module):
             cache: what came before; each layer stores its keys and values there. Counting them is the
                 caller's (`Cache.advance`).
             cross: what the layers share when they look at another text; None where they do not.
+            record: collects hidden states and attention weights; None: nothing does.
 
         Returns:
             (B, T, E)
@@ -96,10 +99,19 @@ class Stack(nn.Module):
             kind: self.context(*kind, hidden, attend, position_ids, cache, part)
             for kind, part in dict(zip(self.kinds, parts, strict=True)).items()
         }
-        memories = [None] * len(parts) if cache is None or cross is None else cache.memory
-        for index, kind, part, own in zip(self.schedule, self.kinds, parts, memories, strict=True):
-            hidden = self.layers[index](hidden, contexts[kind], part, cross, own)
-        return self.projection(self.dropout(self.layer_norm(hidden)))
+        memories = [None] * len(parts) if cache is None or cross is None else cache.cross_attention
+        if record is not None:
+            record.begin(len(self.schedule))
+        steps = zip(self.schedule, self.kinds, parts, memories, strict=True)
+        for step, (index, kind, part, own) in enumerate(steps):
+            context, across = contexts[kind], cross
+            if record is not None:
+                context, across = record.enter(step, hidden, context, cross, part)
+            hidden = self.layers[index](hidden, context, part, across, own)
+        hidden = self.projection(self.dropout(self.layer_norm(hidden)))
+        if record is not None:
+            record.leave(hidden)
+        return hidden
 
     def remember(self, cache: Cache, memory: Tensor, mask: Tensor | None) -> None:
         """Stores the keys and values of another text in a cache, for the layers with cross-attention.
@@ -114,7 +126,7 @@ class Stack(nn.Module):
             attention = self.layers[index].get_submodule("cross_attention.self_attention")
             assert isinstance(attention, CrossAttention)
             made.append(CrossAttentionCache(*attention.keys_and_values(memory)))
-        cache.memory, cache.memory_mask = made, mask
+        cache.cross_attention, cache.encoder_mask = made, mask
 
     def context(
         self,
@@ -148,16 +160,16 @@ class Stack(nn.Module):
         biased = config.alibi or self.relative_bias is not None
         bias = self.score_bias(table, attend, past, hidden) if biased else None
 
-        columns = past + time if part is None else part.columns(past, time)
+        columns = past + time if part is None else part.key_length(past, time)
         hides_later = config.causal and time > 1
         hides_far = window is not None and columns > window
         if attend is None and bias is None and past == 0 and hides_later and not hides_far:
             return AttentionContext(causal=True, rotary=rotary)
         if part is not None and attend is not None:
-            attend = attend[..., part.positions(past, time, device)]
+            attend = attend[..., part.key_positions(past, time, device)]
         if hides_later or hides_far:
             queries = torch.arange(past, past + time, device=device)
-            keys = queries if part is None else part.positions(past, time, device)
+            keys = queries if part is None else part.key_positions(past, time, device)
             attend = causal_window_mask(attend, queries, keys, causal=config.causal, window=window)
         if bias is not None:
             attend = to_additive_mask(attend, bias)

@@ -21,7 +21,8 @@ from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.mapping import rows
 from minitx.config import EmbedderConfig, ExpertsConfig, HeadConfig, ModelConfig, RopeConfig, StackConfig
 from minitx.layers.activation import ACTIVATIONS
-from minitx.layers.heads import POOLING, TASKS
+from minitx.layers.heads import TASKS
+from minitx.layers.pooling import POOLING
 from tests.parity.cases import CASES
 from tests.parity.reference import reference_model
 from tests.real import MINILM

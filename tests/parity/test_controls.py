@@ -21,7 +21,7 @@ from minitx.layers import stack
 from minitx.layers.activation import Activation
 from minitx.layers.attention import SelfAttention
 from minitx.layers.experts import Experts, MixtureOfExperts
-from minitx.layers.heads import POOLING
+from minitx.layers.pooling import POOLING
 from minitx.layers.layer import Layer
 from minitx.layers.norm import RMSNorm
 from minitx.layers.rotary import rotate_every_two, rotate_half

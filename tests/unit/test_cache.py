@@ -63,8 +63,8 @@ def test_a_ring_gives_what_its_window_shows(window: int, spare: int, actions: li
         truth += new
         key = torch.tensor(new, dtype=torch.float64).view(1, 1, -1, 1)
         keys, values = part.append(key, -key, past)
-        positions = part.positions(past, action, torch.device("cpu"))
-        assert keys.shape[2] == values.shape[2] == len(positions) == part.columns(past, action)
+        positions = part.key_positions(past, action, torch.device("cpu"))
+        assert keys.shape[2] == values.shape[2] == len(positions) == part.key_length(past, action)
         assert torch.equal(keys, -values)
         held = dict(zip(positions.tolist(), keys.flatten().tolist(), strict=True))
         for query in range(past, past + action):
@@ -243,7 +243,7 @@ def test_tokens_whose_logits_or_loss_failed_do_not_count(window: int | None, max
         expected = decoder(text, mask).logits[:, past:]
         if past:
             decoder(text[:, :past], mask[:, :past], cache=cache)
-        with pytest.raises(ValueError, match=r"labels have shape \(2, 3\)"):
+        with pytest.raises(ValueError, match=r"labels=.* not \(2, 3\)"):
             decoder(text[:, past : past + 1], mask[:, past : past + 1], labels=ids(2, 3), cache=cache)
         assert (cache.length, None if cache.mask is None else cache.mask.shape[1]) == (past, past or None)
         found = decoder(text[:, past:], mask[:, past:], cache=cache).logits
@@ -291,7 +291,7 @@ def test_errors_say_what_to_do() -> None:
     with pytest.raises(ValueError, match="a batch of 2, but input_ids has one of 3"):
         decoder(ids(3, 1), cache=cache)
     for new, shape in ((ids(2, 2), (2, 2, 2)), (ids(2, 1), (2, 13))):
-        with pytest.raises(ValueError, match=r"shape .*: with a cache it is of the new tokens alone"):
+        with pytest.raises(ValueError, match=r"shape .*; with a cache it covers the new tokens alone"):
             decoder(new, torch.ones(shape), cache=cache)
     with pytest.raises(ValueError, match="cannot crop to 13: the cache holds 12 tokens"):
         cache.crop(13)
@@ -358,8 +358,8 @@ def test_a_cache_of_another_model_is_refused(window: int | None, max_length: int
     cache = decoder.make_cache(max_length)
     decoder(ids(1, 8), cache=cache)
     others: tuple[tuple[dict[str, Any], str], ...] = (
-        ({"num_key_value_heads": 4}, "2 heads of 6 features .* this model makes 4 heads of 6"),
-        ({"head_dim": 8}, "2 heads of 6 features .* this model makes 2 heads of 8"),
+        ({"num_key_value_heads": 4}, "2 heads of 6 features .* this model has 4 heads of 6"),
+        ({"head_dim": 8}, "2 heads of 6 features .* this model has 2 heads of 8"),
         ({"num_hidden_layers": 3}, "parts for 2 layers, the model runs 3"),
     )
     for more, message in others:
@@ -416,7 +416,7 @@ def test_rows_that_are_none() -> None:
 
 
 def test_something_else_for_a_cache() -> None:
-    with pytest.raises(TypeError, match="cache is a dict; expected what"):
+    with pytest.raises(TypeError, match="cache={} must be a Cache; make one"):
         model()(ids(1, 3), cache={})
 
 

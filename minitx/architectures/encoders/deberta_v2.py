@@ -21,12 +21,13 @@ from minitx.architectures.encoders import bert
 from minitx.architectures.mapping import Table, either
 from minitx.config import HeadConfig, ModelConfig, StackConfig
 from minitx.layers.activation import Activation
-from minitx.layers.attention import AttentionContext, Backend, active_probability, sdpa
+from minitx.layers.attention import AttentionContext, Backend, active_probability, attention_weights, sdpa
 from minitx.layers.embedding import Embedding
 from minitx.layers.layer import Layer
 from minitx.layers.linear import Linear
 from minitx.layers.masks import to_additive_mask
 from minitx.layers.norm import layer_norm
+from minitx.layers.recorder import Recorder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +102,8 @@ class DisentangledSelfAttention(nn.Module):
         if context.embeddings is not None and context.bucket is not None:
             embeddings = self.pos_dropout(context.embeddings)
             mask = to_additive_mask(mask, self.position_scores(query, key, embeddings, context.bucket))
+        if context.watch is not None:
+            context.watch(attention_weights(query, key, mask, self.scale))
         dropout = active_probability(self.dropout)
         mixed = self.backend(query, key, value, mask, self.scale, dropout)
         return mixed.transpose(1, 2).flatten(2)
@@ -155,18 +158,25 @@ class DisentangledStack(nn.Module):
         self.relative_norm = layer_norm(size, config.layer_norm_eps, when=config.norm_rel_ebd)
         self.convolution = Convolution(config) if config.conv_kernel_size else None
 
-    def forward(self, hidden: Tensor, mask: Tensor | None, position_ids: Tensor) -> Tensor:
+    def forward(
+        self, hidden: Tensor, mask: Tensor | None, position_ids: Tensor, *, record: Recorder | None = None
+    ) -> Tensor:
         """(B, T, E), mask (B, T) or (B, T, S) -> (B, T, E)"""
+        if record is not None:
+            record.begin(len(self.layers))
         real = hidden.new_ones(*hidden.shape[:2], 1)  # (B, T, 1)
         if mask is not None:
             seen = mask if mask.dim() == 2 else mask.any(dim=1)
             real = seen[..., None].to(hidden.dtype)
         hidden = embedded = hidden * real
-        context = self.context(mask, hidden)
+        shared = self.context(mask, hidden)
         for index, layer in enumerate(self.layers):
+            context = shared if record is None else record.enter(index, hidden, shared)[0]
             hidden = layer(hidden, context)
             if index == 0 and self.convolution is not None:
                 hidden = self.convolution(embedded, hidden, real)
+        if record is not None:
+            record.leave(hidden)
         return hidden
 
     def context(self, mask: Tensor | None, hidden: Tensor) -> RelativeContext:

@@ -33,7 +33,7 @@ class Rows:
             watch: asks for `looks`.
         """
         self._call = call
-        device = call.model.decoder_embedder.word_emb.weight.device
+        device = call.model.device
         self._stepper = Stepper(call, beams, watch=watch)
         self.history = TokenHistory([prompt for prompt in call.prompts for _ in range(beams)], call, device)
         self._states = call.chain.init(self.history.context)

@@ -208,7 +208,7 @@ def compare_batch(
     ours: Model, theirs: nn.Module, pairs: Mapping[str, Pair], batch: Mapping[str, Tensor]
 ) -> list[Row]:
     """The rows of one batch, in the precision that both models have; `input64`, `output64` stay empty."""
-    device = ours.embedder.word_emb.weight.device
+    device = ours.device
     batch = {name: tensor.to(device) for name, tensor in batch.items()}
     masks = masks_of(batch)
     calls = record(theirs, {p.partner for p in pairs.values()}, batch, masks)

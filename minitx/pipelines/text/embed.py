@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minitx.io import read_json
-from minitx.layers.heads import pool_first_attended, pool_mean
+from minitx.layers.pooling import pool_first_attended, pool_mean
 from minitx.models import EncoderModel, Model
 
 if TYPE_CHECKING:
@@ -105,8 +105,8 @@ def embed(
     limit = model.embedder.max_tokens
     cut = limit if max_length is None else min(max_length, limit)
     order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))  # longest first: memory peaks early
-    weight = model.embedder.word_emb.weight
-    vectors = [weight.new_empty(0, model.config.stack.hidden_size, dtype=wide(weight.dtype))]
+    size, dtype = model.config.stack.hidden_size, wide(model.dtype)
+    vectors = [torch.empty(0, size, dtype=dtype, device=model.device)]
     with evaluating(model):
         for start in range(0, len(order), batch_size):
             summarize = [texts[i] for i in order[start : start + batch_size]]
@@ -130,10 +130,10 @@ def embed_batch(
 ) -> Tensor:
     """(N, E) of texts that fit into one forward."""
     batch = tokenizer(texts, padding=True, truncation=True, max_length=max_length)
-    weight = model.embedder.word_emb.weight
     if batch["input_ids"].shape[1] == 0:  # empty texts, and a tokenizer that puts nothing around them
-        return weight.new_zeros(len(texts), model.config.stack.hidden_size, dtype=wide(weight.dtype))
-    inputs: dict[str, Tensor] = {name: ids.to(weight.device) for name, ids in batch.items()}
+        size, dtype = model.config.stack.hidden_size, wide(model.dtype)
+        return torch.zeros(len(texts), size, dtype=dtype, device=model.device)
+    inputs: dict[str, Tensor] = {name: ids.to(model.device) for name, ids in batch.items()}
     output = model(**inputs)
     if pooling == "pooler":
         pooled: Tensor = output.pooler_output

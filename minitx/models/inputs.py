@@ -1,0 +1,153 @@
+"""Inputs of encoders and decoders: token ids or their embeddings, or those of another embedder.
+
+The type of `ModelConfig.inputs` chooses the embedder (`INPUTS`). Text has token ids, token types and positions; an
+embedder for anything else takes its inputs by name and returns one vector per position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from minitx.habits import ARGUMENTS, UnknownArgumentError, hint_for
+from minitx.layers.embedder import Embedder
+from minitx.layers.masks import as_bool
+from minitx.validation import ArgumentValueError, check_shape, check_tensor, check_token_ids
+
+
+class Inputs(NamedTuple):
+    """Inputs of one stack, as they were passed to a forward.
+
+    Attributes:
+        input_ids: (B, T).
+        attention_mask: (B, T), or (B, T, T).
+        token_type_ids: (B, T).
+        position_ids: (1 or B, T).
+        inputs_embeds: (B, T, E'), instead of `input_ids`.
+        others: inputs by name of an embedder for something else than text.
+    """
+
+    input_ids: Tensor | None = None
+    attention_mask: Tensor | None = None
+    token_type_ids: Tensor | None = None
+    position_ids: Tensor | None = None
+    inputs_embeds: Tensor | None = None
+    others: Mapping[str, Tensor] = {}
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of the tokens: (B, T), or (B, choices, T); () for other inputs than text."""
+        if self.input_ids is None and self.inputs_embeds is not None:
+            return check_tensor("inputs_embeds", self.inputs_embeds).shape[:-1]
+        if self.input_ids is None and self.others:
+            return torch.Size()
+        return check_tensor("input_ids", self.input_ids).shape
+
+    def flatten_choices(self) -> Inputs:
+        """Flatten the inputs of multiple choice: (B, choices, T) -> (B * choices, T).
+
+        Raises:
+            ArgumentValueError: inputs of different shapes.
+        """
+        flat: dict[str, Tensor | None] = {}
+        for name in ("input_ids", "attention_mask", "token_type_ids", "position_ids"):
+            value = getattr(self, name)
+            if value is not None:
+                check_shape(name, value, tuple(self.shape))
+            flat[name] = None if value is None else value.flatten(0, 1)
+        embeds = self.inputs_embeds
+        flat["inputs_embeds"] = None if embeds is None else embeds.flatten(0, 1)
+        return Inputs(**flat, others=self.others)
+
+
+class Embedded(NamedTuple):
+    """Inputs of a stack.
+
+    Attributes:
+        hidden: (B, T, E).
+        mask: (B, T) or (B, T, T) bool, True = attend; None: all.
+        position_ids: (1 or B, T).
+    """
+
+    hidden: Tensor
+    mask: Tensor | None
+    position_ids: Tensor
+
+
+def embed(embedder: nn.Module, inputs: Inputs) -> Embedded:
+    """Embed the inputs of an encoder.
+
+    Raises:
+        ArgumentTypeError, ArgumentValueError: inputs that do not fit the embedder.
+        UnknownArgumentError: inputs that a text embedder does not have.
+        ValueError: a sequence longer than the table of positions.
+    """
+    if not isinstance(embedder, Embedder):
+        hidden = embedder(**inputs.others)
+        position_ids = torch.arange(hidden.shape[1], device=hidden.device)[None]
+        return Embedded(
+            hidden, token_mask(inputs.attention_mask, position_ids.expand(len(hidden), -1)), position_ids
+        )
+    for name in inputs.others:
+        raise UnknownArgumentError("forward", name, hint_for(ARGUMENTS["forward"], name, FORWARD))
+    ids = token_ids(embedder, inputs.input_ids, inputs.inputs_embeds)
+    position_ids = embedder.check(ids, inputs.token_type_ids, inputs.position_ids)
+    mask = token_mask(inputs.attention_mask, ids)
+    return Embedded(
+        embedder(ids, inputs.token_type_ids, position_ids, inputs.inputs_embeds), mask, position_ids
+    )
+
+
+FORWARD = (
+    *Inputs._fields[:-1],
+    "labels",
+    "cache",
+    "logits_to_keep",
+    "output_hidden_states",
+    "output_attentions",
+)
+
+
+def token_ids(
+    embedder: Embedder, input_ids: Tensor | None, inputs_embeds: Tensor | None, prefix: str = ""
+) -> Tensor:
+    """Returns token ids (B, T); for embeddings (B, T, E'), ids of tokens that are not padding.
+
+    Args:
+        embedder: for its width and padding id.
+        input_ids: (B, T), or None.
+        inputs_embeds: (B, T, E') instead, or None.
+        prefix: of the names in messages, "decoder_" in an encoder-decoder.
+
+    Raises:
+        ArgumentTypeError: not a tensor.
+        ArgumentValueError: both or neither, or another shape.
+    """
+    name, ids_name = f"{prefix}inputs_embeds", f"{prefix}input_ids"
+    if inputs_embeds is None:
+        check_token_ids(ids_name, input_ids)
+        assert input_ids is not None
+        return input_ids
+    if input_ids is not None:
+        raise ArgumentValueError(name, inputs_embeds, f"None beside {ids_name}", "pass one of them")
+    width, shape = embedder.config.embedding_size, tuple(check_tensor(name, inputs_embeds).shape)
+    if len(shape) != 3 or shape[1] == 0 or shape[2] != width:
+        expected = f"a tensor of shape (batch, time, {width}) with at least one token per row, not {shape}"
+        raise ArgumentValueError(name, inputs_embeds, expected)
+    real = 0 if embedder.config.pad_token_id != 0 else 1
+    return torch.full(shape[:2], real, dtype=torch.long, device=inputs_embeds.device)
+
+
+def token_mask(attention_mask: Tensor | None, ids: Tensor, prefix: str = "") -> Tensor | None:
+    """Returns the mask of tokens (B, T) as bool: (B, T) or (B, T, T), True = attend, or None.
+
+    Raises:
+        ArgumentTypeError, ArgumentValueError: as `as_bool`.
+    """
+    if attention_mask is None:
+        return None
+    batch, time = ids.shape
+    return as_bool(attention_mask, batch, time, f"{prefix}attention_mask")
