@@ -3,11 +3,51 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.mapping import Table
-from minitx.config import HeadConfig, StackConfig
+from minitx.config import (
+    AttentionConfig,
+    AttentionPositions,
+    FeedForwardConfig,
+    HeadConfig,
+    LayerConfig,
+    NormConfig,
+    StackConfig,
+)
 from minitx.layers.stack import FULL, SLIDING
+
+
+def pre_norm_decoder(
+    size: int,
+    layers: int,
+    attention: AttentionConfig,
+    feed_forward: FeedForwardConfig,
+    norm: NormConfig,
+    *,
+    positions: AttentionPositions | None = None,
+    **more: Any,
+) -> StackConfig:
+    """Returns a causal stack of pre-norm layers.
+
+    Args:
+        size: hidden_size.
+        layers: number of layers.
+        attention: of every layer.
+        feed_forward: of every layer.
+        norm: of every layer, and the final one.
+        positions: as in `StackConfig`.
+        more: other fields of `LayerConfig`.
+    """
+    layer = LayerConfig(attention=attention, feed_forward=feed_forward, norm=norm, norm_placement="pre")
+    return StackConfig(
+        causal=True,
+        hidden_size=size,
+        num_hidden_layers=layers,
+        layer=replace(layer, **more),
+        positions=positions,
+    )
 
 
 def decoder_heads(

@@ -103,7 +103,7 @@ def rope_config(hf: ConfigReader, values: Mapping[str, Any], head_dim: int) -> R
             missing, or a number that cannot be.
     """
     inner = ConfigReader({key: value for key, value in values.items() if value is not None}, WHERE)
-    kind = str(inner.get("rope_type", inner.get("type", "default")))
+    kind: Any = str(inner.get("rope_type", inner.get("type", "default")))
     kind = RENAMED.get(kind, kind)
     if kind not in FREQUENCIES:
         known = ", ".join(FREQUENCIES)

@@ -84,6 +84,12 @@ class ConfigReader:
         found.config = {**value, **instead}
         return found
 
+    def with_values(self, **values: Any) -> ConfigReader:
+        """Returns a reader of the same config with other values for some keys; both share the keys taken."""
+        reader = ConfigReader({**self.config, **values}, self.where)
+        reader.taken, reader.inner = self.taken, self.inner
+        return reader
+
     def ignore(self, *keys: str) -> None:
         """Keys that change no number here; the caller says why."""
         self.taken.update(keys)

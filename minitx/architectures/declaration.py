@@ -6,12 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
-
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.mapping import Table, places
 from minitx.config import HeadConfig, ModelConfig
-from minitx.layers.stack import Stack
 
 # How Hugging Face names the class of a task: "Bert" + "ForMaskedLM".
 TASK_SUFFIX = {
@@ -37,8 +34,8 @@ def every_layer(config: ModelConfig) -> list[dict[str, int]]:
     stacks = [stack for stack in (config.encoder, config.decoder) if stack is not None]
     found = []
     for name, stack in zip("ij", stacks, strict=False):
-        experts = stack.experts.num_experts if stack.experts else 0
-        sizes = {"heads": stack.num_attention_heads, "experts": experts}
+        experts = getattr(stack.layer.feed_forward, "num_experts", 0)
+        sizes = {"heads": stack.layer.attention.num_attention_heads, "experts": experts}
         found += [{name: i, **sizes} for i in range(stack.num_hidden_layers)]
     return found
 
@@ -69,7 +66,6 @@ class Architecture:
             kept for `save`, not loaded. {i} stands for every layer.
         frozen: parameters that no training changes.
         layers: the placeholders of the templates, one dict per layer.
-        stack: the class of `encoder` or `decoder`.
         canonical_names: which of a row's names a model that came from no file is written under.
         pretraining: the task that Hugging Face's `...ForPreTraining` includes.
         classes: Hugging Face's classes of some tasks here, where they are not named as elsewhere.
@@ -89,7 +85,6 @@ class Architecture:
     unused_tensors: tuple[str, ...] = ()
     frozen: tuple[str, ...] = ()
     layers: Callable[[ModelConfig], list[dict[str, int]]] = every_layer
-    stack: Callable[..., nn.Module] = field(default=Stack)
     pretraining: str | None = None
     classes: Mapping[str, str] = field(default_factory=dict)
     canonical_names: Callable[[tuple[str, ...], Mapping[str, Any]], tuple[str, ...]] = usual_names

@@ -182,7 +182,7 @@ def from_config(
     model.initialize(generator=None if seed is None else torch.Generator().manual_seed(int(seed)))
     model.tie_weights()
     # written out, because what a missing key means is not the same everywhere
-    padding = {"pad_token_id": numbers.embedder.pad_token_id}
+    padding = {"pad_token_id": numbers.inputs.pad_token_id}
     model.checkpoint = Checkpoint(architecture, model_type, padding | dict(config))
     return model
 
@@ -260,13 +260,13 @@ def empty_model(
         known = ", ".join((*heads, *architecture.headless))
         raise ValueError(f"head={task!r} is not one of this architecture's: {known}.")
     if task in architecture.encoder_tasks:
-        numbers = replace(numbers, decoder=None, decoder_embedder=None)
+        numbers = replace(numbers, decoder=None, decoder_inputs=None)
     if numbers.encoder is None:
         family: type[Model] = DecoderModel
     else:
         family = EncoderModel if numbers.decoder is None else EncoderDecoderModel
     with torch.device("meta"):
-        model = family(replace(numbers, pooler=pooled), heads.get(task), architecture.stack).eval()
+        model = family(replace(numbers, pooler=pooled), heads.get(task)).eval()
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in architecture.frozen)
     return model

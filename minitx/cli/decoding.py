@@ -98,7 +98,7 @@ def request_of(args: Namespace) -> Request:
             begin = begin_token(model, tokenizer)
             hint = "" if begin is None else f"; this model's texts begin with token {begin}: --ids {begin}"
             raise ValueError(f"prompt {number} has no tokens; there must be one to continue{hint}.")
-        size = model.config.embedder.vocab_size
+        size = model.config.inputs.vocab_size
         unknown = next((token for token in row if not 0 <= token < size), None)
         if unknown is not None:
             hint = "" if isinstance(prompts[number - 1], list) else "; is the tokenizer another model's?"

@@ -149,7 +149,7 @@ def compare_with_transformers(
     reference: Any = load_reference(folder, model)
     batch = tokenizer(settings.prepare(SENTENCES), padding=True)
     inputs: dict[str, Tensor] = dict(batch)
-    if not model.config.embedder.type_vocab_size:
+    if not model.config.inputs.type_vocab_size:
         inputs.pop("token_type_ids", None)
     rows = compare_batch(model, reference, pair(model, reference), inputs)
     pooled = pool_by_hand(reference(**inputs), inputs["attention_mask"].bool(), settings)

@@ -79,7 +79,7 @@ def prepare(
     reads = model.task == "seq2seq-lm"
     rows = read_prompts(
         prompts,
-        vocab_size=model.config.embedder.vocab_size,
+        vocab_size=model.config.inputs.vocab_size,
         tokenizer=tokenizer,
         attention_mask=attention_mask,
         bos=None if reads else begin_token(model, tokenizer),
@@ -168,7 +168,7 @@ def _of_checkpoint(model: CausalModel, strategy: str) -> dict[str, Any]:
     if strategy != "checkpoint":
         raise ValueError(f"strategy={strategy!r}; {_STRATEGIES}")
     checkpoint = model.checkpoint
-    found = None if checkpoint is None else checkpoint.generation
+    found: dict[str, Any] | None = None if checkpoint is None else checkpoint.generation
     if found is None:
         place = (checkpoint and checkpoint.folder) or "this model, which was not loaded,"
         raise ValueError(
@@ -265,7 +265,7 @@ def _check_source(embedder: Embedder, length: int) -> None:
     Raises:
         ValueError: the encoder has no positions for a text of this length.
     """
-    if embedder.pos_emb is not None and length > embedder.max_tokens:
+    if embedder.has_position_table and length > embedder.max_tokens:
         raise ValueError(
             f"A prompt has {length} tokens, but the encoder has positions for {embedder.max_tokens}; "
             "truncate it or split it."
@@ -278,7 +278,7 @@ def _check_length(embedder: Embedder, prompt: int, most: int) -> None:
         ValueError: the last token that the model would be given lies beyond its table of positions.
     """
     needed, limit = prompt + max(most - 1, 0), embedder.max_tokens
-    if embedder.pos_emb is not None and needed > limit:
+    if embedder.has_position_table and needed > limit:
         raise ValueError(
             f"A prompt of {prompt} tokens and max_new_tokens={most} need {needed} positions, but the model "
             f"has {limit}; shorten the prompt, or ask for at most {max(limit - prompt + 1, 0)} tokens."

@@ -104,7 +104,7 @@ def sources_of(
     Raises:
         ValueError: another number of them than of texts.
     """
-    size = model.config.embedder.vocab_size
+    size = model.config.inputs.vocab_size
     found = read_prompts(sources, vocab_size=size, tokenizer=tokenizer, name="source", use="read")
     if len(found) != rows:
         raise ValueError(f"there are {len(found)} sources and {rows} texts; give one for each text.")

@@ -81,7 +81,8 @@ class Stepper:
         assert out.logits is not None, "a language model has logits"
         self.logits = out.logits[:, -1].float()
         weights = out.cross_attentions  # per layer (R, H, T, S)
-        self.looks = None if weights is None else weights[-1][:, :, -1].float().mean(dim=1)
+        last = None if weights is None else weights[-1]
+        self.looks = None if last is None else last[:, :, -1].float().mean(dim=1)
 
 
 def padded_rows(model: CausalModel, rows: list[list[int]]) -> PaddedBatch:
@@ -89,7 +90,7 @@ def padded_rows(model: CausalModel, rows: list[list[int]]) -> PaddedBatch:
     embedder = model.decoder_embedder
     batch = padded(rows, embedder.config.pad_token_id or 0, model.device)
     places = batch.position_ids
-    if places is None and embedder.config.positions_from_padding:
+    if places is None and embedder.numbering == "padding":
         places = torch.arange(batch.input_ids.shape[1], device=batch.input_ids.device)[None]
         places = places.expand_as(batch.input_ids)
     if places is None:
@@ -104,10 +105,10 @@ def positions_of(model: CausalModel, ids: Tensor, places: Tensor) -> Tensor:
     once: another number for a text in pieces, or in a batch, if it holds the padding's id. Here it is the
     same always.
     """
-    config = model.decoder_embedder.config
-    if not config.positions_from_padding:
+    embedder = model.decoder_embedder
+    if embedder.numbering != "padding":
         return places
-    padding = config.pad_token_id or 0
+    padding = embedder.config.pad_token_id or 0
     return torch.where(ids == padding, padding, places + padding + 1)
 
 

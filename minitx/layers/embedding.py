@@ -1,4 +1,4 @@
-"""A table of vectors."""
+"""Embedding tables."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 
 class Embedding(nn.Embedding):
-    """torch's Embedding, whose values come from a checkpoint or from the model's `initialize`.
+    """torch's Embedding without its initialisation; values come from a checkpoint or from `Model.initialize`.
 
-    torch would draw them here as well, for nothing; and on the meta device, where models are built
-    before their weights are read, its normal_ imports the compiler: 1.5 seconds for no numbers.
+    On the meta device, where models are built before their weights are loaded, torch's initialisation would
+    import the compiler, which takes 1.5 seconds.
     """
 
     def reset_parameters(self) -> None:
@@ -18,14 +18,14 @@ class Embedding(nn.Embedding):
 
 
 class ScaledEmbedding(Embedding):
-    """One whose vectors are multiplied by a number; a head tied to the table has none of that.
+    """An embedding whose vectors are multiplied by a number; a head tied to the table is not scaled.
 
     Args:
         rows: of the table.
         size: of a vector.
         padding_idx: as in torch.
         scale: the number.
-        rounded: first rounded to the weights' type, as in the training of some models.
+        rounded: round the number to the weights' dtype first, as some models were trained.
     """
 
     def __init__(self, rows: int, size: int, padding_idx: int | None, *, scale: float, rounded: bool) -> None:

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from minitx.config import HeadConfig, ModelConfig
 from minitx.habits import ElsewhereMethod, raise_for_attribute
-from minitx.layers.attention import Backend, backend_of
+from minitx.layers.attention_kernels import Backend, backend_of
 from minitx.layers.cache import Cache
 from minitx.layers.embedder import Embedder
 from minitx.layers.heads import TASKS, Head
 from minitx.layers.norm import RMSNorm
 from minitx.layers.pooler import Pooler
 from minitx.layers.recorder import Recorder
-from minitx.layers.stack import Stack
+from minitx.layers.stack import make_stack
 from minitx.models.output import ModelOutput
 from minitx.validation import ArgumentTypeError, ArgumentValueError, check_tensor
 
@@ -40,7 +40,7 @@ class Model(nn.Module):
     Args:
         config: sizes and options.
         head: the task head; None: hidden states only.
-        stack: class of the stack; an architecture with another data flow has its own.
+        stack: makes a stack from its config; an architecture with another data flow has its own.
 
     Raises:
         ArgumentTypeError: a head that is not a `HeadConfig`.
@@ -57,7 +57,7 @@ class Model(nn.Module):
         self,
         config: ModelConfig,
         head: HeadConfig | None = None,
-        stack: Callable[..., nn.Module] = Stack,
+        stack: Callable[..., nn.Module] = make_stack,
     ) -> None:
         super().__init__()
         if head is not None and not isinstance(head, HeadConfig):
@@ -84,7 +84,7 @@ class Model(nn.Module):
 
     def make_stacks(self, stack: Callable[..., nn.Module]) -> None:
         """Make the modules before the head."""
-        self.embedder = Embedder(self.config.embedder)
+        self.embedder = Embedder(self.config.inputs)
         self.add_module(self.families[0], stack(self.config.stack))
 
     def __getattr__(self, name: str) -> Any:
@@ -198,7 +198,7 @@ class Model(nn.Module):
 
         Args:
             attention: "sdpa" (fused, the default), "eager" (step by step), a name of `minitx.register_attention`,
-                or a function with the signature of `minitx.layers.attention.Backend`.
+                or a function with the signature of `minitx.layers.attention_kernels.Backend`.
 
         Raises:
             ArgumentTypeError: neither a name nor a function.

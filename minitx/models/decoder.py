@@ -11,7 +11,7 @@ from minitx.layers.attention import AttentionContext
 from minitx.layers.cache import Cache
 from minitx.layers.embedder import Embedder
 from minitx.layers.recorder import Layers, Recorder
-from minitx.layers.rotary import text_length
+from minitx.layers.rotary import check_same_rotation, original_contexts
 from minitx.layers.stack import Stack
 from minitx.models.base import Model
 from minitx.models.inputs import Inputs, token_ids, token_mask
@@ -20,7 +20,6 @@ from minitx.validation import (
     ArgumentTypeError,
     ArgumentValueError,
     check_integer,
-    values_unavailable,
 )
 
 
@@ -45,12 +44,7 @@ class CausalModel(Model):
         chunks across that length. "dynamic" continues with cached keys; for "longrope" they are useless, and a
         sequence that grows beyond that length is run anew.
         """
-        ropes = (self.config.stack.rope or {}).values()
-        return {
-            rope.rope_type: rope.original_max_position_embeddings
-            for rope in ropes
-            if rope.rope_type in ("dynamic", "longrope")
-        }
+        return original_contexts(self.config.stack.positions)
 
     def make_cache(self, max_length: int | None = None, *, spare: int = 0) -> Cache:
         """Returns an empty key/value cache, to be passed to `forward` again and again.
@@ -126,7 +120,8 @@ class CausalModel(Model):
         position_ids = embedder.check(ids, None, inputs.position_ids, past, flat, prefix)
         hidden = embedder(ids, None, position_ids, inputs.inputs_embeds)
         if cache is not None:
-            self.check_turning(cache, position_ids)
+            positions = self.config.stack.positions
+            check_same_rotation(positions, position_ids, past, cache.high_water_mark)
             cache.reserve(ids.shape[1])
         hidden = self.run_stack(self.decoder, hidden, mask, position_ids, cache, cross, record=record)
         if cache is not None:
@@ -155,7 +150,7 @@ class CausalModel(Model):
         """
         if not isinstance(cache, Cache):
             raise ArgumentTypeError("cache", cache, "a Cache", "make one with model.make_cache()")
-        steps, crosses = len(self.decoder.schedule), self.config.stack.cross_attention
+        steps, crosses = len(self.decoder.layer_order), self.config.stack.layer.cross_attention
         if (len(cache.layers), bool(cache.cross_attention)) != (steps, crosses):
             kind = ""
             if bool(cache.cross_attention) != crosses:
@@ -165,35 +160,13 @@ class CausalModel(Model):
                 "with the model's own make_cache()."
             )
         if cache.num_sources:
-            stack, (key, _) = self.config.stack, cache.cross_attention[0].recall()
-            expected = (stack.num_key_value_heads or stack.num_attention_heads, stack.head_dim)
+            attention, (key, _) = self.config.stack.layer.attention, cache.cross_attention[0].recall()
+            expected = (attention.key_value_heads, attention.head_dim)
             if (key.shape[1], key.shape[3]) != expected:
                 raise ValueError(
                     f"the cache holds sources with {key.shape[1]} heads of {key.shape[3]} features, this "
                     f"model has {expected[0]} of {expected[1]}: a cache serves the model that filled it."
                 )
-
-    def check_turning(self, cache: Cache, position_ids: Tensor) -> None:
-        """Refuse tokens at positions (1 or B, T) that lead a row across the length at which LongRoPE changes.
-
-        Synchronises with the device, for this RoPE type alone.
-
-        Raises:
-            ValueError: they lead across it, or the cache was filled beyond it and cropped.
-        """
-        short = self.turning_points.get("longrope")
-        if short is None or cache.length == 0 or values_unavailable(position_ids):
-            return
-        before, now = position_ids[:, 0], text_length(position_ids)[:, 0]
-        longest = before + cache.high_water_mark - cache.length  # the row's keys were rotated for this length
-        crossing = (before > 0) & ((now > short) != (longest > short))
-        if bool(crossing.any()):
-            row = int(crossing.nonzero()[0])
-            raise ValueError(
-                f"the cache was filled by a sequence of {int(longest[row])} tokens, now it has {int(now[row])}; "
-                f"above {short} every position is rotated otherwise (LongRoPE), and the cached keys are of no "
-                "use: run the whole sequence in an empty cache."
-            )
 
 
 class DecoderModel(CausalModel):
@@ -262,7 +235,7 @@ class DecoderModel(CausalModel):
         Checkpoints that classify sequences were trained to use the last token whose id is not the padding's.
         """
         mask = None if mask is None else mask[:, -time:]
-        pad = self.config.embedder.pad_token_id
+        pad = self.config.inputs.pad_token_id
         if pad is None or input_ids is None:
             return mask
         real = input_ids != pad

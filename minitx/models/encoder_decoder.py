@@ -41,10 +41,10 @@ class EncoderDecoderModel(CausalModel):
     def make_stacks(self, stack: Callable[..., nn.Module]) -> None:
         """Make the modules before the head: an embedder and a stack on each side."""
         config = self.config
-        self.embedder = Embedder(config.embedder)
+        self.embedder = Embedder(config.inputs)
         self.encoder = stack(config.encoder)
-        self.memory_projection = encoder_projection(config)
-        self.decoder_embedder = Embedder(config.decoder_embedder or config.embedder)
+        self.encoder_projection = _encoder_projection(config)
+        self.decoder_embedder = Embedder(config.decoder_inputs or config.inputs)
         self.add_module("decoder", stack(config.decoder))
 
     @property
@@ -220,7 +220,7 @@ class EncoderDecoderModel(CausalModel):
         """
         if encoder_hidden_states is not None:
             mask = source_mask(attention_mask, encoder_hidden_states)
-            projected = self.memory_projection(encoder_hidden_states)
+            projected = self.encoder_projection(encoder_hidden_states)
             if cache is None:
                 return AttentionContext(mask, memory=projected)
             self.decoder.remember(cache, projected, mask)
@@ -301,10 +301,10 @@ class EncoderDecoderModel(CausalModel):
         return ends
 
 
-def encoder_projection(config: ModelConfig) -> Slot:
+def _encoder_projection(config: ModelConfig) -> Slot:
     """Returns the projection of the encoder output to the decoder's width, if there is one."""
     assert config.encoder is not None
-    if not config.memory_projection:
+    if not config.encoder_projection:
         return identity
     return Linear(config.encoder_size, config.stack.hidden_size, bias=True)
 

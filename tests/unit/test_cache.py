@@ -365,7 +365,7 @@ def test_a_cache_of_another_model_is_refused(window: int | None, max_length: int
     for more, message in others:
         with pytest.raises(ValueError, match=message):
             model(sliding_window=window, **more)(ids(1, 1), cache=cache)
-    with pytest.raises(ValueError, match=r"torch.float64 on cpu, this model makes .* torch.float32 on cpu"):
+    with pytest.raises(ValueError, match=r"torch.float64 on cpu, this model has .* torch.float32 on cpu"):
         model(sliding_window=window).float()(ids(1, 1), cache=cache)
     assert cache.length == 8
     assert torch.allclose(

@@ -561,7 +561,7 @@ def test_arguments_that_are_refused_leave_nothing_in_the_cache() -> None:
     refused: list[tuple[dict[str, Any], str]] = [
         ({"decoder_input_ids": torch.full((2, 1), 99)}, "input_ids=99 must be from 0 to 98"),
         ({"decoder_input_ids": ids(3)}, r"input_ids=.* must be a tensor of shape \(batch, time\)"),
-        ({"decoder_attention_mask": torch.ones(2, 7)}, r"^the decoder's text: attention_mask .* \(2, 7\)"),
+        ({"decoder_attention_mask": torch.ones(2, 7)}, r"^decoder_attention_mask=.* not \(2, 7\)"),
         ({"decoder_attention_mask": torch.full((2, 3), 2)}, "^the decoder's text: attention_mask holds"),
         (
             {"decoder_position_ids": torch.ones(2, 7).long()},

@@ -6,11 +6,19 @@ residual may start behind the norms; Q, K and V are stored head by head, and mat
 
 from __future__ import annotations
 
-from minitx.architectures._decoder import DECODER_HEADS, decoder_heads
+from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, pre_norm_decoder
+from minitx.architectures._text import text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.mapping import split_heads
-from minitx.config import EmbedderConfig, HeadConfig, ModelConfig, StackConfig
+from minitx.config import (
+    Alibi,
+    AttentionConfig,
+    FeedForwardConfig,
+    HeadConfig,
+    ModelConfig,
+    NormConfig,
+)
 
 
 def read(hf: ConfigReader) -> ModelConfig:
@@ -19,38 +27,37 @@ def read(hf: ConfigReader) -> ModelConfig:
     # How half precision and the training were computed, and a switch that ALiBi does without.
     hf.ignore("slow_but_exact", "attention_softmax_in_fp32", "masked_softmax_fusion", "bias_dropout_fusion")
     hf.ignore("skip_bias_add", "skip_bias_add_qkv", "offset_alibi")
-    size, vocab_size = hf.size(hf.first_of("n_embed", "hidden_size")), hf.size("vocab_size")
-    heads = hf.size(hf.first_of("num_attention_heads", "n_head"))
-    eps, dropout = hf.number("layer_norm_epsilon", 1e-5), hf.probability("hidden_dropout", 0.0)
+    size, heads = (
+        hf.size(hf.first_of("n_embed", "hidden_size")),
+        hf.size(hf.first_of("num_attention_heads", "n_head")),
+    )
+    norm, dropout = (
+        NormConfig(eps=hf.number("layer_norm_epsilon", 1e-5)),
+        hf.probability("hidden_dropout", 0.0),
+    )
     hf.expect("n_inner", None, 4 * size)
     return ModelConfig(
         initializer_range=hf.number("initializer_range", 0.02),
-        embedder=EmbedderConfig(
-            vocab_size=vocab_size,
-            embedding_size=size,
-            hidden_size=size,
-            pad_token_id=hf.pad_token_id(vocab_size),
+        inputs=text_inputs(
+            hf,
+            size,
             padding_is_trained=True,
-            max_position_embeddings=hf.size("seq_length", 2048),
-            position_embeddings=False,
-            layer_norm_eps=eps,
-            hidden_dropout_prob=None,
+            length=hf.size("seq_length", 2048),
+            norm=norm,
         ),
-        decoder=StackConfig(
-            causal=True,
-            hidden_size=size,
-            num_hidden_layers=hf.size(hf.first_of("num_hidden_layers", "n_layer")),
-            num_attention_heads=heads,
-            head_dim=hf.head_dim(size, heads),
-            intermediate_size=4 * size,
-            hidden_act="gelu_new",
-            layer_norm_eps=eps,
-            norm_placement="pre",
+        decoder=pre_norm_decoder(
+            size,
+            hf.size(hf.first_of("num_hidden_layers", "n_layer")),
+            AttentionConfig(
+                num_attention_heads=heads,
+                head_dim=hf.head_dim(size, heads),
+                dropout=hf.probability("attention_dropout", 0.0),
+                output_dropout=dropout,
+            ),
+            FeedForwardConfig(intermediate_size=4 * size, hidden_act="gelu_new", output_dropout=dropout),
+            norm,
+            positions=Alibi(),
             residual_after_norm=hf.flag("apply_residual_connection_post_layernorm", False),
-            attention_dropout=hf.probability("attention_dropout", 0.0),
-            self_output_dropout=dropout,
-            output_dropout=dropout,
-            alibi=True,
         ),
     )
 

@@ -6,31 +6,31 @@ logits are capped by tanh; queries are scaled by a number of the config.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, layer_types
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.decoders import gemma, llama
 from minitx.architectures.mapping import Table
-from minitx.config import HeadConfig, ModelConfig
+from minitx.config import (
+    HeadConfig,
+    ModelConfig,
+    replace_in,
+)
 from minitx.layers.stack import FULL, SLIDING
 
 
 def read(hf: ConfigReader) -> ModelConfig:
     config = gemma.read(hf)
     layers = config.stack.num_hidden_layers
-    return replace(
+    config = replace_in(
         config,
-        decoder=replace(
-            config.stack,
-            norm_placement="sandwich",
-            attention_scale=hf.positive("query_pre_attn_scalar", 256) ** -0.5,
-            attention_softcap=hf.positive_or_none("attn_logit_softcapping", 50.0),
-            layer_types=layer_types(hf, tuple(FULL if i % 2 else SLIDING for i in range(layers))),
-            sliding_window=hf.size("sliding_window", 4096),
-        ),
+        "decoder.layer.attention",
+        scale=hf.positive("query_pre_attn_scalar", 256) ** -0.5,
+        softcap=hf.positive_or_none("attn_logit_softcapping", 50.0),
     )
+    config = replace_in(config, "decoder.layer", norm_placement="sandwich")
+    types = layer_types(hf, tuple(FULL if i % 2 else SLIDING for i in range(layers)))
+    return replace_in(config, "decoder", layer_types=types, sliding_window=hf.size("sliding_window", 4096))
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:

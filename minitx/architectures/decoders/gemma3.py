@@ -6,14 +6,18 @@ without, turning at two bases; scores are not capped, logits only where the conf
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, layer_types
 from minitx.architectures._rope import WHERE, an_object, check_per_type, rope_per_type
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.decoders import gemma, gemma2, llama, qwen3
-from minitx.config import HeadConfig, ModelConfig, RopeConfig
+from minitx.config import (
+    HeadConfig,
+    ModelConfig,
+    RopeConfig,
+    Rotary,
+    replace_in,
+)
 from minitx.layers.stack import FULL, SLIDING
 
 
@@ -42,17 +46,15 @@ def read(hf: ConfigReader) -> ModelConfig:
     hf.ignore("_sliding_window_pattern")  # a record of what layer_types says
     hf.ignore("attn_logit_softcapping")  # named in the config, and used nowhere
     layers, every = config.stack.num_hidden_layers, hf.size("sliding_window_pattern", 6)
-    return replace(
+    scale = hf.positive("query_pre_attn_scalar", 256) ** -0.5
+    config = replace_in(config, "decoder.layer.attention", scale=scale, qk_norm="head")
+    config = replace_in(config, "decoder.layer", norm_placement="sandwich")
+    return replace_in(
         config,
-        decoder=replace(
-            config.stack,
-            norm_placement="sandwich",
-            qk_norm="head",
-            attention_scale=hf.positive("query_pre_attn_scalar", 256) ** -0.5,
-            layer_types=layer_types(hf, tuple(SLIDING if (i + 1) % every else FULL for i in range(layers))),
-            sliding_window=hf.size("sliding_window", 4096),
-            rope=ropes(hf, config.stack.head_dim),
-        ),
+        "decoder",
+        positions=Rotary(ropes=ropes(hf, config.stack.layer.attention.head_dim)),
+        layer_types=layer_types(hf, tuple(SLIDING if (i + 1) % every else FULL for i in range(layers))),
+        sliding_window=hf.size("sliding_window", 4096),
     )
 
 

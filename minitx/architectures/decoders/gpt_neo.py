@@ -6,10 +6,18 @@ apart, without biases, and matrices as (outputs, inputs).
 
 from __future__ import annotations
 
-from minitx.architectures._decoder import DECODER_HEADS, decoder_heads
+from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, pre_norm_decoder, with_windows
+from minitx.architectures._text import text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
-from minitx.config import EmbedderConfig, HeadConfig, ModelConfig, StackConfig
+from minitx.config import (
+    AttentionConfig,
+    FeedForwardConfig,
+    HeadConfig,
+    LearnedPositions,
+    ModelConfig,
+    NormConfig,
+)
 from minitx.layers.stack import FULL, SLIDING
 
 KINDS = {"global": FULL, "local": SLIDING}
@@ -40,38 +48,36 @@ def read(hf: ConfigReader) -> ModelConfig:
     # The heads of a double-headed class that the first files were made for.
     hf.ignore("summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels")
     hf.ignore("summary_first_dropout")
-    size, heads, vocab_size = hf.size("hidden_size"), hf.size("num_heads"), hf.size("vocab_size")
-    layers, dropout = hf.size("num_layers"), hf.probability("resid_dropout", 0.0)
-    return ModelConfig(
-        initializer_range=hf.number("initializer_range", 0.02),
-        embedder=EmbedderConfig(
-            vocab_size=vocab_size,
-            embedding_size=size,
-            hidden_size=size,
-            pad_token_id=hf.pad_token_id(vocab_size),
-            padding_is_trained=True,
-            max_position_embeddings=hf.size("max_position_embeddings"),
-            layer_norm_eps=None,
-            hidden_dropout_prob=hf.probability("embed_dropout", 0.0),
-        ),
-        decoder=StackConfig(
-            causal=True,
-            hidden_size=size,
-            num_hidden_layers=layers,
+    size, heads, layers = hf.size("hidden_size"), hf.size("num_heads"), hf.size("num_layers")
+    dropout = hf.probability("resid_dropout", 0.0)
+    stack = pre_norm_decoder(
+        size,
+        layers,
+        AttentionConfig(
             num_attention_heads=heads,
             head_dim=hf.head_dim(size, heads),
+            bias=False,
+            scale=1.0,
+            dropout=hf.probability("attention_dropout", 0.0),
+            output_dropout=dropout,
+        ),
+        FeedForwardConfig(
             intermediate_size=hf.size_or_none("intermediate_size") or 4 * size,
             hidden_act=hf.name("activation_function", "gelu_new"),
-            layer_norm_eps=hf.number("layer_norm_epsilon", 1e-5),
-            norm_placement="pre",
-            attention_bias=False,
-            attention_scale=1.0,
-            attention_dropout=hf.probability("attention_dropout", 0.0),
-            self_output_dropout=dropout,
             output_dropout=dropout,
-            layer_types=attention_layers(hf, layers),
-            sliding_window=hf.size("window_size", 256),
         ),
+        NormConfig(eps=hf.number("layer_norm_epsilon", 1e-5)),
+    )
+    return ModelConfig(
+        initializer_range=hf.number("initializer_range", 0.02),
+        inputs=text_inputs(
+            hf,
+            size,
+            padding_is_trained=True,
+            positions=LearnedPositions(),
+            dropout=hf.probability("embed_dropout", 0.0),
+        ),
+        decoder=with_windows(stack, attention_layers(hf, layers), hf.size("window_size", 256)),
     )
 
 

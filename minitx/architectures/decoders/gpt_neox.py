@@ -6,18 +6,26 @@ halves; attention has biases, the head has none; Q, K and V are stored head by h
 
 from __future__ import annotations
 
-from minitx.architectures._decoder import DECODER_HEADS, decoder_heads
+from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, pre_norm_decoder
 from minitx.architectures._rope import rope_per_type, rope_values
+from minitx.architectures._text import text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.mapping import either, split_heads
-from minitx.config import EmbedderConfig, HeadConfig, ModelConfig, StackConfig
+from minitx.config import (
+    AttentionConfig,
+    FeedForwardConfig,
+    HeadConfig,
+    ModelConfig,
+    NormConfig,
+    Rotary,
+)
 from minitx.layers.stack import FULL
 
 
 def read(hf: ConfigReader) -> ModelConfig:
     hf.ignore("is_decoder")  # they all are
-    size, heads, vocab_size = hf.size("hidden_size"), hf.size("num_attention_heads"), hf.size("vocab_size")
+    size, heads = hf.size("hidden_size"), hf.size("num_attention_heads")
     head_dim, bias = hf.head_dim(size, heads), hf.flag("attention_bias", True)
     dropout = hf.probability("hidden_dropout", 0.0)
     rope = rope_values(
@@ -25,34 +33,26 @@ def read(hf: ConfigReader) -> ModelConfig:
     )
     return ModelConfig(
         initializer_range=hf.number("initializer_range", 0.02),
-        embedder=EmbedderConfig(
-            vocab_size=vocab_size,
-            embedding_size=size,
-            hidden_size=size,
-            pad_token_id=hf.pad_token_id(vocab_size),
-            padding_is_trained=True,
-            max_position_embeddings=hf.size("max_position_embeddings"),
-            position_embeddings=False,
-            layer_norm_eps=None,
-            hidden_dropout_prob=dropout,
-        ),
-        decoder=StackConfig(
-            causal=True,
-            hidden_size=size,
-            num_hidden_layers=hf.size("num_hidden_layers"),
-            num_attention_heads=heads,
-            head_dim=head_dim,
-            intermediate_size=hf.size("intermediate_size"),
-            hidden_act=hf.name("hidden_act", "gelu"),
-            layer_norm_eps=hf.number("layer_norm_eps", 1e-5),
-            norm_placement="pre",
+        inputs=text_inputs(hf, size, padding_is_trained=True, dropout=dropout),
+        decoder=pre_norm_decoder(
+            size,
+            hf.size("num_hidden_layers"),
+            AttentionConfig(
+                num_attention_heads=heads,
+                head_dim=head_dim,
+                bias=bias,
+                output_bias=bias,
+                dropout=hf.probability("attention_dropout", 0.0),
+                output_dropout=dropout,
+            ),
+            FeedForwardConfig(
+                intermediate_size=hf.size("intermediate_size"),
+                hidden_act=hf.name("hidden_act", "gelu"),
+                output_dropout=dropout,
+            ),
+            NormConfig(eps=hf.number("layer_norm_eps", 1e-5)),
+            positions=Rotary(ropes=rope_per_type(hf, rope, (FULL,), head_dim)),
             parallel="two_norms" if hf.flag("use_parallel_residual", True) else "none",
-            attention_bias=bias,
-            attention_output_bias=bias,
-            attention_dropout=hf.probability("attention_dropout", 0.0),
-            self_output_dropout=dropout,
-            output_dropout=dropout,
-            rope=rope_per_type(hf, rope, (FULL,), head_dim),
         ),
     )
 

@@ -7,16 +7,17 @@ tensor, as (inputs, outputs), gate and dense column by column.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, layer_types
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.decoders import llama
-from minitx.architectures.decoders.mixtral import expert_numbers
+from minitx.architectures.decoders.mixtral import with_experts
 from minitx.architectures.mapping import CheckpointEntry, Table, transposed
 from minitx.architectures.operations import Rearrange
-from minitx.config import ModelConfig
+from minitx.config import (
+    ModelConfig,
+    replace_in,
+)
 from minitx.layers.stack import FULL, SLIDING
 
 YARN = {
@@ -36,27 +37,21 @@ def read(hf: ConfigReader) -> ModelConfig:
     hf.expect("hidden_act", "silu")  # the experts' clamped SwiGLU is all that there is
     rope = hf.config.get("rope_scaling") or hf.config.get("rope_parameters") or YARN
     biased = hf.flag("attention_bias", True)
-    inner = ConfigReader({**hf.config, "rope_parameters": rope, "attention_bias": biased})
-    config = llama.read(inner, eps=1e-5, key_value_heads=8, head_dim=64, theta=150_000.0)
-    hf.taken |= inner.taken
-    layers = config.stack.num_hidden_layers
-    experts = expert_numbers(hf, number=128, chosen=4, width=config.stack.intermediate_size)
-    return replace(
-        config,
-        decoder=replace(
-            config.stack,
-            attention_sinks=True,
-            layer_types=layer_types(hf, tuple(FULL if i % 2 else SLIDING for i in range(layers))),
-            sliding_window=hf.size("sliding_window", 128),
-            experts=replace(
-                experts,
-                router_bias=True,
-                bias=True,
-                swiglu_limit=hf.positive("swiglu_limit", 7.0),
-                swiglu_alpha=hf.number("swiglu_alpha", 1.702),
-            ),
-        ),
+    values = hf.with_values(rope_parameters=rope, attention_bias=biased)
+    config = llama.read(values, eps=1e-5, key_value_heads=8, head_dim=64, theta=150_000.0)
+    config = with_experts(
+        hf,
+        replace_in(config, "decoder.layer.attention", sinks=True),
+        number=128,
+        chosen=4,
+        router_bias=True,
+        bias=True,
+        swiglu_limit=hf.positive("swiglu_limit", 7.0),
+        swiglu_alpha=hf.number("swiglu_alpha", 1.702),
     )
+    types = tuple(FULL if i % 2 else SLIDING for i in range(config.stack.num_hidden_layers))
+    window = hf.size("sliding_window", 128)
+    return replace_in(config, "decoder", layer_types=layer_types(hf, types), sliding_window=window)
 
 
 LAYER, SOURCE = llama.LAYER, llama.SOURCE

@@ -7,10 +7,19 @@ no biases; the head has its own projection, with a bias; matrices are stored as 
 
 from __future__ import annotations
 
-from minitx.architectures._decoder import DECODER_HEADS, decoder_heads
+from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, pre_norm_decoder
+from minitx.architectures._text import text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
-from minitx.config import EmbedderConfig, HeadConfig, ModelConfig, RopeConfig, StackConfig
+from minitx.config import (
+    AttentionConfig,
+    FeedForwardConfig,
+    HeadConfig,
+    ModelConfig,
+    NormConfig,
+    RopeConfig,
+    Rotary,
+)
 from minitx.layers.stack import FULL
 
 
@@ -18,43 +27,42 @@ def read(hf: ConfigReader) -> ModelConfig:
     # The heads of another class, switches that are always on, and a size said twice.
     hf.ignore("summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels")
     hf.ignore("summary_first_dropout", "scale_attn_weights", "rotary", "n_ctx")
-    size, heads, vocab_size = hf.size("n_embd"), hf.size("n_head"), hf.size("vocab_size")
+    size, heads = hf.size("n_embd"), hf.size("n_head")
     head_dim, rotary_dim = hf.head_dim(size, heads), hf.size("rotary_dim", 64)
     if rotary_dim > head_dim or rotary_dim % 2:
         raise ValueError(
             f"config.json: rotary_dim={rotary_dim} must be even, and of a head's {head_dim} features."
         )
+    rope = RopeConfig(rope_theta=10_000.0, rotary_dim=rotary_dim, interleaved=True)
     dropout = hf.probability("resid_pdrop", 0.0)
     return ModelConfig(
         initializer_range=hf.number("initializer_range", 0.02),
-        embedder=EmbedderConfig(
-            vocab_size=vocab_size,
-            embedding_size=size,
-            hidden_size=size,
-            pad_token_id=hf.pad_token_id(vocab_size),
+        inputs=text_inputs(
+            hf,
+            size,
+            length="n_positions",
             padding_is_trained=True,
-            max_position_embeddings=hf.size("n_positions"),
-            position_embeddings=False,
-            layer_norm_eps=None,
-            hidden_dropout_prob=hf.probability("embd_pdrop", 0.0),
+            dropout=hf.probability("embd_pdrop", 0.0),
         ),
-        decoder=StackConfig(
-            causal=True,
-            hidden_size=size,
-            num_hidden_layers=hf.size("n_layer"),
-            num_attention_heads=heads,
-            head_dim=head_dim,
-            intermediate_size=hf.size_or_none("n_inner") or 4 * size,
-            hidden_act=hf.name("activation_function", "gelu_new"),
-            layer_norm_eps=hf.number("layer_norm_epsilon", 1e-5),
-            norm_placement="pre",
+        decoder=pre_norm_decoder(
+            size,
+            hf.size("n_layer"),
+            AttentionConfig(
+                num_attention_heads=heads,
+                head_dim=head_dim,
+                bias=False,
+                output_bias=False,
+                dropout=hf.probability("attn_pdrop", 0.0),
+                output_dropout=dropout,
+            ),
+            FeedForwardConfig(
+                intermediate_size=hf.size_or_none("n_inner") or 4 * size,
+                hidden_act=hf.name("activation_function", "gelu_new"),
+                output_dropout=dropout,
+            ),
+            NormConfig(eps=hf.number("layer_norm_epsilon", 1e-5)),
+            positions=Rotary(ropes={FULL: rope}),
             parallel="one_norm",
-            attention_bias=False,
-            attention_output_bias=False,
-            attention_dropout=hf.probability("attn_pdrop", 0.0),
-            self_output_dropout=dropout,
-            output_dropout=dropout,
-            rope={FULL: RopeConfig(rope_theta=10_000.0, rotary_dim=rotary_dim, interleaved=True)},
         ),
     )
 

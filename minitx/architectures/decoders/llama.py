@@ -9,12 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from minitx.architectures._decoder import DECODER_HEADS, decoder_heads
+from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, pre_norm_decoder
 from minitx.architectures._rope import rope_per_type, rope_values
+from minitx.architectures._text import text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.mapping import Table
-from minitx.config import EmbedderConfig, ModelConfig, StackConfig
+from minitx.config import (
+    AttentionConfig,
+    FeedForwardConfig,
+    ModelConfig,
+    NormConfig,
+    Rotary,
+)
 from minitx.layers.stack import FULL, SLIDING
 
 BIASES = ("attention_bias", "mlp_bias")
@@ -44,7 +51,7 @@ def read(
         biases: the flags for biases that the architecture has; it never has those of the others.
     """
     hf.ignore("pretraining_tp")  # how the training was spread over machines
-    size, heads, vocab_size = hf.size("hidden_size"), hf.size("num_attention_heads"), hf.size("vocab_size")
+    size, heads = hf.size("hidden_size"), hf.size("num_attention_heads")
     written = hf.get("head_dim", head_dim)
     width = hf.head_dim(size, heads) if written is None else hf.size("head_dim", head_dim)
     attention_bias, mlp_bias = (
@@ -58,36 +65,26 @@ def read(
         )
     return ModelConfig(
         initializer_range=hf.number("initializer_range", 0.02),
-        embedder=EmbedderConfig(
-            vocab_size=vocab_size,
-            embedding_size=size,
-            hidden_size=size,
-            pad_token_id=hf.pad_token_id(vocab_size, pad),
-            max_position_embeddings=hf.size("max_position_embeddings"),
-            position_embeddings=False,
-            layer_norm_eps=None,
-            hidden_dropout_prob=None,
-        ),
-        decoder=StackConfig(
-            causal=True,
-            hidden_size=size,
-            num_hidden_layers=hf.size("num_hidden_layers"),
-            num_attention_heads=heads,
-            num_key_value_heads=hf.key_value_heads(heads, key_value_heads),
-            head_dim=width,
-            intermediate_size=hf.size("intermediate_size"),
-            hidden_act=hf.name("hidden_act", "silu"),
-            gated=True,
-            norm="rms_norm",
-            layer_norm_eps=hf.number("rms_norm_eps", eps),
-            norm_placement="pre",
-            attention_bias=attention_bias,
-            attention_output_bias=attention_bias,
-            mlp_bias=mlp_bias,
-            attention_dropout=hf.probability("attention_dropout", 0.0),
-            self_output_dropout=None,
-            output_dropout=None,
-            rope=rope_per_type(hf, values, (FULL, SLIDING), width),
+        inputs=text_inputs(hf, size, pad=pad),
+        decoder=pre_norm_decoder(
+            size,
+            hf.size("num_hidden_layers"),
+            AttentionConfig(
+                num_attention_heads=heads,
+                num_key_value_heads=hf.key_value_heads(heads, key_value_heads),
+                head_dim=width,
+                bias=attention_bias,
+                output_bias=attention_bias,
+                dropout=hf.probability("attention_dropout", 0.0),
+            ),
+            FeedForwardConfig(
+                intermediate_size=hf.size("intermediate_size"),
+                hidden_act=hf.name("hidden_act", "silu"),
+                gated=True,
+                bias=mlp_bias,
+            ),
+            NormConfig(kind="rms_norm", eps=hf.number("rms_norm_eps", eps)),
+            positions=Rotary(ropes=rope_per_type(hf, values, (FULL, SLIDING), width)),
         ),
     )
 

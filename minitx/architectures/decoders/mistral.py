@@ -5,13 +5,14 @@ Differs from Llama: every layer sees only a window of the text, unless the confi
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from minitx.architectures._decoder import DECODER_HEADS, decoder_heads
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.decoders import llama
-from minitx.config import ModelConfig
+from minitx.config import (
+    ModelConfig,
+    replace_in,
+)
 from minitx.layers.stack import SLIDING
 
 
@@ -32,7 +33,7 @@ def read(
     if found is None:
         return config
     types = (SLIDING,) * config.stack.num_hidden_layers
-    return replace(config, decoder=replace(config.stack, layer_types=types, sliding_window=found))
+    return replace_in(config, "decoder", layer_types=types, sliding_window=found)
 
 
 ARCHITECTURE = Architecture(

@@ -6,19 +6,22 @@ over their whole width.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from minitx.architectures._decoder import DECODER_HEADS, decoder_heads
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.decoders import llama, qwen3
 from minitx.architectures.mapping import Table
-from minitx.config import HeadConfig, ModelConfig
+from minitx.config import (
+    HeadConfig,
+    ModelConfig,
+    replace_in,
+)
 
 
 def read(hf: ConfigReader) -> ModelConfig:
     config = llama.read(hf, eps=1e-5, pad=1)
-    return replace(config, decoder=replace(config.stack, norm_placement="branch", qk_norm="width"))
+    config = replace_in(config, "decoder.layer.attention", qk_norm="width")
+    return replace_in(config, "decoder.layer", norm_placement="branch")
 
 
 LAYER, SOURCE = llama.LAYER, llama.SOURCE

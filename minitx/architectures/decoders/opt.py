@@ -7,10 +7,20 @@ stack: a projection widens them, another one narrows the last hidden states for 
 
 from __future__ import annotations
 
-from minitx.architectures._decoder import DECODER_HEADS, decoder_heads
+from dataclasses import replace
+
+from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, pre_norm_decoder
+from minitx.architectures._text import text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
-from minitx.config import EmbedderConfig, HeadConfig, ModelConfig, StackConfig
+from minitx.config import (
+    AttentionConfig,
+    FeedForwardConfig,
+    HeadConfig,
+    LearnedPositions,
+    ModelConfig,
+    NormConfig,
+)
 
 OFFSET = 2  # from fairseq, whose tables begin with rows for special positions
 
@@ -19,41 +29,42 @@ def read(hf: ConfigReader) -> ModelConfig:
     hf.expect("layer_norm_elementwise_affine", True)
     hf.expect("layerdrop", 0.0, 0)
     hf.ignore("activation_dropout")  # of files only; the models have no such place
-    size, heads, vocab_size = hf.size("hidden_size"), hf.size("num_attention_heads"), hf.size("vocab_size")
-    width = hf.size_or_none("word_embed_proj_dim") or size
-    before, bias = hf.flag("do_layer_norm_before", True), hf.flag("enable_bias", True)
+    size, heads = hf.size("hidden_size"), hf.size("num_attention_heads")
+    width, bias = hf.size_or_none("word_embed_proj_dim") or size, hf.flag("enable_bias", True)
     dropout = hf.probability("dropout", 0.1)
     return ModelConfig(
         initializer_range=hf.number("init_std", 0.02),
-        embedder=EmbedderConfig(
-            vocab_size=vocab_size,
+        inputs=text_inputs(
+            hf,
+            size,
+            pad=1,
             embedding_size=width,
-            hidden_size=size,
-            pad_token_id=hf.pad_token_id(vocab_size, 1),
-            max_position_embeddings=hf.size("max_position_embeddings") + OFFSET,
-            position_offset=OFFSET,
-            positions_from_mask=True,
-            layer_norm_eps=None,
-            hidden_dropout_prob=None,
+            length=hf.size("max_position_embeddings") + OFFSET,
+            positions=LearnedPositions(numbering="mask", offset=OFFSET),
             projection="none" if width == size else "words",
         ),
-        decoder=StackConfig(
-            causal=True,
-            hidden_size=size,
-            num_hidden_layers=hf.size("num_hidden_layers"),
-            num_attention_heads=heads,
-            head_dim=hf.head_dim(size, heads),
-            intermediate_size=hf.size("ffn_dim"),
-            hidden_act=hf.name("activation_function", "relu"),
-            layer_norm_eps=1e-5,
-            norm_placement="pre" if before else "post",
+        decoder=replace(
+            pre_norm_decoder(
+                size,
+                hf.size("num_hidden_layers"),
+                AttentionConfig(
+                    num_attention_heads=heads,
+                    head_dim=hf.head_dim(size, heads),
+                    bias=bias,
+                    output_bias=bias,
+                    dropout=hf.probability("attention_dropout", 0.0),
+                    output_dropout=dropout,
+                ),
+                FeedForwardConfig(
+                    intermediate_size=hf.size("ffn_dim"),
+                    hidden_act=hf.name("activation_function", "relu"),
+                    bias=bias,
+                    output_dropout=dropout,
+                ),
+                NormConfig(eps=1e-5),
+                norm_placement="pre" if hf.flag("do_layer_norm_before", True) else "post",
+            ),
             final_norm=not hf.flag("_remove_final_layer_norm", False),
-            attention_bias=bias,
-            attention_output_bias=bias,
-            mlp_bias=bias,
-            attention_dropout=hf.probability("attention_dropout", 0.0),
-            self_output_dropout=dropout,
-            output_dropout=dropout,
             output_size=None if width == size else width,
         ),
     )

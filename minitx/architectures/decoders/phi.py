@@ -6,47 +6,48 @@ be fewer; queries and keys may be normed, head by head (arXiv:2010.04245).
 
 from __future__ import annotations
 
-from minitx.architectures._decoder import DECODER_HEADS, decoder_heads
+from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, pre_norm_decoder
 from minitx.architectures._rope import rope_per_type, rope_values
+from minitx.architectures._text import text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.decoders import llama
-from minitx.config import EmbedderConfig, HeadConfig, ModelConfig, StackConfig
+from minitx.config import (
+    AttentionConfig,
+    FeedForwardConfig,
+    HeadConfig,
+    ModelConfig,
+    NormConfig,
+    Rotary,
+)
 from minitx.layers.stack import FULL
 
 
 def read(hf: ConfigReader) -> ModelConfig:
-    size, heads, vocab_size = hf.size("hidden_size"), hf.size("num_attention_heads"), hf.size("vocab_size")
+    size, heads = hf.size("hidden_size"), hf.size("num_attention_heads")
     head_dim, dropout = hf.head_dim(size, heads), hf.probability("resid_pdrop", 0.0)
     return ModelConfig(
         initializer_range=hf.number("initializer_range", 0.02),
-        embedder=EmbedderConfig(
-            vocab_size=vocab_size,
-            embedding_size=size,
-            hidden_size=size,
-            pad_token_id=hf.pad_token_id(vocab_size),
-            max_position_embeddings=hf.size("max_position_embeddings"),
-            position_embeddings=False,
-            layer_norm_eps=None,
-            hidden_dropout_prob=hf.probability("embd_pdrop", 0.0),
-        ),
-        decoder=StackConfig(
-            causal=True,
-            hidden_size=size,
-            num_hidden_layers=hf.size("num_hidden_layers"),
-            num_attention_heads=heads,
-            num_key_value_heads=hf.key_value_heads(heads),
-            head_dim=head_dim,
-            intermediate_size=hf.size("intermediate_size"),
-            hidden_act=hf.name("hidden_act", "gelu_new"),
-            layer_norm_eps=hf.number("layer_norm_eps", 1e-5),
-            norm_placement="pre",
+        inputs=text_inputs(hf, size, dropout=hf.probability("embd_pdrop", 0.0)),
+        decoder=pre_norm_decoder(
+            size,
+            hf.size("num_hidden_layers"),
+            AttentionConfig(
+                num_attention_heads=heads,
+                num_key_value_heads=hf.key_value_heads(heads),
+                head_dim=head_dim,
+                qk_norm="head" if hf.flag("qk_layernorm", False) else "none",
+                dropout=hf.probability("attention_dropout", 0.0),
+                output_dropout=dropout,
+            ),
+            FeedForwardConfig(
+                intermediate_size=hf.size("intermediate_size"),
+                hidden_act=hf.name("hidden_act", "gelu_new"),
+                output_dropout=dropout,
+            ),
+            NormConfig(eps=hf.number("layer_norm_eps", 1e-5)),
+            positions=Rotary(ropes=rope_per_type(hf, rope_values(hf, partial=0.5), (FULL,), head_dim)),
             parallel="one_norm",
-            qk_norm="head" if hf.flag("qk_layernorm", False) else "none",
-            attention_dropout=hf.probability("attention_dropout", 0.0),
-            self_output_dropout=dropout,
-            output_dropout=dropout,
-            rope=rope_per_type(hf, rope_values(hf, partial=0.5), (FULL,), head_dim),
         ),
     )
 

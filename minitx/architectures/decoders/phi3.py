@@ -6,15 +6,16 @@ LongRoPE. Its files hold Q, K and V as one matrix, and both halves of the gated 
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from minitx.architectures._decoder import DECODER_HEADS, decoder_heads
 from minitx.architectures._rope import rope_values
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.decoders import llama, mistral
 from minitx.architectures.mapping import Table, split
-from minitx.config import ModelConfig
+from minitx.config import (
+    ModelConfig,
+    replace_in,
+)
 
 
 def read(hf: ConfigReader) -> ModelConfig:
@@ -23,17 +24,16 @@ def read(hf: ConfigReader) -> ModelConfig:
     hf.expect("lm_head_bias", False)
     # "original" is 4096 where the file does not say; the first files call LongRoPE "su" or "yarn"
     original = hf.size("original_max_position_embeddings", 4096)
-    values = rope_values(hf)
-    if values.get("rope_type", values.get("type")) in ("su", "yarn"):
-        values["rope_type"] = "longrope"
-    known = {"original_max_position_embeddings": original, "rope_parameters": values, "rope_scaling": None}
-    inner = ConfigReader({**hf.config, **known})
-    config = mistral.read(inner, eps=1e-5, window=None, key_value_heads=None, pad=32000, partial=True)
-    hf.taken |= inner.taken
+    rope = rope_values(hf)
+    if rope.get("rope_type", rope.get("type")) in ("su", "yarn"):
+        rope["rope_type"] = "longrope"
+    known = {"original_max_position_embeddings": original, "rope_parameters": rope, "rope_scaling": None}
+    values = hf.with_values(**known)
+    config = mistral.read(values, eps=1e-5, window=None, key_value_heads=None, pad=32000, partial=True)
     hf.ignore("embd_pdrop")  # named in the config, and used nowhere
     dropout = hf.probability("resid_pdrop", 0.0)
-    stack = replace(config.stack, self_output_dropout=dropout, output_dropout=dropout)
-    return replace(config, decoder=stack)
+    config = replace_in(config, "decoder.layer.attention", output_dropout=dropout)
+    return replace_in(config, "decoder.layer.feed_forward", output_dropout=dropout)
 
 
 LAYER, SOURCE = llama.LAYER, llama.SOURCE

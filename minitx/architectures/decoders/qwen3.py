@@ -6,19 +6,20 @@ the config says. Windows as in Qwen2.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from minitx.architectures._decoder import DECODER_HEADS, decoder_heads
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.decoders import llama, qwen2
 from minitx.architectures.mapping import Table
-from minitx.config import ModelConfig
+from minitx.config import (
+    ModelConfig,
+    replace_in,
+)
 
 
 def read(hf: ConfigReader) -> ModelConfig:
     config = llama.read(hf, key_value_heads=32, head_dim=128)
-    return replace(config, decoder=replace(qwen2.windowed(hf, config.stack), qk_norm="head"))
+    return qwen2.windowed(hf, replace_in(config, "decoder.layer.attention", qk_norm="head"))
 
 
 LAYER, SOURCE = llama.LAYER, llama.SOURCE

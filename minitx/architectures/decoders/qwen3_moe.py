@@ -6,15 +6,16 @@ sum to 1; some layers keep a plain feed-forward.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from minitx.architectures._decoder import DECODER_HEADS, decoder_heads
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.decoders import llama, qwen3
-from minitx.architectures.decoders.mixtral import expert_numbers
+from minitx.architectures.decoders.mixtral import with_experts
 from minitx.architectures.mapping import Table, stack_experts
-from minitx.config import ModelConfig
+from minitx.config import (
+    ModelConfig,
+    replace_in,
+)
 from minitx.layers.stack import SLIDING
 
 
@@ -29,17 +30,22 @@ def read(hf: ConfigReader) -> ModelConfig:
     window = hf.size_or_none("sliding_window", 4096)
     if not hf.flag("use_sliding_window", False):
         window = None
-    experts = expert_numbers(hf, number=128, chosen=8, width=hf.size("moe_intermediate_size", 768))
-    return replace(
+    config = replace_in(config, "decoder.layer.attention", qk_norm="head")
+    config = with_experts(
+        hf,
         config,
-        decoder=replace(
-            config.stack,
-            qk_norm="head",
-            experts=replace(experts, norm_topk_prob=hf.flag("norm_topk_prob", False)),
-            expert_layers=tuple(i not in plain and (i + 1) % every == 0 for i in range(layers)),
-            layer_types=None if window is None else (SLIDING,) * layers,
-            sliding_window=window,
-        ),
+        number=128,
+        chosen=8,
+        intermediate_size=hf.size("moe_intermediate_size", 768),
+        norm_topk_prob=hf.flag("norm_topk_prob", False),
+        dense=config.stack.layer.feed_forward,
+    )
+    return replace_in(
+        config,
+        "decoder",
+        expert_layers=tuple(i not in plain and (i + 1) % every == 0 for i in range(layers)),
+        layer_types=None if window is None else (SLIDING,) * layers,
+        sliding_window=window,
     )
 
 

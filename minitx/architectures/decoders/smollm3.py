@@ -12,7 +12,11 @@ from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, layer_ty
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.decoders import llama
-from minitx.config import HeadConfig, ModelConfig
+from minitx.config import (
+    HeadConfig,
+    ModelConfig,
+    replace_in,
+)
 from minitx.layers.stack import FULL, SLIDING
 
 
@@ -29,8 +33,8 @@ def read(hf: ConfigReader) -> ModelConfig:
     # The flag says what the types are where the file does not list them, and only then.
     slides = hf.flag("use_sliding_window", False) and window is not None
     types = layer_types(hf, tuple(SLIDING if slides and not turn else FULL for turn in turns))
-    stack = replace(config.stack, rope_layers=tuple(map(bool, turns)))
-    return replace(config, decoder=with_windows(stack, types, window))
+    config = replace_in(config, "decoder.positions", layers=tuple(map(bool, turns)))
+    return replace(config, decoder=with_windows(config.stack, types, window))
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:

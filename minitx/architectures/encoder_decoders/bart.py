@@ -7,10 +7,22 @@
 
 from __future__ import annotations
 
+from minitx.architectures._text import text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.mapping import Table, either, row_or_zero
-from minitx.config import EmbedderConfig, HeadConfig, ModelConfig, NormPlacement, StackConfig
+from minitx.config import (
+    AttentionConfig,
+    FeedForwardConfig,
+    HeadConfig,
+    LayerConfig,
+    LearnedPositions,
+    ModelConfig,
+    NormConfig,
+    NormPlacement,
+    StackConfig,
+    TransformConfig,
+)
 
 
 def read(
@@ -37,44 +49,45 @@ def read(
         "classif_dropout",
         "force_bos_token_to_be_generated",
     )
-    size, vocab_size = hf.size("d_model"), hf.size("vocab_size")
-    positions, dropout = hf.size("max_position_embeddings"), hf.probability("dropout", 0.1)
-    embedder = EmbedderConfig(
-        vocab_size=vocab_size,
-        embedding_size=size,
-        hidden_size=size,
-        pad_token_id=hf.pad_token_id(vocab_size, pad),
-        max_position_embeddings=positions + spare_positions,
-        position_offset=spare_positions,
+    size, dropout, norm_config = hf.size("d_model"), hf.probability("dropout", 0.1), NormConfig(eps=1e-5)
+    inputs = text_inputs(
+        hf,
+        size,
+        pad=pad,
+        length=hf.size("max_position_embeddings") + spare_positions,
+        positions=LearnedPositions(offset=spare_positions),
         embedding_scale=size**0.5 if hf.flag("scale_embedding", scaled) else None,
-        layer_norm_eps=1e-5 if embedding_norm else None,
-        hidden_dropout_prob=dropout,
+        norm=norm_config if embedding_norm else None,
+        dropout=dropout,
     )
 
     def stack(name: str) -> StackConfig:
         heads = hf.size(f"{name}_attention_heads")
-        return StackConfig(
-            causal=name == "decoder",
-            cross_attention=name == "decoder",
-            hidden_size=size,
-            num_hidden_layers=hf.size(f"{name}_layers"),
-            num_attention_heads=heads,
-            head_dim=hf.head_dim(size, heads),
-            intermediate_size=hf.size(f"{name}_ffn_dim"),
-            hidden_act=hf.name("activation_function", act),
-            layer_norm_eps=1e-5,
+        layer = LayerConfig(
+            attention=AttentionConfig(
+                num_attention_heads=heads,
+                head_dim=hf.head_dim(size, heads),
+                dropout=hf.probability("attention_dropout", attention_dropout),
+                output_dropout=dropout,
+            ),
+            feed_forward=FeedForwardConfig(
+                intermediate_size=hf.size(f"{name}_ffn_dim"),
+                hidden_act=hf.name("activation_function", act),
+                dropout=hf.probability("activation_dropout", 0.0),
+                output_dropout=dropout,
+            ),
+            norm=norm_config,
             norm_placement=norm,
-            attention_dropout=hf.probability("attention_dropout", attention_dropout),
-            self_output_dropout=dropout,
-            activation_dropout=hf.probability("activation_dropout", 0.0),
-            output_dropout=dropout,
+            cross_attention=name == "decoder",
         )
+        layers, causal = hf.size(f"{name}_layers"), name == "decoder"
+        return StackConfig(hidden_size=size, num_hidden_layers=layers, layer=layer, causal=causal)
 
     return ModelConfig(
         initializer_range=hf.number("init_std", 0.02),
-        embedder=embedder,
+        inputs=inputs,
         encoder=stack("encoder"),
-        decoder_embedder=embedder,
+        decoder_inputs=inputs,
         decoder=stack("decoder"),
         shared_embeddings=hf.flag("tie_word_embeddings", True),
         decoder_start_token_id=hf.token_id("decoder_start_token_id", start),
@@ -102,8 +115,7 @@ def heads(hf: ConfigReader, *, labels: int = 3) -> dict[str, HeadConfig]:
             num_labels=hf.num_labels(labels),
             pooling="last",
             input_dropout=dropout,
-            dense_size=hf.size("d_model"),
-            hidden_act="tanh",
+            transform=TransformConfig(size=hf.size("d_model"), hidden_act="tanh"),
             classifier_dropout=dropout,
             problem_type=hf.problem_type(),
         ),
@@ -142,14 +154,18 @@ def layer_names(stack: str, layer: str, norm: NormPlacement) -> Table:
 
 
 def branch_names(ours: str, theirs: str, layer: str, norm: NormPlacement) -> Table:
-    norm_of_branch = f"{ours}.self_output.layer_norm" if norm == "post" else f"{ours}_norm"
+    kind = "self" if ours == "attention" else "cross"
     return {
-        f"{layer}.{ours}.self_attention.Q": f"{layer}.{theirs}.q_proj",
-        f"{layer}.{ours}.self_attention.K": f"{layer}.{theirs}.k_proj",
-        f"{layer}.{ours}.self_attention.V": f"{layer}.{theirs}.v_proj",
-        f"{layer}.{ours}.self_output.dense": f"{layer}.{theirs}.out_proj",
-        f"{layer}.{norm_of_branch}": f"{layer}.{theirs}_layer_norm",
+        f"{layer}.{ours}.{kind}_attention.Q": f"{layer}.{theirs}.q_proj",
+        f"{layer}.{ours}.{kind}_attention.K": f"{layer}.{theirs}.k_proj",
+        f"{layer}.{ours}.{kind}_attention.V": f"{layer}.{theirs}.v_proj",
+        f"{layer}.{ours}.{kind}_output.dense": f"{layer}.{theirs}.out_proj",
+        f"{layer}.{norm_of_branch(ours, kind, norm)}": f"{layer}.{theirs}_layer_norm",
     }
+
+
+def norm_of_branch(ours: str, kind: str, norm: NormPlacement) -> str:
+    return f"{ours}.{kind}_output.layer_norm" if norm == "post" else f"{ours}_norm"
 
 
 BIAS = "head.projection.bias"  # a buffer to Hugging Face, which no training changes

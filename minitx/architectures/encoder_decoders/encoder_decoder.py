@@ -11,13 +11,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from torch import nn
-
 from minitx.architectures import architecture
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.mapping import renamed
-from minitx.config import HeadConfig, ModelConfig, StackConfig
+from minitx.config import (
+    HeadConfig,
+    ModelConfig,
+    replace_in,
+)
 
 WORDS = ("causal-lm", "masked-lm")  # the head of a decoder, and of an encoder that became one
 
@@ -33,19 +35,20 @@ def read(hf: ConfigReader) -> ModelConfig:
             f"{hf.where}: encoder.model_type={kind!r} has a decoder of its own; "
             'expected an encoder alone, such as "bert".'
         )
-    stack, pad = decoder.stack, hf.get("pad_token_id", None)
+    inputs, pad = decoder.inputs, hf.get("pad_token_id", None)
     if pad is not None:
-        pad = hf.pad_token_id(decoder.embedder.vocab_size)
+        pad = hf.pad_token_id(inputs.vocab_size)
+    if inputs.padding_is_trained:
+        inputs = replace(inputs, pad_token_id=pad)
+    stack = replace(replace_in(decoder.stack, "layer", cross_attention=True), causal=True)
     return ModelConfig(
         initializer_range=decoder.initializer_range,
-        embedder=encoder.embedder,
+        inputs=encoder.inputs,
         encoder=encoder.stack,
-        decoder_embedder=replace(decoder.embedder, pad_token_id=pad, padding_is_trained=True)
-        if decoder.embedder.padding_is_trained
-        else decoder.embedder,
-        decoder=replace(stack, causal=True, cross_attention=True),
+        decoder_inputs=inputs,
+        decoder=stack,
         shared_embeddings=False,
-        memory_projection=encoder.stack.hidden_size != stack.hidden_size,
+        encoder_projection=encoder.stack.hidden_size != stack.hidden_size,
         decoder_start_token_id=hf.token_id("decoder_start_token_id"),
     )
 
@@ -80,9 +83,6 @@ def composed(config: Mapping[str, Any]) -> Architecture:
         kind = hf.nested("decoder").name("model_type")
         raise ValueError(f"config.json: decoder: model_type {kind!r} has no layers that look at an encoder.")
 
-    def stack(config: StackConfig) -> nn.Module:
-        return (decoder if config.causal else encoder).stack(config)
-
     def layers(config: ModelConfig) -> list[dict[str, int]]:
         of_decoder = decoder.layers(replace(config, encoder=None))
         return [
@@ -99,7 +99,7 @@ def composed(config: Mapping[str, Any]) -> Architecture:
         weights={
             **renamed(encoder.weights, {}, "encoder."),
             **{left: right for left, right in weights.items() if "pooler.dense" not in left},
-            "memory_projection": "enc_to_dec_proj",
+            "encoder_projection": "enc_to_dec_proj",
         },
         head_weights={"seq2seq-lm": renamed(head, own, "decoder.")},
         unused_tensors=tuple(
@@ -111,7 +111,6 @@ def composed(config: Mapping[str, Any]) -> Architecture:
             for name in half.unused_tensors
         ),
         layers=layers,
-        stack=stack,
     )
 
 

@@ -12,7 +12,11 @@ from dataclasses import replace
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.encoder_decoders import bart
-from minitx.config import HeadConfig, ModelConfig
+from minitx.config import (
+    HeadConfig,
+    ModelConfig,
+    SinusoidalPositions,
+)
 
 
 def read(hf: ConfigReader) -> ModelConfig:
@@ -26,12 +30,11 @@ def read(hf: ConfigReader) -> ModelConfig:
         scaled=True,
         attention_dropout=0.1,
     )
-    if config.embedder.pad_token_id is None:
+    if config.inputs.pad_token_id is None:
         raise ValueError("config.json: pad_token_id is null, but positions count from it here.")
-    embedder = replace(
-        config.embedder, position_embeddings=False, sinusoids="fairseq", positions_from_padding=True
-    )
-    return replace(config, embedder=embedder, decoder_embedder=embedder)
+    positions = SinusoidalPositions(kind="fairseq", numbering="padding")
+    inputs = replace(config.inputs, positions=positions)
+    return replace(config, inputs=inputs, decoder_inputs=inputs)
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:

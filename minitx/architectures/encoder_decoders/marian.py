@@ -13,18 +13,22 @@ from typing import Any
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture, usual_names
 from minitx.architectures.encoder_decoders import bart
-from minitx.config import HeadConfig, ModelConfig
+from minitx.config import (
+    HeadConfig,
+    ModelConfig,
+    SinusoidalPositions,
+)
 
 
 def read(hf: ConfigReader) -> ModelConfig:
     # 58100 is the padding of the vocabularies that most of these models have.
     config = bart.read(hf, embedding_norm=False, spare_positions=0, pad=58100, start=58100, eos=0)
-    embedder = replace(config.embedder, position_embeddings=False, sinusoids="paper")
+    inputs = replace(config.inputs, positions=SinusoidalPositions(kind="tensor2tensor"))
     shared = hf.flag("share_encoder_decoder_embeddings", True)
     return replace(
         config,
-        embedder=embedder,
-        decoder_embedder=replace(embedder, vocab_size=target_size(hf)),
+        inputs=inputs,
+        decoder_inputs=replace(inputs, vocab_size=target_size(hf)),
         shared_embeddings=shared and config.shared_embeddings,
     )
 

@@ -13,10 +13,22 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from minitx.architectures._text import text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.mapping import Table, either
-from minitx.config import EmbedderConfig, HeadConfig, ModelConfig, StackConfig
+from minitx.config import (
+    AttentionConfig,
+    FeedForwardConfig,
+    HeadConfig,
+    LayerConfig,
+    ModelConfig,
+    NormConfig,
+    RelativeBias,
+    StackConfig,
+    TransformConfig,
+    replace_in,
+)
 
 
 def read(hf: ConfigReader) -> ModelConfig:
@@ -24,60 +36,63 @@ def read(hf: ConfigReader) -> ModelConfig:
     hf.ignore("n_positions")  # of the training; distances have no end
     hf.ignore("dense_act_fn", "is_gated_act")  # said in feed_forward_proj too
     hf.expect("is_decoder", False)
-    size, layers, vocab_size = hf.size("d_model"), hf.size("num_layers"), hf.size("vocab_size")
-    decoder_layers = hf.get("num_decoder_layers", None)  # null: as many as the encoder has
-    written = hf.name("feed_forward_proj", "gated-gelu" if mt5 or umt5 else "relu")
-    gate, _, act = written.rpartition("-")
+    size, layers = hf.size("d_model"), hf.size("num_layers")
+    decoder_layers = hf.get("num_decoder_layers", None)  # null: as in the encoder
+    stored = hf.name("feed_forward_proj", "gated-gelu" if mt5 or umt5 else "relu")
+    gate, _, act = stored.rpartition("-")
     if gate not in ("", "gated"):
-        raise ValueError(f"config.json: feed_forward_proj={written!r} must be NAME or gated-NAME.")
+        raise ValueError(f"config.json: feed_forward_proj={stored!r} must be NAME or gated-NAME.")
     dropout, factor = hf.probability("dropout_rate", 0.1), hf.number("initializer_factor", 1.0)
-    pad = hf.pad_token_id(vocab_size, 0)
-    embedder = EmbedderConfig(
-        vocab_size=vocab_size,
-        embedding_size=size,
-        hidden_size=size,
-        pad_token_id=pad,
+    inputs = text_inputs(
+        hf,
+        size,
+        pad=0,
+        length=512,
         padding_is_trained=True,
-        max_position_embeddings=512,
-        position_embeddings=False,
-        layer_norm_eps=None,
-        hidden_dropout_prob=dropout,
+        dropout=dropout,
     )
     encoder = StackConfig(
         hidden_size=size,
         num_hidden_layers=layers,
-        num_attention_heads=hf.size("num_heads"),
-        head_dim=hf.size("d_kv"),
-        intermediate_size=hf.size("d_ff"),
-        hidden_act="gelu_new" if written == "gated-gelu" else act,
-        gated=gate == "gated",
-        norm="rms_norm",
-        layer_norm_eps=hf.number("layer_norm_epsilon", 1e-6),
-        norm_placement="pre",
-        attention_bias=False,
-        attention_output_bias=False,
-        mlp_bias=False,
-        attention_scale=1.0,
-        attention_dropout=dropout,
-        self_output_dropout=dropout,
-        activation_dropout=dropout,
-        output_dropout=dropout,
-        relative_attention_num_buckets=hf.size("relative_attention_num_buckets", 32, least=4),
-        relative_attention_max_distance=hf.size("relative_attention_max_distance", 128),
-        relative_bias_per_layer=umt5,
+        layer=LayerConfig(
+            attention=AttentionConfig(
+                num_attention_heads=hf.size("num_heads"),
+                head_dim=hf.size("d_kv"),
+                bias=False,
+                output_bias=False,
+                scale=1.0,
+                dropout=dropout,
+                output_dropout=dropout,
+            ),
+            feed_forward=FeedForwardConfig(
+                intermediate_size=hf.size("d_ff"),
+                hidden_act="gelu_new" if stored == "gated-gelu" else act,
+                gated=gate == "gated",
+                bias=False,
+                dropout=dropout,
+                output_dropout=dropout,
+            ),
+            norm=NormConfig(kind="rms_norm", eps=hf.number("layer_norm_epsilon", 1e-6)),
+            norm_placement="pre",
+        ),
+        positions=RelativeBias(
+            num_buckets=hf.size("relative_attention_num_buckets", 32, least=4),
+            max_distance=hf.size("relative_attention_max_distance", 128),
+            per_layer=umt5,
+        ),
         final_dropout=dropout,
+    )
+    decoder = replace(
+        replace_in(encoder, "layer", cross_attention=True),
+        causal=True,
+        num_hidden_layers=layers if decoder_layers is None else hf.size("num_decoder_layers"),
     )
     return ModelConfig(
         initializer_range=factor * 0.05,
-        embedder=embedder,
+        inputs=inputs,
         encoder=encoder,
-        decoder_embedder=embedder,
-        decoder=replace(
-            encoder,
-            causal=True,
-            cross_attention=True,
-            num_hidden_layers=layers if decoder_layers is None else hf.size("num_decoder_layers"),
-        ),
+        decoder_inputs=inputs,
+        decoder=decoder,
         decoder_start_token_id=hf.token_id("decoder_start_token_id", 0),
         eos_token_id=hf.token_id("eos_token_id", 1),
     )
@@ -102,8 +117,7 @@ def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
             num_labels=labels,
             pooling="last",
             input_dropout=dropout,
-            dense_size=size,
-            hidden_act="tanh",
+            transform=TransformConfig(size=size, hidden_act="tanh"),
             classifier_dropout=dropout,
             problem_type=hf.problem_type(),
         ),
@@ -130,12 +144,12 @@ def layer_names(stack: str, i: str, feed_forward: int) -> Table:
     }
 
 
-def attention_names(ours: str, theirs: str) -> Table:
+def attention_names(ours: str, theirs: str, kind: str = "self") -> Table:
     return {
-        f"{ours}.self_attention.Q": f"{theirs}.q",
-        f"{ours}.self_attention.K": f"{theirs}.k",
-        f"{ours}.self_attention.V": f"{theirs}.v",
-        f"{ours}.self_output.dense": f"{theirs}.o",
+        f"{ours}.{kind}_attention.Q": f"{theirs}.q",
+        f"{ours}.{kind}_attention.K": f"{theirs}.k",
+        f"{ours}.{kind}_attention.V": f"{theirs}.v",
+        f"{ours}.{kind}_output.dense": f"{theirs}.o",
     }
 
 
@@ -161,7 +175,7 @@ ARCHITECTURE = Architecture(
         **layer_names("encoder", "{i}", 1),
         **layer_names("decoder", "{j}", 2),
         f"{CROSS}_norm": f"{SOURCE}.layer_norm",
-        **attention_names(CROSS, f"{SOURCE}.EncDecAttention"),
+        **attention_names(CROSS, f"{SOURCE}.EncDecAttention", "cross"),
     },
     head_weights={
         "seq2seq-lm": {"head.projection": "lm_head"},

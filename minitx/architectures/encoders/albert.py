@@ -6,13 +6,11 @@ feed-forward branch has no dropout.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from minitx.architectures.config_reader import MOST_LAYERS, ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.encoders import bert
 from minitx.architectures.mapping import Table, either
-from minitx.config import HeadConfig, ModelConfig
+from minitx.config import HeadConfig, ModelConfig, replace_in
 
 
 def read(hf: ConfigReader) -> ModelConfig:
@@ -22,15 +20,16 @@ def read(hf: ConfigReader) -> ModelConfig:
     hf.expect("num_memory_blocks", 0)
     hf.expect("down_scale_factor", 1)
     config = bert.read(hf, act="gelu_new", dropout=0.0)
-    embedder = replace(config.embedder, embedding_size=hf.size("embedding_size"), projection="after_dropout")
+    width = hf.size("embedding_size")
+    config = replace_in(config, "inputs", embedding_size=width, projection="after_dropout")
+    config = replace_in(config, "encoder.layer.feed_forward", output_dropout=None)
     groups, inner = hf.size("num_hidden_groups", 1), hf.size("inner_group_num", 1)
     if groups > config.stack.num_hidden_layers or groups * inner > MOST_LAYERS:
         raise ValueError(
             f"config.json: num_hidden_groups={groups} of inner_group_num={inner} layers do not fit "
             f"{config.stack.num_hidden_layers} layers."
         )
-    encoder = replace(config.stack, num_hidden_groups=groups, inner_group_num=inner, output_dropout=None)
-    return replace(config, embedder=embedder, encoder=encoder)
+    return replace_in(config, "encoder", num_hidden_groups=groups, inner_group_num=inner)
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:

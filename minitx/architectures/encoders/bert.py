@@ -7,10 +7,21 @@
 
 from __future__ import annotations
 
+from minitx.architectures._text import text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.mapping import Table, either
-from minitx.config import EmbedderConfig, HeadConfig, ModelConfig, StackConfig
+from minitx.config import (
+    AttentionConfig,
+    FeedForwardConfig,
+    HeadConfig,
+    LayerConfig,
+    LearnedPositions,
+    ModelConfig,
+    NormConfig,
+    StackConfig,
+    TransformConfig,
+)
 
 
 def read(hf: ConfigReader, *, act: str = "gelu", eps: float = 1e-12, dropout: float = 0.1) -> ModelConfig:
@@ -18,32 +29,37 @@ def read(hf: ConfigReader, *, act: str = "gelu", eps: float = 1e-12, dropout: fl
     hf.reject_decoder_flags()
     hf.expect("position_embedding_type", "absolute")
     hf.expect("pruned_heads", {}, None)
-    hidden_size, heads = hf.size("hidden_size"), hf.size("num_attention_heads")
-    vocab_size, layer_norm_eps = hf.size("vocab_size"), hf.number("layer_norm_eps", eps)
+    size, heads = hf.size("hidden_size"), hf.size("num_attention_heads")
+    norm = NormConfig(eps=hf.number("layer_norm_eps", eps))
     hidden_dropout = hf.probability("hidden_dropout_prob", dropout)
     return ModelConfig(
         initializer_range=hf.number("initializer_range", 0.02),
-        embedder=EmbedderConfig(
-            vocab_size=vocab_size,
-            embedding_size=hidden_size,
-            hidden_size=hidden_size,
-            pad_token_id=hf.pad_token_id(vocab_size, 0),
-            max_position_embeddings=hf.size("max_position_embeddings"),
+        inputs=text_inputs(
+            hf,
+            size,
+            pad=0,
+            positions=LearnedPositions(),
             type_vocab_size=hf.size("type_vocab_size", 2, least=0),
-            layer_norm_eps=layer_norm_eps,
-            hidden_dropout_prob=hidden_dropout,
+            norm=norm,
+            dropout=hidden_dropout,
         ),
         encoder=StackConfig(
-            hidden_size=hidden_size,
+            hidden_size=size,
             num_hidden_layers=hf.size("num_hidden_layers"),
-            num_attention_heads=heads,
-            head_dim=hf.head_dim(hidden_size, heads),
-            intermediate_size=hf.size("intermediate_size"),
-            hidden_act=hf.name("hidden_act", act),
-            layer_norm_eps=layer_norm_eps,
-            attention_dropout=hf.probability("attention_probs_dropout_prob", dropout),
-            self_output_dropout=hidden_dropout,
-            output_dropout=hidden_dropout,
+            layer=LayerConfig(
+                attention=AttentionConfig(
+                    num_attention_heads=heads,
+                    head_dim=hf.head_dim(size, heads),
+                    dropout=hf.probability("attention_probs_dropout_prob", dropout),
+                    output_dropout=hidden_dropout,
+                ),
+                feed_forward=FeedForwardConfig(
+                    intermediate_size=hf.size("intermediate_size"),
+                    hidden_act=hf.name("hidden_act", act),
+                    output_dropout=hidden_dropout,
+                ),
+                norm=norm,
+            ),
         ),
     )
 
@@ -81,9 +97,7 @@ def word_head(hf: ConfigReader, size: int, activation: str, eps: float) -> HeadC
     return HeadConfig(
         task="masked-lm",
         num_labels=hf.size("vocab_size"),
-        dense_size=size,
-        hidden_act=activation,
-        layer_norm_eps=eps,
+        transform=TransformConfig(size=size, hidden_act=activation, norm=NormConfig(eps=eps)),
         tied=hf.flag("tie_word_embeddings", True),
     )
 
@@ -114,11 +128,11 @@ WEIGHTS: Table = {
 
 CROSS, SOURCE = "encoder.layers.{i}.cross_attention", "encoder.layer.{i}.crossattention"
 CROSS_WEIGHTS: Table = {
-    f"{CROSS}.self_attention.Q": f"{SOURCE}.self.query",
-    f"{CROSS}.self_attention.K": f"{SOURCE}.self.key",
-    f"{CROSS}.self_attention.V": f"{SOURCE}.self.value",
-    f"{CROSS}.self_output.dense": f"{SOURCE}.output.dense",
-    f"{CROSS}.self_output.layer_norm": f"{SOURCE}.output.LayerNorm",
+    f"{CROSS}.cross_attention.Q": f"{SOURCE}.self.query",
+    f"{CROSS}.cross_attention.K": f"{SOURCE}.self.key",
+    f"{CROSS}.cross_attention.V": f"{SOURCE}.self.value",
+    f"{CROSS}.cross_output.dense": f"{SOURCE}.output.dense",
+    f"{CROSS}.cross_output.layer_norm": f"{SOURCE}.output.LayerNorm",
 }
 
 LABEL_HEADS: dict[str, Table] = {

@@ -7,11 +7,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from minitx.architectures._text import text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.encoders import bert
 from minitx.architectures.mapping import Table
-from minitx.config import EmbedderConfig, HeadConfig, ModelConfig, StackConfig
+from minitx.config import (
+    AttentionConfig,
+    FeedForwardConfig,
+    HeadConfig,
+    LayerConfig,
+    LearnedPositions,
+    ModelConfig,
+    NormConfig,
+    StackConfig,
+    TransformConfig,
+)
 
 EPS = 1e-12  # fixed in this architecture, not in its config
 
@@ -20,30 +31,27 @@ def read(hf: ConfigReader) -> ModelConfig:
     # Sinusoids are only how the position table starts; checkpoints store the table either way.
     hf.ignore("sinusoidal_pos_embds", "tie_weights_")
     hf.expect("pruned_heads", {}, None)
-    size, heads, vocab_size = hf.size("dim"), hf.size("n_heads"), hf.size("vocab_size")
+    size, heads, norm = hf.size("dim"), hf.size("n_heads"), NormConfig(eps=EPS)
     dropout = hf.probability("dropout", 0.1)
     return ModelConfig(
         initializer_range=hf.number("initializer_range", 0.02),
-        embedder=EmbedderConfig(
-            vocab_size=vocab_size,
-            embedding_size=size,
-            hidden_size=size,
-            pad_token_id=hf.pad_token_id(vocab_size, 0),
-            max_position_embeddings=hf.size("max_position_embeddings"),
-            layer_norm_eps=EPS,
-            hidden_dropout_prob=dropout,
-        ),
+        inputs=text_inputs(hf, size, pad=0, positions=LearnedPositions(), norm=norm, dropout=dropout),
         encoder=StackConfig(
             hidden_size=size,
             num_hidden_layers=hf.size("n_layers"),
-            num_attention_heads=heads,
-            head_dim=hf.head_dim(size, heads),
-            intermediate_size=hf.size("hidden_dim"),
-            hidden_act=hf.name("activation", "gelu"),
-            layer_norm_eps=EPS,
-            attention_dropout=hf.probability("attention_dropout", 0.1),
-            self_output_dropout=None,
-            output_dropout=dropout,
+            layer=LayerConfig(
+                attention=AttentionConfig(
+                    num_attention_heads=heads,
+                    head_dim=hf.head_dim(size, heads),
+                    dropout=hf.probability("attention_dropout", 0.1),
+                ),
+                feed_forward=FeedForwardConfig(
+                    intermediate_size=hf.size("hidden_dim"),
+                    hidden_act=hf.name("activation", "gelu"),
+                    output_dropout=dropout,
+                ),
+                norm=norm,
+            ),
         ),
     )
 
@@ -55,8 +63,7 @@ def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
         found[task] = replace(
             found[task],
             pooling="first",
-            dense_size=size,
-            hidden_act="relu",
+            transform=TransformConfig(size=size, hidden_act="relu"),
             classifier_dropout=hf.probability("seq_classif_dropout", 0.2),
         )
     found["question-answering"] = replace(

@@ -12,14 +12,14 @@ from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.encoders import bert, roberta
 from minitx.architectures.mapping import Table
-from minitx.config import HeadConfig, ModelConfig, Projection
+from minitx.config import HeadConfig, ModelConfig, Projection, TransformConfig, replace_in
 
 
 def read(hf: ConfigReader) -> ModelConfig:
     config = bert.read(hf)
-    size, hidden = hf.size("embedding_size", 128), config.embedder.hidden_size
+    size, hidden = hf.size("embedding_size", 128), config.inputs.hidden_size
     projection: Projection = "none" if size == hidden else "after_dropout"
-    return replace(config, embedder=replace(config.embedder, embedding_size=size, projection=projection))
+    return replace_in(config, "inputs", embedding_size=size, projection=projection)
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
@@ -33,14 +33,15 @@ def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
     found["multiple-choice"] = replace(
         found["multiple-choice"],
         pooling="first",
-        dense_size=size,
-        hidden_act=hf.name("summary_activation", "gelu"),
+        transform=TransformConfig(size=size, hidden_act=hf.name("summary_activation", "gelu")),
         classifier_dropout=hf.probability("summary_last_dropout", 0.1),
     )
     eps, activation = hf.number("layer_norm_eps", 1e-12), hf.name("hidden_act", "gelu")
     found["masked-lm"] = bert.word_head(hf, hf.size("embedding_size", 128), "gelu", eps)
     found["replaced-token-detection"] = HeadConfig(
-        task="replaced-token-detection", num_labels=1, dense_size=size, hidden_act=activation
+        task="replaced-token-detection",
+        num_labels=1,
+        transform=TransformConfig(size=size, hidden_act=activation),
     )
     return found
 

@@ -6,13 +6,11 @@ that count from behind the padding row; no token types; RoBERTa's head for a tex
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.encoders import bert, roberta
 from minitx.architectures.mapping import Table
-from minitx.config import HeadConfig, ModelConfig
+from minitx.config import HeadConfig, LearnedPositions, ModelConfig, RelativeBias, replace_in
 
 PADDING = 1  # fixed in this architecture: the position table's padding row, whatever the config says
 
@@ -20,17 +18,14 @@ PADDING = 1  # fixed in this architecture: the position table's padding row, wha
 def read(hf: ConfigReader) -> ModelConfig:
     config = bert.read(hf)
     hf.expect("pad_token_id", PADDING)
-    if min(config.embedder.vocab_size, config.embedder.max_position_embeddings - 1) <= PADDING:
+    if min(config.inputs.vocab_size, config.inputs.max_position_embeddings - 1) <= PADDING:
         raise ValueError(
             f"config.json: vocab_size and max_position_embeddings need rows behind pad_token_id={PADDING}."
         )
-    embedder = replace(config.embedder, pad_token_id=PADDING, positions_from_padding=True, type_vocab_size=0)
+    positions = LearnedPositions(numbering="padding")
+    config = replace_in(config, "inputs", pad_token_id=PADDING, positions=positions, type_vocab_size=0)
     buckets = hf.expect("relative_attention_num_buckets", 32)  # its own code never uses another number
-    return replace(
-        config,
-        embedder=embedder,
-        encoder=replace(config.stack, relative_attention_num_buckets=buckets),
-    )
+    return replace_in(config, "encoder", positions=RelativeBias(num_buckets=buckets))
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:

@@ -12,17 +12,17 @@ from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.encoders import bert
 from minitx.architectures.mapping import Table, either
-from minitx.config import HeadConfig, ModelConfig
+from minitx.config import HeadConfig, LearnedPositions, ModelConfig, TransformConfig, replace_in
 
 
 def read(hf: ConfigReader) -> ModelConfig:
     config = bert.read(hf)
-    pad = hf.pad_token_id(config.embedder.vocab_size, 1)
+    pad = hf.pad_token_id(config.inputs.vocab_size, 1)
     if pad is None:
         raise ValueError("config.json: pad_token_id is null, but positions count from it here.")
-    if pad >= config.embedder.max_position_embeddings - 1:
+    if pad >= config.inputs.max_position_embeddings - 1:
         raise ValueError(f"config.json: max_position_embeddings leaves no row behind pad_token_id={pad}.")
-    return replace(config, embedder=replace(config.embedder, pad_token_id=pad, positions_from_padding=True))
+    return replace_in(config, "inputs", pad_token_id=pad, positions=LearnedPositions(numbering="padding"))
 
 
 def first_token_head(head: HeadConfig, size: int, activation: str, dropout: float) -> HeadConfig:
@@ -31,8 +31,7 @@ def first_token_head(head: HeadConfig, size: int, activation: str, dropout: floa
         head,
         pooling="first",
         input_dropout=dropout,
-        dense_size=size,
-        hidden_act=activation,
+        transform=TransformConfig(size=size, hidden_act=activation),
         classifier_dropout=dropout,
     )
 

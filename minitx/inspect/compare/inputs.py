@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from minitx.config import EmbedderConfig
+from minitx.config import TextInputs
 from minitx.models import EncoderDecoderModel, Model
 
 if TYPE_CHECKING:
@@ -39,12 +39,12 @@ def make_inputs(tokenizer: Tokenizer | None, model: Model, limit: int) -> Inputs
     """
     longest = wanted_length(model, limit)
     if tokenizer is not None:
-        pad = model.config.embedder.pad_token_id or 0
+        pad = model.config.inputs.pad_token_id or 0
         batch, words = text_batch(tokenizer, longest, pad), "real text"
     else:
         batch = random_batch(model, [min(n, longest) for n in (9, 3, longest)])
         words = "random ids (no tokenizer that minitx can read)"
-    if not model.config.embedder.type_vocab_size:
+    if not model.config.inputs.type_vocab_size:
         batch.pop("token_type_ids", None)
     lengths = batch["attention_mask"].sum(dim=1).tolist()
     row = lengths.index(max(lengths))
@@ -111,7 +111,7 @@ def text_batch(tokenizer: Tokenizer, longest: int, pad: int) -> dict[str, Tensor
 
 def random_batch(model: Model, lengths: Sequence[int]) -> dict[str, Tensor]:
     """Random ids for what the model reads; both text types occur."""
-    config, time = model.config.embedder, max(lengths)
+    config, time = model.config.inputs, max(lengths)
     batch = random_ids(config, lengths)
     if config.type_vocab_size > 1:
         half = torch.tensor(lengths)[:, None] // 2
@@ -119,7 +119,7 @@ def random_batch(model: Model, lengths: Sequence[int]) -> dict[str, Tensor]:
     return batch
 
 
-def random_ids(config: EmbedderConfig, lengths: Sequence[int]) -> dict[str, Tensor]:
+def random_ids(config: TextInputs, lengths: Sequence[int]) -> dict[str, Tensor]:
     """The same ids every time; none of them is the padding id."""
     time = max(lengths)
     generator = torch.Generator().manual_seed(0)

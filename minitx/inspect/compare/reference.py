@@ -47,8 +47,8 @@ def load_reference(folder: Path, model: Model) -> nn.Module:
     assert model.checkpoint is not None
     architecture, task = model.checkpoint.architecture, task_of(model, model.checkpoint)
     name = architecture.class_name(model.checkpoint.model_type, task)
-    stack = model.config.stack
-    by_hand = stack.attention_softcap is not None or stack.attention_sinks
+    options = model.config.stack.layer.attention
+    by_hand = options.softcap is not None or options.sinks
     attention = {"attn_implementation": "eager"} if by_hand else {}
     with quiet():
         reference, report = getattr(transformers, name).from_pretrained(
