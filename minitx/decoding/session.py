@@ -90,7 +90,7 @@ def padded_rows(model: CausalModel, rows: list[list[int]]) -> PaddedBatch:
     embedder = model.decoder_embedder
     batch = padded(rows, embedder.config.pad_token_id or 0, model.device)
     places = batch.position_ids
-    if places is None and embedder.numbering == "padding":
+    if places is None and embedder.config.numbering == "padding":
         places = torch.arange(batch.input_ids.shape[1], device=batch.input_ids.device)[None]
         places = places.expand_as(batch.input_ids)
     if places is None:
@@ -106,7 +106,7 @@ def positions_of(model: CausalModel, ids: Tensor, places: Tensor) -> Tensor:
     same always.
     """
     embedder = model.decoder_embedder
-    if embedder.numbering != "padding":
+    if embedder.config.numbering != "padding":
         return places
     padding = embedder.config.pad_token_id or 0
     return torch.where(ids == padding, padding, places + padding + 1)

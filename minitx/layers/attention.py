@@ -58,7 +58,7 @@ class SelfAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.head_dim, self.groups = config.head_dim, config.num_attention_heads // config.key_value_heads
-        width, shared = config.width, config.width // self.groups
+        width, shared = config.num_attention_heads * config.head_dim, config.key_value_heads * config.head_dim
         self.Q = Linear(hidden_size, width, bias=config.bias)
         self.K = Linear(hidden_size, shared, bias=config.bias)
         self.V = Linear(hidden_size, shared, bias=config.bias)
@@ -68,9 +68,8 @@ class SelfAttention(nn.Module):
         self.k_norm = norm(normed, config.head_dim if self.norm_per_head else shared)
         self.sinks = nn.Parameter(torch.empty(config.num_attention_heads)) if config.sinks else None
         self.dropout = nn.Dropout(config.dropout)
-        self.scale = config.head_dim**-0.5 if config.scale is None else config.scale
-        if config.scale_by_layer:
-            self.scale /= index + 1
+        scale = config.head_dim**-0.5 if config.scale is None else config.scale
+        self.scale = scale / (index + 1 if config.scale_by_layer else 1)
         self.softcap = config.softcap
         self.backend: Backend = sdpa
 
@@ -83,11 +82,6 @@ class SelfAttention(nn.Module):
     def split(self, x: Tensor) -> Tensor:
         """(B, T, heads * D) -> (B, T, heads, D)"""
         return x.view(*x.shape[:-1], x.shape[-1] // self.head_dim, self.head_dim)
-
-    def options(self, *, causal: bool = False) -> ScoreOptions:
-        """Returns the options of the backend for this forward."""
-        dropout = active_probability(self.dropout)
-        return ScoreOptions(self.scale, causal, self.groups, self.softcap, self.sinks, dropout)
 
     def forward(self, hidden: Tensor, context: AttentionContext, cache: LayerCache | None = None) -> Tensor:
         """(B, T, E) -> (B, T, H * D)"""
@@ -103,7 +97,8 @@ class SelfAttention(nn.Module):
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, context: AttentionContext) -> Tensor:
         """(B, H, T, D), (B, K, S, D) twice -> (B, H, T, D)"""
-        options = self.options(causal=context.causal)
+        dropout = active_probability(self.dropout)
+        options = ScoreOptions(self.scale, context.causal, self.groups, self.softcap, self.sinks, dropout)
         if context.watch is not None:
             context.watch(attention_weights(query, key, context.mask, options))
         return self.backend(query, key, value, context.mask, options)

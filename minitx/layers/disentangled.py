@@ -48,13 +48,14 @@ class DisentangledSelfAttention(nn.Module):
     def __init__(self, config: AttentionConfig, positions: Disentangled, hidden_size: int) -> None:
         super().__init__()
         self.config, self.positions = config, positions
-        self.Q = Linear(hidden_size, config.width)
-        self.K = Linear(hidden_size, config.width)
-        self.V = Linear(hidden_size, config.width)
+        width = config.num_attention_heads * config.head_dim
+        self.Q = Linear(hidden_size, width)
+        self.K = Linear(hidden_size, width)
+        self.V = Linear(hidden_size, width)
         separate = positions.relative_attention and not positions.share_att_key
         c2p, p2c = ("c2p" in positions.pos_att_type, "p2c" in positions.pos_att_type)
-        self.pos_K = Linear(hidden_size, config.width) if separate and c2p else None
-        self.pos_Q = Linear(hidden_size, config.width) if separate and p2c else None
+        self.pos_K = Linear(hidden_size, width) if separate and c2p else None
+        self.pos_Q = Linear(hidden_size, width) if separate and p2c else None
         self.dropout = nn.Dropout(config.dropout)
         self.pos_dropout = nn.Dropout(positions.dropout)
         # One share for content, one for each kind of position score; the root is float32, as in training.

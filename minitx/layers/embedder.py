@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
-from minitx.config import Numbering, Projection, TextInputs
-from minitx.layers.embedding import Embedding, ScaledEmbedding
+from minitx.config import LearnedPositions, Numbering, Projection, TextInputs
+from minitx.layers.embedding import Embedding, ScaledEmbedding, ShiftedEmbedding, SinusoidalEmbedding
 from minitx.layers.linear import Linear
 from minitx.layers.norm import Slot, dropout, identity, norm
-from minitx.layers.positions import position_embedding, position_ids_from_mask, position_ids_from_padding
 from minitx.validation import check_indices, check_position_ids, check_shape, check_token_ids
 
 
@@ -24,21 +25,13 @@ class Embedder(nn.Module):
         self.word_emb = word_embedding(config)
         self.pos_emb = position_embedding(config, summed)
         self.tok_type_emb = Embedding(config.type_vocab_size, summed) if config.type_vocab_size else None
-        self.projection: Slot = identity
-        if place != "none":
-            self.projection = Linear(size, hidden, bias=place == "after_dropout")
+        self.projection: Slot = (
+            identity if place == "none" else Linear(size, hidden, bias=place == "after_dropout")
+        )
         self.layer_norm = norm(config.norm, size if place == "after_dropout" else hidden)
         self.dropout = dropout(config.dropout)
-
-    @property
-    def numbering(self) -> Numbering:
-        """Which tokens the positions count; see `LearnedPositions`."""
-        return self.config.numbering
-
-    @property
-    def has_position_table(self) -> bool:
-        """Whether a trained table limits the length of a sequence to `max_tokens`."""
-        return isinstance(self.pos_emb, Embedding)
+        self.has_position_table = isinstance(self.pos_emb, Embedding)  # which limits the length
+        self.number = NUMBERINGS[config.numbering]
 
     @property
     def max_tokens(self) -> int:
@@ -46,28 +39,9 @@ class Embedder(nn.Module):
 
         Without a table it is the context length of the training, which longer sequences may exceed.
         """
-        config = self.config
-        if config.numbering == "padding" and config.pad_token_id is not None:
-            return config.max_position_embeddings - config.pad_token_id - 1
-        return config.max_position_embeddings - getattr(config.positions, "offset", 0)
-
-    def position_ids(self, input_ids: Tensor, past: int = 0, mask: Tensor | None = None) -> Tensor:
-        """Returns the architecture's own position ids.
-
-        Args:
-            input_ids: (B, T).
-            past: number of tokens before them.
-            mask: (B, past + T), False at padding.
-
-        Returns:
-            (1 or B, T)
-        """
-        if self.numbering == "padding":
-            assert self.config.pad_token_id is not None, "TextInputs checks it"
-            return position_ids_from_padding(input_ids, self.config.pad_token_id, past)
-        if self.numbering == "mask" and mask is not None:
-            return position_ids_from_mask(mask)[:, past:]
-        return torch.arange(past, past + input_ids.shape[1], device=input_ids.device)[None]
+        padding = self.config.pad_token_id if self.config.numbering == "padding" else None
+        first = getattr(self.config.positions, "offset", 0) if padding is None else padding + 1
+        return self.config.max_position_embeddings - first
 
     def check(
         self,
@@ -89,7 +63,7 @@ class Embedder(nn.Module):
             prefix: of the names in messages, "decoder_" in an encoder-decoder.
 
         Returns:
-            (1 or B, T): the positions; by default the architecture's own.
+            (1 or B, T): the positions; by default those of the architecture.
 
         Raises:
             TypeError: not a tensor.
@@ -100,14 +74,15 @@ class Embedder(nn.Module):
         check_indices(name, input_ids, self.config.vocab_size, "does the tokenizer belong to this model?")
         if token_type_ids is not None:
             self.check_types(token_type_ids, shape)
-        length = past + shape[1]
+        positions, length = position_ids, past + shape[1]
+        if positions is None:
+            positions = self.number(input_ids, self.config.pad_token_id, past, mask)
         too_long = f"the text has {length} tokens, truncate or split it"
-        if position_ids is not None or (self.numbering == "padding" and length > self.max_tokens):
-            own = self.position_ids(input_ids, past, mask) if position_ids is None else position_ids
-            return self.checked_positions(own, shape, too_long, prefix)
-        if self.has_position_table and length > self.max_tokens:
+        if position_ids is not None or (self.config.numbering == "padding" and length > self.max_tokens):
+            self.check_positions(positions, shape, too_long, prefix)
+        elif self.has_position_table and length > self.max_tokens:
             raise ValueError(f"the model has positions for {self.max_tokens} tokens, but {too_long}.")
-        return self.position_ids(input_ids, past, mask)
+        return positions
 
     def check_types(self, token_type_ids: Tensor, shape: tuple[int, ...]) -> None:
         """Check shape and values of the token type ids."""
@@ -115,15 +90,14 @@ class Embedder(nn.Module):
         if self.tok_type_emb is not None:
             check_indices("token_type_ids", token_type_ids, self.config.type_vocab_size)
 
-    def checked_positions(
+    def check_positions(
         self, position_ids: Tensor, shape: tuple[int, ...], hint: str, prefix: str = ""
-    ) -> Tensor:
-        """Returns the positions if they fit tokens (B, T) and the table."""
+    ) -> None:
+        """Check that the positions fit tokens (B, T) and the table."""
         check_position_ids(position_ids, shape, prefix)
         if self.has_position_table:
             rows = self.config.max_position_embeddings - getattr(self.config.positions, "offset", 0)
             check_indices(f"{prefix}position_ids", position_ids, rows, hint)
-        return position_ids
 
     def project(self, hidden: Tensor, place: Projection) -> Tensor:
         """Apply the projection if it belongs to this place: (B, T, size) -> (B, T, size or E)."""
@@ -149,8 +123,56 @@ class Embedder(nn.Module):
 
 def word_embedding(config: TextInputs) -> Embedding:
     """Returns the word embedding, scaled if the config asks for it."""
-    rows, size, scale = config.vocab_size, config.embedding_size, config.embedding_scale
     padding = None if config.padding_is_trained else config.pad_token_id
+    shape, scale = (config.vocab_size, config.embedding_size), config.embedding_scale
     if scale is None:
-        return Embedding(rows, size, padding_idx=padding)
-    return ScaledEmbedding(rows, size, padding, scale=scale, rounded=config.rounded_scale)
+        return Embedding(*shape, padding_idx=padding)
+    return ScaledEmbedding(*shape, padding, scale=scale, rounded=config.rounded_scale)
+
+
+def position_embedding(config: TextInputs, size: int) -> nn.Module | None:
+    """Returns the module of the position vectors; None: positions are not added to the embeddings."""
+    positions, padding = config.positions, config.pad_token_id if config.numbering == "padding" else None
+    if isinstance(positions, LearnedPositions):
+        return ShiftedEmbedding(config.max_position_embeddings, size, padding, positions.offset)
+    return SinusoidalEmbedding(positions.kind, size, padding) if positions is not None else None
+
+
+# --- position ids: (ids (B, T), pad_token_id, past, mask (B, past + T)) -> (1 or B, T) -------------
+
+
+def position_ids_from_sequence(
+    input_ids: Tensor, pad_token_id: int | None, past: int, mask: Tensor | None
+) -> Tensor:
+    """Number all tokens from 0: (B, T) -> (1, T)."""
+    return torch.arange(past, past + input_ids.shape[1], device=input_ids.device)[None]
+
+
+def position_ids_from_padding(
+    input_ids: Tensor, pad_token_id: int | None, past: int, mask: Tensor | None
+) -> Tensor:
+    """Number tokens other than padding from pad_token_id + 1; padding gets pad_token_id: (B, T) -> (B, T).
+
+    This is fairseq's numbering, whose position table starts after the padding row. None of the `past` tokens
+    is padding.
+    """
+    assert pad_token_id is not None, "TextInputs checks it"
+    real = (input_ids != pad_token_id).long()
+    return (torch.cumsum(real, dim=1) + past) * real + pad_token_id
+
+
+def position_ids_from_mask(
+    input_ids: Tensor, pad_token_id: int | None, past: int, mask: Tensor | None
+) -> Tensor:
+    """Number attended tokens from 0; padding gets -1: mask (B, past + T) -> (B, T)."""
+    if mask is None:
+        return position_ids_from_sequence(input_ids, pad_token_id, past, mask)
+    attended = mask.long()
+    return (attended.cumsum(dim=1) * attended - 1)[:, past:]
+
+
+NUMBERINGS: dict[Numbering, Callable[[Tensor, int | None, int, Tensor | None], Tensor]] = {
+    "sequence": position_ids_from_sequence,
+    "padding": position_ids_from_padding,
+    "mask": position_ids_from_mask,
+}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from minitx.config import ExpertsConfig, FeedForwardConfig, LayerConfig
+from minitx.config import FeedForwardConfig, LayerConfig
 from minitx.layers.attention import AttentionContext, CrossAttention, SelfAttention
 from minitx.layers.cache import CrossAttentionCache, LayerCache
 from minitx.layers.experts import MixtureOfExperts
@@ -41,25 +42,19 @@ class Output(nn.Module):
         return self.layer_norm(self.dropout(self.branch_norm(self.dense(hidden))) + residual)
 
 
-def attention_output(config: LayerConfig, hidden_size: int) -> Output:
-    """Returns the output projection of an attention branch."""
-    attention = config.attention
-    return Output(
-        config,
-        attention.width,
-        hidden_size,
-        bias=attention.output_bias,
-        drop=attention.output_dropout,
-    )
-
-
 class SelfAttentionBranch(nn.Module):
     """Self-attention, its output projection and residual connection."""
 
     def __init__(self, config: LayerConfig, hidden_size: int, self_attention: nn.Module) -> None:
         super().__init__()
         self.self_attention = self_attention
-        self.self_output = attention_output(config, hidden_size)
+        self.self_output = Output(
+            config,
+            config.attention.num_attention_heads * config.attention.head_dim,
+            hidden_size,
+            bias=config.attention.output_bias,
+            drop=config.attention.output_dropout,
+        )
 
     def forward(
         self, hidden: Tensor, residual: Tensor, context: AttentionContext, cache: LayerCache | None = None
@@ -75,7 +70,13 @@ class CrossAttentionBranch(nn.Module):
     def __init__(self, config: LayerConfig, hidden_size: int, index: int) -> None:
         super().__init__()
         self.cross_attention = CrossAttention(config.attention, hidden_size, config.norm, index)
-        self.cross_output = attention_output(config, hidden_size)
+        self.cross_output = Output(
+            config,
+            config.attention.num_attention_heads * config.attention.head_dim,
+            hidden_size,
+            bias=config.attention.output_bias,
+            drop=config.attention.output_dropout,
+        )
 
     def forward(
         self,
@@ -150,33 +151,20 @@ class Layer(nn.Module):
     ) -> None:
         super().__init__()
         first = config.norm if config.norm_placement in ("pre", "sandwich") else None
-        if self_attention is None:
-            self_attention = SelfAttention(config.attention, hidden_size, config.norm, index)
         self.attention_norm = norm(first if attention_norm else None, hidden_size)
-        self.attention = SelfAttentionBranch(config, hidden_size, self_attention)
+        own = self_attention or SelfAttention(config.attention, hidden_size, config.norm, index)
+        self.attention = SelfAttentionBranch(config, hidden_size, own)
         if config.cross_attention:
             self.cross_attention_norm = norm(first, hidden_size)
             self.cross_attention = CrossAttentionBranch(config, hidden_size, index)
         self.feed_forward_norm = norm(first if config.parallel != "one_norm" else None, hidden_size)
-        self.intermediate, self.output = feed_forward(config, hidden_size)
+        network = config.feed_forward
+        size = network.intermediate_size if isinstance(network, FeedForwardConfig) else None
+        plain = GatedIntermediate if getattr(network, "gated", False) else Intermediate
+        kind: Callable[..., nn.Module] = plain if size else MixtureOfExperts
+        self.intermediate = kind(network, hidden_size)
+        self.output = Output(config, size, hidden_size, bias=network.bias, drop=network.output_dropout)
         self.residual: Choice = after_norm if config.residual_after_norm else before_norm
-
-    def attend(
-        self,
-        normed: Tensor,
-        hidden: Tensor,
-        context: AttentionContext,
-        cache: LayerCache | None,
-        cross_context: AttentionContext | None,
-        cross_cache: CrossAttentionCache | None,
-    ) -> Tensor:
-        """Run self-attention, then cross-attention if there is an encoder: (B, T, E) twice -> (B, T, E)."""
-        hidden = self.attention(normed, self.residual(normed, hidden), context, cache)
-        if cross_context is None:
-            return hidden
-        normed = self.cross_attention_norm(hidden)
-        attended: Tensor = self.cross_attention(normed, hidden, cross_context, cross_cache)
-        return attended
 
     def forward(
         self,
@@ -188,7 +176,10 @@ class Layer(nn.Module):
     ) -> Tensor:
         """(B, T, E) -> (B, T, E)"""
         normed = self.attention_norm(hidden)
-        hidden = self.attend(normed, hidden, context, cache, cross_context, cross_cache)
+        hidden = self.attention(normed, self.residual(normed, hidden), context, cache)
+        if cross_context is not None:
+            normed = self.cross_attention_norm(hidden)
+            hidden = self.cross_attention(normed, hidden, cross_context, cross_cache)
         normed = self.feed_forward_norm(hidden)
         output: Tensor = self.output(self.intermediate(normed), self.residual(normed, hidden))
         return output
@@ -214,22 +205,7 @@ class ParallelLayer(Layer):
     ) -> Tensor:
         """(B, T, E) -> (B, T, E)"""
         normed = self.attention_norm(hidden)
-        attended = self.attend(normed, hidden, context, cache, cross_context, cross_cache)
+        attended = self.attention(normed, self.residual(normed, hidden), context, cache)
         normed = self.feed_forward_norm(self.source(normed, hidden))
         output: Tensor = self.output(self.intermediate(normed), self.residual(normed, attended))
         return output
-
-
-def feed_forward(config: LayerConfig, hidden_size: int) -> tuple[nn.Module, Output]:
-    """Returns the two halves of the feed-forward network: `intermediate` and `output`."""
-    network = config.feed_forward
-    size = None if isinstance(network, ExpertsConfig) else network.intermediate_size
-    output = Output(config, size, hidden_size, bias=network.bias, drop=network.output_dropout)
-    return intermediate(network, hidden_size), output
-
-
-def intermediate(config: FeedForwardConfig | ExpertsConfig, hidden_size: int) -> nn.Module:
-    """Returns the module of the kind that the config asks for."""
-    if isinstance(config, ExpertsConfig):
-        return MixtureOfExperts(config, hidden_size)
-    return (GatedIntermediate if config.gated else Intermediate)(config, hidden_size)

@@ -1,115 +1,14 @@
-"""Position ids, sinusoidal encodings and position biases of the scores; RoPE is in rotary.py."""
+"""Position biases of the attention scores; RoPE is in rotary.py, added positions are in embedder.py."""
 
 from __future__ import annotations
 
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from minitx.config import LearnedPositions, SinusoidalPositions, Sinusoids, TextInputs
 from minitx.config import RelativeBias as RelativeBiasConfig
 from minitx.layers.embedding import Embedding
-
-# --- position ids ----------------------------------------------------------------------------------
-
-
-def position_ids_from_padding(input_ids: Tensor, pad_token_id: int, past: int = 0) -> Tensor:
-    """Number tokens other than padding from pad_token_id + 1; padding gets pad_token_id: (B, T) -> (B, T).
-
-    This is fairseq's numbering, whose position table starts after the padding row. `past` tokens came before,
-    none of them padding.
-    """
-    real = (input_ids != pad_token_id).long()
-    return (torch.cumsum(real, dim=1) + past) * real + pad_token_id
-
-
-def position_ids_from_mask(mask: Tensor) -> Tensor:
-    """Number attended tokens from 0; padding gets -1: (B, S) -> (B, S)."""
-    attended = mask.long()
-    return attended.cumsum(dim=1) * attended - 1
-
-
-# --- position vectors: (1 or B, T) -> (1 or B, T, E) ------------------------------------------------
-
-
-class LearnedPositionEmbedding(Embedding):
-    """A trained table of position embeddings whose row `offset` holds position 0."""
-
-    def __init__(self, rows: int, size: int, padding_idx: int | None, offset: int) -> None:
-        super().__init__(rows, size, padding_idx=padding_idx)
-        self.offset = offset
-
-    def forward(self, position_ids: Tensor) -> Tensor:
-        """(1 or B, T) -> (1 or B, T, E)"""
-        return super().forward(position_ids + self.offset)
-
-
-class SinusoidalEmbedding(nn.Module):
-    """Fixed sinusoidal position encodings, computed on the fly.
-
-    Args:
-        kind: "tensor2tensor" or "fairseq"; see `sinusoids`.
-        size: E.
-        padding_idx: position that gets a zero vector; None: none.
-    """
-
-    def __init__(self, kind: Sinusoids, size: int, padding_idx: int | None) -> None:
-        super().__init__()
-        self.kind, self.size, self.padding_idx = kind, size, padding_idx
-
-    def extra_repr(self) -> str:
-        """Returns the arguments shown in the printout."""
-        return f"{self.kind}, {self.size}"
-
-    def forward(self, position_ids: Tensor) -> Tensor:
-        """(1 or B, T) -> (1 or B, T, E), float32"""
-        vectors = sinusoids(self.kind, position_ids, self.size)
-        if self.padding_idx is None:
-            return vectors
-        real: Tensor = position_ids != self.padding_idx
-        return vectors * real[..., None]
-
-
-def sinusoids(kind: Sinusoids, position_ids: Tensor, size: int) -> Tensor:
-    """Returns the encodings of arXiv:1706.03762, section 3.5, all sines before all cosines.
-
-    "tensor2tensor" has the paper's wavelengths, 2 pi 10000^(2i/E). "fairseq" spaces them over one pair fewer,
-    so that the longest is 2 pi 10000, and leaves the last of an odd number of features at 0. The angles have
-    the precision of the tables used in training.
-
-    Args:
-        kind: "tensor2tensor" or "fairseq".
-        position_ids: (...) long.
-        size: E.
-
-    Returns:
-        (..., E), float32.
-    """
-    device = position_ids.device
-    if kind == "tensor2tensor":
-        wave = 10_000 ** -(torch.arange(0, size, 2, dtype=torch.float64, device=device) / size)
-        angle = position_ids[..., None] * wave
-        cosines = angle[..., : size // 2].cos()
-    else:
-        half = size // 2
-        wave = torch.exp(torch.arange(half, device=device).float() * -(math.log(10_000) / (half - 1)))
-        angle = position_ids[..., None].float() * wave
-        cosines = torch.nn.functional.pad(angle.cos(), (0, size % 2))
-    return torch.cat((angle.sin(), cosines), dim=-1).float()
-
-
-def position_embedding(config: TextInputs, size: int) -> nn.Module | None:
-    """Returns the module of the position vectors; None: positions are not added to the embeddings."""
-    positions, padding = config.positions, config.pad_token_id if config.numbering == "padding" else None
-    if isinstance(positions, LearnedPositions):
-        return LearnedPositionEmbedding(config.max_position_embeddings, size, padding, positions.offset)
-    if isinstance(positions, SinusoidalPositions):
-        return SinusoidalEmbedding(positions.kind, size, padding)
-    return None
-
-
-# --- biases of the scores --------------------------------------------------------------------------
 
 
 def alibi(heads: int, key_positions: Tensor, dtype: torch.dtype) -> Tensor:

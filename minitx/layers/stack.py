@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -38,7 +38,7 @@ class LayerKind(NamedTuple):
 
     Attributes:
         layer_type: FULL or SLIDING.
-        uses_rope: whether queries and keys are rotated, if the stack has RoPE.
+        uses_rope: whether queries and keys are rotated.
         bias_table: index of the relative bias, if the stack has any.
     """
 
@@ -49,15 +49,10 @@ class LayerKind(NamedTuple):
 
 def layer_kinds(config: StackConfig, steps: int) -> list[LayerKind]:
     """Returns the kind of the layer that runs at each step."""
-    positions = config.positions
-    rope = positions.layers if isinstance(positions, RotaryConfig) else None
+    positions, types = config.positions, config.layer_types or (FULL,) * steps
     per_layer = isinstance(positions, RelativeBiasConfig) and positions.per_layer
-    columns = (
-        config.layer_types or (FULL,) * steps,
-        rope or (True,) * steps,
-        range(steps) if per_layer else (0,) * steps,
-    )
-    return [LayerKind(*kind) for kind in zip(*columns, strict=True)]
+    rope = (positions.layers or (True,) * steps) if isinstance(positions, RotaryConfig) else (False,) * steps
+    return list(map(LayerKind, types, rope, range(steps) if per_layer else (0,) * steps))
 
 
 def layer_order(config: StackConfig) -> list[int]:
@@ -66,20 +61,17 @@ def layer_order(config: StackConfig) -> list[int]:
     With groups (arXiv:1909.11942, section 3.1) the steps are split evenly among them, and each step runs the
     `inner_group_num` layers of its group.
     """
-    groups, inner = config.num_hidden_groups, config.inner_group_num
-    if groups is None:
-        return list(range(config.num_hidden_layers))
-    steps = range(config.num_hidden_layers)
-    return [step * groups // len(steps) * inner + k for step in steps for k in range(inner)]
+    steps, inner = config.num_hidden_layers, config.inner_group_num
+    groups = config.num_hidden_groups or steps
+    return [step * groups // steps * inner + k for step in range(steps) for k in range(inner)]
 
 
-def layer_config(config: StackConfig, index: int) -> LayerConfig:
-    """Returns the config of one layer, which may have the dense network in place of the experts."""
-    network = config.layer.feed_forward
-    if config.expert_layers is None or config.expert_layers[index] or not isinstance(network, ExpertsConfig):
-        return config.layer
-    assert network.dense is not None, "StackConfig checks it"
-    return replace(config.layer, feed_forward=network.dense)
+def layer_configs(config: StackConfig, experts: Sequence[bool]) -> list[LayerConfig]:
+    """Returns the config of each layer, where some have the dense network in place of the experts."""
+    assert isinstance(config.layer.feed_forward, ExpertsConfig), "StackConfig checks it"
+    assert config.layer.feed_forward.dense is not None
+    dense = replace(config.layer, feed_forward=config.layer.feed_forward.dense)
+    return [config.layer if has_experts else dense for has_experts in experts]
 
 
 class Stack(nn.Module):
@@ -88,29 +80,25 @@ class Stack(nn.Module):
     def __init__(self, config: StackConfig) -> None:
         super().__init__()
         self.config = config
-        size, layer = config.hidden_size, config.layer
+        size, layer, width = config.hidden_size, config.layer, config.output_size
         self.layer_order = layer_order(config)
         self.layer_kinds = layer_kinds(config, len(self.layer_order))
-        self.num_unique_layers = (
-            config.num_hidden_groups or config.num_hidden_layers
-        ) * config.inner_group_num
-        kind = Layer if layer.parallel == "none" else ParallelLayer
+        self.num_unique_layers = max(self.layer_order) + 1
+        layers = [layer] * self.num_unique_layers
+        if config.expert_layers is not None and not all(config.expert_layers):
+            layers = layer_configs(config, config.expert_layers)
+        kind, first = Layer if layer.parallel == "none" else ParallelLayer, config.first_attention_norm
         self.layers = nn.ModuleList(
-            kind(
-                layer_config(config, index),
-                size,
-                index,
-                attention_norm=index > 0 or config.first_attention_norm,
-            )
-            for index in range(self.num_unique_layers)
+            kind(part, size, i, attention_norm=i > 0 or first) for i, part in enumerate(layers)
         )
-        self.relative_bias = relative_biases(config, len({kind.bias_table for kind in self.layer_kinds}))
-        ends_in_norm = layer.norm_placement == "post" or not config.final_norm
-        self.layer_norm = norm(None if ends_in_norm else layer.norm, size)
+        self.has_score_bias = isinstance(config.positions, RelativeBiasConfig | Alibi)
+        if isinstance(config.positions, RelativeBiasConfig):
+            self.relative_bias = relative_biases(config, config.positions)
+        self.layer_norm = norm(
+            layer.norm if layer.norm_placement != "post" and config.final_norm else None, size
+        )
         self.dropout = dropout(config.final_dropout)
-        self.projection: Slot = identity
-        if config.output_size is not None:
-            self.projection = Linear(size, config.output_size, bias=False)
+        self.projection: Slot = identity if width is None else Linear(size, width, bias=False)
 
     def forward(
         self,
@@ -137,8 +125,8 @@ class Stack(nn.Module):
         """
         if len(self.layers) != self.num_unique_layers:
             raise ValueError(
-                f"layers={len(self.layers)} must be {self.num_unique_layers}, the depth of the config; to change "
-                "it, build another model (minitx.from_config)."
+                f"layers={len(self.layers)} must be {self.num_unique_layers}, as in the config; build one "
+                "of another depth with minitx.from_config."
             )
         parts = [None] * len(self.layer_order) if cache is None else cache.layers
         contexts = self.contexts(hidden, mask, position_ids, cache)
@@ -176,15 +164,14 @@ class Stack(nn.Module):
     ) -> Mapping[LayerKind, AttentionContext]:
         """Returns mask and positions for each kind of layer; the arguments are those of `forward`."""
         past = 0 if cache is None else cache.length
-        attend = padding_mask(mask)
+        attend = None if mask is None else padding_mask(mask)
         parts = [None] * len(self.layer_kinds) if cache is None else cache.layers
         contexts = {}
         for kind, part in dict(zip(self.layer_kinds, parts, strict=True)).items():
-            bias = self.score_bias(kind, attend, past, hidden)
+            bias = self.score_bias(kind, attend, past, hidden) if self.has_score_bias else None
             allowed, causal = self.build_mask(kind, attend, past, hidden, part, plain=bias is None)
-            if bias is not None:
-                allowed = to_additive_mask(allowed, bias)
-            rotary = self.rotary(kind, position_ids, hidden.dtype)
+            allowed = allowed if bias is None else to_additive_mask(allowed, bias)
+            rotary = self.rotary(kind, position_ids, hidden.dtype) if kind.uses_rope else None
             contexts[kind] = AttentionContext(allowed, causal, rotary, past)
         return contexts
 
@@ -211,7 +198,7 @@ class Stack(nn.Module):
         time, device, causal = hidden.shape[1], hidden.device, self.config.causal and hidden.shape[1] > 1
         window = self.config.sliding_window if kind.layer_type == SLIDING else None
         columns = past + time if part is None else part.key_length(past, time)
-        outside_window = window is not None and columns > window
+        outside_window = columns > (window or columns)
         if plain and attend is None and past == 0 and causal and not outside_window:
             return None, True
         if part is not None and attend is not None:
@@ -222,15 +209,13 @@ class Stack(nn.Module):
             attend = causal_window_mask(attend, queries, keys, causal=self.config.causal, window=window)
         return attend, False
 
-    def rotary(self, kind: LayerKind, position_ids: Tensor, dtype: torch.dtype) -> RotaryTables | None:
-        """Returns the RoPE tables of one kind of layer for positions (1 or B, T); None: no RoPE."""
-        positions = self.config.positions
-        if not isinstance(positions, RotaryConfig) or not kind.uses_rope:
-            return None
-        return rotary_tables(positions.ropes[kind.layer_type], position_ids, dtype)
+    def rotary(self, kind: LayerKind, position_ids: Tensor, dtype: torch.dtype) -> RotaryTables:
+        """Returns the RoPE tables of one kind of layer for positions (1 or B, T)."""
+        assert isinstance(self.config.positions, RotaryConfig), "the kind uses RoPE"
+        return rotary_tables(self.config.positions.ropes[kind.layer_type], position_ids, dtype)
 
-    def score_bias(self, kind: LayerKind, attend: Tensor | None, past: int, hidden: Tensor) -> Tensor | None:
-        """Returns the position bias of the scores, (1 or B, H, 1 or T, S); None: no bias.
+    def score_bias(self, kind: LayerKind, attend: Tensor | None, past: int, hidden: Tensor) -> Tensor:
+        """Returns the position bias of the scores, (1 or B, H, 1 or T, S).
 
         Args:
             kind: of the layer.
@@ -238,16 +223,13 @@ class Stack(nn.Module):
             past: S - T.
             hidden: (B, T, E), for its length, device and dtype.
         """
-        if self.relative_bias is None and not isinstance(self.config.positions, Alibi):
-            return None
         places = torch.arange(past + hidden.shape[1], device=hidden.device)
-        if self.relative_bias is not None:
+        if isinstance(self.config.positions, RelativeBiasConfig):
             bias = self.relative_bias[kind.bias_table]
             assert isinstance(bias, RelativeBias)
             return bias.scores(places[past:], places)
-        if attend is None:
-            positions = places[None, None, None]
-        else:  # positions skip padding and keys that a query does not attend to
+        positions = places[None, None, None]
+        if attend is not None:  # skip padding and keys that a query does not attend to
             positions = (attend.long().cumsum(dim=-1) - 1).clamp(min=0)
         return alibi(self.config.layer.attention.num_attention_heads, positions, hidden.dtype)
 
@@ -270,9 +252,8 @@ def make_stack(config: StackConfig) -> nn.Module:
     return (DisentangledStack if isinstance(config.positions, Disentangled) else Stack)(config)
 
 
-def relative_biases(config: StackConfig, count: int) -> nn.ModuleList | None:
-    """Returns `count` tables of relative biases; None: the stack has none."""
-    positions, heads = config.positions, config.layer.attention.num_attention_heads
-    if not isinstance(positions, RelativeBiasConfig):
-        return None
+def relative_biases(config: StackConfig, positions: RelativeBiasConfig) -> nn.ModuleList:
+    """Returns the tables of relative biases: one per layer, or one for all."""
+    count = config.num_hidden_layers if positions.per_layer else 1
+    heads = config.layer.attention.num_attention_heads
     return nn.ModuleList(RelativeBias(positions, heads, causal=config.causal) for _ in range(count))

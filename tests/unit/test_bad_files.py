@@ -677,7 +677,7 @@ def builds(config: Mapping[str, Any], key: str, head: str | None = None) -> bool
             assert named, f"does not name {key}: {message}"
             return False
         length = 1 if key in ("max_position_embeddings", "n_positions") else 4
-        run(model.eval(), ids(1, length) % model.config.embedder.vocab_size)
+        run(model.eval(), ids(1, length) % model.config.inputs.vocab_size)
         return True
 
 
@@ -1032,9 +1032,9 @@ def test_a_batch_of_no_texts(any_model: minitx.EncoderModel, mask: bool) -> None
 
 
 def test_a_text_longer_than_the_positions(any_model: minitx.EncoderModel) -> None:
-    embedder = any_model.config.embedder
-    for length in (embedder.max_position_embeddings + 1, 500):
-        if embedder.position_embeddings:
+    embedder = any_model.embedder
+    for length in (embedder.config.max_position_embeddings + 1, 500):
+        if embedder.has_position_table:
             with pytest.raises(ValueError, match=f"has {length} tokens, truncate or split it"):
                 any_model(ids(1, length))
         else:  # only relative positions: no text is too long

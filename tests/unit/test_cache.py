@@ -416,7 +416,7 @@ def test_rows_that_are_none() -> None:
 
 
 def test_something_else_for_a_cache() -> None:
-    with pytest.raises(TypeError, match="cache={} must be a Cache; make one"):
+    with pytest.raises(TypeError, match=r"cache=\{\} must be a Cache; make one"):
         model()(ids(1, 3), cache={})
 
 

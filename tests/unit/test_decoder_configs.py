@@ -10,7 +10,7 @@ import transformers
 
 from minitx.architectures import architecture
 from minitx.architectures.config_reader import ConfigReader
-from minitx.config import HeadConfig, ModelConfig
+from minitx.config import HeadConfig, ModelConfig, Rotary
 from minitx.layers.stack import FULL, SLIDING
 
 # Sizes, flags and stray keys of well-known checkpoints; the prose of them left out.
@@ -207,23 +207,23 @@ def test_a_real_config_is_read_whole_and_means_what_it_means_in_transformers(nam
 
 def test_what_they_mean() -> None:
     small, narrow = (read(CONFIGS[name])[0] for name in ("opt-125m", "opt-350m"))
-    assert (small.stack.norm_placement, small.embedder.projection, small.stack.output_size) == (
+    assert (small.stack.layer.norm_placement, small.inputs.projection, small.stack.output_size) == (
         "pre",
         "none",
         None,
     )
-    assert (narrow.stack.norm_placement, narrow.embedder.projection, narrow.stack.output_size) == (
+    assert (narrow.stack.layer.norm_placement, narrow.inputs.projection, narrow.stack.output_size) == (
         "post",
         "words",
         512,
     )
-    assert narrow.embedder.max_position_embeddings == 2050
-    assert read(BLOOM)[0].stack.head_dim == 64
+    assert narrow.inputs.max_position_embeddings == 2050
+    assert read(BLOOM)[0].stack.layer.attention.head_dim == 64
     assert read(GPT_NEO)[0].stack.layer_types == (FULL, SLIDING) * 6
     for config, rotary_dim in ((GPTJ, 64), (PYTHIA, 16), (PHI, 32)):
-        rope = read(config)[0].stack.rope
-        assert rope is not None
-        assert rope[FULL].rotary_dim == rotary_dim
+        positions = read(config)[0].stack.positions
+        assert isinstance(positions, Rotary)
+        assert positions.ropes[FULL].rotary_dim == rotary_dim
 
 
 @pytest.mark.parametrize(

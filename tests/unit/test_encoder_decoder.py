@@ -259,7 +259,7 @@ def test_a_head_that_reads_the_end_of_a_text() -> None:
 @pytest.mark.parametrize("model_type", CONFIGS)
 def test_decode_needs_a_cache_that_has_read(model_type: str) -> None:
     model = made(model_type)
-    with pytest.raises(ValueError, match="a cache that was filled by model.encode_into"):
+    with pytest.raises(ValueError, match=r"a cache that was filled by model.encode_into"):
         model.decode(ids(2, 3), cache=model.make_cache())
     cache = model.encode_into(model.make_cache(), ids(2, 7))
     with pytest.raises(ValueError, match="pass exactly one source: input_ids"):
@@ -508,7 +508,7 @@ def failing(model: Any, where: str, error: BaseException) -> Any:
 
 # Where a forward fails: as keys of the memory are made (those of the first layer are there already), as the
 # decoder runs, and as the head does.
-HALF_WAY = ["decoder.layers.1.cross_attention.self_attention.K", "decoder.layers.1", "head"]
+HALF_WAY = ["decoder.layers.1.cross_attention.cross_attention.K", "decoder.layers.1", "head"]
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no memory left"), KeyboardInterrupt(), ValueError("mine")])

@@ -198,7 +198,7 @@ OF_T5 = [
     "encoder.layer_norm",
     "decoder_embedder.word_emb",
     "decoder.layers.0.cross_attention_norm",
-    "decoder.layers.1.cross_attention.self_attention.K",
+    "decoder.layers.1.cross_attention.cross_attention.K",
     "decoder.layers.2.intermediate.dense",
 ]
 

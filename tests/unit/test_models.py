@@ -7,7 +7,6 @@ import hashlib
 import json
 import pickle
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from torch import nn
 
 import minitx
 from minitx.architectures import REGISTRY
+from minitx.config import NormConfig, replace_in
 from minitx.layers.activation import Activation
 from minitx.layers.attention_kernels import BACKENDS
 from minitx.layers.norm import RMSNorm, identity
@@ -155,7 +155,7 @@ def test_fresh_weights_follow_the_config(model_type: str) -> None:
             assert abs(module.weight.std().item() - 0.5) < off, name
         if getattr(module, "bias", None) is not None:
             assert not module.bias.any(), name
-    assert bool(model.embedder.word_emb.weight[1].any()) == model.config.embedder.padding_is_trained
+    assert bool(model.embedder.word_emb.weight[1].any()) == model.config.inputs.padding_is_trained
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
 
 
@@ -454,7 +454,7 @@ def test_half_of_a_sharded_checkpoint_is_saved_so_that_it_loads(tmp_path: Path) 
 
 
 def test_an_unknown_task_is_refused_when_the_model_is_made() -> None:
-    with pytest.raises(ValueError, match="HeadConfig.task='foo' must be one of 'masked-lm'"):
+    with pytest.raises(ValueError, match=r"HeadConfig.task='foo' must be one of 'masked-lm'"):
         minitx.EncoderModel(tiny().config, minitx.HeadConfig(task="foo", num_labels=2))
 
 
@@ -480,16 +480,19 @@ def test_a_model_can_be_exported_for_any_batch_and_length(model_type: str) -> No
 @pytest.mark.parametrize(
     ("field", "value", "known"),
     [
-        ("norm_placement", "prenorm", "'post', 'pre', 'sandwich', 'branch'"),
-        ("norm", "rms", "'layer_norm', 'rms_norm'"),
-        ("qk_norm", "yes", "'none', 'head', 'width'"),
-        ("parallel", "yes", "'none', 'one_norm', 'two_norms'"),
-        ("gated", 1, "True, False"),
+        ("layer.norm_placement", "prenorm", "'post', 'pre', 'sandwich', 'branch'"),
+        ("layer.norm.kind", "rms", "'layer_norm', 'rms_norm'"),
+        ("layer.attention.qk_norm", "yes", "'none', 'head', 'width'"),
+        ("layer.parallel", "yes", "'none', 'one_norm', 'two_norms'"),
+        ("layer.feed_forward.gated", 1, "True, False"),
     ],
 )
 def test_a_misspelt_word_builds_no_other_model(field: str, value: Any, known: str) -> None:
     config = tiny().config
-    with pytest.raises(ValueError, match=f"StackConfig: {field}={value!r} must be one of {known}"):
-        replace(config.encoder, **{field: value})
-    other = replace(config, encoder=replace(config.encoder, norm_placement="pre", norm="rms_norm"))
+    path, _, name = field.rpartition(".")
+    with pytest.raises(ValueError, match=rf"Config\.{name}={value!r} must be one of {known}"):
+        replace_in(config.encoder, path, **{name: value})
+    other = replace_in(
+        config, "encoder.layer", norm_placement="pre", norm=NormConfig(kind="rms_norm", eps=1e-6)
+    )
     assert isinstance(minitx.EncoderModel(other).encoder.layer_norm, RMSNorm)

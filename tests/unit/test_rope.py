@@ -11,9 +11,9 @@ import torch
 import minitx
 from minitx.architectures import architecture
 from minitx.architectures.config_reader import ConfigReader
-from minitx.config import RopeConfig
+from minitx.config import RopeConfig, Rotary
 from minitx.decoding.prompts import padded
-from minitx.layers.rotary import FREQUENCIES, rotary_table, rotate, rotate_every_two
+from minitx.layers.rotary import FREQUENCIES, apply_rotary_pos_emb, rotary_tables
 from minitx.layers.stack import FULL, SLIDING
 
 LLAMA = {
@@ -30,9 +30,9 @@ LISTS = {"short_factor": [1.0, 1.5, 2.0], "long_factor": [3.0, 4.0, 5.0]}
 
 def ropes(**more: Any) -> dict[str, RopeConfig]:
     config = {**LLAMA, **more}
-    found = architecture(config["model_type"]).read(ConfigReader(config)).stack.rope
-    assert found is not None
-    return dict(found)
+    found = architecture(config["model_type"]).read(ConfigReader(config)).stack.positions
+    assert isinstance(found, Rotary)
+    return dict(found.ropes)
 
 
 @pytest.mark.parametrize(
@@ -195,13 +195,13 @@ def test_a_cache_is_of_no_use_across_the_turning_point() -> None:
         cache = decoder.make_cache()
         decoder(text[:, :first], cache=cache)
         with pytest.raises(
-            ValueError, match=rf"by a text of {first} tokens, now it has .*run the whole text"
+            ValueError, match=rf"by {first} tokens, now the sequence has .*run the whole sequence"
         ):
             decoder(text[:, first : first + second], cache=cache)
         assert cache.length == first
         decoder(text[:, : first + second], cache=cache.crop(0))  # anew
         decoder(text[:, :1], cache=cache)
-    with pytest.raises(ValueError, match=r"by a text of 15 tokens, now it has 6; above 8"):
+    with pytest.raises(ValueError, match=r"by 15 tokens, now the sequence has 6, and above 8"):
         decoder(text[:, 5:6], cache=cache.crop(5))
     cache = decoder.make_cache()
     found = [decoder(text[:, a:b], cache=cache).logits for a, b in ((0, 5), (5, 7), (7, 8))]
@@ -220,7 +220,7 @@ def test_padding_does_not_bring_a_row_nearer_to_the_turning_point() -> None:
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     cache = decoder.make_cache()
     decoder(text[:, :13], mask[:, :13], positions[:, :13], cache=cache)
-    with pytest.raises(ValueError, match=r"by a text of 8 tokens, now it has 9"):  # the row with padding
+    with pytest.raises(ValueError, match=r"by 8 tokens, now the sequence has 9"):  # the row with padding
         decoder(text[:, 13:], mask[:, 13:], positions[:, 13:], cache=cache)
     mask[:, :6] = 0  # now none comes near
     positions = (mask.cumsum(1) - 1).clamp(min=0)
@@ -249,11 +249,10 @@ def by_length(kind: str) -> minitx.DecoderModel:
 @pytest.mark.parametrize("rotary_dim", [8, 4])
 def test_turning_keeps_lengths_and_depends_on_distance_alone(interleaved: bool, rotary_dim: int) -> None:
     rope = RopeConfig(rope_theta=100.0, rotary_dim=rotary_dim, interleaved=interleaved)
-    turn = (rotate_every_two,) if interleaved else ()
     query, key = torch.randn(2, 1, 1, 1, 8, dtype=torch.float64)
 
     def at(x: torch.Tensor, position: int) -> torch.Tensor:
-        return rotate(x, rotary_table(rope, torch.tensor([[position]]), torch.float64), *turn)
+        return apply_rotary_pos_emb(x, rotary_tables(rope, torch.tensor([[position]]), torch.float64))
 
     assert torch.allclose(at(query, 0), query)
     assert torch.allclose(at(query, 5).norm(), query.norm())
