@@ -36,6 +36,7 @@ from minitx.checkpoint.resolve import (
 from minitx.config import HeadConfig, ModelConfig
 from minitx.io import read_json
 from minitx.models import DecoderModel, EncoderDecoderModel, EncoderModel, Model
+from minitx.optimize.few_rows import few_rows
 
 
 def load(
@@ -140,7 +141,7 @@ def load(
             for name in tensors.shapes
             if name not in used
         }
-    return model.set_attention(attention)
+    return few_rows(model.set_attention(attention))
 
 
 def from_config(
@@ -184,7 +185,7 @@ def from_config(
     # written out, because what a missing key means is not the same everywhere
     padding = {"pad_token_id": numbers.inputs.pad_token_id}
     model.checkpoint = Checkpoint(architecture, model_type, padding | dict(config))
-    return model
+    return few_rows(model)
 
 
 # --- from config.json to an empty model ------------------------------------------------------------

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from minitx.config import AttentionConfig, NormConfig
 from minitx.layers.attention_kernels import Backend, ScoreOptions, attention_weights, sdpa
 from minitx.layers.cache import CrossAttentionCache, LayerCache
-from minitx.layers.linear import Linear
 from minitx.layers.norm import Slot, norm
 from minitx.layers.rotary import RotaryTables, apply_rotary_pos_emb
 
@@ -59,9 +58,9 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.head_dim, self.groups = config.head_dim, config.num_attention_heads // config.key_value_heads
         width, shared = config.num_attention_heads * config.head_dim, config.key_value_heads * config.head_dim
-        self.Q = Linear(hidden_size, width, bias=config.bias)
-        self.K = Linear(hidden_size, shared, bias=config.bias)
-        self.V = Linear(hidden_size, shared, bias=config.bias)
+        self.Q = nn.Linear(hidden_size, width, bias=config.bias)
+        self.K = nn.Linear(hidden_size, shared, bias=config.bias)
+        self.V = nn.Linear(hidden_size, shared, bias=config.bias)
         self.norm_per_head = config.qk_norm == "head"
         normed = None if config.qk_norm == "none" else qk_norm
         self.q_norm = norm(normed, config.head_dim if self.norm_per_head else width)

@@ -18,7 +18,6 @@ from minitx.layers.attention import AttentionContext, active_probability
 from minitx.layers.attention_kernels import Backend, ScoreOptions, attention_weights, sdpa
 from minitx.layers.embedding import Embedding
 from minitx.layers.layer import Layer
-from minitx.layers.linear import Linear
 from minitx.layers.masks import to_additive_mask
 from minitx.layers.norm import norm
 from minitx.layers.recorder import Recorder
@@ -49,13 +48,13 @@ class DisentangledSelfAttention(nn.Module):
         super().__init__()
         self.config, self.positions = config, positions
         width = config.num_attention_heads * config.head_dim
-        self.Q = Linear(hidden_size, width)
-        self.K = Linear(hidden_size, width)
-        self.V = Linear(hidden_size, width)
+        self.Q = nn.Linear(hidden_size, width)
+        self.K = nn.Linear(hidden_size, width)
+        self.V = nn.Linear(hidden_size, width)
         separate = positions.relative_attention and not positions.share_att_key
         c2p, p2c = ("c2p" in positions.pos_att_type, "p2c" in positions.pos_att_type)
-        self.pos_K = Linear(hidden_size, width) if separate and c2p else None
-        self.pos_Q = Linear(hidden_size, width) if separate and p2c else None
+        self.pos_K = nn.Linear(hidden_size, width) if separate and c2p else None
+        self.pos_Q = nn.Linear(hidden_size, width) if separate and p2c else None
         self.dropout = nn.Dropout(config.dropout)
         self.pos_dropout = nn.Dropout(positions.dropout)
         # One share for content, one for each kind of position score; the root is float32, as in training.

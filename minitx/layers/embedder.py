@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from minitx.config import LearnedPositions, Numbering, Projection, TextInputs
 from minitx.layers.embedding import Embedding, ScaledEmbedding, ShiftedEmbedding, SinusoidalEmbedding
-from minitx.layers.linear import Linear
 from minitx.layers.norm import Slot, dropout, identity, norm
 from minitx.validation import check_indices, check_position_ids, check_shape, check_token_ids
 
@@ -26,7 +25,7 @@ class Embedder(nn.Module):
         self.pos_emb = position_embedding(config, summed)
         self.tok_type_emb = Embedding(config.type_vocab_size, summed) if config.type_vocab_size else None
         self.projection: Slot = (
-            identity if place == "none" else Linear(size, hidden, bias=place == "after_dropout")
+            identity if place == "none" else nn.Linear(size, hidden, bias=place == "after_dropout")
         )
         self.layer_norm = norm(config.norm, size if place == "after_dropout" else hidden)
         self.dropout = dropout(config.dropout)

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from minitx.config import HeadConfig
 from minitx.layers.activation import Activation
-from minitx.layers.linear import Linear
 from minitx.layers.losses import Loss, detection_loss, label_loss, next_token_loss, span_loss, token_loss
 from minitx.layers.norm import Slot, dropout, identity, norm
 from minitx.layers.pooling import POOLING
@@ -40,11 +39,11 @@ class Head(nn.Module):
         size = transform.size if transform else hidden_size
         self.pool = POOLING[config.pooling]
         self.input_dropout = dropout(config.input_dropout)
-        self.dense: Slot = Linear(hidden_size, size, bias=transform.bias) if transform else identity
+        self.dense: Slot = nn.Linear(hidden_size, size, bias=transform.bias) if transform else identity
         self.activation: Slot = Activation(transform.hidden_act) if transform else identity
         self.layer_norm = norm(transform.norm if transform else None, size)
         self.dropout = dropout(config.classifier_dropout)
-        self.projection = Linear(size, config.num_labels, bias=config.bias)
+        self.projection = nn.Linear(size, config.num_labels, bias=config.bias)
 
     def forward(self, hidden: Tensor, pooled: Tensor | None, mask: Tensor | None) -> Tensor:
         """(B, T, E), (B, E), (B, T) -> (B, C) if the head pools, else (B, T, C)"""

@@ -23,7 +23,6 @@ from minitx.layers.cache import (
 )
 from minitx.layers.disentangled import DisentangledStack
 from minitx.layers.layer import Layer, ParallelLayer
-from minitx.layers.linear import Linear
 from minitx.layers.masks import causal_window_mask, padding_mask, to_additive_mask
 from minitx.layers.norm import Slot, dropout, identity, norm
 from minitx.layers.positions import RelativeBias, alibi
@@ -98,7 +97,7 @@ class Stack(nn.Module):
             layer.norm if layer.norm_placement != "post" and config.final_norm else None, size
         )
         self.dropout = dropout(config.final_dropout)
-        self.projection: Slot = identity if width is None else Linear(size, width, bias=False)
+        self.projection: Slot = identity if width is None else nn.Linear(size, width, bias=False)
 
     def forward(
         self,

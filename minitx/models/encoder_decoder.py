@@ -12,7 +12,6 @@ from minitx.config import ModelConfig
 from minitx.layers.attention import AttentionContext
 from minitx.layers.cache import Cache
 from minitx.layers.embedder import Embedder
-from minitx.layers.linear import Linear
 from minitx.layers.masks import as_bool, padding_mask
 from minitx.layers.norm import Slot, identity
 from minitx.layers.recorder import Layers, Recorder
@@ -306,7 +305,7 @@ def _encoder_projection(config: ModelConfig) -> Slot:
     assert config.encoder is not None
     if not config.encoder_projection:
         return identity
-    return Linear(config.encoder_size, config.stack.hidden_size, bias=True)
+    return nn.Linear(config.encoder_size, config.stack.hidden_size, bias=True)
 
 
 @contextmanager

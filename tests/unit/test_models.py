@@ -270,7 +270,7 @@ def test_a_model_that_no_longer_fits_its_config_is_not_saved(tmp_path: Path) -> 
 def test_a_stack_of_another_depth_says_so() -> None:
     model = tiny()
     model.encoder.layers.append(copy.deepcopy(model.encoder.layers[0]))
-    with pytest.raises(ValueError, match="3 layers, its config says 2"):
+    with pytest.raises(ValueError, match="layers=3 must be 2, as in the config"):
         model(ids(1, 4))
 
 
