@@ -9,11 +9,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from minitx.architectures import register
     from minitx.checkpoint.load import from_config, load
     from minitx.checkpoint.save import save
     from minitx.config import (
         Alibi,
         AttentionConfig,
+        CustomInputs,
         Disentangled,
         ExpertsConfig,
         FeedForwardConfig,
@@ -46,8 +48,11 @@ if TYPE_CHECKING:
     from minitx.decoding.stopping import Stop
     from minitx.decoding.strategy import Greedy, Sample
     from minitx.inspect.explain import Explanation, explain
+    from minitx.layers.activation import register_activation
+    from minitx.layers.attention_kernels import register_attention
     from minitx.layers.cache import Cache
     from minitx.models import DecoderModel, EncoderDecoderModel, EncoderModel, ModelOutput
+    from minitx.models.inputs import register_inputs
     from minitx.pipelines.text.embed import EmbeddingSettings, embed, embedding_settings
     from minitx.tokenizer import Tokenizer, load_tokenizer
 
@@ -62,6 +67,7 @@ _HOME = {
     "BeamSample": "minitx.decoding.search.beam_sample",
     "Cache": "minitx.layers.cache",
     "Chain": "minitx.decoding.processors.chain",
+    "CustomInputs": "minitx.config",
     "DecoderModel": "minitx.models",
     "Disentangled": "minitx.config",
     "DiverseBeam": "minitx.decoding.search.diverse",
@@ -102,6 +108,10 @@ _HOME = {
     "generation_settings": "minitx.decoding.generation_config",
     "load": "minitx.checkpoint.load",
     "load_tokenizer": "minitx.tokenizer",
+    "register": "minitx.architectures",
+    "register_activation": "minitx.layers.activation",
+    "register_attention": "minitx.layers.attention_kernels",
+    "register_inputs": "minitx.models.inputs",
     "replace_in": "minitx.config",
     "save": "minitx.checkpoint.save",
     "score": "minitx.decoding.score",
@@ -117,6 +127,7 @@ __all__ = [
     "BeamSample",
     "Cache",
     "Chain",
+    "CustomInputs",
     "DecoderModel",
     "Disentangled",
     "DiverseBeam",
@@ -157,6 +168,10 @@ __all__ = [
     "generation_settings",
     "load",
     "load_tokenizer",
+    "register",
+    "register_activation",
+    "register_attention",
+    "register_inputs",
     "replace_in",
     "save",
     "score",

@@ -20,6 +20,7 @@ from minitx.layers.norm import RMSNorm
 from minitx.layers.pooler import Pooler
 from minitx.layers.recorder import Recorder
 from minitx.layers.stack import make_stack
+from minitx.models.inputs import make_embedder
 from minitx.models.output import ModelOutput
 from minitx.validation import ArgumentTypeError, ArgumentValueError, check_tensor
 
@@ -84,7 +85,7 @@ class Model(nn.Module):
 
     def make_stacks(self, stack: Callable[..., nn.Module]) -> None:
         """Make the modules before the head."""
-        self.embedder = Embedder(self.config.inputs)
+        self.embedder: Embedder = make_embedder(self.config.inputs)
         self.add_module(self.families[0], stack(self.config.stack))
 
     def __getattr__(self, name: str) -> Any:

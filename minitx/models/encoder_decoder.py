@@ -11,12 +11,11 @@ from torch import Tensor, nn
 from minitx.config import ModelConfig
 from minitx.layers.attention import AttentionContext
 from minitx.layers.cache import Cache
-from minitx.layers.embedder import Embedder
 from minitx.layers.masks import as_bool, padding_mask
 from minitx.layers.norm import Slot, identity
 from minitx.layers.recorder import Layers, Recorder
 from minitx.models.decoder import CausalModel
-from minitx.models.inputs import Inputs, embed, token_ids
+from minitx.models.inputs import Inputs, embed, make_embedder, token_ids
 from minitx.models.output import ModelOutput
 from minitx.validation import (
     ArgumentValueError,
@@ -40,10 +39,10 @@ class EncoderDecoderModel(CausalModel):
     def make_stacks(self, stack: Callable[..., nn.Module]) -> None:
         """Make the modules before the head: an embedder and a stack on each side."""
         config = self.config
-        self.embedder = Embedder(config.inputs)
+        self.embedder = make_embedder(config.inputs)
         self.encoder = stack(config.encoder)
         self.encoder_projection = _encoder_projection(config)
-        self.decoder_embedder = Embedder(config.decoder_inputs or config.inputs)
+        self.decoder_embedder = make_embedder(config.decoder_inputs or config.inputs)
         self.add_module("decoder", stack(config.decoder))
 
     @property

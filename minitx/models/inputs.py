@@ -1,21 +1,66 @@
 """Inputs of encoders and decoders: token ids or their embeddings, or those of another embedder.
 
-The type of `ModelConfig.inputs` chooses the embedder (`INPUTS`). Text has token ids, token types and positions; an
-embedder for anything else takes its inputs by name and returns one vector per position.
+The type of `ModelConfig.inputs` chooses the embedder (`register_inputs`). Text has token ids, token types and
+positions; an embedder for anything else takes its inputs by name and returns one vector per position.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from minitx.config import CustomInputs, TextInputs
 from minitx.habits import ARGUMENTS, UnknownArgumentError, hint_for
 from minitx.layers.embedder import Embedder
 from minitx.layers.masks import as_bool
-from minitx.validation import ArgumentValueError, check_shape, check_tensor, check_token_ids
+from minitx.validation import (
+    ArgumentTypeError,
+    ArgumentValueError,
+    check_shape,
+    check_tensor,
+    check_token_ids,
+)
+
+_EMBEDDERS: dict[type, Callable[[Any], nn.Module]] = {TextInputs: Embedder}
+
+
+def register_inputs(config: type[CustomInputs], embedder: Callable[[Any], nn.Module]) -> None:
+    """Let models embed inputs other than text.
+
+    The forward of the model passes arguments that it does not have itself to the embedder, by name.
+
+    Args:
+        config: class of `ModelConfig.inputs`, a dataclass that extends `minitx.CustomInputs`.
+        embedder: makes the embedder from such a config: a module whose forward takes tensors by name and
+            returns vectors (B, T, E), positions included.
+
+    Raises:
+        ArgumentTypeError: not such a class, or not callable.
+
+    Example:
+        >>> minitx.register_inputs(PatchInputs, PatchEmbedder)
+        >>> model = minitx.EncoderModel(ModelConfig(inputs=PatchInputs(hidden_size=24, ...), encoder=...))
+        >>> model(pixel_values=images).last_hidden_state
+    """
+    if not (isinstance(config, type) and issubclass(config, CustomInputs)):
+        raise ArgumentTypeError("config", config, "a subclass of minitx.CustomInputs")
+    if not callable(embedder):
+        raise ArgumentTypeError("embedder", embedder, "a class or function that makes an embedder")
+    _EMBEDDERS[config] = embedder
+
+
+def make_embedder(config: Any) -> Any:
+    """Returns the embedder of a `ModelConfig.inputs`.
+
+    Raises:
+        ArgumentTypeError: inputs of a class that is not registered.
+    """
+    if type(config) not in _EMBEDDERS:
+        raise ArgumentTypeError("inputs", config, "of a registered class", "see minitx.register_inputs")
+    return _EMBEDDERS[type(config)](config)
 
 
 class Inputs(NamedTuple):
