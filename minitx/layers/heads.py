@@ -1,4 +1,4 @@
-"""Task heads: hidden states to logits, and the table of tasks. Losses and poolings have files of their own."""
+"""Task heads: hidden states to logits, and the table of tasks; losses and poolings have their own files."""
 
 from __future__ import annotations
 

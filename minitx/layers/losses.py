@@ -29,7 +29,7 @@ def token_loss(logits: Tensor, labels: Tensor, mask: Tensor | None, config: Head
 
 
 def next_token_loss(logits: Tensor, labels: Tensor, mask: Tensor | None, config: HeadConfig) -> Tensor:
-    """Cross-entropy of each token after those before it: (B, T, V), (B, T) -> (). Labels are the input ids."""
+    """Cross-entropy of each token after those before it: (B, T, V), input ids (B, T) -> ()."""
     if labels.shape != logits.shape[:-1]:
         expected = f"of shape {tuple(logits.shape[:-1])} like input_ids, not {tuple(labels.shape)}"
         raise ArgumentValueError("labels", labels, expected)
@@ -61,7 +61,7 @@ def label_loss(logits: Tensor, labels: Tensor, mask: Tensor | None, config: Head
 
 
 def span_loss(logits: Tensor, labels: Tensor, mask: Tensor | None, config: HeadConfig) -> Tensor:
-    """Mean cross-entropy of first and last position: (B, T, 2), (B, 2) -> (). Positions from T on are ignored."""
+    """Mean cross-entropy of first and last position, ignored from T on: (B, T, 2), (B, 2) -> ()."""
     time = logits.shape[1]
     start, end = (
         cross_entropy(logits[..., i], labels[:, i].clamp(0, time), ignore_index=time) for i in (0, 1)
@@ -70,7 +70,7 @@ def span_loss(logits: Tensor, labels: Tensor, mask: Tensor | None, config: HeadC
 
 
 def detection_loss(logits: Tensor, labels: Tensor, mask: Tensor | None, config: HeadConfig) -> Tensor:
-    """Binary cross-entropy over the attended tokens: (B, T), (B, T) -> (). Label 1: the token was replaced."""
+    """Binary cross-entropy over the attended tokens, 1 = replaced: (B, T), (B, T) -> ()."""
     wide = widened(logits)
     attended = torch.ones_like(labels, dtype=torch.bool) if mask is None else check_flat(mask)
     return F.binary_cross_entropy_with_logits(wide[attended], labels[attended].to(wide.dtype))

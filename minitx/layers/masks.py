@@ -42,7 +42,7 @@ def as_bool(attention_mask: Tensor, batch: int, time: int, name: str = "attentio
             name,
             attention_mask,
             "of the values 0 and 1",
-            "1 means attend, 0 means ignore (masks added to the scores, such as 0 and -10000, are not supported)",
+            "1 means attend, 0 means ignore (masks that are added to the scores are not supported)",
         )
     return mask
 

@@ -1,10 +1,10 @@
-"""Collects hidden states and attention weights while a stack runs, for `output_hidden_states` and its like."""
+"""Collects hidden states and attention weights while a stack runs."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -12,20 +12,20 @@ from minitx.layers.attention import AttentionContext
 from minitx.layers.cache import LayerCache, SlidingWindowCache
 from minitx.validation import ArgumentTypeError, check_integer
 
-Layers = bool | Collection[int]  # of no layer, of all layers, or of these; negative numbers are from the end
+Layers = bool | Collection[int]  # of no layer, of all layers, or of those listed; -1 is the last one
 Context = TypeVar("Context", bound=AttentionContext)
 
 
 @dataclass
 class Recorder:
-    """What a stack collects during one forward.
+    """Hidden states and attention weights of one stack during one forward.
 
-    Only the layers that are asked for compute their weights beside the fused kernel; its result stays the same.
+    Only the layers listed compute their weights, beside the fused kernel, whose result stays the same.
 
     Attributes:
-        output_hidden_states: collect the hidden states.
+        output_hidden_states: whether hidden states are collected.
         output_attentions: layers whose self-attention weights are collected.
-        output_cross_attentions: the same of cross-attention.
+        output_cross_attentions: layers whose cross-attention weights are collected.
         hidden_states: (B, T, E) before the first layer, and after each; the last one after the final norm.
         attentions: layer -> (B, H, T, S).
         cross_attentions: layer -> (B, H, T, S').
@@ -40,7 +40,7 @@ class Recorder:
     cross_attentions: dict[int, Tensor] = field(default_factory=dict)
     num_layers: int = 0
     _layers: frozenset[int] = frozenset()
-    _cross: frozenset[int] = frozenset()
+    _cross_layers: frozenset[int] = frozenset()
 
     def begin(self, num_layers: int) -> None:
         """Note the number of layers.
@@ -50,7 +50,9 @@ class Recorder:
         """
         self.num_layers = num_layers
         self._layers = layer_numbers("output_attentions", self.output_attentions, num_layers)
-        self._cross = layer_numbers("output_cross_attentions", self.output_cross_attentions, num_layers)
+        self._cross_layers = layer_numbers(
+            "output_cross_attentions", self.output_cross_attentions, num_layers
+        )
 
     def enter(
         self,
@@ -63,50 +65,52 @@ class Recorder:
         """Record the input (B, T, E) of a layer.
 
         Returns:
-            The contexts of its self-attention and cross-attention, which pass on the weights that are asked for.
+            The contexts of its self-attention and cross-attention, which pass their weights to this recorder.
         """
-        across = None if cross is None else self._enter_cross(layer, hidden, cross)
         if self.output_hidden_states:
             self.hidden_states.append(hidden)
-        if layer not in self._layers:
-            return context, across
-        past, time = context.past, hidden.shape[1]
-
-        def watch(weights: Tensor) -> None:
-            self.attentions[layer] = in_order(weights, cache, past, time)
-
-        return replace(context, watch=watch), across
-
-    def _enter_cross(self, layer: int, hidden: Tensor, context: AttentionContext) -> AttentionContext:
-        if layer not in self._cross:
-            return context
         rows, time = hidden.shape[:2]
 
-        def watch(weights: Tensor) -> None:  # (B', H, B / B' * T, S'): all rows of a source are one
-            unfolded = weights.view(*weights.shape[:2], -1, time, weights.shape[-1])
-            self.cross_attentions[layer] = unfolded.transpose(1, 2).reshape(rows, -1, *unfolded.shape[-2:])
+        def watch(weights: Tensor) -> None:
+            self.attentions[layer] = sort_keys(weights, cache, context.past)
 
-        return replace(context, watch=watch)
+        def watch_cross(weights: Tensor) -> None:  # (B', H, B / B' * T, S'): rows of a source are folded
+            unfolded = weights.view(*weights.shape[:2], -1, time, weights.shape[-1]).transpose(1, 2)
+            self.cross_attentions[layer] = unfolded.reshape(rows, *unfolded.shape[2:])
+
+        own = replace(context, watch=watch) if layer in self._layers else context
+        if cross is not None and layer in self._cross_layers:
+            cross = replace(cross, watch=watch_cross)
+        return own, cross
 
     def leave(self, hidden: Tensor) -> None:
         """Record the output (B, T, E) of the stack."""
         if self.output_hidden_states:
             self.hidden_states.append(hidden)
 
-    def all_hidden_states(self) -> tuple[Tensor, ...] | None:
-        """Returns the hidden states, None if they were not asked for."""
-        return tuple(self.hidden_states) if self.output_hidden_states else None
+    def fields(self, prefix: str = "") -> dict[str, Any]:
+        """Returns fields of `ModelOutput`: hidden states, and weights per layer, None for layers not listed.
 
-    def all_attentions(self) -> tuple[Tensor | None, ...] | None:
-        """Returns the self-attention weights per layer, None for the others; None if no layer was asked for."""
-        return self._per_layer(self.attentions)
+        Args:
+            prefix: of their names, "encoder_" or "decoder_" in an encoder-decoder.
+        """
+        fields = {f"{prefix}hidden_states": tuple(self.hidden_states) or None}
+        fields[f"{prefix}attentions"] = self._per_layer(self.attentions)
+        if self.cross_attentions:
+            fields["cross_attentions"] = self._per_layer(self.cross_attentions)
+        return fields
 
-    def all_cross_attentions(self) -> tuple[Tensor | None, ...] | None:
-        """Returns the cross-attention weights per layer, None for the others; None if no layer was asked for."""
-        return self._per_layer(self.cross_attentions)
-
-    def _per_layer(self, weights: dict[int, Tensor]) -> tuple[Tensor | None, ...] | None:
+    def _per_layer(self, weights: dict[int, Tensor]) -> Any:
         return tuple(weights.get(layer) for layer in range(self.num_layers)) if weights else None
+
+
+def make_recorder(
+    output_hidden_states: bool, output_attentions: Layers, output_cross_attentions: Layers = False
+) -> Recorder | None:
+    """Returns a recorder, None if there is nothing to collect."""
+    if output_hidden_states or output_attentions or output_cross_attentions:
+        return Recorder(output_hidden_states, output_attentions, output_cross_attentions)
+    return None
 
 
 def layer_numbers(parameter: str, layers: Layers, num_layers: int) -> frozenset[int]:
@@ -125,9 +129,9 @@ def layer_numbers(parameter: str, layers: Layers, num_layers: int) -> frozenset[
     return frozenset(number % num_layers for number in numbers)
 
 
-def in_order(weights: Tensor, cache: LayerCache | None, past: int, time: int) -> Tensor:
-    """Sort the keys of a ring buffer by position, without those before the window: (B, H, T, S) -> (B, H, T, S)."""
-    if not isinstance(cache, SlidingWindowCache) or time > 1:
+def sort_keys(weights: Tensor, cache: LayerCache | None, past: int) -> Tensor:
+    """Sort the keys of a ring buffer by position, without those before the window: (..., S) -> (..., S)."""
+    if not isinstance(cache, SlidingWindowCache) or weights.shape[2] > 1:
         return weights
-    order = cache.key_positions(past, time, weights.device).argsort()
+    order = cache.key_positions(past, 1, weights.device).argsort()
     return weights[..., order[-cache.window :]]

@@ -198,8 +198,9 @@ class Model(nn.Module):
         """Choose how attention is computed.
 
         Args:
-            attention: "sdpa" (fused, the default), "eager" (step by step), a name of `minitx.register_attention`,
-                or a function with the signature of `minitx.layers.attention_kernels.Backend`.
+            attention: "sdpa" (fused, the default), "eager" (step by step), a name of
+                `minitx.register_attention`, or a function with the signature of
+                `minitx.layers.attention_kernels.Backend`.
 
         Raises:
             ArgumentTypeError: neither a name nor a function.

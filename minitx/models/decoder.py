@@ -10,7 +10,7 @@ from minitx.habits import explain_arguments
 from minitx.layers.attention import AttentionContext
 from minitx.layers.cache import Cache
 from minitx.layers.embedder import Embedder
-from minitx.layers.recorder import Layers, Recorder
+from minitx.layers.recorder import Layers, Recorder, make_recorder
 from minitx.layers.rotary import check_same_rotation, original_contexts
 from minitx.layers.stack import Stack
 from minitx.models.base import Model
@@ -40,9 +40,9 @@ class CausalModel(Model):
     def turning_points(self) -> dict[str, int]:
         """Original context length of each length-dependent RoPE type ("dynamic", "longrope").
 
-        In a longer sequence every position is rotated otherwise, the first ones too, so a prompt is not processed in
-        chunks across that length. "dynamic" continues with cached keys; for "longrope" they are useless, and a
-        sequence that grows beyond that length is run anew.
+        In a longer sequence every position is rotated differently, the first ones too, so a prompt is not run
+        in chunks across that length. "dynamic" continues with cached keys; with "longrope" a sequence that
+        grows beyond that length is run anew.
         """
         return original_contexts(self.config.stack.positions)
 
@@ -132,7 +132,7 @@ class CausalModel(Model):
         """Returns the number of final positions to compute logits for; 0: all.
 
         Raises:
-            ArgumentTypeError, ArgumentValueError: not an integer, or labels for logits that are not computed.
+            ArgumentTypeError, ArgumentValueError: not an integer, or labels without all logits.
         """
         logits_to_keep = check_integer("logits_to_keep", logits_to_keep, hint="0 keeps all")
         if logits_to_keep and labels is not None:
@@ -211,23 +211,18 @@ class DecoderModel(CausalModel):
 
         Raises:
             ArgumentTypeError: not a tensor, or not a cache.
-            ArgumentValueError: shapes that do not fit, ids outside their table, labels for logits that are not
-                computed.
+            ArgumentValueError: shapes that do not fit, ids outside their table, labels without all logits.
             ValueError: a sequence longer than the table of positions, a cache of another model.
         """
         keep = self.num_logits_to_keep(logits_to_keep, labels)
         inputs = Inputs(input_ids, attention_mask, None, position_ids, inputs_embeds)
         shape = inputs.shape
-        record = None
-        if output_hidden_states or output_attentions:
-            record = Recorder(output_hidden_states, output_attentions)
+        record = make_recorder(output_hidden_states, output_attentions)
         hidden, mask = self.run_decoder(inputs, cache, record=record)
         if self.task == "sequence-classification":
             mask = self.real_tokens(input_ids, mask, shape[-1])
         output = self.result(hidden, mask, labels, batch=shape[:-1], logits_to_keep=keep, cache=cache)
-        if record is None:
-            return output
-        return output._replace(hidden_states=record.all_hidden_states(), attentions=record.all_attentions())
+        return output if record is None else output._replace(**record.fields())
 
     def real_tokens(self, input_ids: Tensor | None, mask: Tensor | None, time: int) -> Tensor | None:
         """Returns (B, T), False at masked tokens and at padding ids; None: all are real.

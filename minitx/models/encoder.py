@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from minitx.layers.recorder import Layers, Recorder
+from minitx.layers.recorder import Layers, make_recorder
 from minitx.models.base import Model
 from minitx.models.inputs import Inputs, embed
 from minitx.models.output import ModelOutput
@@ -51,12 +51,8 @@ class EncoderModel(Model):
         batch = inputs.shape[:-1]
         if len(batch) == 2 and self.task == "multiple-choice":
             inputs = inputs.flatten_choices()
-        record = None
-        if output_hidden_states or output_attentions:
-            record = Recorder(output_hidden_states, output_attentions)
+        record = make_recorder(output_hidden_states, output_attentions)
         hidden, mask, positions = embed(self.embedder, inputs)
         hidden = self.run_stack(self.encoder, hidden, mask, positions, record=record)
         output = self.result(hidden, mask, labels, batch=batch)
-        if record is None:
-            return output
-        return output._replace(hidden_states=record.all_hidden_states(), attentions=record.all_attentions())
+        return output if record is None else output._replace(**record.fields())

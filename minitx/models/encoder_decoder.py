@@ -11,19 +11,13 @@ from torch import Tensor, nn
 from minitx.config import ModelConfig
 from minitx.layers.attention import AttentionContext
 from minitx.layers.cache import Cache
-from minitx.layers.masks import as_bool, padding_mask
 from minitx.layers.norm import Slot, identity
-from minitx.layers.recorder import Layers, Recorder
+from minitx.layers.recorder import Layers, Recorder, make_recorder
 from minitx.models.decoder import CausalModel
-from minitx.models.inputs import Inputs, embed, make_embedder, token_ids
+from minitx.models.inputs import Inputs, check_others, embed, make_embedder, token_ids
 from minitx.models.output import ModelOutput
-from minitx.validation import (
-    ArgumentValueError,
-    check_integer_dtype,
-    check_tensor,
-    check_token_ids,
-    values_unavailable,
-)
+from minitx.models.source import check_encoder_output, check_one_source, end_tokens, source_mask
+from minitx.validation import check_integer_dtype, check_token_ids
 
 
 class EncoderDecoderModel(CausalModel):
@@ -90,11 +84,11 @@ class EncoderDecoderModel(CausalModel):
             decoder_inputs_embeds: (B, T, E'), output of `decoder_embedder.word_emb`, instead of
                 `decoder_input_ids`.
             encoder_last_hidden_state: (B, S, E') from `encode`, instead of `input_ids`.
-            cache: from `make_cache`; the tokens are added to it. With B' sources it serves B rows, any multiple
+            cache: from `make_cache`; the tokens are added to it. With B' sources it serves B rows, a multiple
                 of B'; the rows of a source are next to each other.
             logits_to_keep: compute logits for this number of final positions only; 0: all.
             output_hidden_states: return the hidden states of all layers of both stacks.
-            output_attentions: return the attention and cross-attention weights of all layers, or of the layers
+            output_attentions: return the attention and cross-attention weights of all layers, or of those
                 listed.
             output_cross_attentions: return the cross-attention weights alone.
             others: inputs of an embedder for something else than text.
@@ -104,6 +98,7 @@ class EncoderDecoderModel(CausalModel):
             ArgumentValueError: shapes that do not fit, ids outside their table, no source or two.
             ValueError: a sequence longer than the table of positions, a cache of another model.
         """
+        check_others(self.embedder, others)
         keep = self.num_logits_to_keep(logits_to_keep, labels)
         if cache is not None:
             self.check_layers(cache)
@@ -114,22 +109,20 @@ class EncoderDecoderModel(CausalModel):
         target = Inputs(
             decoder_input_ids, decoder_attention_mask, None, decoder_position_ids, decoder_inputs_embeds
         )
-        encoder_record = record = None
-        if output_hidden_states or output_attentions or output_cross_attentions:
-            encoder_record = Recorder(output_hidden_states, output_attentions)
-            record = Recorder(
-                output_hidden_states, output_attentions, output_cross_attentions or output_attentions
-            )
+        encoder_record = make_recorder(output_hidden_states, output_attentions)
+        crosses = output_cross_attentions or output_attentions
+        record = make_recorder(output_hidden_states, output_attentions, crosses)
         with clear_on_error(cache):
             memory, cross = self.attend_to(source, encoder_last_hidden_state, cache, target, encoder_record)
             hidden, mask = self.run_decoder(target, cache, cross, record)
             if self.task == "sequence-classification":
-                mask = self.end_tokens(input_ids, decoder_input_ids)
+                mask = end_tokens(input_ids, decoder_input_ids, self.config.eos_token_id)
             output = self.result(
                 hidden, mask, labels, batch=hidden.shape[:1], logits_to_keep=keep, cache=cache
             )
-        output = output._replace(encoder_last_hidden_state=memory)
-        return output if record is None else with_records(output, encoder_record, record)
+        fields = {} if encoder_record is None else encoder_record.fields("encoder_")
+        fields |= {} if record is None else record.fields("decoder_")
+        return output._replace(encoder_last_hidden_state=memory, **fields)
 
     def encode(
         self,
@@ -154,17 +147,15 @@ class EncoderDecoderModel(CausalModel):
         cache: Cache,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        position_ids: Tensor | None = None,
-        *,
-        inputs_embeds: Tensor | None = None,
-        **others: Tensor,
+        **more: Tensor | None,
     ) -> Cache:
         """Encode a source and fill the cross-attention cache; `decode` continues from there.
 
         Args:
             cache: from `make_cache`, empty; changed and returned. It stays empty if this fails.
-            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, others: as for `forward`.
+            input_ids: (B, S).
+            attention_mask: (B, S), 1 or True = attend.
+            more: further arguments of `encode`.
 
         Raises:
             ArgumentTypeError, ArgumentValueError: as `forward`.
@@ -173,8 +164,8 @@ class EncoderDecoderModel(CausalModel):
         self.check_layers(cache)
         if cache.num_sources or cache.length:
             raise ValueError("the cache holds another source already; make an empty one with make_cache().")
-        source = Inputs(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, others)
-        self.cross_context(self.run_encoder(source), attention_mask, cache)
+        memory = self.encode(input_ids, attention_mask, **more)  # type: ignore[arg-type]
+        self.cross_context(memory, attention_mask, cache)
         return cache
 
     def run_encoder(self, source: Inputs, record: Recorder | None = None) -> Tensor:
@@ -192,7 +183,7 @@ class EncoderDecoderModel(CausalModel):
         """Encode the source unless its output was passed or is cached.
 
         Returns:
-            The encoder output (B, S, E'), None if only the cache has it, and the context of the cross-attention.
+            The encoder output (B, S, E'), None if only the cache has it, and the cross-attention's context.
 
         Raises:
             ArgumentTypeError, ArgumentValueError: no source or two, or other rows than the target has.
@@ -203,7 +194,7 @@ class EncoderDecoderModel(CausalModel):
             memory = self.run_encoder(source, record)
         if memory is not None:
             ids = token_ids(self.decoder_embedder, target.input_ids, target.inputs_embeds, self.prefix)
-            self.check_memory(memory, len(ids))
+            check_encoder_output(memory, self.config.encoder_size, len(ids))
         return memory, self.cross_context(memory, source.attention_mask, cache)
 
     def cross_context(
@@ -224,24 +215,6 @@ class EncoderDecoderModel(CausalModel):
             self.decoder.remember(cache, projected, mask)
         assert cache is not None, "without encoder hidden states, the cache has their keys and values"
         return AttentionContext(cache.encoder_mask)
-
-    # --- checks and decoder inputs -----------------------------------------------------------------------
-
-    def check_memory(self, encoder_hidden_states: Tensor, rows: int) -> None:
-        """Check the encoder output for a target of so many rows.
-
-        Raises:
-            ArgumentTypeError: not a tensor.
-            ArgumentValueError: another width than the encoder's, or other rows than the target's.
-        """
-        name, size = "encoder_last_hidden_state", self.config.encoder_size
-        shape = tuple(check_tensor(name, encoder_hidden_states).shape)
-        if len(shape) != 3 or shape[2] != size:
-            expected = f"of shape (batch, time, {size}), not {shape}"
-            raise ArgumentValueError(name, encoder_hidden_states, expected, "model.encode returns it")
-        if shape[0] != rows:
-            expected = f"of {rows} rows like decoder_input_ids, not {shape[0]}"
-            raise ArgumentValueError(name, encoder_hidden_states, expected, "one source for each row")
 
     def shifted(self, name: str, ids: Tensor | None) -> Tensor:
         """Shift ids to the right to make decoder inputs: (B, T) -> (B, T).
@@ -275,29 +248,6 @@ class EncoderDecoderModel(CausalModel):
             prepended = ids.new_full((len(ids), 1), start)
         return torch.cat((prepended, ids[:, :-1]), dim=1)
 
-    def end_tokens(self, input_ids: Tensor | None, decoder_input_ids: Tensor | None) -> Tensor:
-        """Returns (B, T), True at the end tokens of the source; the head pools the last one.
-
-        Raises:
-            ValueError: no ids, or not as many as the decoder has, or no end token.
-        """
-        eos = self.config.eos_token_id
-        if (
-            input_ids is None
-            or decoder_input_ids is None
-            or input_ids.shape != decoder_input_ids.shape
-            or eos is None
-        ):
-            raise ValueError(
-                "this head pools the decoder at the end of input_ids; pass input_ids, and decoder_input_ids of "
-                "the same shape or none, and set eos_token_id in the config."
-            )
-        ends = input_ids == eos
-        if not values_unavailable(ends) and not bool(ends.any(dim=1).all()):
-            expected = f"rows that each have an end token ({eos})"
-            raise ArgumentValueError("input_ids", input_ids, expected, "the head pools the decoder there")
-        return ends
-
 
 def _encoder_projection(config: ModelConfig) -> Slot:
     """Returns the projection of the encoder output to the decoder's width, if there is one."""
@@ -309,7 +259,7 @@ def _encoder_projection(config: ModelConfig) -> Slot:
 
 @contextmanager
 def clear_on_error(cache: Cache | None) -> Iterator[None]:
-    """Clear the cross-attention cache if the body filled it and then failed: the same call can be made again."""
+    """Clear the cross-attention cache if the body filled it and then failed, so that it can be run again."""
     if cache is None or cache.num_sources:
         yield
         return
@@ -318,59 +268,3 @@ def clear_on_error(cache: Cache | None) -> Iterator[None]:
     except BaseException:
         cache.clear_cross_attention()
         raise
-
-
-def check_one_source(source: Inputs, memory: Tensor | None, cached: bool) -> None:
-    """Check that there is one source, and no other argument of an encoder that does not run.
-
-    Raises:
-        ArgumentValueError: an argument of the encoder without its ids.
-        ValueError: no source, or more than one.
-    """
-    passed = {
-        name: value for name, value in source._asdict().items() if value is not None and name != "others"
-    }
-    passed |= source.others
-    runs = bool(passed.keys() - {"attention_mask", "token_type_ids", "position_ids"})
-    if runs + (memory is not None) + cached != 1:
-        raise ValueError(
-            "pass exactly one source: input_ids, inputs_embeds, encoder_last_hidden_state, or a cache that was "
-            "filled by model.encode_into."
-        )
-    if memory is not None:
-        passed.pop("attention_mask", None)
-    if not runs and passed:
-        name, value = next(iter(passed.items()))
-        hint = "the decoder's arguments are decoder_attention_mask and decoder_position_ids"
-        raise ArgumentValueError(name, value, "None when the source is encoded already", hint)
-
-
-def source_mask(attention_mask: Tensor | None, encoder_hidden_states: Tensor) -> Tensor | None:
-    """Returns the padding mask (B, S) of the source as (B, 1, 1, S).
-
-    Raises:
-        ArgumentValueError: another shape.
-    """
-    if attention_mask is None:
-        return None
-    if attention_mask.dim() != 2:
-        raise ArgumentValueError(
-            "attention_mask",
-            attention_mask,
-            f"of shape (batch, time), not {tuple(attention_mask.shape)}",
-            "the decoder attends to the whole source; model.encode alone takes a mask per query",
-        )
-    return padding_mask(as_bool(attention_mask, *encoder_hidden_states.shape[:2]))
-
-
-def with_records(output: ModelOutput, encoder: Recorder | None, decoder: Recorder) -> ModelOutput:
-    """Returns the output with the hidden states and attention weights that were collected."""
-    encoder = encoder or Recorder()
-    ran = bool(encoder.num_layers)  # not if its output was passed or cached
-    return output._replace(
-        cross_attentions=decoder.all_cross_attentions(),
-        encoder_hidden_states=encoder.all_hidden_states() if ran else None,
-        decoder_hidden_states=decoder.all_hidden_states(),
-        encoder_attentions=encoder.all_attentions(),
-        decoder_attentions=decoder.all_attentions(),
-    )

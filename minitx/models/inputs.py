@@ -136,8 +136,7 @@ def embed(embedder: nn.Module, inputs: Inputs) -> Embedded:
         return Embedded(
             hidden, token_mask(inputs.attention_mask, position_ids.expand(len(hidden), -1)), position_ids
         )
-    for name in inputs.others:
-        raise UnknownArgumentError("forward", name, hint_for(ARGUMENTS["forward"], name, FORWARD))
+    check_others(embedder, inputs.others)
     ids = token_ids(embedder, inputs.input_ids, inputs.inputs_embeds)
     position_ids = embedder.check(ids, inputs.token_type_ids, inputs.position_ids)
     mask = token_mask(inputs.attention_mask, ids)
@@ -146,14 +145,15 @@ def embed(embedder: nn.Module, inputs: Inputs) -> Embedded:
     )
 
 
-FORWARD = (
-    *Inputs._fields[:-1],
-    "labels",
-    "cache",
-    "logits_to_keep",
-    "output_hidden_states",
-    "output_attentions",
-)
+def check_others(embedder: nn.Module, others: Mapping[str, Tensor]) -> None:
+    """Check that a text embedder has no inputs by other names.
+
+    Raises:
+        UnknownArgumentError: it has.
+    """
+    known = (*Inputs._fields[:-1], "labels", "cache", "output_hidden_states", "output_attentions")
+    for name in others if isinstance(embedder, Embedder) else ():
+        raise UnknownArgumentError("forward", name, hint_for(ARGUMENTS["forward"], name, known))
 
 
 def token_ids(

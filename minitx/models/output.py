@@ -12,7 +12,7 @@ Attentions = tuple[Tensor | None, ...]  # per layer; None for a layer that was n
 
 
 class ModelOutput(NamedTuple):
-    """Output of a forward, in Hugging Face's field names; a field that the model or the call does not have is None.
+    """Output of a forward, in Hugging Face's field names; fields that do not apply are None.
 
     Fields are reached by attribute, by name (`out["logits"]`) or by number.
 

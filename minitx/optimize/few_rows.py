@@ -1,11 +1,11 @@
 """Linear projections of few rows on a CPU, as in a decoding step.
 
-A decoding step multiplies each weight with one row per sequence, and is bound by the time to load the weights. For
-so few rows PyTorch's product on a CPU runs on one core, at half of the memory bandwidth. The same product, as a
-batch of products with equal parts of the weight, runs on all cores. A large weight, such as that of a vocabulary,
-is faster in smaller parts.
+A decoding step multiplies each weight with one row per sequence, and takes the time of loading the weights.
+For so few rows PyTorch's product on a CPU runs on one core, at half of the memory bandwidth. As a batch of
+products with equal parts of the weight it runs on all cores. A large weight, such as that of a vocabulary, is
+faster in smaller parts.
 
-`minitx.load` and `minitx.from_config` apply the pass. Other devices, dtypes and sizes take PyTorch's own product.
+`minitx.load` and `minitx.from_config` apply the pass. Other devices, dtypes and sizes take PyTorch's product.
 """
 
 from __future__ import annotations
@@ -108,6 +108,6 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 @lru_cache
 def divisor(number: int, least: int, preferred: int) -> int | None:
-    """Returns the first divisor from `preferred` and `least` up to 64, else the next one below, at least `least`."""
+    """Returns the first divisor from `preferred` (and `least`) up to 64, else the next down to `least`."""
     up, down = range(max(preferred, least), 65), range(preferred, least - 1, -1)
     return next((n for n in (*up, *down) if number % n == 0), None)

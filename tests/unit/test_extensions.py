@@ -302,6 +302,10 @@ def test_names_of_transformers_in_a_forward(model_type: str) -> None:
     ):
         with pytest.raises(TypeError, match=rf"forward has no argument '{name}'\. {hint}"):
             model(IDS, **more, **{name: None})
+        if model_type == "t5":
+            cache = model.encode_into(model.make_cache(), IDS)
+            with pytest.raises(TypeError, match=rf"forward has no argument '{name}'\. {hint}"):
+                model.decode(IDS, cache=cache, **{name: None})
 
 
 # --- outputs -----------------------------------------------------------------------------------------

@@ -8,11 +8,11 @@ A cache is passed to the model and returned; no module keeps one. Each layer has
 
 A layer with cross-attention has a `CrossAttentionCache` beside it: keys and values of the encoder output.
 
-Only `Cache.length` defines how many positions are valid. A forward that fails half-way has stored tokens after
-that, and the next one overwrites them, unless a ring buffer has lost tokens that it needs, which is an error;
-cropping only makes the number smaller. Gradients flow through all three kinds. While they are recorded (outside
-of no_grad and inference_mode), the last two copy their tensors before storing, since a backward may need the
-old values.
+Only `Cache.length` defines how many positions are valid. A forward that fails half-way has stored tokens
+after that, and the next one overwrites them, unless a ring buffer has lost tokens that it needs, which is an
+error; cropping only makes the number smaller. Gradients flow through all three kinds. While they are recorded
+(outside of no_grad and inference_mode), the last two copy their tensors before storing, since a backward may
+need the old values.
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ class Cache:
         return self.reorder(rows)
 
     def reorder(self, rows: Tensor) -> Cache:
-        """Reorder beams within each source. The cross-attention cache is shared per source and is not touched.
+        """Reorder beams within each source; the cross-attention cache is shared per source and not touched.
 
         Args:
             rows: (N,) long, the same number for each source; not checked.
@@ -209,7 +209,8 @@ class Cache:
 def _source_indices(rows: Tensor, per_source: int) -> Tensor:
     """Map batch rows to source indices.
 
-    Returns one index per source if every group of `per_source` rows still belongs to one source, else one per row.
+    Returns one index per source if every group of `per_source` rows still belongs to one source, else one
+    per row.
     """
     sources = rows // per_source
     if len(sources) % per_source == 0:

@@ -1,7 +1,7 @@
 """Key/value caches of self-attention, one per layer.
 
-`Stack.make_cache` chooses the kind of each layer. Only `Cache.length` defines how many positions are valid, so
-none of the three clears its tensors; later positions are overwritten.
+`Stack.make_cache` chooses the kind of each layer. Only `Cache.length` defines how many positions are valid,
+so none of the three clears its tensors; later positions are overwritten.
 """
 
 from __future__ import annotations
@@ -135,8 +135,8 @@ class StaticCache(DynamicCache):
 class SlidingWindowCache:
     """A ring buffer of the last `size` tokens, token p in slot p % size.
 
-    Of several new tokens, the first may attend to keys that the last one overwrites, so they attend to the ring
-    buffer and the new keys side by side, and are stored afterwards.
+    Of several new tokens, the first may attend to keys that the last one overwrites, so they attend to the
+    ring buffer and the new keys side by side, and are stored afterwards.
 
     Args:
         window: number of keys that a query attends to, itself included.
