@@ -94,11 +94,24 @@ def decoder_heads(
     }
 
 
+def tied_decoder_heads(hf: ConfigReader) -> dict[str, HeadConfig]:
+    """Returns the heads of an architecture that ties its head to the word embedding by default."""
+    return decoder_heads(hf, tied=True)
+
+
 DECODER_HEADS: dict[str, Table] = {
     "causal-lm": {"head.projection": "lm_head"},
     "sequence-classification": {"head.projection": "score"},
     "token-classification": {"head.projection": "score"},
 }
+# of architectures without a head for every token
+TWO_HEADS = {task: DECODER_HEADS[task] for task in ("causal-lm", "sequence-classification")}
+
+
+def two_decoder_heads(hf: ConfigReader, **options: Any) -> dict[str, HeadConfig]:
+    """Returns the heads of `TWO_HEADS`; the options are those of `decoder_heads`."""
+    heads = decoder_heads(hf, **options)
+    return {task: heads[task] for task in TWO_HEADS}
 
 
 def layer_types(hf: ConfigReader, usual: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,11 +1,11 @@
-"""Reading the text inputs of a model, which most architectures describe with the same keys."""
+"""Parts of a config that most architectures share: text inputs, attention, feed-forward."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from minitx.architectures.config_reader import ConfigReader
-from minitx.config import TextInputs
+from minitx.config import AttentionConfig, FeedForwardConfig, TextInputs
 
 
 def text_inputs(
@@ -34,3 +34,17 @@ def text_inputs(
         max_position_embeddings=positions,
         **{"embedding_size": size} | fields,
     )
+
+
+def attention(hf: ConfigReader, size: int, heads: int, **fields: Any) -> AttentionConfig:
+    """Returns an attention whose heads share hidden_size evenly by default; `fields` are other fields."""
+    if "head_dim" not in fields:
+        fields["head_dim"] = hf.head_dim(size, heads)
+    return AttentionConfig(num_attention_heads=heads, **fields)
+
+
+def feed_forward(
+    size: int, act: str, output_dropout: float | None = None, **fields: Any
+) -> FeedForwardConfig:
+    """Returns a feed-forward network of inner width `size`; `fields` are other fields of the config."""
+    return FeedForwardConfig(intermediate_size=size, hidden_act=act, output_dropout=output_dropout, **fields)

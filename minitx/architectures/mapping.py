@@ -38,6 +38,24 @@ def either(*names: str) -> CheckpointEntry:
     return CheckpointEntry(names)
 
 
+def attention_entries(ours: str, theirs: str, names: str, kind: str = "self") -> Table:
+    """Returns the entries of an attention branch: Q, K, V and the output projection.
+
+    Args:
+        ours: the branch, such as "decoder.layers.{i}.attention".
+        theirs: the checkpoint's module that holds all four.
+        names: the checkpoint's names of the four in it, separated by spaces.
+        kind: "self" or "cross".
+    """
+    q, k, v, output = names.split()
+    return {
+        f"{ours}.{kind}_attention.Q": f"{theirs}.{q}",
+        f"{ours}.{kind}_attention.K": f"{theirs}.{k}",
+        f"{ours}.{kind}_attention.V": f"{theirs}.{v}",
+        f"{ours}.{kind}_output.dense": f"{theirs}.{output}",
+    }
+
+
 def split(name: str) -> CheckpointEntry:
     """One stored tensor for several of our modules, one after the other in its rows."""
     return CheckpointEntry((name,), Split())

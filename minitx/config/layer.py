@@ -115,7 +115,6 @@ class ExpertsConfig(ValidatedConfig):
         bias: of the experts' projections.
         swiglu_limit: use a SwiGLU clamped to this limit; None: act(gate) * dense.
         swiglu_alpha: steepness of its sigmoid.
-        output_dropout: after the experts; None: no dropout module.
         dense: feed-forward of the layers without experts (`StackConfig.expert_layers`).
     """
 
@@ -128,7 +127,6 @@ class ExpertsConfig(ValidatedConfig):
     bias: bool = False
     swiglu_limit: float | None = None
     swiglu_alpha: float = 1.702
-    output_dropout: float | None = None
     dense: FeedForwardConfig | None = None
 
     def __post_init__(self) -> None:

@@ -162,7 +162,10 @@ class Layer(nn.Module):
         plain = GatedIntermediate if getattr(network, "gated", False) else Intermediate
         kind: Callable[..., nn.Module] = plain if size else MixtureOfExperts
         self.intermediate = kind(network, hidden_size)
-        self.output = Output(config, size, hidden_size, bias=network.bias, drop=network.output_dropout)
+
+        self.output = Output(
+            config, size, hidden_size, bias=network.bias, drop=getattr(network, "output_dropout", None)
+        )
         self.residual: Choice = after_norm if config.residual_after_norm else before_norm
 
     def forward(

@@ -7,18 +7,11 @@ residual may start behind the norms; Q, K and V are stored head by head, and mat
 from __future__ import annotations
 
 from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, pre_norm_decoder
-from minitx.architectures._text import text_inputs
+from minitx.architectures._text import attention, feed_forward, text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.mapping import split_heads
-from minitx.config import (
-    Alibi,
-    AttentionConfig,
-    FeedForwardConfig,
-    HeadConfig,
-    ModelConfig,
-    NormConfig,
-)
+from minitx.config import Alibi, HeadConfig, ModelConfig, NormConfig
 
 
 def read(hf: ConfigReader) -> ModelConfig:
@@ -38,23 +31,14 @@ def read(hf: ConfigReader) -> ModelConfig:
     hf.expect("n_inner", None, 4 * size)
     return ModelConfig(
         initializer_range=hf.number("initializer_range", 0.02),
-        inputs=text_inputs(
-            hf,
-            size,
-            padding_is_trained=True,
-            length=hf.size("seq_length", 2048),
-            norm=norm,
-        ),
+        inputs=text_inputs(hf, size, length=hf.size("seq_length", 2048), padding_is_trained=True, norm=norm),
         decoder=pre_norm_decoder(
             size,
             hf.size(hf.first_of("num_hidden_layers", "n_layer")),
-            AttentionConfig(
-                num_attention_heads=heads,
-                head_dim=hf.head_dim(size, heads),
-                dropout=hf.probability("attention_dropout", 0.0),
-                output_dropout=dropout,
+            attention(
+                hf, size, heads, dropout=hf.probability("attention_dropout", 0.0), output_dropout=dropout
             ),
-            FeedForwardConfig(intermediate_size=4 * size, hidden_act="gelu_new", output_dropout=dropout),
+            feed_forward(4 * size, "gelu_new", dropout),
             norm,
             positions=Alibi(),
             residual_after_norm=hf.flag("apply_residual_connection_post_layernorm", False),
@@ -67,8 +51,8 @@ def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
     return decoder_heads(hf, tied=True, dropout=hf.probability("hidden_dropout", 0.0) if own is None else own)
 
 
-LAYER = "decoder.layers.{i}"
-ATTENTION = f"{LAYER}.attention.self_attention"
+LAYER_PREFIX = "decoder.layers.{i}"
+ATTENTION = f"{LAYER_PREFIX}.attention.self_attention"
 
 ARCHITECTURE = Architecture(
     model_types={"bloom": "Bloom"},
@@ -78,14 +62,14 @@ ARCHITECTURE = Architecture(
     weights={
         "embedder.word_emb": "word_embeddings",
         "embedder.layer_norm": "word_embeddings_layernorm",
-        f"{LAYER}.attention_norm": "h.{i}.input_layernorm",
+        f"{LAYER_PREFIX}.attention_norm": "h.{i}.input_layernorm",
         (f"{ATTENTION}.Q", f"{ATTENTION}.K", f"{ATTENTION}.V"): split_heads(
             "h.{i}.self_attention.query_key_value"
         ),
-        f"{LAYER}.attention.self_output.dense": "h.{i}.self_attention.dense",
-        f"{LAYER}.feed_forward_norm": "h.{i}.post_attention_layernorm",
-        f"{LAYER}.intermediate.dense": "h.{i}.mlp.dense_h_to_4h",
-        f"{LAYER}.output.dense": "h.{i}.mlp.dense_4h_to_h",
+        f"{LAYER_PREFIX}.attention.self_output.dense": "h.{i}.self_attention.dense",
+        f"{LAYER_PREFIX}.feed_forward_norm": "h.{i}.post_attention_layernorm",
+        f"{LAYER_PREFIX}.intermediate.dense": "h.{i}.mlp.dense_h_to_4h",
+        f"{LAYER_PREFIX}.output.dense": "h.{i}.mlp.dense_4h_to_h",
         "decoder.layer_norm": "ln_f",
     },
     head_weights=DECODER_HEADS | {"token-classification": {"head.projection": "classifier"}},

@@ -6,15 +6,12 @@ root of their width; GELU by its tanh approximation; heads wider than hidden_siz
 
 from __future__ import annotations
 
-from minitx.architectures._decoder import DECODER_HEADS, decoder_heads
+from dataclasses import replace
+
+from minitx.architectures._decoder import tied_decoder_heads
 from minitx.architectures.config_reader import ConfigReader
-from minitx.architectures.declaration import Architecture
 from minitx.architectures.decoders import llama
-from minitx.config import (
-    HeadConfig,
-    ModelConfig,
-    replace_in,
-)
+from minitx.config import ModelConfig, replace_in
 
 FEED_FORWARD = "decoder.layer.feed_forward"
 
@@ -37,16 +34,9 @@ def read_first(hf: ConfigReader) -> ModelConfig:
     return replace_in(config, FEED_FORWARD, hidden_act="gelu_pytorch_tanh")
 
 
-def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
-    return decoder_heads(hf, tied=True)
-
-
-ARCHITECTURE = Architecture(
+ARCHITECTURE = replace(
+    llama.ARCHITECTURE,
     model_types={"gemma": "Gemma"},
     read=read_first,
-    heads=heads,
-    prefix="model.",
-    weights=llama.WEIGHTS,
-    head_weights=DECODER_HEADS,
-    unused_tensors=llama.STORED,
+    heads=tied_decoder_heads,
 )

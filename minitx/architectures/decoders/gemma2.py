@@ -6,16 +6,13 @@ logits are capped by tanh; queries are scaled by a number of the config.
 
 from __future__ import annotations
 
-from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, layer_types
+from dataclasses import replace
+
+from minitx.architectures._decoder import decoder_heads, layer_types
 from minitx.architectures.config_reader import ConfigReader
-from minitx.architectures.declaration import Architecture
 from minitx.architectures.decoders import gemma, llama
 from minitx.architectures.mapping import Table
-from minitx.config import (
-    HeadConfig,
-    ModelConfig,
-    replace_in,
-)
+from minitx.config import HeadConfig, ModelConfig, replace_in
 from minitx.layers.stack import FULL, SLIDING
 
 
@@ -37,20 +34,18 @@ def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
     return decoder_heads(hf, tied=True, softcap=hf.positive_or_none("final_logit_softcapping", 30.0))
 
 
-LAYER, SOURCE = llama.LAYER, llama.SOURCE
+LAYER_PREFIX, SOURCE_LAYER = llama.LAYER_PREFIX, llama.SOURCE_LAYER
 
 WEIGHTS: Table = llama.WEIGHTS | {
-    f"{LAYER}.attention.self_output.branch_norm": f"{SOURCE}.post_attention_layernorm",
-    f"{LAYER}.feed_forward_norm": f"{SOURCE}.pre_feedforward_layernorm",
-    f"{LAYER}.output.branch_norm": f"{SOURCE}.post_feedforward_layernorm",
+    f"{LAYER_PREFIX}.attention.self_output.branch_norm": f"{SOURCE_LAYER}.post_attention_layernorm",
+    f"{LAYER_PREFIX}.feed_forward_norm": f"{SOURCE_LAYER}.pre_feedforward_layernorm",
+    f"{LAYER_PREFIX}.output.branch_norm": f"{SOURCE_LAYER}.post_feedforward_layernorm",
 }
 
-ARCHITECTURE = Architecture(
+ARCHITECTURE = replace(
+    llama.ARCHITECTURE,
     model_types={"gemma2": "Gemma2"},
     read=read,
     heads=heads,
-    prefix="model.",
     weights=WEIGHTS,
-    head_weights=DECODER_HEADS,
-    unused_tensors=llama.STORED,
 )

@@ -6,18 +6,13 @@ without, turning at two bases; scores are not capped, logits only where the conf
 
 from __future__ import annotations
 
-from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, layer_types
+from dataclasses import replace
+
+from minitx.architectures._decoder import TWO_HEADS, layer_types, two_decoder_heads
 from minitx.architectures._rope import WHERE, an_object, check_per_type, rope_per_type
 from minitx.architectures.config_reader import ConfigReader
-from minitx.architectures.declaration import Architecture
 from minitx.architectures.decoders import gemma, gemma2, llama, qwen3
-from minitx.config import (
-    HeadConfig,
-    ModelConfig,
-    RopeConfig,
-    Rotary,
-    replace_in,
-)
+from minitx.config import HeadConfig, ModelConfig, RopeConfig, Rotary, replace_in
 from minitx.layers.stack import FULL, SLIDING
 
 
@@ -59,19 +54,15 @@ def read(hf: ConfigReader) -> ModelConfig:
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
-    found = decoder_heads(hf, tied=True, softcap=hf.positive_or_none("final_logit_softcapping"))
-    return {task: found[task] for task in HEADS}
+    return two_decoder_heads(hf, tied=True, softcap=hf.positive_or_none("final_logit_softcapping"))
 
 
-HEADS = ("causal-lm", "sequence-classification")
-
-ARCHITECTURE = Architecture(
+ARCHITECTURE = replace(
+    llama.ARCHITECTURE,
     model_types={"gemma3_text": "Gemma3Text"},
     classes={"causal-lm": "Gemma3ForCausalLM"},
     read=read,
     heads=heads,
-    prefix="model.",
     weights=gemma2.WEIGHTS | qwen3.QK_NORMS,
-    head_weights={task: DECODER_HEADS[task] for task in HEADS},
-    unused_tensors=llama.STORED,
+    head_weights=TWO_HEADS,
 )

@@ -7,18 +7,11 @@ embedding, without a bias. Its matrices are stored as (inputs, outputs), and Q, 
 from __future__ import annotations
 
 from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, pre_norm_decoder
-from minitx.architectures._text import text_inputs
+from minitx.architectures._text import attention, feed_forward, text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.mapping import split_transposed, transposed
-from minitx.config import (
-    AttentionConfig,
-    FeedForwardConfig,
-    HeadConfig,
-    LearnedPositions,
-    ModelConfig,
-    NormConfig,
-)
+from minitx.config import HeadConfig, LearnedPositions, ModelConfig, NormConfig
 
 
 def read(hf: ConfigReader) -> ModelConfig:
@@ -27,32 +20,30 @@ def read(hf: ConfigReader) -> ModelConfig:
     hf.ignore("reorder_and_upcast_attn", "summary_type", "summary_use_proj", "summary_activation")
     hf.ignore("summary_proj_to_labels", "summary_first_dropout", "n_ctx", "predict_special_tokens")
     size, heads, dropout = hf.size("n_embd"), hf.size("n_head"), hf.probability("resid_pdrop", 0.1)
+    inner, embedded = hf.size_or_none("n_inner") or 4 * size, hf.probability("embd_pdrop", 0.1)
     return ModelConfig(
         initializer_range=hf.number("initializer_range", 0.02),
         inputs=text_inputs(
             hf,
             size,
             length="n_positions",
-            padding_is_trained=True,
             positions=LearnedPositions(),
-            dropout=hf.probability("embd_pdrop", 0.1),
+            padding_is_trained=True,
+            dropout=embedded,
         ),
         decoder=pre_norm_decoder(
             size,
             hf.size("n_layer"),
-            AttentionConfig(
-                num_attention_heads=heads,
-                head_dim=hf.head_dim(size, heads),
+            attention(
+                hf,
+                size,
+                heads,
                 scale=None if hf.flag("scale_attn_weights", True) else 1.0,
                 scale_by_layer=hf.flag("scale_attn_by_inverse_layer_idx", False),
                 dropout=hf.probability("attn_pdrop", 0.1),
                 output_dropout=dropout,
             ),
-            FeedForwardConfig(
-                intermediate_size=hf.size_or_none("n_inner") or 4 * size,
-                hidden_act=hf.name("activation_function", "gelu_new"),
-                output_dropout=dropout,
-            ),
+            feed_forward(inner, hf.name("activation_function", "gelu_new"), dropout),
             NormConfig(eps=hf.number("layer_norm_epsilon", 1e-5)),
         ),
     )
@@ -62,9 +53,9 @@ def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
     return decoder_heads(hf, tied=True)
 
 
-LAYER = "decoder.layers.{i}"
-ATTENTION = f"{LAYER}.attention.self_attention"
-CROSS = f"{LAYER}.cross_attention"
+LAYER_PREFIX = "decoder.layers.{i}"
+ATTENTION = f"{LAYER_PREFIX}.attention.self_attention"
+CROSS = f"{LAYER_PREFIX}.cross_attention"
 
 ARCHITECTURE = Architecture(
     model_types={"gpt2": "GPT2"},
@@ -75,12 +66,12 @@ ARCHITECTURE = Architecture(
     weights={
         "embedder.word_emb": "wte",
         "embedder.pos_emb": "wpe",
-        f"{LAYER}.attention_norm": "h.{i}.ln_1",
+        f"{LAYER_PREFIX}.attention_norm": "h.{i}.ln_1",
         (f"{ATTENTION}.Q", f"{ATTENTION}.K", f"{ATTENTION}.V"): split_transposed("h.{i}.attn.c_attn"),
-        f"{LAYER}.attention.self_output.dense": transposed("h.{i}.attn.c_proj"),
-        f"{LAYER}.feed_forward_norm": "h.{i}.ln_2",
-        f"{LAYER}.intermediate.dense": transposed("h.{i}.mlp.c_fc"),
-        f"{LAYER}.output.dense": transposed("h.{i}.mlp.c_proj"),
+        f"{LAYER_PREFIX}.attention.self_output.dense": transposed("h.{i}.attn.c_proj"),
+        f"{LAYER_PREFIX}.feed_forward_norm": "h.{i}.ln_2",
+        f"{LAYER_PREFIX}.intermediate.dense": transposed("h.{i}.mlp.c_fc"),
+        f"{LAYER_PREFIX}.output.dense": transposed("h.{i}.mlp.c_proj"),
         "decoder.layer_norm": "ln_f",
     },
     head_weights=DECODER_HEADS | {"token-classification": {"head.projection": "classifier"}},
@@ -91,7 +82,7 @@ ARCHITECTURE = Architecture(
         "h.{i}.crossattention.masked_bias",
     ),
     cross_weights={
-        f"{LAYER}.cross_attention_norm": "h.{i}.ln_cross_attn",
+        f"{LAYER_PREFIX}.cross_attention_norm": "h.{i}.ln_cross_attn",
         f"{CROSS}.cross_attention.Q": transposed("h.{i}.crossattention.q_attn"),
         (f"{CROSS}.cross_attention.K", f"{CROSS}.cross_attention.V"): split_transposed(
             "h.{i}.crossattention.c_attn"

@@ -7,17 +7,11 @@ apart, without biases, and matrices as (outputs, inputs).
 from __future__ import annotations
 
 from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, pre_norm_decoder, with_windows
-from minitx.architectures._text import text_inputs
+from minitx.architectures._text import attention, feed_forward, text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
-from minitx.config import (
-    AttentionConfig,
-    FeedForwardConfig,
-    HeadConfig,
-    LearnedPositions,
-    ModelConfig,
-    NormConfig,
-)
+from minitx.architectures.mapping import attention_entries
+from minitx.config import HeadConfig, LearnedPositions, ModelConfig, NormConfig
 from minitx.layers.stack import FULL, SLIDING
 
 KINDS = {"global": FULL, "local": SLIDING}
@@ -49,34 +43,18 @@ def read(hf: ConfigReader) -> ModelConfig:
     hf.ignore("summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels")
     hf.ignore("summary_first_dropout")
     size, heads, layers = hf.size("hidden_size"), hf.size("num_heads"), hf.size("num_layers")
-    dropout = hf.probability("resid_dropout", 0.0)
+    inner, dropout = hf.size_or_none("intermediate_size") or 4 * size, hf.probability("resid_dropout", 0.0)
+    weights, embedded = hf.probability("attention_dropout", 0.0), hf.probability("embed_dropout", 0.0)
     stack = pre_norm_decoder(
         size,
         layers,
-        AttentionConfig(
-            num_attention_heads=heads,
-            head_dim=hf.head_dim(size, heads),
-            bias=False,
-            scale=1.0,
-            dropout=hf.probability("attention_dropout", 0.0),
-            output_dropout=dropout,
-        ),
-        FeedForwardConfig(
-            intermediate_size=hf.size_or_none("intermediate_size") or 4 * size,
-            hidden_act=hf.name("activation_function", "gelu_new"),
-            output_dropout=dropout,
-        ),
+        attention(hf, size, heads, bias=False, scale=1.0, dropout=weights, output_dropout=dropout),
+        feed_forward(inner, hf.name("activation_function", "gelu_new"), dropout),
         NormConfig(eps=hf.number("layer_norm_epsilon", 1e-5)),
     )
     return ModelConfig(
         initializer_range=hf.number("initializer_range", 0.02),
-        inputs=text_inputs(
-            hf,
-            size,
-            padding_is_trained=True,
-            positions=LearnedPositions(),
-            dropout=hf.probability("embed_dropout", 0.0),
-        ),
+        inputs=text_inputs(hf, size, positions=LearnedPositions(), padding_is_trained=True, dropout=embedded),
         decoder=with_windows(stack, attention_layers(hf, layers), hf.size("window_size", 256)),
     )
 
@@ -85,7 +63,7 @@ def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
     return decoder_heads(hf, tied=True, dropout=hf.probability("classifier_dropout", 0.1))
 
 
-LAYER, SOURCE = "decoder.layers.{i}", "h.{i}"
+LAYER_PREFIX, SOURCE_LAYER = "decoder.layers.{i}", "h.{i}"
 
 ARCHITECTURE = Architecture(
     model_types={"gpt_neo": "GPTNeo"},
@@ -95,16 +73,15 @@ ARCHITECTURE = Architecture(
     weights={
         "embedder.word_emb": "wte",
         "embedder.pos_emb": "wpe",
-        f"{LAYER}.attention_norm": f"{SOURCE}.ln_1",
-        f"{LAYER}.attention.self_attention.Q": f"{SOURCE}.attn.attention.q_proj",
-        f"{LAYER}.attention.self_attention.K": f"{SOURCE}.attn.attention.k_proj",
-        f"{LAYER}.attention.self_attention.V": f"{SOURCE}.attn.attention.v_proj",
-        f"{LAYER}.attention.self_output.dense": f"{SOURCE}.attn.attention.out_proj",
-        f"{LAYER}.feed_forward_norm": f"{SOURCE}.ln_2",
-        f"{LAYER}.intermediate.dense": f"{SOURCE}.mlp.c_fc",
-        f"{LAYER}.output.dense": f"{SOURCE}.mlp.c_proj",
+        f"{LAYER_PREFIX}.attention_norm": f"{SOURCE_LAYER}.ln_1",
+        **attention_entries(
+            f"{LAYER_PREFIX}.attention", f"{SOURCE_LAYER}.attn.attention", "q_proj k_proj v_proj out_proj"
+        ),
+        f"{LAYER_PREFIX}.feed_forward_norm": f"{SOURCE_LAYER}.ln_2",
+        f"{LAYER_PREFIX}.intermediate.dense": f"{SOURCE_LAYER}.mlp.c_fc",
+        f"{LAYER_PREFIX}.output.dense": f"{SOURCE_LAYER}.mlp.c_proj",
         "decoder.layer_norm": "ln_f",
     },
     head_weights=DECODER_HEADS | {"token-classification": {"head.projection": "classifier"}},
-    unused_tensors=(f"{SOURCE}.attn.attention.bias", f"{SOURCE}.attn.attention.masked_bias"),
+    unused_tensors=(f"{SOURCE_LAYER}.attn.attention.bias", f"{SOURCE_LAYER}.attn.attention.masked_bias"),
 )

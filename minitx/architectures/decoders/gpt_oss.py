@@ -7,17 +7,15 @@ tensor, as (inputs, outputs), gate and dense column by column.
 
 from __future__ import annotations
 
-from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, layer_types
+from dataclasses import replace
+
+from minitx.architectures._decoder import layer_types
 from minitx.architectures.config_reader import ConfigReader
-from minitx.architectures.declaration import Architecture
 from minitx.architectures.decoders import llama
 from minitx.architectures.decoders.mixtral import with_experts
 from minitx.architectures.mapping import CheckpointEntry, Table, transposed
 from minitx.architectures.operations import Rearrange
-from minitx.config import (
-    ModelConfig,
-    replace_in,
-)
+from minitx.config import ModelConfig, replace_in
 from minitx.layers.stack import FULL, SLIDING
 
 YARN = {
@@ -54,12 +52,12 @@ def read(hf: ConfigReader) -> ModelConfig:
     return replace_in(config, "decoder", layer_types=layer_types(hf, types), sliding_window=window)
 
 
-LAYER, SOURCE = llama.LAYER, llama.SOURCE
-INNER, EXPERTS = f"{LAYER}.intermediate.experts", f"{SOURCE}.mlp.experts"
+LAYER_PREFIX, SOURCE_LAYER = llama.LAYER_PREFIX, llama.SOURCE_LAYER
+INNER, EXPERTS = f"{LAYER_PREFIX}.intermediate.experts", f"{SOURCE_LAYER}.mlp.experts"
 
-WEIGHTS: Table = llama.AROUND | {
-    f"{LAYER}.attention.self_attention.sinks": f"{SOURCE}.self_attn.sinks",
-    f"{LAYER}.intermediate.router": f"{SOURCE}.mlp.router",
+WEIGHTS: Table = llama.NON_FFN_WEIGHTS | {
+    f"{LAYER_PREFIX}.attention.self_attention.sinks": f"{SOURCE_LAYER}.self_attn.sinks",
+    f"{LAYER_PREFIX}.intermediate.router": f"{SOURCE_LAYER}.mlp.router",
     (f"{INNER}.gate.weight", f"{INNER}.dense.weight"): CheckpointEntry(
         (f"{EXPERTS}.gate_up_proj",), Rearrange("e h (f part) -> part e f h")
     ),
@@ -70,12 +68,9 @@ WEIGHTS: Table = llama.AROUND | {
     f"{INNER}.output.bias": f"{EXPERTS}.down_proj_bias",
 }
 
-ARCHITECTURE = Architecture(
+ARCHITECTURE = replace(
+    llama.ARCHITECTURE,
     model_types={"gpt_oss": "GptOss"},
     read=read,
-    heads=decoder_heads,
-    prefix="model.",
     weights=WEIGHTS,
-    head_weights=DECODER_HEADS,
-    unused_tensors=llama.STORED,
 )

@@ -7,19 +7,12 @@ no biases; the head has its own projection, with a bias; matrices are stored as 
 
 from __future__ import annotations
 
-from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, pre_norm_decoder
-from minitx.architectures._text import text_inputs
+from minitx.architectures._decoder import TWO_HEADS, pre_norm_decoder, two_decoder_heads
+from minitx.architectures._text import attention, feed_forward, text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
-from minitx.config import (
-    AttentionConfig,
-    FeedForwardConfig,
-    HeadConfig,
-    ModelConfig,
-    NormConfig,
-    RopeConfig,
-    Rotary,
-)
+from minitx.architectures.mapping import attention_entries
+from minitx.config import HeadConfig, ModelConfig, NormConfig, RopeConfig, Rotary
 from minitx.layers.stack import FULL
 
 
@@ -34,32 +27,18 @@ def read(hf: ConfigReader) -> ModelConfig:
             f"config.json: rotary_dim={rotary_dim} must be even, and of a head's {head_dim} features."
         )
     rope = RopeConfig(rope_theta=10_000.0, rotary_dim=rotary_dim, interleaved=True)
-    dropout = hf.probability("resid_pdrop", 0.0)
+    inner, dropout = hf.size_or_none("n_inner") or 4 * size, hf.probability("resid_pdrop", 0.0)
+    weights, embedded = hf.probability("attn_pdrop", 0.0), hf.probability("embd_pdrop", 0.0)
     return ModelConfig(
         initializer_range=hf.number("initializer_range", 0.02),
-        inputs=text_inputs(
-            hf,
-            size,
-            length="n_positions",
-            padding_is_trained=True,
-            dropout=hf.probability("embd_pdrop", 0.0),
-        ),
+        inputs=text_inputs(hf, size, length="n_positions", padding_is_trained=True, dropout=embedded),
         decoder=pre_norm_decoder(
             size,
             hf.size("n_layer"),
-            AttentionConfig(
-                num_attention_heads=heads,
-                head_dim=head_dim,
-                bias=False,
-                output_bias=False,
-                dropout=hf.probability("attn_pdrop", 0.0),
-                output_dropout=dropout,
+            attention(
+                hf, size, heads, bias=False, output_bias=False, dropout=weights, output_dropout=dropout
             ),
-            FeedForwardConfig(
-                intermediate_size=hf.size_or_none("n_inner") or 4 * size,
-                hidden_act=hf.name("activation_function", "gelu_new"),
-                output_dropout=dropout,
-            ),
+            feed_forward(inner, hf.name("activation_function", "gelu_new"), dropout),
             NormConfig(eps=hf.number("layer_norm_epsilon", 1e-5)),
             positions=Rotary(ropes={FULL: rope}),
             parallel="one_norm",
@@ -68,11 +47,10 @@ def read(hf: ConfigReader) -> ModelConfig:
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
-    return {task: head for task, head in decoder_heads(hf, bias=True).items() if task in HEADS}
+    return two_decoder_heads(hf, bias=True)
 
 
-HEADS = {task: DECODER_HEADS[task] for task in ("causal-lm", "sequence-classification")}
-LAYER, SOURCE = "decoder.layers.{i}", "h.{i}"
+LAYER_PREFIX, SOURCE_LAYER = "decoder.layers.{i}", "h.{i}"
 
 ARCHITECTURE = Architecture(
     model_types={"gptj": "GPTJ"},
@@ -81,15 +59,14 @@ ARCHITECTURE = Architecture(
     prefix="transformer.",
     weights={
         "embedder.word_emb": "wte",
-        f"{LAYER}.attention_norm": f"{SOURCE}.ln_1",
-        f"{LAYER}.attention.self_attention.Q": f"{SOURCE}.attn.q_proj",
-        f"{LAYER}.attention.self_attention.K": f"{SOURCE}.attn.k_proj",
-        f"{LAYER}.attention.self_attention.V": f"{SOURCE}.attn.v_proj",
-        f"{LAYER}.attention.self_output.dense": f"{SOURCE}.attn.out_proj",
-        f"{LAYER}.intermediate.dense": f"{SOURCE}.mlp.fc_in",
-        f"{LAYER}.output.dense": f"{SOURCE}.mlp.fc_out",
+        f"{LAYER_PREFIX}.attention_norm": f"{SOURCE_LAYER}.ln_1",
+        **attention_entries(
+            f"{LAYER_PREFIX}.attention", f"{SOURCE_LAYER}.attn", "q_proj k_proj v_proj out_proj"
+        ),
+        f"{LAYER_PREFIX}.intermediate.dense": f"{SOURCE_LAYER}.mlp.fc_in",
+        f"{LAYER_PREFIX}.output.dense": f"{SOURCE_LAYER}.mlp.fc_out",
         "decoder.layer_norm": "ln_f",
     },
-    head_weights=HEADS,
-    unused_tensors=(f"{SOURCE}.attn.bias", f"{SOURCE}.attn.masked_bias"),
+    head_weights=TWO_HEADS,
+    unused_tensors=(f"{SOURCE_LAYER}.attn.bias", f"{SOURCE_LAYER}.attn.masked_bias"),
 )

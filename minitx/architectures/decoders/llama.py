@@ -11,17 +11,11 @@ from collections.abc import Collection
 
 from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, pre_norm_decoder
 from minitx.architectures._rope import rope_per_type, rope_values
-from minitx.architectures._text import text_inputs
+from minitx.architectures._text import attention, feed_forward, text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
-from minitx.architectures.mapping import Table
-from minitx.config import (
-    AttentionConfig,
-    FeedForwardConfig,
-    ModelConfig,
-    NormConfig,
-    Rotary,
-)
+from minitx.architectures.mapping import Table, attention_entries
+from minitx.config import ModelConfig, NormConfig, Rotary
 from minitx.layers.stack import FULL, SLIDING
 
 BIASES = ("attention_bias", "mlp_bias")
@@ -57,7 +51,7 @@ def read(
     attention_bias, mlp_bias = (
         hf.flag(key, False) if key in biases else hf.expect(key, False) for key in BIASES
     )
-    values = rope_values(hf, theta=theta)
+    inner, values = hf.size("intermediate_size"), rope_values(hf, theta=theta)
     if not partial and values["partial_rotary_factor"] != 1:
         raise ValueError(
             f"config.json: partial_rotary_factor={values['partial_rotary_factor']!r} is not implemented for "
@@ -69,48 +63,42 @@ def read(
         decoder=pre_norm_decoder(
             size,
             hf.size("num_hidden_layers"),
-            AttentionConfig(
-                num_attention_heads=heads,
+            attention(
+                hf,
+                size,
+                heads,
                 num_key_value_heads=hf.key_value_heads(heads, key_value_heads),
                 head_dim=width,
                 bias=attention_bias,
                 output_bias=attention_bias,
                 dropout=hf.probability("attention_dropout", 0.0),
             ),
-            FeedForwardConfig(
-                intermediate_size=hf.size("intermediate_size"),
-                hidden_act=hf.name("hidden_act", "silu"),
-                gated=True,
-                bias=mlp_bias,
-            ),
+            feed_forward(inner, hf.name("hidden_act", "silu"), gated=True, bias=mlp_bias),
             NormConfig(kind="rms_norm", eps=hf.number("rms_norm_eps", eps)),
             positions=Rotary(ropes=rope_per_type(hf, values, (FULL, SLIDING), width)),
         ),
     )
 
 
-LAYER, SOURCE = "decoder.layers.{i}", "layers.{i}"
+LAYER_PREFIX, SOURCE_LAYER = "decoder.layers.{i}", "layers.{i}"
 
-FEED_FORWARD: Table = {
-    f"{LAYER}.intermediate.gate": f"{SOURCE}.mlp.gate_proj",
-    f"{LAYER}.intermediate.dense": f"{SOURCE}.mlp.up_proj",
-    f"{LAYER}.output.dense": f"{SOURCE}.mlp.down_proj",
-}
-
-AROUND: Table = {
+NON_FFN_WEIGHTS: Table = {
     "embedder.word_emb": "embed_tokens",
-    f"{LAYER}.attention_norm": f"{SOURCE}.input_layernorm",
-    f"{LAYER}.attention.self_attention.Q": f"{SOURCE}.self_attn.q_proj",
-    f"{LAYER}.attention.self_attention.K": f"{SOURCE}.self_attn.k_proj",
-    f"{LAYER}.attention.self_attention.V": f"{SOURCE}.self_attn.v_proj",
-    f"{LAYER}.attention.self_output.dense": f"{SOURCE}.self_attn.o_proj",
-    f"{LAYER}.feed_forward_norm": f"{SOURCE}.post_attention_layernorm",
+    f"{LAYER_PREFIX}.attention_norm": f"{SOURCE_LAYER}.input_layernorm",
+    **attention_entries(
+        f"{LAYER_PREFIX}.attention", f"{SOURCE_LAYER}.self_attn", "q_proj k_proj v_proj o_proj"
+    ),
+    f"{LAYER_PREFIX}.feed_forward_norm": f"{SOURCE_LAYER}.post_attention_layernorm",
     "decoder.layer_norm": "norm",
 }
 
-WEIGHTS = AROUND | FEED_FORWARD
+WEIGHTS = NON_FFN_WEIGHTS | {
+    f"{LAYER_PREFIX}.intermediate.gate": f"{SOURCE_LAYER}.mlp.gate_proj",
+    f"{LAYER_PREFIX}.intermediate.dense": f"{SOURCE_LAYER}.mlp.up_proj",
+    f"{LAYER_PREFIX}.output.dense": f"{SOURCE_LAYER}.mlp.down_proj",
+}
 
-STORED = (f"{SOURCE}.self_attn.rotary_emb.inv_freq",)
+UNUSED_TENSORS = (f"{SOURCE_LAYER}.self_attn.rotary_emb.inv_freq",)
 
 
 def read_llama(hf: ConfigReader) -> ModelConfig:
@@ -124,5 +112,5 @@ ARCHITECTURE = Architecture(
     prefix="model.",
     weights=WEIGHTS,
     head_weights=DECODER_HEADS,
-    unused_tensors=STORED,
+    unused_tensors=UNUSED_TENSORS,
 )

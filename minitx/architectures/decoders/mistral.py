@@ -5,14 +5,11 @@ Differs from Llama: every layer sees only a window of the text, unless the confi
 
 from __future__ import annotations
 
-from minitx.architectures._decoder import DECODER_HEADS, decoder_heads
+from dataclasses import replace
+
 from minitx.architectures.config_reader import ConfigReader
-from minitx.architectures.declaration import Architecture
 from minitx.architectures.decoders import llama
-from minitx.config import (
-    ModelConfig,
-    replace_in,
-)
+from minitx.config import ModelConfig, replace_in
 from minitx.layers.stack import SLIDING
 
 
@@ -36,12 +33,8 @@ def read(
     return replace_in(config, "decoder", layer_types=types, sliding_window=found)
 
 
-ARCHITECTURE = Architecture(
+ARCHITECTURE = replace(
+    llama.ARCHITECTURE,
     model_types={"mistral": "Mistral"},
     read=read,
-    heads=decoder_heads,
-    prefix="model.",
-    weights=llama.WEIGHTS,
-    head_weights=DECODER_HEADS,
-    unused_tensors=llama.STORED,
 )

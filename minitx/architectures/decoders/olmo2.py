@@ -6,16 +6,13 @@ over their whole width.
 
 from __future__ import annotations
 
-from minitx.architectures._decoder import DECODER_HEADS, decoder_heads
+from dataclasses import replace
+
+from minitx.architectures._decoder import TWO_HEADS, two_decoder_heads
 from minitx.architectures.config_reader import ConfigReader
-from minitx.architectures.declaration import Architecture
 from minitx.architectures.decoders import llama, qwen3
 from minitx.architectures.mapping import Table
-from minitx.config import (
-    HeadConfig,
-    ModelConfig,
-    replace_in,
-)
+from minitx.config import ModelConfig, replace_in
 
 
 def read(hf: ConfigReader) -> ModelConfig:
@@ -24,28 +21,20 @@ def read(hf: ConfigReader) -> ModelConfig:
     return replace_in(config, "decoder.layer", norm_placement="branch")
 
 
-LAYER, SOURCE = llama.LAYER, llama.SOURCE
-BEFORE = (f"{LAYER}.attention_norm", f"{LAYER}.feed_forward_norm")
+LAYER_PREFIX, SOURCE_LAYER = llama.LAYER_PREFIX, llama.SOURCE_LAYER
+BEFORE = (f"{LAYER_PREFIX}.attention_norm", f"{LAYER_PREFIX}.feed_forward_norm")
 
-
-def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
-    found = decoder_heads(hf)
-    return {task: found[task] for task in HEADS}
-
-
-HEADS = ("causal-lm", "sequence-classification")
 
 WEIGHTS: Table = {name: row for name, row in llama.WEIGHTS.items() if name not in BEFORE} | {
-    f"{LAYER}.attention.self_output.branch_norm": f"{SOURCE}.post_attention_layernorm",
-    f"{LAYER}.output.branch_norm": f"{SOURCE}.post_feedforward_layernorm",
+    f"{LAYER_PREFIX}.attention.self_output.branch_norm": f"{SOURCE_LAYER}.post_attention_layernorm",
+    f"{LAYER_PREFIX}.output.branch_norm": f"{SOURCE_LAYER}.post_feedforward_layernorm",
 }
 
-ARCHITECTURE = Architecture(
+ARCHITECTURE = replace(
+    llama.ARCHITECTURE,
     model_types={"olmo2": "Olmo2"},
     read=read,
-    heads=heads,
-    prefix="model.",
+    heads=two_decoder_heads,
     weights=WEIGHTS | qwen3.QK_NORMS,
-    head_weights={task: DECODER_HEADS[task] for task in HEADS},
-    unused_tensors=llama.STORED,
+    head_weights=TWO_HEADS,
 )

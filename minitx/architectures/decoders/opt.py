@@ -9,18 +9,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, pre_norm_decoder
-from minitx.architectures._text import text_inputs
+from minitx.architectures._decoder import TWO_HEADS, pre_norm_decoder, two_decoder_heads
+from minitx.architectures._text import attention, feed_forward, text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
-from minitx.config import (
-    AttentionConfig,
-    FeedForwardConfig,
-    HeadConfig,
-    LearnedPositions,
-    ModelConfig,
-    NormConfig,
-)
+from minitx.architectures.mapping import attention_entries
+from minitx.config import HeadConfig, LearnedPositions, ModelConfig, NormConfig
 
 OFFSET = 2  # from fairseq, whose tables begin with rows for special positions
 
@@ -31,7 +25,16 @@ def read(hf: ConfigReader) -> ModelConfig:
     hf.ignore("activation_dropout")  # of files only; the models have no such place
     size, heads = hf.size("hidden_size"), hf.size("num_attention_heads")
     width, bias = hf.size_or_none("word_embed_proj_dim") or size, hf.flag("enable_bias", True)
-    dropout = hf.probability("dropout", 0.1)
+    dropout, weights = hf.probability("dropout", 0.1), hf.probability("attention_dropout", 0.0)
+    stack = pre_norm_decoder(
+        size,
+        hf.size("num_hidden_layers"),
+        attention(hf, size, heads, bias=bias, output_bias=bias, dropout=weights, output_dropout=dropout),
+        feed_forward(hf.size("ffn_dim"), hf.name("activation_function", "relu"), dropout, bias=bias),
+        NormConfig(eps=1e-5),
+        norm_placement="pre" if hf.flag("do_layer_norm_before", True) else "post",
+    )
+    final_norm, narrow = not hf.flag("_remove_final_layer_norm", False), width != size
     return ModelConfig(
         initializer_range=hf.number("init_std", 0.02),
         inputs=text_inputs(
@@ -41,41 +44,17 @@ def read(hf: ConfigReader) -> ModelConfig:
             embedding_size=width,
             length=hf.size("max_position_embeddings") + OFFSET,
             positions=LearnedPositions(numbering="mask", offset=OFFSET),
-            projection="none" if width == size else "words",
+            projection="words" if narrow else "none",
         ),
-        decoder=replace(
-            pre_norm_decoder(
-                size,
-                hf.size("num_hidden_layers"),
-                AttentionConfig(
-                    num_attention_heads=heads,
-                    head_dim=hf.head_dim(size, heads),
-                    bias=bias,
-                    output_bias=bias,
-                    dropout=hf.probability("attention_dropout", 0.0),
-                    output_dropout=dropout,
-                ),
-                FeedForwardConfig(
-                    intermediate_size=hf.size("ffn_dim"),
-                    hidden_act=hf.name("activation_function", "relu"),
-                    bias=bias,
-                    output_dropout=dropout,
-                ),
-                NormConfig(eps=1e-5),
-                norm_placement="pre" if hf.flag("do_layer_norm_before", True) else "post",
-            ),
-            final_norm=not hf.flag("_remove_final_layer_norm", False),
-            output_size=None if width == size else width,
-        ),
+        decoder=replace(stack, final_norm=final_norm, output_size=width if narrow else None),
     )
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
-    return {task: head for task, head in decoder_heads(hf, tied=True).items() if task in HEADS}
+    return two_decoder_heads(hf, tied=True)
 
 
-HEADS = {task: DECODER_HEADS[task] for task in ("causal-lm", "sequence-classification")}
-LAYER = "decoder.layers.{i}"  # in both
+LAYER_PREFIX = "decoder.layers.{i}"  # in both
 
 ARCHITECTURE = Architecture(
     model_types={"opt": "OPT"},
@@ -86,19 +65,18 @@ ARCHITECTURE = Architecture(
         "embedder.word_emb": "decoder.embed_tokens",
         "embedder.pos_emb": "decoder.embed_positions",
         "embedder.projection": "decoder.project_in",
-        f"{LAYER}.attention_norm": f"{LAYER}.self_attn_layer_norm",
-        f"{LAYER}.attention.self_attention.Q": f"{LAYER}.self_attn.q_proj",
-        f"{LAYER}.attention.self_attention.K": f"{LAYER}.self_attn.k_proj",
-        f"{LAYER}.attention.self_attention.V": f"{LAYER}.self_attn.v_proj",
-        f"{LAYER}.attention.self_output.dense": f"{LAYER}.self_attn.out_proj",
-        f"{LAYER}.attention.self_output.layer_norm": f"{LAYER}.self_attn_layer_norm",  # of the 350m
-        f"{LAYER}.feed_forward_norm": f"{LAYER}.final_layer_norm",
-        f"{LAYER}.intermediate.dense": f"{LAYER}.fc1",
-        f"{LAYER}.output.dense": f"{LAYER}.fc2",
-        f"{LAYER}.output.layer_norm": f"{LAYER}.final_layer_norm",
+        f"{LAYER_PREFIX}.attention_norm": f"{LAYER_PREFIX}.self_attn_layer_norm",
+        **attention_entries(
+            f"{LAYER_PREFIX}.attention", f"{LAYER_PREFIX}.self_attn", "q_proj k_proj v_proj out_proj"
+        ),
+        f"{LAYER_PREFIX}.attention.self_output.layer_norm": f"{LAYER_PREFIX}.self_attn_layer_norm",  # of the 350m
+        f"{LAYER_PREFIX}.feed_forward_norm": f"{LAYER_PREFIX}.final_layer_norm",
+        f"{LAYER_PREFIX}.intermediate.dense": f"{LAYER_PREFIX}.fc1",
+        f"{LAYER_PREFIX}.output.dense": f"{LAYER_PREFIX}.fc2",
+        f"{LAYER_PREFIX}.output.layer_norm": f"{LAYER_PREFIX}.final_layer_norm",
         "decoder.layer_norm": "decoder.final_layer_norm",
         "decoder.projection": "decoder.project_out",
     },
-    head_weights=HEADS,
+    head_weights=TWO_HEADS,
     unused_tensors=("decoder.version",),
 )

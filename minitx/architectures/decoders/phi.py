@@ -8,18 +8,12 @@ from __future__ import annotations
 
 from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, pre_norm_decoder
 from minitx.architectures._rope import rope_per_type, rope_values
-from minitx.architectures._text import text_inputs
+from minitx.architectures._text import attention, feed_forward, text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.decoders import llama
-from minitx.config import (
-    AttentionConfig,
-    FeedForwardConfig,
-    HeadConfig,
-    ModelConfig,
-    NormConfig,
-    Rotary,
-)
+from minitx.architectures.mapping import attention_entries
+from minitx.config import HeadConfig, ModelConfig, NormConfig, Rotary
 from minitx.layers.stack import FULL
 
 
@@ -32,19 +26,16 @@ def read(hf: ConfigReader) -> ModelConfig:
         decoder=pre_norm_decoder(
             size,
             hf.size("num_hidden_layers"),
-            AttentionConfig(
-                num_attention_heads=heads,
+            attention(
+                hf,
+                size,
+                heads,
                 num_key_value_heads=hf.key_value_heads(heads),
-                head_dim=head_dim,
                 qk_norm="head" if hf.flag("qk_layernorm", False) else "none",
                 dropout=hf.probability("attention_dropout", 0.0),
                 output_dropout=dropout,
             ),
-            FeedForwardConfig(
-                intermediate_size=hf.size("intermediate_size"),
-                hidden_act=hf.name("hidden_act", "gelu_new"),
-                output_dropout=dropout,
-            ),
+            feed_forward(hf.size("intermediate_size"), hf.name("hidden_act", "gelu_new"), dropout),
             NormConfig(eps=hf.number("layer_norm_eps", 1e-5)),
             positions=Rotary(ropes=rope_per_type(hf, rope_values(hf, partial=0.5), (FULL,), head_dim)),
             parallel="one_norm",
@@ -56,8 +47,8 @@ def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
     return decoder_heads(hf, bias=True)
 
 
-LAYER, SOURCE = "decoder.layers.{i}", "layers.{i}"
-ATTENTION = f"{LAYER}.attention.self_attention"
+LAYER_PREFIX, SOURCE_LAYER = "decoder.layers.{i}", "layers.{i}"
+ATTENTION = f"{LAYER_PREFIX}.attention.self_attention"
 
 ARCHITECTURE = Architecture(
     model_types={"phi": "Phi"},
@@ -66,17 +57,16 @@ ARCHITECTURE = Architecture(
     prefix="model.",
     weights={
         "embedder.word_emb": "embed_tokens",
-        f"{LAYER}.attention_norm": f"{SOURCE}.input_layernorm",
-        f"{ATTENTION}.Q": f"{SOURCE}.self_attn.q_proj",
-        f"{ATTENTION}.K": f"{SOURCE}.self_attn.k_proj",
-        f"{ATTENTION}.V": f"{SOURCE}.self_attn.v_proj",
-        f"{ATTENTION}.q_norm": f"{SOURCE}.self_attn.q_layernorm",
-        f"{ATTENTION}.k_norm": f"{SOURCE}.self_attn.k_layernorm",
-        f"{LAYER}.attention.self_output.dense": f"{SOURCE}.self_attn.dense",
-        f"{LAYER}.intermediate.dense": f"{SOURCE}.mlp.fc1",
-        f"{LAYER}.output.dense": f"{SOURCE}.mlp.fc2",
+        f"{LAYER_PREFIX}.attention_norm": f"{SOURCE_LAYER}.input_layernorm",
+        **attention_entries(
+            f"{LAYER_PREFIX}.attention", f"{SOURCE_LAYER}.self_attn", "q_proj k_proj v_proj dense"
+        ),
+        f"{ATTENTION}.q_norm": f"{SOURCE_LAYER}.self_attn.q_layernorm",
+        f"{ATTENTION}.k_norm": f"{SOURCE_LAYER}.self_attn.k_layernorm",
+        f"{LAYER_PREFIX}.intermediate.dense": f"{SOURCE_LAYER}.mlp.fc1",
+        f"{LAYER_PREFIX}.output.dense": f"{SOURCE_LAYER}.mlp.fc2",
         "decoder.layer_norm": "final_layernorm",
     },
     head_weights=DECODER_HEADS,
-    unused_tensors=llama.STORED,
+    unused_tensors=llama.UNUSED_TENSORS,
 )

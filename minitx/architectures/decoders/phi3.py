@@ -6,16 +6,13 @@ LongRoPE. Its files hold Q, K and V as one matrix, and both halves of the gated 
 
 from __future__ import annotations
 
-from minitx.architectures._decoder import DECODER_HEADS, decoder_heads
+from dataclasses import replace
+
 from minitx.architectures._rope import rope_values
 from minitx.architectures.config_reader import ConfigReader
-from minitx.architectures.declaration import Architecture
 from minitx.architectures.decoders import llama, mistral
 from minitx.architectures.mapping import Table, split
-from minitx.config import (
-    ModelConfig,
-    replace_in,
-)
+from minitx.config import ModelConfig, replace_in
 
 
 def read(hf: ConfigReader) -> ModelConfig:
@@ -36,26 +33,25 @@ def read(hf: ConfigReader) -> ModelConfig:
     return replace_in(config, "decoder.layer.feed_forward", output_dropout=dropout)
 
 
-LAYER, SOURCE = llama.LAYER, llama.SOURCE
-ATTENTION = f"{LAYER}.attention.self_attention"
+LAYER_PREFIX, SOURCE_LAYER = llama.LAYER_PREFIX, llama.SOURCE_LAYER
+ATTENTION = f"{LAYER_PREFIX}.attention.self_attention"
 
 WEIGHTS: Table = {
     "embedder.word_emb": "embed_tokens",
-    f"{LAYER}.attention_norm": f"{SOURCE}.input_layernorm",
-    (f"{ATTENTION}.Q", f"{ATTENTION}.K", f"{ATTENTION}.V"): split(f"{SOURCE}.self_attn.qkv_proj"),
-    f"{LAYER}.attention.self_output.dense": f"{SOURCE}.self_attn.o_proj",
-    f"{LAYER}.feed_forward_norm": f"{SOURCE}.post_attention_layernorm",
-    (f"{LAYER}.intermediate.gate", f"{LAYER}.intermediate.dense"): split(f"{SOURCE}.mlp.gate_up_proj"),
-    f"{LAYER}.output.dense": f"{SOURCE}.mlp.down_proj",
+    f"{LAYER_PREFIX}.attention_norm": f"{SOURCE_LAYER}.input_layernorm",
+    (f"{ATTENTION}.Q", f"{ATTENTION}.K", f"{ATTENTION}.V"): split(f"{SOURCE_LAYER}.self_attn.qkv_proj"),
+    f"{LAYER_PREFIX}.attention.self_output.dense": f"{SOURCE_LAYER}.self_attn.o_proj",
+    f"{LAYER_PREFIX}.feed_forward_norm": f"{SOURCE_LAYER}.post_attention_layernorm",
+    (f"{LAYER_PREFIX}.intermediate.gate", f"{LAYER_PREFIX}.intermediate.dense"): split(
+        f"{SOURCE_LAYER}.mlp.gate_up_proj"
+    ),
+    f"{LAYER_PREFIX}.output.dense": f"{SOURCE_LAYER}.mlp.down_proj",
     "decoder.layer_norm": "norm",
 }
 
-ARCHITECTURE = Architecture(
+ARCHITECTURE = replace(
+    llama.ARCHITECTURE,
     model_types={"phi3": "Phi3"},
     read=read,
-    heads=decoder_heads,
-    prefix="model.",
     weights=WEIGHTS,
-    head_weights=DECODER_HEADS,
-    unused_tensors=llama.STORED,
 )

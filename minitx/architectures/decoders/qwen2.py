@@ -8,14 +8,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, layer_types, with_windows
+from minitx.architectures._decoder import layer_types, with_windows
 from minitx.architectures.config_reader import ConfigReader
-from minitx.architectures.declaration import Architecture
 from minitx.architectures.decoders import llama
-from minitx.config import (
-    ModelConfig,
-    replace_in,
-)
+from minitx.config import ModelConfig, replace_in
 from minitx.layers.stack import FULL, SLIDING
 
 
@@ -36,12 +32,8 @@ def read(hf: ConfigReader) -> ModelConfig:
     return windowed(hf, config)
 
 
-ARCHITECTURE = Architecture(
+ARCHITECTURE = replace(
+    llama.ARCHITECTURE,
     model_types={"qwen2": "Qwen2"},
     read=read,
-    heads=decoder_heads,
-    prefix="model.",
-    weights=llama.WEIGHTS,
-    head_weights=DECODER_HEADS,
-    unused_tensors=llama.STORED,
 )

@@ -6,15 +6,12 @@ the config says. Windows as in Qwen2.
 
 from __future__ import annotations
 
-from minitx.architectures._decoder import DECODER_HEADS, decoder_heads
+from dataclasses import replace
+
 from minitx.architectures.config_reader import ConfigReader
-from minitx.architectures.declaration import Architecture
 from minitx.architectures.decoders import llama, qwen2
 from minitx.architectures.mapping import Table
-from minitx.config import (
-    ModelConfig,
-    replace_in,
-)
+from minitx.config import ModelConfig, replace_in
 
 
 def read(hf: ConfigReader) -> ModelConfig:
@@ -22,19 +19,16 @@ def read(hf: ConfigReader) -> ModelConfig:
     return qwen2.windowed(hf, replace_in(config, "decoder.layer.attention", qk_norm="head"))
 
 
-LAYER, SOURCE = llama.LAYER, llama.SOURCE
+LAYER_PREFIX, SOURCE_LAYER = llama.LAYER_PREFIX, llama.SOURCE_LAYER
 
 QK_NORMS: Table = {
-    f"{LAYER}.attention.self_attention.q_norm": f"{SOURCE}.self_attn.q_norm",
-    f"{LAYER}.attention.self_attention.k_norm": f"{SOURCE}.self_attn.k_norm",
+    f"{LAYER_PREFIX}.attention.self_attention.q_norm": f"{SOURCE_LAYER}.self_attn.q_norm",
+    f"{LAYER_PREFIX}.attention.self_attention.k_norm": f"{SOURCE_LAYER}.self_attn.k_norm",
 }
 
-ARCHITECTURE = Architecture(
+ARCHITECTURE = replace(
+    llama.ARCHITECTURE,
     model_types={"qwen3": "Qwen3"},
     read=read,
-    heads=decoder_heads,
-    prefix="model.",
     weights=llama.WEIGHTS | QK_NORMS,
-    head_weights=DECODER_HEADS,
-    unused_tensors=llama.STORED,
 )

@@ -6,16 +6,13 @@ sum to 1; some layers keep a plain feed-forward.
 
 from __future__ import annotations
 
-from minitx.architectures._decoder import DECODER_HEADS, decoder_heads
+from dataclasses import replace
+
 from minitx.architectures.config_reader import ConfigReader
-from minitx.architectures.declaration import Architecture
 from minitx.architectures.decoders import llama, qwen3
 from minitx.architectures.decoders.mixtral import with_experts
 from minitx.architectures.mapping import Table, stack_experts
-from minitx.config import (
-    ModelConfig,
-    replace_in,
-)
+from minitx.config import ModelConfig, replace_in
 from minitx.layers.stack import SLIDING
 
 
@@ -49,21 +46,18 @@ def read(hf: ConfigReader) -> ModelConfig:
     )
 
 
-LAYER, SOURCE = f"{llama.LAYER}.intermediate", f"{llama.SOURCE}.mlp"
+OURS, THEIRS = f"{llama.LAYER_PREFIX}.intermediate", f"{llama.SOURCE_LAYER}.mlp"
 
 EXPERTS: Table = {
-    f"{LAYER}.router": f"{SOURCE}.gate",
-    f"{LAYER}.experts.gate": stack_experts(f"{SOURCE}.experts.{{e}}.gate_proj"),
-    f"{LAYER}.experts.dense": stack_experts(f"{SOURCE}.experts.{{e}}.up_proj"),
-    f"{LAYER}.experts.output": stack_experts(f"{SOURCE}.experts.{{e}}.down_proj"),
+    f"{OURS}.router": f"{THEIRS}.gate",
+    f"{OURS}.experts.gate": stack_experts(f"{THEIRS}.experts.{{e}}.gate_proj"),
+    f"{OURS}.experts.dense": stack_experts(f"{THEIRS}.experts.{{e}}.up_proj"),
+    f"{OURS}.experts.output": stack_experts(f"{THEIRS}.experts.{{e}}.down_proj"),
 }
 
-ARCHITECTURE = Architecture(
+ARCHITECTURE = replace(
+    llama.ARCHITECTURE,
     model_types={"qwen3_moe": "Qwen3Moe"},
     read=read,
-    heads=decoder_heads,
-    prefix="model.",
     weights=llama.WEIGHTS | qwen3.QK_NORMS | EXPERTS,
-    head_weights=DECODER_HEADS,
-    unused_tensors=llama.STORED,
 )

@@ -8,15 +8,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, layer_types, with_windows
+from minitx.architectures._decoder import layer_types, tied_decoder_heads, with_windows
 from minitx.architectures.config_reader import ConfigReader
-from minitx.architectures.declaration import Architecture
 from minitx.architectures.decoders import llama
-from minitx.config import (
-    HeadConfig,
-    ModelConfig,
-    replace_in,
-)
+from minitx.config import ModelConfig, replace_in
 from minitx.layers.stack import FULL, SLIDING
 
 
@@ -37,16 +32,9 @@ def read(hf: ConfigReader) -> ModelConfig:
     return replace(config, decoder=with_windows(config.stack, types, window))
 
 
-def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
-    return decoder_heads(hf, tied=True)
-
-
-ARCHITECTURE = Architecture(
+ARCHITECTURE = replace(
+    llama.ARCHITECTURE,
     model_types={"smollm3": "SmolLM3"},
     read=read,
-    heads=heads,
-    prefix="model.",
-    weights=llama.WEIGHTS,
-    head_weights=DECODER_HEADS,
-    unused_tensors=llama.STORED,
+    heads=tied_decoder_heads,
 )

@@ -7,19 +7,18 @@
 
 from __future__ import annotations
 
-from minitx.architectures._text import text_inputs
+from minitx.architectures._text import attention, feed_forward, text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
-from minitx.architectures.mapping import Table, either, row_or_zero
+from minitx.architectures.mapping import Table, attention_entries, either, row_or_zero
 from minitx.config import (
-    AttentionConfig,
-    FeedForwardConfig,
     HeadConfig,
     LayerConfig,
     LearnedPositions,
     ModelConfig,
     NormConfig,
     NormPlacement,
+    SinusoidalPositions,
     StackConfig,
     TransformConfig,
 )
@@ -31,6 +30,7 @@ def read(
     norm: NormPlacement = "post",
     embedding_norm: bool = True,
     spare_positions: int = 2,
+    sinusoids: SinusoidalPositions | None = None,
     act: str = "gelu",
     scaled: bool = False,
     attention_dropout: float = 0.0,
@@ -43,38 +43,28 @@ def read(
     # Layers that a training left out at random; names for what this file says of the architecture anyway.
     hf.ignore("encoder_layerdrop", "decoder_layerdrop", "num_hidden_layers", "add_bias_logits")
     hf.ignore("add_final_layer_norm", "normalize_before", "normalize_embedding", "static_position_embeddings")
-    hf.ignore(
-        "extra_pos_embeddings",
-        "do_blenderbot_90_layernorm",
-        "classif_dropout",
-        "force_bos_token_to_be_generated",
-    )
+    hf.ignore("extra_pos_embeddings", "do_blenderbot_90_layernorm", "classif_dropout")
+    hf.ignore("force_bos_token_to_be_generated")
     size, dropout, norm_config = hf.size("d_model"), hf.probability("dropout", 0.1), NormConfig(eps=1e-5)
     inputs = text_inputs(
         hf,
         size,
         pad=pad,
         length=hf.size("max_position_embeddings") + spare_positions,
-        positions=LearnedPositions(offset=spare_positions),
+        positions=sinusoids or LearnedPositions(offset=spare_positions),
         embedding_scale=size**0.5 if hf.flag("scale_embedding", scaled) else None,
         norm=norm_config if embedding_norm else None,
         dropout=dropout,
     )
 
     def stack(name: str) -> StackConfig:
-        heads = hf.size(f"{name}_attention_heads")
+        heads, width = hf.size(f"{name}_attention_heads"), hf.size(f"{name}_ffn_dim")
+        inner_dropout = hf.probability("activation_dropout", 0.0)
+        weights = hf.probability("attention_dropout", attention_dropout)
         layer = LayerConfig(
-            attention=AttentionConfig(
-                num_attention_heads=heads,
-                head_dim=hf.head_dim(size, heads),
-                dropout=hf.probability("attention_dropout", attention_dropout),
-                output_dropout=dropout,
-            ),
-            feed_forward=FeedForwardConfig(
-                intermediate_size=hf.size(f"{name}_ffn_dim"),
-                hidden_act=hf.name("activation_function", act),
-                dropout=hf.probability("activation_dropout", 0.0),
-                output_dropout=dropout,
+            attention=attention(hf, size, heads, dropout=weights, output_dropout=dropout),
+            feed_forward=feed_forward(
+                width, hf.name("activation_function", act), dropout, dropout=inner_dropout
             ),
             norm=norm_config,
             norm_placement=norm,
@@ -154,18 +144,11 @@ def layer_names(stack: str, layer: str, norm: NormPlacement) -> Table:
 
 
 def branch_names(ours: str, theirs: str, layer: str, norm: NormPlacement) -> Table:
+    """Returns the entries of an attention branch and its norm."""
     kind = "self" if ours == "attention" else "cross"
-    return {
-        f"{layer}.{ours}.{kind}_attention.Q": f"{layer}.{theirs}.q_proj",
-        f"{layer}.{ours}.{kind}_attention.K": f"{layer}.{theirs}.k_proj",
-        f"{layer}.{ours}.{kind}_attention.V": f"{layer}.{theirs}.v_proj",
-        f"{layer}.{ours}.{kind}_output.dense": f"{layer}.{theirs}.out_proj",
-        f"{layer}.{norm_of_branch(ours, kind, norm)}": f"{layer}.{theirs}_layer_norm",
-    }
-
-
-def norm_of_branch(ours: str, kind: str, norm: NormPlacement) -> str:
-    return f"{ours}.{kind}_output.layer_norm" if norm == "post" else f"{ours}_norm"
+    table = attention_entries(f"{layer}.{ours}", f"{layer}.{theirs}", "q_proj k_proj v_proj out_proj", kind)
+    own_norm = f"{ours}.{kind}_output.layer_norm" if norm == "post" else f"{ours}_norm"
+    return table | {f"{layer}.{own_norm}": f"{layer}.{theirs}_layer_norm"}
 
 
 BIAS = "head.projection.bias"  # a buffer to Hugging Face, which no training changes

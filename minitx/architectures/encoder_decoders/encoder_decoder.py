@@ -15,11 +15,7 @@ from minitx.architectures import architecture
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.mapping import renamed
-from minitx.config import (
-    HeadConfig,
-    ModelConfig,
-    replace_in,
-)
+from minitx.config import HeadConfig, ModelConfig, replace_in
 
 WORDS = ("causal-lm", "masked-lm")  # the head of a decoder, and of an encoder that became one
 
@@ -60,7 +56,7 @@ def part(hf: ConfigReader, key: str) -> tuple[Architecture, ConfigReader]:
         for name in ("is_decoder", "add_cross_attention"):
             if not own.flag(name, False):
                 raise ValueError(f"{own.where}: {name} must be true, of what is to look at an encoder.")
-        own = hf.nested(key, is_decoder=False, add_cross_attention=False)
+        own = own.with_values(is_decoder=False, add_cross_attention=False)
     own.expect("cross_attention_hidden_size", None)
     return architecture(own.name("model_type")), own
 

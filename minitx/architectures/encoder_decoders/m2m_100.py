@@ -7,34 +7,26 @@ bias.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.encoder_decoders import bart
-from minitx.config import (
-    HeadConfig,
-    ModelConfig,
-    SinusoidalPositions,
-)
+from minitx.config import HeadConfig, ModelConfig, SinusoidalPositions
 
 
 def read(hf: ConfigReader) -> ModelConfig:
     hf.size("d_model", least=4)  # two pairs of features, for the shortest and the longest wave
-    config = bart.read(
+    if hf.get("pad_token_id", 1) is None:
+        raise ValueError("config.json: pad_token_id is null, but positions count from it here.")
+    return bart.read(
         hf,
         norm="pre",
         embedding_norm=False,
         spare_positions=0,
+        sinusoids=SinusoidalPositions(kind="fairseq", numbering="padding"),
         act="relu",
         scaled=True,
         attention_dropout=0.1,
     )
-    if config.inputs.pad_token_id is None:
-        raise ValueError("config.json: pad_token_id is null, but positions count from it here.")
-    positions = SinusoidalPositions(kind="fairseq", numbering="padding")
-    inputs = replace(config.inputs, positions=positions)
-    return replace(config, inputs=inputs, decoder_inputs=inputs)
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:

@@ -13,24 +13,18 @@ from typing import Any
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture, usual_names
 from minitx.architectures.encoder_decoders import bart
-from minitx.config import (
-    HeadConfig,
-    ModelConfig,
-    SinusoidalPositions,
-)
+from minitx.config import HeadConfig, ModelConfig, SinusoidalPositions
 
 
 def read(hf: ConfigReader) -> ModelConfig:
     # 58100 is the padding of the vocabularies that most of these models have.
-    config = bart.read(hf, embedding_norm=False, spare_positions=0, pad=58100, start=58100, eos=0)
-    inputs = replace(config.inputs, positions=SinusoidalPositions(kind="tensor2tensor"))
-    shared = hf.flag("share_encoder_decoder_embeddings", True)
-    return replace(
-        config,
-        inputs=inputs,
-        decoder_inputs=replace(inputs, vocab_size=target_size(hf)),
-        shared_embeddings=shared and config.shared_embeddings,
+    positions = SinusoidalPositions(kind="tensor2tensor")
+    config = bart.read(
+        hf, embedding_norm=False, spare_positions=0, sinusoids=positions, pad=58100, start=58100, eos=0
     )
+    shared = hf.flag("share_encoder_decoder_embeddings", True) and config.shared_embeddings
+    inputs = replace(config.inputs, vocab_size=target_size(hf))
+    return replace(config, decoder_inputs=inputs, shared_embeddings=shared)
 
 
 def target_size(hf: ConfigReader) -> int:

@@ -13,13 +13,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from minitx.architectures._text import text_inputs
+from minitx.architectures._text import attention, feed_forward, text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
-from minitx.architectures.mapping import Table, either
+from minitx.architectures.mapping import Table, attention_entries, either
 from minitx.config import (
-    AttentionConfig,
-    FeedForwardConfig,
     HeadConfig,
     LayerConfig,
     ModelConfig,
@@ -43,20 +41,15 @@ def read(hf: ConfigReader) -> ModelConfig:
     if gate not in ("", "gated"):
         raise ValueError(f"config.json: feed_forward_proj={stored!r} must be NAME or gated-NAME.")
     dropout, factor = hf.probability("dropout_rate", 0.1), hf.number("initializer_factor", 1.0)
-    inputs = text_inputs(
-        hf,
-        size,
-        pad=0,
-        length=512,
-        padding_is_trained=True,
-        dropout=dropout,
-    )
+    inputs = text_inputs(hf, size, pad=0, length=512, padding_is_trained=True, dropout=dropout)
     encoder = StackConfig(
         hidden_size=size,
         num_hidden_layers=layers,
         layer=LayerConfig(
-            attention=AttentionConfig(
-                num_attention_heads=hf.size("num_heads"),
+            attention=attention(
+                hf,
+                size,
+                hf.size("num_heads"),
                 head_dim=hf.size("d_kv"),
                 bias=False,
                 output_bias=False,
@@ -64,13 +57,13 @@ def read(hf: ConfigReader) -> ModelConfig:
                 dropout=dropout,
                 output_dropout=dropout,
             ),
-            feed_forward=FeedForwardConfig(
-                intermediate_size=hf.size("d_ff"),
-                hidden_act="gelu_new" if stored == "gated-gelu" else act,
+            feed_forward=feed_forward(
+                hf.size("d_ff"),
+                "gelu_new" if stored == "gated-gelu" else act,
+                dropout,
                 gated=gate == "gated",
                 bias=False,
                 dropout=dropout,
-                output_dropout=dropout,
             ),
             norm=NormConfig(kind="rms_norm", eps=hf.number("layer_norm_epsilon", 1e-6)),
             norm_placement="pre",
@@ -140,16 +133,7 @@ def layer_names(stack: str, i: str, feed_forward: int) -> Table:
         f"{ours}.output.dense": f"{dense}.wo",
         f"{stack}.relative_bias.{i}": f"{theirs}.0.SelfAttention.relative_attention_bias",
         f"{stack}.layer_norm": f"{stack}.final_layer_norm",
-        **attention_names(f"{ours}.attention", f"{theirs}.0.SelfAttention"),
-    }
-
-
-def attention_names(ours: str, theirs: str, kind: str = "self") -> Table:
-    return {
-        f"{ours}.{kind}_attention.Q": f"{theirs}.q",
-        f"{ours}.{kind}_attention.K": f"{theirs}.k",
-        f"{ours}.{kind}_attention.V": f"{theirs}.v",
-        f"{ours}.{kind}_output.dense": f"{theirs}.o",
+        **attention_entries(f"{ours}.attention", f"{theirs}.0.SelfAttention", "q k v o"),
     }
 
 
@@ -160,7 +144,7 @@ def fresh_names(names: tuple[str, ...], config: Mapping[str, Any]) -> tuple[str,
     return names[:1] if names[0].endswith(".wi.weight") and not gated else names[-1:]
 
 
-CROSS, SOURCE = "decoder.layers.{j}.cross_attention", "decoder.block.{j}.layer.1"
+CROSS, SOURCE_CROSS = "decoder.layers.{j}.cross_attention", "decoder.block.{j}.layer.1"
 
 ARCHITECTURE = Architecture(
     model_types={"t5": "T5", "mt5": "MT5", "umt5": "UMT5"},
@@ -174,8 +158,8 @@ ARCHITECTURE = Architecture(
         "decoder_embedder.word_emb": "decoder.embed_tokens",
         **layer_names("encoder", "{i}", 1),
         **layer_names("decoder", "{j}", 2),
-        f"{CROSS}_norm": f"{SOURCE}.layer_norm",
-        **attention_names(CROSS, f"{SOURCE}.EncDecAttention", "cross"),
+        f"{CROSS}_norm": f"{SOURCE_CROSS}.layer_norm",
+        **attention_entries(CROSS, f"{SOURCE_CROSS}.EncDecAttention", "q k v o", "cross"),
     },
     head_weights={
         "seq2seq-lm": {"head.projection": "lm_head"},

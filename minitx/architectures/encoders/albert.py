@@ -9,7 +9,7 @@ from __future__ import annotations
 from minitx.architectures.config_reader import MOST_LAYERS, ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.encoders import bert
-from minitx.architectures.mapping import Table, either
+from minitx.architectures.mapping import Table, attention_entries, either
 from minitx.config import HeadConfig, ModelConfig, replace_in
 
 
@@ -45,7 +45,7 @@ def layers(config: ModelConfig) -> list[dict[str, int]]:
     return [{"i": g * inner + k, "g": g, "k": k} for g in range(groups) for k in range(inner)]
 
 
-LAYER = "encoder.albert_layer_groups.{g}.albert_layers.{k}"
+LAYER_PREFIX, SOURCE_LAYER = "encoder.layers.{i}", "encoder.albert_layer_groups.{g}.albert_layers.{k}"
 
 WEIGHTS: Table = {
     "embedder.word_emb": "embeddings.word_embeddings",
@@ -53,14 +53,11 @@ WEIGHTS: Table = {
     "embedder.tok_type_emb": "embeddings.token_type_embeddings",
     "embedder.layer_norm": "embeddings.LayerNorm",
     "embedder.projection": "encoder.embedding_hidden_mapping_in",
-    "encoder.layers.{i}.attention.self_attention.Q": f"{LAYER}.attention.query",
-    "encoder.layers.{i}.attention.self_attention.K": f"{LAYER}.attention.key",
-    "encoder.layers.{i}.attention.self_attention.V": f"{LAYER}.attention.value",
-    "encoder.layers.{i}.attention.self_output.dense": f"{LAYER}.attention.dense",
-    "encoder.layers.{i}.attention.self_output.layer_norm": f"{LAYER}.attention.LayerNorm",
-    "encoder.layers.{i}.intermediate.dense": f"{LAYER}.ffn",
-    "encoder.layers.{i}.output.dense": f"{LAYER}.ffn_output",
-    "encoder.layers.{i}.output.layer_norm": f"{LAYER}.full_layer_layer_norm",
+    **attention_entries(f"{LAYER_PREFIX}.attention", f"{SOURCE_LAYER}.attention", "query key value dense"),
+    f"{LAYER_PREFIX}.attention.self_output.layer_norm": f"{SOURCE_LAYER}.attention.LayerNorm",
+    f"{LAYER_PREFIX}.intermediate.dense": f"{SOURCE_LAYER}.ffn",
+    f"{LAYER_PREFIX}.output.dense": f"{SOURCE_LAYER}.ffn_output",
+    f"{LAYER_PREFIX}.output.layer_norm": f"{SOURCE_LAYER}.full_layer_layer_norm",
     "pooler.dense": "pooler",
 }
 

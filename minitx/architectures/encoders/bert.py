@@ -7,13 +7,11 @@
 
 from __future__ import annotations
 
-from minitx.architectures._text import text_inputs
+from minitx.architectures._text import attention, feed_forward, text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
-from minitx.architectures.mapping import Table, either
+from minitx.architectures.mapping import Table, attention_entries, either
 from minitx.config import (
-    AttentionConfig,
-    FeedForwardConfig,
     HeadConfig,
     LayerConfig,
     LearnedPositions,
@@ -32,31 +30,20 @@ def read(hf: ConfigReader, *, act: str = "gelu", eps: float = 1e-12, dropout: fl
     size, heads = hf.size("hidden_size"), hf.size("num_attention_heads")
     norm = NormConfig(eps=hf.number("layer_norm_eps", eps))
     hidden_dropout = hf.probability("hidden_dropout_prob", dropout)
+    table, types = LearnedPositions(), hf.size("type_vocab_size", 2, least=0)
+    weights = hf.probability("attention_probs_dropout_prob", dropout)
     return ModelConfig(
         initializer_range=hf.number("initializer_range", 0.02),
         inputs=text_inputs(
-            hf,
-            size,
-            pad=0,
-            positions=LearnedPositions(),
-            type_vocab_size=hf.size("type_vocab_size", 2, least=0),
-            norm=norm,
-            dropout=hidden_dropout,
+            hf, size, pad=0, positions=table, type_vocab_size=types, norm=norm, dropout=hidden_dropout
         ),
         encoder=StackConfig(
             hidden_size=size,
             num_hidden_layers=hf.size("num_hidden_layers"),
             layer=LayerConfig(
-                attention=AttentionConfig(
-                    num_attention_heads=heads,
-                    head_dim=hf.head_dim(size, heads),
-                    dropout=hf.probability("attention_probs_dropout_prob", dropout),
-                    output_dropout=hidden_dropout,
-                ),
-                feed_forward=FeedForwardConfig(
-                    intermediate_size=hf.size("intermediate_size"),
-                    hidden_act=hf.name("hidden_act", act),
-                    output_dropout=hidden_dropout,
+                attention=attention(hf, size, heads, dropout=weights, output_dropout=hidden_dropout),
+                feed_forward=feed_forward(
+                    hf.size("intermediate_size"), hf.name("hidden_act", act), hidden_dropout
                 ),
                 norm=norm,
             ),
@@ -110,29 +97,26 @@ def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
     }
 
 
+LAYER_PREFIX, SOURCE_LAYER = "encoder.layers.{i}", "encoder.layer.{i}"
+NAMES = "self.query self.key self.value output.dense"
+CROSS, SOURCE_CROSS = f"{LAYER_PREFIX}.cross_attention", f"{SOURCE_LAYER}.crossattention"
+
 WEIGHTS: Table = {
     "embedder.word_emb": "embeddings.word_embeddings",
     "embedder.pos_emb": "embeddings.position_embeddings",
     "embedder.tok_type_emb": "embeddings.token_type_embeddings",
     "embedder.layer_norm": "embeddings.LayerNorm",
-    "encoder.layers.{i}.attention.self_attention.Q": "encoder.layer.{i}.attention.self.query",
-    "encoder.layers.{i}.attention.self_attention.K": "encoder.layer.{i}.attention.self.key",
-    "encoder.layers.{i}.attention.self_attention.V": "encoder.layer.{i}.attention.self.value",
-    "encoder.layers.{i}.attention.self_output.dense": "encoder.layer.{i}.attention.output.dense",
-    "encoder.layers.{i}.attention.self_output.layer_norm": "encoder.layer.{i}.attention.output.LayerNorm",
-    "encoder.layers.{i}.intermediate.dense": "encoder.layer.{i}.intermediate.dense",
-    "encoder.layers.{i}.output.dense": "encoder.layer.{i}.output.dense",
-    "encoder.layers.{i}.output.layer_norm": "encoder.layer.{i}.output.LayerNorm",
+    **attention_entries(f"{LAYER_PREFIX}.attention", f"{SOURCE_LAYER}.attention", NAMES),
+    f"{LAYER_PREFIX}.attention.self_output.layer_norm": f"{SOURCE_LAYER}.attention.output.LayerNorm",
+    f"{LAYER_PREFIX}.intermediate.dense": f"{SOURCE_LAYER}.intermediate.dense",
+    f"{LAYER_PREFIX}.output.dense": f"{SOURCE_LAYER}.output.dense",
+    f"{LAYER_PREFIX}.output.layer_norm": f"{SOURCE_LAYER}.output.LayerNorm",
     "pooler.dense": "pooler.dense",
 }
 
-CROSS, SOURCE = "encoder.layers.{i}.cross_attention", "encoder.layer.{i}.crossattention"
 CROSS_WEIGHTS: Table = {
-    f"{CROSS}.cross_attention.Q": f"{SOURCE}.self.query",
-    f"{CROSS}.cross_attention.K": f"{SOURCE}.self.key",
-    f"{CROSS}.cross_attention.V": f"{SOURCE}.self.value",
-    f"{CROSS}.cross_output.dense": f"{SOURCE}.output.dense",
-    f"{CROSS}.cross_output.layer_norm": f"{SOURCE}.output.LayerNorm",
+    **attention_entries(CROSS, SOURCE_CROSS, NAMES, "cross"),
+    f"{CROSS}.cross_output.layer_norm": f"{SOURCE_CROSS}.output.LayerNorm",
 }
 
 LABEL_HEADS: dict[str, Table] = {

@@ -85,13 +85,16 @@ def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
     return found
 
 
-ATTENTION, LAYER = "encoder.layers.{i}.attention.self_attention", "encoder.layer.{i}.attention.self"
-NAMES_OF_ITS_OWN: Table = {
-    f"{ATTENTION}.Q": f"{LAYER}.query_proj",
-    f"{ATTENTION}.K": f"{LAYER}.key_proj",
-    f"{ATTENTION}.V": f"{LAYER}.value_proj",
-    f"{ATTENTION}.pos_Q": f"{LAYER}.pos_query_proj",
-    f"{ATTENTION}.pos_K": f"{LAYER}.pos_key_proj",
+ATTENTION, SOURCE_ATTENTION = (
+    f"{bert.LAYER_PREFIX}.attention.self_attention",
+    f"{bert.SOURCE_LAYER}.attention.self",
+)
+RELATIVE_WEIGHTS: Table = {
+    f"{ATTENTION}.Q": f"{SOURCE_ATTENTION}.query_proj",
+    f"{ATTENTION}.K": f"{SOURCE_ATTENTION}.key_proj",
+    f"{ATTENTION}.V": f"{SOURCE_ATTENTION}.value_proj",
+    f"{ATTENTION}.pos_Q": f"{SOURCE_ATTENTION}.pos_query_proj",
+    f"{ATTENTION}.pos_K": f"{SOURCE_ATTENTION}.pos_key_proj",
     "embedder.projection": "embeddings.embed_proj",
     "encoder.relative_emb": "encoder.rel_embeddings",
     "encoder.relative_norm": "encoder.LayerNorm",
@@ -114,7 +117,7 @@ ARCHITECTURE = Architecture(
     read=read,
     heads=heads,
     prefix="deberta.",
-    weights={k: v for k, v in bert.WEIGHTS.items() if k != "pooler.dense"} | NAMES_OF_ITS_OWN,
+    weights={k: v for k, v in bert.WEIGHTS.items() if k != "pooler.dense"} | RELATIVE_WEIGHTS,
     head_weights=bert.LABEL_HEADS
     | {
         "sequence-classification": POOLED,

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from minitx.architectures._text import text_inputs
+from minitx.architectures._text import attention, feed_forward, text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.encoders import bert
-from minitx.architectures.mapping import Table
+from minitx.architectures.mapping import Table, attention_entries
 from minitx.config import (
-    AttentionConfig,
-    FeedForwardConfig,
     HeadConfig,
     LayerConfig,
     LearnedPositions,
@@ -40,16 +38,8 @@ def read(hf: ConfigReader) -> ModelConfig:
             hidden_size=size,
             num_hidden_layers=hf.size("n_layers"),
             layer=LayerConfig(
-                attention=AttentionConfig(
-                    num_attention_heads=heads,
-                    head_dim=hf.head_dim(size, heads),
-                    dropout=hf.probability("attention_dropout", 0.1),
-                ),
-                feed_forward=FeedForwardConfig(
-                    intermediate_size=hf.size("hidden_dim"),
-                    hidden_act=hf.name("activation", "gelu"),
-                    output_dropout=dropout,
-                ),
+                attention=attention(hf, size, heads, dropout=hf.probability("attention_dropout", 0.1)),
+                feed_forward=feed_forward(hf.size("hidden_dim"), hf.name("activation", "gelu"), dropout),
                 norm=norm,
             ),
         ),
@@ -73,7 +63,7 @@ def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
     return found
 
 
-LAYER = "transformer.layer.{i}"
+LAYER_PREFIX, SOURCE_LAYER = "encoder.layers.{i}", "transformer.layer.{i}"
 FIRST_TOKEN: Table = {"head.dense": "pre_classifier", "head.projection": "classifier"}
 
 ARCHITECTURE = Architecture(
@@ -85,14 +75,13 @@ ARCHITECTURE = Architecture(
         "embedder.word_emb": "embeddings.word_embeddings",
         "embedder.pos_emb": "embeddings.position_embeddings",
         "embedder.layer_norm": "embeddings.LayerNorm",
-        "encoder.layers.{i}.attention.self_attention.Q": f"{LAYER}.attention.q_lin",
-        "encoder.layers.{i}.attention.self_attention.K": f"{LAYER}.attention.k_lin",
-        "encoder.layers.{i}.attention.self_attention.V": f"{LAYER}.attention.v_lin",
-        "encoder.layers.{i}.attention.self_output.dense": f"{LAYER}.attention.out_lin",
-        "encoder.layers.{i}.attention.self_output.layer_norm": f"{LAYER}.sa_layer_norm",
-        "encoder.layers.{i}.intermediate.dense": f"{LAYER}.ffn.lin1",
-        "encoder.layers.{i}.output.dense": f"{LAYER}.ffn.lin2",
-        "encoder.layers.{i}.output.layer_norm": f"{LAYER}.output_layer_norm",
+        **attention_entries(
+            f"{LAYER_PREFIX}.attention", f"{SOURCE_LAYER}.attention", "q_lin k_lin v_lin out_lin"
+        ),
+        f"{LAYER_PREFIX}.attention.self_output.layer_norm": f"{SOURCE_LAYER}.sa_layer_norm",
+        f"{LAYER_PREFIX}.intermediate.dense": f"{SOURCE_LAYER}.ffn.lin1",
+        f"{LAYER_PREFIX}.output.dense": f"{SOURCE_LAYER}.ffn.lin2",
+        f"{LAYER_PREFIX}.output.layer_norm": f"{SOURCE_LAYER}.output_layer_norm",
     },
     head_weights=bert.LABEL_HEADS
     | {

@@ -38,10 +38,9 @@ def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
     )
     eps, activation = hf.number("layer_norm_eps", 1e-12), hf.name("hidden_act", "gelu")
     found["masked-lm"] = bert.word_head(hf, hf.size("embedding_size", 128), "gelu", eps)
+    transform = TransformConfig(size=size, hidden_act=activation)
     found["replaced-token-detection"] = HeadConfig(
-        task="replaced-token-detection",
-        num_labels=1,
-        transform=TransformConfig(size=size, hidden_act=activation),
+        task="replaced-token-detection", num_labels=1, transform=transform
     )
     return found
 

@@ -11,13 +11,11 @@ from typing import Any
 
 from minitx.architectures._decoder import layer_types
 from minitx.architectures._rope import WHERE, an_object, check_per_type
-from minitx.architectures._text import text_inputs
+from minitx.architectures._text import attention, feed_forward, text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.mapping import Table, split
 from minitx.config import (
-    AttentionConfig,
-    FeedForwardConfig,
     HeadConfig,
     LayerConfig,
     ModelConfig,
@@ -74,17 +72,12 @@ def read(hf: ConfigReader) -> ModelConfig:
             hidden_size=size,
             num_hidden_layers=layers,
             layer=LayerConfig(
-                attention=AttentionConfig(
-                    num_attention_heads=heads,
-                    head_dim=head_dim,
-                    bias=bias,
-                    output_bias=bias,
-                    dropout=dropout,
-                    output_dropout=dropout,
+                attention=attention(
+                    hf, size, heads, bias=bias, output_bias=bias, dropout=dropout, output_dropout=dropout
                 ),
-                feed_forward=FeedForwardConfig(
-                    intermediate_size=hf.size("intermediate_size"),
-                    hidden_act=hf.name("hidden_activation", "gelu"),
+                feed_forward=feed_forward(
+                    hf.size("intermediate_size"),
+                    hf.name("hidden_activation", "gelu"),
                     gated=True,
                     bias=hf.flag("mlp_bias", False),
                     dropout=hf.probability("mlp_dropout", 0.0),

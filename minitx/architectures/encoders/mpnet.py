@@ -9,7 +9,7 @@ from __future__ import annotations
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.encoders import bert, roberta
-from minitx.architectures.mapping import Table
+from minitx.architectures.mapping import Table, attention_entries
 from minitx.config import HeadConfig, LearnedPositions, ModelConfig, RelativeBias, replace_in
 
 PADDING = 1  # fixed in this architecture: the position table's padding row, whatever the config says
@@ -38,21 +38,18 @@ def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
     return found
 
 
-LAYER = "encoder.layer.{i}"
+LAYER_PREFIX, SOURCE_LAYER = "encoder.layers.{i}", "encoder.layer.{i}"
 
 WEIGHTS: Table = {
     "embedder.word_emb": "embeddings.word_embeddings",
     "embedder.pos_emb": "embeddings.position_embeddings",
     "embedder.layer_norm": "embeddings.LayerNorm",
     "encoder.relative_bias.0": "encoder.relative_attention_bias",
-    "encoder.layers.{i}.attention.self_attention.Q": f"{LAYER}.attention.attn.q",
-    "encoder.layers.{i}.attention.self_attention.K": f"{LAYER}.attention.attn.k",
-    "encoder.layers.{i}.attention.self_attention.V": f"{LAYER}.attention.attn.v",
-    "encoder.layers.{i}.attention.self_output.dense": f"{LAYER}.attention.attn.o",
-    "encoder.layers.{i}.attention.self_output.layer_norm": f"{LAYER}.attention.LayerNorm",
-    "encoder.layers.{i}.intermediate.dense": f"{LAYER}.intermediate.dense",
-    "encoder.layers.{i}.output.dense": f"{LAYER}.output.dense",
-    "encoder.layers.{i}.output.layer_norm": f"{LAYER}.output.LayerNorm",
+    **attention_entries(f"{LAYER_PREFIX}.attention", f"{SOURCE_LAYER}.attention.attn", "q k v o"),
+    f"{LAYER_PREFIX}.attention.self_output.layer_norm": f"{SOURCE_LAYER}.attention.LayerNorm",
+    f"{LAYER_PREFIX}.intermediate.dense": f"{SOURCE_LAYER}.intermediate.dense",
+    f"{LAYER_PREFIX}.output.dense": f"{SOURCE_LAYER}.output.dense",
+    f"{LAYER_PREFIX}.output.layer_norm": f"{SOURCE_LAYER}.output.LayerNorm",
     "pooler.dense": "pooler.dense",
 }
 
