@@ -184,8 +184,8 @@ def explain_arguments(place: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     return decorate
 
 
-def raise_for_attribute(place: str, owner: str, name: str, known: Iterable[str] = ()) -> NoReturn:
-    """Raises AttributeError with the hint of that place, for use in `__getattr__`.
+def attribute_error(place: str, owner: str, name: str, known: Iterable[str] = ()) -> AttributeError:
+    """Returns an AttributeError with the hint of that place, to be raised by a `__getattr__`.
 
     Args:
         place: key of `ATTRIBUTES`.
@@ -194,7 +194,7 @@ def raise_for_attribute(place: str, owner: str, name: str, known: Iterable[str] 
         known: names to suggest one of.
     """
     hint = hint_for(ATTRIBUTES[place], name, known)
-    raise AttributeError(f"{owner} has no attribute {name!r}.{hint and ' '}{hint}", name=name)
+    return AttributeError(f"{owner} has no attribute {name!r}.{hint and ' '}{hint}", name=name)
 
 
 class ElsewhereMethod:
@@ -213,4 +213,4 @@ class ElsewhereMethod:
         self.name = name
 
     def __get__(self, instance: Any, owner: type) -> NoReturn:
-        raise_for_attribute(self.place, owner.__name__, self.name)
+        raise attribute_error(self.place, owner.__name__, self.name)

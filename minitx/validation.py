@@ -216,15 +216,3 @@ def check_position_ids(position_ids: Any, shape: tuple[int, ...], prefix: str = 
     check_integer_dtype(f"{prefix}position_ids", position_ids)
     if tuple(position_ids.shape) != (1, shape[1]):
         check_shape(f"{prefix}position_ids", position_ids, shape, like=f"{prefix}input_ids")
-
-
-def flatten_choices(parameter: str, tensor: Tensor | None, input_ids: Tensor) -> Tensor | None:
-    """Flattens the inputs of multiple choice: (B, choices, T) -> (B * choices, T); None stays None.
-
-    Raises:
-        ArgumentValueError: a shape other than that of `input_ids`.
-    """
-    if tensor is None:
-        return None
-    check_shape(parameter, tensor, tuple(input_ids.shape))
-    return tensor.flatten(0, 1)

@@ -95,7 +95,7 @@ class SelfAttention(nn.Module):
         return self.attend(query, key, value, context).transpose(1, 2).flatten(2)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, context: AttentionContext) -> Tensor:
-        """(B, H, T, D), (B, K, S, D) twice -> (B, H, T, D)"""
+        """(B, H, T, D), twice (B, K, S, D) -> (B, H, T, D)"""
         dropout = active_probability(self.dropout)
         options = ScoreOptions(self.scale, context.causal, self.groups, self.softcap, self.sinks, dropout)
         if context.watch is not None:

@@ -46,7 +46,7 @@ class Head(nn.Module):
         self.projection = nn.Linear(size, config.num_labels, bias=config.bias)
 
     def forward(self, hidden: Tensor, pooled: Tensor | None, mask: Tensor | None) -> Tensor:
-        """(B, T, E), (B, E), (B, T) -> (B, C) if the head pools, else (B, T, C)"""
+        """(B, T, E), (B, E), (B, S) -> (B, C) or (B, T, C)"""
         x = self.input_dropout(self.pool(hidden, pooled, mask))
         x = self.layer_norm(self.activation(self.dense(x)))
         x = x if self.config.scale is None else x * self.config.scale
@@ -77,7 +77,11 @@ def per_token(logits: Tensor, batch: Sequence[int]) -> Tensor:
 
 
 def logits_field(logits: Tensor) -> dict[str, Any]:
-    """Returns the field `logits`."""
+    """Returns the field `logits`.
+
+    Args:
+        logits: (...)
+    """
     return {"logits": logits}
 
 

@@ -24,12 +24,12 @@ def widened(logits: Tensor) -> Tensor:
 
 
 def token_loss(logits: Tensor, labels: Tensor, mask: Tensor | None, config: HeadConfig) -> Tensor:
-    """Cross-entropy over classes, tokens or choices: (..., C), (...) -> ()."""
+    """Cross-entropy over classes, tokens or choices: (..., C), (...), (B, T) -> ()."""
     return cross_entropy(logits, labels)
 
 
 def next_token_loss(logits: Tensor, labels: Tensor, mask: Tensor | None, config: HeadConfig) -> Tensor:
-    """Cross-entropy of each token after those before it: (B, T, V), input ids (B, T) -> ()."""
+    """Cross-entropy of each token after those before it: (B, T, V), input ids (B, T), (B, S) -> ()."""
     if labels.shape != logits.shape[:-1]:
         expected = f"of shape {tuple(logits.shape[:-1])} like input_ids, not {tuple(labels.shape)}"
         raise ArgumentValueError("labels", labels, expected)
@@ -37,7 +37,7 @@ def next_token_loss(logits: Tensor, labels: Tensor, mask: Tensor | None, config:
 
 
 def label_loss(logits: Tensor, labels: Tensor, mask: Tensor | None, config: HeadConfig) -> Tensor:
-    """Classification or regression of whole sequences: (B, C), (B,) or (B, C) -> ().
+    """Classification or regression of whole sequences: (B, C), (B,) or (B, C), (B, T) -> ().
 
     `config.problem_type` decides which. Without one, a single class means regression, integers mean one class
     per row, and other numbers one target per class. With `config.soft_labels`, several numbers per row are
@@ -61,7 +61,7 @@ def label_loss(logits: Tensor, labels: Tensor, mask: Tensor | None, config: Head
 
 
 def span_loss(logits: Tensor, labels: Tensor, mask: Tensor | None, config: HeadConfig) -> Tensor:
-    """Mean cross-entropy of first and last position, ignored from T on: (B, T, 2), (B, 2) -> ()."""
+    """Mean cross-entropy of first and last position, ignored from T on: (B, T, 2), (B, 2), (B, T) -> ()."""
     time = logits.shape[1]
     start, end = (
         cross_entropy(logits[..., i], labels[:, i].clamp(0, time), ignore_index=time) for i in (0, 1)
@@ -70,7 +70,7 @@ def span_loss(logits: Tensor, labels: Tensor, mask: Tensor | None, config: HeadC
 
 
 def detection_loss(logits: Tensor, labels: Tensor, mask: Tensor | None, config: HeadConfig) -> Tensor:
-    """Binary cross-entropy over the attended tokens, 1 = replaced: (B, T), (B, T) -> ()."""
+    """Binary cross-entropy over the attended tokens, 1 = replaced: (B, T), (B, T), (B, T) -> ()."""
     wide = widened(logits)
     attended = torch.ones_like(labels, dtype=torch.bool) if mask is None else check_flat(mask)
     return F.binary_cross_entropy_with_logits(wide[attended], labels[attended].to(wide.dtype))

@@ -18,7 +18,7 @@ def as_bool(attention_mask: Tensor, batch: int, time: int, name: str = "attentio
         name: of the parameter, for messages.
 
     Returns:
-        The same shape, True = attend.
+        (B, T) or (B, T, T) bool, True = attend.
 
     Raises:
         ArgumentTypeError: not a tensor.
@@ -87,9 +87,16 @@ def unmask_empty_rows(mask: Tensor) -> Tensor:
 
 
 def to_additive_mask(mask: Tensor | None, bias: Tensor) -> Tensor:
-    """Combine a boolean mask and a score bias into one additive mask: (1 or B, H, T, S).
+    """Combine a boolean mask and a score bias into one additive mask.
 
     Half of the lowest number already makes a weight of exactly 0, and a score added to it cannot overflow to
     -inf; a row of nothing else would make NaN.
+
+    Args:
+        mask: (1 or B, 1, 1 or T, S), or None.
+        bias: (1 or B, 1 or H, 1 or T, S), or ().
+
+    Returns:
+        (1 or B, 1 or H, 1 or T, S)
     """
     return bias if mask is None else torch.where(mask, bias, torch.finfo(bias.dtype).min / 2)

@@ -12,17 +12,17 @@ Pooling = Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
 
 
 def pool_none(hidden: Tensor, pooled: Tensor | None, mask: Tensor | None) -> Tensor:
-    """Returns the hidden states of all tokens: (B, T, E) -> (B, T, E)."""
+    """(B, T, E), (B, E), (B, T) -> (B, T, E), all tokens"""
     return hidden
 
 
 def pool_first(hidden: Tensor, pooled: Tensor | None, mask: Tensor | None) -> Tensor:
-    """Returns the first token: (B, T, E) -> (B, E)."""
+    """(B, T, E), (B, E), (B, T) -> (B, E), the first token"""
     return hidden[:, 0]
 
 
 def pool_first_attended(hidden: Tensor, pooled: Tensor | None, mask: Tensor | None) -> Tensor:
-    """Returns the first token that is not padding: (B, T, E) -> (B, E)."""
+    """(B, T, E), (B, E), (B, T) -> (B, E), the first token that is not padding"""
     if mask is None:
         return hidden[:, 0]
     first = check_flat(mask).int().argmax(dim=1)  # (B,)
@@ -30,9 +30,9 @@ def pool_first_attended(hidden: Tensor, pooled: Tensor | None, mask: Tensor | No
 
 
 def pool_last(hidden: Tensor, pooled: Tensor | None, mask: Tensor | None) -> Tensor:
-    """Returns the last token that is not padding, which alone attends to all of a causal sequence.
+    """(B, T, E), (B, E), (B, T) -> (B, E), the last token that is not padding
 
-    (B, T, E) -> (B, E)
+    In a causal stack it alone attends to the whole sequence.
     """
     if mask is None:
         return hidden[:, -1]
@@ -42,7 +42,7 @@ def pool_last(hidden: Tensor, pooled: Tensor | None, mask: Tensor | None) -> Ten
 
 
 def pool_mean(hidden: Tensor, pooled: Tensor | None, mask: Tensor | None) -> Tensor:
-    """Returns the mean of the attended tokens, zeros without any: (B, T, E) -> (B, E)."""
+    """(B, T, E), (B, E), (B, T) -> (B, E), the mean of the attended tokens, zeros without any"""
     if mask is None:
         return hidden.mean(dim=1)
     mask = check_flat(mask)
@@ -51,7 +51,7 @@ def pool_mean(hidden: Tensor, pooled: Tensor | None, mask: Tensor | None) -> Ten
 
 
 def pool_pooler(hidden: Tensor, pooled: Tensor | None, mask: Tensor | None) -> Tensor:
-    """Returns the pooler output: (B, E) -> (B, E).
+    """(B, T, E), (B, E), (B, T) -> (B, E), the pooler output
 
     Raises:
         ValueError: the model has no pooler.
@@ -62,7 +62,13 @@ def pool_pooler(hidden: Tensor, pooled: Tensor | None, mask: Tensor | None) -> T
 
 
 def check_flat(mask: Tensor) -> Tensor:
-    """Returns the mask if its shape is (B, T).
+    """Returns the mask if it is (B, T).
+
+    Args:
+        mask: (B, T) or (B, T, T)
+
+    Returns:
+        (B, T)
 
     Raises:
         ValueError: another shape.

@@ -62,7 +62,14 @@ class Recorder:
         cross: AttentionContext | None = None,
         cache: LayerCache | None = None,
     ) -> tuple[Context, AttentionContext | None]:
-        """Record the input (B, T, E) of a layer.
+        """Record the input of a layer.
+
+        Args:
+            layer: its number.
+            hidden: (B, T, E).
+            context: of its self-attention.
+            cross: of its cross-attention; None: it has none.
+            cache: its part of the cache.
 
         Returns:
             The contexts of its self-attention and cross-attention, which pass their weights to this recorder.
@@ -84,7 +91,11 @@ class Recorder:
         return own, cross
 
     def leave(self, hidden: Tensor) -> None:
-        """Record the output (B, T, E) of the stack."""
+        """Record the output of the stack.
+
+        Args:
+            hidden: (B, T, E).
+        """
         if self.output_hidden_states:
             self.hidden_states.append(hidden)
 

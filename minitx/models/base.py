@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from minitx.config import HeadConfig, ModelConfig
-from minitx.habits import ElsewhereMethod, raise_for_attribute
+from minitx.habits import ElsewhereMethod, attribute_error
 from minitx.layers.attention_kernels import Backend, backend_of
 from minitx.layers.cache import Cache
 from minitx.layers.embedder import Embedder
@@ -92,10 +92,8 @@ class Model(nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            return self._missing(name)
-
-    def _missing(self, name: str) -> NoReturn:
-        raise_for_attribute("model", type(self).__name__, name, (*self._modules, *self._parameters))
+            known = (*self._modules, *self._parameters)
+            raise attribute_error("model", type(self).__name__, name, known) from None
 
     # --- properties --------------------------------------------------------------------------------------
 
@@ -165,8 +163,8 @@ class Model(nn.Module):
 
         Args:
             hidden: (B, T, E).
-            mask: (B, T) bool for the pooling of the head.
-            labels: for the loss of the head.
+            mask: (B, S) bool for the pooling of the head, where S = T.
+            labels: (...), for the loss of the head.
             batch: leading dimensions of the input ids, without T.
             logits_to_keep: number of final positions to compute logits for; 0: all.
             cache: of the call.

@@ -74,7 +74,10 @@ class CausalModel(Model):
         """Run further tokens of the decoder, whatever the family.
 
         Args:
-            input_ids, attention_mask, position_ids, inputs_embeds: as for `DecoderModel.forward`.
+            input_ids: (B, T).
+            attention_mask: (B, T) of these tokens, 1 or True = attend.
+            position_ids: (B or 1, T); None: the architecture's own numbering.
+            inputs_embeds: (B, T, E'), instead of `input_ids`.
             cache: with the earlier tokens, and the encoder output of an encoder-decoder.
             options: further arguments of `forward`.
         """
@@ -130,6 +133,10 @@ class CausalModel(Model):
 
     def num_logits_to_keep(self, logits_to_keep: int, labels: Tensor | None) -> int:
         """Returns the number of final positions to compute logits for; 0: all.
+
+        Args:
+            logits_to_keep: as for `forward`.
+            labels: (...), or None.
 
         Raises:
             ArgumentTypeError, ArgumentValueError: not an integer, or labels without all logits.
@@ -197,12 +204,12 @@ class DecoderModel(CausalModel):
 
         Args:
             input_ids: (B, T).
-            attention_mask: (B, T) of these tokens, 1 or True = attend; the cache has the mask of the earlier
-                ones. Without a cache also (B, T, T), the keys that each query attends to, as far as they are
-                not later than it.
+            attention_mask: (B, T) or (B, T, T), 1 or True = attend; the cache has the mask of the earlier tokens.
+                The second form lists the keys that each query attends to, without a cache only; later keys
+                stay masked.
             position_ids: (B or 1, T); None: the architecture's own numbering. Most number padding too; for
                 left padding pass `(attention_mask.cumsum(1) - 1).clamp(min=0)`.
-            labels: targets of the head's loss; `layers/losses.py` gives the shapes.
+            labels: (...), targets of the head's loss; `layers/losses.py` gives the shapes.
             inputs_embeds: (B, T, E'), output of `embedder.word_emb`, instead of `input_ids`.
             cache: from `make_cache`; the tokens are added to it.
             logits_to_keep: compute logits for this number of final positions only; 0: all.
@@ -225,9 +232,17 @@ class DecoderModel(CausalModel):
         return output if record is None else output._replace(**record.fields())
 
     def real_tokens(self, input_ids: Tensor | None, mask: Tensor | None, time: int) -> Tensor | None:
-        """Returns (B, T), False at masked tokens and at padding ids; None: all are real.
+        """Returns which tokens are neither masked nor padding ids.
 
         Checkpoints that classify sequences were trained to use the last token whose id is not the padding's.
+
+        Args:
+            input_ids: (B, T), or None.
+            mask: (B, S), or None.
+            time: T.
+
+        Returns:
+            (B, T) bool; None: all are real.
         """
         mask = None if mask is None else mask[:, -time:]
         pad = self.config.inputs.pad_token_id

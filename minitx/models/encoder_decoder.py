@@ -79,7 +79,7 @@ class EncoderDecoderModel(CausalModel):
             token_type_ids: (B, S); None: all zero.
             position_ids: (B or 1, S); None: the architecture's own numbering.
             decoder_position_ids: (B or 1, T), likewise.
-            labels: targets of the head's loss; `layers/losses.py` gives the shapes.
+            labels: (...), targets of the head's loss; `layers/losses.py` gives the shapes.
             inputs_embeds: (B, S, E'), output of `embedder.word_emb`, instead of `input_ids`.
             decoder_inputs_embeds: (B, T, E'), output of `decoder_embedder.word_emb`, instead of
                 `decoder_input_ids`.
@@ -91,7 +91,7 @@ class EncoderDecoderModel(CausalModel):
             output_attentions: return the attention and cross-attention weights of all layers, or of those
                 listed.
             output_cross_attentions: return the cross-attention weights alone.
-            others: inputs of an embedder for something else than text.
+            others: (...), inputs of an embedder for something else than text.
 
         Raises:
             ArgumentTypeError: not a tensor, or not a cache.
@@ -134,7 +134,18 @@ class EncoderDecoderModel(CausalModel):
         inputs_embeds: Tensor | None = None,
         **others: Tensor,
     ) -> Tensor:
-        """Run the encoder: (B, S) -> (B, S, E'). The arguments are those of `forward`.
+        """Run the encoder.
+
+        Args:
+            input_ids: (B, S) of the source.
+            attention_mask: (B, S) or (B, S, S), 1 or True = attend.
+            token_type_ids: (B, S); None: all zero.
+            position_ids: (B or 1, S); None: the architecture's own numbering.
+            inputs_embeds: (B, S, E), output of `embedder.word_emb`, instead of `input_ids`.
+            others: (...), inputs of an embedder for something else than text.
+
+        Returns:
+            (B, S, E')
 
         Raises:
             ArgumentTypeError, ArgumentValueError, ValueError: as `forward`.
@@ -155,7 +166,7 @@ class EncoderDecoderModel(CausalModel):
             cache: from `make_cache`, empty; changed and returned. It stays empty if this fails.
             input_ids: (B, S).
             attention_mask: (B, S), 1 or True = attend.
-            more: further arguments of `encode`.
+            more: (...), further arguments of `encode`.
 
         Raises:
             ArgumentTypeError, ArgumentValueError: as `forward`.
@@ -181,6 +192,13 @@ class EncoderDecoderModel(CausalModel):
         record: Recorder | None,
     ) -> tuple[Tensor | None, AttentionContext]:
         """Encode the source unless its output was passed or is cached.
+
+        Args:
+            source: inputs of the encoder.
+            memory: (B, S, E'), its output, if that was passed.
+            cache: of the call.
+            target: inputs of the decoder.
+            record: collects hidden states and attention weights of the encoder.
 
         Returns:
             The encoder output (B, S, E'), None if only the cache has it, and the cross-attention's context.

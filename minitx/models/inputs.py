@@ -159,13 +159,16 @@ def check_others(embedder: nn.Module, others: Mapping[str, Tensor]) -> None:
 def token_ids(
     embedder: Embedder, input_ids: Tensor | None, inputs_embeds: Tensor | None, prefix: str = ""
 ) -> Tensor:
-    """Returns token ids (B, T); for embeddings (B, T, E'), ids of tokens that are not padding.
+    """Returns token ids; for embeddings, ids of tokens that are not padding.
 
     Args:
         embedder: for its width and padding id.
         input_ids: (B, T), or None.
         inputs_embeds: (B, T, E') instead, or None.
         prefix: of the names in messages, "decoder_" in an encoder-decoder.
+
+    Returns:
+        (B, T)
 
     Raises:
         ArgumentTypeError: not a tensor.
@@ -187,7 +190,15 @@ def token_ids(
 
 
 def token_mask(attention_mask: Tensor | None, ids: Tensor, prefix: str = "") -> Tensor | None:
-    """Returns the mask of tokens (B, T) as bool: (B, T) or (B, T, T), True = attend, or None.
+    """Returns a mask as bool.
+
+    Args:
+        attention_mask: (B, T) or (B, T, T), or None.
+        ids: (B, T)
+        prefix: of the names in messages, "decoder_" in an encoder-decoder.
+
+    Returns:
+        (B, T) or (B, T, T), True = attend; None: attend to all.
 
     Raises:
         ArgumentTypeError, ArgumentValueError: as `as_bool`.

@@ -12,6 +12,11 @@ from minitx.validation import ArgumentValueError, check_tensor, values_unavailab
 def check_one_source(source: Inputs, memory: Tensor | None, cached: bool) -> None:
     """Check that there is one source, and no other argument of an encoder that does not run.
 
+    Args:
+        source: inputs of the encoder.
+        memory: (B, S, E'), the encoder output, or None.
+        cached: whether the cache has an encoder output.
+
     Raises:
         ArgumentValueError: an argument of the encoder without its ids.
         ValueError: no source, or more than one.
@@ -33,7 +38,14 @@ def check_one_source(source: Inputs, memory: Tensor | None, cached: bool) -> Non
 
 
 def source_mask(attention_mask: Tensor | None, encoder_hidden_states: Tensor) -> Tensor | None:
-    """Returns the padding mask (B, S) of the source as (B, 1, 1, S).
+    """Returns the padding mask of the source in the shape that attention takes.
+
+    Args:
+        attention_mask: (B, S) or (B, S, S), of which the latter is refused; or None.
+        encoder_hidden_states: (B, S, E')
+
+    Returns:
+        (B, 1, 1, S); None: attend to all.
 
     Raises:
         ArgumentValueError: another shape.
@@ -51,7 +63,12 @@ def source_mask(attention_mask: Tensor | None, encoder_hidden_states: Tensor) ->
 
 
 def check_encoder_output(encoder_hidden_states: Tensor, size: int, rows: int) -> None:
-    """Check the encoder output (B, S, E'), where E' must be `size` and B the rows of the target.
+    """Check the encoder output.
+
+    Args:
+        encoder_hidden_states: (B, S, E')
+        size: E', hidden size of the encoder.
+        rows: B, number of rows of the target.
 
     Raises:
         ArgumentTypeError: not a tensor.
@@ -68,7 +85,15 @@ def check_encoder_output(encoder_hidden_states: Tensor, size: int, rows: int) ->
 
 
 def end_tokens(input_ids: Tensor | None, decoder_input_ids: Tensor | None, eos: int | None) -> Tensor:
-    """Returns (B, T), True at the end tokens of the source; the head pools the last one.
+    """Returns where the end tokens of the source are; the head pools the last one.
+
+    Args:
+        input_ids: (B, T) of the source.
+        decoder_input_ids: (B, T)
+        eos: the end token.
+
+    Returns:
+        (B, T) bool.
 
     Raises:
         ValueError: no ids, or not as many as the decoder has, or no end token.

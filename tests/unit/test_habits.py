@@ -12,9 +12,9 @@ from minitx.habits import (
     ATTRIBUTES,
     ElsewhereMethod,
     UnknownArgumentError,
+    attribute_error,
     explain_arguments,
     hint_for,
-    raise_for_attribute,
 )
 
 
@@ -55,9 +55,9 @@ def test_every_hint_is_a_sentence() -> None:
 
 def test_attributes() -> None:
     with pytest.raises(AttributeError, match=r"^Tokenizer has no .* 'tokenize'\. Use tokenizer\.tokens"):
-        raise_for_attribute("tokenizer", "Tokenizer", "tokenize")
+        raise attribute_error("tokenizer", "Tokenizer", "tokenize")
     with pytest.raises(AttributeError, match=r"no attribute 'decod'\. Did you mean 'decode'\?"):
-        raise_for_attribute("tokenizer", "Tokenizer", "decod", ["decode"])
+        raise attribute_error("tokenizer", "Tokenizer", "decod", ["decode"])
 
 
 def test_a_method_on_the_class() -> None:

@@ -107,12 +107,15 @@ class Cache:
             )
 
     def full_mask(self, mask: Tensor | None, shape: tuple[int, ...], device: torch.device) -> Tensor | None:
-        """Returns the mask of all keys, earlier and new: (B, length + T); None if there is no padding.
+        """Returns the mask of all keys, earlier and new.
 
         Args:
             mask: (B, T) bool of the new tokens, or None.
-            shape: (B, T).
+            shape: of the new tokens.
             device: of the result.
+
+        Returns:
+            (B, S) bool with S = length + T; None if there is no padding.
         """
         if self.mask is None and (mask is None or (not values_unavailable(mask) and bool(mask.all()))):
             return None
@@ -125,7 +128,12 @@ class Cache:
         self.high_water_mark = max(self.high_water_mark, self.length + time) if self.length else time
 
     def advance(self, mask: Tensor | None, time: int) -> None:
-        """Make `time` tokens valid that every layer has stored; `mask` is the result of `full_mask`."""
+        """Make tokens valid that every layer has stored.
+
+        Args:
+            mask: (B, S) bool, the result of `full_mask`.
+            time: number of the tokens.
+        """
         self.length += time
         self.mask = mask
 

@@ -18,7 +18,10 @@ class CrossAttentionCache:
     value: Tensor | None = None
 
     def recall(self) -> tuple[Tensor, Tensor]:
-        """Returns the keys and values, each (B', K, S', D).
+        """Returns keys and values.
+
+        Returns:
+            Twice (B', K, S', D).
 
         Raises:
             ValueError: nothing is cached yet.

@@ -27,11 +27,15 @@ class LayerCache(Protocol):
             past: number of earlier tokens.
 
         Returns:
-            Keys and values, each (B, K, S, D), that the T queries may attend to, at `key_positions`.
+            Twice (B, K, S, D), the keys and values that the T queries may attend to, at `key_positions`.
         """
 
     def key_positions(self, past: int, time: int, device: torch.device) -> Tensor:
-        """Returns (S,): the position in the sequence of each key that `append` returns."""
+        """Returns the position in the sequence of each key that `append` returns.
+
+        Returns:
+            (S,) long.
+        """
 
     def key_length(self, past: int, time: int) -> int:
         """Returns S, the number of keys that `append` returns."""
@@ -45,13 +49,22 @@ class LayerCache(Protocol):
 
 
 def same_layout(stored: Tensor, new: Tensor) -> bool:
-    """Whether (B, K, slots, D) can hold (B, K, T, D), whatever slots and T are."""
+    """Whether stored keys or values can hold new ones, whatever their lengths are.
+
+    Args:
+        stored: (B, K, slots, D)
+        new: (B, K, T, D)
+    """
     sizes = (*stored.shape[:2], stored.shape[3]) == (*new.shape[:2], new.shape[3])
     return sizes and stored.dtype == new.dtype and stored.device == new.device
 
 
 def check_layout(stored: Tensor, new: Tensor) -> None:
     """Check that stored and new keys or values fit together.
+
+    Args:
+        stored: (B, K, slots, D)
+        new: (B', K', T, D')
 
     Raises:
         ValueError: the stored ones are another model's.
@@ -67,7 +80,17 @@ def check_layout(stored: Tensor, new: Tensor) -> None:
 
 
 def preallocate(stored: Tensor | None, new: Tensor, slots: int, past: int) -> Tensor:
-    """Returns (B, K, slots, D) with the first `past` tokens, to be filled in place."""
+    """Returns stored keys or values that may be filled in place, with the first `past` tokens.
+
+    Args:
+        stored: (B, K, slots, D), or None.
+        new: (B, K, T, D)
+        slots: number of tokens to allocate.
+        past: number of tokens to keep.
+
+    Returns:
+        (B, K, slots, D)
+    """
     if stored is None or (past == 0 and not same_layout(stored, new)):
         return new.new_empty((*new.shape[:2], slots, new.shape[3]))
     check_layout(stored, new)
@@ -86,7 +109,7 @@ class DynamicCache:
         self.value: Tensor | None = None
 
     def append(self, key: Tensor, value: Tensor, past: int) -> tuple[Tensor, Tensor]:
-        """(B, K, T, D) twice -> (B, K, past + T, D) twice"""
+        """Twice (B, K, T, D) -> twice (B, K, S, D)"""
         if past and self.key is not None and self.value is not None:
             check_layout(self.key, key)
             key = torch.cat((self.key[:, :, :past], key), dim=2)
@@ -95,7 +118,11 @@ class DynamicCache:
         return key, value
 
     def key_positions(self, past: int, time: int, device: torch.device) -> Tensor:
-        """Returns (S,): 0, 1, 2, ..."""
+        """Returns 0, 1, 2, ...
+
+        Returns:
+            (S,) long.
+        """
         return torch.arange(past + time, device=device)
 
     def key_length(self, past: int, time: int) -> int:
@@ -114,7 +141,7 @@ class StaticCache(DynamicCache):
         self.max_length = max_length
 
     def append(self, key: Tensor, value: Tensor, past: int) -> tuple[Tensor, Tensor]:
-        """(B, K, T, D) twice -> (B, K, past + T, D) twice
+        """Twice (B, K, T, D) -> twice (B, K, S, D)
 
         Raises:
             ValueError: no room for them.
@@ -150,7 +177,7 @@ class SlidingWindowCache:
         self.value: Tensor | None = None
 
     def append(self, key: Tensor, value: Tensor, past: int) -> tuple[Tensor, Tensor]:
-        """(B, K, T, D) twice -> (B, K, S, D) twice"""
+        """Twice (B, K, T, D) -> twice (B, K, S, D)"""
         self.key = preallocate(self.key, key, self.size, past)
         self.value = preallocate(self.value, value, self.size, past)
         time = key.shape[2]
@@ -173,11 +200,19 @@ class SlidingWindowCache:
         return max(0, past - self.window + 1)
 
     def slots(self, start: int, stop: int, device: torch.device) -> Tensor:
-        """Returns (stop - start,): the slot of each position."""
+        """Returns the slot of each position.
+
+        Returns:
+            (N,) long, N = stop - start.
+        """
         return torch.arange(start, stop, device=device) % self.size
 
     def key_positions(self, past: int, time: int, device: torch.device) -> Tensor:
-        """Returns (S,); a single token attends to the slots of the ring buffer in their own order."""
+        """Returns the position of each key; those of a single token are in the order of the slots.
+
+        Returns:
+            (S,) long.
+        """
         if time > 1:
             return torch.arange(self.first(past), past + time, device=device)
         slots = torch.arange(self.key_length(past, 1), device=device)
