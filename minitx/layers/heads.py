@@ -80,7 +80,7 @@ def logits_field(logits: Tensor) -> dict[str, Any]:
     """Returns the field `logits`.
 
     Args:
-        logits: (...)
+        logits: (B, T, V) or (B, C) or (B, T)
     """
     return {"logits": logits}
 

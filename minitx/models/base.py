@@ -164,7 +164,7 @@ class Model(nn.Module):
         Args:
             hidden: (B, T, E).
             mask: (B, S) bool for the pooling of the head, where S = T.
-            labels: (...), for the loss of the head.
+            labels: (B,) or (B, T) or (B, C), for the loss of the head.
             batch: leading dimensions of the input ids, without T.
             logits_to_keep: number of final positions to compute logits for; 0: all.
             cache: of the call.

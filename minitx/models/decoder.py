@@ -136,7 +136,7 @@ class CausalModel(Model):
 
         Args:
             logits_to_keep: as for `forward`.
-            labels: (...), or None.
+            labels: (B,) or (B, T) or (B, C), or None.
 
         Raises:
             ArgumentTypeError, ArgumentValueError: not an integer, or labels without all logits.
@@ -204,12 +204,12 @@ class DecoderModel(CausalModel):
 
         Args:
             input_ids: (B, T).
-            attention_mask: (B, T) or (B, T, T), 1 or True = attend; the cache has the mask of the earlier tokens.
+            attention_mask: (B, T) or (B, T, T), 1 or True = attend; the cache has the mask of earlier tokens.
                 The second form lists the keys that each query attends to, without a cache only; later keys
                 stay masked.
             position_ids: (B or 1, T); None: the architecture's own numbering. Most number padding too; for
                 left padding pass `(attention_mask.cumsum(1) - 1).clamp(min=0)`.
-            labels: (...), targets of the head's loss; `layers/losses.py` gives the shapes.
+            labels: (B,) or (B, T) or (B, C), targets of the head's loss; `layers/losses.py` gives the shapes.
             inputs_embeds: (B, T, E'), output of `embedder.word_emb`, instead of `input_ids`.
             cache: from `make_cache`; the tokens are added to it.
             logits_to_keep: compute logits for this number of final positions only; 0: all.

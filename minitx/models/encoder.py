@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from minitx.layers.recorder import Layers, make_recorder
@@ -27,22 +29,22 @@ class EncoderModel(Model):
         inputs_embeds: Tensor | None = None,
         output_hidden_states: bool = False,
         output_attentions: Layers = False,
-        **others: Tensor,
+        **others: Any,
     ) -> ModelOutput:
         """Encode a batch of sequences.
 
         Args:
             input_ids: (B, T) or (B, choices, T), the latter for multiple-choice, and all inputs likewise.
-            attention_mask: (B, T) or (B, T, T) or (B, choices, T), 1 or True = attend; the second form lists the
-                keys that each query attends to.
+            attention_mask: (B, T) or (B, T, T) or (B, choices, T), 1 or True = attend; the second form lists
+                the keys that each query attends to.
             token_type_ids: (B, T) or (B, choices, T); None: all zero.
             position_ids: (B or 1, T) or (B, choices, T); None: the architecture's own numbering.
-            labels: (...), targets of the head's loss; `layers/losses.py` gives the shapes.
+            labels: (B,) or (B, T) or (B, C), targets of the head's loss; `layers/losses.py` gives the shapes.
             inputs_embeds: (B, T, E') or (B, choices, T, E'), output of `embedder.word_emb`, instead of
                 `input_ids`.
             output_hidden_states: return the hidden states of all layers.
             output_attentions: return the attention weights of all layers, or of the layers listed.
-            others: (...), inputs of an embedder for something else than text, such as `pixel_values`.
+            others: inputs of an embedder for something else than text, such as `pixel_values`.
 
         Raises:
             ArgumentTypeError: not a tensor.

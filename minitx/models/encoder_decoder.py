@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +66,7 @@ class EncoderDecoderModel(CausalModel):
         output_hidden_states: bool = False,
         output_attentions: Layers = False,
         output_cross_attentions: Layers = False,
-        **others: Tensor,
+        **others: Any,
     ) -> ModelOutput:
         """Encode the source and run the decoder, or further decoder tokens after those in a cache.
 
@@ -79,7 +80,7 @@ class EncoderDecoderModel(CausalModel):
             token_type_ids: (B, S); None: all zero.
             position_ids: (B or 1, S); None: the architecture's own numbering.
             decoder_position_ids: (B or 1, T), likewise.
-            labels: (...), targets of the head's loss; `layers/losses.py` gives the shapes.
+            labels: (B,) or (B, T) or (B, C), targets of the head's loss; `layers/losses.py` gives the shapes.
             inputs_embeds: (B, S, E'), output of `embedder.word_emb`, instead of `input_ids`.
             decoder_inputs_embeds: (B, T, E'), output of `decoder_embedder.word_emb`, instead of
                 `decoder_input_ids`.
@@ -91,7 +92,7 @@ class EncoderDecoderModel(CausalModel):
             output_attentions: return the attention and cross-attention weights of all layers, or of those
                 listed.
             output_cross_attentions: return the cross-attention weights alone.
-            others: (...), inputs of an embedder for something else than text.
+            others: inputs of an embedder for something else than text.
 
         Raises:
             ArgumentTypeError: not a tensor, or not a cache.
@@ -132,7 +133,7 @@ class EncoderDecoderModel(CausalModel):
         position_ids: Tensor | None = None,
         *,
         inputs_embeds: Tensor | None = None,
-        **others: Tensor,
+        **others: Any,
     ) -> Tensor:
         """Run the encoder.
 
@@ -142,7 +143,7 @@ class EncoderDecoderModel(CausalModel):
             token_type_ids: (B, S); None: all zero.
             position_ids: (B or 1, S); None: the architecture's own numbering.
             inputs_embeds: (B, S, E), output of `embedder.word_emb`, instead of `input_ids`.
-            others: (...), inputs of an embedder for something else than text.
+            others: inputs of an embedder for something else than text.
 
         Returns:
             (B, S, E')
@@ -158,7 +159,7 @@ class EncoderDecoderModel(CausalModel):
         cache: Cache,
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        **more: Tensor | None,
+        **more: Any,
     ) -> Cache:
         """Encode a source and fill the cross-attention cache; `decode` continues from there.
 
@@ -166,7 +167,7 @@ class EncoderDecoderModel(CausalModel):
             cache: from `make_cache`, empty; changed and returned. It stays empty if this fails.
             input_ids: (B, S).
             attention_mask: (B, S), 1 or True = attend.
-            more: (...), further arguments of `encode`.
+            more: further arguments of `encode`.
 
         Raises:
             ArgumentTypeError, ArgumentValueError: as `forward`.
@@ -175,7 +176,7 @@ class EncoderDecoderModel(CausalModel):
         self.check_layers(cache)
         if cache.num_sources or cache.length:
             raise ValueError("the cache holds another source already; make an empty one with make_cache().")
-        memory = self.encode(input_ids, attention_mask, **more)  # type: ignore[arg-type]
+        memory = self.encode(input_ids, attention_mask, **more)
         self.cross_context(memory, attention_mask, cache)
         return cache
 
