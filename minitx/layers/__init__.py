@@ -6,6 +6,7 @@ Dimension legend, used in every comment and docstring of this folder:
     H  heads                 D  head_dim                  E  hidden_size
     F  intermediate_size     C  classes                   V  vocabulary
     K  key/value heads, each of which serves H / K query heads
+    W  width of the word embeddings
 
 Of the encoder output in cross-attention:
 

@@ -109,7 +109,7 @@ class Embedder(nn.Module):
         position_ids: Tensor,
         inputs_embeds: Tensor | None = None,
     ) -> Tensor:
-        """(B, T), (B, T), (1 or B, T), output of `word_emb` (B, T, E') or None -> (B, T, E)"""
+        """(B, T), (B, T), (1 or B, T), output of `word_emb` (B, T, W) or None -> (B, T, E)"""
         hidden = self.project(self.word_emb(input_ids) if inputs_embeds is None else inputs_embeds, "words")
         if self.tok_type_emb is not None:
             types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids

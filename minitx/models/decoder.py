@@ -77,7 +77,7 @@ class CausalModel(Model):
             input_ids: (B, T).
             attention_mask: (B, T) of these tokens, 1 or True = attend.
             position_ids: (B or 1, T); None: the architecture's own numbering.
-            inputs_embeds: (B, T, E'), instead of `input_ids`.
+            inputs_embeds: (B, T, W), instead of `input_ids`.
             cache: with the earlier tokens, and the encoder output of an encoder-decoder.
             options: further arguments of `forward`.
         """
@@ -210,7 +210,7 @@ class DecoderModel(CausalModel):
             position_ids: (B or 1, T); None: the architecture's own numbering. Most number padding too; for
                 left padding pass `(attention_mask.cumsum(1) - 1).clamp(min=0)`.
             labels: (B,) or (B, T) or (B, C), targets of the head's loss; `layers/losses.py` gives the shapes.
-            inputs_embeds: (B, T, E'), output of `embedder.word_emb`, instead of `input_ids`.
+            inputs_embeds: (B, T, W), output of `embedder.word_emb`, instead of `input_ids`.
             cache: from `make_cache`; the tokens are added to it.
             logits_to_keep: compute logits for this number of final positions only; 0: all.
             output_hidden_states: return the hidden states of all layers.

@@ -40,7 +40,7 @@ class EncoderModel(Model):
             token_type_ids: (B, T) or (B, choices, T); None: all zero.
             position_ids: (B or 1, T) or (B, choices, T); None: the architecture's own numbering.
             labels: (B,) or (B, T) or (B, C), targets of the head's loss; `layers/losses.py` gives the shapes.
-            inputs_embeds: (B, T, E') or (B, choices, T, E'), output of `embedder.word_emb`, instead of
+            inputs_embeds: (B, T, W) or (B, choices, T, W), output of `embedder.word_emb`, instead of
                 `input_ids`.
             output_hidden_states: return the hidden states of all layers.
             output_attentions: return the attention weights of all layers, or of the layers listed.

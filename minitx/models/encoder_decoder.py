@@ -81,8 +81,8 @@ class EncoderDecoderModel(CausalModel):
             position_ids: (B or 1, S); None: the architecture's own numbering.
             decoder_position_ids: (B or 1, T), likewise.
             labels: (B,) or (B, T) or (B, C), targets of the head's loss; `layers/losses.py` gives the shapes.
-            inputs_embeds: (B, S, E'), output of `embedder.word_emb`, instead of `input_ids`.
-            decoder_inputs_embeds: (B, T, E'), output of `decoder_embedder.word_emb`, instead of
+            inputs_embeds: (B, S, W), output of `embedder.word_emb`, instead of `input_ids`.
+            decoder_inputs_embeds: (B, T, W), output of `decoder_embedder.word_emb`, instead of
                 `decoder_input_ids`.
             encoder_last_hidden_state: (B, S, E') from `encode`, instead of `input_ids`.
             cache: from `make_cache`; the tokens are added to it. With B' sources it serves B rows, a multiple
@@ -142,7 +142,7 @@ class EncoderDecoderModel(CausalModel):
             attention_mask: (B, S) or (B, S, S), 1 or True = attend.
             token_type_ids: (B, S); None: all zero.
             position_ids: (B or 1, S); None: the architecture's own numbering.
-            inputs_embeds: (B, S, E), output of `embedder.word_emb`, instead of `input_ids`.
+            inputs_embeds: (B, S, W), output of `embedder.word_emb`, instead of `input_ids`.
             others: inputs of an embedder for something else than text.
 
         Returns:

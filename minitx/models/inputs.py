@@ -71,7 +71,7 @@ class Inputs(NamedTuple):
         attention_mask: (B, T), or (B, T, T).
         token_type_ids: (B, T).
         position_ids: (1 or B, T).
-        inputs_embeds: (B, T, E'), instead of `input_ids`.
+        inputs_embeds: (B, T, W), instead of `input_ids`.
         others: inputs by name of an embedder for something else than text.
     """
 
@@ -164,7 +164,7 @@ def token_ids(
     Args:
         embedder: for its width and padding id.
         input_ids: (B, T), or None.
-        inputs_embeds: (B, T, E') instead, or None.
+        inputs_embeds: (B, T, W) instead, or None.
         prefix: of the names in messages, "decoder_" in an encoder-decoder.
 
     Returns:
