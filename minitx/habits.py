@@ -168,20 +168,20 @@ def explain_arguments(place: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         place: key of `ARGUMENTS`.
     """
 
-    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+    def _decorate(function: Callable[P, R]) -> Callable[P, R]:
         known = frozenset(inspect.signature(function).parameters)
 
         @functools.wraps(function)
-        def call(*args: P.args, **options: P.kwargs) -> R:
+        def _call(*args: P.args, **options: P.kwargs) -> R:
             for name in options:
                 if name not in known:
                     hint = hint_for(ARGUMENTS[place], name, known)
                     raise UnknownArgumentError(function.__name__, name, hint)
             return function(*args, **options)
 
-        return call
+        return _call
 
-    return decorate
+    return _decorate
 
 
 def attribute_error(place: str, owner: str, name: str, known: Iterable[str] = ()) -> AttributeError:

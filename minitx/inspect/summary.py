@@ -122,7 +122,7 @@ def summarize(model: Model, folder: str | Path | None = None) -> Summary:
 def counted(rows: Iterable[Row], model: Model) -> Iterable[Row]:
     """The rows, with how often the layers run."""
     schedules = {
-        f"{name}.layers": getattr(model.get_submodule(name), "schedule", []) for name in model.families
+        f"{name}.layers": getattr(model.get_submodule(name), "layer_order", []) for name in model.families
     }
     for row in rows:
         parent, _, index = row.path.rpartition(".")

@@ -31,20 +31,23 @@ def as_bool(attention_mask: Tensor, batch: int, time: int, name: str = "attentio
         raise ArgumentValueError(name, attention_mask, expected)
     if attention_mask.dtype == torch.bool:
         return attention_mask
-    mask = attention_mask.bool()
-    # A traced graph has no values to check, so there a dtype that can hold others is refused.
-    if (
-        attention_mask.is_floating_point()
-        if values_unavailable(attention_mask)
-        else not torch.equal(mask.to(attention_mask), attention_mask)
-    ):
-        raise ArgumentValueError(
-            name,
-            attention_mask,
-            "of the values 0 and 1",
-            "1 means attend, 0 means ignore (masks that are added to the scores are not supported)",
-        )
-    return mask
+    if not holds_zeros_and_ones(attention_mask):
+        hint = "1 means attend, 0 means ignore (masks that are added to the scores are not supported)"
+        raise ArgumentValueError(name, attention_mask, "of the values 0 and 1", hint)
+    return attention_mask.bool()
+
+
+def holds_zeros_and_ones(mask: Tensor) -> bool:
+    """Whether a mask holds the values 0 and 1 alone.
+
+    A traced graph has no values to check, so there a dtype that can hold others is refused.
+
+    Args:
+        mask: (B, T) or (B, T, T)
+    """
+    if values_unavailable(mask):
+        return not mask.is_floating_point()
+    return torch.equal(mask.bool().to(mask), mask)
 
 
 def padding_mask(attention_mask: Tensor | None) -> Tensor | None:

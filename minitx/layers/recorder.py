@@ -78,16 +78,16 @@ class Recorder:
             self.hidden_states.append(hidden)
         rows, time = hidden.shape[:2]
 
-        def watch(weights: Tensor) -> None:
+        def _watch(weights: Tensor) -> None:
             self.attentions[layer] = sort_keys(weights, cache, context.past)
 
-        def watch_cross(weights: Tensor) -> None:  # (B', H, B / B' * T, S'): rows of a source are folded
+        def _watch_cross(weights: Tensor) -> None:  # (B', H, B / B' * T, S'): rows of a source are folded
             unfolded = weights.view(*weights.shape[:2], -1, time, weights.shape[-1]).transpose(1, 2)
             self.cross_attentions[layer] = unfolded.reshape(rows, *unfolded.shape[2:])
 
-        own = replace(context, watch=watch) if layer in self._layers else context
+        own = replace(context, watch=_watch) if layer in self._layers else context
         if cross is not None and layer in self._cross_layers:
-            cross = replace(cross, watch=watch_cross)
+            cross = replace(cross, watch=_watch_cross)
         return own, cross
 
     def leave(self, hidden: Tensor) -> None:
@@ -113,15 +113,6 @@ class Recorder:
 
     def _per_layer(self, weights: dict[int, Tensor]) -> Any:
         return tuple(weights.get(layer) for layer in range(self.num_layers)) if weights else None
-
-
-def make_recorder(
-    output_hidden_states: bool, output_attentions: Layers, output_cross_attentions: Layers = False
-) -> Recorder | None:
-    """Returns a recorder, None if there is nothing to collect."""
-    if output_hidden_states or output_attentions or output_cross_attentions:
-        return Recorder(output_hidden_states, output_attentions, output_cross_attentions)
-    return None
 
 
 def layer_numbers(parameter: str, layers: Layers, num_layers: int) -> frozenset[int]:

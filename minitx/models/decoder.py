@@ -10,7 +10,7 @@ from minitx.habits import explain_arguments
 from minitx.layers.attention import AttentionContext
 from minitx.layers.cache import Cache
 from minitx.layers.embedder import Embedder
-from minitx.layers.recorder import Layers, Recorder, make_recorder
+from minitx.layers.recorder import Layers, Recorder
 from minitx.layers.rotary import check_same_rotation, original_contexts
 from minitx.layers.stack import Stack
 from minitx.models.base import Model
@@ -111,7 +111,7 @@ class CausalModel(Model):
             Hidden states (B, T, E), and the mask of all keys if it is (B, S).
         """
         embedder, prefix, past = self.decoder_embedder, self.prefix, 0
-        ids = token_ids(embedder, inputs.input_ids, inputs.inputs_embeds, prefix)
+        ids = token_ids(embedder, inputs, prefix)
         if cache is not None:
             self.check_layers(cache)
             cache.check(inputs.attention_mask, tuple(ids.shape), prefix)
@@ -224,7 +224,9 @@ class DecoderModel(CausalModel):
         keep = self.num_logits_to_keep(logits_to_keep, labels)
         inputs = Inputs(input_ids, attention_mask, None, position_ids, inputs_embeds)
         shape = inputs.shape
-        record = make_recorder(output_hidden_states, output_attentions)
+        record = None
+        if output_hidden_states or output_attentions:
+            record = Recorder(output_hidden_states, output_attentions)
         hidden, mask = self.run_decoder(inputs, cache, record=record)
         if self.task == "sequence-classification":
             mask = self.real_tokens(input_ids, mask, shape[-1])

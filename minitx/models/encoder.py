@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from minitx.layers.recorder import Layers, make_recorder
+from minitx.layers.recorder import Layers, Recorder
 from minitx.models.base import Model
 from minitx.models.inputs import Inputs, embed
 from minitx.models.output import ModelOutput
@@ -55,7 +55,9 @@ class EncoderModel(Model):
         batch = inputs.shape[:-1]
         if len(batch) == 2 and self.task == "multiple-choice":
             inputs = inputs.flatten_choices()
-        record = make_recorder(output_hidden_states, output_attentions)
+        record = None
+        if output_hidden_states or output_attentions:
+            record = Recorder(output_hidden_states, output_attentions)
         hidden, mask, positions = embed(self.embedder, inputs)
         hidden = self.run_stack(self.encoder, hidden, mask, positions, record=record)
         output = self.result(hidden, mask, labels, batch=batch)

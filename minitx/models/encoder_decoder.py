@@ -13,7 +13,7 @@ from minitx.config import ModelConfig
 from minitx.layers.attention import AttentionContext
 from minitx.layers.cache import Cache
 from minitx.layers.norm import Slot, identity
-from minitx.layers.recorder import Layers, Recorder, make_recorder
+from minitx.layers.recorder import Layers, Recorder
 from minitx.models.decoder import CausalModel
 from minitx.models.inputs import Inputs, check_others, embed, make_embedder, token_ids
 from minitx.models.output import ModelOutput
@@ -110,9 +110,11 @@ class EncoderDecoderModel(CausalModel):
         target = Inputs(
             decoder_input_ids, decoder_attention_mask, None, decoder_position_ids, decoder_inputs_embeds
         )
-        encoder_record = make_recorder(output_hidden_states, output_attentions)
         crosses = output_cross_attentions or output_attentions
-        record = make_recorder(output_hidden_states, output_attentions, crosses)
+        encoder_record = record = None
+        if output_hidden_states or crosses:
+            encoder_record = Recorder(output_hidden_states, output_attentions)
+            record = Recorder(output_hidden_states, output_attentions, crosses)
         with clear_on_error(cache):
             memory, cross = self.attend_to(source, encoder_last_hidden_state, cache, target, encoder_record)
             hidden, mask = self.run_decoder(target, cache, cross, record)
@@ -212,7 +214,7 @@ class EncoderDecoderModel(CausalModel):
         if not cached and memory is None:
             memory = self.run_encoder(source, record)
         if memory is not None:
-            ids = token_ids(self.decoder_embedder, target.input_ids, target.inputs_embeds, self.prefix)
+            ids = token_ids(self.decoder_embedder, target, self.prefix)
             check_encoder_output(memory, self.config.encoder_size, len(ids))
         return memory, self.cross_context(memory, source.attention_mask, cache)
 

@@ -85,11 +85,9 @@ class Inputs(NamedTuple):
     @property
     def shape(self) -> torch.Size:
         """Shape of the tokens: (B, T), or (B, choices, T); () for other inputs than text."""
-        if self.input_ids is None and self.inputs_embeds is not None:
-            return check_tensor("inputs_embeds", self.inputs_embeds).shape[:-1]
-        if self.input_ids is None and self.others:
-            return torch.Size()
-        return check_tensor("input_ids", self.input_ids).shape
+        ids, embeds = self.input_ids, self.inputs_embeds
+        shape: torch.Size = getattr(ids, "shape", torch.Size()) if embeds is None else embeds.shape[:-1]
+        return shape
 
     def flatten_choices(self) -> Inputs:
         """Flatten the inputs of multiple choice: (B, choices, T) -> (B * choices, T).
@@ -131,18 +129,25 @@ def embed(embedder: nn.Module, inputs: Inputs) -> Embedded:
         ValueError: a sequence longer than the table of positions.
     """
     if not isinstance(embedder, Embedder):
-        hidden = embedder(**inputs.others)
-        position_ids = torch.arange(hidden.shape[1], device=hidden.device)[None]
-        return Embedded(
-            hidden, token_mask(inputs.attention_mask, position_ids.expand(len(hidden), -1)), position_ids
-        )
+        return embed_others(embedder, inputs)
     check_others(embedder, inputs.others)
-    ids = token_ids(embedder, inputs.input_ids, inputs.inputs_embeds)
+    ids = token_ids(embedder, inputs)
     position_ids = embedder.check(ids, inputs.token_type_ids, inputs.position_ids)
     mask = token_mask(inputs.attention_mask, ids)
-    return Embedded(
-        embedder(ids, inputs.token_type_ids, position_ids, inputs.inputs_embeds), mask, position_ids
-    )
+    hidden = embedder(ids, inputs.token_type_ids, position_ids, inputs.inputs_embeds)
+    return Embedded(hidden, mask, position_ids)
+
+
+def embed_others(embedder: nn.Module, inputs: Inputs) -> Embedded:
+    """Embed inputs other than text; positions are those of the vectors.
+
+    Raises:
+        ArgumentTypeError, ArgumentValueError: a mask that does not fit them.
+    """
+    hidden = embedder(**inputs.others)
+    position_ids = torch.arange(hidden.shape[1], device=hidden.device)[None]
+    mask = token_mask(inputs.attention_mask, position_ids.expand(len(hidden), -1))
+    return Embedded(hidden, mask, position_ids)
 
 
 def check_others(embedder: nn.Module, others: Mapping[str, Tensor]) -> None:
@@ -156,15 +161,12 @@ def check_others(embedder: nn.Module, others: Mapping[str, Tensor]) -> None:
         raise UnknownArgumentError("forward", name, hint_for(ARGUMENTS["forward"], name, known))
 
 
-def token_ids(
-    embedder: Embedder, input_ids: Tensor | None, inputs_embeds: Tensor | None, prefix: str = ""
-) -> Tensor:
-    """Returns token ids; for embeddings, ids of tokens that are not padding.
+def token_ids(embedder: Embedder, inputs: Inputs, prefix: str = "") -> Tensor:
+    """Returns the token ids; for embeddings, ids of tokens that are not padding.
 
     Args:
         embedder: for its width and padding id.
-        input_ids: (B, T), or None.
-        inputs_embeds: (B, T, W) instead, or None.
+        inputs: with ids or embeddings.
         prefix: of the names in messages, "decoder_" in an encoder-decoder.
 
     Returns:
@@ -174,19 +176,31 @@ def token_ids(
         ArgumentTypeError: not a tensor.
         ArgumentValueError: both or neither, or another shape.
     """
-    name, ids_name = f"{prefix}inputs_embeds", f"{prefix}input_ids"
-    if inputs_embeds is None:
-        check_token_ids(ids_name, input_ids)
-        assert input_ids is not None
-        return input_ids
-    if input_ids is not None:
-        raise ArgumentValueError(name, inputs_embeds, f"None beside {ids_name}", "pass one of them")
-    width, shape = embedder.config.embedding_size, tuple(check_tensor(name, inputs_embeds).shape)
+    ids = inputs.input_ids if inputs.inputs_embeds is None else placeholder_ids(embedder, inputs, prefix)
+    check_token_ids(f"{prefix}input_ids", ids)
+    assert ids is not None, "it was checked"
+    return ids
+
+
+def placeholder_ids(embedder: Embedder, inputs: Inputs, prefix: str = "") -> Tensor:
+    """Returns ids in the place of embeddings, to number positions by; the arguments are those of `token_ids`.
+
+    Returns:
+        (B, T)
+
+    Raises:
+        ArgumentTypeError: not a tensor.
+        ArgumentValueError: ids beside them, or another shape.
+    """
+    name, embeds = f"{prefix}inputs_embeds", inputs.inputs_embeds
+    shape, width = tuple(check_tensor(name, embeds).shape), embedder.config.embedding_size
+    if inputs.input_ids is not None:
+        raise ArgumentValueError(name, embeds, f"None beside {prefix}input_ids", "pass one of them")
     if len(shape) != 3 or shape[1] == 0 or shape[2] != width:
         expected = f"a tensor of shape (batch, time, {width}) with at least one token per row, not {shape}"
-        raise ArgumentValueError(name, inputs_embeds, expected)
+        raise ArgumentValueError(name, embeds, expected)
     real = 0 if embedder.config.pad_token_id != 0 else 1
-    return torch.full(shape[:2], real, dtype=torch.long, device=inputs_embeds.device)
+    return torch.full(shape[:2], real, dtype=torch.long, device=check_tensor(name, embeds).device)
 
 
 def token_mask(attention_mask: Tensor | None, ids: Tensor, prefix: str = "") -> Tensor | None:
