@@ -1,8 +1,9 @@
 """The weight table of an architecture: our names on the left, the checkpoint's on the right.
 
-A table is data. Its names are of modules (their `weight` and `bias` follow) or of single parameters, and
-may hold placeholders: `{i}` is a layer, `{j}` a layer of a decoder behind an encoder, `{e}` an expert.
-`expand` writes it out for one model; nothing is matched by pattern, so the order of the rows means nothing.
+A table is data. Its names are of modules (their `weight` and `bias` are implied) or of single parameters, and
+may hold placeholders: `{i}` is a layer, `{j}` a layer of the decoder of an encoder-decoder, `{e}` an expert.
+`expand` fills them in for one model; nothing is matched by pattern, so the order of the entries does not
+matter.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ COPY = Copy()
 
 @dataclass(frozen=True)
 class CheckpointEntry:
-    """The right side of a row: the names that files use for it, and the operation.
+    """The right side of an entry: the names in checkpoints, and the operation.
 
-    A file may hold several of the names: the first is read. A fresh model is written under the last.
-    Where the operation takes `many` tensors, the names are those of all of them, in order. With `or_zero`
-    files may lack it, which means zeros.
+    If a checkpoint has several of the names, the first is loaded. A fresh model is saved under the last. If
+    the operation takes `many` tensors, the names are those of all of them, in order. With `or_zero`
+    checkpoints may lack the tensor, which means zeros.
     """
 
     names: tuple[str, ...]
@@ -34,7 +35,7 @@ Table = dict[str | tuple[str, ...], str | CheckpointEntry]
 
 
 def either(*names: str) -> CheckpointEntry:
-    """Any of these names: the first that a file has is read, a fresh model is written under the last."""
+    """Returns an entry with several names: the first found is loaded, a fresh model has the last."""
     return CheckpointEntry(names)
 
 
@@ -57,42 +58,43 @@ def attention_entries(ours: str, theirs: str, names: str, kind: str = "self") ->
 
 
 def split(name: str) -> CheckpointEntry:
-    """One stored tensor for several of our modules, one after the other in its rows."""
+    """Returns an entry of one stored tensor for several modules, concatenated in its rows."""
     return CheckpointEntry((name,), Split())
 
 
 def transposed(name: str) -> CheckpointEntry:
-    """A matrix stored as (inputs, outputs)."""
+    """Returns an entry of a matrix stored as (inputs, outputs)."""
     return CheckpointEntry((name,), Transposed())
 
 
 def split_transposed(name: str) -> CheckpointEntry:
-    """One stored (inputs, outputs) matrix for several of our modules, one after the other in its columns."""
+    """Returns an entry of one stored (inputs, outputs) matrix for several modules, side by side."""
     return CheckpointEntry((name,), Transposed(Split()))
 
 
 def split_heads(name: str) -> CheckpointEntry:
-    """One stored tensor for Q, K and V, head by head: Q, K and V of head 0, then those of head 1, ..."""
+    """Returns an entry of one stored tensor for Q, K and V, head by head: those of head 0, of head 1, ..."""
     return CheckpointEntry((name,), Rearrange("(heads part dim) ... -> part (heads dim) ..."))
 
 
 def row_or_zero(name: str) -> CheckpointEntry:
-    """A vector stored as a matrix of one row; zeros in files that lack it."""
+    """Returns an entry of a vector stored as a matrix with one row; zeros if the checkpoint lacks it."""
     return CheckpointEntry((name,), FromRow(), or_zero=True)
 
 
 def stack_experts(name: str) -> CheckpointEntry:
-    """One stored tensor per expert `{e}` for the one parameter of all of them."""
+    """Returns an entry of one stored tensor per expert `{e}`, stacked into one parameter."""
     return CheckpointEntry((name,), StackExperts())
 
 
 def renamed(table: Table, ours: Mapping[str, str], prefix: str) -> Table:
-    """A table for a part of a larger model.
+    """Returns the table of an architecture that is a part of a larger model.
 
     Args:
-        table: of the part as a model of its own.
-        ours: how our names begin -> how they begin there. With it, layers are those of a decoder.
-        prefix: what the checkpoint's names have in front there.
+        table: of the part as a separate model.
+        ours: prefix of our names -> their prefix in the larger model. If not empty, layers are those of a
+            decoder.
+        prefix: added to the checkpoint's names.
     """
 
     def left(name: str) -> str:
@@ -105,17 +107,17 @@ def renamed(table: Table, ours: Mapping[str, str], prefix: str) -> Table:
     def right(name: str) -> str:
         return prefix + (name.replace("{i}", "{j}") if ours else name)
 
-    found: Table = {}
+    combined: Table = {}
     for names, row in table.items():
         key = left(names) if isinstance(names, str) else tuple(map(left, names))
         stored = CheckpointEntry((row,)) if isinstance(row, str) else row
-        found[key] = replace(stored, names=tuple(map(right, stored.names)))
-    return found
+        combined[key] = replace(stored, names=tuple(map(right, stored.names)))
+    return combined
 
 
 @dataclass(frozen=True)
 class ResolvedEntry:
-    """One row, written out: full parameter names and full stored names."""
+    """One entry with full parameter names and full stored names."""
 
     parameters: tuple[str, ...]
     names: tuple[str, ...]
@@ -129,7 +131,7 @@ SUFFIXES = ("weight", "bias")
 def rows(
     table: Table, layers: Sequence[Mapping[str, int]]
 ) -> Iterable[tuple[tuple[str, ...], CheckpointEntry]]:
-    """The rows of a table with the placeholders filled in."""
+    """Returns the entries of a table with the placeholders filled in."""
     for left, right in table.items():
         names = (left,) if isinstance(left, str) else left
         stored = CheckpointEntry((right,)) if isinstance(right, str) else right
@@ -141,7 +143,7 @@ def rows(
 
 
 def places(name: str, layers: Sequence[Mapping[str, int]]) -> Sequence[Mapping[str, int]]:
-    """The values that a name's placeholder takes; a single one without values where it has none."""
+    """Returns the values of a name's placeholder; one empty mapping if it has none."""
     if "{" not in name:
         return ({},)
     return [values for values in layers if ("j" if "{j}" in name else "i") in values]
@@ -150,15 +152,15 @@ def places(name: str, layers: Sequence[Mapping[str, int]]) -> Sequence[Mapping[s
 def expand(
     table: Table, layers: Sequence[Mapping[str, int]], parameters: Iterable[str]
 ) -> list[ResolvedEntry]:
-    """A table written out for the parameters that a model has.
+    """Returns the entries of a table for the parameters of a model.
 
     Args:
-        table: the rows; those of modules that the model does not have fall away.
+        table: the entries; those of modules that the model does not have are skipped.
         layers: the values of the placeholders, one mapping per layer.
-        parameters: names that the rows must cover, each exactly once.
+        parameters: names that the entries must cover, exactly once.
 
     Raises:
-        ValueError: a parameter without a row or with two, or one stored name for two rows.
+        ValueError: a parameter without an entry or with two, or one stored name in two entries.
     """
     wanted, bindings = set(parameters), []
     for left, stored in rows(table, layers):
@@ -171,9 +173,9 @@ def expand(
                 bindings.append(ResolvedEntry(full, tuple(f"{n}.{suffix}" for n in stored.names), stored.op))
     covered = [name for binding in bindings for name in binding.parameters]
     claimed = [name for binding in bindings for name in binding.names]
-    for what, names in (("parameter", covered), ("stored name", claimed)):
+    for kind, names in (("parameter", covered), ("stored name", claimed)):
         if twice := sorted({name for name, count in Counter(names).items() if count > 1}):
-            raise ValueError(f"weight table: {what} in two rows: {', '.join(twice)}.")
+            raise ValueError(f"weight table: {kind} in two entries: {', '.join(twice)}.")
     if bare := sorted(wanted - set(covered)):
-        raise ValueError(f"weight table: no row for {', '.join(bare)}.")
+        raise ValueError(f"weight table: no entry for {', '.join(bare)}.")
     return bindings

@@ -1,4 +1,4 @@
-"""How stored tensors become parameters; every operation undoes itself bit for bit."""
+"""Operations between stored tensors and parameters; every operation has an exact inverse."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from torch import Tensor
 class Op(Protocol):
     """Stored tensors <-> parameters.
 
-    `load` and `save` are each other's inverse. Both work on meta tensors, which is how shapes are checked
-    before a byte is read.
+    `load` and `save` are inverse to each other. Both work on meta tensors, so that shapes are checked before
+    anything is read.
 
     Attributes:
         many: several stored tensors make one parameter; else one makes one or more.
-        copies: `load` copies; else the parameters are views of what is stored.
+        copies: `load` copies; else the parameters are views of the stored tensors.
     """
 
     @property
@@ -29,21 +29,21 @@ class Op(Protocol):
     def copies(self) -> bool: ...
 
     def bind(self, sizes: Mapping[str, int]) -> Op:
-        """The operation for a model with these numbers of "heads" and "experts"."""
+        """Returns the operation for a model with these numbers of "heads" and "experts"."""
         ...
 
     def load(self, stored: Sequence[Tensor], rows: Sequence[int]) -> list[Tensor]:
-        """The parameters, whose first dimensions are to be `rows`."""
+        """Returns the parameters, whose first dimensions are `rows`."""
         ...
 
     def save(self, parameters: Sequence[Tensor]) -> list[Tensor]:
-        """The stored tensors."""
+        """Returns the stored tensors."""
         ...
 
 
 @dataclass(frozen=True)
 class Copy:
-    """The tensor as it is."""
+    """The tensor unchanged."""
 
     many: bool = field(default=False, init=False)
     copies: bool = field(default=False, init=False)
@@ -97,7 +97,8 @@ class Split:
 class Rearrange:
     """Several equal projections stored as one in any other order.
 
-    The einops pattern says how they lie in it, `part` out first; reversed, it puts them back.
+    The einops pattern describes how they are stored, with `part` first on its right side; reversed, it is the
+    inverse.
     """
 
     pattern: str
@@ -122,9 +123,9 @@ class Rearrange:
 
 @dataclass(frozen=True)
 class Transposed:
-    """Matrices stored as (inputs, outputs), under another operation; vectors have nothing to turn.
+    """Matrices stored as (inputs, outputs), combined with another operation; vectors stay as they are.
 
-    Turned for good when loaded: products read a matrix fastest in the order in which it lies in memory.
+    Copied when loaded, because products are fastest on a contiguous matrix.
     """
 
     op: Copy | Split = Copy()
@@ -135,13 +136,14 @@ class Transposed:
         return self
 
     def load(self, stored: Sequence[Tensor], rows: Sequence[int]) -> list[Tensor]:
-        return [x.contiguous() for x in self.op.load([turned(x) for x in stored], rows)]
+        return [x.contiguous() for x in self.op.load([transpose_matrix(x) for x in stored], rows)]
 
     def save(self, parameters: Sequence[Tensor]) -> list[Tensor]:
-        return [turned(x) for x in self.op.save(parameters)]
+        return [transpose_matrix(x) for x in self.op.save(parameters)]
 
 
-def turned(x: Tensor) -> Tensor:
+def transpose_matrix(x: Tensor) -> Tensor:
+    """Returns the transpose of a matrix; a vector stays as it is."""
     return x.mT if x.dim() > 1 else x
 
 

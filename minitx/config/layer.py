@@ -162,3 +162,11 @@ class LayerConfig(ValidatedConfig):
     residual_after_norm: bool = False
     parallel: Parallel = "none"
     cross_attention: bool = False
+
+    def __post_init__(self) -> None:
+        """Check that a parallel layer has no cross-attention, for which it has no place."""
+        super().__post_init__()
+        if self.parallel != "none" and self.cross_attention:
+            raise ArgumentValueError(
+                "LayerConfig.parallel", self.parallel, "'none' with cross_attention=True"
+            )

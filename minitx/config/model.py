@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 from minitx.config.base import ValidatedConfig
 from minitx.config.layer import ExpertsConfig, LayerConfig, NormConfig
-from minitx.config.positions import AttentionPositions, EmbeddedPositions, Numbering
-from minitx.validation import ArgumentValueError
+from minitx.config.positions import AttentionPositions, EmbeddedPositions, Numbering, Rotary
+from minitx.validation import ArgumentValueError, check_choice
 
 Pooling = Literal["none", "first", "first_attended", "last", "mean", "pooler"]
 # Where embeddings are projected to the width of the stack; "words": before positions are added
@@ -53,8 +53,29 @@ class StackConfig(ValidatedConfig):
     inner_group_num: int = 1
 
     def __post_init__(self) -> None:
-        """Check that a stack with and without experts has a dense network for the latter."""
+        """Check that there is one entry per layer, a RoPE per layer type, and a network per layer.
+
+        Raises:
+            ArgumentValueError: lists of other lengths, a layer type without RoPE, or layers without experts
+                whose config has no dense network.
+        """
         super().__post_init__()
+        rotary = self.positions if isinstance(self.positions, Rotary) else None
+        steps = self.num_hidden_layers * self.inner_group_num
+        per_layer = {
+            "layer_types": self.layer_types,
+            "expert_layers": self.expert_layers,
+            "positions.layers": rotary.layers if rotary else None,
+        }
+        for name, entries in per_layer.items():
+            if entries is not None and len(entries) != steps:
+                raise ArgumentValueError(
+                    f"StackConfig.{name}", entries, f"one entry for each of {steps} layers"
+                )
+        for kind in self.layer_types or ("full_attention",):
+            check_choice("StackConfig.layer_types", kind, ("full_attention", "sliding_attention"))
+            if rotary is not None and kind not in rotary.ropes:
+                raise ArgumentValueError("StackConfig.positions", rotary, f"a Rotary with ropes[{kind!r}]")
         feed_forward = self.layer.feed_forward
         dense = feed_forward.dense if isinstance(feed_forward, ExpertsConfig) else None
         if self.expert_layers is not None and not all(self.expert_layers) and dense is None:

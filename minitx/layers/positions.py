@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from minitx.config import RelativeBias as RelativeBiasConfig
+from minitx.config import RelativeBias
 from minitx.layers.embedding import Embedding
 
 
@@ -45,14 +45,14 @@ def alibi_slopes(heads: int) -> Tensor:
     return torch.cat((slopes, series(2 ** (-4 / power), heads - power, 2)))
 
 
-class RelativeBias(Embedding):
+class RelativePositionBias(Embedding):
     """A learned bias per head and distance bucket (arXiv:1910.10683, section 2.1).
 
     Half of the buckets serve each direction; all of them serve earlier keys in a causal stack. The first half
     of those are exact distances, the rest grow logarithmically up to `max_distance`.
     """
 
-    def __init__(self, config: RelativeBiasConfig, heads: int, *, causal: bool) -> None:
+    def __init__(self, config: RelativeBias, heads: int, *, causal: bool) -> None:
         super().__init__(config.num_buckets, heads)
         self.max_distance = config.max_distance
         self.causal = causal

@@ -9,9 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from minitx.config import Alibi, Disentangled, ExpertsConfig, LayerConfig, StackConfig
-from minitx.config import RelativeBias as RelativeBiasConfig
-from minitx.config import Rotary as RotaryConfig
+from minitx.config import Alibi, Disentangled, ExpertsConfig, LayerConfig, RelativeBias, Rotary, StackConfig
 from minitx.layers.attention import AttentionContext, CrossAttention
 from minitx.layers.cache import (
     Cache,
@@ -25,7 +23,7 @@ from minitx.layers.disentangled import DisentangledStack
 from minitx.layers.layer import Layer, ParallelLayer
 from minitx.layers.masks import causal_window_mask, padding_mask, to_additive_mask
 from minitx.layers.norm import Slot, dropout, identity, norm
-from minitx.layers.positions import RelativeBias, alibi
+from minitx.layers.positions import RelativePositionBias, alibi
 from minitx.layers.recorder import Recorder
 from minitx.layers.rotary import RotaryTables, rotary_tables
 
@@ -49,8 +47,8 @@ class LayerKind(NamedTuple):
 def layer_kinds(config: StackConfig, steps: int) -> list[LayerKind]:
     """Returns the kind of the layer that runs at each step."""
     positions, types = config.positions, config.layer_types or (FULL,) * steps
-    per_layer = isinstance(positions, RelativeBiasConfig) and positions.per_layer
-    rope = (positions.layers or (True,) * steps) if isinstance(positions, RotaryConfig) else (False,) * steps
+    per_layer = isinstance(positions, RelativeBias) and positions.per_layer
+    rope = (positions.layers or (True,) * steps) if isinstance(positions, Rotary) else (False,) * steps
     return list(map(LayerKind, types, rope, range(steps) if per_layer else (0,) * steps))
 
 
@@ -90,9 +88,9 @@ class Stack(nn.Module):
         self.layers = nn.ModuleList(
             kind(part, size, i, attention_norm=i > 0 or first) for i, part in enumerate(layers)
         )
-        self.has_score_bias = isinstance(config.positions, RelativeBiasConfig | Alibi)
-        if isinstance(config.positions, RelativeBiasConfig):
-            self.relative_bias = relative_biases(config, config.positions)
+        self.has_score_bias = isinstance(config.positions, RelativeBias | Alibi)
+        if isinstance(config.positions, RelativeBias):
+            self.relative_bias = relative_biases(config, config.positions, self.layer_kinds)
         self.layer_norm = norm(
             layer.norm if layer.norm_placement != "post" and config.final_norm else None, size
         )
@@ -210,7 +208,7 @@ class Stack(nn.Module):
 
     def rotary(self, kind: LayerKind, position_ids: Tensor, dtype: torch.dtype) -> RotaryTables:
         """Returns the RoPE tables of one kind of layer for positions (1 or B, T)."""
-        assert isinstance(self.config.positions, RotaryConfig), "the kind uses RoPE"
+        assert isinstance(self.config.positions, Rotary), "the kind uses RoPE"
         return rotary_tables(self.config.positions.ropes[kind.layer_type], position_ids, dtype)
 
     def score_bias(self, kind: LayerKind, attend: Tensor | None, past: int, hidden: Tensor) -> Tensor:
@@ -223,9 +221,9 @@ class Stack(nn.Module):
             hidden: (B, T, E), for its length, device and dtype.
         """
         places = torch.arange(past + hidden.shape[1], device=hidden.device)
-        if isinstance(self.config.positions, RelativeBiasConfig):
+        if isinstance(self.config.positions, RelativeBias):
             bias = self.relative_bias[kind.bias_table]
-            assert isinstance(bias, RelativeBias)
+            assert isinstance(bias, RelativePositionBias)
             return bias.scores(places[past:], places)
         positions = places[None, None, None]
         if attend is not None:  # skip padding and keys that a query does not attend to
@@ -251,8 +249,10 @@ def make_stack(config: StackConfig) -> nn.Module:
     return (DisentangledStack if isinstance(config.positions, Disentangled) else Stack)(config)
 
 
-def relative_biases(config: StackConfig, positions: RelativeBiasConfig) -> nn.ModuleList:
-    """Returns the tables of relative biases: one per layer, or one for all."""
-    count = config.num_hidden_layers if positions.per_layer else 1
+def relative_biases(
+    config: StackConfig, positions: RelativeBias, kinds: Sequence[LayerKind]
+) -> nn.ModuleList:
+    """Returns the tables of relative biases that these kinds of layers use."""
+    count = len({kind.bias_table for kind in kinds})
     heads = config.layer.attention.num_attention_heads
-    return nn.ModuleList(RelativeBias(positions, heads, causal=config.causal) for _ in range(count))
+    return nn.ModuleList(RelativePositionBias(positions, heads, causal=config.causal) for _ in range(count))

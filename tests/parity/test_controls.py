@@ -183,8 +183,8 @@ def gate_activated_instead(model: Model, patch: pytest.MonkeyPatch) -> None:
 
 
 def one_bucket_off(model: Model, patch: pytest.MonkeyPatch) -> None:
-    right = position.RelativeBias.bucket
-    patch.setattr(position.RelativeBias, "bucket", lambda self, d: right(self, d + 1))
+    right = position.RelativePositionBias.bucket
+    patch.setattr(position.RelativePositionBias, "bucket", lambda self, d: right(self, d + 1))
 
 
 def no_relative_bias(model: Model, patch: pytest.MonkeyPatch) -> None:

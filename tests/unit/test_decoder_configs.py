@@ -238,9 +238,9 @@ def test_what_they_mean() -> None:
         ({**GPT_NEO, "attention_layers": None, "attention_types": [[["global"], 13]]}, ["num_layers=12"]),
         ({**GPTJ, "rotary_dim": 258}, ["rotary_dim=258", "256"]),
         ({**GPTJ, "rotary_dim": 63}, ["rotary_dim=63", "even"]),
-        ({**PYTHIA, "rotary_pct": 0.01}, ["cannot turn 0 features", "head_dim=64"]),
+        ({**PYTHIA, "rotary_pct": 0.01}, ["cannot rotate 0 features", "head_dim=64"]),
         ({**PYTHIA, "rope_parameters": {FULL: 3}}, ["rope_parameters", "must be an object"]),
-        ({**PHI, "partial_rotary_factor": 1.5}, ["cannot turn 120 features", "head_dim=80"]),
+        ({**PHI, "partial_rotary_factor": 1.5}, ["cannot rotate 120 features", "head_dim=80"]),
         ({**PHI, "num_key_value_heads": 5}, ["32 attention heads", "num_key_value_heads=5"]),
     ],
 )

@@ -192,7 +192,7 @@ def test_an_unknown_kind_of_labels_is_refused() -> None:
 
 
 def test_rotary_positions_need_pairs() -> None:
-    with pytest.raises(ValueError, match="rotary turns pairs"):
+    with pytest.raises(ValueError, match="RoPE rotates pairs"):
         tiny(model_type="modernbert", hidden_size=15, num_attention_heads=3)
 
 

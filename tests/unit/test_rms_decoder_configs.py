@@ -546,7 +546,7 @@ def test_every_number_that_a_kind_needs_is_asked_for(kind: str, key: str) -> Non
         (stretched("yarn", attention_factor=0), ["attention_factor=0", "must be positive"]),
         (stretched("yarn", beta_fast=0), ["beta_fast=0", "must be positive"]),
         (stretched("yarn", beta_slow=40.0), ["beta_slow=40.0", "beta_fast=32.0"]),
-        (stretched("yarn", rope_theta=1), ["rope_theta=1", "turn alike"]),
+        (stretched("yarn", rope_theta=1), ["rope_theta=1", "rotate equally"]),
         (stretched("yarn", truncate=0), ["truncate=0", "true or false"]),
         (stretched("yarn", original_max_position_embeddings=1), ["original_max_position_embeddings=1"]),
         (stretched("yarn", partial_rotary_factor=0.4), ["partial_rotary_factor=0.4"]),

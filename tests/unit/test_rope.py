@@ -119,12 +119,12 @@ def test_what_cannot_be_is_refused_by_name(parameters: Any, message: str) -> Non
 @pytest.mark.parametrize(("share", "features"), [(0.1, 0), (1.5, 9)])
 def test_shares_of_a_head_that_cannot_be(share: float, features: int) -> None:
     config = {**LLAMA, "model_type": "phi3", "pad_token_id": 0, "partial_rotary_factor": share}
-    with pytest.raises(ValueError, match=f"cannot turn {features} "):
+    with pytest.raises(ValueError, match=f"cannot rotate {features} "):
         minitx.from_config(config)
 
 
 def test_heads_of_odd_size_are_refused() -> None:
-    with pytest.raises(ValueError, match="cannot turn 7 features of attention heads with head_dim=7"):
+    with pytest.raises(ValueError, match="cannot rotate 7 features of attention heads with head_dim=7"):
         minitx.from_config({**LLAMA, "hidden_size": 28})
 
 
@@ -265,8 +265,11 @@ def test_turning_keeps_lengths_and_depends_on_distance_alone(interleaved: bool, 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 16}, "turn 5 features"),
-        ({"rope_type": "dynamic", "factor": 2.0, "partial_rotary_factor": 0.35}, "more than the 2 features"),
+        ({"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 16}, "rotate 5 features"),
+        (
+            {"rope_type": "dynamic", "factor": 2.0, "partial_rotary_factor": 0.35},
+            "more than 2 rotated features",
+        ),
     ],
 )
 def test_kinds_that_need_whole_or_several_pairs(values: dict[str, Any], message: str) -> None:

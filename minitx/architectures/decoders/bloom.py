@@ -1,7 +1,7 @@
 """BLOOM (arXiv:2211.05100): GPT-2's layers with ALiBi in place of a position table.
 
-Differs from GPT-2: the scores of far keys are lowered (arXiv:2108.12409); word embeddings are normed; the
-residual may start behind the norms; Q, K and V are stored head by head, and matrices as (outputs, inputs).
+Differs from GPT-2: scores fall with the distance (arXiv:2108.12409); word embeddings are normalised; the
+residual may be taken after the norms; Q, K and V are stored head by head, and matrices as (outputs, inputs).
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from minitx.config import Alibi, HeadConfig, ModelConfig, NormConfig
 
 
 def read(hf: ConfigReader) -> ModelConfig:
-    if hf.size("pretraining_tp", 1) > 1:  # else it says nothing
+    """Returns the model config of a config.json."""
+    if hf.size("pretraining_tp", 1) > 1:  # else it has no effect
         hf.expect("slow_but_exact", False)
     # How half precision and the training were computed, and a switch that ALiBi does without.
     hf.ignore("slow_but_exact", "attention_softmax_in_fp32", "masked_softmax_fusion", "bias_dropout_fusion")
@@ -47,6 +48,7 @@ def read(hf: ConfigReader) -> ModelConfig:
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
+    """Returns the head of each task."""
     own = hf.number_or_none("classifier_dropout")
     return decoder_heads(hf, tied=True, dropout=hf.probability("hidden_dropout", 0.0) if own is None else own)
 

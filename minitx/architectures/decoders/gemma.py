@@ -1,7 +1,7 @@
 """Gemma (arXiv:2403.08295): Llama's parts with other numbers.
 
-Differs from Llama: norm weights are stored as their difference from 1; word embeddings are scaled by the
-root of their width; GELU by its tanh approximation; heads wider than hidden_size / heads; tied.
+Differs from Llama: norm weights are stored as their difference from 1; word embeddings are scaled by the root
+of their width; GELU by its tanh approximation; heads wider than hidden_size / heads; tied.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ FEED_FORWARD = "decoder.layer.feed_forward"
 
 
 def read(hf: ConfigReader, *, act: str = "hidden_activation", key_value_heads: int = 4) -> ModelConfig:
+    """Returns the model config of a config.json."""
     hf.expect("use_bidirectional_attention", None, False)
     config = llama.read(hf, head_dim=256, key_value_heads=key_value_heads, pad=0)
     scale = config.inputs.hidden_size**0.5
@@ -26,7 +27,7 @@ def read(hf: ConfigReader, *, act: str = "hidden_activation", key_value_heads: i
 
 
 def read_first(hf: ConfigReader) -> ModelConfig:
-    """The first Gemma's files name the activation otherwise, and with "gelu" mean the approximation too."""
+    """Read a file of the first Gemma: another key for the activation, whose "gelu" is the approximation."""
     hf.ignore("hidden_activation")
     config = read(hf, act="hidden_act", key_value_heads=16)
     if hf.name("hidden_act", "gelu_pytorch_tanh") != "gelu":

@@ -1,7 +1,7 @@
 """Gemma 2 (arXiv:2408.00118): Llama's parts with norms on both sides of each branch.
 
-Differs from Gemma: layers alternate between a window and the whole text; four norms a layer; scores and
-logits are capped by tanh; queries are scaled by a number of the config.
+Differs from Gemma: layers alternate between a sliding window and full attention; four norms per layer; scores
+and logits are capped by tanh; the config sets the scale of the queries.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from minitx.layers.stack import FULL, SLIDING
 
 
 def read(hf: ConfigReader) -> ModelConfig:
+    """Returns the model config of a config.json."""
     config = gemma.read(hf)
     layers = config.stack.num_hidden_layers
     config = replace_in(
@@ -31,6 +32,7 @@ def read(hf: ConfigReader) -> ModelConfig:
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
+    """Returns the head of each task."""
     return decoder_heads(hf, tied=True, softcap=hf.positive_or_none("final_logit_softcapping", 30.0))
 
 

@@ -1,7 +1,7 @@
 """Gemma 3, text only (arXiv:2503.19786).
 
-Differs from Gemma 2: queries and keys are normed, each head by itself; five layers with a window to one
-without, turning at two bases; scores are not capped, logits only where the config says so.
+Differs from Gemma 2: queries and keys are normalised, each head by itself; five layers with a window for each
+one without, with two RoPE bases; scores are not capped, logits only if the config asks for it.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from minitx.layers.stack import FULL, SLIDING
 
 
 def ropes(hf: ConfigReader, head_dim: int) -> dict[str, RopeConfig]:
-    """Newer files have an object per type of layer; older ones scale the layers without a window alone.
+    """Returns the RoPE of each layer type; older files scale only the layers without a window.
 
     Raises:
-        ValueError: values for all layers alike, or what `rope_per_type` refuses.
+        ValueError: values that are not per layer type, or values that `rope_per_type` refuses.
     """
     bases = {
         FULL: hf.positive_or_none("rope_theta", 1e6) or 1e6,
         SLIDING: hf.positive_or_none("rope_local_base_freq", 1e4) or 1e4,
     }
-    written = an_object(WHERE, hf.get("rope_parameters", None))
-    check_per_type(written, bases)
+    stored = an_object(WHERE, hf.get("rope_parameters", None))
+    check_per_type(stored, bases)
     values = {
-        kind: {"rope_theta": theta} | an_object(f"{WHERE}[{kind!r}]", written.get(kind))
+        kind: {"rope_theta": theta} | an_object(f"{WHERE}[{kind!r}]", stored.get(kind))
         for kind, theta in bases.items()
     }
     values[FULL] |= an_object("config.json: rope_scaling", hf.get("rope_scaling", None))
@@ -37,9 +37,10 @@ def ropes(hf: ConfigReader, head_dim: int) -> dict[str, RopeConfig]:
 
 
 def read(hf: ConfigReader) -> ModelConfig:
+    """Returns the model config of a config.json."""
     config = gemma.read(hf)
-    hf.ignore("_sliding_window_pattern")  # a record of what layer_types says
-    hf.ignore("attn_logit_softcapping")  # named in the config, and used nowhere
+    hf.ignore("_sliding_window_pattern")  # a record of layer_types
+    hf.ignore("attn_logit_softcapping")  # in the config, but never used
     layers, every = config.stack.num_hidden_layers, hf.size("sliding_window_pattern", 6)
     scale = hf.positive("query_pre_attn_scalar", 256) ** -0.5
     config = replace_in(config, "decoder.layer.attention", scale=scale, qk_norm="head")
@@ -54,6 +55,7 @@ def read(hf: ConfigReader) -> ModelConfig:
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
+    """Returns the head of each task."""
     return two_decoder_heads(hf, tied=True, softcap=hf.positive_or_none("final_logit_softcapping"))
 
 

@@ -15,8 +15,9 @@ from minitx.config import HeadConfig, LearnedPositions, ModelConfig, NormConfig
 
 
 def read(hf: ConfigReader) -> ModelConfig:
+    """Returns the model config of a config.json."""
     hf.reject_decoder_flags()
-    # How half precision is computed, the heads of its double-headed class, and a size said twice.
+    # How half precision is computed, the heads of its double-headed class, and a second name of a size.
     hf.ignore("reorder_and_upcast_attn", "summary_type", "summary_use_proj", "summary_activation")
     hf.ignore("summary_proj_to_labels", "summary_first_dropout", "n_ctx", "predict_special_tokens")
     size, heads, dropout = hf.size("n_embd"), hf.size("n_head"), hf.probability("resid_pdrop", 0.1)
@@ -50,6 +51,7 @@ def read(hf: ConfigReader) -> ModelConfig:
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
+    """Returns the head of each task."""
     return decoder_heads(hf, tied=True)
 
 
@@ -81,7 +83,7 @@ ARCHITECTURE = Architecture(
         "h.{i}.crossattention.bias",
         "h.{i}.crossattention.masked_bias",
     ),
-    cross_weights={
+    cross_attention_weights={
         f"{LAYER_PREFIX}.cross_attention_norm": "h.{i}.ln_cross_attn",
         f"{CROSS}.cross_attention.Q": transposed("h.{i}.crossattention.q_attn"),
         (f"{CROSS}.cross_attention.K", f"{CROSS}.cross_attention.V"): split_transposed(

@@ -1,7 +1,7 @@
 """GPT-Neo (Black et al. 2021, doi:10.5281/zenodo.5297715): GPT-2 with a window in every other layer.
 
-Differs from GPT-2: local layers see only the last tokens; scores are not scaled; Q, K and V are stored
-apart, without biases, and matrices as (outputs, inputs).
+Differs from GPT-2: local layers attend to the last tokens only; scores are not scaled; Q, K and V are stored
+separately, without biases, and matrices as (outputs, inputs).
 """
 
 from __future__ import annotations
@@ -18,28 +18,29 @@ KINDS = {"global": FULL, "local": SLIDING}
 
 
 def attention_layers(hf: ConfigReader, layers: int) -> tuple[str, ...]:
-    """The type of each layer, written out or as runs: [[["global", "local"], 12]] is twelve times the two.
+    """Returns the type of each layer, from a list or from runs: [[["global", "local"], 12]] repeats the two.
 
     Raises:
-        ValueError: another number of them, or a type that minitx does not have.
+        ValueError: the wrong number of types, or an unknown one.
     """
     names, runs = hf.get("attention_layers", None), hf.get("attention_types", None)
     try:
         if names is None:
             runs = [[["global", "local"], 12]] if runs is None else runs
             names = [name for kinds, times in runs for name in list(kinds) * min(times, layers + 1)]
-        found = tuple(KINDS[name] for name in names)
+        types = tuple(KINDS[name] for name in names)
     except (TypeError, ValueError, KeyError):
-        found = ()
-    if len(found) != layers:
+        types = ()
+    if len(types) != layers:
         raise ValueError(
-            f'config.json: attention_types must say "global" or "local" for each of num_layers={layers}.'
+            f'config.json: attention_types must have "global" or "local" for each of num_layers={layers}.'
         )
-    return found
+    return types
 
 
 def read(hf: ConfigReader) -> ModelConfig:
-    # The heads of a double-headed class that the first files were made for.
+    """Returns the model config of a config.json."""
+    # The heads of a double-headed class, for which the first files were saved.
     hf.ignore("summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels")
     hf.ignore("summary_first_dropout")
     size, heads, layers = hf.size("hidden_size"), hf.size("num_heads"), hf.size("num_layers")
@@ -60,6 +61,7 @@ def read(hf: ConfigReader) -> ModelConfig:
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
+    """Returns the head of each task."""
     return decoder_heads(hf, tied=True, dropout=hf.probability("classifier_dropout", 0.1))
 
 

@@ -1,7 +1,7 @@
 """GPT-NeoX (arXiv:2204.06745) and Pythia (arXiv:2304.01373): GPT-J with a norm for each branch.
 
-Differs from GPT-J: the branches may stand one behind the other; the features that turn are paired in
-halves; attention has biases, the head has none; Q, K and V are stored head by head.
+Differs from GPT-J: the branches may be sequential; RoPE pairs features in halves; attention has biases, the
+head has none; Q, K and V are stored head by head.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from minitx.layers.stack import FULL
 
 
 def read(hf: ConfigReader) -> ModelConfig:
+    """Returns the model config of a config.json."""
     hf.ignore("is_decoder")  # they all are
     size, heads = hf.size("hidden_size"), hf.size("num_attention_heads")
     head_dim, bias = hf.head_dim(size, heads), hf.flag("attention_bias", True)
@@ -40,6 +41,7 @@ def read(hf: ConfigReader) -> ModelConfig:
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
+    """Returns the head of each task."""
     return decoder_heads(hf, dropout=hf.probability("classifier_dropout", 0.1))
 
 

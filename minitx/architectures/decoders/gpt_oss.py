@@ -1,7 +1,7 @@
 """gpt-oss (arXiv:2508.10925), unquantised.
 
-Differs from Mixtral: biases in attention, router and experts; a learned sink in every head's softmax;
-every other layer has a window; clamped SwiGLU; YaRN. Its files hold each projection of all experts as one
+Differs from Mixtral: biases in attention, router and experts; a learned sink in the softmax of every head; a
+window in every other layer; clamped SwiGLU; YaRN. Its files hold each projection of all experts as one
 tensor, as (inputs, outputs), gate and dense column by column.
 """
 
@@ -29,10 +29,11 @@ YARN = {
 
 
 def read(hf: ConfigReader) -> ModelConfig:
-    # The balance of the experts in training; sizes said twice.
+    """Returns the model config of a config.json."""
+    # The balance of the experts in training; second names of sizes.
     hf.ignore("output_router_logits", "router_aux_loss_coef", "initial_context_length", "experts_per_token")
     hf.ignore("rope_parameters", "rope_scaling")
-    hf.expect("hidden_act", "silu")  # the experts' clamped SwiGLU is all that there is
+    hf.expect("hidden_act", "silu")  # inside the experts' clamped SwiGLU
     rope = hf.config.get("rope_scaling") or hf.config.get("rope_parameters") or YARN
     biased = hf.flag("attention_bias", True)
     values = hf.with_values(rope_parameters=rope, attention_bias=biased)

@@ -1,8 +1,8 @@
-"""GPT-J (Wang and Komatsuzaki 2021): GPT-2 with rotary positions and both branches side by side.
+"""GPT-J (Wang and Komatsuzaki 2021): GPT-2 with RoPE and parallel branches.
 
-Differs from GPT-2: attention and feed-forward read one norm and are added at once; the first features of
-each head turn, in pairs of neighbours (arXiv:2104.09864), and no table of positions is left; attention has
-no biases; the head has its own projection, with a bias; matrices are stored as (outputs, inputs).
+Differs from GPT-2: attention and feed-forward start from one shared norm and are added together; RoPE rotates
+pairs of neighbouring features (arXiv:2104.09864), and there is no position table; attention has no biases;
+the head has its own projection, with a bias; matrices are stored as (outputs, inputs).
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from minitx.layers.stack import FULL
 
 
 def read(hf: ConfigReader) -> ModelConfig:
-    # The heads of another class, switches that are always on, and a size said twice.
+    """Returns the model config of a config.json."""
+    # The heads of another class, switches that are always on, and a second name of a size.
     hf.ignore("summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels")
     hf.ignore("summary_first_dropout", "scale_attn_weights", "rotary", "n_ctx")
     size, heads = hf.size("n_embd"), hf.size("n_head")
     head_dim, rotary_dim = hf.head_dim(size, heads), hf.size("rotary_dim", 64)
     if rotary_dim > head_dim or rotary_dim % 2:
         raise ValueError(
-            f"config.json: rotary_dim={rotary_dim} must be even, and of a head's {head_dim} features."
+            f"config.json: rotary_dim={rotary_dim} must be even, and at most head_dim={head_dim}."
         )
     rope = RopeConfig(rope_theta=10_000.0, rotary_dim=rotary_dim, interleaved=True)
     inner, dropout = hf.size_or_none("n_inner") or 4 * size, hf.probability("resid_pdrop", 0.0)
@@ -47,6 +48,7 @@ def read(hf: ConfigReader) -> ModelConfig:
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
+    """Returns the head of each task."""
     return two_decoder_heads(hf, bias=True)
 
 

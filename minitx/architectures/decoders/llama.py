@@ -1,7 +1,7 @@
-"""Llama 1 to 3 (arXiv:2302.13971, 2407.21783): the decoder that most later ones say their difference from.
+"""Llama 1 to 3 (arXiv:2302.13971, 2407.21783): the decoder that most later ones are compared with.
 
-- pre-norm with RMS norms, gated SiLU feed-forward, no biases unless the config says so
-- rotary positions, in halves; no table
+- pre-norm with RMS norms, gated SiLU feed-forward, no biases by default
+- RoPE on halves of each head; no position table
 - fewer key/value heads than query heads, shared by groups
 """
 
@@ -32,22 +32,22 @@ def read(
     partial: bool = False,
     biases: Collection[str] = ("attention_bias",),
 ) -> ModelConfig:
-    """The keys are those of most relatives too; where one is absent, each has a value of its own.
+    """Read the keys that most relatives share; the parameters are their defaults for absent keys.
 
     Args:
         hf: the config.
         eps: of the norms.
-        key_value_heads: how many; None: as many as heads.
+        key_value_heads: number of key/value heads; None: the number of heads.
         head_dim: width of a head; None: hidden_size / heads.
-        pad: the padding id.
-        theta: the base of the rotary positions.
-        partial: whether heads may turn in part.
-        biases: the flags for biases that the architecture has; it never has those of the others.
+        pad: padding id.
+        theta: base of RoPE.
+        partial: whether RoPE may rotate part of a head.
+        biases: flags of the biases that the architecture supports; the others must be false.
     """
     hf.ignore("pretraining_tp")  # how the training was spread over machines
     size, heads = hf.size("hidden_size"), hf.size("num_attention_heads")
-    written = hf.get("head_dim", head_dim)
-    width = hf.head_dim(size, heads) if written is None else hf.size("head_dim", head_dim)
+    stored = hf.get("head_dim", head_dim)
+    width = hf.head_dim(size, heads) if stored is None else hf.size("head_dim", head_dim)
     attention_bias, mlp_bias = (
         hf.flag(key, False) if key in biases else hf.expect(key, False) for key in BIASES
     )
@@ -55,7 +55,7 @@ def read(
     if not partial and values["partial_rotary_factor"] != 1:
         raise ValueError(
             f"config.json: partial_rotary_factor={values['partial_rotary_factor']!r} is not implemented for "
-            "this architecture, whose heads turn as a whole."
+            "this architecture, which rotates whole heads."
         )
     return ModelConfig(
         initializer_range=hf.number("initializer_range", 0.02),
@@ -102,6 +102,7 @@ UNUSED_TENSORS = (f"{SOURCE_LAYER}.self_attn.rotary_emb.inv_freq",)
 
 
 def read_llama(hf: ConfigReader) -> ModelConfig:
+    """Returns the model config of a Llama, which may have both kinds of biases."""
     return read(hf, biases=BIASES)
 
 

@@ -1,6 +1,6 @@
 """Mistral (arXiv:2310.06825).
 
-Differs from Llama: every layer sees only a window of the text, unless the config has none.
+Differs from Llama: every layer attends to a sliding window, unless the config has none.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ def read(
     theta: float = 10_000.0,
     partial: bool = False,
 ) -> ModelConfig:
+    """Returns the model config of a config.json."""
     config = llama.read(
         hf, eps=eps, key_value_heads=key_value_heads, pad=pad, theta=theta, partial=partial, biases=()
     )
-    found = hf.size_or_none("sliding_window", window)
-    if found is None:
+    width = hf.size_or_none("sliding_window", window)
+    if width is None:
         return config
     types = (SLIDING,) * config.stack.num_hidden_layers
-    return replace_in(config, "decoder", layer_types=types, sliding_window=found)
+    return replace_in(config, "decoder", layer_types=types, sliding_window=width)
 
 
 ARCHITECTURE = replace(

@@ -40,6 +40,7 @@ def with_experts(
 
 
 def read(hf: ConfigReader) -> ModelConfig:
+    """Returns the model config of a config.json."""
     # The balance of the experts in training.
     hf.ignore("output_router_logits", "router_aux_loss_coef", "router_jitter_noise")
     return with_experts(hf, mistral.read(hf, eps=1e-5, window=None, theta=1e6))

@@ -1,7 +1,7 @@
 """OLMo 2 (arXiv:2501.00656).
 
-Differs from Llama: a branch is normed where it ends instead of where it begins; queries and keys are normed
-over their whole width.
+Differs from Llama: a branch is normalised at its end instead of its beginning; queries and keys are
+normalised over their whole width.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from minitx.config import ModelConfig, replace_in
 
 
 def read(hf: ConfigReader) -> ModelConfig:
+    """Returns the model config of a config.json."""
     config = llama.read(hf, eps=1e-5, pad=1)
     config = replace_in(config, "decoder.layer.attention", qk_norm="width")
     return replace_in(config, "decoder.layer", norm_placement="branch")

@@ -1,8 +1,8 @@
 """OPT (arXiv:2205.01068): GPT-2's layers with ReLU.
 
-Differs from GPT-2: positions skip padding, and start at row 2 of their table; Q, K and V are stored apart,
-and matrices as (outputs, inputs). The 350m is post-norm, and its word embeddings are narrower than its
-stack: a projection widens them, another one narrows the last hidden states for the tied head.
+Differs from GPT-2: positions skip padding, and position 0 is row 2 of the table; Q, K and V are stored
+separately, and matrices as (outputs, inputs). The 350m is post-norm, and its word embeddings are narrower
+than its stack: one projection widens them, another narrows the last hidden states for the tied head.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ OFFSET = 2  # from fairseq, whose tables begin with rows for special positions
 
 
 def read(hf: ConfigReader) -> ModelConfig:
+    """Returns the model config of a config.json."""
     hf.expect("layer_norm_elementwise_affine", True)
     hf.expect("layerdrop", 0.0, 0)
     hf.ignore("activation_dropout")  # of files only; the models have no such place
@@ -51,6 +52,7 @@ def read(hf: ConfigReader) -> ModelConfig:
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
+    """Returns the head of each task."""
     return two_decoder_heads(hf, tied=True)
 
 
@@ -69,7 +71,7 @@ ARCHITECTURE = Architecture(
         **attention_entries(
             f"{LAYER_PREFIX}.attention", f"{LAYER_PREFIX}.self_attn", "q_proj k_proj v_proj out_proj"
         ),
-        f"{LAYER_PREFIX}.attention.self_output.layer_norm": f"{LAYER_PREFIX}.self_attn_layer_norm",  # of the 350m
+        f"{LAYER_PREFIX}.attention.self_output.layer_norm": f"{LAYER_PREFIX}.self_attn_layer_norm",  # 350m
         f"{LAYER_PREFIX}.feed_forward_norm": f"{LAYER_PREFIX}.final_layer_norm",
         f"{LAYER_PREFIX}.intermediate.dense": f"{LAYER_PREFIX}.fc1",
         f"{LAYER_PREFIX}.output.dense": f"{LAYER_PREFIX}.fc2",

@@ -1,7 +1,7 @@
 """Phi-1, Phi-1.5 and Phi-2 (arXiv:2306.11644, 2309.05463): GPT-J with Llama's names.
 
-Differs from GPT-J: the features that turn are paired in halves; attention has biases; key/value heads may
-be fewer; queries and keys may be normed, head by head (arXiv:2010.04245).
+Differs from GPT-J: RoPE pairs features in halves; attention has biases; there may be fewer key/value heads;
+queries and keys may be normalised, head by head (arXiv:2010.04245).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from minitx.layers.stack import FULL
 
 
 def read(hf: ConfigReader) -> ModelConfig:
+    """Returns the model config of a config.json."""
     size, heads = hf.size("hidden_size"), hf.size("num_attention_heads")
     head_dim, dropout = hf.head_dim(size, heads), hf.probability("resid_pdrop", 0.0)
     return ModelConfig(
@@ -44,6 +45,7 @@ def read(hf: ConfigReader) -> ModelConfig:
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
+    """Returns the head of each task."""
     return decoder_heads(hf, bias=True)
 
 

@@ -1,7 +1,7 @@
 """Phi-3 (arXiv:2404.14219).
 
-Differs from Llama: dropout where the branches end; a window, where the config has one; long texts by
-LongRoPE. Its files hold Q, K and V as one matrix, and both halves of the gated feed-forward as another.
+Differs from Llama: dropout at the end of the branches; a sliding window, if the config has one; LongRoPE for
+long contexts. Its files hold Q, K and V as one matrix, and both halves of the gated feed-forward as another.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from minitx.config import ModelConfig, replace_in
 
 
 def read(hf: ConfigReader) -> ModelConfig:
+    """Returns the model config of a config.json."""
     hf.expect("full_attn_mod", 1)  # of a larger relative
     hf.expect("interpolate_factor", 1)
     hf.expect("lm_head_bias", False)
-    # "original" is 4096 where the file does not say; the first files call LongRoPE "su" or "yarn"
+    # "original" is 4096 by default; the first files call LongRoPE "su" or "yarn"
     original = hf.size("original_max_position_embeddings", 4096)
     rope = rope_values(hf)
     if rope.get("rope_type", rope.get("type")) in ("su", "yarn"):
@@ -27,7 +28,7 @@ def read(hf: ConfigReader) -> ModelConfig:
     known = {"original_max_position_embeddings": original, "rope_parameters": rope, "rope_scaling": None}
     values = hf.with_values(**known)
     config = mistral.read(values, eps=1e-5, window=None, key_value_heads=None, pad=32000, partial=True)
-    hf.ignore("embd_pdrop")  # named in the config, and used nowhere
+    hf.ignore("embd_pdrop")  # in the config, but never used
     dropout = hf.probability("resid_pdrop", 0.0)
     config = replace_in(config, "decoder.layer.attention", output_dropout=dropout)
     return replace_in(config, "decoder.layer.feed_forward", output_dropout=dropout)

@@ -1,7 +1,7 @@
 """Qwen2 and 2.5 (arXiv:2407.10671).
 
-Differs from Llama: Q, K and V have biases; the layers from `max_window_layers` on see only a window, where
-the config says so.
+Differs from Llama: Q, K and V have biases; with `use_sliding_window` the layers from `max_window_layers` on
+attend to a sliding window.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from minitx.layers.stack import FULL, SLIDING
 
 
 def windowed(hf: ConfigReader, config: ModelConfig) -> ModelConfig:
-    """The window, and the layers that have it: `layer_types`, else those from `max_window_layers` on."""
+    """Returns the model with its window and layer types; by default `max_window_layers` layers are full."""
     first, layers = hf.size("max_window_layers", 28, least=0), range(config.stack.num_hidden_layers)
     window = hf.size_or_none("sliding_window", 4096)
     if not hf.flag("use_sliding_window", False):
@@ -26,6 +26,7 @@ def windowed(hf: ConfigReader, config: ModelConfig) -> ModelConfig:
 
 
 def read(hf: ConfigReader) -> ModelConfig:
+    """Returns the model config of a config.json."""
     hf.expect("use_mrope", False)  # positions in three directions, of models that see
     config = llama.read(hf, key_value_heads=32)
     config = replace_in(config, "decoder.layer.attention", bias=True, output_bias=False)

@@ -1,7 +1,7 @@
 """Qwen3 (arXiv:2505.09388).
 
-Differs from Llama: queries and keys are normed, each head by itself, before they turn; heads are as wide as
-the config says. Windows as in Qwen2.
+Differs from Llama: queries and keys are normalised, each head by itself, before RoPE; the config sets the
+width of the heads. Windows as in Qwen2.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from minitx.config import ModelConfig, replace_in
 
 
 def read(hf: ConfigReader) -> ModelConfig:
+    """Returns the model config of a config.json."""
     config = llama.read(hf, key_value_heads=32, head_dim=128)
     return qwen2.windowed(hf, replace_in(config, "decoder.layer.attention", qk_norm="head"))
 

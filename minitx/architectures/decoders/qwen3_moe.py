@@ -1,7 +1,7 @@
 """Qwen3-MoE (arXiv:2505.09388): Qwen3 with a mixture of experts in most layers.
 
-Differs from Mixtral: attention is Qwen3's; the experts have a width of their own, and their weights need not
-sum to 1; some layers keep a plain feed-forward.
+Differs from Mixtral: attention is Qwen3's; the experts have their own width, and their weights need not sum
+to 1; some layers keep a dense feed-forward.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from minitx.layers.stack import SLIDING
 
 
 def read(hf: ConfigReader) -> ModelConfig:
+    """Returns the model config of a config.json."""
     hf.ignore("output_router_logits", "router_aux_loss_coef")  # the balance of the experts in training
-    hf.ignore("max_window_layers")  # it counts for its dense relative only
+    hf.ignore("max_window_layers")  # for its dense relative only
     config = llama.read(hf, key_value_heads=4)
     layers, every = config.stack.num_hidden_layers, hf.size("decoder_sparse_step", 1)
     plain = hf.get("mlp_only_layers", None) or []

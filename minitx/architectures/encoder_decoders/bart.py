@@ -1,8 +1,8 @@
-"""BART (arXiv:1910.13461): the encoder-decoder of fairseq that its relatives say their difference from.
+"""BART (arXiv:1910.13461): fairseq's encoder-decoder, with which its relatives are compared.
 
-- post-norm, with a norm behind the embedding; learned positions, whose table begins with two spare rows
+- post-norm, with a norm after the embedding; learned positions, whose table begins with two spare rows
 - encoder and decoder share their word embedding, which is the last projection too, with a bias
-- a head that labels a text reads the decoder at the text's last end token
+- the sequence head pools the decoder at the last end token
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def read(
     start: int | None = 2,
     eos: int = 2,
 ) -> ModelConfig:
-    """The keys are those of the relatives too; where one is absent, each has a value of its own."""
+    """Read the keys that most relatives share; the parameters are their defaults for absent keys."""
     hf.expect("is_decoder", False)
-    # Layers that a training left out at random; names for what this file says of the architecture anyway.
+    # LayerDrop in training; keys for properties that all checkpoints of the architecture share.
     hf.ignore("encoder_layerdrop", "decoder_layerdrop", "num_hidden_layers", "add_bias_logits")
     hf.ignore("add_final_layer_norm", "normalize_before", "normalize_embedding", "static_position_embeddings")
     hf.ignore("extra_pos_embeddings", "do_blenderbot_90_layernorm", "classif_dropout")
@@ -86,7 +86,7 @@ def read(
 
 
 def word_head(hf: ConfigReader, *, bias: bool = True) -> dict[str, HeadConfig]:
-    """The next word of the decoder's text."""
+    """Returns the language-modelling head of the decoder."""
     return {
         "seq2seq-lm": HeadConfig(
             task="seq2seq-lm",
@@ -98,6 +98,7 @@ def word_head(hf: ConfigReader, *, bias: bool = True) -> dict[str, HeadConfig]:
 
 
 def heads(hf: ConfigReader, *, labels: int = 3) -> dict[str, HeadConfig]:
+    """Returns the head of each task."""
     dropout = hf.probability("classifier_dropout", 0.0)
     return word_head(hf) | {
         "sequence-classification": HeadConfig(
@@ -114,7 +115,7 @@ def heads(hf: ConfigReader, *, labels: int = 3) -> dict[str, HeadConfig]:
 
 
 def names(*, norm: NormPlacement = "post", embedding_norm: bool = True, positions: bool = True) -> Table:
-    """The rows of both stacks."""
+    """Returns the entries of both stacks."""
     return {
         "embedder.word_emb": either("encoder.embed_tokens", "shared"),
         "decoder_embedder.word_emb": "decoder.embed_tokens",
@@ -129,11 +130,13 @@ def names(*, norm: NormPlacement = "post", embedding_norm: bool = True, position
 
 
 def embedder_names(embedder: str, stack: str, embedding_norm: bool, positions: bool) -> Table:
+    """Returns the entries of one embedder, apart from the word embedding."""
     table: Table = {f"{embedder}.pos_emb": f"{stack}.embed_positions"} if positions else {}
     return table | ({f"{embedder}.layer_norm": f"{stack}.layernorm_embedding"} if embedding_norm else {})
 
 
 def layer_names(stack: str, layer: str, norm: NormPlacement) -> Table:
+    """Returns the entries of the feed-forward and of the norms of one stack."""
     table: Table = {f"{layer}.intermediate.dense": f"{layer}.fc1", f"{layer}.output.dense": f"{layer}.fc2"}
     if norm == "post":
         return table | {f"{layer}.output.layer_norm": f"{layer}.final_layer_norm"}

@@ -1,7 +1,7 @@
 """Marian (arXiv:1804.00344): the OPUS translation models, one per pair of languages.
 
-Differs from BART: positions are sinusoids, no norm behind the embedding; the two languages may have a
-vocabulary each.
+Differs from BART: sinusoidal positions, no norm after the embedding; the two languages may have separate
+vocabularies.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from minitx.config import HeadConfig, ModelConfig, SinusoidalPositions
 
 
 def read(hf: ConfigReader) -> ModelConfig:
+    """Returns the model config of a config.json."""
     # 58100 is the padding of the vocabularies that most of these models have.
     positions = SinusoidalPositions(kind="tensor2tensor")
     config = bart.read(
@@ -28,17 +29,18 @@ def read(hf: ConfigReader) -> ModelConfig:
 
 
 def target_size(hf: ConfigReader) -> int:
-    """How many words the decoder knows."""
+    """Returns the size of the decoder's vocabulary."""
     own = hf.size_or_none("decoder_vocab_size")
     return own if own and not hf.flag("share_encoder_decoder_embeddings", True) else hf.size("vocab_size")
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
+    """Returns the head of each task."""
     return {"seq2seq-lm": replace(bart.word_head(hf)["seq2seq-lm"], num_labels=target_size(hf))}
 
 
 def fresh_names(names: tuple[str, ...], config: Mapping[str, Any]) -> tuple[str, ...]:
-    """As usual; the encoder's own where it shares nothing, for then there is no other."""
+    """Returns the usual name, or the encoder's own if it shares nothing, since it then has no other."""
     shared = config.get("share_encoder_decoder_embeddings", True)
     return usual_names(names, config) if shared else names[:1]
 

@@ -2,9 +2,9 @@
 
 - pre-norm with RMS norms, no biases anywhere; scores are not divided by the root of head_dim
 - no positions but a learned bias per head and distance, shared by the layers (UMT5: one per layer)
-- dropout behind the embedding and behind the final norm too
-- where the head is the word embedding, hidden states are scaled down before it; a UMT5 whose config says
-  that the two are not tied is not scaled, as it was trained, though transformers scales every UMT5
+- dropout after the embedding and after the final norm too
+- where the head is the word embedding, hidden states are scaled down before it; a UMT5 with
+  tie_word_embeddings=false is not scaled, as it was trained, though transformers scales every UMT5
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ from minitx.config import (
 
 
 def read(hf: ConfigReader) -> ModelConfig:
+    """Returns the model config of a config.json."""
     mt5, umt5 = (hf.get("model_type", None) == kind for kind in ("mt5", "umt5"))
-    hf.ignore("n_positions")  # of the training; distances have no end
-    hf.ignore("dense_act_fn", "is_gated_act")  # said in feed_forward_proj too
+    hf.ignore("n_positions")  # of the training; distances are not limited
+    hf.ignore("dense_act_fn", "is_gated_act")  # repeats feed_forward_proj
     hf.expect("is_decoder", False)
     size, layers = hf.size("d_model"), hf.size("num_layers")
     decoder_layers = hf.get("num_decoder_layers", None)  # null: as in the encoder
@@ -92,9 +93,10 @@ def read(hf: ConfigReader) -> ModelConfig:
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
+    """Returns the head of each task."""
     size, labels, dropout = hf.size("d_model"), hf.num_labels(), hf.probability("classifier_dropout", 0.0)
-    # Files of T5 1.1 say that they are not tied, which here means no more than: not scaled. Those of UMT5 say
-    # so too; transformers (5.23) takes every UMT5 for tied, and its logits are smaller by that factor.
+    # T5 1.1 and UMT5 have tie_word_embeddings=false, which here means only: not scaled. transformers
+    # (5.23) takes every UMT5 for tied, and its logits are smaller by that factor.
     tied = hf.flag("tie_word_embeddings", True)
     scaled = hf.get("model_type", None) != "mt5" and hf.flag("scale_decoder_outputs", tied)
     return {
@@ -122,7 +124,7 @@ def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
 
 
 def layer_names(stack: str, i: str, feed_forward: int) -> Table:
-    """The rows of one stack; in a layer, the feed-forward comes behind one or two attentions."""
+    """Returns the entries of one stack; `feed_forward` is the number of attentions before it in a layer."""
     ours, theirs = f"{stack}.layers.{i}", f"{stack}.block.{i}.layer"
     dense = f"{theirs}.{feed_forward}.DenseReluDense"
     return {
@@ -138,7 +140,7 @@ def layer_names(stack: str, i: str, feed_forward: int) -> Table:
 
 
 def fresh_names(names: tuple[str, ...], config: Mapping[str, Any]) -> tuple[str, ...]:
-    """The last name of a row, but for the one that only a feed-forward without a gate has."""
+    """Returns the last name of an entry, except the name that only a feed-forward without a gate has."""
     usual = "relu" if config["model_type"] == "t5" else "gated-gelu"
     gated = str(config.get("feed_forward_proj", usual)).startswith("gated")
     return names[:1] if names[0].endswith(".wi.weight") and not gated else names[-1:]

@@ -14,6 +14,7 @@ from minitx.config import HeadConfig, ModelConfig, replace_in
 
 
 def read(hf: ConfigReader) -> ModelConfig:
+    """Returns the model config of a config.json."""
     # Records of the original implementation, always at these values where they stand in a file.
     hf.expect("net_structure_type", 0)
     hf.expect("gap_size", 0)
@@ -33,6 +34,7 @@ def read(hf: ConfigReader) -> ModelConfig:
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
+    """Returns the head of each task."""
     found = bert.label_heads(hf, hf.probability("classifier_dropout_prob", 0.1))
     eps, activation = hf.number("layer_norm_eps", 1e-12), hf.name("hidden_act", "gelu_new")
     found["masked-lm"] = bert.word_head(hf, hf.size("embedding_size"), activation, eps)
@@ -40,7 +42,7 @@ def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
 
 
 def layers(config: ModelConfig) -> list[dict[str, int]]:
-    """Layer {i} is layer {k} of group {g}."""
+    """Returns the placeholders: layer {i} is layer {k} of group {g}."""
     groups, inner = config.stack.num_hidden_groups or 1, config.stack.inner_group_num
     return [{"i": g * inner + k, "g": g, "k": k} for g in range(groups) for k in range(inner)]
 

@@ -1,8 +1,8 @@
-"""BERT (arXiv:1810.04805): the post-norm encoder that the other files here say their difference from.
+"""BERT (arXiv:1810.04805): the post-norm encoder that the other encoders are compared with.
 
-- learned positions counted from 0, padding included; two token types; norm eps 1e-12
-- a pooler, read by the heads that label a whole text
-- the masked-lm head ends in the word embedding, with a bias of its own
+- learned positions that count padding too, from 0; two token types; norm eps 1e-12
+- a pooler, used by the heads that classify a sequence
+- the projection of the masked-lm head is the word embedding, plus a bias
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from minitx.config import (
 
 
 def read(hf: ConfigReader, *, act: str = "gelu", eps: float = 1e-12, dropout: float = 0.1) -> ModelConfig:
-    """The keys are those of most relatives too; where one is absent, each has a value of its own."""
+    """Read the keys that most relatives share; the parameters are their defaults for absent keys."""
     hf.reject_decoder_flags()
     hf.expect("position_embedding_type", "absolute")
     hf.expect("pruned_heads", {}, None)
@@ -52,14 +52,14 @@ def read(hf: ConfigReader, *, act: str = "gelu", eps: float = 1e-12, dropout: fl
 
 
 def classifier_dropout(hf: ConfigReader) -> float:
-    """`classifier_dropout`, else the dropout of the network."""
+    """Returns `classifier_dropout`, or the dropout of the network."""
     if hf.get("classifier_dropout", None) is None:
         return hf.probability("hidden_dropout_prob", 0.1)
     return hf.probability("classifier_dropout")
 
 
 def label_heads(hf: ConfigReader, dropout: float) -> dict[str, HeadConfig]:
-    """The heads that are one projection, of the pooled text or of every token."""
+    """Returns the heads that are one projection, of the pooled sequence or of every token."""
     labels = hf.num_labels()
     return {
         "sequence-classification": HeadConfig(
@@ -80,7 +80,7 @@ def label_heads(hf: ConfigReader, dropout: float) -> dict[str, HeadConfig]:
 
 
 def word_head(hf: ConfigReader, size: int, activation: str, eps: float) -> HeadConfig:
-    """Masked-lm: a transform of width `size`, then the word embedding."""
+    """Returns the masked-lm head: a transform of width `size`, then the word embedding."""
     return HeadConfig(
         task="masked-lm",
         num_labels=hf.size("vocab_size"),
@@ -90,6 +90,7 @@ def word_head(hf: ConfigReader, size: int, activation: str, eps: float) -> HeadC
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
+    """Returns the head of each task."""
     activation, eps = hf.name("hidden_act", "gelu"), hf.number("layer_norm_eps", 1e-12)
     return label_heads(hf, classifier_dropout(hf)) | {
         "masked-lm": word_head(hf, hf.size("hidden_size"), activation, eps),
@@ -144,5 +145,5 @@ ARCHITECTURE = Architecture(
     tasks_with_pooler=frozenset({"none", "sequence-classification", "multiple-choice", "next-sentence"}),
     unused_tensors=("embeddings.position_ids", "embeddings.token_type_ids"),
     pretraining="masked-lm",
-    cross_weights=CROSS_WEIGHTS,
+    cross_attention_weights=CROSS_WEIGHTS,
 )

@@ -19,17 +19,20 @@ from minitx.config import Disentangled, HeadConfig, LearnedPositions, ModelConfi
 
 
 def read(hf: ConfigReader) -> ModelConfig:
+    """Returns the model config of a config.json."""
     config = bert.read(hf, eps=1e-7)
     size = config.inputs.hidden_size
     width = hf.size("embedding_size", size)
-    written = hf.get("pos_att_type", None) or []
-    named = written.lower().split("|") if isinstance(written, str) else written
+    stored = hf.get("pos_att_type", None) or []
+    named = stored.lower().split("|") if isinstance(stored, str) else stored
     kinds = frozenset(str(kind).strip() for kind in named) - {""} if isinstance(named, list) else {"?"}
     if not kinds <= {"c2p", "p2c"}:
-        raise ValueError(f"config.json: pos_att_type={written!r}; minitx has 'c2p' and 'p2c'.")
+        raise ValueError(f"config.json: pos_att_type={stored!r}; minitx has 'c2p' and 'p2c'.")
     kernel = hf.size("conv_kernel_size", 0, least=0)
     if kernel and kernel % 2 == 0:
-        raise ValueError(f"config.json: conv_kernel_size={kernel} must be odd, to leave lengths as they are.")
+        raise ValueError(
+            f"config.json: conv_kernel_size={kernel} must be odd, so that lengths do not change."
+        )
     hf.expect("attention_head_size", config.stack.layer.attention.head_dim)
     norm = [part.strip() for part in hf.name("norm_rel_ebd", "none").lower().split("|")]
     rows = hf.size_or_none("max_relative_positions") or config.inputs.max_position_embeddings
@@ -63,8 +66,9 @@ def read(hf: ConfigReader) -> ModelConfig:
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
+    """Returns the head of each task."""
     size, dropout = hf.size("hidden_size"), hf.probability("hidden_dropout_prob", 0.1)
-    given = hf.get("cls_dropout", None)
+    cls_dropout = hf.get("cls_dropout", None)
     found = bert.label_heads(hf, dropout)
     for task in ("sequence-classification", "multiple-choice"):
         found[task] = replace(
@@ -74,13 +78,13 @@ def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
             transform=TransformConfig(
                 size=hf.size("pooler_hidden_size", size), hidden_act=hf.name("pooler_hidden_act", "gelu")
             ),
-            classifier_dropout=dropout if given is None else hf.probability("cls_dropout"),
+            classifier_dropout=dropout if cls_dropout is None else hf.probability("cls_dropout"),
         )
     found["sequence-classification"] = replace(found["sequence-classification"], soft_labels=True)
     activation, eps = hf.name("hidden_act", "gelu"), hf.number("layer_norm_eps", 1e-7)
     width = hf.size("embedding_size", size) if hf.flag("legacy", True) else size
     words = bert.word_head(hf, width, activation, eps)
-    # the head of the original code has no projection of its own, whatever the config says of ties
+    # the head of the original code is always tied, whatever tie_word_embeddings is
     found["masked-lm"] = words if hf.flag("legacy", True) else replace(words, tied=True)
     return found
 
@@ -107,6 +111,7 @@ V3 = "lm_predictions.lm_head"
 
 
 def fresh_names(names: tuple[str, ...], config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the name under which a fresh model saves an entry."""
     if not names[0].startswith(V3):
         return usual_names(names, config)
     return names[:1] if config.get("legacy") is False else usual_names(names[1:], config)

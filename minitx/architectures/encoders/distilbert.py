@@ -1,6 +1,6 @@
 """DistilBERT (arXiv:1910.01108): half of BERT's layers.
 
-Differs from BERT: no token types, no pooler; names of its own in the config and in the file.
+Differs from BERT: no token types, no pooler; other names in the config and in the checkpoint.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ EPS = 1e-12  # fixed in this architecture, not in its config
 
 
 def read(hf: ConfigReader) -> ModelConfig:
+    """Returns the model config of a config.json."""
     # Sinusoids are only how the position table starts; checkpoints store the table either way.
     hf.ignore("sinusoidal_pos_embds", "tie_weights_")
     hf.expect("pruned_heads", {}, None)
@@ -47,6 +48,7 @@ def read(hf: ConfigReader) -> ModelConfig:
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
+    """Returns the head of each task."""
     size = hf.size("dim")
     found = bert.label_heads(hf, hf.probability("dropout", 0.1))
     for task in ("sequence-classification", "multiple-choice"):

@@ -1,6 +1,6 @@
-"""ELECTRA (arXiv:2003.10555): a generator that fills masks, a discriminator that spots its words.
+"""ELECTRA (arXiv:2003.10555): a generator that fills masks, a discriminator that detects replaced tokens.
 
-Differs from BERT: embeddings of their own width, projected where it differs; no pooler; a head that says
+Differs from BERT: embeddings with their own width, projected if it differs; no pooler; a head that detects
 for each token whether it was replaced.
 """
 
@@ -16,6 +16,7 @@ from minitx.config import HeadConfig, ModelConfig, Projection, TransformConfig, 
 
 
 def read(hf: ConfigReader) -> ModelConfig:
+    """Returns the model config of a config.json."""
     config = bert.read(hf)
     size, hidden = hf.size("embedding_size", 128), config.inputs.hidden_size
     projection: Projection = "none" if size == hidden else "after_dropout"
@@ -23,6 +24,7 @@ def read(hf: ConfigReader) -> ModelConfig:
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
+    """Returns the head of each task."""
     hf.expect("summary_type", "first")
     hf.expect("summary_use_proj", True)
     size, dropout = hf.size("hidden_size"), bert.classifier_dropout(hf)

@@ -1,8 +1,8 @@
-"""ModernBERT (arXiv:2412.13663): an encoder with the decoders' progress of six years.
+"""ModernBERT (arXiv:2412.13663): an encoder with six years of progress in decoders.
 
-Differs from BERT: pre-norm (the embedder's norm serves layer 0) with a final norm; rotary positions, no
-table; gated feed-forward; every third layer sees the whole text, the others a window, and the two kinds
-turn at different bases; no biases unless the config says so; every head has its own transform.
+Differs from BERT: pre-norm with a final norm, and the embedder's norm serves layer 0; RoPE, no position
+table; gated feed-forward; full attention in every third layer and a window in the others, with two RoPE
+bases; no biases by default; every head has its own transform.
 """
 
 from __future__ import annotations
@@ -55,12 +55,15 @@ def ropes(hf: ConfigReader, head_dim: int) -> dict[str, RopeConfig]:
 
 
 def read(hf: ConfigReader) -> ModelConfig:
-    # How its own code ran and trained; none of it changes a number here.
+    """Returns the model config of a config.json."""
+    # Options of the original code for running and training, without effect on the outputs.
     hf.ignore("deterministic_flash_attn", "reference_compile", "repad_logits_with_grad")
     hf.ignore("sparse_prediction", "sparse_pred_ignore_index", "initializer_cutoff_factor")
     size, heads = hf.size("hidden_size"), hf.size("num_attention_heads")
     if hf.head_dim(size, heads) % 2:
-        raise ValueError(f"config.json: hidden_size={size} over {heads} heads is odd; rotary turns pairs.")
+        raise ValueError(
+            f"config.json: hidden_size={size} over {heads} heads must be even; RoPE rotates pairs."
+        )
     layers, head_dim = hf.size("num_hidden_layers"), hf.head_dim(size, heads)
     norm = NormConfig(eps=hf.number("norm_eps", 1e-5), bias=hf.flag("norm_bias", False))
     dropout, bias = hf.probability("attention_dropout", 0.0), hf.flag("attention_bias", False)
@@ -94,6 +97,7 @@ def read(hf: ConfigReader) -> ModelConfig:
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
+    """Returns the head of each task."""
     pooling: Pooling = "mean" if hf.expect("classifier_pooling", "cls", "mean") == "mean" else "first"
     transform = TransformConfig(
         size=hf.size("hidden_size"),

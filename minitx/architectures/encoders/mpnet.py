@@ -1,7 +1,7 @@
 """MPNet (arXiv:2004.09297): masked and permuted pre-training.
 
-Differs from BERT: a learned bias per head and distance, shared by all layers, on top of learned positions
-that count from behind the padding row; no token types; RoBERTa's head for a text.
+Differs from BERT: a learned bias per head and distance, shared by all layers, in addition to learned
+positions that start after the padding row; no token types; RoBERTa's sequence head.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from minitx.architectures.encoders import bert, roberta
 from minitx.architectures.mapping import Table, attention_entries
 from minitx.config import HeadConfig, LearnedPositions, ModelConfig, RelativeBias, replace_in
 
-PADDING = 1  # fixed in this architecture: the position table's padding row, whatever the config says
+PADDING = 1  # fixed in this architecture: the position table's padding row, whatever the config
 
 
 def read(hf: ConfigReader) -> ModelConfig:
+    """Returns the model config of a config.json."""
     config = bert.read(hf)
     hf.expect("pad_token_id", PADDING)
     if min(config.inputs.vocab_size, config.inputs.max_position_embeddings - 1) <= PADDING:
         raise ValueError(
-            f"config.json: vocab_size and max_position_embeddings need rows behind pad_token_id={PADDING}."
+            f"config.json: vocab_size and max_position_embeddings need rows after pad_token_id={PADDING}."
         )
     positions = LearnedPositions(numbering="padding")
     config = replace_in(config, "inputs", pad_token_id=PADDING, positions=positions, type_vocab_size=0)
@@ -29,6 +30,7 @@ def read(hf: ConfigReader) -> ModelConfig:
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
+    """Returns the head of each task."""
     size, dropout = hf.size("hidden_size"), hf.probability("hidden_dropout_prob", 0.1)
     found = bert.label_heads(hf, dropout)
     found["sequence-classification"] = roberta.first_token_head(
