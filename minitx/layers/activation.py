@@ -50,7 +50,7 @@ def register_activation(name: str, function: Callable[[Tensor], Tensor]) -> None
 
     Example:
         >>> minitx.register_activation("squared_relu", lambda x: torch.relu(x) ** 2)
-        >>> model = minitx.from_config({"model_type": "bert", "hidden_act": "squared_relu"})
+        >>> model = minitx.from_config({**config, "hidden_act": "squared_relu"})
     """
     if not isinstance(name, str) or not name:
         raise ArgumentTypeError("name", name, "a non-empty string")

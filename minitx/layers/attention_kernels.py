@@ -113,7 +113,7 @@ def register_attention(name: str, function: Backend) -> None:
         >>> def uniform(query, key, value, mask, options):
         ...     return minitx.layers.attention_kernels.sdpa(query * 0, key, value, mask, options)
         >>> minitx.register_attention("uniform", uniform)
-        >>> model = minitx.load("bert-base-uncased", attention="uniform")
+        >>> model = minitx.load(folder, attention="uniform")
     """
     if not isinstance(name, str) or not name:
         raise ArgumentTypeError("name", name, "a non-empty string")

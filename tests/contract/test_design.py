@@ -125,7 +125,8 @@ def test_every_option_is_used() -> None:
         assert len(values) > 1 or (kind, name) in always_the_same, (
             f"{kind.__name__}.{name} is always {values}"
         )
-    assert {kind for kind, _ in seen} | {minitx.Alibi} == set(ValidatedConfig.__subclasses__())
+    custom = {minitx.CustomInputs}  # for inputs from outside the package
+    assert {kind for kind, _ in seen} | {minitx.Alibi} | custom == set(ValidatedConfig.__subclasses__())
     assert {head.pooling for _, heads in configs() for head in heads.values()} == set(POOLING)
     assert {task for _, heads in configs() for task in heads} == set(TASKS)
 
