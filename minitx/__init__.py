@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from minitx.decoding.processors.chain import Chain
     from minitx.decoding.samplers.alternatives import Alternatives
     from minitx.decoding.samplers.arithmetic import ArithmeticSample
+    from minitx.decoding.samplers.greedy import Greedy
+    from minitx.decoding.samplers.sample import Sample
     from minitx.decoding.score import Scores, score
     from minitx.decoding.search.beam import Beam
     from minitx.decoding.search.beam_sample import BeamSample
@@ -46,7 +48,6 @@ if TYPE_CHECKING:
     from minitx.decoding.search.diverse import DiverseBeam
     from minitx.decoding.search.stochastic import StochasticBeam
     from minitx.decoding.stopping import Stop
-    from minitx.decoding.strategy import Greedy, Sample
     from minitx.inspect.explain import Explanation, explain
     from minitx.layers.activation import register_activation
     from minitx.layers.attention_kernels import register_attention
@@ -79,7 +80,7 @@ _HOME = {
     "Explanation": "minitx.inspect.explain",
     "FeedForwardConfig": "minitx.config",
     "GenerationSettings": "minitx.decoding.generation_config",
-    "Greedy": "minitx.decoding.strategy",
+    "Greedy": "minitx.decoding.samplers.greedy",
     "HeadConfig": "minitx.config",
     "LayerConfig": "minitx.config",
     "LearnedPositions": "minitx.config",
@@ -91,7 +92,7 @@ _HOME = {
     "Result": "minitx.decoding.output",
     "RopeConfig": "minitx.config",
     "Rotary": "minitx.config",
-    "Sample": "minitx.decoding.strategy",
+    "Sample": "minitx.decoding.samplers.sample",
     "Scores": "minitx.decoding.score",
     "SinusoidalPositions": "minitx.config",
     "StackConfig": "minitx.config",
