@@ -183,8 +183,8 @@ def explain_arguments(place: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     return _decorate
 
 
-def attribute_error(place: str, owner: str, name: str, known: Iterable[str] = ()) -> AttributeError:
-    """Returns an AttributeError with the hint of that place, to be raised by a `__getattr__`.
+class UnknownAttributeError(AttributeError):
+    """An attribute that an object does not have; the hint is looked up for the message, not for `hasattr`.
 
     Args:
         place: key of `ATTRIBUTES`.
@@ -192,8 +192,14 @@ def attribute_error(place: str, owner: str, name: str, known: Iterable[str] = ()
         name: the attribute.
         known: names to suggest one of.
     """
-    hint = hint_for(ATTRIBUTES[place], name, known)
-    return AttributeError(f"{owner} has no attribute {name!r}.{hint and ' '}{hint}", name=name)
+
+    def __init__(self, place: str, owner: str, name: str, known: Iterable[str] = ()) -> None:
+        super().__init__(place, owner, name, known, name=name)
+        self.place, self.owner, self.attribute, self.known = place, owner, name, known
+
+    def __str__(self) -> str:
+        hint = hint_for(ATTRIBUTES[self.place], self.attribute, self.known)
+        return f"{self.owner} has no attribute {self.attribute!r}.{hint and ' '}{hint}"
 
 
 class ElsewhereMethod:
@@ -212,4 +218,4 @@ class ElsewhereMethod:
         self.name = name
 
     def __get__(self, instance: Any, owner: type) -> NoReturn:
-        raise attribute_error(self.place, owner.__name__, self.name)
+        raise UnknownAttributeError(self.place, owner.__name__, self.name)

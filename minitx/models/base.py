@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from minitx.config import HeadConfig, ModelConfig
-from minitx.habits import ElsewhereMethod, attribute_error
+from minitx.habits import ElsewhereMethod, UnknownAttributeError
 from minitx.layers.attention_kernels import Backend, backend_of
 from minitx.layers.cache import Cache
 from minitx.layers.embedder import Embedder
@@ -93,7 +93,7 @@ class Model(nn.Module):
             return super().__getattr__(name)
         except AttributeError:
             known = (*self._modules, *self._parameters)
-            raise attribute_error("model", type(self).__name__, name, known) from None
+            raise UnknownAttributeError("model", type(self).__name__, name, known) from None
 
     # --- properties --------------------------------------------------------------------------------------
 

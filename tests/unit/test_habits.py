@@ -12,7 +12,7 @@ from minitx.habits import (
     ATTRIBUTES,
     ElsewhereMethod,
     UnknownArgumentError,
-    attribute_error,
+    UnknownAttributeError,
     explain_arguments,
     hint_for,
 )
@@ -55,9 +55,9 @@ def test_every_hint_is_a_sentence() -> None:
 
 def test_attributes() -> None:
     with pytest.raises(AttributeError, match=r"^Tokenizer has no .* 'tokenize'\. Use tokenizer\.tokens"):
-        raise attribute_error("tokenizer", "Tokenizer", "tokenize")
+        raise UnknownAttributeError("tokenizer", "Tokenizer", "tokenize")
     with pytest.raises(AttributeError, match=r"no attribute 'decod'\. Did you mean 'decode'\?"):
-        raise attribute_error("tokenizer", "Tokenizer", "decod", ["decode"])
+        raise UnknownAttributeError("tokenizer", "Tokenizer", "decod", ["decode"])
 
 
 def test_a_method_on_the_class() -> None:
