@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+WEIGHT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
 
 class ArgumentError(Exception):
     """An argument that cannot be used. Raised as `ArgumentValueError` or `ArgumentTypeError`.
@@ -125,24 +127,18 @@ def check_choice(parameter: str, value: Any, choices: Iterable[Any], hint: str =
     return value
 
 
-DTYPES = {
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "float64": torch.float64,
-}
-
-
-def check_dtype(parameter: str, value: Any) -> torch.dtype:
-    """Returns the dtype, given as such or by name ("float16").
+def check_dtype(parameter: str, dtype: Any) -> torch.dtype:
+    """Return a floating-point dtype of weights, from a torch.dtype or its name ("bfloat16").
 
     Raises:
-        ArgumentValueError: not a floating-point dtype that parameters can have.
+        ArgumentValueError: any other.
     """
-    dtype = DTYPES.get(value.removeprefix("torch."), value) if isinstance(value, str) else value
-    if not isinstance(dtype, torch.dtype) or dtype not in DTYPES.values():
-        raise ArgumentValueError(parameter, value, f"one of {', '.join(map(repr, DTYPES))}")
-    return dtype
+    names = {str(d).removeprefix("torch."): d for d in WEIGHT_DTYPES}
+    dtype = names.get(dtype.removeprefix("torch."), dtype) if isinstance(dtype, str) else dtype
+    if dtype not in WEIGHT_DTYPES:
+        raise ArgumentValueError(parameter, dtype, f"one of {', '.join(map(str, WEIGHT_DTYPES))}")
+    checked: torch.dtype = dtype
+    return checked
 
 
 # --- tensors ---------------------------------------------------------------------------------------

@@ -1,9 +1,8 @@
-"""The weight table of an architecture: our names on the left, the checkpoint's on the right.
+"""Weight tables: minitx's parameter names on the left, the checkpoint's tensor names on the right.
 
-A table is data. Its names are of modules (their `weight` and `bias` are implied) or of single parameters, and
-may hold placeholders: `{i}` is a layer, `{j}` a layer of the decoder of an encoder-decoder, `{e}` an expert.
-`expand` fills them in for one model; nothing is matched by pattern, so the order of the entries does not
-matter.
+A table is data. Its names are modules (their `weight` and `bias` follow) or single parameters, and may hold
+placeholders: `{i}` for a layer, `{j}` for a decoder layer of an encoder-decoder, `{e}` for an expert.
+`expand` resolves a table for one model. Nothing is matched by pattern, so the order has no meaning.
 """
 
 from __future__ import annotations
@@ -19,11 +18,13 @@ COPY = Copy()
 
 @dataclass(frozen=True)
 class CheckpointEntry:
-    """The right side of an entry: the names in checkpoints, and the operation.
+    """The right side of a table entry: stored names and the operation between tensors and parameters.
 
-    If a checkpoint has several of the names, the first is loaded. A fresh model is saved under the last. If
-    the operation takes `many` tensors, the names are those of all of them, in order. With `or_zero`
-    checkpoints may lack the tensor, which means zeros.
+    Attributes:
+        names: aliases; the first that a file has is loaded, a new model is saved under the last. If the
+            operation takes `many` tensors: the names of all of them, in order.
+        op: the operation.
+        or_zero: files may leave the tensor out, which means zeros.
     """
 
     names: tuple[str, ...]
@@ -35,7 +36,7 @@ Table = dict[str | tuple[str, ...], str | CheckpointEntry]
 
 
 def either(*names: str) -> CheckpointEntry:
-    """Returns an entry with several names: the first found is loaded, a fresh model has the last."""
+    """One tensor under any of these names: a file's first is loaded, the last is used for new models."""
     return CheckpointEntry(names)
 
 
@@ -58,7 +59,7 @@ def attention_entries(ours: str, theirs: str, names: str, kind: str = "self") ->
 
 
 def split(name: str) -> CheckpointEntry:
-    """Returns an entry of one stored tensor for several modules, concatenated in its rows."""
+    """One stored tensor for several modules, concatenated along its rows."""
     return CheckpointEntry((name,), Split())
 
 
@@ -68,56 +69,55 @@ def transposed(name: str) -> CheckpointEntry:
 
 
 def split_transposed(name: str) -> CheckpointEntry:
-    """Returns an entry of one stored (inputs, outputs) matrix for several modules, side by side."""
+    """One stored (inputs, outputs) matrix for several modules, concatenated along its columns."""
     return CheckpointEntry((name,), Transposed(Split()))
 
 
 def split_heads(name: str) -> CheckpointEntry:
-    """Returns an entry of one stored tensor for Q, K and V, head by head: those of head 0, of head 1, ..."""
+    """One stored tensor for Q, K and V, interleaved by head: Q, K and V of head 0, of head 1, ..."""
     return CheckpointEntry((name,), Rearrange("(heads part dim) ... -> part (heads dim) ..."))
 
 
 def row_or_zero(name: str) -> CheckpointEntry:
-    """Returns an entry of a vector stored as a matrix with one row; zeros if the checkpoint lacks it."""
+    """A vector stored as a matrix of one row; zeros if the file lacks it."""
     return CheckpointEntry((name,), FromRow(), or_zero=True)
 
 
 def stack_experts(name: str) -> CheckpointEntry:
-    """Returns an entry of one stored tensor per expert `{e}`, stacked into one parameter."""
+    """One stored tensor per expert `{e}` for one parameter of all experts."""
     return CheckpointEntry((name,), StackExperts())
 
 
 def renamed(table: Table, ours: Mapping[str, str], prefix: str) -> Table:
-    """Returns the table of an architecture that is a part of a larger model.
+    """Rename a table for a model that is part of a larger one.
 
     Args:
-        table: of the part as a separate model.
-        ours: prefix of our names -> their prefix in the larger model. If not empty, layers are those of a
-            decoder.
-        prefix: added to the checkpoint's names.
+        table: the part's own table.
+        ours: prefix of minitx's names -> prefix in the larger model; placeholders become those of a decoder.
+        prefix: prefix of the checkpoint's names in the larger model.
     """
 
     def left(name: str) -> str:
-        for begin, other in ours.items():
+        for start, other in ours.items():
             name = name.replace("{i}", "{j}")
-            if name.startswith(begin):
-                return other + name.removeprefix(begin)
+            if name.startswith(start):
+                return other + name.removeprefix(start)
         return name
 
     def right(name: str) -> str:
         return prefix + (name.replace("{i}", "{j}") if ours else name)
 
-    combined: Table = {}
-    for names, row in table.items():
+    result: Table = {}
+    for names, stored in table.items():
         key = left(names) if isinstance(names, str) else tuple(map(left, names))
-        stored = CheckpointEntry((row,)) if isinstance(row, str) else row
-        combined[key] = replace(stored, names=tuple(map(right, stored.names)))
-    return combined
+        entry = CheckpointEntry((stored,)) if isinstance(stored, str) else stored
+        result[key] = replace(entry, names=tuple(map(right, entry.names)))
+    return result
 
 
 @dataclass(frozen=True)
 class ResolvedEntry:
-    """One entry with full parameter names and full stored names."""
+    """An entry of a weight table for one model: full parameter names and full stored names."""
 
     parameters: tuple[str, ...]
     names: tuple[str, ...]
@@ -128,10 +128,10 @@ class ResolvedEntry:
 SUFFIXES = ("weight", "bias")
 
 
-def rows(
+def entries(
     table: Table, layers: Sequence[Mapping[str, int]]
 ) -> Iterable[tuple[tuple[str, ...], CheckpointEntry]]:
-    """Returns the entries of a table with the placeholders filled in."""
+    """Yield the entries of a table with their placeholders filled in."""
     for left, right in table.items():
         names = (left,) if isinstance(left, str) else left
         stored = CheckpointEntry((right,)) if isinstance(right, str) else right
@@ -143,7 +143,7 @@ def rows(
 
 
 def places(name: str, layers: Sequence[Mapping[str, int]]) -> Sequence[Mapping[str, int]]:
-    """Returns the values of a name's placeholder; one empty mapping if it has none."""
+    """Return the values of a name's placeholder, one mapping per layer; one empty mapping without."""
     if "{" not in name:
         return ({},)
     return [values for values in layers if ("j" if "{j}" in name else "i") in values]
@@ -152,30 +152,30 @@ def places(name: str, layers: Sequence[Mapping[str, int]]) -> Sequence[Mapping[s
 def expand(
     table: Table, layers: Sequence[Mapping[str, int]], parameters: Iterable[str]
 ) -> list[ResolvedEntry]:
-    """Returns the entries of a table for the parameters of a model.
+    """Resolve a table for the parameters of a model.
 
     Args:
-        table: the entries; those of modules that the model does not have are skipped.
+        table: entries of modules that the model does not have are left out.
         layers: the values of the placeholders, one mapping per layer.
-        parameters: names that the entries must cover, exactly once.
+        parameters: names that the entries must cover, each exactly once.
 
     Raises:
-        ValueError: a parameter without an entry or with two, or one stored name in two entries.
+        ValueError: a parameter without an entry or with two, or a stored name in two entries.
     """
-    wanted, bindings = set(parameters), []
-    for left, stored in rows(table, layers):
-        if set(left) <= wanted:
-            bindings.append(ResolvedEntry(left, stored.names, stored.op, stored.or_zero))
+    names, resolved = set(parameters), []
+    for left, stored in entries(table, layers):
+        if set(left) <= names:
+            resolved.append(ResolvedEntry(left, stored.names, stored.op, stored.or_zero))
             continue
         for suffix in SUFFIXES:
             full = tuple(f"{name}.{suffix}" for name in left)
-            if set(full) <= wanted:
-                bindings.append(ResolvedEntry(full, tuple(f"{n}.{suffix}" for n in stored.names), stored.op))
-    covered = [name for binding in bindings for name in binding.parameters]
-    claimed = [name for binding in bindings for name in binding.names]
-    for kind, names in (("parameter", covered), ("stored name", claimed)):
-        if twice := sorted({name for name, count in Counter(names).items() if count > 1}):
+            if set(full) <= names:
+                resolved.append(ResolvedEntry(full, tuple(f"{n}.{suffix}" for n in stored.names), stored.op))
+    covered = [name for entry in resolved for name in entry.parameters]
+    claimed = [name for entry in resolved for name in entry.names]
+    for kind, listed in (("parameter", covered), ("stored name", claimed)):
+        if twice := sorted(name for name, count in Counter(listed).items() if count > 1):
             raise ValueError(f"weight table: {kind} in two entries: {', '.join(twice)}.")
-    if bare := sorted(wanted - set(covered)):
+    if bare := sorted(names - set(covered)):
         raise ValueError(f"weight table: no entry for {', '.join(bare)}.")
-    return bindings
+    return resolved

@@ -1,4 +1,4 @@
-"""Operations between stored tensors and parameters; every operation has an exact inverse."""
+"""Operations between stored tensors and parameters; each is inverted bit for bit by its `save`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Op(Protocol):
     """Stored tensors <-> parameters.
 
     `load` and `save` are inverse to each other. Both work on meta tensors, so that shapes are checked before
-    anything is read.
+    a tensor is read.
 
     Attributes:
-        many: several stored tensors make one parameter; else one makes one or more.
-        copies: `load` copies; else the parameters are views of the stored tensors.
+        many: several stored tensors form one parameter; otherwise one forms one or more.
+        copies: `load` copies; otherwise parameters are views of the stored tensor.
     """
 
     @property
@@ -29,15 +29,15 @@ class Op(Protocol):
     def copies(self) -> bool: ...
 
     def bind(self, sizes: Mapping[str, int]) -> Op:
-        """Returns the operation for a model with these numbers of "heads" and "experts"."""
+        """Return the operation for a model with these numbers of "heads" and "experts"."""
         ...
 
     def load(self, stored: Sequence[Tensor], rows: Sequence[int]) -> list[Tensor]:
-        """Returns the parameters, whose first dimensions are `rows`."""
+        """Return the parameters; `rows` are their first dimensions."""
         ...
 
     def save(self, parameters: Sequence[Tensor]) -> list[Tensor]:
-        """Returns the stored tensors."""
+        """Return the stored tensors."""
         ...
 
 
@@ -77,7 +77,7 @@ class FromRow:
 
 @dataclass(frozen=True)
 class Split:
-    """Several projections stored as one, one after the other in its rows."""
+    """Several projections stored as one, concatenated along the rows."""
 
     many: bool = field(default=False, init=False)
     copies: bool = field(default=False, init=False)
@@ -95,10 +95,9 @@ class Split:
 
 @dataclass(frozen=True)
 class Rearrange:
-    """Several equal projections stored as one in any other order.
+    """Several projections of equal size stored as one in any other order.
 
-    The einops pattern describes how they are stored, with `part` first on its right side; reversed, it is the
-    inverse.
+    The einops pattern has the stored order on the left and `part` first on the right; `save` reverses it.
     """
 
     pattern: str
@@ -123,9 +122,9 @@ class Rearrange:
 
 @dataclass(frozen=True)
 class Transposed:
-    """Matrices stored as (inputs, outputs), combined with another operation; vectors stay as they are.
+    """Matrices stored as (inputs, outputs), with another operation inside; vectors stay.
 
-    Copied when loaded, because products are fastest on a contiguous matrix.
+    `load` makes the transposed matrix contiguous: products read a matrix fastest in memory order.
     """
 
     op: Copy | Split = Copy()
@@ -136,14 +135,14 @@ class Transposed:
         return self
 
     def load(self, stored: Sequence[Tensor], rows: Sequence[int]) -> list[Tensor]:
-        return [x.contiguous() for x in self.op.load([transpose_matrix(x) for x in stored], rows)]
+        return [x.contiguous() for x in self.op.load([transpose(x) for x in stored], rows)]
 
     def save(self, parameters: Sequence[Tensor]) -> list[Tensor]:
-        return [transpose_matrix(x) for x in self.op.save(parameters)]
+        return [transpose(x) for x in self.op.save(parameters)]
 
 
-def transpose_matrix(x: Tensor) -> Tensor:
-    """Returns the transpose of a matrix; a vector stays as it is."""
+def transpose(x: Tensor) -> Tensor:
+    """Transpose a matrix, or each of a batch of matrices; a vector stays."""
     return x.mT if x.dim() > 1 else x
 
 

@@ -46,7 +46,7 @@ def calm_hub(args: Namespace) -> None:
 
 def architecture_of(args: Namespace, folder: Path) -> Architecture | None:
     """The architecture of a folder; None without a config.json, and loading says so."""
-    from minitx.checkpoint.load import choose_architecture
+    from minitx.checkpoint.build import choose_architecture
 
     path = folder / "config.json"
     return choose_architecture(read_json(path), args.model_type)[0] if path.is_file() else None

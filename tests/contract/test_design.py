@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 import minitx
 from minitx.architectures import REGISTRY, architecture
 from minitx.architectures.config_reader import ConfigReader
-from minitx.architectures.mapping import rows
+from minitx.architectures.mapping import entries
 from minitx.config import HeadConfig, ModelConfig, ValidatedConfig
 from minitx.layers.activation import ACTIVATIONS
 from minitx.layers.heads import TASKS
@@ -153,7 +153,7 @@ def test_every_row_of_every_weight_table_is_used(tmp_path: Path) -> None:
             found = found if found.composed is None else found.composed(config)
             table = found.weights if task == "none" else found.head_weights[task]
             layers = found.layers(found.read(ConfigReader(config)))
-            for left, right in rows(table, layers):
+            for left, right in entries(table, layers):
                 key = (task, re.sub(r"\d+", "N", left[0]))
                 group = unused.setdefault(case.model_type, set())
                 group.add(key)
@@ -170,6 +170,13 @@ def test_the_public_names() -> None:
         assert getattr(minitx, name).__doc__, name
     with pytest.raises(AttributeError, match="nothing_like_it"):
         minitx.nothing_like_it  # noqa: B018
+    tree = ast.parse((ROOT / "__init__.py").read_text())
+    (typed,) = [node for node in tree.body if isinstance(node, ast.If)]  # if TYPE_CHECKING
+    imports = [node for node in ast.walk(typed) if isinstance(node, ast.ImportFrom)]
+    assert sorted(alias.name for node in imports for alias in node.names) == minitx.__all__
+    for node in imports:
+        for alias in node.names:
+            assert getattr(sys.modules[node.module or ""], alias.name) is getattr(minitx, alias.name)
 
 
 def test_importing_minitx_imports_nothing_heavy() -> None:

@@ -359,7 +359,7 @@ def test_what_is_no_template(tmp_path: Path, value: Any) -> None:
 
 
 def test_no_template(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no chat template: its files hold neither .* give template="):
+    with pytest.raises(ValueError, match=r"no chat template: its files hold neither .* pass template="):
         make(tmp_path).apply_chat_template(TALK)
     assert make(tmp_path).apply_chat_template(TALK, template="{{ messages[1].role }}") == "user"
 
@@ -368,12 +368,12 @@ def test_no_template(tmp_path: Path) -> None:
     ("template", "message"),
     [
         ("{{ raise_exception('only <users> speak') }}", "refuses these messages: only <users> speak"),
-        ("a\n{% if %}", "is no valid Jinja, line 2: Expected an expression"),
-        ("{% nonsense %}", "is no valid Jinja, line 1: Encountered unknown tag 'nonsense'"),
+        ("a\n{% if %}", "is not valid Jinja, line 2: Expected an expression"),
+        ("{% nonsense %}", "is not valid Jinja, line 1: Encountered unknown tag 'nonsense'"),
         ("{{ messages[0].content + 1 }}", r"failed: .*\(TypeError\)"),
         ("{{ messages[9].content.x }}", r"failed: .*\(UndefinedError\)"),
         ("{% include 'x' %}", "failed: no loader"),
-        ("{{ {1: 2} | tojson | nothing }}", "is no valid Jinja, line 1: No filter named 'nothing'"),
+        ("{{ {1: 2} | tojson | nothing }}", "is not valid Jinja, line 1: No filter named 'nothing'"),
     ],
 )
 def test_templates_that_fail(tmp_path: Path, template: str, message: str) -> None:
@@ -382,9 +382,9 @@ def test_templates_that_fail(tmp_path: Path, template: str, message: str) -> Non
 
 
 def test_what_a_template_would_ignore_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"does not use enable_thinkin; .* it reads enable_thinking"):
+    with pytest.raises(ValueError, match=r"does not use enable_thinkin; .* it uses enable_thinking"):
         render(tmp_path, CHAT_ML, enable_thinkin=False)
-    with pytest.raises(ValueError, match="does not use tools; beside the messages it reads nothing"):
+    with pytest.raises(ValueError, match="does not use tools; beside the messages it uses nothing"):
         render(tmp_path, GEMMA, tools=TOOLS)
     assert render(tmp_path, GEMMA, tools=[]) == render(tmp_path, GEMMA)
 
@@ -395,9 +395,9 @@ def test_what_a_template_would_ignore_is_an_error(tmp_path: Path) -> None:
         ("Hi", TypeError, "messages is 'Hi' \\(str\\); expected a list such as"),
         ({"role": "user"}, TypeError, "expected a list such as"),
         (None, TypeError, "messages is None"),
-        ([], ValueError, "There are no messages"),
+        ([], ValueError, "messages is empty"),
         (["Hi"], TypeError, r"messages\[0\] is 'Hi' \(str\); expected a dict"),
-        ([TALK], TypeError, "Of several conversations apply the template to each"),
+        ([TALK], TypeError, "Apply the template to each"),
         ([{"content": [{"x": {1, 2}}]}], TypeError, r"messages\[0\]\['content'\]\[0\]\['x'\] is a set"),
     ],
 )

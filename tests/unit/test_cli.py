@@ -129,7 +129,7 @@ def test_errors_are_one_line(run: Run, folder: Path, tmp_path: Path) -> None:
         more = {"embed": ["text"], "convert": [tmp_path / "new"]}.get(command[0], [])
         assert "missing" in fails(run, *command, missing, *more)
     assert "no config.json" in fails(run, "inspect", tmp_path)
-    assert "is not one of this architecture's" in fails(run, "inspect", folder, "--head", "nonsense")
+    assert "must be one of 'sequence" in fails(run, "inspect", folder, "--head", "nonsense")
     assert not (tmp_path / "new").exists()
 
 
@@ -162,7 +162,7 @@ def test_warnings_are_one_line(run: Run, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({**config, "novelty": 1}))
     code, out, err = run("inspect", tmp_path)
     assert code == 0
-    assert err == "minitx: warning: config.json: minitx does not know novelty; without effect here.\n"
+    assert err == "minitx: warning: config.json: minitx does not know novelty; ignored.\n"
     assert "warning" not in out
 
 

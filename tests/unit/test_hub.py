@@ -122,7 +122,7 @@ def test_a_path_is_not_taken_for_an_id(hub: HubServer, name: str | Path) -> None
 
 def test_a_file_instead_of_its_folder(hub: HubServer, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").touch()
-    with pytest.raises(ValueError, match="is a file; give the folder"):
+    with pytest.raises(ValueError, match="is a file; pass the folder"):
         minitx.load(tmp_path / "model.safetensors")
 
 
@@ -273,10 +273,10 @@ TOKENIZER = {
 
 
 @pytest.mark.parametrize(
-    "some", [list(TOKENIZER), ["vocab.txt"], ["tokenizer.json", "tokenizer_config.json"], []]
+    "present", [list(TOKENIZER), ["vocab.txt"], ["tokenizer.json", "tokenizer_config.json"], []]
 )
-def test_the_files_of_the_tokenizer(hub: HubServer, bert: dict[str, bytes], summarize: list[str]) -> None:
-    expected = {"config.json": bert["config.json"]} | {name: TOKENIZER[name] for name in summarize}
+def test_the_files_of_the_tokenizer(hub: HubServer, bert: dict[str, bytes], present: list[str]) -> None:
+    expected = {"config.json": bert["config.json"]} | {name: TOKENIZER[name] for name in present}
     hub.push(ID, bert | expected | {"README.md": b""})
     assert files_of(fetch_tokenizer(ID)) == expected
     hub.forget()

@@ -185,6 +185,38 @@ def test_what_was_altered_is_named(bert: Path, module: str, alter: Callable[[Enc
     assert model.embedder.word_emb.weight.dtype == torch.float32  # what was passed in is not changed
 
 
+def test_a_difference_that_vanishes_downstream_is_no_difference(bert: Path) -> None:
+    """Values scaled in V and unscaled in the projection after it: the model computes the same."""
+    model = minitx.load(bert)
+    attention = layer(model, 1).attention
+    with torch.no_grad():
+        attention.self_attention.V.weight.mul_(4.0)
+        attention.self_attention.V.bias.mul_(4.0)
+        attention.self_output.dense.weight.mul_(0.25)
+    report = verify(bert, model=model)
+    assert report.ok, render_report(report)
+    assert report.first is None
+    assert report.culprit == ()
+    scaled = "encoder.layers.1.attention.self_attention.V"
+    assert [row.module for row in report.cancelled] == [
+        scaled,
+        scaled.replace("self_attention.V", "self_output.dense"),
+    ]
+    text = render_report(report)
+    assert "VANISHES" in text
+    assert "DIFF" not in text.replace("max difference", "")
+    assert f"vanish: {scaled}" in " ".join(text.split())
+    assert max(map(len, text.splitlines())) <= 80
+    assert report.to_json()["ok"] is True
+    assert report.to_json()["vanishing"][0] == scaled
+    with torch.no_grad():
+        attention.self_output.dense.weight.mul_(1.5)  # not unscaled by the same factor
+    report = verify(bert, model=model)
+    assert not report.ok
+    assert report.culprit == (scaled,)
+    assert report.to_json()["vanishing"] == []
+
+
 @pytest.mark.parametrize("part", ["Q", "K", "V"])
 def test_parts_of_a_fused_projection_are_told_apart(modernbert: Path, part: str) -> None:
     model = minitx.load(modernbert)
