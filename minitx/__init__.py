@@ -5,8 +5,11 @@ Public names are imported at first use, so that `import minitx` takes a few mill
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from minitx.version import __version__ as __version__
 
 if TYPE_CHECKING:  # the table below, for type checkers
     from minitx.architectures import register as register
@@ -67,8 +70,6 @@ if TYPE_CHECKING:  # the table below, for type checkers
     from minitx.tokenizer import Tokenizer as Tokenizer
     from minitx.tokenizer import load_tokenizer as load_tokenizer
 
-__version__ = "0.1.0"
-
 _NAMES = {  # module -> its public names
     "architectures": "register",
     "checkpoint.build": "from_config",
@@ -107,7 +108,15 @@ __all__ = sorted(_MODULES)
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
-        raise AttributeError(f"module 'minitx' has no attribute {name!r}")
+        if name.startswith("__"):  # asked for by Python itself
+            raise AttributeError(f"module 'minitx' has no attribute {name!r}")
+        from minitx.habits import UnknownAttributeError
+
+        error = UnknownAttributeError("minitx", "minitx", name, __all__)
+        # `from minitx import NAME` would replace an AttributeError by a message without the hint.
+        if sys._getframe(1).f_code.co_name == "_handle_fromlist" and error.hint:
+            raise ImportError(str(error), name="minitx")
+        raise error
     return getattr(import_module(f"minitx.{_MODULES[name]}"), name)
 
 

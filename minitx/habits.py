@@ -38,8 +38,20 @@ _LOADING: Mapping[str, str] = {
 # place -> name of an argument elsewhere -> what to use here
 ARGUMENTS: Mapping[str, Mapping[str, str]] = {
     "load": _LOADING,
+    "embed": {
+        "convert_to_numpy": "Call .cpu().numpy() on the result.",
+        "convert_to_tensor": "The result is a tensor; leave it out.",
+        "device": "Vectors are computed on the model's device; call model.to(device).",
+        "normalize_embeddings": "It is called normalize here.",
+        "prompt": "Use settings=EmbeddingSettings(prompt=...).",
+        "sentences": "Texts are the third argument.",
+        "show_progress_bar": "progress= takes a function, which gets the number of texts after each batch.",
+    },
     "from_config": {
         "attn_implementation": 'Call model.set_attention("sdpa") or ("eager").',
+        "device": "Call model.to(device) on the result.",
+        "device_map": "Call model.to(device) on the result; a model lies on one device.",
+        "num_labels": "It belongs to the config: from_config({**config, 'num_labels': ...}).",
         "torch_dtype": 'Use dtype="float16" or dtype=torch.float16.',
         "trust_remote_code": "minitx runs no code from a checkpoint; leave it out.",
     },
@@ -75,8 +87,17 @@ ARGUMENTS: Mapping[str, Mapping[str, str]] = {
         "cache_dir": "Set the environment variable HF_HUB_CACHE.",
         "local_files_only": "Use offline=True.",
         "pretrained_model_name_or_path": "The folder or Hub id is the first argument.",
+        "padding_side": "Pass it to the call: tokenizer(texts, padding=True, padding_side=...).",
         "trust_remote_code": "minitx runs no code from a checkpoint; leave it out.",
+        "use_auth_token": "Use token=...",
         "use_fast": "There is one tokenizer for every checkpoint; leave it out.",
+    },
+    "save": {
+        "is_main_process": "Call save in one process only.",
+        "push_to_hub": "Use huggingface_hub's upload_folder after saving.",
+        "safe_serialization": "safetensors files are always written; leave it out.",
+        "save_directory": "The folder is the second argument.",
+        "state_dict": "The model's own parameters are saved; change them in the model.",
     },
     "tokenizer": {
         "return_attention_mask": "The batch holds what the model takes; leave it out.",
@@ -131,6 +152,8 @@ ATTRIBUTES: Mapping[str, Mapping[str, str]] = {
         "AutoTokenizer": "Use minitx.load_tokenizer(folder_or_hub_id).",
         "GenerationConfig": "Use a strategy such as minitx.Sample(temperature=0.8).",
         "from_pretrained": "Use minitx.load(folder_or_hub_id).",
+        "pipeline": "Use minitx.load and load_tokenizer, then minitx.generate, embed or model(**batch).",
+        "set_seed": "Use torch.manual_seed(seed), or generate(..., seed=...).",
     },
 }
 
@@ -169,13 +192,14 @@ def explain_arguments(place: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
     def _decorate(function: Callable[P, R]) -> Callable[P, R]:
         known = frozenset(inspect.signature(function).parameters)
+        shown = place if function.__name__ == "__call__" else function.__name__
 
         @functools.wraps(function)
         def _call(*args: P.args, **options: P.kwargs) -> R:
             for name in options:
                 if name not in known:
                     hint = hint_for(ARGUMENTS[place], name, known)
-                    raise UnknownArgumentError(function.__name__, name, hint)
+                    raise UnknownArgumentError(shown, name, hint)
             return function(*args, **options)
 
         return _call
@@ -197,9 +221,13 @@ class UnknownAttributeError(AttributeError):
         super().__init__(place, owner, name, known, name=name)
         self.place, self.owner, self.attribute, self.known = place, owner, name, known
 
+    @property
+    def hint(self) -> str:
+        """What to use instead, a sentence; empty for none."""
+        return hint_for(ATTRIBUTES[self.place], self.attribute, self.known)
+
     def __str__(self) -> str:
-        hint = hint_for(ATTRIBUTES[self.place], self.attribute, self.known)
-        return f"{self.owner} has no attribute {self.attribute!r}.{hint and ' '}{hint}"
+        return f"{self.owner} has no attribute {self.attribute!r}.{self.hint and ' '}{self.hint}"
 
 
 class ElsewhereMethod:

@@ -175,20 +175,20 @@ def check_token_ids(parameter: str, ids: Any) -> tuple[int, ...]:
 
 
 def check_shape(parameter: str, value: Any, shape: tuple[int, ...], like: str = "input_ids") -> None:
-    """Raises ArgumentTypeError or ArgumentValueError unless the value is a tensor of that shape."""
+    """Check that the value is a tensor of that shape, else raise ArgumentTypeError or ArgumentValueError."""
     found = tuple(check_tensor(parameter, value).shape)
     if found != shape:
         raise ArgumentValueError(parameter, value, f"a tensor of shape {shape} like {like}, not {found}")
 
 
 def check_integer_dtype(parameter: str, ids: Any) -> None:
-    """Raises ArgumentTypeError or ArgumentValueError unless the value is a tensor of integers."""
+    """Check that the value is a tensor of integers, else raise ArgumentTypeError or ArgumentValueError."""
     if check_tensor(parameter, ids).dtype not in (torch.int64, torch.int32):
         raise ArgumentValueError(parameter, ids, "of dtype torch.long")
 
 
 def check_indices(parameter: str, ids: Tensor, size: int, hint: str = "") -> None:
-    """Raises ArgumentValueError unless all values are integers in [0, size)."""
+    """Check that all values are integers in [0, size), else raise ArgumentValueError."""
     check_integer_dtype(parameter, ids)
     if values_unavailable(ids):
         return

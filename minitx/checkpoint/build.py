@@ -18,6 +18,7 @@ from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.checkpoint.record import Checkpoint
 from minitx.config import HeadConfig, ModelConfig
+from minitx.habits import explain_arguments
 from minitx.models import DecoderModel, EncoderDecoderModel, EncoderModel, Model
 from minitx.optimize.few_rows import few_rows
 from minitx.validation import (
@@ -29,6 +30,7 @@ from minitx.validation import (
 )
 
 
+@explain_arguments("from_config")
 def from_config(
     config: Mapping[str, Any],
     *,

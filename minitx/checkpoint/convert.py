@@ -110,7 +110,7 @@ def check_destination(source: Path, destination: Path) -> None:
 
 
 def check_clashes(destination: Path, names: Iterable[str]) -> None:
-    """Raises FileExistsError if a file of the destination would be replaced."""
+    """Check that no file of the destination would be replaced, else raise FileExistsError."""
     there = sorted({name for name in names if os.path.lexists(destination / name)})
     if there:
         raise FileExistsError(

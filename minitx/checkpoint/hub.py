@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from minitx.checkpoint.files import BIN, BIN_INDEX, GENERATION, INDEX, SINGLE, read_index, summarize
+from minitx.version import __version__
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -225,8 +226,6 @@ def checked_id(name: str | Path) -> str:
 def listed(repo: str, files: tuple[str, ...], revision: str, token: str | None) -> Snapshot:
     """Return the snapshot on the Hub, with the first of `files` that it has downloaded."""
     from huggingface_hub import HfApi
-
-    from minitx import __version__
 
     api = HfApi(token=token, library_name="minitx", library_version=__version__)
     try:

@@ -18,12 +18,14 @@ from minitx.checkpoint.record import Checkpoint
 from minitx.checkpoint.resolve import CheckpointNames, has_head, has_pooler, infer_task, resolve
 from minitx.checkpoint.ties import Sources, identical, share_tied
 from minitx.config import HeadConfig
+from minitx.habits import explain_arguments
 from minitx.io import read_json
 from minitx.models import Model
 from minitx.optimize.few_rows import few_rows
 from minitx.validation import ArgumentValueError, check_dtype, check_integer
 
 
+@explain_arguments("load")
 def load(
     name_or_folder: str | Path,
     *,

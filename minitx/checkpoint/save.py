@@ -16,6 +16,7 @@ from minitx.checkpoint.files import BIN, BIN_INDEX, GENERATION, INDEX, SINGLE
 from minitx.checkpoint.record import Checkpoint
 from minitx.checkpoint.resolve import table_entries
 from minitx.checkpoint.ties import is_shared, is_tied
+from minitx.habits import explain_arguments
 from minitx.io import Staging, read_json, write_json
 from minitx.models import Model
 from minitx.validation import ArgumentTypeError, check_integer
@@ -28,6 +29,7 @@ class SavesFiles(Protocol):
         """Write the files."""
 
 
+@explain_arguments("save")
 def save(
     model: Model,
     folder: str | Path,

@@ -21,8 +21,8 @@ from typing import Any
 
 import click
 
-from minitx import __version__
 from minitx.cli.options import CONTEXT, Help, usage_message
+from minitx.version import __version__
 
 SUCCESS, DIFFERENT, BAD_INPUT, INTERRUPTED, READER_LEFT, TERMINATED = 0, 1, 2, 130, 141, 143
 

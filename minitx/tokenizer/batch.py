@@ -87,10 +87,10 @@ class Batch(Mapping[str, Any]):
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch with its tensors on a device."""
 
-        def moved(values: dict[str, Any]) -> dict[str, Any]:
+        def _moved(values: dict[str, Any]) -> dict[str, Any]:
             return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in values.items()}
 
-        return Batch(moved(self._inputs), self._encodings, moved(self._extras))
+        return Batch(_moved(self._inputs), self._encodings, _moved(self._extras))
 
 
 def to_rows(texts: Any, pairs: Any, *, is_split_into_words: bool) -> list[Any]:

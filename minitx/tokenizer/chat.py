@@ -241,6 +241,7 @@ def _environment() -> Any:
         tags = {"generation"}  # noqa: RUF012 - as Jinja declares it
 
         def parse(self, parser: Any) -> nodes.Node:
+            """Parse the body of the tag."""
             line = next(parser.stream).lineno
             body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
             return nodes.Scope(body, lineno=line)
@@ -251,15 +252,15 @@ def _environment() -> Any:
         def __init__(*args: Any, **values: Any) -> None:  # a value may be called self
             self, *positional = args
             for key in dict(*positional, **values):
-                PlainNamespace.check(key)
+                PlainNamespace._check(key)
             Namespace.__init__(self, *positional, **values)
 
         def __setitem__(self, key: str, value: Any) -> None:
-            PlainNamespace.check(key)
+            PlainNamespace._check(key)
             super().__setitem__(key, value)
 
         @staticmethod
-        def check(key: object) -> None:
+        def _check(key: object) -> None:
             if str(key).startswith("_"):
                 raise SecurityError(f"a namespace takes no name that begins with _, such as {key!r}")
 

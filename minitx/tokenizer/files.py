@@ -160,11 +160,11 @@ def read_settings(
     overrides = read_json(folder / _MAP) if decoder is None else {}
     named = {**(defaults or {}), **config, **overrides}
 
-    def file_of(key: str) -> str:
+    def _file_of(key: str) -> str:
         return _MAP if key in overrides else CONFIG
 
     special_tokens_map = {
-        name: _token(file_of(name), name, named[name], lstrip=mask_takes_space and name == "mask_token")
+        name: _token(_file_of(name), name, named[name], lstrip=mask_takes_space and name == "mask_token")
         if named[name] is not None
         else None
         for name in SPECIAL_TOKENS
@@ -173,9 +173,9 @@ def read_settings(
     key = "extra_special_tokens" if named.get("extra_special_tokens") else "additional_special_tokens"
     listed = named.get(key) or []
     if not isinstance(listed, list | dict):
-        wrong(file_of(key), key, listed, "a list of tokens, or an object with a token for each name")
+        wrong(_file_of(key), key, listed, "a list of tokens, or an object with a token for each name")
     extra = tuple(
-        _token(file_of(key), key, token)
+        _token(_file_of(key), key, token)
         for token in (listed.values() if isinstance(listed, dict) else listed)
     )
     if decoder is None:

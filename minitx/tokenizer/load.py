@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
+from minitx.habits import explain_arguments
 from minitx.tokenizer.backends import TokenizerBackends
 from minitx.tokenizer.files import (
     CONFIG,
@@ -22,6 +23,7 @@ from minitx.tokenizer.vocabularies.registry import FAMILIES, build, needs_vocabu
 from minitx.validation import ArgumentTypeError, ArgumentValueError
 
 
+@explain_arguments("load_tokenizer")
 def load_tokenizer(
     name_or_folder: str | Path,
     *,

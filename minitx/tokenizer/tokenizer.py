@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from torch import Tensor
 
+from minitx.habits import ElsewhereMethod, UnknownAttributeError, explain_arguments
 from minitx.tokenizer.backends import TextEncoder, TokenizerBackends
 from minitx.tokenizer.batch import (
     Batch,
@@ -62,6 +63,8 @@ class Tokenizer:
         chat: the chat templates of the checkpoint.
     """
 
+    from_pretrained = ElsewhereMethod("tokenizer")
+
     def __init__(
         self,
         backend: Backend | TokenizerBackends,
@@ -110,6 +113,10 @@ class Tokenizer:
     def _special_token(self, tokens: Mapping[str, str], name: str) -> tuple[str | None, int | None]:
         text = tokens.get(name)
         return text, None if text is None else self._backends.vocabulary.token_to_id(text)
+
+    def __getattr__(self, name: str) -> NoReturn:
+        known = [each for each in dir(type(self)) if each[0] != "_"]
+        raise UnknownAttributeError("tokenizer", type(self).__name__, name, known)
 
     def __len__(self) -> int:
         """Return the number of tokens, added ones included."""
@@ -167,6 +174,7 @@ class Tokenizer:
             return encoder, None
         return encoder, self._languages.post_processor(encoder.backend, as_target=as_target)
 
+    @explain_arguments("tokenizer")
     def __call__(
         self,
         texts: str | Sequence[str] | Sequence[Sequence[str]],
@@ -237,16 +245,15 @@ class Tokenizer:
             token=(self.pad_token, self.pad_token_id),
         )
         # The part that is cut off can be far longer than the rest; it is not tokenized if nobody needs it.
-        single = pairs is None and not is_split_into_words and self.truncation_side == "right"
-        shorten = self._splits_at_spaces and single and not return_overflow
-        start = truncated["max_length"] if truncated and shorten else None
+        whole = pairs is not None or is_split_into_words or return_overflow
+        shorten = self._splits_at_spaces and self.truncation_side == "right" and not whole
         encodings = encoder.encode(
             rows,
             truncated,
             padded,
             add_special_tokens=add_special_tokens,
             is_split_into_words=is_split_into_words,
-            start=start,
+            start=truncated["max_length"] if truncated and shorten else None,
             post_processor=post_processor,
         )
         return collect(
@@ -333,6 +340,7 @@ class Tokenizer:
 
     @src_lang.setter
     def src_lang(self, code: str) -> None:
+        """Set the source language."""
         languages = self._translating()
         languages.source = languages.check("src_lang", code)
 
@@ -343,6 +351,7 @@ class Tokenizer:
 
     @tgt_lang.setter
     def tgt_lang(self, code: str | None) -> None:
+        """Set the target language; None for no target."""
         languages = self._translating()
         languages.target = None if code is None else languages.check("tgt_lang", code)
 

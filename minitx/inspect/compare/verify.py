@@ -225,7 +225,7 @@ def compare_batch(
     between: list[str] = []
     seen: dict[str, int] = {}
 
-    def finished(path: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+    def _finished(path: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         partner = pairs.get(path)
         call = seen[path] = seen.get(path, -1) + 1
         if partner is None or call >= len(calls.outputs.get(partner.partner, ())):
@@ -257,7 +257,7 @@ def compare_batch(
         in_one_row = theirs.shape != mine.shape and len(theirs) == masks[-1].numel()
         return theirs[masks[-1].flatten()] if in_one_row else theirs
 
-    with hooked(ours, {path for path, _ in ours.named_modules() if path}, finished):
+    with hooked(ours, {path for path, _ in ours.named_modules() if path}, _finished):
         output: ModelOutput = ours(**batch)
     for name, last in OUTPUTS.items():
         last = ours.families[-1] if name == "last_hidden_state" else last
@@ -287,27 +287,27 @@ def record(
     """Run the reference; returns inputs and outputs of the modules at `paths`."""
     calls = Calls()
 
-    def finished(path: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+    def _finished(path: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         calls.inputs.setdefault(path, []).append(real(first_tensor(args, kwargs), masks))
         result = first_tensor(output, {}) if isinstance(output, tuple) else output
         if isinstance(module, nn.Embedding) and result.dim() == 2:
             result = result[None]  # (T, E), the positions of all rows
         calls.outputs.setdefault(path, []).append(real(result, masks))
 
-    def base_finished(module: nn.Module, args: Any, output: Any) -> None:
-        keep(output)
+    def _base_finished(module: nn.Module, args: Any, output: Any) -> None:
+        _keep(output)
 
-    def keep(output: Any) -> None:
+    def _keep(output: Any) -> None:
         for name in OUTPUTS:
             if isinstance(value := getattr(output, name, None), Tensor):
                 calls.fields.setdefault(name, real(value, masks))
 
     base: Any = theirs.base_model
-    handle = base.register_forward_hook(base_finished)
+    handle = base.register_forward_hook(_base_finished)
     try:
-        with Wide(), hooked(theirs, paths, finished):
+        with Wide(), hooked(theirs, paths, _finished):
             # with a mask: some classes fail without one
-            keep(theirs(**{**batch, "attention_mask": masks[0].long().view_as(batch["input_ids"])}))
+            _keep(theirs(**{**batch, "attention_mask": masks[0].long().view_as(batch["input_ids"])}))
     finally:
         handle.remove()
     return calls
@@ -317,11 +317,11 @@ def record(
 def hooked(model: nn.Module, paths: set[str], finished: Any) -> Iterator[None]:
     """Call `finished(path, module, args, kwargs, output)` after each call of the modules at `paths`."""
 
-    def hook_of(path: str) -> Any:
+    def _hook_of(path: str) -> Any:
         return lambda module, args, kwargs, output: finished(path, module, args, kwargs, output)
 
     handles = [
-        module.register_forward_hook(hook_of(path), with_kwargs=True)
+        module.register_forward_hook(_hook_of(path), with_kwargs=True)
         for path, module in model.named_modules()
         if path in paths
     ]

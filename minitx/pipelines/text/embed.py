@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from minitx.habits import explain_arguments
 from minitx.io import read_json
 from minitx.layers.pooling import pool_first_attended, pool_mean
 from minitx.models import EncoderModel, Model
@@ -55,6 +56,7 @@ class EmbeddingSettings:
         return [text.lower() for text in texts] if self.lowercase else texts
 
 
+@explain_arguments("embed")
 def embed(
     model: Model,
     tokenizer: Tokenizer,

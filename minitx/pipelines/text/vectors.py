@@ -14,7 +14,7 @@ FORMATS = (".npy", ".safetensors", ".json")
 
 
 def check_finite(vectors: Tensor) -> None:
-    """Raises ValueError for NaN or infinity in (N, E) vectors; names the first such text."""
+    """Check that (N, E) vectors are finite; the ValueError names the first text whose vector is not."""
     bad = (~vectors.isfinite().all(dim=1)).nonzero()
     if len(bad):
         raise ValueError(
@@ -35,7 +35,7 @@ def write_vectors(path: Path, vectors: Tensor, document: dict[str, Any]) -> None
         ImportError: numpy is not installed, which the formats other than JSON need.
     """
 
-    def write(temporary: Path) -> None:
+    def _write(temporary: Path) -> None:
         if path.suffix.lower() == ".json":
             write_json(temporary, document | {"embeddings": vectors.tolist()})
         elif path.suffix.lower() == ".safetensors":
@@ -46,7 +46,7 @@ def write_vectors(path: Path, vectors: Tensor, document: dict[str, Any]) -> None
             with temporary.open("wb") as file:  # a name without .npy would get it appended
                 import_numpy().save(file, vectors.numpy())
 
-    write_atomically(path, write)
+    write_atomically(path, _write)
 
 
 def import_numpy() -> Any:

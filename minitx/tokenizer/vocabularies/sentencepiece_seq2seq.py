@@ -23,17 +23,17 @@ def _t5(extra_ids: int) -> VocabularyFiles:
         extra_ids: number of sentinels if tokenizer_config.json has none.
     """
 
-    def sentinels(settings: Settings) -> tuple[str, ...]:
+    def _sentinels(settings: Settings) -> tuple[str, ...]:
         count = settings.count("extra_ids", extra_ids)
         return tuple(f"<extra_id_{number}>" for number in reversed(range(count)))
 
-    def build(folder: Path, settings: Settings) -> Backend:
+    def _build(folder: Path, settings: Settings) -> Backend:
         from tokenizers import Regex, normalizers
 
         model = read_pieces(folder / "spiece.model")
         pieces = [(piece.text, piece.score) for piece in model.pieces]
         known = {text for text, _ in pieces}
-        pieces += [(text, 0.0) for text in sentinels(settings) if text not in known]
+        pieces += [(text, 0.0) for text in _sentinels(settings) if text not in known]
         if settings.flag("legacy", True) is not False:
             return _with_controls(model, build_pieces(model, pieces, model.unk_id), settings)
         # Not "legacy": text after a sentinel begins a word only after a space. Checkpoints set the flag, but
@@ -44,10 +44,10 @@ def _t5(extra_ids: int) -> VocabularyFiles:
 
     return VocabularyFiles(
         files=("spiece.model",),
-        build=build,
+        build=_build,
         post_processor=eos_after_each,
         special_tokens_map={"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"},
-        special=sentinels,
+        special=_sentinels,
     )
 
 
@@ -97,7 +97,7 @@ def _fairseq_pieces(languages: tuple[str, ...]) -> VocabularyFiles:
     sentencepiece do not.
     """
 
-    def build(folder: Path, settings: Settings) -> Backend:
+    def _build(folder: Path, settings: Settings) -> Backend:
         model = read_pieces(folder / "sentencepiece.bpe.model", reserved=3)
         front = ("bos_token", "pad_token", "eos_token", "unk_token")
         pieces = [(settings.text(name), 0.0) for name in front]
@@ -107,7 +107,7 @@ def _fairseq_pieces(languages: tuple[str, ...]) -> VocabularyFiles:
 
     return VocabularyFiles(
         files=("sentencepiece.bpe.model",),
-        build=build,
+        build=_build,
         post_processor=eos_at_end,  # until the language is known
         special_tokens_map=ANGLES,
         mask_takes_space=True,

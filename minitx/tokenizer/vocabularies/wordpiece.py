@@ -59,7 +59,7 @@ def _albert_word_pieces(folder: Path, settings: Settings) -> Backend:
 def whole_words(pattern: str) -> VocabularyFiles:
     """Declare a vocab.txt of whole words: a pattern's matches; text between them is dropped."""
 
-    def build(folder: Path, settings: Settings) -> Backend:
+    def _build(folder: Path, settings: Settings) -> Backend:
         from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
         vocabulary = _read_lines(folder / "vocab.txt")
@@ -75,7 +75,7 @@ def whole_words(pattern: str) -> VocabularyFiles:
         return backend
 
     return VocabularyFiles(
-        files=("vocab.txt",), build=build, post_processor=typed_pair, special_tokens_map=BRACKETS
+        files=("vocab.txt",), build=_build, post_processor=typed_pair, special_tokens_map=BRACKETS
     )
 
 
