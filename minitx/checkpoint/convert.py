@@ -46,7 +46,7 @@ def convert(
     destination: Path,
     *,
     head: str | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     model_type: str | None = None,
     max_shard_size: int | None = None,
     folders: Sequence[str] = (),

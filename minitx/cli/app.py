@@ -22,11 +22,12 @@ from typing import Any
 import click
 
 from minitx.cli.options import CONTEXT, Help, usage_message
+from minitx.cli.render import note
 from minitx.version import __version__
 
 SUCCESS, DIFFERENT, BAD_INPUT, INTERRUPTED, READER_LEFT, TERMINATED = 0, 1, 2, 130, 141, 143
 
-# Name of a command and of its module in minitx.cli -> its line in `minitx --help`.
+# Name of a command -> its line in `minitx --help`; then the modules in minitx.cli of those that share one.
 COMMANDS = {
     "demo": "sentences, vectors and a picture, with a real model",
     "inspect": "the modules of a model with shapes and sizes",
@@ -39,6 +40,8 @@ COMMANDS = {
     "tokenize": "texts to tokens and ids",
     "convert": "write a checkpoint as safetensors",
 }
+MODULES = dict.fromkeys(("inspect", "verify", "convert"), "checkpoint") | {"explain": "generate"}
+MODULES |= dict.fromkeys(("score", "tokenize"), "texts")
 
 
 class App(Help, click.Group):
@@ -54,7 +57,8 @@ class App(Help, click.Group):
             similar = get_close_matches(cmd_name, COMMANDS, n=1)
             hint = f"did you mean {similar[0]}?" if similar else "minitx --help lists the commands"
             raise click.UsageError(f"there is no command {cmd_name}; {hint}", ctx)
-        command: click.Command = import_module(f"minitx.cli.{cmd_name}").command
+        module = import_module(f"minitx.cli.{MODULES.get(cmd_name, cmd_name)}")
+        command: click.Command = getattr(module, cmd_name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -114,27 +118,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         ctx = error.ctx or click.Context(app, info_name="minitx")
         print(f"{ctx.get_usage()}\n{ctx.command_path}: error: {usage_message(error)}", file=sys.stderr)
         return BAD_INPUT
-    except KeyboardInterrupt:
-        return interrupted(stopped)
     except BrokenPipeError:
         # Whatever Python still flushes at exit goes nowhere.
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
         return READER_LEFT
-    except Exception as error:
-        if stopped:  # some imports turn an interruption into another error
-            return interrupted(stopped)
+    except (Exception, KeyboardInterrupt) as error:
+        if stopped or isinstance(error, KeyboardInterrupt):  # some imports change it into another error
+            terminated = signal.SIGTERM in stopped
+            note("terminated" if terminated else "interrupted")
+            return TERMINATED if terminated else INTERRUPTED
         if "--traceback" in arguments or os.environ.get("MINITX_TRACEBACK"):
             traceback.print_exc()
-        complain(f"error: {readable(error)}")
+        note(f"error: {readable(error)}")
         return BAD_INPUT
-
-
-def interrupted(stopped: list[int]) -> int:
-    """Reports the signal that ended the command and returns its exit code."""
-    terminated = signal.SIGTERM in stopped
-    complain("terminated" if terminated else "interrupted")
-    return TERMINATED if terminated else INTERRUPTED
 
 
 def mend_streams() -> None:
@@ -149,9 +146,9 @@ def mend_streams() -> None:
 
 @contextmanager
 def signals(stopped: list[int]) -> Iterator[None]:
-    """Raises KeyboardInterrupt at Ctrl-C and SIGTERM, so that temporary files go; records which it was."""
+    """Makes Ctrl-C and SIGTERM raise KeyboardInterrupt, so that temporary files go; records which it was."""
 
-    def stop(number: int, frame: object) -> None:
+    def _stop(number: int, frame: object) -> None:
         stopped.append(number)
         raise KeyboardInterrupt(number)
 
@@ -159,7 +156,7 @@ def signals(stopped: list[int]) -> Iterator[None]:
     for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
         # A signal that the caller ignores or handles stays so; only the main thread may set handlers.
         if signal.getsignal(number) == usual and threading.current_thread() is threading.main_thread():
-            before[number] = signal.signal(number, stop)
+            before[number] = signal.signal(number, _stop)
     try:
         yield
     finally:
@@ -178,22 +175,17 @@ def readable(error: Exception) -> str:
     return f"{kind}: {text} (--traceback shows where)" if text else f"{kind} (--traceback shows where)"
 
 
-def complain(message: str) -> None:
-    """Prints a line on stderr."""
-    print(f"minitx: {message}", file=sys.stderr)
-
-
 @contextmanager
 def clean_warnings() -> Iterator[None]:
     """Shows a warning for users as one line on stderr, and hides those that libraries have for developers."""
 
-    def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-        complain(f"warning: {' '.join(str(message).split())}")
+    def _show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        note(f"warning: {' '.join(str(message).split())}")
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("default", UserWarning)
         # from torch where numpy is not installed; only .npy files need it
         warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
-        warnings.showwarning = show
+        warnings.showwarning = _show
         yield

@@ -11,10 +11,11 @@ from typing import Any
 
 import click
 
-from minitx.cli import decoding, decoding_options, options, render
-from minitx.cli.explain import ELSEWHERE
-from minitx.cli.generate import EMPTY
-from minitx.cli.options import option
+from minitx.cli import decoding_options as declared
+from minitx.cli.decoding import model_of, settings_of
+from minitx.cli.generate import EMPTY, explain
+from minitx.cli.options import MODEL, command, grouped, usage_message
+from minitx.cli.render import emit, note
 from minitx.cli.source import Source
 from minitx.decoding.generate import stream
 from minitx.tokenizer import Tokenizer
@@ -29,15 +30,18 @@ HELP = """\
 /quit              leave, as does Ctrl-D; Ctrl-C ends an answer"""
 
 
-@options.as_command(
-    options.MODEL,
-    option("--system TEXT", "a system message before the conversation"),
-    *decoding_options.length_options(options.integer, None, "most per answer (default: 512, or as stored)"),
-    *decoding_options.strategy_options(searches=False),
-    elsewhere=ELSEWHERE,
-    **decoding_options.TEXTS,
+@command(
+    *(MODEL, "--system TEXT  a system message before the conversation"),
+    *grouped(
+        declared.LENGTH,
+        "--max-new-tokens N  most per answer (default: 512, or as stored)",
+        "--min-new-tokens N  no end before N tokens; 0: off",
+    ),
+    *declared.strategy_options(searches=False),
+    elsewhere=explain.elsewhere,
+    **declared.TEXTS,
 )
-def command(source: Source, system: str | None, json: bool, **values: Any) -> None:
+def chat(source: Source, system: str | None, json: bool, **values: Any) -> None:
     """Talks with a chat model: each line you type is a message, and the answer appears
     token by token. The model reads the whole conversation each time. Lines that
     begin with / are commands; /help lists them. Messages can also come from a pipe,
@@ -50,25 +54,25 @@ def command(source: Source, system: str | None, json: bool, **values: Any) -> No
     """
     if values["max_new_tokens"] is None and not values["checkpoint"]:
         values["max_new_tokens"] = LONGEST
-    source.check_device()
     folder = source.folder()
     first = [] if system is None else [{"role": "system", "content": system}]
-    chat = Chat(folder, source.tokenizer(folder), first, json)
-    chat.choose(values)
-    chat.encode([*first, {"role": "user", "content": "Hello"}])  # is there a template?
-    chat.model = decoding.model_of(source, folder, "causal-lm")
+    talk = Chat(folder, source.tokenizer(folder), first, json)
+    talk.choose(values)
+    talk.encode([*first, {"role": "user", "content": "Hello"}])  # is there a template?
+    talk.model = model_of(source, folder, "causal-lm")
     with suppress(ImportError):
         import readline  # noqa: F401 - gives `input` its history and editing
-    if sys.stdin.isatty() and not json:
+    shown = sys.stdin.isatty() and not json
+    if shown:
         print("Type a message. /help lists the commands, Ctrl-D leaves.")
     with suppress(EOFError):
-        while (line := input("> " if sys.stdin.isatty() and not json else "").strip()) != "/quit":
+        while (line := input("> " if shown else "").strip()) != "/quit":
             try:
-                chat.take(line)
+                talk.take(line)
             except click.UsageError as error:
-                render.note(f"error: {options.usage_message(error)}")
+                note(f"error: {usage_message(error)}")
             except (TypeError, ValueError) as error:
-                render.note(f"error: {command.in_options(error)}")
+                note(f"error: {chat.in_options(error)}")
 
 
 class Chat:
@@ -84,9 +88,9 @@ class Chat:
         self.messages, self.encode = list(first), tokenizer.encode_chat
         self.model: Any = None
 
-    def choose(self, values: decoding_options.Values) -> None:
+    def choose(self, values: declared.Values) -> None:
         """Sets strategy and lengths from options."""
-        self.strategy, self.settings, _ = decoding.settings_of(values, self.folder)
+        self.strategy, self.settings, _ = settings_of(values, self.folder)
 
     def take(self, line: str) -> None:
         """Runs a command, or answers a message."""
@@ -104,12 +108,11 @@ class Chat:
         elif line:
             self.answer([*self.messages, {"role": "user", "content": line}])
 
-    def parsed(self, text: str) -> decoding_options.Values:
+    def parsed(self, text: str) -> declared.Values:
         """The values of options; the length stays unless it is among them."""
         length = ["--max-new-tokens", str(self.settings["max_new_tokens"])]
-        arguments = ["model", *length, *shlex.split(text)]
-        parent = click.get_current_context()
-        return command.make_context("/strategy", arguments, parent=parent).params
+        arguments, parent = ["model", *length, *shlex.split(text)], click.get_current_context()
+        return chat.make_context("/strategy", arguments, parent=parent).params
 
     def answer(self, messages: list[Message]) -> None:
         """Prints the answer to the last message; Ctrl-C ends it early."""
@@ -124,9 +127,9 @@ class Chat:
                 raise
         answer = {"role": "assistant", "content": text}
         if self.json:
-            render.print_json(answer, indent=None)
+            emit(True, answer, "", indent=None)
         elif text or reason is None:
             print(flush=True)
         else:
-            render.note(EMPTY[reason])
+            note(EMPTY[reason])
         self.messages = [*messages, answer]

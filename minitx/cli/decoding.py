@@ -1,4 +1,8 @@
-"""What the options of generate, explain and chat ask for: a `Request`."""
+"""What the options of generate, explain and chat ask for: a `Request`.
+
+The library checks the values; here are the checks of options against one another, and of those before the
+model is loaded.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +15,16 @@ from typing import Any
 import click
 
 import minitx
-from minitx.cli.decoding_options import BELONGS_TO, CHOICES, DEFAULT_LENGTH, KINDS, STOP, Values, given, shown
+from minitx.cli.decoding_options import BELONGS_TO, CHOICES, KINDS, STOP, Values, given, shown
 from minitx.cli.source import Source, read_texts
 from minitx.decoding import Strategy
 from minitx.decoding.arguments import TASKS, decoder_prompts_of, remaining_tokens
 from minitx.decoding.prompts import read_prompts
 from minitx.decoding.search.base import Search
 from minitx.decoding.special_tokens import begin_token
+
+DEFAULT_LENGTH = 64  # new tokens, where neither an option nor the checkpoint has the number
+Tokenizer = minitx.Tokenizer | None
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,6 @@ def request_of(source: Source, values: Values) -> Request:
             prompt without tokens.
     """
     prompts = typed_prompts(values)
-    source.check_device()
     folder = source.folder()
     tokenizer = optional_tokenizer(source, folder, required=not values["ids"])
     set_languages(tokenizer, values)
@@ -65,7 +71,7 @@ def request_of(source: Source, values: Values) -> Request:
 
 
 def exclusive(values: Values, *names: str) -> None:
-    """Raises UsageError if several of these are given."""
+    """Checks that only one of these is given, else raises UsageError."""
     used = [shown(name) for name in names if given(values, name)]
     if len(used) > 1:
         message = f"{used[0]} and {used[1]} exclude one another; leave one of them out"
@@ -83,7 +89,7 @@ def typed_prompts(values: Values) -> list[Any]:
     return list(values["ids"]) or read_texts(values["texts"], values["file"])
 
 
-def optional_tokenizer(source: Source, folder: Path, *, required: bool) -> minitx.Tokenizer | None:
+def optional_tokenizer(source: Source, folder: Path, *, required: bool) -> Tokenizer:
     """The tokenizer; where it is not required it may be missing, and texts are then shown as ids."""
     try:
         return source.tokenizer(folder)
@@ -96,31 +102,29 @@ def optional_tokenizer(source: Source, folder: Path, *, required: bool) -> minit
         return None
 
 
-def set_languages(tokenizer: minitx.Tokenizer | None, values: Values) -> None:
+def set_languages(tokenizer: Tokenizer, values: Values) -> None:
     """Sets the tokenizer's languages; raises ValueError for text options where there is no tokenizer."""
     for name in ("stop", "decoder_prompts", "force_text", "src_lang", "tgt_lang"):
         if tokenizer is None and given(values, name):
-            raise ValueError(
-                f"{shown(name)} is text, which needs a tokenizer; there are options that take ids."
-            )
+            needs = "is text, which needs a tokenizer; there are options that take ids."
+            raise ValueError(f"{shown(name)} {needs}")
     for name in ("src_lang", "tgt_lang"):
         if values.get(name) is not None:
             setattr(tokenizer, name, values[name])
 
 
-def forced_phrases(tokenizer: minitx.Tokenizer | None, values: Values, head: str) -> list[list[int]]:
+def forced_phrases(tokenizer: Tokenizer, values: Values, head: str) -> list[list[int]]:
     """The ids of the texts that --force-text asks for; raises ValueError for one with unknown tokens."""
     phrases = []
     for text in values.get("force_text") or ():
         assert tokenizer is not None  # `set_languages` has checked
-        ids = tokenizer.encode(text, add_special_tokens=False, as_target=head == "seq2seq-lm")
-        if not ids or tokenizer.unk_token_id in ids:
+        phrases.append(tokenizer.encode(text, add_special_tokens=False, as_target=head == "seq2seq-lm"))
+        if not phrases[-1] or tokenizer.unk_token_id in phrases[-1]:
             raise ValueError(f"--force-text {text!r:.60}: the tokenizer has no tokens for it.")
-        phrases.append(ids)
     return phrases
 
 
-def encoded(tokenizer: minitx.Tokenizer | None, prompt: str | list[int], values: Values) -> list[int]:
+def encoded(tokenizer: Tokenizer, prompt: str | list[int], values: Values) -> list[int]:
     """The token ids of one prompt."""
     if isinstance(prompt, list):
         return prompt
@@ -148,9 +152,7 @@ def model_of(source: Source, folder: Path, head: str) -> Any:
         raise ValueError(f"{source.name} cannot predict a next token: {error}") from None
 
 
-def decoder_starts(
-    model: Any, values: Values, prompts: int, tokenizer: minitx.Tokenizer | None
-) -> list[list[int]] | None:
+def decoder_starts(model: Any, values: Values, prompts: int, tokenizer: Tokenizer) -> list[list[int]] | None:
     """The ids that the decoder continues for each prompt; None for a model without an encoder."""
     exclusive(values, "decoder_prompts", "decoder_ids")
     starts = values["decoder_prompts"] or values["decoder_ids"]
@@ -171,24 +173,24 @@ def settings_of(
     """
     exclusive(values, "greedy", "checkpoint")
     exclusive(values, "eos", "ignore_eos")
-    strategy: Strategy = minitx.Sample()
-    stop, most, least, max_length = minitx.Stop(), None, 0, None
-    if values["checkpoint"]:
-        of_file = minitx.generation_settings(folder)
-        strategy, stop = of_file.strategy, of_file.stop
-        most, least = of_file.max_new_tokens, of_file.min_new_tokens
-        max_length = of_file.max_length if most is None and values["max_new_tokens"] is None else None
+    off: Any = {
+        "strategy": minitx.Sample(),
+        "stop": minitx.Stop(),
+        "max_new_tokens": None,
+        "min_new_tokens": 0,
+    }
+    base = minitx.generation_settings(folder) if values["checkpoint"] else minitx.GenerationSettings(**off)
+    most = base.max_new_tokens if values["max_new_tokens"] is None else values["max_new_tokens"]
     ends = {field: values[name] for field, name in STOP.items() if given(values, name)}
-    if values["ignore_eos"]:
-        ends["eos"] = ()
-    most = next(each for each in (values["max_new_tokens"], most, DEFAULT_LENGTH) if each is not None)
     settings = {
-        "max_new_tokens": most,
-        "min_new_tokens": least if values["min_new_tokens"] is None else values["min_new_tokens"],
-        "stop": replace(stop, **ends),
+        "max_new_tokens": DEFAULT_LENGTH if most is None else most,
+        "min_new_tokens": base.min_new_tokens
+        if values["min_new_tokens"] is None
+        else values["min_new_tokens"],
+        "stop": replace(base.stop, **ends | ({"eos": ()} if values["ignore_eos"] else {})),
         "seed": values["seed"],
     }
-    return strategy_of(values, strategy, phrases), settings, max_length
+    return strategy_of(values, base.strategy, phrases), settings, base.max_length if most is None else None
 
 
 def strategy_of(values: Values, base: Strategy, phrases: Sequence[list[int]]) -> Strategy:
@@ -221,20 +223,20 @@ def kind_of(values: Values, base: Strategy) -> type[Strategy]:
     exclusive(values, *names[:1], *others)
     if chosen is None and searches:
         return minitx.BeamSample if values["checkpoint"] and isinstance(base, minitx.Sample) else minitx.Beam
-    return type(base) if chosen is None else chosen
+    return chosen or type(base)
 
 
 def check_effect(values: Values, kind: type[Strategy], base: Strategy) -> None:
-    """Raises ValueError for an option that has no effect with this strategy."""
+    """Checks that every option has an effect with this strategy, else raises ValueError."""
     sampling, own = names_of(minitx.Sample), names_of(kind) | {"show_tree"} | CHOICES.keys()
     own |= {"seed"} if issubclass(kind, minitx.Sample) else set()
     own |= {"num_samples"} if kind is not minitx.Greedy else set()
     searches = issubclass(kind, Search) and (given(values, "num_beams") or isinstance(base, Search))
     of_search = names_of(*KINDS[1:]) - sampling | {"show_tree"}
     of_search |= {name for name, each in CHOICES.items() if issubclass(each, Search)}
-    for name in (
-        name for name in sorted({*of_search, *sampling, "seed", "num_samples"}) if given(values, name)
-    ):
+    for name in sorted({*of_search, *sampling, "seed", "num_samples"}):
+        if not given(values, name):
+            continue
         if name in of_search and not searches:
             raise ValueError(f"{shown(name)} is an option of searches; add --beams, such as --beams 4.")
         if name not in own and name in BELONGS_TO:

@@ -1,29 +1,24 @@
-"""Options of generate, explain and chat, made from the fields of the strategies.
+"""Options of generate, explain and chat, declared by the fields of the strategies and by lines of the help.
 
-A field of a strategy is an option of the same name: its type follows from the annotation, its help and
-metavar from the `parameter(...)` that declares it.
+A field of a strategy is an option of the same name: its metavar, with which its value is read, and its help
+are those of the `parameter(...)` that declares it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import Field, fields
-from types import NoneType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
 import click
-from torch import Tensor
 
 import minitx
-from minitx.cli import options
-from minitx.cli.options import grouped, option
+from minitx.cli.options import DEVICE, DTYPE, HUB, MODEL, Argument, grouped, option, sequences
 from minitx.decoding import Strategy
+from minitx.decoding.parameters import parameters_of
 from minitx.decoding.search.base import Search
 
 Values = dict[str, Any]  # of the options, by the names of their parameters
 
-DEFAULT_LENGTH = 64  # new tokens, where neither an option nor the checkpoint has the number
 KINDS = (minitx.Sample, minitx.Beam, minitx.DiverseBeam, minitx.LexicalBeam)  # together they have all fields
 # Options that choose a strategy; at most one of them can be given.
 CHOICES: dict[str, type[Strategy]] = {
@@ -38,16 +33,15 @@ CHOICES: dict[str, type[Strategy]] = {
 }
 # Options without an effect unless another one chooses their strategy.
 BELONGS_TO = {"diversity_penalty": "num_beam_groups", "push_progress": "force_words_ids"}
-SPELLINGS = {
+SHORT = {
     "decoder_prompts": "--decoder-prompt",
-    "num_beams": "--beams,--num-beams",
-    "num_beam_groups": "--beam-groups,--num-beam-groups",
-    "force_words_ids": "--force-words,--force-words-ids",
+    "num_beams": "--beams",
+    "num_beam_groups": "--beam-groups",
+    "force_words_ids": "--force-words",
 }
 STOP = {"eos": "eos", "tokens": "stop_tokens", "strings": "stop", "include_stop": "include_stop"}
-RENAMED = {f"Stop({field}=...)": name for field, name in STOP.items()}
 
-SAMPLING, SEARCHING, MODEL, LENGTH = "choosing a token", "beam search", "the model", "length and output"
+SAMPLING, SEARCHING, WEIGHTS, LENGTH = "choosing a token", "beam search", "the model", "length and output"
 SOURCES, ENDING, SEVERAL = "encoder-decoders", "where the text ends", "several samples"
 PENALTIES, BANS = "penalties", "biases, bans and forced tokens"
 GROUPS = {"penalties": PENALTIES, "bias": BANS, "constraints": BANS, "strategy": BANS}  # by module
@@ -63,7 +57,10 @@ NOTES = {
     "that and is not shown.",
     ENDING: "At an end token of the model, after --max-new-tokens, or:",
 }
-TEXTS = {"notes": NOTES, "renamed": RENAMED}  # attributes of the commands
+TEXTS: dict[str, Any] = {  # attributes of the commands
+    "notes": NOTES,
+    "renamed": {f"Stop({field}=...)": name for field, name in STOP.items()},
+}
 # Parameters without an option: why. Then options of other tools.
 NOT_HERE = {
     "--processors": "it takes Python functions: minitx.Sample(processors=[...])",
@@ -86,7 +83,7 @@ NOT_HERE = {
 
 def shown(name: str) -> str:
     """The option of a parameter: top_p -> --top-p."""
-    return SPELLINGS.get(name, f"--{name.replace('_', '-')}").partition(",")[0]
+    return SHORT.get(name, f"--{name.replace('_', '-')}")
 
 
 def given(values: Values, name: str) -> bool:
@@ -94,117 +91,73 @@ def given(values: Values, name: str) -> bool:
     return values.get(name) is not None and values[name] != ()
 
 
-# --- options ---------------------------------------------------------------------------------------
-
-# Readers of values by the types that an annotation allows; the first one counts.
-READERS: dict[Any, Any] = {
-    Mapping[int, float]: options.biases,
-    Mapping[tuple[int, ...], float]: options.sequence_biases,
-    Sequence[Sequence[int]]: options.sequences,
-    Sequence[Any]: options.sequences,
-    tuple[int, float]: options.start_and_factor,
-    Sequence[int]: options.ids,
-    int: options.integer,
-    float: options.number,
-}
-LISTS = (options.biases, options.sequence_biases, options.sequences, options.ids)
-
-
-def field_options(*kinds: type[Strategy]) -> list[click.Parameter]:
-    """The options of all fields of some strategies, group by group."""
-    hints = {name: hint for kind in kinds for name, hint in get_type_hints(kind).items()}
-    owners = {field.name: (kind, field) for kind in reversed(kinds) for field in fields(kind)}
-    made: dict[str, list[click.Parameter]] = {SAMPLING: [], PENALTIES: [], BANS: [], SEARCHING: []}
-    for name, (kind, field) in sorted(owners.items(), key=lambda item: kinds.index(item[1][0])):
-        declared = field.metadata.get("parameter")
-        module = getattr(getattr(declared, "processor", None), "__module__", "").rpartition(".")[2]
-        group = SEARCHING if issubclass(kind, Search) else GROUPS.get(module, SAMPLING)
-        read, flag = reader_of(field, hints[name])
-        if read is not None or flag:
-            metavar = "" if flag else f" {getattr(declared, 'metavar', None) or 'VALUE'}"
-            spec = SPELLINGS.get(name, shown(name)) + metavar
-            text = re.sub(r" \((arXiv|OpenAI)[^)]*\)", "", getattr(declared, "help", ""))
-            made[group] += grouped(group, option(spec, text, read, name=name, joined=read in LISTS))
-    return [each for group in made.values() for each in group]
-
-
-def reader_of(field: Field[Any], hint: Any) -> tuple[Any, bool]:
-    """How the value of a field is read, and whether its option is a flag."""
-    union = get_args(hint) if get_origin(hint) not in (Literal, Mapping, Sequence, tuple) else ()
-    kinds = [kind for kind in union or (hint,) if kind is not NoneType]
-    if bool in kinds:
-        flag = len(kinds) == 1 and field.default is False
-        return None if flag else options.switch, flag
-    if get_origin(kinds[0]) is Literal:
-        return get_args(kinds[0]), False
-    if Tensor in kinds:  # one number, or one per row
-        kinds = kinds[:1]
-    return next((read for kind, read in READERS.items() if kind in kinds), None), False
-
-
-def prompt_options(text: str) -> list[click.Parameter]:
-    """The prompts, as texts, messages or ids, and what the decoder of an encoder-decoder begins with."""
-    begin = "the decoder continues this; one, or one per prompt"
+def prompt_options(text: str) -> list[click.Parameter | str]:
+    """The prompts, as texts, messages or ids, and the first tokens of the decoder of an encoder-decoder."""
     return [
-        *(options.MODEL, options.texts("PROMPT", text), options.FILE),
-        option("--ids IDS", 'token ids as a prompt: "464 3290"', options.ids, multiple=True),
-        option("--chat", "the prompt is a message to a chat model"),
-        option("--system TEXT", "a system message before it"),
-        *LANGUAGES,
+        *(MODEL, Argument("texts", "[PROMPT ...]", text), "--file PATH  a text file, one text per line"),
+        '--ids IDS...  token ids as a prompt: "464 3290"',
+        "--chat  the prompt is a message to a chat model",
+        "--system TEXT  a system message before it",
         *grouped(
             SOURCES,
-            option("--decoder-prompt TEXT", begin, name="decoder_prompts", multiple=True),
-            option("--decoder-ids IDS", "the same as ids, start token included", options.ids, multiple=True),
+            "--src-lang CODE  language of the prompt, such as en_XX",
+            "--tgt-lang CODE  language of the output",
+            "--decoder-prompt,--decoder-prompts TEXT...  the decoder continues this; one, or one per prompt",
+            "--decoder-ids IDS...  the same as ids, start token included",
         ),
     ]
 
 
-LANGUAGES = grouped(
-    SOURCES,
-    option("--src-lang CODE", "language of the prompt, such as en_XX"),
-    option("--tgt-lang CODE", "language of the output"),
-)
-WEIGHTS = grouped(MODEL, *options.HUB, options.DTYPE, options.DEVICE)
+def field_options(*kinds: type[Strategy]) -> list[click.Option]:
+    """The options of all fields of some strategies, group by group."""
+    groups: dict[str, list[click.Option]] = {SAMPLING: [], PENALTIES: [], BANS: [], SEARCHING: []}
+    done: set[str] = set()
+    for kind in kinds:
+        for name, declared in parameters_of(kind).items():
+            if name in done or (declared.metavar is None and declared.off is not False):
+                continue  # in Python only, or an option already
+            done.add(name)
+            module = getattr(declared.processor, "__module__", "").rpartition(".")[2]
+            group = SEARCHING if issubclass(kind, Search) else GROUPS.get(module, SAMPLING)
+            spellings = ",".join(dict.fromkeys([shown(name), f"--{name.replace('_', '-')}"]))
+            text = re.sub(r" \((arXiv|OpenAI)[^)]*\)", "", declared.help)
+            read = sequences if name.endswith("words_ids") else None
+            groups[group].append(
+                option(f"{spellings} {declared.metavar or ''}".strip() + f"  {text}", group, read)
+            )
+    return [each for group in groups.values() for each in group]
 
 
-def strategy_options(*, searches: bool) -> list[click.Parameter]:
+def strategy_options(*, searches: bool) -> list[click.Option]:
     """How tokens are chosen and where the text ends; with `searches` also beam search and several samples."""
-    forced = 'output must contain this, with its spaces: " cat"'
+    several = [
+        *grouped(
+            SEARCHING,
+            '--force-text TEXT...  output must contain this, with its spaces: " cat"',
+            "--beam-sample  draw the continuations of the beams",
+            "--stochastic-beam  draw --num-samples different texts, fewer than N",
+        ),
+        *grouped(
+            SEVERAL,
+            "--arithmetic  draws that differ as much as independent draws can",
+            "--alternatives  one for each of the most probable first tokens",
+        ),
+    ]
     return [
         *grouped(
             SAMPLING,
-            option("--greedy", "the most probable token; nothing is drawn"),
-            option("--checkpoint", "as in generation_config.json; options change it"),
-            option("--seed N", "any integer: the same text every time", options.integer),
+            "--greedy  the most probable token; nothing is drawn",
+            "--checkpoint  as in generation_config.json; options change it",
+            "--seed N  any integer: the same text every time",
         ),
-        *field_options(*KINDS if searches else (minitx.Sample,)),
-        *grouped(
-            SEARCHING,
-            option("--force-text TEXT", forced, multiple=True),
-            option("--beam-sample", "draw the continuations of the beams"),
-            option("--stochastic-beam", "draw --num-samples different texts, fewer than N"),
-        )[: None if searches else 0],
-        *grouped(
-            SEVERAL,
-            option("--arithmetic", "draws that differ as much as independent draws can"),
-            option("--alternatives", "one for each of the most probable first tokens"),
-        )[: None if searches else 0],
+        *(field_options(*KINDS) + several if searches else field_options(minitx.Sample)),
         *grouped(
             ENDING,
-            option("--stop TEXT", "before this text", multiple=True),
-            option("--eos IDS", "end tokens that replace the model's own", options.ids, joined=True),
-            option("--ignore-eos", "end tokens do not end the text"),
-            option("--stop-tokens IDS", "further tokens that end the text", options.ids, joined=True),
-            option("--include-stop", "show the --stop or --stop-tokens that ended it"),
+            "--stop TEXT...  before this text",
+            "--eos IDS  end tokens that replace the model's own",
+            "--ignore-eos  end tokens do not end the text",
+            "--stop-tokens IDS  further tokens that end the text",
+            "--include-stop  show the --stop or --stop-tokens that ended it",
         ),
-        *WEIGHTS,
+        *grouped(WEIGHTS, *HUB, DTYPE, DEVICE),
     ]
-
-
-def length_options(read: Any, default: int | None, text: str) -> list[click.Parameter]:
-    """How many tokens."""
-    return grouped(
-        LENGTH,
-        option("--max-new-tokens N", text, read, default=default),
-        option("--min-new-tokens N", "no end before N tokens; 0: off", options.integer),
-    )

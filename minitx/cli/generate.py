@@ -1,4 +1,4 @@
-"""`minitx generate`: continues texts."""
+"""`minitx generate` and `minitx explain`: continue texts, and show how a token is chosen."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from minitx.cli import decoding, decoding_options, options, render
-from minitx.cli.decoding import Request
-from minitx.cli.decoding_options import Values
-from minitx.cli.options import grouped, option
+import minitx
+from minitx.cli import decoding_options as declared
+from minitx.cli.decoding import Request, request_of
+from minitx.cli.decoding_options import LENGTH, Values
+from minitx.cli.options import command, grouped
+from minitx.cli.render import WIDTH, emit, finite, note
 from minitx.cli.source import Source
 from minitx.decoding.detokenize import text_of
-from minitx.decoding.generate import generate, stream
+from minitx.decoding.generate import stream
 from minitx.decoding.output import Event, FinishReason, Row
 from minitx.decoding.search.base import Search
+from minitx.inspect.text import shorten_line
 
 # Why a text shows nothing.
 EMPTY: dict[FinishReason, str] = {
@@ -24,23 +27,24 @@ EMPTY: dict[FinishReason, str] = {
 }
 
 
-@options.as_command(
-    *decoding_options.prompt_options("texts; none: lines of stdin"),
-    *decoding_options.length_options(options.integer, None, "most per text (default: 64, or as stored)"),
+@command(
+    *declared.prompt_options("texts; none: lines of stdin"),
     *grouped(
-        decoding_options.LENGTH,
-        option("--num-samples N", "texts per prompt (default: 1)", options.positive),
-        option("--logprobs raw|processed", "with --json: before or after all steps", ("raw", "processed")),
-        option("--top-logprobs N", "also of the N best tokens", options.integer),
-        options.batch_size(8),
-        option("--prefill-chunk N", "prompt tokens per forward, to save memory", options.positive),
-        option("--show-tree", "also the tree of hypotheses of --beams"),
+        LENGTH,
+        "--max-new-tokens N  most per text (default: 64, or as stored)",
+        "--min-new-tokens N  no end before N tokens; 0: off",
+        "--num-samples COUNT  texts per prompt; without it one",
+        "--logprobs raw|processed  with --json: before or after all steps",
+        "--top-logprobs N  also of the N best tokens",
+        "--batch-size COUNT  texts per batch (default: 8)",
+        "--prefill-chunk COUNT  prompt tokens per forward, to save memory",
+        "--show-tree  also the tree of hypotheses of --beams",
     ),
-    *decoding_options.strategy_options(searches=True),
-    **decoding_options.TEXTS,
-    elsewhere=decoding_options.NOT_HERE | {"--top": "minitx explain has it"},
+    *declared.strategy_options(searches=True),
+    **declared.TEXTS,
+    elsewhere=declared.NOT_HERE | {"--top": "minitx explain has it"},
 )
-def command(source: Source, json: bool, **values: Any) -> None:
+def generate(source: Source, json: bool, **values: Any) -> None:
     """Continues a text, or writes the output of an encoder-decoder, such as a
     translation, and shows it as it comes. Several prompts, from the command line,
     from --file or, one per line, from stdin, are each shown when complete.
@@ -70,7 +74,7 @@ def command(source: Source, json: bool, **values: Any) -> None:
         raise ValueError("--top-logprobs needs --logprobs raw or --logprobs processed.")
     if values["show_tree"] and json:
         raise ValueError("--show-tree is a drawing, and cannot be part of --json.")
-    request = decoding.request_of(source, values)
+    request = request_of(source, values)
     samples, chunk = values["num_samples"] or 1, values["prefill_chunk"]
     if len(request.ids) * samples == 1 and not json and not isinstance(request.strategy, Search):
         events = stream(request.model, request.ids, request.strategy, prefill_chunk=chunk, **request.settings)
@@ -78,12 +82,48 @@ def command(source: Source, json: bool, **values: Any) -> None:
         return
     for number, (row, tree) in enumerate(rows(request, values, samples)):
         prompt, sample = divmod(number, samples)
-        if json:
-            render.print_json(as_json(request, row, prompt, sample), indent=None)
-        else:
-            show(request, row, prompt, sample, samples)
+        plain = as_json(request, row, prompt, sample) if json else None
+        emit(json, plain, as_text(request, row, prompt, sample, samples), indent=None)
         if values["show_tree"] and sample == samples - 1:
             print(f"\n{tree}", flush=True)
+
+
+@command(
+    *declared.prompt_options("one text; none: the line of stdin"),
+    *grouped(
+        LENGTH,
+        "--top COUNT  tokens per step (default: 5)",
+        "--max-new-tokens COUNT  how many tokens (default: 1)",
+        "--min-new-tokens N  no end before N tokens; 0: off",
+    ),
+    *declared.strategy_options(searches=False),
+    elsewhere={name: "minitx generate has it" for each in generate.params for name in each.opts}
+    | declared.NOT_HERE,
+    **declared.TEXTS,
+)
+def explain(source: Source, top: int, json: bool, **values: Any) -> None:
+    """Shows how the next token is chosen: the model's distribution, and how every step
+    changes it. A step is an option that was given, in the order in which they work.
+    For each: how many tokens remain, how much probability they had, the remaining
+    uncertainty (entropy, in nats) and the most probable tokens; then the last
+    distribution as bars, with an arrow at the token that is drawn.
+
+    examples:
+      minitx explain gpt2 "The capital of France is"
+      minitx explain gpt2 "My cat" --temperature 1.5 --top-k 20 --top-p 0.9
+      minitx explain gpt2 "My cat" --temperature 1.5 --top-p 0.9 --order llama.cpp
+      minitx explain gpt2 "a b c a b" --no-repeat-ngram-size 2 --max-new-tokens 2
+
+    Numbers in lists are separated by commas or spaces. In --bad-words-ids and
+    --sequence-bias a space joins ids to one phrase, and a comma ends it: "1996
+    3103" is one phrase, "1996,3103" are two. Options that take lists, and --stop,
+    can be repeated.
+    """
+    request = request_of(source, values)
+    if len(request.ids) > 1:
+        raise ValueError(f"explain takes one prompt, and there are {len(request.ids)}.")
+    result = minitx.explain(request.model, request.ids[0], request.strategy, top=top, **request.settings)
+    emit(json, result.to_json(), str(result))
 
 
 def show_as_it_comes(events: Iterator[Event], *, has_text: bool) -> None:
@@ -98,7 +138,7 @@ def show_as_it_comes(events: Iterator[Event], *, has_text: bool) -> None:
         if begun:
             print(flush=True)
     if reason is not None and not begun:
-        render.note(EMPTY[reason])
+        note(EMPTY[reason])
 
 
 def rows(request: Request, values: Values, samples: int) -> Iterator[tuple[Row, Any]]:
@@ -109,7 +149,7 @@ def rows(request: Request, values: Values, samples: int) -> Iterator[tuple[Row, 
     for start in range(0, len(request.ids), values["batch_size"]):
         batch = slice(start, start + values["batch_size"])
         settings = request.settings | more | {name: each and each[batch] for name, each in own.items()}
-        result = generate(request.model, request.ids[batch], request.strategy, **settings)
+        result = minitx.generate(request.model, request.ids[batch], request.strategy, **settings)
         for number, row in enumerate(result):
             yield row, None if result.beams is None else result.beams[number // samples]
 
@@ -126,21 +166,19 @@ def seeds_of(request: Request) -> list[int] | None:
     return seeds
 
 
-def show(request: Request, row: Row, prompt: int, sample: int, samples: int) -> None:
-    """Prints the text, with the number and the beginning of its prompt where there are several texts."""
-    text = as_text(row.tokens.tolist()) if row.text is None else row.text
+def as_text(request: Request, row: Row, prompt: int, sample: int, samples: int) -> str:
+    """The text, after the number and the beginning of its prompt where there are several texts."""
+    text = joined(row.tokens.tolist()) if row.text is None else row.text
     if len(request.ids) * samples > 1:
         number = f"[{prompt + 1}, sample {sample + 1}]" if samples > 1 else f"[{prompt + 1}]"
-        begin = render.shorten(as_text(request.prompts[prompt]), render.WIDTH - len(number) - 1)
-        print("\n" * bool(prompt or sample) + f"{number} {begin}".rstrip())
-        print(text, flush=True)
-    elif text:
-        print(text, flush=True)
-    elif len(row.tokens):
-        render.note(EMPTY[row.finish_reason])
+        begin = shorten_line(joined(request.prompts[prompt]), WIDTH - len(number) - 1)
+        return "\n" * bool(prompt or sample) + f"{number} {begin}".rstrip() + f"\n{text}"
+    if not text and len(row.tokens):
+        note(EMPTY[row.finish_reason])
+    return text
 
 
-def as_text(prompt: str | list[int]) -> str:
+def joined(prompt: str | list[int]) -> str:
     """A text as it is, ids separated by spaces."""
     return prompt if isinstance(prompt, str) else " ".join(map(str, prompt))
 
@@ -149,20 +187,17 @@ def as_json(request: Request, row: Row, prompt: int, sample: int) -> Values:
     """One row as plain values; a log-probability of -inf is null."""
     plain: Values = {"prompt": request.prompts[prompt], "sample": sample, "tokens": row.tokens.tolist()}
     plain |= {"text": row.text, "finish_reason": row.finish_reason}
-    plain |= {
-        name: render.finite(getattr(row, name))
-        for name in ("score", "log_weight")
-        if getattr(row, name) is not None
-    }
+    scores = {name: getattr(row, name) for name in ("score", "log_weight")}
+    plain |= {name: finite(score) for name, score in scores.items() if score is not None}
     if row.logprobs is not None:
-        plain["logprobs"] = [render.finite(value) for value in row.logprobs.tolist()]
+        plain["logprobs"] = [finite(value) for value in row.logprobs.tolist()]
     if row.top_logprobs is not None:
-        tokenizer, (ids, values) = request.settings["tokenizer"], map(list, row.top_logprobs)
+        tokenizer = request.settings["tokenizer"]
         plain["top_logprobs"] = [
             [
-                {"token": token, "text": text_of(token, tokenizer), "logprob": render.finite(value)}
-                for token, value in zip(tokens.tolist(), logprobs.tolist(), strict=True)
+                {"token": token, "text": text_of(token, tokenizer), "logprob": finite(value)}
+                for token, value in zip(ids.tolist(), logprobs.tolist(), strict=True)
             ]
-            for tokens, logprobs in zip(ids, values, strict=True)
+            for ids, logprobs in zip(*row.top_logprobs, strict=True)
         ]
     return plain

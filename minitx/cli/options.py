@@ -1,4 +1,4 @@
-"""Help and mistakes of commands, the options that several of them share, and the types of options' values.
+"""Commands and options: their declaration as lines of the help, their values, their help and their mistakes.
 
 Nothing heavy is imported here, so that --help is quick.
 """
@@ -8,10 +8,8 @@ from __future__ import annotations
 import inspect
 import re
 import textwrap
-from collections.abc import Callable, Sequence
-from copy import copy
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from functools import update_wrapper
 from itertools import chain
 from typing import Any
 
@@ -29,7 +27,7 @@ class Help(click.Command):
         notes: paragraph of a group of options, by its title.
     """
 
-    notes: dict[str, str] = {}  # noqa: RUF012 - replaced, never changed
+    notes: Mapping[str, str] = {}
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes the usage line: the arguments, then the options."""
@@ -43,11 +41,14 @@ class Help(click.Command):
         groups: dict[str, list[tuple[str, str]]] = {"arguments": [], "options": []}
         for param in self.get_params(ctx):
             spec, line = param.get_help_record(ctx) or ("", "")
-            line = line.replace("Show this message and exit.", "show this message and exit")
-            groups.setdefault(getattr(param, "group", "options"), []).append((spec, line))
+            groups.setdefault(getattr(param, "group", "options"), []).append(
+                (spec, line.replace("Show", "show"))
+            )
         for title in filter(groups.get, groups):
             with formatter.section(title):
-                formatter.write(indented(self.notes.get(title, "")))
+                if title in self.notes:
+                    note = textwrap.fill(self.notes[title], 76, break_on_hyphens=False)
+                    formatter.write(textwrap.indent(f"{note}\n\n", "  "))
                 formatter.write_dl(groups[title], col_max=24)
         if isinstance(self, click.Group):
             self.format_commands(ctx, formatter)
@@ -58,12 +59,12 @@ class Command(Help):
     """A command whose mistakes name options.
 
     Attributes:
-        elsewhere: hint for an option that the command lacks, by its name.
+        elsewhere: hint for an option that the command lacks, by its spelling.
         renamed: name of an option's parameter, by the name that errors have for it.
     """
 
-    elsewhere: dict[str, str] = {}  # noqa: RUF012 - replaced, never changed
-    renamed: dict[str, str] = {}  # noqa: RUF012
+    elsewhere: Mapping[str, str] = {}
+    renamed: Mapping[str, str] = {}
 
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command; an error about one of its parameters names the option."""
@@ -75,29 +76,23 @@ class Command(Help):
     def in_options(self, error: Any) -> str:
         """An `ArgumentError` as "--top-p 2.0 must be in (0, 1]; hint."; other errors as they are."""
         name, bracket, key = getattr(error, "parameter", "").partition("[")
-        name = self.renamed.get(name, name)
-        options = [param for param in self.params if isinstance(param, click.Option) and param.name == name]
-        text = str(error)
+        name, text = self.renamed.get(name, name), str(error)
+        options = [param.opts[0] for param in self.params if param.name == name and param.opts[0][0] == "-"]
         if not options:
             return text
-        option, value = options[0].opts[0], text[len(error.parameter) + 1 :].partition(" must be ")[0]
+        value = text[len(error.parameter) + 1 :].partition(" must be ")[0]
         value = "" if error.value is None or error.value is True else f" {value}"
-        return f"{option}{bracket}{key}{value} must be {error.requirement}"
-
-
-def indented(note: str) -> str:
-    """A paragraph of the help, with the empty line after it."""
-    text = textwrap.fill(note, 78, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
-    return f"{text}\n\n" if note else ""
+        return f"{options[0]}{bracket}{key}{value} must be {error.requirement}"
 
 
 class Argument(click.Argument):
-    """An argument with a line in the help."""
+    """An argument with a line in the help; its metavar has brackets where it may be absent."""
 
     group = "arguments"
 
-    def __init__(self, name: str, metavar: str, text: str, **more: Any) -> None:
-        super().__init__([name], metavar=metavar, **more)
+    def __init__(self, name: str, metavar: str, text: str) -> None:
+        count = -1 if "..." in metavar else 1
+        super().__init__([name], metavar=metavar, nargs=count, required=metavar[0] != "[")
         self.text = text
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
@@ -122,77 +117,65 @@ def usage_message(error: click.UsageError) -> str:
     return message[:1].lower() + message[1:]
 
 
-# --- making commands and options -------------------------------------------------------------------
+# --- declarations ----------------------------------------------------------------------------------
 
 
-def as_command(*params: click.Parameter, **attributes: Any) -> Callable[[Callable[..., Any]], Command]:
+def command(*params: click.Parameter | str, **attributes: Any) -> Callable[[Callable[..., Any]], Command]:
     """Makes a function a command: its docstring is the help, its parameters are named as the options.
 
     The options on the model become its first parameter, a `Source`; `json` is whether --json is given.
 
     Args:
-        params: arguments and options in the order of the help.
-        attributes: of the command: `notes`, `elsewhere`.
+        params: arguments, and options or their lines, in the order of the help.
+        attributes: of the command: `notes`, `elsewhere`, `renamed`.
     """
-    json = option("--json", "machine-readable output, and nothing else", default=False)
-    trace = option("--traceback", "show where in the code an error arose", expose_value=False)
 
-    def decorate(function: Callable[..., Any]) -> Command:
-        def run(**values: Any) -> Any:
+    def _decorate(function: Callable[..., Any]) -> Command:
+        def _run(traceback: bool, **values: Any) -> Any:
             own = {name: values.pop(name) for name in SOURCE if name in values}
-            return function(Source(own.pop("model") or "", quiet=values["json"], **own), **values)
+            return function(Source(own.pop("model") or "", quiet=bool(values["json"]), **own), **values)
 
-        settings: dict[str, Any] = {"context_settings": CONTEXT, "options_metavar": "[options]"}
-        callback = update_wrapper(run, function)
-        command = Command(
-            None, callback=callback, help=function.__doc__, params=[*params, json, trace], **settings
-        )
-        vars(command).update(attributes)
-        return command
+        options: list[Any] = [option(each) if isinstance(each, str) else each for each in (*params, *OUTPUT)]
+        made = Command(None, CONTEXT, _run, options, function.__doc__, options_metavar="[options]")
+        vars(made).update(attributes)
+        return made
 
-    return decorate
+    return _decorate
 
 
-def option(
-    spec: str,
-    text: str,
-    read: Callable[[str], Any] | Sequence[str] | None = None,
-    *,
-    name: str | None = None,
-    joined: bool = False,
-    **more: Any,
-) -> click.Option:
-    """An option of a command.
+def option(line: str, group: str = "options", read: Callable[[str], Any] | None = None) -> click.Option:
+    """An option, declared by its line in the help.
 
     Args:
-        spec: spellings and metavar, as in the help: "--beams,--num-beams N"; without a metavar it is a flag.
-        text: of the help.
-        read: turns the text of the value into the value; or the values to choose from.
-        name: of the parameter, where it is not the longest spelling.
-        joined: the value is a list; those of an option that is repeated are joined.
-        more: arguments of click.Option.
+        line: spellings, metavar and, after two spaces, the text: "--beams,--num-beams N  number of beams".
+            The last spelling names the parameter. Without a metavar it is a flag; with "A|B" these are the
+            choices; with "..." the option may be repeated. "(default: X)" at the end is the default.
+        group: title of its group in the help.
+        read: reads the value; None for the reader of the metavar. Lists of an option that is repeated are
+            joined, unless there is "...".
     """
+    spec, _, text = line.partition("  ")
     spellings, _, metavar = spec.partition(" ")
+    names = spellings.split(",")
+    more: dict[str, Any] = {"is_flag": True, "default": None}
     if metavar:
-        more["metavar"] = metavar
-        more["type"] = Parsed(read) if callable(read) else click.Choice(read) if read else str
-    else:
-        more["is_flag"] = True
-    if joined:
-        more |= {
-            "multiple": True,
-            "callback": lambda ctx, param, lists: list(chain.from_iterable(lists)) or None,
-        }
-    declarations = [*spellings.split(","), *([] if name is None else [name])]
-    return click.Option(declarations, help=text, **{"default": None, **more})
+        default = re.search(r"\(default: (\S+)\)$", text)
+        read = read or READERS.get(metavar.removesuffix("..."))
+        joined, repeated = read in LISTS and "..." not in metavar, "..." in metavar
+        choices = metavar.split("|") if "|" in metavar else DTYPES if metavar == "DTYPE" else None
+        kind = click.Choice(choices) if choices else Parsed(read) if read else str
+        more = {"metavar": metavar, "type": kind, "multiple": joined or repeated}
+        more |= {"callback": lambda ctx, param, lists: [*chain(*lists)] or None} if joined else {}
+        more |= {"default": default and default[1]} if not more["multiple"] else {}
+    parameter = names[-1].partition("/")[0].strip("-").replace("-", "_")
+    made = click.Option([*names, parameter], help=text, **more)
+    vars(made)["group"] = group
+    return made
 
 
-def grouped(title: str, *params: click.Parameter) -> list[click.Parameter]:
-    """Copies of options in a group of the help."""
-    copies = [copy(param) for param in params]
-    for param in copies:
-        vars(param)["group"] = title
-    return copies
+def grouped(title: str, *lines: str) -> list[click.Option]:
+    """Options in a group of the help."""
+    return [option(line, title) for line in lines]
 
 
 class Parsed(click.ParamType):  # type: ignore[type-arg,unused-ignore]
@@ -214,12 +197,12 @@ class Parsed(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 # --- values ----------------------------------------------------------------------------------------
 
 
-def number(text: str) -> Any:
+def number(text: str) -> float:
     """A number; "nan" and "inf" are numbers too."""
     return _converted(text, float, "a number")
 
 
-def integer(text: str) -> Any:
+def integer(text: str) -> int:
     """An integer of any sign."""
     return _converted(text, int, "an integer")
 
@@ -290,28 +273,38 @@ def switch(text: str) -> bool | str:
     return {"true": True, "false": False}.get(text.lower(), text)
 
 
+READERS: dict[str, Callable[[str], Any]] = {  # by metavar
+    **dict.fromkeys(("N", "K", "G", "ID"), integer),
+    **dict.fromkeys(("X", "P"), number),
+    **dict.fromkeys(("YES", "WHEN"), switch),
+    "COUNT": positive,
+    "SIZE": byte_size,
+    "IDS": ids,
+    "ID=BIAS": biases,
+    "IDS=BIAS": sequence_biases,
+    "START,FACTOR": start_and_factor,
+}
+LISTS = (biases, sequence_biases, sequences, ids)
+DTYPES = ("float32", "float16", "bfloat16", "float64")
+
 # --- options of several commands -------------------------------------------------------------------
 
 SOURCE = ("model", "revision", "token", "offline", "model_type", "dtype", "device")
-DTYPES = ("float32", "float16", "bfloat16", "float64")
 MODEL = Argument("model", "MODEL", "folder or Hub id")
-HUB = [
-    option("--revision NAME", "Hub branch, tag or commit (default: main)", default="main"),
-    option("--token TOKEN", "Hub access token, for gated or private models"),
-    option("--offline", "use only files on this machine", default=False),
-    option("--model-type TYPE", "for a config.json without one, such as bert"),
-]
-HEAD = option("--head TASK", "such as masked-lm, or none (default: the checkpoint's)")
-DTYPE = option("--dtype TYPE", f"{', '.join(DTYPES)} (default: as stored)", DTYPES)
-DEVICE = option("--device NAME", "such as cuda (default: cpu)", default="cpu")
-FILE = option("--file PATH", "a text file, one text per line")
-
-
-def batch_size(size: int) -> click.Option:
-    """How many texts are computed together."""
-    return option("--batch-size N", f"texts per batch (default: {size})", positive, default=size)
-
-
-def texts(name: str = "TEXT", text: str = "texts; none: lines of stdin") -> Argument:
-    """Texts from the command line."""
-    return Argument("texts", f"[{name} ...]", text, nargs=-1)
+HUB = (
+    "--revision NAME  Hub branch, tag or commit (default: main)",
+    "--token TOKEN  Hub access token, for gated or private models",
+    "--offline  use only files on this machine",
+    "--model-type TYPE  for a config.json without one, such as bert",
+)
+HEAD = "--head TASK  such as masked-lm, or none (default: the checkpoint's)"
+DTYPE = f"--dtype DTYPE  {', '.join(DTYPES)} (default: as stored)"
+DEVICE = "--device NAME  such as cuda (default: cpu)"
+TEXTS = (
+    Argument("texts", "[TEXT ...]", "texts; none: lines of stdin"),
+    "--file PATH  a text file, one text per line",
+)
+OUTPUT = (
+    "--json  machine-readable output, and nothing else",
+    "--traceback  show where in the code an error arose",
+)

@@ -35,7 +35,7 @@ class Source:
     name: str
     revision: str
     token: str | None
-    offline: bool
+    offline: bool | None
     model_type: str | None = None
     dtype: str | None = None
     device: str = "cpu"
@@ -44,13 +44,14 @@ class Source:
     @property
     def hub(self) -> dict[str, Any]:
         """The options of the Hub, as keyword arguments."""
-        return {"revision": self.revision, "token": self.token, "offline": self.offline}
+        return {"revision": self.revision, "token": self.token, "offline": bool(self.offline)}
 
     def folder(self) -> Path:
-        """Returns the folder, after fetching it from the Hub if necessary."""
+        """Returns the folder, after fetching it from the Hub if necessary; checks the device first."""
         from minitx.checkpoint.hub import fetch
 
         self.calm_hub()
+        self.check_device()
         return fetch(self.name, **self.hub)
 
     def calm_hub(self) -> None:
@@ -59,6 +60,12 @@ class Source:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # where HF_HUB_DISABLE_PROGRESS_BARS=0 overrules this
                 import_module("huggingface_hub.utils").disable_progress_bars()
+
+    def check_device(self) -> None:
+        """Checks that this machine, and this build of PyTorch, has the device."""
+        from minitx.checkpoint.load import check_device
+
+        check_device(self.device)
 
     def architecture(self, folder: Path) -> Architecture | None:
         """Returns the architecture; None without a config.json, about which loading raises."""
@@ -76,22 +83,9 @@ class Source:
 
     def model(self, folder: Path, head: str | None) -> Any:
         """Loads the model."""
-        import torch
-
         from minitx.checkpoint.load import load
 
-        dtype = None if self.dtype is None else getattr(torch, self.dtype)
-        return load(folder, head=head, dtype=dtype, device=self.device, model_type=self.model_type)
-
-    def check_device(self) -> None:
-        """Raises ValueError if this machine, or this build of PyTorch, lacks the device."""
-        import torch
-
-        try:
-            torch.empty(1, device=self.device)
-        except (AssertionError, NotImplementedError, RuntimeError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(f"--device {self.device}: cannot be used here ({reason}).") from None
+        return load(folder, head=head, dtype=self.dtype, device=self.device, model_type=self.model_type)
 
 
 def read_texts(texts: Sequence[str], file: str | None) -> list[str]:

@@ -24,6 +24,7 @@ from minitx.checkpoint.save import save
 from minitx.cli import app as cli
 from minitx.cli import demo, options, render
 from minitx.extras import missing_extra
+from minitx.inspect import similarity
 from minitx.inspect.compare import verify as compare
 from minitx.pipelines.text.vectors import write_vectors
 from tests.hub_server import HubServer, files_of
@@ -599,8 +600,12 @@ def test_embed_mistakes(run: Run, folder: Path, tmp_path: Path, monkeypatch: pyt
 
 def test_device_that_is_not_there(run: Run, folder: Path) -> None:
     for command in (["embed", folder, "a"], ["verify", folder]):
-        assert "--device nonsense: cannot be used here" in fails(run, *command, "--device", "nonsense")
-        assert "--device cuda:99: cannot be used here" in fails(run, *command, "--device", "cuda:99")
+        assert "--device 'nonsense' must be a device that this machine has; " in fails(
+            run, *command, "--device", "nonsense"
+        )
+        assert "--device 'cuda:99' must be a device that this machine has; " in fails(
+            run, *command, "--device", "cuda:99"
+        )
 
 
 def test_embed_takes_the_checkpoints_settings(run: Run, tmp_path: Path) -> None:
@@ -637,13 +642,13 @@ def test_npy_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run, fo
 
 def test_table() -> None:
     matrix = torch.tensor([[1.0, 0.456, -0.001], [0.456, 1.0, -0.5], [-0.001, -0.5, 1.0]])
-    lines = render.similarity_table(["one", "two " * 40, "three\nlines"], matrix).splitlines()
+    lines = similarity.similarity_table(["one", "two " * 40, "three\nlines"], matrix).splitlines()
     assert lines[1].endswith("    ·  .46  .00")
     assert lines[2].endswith("  .46    · -.50")
     assert "…" in lines[2]
     assert all(len(line) <= 80 for line in lines)
-    assert render.nearest(matrix) == [1, 0, 0]
-    assert render.similarity_cell(1.0, False, False) == " 1.00"
+    assert similarity.nearest(matrix) == [1, 0, 0]
+    assert similarity.similarity_cell(1.0, False) == " 1.00"
 
 
 # --- convert ---------------------------------------------------------------------------------------

@@ -201,6 +201,14 @@ def check_arguments(
         check_integer("max_length", max_length, 1)
 
 
+def check_room(tokenizer: Tokenizer, max_length: int | None) -> None:
+    """Check that `max_length` leaves room for a text beside the special tokens, else raise ArgumentValueError."""
+    special = len(tokenizer.encode(""))
+    if max_length is not None and max_length <= special:
+        hint = f"the tokenizer adds {special} special tokens to each text"
+        raise ArgumentValueError("max_length", max_length, f"at least {special + 1}", hint)
+
+
 # --- sentence-transformers' files ------------------------------------------------------------------
 
 

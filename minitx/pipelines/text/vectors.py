@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,27 @@ def check_finite(vectors: Tensor) -> None:
             f"text {int(bad[0])} (from 0) has no finite vector; the weights may hold NaN: "
             "see minitx inspect and minitx verify."
         )
+
+
+def check_path(path: Path) -> Path:
+    """Return the path if vectors can be written there; to be called before any work.
+
+    Raises:
+        ValueError: another kind of file.
+        FileNotFoundError, IsADirectoryError, PermissionError: about its folder.
+        ImportError: numpy is not installed, which the formats other than JSON need.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise ValueError(f"{path}: vectors are written to {', '.join(FORMATS)} files.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: there is no folder {path.parent}.")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: this is a folder; expected a file.")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise PermissionError(f"{path}: nothing can be written into {path.parent}.")
+    if path.suffix.lower() != ".json":
+        import_numpy()
+    return path
 
 
 def write_vectors(path: Path, vectors: Tensor, document: dict[str, Any]) -> None:

@@ -1,0 +1,90 @@
+"""`minitx inspect`, `minitx verify` and `minitx convert`: commands on a whole checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from minitx.cli.options import DEVICE, DTYPE, HEAD, HUB, MODEL, Argument, command
+from minitx.cli.render import colored_verdicts, emit, progress_bar
+from minitx.cli.source import Source
+
+
+@command(MODEL, *HUB, HEAD)
+def inspect(source: Source, head: str | None, json: bool) -> None:
+    """Lists the modules of a model with shapes, parameters, bytes and dtype. Equal
+    layers are folded into one, shared parameters count once, and tensors of the
+    file that the model does not use are named.
+
+    examples:
+      minitx inspect bert-base-uncased
+      minitx inspect ./my-model --head none
+      minitx inspect ./my-model --json | jq .parameters
+    """
+    from minitx.inspect.summary import render, summarize
+
+    folder = source.folder()
+    summary = summarize(source.model(folder, head), folder)
+    emit(json, {"model": source.name, **asdict(summary)}, render(summary))
+
+
+@command(MODEL, *HUB, HEAD, DEVICE)
+def verify(source: Source, head: str | None, json: bool) -> int:
+    """Loads a checkpoint in minitx and in transformers, runs the same texts through
+    both, in float32 and float64, with and without padding, and compares the inputs
+    and outputs of every module. The first module that differs is named.
+
+    Needs transformers. Exit code 1: they differ.
+
+    examples:
+      minitx verify sentence-transformers/all-MiniLM-L6-v2
+      minitx verify ./my-model --head none --json
+    """
+    from minitx.inspect.compare.report import render_report
+    from minitx.inspect.compare.verify import verify as compare
+
+    source.calm_hub()
+    source.check_device()
+    report = compare(source.name, head=head, model_type=source.model_type, device=source.device, **source.hub)
+    emit(json, report.to_json(), colored_verdicts(render_report(report)))
+    return 0 if report.ok else 1
+
+
+@command(
+    *(
+        Argument("model", "SOURCE", "folder or Hub id"),
+        Argument("destination", "DESTINATION", "an empty folder"),
+    ),
+    *("--max-shard-size SIZE  largest file, such as 500MB or 5GB", *HUB, HEAD, DTYPE),
+)
+def convert(source: Source, destination: str, json: bool, **options: Any) -> None:
+    """Writes SOURCE to DESTINATION as safetensors, under the same tensor names, so
+    that transformers loads it too. Tokenizer, README and the like are copied.
+    Without --dtype no value changes. If it fails, DESTINATION is as before.
+
+    examples:
+      minitx convert ./old ./new
+      minitx convert bert-base-uncased ./bert --dtype bfloat16
+      minitx convert ./big ./shards --max-shard-size 500MB
+      minitx convert ./classifier ./encoder --head none
+    """
+    from minitx.checkpoint.convert import convert as write
+    from minitx.checkpoint.hub import fetch_tokenizer
+    from minitx.inspect.text import human
+    from minitx.pipelines.text.embed import modules
+
+    folder, target = source.folder(), Path(destination)
+    if not Path(source.name).is_dir():
+        fetch_tokenizer(source.name, **source.hub)
+    listing = folder / "modules.json"
+    options |= {"folders": [place for _, place in modules(listing)]} if listing.is_file() else {}
+    options |= {"progress": partial(progress_bar, title="writing", unit="B", quiet=json)}
+    result = write(folder, target, dtype=source.dtype, model_type=source.model_type, **options)
+    count = len(result.weights)
+    files = result.weights[0] if count == 1 else f"{count} safetensors files"
+    lines = [f"{target}: {human(result.bytes)} of weights in {files}"]
+    for title, names in (("copied", result.copied), ("not copied", result.not_copied)):
+        lines += [f"{title}:", *(f"  {name}" for name in names)] if names else []
+    emit(json, {"source": source.name, "destination": str(target), **asdict(result)}, "\n".join(lines))

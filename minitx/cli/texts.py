@@ -1,0 +1,89 @@
+"""`minitx score` and `minitx tokenize`: texts in numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minitx.cli.options import DEVICE, DTYPE, HUB, MODEL, TEXTS, command
+from minitx.cli.render import columns, emit, finite
+from minitx.cli.source import Source, read_texts
+
+
+@command(
+    *(MODEL, *TEXTS),
+    "--source,--sources TEXT...  encoder input of each text, in their order",
+    "--tokens  also the probability of every token",
+    "--batch-size COUNT  texts per batch (default: 8)",
+    *("--src-lang CODE  language of the --source", "--tgt-lang CODE  language of the text"),
+    *(*HUB, DTYPE, DEVICE),
+)
+def score(source: Source, texts: tuple[str, ...], file: str | None, json: bool, **values: Any) -> None:
+    """Shows how probable texts are to a model: the perplexity (per token, 1 is
+    certain), the log-probability of the whole text in nats, and its number of
+    tokens. The lower the perplexity, the more the model expects the text. Of an
+    encoder-decoder, such as a translation model, each text needs a --source.
+
+    examples:
+      minitx score gpt2 "The cat sat on the mat." "Mat the on sat cat the."
+      minitx score gpt2 "The capital of France is Paris" --tokens
+      minitx score ./nllb "Meine Katze." --source "My cat." --tgt-lang deu_Latn
+      minitx score gpt2 --file lines.txt --json
+    """
+    from minitx.cli.decoding import head_of, model_of, set_languages
+    from minitx.decoding.score import score as scores_of
+    from minitx.inspect.text import shorten_line
+
+    lines = read_texts(texts, file)
+    folder = source.folder()
+    tokenizer = source.tokenizer(folder)
+    set_languages(tokenizer, values)
+    head = head_of(source, folder)
+    model, sources = model_of(source, folder, head), list(values["sources"]) or None
+    scores = scores_of(model, lines, sources=sources, tokenizer=tokenizer, batch_size=values["batch_size"])
+    header = "  perplexity   log-prob  tokens  text\n"
+    for row, text in enumerate(lines):
+        logprobs, total = scores.logprobs[row], float(scores.totals[row])
+        perplexity, ids = (
+            float(scores.perplexities[row]),
+            tokenizer.encode(text, as_target=head == "seq2seq-lm"),
+        )
+        plain: dict[str, Any] = {"text": text, "perplexity": finite(perplexity), "logprob": finite(total)}
+        plain |= {"tokens": ids, "logprobs": [finite(value) for value in logprobs.tolist()]}
+        shown = f"{perplexity:>12.2f}{total:>11.2f}{len(ids):>8}  {shorten_line(text, 46)}"
+        if values["tokens"]:
+            names = [tokenizer.id_to_token(token) or "?" for token in ids]
+            shown += "\n" + "\n".join(columns(names, [f"{p:.3f}" for p in logprobs.exp().tolist()]))
+        emit(json, plain, header * (row == 0) + shown, indent=None)
+
+
+@command(
+    *(MODEL, *TEXTS),
+    '--ids IDS...  decode ids instead: "464 3290"',
+    "--special/--no-special  with or without special tokens (default: with)",
+    "--as-target  as the output of an encoder-decoder",
+    *HUB,
+)
+def tokenize(source: Source, texts: tuple[str, ...], file: str | None, json: bool, **values: Any) -> None:
+    """Shows the tokens of texts with their ids below them, special tokens included;
+    with --ids the text of ids. Needs the tokenizer alone, no weights.
+
+    The ids of a word within a text often have a space in front of it: compare
+    minitx tokenize gpt2 "cat" " cat".
+
+    examples:
+      minitx tokenize bert-base-uncased "A cat sleeps."
+      minitx tokenize gpt2 " cat" --no-special
+      minitx tokenize gpt2 --ids "464 3797"
+      minitx tokenize gpt2 --file lines.txt --json
+    """
+    special, ids = values["special"] is not False, values["ids"]
+    if ids and (texts or file):
+        raise ValueError("--ids takes the place of texts; leave one of them out.")
+    source.calm_hub()
+    tokenizer, target = source.tokenizer(), bool(values["as_target"])
+    for number, given in enumerate(ids or read_texts(texts, file)):
+        row = given if ids else tokenizer.encode(given, add_special_tokens=special, as_target=target)
+        names = [tokenizer.id_to_token(token) or "?" for token in row]
+        text = tokenizer.decode(row, skip_special_tokens=not special) if ids else given
+        table = "\n" * bool(number) + "\n".join(columns(names, list(map(str, row))))
+        emit(json, {"text": text, "ids": row, "tokens": names}, text if ids else table, indent=None)
