@@ -53,10 +53,8 @@ def verify(source: Source, head: str | None, json: bool) -> int:
 
 
 @command(
-    *(
-        Argument("model", "SOURCE", "folder or Hub id"),
-        Argument("destination", "DESTINATION", "an empty folder"),
-    ),
+    Argument("model", "SOURCE", "folder or Hub id"),
+    Argument("destination", "DESTINATION", "a new or empty folder"),
     *("--max-shard-size SIZE  largest file, such as 500MB or 5GB", *HUB, HEAD, DTYPE),
 )
 def convert(source: Source, destination: str, json: bool, **options: Any) -> None:
