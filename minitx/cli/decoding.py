@@ -19,6 +19,7 @@ from minitx.cli.decoding_options import BELONGS_TO, CHOICES, KINDS, STOP, Values
 from minitx.cli.source import Source, read_texts
 from minitx.decoding import Strategy
 from minitx.decoding.arguments import TASKS, decoder_prompts_of, remaining_tokens
+from minitx.decoding.generation_config import generation_settings, read_settings
 from minitx.decoding.prompts import read_prompts
 from minitx.decoding.search.base import Search
 from minitx.decoding.special_tokens import begin_token
@@ -173,20 +174,13 @@ def settings_of(
     """
     exclusive(values, "greedy", "checkpoint")
     exclusive(values, "eos", "ignore_eos")
-    off: Any = {
-        "strategy": minitx.Sample(),
-        "stop": minitx.Stop(),
-        "max_new_tokens": None,
-        "min_new_tokens": 0,
-    }
-    base = minitx.generation_settings(folder) if values["checkpoint"] else minitx.GenerationSettings(**off)
-    most = base.max_new_tokens if values["max_new_tokens"] is None else values["max_new_tokens"]
+    base = generation_settings(folder) if values["checkpoint"] else read_settings({"do_sample": True})
+    most, least = values["max_new_tokens"], values["min_new_tokens"]
+    most = base.max_new_tokens if most is None else most
     ends = {field: values[name] for field, name in STOP.items() if given(values, name)}
     settings = {
         "max_new_tokens": DEFAULT_LENGTH if most is None else most,
-        "min_new_tokens": base.min_new_tokens
-        if values["min_new_tokens"] is None
-        else values["min_new_tokens"],
+        "min_new_tokens": base.min_new_tokens if least is None else least,
         "stop": replace(base.stop, **ends | ({"eos": ()} if values["ignore_eos"] else {})),
         "seed": values["seed"],
     }

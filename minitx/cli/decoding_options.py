@@ -120,11 +120,10 @@ def field_options(*kinds: type[Strategy]) -> list[click.Option]:
             module = getattr(declared.processor, "__module__", "").rpartition(".")[2]
             group = SEARCHING if issubclass(kind, Search) else GROUPS.get(module, SAMPLING)
             spellings = ",".join(dict.fromkeys([shown(name), f"--{name.replace('_', '-')}"]))
+            spec = f"{spellings} {declared.metavar or ''}".strip()
             text = re.sub(r" \((arXiv|OpenAI)[^)]*\)", "", declared.help)
             read = sequences if name.endswith("words_ids") else None
-            groups[group].append(
-                option(f"{spellings} {declared.metavar or ''}".strip() + f"  {text}", group, read)
-            )
+            groups[group].append(option(f"{spec}  {text}", group, read))
     return [each for group in groups.values() for each in group]
 
 

@@ -82,8 +82,10 @@ def generate(source: Source, json: bool, **values: Any) -> None:
         return
     for number, (row, tree) in enumerate(rows(request, values, samples)):
         prompt, sample = divmod(number, samples)
-        plain = as_json(request, row, prompt, sample) if json else None
-        emit(json, plain, as_text(request, row, prompt, sample, samples), indent=None)
+        if json:
+            emit(json, as_json(request, row, prompt, sample), "", indent=None)
+        else:
+            emit(json, None, as_text(request, row, prompt, sample, samples))
         if values["show_tree"] and sample == samples - 1:
             print(f"\n{tree}", flush=True)
 

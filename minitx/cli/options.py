@@ -41,9 +41,8 @@ class Help(click.Command):
         groups: dict[str, list[tuple[str, str]]] = {"arguments": [], "options": []}
         for param in self.get_params(ctx):
             spec, line = param.get_help_record(ctx) or ("", "")
-            groups.setdefault(getattr(param, "group", "options"), []).append(
-                (spec, line.replace("Show", "show"))
-            )
+            line = line.replace("Show this message and exit.", "show this message and exit")
+            groups.setdefault(getattr(param, "group", "options"), []).append((spec, line))
         for title in filter(groups.get, groups):
             with formatter.section(title):
                 if title in self.notes:
@@ -197,12 +196,12 @@ class Parsed(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 # --- values ----------------------------------------------------------------------------------------
 
 
-def number(text: str) -> float:
+def number(text: str) -> Any:
     """A number; "nan" and "inf" are numbers too."""
     return _converted(text, float, "a number")
 
 
-def integer(text: str) -> int:
+def integer(text: str) -> Any:
     """An integer of any sign."""
     return _converted(text, int, "an integer")
 

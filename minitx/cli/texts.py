@@ -42,11 +42,8 @@ def score(source: Source, texts: tuple[str, ...], file: str | None, json: bool, 
     scores = scores_of(model, lines, sources=sources, tokenizer=tokenizer, batch_size=values["batch_size"])
     header = "  perplexity   log-prob  tokens  text\n"
     for row, text in enumerate(lines):
-        logprobs, total = scores.logprobs[row], float(scores.totals[row])
-        perplexity, ids = (
-            float(scores.perplexities[row]),
-            tokenizer.encode(text, as_target=head == "seq2seq-lm"),
-        )
+        ids, logprobs = tokenizer.encode(text, as_target=head == "seq2seq-lm"), scores.logprobs[row]
+        total, perplexity = float(scores.totals[row]), float(scores.perplexities[row])
         plain: dict[str, Any] = {"text": text, "perplexity": finite(perplexity), "logprob": finite(total)}
         plain |= {"tokens": ids, "logprobs": [finite(value) for value in logprobs.tolist()]}
         shown = f"{perplexity:>12.2f}{total:>11.2f}{len(ids):>8}  {shorten_line(text, 46)}"

@@ -600,12 +600,9 @@ def test_embed_mistakes(run: Run, folder: Path, tmp_path: Path, monkeypatch: pyt
 
 def test_device_that_is_not_there(run: Run, folder: Path) -> None:
     for command in (["embed", folder, "a"], ["verify", folder]):
-        assert "--device 'nonsense' must be a device that this machine has; " in fails(
-            run, *command, "--device", "nonsense"
-        )
-        assert "--device 'cuda:99' must be a device that this machine has; " in fails(
-            run, *command, "--device", "cuda:99"
-        )
+        for device in ("nonsense", "cuda:99"):
+            error = fails(run, *command, "--device", device)
+            assert f"--device '{device}' must be a device that this machine has; " in error
 
 
 def test_embed_takes_the_checkpoints_settings(run: Run, tmp_path: Path) -> None:

@@ -202,7 +202,7 @@ def check_arguments(
 
 
 def check_room(tokenizer: Tokenizer, max_length: int | None) -> None:
-    """Check that `max_length` leaves room for a text beside the special tokens, else raise ArgumentValueError."""
+    """Check that the special tokens leave room for text, else raise ArgumentValueError."""
     special = len(tokenizer.encode(""))
     if max_length is not None and max_length <= special:
         hint = f"the tokenizer adds {special} special tokens to each text"
