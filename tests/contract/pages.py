@@ -6,7 +6,7 @@ Blocks of one page run in order, in one namespace, in one folder:
 - ```` ```console ```` runs each `$ minitx ...` line; the lines below it are what that prints.
 - A block after `<!-- not run: reason -->` is compiled only.
 
-Numbers differ from processor to processor, so words are compared and numbers are not. A line `...` stands for
+Fractions differ from processor to processor, so that only words and integers are compared. A line `...` stands for
 any output. `python -m tests.contract.pages --update [PAGE ...]` writes what the blocks print into the pages.
 """
 
@@ -161,15 +161,16 @@ def console(command: str) -> str:
 
 
 def agrees(shown: str, printed: str) -> bool:
-    """Whether a page shows what was printed, numbers aside; a line `...` stands for any output."""
+    """Whether a page shows what was printed, fractions aside; a line `...` stands for any output."""
     pieces = [words(piece) for piece in re.split(r"^ *\.\.\. *$", shown, flags=re.MULTILINE)]
     pattern = r"(?: \S+)*?".join("".join(f" {re.escape(word)}" for word in piece) for piece in pieces)
     return re.fullmatch(pattern, "".join(f" {word}" for word in words(printed))) is not None
 
 
 def words(text: str) -> list[str]:
-    """The words of a text, without numbers, bars and punctuation."""
-    return re.findall(r"[^\W\d_]+", re.sub(r"\\\n *", "", text))
+    """The words and integers of a text, without fractions, bars and punctuation."""
+    plain = re.sub(r"[-+]?\d*\.\d+(e[-+]?\d+)?", "", re.sub(r"\\\n *", "", text))
+    return re.findall(r"[^\W\d_]+|\d+", plain)
 
 
 def update(path: Path, folder: Path) -> bool:
