@@ -168,9 +168,9 @@ def agrees(shown: str, printed: str) -> bool:
 
 
 def words(text: str) -> list[str]:
-    """The words and integers of a text, without fractions, bars and punctuation."""
+    """The words and integers of a text, without fractions, zeros, bars and punctuation."""
     plain = re.sub(r"[-+]?\d*\.\d+(e[-+]?\d+)?", "", re.sub(r"\\\n *", "", text))
-    return re.findall(r"[^\W\d_]+|\d+", plain)
+    return re.findall(r"[^\W\d_]+|[1-9]\d*", plain)
 
 
 def update(path: Path, folder: Path) -> bool:
