@@ -91,7 +91,8 @@ def table(family: str, link: str) -> str:
     for module, heads in modules.items():
         types = ", ".join(f"`{name}`" for name, found in REGISTRY.items() if found == module)
         title = f"[{TITLES[module]}]({link}architectures/{module.replace('.', '/')}.py)"
-        lines.append(f"| {title} | {types} | {' | '.join('✓' if head in heads else '' for head in columns)} |")
+        ticks = " | ".join("✓" if head in heads else "" for head in columns)
+        lines.append(f"| {title} | {types} | {ticks} |")
     return "\n".join(lines)
 
 

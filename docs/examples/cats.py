@@ -1,4 +1,4 @@
-"""Train a small Llama on six answers about cats and save it in `cats/`. Takes a few seconds on a CPU."""
+"""Train a small Llama on six answers about cats and save it in `cats/`. Takes a few seconds."""
 
 from importlib.util import find_spec
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Train a small BART on fifteen English-French pairs and save it in `translator/`. Takes a few seconds on a CPU."""
+"""Train a small BART on fifteen English-French pairs and save it in `translator/`. Takes a few seconds."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,7 +33,8 @@ verbs = {"sleeps": "dort", "eats": "mange", "comes": "vient", "sees": "voit"}
 pairs = {f"the {n} {v}": f"le {nouns[n]} {verbs[v]}" for n in nouns for v in verbs}
 del pairs["the dog eats"]  # held out: the model has to compose it
 source = tokenizer(list(pairs), padding=True)
-target = tokenizer(list(pairs.values()), padding=True)["input_ids"][:, 1:]  # the model prepends the start token
+# Without [CLS]: the model prepends the start token itself.
+target = tokenizer(list(pairs.values()), padding=True)["input_ids"][:, 1:]
 labels = target.masked_fill(target == tokenizer.pad_token_id, -100)
 
 optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)

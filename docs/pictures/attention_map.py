@@ -1,8 +1,8 @@
 """Draw docs/pictures/attention_map.png: one head of a real checkpoint that aligns the atoms of a reaction.
 
-The checkpoint is the ALBERT of rxnmapper (Schwaller et al. 2021, doi:10.1126/sciadv.abe4166), a masked language
-model of chemical reactions written as SMILES. Nobody showed it which atom of the product comes from which atom
-of the reactants; head 6 of layer 11 attends from the one to the other all the same.
+The checkpoint is the ALBERT of rxnmapper (Schwaller et al. 2021, doi:10.1126/sciadv.abe4166), a masked
+language model of chemical reactions written as SMILES. It was trained without atom labels; head 6 of layer 11
+nevertheless attends from each atom of the product to its origin in the reactants.
 
     .venv/bin/python docs/pictures/attention_map.py [PATH]
 """
@@ -55,7 +55,8 @@ def draw(weights: Tensor, sources: list[str], targets: list[str], path: Path) ->
     axes.spines[:].set_visible(False)
     axes.set_xlabel("reactants: bromobenzene and p-tolylboronic acid (keys)", labelpad=8)
     axes.set_ylabel("product: 4-methylbiphenyl (queries)", labelpad=8)
-    axes.set_title(f"Attention of layer {LAYER + 1}, head {HEAD + 1}: product atoms attend to their origin", pad=12)
+    title = f"Attention of layer {LAYER + 1}, head {HEAD + 1}: product atoms attend to their origin"
+    axes.set_title(title, pad=12)
     bar = figure.colorbar(image, ax=axes, shrink=0.8, label="attention weight")
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0)

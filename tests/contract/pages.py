@@ -6,8 +6,8 @@ Blocks of one page run in order, in one namespace, in one folder:
 - ```` ```console ```` runs each `$ minitx ...` line; the lines below it are what that prints.
 - A block after `<!-- not run: reason -->` is compiled only.
 
-Fractions differ from processor to processor, so that only words and integers are compared. A line `...` stands for
-any output. `python -m tests.contract.pages --update [PAGE ...]` writes what the blocks print into the pages.
+Fractions differ from processor to processor, so that only words and integers are compared. A line `...`
+stands for any output. `python -m tests.contract.pages --update [PAGE ...]` writes the outputs into the pages.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def train_examples(folder: Path) -> None:
 
 
 def furnish(folder: Path, examples: Path) -> None:
-    """Put into `folder` the models that the pages name, under their Hub ids: a folder is preferred to the Hub."""
+    """Put into `folder` the models that the pages name; a folder is preferred to the Hub."""
     from tests.real import MINILM
 
     models = {"sentence-transformers/all-MiniLM-L6-v2": MINILM}
@@ -180,7 +180,8 @@ def update(path: Path, folder: Path) -> bool:
     for block, printed in run_page(path, folder):
         if agrees(block.code, printed):
             continue
-        new = textwrap.indent("\n".join(line.rstrip() for line in printed.strip("\n").splitlines()), block.indent)
+        lines = (line.rstrip() for line in printed.strip("\n").splitlines())
+        new = textwrap.indent("\n".join(lines), block.indent)
         text = text[: block.start + shift] + new + "\n" + text[block.end + shift :]
         shift += len(new) + 1 - (block.end - block.start)
         changed = True
