@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import re
 import subprocess
@@ -100,6 +101,22 @@ def test_every_public_name_is_in_the_reference() -> None:
             if name not in minitx.__all__ and isinstance(getattr(module, name), type):
                 expected.add(f"{module.__name__}.{name}")
     assert not expected - documented - {"minitx.decoding.select_state"}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_public_names_in_the_documents_exist(document: Path) -> None:
+    for name in re.findall(r"\bminitx\.(\w+)", document.read_text()):
+        module = ROOT / "minitx" / name
+        assert hasattr(minitx, name) or module.is_dir() or module.with_suffix(".py").is_file(), name
+
+
+def test_every_field_of_every_strategy_is_documented() -> None:
+    text = "".join(path.read_text() for path in (ROOT / "docs" / "decoding").glob("*.md"))
+    for name in minitx.__all__:
+        kind = getattr(minitx, name)
+        if isinstance(kind, type) and issubclass(kind, minitx.decoding.Strategy):
+            for field in dataclasses.fields(kind):
+                assert re.search(rf"\b{field.name}\b", text), f"{name}.{field.name}"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
