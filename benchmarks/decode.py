@@ -36,7 +36,8 @@ import transformers
 
 import minitx
 from minitx.decoding.processors.context import Context
-from minitx.decoding.samplers.select import Argmax, CounterGumbel, row_keys
+from minitx.decoding.samplers.base import Argmax
+from minitx.decoding.samplers.counter_rng import CounterGumbel, row_keys
 
 SAMPLING: dict[str, Any] = {"temperature": 0.8, "top_k": 50, "top_p": 0.95}
 STRATEGIES: dict[str, minitx.Strategy] = {

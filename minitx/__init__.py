@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from minitx.decoding.processors.chain import Chain
     from minitx.decoding.samplers.alternatives import Alternatives
     from minitx.decoding.samplers.arithmetic import ArithmeticSample
+    from minitx.decoding.samplers.greedy import Greedy
+    from minitx.decoding.samplers.sample import Sample
     from minitx.decoding.score import Scores, score
     from minitx.decoding.search.beam import Beam
     from minitx.decoding.search.beam_sample import BeamSample
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     from minitx.decoding.search.diverse import DiverseBeam
     from minitx.decoding.search.stochastic import StochasticBeam
     from minitx.decoding.stopping import Stop
-    from minitx.decoding.strategy import Greedy, Sample
     from minitx.inspect.explain import Explanation, explain
     from minitx.layers.cache import Cache
     from minitx.models import DecoderModel, EncoderDecoderModel, EncoderModel, ModelOutput
@@ -58,14 +59,14 @@ _HOME = {
     "ExpertsConfig": "minitx.config",
     "Explanation": "minitx.inspect.explain",
     "GenerationSettings": "minitx.decoding.generation_config",
-    "Greedy": "minitx.decoding.strategy",
+    "Greedy": "minitx.decoding.samplers.greedy",
     "HeadConfig": "minitx.config",
     "LexicalBeam": "minitx.decoding.search.constrained",
     "ModelConfig": "minitx.config",
     "ModelOutput": "minitx.models",
     "Result": "minitx.decoding.output",
     "RopeConfig": "minitx.config",
-    "Sample": "minitx.decoding.strategy",
+    "Sample": "minitx.decoding.samplers.sample",
     "Scores": "minitx.decoding.score",
     "StackConfig": "minitx.config",
     "StochasticBeam": "minitx.decoding.search.stochastic",

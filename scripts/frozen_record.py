@@ -279,7 +279,8 @@ def error_record(folder: Path) -> dict[str, Any]:
         try:
             call()
         except (TypeError, ValueError) as error:
-            record[name] = [type(error).__name__, parameter in str(error)]
+            kind = "TypeError" if isinstance(error, TypeError) else "ValueError"
+            record[name] = [kind, parameter in str(error)]
         else:
             record[name] = ["no error", False]
     return record

@@ -19,6 +19,8 @@ from minitx.decoding.generation_config import begin_token, generation_settings
 from minitx.decoding.request import TASKS, remaining_tokens
 from minitx.decoding.samplers.alternatives import Alternatives
 from minitx.decoding.samplers.arithmetic import ArithmeticSample
+from minitx.decoding.samplers.greedy import Greedy
+from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.search.base import Search
 from minitx.decoding.search.beam import Beam
 from minitx.decoding.search.beam_sample import BeamSample
@@ -26,7 +28,7 @@ from minitx.decoding.search.constrained import LexicalBeam
 from minitx.decoding.search.diverse import DiverseBeam
 from minitx.decoding.search.stochastic import StochasticBeam
 from minitx.decoding.stopping import Stop
-from minitx.decoding.strategy import Greedy, Sample, Strategy
+from minitx.decoding.strategy import Strategy
 
 if TYPE_CHECKING:
     from minitx.models import CausalModel

@@ -1,9 +1,9 @@
-"""Decoding: logits -> chain of processors -> selector -> loop of the strategy -> result.
+"""Decoding: logits -> chain of processors -> sampler -> loop of the strategy -> result.
 
-Each of these is small and works alone: `context.py` says what a processor may know, `chain.py` applies
-them in order, `truncate.py`, `reshape.py`, `penalties.py`, `bias.py` and `constraints.py` are the processors,
-`strategy.py` names them as parameters, `select.py` takes the token, and `loop.py` goes on. Searches compare
-whole texts instead: `search.py` is their loop, and each has a file of its own.
+Each part is small and works alone. `processors` changes logits: `context.py` is the token history that a
+processor gets, `chain.py` applies processors in order, the other files are the processors. `strategy.py`
+declares them as parameters, one field each, with `parameters.py`. `samplers` chooses one token per row and
+step; `search` compares whole hypotheses instead. Each strategy has a file in one of the two folders.
 """
 
 from minitx.decoding.processors.base import Processor, StatefulProcessor
@@ -32,13 +32,16 @@ from minitx.decoding.processors.temperature import RemoveInvalid, Renormalize, T
 from minitx.decoding.processors.truncation import Epsilon, Eta, MinP, TopH, TopK, TopP, Typical
 from minitx.decoding.samplers.alternatives import Alternatives
 from minitx.decoding.samplers.arithmetic import ArithmeticSample
-from minitx.decoding.samplers.select import Argmax, CounterGumbel, MultinomialSampler
+from minitx.decoding.samplers.base import Argmax
+from minitx.decoding.samplers.counter_rng import CounterGumbel
+from minitx.decoding.samplers.greedy import Greedy
+from minitx.decoding.samplers.sample import MultinomialSampler, Sample
 from minitx.decoding.search.beam import Beam
 from minitx.decoding.search.beam_sample import BeamSample
 from minitx.decoding.search.constrained import LexicalBeam
 from minitx.decoding.search.diverse import DiverseBeam
 from minitx.decoding.search.stochastic import StochasticBeam
-from minitx.decoding.strategy import Greedy, Sample, Strategy
+from minitx.decoding.strategy import Strategy
 
 __all__ = [
     "AllowedTokens",

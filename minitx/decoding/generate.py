@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from minitx.decoding.checks import Integers
 from minitx.decoding.loop import Call, Logprobs, steps
 from minitx.decoding.names import names_explained
 from minitx.decoding.output import Event, Result, collected
+from minitx.decoding.parameters import Integers
 from minitx.decoding.prompts import Prompts
-from minitx.decoding.request import Seed, prepare
+from minitx.decoding.request import prepare
+from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.stopping import Stop
-from minitx.decoding.strategy import Sample, Strategy
+from minitx.decoding.strategy import Seed, Strategy
 
 if TYPE_CHECKING:
     from minitx.models import CausalModel

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minitx.checkpoint.files import GENERATION
+from minitx.decoding.samplers.greedy import Greedy
+from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.search.beam import Beam
 from minitx.decoding.search.beam_sample import BeamSample
 from minitx.decoding.stopping import Stop
-from minitx.decoding.strategy import Greedy, Sample
 from minitx.io import read_json
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from minitx.decoding.processors.base import State
 from minitx.decoding.processors.chain import Chain, unusable
 from minitx.decoding.processors.context import Context
 from minitx.decoding.prompts import padded_behind
-from minitx.decoding.samplers.select import Sampler
+from minitx.decoding.samplers.base import Sampler
 from minitx.decoding.session import ROOM, Stepper
 from minitx.decoding.stopping import ResolvedStop, RowText
 

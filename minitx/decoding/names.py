@@ -1,4 +1,4 @@
-"""What is meant by an argument or a field that there is not."""
+"""Suggestions for unknown names of arguments and of strategy fields."""
 
 from __future__ import annotations
 
@@ -11,54 +11,86 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# What other libraries call things, and how they are said here.
-_ELSEWHERE: Mapping[str, str] = {
+# Names in other libraries, and their counterparts here.
+HABITS: Mapping[str, str] = {
     "do_sample": "Sample(...) draws tokens, Greedy() takes the most probable ones.",
     "eos_token_id": "End tokens belong to stop=Stop(eos=...).",
-    "generation_config": 'strategy="checkpoint" takes what generation_config.json says.',
+    "generation_config": 'strategy="checkpoint" uses generation_config.json.',
     "input_ids": "Prompts, texts or ids, are the second argument.",
     "inputs": "Prompts, texts or ids, are the second argument.",
     "logits_processor": "Processors belong to the strategy: Sample(processors=[...]).",
-    "max_length": "max_new_tokens=... counts the new tokens alone.",
+    "max_length": "max_new_tokens=... limits the new tokens alone.",
     "max_tokens": "It is called max_new_tokens here.",
     "n": "It is called num_samples here.",
-    "num_beams": "It belongs to the strategy: Beam(num_beams=...).",
     "num_return_sequences": "It is called num_samples here.",
     "output_scores": 'logprobs="raw" or "processed" asks for log-probabilities.',
-    "pad_token_id": "Nothing is to be padded; prompts may differ in length.",
+    "pad_token_id": "No padding is needed; prompts may differ in length.",
     "stop_strings": "Stop strings belong to stop=Stop(strings=...).",
     "stop_token_ids": "Stop tokens belong to stop=Stop(tokens=...).",
-    "stopping_criteria": "stop=Stop(...) says what ends a row; stream(...) can be left at any token.",
-    "streamer": "minitx.stream(...) gives the tokens as they come.",
+    "stopping_criteria": "stop=Stop(...) ends a row; stream(...) can be left at any token.",
+    "streamer": "minitx.stream(...) yields the tokens.",
 }
+# Arguments of `generate` that users expect to be fields of a strategy.
+_OF_THE_CALL = frozenset(
+    {
+        "generator",
+        "logprobs",
+        "max_new_tokens",
+        "min_new_tokens",
+        "num_samples",
+        "seed",
+        "stop",
+        "top_logprobs",
+    }
+)
+# The strategy to suggest for each field of any strategy; `Strategy` registers its subclasses here.
+_STRATEGY_OF: dict[str, str] = {}
 
 
-def meant(name: str, known: Iterable[str]) -> str:
-    """What may have been meant by a name: a sentence with a space before it, or nothing.
+def register(strategy: str, names: Iterable[str]) -> None:
+    """Adds fields of a strategy to the suggestions; a field that is known already keeps its strategy."""
+    for name in names:
+        _STRATEGY_OF.setdefault(name, strategy)
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Returns a sentence, after a space, about an unknown name; empty without a suggestion.
 
     Args:
-        name: as it was given.
-        known: the names that there are.
+        name: the unknown name.
+        known: the names that exist.
     """
-    if name in _ELSEWHERE:
-        return f" {_ELSEWHERE[name]}"
+    if name in HABITS:
+        return f" {HABITS[name]}"
     similar = difflib.get_close_matches(name, known, n=1)
     return f" Did you mean {similar[0]!r}?" if similar else ""
 
 
+def field_suggestion(name: str, known: Iterable[str]) -> str:
+    """`suggestion` for a name that is not a field of a strategy, whose fields are `known`."""
+    if name in _OF_THE_CALL:
+        return f" It is an argument of the call: generate(..., {name}=...)."
+    return f" {_STRATEGY_OF[name]} has it." if name in _STRATEGY_OF else suggestion(name, known)
+
+
+def argument_suggestion(name: str, known: Iterable[str]) -> str:
+    """`suggestion` for a name that is not an argument of a function, whose arguments are `known`."""
+    if name in _STRATEGY_OF:
+        return f" It belongs to the strategy: {_STRATEGY_OF[name]}({name}=...)."
+    return suggestion(name, known)
+
+
 def names_explained(function: Callable[P, R]) -> Callable[P, R]:
-    """Lets a function say, of an argument that it does not have, what has its place."""
+    """Decorates a function so that its error for an unknown argument suggests another."""
     known = inspect.signature(function).parameters
 
     @functools.wraps(function)
-    def call(*args: P.args, **given: P.kwargs) -> R:
-        for name in given:
+    def call(*args: P.args, **options: P.kwargs) -> R:
+        for name in options:
             if name not in known:
-                from minitx.decoding.strategy import owner  # which asks this file about its own names
-
-                strategy = owner(name)
-                hint = f" It belongs to the strategy: {strategy}({name}=...)." if strategy else None
-                raise TypeError(f"{function.__name__} has no argument {name!r}.{hint or meant(name, known)}")
-        return function(*args, **given)
+                raise TypeError(
+                    f"{function.__name__} has no argument {name!r}.{argument_suggestion(name, known)}"
+                )
+        return function(*args, **options)
 
     return call

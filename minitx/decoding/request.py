@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from minitx.checkpoint.files import GENERATION
-from minitx.decoding.checks import LARGEST, Integers, check_rows, integer
 from minitx.decoding.generation_config import (
     begin_token,
     end_tokens,
@@ -20,22 +19,22 @@ from minitx.decoding.generation_config import (
     start_token,
 )
 from minitx.decoding.loop import Call, Logprobs
+from minitx.decoding.parameters import LARGEST_INTEGER, Integers, check_integers, check_rows
 from minitx.decoding.processors.chain import Chain
 from minitx.decoding.processors.constraints import ForcedBos
 from minitx.decoding.prompts import Prompts, check_tokenizer, read_prompts
-from minitx.decoding.samplers.alternatives import Alternatives, FirstRank
-from minitx.decoding.samplers.arithmetic import ArithmeticSample, code_from, code_of
-from minitx.decoding.samplers.select import Argmax, CounterGumbel, MultinomialSampler, Sampler, row_keys
+from minitx.decoding.samplers.alternatives import Alternatives
+from minitx.decoding.samplers.greedy import Greedy
+from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.search.base import Search
 from minitx.decoding.stopping import Stop
-from minitx.decoding.strategy import Greedy, Sample, Strategy
+from minitx.decoding.strategy import Seed, Strategy
 
 if TYPE_CHECKING:
     from minitx.layers.embedder import Embedder
     from minitx.models import CausalModel
     from minitx.tokenizer import Tokenizer
 
-Seed = int | Sequence[int] | Tensor
 TASKS = ("causal-lm", "seq2seq-lm")  # whose logits are of the next token
 _STRATEGIES = 'expected a Sample(...), Greedy(...) or Beam(...), or "checkpoint".'
 
@@ -121,7 +120,13 @@ def prepare(
         prompts=rows,
         num_samples=samples,
         chain=chain,
-        sampler=_selector(model, strategy, seen, per_prompt, seed, generator),
+        sampler=strategy.sampler(
+            seen,
+            per_prompt,
+            seed=seed,
+            generator=generator,
+            device=model.decoder_embedder.word_emb.weight.device,
+        ),
         search=strategy.search if isinstance(strategy, Search) else None,
         stop=(stop or Stop()).resolved(end_tokens(model, tokenizer), vocab_size, tokenizer),
         max_new_tokens=most,
@@ -178,12 +183,14 @@ def _of_checkpoint(model: CausalModel, strategy: str) -> dict[str, Any]:
     return found
 
 
-def _count(name: str, value: Any, *, least: int, meaning: str, most: int = LARGEST) -> int:
+def _count(name: str, value: Any, *, least: int, meaning: str, most: int = LARGEST_INTEGER) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name}={value!r} must be a whole number: {meaning}.")
     number = int(value)
     if not least <= number <= most:
-        limit = f"at least {least}" if number < least and most == LARGEST else f"from {least} to {most}"
+        limit = (
+            f"at least {least}" if number < least and most == LARGEST_INTEGER else f"from {least} to {most}"
+        )
         raise ValueError(f"{name}={number} must be {limit}: {meaning}.")
     return number
 
@@ -194,7 +201,7 @@ def _least(minimum: Integers | None, most: int, rows: int, samples: int) -> list
     Raises:
         ValueError: another number of them than rows, or more than `max_new_tokens`.
     """
-    value = integer("min_new_tokens", 0 if minimum is None else minimum, 0, "0 sets no minimum")
+    value = check_integers("min_new_tokens", 0 if minimum is None else minimum, 0, "0 sets no minimum")
     least = [value] * rows if isinstance(value, int) else list(value)
     check_rows("min_new_tokens", least, rows, samples)
     if max(least) > most:
@@ -283,39 +290,3 @@ def _check_length(embedder: Embedder, prompt: int, most: int) -> None:
             f"A prompt of {prompt} tokens and max_new_tokens={most} need {needed} positions, but the model "
             f"has {limit}; shorten the prompt, or ask for at most {max(limit - prompt + 1, 0)} tokens."
         )
-
-
-def _selector(
-    model: CausalModel,
-    strategy: Strategy,
-    prompts: list[list[int]],
-    samples: int,
-    seed: Seed | None,
-    generator: torch.Generator | None,
-) -> Sampler:
-    """How a token is taken.
-
-    Raises:
-        ValueError: two sources of randomness, or arguments that mean nothing where nothing is drawn.
-    """
-    device = model.decoder_embedder.word_emb.weight.device
-    first_rank = isinstance(strategy, Alternatives)
-    if not isinstance(strategy, Sample):
-        kind, other = type(strategy).__name__, "BeamSample" if isinstance(strategy, Search) else "Sample"
-        idle = {"seed": seed is not None, "generator": generator is not None}
-        idle["num_samples"] = samples > 1 and not first_rank
-        for name in (name for name, given in idle.items() if given):
-            raise ValueError(
-                f"{kind}() draws nothing, so that {name}= has no effect; leave it out, or use {other}()."
-            )
-        return FirstRank(len(prompts), samples, device) if first_rank else Argmax()
-    spread_out = isinstance(strategy, ArithmeticSample)
-    if generator is not None:
-        if seed is not None:
-            raise ValueError("seed= and generator= are two sources of randomness; give one of them.")
-        return code_from(generator, len(prompts), samples) if spread_out else MultinomialSampler(generator)
-    if seed is None:
-        seed = int(torch.randint(2**62, ()))
-    if spread_out:
-        return code_of(seed, prompts, samples, device)
-    return CounterGumbel(row_keys(seed, prompts, samples, device))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from minitx.decoding.checks import set_frozen, token_ids, within_vocabulary
+from minitx.decoding.parameters import check_ids, check_vocabulary, set_frozen
 
 if TYPE_CHECKING:
     from minitx.decoding.detokenize import Detokenizer
@@ -62,8 +62,8 @@ class Stop:
         """
         named = None if self.eos is None else _ids("eos", self.eos)
         tokens, strings = set(_ids("tokens", self.tokens)), _strings(self.strings)
-        within_vocabulary("Stop(eos=...)", named or (), vocab_size)
-        within_vocabulary("Stop(tokens=...)", tokens, vocab_size)
+        check_vocabulary("Stop(eos=...)", named or (), vocab_size)
+        check_vocabulary("Stop(tokens=...)", tokens, vocab_size)
         if strings and tokenizer is None:
             raise ValueError(
                 f"Stop(strings={strings!r}) is looked for in text, which needs tokenizer=; or give the ids "
@@ -177,7 +177,7 @@ def _could_become(text: str, strings: Sequence[str]) -> int:
 def _ids(name: str, value: Any) -> tuple[int, ...]:
     """One id or any number of them."""
     plain = value.tolist() if hasattr(value, "tolist") else value
-    return token_ids(f"Stop({name}=...)", [plain] if isinstance(plain, int) else plain, empty=True)
+    return check_ids(f"Stop({name}=...)", [plain] if isinstance(plain, int) else plain, empty=True)
 
 
 def _strings(value: Any) -> tuple[str, ...]:

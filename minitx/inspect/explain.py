@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from minitx.decoding.checks import Integers
 from minitx.decoding.detokenize import text_of
 from minitx.decoding.loop import steps
 from minitx.decoding.names import names_explained
+from minitx.decoding.parameters import Integers
 from minitx.decoding.processors.base import State
 from minitx.decoding.processors.chain import Chain
 from minitx.decoding.processors.context import Context
 from minitx.decoding.prompts import Prompts
-from minitx.decoding.request import Seed, prepare
+from minitx.decoding.request import prepare
+from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.stopping import Stop
-from minitx.decoding.strategy import Sample, Strategy
+from minitx.decoding.strategy import Seed, Strategy
 from minitx.validation import check_integer
 
 if TYPE_CHECKING:

@@ -1,55 +1,65 @@
-"""What a processor is, and what those of this package say of themselves. B rows, V vocabulary."""
+"""The interfaces of a processor, and the base classes of those of this package. B rows, V vocabulary."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from minitx.decoding.checks import PerRow
+from minitx.decoding.parameters import (
+    check_integers,
+    check_numbers,
+    check_rows,
+    column,
+    per_row,
+    set_frozen,
+)
 from minitx.decoding.processors.context import Context
+from minitx.validation import Interval
 
-# A tensor whose first dimension is B, or a tuple, list or dict of such states. () is the state of nothing.
+# A tensor whose first dimension is B, or a tuple, list or dict of such states. () is the empty state.
 State = Any
 
 
 class Processor(Protocol):
-    """One step from logits to logits: `Sample(processors=[mine])` puts one's own before the temperature.
+    """One step from logits to logits: `Sample(processors=[custom])` applies it before the temperature.
 
-    Rows are prompts times samples, those of one prompt one after the other; of a search, prompts times beams.
-    Rows that have ended are still among them, until all have. There may be more calls than tokens (for
-    `explain`, and where a processor has states), so that what a call gives must follow from its arguments.
+    Rows are prompts times samples, those of one prompt adjacent; in a search, prompts times beams. Finished
+    rows stay in the batch until all are finished. A processor may be called more often than tokens are
+    generated (by `explain`, and in chains with states), so its output must depend on its arguments alone.
     """
 
     def __call__(self, logits: Tensor, context: Context, /) -> Tensor:
-        """
-        Args:
-            logits: (B, V) float32, on the model's device; -inf for a token that cannot be drawn. One's own
-                function gets a copy, and may write into it.
-            context: the tokens so far of each row.
+        """Returns the changed logits, (B, V) of the same dtype.
 
-        Returns:
-            (B, V), of the same type.
+        Args:
+            logits: (B, V) float32, on the model's device; -inf for a banned token. Custom functions get a
+                copy that they may modify.
+            context: the token history of each row.
         """
         ...
 
 
 @runtime_checkable
 class StatefulProcessor(Protocol):
-    """A processor whose state is carried by whoever calls it."""
+    """A processor with a state, which the caller carries from step to step (mirostat, a grammar).
+
+    States are values: a search keeps, reorders and rolls them back as it does tokens.
+    """
 
     def init(self, context: Context) -> State:
-        """The state before the first token is drawn."""
+        """Returns the state before the first token."""
         ...
 
     def update(self, state: State, context: Context, token: Tensor, logits: Tensor) -> State:
-        """The state after a token was drawn. A new state.
+        """Returns a new state, after a token.
 
         Args:
-            state: the one that the processor was called with.
-            context: what the token was drawn with; it does not have it yet.
+            state: the state that the processor was called with.
+            context: the history that the token was chosen with, without the token.
             token: (B,)
-            logits: (B, V), what the processor was given; how surprising the token was is in there.
+            logits: (B, V), the input of the processor, as for the surprise of the token.
         """
         ...
 
@@ -59,30 +69,104 @@ class StatefulProcessor(Protocol):
 
 
 class LogitsProcessor:
-    """A processor of this package. It leaves its argument alone, so that it needs no copy of it.
+    """Base class of the processors of this package. They do not modify their input, and so need no copy.
 
     Attributes:
-        elementwise: it does not ask which token a logit belongs to, so that it can do with some of them.
+        elementwise: the result does not depend on which tokens the logits belong to, so that the processor
+            can be applied to a part of the vocabulary.
+        batch_invariant: whether finished rows can be removed from the batch without a change for the others.
     """
 
     elementwise: ClassVar[bool] = False
+
+    @property
+    def batch_invariant(self) -> bool:
+        """Whether the result for a row does not depend on its index in the batch."""
+        return True
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
         raise NotImplementedError
 
-    @property
-    def batch_invariant(self) -> bool:
-        """Whether it does the same to a row wherever that stands, so that rows before it may leave."""
-        return not any(isinstance(value, PerRow) for value in vars(self).values())
+    def check_rows(self, num_rows: int, rows_per_prompt: int = 1) -> None:
+        """Raises ArgumentValueError if a parameter has one value per row, but for another number of rows."""
 
     def keeps_log_probs_nonpositive(self, below: bool) -> bool:
-        """Whether what it leaves is at most 0. Most only ban, or take factors above 0, which keep it there.
+        """Whether the output is at most 0. Most processors only ban tokens or multiply by positive factors.
 
-        A search counts on this: the model's log-probabilities are at most 0, so a text that goes on can only
-        lose, unless a processor makes it win.
+        A search relies on it: as log-probabilities are at most 0, a hypothesis can only lose by continuing,
+        unless a processor raises them.
 
         Args:
-            below: whether what it is given is at most 0.
+            below: whether the input is at most 0.
         """
         return below
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The values of a numeric parameter.
+
+    Attributes:
+        parameter: its name in strategies and errors.
+        hint: ends the message of an error, e.g. "0.0 keeps every token".
+        interval: the allowed real numbers; None for the integers of at least 0.
+        off: the value at which the parameter changes nothing; None if there is no such value.
+    """
+
+    parameter: str
+    hint: str
+    interval: Interval | None = None
+    off: float | None = None
+
+    def check(self, value: Any) -> Any:
+        """Returns a number or a tuple of one per row; raises ArgumentTypeError or ArgumentValueError."""
+        if self.interval is None:
+            return check_integers(self.parameter, value, 0, self.hint)
+        return check_numbers(self.parameter, value, self.interval, self.hint)
+
+
+@dataclass(frozen=True)
+class NumericProcessor(LogitsProcessor):
+    """A processor whose first field is one number, or one number per row; subclasses define `apply`."""
+
+    rule: ClassVar[Rule]
+
+    def __post_init__(self) -> None:
+        set_frozen(self, **{positional_fields(self)[0]: self.rule.check(self.value)})
+
+    @property
+    def value(self) -> Any:
+        """The number, or a tuple of one per row."""
+        return getattr(self, positional_fields(self)[0])
+
+    @property
+    def batch_invariant(self) -> bool:
+        """Whether the result for a row does not depend on its index in the batch."""
+        return not isinstance(self.value, tuple)
+
+    def check_rows(self, num_rows: int, rows_per_prompt: int = 1) -> None:
+        """Raises ArgumentValueError unless there is one number, or one per row."""
+        if isinstance(self.value, tuple):
+            check_rows(self.rule.parameter, self.value, num_rows, rows_per_prompt)
+
+    def __call__(self, logits: Tensor, context: Context) -> Tensor:
+        """(B, V) -> (B, V); the logits themselves if the processor is off."""
+        return logits if self.value == self.rule.off else self.apply(logits, context)
+
+    def apply(self, logits: Tensor, context: Context) -> Tensor:
+        """(B, V) -> (B, V), where the processor is not off."""
+        raise NotImplementedError
+
+    def column(self, logits: Tensor, value: Any = None) -> Any:
+        """The number, or a tensor (B, 1), of the value or of one computed from it."""
+        return column(self.rule.parameter, self.value if value is None else value, logits)
+
+    def per_row(self, like: Tensor, dtype: Any = None) -> Any:
+        """The number, or a tensor (B,) with the device and dtype of `like`."""
+        return per_row(self.rule.parameter, self.value, like, dtype)
+
+
+def positional_fields(processor: Any) -> list[str]:
+    """Returns the names of the positional fields of a dataclass; none for other objects."""
+    return [each.name for each in fields(processor) if not each.kw_only] if is_dataclass(processor) else []

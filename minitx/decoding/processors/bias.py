@@ -1,4 +1,4 @@
-"""Biases: what is added to the logits of tokens, sequences and the end.
+"""Biases added to the logits of tokens, sequences and end tokens.
 
 B rows, V vocabulary, N sequences, P longest prefix.
 """
@@ -8,24 +8,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from minitx.decoding.checks import (
+from minitx.decoding.parameters import (
+    POSITIVE,
+    check_biases,
+    check_id,
+    check_ids,
     check_sequences,
-    integer,
-    number,
+    check_vocabulary,
     set_frozen,
-    token_id,
-    token_ids,
-    within_vocabulary,
+    to_plain,
 )
 from minitx.decoding.processors.base import LogitsProcessor
 from minitx.decoding.processors.context import Context
+from minitx.validation import ArgumentTypeError, ArgumentValueError, Interval, check_integer, check_number
 
-# Beyond this factor an end token is certain, and float32 not yet at its end.
+# With a larger factor an end token is certain already, and float32 would overflow.
 _LARGEST_DECAY = 1e9
 
 
@@ -33,7 +35,7 @@ _LARGEST_DECAY = 1e9
 class SequenceBias(LogitsProcessor):
     """Adds a bias to the last token of a sequence wherever the history ends with the tokens before it.
 
-    A sequence of one token is biased always. The biases of several sequences add up.
+    A sequence of one token is always biased. The biases of several sequences add up.
 
     Args:
         sequence_bias: {(token, ...): bias}; a bias is a number, or -inf for a ban.
@@ -42,16 +44,16 @@ class SequenceBias(LogitsProcessor):
     sequence_bias: Mapping[tuple[int, ...], float]
 
     def __post_init__(self) -> None:
-        given = _mapping("sequence_bias", self.sequence_bias, "{(464, 3290): -5.0}")
+        biases = check_biases("sequence_bias", self.sequence_bias, "{(464, 3290): -5.0}")
+        interval, hint = Interval(-torch.inf, torch.inf, open_high=True), "above 0 makes it more probable"
         checked = {}
-        for sequence, bias in given.items():
-            ids = token_ids("a key of sequence_bias", sequence)
-            checked[ids] = number(
-                f"sequence_bias[{ids}]", bias, "[-inf, inf)", "above 0 makes it more probable"
-            )
+        for sequence, bias in biases.items():
+            ids = check_ids("a key of sequence_bias", sequence)
+            checked[ids] = check_number(f"sequence_bias[{ids}]", to_plain(bias), interval, hint)
         set_frozen(self, sequence_bias=checked)
 
     def keeps_log_probs_nonpositive(self, below: bool) -> bool:
+        """See `LogitsProcessor.keeps_log_probs_nonpositive`."""
         return below and max(self.sequence_bias.values()) <= 0
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
@@ -59,8 +61,8 @@ class SequenceBias(LogitsProcessor):
         return self.biased("sequence_bias", logits, context)
 
     def biased(self, name: str, logits: Tensor, context: Context) -> Tensor:
-        """(B, V) -> (B, V); `name` is what an error calls the sequences."""
-        within_vocabulary(name, [self._largest], logits.shape[-1])
+        """(B, V) -> (B, V); `name` is the parameter that errors name."""
+        check_vocabulary(name, [self._largest], logits.shape[-1])
         prefixes, last, biases = (part.to(logits.device) for part in self._table)
         history = context.last(prefixes.shape[1])[:, None]  # (B, 1, P)
         about_to_end = ((prefixes < 0) | (prefixes == history)).all(dim=-1)  # (B, N)
@@ -74,9 +76,9 @@ class SequenceBias(LogitsProcessor):
 
     @cached_property
     def _table(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Prefixes (N, P), right-aligned behind -1 for "any token"; last tokens (N,); biases (N,).
+        """Prefixes (N, P), left-padded with -1 for "any token"; last tokens (N,); biases (N,).
 
-        In the order in which they are added up: short sequences first.
+        In the order in which biases are added: short sequences first.
         """
         sequences = sorted(self.sequence_bias, key=len)
         longest = len(sequences[-1]) - 1
@@ -92,7 +94,7 @@ class SequenceBias(LogitsProcessor):
 class BadWords(LogitsProcessor):
     """Bans sequences: the last token of each, wherever the history ends with the tokens before it.
 
-    An end token by itself is not banned, as in transformers; `SuppressTokens` does that.
+    A single end token is not banned, as in transformers; `SuppressTokens` bans it.
 
     Args:
         bad_words_ids: the token ids of each sequence.
@@ -103,11 +105,12 @@ class BadWords(LogitsProcessor):
     def __post_init__(self) -> None:
         words = self.bad_words_ids
         if isinstance(words, str) or not isinstance(words, Sequence):
-            raise TypeError(f"bad_words_ids={words!r} must be a list of lists of token ids.")
+            raise ArgumentTypeError("bad_words_ids", words, "a list of lists of token ids")
         if not words:
-            raise ValueError("bad_words_ids holds no words; leave it out if there are none.")
+            raise ArgumentValueError("bad_words_ids", words, "at least one sequence", "leave it out for none")
         check_sequences("bad_words_ids", words)
-        set_frozen(self, bad_words_ids=tuple(token_ids("bad_words_ids", word) for word in words))
+        ids = (check_ids(f"bad_words_ids[{index}]", word) for index, word in enumerate(words))
+        set_frozen(self, bad_words_ids=tuple(ids))
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
@@ -117,7 +120,7 @@ class BadWords(LogitsProcessor):
 
 @dataclass(frozen=True)
 class LogitBias(LogitsProcessor):
-    """Adds a bias to single tokens (OpenAI's API). A token that is banned stays banned.
+    """Adds a bias to single tokens (OpenAI's API). Banned tokens stay banned.
 
     Args:
         logit_bias: {token: bias}, biases in [-100, 100].
@@ -126,20 +129,21 @@ class LogitBias(LogitsProcessor):
     logit_bias: Mapping[int, float]
 
     def __post_init__(self) -> None:
-        given = _mapping("logit_bias", self.logit_bias, "{464: -5.0}")
+        biases = check_biases("logit_bias", self.logit_bias, "{464: -5.0}")
+        hint = "-100 almost bans a token, suppress_tokens bans it"
         checked = {}
-        for token, bias in given.items():
-            meaning = "-100 all but bans a token, suppress_tokens does it for certain"
-            token = token_id("a key of logit_bias", token)
-            checked[token] = number(f"logit_bias[{token}]", bias, "[-100, 100]", meaning)
+        for token, bias in biases.items():
+            token = check_id("a key of logit_bias", token)
+            checked[token] = check_number(f"logit_bias[{token}]", to_plain(bias), Interval(-100, 100), hint)
         set_frozen(self, logit_bias=checked)
 
     def keeps_log_probs_nonpositive(self, below: bool) -> bool:
+        """See `LogitsProcessor.keeps_log_probs_nonpositive`."""
         return below and max(self.logit_bias.values()) <= 0
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
-        within_vocabulary("logit_bias", self.logit_bias, logits.shape[-1])
+        check_vocabulary("logit_bias", self.logit_bias, logits.shape[-1])
         ids = torch.tensor(list(self.logit_bias), device=logits.device)
         biases = torch.tensor(list(self.logit_bias.values()), dtype=logits.dtype, device=logits.device)
         return logits.index_add(1, ids, biases.expand(logits.shape[0], -1))
@@ -147,11 +151,11 @@ class LogitBias(LogitsProcessor):
 
 @dataclass(frozen=True)
 class ExponentialDecayLength(LogitsProcessor):
-    """Raises the end tokens ever more: from `start` tokens on by |z| (factor^(generated - start) - 1).
+    """Raises the logits z of the end tokens by |z| (factor^(generated - start) - 1) after `start` tokens.
 
     Args:
-        start: how many tokens are generated before.
-        factor: above 0; above 1 the end comes sooner, below 1 later.
+        start: number of generated tokens before the penalty starts.
+        factor: above 0; above 1 favours shorter outputs, below 1 longer ones.
     """
 
     start: int
@@ -159,23 +163,35 @@ class ExponentialDecayLength(LogitsProcessor):
 
     def __post_init__(self) -> None:
         name = "exponential_decay_length_penalty"
-        start = integer(f"{name}[0]", self.start, 0, "it is the number of tokens before the penalty starts")
-        factor = number(f"{name}[1]", self.factor, "(0, inf)", "1.0 changes nothing, above 1 ends sooner")
-        if isinstance(start, tuple) or isinstance(factor, tuple):
-            raise TypeError(f"{name}=({start}, {factor}) must be two numbers: the start and the factor.")
-        set_frozen(self, start=start, factor=factor)
+        start_hint = "it is the number of tokens before the penalty starts"
+        factor_hint = "1.0 changes nothing, above 1 ends sooner"
+        set_frozen(
+            self,
+            start=check_integer(f"{name}[0]", to_plain(self.start), hint=start_hint),
+            factor=check_number(f"{name}[1]", to_plain(self.factor), POSITIVE, factor_hint),
+        )
+
+    @classmethod
+    def from_pair(cls, pair: Any) -> Self:
+        """The processor of (start, factor)."""
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise ArgumentTypeError(
+                "exponential_decay_length_penalty", pair, "two numbers", "(start, factor)"
+            )
+        return cls(*pair)
 
     def keeps_log_probs_nonpositive(self, below: bool) -> bool:
+        """See `LogitsProcessor.keeps_log_probs_nonpositive`."""
         return below and self.factor <= 1
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
         if not context.eos:
             return logits
-        within_vocabulary("eos", context.eos, logits.shape[-1])
+        check_vocabulary("eos", context.eos, logits.shape[-1])
         eos = torch.tensor(sorted(set(context.eos)), device=logits.device)
         over = (context.generated - self.start).clamp(min=0).double()
-        # In double precision, as the reference's Python number; a limit, as it would reach infinity.
+        # In double precision, as the reference's Python number; limited, since it would reach infinity.
         growth = (self.factor**over - 1).clamp(max=_LARGEST_DECAY).to(logits.dtype)[:, None]
         raised = logits[:, eos] + logits[:, eos].abs() * growth
         return logits.index_copy(1, eos, torch.where(logits[:, eos].isfinite(), raised, logits[:, eos]))
@@ -183,14 +199,6 @@ class ExponentialDecayLength(LogitsProcessor):
 
 @lru_cache(maxsize=32)
 def _bans(words: tuple[tuple[int, ...], ...], eos: tuple[int, ...]) -> SequenceBias | None:
-    """The words but for single end tokens; kept, since words and end tokens are the same in every step."""
+    """All words but single end tokens; cached, since words and end tokens are the same in every step."""
     bans = {word: -torch.inf for word in words if not (len(word) == 1 and word[0] in eos)}
     return SequenceBias(bans) if bans else None
-
-
-def _mapping(name: str, value: Any, example: str) -> Mapping[Any, Any]:
-    if not isinstance(value, Mapping):
-        raise TypeError(f"{name}={value!r} must be a dict such as {example}.")
-    if not value:
-        raise ValueError(f"{name} holds no biases; leave it out if there are none.")
-    return value

@@ -1,20 +1,17 @@
-"""A chain of processors: from the model's logits to those from which a selector takes the token.
+"""A chain of processors: from the model's logits to the input of the sampler.
 
-A processor is any callable `(logits, context) -> logits`, from (B, V) to (B, V). A plain function of one's
-own is one:
+A processor is any callable `(logits, context) -> logits`, from (B, V) to (B, V), such as a plain function:
 
     def no_digits(logits, context):
         return logits.index_fill(1, digits, -torch.inf)
 
     chain = Chain(RepetitionPenalty(1.1), no_digits, TopK(50), Temperature(0.8))
 
-Those of this package leave their argument alone, and get what the step before them handed on. One of one's
-own gets a copy, and may write into it.
+Processors of this package do not modify their input. Custom ones get a copy, which they may modify.
 
-A processor that remembers something over the steps (mirostat, a grammar) is called with its state,
-`(logits, context, state) -> logits`, and has `init` and `update` to make states. States are values: the
-chain hands them out and takes them back, and nothing is stored on a processor, so that a search can
-keep, reorder and roll back states as it does tokens.
+A stateful processor (mirostat, a grammar) is called with its state, `(logits, context, state) -> logits`, and
+has `init` and `update` to make states. States are values: the chain returns and takes them, and nothing is
+stored on a processor, so that a search can keep, reorder and roll back states as it does tokens.
 
 B rows, V vocabulary, K survivors.
 """
@@ -27,43 +24,44 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minitx.decoding.checks import PerRow, check_rows
-from minitx.decoding.processors.base import LogitsProcessor, Processor, State, StatefulProcessor
+from minitx.decoding.processors.base import (
+    LogitsProcessor,
+    Processor,
+    State,
+    StatefulProcessor,
+    positional_fields,
+)
 from minitx.decoding.processors.context import Context
 from minitx.decoding.processors.truncation import TopK
-
-# Top-k is continued on its survivors alone where these are at most one token in so many.
-_FEW = 8
+from minitx.validation import ArgumentTypeError
 
 
 class Chain:
-    """Processors in the order in which they were given. A chain is a (stateful) processor too.
+    """Processors in the order of the arguments. A chain is a (stateful) processor too.
 
     Two are equal if their processors are.
 
     Args:
         processors: functions `(logits, context) -> logits`, objects of this package, other chains. Without
-            any, logits stay as they are.
+            any, logits are not changed.
 
     Raises:
-        TypeError: something that cannot be called, or a class instead of an instance.
+        ArgumentTypeError: not callable, or a class instead of an instance.
     """
 
     def __init__(self, *processors: Processor | StatefulProcessor) -> None:
         for processor in processors:
             if isinstance(processor, type):
-                raise TypeError(
-                    f"A chain got the class {processor.__name__}; make one: {processor.__name__}(...)."
+                raise ArgumentTypeError(
+                    "processors", processor, "instances", f"make one: {processor.__name__}(...)"
                 )
             if not callable(processor):
-                raise TypeError(
-                    f"A chain got {processor!r}; expected processors such as TopK(50), or functions "
-                    "(logits, context) -> logits."
-                )
+                expected = "processors such as TopK(50), or functions (logits, context) -> logits"
+                raise ArgumentTypeError("processors", processor, expected)
         self.processors = processors
 
     def __eq__(self, other: object) -> bool:
-        """Whether the other has equal processors in the same order."""
+        """Whether the other chain has equal processors in the same order."""
         return isinstance(other, Chain) and self.processors == other.processors
 
     def __hash__(self) -> int:
@@ -75,29 +73,24 @@ class Chain:
     def __len__(self) -> int:
         return len(self.processors)
 
-    def check_rows(self, rows: int, per_prompt: int = 1) -> None:
-        """
-        Args:
-            rows: how many the chain will be called with.
-            per_prompt: how many of them a prompt has: samples, or beams.
+    def check_rows(self, num_rows: int, rows_per_prompt: int = 1) -> None:
+        """Raises ArgumentValueError if a parameter has values for another number of rows.
 
-        Raises:
-            ValueError: a parameter has values for another number of rows.
+        Args:
+            num_rows: rows of the batch.
+            rows_per_prompt: samples or beams of each prompt, for the message.
         """
         for processor in self.processors:
-            if isinstance(processor, Chain):
-                processor.check_rows(rows, per_prompt)
-            for value in getattr(processor, "__dict__", {}).values():
-                if isinstance(value, PerRow):
-                    check_rows(value.name, value, rows, per_prompt)
+            if isinstance(processor, LogitsProcessor | Chain):
+                processor.check_rows(num_rows, rows_per_prompt)
 
     @property
     def batch_invariant(self) -> bool:
-        """Whether all its processors are `LogitsProcessor.batch_invariant`; one's own may not be."""
+        """Whether all processors are `LogitsProcessor.batch_invariant`; custom ones may not be."""
         return all(isinstance(p, LogitsProcessor | Chain) and p.batch_invariant for p in self.processors)
 
     def keeps_log_probs_nonpositive(self, below: bool = True) -> bool:
-        """As `LogitsProcessor.keeps_log_probs_nonpositive`; False for plain functions, which are unknown."""
+        """As `LogitsProcessor.keeps_log_probs_nonpositive`; False for custom functions."""
         for processor in self.processors:
             below = isinstance(processor, LogitsProcessor | Chain) and processor.keeps_log_probs_nonpositive(
                 below
@@ -105,69 +98,66 @@ class Chain:
         return below
 
     def init(self, context: Context) -> State:
-        """The states of all processors before the first token is drawn."""
+        """Returns the states of all processors before the first token."""
         return tuple(p.init(context) if isinstance(p, StatefulProcessor) else () for p in self.processors)
 
     def update(self, states: State, context: Context, token: Tensor, logits: Tensor) -> State:
-        """The states after `token` (B,) was drawn with `context` (which does not have it yet).
+        """Returns the states after `token` (B,).
 
         Args:
-            states: those that the chain was called with.
-            context: what it was called with.
+            states, context, logits: the arguments of the call that led to the token. The steps are applied
+                once more, as each processor's update gets its own input.
             token: (B,)
-            logits: (B, V), what it was called with; the steps are gone through once more, so that each
-                processor is told of the logits that it was given.
         """
         if not any(isinstance(processor, StatefulProcessor) for processor in self.processors):
             return states
-        given = [logits, *(after for _, after in self.trace(logits, context, states))]
+        inputs = [logits, *(after for _, after in self.trace(logits, context, states))]
         return tuple(
-            p.update(state, context, token, _for(p, before)) if isinstance(p, StatefulProcessor) else ()
-            for p, state, before in zip(self.processors, states, given, strict=False)
+            p.update(state, context, token, _input_of(p, before)) if isinstance(p, StatefulProcessor) else ()
+            for p, state, before in zip(self.processors, states, inputs, strict=False)
         )
 
     def __call__(self, logits: Tensor, context: Context, states: State | None = None) -> Tensor:
-        """(B, V) logits, float32 or float64 -> (B, V); the logits themselves if there is no processor.
+        """(B, V) logits, float32 or float64 -> (B, V); the logits themselves without processors.
 
         Args:
             logits: the model's, for the next token of each row.
-            context: the rows' histories.
-            states: from `init` or `update`; None for fresh ones.
+            context: the token histories.
+            states: from `init` or `update`; None for initial ones.
         """
-        view = _View(logits)
-        for _ in self._steps(view, context, states):
+        part = _Part(logits)
+        for _ in self._steps(part, context, states):
             pass
-        return view.dense()
+        return part.dense()
 
     def trace(
         self, logits: Tensor, context: Context, states: State | None = None
     ) -> list[tuple[str, Tensor]]:
-        """What the call does, step by step: each processor's label and the (B, V) logits that it left."""
-        view = _View(logits)
-        return [(label(processor), view.dense()) for processor in self._steps(view, context, states)]
+        """Applies the chain and returns each processor's label and output (B, V)."""
+        part = _Part(logits)
+        return [(label(processor), part.dense()) for processor in self._steps(part, context, states)]
 
     def raise_for_empty_rows(
         self, logits: Tensor, context: Context, states: State | None = None, rows: Tensor | None = None
     ) -> None:
-        """Says why a row has no token to draw, if one has none: a row that `unusable` finds behind the chain.
+        """Raises an error that explains why a row is `unusable` after the chain, if one is.
 
         Args:
-            logits, context, states: what the chain was called with.
-            rows: (B,) bool, which of them matter; others have ended before.
+            logits, context, states: the arguments of the call.
+            rows: (B,) bool, the rows to check; None for all. Finished rows may be unusable.
 
         Raises:
-            ValueError: names the row, its step, and the processor that left it without a token or made
-                values that are no logits; or says that the model's own were none.
+            ValueError: names the row, its step, and the processor that banned all tokens or produced NaN or
+                inf; or the model, if its own logits are invalid.
         """
         steps = [("the model", logits), *self.trace(logits, context, states)]
-        # A row that a later step repaired is not to blame.
-        broken = unusable(steps[-1][1])
+        broken = unusable(steps[-1][1])  # a row that a later step repaired is usable
         broken = broken if rows is None else broken & rows
         for index, (name, after) in enumerate(steps):
-            found = (unusable(after) & broken).nonzero()
-            if not len(found):
+            indices = (unusable(after) & broken).nonzero()
+            if not len(indices):
                 continue
-            row = int(found[0])
+            row = int(indices[0])
             where = f"Row {row}, step {int(context.generated[row])}"
             if bool((after[row] == -torch.inf).all()):
                 counts = ", ".join(
@@ -175,87 +165,79 @@ class Chain:
                 )
                 raise ValueError(f"{where}: {name} left no token. Tokens after each step: {counts}.")
             if index > 0:
-                raise ValueError(f"{where}: {name} made NaN or +inf of what it was given.")
+                raise ValueError(f"{where}: {name} returned NaN or +inf.")
             raise ValueError(
-                f"{where}: the model's logits hold NaN or +inf. Check its weights and dtype, or go on all "
-                "the same with remove_invalid_values=True."
+                f"{where}: the model's logits hold NaN or +inf. Check its weights and dtype, or continue "
+                "anyway with remove_invalid_values=True."
             )
 
-    def _steps(self, view: _View, context: Context, states: State | None) -> Iterator[Any]:
-        """Applies one processor after the other to the view; yields each when it is done."""
+    def _steps(self, part: _Part, context: Context, states: State | None) -> Iterator[Any]:
+        """Applies one processor after the other; yields each when it is done."""
         states = self.init(context) if states is None else states
         for processor, state in zip(self.processors, states, strict=True):
             if isinstance(processor, TopK):
-                view.narrow(processor)
+                part.narrow(processor)
             elif not getattr(processor, "elementwise", False):
-                view.widen()
-            given = _for(processor, view.logits)
+                part.widen()
+            logits = part.logits
+            arguments = (state,) if isinstance(processor, StatefulProcessor) else ()
             try:
-                if isinstance(processor, StatefulProcessor):
-                    result = processor(given, context, state)
-                else:
-                    result = processor(given, context)
+                result: Any = processor(_input_of(processor, logits), context, *arguments)
             except Exception as error:
-                error.add_note(f"It came out of the processor {label(processor)}(logits, context).")
+                error.add_note(f"Raised by the processor {label(processor)}(logits, context).")
                 raise
-            if (
-                not isinstance(result, Tensor)
-                or result.shape != view.logits.shape
-                or result.dtype != view.logits.dtype
-            ):
-                got, expected = (
-                    f"{tuple(x.shape)} {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
-                    for x in (result, view.logits)
-                )
-                raise ValueError(f"{label(processor)} returned {got}; expected logits, {expected}.")
-            view.logits = result
+            output, expected = _describe(result), _describe(logits)
+            if output != expected:
+                raise ValueError(f"{label(processor)} returned {output}; expected logits, {expected}.")
+            part.logits = result
             yield processor
 
 
-class _View:
-    """The logits on their way through a chain: all of the vocabulary, or the few tokens that top-k left.
+class _Part:
+    """The logits of all tokens, (B, V), or after top-k of its survivors alone, (B, K) with their `ids`.
 
-    What follows top-k mostly does not ask which token a logit belongs to (`elementwise`), and costs a
-    thousand times less on 50 logits than on 50,000. The survivors stay in the vocabulary's order, so
-    that what depends on the order of equal logits comes out the same.
+    Survivors stay in vocabulary order, so that results that depend on the order of equal logits are the same.
     """
 
     def __init__(self, logits: Tensor) -> None:
-        self.logits = logits  # (B, V), or (B, K) while `ids` is set
-        self.ids: Tensor | None = None  # (B, K): which tokens the logits are of
+        self.logits = logits
+        self.ids: Tensor | None = None
         self.vocab_size = logits.shape[-1]
 
     def narrow(self, top_k: TopK) -> None:
-        """Goes on with what top-k may keep; stays as it is where that is not worth it or not possible."""
-        on_cpu = self.logits.device.type == "cpu"  # asking a GPU for the survivors would wait for it
-        if self.ids is None and on_cpu and top_k.largest * _FEW < self.vocab_size:
+        """Selects the tokens that top-k may keep, if that pays."""
+        if self.ids is None:
             self.ids = top_k.survivors(self.logits)
             self.logits = self.logits if self.ids is None else self.logits.gather(1, self.ids)
 
     def widen(self) -> None:
-        """Goes back to all of the vocabulary."""
+        """Restores the whole vocabulary."""
         self.logits, self.ids = self.dense(), None
 
     def dense(self) -> Tensor:
-        """(B, V): what is no survivor is -inf."""
+        """(B, V), with -inf for all tokens but the survivors."""
         if self.ids is None:
             return self.logits
-        everything = self.logits.new_full((self.logits.shape[0], self.vocab_size), -torch.inf)
-        return everything.scatter_(1, self.ids, self.logits)
+        banned = self.logits.new_full((self.logits.shape[0], self.vocab_size), -torch.inf)
+        return banned.scatter_(1, self.ids, self.logits)
 
 
-def _for(processor: Any, logits: Tensor) -> Tensor:
-    """The logits as a processor is given them: a copy, unless it is of this package."""
+def _describe(value: Any) -> str:
+    return f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+
+
+def _input_of(processor: Any, logits: Tensor) -> Tensor:
+    """The logits for a processor: a copy, unless it is of this package."""
     return logits if isinstance(processor, LogitsProcessor | Chain) else logits.clone()
 
 
 def unusable(logits: Tensor) -> Tensor:
-    """(B, V) -> (B,) bool: rows of which no token can be drawn (all -inf), or that hold NaN or +inf."""
+    """(B, V) -> (B,) bool: rows of which no token can be chosen (all -inf), or that contain NaN or +inf."""
     return ~logits.amax(dim=-1).isfinite()
 
 
 def select_state(states: State, rows: Tensor) -> State:
-    """The states of a search that reorders, drops or repeats rows. rows: (B',) long indices."""
+    """Returns the states of a batch with reordered, dropped or repeated rows; rows (B',) long."""
     if isinstance(states, Tensor):
         return states[rows]
     if isinstance(states, tuple | list):
@@ -263,14 +245,15 @@ def select_state(states: State, rows: Tensor) -> State:
     if isinstance(states, dict):
         return {key: select_state(state, rows) for key, state in states.items()}
     raise TypeError(
-        f"A state holds a {type(states).__name__}; expected tensors, or tuples, lists and dicts of them."
+        f"A state contains a {type(states).__name__}; it must consist of tensors, tuples, lists and dicts."
     )
 
 
 def label(processor: Any) -> str:
-    """How a table or an error calls a processor: "TopK 50", "no_digits"."""
+    """Returns the name of a processor in tables and errors: "TopK 50", "no_digits"."""
     name = getattr(processor, "__name__", type(processor).__name__)
-    value = next(iter(vars(processor).values()), None) if hasattr(processor, "__dataclass_fields__") else None
+    names = positional_fields(processor)
+    value = getattr(processor, names[0]) if names else None
     if isinstance(value, int | float) and not isinstance(value, bool):
         return f"{name} {value:g}"
     return str(name)

@@ -1,7 +1,7 @@
-"""Constraints: bans, and tokens that must come.
+"""Constraints: banned and forced tokens.
 
-A ban sets logits to -inf. Bans that contradict one another leave a row without a token; whoever calls
-the chain sees that and lets `Chain.raise_for_empty_rows` say which processor it was.
+A ban sets logits to -inf. Contradictory bans leave a row without a token; the caller of the chain detects
+that, and `Chain.raise_for_empty_rows` names the processor.
 
 B rows, V vocabulary.
 """
@@ -11,21 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from minitx.decoding.checks import (
-    Integers,
-    integer,
-    per_row,
-    set_frozen,
-    token_id,
-    token_ids,
-    within_vocabulary,
-)
-from minitx.decoding.processors.base import LogitsProcessor
+from minitx.decoding.parameters import Integers, check_id, check_ids, check_vocabulary, set_frozen
+from minitx.decoding.processors.base import LogitsProcessor, NumericProcessor, Rule
 from minitx.decoding.processors.context import Context
+from minitx.validation import ArgumentTypeError
 
 
 @dataclass(frozen=True)
@@ -33,18 +27,18 @@ class AllowedTokens(LogitsProcessor):
     """Bans every token but these (vLLM's allowed_token_ids).
 
     Args:
-        allowed_token_ids: the tokens that stay as probable as they were.
+        allowed_token_ids: the tokens whose logits are not changed.
     """
 
     allowed_token_ids: Sequence[int]
 
     def __post_init__(self) -> None:
-        set_frozen(self, allowed_token_ids=token_ids("allowed_token_ids", self.allowed_token_ids))
+        set_frozen(self, allowed_token_ids=check_ids("allowed_token_ids", self.allowed_token_ids))
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
         ids = self._ids.to(logits.device)
-        within_vocabulary("allowed_token_ids", [self._largest], logits.shape[-1])
+        check_vocabulary("allowed_token_ids", [self._largest], logits.shape[-1])
         return torch.full_like(logits, -torch.inf).index_copy_(1, ids, logits.index_select(1, ids))
 
     @cached_property
@@ -67,7 +61,7 @@ class SuppressTokens(LogitsProcessor):
     suppress_tokens: Sequence[int]
 
     def __post_init__(self) -> None:
-        set_frozen(self, suppress_tokens=token_ids("suppress_tokens", self.suppress_tokens))
+        set_frozen(self, suppress_tokens=check_ids("suppress_tokens", self.suppress_tokens))
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
@@ -76,18 +70,18 @@ class SuppressTokens(LogitsProcessor):
 
 @dataclass(frozen=True)
 class BeginSuppressTokens(LogitsProcessor):
-    """Bans tokens as the first that is generated.
+    """Bans tokens as the first generated token.
 
     Args:
         begin_suppress_tokens: their ids.
-        after_forced_bos: where `ForcedBos` forces the first token, the second is meant.
+        after_forced_bos: bans them as the second token where `ForcedBos` forces the first.
     """
 
     begin_suppress_tokens: Sequence[int]
     after_forced_bos: bool = False
 
     def __post_init__(self) -> None:
-        set_frozen(self, begin_suppress_tokens=token_ids("begin_suppress_tokens", self.begin_suppress_tokens))
+        set_frozen(self, begin_suppress_tokens=check_ids("begin_suppress_tokens", self.begin_suppress_tokens))
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
@@ -99,10 +93,10 @@ class BeginSuppressTokens(LogitsProcessor):
 
 @dataclass(frozen=True)
 class ForcedBos(LogitsProcessor):
-    """Forces the second token of a row: what an encoder-decoder says after its start token, say the language.
+    """Forces the second token of a row, such as the language after an encoder-decoder's start token.
 
-    Every other token is banned, and the forced one gets the logit 0 even if it was banned before. A prompt
-    of two tokens or more has its second token already.
+    Every other token is banned, and the forced one gets the logit 0 even if it was banned before. Prompts of
+    two tokens or more already have their second token.
 
     Args:
         token: its id.
@@ -111,7 +105,7 @@ class ForcedBos(LogitsProcessor):
     token: int
 
     def __post_init__(self) -> None:
-        set_frozen(self, token=token_id("forced_bos_token_id", self.token))
+        set_frozen(self, token=check_id("forced_bos_token_id", self.token))
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
@@ -120,19 +114,24 @@ class ForcedBos(LogitsProcessor):
 
 @dataclass(frozen=True)
 class ForcedEos(LogitsProcessor):
-    """Forces an end token as the last one that max_new_tokens allows, as `ForcedBos` does.
+    """Forces an end token as the last token that max_new_tokens allows, as `ForcedBos` does.
 
     Args:
-        tokens: their ids; of several, any may come.
+        tokens: their ids; of several, any is allowed.
     """
 
     tokens: Sequence[int]
 
     def __post_init__(self) -> None:
-        set_frozen(self, tokens=token_ids("forced_eos_token_id", self.tokens))
+        set_frozen(self, tokens=check_ids("forced_eos_token_id", self.tokens))
+
+    @classmethod
+    def from_ids(cls, ids: Any) -> Self:
+        """The processor of one id or of several."""
+        return cls([ids] if isinstance(ids, int) else ids)
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
-        """(B, V) -> (B, V); the logits themselves where the call has no max_new_tokens."""
+        """(B, V) -> (B, V); the logits themselves if the call has no max_new_tokens."""
         if context.max_new_tokens is None:
             return logits
         rows = context.generated == context.max_new_tokens - 1
@@ -140,88 +139,81 @@ class ForcedEos(LogitsProcessor):
 
 
 @dataclass(frozen=True)
-class MinLength(LogitsProcessor):
-    """Bans the end tokens until a row, prompt included, has so many tokens. Without end tokens, nothing.
+class MinLength(NumericProcessor):
+    """Bans the end tokens until prompt and output of a row have `min_length` tokens.
 
     Args:
-        min_length: one or per row; 0 bans nothing. transformers counts padding too.
+        min_length: one or per row; 0 bans nothing. Unlike in transformers padding is not included.
     """
 
     min_length: Integers
+    rule = Rule("min_length", "0 sets no minimum", off=0)
 
-    def __post_init__(self) -> None:
-        set_frozen(self, min_length=integer("min_length", self.min_length, 0, "0 sets no minimum"))
-
-    def __call__(self, logits: Tensor, context: Context) -> Tensor:
+    def apply(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
-        rows = context.length < per_row("min_length", self.min_length, context.length)
-        return _banned("eos", context.eos, logits, rows)
+        return _banned("eos", context.eos, logits, rows=context.length < self.per_row(context.length))
 
 
 @dataclass(frozen=True)
-class MinNewTokens(LogitsProcessor):
-    """Bans the end tokens until a row has generated so many tokens. Without end tokens, nothing.
+class MinNewTokens(NumericProcessor):
+    """Bans the end tokens until a row has generated `min_new_tokens` tokens.
 
     Args:
         min_new_tokens: one or per row; 0 bans nothing.
     """
 
     min_new_tokens: Integers
+    rule = Rule("min_new_tokens", "0 sets no minimum", off=0)
 
-    def __post_init__(self) -> None:
-        set_frozen(
-            self, min_new_tokens=integer("min_new_tokens", self.min_new_tokens, 0, "0 sets no minimum")
-        )
-
-    def __call__(self, logits: Tensor, context: Context) -> Tensor:
+    def apply(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
-        rows = context.generated < per_row("min_new_tokens", self.min_new_tokens, context.length)
-        return _banned("eos", context.eos, logits, rows)
+        return _banned("eos", context.eos, logits, rows=context.generated < self.per_row(context.length))
 
 
 @dataclass(frozen=True)
 class PrefixAllowed(LogitsProcessor):
     """Bans every token but those that a function allows after the history (as GENRE does, arXiv:2010.00904).
 
-    Where all that it allows was banned before, the allowed tokens get the logit 0: the function is obeyed.
-    It is also asked about rows that have ended, while others go on; what it allows there is not used.
+    If all of them were banned before, the allowed tokens get the logit 0: the function wins. It is also
+    called for finished rows while others continue; its result is then not used.
 
     Args:
-        function: (row, its history as a tensor of one dimension, without padding) -> the ids it allows.
+        function: (row, its history as a tensor of one dimension, without padding) -> allowed ids.
     """
 
     function: Callable[[int, Tensor], Sequence[int] | Tensor]
 
     def __post_init__(self) -> None:
         if not callable(self.function):
-            raise TypeError(
-                f"prefix_allowed_tokens_fn={self.function!r} must be a function (row, tokens) -> allowed ids."
+            raise ArgumentTypeError(
+                "prefix_allowed_tokens_fn", self.function, "a function (row, tokens) -> allowed ids"
             )
 
     @property
     def batch_invariant(self) -> bool:
+        """Whether the result for a row does not depend on its index in the batch."""
         return False
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V); a row for which the function allows nothing is left without a token.
 
         Raises:
-            ValueError: the function allows ids outside the vocabulary.
+            ArgumentValueError: the function allows ids outside the vocabulary.
         """
-        # No error where nothing is allowed: the row may have ended before, while others go on.
+        # No error if nothing is allowed: the row may be finished while others continue.
         mask = torch.full_like(logits, -torch.inf)
         for row, length in enumerate(context.length.tolist()):
-            allowed = self.function(row, context.tokens[row, :length].clone())  # it may write into it
-            ids = token_ids("prefix_allowed_tokens_fn", allowed, empty=True)
-            within_vocabulary("prefix_allowed_tokens_fn", ids, logits.shape[-1])
+            allowed = self.function(row, context.tokens[row, :length].clone())  # a copy, which it may modify
+            ids = check_ids("prefix_allowed_tokens_fn", allowed, empty=True)
+            check_vocabulary("prefix_allowed_tokens_fn", ids, logits.shape[-1])
             mask[row, list(ids)] = 0.0
         masked = logits + mask
         return torch.where(masked.amax(dim=-1, keepdim=True) == -torch.inf, mask, masked)
 
 
 def _banned(name: str, ids: Sequence[int], logits: Tensor, rows: Tensor | None = None) -> Tensor:
-    """-inf at the ids, in those rows (B,) bool, or in all."""
-    within_vocabulary(name, ids, logits.shape[-1])
+    """Sets the ids to -inf, in the selected rows, (B,) bool, or in all."""
+    check_vocabulary(name, ids, logits.shape[-1])
     if not ids:
         return logits
     columns = torch.tensor(ids, device=logits.device)
@@ -230,8 +222,8 @@ def _banned(name: str, ids: Sequence[int], logits: Tensor, rows: Tensor | None =
 
 
 def _forced(name: str, ids: Sequence[int], logits: Tensor, rows: Tensor) -> Tensor:
-    """0 at the ids and -inf at all others, in those rows (B,) bool."""
-    within_vocabulary(name, ids, logits.shape[-1])
+    """Sets the ids to 0 and all others to -inf, in the selected rows, (B,) bool."""
+    check_vocabulary(name, ids, logits.shape[-1])
     forced = torch.full_like(logits, -torch.inf)
     forced[:, list(ids)] = 0.0
     return torch.where(rows[:, None], forced, logits)

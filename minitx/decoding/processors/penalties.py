@@ -1,154 +1,134 @@
-"""Penalties on what was said before, and bans of repeated n-grams.
+"""Penalties on tokens that occurred, and bans of repeated n-grams.
 
-Which tokens count is the `scope`: "all" (prompt and output), "output", or a number n for the last n tokens.
-Padding never counts. B rows, V vocabulary, L history.
+The `scope` selects the tokens that are penalised: "all" (prompt and output), "output", or the last n tokens.
+Padding is never included. B rows, V vocabulary, L history, S source.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from minitx.decoding import checks
-from minitx.decoding.checks import Numbers, column, integer, number, set_frozen
-from minitx.decoding.processors.base import LogitsProcessor
+from minitx.decoding.parameters import POSITIVE, Numbers, set_frozen, to_plain
+from minitx.decoding.processors.base import LogitsProcessor, NumericProcessor, Rule
 from minitx.decoding.processors.context import Context, Scope, count, or_spare
+from minitx.validation import ArgumentValueError, Interval, check_integer
 
-_OPENAI_RANGE = "0.0 penalises nothing, below 0 rewards repetition"
-_NO_PENALTY = "1.0 changes nothing, above 1 penalises"
+_OPENAI_HINT = "0.0 penalises nothing, below 0 rewards repetition"
 
 
 @dataclass(frozen=True)
-class RepetitionPenalty(LogitsProcessor):
-    """Divides the logits of tokens that occurred; multiplies those below 0 (arXiv:1909.05858, section 4.1).
+class RepetitionPenalty(NumericProcessor):
+    """Divides the positive logits of tokens that occurred, multiplies negative ones (arXiv:1909.05858, 4.1).
 
     How often a token occurred does not matter. Adding a constant to all logits changes the effect.
 
     Args:
         penalty: above 0, one or per row; 1.0 changes nothing.
-        scope: which tokens count.
+        scope: the tokens that are penalised.
     """
 
     penalty: Numbers
     scope: Scope = "all"
+    rule = Rule("repetition_penalty", "1.0 changes nothing, above 1 penalises", POSITIVE, 1.0)
 
     def __post_init__(self) -> None:
-        set_frozen(
-            self,
-            penalty=number("repetition_penalty", self.penalty, "(0, inf)", _NO_PENALTY),
-            scope=checks.scope("scope", self.scope),
-        )
+        super().__post_init__()
+        set_frozen(self, scope=_check_scope(self.scope))
 
-    def __call__(self, logits: Tensor, context: Context) -> Tensor:
+    def apply(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
-        if self.penalty == 1.0:
-            return logits
-        penalty = column("repetition_penalty", self.penalty, logits)
-        return _penalised(logits, penalty, context.tokens, context.valid(self.scope))
+        return _penalised(logits, self.column(logits), context.tokens, context.valid(self.scope))
 
 
 @dataclass(frozen=True)
-class EncoderRepetitionPenalty(LogitsProcessor):
+class EncoderRepetitionPenalty(NumericProcessor):
     """`RepetitionPenalty` with 1 / penalty on the source: above 1 its tokens become more probable.
 
-    The source is what the encoder read; without an encoder, the prompt.
+    The source is the encoder input; without an encoder, the prompt.
 
     Args:
         penalty: above 0, one or per row; 1.0 changes nothing.
     """
 
     penalty: Numbers
+    rule = Rule(
+        "encoder_repetition_penalty",
+        "1.0 changes nothing, above 1 favours the source's tokens",
+        POSITIVE,
+        1.0,
+    )
 
-    def __post_init__(self) -> None:
-        meaning = "1.0 changes nothing, above 1 favours the source's tokens"
-        set_frozen(self, penalty=number("encoder_repetition_penalty", self.penalty, "(0, inf)", meaning))
-
-    def __call__(self, logits: Tensor, context: Context) -> Tensor:
+    def apply(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
-        if self.penalty == 1.0:
-            return logits
-        inverse = 1 / self.penalty if isinstance(self.penalty, float) else [1 / p for p in self.penalty]
-        penalty = column("encoder_repetition_penalty", inverse, logits)
-        return _penalised(logits, penalty, *_source(context))
+        inverse = 1 / self.value if isinstance(self.value, float) else [1 / p for p in self.value]
+        return _penalised(logits, self.column(logits, inverse), *_source(context))
 
 
 @dataclass(frozen=True)
-class FrequencyPenalty(LogitsProcessor):
-    """Subtracts the penalty as many times as a token occurred (OpenAI's API).
-
-    Args:
-        penalty: in [-2, 2], one or per row; 0.0 changes nothing.
-        scope: which tokens count; OpenAI and vLLM count the output, llama.cpp the last 64 tokens.
-    """
+class _CountPenalty(NumericProcessor):
+    """Subtracts the penalty times a number of occurrences."""
 
     penalty: Numbers
     scope: Scope = "output"
+    most: ClassVar[float | None] = None  # the largest number of occurrences
 
     def __post_init__(self) -> None:
-        set_frozen(
-            self,
-            penalty=number("frequency_penalty", self.penalty, "[-2, 2]", _OPENAI_RANGE),
-            scope=checks.scope("scope", self.scope),
-        )
+        super().__post_init__()
+        set_frozen(self, scope=_check_scope(self.scope))
 
     def keeps_log_probs_nonpositive(self, below: bool) -> bool:
-        return below and _least(self.penalty) >= 0
+        values = self.value if isinstance(self.value, tuple) else (self.value,)
+        return below and min(values) >= 0
 
-    def __call__(self, logits: Tensor, context: Context) -> Tensor:
+    def apply(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
-        if self.penalty == 0.0:
-            return logits
-        counts = context.counts(logits.shape[-1], self.scope).to(logits.dtype)
-        penalty: Tensor | float = column("frequency_penalty", self.penalty, logits)
+        counts = context.counts(logits.shape[-1], self.scope)
+        counts = (counts if self.most is None else counts.clamp(max=self.most)).to(logits.dtype)
+        penalty: Tensor | float = self.column(logits)
         return logits - penalty * counts
 
 
 @dataclass(frozen=True)
-class PresencePenalty(LogitsProcessor):
+class FrequencyPenalty(_CountPenalty):
+    """Subtracts the penalty once per occurrence of a token (OpenAI's API).
+
+    Args:
+        penalty: in [-2, 2], one or per row; 0.0 changes nothing.
+        scope: the tokens that are penalised; OpenAI and vLLM use the output, llama.cpp the last 64 tokens.
+    """
+
+    rule = Rule("frequency_penalty", _OPENAI_HINT, Interval(-2, 2), 0.0)
+
+
+@dataclass(frozen=True)
+class PresencePenalty(_CountPenalty):
     """Subtracts the penalty once from every token that occurred (OpenAI's API).
 
     Args:
         penalty: in [-2, 2], one or per row; 0.0 changes nothing.
-        scope: which tokens count; OpenAI and vLLM count the output, llama.cpp the last 64 tokens.
+        scope: the tokens that are penalised; OpenAI and vLLM use the output, llama.cpp the last 64 tokens.
     """
 
-    penalty: Numbers
-    scope: Scope = "output"
-
-    def __post_init__(self) -> None:
-        set_frozen(
-            self,
-            penalty=number("presence_penalty", self.penalty, "[-2, 2]", _OPENAI_RANGE),
-            scope=checks.scope("scope", self.scope),
-        )
-
-    def keeps_log_probs_nonpositive(self, below: bool) -> bool:
-        return below and _least(self.penalty) >= 0
-
-    def __call__(self, logits: Tensor, context: Context) -> Tensor:
-        """(B, V) -> (B, V)."""
-        if self.penalty == 0.0:
-            return logits
-        present = context.counts(logits.shape[-1], self.scope).clamp(max=1).to(logits.dtype)
-        penalty: Tensor | float = column("presence_penalty", self.penalty, logits)
-        return logits - penalty * present
+    rule = Rule("presence_penalty", _OPENAI_HINT, Interval(-2, 2), 0.0)
+    most = 1
 
 
 @dataclass(frozen=True)
 class NoRepeatNGram(LogitsProcessor):
-    """Bans every token that would complete an n-gram of the history again (arXiv:1705.04304, section 2.5).
+    """Bans every token that would repeat an n-gram of the history (arXiv:1705.04304, section 2.5).
 
     Args:
-        size: n; 1 bans every token of the history, the prompt's too; 0 bans nothing.
+        size: n; 1 bans every token of the history, including the prompt's; 0 bans nothing.
     """
 
     size: int
 
     def __post_init__(self) -> None:
-        set_frozen(self, size=_size("no_repeat_ngram_size", self.size))
+        set_frozen(self, size=_check_size("no_repeat_ngram_size", self.size))
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
@@ -159,7 +139,7 @@ class NoRepeatNGram(LogitsProcessor):
 class EncoderNoRepeatNGram(LogitsProcessor):
     """Bans every token that would complete an n-gram of the source.
 
-    The source is what the encoder read; without an encoder, the prompt.
+    The source is the encoder input; without an encoder, the prompt.
 
     Args:
         size: n; 1 bans every token of the source; 0 bans nothing.
@@ -168,26 +148,29 @@ class EncoderNoRepeatNGram(LogitsProcessor):
     size: int
 
     def __post_init__(self) -> None:
-        set_frozen(self, size=_size("encoder_no_repeat_ngram_size", self.size))
+        set_frozen(self, size=_check_size("encoder_no_repeat_ngram_size", self.size))
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
         return _without_ngrams(logits, context, self.size, *_source(context))
 
 
-def _least(values: Any) -> float:
-    return float(min(values) if isinstance(values, tuple) else values)
+def _check_scope(value: Any) -> Scope:
+    value = to_plain(value)
+    if isinstance(value, str) and value in ("all", "output"):
+        return "all" if value == "all" else "output"
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return value
+    choices = '"all" (prompt and output), "output", or an integer n of at least 1 (the last n tokens)'
+    raise ArgumentValueError("scope", value, choices)
 
 
-def _size(name: str, value: int) -> int:
-    size = integer(name, value, 0, "0 bans nothing")
-    if isinstance(size, tuple):
-        raise TypeError(f"{name} is one whole number for all rows; got {size}.")
-    return size
+def _check_size(parameter: str, value: Any) -> int:
+    return check_integer(parameter, to_plain(value), hint="one number for all rows, 0 bans nothing")
 
 
 def _penalised(logits: Tensor, penalty: Tensor | float, tokens: Tensor, valid: Tensor) -> Tensor:
-    """The repetition penalty on those tokens (B, L) of which `valid` (B, L) says that they count."""
+    """Applies the repetition penalty to the valid tokens; tokens (B, L), valid (B, L)."""
     spare = logits.shape[-1]
     ids = or_spare(tokens, valid, spare)
     padded = torch.nn.functional.pad(logits, (0, 1))
@@ -196,19 +179,19 @@ def _penalised(logits: Tensor, penalty: Tensor | float, tokens: Tensor, valid: T
 
 
 def _source(context: Context) -> tuple[Tensor, Tensor]:
-    """The source's ids (B, S), and (B, S) bool which of them are no padding."""
+    """Returns the ids of the source (B, S), and their validity mask (B, S)."""
     ids, length = context.source
     return ids, torch.arange(ids.shape[1], device=ids.device) < length[:, None]
 
 
-def _without_ngrams(logits: Tensor, context: Context, n: int, text: Tensor, valid: Tensor) -> Tensor:
-    """Bans what would complete an n-gram of the text (B, L), of which `valid` (B, L) says what counts."""
-    if n == 0 or text.shape[1] < n:
+def _without_ngrams(logits: Tensor, context: Context, n: int, tokens: Tensor, valid: Tensor) -> Tensor:
+    """Bans the tokens that would complete an n-gram of the valid tokens; tokens (B, L), valid (B, L)."""
+    if n == 0 or tokens.shape[1] < n:
         return logits
-    windows = text.unfold(1, n, 1)  # (B, L - n + 1, n)
-    # The history's last n - 1 tokens, against the first n - 1 of every n-gram. A history that is shorter
-    # has -1 in it, which equals no token.
-    begun = (windows[..., :-1] == context.last(n - 1)[:, None]).all(dim=-1)
-    # Valid places come first, so that an n-gram is whole if its last place is valid.
-    banned = count(windows[..., -1], begun & valid[:, n - 1 :], logits.shape[-1])
+    windows = tokens.unfold(1, n, 1)  # (B, L - n + 1, n)
+    # Compare the last n - 1 tokens of the history with the first n - 1 of every n-gram. A shorter history
+    # contains -1, which equals no token.
+    matches = (windows[..., :-1] == context.last(n - 1)[:, None]).all(dim=-1)
+    # Valid positions come first, so an n-gram is valid if its last position is.
+    banned = count(windows[..., -1], matches & valid[:, n - 1 :], logits.shape[-1])
     return logits.masked_fill(banned > 0, -torch.inf)

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from minitx.decoding.checks import Numbers, column, number, set_frozen
-from minitx.decoding.processors.base import LogitsProcessor
+from minitx.decoding.parameters import NON_NEGATIVE, Numbers
+from minitx.decoding.processors.base import LogitsProcessor, NumericProcessor, Rule
 from minitx.decoding.processors.context import Context
+from minitx.validation import ArgumentValueError
 
 
 @dataclass(frozen=True)
-class Temperature(LogitsProcessor):
-    """Divides the logits: below 1 the probable become more probable, above 1 less.
+class Temperature(NumericProcessor):
+    """Divides the logits: below 1 sharpens the distribution, above 1 flattens it.
 
     Args:
         temperature: above 0, one or per row; 1.0 changes nothing. A row with 0 keeps only its most probable
@@ -22,23 +23,19 @@ class Temperature(LogitsProcessor):
     """
 
     temperature: Numbers
+    rule = Rule("temperature", "1.0 changes nothing, below 1 is less random", NON_NEGATIVE, 1.0)
     elementwise = True
 
     def __post_init__(self) -> None:
-        meaning = "1.0 changes nothing, below 1 is less random"
-        value = number("temperature", self.temperature, "[0, inf)", meaning)
-        if value == 0.0:
-            raise ValueError(
-                "temperature=0 leaves no randomness; to always take the most probable token use Greedy(). "
-                "Only in a list with one temperature per row may some be 0."
+        super().__post_init__()
+        if self.temperature == 0.0:
+            raise ArgumentValueError(
+                "temperature", self.temperature, "above 0", "greedy decoding takes the most probable token"
             )
-        set_frozen(self, temperature=value)
 
-    def __call__(self, logits: Tensor, context: Context) -> Tensor:
+    def apply(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
-        if self.temperature == 1.0:
-            return logits
-        temperature: Tensor | float = column("temperature", self.temperature, logits)
+        temperature: Tensor | float = self.column(logits)
         if not isinstance(temperature, Tensor):
             return logits / temperature
         greedy = temperature == 0
@@ -51,11 +48,12 @@ class Temperature(LogitsProcessor):
 
 @dataclass(frozen=True)
 class Renormalize(LogitsProcessor):
-    """Log-probabilities: the logits minus their log-sum-exp. Nothing changes for a selector."""
+    """Returns log-probabilities: the logits minus their log-sum-exp. Samplers draw the same tokens."""
 
     elementwise = True
 
     def keeps_log_probs_nonpositive(self, below: bool) -> bool:
+        """See `LogitsProcessor.keeps_log_probs_nonpositive`."""
         return True
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
@@ -65,9 +63,9 @@ class Renormalize(LogitsProcessor):
 
 @dataclass(frozen=True)
 class RemoveInvalid(LogitsProcessor):
-    """Makes every logit finite: NaN becomes 0, inf and -inf the largest and the least number.
+    """Replaces NaN by 0, inf and -inf by the largest and smallest finite number.
 
-    It undoes the bans of the steps before it: where all tokens are banned, all are possible again.
+    Undoes the bans of earlier steps: where all tokens are banned, all are possible again.
     """
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:

@@ -1,1 +1,1 @@
-"""Strategies that choose one token at a time."""
+"""Strategies that choose one token per row and step, each with its sampler."""

@@ -18,30 +18,22 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from minitx.decoding.checks import Integers, integer, set_frozen
 from minitx.decoding.loop import Call, RowState
 from minitx.decoding.output import Event, Result, collected
+from minitx.decoding.parameters import Integers, check_integers, parameters_of, set_frozen
 from minitx.decoding.processors.base import Processor
 from minitx.decoding.processors.chain import Chain
 from minitx.decoding.search.record import BeamTree, Link, Step, Trace
 from minitx.decoding.search.rows import Rows
 from minitx.decoding.strategy import Strategy
-
-# Fields that may be given per prompt; each beam of a prompt then has its value.
-PER_PROMPT = frozenset(
-    """
-    repetition_penalty presence_penalty frequency_penalty encoder_repetition_penalty min_length temperature
-    top_k top_p min_p typical_p epsilon_cutoff eta_cutoff top_h
-    """.split()  # noqa: SIM905 - shorter
-)
-
+from minitx.validation import check_integer
 
 # Each beam is a row of the model's batch, with a cache and a vocabulary of logits, for every prompt.
 _MOST_BEAMS = 4096
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Search(Strategy):
+class Search(Strategy, example="Beam"):
     """A strategy that keeps several hypotheses per prompt and returns the best of them.
 
     Numbers that other strategies take per row, these take per prompt; `prefix_allowed_tokens_fn` gets the
@@ -50,6 +42,7 @@ class Search(Strategy):
 
     num_beams: int = 4
 
+    _drawing: ClassVar[str] = "BeamSample"
     _finds_strings: ClassVar[bool] = False
 
     @torch.inference_mode()
@@ -82,7 +75,8 @@ class Search(Strategy):
     def build(self, min_new_tokens: Integers = 0) -> Chain:
         """The chain; `min_new_tokens`, one or per prompt."""
         if not isinstance(min_new_tokens, int):
-            min_new_tokens = self._per_beam(integer("min_new_tokens", min_new_tokens, 0, "0 sets no minimum"))
+            least = check_integers("min_new_tokens", min_new_tokens, 0, "0 sets no minimum")
+            min_new_tokens = self._per_beam(least)
         return super().build(min_new_tokens)
 
     def check_call(self, call: Call) -> None:
@@ -100,9 +94,9 @@ class Search(Strategy):
                 f"num_samples={call.num_samples} is more than num_beams={self.num_beams}: a search returns "
                 "at most the hypotheses that it keeps."
             )
-        for name in sorted(PER_PROMPT):
-            value = getattr(self, name, None)
-            if isinstance(value, tuple) and len(value) != len(call.prompts):
+        for name, declared in parameters_of(self).items():
+            value = getattr(self, name)
+            if declared.per_row and isinstance(value, tuple) and len(value) != len(call.prompts):
                 raise ValueError(
                     f"{name} has {len(value)} values, but there are {len(call.prompts)} prompts; give one "
                     "number or one per prompt."
@@ -110,9 +104,8 @@ class Search(Strategy):
         call.chain.check_rows(len(call.prompts) * self.num_beams, self.num_beams)
 
     def _check(self) -> None:
-        beams = integer("num_beams", self.num_beams, 1, "it is how many hypotheses are kept per prompt")
-        if not isinstance(beams, int):
-            raise TypeError(f"num_beams={self.num_beams!r} must be one whole number.")
+        hint = "it is the number of hypotheses per prompt"
+        beams = check_integer("num_beams", self.num_beams, 1, hint=hint)
         if beams > _MOST_BEAMS:
             raise ValueError(
                 f"num_beams={beams} must be at most {_MOST_BEAMS}: each beam is a row that the model runs, "
@@ -122,7 +115,7 @@ class Search(Strategy):
         super()._check()
 
     def _make(self, name: str, value: Any) -> Processor:
-        if name in PER_PROMPT and isinstance(value, tuple):
+        if parameters_of(self)[name].per_row and isinstance(value, tuple):
             value = self._per_beam(value)
         if name == "prefix_allowed_tokens_fn" and callable(value):
             value = _OfPrompt(value, self.num_beams)

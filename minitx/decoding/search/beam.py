@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from minitx.decoding.loop import Call
-from minitx.decoding.samplers.select import MultinomialSampler
+from minitx.decoding.parameters import NON_NEGATIVE, POSITIVE
+from minitx.decoding.samplers.sample import MultinomialSampler
 from minitx.decoding.search.base import Run, candidates_of
 from minitx.decoding.search.rows import BeamHypotheses, BeamTexts
 from minitx.decoding.search.scored import ScoredSearch
@@ -125,8 +126,8 @@ class Beam(ScoredSearch):
         return best.values, best.indices
 
     def _check(self) -> None:
-        self._settle_number("coverage_penalty", "[0, inf)", "0 is none")
-        self._settle_number("patience", "(0, inf)", "1 keeps as many finished hypotheses as there are beams")
+        self._settle_number("coverage_penalty", NON_NEGATIVE, "0 is none")
+        self._settle_number("patience", POSITIVE, "1 keeps as many finished hypotheses as there are beams")
         if self.length_norm not in ("power", "gnmt"):
             raise ValueError(f'length_norm={self.length_norm!r} must be "power" or "gnmt".')
         super()._check()

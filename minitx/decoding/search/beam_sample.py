@@ -13,16 +13,14 @@ from torch import Tensor
 
 from minitx.decoding.loop import Call
 from minitx.decoding.output import Result
-from minitx.decoding.processors.at_least import AtLeast
 from minitx.decoding.processors.base import Processor
 from minitx.decoding.processors.chain import Chain
-from minitx.decoding.processors.truncation import Epsilon, Eta, MinP, TopH, TopK, TopP, Typical
-from minitx.decoding.samplers.select import CounterGumbel, MultinomialSampler
+from minitx.decoding.processors.truncation import Filter
+from minitx.decoding.samplers.counter_rng import CounterGumbel
+from minitx.decoding.samplers.sample import MultinomialSampler, Sample
 from minitx.decoding.search.beam import Beam
-from minitx.decoding.strategy import Sample
 
 _MOST_DRAWN_FROM = 2**24  # by torch.multinomial
-_FILTERS = (Epsilon, Eta, MinP, TopH, TopK, TopP, Typical)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -41,7 +39,12 @@ class BeamSample(Beam, Sample):
     def search(self, call: Call) -> Result:
         """Runs the call; raises as `Search.search`."""
         least = max(2, 1 + len({*call.stop.eos, *call.stop.tokens}))
-        filters = (replace(p, tokens=least) if isinstance(p, AtLeast) else p for p in call.chain.processors)
+        filters = (
+            replace(p, min_tokens_to_keep=least)
+            if isinstance(p, Filter) and p.min_tokens_to_keep > 1  # else of a literal chain
+            else p
+            for p in call.chain.processors
+        )
         return super().search(replace(call, chain=Chain(*filters)))
 
     def check_call(self, call: Call) -> None:
@@ -78,4 +81,4 @@ class BeamSample(Beam, Sample):
 
     def _make(self, name: str, value: Any) -> Processor:
         processor = super()._make(name, value)
-        return AtLeast(processor) if isinstance(processor, _FILTERS) else processor
+        return replace(processor, min_tokens_to_keep=2) if isinstance(processor, Filter) else processor

@@ -24,8 +24,8 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from minitx.decoding.checks import set_frozen
 from minitx.decoding.loop import Call
+from minitx.decoding.parameters import set_frozen
 from minitx.decoding.search.base import Run, candidates_of
 from minitx.decoding.search.phrases import START, Progress, Words
 from minitx.decoding.search.rows import BeamHypotheses

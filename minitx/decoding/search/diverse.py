@@ -18,11 +18,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from minitx.decoding.checks import integer, set_frozen
 from minitx.decoding.loop import Call
+from minitx.decoding.parameters import NON_NEGATIVE, set_frozen
 from minitx.decoding.search.base import Run, candidates_of
 from minitx.decoding.search.rows import BeamHypotheses
 from minitx.decoding.search.scored import ScoredSearch
+from minitx.validation import check_integer
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -44,15 +45,14 @@ class DiverseBeam(ScoredSearch):
 
     def _check(self) -> None:
         super()._check()
-        groups = integer("num_beam_groups", self.num_beam_groups, 1, "1 is a beam search without groups")
-        if not isinstance(groups, int):
-            raise TypeError(f"num_beam_groups={self.num_beam_groups!r} must be one whole number.")
+        hint = "1 is a beam search without groups"
+        groups = check_integer("num_beam_groups", self.num_beam_groups, 1, hint=hint)
         if self.num_beams % groups:
             raise ValueError(
                 f"num_beams={self.num_beams} cannot be divided into num_beam_groups={groups} of one size."
             )
         set_frozen(self, num_beam_groups=groups)
-        self._settle_number("diversity_penalty", "[0, inf)", "0 makes all groups equal")
+        self._settle_number("diversity_penalty", NON_NEGATIVE, "0 makes all groups equal")
 
 
 @dataclass

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from minitx.decoding.checks import check_sequences, token_ids
+from minitx.decoding.parameters import check_ids, check_sequences
 
 Phrase = tuple[int, ...]
 
@@ -146,7 +146,7 @@ def _phrases(word: Any) -> tuple[Phrase, ...]:
     """One word's phrases. What holds "a b c" holds "b": beside "b", "a b c" is left out."""
     items = list(word) if isinstance(word, Sequence) and not isinstance(word, str) else word
     several = isinstance(items, list) and bool(items) and isinstance(items[0], Sequence)
-    phrases = [token_ids("force_words_ids", phrase) for phrase in (items if several else [items])]
+    phrases = [check_ids("force_words_ids", phrase) for phrase in (items if several else [items])]
     return tuple(
         phrase
         for phrase in dict.fromkeys(phrases)

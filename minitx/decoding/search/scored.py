@@ -12,10 +12,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from minitx.decoding.checks import number, set_frozen
 from minitx.decoding.loop import Call
+from minitx.decoding.parameters import set_frozen
 from minitx.decoding.search.base import Search
 from minitx.decoding.search.rows import BeamHypotheses
+from minitx.validation import Interval, check_number
 
 EarlyStopping = bool | Literal["never", "exact"]
 
@@ -25,7 +26,7 @@ _LONGEST = 2**16  # who asks for more tokens mostly means "until it ends"
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class ScoredSearch(Search):
+class ScoredSearch(Search, example="Beam"):
     """A search whose hypotheses are compared by sum / length ** length_penalty.
 
     Attributes:
@@ -75,14 +76,11 @@ class ScoredSearch(Search):
 
     def _check(self) -> None:
         super()._check()
-        limits = f"[-{_LARGEST_PENALTY}, {_LARGEST_PENALTY}]"
+        limits = Interval(-_LARGEST_PENALTY, _LARGEST_PENALTY)
         self._settle_number("length_penalty", limits, "0 compares sums, above 0 favours longer texts")
         if not isinstance(self.early_stopping, bool) and self.early_stopping not in self._ways_to_stop:
             *ways, last = "True", "False", *(f'"{way}"' for way in self._ways_to_stop)
             raise ValueError(f"early_stopping={self.early_stopping!r} must be {', '.join(ways)} or {last}.")
 
-    def _settle_number(self, name: str, interval: str, meaning: str) -> None:
-        value = number(name, getattr(self, name), interval, meaning)
-        if isinstance(value, tuple):
-            raise TypeError(f"{name}={getattr(self, name)!r} must be one number.")
-        set_frozen(self, **{name: value})
+    def _settle_number(self, name: str, interval: Interval, meaning: str) -> None:
+        set_frozen(self, **{name: check_number(name, getattr(self, name), interval, meaning)})

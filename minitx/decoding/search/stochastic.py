@@ -26,11 +26,11 @@ from torch import Tensor
 from minitx.decoding.loop import Call
 from minitx.decoding.output import Result
 from minitx.decoding.processors.chain import unusable
-from minitx.decoding.samplers.select import CounterGumbel, MultinomialSampler
+from minitx.decoding.samplers.counter_rng import CounterGumbel
+from minitx.decoding.samplers.sample import MultinomialSampler, Sample
 from minitx.decoding.search.base import Run, Search
 from minitx.decoding.search.record import Link
 from minitx.decoding.search.rows import BeamHypotheses
-from minitx.decoding.strategy import Sample
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -12,9 +12,9 @@ import torch
 import minitx
 from minitx.decoding.generate import generate
 from minitx.decoding.output import Result
+from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.search.base import Search
 from minitx.decoding.stopping import Stop
-from minitx.decoding.strategy import Sample
 from minitx.models import DecoderModel
 
 VOCAB, EOS = 5, 0

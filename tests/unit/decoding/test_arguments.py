@@ -15,9 +15,10 @@ from minitx.decoding.generate import generate, stream
 from minitx.decoding.processors.chain import Chain
 from minitx.decoding.processors.context import Context
 from minitx.decoding.processors.truncation import TopK, TopP
+from minitx.decoding.samplers.greedy import Greedy
+from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.search.constrained import LexicalBeam
 from minitx.decoding.stopping import Stop
-from minitx.decoding.strategy import Greedy, Sample
 from minitx.models import DecoderModel
 from tests.unit.decoding.test_generate import EOS, MODEL, NO_END, PROMPTS, model_of, tokens
 
@@ -35,7 +36,7 @@ LLAMA = model_of("llama")
         ("length_penalty", r"It belongs to the strategy: Beam\(length_penalty=...\)."),
         ("num_beam_groups", r"It belongs to the strategy: DiverseBeam\(num_beam_groups=...\)."),
         ("do_sample", r"Sample\(...\) draws tokens, Greedy\(\) takes the most probable ones."),
-        ("max_length", "max_new_tokens=... counts the new tokens alone."),
+        ("max_length", "max_new_tokens=... limits the new tokens alone."),
         ("max_tokens", "It is called max_new_tokens here."),
         ("num_return_sequences", "It is called num_samples here."),
         ("eos_token_id", r"End tokens belong to stop=Stop\(eos=...\)."),
@@ -58,7 +59,7 @@ def test_help_shows_the_arguments(call: Any) -> None:
 
 def test_a_strategy_explains_names_of_calls_too() -> None:
     for name, message in {
-        "max_length": "max_new_tokens=... counts the new tokens alone.",
+        "max_length": "max_new_tokens=... limits the new tokens alone.",
         "num_return_sequences": "It is called num_samples here.",
         "tempreature": r"Did you mean 'temperature'\?",
     }.items():
@@ -77,10 +78,10 @@ def test_a_strategy_is_none_of_its_names_or_classes() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["chat"], r"\[0\] is given as text.*tokenizer.encode\('chat', add_special_tokens=False\)\.$"),
-        ([[5], ["chat", "chien"]], r"\[1\] is given as text.*encode\('chat', "),
-        ([102, 103], r"\[0\] is 102; .*; did you mean \[\[102, 103\]\]\?$"),
-        ([[102], 103], r"\[1\] is 103; expected a list of token ids for each word\.$"),
+        (["chat"], r"\[0\]='chat' must be .*, not text; .*encode\('chat', add_special_tokens=False\)\.$"),
+        ([[5], ["chat", "chien"]], r"\[1\]=.* must be .*, not text; use .*encode\('chat', "),
+        ([102, 103], r"\[0\]=102 must be a list of token ids; write \[\[102, 103\]\]\.$"),
+        ([[102], 103], r"\[1\]=103 must be a list of token ids\.$"),
     ],
 )
 def test_words_are_lists_of_ids(words: Any, message: str) -> None:
@@ -97,16 +98,16 @@ def no_forward(*args: Any, **kwargs: Any) -> None:
 @pytest.mark.parametrize(
     ("strategy", "options", "message"),
     [
-        (Sample(temperature=[1, 1, 1]), {}, "temperature has 3 values, one per row, but there are 2 rows;"),
-        (Sample(top_k=[1, 1, 1]), {}, "top_k has 3 values"),
-        (Greedy(repetition_penalty=[2.0]), {}, "repetition_penalty has 1 values"),
-        (Sample(chain=Chain(TopK(3), Chain(TopP([0.5])))), {}, "top_p has 1 values"),
-        (Sample(processors=[TopP([0.5] * 3)]), {}, "top_p has 3 values"),
-        (Greedy(), {"min_new_tokens": [0, 0, 0]}, "min_new_tokens has 3 values"),
+        (Sample(temperature=[1, 1, 1]), {}, "temperature=.* for each of the 2 rows; it has 3 values"),
+        (Sample(top_k=[1, 1, 1]), {}, "top_k=.* it has 3 values"),
+        (Greedy(repetition_penalty=[2.0]), {}, "repetition_penalty=.* it has 1 values"),
+        (Sample(chain=Chain(TopK(3), Chain(TopP([0.5])))), {}, "top_p=.* it has 1 values"),
+        (Sample(processors=[TopP([0.5] * 3)]), {}, "top_p=.* it has 3 values"),
+        (Greedy(), {"min_new_tokens": [0, 0, 0]}, "min_new_tokens=.* it has 3 values"),
         (
             Sample(temperature=[1, 1]),
             {"num_samples": 3},
-            r"temperature has 2 values, one per row, but there are 6 rows \(2 prompts x 3 rows\);",
+            r"temperature=.* 6 rows \(2 prompts x 3 rows\); it has 2 values",
         ),
         (Sample(), {"num_samples": 3, "min_new_tokens": [1, 1]}, r"6 rows \(2 prompts x 3 rows\)"),
     ],

@@ -17,11 +17,10 @@ from minitx.decoding.generate import generate
 from minitx.decoding.samplers.arithmetic import (
     ArithmeticCode,
     ArithmeticSample,
-    code_from,
-    code_of,
     spread,
 )
-from minitx.decoding.samplers.select import CounterGumbel, Sampler, row_keys
+from minitx.decoding.samplers.base import Sampler
+from minitx.decoding.samplers.counter_rng import CounterGumbel, row_keys
 from minitx.decoding.stopping import Stop
 from tests.unit.decoding.chi_square import ALPHA, fit, independence
 from tests.unit.decoding.searches import EOS, PROMPT, all_texts, tiny, tokens
@@ -63,11 +62,11 @@ def law(length: int) -> Tensor:
 
 
 def by_seed(prompts: int, samples: int) -> ArithmeticCode:
-    return code_of(5, [[number] for number in range(prompts)], samples)
+    return ArithmeticCode.from_seed(5, [[number] for number in range(prompts)], samples)
 
 
 def by_generator(prompts: int, samples: int) -> ArithmeticCode:
-    return code_from(torch.Generator().manual_seed(5), prompts, samples)
+    return ArithmeticCode.from_generator(torch.Generator().manual_seed(5), prompts, samples)
 
 
 MAKERS = [by_seed, by_generator]
@@ -213,11 +212,11 @@ def test_a_selector_begins_anew() -> None:
 
 def test_a_prompt_draws_the_same_in_any_batch() -> None:
     three = [[1, 2], [3], [1, 2]]
-    together = generated(code_of(9, three, 4), 12, 6).view(3, 4, 6)
-    assert generated(code_of(9, [[3]], 4), 4, 6).equal(together[1])
-    assert generated(code_of(9, [[1, 2]], 4), 4, 6).equal(together[0])
+    together = generated(ArithmeticCode.from_seed(9, three, 4), 12, 6).view(3, 4, 6)
+    assert generated(ArithmeticCode.from_seed(9, [[3]], 4), 4, 6).equal(together[1])
+    assert generated(ArithmeticCode.from_seed(9, [[1, 2]], 4), 4, 6).equal(together[0])
     assert not together[0].equal(together[2])
-    assert not generated(code_of(8, [[3]], 4), 4, 6).equal(together[1])
+    assert not generated(ArithmeticCode.from_seed(8, [[3]], 4), 4, 6).equal(together[1])
 
 
 def test_fields_are_those_of_sample() -> None:
@@ -269,7 +268,7 @@ def test_what_is_rounded_otherwise_beside_other_rows_changes_nothing() -> None:
     prompts = [[number] for number in range(24)]
     noise = torch.Generator().manual_seed(0)
     logits = 2 * torch.randn(16, 24 * 4, 50, generator=noise)
-    exact, rounded = code_of(3, prompts, 4), code_of(3, prompts, 4)
+    exact, rounded = ArithmeticCode.from_seed(3, prompts, 4), ArithmeticCode.from_seed(3, prompts, 4)
     for position, once in enumerate(logits):
         again = once + 1e-6 * torch.randn(once.shape, generator=noise)
         assert rounded(again, position).equal(exact(once, position))
@@ -288,7 +287,7 @@ def test_rounding_does_not_decide_when_a_code_is_fresh() -> None:
     then = torch.randn(100, 50, generator=noise)
     found = []
     for _ in range(2):
-        sampler = code_of(3, prompts, 4)
+        sampler = ArithmeticCode.from_seed(3, prompts, 4)
         sampler(1e-6 * torch.randn(100, 4, generator=noise), 0)
         found.append(sampler(then, 1))
     assert found[0].equal(found[1])

@@ -29,12 +29,12 @@ from minitx.decoding import strategy as strategy_module
 from minitx.decoding.generate import generate, stream
 from minitx.decoding.loop import Call
 from minitx.decoding.output import Result
-from minitx.decoding.search.base import PER_PROMPT
+from minitx.decoding.parameters import parameters_of
+from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.search.record import LEGEND, BeamTree
 from minitx.decoding.search.rows import BeamHypotheses
 from minitx.decoding.search.scored import ScoredSearch
 from minitx.decoding.stopping import Stop
-from minitx.decoding.strategy import Sample
 from minitx.models import DecoderModel
 from tests.unit.decoding.test_generate import MODEL, PROMPTS, TOKENIZER, byte_ids, scripted
 
@@ -322,14 +322,14 @@ def test_numbers_are_per_prompt() -> None:
     assert tokens(both)[0] != tokens(both)[1]
     with pytest.raises(ValueError, match="repetition_penalty has 2 values, but there are 3 prompts"):
         generate(MODEL, PROMPTS[:3], strategy, max_new_tokens=9)
-    with pytest.raises(ValueError, match="min_new_tokens has 2 values"):
+    with pytest.raises(ValueError, match=r"min_new_tokens=.* for each of the 3 rows; it has 2 values"):
         generate(MODEL, PROMPTS[:3], Beam(), max_new_tokens=9, min_new_tokens=[1, 2])
 
 
 def test_the_fields_that_may_be_per_prompt() -> None:
     declared = {**strategy_module.Strategy.__annotations__, **Sample.__annotations__}
     numeric = {name for name, kind in declared.items() if kind.startswith(("Numbers", "Integers"))}
-    assert numeric == PER_PROMPT
+    assert numeric == {name for name, declared in parameters_of(Sample).items() if declared.per_row}
 
 
 def test_a_prefix_function_gets_the_prompt() -> None:
@@ -613,7 +613,7 @@ def test_numbers_of_a_beam_that_does_not_exist() -> None:
         return torch.where(last[:, None], torch.nan, logits)
 
     strategy = Beam(num_beams=3, processors=[last_is_broken])
-    with pytest.raises(ValueError, match="Row 2, step 0: last_is_broken made NaN or"):
+    with pytest.raises(ValueError, match="Row 2, step 0: last_is_broken returned NaN or"):
         generate(MODEL, PROMPTS[:1], strategy, max_new_tokens=3)
 
 
@@ -621,11 +621,11 @@ def test_numbers_of_a_beam_that_does_not_exist() -> None:
     ("fields", "message"),
     [
         ({"num_beams": 0}, "num_beams=0 must be at least 1"),
-        ({"num_beams": [2, 3]}, "must be one whole number"),
+        ({"num_beams": [2, 3]}, "must be an integer of at least 1"),
         ({"num_beams": 2.0}, "num_beams=2.0"),
         ({"length_penalty": float("nan")}, "length_penalty"),
         ({"length_penalty": 1e9}, "length_penalty"),
-        ({"length_penalty": [1.0, 2.0]}, "must be one number"),
+        ({"length_penalty": [1.0, 2.0]}, "must be a number in"),
         ({"patience": 0}, "patience=0 must be in"),
         ({"length_norm": "sum"}, 'length_norm=\'sum\' must be "power" or "gnmt"'),
         ({"early_stopping": "always"}, 'True, False, "never" or "exact"'),
@@ -674,7 +674,7 @@ def nan(logits: Tensor, context: Context) -> Tensor:
     ("processor", "message"),
     [
         (no_way, "no_way left no token"),
-        (nan, "nan made NaN"),
+        (nan, "nan returned NaN"),
         (scripted(*[[5]] * 8), "Prompt 0: 1 of the num_samples=2 hypotheses were found"),
     ],
 )

@@ -164,9 +164,9 @@ def test_trace_is_the_same_computation(size: int) -> None:
 
 
 def test_what_is_no_processor_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"got the class TopK; make one: TopK\(\.\.\.\)"):
+    with pytest.raises(TypeError, match=r"must be instances; make one: TopK\(\.\.\.\)"):
         Chain(TopK)
-    with pytest.raises(TypeError, match=r"A chain got 0\.8; expected processors such as TopK\(50\)"):
+    with pytest.raises(TypeError, match=r"processors=0\.8 must be processors such as TopK\(50\)"):
         Chain(0.8)
 
 
@@ -195,7 +195,7 @@ def test_an_error_says_which_processor_it_came_from() -> None:
 
     with pytest.raises(TypeError) as caught:
         Chain(TopK(3), mine)(logits_of("random", 3, 8), CONTEXT)
-    assert caught.value.__notes__ == ["It came out of the processor mine(logits, context)."]
+    assert caught.value.__notes__ == ["Raised by the processor mine(logits, context)."]
 
 
 def test_repr_shows_the_processors() -> None:
@@ -327,7 +327,7 @@ def test_states_of_chains_in_chains() -> None:
 
 
 def test_select_state_says_what_a_state_may_be() -> None:
-    with pytest.raises(TypeError, match="A state holds a float; expected tensors"):
+    with pytest.raises(TypeError, match="A state contains a float; it must consist of tensors"):
         select_state(({"mu": 1.0},), torch.tensor([0]))
     assert select_state([(), {}], torch.tensor([0])) == [(), {}]
 
@@ -375,7 +375,7 @@ def test_a_processor_that_makes_nan_is_named() -> None:
     def broken(logits: Tensor, context: Context) -> Tensor:
         return logits * torch.nan
 
-    with pytest.raises(ValueError, match=r"Row 0, step 1: broken made NaN or \+inf of what it was given"):
+    with pytest.raises(ValueError, match=r"Row 0, step 1: broken returned NaN or \+inf"):
         Chain(Temperature(0.5), broken).raise_for_empty_rows(logits_of("random", 3, 8), CONTEXT)
 
 
@@ -432,5 +432,5 @@ def test_context_source() -> None:
     assert ids[:, :2].tolist() == [[6, 7], [6, 7]]
     assert length.tolist() == [2, 2]
     incomplete = Context(prompt, length[:1], length[:1], encoder_tokens=prompt)
-    with pytest.raises(ValueError, match="encoder_tokens came without encoder_length"):
+    with pytest.raises(ValueError, match=r"encoder_length=None must be the .* lengths of encoder_tokens"):
         incomplete.source  # noqa: B018

@@ -64,12 +64,12 @@ def test_numbers(make: Any, name: str, low: str, high: str) -> None:
     for wrong in (float(low), float(high), float("nan")):
         with pytest.raises(ValueError, match=re.escape(f"{name}={wrong} must be in ")):
             make(wrong)
-        with pytest.raises(ValueError, match=re.escape(f"{name}=[0.5, {wrong}] must be in ")):
+        with pytest.raises(ValueError, match=re.escape(f"{name}[1]={wrong} must be in ")):
             make([0.5, wrong])
     for wrong in (True, "0.5", None, 0.5j, np.bool_(True)):
-        with pytest.raises(TypeError, match=re.escape(f"{name}=") + ".* holds .*; expected a number in"):
+        with pytest.raises(TypeError, match=re.escape(f"{name}=") + ".* must be a number in"):
             make(wrong)
-    with pytest.raises(TypeError, match="holds a bool"):
+    with pytest.raises(TypeError, match=re.escape(f"{name}[0]=True must be a number")):
         make(torch.tensor([True, False]))
     for wrong in ([], [[0.5], [0.5]], torch.zeros(2, 2)):
         with pytest.raises(ValueError, match=f"{name}=.* must be one number, or a list of one per row"):
@@ -83,7 +83,7 @@ def test_numbers(make: Any, name: str, low: str, high: str) -> None:
         == make(np.array([0.5, 0.25]))
         == make(torch.tensor([0.5, 0.25]))
     )
-    with pytest.raises(ValueError, match=f"{name} has 3 values, one per row, but there are 2 rows"):
+    with pytest.raises(ValueError, match=f"{name}=.* for each of the 2 rows; it has 3 values"):
         make([0.5] * 3)(LOGITS, CONTEXT)
 
 
@@ -94,7 +94,7 @@ def test_numbers_that_are_too_large() -> None:
         TopP(-(10**400))
     for make in (TopK, MinLength, MinNewTokens):
         assert make(2**63 - 1)
-        with pytest.raises(ValueError, match="=9223372036854775808 is more than 9223372036854775807"):
+        with pytest.raises(ValueError, match="=9223372036854775808 must be at most 9223372036854775807"):
             make(2**63)
 
 
@@ -108,16 +108,16 @@ def test_the_error_tells_what_to_choose() -> None:
     with pytest.raises(ValueError, match=r"^top_p=1\.2 must be in \(0, 1\]; 1\.0 keeps every token\.$"):
         TopP(1.2)
     with pytest.raises(
-        TypeError, match=r"^top_k=None holds None; expected a whole number .*; 0 keeps every token\.$"
+        TypeError, match=r"^top_k=None must be an integer of at least 0; 0 keeps every token\.$"
     ):
         TopK(None)
 
 
 def test_temperature_0_is_greedy() -> None:
     for zero in (0, 0.0, torch.tensor(0.0)):
-        with pytest.raises(ValueError, match=r"to always take the most probable token use Greedy\(\)"):
+        with pytest.raises(ValueError, match=r"greedy decoding takes the most probable token"):
             Temperature(zero)
-        with pytest.raises(ValueError, match=r"use Greedy\(\)"):
+        with pytest.raises(ValueError, match=r"greedy decoding"):
             Sample(temperature=zero)
     assert Temperature([0, 1]) == Temperature((0.0, 1.0))
 
@@ -136,7 +136,7 @@ def test_whole_numbers(make: Any, name: str, least: int) -> None:
     with pytest.raises(ValueError, match=f"{name}={least - 1} must be at least {least}"):
         make(least - 1)
     for wrong in (2.0, True, "2", None, float("nan")):
-        with pytest.raises(TypeError, match=f"{name}=.* holds .*; expected a whole number"):
+        with pytest.raises(TypeError, match=f"{name}=.* must be an integer of at least 0"):
             make(wrong)
     assert make(2) == make(np.int32(2)) == make(torch.tensor(2))
 
@@ -144,15 +144,15 @@ def test_whole_numbers(make: Any, name: str, least: int) -> None:
 @pytest.mark.parametrize("make", [TopK, MinLength, MinNewTokens])
 def test_whole_numbers_per_row(make: Any) -> None:
     assert make([1, 2]) == make(torch.tensor([1, 2])) == make(np.array([1, 2]))
-    with pytest.raises(ValueError, match="has 3 values, one per row, but there are 2 rows"):
+    with pytest.raises(ValueError, match="for each of the 2 rows; it has 3 values"):
         make([1, 2, 3])(LOGITS, CONTEXT)
-    with pytest.raises(TypeError, match="holds a float"):
+    with pytest.raises(TypeError, match=r"\[1\]=2.5 must be an integer"):
         make([1, 2.5])
 
 
 @pytest.mark.parametrize("make", [NoRepeatNGram, EncoderNoRepeatNGram])
 def test_the_size_of_ngrams_is_the_same_for_all_rows(make: Any) -> None:
-    with pytest.raises(TypeError, match="is one whole number for all rows"):
+    with pytest.raises(TypeError, match="one number for all rows"):
         make([1, 2])
 
 
@@ -175,14 +175,14 @@ def test_token_ids(name: str) -> None:
         == make(range(1, 3))
     )
     for wrong in ("12", 5, None):
-        with pytest.raises(TypeError, match=f"{name}=.* is .*; expected a list of token ids"):
+        with pytest.raises(TypeError, match=f"{name}=.* must be a list of token ids"):
             make(wrong)
     for wrong in ([1, 2.0], [True], ["a"], [None], [[1]]):
-        with pytest.raises(TypeError, match=f"{name} holds .*; a token id is a whole number"):
+        with pytest.raises(TypeError, match=name + r"\[\d\]=.* must be an integer of at least 0"):
             make(wrong)
-    with pytest.raises(ValueError, match=f"{name} holds -1; a token id is at least 0"):
+    with pytest.raises(ValueError, match=name + r"\[1\]=-1 must be at least 0"):
         make([3, -1])
-    with pytest.raises(ValueError, match=f"{name} holds no token ids"):
+    with pytest.raises(ValueError, match=f"{name}=.* must be at least one token id"):
         make([])
 
 
@@ -201,14 +201,14 @@ OUTSIDE = {
 
 @pytest.mark.parametrize("name", OUTSIDE)
 def test_ids_outside_the_vocabulary(name: str) -> None:
-    message = "holds token 6, but the model's vocabulary has the ids 0 to 5"
-    with pytest.raises(ValueError, match=f"{name} {message}"):
+    message = "6 must be from 0 to 5; these are the ids of the model's vocabulary"
+    with pytest.raises(ValueError, match=f"{name}={message}"):
         OUTSIDE[name](LOGITS, CONTEXT)
 
 
 @pytest.mark.parametrize("processor", [MinLength(9), MinNewTokens(9), ExponentialDecayLength(0, 1.1)])
 def test_end_tokens_outside_the_vocabulary(processor: Any) -> None:
-    with pytest.raises(ValueError, match="eos holds token 6, but"):
+    with pytest.raises(ValueError, match="eos=6 must be from 0 to 5"):
         processor(LOGITS, history([[1], [1]], eos=(6,)))
 
 
@@ -224,21 +224,21 @@ def test_forced_eos_needs_a_limit() -> None:
 def test_biases() -> None:
     with pytest.raises(ValueError, match=r"logit_bias\[5\]=101 must be in \[-100, 100\].*suppress_tokens"):
         LogitBias({5: 101})
-    with pytest.raises(TypeError, match=r"logit_bias\[5\]=None holds None"):
+    with pytest.raises(TypeError, match=r"logit_bias\[5\]=None must be a number"):
         LogitBias({5: None})
-    with pytest.raises(ValueError, match="logit_bias holds no biases"):
+    with pytest.raises(ValueError, match=r"logit_bias=\{\} must be at least one bias"):
         LogitBias({})
     with pytest.raises(TypeError, match=r"logit_bias=\[1\] must be a dict such as \{464: -5\.0\}"):
         LogitBias([1])
-    with pytest.raises(TypeError, match="a key of logit_bias holds 'a', a str"):
+    with pytest.raises(TypeError, match="a key of logit_bias='a' must be an integer"):
         LogitBias({"a": 1.0})
     assert LogitBias({np.int64(5): np.float32(0.5)}) == LogitBias({5: 0.5})
 
     with pytest.raises(ValueError, match=r"sequence_bias\[\(1, 2\)\]=inf must be in \[-inf, inf\)"):
         SequenceBias({(1, 2): float("inf")})
-    with pytest.raises(ValueError, match="a key of sequence_bias holds no token ids"):
+    with pytest.raises(ValueError, match="a key of sequence_bias=\\(\\) must be at least one token id"):
         SequenceBias({(): 1.0})
-    with pytest.raises(TypeError, match=r"a key of sequence_bias=5 is an int; expected a list of token ids"):
+    with pytest.raises(TypeError, match=r"a key of sequence_bias=5 must be a list of token ids"):
         SequenceBias({5: 1.0})
     with pytest.raises(TypeError, match="sequence_bias=None must be a dict"):
         SequenceBias(None)
@@ -248,11 +248,11 @@ def test_biases() -> None:
 def test_bad_words() -> None:
     with pytest.raises(TypeError, match="bad_words_ids='damn' must be a list of lists"):
         BadWords("damn")
-    with pytest.raises(TypeError, match=r"bad_words_ids\[0\] is 5; expected a list of token ids for"):
+    with pytest.raises(TypeError, match=r"bad_words_ids\[0\]=5 must be a list of token ids"):
         BadWords([5])
-    with pytest.raises(ValueError, match="bad_words_ids holds no words"):
+    with pytest.raises(ValueError, match="bad_words_ids=\\[\\] must be at least one sequence"):
         BadWords([])
-    with pytest.raises(ValueError, match="bad_words_ids holds no token ids"):
+    with pytest.raises(ValueError, match=r"bad_words_ids\[0\]=\(\) must be at least one token id"):
         BadWords([[]])
     assert BadWords([[1, 2], [3]]) == BadWords(((1, 2), torch.tensor([3])))
     only_the_end = BadWords([[3]])
@@ -273,7 +273,7 @@ def test_exponential_decay() -> None:
         ExponentialDecayLength(-1, 1.1)
     with pytest.raises(ValueError, match=rf"{name}\[1\]=0 must be in \(0, inf\)"):
         ExponentialDecayLength(1, 0)
-    with pytest.raises(TypeError, match="must be two numbers"):
+    with pytest.raises(TypeError, match=r"\[1\]=\[1.1, 1.2\] must be a number"):
         ExponentialDecayLength(1, [1.1, 1.2])
 
 
@@ -282,9 +282,7 @@ def test_prefix_function() -> None:
         PrefixAllowed([1])
     nothing = PrefixAllowed(lambda row, tokens: [] if row else [1])(LOGITS, CONTEXT)
     assert (nothing > -torch.inf).sum(dim=-1).tolist() == [1, 0]
-    with pytest.raises(
-        TypeError, match="prefix_allowed_tokens_fn=None is None; expected a list of token ids"
-    ):
+    with pytest.raises(TypeError, match="prefix_allowed_tokens_fn=None must be a list of token ids"):
         PrefixAllowed(lambda row, tokens: None)(LOGITS, CONTEXT)
     seen = []
     PrefixAllowed(lambda row, tokens: seen.append((row, tokens.tolist())) or torch.tensor([1]))(

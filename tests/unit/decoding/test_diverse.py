@@ -137,9 +137,9 @@ def test_no_token_and_one() -> None:
     [
         ({"num_beams": 4, "num_beam_groups": 3}, ValueError, "cannot be divided into num_beam_groups=3"),
         ({"num_beam_groups": 0}, ValueError, "num_beam_groups=0 must be at least 1"),
-        ({"num_beam_groups": [2, 2]}, TypeError, "must be one whole number"),
+        ({"num_beam_groups": [2, 2]}, TypeError, "must be an integer of at least 1"),
         ({"diversity_penalty": -0.5}, ValueError, r"diversity_penalty=-0.5 must be in \[0, inf\)"),
-        ({"diversity_penalty": [0.5]}, TypeError, "must be one number"),
+        ({"diversity_penalty": [0.5]}, TypeError, "must be a number in"),
         ({"length_penalty": 99}, ValueError, "length_penalty=99 must be in"),
         ({"early_stopping": "exact"}, ValueError, 'must be True, False or "never"'),
         ({"temperature": 0.5}, TypeError, "has no field 'temperature'"),

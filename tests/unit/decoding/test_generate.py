@@ -21,8 +21,9 @@ from minitx.decoding.processors.chain import Chain
 from minitx.decoding.processors.constraints import SuppressTokens
 from minitx.decoding.processors.context import Context
 from minitx.decoding.processors.truncation import TopK
+from minitx.decoding.samplers.greedy import Greedy
+from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.stopping import Stop
-from minitx.decoding.strategy import Greedy, Sample
 from minitx.models import DecoderModel
 from tests.unit.decoding.vocabularies import SPECIAL, byte_characters, byte_level, sentence_piece
 
@@ -666,14 +667,24 @@ def test_a_literal_chain() -> None:
         (Greedy(), {"max_new_tokens": True}, TypeError, "max_new_tokens=True"),
         (Greedy(), {"max_new_tokens": 2.0}, TypeError, "max_new_tokens=2.0"),
         (Greedy(), {"min_new_tokens": 3}, ValueError, "min_new_tokens=3 is more than max_new_tokens=2"),
-        (Greedy(), {"min_new_tokens": [1]}, ValueError, "min_new_tokens has 1 values.* there are 2 rows"),
+        (
+            Greedy(),
+            {"min_new_tokens": [1]},
+            ValueError,
+            "min_new_tokens=.* each of the 2 rows; it has 1 values",
+        ),
         (Greedy(), {"min_new_tokens": -1}, ValueError, "min_new_tokens=-1"),
         (Sample(), {"num_samples": 0}, ValueError, "num_samples=0 must be at least 1"),
         (Greedy(), {"num_samples": 2}, ValueError, "num_samples= has no effect"),
         (Greedy(), {"seed": 2}, ValueError, r"Greedy\(\) draws nothing, so that seed= has no effect"),
         (Greedy(), {"generator": torch.Generator()}, ValueError, "generator= has no effect"),
         (Sample(), {"seed": 1, "generator": torch.Generator()}, ValueError, "two sources of randomness"),
-        (Sample(), {"seed": [1, 2, 3]}, ValueError, "seed has 3 numbers, but there are 2 prompts"),
+        (
+            Sample(),
+            {"seed": [1, 2, 3]},
+            ValueError,
+            r"seed=\[1, 2, 3\] must be an integer, or one for each of the 2 prompts",
+        ),
         (Greedy(), {"logprobs": "all"}, ValueError, "logprobs='all' must be"),
         (Greedy(), {"top_logprobs": 2}, ValueError, "top_logprobs=2 needs logprobs="),
         (Greedy(), {"logprobs": "raw", "top_logprobs": 999}, ValueError, "must be from 0 to"),
@@ -693,10 +704,15 @@ def test_a_literal_chain() -> None:
             TypeError,
             "generator=3 must be a torch.Generator; seed= takes a number",
         ),
-        (Sample(), {"seed": 1.5}, TypeError, "seed=1.5 is no whole number"),
-        (Sample(), {"num_samples": 2, "min_new_tokens": [1, 1]}, ValueError, "2 values.* there are 4 rows"),
+        (Sample(), {"seed": 1.5}, TypeError, "seed=1.5 must be an integer"),
+        (
+            Sample(),
+            {"num_samples": 2, "min_new_tokens": [1, 1]},
+            ValueError,
+            "for each of the 4 rows .*; it has 2 values",
+        ),
         (Greedy(), {"stop": Stop(strings="a")}, ValueError, "needs tokenizer="),
-        (Greedy(), {"stop": Stop(tokens=[999])}, ValueError, r"Stop\(tokens=...\) holds token 999"),
+        (Greedy(), {"stop": Stop(tokens=[999])}, ValueError, r"Stop\(tokens=...\)=999 must be from 0 to 270"),
     ],
 )
 def test_what_does_not_fit(
@@ -710,8 +726,8 @@ def test_what_does_not_fit(
 @pytest.mark.parametrize(
     ("strategy", "message"),
     [
-        (Sample(temperature=[1.0, 1.0, 1.0]), "3 values, one per row, but there are 2 rows"),
-        (Greedy(suppress_tokens=[999]), "holds token 999"),
+        (Sample(temperature=[1.0, 1.0, 1.0]), "for each of the 2 rows; it has 3 values"),
+        (Greedy(suppress_tokens=[999]), "=999 must be from 0 to 270"),
         (Greedy(processors=[lambda logits, context: None]), "<lambda> returned NoneType; expected logits"),
     ],
 )

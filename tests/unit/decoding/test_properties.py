@@ -124,9 +124,7 @@ def bits(logits: Tensor) -> Tensor:
 def test_the_tables_have_every_processor() -> None:
     """A processor is a class of this package with a call, made for logits and a context."""
     public = [getattr(decoding, name) for name in decoding.__all__]
-    calls = {
-        cls: vars(cls)["__call__"] for cls in public if isinstance(cls, type) and "__call__" in vars(cls)
-    }
+    calls = {cls: cls.__call__ for cls in public if isinstance(cls, type) and hasattr(cls, "__call__")}  # noqa: B004
     processors = {
         cls for cls, call in calls.items() if list(signature(call).parameters)[1:] == ["logits", "context"]
     }

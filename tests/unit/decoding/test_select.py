@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from minitx.decoding.samplers import select
-from minitx.decoding.samplers.select import Argmax, CounterGumbel, MultinomialSampler, Sampler, row_keys
+from minitx.decoding.samplers import counter_rng
+from minitx.decoding.samplers.base import Argmax, Sampler
+from minitx.decoding.samplers.counter_rng import CounterGumbel, row_keys
+from minitx.decoding.samplers.sample import MultinomialSampler
 from tests.unit.decoding.chi_square import ALPHA, DRAWS, fit, independence
 
 INF = float("inf")
@@ -246,8 +248,8 @@ def test_the_only_token_left_is_drawn() -> None:
 def test_noise_is_finite_at_both_ends() -> None:
     """The hash is a bijection, so both 0 and 2^32 - 1 come out of it; neither may be sure to win or lose."""
     ends = torch.tensor([unmixed(0), unmixed(2**32 - 1)])
-    assert select._mixed(ends).tolist() == [0, 2**32 - 1]
-    noise = select._gumbel(ends)
+    assert counter_rng._mixed(ends).tolist() == [0, 2**32 - 1]
+    noise = counter_rng._gumbel(ends)
     assert noise[0].item() == pytest.approx(22.87, abs=0.01)  # -ln 2^-33
     assert noise[1].item() == pytest.approx(-2.81, abs=0.01)  # -ln ln 2^24
 
@@ -289,17 +291,19 @@ def test_a_key_depends_on_seed_prompt_and_occurrence_alone() -> None:
 
 
 def test_seeds_that_are_none() -> None:
-    with pytest.raises(ValueError, match="seed has 3 numbers, but there are 2 prompts"):
+    with pytest.raises(
+        ValueError, match=r"seed=\[1, 2, 3\] must be an integer, or one for each of the 2 prompts"
+    ):
         row_keys([1, 2, 3], [[4], [5]])
     for seed in ([True], [1.0]):
-        with pytest.raises(TypeError, match="is no whole number"):
+        with pytest.raises(TypeError, match="must be an integer"):
             row_keys(seed, [[4]])  # type: ignore[arg-type]
     for seed in (True, 1.0, torch.tensor(1.0)):
-        with pytest.raises(TypeError, match="is no whole number"):
+        with pytest.raises(TypeError, match="must be an integer"):
             row_keys(seed, [[4]])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("keys", [torch.zeros(2, 1, dtype=torch.long), torch.zeros(2)])
 def test_keys_that_are_none(keys: Tensor) -> None:
-    with pytest.raises(ValueError, match=r"keys has shape .*; one torch.long per row"):
+    with pytest.raises(ValueError, match=r"keys=.* must be one torch.long per row"):
         CounterGumbel(keys)

@@ -178,11 +178,11 @@ def test_one_string_is_not_a_list_of_characters() -> None:
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        ({"eos": -1}, ValueError, r"Stop\(eos=...\) holds -1"),
-        ({"eos": True}, TypeError, r"Stop\(eos=...\) holds True"),
+        ({"eos": -1}, ValueError, r"Stop\(eos=...\)\[0\]=-1 must be at least 0"),
+        ({"eos": True}, TypeError, r"Stop\(eos=...\)\[0\]=True must be an integer"),
         ({"eos": 1.5}, TypeError, r"Stop\(eos=...\)"),
-        ({"tokens": "a"}, TypeError, r"Stop\(tokens=...\).*expected a list of token ids"),
-        ({"tokens": [1, None]}, TypeError, r"Stop\(tokens=...\) holds None"),
+        ({"tokens": "a"}, TypeError, r"Stop\(tokens=...\)='a' must be a list of token ids"),
+        ({"tokens": [1, None]}, TypeError, r"Stop\(tokens=...\)\[1\]=None must be an integer"),
         ({"strings": 3}, TypeError, r"Stop\(strings=3\) must be a string or a list of strings"),
         ({"strings": ["a", 3]}, TypeError, "must be a string or a list of strings"),
         ({"strings": ["a", ""]}, ValueError, 'holds "", which every text ends with'),
@@ -195,9 +195,9 @@ def test_what_is_no_stop(given: dict[str, Any], error: type[Exception], message:
 
 
 def test_what_does_not_fit_the_model() -> None:
-    with pytest.raises(ValueError, match=r"Stop\(eos=...\) holds token 300, but .* 0 to 299"):
+    with pytest.raises(ValueError, match=r"Stop\(eos=...\)=300 must be from 0 to 299"):
         resolved(Stop(eos=300))
-    with pytest.raises(ValueError, match=r"Stop\(tokens=...\) holds token 301"):
+    with pytest.raises(ValueError, match=r"Stop\(tokens=...\)=301 must be"):
         resolved(Stop(tokens=(1, 301)))
     with pytest.raises(ValueError, match=r"needs tokenizer=; or give the ids"):
         resolved(Stop(strings="a"), tokenizer=None)

@@ -110,11 +110,9 @@ def test_min_new_tokens_of_the_call() -> None:
 def test_a_literal_chain() -> None:
     chain = Chain(TopK(3), Temperature(0.5))
     assert Sample(chain=chain).build() is chain
-    with pytest.raises(
-        ValueError, match=r"Sample\(chain=\.\.\.\) was also given top_k, order; a literal chain"
-    ):
+    with pytest.raises(ValueError, match=r"chain=.* must be passed without top_k, order; a literal chain"):
         Sample(chain=chain, top_k=3, order="vllm")
-    with pytest.raises(TypeError, match=r"chain=0\.8 must be a Chain, as in Greedy\(chain=Chain"):
+    with pytest.raises(TypeError, match=r"chain=0\.8 must be a Chain; as in Greedy\(chain=Chain"):
         Greedy(chain=0.8)
 
 
@@ -128,7 +126,7 @@ def test_own_processors_come_before_the_temperature() -> None:
     ]
     with pytest.raises(TypeError, match="must be a list of processors"):
         Sample(processors=own)
-    with pytest.raises(TypeError, match="expected processors such as"):
+    with pytest.raises(TypeError, match="must be processors such as"):
         Sample(processors=["top_k"])
 
 
@@ -162,12 +160,12 @@ def test_fields_are_given_by_name() -> None:
         ("order", "hf", ValueError, "order='hf' must be one of 'transformers', 'vllm', 'llama.cpp'"),
         ("remove_invalid_values", 1, TypeError, "remove_invalid_values=1 must be True or False"),
         ("renormalize_logits", None, TypeError, "renormalize_logits=None must be True or False"),
-        ("top_k", False, TypeError, "top_k=False holds a bool"),
-        ("top_k", None, TypeError, "top_k=None holds None"),
+        ("top_k", False, TypeError, "top_k=False must be an integer"),
+        ("top_k", None, TypeError, "top_k=None must be an integer"),
         ("top_p", 0, ValueError, "top_p=0 must be in (0, 1]; 1.0 keeps every token."),
         ("min_length", -1, ValueError, "min_length=-1 must be at least 0"),
-        ("exponential_decay_length_penalty", 1.5, TypeError, "=1.5 must be two numbers: (start, factor)"),
-        ("forced_eos_token_id", "</s>", TypeError, "forced_eos_token_id='</s>' is a str"),
+        ("exponential_decay_length_penalty", 1.5, TypeError, "=1.5 must be two numbers; (start, factor)"),
+        ("forced_eos_token_id", "</s>", TypeError, "forced_eos_token_id='</s>' must be a list of token ids"),
         ("logit_bias", {1: 200}, ValueError, "logit_bias[1]=200 must be in [-100, 100]"),
     ],
 )
@@ -182,7 +180,7 @@ def test_values_are_checked_when_it_is_made(
 @pytest.mark.parametrize("kind", [Strategy, Sample, Context])
 def test_every_field_is_explained(kind: Any) -> None:
     attributes = (kind.__doc__ or "").split("Attributes:")[1]
-    for name in kind.__annotations__:
+    for name in (name for name in kind.__annotations__ if name[0] != "_"):
         assert f"\n        {name}: " in attributes
 
 

@@ -127,11 +127,11 @@ def test_a_phrase_within_a_phrase_is_enough() -> None:
     ("words", "error", "message"),
     [
         ([], ValueError, "holds no words"),
-        ([[]], ValueError, "holds no token ids"),
+        ([[]], ValueError, "must be at least one token id"),
         ("ab", TypeError, "must be a list of words"),
-        ([5], TypeError, "expected a list of token ids"),
-        ([[1, None]], TypeError, "a token id is a whole number"),
-        ([[[1], []]], ValueError, "holds no token ids"),
+        ([5], TypeError, "must be a list of token ids"),
+        ([[1, None]], TypeError, "must be an integer of at least 0; it is a token id"),
+        ([[[1], []]], ValueError, "must be at least one token id"),
         ([[-1]], ValueError, "at least 0"),
     ],
 )

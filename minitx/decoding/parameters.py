@@ -1,0 +1,263 @@
+"""Parameters of decoding strategies, each declared once, by one field.
+
+    min_p: Numbers = parameter(MinP, off=0.0, per_row=True, help="...", metavar="P")
+
+The chain of processors, `repr`, `help()`, the per-row checks and the command-line options follow from these
+fields.
+
+The second half checks values. A numeric parameter is one number, or one per row. It is kept as a float (int)
+or a tuple of them, so that processors and strategies can be compared and printed; `per_row` and `column` make
+the tensor that is combined with logits. The number of rows is known before the first forward pass, and is
+checked then (`check_rows`).
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields
+from numbers import Integral
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from minitx.validation import (
+    ArgumentTypeError,
+    ArgumentValueError,
+    Interval,
+    check_integer,
+    check_number,
+)
+
+Numbers = float | Sequence[float] | Tensor
+Integers = int | Sequence[int] | Tensor
+Item = TypeVar("Item", int, float)
+
+LARGEST_INTEGER = 2**63 - 1  # of torch.long
+POSITIVE = Interval(0, torch.inf, open_low=True, open_high=True)
+NON_NEGATIVE = Interval(0, torch.inf, open_high=True)
+
+_KEY = "parameter"
+
+# --- declarations ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """The declaration of a parameter, from the metadata of its dataclass field.
+
+    Attributes:
+        processor: makes the processor from the value, from nothing where the value is True; None where the
+            strategy itself uses the value.
+        off: the default, at which the parameter changes nothing.
+        per_row: the value may be a list with one number per row.
+        help: one or two sentences for `help()` and `--help`.
+        metavar: name of the value in `--help`; None for a flag or a parameter without an option.
+    """
+
+    processor: Callable[..., Any] | None
+    off: Any
+    per_row: bool = False
+    help: str = ""
+    metavar: str | None = None
+
+
+def parameter(
+    processor: Callable[..., Any] | None,
+    *,
+    off: Any,
+    per_row: bool = False,
+    help: str,
+    metavar: str | None = None,
+) -> Any:
+    """Returns the dataclass field of a parameter; the arguments are the attributes of `Parameter`."""
+    return field(default=off, metadata={_KEY: Parameter(processor, off, per_row, help, metavar)})
+
+
+def parameters_of(strategy: Any) -> dict[str, Parameter]:
+    """Returns the declared parameters of a strategy or its class by name, in the order of the fields."""
+    return {each.name: each.metadata[_KEY] for each in fields(strategy) if _KEY in each.metadata}
+
+
+def document(cls: type) -> None:
+    """Appends an "Attributes:" section with the parameters that a class itself declares to its docstring.
+
+    Works before and after the `dataclass` decorator.
+    """
+    own: Mapping[str, Any] = vars(cls).get("__dataclass_fields__", vars(cls))
+    texts = [
+        textwrap.fill(
+            f"{name}: {each.metadata[_KEY].help}.", 108, initial_indent=" " * 8, subsequent_indent=" " * 12
+        )
+        for name, each in own.items()
+        if isinstance(each, Field) and _KEY in each.metadata
+    ]
+    if texts:
+        cls.__doc__ = "\n".join([f"{(cls.__doc__ or '').rstrip()}\n\n    Attributes:", *texts, "    "])
+
+
+def set_frozen(instance: Any, **values: Any) -> None:
+    """Sets fields of a frozen dataclass to their checked values, in its `__post_init__`."""
+    for name, value in values.items():
+        object.__setattr__(instance, name, value)
+
+
+# --- numbers, for all rows or per row --------------------------------------------------------------
+
+
+def check_numbers(parameter: str, value: Any, interval: Interval, hint: str) -> float | tuple[float, ...]:
+    """Returns one real number, or a tuple of one per row.
+
+    Raises:
+        ArgumentTypeError: not numbers; a bool is not accepted either.
+        ArgumentValueError: a number outside of the interval, NaN, an empty list, more than one dimension.
+    """
+    return _one_or_rows(parameter, value, lambda name, item: check_number(name, item, interval, hint))
+
+
+def check_integers(parameter: str, value: Any, minimum: int, hint: str) -> int | tuple[int, ...]:
+    """Returns one integer of at least `minimum`, or a tuple of one per row; raises as `check_numbers`."""
+
+    def checked(name: str, item: Any) -> int:
+        integer = check_integer(name, item, minimum, hint=hint)
+        if integer > LARGEST_INTEGER:
+            raise ArgumentValueError(name, integer, f"at most {LARGEST_INTEGER}")
+        return integer
+
+    return _one_or_rows(parameter, value, checked)
+
+
+def check_rows(
+    parameter: str, values: Sequence[float] | Tensor, num_rows: int, rows_per_prompt: int = 1
+) -> None:
+    """Raises ArgumentValueError unless there is one value per row.
+
+    Args:
+        parameter: name of the parameter.
+        values: one per row.
+        num_rows: number of rows of the batch.
+        rows_per_prompt: samples or beams of each prompt, for the message.
+    """
+    if len(values) != num_rows:
+        product = f" ({num_rows // rows_per_prompt} prompts x {rows_per_prompt} rows)"
+        raise ArgumentValueError(
+            parameter,
+            values,
+            f"one number, or one for each of the {num_rows} rows{product if rows_per_prompt > 1 else ''}",
+            f"it has {len(values)} values",
+        )
+
+
+def per_row(parameter: str, value: Numbers, like: Tensor, dtype: torch.dtype | None = None) -> Any:
+    """Returns the number, or the numbers as a tensor (B,) with the device and dtype of `like`, (B, ...).
+
+    Raises:
+        ArgumentValueError: not one value per row.
+    """
+    if isinstance(value, int | float):
+        return value
+    check_rows(parameter, value, like.shape[0])
+    return torch.as_tensor(value, dtype=dtype or like.dtype, device=like.device)
+
+
+def column(parameter: str, value: Numbers, logits: Tensor) -> Any:
+    """`per_row` for logits (B, V): a number, or a tensor (B, 1)."""
+    rows = per_row(parameter, value, logits)
+    return rows[:, None] if isinstance(rows, Tensor) else rows
+
+
+def _one_or_rows(parameter: str, value: Any, check: Callable[[str, Any], Item]) -> Item | tuple[Item, ...]:
+    plain = to_plain(value)
+    if not isinstance(plain, list | tuple):
+        return check(parameter, plain)
+    if not plain or any(isinstance(to_plain(item), list | tuple) for item in plain):
+        raise ArgumentValueError(parameter, value, "one number, or a list of one per row")
+    return tuple(check(f"{parameter}[{row}]", to_plain(item)) for row, item in enumerate(plain))
+
+
+# --- token ids -------------------------------------------------------------------------------------
+
+
+def check_id(parameter: str, value: Any) -> int:
+    """Returns one token id.
+
+    Raises:
+        ArgumentTypeError: not an integer.
+        ArgumentValueError: negative.
+    """
+    return check_integer(parameter, to_plain(value), hint="it is a token id")
+
+
+def check_ids(parameter: str, value: Any, *, empty: bool = False) -> tuple[int, ...]:
+    """Returns token ids from any collection of them, in its order.
+
+    Raises:
+        ArgumentTypeError: not a collection, or an element that is not an integer.
+        ArgumentValueError: a negative id; no ids, unless `empty` allows that.
+    """
+    value = to_plain(value)
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise ArgumentTypeError(parameter, value, "a list of token ids")
+    ids = tuple(check_id(f"{parameter}[{index}]", token) for index, token in enumerate(value))
+    if not ids and not empty:
+        raise ArgumentValueError(parameter, ids, "at least one token id", "leave it out for none")
+    return ids
+
+
+def check_sequences(parameter: str, sequences: Sequence[Any]) -> None:
+    """Checks that each sequence is a list of token ids, or a list of such lists.
+
+    Raises:
+        ArgumentTypeError: text in place of token ids, or an id in place of a list.
+    """
+    for index, sequence in enumerate(sequences):
+        name = f"{parameter}[{index}]"
+        parts = sequence if isinstance(sequence, Sequence) and not isinstance(sequence, str) else [sequence]
+        text = next((part for part in parts if isinstance(part, str)), None)
+        if text is not None:
+            encoded = f"tokenizer.encode({text!r:.40}, add_special_tokens=False)"
+            raise ArgumentTypeError(name, sequence, "a list of token ids, not text", f"use {encoded}")
+        if isinstance(sequence, Integral):
+            single = all(isinstance(token, Integral) for token in sequences)
+            hint = f"write {[[int(token) for token in sequences]]!r:.60}" if single else ""
+            raise ArgumentTypeError(name, sequence, "a list of token ids", hint)
+
+
+def check_vocabulary(parameter: str, ids: Iterable[int], vocab_size: int) -> None:
+    """Raises ArgumentValueError unless all token ids are in the vocabulary."""
+    largest = max(ids, default=-1)
+    if largest >= vocab_size:
+        raise ArgumentValueError(
+            parameter, largest, f"from 0 to {vocab_size - 1}", "these are the ids of the model's vocabulary"
+        )
+
+
+# --- other values ----------------------------------------------------------------------------------
+
+
+def check_biases(parameter: str, value: Any, example: str) -> Mapping[Any, Any]:
+    """Returns a dict of biases.
+
+    Raises:
+        ArgumentTypeError: not a mapping.
+        ArgumentValueError: empty.
+    """
+    if not isinstance(value, Mapping):
+        raise ArgumentTypeError(parameter, value, f"a dict such as {example}")
+    if not value:
+        raise ArgumentValueError(parameter, value, "at least one bias", "leave it out for none")
+    return value
+
+
+def to_plain(value: Any) -> Any:
+    """Returns tensors and arrays as Python numbers and lists, anything else as it is."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def to_comparable(value: Any) -> Any:
+    """Returns a copy that can be compared: tuples for lists, tensors and arrays, at any depth."""
+    plain = to_plain(value)
+    if isinstance(plain, Mapping):
+        return dict(plain)
+    return tuple(map(to_comparable, plain)) if isinstance(plain, list | tuple) else plain

@@ -1,0 +1,96 @@
+"""Bounds on how much there is to read. They may be lowered, never raised."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import measure_house as house  # noqa: E402 - found by the line above
+
+PACKAGE = ROOT / "minitx"
+# What users call, and may take more than eight parameters.
+PUBLIC_DOORS = {
+    "checkpoint/load.py:load",
+    "decoding/score.py:score",
+    "inspect/explain.py:explain",
+    "models/decoder.py:forward",
+    "models/encoder.py:forward",
+    "models/encoder_decoder.py:forward",
+    "pipelines/text/embed.py:embed",
+    "tokenizer/tokenizer.py:__call__",
+}
+
+
+def test_docstrings_use_the_words_of_the_field() -> None:
+    """Home-made words per 1,000 words of docstrings."""
+    words, text = house.docstrings(PACKAGE)
+    counts = {name: len(re.findall(p, text, re.IGNORECASE)) for name, p in house.WORDS.items()}
+    assert 1000 * sum(counts.values()) / words <= 2.0, counts
+
+
+def test_every_public_function_and_class_has_a_docstring() -> None:
+    bare, opening = [], []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(house.tree_of(path)):
+            if isinstance(node, ast.ClassDef | house.FUNCTION) and not node.name.startswith("_"):
+                doc = ast.get_docstring(node)
+                where = f"{path.relative_to(PACKAGE)}:{node.name}"
+                bare += [] if doc else [where]
+                opening += [where] if (doc or "").startswith("Raises") else []
+    assert not bare
+    assert not opening, "a docstring begins with what the function does"
+
+
+def test_functions_are_short_and_take_few_parameters() -> None:
+    long = [house.where(PACKAGE, f) for f in house.functions(PACKAGE) if house.code_lines(*f) > 60]
+    wide = {house.where(PACKAGE, f) for f in house.functions(PACKAGE) if len(house.parameters(f[1])) > 8}
+    assert not long
+    assert wide <= PUBLIC_DOORS
+
+
+def test_configs_are_small() -> None:
+    sizes = {name: len(fields) for name, fields in house.config_classes(PACKAGE / "config.py").items()}
+    assert max(sizes.values()) <= 14, sizes
+
+
+def test_a_sampling_parameter_is_named_in_two_places() -> None:
+    places = house.places_of(PACKAGE, "min_p", "MinP")
+    assert len(places) == 2, places
+
+
+def test_there_is_no_import_cycle() -> None:
+    """Between modules and between rooms; imports for types and inside functions count too."""
+    modules = house.import_graph(PACKAGE)
+    assert not house.cycles(modules)
+    assert not house.cycles(house.by_folder(modules))
+
+
+def test_a_folder_can_be_taken_in() -> None:
+    for folder in {path.parent for path in PACKAGE.rglob("*.py")}:
+        files = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
+        limit = 24 if folder.name in ("layers", "decoders") else 14
+        assert len(files) <= limit, folder
+
+
+@pytest.mark.parametrize(
+    ("room", "limit"), [("decoding", 3_300), ("cli", 800), ("architectures/decoders/qwen3.py", 25)]
+)
+def test_rooms_stay_small(room: str, limit: int) -> None:
+    place = PACKAGE / room
+    files = [place] if place.is_file() else place.rglob("*.py")
+    assert sum(map(house.code_lines, files)) <= limit
+
+
+def test_a_forward_can_be_read_in_one_sitting() -> None:
+    """BERT with a mask: files and lines of the functions that run, without and with construction."""
+    for called, limits in zip(house.executed(ROOT), ((10, 250), (13, 420)), strict=True):
+        files, lines = map(int, house.counted(called).split(" / "))
+        assert files <= limits[0]
+        assert lines <= limits[1]

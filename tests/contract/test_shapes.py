@@ -1,0 +1,63 @@
+"""Every public tensor function of layers/ and models/ states its shapes, and real calls have them."""
+
+from __future__ import annotations
+
+import torch
+import transformers
+
+import minitx
+from minitx.architectures import REGISTRY, architecture
+from tests.parity.cases import CASES, Case
+from tests.parity.reference import text
+from tests.shapes import public_tensor_functions, stated, watched
+
+ROOMS = ("minitx.layers", "minitx.models")
+
+
+def load_everything() -> None:
+    for model_type in REGISTRY:
+        architecture(model_type)
+
+
+def test_every_public_tensor_function_states_its_shapes() -> None:
+    load_everything()
+    silent = {
+        f"{function.__module__}.{function.__qualname__}": missing
+        for _, _, function in public_tensor_functions(ROOMS)
+        if (missing := stated(function).missing)
+    }
+    assert not silent
+
+
+def run(case: Case, task: str) -> None:
+    """A forward with padding and labels, and where the model generates, caches of every kind."""
+    more = {"num_labels": 2} if task == "question-answering" else {}
+    config = transformers.AutoConfig.for_model(case.model_type, **{**case.config, **more}).to_dict()
+    model = minitx.from_config(config, head=task, seed=0)
+    inputs = text(case, 2, 9, task)
+    model(**inputs)
+    mask = torch.ones_like(inputs["input_ids"])
+    mask[0, ..., -2:] = 0
+    output = model(**inputs, attention_mask=mask)
+    for backend in ("eager", "sdpa"):
+        model.eval().set_attention(backend)(**inputs)
+    if task in ("causal-lm", "seq2seq-lm"):
+        prompts = [[5, 6, 7, 8, 9, 10], [11, 12]]
+        options = {"max_new_tokens": 4, "stop": minitx.Stop(eos=())}
+        minitx.generate(model, prompts, minitx.Greedy(), **options)
+        minitx.generate(model, prompts, minitx.Beam(num_beams=2), **options)
+    del output
+
+
+def test_real_calls_have_the_shapes_that_are_stated() -> None:
+    load_everything()
+    seen: set[str] = set()
+    with watched(ROOMS) as (called, violations):
+        for case in CASES:
+            tasks = case.tasks if case.model_type not in seen else case.tasks[-1:]
+            seen.add(case.model_type)
+            for task in tasks:
+                run(case, task)
+    assert not violations
+    everything = {f"{f.__module__}.{f.__qualname__}" for _, _, f in public_tensor_functions(ROOMS)}
+    assert not everything - called
