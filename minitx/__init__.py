@@ -1,6 +1,6 @@
 """minitx: transformers from scratch in pure PyTorch, with real checkpoints in and out.
 
-Public names are imported when first used, so that `import minitx` costs next to nothing.
+Public names are imported at first use, so that `import minitx` takes a few milliseconds.
 """
 
 from __future__ import annotations
@@ -8,131 +8,98 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from minitx.checkpoint.load import from_config, load
-    from minitx.checkpoint.save import save
-    from minitx.config import (
-        EmbedderConfig,
-        ExpertsConfig,
-        HeadConfig,
-        ModelConfig,
-        RopeConfig,
-        StackConfig,
-    )
-    from minitx.decoding.generate import generate, stream
-    from minitx.decoding.generation_config import GenerationSettings, generation_settings
-    from minitx.decoding.output import Event, Result
-    from minitx.decoding.processors.chain import Chain
-    from minitx.decoding.samplers.alternatives import Alternatives
-    from minitx.decoding.samplers.arithmetic import ArithmeticSample
-    from minitx.decoding.samplers.greedy import Greedy
-    from minitx.decoding.samplers.sample import Sample
-    from minitx.decoding.score import Scores, score
-    from minitx.decoding.search.beam import Beam
-    from minitx.decoding.search.beam_sample import BeamSample
-    from minitx.decoding.search.constrained import LexicalBeam
-    from minitx.decoding.search.diverse import DiverseBeam
-    from minitx.decoding.search.stochastic import StochasticBeam
-    from minitx.decoding.stopping import Stop
-    from minitx.inspect.explain import Explanation, explain
-    from minitx.layers.cache import Cache
-    from minitx.models import DecoderModel, EncoderDecoderModel, EncoderModel, ModelOutput
-    from minitx.pipelines.text.embed import EmbeddingSettings, embed, embedding_settings
-    from minitx.tokenizer import Tokenizer, load_tokenizer
+if TYPE_CHECKING:  # the table below, for type checkers
+    from minitx.checkpoint.build import from_config as from_config
+    from minitx.checkpoint.load import load as load
+    from minitx.checkpoint.save import save as save
+    from minitx.config import Alibi as Alibi
+    from minitx.config import AttentionConfig as AttentionConfig
+    from minitx.config import Disentangled as Disentangled
+    from minitx.config import ExpertsConfig as ExpertsConfig
+    from minitx.config import FeedForwardConfig as FeedForwardConfig
+    from minitx.config import HeadConfig as HeadConfig
+    from minitx.config import LayerConfig as LayerConfig
+    from minitx.config import LearnedPositions as LearnedPositions
+    from minitx.config import ModelConfig as ModelConfig
+    from minitx.config import NormConfig as NormConfig
+    from minitx.config import RelativeBias as RelativeBias
+    from minitx.config import RopeConfig as RopeConfig
+    from minitx.config import Rotary as Rotary
+    from minitx.config import SinusoidalPositions as SinusoidalPositions
+    from minitx.config import StackConfig as StackConfig
+    from minitx.config import TextInputs as TextInputs
+    from minitx.config import TransformConfig as TransformConfig
+    from minitx.config import replace_in as replace_in
+    from minitx.decoding.generate import generate as generate
+    from minitx.decoding.generate import stream as stream
+    from minitx.decoding.generation_config import GenerationSettings as GenerationSettings
+    from minitx.decoding.generation_config import generation_settings as generation_settings
+    from minitx.decoding.output import Event as Event
+    from minitx.decoding.output import Result as Result
+    from minitx.decoding.processors.chain import Chain as Chain
+    from minitx.decoding.samplers.alternatives import Alternatives as Alternatives
+    from minitx.decoding.samplers.arithmetic import ArithmeticSample as ArithmeticSample
+    from minitx.decoding.samplers.greedy import Greedy as Greedy
+    from minitx.decoding.samplers.sample import Sample as Sample
+    from minitx.decoding.score import Scores as Scores
+    from minitx.decoding.score import score as score
+    from minitx.decoding.search.beam import Beam as Beam
+    from minitx.decoding.search.beam_sample import BeamSample as BeamSample
+    from minitx.decoding.search.constrained import LexicalBeam as LexicalBeam
+    from minitx.decoding.search.diverse import DiverseBeam as DiverseBeam
+    from minitx.decoding.search.stochastic import StochasticBeam as StochasticBeam
+    from minitx.decoding.stopping import Stop as Stop
+    from minitx.inspect.explain import Explanation as Explanation
+    from minitx.inspect.explain import explain as explain
+    from minitx.layers.cache import Cache as Cache
+    from minitx.models import DecoderModel as DecoderModel
+    from minitx.models import EncoderDecoderModel as EncoderDecoderModel
+    from minitx.models import EncoderModel as EncoderModel
+    from minitx.models import ModelOutput as ModelOutput
+    from minitx.pipelines.text.embed import EmbeddingSettings as EmbeddingSettings
+    from minitx.pipelines.text.embed import embed as embed
+    from minitx.pipelines.text.embed import embedding_settings as embedding_settings
+    from minitx.tokenizer import Tokenizer as Tokenizer
+    from minitx.tokenizer import load_tokenizer as load_tokenizer
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "Alternatives": "minitx.decoding.samplers.alternatives",
-    "ArithmeticSample": "minitx.decoding.samplers.arithmetic",
-    "Beam": "minitx.decoding.search.beam",
-    "BeamSample": "minitx.decoding.search.beam_sample",
-    "Cache": "minitx.layers.cache",
-    "Chain": "minitx.decoding.processors.chain",
-    "DecoderModel": "minitx.models",
-    "DiverseBeam": "minitx.decoding.search.diverse",
-    "EmbedderConfig": "minitx.config",
-    "EmbeddingSettings": "minitx.pipelines.text.embed",
-    "EncoderDecoderModel": "minitx.models",
-    "EncoderModel": "minitx.models",
-    "Event": "minitx.decoding.output",
-    "ExpertsConfig": "minitx.config",
-    "Explanation": "minitx.inspect.explain",
-    "GenerationSettings": "minitx.decoding.generation_config",
-    "Greedy": "minitx.decoding.samplers.greedy",
-    "HeadConfig": "minitx.config",
-    "LexicalBeam": "minitx.decoding.search.constrained",
-    "ModelConfig": "minitx.config",
-    "ModelOutput": "minitx.models",
-    "Result": "minitx.decoding.output",
-    "RopeConfig": "minitx.config",
-    "Sample": "minitx.decoding.samplers.sample",
-    "Scores": "minitx.decoding.score",
-    "StackConfig": "minitx.config",
-    "StochasticBeam": "minitx.decoding.search.stochastic",
-    "Stop": "minitx.decoding.stopping",
-    "Tokenizer": "minitx.tokenizer",
-    "embed": "minitx.pipelines.text.embed",
-    "embedding_settings": "minitx.pipelines.text.embed",
-    "explain": "minitx.inspect.explain",
-    "from_config": "minitx.checkpoint.load",
-    "generate": "minitx.decoding.generate",
-    "generation_settings": "minitx.decoding.generation_config",
-    "load": "minitx.checkpoint.load",
-    "load_tokenizer": "minitx.tokenizer",
-    "save": "minitx.checkpoint.save",
-    "score": "minitx.decoding.score",
-    "stream": "minitx.decoding.generate",
+_NAMES = {  # module -> its public names
+    "checkpoint.build": "from_config",
+    "checkpoint.load": "load",
+    "checkpoint.save": "save",
+    "config": "Alibi AttentionConfig Disentangled ExpertsConfig FeedForwardConfig HeadConfig LayerConfig "
+    "LearnedPositions ModelConfig NormConfig RelativeBias RopeConfig Rotary SinusoidalPositions StackConfig "
+    "TextInputs TransformConfig replace_in",
+    "decoding.generate": "generate stream",
+    "decoding.generation_config": "GenerationSettings generation_settings",
+    "decoding.output": "Event Result",
+    "decoding.processors.chain": "Chain",
+    "decoding.samplers.alternatives": "Alternatives",
+    "decoding.samplers.arithmetic": "ArithmeticSample",
+    "decoding.samplers.greedy": "Greedy",
+    "decoding.samplers.sample": "Sample",
+    "decoding.score": "Scores score",
+    "decoding.search.beam": "Beam",
+    "decoding.search.beam_sample": "BeamSample",
+    "decoding.search.constrained": "LexicalBeam",
+    "decoding.search.diverse": "DiverseBeam",
+    "decoding.search.stochastic": "StochasticBeam",
+    "decoding.stopping": "Stop",
+    "inspect.explain": "Explanation explain",
+    "layers.cache": "Cache",
+    "models": "DecoderModel EncoderDecoderModel EncoderModel ModelOutput",
+    "pipelines.text.embed": "EmbeddingSettings embed embedding_settings",
+    "tokenizer": "Tokenizer load_tokenizer",
 }
-
-__all__ = [
-    "Alternatives",
-    "ArithmeticSample",
-    "Beam",
-    "BeamSample",
-    "Cache",
-    "Chain",
-    "DecoderModel",
-    "DiverseBeam",
-    "EmbedderConfig",
-    "EmbeddingSettings",
-    "EncoderDecoderModel",
-    "EncoderModel",
-    "Event",
-    "ExpertsConfig",
-    "Explanation",
-    "GenerationSettings",
-    "Greedy",
-    "HeadConfig",
-    "LexicalBeam",
-    "ModelConfig",
-    "ModelOutput",
-    "Result",
-    "RopeConfig",
-    "Sample",
-    "Scores",
-    "StackConfig",
-    "StochasticBeam",
-    "Stop",
-    "Tokenizer",
-    "embed",
-    "embedding_settings",
-    "explain",
-    "from_config",
-    "generate",
-    "generation_settings",
-    "load",
-    "load_tokenizer",
-    "save",
-    "score",
-    "stream",
-]
+_MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
+__all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name not in _MODULES:
         raise AttributeError(f"module 'minitx' has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+    return getattr(import_module(f"minitx.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

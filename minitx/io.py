@@ -1,4 +1,4 @@
-"""Small files in and out: JSON that is checked, and writes that leave the old file or the new, no half."""
+"""Input and output of files: checked JSON, and writes that replace files only when all are complete."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from uuid import uuid4
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object.
+    """Read a JSON object.
 
     Raises:
         FileNotFoundError: no such file.
@@ -21,7 +21,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def parse_json(content: bytes, path: Path) -> dict[str, Any]:
-    """A JSON object that was read from `path`.
+    """Parse a JSON object; `path` is for errors.
 
     Raises:
         ValueError: not JSON, or not an object.
@@ -36,17 +36,18 @@ def parse_json(content: bytes, path: Path) -> dict[str, Any]:
 
 
 class Staging:
-    """Files that are written beside their places and moved there together, once all of them are whole.
+    """Files written under temporary names and moved to their names together when all are complete.
 
-    Used as a context: leaving it moves the files; leaving it by an error removes what was written.
+    A context manager: on exit it moves the files; after an error it removes them.
     """
 
     def __init__(self, folder: Path, seal: str | None = None) -> None:
-        """
+        """Prepare a folder; nothing is written yet.
+
         Args:
-            folder: where the files belong.
-            seal: the file without which the others are not found. It goes first and comes last, so that
-                a crash between two moves leaves no mixture of old and new files that could be read.
+            folder: folder of the files.
+            seal: a file without which the others are not found, such as an index. It is removed first and
+                moved last, so that a crash between two moves leaves no readable mixture of old and new files.
         """
         self.folder = folder
         self.seal = seal
@@ -54,14 +55,14 @@ class Staging:
         self.modes: dict[Path, int] = {}
 
     def path(self, name: str) -> Path:
-        """Where to write what will become `name`; its folder is made if need be."""
-        place = self.folder / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        # in the folder where it belongs, so that the move is one step of one file system
-        temporary = place.with_name(f".{place.name[:100]}.{uuid4().hex}.tmp")
-        temporary.touch(exist_ok=False)  # with the mode that any new file gets
-        self.modes[place] = temporary.stat().st_mode
-        self.files[place] = temporary
+        """Return the temporary path of the file `name`; its folder is created if it does not exist."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # in the same folder, so that the move is one step of one file system
+        temporary = path.with_name(f".{path.name[:100]}.{uuid4().hex}.tmp")
+        temporary.touch(exist_ok=False)  # with the mode of a new file
+        self.modes[path] = temporary.stat().st_mode
+        self.files[path] = temporary
         return temporary
 
     def __enter__(self) -> Staging:
@@ -72,20 +73,21 @@ class Staging:
             if kind is None:
                 if self.seal is not None:
                     (self.folder / self.seal).unlink(missing_ok=True)
-                for place, temporary in self.files.items():
-                    temporary.chmod(self.modes[place])  # some writers make private files
-                    os.replace(temporary, place)
+                for path, temporary in self.files.items():
+                    temporary.chmod(self.modes[path])  # some writers create private files
+                    os.replace(temporary, path)
         finally:
             for temporary in self.files.values():
                 temporary.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Calls `write` with a temporary path, then moves what it wrote to `path`."""
+    """Call `write` with a temporary path, then move that file to `path`."""
     with Staging(path.parent) as staging:
         write(staging.path(path.name))
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON."""
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     path.write_text(text, encoding="utf-8")

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+WEIGHT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
 
 class ArgumentError(Exception):
     """An argument that cannot be used. Raised as `ArgumentValueError` or `ArgumentTypeError`.
@@ -123,6 +125,20 @@ def check_choice(parameter: str, value: Any, choices: Iterable[Any], hint: str =
     if not any(type(value) is type(choice) and value == choice for choice in choices):
         raise ArgumentValueError(parameter, value, f"one of {', '.join(map(repr, choices))}", hint)
     return value
+
+
+def check_dtype(parameter: str, dtype: Any) -> torch.dtype:
+    """Return a floating-point dtype of weights, from a torch.dtype or its name ("bfloat16").
+
+    Raises:
+        ArgumentValueError: any other.
+    """
+    names = {str(d).removeprefix("torch."): d for d in WEIGHT_DTYPES}
+    dtype = names.get(dtype.removeprefix("torch."), dtype) if isinstance(dtype, str) else dtype
+    if dtype not in WEIGHT_DTYPES:
+        raise ArgumentValueError(parameter, dtype, f"one of {', '.join(map(str, WEIGHT_DTYPES))}")
+    checked: torch.dtype = dtype
+    return checked
 
 
 # --- tensors ---------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Architectures: how each family of checkpoints is configured, and what its tensors are called."""
+"""Architectures: how each family of checkpoints is configured, and the names of its tensors."""
 
 from minitx.architectures.registry import REGISTRY, architecture
 

@@ -1,13 +1,53 @@
-"""What the decoders' files share: their heads, and the reading of layer types."""
+"""Parts that the decoders' files share: the pre-norm stack, heads and layer types."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.mapping import Table
-from minitx.config import HeadConfig, StackConfig
+from minitx.config import (
+    AttentionConfig,
+    AttentionPositions,
+    FeedForwardConfig,
+    HeadConfig,
+    LayerConfig,
+    NormConfig,
+    StackConfig,
+)
 from minitx.layers.stack import FULL, SLIDING
+
+
+def pre_norm_decoder(
+    size: int,
+    layers: int,
+    attention: AttentionConfig,
+    feed_forward: FeedForwardConfig,
+    norm: NormConfig,
+    *,
+    positions: AttentionPositions | None = None,
+    **more: Any,
+) -> StackConfig:
+    """Returns a causal stack of pre-norm layers.
+
+    Args:
+        size: hidden_size.
+        layers: number of layers.
+        attention: of every layer.
+        feed_forward: of every layer.
+        norm: of every layer, and the final one.
+        positions: as in `StackConfig`.
+        more: other fields of `LayerConfig`.
+    """
+    layer = LayerConfig(attention=attention, feed_forward=feed_forward, norm=norm, norm_placement="pre")
+    return StackConfig(
+        causal=True,
+        hidden_size=size,
+        num_hidden_layers=layers,
+        layer=replace(layer, **more),
+        positions=positions,
+    )
 
 
 def decoder_heads(
@@ -18,19 +58,19 @@ def decoder_heads(
     softcap: float | None = None,
     dropout: float | None = None,
 ) -> dict[str, HeadConfig]:
-    """The next word; a label for the text, read from its last token; a label for every token.
+    """Returns the heads for the next token, for the sequence (its last token), and for every token.
 
     Args:
         hf: the config.
-        tied: whether the word embedding serves as the first one's projection, where the file does not say.
+        tied: default of `tie_word_embeddings`: the projection of the first is the word embedding.
         bias: whether that projection has a bias.
         softcap: of its logits.
-        dropout: before the last one's projection; None: what the usual keys say, else 0.1.
+        dropout: before the projection of the last; None: from the usual keys, or 0.1.
     """
     labels = hf.num_labels()
     if dropout is None:
         dropout = 0.1
-        for key in ("hidden_dropout", "classifier_dropout"):  # the later one counts
+        for key in ("hidden_dropout", "classifier_dropout"):  # the last one wins
             if hf.get(key, None) is not None:
                 dropout = hf.probability(key)
     return {
@@ -54,38 +94,51 @@ def decoder_heads(
     }
 
 
+def tied_decoder_heads(hf: ConfigReader) -> dict[str, HeadConfig]:
+    """Returns the heads of an architecture that ties its head to the word embedding by default."""
+    return decoder_heads(hf, tied=True)
+
+
 DECODER_HEADS: dict[str, Table] = {
     "causal-lm": {"head.projection": "lm_head"},
     "sequence-classification": {"head.projection": "score"},
     "token-classification": {"head.projection": "score"},
 }
+# of architectures without a head for every token
+TWO_HEADS = {task: DECODER_HEADS[task] for task in ("causal-lm", "sequence-classification")}
+
+
+def two_decoder_heads(hf: ConfigReader, **options: Any) -> dict[str, HeadConfig]:
+    """Returns the heads of `TWO_HEADS`; the options are those of `decoder_heads`."""
+    heads = decoder_heads(hf, **options)
+    return {task: heads[task] for task in TWO_HEADS}
 
 
 def layer_types(hf: ConfigReader, usual: tuple[str, ...]) -> tuple[str, ...]:
-    """`layer_types` of the config, one per layer; `usual` where it has none.
+    """Returns `layer_types` of the config, one per layer; `usual` if it has none.
 
     Raises:
-        ValueError: another number of them, or a type that minitx does not have.
+        ValueError: the wrong number of types, or an unknown one.
     """
-    written = hf.get("layer_types", None)
-    if written is None:
+    stored = hf.get("layer_types", None)
+    if stored is None:
         return usual
     if (
-        not isinstance(written, list)
-        or len(written) != len(usual)
-        or any(kind not in (FULL, SLIDING) for kind in written)
+        not isinstance(stored, list)
+        or len(stored) != len(usual)
+        or any(kind not in (FULL, SLIDING) for kind in stored)
     ):
         raise ValueError(
             f"config.json: layer_types must name {len(usual)} layers, each {FULL!r} or {SLIDING!r}."
         )
-    return tuple(written)
+    return tuple(stored)
 
 
 def with_windows(stack: StackConfig, types: tuple[str, ...], window: int | None) -> StackConfig:
-    """A stack whose layers are of these types, the sliding ones with this window.
+    """Returns the stack with these layer types and this sliding window.
 
     Raises:
-        ValueError: there are sliding layers, and no window.
+        ValueError: sliding layers without a window.
     """
     if window is None and SLIDING in types:
         raise ValueError(

@@ -1,7 +1,7 @@
-"""Reading rotary positions out of a config.json, in either of the two dialects that checkpoints speak.
+"""Reading RoPE from a config.json, in either of the two dialects of checkpoints.
 
-Newer files have `rope_parameters`, one object for all layers or one per type of layer; older ones have
-`rope_theta` beside an optional `rope_scaling`.
+Newer files have `rope_parameters`, one object for all layers or one per layer type; older ones have
+`rope_theta` and an optional `rope_scaling`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from minitx.layers.rotary import FREQUENCIES
 
 WHERE = "config.json: rope_parameters"
 
-# Names that older files have for what is now called otherwise
+# Former names of RoPE types
 RENAMED = {"su": "longrope"}
 
-# The numbers of each kind; what an optional one means by its absence is said in `RopeConfig`
+# The numbers of each type; `RopeConfig` has the defaults of the optional ones
 REQUIRED = {
     "linear": ("factor",),
     "dynamic": ("factor",),
@@ -29,12 +29,12 @@ OPTIONAL = {"yarn": ("factor", "beta_fast", "beta_slow"), "longrope": ("factor",
 
 
 def rope_values(hf: ConfigReader, *, theta: float = 10_000.0, partial: float = 1.0) -> dict[str, Any]:
-    """The rotary values of a config.json as one object, whatever the dialect.
+    """Returns the RoPE values of a config.json as one object, for both dialects.
 
     Args:
         hf: the config.
-        theta: the architecture's base where the file has none.
-        partial: the share of each head that turns, where the file does not say.
+        theta: the architecture's default base.
+        partial: the architecture's default share of each head that is rotated.
 
     Raises:
         ValueError: values that are not an object.
@@ -43,12 +43,12 @@ def rope_values(hf: ConfigReader, *, theta: float = 10_000.0, partial: float = 1
     share = hf.get("partial_rotary_factor", None)
     plain["partial_rotary_factor"] = partial if share is None else hf.number("partial_rotary_factor")
     old, new = hf.get("rope_scaling", None), hf.get("rope_parameters", None)
-    written = an_object(WHERE, old or new)
-    return plain | {key: value for key, value in written.items() if value is not None}
+    stored = an_object(WHERE, old or new)
+    return plain | {key: value for key, value in stored.items() if value is not None}
 
 
 def an_object(where: str, value: Any) -> dict[str, Any]:
-    """What stands at a place of the config, nothing if it is null.
+    """Returns an object of the config, empty if it is null.
 
     Raises:
         ValueError: anything but an object.
@@ -59,10 +59,10 @@ def an_object(where: str, value: Any) -> dict[str, Any]:
 
 
 def check_per_type(values: Mapping[str, Any], kinds: Collection[str]) -> None:
-    """For architectures whose types of layers turn at bases of their own, so that none are shared.
+    """Check that all values are per layer type, for architectures whose layer types have separate bases.
 
     Raises:
-        ValueError: values that are not of one of the types of layers.
+        ValueError: values that belong to no layer type.
     """
     if strange := sorted(set(values) - set(kinds)):
         raise ValueError(
@@ -74,36 +74,35 @@ def check_per_type(values: Mapping[str, Any], kinds: Collection[str]) -> None:
 def rope_per_type(
     hf: ConfigReader, values: Mapping[str, Any], kinds: Collection[str], head_dim: int
 ) -> dict[str, RopeConfig]:
-    """The rotary positions of each type of layer: its own object where the file has one, else the shared.
+    """Returns the RoPE of each layer type: its own object if the file has one, else the shared values.
 
     Raises:
-        ValueError: values of a type of layer that there is not, or that are no object, or what
+        ValueError: values of an unknown layer type, values that are not an object, or values that
             `rope_config` refuses.
     """
     shared = {key: value for key, value in values.items() if not isinstance(value, Mapping)}
     if strange := sorted(set(values) - set(shared) - set(kinds)):
-        raise ValueError(f"{WHERE} has {', '.join(strange)}; the types of layers are {', '.join(kinds)}.")
-    found = {}
+        raise ValueError(f"{WHERE} has {', '.join(strange)}; the layer types are {', '.join(kinds)}.")
+    ropes = {}
     for kind in kinds:
         own = an_object(f"{WHERE}[{kind!r}]", values.get(kind))
-        found[kind] = rope_config(hf, shared | own, head_dim)
-    return found
+        ropes[kind] = rope_config(hf, shared | own, head_dim)
+    return ropes
 
 
 def rope_config(hf: ConfigReader, values: Mapping[str, Any], head_dim: int) -> RopeConfig:
-    """The rotary positions of one type of layer.
+    """Returns the RoPE of one layer type.
 
     Args:
-        hf: the config, for the contexts that the model was made for and trained with.
-        values: `rope_theta`, and what else the kind of rotary positions needs.
-        head_dim: how many features a head has.
+        hf: the config, for the context lengths of the model and of its training.
+        values: `rope_theta`, and the values of the RoPE type.
+        head_dim: features per head.
 
     Raises:
-        ValueError: a kind that minitx does not implement, a value that it does not know, one that is
-            missing, or a number that cannot be.
+        ValueError: a RoPE type that minitx does not implement, or an unknown, missing or invalid value.
     """
     inner = ConfigReader({key: value for key, value in values.items() if value is not None}, WHERE)
-    kind = str(inner.get("rope_type", inner.get("type", "default")))
+    kind: Any = str(inner.get("rope_type", inner.get("type", "default")))
     kind = RENAMED.get(kind, kind)
     if kind not in FREQUENCIES:
         known = ", ".join(FREQUENCIES)
@@ -113,7 +112,7 @@ def rope_config(hf: ConfigReader, values: Mapping[str, Any], head_dim: int) -> R
     rotary_dim = int(head_dim * share)
     longest, original = contexts(hf, inner, least=2 if kind in ATTENTION_FACTOR else 1)
     more: dict[str, Any] = {}
-    if kind != "default":  # "dynamic" stretches from what the model is made for
+    if kind != "default":  # "dynamic" stretches the context length of the model
         more["original_max_position_embeddings"] = longest if kind == "dynamic" else original
     for name in REQUIRED.get(kind, ()):
         more[name] = inner.positive(name)
@@ -136,16 +135,17 @@ def rope_config(hf: ConfigReader, values: Mapping[str, Any], head_dim: int) -> R
 
 
 def contexts(hf: ConfigReader, inner: ConfigReader, *, least: int) -> tuple[int, int]:
-    """The longest text that the model is made for, and the longest of its pre-training."""
+    """Returns the context length of the model, and that of its pre-training."""
     key, longest = "original_max_position_embeddings", hf.size("max_position_embeddings")
-    inner.ignore(key)  # some files say it beside `rope_scaling`, and that counts
+    inner.ignore(key)  # some files have it next to `rope_scaling`, which takes precedence
     source = inner if hf.get(key, None) is None else hf
     return longest, source.size(key, longest, least=least)
 
 
 def divisors(inner: ConfigReader, name: str, pairs: int) -> tuple[float, ...]:
-    found = inner.get(name)
-    numbers = found if isinstance(found, list) else []
+    """Returns the LongRoPE divisors, one per pair of features."""
+    stored = inner.get(name)
+    numbers = stored if isinstance(stored, list) else []
     if len(numbers) != pairs or not all(
         isinstance(x, int | float) and 1 / LARGEST_NUMBER <= x <= LARGEST_NUMBER for x in numbers
     ):
@@ -154,20 +154,21 @@ def divisors(inner: ConfigReader, name: str, pairs: int) -> tuple[float, ...]:
 
 
 def check(rope: RopeConfig, head_dim: int) -> None:
-    """
+    """Check that the numbers fit each other.
+
     Raises:
-        ValueError: numbers of which each could be, but not with the others.
+        ValueError: a combination that cannot be computed.
     """
     size, kind = rope.rotary_dim, rope.rope_type
-    # An odd share is rounded up, and then its last pair takes one feature more; a whole head has none left.
+    # An odd number is rounded up, so its last pair takes one more feature, which a whole head does not have.
     odd = size % 2 and (size == head_dim or kind in ATTENTION_FACTOR)
     if not 2 <= size <= head_dim or odd:
         raise ValueError(
-            f"{WHERE} cannot turn {size} features of attention heads with head_dim={head_dim}; they turn "
-            "pairs of features, and partial_rotary_factor is the share of a head that turns."
+            f"{WHERE} cannot rotate {size} features of attention heads with head_dim={head_dim}; RoPE "
+            "rotates pairs of features, and partial_rotary_factor is the share of a head that is rotated."
         )
     if kind == "dynamic" and size <= 2:
-        raise ValueError(f"{WHERE}: rope_type='dynamic' needs more than the {size} features that turn.")
+        raise ValueError(f"{WHERE}: rope_type='dynamic' needs more than {size} rotated features.")
     if kind == "llama3" and rope.low_freq_factor >= rope.high_freq_factor:
         raise ValueError(
             f"{WHERE}: low_freq_factor={rope.low_freq_factor} must be below "
@@ -176,7 +177,7 @@ def check(rope: RopeConfig, head_dim: int) -> None:
     if kind == "yarn" and (rope.beta_slow > rope.beta_fast or rope.rope_theta == 1):
         raise ValueError(
             f"{WHERE}: beta_slow={rope.beta_slow} must not be above beta_fast={rope.beta_fast}, nor "
-            f"rope_theta={rope.rope_theta} be 1, where all pairs turn alike."
+            f"rope_theta={rope.rope_theta} be 1, where all pairs rotate equally."
         )
 
 

@@ -1,4 +1,4 @@
-"""What an architecture file declares."""
+"""The declaration of an architecture: how its config is read, and the names of its tensors."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
-
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.mapping import Table, places
 from minitx.config import HeadConfig, ModelConfig
-from minitx.layers.stack import Stack
 
 # How Hugging Face names the class of a task: "Bert" + "ForMaskedLM".
 TASK_SUFFIX = {
@@ -29,50 +26,48 @@ TASK_SUFFIX = {
 
 
 def every_layer(config: ModelConfig) -> list[dict[str, int]]:
-    """The values of a template's placeholders, one dict per layer: {i} is the layer, {j} one of a decoder
-    that has an encoder before it.
+    """Returns the values of the placeholders of names, one dict per layer, and the sizes for operations.
 
-    With them go the numbers that the operations of a row may need.
+    {i} is a layer, {j} a layer of the decoder of an encoder-decoder.
     """
     stacks = [stack for stack in (config.encoder, config.decoder) if stack is not None]
-    found = []
+    layers = []
     for name, stack in zip("ij", stacks, strict=False):
-        experts = stack.experts.num_experts if stack.experts else 0
-        sizes = {"heads": stack.num_attention_heads, "experts": experts}
-        found += [{name: i, **sizes} for i in range(stack.num_hidden_layers)]
-    return found
+        experts = getattr(stack.layer.feed_forward, "num_experts", 0)
+        sizes = {"heads": stack.layer.attention.num_attention_heads, "experts": experts}
+        layers += [{name: i, **sizes} for i in range(stack.num_hidden_layers)]
+    return layers
 
 
 def usual_names(names: tuple[str, ...], config: Mapping[str, Any]) -> tuple[str, ...]:
-    """The last name of a row; all of them for a model that is not tied, where each is a tensor of its own."""
+    """Returns the last name of an entry; all names if nothing is tied: each is then a separate tensor."""
     return names if config.get("tie_word_embeddings") is False else names[-1:]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """One family of checkpoints: how its config is read and what its tensors are called.
+    """One family of checkpoints: how its config is read, and the names of its tensors.
 
     Attributes:
         model_types: `model_type` of config.json -> first part of Hugging Face's class names.
-        read: config.json -> the numbers of the network.
+        read: config.json -> the model config.
         heads: config.json -> the head of each task that the architecture has.
-        prefix: put before the names of `weights` in a checkpoint with a head.
-        tasks_without_prefix: the tasks whose checkpoints do without the prefix.
-        cross_weights: minitx name -> checkpoint name, of what its layers have more as a decoder behind an
-            encoder; architectures without any cannot be one.
-        composed: config.json -> the architecture, where that depends on what the model is composed of.
-        encoder_tasks: the tasks for which the encoder is all there is; "encoder" for itself.
-        weights: minitx name -> checkpoint name, of everything but the heads.
+        prefix: of the names of `weights` in a checkpoint with a head.
+        tasks_without_prefix: tasks whose checkpoints have no prefix.
+        cross_attention_weights: further entries if the architecture is the decoder of an encoder-decoder;
+            empty if that is not supported.
+        composed: config.json -> the architecture, for models composed of two architectures.
+        encoder_tasks: tasks that use the encoder alone; "encoder" for the encoder itself.
+        weights: minitx name -> checkpoint name, for everything but the heads.
         head_weights: the same for each task.
-        tasks_with_pooler: tasks whose head reads the pooler, and "none" if headless checkpoints have one.
-        unused_tensors: checkpoint names that no part here uses (constants, heads of the pre-training);
-            kept for `save`, not loaded. {i} stands for every layer.
-        frozen: parameters that no training changes.
+        tasks_with_pooler: tasks whose head uses the pooler, and "none" if headless checkpoints have one.
+        unused_tensors: checkpoint names that no module uses (constants, heads of the pre-training); kept for
+            `save`, not loaded. {i} stands for every layer.
+        frozen: parameters that are not trained.
         layers: the placeholders of the templates, one dict per layer.
-        stack: the class of `encoder` or `decoder`.
-        canonical_names: which of a row's names a model that came from no file is written under.
+        canonical_names: the names of an entry under which a model without a checkpoint is saved.
         pretraining: the task that Hugging Face's `...ForPreTraining` includes.
-        classes: Hugging Face's classes of some tasks here, where they are not named as elsewhere.
+        classes: Hugging Face's classes of some tasks, where they do not follow `TASK_SUFFIX`.
     """
 
     model_types: Mapping[str, str]
@@ -83,35 +78,34 @@ class Architecture:
     head_weights: Mapping[str, Table]
     tasks_with_pooler: frozenset[str] = frozenset()
     tasks_without_prefix: frozenset[str] = frozenset()
-    cross_weights: Table = field(default_factory=dict)
+    cross_attention_weights: Table = field(default_factory=dict)
     composed: Callable[[Mapping[str, Any]], Architecture] | None = None
     encoder_tasks: frozenset[str] = frozenset()
     unused_tensors: tuple[str, ...] = ()
     frozen: tuple[str, ...] = ()
     layers: Callable[[ModelConfig], list[dict[str, int]]] = every_layer
-    stack: Callable[..., nn.Module] = field(default=Stack)
     pretraining: str | None = None
     classes: Mapping[str, str] = field(default_factory=dict)
     canonical_names: Callable[[tuple[str, ...], Mapping[str, Any]], tuple[str, ...]] = usual_names
 
     def class_name(self, model_type: str, task: str) -> str:
-        """Hugging Face's class for a task, e.g. "BertForMaskedLM"; "BertModel" for "none"."""
+        """Returns Hugging Face's class for a task, e.g. "BertForMaskedLM"; "BertModel" for "none"."""
         if task == "none":
             return self.model_types[model_type] + "Model"
         return self.classes.get(task, self.model_types[model_type] + TASK_SUFFIX[task])
 
     @property
     def headless(self) -> tuple[str, ...]:
-        """What takes the place of a task where no head is wanted."""
+        """The values of `head=` for a model without a head."""
         return ("none", "encoder") if "encoder" in self.encoder_tasks else ("none",)
 
     def constants(self, config: ModelConfig) -> list[str]:
-        """`stored`, written out."""
+        """Returns `unused_tensors` with the placeholders filled in."""
         layers = self.layers(config)
         return [name.format(**values) for name in self.unused_tensors for values in places(name, layers)]
 
     def task_of(self, class_name: str) -> str | None:
-        """The task of one of Hugging Face's classes, "none" for a bare model, None if unknown."""
+        """Returns the task of one of Hugging Face's classes, "none" for a bare model, None if unknown."""
         for task, name in self.classes.items():
             if class_name == name:
                 return task

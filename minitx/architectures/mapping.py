@@ -1,8 +1,8 @@
-"""The weight table of an architecture: our names on the left, the checkpoint's on the right.
+"""Weight tables: minitx's parameter names on the left, the checkpoint's tensor names on the right.
 
-A table is data. Its names are of modules (their `weight` and `bias` follow) or of single parameters, and
-may hold placeholders: `{i}` is a layer, `{j}` a layer of a decoder behind an encoder, `{e}` an expert.
-`expand` writes it out for one model; nothing is matched by pattern, so the order of the rows means nothing.
+A table is data. Its names are modules (their `weight` and `bias` follow) or single parameters, and may hold
+placeholders: `{i}` for a layer, `{j}` for a decoder layer of an encoder-decoder, `{e}` for an expert.
+`expand` resolves a table for one model. Nothing is matched by pattern, so the order has no meaning.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ COPY = Copy()
 
 @dataclass(frozen=True)
 class CheckpointEntry:
-    """The right side of a row: the names that files use for it, and the operation.
+    """The right side of a table entry: stored names and the operation between tensors and parameters.
 
-    A file may hold several of the names: the first is read. A fresh model is written under the last.
-    Where the operation takes `many` tensors, the names are those of all of them, in order. With `or_zero`
-    files may lack it, which means zeros.
+    Attributes:
+        names: aliases; the first that a file has is loaded, a new model is saved under the last. If the
+            operation takes `many` tensors: the names of all of them, in order.
+        op: the operation.
+        or_zero: files may leave the tensor out, which means zeros.
     """
 
     names: tuple[str, ...]
@@ -34,70 +36,88 @@ Table = dict[str | tuple[str, ...], str | CheckpointEntry]
 
 
 def either(*names: str) -> CheckpointEntry:
-    """Any of these names: the first that a file has is read, a fresh model is written under the last."""
+    """One tensor under any of these names: a file's first is loaded, the last is used for new models."""
     return CheckpointEntry(names)
 
 
+def attention_entries(ours: str, theirs: str, names: str, kind: str = "self") -> Table:
+    """Returns the entries of an attention branch: Q, K, V and the output projection.
+
+    Args:
+        ours: the branch, such as "decoder.layers.{i}.attention".
+        theirs: the checkpoint's module that holds all four.
+        names: the checkpoint's names of the four in it, separated by spaces.
+        kind: "self" or "cross".
+    """
+    q, k, v, output = names.split()
+    return {
+        f"{ours}.{kind}_attention.Q": f"{theirs}.{q}",
+        f"{ours}.{kind}_attention.K": f"{theirs}.{k}",
+        f"{ours}.{kind}_attention.V": f"{theirs}.{v}",
+        f"{ours}.{kind}_output.dense": f"{theirs}.{output}",
+    }
+
+
 def split(name: str) -> CheckpointEntry:
-    """One stored tensor for several of our modules, one after the other in its rows."""
+    """One stored tensor for several modules, concatenated along its rows."""
     return CheckpointEntry((name,), Split())
 
 
 def transposed(name: str) -> CheckpointEntry:
-    """A matrix stored as (inputs, outputs)."""
+    """Returns an entry of a matrix stored as (inputs, outputs)."""
     return CheckpointEntry((name,), Transposed())
 
 
 def split_transposed(name: str) -> CheckpointEntry:
-    """One stored (inputs, outputs) matrix for several of our modules, one after the other in its columns."""
+    """One stored (inputs, outputs) matrix for several modules, concatenated along its columns."""
     return CheckpointEntry((name,), Transposed(Split()))
 
 
 def split_heads(name: str) -> CheckpointEntry:
-    """One stored tensor for Q, K and V, head by head: Q, K and V of head 0, then those of head 1, ..."""
+    """One stored tensor for Q, K and V, interleaved by head: Q, K and V of head 0, of head 1, ..."""
     return CheckpointEntry((name,), Rearrange("(heads part dim) ... -> part (heads dim) ..."))
 
 
 def row_or_zero(name: str) -> CheckpointEntry:
-    """A vector stored as a matrix of one row; zeros in files that lack it."""
+    """A vector stored as a matrix of one row; zeros if the file lacks it."""
     return CheckpointEntry((name,), FromRow(), or_zero=True)
 
 
 def stack_experts(name: str) -> CheckpointEntry:
-    """One stored tensor per expert `{e}` for the one parameter of all of them."""
+    """One stored tensor per expert `{e}` for one parameter of all experts."""
     return CheckpointEntry((name,), StackExperts())
 
 
 def renamed(table: Table, ours: Mapping[str, str], prefix: str) -> Table:
-    """A table for a part of a larger model.
+    """Rename a table for a model that is part of a larger one.
 
     Args:
-        table: of the part as a model of its own.
-        ours: how our names begin -> how they begin there. With it, layers are those of a decoder.
-        prefix: what the checkpoint's names have in front there.
+        table: the part's own table.
+        ours: prefix of minitx's names -> prefix in the larger model; placeholders become those of a decoder.
+        prefix: prefix of the checkpoint's names in the larger model.
     """
 
     def left(name: str) -> str:
-        for begin, other in ours.items():
+        for start, other in ours.items():
             name = name.replace("{i}", "{j}")
-            if name.startswith(begin):
-                return other + name.removeprefix(begin)
+            if name.startswith(start):
+                return other + name.removeprefix(start)
         return name
 
     def right(name: str) -> str:
         return prefix + (name.replace("{i}", "{j}") if ours else name)
 
-    found: Table = {}
-    for names, row in table.items():
+    result: Table = {}
+    for names, stored in table.items():
         key = left(names) if isinstance(names, str) else tuple(map(left, names))
-        stored = CheckpointEntry((row,)) if isinstance(row, str) else row
-        found[key] = replace(stored, names=tuple(map(right, stored.names)))
-    return found
+        entry = CheckpointEntry((stored,)) if isinstance(stored, str) else stored
+        result[key] = replace(entry, names=tuple(map(right, entry.names)))
+    return result
 
 
 @dataclass(frozen=True)
 class ResolvedEntry:
-    """One row, written out: full parameter names and full stored names."""
+    """An entry of a weight table for one model: full parameter names and full stored names."""
 
     parameters: tuple[str, ...]
     names: tuple[str, ...]
@@ -108,10 +128,10 @@ class ResolvedEntry:
 SUFFIXES = ("weight", "bias")
 
 
-def rows(
+def entries(
     table: Table, layers: Sequence[Mapping[str, int]]
 ) -> Iterable[tuple[tuple[str, ...], CheckpointEntry]]:
-    """The rows of a table with the placeholders filled in."""
+    """Yield the entries of a table with their placeholders filled in."""
     for left, right in table.items():
         names = (left,) if isinstance(left, str) else left
         stored = CheckpointEntry((right,)) if isinstance(right, str) else right
@@ -123,7 +143,7 @@ def rows(
 
 
 def places(name: str, layers: Sequence[Mapping[str, int]]) -> Sequence[Mapping[str, int]]:
-    """The values that a name's placeholder takes; a single one without values where it has none."""
+    """Return the values of a name's placeholder, one mapping per layer; one empty mapping without."""
     if "{" not in name:
         return ({},)
     return [values for values in layers if ("j" if "{j}" in name else "i") in values]
@@ -132,30 +152,30 @@ def places(name: str, layers: Sequence[Mapping[str, int]]) -> Sequence[Mapping[s
 def expand(
     table: Table, layers: Sequence[Mapping[str, int]], parameters: Iterable[str]
 ) -> list[ResolvedEntry]:
-    """A table written out for the parameters that a model has.
+    """Resolve a table for the parameters of a model.
 
     Args:
-        table: the rows; those of modules that the model does not have fall away.
+        table: entries of modules that the model does not have are left out.
         layers: the values of the placeholders, one mapping per layer.
-        parameters: names that the rows must cover, each exactly once.
+        parameters: names that the entries must cover, each exactly once.
 
     Raises:
-        ValueError: a parameter without a row or with two, or one stored name for two rows.
+        ValueError: a parameter without an entry or with two, or a stored name in two entries.
     """
-    wanted, bindings = set(parameters), []
-    for left, stored in rows(table, layers):
-        if set(left) <= wanted:
-            bindings.append(ResolvedEntry(left, stored.names, stored.op, stored.or_zero))
+    names, resolved = set(parameters), []
+    for left, stored in entries(table, layers):
+        if set(left) <= names:
+            resolved.append(ResolvedEntry(left, stored.names, stored.op, stored.or_zero))
             continue
         for suffix in SUFFIXES:
             full = tuple(f"{name}.{suffix}" for name in left)
-            if set(full) <= wanted:
-                bindings.append(ResolvedEntry(full, tuple(f"{n}.{suffix}" for n in stored.names), stored.op))
-    covered = [name for binding in bindings for name in binding.parameters]
-    claimed = [name for binding in bindings for name in binding.names]
-    for what, names in (("parameter", covered), ("stored name", claimed)):
-        if twice := sorted({name for name, count in Counter(names).items() if count > 1}):
-            raise ValueError(f"weight table: {what} in two rows: {', '.join(twice)}.")
-    if bare := sorted(wanted - set(covered)):
-        raise ValueError(f"weight table: no row for {', '.join(bare)}.")
-    return bindings
+            if set(full) <= names:
+                resolved.append(ResolvedEntry(full, tuple(f"{n}.{suffix}" for n in stored.names), stored.op))
+    covered = [name for entry in resolved for name in entry.parameters]
+    claimed = [name for entry in resolved for name in entry.names]
+    for kind, listed in (("parameter", covered), ("stored name", claimed)):
+        if twice := sorted(name for name, count in Counter(listed).items() if count > 1):
+            raise ValueError(f"weight table: {kind} in two entries: {', '.join(twice)}.")
+    if bare := sorted(names - set(covered)):
+        raise ValueError(f"weight table: no entry for {', '.join(bare)}.")
+    return resolved

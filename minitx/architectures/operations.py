@@ -1,4 +1,4 @@
-"""How stored tensors become parameters; every operation undoes itself bit for bit."""
+"""Operations between stored tensors and parameters; each is inverted bit for bit by its `save`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from torch import Tensor
 class Op(Protocol):
     """Stored tensors <-> parameters.
 
-    `load` and `save` are each other's inverse. Both work on meta tensors, which is how shapes are checked
-    before a byte is read.
+    `load` and `save` are inverse to each other. Both work on meta tensors, so that shapes are checked before
+    a tensor is read.
 
     Attributes:
-        many: several stored tensors make one parameter; else one makes one or more.
-        copies: `load` copies; else the parameters are views of what is stored.
+        many: several stored tensors form one parameter; otherwise one forms one or more.
+        copies: `load` copies; otherwise parameters are views of the stored tensor.
     """
 
     @property
@@ -29,21 +29,21 @@ class Op(Protocol):
     def copies(self) -> bool: ...
 
     def bind(self, sizes: Mapping[str, int]) -> Op:
-        """The operation for a model with these numbers of "heads" and "experts"."""
+        """Return the operation for a model with these numbers of "heads" and "experts"."""
         ...
 
     def load(self, stored: Sequence[Tensor], rows: Sequence[int]) -> list[Tensor]:
-        """The parameters, whose first dimensions are to be `rows`."""
+        """Return the parameters; `rows` are their first dimensions."""
         ...
 
     def save(self, parameters: Sequence[Tensor]) -> list[Tensor]:
-        """The stored tensors."""
+        """Return the stored tensors."""
         ...
 
 
 @dataclass(frozen=True)
 class Copy:
-    """The tensor as it is."""
+    """The tensor unchanged."""
 
     many: bool = field(default=False, init=False)
     copies: bool = field(default=False, init=False)
@@ -77,7 +77,7 @@ class FromRow:
 
 @dataclass(frozen=True)
 class Split:
-    """Several projections stored as one, one after the other in its rows."""
+    """Several projections stored as one, concatenated along the rows."""
 
     many: bool = field(default=False, init=False)
     copies: bool = field(default=False, init=False)
@@ -95,9 +95,9 @@ class Split:
 
 @dataclass(frozen=True)
 class Rearrange:
-    """Several equal projections stored as one in any other order.
+    """Several projections of equal size stored as one in any other order.
 
-    The einops pattern says how they lie in it, `part` out first; reversed, it puts them back.
+    The einops pattern has the stored order on the left and `part` first on the right; `save` reverses it.
     """
 
     pattern: str
@@ -122,9 +122,9 @@ class Rearrange:
 
 @dataclass(frozen=True)
 class Transposed:
-    """Matrices stored as (inputs, outputs), under another operation; vectors have nothing to turn.
+    """Matrices stored as (inputs, outputs), with another operation inside; vectors stay.
 
-    Turned for good when loaded: products read a matrix fastest in the order in which it lies in memory.
+    `load` makes the transposed matrix contiguous: products read a matrix fastest in memory order.
     """
 
     op: Copy | Split = Copy()
@@ -135,13 +135,14 @@ class Transposed:
         return self
 
     def load(self, stored: Sequence[Tensor], rows: Sequence[int]) -> list[Tensor]:
-        return [x.contiguous() for x in self.op.load([turned(x) for x in stored], rows)]
+        return [x.contiguous() for x in self.op.load([transpose(x) for x in stored], rows)]
 
     def save(self, parameters: Sequence[Tensor]) -> list[Tensor]:
-        return [turned(x) for x in self.op.save(parameters)]
+        return [transpose(x) for x in self.op.save(parameters)]
 
 
-def turned(x: Tensor) -> Tensor:
+def transpose(x: Tensor) -> Tensor:
+    """Transpose a matrix, or each of a batch of matrices; a vector stays."""
     return x.mT if x.dim() > 1 else x
 
 

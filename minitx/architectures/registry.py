@@ -1,4 +1,4 @@
-"""The registry: `model_type` of a config.json -> its architecture, imported when first asked for."""
+"""The registry: `model_type` of a config.json -> its architecture, imported on first use."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ REGISTRY = {
 
 
 def architecture(model_type: str) -> Architecture:
-    """The architecture of a `model_type`.
+    """Returns the architecture of a `model_type`.
 
     Raises:
-        ValueError: minitx does not have it; names the nearest that it has.
+        ValueError: an unknown type; the message suggests the nearest.
     """
     if model_type not in REGISTRY:
         near = get_close_matches(model_type, REGISTRY, n=1)
@@ -65,5 +65,5 @@ def architecture(model_type: str) -> Architecture:
             f"model_type {model_type!r} is not supported.{hint} minitx has: {', '.join(sorted(REGISTRY))}."
         )
     module = import_module(f"minitx.architectures.{REGISTRY[model_type]}")
-    found: Architecture = module.ARCHITECTURE
-    return found
+    declaration: Architecture = module.ARCHITECTURE
+    return declaration

@@ -1,4 +1,7 @@
-"""The tensors of a folder, known by name, shape and dtype before any is read."""
+"""The weight files of a folder, safetensors or `.bin`, opened without reading a tensor.
+
+`open_folder` returns names, shapes and dtypes, so that every check comes before the first byte of a weight.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 BIN, BIN_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 GENERATION = "generation_config.json"
 
-# What a safetensors header calls a dtype.
+# dtype in a safetensors header -> torch.dtype
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -37,12 +40,12 @@ class Tensors:
     """The tensors of one checkpoint.
 
     Attributes:
-        shapes: name -> an empty meta tensor of its shape and dtype.
-        files: name -> file it lies in.
-        metadata: the free text of the safetensors header.
-        handles: file -> an open safetensors file, or the tensors of a `.bin`.
-        spans: file -> name -> where the tensor begins and ends in it; of the files that were read so.
-        folder: where the files lie.
+        shapes: name -> meta tensor with its shape and dtype.
+        files: name -> name of the file that holds it.
+        metadata: metadata of the safetensors header.
+        handles: file -> an open safetensors file, or the tensors of a `.bin` file.
+        spans: file -> name -> first byte and end of the tensor; filled for files read with `mapped=False`.
+        folder: folder of the files.
     """
 
     shapes: dict[str, Tensor] = field(default_factory=dict)
@@ -53,12 +56,12 @@ class Tensors:
     folder: Path = Path()
 
     def read(self, name: str, *, mapped: bool = True) -> Tensor:
-        """The tensor.
+        """Return a tensor.
 
         Args:
-            name: of the tensor.
-            mapped: maps it from the file where the format allows it. False reads it: of what is copied into
-                another order anyway, the mapped pages would stay in memory beside the copy.
+            name: name of the tensor.
+            mapped: map it from the file if the format allows it. False reads it into memory: for a tensor
+                that is copied into another order anyway, the mapped pages would stay beside the copy.
 
         Raises:
             ValueError: the file has become shorter since it was opened.
@@ -66,8 +69,8 @@ class Tensors:
         file = self.files[name]
         handle = self.handles[file]
         if isinstance(handle, dict):
-            held: Tensor = handle[name]
-            return held
+            stored: Tensor = handle[name]
+            return stored
         if not mapped and self.shapes[name].numel():
             path = self.folder / file
             if file not in self.spans:
@@ -78,9 +81,9 @@ class Tensors:
 
 
 def read_spans(path: Path) -> dict[str, tuple[int, int]]:
-    """Name -> first byte and the one after the last, of each tensor of a safetensors file.
+    """Return name -> (first byte, end) of every tensor of a safetensors file.
 
-    The format: the size of the header in 8 bytes, the header in JSON, the tensors.
+    The file begins with the size of its header in 8 bytes; the header in JSON and the tensors follow.
     """
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
@@ -94,7 +97,7 @@ def read_spans(path: Path) -> dict[str, tuple[int, int]]:
 
 
 def read_bytes(path: Path, name: str, span: tuple[int, int], like: Tensor) -> Tensor:
-    """One tensor of a safetensors file, read into memory of its own."""
+    """Read one tensor of a safetensors file into memory."""
     begin, end = span
     data = bytearray(end - begin)
     with path.open("rb") as file:
@@ -107,21 +110,21 @@ def read_bytes(path: Path, name: str, span: tuple[int, int], like: Tensor) -> Te
 
 
 def open_folder(folder: Path) -> Tensors:
-    """Opens the weights of a folder: safetensors before `.bin`, one file before shards.
+    """Open the weights of a folder: safetensors before `.bin`, one file before shards.
 
     Raises:
-        FileNotFoundError: no weights, or a shard of the index is missing.
-        ValueError: a file that is truncated or damaged, an index that points outside the folder, a
-            `.bin` that holds anything but tensors.
+        FileNotFoundError: no weights, or a shard named by the index is missing.
+        ValueError: a truncated or damaged file, an index that points outside the folder, or a `.bin` that
+            holds anything but tensors.
     """
     for name in (SINGLE, INDEX, BIN, BIN_INDEX):
         path = folder / name
         if path.is_file():
             break
     else:
-        found = ", ".join(sorted(p.name for p in folder.iterdir())[:20]) or "nothing"
+        present = ", ".join(sorted(p.name for p in folder.iterdir())[:20]) or "nothing"
         raise FileNotFoundError(
-            f"{folder} has no weights: expected {SINGLE}, {INDEX}, {BIN} or {BIN_INDEX}; found {found}."
+            f"{folder} has no weights: expected {SINGLE}, {INDEX}, {BIN} or {BIN_INDEX}; found {present}."
         )
     if name in (SINGLE, BIN):
         return open_files(folder, [name])
@@ -133,7 +136,7 @@ def open_folder(folder: Path) -> Tensors:
 
 
 def read_index(path: Path) -> dict[str, str]:
-    """Tensor name -> name of the file beside the index that holds it.
+    """Read an index: tensor name -> name of the shard that holds it.
 
     Raises:
         ValueError: not an index, or one that points outside its folder.
@@ -148,6 +151,7 @@ def read_index(path: Path) -> dict[str, str]:
 
 
 def open_files(folder: Path, names: Iterable[str]) -> Tensors:
+    """Open weight files by name; a tensor may be in one of them only."""
     tensors = Tensors(folder=folder)
     for name in names:
         path = folder / name
@@ -162,6 +166,7 @@ def open_files(folder: Path, names: Iterable[str]) -> Tensors:
 
 
 def open_safetensors(path: Path, tensors: Tensors) -> dict[str, Tensor]:
+    """Open a safetensors file into `tensors.handles`; returns name -> meta tensor."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -180,14 +185,17 @@ def open_safetensors(path: Path, tensors: Tensors) -> dict[str, Tensor]:
 
 
 def open_bin(path: Path, tensors: Tensors) -> dict[str, Tensor]:
-    """Pickled tensors; `weights_only` refuses anything else, so nothing in the file can run."""
+    """Open a `.bin` file into `tensors.handles`; returns name -> meta tensor.
+
+    `weights_only` unpickles tensors only, so that no code in the file can run.
+    """
     state: Any = None
     try:
         try:
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except RuntimeError:  # files from before torch 1.6 are not zip archives and cannot be mapped
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what damaged bytes raise inside torch is anything, struct.error included
+    except Exception as error:  # torch raises anything for damaged bytes, struct.error included
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
             f"{path}: not a file of plain tensors, or damaged ({reason}). Nothing in it was run."
@@ -200,20 +208,21 @@ def open_bin(path: Path, tensors: Tensors) -> dict[str, Tensor]:
         plain = value.layout is torch.strided and value.device.type == "cpu" and not value.is_nested
         if not plain or value.dtype not in DTYPES.values():
             kind = str(value.layout if value.layout is not torch.strided else value.dtype)
-            raise ValueError(f"{path}: {name} is a {kind} tensor on {value.device}, which no weight is.")
+            raise ValueError(f"{path}: {name} is a {kind} tensor on {value.device}; expected a dense tensor.")
     tensors.handles[path.name] = dict(state)
     return {str(name): torch.empty_like(value, device="meta") for name, value in state.items()}
 
 
 def is_file(path: Path) -> bool:
+    """Whether a file exists; False for a name that no file can have."""
     try:
         return path.is_file()
-    except OSError:  # a name that no file can have
+    except OSError:
         return False
 
 
 def summarize(names: Iterable[str], most: int = 12) -> str:
-    """A list for an error message, cut where it stops being read."""
+    """Return the first names as a list for an error message, and how many more there are."""
     names = list(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

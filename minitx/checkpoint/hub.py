@@ -1,8 +1,9 @@
-"""Hub ids to local folders, through the unmodified huggingface_hub client and its cache.
+"""Hub ids to local folders, through the huggingface_hub client and its cache.
 
-One request lists what a repository holds, then only the files that minitx reads are fetched, all of one
-commit. The client does the rest: HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE, progress bars, retries,
-and moving a file to its place only when it is whole.
+One request lists the files of a repository; then only those that minitx reads are downloaded, all of one
+commit. The client handles HF_ENDPOINT, HF_HOME, HF_TOKEN, HF_HUB_OFFLINE, progress bars, retries and partial
+downloads. (Its `snapshot_download` would list the repository again, and could not check an index before
+gigabytes of shards are downloaded.)
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 CONFIG = "config.json"
 
-# What says how a model is used, beside its weights: generation, sentence embeddings. Small, and often absent.
-USE = (
+# Small files beside the weights, often absent: settings of generation and of sentence embeddings.
+SETTINGS = (
     GENERATION,
     "modules.json",
     "1_Pooling/config.json",
@@ -47,7 +48,7 @@ TOKENIZER = (
 )
 TEMPLATES = "additional_chat_templates/"
 
-LIST_TIMEOUT = 10.0  # seconds that the server may be silent before it counts as out of reach
+LIST_TIMEOUT = 10.0  # seconds to wait for the list of files
 
 
 def fetch(
@@ -57,13 +58,15 @@ def fetch(
     token: str | None = None,
     offline: bool = False,
 ) -> Path:
-    """The folder with a checkpoint: config.json and its weights in one format, safetensors before `.bin`.
+    """Return the folder of a checkpoint; download config.json and the weights of a Hub id.
+
+    Weights are downloaded in one format, safetensors before `.bin`.
 
     Args:
-        name_or_folder: an existing folder, given back as it is, or a Hub id.
+        name_or_folder: an existing folder, returned as it is, or a Hub id.
         revision: branch, tag or commit.
-        token: access token; None takes HF_TOKEN or the token of `hf auth login`.
-        offline: use only what is in the Hub cache; HF_HUB_OFFLINE=1 does the same.
+        token: access token; None uses HF_TOKEN or the token of `hf auth login`.
+        offline: use only files in the Hub cache; HF_HUB_OFFLINE=1 does the same.
 
     Returns:
         The folder, or the snapshot in the Hub cache.
@@ -72,8 +75,8 @@ def fetch(
         FileNotFoundError: neither a folder nor a repository, no such revision, no config.json or weights
             in it, or offline and not in the cache.
         PermissionError: a gated or private repository, or a token that the Hub refuses.
-        ConnectionError: the Hub is out of reach, or went away before a file was whole.
-        ValueError: not a folder's name nor an id; an index that names a shard outside its folder.
+        ConnectionError: the Hub cannot be reached, or a download was cut off.
+        ValueError: not the name of a folder or an id; an index that names a shard outside its folder.
     """
     snapshot = find(name_or_folder, (CONFIG,), revision=revision, token=token, offline=offline)
     if isinstance(snapshot, Path):
@@ -82,13 +85,13 @@ def fetch(
         if name in snapshot.present:
             break
     else:
-        found = summarize(sorted(snapshot.present)) or "nothing"
+        present = summarize(sorted(snapshot.present)) or "nothing"
         raise FileNotFoundError(
             f"{snapshot.where} has no weights that minitx reads: expected {SINGLE}, {INDEX}, {BIN} or "
-            f"{BIN_INDEX}; found {found}."
+            f"{BIN_INDEX}; found {present}."
         )
-    # what is small comes first, so that a bad index is refused before gigabytes have been fetched
-    small = [CONFIG, *(extra for extra in USE if extra in snapshot.present)]
+    # Small files first: a bad index is refused before gigabytes are downloaded.
+    small = [CONFIG, *(extra for extra in SETTINGS if extra in snapshot.present)]
     for extra in small:
         snapshot.get(extra)
     path = snapshot.get(name)
@@ -104,16 +107,16 @@ def fetch_tokenizer(
     token: str | None = None,
     offline: bool = False,
 ) -> Path:
-    """The folder with config.json and the tokenizer's files, as many of them as there are.
+    """Return the folder of a tokenizer; download config.json and the tokenizer files of a Hub id.
 
-    Takes and raises what `fetch` does.
+    Args and errors as for `fetch`.
     """
-    wanted = (CONFIG, *TOKENIZER)
-    snapshot = find(name_or_folder, wanted, revision=revision, token=token, offline=offline)
+    files = (CONFIG, *TOKENIZER)
+    snapshot = find(name_or_folder, files, revision=revision, token=token, offline=offline)
     if isinstance(snapshot, Path):
         return snapshot
     templates = (name for name in sorted(snapshot.present) if name.startswith(TEMPLATES))
-    for name in (*wanted, *templates):
+    for name in (*files, *templates):
         if name in snapshot.present:
             snapshot.get(name)
     return snapshot.folder
@@ -124,13 +127,13 @@ def fetch_tokenizer(
 
 @dataclass
 class Snapshot:
-    """One commit, on the Hub or in the cache.
+    """One commit of a repository, on the Hub or in the cache.
 
     Attributes:
         repo: the Hub id.
-        folder: where the client keeps the files of this commit.
-        present: the names of its files.
-        api: the client; None where only the cache may be used.
+        folder: folder of this commit in the Hub cache.
+        present: names of its files.
+        api: the client; None to use the cache only.
     """
 
     repo: str
@@ -140,65 +143,65 @@ class Snapshot:
 
     @property
     def where(self) -> str:
-        """For error messages."""
+        """Repository and commit, for error messages."""
         commit = self.folder.name[:12]
         return f"{self.repo} ({commit})" if self.api else f"{self.repo} ({commit}) in the Hub cache"
 
     def get(self, name: str) -> Path:
-        """A file, fetched if it is not in the cache.
+        """Return the path of a file, downloaded if it is not in the cache.
 
         Raises:
-            FileNotFoundError: there is no such file.
+            FileNotFoundError: the commit has no such file.
             PermissionError, ConnectionError: as in `fetch`.
         """
         if name in self.present and self.api is not None:
             return download(self.api, self.repo, name, self.folder.name)
         if name in self.present:
             return self.folder / name
-        hint = "" if self.api else "; fetch it once with offline=False"
+        hint = "" if self.api else "; fetch it once online"
         raise FileNotFoundError(f"{self.where} has no file {name}{hint}.")
 
 
 def find(
     name_or_folder: str | Path,
-    wanted: tuple[str, ...],
+    files: tuple[str, ...],
     *,
     revision: str,
     token: str | None,
     offline: bool,
 ) -> Path | Snapshot:
-    """A folder as it is, or the snapshot of a Hub id that has at least one of the `wanted` files."""
+    """Return a folder as it is, or the snapshot of a Hub id that has at least one of `files`."""
     if str(name_or_folder) and Path(name_or_folder).is_dir():
         return Path(name_or_folder)
     repo = checked_id(name_or_folder)
     from huggingface_hub import constants
 
     if offline or constants.HF_HUB_OFFLINE:
-        found = cached(repo, wanted, revision)
-        if found is None:
-            why = "offline=True" if offline else "HF_HUB_OFFLINE is set"
+        snapshot = cached(repo, files, revision)
+        if snapshot is None:
+            why = "minitx is offline" if offline else "HF_HUB_OFFLINE is set"
             raise FileNotFoundError(
                 f"{repo!r} (revision {revision!r}) is neither a folder nor in the Hub cache, "
                 f"{constants.HF_HUB_CACHE}, and {why}; fetch it once with a connection."
             )
-        return found
+        return snapshot
     try:
-        return listed(repo, wanted, revision, token)
+        return listed(repo, files, revision, token)
     except ConnectionError as error:
-        found = cached(repo, wanted, revision)
-        if found is None:
+        snapshot = cached(repo, files, revision)
+        if snapshot is None:
             raise
-        # The client itself falls back silently; whoever asked for "main" should know it may be old.
-        warnings.warn(f"{error} Using the copy in the Hub cache, {found.folder}.", stacklevel=4)
-        return found
+        # The client would fall back silently, but the copy of a branch may be old.
+        warnings.warn(f"{error} Using the copy in the Hub cache, {snapshot.folder}.", stacklevel=4)
+        return snapshot
 
 
 def checked_id(name: str | Path) -> str:
-    """A Hub id, "name" or "namespace/name".
+    """Return a Hub id, "name" or "namespace/name".
 
     Raises:
-        FileNotFoundError: a path, and nothing is there.
-        ValueError: a file, or what can be neither a path nor an id.
+        FileNotFoundError: a path that does not exist.
+        ValueError: a file, or neither a path nor an id.
     """
     from huggingface_hub import hf_hub_url
     from huggingface_hub.errors import HFValidationError
@@ -206,11 +209,11 @@ def checked_id(name: str | Path) -> str:
     if not isinstance(name, str | Path) or not str(name).strip():
         raise ValueError(f"{name!r} is neither a folder nor a Hub id such as 'bert-base-uncased'.")
     if Path(name).is_file():
-        raise ValueError(f"{name} is a file; give the folder that it lies in, with its config.json.")
+        raise ValueError(f"{name} is a file; pass the folder that holds it and config.json.")
     if isinstance(name, Path) or name.startswith((".", "/", "~", "\\")):
         raise FileNotFoundError(f"there is no folder {str(name)!r}.")
     try:
-        hf_hub_url(name, CONFIG)  # makes no request: it only applies the client's rules for an id
+        hf_hub_url(name, CONFIG)  # makes no request; checks the id
     except HFValidationError:
         raise FileNotFoundError(
             f"{name!r} is neither a folder nor a valid Hub id, which is 'name' or 'namespace/name' of "
@@ -219,8 +222,8 @@ def checked_id(name: str | Path) -> str:
     return name
 
 
-def listed(repo: str, wanted: tuple[str, ...], revision: str, token: str | None) -> Snapshot:
-    """The snapshot as the Hub has it, with the first of the `wanted` files fetched."""
+def listed(repo: str, files: tuple[str, ...], revision: str, token: str | None) -> Snapshot:
+    """Return the snapshot on the Hub, with the first of `files` that it has downloaded."""
     from huggingface_hub import HfApi
 
     from minitx import __version__
@@ -231,24 +234,24 @@ def listed(repo: str, wanted: tuple[str, ...], revision: str, token: str | None)
     except Exception as error:
         raise_explained(error, repo, revision)
     present = {sibling.rfilename for sibling in info.siblings or ()}
-    first = next((name for name in wanted if name in present), None)
+    first = next((name for name in files if name in present), None)
     if first is None:
         raise FileNotFoundError(
-            f"{repo} (revision {revision!r}) has no {' or '.join(wanted[:2])}; found "
+            f"{repo} (revision {revision!r}) has no {' or '.join(files[:2])}; found "
             f"{summarize(sorted(present)) or 'nothing'}. Is it a model in Hugging Face's layout?"
         )
-    # Asked for by its revision, the file tells the client to remember which commit that is.
+    # Downloading by revision lets the client record the commit of a branch.
     folder = download(api, repo, first, revision).parent
     if info.sha not in (None, folder.name) and revision != folder.name:
-        return listed(repo, wanted, folder.name, token)  # a push came between the two requests
+        return listed(repo, files, folder.name, token)  # a push came between the two requests
     return Snapshot(repo, folder, present, api)
 
 
-def cached(repo: str, wanted: tuple[str, ...], revision: str) -> Snapshot | None:
-    """The snapshot as the cache has it; None if it has none of the `wanted` files."""
+def cached(repo: str, files: tuple[str, ...], revision: str) -> Snapshot | None:
+    """Return the snapshot in the Hub cache; None if it has none of `files`."""
     from huggingface_hub import try_to_load_from_cache
 
-    paths = (try_to_load_from_cache(repo, name, revision=revision) for name in wanted)
+    paths = (try_to_load_from_cache(repo, name, revision=revision) for name in files)
     folder = next((Path(path).parent for path in paths if isinstance(path, str)), None)
     if folder is None:
         return None
@@ -258,22 +261,22 @@ def cached(repo: str, wanted: tuple[str, ...], revision: str) -> Snapshot | None
 
 
 def download(api: HfApi, repo: str, name: str, revision: str) -> Path:
-    """One file, from the cache if it is there."""
+    """Download a file unless it is in the cache."""
     try:
         return Path(api.hf_hub_download(repo, name, revision=revision))
     except Exception as error:
         raise_explained(error, repo, revision, name)
 
 
-# --- what went wrong -------------------------------------------------------------------------------
+# --- errors ----------------------------------------------------------------------------------------
 
 
 def raise_explained(error: Exception, repo: str, revision: str, name: str = "") -> NoReturn:
-    """Raises what the client's exception means for whoever asked for `repo`.
+    """Translate an exception of the client into a built-in one that names the cause and the way out.
 
     Raises:
         FileNotFoundError, PermissionError, ConnectionError: as in `fetch`.
-        OSError: the disk's own errors, as they are.
+        OSError: errors of the disk, unchanged.
     """
     from huggingface_hub import constants
     from huggingface_hub.errors import (
@@ -285,10 +288,10 @@ def raise_explained(error: Exception, repo: str, revision: str, name: str = "") 
     )
 
     if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
-        error = error.__cause__  # the client looked into the cache after it had failed to ask the Hub
+        error = error.__cause__  # the client fell back to the cache after this error
     status = getattr(getattr(error, "response", None), "status_code", None)
-    what = f"{repo}/{name}" if name else repo
-    access = "pass token= or set HF_TOKEN"
+    target = f"{repo}/{name}" if name else repo
+    access = "pass a token or set HF_TOKEN"
     if isinstance(error, GatedRepoError):
         raise PermissionError(
             f"{repo} is gated: ask for access at {constants.ENDPOINT}/{repo}, then {access}."
@@ -300,11 +303,11 @@ def raise_explained(error: Exception, repo: str, revision: str, name: str = "") 
         ) from None
     if isinstance(error, RevisionNotFoundError):
         raise FileNotFoundError(
-            f"{repo} has no revision {revision!r}; give a branch, tag or commit."
+            f"{repo} has no revision {revision!r}; pass a branch, tag or commit."
         ) from None
     if status in (401, 403):
         raise PermissionError(
-            f"the Hub refuses {what} (status {status}): the token is not valid or does not reach it; "
+            f"the Hub refuses {target} (status {status}): the token is not valid or does not reach it; "
             f"ask for access at {constants.ENDPOINT}/{repo}, then {access}."
         ) from None
     if isinstance(error, EntryNotFoundError):
@@ -314,6 +317,6 @@ def raise_explained(error: Exception, repo: str, revision: str, name: str = "") 
         raise error  # a full disk, a cache that may not be written
     reason = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
     raise ConnectionError(
-        f"there is no folder {repo!r} here, and minitx could not get {what} from {constants.ENDPOINT} "
-        f"({reason}). Check the name and the connection; offline=True uses only what is in the Hub cache."
+        f"there is no folder {repo!r} here, and minitx could not get {target} from {constants.ENDPOINT} "
+        f"({reason}). Check the name and the connection; offline, minitx uses the Hub cache alone."
     ) from error

@@ -1,4 +1,4 @@
-"""Where a model's weights came from: what `save` needs to write them back as they were."""
+"""`model.checkpoint`: the record that lets `minitx.save` write a model back as it was loaded."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.checkpoint.files import GENERATION
 from minitx.io import parse_json
@@ -17,19 +18,20 @@ from minitx.io import parse_json
 
 @dataclass
 class Checkpoint:
-    """The record that `minitx.load` leaves on a model as `model.checkpoint`.
+    """The origin of a model's weights, set by `minitx.load` and `minitx.from_config`.
 
     Attributes:
-        architecture: how the names translate.
-        model_type: of config.json.
-        config: config.json as read.
-        folder: where the files lay; what the checkpoint says of sentence embeddings is read from there.
-        generation_file: the bytes of generation_config.json, where there is one; `save` writes them back.
-        names: parameters of one row of the weight table -> the names that the file used for them.
-        kept: tensors of the file that the model has no place for (buffers, another task's head).
-        dtype: of the word embedding when it was loaded; what is kept follows a later change of it.
-        files: name -> file, where the checkpoint was sharded.
-        metadata: free text of the safetensors header.
+        architecture: the weight table and class names.
+        model_type: `model_type` of config.json.
+        config: config.json as read, `id2label` included.
+        folder: folder of the checkpoint; None for `from_config`.
+        generation_file: bytes of generation_config.json, or None; `save` writes them back unchanged.
+        layout: module path -> class and options of the model as built; `save` refuses another layout.
+        names: parameters of one entry of the weight table -> the names that the file used for them.
+        unused_tensors: tensors of the file that the model does not use (buffers, another task's head).
+        dtype: dtype of the weights when loaded; `unused_tensors` follow a later change of it.
+        files: name -> file, if the checkpoint was sharded.
+        metadata: metadata of the safetensors header.
     """
 
     architecture: Architecture
@@ -37,17 +39,26 @@ class Checkpoint:
     config: Mapping[str, Any]
     folder: Path | None = None
     generation_file: bytes | None = None
+    layout: Mapping[str, str] = field(default_factory=dict)
     names: dict[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict)
-    kept: dict[str, Tensor] = field(default_factory=dict)
+    unused_tensors: dict[str, Tensor] = field(default_factory=dict)
     dtype: torch.dtype = torch.float32
     files: dict[str, str] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
 
     @property
-    def generation(self) -> dict[str, Any] | None:
-        """generation_config.json as read, None where there is none.
+    def id2label(self) -> dict[int, str]:
+        """Names of the labels by index; "LABEL_0", "LABEL_1", ... if config.json has none."""
+        names = self.config.get("id2label")
+        if isinstance(names, Mapping) and names:
+            return {int(index): str(name) for index, name in names.items()}
+        return {index: f"LABEL_{index}" for index in range(ConfigReader(self.config).num_labels())}
 
-        It is parsed here and not by `load`: a damaged one is of no matter to whoever does not generate.
+    @property
+    def generation(self) -> dict[str, Any] | None:
+        """Parse generation_config.json; None if the checkpoint has none.
+
+        `load` keeps the bytes only: a damaged file matters to generation alone.
 
         Raises:
             ValueError: not JSON, or not an object.

@@ -1,111 +1,107 @@
-"""Which tensor of a file belongs to which parameter: names are settled before any byte is read."""
+"""The tensor of each parameter: names, shapes and the task are settled before the first byte is read.
+
+`CheckpointNames` finds a tensor under the names that files have used for it; `resolve` returns a
+`Resolution` with the stored names of every entry of the weight table, or raises an error that names
+everything that is missing, unexpected or of another shape.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from minitx.architectures.declaration import Architecture
-from minitx.architectures.mapping import ResolvedEntry, Table, expand, rows
+from minitx.architectures.mapping import ResolvedEntry, Table, entries, expand
+from minitx.checkpoint.build import class_names, task_of
 from minitx.checkpoint.files import Tensors, summarize
+from minitx.checkpoint.ties import Sources, is_tied, resolve_ties, tied_in_head
 from minitx.config import HeadConfig, ModelConfig
 from minitx.models import Model
 
 # Parameters that belong to a task, not to the network.
 HEAD_PARTS = ("head.", "pooler.")
 
-# TensorFlow's words for a norm's parameters survive in old files.
-MODERN = {"gamma": "weight", "beta": "bias"}
+# TensorFlow's names for the parameters of a norm, found in old files.
+RENAMED = {"gamma": "weight", "beta": "bias"}
 
 
-class Names:
-    """Finds tensors under the names that checkpoints have used for them."""
+class CheckpointNames:
+    """The tensor names of a checkpoint, found with or without the base model's prefix.
+
+    Args:
+        names: the tensors of the file.
+        prefix: prefix of the base model's tensors in a checkpoint with a head.
+    """
 
     def __init__(self, names: Iterable[str], prefix: str) -> None:
         self.prefix = prefix
-        self.actual: dict[str, str] = {}
+        self.stored: dict[str, str] = {}  # name in today's spelling -> name in the file
         for name in names:
             module, _, last = name.rpartition(".")
-            self.actual[f"{module}.{MODERN[last]}" if last in MODERN else name] = name
+            self.stored[f"{module}.{RENAMED[last]}" if last in RENAMED else name] = name
 
     def find(self, *names: str) -> tuple[str, ...]:
-        """Those of `names` that the file has, with or without the prefix of the base model."""
-        spelt = [spelling for name in names for spelling in (self.prefix + name, name)]
-        return tuple(self.actual[name] for name in spelt if name in self.actual)
+        """Return those of `names` that the file has, as it spells them."""
+        spellings = [spelling for name in names for spelling in (self.prefix + name, name)]
+        return tuple(self.stored[name] for name in spellings if name in self.stored)
 
-    def check_one_spelling(self) -> None:
-        """
-        Raises:
-            ValueError: a tensor stands in the file with the prefix and without, and which counts is unclear.
-        """
-        both = sorted(name for name in self.actual if self.prefix + name in self.actual)
-        if self.prefix and both:
-            raise ValueError(
-                f"the file holds tensors twice, with {self.prefix!r} in front and without: {summarize(both)}."
-            )
-
-    def of(self, binding: ResolvedEntry) -> tuple[str, ...]:
-        """The tensors of a row: of the alternatives those that there are, of many parts all or none."""
-        found = self.find(*binding.names)
-        return found if not binding.op.many or len(found) == len(binding.names) else ()
-
-    def spelling(self, name: str) -> str:
-        """How the file would spell a name of the base model: with the prefix, if others have it."""
-        prefixed = any(other.startswith(self.prefix) for other in self.actual)
-        return self.prefix + name if prefixed else name
+    def lookup(self, entry: ResolvedEntry) -> tuple[str, ...]:
+        """Return the tensors of an entry: every alias present, all parts of a stacked tensor, or ()."""
+        names = self.find(*entry.names)
+        return names if not entry.op.many or len(names) == len(entry.names) else ()
 
     def module(self, name: str) -> tuple[str, ...]:
-        """The tensors of a module, or the one tensor of that name."""
+        """Return the tensors of a module, or the one tensor of that name."""
         return self.find(name, f"{name}.weight", f"{name}.bias")
 
+    def spelling(self, name: str) -> str:
+        """Return a name of the base model with the prefix if the file's other tensors have it."""
+        prefixed = any(other.startswith(self.prefix) for other in self.stored)
+        return self.prefix + name if prefixed else name
 
-def bindings_of(architecture: Architecture, model: Model) -> list[ResolvedEntry]:
-    """The weight table written out for a model; a tied projection is one of its parameters."""
+    def expected(self, entry: ResolvedEntry) -> list[str]:
+        """Return the names of which the file should have one; the last part of a stacked tensor."""
+        names = entry.names[-1:] if entry.op.many else entry.names
+        if entry.parameters[0].startswith("head."):
+            return list(names)
+        return [self.spelling(name) for name in names]
+
+    def check_one_spelling(self) -> None:
+        """Check that no tensor is in the file both with and without the prefix.
+
+        Raises:
+            ValueError: some are, so that it is unclear which to load.
+        """
+        both = sorted(name for name in self.stored if self.prefix + name in self.stored)
+        if self.prefix and both:
+            raise ValueError(
+                f"the file holds tensors twice, with and without the prefix {self.prefix!r}: "
+                f"{summarize(both)}; remove one of each."
+            )
+
+
+def table_entries(architecture: Architecture, model: Model) -> list[ResolvedEntry]:
+    """Expand the weight table for a model; a tied projection is one of its parameters."""
     table: Table = {**architecture.weights, **architecture.head_weights.get(model.task or "", {})}
     return expand(table, architecture.layers(model.config), model.state_dict())
 
 
-def is_tied(binding: ResolvedEntry, model: Model) -> bool:
-    """Whether another parameter serves where the file has nothing of its own."""
-    return binding.parameters[0] in model.ties
-
-
-def resolve_ties(sources: dict[ResolvedEntry, tuple[str, ...]], model: Model) -> None:
-    """Gives a shared tensor to its owner where the file has it only under the name of one that shares it.
-
-    Writers drop all but one name of a shared tensor, and which one stays differs between them.
-
-    Args:
-        sources: each row of the model -> its names in the file; changed in place.
-        model: says which parameters are shared.
-    """
-    row_of = {binding.parameters[0]: binding for binding in sources}
-    for name in model.ties:
-        owner = name
-        while owner in model.ties:
-            owner = model.ties[owner]
-        if not sources[row_of[owner]]:
-            sources[row_of[owner]], sources[row_of[name]] = sources[row_of[name]], ()
-
-
-def has_pooler(architecture: Architecture, names: Names) -> bool:
-    return any(
-        names.module(name)
-        for left, stored in rows(architecture.weights, [])
-        if left[0].startswith("pooler.")
-        for name in stored.names
-    )
+# --- the task --------------------------------------------------------------------------------------
 
 
 def infer_task(
-    architecture: Architecture, config: Mapping[str, Any], heads: Mapping[str, HeadConfig], names: Names
+    architecture: Architecture,
+    config: Mapping[str, Any],
+    heads: Mapping[str, HeadConfig],
+    names: CheckpointNames,
 ) -> str:
-    """The checkpoint's own task: what config.json says, else what the tensor names say.
+    """Return the task of a checkpoint, from config["architectures"] or else from the tensor names.
 
     Raises:
-        ValueError: config.json does not say, and the tensors fit several tasks.
+        ValueError: config.json names no known class, and the tensors fit several tasks.
     """
     for name in class_names(config):
         if task := architecture.task_of(name):
@@ -114,113 +110,165 @@ def infer_task(
     for task, table in architecture.head_weights.items():
         needed = (
             stored.names
-            for left, stored in rows(table, [])
+            for left, stored in entries(table, [])
             if not (heads[task].tied and left[0].startswith("head.projection"))
         )
-        if all(any(names.module(name) for name in each) for each in needed):
+        if all(any(names.module(name) for name in aliases) for aliases in needed):
             fitting.append(task)
-    if (
-        architecture.pretraining in fitting
-    ):  # files of that stage hold two heads, and this is the one they are for
+    if architecture.pretraining in fitting:  # such files hold two heads; this is the one of pre-training
         return str(architecture.pretraining)
     if len(fitting) > 1:
         raise ValueError(
-            "config.json names no class that minitx knows, and the tensors fit several heads; say which: "
+            "config.json names no class that minitx knows, and the tensors fit several heads; pass "
             f"head= one of {', '.join(fitting)}, none."
         )
     return fitting[0] if fitting else "none"
 
 
-def any_of_head(architecture: Architecture, task: str, head: HeadConfig, names: Names) -> bool:
-    """Whether the file has any tensor of a task's head, or the head needs none of its own."""
-    table = list(rows(architecture.head_weights[task], []))
-    lent = {"head.projection.weight", *(() if head.bias else ("head.projection",))} if head.tied else set()
-    if all(row.or_zero or left[0] in lent for left, row in table):
+def has_head(architecture: Architecture, task: str, head: HeadConfig, names: CheckpointNames) -> bool:
+    """Whether the file has any tensor of a task's head, or the head needs none."""
+    table = list(entries(architecture.head_weights[task], []))
+    tied = tied_in_head(head)
+    if all(stored.or_zero or left[0] in tied for left, stored in table):
         return True
-    return any(names.module(name) for _, row in table for name in row.names)
+    return any(names.module(name) for _, stored in table for name in stored.names)
 
 
-def class_names(config: Mapping[str, Any]) -> list[str]:
-    """config["architectures"], as far as it is a list of strings."""
-    names = config.get("architectures")
-    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+def has_pooler(architecture: Architecture, names: CheckpointNames) -> bool:
+    """Whether the file has a pooler."""
+    return any(
+        names.module(name)
+        for left, stored in entries(architecture.weights, [])
+        if left[0].startswith("pooler.")
+        for name in stored.names
+    )
+
+
+# --- the tensors -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """Where each parameter of a model comes from.
+
+    Attributes:
+        sources: entry of the weight table -> its names in the file; () if it is tied, zero or missing.
+        missing: entries of the head that the file lacks, to be initialized.
+    """
+
+    sources: Sources
+    missing: list[ResolvedEntry]
+
+
+def resolve(
+    model: Model,
+    architecture: Architecture,
+    numbers: ModelConfig,
+    names: CheckpointNames,
+    tensors: Tensors,
+    *,
+    init_head: bool = False,
+    resize_head: bool = False,
+) -> Resolution:
+    """Find the tensors of every parameter.
+
+    Args:
+        model: on the meta device.
+        architecture: its weight table is used.
+        numbers: of the whole network; the model may leave out its decoder.
+        names: the names in the file.
+        tensors: their shapes and dtypes.
+        init_head: accept a head that the file lacks, wholly or in part.
+        resize_head: treat a projection to another number of labels as missing.
+
+    Raises:
+        ValueError: tensors that are missing, unexpected, quantised or of another shape.
+    """
+    table = table_entries(architecture, model)
+    sources = {entry: names.lookup(entry) for entry in table}
+    if resize_head:
+        for entry in table:
+            if entry.parameters[0].startswith("head.projection."):
+                shape = stored_shape(model, entry)
+                sources[entry] = tuple(n for n in sources[entry] if tensors.shapes[n].shape == shape)
+    resolve_ties(sources, model)
+    missing = [e for e in table if not sources[e] and not is_tied(e, model) and not e.or_zero]
+    fresh = [e for e in missing if init_head and e.parameters[0].startswith(HEAD_PARTS)]
+    task = task_of(model, architecture)
+    check_complete([e for e in missing if e not in fresh], architecture, names, task)
+    used = {name for stored in sources.values() for name in stored}
+    check_known(set(tensors.shapes) - used, task, architecture, numbers, names)
+    check_shapes(model, sources, tensors)
+    return Resolution(sources, fresh)
 
 
 def check_complete(
-    missing: Iterable[ResolvedEntry], architecture: Architecture, names: Names, task: str
+    missing: list[ResolvedEntry], architecture: Architecture, names: CheckpointNames, task: str
 ) -> None:
-    """
+    """Check that no parameter is without a tensor.
+
     Raises:
-        ValueError: parameters without a tensor; says whether it is the head that the file lacks.
+        ValueError: some are; the message tells a missing head from an incomplete file.
     """
-    missing = list(missing)
     if not missing:
         return
-    absent = summarize(" or ".join(wanted(binding, names)) for binding in missing)
-    if all(b.parameters[0].startswith(HEAD_PARTS) for b in missing):
+    absent = summarize(" or ".join(names.expected(entry)) for entry in missing)
+    if all(entry.parameters[0].startswith(HEAD_PARTS) for entry in missing):
         raise ValueError(
-            f"the checkpoint has no {task!r} head; missing: {absent}. head=None takes the checkpoint's own, "
-            'head="none" loads none, init_head=True draws fresh weights for it.'
+            f"the checkpoint has no {task!r} head; missing: {absent}. head=None loads the checkpoint's own, "
+            'head="none" loads none, init_head=True initializes it with random weights.'
         )
     hint = ""
-    if "encoder" in architecture.headless and not any("decoder." in name for name in names.actual):
-        hint = ' It holds an encoder alone, which head="encoder" loads.'
+    if "encoder" in architecture.headless and not any("decoder." in name for name in names.stored):
+        hint = ' It holds an encoder only, which head="encoder" loads.'
     raise ValueError(f"the checkpoint lacks {len(missing)} tensors: {absent}.{hint}")
 
 
-def wanted(binding: ResolvedEntry, names: Names) -> list[str]:
-    """The names of which the file should have one; of many parts the last."""
-    asked = binding.names[-1:] if binding.op.many else binding.names
-    if binding.parameters[0].startswith("head."):
-        return list(asked)
-    return [names.spelling(name) for name in asked]
-
-
 def check_known(
-    rest: Iterable[str],
-    architecture: Architecture,
-    names: Names,
-    model_type: str,
-    numbers: ModelConfig,
+    unused: Iterable[str],
     task: str,
+    architecture: Architecture,
+    numbers: ModelConfig,
+    names: CheckpointNames,
 ) -> None:
-    """
+    """Check that the tensors left over are constants, or belong to another head.
+
     Raises:
-        ValueError: tensors that are neither the model's nor another head's nor known constants.
+        ValueError: some belong to the network, but the config has no such part.
     """
     known = {tensor for name in architecture.constants(numbers) for tensor in names.module(name)}
     layers = architecture.layers(numbers)
-    left_out = ("decoder",) if task in architecture.encoder_tasks else ()
+    optional = (*HEAD_PARTS, "decoder") if task in architecture.encoder_tasks else HEAD_PARTS
     for table in (architecture.weights, *architecture.head_weights.values()):
-        for left, stored in rows(table, layers):
-            # what is not the head's or the pooler's belongs to the network, and has no place if it has none
-            if left[0].startswith((*HEAD_PARTS, *left_out)):
+        for left, stored in entries(table, layers):
+            if left[0].startswith(optional):
                 known.update(tensor for name in stored.names for tensor in names.module(name))
-    if unexpected := sorted(set(rest) - known):
+    if unexpected := sorted(set(unused) - known):
         raise ValueError(
-            f"the checkpoint has {len(unexpected)} tensors that a {model_type!r} model of this config has "
-            f"no place for: {summarize(unexpected)}."
+            f"the checkpoint has {len(unexpected)} tensors that the model of this config.json does not have: "
+            f"{summarize(unexpected)}; does config.json belong to these weights?"
         )
 
 
-def stored_shape(model: Model, binding: ResolvedEntry) -> torch.Size:
-    """What a tensor of a row must look like in a file; on the meta device it costs no memory."""
-    return binding.op.save([model.get_parameter(name) for name in binding.parameters])[0].shape
+def stored_shape(model: Model, entry: ResolvedEntry) -> torch.Size:
+    """Return the shape that the tensors of an entry have in a file."""
+    return entry.op.save([model.get_parameter(name) for name in entry.parameters])[0].shape
 
 
-def check_shapes(model: Model, sources: Mapping[ResolvedEntry, tuple[str, ...]], tensors: Tensors) -> None:
-    """
+def check_shapes(model: Model, sources: Sources, tensors: Tensors) -> None:
+    """Check shapes and dtypes of the stored tensors.
+
     Raises:
-        ValueError: a tensor that does not have the shape the config asks for, or is quantised.
+        ValueError: a shape that differs from the config's, or a quantised tensor.
     """
-    for binding, names in sources.items():
-        expected = stored_shape(model, binding)
+    for entry, names in sources.items():
+        expected = stored_shape(model, entry)
         for name in names:
             stored = tensors.shapes[name]
             if stored.shape != expected:
                 raise ValueError(
-                    f"{name} has shape {tuple(stored.shape)} in the file, but config.json makes "
-                    f"{' + '.join(binding.parameters)} {tuple(expected)}."
+                    f"{name} has shape {tuple(stored.shape)} in the file, but by config.json "
+                    f"{' + '.join(entry.parameters)} has {tuple(expected)}."
                 )
             if not stored.is_floating_point():
                 raise ValueError(

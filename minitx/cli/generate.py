@@ -1,64 +1,93 @@
-"""`minitx generate`: a text goes on."""
+"""`minitx generate`: continues texts."""
 
 from __future__ import annotations
 
-from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator
-from math import isfinite
 from typing import Any
 
-from minitx.cli.common import WIDTH, note, print_json, shorten
-from minitx.cli.decoding import Request, as_options, request_of
+from minitx.cli import decoding, decoding_options, options, render
+from minitx.cli.decoding import Request
+from minitx.cli.decoding_options import Values
+from minitx.cli.options import grouped, option
+from minitx.cli.source import Source
 from minitx.decoding.detokenize import text_of
 from minitx.decoding.generate import generate, stream
 from minitx.decoding.output import Event, FinishReason, Row
 from minitx.decoding.search.base import Search
-from minitx.decoding.search.record import BeamTree
 
-# What to say of a text that shows nothing.
+# Why a text shows nothing.
 EMPTY: dict[FinishReason, str] = {
     "eos": "the model ended its text at once.",
-    "stop": "what was to stop the text came at once.",
+    "stop": "--stop or --stop-tokens ended the text at once.",
     "length": "the text has special tokens alone, which are not shown; --json has their ids.",
 }
 
 
-def run(args: Namespace) -> int:
-    if args.logprobs and not args.json:
+@options.as_command(
+    *decoding_options.prompt_options("texts; none: lines of stdin"),
+    *decoding_options.length_options(options.integer, None, "most per text (default: 64, or as stored)"),
+    *grouped(
+        decoding_options.LENGTH,
+        option("--num-samples N", "texts per prompt (default: 1)", options.positive),
+        option("--logprobs raw|processed", "with --json: before or after all steps", ("raw", "processed")),
+        option("--top-logprobs N", "also of the N best tokens", options.integer),
+        options.batch_size(8),
+        option("--prefill-chunk N", "prompt tokens per forward, to save memory", options.positive),
+        option("--show-tree", "also the tree of hypotheses of --beams"),
+    ),
+    *decoding_options.strategy_options(searches=True),
+    **decoding_options.TEXTS,
+    elsewhere=decoding_options.NOT_HERE | {"--top": "minitx explain has it"},
+)
+def command(source: Source, json: bool, **values: Any) -> None:
+    """Continues a text, or writes the output of an encoder-decoder, such as a
+    translation, and shows it as it comes. Several prompts, from the command line,
+    from --file or, one per line, from stdin, are each shown when complete.
+
+    Without options each token is drawn from the model's own distribution. --greedy
+    always takes the most probable one; every option below changes that choice, and
+    minitx explain shows how. --checkpoint decodes as the model's authors suggest.
+
+    examples:
+      minitx generate gpt2 "Once upon a time" --temperature 0.8 --top-p 0.95
+      minitx generate gpt2 "2, 4, 6," --greedy --max-new-tokens 10
+      minitx generate gpt2 "My cat" --num-samples 3 --seed 1 --stop "."
+      minitx generate gpt2 "My cat" --beams 4 --show-tree --max-new-tokens 12
+      minitx generate t5-small "translate English to German: My cat." --beams 4
+      minitx generate ./nllb "My cat." --src-lang eng_Latn --tgt-lang deu_Latn
+      minitx generate ./chat-model "Why is the sky blue?" --chat --checkpoint
+      minitx generate gpt2 --file prompts.txt --json --logprobs raw
+
+    Numbers in lists are separated by commas or spaces. In --force-words,
+    --bad-words-ids and --sequence-bias a space joins ids to one phrase, and a comma
+    ends it: "1996 3103" is one phrase, "1996,3103" are two. Options that take
+    lists, --stop and --force-text can be repeated.
+    """
+    if values["logprobs"] and not json:
         raise ValueError("--logprobs is shown with --json only.")
-    if args.top_logprobs is not None and not args.logprobs:
+    if values["top_logprobs"] is not None and not values["logprobs"]:
         raise ValueError("--top-logprobs needs --logprobs raw or --logprobs processed.")
-    if args.show_tree and args.json:
-        raise ValueError("--show-tree is drawn, and cannot be part of --json.")
-    request = request_of(args)
-    samples = args.num_samples or 1
-    with as_options():
-        if len(request.ids) * samples == 1 and not args.json and not isinstance(request.strategy, Search):
-            show_as_it_comes(
-                stream(
-                    request.model,
-                    request.ids,
-                    request.strategy,
-                    prefill_chunk=args.prefill_chunk,
-                    **request.settings,
-                ),
-                has_text=request.tokenizer is not None,
-            )
-            return 0
-        for number, (row, tree) in enumerate(rows(request, args, samples)):
-            prompt, sample = divmod(number, samples)
-            if args.json:
-                print_json(as_json(request, row, prompt, sample), indent=None)
-            else:
-                show(request, row, prompt, sample, samples)
-            if args.show_tree and sample == samples - 1:
-                print(f"\n{tree}", flush=True)
-    return 0
+    if values["show_tree"] and json:
+        raise ValueError("--show-tree is a drawing, and cannot be part of --json.")
+    request = decoding.request_of(source, values)
+    samples, chunk = values["num_samples"] or 1, values["prefill_chunk"]
+    if len(request.ids) * samples == 1 and not json and not isinstance(request.strategy, Search):
+        events = stream(request.model, request.ids, request.strategy, prefill_chunk=chunk, **request.settings)
+        show_as_it_comes(events, has_text=request.settings["tokenizer"] is not None)
+        return
+    for number, (row, tree) in enumerate(rows(request, values, samples)):
+        prompt, sample = divmod(number, samples)
+        if json:
+            render.print_json(as_json(request, row, prompt, sample), indent=None)
+        else:
+            show(request, row, prompt, sample, samples)
+        if values["show_tree"] and sample == samples - 1:
+            print(f"\n{tree}", flush=True)
 
 
 def show_as_it_comes(events: Iterator[Event], *, has_text: bool) -> None:
-    """Prints what each token adds; the line ends even where the text is interrupted."""
+    """Prints the text of each token; the line ends even where it is interrupted."""
     begun, reason = False, None
     try:
         for event in events:
@@ -69,87 +98,71 @@ def show_as_it_comes(events: Iterator[Event], *, has_text: bool) -> None:
         if begun:
             print(flush=True)
     if reason is not None and not begun:
-        note(EMPTY[reason])
+        render.note(EMPTY[reason])
 
 
-def rows(request: Request, args: Namespace, samples: int) -> Iterator[tuple[Row, BeamTree | None]]:
-    """The rows of all prompts, a batch of prompts at a time, each with its prompt's tree of a search."""
-    seeds, begun = seeds_of(request), request.settings["decoder_prompts"]
-    for start in range(0, len(request.ids), args.batch_size):
-        batch = slice(start, start + args.batch_size)
-        result = generate(
-            request.model,
-            request.ids[batch],
-            request.strategy,
-            num_samples=samples,
-            logprobs=args.logprobs,
-            top_logprobs=args.top_logprobs or 0,
-            prefill_chunk=args.prefill_chunk,
-            **request.settings
-            | {
-                "seed": None if seeds is None else seeds[batch],
-                "decoder_prompts": None if begun is None else begun[batch],
-            },
-        )
+def rows(request: Request, values: Values, samples: int) -> Iterator[tuple[Row, Any]]:
+    """Yields the rows of all prompts, generated batch by batch, each with the tree of its prompt's search."""
+    own = {"seed": seeds_of(request), "decoder_prompts": request.settings["decoder_prompts"]}
+    more = {name: values[name] for name in ("logprobs", "prefill_chunk")} | {"num_samples": samples}
+    more["top_logprobs"] = values["top_logprobs"] or 0
+    for start in range(0, len(request.ids), values["batch_size"]):
+        batch = slice(start, start + values["batch_size"])
+        settings = request.settings | more | {name: each and each[batch] for name, each in own.items()}
+        result = generate(request.model, request.ids[batch], request.strategy, **settings)
         for number, row in enumerate(result):
             yield row, None if result.beams is None else result.beams[number // samples]
 
 
 def seeds_of(request: Request) -> list[int] | None:
-    """A seed for each prompt: another one where a prompt comes again, also if that is in a later batch."""
-    seed, seen = request.settings["seed"], Counter[tuple[int, ...]]()
+    """A seed for each prompt; equal prompts get different ones, also in different batches."""
+    seed, times = request.settings["seed"], Counter[tuple[int, ...]]()
     if seed is None:
         return None
-    found = []
+    seeds = []
     for ids in map(tuple, request.ids):
-        found.append(seed + (seen[ids] << 64))  # beyond what anyone gives
-        seen[ids] += 1
-    return found
+        seeds.append(seed + (times[ids] << 64))  # beyond any seed that is typed
+        times[ids] += 1
+    return seeds
 
 
 def show(request: Request, row: Row, prompt: int, sample: int, samples: int) -> None:
-    """The text, and where there are several, before it a line that says what it continues."""
-    given = request.prompts[prompt]
-    which = f"[{prompt + 1}, sample {sample + 1}]" if samples > 1 else f"[{prompt + 1}]"
-    words = given if isinstance(given, str) else " ".join(map(str, given))
-    text = " ".join(map(str, row.tokens.tolist())) if row.text is None else row.text
+    """Prints the text, with the number and the beginning of its prompt where there are several texts."""
+    text = as_text(row.tokens.tolist()) if row.text is None else row.text
     if len(request.ids) * samples > 1:
-        if prompt or sample:
-            print()
-        print(f"{which} {shorten(words, WIDTH - len(which) - 1)}".rstrip())
+        number = f"[{prompt + 1}, sample {sample + 1}]" if samples > 1 else f"[{prompt + 1}]"
+        begin = render.shorten(as_text(request.prompts[prompt]), render.WIDTH - len(number) - 1)
+        print("\n" * bool(prompt or sample) + f"{number} {begin}".rstrip())
         print(text, flush=True)
     elif text:
         print(text, flush=True)
     elif len(row.tokens):
-        note(EMPTY[row.finish_reason])
+        render.note(EMPTY[row.finish_reason])
 
 
-def as_json(request: Request, row: Row, prompt: int, sample: int) -> dict[str, Any]:
+def as_text(prompt: str | list[int]) -> str:
+    """A text as it is, ids separated by spaces."""
+    return prompt if isinstance(prompt, str) else " ".join(map(str, prompt))
+
+
+def as_json(request: Request, row: Row, prompt: int, sample: int) -> Values:
     """One row as plain values; a log-probability of -inf is null."""
-    found: dict[str, Any] = {
-        "prompt": request.prompts[prompt],
-        "sample": sample,
-        "tokens": row.tokens.tolist(),
-        "text": row.text,
-        "finish_reason": row.finish_reason,
+    plain: Values = {"prompt": request.prompts[prompt], "sample": sample, "tokens": row.tokens.tolist()}
+    plain |= {"text": row.text, "finish_reason": row.finish_reason}
+    plain |= {
+        name: render.finite(getattr(row, name))
+        for name in ("score", "log_weight")
+        if getattr(row, name) is not None
     }
-    if row.score is not None:
-        found["score"] = plain(row.score)
-    if row.log_weight is not None:
-        found["log_weight"] = plain(row.log_weight)
     if row.logprobs is not None:
-        found["logprobs"] = [plain(value) for value in row.logprobs.tolist()]
+        plain["logprobs"] = [render.finite(value) for value in row.logprobs.tolist()]
     if row.top_logprobs is not None:
-        pairs = zip(row.top_logprobs.ids.tolist(), row.top_logprobs.values.tolist(), strict=True)
-        found["top_logprobs"] = [
+        tokenizer, (ids, values) = request.settings["tokenizer"], map(list, row.top_logprobs)
+        plain["top_logprobs"] = [
             [
-                {"token": token, "text": text_of(token, request.tokenizer), "logprob": plain(value)}
-                for token, value in zip(ids, values, strict=True)
+                {"token": token, "text": text_of(token, tokenizer), "logprob": render.finite(value)}
+                for token, value in zip(tokens.tolist(), logprobs.tolist(), strict=True)
             ]
-            for ids, values in pairs
+            for tokens, logprobs in zip(ids, values, strict=True)
         ]
-    return found
-
-
-def plain(value: float) -> float | None:
-    return value if isfinite(value) else None
+    return plain

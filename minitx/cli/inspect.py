@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from dataclasses import asdict
 
-from minitx.checkpoint.load import load
-from minitx.cli.common import print_json, source_of
-from minitx.inspect.summary import render, summarize
+from minitx.cli import options
+from minitx.cli.render import print_json
+from minitx.cli.source import Source
 
 
-def run(args: Namespace) -> int:
-    folder = source_of(args)
-    model = load(folder, head=args.head, model_type=args.model_type)
-    summary = summarize(model, folder)
-    if args.json:
-        print_json({"model": args.model, **asdict(summary)})
+@options.as_command(options.MODEL, *options.HUB, options.HEAD)
+def command(source: Source, head: str | None, json: bool) -> None:
+    """Lists the modules of a model with shapes, parameters, bytes and dtype. Equal
+    layers are folded into one, shared parameters count once, and tensors of the
+    file that the model does not use are named.
+
+    examples:
+      minitx inspect bert-base-uncased
+      minitx inspect ./my-model --head none
+      minitx inspect ./my-model --json | jq .parameters
+    """
+    from minitx.inspect.summary import render, summarize
+
+    folder = source.folder()
+    summary = summarize(source.model(folder, head), folder)
+    if json:
+        print_json({"model": source.name, **asdict(summary)})
     else:
         print(render(summary))
-    return 0

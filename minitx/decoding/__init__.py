@@ -1,5 +1,9 @@
 """Decoding: logits -> chain of processors -> sampler -> loop of the strategy -> result.
 
+`arguments.py` checks the arguments of `generate` and makes a `GenerationRequest`; a `DecodingSession` holds
+the state of the running generation; the strategy drives the session and yields events, from which `output.py`
+builds the result.
+
 Each part is small and works alone. `processors` changes logits: `context.py` is the token history that a
 processor gets, `chain.py` applies processors in order, the other files are the processors. `strategy.py`
 declares them as parameters, one field each, with `parameters.py`. `samplers` chooses one token per row and
@@ -30,6 +34,7 @@ from minitx.decoding.processors.penalties import (
 )
 from minitx.decoding.processors.temperature import RemoveInvalid, Renormalize, Temperature
 from minitx.decoding.processors.truncation import Epsilon, Eta, MinP, TopH, TopK, TopP, Typical
+from minitx.decoding.request import GenerationRequest
 from minitx.decoding.samplers.alternatives import Alternatives
 from minitx.decoding.samplers.arithmetic import ArithmeticSample
 from minitx.decoding.samplers.base import Argmax
@@ -41,6 +46,7 @@ from minitx.decoding.search.beam_sample import BeamSample
 from minitx.decoding.search.constrained import LexicalBeam
 from minitx.decoding.search.diverse import DiverseBeam
 from minitx.decoding.search.stochastic import StochasticBeam
+from minitx.decoding.session import DecodingSession
 from minitx.decoding.strategy import Strategy
 
 __all__ = [
@@ -55,6 +61,7 @@ __all__ = [
     "Chain",
     "Context",
     "CounterGumbel",
+    "DecodingSession",
     "DiverseBeam",
     "EncoderNoRepeatNGram",
     "EncoderRepetitionPenalty",
@@ -64,6 +71,7 @@ __all__ = [
     "ForcedBos",
     "ForcedEos",
     "FrequencyPenalty",
+    "GenerationRequest",
     "Greedy",
     "LexicalBeam",
     "LogitBias",

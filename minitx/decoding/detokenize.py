@@ -1,9 +1,9 @@
-"""Ids to text as they come, one token at a time.
+"""Incremental detokenization: ids to text, one token at a time.
 
-Text cannot be made token by token: a token may hold half a character, WordPiece glues "##ing" to what is
-before it, SentencePiece drops the space at the start of what it decodes. So a window of the last tokens
-is decoded again with each new one, and what has grown behind the text already shown is the new text. The
-window begins inside the prompt: the generated text continues it.
+Tokens cannot be decoded one by one: a token may hold half a character, WordPiece joins "##ing" to the token
+before it, SentencePiece drops the space at the start. So a window of the last tokens is decoded again with
+each new one, and the text after the part already returned is new. The window begins inside the prompt, which
+the generated text continues.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from minitx.tokenizer import Tokenizer
 
-_HALF = "\ufffd"  # what a decoder shows for bytes that are no character, or not yet
-_BYTES = 4  # of the longest character of UTF-8
-_CONTEXT = 8  # tokens that are enough to see how the next one is joined to them
-_WINDOW = 16  # a window longer than this is shortened to the context, where it can be
-# Tidying (" n't" -> "n't") can still change so many characters at the end once more text comes.
-_UNTIDY = 8
+_HALF = "\ufffd"  # stands for bytes that are no character, or not yet
+_BYTES = 4  # of the longest UTF-8 character
+_CONTEXT = 8  # tokens that suffice to decide how the next one is joined
+_WINDOW = 16  # a longer window is shortened to the context where possible
+# Clean-up (" n't" -> "n't") can change this many characters at the end when more text follows.
+_UNSETTLED = 8
 
 
 def text_of(token: int, tokenizer: Tokenizer | None, before: Sequence[int] = ()) -> str | None:
-    """What a token adds to the text of the ids before it, special ones by their names.
+    """Returns the text that a token adds to the ids before it; special tokens by their names.
 
-    None where that is nothing that can be shown, as half a character. A token that adds nothing yet, as the
-    space that SentencePiece drops at the start, is shown as the vocabulary writes it.
+    None where there is no such text, as for half a character. A token that adds nothing yet, as the space
+    that SentencePiece drops at the start, is spelled as in the vocabulary.
     """
     if tokenizer is None:
         return None
@@ -44,16 +44,16 @@ def text_of(token: int, tokenizer: Tokenizer | None, before: Sequence[int] = ())
 class Detokenizer:
     """The text that one row's generated ids add to its prompt.
 
-    The pieces, joined, are what `tokenizer.decode` of prompt and generated ids has behind the prompt's
-    text, special tokens left out. A piece once given is never taken back: bytes of an unfinished
-    character wait until it is finished, or until no character can come of them.
+    The joined pieces equal the text of `tokenizer.decode` of prompt and generated ids after the prompt's
+    text, without special tokens. No piece is ever taken back: bytes of an unfinished character wait until it
+    is complete, or until they cannot become one.
 
     Args:
         tokenizer: of the ids.
-        prompt: the ids before; none for a text that stands alone.
+        prompt: the ids before; empty for a text on its own.
 
     Attributes:
-        rest: the text behind the pieces given so far that more tokens may still change.
+        rest: the text after the returned pieces that more tokens may still change.
     """
 
     def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int] = ()) -> None:
@@ -69,15 +69,15 @@ class Detokenizer:
         self.rest = ""
 
     def copy(self) -> Detokenizer:
-        """The same text, to be continued in another way."""
+        """Returns a copy that can be continued independently."""
         other = copy(self)
         other._window = list(self._window)
         return other
 
     def push(self, token: int) -> str:
-        """Takes the next id; returns the text that is now certain, often one token's, sometimes none.
+        """Appends an id; returns the text that is now certain, often the token's, sometimes none.
 
-        An id without a token (models may have more of them than their tokenizer) adds nothing.
+        An id without a token (models may have more ids than their tokenizer) adds nothing.
         """
         if not self._has_text(token):
             return ""
@@ -92,7 +92,7 @@ class Detokenizer:
         return piece
 
     def finish(self) -> str:
-        """The text that was still uncertain; bytes that are no character show as U+FFFD."""
+        """Returns the text that was still uncertain; bytes that are no character become U+FFFD."""
         text = self._text()
         piece = text[self._shown :]
         self._shown, self.rest = len(text), ""
@@ -105,19 +105,19 @@ class Detokenizer:
         return self._tokenizer.decode(self._window)
 
     def _settled(self, text: str) -> int:
-        """How many characters of the window's text no further token can change."""
+        """Returns the number of characters of the window's text that no further token can change."""
         if not text.endswith(_HALF):
             self._waited = 0
-            return len(text) - (_UNTIDY if self._tokenizer.tidies_spaces else 0)
+            return len(text) - (_UNSETTLED if self._tokenizer.tidies_spaces else 0)
         self._waited += 1
-        # Each token brings a byte at least. When there are enough of them for a whole character, those
-        # before the last are known to be none.
+        # Each token adds at least a byte. Once there are enough for a character, those before the last are
+        # known to be none.
         return len(text) - 1 if self._waited >= _BYTES else self._shown
 
     def _shorten(self, text: str) -> None:
-        """Drops the oldest tokens, as far as what remains decodes to the same text without theirs."""
+        """Drops the oldest tokens, if the rest decodes to the same text without theirs."""
         newest = len(self._window) - _CONTEXT
-        for start in range(newest, newest - _CONTEXT, -1):  # one of them begins a word, if words there are
+        for start in range(newest, newest - _CONTEXT, -1):  # one of them begins a word, if there are words
             tail = self._tokenizer.decode(self._window[start:])
             dropped = len(text) - len(tail)
             if tail and text.endswith(tail) and dropped <= self._shown:

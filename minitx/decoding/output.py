@@ -1,27 +1,30 @@
-"""What generation hands out: events while it runs, a result when it is done."""
+"""The output of generation: events while it runs, a result when it is done."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from minitx.validation import ArgumentTypeError
+
 if TYPE_CHECKING:
-    from minitx.decoding.search.record import BeamTree
+    from minitx.decoding.request import GenerationRequest
+    from minitx.decoding.search.tree import BeamTree
 
 # "eos": an end token; "stop": a stop token or string; "length": max_new_tokens.
 FinishReason = Literal["eos", "stop", "length"]
 
 
 class TopLogprobs(NamedTuple):
-    """The n most probable tokens at each place, the most probable first.
+    """The n most probable tokens at each step, most probable first.
 
     Attributes:
         ids: (T, n) long.
-        values: (T, n) float32, their log-probabilities in nats; -inf for a token that could not be drawn.
+        values: (T, n) float32, their log-probabilities in nats; -inf for a token that cannot be drawn.
     """
 
     ids: Tensor
@@ -32,12 +35,12 @@ class Event(NamedTuple):
     """One token of one row.
 
     Attributes:
-        row: number of the row; those of prompt i are i * num_samples and the following.
+        row: number of the row; those of prompt i begin at i * num_samples.
         token: its id.
-        text: the text that is certain now, often this token's, sometimes none; "" without a tokenizer.
-        finish_reason: why the row ends with this token; None if it goes on.
-        logprob: of the token, if asked for.
-        top_logprobs: ids and log-probabilities of the most probable tokens, if asked for.
+        text: the text that is certain now, often the token's, sometimes none; "" without a tokenizer.
+        finish_reason: why the row ends with this token; None if it continues.
+        logprob: of the token, if requested.
+        top_logprobs: ids and log-probabilities of the most probable tokens, if requested.
     """
 
     row: int
@@ -50,7 +53,7 @@ class Event(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One row of a `Result`; its fields are explained there."""
+    """One row of a `Result`, with the same fields."""
 
     tokens: Tensor
     text: str | None
@@ -63,21 +66,20 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What was generated, row by row: those of the first prompt, then those of the second.
+    """The generated rows: those of the first prompt, then those of the second, ...
 
     Attributes:
-        sequences: per row (T,) long, on the CPU: the new tokens alone, with the token that ended the row,
-            without padding.
+        sequences: per row (T,) long, on the CPU: the new tokens alone, including the token that ended the
+            row, without padding.
         texts: per row, the text that the tokens add to the prompt: without special and end tokens, and cut at
             a stop string. None without a tokenizer.
         finish_reasons: per row "eos", "stop" or "length".
-        logprobs: per row (T,) float32, in nats, of each token; None if not asked for.
-        top_logprobs: per row the most probable tokens at each place; None if not asked for.
-        scores: per row, by what a search chose it; the rows of a prompt are its best, the best first. None
-            where there was no search.
-        beams: per prompt, all that a search kept, as a tree to be printed; None where there was no search.
-        log_weights: per row, the logarithm of its weight in an estimate (see `StochasticBeam`). None where
-            rows have no weights.
+        logprobs: per row (T,) float32, in nats, of each token; None if not requested.
+        top_logprobs: per row the most probable tokens at each step; None if not requested.
+        scores: per row, its score by a search; the rows of a prompt are sorted, best first. None without a
+            search.
+        beams: per prompt, a tree of everything that a search kept; `print` draws it. None without a search.
+        log_weights: per row, the logarithm of its importance weight (see `StochasticBeam`); else None.
     """
 
     sequences: list[Tensor]
@@ -93,17 +95,17 @@ class Result:
         return len(self.sequences)
 
     def __str__(self) -> str:
-        """A line for each row: its number, why it ended, its score if it has one, its text or its ids."""
+        """A line per row: its number, finish reason, score if it has one, and text or ids."""
         return "\n".join(map(_line, range(len(self)), self))
 
     def __getitem__(self, row: int) -> Row:
-        """Everything about one row.
+        """Returns one row.
 
         Raises:
-            TypeError: a slice, or another kind of index.
+            ArgumentTypeError: a slice, or another kind of index.
         """
         if not isinstance(row, int):
-            raise TypeError(f"result[{row!r}]: expected the number of one row; list(result) has all of them.")
+            raise ArgumentTypeError("row", row, "the number of one row", "list(result) has all of them")
         return Row(
             self.sequences[row],
             None if self.texts is None else self.texts[row],
@@ -125,28 +127,28 @@ def _line(number: int, row: Row) -> str:
     return start + (shown if len(start + shown) <= 80 else f"{shown[: 79 - len(start)]}…")
 
 
-def collected(
-    events: Iterator[Event], rows: int, *, has_text: bool, has_logprobs: bool, top_logprobs: int
-) -> Result:
-    """The result of all events of a call.
+def collect(events: Iterable[Event], request: GenerationRequest) -> Result:
+    """Returns the result of all events of a generation.
 
-    Args:
-        events: of all rows; those of one row in their order.
-        rows: how many there are. One without an event was to have no token: its reason is "length".
-        has_text, has_logprobs, top_logprobs: what was asked for.
+    A row without events was to have no token; its finish reason is "length".
     """
-    by_row: list[list[Event]] = [[] for _ in range(rows)]
+    rows: list[list[Event]] = [[] for _ in range(len(request.prompts) * request.num_samples)]
     for event in events:
-        by_row[event.row].append(event)
-    with torch.inference_mode(False):  # what comes out may enter a loss
+        rows[event.row].append(event)
+    texts = logprobs = tops = None
+    with torch.inference_mode(False):  # the tensors may enter a loss
+        if request.tokenizer is not None:
+            texts = ["".join(event.text for event in row) for row in rows]
+        if request.logprobs is not None:
+            logprobs = [torch.tensor([event.logprob for event in row], dtype=torch.float32) for row in rows]
+        if request.top_logprobs:
+            tops = [_top(row, request.top_logprobs) for row in rows]
         return Result(
-            sequences=[torch.tensor([e.token for e in row], dtype=torch.long) for row in by_row],
-            texts=["".join(e.text for e in row) for row in by_row] if has_text else None,
-            finish_reasons=[(row[-1].finish_reason or "length") if row else "length" for row in by_row],
-            logprobs=[torch.tensor([e.logprob for e in row], dtype=torch.float32) for row in by_row]
-            if has_logprobs
-            else None,
-            top_logprobs=[_top(row, top_logprobs) for row in by_row] if top_logprobs else None,
+            sequences=[torch.tensor([event.token for event in row], dtype=torch.long) for row in rows],
+            texts=texts,
+            finish_reasons=[(row[-1].finish_reason or "length") if row else "length" for row in rows],
+            logprobs=logprobs,
+            top_logprobs=tops,
         )
 
 

@@ -1,6 +1,6 @@
-"""What `generate` is given, as rows of ids; and rows of any lengths as one batch, padded on the left.
+"""Prompts of any kind as lists of token ids, and lists of ids as one padded batch.
 
-B prompts, T tokens of the longest.
+B prompts, T tokens of the longest, S tokens of the longest source.
 """
 
 from __future__ import annotations
@@ -12,19 +12,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from minitx.validation import ArgumentTypeError, ArgumentValueError
+
 if TYPE_CHECKING:
     from minitx.tokenizer import Tokenizer
 
 Prompts = str | Sequence[str] | Sequence[Sequence[int]] | Sequence[Tensor] | Tensor
 
+_KINDS = "a string, a list of strings, lists of token ids, or a (batch, time) tensor of token ids"
+
 
 class PaddedBatch(NamedTuple):
-    """Prompts of different lengths side by side.
+    """Rows of different lengths as one batch.
 
     Attributes:
-        input_ids: (B, T) long, padded on the left, so that every row continues at its end.
-        attention_mask: (B, T) bool, False at padding; None where there is none.
-        position_ids: (B, T) long, each row's own count from 0; None without padding.
+        input_ids: (B, T) long, padded on the left, so that every row is continued at its end.
+        attention_mask: (B, T) bool, False at padding; None without padding.
+        position_ids: (B, T) long, counted from 0 in each row; None without padding.
     """
 
     input_ids: Tensor
@@ -40,66 +44,66 @@ def read_prompts(
     attention_mask: Tensor | None = None,
     bos: int | None = None,
     as_target: bool = False,
-    name: str = "prompt",
-    use: str = "continue",
+    parameter: str = "prompts",
 ) -> list[list[int]]:
-    """The ids of each prompt, without padding.
+    """Returns the token ids of each prompt, without padding.
 
     Args:
-        prompts: a text, texts, lists of ids of any lengths, or a (B, T) tensor or array.
-        vocab_size: how many ids the model knows.
-        tokenizer: for texts, which get the special tokens that it frames texts with.
-        attention_mask: (B, T) of a tensor: 1 or True at tokens, 0 or False at padding, on whichever side.
-        as_target: texts are what an encoder-decoder writes, not what it reads.
-        bos: what an empty prompt could begin with, for the error.
-        name, use: what a prompt is called, and what is done with it, for the error; the argument is called
-            so as well, "prompts", "decoder_prompts".
+        prompts: a string, strings, lists of ids of any lengths, or a (B, T) tensor or array.
+        vocab_size: number of ids that the model embeds.
+        tokenizer: for strings; it adds its special tokens.
+        attention_mask: (B, T) of a tensor: 1 or True at tokens, 0 or False at padding, on either side.
+        bos: the token that the model's sequences begin with, for the error about an empty prompt.
+        as_target: encode strings as decoder input instead of encoder input.
+        parameter: name of the argument, for errors.
 
     Raises:
-        TypeError: something else than prompts, or than a tensor as their mask.
-        ValueError: none at all, an empty one, ids outside the vocabulary, texts without a tokenizer, a mask
-            that does not fit.
+        ArgumentTypeError: not prompts, or a mask that is not a tensor.
+        ArgumentValueError: no prompts, an empty one, ids outside the vocabulary, strings without a tokenizer,
+            a mask that does not fit.
     """
-    argument = name.replace(" ", "_") + "s"
     if isinstance(prompts, Tensor):
-        rows = _of_tensor(prompts, attention_mask, argument)
+        rows = _rows_of_tensor(prompts, attention_mask, parameter)
     elif attention_mask is not None:
-        raise ValueError(
-            f"attention_mask= goes with {argument} as a (batch, time) tensor; lists of ids need no padding."
+        raise ArgumentValueError(
+            "attention_mask",
+            attention_mask,
+            f"None unless {parameter} is a (batch, time) tensor",
+            "lists of ids need no padding",
         )
     else:
-        rows = _of_list(prompts, tokenizer, as_target, name, argument)
+        rows = _rows_of_list(prompts, tokenizer, as_target, parameter)
     if not rows:
-        raise ValueError(f"There are no {name}s; expected at least one.")
+        raise ArgumentValueError(parameter, prompts, "at least one sequence")
     for number, row in enumerate(rows):
         if not row:
-            hint = f"; this model's texts begin with token {bos}: give [[{bos}]]" if bos is not None else ""
-            raise ValueError(f"{name.capitalize()} {number} has no tokens; there must be one to {use}{hint}.")
+            hint = "" if bos is None else f"sequences of this model begin with token {bos}: pass [[{bos}]]"
+            raise ArgumentValueError(f"{parameter}[{number}]", row, "at least one token", hint)
         low, high = min(row), max(row)
         if low < 0 or high >= vocab_size:
-            raise ValueError(
-                f"{name.capitalize()} {number} holds the id {low if low < 0 else high}, but the model knows "
-                f"the ids 0 to {vocab_size - 1}; is the tokenizer another model's?"
+            raise ArgumentValueError(
+                f"{parameter}[{number}]",
+                low if low < 0 else high,
+                f"token ids from 0 to {vocab_size - 1}",
+                "check that the tokenizer belongs to this model",
             )
     return rows
 
 
 def check_tokenizer(tokenizer: Any) -> None:
-    """
-    Raises:
-        TypeError: neither None nor a tokenizer.
-    """
+    """Raises ArgumentTypeError unless this is None or a tokenizer."""
     if tokenizer is None:
         return
-    from minitx.tokenizer import Tokenizer  # imported already, by whoever made one
+    from minitx.tokenizer import Tokenizer  # imported already if there is one
 
     if not isinstance(tokenizer, Tokenizer):
-        kind = type(tokenizer).__name__
-        raise TypeError(f"tokenizer is a {kind}; minitx.load_tokenizer(...) makes one.")
+        raise ArgumentTypeError(
+            "tokenizer", tokenizer, "a Tokenizer", "minitx.load_tokenizer(...) returns one"
+        )
 
 
-def padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> PaddedBatch:
-    """(B, T) out of rows of any lengths; `pad` is the id that fills, which nothing attends to."""
+def pad_left(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> PaddedBatch:
+    """Pads rows of any lengths to (B, T) with `pad` on the left."""
     longest = max(map(len, rows))
     if all(len(row) == longest for row in rows):
         return PaddedBatch(torch.tensor(rows, dtype=torch.long, device=device), None, None)
@@ -113,10 +117,8 @@ def padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> Pad
     )
 
 
-def padded_behind(
-    rows: Sequence[Sequence[int]], pad: int, device: torch.device
-) -> tuple[Tensor, Tensor | None]:
-    """The same for texts that nothing goes on from: ids (B, S), padded on the right, and their mask."""
+def pad_right(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """Pads rows that are not continued: ids (B, S), padded on the right, and their mask (B, S) or None."""
     longest = max(map(len, rows))
     filled = [list(row) + [pad] * (longest - len(row)) for row in rows]
     ids = torch.tensor(filled, dtype=torch.long, device=device)
@@ -125,63 +127,44 @@ def padded_behind(
     return ids, None if equal else torch.arange(longest, device=device) < lengths
 
 
-def _of_tensor(prompts: Tensor, attention_mask: Tensor | None, argument: str) -> list[list[int]]:
+def _rows_of_tensor(prompts: Tensor, attention_mask: Tensor | None, parameter: str) -> list[list[int]]:
     if prompts.dim() != 2 or prompts.is_floating_point() or prompts.dtype == torch.bool:
-        raise ValueError(
-            f"{argument} is a tensor of shape {tuple(prompts.shape)} and {prompts.dtype}; expected whole "
-            "numbers of shape (batch, time)."
-        )
+        raise ArgumentValueError(parameter, prompts, "integers of shape (batch, time)")
     if attention_mask is None:
         return list(prompts.tolist())
+    expected = f"a tensor of shape {tuple(prompts.shape)} with 1 at tokens and 0 at padding, like {parameter}"
     if not isinstance(attention_mask, Tensor):
-        raise TypeError(
-            f"attention_mask is a {type(attention_mask).__name__}; expected a tensor of the shape of "
-            f"{argument}, {tuple(prompts.shape)}."
-        )
-    if attention_mask.shape != prompts.shape or not bool(
-        ((attention_mask == 0) | (attention_mask == 1)).all()
-    ):
-        raise ValueError(
-            f"attention_mask has shape {tuple(attention_mask.shape)}; expected 1 (a token) or 0 (padding) "
-            f"for each id of {argument}, {tuple(prompts.shape)}."
-        )
+        raise ArgumentTypeError("attention_mask", attention_mask, expected)
+    binary = (attention_mask == 0) | (attention_mask == 1)
+    if attention_mask.shape != prompts.shape or not bool(binary.all()):
+        raise ArgumentValueError("attention_mask", attention_mask, expected)
     masks = attention_mask.bool().cpu()
     return [row[mask].tolist() for row, mask in zip(prompts.cpu(), masks, strict=True)]
 
 
-def _of_list(
-    prompts: Any, tokenizer: Tokenizer | None, as_target: bool, name: str, argument: str
+def _rows_of_list(
+    prompts: Any, tokenizer: Tokenizer | None, as_target: bool, parameter: str
 ) -> list[list[int]]:
-    given = prompts.tolist() if hasattr(prompts, "tolist") else prompts  # of numpy
-    texts = [given] if isinstance(given, str) else given
-    if isinstance(texts, bytes) or not isinstance(texts, Sequence):
-        kind, hint = type(prompts).__name__, ""
-        if isinstance(prompts, Mapping) and "input_ids" in prompts:  # what a tokenizer makes of texts
-            masked = " with attention_mask=" if argument in ("prompts", "texts") else ""
-            hint = f" Give the texts themselves, or batch['input_ids']{masked}."
-        raise TypeError(
-            f"{argument} is {'an' if kind[0] in 'aeiou' else 'a'} {kind}; expected a text, texts, lists of "
-            f"ids or a tensor of ids.{hint}"
-        )
-    if all(isinstance(text, str) for text in texts):
-        if texts and tokenizer is None:
-            raise ValueError(
-                f"{name.capitalize()}s as text need tokenizer=; or give their ids, a list for each."
-            )
-        if tokenizer is None:
-            return []
-        return [tokenizer.encode(text, as_target=as_target) for text in texts]
+    plain = prompts.tolist() if hasattr(prompts, "tolist") else prompts  # of NumPy
+    items = [plain] if isinstance(plain, str) else plain
+    if isinstance(items, bytes) or not isinstance(items, Sequence):
+        hint = ""
+        if isinstance(prompts, Mapping) and "input_ids" in prompts:  # the output of a tokenizer
+            masked = " with attention_mask=" if parameter in ("prompts", "texts") else ""
+            hint = f"pass the strings themselves, or batch['input_ids']{masked}"
+        raise ArgumentTypeError(parameter, prompts, _KINDS, hint)
+    if all(isinstance(item, str) for item in items):
+        if items and tokenizer is None:
+            raise ArgumentValueError(parameter, prompts, "token ids, or come with tokenizer=")
+        return [] if tokenizer is None else [tokenizer.encode(text, as_target=as_target) for text in items]
     rows = []
-    for number, row in enumerate(texts):
+    for number, row in enumerate(items):
         ids = row.tolist() if hasattr(row, "tolist") else row
+        name = f"{parameter}[{number}]"
         if isinstance(ids, str | bytes) or not isinstance(ids, Sequence):
-            raise TypeError(
-                f"{argument}[{number}] is {row!r:.40} ({type(row).__name__}) among lists of ids; expected "
-                f"all texts, or a list of ids for each {name}: [[5, 6]] for a single one."
-            )
+            hint = f"the ids of a single prompt are {parameter}=[[5, 6]]"
+            raise ArgumentTypeError(name, row, "a list of token ids like the others", hint)
         if not all(isinstance(token, Integral) and not isinstance(token, bool) for token in ids):
-            raise TypeError(
-                f"{argument}[{number}] holds something else than ids, whole numbers: {ids!r:.60}."
-            )
+            raise ArgumentTypeError(name, row, "a list of token ids (integers)")
         rows.append([int(token) for token in ids])
     return rows

@@ -1,4 +1,4 @@
-"""Log-probabilities of given texts: perplexity, best-of, reranking."""
+"""Log-probabilities of sequences: perplexity, best-of, reranking."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from minitx.decoding.generation_config import begin_token
+from minitx.decoding.arguments import check_model, decoder_prompts_of
 from minitx.decoding.names import names_explained
 from minitx.decoding.prompts import Prompts, check_tokenizer, read_prompts
-from minitx.decoding.request import beginnings, checked
 from minitx.decoding.session import padded_rows, padded_sources
+from minitx.decoding.special_tokens import begin_token
 from minitx.models import EncoderDecoderModel
-from minitx.validation import check_integer
+from minitx.validation import ArgumentValueError, check_integer
 
 if TYPE_CHECKING:
     from minitx.models import CausalModel
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """How probable texts are to the model.
+    """Log-probabilities of sequences.
 
     Attributes:
-        logprobs: per row (T,) float32, the natural logarithm of each token's probability given those
-            before it; the first token has none before it, and 0 (of an encoder-decoder it has the start).
-        totals: (B,) their sums: of the whole text.
-        perplexities: (B,) exp of minus the mean over all tokens that have one before them; NaN for none.
+        logprobs: per row (T,) float32, the natural logarithm of each token's probability after those before
+            it; 0 for the first token of a decoder, which has none before it.
+        totals: (B,), their sums.
+        perplexities: (B,), exp of minus the mean over all tokens that have one before them; NaN for none.
     """
 
     logprobs: list[Tensor]
@@ -48,28 +48,28 @@ def score(
     attention_mask: Tensor | None = None,
     batch_size: int = 8,
 ) -> Scores:
-    """The log-probability of every token of given texts, each given the tokens before it.
+    """Returns the teacher-forced log-probability of every token.
 
     Args:
         model: a causal language model, or an encoder-decoder, in eval mode.
-        texts: a text, texts, lists of ids of any lengths, or a (B, T) tensor or array of ids.
-        sources: what the encoder of an encoder-decoder reads, one for each text.
-        tokenizer: for texts; those of an encoder-decoder are encoded as targets.
+        texts: a string, strings, lists of ids of any lengths, or a (B, T) tensor or array of ids; of an
+            encoder-decoder, the targets without start token.
+        sources: the encoder input of an encoder-decoder, one per text.
+        tokenizer: for strings; those of an encoder-decoder are encoded as targets.
         attention_mask: (B, T), for a padded tensor.
-        batch_size: texts per forward; their logits, (batch_size, T, V), take the most memory.
+        batch_size: texts per forward; their logits, (batch_size, T, V), need the most memory.
 
     Raises:
         TypeError, ValueError: as `generate`, about the model and the texts.
     """
-    model = checked(model)
+    model = check_model(model)
     check_tokenizer(tokenizer)
-    batch_size = check_integer("batch_size", batch_size, 1)
-    reads = model.task == "seq2seq-lm"
-    if reads != (sources is not None):
-        raise ValueError(
-            "sources= is missing: what the encoder reads, one for each text."
-            if reads
-            else "sources= is for models with an encoder, and this one has none."
+    batch_size = check_integer("batch_size", batch_size, 1, hint="texts per forward")
+    encodes = model.task == "seq2seq-lm"
+    if encodes != (sources is not None):
+        expected = "passed, one per text," if encodes else "None"
+        raise ArgumentValueError(
+            "sources", sources, f"{expected} for a model {'with' if encodes else 'without'} an encoder"
         )
     rows = read_prompts(
         texts,
@@ -77,42 +77,38 @@ def score(
         tokenizer=tokenizer,
         attention_mask=attention_mask,
         bos=begin_token(model, tokenizer),
-        as_target=reads,
-        name="text",
-        use="score",
+        as_target=encodes,
+        parameter="texts",
     )
-    sources_read = [] if sources is None else sources_of(model, sources, len(rows), tokenizer)
-    if reads:
-        starts = beginnings(model, None, len(rows), tokenizer)
+    encoder_rows: list[list[int]] = []
+    if sources is not None:
+        encoder_rows = _read_sources(model, sources, len(rows), tokenizer)
+        starts = decoder_prompts_of(model, None, len(rows), tokenizer)
         rows = [[*start, *row] for start, row in zip(starts, rows, strict=True)]
-    found: list[Tensor] = []
+    logprobs: list[Tensor] = []
     for first in range(0, len(rows), batch_size):
         part = slice(first, first + batch_size)
-        found += logprobs(model, rows[part], sources_read[part])
-    if reads:
-        found = [values[1:] for values in found]
-    totals = torch.stack([values.sum() for values in found])
-    counts = torch.tensor([len(values) - (not reads) for values in found], device=totals.device)
-    return Scores(found, totals, torch.exp(-totals / counts))
+        logprobs += _logprobs(model, rows[part], encoder_rows[part])
+    if encodes:
+        logprobs = [values[1:] for values in logprobs]
+    totals = torch.stack([values.sum() for values in logprobs])
+    counts = torch.tensor([len(values) - (not encodes) for values in logprobs], device=totals.device)
+    return Scores(logprobs, totals, torch.exp(-totals / counts))
 
 
-def sources_of(
+def _read_sources(
     model: CausalModel, sources: Prompts, rows: int, tokenizer: Tokenizer | None
 ) -> list[list[int]]:
-    """The ids of what the encoder reads.
-
-    Raises:
-        ValueError: another number of them than of texts.
-    """
-    size = model.config.embedder.vocab_size
-    found = read_prompts(sources, vocab_size=size, tokenizer=tokenizer, name="source", use="read")
-    if len(found) != rows:
-        raise ValueError(f"there are {len(found)} sources and {rows} texts; give one for each text.")
-    return found
+    """Returns the ids of the encoder input of each row."""
+    size = model.config.inputs.vocab_size
+    ids = read_prompts(sources, vocab_size=size, tokenizer=tokenizer, parameter="sources")
+    if len(ids) != rows:
+        raise ArgumentValueError("sources", sources, f"{rows} sequences, one per text")
+    return ids
 
 
-def logprobs(model: CausalModel, rows: list[list[int]], sources: list[list[int]]) -> list[Tensor]:
-    """The log-probabilities of each row's tokens, (T,) per row; sources as many, or none."""
+def _logprobs(model: CausalModel, rows: list[list[int]], sources: list[list[int]]) -> list[Tensor]:
+    """Returns the log-probabilities of each row's tokens, (T,) per row."""
     batch = padded_rows(model, rows)
     if isinstance(model, EncoderDecoderModel):
         ids, mask = padded_sources(model, sources)
@@ -120,11 +116,11 @@ def logprobs(model: CausalModel, rows: list[list[int]], sources: list[list[int]]
     else:
         logits = model(*batch).logits
     assert logits is not None, "a language model has logits"
-    found = []
+    logprobs = []
     for row, ids, scores in zip(rows, batch.input_ids, logits, strict=True):
-        start = len(ids) - len(row)  # behind the padding
+        start = len(ids) - len(row)  # after the padding
         # Row by row: a second (B, T, V) in float32 may need more memory than the model.
         following = torch.log_softmax(scores[start:-1].float(), dim=-1)
         chosen = following.gather(1, ids[start + 1 :, None]).squeeze(1)  # (T - 1,)
-        found.append(torch.cat((chosen.new_zeros(1), chosen)))
-    return found
+        logprobs.append(torch.cat((chosen.new_zeros(1), chosen)))
+    return logprobs

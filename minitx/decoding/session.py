@@ -1,95 +1,363 @@
-"""The model's side of a call: what follows each row, step by step, of whatever family the model is."""
+"""The state of a running generation: key/value cache, token history, processor states, next-token logits.
+
+A strategy drives a session: it reads `logits`, chooses tokens and calls `step`. Searches also `reorder` the
+rows; speculative decoding steps over several tokens and calls `crop` for those that it rejects, per row;
+guidance and contrastive decoding run a second session beside the first. `loop.py` and `search/` hold such
+strategies.
+
+P prompts, R rows, T tokens of the longest row, S source tokens, K tokens of a step, V vocabulary.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from minitx.decoding.prompts import PaddedBatch, padded, padded_behind
+from minitx.decoding.processors.base import State, StatefulProcessor
+from minitx.decoding.processors.chain import select_state
+from minitx.decoding.processors.context import Context
+from minitx.decoding.prompts import PaddedBatch, pad_left, pad_right
 from minitx.models import CausalModel, EncoderDecoderModel
+from minitx.validation import ArgumentValueError
 
 if TYPE_CHECKING:
-    from minitx.decoding.loop import Call, TokenHistory
+    from minitx.decoding.request import GenerationRequest
 
-# Room for so many new tokens is made at once; who asks for more mostly means "until it ends".
-ROOM = 2**14
+# Most new tokens that are allocated in advance. Larger limits mostly mean "until it ends".
+PREALLOCATED = 2**14
 
 
-class Stepper:
-    """Runs the model over the rows of a call; it reads a prompt once, however many rows go on from it.
+class DecodingSession:
+    """A model, the rows that it continues, and everything that has been computed for them.
+
+    Nothing runs before `start`. All rows have the same number of generated tokens, unless `crop` was called
+    with one length per row.
 
     Attributes:
-        cache: what the model has seen of each row.
-        logits: (R, V) float32, of the next token of each row.
-        looks: (R, S) float32, how much the next token looks at each token that was read: by the last layer's
-            cross-attention, the mean of its heads. None if it was not asked for.
+        model: in eval mode.
+        request: the prompts and how to continue them.
+        history: the tokens of each row.
+        cache: keys and values of the rows' tokens.
+        states: of the stateful processors of the request's chain.
+        logits: (R, V) float32, for the next token of each row.
+        step_logits: (R, K, V) float32, those after each token of the last step.
+        cross_attention: (R, S) float32, the attention of the last token to each source token: last layer,
+            mean over heads. None unless requested.
+        scores: of each returned row, its score by a search; empty without a search.
+        log_weights: of each returned row, its importance weight (see `StochasticBeam`); else empty.
+        beams: of each prompt, the tree of a search; else empty.
     """
 
-    def __init__(self, call: Call, copies: int, *, watch: bool = False) -> None:
+    logits: Tensor
+    step_logits: Tensor
+
+    def __init__(self, model: CausalModel, request: GenerationRequest, *, lookahead: int = 0) -> None:
         """
         Args:
-            call: whose prompts are read.
-            copies: how many rows each prompt gets, one after the other.
-            watch: asks for `looks`, of a model with an encoder.
+            model: the model.
+            request: the checked arguments; the chain and prompts are used.
+            lookahead: the number of tokens that `crop` must be able to remove; the cache gets room for them.
         """
-        self.logits: Tensor
-        self.looks: Tensor | None
-        self._model = call.model
-        self._asked: dict[str, Any] = {"output_cross_attentions": True} if watch else {}
-        self._device = call.model.decoder_embedder.word_emb.weight.device
-        longest = max(map(len, call.prompts))
-        # Rows that may become very long get a cache that grows.
-        self._room = longest + call.max_new_tokens - 1 if call.max_new_tokens <= ROOM else None
-        self.cache = call.model.make_cache(self._room)
-        if call.sources is not None:
-            assert isinstance(call.model, EncoderDecoderModel)
-            call.model.encode_into(self.cache, *padded_sources(call.model, call.sources))
-        batch = padded_rows(call.model, call.prompts)
-        self._counts_itself = batch.position_ids is None
-        self._prefill(batch, call.prefill_chunk)
-        self.cache.repeat(copies)
-        self.logits = self.logits.repeat_interleave(copies, dim=0)
-        self.looks = None if self.looks is None else self.looks.repeat_interleave(copies, dim=0)
+        self.model, self.request, self._lookahead = model, request, lookahead
+        self.cross_attention: Tensor | None = None
+        self.scores: list[float] = []
+        self.log_weights: list[float] = []
+        self.beams: list[Any] = []
+        self._stateful = any(isinstance(each, StatefulProcessor) for each in request.chain.processors)
+        self._model_options: dict[str, Any] = {}
 
-    def step(self, token: Tensor, history: TokenHistory) -> None:
-        """Reads the token (R,) that each row has just got; the history has it already."""
-        if history.outgrew(self._model.turning_points.get("longrope")):
-            self.cache.crop(0)
-            self._prefill(padded_rows(self._model, history.rows()))
+    def start(self, rows_per_prompt: int = 1, *, cross_attention: bool = False) -> None:
+        """Runs the model over the prompts, once per prompt, and copies the result to the rows of each.
+
+        Args:
+            rows_per_prompt: rows that continue each prompt; they are adjacent.
+            cross_attention: fill `cross_attention`; for models with an encoder.
+        """
+        model, request = self.model, self.request
+        if cross_attention:
+            self._model_options["output_cross_attentions"] = True
+        rows = [prompt for prompt in request.prompts for _ in range(rows_per_prompt)]
+        self.history = TokenHistory(rows, request, device_of(model))
+        longest = max(map(len, request.prompts)) + request.max_new_tokens - 1 + self._lookahead
+        # Rows without a practical limit get a cache that grows.
+        room = longest if request.max_new_tokens <= PREALLOCATED else None
+        self.cache = model.make_cache(room, spare=self._lookahead)
+        if request.sources is not None:
+            assert isinstance(model, EncoderDecoderModel)
+            model.encode_into(self.cache, *padded_sources(model, request.sources))
+        batch = padded_rows(model, request.prompts)
+        self._implicit_positions = batch.position_ids is None
+        embeds = request.inputs_embeds
+        weight = model.decoder_embedder.word_emb.weight
+        self._prefill(batch, request.prefill_chunk, None if embeds is None else padded_embeds(embeds, weight))
+        self.cache.repeat(rows_per_prompt)
+        self.logits = self.logits.repeat_interleave(rows_per_prompt, dim=0)
+        self.step_logits = self.logits[:, None]
+        if self.cross_attention is not None:
+            self.cross_attention = self.cross_attention.repeat_interleave(rows_per_prompt, dim=0)
+        self.states: State = request.chain.init(self.context)
+        self._step_states: list[State] = []
+        self._before: Tensor | None = None  # logits before the last step, where known
+        self._chain_input = self.logits
+
+    @property
+    def context(self) -> Context:
+        """The token histories and limits that processors see."""
+        return self.history.context
+
+    @property
+    def device(self) -> torch.device:
+        """The device of tokens and logits."""
+        return self.context.length.device
+
+    @property
+    def log_probs(self) -> Tensor:
+        """(R, V) float32, log-probabilities of the next token by the model."""
+        return torch.log_softmax(self.logits, dim=-1)
+
+    def process(self, scores: Tensor) -> Tensor:
+        """Applies the chain to logits or log-probabilities of the next token: (R, V) -> (R, V)."""
+        self._chain_input = scores
+        return self.request.chain(scores, self.context, self.states)
+
+    def step(self, tokens: Tensor, rows: Tensor | None = None, *, within_prompts: bool = True) -> None:
+        """Appends tokens to the rows and runs the model over them.
+
+        Args:
+            tokens: (R,), or (R, K) for several tokens at once; the chain's states see them one by one.
+            rows: (R,) long, the rows that the tokens continue: like `reorder` before, but without moving
+                logits that are about to be replaced. None for each row itself.
+            within_prompts: as for `reorder`.
+        """
+        chain_input, before = self._chain_input, self.logits if rows is None and self._lookahead else None
+        if rows is not None:
+            self._move(rows, within_prompts)
+            chain_input = chain_input[rows] if self._stateful else chain_input
+        tokens = tokens[:, None] if tokens.dim() == 1 else tokens
+        time, start, contexts = tokens.shape[1], self.context.length, []
+        limit = self.model.turning_points.get("longrope")
+        if time > 1 and self.history.crosses(limit, time):
+            self._step_singly(tokens)
+            self._before = before
             return
-        ids, place = token[:, None], history.context.length[:, None] - 1
-        self._run(ids, None, None if self._counts_itself else positions_of(self._model, ids, place))
+        for token in tokens.unbind(dim=1):
+            contexts.append(self.context)
+            self.history.append(token)
+        if self.history.crosses(limit, -time):
+            self._refill()
+        else:
+            places = start[:, None] + torch.arange(time, device=start.device)
+            positions = None if self._implicit_positions else positions_of(self.model, tokens, places)
+            self._forward(tokens, None, positions, keep=time)
+        if self._stateful:
+            scores = (chain_input, *self.step_logits[:, :-1].unbind(dim=1))
+            self._step_states = []
+            for context, token, score in zip(contexts, tokens.unbind(dim=1), scores, strict=True):
+                self._step_states.append(self.states)
+                self.states = self.request.chain.update(self.states, context, token, score)
+        self._before, self._chain_input = before, self.logits
 
-    def _prefill(self, batch: PaddedBatch, chunk: int | None = None) -> None:
-        """Runs prompts, (B, T), `chunk` tokens at a time."""
-        ids, mask, positions = batch
-        if any(ids.shape[1] > point for point in self._model.turning_points.values()):
-            chunk = None  # the first chunk could not know how long the text is
-        for start in range(0, ids.shape[1], chunk or ids.shape[1]):
-            part = slice(start, start + (chunk or ids.shape[1]))
-            self._run(
-                ids[:, part],
-                None if mask is None else mask[:, part],
-                None if positions is None else positions[:, part],
+    def reorder(self, rows: Tensor, *, within_prompts: bool = True) -> None:
+        """Continues with these rows, in this order; a row may be repeated or left out.
+
+        Args:
+            rows: (R',) long.
+            within_prompts: every prompt keeps its number of rows, so that the cross-attention cache stays.
+        """
+        self._move(rows, within_prompts)
+        self._chain_input, self.step_logits = self._chain_input[rows], self.step_logits[rows]
+        self.logits = self.step_logits[:, -1]
+        self._before = None if self._before is None else self._before[rows]
+        self._step_states = [select_state(states, rows) for states in self._step_states]
+        if self.cross_attention is not None:
+            self.cross_attention = self.cross_attention[rows]
+
+    def crop(self, length: int | Tensor) -> None:
+        """Removes the last tokens of each row, as speculative decoding does with rejected ones.
+
+        Within the last step, and with `lookahead`, logits and processor states of the remaining tokens are
+        restored without running the model. Rows that keep different numbers of tokens are aligned by a new
+        prefill.
+
+        Args:
+            length: the number of generated tokens to keep: an integer, or one per row, (R,) long.
+
+        Raises:
+            ArgumentValueError: more tokens than there are, or states from before the last step.
+        """
+        generated, time = self.context.generated, self.step_logits.shape[1]
+        removed = generated - torch.as_tensor(length, device=generated.device).expand_as(generated)
+        fewest, most = int(removed.min()), int(removed.max())
+        if fewest < 0 or bool((removed > generated).any()):
+            raise ArgumentValueError("length", length, "at most the number of generated tokens of each row")
+        if most == 0:
+            return
+        if self._stateful:
+            if most > len(self._step_states):
+                hint = "the chain has stateful processors"
+                raise ArgumentValueError("length", length, "reached within the last step", hint)
+            kept = len(self._step_states) - removed
+            index = kept * len(kept) + torch.arange(len(kept), device=kept.device)
+            self.states = select_state(_concatenate([*self._step_states, self.states]), index)
+            self._step_states = []
+        back = self.history.crosses(self.model.turning_points.get("longrope"), -most)
+        self.history.crop(removed)
+        if not back:
+            self.cache.crop(self.cache.length - fewest)
+        if back or fewest < most:
+            self._refill()
+        elif most < time:
+            self.step_logits = self.step_logits[:, :-most]
+            self.logits = self.step_logits[:, -1]
+        elif most == time and self._before is not None:
+            self.logits, self.step_logits = self._before, self._before[:, None]
+        else:
+            self._refill()
+        self._before, self._chain_input = None, self.logits
+
+    def raise_for_empty_rows(self, rows: Tensor) -> None:
+        """Raises ValueError if one of these rows, (R,) bool, has no token to draw; see `Chain`."""
+        self.request.chain.raise_for_empty_rows(self._chain_input, self.context, self.states, rows)
+
+    def _move(self, rows: Tensor, within_prompts: bool) -> None:
+        unmoved = len(rows) == len(self.logits) and rows.device.type == "cpu"
+        if unmoved and bool((rows == torch.arange(len(rows))).all()):
+            return
+        (self.cache.reorder if within_prompts else self.cache.select)(rows)
+        self.history.select(rows)
+        self.states = select_state(self.states, rows)
+
+    def _prefill(self, batch: PaddedBatch, chunk: int | None = None, embeds: Tensor | None = None) -> None:
+        """Runs the model over whole rows, (B, T), `chunk` tokens at a time."""
+        time = batch.input_ids.shape[1]
+        if chunk is None or any(time > point for point in self.model.turning_points.values()):
+            chunk = time  # with these rotary positions the first chunk needs to know the whole length
+        for start in range(0, time, chunk):
+            part = [None if x is None else x[:, start : start + chunk] for x in (*batch, embeds)]
+            assert part[0] is not None
+            self._forward(part[0], part[1], part[2], part[3])
+
+    def _step_singly(self, tokens: Tensor) -> None:
+        """Steps over tokens (R, K) one by one, where the cache cannot hold them at once."""
+        logits, states = [], []
+        for token in tokens.unbind(dim=1):
+            self.step(token)
+            logits.append(self.step_logits)
+            states += self._step_states
+        self.step_logits, self._step_states = torch.cat(logits, dim=1), states
+
+    def _refill(self) -> None:
+        """Runs the model over the whole history again, in an empty cache."""
+        if self.request.inputs_embeds is not None:
+            raise ValueError(
+                "inputs_embeds cannot be run again, as this step requires: leave out per-row crop(...), or "
+                "stay within the original context length of LongRoPE."
             )
+        self.cache.crop(0)
+        batch = padded_rows(self.model, self.history.rows())
+        self._implicit_positions = batch.position_ids is None
+        self._prefill(batch)
 
-    def _run(self, ids: Tensor, mask: Tensor | None, positions: Tensor | None) -> None:
-        """Reads new ids (B, T), with their mask and positions."""
-        out = self._model.decode(ids, mask, positions, cache=self.cache, logits_to_keep=1, **self._asked)
+    def _forward(
+        self,
+        ids: Tensor,
+        mask: Tensor | None,
+        positions: Tensor | None,
+        embeds: Tensor | None = None,
+        *,
+        keep: int = 1,
+    ) -> None:
+        """Runs the model over new ids (B, T) with their mask and positions; logits of the last `keep`."""
+        inputs = ids if embeds is None else None
+        options = self._model_options if embeds is None else {**self._model_options, "inputs_embeds": embeds}
+        out = self.model.decode(inputs, mask, positions, cache=self.cache, logits_to_keep=keep, **options)
         assert out.logits is not None, "a language model has logits"
-        self.logits = out.logits[:, -1].float()
+        self.step_logits = out.logits[:, -keep:].float()
+        self.logits = self.step_logits[:, -1]
         weights = out.cross_attentions  # per layer (R, H, T, S)
-        self.looks = None if weights is None else weights[-1][:, :, -1].float().mean(dim=1)
+        self.cross_attention = None if weights is None else weights[-1][:, :, -1].float().mean(dim=1)
 
 
-def padded_rows(model: CausalModel, rows: list[list[int]]) -> PaddedBatch:
-    """Rows for the decoder, padded on the left, with the positions that it gives their tokens."""
-    embedder = model.decoder_embedder
-    batch = padded(rows, embedder.config.pad_token_id or 0, embedder.word_emb.weight.device)
+class TokenHistory:
+    """The tokens of each row, left-aligned in a buffer that grows where rows become very long."""
+
+    def __init__(
+        self, prompts: Sequence[Sequence[int]], request: GenerationRequest, device: torch.device
+    ) -> None:
+        """
+        Args:
+            prompts: of each row.
+            request: the limits and sources that the context shows to processors.
+            device: where the tokens go.
+        """
+        room = max(map(len, prompts)) + min(request.max_new_tokens, PREALLOCATED)
+        tokens = torch.zeros(len(prompts), room, dtype=torch.long)
+        for row, prompt in enumerate(prompts):
+            tokens[row, : len(prompt)] = torch.tensor(prompt)
+        self._lengths = {len(prompt) for prompt in prompts}  # known without waiting for the device
+        length = torch.tensor([len(prompt) for prompt in prompts], device=device)
+        encoder_tokens = encoder_length = None
+        if request.sources is not None:
+            copies = len(prompts) // len(request.sources)
+            ids, _ = pad_right(request.sources, 0, device)
+            lengths = torch.tensor([len(source) for source in request.sources], device=device)
+            encoder_tokens = ids.repeat_interleave(copies, dim=0)
+            encoder_length = lengths.repeat_interleave(copies)
+        self.context = Context(
+            tokens=tokens.to(device),
+            length=length,
+            prompt_length=length,
+            eos=request.stop.eos,
+            max_new_tokens=request.max_new_tokens,
+            encoder_tokens=encoder_tokens,
+            encoder_length=encoder_length,
+        )
+
+    def append(self, token: Tensor) -> None:
+        """Appends a token (R,) to each row."""
+        tokens, length = self.context.tokens, self.context.length
+        if max(self._lengths) == tokens.shape[1]:
+            tokens = torch.cat((tokens, torch.zeros_like(tokens)), dim=1)
+        self._lengths = {each + 1 for each in self._lengths}
+        tokens.scatter_(1, length[:, None], token[:, None])
+        self.context = replace(self.context, tokens=tokens, length=length + 1)
+
+    def select(self, rows: Tensor) -> None:
+        """Keeps these rows, (R',) long, in this order."""
+        self.context = self.context.select(rows)
+
+    def crop(self, removed: Tensor) -> None:
+        """Removes the last tokens of each row: (R,) long, their number."""
+        self.context = replace(self.context, length=self.context.length - removed)
+        self._lengths = set(self.context.length.tolist())
+
+    def crosses(self, limit: int | None, time: int) -> bool:
+        """Whether `time` more tokens (negative: the last ones) take a row beyond `limit`; False for None."""
+        return limit is not None and any(
+            min(each, each + time) <= limit < max(each, each + time) for each in self._lengths
+        )
+
+    def rows(self) -> list[list[int]]:
+        """Returns the tokens of each row."""
+        pairs = zip(self.context.tokens.tolist(), self.context.length.tolist(), strict=True)
+        return [row[:length] for row, length in pairs]
+
+
+def device_of(model: CausalModel) -> torch.device:
+    """Returns the device of the decoder's embeddings, and so of its logits."""
+    return model.decoder_embedder.word_emb.weight.device
+
+
+def padded_rows(model: CausalModel, rows: Sequence[Sequence[int]]) -> PaddedBatch:
+    """Pads rows for the decoder on the left, with the positions of their tokens."""
+    config = model.decoder_embedder.config
+    batch = pad_left(rows, config.pad_token_id or 0, device_of(model))
     places = batch.position_ids
-    if places is None and embedder.config.positions_from_padding:
+    if places is None and config.numbering == "padding":
         places = torch.arange(batch.input_ids.shape[1], device=batch.input_ids.device)[None]
         places = places.expand_as(batch.input_ids)
     if places is None:
@@ -98,20 +366,36 @@ def padded_rows(model: CausalModel, rows: list[list[int]]) -> PaddedBatch:
 
 
 def positions_of(model: CausalModel, ids: Tensor, places: Tensor) -> Tensor:
-    """The positions (B, T) of ids that stand at these places of their texts, counted from 0.
+    """Returns the position ids (B, T) of tokens at these places of their rows, counted from 0.
 
-    Where positions count from behind the padding's id, a model numbers its tokens by what it is given at
-    once: another number for a text in pieces, or in a batch, if it holds the padding's id. Here it is the
-    same always.
+    Models that number positions after the padding id would number a row by the batch or chunk that it comes
+    in, if it holds the padding id; these positions do not depend on that.
     """
-    config = model.decoder_embedder.config
-    if not config.positions_from_padding:
+    embedder = model.decoder_embedder
+    if embedder.config.numbering != "padding":
         return places
-    padding = config.pad_token_id or 0
+    padding = embedder.config.pad_token_id or 0
     return torch.where(ids == padding, padding, places + padding + 1)
 
 
 def padded_sources(model: EncoderDecoderModel, sources: list[list[int]]) -> tuple[Tensor, Tensor | None]:
-    """Texts for the encoder, (B, S) padded on the right, and their mask."""
+    """Pads sequences for the encoder: (B, S), padded on the right, and their mask (B, S) or None."""
     embedder = model.embedder
-    return padded_behind(sources, embedder.config.pad_token_id or 0, embedder.word_emb.weight.device)
+    return pad_right(sources, embedder.config.pad_token_id or 0, embedder.word_emb.weight.device)
+
+
+def padded_embeds(embeds: Sequence[Tensor], like: Tensor) -> Tensor:
+    """Pads embeddings (T, E) of each row on the left with 0: (B, T, E), with dtype and device of `like`."""
+    longest = max(map(len, embeds))
+    padded = [torch.nn.functional.pad(row.to(like), (0, 0, longest - len(row), 0)) for row in embeds]
+    return torch.stack(padded)
+
+
+def _concatenate(states: Sequence[State]) -> State:
+    """Joins states of the same structure along their first dimension."""
+    first = states[0]
+    if isinstance(first, Tensor):
+        return torch.cat(list(states))
+    if isinstance(first, dict):
+        return {key: _concatenate([state[key] for state in states]) for key in first}
+    return type(first)(_concatenate(parts) for parts in zip(*states, strict=True))

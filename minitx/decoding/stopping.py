@@ -1,8 +1,8 @@
-"""When a row ends before its number of tokens is reached: end tokens, stop tokens, stop strings.
+"""Conditions that end a row before its maximal number of tokens: end tokens, stop tokens, stop strings.
 
-Stop strings are looked for in the text of the generated tokens, never in the prompt, and wherever the
-borders between tokens fall. The text ends before the match; `Result.sequences` keeps every token up to the
-one that completed it.
+Stop strings are searched in the text of the generated tokens, never in the prompt, and across token
+boundaries. The text ends before the match; `Result.sequences` keeps every token up to the one that completed
+it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from minitx.decoding.parameters import check_ids, check_vocabulary, set_frozen
+from minitx.validation import ArgumentTypeError, ArgumentValueError
 
 if TYPE_CHECKING:
     from minitx.decoding.detokenize import Detokenizer
@@ -20,18 +21,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Stop:
-    """What ends a row, besides the number of its tokens.
+    """Conditions that end a row, besides the number of its tokens.
 
     Args:
-        eos: the end tokens; None takes the checkpoint's, () never ends a row. The row's finish reason is
-            "eos". Processors that forbid or force the end (`min_new_tokens`, ...) mean these tokens.
+        eos: the end tokens; None for the checkpoint's, () to never end a row. The finish reason is "eos".
+            Processors that forbid or force the end (`min_new_tokens`, ...) refer to these tokens.
         tokens: further ids that end a row, with the reason "stop".
-        strings: texts that end a row, with the reason "stop". Needs a tokenizer.
-        include_stop: keeps in the text what stopped it, a stop string or the text of a stop token; end
-            tokens and other special tokens are never part of the text.
+        strings: strings that end a row, with the reason "stop". They need a tokenizer.
+        include_stop: keep the stop string, or the text of the stop token, in the text; end tokens and other
+            special tokens are never part of it.
 
     Raises:
-        TypeError: values of another kind.
+        TypeError: values of the wrong type.
         ValueError: negative ids, an empty string.
     """
 
@@ -42,20 +43,19 @@ class Stop:
 
     def __post_init__(self) -> None:
         if not isinstance(self.include_stop, bool):
-            raise TypeError(f"include_stop={self.include_stop!r} must be True or False.")
+            raise ArgumentTypeError("include_stop", self.include_stop, "True or False")
         eos = None if self.eos is None else _ids("eos", self.eos)
         set_frozen(self, eos=eos, tokens=_ids("tokens", self.tokens), strings=_strings(self.strings))
 
     def resolved(
         self, end_tokens: Sequence[int], vocab_size: int, tokenizer: Tokenizer | None
     ) -> ResolvedStop:
-        """What this means for one model.
+        """Resolves the conditions for one model.
 
         Args:
-            end_tokens: those of the checkpoint; some configs name ids that their model lacks, which are
-                passed over.
-            vocab_size: how many ids the model can generate.
-            tokenizer: of the call.
+            end_tokens: of the checkpoint; ids that the model lacks, as in some configs, are ignored.
+            vocab_size: the number of ids that the model can generate.
+            tokenizer: of the request.
 
         Raises:
             ValueError: an id outside the vocabulary; strings without a tokenizer.
@@ -66,11 +66,11 @@ class Stop:
         check_vocabulary("Stop(tokens=...)", tokens, vocab_size)
         if strings and tokenizer is None:
             raise ValueError(
-                f"Stop(strings={strings!r}) is looked for in text, which needs tokenizer=; or give the ids "
-                "of single tokens as Stop(tokens=...)."
+                f"Stop(strings={strings!r}) is searched in text, which needs tokenizer=; or use "
+                "Stop(tokens=...) for single tokens."
             )
         eos = [token for token in end_tokens if token < vocab_size] if named is None else named
-        # Special tokens do not show in the text; asked for by their name they stop all the same.
+        # Special tokens are not part of the text, but their names are valid stop strings.
         for string in strings:
             token = None if tokenizer is None else tokenizer.token_to_id(string)
             if tokenizer is not None and token in tokenizer.special_ids:
@@ -85,7 +85,7 @@ class Stop:
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedStop:
-    """`Stop`, with nothing left open: what `Stop.resolved` makes of it for one model."""
+    """The conditions of a `Stop` for one model, as `Stop.resolved` returns them."""
 
     eos: tuple[int, ...]
     tokens: frozenset[int]
@@ -94,14 +94,14 @@ class ResolvedStop:
 
 
 class RowText:
-    """The text of one row as it grows, up to a stop string.
+    """The growing text of one row, up to a stop string.
 
-    Text is given out as soon as no stop string can begin in it any more.
+    Text is released as soon as no stop string can begin in it.
 
     Args:
         detokenizer: of the row.
         strings: the stop strings.
-        include_stop: whether the text keeps the one that ends it.
+        include_stop: keep the stop string in the text.
     """
 
     def __init__(
@@ -110,24 +110,24 @@ class RowText:
         self._detokenizer = detokenizer
         self._strings = strings
         self._include_stop = include_stop
-        self._held = ""  # certain, but perhaps the beginning of a stop string
-        self._ignored = 0  # characters, from the start of `_held`, in which a match does not count
+        self._held = ""  # certain, but possibly the beginning of a stop string
+        self._ignored = 0  # characters at the start of `_held` in which a match is ignored
 
     def copy(self) -> RowText:
-        """The same text, to be continued in another way."""
+        """Returns a copy that can be continued independently."""
         other = RowText(self._detokenizer.copy(), self._strings, self._include_stop)
         other._held, other._ignored = self._held, self._ignored
         return other
 
     def push(self, token: int, *, may_stop: bool = True) -> tuple[str, bool]:
-        """Takes the row's next token.
+        """Appends the row's next token.
 
         Args:
             token: its id.
-            may_stop: whether a stop string counts that this token completes.
+            may_stop: a stop string that this token completes ends the text.
 
         Returns:
-            The text to give out, and whether it ends here, at a stop string.
+            The text to release, and whether it ends here, at a stop string.
         """
         certain = self._held + self._detokenizer.push(token)
         if not self._strings:
@@ -139,34 +139,34 @@ class RowText:
         if match is not None:
             start, end = match
             return text[: end if self._include_stop else start], True
-        given = len(certain) - _could_become(certain, self._strings)
-        self._held = certain[given:]
-        self._ignored = max(0, self._ignored - given)
-        return certain[:given], False
+        released = len(certain) - _possible_start(certain, self._strings)
+        self._held = certain[released:]
+        self._ignored = max(0, self._ignored - released)
+        return certain[:released], False
 
     def finish(self) -> str:
-        """The text that was held back; the row has ended without a stop string."""
+        """Returns the text that was held back; the row has ended without a stop string."""
         return self._held + self._detokenizer.finish()
 
 
 def _first_match(text: str, strings: Sequence[str], ignored: int) -> tuple[int, int] | None:
-    """Start and end of the stop string that is complete first, with its end behind what is ignored.
+    """Returns start and end of the stop string that is completed first, after the ignored characters.
 
-    Complete first, of several the longest: so it does not matter which characters came in one token.
+    Of several that end there the longest: so the boundaries of tokens do not matter.
     """
-    found = []
+    matches = []
     for string in strings:
         start = text.find(string, max(0, ignored - len(string) + 1))
         if start >= 0:
-            found.append((start + len(string), start))
-    if not found:
+            matches.append((start + len(string), start))
+    if not matches:
         return None
-    end, start = min(found)
+    end, start = min(matches)
     return start, end
 
 
-def _could_become(text: str, strings: Sequence[str]) -> int:
-    """How many characters at the end of the text are the beginning of a stop string; the most that are."""
+def _possible_start(text: str, strings: Sequence[str]) -> int:
+    """Returns the largest number of characters at the end of the text that begin a stop string."""
     longest = max(map(len, strings)) - 1
     for size in range(min(longest, len(text)), 0, -1):
         if any(string.startswith(text[-size:]) for string in strings):
@@ -175,7 +175,7 @@ def _could_become(text: str, strings: Sequence[str]) -> int:
 
 
 def _ids(name: str, value: Any) -> tuple[int, ...]:
-    """One id or any number of them."""
+    """Returns one id or a list of them as a tuple."""
     plain = value.tolist() if hasattr(value, "tolist") else value
     return check_ids(f"Stop({name}=...)", [plain] if isinstance(plain, int) else plain, empty=True)
 
@@ -183,7 +183,9 @@ def _ids(name: str, value: Any) -> tuple[int, ...]:
 def _strings(value: Any) -> tuple[str, ...]:
     strings = (value,) if isinstance(value, str) else value
     if not isinstance(strings, Sequence) or not all(isinstance(string, str) for string in strings):
-        raise TypeError(f"Stop(strings={value!r:.60}) must be a string or a list of strings.")
+        raise ArgumentTypeError("Stop(strings=...)", value, "a string or a list of strings")
     if "" in strings:
-        raise ValueError('Stop(strings=...) holds "", which every text ends with; leave it out.')
+        raise ArgumentValueError(
+            "Stop(strings=...)", value, "non-empty strings", "every text ends with an empty one"
+        )
     return tuple(strings)

@@ -13,7 +13,7 @@ distribution, "llama.cpp" filters first. For a custom order pass a literal chain
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from inspect import get_annotations
 from typing import Any, ClassVar, Literal, Self
@@ -21,7 +21,9 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
+from minitx.decoding.loop import Observer, choose_tokens
 from minitx.decoding.names import field_suggestion, register
+from minitx.decoding.output import Event
 from minitx.decoding.parameters import (
     Integers,
     Numbers,
@@ -53,10 +55,11 @@ from minitx.decoding.processors.penalties import (
     RepetitionPenalty,
 )
 from minitx.decoding.processors.temperature import RemoveInvalid, Renormalize
-from minitx.decoding.samplers.base import Argmax, Sampler
+from minitx.decoding.request import GenerationRequest
+from minitx.decoding.samplers.base import Argmax, Sampler, Seed
+from minitx.decoding.session import DecodingSession
 from minitx.validation import ArgumentTypeError, ArgumentValueError
 
-Seed = int | Sequence[int] | Tensor
 Order = Literal["transformers", "vllm", "llama.cpp"]
 
 # How each order differs from the order of the fields: pairs of a field and the one that it is moved in front
@@ -280,6 +283,19 @@ class Strategy:
         """
         self._check_draws_nothing(seed=seed, generator=generator, num_samples=num_samples)
         return Argmax()
+
+    def adapt(self, request: GenerationRequest) -> GenerationRequest:
+        """Checks a request against this strategy; returns it, with another chain where one is needed."""
+        return request
+
+    def run(self, session: DecodingSession, observe: Observer | None = None) -> Iterator[list[Event]]:
+        """Generates with a session; yields the events of each step.
+
+        Args:
+            session: not yet started.
+            observe: called with the session and the chosen tokens (R,) at every step.
+        """
+        return choose_tokens(session, observe)
 
     def _check_draws_nothing(self, **options: Any) -> None:
         """Raises ArgumentValueError for an option that is not at its default."""

@@ -1,4 +1,4 @@
-"""Looking at models: what is in one, whether it computes what transformers computes, pictures."""
+"""Inspection of models: module summaries, comparison with transformers, explanations, pictures."""
 
 from minitx.inspect.compare.report import Report, render_report
 from minitx.inspect.compare.verify import verify

@@ -1,41 +1,40 @@
-"""What every step of the chain does to the distribution, as data and as a table.
+"""The distribution after every processor of the chain, for each generated token, as data and as a table.
 
-It is `generate` that runs, with the same chain; this only looks on.
+`explain` runs the same strategy and the same chain as `generate`, and observes them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import torch
 from torch import Tensor
 
+from minitx.decoding.arguments import check_names, resolve
 from minitx.decoding.detokenize import text_of
-from minitx.decoding.loop import steps
-from minitx.decoding.names import names_explained
-from minitx.decoding.parameters import Integers
-from minitx.decoding.processors.base import State
-from minitx.decoding.processors.chain import Chain
-from minitx.decoding.processors.context import Context
-from minitx.decoding.prompts import Prompts
-from minitx.decoding.request import prepare
+from minitx.decoding.request import GenerationOptions
 from minitx.decoding.samplers.sample import Sample
-from minitx.decoding.stopping import Stop
-from minitx.decoding.strategy import Seed, Strategy
-from minitx.validation import check_integer
+from minitx.decoding.search.base import Search
+from minitx.decoding.session import DecodingSession
+from minitx.decoding.strategy import Strategy
+from minitx.validation import ArgumentTypeError, ArgumentValueError, check_integer
 
 if TYPE_CHECKING:
     from minitx.models import CausalModel
     from minitx.tokenizer import Tokenizer
 
-BAR, CELL, NAME = 24, 14, 26  # columns of the table
+BAR, CELL, NAME, WIDTH = 24, 14, 24, 80  # columns of the table
+RECENT = 12  # tokens of the history that are shown
 EIGHTHS = " ▏▎▍▌▋▊▉█"
+# Options of `generate` about several rows or about the result.
+_OTHERS = ("num_samples", "attention_mask", "logprobs", "top_logprobs", "prefill_chunk")
+_OPTIONS = tuple(name for name in GenerationOptions.__annotations__ if name not in _OTHERS)
 LEGEND = """\
-kept  tokens that are left              mass  their probability one step before
-nats  uncertainty left (entropy)        was   the probability by the model
-→     the token that was taken"""
+kept  number of tokens left             mass  their probability a step before
+nats  entropy of the distribution       →     probability of the chosen token
+was   probability by the model          bars  relative to the best token"""
 
 
 @dataclass(frozen=True)
@@ -44,9 +43,8 @@ class Candidate:
 
     Attributes:
         token: its id.
-        text: what it adds to the text; None without a tokenizer, and where that cannot be shown, as half a
-            character.
-        probability: by the step that it belongs to.
+        text: the text that it adds; None without a tokenizer, or where it has none, as half a character.
+        probability: after the step that it belongs to.
         raw: its probability by the model.
     """
 
@@ -58,14 +56,15 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Step:
-    """The distribution behind one step of the chain.
+    """The distribution after one step of the chain.
 
     Attributes:
-        name: "model" for the model's own, then each processor with its main value.
-        kept: how many tokens are left.
-        mass: how much of the probability before this step the kept tokens had.
-        entropy: in nats; exp of it is how many equally probable tokens would be as uncertain.
-        top: the most probable of those that are left, the most probable first.
+        name: "model" for the model's own, else the processor with its main parameter.
+        kept: the number of tokens with a finite logit.
+        mass: the probability of these tokens before this step.
+        entropy: in nats; exp of it is the number of equally probable tokens with the same entropy.
+        top: the most probable tokens, most probable first.
+        chosen: probability of the token that was chosen in the end.
     """
 
     name: str
@@ -73,26 +72,29 @@ class Step:
     mass: float
     entropy: float
     top: tuple[Candidate, ...]
+    chosen: float = 0.0
 
 
 @dataclass(frozen=True)
 class Position:
-    """One token: the steps that led to it.
+    """One generated token, and the steps that led to it.
 
     Attributes:
-        length: how many tokens came before it.
-        steps: the model's distribution, and that behind each step of the chain.
-        drawn: the token that was drawn (by `Greedy`: taken), with its probability behind the last step.
+        length: the number of tokens before it.
+        steps: the model's distribution, and the one after each processor.
+        drawn: the token that was chosen, with its probability after the last step.
+        recent: the last tokens before it, as text or, without a tokenizer, as ids ("#5").
     """
 
     length: int
     steps: tuple[Step, ...]
     drawn: Candidate
+    recent: str = ""
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What `explain` found, token by token; `print` shows it as tables.
+    """The result of `explain`; `print` shows it as tables.
 
     Attributes:
         positions: one per generated token.
@@ -101,170 +103,161 @@ class Explanation:
     positions: tuple[Position, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """The same as plain lists and dicts."""
+        """Returns the same data as plain lists and dicts."""
         return asdict(self)
 
     def __str__(self) -> str:
         return "\n\n".join([*map(render, self.positions), LEGEND]) if self.positions else ""
 
 
-@names_explained
 def explain(
     model: CausalModel,
     prompt: str | Sequence[int] | Tensor,
     strategy: Strategy | Literal["checkpoint"] = Sample(),  # noqa: B008 - frozen
     *,
-    max_new_tokens: int = 1,
     top: int = 5,
-    tokenizer: Tokenizer | None = None,
-    min_new_tokens: Integers | None = None,
-    stop: Stop | None = None,
-    seed: Seed | None = None,
-    generator: torch.Generator | None = None,
-    decoder_prompts: Prompts | None = None,
+    **options: Unpack[GenerationOptions],
 ) -> Explanation:
-    """Generates as `generate` does, and says what every step of the chain did on the way to each token.
+    """Generates as `generate` does, and records the distribution after every step of the chain.
 
     Args:
         model: a causal language model, or an encoder-decoder, in eval mode.
-        prompt: one text, or the ids of one: a list, or a tensor of one dimension.
-        strategy: as for `generate`.
-        max_new_tokens: how many tokens to explain.
-        top: how many tokens to show at each step.
-        tokenizer: for a prompt as text, and for the texts of tokens.
-        min_new_tokens, stop, seed, generator, decoder_prompts: as for `generate`.
+        prompt: one string, or the ids of one prompt: a list, or a tensor of one dimension.
+        strategy: as for `generate`; not a search.
+        top: the number of tokens to show at each step.
+        **options: max_new_tokens (here 1 by default), min_new_tokens, tokenizer, stop, seed, generator,
+            decoder_prompts and inputs_embeds as for `generate`.
 
     Returns:
-        The data; print it to see the table.
+        The data; print it for tables.
 
     Raises:
-        TypeError, ValueError: as `generate`; several prompts.
+        TypeError, ValueError: as `generate`; several prompts, or a search.
     """
+    check_names(explain, options, ("top", *_OPTIONS))
     top = check_integer("top", top, 1)
-    call = prepare(
-        model,
-        prompt if isinstance(prompt, str) else [_ids(prompt)],
-        strategy,
-        max_new_tokens=max_new_tokens,
-        min_new_tokens=min_new_tokens,
-        tokenizer=tokenizer,
-        stop=stop,
-        seed=seed,
-        generator=generator,
-        decoder_prompts=decoder_prompts,
-    )
-    if call.search is not None:
+    prompts = prompt if isinstance(prompt, str) else [_ids(prompt)]
+    strategy, request = resolve(model, prompts, strategy, {"max_new_tokens": 1, **options})
+    if isinstance(strategy, Search):
         raise ValueError(
-            "A search compares whole texts, not tokens, so there is no choice of a token to explain; "
-            "print(generate(...).beams[0]) shows what it kept."
+            "A search compares whole sequences, not tokens, so there is no choice of a token to explain; "
+            "print(generate(...).beams[0]) shows its beams."
         )
     positions: list[Position] = []
 
-    def observe(logits: Tensor, context: Context, states: State, token: Tensor) -> None:
-        positions.append(position(call.chain, logits, context, states, token, top, tokenizer))
+    def observe(session: DecodingSession, tokens: Tensor) -> None:
+        positions.append(position(session, int(tokens[0]), top))
 
-    for _ in steps(replace(call, observe=observe)):
+    for _ in strategy.run(DecodingSession(model, request), observe):
         pass
     return Explanation(tuple(positions))
 
 
-def _ids(prompt: Any) -> list[int]:
-    """The ids of the one prompt; what they are is for `prepare` to check.
-
-    Raises:
-        TypeError: no text, nor a list.
-        ValueError: a list of prompts.
-    """
-    given = prompt.tolist() if hasattr(prompt, "tolist") else prompt  # of torch or numpy
-    if isinstance(given, bytes) or not isinstance(given, Sequence):
-        raise TypeError(f"prompt is {given!r:.60}; expected one text, or the ids of one, such as [5, 6].")
-    if any(isinstance(each, str | Sequence | Tensor) for each in given):
-        hint = "leave out the outer brackets" if len(given) == 1 else "explain one after the other"
-        raise ValueError(
-            f"explain takes one prompt, but this is a list of {len(given)}: {given!r:.60}; {hint}."
-        )
-    return list(given)
-
-
-def position(
-    chain: Chain,
-    logits: Tensor,
-    context: Context,
-    states: State,
-    token: Tensor,
-    top: int,
-    tokenizer: Tokenizer | None,
-) -> Position:
-    """The steps of one row: logits (1, V), token (1,)."""
-    found: list[Step] = []
-    before = torch.ones(logits.shape[-1])
-    probabilities = before
-    raw = torch.softmax(logits[0].cpu().double(), dim=-1)
-    read = context.tokens[0, : context.length[0]].tolist()
-
-    def candidate(each: int) -> Candidate:
-        return Candidate(each, text_of(each, tokenizer, read), float(probabilities[each]), float(raw[each]))
-
-    for name, after in [("model", logits), *chain.trace(logits, context, states)]:
-        scores = after[0].cpu().double()
+def position(session: DecodingSession, token: int, top: int) -> Position:
+    """Returns the steps that led to a token of the session's only row."""
+    context, tokenizer = session.context, session.request.tokenizer
+    ids = context.tokens[0, : context.length[0]].tolist()
+    raw = torch.softmax(session.logits[0].cpu().double(), dim=-1)
+    before = torch.ones_like(raw)
+    steps: list[Step] = []
+    trace = session.request.chain.trace(session.logits, context, session.states)
+    for name, logits in [("model", session.logits), *trace]:
+        scores = logits[0].cpu().double()
         probabilities = torch.softmax(scores, dim=-1)
         left = scores > -torch.inf
         kept = int(left.sum())
         surprise = -torch.log(probabilities.clamp(min=1e-300))
-        best = scores.topk(min(top, kept)).indices  # a probability may be rounded to 0, as one removed is
-        found.append(
+        best = scores.topk(min(top, kept)).indices  # by scores: a probability may be rounded to 0
+        steps.append(
             Step(
                 name=name,
                 kept=kept,
-                mass=1.0 if not found else float(before[left].sum()),
+                mass=float(before[left].sum()) if steps else 1.0,
                 entropy=float((probabilities * surprise).sum()),
-                top=tuple(map(candidate, best.tolist())),
+                top=tuple(_candidate(each, probabilities, raw, tokenizer, ids) for each in best.tolist()),
+                chosen=float(probabilities[token]),
             )
         )
         before = probabilities
-    return Position(length=int(context.length[0]), steps=tuple(found), drawn=candidate(int(token[0])))
-
-
-# --- the table -------------------------------------------------------------------------------------
+    drawn = _candidate(token, before, raw, tokenizer, ids)
+    return Position(length=len(ids), steps=tuple(steps), drawn=drawn, recent=_recent(ids, tokenizer))
 
 
 def render(position: Position) -> str:
-    """A table of at most 80 columns: the steps, and the bars of the last one."""
-    shown = position.steps[-1].top
-    drawn = position.drawn
+    """Returns a table of at most 80 columns: the recent tokens, the steps, and bars of the last one."""
+    drawn, shown = position.drawn, position.steps[-1].top
+    title = f"token {position.length + 1}: {named(drawn, 40)}, probability {drawn.probability:.3f}"
+    room = WIDTH - len("after …")
+    recent = position.recent
     lines = [
-        f"token {position.length + 1}: {named(drawn, 40)}, probability {drawn.probability:.3f}",
+        *([f"after {recent if len(recent) <= room else f'…{recent[-room:]}'}"] if recent else []),
+        title,
         "",
-        f"{'step':<{NAME}}{'kept':>8}{'mass':>8}{'nats':>7}  most probable",
+        f"{'step':<{NAME}}{'kept':>8}{'mass':>7}{'nats':>7}{'→':>7}  most probable",
     ]
     for step in position.steps:
-        line = f"{cut(step.name, NAME - 1):<{NAME}}{step.kept:>8}{step.mass:>8.3f}{step.entropy:>7.2f}"
+        line = f"{cut(step.name, NAME - 1):<{NAME}}{step.kept:>8}{step.mass:>7.3f}{step.entropy:>7.2f}"
+        line += f"{step.chosen:>7.3f}"
         for each in step.top[:2]:
             entry = f"  {named(each, 8)} {each.probability:.2f}"
-            line += entry if len(line + entry) <= 80 else ""
+            line += entry if len(line + entry) <= WIDTH else ""
         lines.append(line)
     lines.append("")
+    largest = max([each.probability for each in shown], default=0.0) or 1.0
     for each in shown if drawn in shown else (*shown, drawn):
         mark = "→" if each.token == drawn.token else " "
-        name, bars = named(each, CELL), bar(each.probability)
+        name, bars = named(each, CELL), bar(min(1.0, each.probability / largest))
         lines.append(f"{mark} {name:<{CELL + 2}}{bars:<{BAR}} {each.probability:.3f}  was {each.raw:.3f}")
     return "\n".join(lines)
 
 
 def bar(share: float) -> str:
-    """A bar in eighths of a column."""
+    """Returns a bar in eighths of a column."""
     whole, rest = divmod(round(share * BAR * 8), 8)
     return "█" * whole + (EIGHTHS[rest] if rest else "")
 
 
 def named(candidate: Candidate, width: int) -> str:
-    """The text in quotes, with its spaces and line ends to be seen; # and the id where there is no text."""
-    text = candidate.text
-    if text is None:
+    """Returns the text in quotes, with visible white space; "#" and the id where there is no text."""
+    if candidate.text is None:
         return f"#{candidate.token}"
-    plain = text.encode("unicode_escape").decode() if not text.isprintable() else text
-    return f"'{cut(plain, width)}'"
+    return f"'{cut(_visible(candidate.text), width)}'"
 
 
 def cut(text: str, width: int) -> str:
+    """Returns the text, cut to `width` columns."""
     return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def _visible(text: str) -> str:
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
+
+
+def _recent(ids: Sequence[int], tokenizer: Tokenizer | None) -> str:
+    """Returns the last tokens, in quotes where they are text."""
+    last = ids[-RECENT:]
+    if tokenizer is None:
+        return " ".join(f"#{token}" for token in last)
+    return f"'{_visible(tokenizer.decode(list(last), skip_special_tokens=False))}'"
+
+
+def _candidate(
+    token: int, probabilities: Tensor, raw: Tensor, tokenizer: Tokenizer | None, ids: Sequence[int]
+) -> Candidate:
+    return Candidate(token, text_of(token, tokenizer, ids), float(probabilities[token]), float(raw[token]))
+
+
+def _ids(prompt: Any) -> list[Any]:
+    """Returns the ids of the one prompt, not yet checked.
+
+    Raises:
+        ArgumentTypeError: neither a string nor a list.
+        ArgumentValueError: a list of prompts.
+    """
+    plain = prompt.tolist() if hasattr(prompt, "tolist") else prompt  # of torch or NumPy
+    if isinstance(plain, bytes) or not isinstance(plain, Sequence):
+        raise ArgumentTypeError("prompt", prompt, "one string, or the ids of one prompt", "e.g. [5, 6]")
+    if any(isinstance(each, str | Sequence | Tensor) for each in plain):
+        hint = "leave out the outer brackets" if len(plain) == 1 else "explain one after the other"
+        raise ArgumentValueError("prompt", plain, "a single prompt, not a list of them", hint)
+    return list(plain)

@@ -1,4 +1,4 @@
-"""Pictures for people: drawn with matplotlib, which is imported only here and only when asked."""
+"""Pictures drawn with matplotlib, which is imported only when one is drawn."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import Any
 
 from torch import Tensor
 
+from minitx.extras import missing_extra
+from minitx.inspect.text import shorten_line
 from minitx.io import write_atomically
 
 FORMATS = (".png", ".svg")
-COLORS = "cividis"  # made to look the same with any colour vision; its brightness rises evenly
-MOST_VALUES = 16  # more rows than this, and numbers in the cells could not be read
+COLORS = "cividis"  # readable with any colour vision; its brightness rises evenly
+MOST_VALUES = 16  # with more rows, numbers in the cells would be unreadable
 MOST_LABELS = 60
 LABEL_LENGTH = 46
 
@@ -21,22 +23,22 @@ LABEL_LENGTH = 46
 def similarity_picture(
     similarity: Tensor, labels: Sequence[str], path: str | Path, *, title: str | None = None
 ) -> Path:
-    """Draws a matrix of similarities as a heat map.
+    """Draw a matrix of similarities as a heat map.
 
-    matplotlib's settings and current figure stay as they are, and no window opens.
+    matplotlib's settings and current figure are not changed, and no window opens.
 
     Args:
         similarity: (N, N), values up to 1.
         labels: N texts; long ones are shortened.
-        path: a .png or .svg file; its folder is made if need be.
-        title: above the picture.
+        path: a .png or .svg file; its folder is created if it does not exist.
+        title: title above the picture.
 
     Returns:
         `path`.
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: not a square matrix with one label per row, or another kind of file.
+        ValueError: not a square matrix with one label per row, or another file type.
     """
     path, size = Path(path), len(labels)
     if tuple(similarity.shape) != (size, size) or not size:
@@ -51,7 +53,7 @@ def similarity_picture(
     # The date would make two pictures of the same numbers differ.
     metadata = {"Date": None} if kind == "svg" else {}
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # a script that the font lacks shows as boxes
+        warnings.filterwarnings("ignore", message="Glyph")  # missing in the font: drawn as a box
         write_atomically(
             path, lambda temporary: figure.savefig(temporary, format=kind, dpi=160, metadata=metadata)
         )
@@ -59,27 +61,27 @@ def similarity_picture(
 
 
 def import_figure() -> Any:
-    """matplotlib's Figure, which draws without pyplot's global state.
+    """Import matplotlib's Figure, which draws without pyplot's global state.
 
     Raises:
-        ImportError: not installed; names the extra.
+        ImportError: matplotlib is not installed; the message names the extra.
     """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
-            f"pictures need matplotlib ({error}); install it with: pip install 'minitx[pictures]'"
+            f"pictures need matplotlib ({error}); install it with: {missing_extra('pictures')}"
         ) from None
     return Figure
 
 
 def draw(rows: list[list[float]], labels: list[str], title: str | None) -> Any:
-    """A figure of the right size: square cells, labels beside and numbers below."""
+    """Draw the figure: square cells, labels beside, numbers below."""
     size = len(labels)
     cell = 0.62 if size <= MOST_VALUES else max(0.12, 9.0 / size)
     side = max(3.0, cell * size)
     named = size <= MOST_LABELS
-    shown = [f"{shorten(text)}  {i}" for i, text in enumerate(labels, 1)] if named else []
+    shown = [f"{shorten_line(text, LABEL_LENGTH)}  {i}" for i, text in enumerate(labels, 1)] if named else []
     margin = 0.3 + 0.085 * max(map(len, shown), default=0)
     width, height = margin + side + 1.0, side + (0.9 if title else 0.6)
     figure = import_figure()(figsize=(width, height), facecolor="white")
@@ -108,7 +110,7 @@ def draw(rows: list[list[float]], labels: list[str], title: str | None) -> Any:
 
 
 def write_values(axes: Any, rows: list[list[float]], image: Any) -> None:
-    """The number in each cell, dark on light and light on dark."""
+    """Write the value into each cell, dark on light and light on dark."""
     for i, row in enumerate(rows):
         for j, value in enumerate(row):
             red, green, blue, _ = image.cmap(image.norm(value))
@@ -116,9 +118,3 @@ def write_values(axes: Any, rows: list[list[float]], image: Any) -> None:
             color = "#1a1a1a" if light else "white"
             value = round(value, 2) + 0.0  # no "-0.00"
             axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=9, color=color)
-
-
-def shorten(text: str) -> str:
-    """One line, cut with an ellipsis."""
-    line = " ".join(text.split())
-    return line if len(line) <= LABEL_LENGTH else line[: LABEL_LENGTH - 1].rstrip() + "…"

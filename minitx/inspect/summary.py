@@ -1,7 +1,4 @@
-"""What is in a model: its modules, their shapes, and what each of them weighs.
-
-Data first: `summarize` gives rows, `render` makes text of them.
-"""
+"""The module tree of a model with shapes, parameters and bytes: `summarize` as data, `render` as text."""
 
 from __future__ import annotations
 
@@ -14,28 +11,27 @@ import torch
 from torch import Tensor, nn
 
 from minitx.checkpoint.files import open_folder
+from minitx.inspect.text import human as human
 from minitx.models import Model
-
-UNITS = ("B", "KB", "MB", "GB", "TB")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One module, or a run of equal ones that follow each other.
+    """One module, or a run of equal consecutive modules.
 
     Attributes:
-        path: full name; of a run, its first module's.
-        name: as in the tree: "Q", or "0-5" for a run.
-        depth: how deep in the tree; 0 for the parts of the model.
+        path: path of the module; of the first in a run.
+        name: name in the tree: "Q", or "0-5" for a run.
+        depth: depth in the tree; 0 for the parts of the model.
         kind: class of the module.
-        repeat: how many equal modules the row stands for.
-        runs: how often these modules run in one forward; more than `repeat` where layers share parameters.
-        shapes: of the module's own parameters, by name.
-        parameters: of the module and those inside it, of one of the run; a shared one counts where it
-            comes first.
-        bytes: what those take.
-        dtypes: theirs.
-        tied: own parameters that are others, by name: {"weight": "embedder.word_emb.weight"}.
+        repeat: number of modules in the run.
+        runs: calls of these modules in one forward; more than `repeat` if layers share parameters.
+        shapes: shapes of the module's own parameters, by name.
+        parameters: number of parameters in one module of the run, submodules included; a tied parameter is
+            counted at its first occurrence.
+        bytes: size of these parameters.
+        dtypes: dtypes of these parameters.
+        tied: own parameters that are tied to others, by name: {"weight": "embedder.word_emb.weight"}.
     """
 
     path: str
@@ -53,7 +49,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Unused:
-    """A tensor of the file that the model has no place for."""
+    """A tensor of the file that the model does not use."""
 
     name: str
     shape: tuple[int, ...]
@@ -62,17 +58,17 @@ class Unused:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """A whole model.
+    """A model's module tree and totals.
 
     Attributes:
-        model_type: of config.json; None for a model without a record of its origin.
-        task: of the head, or None.
-        rows: the tree, parents before children.
-        parameters: all, shared ones once.
-        bytes: what they take.
-        dtypes: theirs.
+        model_type: `model_type` of config.json; None for a model without a record of its origin.
+        task: task of the head, or None.
+        rows: the module tree, parents before children.
+        parameters: number of parameters; tied ones are counted once.
+        bytes: size of the parameters.
+        dtypes: dtypes of the parameters, the most frequent first.
         kept: tensors of the file that are not used, but written back by `minitx.save`.
-        ignored: tensors of the file that are neither used nor kept.
+        ignored: tensors of the file that are neither used nor written back.
     """
 
     model_type: str | None
@@ -86,11 +82,11 @@ class Summary:
 
 
 def summarize(model: Model, folder: str | Path | None = None) -> Summary:
-    """The module tree of a model with shapes, parameters, bytes and dtypes.
+    """Summarize the module tree of a model: shapes, parameters, bytes and dtypes.
 
     Args:
         model: any model of minitx.
-        folder: where it was loaded from; needed to say which tensors of the file are ignored.
+        folder: folder that it was loaded from, to list the tensors that are ignored; None lists none.
 
     Raises:
         FileNotFoundError, ValueError: as `minitx.load`, about the weights in `folder`.
@@ -99,7 +95,7 @@ def summarize(model: Model, folder: str | Path | None = None) -> Summary:
     for name, parameter in model.named_parameters(remove_duplicate=False):
         owners.setdefault(id(parameter), name)
     everything = [*model.parameters()]
-    kept = {} if model.checkpoint is None else model.checkpoint.kept
+    kept = {} if model.checkpoint is None else model.checkpoint.unused_tensors
     stored: dict[str, Tensor] = {}
     if folder is not None and model.checkpoint is not None:
         used = {name for names in model.checkpoint.names.values() for name in names} | set(kept)
@@ -107,9 +103,9 @@ def summarize(model: Model, folder: str | Path | None = None) -> Summary:
     return Summary(
         model_type=None if model.checkpoint is None else model.checkpoint.model_type,
         task=model.task,
-        rows=tuple(counted(tree(model, "", 0, owners), model)),
+        rows=tuple(with_runs(tree(model, "", 0, owners), model)),
         parameters=count(everything),
-        bytes=weigh(everything),
+        bytes=num_bytes(everything),
         dtypes=dtypes(everything),
         kept=unused(kept),
         ignored=unused(stored),
@@ -119,22 +115,22 @@ def summarize(model: Model, folder: str | Path | None = None) -> Summary:
 # --- rows ------------------------------------------------------------------------------------------
 
 
-def counted(rows: Iterable[Row], model: Model) -> Iterable[Row]:
-    """The rows, with how often the layers run."""
-    schedules = {
-        f"{name}.layers": getattr(model.get_submodule(name), "schedule", []) for name in model.families
+def with_runs(rows: Iterable[Row], model: Model) -> Iterable[Row]:
+    """Yield the rows with the number of calls of each layer."""
+    orders = {
+        f"{name}.layers": getattr(model.get_submodule(name), "layer_order", []) for name in model.families
     }
     for row in rows:
         parent, _, index = row.path.rpartition(".")
-        if schedule := schedules.get(parent):
-            owned = range(int(index), int(index) + row.repeat)
-            yield replace(row, runs=sum(schedule.count(i) for i in owned))
+        if layer_order := orders.get(parent):
+            own = range(int(index), int(index) + row.repeat)
+            yield replace(row, runs=sum(layer_order.count(i) for i in own))
         else:
             yield replace(row, runs=row.repeat)
 
 
 def tree(module: nn.Module, path: str, depth: int, owners: Mapping[int, str]) -> Iterable[Row]:
-    """The rows of everything inside `module` that has parameters."""
+    """Yield the rows of the submodules that have parameters."""
     for children in runs(module, path, owners):
         first_name, first = children[0]
         full = f"{path}.{first_name}" if path else first_name
@@ -152,7 +148,7 @@ def tree(module: nn.Module, path: str, depth: int, owners: Mapping[int, str]) ->
             repeat=len(children),
             shapes={key: tuple(p.shape) for key, p in here.items()},
             parameters=count(own),
-            bytes=weigh(own),
+            bytes=num_bytes(own),
             dtypes=dtypes(own or everything),
             tied={key: owners[id(p)] for key, p in here.items() if owners[id(p)] != f"{full}.{key}"},
         )
@@ -160,21 +156,21 @@ def tree(module: nn.Module, path: str, depth: int, owners: Mapping[int, str]) ->
 
 
 def runs(module: nn.Module, path: str, owners: Mapping[int, str]) -> Iterable[list[tuple[str, nn.Module]]]:
-    """The children; in a list of layers, equal neighbours together."""
-    found: list[list[tuple[str, nn.Module]]] = []
-    before = None
+    """Group the children: in a list of layers, equal neighbours together."""
+    groups: list[list[tuple[str, nn.Module]]] = []
+    previous = None
     for name, child in module.named_children():
-        mark = signature(child, f"{path}.{name}", owners) if isinstance(module, nn.ModuleList) else None
-        if mark is not None and mark == before:
-            found[-1].append((name, child))
+        current = signature(child, f"{path}.{name}", owners) if isinstance(module, nn.ModuleList) else None
+        if current is not None and current == previous:
+            groups[-1].append((name, child))
         else:
-            found.append([(name, child)])
-        before = mark
-    return found
+            groups.append([(name, child)])
+        previous = current
+    return groups
 
 
 def signature(module: nn.Module, path: str, owners: Mapping[int, str]) -> tuple[object, ...]:
-    """Equal for modules that look the same: classes, shapes, dtypes, and what is tied."""
+    """Return a value that is equal for modules with equal classes, shapes, dtypes and ties."""
     inside = tuple((name, type(child)) for name, child in module.named_modules())
     parameters = tuple(
         (name, p.shape, p.dtype, owners[id(p)] == f"{path}.{name}" or owners[id(p)])
@@ -184,32 +180,36 @@ def signature(module: nn.Module, path: str, owners: Mapping[int, str]) -> tuple[
 
 
 def own_parameters(module: nn.Module, path: str, owners: Mapping[int, str]) -> list[nn.Parameter]:
-    """The parameters inside a module that do not belong to an earlier one."""
+    """Return the parameters inside a module that are not tied to an earlier one."""
     named = module.named_parameters(remove_duplicate=False)
     return [p for name, p in named if owners[id(p)] == f"{path}.{name}"]
 
 
 def count(tensors: Iterable[Tensor]) -> int:
+    """Return the number of elements."""
     return sum(tensor.numel() for tensor in tensors)
 
 
-def weigh(tensors: Iterable[Tensor]) -> int:
+def num_bytes(tensors: Iterable[Tensor]) -> int:
+    """Return the number of bytes."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def dtypes(tensors: Iterable[Tensor]) -> tuple[str, ...]:
-    """Those that occur, the most frequent first."""
-    seen = Counter(plain(tensor.dtype) for tensor in tensors)
+    """Return the names of the dtypes, the most frequent first."""
+    seen = Counter(dtype_name(tensor.dtype) for tensor in tensors)
     return tuple(name for name, _ in seen.most_common())
 
 
-def plain(dtype: torch.dtype) -> str:
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return "float32" for torch.float32."""
     return str(dtype).removeprefix("torch.")
 
 
 def unused(tensors: Mapping[str, Tensor]) -> tuple[Unused, ...]:
+    """List tensors by name."""
     return tuple(
-        Unused(name=name, shape=tuple(tensor.shape), dtype=plain(tensor.dtype))
+        Unused(name=name, shape=tuple(tensor.shape), dtype=dtype_name(tensor.dtype))
         for name, tensor in sorted(tensors.items())
     )
 
@@ -218,7 +218,7 @@ def unused(tensors: Mapping[str, Tensor]) -> tuple[Unused, ...]:
 
 
 def render(summary: Summary) -> str:
-    """The summary as text of at most 80 columns."""
+    """Render the summary in at most 80 columns."""
     title = " ".join(filter(None, [summary.model_type, summary.task])) or "model"
     lines = [
         f"{title}: {summary.parameters:,} parameters, {human(summary.bytes)}, {' + '.join(summary.dtypes)}",
@@ -242,21 +242,14 @@ def render(summary: Summary) -> str:
 
 
 def line(name: str, shape: str, parameters: str, size: str, dtype: str) -> str:
-    """Five columns in 80 characters; a name that is too long pushes into the empty part of the next."""
+    """Render five columns in 80 characters; a long name extends into the empty part of the next column."""
     shape = shape.rjust(max(0, 46 - len(name) - 1))
     return f"{name} {shape:}"[:46].ljust(46) + f"{parameters:>15} {size:>9} {dtype:>8}"
 
 
 def listing(title: str, tensors: tuple[Unused, ...]) -> list[str]:
+    """Render unused tensors under a title."""
     if not tensors:
         return []
     shown = [f"  {t.name}  {' x '.join(map(str, t.shape)) or 'one number'}  {t.dtype}" for t in tensors]
     return ["", title, *shown]
-
-
-def human(size: int) -> str:
-    """Bytes in a unit that reads well: 1,500,000 -> "1.5 MB"."""
-    value, unit = float(size), 0
-    while value >= 999.95 and unit < len(UNITS) - 1:
-        value, unit = value / 1000, unit + 1
-    return f"{size} B" if unit == 0 else f"{value:.1f} {UNITS[unit]}"

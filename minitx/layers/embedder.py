@@ -2,72 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
-from minitx.config import EmbedderConfig
-from minitx.layers.embedding import Embedding, ScaledEmbedding
+from minitx.config import LearnedPositions, Numbering, Projection, TextInputs
+from minitx.layers.embedding import Embedding, ScaledEmbedding, ShiftedEmbedding, SinusoidalEmbedding
 from minitx.layers.linear import Linear
-from minitx.layers.norm import Slot, dropout, identity, layer_norm
-from minitx.layers.positions import position_ids_from_mask, position_ids_from_padding, sinusoids
+from minitx.layers.norm import Slot, dropout, identity, norm
 from minitx.validation import check_indices, check_position_ids, check_shape, check_token_ids
 
 
 class Embedder(nn.Module):
-    """The sum of word, token type and position embeddings, normed.
+    """The sum of word, token type and position embeddings, normalised."""
 
-    Which of its parts there are, and where the sum gets the width of the stack, the config says.
-    """
-
-    def __init__(self, config: EmbedderConfig) -> None:
+    def __init__(self, config: TextInputs) -> None:
         super().__init__()
         self.config = config
-        size, hidden = config.embedding_size, config.hidden_size
-        summed = hidden if config.projection == "words" else size
-        padding = None if config.padding_is_trained else config.pad_token_id
-        self.word_emb = word_embedding(config, padding)
-        padding = config.pad_token_id if config.positions_from_padding else None
-        self.pos_emb = (
-            Embedding(config.max_position_embeddings, summed, padding_idx=padding)
-            if config.position_embeddings
-            else None
-        )
+        size, hidden, place = config.embedding_size, config.hidden_size, config.projection
+        summed = hidden if place == "words" else size
+        self.word_emb = word_embedding(config)
+        self.pos_emb = position_embedding(config, summed)
         self.tok_type_emb = Embedding(config.type_vocab_size, summed) if config.type_vocab_size else None
-        self.projection: Slot = identity
-        if config.projection != "none":
-            self.projection = Linear(size, hidden, bias=config.projection == "after_dropout")
-        normed = size if config.projection == "after_dropout" else hidden
-        self.layer_norm = layer_norm(normed, config.layer_norm_eps, config.norm_bias)
-        self.dropout = dropout(config.hidden_dropout_prob)
+        self.projection: Slot = (
+            identity if place == "none" else Linear(size, hidden, bias=place == "after_dropout")
+        )
+        self.layer_norm = norm(config.norm, size if place == "after_dropout" else hidden)
+        self.dropout = dropout(config.dropout)
+        self.has_position_table = isinstance(self.pos_emb, Embedding)  # which limits the length
+        self.number = NUMBERINGS[config.numbering]
 
     @property
     def max_tokens(self) -> int:
-        """How long a text can be; fewer tokens than rows where positions count from behind the padding id.
+        """The longest sequence: rows of the position table, less those before the first position.
 
-        Without a table, what the model was made for: longer texts run, but it has never seen any.
+        Without a table it is the context length of the training, which longer sequences may exceed.
         """
-        config = self.config
-        if config.positions_from_padding and config.pad_token_id is not None:
-            return config.max_position_embeddings - config.pad_token_id - 1
-        return config.max_position_embeddings - config.position_offset
-
-    def position_ids(self, input_ids: Tensor, past: int = 0, mask: Tensor | None = None) -> Tensor:
-        """The positions that `forward` uses when none are given.
-
-        Args:
-            input_ids: (B, T).
-            past: how many tokens came before them.
-            mask: (B, past + T), False at padding.
-
-        Returns:
-            (1 or B, T)
-        """
-        if self.config.positions_from_padding:
-            assert self.config.pad_token_id is not None
-            return position_ids_from_padding(input_ids, self.config.pad_token_id, past)
-        if self.config.positions_from_mask and mask is not None:
-            return position_ids_from_mask(mask)[:, past:]
-        return torch.arange(past, past + input_ids.shape[1], device=input_ids.device)[None]
+        padding = self.config.pad_token_id if self.config.numbering == "padding" else None
+        first = getattr(self.config.positions, "offset", 0) if padding is None else padding + 1
+        return self.config.max_position_embeddings - first
 
     def check(
         self,
@@ -77,14 +51,14 @@ class Embedder(nn.Module):
         past: int = 0,
         mask: Tensor | None = None,
     ) -> Tensor:
-        """Refuses what the tables could only answer with an index error, or a dead GPU.
+        """Check the inputs against the tables, which would fail with an index error or a dead GPU.
 
         Returns:
-            (1 or B, T): the positions; the architecture's own numbering where none are given.
+            (1 or B, T): the positions; by default those of the architecture.
 
         Raises:
-            TypeError: no tensor.
-            ValueError: no tokens, a wrong shape or type, an id outside its table.
+            TypeError: not a tensor.
+            ValueError: no tokens, a wrong shape or dtype, an id outside its table.
         """
         shape = check_token_ids("input_ids", input_ids)
         check_indices(
@@ -92,57 +66,103 @@ class Embedder(nn.Module):
         )
         if token_type_ids is not None:
             self.check_types(token_type_ids, shape)
-        length = past + shape[1]
+        positions, length = position_ids, past + shape[1]
+        if positions is None:
+            positions = self.number(input_ids, self.config.pad_token_id, past, mask)
         too_long = f"the text has {length} tokens, truncate or split it"
-        if position_ids is not None or (self.config.positions_from_padding and length > self.max_tokens):
-            found = self.position_ids(input_ids, past, mask) if position_ids is None else position_ids
-            return self.checked_positions(found, shape, too_long)
-        if self.pos_emb is not None and length > self.max_tokens:
+        if position_ids is not None or (self.config.numbering == "padding" and length > self.max_tokens):
+            self.check_positions(positions, shape, too_long)
+        elif self.has_position_table and length > self.max_tokens:
             raise ValueError(f"the model has positions for {self.max_tokens} tokens, but {too_long}.")
-        return self.position_ids(input_ids, past, mask)
+        return positions
 
     def check_types(self, token_type_ids: Tensor, shape: tuple[int, ...]) -> None:
+        """Check shape and values of the token type ids."""
         check_shape("token_type_ids", token_type_ids, shape)
         if self.tok_type_emb is not None:
             check_indices("token_type_ids", token_type_ids, self.config.type_vocab_size)
 
-    def checked_positions(self, position_ids: Tensor, shape: tuple[int, ...], hint: str) -> Tensor:
-        """The positions, if they are some for tokens (B, T) and rows of the table."""
+    def check_positions(self, position_ids: Tensor, shape: tuple[int, ...], hint: str) -> None:
+        """Check that the positions fit tokens (B, T) and the table."""
         check_position_ids(position_ids, shape)
-        if self.pos_emb is not None:
-            rows = self.config.max_position_embeddings - self.config.position_offset
+        if self.has_position_table:
+            rows = self.config.max_position_embeddings - getattr(self.config.positions, "offset", 0)
             check_indices("position_ids", position_ids, rows, hint)
-        return position_ids
 
-    def waves(self, position_ids: Tensor, dtype: torch.dtype) -> Tensor:
-        """(1 or B, T) -> (1 or B, T, E); 0 for padding where positions count from behind its id."""
-        config = self.config
-        made = sinusoids(config.sinusoids, position_ids, config.hidden_size, dtype)
-        if not config.positions_from_padding:
-            return made
-        real: Tensor = position_ids != (config.pad_token_id or 0)
-        return made * real[..., None]
+    def project(self, hidden: Tensor, place: Projection) -> Tensor:
+        """Apply the projection if it belongs to this place: (B, T, size) -> (B, T, size or E)."""
+        return self.projection(hidden) if self.config.projection == place else hidden
 
-    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None, position_ids: Tensor) -> Tensor:
-        """(B, T), (B, T), (1 or B, T) -> (B, T, E)"""
-        hidden = self.word_emb(input_ids)
-        if self.config.projection == "words":
-            hidden = self.projection(hidden)
+    def forward(
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor | None,
+        position_ids: Tensor,
+        inputs_embeds: Tensor | None = None,
+    ) -> Tensor:
+        """(B, T), (B, T), (1 or B, T), output of `word_emb` (B, T, W) or None -> (B, T, E)"""
+        hidden = self.project(self.word_emb(input_ids) if inputs_embeds is None else inputs_embeds, "words")
         if self.tok_type_emb is not None:
             types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
             hidden = hidden + self.tok_type_emb(types)
         if self.pos_emb is not None:
-            hidden = hidden + self.pos_emb(position_ids + self.config.position_offset)
-        if self.config.sinusoids != "none":
-            hidden = hidden + self.waves(position_ids, hidden.dtype)
-        if self.config.projection == "before_norm":
-            hidden = self.projection(hidden)
-        hidden = self.dropout(self.layer_norm(hidden))
-        return self.projection(hidden) if self.config.projection == "after_dropout" else hidden
+            hidden = hidden + self.pos_emb(position_ids).to(hidden.dtype)
+        hidden = self.dropout(self.layer_norm(self.project(hidden, "before_norm")))
+        return self.project(hidden, "after_dropout")
 
 
-def word_embedding(config: EmbedderConfig, padding: int | None) -> Embedding:
-    rows, size, scale = config.vocab_size, config.embedding_size, config.embedding_scale
+def word_embedding(config: TextInputs) -> Embedding:
+    """Returns the word embedding, scaled if the config asks for it."""
+    padding = None if config.padding_is_trained else config.pad_token_id
+    shape, scale = (config.vocab_size, config.embedding_size), config.embedding_scale
     if scale is None:
-        return Embedding(rows, size, padding_idx=padding)
-    return ScaledEmbedding(rows, size, padding, scale=scale, rounded=config.rounded_scale)
+        return Embedding(*shape, padding_idx=padding)
+    return ScaledEmbedding(*shape, padding, scale=scale, rounded=config.rounded_scale)
+
+
+def position_embedding(config: TextInputs, size: int) -> nn.Module | None:
+    """Returns the module of the position vectors; None: positions are not added to the embeddings."""
+    positions, padding = config.positions, config.pad_token_id if config.numbering == "padding" else None
+    if isinstance(positions, LearnedPositions):
+        return ShiftedEmbedding(config.max_position_embeddings, size, padding, positions.offset)
+    return SinusoidalEmbedding(positions.kind, size, padding) if positions is not None else None
+
+
+# --- position ids: (ids (B, T), pad_token_id, past, mask (B, past + T)) -> (1 or B, T) -------------
+
+
+def position_ids_from_sequence(
+    input_ids: Tensor, pad_token_id: int | None, past: int, mask: Tensor | None
+) -> Tensor:
+    """Number all tokens from 0: (B, T) -> (1, T)."""
+    return torch.arange(past, past + input_ids.shape[1], device=input_ids.device)[None]
+
+
+def position_ids_from_padding(
+    input_ids: Tensor, pad_token_id: int | None, past: int, mask: Tensor | None
+) -> Tensor:
+    """Number tokens other than padding from pad_token_id + 1; padding gets pad_token_id: (B, T) -> (B, T).
+
+    This is fairseq's numbering, whose position table starts after the padding row. None of the `past` tokens
+    is padding.
+    """
+    assert pad_token_id is not None, "TextInputs checks it"
+    real = (input_ids != pad_token_id).long()
+    return (torch.cumsum(real, dim=1) + past) * real + pad_token_id
+
+
+def position_ids_from_mask(
+    input_ids: Tensor, pad_token_id: int | None, past: int, mask: Tensor | None
+) -> Tensor:
+    """Number attended tokens from 0; padding gets -1: mask (B, past + T) -> (B, T)."""
+    if mask is None:
+        return position_ids_from_sequence(input_ids, pad_token_id, past, mask)
+    attended = mask.long()
+    return (attended.cumsum(dim=1) * attended - 1)[:, past:]
+
+
+NUMBERINGS: dict[Numbering, Callable[[Tensor, int | None, int, Tensor | None], Tensor]] = {
+    "sequence": position_ids_from_sequence,
+    "padding": position_ids_from_padding,
+    "mask": position_ids_from_mask,
+}

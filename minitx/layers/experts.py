@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from minitx.config import ExpertsConfig, StackConfig
+from minitx.config import ExpertsConfig
 from minitx.layers.activation import Activation
 from minitx.layers.linear import Linear, linear
 
 
 class ExpertsLinear(nn.Module):
-    """One linear projection per expert, stacked."""
+    """One linear projection per expert, stacked into one parameter."""
 
     def __init__(self, experts: int, inputs: int, outputs: int, bias: bool) -> None:
         super().__init__()
@@ -19,6 +19,7 @@ class ExpertsLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(experts, outputs)) if bias else None
 
     def extra_repr(self) -> str:
+        """Returns the arguments shown in the printout."""
         experts, outputs, inputs = self.weight.shape
         return (
             f"{experts} experts, in_features={inputs}, out_features={outputs}, bias={self.bias is not None}"
@@ -32,51 +33,52 @@ class ExpertsLinear(nn.Module):
 class Experts(nn.Module):
     """Gated feed-forward networks: output_e(act(gate_e(x)) * dense_e(x))."""
 
-    def __init__(self, config: StackConfig, experts: ExpertsConfig) -> None:
+    def __init__(self, config: ExpertsConfig, hidden_size: int) -> None:
         super().__init__()
-        size, inner, number = config.hidden_size, experts.intermediate_size, experts.num_experts
-        self.dense = ExpertsLinear(number, size, inner, experts.bias)
-        self.gate = ExpertsLinear(number, size, inner, experts.bias)
-        self.output = ExpertsLinear(number, inner, size, experts.bias)
-        self.limit, self.alpha = experts.swiglu_limit, experts.swiglu_alpha
-        if experts.swiglu_limit is None:
+        inner, number = config.intermediate_size, config.num_experts
+        self.dense = ExpertsLinear(number, hidden_size, inner, config.bias)
+        self.gate = ExpertsLinear(number, hidden_size, inner, config.bias)
+        self.output = ExpertsLinear(number, inner, hidden_size, config.bias)
+        self.limit, self.alpha = config.swiglu_limit, config.swiglu_alpha
+        if config.swiglu_limit is None:
             self.activation, self.glu = Activation(config.hidden_act), self.plain_glu
         else:
             self.glu = self.clamped_swiglu
 
     def plain_glu(self, gate: Tensor, dense: Tensor) -> Tensor:
+        """Returns act(gate) * dense."""
         activated: Tensor = self.activation(gate) * dense
         return activated
 
     def clamped_swiglu(self, gate: Tensor, dense: Tensor) -> Tensor:
-        """SwiGLU that cannot run away: both inputs are limited, and the linear one is centred at 1."""
+        """Returns SwiGLU of clamped inputs, with the linear one centred at 1."""
         gate = gate.clamp(max=self.limit)
         dense = dense.clamp(min=-(self.limit or 0.0), max=self.limit)
         return gate * torch.sigmoid(self.alpha * gate) * (dense + 1)
 
     def forward(self, x: Tensor, expert: int) -> Tensor:
         """(tokens, E) -> (tokens, E), through one expert"""
-        made: Tensor = self.output(self.glu(self.gate(x, expert), self.dense(x, expert)), expert)
-        return made
+        output: Tensor = self.output(self.glu(self.gate(x, expert), self.dense(x, expert)), expert)
+        return output
 
 
 class MixtureOfExperts(nn.Module):
-    """The sum of the chosen experts' outputs, each weighted by what the router thinks of it.
+    """The weighted sum of the outputs of the chosen experts.
 
         weights, chosen = topk(softmax(router(x)))
         sum over chosen e of weight_e * expert_e(x)
 
-    It is a whole feed-forward network, so the layer's `output` behind it has nothing left to project.
+    It is a complete feed-forward network, so the layer's `output` after it has no projection.
     """
 
-    def __init__(self, config: StackConfig, experts: ExpertsConfig) -> None:
+    def __init__(self, config: ExpertsConfig, hidden_size: int) -> None:
         super().__init__()
-        self.config = experts
-        self.router = Linear(config.hidden_size, experts.num_experts, bias=experts.router_bias)
-        self.experts = Experts(config, experts)
+        self.config = config
+        self.router = Linear(hidden_size, config.num_experts, bias=config.router_bias)
+        self.experts = Experts(config, hidden_size)
 
     def route(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T, E) -> weights and numbers of the chosen experts, each (B * T, k)"""
+        """Returns weights and indices of each token's experts: (B, T, E) -> (B * T, k) twice."""
         logits = self.router(hidden).flatten(0, -2)
         wide = torch.promote_types(logits.dtype, torch.float32)
         weights, chosen = torch.softmax(logits, dim=-1, dtype=wide).topk(self.config.num_experts_per_tok)
@@ -87,7 +89,7 @@ class MixtureOfExperts(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """(B, T, E) -> (B, T, E)"""
         weights, chosen = self.route(hidden)
-        if chosen.is_meta:  # shapes alone: no telling which experts they are
+        if chosen.is_meta:  # without values, the experts of a token are unknown
             return torch.zeros_like(hidden)
         tokens = hidden.flatten(0, -2)  # (B * T, E)
         mixed = torch.zeros_like(tokens)

@@ -1,10 +1,10 @@
-"""The widening half of the feed-forward network; `Output` is the narrowing half."""
+"""The expanding half of the feed-forward network; `Output` in layer.py is the contracting half."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from minitx.config import StackConfig
+from minitx.config import FeedForwardConfig
 from minitx.layers.activation import Activation
 from minitx.layers.linear import Linear
 from minitx.layers.norm import dropout
@@ -13,11 +13,11 @@ from minitx.layers.norm import dropout
 class Intermediate(nn.Module):
     """act(x W)."""
 
-    def __init__(self, config: StackConfig) -> None:
+    def __init__(self, config: FeedForwardConfig, hidden_size: int) -> None:
         super().__init__()
-        self.dense = Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
+        self.dense = Linear(hidden_size, config.intermediate_size, bias=config.bias)
         self.activation = Activation(config.hidden_act)
-        self.dropout = dropout(config.activation_dropout)
+        self.dropout = dropout(config.dropout)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(B, T, E) -> (B, T, F)"""
@@ -27,12 +27,12 @@ class Intermediate(nn.Module):
 class GatedIntermediate(nn.Module):
     """act(x G) * x W (arXiv:2002.05202, equation 6)."""
 
-    def __init__(self, config: StackConfig) -> None:
+    def __init__(self, config: FeedForwardConfig, hidden_size: int) -> None:
         super().__init__()
-        self.dense = Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
-        self.gate = Linear(config.hidden_size, config.intermediate_size, bias=config.mlp_bias)
+        self.dense = Linear(hidden_size, config.intermediate_size, bias=config.bias)
+        self.gate = Linear(hidden_size, config.intermediate_size, bias=config.bias)
         self.activation = Activation(config.hidden_act)
-        self.dropout = dropout(config.activation_dropout)
+        self.dropout = dropout(config.dropout)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(B, T, E) -> (B, T, F)"""

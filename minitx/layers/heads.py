@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from minitx.config import HeadConfig
 from minitx.layers.activation import Activation
 from minitx.layers.linear import Linear
-from minitx.layers.norm import Slot, dropout, identity, layer_norm
+from minitx.layers.norm import Slot, dropout, identity, norm
 from minitx.validation import values_unavailable
 
 
@@ -29,14 +29,13 @@ class Head(nn.Module):
         if config.task not in TASKS:
             raise ValueError(f"unknown task {config.task!r}; minitx has: {', '.join(TASKS)}.")
         self.config = config
-        size = config.dense_size or hidden_size
-        eps = config.layer_norm_eps
+        transform = config.transform
+        size = transform.size if transform else hidden_size
         self.pool = POOLING[config.pooling]
         self.input_dropout = dropout(config.input_dropout)
-        dense = Linear(hidden_size, size, bias=config.dense_bias) if config.dense_size else identity
-        self.dense: Slot = dense
-        self.activation: Slot = Activation(config.hidden_act) if config.hidden_act else identity
-        self.layer_norm = layer_norm(size, eps or 0.0, config.norm_bias, when=eps is not None)
+        self.dense: Slot = Linear(hidden_size, size, bias=transform.bias) if transform else identity
+        self.activation: Slot = Activation(transform.hidden_act) if transform else identity
+        self.layer_norm = norm(transform.norm if transform else None, size)
         self.dropout = dropout(config.classifier_dropout)
         self.projection = Linear(size, config.num_labels, bias=config.bias)
 

@@ -1,10 +1,13 @@
-"""The transformer layer: attention, then feed-forward, each added to what came in."""
+"""The transformer layer: attention, then feed-forward, each with a residual connection."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, Protocol
+
 from torch import Tensor, nn
 
-from minitx.config import StackConfig
+from minitx.config import FeedForwardConfig, LayerConfig
 from minitx.layers.attention import AttentionContext, CrossAttention, SelfAttention
 from minitx.layers.cache import CrossAttentionCache, LayerCache
 from minitx.layers.experts import MixtureOfExperts
@@ -12,21 +15,26 @@ from minitx.layers.feed_forward import GatedIntermediate, Intermediate
 from minitx.layers.linear import Linear
 from minitx.layers.norm import Slot, dropout, identity, norm
 
-CheckpointEntry = LayerCache | CrossAttentionCache  # keys and values of the text itself, or of another one
-
 
 class Output(nn.Module):
-    """The end of a branch: project to hidden_size, drop out, add the residual, norm.
+    """The end of a branch: project to hidden_size, normalise, drop out, add the residual, normalise.
 
-    Serves both as `self_output` (after attention) and as `output` (after the feed-forward). Where the
-    branch has its final width already (`size` is None), there is nothing to project.
+    Args:
+        config: of the layer.
+        size: width of the branch; None: hidden_size already, so there is no projection.
+        hidden_size: E.
+        bias: of the projection.
+        drop: probability of the dropout; None: no dropout module.
     """
 
-    def __init__(self, config: StackConfig, size: int | None, *, bias: bool, drop: float | None) -> None:
+    def __init__(
+        self, config: LayerConfig, size: int | None, hidden_size: int, *, bias: bool, drop: float | None
+    ) -> None:
         super().__init__()
-        self.dense: Slot = identity if size is None else Linear(size, config.hidden_size, bias=bias)
-        self.branch_norm = norm(config, when=config.norm_placement in ("sandwich", "branch"))
-        self.layer_norm = norm(config, when=config.norm_placement == "post")
+        after_branch = config.norm_placement in ("sandwich", "branch")
+        self.dense: Slot = identity if size is None else Linear(size, hidden_size, bias=bias)
+        self.branch_norm = norm(config.norm if after_branch else None, hidden_size)
+        self.layer_norm = norm(config.norm if config.norm_placement == "post" else None, hidden_size)
         self.dropout = dropout(drop)
 
     def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
@@ -34,17 +42,40 @@ class Output(nn.Module):
         return self.layer_norm(self.dropout(self.branch_norm(self.dense(hidden))) + residual)
 
 
-class Attention(nn.Module):
-    """Attention with its output projection and residual sum: of a text to itself, or to another one."""
+class SelfAttentionBranch(nn.Module):
+    """Self-attention, its output projection and residual connection."""
 
-    def __init__(self, config: StackConfig, index: int, self_attention: type[nn.Module]) -> None:
+    def __init__(self, config: LayerConfig, hidden_size: int, self_attention: nn.Module) -> None:
         super().__init__()
-        self.self_attention = self_attention(config, index)
+        self.self_attention = self_attention
         self.self_output = Output(
             config,
-            config.num_attention_heads * config.head_dim,
-            bias=config.attention_output_bias,
-            drop=config.self_output_dropout,
+            config.attention.num_attention_heads * config.attention.head_dim,
+            hidden_size,
+            bias=config.attention.output_bias,
+            drop=config.attention.output_dropout,
+        )
+
+    def forward(
+        self, hidden: Tensor, residual: Tensor, context: AttentionContext, cache: LayerCache | None = None
+    ) -> Tensor:
+        """(B, T, E), (B, T, E) -> (B, T, E)"""
+        output: Tensor = self.self_output(self.self_attention(hidden, context, cache), residual)
+        return output
+
+
+class CrossAttentionBranch(nn.Module):
+    """Cross-attention to the encoder output, its output projection and residual connection."""
+
+    def __init__(self, config: LayerConfig, hidden_size: int, index: int) -> None:
+        super().__init__()
+        self.cross_attention = CrossAttention(config.attention, hidden_size, config.norm, index)
+        self.cross_output = Output(
+            config,
+            config.attention.num_attention_heads * config.attention.head_dim,
+            hidden_size,
+            bias=config.attention.output_bias,
+            drop=config.attention.output_dropout,
         )
 
     def forward(
@@ -52,11 +83,27 @@ class Attention(nn.Module):
         hidden: Tensor,
         residual: Tensor,
         context: AttentionContext,
-        cache: CheckpointEntry | None = None,
+        cache: CrossAttentionCache | None = None,
     ) -> Tensor:
         """(B, T, E), (B, T, E) -> (B, T, E)"""
-        mixed: Tensor = self.self_output(self.self_attention(hidden, context, cache), residual)
-        return mixed
+        output: Tensor = self.cross_output(self.cross_attention(hidden, context, cache), residual)
+        return output
+
+
+class Choice(Protocol):
+    """Chooses between a normalised tensor and the one before the norm."""
+
+    def __call__(self, normed: Tensor, hidden: Tensor) -> Tensor: ...
+
+
+def after_norm(normed: Tensor, hidden: Tensor) -> Tensor:
+    """Returns the normalised tensor."""
+    return normed
+
+
+def before_norm(normed: Tensor, hidden: Tensor) -> Tensor:
+    """Returns the tensor before the norm."""
+    return hidden
 
 
 class Layer(nn.Module):
@@ -78,38 +125,49 @@ class Layer(nn.Module):
            +───────────┘              +───────────┘              +───────────┘
        layer_norm                     │                          │
 
-    "branch" is the sandwich without its first norms (arXiv:2501.00656, section 3.3). With `parallel` both
-    branches read x, and the sum is x + attention + feed-forward. With `residual_after_norm` the line on the
-    right starts behind the norm. A norm that an arrangement does not have is an empty slot.
+    "branch" is the sandwich without its first norms (arXiv:2501.00656, section 3.3). With
+    `residual_after_norm` the line on the right starts after the norm. A norm that an arrangement does not
+    have is an empty slot.
 
-    The layer of a decoder with an encoder before it has a third branch between the two, arranged like
-    them: cross-attention (arXiv:1706.03762, section 3.1), with its `cross_attention_norm`.
+    The layer of a decoder with an encoder has a third branch between the two, arranged like them:
+    cross-attention (arXiv:1706.03762, section 3.1), with its `cross_attention_norm`.
+
+    Args:
+        config: of the layer.
+        hidden_size: E.
+        index: number of the layer, from 0.
+        attention_norm: False: no norm before the attention, whatever the arrangement.
+        self_attention: its attention; None: `SelfAttention`.
     """
 
     def __init__(
         self,
-        config: StackConfig,
+        config: LayerConfig,
+        hidden_size: int,
         index: int = 0,
-        self_attention: type[nn.Module] = SelfAttention,
+        *,
+        attention_norm: bool = True,
+        self_attention: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        normed = config.norm_placement in ("pre", "sandwich")
-        self.attention_norm = norm(config, when=normed and (index > 0 or config.first_attention_norm))
-        self.attention = Attention(config, index, self_attention)
+        first = config.norm if config.norm_placement in ("pre", "sandwich") else None
+        self.attention_norm = norm(first if attention_norm else None, hidden_size)
+        own = self_attention or SelfAttention(config.attention, hidden_size, config.norm, index)
+        self.attention = SelfAttentionBranch(config, hidden_size, own)
         if config.cross_attention:
-            self.cross_attention_norm = norm(config, when=normed)
-            self.cross_attention = Attention(config, index, CrossAttention)
-        self.feed_forward_norm = norm(config, when=normed and config.parallel != "one_norm")
-        experts = config.experts if config.expert_layers is None or config.expert_layers[index] else None
-        size: int | None = config.intermediate_size
-        self.intermediate: nn.Module
-        if experts is not None:
-            self.intermediate, size = MixtureOfExperts(config, experts), None
-        else:
-            self.intermediate = GatedIntermediate(config) if config.gated else Intermediate(config)
-        self.output = Output(config, size, bias=config.mlp_bias, drop=config.output_dropout)
-        self.parallel = config.parallel
-        self.residual_after_norm = config.residual_after_norm
+            self.cross_attention_norm = norm(first, hidden_size)
+            self.cross_attention = CrossAttentionBranch(config, hidden_size, index)
+        self.feed_forward_norm = norm(first if config.parallel != "one_norm" else None, hidden_size)
+        network = config.feed_forward
+        size = network.intermediate_size if isinstance(network, FeedForwardConfig) else None
+        plain = GatedIntermediate if getattr(network, "gated", False) else Intermediate
+        kind: Callable[..., nn.Module] = plain if size else MixtureOfExperts
+        self.intermediate = kind(network, hidden_size)
+
+        self.output = Output(
+            config, size, hidden_size, bias=network.bias, drop=getattr(network, "output_dropout", None)
+        )
+        self.residual: Choice = after_norm if config.residual_after_norm else before_norm
 
     def forward(
         self,
@@ -117,18 +175,40 @@ class Layer(nn.Module):
         context: AttentionContext,
         cache: LayerCache | None = None,
         cross_context: AttentionContext | None = None,
-        memory: CrossAttentionCache | None = None,
+        cross_cache: CrossAttentionCache | None = None,
     ) -> Tensor:
         """(B, T, E) -> (B, T, E)"""
         normed = self.attention_norm(hidden)
-        attended = self.attention(normed, normed if self.residual_after_norm else hidden, context, cache)
+        hidden = self.attention(normed, self.residual(normed, hidden), context, cache)
         if cross_context is not None:
-            attended = self.cross_attention(
-                self.cross_attention_norm(attended), attended, cross_context, memory
-            )
-        source = {"none": attended, "one_norm": normed, "two_norms": hidden}[self.parallel]
-        source = self.feed_forward_norm(source)
-        output: Tensor = self.output(
-            self.intermediate(source), source if self.residual_after_norm else attended
-        )
+            normed = self.cross_attention_norm(hidden)
+            hidden = self.cross_attention(normed, hidden, cross_context, cross_cache)
+        normed = self.feed_forward_norm(hidden)
+        output: Tensor = self.output(self.intermediate(normed), self.residual(normed, hidden))
+        return output
+
+
+class ParallelLayer(Layer):
+    """A layer whose branches both start from its input: x + attention(norm(x)) + feed_forward(norm(x)).
+
+    With "one_norm" both share `attention_norm`; with "two_norms" each has its own.
+    """
+
+    def __init__(self, config: LayerConfig, *args: Any, **options: Any) -> None:
+        super().__init__(config, *args, **options)
+        self.source: Choice = after_norm if config.parallel == "one_norm" else before_norm
+
+    def forward(
+        self,
+        hidden: Tensor,
+        context: AttentionContext,
+        cache: LayerCache | None = None,
+        cross_context: AttentionContext | None = None,
+        cross_cache: CrossAttentionCache | None = None,
+    ) -> Tensor:
+        """(B, T, E) -> (B, T, E)"""
+        normed = self.attention_norm(hidden)
+        attended = self.attention(normed, self.residual(normed, hidden), context, cache)
+        normed = self.feed_forward_norm(self.source(normed, hidden))
+        output: Tensor = self.output(self.intermediate(normed), self.residual(normed, attended))
         return output

@@ -1,11 +1,15 @@
-"""A stack of layers, and what all of them share during one forward."""
+"""A stack of layers, and the masks, tables and biases that its layers share during one forward."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from minitx.config import StackConfig
+from minitx.config import Alibi, Disentangled, ExpertsConfig, LayerConfig, RelativeBias, Rotary, StackConfig
 from minitx.layers.attention import AttentionContext, CrossAttention
 from minitx.layers.cache import (
     Cache,
@@ -15,54 +19,83 @@ from minitx.layers.cache import (
     SlidingWindowCache,
     StaticCache,
 )
-from minitx.layers.layer import Layer
+from minitx.layers.disentangled import DisentangledStack
+from minitx.layers.layer import Layer, ParallelLayer
 from minitx.layers.linear import Linear
 from minitx.layers.masks import causal_window_mask, padding_mask, to_additive_mask
 from minitx.layers.norm import Slot, dropout, identity, norm
-from minitx.layers.positions import RelativeBias, alibi
-from minitx.layers.rotary import rotary_table
+from minitx.layers.positions import RelativePositionBias, alibi
+from minitx.layers.rotary import RotaryTables, rotary_tables
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 
 
-def schedule(config: StackConfig) -> list[int]:
-    """Which of the stack's own layers runs at each step: mostly 0, 1, 2, ..."""
-    groups = config.num_hidden_groups
-    return list(range(config.num_hidden_layers)) if groups is None else by_group(config, groups)
+class LayerKind(NamedTuple):
+    """Properties of a layer that decide its mask and positions; layers of one kind share an AttentionContext.
 
-
-def by_group(config: StackConfig, groups: int) -> list[int]:
-    """The schedule where groups share parameters (arXiv:1909.11942, section 3.1).
-
-    The steps are dealt out evenly to the groups, and each step runs its group's `inner_group_num` layers.
+    Attributes:
+        layer_type: FULL or SLIDING.
+        uses_rope: whether queries and keys are rotated.
+        bias_table: index of the relative bias, if the stack has any.
     """
-    steps = []
-    for i in range(config.num_hidden_layers):
-        group = i * groups // config.num_hidden_layers
-        steps += [group * config.inner_group_num + k for k in range(config.inner_group_num)]
-    return steps
+
+    layer_type: str
+    uses_rope: bool
+    bias_table: int
+
+
+def layer_kinds(config: StackConfig, steps: int) -> list[LayerKind]:
+    """Returns the kind of the layer that runs at each step."""
+    positions, types = config.positions, config.layer_types or (FULL,) * steps
+    per_layer = isinstance(positions, RelativeBias) and positions.per_layer
+    rope = (positions.layers or (True,) * steps) if isinstance(positions, Rotary) else (False,) * steps
+    return list(map(LayerKind, types, rope, range(steps) if per_layer else (0,) * steps))
+
+
+def layer_order(config: StackConfig) -> list[int]:
+    """Returns the index of the layer that runs at each step: 0, 1, 2, ... unless groups share parameters.
+
+    With groups (arXiv:1909.11942, section 3.1) the steps are split evenly among them, and each step runs the
+    `inner_group_num` layers of its group.
+    """
+    steps, inner = config.num_hidden_layers, config.inner_group_num
+    groups = config.num_hidden_groups or steps
+    return [step * groups // steps * inner + k for step in range(steps) for k in range(inner)]
+
+
+def layer_configs(config: StackConfig, experts: Sequence[bool]) -> list[LayerConfig]:
+    """Returns the config of each layer, where some have the dense network in place of the experts."""
+    assert isinstance(config.layer.feed_forward, ExpertsConfig), "StackConfig checks it"
+    assert config.layer.feed_forward.dense is not None
+    dense = replace(config.layer, feed_forward=config.layer.feed_forward.dense)
+    return [config.layer if has_experts else dense for has_experts in experts]
 
 
 class Stack(nn.Module):
-    """`layers`, run in order, and the final norm where the last layer does not end in one."""
+    """`layers`, run in order, and the final norm if the last layer does not end in one."""
 
     def __init__(self, config: StackConfig) -> None:
         super().__init__()
         self.config = config
-        self.schedule = schedule(config)
-        self.owned = (config.num_hidden_groups or config.num_hidden_layers) * config.inner_group_num
-        self.layers = nn.ModuleList(Layer(config, index) for index in range(self.owned))
-        steps = len(self.schedule)
-        types = config.layer_types or (FULL,) * steps
-        turns = config.rope_layers or (True,) * steps
-        tables = range(steps) if config.relative_bias_per_layer else (0,) * steps
-        self.kinds = list(zip(types, turns, tables, strict=True))  # layers of one kind share a context
-        self.relative_bias = relative_biases(config, len(set(tables)))
-        self.layer_norm = norm(config, when=config.norm_placement != "post" and config.final_norm)
+        size, layer, width = config.hidden_size, config.layer, config.output_size
+        self.layer_order = layer_order(config)
+        self.layer_kinds = layer_kinds(config, len(self.layer_order))
+        self.num_unique_layers = max(self.layer_order) + 1
+        layers = [layer] * self.num_unique_layers
+        if config.expert_layers is not None and not all(config.expert_layers):
+            layers = layer_configs(config, config.expert_layers)
+        kind, first = Layer if layer.parallel == "none" else ParallelLayer, config.first_attention_norm
+        self.layers = nn.ModuleList(
+            kind(part, size, i, attention_norm=i > 0 or first) for i, part in enumerate(layers)
+        )
+        self.has_score_bias = isinstance(config.positions, RelativeBias | Alibi)
+        if isinstance(config.positions, RelativeBias):
+            self.relative_bias = relative_biases(config, config.positions, self.layer_kinds)
+        self.layer_norm = norm(
+            layer.norm if layer.norm_placement != "post" and config.final_norm else None, size
+        )
         self.dropout = dropout(config.final_dropout)
-        self.projection: Slot = identity
-        if config.output_size is not None:
-            self.projection = Linear(config.hidden_size, config.output_size, bias=False)
+        self.projection: Slot = identity if width is None else Linear(size, width, bias=False)
 
     def forward(
         self,
@@ -72,135 +105,144 @@ class Stack(nn.Module):
         cache: Cache | None = None,
         cross: AttentionContext | None = None,
     ) -> Tensor:
-        """Runs the layers.
+        """Run the layers.
 
         Args:
             hidden: (B, T, E).
-            mask: (B, S) or (B, T, S), bool; S counts what is in the cache as well.
+            mask: (B, S) or (B, T, S), bool; S includes the tokens in the cache.
             position_ids: (1 or B, T).
-            cache: what came before; each layer stores its keys and values there. Counting them is the
-                caller's (`Cache.advance`).
-            cross: what the layers share when they look at another text; None where they do not.
+            cache: of earlier tokens; each layer appends its keys and values. The caller advances its length
+                (`Cache.advance`).
+            cross: mask and encoder hidden states for cross-attention; None: no encoder.
 
         Returns:
             (B, T, E)
         """
-        if len(self.layers) != self.owned:
+        if len(self.layers) != self.num_unique_layers:
             raise ValueError(
-                f"the stack has {len(self.layers)} layers, its config says {self.owned}; make a model of "
-                "another depth from a config that says so (minitx.from_config)."
+                f"layers={len(self.layers)} must be {self.num_unique_layers}, as in the config; build one "
+                "of another depth with minitx.from_config."
             )
-        parts = [None] * len(self.schedule) if cache is None else cache.layers
-        attend = padding_mask(mask)
-        contexts = {
-            kind: self.context(*kind, hidden, attend, position_ids, cache, part)
-            for kind, part in dict(zip(self.kinds, parts, strict=True)).items()
-        }
+        parts = [None] * len(self.layer_order) if cache is None else cache.layers
+        contexts = self.contexts(hidden, mask, position_ids, cache)
         memories = [None] * len(parts) if cache is None or cross is None else cache.memory
-        for index, kind, part, own in zip(self.schedule, self.kinds, parts, memories, strict=True):
-            hidden = self.layers[index](hidden, contexts[kind], part, cross, own)
+        steps = zip(self.layer_order, self.layer_kinds, parts, memories, strict=True)
+        for index, kind, part, cross_cache in steps:
+            hidden = self.layers[index](hidden, contexts[kind], part, cross, cross_cache)
         return self.projection(self.dropout(self.layer_norm(hidden)))
 
     def remember(self, cache: Cache, memory: Tensor, mask: Tensor | None) -> None:
-        """Stores the keys and values of another text in a cache, for the layers with cross-attention.
+        """Store the cross-attention keys and values of every layer in a cache.
 
         Args:
-            cache: without a memory so far.
-            memory: (B', S', E), what an encoder made of it; each text serves as many rows of the batch.
+            cache: without any so far.
+            memory: (B', S', E'), the encoder hidden states; each source serves B / B' rows of the batch.
             mask: (B', 1, 1, S'), bool.
         """
-        made = []  # all of them before the cache gets any: where one fails, it stays as it was
-        for index in self.schedule:
-            attention = self.layers[index].get_submodule("cross_attention.self_attention")
+        caches = []  # complete before the cache is changed: if a layer fails, it stays as it was
+        for index in self.layer_order:
+            attention = self.layers[index].get_submodule("cross_attention.cross_attention")
             assert isinstance(attention, CrossAttention)
-            made.append(CrossAttentionCache(*attention.keys_and_values(memory)))
-        cache.memory, cache.memory_mask = made, mask
+            caches.append(CrossAttentionCache(*attention.keys_and_values(memory)))
+        cache.memory, cache.memory_mask = caches, mask
 
-    def context(
+    def contexts(
+        self, hidden: Tensor, mask: Tensor | None, position_ids: Tensor, cache: Cache | None
+    ) -> Mapping[LayerKind, AttentionContext]:
+        """Returns mask and positions for each kind of layer; the arguments are those of `forward`."""
+        past = 0 if cache is None else cache.length
+        attend = None if mask is None else padding_mask(mask)
+        parts = [None] * len(self.layer_kinds) if cache is None else cache.layers
+        contexts = {}
+        for kind, part in dict(zip(self.layer_kinds, parts, strict=True)).items():
+            bias = self.score_bias(kind, attend, past, hidden) if self.has_score_bias else None
+            allowed, causal = self.build_mask(kind, attend, past, hidden, part, plain=bias is None)
+            allowed = allowed if bias is None else to_additive_mask(allowed, bias)
+            rotary = self.rotary(kind, position_ids, hidden.dtype) if kind.uses_rope else None
+            contexts[kind] = AttentionContext(allowed, causal, rotary, past)
+        return contexts
+
+    def build_mask(
         self,
-        kind: str,
-        turns: bool,
-        table: int,
-        hidden: Tensor,
+        kind: LayerKind,
         attend: Tensor | None,
-        position_ids: Tensor,
-        cache: Cache | None,
+        past: int,
+        hidden: Tensor,
         part: LayerCache | None,
-    ) -> AttentionContext:
-        """The mask and position tables of one kind of layer.
+        *,
+        plain: bool,
+    ) -> tuple[Tensor | None, bool]:
+        """Returns the keys that each query may attend to, and whether the plain causal rule describes them.
 
         Args:
-            kind: of the layer types.
-            turns: whether its layers have rotary positions.
-            table: which of the relative biases they have, if there are any.
-            hidden: (B, T, E), for its sizes.
-            attend: the padding mask (B, 1, 1 or T, S).
-            position_ids: (1 or B, T).
-            cache: what came before.
-            part: the part of it of one of these layers.
+            kind: of the layer.
+            attend: padding mask, (B, 1, 1 or T, S).
+            past: number of tokens in the cache.
+            hidden: (B, T, E), for its length and device.
+            part: cache of a layer of this kind.
+            plain: whether the kernel's own causal rule may replace the mask.
         """
-        config, time, device = self.config, hidden.shape[1], hidden.device
-        past = 0 if cache is None else cache.length
-        window = config.sliding_window if kind == SLIDING else None
-        rotary = None
-        if config.rope is not None and turns:
-            rotary = rotary_table(config.rope[kind], position_ids, hidden.dtype)
-        biased = config.alibi or self.relative_bias is not None
-        bias = self.score_bias(table, attend, past, hidden) if biased else None
-
+        time, device, causal = hidden.shape[1], hidden.device, self.config.causal and hidden.shape[1] > 1
+        window = self.config.sliding_window if kind.layer_type == SLIDING else None
         columns = past + time if part is None else part.columns(past, time)
-        hides_later = config.causal and time > 1
-        hides_far = window is not None and columns > window
-        if attend is None and bias is None and past == 0 and hides_later and not hides_far:
-            return AttentionContext(causal=True, rotary=rotary)
+        outside_window = columns > (window or columns)
+        if plain and attend is None and past == 0 and causal and not outside_window:
+            return None, True
         if part is not None and attend is not None:
             attend = attend[..., part.positions(past, time, device)]
-        if hides_later or hides_far:
+        if causal or outside_window:
             queries = torch.arange(past, past + time, device=device)
             keys = queries if part is None else part.positions(past, time, device)
-            attend = causal_window_mask(attend, queries, keys, causal=config.causal, window=window)
-        if bias is not None:
-            attend = to_additive_mask(attend, bias)
-        return AttentionContext(attend, rotary=rotary, past=past)
+            attend = causal_window_mask(attend, queries, keys, causal=self.config.causal, window=window)
+        return attend, False
 
-    def score_bias(self, table: int, attend: Tensor | None, past: int, hidden: Tensor) -> Tensor:
-        """What is added to the scores for where their keys stand.
+    def rotary(self, kind: LayerKind, position_ids: Tensor, dtype: torch.dtype) -> RotaryTables:
+        """Returns the RoPE tables of one kind of layer for positions (1 or B, T)."""
+        assert isinstance(self.config.positions, Rotary), "the kind uses RoPE"
+        return rotary_tables(self.config.positions.ropes[kind.layer_type], position_ids, dtype)
+
+    def score_bias(self, kind: LayerKind, attend: Tensor | None, past: int, hidden: Tensor) -> Tensor:
+        """Returns the position bias of the scores, (1 or B, H, 1 or T, S).
 
         Args:
-            table: which of the relative biases.
-            attend: the padding mask (B, 1, 1 or T, S).
+            kind: of the layer.
+            attend: padding mask, (B, 1, 1 or T, S).
             past: S - T.
-            hidden: (B, T, E), for its size and type.
-
-        Returns:
-            (1 or B, H, 1 or T, S)
+            hidden: (B, T, E), for its length, device and dtype.
         """
         places = torch.arange(past + hidden.shape[1], device=hidden.device)
-        if self.relative_bias is not None:
-            bias = self.relative_bias[table]
-            assert isinstance(bias, RelativeBias)
+        if isinstance(self.config.positions, RelativeBias):
+            bias = self.relative_bias[kind.bias_table]
+            assert isinstance(bias, RelativePositionBias)
             return bias.scores(places[past:], places)
-        if attend is None:
-            positions = places[None, None, None]
-        else:  # padding does not count, nor what a query does not see
+        positions = places[None, None, None]
+        if attend is not None:  # skip padding and keys that a query does not attend to
             positions = (attend.long().cumsum(dim=-1) - 1).clamp(min=0)
-        return alibi(self.config.num_attention_heads, positions, hidden.dtype)
+        return alibi(self.config.layer.attention.num_attention_heads, positions, hidden.dtype)
 
     def make_cache(self, max_length: int | None = None, spare: int = 0) -> Cache:
-        """An empty cache for this stack; `DecoderModel.make_cache` says more."""
+        """Returns an empty cache for this stack; the arguments are those of `DecoderModel.make_cache`."""
 
-        def part(kind: str) -> LayerCache:
-            window = self.config.sliding_window if kind == SLIDING else None
+        def part(layer_type: str) -> LayerCache:
+            window = self.config.sliding_window if layer_type == SLIDING else None
             if window is not None and (max_length is None or window + spare < max_length):
                 return SlidingWindowCache(window, window + spare)
             return DynamicCache() if max_length is None else StaticCache(max_length)
 
-        memory = [CrossAttentionCache() for _ in self.kinds] if self.config.cross_attention else []
-        return Cache([part(kind) for kind, *_ in self.kinds], memory)
+        cross_attention = self.config.layer.cross_attention
+        memory = [CrossAttentionCache() for _ in self.layer_kinds] if cross_attention else []
+        return Cache([part(kind.layer_type) for kind in self.layer_kinds], memory)
 
 
-def relative_biases(config: StackConfig, count: int) -> nn.ModuleList | None:
-    """The tables of biases by distance, if there are any."""
-    if not config.relative_attention_num_buckets:
-        return None
-    return nn.ModuleList(RelativeBias(config) for _ in range(count))
+def make_stack(config: StackConfig) -> nn.Module:
+    """Returns the stack of the class that `config.positions` needs."""
+    return (DisentangledStack if isinstance(config.positions, Disentangled) else Stack)(config)
+
+
+def relative_biases(
+    config: StackConfig, positions: RelativeBias, kinds: Sequence[LayerKind]
+) -> nn.ModuleList:
+    """Returns the tables of relative biases that these kinds of layers use."""
+    count = len({kind.bias_table for kind in kinds})
+    heads = config.layer.attention.num_attention_heads
+    return nn.ModuleList(RelativePositionBias(positions, heads, causal=config.causal) for _ in range(count))

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from minitx.layers.attention import AttentionContext
 from minitx.layers.cache import Cache
 from minitx.layers.embedder import Embedder
 from minitx.layers.masks import as_bool
-from minitx.layers.rotary import text_length
+from minitx.layers.rotary import check_same_rotation, original_contexts
 from minitx.layers.stack import Stack
 from minitx.models.model import Model, ModelOutput
-from minitx.validation import check_integer, check_tensor, check_token_ids, values_unavailable
+from minitx.validation import check_integer, check_tensor, check_token_ids
 
 
 class CausalModel(Model):
@@ -28,12 +29,7 @@ class CausalModel(Model):
         across that point. "dynamic" goes on with what a cache holds; to "longrope" it is of no use, and a
         text that comes to be longer is run anew.
         """
-        ropes = (self.config.stack.rope or {}).values()
-        return {
-            rope.rope_type: rope.original_max_position_embeddings
-            for rope in ropes
-            if rope.rope_type in ("dynamic", "longrope")
-        }
+        return original_contexts(self.config.stack.positions)
 
     def make_cache(self, max_length: int | None = None, *, spare: int = 0) -> Cache:
         """An empty cache, to be passed to `forward` again and again.
@@ -53,7 +49,7 @@ class CausalModel(Model):
 
     def decode(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         *,
@@ -70,12 +66,14 @@ class CausalModel(Model):
         position_ids: Tensor | None,
         cache: Cache | None,
         cross: AttentionContext | None = None,
+        inputs_embeds: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """The decoder's hidden states (B, T, E), and the mask of all its keys if that is (B, S).
 
         Args:
             input_ids, attention_mask, position_ids, cache: as for `DecoderModel.forward`.
             cross: as for `Stack.forward`.
+            inputs_embeds: (B, T, E'), instead of the word embeddings of the ids.
         """
         embedder, past = self.decoder_embedder, 0
         if cache is not None:
@@ -90,7 +88,7 @@ class CausalModel(Model):
             mask = cache.extended(mask, input_ids)
         flat = mask if mask is not None and mask.dim() == 2 else None
         position_ids = embedder.check(input_ids, None, position_ids, past, flat)
-        hidden = embedder(input_ids, None, position_ids)
+        hidden = embedder(input_ids, None, position_ids, inputs_embeds)
         if cache is not None:
             self.check_turning(cache, position_ids)
             cache.begin(input_ids.shape[1])
@@ -120,8 +118,8 @@ class CausalModel(Model):
         self.check_layers(cache)
         cache.check(attention_mask, input_ids)
         if cache.texts:
-            stack, (key, _) = self.config.stack, cache.memory[0].recall()
-            expected = (stack.num_key_value_heads or stack.num_attention_heads, stack.head_dim)
+            attention, (key, _) = self.config.stack.layer.attention, cache.memory[0].recall()
+            expected = (attention.key_value_heads, attention.head_dim)
             if (key.shape[1], key.shape[3]) != expected:
                 raise ValueError(
                     f"the cache remembers a text in {key.shape[1]} heads of {key.shape[3]} features, this "
@@ -136,7 +134,7 @@ class CausalModel(Model):
         """
         if not isinstance(cache, Cache):
             raise TypeError(f"cache is a {type(cache).__name__}; expected what model.make_cache() gives.")
-        steps, crosses = len(self.decoder.schedule), self.config.stack.cross_attention
+        steps, crosses = len(self.decoder.layer_order), self.config.stack.layer.cross_attention
         if (len(cache.layers), bool(cache.memory)) != (steps, crosses):
             kind = (
                 "" if bool(cache.memory) == crosses else " with cross-attention" if crosses else " without it"
@@ -154,21 +152,8 @@ class CausalModel(Model):
         Raises:
             ValueError: they lead across it, or the cache was filled beyond it and cropped.
         """
-        short = self.turning_points.get("longrope")
-        if short is None or cache.length == 0 or values_unavailable(position_ids):
-            return
-        before, now = position_ids[:, 0], text_length(position_ids)[:, 0]
-        written = (
-            before + cache.seen - cache.length
-        )  # by the longest text that the row's keys were turned for
-        crossing = (before > 0) & ((now > short) != (written > short))
-        if bool(crossing.any()):
-            row = int(crossing.nonzero()[0])
-            raise ValueError(
-                f"the cache was filled by a text of {int(written[row])} tokens, now it has {int(now[row])}; "
-                f"above {short} every position turns otherwise (LongRoPE), and what the cache holds is of no "
-                "use: run the whole text in an empty cache."
-            )
+        positions = self.config.stack.positions
+        check_same_rotation(positions, position_ids, cache.length, cache.seen)
 
 
 class DecoderModel(CausalModel):
@@ -183,27 +168,34 @@ class DecoderModel(CausalModel):
 
     def decode(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         *,
         cache: Cache,
         logits_to_keep: int = 0,
+        inputs_embeds: Tensor | None = None,
     ) -> ModelOutput:
-        """`forward` for more tokens of the text."""
+        """`forward` for further tokens, given as ids or as embeddings."""
         return self.forward(
-            input_ids, attention_mask, position_ids, cache=cache, logits_to_keep=logits_to_keep
+            input_ids,
+            attention_mask,
+            position_ids,
+            cache=cache,
+            logits_to_keep=logits_to_keep,
+            inputs_embeds=inputs_embeds,
         )
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         labels: Tensor | None = None,
         *,
         cache: Cache | None = None,
         logits_to_keep: int = 0,
+        inputs_embeds: Tensor | None = None,
     ) -> ModelOutput:
         """Runs the model.
 
@@ -217,6 +209,7 @@ class DecoderModel(CausalModel):
             labels: what the head should have said; the losses in `layers/head.py` give the shapes.
             cache: from `make_cache`; the tokens are added to it.
             logits_to_keep: only of so many tokens at the end, where the head gives logits for each; 0: all.
+            inputs_embeds: (B, T, E'), output of `embedder.word_emb`, instead of `input_ids`.
 
         Raises:
             TypeError: a list or anything else where a tensor is expected, a cache that is none.
@@ -225,8 +218,13 @@ class DecoderModel(CausalModel):
                 labels for logits that are not kept.
         """
         keep = self.kept(logits_to_keep, labels)
+        if inputs_embeds is not None and input_ids is None:
+            input_ids = inputs_embeds.new_ones(inputs_embeds.shape[:-1], dtype=torch.long)
         batch = check_tensor("input_ids", input_ids).shape[:-1]
-        hidden, mask = self.run_decoder(input_ids, attention_mask, position_ids, cache)
+        assert input_ids is not None, "checked"
+        hidden, mask = self.run_decoder(
+            input_ids, attention_mask, position_ids, cache, inputs_embeds=inputs_embeds
+        )
         real = self.real_tokens(input_ids, mask) if self.task == "sequence-classification" else mask
         return self.result(hidden, real, labels, batch=batch, logits_to_keep=keep, cache=cache)
 
@@ -236,7 +234,7 @@ class DecoderModel(CausalModel):
         Checkpoints that label texts were trained to read the last token whose id is not the padding's.
         """
         mask = None if mask is None else mask[:, -input_ids.shape[1] :]
-        pad = self.config.embedder.pad_token_id
+        pad = self.config.inputs.pad_token_id
         if pad is None:
             return mask
         named = input_ids != pad

@@ -42,10 +42,10 @@ class EncoderDecoderModel(CausalModel):
     def make_stacks(self, stack: Callable[..., nn.Module]) -> None:
         """Makes what comes before the head: an embedder and a stack for each text."""
         config = self.config
-        self.embedder = Embedder(config.embedder)
+        self.embedder = Embedder(config.inputs)
         self.encoder = stack(config.encoder)
         self.memory_projection = memory_projection(config)
-        self.decoder_embedder = DecoderEmbedder(config.decoder_embedder or config.embedder)
+        self.decoder_embedder = DecoderEmbedder(config.decoder_inputs or config.inputs)
         self.add_module("decoder", stack(config.decoder))
 
     @property
@@ -129,7 +129,7 @@ class EncoderDecoderModel(CausalModel):
 
     def decode(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         *,
@@ -321,7 +321,7 @@ def of_decoder(check: Callable[..., T], *given: Any) -> T:
 def memory_projection(config: ModelConfig) -> Slot:
     """Between an encoder and a decoder of another width."""
     assert config.encoder is not None
-    if not config.memory_projection:
+    if not config.encoder_projection:
         return identity
     return Linear(config.encoder_size, config.stack.hidden_size, bias=True)
 

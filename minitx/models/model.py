@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from minitx.config import HeadConfig, ModelConfig
-from minitx.layers.attention import BACKENDS
+from minitx.layers.attention_kernels import BACKENDS
 from minitx.layers.cache import Cache
 from minitx.layers.embedder import Embedder
 from minitx.layers.heads import TASKS, Head
 from minitx.layers.masks import as_bool
 from minitx.layers.norm import RMSNorm
 from minitx.layers.pooler import Pooler
-from minitx.layers.stack import Stack
+from minitx.layers.stack import make_stack
 from minitx.validation import check_tensor, check_token_ids, flatten_choices
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Model(nn.Module):
         self,
         config: ModelConfig,
         head: HeadConfig | None = None,
-        stack: Callable[..., nn.Module] = Stack,
+        stack: Callable[..., nn.Module] = make_stack,
     ) -> None:
         super().__init__()
         if missing := [name for name in self.families if getattr(config, name) is None]:
@@ -96,7 +96,7 @@ class Model(nn.Module):
 
     def make_stacks(self, stack: Callable[..., nn.Module]) -> None:
         """Makes what comes before the head."""
-        self.embedder = Embedder(self.config.embedder)
+        self.embedder = Embedder(self.config.inputs)
         self.add_module(self.families[0], stack(self.config.stack))
 
     @property

@@ -1,4 +1,4 @@
-"""Tasks from text to answer, one file each."""
+"""Tasks from raw inputs to results, one file each."""
 
 from minitx.pipelines.text.embed import EmbeddingSettings, embed, embedding_settings
 

@@ -1,4 +1,4 @@
-"""Text to ids and back: tokenizer.json, and the vocabulary files that came before it."""
+"""Tokenizers: text to ids and back, from tokenizer.json or older vocabulary files."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The `tokenizers` objects behind a `Tokenizer`, and the lock under which they work.
+"""The `tokenizers` objects of a `Tokenizer`, and the lock that serializes them.
 
-For most checkpoints one such object does everything. A translation model may cut source and target texts
-by two sentencepiece models, and look their pieces up in a vocabulary of its own (Marian, M2M-100).
+Most checkpoints have one object for everything. Translation models may tokenize source and target texts with
+two sentencepiece models, and have a vocabulary apart from their pieces (Marian, M2M-100).
 """
 
 from __future__ import annotations
@@ -12,73 +12,73 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from minitx.tokenizer.pretruncate import starts
+from minitx.tokenizer.pretruncate import pretruncate
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
     from tokenizers import Tokenizer as Backend
     from tokenizers.processors import PostProcessor
 
-# `tokenizers` keeps padding and truncation as state of its object, so that two threads that ask for
-# different ones must take turns. One lock for all tokenizers lets each of them be pickled.
+# Padding and truncation are state of a `tokenizers` object, so threads with different options take turns.
+# One lock for all tokenizers keeps each of them picklable.
 _LOCK = threading.Lock()
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
-    # A fork copies the lock but not the thread that holds it, and the locks inside of `tokenizers`
-    # alike: a child made while another thread tokenizes would wait forever. So a fork takes its turn.
+    # A fork copies this lock and those inside `tokenizers`, but not the thread that holds them: a child
+    # forked while another thread tokenizes would wait forever. So a fork takes its turn too.
     os.register_at_fork(before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Encoder:
-    """Cuts texts and frames them.
+class TextEncoder:
+    """Tokenizes texts and adds special tokens.
 
     Attributes:
-        backend: does the work.
-        ids: the id in the vocabulary of each id of `backend`; None where they are the same.
+        backend: the `tokenizers` object.
+        ids: id of `backend` -> id in the vocabulary; None if they are the same.
     """
 
     backend: Backend
     ids: tuple[int, ...] | None = None
 
-    def look_up(self, ids: list[int]) -> list[int]:
-        """Ids of `backend` as ids of the vocabulary."""
+    def to_vocabulary(self, ids: list[int]) -> list[int]:
+        """Map ids of `backend` to ids of the vocabulary."""
         return ids if self.ids is None else [self.ids[index] for index in ids]
 
-    def run(
+    def encode(
         self,
         rows: list[Any],
-        cut: dict[str, Any],
-        fill: dict[str, Any],
+        truncation: dict[str, Any],
+        padding: dict[str, Any],
         *,
         add_special_tokens: bool,
         is_split_into_words: bool = False,
         start: int | None = None,
-        frame: PostProcessor | None = None,
+        post_processor: PostProcessor | None = None,
     ) -> list[Encoding]:
-        """Tokenizes rows.
+        """Tokenize a batch.
 
         Args:
-            rows: what `to_rows` returned.
-            cut, fill: what `truncation_options` and `padding_options` returned.
-            add_special_tokens: whether texts are framed.
-            is_split_into_words: whether texts are lists of words.
-            start: of single texts it is enough to give that many tokens; None for all of them.
-            frame: what frames the texts from now on; None for what did before.
+            rows: from `to_rows`.
+            truncation, padding: from `truncation_options` and `padding_options`.
+            add_special_tokens: add the special tokens around each text.
+            is_split_into_words: texts are lists of words.
+            start: number of tokens of each text that are needed; None for all.
+            post_processor: replaces the post-processor; None keeps it.
         """
-        if fill and self.ids is not None:
-            fill = fill | {"pad_id": self.backend.token_to_id(fill["pad_token"])}
+        if padding and self.ids is not None:
+            padding = padding | {"pad_id": self.backend.token_to_id(padding["pad_token"])}
         with _LOCK:
             try:
-                if frame is not None:
-                    self.backend.post_processor = frame
+                if post_processor is not None:
+                    self.backend.post_processor = post_processor
                 if start is not None:
-                    rows = starts(self.backend, rows, start)
-                if cut:
-                    self.backend.enable_truncation(**cut)
+                    rows = pretruncate(self.backend, rows, start)
+                if truncation:
+                    self.backend.enable_truncation(**truncation)
                 else:
                     self.backend.no_truncation()
-                if fill:
-                    self.backend.enable_padding(**fill)
+                if padding:
+                    self.backend.enable_padding(**padding)
                 else:
                     self.backend.no_padding()
                 return self.backend.encode_batch(
@@ -87,45 +87,45 @@ class Encoder:
                     add_special_tokens=add_special_tokens,
                 )
             except BaseException as error:
-                # A stride that one pair of this batch leaves no room for is a panic in Rust, which
-                # is no Exception in Python.
+                # A stride that is too large for one pair of the batch is a panic in Rust, which is not an
+                # Exception in Python.
                 if isinstance(error, Exception) or type(error).__name__ == "PanicException":
-                    asked = f" cut to {cut}" if cut else ""
-                    raise ValueError(f"These texts cannot be tokenized{asked}: {error}") from error
+                    options = f" with truncation {truncation}" if truncation else ""
+                    raise ValueError(f"These texts cannot be tokenized{options}: {error}") from error
                 raise
 
 
 @dataclass(frozen=True, kw_only=True)
-class Engine:
-    """All parts of one tokenizer.
+class TokenizerBackends:
+    """The parts of one tokenizer.
 
     Attributes:
-        vocabulary: knows the tokens and their ids.
-        decoder: knows the tokens of ids that a model gives, and joins them to text.
-        source: cuts texts that a model reads.
-        target: cuts texts that a model is to write.
-        files: the vocabulary files, by name, where no tokenizer.json can hold all of these parts.
+        vocabulary: tokens and their ids.
+        decoder: tokens of the model's output ids, and their join to text.
+        source: tokenizes source texts.
+        target: tokenizes target texts.
+        files: the vocabulary files by name, if tokenizer.json cannot hold all of these parts.
     """
 
     vocabulary: Backend
     decoder: Backend
-    source: Encoder
-    target: Encoder
+    source: TextEncoder
+    target: TextEncoder
     files: Mapping[str, bytes]
 
     @classmethod
-    def of(cls, backend: Backend) -> Engine:
-        """One `tokenizers.Tokenizer` as all parts."""
-        encoder = Encoder(backend=backend)
+    def of(cls, backend: Backend) -> TokenizerBackends:
+        """Use one `tokenizers.Tokenizer` for all parts."""
+        encoder = TextEncoder(backend=backend)
         return cls(vocabulary=backend, decoder=backend, source=encoder, target=encoder, files={})
 
-    def contents(self, frame: PostProcessor | None) -> Mapping[str, str | bytes]:
-        """The files that hold the tokenizer, by name; `frame` as in `Encoder.run`."""
+    def contents(self, post_processor: PostProcessor | None) -> Mapping[str, str | bytes]:
+        """Return the tokenizer's files by name; `post_processor` as in `TextEncoder.encode`."""
         if self.files:
             return self.files
         with _LOCK:
-            if frame is not None:
-                self.vocabulary.post_processor = frame
+            if post_processor is not None:
+                self.vocabulary.post_processor = post_processor
             self.vocabulary.no_truncation()
             self.vocabulary.no_padding()
             return {"tokenizer.json": self.vocabulary.to_str(pretty=True)}

@@ -1,23 +1,25 @@
-"""What a tokenizer is given and what it hands back: rows of text, options, and the `Batch` of ids.
+"""Inputs and outputs of a tokenizer: rows of text, options, and the `Batch` of ids.
 
-Everything that a person can get wrong is found here, before the text reaches `tokenizers`: that
-package answers some of it with a panic and some with silence.
+All arguments are checked here before they reach `tokenizers`, which panics on some mistakes and ignores
+others.
 """
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
+from minitx.validation import ArgumentTypeError, ArgumentValueError, check_choice, check_integer
+
 if TYPE_CHECKING:
     from tokenizers import Encoding
 
-# English punctuation and contractions, and the spaces that decoding leaves before them.
-_TIDY = (
+# English punctuation and contractions with the space that decoding leaves before them.
+_CLEAN_UP = (
     *((f" {mark}", mark) for mark in ".?!,"),
     (" ' ", "'"),
     *((f" {ending}", ending) for ending in ("n't", "'m", "'s", "'ve", "'re")),
@@ -29,20 +31,19 @@ Truncation = bool | Literal["longest_first", "only_first", "only_second"]
 
 
 class Batch(Mapping[str, Any]):
-    """Rows of ids, ready for `model(**batch)`: its keys are what the model takes, nothing more.
+    """Rows of ids for `model(**batch)`: its keys are the inputs of the model.
 
-    Keys (each also an attribute), torch.long of shape (batch, time), or lists of lists when
-    tensors were not asked for:
-        input_ids: the tokens.
+    Keys (each also an attribute), torch.long of shape (B, T), or lists of lists with `as_tensors=False`:
+        input_ids: token ids.
         attention_mask: 1 for a token, 0 for padding.
-        token_type_ids: 0 for the first text, 1 for the second; only if the model takes it.
+        token_type_ids: 0 for the first text, 1 for the second; only if the model uses it.
 
-    Attributes that are no keys:
-        word_ids: per row, the number of the word that each token comes from; None if special.
+    Other attributes:
+        word_ids: per row, the index of each token's word; None for a special token.
         sequence_ids: per row, 0 or 1 for the first or second text; None for a special token.
         offsets: per row, (start, end) in characters of the text (`return_offsets=True`).
-        special_tokens_mask: as input_ids, 1 for a special token (`return_special_tokens_mask=True`).
-        overflow_to_sample: the number of the text of each row (`return_overflow=True`).
+        special_tokens_mask: like input_ids, 1 for a special token (`return_special_tokens_mask=True`).
+        overflow_to_sample: the index of each row's text (`return_overflow=True`).
     """
 
     def __init__(self, inputs: dict[str, Any], encodings: list[Encoding], extras: dict[str, Any]) -> None:
@@ -60,14 +61,14 @@ class Batch(Mapping[str, Any]):
         return len(self._inputs)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # copying asks for private names before there is anything
+        if name.startswith("_"):  # copy asks for private names before __init__
             raise AttributeError(name)
         for values in (self._inputs, self._extras):
             if name in values:
                 return values[name]
         raise AttributeError(
-            f"This batch has no {name!r}; it has {', '.join([*self._inputs, *self._extras])}. Offsets, "
-            "the special tokens mask and the overflow are there when asked for (return_...=True)."
+            f"This batch has no {name!r}; it has {', '.join([*self._inputs, *self._extras])}. Offsets, the "
+            "special tokens mask and overflow are returned on request (return_...=True)."
         )
 
     def __repr__(self) -> str:
@@ -75,16 +76,16 @@ class Batch(Mapping[str, Any]):
 
     @property
     def word_ids(self) -> list[list[int | None]]:
-        """Per row, the number of the word that each token comes from; None for a special token."""
+        """Per row, the index of each token's word; None for a special token."""
         return [encoding.word_ids for encoding in self._encodings]
 
     @property
     def sequence_ids(self) -> list[list[int | None]]:
-        """Per row, 0 or 1 for the text that each token comes from; None for a special token."""
+        """Per row, 0 or 1 for each token's text; None for a special token."""
         return [encoding.sequence_ids for encoding in self._encodings]
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch with its tensors on another device."""
+        """Return the batch with its tensors on a device."""
 
         def moved(values: dict[str, Any]) -> dict[str, Any]:
             return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in values.items()}
@@ -93,11 +94,11 @@ class Batch(Mapping[str, Any]):
 
 
 def to_rows(texts: Any, pairs: Any, *, is_split_into_words: bool) -> list[Any]:
-    """The rows of a batch: texts, or tuples of two of them; a text is a str or a list of words.
+    """Return the rows of a batch: texts, or tuples of a text and its pair; a text is a str or list of words.
 
     Raises:
-        TypeError: something else than text, or pairs of another form than the texts.
-        ValueError: another number of pairs than of texts, or text that is not valid Unicode.
+        TypeError: anything but text, or pairs in another form than the texts.
+        ValueError: different numbers of texts and pairs, or text that is not valid Unicode.
     """
     firsts = _to_texts("texts", texts, is_split_into_words)
     if pairs is None:
@@ -106,12 +107,12 @@ def to_rows(texts: Any, pairs: Any, *, is_split_into_words: bool) -> list[Any]:
         raise TypeError("texts and pairs must both be one text, or both be lists of texts.")
     seconds = _to_texts("pairs", pairs, is_split_into_words)
     if len(firsts) != len(seconds):
-        raise ValueError(f"There are {len(firsts)} texts and {len(seconds)} pairs; they go in twos.")
+        raise ValueError(f"There are {len(firsts)} texts and {len(seconds)} pairs; pass one pair per text.")
     return list(zip(firsts, seconds, strict=True))
 
 
 def _to_texts(name: str, texts: Any, is_split_into_words: bool) -> list[Any]:
-    """One text becomes a list of one; every text is checked."""
+    """Return a list of texts, a single text as a list of one; check each."""
     if not isinstance(texts, list | tuple):
         texts = [texts]
         if is_split_into_words:
@@ -129,13 +130,13 @@ def _to_texts(name: str, texts: Any, is_split_into_words: bool) -> list[Any]:
 
 def _check_text(name: str, text: Any) -> None:
     if not isinstance(text, str):
-        raise TypeError(f"{name} is {text!r:.60} ({type(text).__name__}); a string was expected.")
+        raise ArgumentTypeError(name, text, "a string")
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise ValueError(
-            f"{name} has a lone surrogate, {text[error.start]!a}, at character {error.start}: it is "
-            "half of a character and no valid text. Decode its source again, or replace it with "
+            f"{name} has a lone surrogate, {text[error.start]!a}, at character {error.start}, which is half "
+            "of a character. Decode the source again, or replace it with "
             "text.encode('utf-8', 'replace').decode()."
         ) from error
 
@@ -150,32 +151,29 @@ def truncation_options(
     pair: bool,
     special: int,
 ) -> dict[str, Any]:
-    """The arguments of `tokenizers.Tokenizer.enable_truncation`; {} for no truncation.
+    """Return the arguments of `tokenizers.Tokenizer.enable_truncation`; {} for no truncation.
 
     Args:
-        truncation, max_length, stride: as the caller gave them.
+        truncation, max_length, stride: arguments of the call.
         limit: the tokenizer's `model_max_length`.
-        side: the end that is cut off.
-        pair: whether rows are pairs.
-        special: how many tokens of each row are special ones.
+        side: the side that is cut off.
+        pair: rows are pairs.
+        special: number of special tokens in each row.
     """
-    if truncation not in (False, True, "longest_first", "only_first", "only_second"):
-        raise ValueError(
-            f"truncation={truncation!r} must be False, True, 'longest_first', 'only_first' or 'only_second'."
-        )
-    _check_count("stride", stride, least=0)
+    check_choice("truncation", truncation, (False, True, "longest_first", "only_first", "only_second"))
+    check_integer("stride", stride, 0)
     if truncation is False:
         if stride:
-            raise ValueError(f"stride={stride} has no effect without truncation; pass it too.")
+            raise ArgumentValueError("stride", stride, "0 without truncation", "pass truncation=True too")
         return {}
     if truncation == "only_second" and not pair:
-        raise ValueError("truncation='only_second' needs pairs=; only first texts were given.")
+        raise ArgumentValueError("truncation", truncation, "'only_first' without pairs", "or pass pairs=")
     length = _length("truncation", max_length, limit)
-    # Below the number of special tokens the package would not cut at all.
+    # Below the number of special tokens, `tokenizers` would not truncate at all.
     if length < special or stride >= max(length - special, 1):
         raise ValueError(
-            f"max_length={length} and stride={stride} leave no room: {special} tokens of each row "
-            "are special ones. Raise max_length or lower stride."
+            f"max_length={length} and stride={stride} leave no room: {special} tokens of each row are "
+            "special. Raise max_length or lower stride."
         )
     strategy = "longest_first" if truncation is True else truncation
     return {"max_length": length, "stride": stride, "strategy": strategy, "direction": side}
@@ -188,40 +186,43 @@ def padding_options(
     *,
     limit: int | None,
     side: Side,
-    cut: Mapping[str, Any],
+    truncation: Mapping[str, Any],
     token: tuple[str | None, int | None],
 ) -> dict[str, Any]:
-    """The arguments of `tokenizers.Tokenizer.enable_padding`; {} for no padding.
+    """Return the arguments of `tokenizers.Tokenizer.enable_padding`; {} for no padding.
 
     Args:
-        padding, max_length, multiple: as the caller gave them.
+        padding, max_length, multiple: arguments of the call.
         limit: the tokenizer's `model_max_length`.
-        side: the end that is filled up.
-        cut: what `truncation_options` returned.
+        side: the side that is padded.
+        truncation: from `truncation_options`.
         token: the padding token and its id.
     """
-    if padding not in (False, True, "longest", "max_length"):
-        raise ValueError(f"padding={padding!r} must be False, True, 'longest' or 'max_length'.")
-    if max_length is not None and not cut and padding != "max_length":
-        raise ValueError(
-            f"max_length={max_length} has no effect alone; pass truncation=True to cut to it, or "
-            'padding="max_length" to fill up to it.'
+    check_choice("padding", padding, (False, True, "longest", "max_length"))
+    if max_length is not None and not truncation and padding != "max_length":
+        raise ArgumentValueError(
+            "max_length",
+            max_length,
+            "None without truncation",
+            'pass truncation=True to truncate, or padding="max_length" to pad to it',
         )
     if padding is False:
         if multiple is not None:
-            raise ValueError(
-                f"pad_to_multiple_of={multiple} has no effect without padding=True; pass it too."
+            raise ArgumentValueError(
+                "pad_to_multiple_of", multiple, "None without padding", "pass padding=True too"
             )
         return {}
     text, index = token
     if text is None or index is None:
-        raise ValueError("This tokenizer has no pad_token to fill rows up with; pass one by one.")
+        raise ArgumentValueError(
+            "padding", padding, "False", "this tokenizer has no pad_token; tokenize texts one by one"
+        )
     if multiple is not None:
-        _check_count("pad_to_multiple_of", multiple, least=1)
-        if cut and cut["max_length"] % multiple:
+        check_integer("pad_to_multiple_of", multiple, 1)
+        if truncation and truncation["max_length"] % multiple:
             raise ValueError(
-                f"Rows are cut to max_length={cut['max_length']}, which is no multiple of "
-                f"pad_to_multiple_of={multiple}; padding would make them longer again."
+                f"max_length={truncation['max_length']} is not a multiple of pad_to_multiple_of={multiple}; "
+                "padding would make truncated rows longer again."
             )
     return {
         "length": _length("padding", max_length, limit) if padding == "max_length" else None,
@@ -234,29 +235,64 @@ def padding_options(
 
 
 def _length(purpose: str, max_length: int | None, limit: int | None) -> int:
+    """Return `max_length` or the tokenizer's limit."""
     length = limit if max_length is None else max_length
     if length is None:
-        raise ValueError(
-            f"This {purpose} needs max_length=: the tokenizer's files state no model_max_length."
-        )
-    _check_count("max_length", length, least=1)
-    return length
-
-
-def _check_count(name: str, value: int, *, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name}={value!r} must be an integer of at least {least}.")
+        raise ValueError(f"This {purpose} needs max_length=: the tokenizer's files have no model_max_length.")
+    return check_integer("max_length", length, 1)
 
 
 def check_side(name: str, side: Any) -> Side:
-    """Returns a side that is "left" or "right", and raises a ValueError for any other."""
-    if side not in ("left", "right"):
-        raise ValueError(f"{name}={side!r} must be 'left' or 'right'.")
-    return "left" if side == "left" else "right"
+    """Return "left" or "right".
+
+    Raises:
+        ArgumentValueError: any other value.
+    """
+    return "left" if check_choice(name, side, ("left", "right")) == "left" else "right"
+
+
+def collect(
+    encodings: list[Encoding],
+    names: Sequence[str],
+    to_vocabulary: Callable[[list[int]], list[int]],
+    *,
+    overflow: bool,
+    offsets: bool,
+    special_tokens_mask: bool,
+    as_tensors: bool,
+) -> Batch:
+    """Collect encodings into a batch.
+
+    Args:
+        encodings: one per row.
+        names: keys of the batch.
+        to_vocabulary: maps the ids of an encoding to ids of the vocabulary.
+        overflow: add truncated parts as further rows, and `overflow_to_sample`.
+        offsets, special_tokens_mask: add these attributes.
+        as_tensors: tensors instead of lists.
+    """
+    extras: dict[str, Any] = {}
+    if overflow:
+        parts = [[encoding, *encoding.overflowing] for encoding in encodings]
+        extras["overflow_to_sample"] = [index for index, part in enumerate(parts) for _ in part]
+        encodings = [encoding for part in parts for encoding in part]
+    columns: dict[str, Callable[[Encoding], list[int]]] = {
+        "input_ids": lambda encoding: to_vocabulary(encoding.ids),
+        "token_type_ids": lambda encoding: encoding.type_ids,
+        "attention_mask": lambda encoding: encoding.attention_mask,
+    }
+    table = {name: [columns[name](encoding) for encoding in encodings] for name in names}
+    if offsets:
+        extras["offsets"] = [encoding.offsets for encoding in encodings]
+    if special_tokens_mask:
+        mask = [encoding.special_tokens_mask for encoding in encodings]
+        extras["special_tokens_mask"] = to_tensor(mask) if as_tensors else mask
+    inputs = {name: to_tensor(rows) for name, rows in table.items()} if as_tensors else table
+    return Batch(inputs, encodings, extras)
 
 
 def to_tensor(rows: list[list[int]]) -> Tensor:
-    """Rows of one length as a tensor of shape (rows, length); (0, 0) for no rows.
+    """Return rows of one length as a tensor (B, T); (0, 0) for no rows.
 
     Raises:
         ValueError: rows of different lengths.
@@ -264,22 +300,27 @@ def to_tensor(rows: list[list[int]]) -> Tensor:
     lengths = sorted({len(row) for row in rows})
     if len(lengths) > 1:
         raise ValueError(
-            f"The rows have from {lengths[0]} to {lengths[-1]} tokens and make no tensor; pass "
-            "padding=True (with truncation=True, if it is to be max_length), or as_tensors=False."
+            f"The rows have from {lengths[0]} to {lengths[-1]} tokens, which is no tensor; pass padding=True "
+            "(and truncation=True to limit their length), or as_tensors=False for lists."
         )
     return torch.tensor(rows, dtype=torch.long).reshape(len(rows), lengths[0] if lengths else 0)
 
 
-def tidied(text: str) -> str:
-    """Takes out the spaces that decoding leaves before English punctuation and contractions."""
-    for spaced, mark in _TIDY:
+def clean_up_tokenization(text: str) -> str:
+    """Remove the spaces that decoding leaves before English punctuation and contractions."""
+    for spaced, mark in _CLEAN_UP:
         text = text.replace(spaced, mark)
     return text
 
 
-def whole(index: Any) -> int:
-    """An id as an int, if it is a whole number: of Python, of numpy, or a tensor without dimensions."""
-    try:
-        return operator.index(index)
-    except TypeError:
-        raise TypeError(f"{index!r:.60} ({type(index).__name__}) is no id; ids are whole numbers.") from None
+def as_id(index: Any) -> int:
+    """Return an id as an int, from an integer of Python or numpy or a tensor without dimensions.
+
+    Raises:
+        ArgumentTypeError: anything else.
+    """
+    if isinstance(index, Tensor) and index.dim() == 0:
+        index = index.item()
+    if isinstance(index, bool) or not isinstance(index, Integral):
+        raise ArgumentTypeError("id", index, "an integer")
+    return int(index)

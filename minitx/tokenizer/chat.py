@@ -1,10 +1,10 @@
-"""Chat templates: messages to the one text that a chat model was trained on.
+"""Chat templates: messages to the prompt format that a chat model was trained on.
 
-A checkpoint brings its template as a program in the Jinja language, and whoever uploaded the checkpoint
-wrote it: so it runs in Jinja's sandbox, and what it gets to see is rebuilt from plain text, numbers,
-lists and dicts. It can take time and memory; files, modules and the caller's objects are out of its reach.
+A template is a Jinja program from the checkpoint, and so from its uploader: it runs in Jinja's sandbox on
+copies of plain text, numbers, lists and dicts. It can use time and memory, but not files, modules or the
+caller's objects.
 
-Needs the extra: pip install 'minitx[chat]'.
+Needs jinja2, the extra `chat`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from datetime import datetime
 from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
+
+from minitx.extras import missing_extra
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -29,8 +31,8 @@ class ChatTemplates:
     """The chat templates of one checkpoint.
 
     Args:
-        templates: by their names; most checkpoints have one, "default".
-        special_tokens: what templates call bos_token, eos_token, ...
+        templates: name -> template; most checkpoints have one, "default".
+        special_tokens: the variables bos_token, eos_token, ... of templates.
     """
 
     def __init__(self, templates: Mapping[str, str], special_tokens: Mapping[str, str]) -> None:
@@ -46,13 +48,13 @@ class ChatTemplates:
         template: str | None = None,
         variables: Mapping[str, Any] | None = None,
     ) -> str:
-        """The text of a conversation; `Tokenizer.apply_chat_template` explains the arguments.
+        """Render a conversation; arguments as for `Tokenizer.apply_chat_template`.
 
         Raises:
             ImportError: jinja2 is not installed.
-            TypeError: messages, tools or variables that are not of plain data.
-            ValueError: no such template, one that fails or refuses the messages, or one that would
-                ignore the tools or a variable.
+            TypeError: messages, tools or variables that are not plain data.
+            ValueError: no such template, one that fails or refuses the messages, or one that does not use the
+                tools or a variable.
         """
         name, source = self._choose(template, tools)
         inputs: dict[str, Any] = {
@@ -60,19 +62,21 @@ class ChatTemplates:
             "tools": None if tools is None else [_plain(f"tools[{i}]", tool) for i, tool in enumerate(tools)],
             "add_generation_prompt": add_generation_prompt,
         }
-        given = {key: _plain(key, value) for key, value in (variables or {}).items()}
-        compiled, used, own = _compiled(name, source)
-        ignored = [key for key in (*given, *(["tools"] if tools else [])) if key not in used]
+        extra = {key: _plain(key, value) for key, value in (variables or {}).items()}
+        compiled, used, assigned = _compiled(name, source)
+        ignored = [key for key in (*extra, *(["tools"] if tools else [])) if key not in used]
         if ignored:
-            known = sorted(used - {*inputs, *self.special_tokens, *own, "raise_exception", "strftime_now"})
+            known = sorted(
+                used - {*inputs, *self.special_tokens, *assigned, "raise_exception", "strftime_now"}
+            )
             raise ValueError(
                 f"The {name} does not use {', '.join(ignored)}; "
-                f"beside the messages it reads {', '.join(known) or 'nothing'}."
+                f"beside the messages it uses {', '.join(known) or 'nothing'}."
             )
-        return _run(name, compiled, self.special_tokens | given | inputs)
+        return _run(name, compiled, self.special_tokens | extra | inputs)
 
     def _choose(self, template: str | None, tools: object) -> tuple[str, str]:
-        """What to call the template in messages, and its text."""
+        """Return the name of the template for error messages, and its text."""
         if template is not None and template not in self.templates and "{" in template:
             return "chat template", template
         names = ", ".join(map(repr, self.templates)) or "none"
@@ -80,7 +84,7 @@ class ChatTemplates:
             raise ValueError(
                 "This tokenizer has no chat template: its files hold neither chat_template.jinja nor a "
                 "chat_template in tokenizer_config.json; base models have none. Write the prompt as text, or "
-                "give template= in Jinja."
+                "pass a template in Jinja."
             )
         name = template
         if name is None and tools is not None and _TOOLS in self.templates:
@@ -88,32 +92,30 @@ class ChatTemplates:
         if name is None:
             name = next(iter(self.templates)) if len(self.templates) == 1 else DEFAULT
         if name not in self.templates:
-            raise ValueError(
-                f"There is no chat template {name!r}; this tokenizer has {names}. Say template=."
-            )
+            raise ValueError(f"There is no chat template {name!r}; choose one of this tokenizer's: {names}.")
         return f"chat template {name!r}", self.templates[name]
 
 
 def named_templates(files: Mapping[str, str], config: Mapping[str, Any]) -> dict[str, str]:
-    """The templates of a checkpoint by their names.
+    """Return the templates of a checkpoint by name.
 
-    Template files come before tokenizer_config.json, and that before chat_template.json of older
+    Template files take precedence over tokenizer_config.json, and that over chat_template.json of older
     processors.
 
     Args:
-        files: the template files by their paths in the folder, as `files.read_templates` gives them.
+        files: path in the folder -> template file, from `files.read_templates`.
         config: tokenizer_config.json.
 
     Raises:
-        ValueError: something else than templates in their places.
+        ValueError: something other than templates in these places.
     """
-    found = {
+    templates = {
         DEFAULT if path == _FILE else PurePosixPath(path).stem: text
         for path, text in files.items()
         if path != _JSON
     }
-    if found:
-        return found
+    if templates:
+        return templates
     named = _from_json("tokenizer_config.json", config.get("chat_template"))
     if named or _JSON not in files:
         return named
@@ -125,7 +127,7 @@ def named_templates(files: Mapping[str, str], config: Mapping[str, Any]) -> dict
 
 
 def _from_json(file: str, value: Any) -> dict[str, str]:
-    """One template, a list of objects with `name` and `template`, an object of templates, or nothing."""
+    """Read one template, a list of objects with `name` and `template`, an object of templates, or null."""
     if value is None:
         return {}
     if isinstance(value, str):
@@ -143,19 +145,19 @@ def _from_json(file: str, value: Any) -> dict[str, str]:
 
 
 def _messages(messages: Any) -> list[dict[str, Any]]:
-    """The messages as plain data. What is None counts as absent: most templates would print it."""
+    """Copy messages as plain data. None is treated as absent: most templates would print it."""
     example = '[{"role": "user", "content": "Hello"}]'
     if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence):
         raise TypeError(
             f"messages is {messages!r:.60} ({type(messages).__name__}); expected a list such as {example}."
         )
     if not messages:
-        raise ValueError(f"There are no messages; expected at least one, as in {example}.")
+        raise ValueError(f"messages is empty; expected at least one, as in {example}.")
     for index, message in enumerate(messages):
         if not isinstance(message, Mapping):
             raise TypeError(
                 f"messages[{index}] is {message!r:.60} ({type(message).__name__}); expected a dict, as in "
-                f"{example}. Of several conversations apply the template to each."
+                f"{example}. Apply the template to each conversation on its own."
             )
     return [
         {
@@ -168,11 +170,11 @@ def _messages(messages: Any) -> list[dict[str, Any]]:
 
 
 def _plain(name: str, value: Any) -> Any:
-    """A copy of plain data, with no methods but those of Python's own types."""
+    """Copy plain data into Python's own types, so that templates reach no other methods."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
-        return str.__str__(value)  # of an enum the value, not its name
+        return str.__str__(value)  # the value of an enum, not its name
     for number in (int, float):
         if isinstance(value, number):
             return number(value)
@@ -182,7 +184,7 @@ def _plain(name: str, value: Any) -> Any:
         return [_plain(f"{name}[{index}]", item) for index, item in enumerate(value)]
     hint = " A tool is described by its JSON schema." if callable(value) else ""
     raise TypeError(
-        f"{name} is a {type(value).__name__}; a chat template gets text, numbers, lists and dicts.{hint}"
+        f"{name} is a {type(value).__name__}; a chat template takes text, numbers, lists and dicts.{hint}"
     )
 
 
@@ -190,22 +192,22 @@ def _plain(name: str, value: Any) -> Any:
 
 
 def _run(name: str, template: Template, inputs: Mapping[str, Any]) -> str:
-    """Renders; all that can go wrong within is an error of the template."""
+    """Render a template; any exception inside is an error of the template."""
     try:
         return template.render(inputs)
     except _Refusal as refusal:
         raise ValueError(f"The {name} refuses these messages: {refusal}") from None
-    except Exception as error:  # whatever its author did not think of
+    except Exception as error:  # a template can raise anything
         raise ValueError(f"The {name} failed: {error} ({type(error).__name__}).") from error
 
 
-class _Refusal(Exception):  # noqa: N818 - it is the template that finds an error
-    """What a template throws with `raise_exception`."""
+class _Refusal(Exception):  # noqa: N818 - raised by a template
+    """Raised by a template through `raise_exception`."""
 
 
 @lru_cache(maxsize=32)
 def _compiled(name: str, source: str) -> tuple[Template, frozenset[str], frozenset[str]]:
-    """The program, the names that it reads, and those of them that it also sets without asking first."""
+    """Return the program, the variables that it uses, and those that it assigns without a default."""
     environment = _environment()
     from jinja2 import TemplateError, meta, nodes
 
@@ -214,7 +216,7 @@ def _compiled(name: str, source: str) -> tuple[Template, frozenset[str], frozens
     except TemplateError as error:
         line = getattr(error, "lineno", None)
         where = "" if line is None else f", line {line}"
-        raise ValueError(f"The {name} is no valid Jinja{where}: {error}") from None
+        raise ValueError(f"The {name} is not valid Jinja{where}: {error}") from None
     stored = {node.name for node in tree.find_all(nodes.Name) if node.ctx == "store"}
     tests = (test for test in tree.find_all(nodes.Test) if test.name == "defined")
     asked = {test.node.name for test in tests if isinstance(test.node, nodes.Name)}
@@ -223,7 +225,7 @@ def _compiled(name: str, source: str) -> tuple[Template, frozenset[str], frozens
 
 @lru_cache(maxsize=1)
 def _environment() -> Any:
-    """Jinja's sandbox with what templates on the Hub expect to find in it."""
+    """Return Jinja's sandbox with the extensions and functions that templates on the Hub use."""
     try:
         from jinja2 import nodes
         from jinja2.exceptions import SecurityError
@@ -231,10 +233,10 @@ def _environment() -> Any:
         from jinja2.sandbox import ImmutableSandboxedEnvironment
         from jinja2.utils import Namespace
     except ImportError as error:
-        raise ImportError("Chat templates need jinja2; pip install 'minitx[chat]'.") from error
+        raise ImportError(f"Chat templates need jinja2; {missing_extra('chat')}") from error
 
     class Generation(Extension):
-        """`{% generation %}` marks for training what the model is to learn; the text is the same."""
+        """Ignores `{% generation %}`, which marks the tokens of the training loss."""
 
         tags = {"generation"}  # noqa: RUF012 - as Jinja declares it
 
@@ -244,13 +246,13 @@ def _environment() -> Any:
             return nodes.Scope(body, lineno=line)
 
     class PlainNamespace(Namespace):
-        """Jinja's, without names that mean something to Python."""
+        """Jinja's namespace, without names that begin with an underscore."""
 
         def __init__(*args: Any, **values: Any) -> None:  # a value may be called self
-            self, *given = args
-            for key in dict(*given, **values):
+            self, *positional = args
+            for key in dict(*positional, **values):
                 PlainNamespace.check(key)
-            Namespace.__init__(self, *given, **values)
+            Namespace.__init__(self, *positional, **values)
 
         def __setitem__(self, key: str, value: Any) -> None:
             PlainNamespace.check(key)
@@ -278,7 +280,7 @@ def _raise_exception(message: str) -> None:
 
 
 def _strftime_now(form: str) -> str:
-    """Today's date, for templates that tell it to the model."""
+    """Return today's date, for templates that include it."""
     return datetime.now().strftime(form)
 
 
@@ -289,7 +291,7 @@ def _to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """JSON as it is; Jinja's own filter would write it for HTML."""
+    """Return plain JSON; Jinja's own filter escapes it for HTML."""
     return json.dumps(
         value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
     )

@@ -1,7 +1,7 @@
-"""The JSON files of a tokenizer's folder: tokenizer.json, and the small ones beside a vocabulary.
+"""The JSON files of a tokenizer: tokenizer.json, and the small files beside it or a vocabulary.
 
-tokenizer_config.json, special_tokens_map.json and added_tokens.json say partly the same;
-`read_settings` knows which of them has the last word.
+tokenizer_config.json, special_tokens_map.json and added_tokens.json overlap; `read_settings` resolves which
+of them applies.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 CONFIG = "tokenizer_config.json"
 INPUT_NAMES = ("input_ids", "token_type_ids", "attention_mask")
 # In the order in which transformers appends those that the vocabulary lacks.
-ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _MAP = "special_tokens_map.json"
 _ADDED = "added_tokens.json"
 _NO_LIMIT = 10**20  # transformers writes 1e30 for "no limit"
@@ -29,38 +29,38 @@ _NO_LIMIT = 10**20  # transformers writes 1e30 for "no limit"
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What the small JSON files beside a vocabulary say, completed by the family's defaults.
+    """The content of the small JSON files, completed by the defaults of the family.
 
     Attributes:
-        config: tokenizer_config.json, as it is.
-        roles: the token of each role ("mask_token": ...); None where a file says there is none.
-        added: tokens beyond the vocabulary by their id.
-        extra: further special tokens, without a role.
+        config: tokenizer_config.json.
+        special_tokens_map: name ("mask_token") -> token; None if a file sets it to null.
+        added: id -> token, of tokens beyond the vocabulary.
+        extra: further special tokens, without a name.
     """
 
     config: Mapping[str, Any]
-    roles: Mapping[str, AddedToken | None]
+    special_tokens_map: Mapping[str, AddedToken | None]
     added: Mapping[int, AddedToken]
     extra: tuple[AddedToken, ...]
 
     def flag(self, name: str, default: bool | None) -> Any:
-        """One yes/no option of tokenizer_config.json."""
+        """Return a flag of tokenizer_config.json."""
         value = self.config.get(name, default)
         if value is not None and not isinstance(value, bool):
             wrong(CONFIG, name, value, "true, false or null")
         return value
 
     def count(self, name: str, default: int) -> int:
-        """One number of tokenizer_config.json; `default` where there is none, or null."""
+        """Return a count of tokenizer_config.json; `default` if it is absent or null."""
         value = self.config.get(name)
         if value is None:
             return default
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            wrong(CONFIG, name, value, "a whole number of at least 0, or null")
+            wrong(CONFIG, name, value, "an integer of at least 0, or null")
         return value
 
     def limit(self) -> int | None:
-        """Most tokens that the model takes; None where the file says none, or a number beyond all texts."""
+        """Return `model_max_length`; None if it is absent or a placeholder for no limit."""
         name = "model_max_length" if "model_max_length" in self.config else "max_len"
         value = self.config.get(name)
         if value is None:
@@ -70,11 +70,11 @@ class Settings:
         if value >= _NO_LIMIT:
             return None
         if value != int(value):
-            wrong(CONFIG, name, value, "a whole number, or null")
+            wrong(CONFIG, name, value, "an integer, or null")
         return int(value)
 
     def input_names(self) -> tuple[str, ...] | None:
-        """The keys of a batch; None where the file names none."""
+        """Return `model_input_names`; None if it is absent."""
         name = "model_input_names"
         value = self.config.get(name)
         if value is None:
@@ -84,13 +84,11 @@ class Settings:
             or "input_ids" not in value
             or any(x not in INPUT_NAMES for x in value)
         ):
-            wrong(
-                CONFIG, name, value, f"a list of names out of {', '.join(INPUT_NAMES)}, the first among them"
-            )
+            wrong(CONFIG, name, value, f"a list of names out of {', '.join(INPUT_NAMES)}, with the first")
         return tuple(value)
 
     def words(self, name: str) -> tuple[str, ...]:
-        """A list of words in tokenizer_config.json; it may be absent or null."""
+        """Return a list of words of tokenizer_config.json; () if it is absent or null."""
         value = self.config.get(name)
         if value is None:
             return ()
@@ -98,24 +96,24 @@ class Settings:
             wrong(CONFIG, name, value, "a list of words, or null")
         return tuple(value)
 
-    def text(self, role: str) -> str:
-        """The text of a role that the tokenizer cannot do without."""
-        token = self.roles.get(role)
+    def text(self, name: str) -> str:
+        """Return the text of a special token that the tokenizer requires."""
+        token = self.special_tokens_map.get(name)
         if token is None:
-            raise ValueError(f"This tokenizer needs a {role}; name it in tokenizer_config.json.")
+            raise ValueError(f"This tokenizer needs a {name}; set it in tokenizer_config.json.")
         return token.content
 
 
 def wrong(file: str, key: str, value: Any, expected: str) -> NoReturn:
-    """Raises the ValueError for a value of another kind than a file must have there."""
+    """Raise a ValueError for a value of a JSON file."""
     raise ValueError(f"{file} has {key}={value!r:.80}; it must be {expected}.")
 
 
 def read_name(path: Path, key: str) -> str:
-    """One name in a JSON object; "" where there is no such file, no such key, or null.
+    """Return a string of a JSON object; "" if the file or the key is absent or null.
 
     Raises:
-        ValueError: a damaged file, or something else than text.
+        ValueError: a damaged file, or a value other than a string.
     """
     value = read_json(path).get(key)
     if value is not None and not isinstance(value, str):
@@ -124,7 +122,7 @@ def read_name(path: Path, key: str) -> str:
 
 
 def read_text(path: Path) -> str:
-    """Reads a UTF-8 file; a ValueError names a file that is not one."""
+    """Read a UTF-8 file; a ValueError names a file with other bytes."""
     try:
         return path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
@@ -132,7 +130,7 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Reads a JSON object; {} where there is no file, and a ValueError names a damaged one."""
+    """Read a JSON object; {} without the file; a ValueError names a damaged one."""
     if not path.is_file():
         return {}
     return storage.read_json(path)
@@ -141,36 +139,36 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_settings(
     folder: Path, *, defaults: Mapping[str, str] | None = None, mask_takes_space: bool = False
 ) -> Settings:
-    """Reads tokenizer_config.json, special_tokens_map.json and added_tokens.json; all may be absent.
+    """Read tokenizer_config.json, special_tokens_map.json and added_tokens.json; all may be absent.
 
-    A tokenizer_config.json with `added_tokens_decoder` (transformers since 4.34) is complete and
-    the other two are leftovers; otherwise special_tokens_map.json has the last word on roles.
+    A tokenizer_config.json with `added_tokens_decoder` (transformers since 4.34) is complete, and the other
+    two are ignored; otherwise special_tokens_map.json overrides its special tokens.
 
     Args:
-        folder: holds the files.
-        defaults: the roles that no file needs to name.
-        mask_takes_space: whether a mask token given as mere text swallows the space before it.
+        folder: folder of the files.
+        defaults: special tokens if no file names them.
+        mask_takes_space: a mask token without options includes the space before it.
 
     Raises:
-        ValueError: a damaged file, a token that is neither a text nor an object with `content`, or
-            another list than one of tokens.
+        ValueError: a damaged file, a token that is neither a string nor an object with `content`, or a list
+            with anything but tokens.
     """
     config = read_json(folder / CONFIG)
     decoder = config.get("added_tokens_decoder")
     if decoder is not None and not isinstance(decoder, dict):
         wrong(CONFIG, "added_tokens_decoder", decoder, "an object with a token for each id, or null")
-    last_word = read_json(folder / _MAP) if decoder is None else {}
-    named = {**(defaults or {}), **config, **last_word}
+    overrides = read_json(folder / _MAP) if decoder is None else {}
+    named = {**(defaults or {}), **config, **overrides}
 
     def file_of(key: str) -> str:
-        return _MAP if key in last_word else CONFIG
+        return _MAP if key in overrides else CONFIG
 
-    roles = {
-        role: _token(file_of(role), role, named[role], lstrip=mask_takes_space and role == "mask_token")
-        if named[role] is not None
+    special_tokens_map = {
+        name: _token(file_of(name), name, named[name], lstrip=mask_takes_space and name == "mask_token")
+        if named[name] is not None
         else None
-        for role in ROLES
-        if role in named
+        for name in SPECIAL_TOKENS
+        if name in named
     }
     key = "extra_special_tokens" if named.get("extra_special_tokens") else "additional_special_tokens"
     listed = named.get(key) or []
@@ -181,29 +179,29 @@ def read_settings(
         for token in (listed.values() if isinstance(listed, dict) else listed)
     )
     if decoder is None:
-        special = {token.content for token in (*roles.values(), *extra) if token is not None}
+        special = {token.content for token in (*special_tokens_map.values(), *extra) if token is not None}
         added = {}
         for text, index in read_json(folder / _ADDED).items():
             if isinstance(index, bool) or not isinstance(index, int):
-                wrong(_ADDED, text, index, "the id of this token, a whole number")
+                wrong(_ADDED, text, index, "the id of this token, an integer")
             added[index] = _token(_ADDED, text, text, special=text in special)
     else:
         added = {}
         for index, token in decoder.items():
             if not re.fullmatch("[0-9]{1,10}", index):
-                wrong(CONFIG, "added_tokens_decoder", index, "an object whose keys are ids, whole numbers")
+                wrong(CONFIG, "added_tokens_decoder", index, "an object whose keys are ids, integers")
             added[int(index)] = _token(CONFIG, f"added_tokens_decoder[{index}]", token, special=False)
-    return Settings(config=config, roles=roles, added=added, extra=extra)
+    return Settings(config=config, special_tokens_map=special_tokens_map, added=added, extra=extra)
 
 
 def _token(file: str, key: str, value: Any, *, special: bool = True, lstrip: bool = False) -> AddedToken:
-    """One token of a JSON file: its text, or an object with its text and how it is to be matched.
+    """Read one token of a JSON file: its text, or an object with its text and options.
 
     Args:
-        file, key: where it stands.
+        file, key: file and key, for errors.
         value: the text or the object.
-        special: whether decoding may leave it out; an object can also say so itself.
-        lstrip: whether it swallows the spaces before it, where `value` is only a text.
+        special: decoding may skip the token; an object can set this itself.
+        lstrip: the token includes the spaces before it, if `value` is a text.
     """
     from tokenizers import AddedToken
 
@@ -211,8 +209,8 @@ def _token(file: str, key: str, value: Any, *, special: bool = True, lstrip: boo
         return AddedToken(value, special=special, lstrip=lstrip, normalized=not special)
     if not isinstance(value, dict) or not isinstance(value.get("content"), str):
         raise ValueError(
-            f"{file}: a special token is given as {value!r:.80} ({key}); expected its text, or an "
-            "object with 'content'."
+            f"{file} has {key}={value!r:.80} as a special token; expected its text, or an object with "
+            "'content'."
         )
     flags = {
         name: bool(value[name]) for name in ("single_word", "lstrip", "rstrip", "normalized") if name in value
@@ -221,41 +219,41 @@ def _token(file: str, key: str, value: Any, *, special: bool = True, lstrip: boo
 
 
 def add_tokens(backend: Backend, settings: Settings, special: Iterable[str] = ()) -> None:
-    """Adds to a vocabulary the tokens that the files list beside it, each at its stated id.
+    """Add the tokens that the files list beside a vocabulary, each with its id.
 
     Args:
         backend: the vocabulary.
-        settings: what the files say.
-        special: special tokens that no file needs to list.
+        settings: content of the files.
+        special: special tokens that the files may leave out.
 
     Raises:
-        ValueError: a stated id cannot be kept; the token would get another row of the embedding.
+        ValueError: an id cannot be kept, so that the token would get another row of the embedding.
     """
     for index, token in sorted(settings.added.items()):
         _add_token(backend, token)
         if backend.token_to_id(token.content) != index:
             raise ValueError(
-                f"The token {token.content!r} is listed with id {index}, but this vocabulary gives "
-                f"it {backend.token_to_id(token.content)}: the files do not belong together."
+                f"The token {token.content!r} is listed with id {index}, but has id "
+                f"{backend.token_to_id(token.content)} in this vocabulary: the files do not belong together."
             )
     from tokenizers import AddedToken
 
-    roles = (settings.roles.get(role) for role in ROLES)
+    named = (settings.special_tokens_map.get(name) for name in SPECIAL_TOKENS)
     unlisted = (AddedToken(text, special=True, normalized=False) for text in special)
-    for named in (*roles, *settings.extra, *unlisted):
-        if named is not None:
-            _add_token(backend, named)
+    for extra in (*named, *settings.extra, *unlisted):
+        if extra is not None:
+            _add_token(backend, extra)
 
 
 def _add_token(backend: Backend, token: AddedToken) -> None:
     if token.content in {known.content for known in backend.get_added_tokens_decoder().values()}:
         return
     if backend.token_to_id(token.content) is None:
-        size = backend.get_vocab_size()  # takes its time, so only where it is needed
+        size = backend.get_vocab_size()  # slow, so only if needed
         if backend.id_to_token(size) is not None:
             raise ValueError(
-                f"The vocabulary lacks {token.content!r}, and the id behind its {size} tokens is taken, "
-                "since it has gaps or doubles. Add the token to the vocabulary file."
+                f"The vocabulary lacks {token.content!r}, and the id after its {size} tokens is taken, since "
+                "it has gaps or duplicates. Add the token to the vocabulary file."
             )
     if token.special:
         backend.add_special_tokens([token])
@@ -264,7 +262,7 @@ def _add_token(backend: Backend, token: AddedToken) -> None:
 
 
 def read_backend(folder: Path) -> Backend:
-    """Reads tokenizer.json.
+    """Read tokenizer.json.
 
     Raises:
         ValueError: a damaged file.
@@ -281,15 +279,14 @@ def read_backend(folder: Path) -> Backend:
 
 
 def apply_flags(backend: Backend, settings: Settings) -> None:
-    """Lets tokenizer_config.json prevail over tokenizer.json, as transformers does.
+    """Apply the flags of tokenizer_config.json to tokenizer.json, as transformers does.
 
-    Only what it states counts. (transformers also lets the default of a flag prevail that it does
-    not state, and so lower-cases a cased tokenizer.json.)
+    Absent flags are ignored. (transformers applies their defaults, which lower-cases a cased tokenizer.json.)
     """
     from tokenizers import normalizers, pre_tokenizers, processors
 
-    # The parts are copies: each is changed and put back.
-    normalizer, pre_tokenizer, frame = (
+    # The parts are copies: each is changed and assigned again.
+    normalizer, pre_tokenizer, post_processor = (
         backend.normalizer,
         backend.pre_tokenizer,
         backend.post_processor,
@@ -305,24 +302,24 @@ def apply_flags(backend: Backend, settings: Settings) -> None:
         prefix = settings.flag("add_prefix_space", pre_tokenizer.add_prefix_space)
         pre_tokenizer.add_prefix_space = prefix
         backend.pre_tokenizer = pre_tokenizer
-        if isinstance(frame, processors.RobertaProcessing):
-            frame.add_prefix_space = prefix
-            backend.post_processor = frame
+        if isinstance(post_processor, processors.RobertaProcessing):
+            post_processor.add_prefix_space = prefix
+            backend.post_processor = post_processor
 
 
 def read_templates(folder: Path) -> dict[str, str]:
-    """The files that hold chat templates, by their path in the folder."""
+    """Read the chat template files, by their path in the folder."""
     names = ("chat_template.jinja", "chat_template.json")
     paths = [*(folder / name for name in names), *folder.glob("additional_chat_templates/*.jinja")]
     return {path.relative_to(folder).as_posix(): read_text(path) for path in sorted(paths) if path.is_file()}
 
 
 def write_files(folder: Path, contents: Mapping[str, str | bytes]) -> None:
-    """Writes texts, or bytes, into files, none of which is replaced before all of them are written.
+    """Write texts or bytes to files, none of which is replaced before all are written.
 
     Args:
-        folder: made if it is not there.
-        contents: what each file holds, by its path in the folder.
+        folder: created if it does not exist.
+        contents: path in the folder -> content.
     """
     with storage.Staging(folder) as staging:
         for name, content in contents.items():

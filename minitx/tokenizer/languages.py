@@ -1,4 +1,4 @@
-"""The languages of a translation model: their codes, and the token that says which one a text is in."""
+"""Languages of translation models: codes, tokens, and the post-processor that adds them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from minitx.tokenizer.files import CONFIG, Settings, wrong
+from minitx.validation import ArgumentValueError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
@@ -17,9 +18,9 @@ def _codes(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-# In the order in which fairseq appends them to each dictionary: that order is their ids. MBART and MBART50
-# are the codes of the two multilingual BARTs, M2M100 and WMT21 those of M2M-100 and of its WMT 2021
-# successor, NLLB those of NLLB-200 (which are those of FLORES-200).
+# In the order of their ids, which is the order in which fairseq appends them to each dictionary. MBART and
+# MBART50 are the codes of the two multilingual BARTs, M2M100 and WMT21 those of M2M-100 and of its WMT 2021
+# successor, NLLB those of NLLB-200 and FLORES-200.
 MBART = _codes(
     """
     ar_AR cs_CZ de_DE en_XX es_XX et_EE fi_FI fr_XX gu_IN hi_IN it_IT ja_XX kk_KZ ko_KR lt_LT lv_LV my_MM
@@ -72,12 +73,12 @@ NLLB = _codes(
 
 @dataclass(frozen=True, kw_only=True)
 class LanguageRule:
-    """How the models of one family are told the language of a text.
+    """How a family marks the language of a text.
 
     Attributes:
-        pattern: what a language's token looks like; its first group is the language's code.
-        default: the source language where no file names one.
-        in_front: whether the token stands before the text; if not, behind its </s>.
+        pattern: regular expression of a language token; its first group is the language code.
+        default: source language if no file names one.
+        in_front: place the token before the text instead of after </s>.
     """
 
     pattern: str
@@ -86,12 +87,12 @@ class LanguageRule:
 
 
 class Languages:
-    """The languages of one tokenizer, with those that are chosen.
+    """The languages of one tokenizer.
 
     Attributes:
-        tokens: the token of each language, by its code.
-        source: code of the language that texts are in; None if not chosen.
-        target: code of the language that they are translated into; None if not chosen.
+        tokens: language code -> token.
+        source: code of the source language; None if not set.
+        target: code of the target language; None if not set.
     """
 
     def __init__(self, rule: LanguageRule, settings: Settings, vocabulary: Backend) -> None:
@@ -102,7 +103,7 @@ class Languages:
             if match and token.special:
                 self.tokens[match[1]] = token.content
                 self._ids[match[1]] = index
-        # transformers first put NLLB's token behind the text, against the paper (section 6.1.1); the flag
+        # transformers first put NLLB's token after the text, against the paper (section 6.1.1); the flag
         # keeps that for models that were trained so (huggingface/transformers#22313).
         self._in_front = rule.in_front and not settings.flag("legacy_behaviour", False)
         self._eos = settings.text("eos_token")
@@ -118,26 +119,24 @@ class Languages:
         return None if code is None else self.check(key, code)
 
     def check(self, name: str, code: str) -> str:
-        """Returns a code that is one of this tokenizer's.
+        """Return the code of a language of this tokenizer.
 
         Raises:
-            ValueError: any other; the message lists what there is.
+            ArgumentValueError: any other; the message lists the languages.
         """
         if code not in self.tokens:
-            raise ValueError(
-                f"{name}={code!r} is no language of this tokenizer; it has {', '.join(self.tokens)}."
-            )
+            raise ArgumentValueError(name, code, f"a language of this tokenizer: {', '.join(self.tokens)}")
         return code
 
     def index(self, code: str) -> int:
-        """The id of a language's token."""
+        """Return the id of a language's token."""
         return self._ids[self.check("language", code)]
 
-    def frame(self, backend: Backend, *, as_target: bool) -> PostProcessor:
-        """What frames a text of the source or of the target language: [code] A </s>, or A </s> [code].
+    def post_processor(self, backend: Backend, *, as_target: bool) -> PostProcessor:
+        """Return the post-processor of the source or target language: [code] A </s>, or A </s> [code].
 
         Raises:
-            ValueError: that language has not been chosen.
+            ValueError: that language is not set.
         """
         from tokenizers import processors
 
@@ -157,6 +156,6 @@ class Languages:
 
 
 def find_languages(rule: LanguageRule, settings: Settings, vocabulary: Backend) -> Languages | None:
-    """The languages of a vocabulary; None if it has none."""
+    """Return the languages of a vocabulary; None without any."""
     languages = Languages(rule, settings, vocabulary)
     return languages if languages.tokens else None

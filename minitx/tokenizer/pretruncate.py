@@ -1,7 +1,7 @@
-"""Cutting early: a text of which little is kept is not tokenized to its end.
+"""Truncation before tokenization, so that the rest of a long text is not tokenized in vain.
 
-Possible where no token reaches across a space, as with BERT's tokenizers. A text is then cut at a space
-where its first tokens are sure to be the same.
+It requires that no token crosses a space, as in BERT's tokenizers: cut at a space, a text keeps its first
+tokens.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
 
-# A text that is to be cut to some number of tokens is first tried as its first so many characters each.
+# Characters per token of the part that is tokenized first.
 _CHARACTERS = 20
 
 
-def words_apart(backend: Backend) -> bool:
-    """Whether this is a tokenizer that looks at no more than one word, and no word has a space in it."""
+def splits_at_spaces(backend: Backend) -> bool:
+    """Whether each token is part of one word without spaces."""
     return (
         type(backend.normalizer).__name__ == "BertNormalizer"
         and type(backend.pre_tokenizer).__name__ == "BertPreTokenizer"
@@ -29,12 +29,12 @@ def words_apart(backend: Backend) -> bool:
     )
 
 
-def starts(backend: Backend, texts: list[str], length: int) -> list[str]:
-    """The texts, long ones cut where their first `length` tokens are sure to be the same.
+def pretruncate(backend: Backend, texts: list[str], length: int) -> list[str]:
+    """Shorten long texts at a space, keeping their first `length` tokens.
 
-    No word and no added token reaches across the space at which a text is cut, so that the tokens of the
-    text begin with those of its start, if they are more than `length`: of the last one alone the offsets
-    could differ, where an added token swallows the space behind it.
+    No word or added token crosses the space, so that the tokens of the shortened text are the first of the
+    whole text. It must have more than `length` of them: the offsets of its last token can differ if an added
+    token includes the space after it.
     """
     cut = {}
     for index, text in enumerate(texts):

@@ -7,7 +7,7 @@ import dataclasses
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 import minitx
 from minitx.architectures import REGISTRY, architecture
 from minitx.architectures.config_reader import ConfigReader
-from minitx.architectures.mapping import rows
-from minitx.config import EmbedderConfig, ExpertsConfig, HeadConfig, ModelConfig, RopeConfig, StackConfig
+from minitx.architectures.mapping import entries
+from minitx.config import HeadConfig, ModelConfig, ValidatedConfig
 from minitx.layers.activation import ACTIVATIONS
 from minitx.layers.heads import POOLING, TASKS
 from tests.parity.cases import CASES
@@ -31,7 +31,7 @@ SHARED = [
     *sorted((ROOT / "layers").rglob("*.py")),
     *sorted((ROOT / "decoding").rglob("*.py")),
     *sorted((ROOT / "models").rglob("*.py")),
-    *(ROOT / f"{name}.py" for name in ("config",)),
+    *sorted((ROOT / "config").rglob("*.py")),
 ]
 SOURCES = sorted(ROOT.rglob("*.py"))
 
@@ -96,22 +96,43 @@ def configs() -> Iterator[tuple[ModelConfig, dict[str, HeadConfig]]]:
         yield found.read(reader), found.heads(reader)
 
 
+def nested(config: ValidatedConfig) -> Iterator[ValidatedConfig]:
+    """A config and all configs in it."""
+    yield config
+    for value in vars(config).values():
+        parts = value.values() if isinstance(value, Mapping) else (value,)
+        for part in parts:
+            if isinstance(part, ValidatedConfig):
+                yield from nested(part)
+
+
 def test_every_option_is_used() -> None:
     """Each field of each config takes at least two values over the registered architectures."""
     seen: dict[tuple[type, str], set[str]] = {}
     for config, heads in configs():
-        stack = config.stack
-        ropes = (stack.rope or {}).values()
-        for part in (config, config.embedder, stack, stack.experts, *ropes, *heads.values()):
-            for kind in (ModelConfig, EmbedderConfig, StackConfig, ExpertsConfig, RopeConfig, HeadConfig):
-                if isinstance(part, kind):
-                    for field in dataclasses.fields(kind):
-                        seen.setdefault((kind, field.name), set()).add(repr(getattr(part, field.name)))
-    always_the_same = {"initializer_range", "pooler", "problem_type"}  # chosen by the case, by the loader
+        for part in (part for whole in (config, *heads.values()) for part in nested(whole)):
+            for name, value in vars(part).items():
+                seen.setdefault((type(part), name), set()).add(repr(value))
+    always_the_same = {  # chosen by the case, or by the loader
+        (minitx.ModelConfig, "initializer_range"),
+        (minitx.ModelConfig, "pooler"),
+        (minitx.HeadConfig, "problem_type"),
+        (minitx.ExpertsConfig, "hidden_act"),
+        (minitx.Disentangled, "dropout"),
+    }
     for (kind, name), values in seen.items():
-        assert len(values) > 1 or name in always_the_same, f"{kind.__name__}.{name} is always {values}"
+        assert len(values) > 1 or (kind, name) in always_the_same, (
+            f"{kind.__name__}.{name} is always {values}"
+        )
+    assert {kind for kind, _ in seen} | {minitx.Alibi} == set(ValidatedConfig.__subclasses__())
     assert {head.pooling for _, heads in configs() for head in heads.values()} == set(POOLING)
     assert {task for _, heads in configs() for task in heads} == set(TASKS)
+
+
+def test_configs_stay_small() -> None:
+    for kind in ValidatedConfig.__subclasses__():
+        assert len(dataclasses.fields(kind)) <= 14, kind.__name__
+        assert getattr(minitx, kind.__name__) is kind
 
 
 def test_every_row_of_every_weight_table_is_used(tmp_path: Path) -> None:
@@ -129,7 +150,7 @@ def test_every_row_of_every_weight_table_is_used(tmp_path: Path) -> None:
             found = found if found.composed is None else found.composed(config)
             table = found.weights if task == "none" else found.head_weights[task]
             layers = found.layers(found.read(ConfigReader(config)))
-            for left, right in rows(table, layers):
+            for left, right in entries(table, layers):
                 key = (task, re.sub(r"\d+", "N", left[0]))
                 group = unused.setdefault(case.model_type, set())
                 group.add(key)
@@ -146,6 +167,13 @@ def test_the_public_names() -> None:
         assert getattr(minitx, name).__doc__, name
     with pytest.raises(AttributeError, match="nothing_like_it"):
         minitx.nothing_like_it  # noqa: B018
+    tree = ast.parse((ROOT / "__init__.py").read_text())
+    (typed,) = [node for node in tree.body if isinstance(node, ast.If)]  # if TYPE_CHECKING
+    imports = [node for node in ast.walk(typed) if isinstance(node, ast.ImportFrom)]
+    assert sorted(alias.name for node in imports for alias in node.names) == minitx.__all__
+    for node in imports:
+        for alias in node.names:
+            assert getattr(sys.modules[node.module or ""], alias.name) is getattr(minitx, alias.name)
 
 
 def test_importing_minitx_imports_nothing_heavy() -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from minitx.layers.attention import AttentionContext, CrossAttention
+from minitx.layers.embedder import NUMBERINGS
 from minitx.layers.embedding import ScaledEmbedding
 from minitx.models import EncoderDecoderModel
 
@@ -25,19 +26,17 @@ def swap_norms(first: Any, second: Any, name: str, other: str) -> None:
 
 def positions_one_off(model: Any, patch: pytest.MonkeyPatch) -> None:
     """Of the decoder alone: BART's table begins with two spare rows."""
-    config = model.decoder_embedder.config
-    model.decoder_embedder.config = replace(config, position_offset=config.position_offset + 1)
+    model.decoder_embedder.pos_emb.offset += 1
 
 
 def positions_from_zero(model: Any, patch: pytest.MonkeyPatch) -> None:
-    config = model.decoder_embedder.config
-    model.decoder_embedder.config = replace(config, positions_from_padding=False)
+    model.decoder_embedder.number = NUMBERINGS["sequence"]
 
 
 def other_waves(model: Any, patch: pytest.MonkeyPatch) -> None:
     for embedder in (model.embedder, model.decoder_embedder):
-        kind = {"paper": "fairseq", "fairseq": "paper"}[embedder.config.sinusoids]
-        embedder.config = replace(embedder.config, sinusoids=kind)
+        waves = embedder.pos_emb
+        waves.kind = {"tensor2tensor": "fairseq", "fairseq": "tensor2tensor"}[waves.kind]
 
 
 def embedding_of_the_decoder_not_scaled(model: Any, patch: pytest.MonkeyPatch) -> None:
@@ -67,7 +66,7 @@ def bias_of_the_encoder_for_one_direction(model: Any, patch: pytest.MonkeyPatch)
 
 def one_bias_for_all_layers(model: Any, patch: pytest.MonkeyPatch) -> None:
     """UMT5 has one per layer."""
-    model.decoder.kinds = [(kind, turns, 0) for kind, turns, _ in model.decoder.kinds]
+    model.decoder.layer_kinds = [kind._replace(bias_table=0) for kind in model.decoder.layer_kinds]
 
 
 def bias_in_cross_attention_too(model: Any, patch: pytest.MonkeyPatch) -> None:
@@ -103,8 +102,8 @@ def ignored_padding_of_the_memory(model: Any, patch: pytest.MonkeyPatch) -> None
 def swapped_cross_attention_norms(model: Any, patch: pytest.MonkeyPatch) -> None:
     """Those in front of the second and the third branch, or those behind the first and the second."""
     layer = model.decoder.layers[0]
-    if model.decoder.config.norm_placement == "post":
-        first, second = layer.attention.self_output, layer.cross_attention.self_output
+    if model.decoder.config.layer.norm_placement == "post":
+        first, second = layer.attention.self_output, layer.cross_attention.cross_output
         swap_norms(first, second, "layer_norm", "layer_norm")
     else:
         swap_norms(layer, layer, "cross_attention_norm", "feed_forward_norm")
@@ -112,8 +111,8 @@ def swapped_cross_attention_norms(model: Any, patch: pytest.MonkeyPatch) -> None
 
 def attentions_in_another_order(model: Any, patch: pytest.MonkeyPatch) -> None:
     for layer in model.decoder.layers:
-        layer.attention.self_output, layer.cross_attention.self_output = (
-            layer.cross_attention.self_output,
+        layer.attention.self_output, layer.cross_attention.cross_output = (
+            layer.cross_attention.cross_output,
             layer.attention.self_output,
         )
 
@@ -138,7 +137,7 @@ def memory_projected_without_bias(model: Any, patch: pytest.MonkeyPatch) -> None
 def scores_divided(model: Any, patch: pytest.MonkeyPatch) -> None:
     """By the root of the width of a head, as everywhere but in T5."""
     for layer in model.decoder.layers:
-        attention = layer.cross_attention.self_attention
+        attention = layer.cross_attention.cross_attention
         attention.scale = attention.head_dim**-0.5
 
 

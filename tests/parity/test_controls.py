@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import types
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,19 +13,18 @@ import pytest
 import torch
 from torch import nn
 
-from minitx.architectures.encoders import deberta_v2
-from minitx.config import RopeConfig
+from minitx.config import RopeConfig, replace_in
 from minitx.inspect.compare.reference import Wide
+from minitx.layers import disentangled, stack
 from minitx.layers import masks as mask
 from minitx.layers import positions as position
-from minitx.layers import stack
 from minitx.layers.activation import Activation
 from minitx.layers.attention import SelfAttention
+from minitx.layers.embedder import NUMBERINGS
 from minitx.layers.experts import Experts, MixtureOfExperts
 from minitx.layers.heads import POOLING
-from minitx.layers.layer import Layer
+from minitx.layers.layer import Layer, ParallelLayer, before_norm
 from minitx.layers.norm import RMSNorm
-from minitx.layers.rotary import rotate_every_two, rotate_half
 from minitx.models import Model
 from tests.parity.cases import BY_NAME
 from tests.parity.encoder_decoder_mistakes import ENCODER_DECODER_MISTAKES
@@ -78,8 +78,7 @@ def swapped_query_and_key(model: Model, patch: pytest.MonkeyPatch) -> None:
 
 
 def positions_from_zero(model: Model, patch: pytest.MonkeyPatch) -> None:
-    embedder = model.embedder
-    embedder.config = replace(embedder.config, positions_from_padding=False)
+    model.embedder.number = NUMBERINGS["sequence"]
 
 
 def ignored_padding(model: Model, patch: pytest.MonkeyPatch) -> None:
@@ -87,8 +86,7 @@ def ignored_padding(model: Model, patch: pytest.MonkeyPatch) -> None:
 
 
 def wrong_rope_base(model: Model, patch: pytest.MonkeyPatch) -> None:
-    rope = {kind: replace(found, rope_theta=0.9 * found.rope_theta) for kind, found in rope_of(model).items()}
-    model.stack.config = replace(model.stack.config, rope=rope)
+    change_ropes(model, lambda rope: {"rope_theta": 0.9 * rope.rope_theta})
 
 
 def window_one_too_wide(model: Model, patch: pytest.MonkeyPatch) -> None:
@@ -101,7 +99,7 @@ def all_layers_global(model: Model, patch: pytest.MonkeyPatch) -> None:
 
 
 def positions_one_row_off(model: Model, patch: pytest.MonkeyPatch) -> None:
-    model.embedder.config = replace(model.embedder.config, position_offset=1)
+    model.embedder.pos_emb.offset = 1
 
 
 def one_series_of_slopes(model: Model, patch: pytest.MonkeyPatch) -> None:
@@ -111,31 +109,28 @@ def one_series_of_slopes(model: Model, patch: pytest.MonkeyPatch) -> None:
 
 def residual_before_the_norm(model: Model, patch: pytest.MonkeyPatch) -> None:
     for layer in each(model, Layer):
-        layer.residual_after_norm = False
+        layer.residual = before_norm
 
 
 def branches_one_after_the_other(model: Model, patch: pytest.MonkeyPatch) -> None:
-    for layer in each(model, Layer):
-        layer.parallel = "none"
+    for layer in each(model, ParallelLayer):
+        layer.forward = types.MethodType(Layer.forward, layer)
 
 
 def other_pairs_of_features(model: Model, patch: pytest.MonkeyPatch) -> None:
     """Halves for neighbours, or neighbours for halves."""
-    rope = {kind: replace(found, interleaved=not found.interleaved) for kind, found in rope_of(model).items()}
-    model.stack.config = replace(model.stack.config, rope=rope)
-    for attention in each(model, SelfAttention):
-        halves = attention.rotate_pairs is rotate_half
-        attention.rotate_pairs = rotate_every_two if halves else rotate_half
+    change_ropes(model, lambda rope: {"interleaved": not rope.interleaved})
 
 
 def whole_heads_turn(model: Model, patch: pytest.MonkeyPatch) -> None:
-    size = model.stack.config.head_dim
-    rope = {kind: replace(found, rotary_dim=size) for kind, found in rope_of(model).items()}
-    model.stack.config = replace(model.stack.config, rope=rope)
+    size = model.stack.config.layer.attention.head_dim
+    change_ropes(model, lambda rope: {"rotary_dim": size})
 
 
-def rope_of(model: Model) -> dict[str, RopeConfig]:
-    return dict(model.stack.config.rope)
+def change_ropes(model: Model, changes: Callable[[RopeConfig], dict[str, Any]]) -> None:
+    ropes = model.stack.config.positions.ropes
+    changed = {kind: replace(rope, **changes(rope)) for kind, rope in ropes.items()}
+    model.stack.config = replace_in(model.stack.config, "positions", ropes=changed)
 
 
 def queries_not_normed(model: Model, patch: pytest.MonkeyPatch) -> None:
@@ -143,27 +138,23 @@ def queries_not_normed(model: Model, patch: pytest.MonkeyPatch) -> None:
 
 
 def every_layer_turns(model: Model, patch: pytest.MonkeyPatch) -> None:
-    model.stack.kinds = [(kind, True, table) for kind, _, table in model.stack.kinds]
+    model.stack.layer_kinds = [kind._replace(uses_rope=True) for kind in model.stack.layer_kinds]
 
 
 def angles_not_stretched(model: Model, patch: pytest.MonkeyPatch) -> None:
-    rope = {kind: replace(found, rope_type="default") for kind, found in rope_of(model).items()}
-    model.stack.config = replace(model.stack.config, rope=rope)
+    change_ropes(model, lambda rope: {"rope_type": "default"})
 
 
 def turned_features_not_scaled(model: Model, patch: pytest.MonkeyPatch) -> None:
-    rope = {kind: replace(found, attention_factor=1.0) for kind, found in rope_of(model).items()}
-    model.stack.config = replace(model.stack.config, rope=rope)
+    change_ropes(model, lambda rope: {"attention_factor": 1.0})
 
 
 def bands_rounded_otherwise(model: Model, patch: pytest.MonkeyPatch) -> None:
-    rope = {kind: replace(found, truncate=not found.truncate) for kind, found in rope_of(model).items()}
-    model.stack.config = replace(model.stack.config, rope=rope)
+    change_ropes(model, lambda rope: {"truncate": not rope.truncate})
 
 
 def always_the_short_factors(model: Model, patch: pytest.MonkeyPatch) -> None:
-    rope = {kind: replace(found, long_factor=found.short_factor) for kind, found in rope_of(model).items()}
-    model.stack.config = replace(model.stack.config, rope=rope)
+    change_ropes(model, lambda rope: {"long_factor": rope.short_factor})
 
 
 def no_sinks(model: Model, patch: pytest.MonkeyPatch) -> None:
@@ -192,16 +183,16 @@ def gate_activated_instead(model: Model, patch: pytest.MonkeyPatch) -> None:
 
 
 def one_bucket_off(model: Model, patch: pytest.MonkeyPatch) -> None:
-    right = position.RelativeBias.bucket
-    patch.setattr(position.RelativeBias, "bucket", lambda self, d: right(self, d + 1))
+    right = position.RelativePositionBias.bucket
+    patch.setattr(position.RelativePositionBias, "bucket", lambda self, d: right(self, d + 1))
 
 
 def no_relative_bias(model: Model, patch: pytest.MonkeyPatch) -> None:
-    model.encoder.relative_bias = None
+    model.encoder.has_score_bias = False
 
 
 def layers_in_another_order(model: Model, patch: pytest.MonkeyPatch) -> None:
-    model.encoder.schedule = model.encoder.schedule[::-1]
+    model.encoder.layer_order = model.encoder.layer_order[::-1]
 
 
 def unnormed_positions(model: Model, patch: pytest.MonkeyPatch) -> None:
@@ -209,7 +200,7 @@ def unnormed_positions(model: Model, patch: pytest.MonkeyPatch) -> None:
 
 
 def linear_buckets(model: Model, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(deberta_v2, "log_bucket", lambda distance, buckets, most: distance)
+    patch.setattr(disentangled, "log_bucket", lambda distance, buckets, most: distance)
 
 
 def no_convolution(model: Model, patch: pytest.MonkeyPatch) -> None:
@@ -358,7 +349,7 @@ def mistakes_in_the_network(model: Model) -> dict[str, Callable[[], None]]:
         "norm weight": lambda: norms(model)[0].weight.data.fill_(1.0),
         "word embedding": lambda: nn.init.normal_(model.embedder.word_emb.weight, std=0.2),
     }
-    if model.config.stack.norm_placement == "post":
+    if model.config.stack.layer.norm_placement == "post":
         found["swapped norms"] = lambda: swap2(layer.attention.self_output, layer.output, "layer_norm")
     if getattr(norms(model)[0], "bias", None) is not None:
         found["norm bias"] = lambda: norms(model)[0].bias.data.zero_()
@@ -377,11 +368,11 @@ def mistakes_in_the_head(model: Model) -> dict[str, Callable[[], None]]:
     found = {"projection": lambda: setattr(head, "projection", redrawn(head.projection))}
     if head.projection.bias is not None:
         found["projection bias"] = lambda: setattr(head.projection, "bias", None)
-    if head.config.dense_size:
+    transform = head.config.transform
+    if transform is not None:
         found["dense"] = lambda: setattr(head, "dense", redrawn(head.dense))
-    if head.config.hidden_act:
         found["activation"] = lambda: other_act(head.activation)
-    if head.config.layer_norm_eps is not None:
+    if transform is not None and transform.norm is not None:
         found["norm"] = lambda: head.layer_norm.weight.data.fill_(1.0)
     if head.config.pooling != "none":
         other = "mean" if head.config.pooling not in ("mean", "last") else "first"

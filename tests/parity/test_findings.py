@@ -95,7 +95,7 @@ def test_names_of_labels_stay_with_as_many_labels_and_go_with_others(tmp_path: P
 
 
 def test_a_class_that_minitx_does_not_know_is_no_class_without_a_head() -> None:
-    with pytest.raises(ValueError, match=r"BertForCausalLM, which minitx does not know; give head="):
+    with pytest.raises(ValueError, match=r"BertForCausalLM, which minitx does not know; pass head="):
         minitx.from_config({**BERT, "architectures": ["BertForCausalLM"]})
 
 

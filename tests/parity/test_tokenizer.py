@@ -533,7 +533,7 @@ def test_pieces_are_those_of_the_sentencepiece_library(kind: str, file: str, tmp
     library = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / file))
     compared = 0
     for text in TEXTS:
-        normalized = case.ours._engine.source.backend.normalizer.normalize_str(text)
+        normalized = case.ours._backends.source.backend.normalizer.normalize_str(text)
         # U+0085 is white space to `tokenizers` and a character like any other to sentencepiece; and only
         # `tokenizers` finds "<s>" in a full-width "＜s＞", once the rules have made it narrow.
         if any(special in text + normalized for special in (*SPECIAL_STRINGS, "\x85")):

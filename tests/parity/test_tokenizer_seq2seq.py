@@ -26,7 +26,7 @@ from transformers.models.nllb import tokenization_nllb
 from transformers.tokenization_utils_base import generate_merges
 
 from minitx.tokenizer import load_tokenizer
-from minitx.tokenizer._spm_proto import read_sentencepiece
+from minitx.tokenizer._sentencepiece_proto import read_sentencepiece
 from tests.parity.test_tokenizer import MASK, TEXTS, first_difference, train_byte_pairs, train_unigram, write
 
 # How the models of T5 and Pegasus count their special pieces, and those of UMT5.
@@ -293,7 +293,7 @@ class Case:
             return not text.endswith("</s>")
         if not self.libraries:
             return True
-        normalized = self.ours._engine.source.backend.normalizer.normalize_str(text)
+        normalized = self.ours._backends.source.backend.normalizer.normalize_str(text)
         # Of ". .." and ".. ." with equal scores either may win.
         if re.search(r"\.\.\.|ᄏᄏᄏ", normalized):
             return False

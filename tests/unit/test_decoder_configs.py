@@ -10,7 +10,7 @@ import transformers
 
 from minitx.architectures import architecture
 from minitx.architectures.config_reader import ConfigReader
-from minitx.config import HeadConfig, ModelConfig
+from minitx.config import HeadConfig, ModelConfig, Rotary
 from minitx.layers.stack import FULL, SLIDING
 
 # Sizes, flags and stray keys of well-known checkpoints; the prose of them left out.
@@ -207,23 +207,23 @@ def test_a_real_config_is_read_whole_and_means_what_it_means_in_transformers(nam
 
 def test_what_they_mean() -> None:
     small, narrow = (read(CONFIGS[name])[0] for name in ("opt-125m", "opt-350m"))
-    assert (small.stack.norm_placement, small.embedder.projection, small.stack.output_size) == (
+    assert (small.stack.layer.norm_placement, small.inputs.projection, small.stack.output_size) == (
         "pre",
         "none",
         None,
     )
-    assert (narrow.stack.norm_placement, narrow.embedder.projection, narrow.stack.output_size) == (
+    assert (narrow.stack.layer.norm_placement, narrow.inputs.projection, narrow.stack.output_size) == (
         "post",
         "words",
         512,
     )
-    assert narrow.embedder.max_position_embeddings == 2050
-    assert read(BLOOM)[0].stack.head_dim == 64
+    assert narrow.inputs.max_position_embeddings == 2050
+    assert read(BLOOM)[0].stack.layer.attention.head_dim == 64
     assert read(GPT_NEO)[0].stack.layer_types == (FULL, SLIDING) * 6
     for config, rotary_dim in ((GPTJ, 64), (PYTHIA, 16), (PHI, 32)):
-        rope = read(config)[0].stack.rope
-        assert rope is not None
-        assert rope[FULL].rotary_dim == rotary_dim
+        positions = read(config)[0].stack.positions
+        assert isinstance(positions, Rotary)
+        assert positions.ropes[FULL].rotary_dim == rotary_dim
 
 
 @pytest.mark.parametrize(
@@ -238,9 +238,9 @@ def test_what_they_mean() -> None:
         ({**GPT_NEO, "attention_layers": None, "attention_types": [[["global"], 13]]}, ["num_layers=12"]),
         ({**GPTJ, "rotary_dim": 258}, ["rotary_dim=258", "256"]),
         ({**GPTJ, "rotary_dim": 63}, ["rotary_dim=63", "even"]),
-        ({**PYTHIA, "rotary_pct": 0.01}, ["cannot turn 0 features", "head_dim=64"]),
+        ({**PYTHIA, "rotary_pct": 0.01}, ["cannot rotate 0 features", "head_dim=64"]),
         ({**PYTHIA, "rope_parameters": {FULL: 3}}, ["rope_parameters", "must be an object"]),
-        ({**PHI, "partial_rotary_factor": 1.5}, ["cannot turn 120 features", "head_dim=80"]),
+        ({**PHI, "partial_rotary_factor": 1.5}, ["cannot rotate 120 features", "head_dim=80"]),
         ({**PHI, "num_key_value_heads": 5}, ["32 attention heads", "num_key_value_heads=5"]),
     ],
 )

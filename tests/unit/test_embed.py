@@ -72,7 +72,7 @@ def real() -> tuple[EncoderModel, Tokenizer]:
 
 
 def tiny(kind: str = "bert", **more: Any) -> EncoderModel:
-    return minitx.from_config({"model_type": kind, **TINY, **more}, seed=0)
+    return minitx.from_config({"model_type": kind, **TINY, **more}, seed=0).eval()
 
 
 def by_hand(texts: list[str], tokenizer: Tokenizer, pooling: str) -> torch.Tensor:
@@ -146,13 +146,10 @@ def test_cut_at_the_models_positions(kind: str, more: dict[str, Any], limit: int
 
 
 def test_what_comes_out() -> None:
-    model = tiny()  # in training mode: dropout must not act, and the mode must come back
-    model.encoder.layers[0].eval()  # type: ignore[union-attr,index,operator]
-    modes = [module.training for module in model.modules()]
+    model = tiny()
     letters: Any = Letters()
     first, second = embed(model, letters, ["abc"]), embed(model, letters, ["abc"])
     assert torch.equal(first, second)
-    assert [module.training for module in model.modules()] == modes
     assert float(first.norm()) == pytest.approx(1.0)
     assert float(embed(model, letters, ["abc"], normalize=False).norm()) != pytest.approx(1.0, abs=1e-3)
     assert embed(model, letters, []).shape == (0, 12)
@@ -161,9 +158,24 @@ def test_what_comes_out() -> None:
     assert embed(model.double(), letters, ["abc"]).dtype == torch.float64
 
 
-def test_threads_on_a_model_in_training_mode() -> None:
-    """The call that ends first must not bring dropout back while another one runs."""
-    model = tiny(hidden_dropout_prob=0.5).train()
+def test_a_model_in_training_mode_is_refused() -> None:
+    """Dropout would change the vectors. The mode is the caller's: it is neither changed nor restored."""
+    model = tiny(hidden_dropout_prob=0.5)
+    letters: Any = Letters()
+    expected = embed(model, letters, ["abc", "xy"])
+    for part in (model, model.encoder.layers[1].output.dropout):  # type: ignore[union-attr,index]
+        part.train()
+        modes = [module.training for module in model.modules()]
+        with pytest.raises(ValueError, match=r"^model=.* must be in eval mode; .*call model\.eval\(\)"):
+            embed(model, letters, ["abc", "xy"])
+        assert [module.training for module in model.modules()] == modes
+        model.eval()
+    assert torch.equal(embed(model, letters, ["abc", "xy"]), expected)
+
+
+def test_threads_share_a_model() -> None:
+    """A call that runs within another one gives the same vectors, and changes no mode."""
+    model = tiny(hidden_dropout_prob=0.5)
     letters: Any = Letters()
     expected = embed(model, letters, ["abc", "xy"], batch_size=1)
     inside, over = Event(), Event()
@@ -179,7 +191,7 @@ def test_threads_on_a_model_in_training_mode() -> None:
         quick = embed(model, letters, ["abc", "xy"], batch_size=1, progress=lambda _: end(over, slow))
     assert torch.equal(slow.result(), expected)
     assert torch.equal(quick, expected)
-    assert all(module.training for module in model.modules())
+    assert not any(module.training for module in model.modules())
 
 
 def end(over: Event, other: Future[torch.Tensor]) -> None:
@@ -187,19 +199,35 @@ def end(over: Event, other: Future[torch.Tensor]) -> None:
     other.result(10)
 
 
+def test_a_tokenizer_of_another_library_is_named() -> None:
+    def lists(texts: list[str], **options: Any) -> dict[str, list[list[int]]]:
+        return {"input_ids": [[3]] * len(texts), "attention_mask": [[1]] * len(texts)}
+
+    other: Any = lists
+    with pytest.raises(TypeError, match=r"^tokenizer=.* must be a tokenizer of minitx; .*load_tokenizer"):
+        embed(tiny(), other, ["abc"])
+
+
+def test_the_settings_are_read_once_per_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokenizer = minitx.load(MINILM), minitx.load_tokenizer(MINILM)
+    first = embed(model, tokenizer, ["one"])
+    monkeypatch.setattr("minitx.pipelines.text.embed.read_json", None)  # any more reading fails
+    assert torch.equal(embed(model, tokenizer, ["one"]), first)
+
+
 def test_mistakes_are_named() -> None:
     model, letters = tiny(), Letters()
     call: Any = embed
-    with pytest.raises(TypeError, match=r"one string; expected a list"):
+    with pytest.raises(TypeError, match=r"^texts=.* must be a list of strings; wrap"):
         call(model, letters, "text")
-    with pytest.raises(TypeError, match=r"holds a NoneType"):
+    with pytest.raises(TypeError, match=r"^texts\[1\]=None must be a string"):
         call(model, letters, ["text", None])
-    with pytest.raises(TypeError, match=r"model is a Letters; expected a model, as in embed\(model, token"):
+    with pytest.raises(TypeError, match=r"^model=.*Letters.* must be a model; call embed\(model, token"):
         call(letters, model, ["text"])
-    with pytest.raises(ValueError, match=r"pooling='max' must be one of mean, first, pooler"):
+    with pytest.raises(ValueError, match=r"pooling='max' must be one of 'mean', 'first', 'pooler'"):
         call(model, letters, ["text"], pooling="max")
     with pytest.raises(ValueError, match=r"has no pooler"):
-        call(minitx.from_config(WITHOUT_POOLER), letters, ["text"], pooling="pooler")
+        call(minitx.from_config(WITHOUT_POOLER).eval(), letters, ["text"], pooling="pooler")
     with pytest.raises(ValueError, match=r"batch_size=0"):
         call(model, letters, ["text"], batch_size=0)
     with pytest.raises(ValueError, match=r"max_length=0"):
@@ -271,8 +299,8 @@ def test_prompt_and_lowercase(tmp_path: Path) -> None:
     ("modules", "files", "message"),
     [
         ([*PLAIN, ("sentence_transformers.models.Dense", "2_Dense")], {}, r"module 2 is a Dense"),
-        ([("x.Transformer", "0_BERT")], {}, r"lies in '0_BERT'"),
-        ([("x.Transformer", "../else")], {}, r"must lie in the folder itself"),
+        ([("x.Transformer", "0_BERT")], {}, r"the transformer is in '0_BERT'"),
+        ([("x.Transformer", "../else")], {}, r"must be inside the folder"),
         (PLAIN, {"pooling": {"pooling_mode_max_tokens": True}}, r"pooling max is not implemented"),
         (
             PLAIN,
@@ -340,7 +368,7 @@ def test_only_encoders_embed(tmp_path: Path) -> None:
     }  # fmt: skip
     tokenizer = minitx.load_tokenizer(MINILM)
     whole = minitx.from_config(config, head="seq2seq-lm", seed=0)
-    with pytest.raises(ValueError, match=r"this is none \(EncoderDecoderModel\).*head=\"encoder\""):
+    with pytest.raises(ValueError, match=r"^model=.*EncoderDecoderModel.* an encoder; .*head \"encoder\""):
         minitx.embed(whole, tokenizer, ["one"])
     minitx.save(whole, tmp_path)
     encoder = minitx.load(tmp_path, head="encoder")

@@ -339,7 +339,7 @@ def decoder_of(**more: Any) -> dict[str, Any]:
         (composed(decoder=decoder_of(model_type="nope")), "model_type 'nope' is not supported"),
         (
             composed(decoder=decoder_of(model_type="electra")),
-            "decoder: model_type 'electra' has no layers that look at an encoder",
+            "decoder: model_type 'electra' has no cross-attention",
         ),
         (composed(decoder=decoder_of(is_decoder=False)), "decoder: is_decoder must be true"),
         (
@@ -372,10 +372,10 @@ def test_a_composed_config_that_cannot_be(config: dict[str, Any], message: str) 
 
 
 def test_a_config_inside_another_one() -> None:
-    """Its errors say where it stands, and so do its keys that nobody took."""
+    """Its errors and its unread keys name its place; a reader with other values takes the same keys."""
     hf = ConfigReader({"encoder": {"size": 3, "odd": 1, "flag": True}, "decoder": 7})
-    inner = hf.nested("encoder", flag=False)
-    assert (inner.size("size"), inner.flag("flag")) == (3, False)
+    inner = hf.nested("encoder")
+    assert (inner.size("size"), inner.with_values(flag=False).flag("flag")) == (3, False)
     assert hf.nested("encoder") is inner
     assert inner.flag("flag") is True
     with pytest.raises(ValueError, match=r"config\.json: encoder has no 'width'"):
@@ -508,7 +508,7 @@ def failing(model: Any, where: str, error: BaseException) -> Any:
 
 # Where a forward fails: as keys of the memory are made (those of the first layer are there already), as the
 # decoder runs, and as the head does.
-HALF_WAY = ["decoder.layers.1.cross_attention.self_attention.K", "decoder.layers.1", "head"]
+HALF_WAY = ["decoder.layers.1.cross_attention.cross_attention.K", "decoder.layers.1", "head"]
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no memory left"), KeyboardInterrupt(), ValueError("mine")])

@@ -122,7 +122,7 @@ def test_a_path_is_not_taken_for_an_id(hub: HubServer, name: str | Path) -> None
 
 def test_a_file_instead_of_its_folder(hub: HubServer, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").touch()
-    with pytest.raises(ValueError, match="is a file; give the folder"):
+    with pytest.raises(ValueError, match="is a file; pass the folder"):
         minitx.load(tmp_path / "model.safetensors")
 
 
@@ -273,10 +273,10 @@ TOKENIZER = {
 
 
 @pytest.mark.parametrize(
-    "some", [list(TOKENIZER), ["vocab.txt"], ["tokenizer.json", "tokenizer_config.json"], []]
+    "present", [list(TOKENIZER), ["vocab.txt"], ["tokenizer.json", "tokenizer_config.json"], []]
 )
-def test_the_files_of_the_tokenizer(hub: HubServer, bert: dict[str, bytes], summarize: list[str]) -> None:
-    expected = {"config.json": bert["config.json"]} | {name: TOKENIZER[name] for name in summarize}
+def test_the_files_of_the_tokenizer(hub: HubServer, bert: dict[str, bytes], present: list[str]) -> None:
+    expected = {"config.json": bert["config.json"]} | {name: TOKENIZER[name] for name in present}
     hub.push(ID, bert | expected | {"README.md": b""})
     assert files_of(fetch_tokenizer(ID)) == expected
     hub.forget()
@@ -340,7 +340,7 @@ def test_no_such_repository(hub: HubServer) -> None:
         message = str(caught.value)
         assert "'someone/else' is neither a folder nor a repository" in message
         assert "private" in message
-        assert "token=" in message
+        assert "a token" in message
         assert "HF_TOKEN" in message
 
 
@@ -350,7 +350,7 @@ def test_gated(
     hub.push(ID, bert)
     hub.repos[ID].gated, hub.repos[ID].token = True, "hf_right"
     for token in (None, "hf_wrong"):
-        with pytest.raises(PermissionError, match=f"gated: ask for access at {hub.url}/{ID}.*token="):
+        with pytest.raises(PermissionError, match=f"gated: ask for access at {hub.url}/{ID}.*a token"):
             minitx.load(ID, token=token)
         assert cache_files(tmp_path) == []
     assert files_of(fetch(ID, token="hf_right")) == bert
@@ -393,7 +393,7 @@ def test_a_dropped_connection_is_resumed(hub: HubServer, bert: dict[str, bytes])
 def test_a_connection_that_stays_dead(hub: HubServer, bert: dict[str, bytes], tmp_path: Path) -> None:
     hub.push(ID, bert)
     hub.cut["model.safetensors"] = [3000, *[0] * 30]
-    with pytest.raises(ConnectionError, match=r"could not get someone/tiny/model.safetensors .*offline=True"):
+    with pytest.raises(ConnectionError, match=r"could not get someone/tiny/model.safetensors .*offline, "):
         minitx.load(ID)
     etag = hashlib.sha1(bert["config.json"], usedforsecurity=False).hexdigest()
     assert cache_files(tmp_path) == sorted(["config.json", etag])  # nothing half, whatever its name
@@ -419,7 +419,7 @@ def test_a_shard_lost_on_the_way(hub: HubServer, sharded: dict[str, bytes]) -> N
 
 def test_no_connection_and_nothing_in_the_cache(hub: HubServer) -> None:
     hub.stop()
-    with pytest.raises(ConnectionError, match=r"could not get someone/tiny from .*offline=True"):
+    with pytest.raises(ConnectionError, match=r"could not get someone/tiny from .*offline, minitx uses"):
         fetch(ID)
 
 
@@ -469,7 +469,7 @@ def test_offline(
     assert fetch(ID, offline=offline) == before
     assert fetch(ID, offline=offline, revision=before.name) == before
     minitx.load(ID, offline=offline)
-    reason = "offline=True" if offline else "HF_HUB_OFFLINE is set"
+    reason = "minitx is offline" if offline else "HF_HUB_OFFLINE is set"
     for function in (fetch, fetch_tokenizer):
         with pytest.raises(FileNotFoundError, match=f"nor in the Hub cache, .*, and {reason}"):
             function("someone/else", offline=offline)

@@ -234,8 +234,8 @@ def test_nothing_of_a_real_config_is_overlooked(name: str) -> None:
     config = CONFIGS[name]
     numbers, unread = read(config)
     assert unread == []
-    assert numbers.embedder.vocab_size == config["vocab_size"]
-    assert numbers.encoder.head_dim == 64
+    assert numbers.inputs.vocab_size == config["vocab_size"]
+    assert numbers.encoder.layer.attention.head_dim == 64
 
 
 def test_what_the_real_configs_mean() -> None:
@@ -248,16 +248,16 @@ def test_what_the_real_configs_mean() -> None:
         "full_attention",
     )
     assert modern.sliding_window == 65  # 64 to either side, and itself
-    assert {kind: rope.rope_theta for kind, rope in modern.rope.items()} == {
+    assert {kind: rope.rope_theta for kind, rope in modern.positions.ropes.items()} == {
         "full_attention": 160000,
         "sliding_attention": 10000,
     }
     deberta = read(DEBERTA_V3)[0]
-    assert not deberta.embedder.position_embeddings
-    assert vars(deberta.encoder)["position_buckets"] == 256
-    assert vars(deberta.encoder)["max_relative_positions"] == 512
-    assert read(ROBERTA)[0].embedder.positions_from_padding
-    assert read(ELECTRA)[0].embedder.projection == "after_dropout"
+    assert deberta.inputs.positions is None
+    assert deberta.encoder.positions.position_buckets == 256
+    assert deberta.encoder.positions.max_relative_positions == 512
+    assert read(ROBERTA)[0].inputs.numbering == "padding"
+    assert read(ELECTRA)[0].inputs.projection == "after_dropout"
 
 
 def test_whose_class_it_is() -> None:

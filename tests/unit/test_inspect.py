@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +16,7 @@ from torch import nn
 
 import minitx
 from minitx.architectures import REGISTRY
+from minitx.extras import missing_extra
 from minitx.inspect.compare.inputs import make_inputs
 from minitx.inspect.compare.report import Gap, Row, render_report
 from minitx.inspect.compare.verify import gap, verify
@@ -121,7 +123,7 @@ def test_what_would_be_drawn_at_random_is_not_compared(tmp_path: Path) -> None:
     folder = checkpoint(tmp_path, "bert", "masked-lm")
     assert verify(folder, head="none").ok  # the reference has a pooler then, which the file lacks
     fresh = minitx.load(folder, head="sequence-classification", init_head=True)
-    with pytest.raises(ValueError, match=r"pooler\.dense\.bias.*classifier\.bias.*leave the head out"):
+    with pytest.raises(ValueError, match=r"pooler\.dense\.bias.*classifier\.bias.*head .none. leaves it out"):
         verify(folder, model=fresh)
 
 
@@ -185,6 +187,38 @@ def test_what_was_altered_is_named(bert: Path, module: str, alter: Callable[[Enc
     assert model.embedder.word_emb.weight.dtype == torch.float32  # what was passed in is not changed
 
 
+def test_a_difference_that_vanishes_downstream_is_no_difference(bert: Path) -> None:
+    """Values scaled in V and unscaled in the projection after it: the model computes the same."""
+    model = minitx.load(bert)
+    attention = layer(model, 1).attention
+    with torch.no_grad():
+        attention.self_attention.V.weight.mul_(4.0)
+        attention.self_attention.V.bias.mul_(4.0)
+        attention.self_output.dense.weight.mul_(0.25)
+    report = verify(bert, model=model)
+    assert report.ok, render_report(report)
+    assert report.first is None
+    assert report.culprit == ()
+    scaled = "encoder.layers.1.attention.self_attention.V"
+    assert [row.module for row in report.cancelled] == [
+        scaled,
+        scaled.replace("self_attention.V", "self_output.dense"),
+    ]
+    text = render_report(report)
+    assert "VANISHES" in text
+    assert "DIFF" not in text.replace("max difference", "")
+    assert f"vanish: {scaled}" in " ".join(text.split())
+    assert max(map(len, text.splitlines())) <= 80
+    assert report.to_json()["ok"] is True
+    assert report.to_json()["vanishing"][0] == scaled
+    with torch.no_grad():
+        attention.self_output.dense.weight.mul_(1.5)  # not unscaled by the same factor
+    report = verify(bert, model=model)
+    assert not report.ok
+    assert report.culprit == (scaled,)
+    assert report.to_json()["vanishing"] == []
+
+
 @pytest.mark.parametrize("part", ["Q", "K", "V"])
 def test_parts_of_a_fused_projection_are_told_apart(modernbert: Path, part: str) -> None:
     model = minitx.load(modernbert)
@@ -198,7 +232,7 @@ OF_T5 = [
     "encoder.layer_norm",
     "decoder_embedder.word_emb",
     "decoder.layers.0.cross_attention_norm",
-    "decoder.layers.1.cross_attention.self_attention.K",
+    "decoder.layers.1.cross_attention.cross_attention.K",
     "decoder.layers.2.intermediate.dense",
 ]
 
@@ -281,7 +315,7 @@ def test_status(single: float, double: float, status: str) -> None:
 
 def test_without_transformers(bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(ImportError, match=r"pip install 'minitx\[verify\]'"):
+    with pytest.raises(ImportError, match=re.escape(missing_extra("verify"))):
         verify(bert)
 
 

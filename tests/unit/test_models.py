@@ -7,7 +7,6 @@ import hashlib
 import json
 import pickle
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,9 @@ from torch import nn
 
 import minitx
 from minitx.architectures import REGISTRY
+from minitx.config import NormConfig, replace_in
 from minitx.layers.activation import Activation
-from minitx.layers.attention import BACKENDS
+from minitx.layers.attention_kernels import BACKENDS
 from minitx.layers.norm import RMSNorm, identity
 from tests.parity.cases import CASES
 from tests.parity.reference import reference_model
@@ -155,7 +155,7 @@ def test_fresh_weights_follow_the_config(model_type: str) -> None:
             assert abs(module.weight.std().item() - 0.5) < off, name
         if getattr(module, "bias", None) is not None:
             assert not module.bias.any(), name
-    assert bool(model.embedder.word_emb.weight[1].any()) == model.config.embedder.padding_is_trained
+    assert bool(model.embedder.word_emb.weight[1].any()) == model.config.inputs.padding_is_trained
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
 
 
@@ -192,7 +192,7 @@ def test_an_unknown_kind_of_labels_is_refused() -> None:
 
 
 def test_rotary_positions_need_pairs() -> None:
-    with pytest.raises(ValueError, match="rotary turns pairs"):
+    with pytest.raises(ValueError, match="RoPE rotates pairs"):
         tiny(model_type="modernbert", hidden_size=15, num_attention_heads=3)
 
 
@@ -253,7 +253,7 @@ def test_a_model_that_no_longer_fits_its_config_is_not_saved(tmp_path: Path) -> 
 
     for change, said in (
         (shorter, r"encoder.layers.1.* is missing"),
-        (longer, r"encoder.layers.2.* makes it nothing"),
+        (longer, r"encoder.layers.2.* by its config not a module"),
         (wider, r"Embedding\(70, 24.*Embedding\(60, 24"),
         (otherwise, r"Activation\(relu\).*Activation\(gelu\)"),
     ):
@@ -386,24 +386,47 @@ def test_labels_need_every_logit() -> None:
     assert model(text, labels=text).logits.shape == (1, 4, 60)
 
 
-@pytest.mark.parametrize("bad", ["float16", torch.int8, torch.complex64])
+@pytest.mark.parametrize("bad", ["float8", "int8", torch.int8, torch.complex64])
 def test_a_dtype_that_no_model_has(bad: Any) -> None:
     with pytest.raises(ValueError, match=r"dtype=.* must be one of torch.float32"):
         minitx.load(MINILM, dtype=bad)
 
 
+@pytest.mark.parametrize("name", ["bfloat16", "torch.bfloat16"])
+def test_a_dtype_by_name(name: str) -> None:
+    assert minitx.load(MINILM, dtype=name).embedder.word_emb.weight.dtype == torch.bfloat16
+    config = {**tiny().checkpoint.config}
+    assert minitx.from_config(config, dtype=name).embedder.word_emb.weight.dtype == torch.bfloat16
+
+
+def test_label_names_are_in_the_record(tmp_path: Path) -> None:
+    names = {"0": "no", "1": "maybe", "2": "yes"}
+    model = tiny(head="sequence-classification", id2label=names)
+    minitx.save(model, tmp_path)
+    assert minitx.load(tmp_path).checkpoint.id2label == {0: "no", 1: "maybe", 2: "yes"}
+    fresh = tiny(head="sequence-classification", num_labels=2)
+    assert fresh.checkpoint.id2label == {0: "LABEL_0", 1: "LABEL_1"}
+
+
+def test_a_config_changed_after_loading_is_not_saved(tmp_path: Path) -> None:
+    model = tiny()
+    model.checkpoint.config["num_attention_heads"] = 3
+    with pytest.raises(ValueError, match=r"checkpoint\.config describes another model"):
+        minitx.save(model, tmp_path)
+
+
 def test_a_device_that_is_not_there() -> None:
-    with pytest.raises(ValueError, match="device='nonsense' is not to be had here"):
+    with pytest.raises(ValueError, match="device='nonsense' must be a device that this machine has"):
         minitx.load(MINILM, device="nonsense")
 
 
 def test_the_config_and_the_argument_may_not_contradict_each_other() -> None:
-    with pytest.raises(ValueError, match="model_type 'bert', but model_type='roberta'"):
+    with pytest.raises(ValueError, match=r"model_type='roberta' must be 'bert' as in config.json"):
         minitx.load(MINILM, model_type="roberta")
 
 
 def test_a_fresh_head_must_be_named() -> None:
-    with pytest.raises(ValueError, match="say which with head="):
+    with pytest.raises(ValueError, match=r"init_head=True .*name the new head with head="):
         minitx.load(MINILM, init_head=True, num_labels=3)
 
 
@@ -415,7 +438,7 @@ def test_a_tensor_under_two_spellings_is_refused(tmp_path: Path) -> None:
     stored["embeddings.LayerNorm.bias"] = torch.ones(24)
     save_file(stored, path, {"format": "pt"})
     with pytest.raises(
-        ValueError, match=r"twice, with 'bert.' in front and without: embeddings.LayerNorm.bias"
+        ValueError, match=r"twice, with and without the prefix 'bert.': embeddings.LayerNorm.bias"
     ):
         minitx.load(tmp_path)
 
@@ -425,7 +448,7 @@ def test_a_head_that_only_the_config_names(tmp_path: Path) -> None:
     minitx.save(tiny(), tmp_path)
     config = json.loads((tmp_path / "config.json").read_text()) | {"architectures": ["BertForMaskedLM"]}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.warns(UserWarning, match="the file holds no such head"):
+    with pytest.warns(UserWarning, match="the file has no such head"):
         assert minitx.load(tmp_path).task is None
     with pytest.raises(ValueError, match="has no 'masked-lm' head"):
         minitx.load(tmp_path, head="masked-lm")
@@ -477,16 +500,19 @@ def test_a_model_can_be_exported_for_any_batch_and_length(model_type: str) -> No
 @pytest.mark.parametrize(
     ("field", "value", "known"),
     [
-        ("norm_placement", "prenorm", "'post', 'pre', 'sandwich', 'branch'"),
-        ("norm", "rms", "'layer_norm', 'rms_norm'"),
-        ("qk_norm", "yes", "'none', 'head', 'width'"),
-        ("parallel", "yes", "'none', 'one_norm', 'two_norms'"),
-        ("gated", 1, "True, False"),
+        ("layer.norm_placement", "prenorm", "'post', 'pre', 'sandwich', 'branch'"),
+        ("layer.norm.kind", "rms", "'layer_norm', 'rms_norm'"),
+        ("layer.attention.qk_norm", "yes", "'none', 'head', 'width'"),
+        ("layer.parallel", "yes", "'none', 'one_norm', 'two_norms'"),
+        ("layer.feed_forward.gated", 1, "True, False"),
     ],
 )
 def test_a_misspelt_word_builds_no_other_model(field: str, value: Any, known: str) -> None:
     config = tiny().config
-    with pytest.raises(ValueError, match=f"StackConfig: {field}={value!r} must be one of {known}"):
-        replace(config.encoder, **{field: value})
-    other = replace(config, encoder=replace(config.encoder, norm_placement="pre", norm="rms_norm"))
+    path, _, name = field.rpartition(".")
+    with pytest.raises(ValueError, match=rf"Config\.{name}={value!r} must be one of {known}"):
+        replace_in(config.encoder, path, **{name: value})
+    other = replace_in(
+        config, "encoder.layer", norm_placement="pre", norm=NormConfig(kind="rms_norm", eps=1e-6)
+    )
     assert isinstance(minitx.EncoderModel(other).encoder.layer_norm, RMSNorm)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import matplotlib as mpl
 import pytest
 import torch
 
+from minitx.extras import missing_extra
 from minitx.inspect import pictures
 from minitx.inspect.pictures import similarity_picture
 
@@ -67,7 +69,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
 
 def test_matplotlib_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r"pip install 'minitx\[pictures\]'"):
+    with pytest.raises(ImportError, match=re.escape(missing_extra("pictures"))):
         similarity_picture(matrix(), LABELS, tmp_path / "a.png")
 
 

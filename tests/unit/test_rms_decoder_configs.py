@@ -12,7 +12,7 @@ import transformers
 
 from minitx.architectures import architecture
 from minitx.architectures.config_reader import ConfigReader
-from minitx.config import HeadConfig, ModelConfig
+from minitx.config import ExpertsConfig, HeadConfig, ModelConfig, Rotary
 from minitx.layers.experts import Experts
 from minitx.layers.stack import FULL, SLIDING
 
@@ -429,26 +429,30 @@ def test_what_they_mean() -> None:
     assert stacks["qwen2.5-0.5b"].sliding_window is None
     windows = stacks["qwen2.5-0.5b with windows"]
     assert (windows.layer_types, windows.sliding_window) == ((FULL,) * 21 + (SLIDING,) * 3, 32768)
-    assert (windows.attention_bias, windows.attention_output_bias) == (True, False)
+    assert (windows.layer.attention.bias, windows.layer.attention.output_bias) == (True, False)
     gemma = stacks["gemma-3 stretched"]
     assert gemma.layer_types == ((SLIDING,) * 5 + (FULL,)) * 4 + (SLIDING,) * 2
-    assert gemma.rope is not None
-    bases = {kind: (rope.rope_theta, rope.factor) for kind, rope in gemma.rope.items()}
+    assert isinstance(gemma.positions, Rotary)
+    bases = {kind: (rope.rope_theta, rope.factor) for kind, rope in gemma.positions.ropes.items()}
     assert bases == {FULL: (1e6, 8.0), SLIDING: (1e4, 1.0)}
-    assert stacks["smollm3-3b"].rope_layers == (True, True, True, False) * 9
-    assert (stacks["qwen3-0.6b"].head_dim, stacks["qwen3-0.6b"].qk_norm) == (128, "head")
-    assert (stacks["olmo-2-1b"].norm_placement, stacks["olmo-2-1b"].qk_norm) == ("branch", "width")
+    assert stacks["smollm3-3b"].positions.layers == (True, True, True, False) * 9
+    qwen, olmo = stacks["qwen3-0.6b"].layer, stacks["olmo-2-1b"].layer
+    assert (qwen.attention.head_dim, qwen.attention.qk_norm) == (128, "head")
+    assert (olmo.norm_placement, olmo.attention.qk_norm) == ("branch", "width")
     for name, rotary_dim in (("phi-3-mini-128k", 96), ("phi-4-mini", 96)):
-        rope = stacks[name].rope
-        assert rope is not None
+        positions = stacks[name].positions
+        assert isinstance(positions, Rotary)
+        rope = positions.ropes
         assert (rope[FULL].rope_type, rope[FULL].rotary_dim) == ("longrope", rotary_dim)
         assert (rope[FULL].factor, rope[FULL].original_max_position_embeddings) == (32.0, 4096)
     oss = stacks["gpt-oss-20b unquantised"]
-    assert oss.experts is not None
-    assert oss.rope is not None
-    assert (oss.experts.num_experts, oss.experts.num_experts_per_tok) == (32, 4)
-    assert (oss.experts.swiglu_limit, oss.experts.swiglu_alpha) == (7.0, 1.702)
-    assert (oss.rope[FULL].rope_type, oss.rope[FULL].truncate, oss.attention_sinks) == ("yarn", False, True)
+    experts = oss.layer.feed_forward
+    assert isinstance(experts, ExpertsConfig)
+    assert isinstance(oss.positions, Rotary)
+    assert (experts.num_experts, experts.num_experts_per_tok) == (32, 4)
+    assert (experts.swiglu_limit, experts.swiglu_alpha) == (7.0, 1.702)
+    rope = oss.positions.ropes[FULL]
+    assert (rope.rope_type, rope.truncate, oss.layer.attention.sinks) == ("yarn", False, True)
 
 
 WITHOUT_MLP_BIAS = [config for config in CONFIGS.values() if config["model_type"] not in ("llama", "smollm3")]
@@ -466,8 +470,10 @@ def test_null_is_no_zero(key: str) -> None:
     + [(config, "mlp_bias") for config in (LLAMA_2, SMOLLM3)],
 )
 def test_biases_that_transformers_has_too(config: dict[str, Any], key: str) -> None:
-    assert getattr(read({**config, key: True})[0].stack, key)
-    assert not getattr(read({**config, key: False})[0].stack, key)
+    for flag in (True, False):
+        layer = read({**config, key: flag})[0].stack.layer
+        part = layer.attention if key == "attention_bias" else layer.feed_forward
+        assert part.bias is flag
 
 
 @pytest.mark.parametrize(
@@ -540,7 +546,7 @@ def test_every_number_that_a_kind_needs_is_asked_for(kind: str, key: str) -> Non
         (stretched("yarn", attention_factor=0), ["attention_factor=0", "must be positive"]),
         (stretched("yarn", beta_fast=0), ["beta_fast=0", "must be positive"]),
         (stretched("yarn", beta_slow=40.0), ["beta_slow=40.0", "beta_fast=32.0"]),
-        (stretched("yarn", rope_theta=1), ["rope_theta=1", "turn alike"]),
+        (stretched("yarn", rope_theta=1), ["rope_theta=1", "rotate equally"]),
         (stretched("yarn", truncate=0), ["truncate=0", "true or false"]),
         (stretched("yarn", original_max_position_embeddings=1), ["original_max_position_embeddings=1"]),
         (stretched("yarn", partial_rotary_factor=0.4), ["partial_rotary_factor=0.4"]),
@@ -572,8 +578,8 @@ def test_rotary_values_that_cannot_be_are_refused(config: dict[str, Any], parts:
 
 def test_a_clamped_swiglu_has_no_other_activation() -> None:
     for config, has in ((GPT_OSS, False), (MIXTRAL, True)):
-        stack = read(config)[0].stack
-        assert stack.experts is not None
-        small = replace(stack.experts, num_experts=1, intermediate_size=8)
-        parts = dict(Experts(replace(stack, hidden_size=8), small).named_children())
+        experts = read(config)[0].stack.layer.feed_forward
+        assert isinstance(experts, ExpertsConfig)
+        small = replace(experts, num_experts=1, num_experts_per_tok=1, intermediate_size=8)
+        parts = dict(Experts(small, 8).named_children())
         assert ("activation" in parts) is has

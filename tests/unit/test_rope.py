@@ -11,9 +11,9 @@ import torch
 import minitx
 from minitx.architectures import architecture
 from minitx.architectures.config_reader import ConfigReader
-from minitx.config import RopeConfig
-from minitx.decoding.prompts import padded
-from minitx.layers.rotary import FREQUENCIES, rotary_table, rotate, rotate_every_two
+from minitx.config import RopeConfig, Rotary
+from minitx.decoding.prompts import pad_left
+from minitx.layers.rotary import FREQUENCIES, apply_rotary_pos_emb, rotary_tables
 from minitx.layers.stack import FULL, SLIDING
 
 LLAMA = {
@@ -30,9 +30,9 @@ LISTS = {"short_factor": [1.0, 1.5, 2.0], "long_factor": [3.0, 4.0, 5.0]}
 
 def ropes(**more: Any) -> dict[str, RopeConfig]:
     config = {**LLAMA, **more}
-    found = architecture(config["model_type"]).read(ConfigReader(config)).stack.rope
-    assert found is not None
-    return dict(found)
+    found = architecture(config["model_type"]).read(ConfigReader(config)).stack.positions
+    assert isinstance(found, Rotary)
+    return dict(found.ropes)
 
 
 @pytest.mark.parametrize(
@@ -119,12 +119,12 @@ def test_what_cannot_be_is_refused_by_name(parameters: Any, message: str) -> Non
 @pytest.mark.parametrize(("share", "features"), [(0.1, 0), (1.5, 9)])
 def test_shares_of_a_head_that_cannot_be(share: float, features: int) -> None:
     config = {**LLAMA, "model_type": "phi3", "pad_token_id": 0, "partial_rotary_factor": share}
-    with pytest.raises(ValueError, match=f"cannot turn {features} "):
+    with pytest.raises(ValueError, match=f"cannot rotate {features} "):
         minitx.from_config(config)
 
 
 def test_heads_of_odd_size_are_refused() -> None:
-    with pytest.raises(ValueError, match="cannot turn 7 features of attention heads with head_dim=7"):
+    with pytest.raises(ValueError, match="cannot rotate 7 features of attention heads with head_dim=7"):
         minitx.from_config({**LLAMA, "hidden_size": 28})
 
 
@@ -175,7 +175,7 @@ def test_longrope_has_one_set_for_short_texts_and_one_for_long_ones() -> None:
 def test_a_batch_turns_as_its_rows_do(kind: str, lengths: tuple[int, ...]) -> None:
     """Around 8 tokens, beyond which a text turns otherwise: each row is as long as it is itself."""
     decoder, rows = by_length(kind), [torch.randint(60, (length,)) for length in lengths]
-    batch = padded([row.tolist() for row in rows], 0, torch.device("cpu"))
+    batch = pad_left([row.tolist() for row in rows], 0, torch.device("cpu"))
     with torch.inference_mode():
         together = decoder(*batch).logits
         for number, row in enumerate(rows):
@@ -195,13 +195,13 @@ def test_a_cache_is_of_no_use_across_the_turning_point() -> None:
         cache = decoder.make_cache()
         decoder(text[:, :first], cache=cache)
         with pytest.raises(
-            ValueError, match=rf"by a text of {first} tokens, now it has .*run the whole text"
+            ValueError, match=rf"by {first} tokens, now the sequence has .*run the whole sequence"
         ):
             decoder(text[:, first : first + second], cache=cache)
         assert cache.length == first
         decoder(text[:, : first + second], cache=cache.crop(0))  # anew
         decoder(text[:, :1], cache=cache)
-    with pytest.raises(ValueError, match=r"by a text of 15 tokens, now it has 6; above 8"):
+    with pytest.raises(ValueError, match=r"by 15 tokens, now the sequence has 6, and above 8"):
         decoder(text[:, 5:6], cache=cache.crop(5))
     cache = decoder.make_cache()
     found = [decoder(text[:, a:b], cache=cache).logits for a, b in ((0, 5), (5, 7), (7, 8))]
@@ -220,7 +220,7 @@ def test_padding_does_not_bring_a_row_nearer_to_the_turning_point() -> None:
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     cache = decoder.make_cache()
     decoder(text[:, :13], mask[:, :13], positions[:, :13], cache=cache)
-    with pytest.raises(ValueError, match=r"by a text of 8 tokens, now it has 9"):  # the row with padding
+    with pytest.raises(ValueError, match=r"by 8 tokens, now the sequence has 9"):  # the row with padding
         decoder(text[:, 13:], mask[:, 13:], positions[:, 13:], cache=cache)
     mask[:, :6] = 0  # now none comes near
     positions = (mask.cumsum(1) - 1).clamp(min=0)
@@ -249,11 +249,10 @@ def by_length(kind: str) -> minitx.DecoderModel:
 @pytest.mark.parametrize("rotary_dim", [8, 4])
 def test_turning_keeps_lengths_and_depends_on_distance_alone(interleaved: bool, rotary_dim: int) -> None:
     rope = RopeConfig(rope_theta=100.0, rotary_dim=rotary_dim, interleaved=interleaved)
-    turn = (rotate_every_two,) if interleaved else ()
     query, key = torch.randn(2, 1, 1, 1, 8, dtype=torch.float64)
 
     def at(x: torch.Tensor, position: int) -> torch.Tensor:
-        return rotate(x, rotary_table(rope, torch.tensor([[position]]), torch.float64), *turn)
+        return apply_rotary_pos_emb(x, rotary_tables(rope, torch.tensor([[position]]), torch.float64))
 
     assert torch.allclose(at(query, 0), query)
     assert torch.allclose(at(query, 5).norm(), query.norm())
@@ -266,8 +265,11 @@ def test_turning_keeps_lengths_and_depends_on_distance_alone(interleaved: bool, 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 16}, "turn 5 features"),
-        ({"rope_type": "dynamic", "factor": 2.0, "partial_rotary_factor": 0.35}, "more than the 2 features"),
+        ({"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 16}, "rotate 5 features"),
+        (
+            {"rope_type": "dynamic", "factor": 2.0, "partial_rotary_factor": 0.35},
+            "more than 2 rotated features",
+        ),
     ],
 )
 def test_kinds_that_need_whole_or_several_pairs(values: dict[str, Any], message: str) -> None:

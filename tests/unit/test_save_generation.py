@@ -11,7 +11,7 @@ import pytest
 
 import minitx
 from minitx import Greedy
-from minitx.decoding.generation_config import end_tokens
+from minitx.decoding.special_tokens import end_tokens
 from minitx.models import DecoderModel
 
 SIZES = {"vocab_size": 20, "n_embd": 8, "n_head": 2, "n_layer": 1, "n_positions": 32}

@@ -203,7 +203,7 @@ def test_shards_become_one_file_only_if_asked(tmp_path: Path) -> None:
     assert files(tmp_path / "two") == ["config.json", "model.safetensors"]
     same(stored(folder), stored(tmp_path / "two"))
     for size in (0, -1):
-        with pytest.raises(ValueError, match=f"max_shard_size={size} must be a positive number"):
+        with pytest.raises(ValueError, match=f"max_shard_size={size} must be "):
             minitx.save(minitx.load(folder), tmp_path / "three", max_shard_size=size)
     assert not (tmp_path / "three").exists()
 
@@ -552,7 +552,7 @@ def test_a_config_without_model_type(tmp_path: Path, model_type: str) -> None:
 def test_unknown_keys(tmp_path: Path) -> None:
     folder = written(tmp_path / "one")
     rewrite(folder, stored(folder), rope_thata=3, new_thing=None)
-    with pytest.warns(UserWarning, match="minitx does not know rope_thata; without effect"):
+    with pytest.warns(UserWarning, match="minitx does not know rope_thata; ignored"):
         minitx.load(folder)
     with pytest.raises(ValueError, match="does not know rope_thata"):
         minitx.load(folder, strict=True)
@@ -662,7 +662,7 @@ def test_a_model_of_another_architecture_is_not_overwritten(tmp_path: Path) -> N
     minitx.save(bert, tmp_path)
     minitx.save(bert, tmp_path)  # over itself
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(FileExistsError, match=r"holds a model of the type 'bert', and this is one of the"):
+    with pytest.raises(FileExistsError, match=r"holds a model of type .bert., and this one is of"):
         minitx.save(llama, tmp_path)
     assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     (tmp_path / "config.json").write_text("{")

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sentencepiece import sentencepiece_model_pb2
 
-from minitx.tokenizer._spm_proto import read_sentencepiece
-from minitx.tokenizer.vocabularies.spm_builder import build_pieces, read_pieces
+from minitx.tokenizer._sentencepiece_proto import read_sentencepiece
+from minitx.tokenizer.vocabularies.sentencepiece_builder import build_pieces, read_pieces
 
 SENTENCES = ["hello world, this is a small text", "the quick brown fox jumps over 13 lazy dogs", "ça été"]
 

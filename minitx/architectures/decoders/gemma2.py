@@ -1,56 +1,53 @@
 """Gemma 2 (arXiv:2408.00118): Llama's parts with norms on both sides of each branch.
 
-Differs from Gemma: layers alternate between a window and the whole text; four norms a layer; scores and
-logits are capped by tanh; queries are scaled by a number of the config.
+Differs from Gemma: layers alternate between a sliding window and full attention; four norms per layer; scores
+and logits are capped by tanh; the config sets the scale of the queries.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, layer_types
+from minitx.architectures._decoder import decoder_heads, layer_types
 from minitx.architectures.config_reader import ConfigReader
-from minitx.architectures.declaration import Architecture
 from minitx.architectures.decoders import gemma, llama
 from minitx.architectures.mapping import Table
-from minitx.config import HeadConfig, ModelConfig
+from minitx.config import HeadConfig, ModelConfig, replace_in
 from minitx.layers.stack import FULL, SLIDING
 
 
 def read(hf: ConfigReader) -> ModelConfig:
+    """Returns the model config of a config.json."""
     config = gemma.read(hf)
     layers = config.stack.num_hidden_layers
-    return replace(
+    config = replace_in(
         config,
-        decoder=replace(
-            config.stack,
-            norm_placement="sandwich",
-            attention_scale=hf.positive("query_pre_attn_scalar", 256) ** -0.5,
-            attention_softcap=hf.positive_or_none("attn_logit_softcapping", 50.0),
-            layer_types=layer_types(hf, tuple(FULL if i % 2 else SLIDING for i in range(layers))),
-            sliding_window=hf.size("sliding_window", 4096),
-        ),
+        "decoder.layer.attention",
+        scale=hf.positive("query_pre_attn_scalar", 256) ** -0.5,
+        softcap=hf.positive_or_none("attn_logit_softcapping", 50.0),
     )
+    config = replace_in(config, "decoder.layer", norm_placement="sandwich")
+    types = layer_types(hf, tuple(FULL if i % 2 else SLIDING for i in range(layers)))
+    return replace_in(config, "decoder", layer_types=types, sliding_window=hf.size("sliding_window", 4096))
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
+    """Returns the head of each task."""
     return decoder_heads(hf, tied=True, softcap=hf.positive_or_none("final_logit_softcapping", 30.0))
 
 
-LAYER, SOURCE = llama.LAYER, llama.SOURCE
+LAYER_PREFIX, SOURCE_LAYER = llama.LAYER_PREFIX, llama.SOURCE_LAYER
 
 WEIGHTS: Table = llama.WEIGHTS | {
-    f"{LAYER}.attention.self_output.branch_norm": f"{SOURCE}.post_attention_layernorm",
-    f"{LAYER}.feed_forward_norm": f"{SOURCE}.pre_feedforward_layernorm",
-    f"{LAYER}.output.branch_norm": f"{SOURCE}.post_feedforward_layernorm",
+    f"{LAYER_PREFIX}.attention.self_output.branch_norm": f"{SOURCE_LAYER}.post_attention_layernorm",
+    f"{LAYER_PREFIX}.feed_forward_norm": f"{SOURCE_LAYER}.pre_feedforward_layernorm",
+    f"{LAYER_PREFIX}.output.branch_norm": f"{SOURCE_LAYER}.post_feedforward_layernorm",
 }
 
-ARCHITECTURE = Architecture(
+ARCHITECTURE = replace(
+    llama.ARCHITECTURE,
     model_types={"gemma2": "Gemma2"},
     read=read,
     heads=heads,
-    prefix="model.",
     weights=WEIGHTS,
-    head_weights=DECODER_HEADS,
-    unused_tensors=llama.STORED,
 )

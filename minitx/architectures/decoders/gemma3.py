@@ -1,36 +1,35 @@
 """Gemma 3, text only (arXiv:2503.19786).
 
-Differs from Gemma 2: queries and keys are normed, each head by itself; five layers with a window to one
-without, turning at two bases; scores are not capped, logits only where the config says so.
+Differs from Gemma 2: queries and keys are normalised, each head by itself; five layers with a window for each
+one without, with two RoPE bases; scores are not capped, logits only if the config asks for it.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, layer_types
+from minitx.architectures._decoder import TWO_HEADS, layer_types, two_decoder_heads
 from minitx.architectures._rope import WHERE, an_object, check_per_type, rope_per_type
 from minitx.architectures.config_reader import ConfigReader
-from minitx.architectures.declaration import Architecture
 from minitx.architectures.decoders import gemma, gemma2, llama, qwen3
-from minitx.config import HeadConfig, ModelConfig, RopeConfig
+from minitx.config import HeadConfig, ModelConfig, RopeConfig, Rotary, replace_in
 from minitx.layers.stack import FULL, SLIDING
 
 
 def ropes(hf: ConfigReader, head_dim: int) -> dict[str, RopeConfig]:
-    """Newer files have an object per type of layer; older ones scale the layers without a window alone.
+    """Returns the RoPE of each layer type; older files scale only the layers without a window.
 
     Raises:
-        ValueError: values for all layers alike, or what `rope_per_type` refuses.
+        ValueError: values that are not per layer type, or values that `rope_per_type` refuses.
     """
     bases = {
         FULL: hf.positive_or_none("rope_theta", 1e6) or 1e6,
         SLIDING: hf.positive_or_none("rope_local_base_freq", 1e4) or 1e4,
     }
-    written = an_object(WHERE, hf.get("rope_parameters", None))
-    check_per_type(written, bases)
+    stored = an_object(WHERE, hf.get("rope_parameters", None))
+    check_per_type(stored, bases)
     values = {
-        kind: {"rope_theta": theta} | an_object(f"{WHERE}[{kind!r}]", written.get(kind))
+        kind: {"rope_theta": theta} | an_object(f"{WHERE}[{kind!r}]", stored.get(kind))
         for kind, theta in bases.items()
     }
     values[FULL] |= an_object("config.json: rope_scaling", hf.get("rope_scaling", None))
@@ -38,38 +37,34 @@ def ropes(hf: ConfigReader, head_dim: int) -> dict[str, RopeConfig]:
 
 
 def read(hf: ConfigReader) -> ModelConfig:
+    """Returns the model config of a config.json."""
     config = gemma.read(hf)
-    hf.ignore("_sliding_window_pattern")  # a record of what layer_types says
-    hf.ignore("attn_logit_softcapping")  # named in the config, and used nowhere
+    hf.ignore("_sliding_window_pattern")  # a record of layer_types
+    hf.ignore("attn_logit_softcapping")  # in the config, but never used
     layers, every = config.stack.num_hidden_layers, hf.size("sliding_window_pattern", 6)
-    return replace(
+    scale = hf.positive("query_pre_attn_scalar", 256) ** -0.5
+    config = replace_in(config, "decoder.layer.attention", scale=scale, qk_norm="head")
+    config = replace_in(config, "decoder.layer", norm_placement="sandwich")
+    return replace_in(
         config,
-        decoder=replace(
-            config.stack,
-            norm_placement="sandwich",
-            qk_norm="head",
-            attention_scale=hf.positive("query_pre_attn_scalar", 256) ** -0.5,
-            layer_types=layer_types(hf, tuple(SLIDING if (i + 1) % every else FULL for i in range(layers))),
-            sliding_window=hf.size("sliding_window", 4096),
-            rope=ropes(hf, config.stack.head_dim),
-        ),
+        "decoder",
+        positions=Rotary(ropes=ropes(hf, config.stack.layer.attention.head_dim)),
+        layer_types=layer_types(hf, tuple(SLIDING if (i + 1) % every else FULL for i in range(layers))),
+        sliding_window=hf.size("sliding_window", 4096),
     )
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
-    found = decoder_heads(hf, tied=True, softcap=hf.positive_or_none("final_logit_softcapping"))
-    return {task: found[task] for task in HEADS}
+    """Returns the head of each task."""
+    return two_decoder_heads(hf, tied=True, softcap=hf.positive_or_none("final_logit_softcapping"))
 
 
-HEADS = ("causal-lm", "sequence-classification")
-
-ARCHITECTURE = Architecture(
+ARCHITECTURE = replace(
+    llama.ARCHITECTURE,
     model_types={"gemma3_text": "Gemma3Text"},
     classes={"causal-lm": "Gemma3ForCausalLM"},
     read=read,
     heads=heads,
-    prefix="model.",
     weights=gemma2.WEIGHTS | qwen3.QK_NORMS,
-    head_weights={task: DECODER_HEADS[task] for task in HEADS},
-    unused_tensors=llama.STORED,
+    head_weights=TWO_HEADS,
 )

@@ -6,58 +6,58 @@ embedding, without a bias. Its matrices are stored as (inputs, outputs), and Q, 
 
 from __future__ import annotations
 
-from minitx.architectures._decoder import DECODER_HEADS, decoder_heads
+from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, pre_norm_decoder
+from minitx.architectures._text import attention, feed_forward, text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.mapping import split_transposed, transposed
-from minitx.config import EmbedderConfig, HeadConfig, ModelConfig, StackConfig
+from minitx.config import HeadConfig, LearnedPositions, ModelConfig, NormConfig
 
 
 def read(hf: ConfigReader) -> ModelConfig:
+    """Returns the model config of a config.json."""
     hf.reject_decoder_flags()
-    # How half precision is computed, the heads of its double-headed class, and a size said twice.
+    # How half precision is computed, the heads of its double-headed class, and a second name of a size.
     hf.ignore("reorder_and_upcast_attn", "summary_type", "summary_use_proj", "summary_activation")
     hf.ignore("summary_proj_to_labels", "summary_first_dropout", "n_ctx", "predict_special_tokens")
-    size, heads, vocab_size = hf.size("n_embd"), hf.size("n_head"), hf.size("vocab_size")
-    eps, dropout = hf.number("layer_norm_epsilon", 1e-5), hf.probability("resid_pdrop", 0.1)
+    size, heads, dropout = hf.size("n_embd"), hf.size("n_head"), hf.probability("resid_pdrop", 0.1)
+    inner, embedded = hf.size_or_none("n_inner") or 4 * size, hf.probability("embd_pdrop", 0.1)
     return ModelConfig(
         initializer_range=hf.number("initializer_range", 0.02),
-        embedder=EmbedderConfig(
-            vocab_size=vocab_size,
-            embedding_size=size,
-            hidden_size=size,
-            pad_token_id=hf.pad_token_id(vocab_size),
+        inputs=text_inputs(
+            hf,
+            size,
+            length="n_positions",
+            positions=LearnedPositions(),
             padding_is_trained=True,
-            max_position_embeddings=hf.size("n_positions"),
-            layer_norm_eps=None,
-            hidden_dropout_prob=hf.probability("embd_pdrop", 0.1),
+            dropout=embedded,
         ),
-        decoder=StackConfig(
-            causal=True,
-            hidden_size=size,
-            num_hidden_layers=hf.size("n_layer"),
-            num_attention_heads=heads,
-            head_dim=hf.head_dim(size, heads),
-            intermediate_size=hf.size_or_none("n_inner") or 4 * size,
-            hidden_act=hf.name("activation_function", "gelu_new"),
-            layer_norm_eps=eps,
-            norm_placement="pre",
-            attention_scale=None if hf.flag("scale_attn_weights", True) else 1.0,
-            scale_by_layer=hf.flag("scale_attn_by_inverse_layer_idx", False),
-            attention_dropout=hf.probability("attn_pdrop", 0.1),
-            self_output_dropout=dropout,
-            output_dropout=dropout,
+        decoder=pre_norm_decoder(
+            size,
+            hf.size("n_layer"),
+            attention(
+                hf,
+                size,
+                heads,
+                scale=None if hf.flag("scale_attn_weights", True) else 1.0,
+                scale_by_layer=hf.flag("scale_attn_by_inverse_layer_idx", False),
+                dropout=hf.probability("attn_pdrop", 0.1),
+                output_dropout=dropout,
+            ),
+            feed_forward(inner, hf.name("activation_function", "gelu_new"), dropout),
+            NormConfig(eps=hf.number("layer_norm_epsilon", 1e-5)),
         ),
     )
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
+    """Returns the head of each task."""
     return decoder_heads(hf, tied=True)
 
 
-LAYER = "decoder.layers.{i}"
-ATTENTION = f"{LAYER}.attention.self_attention"
-CROSS = f"{LAYER}.cross_attention"
+LAYER_PREFIX = "decoder.layers.{i}"
+ATTENTION = f"{LAYER_PREFIX}.attention.self_attention"
+CROSS = f"{LAYER_PREFIX}.cross_attention"
 
 ARCHITECTURE = Architecture(
     model_types={"gpt2": "GPT2"},
@@ -68,12 +68,12 @@ ARCHITECTURE = Architecture(
     weights={
         "embedder.word_emb": "wte",
         "embedder.pos_emb": "wpe",
-        f"{LAYER}.attention_norm": "h.{i}.ln_1",
+        f"{LAYER_PREFIX}.attention_norm": "h.{i}.ln_1",
         (f"{ATTENTION}.Q", f"{ATTENTION}.K", f"{ATTENTION}.V"): split_transposed("h.{i}.attn.c_attn"),
-        f"{LAYER}.attention.self_output.dense": transposed("h.{i}.attn.c_proj"),
-        f"{LAYER}.feed_forward_norm": "h.{i}.ln_2",
-        f"{LAYER}.intermediate.dense": transposed("h.{i}.mlp.c_fc"),
-        f"{LAYER}.output.dense": transposed("h.{i}.mlp.c_proj"),
+        f"{LAYER_PREFIX}.attention.self_output.dense": transposed("h.{i}.attn.c_proj"),
+        f"{LAYER_PREFIX}.feed_forward_norm": "h.{i}.ln_2",
+        f"{LAYER_PREFIX}.intermediate.dense": transposed("h.{i}.mlp.c_fc"),
+        f"{LAYER_PREFIX}.output.dense": transposed("h.{i}.mlp.c_proj"),
         "decoder.layer_norm": "ln_f",
     },
     head_weights=DECODER_HEADS | {"token-classification": {"head.projection": "classifier"}},
@@ -83,12 +83,12 @@ ARCHITECTURE = Architecture(
         "h.{i}.crossattention.bias",
         "h.{i}.crossattention.masked_bias",
     ),
-    cross_weights={
-        f"{LAYER}.cross_attention_norm": "h.{i}.ln_cross_attn",
-        f"{CROSS}.self_attention.Q": transposed("h.{i}.crossattention.q_attn"),
-        (f"{CROSS}.self_attention.K", f"{CROSS}.self_attention.V"): split_transposed(
+    cross_attention_weights={
+        f"{LAYER_PREFIX}.cross_attention_norm": "h.{i}.ln_cross_attn",
+        f"{CROSS}.cross_attention.Q": transposed("h.{i}.crossattention.q_attn"),
+        (f"{CROSS}.cross_attention.K", f"{CROSS}.cross_attention.V"): split_transposed(
             "h.{i}.crossattention.c_attn"
         ),
-        f"{CROSS}.self_output.dense": transposed("h.{i}.crossattention.c_proj"),
+        f"{CROSS}.cross_output.dense": transposed("h.{i}.crossattention.c_proj"),
     },
 )

@@ -1,85 +1,71 @@
 """GPT-Neo (Black et al. 2021, doi:10.5281/zenodo.5297715): GPT-2 with a window in every other layer.
 
-Differs from GPT-2: local layers see only the last tokens; scores are not scaled; Q, K and V are stored
-apart, without biases, and matrices as (outputs, inputs).
+Differs from GPT-2: local layers attend to the last tokens only; scores are not scaled; Q, K and V are stored
+separately, without biases, and matrices as (outputs, inputs).
 """
 
 from __future__ import annotations
 
-from minitx.architectures._decoder import DECODER_HEADS, decoder_heads
+from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, pre_norm_decoder, with_windows
+from minitx.architectures._text import attention, feed_forward, text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
-from minitx.config import EmbedderConfig, HeadConfig, ModelConfig, StackConfig
+from minitx.architectures.mapping import attention_entries
+from minitx.config import HeadConfig, LearnedPositions, ModelConfig, NormConfig
 from minitx.layers.stack import FULL, SLIDING
 
 KINDS = {"global": FULL, "local": SLIDING}
 
 
 def attention_layers(hf: ConfigReader, layers: int) -> tuple[str, ...]:
-    """The type of each layer, written out or as runs: [[["global", "local"], 12]] is twelve times the two.
+    """Returns the type of each layer, from a list or from runs: [[["global", "local"], 12]] repeats the two.
 
     Raises:
-        ValueError: another number of them, or a type that minitx does not have.
+        ValueError: the wrong number of types, or an unknown one.
     """
     names, runs = hf.get("attention_layers", None), hf.get("attention_types", None)
     try:
         if names is None:
             runs = [[["global", "local"], 12]] if runs is None else runs
             names = [name for kinds, times in runs for name in list(kinds) * min(times, layers + 1)]
-        found = tuple(KINDS[name] for name in names)
+        types = tuple(KINDS[name] for name in names)
     except (TypeError, ValueError, KeyError):
-        found = ()
-    if len(found) != layers:
+        types = ()
+    if len(types) != layers:
         raise ValueError(
-            f'config.json: attention_types must say "global" or "local" for each of num_layers={layers}.'
+            f'config.json: attention_types must have "global" or "local" for each of num_layers={layers}.'
         )
-    return found
+    return types
 
 
 def read(hf: ConfigReader) -> ModelConfig:
-    # The heads of a double-headed class that the first files were made for.
+    """Returns the model config of a config.json."""
+    # The heads of a double-headed class, for which the first files were saved.
     hf.ignore("summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels")
     hf.ignore("summary_first_dropout")
-    size, heads, vocab_size = hf.size("hidden_size"), hf.size("num_heads"), hf.size("vocab_size")
-    layers, dropout = hf.size("num_layers"), hf.probability("resid_dropout", 0.0)
+    size, heads, layers = hf.size("hidden_size"), hf.size("num_heads"), hf.size("num_layers")
+    inner, dropout = hf.size_or_none("intermediate_size") or 4 * size, hf.probability("resid_dropout", 0.0)
+    weights, embedded = hf.probability("attention_dropout", 0.0), hf.probability("embed_dropout", 0.0)
+    stack = pre_norm_decoder(
+        size,
+        layers,
+        attention(hf, size, heads, bias=False, scale=1.0, dropout=weights, output_dropout=dropout),
+        feed_forward(inner, hf.name("activation_function", "gelu_new"), dropout),
+        NormConfig(eps=hf.number("layer_norm_epsilon", 1e-5)),
+    )
     return ModelConfig(
         initializer_range=hf.number("initializer_range", 0.02),
-        embedder=EmbedderConfig(
-            vocab_size=vocab_size,
-            embedding_size=size,
-            hidden_size=size,
-            pad_token_id=hf.pad_token_id(vocab_size),
-            padding_is_trained=True,
-            max_position_embeddings=hf.size("max_position_embeddings"),
-            layer_norm_eps=None,
-            hidden_dropout_prob=hf.probability("embed_dropout", 0.0),
-        ),
-        decoder=StackConfig(
-            causal=True,
-            hidden_size=size,
-            num_hidden_layers=layers,
-            num_attention_heads=heads,
-            head_dim=hf.head_dim(size, heads),
-            intermediate_size=hf.size_or_none("intermediate_size") or 4 * size,
-            hidden_act=hf.name("activation_function", "gelu_new"),
-            layer_norm_eps=hf.number("layer_norm_epsilon", 1e-5),
-            norm_placement="pre",
-            attention_bias=False,
-            attention_scale=1.0,
-            attention_dropout=hf.probability("attention_dropout", 0.0),
-            self_output_dropout=dropout,
-            output_dropout=dropout,
-            layer_types=attention_layers(hf, layers),
-            sliding_window=hf.size("window_size", 256),
-        ),
+        inputs=text_inputs(hf, size, positions=LearnedPositions(), padding_is_trained=True, dropout=embedded),
+        decoder=with_windows(stack, attention_layers(hf, layers), hf.size("window_size", 256)),
     )
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
+    """Returns the head of each task."""
     return decoder_heads(hf, tied=True, dropout=hf.probability("classifier_dropout", 0.1))
 
 
-LAYER, SOURCE = "decoder.layers.{i}", "h.{i}"
+LAYER_PREFIX, SOURCE_LAYER = "decoder.layers.{i}", "h.{i}"
 
 ARCHITECTURE = Architecture(
     model_types={"gpt_neo": "GPTNeo"},
@@ -89,16 +75,15 @@ ARCHITECTURE = Architecture(
     weights={
         "embedder.word_emb": "wte",
         "embedder.pos_emb": "wpe",
-        f"{LAYER}.attention_norm": f"{SOURCE}.ln_1",
-        f"{LAYER}.attention.self_attention.Q": f"{SOURCE}.attn.attention.q_proj",
-        f"{LAYER}.attention.self_attention.K": f"{SOURCE}.attn.attention.k_proj",
-        f"{LAYER}.attention.self_attention.V": f"{SOURCE}.attn.attention.v_proj",
-        f"{LAYER}.attention.self_output.dense": f"{SOURCE}.attn.attention.out_proj",
-        f"{LAYER}.feed_forward_norm": f"{SOURCE}.ln_2",
-        f"{LAYER}.intermediate.dense": f"{SOURCE}.mlp.c_fc",
-        f"{LAYER}.output.dense": f"{SOURCE}.mlp.c_proj",
+        f"{LAYER_PREFIX}.attention_norm": f"{SOURCE_LAYER}.ln_1",
+        **attention_entries(
+            f"{LAYER_PREFIX}.attention", f"{SOURCE_LAYER}.attn.attention", "q_proj k_proj v_proj out_proj"
+        ),
+        f"{LAYER_PREFIX}.feed_forward_norm": f"{SOURCE_LAYER}.ln_2",
+        f"{LAYER_PREFIX}.intermediate.dense": f"{SOURCE_LAYER}.mlp.c_fc",
+        f"{LAYER_PREFIX}.output.dense": f"{SOURCE_LAYER}.mlp.c_proj",
         "decoder.layer_norm": "ln_f",
     },
     head_weights=DECODER_HEADS | {"token-classification": {"head.projection": "classifier"}},
-    unused_tensors=(f"{SOURCE}.attn.attention.bias", f"{SOURCE}.attn.attention.masked_bias"),
+    unused_tensors=(f"{SOURCE_LAYER}.attn.attention.bias", f"{SOURCE_LAYER}.attn.attention.masked_bias"),
 )

@@ -1,68 +1,52 @@
 """GPT-NeoX (arXiv:2204.06745) and Pythia (arXiv:2304.01373): GPT-J with a norm for each branch.
 
-Differs from GPT-J: the branches may stand one behind the other; the features that turn are paired in
-halves; attention has biases, the head has none; Q, K and V are stored head by head.
+Differs from GPT-J: the branches may be sequential; RoPE pairs features in halves; attention has biases, the
+head has none; Q, K and V are stored head by head.
 """
 
 from __future__ import annotations
 
-from minitx.architectures._decoder import DECODER_HEADS, decoder_heads
+from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, pre_norm_decoder
 from minitx.architectures._rope import rope_per_type, rope_values
+from minitx.architectures._text import attention, feed_forward, text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.mapping import either, split_heads
-from minitx.config import EmbedderConfig, HeadConfig, ModelConfig, StackConfig
+from minitx.config import HeadConfig, ModelConfig, NormConfig, Rotary
 from minitx.layers.stack import FULL
 
 
 def read(hf: ConfigReader) -> ModelConfig:
+    """Returns the model config of a config.json."""
     hf.ignore("is_decoder")  # they all are
-    size, heads, vocab_size = hf.size("hidden_size"), hf.size("num_attention_heads"), hf.size("vocab_size")
+    size, heads = hf.size("hidden_size"), hf.size("num_attention_heads")
     head_dim, bias = hf.head_dim(size, heads), hf.flag("attention_bias", True)
-    dropout = hf.probability("hidden_dropout", 0.0)
+    dropout, weights = hf.probability("hidden_dropout", 0.0), hf.probability("attention_dropout", 0.0)
     rope = rope_values(
         hf, theta=hf.positive("rotary_emb_base", 10_000.0), partial=hf.probability("rotary_pct", 0.25)
     )
     return ModelConfig(
         initializer_range=hf.number("initializer_range", 0.02),
-        embedder=EmbedderConfig(
-            vocab_size=vocab_size,
-            embedding_size=size,
-            hidden_size=size,
-            pad_token_id=hf.pad_token_id(vocab_size),
-            padding_is_trained=True,
-            max_position_embeddings=hf.size("max_position_embeddings"),
-            position_embeddings=False,
-            layer_norm_eps=None,
-            hidden_dropout_prob=dropout,
-        ),
-        decoder=StackConfig(
-            causal=True,
-            hidden_size=size,
-            num_hidden_layers=hf.size("num_hidden_layers"),
-            num_attention_heads=heads,
-            head_dim=head_dim,
-            intermediate_size=hf.size("intermediate_size"),
-            hidden_act=hf.name("hidden_act", "gelu"),
-            layer_norm_eps=hf.number("layer_norm_eps", 1e-5),
-            norm_placement="pre",
+        inputs=text_inputs(hf, size, padding_is_trained=True, dropout=dropout),
+        decoder=pre_norm_decoder(
+            size,
+            hf.size("num_hidden_layers"),
+            attention(hf, size, heads, bias=bias, output_bias=bias, dropout=weights, output_dropout=dropout),
+            feed_forward(hf.size("intermediate_size"), hf.name("hidden_act", "gelu"), dropout),
+            NormConfig(eps=hf.number("layer_norm_eps", 1e-5)),
+            positions=Rotary(ropes=rope_per_type(hf, rope, (FULL,), head_dim)),
             parallel="two_norms" if hf.flag("use_parallel_residual", True) else "none",
-            attention_bias=bias,
-            attention_output_bias=bias,
-            attention_dropout=hf.probability("attention_dropout", 0.0),
-            self_output_dropout=dropout,
-            output_dropout=dropout,
-            rope=rope_per_type(hf, rope, (FULL,), head_dim),
         ),
     )
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
+    """Returns the head of each task."""
     return decoder_heads(hf, dropout=hf.probability("classifier_dropout", 0.1))
 
 
-LAYER, SOURCE = "decoder.layers.{i}", "layers.{i}"
-ATTENTION = f"{LAYER}.attention.self_attention"
+LAYER_PREFIX, SOURCE_LAYER = "decoder.layers.{i}", "layers.{i}"
+ATTENTION = f"{LAYER_PREFIX}.attention.self_attention"
 
 ARCHITECTURE = Architecture(
     model_types={"gpt_neox": "GPTNeoX"},
@@ -71,14 +55,14 @@ ARCHITECTURE = Architecture(
     prefix="gpt_neox.",
     weights={
         "embedder.word_emb": "embed_in",
-        f"{LAYER}.attention_norm": f"{SOURCE}.input_layernorm",
+        f"{LAYER_PREFIX}.attention_norm": f"{SOURCE_LAYER}.input_layernorm",
         (f"{ATTENTION}.Q", f"{ATTENTION}.K", f"{ATTENTION}.V"): split_heads(
-            f"{SOURCE}.attention.query_key_value"
+            f"{SOURCE_LAYER}.attention.query_key_value"
         ),
-        f"{LAYER}.attention.self_output.dense": f"{SOURCE}.attention.dense",
-        f"{LAYER}.feed_forward_norm": f"{SOURCE}.post_attention_layernorm",
-        f"{LAYER}.intermediate.dense": f"{SOURCE}.mlp.dense_h_to_4h",
-        f"{LAYER}.output.dense": f"{SOURCE}.mlp.dense_4h_to_h",
+        f"{LAYER_PREFIX}.attention.self_output.dense": f"{SOURCE_LAYER}.attention.dense",
+        f"{LAYER_PREFIX}.feed_forward_norm": f"{SOURCE_LAYER}.post_attention_layernorm",
+        f"{LAYER_PREFIX}.intermediate.dense": f"{SOURCE_LAYER}.mlp.dense_h_to_4h",
+        f"{LAYER_PREFIX}.output.dense": f"{SOURCE_LAYER}.mlp.dense_4h_to_h",
         "decoder.layer_norm": "final_layer_norm",
     },
     head_weights=DECODER_HEADS
@@ -87,8 +71,8 @@ ARCHITECTURE = Architecture(
         "token-classification": {"head.projection": "classifier"},
     },
     unused_tensors=(
-        f"{SOURCE}.attention.bias",
-        f"{SOURCE}.attention.masked_bias",
-        f"{SOURCE}.attention.rotary_emb.inv_freq",
+        f"{SOURCE_LAYER}.attention.bias",
+        f"{SOURCE_LAYER}.attention.masked_bias",
+        f"{SOURCE_LAYER}.attention.rotary_emb.inv_freq",
     ),
 )

@@ -1,7 +1,7 @@
 """gpt-oss (arXiv:2508.10925), unquantised.
 
-Differs from Mixtral: biases in attention, router and experts; a learned sink in every head's softmax;
-every other layer has a window; clamped SwiGLU; YaRN. Its files hold each projection of all experts as one
+Differs from Mixtral: biases in attention, router and experts; a learned sink in the softmax of every head; a
+window in every other layer; clamped SwiGLU; YaRN. Its files hold each projection of all experts as one
 tensor, as (inputs, outputs), gate and dense column by column.
 """
 
@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, layer_types
+from minitx.architectures._decoder import layer_types
 from minitx.architectures.config_reader import ConfigReader
-from minitx.architectures.declaration import Architecture
 from minitx.architectures.decoders import llama
-from minitx.architectures.decoders.mixtral import expert_numbers
+from minitx.architectures.decoders.mixtral import with_experts
 from minitx.architectures.mapping import CheckpointEntry, Table, transposed
 from minitx.architectures.operations import Rearrange
-from minitx.config import ModelConfig
+from minitx.config import ModelConfig, replace_in
 from minitx.layers.stack import FULL, SLIDING
 
 YARN = {
@@ -30,41 +29,36 @@ YARN = {
 
 
 def read(hf: ConfigReader) -> ModelConfig:
-    # The balance of the experts in training; sizes said twice.
+    """Returns the model config of a config.json."""
+    # The balance of the experts in training; second names of sizes.
     hf.ignore("output_router_logits", "router_aux_loss_coef", "initial_context_length", "experts_per_token")
     hf.ignore("rope_parameters", "rope_scaling")
-    hf.expect("hidden_act", "silu")  # the experts' clamped SwiGLU is all that there is
+    hf.expect("hidden_act", "silu")  # inside the experts' clamped SwiGLU
     rope = hf.config.get("rope_scaling") or hf.config.get("rope_parameters") or YARN
     biased = hf.flag("attention_bias", True)
-    inner = ConfigReader({**hf.config, "rope_parameters": rope, "attention_bias": biased})
-    config = llama.read(inner, eps=1e-5, key_value_heads=8, head_dim=64, theta=150_000.0)
-    hf.taken |= inner.taken
-    layers = config.stack.num_hidden_layers
-    experts = expert_numbers(hf, number=128, chosen=4, width=config.stack.intermediate_size)
-    return replace(
-        config,
-        decoder=replace(
-            config.stack,
-            attention_sinks=True,
-            layer_types=layer_types(hf, tuple(FULL if i % 2 else SLIDING for i in range(layers))),
-            sliding_window=hf.size("sliding_window", 128),
-            experts=replace(
-                experts,
-                router_bias=True,
-                bias=True,
-                swiglu_limit=hf.positive("swiglu_limit", 7.0),
-                swiglu_alpha=hf.number("swiglu_alpha", 1.702),
-            ),
-        ),
+    values = hf.with_values(rope_parameters=rope, attention_bias=biased)
+    config = llama.read(values, eps=1e-5, key_value_heads=8, head_dim=64, theta=150_000.0)
+    config = with_experts(
+        hf,
+        replace_in(config, "decoder.layer.attention", sinks=True),
+        number=128,
+        chosen=4,
+        router_bias=True,
+        bias=True,
+        swiglu_limit=hf.positive("swiglu_limit", 7.0),
+        swiglu_alpha=hf.number("swiglu_alpha", 1.702),
     )
+    types = tuple(FULL if i % 2 else SLIDING for i in range(config.stack.num_hidden_layers))
+    window = hf.size("sliding_window", 128)
+    return replace_in(config, "decoder", layer_types=layer_types(hf, types), sliding_window=window)
 
 
-LAYER, SOURCE = llama.LAYER, llama.SOURCE
-INNER, EXPERTS = f"{LAYER}.intermediate.experts", f"{SOURCE}.mlp.experts"
+LAYER_PREFIX, SOURCE_LAYER = llama.LAYER_PREFIX, llama.SOURCE_LAYER
+INNER, EXPERTS = f"{LAYER_PREFIX}.intermediate.experts", f"{SOURCE_LAYER}.mlp.experts"
 
-WEIGHTS: Table = llama.AROUND | {
-    f"{LAYER}.attention.self_attention.sinks": f"{SOURCE}.self_attn.sinks",
-    f"{LAYER}.intermediate.router": f"{SOURCE}.mlp.router",
+WEIGHTS: Table = llama.NON_FFN_WEIGHTS | {
+    f"{LAYER_PREFIX}.attention.self_attention.sinks": f"{SOURCE_LAYER}.self_attn.sinks",
+    f"{LAYER_PREFIX}.intermediate.router": f"{SOURCE_LAYER}.mlp.router",
     (f"{INNER}.gate.weight", f"{INNER}.dense.weight"): CheckpointEntry(
         (f"{EXPERTS}.gate_up_proj",), Rearrange("e h (f part) -> part e f h")
     ),
@@ -75,12 +69,9 @@ WEIGHTS: Table = llama.AROUND | {
     f"{INNER}.output.bias": f"{EXPERTS}.down_proj_bias",
 }
 
-ARCHITECTURE = Architecture(
+ARCHITECTURE = replace(
+    llama.ARCHITECTURE,
     model_types={"gpt_oss": "GptOss"},
     read=read,
-    heads=decoder_heads,
-    prefix="model.",
     weights=WEIGHTS,
-    head_weights=DECODER_HEADS,
-    unused_tensors=llama.STORED,
 )

@@ -1,70 +1,58 @@
-"""GPT-J (Wang and Komatsuzaki 2021): GPT-2 with rotary positions and both branches side by side.
+"""GPT-J (Wang and Komatsuzaki 2021): GPT-2 with RoPE and parallel branches.
 
-Differs from GPT-2: attention and feed-forward read one norm and are added at once; the first features of
-each head turn, in pairs of neighbours (arXiv:2104.09864), and no table of positions is left; attention has
-no biases; the head has its own projection, with a bias; matrices are stored as (outputs, inputs).
+Differs from GPT-2: attention and feed-forward start from one shared norm and are added together; RoPE rotates
+pairs of neighbouring features (arXiv:2104.09864), and there is no position table; attention has no biases;
+the head has its own projection, with a bias; matrices are stored as (outputs, inputs).
 """
 
 from __future__ import annotations
 
-from minitx.architectures._decoder import DECODER_HEADS, decoder_heads
+from minitx.architectures._decoder import TWO_HEADS, pre_norm_decoder, two_decoder_heads
+from minitx.architectures._text import attention, feed_forward, text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
-from minitx.config import EmbedderConfig, HeadConfig, ModelConfig, RopeConfig, StackConfig
+from minitx.architectures.mapping import attention_entries
+from minitx.config import HeadConfig, ModelConfig, NormConfig, RopeConfig, Rotary
 from minitx.layers.stack import FULL
 
 
 def read(hf: ConfigReader) -> ModelConfig:
-    # The heads of another class, switches that are always on, and a size said twice.
+    """Returns the model config of a config.json."""
+    # The heads of another class, switches that are always on, and a second name of a size.
     hf.ignore("summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels")
     hf.ignore("summary_first_dropout", "scale_attn_weights", "rotary", "n_ctx")
-    size, heads, vocab_size = hf.size("n_embd"), hf.size("n_head"), hf.size("vocab_size")
+    size, heads = hf.size("n_embd"), hf.size("n_head")
     head_dim, rotary_dim = hf.head_dim(size, heads), hf.size("rotary_dim", 64)
     if rotary_dim > head_dim or rotary_dim % 2:
         raise ValueError(
-            f"config.json: rotary_dim={rotary_dim} must be even, and of a head's {head_dim} features."
+            f"config.json: rotary_dim={rotary_dim} must be even, and at most head_dim={head_dim}."
         )
-    dropout = hf.probability("resid_pdrop", 0.0)
+    rope = RopeConfig(rope_theta=10_000.0, rotary_dim=rotary_dim, interleaved=True)
+    inner, dropout = hf.size_or_none("n_inner") or 4 * size, hf.probability("resid_pdrop", 0.0)
+    weights, embedded = hf.probability("attn_pdrop", 0.0), hf.probability("embd_pdrop", 0.0)
     return ModelConfig(
         initializer_range=hf.number("initializer_range", 0.02),
-        embedder=EmbedderConfig(
-            vocab_size=vocab_size,
-            embedding_size=size,
-            hidden_size=size,
-            pad_token_id=hf.pad_token_id(vocab_size),
-            padding_is_trained=True,
-            max_position_embeddings=hf.size("n_positions"),
-            position_embeddings=False,
-            layer_norm_eps=None,
-            hidden_dropout_prob=hf.probability("embd_pdrop", 0.0),
-        ),
-        decoder=StackConfig(
-            causal=True,
-            hidden_size=size,
-            num_hidden_layers=hf.size("n_layer"),
-            num_attention_heads=heads,
-            head_dim=head_dim,
-            intermediate_size=hf.size_or_none("n_inner") or 4 * size,
-            hidden_act=hf.name("activation_function", "gelu_new"),
-            layer_norm_eps=hf.number("layer_norm_epsilon", 1e-5),
-            norm_placement="pre",
+        inputs=text_inputs(hf, size, length="n_positions", padding_is_trained=True, dropout=embedded),
+        decoder=pre_norm_decoder(
+            size,
+            hf.size("n_layer"),
+            attention(
+                hf, size, heads, bias=False, output_bias=False, dropout=weights, output_dropout=dropout
+            ),
+            feed_forward(inner, hf.name("activation_function", "gelu_new"), dropout),
+            NormConfig(eps=hf.number("layer_norm_epsilon", 1e-5)),
+            positions=Rotary(ropes={FULL: rope}),
             parallel="one_norm",
-            attention_bias=False,
-            attention_output_bias=False,
-            attention_dropout=hf.probability("attn_pdrop", 0.0),
-            self_output_dropout=dropout,
-            output_dropout=dropout,
-            rope={FULL: RopeConfig(rope_theta=10_000.0, rotary_dim=rotary_dim, interleaved=True)},
         ),
     )
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
-    return {task: head for task, head in decoder_heads(hf, bias=True).items() if task in HEADS}
+    """Returns the head of each task."""
+    return two_decoder_heads(hf, bias=True)
 
 
-HEADS = {task: DECODER_HEADS[task] for task in ("causal-lm", "sequence-classification")}
-LAYER, SOURCE = "decoder.layers.{i}", "h.{i}"
+LAYER_PREFIX, SOURCE_LAYER = "decoder.layers.{i}", "h.{i}"
 
 ARCHITECTURE = Architecture(
     model_types={"gptj": "GPTJ"},
@@ -73,15 +61,14 @@ ARCHITECTURE = Architecture(
     prefix="transformer.",
     weights={
         "embedder.word_emb": "wte",
-        f"{LAYER}.attention_norm": f"{SOURCE}.ln_1",
-        f"{LAYER}.attention.self_attention.Q": f"{SOURCE}.attn.q_proj",
-        f"{LAYER}.attention.self_attention.K": f"{SOURCE}.attn.k_proj",
-        f"{LAYER}.attention.self_attention.V": f"{SOURCE}.attn.v_proj",
-        f"{LAYER}.attention.self_output.dense": f"{SOURCE}.attn.out_proj",
-        f"{LAYER}.intermediate.dense": f"{SOURCE}.mlp.fc_in",
-        f"{LAYER}.output.dense": f"{SOURCE}.mlp.fc_out",
+        f"{LAYER_PREFIX}.attention_norm": f"{SOURCE_LAYER}.ln_1",
+        **attention_entries(
+            f"{LAYER_PREFIX}.attention", f"{SOURCE_LAYER}.attn", "q_proj k_proj v_proj out_proj"
+        ),
+        f"{LAYER_PREFIX}.intermediate.dense": f"{SOURCE_LAYER}.mlp.fc_in",
+        f"{LAYER_PREFIX}.output.dense": f"{SOURCE_LAYER}.mlp.fc_out",
         "decoder.layer_norm": "ln_f",
     },
-    head_weights=HEADS,
-    unused_tensors=(f"{SOURCE}.attn.bias", f"{SOURCE}.attn.masked_bias"),
+    head_weights=TWO_HEADS,
+    unused_tensors=(f"{SOURCE_LAYER}.attn.bias", f"{SOURCE_LAYER}.attn.masked_bias"),
 )

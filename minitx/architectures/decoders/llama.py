@@ -1,7 +1,7 @@
-"""Llama 1 to 3 (arXiv:2302.13971, 2407.21783): the decoder that most later ones say their difference from.
+"""Llama 1 to 3 (arXiv:2302.13971, 2407.21783): the decoder that most later ones are compared with.
 
-- pre-norm with RMS norms, gated SiLU feed-forward, no biases unless the config says so
-- rotary positions, in halves; no table
+- pre-norm with RMS norms, gated SiLU feed-forward, no biases by default
+- RoPE on halves of each head; no position table
 - fewer key/value heads than query heads, shared by groups
 """
 
@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from minitx.architectures._decoder import DECODER_HEADS, decoder_heads
+from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, pre_norm_decoder
 from minitx.architectures._rope import rope_per_type, rope_values
+from minitx.architectures._text import attention, feed_forward, text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
-from minitx.architectures.mapping import Table
-from minitx.config import EmbedderConfig, ModelConfig, StackConfig
+from minitx.architectures.mapping import Table, attention_entries
+from minitx.config import ModelConfig, NormConfig, Rotary
 from minitx.layers.stack import FULL, SLIDING
 
 BIASES = ("attention_bias", "mlp_bias")
@@ -31,92 +32,77 @@ def read(
     partial: bool = False,
     biases: Collection[str] = ("attention_bias",),
 ) -> ModelConfig:
-    """The keys are those of most relatives too; where one is absent, each has a value of its own.
+    """Read the keys that most relatives share; the parameters are their defaults for absent keys.
 
     Args:
         hf: the config.
         eps: of the norms.
-        key_value_heads: how many; None: as many as heads.
+        key_value_heads: number of key/value heads; None: the number of heads.
         head_dim: width of a head; None: hidden_size / heads.
-        pad: the padding id.
-        theta: the base of the rotary positions.
-        partial: whether heads may turn in part.
-        biases: the flags for biases that the architecture has; it never has those of the others.
+        pad: padding id.
+        theta: base of RoPE.
+        partial: whether RoPE may rotate part of a head.
+        biases: flags of the biases that the architecture supports; the others must be false.
     """
     hf.ignore("pretraining_tp")  # how the training was spread over machines
-    size, heads, vocab_size = hf.size("hidden_size"), hf.size("num_attention_heads"), hf.size("vocab_size")
-    written = hf.get("head_dim", head_dim)
-    width = hf.head_dim(size, heads) if written is None else hf.size("head_dim", head_dim)
+    size, heads = hf.size("hidden_size"), hf.size("num_attention_heads")
+    stored = hf.get("head_dim", head_dim)
+    width = hf.head_dim(size, heads) if stored is None else hf.size("head_dim", head_dim)
     attention_bias, mlp_bias = (
         hf.flag(key, False) if key in biases else hf.expect(key, False) for key in BIASES
     )
-    values = rope_values(hf, theta=theta)
+    inner, values = hf.size("intermediate_size"), rope_values(hf, theta=theta)
     if not partial and values["partial_rotary_factor"] != 1:
         raise ValueError(
             f"config.json: partial_rotary_factor={values['partial_rotary_factor']!r} is not implemented for "
-            "this architecture, whose heads turn as a whole."
+            "this architecture, which rotates whole heads."
         )
     return ModelConfig(
         initializer_range=hf.number("initializer_range", 0.02),
-        embedder=EmbedderConfig(
-            vocab_size=vocab_size,
-            embedding_size=size,
-            hidden_size=size,
-            pad_token_id=hf.pad_token_id(vocab_size, pad),
-            max_position_embeddings=hf.size("max_position_embeddings"),
-            position_embeddings=False,
-            layer_norm_eps=None,
-            hidden_dropout_prob=None,
-        ),
-        decoder=StackConfig(
-            causal=True,
-            hidden_size=size,
-            num_hidden_layers=hf.size("num_hidden_layers"),
-            num_attention_heads=heads,
-            num_key_value_heads=hf.key_value_heads(heads, key_value_heads),
-            head_dim=width,
-            intermediate_size=hf.size("intermediate_size"),
-            hidden_act=hf.name("hidden_act", "silu"),
-            gated=True,
-            norm="rms_norm",
-            layer_norm_eps=hf.number("rms_norm_eps", eps),
-            norm_placement="pre",
-            attention_bias=attention_bias,
-            attention_output_bias=attention_bias,
-            mlp_bias=mlp_bias,
-            attention_dropout=hf.probability("attention_dropout", 0.0),
-            self_output_dropout=None,
-            output_dropout=None,
-            rope=rope_per_type(hf, values, (FULL, SLIDING), width),
+        inputs=text_inputs(hf, size, pad=pad),
+        decoder=pre_norm_decoder(
+            size,
+            hf.size("num_hidden_layers"),
+            attention(
+                hf,
+                size,
+                heads,
+                num_key_value_heads=hf.key_value_heads(heads, key_value_heads),
+                head_dim=width,
+                bias=attention_bias,
+                output_bias=attention_bias,
+                dropout=hf.probability("attention_dropout", 0.0),
+            ),
+            feed_forward(inner, hf.name("hidden_act", "silu"), gated=True, bias=mlp_bias),
+            NormConfig(kind="rms_norm", eps=hf.number("rms_norm_eps", eps)),
+            positions=Rotary(ropes=rope_per_type(hf, values, (FULL, SLIDING), width)),
         ),
     )
 
 
-LAYER, SOURCE = "decoder.layers.{i}", "layers.{i}"
+LAYER_PREFIX, SOURCE_LAYER = "decoder.layers.{i}", "layers.{i}"
 
-FEED_FORWARD: Table = {
-    f"{LAYER}.intermediate.gate": f"{SOURCE}.mlp.gate_proj",
-    f"{LAYER}.intermediate.dense": f"{SOURCE}.mlp.up_proj",
-    f"{LAYER}.output.dense": f"{SOURCE}.mlp.down_proj",
-}
-
-AROUND: Table = {
+NON_FFN_WEIGHTS: Table = {
     "embedder.word_emb": "embed_tokens",
-    f"{LAYER}.attention_norm": f"{SOURCE}.input_layernorm",
-    f"{LAYER}.attention.self_attention.Q": f"{SOURCE}.self_attn.q_proj",
-    f"{LAYER}.attention.self_attention.K": f"{SOURCE}.self_attn.k_proj",
-    f"{LAYER}.attention.self_attention.V": f"{SOURCE}.self_attn.v_proj",
-    f"{LAYER}.attention.self_output.dense": f"{SOURCE}.self_attn.o_proj",
-    f"{LAYER}.feed_forward_norm": f"{SOURCE}.post_attention_layernorm",
+    f"{LAYER_PREFIX}.attention_norm": f"{SOURCE_LAYER}.input_layernorm",
+    **attention_entries(
+        f"{LAYER_PREFIX}.attention", f"{SOURCE_LAYER}.self_attn", "q_proj k_proj v_proj o_proj"
+    ),
+    f"{LAYER_PREFIX}.feed_forward_norm": f"{SOURCE_LAYER}.post_attention_layernorm",
     "decoder.layer_norm": "norm",
 }
 
-WEIGHTS = AROUND | FEED_FORWARD
+WEIGHTS = NON_FFN_WEIGHTS | {
+    f"{LAYER_PREFIX}.intermediate.gate": f"{SOURCE_LAYER}.mlp.gate_proj",
+    f"{LAYER_PREFIX}.intermediate.dense": f"{SOURCE_LAYER}.mlp.up_proj",
+    f"{LAYER_PREFIX}.output.dense": f"{SOURCE_LAYER}.mlp.down_proj",
+}
 
-STORED = (f"{SOURCE}.self_attn.rotary_emb.inv_freq",)
+UNUSED_TENSORS = (f"{SOURCE_LAYER}.self_attn.rotary_emb.inv_freq",)
 
 
 def read_llama(hf: ConfigReader) -> ModelConfig:
+    """Returns the model config of a Llama, which may have both kinds of biases."""
     return read(hf, biases=BIASES)
 
 
@@ -127,5 +113,5 @@ ARCHITECTURE = Architecture(
     prefix="model.",
     weights=WEIGHTS,
     head_weights=DECODER_HEADS,
-    unused_tensors=STORED,
+    unused_tensors=UNUSED_TENSORS,
 )

@@ -1,17 +1,15 @@
 """Mistral (arXiv:2310.06825).
 
-Differs from Llama: every layer sees only a window of the text, unless the config has none.
+Differs from Llama: every layer attends to a sliding window, unless the config has none.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from minitx.architectures._decoder import DECODER_HEADS, decoder_heads
 from minitx.architectures.config_reader import ConfigReader
-from minitx.architectures.declaration import Architecture
 from minitx.architectures.decoders import llama
-from minitx.config import ModelConfig
+from minitx.config import ModelConfig, replace_in
 from minitx.layers.stack import SLIDING
 
 
@@ -25,22 +23,19 @@ def read(
     theta: float = 10_000.0,
     partial: bool = False,
 ) -> ModelConfig:
+    """Returns the model config of a config.json."""
     config = llama.read(
         hf, eps=eps, key_value_heads=key_value_heads, pad=pad, theta=theta, partial=partial, biases=()
     )
-    found = hf.size_or_none("sliding_window", window)
-    if found is None:
+    width = hf.size_or_none("sliding_window", window)
+    if width is None:
         return config
     types = (SLIDING,) * config.stack.num_hidden_layers
-    return replace(config, decoder=replace(config.stack, layer_types=types, sliding_window=found))
+    return replace_in(config, "decoder", layer_types=types, sliding_window=width)
 
 
-ARCHITECTURE = Architecture(
+ARCHITECTURE = replace(
+    llama.ARCHITECTURE,
     model_types={"mistral": "Mistral"},
     read=read,
-    heads=decoder_heads,
-    prefix="model.",
-    weights=llama.WEIGHTS,
-    head_weights=DECODER_HEADS,
-    unused_tensors=llama.STORED,
 )

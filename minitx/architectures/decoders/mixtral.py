@@ -6,51 +6,58 @@ Differs from Mistral: each token uses a few of the experts, weighted by a softma
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
-from minitx.architectures._decoder import DECODER_HEADS, decoder_heads
 from minitx.architectures.config_reader import ConfigReader
-from minitx.architectures.declaration import Architecture
 from minitx.architectures.decoders import llama, mistral
 from minitx.architectures.mapping import Table, stack_experts
-from minitx.config import ExpertsConfig, ModelConfig
+from minitx.config import ExpertsConfig, ModelConfig, replace_in
 
 
-def expert_numbers(hf: ConfigReader, *, number: int = 8, chosen: int = 2, width: int) -> ExpertsConfig:
-    """How many experts there are, how many of them a token uses, and how wide one is.
+def with_experts(
+    hf: ConfigReader, config: ModelConfig, number: int = 8, chosen: int = 2, **fields: Any
+) -> ModelConfig:
+    """Returns a model whose feed-forward networks are mixtures of experts of the same width.
+
+    Args:
+        hf: the config.
+        config: the model without experts.
+        number: of experts, if the file has none.
+        chosen: experts per token, if the file has none.
+        fields: other fields of `ExpertsConfig`.
 
     Raises:
-        ValueError: a token cannot use more than there are.
+        ValueError: more experts per token than experts.
     """
     key = hf.first_of("num_experts", "num_local_experts")
     experts, used = hf.size(key, number), hf.size("num_experts_per_tok", chosen)
     if used > experts:
         raise ValueError(f"config.json: num_experts_per_tok={used} is more than {key}={experts}.")
-    return ExpertsConfig(num_experts=experts, num_experts_per_tok=used, intermediate_size=width)
+    dense = config.stack.layer.feed_forward
+    shared: Any = {"intermediate_size": dense.intermediate_size, "hidden_act": dense.hidden_act}
+    network = ExpertsConfig(num_experts=experts, num_experts_per_tok=used, **shared | fields)
+    return replace_in(config, "decoder.layer", feed_forward=network)
 
 
 def read(hf: ConfigReader) -> ModelConfig:
+    """Returns the model config of a config.json."""
     # The balance of the experts in training.
     hf.ignore("output_router_logits", "router_aux_loss_coef", "router_jitter_noise")
-    config = mistral.read(hf, eps=1e-5, window=None, theta=1e6)
-    experts = expert_numbers(hf, width=config.stack.intermediate_size)
-    return replace(config, decoder=replace(config.stack, experts=experts))
+    return with_experts(hf, mistral.read(hf, eps=1e-5, window=None, theta=1e6))
 
 
-LAYER, SOURCE = f"{llama.LAYER}.intermediate", f"{llama.SOURCE}.block_sparse_moe"
+OURS, THEIRS = f"{llama.LAYER_PREFIX}.intermediate", f"{llama.SOURCE_LAYER}.block_sparse_moe"
 
 EXPERTS: Table = {
-    f"{LAYER}.router": f"{SOURCE}.gate",
-    f"{LAYER}.experts.gate": stack_experts(f"{SOURCE}.experts.{{e}}.w1"),
-    f"{LAYER}.experts.dense": stack_experts(f"{SOURCE}.experts.{{e}}.w3"),
-    f"{LAYER}.experts.output": stack_experts(f"{SOURCE}.experts.{{e}}.w2"),
+    f"{OURS}.router": f"{THEIRS}.gate",
+    f"{OURS}.experts.gate": stack_experts(f"{THEIRS}.experts.{{e}}.w1"),
+    f"{OURS}.experts.dense": stack_experts(f"{THEIRS}.experts.{{e}}.w3"),
+    f"{OURS}.experts.output": stack_experts(f"{THEIRS}.experts.{{e}}.w2"),
 }
 
-ARCHITECTURE = Architecture(
+ARCHITECTURE = replace(
+    llama.ARCHITECTURE,
     model_types={"mixtral": "Mixtral"},
     read=read,
-    heads=decoder_heads,
-    prefix="model.",
-    weights=llama.AROUND | EXPERTS,
-    head_weights=DECODER_HEADS,
-    unused_tensors=llama.STORED,
+    weights=llama.NON_FFN_WEIGHTS | EXPERTS,
 )

@@ -1,44 +1,40 @@
 """Qwen2 and 2.5 (arXiv:2407.10671).
 
-Differs from Llama: Q, K and V have biases; the layers from `max_window_layers` on see only a window, where
-the config says so.
+Differs from Llama: Q, K and V have biases; with `use_sliding_window` the layers from `max_window_layers` on
+attend to a sliding window.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, layer_types, with_windows
+from minitx.architectures._decoder import layer_types, with_windows
 from minitx.architectures.config_reader import ConfigReader
-from minitx.architectures.declaration import Architecture
 from minitx.architectures.decoders import llama
-from minitx.config import ModelConfig, StackConfig
+from minitx.config import ModelConfig, replace_in
 from minitx.layers.stack import FULL, SLIDING
 
 
-def windowed(hf: ConfigReader, stack: StackConfig) -> StackConfig:
-    """The window, and the layers that have it: `layer_types`, else those from `max_window_layers` on."""
-    first, layers = hf.size("max_window_layers", 28, least=0), range(stack.num_hidden_layers)
+def windowed(hf: ConfigReader, config: ModelConfig) -> ModelConfig:
+    """Returns the model with its window and layer types; by default `max_window_layers` layers are full."""
+    first, layers = hf.size("max_window_layers", 28, least=0), range(config.stack.num_hidden_layers)
     window = hf.size_or_none("sliding_window", 4096)
     if not hf.flag("use_sliding_window", False):
         window = None
     usual = tuple(SLIDING if window is not None and i >= first else FULL for i in layers)
-    return with_windows(stack, layer_types(hf, usual), window)
+    return replace(config, decoder=with_windows(config.stack, layer_types(hf, usual), window))
 
 
 def read(hf: ConfigReader) -> ModelConfig:
+    """Returns the model config of a config.json."""
     hf.expect("use_mrope", False)  # positions in three directions, of models that see
     config = llama.read(hf, key_value_heads=32)
-    stack = windowed(hf, config.stack)
-    return replace(config, decoder=replace(stack, attention_bias=True, attention_output_bias=False))
+    config = replace_in(config, "decoder.layer.attention", bias=True, output_bias=False)
+    return windowed(hf, config)
 
 
-ARCHITECTURE = Architecture(
+ARCHITECTURE = replace(
+    llama.ARCHITECTURE,
     model_types={"qwen2": "Qwen2"},
     read=read,
-    heads=decoder_heads,
-    prefix="model.",
-    weights=llama.WEIGHTS,
-    head_weights=DECODER_HEADS,
-    unused_tensors=llama.STORED,
 )

@@ -1,39 +1,35 @@
 """Qwen3 (arXiv:2505.09388).
 
-Differs from Llama: queries and keys are normed, each head by itself, before they turn; heads are as wide as
-the config says. Windows as in Qwen2.
+Differs from Llama: queries and keys are normalised, each head by itself, before RoPE; the config sets the
+width of the heads. Windows as in Qwen2.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from minitx.architectures._decoder import DECODER_HEADS, decoder_heads
 from minitx.architectures.config_reader import ConfigReader
-from minitx.architectures.declaration import Architecture
 from minitx.architectures.decoders import llama, qwen2
 from minitx.architectures.mapping import Table
-from minitx.config import ModelConfig
+from minitx.config import ModelConfig, replace_in
 
 
 def read(hf: ConfigReader) -> ModelConfig:
+    """Returns the model config of a config.json."""
     config = llama.read(hf, key_value_heads=32, head_dim=128)
-    return replace(config, decoder=replace(qwen2.windowed(hf, config.stack), qk_norm="head"))
+    return qwen2.windowed(hf, replace_in(config, "decoder.layer.attention", qk_norm="head"))
 
 
-LAYER, SOURCE = llama.LAYER, llama.SOURCE
+LAYER_PREFIX, SOURCE_LAYER = llama.LAYER_PREFIX, llama.SOURCE_LAYER
 
 QK_NORMS: Table = {
-    f"{LAYER}.attention.self_attention.q_norm": f"{SOURCE}.self_attn.q_norm",
-    f"{LAYER}.attention.self_attention.k_norm": f"{SOURCE}.self_attn.k_norm",
+    f"{LAYER_PREFIX}.attention.self_attention.q_norm": f"{SOURCE_LAYER}.self_attn.q_norm",
+    f"{LAYER_PREFIX}.attention.self_attention.k_norm": f"{SOURCE_LAYER}.self_attn.k_norm",
 }
 
-ARCHITECTURE = Architecture(
+ARCHITECTURE = replace(
+    llama.ARCHITECTURE,
     model_types={"qwen3": "Qwen3"},
     read=read,
-    heads=decoder_heads,
-    prefix="model.",
     weights=llama.WEIGHTS | QK_NORMS,
-    head_weights=DECODER_HEADS,
-    unused_tensors=llama.STORED,
 )

@@ -1,26 +1,25 @@
 """Qwen3-MoE (arXiv:2505.09388): Qwen3 with a mixture of experts in most layers.
 
-Differs from Mixtral: attention is Qwen3's; the experts have a width of their own, and their weights need not
-sum to 1; some layers keep a plain feed-forward.
+Differs from Mixtral: attention is Qwen3's; the experts have their own width, and their weights need not sum
+to 1; some layers keep a dense feed-forward.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from minitx.architectures._decoder import DECODER_HEADS, decoder_heads
 from minitx.architectures.config_reader import ConfigReader
-from minitx.architectures.declaration import Architecture
 from minitx.architectures.decoders import llama, qwen3
-from minitx.architectures.decoders.mixtral import expert_numbers
+from minitx.architectures.decoders.mixtral import with_experts
 from minitx.architectures.mapping import Table, stack_experts
-from minitx.config import ModelConfig
+from minitx.config import ModelConfig, replace_in
 from minitx.layers.stack import SLIDING
 
 
 def read(hf: ConfigReader) -> ModelConfig:
+    """Returns the model config of a config.json."""
     hf.ignore("output_router_logits", "router_aux_loss_coef")  # the balance of the experts in training
-    hf.ignore("max_window_layers")  # it counts for its dense relative only
+    hf.ignore("max_window_layers")  # for its dense relative only
     config = llama.read(hf, key_value_heads=4)
     layers, every = config.stack.num_hidden_layers, hf.size("decoder_sparse_step", 1)
     plain = hf.get("mlp_only_layers", None) or []
@@ -29,35 +28,37 @@ def read(hf: ConfigReader) -> ModelConfig:
     window = hf.size_or_none("sliding_window", 4096)
     if not hf.flag("use_sliding_window", False):
         window = None
-    experts = expert_numbers(hf, number=128, chosen=8, width=hf.size("moe_intermediate_size", 768))
-    return replace(
+    config = replace_in(config, "decoder.layer.attention", qk_norm="head")
+    config = with_experts(
+        hf,
         config,
-        decoder=replace(
-            config.stack,
-            qk_norm="head",
-            experts=replace(experts, norm_topk_prob=hf.flag("norm_topk_prob", False)),
-            expert_layers=tuple(i not in plain and (i + 1) % every == 0 for i in range(layers)),
-            layer_types=None if window is None else (SLIDING,) * layers,
-            sliding_window=window,
-        ),
+        number=128,
+        chosen=8,
+        intermediate_size=hf.size("moe_intermediate_size", 768),
+        norm_topk_prob=hf.flag("norm_topk_prob", False),
+        dense=config.stack.layer.feed_forward,
+    )
+    return replace_in(
+        config,
+        "decoder",
+        expert_layers=tuple(i not in plain and (i + 1) % every == 0 for i in range(layers)),
+        layer_types=None if window is None else (SLIDING,) * layers,
+        sliding_window=window,
     )
 
 
-LAYER, SOURCE = f"{llama.LAYER}.intermediate", f"{llama.SOURCE}.mlp"
+OURS, THEIRS = f"{llama.LAYER_PREFIX}.intermediate", f"{llama.SOURCE_LAYER}.mlp"
 
 EXPERTS: Table = {
-    f"{LAYER}.router": f"{SOURCE}.gate",
-    f"{LAYER}.experts.gate": stack_experts(f"{SOURCE}.experts.{{e}}.gate_proj"),
-    f"{LAYER}.experts.dense": stack_experts(f"{SOURCE}.experts.{{e}}.up_proj"),
-    f"{LAYER}.experts.output": stack_experts(f"{SOURCE}.experts.{{e}}.down_proj"),
+    f"{OURS}.router": f"{THEIRS}.gate",
+    f"{OURS}.experts.gate": stack_experts(f"{THEIRS}.experts.{{e}}.gate_proj"),
+    f"{OURS}.experts.dense": stack_experts(f"{THEIRS}.experts.{{e}}.up_proj"),
+    f"{OURS}.experts.output": stack_experts(f"{THEIRS}.experts.{{e}}.down_proj"),
 }
 
-ARCHITECTURE = Architecture(
+ARCHITECTURE = replace(
+    llama.ARCHITECTURE,
     model_types={"qwen3_moe": "Qwen3Moe"},
     read=read,
-    heads=decoder_heads,
-    prefix="model.",
     weights=llama.WEIGHTS | qwen3.QK_NORMS | EXPERTS,
-    head_weights=DECODER_HEADS,
-    unused_tensors=llama.STORED,
 )

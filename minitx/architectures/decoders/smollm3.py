@@ -1,48 +1,41 @@
-"""SmolLM3: Llama's parts, some layers without positions (NoPE, arXiv:2501.18795).
+"""SmolLM3: Llama's parts, with some layers without positions (NoPE, arXiv:2501.18795).
 
-Differs from Llama: every fourth layer does not turn its queries and keys, and these are the ones that see
-only a window, where the config says so; tied.
+Differs from Llama: every fourth layer has no RoPE, and with `use_sliding_window` those layers attend to a
+sliding window; the head is tied.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, layer_types, with_windows
+from minitx.architectures._decoder import layer_types, tied_decoder_heads, with_windows
 from minitx.architectures.config_reader import ConfigReader
-from minitx.architectures.declaration import Architecture
 from minitx.architectures.decoders import llama
-from minitx.config import HeadConfig, ModelConfig
+from minitx.config import ModelConfig, replace_in
 from minitx.layers.stack import FULL, SLIDING
 
 
 def read(hf: ConfigReader) -> ModelConfig:
+    """Returns the model config of a config.json."""
     hf.ignore("max_window_layers")
     config = llama.read(hf, key_value_heads=4, pad=128004, theta=2e6, biases=llama.BIASES)
     layers, every = range(config.stack.num_hidden_layers), hf.size("no_rope_layer_interval", 4)
-    turns = hf.get("no_rope_layers", None)  # 1 where a layer has rotary positions, in spite of the name
-    if turns is None:
-        turns = [int((i + 1) % every != 0) for i in layers]
-    if not isinstance(turns, list) or len(turns) != len(layers) or any(x not in (0, 1) for x in turns):
-        raise ValueError(f"config.json: no_rope_layers={turns!r} must list 0 or 1 for {len(layers)} layers.")
+    flags = hf.get("no_rope_layers", None)  # 1: the layer has RoPE, despite the name
+    if flags is None:
+        flags = [int((i + 1) % every != 0) for i in layers]
+    if not isinstance(flags, list) or len(flags) != len(layers) or any(x not in (0, 1) for x in flags):
+        raise ValueError(f"config.json: no_rope_layers={flags!r} must list 0 or 1 for {len(layers)} layers.")
     window = hf.size_or_none("sliding_window", None)
-    # The flag says what the types are where the file does not list them, and only then.
+    # The flag applies only where the file does not list the types.
     slides = hf.flag("use_sliding_window", False) and window is not None
-    types = layer_types(hf, tuple(SLIDING if slides and not turn else FULL for turn in turns))
-    stack = replace(config.stack, rope_layers=tuple(map(bool, turns)))
-    return replace(config, decoder=with_windows(stack, types, window))
+    types = layer_types(hf, tuple(SLIDING if slides and not rope else FULL for rope in flags))
+    config = replace_in(config, "decoder.positions", layers=tuple(map(bool, flags)))
+    return replace(config, decoder=with_windows(config.stack, types, window))
 
 
-def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
-    return decoder_heads(hf, tied=True)
-
-
-ARCHITECTURE = Architecture(
+ARCHITECTURE = replace(
+    llama.ARCHITECTURE,
     model_types={"smollm3": "SmolLM3"},
     read=read,
-    heads=heads,
-    prefix="model.",
-    weights=llama.WEIGHTS,
-    head_weights=DECODER_HEADS,
-    unused_tensors=llama.STORED,
+    heads=tied_decoder_heads,
 )

@@ -1,16 +1,27 @@
-"""BART (arXiv:1910.13461): the encoder-decoder of fairseq that its relatives say their difference from.
+"""BART (arXiv:1910.13461): fairseq's encoder-decoder, with which its relatives are compared.
 
-- post-norm, with a norm behind the embedding; learned positions, whose table begins with two spare rows
+- post-norm, with a norm after the embedding; learned positions, whose table begins with two spare rows
 - encoder and decoder share their word embedding, which is the last projection too, with a bias
-- a head that labels a text reads the decoder at the text's last end token
+- the sequence head pools the decoder at the last end token
 """
 
 from __future__ import annotations
 
+from minitx.architectures._text import attention, feed_forward, text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
-from minitx.architectures.mapping import Table, either, row_or_zero
-from minitx.config import EmbedderConfig, HeadConfig, ModelConfig, NormPlacement, StackConfig
+from minitx.architectures.mapping import Table, attention_entries, either, row_or_zero
+from minitx.config import (
+    HeadConfig,
+    LayerConfig,
+    LearnedPositions,
+    ModelConfig,
+    NormConfig,
+    NormPlacement,
+    SinusoidalPositions,
+    StackConfig,
+    TransformConfig,
+)
 
 
 def read(
@@ -19,6 +30,7 @@ def read(
     norm: NormPlacement = "post",
     embedding_norm: bool = True,
     spare_positions: int = 2,
+    sinusoids: SinusoidalPositions | None = None,
     act: str = "gelu",
     scaled: bool = False,
     attention_dropout: float = 0.0,
@@ -26,55 +38,46 @@ def read(
     start: int | None = 2,
     eos: int = 2,
 ) -> ModelConfig:
-    """The keys are those of the relatives too; where one is absent, each has a value of its own."""
+    """Read the keys that most relatives share; the parameters are their defaults for absent keys."""
     hf.expect("is_decoder", False)
-    # Layers that a training left out at random; names for what this file says of the architecture anyway.
+    # LayerDrop in training; keys for properties that all checkpoints of the architecture share.
     hf.ignore("encoder_layerdrop", "decoder_layerdrop", "num_hidden_layers", "add_bias_logits")
     hf.ignore("add_final_layer_norm", "normalize_before", "normalize_embedding", "static_position_embeddings")
-    hf.ignore(
-        "extra_pos_embeddings",
-        "do_blenderbot_90_layernorm",
-        "classif_dropout",
-        "force_bos_token_to_be_generated",
-    )
-    size, vocab_size = hf.size("d_model"), hf.size("vocab_size")
-    positions, dropout = hf.size("max_position_embeddings"), hf.probability("dropout", 0.1)
-    embedder = EmbedderConfig(
-        vocab_size=vocab_size,
-        embedding_size=size,
-        hidden_size=size,
-        pad_token_id=hf.pad_token_id(vocab_size, pad),
-        max_position_embeddings=positions + spare_positions,
-        position_offset=spare_positions,
+    hf.ignore("extra_pos_embeddings", "do_blenderbot_90_layernorm", "classif_dropout")
+    hf.ignore("force_bos_token_to_be_generated")
+    size, dropout, norm_config = hf.size("d_model"), hf.probability("dropout", 0.1), NormConfig(eps=1e-5)
+    inputs = text_inputs(
+        hf,
+        size,
+        pad=pad,
+        length=hf.size("max_position_embeddings") + spare_positions,
+        positions=sinusoids or LearnedPositions(offset=spare_positions),
         embedding_scale=size**0.5 if hf.flag("scale_embedding", scaled) else None,
-        layer_norm_eps=1e-5 if embedding_norm else None,
-        hidden_dropout_prob=dropout,
+        norm=norm_config if embedding_norm else None,
+        dropout=dropout,
     )
 
     def stack(name: str) -> StackConfig:
-        heads = hf.size(f"{name}_attention_heads")
-        return StackConfig(
-            causal=name == "decoder",
-            cross_attention=name == "decoder",
-            hidden_size=size,
-            num_hidden_layers=hf.size(f"{name}_layers"),
-            num_attention_heads=heads,
-            head_dim=hf.head_dim(size, heads),
-            intermediate_size=hf.size(f"{name}_ffn_dim"),
-            hidden_act=hf.name("activation_function", act),
-            layer_norm_eps=1e-5,
+        heads, width = hf.size(f"{name}_attention_heads"), hf.size(f"{name}_ffn_dim")
+        inner_dropout = hf.probability("activation_dropout", 0.0)
+        weights = hf.probability("attention_dropout", attention_dropout)
+        layer = LayerConfig(
+            attention=attention(hf, size, heads, dropout=weights, output_dropout=dropout),
+            feed_forward=feed_forward(
+                width, hf.name("activation_function", act), dropout, dropout=inner_dropout
+            ),
+            norm=norm_config,
             norm_placement=norm,
-            attention_dropout=hf.probability("attention_dropout", attention_dropout),
-            self_output_dropout=dropout,
-            activation_dropout=hf.probability("activation_dropout", 0.0),
-            output_dropout=dropout,
+            cross_attention=name == "decoder",
         )
+        layers, causal = hf.size(f"{name}_layers"), name == "decoder"
+        return StackConfig(hidden_size=size, num_hidden_layers=layers, layer=layer, causal=causal)
 
     return ModelConfig(
         initializer_range=hf.number("init_std", 0.02),
-        embedder=embedder,
+        inputs=inputs,
         encoder=stack("encoder"),
-        decoder_embedder=embedder,
+        decoder_inputs=inputs,
         decoder=stack("decoder"),
         shared_embeddings=hf.flag("tie_word_embeddings", True),
         decoder_start_token_id=hf.token_id("decoder_start_token_id", start),
@@ -83,7 +86,7 @@ def read(
 
 
 def word_head(hf: ConfigReader, *, bias: bool = True) -> dict[str, HeadConfig]:
-    """The next word of the decoder's text."""
+    """Returns the language-modelling head of the decoder."""
     return {
         "seq2seq-lm": HeadConfig(
             task="seq2seq-lm",
@@ -95,6 +98,7 @@ def word_head(hf: ConfigReader, *, bias: bool = True) -> dict[str, HeadConfig]:
 
 
 def heads(hf: ConfigReader, *, labels: int = 3) -> dict[str, HeadConfig]:
+    """Returns the head of each task."""
     dropout = hf.probability("classifier_dropout", 0.0)
     return word_head(hf) | {
         "sequence-classification": HeadConfig(
@@ -102,8 +106,7 @@ def heads(hf: ConfigReader, *, labels: int = 3) -> dict[str, HeadConfig]:
             num_labels=hf.num_labels(labels),
             pooling="last",
             input_dropout=dropout,
-            dense_size=hf.size("d_model"),
-            hidden_act="tanh",
+            transform=TransformConfig(size=hf.size("d_model"), hidden_act="tanh"),
             classifier_dropout=dropout,
             problem_type=hf.problem_type(),
         ),
@@ -112,7 +115,7 @@ def heads(hf: ConfigReader, *, labels: int = 3) -> dict[str, HeadConfig]:
 
 
 def names(*, norm: NormPlacement = "post", embedding_norm: bool = True, positions: bool = True) -> Table:
-    """The rows of both stacks."""
+    """Returns the entries of both stacks."""
     return {
         "embedder.word_emb": either("encoder.embed_tokens", "shared"),
         "decoder_embedder.word_emb": "decoder.embed_tokens",
@@ -127,11 +130,13 @@ def names(*, norm: NormPlacement = "post", embedding_norm: bool = True, position
 
 
 def embedder_names(embedder: str, stack: str, embedding_norm: bool, positions: bool) -> Table:
+    """Returns the entries of one embedder, apart from the word embedding."""
     table: Table = {f"{embedder}.pos_emb": f"{stack}.embed_positions"} if positions else {}
     return table | ({f"{embedder}.layer_norm": f"{stack}.layernorm_embedding"} if embedding_norm else {})
 
 
 def layer_names(stack: str, layer: str, norm: NormPlacement) -> Table:
+    """Returns the entries of the feed-forward and of the norms of one stack."""
     table: Table = {f"{layer}.intermediate.dense": f"{layer}.fc1", f"{layer}.output.dense": f"{layer}.fc2"}
     if norm == "post":
         return table | {f"{layer}.output.layer_norm": f"{layer}.final_layer_norm"}
@@ -142,14 +147,11 @@ def layer_names(stack: str, layer: str, norm: NormPlacement) -> Table:
 
 
 def branch_names(ours: str, theirs: str, layer: str, norm: NormPlacement) -> Table:
-    norm_of_branch = f"{ours}.self_output.layer_norm" if norm == "post" else f"{ours}_norm"
-    return {
-        f"{layer}.{ours}.self_attention.Q": f"{layer}.{theirs}.q_proj",
-        f"{layer}.{ours}.self_attention.K": f"{layer}.{theirs}.k_proj",
-        f"{layer}.{ours}.self_attention.V": f"{layer}.{theirs}.v_proj",
-        f"{layer}.{ours}.self_output.dense": f"{layer}.{theirs}.out_proj",
-        f"{layer}.{norm_of_branch}": f"{layer}.{theirs}_layer_norm",
-    }
+    """Returns the entries of an attention branch and its norm."""
+    kind = "self" if ours == "attention" else "cross"
+    table = attention_entries(f"{layer}.{ours}", f"{layer}.{theirs}", "q_proj k_proj v_proj out_proj", kind)
+    own_norm = f"{ours}.{kind}_output.layer_norm" if norm == "post" else f"{ours}_norm"
+    return table | {f"{layer}.{own_norm}": f"{layer}.{theirs}_layer_norm"}
 
 
 BIAS = "head.projection.bias"  # a buffer to Hugging Face, which no training changes

@@ -1,6 +1,6 @@
 """Blenderbot (arXiv:2004.13637): an open-domain chatbot, small encoder and deep decoder.
 
-Differs from BART: pre-norm with a final norm for each stack, no norm behind the embedding, no spare rows in
+Differs from BART: pre-norm with a final norm for each stack, no norm after the embedding, no spare rows in
 the position tables.
 """
 
@@ -13,6 +13,7 @@ from minitx.config import ModelConfig
 
 
 def read(hf: ConfigReader) -> ModelConfig:
+    """Returns the model config of a config.json."""
     return bart.read(hf, norm="pre", embedding_norm=False, spare_positions=0, pad=0, start=1)
 
 

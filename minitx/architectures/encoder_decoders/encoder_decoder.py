@@ -1,8 +1,7 @@
-"""Any encoder before any decoder (arXiv:1907.12461): BERT2BERT, BERT2GPT-2 and their like.
+"""Any encoder with any decoder (arXiv:1907.12461): BERT2BERT, BERT2GPT-2 and similar models.
 
-Differs from BART: encoder and decoder are architectures of their own, each with its own config, vocabulary
-and names; the decoder's layers have got cross-attention. Where the two differ in width, what the encoder
-made is projected.
+Differs from BART: encoder and decoder are separate architectures, each with its own config, vocabulary and
+names; the decoder's layers get cross-attention. If the two differ in width, the encoder output is projected.
 """
 
 from __future__ import annotations
@@ -11,18 +10,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from torch import nn
-
 from minitx.architectures import architecture
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.mapping import renamed
-from minitx.config import HeadConfig, ModelConfig, StackConfig
+from minitx.config import HeadConfig, ModelConfig, replace_in
 
-WORDS = ("causal-lm", "masked-lm")  # the head of a decoder, and of an encoder that became one
+WORDS = ("causal-lm", "masked-lm")  # the language-modelling head of a decoder, or of an encoder used as one
 
 
 def read(hf: ConfigReader) -> ModelConfig:
+    """Returns the model config of a config.json."""
     hf.expect("tie_encoder_decoder", False)
     encoder, decoder = (part(hf, key)[0].read(part(hf, key)[1]) for key in ("encoder", "decoder"))
     if encoder.encoder is None:
@@ -30,58 +28,57 @@ def read(hf: ConfigReader) -> ModelConfig:
     if encoder.decoder is not None:
         kind = hf.nested("encoder").name("model_type")
         raise ValueError(
-            f"{hf.where}: encoder.model_type={kind!r} has a decoder of its own; "
+            f"{hf.where}: encoder.model_type={kind!r} has its own decoder; "
             'expected an encoder alone, such as "bert".'
         )
-    stack, pad = decoder.stack, hf.get("pad_token_id", None)
+    inputs, pad = decoder.inputs, hf.get("pad_token_id", None)
     if pad is not None:
-        pad = hf.pad_token_id(decoder.embedder.vocab_size)
+        pad = hf.pad_token_id(inputs.vocab_size)
+    if inputs.padding_is_trained:
+        inputs = replace(inputs, pad_token_id=pad)
+    stack = replace(replace_in(decoder.stack, "layer", cross_attention=True), causal=True)
     return ModelConfig(
         initializer_range=decoder.initializer_range,
-        embedder=encoder.embedder,
+        inputs=encoder.inputs,
         encoder=encoder.stack,
-        decoder_embedder=replace(decoder.embedder, pad_token_id=pad, padding_is_trained=True)
-        if decoder.embedder.padding_is_trained
-        else decoder.embedder,
-        decoder=replace(stack, causal=True, cross_attention=True),
+        decoder_inputs=inputs,
+        decoder=stack,
         shared_embeddings=False,
-        memory_projection=encoder.stack.hidden_size != stack.hidden_size,
+        encoder_projection=encoder.stack.hidden_size != stack.hidden_size,
         decoder_start_token_id=hf.token_id("decoder_start_token_id"),
     )
 
 
 def part(hf: ConfigReader, key: str) -> tuple[Architecture, ConfigReader]:
-    """One half's architecture, and its config as if it stood alone."""
+    """Returns the architecture of one half, and its config as that of a separate model."""
     own = hf.nested(key)
     if key == "decoder":
         for name in ("is_decoder", "add_cross_attention"):
             if not own.flag(name, False):
-                raise ValueError(f"{own.where}: {name} must be true, of what is to look at an encoder.")
-        own = hf.nested(key, is_decoder=False, add_cross_attention=False)
+                raise ValueError(f"{own.where}: {name} must be true for the decoder of an encoder-decoder.")
+        own = own.with_values(is_decoder=False, add_cross_attention=False)
     own.expect("cross_attention_hidden_size", None)
     return architecture(own.name("model_type")), own
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
-    _, of_decoder = (found.heads(own) for found, own in (part(hf, "encoder"), part(hf, "decoder")))
+    """Returns the head of each task."""
+    _, of_decoder = (half.heads(config) for half, config in (part(hf, "encoder"), part(hf, "decoder")))
     head = next(head for task, head in of_decoder.items() if task in WORDS)
     return {"seq2seq-lm": replace(head, task="seq2seq-lm")}
 
 
 def composed(config: Mapping[str, Any]) -> Architecture:
-    """The architecture of a config: the tables of its two halves, one behind the other.
+    """Returns the architecture of a config, with the weight tables of its two halves.
 
     Raises:
-        ValueError: a half that is not there, or that cannot be what it is to be.
+        ValueError: a missing half, or a decoder without cross-attention.
     """
     hf = ConfigReader(config)
     encoder, decoder = (architecture(hf.nested(key).name("model_type")) for key in ("encoder", "decoder"))
-    if not decoder.cross_weights:
+    if not decoder.cross_attention_weights:
         kind = hf.nested("decoder").name("model_type")
-        raise ValueError(f"config.json: decoder: model_type {kind!r} has no layers that look at an encoder.")
-
-    def stack(config: StackConfig) -> nn.Module:
-        return (decoder if config.causal else encoder).stack(config)
+        raise ValueError(f"config.json: decoder: model_type {kind!r} has no cross-attention.")
 
     def layers(config: ModelConfig) -> list[dict[str, int]]:
         of_decoder = decoder.layers(replace(config, encoder=None))
@@ -91,7 +88,9 @@ def composed(config: Mapping[str, Any]) -> Architecture:
         ]
 
     own = {"embedder.": "decoder_embedder.", "encoder.": "decoder."}
-    weights = renamed({**decoder.weights, **decoder.cross_weights}, own, f"decoder.{decoder.prefix}")
+    weights = renamed(
+        {**decoder.weights, **decoder.cross_attention_weights}, own, f"decoder.{decoder.prefix}"
+    )
     head = next(table for task, table in decoder.head_weights.items() if task in WORDS)
     return replace(
         ARCHITECTURE,
@@ -111,7 +110,6 @@ def composed(config: Mapping[str, Any]) -> Architecture:
             for name in half.unused_tensors
         ),
         layers=layers,
-        stack=stack,
     )
 
 

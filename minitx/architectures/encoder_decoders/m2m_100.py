@@ -1,40 +1,36 @@
 """M2M100 (arXiv:2010.11125) and NLLB-200 (arXiv:2207.04672, dense): many languages to many.
 
-Differs from BART: pre-norm with a final norm for each stack, no norm behind the embedding, whose vectors are
-scaled; positions are fairseq's sinusoids, counted from behind the padding id; the last projection has no
-bias.
+Differs from BART: pre-norm with a final norm for each stack, no norm after the embedding, which is scaled;
+fairseq's sinusoidal positions, counted from the padding id; the last projection has no bias.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.encoder_decoders import bart
-from minitx.config import HeadConfig, ModelConfig
+from minitx.config import HeadConfig, ModelConfig, SinusoidalPositions
 
 
 def read(hf: ConfigReader) -> ModelConfig:
+    """Returns the model config of a config.json."""
     hf.size("d_model", least=4)  # two pairs of features, for the shortest and the longest wave
-    config = bart.read(
+    if hf.get("pad_token_id", 1) is None:
+        raise ValueError("config.json: pad_token_id is null, but positions are counted from it.")
+    return bart.read(
         hf,
         norm="pre",
         embedding_norm=False,
         spare_positions=0,
+        sinusoids=SinusoidalPositions(kind="fairseq", numbering="padding"),
         act="relu",
         scaled=True,
         attention_dropout=0.1,
     )
-    if config.embedder.pad_token_id is None:
-        raise ValueError("config.json: pad_token_id is null, but positions count from it here.")
-    embedder = replace(
-        config.embedder, position_embeddings=False, sinusoids="fairseq", positions_from_padding=True
-    )
-    return replace(config, embedder=embedder, decoder_embedder=embedder)
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
+    """Returns the head of each task."""
     return bart.word_head(hf, bias=False)
 
 

@@ -1,7 +1,7 @@
 """Marian (arXiv:1804.00344): the OPUS translation models, one per pair of languages.
 
-Differs from BART: positions are sinusoids, no norm behind the embedding; the two languages may have a
-vocabulary each.
+Differs from BART: sinusoidal positions, no norm after the embedding; the two languages may have separate
+vocabularies.
 """
 
 from __future__ import annotations
@@ -13,34 +13,34 @@ from typing import Any
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture, usual_names
 from minitx.architectures.encoder_decoders import bart
-from minitx.config import HeadConfig, ModelConfig
+from minitx.config import HeadConfig, ModelConfig, SinusoidalPositions
 
 
 def read(hf: ConfigReader) -> ModelConfig:
+    """Returns the model config of a config.json."""
     # 58100 is the padding of the vocabularies that most of these models have.
-    config = bart.read(hf, embedding_norm=False, spare_positions=0, pad=58100, start=58100, eos=0)
-    embedder = replace(config.embedder, position_embeddings=False, sinusoids="paper")
-    shared = hf.flag("share_encoder_decoder_embeddings", True)
-    return replace(
-        config,
-        embedder=embedder,
-        decoder_embedder=replace(embedder, vocab_size=target_size(hf)),
-        shared_embeddings=shared and config.shared_embeddings,
+    positions = SinusoidalPositions(kind="tensor2tensor")
+    config = bart.read(
+        hf, embedding_norm=False, spare_positions=0, sinusoids=positions, pad=58100, start=58100, eos=0
     )
+    shared = hf.flag("share_encoder_decoder_embeddings", True) and config.shared_embeddings
+    inputs = replace(config.inputs, vocab_size=target_size(hf))
+    return replace(config, decoder_inputs=inputs, shared_embeddings=shared)
 
 
 def target_size(hf: ConfigReader) -> int:
-    """How many words the decoder knows."""
+    """Returns the size of the decoder's vocabulary."""
     own = hf.size_or_none("decoder_vocab_size")
     return own if own and not hf.flag("share_encoder_decoder_embeddings", True) else hf.size("vocab_size")
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
+    """Returns the head of each task."""
     return {"seq2seq-lm": replace(bart.word_head(hf)["seq2seq-lm"], num_labels=target_size(hf))}
 
 
 def fresh_names(names: tuple[str, ...], config: Mapping[str, Any]) -> tuple[str, ...]:
-    """As usual; the encoder's own where it shares nothing, for then there is no other."""
+    """Returns the usual name, or the encoder's own if it shares nothing, since it then has no other."""
     shared = config.get("share_encoder_decoder_embeddings", True)
     return usual_names(names, config) if shared else names[:1]
 

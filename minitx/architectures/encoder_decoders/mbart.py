@@ -1,7 +1,7 @@
 """mBART (arXiv:2001.08210) and mBART-50: BART for many languages.
 
-Differs from BART: pre-norm with a final norm for each stack; in training, the token that the text to be
-written ends in, its language's, is moved to the front and so begins the decoder's text.
+Differs from BART: pre-norm with a final norm for each stack; in training the language token at the end of the
+target is moved to the front, where it starts the decoder input.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from minitx.config import HeadConfig, ModelConfig
 
 
 def read(hf: ConfigReader) -> ModelConfig:
+    """Returns the model config of a config.json."""
     return replace(bart.read(hf, norm="pre"), decoder_start_token_id=None)
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
+    """Returns the head of each task."""
     return bart.heads(hf, labels=2)
 
 

@@ -1,7 +1,7 @@
-"""Pegasus (arXiv:1912.08777): pre-trained to write the sentences that were left out of a text.
+"""Pegasus (arXiv:1912.08777): pre-trained to generate sentences removed from the source.
 
-Differs from BART: pre-norm with a final norm for each stack, no norm behind the embedding; positions are
-sinusoids, which its files hold like learned ones, and which are not trained.
+Differs from BART: pre-norm with a final norm for each stack, no norm after the embedding; positions are
+sinusoidal, stored like learned ones, and not trained.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from minitx.config import ModelConfig
 
 
 def read(hf: ConfigReader) -> ModelConfig:
+    """Returns the model config of a config.json."""
     return bart.read(hf, norm="pre", embedding_norm=False, spare_positions=0, pad=0, start=0, eos=1)
 
 

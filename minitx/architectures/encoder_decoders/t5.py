@@ -2,9 +2,9 @@
 
 - pre-norm with RMS norms, no biases anywhere; scores are not divided by the root of head_dim
 - no positions but a learned bias per head and distance, shared by the layers (UMT5: one per layer)
-- dropout behind the embedding and behind the final norm too
-- where the head is the word embedding, hidden states are scaled down before it; a UMT5 whose config says
-  that the two are not tied is not scaled, as it was trained, though transformers scales every UMT5
+- dropout after the embedding and after the final norm too
+- where the head is the word embedding, hidden states are scaled down before it; a UMT5 with
+  tie_word_embeddings=false is not scaled, as it was trained, though transformers scales every UMT5
 """
 
 from __future__ import annotations
@@ -13,80 +13,90 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from minitx.architectures._text import attention, feed_forward, text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
-from minitx.architectures.mapping import Table, either
-from minitx.config import EmbedderConfig, HeadConfig, ModelConfig, StackConfig
+from minitx.architectures.mapping import Table, attention_entries, either
+from minitx.config import (
+    HeadConfig,
+    LayerConfig,
+    ModelConfig,
+    NormConfig,
+    RelativeBias,
+    StackConfig,
+    TransformConfig,
+    replace_in,
+)
 
 
 def read(hf: ConfigReader) -> ModelConfig:
+    """Returns the model config of a config.json."""
     mt5, umt5 = (hf.get("model_type", None) == kind for kind in ("mt5", "umt5"))
-    hf.ignore("n_positions")  # of the training; distances have no end
-    hf.ignore("dense_act_fn", "is_gated_act")  # said in feed_forward_proj too
+    hf.ignore("n_positions")  # of the training; distances are not limited
+    hf.ignore("dense_act_fn", "is_gated_act")  # repeats feed_forward_proj
     hf.expect("is_decoder", False)
-    size, layers, vocab_size = hf.size("d_model"), hf.size("num_layers"), hf.size("vocab_size")
-    decoder_layers = hf.get("num_decoder_layers", None)  # null: as many as the encoder has
-    written = hf.name("feed_forward_proj", "gated-gelu" if mt5 or umt5 else "relu")
-    gate, _, act = written.rpartition("-")
+    size, layers = hf.size("d_model"), hf.size("num_layers")
+    decoder_layers = hf.get("num_decoder_layers", None)  # null: as in the encoder
+    stored = hf.name("feed_forward_proj", "gated-gelu" if mt5 or umt5 else "relu")
+    gate, _, act = stored.rpartition("-")
     if gate not in ("", "gated"):
-        raise ValueError(f"config.json: feed_forward_proj={written!r} must be NAME or gated-NAME.")
+        raise ValueError(f"config.json: feed_forward_proj={stored!r} must be NAME or gated-NAME.")
     dropout, factor = hf.probability("dropout_rate", 0.1), hf.number("initializer_factor", 1.0)
-    pad = hf.pad_token_id(vocab_size, 0)
-    embedder = EmbedderConfig(
-        vocab_size=vocab_size,
-        embedding_size=size,
-        hidden_size=size,
-        pad_token_id=pad,
-        padding_is_trained=True,
-        max_position_embeddings=512,
-        position_embeddings=False,
-        layer_norm_eps=None,
-        hidden_dropout_prob=dropout,
-    )
+    inputs = text_inputs(hf, size, pad=0, length=512, padding_is_trained=True, dropout=dropout)
     encoder = StackConfig(
         hidden_size=size,
         num_hidden_layers=layers,
-        num_attention_heads=hf.size("num_heads"),
-        head_dim=hf.size("d_kv"),
-        intermediate_size=hf.size("d_ff"),
-        hidden_act="gelu_new" if written == "gated-gelu" else act,
-        gated=gate == "gated",
-        norm="rms_norm",
-        layer_norm_eps=hf.number("layer_norm_epsilon", 1e-6),
-        norm_placement="pre",
-        attention_bias=False,
-        attention_output_bias=False,
-        mlp_bias=False,
-        attention_scale=1.0,
-        attention_dropout=dropout,
-        self_output_dropout=dropout,
-        activation_dropout=dropout,
-        output_dropout=dropout,
-        relative_attention_num_buckets=hf.size("relative_attention_num_buckets", 32, least=4),
-        relative_attention_max_distance=hf.size("relative_attention_max_distance", 128),
-        relative_bias_per_layer=umt5,
+        layer=LayerConfig(
+            attention=attention(
+                hf,
+                size,
+                hf.size("num_heads"),
+                head_dim=hf.size("d_kv"),
+                bias=False,
+                output_bias=False,
+                scale=1.0,
+                dropout=dropout,
+                output_dropout=dropout,
+            ),
+            feed_forward=feed_forward(
+                hf.size("d_ff"),
+                "gelu_new" if stored == "gated-gelu" else act,
+                dropout,
+                gated=gate == "gated",
+                bias=False,
+                dropout=dropout,
+            ),
+            norm=NormConfig(kind="rms_norm", eps=hf.number("layer_norm_epsilon", 1e-6)),
+            norm_placement="pre",
+        ),
+        positions=RelativeBias(
+            num_buckets=hf.size("relative_attention_num_buckets", 32, least=4),
+            max_distance=hf.size("relative_attention_max_distance", 128),
+            per_layer=umt5,
+        ),
         final_dropout=dropout,
+    )
+    decoder = replace(
+        replace_in(encoder, "layer", cross_attention=True),
+        causal=True,
+        num_hidden_layers=layers if decoder_layers is None else hf.size("num_decoder_layers"),
     )
     return ModelConfig(
         initializer_range=factor * 0.05,
-        embedder=embedder,
+        inputs=inputs,
         encoder=encoder,
-        decoder_embedder=embedder,
-        decoder=replace(
-            encoder,
-            causal=True,
-            cross_attention=True,
-            num_hidden_layers=layers if decoder_layers is None else hf.size("num_decoder_layers"),
-        ),
+        decoder_inputs=inputs,
+        decoder=decoder,
         decoder_start_token_id=hf.token_id("decoder_start_token_id", 0),
         eos_token_id=hf.token_id("eos_token_id", 1),
     )
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
+    """Returns the head of each task."""
     size, labels, dropout = hf.size("d_model"), hf.num_labels(), hf.probability("classifier_dropout", 0.0)
-    # Files of T5 1.1 say that they are not tied, which here means no more than: not scaled. Those of UMT5 say
-    # so too; transformers (5.23) takes every UMT5 for tied, and its logits are smaller by that factor.
+    # T5 1.1 and UMT5 have tie_word_embeddings=false, which here means only: not scaled. transformers
+    # (5.23) takes every UMT5 for tied, and its logits are smaller by that factor.
     tied = hf.flag("tie_word_embeddings", True)
     scaled = hf.get("model_type", None) != "mt5" and hf.flag("scale_decoder_outputs", tied)
     return {
@@ -102,8 +112,7 @@ def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
             num_labels=labels,
             pooling="last",
             input_dropout=dropout,
-            dense_size=size,
-            hidden_act="tanh",
+            transform=TransformConfig(size=size, hidden_act="tanh"),
             classifier_dropout=dropout,
             problem_type=hf.problem_type(),
         ),
@@ -115,7 +124,7 @@ def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
 
 
 def layer_names(stack: str, i: str, feed_forward: int) -> Table:
-    """The rows of one stack; in a layer, the feed-forward comes behind one or two attentions."""
+    """Returns the entries of one stack; `feed_forward` is the number of attentions before it in a layer."""
     ours, theirs = f"{stack}.layers.{i}", f"{stack}.block.{i}.layer"
     dense = f"{theirs}.{feed_forward}.DenseReluDense"
     return {
@@ -126,27 +135,18 @@ def layer_names(stack: str, i: str, feed_forward: int) -> Table:
         f"{ours}.output.dense": f"{dense}.wo",
         f"{stack}.relative_bias.{i}": f"{theirs}.0.SelfAttention.relative_attention_bias",
         f"{stack}.layer_norm": f"{stack}.final_layer_norm",
-        **attention_names(f"{ours}.attention", f"{theirs}.0.SelfAttention"),
-    }
-
-
-def attention_names(ours: str, theirs: str) -> Table:
-    return {
-        f"{ours}.self_attention.Q": f"{theirs}.q",
-        f"{ours}.self_attention.K": f"{theirs}.k",
-        f"{ours}.self_attention.V": f"{theirs}.v",
-        f"{ours}.self_output.dense": f"{theirs}.o",
+        **attention_entries(f"{ours}.attention", f"{theirs}.0.SelfAttention", "q k v o"),
     }
 
 
 def fresh_names(names: tuple[str, ...], config: Mapping[str, Any]) -> tuple[str, ...]:
-    """The last name of a row, but for the one that only a feed-forward without a gate has."""
+    """Returns the last name of an entry, except the name that only a feed-forward without a gate has."""
     usual = "relu" if config["model_type"] == "t5" else "gated-gelu"
     gated = str(config.get("feed_forward_proj", usual)).startswith("gated")
     return names[:1] if names[0].endswith(".wi.weight") and not gated else names[-1:]
 
 
-CROSS, SOURCE = "decoder.layers.{j}.cross_attention", "decoder.block.{j}.layer.1"
+CROSS, SOURCE_CROSS = "decoder.layers.{j}.cross_attention", "decoder.block.{j}.layer.1"
 
 ARCHITECTURE = Architecture(
     model_types={"t5": "T5", "mt5": "MT5", "umt5": "UMT5"},
@@ -160,8 +160,8 @@ ARCHITECTURE = Architecture(
         "decoder_embedder.word_emb": "decoder.embed_tokens",
         **layer_names("encoder", "{i}", 1),
         **layer_names("decoder", "{j}", 2),
-        f"{CROSS}_norm": f"{SOURCE}.layer_norm",
-        **attention_names(CROSS, f"{SOURCE}.EncDecAttention"),
+        f"{CROSS}_norm": f"{SOURCE_CROSS}.layer_norm",
+        **attention_entries(CROSS, f"{SOURCE_CROSS}.EncDecAttention", "q k v o", "cross"),
     },
     head_weights={
         "seq2seq-lm": {"head.projection": "lm_head"},

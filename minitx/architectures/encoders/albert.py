@@ -6,34 +6,35 @@ feed-forward branch has no dropout.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from minitx.architectures.config_reader import MOST_LAYERS, ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.encoders import bert
-from minitx.architectures.mapping import Table, either
-from minitx.config import HeadConfig, ModelConfig
+from minitx.architectures.mapping import Table, attention_entries, either
+from minitx.config import HeadConfig, ModelConfig, replace_in
 
 
 def read(hf: ConfigReader) -> ModelConfig:
+    """Returns the model config of a config.json."""
     # Records of the original implementation, always at these values where they stand in a file.
     hf.expect("net_structure_type", 0)
     hf.expect("gap_size", 0)
     hf.expect("num_memory_blocks", 0)
     hf.expect("down_scale_factor", 1)
     config = bert.read(hf, act="gelu_new", dropout=0.0)
-    embedder = replace(config.embedder, embedding_size=hf.size("embedding_size"), projection="after_dropout")
+    width = hf.size("embedding_size")
+    config = replace_in(config, "inputs", embedding_size=width, projection="after_dropout")
+    config = replace_in(config, "encoder.layer.feed_forward", output_dropout=None)
     groups, inner = hf.size("num_hidden_groups", 1), hf.size("inner_group_num", 1)
     if groups > config.stack.num_hidden_layers or groups * inner > MOST_LAYERS:
         raise ValueError(
             f"config.json: num_hidden_groups={groups} of inner_group_num={inner} layers do not fit "
             f"{config.stack.num_hidden_layers} layers."
         )
-    encoder = replace(config.stack, num_hidden_groups=groups, inner_group_num=inner, output_dropout=None)
-    return replace(config, embedder=embedder, encoder=encoder)
+    return replace_in(config, "encoder", num_hidden_groups=groups, inner_group_num=inner)
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
+    """Returns the head of each task."""
     found = bert.label_heads(hf, hf.probability("classifier_dropout_prob", 0.1))
     eps, activation = hf.number("layer_norm_eps", 1e-12), hf.name("hidden_act", "gelu_new")
     found["masked-lm"] = bert.word_head(hf, hf.size("embedding_size"), activation, eps)
@@ -41,12 +42,12 @@ def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
 
 
 def layers(config: ModelConfig) -> list[dict[str, int]]:
-    """Layer {i} is layer {k} of group {g}."""
+    """Returns the placeholders: layer {i} is layer {k} of group {g}."""
     groups, inner = config.stack.num_hidden_groups or 1, config.stack.inner_group_num
     return [{"i": g * inner + k, "g": g, "k": k} for g in range(groups) for k in range(inner)]
 
 
-LAYER = "encoder.albert_layer_groups.{g}.albert_layers.{k}"
+LAYER_PREFIX, SOURCE_LAYER = "encoder.layers.{i}", "encoder.albert_layer_groups.{g}.albert_layers.{k}"
 
 WEIGHTS: Table = {
     "embedder.word_emb": "embeddings.word_embeddings",
@@ -54,14 +55,11 @@ WEIGHTS: Table = {
     "embedder.tok_type_emb": "embeddings.token_type_embeddings",
     "embedder.layer_norm": "embeddings.LayerNorm",
     "embedder.projection": "encoder.embedding_hidden_mapping_in",
-    "encoder.layers.{i}.attention.self_attention.Q": f"{LAYER}.attention.query",
-    "encoder.layers.{i}.attention.self_attention.K": f"{LAYER}.attention.key",
-    "encoder.layers.{i}.attention.self_attention.V": f"{LAYER}.attention.value",
-    "encoder.layers.{i}.attention.self_output.dense": f"{LAYER}.attention.dense",
-    "encoder.layers.{i}.attention.self_output.layer_norm": f"{LAYER}.attention.LayerNorm",
-    "encoder.layers.{i}.intermediate.dense": f"{LAYER}.ffn",
-    "encoder.layers.{i}.output.dense": f"{LAYER}.ffn_output",
-    "encoder.layers.{i}.output.layer_norm": f"{LAYER}.full_layer_layer_norm",
+    **attention_entries(f"{LAYER_PREFIX}.attention", f"{SOURCE_LAYER}.attention", "query key value dense"),
+    f"{LAYER_PREFIX}.attention.self_output.layer_norm": f"{SOURCE_LAYER}.attention.LayerNorm",
+    f"{LAYER_PREFIX}.intermediate.dense": f"{SOURCE_LAYER}.ffn",
+    f"{LAYER_PREFIX}.output.dense": f"{SOURCE_LAYER}.ffn_output",
+    f"{LAYER_PREFIX}.output.layer_norm": f"{SOURCE_LAYER}.full_layer_layer_norm",
     "pooler.dense": "pooler",
 }
 

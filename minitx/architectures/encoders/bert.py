@@ -1,62 +1,65 @@
-"""BERT (arXiv:1810.04805): the post-norm encoder that the other files here say their difference from.
+"""BERT (arXiv:1810.04805): the post-norm encoder that the other encoders are compared with.
 
-- learned positions counted from 0, padding included; two token types; norm eps 1e-12
-- a pooler, read by the heads that label a whole text
-- the masked-lm head ends in the word embedding, with a bias of its own
+- learned positions that count padding too, from 0; two token types; norm eps 1e-12
+- a pooler, used by the heads that classify a sequence
+- the projection of the masked-lm head is the word embedding, plus a bias
 """
 
 from __future__ import annotations
 
+from minitx.architectures._text import attention, feed_forward, text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
-from minitx.architectures.mapping import Table, either
-from minitx.config import EmbedderConfig, HeadConfig, ModelConfig, StackConfig
+from minitx.architectures.mapping import Table, attention_entries, either
+from minitx.config import (
+    HeadConfig,
+    LayerConfig,
+    LearnedPositions,
+    ModelConfig,
+    NormConfig,
+    StackConfig,
+    TransformConfig,
+)
 
 
 def read(hf: ConfigReader, *, act: str = "gelu", eps: float = 1e-12, dropout: float = 0.1) -> ModelConfig:
-    """The keys are those of most relatives too; where one is absent, each has a value of its own."""
+    """Read the keys that most relatives share; the parameters are their defaults for absent keys."""
     hf.reject_decoder_flags()
     hf.expect("position_embedding_type", "absolute")
     hf.expect("pruned_heads", {}, None)
-    hidden_size, heads = hf.size("hidden_size"), hf.size("num_attention_heads")
-    vocab_size, layer_norm_eps = hf.size("vocab_size"), hf.number("layer_norm_eps", eps)
+    size, heads = hf.size("hidden_size"), hf.size("num_attention_heads")
+    norm = NormConfig(eps=hf.number("layer_norm_eps", eps))
     hidden_dropout = hf.probability("hidden_dropout_prob", dropout)
+    table, types = LearnedPositions(), hf.size("type_vocab_size", 2, least=0)
+    weights = hf.probability("attention_probs_dropout_prob", dropout)
     return ModelConfig(
         initializer_range=hf.number("initializer_range", 0.02),
-        embedder=EmbedderConfig(
-            vocab_size=vocab_size,
-            embedding_size=hidden_size,
-            hidden_size=hidden_size,
-            pad_token_id=hf.pad_token_id(vocab_size, 0),
-            max_position_embeddings=hf.size("max_position_embeddings"),
-            type_vocab_size=hf.size("type_vocab_size", 2, least=0),
-            layer_norm_eps=layer_norm_eps,
-            hidden_dropout_prob=hidden_dropout,
+        inputs=text_inputs(
+            hf, size, pad=0, positions=table, type_vocab_size=types, norm=norm, dropout=hidden_dropout
         ),
         encoder=StackConfig(
-            hidden_size=hidden_size,
+            hidden_size=size,
             num_hidden_layers=hf.size("num_hidden_layers"),
-            num_attention_heads=heads,
-            head_dim=hf.head_dim(hidden_size, heads),
-            intermediate_size=hf.size("intermediate_size"),
-            hidden_act=hf.name("hidden_act", act),
-            layer_norm_eps=layer_norm_eps,
-            attention_dropout=hf.probability("attention_probs_dropout_prob", dropout),
-            self_output_dropout=hidden_dropout,
-            output_dropout=hidden_dropout,
+            layer=LayerConfig(
+                attention=attention(hf, size, heads, dropout=weights, output_dropout=hidden_dropout),
+                feed_forward=feed_forward(
+                    hf.size("intermediate_size"), hf.name("hidden_act", act), hidden_dropout
+                ),
+                norm=norm,
+            ),
         ),
     )
 
 
 def classifier_dropout(hf: ConfigReader) -> float:
-    """`classifier_dropout`, else the dropout of the network."""
+    """Returns `classifier_dropout`, or the dropout of the network."""
     if hf.get("classifier_dropout", None) is None:
         return hf.probability("hidden_dropout_prob", 0.1)
     return hf.probability("classifier_dropout")
 
 
 def label_heads(hf: ConfigReader, dropout: float) -> dict[str, HeadConfig]:
-    """The heads that are one projection, of the pooled text or of every token."""
+    """Returns the heads that are one projection, of the pooled sequence or of every token."""
     labels = hf.num_labels()
     return {
         "sequence-classification": HeadConfig(
@@ -77,18 +80,17 @@ def label_heads(hf: ConfigReader, dropout: float) -> dict[str, HeadConfig]:
 
 
 def word_head(hf: ConfigReader, size: int, activation: str, eps: float) -> HeadConfig:
-    """Masked-lm: a transform of width `size`, then the word embedding."""
+    """Returns the masked-lm head: a transform of width `size`, then the word embedding."""
     return HeadConfig(
         task="masked-lm",
         num_labels=hf.size("vocab_size"),
-        dense_size=size,
-        hidden_act=activation,
-        layer_norm_eps=eps,
+        transform=TransformConfig(size=size, hidden_act=activation, norm=NormConfig(eps=eps)),
         tied=hf.flag("tie_word_embeddings", True),
     )
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
+    """Returns the head of each task."""
     activation, eps = hf.name("hidden_act", "gelu"), hf.number("layer_norm_eps", 1e-12)
     return label_heads(hf, classifier_dropout(hf)) | {
         "masked-lm": word_head(hf, hf.size("hidden_size"), activation, eps),
@@ -96,29 +98,26 @@ def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
     }
 
 
+LAYER_PREFIX, SOURCE_LAYER = "encoder.layers.{i}", "encoder.layer.{i}"
+NAMES = "self.query self.key self.value output.dense"
+CROSS, SOURCE_CROSS = f"{LAYER_PREFIX}.cross_attention", f"{SOURCE_LAYER}.crossattention"
+
 WEIGHTS: Table = {
     "embedder.word_emb": "embeddings.word_embeddings",
     "embedder.pos_emb": "embeddings.position_embeddings",
     "embedder.tok_type_emb": "embeddings.token_type_embeddings",
     "embedder.layer_norm": "embeddings.LayerNorm",
-    "encoder.layers.{i}.attention.self_attention.Q": "encoder.layer.{i}.attention.self.query",
-    "encoder.layers.{i}.attention.self_attention.K": "encoder.layer.{i}.attention.self.key",
-    "encoder.layers.{i}.attention.self_attention.V": "encoder.layer.{i}.attention.self.value",
-    "encoder.layers.{i}.attention.self_output.dense": "encoder.layer.{i}.attention.output.dense",
-    "encoder.layers.{i}.attention.self_output.layer_norm": "encoder.layer.{i}.attention.output.LayerNorm",
-    "encoder.layers.{i}.intermediate.dense": "encoder.layer.{i}.intermediate.dense",
-    "encoder.layers.{i}.output.dense": "encoder.layer.{i}.output.dense",
-    "encoder.layers.{i}.output.layer_norm": "encoder.layer.{i}.output.LayerNorm",
+    **attention_entries(f"{LAYER_PREFIX}.attention", f"{SOURCE_LAYER}.attention", NAMES),
+    f"{LAYER_PREFIX}.attention.self_output.layer_norm": f"{SOURCE_LAYER}.attention.output.LayerNorm",
+    f"{LAYER_PREFIX}.intermediate.dense": f"{SOURCE_LAYER}.intermediate.dense",
+    f"{LAYER_PREFIX}.output.dense": f"{SOURCE_LAYER}.output.dense",
+    f"{LAYER_PREFIX}.output.layer_norm": f"{SOURCE_LAYER}.output.LayerNorm",
     "pooler.dense": "pooler.dense",
 }
 
-CROSS, SOURCE = "encoder.layers.{i}.cross_attention", "encoder.layer.{i}.crossattention"
 CROSS_WEIGHTS: Table = {
-    f"{CROSS}.self_attention.Q": f"{SOURCE}.self.query",
-    f"{CROSS}.self_attention.K": f"{SOURCE}.self.key",
-    f"{CROSS}.self_attention.V": f"{SOURCE}.self.value",
-    f"{CROSS}.self_output.dense": f"{SOURCE}.output.dense",
-    f"{CROSS}.self_output.layer_norm": f"{SOURCE}.output.LayerNorm",
+    **attention_entries(CROSS, SOURCE_CROSS, NAMES, "cross"),
+    f"{CROSS}.cross_output.layer_norm": f"{SOURCE_CROSS}.output.LayerNorm",
 }
 
 LABEL_HEADS: dict[str, Table] = {
@@ -146,5 +145,5 @@ ARCHITECTURE = Architecture(
     tasks_with_pooler=frozenset({"none", "sequence-classification", "multiple-choice", "next-sentence"}),
     unused_tensors=("embeddings.position_ids", "embeddings.token_type_ids"),
     pretraining="masked-lm",
-    cross_weights=CROSS_WEIGHTS,
+    cross_attention_weights=CROSS_WEIGHTS,
 )

@@ -1,62 +1,61 @@
 """DistilBERT (arXiv:1910.01108): half of BERT's layers.
 
-Differs from BERT: no token types, no pooler; names of its own in the config and in the file.
+Differs from BERT: no token types, no pooler; other names in the config and in the checkpoint.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from minitx.architectures._text import attention, feed_forward, text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.encoders import bert
-from minitx.architectures.mapping import Table
-from minitx.config import EmbedderConfig, HeadConfig, ModelConfig, StackConfig
+from minitx.architectures.mapping import Table, attention_entries
+from minitx.config import (
+    HeadConfig,
+    LayerConfig,
+    LearnedPositions,
+    ModelConfig,
+    NormConfig,
+    StackConfig,
+    TransformConfig,
+)
 
 EPS = 1e-12  # fixed in this architecture, not in its config
 
 
 def read(hf: ConfigReader) -> ModelConfig:
+    """Returns the model config of a config.json."""
     # Sinusoids are only how the position table starts; checkpoints store the table either way.
     hf.ignore("sinusoidal_pos_embds", "tie_weights_")
     hf.expect("pruned_heads", {}, None)
-    size, heads, vocab_size = hf.size("dim"), hf.size("n_heads"), hf.size("vocab_size")
+    size, heads, norm = hf.size("dim"), hf.size("n_heads"), NormConfig(eps=EPS)
     dropout = hf.probability("dropout", 0.1)
     return ModelConfig(
         initializer_range=hf.number("initializer_range", 0.02),
-        embedder=EmbedderConfig(
-            vocab_size=vocab_size,
-            embedding_size=size,
-            hidden_size=size,
-            pad_token_id=hf.pad_token_id(vocab_size, 0),
-            max_position_embeddings=hf.size("max_position_embeddings"),
-            layer_norm_eps=EPS,
-            hidden_dropout_prob=dropout,
-        ),
+        inputs=text_inputs(hf, size, pad=0, positions=LearnedPositions(), norm=norm, dropout=dropout),
         encoder=StackConfig(
             hidden_size=size,
             num_hidden_layers=hf.size("n_layers"),
-            num_attention_heads=heads,
-            head_dim=hf.head_dim(size, heads),
-            intermediate_size=hf.size("hidden_dim"),
-            hidden_act=hf.name("activation", "gelu"),
-            layer_norm_eps=EPS,
-            attention_dropout=hf.probability("attention_dropout", 0.1),
-            self_output_dropout=None,
-            output_dropout=dropout,
+            layer=LayerConfig(
+                attention=attention(hf, size, heads, dropout=hf.probability("attention_dropout", 0.1)),
+                feed_forward=feed_forward(hf.size("hidden_dim"), hf.name("activation", "gelu"), dropout),
+                norm=norm,
+            ),
         ),
     )
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
+    """Returns the head of each task."""
     size = hf.size("dim")
     found = bert.label_heads(hf, hf.probability("dropout", 0.1))
     for task in ("sequence-classification", "multiple-choice"):
         found[task] = replace(
             found[task],
             pooling="first",
-            dense_size=size,
-            hidden_act="relu",
+            transform=TransformConfig(size=size, hidden_act="relu"),
             classifier_dropout=hf.probability("seq_classif_dropout", 0.2),
         )
     found["question-answering"] = replace(
@@ -66,7 +65,7 @@ def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
     return found
 
 
-LAYER = "transformer.layer.{i}"
+LAYER_PREFIX, SOURCE_LAYER = "encoder.layers.{i}", "transformer.layer.{i}"
 FIRST_TOKEN: Table = {"head.dense": "pre_classifier", "head.projection": "classifier"}
 
 ARCHITECTURE = Architecture(
@@ -78,14 +77,13 @@ ARCHITECTURE = Architecture(
         "embedder.word_emb": "embeddings.word_embeddings",
         "embedder.pos_emb": "embeddings.position_embeddings",
         "embedder.layer_norm": "embeddings.LayerNorm",
-        "encoder.layers.{i}.attention.self_attention.Q": f"{LAYER}.attention.q_lin",
-        "encoder.layers.{i}.attention.self_attention.K": f"{LAYER}.attention.k_lin",
-        "encoder.layers.{i}.attention.self_attention.V": f"{LAYER}.attention.v_lin",
-        "encoder.layers.{i}.attention.self_output.dense": f"{LAYER}.attention.out_lin",
-        "encoder.layers.{i}.attention.self_output.layer_norm": f"{LAYER}.sa_layer_norm",
-        "encoder.layers.{i}.intermediate.dense": f"{LAYER}.ffn.lin1",
-        "encoder.layers.{i}.output.dense": f"{LAYER}.ffn.lin2",
-        "encoder.layers.{i}.output.layer_norm": f"{LAYER}.output_layer_norm",
+        **attention_entries(
+            f"{LAYER_PREFIX}.attention", f"{SOURCE_LAYER}.attention", "q_lin k_lin v_lin out_lin"
+        ),
+        f"{LAYER_PREFIX}.attention.self_output.layer_norm": f"{SOURCE_LAYER}.sa_layer_norm",
+        f"{LAYER_PREFIX}.intermediate.dense": f"{SOURCE_LAYER}.ffn.lin1",
+        f"{LAYER_PREFIX}.output.dense": f"{SOURCE_LAYER}.ffn.lin2",
+        f"{LAYER_PREFIX}.output.layer_norm": f"{SOURCE_LAYER}.output_layer_norm",
     },
     head_weights=bert.LABEL_HEADS
     | {

@@ -1,6 +1,6 @@
-"""ELECTRA (arXiv:2003.10555): a generator that fills masks, a discriminator that spots its words.
+"""ELECTRA (arXiv:2003.10555): a generator that fills masks, a discriminator that detects replaced tokens.
 
-Differs from BERT: embeddings of their own width, projected where it differs; no pooler; a head that says
+Differs from BERT: embeddings with their own width, projected if it differs; no pooler; a head that detects
 for each token whether it was replaced.
 """
 
@@ -12,17 +12,19 @@ from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.encoders import bert, roberta
 from minitx.architectures.mapping import Table
-from minitx.config import HeadConfig, ModelConfig, Projection
+from minitx.config import HeadConfig, ModelConfig, Projection, TransformConfig, replace_in
 
 
 def read(hf: ConfigReader) -> ModelConfig:
+    """Returns the model config of a config.json."""
     config = bert.read(hf)
-    size, hidden = hf.size("embedding_size", 128), config.embedder.hidden_size
+    size, hidden = hf.size("embedding_size", 128), config.inputs.hidden_size
     projection: Projection = "none" if size == hidden else "after_dropout"
-    return replace(config, embedder=replace(config.embedder, embedding_size=size, projection=projection))
+    return replace_in(config, "inputs", embedding_size=size, projection=projection)
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
+    """Returns the head of each task."""
     hf.expect("summary_type", "first")
     hf.expect("summary_use_proj", True)
     size, dropout = hf.size("hidden_size"), bert.classifier_dropout(hf)
@@ -33,14 +35,14 @@ def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
     found["multiple-choice"] = replace(
         found["multiple-choice"],
         pooling="first",
-        dense_size=size,
-        hidden_act=hf.name("summary_activation", "gelu"),
+        transform=TransformConfig(size=size, hidden_act=hf.name("summary_activation", "gelu")),
         classifier_dropout=hf.probability("summary_last_dropout", 0.1),
     )
     eps, activation = hf.number("layer_norm_eps", 1e-12), hf.name("hidden_act", "gelu")
     found["masked-lm"] = bert.word_head(hf, hf.size("embedding_size", 128), "gelu", eps)
+    transform = TransformConfig(size=size, hidden_act=activation)
     found["replaced-token-detection"] = HeadConfig(
-        task="replaced-token-detection", num_labels=1, dense_size=size, hidden_act=activation
+        task="replaced-token-detection", num_labels=1, transform=transform
     )
     return found
 

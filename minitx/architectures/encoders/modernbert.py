@@ -1,131 +1,121 @@
-"""ModernBERT (arXiv:2412.13663): an encoder with the decoders' progress of six years.
+"""ModernBERT (arXiv:2412.13663): an encoder with six years of progress in decoders.
 
-Differs from BERT: pre-norm (the embedder's norm serves layer 0) with a final norm; rotary positions, no
-table; gated feed-forward; every third layer sees the whole text, the others a window, and the two kinds
-turn at different bases; no biases unless the config says so; every head has its own transform.
+Differs from BERT: pre-norm with a final norm, and the embedder's norm serves layer 0; RoPE, no position
+table; gated feed-forward; full attention in every third layer and a window in the others, with two RoPE
+bases; no biases by default; every head has its own transform.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from minitx.architectures._decoder import layer_types
 from minitx.architectures._rope import WHERE, an_object, check_per_type
+from minitx.architectures._text import attention, feed_forward, text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.mapping import Table, split
-from minitx.config import EmbedderConfig, HeadConfig, ModelConfig, Pooling, RopeConfig, StackConfig
+from minitx.config import (
+    HeadConfig,
+    LayerConfig,
+    ModelConfig,
+    NormConfig,
+    Pooling,
+    RopeConfig,
+    Rotary,
+    StackConfig,
+    TransformConfig,
+)
 from minitx.layers.stack import FULL, SLIDING
 
 
-def layer_types(hf: ConfigReader, layers: int) -> tuple[str, ...]:
-    """Written out by newer configs; older ones give the distance between global layers."""
+def alternating_types(hf: ConfigReader, layers: int) -> tuple[str, ...]:
+    """Returns the type of each layer; older configs give the distance between global layers."""
     every = hf.size("global_attn_every_n_layers", 3)
-    written = hf.get("layer_types", None)
-    if written is None:
-        return tuple(SLIDING if i % every else FULL for i in range(layers))
-    if (
-        not isinstance(written, list)
-        or len(written) != layers
-        or any(kind not in (FULL, SLIDING) for kind in written)
-    ):
-        raise ValueError(f"config.json: layer_types must name {layers} layers, each {FULL!r} or {SLIDING!r}.")
-    return tuple(written)
+    return layer_types(hf, tuple(SLIDING if i % every else FULL for i in range(layers)))
 
 
-def rope_theta(hf: ConfigReader) -> dict[str, float]:
-    """`rope_parameters` per kind of layer in newer configs, two plain numbers in older ones."""
+def ropes(hf: ConfigReader, head_dim: int) -> dict[str, RopeConfig]:
+    """Returns the RoPE of each layer type: `rope_parameters` of newer configs, two numbers of older ones."""
     shared = hf.positive("global_rope_theta", 160_000.0)
-    # null: the local layers turn like the global ones
-    local = hf.positive_or_none("local_rope_theta", 10_000.0) or shared
-    old = {FULL: shared, SLIDING: local}
+    local = hf.positive_or_none("local_rope_theta", 10_000.0) or shared  # null: the global one
+    defaults = {FULL: shared, SLIDING: local}
     hf.expect("rope_scaling", None)
-    written = an_object(WHERE, hf.get("rope_parameters", None))
-    check_per_type(written, old)
-    theta: dict[str, float] = {}
-    for kind, base in old.items():
+    stored = an_object(WHERE, hf.get("rope_parameters", None))
+    check_per_type(stored, defaults)
+    ropes = {}
+    for kind, base in defaults.items():
         where = f"{WHERE}[{kind!r}]"
-        rope = ConfigReader(an_object(where, written.get(kind)), where)
-        rope.expect("rope_type", "default")
-        theta[kind] = rope.positive("rope_theta", base)
-        if unknown := rope.unread():
+        values = ConfigReader(an_object(where, stored.get(kind)), where)
+        values.expect("rope_type", "default")
+        ropes[kind] = RopeConfig(rope_theta=values.positive("rope_theta", base), rotary_dim=head_dim)
+        if unknown := values.unread():
             raise ValueError(f"{where} has {', '.join(unknown)}, which is not implemented.")
-    return theta
+    return ropes
 
 
 def read(hf: ConfigReader) -> ModelConfig:
-    # How its own code ran and trained; none of it changes a number here.
+    """Returns the model config of a config.json."""
+    # Options of the original code for running and training, without effect on the outputs.
     hf.ignore("deterministic_flash_attn", "reference_compile", "repad_logits_with_grad")
     hf.ignore("sparse_prediction", "sparse_pred_ignore_index", "initializer_cutoff_factor")
-    size, heads, vocab_size = (
-        hf.size("hidden_size"),
-        hf.size("num_attention_heads"),
-        hf.size("vocab_size"),
-    )
+    size, heads = hf.size("hidden_size"), hf.size("num_attention_heads")
     if hf.head_dim(size, heads) % 2:
-        raise ValueError(f"config.json: hidden_size={size} over {heads} heads is odd; rotary turns pairs.")
-    layers, eps = hf.size("num_hidden_layers"), hf.number("norm_eps", 1e-5)
-    dropout, norm_bias = hf.probability("attention_dropout", 0.0), hf.flag("norm_bias", False)
-    attention_bias, head_dim = hf.flag("attention_bias", False), hf.head_dim(size, heads)
+        raise ValueError(
+            f"config.json: hidden_size={size} over {heads} heads must be even; RoPE rotates pairs."
+        )
+    layers, head_dim = hf.size("num_hidden_layers"), hf.head_dim(size, heads)
+    norm = NormConfig(eps=hf.number("norm_eps", 1e-5), bias=hf.flag("norm_bias", False))
+    dropout, bias = hf.probability("attention_dropout", 0.0), hf.flag("attention_bias", False)
     hf.ignore("layer_norm_eps", "position_embedding_type")  # in older configs, and unused there too
     return ModelConfig(
         initializer_range=hf.number("initializer_range", 0.02),
-        embedder=EmbedderConfig(
-            vocab_size=vocab_size,
-            embedding_size=size,
-            hidden_size=size,
-            pad_token_id=hf.pad_token_id(vocab_size),
-            max_position_embeddings=hf.size("max_position_embeddings"),
-            position_embeddings=False,
-            layer_norm_eps=eps,
-            norm_bias=norm_bias,
-            hidden_dropout_prob=hf.probability("embedding_dropout", 0.0),
-        ),
+        inputs=text_inputs(hf, size, norm=norm, dropout=hf.probability("embedding_dropout", 0.0)),
         encoder=StackConfig(
             hidden_size=size,
             num_hidden_layers=layers,
-            num_attention_heads=heads,
-            head_dim=head_dim,
-            intermediate_size=hf.size("intermediate_size"),
-            hidden_act=hf.name("hidden_activation", "gelu"),
-            gated=True,
-            layer_norm_eps=eps,
-            norm_bias=norm_bias,
-            norm_placement="pre",
+            layer=LayerConfig(
+                attention=attention(
+                    hf, size, heads, bias=bias, output_bias=bias, dropout=dropout, output_dropout=dropout
+                ),
+                feed_forward=feed_forward(
+                    hf.size("intermediate_size"),
+                    hf.name("hidden_activation", "gelu"),
+                    gated=True,
+                    bias=hf.flag("mlp_bias", False),
+                    dropout=hf.probability("mlp_dropout", 0.0),
+                ),
+                norm=norm,
+                norm_placement="pre",
+            ),
+            positions=Rotary(ropes=ropes(hf, head_dim)),
             first_attention_norm=False,
-            attention_bias=attention_bias,
-            attention_output_bias=attention_bias,
-            mlp_bias=hf.flag("mlp_bias", False),
-            attention_dropout=dropout,
-            self_output_dropout=dropout,
-            activation_dropout=hf.probability("mlp_dropout", 0.0),
-            output_dropout=None,
-            layer_types=layer_types(hf, layers),
-            sliding_window=hf.size("local_attention", 128) // 2 + 1,  # as far to either side, and itself
-            rope={
-                kind: RopeConfig(rope_theta=theta, rotary_dim=head_dim)
-                for kind, theta in rope_theta(hf).items()
-            },
+            layer_types=alternating_types(hf, layers),
+            sliding_window=hf.size("local_attention", 128) // 2 + 1,  # that many on either side, and itself
         ),
     )
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
+    """Returns the head of each task."""
     pooling: Pooling = "mean" if hf.expect("classifier_pooling", "cls", "mean") == "mean" else "first"
-    shared: dict[str, Any] = {
-        "dense_size": hf.size("hidden_size"),
-        "dense_bias": hf.flag("classifier_bias", False),
-        "hidden_act": hf.name("classifier_activation", "gelu"),
-        "layer_norm_eps": hf.number("norm_eps", 1e-5),
-        "norm_bias": hf.flag("norm_bias", False),
-    }
+    transform = TransformConfig(
+        size=hf.size("hidden_size"),
+        bias=hf.flag("classifier_bias", False),
+        hidden_act=hf.name("classifier_activation", "gelu"),
+        norm=NormConfig(eps=hf.number("norm_eps", 1e-5), bias=hf.flag("norm_bias", False)),
+    )
     words = HeadConfig(
         task="masked-lm",
         num_labels=hf.size("vocab_size"),
         bias=hf.flag("decoder_bias", True),
         tied=hf.flag("tie_word_embeddings", True),
-        **shared,
+        transform=transform,
     )
-    shared["classifier_dropout"] = hf.probability("classifier_dropout", 0.0)
+    shared: dict[str, Any] = {
+        "transform": transform,
+        "classifier_dropout": hf.probability("classifier_dropout", 0.0),
+    }
     labels, problem = hf.num_labels(), hf.problem_type()
     tasks: tuple[tuple[str, int, Pooling], ...] = (
         ("sequence-classification", labels, pooling),

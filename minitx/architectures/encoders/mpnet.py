@@ -1,39 +1,36 @@
 """MPNet (arXiv:2004.09297): masked and permuted pre-training.
 
-Differs from BERT: a learned bias per head and distance, shared by all layers, on top of learned positions
-that count from behind the padding row; no token types; RoBERTa's head for a text.
+Differs from BERT: a learned bias per head and distance, shared by all layers, in addition to learned
+positions that start after the padding row; no token types; RoBERTa's sequence head.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.encoders import bert, roberta
-from minitx.architectures.mapping import Table
-from minitx.config import HeadConfig, ModelConfig
+from minitx.architectures.mapping import Table, attention_entries
+from minitx.config import HeadConfig, LearnedPositions, ModelConfig, RelativeBias, replace_in
 
-PADDING = 1  # fixed in this architecture: the position table's padding row, whatever the config says
+PADDING = 1  # fixed in this architecture: the position table's padding row, whatever the config
 
 
 def read(hf: ConfigReader) -> ModelConfig:
+    """Returns the model config of a config.json."""
     config = bert.read(hf)
     hf.expect("pad_token_id", PADDING)
-    if min(config.embedder.vocab_size, config.embedder.max_position_embeddings - 1) <= PADDING:
+    if min(config.inputs.vocab_size, config.inputs.max_position_embeddings - 1) <= PADDING:
         raise ValueError(
-            f"config.json: vocab_size and max_position_embeddings need rows behind pad_token_id={PADDING}."
+            f"config.json: vocab_size and max_position_embeddings need rows after pad_token_id={PADDING}."
         )
-    embedder = replace(config.embedder, pad_token_id=PADDING, positions_from_padding=True, type_vocab_size=0)
+    positions = LearnedPositions(numbering="padding")
+    config = replace_in(config, "inputs", pad_token_id=PADDING, positions=positions, type_vocab_size=0)
     buckets = hf.expect("relative_attention_num_buckets", 32)  # its own code never uses another number
-    return replace(
-        config,
-        embedder=embedder,
-        encoder=replace(config.stack, relative_attention_num_buckets=buckets),
-    )
+    return replace_in(config, "encoder", positions=RelativeBias(num_buckets=buckets))
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
+    """Returns the head of each task."""
     size, dropout = hf.size("hidden_size"), hf.probability("hidden_dropout_prob", 0.1)
     found = bert.label_heads(hf, dropout)
     found["sequence-classification"] = roberta.first_token_head(
@@ -43,21 +40,18 @@ def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
     return found
 
 
-LAYER = "encoder.layer.{i}"
+LAYER_PREFIX, SOURCE_LAYER = "encoder.layers.{i}", "encoder.layer.{i}"
 
 WEIGHTS: Table = {
     "embedder.word_emb": "embeddings.word_embeddings",
     "embedder.pos_emb": "embeddings.position_embeddings",
     "embedder.layer_norm": "embeddings.LayerNorm",
     "encoder.relative_bias.0": "encoder.relative_attention_bias",
-    "encoder.layers.{i}.attention.self_attention.Q": f"{LAYER}.attention.attn.q",
-    "encoder.layers.{i}.attention.self_attention.K": f"{LAYER}.attention.attn.k",
-    "encoder.layers.{i}.attention.self_attention.V": f"{LAYER}.attention.attn.v",
-    "encoder.layers.{i}.attention.self_output.dense": f"{LAYER}.attention.attn.o",
-    "encoder.layers.{i}.attention.self_output.layer_norm": f"{LAYER}.attention.LayerNorm",
-    "encoder.layers.{i}.intermediate.dense": f"{LAYER}.intermediate.dense",
-    "encoder.layers.{i}.output.dense": f"{LAYER}.output.dense",
-    "encoder.layers.{i}.output.layer_norm": f"{LAYER}.output.LayerNorm",
+    **attention_entries(f"{LAYER_PREFIX}.attention", f"{SOURCE_LAYER}.attention.attn", "q k v o"),
+    f"{LAYER_PREFIX}.attention.self_output.layer_norm": f"{SOURCE_LAYER}.attention.LayerNorm",
+    f"{LAYER_PREFIX}.intermediate.dense": f"{SOURCE_LAYER}.intermediate.dense",
+    f"{LAYER_PREFIX}.output.dense": f"{SOURCE_LAYER}.output.dense",
+    f"{LAYER_PREFIX}.output.layer_norm": f"{SOURCE_LAYER}.output.LayerNorm",
     "pooler.dense": "pooler.dense",
 }
 

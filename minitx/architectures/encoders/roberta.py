@@ -1,7 +1,7 @@
 """RoBERTa (arXiv:1907.11692), XLM-R (1911.02116) and CamemBERT (1911.03894), one network.
 
-Differs from BERT: positions count from pad_token_id + 1 and skip padding; norm eps 1e-5; the head for a
-text reads the first token through a transform of its own, not the pooler.
+Differs from BERT: positions start at pad_token_id + 1 and skip padding; norm eps 1e-5; the sequence head has
+a transform of the first token in place of the pooler.
 """
 
 from __future__ import annotations
@@ -12,35 +12,36 @@ from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.encoders import bert
 from minitx.architectures.mapping import Table, either
-from minitx.config import HeadConfig, ModelConfig
+from minitx.config import HeadConfig, LearnedPositions, ModelConfig, TransformConfig, replace_in
 
 
 def read(hf: ConfigReader) -> ModelConfig:
+    """Returns the model config of a config.json."""
     config = bert.read(hf)
-    pad = hf.pad_token_id(config.embedder.vocab_size, 1)
+    pad = hf.pad_token_id(config.inputs.vocab_size, 1)
     if pad is None:
-        raise ValueError("config.json: pad_token_id is null, but positions count from it here.")
-    if pad >= config.embedder.max_position_embeddings - 1:
-        raise ValueError(f"config.json: max_position_embeddings leaves no row behind pad_token_id={pad}.")
-    return replace(config, embedder=replace(config.embedder, pad_token_id=pad, positions_from_padding=True))
+        raise ValueError("config.json: pad_token_id is null, but positions are counted from it.")
+    if pad >= config.inputs.max_position_embeddings - 1:
+        raise ValueError(f"config.json: max_position_embeddings leaves no row after pad_token_id={pad}.")
+    return replace_in(config, "inputs", pad_token_id=pad, positions=LearnedPositions(numbering="padding"))
 
 
 def first_token_head(head: HeadConfig, size: int, activation: str, dropout: float) -> HeadConfig:
-    """Reads the first token through dropout, a transform, and dropout again."""
+    """Returns a head of the first token: dropout, a transform, and dropout again."""
     return replace(
         head,
         pooling="first",
         input_dropout=dropout,
-        dense_size=size,
-        hidden_act=activation,
+        transform=TransformConfig(size=size, hidden_act=activation),
         classifier_dropout=dropout,
     )
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
+    """Returns the head of each task."""
     size, dropout = hf.size("hidden_size"), bert.classifier_dropout(hf)
     found = bert.label_heads(hf, dropout)
-    # The pooled choice head drops out with the network's own probability.
+    # The pooled choice head uses the dropout of the network.
     found["multiple-choice"] = replace(
         found["multiple-choice"], classifier_dropout=hf.probability("hidden_dropout_prob", 0.1)
     )
@@ -73,5 +74,5 @@ ARCHITECTURE = Architecture(
     head_weights=HEAD_WEIGHTS,
     tasks_with_pooler=frozenset({"none", "multiple-choice"}),
     unused_tensors=("embeddings.position_ids", "embeddings.token_type_ids"),
-    cross_weights=bert.CROSS_WEIGHTS,
+    cross_attention_weights=bert.CROSS_WEIGHTS,
 )

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from minitx.decoding.samplers.base import Sampler
-from minitx.decoding.strategy import Seed, Strategy
+from minitx.decoding.samplers.base import Sampler, Seed
+from minitx.decoding.strategy import Strategy
 from minitx.validation import ArgumentValueError
 
 

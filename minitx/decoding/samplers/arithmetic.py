@@ -31,10 +31,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from minitx.decoding.samplers.base import Sampler
+from minitx.decoding.samplers.base import Sampler, Seed
 from minitx.decoding.samplers.counter_rng import CounterGumbel, row_keys
 from minitx.decoding.samplers.sample import Sample
-from minitx.decoding.strategy import Seed
 
 _LARGEST = 1 - 2.0**-53  # the largest float64 below 1
 # A row is alone in its part if N q is below this: with 1, rounding would decide for equally probable tokens.

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from torch import Tensor
+
+# One integer for all prompts, or one per prompt.
+Seed = int | Sequence[int] | Tensor
 
 
 class Sampler(Protocol):

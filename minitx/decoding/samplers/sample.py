@@ -23,9 +23,9 @@ from torch import Tensor
 from minitx.decoding.parameters import Integers, Numbers, parameter
 from minitx.decoding.processors.temperature import Temperature
 from minitx.decoding.processors.truncation import Epsilon, Eta, MinP, TopH, TopK, TopP, Typical
-from minitx.decoding.samplers.base import Sampler
+from minitx.decoding.samplers.base import Sampler, Seed
 from minitx.decoding.samplers.counter_rng import CounterGumbel, row_keys
-from minitx.decoding.strategy import ORDERS, Order, Seed, Strategy
+from minitx.decoding.strategy import ORDERS, Order, Strategy
 from minitx.validation import ArgumentValueError, check_choice
 
 

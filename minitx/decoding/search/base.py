@@ -1,117 +1,169 @@
-"""What the searches share: hypotheses that grow side by side, and the record from which they are read.
+"""Searches: strategies that keep several hypotheses per prompt and compare whole sequences.
 
-A search keeps several hypotheses per prompt, the beams, and compares whole texts. At each step every beam
-offers its continuations, the search keeps the best of them as candidates, and chooses among those the beams
-of the next step. `Rows` is the model's side of that: caches, histories and states, which change places with
-the beams. `Trace` is the record: who came from whom.
+At each step a search proposes continuations of its beams (`propose`), scores them as finished hypotheses and
+marks those that end (`score`), and keeps some as the next beams and others as finished (`keep`). `Search.run`
+is the loop around the three; a search overrides those in which it differs. `state.py` holds the state of
+a running search, `record.py` the history from which hypotheses are read.
 
-P prompts, N beams, K candidates, V vocabulary, R = P * N rows.
+P prompts, N beams, C candidates, M places for finished hypotheses, V vocabulary, R = P * N rows.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+import math
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Generic, TypeVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from minitx.decoding.loop import Call, RowState
-from minitx.decoding.output import Event, Result, collected
-from minitx.decoding.parameters import Integers, check_integers, parameters_of, set_frozen
+from minitx.decoding.loop import Observer, RowState
+from minitx.decoding.output import Event
+from minitx.decoding.parameters import Integers, check_integers, parameter, parameters_of, set_frozen
 from minitx.decoding.processors.base import Processor
 from minitx.decoding.processors.chain import Chain
-from minitx.decoding.search.record import BeamTree, Link, Step, Trace
-from minitx.decoding.search.rows import Rows
+from minitx.decoding.request import GenerationRequest
+from minitx.decoding.search.record import Link, SearchRecord
+from minitx.decoding.search.state import BeamHypotheses, BeamState, Candidates, Kept
+from minitx.decoding.search.tree import BeamTree
+from minitx.decoding.session import DecodingSession
 from minitx.decoding.strategy import Strategy
-from minitx.validation import check_integer
+from minitx.validation import ArgumentValueError, Interval, check_choice, check_integer, check_number
 
-# Each beam is a row of the model's batch, with a cache and a vocabulary of logits, for every prompt.
-_MOST_BEAMS = 4096
+EarlyStopping = bool | Literal["never", "exact"]
+
+_MOST_BEAMS = 4096  # each is a row of the model's batch, with a cache and V logits, for every prompt
+_LARGEST_PENALTY = 40
+_LARGEST_NORM = 30 * math.log(10)  # its logarithm; scores are float32 and must neither vanish nor overflow
+_LONGEST = 2**16  # larger limits mostly mean "until it ends"
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Search(Strategy, example="Beam"):
     """A strategy that keeps several hypotheses per prompt and returns the best of them.
 
-    Numbers that other strategies take per row, these take per prompt; `prefix_allowed_tokens_fn` gets the
-    prompt's number. Processors, those of a literal chain too, see a row per beam: N for the first prompt, ...
+    Parameters that other strategies take per row, searches take per prompt; `prefix_allowed_tokens_fn` gets
+    the number of the prompt. Processors, those of a literal chain too, see one row per beam.
     """
 
-    num_beams: int = 4
+    num_beams: int = parameter(None, off=4, help="number of hypotheses kept per prompt", metavar="N")
 
     _drawing: ClassVar[str] = "BeamSample"
     _finds_strings: ClassVar[bool] = False
 
     @torch.inference_mode()
-    def search(self, call: Call) -> Result:
-        """Runs the call.
+    def run(self, session: DecodingSession, observe: Observer | None = None) -> Iterator[list[Event]]:
+        """Searches; yields the events of the returned hypotheses, and fills the session's scores and beams.
 
         Raises:
-            ValueError: fields that do not fit the call, before any work; a prompt that is left without a
-                token to go on with, or with fewer hypotheses than are to be returned.
+            ValueError: a prompt has no token to continue with, or fewer hypotheses than requested.
         """
-        self.check_call(call)
-        if call.max_new_tokens == 0:
-            return nothing(call)
-        run = self.begin(call)
-        while not run.done:
-            run.step()
-        return run.result()
+        request = session.request
+        best: list[list[tuple[float, Link]]] = [[] for _ in request.prompts]
+        session.scores = [0.0] * (len(best) * request.num_samples)
+        record = SearchRecord(1)
+        if request.max_new_tokens > 0:
+            state = self.search(session)
+            best, record = self._best(state), state.record
+            session.scores = [score for hypotheses in best for score, _ in hypotheses]
+        links = [[link for _, link in hypotheses] for hypotheses in best]
+        session.beams = [
+            BeamTree(record, prompt, chosen, request.prompts[prompt], request.tokenizer)
+            for prompt, chosen in enumerate(links)
+        ]
+        yield list(_events(request, record, links))
+
+    def search(self, session: DecodingSession) -> Any:
+        """Runs the loop until every prompt is done; returns the last state."""
+        state = self.begin(session)
+        while not state.done:
+            candidates = self.score(state, self.propose(state))
+            kept = self.keep(state, candidates)
+            state.advance(candidates, kept, self.may_leave(session.request))
+        return state
 
     @abstractmethod
-    def begin(self, call: Call) -> Run[Any]:
-        """The search before its first step."""
+    def begin(self, session: DecodingSession) -> Any:
+        """Starts the session; returns the `BeamState` before the first step."""
 
-    def short_of(self, found: int, wanted: int) -> str:
-        """What an error says of too few hypotheses."""
+    @abstractmethod
+    def propose(self, state: Any) -> Candidates:
+        """Returns the candidates of a step, with their sums."""
+
+    def score(self, state: Any, candidates: Candidates) -> Candidates:
+        """Sets the candidates' scores and marks those that end their sequence."""
+        candidates.ends = state.ends(candidates.tokens)
+        return candidates
+
+    @abstractmethod
+    def keep(self, state: Any, candidates: Candidates) -> Kept:
+        """Adds hypotheses to `state.finished`; returns the next beams."""
+
+    def may_leave(self, request: GenerationRequest) -> bool:
+        """Whether prompts that are done leave the batch."""
+        return False
+
+    def too_few(self, number: int, num_samples: int) -> str:
+        """Returns the error message for too few hypotheses."""
         return (
-            f"{found} of the num_samples={wanted} hypotheses were found: the model's vocabulary, "
-            "max_new_tokens and the processors leave no other texts."
+            f"{number} of the num_samples={num_samples} hypotheses were found: the model's vocabulary, "
+            "max_new_tokens and the processors leave no other sequences."
         )
 
+    def first_sums(self, request: GenerationRequest, device: torch.device) -> Tensor:
+        """Returns (P, N) with a single beam per prompt, since equal beams would give equal sequences."""
+        sums = torch.full((len(request.prompts), self.num_beams), -torch.inf, device=device)
+        sums[:, 0] = 0.0
+        return sums
+
     def build(self, min_new_tokens: Integers = 0) -> Chain:
-        """The chain; `min_new_tokens`, one or per prompt."""
+        """Returns the chain; `min_new_tokens` is one number or one per prompt."""
         if not isinstance(min_new_tokens, int):
             least = check_integers("min_new_tokens", min_new_tokens, 0, "0 sets no minimum")
             min_new_tokens = self._per_beam(least)
         return super().build(min_new_tokens)
 
-    def check_call(self, call: Call) -> None:
-        """
+    def adapt(self, request: GenerationRequest) -> GenerationRequest:
+        """Checks a request against this search; returns it with the chain that the search needs.
+
         Raises:
-            ValueError: more hypotheses asked for than beams, values for another number of prompts, or stop
-                strings where the search cannot look for them.
+            ArgumentValueError: more hypotheses than beams, values for another number of prompts, or stop
+                strings where the search cannot find them.
         """
-        if call.stop.strings and not self._finds_strings:
+        if request.stop.strings and not self._finds_strings:
             raise ValueError(
-                f"{type(self).__name__}(...) cannot stop at strings, as Beam(...) can; give Stop(tokens=...)."
+                f"{type(self).__name__}(...) cannot stop at strings, as Beam(...) can; use Stop(tokens=...)."
             )
-        if call.num_samples > self.num_beams:
-            raise ValueError(
-                f"num_samples={call.num_samples} is more than num_beams={self.num_beams}: a search returns "
-                "at most the hypotheses that it keeps."
+        if request.num_samples > self.num_beams:
+            raise ArgumentValueError(
+                "num_samples",
+                request.num_samples,
+                f"at most num_beams={self.num_beams}",
+                "a search returns at most the hypotheses that it keeps",
             )
         for name, declared in parameters_of(self).items():
             value = getattr(self, name)
-            if declared.per_row and isinstance(value, tuple) and len(value) != len(call.prompts):
-                raise ValueError(
-                    f"{name} has {len(value)} values, but there are {len(call.prompts)} prompts; give one "
-                    "number or one per prompt."
-                )
-        call.chain.check_rows(len(call.prompts) * self.num_beams, self.num_beams)
+            if declared.per_row and isinstance(value, tuple) and len(value) != len(request.prompts):
+                expected = f"one number or {len(request.prompts)}, one per prompt"
+                raise ArgumentValueError(name, value, expected)
+        request.chain.check_rows(len(request.prompts) * self.num_beams, self.num_beams)
+        return request
+
+    def _best(self, state: BeamState) -> list[list[tuple[float, Link]]]:
+        """Returns per prompt score and last candidate of the hypotheses to return, best first."""
+        count, best = state.request.num_samples, []
+        for prompt in range(len(state.request.prompts)):
+            hypotheses = state.hypotheses[prompt][:count]
+            if len(hypotheses) < count:
+                raise ValueError(f"Prompt {prompt}: {self.too_few(len(hypotheses), count)}")
+            best.append([(score, state.record.link(code)) for score, code in hypotheses])
+        return best
 
     def _check(self) -> None:
-        hint = "it is the number of hypotheses per prompt"
-        beams = check_integer("num_beams", self.num_beams, 1, hint=hint)
-        if beams > _MOST_BEAMS:
-            raise ValueError(
-                f"num_beams={beams} must be at most {_MOST_BEAMS}: each beam is a row that the model runs, "
-                "with a cache of its own."
-            )
-        set_frozen(self, num_beams=beams)
+        hint = "the number of hypotheses kept per prompt; each is a row that the model runs"
+        set_frozen(self, num_beams=check_integer("num_beams", self.num_beams, 1, _MOST_BEAMS, hint))
         super()._check()
 
     def _make(self, name: str, value: Any) -> Processor:
@@ -127,6 +179,86 @@ class Search(Strategy, example="Beam"):
         return tuple(value for value in values for _ in range(self.num_beams))
 
 
+@dataclass(frozen=True, kw_only=True, repr=False)
+class ScoredSearch(Search, example="Beam"):
+    """A search whose hypotheses are compared by sum / length ** length_penalty.
+
+    `early_stopping` decides when a prompt with all its finished hypotheses is done, besides when no beam is
+    left. True: at once. False: when the best beam, if it ended now, would not beat the worst of them, a
+    heuristic, since with length_penalty above 0 a beam may still improve. "never": the same, but with
+    length_penalty above 0 the beam is scored at the greatest length that it can reach.
+    """
+
+    length_penalty: float = parameter(
+        None,
+        off=1.0,
+        help="power of the length that divides sums of log-probabilities; above 0 favours long sequences, "
+        "below 0 short ones; 0 compares sums, 1 means",
+        metavar="X",
+    )
+    early_stopping: EarlyStopping = parameter(
+        None,
+        off=False,
+        help='when a search ends: True, False, "never", or for `Beam` "exact"',
+        metavar="WHEN",
+    )
+
+    _ways_to_stop: ClassVar[tuple[str, ...]] = ("never",)
+
+    def score(self, state: Any, candidates: Candidates) -> Candidates:
+        """Divides the sums by the norm of their length."""
+        candidates.scores = candidates.sums / self.norm(state.length)
+        return super().score(state, candidates)
+
+    def norm(self, length: int) -> float:
+        """Returns the divisor of a sum of `length` log-probabilities in a hypothesis' score."""
+        return float(self.norm_base(length) ** self.length_penalty)
+
+    def norm_base(self, length: int) -> float:
+        """Returns the number that is raised to the power `length_penalty`."""
+        return length
+
+    def adapt(self, request: GenerationRequest) -> GenerationRequest:
+        """Also checks that scores fit into float32."""
+        longest = self.norm_base(min(max(1, request.max_new_tokens), _LONGEST))
+        if abs(self.length_penalty) * math.log(longest) > _LARGEST_NORM:
+            raise ArgumentValueError(
+                "length_penalty",
+                self.length_penalty,
+                f"nearer to 0 for max_new_tokens={request.max_new_tokens}",
+                "float32 cannot hold the scores",
+            )
+        return super().adapt(request)
+
+    def is_done(
+        self, finished: BeamHypotheses, best: Tensor, length: int, request: GenerationRequest
+    ) -> Tensor:
+        """Returns which prompts are done by their hypotheses: (P,) bool.
+
+        Args:
+            finished: of these prompts.
+            best: (P,), the largest sum that may be continued.
+            length: its number of tokens.
+            request: of the search.
+        """
+        worst = finished.scores[:, -1]
+        full = worst > -torch.inf
+        if self.early_stopping is True:
+            return full
+        longest = self.early_stopping == "never" and self.length_penalty > 0
+        return full & (worst >= best / self.norm(request.max_new_tokens if longest else length))
+
+    def _check(self) -> None:
+        super()._check()
+        limits = Interval(-_LARGEST_PENALTY, _LARGEST_PENALTY)
+        self._check_number("length_penalty", limits, "0 compares sums, above 0 favours longer sequences")
+        if not isinstance(self.early_stopping, bool):
+            check_choice("early_stopping", self.early_stopping, (True, False, *self._ways_to_stop))
+
+    def _check_number(self, name: str, interval: Interval, hint: str) -> None:
+        set_frozen(self, **{name: check_number(name, getattr(self, name), interval, hint)})
+
+
 @dataclass(frozen=True)
 class _OfPrompt:
     """A function of (prompt, tokens) as one of (row, tokens), with `beams` rows per prompt."""
@@ -138,218 +270,20 @@ class _OfPrompt:
         return self.function(row // self.beams, tokens)
 
 
-S = TypeVar("S", bound=Search)
+def num_candidates(request: GenerationRequest, beams: int) -> int:
+    """Returns C, enough for `beams` candidates to be continued however many end."""
+    least = max(2, 1 + len({*request.stop.eos, *request.stop.tokens}))
+    return min(least, request.vocab_size) * beams
 
 
-class Run(ABC, Generic[S]):
-    """A search on its way. A beam that does not exist has the sum -inf, and is none of those that count.
-
-    Attributes:
-        strategy, call: what is to be done.
-        prompts: the numbers of the P prompts in the batch.
-        rows: their beams, as the model sees them.
-        trace: what was decided so far.
-    """
-
-    def __init__(self, strategy: S, call: Call, width: int, *, watch: bool = False) -> None:
-        """
-        Args:
-            strategy, call: what is to be done.
-            width: K, the candidates of a prompt at each step.
-            watch: as for `Rows`.
-        """
-        self.strategy, self.call, self.trace = strategy, call, Trace(width)
-        self.prompts = list(range(len(call.prompts)))
-        self.rows = Rows(call, strategy.num_beams, watch=watch)
-        self.device = self.rows.logits.device
-
-    @property
-    def done(self) -> bool:
-        """Whether no prompt is searched any more."""
-        return len(self.trace.done) == len(self.call.prompts)
-
-    @abstractmethod
-    def step(self) -> None:
-        """Every beam gets a token, or ends."""
-
-    @abstractmethod
-    def hypotheses(self, prompt: int) -> list[tuple[float, int]]:
-        """Score and last candidate's code of all that a prompt keeps, the best first."""
-
-    def found(self) -> list[list[tuple[float, Link]]]:
-        """Per prompt, score and last candidate of the `num_samples` hypotheses to return, the best first.
-
-        Raises:
-            ValueError: there are fewer.
-        """
-        wanted, found = self.call.num_samples, []
-        for prompt in range(len(self.call.prompts)):
-            best = self.hypotheses(prompt)[:wanted]
-            if len(best) < wanted:
-                raise ValueError(f"Prompt {prompt}: {self.strategy.short_of(len(best), wanted)}")
-            found.append([(score, self.trace.link(code)) for score, code in best])
-        return found
-
-    def result(self) -> Result:
-        """What was found."""
-        return result_of(self.call, self.trace, self.found())
-
-    @property
-    def length(self) -> int:
-        """How many tokens the candidates of this step have."""
-        return len(self.trace.steps) + 1
-
-    @property
-    def codes(self) -> Tensor:
-        """(K,) long: of the candidates of this step."""
-        width = self.trace.width
-        return torch.arange((self.length - 1) * width, self.length * width, device=self.device)
-
-    def ends(self, tokens: Tensor) -> Tensor:
-        """Which candidates end their texts by their ids: (P, K) -> (P, K) bool."""
-        call, found = self.call, torch.zeros_like(tokens, dtype=torch.bool)
-        for token in call.stop.eos:
-            found |= tokens == token
-        if call.stop.tokens:
-            least = [call.min_new_tokens[prompt] for prompt in self.prompts]
-            may_stop = self.length >= torch.tensor(least, device=self.device)[:, None]
-            for token in call.stop.tokens:
-                found |= (tokens == token) & may_stop
-        return found
-
-    def record(
-        self,
-        processed: Tensor,
-        index: Tensor,
-        sums: Tensor,
-        scores: Tensor,
-        ends: Tensor,
-        beams: Tensor,
-        kept: Tensor,
-        finished: Tensor,
-    ) -> None:
-        """Writes down what a step decided.
-
-        Args:
-            processed: (R, V), what the chain left.
-            index: (P, K) long, the candidates as places in N * V, beam after beam.
-            beams: (P, N), by what the next beams compare; -inf for those that do not exist.
-            sums, scores, ends, kept, finished: as in `Step`.
-        """
-        parents, tokens = index // processed.shape[-1], index % processed.shape[-1]
-        exist = beams > -torch.inf
-        # A beam that does not exist repeats one that does: its text, too, is one that processors can read.
-        kept = torch.where(exist, kept, kept.gather(1, exist.int().argmax(dim=1, keepdim=True)))
-        extras = self._logprobs(processed, index)
-        self.trace.add(
-            Step([*self.prompts], parents, tokens, sums, scores, ends, kept, exist, finished, extras)
-        )
-
-    def _logprobs(self, processed: Tensor, index: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
-        """`Step.logprobs`."""
-        call = self.call
-        if call.logprobs is None:
-            return None
-        table = torch.log_softmax(self.rows.logits if call.logprobs == "raw" else processed, dim=-1)
-        top = table.topk(call.top_logprobs, dim=-1)
-        return (
-            table.view(len(index), -1).gather(1, index),
-            top.indices.view(len(index), self.strategy.num_beams, -1),
-            top.values.view(len(index), self.strategy.num_beams, -1),
-        )
-
-    def first_sums(self) -> Tensor:
-        """(P, N): one beam to begin with, since equal ones would give equal texts."""
-        shape = (len(self.call.prompts), self.strategy.num_beams)
-        sums = torch.full(shape, -torch.inf, device=self.device)
-        sums[:, 0] = 0.0
-        return sums
-
-    def check(self, before: Tensor, alive: Tensor) -> None:
-        """Looks for prompts of the last step that were left without a token.
-
-        A prompt whose beams have all ended, with nothing to return, is no such one: `found` says so.
-
-        Args:
-            before: (P, N) bool, which beams there were.
-            alive: (P,) bool, which prompts have a beam now, or a hypothesis.
-
-        Raises:
-            ValueError: there is one, or one whose numbers are unusable; says why.
-        """
-        step = self.trace.steps[-1]
-        bad = ~(step.sums.amax(dim=1) < torch.inf) | ~alive
-        if bool(bad.any()):
-            going_on = torch.tensor([p not in self.trace.done for p in step.prompts], device=self.device)
-            bad &= going_on
-        if bool(bad.any()):
-            for rows in (bad[:, None] & before, bad[:, None].expand_as(before)):
-                self.rows.raise_for_empty_rows(rows.flatten())
-
-    def go_on(self, staying: Tensor | None = None) -> Tensor:
-        """The model's next step, with the beams that the last step kept.
-
-        Args:
-            staying: (P',) long, which of its prompts stay in the batch; None: all.
-
-        Returns:
-            (R',) long, the rows that they continue.
-        """
-        step = self.trace.steps[-1]
-        first = torch.arange(0, step.kept.numel(), step.kept.shape[1], device=self.device)[:, None]
-        rows: Tensor = step.parents.gather(1, step.kept) + first
-        tokens = step.tokens.gather(1, step.kept)
-        if staying is not None:
-            rows, tokens = rows[staying], tokens[staying]
-        self.rows.advance(rows.flatten(), tokens.flatten(), within_prompts=staying is None)
-        return rows.flatten()
-
-
-def candidates_of(call: Call, beams: int) -> int:
-    """So many candidates that as many as there are beams go on, however many end."""
-    assert call.model.head is not None  # its task says so
-    least = max(2, 1 + len({*call.stop.eos, *call.stop.tokens}))
-    return min(least, call.model.head.config.num_labels) * beams
-
-
-def result_of(call: Call, trace: Trace, found: Sequence[Sequence[tuple[float, Link]]]) -> Result:
-    """The result of a search.
-
-    Args:
-        call: of the search.
-        trace: its record.
-        found: score and last candidate of the hypotheses to return, num_samples per prompt.
-    """
-    links = [[link for _, link in each] for each in found]
-    result = collected(
-        events(call, trace, links),
-        len(call.prompts) * call.num_samples,
-        has_text=call.tokenizer is not None,
-        has_logprobs=call.logprobs is not None,
-        top_logprobs=call.top_logprobs,
-    )
-    trees = [
-        BeamTree(trace, prompt, chosen, call.prompts[prompt], call.tokenizer)
-        for prompt, chosen in enumerate(links)
-    ]
-    scores = [score for each in found for score, _ in each]
-    return replace(result, scores=scores, beams=trees)
-
-
-def nothing(call: Call) -> Result:
-    """The result where no token was asked for."""
-    return replace(
-        result_of(call, Trace(1), [[] for _ in call.prompts]),
-        scores=[0.0] * (len(call.prompts) * call.num_samples),
-    )
-
-
-def events(call: Call, trace: Trace, chosen: Sequence[Sequence[Link]]) -> Iterator[Event]:
-    """What the chosen hypotheses (num_samples for each prompt) would have been as rows of `generate`."""
-    for prompt, links in enumerate(chosen):
-        for sample, last in enumerate(links):
-            row = RowState(call, call.prompts[prompt], call.min_new_tokens[prompt])
-            for link in trace.path(prompt, last):
-                token = trace.token(prompt, link)
-                number = prompt * call.num_samples + sample
-                yield Event(number, token, *row.take(token), *trace.extras(prompt, link))
+def _events(
+    request: GenerationRequest, record: SearchRecord, links: Sequence[Sequence[Link]]
+) -> Iterator[Event]:
+    """Yields the events of the returned hypotheses (num_samples per prompt), as if they were sampled rows."""
+    for prompt, chosen in enumerate(links):
+        for sample, last in enumerate(chosen):
+            row = RowState(request, request.prompts[prompt], request.min_new_tokens[prompt])
+            for link in record.path(prompt, last):
+                token = record.token(prompt, link)
+                number = prompt * request.num_samples + sample
+                yield Event(number, token, *row.push(token), *record.extras(prompt, link))

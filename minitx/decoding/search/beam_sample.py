@@ -1,6 +1,6 @@
-"""Beam search that draws its candidates instead of taking the best: several good texts, not always the same.
+"""Beam search that draws its candidates instead of taking the best: several good sequences that vary.
 
-P prompts, N beams, K candidates, V vocabulary.
+P prompts, N beams, C candidates, V vocabulary.
 """
 
 from __future__ import annotations
@@ -11,73 +11,70 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minitx.decoding.loop import Call
-from minitx.decoding.output import Result
 from minitx.decoding.processors.base import Processor
 from minitx.decoding.processors.chain import Chain
 from minitx.decoding.processors.truncation import Filter
+from minitx.decoding.request import GenerationRequest
 from minitx.decoding.samplers.counter_rng import CounterGumbel
 from minitx.decoding.samplers.sample import MultinomialSampler, Sample
 from minitx.decoding.search.beam import Beam
+from minitx.decoding.search.state import BeamState
+from minitx.validation import ArgumentValueError
 
-_MOST_DRAWN_FROM = 2**24  # by torch.multinomial
+_LARGEST_MULTINOMIAL = 2**24  # categories that torch.multinomial draws from
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class BeamSample(Beam, Sample):
     """Beam search whose candidates are drawn, without replacement, with probabilities softmax(their sums).
 
-    The sums are those of the whole texts, so a beam of small probability is hardly ever continued. This
-    is a heuristic, as transformers has it (num_beams with do_sample): no distribution of texts is known from
-    which it would draw. It has the fields of `Beam` and of `Sample`; each filter keeps at least one token
-    more than there are end and stop tokens, and at least 2, so that a beam can go on.
+    The sums are those of whole sequences, so an improbable beam is hardly ever continued. This is a
+    heuristic, as in transformers (num_beams with do_sample): no distribution of sequences is known from which
+    it would draw. It has the fields of `Beam` and of `Sample`; each filter keeps at least one token more than
+    there are end and stop tokens, and at least 2, so that a beam can continue.
 
-    With `generator` candidates are those of transformers with the same generator. With `seed` a prompt's
-    depend on its seed and ids alone, not on the batch.
+    With `generator` candidates are those of transformers with the same generator. With `seed` the candidates
+    of a prompt depend on its seed and ids alone, not on the batch.
     """
 
-    def search(self, call: Call) -> Result:
-        """Runs the call; raises as `Search.search`."""
-        least = max(2, 1 + len({*call.stop.eos, *call.stop.tokens}))
-        filters = (
+    def adapt(self, request: GenerationRequest) -> GenerationRequest:
+        """Also lets each filter keep enough tokens for a beam to continue."""
+        least = max(2, 1 + len({*request.stop.eos, *request.stop.tokens}))
+        chain = (
             replace(p, min_tokens_to_keep=least)
             if isinstance(p, Filter) and p.min_tokens_to_keep > 1  # else of a literal chain
             else p
-            for p in call.chain.processors
+            for p in request.chain.processors
         )
-        return super().search(replace(call, chain=Chain(*filters)))
-
-    def check_call(self, call: Call) -> None:
-        super().check_call(call)
-        assert call.model.head is not None  # its task says so
-        choices = self.num_beams * call.model.head.config.num_labels
-        if isinstance(call.sampler, MultinomialSampler) and choices > _MOST_DRAWN_FROM:
-            raise ValueError(
-                f"num_beams={self.num_beams} offer {choices:,} continuations of a prompt, but with "
-                f"generator= torch draws from {_MOST_DRAWN_FROM:,} at most; give seed= instead, or "
-                "fewer beams."
+        request = super().adapt(replace(request, chain=Chain(*chain)))
+        choices = self.num_beams * request.vocab_size
+        if isinstance(request.sampler, MultinomialSampler) and choices > _LARGEST_MULTINOMIAL:
+            raise ArgumentValueError(
+                "num_beams",
+                self.num_beams,
+                f"at most {_LARGEST_MULTINOMIAL // request.vocab_size} with generator=",
+                f"torch.multinomial draws from {_LARGEST_MULTINOMIAL:,} continuations at most; or use seed=",
             )
+        return request
 
-    def candidates(
-        self, sums: Tensor, count: int, call: Call, prompts: list[int], step: int
-    ) -> tuple[Tensor, Tensor]:
-        """Draws; see `Beam.candidates`."""
-        if isinstance(call.sampler, MultinomialSampler):
-            # A prompt without a beam is done, and its draws are not looked at; but they must be possible.
+    def select(self, sums: Tensor, state: BeamState) -> tuple[Tensor, Tensor]:
+        """Draws; see `Beam.select`."""
+        sampler, count = state.request.sampler, state.record.width
+        if isinstance(sampler, MultinomialSampler):
+            # A prompt that is done has no beams; its draws are ignored, but must be possible.
             weights = torch.softmax(sums, dim=-1).nan_to_num(nan=1.0)
-            places = torch.multinomial(weights, count, generator=call.sampler.generator)
+            places = torch.multinomial(weights, count, generator=sampler.generator)
         else:
-            assert isinstance(call.sampler, CounterGumbel), "a strategy that draws gets a source of numbers"
-            noise = CounterGumbel(call.sampler.keys[prompts]).noise(sums.shape[-1], step)
+            assert isinstance(sampler, CounterGumbel), "a strategy that draws has one of the two"
+            noise = CounterGumbel(sampler.keys[state.prompts]).noise(sums.shape[-1], state.length - 1)
             places = (sums + noise).topk(count).indices
         return sums.gather(1, places), places
 
     def _check(self) -> None:
         super()._check()
         if isinstance(self.temperature, tuple) and 0.0 in self.temperature:
-            raise ValueError(
-                "temperature=0 for a prompt leaves each beam a single way to go on; search it with Beam(...)."
-            )
+            hint = "temperature 0 leaves each beam a single continuation; use Beam(...) for that prompt"
+            raise ArgumentValueError("temperature", self.temperature, "above 0 for every prompt", hint)
 
     def _make(self, name: str, value: Any) -> Processor:
         processor = super()._make(name, value)

@@ -1,17 +1,17 @@
-"""Lexically constrained beam search: texts that hold given words.
+"""Lexically constrained beam search: sequences that contain required words.
 
 Hokamp and Liu 2017, "Lexically Constrained Decoding for Sequence Generation Using Grid Beam Search",
 arXiv:1704.07138, in the form of Post and Vilar 2018, "Fast Lexically Constrained Decoding with Dynamic Beam
 Allocation", arXiv:1804.06609. Besides the most probable continuations of all beams, every beam that still
-lacks words offers the tokens that bring it forward, however improbable, and every beam that has them all its
-best token. Candidates that have come equally far form a bank, and the beams are shared out among the banks:
-the best of each, from the furthest bank to the first, then the second best of each, and so on.
+lacks words offers the tokens that advance them, however improbable, and every beam that has them all its best
+token. Candidates of equal progress form a bank, and the beams are allocated to the banks in turn: the best of
+each, from the most to the least advanced, then the second best of each, and so on.
 
 Tokens and scores are those of transformers 4.53, which has this search (later versions do not), wherever it
-does what it sets out to; it ranks banks by a number that large log-probabilities outweigh, and loses
-track of choices between phrases that begin alike and of phrases that are broken off.
+works as intended; it ranks banks by a number that large log-probabilities outweigh, and loses track of
+choices between phrases that begin alike and of interrupted phrases. `phrases.py` tracks the progress.
 
-P prompts, N beams, K most probable continuations, C candidates, V vocabulary, R = P * N rows.
+P prompts, N beams, K most probable continuations, C = K + N candidates, V vocabulary, R = P * N rows.
 """
 
 from __future__ import annotations
@@ -24,65 +24,15 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from minitx.decoding.loop import Call
-from minitx.decoding.parameters import set_frozen
-from minitx.decoding.search.base import Run, candidates_of
+from minitx.decoding.parameters import parameter, set_frozen
+from minitx.decoding.request import GenerationRequest
+from minitx.decoding.search.base import ScoredSearch, num_candidates
 from minitx.decoding.search.phrases import START, Progress, Words
-from minitx.decoding.search.rows import BeamHypotheses
-from minitx.decoding.search.scored import ScoredSearch
+from minitx.decoding.search.state import BeamState, Candidates, Kept
+from minitx.decoding.session import DecodingSession
+from minitx.validation import ArgumentTypeError, ArgumentValueError
 
 _Item = TypeVar("_Item")
-
-
-@dataclass(frozen=True, kw_only=True, repr=False)
-class LexicalBeam(ScoredSearch):
-    """Beam search for texts that hold words. `num_samples` of `generate` is how many of them it returns.
-
-    Attributes:
-        force_words_ids: the words, each the ids of a phrase, or a list of such phrases of which one will do.
-            Only generated tokens count, not the prompt's.
-        push_progress: whether beams that hold all words always offer their best token. Without, as in
-            transformers, they are dropped for texts that were never bent to hold a word and so are more
-            probable; then words come last in a text, or the search returns with none that holds them.
-        length_penalty, early_stopping: as for `Beam`.
-    """
-
-    force_words_ids: Sequence[Any] = ()
-    push_progress: bool = True
-
-    def begin(self, call: Call) -> _Run:
-        return _Run(self, call)
-
-    def check_call(self, call: Call) -> None:
-        super().check_call(call)
-        words = Words(self.force_words_ids)
-        forced = self.forced_eos_token_id is not None  # takes the last place
-        if words.shortest + forced > call.max_new_tokens > 0:
-            raise ValueError(
-                f"The words of force_words_ids have {words.shortest} tokens together, but max_new_tokens="
-                f"{call.max_new_tokens}{', one of them the forced end' if forced else ''}."
-            )
-        ending = {*call.stop.eos, *call.stop.tokens}
-        for token in (token for word in words.words for phrase in word for token in phrase):
-            if token in ending:
-                raise ValueError(f"force_words_ids holds {token}, which ends a text.")
-            if call.model.head is not None and token >= call.model.head.config.num_labels:
-                raise ValueError(
-                    f"force_words_ids holds {token}, but the model's ids end at "
-                    f"{call.model.head.config.num_labels - 1}."
-                )
-
-    def _check(self) -> None:
-        super()._check()
-        set_frozen(self, force_words_ids=Words(self.force_words_ids).words)
-        if not isinstance(self.push_progress, bool):
-            raise TypeError(f"push_progress={self.push_progress!r} must be True or False.")
-
-    def short_of(self, found: int, wanted: int) -> str:
-        return (
-            f"only {found} hypotheses hold all words, fewer than num_samples={wanted}; ask for fewer, or "
-            "raise num_beams or max_new_tokens."
-        )
 
 
 class _Candidate(NamedTuple):
@@ -91,185 +41,221 @@ class _Candidate(NamedTuple):
     beam: int
     token: int
     sum: float
-    progress: Progress  # with the token
-    place: int | None  # among the K most probable ones
+    progress: Progress  # including the token
+    place: int | None  # among the K most probable; None for one that is offered for its word
 
 
-class _Run(Run[LexicalBeam]):
-    """One search.
+class _State(BeamState):
+    """Also holds the words, and the progress of each beam, per prompt.
 
-    The record of a step holds the K most probable continuations, and behind them those that were chosen for
-    their words alone, N at most.
+    Attributes:
+        continued: (P, N, V), the sums of all continuations of this step.
     """
 
-    def __init__(self, strategy: LexicalBeam, call: Call) -> None:
-        self._beams = strategy.num_beams
-        self._most_probable = candidates_of(call, self._beams)  # K
-        super().__init__(strategy, call, self._most_probable + self._beams)
-        self._words = Words(strategy.force_words_ids)
-        self._sums = self.first_sums()
-        self._progress = [[START] * self._beams for _ in call.prompts]
-        self._pool = BeamHypotheses(len(call.prompts), self._beams, self._sums)
-        self._vocab_size = self.rows.logits.shape[-1]
+    words: Words
+    progress: list[list[Progress]]
+    continued: Tensor
 
-    def step(self) -> None:
-        call, length = self.call, self.length
-        before = self._sums > -torch.inf
-        processed = self.rows.processed(self.rows.log_probabilities)
-        continued = processed.view(*before.shape, -1) + self._sums[:, :, None]
-        sums, index = continued.flatten(1).topk(self._most_probable)  # (P, K)
-        end = self.ends(index % self._vocab_size)
-        finished = end & self._complete().gather(1, index // self._vocab_size)
-        finished[:, self._beams :] = False
-        self._finish(sums, finished)
-        is_done = self.strategy.is_done(self._pool, sums[:, 0], length, call)
+    def complete(self) -> Tensor:
+        """Returns which beams contain all words: (P, N) bool."""
+        complete = [[self.words.complete(progress) for progress in beams] for beams in self.progress]
+        return torch.tensor(complete, device=self.sums.device)
 
-        chosen = self._choose(continued, sums.masked_fill(end, -torch.inf), index)
-        if length == call.max_new_tokens:
-            chosen = self._topped_up(chosen, continued)
-        extra, kept = self._places(chosen)
-        index = torch.cat((index, extra), dim=1)
-        sums = torch.cat((sums, continued.flatten(1).gather(1, extra)), dim=1)
-        end = torch.cat((end, torch.zeros_like(extra, dtype=torch.bool)), dim=1)
-        counts = torch.tensor([[len(candidates)] for candidates in chosen], device=self.device)
-        exists = torch.arange(self._beams, device=self.device) < counts
-        self._sums = sums.gather(1, kept).masked_fill(~exists, -torch.inf)
-        self._progress = [_filled([c.progress for c in each], START, self._beams) for each in chosen]
-        if length == call.max_new_tokens:  # the beams end here
-            hypotheses = exists & self._complete() & ~is_done[:, None]
-            self._finish(sums, torch.zeros_like(sums).scatter_add_(1, kept, hypotheses.float()) > 0)
-            end, is_done = torch.ones_like(end), torch.ones_like(is_done)
-        scores = sums / self.strategy.norm(length)
-        self.record(processed, index, sums, scores, end, self._sums, kept, self._pool.codes)
-        alive = self._sums[:, 0] > -torch.inf
-        self.check(before, alive | (self._pool.scores[:, 0] > -torch.inf))
-        for prompt in (is_done | ~alive).nonzero().flatten().tolist():
-            self.trace.done.setdefault(prompt, length)
-        if not self.done:
-            self.go_on()
+    def unfinished(self) -> Tensor:
+        """Returns `continued` with -inf for tokens that end a sequence: (P, N, V)."""
+        vocabulary = torch.arange(self.continued.shape[-1], device=self.sums.device)
+        end = self.ends(vocabulary.expand(len(self.continued), -1))
+        return self.continued.masked_fill(end[:, None], -torch.inf)
 
-    def hypotheses(self, prompt: int) -> list[tuple[float, int]]:
-        return self._pool.of(prompt)
 
-    def _complete(self) -> Tensor:
-        """(P, N) bool: which beams hold all words."""
-        held = [[self._words.complete(progress) for progress in beams] for beams in self._progress]
-        return torch.tensor(held, device=self.device)
+@dataclass(frozen=True, kw_only=True, repr=False)
+class LexicalBeam(ScoredSearch):
+    """Beam search for sequences that contain words. `num_samples` of `generate` hypotheses are returned.
 
-    def _finish(self, sums: Tensor, finished: Tensor) -> None:
-        """Offers candidates to the pool: their sums (P, C), and (P, C) bool, which of them are hypotheses."""
-        done = torch.zeros(len(sums), 1, dtype=torch.bool, device=self.device)
-        done[list(self.trace.done)] = True
-        scores = (sums / self.strategy.norm(self.length)).masked_fill(~finished | done, -torch.inf)
-        self._pool.add(scores, self.codes[: sums.shape[1]])
+    A word is the ids of a phrase, or a list of phrases of which one suffices. It must occur among the
+    generated tokens, not in the prompt. Without `push_progress`, as in transformers, beams that contain all
+    words are dropped for sequences that were never forced to contain a word and so are more probable; words
+    then come last, or the search ends without a hypothesis.
+    """
 
-    def _choose(self, continued: Tensor, sums: Tensor, index: Tensor) -> list[list[_Candidate]]:
-        """Per prompt the candidates that the next beams are, at most N.
+    force_words_ids: Sequence[Any] = parameter(
+        None, off=(), help='phrases that the output must contain, here two: "464 3290,50"', metavar="IDS"
+    )
+    push_progress: bool = parameter(
+        None, off=True, help="beams that contain all words always offer their best token", metavar="YES"
+    )
 
-        Args:
-            continued: (P, N, V) sums of all continuations.
-            sums, index: (P, K) of the most probable ones, -inf where they end; and their places in N * V.
-        """
-        most, place = sums.topk(self._beams)
-        rows = (most.tolist(), index.gather(1, place).tolist(), place.tolist())
-        pushed = self._best_tokens(continued) if self.strategy.push_progress else None
-        found = []
-        for prompt, progress in enumerate(self._progress):
-            alive = self._sums[prompt].tolist()
-            candidates: dict[tuple[int, int], tuple[float, int | None]] = {}
-            for value, at, number in zip(*(row[prompt] for row in rows), strict=True):
-                candidates[divmod(at, self._vocab_size)] = value, number
-            offers = [
-                (beam, token)
-                for beam, state in enumerate(progress)
-                if alive[beam] > -torch.inf
-                for token in self._offered(state, None if pushed is None else pushed[prompt][beam])
-                if (beam, token) not in candidates
-            ]
-            if offers:
-                at_beam, at_token = torch.tensor(offers, device=self.device).unbind(dim=1)
-                values = continued[prompt, at_beam, at_token].tolist()
-                candidates |= {offer: (value, None) for offer, value in zip(offers, values, strict=True)}
-            found.append(
-                self._shared_out(
-                    [
-                        _Candidate(beam, token, value, self._words.after(progress[beam], token), number)
-                        for (beam, token), (value, number) in candidates.items()
-                        if value > -torch.inf
-                    ]
-                )
+    def begin(self, session: DecodingSession) -> _State:
+        """Starts the session with beams that contain no words."""
+        request, beams = session.request, self.num_beams
+        session.start(beams)
+        width = num_candidates(request, beams) + beams
+        sums = self.first_sums(request, session.device)
+        state = _State(session, width=width, sums=sums, places=beams)
+        state.words = Words(self.force_words_ids)
+        state.progress = [[START] * beams for _ in request.prompts]
+        return state
+
+    def propose(self, state: _State) -> Candidates:
+        """Selects the K most probable continuations."""
+        processed = state.session.process(state.session.log_probs)
+        state.continued = processed.view(*state.sums.shape, -1) + state.sums[:, :, None]
+        sums, index = state.continued.flatten(1).topk(state.record.width - self.num_beams)
+        return Candidates(processed, index, sums)
+
+    def keep(self, state: _State, candidates: Candidates) -> Kept:
+        """Finishes complete sequences, and allocates the beams to the banks."""
+        finished = candidates.ends & state.complete().gather(1, candidates.parents)
+        finished[:, self.num_beams :] = False
+        self._finish(state, candidates, finished)
+        done = self.is_done(state.finished, candidates.sums[:, 0], state.length, state.request)
+        chosen = self._choose(state, candidates)
+        if state.at_limit:
+            chosen = self._top_up(state, chosen)
+        kept, exists = self._extend(state, candidates, chosen)
+        sums = candidates.sums.gather(1, kept).masked_fill(~exists, -torch.inf)
+        state.progress = [_filled([c.progress for c in each], START, self.num_beams) for each in chosen]
+        if state.at_limit:  # the beams end here
+            complete = exists & state.complete() & ~done[:, None]
+            hypotheses = torch.zeros_like(candidates.sums).scatter_add_(1, kept, complete.float()) > 0
+            self._finish(state, candidates, hypotheses)
+            candidates.ends, done = torch.ones_like(candidates.ends), torch.ones_like(done)
+        candidates.scores = candidates.sums / self.norm(state.length)
+        return Kept(kept, sums, done)
+
+    def adapt(self, request: GenerationRequest) -> GenerationRequest:
+        """Also checks that the words fit."""
+        words = Words(self.force_words_ids)
+        forced = self.forced_eos_token_id is not None  # takes the last place
+        if words.shortest + forced > request.max_new_tokens > 0:
+            raise ArgumentValueError(
+                "force_words_ids",
+                words.words,
+                f"at most max_new_tokens={request.max_new_tokens} tokens together"
+                f"{', one of them the forced end' if forced else ''}",
+                f"they have {words.shortest}",
             )
-        return found
+        ending = {*request.stop.eos, *request.stop.tokens}
+        for token in (token for word in words.words for phrase in word for token in phrase):
+            if token in ending:
+                raise ArgumentValueError("force_words_ids", token, "tokens that do not end a sequence")
+            if token >= request.vocab_size:
+                raise ArgumentValueError("force_words_ids", token, f"ids up to {request.vocab_size - 1}")
+        return super().adapt(request)
 
-    def _offered(self, progress: Progress, best: int | None) -> list[int]:
-        """The tokens that a beam offers beside the most probable; `best` is its best that ends no text."""
-        if not self._words.complete(progress):
-            return self._words.next_tokens(progress)
+    def too_few(self, number: int, num_samples: int) -> str:
+        """Returns the error message for too few hypotheses."""
+        return (
+            f"only {number} hypotheses contain all words, fewer than num_samples={num_samples}; ask for "
+            "fewer, or raise num_beams or max_new_tokens."
+        )
+
+    def _check(self) -> None:
+        super()._check()
+        set_frozen(self, force_words_ids=Words(self.force_words_ids).words)
+        if not isinstance(self.push_progress, bool):
+            raise ArgumentTypeError("push_progress", self.push_progress, "True or False")
+
+    def _finish(self, state: _State, candidates: Candidates, hypotheses: Tensor) -> None:
+        """Adds candidates to the finished hypotheses: (P, C) bool, those that are some."""
+        scores = (candidates.sums / self.norm(state.length)).masked_fill(~hypotheses, -torch.inf)
+        state.finished.add(scores, state.codes[: scores.shape[1]])
+
+    def _choose(self, state: _State, candidates: Candidates) -> list[list[_Candidate]]:
+        """Returns per prompt the candidates that the next beams are, at most N."""
+        vocab_size = state.continued.shape[-1]
+        sums = candidates.sums.masked_fill(candidates.ends, -torch.inf)
+        most, place = sums.topk(self.num_beams)
+        rows = (most.tolist(), candidates.index.gather(1, place).tolist(), place.tolist())
+        pushed = state.unfinished().argmax(dim=-1).tolist() if self.push_progress else None
+        chosen = []
+        for prompt, progress in enumerate(state.progress):
+            exists = (state.sums[prompt] > -torch.inf).tolist()
+            offers: dict[tuple[int, int], tuple[float, int | None]] = {}
+            for value, at, number in zip(*(row[prompt] for row in rows), strict=True):
+                offers[divmod(at, vocab_size)] = value, number
+            forced = [
+                (beam, token)
+                for beam, words in enumerate(progress)
+                if exists[beam]
+                for token in self._offered(state, words, None if pushed is None else pushed[prompt][beam])
+                if (beam, token) not in offers
+            ]
+            if forced:
+                beams, tokens = torch.tensor(forced, device=sums.device).unbind(dim=1)
+                values = state.continued[prompt, beams, tokens].tolist()
+                offers |= {offer: (value, None) for offer, value in zip(forced, values, strict=True)}
+            continuations = [
+                _Candidate(beam, token, value, state.words.after(progress[beam], token), number)
+                for (beam, token), (value, number) in offers.items()
+                if value > -torch.inf
+            ]
+            chosen.append(self._allocate(state, continuations))
+        return chosen
+
+    def _offered(self, state: _State, progress: Progress, best: int | None) -> list[int]:
+        """Returns the tokens that a beam offers besides the most probable ones; `best` is its best."""
+        if not state.words.complete(progress):
+            return state.words.next_tokens(progress)
         return [] if best is None else [best]
 
-    def _best_tokens(self, continued: Tensor) -> list[list[int]]:
-        """(P, N): the most probable token of each beam that does not end its text."""
-        found: list[list[int]] = self._going_on(continued).argmax(dim=-1).tolist()
-        return found
-
-    def _going_on(self, continued: Tensor) -> Tensor:
-        """(P, N, V) sums of continuations, -inf for those that end."""
-        vocabulary = torch.arange(self._vocab_size, device=self.device).expand(len(continued), -1)
-        end = self.ends(vocabulary)
-        return continued.masked_fill(end[:, None], -torch.inf)
-
-    def _shared_out(self, candidates: list[_Candidate]) -> list[_Candidate]:
-        """N of the candidates: the best of each bank, then the second of each, always the furthest first."""
+    def _allocate(self, state: _State, candidates: list[_Candidate]) -> list[_Candidate]:
+        """Returns N candidates: the best of each bank, the most advanced first, then the second of each."""
         ranks: Counter[int] = Counter()
         ranked = []
-        bank = {candidate: self._words.bank(candidate.progress) for candidate in candidates}
+        bank = {candidate: state.words.bank(candidate.progress) for candidate in candidates}
         for candidate in sorted(candidates, key=lambda c: (-bank[c], -c.sum)):
             ranked.append((ranks[bank[candidate]], candidate))
             ranks[bank[candidate]] += 1
-        return [candidate for _, candidate in sorted(ranked, key=lambda pair: pair[0])[: self._beams]]
+        return [candidate for _, candidate in sorted(ranked, key=lambda pair: pair[0])[: self.num_beams]]
 
-    def _topped_up(self, chosen: list[list[_Candidate]], continued: Tensor) -> list[list[_Candidate]]:
-        """What the last beams are: where too few texts hold all words, those that do not make way for others.
-
-        Args:
-            chosen: per prompt.
-            continued: (P, N, V) sums of all continuations.
-        """
-        complete = self._words.complete
-        found = []
+    def _top_up(self, state: _State, chosen: list[list[_Candidate]]) -> list[list[_Candidate]]:
+        """Returns the last beams: where complete sequences are too few, they replace incomplete ones."""
+        complete = state.words.complete
+        topped_up = []
         for prompt, candidates in enumerate(chosen):
             whole = [c for c in candidates if complete(c.progress)]
-            missing = self.call.num_samples - len(whole) - len(self._pool.of(prompt))
-            beams = [beam for beam, state in enumerate(self._progress[prompt]) if complete(state)]
+            missing = state.request.num_samples - len(whole) - len(state.finished.of(prompt))
+            beams = [beam for beam, words in enumerate(state.progress[prompt]) if complete(words)]
             if missing <= 0 or not beams:
-                found.append(candidates)
+                topped_up.append(candidates)
                 continue
-            sums = self._going_on(continued)[prompt, beams]
+            sums = state.unfinished()[prompt, beams]
             for candidate in whole:
                 if candidate.beam in beams:
                     sums[beams.index(candidate.beam), candidate.token] = -torch.inf
             best = sums.flatten().topk(min(missing, sums.numel()))
             for value, at in zip(best.values.tolist(), best.indices.tolist(), strict=True):
-                beam, token = divmod(at, self._vocab_size)
+                beam, token = divmod(at, sums.shape[-1])
                 if value > -torch.inf:
-                    whole.append(
-                        _Candidate(beams[beam], token, value, self._progress[prompt][beams[beam]], None)
-                    )
-            found.append(whole[: self._beams])
-        return found
+                    progress = state.progress[prompt][beams[beam]]
+                    whole.append(_Candidate(beams[beam], token, value, progress, None))
+            topped_up.append(whole[: self.num_beams])
+        return topped_up
 
-    def _places(self, chosen: list[list[_Candidate]]) -> tuple[Tensor, Tensor]:
-        """Twice (P, N): the candidates that are none of the most probable, as places in N * V; and where the
-        chosen stand in the record.
+    def _extend(
+        self, state: _State, candidates: Candidates, chosen: list[list[_Candidate]]
+    ) -> tuple[Tensor, Tensor]:
+        """Appends the chosen ones that are not among the K most probable to the candidates.
+
+        Returns:
+            (P, N) long, where the chosen are among all candidates, and (P, N) bool, False for unused beams.
         """
-        extra, kept = [], []
-        for candidates in chosen:
-            others = [c.beam * self._vocab_size + c.token for c in candidates if c.place is None]
-            behind = iter(range(self._most_probable, self.trace.width))
-            places = [next(behind) if c.place is None else c.place for c in candidates]
-            extra.append(_filled(others, 0, self._beams))
-            kept.append(_filled(places, places[0] if places else 0, self._beams))
-        return torch.tensor(extra, device=self.device), torch.tensor(kept, device=self.device)
+        beams, vocab_size = self.num_beams, state.continued.shape[-1]
+        extra, kept, exists = [], [], []
+        for each in chosen:
+            others = [c.beam * vocab_size + c.token for c in each if c.place is None]
+            following = iter(range(state.record.width - beams, state.record.width))
+            places = [next(following) if c.place is None else c.place for c in each]
+            extra.append(_filled(others, 0, beams))
+            kept.append(_filled(places, places[0] if places else 0, beams))
+            exists.append(_filled([True] * len(each), False, beams))
+        index = torch.tensor(extra, device=state.sums.device)
+        candidates.index = torch.cat((candidates.index, index), dim=1)
+        sums = state.continued.flatten(1).gather(1, index)
+        candidates.sums = torch.cat((candidates.sums, sums), dim=1)
+        candidates.ends = torch.cat((candidates.ends, torch.zeros_like(index, dtype=torch.bool)), dim=1)
+        return torch.tensor(kept, device=index.device), torch.tensor(exists, device=index.device)
 
 
 def _filled(items: list[_Item], by: _Item, size: int) -> list[_Item]:

@@ -1,10 +1,10 @@
-"""Diverse beam search: groups of beams, each of which keeps away from what the groups before it chose.
+"""Diverse beam search: groups of beams, each of which avoids the tokens that the groups before it chose.
 
 Vijayakumar et al. 2016, "Diverse Beam Search", arXiv:1610.02424. At each step the groups of a prompt choose
-one after the other, and a token loses `diversity_penalty` for each time that an earlier group has just
-chosen it (Hamming diversity, section 4.2). Each group is a beam search of its own, with its own finished
-hypotheses; the best of all groups are returned. Two groups may finish the same text, and it is then
-returned twice: the penalty pushes groups apart and forbids nothing. Sums carry the penalties on.
+one after the other, and a token loses `diversity_penalty` for each time that an earlier group has just chosen
+it (Hamming diversity, section 4.2). Each group is a beam search with its own finished hypotheses; the best of
+all groups are returned. Two groups may finish the same sequence, which is then returned twice: the penalty
+separates groups but forbids nothing. Sums include the penalties.
 
 Tokens and scores are those of transformers 4.53, which has this search; later versions do not.
 
@@ -18,141 +18,118 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from minitx.decoding.loop import Call
-from minitx.decoding.parameters import NON_NEGATIVE, set_frozen
-from minitx.decoding.search.base import Run, candidates_of
-from minitx.decoding.search.rows import BeamHypotheses
-from minitx.decoding.search.scored import ScoredSearch
-from minitx.validation import check_integer
+from minitx.decoding.parameters import NON_NEGATIVE, parameter, set_frozen
+from minitx.decoding.search.base import ScoredSearch, num_candidates
+from minitx.decoding.search.state import BeamHypotheses, BeamState, Candidates, Kept
+from minitx.decoding.session import DecodingSession
+from minitx.validation import ArgumentValueError, check_integer
+
+
+class _State(BeamState):
+    """Finished hypotheses are kept per group: (P * G, S).
+
+    Attributes:
+        closed: (P, G) bool, groups that are done.
+    """
+
+    closed: Tensor
+
+    def finished_of(self, place: int) -> list[tuple[float, int]]:
+        """Returns the hypotheses of all groups of a prompt, best first."""
+        groups = self.closed.shape[1]
+        hypotheses = (self.finished.of(place * groups + group) for group in range(groups))
+        return sorted((each for group in hypotheses for each in group), reverse=True)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class DiverseBeam(ScoredSearch):
-    """Diverse beam search. `num_samples` of `generate` is how many hypotheses it returns, the best first.
+    """Diverse beam search. `num_samples` of `generate` is the number of hypotheses returned, best first.
 
-    Attributes:
-        num_beams: N, the beams of all groups together.
-        num_beam_groups: G, by which num_beams can be divided. As many groups as beams differ most.
-        diversity_penalty: what a token loses per earlier choice, in nats, before the processors see it.
-        length_penalty, early_stopping: as for `Beam`; a group keeps S hypotheses.
+    `num_beams` is N, the beams of all groups together; a group keeps S hypotheses.
     """
 
-    num_beam_groups: int = 2
-    diversity_penalty: float = 0.5
+    num_beam_groups: int = parameter(
+        None,
+        off=2,
+        help="number of groups of beams, a divisor of num_beams; more groups differ more",
+        metavar="G",
+    )
+    diversity_penalty: float = parameter(
+        None,
+        off=0.5,
+        help="subtracted from a token's log-probability per earlier group that has just chosen it",
+        metavar="X",
+    )
 
-    def begin(self, call: Call) -> _Run:
-        return _Run(self, call)
+    def begin(self, session: DecodingSession) -> _State:
+        """Starts the session with one beam in each group."""
+        request, groups = session.request, self.num_beam_groups
+        session.start(self.num_beams)
+        size = self.num_beams // groups
+        sums = torch.full((len(request.prompts), groups, size), -torch.inf, device=session.device)
+        sums[:, :, 0] = 0.0  # equal beams would give equal sequences
+        width = num_candidates(request, size) * groups
+        state = _State(session, width=width, sums=sums.flatten(1), places=size)
+        state.finished = BeamHypotheses(len(request.prompts) * groups, size, sums)
+        state.closed = torch.zeros(len(request.prompts), groups, dtype=torch.bool, device=session.device)
+        return state
+
+    def propose(self, state: _State) -> Candidates:
+        """Selects the C best continuations of each group in turn: (P, G * C), group after group."""
+        logp, groups = state.session.log_probs, self.num_beam_groups
+        sums = state.sums.view(len(state.sums), groups, -1)
+        prompts, _, size = sums.shape
+        width, vocab_size = state.record.width // groups, logp.shape[-1]
+        counts = sums.new_zeros(prompts, 1, vocab_size)  # of the tokens that earlier groups chose
+        penalty = sums.new_zeros(prompts, groups, size, vocab_size)
+        processed = torch.empty_like(penalty)
+        values, places = [], []
+        for group in range(groups):
+            penalty[:, group] = self.diversity_penalty * counts
+            # Processors may read the history of any row, so they get all rows, and one group's are used.
+            scores = state.session.process(logp - penalty.flatten(0, 2))
+            processed[:, group] = scores.view_as(penalty)[:, group]
+            continued = processed[:, group] + sums[:, group, :, None]
+            best, index = continued.flatten(1).topk(width)  # (P, C)
+            tokens = index % vocab_size
+            beams, kept = best.masked_fill(state.ends(tokens), -torch.inf).topk(size)  # (P, S)
+            chosen = (beams > -torch.inf) & ~state.closed[:, group, None]
+            counts[:, 0].scatter_add_(1, tokens.gather(1, kept), chosen.float())
+            values.append(best)
+            places.append(index + group * size * vocab_size)
+        return Candidates(processed.flatten(0, 2), torch.cat(places, dim=1), torch.cat(values, dim=1))
+
+    def keep(self, state: _State, candidates: Candidates) -> Kept:
+        """Each group finishes those of its best S that end; the best S of the others are its next beams."""
+        groups = self.num_beam_groups
+        size, width = self.num_beams // groups, state.record.width // groups
+        shape = (len(state.sums) * groups, width)
+        sums, scores, end = (x.view(shape) for x in (candidates.sums, candidates.scores, candidates.ends))
+        closed, codes = (
+            state.closed.flatten()[:, None],
+            state.codes.view(groups, width).repeat(len(state.sums), 1),
+        )
+        beyond = torch.arange(width, device=sums.device) >= size
+        state.finished.add(scores.masked_fill(closed | ~end | beyond, -torch.inf), codes)
+        beams, kept = sums.masked_fill(end, -torch.inf).topk(size)  # (P * G, S)
+        done = self.is_done(state.finished, sums[:, 0], state.length, state.request)
+        beams = beams.masked_fill(closed | done[:, None], -torch.inf)
+        if state.at_limit:  # the beams end here
+            continued = torch.zeros_like(end).scatter(1, kept, beams > -torch.inf)
+            state.finished.add(scores.masked_fill(closed | ~continued, -torch.inf), codes)
+            candidates.ends = torch.ones_like(candidates.ends)
+            beams = torch.full_like(beams, -torch.inf)
+        state.closed = state.closed | (beams[:, 0] == -torch.inf).view_as(state.closed)
+        first = torch.arange(groups, device=sums.device)[:, None] * width
+        kept = (kept.view(-1, groups, size) + first).flatten(1)
+        return Kept(kept, beams.view(len(state.sums), -1))
 
     def _check(self) -> None:
         super()._check()
-        hint = "1 is a beam search without groups"
-        groups = check_integer("num_beam_groups", self.num_beam_groups, 1, hint=hint)
-        if self.num_beams % groups:
-            raise ValueError(
-                f"num_beams={self.num_beams} cannot be divided into num_beam_groups={groups} of one size."
-            )
-        set_frozen(self, num_beam_groups=groups)
-        self._settle_number("diversity_penalty", NON_NEGATIVE, "0 makes all groups equal")
-
-
-@dataclass
-class _Choice:
-    """What one group chose at one step.
-
-    Attributes:
-        parents, tokens, sums, scores, ends: (P, C), its candidates; parents are beams of the group.
-        kept: (P, S) long, which of them its beams go on with.
-        counts: (P, S) bool, which of those the later groups keep away from.
-    """
-
-    parents: Tensor
-    tokens: Tensor
-    sums: Tensor
-    scores: Tensor
-    ends: Tensor
-    kept: Tensor
-    counts: Tensor
-
-
-class _Run(Run[DiverseBeam]):
-    """One search."""
-
-    def __init__(self, strategy: DiverseBeam, call: Call) -> None:
-        self._groups = strategy.num_beam_groups
-        self._size = strategy.num_beams // self._groups
-        self._width = candidates_of(call, self._size)  # C
-        super().__init__(strategy, call, self._width * self._groups)
-        prompts = len(call.prompts)
-        self._sums = torch.full((prompts, self._groups, self._size), -torch.inf, device=self.device)
-        self._sums[:, :, 0] = 0.0  # one beam per group to begin with: equal ones would give equal texts
-        self._pools = [BeamHypotheses(prompts, self._size, self._sums) for _ in range(self._groups)]
-        self._closed = torch.zeros(prompts, self._groups, dtype=torch.bool, device=self.device)
-
-    def step(self) -> None:
-        before = self._sums.flatten(1) > -torch.inf
-        logp = self.rows.log_probabilities
-        prompts, groups, size = self._sums.shape
-        chosen = self._sums.new_zeros(prompts, 1, logp.shape[-1])  # how often, by the groups before
-        minus = self._sums.new_zeros(prompts, groups, size, logp.shape[-1])
-        processed = torch.empty_like(minus)
-        choices = []
-        for group in range(groups):
-            minus[:, group] = self.strategy.diversity_penalty * chosen
-            # Processors may ask for any row's history, so they get all rows, of which one group's are used.
-            processed[:, group] = self.rows.processed(logp - minus.flatten(0, 2)).view_as(minus)[:, group]
-            choice = self._choose(group, processed[:, group])
-            chosen[:, 0].scatter_add_(1, choice.tokens.gather(1, choice.kept), choice.counts.float())
-            choices.append(choice)
-        self._write_down(choices, processed.flatten(0, 2))
-        found = torch.cat([pool.scores for pool in self._pools], dim=1).amax(dim=1) > -torch.inf
-        self.check(before, found | (self._sums > -torch.inf).flatten(1).any(dim=1))
-        for prompt in self._closed.all(dim=1).nonzero().flatten().tolist():
-            self.trace.done.setdefault(prompt, len(self.trace.steps))
-        if not self.done:
-            self.go_on()
-
-    def hypotheses(self, prompt: int) -> list[tuple[float, int]]:
-        return sorted((each for pool in self._pools for each in pool.of(prompt)), reverse=True)
-
-    def _choose(self, group: int, processed: Tensor) -> _Choice:
-        """One group's turn. processed: (P, S, V) log-probabilities."""
-        strategy, length = self.strategy, self.length
-        pool, closed = self._pools[group], self._closed[:, group, None].clone()
-        continued = processed + self._sums[:, group, :, None]
-        sums, index = continued.flatten(1).topk(self._width)  # (P, C)
-        parents, tokens = index // processed.shape[-1], index % processed.shape[-1]
-        end, place = self.ends(tokens), torch.arange(self._width, device=self.device)
-        codes = self.codes[group * self._width :][: self._width]
-        scores = sums / strategy.norm(length)
-        pool.add(scores.masked_fill(closed | ~end | (place >= self._size), -torch.inf), codes)
-        beams, kept = sums.masked_fill(end, -torch.inf).topk(self._size)  # (P, S)
-        # What a group chooses in the step that satisfies it still counts.
-        counts = (beams > -torch.inf) & ~closed
-        is_done = strategy.is_done(pool, sums[:, 0], length, self.call)
-        beams = beams.masked_fill(closed | is_done[:, None], -torch.inf)
-        if length == self.call.max_new_tokens:  # the beams end here
-            going_on = torch.zeros_like(end).scatter(1, kept, beams > -torch.inf)
-            pool.add(scores.masked_fill(closed | ~going_on, -torch.inf), codes)
-            end = torch.ones_like(end)
-            beams = torch.full_like(beams, -torch.inf)
-        self._closed[:, group] |= beams[:, 0] == -torch.inf
-        self._sums[:, group] = beams
-        return _Choice(parents, tokens, sums, scores, end, kept, counts)
-
-    def _write_down(self, choices: list[_Choice], processed: Tensor) -> None:
-        """Records what the groups chose; their candidates stand one group behind the other."""
-        group, vocab_size = torch.arange(self._groups, device=self.device), processed.shape[-1]
-        parents = torch.cat([choice.parents for choice in choices], dim=1)
-        parents = parents + group.repeat_interleave(self._width) * self._size
-        tokens = torch.cat([choice.tokens for choice in choices], dim=1)
-        kept = torch.stack([choice.kept for choice in choices], dim=1) + group[:, None] * self._width
-        self.record(
-            processed,
-            parents * vocab_size + tokens,
-            torch.cat([choice.sums for choice in choices], dim=1),
-            torch.cat([choice.scores for choice in choices], dim=1),
-            torch.cat([choice.ends for choice in choices], dim=1),
-            self._sums.flatten(1),
-            kept.flatten(1),
-            torch.cat([pool.codes for pool in self._pools], dim=1),
+        groups = check_integer(
+            "num_beam_groups", self.num_beam_groups, 1, hint="1 is a search without groups"
         )
+        if self.num_beams % groups:
+            raise ArgumentValueError("num_beam_groups", groups, f"a divisor of num_beams={self.num_beams}")
+        set_frozen(self, num_beam_groups=groups)
+        self._check_number("diversity_penalty", NON_NEGATIVE, "0 makes all groups equal")

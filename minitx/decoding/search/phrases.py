@@ -1,9 +1,8 @@
-"""How far a text has come with the words that it must hold.
+"""The progress of a sequence through the words that it must contain.
 
-A word is one phrase, or several of which one will do; a phrase is a run of tokens. A token counts for one
-word only, so no two words overlap. Which one it counts for can be open: with the words "a" and "a b", the "a"
-of a text may be the first, or the beginning of the second. So all ways to read a text are followed side by
-side.
+A word is one phrase, or several of which one suffices; a phrase is a run of tokens. A token belongs to one
+word only, so words do not overlap. Which one it belongs to may be ambiguous: with the words "a" and "a b", an
+"a" may be the first, or the beginning of the second. So all readings of a sequence are tracked side by side.
 """
 
 from __future__ import annotations
@@ -14,22 +13,22 @@ from functools import lru_cache
 from typing import Any
 
 from minitx.decoding.parameters import check_ids, check_sequences
+from minitx.validation import ArgumentTypeError, ArgumentValueError
 
 Phrase = tuple[int, ...]
 
-# So many ways to read a text are followed, those that have come furthest. To come to more, it takes eight
-# words that can stand in for each other.
+# Only the most advanced readings are tracked. More than these take eight interchangeable words.
 _MOST_READINGS = 64
 
 
 @dataclass(frozen=True)
 class Reading:
-    """One way to read a text.
+    """One assignment of the tokens of a sequence to words.
 
     Attributes:
-        met: the numbers of the words that it holds.
-        word: the number of the one that it is in the middle of; None if of none.
-        seen: that word's tokens so far.
+        met: numbers of the words that are complete.
+        word: number of the word that is incomplete; None if there is none.
+        seen: the tokens of that word so far.
     """
 
     met: frozenset[int] = frozenset()
@@ -37,7 +36,7 @@ class Reading:
     seen: Phrase = ()
 
     def surpasses(self, other: Reading) -> bool:
-        """Whether all that can come of the other reading can come of this one, and it is another one."""
+        """Whether this is a different reading that can become anything that the other can become."""
         if self == other or not other.met <= self.met:
             return False
         if (self.word, self.seen) == (other.word, other.seen):
@@ -45,30 +44,28 @@ class Reading:
         return self.word is None and (other.word is None or other.word in self.met)
 
 
-# The ways to read a text, those that have come furthest first.
+# The readings of a sequence, most advanced first.
 Progress = tuple[Reading, ...]
 
 START: Progress = (Reading(),)
 
 
 class Words:
-    """The words that a text must hold, in any order.
+    """The words that a sequence must contain, in any order.
 
     Args:
-        words: each a list of ids, or a list of such lists, one of which will do.
+        words: each a list of ids, or a list of such lists, of which one suffices.
 
     Raises:
-        TypeError: something else.
-        ValueError: no words, or an empty one.
+        ArgumentTypeError: anything else.
+        ArgumentValueError: no words, or an empty one.
     """
 
     def __init__(self, words: Any) -> None:
         if not isinstance(words, Sequence) or isinstance(words, str):
-            raise TypeError(
-                f"force_words_ids={words!r:.60} must be a list of words, each a list of token ids."
-            )
+            raise ArgumentTypeError("force_words_ids", words, "a list of words, each a list of token ids")
         if not words:
-            raise ValueError("force_words_ids holds no words; without any, use Beam(...).")
+            raise ArgumentValueError("force_words_ids", words, "at least one word", "or use Beam(...)")
         check_sequences("force_words_ids", words)
         self.words = tuple(_phrases(word) for word in words)
         self._heights = [max(map(len, phrases)) for phrases in self.words]
@@ -77,46 +74,46 @@ class Words:
 
     @property
     def shortest(self) -> int:
-        """The least number of tokens that hold all words."""
+        """The least number of tokens that contain all words."""
         return sum(min(map(len, phrases)) for phrases in self.words)
 
     def complete(self, progress: Progress) -> bool:
-        """Whether the text holds all words."""
+        """Whether the sequence contains all words."""
         return len(progress[0].met) == len(self.words)
 
     def bank(self, progress: Progress) -> int:
-        """How far the text has come: texts of one bank compete with each other."""
+        """Returns the bank of the sequence, its progress: sequences of one bank compete with each other."""
         return self._distance(progress[0])
 
     def next_tokens(self, progress: Progress) -> list[int]:
-        """The tokens that bring the text forward, in any of the readings that have come furthest."""
+        """Returns the tokens that advance a word, in any of the most advanced readings."""
         furthest = [reading for reading in progress if self._distance(reading) == self.bank(progress)]
-        found = (
+        tokens = (
             phrase[len(reading.seen)]
             for reading in furthest
             for number in self._open(reading)
             for phrase in self.words[number]
             if phrase[: len(reading.seen)] == reading.seen
         )
-        return list(dict.fromkeys(found))
+        return list(dict.fromkeys(tokens))
 
     def _after(self, progress: Progress, token: int) -> Progress:
-        """The ways to read the text with one token more."""
+        """Returns the readings after one more token."""
         if self.complete(progress):
             return progress
-        found = dict.fromkeys(longer for reading in progress for longer in self._longer(reading, token))
-        ranked = sorted(found, key=self._distance, reverse=True)
+        readings = dict.fromkeys(longer for reading in progress for longer in self._longer(reading, token))
+        ranked = sorted(readings, key=self._distance, reverse=True)
         best: list[Reading] = []
-        for reading in ranked:  # what surpasses it has come further, and so was before it
+        for reading in ranked:  # one that surpasses it is more advanced, and so came before it
             if len(best) < _MOST_READINGS and not any(other.surpasses(reading) for other in best):
                 best.append(reading)
-        between = next(reading for reading in ranked if reading.word is None)  # stays if all words break off
+        between = next(reading for reading in ranked if reading.word is None)  # if words break off
         return tuple(dict.fromkeys((*best, between)))
 
     def _longer(self, reading: Reading, token: int) -> Iterator[Reading]:
-        """What a reading may be with one token more."""
+        """Yields the readings that one more token makes possible."""
         if reading.word is None:
-            yield reading  # the token counts for no word
+            yield reading  # the token belongs to no word
         seen = (*reading.seen, token)
         for number in self._open(reading):
             if seen in self.words[number]:
@@ -125,7 +122,7 @@ class Words:
                 yield Reading(reading.met, number, seen)
 
     def _open(self, reading: Reading) -> list[int]:
-        """The numbers of the words that the next token may count for; of equal ones, the first."""
+        """Returns the numbers of the words that the next token may belong to; of equal ones, the first."""
         if reading.word is not None:
             return [reading.word]
         pending: dict[tuple[Phrase, ...], int] = {}
@@ -135,7 +132,7 @@ class Words:
         return list(pending.values())
 
     def _distance(self, reading: Reading) -> int:
-        """How far the text has come in one reading."""
+        """Returns the progress of one reading."""
         distance = len(reading.met) * self._height
         if reading.word is not None:
             distance += self._height - self._heights[reading.word] + len(reading.seen)
@@ -143,16 +140,16 @@ class Words:
 
 
 def _phrases(word: Any) -> tuple[Phrase, ...]:
-    """One word's phrases. What holds "a b c" holds "b": beside "b", "a b c" is left out."""
+    """Returns the phrases of a word. "a b c" contains "b": beside "b", it is left out."""
     items = list(word) if isinstance(word, Sequence) and not isinstance(word, str) else word
     several = isinstance(items, list) and bool(items) and isinstance(items[0], Sequence)
     phrases = [check_ids("force_words_ids", phrase) for phrase in (items if several else [items])]
     return tuple(
         phrase
         for phrase in dict.fromkeys(phrases)
-        if not any(phrase != other and _holds(phrase, other) for other in phrases)
+        if not any(phrase != other and _contains(phrase, other) for other in phrases)
     )
 
 
-def _holds(phrase: Phrase, other: Phrase) -> bool:
+def _contains(phrase: Phrase, other: Phrase) -> bool:
     return any(phrase[at : at + len(other)] == other for at in range(len(phrase)))

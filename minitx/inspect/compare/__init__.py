@@ -1,1 +1,1 @@
-"""Layer-by-layer comparison with transformers."""
+"""Module-by-module comparison with transformers."""

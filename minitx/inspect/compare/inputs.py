@@ -1,4 +1,4 @@
-"""What two implementations are compared on: text of several lengths, alone and as a padded batch."""
+"""Batches to compare two implementations on: sequences of several lengths, alone and padded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from minitx.config import EmbedderConfig
+from minitx.config import TextInputs
 from minitx.models import EncoderDecoderModel, Model
 
 if TYPE_CHECKING:
@@ -24,27 +24,31 @@ TEXTS = (
 
 @dataclass(frozen=True)
 class Inputs:
-    """Batches to run, and in words what they are."""
+    """Batches and their description."""
 
     batches: Sequence[Mapping[str, Tensor]]
     words: str
 
 
 def make_inputs(tokenizer: Tokenizer | None, model: Model, limit: int) -> Inputs:
-    """Several rows with padding, and the longest of them alone without a mask.
+    """Make a padded batch, and its longest row alone without a mask.
 
-    Real text if there is a tokenizer, else random ids. Where layers have a window, the longest text is
-    longer than that. What an encoder-decoder is to write are random ids of its decoder, and never as many as
-    it reads. `limit` is the most tokens that a row may have.
+    Real text if there is a tokenizer, else random ids. The longest sequence exceeds the sliding window of the
+    layers. Decoder inputs are random ids, fewer than the encoder inputs.
+
+    Args:
+        tokenizer: of the checkpoint, or None.
+        model: its config gives vocabulary, window and task.
+        limit: maximum number of tokens in a row.
     """
-    longest = wanted_length(model, limit)
+    longest = target_length(model, limit)
     if tokenizer is not None:
-        pad = model.config.embedder.pad_token_id or 0
+        pad = model.config.inputs.pad_token_id or 0
         batch, words = text_batch(tokenizer, longest, pad), "real text"
     else:
         batch = random_batch(model, [min(n, longest) for n in (9, 3, longest)])
         words = "random ids (no tokenizer that minitx can read)"
-    if not model.config.embedder.type_vocab_size:
+    if not model.config.inputs.type_vocab_size:
         batch.pop("token_type_ids", None)
     lengths = batch["attention_mask"].sum(dim=1).tolist()
     row = lengths.index(max(lengths))
@@ -53,16 +57,16 @@ def make_inputs(tokenizer: Tokenizer | None, model: Model, limit: int) -> Inputs
         if model.task == "sequence-classification":
             end_each(batch, model.config.eos_token_id)
         elif model.task in (None, "seq2seq-lm"):
-            batch |= text_to_write(model, len(lengths), max(lengths))
-            words += "; random ids to write"
+            batch |= decoder_batch(model, len(lengths), max(lengths))
+            words += "; random decoder ids"
     batches = [one_row(batch, row), batch]
     if model.task == "multiple-choice":
-        batches = [{name: x[None] for name, x in each.items()} for each in batches]
+        batches = [{name: x[None] for name, x in part.items()} for part in batches]
     return Inputs(batches, words)
 
 
-def wanted_length(model: Model, limit: int) -> int:
-    """32 tokens, or beyond the reach of a window: behind a token, and before it where it sees both sides."""
+def target_length(model: Model, limit: int) -> int:
+    """Return the length of the longest row: 32, or beyond a sliding window (on both sides if not causal)."""
     stack = model.config.encoder or model.config.stack
     if stack.sliding_window is None:
         return min(limit, 32)
@@ -70,33 +74,33 @@ def wanted_length(model: Model, limit: int) -> int:
 
 
 def one_row(batch: Mapping[str, Tensor], row: int) -> dict[str, Tensor]:
-    """A row without its padding, and so without a mask."""
-    found = {}
+    """Return one row without its padding and mask."""
+    inputs = {}
     for name in (name for name in batch if not name.endswith("attention_mask")):
         side = "decoder_" if name.startswith("decoder_") else ""
-        found[name] = batch[name][row : row + 1, batch[f"{side}attention_mask"][row].bool()]
-    return found
+        inputs[name] = batch[name][row : row + 1, batch[f"{side}attention_mask"][row].bool()]
+    return inputs
 
 
-def text_to_write(model: EncoderDecoderModel, rows: int, reads: int) -> dict[str, Tensor]:
-    """Random ids for the decoder, fewer than the `reads` of its encoder, so that sizes tell the two apart."""
-    longest = max(1, min(11, reads - 1, model.decoder_embedder.max_tokens))
+def decoder_batch(model: EncoderDecoderModel, rows: int, source_length: int) -> dict[str, Tensor]:
+    """Make random decoder inputs, shorter than the source so that sizes tell the two apart."""
+    longest = max(1, min(11, source_length - 1, model.decoder_embedder.max_tokens))
     lengths = [max(1, longest - 4 * row) for row in range(rows)]
     drawn = random_ids(model.decoder_embedder.config, lengths)
     return {f"decoder_{name}": drawn[name] for name in ("input_ids", "attention_mask")}
 
 
 def end_each(batch: dict[str, Tensor], eos: int | None) -> None:
-    """Lets every row end with its only end token: there a head reads what the decoder made of the text."""
+    """Let every row end with its only end token, whose hidden state the head classifies."""
     if eos is None:
-        return  # the model itself says that it needs one
+        return  # the model raises an error
     ids, lengths = batch["input_ids"], batch["attention_mask"].sum(dim=1, keepdim=True)
     other = eos - 1 if eos else 1
     batch["input_ids"] = ids.masked_fill(ids == eos, other).scatter(1, lengths - 1, eos)
 
 
 def text_batch(tokenizer: Tokenizer, longest: int, pad: int) -> dict[str, Tensor]:
-    """Right-padded; with `pad` where the tokenizer has no padding of its own: nothing attends to it."""
+    """Tokenize texts, right-padded; with `pad`, which nothing attends to, if there is no padding token."""
     texts = list(TEXTS)
     while len(tokenizer.encode(texts[-1])) < longest:
         texts[-1] += " " + TEXTS[-1]
@@ -110,8 +114,8 @@ def text_batch(tokenizer: Tokenizer, longest: int, pad: int) -> dict[str, Tensor
 
 
 def random_batch(model: Model, lengths: Sequence[int]) -> dict[str, Tensor]:
-    """Random ids for what the model reads; both text types occur."""
-    config, time = model.config.embedder, max(lengths)
+    """Make random input ids with both token types."""
+    config, time = model.config.inputs, max(lengths)
     batch = random_ids(config, lengths)
     if config.type_vocab_size > 1:
         half = torch.tensor(lengths)[:, None] // 2
@@ -119,8 +123,8 @@ def random_batch(model: Model, lengths: Sequence[int]) -> dict[str, Tensor]:
     return batch
 
 
-def random_ids(config: EmbedderConfig, lengths: Sequence[int]) -> dict[str, Tensor]:
-    """The same ids every time; none of them is the padding id."""
+def random_ids(config: TextInputs, lengths: Sequence[int]) -> dict[str, Tensor]:
+    """Make random ids, the same at every call and without the padding id."""
     time = max(lengths)
     generator = torch.Generator().manual_seed(0)
     pad = config.pad_token_id

@@ -1,4 +1,4 @@
-"""The same checkpoint in transformers, without its noise."""
+"""The reference: the same checkpoint in transformers, without its log output."""
 
 from __future__ import annotations
 
@@ -13,78 +13,79 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from minitx.architectures.declaration import Architecture
-from minitx.architectures.mapping import rows
+from minitx.architectures.mapping import entries
+from minitx.checkpoint.build import task_of
 from minitx.checkpoint.files import summarize
-from minitx.checkpoint.resolve import Names
-from minitx.checkpoint.save import task_of
+from minitx.checkpoint.resolve import CheckpointNames
+from minitx.extras import missing_extra
 from minitx.models import Model
 
 
 def import_transformers() -> Any:
-    """
+    """Import transformers.
+
     Raises:
-        ImportError: not installed; names the extra.
+        ImportError: not installed; the message names the extra.
     """
     try:
         import transformers
     except ImportError as error:
         raise ImportError(
-            f"comparing needs transformers ({error}); install it with: pip install 'minitx[verify]'"
+            f"comparing needs transformers ({error}); install it with: {missing_extra('verify')}"
         ) from None
     return transformers
 
 
 def load_reference(folder: Path, model: Model) -> nn.Module:
-    """The same checkpoint in transformers: the class of our model's task, float32, eval mode.
+    """Load the checkpoint in transformers: the class of the model's task, in float32 and eval mode.
 
-    Its attention is the fused one where the architecture has it, else "eager"; and where scores are capped
-    or have sinks, which its fused one leaves out.
+    Attention is fused if the architecture supports it, else "eager"; also with capped scores or sinks, which
+    the fused implementation leaves out.
 
     Raises:
-        ValueError: transformers lacks a tensor for that class, and would draw it at random.
+        ValueError: the checkpoint lacks a tensor of that class, which transformers would initialize randomly.
     """
     transformers = import_transformers()
     assert model.checkpoint is not None
-    architecture, task = model.checkpoint.architecture, task_of(model, model.checkpoint)
-    name = architecture.class_name(model.checkpoint.model_type, task)
-    stack = model.config.stack
-    by_hand = stack.attention_softcap is not None or stack.attention_sinks
-    attention = {"attn_implementation": "eager"} if by_hand else {}
+    architecture = model.checkpoint.architecture
+    name = architecture.class_name(model.checkpoint.model_type, task_of(model, architecture))
+    options = model.config.stack.layer.attention
+    eager = options.softcap is not None or options.sinks
+    attention = {"attn_implementation": "eager"} if eager else {}
     with quiet():
         reference, report = getattr(transformers, name).from_pretrained(
             folder, dtype=torch.float32, local_files_only=True, output_loading_info=True, **attention
         )
-    # experts one by one: their fused product takes neither every width nor float64
+    # experts one by one: the fused product supports neither every width nor float64
     reference.config._experts_implementation = "eager"
-    drawn = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
-    if drawn := drawn - left_out(drawn, architecture, model):
-        advice = "" if model.task is None else '; leave the head out with head="none" (--head none)'
+    random = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+    if random := random - left_out(random, architecture, model):
+        advice = "" if model.task is None else '; the head "none" leaves it out'
         raise ValueError(
-            f"transformers does not find {summarize(sorted(drawn))} in this checkpoint and would draw it at "
-            f"random, so there is nothing to compare with{advice}."
+            f"transformers does not find {summarize(sorted(random))} in this checkpoint and would initialize "
+            f"it randomly, so there is nothing to compare with{advice}."
         )
     model_in_eval_mode: nn.Module = reference.eval()
     return model_in_eval_mode
 
 
 def left_out(names: set[str], architecture: Architecture, model: Model) -> set[str]:
-    """Those tensors that the weight table gives to a part which our model was made without.
+    """Return the tensors of parts that minitx's model leaves out, such as an unused pooler.
 
-    Such as a pooler, where nothing reads it: the reference may have one in all its models of that kind, but
-    with nothing of ours is it compared.
+    The reference may have such a part, but it is compared with nothing.
     """
-    found = Names(names, architecture.prefix)
+    checkpoint_names = CheckpointNames(names, architecture.prefix)
     return {
         tensor
-        for left, stored in rows(architecture.weights, architecture.layers(model.config))
+        for left, stored in entries(architecture.weights, architecture.layers(model.config))
         if getattr(model, left[0].partition(".")[0], None) is None
         for name in stored.names
-        for tensor in found.module(name)
+        for tensor in checkpoint_names.module(name)
     }
 
 
 def in_dtype(reference: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """The reference in another precision, its rotary angles in float32 as they are in any."""
+    """Convert the reference to another dtype; rotary angles stay float32, as in every dtype."""
     reference.to(dtype)
     for module in reference.modules():
         for name in [name for name in module._buffers if name.endswith("inv_freq")]:
@@ -94,10 +95,10 @@ def in_dtype(reference: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 
 class Wide(TorchFunctionMode):
-    """In here what is float64 stays so where the code asks for float32.
+    """Keep float64 tensors in float64 where the code casts to float32.
 
-    Several reference models compute norms, softmaxes and rotations in float32 whatever their dtype. This
-    takes those casts out, so that a difference above float64's rounding is a difference of the equations.
+    Several reference models compute norms, softmaxes and rotations in float32 whatever their dtype. Without
+    those casts, a difference above float64's rounding is a difference of the equations.
     """
 
     def __torch_function__(
@@ -114,7 +115,7 @@ class Wide(TorchFunctionMode):
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps transformers' progress bars, log lines and warnings away from our output."""
+    """Suppress the progress bars, log lines and warnings of transformers."""
     logging: Any = import_transformers().utils.logging
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

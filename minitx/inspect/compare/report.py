@@ -1,4 +1,4 @@
-"""What a comparison found: rows of differences, which of them come first, and the text that says so."""
+"""The result of a comparison: differences per module call, their cause, and the report as text."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import torch
 
-# Largest difference that counts as none, as a share of the largest value (or of 1, if that is more).
+# Largest difference accepted as equal, relative to the largest value (or to 1, if that is more).
 CLOSE = {torch.float32: 1e-5, torch.float64: 1e-9}
-# What a step that is computed in float32 inside a float64 run (a softmax, a rotary table) may leave.
+# Difference accepted after a step in float32 inside a float64 run (a softmax, a rotary table).
 FLOAT32_INSIDE = 1e-6
 
 Status = Literal["ok", "rounding", "float32 inside", "differs"]
@@ -19,33 +19,37 @@ Status = Literal["ok", "rounding", "float32 inside", "differs"]
 
 @dataclass(frozen=True)
 class Gap:
-    """How far two tensors are apart: largest absolute difference, and largest value of the reference."""
+    """The distance of two tensors: largest absolute difference, and largest value of the reference."""
 
     absolute: float = 0.0
     scale: float = 0.0
 
     @property
     def relative(self) -> float:
+        """The difference relative to the largest value, or to 1 if that is more."""
         return self.absolute / max(1.0, self.scale)
 
     @staticmethod
     def worse(a: Gap, b: Gap) -> Gap:
+        """Return the larger of two gaps."""
         return a if a.relative >= b.relative else b
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One call of one module, compared; the worst of all inputs.
+    """One call of one module, compared; the largest differences over all batches.
 
     Attributes:
-        module: in minitx; for a field of the output, its name.
-        partner: in transformers.
+        module: path in minitx; for a field of the output, its name.
+        partner: path in transformers; "" for a field of the output.
         call: 0 for the first call in a forward, 1 for the second, ...
-        input, output: in float32.
-        input64, output64: in float64.
-        between: modules that finished since the compared module before this one.
-        finite: whether minitx's output holds neither NaN nor infinity.
-        exact: whether equal inputs must give equal outputs, whatever is computed around it.
+        input, output: differences in float32.
+        input64, output64: differences in float64.
+        between: modules that ran between the previous compared module and this one.
+        finite: whether minitx's output has neither NaN nor infinity.
+        proportional: whether input and output are multiples of the reference's.
+        exact: whether the module computes in the precision of its input, so that equal inputs give equal
+            outputs.
     """
 
     module: str
@@ -56,19 +60,23 @@ class Row:
     input64: Gap = Gap()
     output64: Gap = Gap()
     between: tuple[str, ...] = ()
+    proportional: bool = False
     exact: bool = False
     finite: bool = True
 
     @property
     def float32(self) -> Gap:
+        """The larger difference of input and output in float32."""
         return Gap.worse(self.output, self.input)
 
     @property
     def float64(self) -> Gap:
+        """The larger difference of input and output in float64."""
         return Gap.worse(self.output64, self.input64)
 
     @property
     def status(self) -> Status:
+        """The verdict on this call; rounding is small in float64, a difference is not."""
         small, large = self.float64.relative, self.float32.relative
         if small <= CLOSE[torch.float64]:
             return "ok" if large <= CLOSE[torch.float32] else "rounding"
@@ -80,17 +88,17 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What `verify` found.
+    """The result of `verify`.
 
     Attributes:
-        name: of the checkpoint.
-        model_type, task: what it is.
-        transformers: version.
-        attention: the reference's implementation.
-        inputs: what was run, in words.
-        rows: every compared call in the order of execution, then the fields of the output.
-        unpaired: modules with parameters that were not compared: the reference does not call such a
-            module. What they compute is still part of the next module's input.
+        name: name of the checkpoint.
+        model_type, task: its architecture and task.
+        transformers: version of transformers.
+        attention: attention implementation of the reference.
+        inputs: description of the batches.
+        rows: the compared calls in the order of execution, then the fields of the output.
+        unpaired: modules with parameters that the reference has no module for; they are compared through the
+            input of the next module.
     """
 
     name: str
@@ -103,19 +111,33 @@ class Report:
     unpaired: tuple[str, ...] = ()
 
     @property
+    def cancelled(self) -> tuple[Row, ...]:
+        """Calls that differ by a factor only, if all outputs of the model agree.
+
+        Such a difference vanishes downstream: the two models scale the same values at different places.
+        """
+        outputs = [row for row in self.rows if not row.partner]
+        differing = tuple(row for row in self.rows if row.status == "differs")
+        agree = bool(outputs) and all(row.status in ("ok", "rounding") for row in outputs)
+        return differing if agree and all(row.proportional for row in differing) else ()
+
+    @property
     def first(self) -> Row | None:
-        """The first call that differs, None if all agree."""
+        """The first call that differs; None if all agree or their differences vanish downstream."""
+        if self.cancelled:
+            return None
         return next((row for row in self.rows if row.status == "differs"), None)
 
     @property
     def ok(self) -> bool:
+        """Whether the outputs agree and are finite."""
         return self.first is None and self.not_finite is None
 
     @property
     def not_finite(self) -> Row | None:
-        """The first call whose output is not finite, None if what the model returns is.
+        """The first call whose output is not finite; None if the outputs of the model are.
 
-        Two models that both return NaN agree, but neither of them works.
+        Two models that both return NaN agree, but neither works.
         """
         if all(row.finite for row in self.rows if not row.partner):
             return None
@@ -123,12 +145,12 @@ class Report:
 
     @property
     def culprit(self) -> tuple[str, ...]:
-        """The modules that the first difference can come from; empty if all agree."""
+        """The modules that can have caused the first difference; empty without one."""
         row = self.first
         if row is None:
             return ()
         before = self.rows[: self.rows.index(row)]
-        # Behind a step in float32 every input is a little apart; that much explains no difference.
+        # After a step in float32 every input differs slightly, which explains no larger difference.
         loose = any(earlier.status == "float32 inside" for earlier in before)
         if row.partner and row.input64.relative <= (FLOAT32_INSIDE if loose else CLOSE[torch.float64]):
             return (row.module,)
@@ -138,11 +160,11 @@ class Report:
         return (common_parent(neighbour, row.module) or row.module,)
 
     def worst(self, dtype: torch.dtype = torch.float32) -> float:
-        """The largest absolute difference of any module's output."""
+        """Return the largest absolute difference of any module's output."""
         return max((r.output if dtype == torch.float32 else r.output64).absolute for r in self.rows)
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, in values that JSON has; differences are absolute, and null if infinite."""
+        """Return the report as JSON values; differences are absolute, and null if infinite."""
         first = self.first
         return {
             "model": self.name,
@@ -154,6 +176,7 @@ class Report:
             "ok": self.ok,
             "first_difference": None if first is None else first.module,
             "culprit": list(self.culprit),
+            "vanishing": [row.module for row in self.cancelled],
             "first_not_finite": None if self.not_finite is None else self.not_finite.module,
             "unpaired": list(self.unpaired),
             "modules": [
@@ -172,11 +195,12 @@ class Report:
 
 
 def number(gap: Gap) -> float | None:
+    """Return the absolute difference; None if it is infinite."""
     return None if math.isinf(gap.absolute) else gap.absolute
 
 
 def common_parent(a: str, b: str) -> str:
-    """The innermost module that holds both: embedder.pos_emb, embedder.layer_norm -> embedder."""
+    """Return the innermost module with both: embedder.pos_emb, embedder.layer_norm -> embedder."""
     shared = []
     for left, right in zip(a.split("."), b.split("."), strict=False):
         if left != right:
@@ -189,16 +213,16 @@ def common_parent(a: str, b: str) -> str:
 
 
 def render_report(report: Report) -> str:
-    """The report as text of at most 80 columns: a line per layer, and the first difference in full."""
+    """Render the report in at most 80 columns: a line per layer, and the first difference in full."""
     title = " ".join(filter(None, ["minitx against transformers", report.transformers + ":"]))
-    what = report.model_type + (f" {report.task}" if report.task else "")
-    head = f"{title} {what}, attention {report.attention}"
+    model = report.model_type + (f" {report.task}" if report.task else "")
+    head = f"{title} {model}, attention {report.attention}"
     lines = [*fill(head), *fill(report.inputs), ""]
     lines.append(f"{'':<40}{'max difference':>27}")
     lines.append(f"{'':<31}{'modules':>9}{'float32':>13}{'float64':>13}")
     lines.append("-" * 80)
     for name, rows in groups(report.rows).items():
-        lines.append(group_line(name, rows))
+        lines.append(group_line(name, rows, vanishing=bool(report.cancelled)))
         if report.first in rows:
             lines += [detail_line(row, name) for row in rows]
     lines.append("-" * 80)
@@ -206,57 +230,61 @@ def render_report(report: Report) -> str:
 
 
 def groups(rows: tuple[Row, ...]) -> dict[str, list[Row]]:
-    """Rows by layer; a layer that runs several times has one group for each."""
-    found: dict[str, list[Row]] = {}
+    """Group rows by layer; a layer that runs several times has a group per call."""
+    grouped: dict[str, list[Row]] = {}
     for row in rows:
         parts = row.module.split(".")
         name = ".".join(parts[:3]) if parts[1:2] == ["layers"] else parts[0]
         if row.call and name != parts[0]:
             name += f" (step {row.call + 1})"
-        found.setdefault(name, []).append(row)
-    return found
+        grouped.setdefault(name, []).append(row)
+    return grouped
 
 
-def group_line(name: str, rows: list[Row]) -> str:
+def group_line(name: str, rows: list[Row], *, vanishing: bool) -> str:
+    """Render the largest differences of a group."""
     single = max((row.output for row in rows), key=lambda gap: gap.absolute)
     double = max((row.output64 for row in rows), key=lambda gap: gap.absolute)
     modules = str(len(rows)) if rows[0].partner else ""
-    return f"{name:<31}{modules:>9}{short(single):>13}{short(double):>13}   {mark(rows)}"
+    return f"{name:<31}{modules:>9}{size(single):>13}{size(double):>13}   {mark(rows, vanishing=vanishing)}"
 
 
 def detail_line(row: Row, group: str) -> str:
-    """Input and output of one module, in float64: there a difference is no rounding."""
+    """Render the differences of one module's input and output in float64, where they are not rounding."""
     name = row.module.removeprefix(group.partition(" ")[0] + ".")
-    given, made = short(row.input64), short(row.output64)
-    text = f"  {name:<36.36} in {given:<8} out {made:<8}"
+    text = f"  {name:<36.36} in {size(row.input64):<8} out {size(row.output64):<8}"
     return f"{text:<66}   {mark([row])}"
 
 
-def mark(rows: list[Row]) -> str:
-    """The worst status, as the table shows it."""
-    found = {row.status for row in rows}
-    worst = next(s for s in ("differs", "rounding", "float32 inside", "ok") if s in found)
+def mark(rows: list[Row], *, vanishing: bool = False) -> str:
+    """Render the worst status of a group; `vanishing` if differences have no effect on the outputs."""
+    statuses = {row.status for row in rows}
+    worst = next(s for s in ("differs", "rounding", "float32 inside", "ok") if s in statuses)
+    if worst == "differs" and vanishing:
+        return "VANISHES"
     if worst != "differs" and not all(row.finite for row in rows):
         return "NOT FINITE"
     return {"differs": "DIFF", "rounding": "OK (round)", "float32 inside": "OK (f32)", "ok": "OK"}[worst]
 
 
-def short(gap: Gap) -> str:
+def size(gap: Gap) -> str:
+    """Render an absolute difference."""
     return "0" if gap.absolute == 0 else f"{gap.absolute:.1e}"
 
 
 def fill(text: str) -> list[str]:
+    """Wrap a text."""
     return textwrap.wrap(text, 79)
 
 
 def verdict(report: Report) -> list[str]:
-    """What it comes to."""
+    """Render the conclusion and notes on the table."""
     row = report.first
     notes: list[str] = []
-    found = {r.status for r in report.rows}
-    if "rounding" in found:
+    statuses = {r.status for r in report.rows}
+    if "rounding" in statuses:
         notes += fill("(round): more than 1e-5 apart in float32, but equal in float64: rounding.")
-    if "float32 inside" in found:
+    if "float32 inside" in statuses:
         notes += fill("(f32): one side computes a step in float32 even in a float64 run.")
     if report.unpaired:
         notes += fill(f"Compared through their neighbours only: {', '.join(report.unpaired)}.")
@@ -265,19 +293,27 @@ def verdict(report: Report) -> list[str]:
         return [
             *notes,
             *fill(f"NOT FINITE: the outputs hold NaN or infinity, first in {bad.module}."),
-            *fill("transformers computes the same, so the weights are the cause; look for NaN in them."),
+            *fill("transformers computes the same, so the weights are the cause; check them for NaN."),
         ]
     if row is None:
         count = len([r for r in report.rows if r.partner])
         worst = max((r.output.absolute for r in report.rows), default=0.0)
         exact = "bit for bit" if worst == 0 else f"largest difference {worst:.1e} in float32"
+        if report.cancelled:
+            modules = ", ".join(dict.fromkeys(r.module for r in report.cancelled[:4]))
+            more = f" and {len(report.cancelled) - 4} more" if len(report.cancelled) > 4 else ""
+            return [
+                *notes,
+                *fill("EQUAL: the outputs agree."),
+                *fill(f"Differences that vanish: {modules}{more}. Scaling stands at another place."),
+            ]
         return [*notes, *fill(f"EQUAL: all {count} module calls and the outputs agree ({exact}).")]
     if report.culprit == (row.module,):
         where = "its output differs though its input is equal"
     else:
-        where = f"the input of {row.module} differs though all that ran before is equal"
+        where = f"the input of {row.module} differs though all earlier outputs are equal"
     call = f" (call {row.call + 1})" if row.call else ""
-    why = f"{short(row.float32)} in float32 and {short(row.float64)} in float64: not rounding."
+    why = f"{size(row.float32)} in float32 and {size(row.float64)} in float64: not rounding."
     return [
         *notes,
         *fill(f"DIFFERENT, first in {', '.join(report.culprit)}{call}:"),

@@ -1,10 +1,10 @@
-"""Does minitx compute what transformers computes? Both run on the same inputs, and every module is compared.
+"""`verify`: run minitx and transformers on the same inputs and compare every module.
 
-The weight table says which module of the one is which of the other. Hooks take the inputs and outputs of
-each pair, in the order in which they run, so that the first difference points at its cause: an output that
-differs after an equal input is that module's own; an input that differs after equal outputs comes from
-what runs in between. The same in float64 tells rounding, which shrinks by eight orders, from a bug, which
-stays.
+The weight table pairs the modules. Hooks record inputs and outputs of each pair in the order of execution, so
+that the first difference locates its cause: an output that differs after an equal input is caused by that
+module; an input that differs after equal outputs, by the modules in between. A run in float64 tells rounding,
+which shrinks by eight orders of magnitude, from a bug, which stays. A factor that
+another module takes back is reported, but the models are equal.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ import torch
 from torch import Tensor, nn
 
 from minitx.architectures.operations import Op, Transposed
-from minitx.checkpoint.resolve import bindings_of
+from minitx.checkpoint.resolve import table_entries
 from minitx.inspect.compare.inputs import Inputs, make_inputs
 from minitx.inspect.compare.reference import Wide, import_transformers, in_dtype, load_reference
-from minitx.inspect.compare.report import Gap, Report, Row
+from minitx.inspect.compare.report import CLOSE, Gap, Report, Row
 from minitx.layers.embedding import ScaledEmbedding
 from minitx.models import Model, ModelOutput
 
 if TYPE_CHECKING:
     from minitx.tokenizer import Tokenizer
 
-# Modules that compute in the precision of their input: equal inputs must give equal outputs.
+# Modules that compute in the precision of their input: equal inputs give equal outputs.
 EXACT = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.Conv1d)
-# Fields of the output -> what ran last before them.
+# Field of the output -> the module that ran last before it.
 OUTPUTS = {
     "encoder_last_hidden_state": "encoder",
     "last_hidden_state": "encoder",
@@ -54,19 +54,18 @@ def verify(
     offline: bool = False,
     device: str | torch.device = "cpu",
 ) -> Report:
-    """Loads a checkpoint in minitx and in transformers, runs both, compares them module by module.
+    """Load a checkpoint in minitx and in transformers and compare them module by module.
 
-    Runs in float32 and in float64, one text without padding and several with; padded positions do not
-    count. Inputs are real text, or random ids where the checkpoint has no tokenizer.
+    Runs in float32 and float64, on one sequence alone and a padded batch; padded positions are ignored.
+    Inputs are real text, or random ids if the checkpoint has no tokenizer.
 
     Args:
         name_or_folder: as for `minitx.load`.
-        model: a model to compare instead of the checkpoint as minitx loads it, such as one that was
-            edited; it is copied, not changed.
+        model: a model to compare instead of the checkpoint as loaded, such as an edited one; not changed.
         head: as for `minitx.load`.
-        model_type: the architecture, for a config.json that does not say.
+        model_type: the architecture, for a config.json without `model_type`.
         revision, token, offline: as for `minitx.load`.
-        device: where both run.
+        device: device of both models.
 
     Raises:
         ImportError: transformers is not installed.
@@ -99,7 +98,7 @@ def verify(
 def find_tokenizer(
     name_or_folder: str | Path, revision: str, token: str | None, offline: bool, model_type: str | None
 ) -> Tokenizer | None:
-    """The checkpoint's tokenizer; None if it has none that minitx can read."""
+    """Load the tokenizer of the checkpoint; None if minitx cannot load it."""
     from minitx.tokenizer import load_tokenizer
 
     try:
@@ -111,30 +110,33 @@ def find_tokenizer(
 
 
 def compare(ours: Model, theirs: nn.Module, inputs: Inputs) -> list[Row]:
-    """Every pair of modules on all inputs, in both precisions.
-
-    Leaves both models in float64.
-    """
+    """Compare every pair of modules on all batches, in both dtypes; both models are left in float64."""
     pairs = pair(ours, theirs)
-    found: dict[torch.dtype, dict[tuple[str, int], Row]] = {}
+    compared: dict[torch.dtype, dict[tuple[str, int], Row]] = {}
     for dtype in (torch.float32, torch.float64):
         ours.to(dtype)
         in_dtype(theirs, dtype)
         worst: dict[tuple[str, int], Row] = {}
         for batch in inputs.batches:
             for row in compare_batch(ours, theirs, pairs, batch):
-                before = worst.get((row.module, row.call), row)
+                previous = worst.get((row.module, row.call), row)
                 worst[row.module, row.call] = replace(
                     row,
-                    input=Gap.worse(before.input, row.input),
-                    output=Gap.worse(before.output, row.output),
-                    finite=before.finite and row.finite,
+                    input=Gap.worse(previous.input, row.input),
+                    output=Gap.worse(previous.output, row.output),
+                    finite=previous.finite and row.finite,
+                    proportional=previous.proportional and row.proportional,
                 )
-        found[dtype] = worst
-    second = found[torch.float64]
+        compared[dtype] = worst
+    second = compared[torch.float64]
     return [
-        replace(row, input64=second[key].input, output64=second[key].output)
-        for key, row in found[torch.float32].items()
+        replace(
+            row,
+            input64=second[key].input,
+            output64=second[key].output,
+            proportional=second[key].proportional,
+        )
+        for key, row in compared[torch.float32].items()
     ]
 
 
@@ -143,15 +145,22 @@ def compare(ours: Model, theirs: nn.Module, inputs: Inputs) -> list[Row]:
 
 @dataclass(frozen=True)
 class Pair:
-    """A module of ours and its partner; one of several if the partner is several of ours in one."""
+    """The partner of a module of minitx.
+
+    Attributes:
+        partner: path in transformers.
+        op: how the partner's weight becomes minitx's.
+        part: index of the module among those that the partner combines.
+        rows: output features of each of those.
+    """
 
     partner: str
     op: Op
     part: int
-    rows: tuple[int, ...]  # output features of each of the several
+    rows: tuple[int, ...]
 
     def cut(self, output: Tensor) -> Tensor:
-        """Our share of the partner's output (..., features): its rows are cut as the weight's are."""
+        """Return the module's share of the partner's output (..., features), split as the weight is."""
         if len(self.rows) == 1:
             return output
         op = self.op.op if isinstance(self.op, Transposed) else self.op  # outputs are never transposed
@@ -159,34 +168,34 @@ class Pair:
 
 
 def owners(model: nn.Module) -> list[str]:
-    """Modules with parameters of their own."""
+    """Return the modules that have parameters directly."""
     return [path for path, module in model.named_modules() if any(True for _ in module.parameters(False))]
 
 
 def pair(ours: Model, theirs: nn.Module) -> dict[str, Pair]:
-    """Our modules -> theirs, through the weight table."""
+    """Pair modules of minitx with those of transformers through the weight table."""
     assert ours.checkpoint is not None
     architecture, modules = ours.checkpoint.architecture, dict(theirs.named_modules())
     pairs: dict[str, Pair] = {}
-    for binding in bindings_of(architecture, ours):
-        if not binding.parameters[0].endswith(".weight") or binding.op.many:
-            continue  # a bias may lie elsewhere in the file than in the module that adds it
-        for name in binding.names:
+    for entry in table_entries(architecture, ours):
+        if not entry.parameters[0].endswith(".weight") or entry.op.many:
+            continue  # the file may have a bias in another module than the one that adds it
+        for name in entry.names:
             path, _, leaf = name.rpartition(".")
-            spelt = [path, architecture.prefix + path]
-            partner = next((p for p in spelt if hasattr(modules.get(p), leaf)), None)
-            if partner is None or leaf != "weight":  # a tensor of several modules in one is none's own
+            spellings = [path, architecture.prefix + path]
+            partner = next((p for p in spellings if hasattr(modules.get(p), leaf)), None)
+            if partner is None or leaf != "weight":
                 continue
-            rows = tuple(ours.get_parameter(parameter).shape[0] for parameter in binding.parameters)
-            for part, parameter in enumerate(binding.parameters):
+            rows = tuple(ours.get_parameter(parameter).shape[0] for parameter in entry.parameters)
+            for part, parameter in enumerate(entry.parameters):
                 module = parameter.rpartition(".")[0]
                 if not does_more(ours.get_submodule(module), modules[partner]):
-                    pairs.setdefault(module, Pair(partner, binding.op, part, rows))
+                    pairs.setdefault(module, Pair(partner, entry.op, part, rows))
     return pairs
 
 
 def does_more(ours: nn.Module, theirs: nn.Module) -> bool:
-    """Whether a module has inside what the reference does behind its own: adding a bias, scaling."""
+    """Whether minitx's module includes a step that the reference does after it: adding a bias, scaling."""
     bias = getattr(ours, "bias", None) is not None and getattr(theirs, "bias", None) is None
     return bias or (isinstance(ours, ScaledEmbedding) and type(theirs) is nn.Embedding)
 
@@ -196,7 +205,7 @@ def does_more(ours: nn.Module, theirs: nn.Module) -> bool:
 
 @dataclass
 class Calls:
-    """Inputs and outputs of modules, in the order of their calls."""
+    """Inputs and outputs of modules by path, in the order of their calls; fields of the output by name."""
 
     inputs: dict[str, list[Tensor]] = field(default_factory=dict)
     outputs: dict[str, list[Tensor]] = field(default_factory=dict)
@@ -207,7 +216,7 @@ class Calls:
 def compare_batch(
     ours: Model, theirs: nn.Module, pairs: Mapping[str, Pair], batch: Mapping[str, Tensor]
 ) -> list[Row]:
-    """The rows of one batch, in the precision that both models have; `input64`, `output64` stay empty."""
+    """Compare one batch in the dtype of both models; `input64` and `output64` stay empty."""
     device = ours.embedder.word_emb.weight.device
     batch = {name: tensor.to(device) for name, tensor in batch.items()}
     masks = masks_of(batch)
@@ -223,24 +232,28 @@ def compare_batch(
             between.append(path)
             return
         is_table = isinstance(module, nn.Embedding)
-        given, made = (real(x, masks) for x in (first_tensor(args, kwargs), output))
+        value, result = (real(x, masks) for x in (first_tensor(args, kwargs), output))
+        their_input = alike(calls.inputs[partner.partner][call], value)
+        their_output = alike(partner.cut(calls.outputs[partner.partner][call]), result)
         rows.append(
             Row(
                 module=path,
                 partner=partner.partner,
                 call=call,
-                # what a table is asked for differs by convention; what it answers is what counts
-                input=Gap() if is_table else gap(given, alike(calls.inputs[partner.partner][call], given)),
-                output=gap(made, alike(partner.cut(calls.outputs[partner.partner][call]), made)),
+                # indices differ by convention; the embeddings are compared
+                input=Gap() if is_table else gap(value, their_input),
+                output=gap(result, their_output),
                 between=suspects(ours, between),
+                proportional=(is_table or proportional(value, their_input))
+                and proportional(result, their_output),
                 exact=isinstance(module, EXACT),
-                finite=bool(made.isfinite().all()),
+                finite=bool(result.isfinite().all()),
             )
         )
         between.clear()
 
     def alike(theirs: Tensor, mine: Tensor) -> Tensor:
-        """Some modules of the reference work on all tokens in one row, padding among them."""
+        """Select the real tokens; some modules of the reference compute all tokens in one row."""
         in_one_row = theirs.shape != mine.shape and len(theirs) == masks[-1].numel()
         return theirs[masks[-1].flatten()] if in_one_row else theirs
 
@@ -251,35 +264,35 @@ def compare_batch(
         value = getattr(output, name)
         if value is not None and name in calls.fields:
             mine = real(value, masks)
-            apart, finite = gap(mine, calls.fields[name]), bool(mine.isfinite().all())
-            row = Row(module=name, partner="", call=0, input=apart, output=apart, between=(last,))
+            distance, finite = gap(mine, calls.fields[name]), bool(mine.isfinite().all())
+            row = Row(module=name, partner="", call=0, input=distance, output=distance, between=(last,))
             rows.append(replace(row, finite=finite))
     return rows
 
 
 def masks_of(batch: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-    """What of the text is real, (B, T) bool; and of the text to be written, where that is another one."""
-    found = []
+    """Return the masks of real tokens, (B, T) bool: of the input ids and of decoder input ids."""
+    masks = []
     for side in ("", "decoder_"):
         if f"{side}input_ids" in batch:
             ids = batch[f"{side}input_ids"]
             mask = batch.get(f"{side}attention_mask", torch.ones_like(ids))
-            found.append(mask.flatten(0, -2).bool())
-    return tuple(found)
+            masks.append(mask.flatten(0, -2).bool())
+    return tuple(masks)
 
 
 def record(
     theirs: nn.Module, paths: set[str], batch: Mapping[str, Tensor], masks: tuple[Tensor, ...]
 ) -> Calls:
-    """Runs the reference."""
+    """Run the reference; returns inputs and outputs of the modules at `paths`."""
     calls = Calls()
 
     def finished(path: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         calls.inputs.setdefault(path, []).append(real(first_tensor(args, kwargs), masks))
-        made = first_tensor(output, {}) if isinstance(output, tuple) else output
-        if isinstance(module, nn.Embedding) and made.dim() == 2:
-            made = made[None]  # (T, E), the positions of all rows
-        calls.outputs.setdefault(path, []).append(real(made, masks))
+        result = first_tensor(output, {}) if isinstance(output, tuple) else output
+        if isinstance(module, nn.Embedding) and result.dim() == 2:
+            result = result[None]  # (T, E), the positions of all rows
+        calls.outputs.setdefault(path, []).append(real(result, masks))
 
     def base_finished(module: nn.Module, args: Any, output: Any) -> None:
         keep(output)
@@ -293,7 +306,7 @@ def record(
     handle = base.register_forward_hook(base_finished)
     try:
         with Wide(), hooked(theirs, paths, finished):
-            # always with a mask: some of its classes fail without one
+            # with a mask: some classes fail without one
             keep(theirs(**{**batch, "attention_mask": masks[0].long().view_as(batch["input_ids"])}))
     finally:
         handle.remove()
@@ -302,7 +315,7 @@ def record(
 
 @contextmanager
 def hooked(model: nn.Module, paths: set[str], finished: Any) -> Iterator[None]:
-    """Calls `finished(path, module, args, kwargs, output)` after each of the modules has run."""
+    """Call `finished(path, module, args, kwargs, output)` after each call of the modules at `paths`."""
 
     def hook_of(path: str) -> Any:
         return lambda module, args, kwargs, output: finished(path, module, args, kwargs, output)
@@ -320,41 +333,51 @@ def hooked(model: nn.Module, paths: set[str], finished: Any) -> Iterator[None]:
 
 
 def first_tensor(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-    """The first there is; a table of positions that is asked by a mere shape gets none."""
+    """Return the first tensor; an empty one for a position embedding that takes a shape."""
     tensors = (x for x in (*args, *kwargs.values()) if isinstance(x, Tensor))
     return next(tensors, torch.empty(1, 1))
 
 
 def real(tensor: Tensor, masks: tuple[Tensor, ...]) -> Tensor:
-    """A copy of what belongs to real tokens: (B, T, ...) or (1, T, ...) -> (tokens, ...).
+    """Copy the values of real tokens: (B, T, ...) or (1, T, ...) -> (tokens, ...).
 
-    Its length says which text it belongs to. Tensors of any other shape (pooled texts, tables of distances)
-    are taken whole, as (rows, features).
+    The length T tells encoder from decoder tokens. Tensors of any other shape (pooler outputs, tables of
+    distances) are copied whole, as (rows, features).
     """
     for mask in masks:
         batch, time = mask.shape
         if tensor.dim() == 4 and tensor.shape[1] != time == tensor.shape[2]:
-            tensor = tensor.transpose(1, 2)  # (B, H, T, D): some norm the heads before, some behind that turn
+            tensor = tensor.transpose(1, 2)  # (B, H, T, D): some models norm heads after this transpose
         if tensor.dim() >= 2 and tensor.shape[1] == time and tensor.shape[0] in (1, batch):
             return tensor.expand(batch, *tensor.shape[1:])[mask]
     return tensor.reshape(-1, tensor.shape[-1]).clone()
 
 
 def gap(ours: Tensor, theirs: Tensor) -> Gap:
-    """How far apart; infinitely, if the shapes differ or one has a NaN where the other has none."""
+    """Return the gap of two tensors; infinite if shapes differ or only one has a NaN somewhere."""
     if ours.shape != theirs.shape:
         return Gap(float("inf"), 0.0)
     if ours.numel() == 0:
         return Gap()
     a, b = ours.double(), theirs.double()
-    apart = (a - b).abs()
+    distance = (a - b).abs()
     equal = (a == b) | (a.isnan() & b.isnan())
-    apart = torch.where(equal, 0.0, apart.nan_to_num(nan=float("inf")))
-    return Gap(float(apart.max()), float(b.abs().nan_to_num(nan=0.0).max()))
+    distance = torch.where(equal, 0.0, distance.nan_to_num(nan=float("inf")))
+    return Gap(float(distance.max()), float(b.abs().nan_to_num(nan=0.0).max()))
+
+
+def proportional(ours: Tensor, theirs: Tensor) -> bool:
+    """Whether one tensor is a multiple of the other, up to rounding."""
+    if ours.shape != theirs.shape or not bool(ours.isfinite().all() & theirs.isfinite().all()):
+        return False
+    a, b = ours.double(), theirs.double()
+    square = float((b * b).sum())
+    factor = float((a * b).sum()) / square if square else 0.0
+    return gap(a, b * factor).relative <= CLOSE[torch.float64]
 
 
 def suspects(model: Model, finished: list[str]) -> tuple[str, ...]:
-    """Of what ran in between: parts without parameters that change values, else what encloses them."""
+    """Return the modules in between that can change values; if none, the module that contains them."""
     modules = dict(model.named_modules())
     leaves = [path for path in finished if not any(True for _ in modules[path].children())]
     changing = [path for path in leaves if not isinstance(modules[path], nn.Dropout)]

@@ -1,1 +1,1 @@
-"""The older vocabulary files of each family: which files, how they are read, what frames a text."""
+"""Tokenizers from the vocabulary files of each family, for checkpoints without tokenizer.json."""

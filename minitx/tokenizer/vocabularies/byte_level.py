@@ -1,4 +1,4 @@
-"""Byte-level vocabularies: GPT-2's merges of bytes, and ByT5's bytes as they are."""
+"""Byte-level vocabularies: GPT-2's byte-pair merges (RoBERTa, BART, Blenderbot) and ByT5's bytes."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minitx.tokenizer.files import Settings, read_json, read_text
-from minitx.tokenizer.vocabularies.family import ANGLES, Source
-from minitx.tokenizer.vocabularies.post_processors import begun, double_separator_trimmed, each_ended, ended
+from minitx.tokenizer.vocabularies.declaration import ANGLES, VocabularyFiles
+from minitx.tokenizer.vocabularies.post_processors import (
+    double_separator_trimmed,
+    eos_after_each,
+    eos_at_end,
+    optional_bos,
+)
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
 
 
 def _byte_pairs(folder: Path, settings: Settings) -> Backend:
-    """GPT-2's vocab.json and merges.txt: bytes, as printable characters, merged in that order."""
+    """Build GPT-2's BPE from vocab.json and merges.txt: bytes as printable characters, merged in order."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     vocabulary = read_json(folder / "vocab.json")
@@ -42,7 +47,7 @@ def _byte_pairs(folder: Path, settings: Settings) -> Backend:
 
 
 def _prefixed_byte_pairs(folder: Path, settings: Settings) -> Backend:
-    """Blenderbot's: GPT-2's, but a text begins with a space if no file says otherwise."""
+    """Build Blenderbot's BPE: GPT-2's with a space before the text by default."""
     from tokenizers import pre_tokenizers
 
     backend = _byte_pairs(folder, settings)
@@ -52,21 +57,20 @@ def _prefixed_byte_pairs(folder: Path, settings: Settings) -> Backend:
 
 
 def _bytes(folder: Path, settings: Settings) -> Backend:
-    """ByT5: no file at all; <pad>, </s> and <unk> are 0 to 2, the bytes of UTF-8 are 3 to 258.
+    """Build ByT5's tokenizer, without files: <pad>, </s>, <unk> are 0 to 2, the bytes of UTF-8 3 to 258.
 
-    A byte is written as the character that GPT-2 prints for it. transformers writes chr(byte), and
-    drops bytes in decoding that are no UTF-8; here they become "\ufffd", as with every other
-    byte-level tokenizer.
+    A byte is represented by GPT-2's character for it. transformers uses chr(byte) and drops invalid UTF-8 in
+    decoding; here it becomes "\ufffd", as with every other byte-level tokenizer.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-    # GPT-2 keeps the bytes that Latin-1 prints, and takes the others, in order, to U+0100 and on.
+    # GPT-2 keeps the bytes that Latin-1 prints; the others follow in order from U+0100.
     printed = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printed]
     names = {byte: chr(byte) for byte in printed} | {
         byte: chr(256 + place) for place, byte in enumerate(others)
     }
-    front = [settings.text(role) for role in ("pad_token", "eos_token", "unk_token")]
+    front = [settings.text(name) for name in ("pad_token", "eos_token", "unk_token")]
     tokens = [*front, *(names[byte] for byte in range(256)), *_extra_ids(settings)]
     backend = Tokenizer(models.BPE({token: index for index, token in enumerate(tokens)}, []))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -75,36 +79,36 @@ def _bytes(folder: Path, settings: Settings) -> Backend:
 
 
 def _extra_ids(settings: Settings) -> tuple[str, ...]:
-    """ByT5's sentinels stand behind the bytes in rising order (T5's in falling order)."""
+    """Return ByT5's sentinels, which follow the bytes in ascending order (T5's in descending order)."""
     return tuple(f"<extra_id_{number}>" for number in range(settings.count("extra_ids", 125)))
 
 
-GPT2 = Source(
+GPT2 = VocabularyFiles(
     files=("vocab.json", "merges.txt"),
     build=_byte_pairs,
-    frame=begun,
-    roles=dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>"),
+    post_processor=optional_bos,
+    special_tokens_map=dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>"),
 )
-ROBERTA = Source(
+ROBERTA = VocabularyFiles(
     files=("vocab.json", "merges.txt"),
     build=_byte_pairs,
-    frame=double_separator_trimmed,
-    roles=ANGLES,
+    post_processor=double_separator_trimmed,
+    special_tokens_map=ANGLES,
     # As in the published tokenizer.json; transformers 5 leaves a stray space token instead.
     mask_takes_space=True,
 )
-# The model was trained with </s> behind each text; transformers 5 leaves it out.
-BLENDERBOT = Source(
+# The model was trained with </s> after each text; transformers 5 leaves it out.
+BLENDERBOT = VocabularyFiles(
     files=("vocab.json", "merges.txt"),
     build=_prefixed_byte_pairs,
-    frame=ended,
-    roles=ANGLES,
+    post_processor=eos_at_end,
+    special_tokens_map=ANGLES,
     mask_takes_space=True,
 )
-BYT5 = Source(
+BYT5 = VocabularyFiles(
     files=(),
     build=_bytes,
-    frame=each_ended,
-    roles={"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"},
+    post_processor=eos_after_each,
+    special_tokens_map={"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"},
     special=_extra_ids,
 )

@@ -1,4 +1,4 @@
-"""The special tokens around one text or a pair: what the post-processor of each family adds."""
+"""Post-processors of the families: the special tokens around a text or pair."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def _ends(settings: Settings, backend: Backend) -> list[tuple[str, int]]:
-    """The token that opens and the token that closes a text, with their ids."""
+    """Return the first and last token around a text with their ids."""
     vocabulary = backend.get_vocab()
     tokens = (settings.text("cls_token"), settings.text("sep_token"))
     return [(token, vocabulary[token]) for token in tokens]
@@ -41,7 +41,7 @@ def double_separator(settings: Settings, backend: Backend) -> PostProcessor:
 
 
 def double_separator_trimmed(settings: Settings, backend: Backend) -> PostProcessor:
-    """The same, and offsets leave out the space that belongs to a token."""
+    """<s> A </s></s> B </s>, with offsets that leave out the leading space of a token."""
     from tokenizers import processors
 
     cls, sep = _ends(settings, backend)
@@ -53,8 +53,8 @@ def double_separator_trimmed(settings: Settings, backend: Backend) -> PostProces
     )
 
 
-def begun(settings: Settings, backend: Backend) -> PostProcessor:
-    """A alone, and for a pair A B; where `add_bos_token` says so, <s> A and <s> A <s> B, as OPT has it."""
+def optional_bos(settings: Settings, backend: Backend) -> PostProcessor:
+    """A, and A B for a pair; with `add_bos_token` (OPT) <s> A, and <s> A <s> B."""
     from tokenizers import processors
 
     if not settings.flag("add_bos_token", False):
@@ -66,13 +66,13 @@ def begun(settings: Settings, backend: Backend) -> PostProcessor:
 
 
 def _end(settings: Settings, backend: Backend) -> tuple[str, int]:
-    """The token behind a text, with its id."""
+    """Return the token after a text with its id."""
     token = settings.text("eos_token")
     return token, backend.get_vocab()[token]
 
 
-def each_ended(settings: Settings, backend: Backend) -> PostProcessor:
-    """A </s>, and for a pair A </s> B </s>."""
+def eos_after_each(settings: Settings, backend: Backend) -> PostProcessor:
+    """A </s>, and A </s> B </s> for a pair."""
     from tokenizers import processors
 
     eos, _ = end = _end(settings, backend)
@@ -81,8 +81,8 @@ def each_ended(settings: Settings, backend: Backend) -> PostProcessor:
     )
 
 
-def ended(settings: Settings, backend: Backend) -> PostProcessor:
-    """A </s>, and for a pair A B </s>."""
+def eos_at_end(settings: Settings, backend: Backend) -> PostProcessor:
+    """A </s>, and A B </s> for a pair."""
     from tokenizers import processors
 
     eos, _ = end = _end(settings, backend)

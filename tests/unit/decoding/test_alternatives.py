@@ -23,9 +23,9 @@ def test_ranks_then_the_best() -> None:
 
 
 def test_more_rows_than_tokens() -> None:
-    with pytest.raises(ValueError, match=r"num_samples=6 must be at most 4; row 4 has no"):
+    with pytest.raises(ValueError, match="num_samples=6 must be at most 4; row 4 has no more"):
         FirstRank(1, 6)(Z[:1].expand(6, -1), 0)
-    with pytest.raises(ValueError, match=r"num_samples=7 must be at most 5; row 5 has no"):
+    with pytest.raises(ValueError, match="must be at most 5; row 5"):
         FirstRank(1, 7)(Z[3:4].expand(7, -1), 0)
 
 
@@ -53,10 +53,10 @@ def test_all_first_tokens() -> None:
     result = generate(tiny(), [list(PROMPT)], Alternatives(), num_samples=5, max_new_tokens=1)
     ranked = sorted(all_texts(1).items(), key=lambda item: -item[1])
     assert tokens(result) == [text for text, _ in ranked]
-    with pytest.raises(ValueError, match=r"num_samples=6 must be at most 5; row 5 has no"):
+    with pytest.raises(ValueError, match="num_samples=6 must be at most 5; row 5"):
         generate(tiny(), [list(PROMPT)], Alternatives(), num_samples=6, max_new_tokens=1)
 
 
 def test_nothing_is_drawn() -> None:
-    with pytest.raises(ValueError, match=r"Alternatives\(\) draws nothing, so that seed= has no effect"):
+    with pytest.raises(ValueError, match=r"seed=1 must be left out; Alternatives\(\) draws nothing"):
         generate(tiny(), [list(PROMPT)], Alternatives(), num_samples=2, max_new_tokens=1, seed=1)

@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from minitx.decoding import loop
+from minitx.decoding import session
 from minitx.decoding.generate import generate, stream
 from minitx.decoding.processors.chain import Chain
 from minitx.decoding.processors.context import Context
 from minitx.decoding.processors.truncation import TopK, TopP
+from minitx.decoding.request import GenerationOptions
 from minitx.decoding.samplers.greedy import Greedy
 from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.search.constrained import LexicalBeam
@@ -54,7 +55,8 @@ def test_names_from_elsewhere_are_explained(call: Callable[..., Any], name: str,
 def test_help_shows_the_arguments(call: Any) -> None:
     text = pydoc.render_doc(call, renderer=pydoc.plaintext)
     assert f"{call.__name__}(model: 'CausalModel', prompts: 'Prompts', strategy:" in text
-    assert "max_new_tokens: 'int | None' = None" in text
+    for name in GenerationOptions.__annotations__:
+        assert f"    {name}: " in text
 
 
 def test_a_strategy_explains_names_of_calls_too() -> None:
@@ -70,7 +72,7 @@ def test_a_strategy_explains_names_of_calls_too() -> None:
 def test_a_strategy_is_none_of_its_names_or_classes() -> None:
     for given in ("beam", Sample, None):
         with pytest.raises(
-            (TypeError, ValueError), match=r"expected a Sample\(...\), Greedy\(...\) or Beam\(...\)"
+            (TypeError, ValueError), match=r"such as Sample\(...\), Greedy\(...\) or Beam\(...\)"
         ):
             generate(MODEL, [[5]], given, max_new_tokens=1)  # type: ignore[arg-type]
 
@@ -78,9 +80,12 @@ def test_a_strategy_is_none_of_its_names_or_classes() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["chat"], r"\[0\]='chat' must be .*, not text; .*encode\('chat', add_special_tokens=False\)\.$"),
-        ([[5], ["chat", "chien"]], r"\[1\]=.* must be .*, not text; use .*encode\('chat', "),
-        ([102, 103], r"\[0\]=102 must be a list of token ids; write \[\[102, 103\]\]\.$"),
+        (
+            ["chat"],
+            r"\[0\]='chat' must .*, not text; use tokenizer.encode\('chat', add_special_tokens=False\)\.",
+        ),
+        ([[5], ["chat", "chien"]], r"\[1\]=.*, not text; .*encode\('chat', "),
+        ([102, 103], r"\[0\]=102 must be a list .*; write \[\[102, 103\]\]\.$"),
         ([[102], 103], r"\[1\]=103 must be a list of token ids\.$"),
     ],
 )
@@ -98,7 +103,7 @@ def no_forward(*args: Any, **kwargs: Any) -> None:
 @pytest.mark.parametrize(
     ("strategy", "options", "message"),
     [
-        (Sample(temperature=[1, 1, 1]), {}, "temperature=.* for each of the 2 rows; it has 3 values"),
+        (Sample(temperature=[1, 1, 1]), {}, "temperature=.* one for each of the 2 rows; it has 3 values"),
         (Sample(top_k=[1, 1, 1]), {}, "top_k=.* it has 3 values"),
         (Greedy(repetition_penalty=[2.0]), {}, "repetition_penalty=.* it has 1 values"),
         (Sample(chain=Chain(TopK(3), Chain(TopP([0.5])))), {}, "top_p=.* it has 1 values"),
@@ -107,7 +112,7 @@ def no_forward(*args: Any, **kwargs: Any) -> None:
         (
             Sample(temperature=[1, 1]),
             {"num_samples": 3},
-            r"temperature=.* 6 rows \(2 prompts x 3 rows\); it has 2 values",
+            r"temperature=.* the 6 rows \(2 prompts x 3 rows\); it has 2",
         ),
         (Sample(), {"num_samples": 3, "min_new_tokens": [1, 1]}, r"6 rows \(2 prompts x 3 rows\)"),
     ],
@@ -143,9 +148,7 @@ def test_so_many_tokens_that_they_mean_all() -> None:
         assert tokens(generate(LLAMA, PROMPTS, strategy, max_new_tokens=many, seed=1)) == tokens(usual)
     with pytest.raises(ValueError, match=f"max_new_tokens={2**63} must be from 0 to {2**63 - 1}"):
         generate(LLAMA, PROMPTS, strategy, max_new_tokens=2**63)
-    with pytest.raises(
-        ValueError, match=r"max_new_tokens=1000000000 need .* positions, but the model has 64"
-    ):
+    with pytest.raises(ValueError, match=r"max_new_tokens=1000000000 must be at most 58 .* the model has 64"):
         generate(MODEL, PROMPTS, strategy, max_new_tokens=10**9)
 
 
@@ -154,7 +157,7 @@ def test_room_that_is_made_later_changes_nothing(monkeypatch: pytest.MonkeyPatch
     strategy = Sample(presence_penalty=1.5, no_repeat_ngram_size=2)
     options: dict[str, Any] = {"max_new_tokens": 20, "seed": 1, "stop": NO_END}
     usual = generate(LLAMA, PROMPTS, strategy, **options)
-    monkeypatch.setattr(loop, "ROOM", 1)
+    monkeypatch.setattr(session, "PREALLOCATED", 1)
     assert tokens(generate(LLAMA, PROMPTS, strategy, **options)) == tokens(usual)
 
 

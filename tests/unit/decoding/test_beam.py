@@ -27,13 +27,13 @@ from minitx.decoding import (
 )
 from minitx.decoding import strategy as strategy_module
 from minitx.decoding.generate import generate, stream
-from minitx.decoding.loop import Call
 from minitx.decoding.output import Result
 from minitx.decoding.parameters import parameters_of
+from minitx.decoding.request import GenerationRequest
 from minitx.decoding.samplers.sample import Sample
-from minitx.decoding.search.record import LEGEND, BeamTree
-from minitx.decoding.search.rows import BeamHypotheses
-from minitx.decoding.search.scored import ScoredSearch
+from minitx.decoding.search.base import ScoredSearch
+from minitx.decoding.search.state import BeamHypotheses
+from minitx.decoding.search.tree import BeamNode, BeamTree, _Drawing
 from minitx.decoding.stopping import Stop
 from minitx.models import DecoderModel
 from tests.unit.decoding.test_generate import MODEL, PROMPTS, TOKENIZER, byte_ids, scripted
@@ -118,7 +118,9 @@ def test_a_wide_beam_is_exhaustive(
 class Endless(Beam):
     """Searches until no beam goes on, whatever has been found."""
 
-    def is_done(self, pool: BeamHypotheses, best: Tensor, length: int, call: Call) -> Tensor:
+    def is_done(
+        self, finished: BeamHypotheses, best: Tensor, length: int, request: GenerationRequest
+    ) -> Tensor:
         return torch.zeros_like(best, dtype=torch.bool)
 
 
@@ -320,16 +322,17 @@ def test_numbers_are_per_prompt() -> None:
         )
         assert tokens(alone)[0] == tokens(both)[row]
     assert tokens(both)[0] != tokens(both)[1]
-    with pytest.raises(ValueError, match="repetition_penalty has 2 values, but there are 3 prompts"):
+    with pytest.raises(ValueError, match=r"repetition_penalty=.* must be one number or 3, one per prompt"):
         generate(MODEL, PROMPTS[:3], strategy, max_new_tokens=9)
-    with pytest.raises(ValueError, match=r"min_new_tokens=.* for each of the 3 rows; it has 2 values"):
+    with pytest.raises(ValueError, match=r"min_new_tokens=.* one for each of the 3 rows"):
         generate(MODEL, PROMPTS[:3], Beam(), max_new_tokens=9, min_new_tokens=[1, 2])
 
 
 def test_the_fields_that_may_be_per_prompt() -> None:
     declared = {**strategy_module.Strategy.__annotations__, **Sample.__annotations__}
     numeric = {name for name, kind in declared.items() if kind.startswith(("Numbers", "Integers"))}
-    assert numeric == {name for name, declared in parameters_of(Sample).items() if declared.per_row}
+    per_row = {name for name, each in parameters_of(BeamSample).items() if each.per_row}
+    assert numeric == per_row
 
 
 def test_a_prefix_function_gets_the_prompt() -> None:
@@ -501,13 +504,11 @@ def test_the_tree_holds_the_hypotheses() -> None:
 
 
 DRAWING = [
-    "     score  text",
-    "    -0.120  ├ qr  [dropped]",
-    "*   -0.100  ab",
-    "    -0.105  ├ xy  [#2]",
-    "*   -0.100  cd  [#1]",
-    "",
-    *LEGEND.splitlines(),
+    "   score",
+    "  -0.120  ├ qr  [dropped]",
+    "  -0.100  └ ab",
+    "  -0.105    ├ xy  [returned #2]",
+    "  -0.100    └ cd  [returned #1]",
 ]
 
 
@@ -524,21 +525,17 @@ def test_the_drawing() -> None:
 
 
 def drawn(tree: BeamTree) -> list[str]:
-    """The texts of the leaves, with what stands behind them, as a drawing says."""
-    so_far, found = [""], []
-    for line in str(tree).removesuffix(LEGEND).rstrip().splitlines()[1:]:
-        bars, text, depth = line[2:], line[12:], 0
-        while text.startswith("│ "):
+    """The texts of the leaves, with score and end, as read from a drawing."""
+    path, leaves = [""], []
+    for line in str(tree).splitlines()[1:]:
+        text, depth = line[10:], 0
+        while text[:2] in ("│ ", "  ", "├ ", "└ "):
             depth, text = depth + 1, text[2:]
-        if text.startswith("├ "):
-            so_far[depth + 1 :] = [so_far[depth]]
-            depth, text = depth + 1, text[2:]
-        del so_far[depth + 1 :]
         text, _, end = text.partition("  [")
-        so_far[depth] += text
+        path[depth:] = ["".join(path[depth - 1 : depth]) + text]
         if end:
-            found.append(f"{float(bars[:8]):.3f} {so_far[depth]} {end}")
-    return found
+            leaves.append(f"{float(line[:8]):.3f} {path[depth]} {end}")
+    return leaves
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -560,8 +557,8 @@ def test_a_drawing_can_be_read(seed: int) -> None:
     for place, node in enumerate(tree):
         if place in parents:
             continue
-        end = "dropped]" if node.rank is None else f"#{node.rank + 1}]"
-        end = "ended]" if node.rank is None and node.finished else end
+        end = "dropped]" if node.rank is None else f"returned #{node.rank + 1}]"
+        end = "finished]" if node.rank is None and node.finished else end
         text, at = node.text or "", node
         while at.parent is not None:
             at = tree[at.parent]
@@ -590,8 +587,22 @@ def test_drawings_are_80_columns_wide() -> None:
         result = generate(MODEL, [prompt], Beam(num_beams=6), max_new_tokens=30, tokenizer=TOKENIZER)
         lines = str((result.beams or [])[0]).splitlines()
         assert max(map(len, lines)) <= 80
-        assert sum(line.startswith("*") for line in lines) >= 1
-        assert sum(line.endswith("[#1]") for line in lines) == 1
+        assert sum(line.endswith("[returned #1]") for line in lines) == 1
+
+
+def test_a_deep_tree_is_drawn() -> None:
+    """However deep it branches: no recursion, and no line of more than 80 columns."""
+    nodes = []
+    for step in range(1500):
+        above = 2 * step - 2 if step else None
+        for rank in (0 if step == 1499 else None, None):
+            nodes.append(BeamNode(step, above, 5, "a", -1.0, -1.0, rank == 0, rank))
+    lines = list(_Drawing(nodes).lines())
+    assert len(lines) == 3000
+    assert max(map(len, lines)) <= 80
+    assert lines[0].endswith("├ a  [dropped]")
+    assert lines[1].endswith("└ a")
+    assert lines[-1].endswith("└ a  [returned #1]")
 
 
 # What cannot be
@@ -602,7 +613,7 @@ def test_drawings_are_80_columns_wide() -> None:
 def test_scores_beyond_float32(kind: type[ScoredSearch], penalty: float) -> None:
     words = {"force_words_ids": [[5]]} if kind is LexicalBeam else {}
     strategy = kind(length_penalty=penalty, **words)
-    with pytest.raises(ValueError, match=r"length_penalty=-?30 with max_new_tokens=40 gives scores that"):
+    with pytest.raises(ValueError, match=r"length_penalty=-?30.0 must be nearer to 0 for max_new_tokens=40"):
         generate(MODEL, PROMPTS, strategy, max_new_tokens=40)
     assert len(generate(MODEL, PROMPTS, strategy, max_new_tokens=4)) == len(PROMPTS)
 
@@ -620,16 +631,16 @@ def test_numbers_of_a_beam_that_does_not_exist() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"num_beams": 0}, "num_beams=0 must be at least 1"),
-        ({"num_beams": [2, 3]}, "must be an integer of at least 1"),
+        ({"num_beams": 0}, "num_beams=0 must be from 1 to 4096"),
+        ({"num_beams": [2, 3]}, "must be an integer from 1"),
         ({"num_beams": 2.0}, "num_beams=2.0"),
         ({"length_penalty": float("nan")}, "length_penalty"),
         ({"length_penalty": 1e9}, "length_penalty"),
         ({"length_penalty": [1.0, 2.0]}, "must be a number in"),
         ({"patience": 0}, "patience=0 must be in"),
-        ({"length_norm": "sum"}, 'length_norm=\'sum\' must be "power" or "gnmt"'),
-        ({"early_stopping": "always"}, 'True, False, "never" or "exact"'),
-        ({"early_stopping": None}, 'True, False, "never" or "exact"'),
+        ({"length_norm": "sum"}, "length_norm='sum' must be one of 'power', 'gnmt'"),
+        ({"early_stopping": "always"}, "must be one of True, False, 'never', 'exact'"),
+        ({"early_stopping": None}, "must be one of True, False, 'never', 'exact'"),
         ({"num_beam": 4}, "Did you mean 'num_beams'"),
         ({"temperature": 0.5}, "Sample has it"),
     ],
@@ -643,10 +654,18 @@ def test_fields_are_checked(fields: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("strategy", "options", "message"),
     [
-        (Beam(num_beams=2), {"num_samples": 3}, "num_samples=3 is more than num_beams=2"),
-        (Beam(num_beams=4, patience=0.5), {"num_samples": 3}, "only 2 are kept; raise patience"),
-        (Beam(), {"seed": 1}, "draws nothing, so that seed= has no effect"),
-        (Beam(), {"generator": torch.Generator()}, "draws nothing, so that generator= has no effect"),
+        (Beam(num_beams=2), {"num_samples": 3}, "num_samples=3 must be at most num_beams=2"),
+        (
+            Beam(num_beams=4, patience=0.5),
+            {"num_samples": 3},
+            "must be at most 2 .*; raise patience",
+        ),
+        (Beam(), {"seed": 1}, r"seed=1 must be left out; Beam\(\) draws nothing"),
+        (
+            Beam(),
+            {"generator": torch.Generator()},
+            r"generator=.* must be left out; Beam\(\)",
+        ),
         (Beam(chain=Chain(RepetitionPenalty([1.0, 2.0]))), {}, "2 values"),
     ],
 )

@@ -48,7 +48,7 @@ def test_every_filter_leaves_beams_a_way_to_go_on(name: str) -> None:
 @pytest.mark.parametrize("kind", [Beam, BeamSample, DiverseBeam, LexicalBeam, StochasticBeam])
 def test_no_more_beams_than_can_be_run(kind: Any) -> None:
     more = {LexicalBeam: {"force_words_ids": [[1]]}, DiverseBeam: {"num_beam_groups": 1}}.get(kind, {})
-    with pytest.raises(ValueError, match="num_beams=999999999 must be at most 4096"):
+    with pytest.raises(ValueError, match="num_beams=999999999 must be from 1 to 4096"):
         kind(num_beams=999_999_999, **more)
     strategy = kind(num_beams=9, **more)  # more than there are tokens
     options: dict[str, Any] = {"seed": 1} if isinstance(strategy, Sample) else {}
@@ -74,12 +74,12 @@ def test_trees_show_no_beams_that_do_not_exist(kind: Any) -> None:
 
 
 def test_a_pool_has_an_end() -> None:
-    with pytest.raises(ValueError, match=r"patience=1e\+09 with num_beams=4 would keep more than 65536"):
+    with pytest.raises(ValueError, match=r"patience=1000000000.0 must be at most 16384 with num_beams=4"):
         Beam(patience=1e9)
 
 
 def test_torch_draws_from_so_many_continuations_at_most() -> None:
     model, options = tiny(4097), {"max_new_tokens": 2, "generator": torch.Generator()}
-    with pytest.raises(ValueError, match="num_beams=4096 offer 16,781,312 continuations of a prompt, but"):
+    with pytest.raises(ValueError, match="num_beams=4096 must be at most 4095 with generator="):
         generate(model, [[1]], BeamSample(num_beams=4096), **options)
     assert len(generate(model, [[1]], BeamSample(num_beams=2), **options)) == 1

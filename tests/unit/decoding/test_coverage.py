@@ -69,7 +69,7 @@ def test_only_what_was_read_can_be_covered() -> None:
         head="causal-lm",
         seed=0,
     ).eval()
-    with pytest.raises(ValueError, match=r"coverage_penalty=0\.5 is for models with an encoder"):
+    with pytest.raises(ValueError, match=r"coverage_penalty=0\.5 must be 0 for models without an encoder"):
         minitx.generate(decoder, [[5]], Beam(coverage_penalty=0.5), max_new_tokens=2, stop=Stop(eos=()))
     for wrong in (-1, float("nan")):
         with pytest.raises(ValueError, match="coverage_penalty="):

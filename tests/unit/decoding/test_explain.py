@@ -14,7 +14,7 @@ import torch
 import minitx
 from minitx.decoding import Chain, Greedy, SuppressTokens, Temperature, TopK
 from minitx.decoding.detokenize import text_of
-from minitx.inspect.explain import LEGEND, Candidate, Position, Step, bar, render
+from minitx.inspect.explain import LEGEND, Candidate, Position, Step, _recent, bar, render
 
 CONFIG = {
     "model_type": "llama",
@@ -69,7 +69,7 @@ def test_the_table_fits_and_marks_what_was_drawn(model: Any) -> None:
     found = minitx.explain(model, [5, 6, 7], STRATEGY, max_new_tokens=3, seed=3, top=6)
     text = str(found).removesuffix(LEGEND)
     assert max(map(len, text.splitlines())) <= 80
-    assert text.count("→") == 3
+    assert sum(line.startswith("→") for line in text.splitlines()) == 3
     for name in ("model", "RepetitionPenalty 1.3", "Temperature 0.8", "TopK 12", "TopP 0.9"):
         assert text.count(name) == 3
     assert json.loads(json.dumps(found.to_json()))["positions"][0]["steps"][0]["name"] == "model"
@@ -127,6 +127,26 @@ def test_bars() -> None:
     assert len(bar(1 / 48)) == 1
 
 
+def test_bars_are_relative_to_the_most_probable_token() -> None:
+    top = (Candidate(1, "a", 0.02, 0.02), Candidate(2, "b", 0.01, 0.01))
+    step = Step(name="model", kept=60, mass=1.0, entropy=3.9, top=top)
+    lines = render(Position(length=4, steps=(step,), drawn=top[1])).splitlines()
+    assert [line.count("█") for line in lines[-2:]] == [24, 12]
+
+
+def test_the_last_tokens_and_the_chosen_one_are_shown(model: Any) -> None:
+    found = minitx.explain(model, [*range(5, 25)], STRATEGY, max_new_tokens=2, seed=3)
+    first, second = found.positions
+    assert first.recent == " ".join(f"#{token}" for token in range(13, 25))
+    assert second.recent.endswith(f"#24 #{first.drawn.token}")
+    assert str(found).count("after #") == 2
+    for position in found.positions:
+        assert position.steps[0].chosen == pytest.approx(position.drawn.raw)
+        assert position.steps[-1].chosen == pytest.approx(position.drawn.probability)
+    tokenizer: Any = SimpleNamespace(decode=lambda ids, **_: "".join(map(chr, ids)), special_ids=())
+    assert _recent([10, 97, 98], tokenizer) == "'\\nab'"
+
+
 def test_a_literal_chain_and_a_function_of_ones_own_are_named(model: Any) -> None:
     def no_even_tokens(logits: torch.Tensor, context: Any) -> torch.Tensor:
         return logits.index_fill(1, torch.arange(0, 60, 2), -torch.inf)
@@ -147,17 +167,17 @@ def test_a_prompt_may_be_a_tensor_or_array(model: Any) -> None:
 @pytest.mark.parametrize(
     ("prompt", "error", "message"),
     [
-        (None, TypeError, r"prompt is None; expected one text, or the ids of one, such as \[5, 6\]\."),
-        (5, TypeError, r"prompt is 5; expected one text, or the ids of one"),
-        (b"a", TypeError, r"prompt is b'a'; expected one text"),
-        ([[5, 6]], ValueError, r"explain takes one prompt, .*; leave out the outer brackets\."),
-        ([[5], [6]], ValueError, "explain takes one prompt, but this is a list of 2"),
-        (["a", "b"], ValueError, "explain takes one prompt, but this is a list of 2"),
-        (torch.tensor([[5, 6]]), ValueError, "explain takes one prompt, but this is a list of 1"),
-        (torch.tensor([0.5]), TypeError, "something else than ids"),
-        ([5, True], TypeError, "something else than ids"),
-        ([], ValueError, "has no tokens"),
-        ("a", ValueError, "need tokenizer="),
+        (None, TypeError, r"prompt=None must be one string, or the ids of one prompt; e.g. \[5, 6\]\."),
+        (5, TypeError, "prompt=5 must be one string, or the ids of one"),
+        (b"a", TypeError, "prompt=b'a' must be one string"),
+        ([[5, 6]], ValueError, r"must be a single prompt, .*; leave out the outer brackets\."),
+        ([[5], [6]], ValueError, "must be a single prompt, not a list of them; explain one after"),
+        (["a", "b"], ValueError, "must be a single prompt, not a list of them; explain one after"),
+        (torch.tensor([[5, 6]]), ValueError, "must be a single prompt, not a list of them"),
+        (torch.tensor([0.5]), TypeError, "must be a list of token ids"),
+        ([5, True], TypeError, "must be a list of token ids"),
+        ([], ValueError, "must be at least one token"),
+        ("a", ValueError, "or come with tokenizer="),
     ],
 )
 def test_other_prompts_are_refused(model: Any, prompt: Any, error: type[Exception], message: str) -> None:
@@ -217,7 +237,7 @@ def test_scores_of_a_padded_tensor(model: Any) -> None:
 
 
 def test_score_refuses_what_generate_refuses(model: Any) -> None:
-    with pytest.raises(ValueError, match="holds the id 60"):
+    with pytest.raises(ValueError, match=r"texts\[0\]=60 must be"):
         minitx.score(model, [[60]])
     with pytest.raises(ValueError, match="batch_size=0"):
         minitx.score(model, [[5]], batch_size=0)

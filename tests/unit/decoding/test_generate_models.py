@@ -104,10 +104,10 @@ def by_hand(model: DecoderModel, prompt: list[int], count: int = NEW) -> list[in
 
 def test_the_models_bring_every_kind_of_cache() -> None:
     kinds = {kind: {type(part).__name__ for part in model_of(kind).make_cache(20).layers} for kind in SIZES}
-    assert kinds["gpt2"] == kinds["bloom"] == {"Static"}
-    assert kinds["mistral"] == {"Sliding"}
+    assert kinds["gpt2"] == kinds["bloom"] == {"StaticCache"}
+    assert kinds["mistral"] == {"SlidingWindowCache"}
     assert kinds["gemma2"] == kinds["gemma3_text"] == kinds["gpt_neo"] == kinds["gpt_oss"]
-    assert kinds["gemma2"] == {"Static", "Sliding"}
+    assert kinds["gemma2"] == {"StaticCache", "SlidingWindowCache"}
 
 
 @pytest.mark.parametrize("chunk", [None, 1, 4, WINDOW, 8])
@@ -171,7 +171,7 @@ def test_every_learned_position_can_be_used_and_no_other(kind: str) -> None:
     result = generate(model, full, Greedy(), max_new_tokens=5, stop=NO_END)
     assert tokens(result) == [by_hand(model, prompt, 5) for prompt in full]
     assert tokens(generate(model, [[5] * 40], Greedy(), max_new_tokens=0, stop=NO_END)) == [[]]
-    with pytest.raises(ValueError, match=r"36 tokens and max_new_tokens=6 need 41 positions.*model has 40"):
+    with pytest.raises(ValueError, match=r"=6 must be at most 5 .* 36 tokens; the model has 40"):
         generate(model, full, Greedy(), max_new_tokens=6)
     wide = torch.zeros(1, 60, dtype=torch.long)  # padding needs no positions
     wide[0, -2:] = 9

@@ -84,12 +84,12 @@ def test_what_is_reported() -> None:
     ):
         assert reason == ("eos" if text[-1] == EOS else "length")
         assert float(logprobs.sum()) / len(text) ** 0.7 == pytest.approx(score, rel=1e-5)
-    assert "*" in str(result.beams[3])
+    assert "[returned #1]" in str(result.beams[3])
 
 
 def test_fields() -> None:
     assert LexicalBeam(force_words_ids=WORDS) == LexicalBeam(force_words_ids=[[[7, 9]], [[4], [10, 11]]])
-    with pytest.raises(ValueError, match="holds no words"):
+    with pytest.raises(ValueError, match="must be at least one word"):
         LexicalBeam()
     with pytest.raises(TypeError, match="push_progress=1 must be True or False"):
         LexicalBeam(force_words_ids=WORDS, push_progress=1)
@@ -98,11 +98,11 @@ def test_fields() -> None:
 @pytest.mark.parametrize(
     ("words", "options", "message"),
     [
-        ([[7, 9, 4]], {"max_new_tokens": 2}, "have 3 tokens together, but max_new_tokens=2"),
-        ([[7, EOS]], {}, "holds 0, which ends a text"),
-        ([[7]], {"stop": Stop(eos=EOS, tokens=7)}, "holds 7, which ends a text"),
-        ([[12]], {}, "holds 12, but the model's ids end at 11"),
-        ([[7]], {"num_samples": 9}, "num_samples=9 is more than num_beams=4"),
+        ([[7, 9, 4]], {"max_new_tokens": 2}, "must be at most max_new_tokens=2 tokens together; they have 3"),
+        ([[7, EOS]], {}, "force_words_ids=0 must be tokens that do not end"),
+        ([[7]], {"stop": Stop(eos=EOS, tokens=7)}, "force_words_ids=7 must be tokens that do not end"),
+        ([[12]], {}, "force_words_ids=12 must be ids up to 11"),
+        ([[7]], {"num_samples": 9}, "num_samples=9 must be at most num_beams=4"),
     ],
 )
 def test_calls_that_do_not_fit(words: Any, options: dict[str, Any], message: str) -> None:
@@ -111,7 +111,7 @@ def test_calls_that_do_not_fit(words: Any, options: dict[str, Any], message: str
 
 
 def test_words_that_are_banned() -> None:
-    with pytest.raises(ValueError, match="Prompt 0: only 0 hypotheses hold all words"):
+    with pytest.raises(ValueError, match="Prompt 0: only 0 hypotheses contain all words"):
         search(LexicalBeam(force_words_ids=[[7]], suppress_tokens=[7]), [PROMPT], model=MODEL)
     with pytest.raises(ValueError, match="left no token"):
         search(LexicalBeam(force_words_ids=[[7]], suppress_tokens=list(range(12))), [PROMPT], model=MODEL)
@@ -129,8 +129,8 @@ ENDLESS = (
 def test_beams_that_must_end_without_the_words(fields: dict[str, Any]) -> None:
     strategy = LexicalBeam(**{"num_beams": 2, "force_words_ids": [[7, 9]], **fields})
     if "forced_eos_token_id" in fields:
-        with pytest.raises(ValueError, match="have 2 tokens together, but max_new_tokens=2, one of them the"):
+        with pytest.raises(ValueError, match="tokens together, one of them the forced end; they have 2"):
             search(strategy, [PROMPT], model=MODEL, max_new_tokens=2)
         return
-    with pytest.raises(ValueError, match=r"^Prompt 0: only 0 hypotheses hold all words"):
+    with pytest.raises(ValueError, match=r"^Prompt 0: only 0 hypotheses contain all words"):
         search(strategy, [PROMPT], model=MODEL, max_new_tokens=5)

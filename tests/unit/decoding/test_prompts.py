@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from minitx.decoding.prompts import padded, read_prompts
+from minitx.decoding.prompts import pad_left, read_prompts
 from tests.unit.decoding.vocabularies import byte_level
 
 TOKENIZER = byte_level()
@@ -42,7 +42,7 @@ def test_padding_anywhere_is_taken_out(rows: list[list[int]], data: st.DataObjec
 
 @given(rows_of_ids, st.integers(0, SIZE - 1))
 def test_a_batch_and_its_mask_are_the_rows_again(rows: list[list[int]], pad: int) -> None:
-    ids, mask, positions = padded(rows, pad, CPU)
+    ids, mask, positions = pad_left(rows, pad, CPU)
     assert ids.dtype == torch.long
     assert ids.shape == (len(rows), max(map(len, rows)))
     if mask is None:
@@ -110,34 +110,49 @@ IDS = torch.tensor([[5, 6]])
 @pytest.mark.parametrize(
     ("prompts", "mask", "error", "message"),
     [
-        (IDS, [[1, 1]], TypeError, r"attention_mask is a list; expected a tensor of .* \(1, 2\)"),
-        (IDS, torch.ones(2), ValueError, r"attention_mask has shape \(2,\); expected 1 \(a token\)"),
-        (IDS, MASK * 2, ValueError, "expected 1"),
-        (IDS, MASK * torch.nan, ValueError, "expected 1"),
-        (IDS, torch.tensor([[0.0, -torch.inf]]), ValueError, "expected 1"),  # one to be added to scores
-        ([[5, 6]], MASK, ValueError, r"goes with prompts as a \(batch, time\) tensor"),
-        ("text", MASK, ValueError, "goes with prompts as a"),
-        (IDS[None], None, ValueError, r"shape \(1, 1, 2\) and torch.int64; expected whole numbers"),
-        (IDS.bool(), None, ValueError, r"torch.bool; expected"),
-        ([IDS], None, TypeError, r"prompts\[0\] holds something else than ids, whole numbers: \[\[5, 6\]\]"),
-        ([torch.tensor(5)], None, TypeError, r"prompts\[0\] is tensor\(5\).*\[\[5, 6\]\] for a single one"),
-        ([[5, None]], None, TypeError, r"prompts\[0\] holds something else"),
-        ([b"a"], None, TypeError, r"prompts\[0\] is b'a' \(bytes\)"),
-        ({"input_ids": IDS}, None, TypeError, "prompts is a dict; expected a text, texts, lists of ids"),
-        (np.array([5, 6]), None, TypeError, r"prompts\[0\] is 5.*\[\[5, 6\]\] for a single one"),
-        (np.array([[5.0]]), None, TypeError, r"prompts\[0\] holds something else than ids"),
-        (np.int64(5), None, TypeError, "prompts is an int64"),
-        (iter([[5]]), None, TypeError, "prompts is a list_iterator"),
+        (IDS, [[1, 1]], TypeError, r"attention_mask=\[\[1, 1\]\] must be a tensor of shape \(1, 2\)"),
+        (IDS, torch.ones(2), ValueError, r"attention_mask=\[1.0, 1.0\] must be a tensor of shape \(1, 2\)"),
+        (IDS, MASK * 2, ValueError, "1 at tokens and 0 at padding"),
+        (IDS, MASK * torch.nan, ValueError, "1 at tokens and 0 at padding"),
+        (
+            IDS,
+            torch.tensor([[0.0, -torch.inf]]),
+            ValueError,
+            "1 at tokens and 0 at padding",
+        ),  # one to be added to scores
+        ([[5, 6]], MASK, ValueError, r"must be None unless prompts is a \(batch, time\) tensor"),
+        ("text", MASK, ValueError, "attention_mask=.* must be None unless prompts is a"),
+        (IDS[None], None, ValueError, r"shape \(1, 1, 2\), torch.int64> must be integers"),
+        (IDS.bool(), None, ValueError, r"torch.bool> must be integers"),
+        ([IDS], None, TypeError, r"prompts\[0\]=<tensor.* must be a list of token ids"),
+        (
+            [torch.tensor(5)],
+            None,
+            TypeError,
+            r"prompts\[0\]=5 .* prompt are prompts=\[\[5, 6\]\]",
+        ),
+        ([[5, None]], None, TypeError, r"prompts\[0\]=\[5, None\] must be a list of token ids"),
+        ([b"a"], None, TypeError, r"prompts\[0\]=b'a' must be a list"),
+        (
+            {"input_ids": IDS},
+            None,
+            TypeError,
+            "prompts={.* must be a string, a list of strings,",
+        ),
+        (np.array([5, 6]), None, TypeError, r"prompts\[0\]=5 .* prompt are prompts=\[\[5, 6\]\]"),
+        (np.array([[5.0]]), None, TypeError, r"prompts\[0\]=\[.* must be a list of token ids"),
+        (np.int64(5), None, TypeError, "prompts=5 must be a string"),
+        (iter([[5]]), None, TypeError, "prompts=<list_iterator .* must be a string"),
         (
             TOKENIZER(["cat"]),
             None,
             TypeError,
-            r"prompts is a Batch.* Give the texts themselves, or batch\['input_ids'\] with attention_mask",
+            r"prompts=Batch.* pass the strings themselves, or batch\['input_ids'\] with attention_mask",
         ),
-        (5, None, TypeError, "prompts is an int;"),
-        ([["text"]], None, TypeError, r"prompts\[0\] holds something else than ids"),
-        (IDS - 6, None, ValueError, "Prompt 0 holds the id -1, but the model knows the ids 0 to 270"),
-        ([[5], [SIZE]], None, ValueError, "Prompt 1 holds the id 271.* is the tokenizer another model's"),
+        (5, None, TypeError, "prompts=5 must be a string"),
+        ([["text"]], None, TypeError, r"prompts\[0\]=\[.* must be a list of token ids"),
+        (IDS - 6, None, ValueError, r"prompts\[0\]=-1 must be token ids from 0 to 270"),
+        ([[5], [SIZE]], None, ValueError, r"prompts\[1\]=271 .* that the tokenizer belongs to this model"),
     ],
 )
 def test_what_are_no_prompts(prompts: Any, mask: Any, error: type[Exception], message: str) -> None:
@@ -151,25 +166,25 @@ def test_an_id_under_padding_is_not_judged() -> None:
     assert read(torch.tensor([[-100, 5], [6, 7]]), attention_mask=mask) == [[5], [6, 7]]
 
 
-@pytest.mark.parametrize(("bos", "hint"), [(1, r": give \[\[1\]\]"), (None, "must be one to continue.$")])
+@pytest.mark.parametrize(("bos", "hint"), [(1, r"; .* begin with token 1: pass \[\[1\]\]"), (None, ".$")])
 def test_an_empty_prompt_is_told_what_to_begin_with(bos: int | None, hint: str) -> None:
-    with pytest.raises(ValueError, match=f"Prompt 1 has no tokens.*{hint}"):
+    with pytest.raises(ValueError, match=rf"prompts\[1\]=\[\] must be at least one token{hint}"):
         read([[5], []], bos=bos)
 
 
 @pytest.mark.parametrize(
     ("prompts", "message"),
     [
-        (5, "^decoder_prompts is an int"),
-        (TOKENIZER(["cat"]), r"batch\['input_ids'\]\.$"),  # which have no mask
-        ([[1.5]], r"^decoder_prompts\[0\] holds something else"),
-        ([0, 118], r"^decoder_prompts\[0\] is 0 .* for each decoder prompt: \[\[5, 6\]\]"),
-        (IDS.float(), "^decoder_prompts is a tensor"),
-        (["a"], "^Decoder prompts as text need tokenizer="),
-        ([], "^There are no decoder prompts"),
-        ([[]], "^Decoder prompt 0 has no tokens"),
+        (5, "^decoder_prompts=5 must be"),
+        (TOKENIZER(["cat"]), r"or batch\['input_ids'\]\.$"),  # which have no mask
+        ([[1.5]], r"^decoder_prompts\[0\]=\[1.5\] must be a list of token ids"),
+        ([0, 118], r"^decoder_prompts\[0\]=0 .* single prompt are decoder_prompts=\[\[5, 6\]\]"),
+        (IDS.float(), "^decoder_prompts=<tensor"),
+        (["a"], r"^decoder_prompts=\['a'\] must be token ids, or come with tokenizer="),
+        ([], r"^decoder_prompts=\[\] must be at least one"),
+        ([[]], r"^decoder_prompts\[0\]=\[\] must be at least one token"),
     ],
 )
 def test_errors_name_the_argument(prompts: Any, message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
-        read(prompts, name="decoder prompt")
+        read(prompts, parameter="decoder_prompts")

@@ -58,18 +58,18 @@ def test_a_score_may_enter_a_loss() -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"tokenizer": "gpt2"}, TypeError, "tokenizer is a str; minitx.load_tokenizer"),
+        ({"tokenizer": "gpt2"}, TypeError, "tokenizer='gpt2' must be a Tokenizer; minitx.load_tokenizer"),
         ({"batch_size": True}, TypeError, "batch_size=True"),
-        ({"batch_size": 1.5}, TypeError, "batch_size=1.5 is a float; expected a whole number"),
-        ({"batch_size": 0}, ValueError, "batch_size=0 must be at least 1: texts per forward"),
-        ({"texts": None}, TypeError, "texts is a NoneType"),
-        ({"texts": []}, ValueError, "There are no texts"),
-        ({"texts": [[]]}, ValueError, "Text 0 has no tokens; there must be one to score"),
-        ({"texts": ["a"]}, ValueError, "Texts as text need tokenizer="),
+        ({"batch_size": 1.5}, TypeError, "batch_size=1.5 must be an integer"),
+        ({"batch_size": 0}, ValueError, "batch_size=0 must be at least 1; texts per forward"),
+        ({"texts": None}, TypeError, "texts=None must be a string"),
+        ({"texts": []}, ValueError, r"texts=\[\] must be at least one sequence"),
+        ({"texts": [[]]}, ValueError, r"texts\[0\]=\[\] must be at least one token"),
+        ({"texts": ["a"]}, ValueError, "or come with tokenizer="),
         (
             {"texts": [[5]], "attention_mask": torch.ones(1, 1)},
             ValueError,
-            "attention_mask= goes with texts as a",
+            "attention_mask=.* must be None unless texts is a",
         ),
     ],
 )

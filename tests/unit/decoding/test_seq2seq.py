@@ -187,32 +187,32 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
     "beginnings of other texts": (
         lambda model: greedy(model, [[5]] * 3, decoder_prompts=[[0], [0]]),
         ValueError,
-        "2 decoder_prompts and 3 prompts; give one for all, or one for each",
+        "must be one for all prompts or 3, one per prompt",
     ),
     "an empty beginning": (
         lambda model: greedy(model, [[5]], decoder_prompts=[[]]),
         ValueError,
-        "has no tokens",
+        r"decoder_prompts\[0\]=\[\] must be at least one token",
     ),
     "a beginning without its brackets": (
         lambda model: greedy(model, [[5]], decoder_prompts=[0, 5]),
         TypeError,
-        r"\[\[5, 6\]\] for a single one",
+        r"single prompt are decoder_prompts=\[\[5, 6\]\]",
     ),
     "a beginning as text without a tokenizer": (
         lambda model: greedy(model, [[5]], decoder_prompts="the"),
         ValueError,
-        "need tokenizer=",
+        "or come with tokenizer=",
     ),
     "an id of a beginning": (
         lambda model: greedy(model, [[5]], decoder_prompts=[[0, 99]]),
         ValueError,
-        "holds the id 99, but the model knows the ids 0 to 98",
+        "=99 must be token ids from 0 to 98",
     ),
     "an id to read": (
         lambda model: greedy(model, [[5, 99]]),
         ValueError,
-        "holds the id 99, but the model knows the ids 0 to 98",
+        "=99 must be token ids from 0 to 98",
     ),
     "a text to read that is too long": (
         lambda model: greedy(model, [[5] * 49]),
@@ -222,12 +222,12 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
     "a text to write that is too long": (
         lambda model: greedy(model, [[5]], max_new_tokens=49),
         ValueError,
-        "need 49 positions, but the model has 48",
+        "must be at most 48 after a prompt of 1 tokens; the model has 48",
     ),
     "a beginning that is too long": (
         lambda model: greedy(model, [[5]], decoder_prompts=[[2] * 46]),
         ValueError,
-        "need 50 positions, but the model has 48; .* at most 3 tokens",
+        "must be at most 3 after a prompt of 46 tokens; the model has 48",
     ),
     "a text to score that is too long": (
         lambda model: minitx.score(model, [[5] * 48], sources=[[5]]),
@@ -237,47 +237,47 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
     "a score of nothing that was read": (
         lambda model: minitx.score(model, [[5]]),
         ValueError,
-        "sources= is missing",
+        "sources=None must be passed, one per text",
     ),
     "scores of other texts": (
         lambda model: minitx.score(model, [[5]], sources=[[5], [6]]),
         ValueError,
-        "2 sources and 1 texts",
+        "must be 1 sequences, one per text",
     ),
     "a source that is unknown": (
         lambda model: minitx.score(model, [[5]], sources=[[99]]),
         ValueError,
-        "holds the id 99",
+        "sources.0.=99 must be",
     ),
     "a prompt of nothing": (
         lambda model: greedy(model, [[]]),
         ValueError,
-        "^Prompt 0 has no tokens; there must be one to read\\.$",
+        r"^prompts\[0\]=\[\] must be at least one token\.$",
     ),
     "a source of nothing": (
         lambda model: minitx.score(model, [[5]], sources=[[]]),
         ValueError,
-        "^Source 0 has no tokens; there must be one to read",
+        r"^sources\[0\]=\[\] must be at least one token",
     ),
     "no beginnings": (
         lambda model: greedy(model, [[5]], decoder_prompts=[]),
         ValueError,
-        "There are no decoder prompts",
+        r"decoder_prompts=\[\] must be at least one",
     ),
     "a beginning of nothing": (
         lambda model: greedy(model, [[5], [6]], decoder_prompts=[[2], []]),
         ValueError,
-        "Decoder prompt 1 has no tokens; there must be one to continue",
+        r"decoder_prompts\[1\]=\[\] must be",
     ),
     "a beginning that is unknown": (
         lambda model: greedy(model, [[5]], decoder_prompts=[[99]]),
         ValueError,
-        "Decoder prompt 0 holds the id 99",
+        r"decoder_prompts\[0\]=99 must be",
     ),
     "several texts to explain": (
         lambda model: minitx.explain(model, [[5], [6]], Greedy()),
         ValueError,
-        "explain takes one prompt",
+        "prompt=.* must be a single prompt",
     ),
     "a search to be streamed": (
         lambda model: minitx.stream(model, [[5]], Beam(num_beams=2), max_new_tokens=2),
@@ -301,9 +301,9 @@ def test_as_long_as_both_tables_go(bart: EncoderDecoderModel) -> None:
 
 def test_what_only_encoder_decoders_take() -> None:
     decoder = minitx.from_config(GPT2, head="causal-lm", seed=0).eval()
-    with pytest.raises(ValueError, match="decoder_prompts= is for models with an encoder"):
+    with pytest.raises(ValueError, match=r"decoder_prompts=.* must be None for models without an encoder"):
         greedy(decoder, [[5]], decoder_prompts=[[0]])
-    with pytest.raises(ValueError, match="sources= is for models with an encoder"):
+    with pytest.raises(ValueError, match=r"sources=.* must be None for a model without an encoder"):
         minitx.score(decoder, [[5]], sources=[[5]])
 
 

@@ -168,7 +168,7 @@ def test_stop_tokens_and_reasons() -> None:
 
 
 def test_errors() -> None:
-    with pytest.raises(ValueError, match="num_samples=4 texts need num_beams=5 or more"):
+    with pytest.raises(ValueError, match="num_beams=4 must be at least 5 for num_samples=4"):
         search(StochasticBeam(num_beams=4), [PROMPT], num_samples=4)
     with pytest.raises(ValueError, match="left no token"):
         search(StochasticBeam(suppress_tokens=list(range(5))), [PROMPT])

@@ -183,9 +183,9 @@ def test_one_string_is_not_a_list_of_characters() -> None:
         ({"eos": 1.5}, TypeError, r"Stop\(eos=...\)"),
         ({"tokens": "a"}, TypeError, r"Stop\(tokens=...\)='a' must be a list of token ids"),
         ({"tokens": [1, None]}, TypeError, r"Stop\(tokens=...\)\[1\]=None must be an integer"),
-        ({"strings": 3}, TypeError, r"Stop\(strings=3\) must be a string or a list of strings"),
+        ({"strings": 3}, TypeError, r"Stop\(strings=...\)=3 must be a string or a list of strings"),
         ({"strings": ["a", 3]}, TypeError, "must be a string or a list of strings"),
-        ({"strings": ["a", ""]}, ValueError, 'holds "", which every text ends with'),
+        ({"strings": ["a", ""]}, ValueError, "must be non-empty strings; every text ends with"),
         ({"include_stop": 1}, TypeError, "include_stop=1 must be True or False"),
     ],
 )
@@ -199,7 +199,7 @@ def test_what_does_not_fit_the_model() -> None:
         resolved(Stop(eos=300))
     with pytest.raises(ValueError, match=r"Stop\(tokens=...\)=301 must be"):
         resolved(Stop(tokens=(1, 301)))
-    with pytest.raises(ValueError, match=r"needs tokenizer=; or give the ids"):
+    with pytest.raises(ValueError, match="needs tokenizer=; or use Stop"):
         resolved(Stop(strings="a"), tokenizer=None)
 
 

@@ -126,7 +126,7 @@ def test_a_phrase_within_a_phrase_is_enough() -> None:
 @pytest.mark.parametrize(
     ("words", "error", "message"),
     [
-        ([], ValueError, "holds no words"),
+        ([], ValueError, "must be at least one word"),
         ([[]], ValueError, "must be at least one token id"),
         ("ab", TypeError, "must be a list of words"),
         ([5], TypeError, "must be a list of token ids"),

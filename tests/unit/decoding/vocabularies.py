@@ -33,7 +33,7 @@ def made(model: Any, decoder: Any, config: Mapping[str, Any] | None = None) -> T
         role: AddedToken(text, special=True)
         for role, text in zip(("pad_token", "bos_token", "eos_token"), SPECIAL, strict=True)
     }
-    settings = Settings(config=config or {}, roles=roles, added={}, extra=())
+    settings = Settings(config=config or {}, special_tokens_map=roles, added={}, extra=())
     return Tokenizer(backend, settings, model_input_names=("input_ids", "attention_mask"), chat_templates={})
 
 

@@ -1,26 +1,26 @@
-"""Sentencepiece files of the encoder-decoder family whose pieces are the vocabulary."""
+"""Sentencepiece vocabularies of encoder-decoders: T5, mT5, UMT5, Pegasus, mBART, NLLB."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from minitx.tokenizer._spm_proto import CONTROL, SentencePieceModel
+from minitx.tokenizer._sentencepiece_proto import CONTROL, SentencePieceModel
 from minitx.tokenizer.files import CONFIG, Settings, wrong
 from minitx.tokenizer.languages import MBART, MBART50, NLLB
-from minitx.tokenizer.vocabularies.family import ANGLES, Source
-from minitx.tokenizer.vocabularies.post_processors import each_ended, ended
-from minitx.tokenizer.vocabularies.spm_builder import build_pieces, read_pieces
+from minitx.tokenizer.vocabularies.declaration import ANGLES, VocabularyFiles
+from minitx.tokenizer.vocabularies.post_processors import eos_after_each, eos_at_end
+from minitx.tokenizer.vocabularies.sentencepiece_builder import build_pieces, read_pieces
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
 
 
-def _t5(extra_ids: int) -> Source:
-    """T5's spiece.model: ids as they are, and the sentinels behind them, the last one first.
+def _t5(extra_ids: int) -> VocabularyFiles:
+    """Declare T5's spiece.model: ids unchanged, followed by the sentinels in descending order.
 
     Args:
-        extra_ids: how many sentinels, where tokenizer_config.json does not say it.
+        extra_ids: number of sentinels if tokenizer_config.json has none.
     """
 
     def sentinels(settings: Settings) -> tuple[str, ...]:
@@ -36,26 +36,26 @@ def _t5(extra_ids: int) -> Source:
         pieces += [(text, 0.0) for text in sentinels(settings) if text not in known]
         if settings.flag("legacy", True) is not False:
             return _with_controls(model, build_pieces(model, pieces, model.unk_id), settings)
-        # Not "legacy": what stands behind a sentinel begins a word only if there is a space. Checkpoints
-        # say so with the flag; transformers 5 does not look at it.
+        # Not "legacy": text after a sentinel begins a word only after a space. Checkpoints set the flag, but
+        # transformers 5 ignores it.
         spaces = [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip(left=False, right=True)]
         backend = build_pieces(model, pieces, model.unk_id, after=spaces, split=(), scheme="first")
         return _with_controls(model, backend, settings)
 
-    return Source(
+    return VocabularyFiles(
         files=("spiece.model",),
         build=build,
-        frame=each_ended,
-        roles={"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"},
+        post_processor=eos_after_each,
+        special_tokens_map={"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"},
         special=sentinels,
     )
 
 
 def _with_controls(model: SentencePieceModel, backend: Backend, settings: Settings) -> Backend:
-    """Makes special tokens of pieces that stand for no text and have no role (UMT5 has <s>)."""
+    """Add the control pieces without a name as special tokens (UMT5 has <s>)."""
     from tokenizers import AddedToken
 
-    stated = [*settings.roles.values(), *settings.extra, *settings.added.values()]
+    stated = [*settings.special_tokens_map.values(), *settings.extra, *settings.added.values()]
     known = {token.content for token in stated if token is not None}
     controls = [piece.text for piece in model.pieces if piece.kind == CONTROL and piece.text not in known]
     backend.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in controls])
@@ -63,25 +63,25 @@ def _with_controls(model: SentencePieceModel, backend: Backend, settings: Settin
 
 
 def _pegasus_front(settings: Settings) -> tuple[str, ...]:
-    """The tokens that stand before the pieces: two of the file's own, then those of pre-training."""
+    """Return the tokens before the pieces: two of the file, then those of pre-training."""
     offset = settings.count("offset", 103)
     front = [settings.text("pad_token"), settings.text("eos_token")]
-    if offset == 0:  # the file has all of them itself
+    if offset == 0:  # the file has all of them
         return tuple(front)
     sentence = settings.config.get("mask_token_sent", "<mask_1>")
     if sentence is not None and not isinstance(sentence, str):
         wrong(CONFIG, "mask_token_sent", sentence, "the token that stands for a sentence, or null")
-    # transformers 5 has the two masks the other way round where the file names them.
+    # transformers 5 swaps the two masks if the file names them.
     front += [] if sentence is None else [sentence]
-    front += [] if settings.roles.get("mask_token") is None else [settings.text("mask_token")]
+    front += [] if settings.special_tokens_map.get("mask_token") is None else [settings.text("mask_token")]
     front += [f"<unk_{number}>" for number in range(2, offset)]
     if len(front) != offset + 2:
-        wrong(CONFIG, "offset", offset, f"{len(front) - 2}, as many as there are tokens before the pieces")
+        wrong(CONFIG, "offset", offset, f"{len(front) - 2}, the number of tokens before the pieces")
     return tuple(front)
 
 
 def _pegasus_pieces(folder: Path, settings: Settings) -> Backend:
-    """Pegasus' spiece.model: all but its first two pieces stand behind the tokens of pre-training."""
+    """Build Pegasus' tokenizer: all but the first two pieces follow the tokens of pre-training."""
     model = read_pieces(folder / "spiece.model")
     pieces = [(text, -100.0 if text.startswith("<unk_") else 0.0) for text in _pegasus_front(settings)]
     unk_id = len(pieces) + model.unk_id - 2
@@ -89,27 +89,27 @@ def _pegasus_pieces(folder: Path, settings: Settings) -> Backend:
     return build_pieces(model, pieces, unk_id)
 
 
-def _fairseq_pieces(languages: tuple[str, ...]) -> Source:
-    """A sentencepiece.bpe.model with fairseq's four tokens before its pieces, and languages behind.
+def _fairseq_pieces(languages: tuple[str, ...]) -> VocabularyFiles:
+    """Declare a sentencepiece.bpe.model with fairseq's four tokens before its pieces and languages after.
 
-    transformers 5 forgets the model's rules of normalisation for mBART, keeps a space at the end for
-    mBART-50 and NLLB, and puts NLLB's mask before the languages; the published tokenizer.json files, and
-    sentencepiece, do not.
+    transformers 5 leaves out the model's normalization rules for mBART, keeps a space at the end for mBART-50
+    and NLLB, and places NLLB's mask before the languages; the published tokenizer.json files and
+    sentencepiece do not.
     """
 
     def build(folder: Path, settings: Settings) -> Backend:
         model = read_pieces(folder / "sentencepiece.bpe.model", reserved=3)
-        roles = ("bos_token", "pad_token", "eos_token", "unk_token")
-        pieces = [(settings.text(role), 0.0) for role in roles]
+        front = ("bos_token", "pad_token", "eos_token", "unk_token")
+        pieces = [(settings.text(name), 0.0) for name in front]
         pieces += [(piece.text, piece.score) for piece in model.pieces[3:]]
         pieces += [(token, 0.0) for token in (*languages, settings.text("mask_token"))]
         return build_pieces(model, pieces, 3)
 
-    return Source(
+    return VocabularyFiles(
         files=("sentencepiece.bpe.model",),
         build=build,
-        frame=ended,  # until the language is known
-        roles=ANGLES,
+        post_processor=eos_at_end,  # until the language is known
+        special_tokens_map=ANGLES,
         mask_takes_space=True,
         special=lambda settings: languages,
     )
@@ -118,11 +118,16 @@ def _fairseq_pieces(languages: tuple[str, ...]) -> Source:
 T5 = _t5(extra_ids=100)
 MT5 = _t5(extra_ids=0)  # its pieces leave no room for more in the embedding
 UMT5 = _t5(extra_ids=300)
-PEGASUS = Source(
+PEGASUS = VocabularyFiles(
     files=("spiece.model",),
     build=_pegasus_pieces,
-    frame=ended,
-    roles={"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>", "mask_token": "<mask_2>"},
+    post_processor=eos_at_end,
+    special_tokens_map={
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "pad_token": "<pad>",
+        "mask_token": "<mask_2>",
+    },
     special=lambda settings: _pegasus_front(settings)[2:],
 )
 MBART_PIECES = _fairseq_pieces(MBART)

@@ -1,4 +1,4 @@
-"""Sentencepiece files whose pieces are the vocabulary, in the encoder family."""
+"""Sentencepiece vocabularies of encoders: ALBERT, XLM-RoBERTa, CamemBERT, DeBERTa."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minitx.tokenizer.files import Settings
-from minitx.tokenizer.vocabularies.family import ANGLES, BOUNDARIES, BRACKETS, Source
+from minitx.tokenizer.vocabularies.declaration import ANGLES, BOUNDARIES, BRACKETS, VocabularyFiles
 from minitx.tokenizer.vocabularies.post_processors import double_separator, typed_pair
-from minitx.tokenizer.vocabularies.spm_builder import build_pieces, read_pieces
+from minitx.tokenizer.vocabularies.sentencepiece_builder import build_pieces, read_pieces
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
 
 
 def _albert_pieces(folder: Path, settings: Settings) -> Backend:
-    """ALBERT's spiece.model: ids as they are, text stripped of accents and case first."""
+    """Build ALBERT's tokenizer from spiece.model: ids unchanged, text without accents and case."""
     from tokenizers import normalizers
 
     model = read_pieces(folder / "spiece.model")
-    # ALBERT cuts "9," in two wherever it comes out as one piece; a score that never wins does the
-    # same, as in the published tokenizer.json files. transformers 5 leaves this out.
+    # ALBERT splits a piece such as "9," in two; a very low score has the same effect, as in the published
+    # tokenizer.json files. transformers 5 leaves this out.
     pieces = [
         (text, score - 100.0 if len(text) > 1 and text[-1] == "," and text[-2].isdigit() else score)
         for text, score, _ in model.pieces
@@ -43,16 +43,16 @@ def _albert_pieces(folder: Path, settings: Settings) -> Backend:
 
 
 def _xlm_roberta_pieces(folder: Path, settings: Settings) -> Backend:
-    """XLM-R's sentencepiece.bpe.model: four tokens of fairseq stand where three pieces stood."""
+    """Build XLM-R's tokenizer from sentencepiece.bpe.model: fairseq's four tokens replace three pieces."""
     model = read_pieces(folder / "sentencepiece.bpe.model", reserved=3)
-    front = [(settings.text(role), 0.0) for role in ("bos_token", "pad_token", "eos_token", "unk_token")]
+    front = [(settings.text(name), 0.0) for name in ("bos_token", "pad_token", "eos_token", "unk_token")]
     pieces = [(piece.text, piece.score) for piece in model.pieces[3:]]
     pieces.append((settings.text("mask_token"), 0.0))
     return build_pieces(model, front + pieces, 3, add_prefix_space=settings.flag("add_prefix_space", None))
 
 
 def _camembert_pieces(folder: Path, settings: Settings) -> Backend:
-    """CamemBERT's sentencepiece.bpe.model: fairseq's tokens stand before all, some unused."""
+    """Build CamemBERT's tokenizer from sentencepiece.bpe.model: fairseq's tokens first, some unused."""
     model = read_pieces(folder / "sentencepiece.bpe.model", reserved=1)
     front = [
         ("<s>NOTUSED", 0.0),
@@ -67,7 +67,7 @@ def _camembert_pieces(folder: Path, settings: Settings) -> Backend:
 
 
 def _deberta_pieces(folder: Path, settings: Settings) -> Backend:
-    """DeBERTa v2 and v3's spm.model: ids as they are, and [MASK] behind the last."""
+    """Build DeBERTa v2 and v3's tokenizer from spm.model: ids unchanged, [MASK] after the last."""
     from tokenizers import Regex, normalizers, pre_tokenizers
 
     model = read_pieces(folder / "spm.model")
@@ -77,8 +77,8 @@ def _deberta_pieces(folder: Path, settings: Settings) -> Backend:
     )
     before.append(normalizers.Strip())
     # The published tokenizer.json files have all of this but the last step. Without it, a zero-width space
-    # at the end, which the model's rules turn into a space, leaves a stray "▁"; sentencepiece, which the
-    # models were trained with, leaves none. transformers 5 applies NFC instead of the rules.
+    # at the end, which the model's rules map to a space, leaves a stray "▁"; sentencepiece, which the models
+    # were trained with, does not. transformers 5 applies NFC instead of the rules.
     after = [normalizers.Replace(Regex(" {2,}"), " "), normalizers.Strip()]
     split = [pre_tokenizers.Punctuation("isolated")] if settings.flag("split_by_punct", False) else []
     return build_pieces(
@@ -92,26 +92,31 @@ def _deberta_pieces(folder: Path, settings: Settings) -> Backend:
     )
 
 
-XLM_ROBERTA = Source(
+XLM_ROBERTA = VocabularyFiles(
     files=("sentencepiece.bpe.model",),
     build=_xlm_roberta_pieces,
-    frame=double_separator,
-    roles=ANGLES,
+    post_processor=double_separator,
+    special_tokens_map=ANGLES,
     mask_takes_space=True,
 )
-CAMEMBERT = Source(
+CAMEMBERT = VocabularyFiles(
     files=("sentencepiece.bpe.model",),
     build=_camembert_pieces,
-    frame=double_separator,
-    roles=ANGLES,
+    post_processor=double_separator,
+    special_tokens_map=ANGLES,
     mask_takes_space=True,
 )
-ALBERT = Source(
+ALBERT = VocabularyFiles(
     files=("spiece.model",),
     build=_albert_pieces,
-    frame=typed_pair,
-    roles=BRACKETS | BOUNDARIES | {"unk_token": "<unk>", "pad_token": "<pad>"},
+    post_processor=typed_pair,
+    special_tokens_map=BRACKETS | BOUNDARIES | {"unk_token": "<unk>", "pad_token": "<pad>"},
     mask_takes_space=True,
 )
 
-DEBERTA = Source(files=("spm.model",), build=_deberta_pieces, frame=typed_pair, roles=BRACKETS | BOUNDARIES)
+DEBERTA = VocabularyFiles(
+    files=("spm.model",),
+    build=_deberta_pieces,
+    post_processor=typed_pair,
+    special_tokens_map=BRACKETS | BOUNDARIES,
+)

@@ -1,15 +1,15 @@
-"""Reads a sentencepiece `.model` file, without the sentencepiece package.
+"""Parser of sentencepiece `.model` files, without the sentencepiece and protobuf packages.
 
-The file is one protobuf message, `ModelProto`. On the wire a message is nothing but a list of
-fields, and a field is a key (field number * 8 + wire type) followed by its value:
+The file is one protobuf message, `ModelProto`. Its encoding is a list of fields; a field is a key
+(field number * 8 + wire type) followed by its value:
 
-    wire type 0   varint: 7 bits per byte, lowest first, the top bit says that another byte follows
+    wire type 0   varint: 7 bits per byte, lowest first; the top bit is set if another byte follows
     wire type 1   8 bytes             wire type 5   4 bytes
     wire type 2   a varint length, then that many bytes: text, bytes or a message in the message
 
-Only the fields that tokenization needs are kept (numbers as in sentencepiece's
-`sentencepiece_model.proto`); all others are stepped over. The file is untrusted input: every length
-is checked against the bytes that are really there.
+Only the fields that tokenization needs are read (numbers as in sentencepiece's
+`sentencepiece_model.proto`); all others are skipped. The file is untrusted input: every length is
+checked against the number of bytes left.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _Value = int | bytes
 
 
 class Piece(NamedTuple):
-    """One entry of the vocabulary; its place in the list is its id.
+    """One entry of the vocabulary; its index is its id.
 
     Attributes:
         text: the piece, with "▁" for a space.
@@ -44,16 +44,16 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SentencePieceModel:
-    """What a sentencepiece file says.
+    """The content of a sentencepiece file.
 
     Attributes:
         pieces: the vocabulary in the order of its ids.
-        unk_id: id of the one piece of kind UNKNOWN.
+        unk_id: id of the piece of kind UNKNOWN.
         model_type: "unigram", "bpe", "word" or "char".
-        byte_fallback: whether an unknown character becomes its UTF-8 bytes, not the unknown piece.
-        charsmap: the compiled normalisation rules (a double-array trie and the texts that it points
-            to), or b"".
-        add_dummy_prefix: whether a space is put before the text.
+        byte_fallback: whether an unknown character becomes its UTF-8 bytes instead of the unknown piece.
+        charsmap: the compiled normalization rules (a double-array trie and its replacement texts), or
+            b"".
+        add_dummy_prefix: whether a space is added before the text.
     """
 
     pieces: tuple[Piece, ...]
@@ -65,10 +65,10 @@ class SentencePieceModel:
 
 
 def read_sentencepiece(path: Path) -> SentencePieceModel:
-    """Reads one sentencepiece model.
+    """Read one sentencepiece model.
 
     Args:
-        path: the file, whatever its name (`spiece.model`, `sentencepiece.bpe.model`, `spm.model`).
+        path: the file, under any name (`spiece.model`, `sentencepiece.bpe.model`, `spm.model`).
 
     Raises:
         ValueError: the file is cut short, damaged, or no sentencepiece model; the message names it.
@@ -98,10 +98,9 @@ def _parse_model(data: bytes) -> SentencePieceModel:
     if len(unknown) != 1:
         raise ValueError(f"it has {len(pieces)} pieces, {len(unknown)} of them unknown pieces instead of one")
     if len({piece.text for piece in pieces}) != len(pieces):
-        raise ValueError("the same piece is there twice")
+        raise ValueError("it has the same piece twice")
 
-    # A message that comes more than once is merged field by field, which is what joining the bytes
-    # does.
+    # A message that occurs more than once is merged field by field; joining the bytes does so.
     model_type, byte_fallback = UNIGRAM, False
     for number, value in _fields(b"".join(trainer)):
         if number == 3:
@@ -115,7 +114,7 @@ def _parse_model(data: bytes) -> SentencePieceModel:
         elif number == 3:
             add_dummy_prefix = bool(_as_int(value))
     if model_type not in _MODEL_TYPES:
-        raise ValueError(f"its model type is {model_type}, which is none of {_MODEL_TYPES}")
+        raise ValueError(f"its model type is {model_type}, which is not one of {_MODEL_TYPES}")
     _check_charsmap(charsmap)
     return SentencePieceModel(
         pieces=tuple(pieces),
@@ -142,7 +141,7 @@ def _parse_piece(data: bytes, index: int) -> Piece:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, _Value]]:
-    """Yields (field number, value) of one message: an int for a varint, else the raw bytes."""
+    """Yield (field number, value) of one message: an int for a varint, else the raw bytes."""
     position, end = 0, len(data)
     while position < end:
         key, position = _varint(data, position)
@@ -158,7 +157,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, _Value]]:
         elif wire_type == 5:
             length = 4
         else:
-            raise ValueError(f"byte {position} holds wire type {wire_type}, which no such file has")
+            raise ValueError(f"byte {position} holds the unknown wire type {wire_type}")
         if number == 0 or length > end - position:
             raise ValueError(f"field {number} claims {length} bytes and {end - position} are left")
         yield number, data[position : position + length]
@@ -166,7 +165,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, _Value]]:
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """Reads one varint and returns it with the position behind it."""
+    """Read one varint; returns it and the position after it."""
     if position < len(data) and data[position] < 0x80:  # one byte, as most are
         return data[position], position + 1
     value = 0
@@ -182,37 +181,37 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
 
 def _as_bytes(value: _Value, length: int | None = None) -> bytes:
     if not isinstance(value, bytes) or (length is not None and len(value) != length):
-        raise ValueError(f"a field holds {value!r:.40} where {length or 'some'} bytes belong")
+        raise ValueError(f"a field holds {value!r:.40} where {length or 'some'} bytes are expected")
     return value
 
 
 def _as_int(value: _Value) -> int:
     if not isinstance(value, int):
-        raise ValueError(f"a field holds {value!r:.40} where an integer belongs")
+        raise ValueError(f"a field holds {value!r:.40} where an integer is expected")
     return value
 
 
 def _check_charsmap(charsmap: bytes) -> None:
-    """Checks that no step through the trie of the normalisation rules can leave its array.
+    """Check that no step through the trie of the normalization rules can leave its array.
 
     The layout is 4 bytes with the size of the trie, the trie (32-bit units), then the replacement
-    texts, each ended by a zero byte. The tokenizers library follows the trie without checking, so
-    that one wrong bit would end the process that tokenizes; here it is an error on reading.
+    texts, each ended by a zero byte. The tokenizers library does not check
+    this, so that one wrong bit would crash the process while tokenizing; here it is an error at loading.
     """
     if not charsmap:
         return
     size = int.from_bytes(charsmap[:4], "little")
     if len(charsmap) < 4 or size % 4 or not 0 < size <= len(charsmap) - 4:
-        raise ValueError(f"its normalisation rules have {len(charsmap)} bytes and a trie of {size}")
+        raise ValueError(f"its normalization rules have {len(charsmap)} bytes and a trie of {size}")
     texts = charsmap[4 + size :]
     texts.decode("utf-8")
     count = size // 4
     for index, unit in enumerate(struct.unpack(f"<{count}I", charsmap[4 : 4 + size])):
-        if unit >> 31:  # a leaf: the lower bits say where its text begins
+        if unit >> 31:  # a leaf: the lower bits are the offset of its text
             start = unit & 0x7FFFFFFF
             valid = start < len(texts) and texts[start] & 0xC0 != 0x80
-        else:  # a node: its children lie in one block of 256 units, which must be inside the array
+        else:  # a node: its children lie in one block of 256 units, which must be in the array
             offset = (unit >> 10) << ((unit & 0x200) >> 6)
             valid = (index ^ offset) | 0xFF < count
         if not valid:
-            raise ValueError(f"unit {index} of its normalisation rules points outside of them")
+            raise ValueError(f"unit {index} of its normalization rules points outside of them")

@@ -1,8 +1,8 @@
-"""Builds the tokenizer of a sentencepiece model, without the sentencepiece package.
+"""Builder of `tokenizers` objects from a sentencepiece model, shared by all families that have one.
 
-A model cuts text into pieces in one of two ways. A unigram model takes the cut with the highest sum of
-scores (Kudo, "Subword Regularization", 2018). A BPE model starts from characters and joins, again and
-again, the neighbours whose join has the highest score (Sennrich et al., 2016).
+A unigram model segments text into the pieces with the highest sum of scores (Kudo, "Subword Regularization",
+2018). A BPE model starts from characters and repeatedly merges the neighbours with the highest score
+(Sennrich et al., 2016).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from minitx.tokenizer._spm_proto import (
+from minitx.tokenizer._sentencepiece_proto import (
     CONTROL,
     NORMAL,
     UNKNOWN,
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 
 def read_pieces(path: Path, reserved: int = 0) -> SentencePieceModel:
-    """Reads a sentencepiece model of the types that `build_pieces` can use.
+    """Read a sentencepiece model of a type that `build_pieces` supports.
 
     Args:
         path: the file.
-        reserved: how many pieces at the front must not be text ("<unk>", "<s>", "</s>").
+        reserved: number of pieces at the front that must not be text ("<unk>", "<s>", "</s>").
 
     Raises:
-        ValueError: no such model; the message names the file.
+        ValueError: another type; the message names the file.
     """
     model = read_sentencepiece(path)
     if model.model_type not in ("unigram", "bpe"):
@@ -46,7 +46,7 @@ def read_pieces(path: Path, reserved: int = 0) -> SentencePieceModel:
     if model.model_type == "bpe" and any(piece.kind == USER_DEFINED for piece in model.pieces):
         raise ValueError(
             f"{path} is a sentencepiece model of type 'bpe' with user-defined pieces, which is not "
-            "implemented; of type 'unigram' it could be read."
+            "implemented; type 'unigram' is."
         )
     front = model.pieces[:reserved]
     if len(front) < reserved or any(piece.kind not in (UNKNOWN, CONTROL) for piece in front):
@@ -69,18 +69,18 @@ def build_pieces(
     split: Sequence[PreTokenizer] | None = None,
     scheme: str | None = None,
 ) -> Backend:
-    """The tokenizer of a sentencepiece model, without special tokens.
+    """Build the tokenizer of a sentencepiece model, without special tokens.
 
     Args:
-        model: gives the rules of normalisation and how text is cut.
+        model: its type and normalization rules are used.
         pieces: (text, score) by id.
         unk_id: id of the unknown piece.
-        add_prefix_space: whether a space is put before the text; None for what the model says.
-        before: steps ahead of the model's own rules.
-        after: steps behind them.
-        split: what cuts the text before "▁" replaces its spaces; None for a cut at white space.
-        scheme: where the space is put: "always" is at the start and behind each added token, "first"
-            only at the start, "never" nowhere. None for "always" or "never", as `add_prefix_space`.
+        add_prefix_space: add a space before the text; None for the model's `add_dummy_prefix`.
+        before: normalizers before the model's rules.
+        after: normalizers after them.
+        split: pre-tokenizers before "▁" replaces spaces; None splits at white space.
+        scheme: where the prefix space is added: "always" is before the text and after each added token,
+            "first" before the text only, "never" nowhere. None for "always" or "never" by `add_prefix_space`.
     """
     from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
 
@@ -102,14 +102,14 @@ def build_pieces(
 def _unigram_model(model: SentencePieceModel, pieces: list[tuple[str, float]], unk_id: int) -> Unigram:
     from tokenizers import models
 
-    # transformers 5 turns byte fallback off, and gives the unknown token where sentencepiece gives
-    # bytes. It also makes added tokens of user-defined symbols; here they stay pieces, as in
-    # sentencepiece, since the text behind an added token gets a "▁" that is not there.
+    # transformers 5 disables byte fallback and uses the unknown token where sentencepiece uses bytes. It also
+    # converts user-defined symbols to added tokens; here they stay pieces, as in sentencepiece, since text
+    # after an added token would get a "▁" that it does not have.
     return models.Unigram(pieces, unk_id=unk_id, byte_fallback=model.byte_fallback)
 
 
 def _byte_pair_model(model: SentencePieceModel, pieces: list[tuple[str, float]], unk_id: int) -> BPE:
-    """The file has no list of merges: every way to join two pieces into a third is one, by its score."""
+    """Build a BPE model; the file has no merges: each pair of pieces that forms a third is one, by score."""
     from tokenizers import models
 
     vocabulary = {text: index for index, (text, _) in enumerate(pieces)}

@@ -1,0 +1,187 @@
+"""Models from a config: architecture, numbers, and a model on the meta device or with fresh weights.
+
+Nothing here reads weights; `load` fills the model that `empty_model` builds.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from minitx.architectures import architecture as find_architecture
+from minitx.architectures.config_reader import ConfigReader
+from minitx.architectures.declaration import Architecture
+from minitx.checkpoint.record import Checkpoint
+from minitx.config import HeadConfig, ModelConfig
+from minitx.models import DecoderModel, EncoderDecoderModel, EncoderModel, Model
+from minitx.validation import (
+    ArgumentTypeError,
+    ArgumentValueError,
+    check_choice,
+    check_dtype,
+    check_integer,
+)
+
+
+def from_config(
+    config: Mapping[str, Any],
+    *,
+    head: str | None = None,
+    dtype: torch.dtype | str = torch.float32,
+    seed: int | None = None,
+    strict: bool = False,
+) -> Model:
+    """Build a model with random weights, in training mode.
+
+    Args:
+        config: the content of a config.json, `model_type` included.
+        head: a task or "none"; None uses the class in config["architectures"], and no head without one.
+        dtype: dtype of the parameters, such as torch.bfloat16 or "bfloat16".
+        seed: seed of the weights; None draws from PyTorch's global generator.
+        strict: raise an error for a key that minitx does not know, instead of a warning.
+
+    Raises:
+        TypeError: `config` is not a dict, or `seed` not an integer.
+        ValueError: a key that is missing or has a value that minitx does not implement; a seed out of range.
+    """
+    dtype = check_dtype("dtype", dtype)
+    if seed is not None:
+        seed = check_integer("seed", seed, 0, 2**64 - 1, "None draws from torch's global generator")
+    if not isinstance(config, Mapping):
+        raise ArgumentTypeError("config", config, "a dict", "pass the content of a config.json")
+    architecture, model_type = choose_architecture(config, None)
+    numbers, heads = read_config(architecture, config, strict)
+    names = class_names(config)
+    task = head or next((t for name in names if (t := architecture.task_of(name))), None)
+    if task is None and names:
+        raise ValueError(f"config['architectures'] names {names[0]}, which minitx does not know; pass head=.")
+    task = task or "none"
+    model = empty_model(architecture, numbers, heads, task, pooler=task in architecture.tasks_with_pooler)
+    model = model.to_empty(device="cpu").to(dtype).train()
+    model.initialize(generator=None if seed is None else torch.Generator().manual_seed(seed))
+    model.tie_weights()
+    # Explicit, because the default of a missing key differs between architectures.
+    padding = {"pad_token_id": numbers.inputs.pad_token_id}
+    model.checkpoint = Checkpoint(architecture, model_type, padding | dict(config), layout=layout(model))
+    return model
+
+
+# --- config.json -----------------------------------------------------------------------------------
+
+
+def choose_architecture(config: Mapping[str, Any], model_type: str | None) -> tuple[Architecture, str]:
+    """Return the architecture and `model_type` of a config.
+
+    Args:
+        config: the content of config.json.
+        model_type: architecture for a config without `model_type`; None otherwise.
+
+    Raises:
+        ValueError: no `model_type`, an unknown one, or one that contradicts the argument.
+    """
+    stated = config.get("model_type")
+    if model_type is not None and stated is not None and stated != model_type:
+        raise ArgumentValueError(
+            "model_type", model_type, f"{stated!r} as in config.json", "leave it out, or correct the file"
+        )
+    name = model_type or stated
+    if not isinstance(name, str):
+        raise ValueError('config.json has no "model_type"; pass it, such as model_type="bert".')
+    architecture = find_architecture(name)
+    return architecture if architecture.composed is None else architecture.composed(config), name
+
+
+def read_config(
+    architecture: Architecture, config: Mapping[str, Any], strict: bool = False, *, quiet: bool = False
+) -> tuple[ModelConfig, dict[str, HeadConfig]]:
+    """Read config.json: the config of the network, and that of each task's head.
+
+    Raises:
+        ValueError: quantised weights; with `strict`, keys that minitx does not know (else a warning).
+    """
+    if config.get("quantization_config") is not None:
+        raise ValueError("config.json has a quantization_config; minitx reads unquantised weights only.")
+    reader = ConfigReader(config)
+    numbers, heads = architecture.read(reader), architecture.heads(reader)
+    if unread := reader.unread():
+        message = f"config.json: minitx does not know {', '.join(unread)}; ignored."
+        if strict:
+            raise ValueError(message)
+        if not quiet:
+            warnings.warn(message, stacklevel=3)
+    return numbers, heads
+
+
+def class_names(config: Mapping[str, Any]) -> list[str]:
+    """Return config["architectures"], or an empty list if it is not a list of strings."""
+    names = config.get("architectures")
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
+
+# --- models ----------------------------------------------------------------------------------------
+
+
+def empty_model(
+    architecture: Architecture,
+    numbers: ModelConfig,
+    heads: Mapping[str, HeadConfig],
+    task: str,
+    *,
+    pooler: bool,
+) -> Model:
+    """Build the model of a task on the meta device: all names and shapes, no memory.
+
+    Raises:
+        ValueError: the architecture has no such head.
+    """
+    check_choice("head", task, (*heads, *architecture.headless))
+    numbers = model_config(architecture, numbers, task, pooler=pooler)
+    if numbers.encoder is None:
+        family: type[Model] = DecoderModel
+    else:
+        family = EncoderModel if numbers.decoder is None else EncoderDecoderModel
+    with torch.device("meta"):
+        model = family(numbers, heads.get(task)).eval()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name not in architecture.frozen)
+    return model
+
+
+def model_config(architecture: Architecture, numbers: ModelConfig, task: str, *, pooler: bool) -> ModelConfig:
+    """Return the config of a task's model: some tasks leave out the decoder, others the pooler."""
+    if task in architecture.encoder_tasks:
+        numbers = replace(numbers, decoder=None, decoder_inputs=None)
+    return replace(numbers, pooler=pooler)
+
+
+def task_of(model: Model, architecture: Architecture) -> str:
+    """Return the model's task; "none", or "encoder" for the encoder of an encoder-decoder, without a head."""
+    if model.task is None and model.families == ("encoder",):
+        return architecture.headless[-1]
+    return model.task or "none"
+
+
+def layout(model: nn.Module) -> dict[str, str]:
+    """Return the class and options of each module that computes, by its path.
+
+    Dropout is left out: replacing it changes training only.
+    """
+    leaves = ((path, module) for path, module in model.named_modules() if not [*module.children()])
+    return {
+        path: f"{type(module).__name__}({module.extra_repr()})"
+        for path, module in leaves
+        if not isinstance(module, nn.Dropout | nn.Identity)
+    }
+
+
+def set_parameter(model: nn.Module, name: str, tensor: Tensor) -> None:
+    """Register `tensor` as the parameter `name` without a copy; a new one keeps `requires_grad`."""
+    module, _, leaf = name.rpartition(".")
+    trained = model.get_parameter(name).requires_grad
+    parameter = tensor if isinstance(tensor, nn.Parameter) else nn.Parameter(tensor, requires_grad=trained)
+    model.get_submodule(module).register_parameter(leaf, parameter)

@@ -1,0 +1,191 @@
+"""Conversion of a whole checkpoint folder: weights as safetensors, and copies of the files beside them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import torch
+
+from minitx.checkpoint.files import summarize
+from minitx.checkpoint.load import load
+from minitx.checkpoint.save import save, stored_tensors
+
+# Files of weights, in any framework's format; a pickle can hold anything and is never copied.
+WEIGHTS = frozenset(
+    (".bin", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx", ".ot", ".pickle", ".pkl", ".pt", ".pth")
+) | {".safetensors", ".tflite"}
+LARGEST_COPY = 200_000_000
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A finished conversion.
+
+    Attributes:
+        bytes: size of the weights.
+        weights: names of the safetensors files.
+        copied: names of the files that were copied, relative to the source.
+        not_copied: names of the files that were left out: weights in other formats, very large files.
+    """
+
+    bytes: int
+    weights: list[str]
+    copied: list[str]
+    not_copied: list[str]
+
+
+def convert(
+    source: Path,
+    destination: Path,
+    *,
+    head: str | None = None,
+    dtype: torch.dtype | None = None,
+    model_type: str | None = None,
+    max_shard_size: int | None = None,
+    folders: Sequence[str] = (),
+    progress: Callable[[int], AbstractContextManager[Callable[[int], Any]]] | None = None,
+) -> Conversion:
+    """Loads a checkpoint and writes it to another folder, with its tokenizer and other files.
+
+    If anything fails, the destination is as before.
+
+    Args:
+        source: folder of the checkpoint.
+        destination: a new folder, or one without weights.
+        head, dtype, model_type: as for `load`.
+        max_shard_size: bytes of the largest weight file; None keeps the shards of the source.
+        folders: further folders in the source that belong to the checkpoint.
+        progress: from the number of bytes to a context manager of the function that is called with the
+            bytes written.
+
+    Raises:
+        FileExistsError: the destination holds weights or files that would be replaced.
+        ValueError: the destination is the source; or as `load`.
+    """
+    check_destination(source, destination)
+    names, left_out = companions(source, destination, folders)
+    check_clashes(destination, ["config.json", *names])
+    model = load(source, head=head, dtype=dtype, model_type=model_type)
+    assert model.checkpoint is not None
+    size = sum(t.numel() * t.element_size() for t in stored_tensors(model, model.checkpoint).values())
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    stage = destination.with_name(f".{destination.name[:100]}.{uuid4().hex}.tmp")
+    stage.mkdir()
+    try:
+        with nullcontext() if progress is None else progress(size) as advance:
+            save(model, stage, max_shard_size=max_shard_size, progress=advance)
+        copied = copy_companions(source, stage, names)
+        weights = sorted(path.name for path in stage.glob("*.safetensors"))
+        move(stage, destination)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+    return Conversion(size, weights, copied, left_out)
+
+
+def check_destination(source: Path, destination: Path) -> None:
+    """Checks that weights can be written to the destination.
+
+    Raises:
+        FileExistsError: it is a file, or holds weights already.
+        ValueError: it is the source.
+    """
+    if destination.exists() and not destination.is_dir():
+        raise FileExistsError(f"{destination} is a file; expected a folder, or none yet.")
+    if not destination.exists():
+        return
+    if destination.samefile(source):
+        raise ValueError(f"{destination} is the source itself; name another folder.")
+    there = [path.name for path in destination.iterdir() if is_weights(path)]
+    if there:
+        raise FileExistsError(
+            f"{destination} already holds weights ({', '.join(sorted(there)[:3])}); name an empty folder."
+        )
+
+
+def check_clashes(destination: Path, names: Iterable[str]) -> None:
+    """Raises FileExistsError if a file of the destination would be replaced."""
+    there = sorted({name for name in names if os.path.lexists(destination / name)})
+    if there:
+        raise FileExistsError(
+            f"{destination} already has {summarize(there)}, which would be replaced; name an empty folder."
+        )
+
+
+def is_weights(path: Path) -> bool:
+    """Whether a file holds weights, or the index of sharded ones."""
+    return path.suffix.lower() in WEIGHTS or path.name.endswith(".index.json")
+
+
+def is_pickle(path: Path) -> bool:
+    """Whether a file holds weights in another format than safetensors."""
+    return is_weights(path) and ".safetensors" not in path.name
+
+
+def companions(source: Path, destination: Path, folders: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Returns the names of the files to copy and of those to leave out, relative to the source.
+
+    These are the files beside the weights, and all files in `folders`.
+    """
+    names: list[str] = []
+    left_out: list[str] = []
+    for path in sorted(source.iterdir()):
+        if path.name.startswith(".") or not path.is_file():
+            continue
+        if not is_weights(path) and path.stat().st_size <= LARGEST_COPY:
+            names.append(path.name)
+        elif not path.name.startswith(("pytorch_model", "model.safetensors", "model-")):  # the loaded ones
+            left_out.append(path.name)
+    inside = destination.resolve()
+    for place in sorted({Path(folder) for folder in folders} - {Path()}):
+        for path in sorted((source / place).rglob("*")):
+            if path.is_file() and inside not in path.parent.resolve().joinpath(path.name).parents:
+                name = path.relative_to(source).as_posix()
+                (left_out if is_pickle(path) else names).append(name)
+    return list(dict.fromkeys(names)), left_out
+
+
+def copy_companions(source: Path, stage: Path, names: list[str]) -> list[str]:
+    """Copies files unless `save` wrote one of that name, and returns the names of the copies.
+
+    A link, as in the Hub's cache, becomes a file.
+    """
+    copied = [name for name in names if not os.path.lexists(stage / name)]
+    for name in copied:
+        (stage / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / name, stage / name)
+    return copied
+
+
+def move(stage: Path, destination: Path) -> None:
+    """Moves everything to its place: in one step to a new folder, file by file into one that exists.
+
+    Replaces nothing, and undoes its moves if one fails.
+    """
+    if not destination.exists():
+        os.rename(stage, destination)
+        return
+    # Weights last: until they are there, nobody takes the folder for a complete model.
+    files = sorted((path for path in stage.rglob("*") if path.is_file()), key=is_weights)
+    check_clashes(destination, [path.relative_to(stage).as_posix() for path in files])
+    created: list[Path] = []
+    try:
+        for path in files:
+            target = destination / path.relative_to(stage)
+            for folder in reversed(target.relative_to(destination).parents):
+                if not (destination / folder).is_dir():
+                    (destination / folder).mkdir()
+                    created.append(destination / folder)
+            created.append(target)  # first, so that an interruption undoes it
+            os.replace(path, target)
+    except BaseException:
+        for path in reversed(created):
+            with suppress(OSError):
+                (Path.rmdir if path.is_dir() else Path.unlink)(path)
+        raise

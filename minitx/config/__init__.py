@@ -1,0 +1,82 @@
+"""Configuration of a model: frozen dataclasses, nested as the modules are, with Hugging Face's field names.
+
+An architecture file reads a `config.json` into these; the layers are built from them alone. A choice between
+alternatives (positions, feed-forward) is a union of small dataclasses, each with the fields of its kind only.
+To try another arrangement, replace fields: `replace_in(config, "decoder.layer.attention", qk_norm="head")`.
+"""
+
+from minitx.config.base import (
+    ValidatedConfig,
+    replace_in,
+)
+from minitx.config.layer import (
+    AttentionConfig,
+    ExpertsConfig,
+    FeedForwardConfig,
+    LayerConfig,
+    NormConfig,
+    NormKind,
+    NormPlacement,
+    Parallel,
+    QKNorm,
+)
+from minitx.config.model import (
+    HeadConfig,
+    Inputs,
+    ModelConfig,
+    Pooling,
+    Projection,
+    StackConfig,
+    TextInputs,
+    TransformConfig,
+)
+from minitx.config.positions import (
+    Alibi,
+    AttentionPositions,
+    Disentangled,
+    EmbeddedPositions,
+    LearnedPositions,
+    Numbering,
+    Positions,
+    RelativeBias,
+    RopeConfig,
+    RopeType,
+    Rotary,
+    SinusoidalPositions,
+    Sinusoids,
+)
+
+__all__ = [
+    "Alibi",
+    "AttentionConfig",
+    "AttentionPositions",
+    "Disentangled",
+    "EmbeddedPositions",
+    "ExpertsConfig",
+    "FeedForwardConfig",
+    "HeadConfig",
+    "Inputs",
+    "LayerConfig",
+    "LearnedPositions",
+    "ModelConfig",
+    "NormConfig",
+    "NormKind",
+    "NormPlacement",
+    "Numbering",
+    "Parallel",
+    "Pooling",
+    "Positions",
+    "Projection",
+    "QKNorm",
+    "RelativeBias",
+    "RopeConfig",
+    "RopeType",
+    "Rotary",
+    "SinusoidalPositions",
+    "Sinusoids",
+    "StackConfig",
+    "TextInputs",
+    "TransformConfig",
+    "ValidatedConfig",
+    "replace_in",
+]

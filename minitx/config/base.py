@@ -1,0 +1,86 @@
+"""The base of all configs, and the replacement of nested fields."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from difflib import get_close_matches
+from functools import cache
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from minitx.validation import ArgumentValueError, check_choice
+
+
+class ValidatedConfig:
+    """Base of all configs: refuses values outside of a field's literals and parts of another type."""
+
+    def __post_init__(self) -> None:
+        """Check every field whose type hint is a bool, a Literal or a config.
+
+        Raises:
+            ArgumentValueError: a value that the type hint of its field excludes.
+        """
+        kind: Any = type(self)
+        for name, choices in allowed_values(kind).items():
+            check_choice(f"{kind.__name__}.{name}", getattr(self, name), choices)
+        for name, parts in allowed_parts(kind).items():
+            if not isinstance(getattr(self, name), parts):
+                known = " or ".join("None" if part is type(None) else f"a {part.__name__}" for part in parts)
+                raise ArgumentValueError(f"{kind.__name__}.{name}", getattr(self, name), known)
+
+
+@cache
+def allowed_values(kind: type[ValidatedConfig]) -> dict[str, tuple[str | bool, ...]]:
+    """Returns the values of each field of a config that has a closed set of them."""
+    hints = get_type_hints(kind)
+    flags = {name: (True, False) for name, hint in hints.items() if hint is bool}
+    return flags | {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
+
+
+@cache
+def allowed_parts(kind: type[ValidatedConfig]) -> dict[str, tuple[type, ...]]:
+    """Returns the classes of each field of a config that is a config itself, or one of several."""
+    parts: dict[str, tuple[type, ...]] = {}
+    for name, hint in get_type_hints(kind).items():
+        classes = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        if any(isinstance(part, type) and issubclass(part, ValidatedConfig) for part in classes):
+            parts[name] = classes
+    return parts
+
+
+Config = TypeVar("Config", bound=ValidatedConfig)
+
+
+def replace_in(config: Config, path: str, **changes: Any) -> Config:
+    """Returns a copy of a config with fields of a nested part replaced.
+
+        replace_in(config, "decoder.layer.attention", qk_norm="head")
+
+    Args:
+        config: any config.
+        path: field names from `config` to the part, joined by dots; "" for the config itself.
+        changes: fields of the part and their new values.
+
+    Raises:
+        ArgumentValueError: an unknown field name, or a part that is None.
+    """
+    name, _, rest = path.partition(".")
+    for field in [name] if name else changes:
+        _check_field(config, field)
+    if not name:
+        return replace(config, **changes)  # type: ignore[type-var] # every config is a dataclass
+    part = getattr(config, name)
+    if not isinstance(part, ValidatedConfig):
+        raise ArgumentValueError(
+            "path", path, "a chain of configs", f"{type(config).__name__}.{name} is {part!r:.60}"
+        )
+    return replace(config, **{name: replace_in(part, rest, **changes)})  # type: ignore[type-var]
+
+
+def _check_field(config: Any, name: str) -> None:
+    names = [field.name for field in fields(config)]
+    if name not in names:
+        nearest = get_close_matches(name, names, n=1, cutoff=0.0)
+        raise ArgumentValueError(
+            "field", name, f"a field of {type(config).__name__}", f"the nearest is {nearest[0]!r}"
+        )

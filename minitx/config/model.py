@@ -1,0 +1,232 @@
+"""Configuration of a model: its inputs, stacks and heads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from minitx.config.base import ValidatedConfig
+from minitx.config.layer import ExpertsConfig, LayerConfig, NormConfig
+from minitx.config.positions import AttentionPositions, EmbeddedPositions, Numbering, Rotary
+from minitx.validation import ArgumentValueError, check_choice
+
+Pooling = Literal["none", "first", "first_attended", "last", "mean", "pooler"]
+# Where embeddings are projected to the width of the stack; "words": before positions are added
+Projection = Literal["none", "words", "before_norm", "after_dropout"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackConfig(ValidatedConfig):
+    """A stack of layers of one kind.
+
+    Attributes:
+        hidden_size: E, width between the layers.
+        num_hidden_layers: number of layers that run.
+        layer: of every layer.
+        causal: a token attends to itself and to earlier tokens only.
+        positions: positions in the attention scores; None: none.
+        layer_types: "full_attention" or "sliding_attention" per layer; None: all full.
+        sliding_window: a sliding layer attends to keys less than this far away.
+        expert_layers: whether each layer has the experts of `layer.feed_forward`, or its `dense` network;
+            None: all.
+        first_attention_norm: False: the first layer has no attention norm; the embedder's norm serves it.
+        final_norm: whether a stack that does not end in a norm by its placement gets one.
+        final_dropout: after the final norm; None: no dropout module.
+        output_size: width to which the output is projected; None: no projection.
+        num_hidden_groups: number of groups of layers that share parameters; None: no sharing.
+        inner_group_num: layers per group.
+    """
+
+    hidden_size: int
+    num_hidden_layers: int
+    layer: LayerConfig
+    causal: bool = False
+    positions: AttentionPositions | None = None
+    layer_types: tuple[str, ...] | None = None
+    sliding_window: int | None = None
+    expert_layers: tuple[bool, ...] | None = None
+    first_attention_norm: bool = True
+    final_norm: bool = True
+    final_dropout: float | None = None
+    output_size: int | None = None
+    num_hidden_groups: int | None = None
+    inner_group_num: int = 1
+
+    def __post_init__(self) -> None:
+        """Check that there is one entry per layer, a RoPE per layer type, and a network per layer.
+
+        Raises:
+            ArgumentValueError: lists of other lengths, a layer type without RoPE, or layers without experts
+                whose config has no dense network.
+        """
+        super().__post_init__()
+        rotary = self.positions if isinstance(self.positions, Rotary) else None
+        steps = self.num_hidden_layers * self.inner_group_num
+        per_layer = {
+            "layer_types": self.layer_types,
+            "expert_layers": self.expert_layers,
+            "positions.layers": rotary.layers if rotary else None,
+        }
+        for name, entries in per_layer.items():
+            if entries is not None and len(entries) != steps:
+                raise ArgumentValueError(
+                    f"StackConfig.{name}", entries, f"one entry for each of {steps} layers"
+                )
+        for kind in self.layer_types or ("full_attention",):
+            check_choice("StackConfig.layer_types", kind, ("full_attention", "sliding_attention"))
+            if rotary is not None and kind not in rotary.ropes:
+                raise ArgumentValueError("StackConfig.positions", rotary, f"a Rotary with ropes[{kind!r}]")
+        feed_forward = self.layer.feed_forward
+        dense = feed_forward.dense if isinstance(feed_forward, ExpertsConfig) else None
+        if self.expert_layers is not None and not all(self.expert_layers) and dense is None:
+            raise ArgumentValueError(
+                "StackConfig.expert_layers",
+                self.expert_layers,
+                "True for every layer",
+                "or set layer.feed_forward=ExpertsConfig(dense=FeedForwardConfig(...)) for the others",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextInputs(ValidatedConfig):
+    """Token ids to vectors: sum of embeddings, norm, dropout, projection.
+
+    Attributes:
+        vocab_size: V, rows of the word embedding.
+        embedding_size: width of the embeddings.
+        hidden_size: width of the stack.
+        pad_token_id: padding id; None: no padding id.
+        padding_is_trained: whether the padding vector gets gradients.
+        max_position_embeddings: rows of the position table; without one, the context length of the training.
+        positions: positions added to the embeddings; None: none.
+        type_vocab_size: number of token types; 0: no token type embedding.
+        embedding_scale: multiplies the word embeddings; None: 1.
+        rounded_scale: round the scale to the weights' dtype first.
+        norm: None: no norm.
+        dropout: None: no dropout module.
+        projection: where embeddings are projected to `hidden_size`: "none", "words" (before positions are
+            added), "before_norm" or "after_dropout".
+    """
+
+    vocab_size: int
+    embedding_size: int
+    hidden_size: int
+    pad_token_id: int | None
+    padding_is_trained: bool = False
+    max_position_embeddings: int
+    positions: EmbeddedPositions | None = None
+    type_vocab_size: int = 0
+    embedding_scale: float | None = None
+    rounded_scale: bool = False
+    norm: NormConfig | None = None
+    dropout: float | None = None
+    projection: Projection = "none"
+
+    def __post_init__(self) -> None:
+        """Check that positions counted from the padding id have one."""
+        super().__post_init__()
+        if self.pad_token_id is None and self.numbering == "padding":
+            raise ArgumentValueError(
+                "TextInputs.pad_token_id", None, "a token id", "positions are numbered from it"
+            )
+
+    @property
+    def numbering(self) -> Numbering:
+        """Which tokens the positions count; "sequence" where none are added to the embeddings."""
+        return "sequence" if self.positions is None else self.positions.numbering
+
+
+Inputs = TextInputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformConfig(ValidatedConfig):
+    """The hidden layer of a task head: norm(act(dense(x))).
+
+    Attributes:
+        size: output width.
+        hidden_act: name of the activation.
+        bias: of the projection.
+        norm: None: no norm.
+    """
+
+    size: int
+    hidden_act: str
+    bias: bool = True
+    norm: NormConfig | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadConfig(ValidatedConfig):
+    """A task head: optional pooling and transform, then one projection.
+
+    Attributes:
+        task: "masked-lm", "sequence-classification", ....
+        num_labels: output width: number of labels or V; 1 for multiple choice.
+        pooling: input of the head: every token ("none"), or "first", "first_attended", "last", "mean",
+            "pooler".
+        input_dropout: before the transform; None: no dropout module.
+        transform: None: no transform.
+        classifier_dropout: before the projection; None: no dropout module.
+        bias: of the projection.
+        tied: share the projection's weight with the word embedding.
+        scale: multiplies the hidden states before the projection; None: 1.
+        softcap: caps logits by softcap * tanh(logits / softcap); None: no cap.
+        soft_labels: labels per class are probabilities, and negative labels are ignored.
+        problem_type: loss of sequence classification; None: inferred from the labels.
+    """
+
+    task: str
+    num_labels: int
+    pooling: Pooling = "none"
+    input_dropout: float | None = None
+    transform: TransformConfig | None = None
+    classifier_dropout: float | None = None
+    bias: bool = True
+    tied: bool = False
+    scale: float | None = None
+    softcap: float | None = None
+    soft_labels: bool = False
+    problem_type: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(ValidatedConfig):
+    """A model: inputs and stack of an encoder, of a decoder or of both, and the pooler.
+
+    Attributes:
+        inputs: of the encoder, or of a decoder without encoder.
+        encoder: None: no encoder.
+        decoder_inputs: of a decoder with encoder.
+        decoder: None: no decoder.
+        shared_embeddings: encoder and decoder share their word embedding.
+        encoder_projection: project the encoder output to the decoder's hidden size.
+        decoder_start_token_id: first decoder input; None: the last token of the labels.
+        eos_token_id: its last occurrence is pooled by the classification head of an encoder-decoder.
+        pooler: add a pooler: tanh of a projection of the first token.
+        initializer_range: standard deviation of fresh weights.
+    """
+
+    inputs: Inputs
+    encoder: StackConfig | None = None
+    decoder_inputs: Inputs | None = None
+    decoder: StackConfig | None = None
+    shared_embeddings: bool = True
+    encoder_projection: bool = False
+    decoder_start_token_id: int | None = None
+    eos_token_id: int | None = None
+    pooler: bool = False
+    initializer_range: float = 0.02
+
+    @property
+    def encoder_size(self) -> int:
+        """Hidden size of the encoder output."""
+        assert self.encoder is not None, "the model has an encoder"
+        return self.encoder.output_size or self.encoder.hidden_size
+
+    @property
+    def stack(self) -> StackConfig:
+        """The stack whose output the heads use: the decoder, or the encoder of a model without decoder."""
+        stack = self.decoder or self.encoder
+        assert stack is not None, "a model has an encoder or a decoder"
+        return stack

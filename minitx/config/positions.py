@@ -1,0 +1,150 @@
+"""Where the order of a sequence enters a model: one small dataclass per kind of positions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from minitx.config.base import ValidatedConfig
+
+# Positions count all tokens, or tokens other than padding ids, or attended tokens
+Numbering = Literal["sequence", "padding", "mask"]
+Sinusoids = Literal["tensor2tensor", "fairseq"]
+RopeType = Literal["default", "linear", "dynamic", "yarn", "llama3", "longrope"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedPositions(ValidatedConfig):
+    """A trained table of position embeddings, added to the word embeddings.
+
+    Attributes:
+        numbering: which tokens are counted. "sequence": all, from 0. "padding": ids other than pad_token_id,
+            from pad_token_id + 1. "mask": attended tokens, from 0.
+        offset: row of the table that holds position 0.
+    """
+
+    numbering: Numbering = "sequence"
+    offset: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SinusoidalPositions(ValidatedConfig):
+    """Fixed sinusoidal position encodings, added to the word embeddings (arXiv:1706.03762, section 3.5).
+
+    Attributes:
+        kind: "tensor2tensor" or "fairseq"; the two space their wavelengths differently.
+        numbering: as for `LearnedPositions`; with "padding", padding gets a zero vector.
+    """
+
+    kind: Sinusoids
+    numbering: Numbering = "sequence"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RopeConfig(ValidatedConfig):
+    """RoPE of one layer type; the equations are in layers/rotary.py.
+
+    Attributes:
+        rope_theta: base of the frequencies.
+        rotary_dim: number of leading features of each head that are rotated.
+        rope_type: how the frequencies are stretched for longer contexts.
+        interleaved: pairs are neighbours (0, 1), (2, 3), ... instead of (d, d + rotary_dim / 2).
+        factor: extension of the context.
+        attention_factor: multiplies cos and sin.
+        original_max_position_embeddings: context length of the pre-training.
+        low_freq_factor: llama3.
+        high_freq_factor: llama3.
+        beta_fast: yarn.
+        beta_slow: yarn.
+        truncate: yarn: round the ends of the ramp to whole features.
+        short_factor: longrope, one divisor per pair.
+        long_factor: longrope, for sequences beyond the original context.
+    """
+
+    rope_theta: float
+    rotary_dim: int
+    rope_type: RopeType = "default"
+    interleaved: bool = False
+    factor: float = 1.0
+    attention_factor: float = 1.0
+    original_max_position_embeddings: int = 0
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    truncate: bool = True
+    short_factor: tuple[float, ...] = ()
+    long_factor: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rotary(ValidatedConfig):
+    """Rotary position embeddings of queries and keys (arXiv:2104.09864).
+
+    Attributes:
+        ropes: the RoPE of each layer type.
+        layers: whether each layer uses RoPE; None: all do.
+    """
+
+    ropes: Mapping[str, RopeConfig]
+    layers: tuple[bool, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelativeBias(ValidatedConfig):
+    """A learned attention bias per head and distance bucket (arXiv:1910.10683, section 2.1).
+
+    Attributes:
+        num_buckets: number of distance buckets.
+        max_distance: distance from which all keys share the last bucket.
+        per_layer: one table per layer instead of one for all layers.
+    """
+
+    num_buckets: int
+    max_distance: int = 128
+    per_layer: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alibi(ValidatedConfig):
+    """Attention biases that fall linearly with the distance (arXiv:2108.12409)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disentangled(ValidatedConfig):
+    """Disentangled attention to content and relative positions (arXiv:2006.03654).
+
+    Attributes:
+        relative_attention: False: no position-dependent scores.
+        max_relative_positions: largest embedded distance, or the one at which the buckets end.
+        position_buckets: number of logarithmic buckets per direction; 0: one embedding per distance.
+        pos_att_type: which scores are added: "c2p", "p2c" or both.
+        share_att_key: project positions with the Q and K of the content.
+        dropout: of the position embeddings and of the convolution.
+        norm_rel_ebd: normalise the position embeddings.
+        conv_kernel_size: kernel of the convolution beside the first layer; 0: no convolution.
+        conv_groups: groups of the convolution.
+        conv_act: activation of the convolution.
+    """
+
+    relative_attention: bool
+    max_relative_positions: int
+    position_buckets: int
+    pos_att_type: frozenset[str]
+    share_att_key: bool
+    dropout: float
+    norm_rel_ebd: bool
+    conv_kernel_size: int
+    conv_groups: int
+    conv_act: str
+
+    @property
+    def span(self) -> int:
+        """Embedded distances run from -span to span - 1."""
+        return self.position_buckets or self.max_relative_positions
+
+
+EmbeddedPositions = LearnedPositions | SinusoidalPositions  # added to the word embeddings
+AttentionPositions = Rotary | RelativeBias | Alibi | Disentangled  # part of the attention scores
+Positions = EmbeddedPositions | AttentionPositions

@@ -1,0 +1,323 @@
+"""From the arguments of `generate` to a checked request.
+
+Every argument is checked here, before any work. `request.py` defines the two sides: `GenerationOptions` and
+`GenerationRequest`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from minitx.checkpoint.files import GENERATION
+from minitx.decoding.generation_config import GenerationSettings, read_settings
+from minitx.decoding.names import argument_suggestion
+from minitx.decoding.parameters import LARGEST_INTEGER, Integers, check_integers, check_rows
+from minitx.decoding.processors.chain import Chain
+from minitx.decoding.processors.constraints import ForcedBos
+from minitx.decoding.prompts import Prompts, check_tokenizer, read_prompts
+from minitx.decoding.request import GenerationOptions, GenerationRequest
+from minitx.decoding.samplers.alternatives import Alternatives
+from minitx.decoding.search.base import Search
+from minitx.decoding.session import device_of
+from minitx.decoding.special_tokens import begin_token, end_tokens, language_after_start, start_token
+from minitx.decoding.stopping import Stop
+from minitx.decoding.strategy import Strategy
+from minitx.validation import ArgumentTypeError, ArgumentValueError, check_choice, check_integer
+
+if TYPE_CHECKING:
+    from minitx.layers.embedder import Embedder
+    from minitx.models import CausalModel
+    from minitx.tokenizer import Tokenizer
+
+TASKS = ("causal-lm", "seq2seq-lm")  # whose logits predict the next token
+_STRATEGIES = 'a Strategy such as Sample(...), Greedy(...) or Beam(...), or "checkpoint"'
+
+
+def resolve(
+    model: Any,
+    prompts: Prompts,
+    strategy: Strategy | Literal["checkpoint"],
+    options: GenerationOptions,
+) -> tuple[Strategy, GenerationRequest]:
+    """Checks the arguments of `generate` and resolves defaults that depend on the model or its checkpoint.
+
+    Returns:
+        The strategy, and the request for its session.
+
+    Raises:
+        ArgumentTypeError, ArgumentValueError: arguments that are wrong or do not fit together.
+    """
+    model = check_model(model)
+    tokenizer, stop = options.get("tokenizer"), options.get("stop")
+    _check_types(options)
+    settings = None
+    if isinstance(strategy, str):
+        settings = _checkpoint_settings(model, strategy)
+        strategy = settings.strategy
+        # The end tokens are the checkpoint's in any case, without those that the model lacks.
+        stop = replace(settings.stop, eos=None) if stop is None else stop
+    if not isinstance(strategy, Strategy):
+        raise ArgumentTypeError("strategy", strategy, _STRATEGIES)
+    samples = check_integer("num_samples", options.get("num_samples", 1), 1, hint="rows per prompt")
+    strategy, rows, sources = _read_inputs(model, prompts, strategy, options)
+    per_prompt = 1 if isinstance(strategy, Search) else samples
+    most, least = _limits(model, options, settings, rows, sources is not None)
+    chain = strategy.build(least)
+    if not isinstance(strategy, Search):
+        chain.check_rows(len(rows) * samples, samples)
+    assert model.head is not None  # its task tells
+    vocab_size = model.head.config.num_labels
+    logprobs, top, chunk = _check_outputs(options, vocab_size)
+    history = rows if sources is None else [[*a, *b] for a, b in zip(sources, rows, strict=True)]
+    request = GenerationRequest(
+        prompts=rows,
+        sources=sources,
+        inputs_embeds=_check_embeds(model, options.get("inputs_embeds"), rows),
+        vocab_size=vocab_size,
+        num_samples=samples,
+        chain=chain,
+        sampler=strategy.sampler(
+            history,
+            per_prompt,
+            seed=options.get("seed"),
+            generator=options.get("generator"),
+            device=device_of(model),
+        ),
+        stop=(stop or Stop()).resolved(end_tokens(model, tokenizer), vocab_size, tokenizer),
+        max_new_tokens=most,
+        min_new_tokens=_per_row(least, most, len(rows) * per_prompt, per_prompt),
+        tokenizer=tokenizer,
+        logprobs=logprobs,
+        top_logprobs=top,
+        prefill_chunk=chunk,
+    )
+    return strategy, strategy.adapt(request)
+
+
+def check_names(function: Callable[..., Any], options: Iterable[str], known: Iterable[str]) -> None:
+    """Raises TypeError for an unknown option, with a hint at the name or the place that it has in minitx."""
+    known = list(known)
+    for name in options:
+        if name not in known:
+            hint = argument_suggestion(name, known)
+            raise TypeError(f"{function.__name__} has no argument {name!r}.{hint}")
+
+
+def check_model(model: Any) -> CausalModel:
+    """Returns the model.
+
+    Raises:
+        ValueError: it does not predict the next token, or is in training mode.
+    """
+    task = getattr(model, "task", None)
+    if task not in TASKS:
+        raise ValueError(
+            f"This model ({type(model).__name__}, task {task!r}) does not predict the next token; load a "
+            'decoder with head="causal-lm", or an encoder-decoder with head="seq2seq-lm".'
+        )
+    if model.training:
+        raise ValueError("The model is in training mode, with dropout active; call model.eval() first.")
+    checked: CausalModel = model
+    return checked
+
+
+def decoder_prompts_of(
+    model: CausalModel, prompts: Prompts | None, rows: int, tokenizer: Tokenizer | None
+) -> list[list[int]]:
+    """Returns the first decoder input ids of an encoder-decoder, for each of `rows` sources.
+
+    Raises:
+        ArgumentValueError: the start token is not known, or another number of decoder prompts than sources.
+    """
+    if prompts is None:
+        return [[_start(model, tokenizer)]] * rows
+    texts = [prompts] if isinstance(prompts, str) else prompts
+    if tokenizer is not None and isinstance(texts, list | tuple) and all(isinstance(t, str) for t in texts):
+        language = language_after_start(model, tokenizer)
+        first = [_start(model, tokenizer), *([] if language is None else [language])]
+        encoded = (tokenizer.encode(text, add_special_tokens=False, as_target=True) for text in texts)
+        prompts = [[*first, *ids] for ids in encoded]
+    size = model.decoder_embedder.config.vocab_size
+    ids = read_prompts(prompts, vocab_size=size, tokenizer=tokenizer, parameter="decoder_prompts")
+    if len(ids) not in (1, rows):
+        raise ArgumentValueError("decoder_prompts", prompts, f"one for all prompts or {rows}, one per prompt")
+    return ids if len(ids) == rows else ids * rows
+
+
+def remaining_tokens(max_length: int, rows: Sequence[Sequence[int]]) -> int:
+    """Returns the number of new tokens that `max_length` leaves after the decoder prompts."""
+    return max(0, max_length - max(map(len, rows)))
+
+
+def _check_types(options: GenerationOptions) -> None:
+    stop, generator = options.get("stop"), options.get("generator")
+    if stop is not None and not isinstance(stop, Stop):
+        hint = "e.g. Stop(strings=...) or Stop(tokens=...)"
+        raise ArgumentTypeError("stop", stop, "a Stop", hint)
+    check_tokenizer(options.get("tokenizer"))
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise ArgumentTypeError("generator", generator, "a torch.Generator", "seed= takes an integer")
+
+
+def _checkpoint_settings(model: CausalModel, strategy: str) -> GenerationSettings:
+    """Reads the generation_config.json that the model was loaded with."""
+    if strategy != "checkpoint":
+        raise ArgumentValueError("strategy", strategy, _STRATEGIES)
+    checkpoint = model.checkpoint
+    if checkpoint is None or checkpoint.generation is None:
+        if checkpoint is not None and checkpoint.folder is not None:
+            reason = f"{checkpoint.folder} has no {GENERATION}"
+        else:
+            reason = f"this model was built with from_config and has no {GENERATION}"
+        hint = f"{reason}; choose a strategy such as Sample(...) or Greedy(...)"
+        raise ArgumentValueError("strategy", strategy, "used with a checkpoint that states one", hint)
+    return read_settings(checkpoint.generation)
+
+
+def _read_inputs(
+    model: CausalModel, prompts: Prompts, strategy: Strategy, options: GenerationOptions
+) -> tuple[Strategy, list[list[int]], list[list[int]] | None]:
+    """Returns the strategy, the ids that the decoder continues, and those of the encoder input, if any."""
+    tokenizer, decoder_prompts = options.get("tokenizer"), options.get("decoder_prompts")
+    encodes = model.task == "seq2seq-lm"
+    rows = read_prompts(
+        prompts,
+        vocab_size=model.config.inputs.vocab_size,
+        tokenizer=tokenizer,
+        attention_mask=options.get("attention_mask"),
+        bos=None if encodes else begin_token(model, tokenizer),
+    )
+    if not encodes:
+        if decoder_prompts is not None:
+            hint = "this one continues the prompts themselves"
+            raise ArgumentValueError(
+                "decoder_prompts", decoder_prompts, "None for models without an encoder", hint
+            )
+        return strategy, rows, None
+    _check_source(model.embedder, max(map(len, rows)))
+    sources = rows
+    rows = decoder_prompts_of(model, decoder_prompts, len(sources), tokenizer)
+    language = language_after_start(model, tokenizer)
+    if language is not None:
+        strategy, rows = _with_language(strategy, language, rows)
+    return strategy, rows, sources
+
+
+def _with_language(
+    strategy: Strategy, language: int, rows: list[list[int]]
+) -> tuple[Strategy, list[list[int]]]:
+    """Makes a strategy generate the target language's token first, after a bare start token.
+
+    The token is generated and so part of the result, as in transformers. A strategy that forces another one
+    keeps it. `Alternatives` choose the first tokens, which are then those after the language.
+    """
+    if any(isinstance(each, ForcedBos) for each in strategy.build().processors):
+        return strategy, rows
+    if isinstance(strategy, Alternatives):
+        return strategy, [[*row, language] if len(row) == 1 else row for row in rows]
+    if strategy.chain is None:
+        return replace(strategy, forced_bos_token_id=language), rows
+    return replace(strategy, chain=Chain(*strategy.chain.processors, ForcedBos(language))), rows
+
+
+def _limits(
+    model: CausalModel,
+    options: GenerationOptions,
+    settings: GenerationSettings | None,
+    rows: list[list[int]],
+    encodes: bool,
+) -> tuple[int, Integers]:
+    """Returns max_new_tokens and min_new_tokens: the options, else the checkpoint's settings."""
+    most, least = options.get("max_new_tokens"), options.get("min_new_tokens")
+    if settings is not None:
+        most = settings.max_new_tokens if most is None else most
+        least = settings.min_new_tokens if least is None else least
+        if most is None and encodes and settings.max_length is not None:
+            most = remaining_tokens(settings.max_length, rows)
+    hint = "the most tokens that a row gets"
+    if most is None:
+        missing = "" if settings is None else f"{GENERATION} does not state it; "
+        raise ArgumentTypeError("max_new_tokens", most, "an integer", f"{missing}{hint}")
+    most = check_integer("max_new_tokens", most, 0, hint=hint)
+    most = check_integer("max_new_tokens", most, 0, LARGEST_INTEGER, hint)
+    _check_length(model.decoder_embedder, max(map(len, rows)), most)
+    return most, 0 if least is None else least
+
+
+def _check_outputs(options: GenerationOptions, vocab_size: int) -> tuple[Any, int, int | None]:
+    """Returns logprobs, top_logprobs and prefill_chunk."""
+    logprobs = check_choice("logprobs", options.get("logprobs"), ("raw", "processed", None))
+    top = options.get("top_logprobs", 0)
+    top = check_integer("top_logprobs", top, 0, vocab_size, "the number of tokens")
+    if top and logprobs is None:
+        raise ArgumentValueError("top_logprobs", top, '0 without logprobs="raw" or "processed"')
+    chunk = options.get("prefill_chunk")
+    if chunk is not None:
+        chunk = check_integer("prefill_chunk", chunk, 1, hint="prompt tokens per forward")
+    return logprobs, top, chunk
+
+
+def _check_embeds(
+    model: CausalModel, embeds: Sequence[Tensor] | None, rows: list[list[int]]
+) -> Sequence[Tensor] | None:
+    """Returns the embeddings of each prompt, if they have one vector per token."""
+    if embeds is None:
+        return None
+    width = model.decoder_embedder.word_emb.weight.shape[1]
+    shapes = [(len(row), width) for row in rows]
+    if model.task == "seq2seq-lm":
+        raise ArgumentValueError("inputs_embeds", embeds, "None for models with an encoder")
+    if not isinstance(embeds, Sequence | Tensor) or [tuple(e.shape) for e in embeds] != shapes:
+        raise ArgumentValueError(
+            "inputs_embeds", embeds, f"a tensor per prompt, of shapes {shapes}", "one vector per token"
+        )
+    return list(embeds)
+
+
+def _per_row(minimum: Integers, most: int, rows: int, per_prompt: int) -> list[int]:
+    """Returns `min_new_tokens` of each row."""
+    value = check_integers("min_new_tokens", minimum, 0, "0 sets no minimum")
+    least = [value] * rows if isinstance(value, int) else list(value)
+    check_rows("min_new_tokens", least, rows, per_prompt)
+    if max(least) > most:
+        raise ArgumentValueError("min_new_tokens", max(least), f"at most max_new_tokens={most}")
+    return least
+
+
+def _start(model: CausalModel, tokenizer: Tokenizer | None) -> int:
+    start = start_token(model, tokenizer)
+    if start is None:
+        choose = "choose a tgt_lang, or " if tokenizer is not None and tokenizer.languages else ""
+        raise ArgumentValueError(
+            "decoder_prompts",
+            None,
+            "a list of ids for each prompt",
+            "neither the checkpoint nor the tokenizer states a start token (decoder_start_token_id); "
+            f"{choose}pass decoder_prompts=",
+        )
+    return start
+
+
+def _check_source(embedder: Embedder, length: int) -> None:
+    if embedder.has_position_table and length > embedder.max_tokens:
+        raise ValueError(
+            f"A prompt has {length} tokens, but the encoder has positions for {embedder.max_tokens}; "
+            "truncate it or split it."
+        )
+
+
+def _check_length(embedder: Embedder, prompt: int, most: int) -> None:
+    """Raises ArgumentValueError if the last input token would lie beyond the table of positions."""
+    needed, limit = prompt + max(most - 1, 0), embedder.max_tokens
+    if embedder.has_position_table and needed > limit:
+        raise ArgumentValueError(
+            "max_new_tokens",
+            most,
+            f"at most {max(limit - prompt + 1, 0)} after a prompt of {prompt} tokens",
+            f"the model has {limit} positions; shorten the prompt or ask for fewer tokens",
+        )

@@ -1,0 +1,93 @@
+"""Token ids with a role in generation: end, start, begin and target-language tokens.
+
+Each is looked up in generation_config.json, then config.json, then the tokenizer. `generation_config.py`
+reads the sampling settings of the same file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from minitx.tokenizer import Tokenizer
+
+
+def end_tokens(model: Any, tokenizer: Tokenizer | None) -> tuple[int, ...]:
+    """Returns the end tokens: of generation_config.json, else of config.json, else of the tokenizer.
+
+    A default of the architecture ranks with config.json.
+
+    Raises:
+        ValueError: a file holds something other than token ids.
+    """
+    for config in _configs(model):
+        stated = config.get("eos_token_id")
+        if stated is not None:
+            return parse_end_tokens(stated) or ()
+    default: int | None = model.config.eos_token_id
+    if default is not None:
+        return (default,)
+    if tokenizer is not None and tokenizer.eos_token_id is not None:
+        return (tokenizer.eos_token_id,)
+    return ()
+
+
+def parse_end_tokens(stated: Any) -> tuple[int, ...] | None:
+    """Returns the `eos_token_id` of a config as a tuple, without negative ids, which stand for none."""
+    if stated is None:
+        return None
+    ids = stated if isinstance(stated, list) else [stated]
+    if not all(isinstance(token, int) and not isinstance(token, bool) for token in ids):
+        raise ValueError(f"eos_token_id={stated!r} of the checkpoint must be a token id or a list of them.")
+    return tuple(token for token in ids if token >= 0)
+
+
+def start_token(model: Any, tokenizer: Tokenizer | None) -> int | None:
+    """Returns the decoder start token of an encoder-decoder, or its target language where that comes first.
+
+    None if neither is known. The tokenizer's begin token is no substitute: where the language is the start,
+    the model was not trained to continue it.
+    """
+    stated = _stated_start(model)
+    if tokenizer is None or tokenizer.tgt_lang is None or not _language_is_start(stated, tokenizer):
+        return stated
+    return tokenizer.language_id(tokenizer.tgt_lang)
+
+
+def language_after_start(model: Any, tokenizer: Tokenizer | None) -> int | None:
+    """Returns the target-language token of models that place it after the start token; None for others."""
+    if tokenizer is None or tokenizer.tgt_lang is None or _language_is_start(_stated_start(model), tokenizer):
+        return None
+    return tokenizer.language_id(tokenizer.tgt_lang)
+
+
+def begin_token(model: Any, tokenizer: Tokenizer | None) -> int | None:
+    """Returns the token that sequences of a decoder begin with: of the tokenizer, else of config.json."""
+    if tokenizer is not None and tokenizer.bos_token_id is not None:
+        return tokenizer.bos_token_id
+    checkpoint = getattr(model, "checkpoint", None)
+    stated = None if checkpoint is None else checkpoint.config.get("bos_token_id")
+    return stated if isinstance(stated, int) else None
+
+
+def _configs(model: Any) -> Iterator[Mapping[str, Any]]:
+    """The parsed generation_config.json and config.json of the model's checkpoint, if it has one."""
+    checkpoint = getattr(model, "checkpoint", None)
+    if checkpoint is not None:
+        yield checkpoint.generation or {}
+        yield checkpoint.config
+
+
+def _stated_start(model: Any) -> int | None:
+    for config in _configs(model):
+        for name in ("decoder_start_token_id", "decoder_bos_token_id"):
+            if isinstance(config.get(name), int):
+                return int(config[name])
+    default: int | None = model.config.decoder_start_token_id
+    return default
+
+
+def _language_is_start(stated: int | None, tokenizer: Tokenizer) -> bool:
+    """Whether target sequences begin with their language instead of a start token."""
+    return stated is None or stated in map(tokenizer.language_id, tokenizer.languages)

@@ -1,0 +1,166 @@
+"""Disentangled attention to content and relative positions (arXiv:2006.03654), and its stack.
+
+Differs from attention.py and stack.py: scores are the sum of content-to-content, content-to-position and
+position-to-content (equation 4), with relative positions only, in buckets that widen with distance. The layer
+around the attention is the shared one. A convolution may stand beside the first layer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from minitx.config import AttentionConfig, Disentangled, NormConfig, StackConfig
+from minitx.layers.activation import Activation
+from minitx.layers.attention import AttentionContext, active_probability
+from minitx.layers.attention_kernels import Backend, ScoreOptions, sdpa
+from minitx.layers.embedding import Embedding
+from minitx.layers.layer import Layer
+from minitx.layers.linear import Linear
+from minitx.layers.masks import to_additive_mask
+from minitx.layers.norm import norm
+
+
+def log_bucket(distance: Tensor, buckets: int, most: int) -> Tensor:
+    """Returns distances up to buckets / 2 unchanged, larger ones on a logarithmic scale up to `most`."""
+    middle = buckets // 2
+    near = distance.abs() <= middle
+    size = distance.abs().clamp(min=middle).float()
+    # float32 throughout, in this order: at a bucket's edge the rounding decides, as in training
+    steps = torch.log(size / middle) / torch.log(torch.tensor((most - 1) / middle)) * (middle - 1)
+    return torch.where(near, distance, (torch.ceil(steps).long() + middle) * distance.sign())
+
+
+@dataclass(frozen=True)
+class RelativeContext(AttentionContext):
+    """Adds the inputs of the position scores: embeddings (2 * span, E) and bucket of each pair (T, T)."""
+
+    embeddings: Tensor | None = None
+    bucket: Tensor | None = None
+
+
+class DisentangledSelfAttention(nn.Module):
+    """Self-attention whose score bias is computed from queries, keys and relative positions."""
+
+    def __init__(self, config: AttentionConfig, positions: Disentangled, hidden_size: int) -> None:
+        super().__init__()
+        self.config, self.positions = config, positions
+        width = config.num_attention_heads * config.head_dim
+        self.Q = Linear(hidden_size, width)
+        self.K = Linear(hidden_size, width)
+        self.V = Linear(hidden_size, width)
+        separate = positions.relative_attention and not positions.share_att_key
+        c2p, p2c = ("c2p" in positions.pos_att_type, "p2c" in positions.pos_att_type)
+        self.pos_K = Linear(hidden_size, width) if separate and c2p else None
+        self.pos_Q = Linear(hidden_size, width) if separate and p2c else None
+        self.dropout = nn.Dropout(config.dropout)
+        self.pos_dropout = nn.Dropout(positions.dropout)
+        # One share for content, one for each kind of position score; the root is float32, as in training.
+        shares = torch.tensor(config.head_dim * (1 + c2p + p2c), dtype=torch.float32, device="cpu")
+        self.scale = 1 / shares.sqrt().item()
+        self.backend: Backend = sdpa
+
+    def heads(self, x: Tensor) -> Tensor:
+        """(..., T, H * D) -> (..., H, T, D)"""
+        return x.view(*x.shape[:-1], self.config.num_attention_heads, self.config.head_dim).transpose(-3, -2)
+
+    def forward(self, hidden: Tensor, context: RelativeContext, cache: None = None) -> Tensor:
+        """(B, T, E) -> (B, T, H * D)"""
+        query, key, value = (self.heads(project(hidden)) for project in (self.Q, self.K, self.V))
+        mask = context.mask
+        if context.embeddings is not None and context.bucket is not None:
+            embeddings = self.pos_dropout(context.embeddings)
+            mask = to_additive_mask(mask, self.position_scores(query, key, embeddings, context.bucket))
+        options = ScoreOptions(self.scale, dropout=active_probability(self.dropout))
+        return self.backend(query, key, value, mask, options).transpose(1, 2).flatten(2)
+
+    def position_scores(self, query: Tensor, key: Tensor, embeddings: Tensor, bucket: Tensor) -> Tensor:
+        """(B, H, T, D) twice, (2 * span, E), (T, T) -> (B, H, T, T)"""
+        span = self.positions.span
+        total = query.new_zeros(())
+        if "c2p" in self.positions.pos_att_type:
+            position = self.heads((self.pos_K or self.K)(embeddings))  # (H, 2 * span, D)
+            index = (bucket + span).clamp(0, 2 * span - 1)
+            scores = query @ position.transpose(-1, -2)  # (B, H, T, 2 * span)
+            total = total + scores.gather(-1, index.expand(*scores.shape[:2], -1, -1)) * self.scale
+        if "p2c" in self.positions.pos_att_type:
+            position = self.heads((self.pos_Q or self.Q)(embeddings))
+            index = (span - bucket).clamp(0, 2 * span - 1)
+            scores = key @ position.transpose(-1, -2)
+            by_key = scores.gather(-1, index.expand(*scores.shape[:2], -1, -1))
+            total = total + by_key.transpose(-1, -2) * self.scale
+        return total
+
+
+class Convolution(nn.Module):
+    """A convolution of the embeddings, added to the output of the first layer."""
+
+    def __init__(self, positions: Disentangled, hidden_size: int, norm_config: NormConfig) -> None:
+        super().__init__()
+        kernel, groups = positions.conv_kernel_size, positions.conv_groups
+        self.conv = nn.Conv1d(hidden_size, hidden_size, kernel, padding=(kernel - 1) // 2, groups=groups)
+        self.dropout = nn.Dropout(positions.dropout)
+        self.activation = Activation(positions.conv_act)
+        self.layer_norm = norm(norm_config, hidden_size)
+
+    def forward(self, embedded: Tensor, first: Tensor, real: Tensor) -> Tensor:
+        """(B, T, E), (B, T, E), 1 at real tokens (B, T, 1) -> (B, T, E)"""
+        mixed = self.conv(embedded.transpose(1, 2)).transpose(1, 2)
+        mixed = self.activation(self.dropout(mixed * real))
+        return self.layer_norm(first + mixed) * real
+
+
+class DisentangledStack(nn.Module):
+    """Layers with disentangled attention, which share one table of relative positions."""
+
+    def __init__(self, config: StackConfig) -> None:
+        super().__init__()
+        positions, layer, size = config.positions, config.layer, config.hidden_size
+        assert isinstance(positions, Disentangled), "StackConfig.positions chooses this stack"
+        self.positions = positions
+        self.layers = nn.ModuleList(
+            Layer(
+                layer,
+                size,
+                index,
+                self_attention=DisentangledSelfAttention(layer.attention, positions, size),
+            )
+            for index in range(config.num_hidden_layers)
+        )
+        relative = positions.relative_attention
+        self.relative_emb = Embedding(2 * positions.span, size) if relative else None
+        self.relative_norm = norm(layer.norm if positions.norm_rel_ebd else None, size)
+        self.convolution = Convolution(positions, size, layer.norm) if positions.conv_kernel_size else None
+
+    def forward(self, hidden: Tensor, mask: Tensor | None, position_ids: Tensor) -> Tensor:
+        """(B, T, E), mask (B, T) or (B, T, S) -> (B, T, E)"""
+        real = hidden.new_ones(*hidden.shape[:2], 1)  # (B, T, 1)
+        if mask is not None:
+            attended = mask if mask.dim() == 2 else mask.any(dim=1)
+            real = attended[..., None].to(hidden.dtype)
+        hidden = embedded = hidden * real
+        context = self.context(mask, hidden)
+        for index, layer in enumerate(self.layers):
+            hidden = layer(hidden, context)
+            if index == 0 and self.convolution is not None:
+                hidden = self.convolution(embedded, hidden, real)
+        return hidden
+
+    def context(self, mask: Tensor | None, hidden: Tensor) -> RelativeContext:
+        """Returns mask and relative positions for all layers; the arguments are those of `forward`."""
+        attend, positions = mask, self.positions
+        if mask is not None and mask.dim() == 2:
+            # Padding is masked as a query too, and then attends to all tokens equally.
+            attend = mask[:, :, None] & mask[:, None, :]
+        if attend is not None:
+            attend = attend[:, None]  # (B, 1, T, S)
+        if self.relative_emb is None or not positions.pos_att_type:
+            return RelativeContext(None if attend is None else to_additive_mask(attend, hidden.new_zeros(())))
+        position = torch.arange(hidden.shape[1], device=hidden.device)
+        distance = position[:, None] - position[None, :]  # (T, T), query minus key
+        if positions.position_buckets:
+            distance = log_bucket(distance, positions.position_buckets, positions.max_relative_positions)
+        embeddings = self.relative_norm(self.relative_emb.weight)
+        return RelativeContext(attend, embeddings=embeddings, bucket=distance)

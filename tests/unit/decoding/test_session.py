@@ -1,0 +1,298 @@
+"""Sessions step over several tokens, go back, reorder and start from embeddings."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import minitx
+from minitx.decoding import Context, Greedy
+from minitx.decoding.arguments import resolve
+from minitx.decoding.output import Event
+from minitx.decoding.request import GenerationOptions
+from minitx.decoding.session import DecodingSession
+
+SMALL = {"vocab_size": 40, "initializer_range": 0.5}
+LLAMA = {
+    **SMALL,
+    "model_type": "llama",
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 24,
+    "max_position_embeddings": 64,
+}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "gpt2": {**SMALL, "model_type": "gpt2", "n_embd": 16, "n_head": 2, "n_layer": 2, "n_positions": 64},
+    "llama": LLAMA,
+    "sliding": {**LLAMA, "model_type": "mistral", "sliding_window": 4},
+    "longrope": {
+        **LLAMA,
+        "rope_parameters": {
+            "rope_type": "longrope",
+            "rope_theta": 10000.0,
+            "short_factor": [1.0, 1.1],
+            "long_factor": [2.0, 3.0],
+            "original_max_position_embeddings": 7,
+        },
+    },
+    "t5": {
+        "vocab_size": 40,
+        "model_type": "t5",
+        "d_model": 16,
+        "d_kv": 4,
+        "d_ff": 24,
+        "num_layers": 2,
+        "num_heads": 4,
+        "decoder_start_token_id": 0,
+        "initializer_factor": 8.0,
+    },
+}
+PROMPTS = [[5, 6, 7], [8, 9, 10, 11, 12], [13]]
+TOKENS = torch.tensor([[20, 21, 22, 23], [24, 25, 26, 27], [28, 29, 30, 31]])
+
+
+def model_of(kind: str) -> Any:
+    head = "seq2seq-lm" if kind == "t5" else "causal-lm"
+    return minitx.from_config(CONFIGS[kind], head=head, seed=0).eval()
+
+
+def session_of(model: Any, strategy: Any = None, **options: Any) -> DecodingSession:
+    arguments: GenerationOptions = {"max_new_tokens": 12, "stop": minitx.Stop(eos=()), **options}  # type: ignore[typeddict-item]
+    _, request = resolve(model, PROMPTS, Greedy() if strategy is None else strategy, arguments)
+    session = DecodingSession(model, request, lookahead=4)
+    session.start()
+    return session
+
+
+def stepped(session: DecodingSession, tokens: Tensor) -> list[Tensor]:
+    """Steps over tokens (R, K) one by one; the logits before and after each."""
+    found = [session.logits]
+    for token in tokens.unbind(dim=1):
+        session.step(token)
+        found.append(session.logits)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _no_gradients() -> Any:
+    with torch.inference_mode():
+        yield
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_several_tokens_and_crop_equal_single_steps(kind: str) -> None:
+    model = model_of(kind)
+    single, several = session_of(model), session_of(model)
+    expected = stepped(single, TOKENS)
+    several.step(TOKENS)
+    assert several.step_logits.shape == (3, 4, 40)
+    for number, logits in enumerate(expected[1:]):
+        assert torch.allclose(several.step_logits[:, number], logits, atol=1e-5)
+    assert several.history.rows() == single.history.rows()
+    for left in (3, 2, 0):
+        several.crop(left)
+        assert torch.allclose(several.logits, expected[left], atol=1e-5)
+        assert [len(row) for row in several.history.rows()] == [
+            len(prompt) + left for prompt in ([[0]] * 3 if kind == "t5" else PROMPTS)
+        ]
+    for before, after in zip(expected, stepped(several, TOKENS), strict=True):
+        assert torch.allclose(before, after, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_rows_keep_different_numbers_of_tokens(kind: str) -> None:
+    """As in speculative decoding, where each row accepts another number of drafted tokens."""
+    model = model_of(kind)
+    session = session_of(model)
+    session.step(TOKENS)
+    keep = torch.tensor([1, 4, 2])
+    session.crop(keep)
+    single = session_of(model)
+    expected = stepped(single, TOKENS)
+    for row, count in enumerate(keep.tolist()):
+        assert torch.allclose(session.logits[row], expected[count][row], atol=1e-5)
+    assert session.context.generated.tolist() == [1, 4, 2]
+    session.step(torch.tensor([[33], [34], [35]]))
+    for row, count in enumerate(keep.tolist()):
+        alone = session_of(model)
+        rows = [*TOKENS[row, :count].tolist(), 33 + row]
+        logits = stepped(alone, torch.tensor([rows] * 3))[-1]
+        assert torch.allclose(session.logits[row], logits[row], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_crop_to_before_the_last_step(kind: str) -> None:
+    session = session_of(model_of(kind), max_new_tokens=12)
+    expected = stepped(session, TOKENS)
+    session.crop(1)
+    assert torch.allclose(session.logits, expected[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_reorder_moves_everything(kind: str) -> None:
+    model = model_of(kind)
+    session, plain = session_of(model), session_of(model)
+    session.step(TOKENS[:, :2])
+    rows = torch.tensor([2, 0, 1])
+    session.reorder(rows, within_prompts=False)
+    expected = stepped(plain, TOKENS)
+    assert torch.allclose(session.logits, expected[2][rows], atol=1e-5)
+    session.step(TOKENS[rows, 2])
+    assert torch.allclose(session.logits, expected[3][rows], atol=1e-5)
+    assert session.history.rows() == [plain.history.rows()[row][:-1] for row in rows]
+
+
+class Count:
+    """A processor with a state: the number of tokens, and the sum of the logits that it was called with."""
+
+    def init(self, context: Context) -> Any:
+        return {"count": torch.zeros(len(context.length)), "sum": torch.zeros(len(context.length))}
+
+    def update(self, state: Any, context: Context, token: Tensor, logits: Tensor) -> Any:
+        assert bool((context.generated == state["count"]).all())
+        return {"count": state["count"] + 1, "sum": state["sum"] + logits.sum(dim=1) + token}
+
+    def __call__(self, logits: Tensor, context: Context, state: Any) -> Tensor:
+        return logits + state["count"][:, None]
+
+
+@pytest.mark.parametrize("keep", [0, 1, 3, torch.tensor([3, 0, 2])])
+def test_states_step_and_go_back_with_the_tokens(keep: Any) -> None:
+    model = model_of("gpt2")
+    session, single = (session_of(model, Greedy(processors=[Count()])) for _ in range(2))
+    states = [single.states]
+    for token in TOKENS.unbind(dim=1):
+        single.process(single.logits)
+        single.step(token)
+        states.append(single.states)
+    session.process(session.logits)
+    session.step(TOKENS)
+    assert torch.allclose(session.states[0]["sum"], states[-1][0]["sum"], atol=1e-3)
+    session.crop(keep)
+    for row, count in enumerate(torch.as_tensor(keep).expand(3).tolist()):
+        assert session.states[0]["count"][row] == count
+        assert torch.allclose(session.states[0]["sum"][row], states[count][0]["sum"][row], atol=1e-3)
+
+
+def test_states_from_before_the_last_step_are_gone() -> None:
+    session = session_of(model_of("gpt2"), Greedy(processors=[Count()]))
+    stepped(session, TOKENS)
+    with pytest.raises(ValueError, match="length=1 must be reached within the last step; the chain has"):
+        session.crop(1)
+
+
+@pytest.mark.parametrize("length", [5, -1])
+def test_lengths_that_cannot_be_reached(length: int) -> None:
+    session = session_of(model_of("gpt2"))
+    session.step(TOKENS)
+    with pytest.raises(ValueError, match=f"length={length} must be at most the number of generated tokens"):
+        session.crop(length)
+
+
+# --- embeddings ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "sliding"])
+@pytest.mark.parametrize("strategy", [Greedy(), minitx.Beam(num_beams=3), minitx.Sample(top_k=8)], ids=str)
+@pytest.mark.parametrize("chunk", [None, 2])
+def test_embeddings_of_ids_continue_as_the_ids_do(kind: str, strategy: Any, chunk: int | None) -> None:
+    model = model_of(kind)
+    options: dict[str, Any] = {"max_new_tokens": 8, "prefill_chunk": chunk}
+    if isinstance(strategy, minitx.Sample):
+        options["seed"] = 3
+    expected = minitx.generate(model, PROMPTS, strategy, **options)
+    embeds = [model.embedder.word_emb(torch.tensor(prompt)) for prompt in PROMPTS]
+    found = minitx.generate(model, PROMPTS, strategy, inputs_embeds=embeds, **options)
+    assert [row.tolist() for row in found.sequences] == [row.tolist() for row in expected.sequences]
+
+
+def test_a_prefix_of_embeddings_changes_what_follows() -> None:
+    """The ids at their places are placeholders, which only processors see."""
+    model = model_of("llama")
+    embeds = [torch.cat((torch.randn(3, 16), model.embedder.word_emb(torch.tensor([7, 8]))))]
+    options: dict[str, Any] = {"max_new_tokens": 8, "inputs_embeds": embeds}
+    found = [minitx.generate(model, [[pad] * 3 + [7, 8]], Greedy(), **options).sequences for pad in (0, 1)]
+    plain = minitx.generate(model, [[0, 0, 0, 7, 8]], Greedy(), max_new_tokens=8).sequences
+    assert found[0][0].tolist() == found[1][0].tolist() != plain[0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("kind", "embeds", "message"),
+    [
+        ("gpt2", [torch.zeros(2, 16)], r"must be a tensor per prompt, of shapes \[\(3, 16\), "),
+        ("gpt2", 3, "must be a tensor per prompt"),
+        ("t5", [torch.zeros(1, 16)] * 3, "must be None for models with an encoder"),
+    ],
+)
+def test_embeddings_that_do_not_fit(kind: str, embeds: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=rf"^inputs_embeds=.* {message}"):
+        minitx.generate(model_of(kind), PROMPTS, Greedy(), max_new_tokens=2, inputs_embeds=embeds)
+
+
+# --- what sessions are ready for -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_speculative_decoding_is_a_loop_over_two_sessions(kind: str) -> None:
+    """A draft model proposes tokens, the model verifies them in one step; each row keeps its own number."""
+    model = model_of(kind)
+    layers = {"gpt2": "n_layer", "t5": "num_layers"}.get(kind, "num_hidden_layers")
+    config = {**CONFIGS[kind], layers: 1}
+    draft_model: Any = minitx.from_config(config, head=model.task, seed=0).eval()
+    draft_model.load_state_dict(model.state_dict(), strict=False)  # the first layer alone
+    target, draft = (session_of(each, max_new_tokens=36) for each in (model, draft_model))
+    expected = minitx.generate(model, PROMPTS, Greedy(), max_new_tokens=9, stop=minitx.Stop(eos=()))
+    accepted_lengths = set()
+    while int(target.context.generated.min()) < 9:
+        tokens = []
+        for _ in range(3):
+            tokens.append(draft.logits.argmax(dim=-1))
+            draft.step(tokens[-1])
+        proposed, before = torch.stack(tokens, dim=1), target.context.generated
+        first = target.logits
+        target.step(proposed)
+        predicted = torch.cat((first[:, None], target.step_logits), dim=1).argmax(dim=-1)  # (R, 4)
+        accepted = (proposed == predicted[:, :3]).long().cumprod(dim=1).sum(dim=1)
+        accepted_lengths |= set(accepted.tolist())
+        for session in (target, draft):
+            session.crop(before + accepted)
+            session.step(predicted.gather(1, accepted[:, None]))
+    prompts = target.context.prompt_length.tolist()
+    rows = [row[start : start + 9] for start, row in zip(prompts, target.history.rows(), strict=True)]
+    assert rows == [row.tolist() for row in expected.sequences]
+    assert len(accepted_lengths) > 1
+
+
+class Guided(Greedy):
+    """Classifier-free guidance: a second session continues the prompts without their first token."""
+
+    def run(self, session: DecodingSession, observe: Any = None) -> Any:
+        request = session.request
+        plain = replace(request, prompts=[prompt[1:] for prompt in request.prompts])
+        other = DecodingSession(session.model, plain)
+        session.start()
+        other.start()
+        for position in range(request.max_new_tokens):
+            token = (2 * session.log_probs - other.log_probs).argmax(dim=-1)
+            yield [Event(row, each, "") for row, each in enumerate(token.tolist())]
+            if position + 1 < request.max_new_tokens:
+                session.step(token)
+                other.step(token)
+
+
+def test_guidance_is_a_second_session() -> None:
+    model = model_of("llama")
+    prompts = [[5, 6, 7], [8, 9, 10, 11]]
+    found = minitx.generate(model, prompts, Guided(), max_new_tokens=5, stop=minitx.Stop(eos=()))
+    for prompt, tokens in zip(prompts, found.sequences, strict=True):
+        ids = list(prompt)
+        for token in tokens.tolist():
+            whole, part = (model(torch.tensor([row])).logits[0, -1].log_softmax(-1) for row in (ids, ids[1:]))
+            assert int((2 * whole - part).argmax()) == token
+            ids.append(token)
