@@ -29,13 +29,13 @@ LAYER, HEAD = 10, 5  # counted from 0
 
 def attention(model: minitx.EncoderModel, input_ids: Tensor, layer: int) -> Tensor:
     """Attention weights of one layer: (H, T, T)."""
-    from minitx.layers.attention import attention_weights, eager
+    from minitx.layers.attention_kernels import attention_weights, eager
 
     weights: list[Tensor] = []
 
-    def recording(query, key, value, mask, scale, dropout, **options):  # type: ignore[no-untyped-def]
-        weights.append(attention_weights(query, key, mask, scale, **options))
-        return eager(query, key, value, mask, scale, dropout, **options)
+    def recording(query, key, value, mask, options):  # type: ignore[no-untyped-def]
+        weights.append(attention_weights(query, key, mask, options))
+        return eager(query, key, value, mask, options)
 
     for module in model.modules():
         if hasattr(module, "backend"):
