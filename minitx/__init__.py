@@ -9,11 +9,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the table below, for type checkers
+    from minitx.architectures import register as register
     from minitx.checkpoint.build import from_config as from_config
     from minitx.checkpoint.load import load as load
     from minitx.checkpoint.save import save as save
     from minitx.config import Alibi as Alibi
     from minitx.config import AttentionConfig as AttentionConfig
+    from minitx.config import CustomInputs as CustomInputs
     from minitx.config import Disentangled as Disentangled
     from minitx.config import ExpertsConfig as ExpertsConfig
     from minitx.config import FeedForwardConfig as FeedForwardConfig
@@ -51,11 +53,14 @@ if TYPE_CHECKING:  # the table below, for type checkers
     from minitx.decoding.stopping import Stop as Stop
     from minitx.inspect.explain import Explanation as Explanation
     from minitx.inspect.explain import explain as explain
+    from minitx.layers.activation import register_activation as register_activation
+    from minitx.layers.attention_kernels import register_attention as register_attention
     from minitx.layers.cache import Cache as Cache
     from minitx.models import DecoderModel as DecoderModel
     from minitx.models import EncoderDecoderModel as EncoderDecoderModel
     from minitx.models import EncoderModel as EncoderModel
     from minitx.models import ModelOutput as ModelOutput
+    from minitx.models.inputs import register_inputs as register_inputs
     from minitx.pipelines.text.embed import EmbeddingSettings as EmbeddingSettings
     from minitx.pipelines.text.embed import embed as embed
     from minitx.pipelines.text.embed import embedding_settings as embedding_settings
@@ -65,12 +70,13 @@ if TYPE_CHECKING:  # the table below, for type checkers
 __version__ = "0.1.0"
 
 _NAMES = {  # module -> its public names
+    "architectures": "register",
     "checkpoint.build": "from_config",
     "checkpoint.load": "load",
     "checkpoint.save": "save",
-    "config": "Alibi AttentionConfig Disentangled ExpertsConfig FeedForwardConfig HeadConfig LayerConfig "
-    "LearnedPositions ModelConfig NormConfig RelativeBias RopeConfig Rotary SinusoidalPositions StackConfig "
-    "TextInputs TransformConfig replace_in",
+    "config": "Alibi AttentionConfig CustomInputs Disentangled ExpertsConfig FeedForwardConfig HeadConfig "
+    "LayerConfig LearnedPositions ModelConfig NormConfig RelativeBias RopeConfig Rotary SinusoidalPositions "
+    "StackConfig TextInputs TransformConfig replace_in",
     "decoding.generate": "generate stream",
     "decoding.generation_config": "GenerationSettings generation_settings",
     "decoding.output": "Event Result",
@@ -87,8 +93,11 @@ _NAMES = {  # module -> its public names
     "decoding.search.stochastic": "StochasticBeam",
     "decoding.stopping": "Stop",
     "inspect.explain": "Explanation explain",
+    "layers.activation": "register_activation",
+    "layers.attention_kernels": "register_attention",
     "layers.cache": "Cache",
     "models": "DecoderModel EncoderDecoderModel EncoderModel ModelOutput",
+    "models.inputs": "register_inputs",
     "pipelines.text.embed": "EmbeddingSettings embed embedding_settings",
     "tokenizer": "Tokenizer load_tokenizer",
 }

@@ -28,7 +28,6 @@ class ArgumentError(Exception):
     """
 
     def __init__(self, parameter: str, value: Any, expected: str, hint: str = "") -> None:
-        super().__init__(parameter, value, expected, hint)
         self.parameter, self.value, self.expected, self.hint = parameter, value, expected, hint
 
     def __str__(self) -> str:
@@ -37,7 +36,8 @@ class ArgumentError(Exception):
     @property
     def requirement(self) -> str:
         """The part of the message after "must be", without the parameter's name."""
-        return f"{self.expected}; {self.hint}." if self.hint else f"{self.expected}."
+        text = f"{self.expected}; {self.hint}" if self.hint else self.expected
+        return text if text.endswith(("?", ".")) else f"{text}."
 
 
 class ArgumentValueError(ArgumentError, ValueError):
@@ -169,16 +169,16 @@ def check_token_ids(parameter: str, ids: Any) -> tuple[int, ...]:
     """
     shape = tuple(check_tensor(parameter, ids).shape)
     if len(shape) != 2 or shape[1] == 0:
-        raise ArgumentValueError(
-            parameter, ids, "a tensor of shape (batch, time) with at least one token per row"
-        )
+        expected = f"a tensor of shape (batch, time) with at least one token per row, not {shape}"
+        raise ArgumentValueError(parameter, ids, expected)
     return shape
 
 
 def check_shape(parameter: str, value: Any, shape: tuple[int, ...], like: str = "input_ids") -> None:
     """Raises ArgumentTypeError or ArgumentValueError unless the value is a tensor of that shape."""
-    if tuple(check_tensor(parameter, value).shape) != shape:
-        raise ArgumentValueError(parameter, value, f"a tensor of shape {shape} like {like}")
+    found = tuple(check_tensor(parameter, value).shape)
+    if found != shape:
+        raise ArgumentValueError(parameter, value, f"a tensor of shape {shape} like {like}, not {found}")
 
 
 def check_integer_dtype(parameter: str, ids: Any) -> None:
@@ -194,25 +194,21 @@ def check_indices(parameter: str, ids: Tensor, size: int, hint: str = "") -> Non
         return
     outside = (ids < 0) | (ids >= size)
     if bool(outside.any()):
-        raise ArgumentValueError(
-            parameter, int(ids[outside][0]), f"from 0 to {size - 1}, for every element", hint
-        )
+        raise ArgumentValueError(parameter, int(ids[outside][0]), f"from 0 to {size - 1}", hint)
 
 
-def check_position_ids(position_ids: Any, shape: tuple[int, ...]) -> None:
-    """Raises ArgumentTypeError or ArgumentValueError unless these are integers of shape (1 or B, T)."""
-    check_integer_dtype("position_ids", position_ids)
-    if tuple(position_ids.shape) != (1, shape[1]):
-        check_shape("position_ids", position_ids, shape)
+def check_position_ids(position_ids: Any, shape: tuple[int, ...], prefix: str = "") -> None:
+    """Check that these are integers of shape (1 or B, T).
 
-
-def flatten_choices(parameter: str, tensor: Tensor | None, input_ids: Tensor) -> Tensor | None:
-    """Flattens the inputs of multiple choice: (B, choices, T) -> (B * choices, T); None stays None.
+    Args:
+        position_ids: the value.
+        shape: (B, T).
+        prefix: of the names in messages, "decoder_" in an encoder-decoder.
 
     Raises:
-        ArgumentValueError: a shape other than that of `input_ids`.
+        ArgumentTypeError: not a tensor.
+        ArgumentValueError: another dtype or shape.
     """
-    if tensor is None:
-        return None
-    check_shape(parameter, tensor, tuple(input_ids.shape))
-    return tensor.flatten(0, 1)
+    check_integer_dtype(f"{prefix}position_ids", position_ids)
+    if tuple(position_ids.shape) != (1, shape[1]):
+        check_shape(f"{prefix}position_ids", position_ids, shape, like=f"{prefix}input_ids")

@@ -27,24 +27,6 @@ SMILES = r"\[[^\]]+\]|Br|Cl|%[0-9]{2}|>>|[^\s]"
 LAYER, HEAD = 10, 5  # counted from 0
 
 
-def attention(model: minitx.EncoderModel, input_ids: Tensor, layer: int) -> Tensor:
-    """Attention weights of one layer: (H, T, T)."""
-    from minitx.layers.attention_kernels import attention_weights, eager
-
-    weights: list[Tensor] = []
-
-    def recording(query, key, value, mask, options):  # type: ignore[no-untyped-def]
-        weights.append(attention_weights(query, key, mask, options))
-        return eager(query, key, value, mask, options)
-
-    for module in model.modules():
-        if hasattr(module, "backend"):
-            module.backend = recording
-    with torch.inference_mode():
-        model(input_ids)
-    return weights[layer][0]
-
-
 def draw(weights: Tensor, sources: list[str], targets: list[str], path: Path) -> None:
     """Draw weights (targets, sources) as a heat map with the tokens on the axes."""
     figure = Figure(figsize=(7.6, 5.9), facecolor="white", layout="constrained")
@@ -83,7 +65,9 @@ def main(path: Path) -> None:
     input_ids = tokenizer(REACTION)["input_ids"]
     tokens = tokenizer.tokens(REACTION)
     arrow = tokens.index(">>")
-    weights = attention(model, input_ids, LAYER)[HEAD]
+    with torch.inference_mode():
+        out = model(input_ids, output_attentions=[LAYER])
+    weights = out.attentions[LAYER][0, HEAD]  # (T, T)
     # without [CLS] and [SEP]
     sources, targets = slice(1, arrow), slice(arrow + 1, len(tokens) - 1)
     draw(weights[targets, sources], tokens[sources], tokens[targets], path)

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from importlib import import_module
 
 from minitx.architectures.declaration import Architecture
+from minitx.validation import ArgumentTypeError, ArgumentValueError
 
 # model_type -> the file in this folder. One file can serve several types that differ in name only.
 REGISTRY = {
@@ -52,14 +53,44 @@ REGISTRY = {
 }
 
 
+_REGISTERED: dict[str, Architecture] = {}
+
+
+def register(architecture: Architecture) -> None:
+    """Make a custom architecture known under its `model_types`, for loading, saving and `from_config`.
+
+    Args:
+        architecture: declares how config.json is read and what the tensors are called; the files of
+            minitx/architectures/ are examples. Registering a model_type again replaces it.
+
+    Raises:
+        ArgumentTypeError: not an `Architecture`.
+        ArgumentValueError: a model_type that minitx itself has.
+
+    Example:
+        >>> from minitx.architectures.encoders import bert
+        >>> mine = dataclasses.replace(bert.ARCHITECTURE, model_types={"mine": "Mine"})
+        >>> minitx.register(mine)
+        >>> model = minitx.from_config({"model_type": "mine", **sizes}, head="masked-lm")
+    """
+    if not isinstance(architecture, Architecture):
+        raise ArgumentTypeError("architecture", architecture, "an Architecture")
+    for model_type in architecture.model_types:
+        if model_type in REGISTRY:
+            raise ArgumentValueError("model_types", model_type, "new names", "minitx has this one itself")
+    _REGISTERED.update(dict.fromkeys(architecture.model_types, architecture))
+
+
 def architecture(model_type: str) -> Architecture:
     """Returns the architecture of a `model_type`.
 
     Raises:
         ValueError: an unknown type; the message suggests the nearest.
     """
+    if model_type in _REGISTERED:
+        return _REGISTERED[model_type]
     if model_type not in REGISTRY:
-        near = get_close_matches(model_type, REGISTRY, n=1)
+        near = get_close_matches(model_type, (*REGISTRY, *_REGISTERED), n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
             f"model_type {model_type!r} is not supported.{hint} minitx has: {', '.join(sorted(REGISTRY))}."

@@ -19,6 +19,7 @@ from minitx.architectures.declaration import Architecture
 from minitx.checkpoint.record import Checkpoint
 from minitx.config import HeadConfig, ModelConfig
 from minitx.models import DecoderModel, EncoderDecoderModel, EncoderModel, Model
+from minitx.optimize.few_rows import few_rows
 from minitx.validation import (
     ArgumentTypeError,
     ArgumentValueError,
@@ -68,7 +69,7 @@ def from_config(
     # Explicit, because the default of a missing key differs between architectures.
     padding = {"pad_token_id": numbers.inputs.pad_token_id}
     model.checkpoint = Checkpoint(architecture, model_type, padding | dict(config), layout=layout(model))
-    return model
+    return few_rows(model)
 
 
 # --- config.json -----------------------------------------------------------------------------------
@@ -173,7 +174,7 @@ def layout(model: nn.Module) -> dict[str, str]:
     """
     leaves = ((path, module) for path, module in model.named_modules() if not [*module.children()])
     return {
-        path: f"{type(module).__name__}({module.extra_repr()})"
+        path: f"{module._get_name()}({module.extra_repr()})"
         for path, module in leaves
         if not isinstance(module, nn.Dropout | nn.Identity)
     }

@@ -20,6 +20,7 @@ from minitx.checkpoint.ties import Sources, identical, share_tied
 from minitx.config import HeadConfig
 from minitx.io import read_json
 from minitx.models import Model
+from minitx.optimize.few_rows import few_rows
 from minitx.validation import ArgumentValueError, check_dtype, check_integer
 
 
@@ -93,7 +94,7 @@ def load(
     )
     model.checkpoint.names = load_parameters(model, resolution.sources, tensors, dtype, device)
     init_missing(model, resolution.missing)
-    model.checkpoint.dtype = model.embedder.word_emb.weight.dtype
+    model.checkpoint.dtype = model.dtype
     one_class = architecture.class_name(model_type, task) == architecture.class_name(model_type, "none")
     if head is None or (task in heads and one_class):
         fresh = {name for entry in resolution.missing for name in names.lookup(entry)}
@@ -103,7 +104,7 @@ def load(
             for name in tensors.shapes
             if name not in used
         }
-    return model.set_attention(attention)
+    return few_rows(model.set_attention(attention))
 
 
 def check_device(device: str | torch.device) -> torch.device:
@@ -220,9 +221,8 @@ def convert(tensor: Tensor, dtype: torch.dtype | None, device: torch.device) -> 
 
 def init_missing(model: Model, missing: Iterable[ResolvedEntry]) -> None:
     """Initialize the parameters that the checkpoint lacks."""
-    like = model.embedder.word_emb.weight
     names = {name for entry in missing for name in entry.parameters}
     for name in names:
-        empty = torch.empty_like(model.get_parameter(name), device=like.device, dtype=like.dtype)
+        empty = torch.empty_like(model.get_parameter(name), device=model.device, dtype=model.dtype)
         set_parameter(model, name, empty)
     model.initialize(names)

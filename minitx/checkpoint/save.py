@@ -123,7 +123,7 @@ def stored_tensors(model: Model, checkpoint: Checkpoint) -> dict[str, Tensor]:
         tensors = [tensor.cpu() for tensor in entry.op.save([parameters[name] for name in entry.parameters])]
         stored |= dict(zip(names, tensors if entry.op.many else tensors * len(names), strict=True))
     # Unused tensors are written back unchanged, but follow a change of the model's dtype.
-    dtype = model.embedder.word_emb.weight.dtype
+    dtype = model.dtype
     for name, tensor in checkpoint.unused_tensors.items():
         follows = tensor.dtype == checkpoint.dtype and dtype != checkpoint.dtype
         stored[name] = tensor.to(dtype) if follows else tensor
@@ -168,7 +168,7 @@ def stored_config(model: Model, checkpoint: Checkpoint) -> dict[str, Any]:
     names = config.get("architectures")
     if not names or architecture.task_of(str(names[0])) != task:
         config["architectures"] = [architecture.class_name(checkpoint.model_type, task)]
-    dtype = str(model.embedder.word_emb.weight.dtype).removeprefix("torch.")
+    dtype = str(model.dtype).removeprefix("torch.")
     keys = [key for key in ("dtype", "torch_dtype") if key in config]
     if keys or dtype != "float32":
         for key in keys or ["dtype"]:

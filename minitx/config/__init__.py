@@ -21,6 +21,7 @@ from minitx.config.layer import (
     QKNorm,
 )
 from minitx.config.model import (
+    CustomInputs,
     HeadConfig,
     Inputs,
     ModelConfig,
@@ -50,6 +51,7 @@ __all__ = [
     "Alibi",
     "AttentionConfig",
     "AttentionPositions",
+    "CustomInputs",
     "Disentangled",
     "EmbeddedPositions",
     "ExpertsConfig",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from minitx.config.base import ValidatedConfig
 from minitx.config.layer import ExpertsConfig, LayerConfig, NormConfig
@@ -136,7 +136,21 @@ class TextInputs(ValidatedConfig):
         return "sequence" if self.positions is None else self.positions.numbering
 
 
-Inputs = TextInputs
+@dataclass(frozen=True, kw_only=True)
+class CustomInputs(ValidatedConfig):
+    """Base of the inputs of an embedder for something else than text; see `minitx.models.inputs`.
+
+    Attributes:
+        hidden_size: width of the stack.
+    """
+
+    hidden_size: int
+
+
+if TYPE_CHECKING:
+    Inputs = TextInputs  # whose fields most code uses
+else:
+    Inputs = TextInputs | CustomInputs
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,6 @@ from minitx.decoding.prompts import Prompts, check_tokenizer, read_prompts
 from minitx.decoding.request import GenerationOptions, GenerationRequest
 from minitx.decoding.samplers.alternatives import Alternatives
 from minitx.decoding.search.base import Search
-from minitx.decoding.session import device_of
 from minitx.decoding.special_tokens import begin_token, end_tokens, language_after_start, start_token
 from minitx.decoding.stopping import Stop
 from minitx.decoding.strategy import Strategy
@@ -86,7 +85,7 @@ def resolve(
             per_prompt,
             seed=options.get("seed"),
             generator=options.get("generator"),
-            device=device_of(model),
+            device=model.device,
         ),
         stop=(stop or Stop()).resolved(end_tokens(model, tokenizer), vocab_size, tokenizer),
         max_new_tokens=most,
@@ -268,7 +267,7 @@ def _check_embeds(
     """Returns the embeddings of each prompt, if they have one vector per token."""
     if embeds is None:
         return None
-    width = model.decoder_embedder.word_emb.weight.shape[1]
+    width = model.decoder_embedder.config.embedding_size
     shapes = [(len(row), width) for row in rows]
     if model.task == "seq2seq-lm":
         raise ArgumentValueError("inputs_embeds", embeds, "None for models with an encoder")

@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import ParamSpec, TypeVar
+
+from minitx.habits import ARGUMENTS, hint_for
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# Names in other libraries, and their counterparts here.
-HABITS: Mapping[str, str] = {
-    "do_sample": "Sample(...) draws tokens, Greedy() takes the most probable ones.",
-    "eos_token_id": "End tokens belong to stop=Stop(eos=...).",
-    "generation_config": 'strategy="checkpoint" uses generation_config.json.',
-    "input_ids": "Prompts, texts or ids, are the second argument.",
-    "inputs": "Prompts, texts or ids, are the second argument.",
-    "logits_processor": "Processors belong to the strategy: Sample(processors=[...]).",
-    "max_length": "max_new_tokens=... limits the new tokens alone.",
-    "max_tokens": "It is called max_new_tokens here.",
-    "n": "It is called num_samples here.",
-    "num_return_sequences": "It is called num_samples here.",
-    "output_scores": 'logprobs="raw" or "processed" asks for log-probabilities.',
-    "pad_token_id": "No padding is needed; prompts may differ in length.",
-    "stop_strings": "Stop strings belong to stop=Stop(strings=...).",
-    "stop_token_ids": "Stop tokens belong to stop=Stop(tokens=...).",
-    "stopping_criteria": "stop=Stop(...) ends a row; stream(...) can be left at any token.",
-    "streamer": "minitx.stream(...) yields the tokens.",
-}
 # Arguments of `generate` that users expect to be fields of a strategy.
 _OF_THE_CALL = frozenset(
     {
@@ -60,10 +42,8 @@ def suggestion(name: str, known: Iterable[str]) -> str:
         name: the unknown name.
         known: the names that exist.
     """
-    if name in HABITS:
-        return f" {HABITS[name]}"
-    similar = difflib.get_close_matches(name, known, n=1)
-    return f" Did you mean {similar[0]!r}?" if similar else ""
+    hint = hint_for(ARGUMENTS["generate"], name, known)
+    return hint and f" {hint}"
 
 
 def field_suggestion(name: str, known: Iterable[str]) -> str:

@@ -79,9 +79,9 @@ class DecodingSession:
         """
         model, request = self.model, self.request
         if cross_attention:
-            self._model_options["output_cross_attentions"] = True
+            self._model_options["output_cross_attentions"] = [len(model.decoder.layer_order) - 1]
         rows = [prompt for prompt in request.prompts for _ in range(rows_per_prompt)]
-        self.history = TokenHistory(rows, request, device_of(model))
+        self.history = TokenHistory(rows, request, model.device)
         longest = max(map(len, request.prompts)) + request.max_new_tokens - 1 + self._lookahead
         # Rows without a practical limit get a cache that grows.
         room = longest if request.max_new_tokens <= PREALLOCATED else None
@@ -92,8 +92,8 @@ class DecodingSession:
         batch = padded_rows(model, request.prompts)
         self._implicit_positions = batch.position_ids is None
         embeds = request.inputs_embeds
-        weight = model.decoder_embedder.word_emb.weight
-        self._prefill(batch, request.prefill_chunk, None if embeds is None else padded_embeds(embeds, weight))
+        padded = None if embeds is None else padded_embeds(embeds, model.device, model.dtype)
+        self._prefill(batch, request.prefill_chunk, padded)
         self.cache.repeat(rows_per_prompt)
         self.logits = self.logits.repeat_interleave(rows_per_prompt, dim=0)
         self.step_logits = self.logits[:, None]
@@ -278,8 +278,8 @@ class DecodingSession:
         assert out.logits is not None, "a language model has logits"
         self.step_logits = out.logits[:, -keep:].float()
         self.logits = self.step_logits[:, -1]
-        weights = out.cross_attentions  # per layer (R, H, T, S)
-        self.cross_attention = None if weights is None else weights[-1][:, :, -1].float().mean(dim=1)
+        weights = None if out.cross_attentions is None else out.cross_attentions[-1]  # (R, H, T, S)
+        self.cross_attention = None if weights is None else weights[:, :, -1].float().mean(dim=1)
 
 
 class TokenHistory:
@@ -347,15 +347,10 @@ class TokenHistory:
         return [row[:length] for row, length in pairs]
 
 
-def device_of(model: CausalModel) -> torch.device:
-    """Returns the device of the decoder's embeddings, and so of its logits."""
-    return model.decoder_embedder.word_emb.weight.device
-
-
 def padded_rows(model: CausalModel, rows: Sequence[Sequence[int]]) -> PaddedBatch:
     """Pads rows for the decoder on the left, with the positions of their tokens."""
     config = model.decoder_embedder.config
-    batch = pad_left(rows, config.pad_token_id or 0, device_of(model))
+    batch = pad_left(rows, config.pad_token_id or 0, model.device)
     places = batch.position_ids
     if places is None and config.numbering == "padding":
         places = torch.arange(batch.input_ids.shape[1], device=batch.input_ids.device)[None]
@@ -381,13 +376,13 @@ def positions_of(model: CausalModel, ids: Tensor, places: Tensor) -> Tensor:
 def padded_sources(model: EncoderDecoderModel, sources: list[list[int]]) -> tuple[Tensor, Tensor | None]:
     """Pads sequences for the encoder: (B, S), padded on the right, and their mask (B, S) or None."""
     embedder = model.embedder
-    return pad_right(sources, embedder.config.pad_token_id or 0, embedder.word_emb.weight.device)
+    return pad_right(sources, embedder.config.pad_token_id or 0, model.device)
 
 
-def padded_embeds(embeds: Sequence[Tensor], like: Tensor) -> Tensor:
-    """Pads embeddings (T, E) of each row on the left with 0: (B, T, E), with dtype and device of `like`."""
+def padded_embeds(embeds: Sequence[Tensor], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Pads the embeddings (T, W) of each row on the left with 0: (B, T, W)."""
     longest = max(map(len, embeds))
-    padded = [torch.nn.functional.pad(row.to(like), (0, 0, longest - len(row), 0)) for row in embeds]
+    padded = [torch.nn.functional.pad(row.to(device, dtype), (0, 0, longest - len(row), 0)) for row in embeds]
     return torch.stack(padded)
 
 

@@ -2,12 +2,13 @@
 
 Dimension legend, used in every comment and docstring of this folder:
 
-    B  batch        T  time (query positions)    S  source (key positions)
-    H  heads        D  head_dim                  E  hidden_size
-    F  intermediate_size     C  classes          V  vocabulary
-    K  key/value heads, of which each serves H / K query heads
+    B  batch                 T  time (query positions)    S  key positions
+    H  heads                 D  head_dim                  E  hidden_size
+    F  intermediate_size     C  classes                   V  vocabulary
+    K  key/value heads, each of which serves H / K query heads
+    W  width of the word embeddings
 
-Of another text, which an encoder has read for the one at hand:
+Of the encoder output in cross-attention:
 
-    B' texts, each of which serves B / B' rows   S' its tokens    E' the encoder's hidden_size
+    B'  sources, each of which serves B / B' rows     S'  source tokens     E'  hidden size of the encoder
 """

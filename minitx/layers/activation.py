@@ -1,4 +1,4 @@
-"""Activation functions under the names that `config.json` uses."""
+"""Activation functions under the names of `config.json`, and custom ones."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from minitx.validation import ArgumentTypeError, ArgumentValueError, check_choice
+
 
 def quick_gelu(x: Tensor) -> Tensor:
-    """x * sigmoid(1.702 x), the cheap approximation of GELU (arXiv:1606.08415, section 2)."""
+    """x * sigmoid(1.702 x), the cheap approximation of GELU (arXiv:1606.08415, section 2): (...) -> (...)."""
     return x * torch.sigmoid(1.702 * x)
 
 
@@ -30,21 +32,63 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
     "sigmoid": torch.sigmoid,
 }
+_BUILT_IN = frozenset(ACTIVATIONS)
+
+
+def register_activation(name: str, function: Callable[[Tensor], Tensor]) -> None:
+    """Make a custom activation known under a name, for `hidden_act` of a config and of config.json.
+
+    A model with it is saved by that name; whoever loads it must register the function first.
+
+    Args:
+        name: not the name of a built-in activation.
+        function: elementwise, (...) -> (...); a plain function or an `nn.Module`.
+
+    Raises:
+        ArgumentTypeError: not a name, or not callable.
+        ArgumentValueError: the name of a built-in activation.
+
+    Example:
+        >>> minitx.register_activation("squared_relu", lambda x: torch.relu(x) ** 2)
+        >>> model = minitx.from_config({**config, "hidden_act": "squared_relu"})
+    """
+    if not isinstance(name, str) or not name:
+        raise ArgumentTypeError("name", name, "a non-empty string")
+    if not callable(function):
+        raise ArgumentTypeError("function", function, "callable", "it maps a tensor to one of the same shape")
+    if name in _BUILT_IN:
+        raise ArgumentValueError("name", name, "a new name", f"minitx has {', '.join(sorted(_BUILT_IN))}")
+    ACTIVATIONS[name] = function
 
 
 class Activation(nn.Module):
-    """An activation function as a module, so that it shows in the printout and can be hooked."""
+    """An activation function as a module, so that it appears in the printout and can be hooked.
 
-    def __init__(self, name: str) -> None:
+    Args:
+        function: a name of `ACTIVATIONS`, or a custom function (...) -> (...). An `nn.Module` becomes a
+            submodule, so its parameters are trained.
+
+    Raises:
+        ArgumentTypeError: neither a name nor callable.
+        ArgumentValueError: an unknown name.
+    """
+
+    def __init__(self, function: str | Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        if name not in ACTIVATIONS:
-            known = ", ".join(sorted(ACTIVATIONS))
-            raise ValueError(f"unknown activation {name!r}; minitx has: {known}.")
-        self.name = name
-        self.function = ACTIVATIONS[name]
+        if isinstance(function, str):
+            check_choice("activation", function, ACTIVATIONS, "minitx.register_activation adds a custom one")
+            self.name: str = function
+            self.function = ACTIVATIONS[function]
+        elif callable(function):
+            self.name = getattr(function, "__name__", type(function).__name__)
+            self.function = function
+        else:
+            raise ArgumentTypeError("activation", function, "a name or a function")
 
     def extra_repr(self) -> str:
+        """Returns the name of the function, for the printout."""
         return self.name
 
     def forward(self, x: Tensor) -> Tensor:
+        """(...) -> (...)"""
         return self.function(x)

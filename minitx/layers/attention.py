@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,6 @@ from torch import Tensor, nn
 from minitx.config import AttentionConfig, NormConfig
 from minitx.layers.attention_kernels import Backend, ScoreOptions, attention_weights, sdpa
 from minitx.layers.cache import CrossAttentionCache, LayerCache
-from minitx.layers.linear import Linear
 from minitx.layers.norm import Slot, norm
 from minitx.layers.rotary import RotaryTables, apply_rotary_pos_emb
 
@@ -26,7 +26,7 @@ class AttentionContext:
         rotary: cos and sin for queries and keys; None: no RoPE.
         past: number of tokens in the cache.
         memory: (B, S, E), encoder hidden states for cross-attention; None: its keys and values are cached.
-        watch: list that collects the weights of each cross-attention, (B, H, T, S); None: not collected.
+        watch: called with the attention weights before dropout, (B, H, T, S); None: they are not computed.
     """
 
     mask: Tensor | None = None
@@ -34,7 +34,7 @@ class AttentionContext:
     rotary: RotaryTables | None = None
     past: int = 0
     memory: Tensor | None = None
-    watch: list[Tensor] | None = None
+    watch: Callable[[Tensor], None] | None = None
 
 
 def active_probability(dropout: nn.Module) -> float:
@@ -58,9 +58,9 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.head_dim, self.groups = config.head_dim, config.num_attention_heads // config.key_value_heads
         width, shared = config.num_attention_heads * config.head_dim, config.key_value_heads * config.head_dim
-        self.Q = Linear(hidden_size, width, bias=config.bias)
-        self.K = Linear(hidden_size, shared, bias=config.bias)
-        self.V = Linear(hidden_size, shared, bias=config.bias)
+        self.Q = nn.Linear(hidden_size, width, bias=config.bias)
+        self.K = nn.Linear(hidden_size, shared, bias=config.bias)
+        self.V = nn.Linear(hidden_size, shared, bias=config.bias)
         self.norm_per_head = config.qk_norm == "head"
         normed = None if config.qk_norm == "none" else qk_norm
         self.q_norm = norm(normed, config.head_dim if self.norm_per_head else width)
@@ -92,9 +92,15 @@ class SelfAttention(nn.Module):
             key = apply_rotary_pos_emb(key, context.rotary)
         if cache is not None:
             key, value = cache.append(key, value, context.past)  # (B, K, S, D)
+        return self.attend(query, key, value, context).transpose(1, 2).flatten(2)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, context: AttentionContext) -> Tensor:
+        """(B, H, T, D), twice (B, K, S, D) -> (B, H, T, D)"""
         dropout = active_probability(self.dropout)
         options = ScoreOptions(self.scale, context.causal, self.groups, self.softcap, self.sinks, dropout)
-        return self.backend(query, key, value, context.mask, options).transpose(1, 2).flatten(2)
+        if context.watch is not None:
+            context.watch(attention_weights(query, key, context.mask, options))
+        return self.backend(query, key, value, context.mask, options)
 
 
 class CrossAttention(SelfAttention):
@@ -117,13 +123,7 @@ class CrossAttention(SelfAttention):
         # and are loaded once for all of them.
         sources = len(key)
         query = query.view(sources, -1, *query.shape[1:]).transpose(1, 2).flatten(2, 3)
-        dropout = active_probability(self.dropout)
-        options = ScoreOptions(self.scale, False, self.groups, self.softcap, self.sinks, dropout)
-        if context.watch is not None:
-            weights = attention_weights(query, key, context.mask, options)  # (B', H, B / B' * T, S)
-            rows = weights.view(*weights.shape[:2], -1, hidden.shape[1], key.shape[2])
-            context.watch.append(rows.transpose(1, 2).flatten(0, 1))
-        mixed = self.backend(query, key, value, context.mask, options)
+        mixed = self.attend(query, key, value, context)
         return mixed.transpose(1, 2).reshape(*hidden.shape[:2], -1)
 
     def keys_and_values(self, encoder_hidden_states: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from minitx.validation import ArgumentTypeError, ArgumentValueError, check_choice
+
 
 @dataclass(frozen=True)
 class ScoreOptions:
@@ -93,3 +95,45 @@ def sdpa(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, options
 
 
 BACKENDS: dict[str, Backend] = {"eager": eager, "sdpa": sdpa}
+_BUILT_IN = frozenset(BACKENDS)
+
+
+def register_attention(name: str, function: Backend) -> None:
+    """Make a custom attention known under a name, for `model.set_attention` and `minitx.load(attention=)`.
+
+    Args:
+        name: not the name of a built-in attention.
+        function: with the signature of `Backend`.
+
+    Raises:
+        ArgumentTypeError: not a name, or not callable.
+        ArgumentValueError: the name of a built-in attention.
+
+    Example:
+        >>> def uniform(query, key, value, mask, options):
+        ...     return minitx.layers.attention_kernels.sdpa(query * 0, key, value, mask, options)
+        >>> minitx.register_attention("uniform", uniform)
+        >>> model = minitx.load(folder, attention="uniform")
+    """
+    if not isinstance(name, str) or not name:
+        raise ArgumentTypeError("name", name, "a non-empty string")
+    if not callable(function):
+        raise ArgumentTypeError("function", function, "callable")
+    if name in _BUILT_IN:
+        raise ArgumentValueError("name", name, "a new name", f"minitx has {', '.join(sorted(_BUILT_IN))}")
+    BACKENDS[name] = function
+
+
+def backend_of(attention: str | Backend) -> Backend:
+    """Returns the function of a name of `BACKENDS`, or the function itself.
+
+    Raises:
+        ArgumentTypeError: neither a name nor a function.
+        ArgumentValueError: an unknown name.
+    """
+    if isinstance(attention, str):
+        hint = "minitx.register_attention adds a custom one"
+        return BACKENDS[check_choice("attention", attention, BACKENDS, hint)]
+    if not callable(attention):
+        raise ArgumentTypeError("attention", attention, f"a function or one of {', '.join(BACKENDS)}")
+    return attention

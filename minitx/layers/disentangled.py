@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from minitx.config import AttentionConfig, Disentangled, NormConfig, StackConfig
 from minitx.layers.activation import Activation
 from minitx.layers.attention import AttentionContext, active_probability
-from minitx.layers.attention_kernels import Backend, ScoreOptions, sdpa
+from minitx.layers.attention_kernels import Backend, ScoreOptions, attention_weights, sdpa
 from minitx.layers.embedding import Embedding
 from minitx.layers.layer import Layer
-from minitx.layers.linear import Linear
 from minitx.layers.masks import to_additive_mask
 from minitx.layers.norm import norm
+from minitx.layers.recorder import Recorder
 
 
 def log_bucket(distance: Tensor, buckets: int, most: int) -> Tensor:
@@ -48,13 +48,13 @@ class DisentangledSelfAttention(nn.Module):
         super().__init__()
         self.config, self.positions = config, positions
         width = config.num_attention_heads * config.head_dim
-        self.Q = Linear(hidden_size, width)
-        self.K = Linear(hidden_size, width)
-        self.V = Linear(hidden_size, width)
+        self.Q = nn.Linear(hidden_size, width)
+        self.K = nn.Linear(hidden_size, width)
+        self.V = nn.Linear(hidden_size, width)
         separate = positions.relative_attention and not positions.share_att_key
         c2p, p2c = ("c2p" in positions.pos_att_type, "p2c" in positions.pos_att_type)
-        self.pos_K = Linear(hidden_size, width) if separate and c2p else None
-        self.pos_Q = Linear(hidden_size, width) if separate and p2c else None
+        self.pos_K = nn.Linear(hidden_size, width) if separate and c2p else None
+        self.pos_Q = nn.Linear(hidden_size, width) if separate and p2c else None
         self.dropout = nn.Dropout(config.dropout)
         self.pos_dropout = nn.Dropout(positions.dropout)
         # One share for content, one for each kind of position score; the root is float32, as in training.
@@ -74,6 +74,8 @@ class DisentangledSelfAttention(nn.Module):
             embeddings = self.pos_dropout(context.embeddings)
             mask = to_additive_mask(mask, self.position_scores(query, key, embeddings, context.bucket))
         options = ScoreOptions(self.scale, dropout=active_probability(self.dropout))
+        if context.watch is not None:
+            context.watch(attention_weights(query, key, mask, options))
         return self.backend(query, key, value, mask, options).transpose(1, 2).flatten(2)
 
     def position_scores(self, query: Tensor, key: Tensor, embeddings: Tensor, bucket: Tensor) -> Tensor:
@@ -134,18 +136,25 @@ class DisentangledStack(nn.Module):
         self.relative_norm = norm(layer.norm if positions.norm_rel_ebd else None, size)
         self.convolution = Convolution(positions, size, layer.norm) if positions.conv_kernel_size else None
 
-    def forward(self, hidden: Tensor, mask: Tensor | None, position_ids: Tensor) -> Tensor:
+    def forward(
+        self, hidden: Tensor, mask: Tensor | None, position_ids: Tensor, *, record: Recorder | None = None
+    ) -> Tensor:
         """(B, T, E), mask (B, T) or (B, T, S) -> (B, T, E)"""
+        if record is not None:
+            record.begin(len(self.layers))
         real = hidden.new_ones(*hidden.shape[:2], 1)  # (B, T, 1)
         if mask is not None:
             attended = mask if mask.dim() == 2 else mask.any(dim=1)
             real = attended[..., None].to(hidden.dtype)
         hidden = embedded = hidden * real
-        context = self.context(mask, hidden)
+        shared = self.context(mask, hidden)
         for index, layer in enumerate(self.layers):
+            context = shared if record is None else record.enter(index, hidden, shared)[0]
             hidden = layer(hidden, context)
             if index == 0 and self.convolution is not None:
                 hidden = self.convolution(embedded, hidden, real)
+        if record is not None:
+            record.leave(hidden)
         return hidden
 
     def context(self, mask: Tensor | None, hidden: Tensor) -> RelativeContext:

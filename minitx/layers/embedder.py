@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from minitx.config import LearnedPositions, Numbering, Projection, TextInputs
 from minitx.layers.embedding import Embedding, ScaledEmbedding, ShiftedEmbedding, SinusoidalEmbedding
-from minitx.layers.linear import Linear
 from minitx.layers.norm import Slot, dropout, identity, norm
 from minitx.validation import check_indices, check_position_ids, check_shape, check_token_ids
 
@@ -26,7 +25,7 @@ class Embedder(nn.Module):
         self.pos_emb = position_embedding(config, summed)
         self.tok_type_emb = Embedding(config.type_vocab_size, summed) if config.type_vocab_size else None
         self.projection: Slot = (
-            identity if place == "none" else Linear(size, hidden, bias=place == "after_dropout")
+            identity if place == "none" else nn.Linear(size, hidden, bias=place == "after_dropout")
         )
         self.layer_norm = norm(config.norm, size if place == "after_dropout" else hidden)
         self.dropout = dropout(config.dropout)
@@ -50,8 +49,17 @@ class Embedder(nn.Module):
         position_ids: Tensor | None,
         past: int = 0,
         mask: Tensor | None = None,
+        prefix: str = "",
     ) -> Tensor:
         """Check the inputs against the tables, which would fail with an index error or a dead GPU.
+
+        Args:
+            input_ids: (B, T).
+            token_type_ids: (B, T), or None.
+            position_ids: (1 or B, T); None: the architecture's own.
+            past: number of tokens before them.
+            mask: (B, past + T), False at padding.
+            prefix: of the names in messages, "decoder_" in an encoder-decoder.
 
         Returns:
             (1 or B, T): the positions; by default those of the architecture.
@@ -60,10 +68,9 @@ class Embedder(nn.Module):
             TypeError: not a tensor.
             ValueError: no tokens, a wrong shape or dtype, an id outside its table.
         """
-        shape = check_token_ids("input_ids", input_ids)
-        check_indices(
-            "input_ids", input_ids, self.config.vocab_size, "does the tokenizer belong to this model?"
-        )
+        name = f"{prefix}input_ids"
+        shape = check_token_ids(name, input_ids)
+        check_indices(name, input_ids, self.config.vocab_size, "does the tokenizer belong to this model?")
         if token_type_ids is not None:
             self.check_types(token_type_ids, shape)
         positions, length = position_ids, past + shape[1]
@@ -71,7 +78,7 @@ class Embedder(nn.Module):
             positions = self.number(input_ids, self.config.pad_token_id, past, mask)
         too_long = f"the text has {length} tokens, truncate or split it"
         if position_ids is not None or (self.config.numbering == "padding" and length > self.max_tokens):
-            self.check_positions(positions, shape, too_long)
+            self.check_positions(positions, shape, too_long, prefix)
         elif self.has_position_table and length > self.max_tokens:
             raise ValueError(f"the model has positions for {self.max_tokens} tokens, but {too_long}.")
         return positions
@@ -82,12 +89,14 @@ class Embedder(nn.Module):
         if self.tok_type_emb is not None:
             check_indices("token_type_ids", token_type_ids, self.config.type_vocab_size)
 
-    def check_positions(self, position_ids: Tensor, shape: tuple[int, ...], hint: str) -> None:
+    def check_positions(
+        self, position_ids: Tensor, shape: tuple[int, ...], hint: str, prefix: str = ""
+    ) -> None:
         """Check that the positions fit tokens (B, T) and the table."""
-        check_position_ids(position_ids, shape)
+        check_position_ids(position_ids, shape, prefix)
         if self.has_position_table:
             rows = self.config.max_position_embeddings - getattr(self.config.positions, "offset", 0)
-            check_indices("position_ids", position_ids, rows, hint)
+            check_indices(f"{prefix}position_ids", position_ids, rows, hint)
 
     def project(self, hidden: Tensor, place: Projection) -> Tensor:
         """Apply the projection if it belongs to this place: (B, T, size) -> (B, T, size or E)."""

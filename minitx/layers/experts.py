@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from minitx.config import ExpertsConfig
 from minitx.layers.activation import Activation
-from minitx.layers.linear import Linear, linear
 
 
 class ExpertsLinear(nn.Module):
@@ -27,7 +27,7 @@ class ExpertsLinear(nn.Module):
 
     def forward(self, x: Tensor, expert: int) -> Tensor:
         """(tokens, inputs) -> (tokens, outputs), through one expert"""
-        return linear(x, self.weight[expert], None if self.bias is None else self.bias[expert])
+        return F.linear(x, self.weight[expert], None if self.bias is None else self.bias[expert])
 
 
 class Experts(nn.Module):
@@ -74,7 +74,7 @@ class MixtureOfExperts(nn.Module):
     def __init__(self, config: ExpertsConfig, hidden_size: int) -> None:
         super().__init__()
         self.config = config
-        self.router = Linear(hidden_size, config.num_experts, bias=config.router_bias)
+        self.router = nn.Linear(hidden_size, config.num_experts, bias=config.router_bias)
         self.experts = Experts(config, hidden_size)
 
     def route(self, hidden: Tensor) -> tuple[Tensor, Tensor]:

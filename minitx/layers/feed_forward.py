@@ -6,7 +6,6 @@ from torch import Tensor, nn
 
 from minitx.config import FeedForwardConfig
 from minitx.layers.activation import Activation
-from minitx.layers.linear import Linear
 from minitx.layers.norm import dropout
 
 
@@ -15,7 +14,7 @@ class Intermediate(nn.Module):
 
     def __init__(self, config: FeedForwardConfig, hidden_size: int) -> None:
         super().__init__()
-        self.dense = Linear(hidden_size, config.intermediate_size, bias=config.bias)
+        self.dense = nn.Linear(hidden_size, config.intermediate_size, bias=config.bias)
         self.activation = Activation(config.hidden_act)
         self.dropout = dropout(config.dropout)
 
@@ -29,8 +28,8 @@ class GatedIntermediate(nn.Module):
 
     def __init__(self, config: FeedForwardConfig, hidden_size: int) -> None:
         super().__init__()
-        self.dense = Linear(hidden_size, config.intermediate_size, bias=config.bias)
-        self.gate = Linear(hidden_size, config.intermediate_size, bias=config.bias)
+        self.dense = nn.Linear(hidden_size, config.intermediate_size, bias=config.bias)
+        self.gate = nn.Linear(hidden_size, config.intermediate_size, bias=config.bias)
         self.activation = Activation(config.hidden_act)
         self.dropout = dropout(config.dropout)
 

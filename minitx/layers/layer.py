@@ -12,7 +12,6 @@ from minitx.layers.attention import AttentionContext, CrossAttention, SelfAttent
 from minitx.layers.cache import CrossAttentionCache, LayerCache
 from minitx.layers.experts import MixtureOfExperts
 from minitx.layers.feed_forward import GatedIntermediate, Intermediate
-from minitx.layers.linear import Linear
 from minitx.layers.norm import Slot, dropout, identity, norm
 
 
@@ -32,7 +31,7 @@ class Output(nn.Module):
     ) -> None:
         super().__init__()
         after_branch = config.norm_placement in ("sandwich", "branch")
-        self.dense: Slot = identity if size is None else Linear(size, hidden_size, bias=bias)
+        self.dense: Slot = identity if size is None else nn.Linear(size, hidden_size, bias=bias)
         self.branch_norm = norm(config.norm if after_branch else None, hidden_size)
         self.layer_norm = norm(config.norm if config.norm_placement == "post" else None, hidden_size)
         self.dropout = dropout(drop)

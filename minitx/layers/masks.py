@@ -1,55 +1,60 @@
-"""Which key each query may look at: one boolean mask, True = attend, built once per forward."""
+"""Attention masks: one boolean mask per kind of layer, True = attend, built once per forward."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from minitx.validation import check_tensor, values_unavailable
+from minitx.validation import ArgumentValueError, check_tensor, values_unavailable
 
 
-def as_bool(attention_mask: Tensor, batch: int, time: int) -> Tensor:
-    """Hugging Face's 0/1 mask, or a boolean one, as a boolean mask.
+def as_bool(attention_mask: Tensor, batch: int, time: int, name: str = "attention_mask") -> Tensor:
+    """Convert Hugging Face's 0/1 mask, or a boolean one, to a boolean mask.
 
     Args:
-        attention_mask: (B, T) for padding, or (B, T, T) to say which query sees which key.
+        attention_mask: (B, T) for padding, or (B, T, T) for the keys that each query attends to.
+        batch: B.
+        time: T.
+        name: of the parameter, for messages.
 
     Returns:
-        The same shape, True = attend.
+        (B, T) or (B, T, T) bool, True = attend.
 
     Raises:
-        TypeError: no tensor.
-        ValueError: a shape that does not fit the ids, or values other than 0 and 1.
+        ArgumentTypeError: not a tensor.
+        ArgumentValueError: a shape that does not fit the ids, or values other than 0 and 1.
     """
-    check_tensor("attention_mask", attention_mask)
-    shape = tuple(attention_mask.shape)
+    shape = tuple(check_tensor(name, attention_mask).shape)
     if shape != (batch, time) and shape != (batch, time, time):  # traced sizes have no hash
-        raise ValueError(
-            f"attention_mask has shape {shape}; expected (batch, time) = "
-            f"{(batch, time)} like input_ids, or (batch, time, time)."
-        )
+        ids = name.replace("attention_mask", "input_ids")
+        expected = f"of shape (batch, time) = {(batch, time)} like {ids}, or (batch, time, time), not {shape}"
+        raise ArgumentValueError(name, attention_mask, expected)
     if attention_mask.dtype == torch.bool:
         return attention_mask
-    mask = attention_mask.bool()
-    # In a traced graph values cannot be looked at, so there a type that can hold others is refused.
-    unseen = values_unavailable(attention_mask)
-    if (
-        attention_mask.is_floating_point()
-        if unseen
-        else not torch.equal(mask.to(attention_mask), attention_mask)
-    ):
-        raise ValueError(
-            "attention_mask holds values other than 0 and 1; 1 means attend, 0 means ignore "
-            "(masks that are added to the scores, such as 0 and -10000, are not taken)."
-        )
-    return mask
+    if not holds_zeros_and_ones(attention_mask):
+        hint = "1 means attend, 0 means ignore (masks that are added to the scores are not supported)"
+        raise ArgumentValueError(name, attention_mask, "of the values 0 and 1", hint)
+    return attention_mask.bool()
+
+
+def holds_zeros_and_ones(mask: Tensor) -> bool:
+    """Whether a mask holds the values 0 and 1 alone.
+
+    A traced graph has no values to check, so there a dtype that can hold others is refused.
+
+    Args:
+        mask: (B, T) or (B, T, T)
+    """
+    if values_unavailable(mask):
+        return not mask.is_floating_point()
+    return torch.equal(mask.bool().to(mask), mask)
 
 
 def padding_mask(attention_mask: Tensor | None) -> Tensor | None:
-    """(B, T) or (B, T, S), bool -> (B, 1, 1 or T, S), or None where everything may be attended.
+    """(B, T) or (B, T, S), bool -> (B, 1, 1 or T, S), or None where every key may be attended to.
 
-    A query without a single key would average over nothing and give NaN, which the next layer would
-    spread to the real tokens; such a query (padding by itself) sees every key instead.
+    A query without a single key would average over nothing and give NaN, which the next layer would spread to
+    the real tokens; such a query (padding by itself) attends to every key instead.
     """
     if attention_mask is None or (not values_unavailable(attention_mask) and bool(attention_mask.all())):
         return None
@@ -60,14 +65,14 @@ def padding_mask(attention_mask: Tensor | None) -> Tensor | None:
 def causal_window_mask(
     mask: Tensor | None, queries: Tensor, keys: Tensor, *, causal: bool, window: int | None
 ) -> Tensor:
-    """Narrows a padding mask to the keys that each query may see by position.
+    """Narrow a padding mask to the keys that each query may attend to by position.
 
     Args:
         mask: (B, 1, 1 or T, S), or None.
-        queries: (T,) positions in the sequence, padding counted.
+        queries: (T,) positions in the sequence, padding included.
         keys: (S,) positions.
-        causal: no key behind its query.
-        window: only keys less than this far away; None for any distance.
+        causal: no key after its query.
+        window: only keys less than this far away; None: any distance.
 
     Returns:
         (1 or B, 1, T, S), True = attend.
@@ -80,13 +85,21 @@ def causal_window_mask(
 
 
 def unmask_empty_rows(mask: Tensor) -> Tensor:
+    """Let a query without any key attend to every key: (..., S) -> (..., S)."""
     return mask | ~mask.any(dim=-1, keepdim=True)
 
 
 def to_additive_mask(mask: Tensor | None, bias: Tensor) -> Tensor:
-    """One additive mask out of a boolean one and a score bias (1 or B, H, T, S).
+    """Combine a boolean mask and a score bias into one additive mask.
 
-    Half of the lowest number already makes a weight of exactly 0, and a score added to it cannot
-    overflow to -inf, of which a row of nothing else would make NaN.
+    Half of the lowest number already makes a weight of exactly 0, and a score added to it cannot overflow to
+    -inf; a row of nothing else would make NaN.
+
+    Args:
+        mask: (1 or B, 1, 1 or T, S), or None.
+        bias: (1 or B, 1 or H, 1 or T, S), or ().
+
+    Returns:
+        (1 or B, 1 or H, 1 or T, S)
     """
     return bias if mask is None else torch.where(mask, bias, torch.finfo(bias.dtype).min / 2)

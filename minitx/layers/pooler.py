@@ -1,11 +1,10 @@
-"""One vector for a whole sequence."""
+"""The pooler: one vector for a whole sequence."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
 from minitx.layers.activation import Activation
-from minitx.layers.linear import Linear
 
 
 class Pooler(nn.Module):
@@ -13,7 +12,7 @@ class Pooler(nn.Module):
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
-        self.dense = Linear(hidden_size, hidden_size)
+        self.dense = nn.Linear(hidden_size, hidden_size)
         self.activation = Activation("tanh")
 
     def forward(self, hidden: Tensor) -> Tensor:

@@ -21,10 +21,10 @@ from minitx.layers.cache import (
 )
 from minitx.layers.disentangled import DisentangledStack
 from minitx.layers.layer import Layer, ParallelLayer
-from minitx.layers.linear import Linear
 from minitx.layers.masks import causal_window_mask, padding_mask, to_additive_mask
 from minitx.layers.norm import Slot, dropout, identity, norm
 from minitx.layers.positions import RelativePositionBias, alibi
+from minitx.layers.recorder import Recorder
 from minitx.layers.rotary import RotaryTables, rotary_tables
 
 FULL, SLIDING = "full_attention", "sliding_attention"
@@ -95,7 +95,7 @@ class Stack(nn.Module):
             layer.norm if layer.norm_placement != "post" and config.final_norm else None, size
         )
         self.dropout = dropout(config.final_dropout)
-        self.projection: Slot = identity if width is None else Linear(size, width, bias=False)
+        self.projection: Slot = identity if width is None else nn.Linear(size, width, bias=False)
 
     def forward(
         self,
@@ -104,6 +104,7 @@ class Stack(nn.Module):
         position_ids: Tensor,
         cache: Cache | None = None,
         cross: AttentionContext | None = None,
+        record: Recorder | None = None,
     ) -> Tensor:
         """Run the layers.
 
@@ -114,6 +115,7 @@ class Stack(nn.Module):
             cache: of earlier tokens; each layer appends its keys and values. The caller advances its length
                 (`Cache.advance`).
             cross: mask and encoder hidden states for cross-attention; None: no encoder.
+            record: collects hidden states and attention weights; None: nothing is collected.
 
         Returns:
             (B, T, E)
@@ -125,11 +127,19 @@ class Stack(nn.Module):
             )
         parts = [None] * len(self.layer_order) if cache is None else cache.layers
         contexts = self.contexts(hidden, mask, position_ids, cache)
-        memories = [None] * len(parts) if cache is None or cross is None else cache.memory
-        steps = zip(self.layer_order, self.layer_kinds, parts, memories, strict=True)
-        for index, kind, part, cross_cache in steps:
-            hidden = self.layers[index](hidden, contexts[kind], part, cross, cross_cache)
-        return self.projection(self.dropout(self.layer_norm(hidden)))
+        cross_parts = [None] * len(parts) if cache is None or cross is None else cache.cross_attention
+        if record is not None:
+            record.begin(len(self.layer_order))
+        steps = zip(self.layer_order, self.layer_kinds, parts, cross_parts, strict=True)
+        for step, (index, kind, part, cross_part) in enumerate(steps):
+            context, across = contexts[kind], cross
+            if record is not None:
+                context, across = record.enter(step, hidden, context, cross, part)
+            hidden = self.layers[index](hidden, context, part, across, cross_part)
+        hidden = self.projection(self.dropout(self.layer_norm(hidden)))
+        if record is not None:
+            record.leave(hidden)
+        return hidden
 
     def remember(self, cache: Cache, memory: Tensor, mask: Tensor | None) -> None:
         """Store the cross-attention keys and values of every layer in a cache.
@@ -144,7 +154,7 @@ class Stack(nn.Module):
             attention = self.layers[index].get_submodule("cross_attention.cross_attention")
             assert isinstance(attention, CrossAttention)
             caches.append(CrossAttentionCache(*attention.keys_and_values(memory)))
-        cache.memory, cache.memory_mask = caches, mask
+        cache.cross_attention, cache.encoder_mask = caches, mask
 
     def contexts(
         self, hidden: Tensor, mask: Tensor | None, position_ids: Tensor, cache: Cache | None
@@ -184,15 +194,15 @@ class Stack(nn.Module):
         """
         time, device, causal = hidden.shape[1], hidden.device, self.config.causal and hidden.shape[1] > 1
         window = self.config.sliding_window if kind.layer_type == SLIDING else None
-        columns = past + time if part is None else part.columns(past, time)
+        columns = past + time if part is None else part.key_length(past, time)
         outside_window = columns > (window or columns)
         if plain and attend is None and past == 0 and causal and not outside_window:
             return None, True
         if part is not None and attend is not None:
-            attend = attend[..., part.positions(past, time, device)]
+            attend = attend[..., part.key_positions(past, time, device)]
         if causal or outside_window:
             queries = torch.arange(past, past + time, device=device)
-            keys = queries if part is None else part.positions(past, time, device)
+            keys = queries if part is None else part.key_positions(past, time, device)
             attend = causal_window_mask(attend, queries, keys, causal=self.config.causal, window=window)
         return attend, False
 

@@ -1,12 +1,14 @@
 """The model families. An architecture is a configuration of these; no architecture's name is in here.
 
-EncoderModel          reads a text
-DecoderModel          goes on with a text
-EncoderDecoderModel   reads one text and writes another
+EncoderModel          every token attends to the whole sequence
+DecoderModel          every token attends to earlier ones
+EncoderDecoderModel   a decoder that attends to the output of an encoder
 """
 
+from minitx.models.base import Model
 from minitx.models.decoder import CausalModel, DecoderModel
+from minitx.models.encoder import EncoderModel
 from minitx.models.encoder_decoder import EncoderDecoderModel
-from minitx.models.model import EncoderModel, Model, ModelOutput
+from minitx.models.output import ModelOutput
 
 __all__ = ["CausalModel", "DecoderModel", "EncoderDecoderModel", "EncoderModel", "Model", "ModelOutput"]

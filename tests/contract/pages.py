@@ -115,14 +115,15 @@ def run_page(path: Path, folder: Path) -> Iterator[tuple[Block, str]]:
     Yields:
         Each block that shows output, with what its code printed; of console blocks, with the commands.
     """
-    namespace: dict[str, Any] = {"__name__": "__page__"}
+    namespace: dict[str, Any] = {"__name__": "__main__"}
     printed = ""
     with working_in(folder):
         for block in blocks(path.read_text()):
             if block.is_output:
                 yield block, printed
             elif block.kind == "python":
-                code = compile(block.code, f"{path.name}: {block.code.splitlines()[0]}", "exec")
+                name = f"{path.name}: {block.code.splitlines()[0]}"
+                code = compile(block.code, name, "exec", dont_inherit=True)
                 if not block.skipped:
                     printed = captured(lambda code=code: exec(code, namespace))
             elif block.kind == "console" and not block.skipped:

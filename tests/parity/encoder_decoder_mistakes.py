@@ -131,7 +131,7 @@ def no_norm_behind_the_embedding(model: Any, patch: pytest.MonkeyPatch) -> None:
 
 
 def memory_projected_without_bias(model: Any, patch: pytest.MonkeyPatch) -> None:
-    model.memory_projection.bias = None
+    model.encoder_projection.bias = None
 
 
 def scores_divided(model: Any, patch: pytest.MonkeyPatch) -> None:

@@ -180,15 +180,15 @@ def test_several_rows_share_one_memory(name: str, kind: str, root: Path) -> None
     ):
         cache = empty(model, texts, kind)
         run(model, both, cache, 0, 9)
-        assert (cache.texts, cache.batch) == (3, 6)
+        assert (cache.num_sources, cache.batch) == (3, 6)
         cache.select(torch.tensor(rows))
-        assert (cache.texts, cache.batch) == (remembered, len(rows))
+        assert (cache.num_sources, cache.batch) == (remembered, len(rows))
         goes_on_like_one_pass(model, both.rows(rows), cache, 9)
     cache = empty(model, texts, kind)
     run(model, both, cache, 0, 9)
-    memory = [part.key for part in cache.memory]
+    memory = [part.key for part in cache.cross_attention]
     cache.reorder(torch.tensor([1, 1, 3, 2, 4, 4]))
-    assert all(part.key is key for part, key in zip(cache.memory, memory, strict=True))
+    assert all(part.key is key for part, key in zip(cache.cross_attention, memory, strict=True))
     goes_on_like_one_pass(model, both.rows([1, 1, 3, 2, 4, 4]), cache, 9)
 
 
@@ -198,7 +198,7 @@ def test_what_was_read_stays_when_all_tokens_are_cropped(name: str, root: Path) 
     cache = empty(model, texts, "static")
     run(model, texts._replace(ids=texts.ids.flip(1)), cache, 0, 9)
     cache.crop(0)
-    assert cache.texts == 3
+    assert cache.num_sources == 3
     assert apart(run(model, texts, cache, 0, texts.length), one_pass(model, texts), texts.mask) <= 1e-9
 
 

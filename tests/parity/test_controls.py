@@ -22,9 +22,9 @@ from minitx.layers.activation import Activation
 from minitx.layers.attention import SelfAttention
 from minitx.layers.embedder import NUMBERINGS
 from minitx.layers.experts import Experts, MixtureOfExperts
-from minitx.layers.heads import POOLING
 from minitx.layers.layer import Layer, ParallelLayer, before_norm
 from minitx.layers.norm import RMSNorm
+from minitx.layers.pooling import POOLING
 from minitx.models import Model
 from tests.parity.cases import BY_NAME
 from tests.parity.encoder_decoder_mistakes import ENCODER_DECODER_MISTAKES

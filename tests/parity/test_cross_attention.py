@@ -49,6 +49,6 @@ def test_rows_that_share_a_text_have_their_own(name: str, root: Path) -> None:
         expected = model(*twice, written, output_cross_attentions=True).cross_attentions
         cache = model.encode_into(model.make_cache(), ids, mask)
         found = model.decode(written, cache=cache, output_cross_attentions=True).cross_attentions
-    assert cache.texts == 2
+    assert cache.num_sources == 2
     for a, b in zip(expected, found, strict=True):
         assert torch.allclose(a, b, rtol=0, atol=1e-12)

@@ -63,8 +63,8 @@ def test_a_ring_gives_what_its_window_shows(window: int, spare: int, actions: li
         truth += new
         key = torch.tensor(new, dtype=torch.float64).view(1, 1, -1, 1)
         keys, values = part.append(key, -key, past)
-        positions = part.positions(past, action, torch.device("cpu"))
-        assert keys.shape[2] == values.shape[2] == len(positions) == part.columns(past, action)
+        positions = part.key_positions(past, action, torch.device("cpu"))
+        assert keys.shape[2] == values.shape[2] == len(positions) == part.key_length(past, action)
         assert torch.equal(keys, -values)
         held = dict(zip(positions.tolist(), keys.flatten().tolist(), strict=True))
         for query in range(past, past + action):
@@ -243,7 +243,7 @@ def test_tokens_whose_logits_or_loss_failed_do_not_count(window: int | None, max
         expected = decoder(text, mask).logits[:, past:]
         if past:
             decoder(text[:, :past], mask[:, :past], cache=cache)
-        with pytest.raises(ValueError, match=r"labels have shape \(2, 3\)"):
+        with pytest.raises(ValueError, match=r"labels=.* not \(2, 3\)"):
             decoder(text[:, past : past + 1], mask[:, past : past + 1], labels=ids(2, 3), cache=cache)
         assert (cache.length, None if cache.mask is None else cache.mask.shape[1]) == (past, past or None)
         found = decoder(text[:, past:], mask[:, past:], cache=cache).logits
@@ -269,7 +269,7 @@ def test_refused_input_leaves_a_cache_as_it_was() -> None:
     cache = decoder.make_cache()
     with torch.inference_mode():
         decoder(text[:, :8], cache=cache)
-        with pytest.raises(ValueError, match="input_ids holds 99"):
+        with pytest.raises(ValueError, match="input_ids=99 must be from 0 to"):
             decoder(torch.tensor([[7, 99, 7, 7, 7, 7]]), cache=cache)
         found = decoder(text[:, 8:], cache=cache).logits
         assert torch.allclose(found, decoder(text).logits[:, 8:], rtol=0, atol=1e-9)
@@ -291,7 +291,7 @@ def test_errors_say_what_to_do() -> None:
     with pytest.raises(ValueError, match="a batch of 2, but input_ids has one of 3"):
         decoder(ids(3, 1), cache=cache)
     for new, shape in ((ids(2, 2), (2, 2, 2)), (ids(2, 1), (2, 13))):
-        with pytest.raises(ValueError, match=r"shape .*: with a cache it is of the new tokens alone"):
+        with pytest.raises(ValueError, match=r"shape .*; with a cache it covers the new tokens alone"):
             decoder(new, torch.ones(shape), cache=cache)
     with pytest.raises(ValueError, match="cannot crop to 13: the cache holds 12 tokens"):
         cache.crop(13)
@@ -358,14 +358,14 @@ def test_a_cache_of_another_model_is_refused(window: int | None, max_length: int
     cache = decoder.make_cache(max_length)
     decoder(ids(1, 8), cache=cache)
     others: tuple[tuple[dict[str, Any], str], ...] = (
-        ({"num_key_value_heads": 4}, "2 heads of 6 features .* this model makes 4 heads of 6"),
-        ({"head_dim": 8}, "2 heads of 6 features .* this model makes 2 heads of 8"),
+        ({"num_key_value_heads": 4}, "2 heads of 6 features .* this model has 4 heads of 6"),
+        ({"head_dim": 8}, "2 heads of 6 features .* this model has 2 heads of 8"),
         ({"num_hidden_layers": 3}, "parts for 2 layers, the model runs 3"),
     )
     for more, message in others:
         with pytest.raises(ValueError, match=message):
             model(sliding_window=window, **more)(ids(1, 1), cache=cache)
-    with pytest.raises(ValueError, match=r"torch.float64 on cpu, this model makes .* torch.float32 on cpu"):
+    with pytest.raises(ValueError, match=r"torch.float64 on cpu, this model has .* torch.float32 on cpu"):
         model(sliding_window=window).float()(ids(1, 1), cache=cache)
     assert cache.length == 8
     assert torch.allclose(
@@ -387,7 +387,7 @@ def test_numbers_that_are_none(wrong: Any) -> None:
     ]
     calls += [] if wrong is None else [lambda: decoder.make_cache(wrong)]
     for call in calls:
-        with pytest.raises(TypeError, match="expected a whole number of at least"):
+        with pytest.raises(TypeError, match="must be an integer of at least"):
             call()
     assert cache.length == 3
     assert cache.batch == 1
@@ -399,16 +399,16 @@ def test_rows_that_are_none() -> None:
     cache = decoder.make_cache()
     decoder(ids(2, 3), cache=cache)
     for rows, message in (
-        (torch.tensor([True, False]), "dtype torch.bool"),
-        (torch.tensor([0.0]), "dtype torch.float32"),
+        (torch.tensor([True, False]), "must be of dtype torch.long"),
+        (torch.tensor([0.0]), "must be of dtype torch.long"),
         (torch.tensor([], dtype=torch.long), r"shape \(0,\)"),
         (torch.tensor(1), r"shape \(\)"),
-        (torch.tensor([0, 2]), "rows holds 2, but the cache has 0 to 1"),
-        (torch.tensor([-1]), "holds -1"),
+        (torch.tensor([0, 2]), "rows=2 must be from 0 to 1"),
+        (torch.tensor([-1]), "rows=-1 must be from 0 to 1"),
     ):
         with pytest.raises(ValueError, match=message):
             cache.select(rows)
-    with pytest.raises(TypeError, match="rows is a list"):
+    with pytest.raises(TypeError, match=r"rows=\[0, 1\] must be a tensor"):
         cache.select([0, 1])
     with pytest.raises(ValueError, match="times=0 must be at least 1"):
         cache.repeat(0)
@@ -416,7 +416,7 @@ def test_rows_that_are_none() -> None:
 
 
 def test_something_else_for_a_cache() -> None:
-    with pytest.raises(TypeError, match="cache is a dict; expected what"):
+    with pytest.raises(TypeError, match=r"cache=\{\} must be a Cache; make one"):
         model()(ids(1, 3), cache={})
 
 

@@ -193,9 +193,7 @@ def test_other_commands(run: Run, t5: Path, mbart: Path, tmp_path: Path) -> None
     ]
     first, second = (run("embed", folder, "a b", "c", "--json")[1] for folder in (t5, tmp_path / "encoder"))
     assert json.loads(first)["embeddings"] == json.loads(second)["embeddings"]
-    assert "embed reads texts with an encoder, and this is none (EncoderDecoderModel)." in fails(
-        run, "embed", mbart, "a"
-    )
+    assert "model='EncoderDecoderModel' must be an encoder" in fails(run, "embed", mbart, "a")
     assert "cannot predict a next token: the checkpoint lacks" in fails(
         run, "generate", tmp_path / "encoder", "a"
     )
@@ -239,4 +237,4 @@ def test_decoders_have_no_text_to_begin(run: Run, tmp_path: Path) -> None:
     for option in ("--decoder-prompt", "--decoder-ids"):
         error = fails(run, "generate", folder, "a", option, "5")
         assert f"{option} is for models with an encoder" in error
-    assert "embed reads texts with an encoder" in fails(run, "embed", folder, "a")
+    assert "model='DecoderModel' must be an encoder" in fails(run, "embed", folder, "a")

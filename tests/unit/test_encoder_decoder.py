@@ -43,12 +43,12 @@ REFUSED: dict[str, tuple[Call, type[Exception], str]] = {
     "nothing to read": (
         lambda model: model(decoder_input_ids=ids(2, 3)),
         ValueError,
-        "give one of: input_ids",
+        "pass exactly one source: input_ids",
     ),
     "two things to read": (
         lambda model: model(ids(2, 7), None, ids(2, 3), encoder_last_hidden_state=torch.zeros(2, 7, 24)),
         ValueError,
-        "give one of: input_ids",
+        "pass exactly one source: input_ids",
     ),
     "nothing to write": (
         lambda model: model(ids(2, 7)),
@@ -58,52 +58,52 @@ REFUSED: dict[str, tuple[Call, type[Exception], str]] = {
     "a list to read": (
         lambda model: model([[5]], None, ids(2, 3)),
         TypeError,
-        "input_ids is a list; expected a tensor",
+        r"^input_ids=\[\[5\]\] must be a tensor",
     ),
     "a list to write": (
         lambda model: model(ids(2, 7), None, [[5]]),
         TypeError,
-        "is a list; expected a tensor",
+        r"input_ids=\[\[5\]\] must be a tensor",
     ),
     "fewer texts to write": (
         lambda model: model(ids(2, 7), None, ids(1, 3)),
         ValueError,
-        "2 texts were read, but decoder_input_ids has 1 rows",
+        "must be of 1 rows like decoder_input_ids, not 2",
     ),
     "a memory of two dimensions": (
         lambda model: model(decoder_input_ids=ids(2, 3), encoder_last_hidden_state=torch.zeros(7, 24)),
         ValueError,
-        r"\(7, 24\); expected \(batch, time, 24\), as model.encode gives it",
+        r"must be of shape \(batch, time, 24\), not \(7, 24\); model.encode",
     ),
     "a memory of another width": (
         lambda model: model(decoder_input_ids=ids(2, 3), encoder_last_hidden_state=torch.zeros(2, 7, 12)),
         ValueError,
-        r"\(2, 7, 12\); expected \(batch, time, 24\)",
+        r"must be of shape \(batch, time, 24\), not \(2, 7, 12\)",
     ),
     "a memory that is a list": (
         lambda model: model(decoder_input_ids=ids(1, 3), encoder_last_hidden_state=[[0.0]]),
         TypeError,
-        "encoder_last_hidden_state is a list",
+        r"encoder_last_hidden_state=\[\[0\.0\]\] must be a tensor",
     ),
     "a cache that is none": (
         lambda model: model(decoder_input_ids=ids(1, 3), cache="x"),
         TypeError,
-        "cache is a str; expected what model.make_cache",
+        "cache='x' must be a Cache; make one with model.make_cache",
     ),
     "reading into no cache": (
         lambda model: model.encode_into("x", ids(1, 3)),
         TypeError,
-        "cache is a str; expected what model.make_cache",
+        "cache='x' must be a Cache; make one with model.make_cache",
     ),
     "reading twice into one cache": (
         lambda model: model.encode_into(model.encode_into(model.make_cache(), ids(1, 3)), ids(1, 3)),
         ValueError,
-        "the cache holds another text already",
+        "the cache holds another source already",
     ),
     "labels that are a list": (
         lambda model: model(ids(1, 7), labels=[[5]]),
         TypeError,
-        "labels is a list",
+        r"labels=\[\[5\]\] must be a tensor",
     ),
     "a mask of a text that was read before": (
         lambda model: model(
@@ -112,7 +112,7 @@ REFUSED: dict[str, tuple[Call, type[Exception], str]] = {
             cache=model.encode_into(model.make_cache(), ids(1, 3)),
         ),
         ValueError,
-        "attention_mask would be of a text to be read, but it was read before",
+        "attention_mask=.* must be None when the source is encoded already",
     ),
     "token types of a text that was read before": (
         lambda model: model(
@@ -121,7 +121,7 @@ REFUSED: dict[str, tuple[Call, type[Exception], str]] = {
             encoder_last_hidden_state=torch.zeros(1, 3, 24),
         ),
         ValueError,
-        "token_type_ids would be of a text to be read",
+        "token_type_ids=.* must be None when the source is encoded already",
     ),
     "a cache for other layers": (
         lambda model: model.encode_into(Cache([DynamicCache()] * 5), ids(1, 3)),
@@ -131,42 +131,42 @@ REFUSED: dict[str, tuple[Call, type[Exception], str]] = {
     "a mask per token of the text to be read": (
         lambda model: model(ids(1, 3), torch.ones(1, 3, 3), ids(1, 2)),
         ValueError,
-        r"attention_mask has shape \(1, 3, 3\); expected \(batch, time\)",
+        r"attention_mask=.* must be of shape \(batch, time\), not \(1, 3, 3\)",
     ),
     "an id that the encoder does not know": (
         lambda model: model(ids(2, 7) + 99, None, ids(2, 3)),
         ValueError,
-        "but the model has 0 to 98",
+        "^input_ids=.* must be from 0 to 98",
     ),
     "an id that the decoder does not know": (
         lambda model: model(ids(2, 7), None, ids(2, 3) + 99),
         ValueError,
-        "the decoder's text: input_ids holds .* but the model has 0 to 98",
+        "decoder_input_ids=.* must be from 0 to 98",
     ),
     "a mask of another length": (
         lambda model: model(ids(2, 7), torch.ones(2, 3), ids(2, 3)),
         ValueError,
-        r"has shape \(2, 3\); expected .* \(2, 7\)",
+        r"^attention_mask=.* must be of shape .* \(2, 7\) .* not \(2, 3\)",
     ),
     "the mask of the other text": (
         lambda model: model(ids(2, 7), None, ids(2, 3), torch.ones(2, 7)),
         ValueError,
-        r"has shape \(2, 7\); expected .* \(2, 3\)",
+        r"^decoder_attention_mask=.* must be of shape .* \(2, 3\) .* not \(2, 7\)",
     ),
     "positions of the other text": (
         lambda model: model(ids(2, 7), None, ids(2, 3), decoder_position_ids=torch.zeros(2, 7).long()),
         ValueError,
-        r"has shape \(2, 7\); expected \(2, 3\)",
+        r"^decoder_position_ids=.* of shape \(2, 3\) like .*, not \(2, 7\)",
     ),
     "labels without all logits": (
         lambda model: model(ids(2, 7), labels=ids(2, 3), logits_to_keep=1),
         ValueError,
-        "labels need the logits of all tokens",
+        "logits_to_keep=1 must be 0 with labels",
     ),
     "labels of the other text": (
         lambda model: model(ids(2, 7), None, ids(2, 3), labels=ids(2, 7)),
         ValueError,
-        r"labels have shape \(2, 7\).*\(2, 3\)",
+        r"labels=.* must be integers of shape \(2, 3\), not \(2, 7\)",
     ),
 }
 
@@ -192,7 +192,7 @@ def test_texts_longer_than_either_table_of_positions(model_type: str) -> None:
 
 
 def test_labels_of_a_model_without_a_head() -> None:
-    with pytest.raises(ValueError, match="this model has no head"):
+    with pytest.raises(ValueError, match="must be None for a model without a head"):
         made(head="none")(ids(2, 7), labels=ids(2, 7))
 
 
@@ -214,18 +214,18 @@ def test_the_last_token_of_a_label_says_the_language_where_there_is_no_start_tok
 def test_nothing_to_write_where_there_is_no_start_token() -> None:
     """There is no [[None]] that a text could begin with."""
     model = minitx.from_config({"model_type": "mbart", **BART}, head="seq2seq-lm", seed=0).eval()
-    with pytest.raises(ValueError, match=r"at least the token of the language to write, \[\[id\]\]"):
+    with pytest.raises(ValueError, match=r"at least the token of the target language, \[\[id\]\]"):
         model(ids(2, 7))
 
 
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        ([[5]], TypeError, "^{name} is a list; expected a tensor"),
-        (torch.tensor([5, 6]), ValueError, r"^{name} has shape \(2,\); expected \(batch, time\)"),
-        (torch.tensor(5), ValueError, r"^{name} has shape \(\); expected \(batch, time\)"),
-        (torch.ones(2, 0).long(), ValueError, r"^{name} has shape \(2, 0\); expected \(batch, time\)"),
-        (torch.ones(2, 3), ValueError, r"^{name} has dtype torch\.float32; expected torch\.long"),
+        ([[5]], TypeError, r"^{name}=\[\[5\]\] must be a tensor"),
+        (torch.tensor([5, 6]), ValueError, r"^{name}=.* of shape \(batch, time\) .*, not \(2,\)"),
+        (torch.tensor(5), ValueError, r"^{name}=.* of shape \(batch, time\) .*, not \(\)"),
+        (torch.ones(2, 0).long(), ValueError, r"^{name}=.* of shape \(batch, time\) .*, not \(2, 0\)"),
+        (torch.ones(2, 3), ValueError, r"^{name}=.* must be of dtype torch\.long"),
     ],
 )
 def test_what_cannot_be_shifted_is_named(given: Any, error: type[Exception], message: str) -> None:
@@ -238,7 +238,7 @@ def test_what_cannot_be_shifted_is_named(given: Any, error: type[Exception], mes
 def test_a_head_that_reads_the_end_of_a_text() -> None:
     model = made("bart", "sequence-classification")
     text = ids(2, 7)
-    with pytest.raises(ValueError, match="each text must have an end token, 2"):
+    with pytest.raises(ValueError, match=r"must be rows that each have an end token \(2\)"):
         model(text)
     text[0, -1] = text[1, 4] = 2
     assert model(text).logits.shape == (2, 3)
@@ -259,22 +259,22 @@ def test_a_head_that_reads_the_end_of_a_text() -> None:
 @pytest.mark.parametrize("model_type", CONFIGS)
 def test_decode_needs_a_cache_that_has_read(model_type: str) -> None:
     model = made(model_type)
-    with pytest.raises(ValueError, match="a cache that has its memory already"):
+    with pytest.raises(ValueError, match=r"a cache that was filled by model.encode_into"):
         model.decode(ids(2, 3), cache=model.make_cache())
     cache = model.encode_into(model.make_cache(), ids(2, 7))
-    with pytest.raises(ValueError, match="give one of: input_ids"):
+    with pytest.raises(ValueError, match="pass exactly one source: input_ids"):
         model(ids(2, 7), None, ids(2, 3), cache=cache)
-    assert (cache.texts, cache.length) == (2, 0)
+    assert (cache.num_sources, cache.length) == (2, 0)
     assert model.decode(ids(4, 3), cache=cache).logits.shape == (4, 3, 99)
 
 
 def test_rows_of_a_cache_are_as_many_for_each_text() -> None:
     model = made()
     cache = model.encode_into(model.make_cache(), ids(2, 7))
-    with pytest.raises(ValueError, match="remembers 2 texts, but input_ids has 3 rows"):
+    with pytest.raises(ValueError, match="holds 2 sources, but decoder_input_ids has 3 rows"):
         model.decode(ids(3, 1), cache=cache)
     model.decode(ids(4, 1), cache=cache)
-    with pytest.raises(ValueError, match="holds a batch of 4, but input_ids has one of 2"):
+    with pytest.raises(ValueError, match="holds a batch of 4, but decoder_input_ids has one of 2"):
         model.decode(ids(2, 1), cache=cache)
 
 
@@ -286,28 +286,28 @@ def test_a_cache_for_another_number_of_layers() -> None:
 
 
 def test_a_memory_of_another_model() -> None:
-    cache = made().read(made().make_cache(), ids(2, 7))
-    with pytest.raises(ValueError, match="remembers a text in 4 heads of 7 features, this model has 5 of 7"):
+    cache = made().encode_into(made().make_cache(), ids(2, 7))
+    with pytest.raises(ValueError, match="holds sources with 4 heads of 7 features, this model has 5 of 7"):
         made(num_heads=5).decode(ids(2, 1), cache=cache)
 
 
 def test_what_read_refuses() -> None:
     model = made()
     for given, mask, error, message in (
-        ([[5]], None, TypeError, "is a list; expected a tensor"),
-        (ids(2, 7), torch.ones(2, 3), ValueError, r"has shape \(2, 3\); expected"),
-        (ids(2, 7) + 99, None, ValueError, "but the model has 0 to 98"),
+        ([[5]], None, TypeError, "must be a tensor"),
+        (ids(2, 7), torch.ones(2, 3), ValueError, r"must be of shape .* not \(2, 3\)"),
+        (ids(2, 7) + 99, None, ValueError, "must be from 0 to 98"),
     ):
         cache = model.make_cache()
         with pytest.raises(error, match=message):
             model.encode_into(cache, given, mask)
-        assert cache.texts == 0
+        assert cache.num_sources == 0
 
 
 def test_a_memory_that_remembers_nothing() -> None:
     cache = made().make_cache()
-    with pytest.raises(ValueError, match=r"remembers no text; call model\.read"):
-        cache.memory[0].recall()
+    with pytest.raises(ValueError, match=r"holds no source; call model\.encode_into"):
+        cache.cross_attention[0].recall()
 
 
 def test_a_memory_follows_the_rows_that_are_selected() -> None:
@@ -317,9 +317,9 @@ def test_a_memory_follows_the_rows_that_are_selected() -> None:
     cache = model.encode_into(model.make_cache(), ids(2, 7), mask)
     model.decode(ids(4, 1), cache=cache)
     cache.select(torch.tensor([3, 2]))
-    assert (cache.texts, cache.batch) == (1, 2)
-    assert cache.memory_mask is not None
-    assert cache.memory_mask.flatten().tolist() == [True] * 4 + [False] * 3
+    assert (cache.num_sources, cache.batch) == (1, 2)
+    assert cache.encoder_mask is not None
+    assert cache.encoder_mask.flatten().tolist() == [True] * 4 + [False] * 3
 
 
 # --- configs that are composed -----------------------------------------------------------------------
@@ -525,7 +525,7 @@ def test_a_forward_that_fails_leaves_nothing_in_the_cache(where: str, error: Bas
                 model(read, None, written, mask, cache=cache)
             hook.remove()
             assert caught.value is error
-            assert (cache.texts, cache.length, cache.mask, cache.memory_mask) == (0, 0, None, None)
+            assert (cache.num_sources, cache.length, cache.mask, cache.encoder_mask) == (0, 0, None, None)
             found = model(read, None, written, mask, cache=cache).logits
             assert torch.allclose(found, expected, atol=1e-5)
 
@@ -541,7 +541,7 @@ def test_a_step_that_fails_leaves_the_cache_as_it_was(where: str) -> None:
             with pytest.raises(RuntimeError, match="no memory left"):
                 model.decode(written[:, 3:], cache=cache)
             hook.remove()
-            assert (cache.texts, cache.length, cache.mask) == (2, 3, None)
+            assert (cache.num_sources, cache.length, cache.mask) == (2, 3, None)
             assert torch.allclose(model.decode(written[:, 3:], cache=cache).logits, expected, atol=1e-5)
 
 
@@ -552,27 +552,33 @@ def test_a_reading_that_fails_leaves_nothing_in_the_cache() -> None:
     with pytest.raises(RuntimeError, match="no memory left"):
         model.encode_into(cache, read)
     hook.remove()
-    assert model.encode_into(cache, read).texts == 2
+    assert model.encode_into(cache, read).num_sources == 2
 
 
 def test_arguments_that_are_refused_leave_nothing_in_the_cache() -> None:
     """And an error says which text it is about, where the names of the arguments do not, and only there."""
     model, read, written = made(), ids(2, 7), ids(2, 3)
     refused: list[tuple[dict[str, Any], str]] = [
-        ({"decoder_input_ids": torch.full((2, 1), 99)}, "^the decoder's text: input_ids holds 99"),
-        ({"decoder_input_ids": ids(3)}, r"^the decoder's text: input_ids has shape \(3,\)"),
-        ({"decoder_attention_mask": torch.ones(2, 7)}, r"^the decoder's text: attention_mask .* \(2, 7\)"),
-        ({"decoder_attention_mask": torch.full((2, 3), 2)}, "^the decoder's text: attention_mask holds"),
-        ({"decoder_position_ids": torch.ones(2, 7).long()}, "^the decoder's text: position_ids has shape"),
-        ({"input_ids": torch.full((2, 1), 99)}, "^input_ids holds 99"),
-        ({"labels": ids(2, 7)}, r"^labels have shape \(2, 7\)"),
+        ({"decoder_input_ids": torch.full((2, 1), 99)}, "input_ids=99 must be from 0 to 98"),
+        ({"decoder_input_ids": ids(3)}, r"input_ids=.* must be a tensor of shape \(batch, time\)"),
+        ({"decoder_attention_mask": torch.ones(2, 7)}, r"^decoder_attention_mask=.* not \(2, 7\)"),
+        (
+            {"decoder_attention_mask": torch.full((2, 3), 2)},
+            "^decoder_attention_mask=.* values 0 and 1",
+        ),
+        (
+            {"decoder_position_ids": torch.ones(2, 7).long()},
+            "^decoder_position_ids=.* must be a tensor of shape",
+        ),
+        ({"input_ids": torch.full((2, 1), 99)}, "^input_ids=99 must be"),
+        ({"labels": ids(2, 7)}, r"^labels=.* must be integers of shape .* not \(2, 7\)"),
         ({"decoder_input_ids": ids(2, 4)}, "^the cache has room for 3 tokens, but this is token 4"),
     ]
     for wrong, message in refused:
         cache = model.make_cache(3)
         with pytest.raises(ValueError, match=message):
             model(**{"input_ids": read, "decoder_input_ids": written, **wrong}, cache=cache)
-        assert (cache.texts, cache.length) == (0, 0)
+        assert (cache.num_sources, cache.length) == (0, 0)
         assert model(read, None, written, cache=cache).logits.shape == (2, 3, 99)
 
 
@@ -581,7 +587,7 @@ def test_texts_are_chosen_before_the_first_token() -> None:
     with torch.no_grad():
         read, written = ids(3, 7), ids(1, 3)
         cache = model.encode_into(model.make_cache(), read).select(torch.tensor([2]))
-        assert cache.texts == 1
+        assert cache.num_sources == 1
         expected = model(read[2:], None, written).logits
         assert torch.allclose(model.decode(written, cache=cache).logits, expected, atol=1e-5)
         model.decode(ids(1, 1), cache=cache.crop(0).select(torch.tensor([0])))

@@ -1,15 +1,22 @@
-"""The product of few rows is the product of many rows."""
+"""The product of few rows is the product of many rows, and a pass over the model chooses it."""
 
 from __future__ import annotations
+
+import copy
+import sys
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from minitx.layers import linear as module
-from minitx.layers.linear import Linear, divisor, linear
+import minitx
+from minitx.layers.experts import ExpertsLinear
+from minitx.optimize import few_rows as few_rows_pass
+from minitx.optimize import undo_few_rows
+from minitx.optimize.few_rows import FewRowsExpertsLinear, FewRowsLinear, divisor, linear
 
+module = sys.modules[linear.__module__]
 SIZES = [(512, 256), (50257 // 29, 64), (1031, 128), (29 * 331, 16)]  # 1031 is prime, and has no equal parts
 
 
@@ -51,7 +58,8 @@ def test_the_other_products_are_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_it_prints_and_compiles_as_torchs_own() -> None:
-    layer = Linear(256, 512)
+    layer = few_rows_pass(nn.Linear(256, 512))
+    assert type(layer) is FewRowsLinear
     assert repr(layer) == repr(nn.Linear(256, 512))
     x = torch.randn(1, 256)
     compiled = torch.compile(layer, fullgraph=True, backend="eager")
@@ -64,3 +72,39 @@ def test_equal_parts() -> None:
     assert divisor(128256, 2, 32) == 32
     assert divisor(50257, 2, 32) == 29  # none from there up to 64
     assert divisor(50257, 30, 32) is None
+
+
+MIXTRAL = {
+    "model_type": "mixtral",
+    "vocab_size": 99,
+    "hidden_size": 24,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "intermediate_size": 37,
+    "num_local_experts": 4,
+    "num_experts_per_tok": 2,
+    "max_position_embeddings": 48,
+}
+
+
+def test_a_loaded_model_has_the_pass_and_it_can_be_undone() -> None:
+    model = minitx.from_config(MIXTRAL, head="causal-lm", seed=0).eval()
+    kinds = {type(module) for module in model.modules()}
+    assert {FewRowsLinear, FewRowsExpertsLinear} <= kinds
+    assert not {nn.Linear, ExpertsLinear} & kinds
+    plain = undo_few_rows(copy.deepcopy(model))
+    assert not {FewRowsLinear, FewRowsExpertsLinear} & {type(module) for module in plain.modules()}
+    assert repr(plain) == repr(model)
+    assert plain.state_dict().keys() == model.state_dict().keys()
+    ids = torch.tensor([[5, 6, 7]])
+    assert torch.equal(plain(ids).logits, model(ids).logits)  # too small for the other product
+    assert few_rows_pass(plain) is plain
+    assert {type(module) for module in plain.modules()} == kinds
+
+
+def test_subclasses_of_linear_stay_as_they_are() -> None:
+    class Custom(nn.Linear):
+        pass
+
+    assert type(few_rows_pass(nn.Sequential(Custom(2, 3)))[0]) is Custom

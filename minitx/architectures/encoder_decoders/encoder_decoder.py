@@ -98,7 +98,7 @@ def composed(config: Mapping[str, Any]) -> Architecture:
         weights={
             **renamed(encoder.weights, {}, "encoder."),
             **{left: right for left, right in weights.items() if "pooler.dense" not in left},
-            "memory_projection": "enc_to_dec_proj",
+            "encoder_projection": "enc_to_dec_proj",
         },
         head_weights={"seq2seq-lm": renamed(head, own, "decoder.")},
         unused_tensors=tuple(

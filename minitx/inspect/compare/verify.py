@@ -217,7 +217,7 @@ def compare_batch(
     ours: Model, theirs: nn.Module, pairs: Mapping[str, Pair], batch: Mapping[str, Tensor]
 ) -> list[Row]:
     """Compare one batch in the dtype of both models; `input64` and `output64` stay empty."""
-    device = ours.embedder.word_emb.weight.device
+    device = ours.device
     batch = {name: tensor.to(device) for name, tensor in batch.items()}
     masks = masks_of(batch)
     calls = record(theirs, {p.partner for p in pairs.values()}, batch, masks)

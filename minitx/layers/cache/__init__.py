@@ -1,4 +1,4 @@
-"""Key/value caches."""
+"""Key/value caches of decoders: one part per layer, and one for the cross-attention of each layer."""
 
 from minitx.layers.cache.cache import Cache
 from minitx.layers.cache.cross_attention import CrossAttentionCache

@@ -1,17 +1,18 @@
-"""Keys and values of the tokens that a decoder has seen, so that the next token costs one token's work.
+"""Keys and values of the tokens that a decoder has processed, so that a decoding step costs one token's work.
 
-A cache is passed to the model and handed back; no module keeps one. Each layer's part is one of three:
+A cache is passed to the model and returned; no module keeps one. Each layer has a part of one of three kinds:
 
-    Dynamic   a longer tensor at every step; the simplest
-    Static    room for a known number of tokens, written in place; the fastest
-    Sliding   a ring of the last tokens, for layers that see no further than a window
+    DynamicCache         grows at every step; the simplest
+    StaticCache          room for a known number of tokens, filled in place; the fastest
+    SlidingWindowCache   a ring buffer, for layers that attend to a window of the last tokens only
 
-Beside it, a layer with cross-attention has a `Memory`: the keys and values of the text that an encoder read.
+A layer with cross-attention has a `CrossAttentionCache` beside it: keys and values of the encoder output.
 
-Only `Cache.length` says how much of it counts. A forward that fails half-way has written beyond that, and
-the next one writes over it, unless a ring has lost what it needs, which is an error; to go back (`crop`) is
-to make the number smaller. Gradients go through all three; where they are recorded (not under no_grad or
-inference_mode) the last two copy what they hold before they write, since a backward may need it as it was.
+Only `Cache.length` defines how many positions are valid. A forward that fails half-way has stored tokens
+after that, and the next one overwrites them, unless a ring buffer has lost tokens that it needs, which is an
+error; cropping only makes the number smaller. Gradients flow through all three kinds. While they are recorded
+(outside of no_grad and inference_mode), the last two copy their tensors before storing, since a backward may
+need the old values.
 """
 
 from __future__ import annotations
@@ -23,27 +24,36 @@ from torch import Tensor
 
 from minitx.layers.cache.cross_attention import CrossAttentionCache
 from minitx.layers.cache.kv import LayerCache
-from minitx.validation import check_indices, check_integer, check_tensor, check_token_ids, values_unavailable
+from minitx.validation import (
+    ArgumentValueError,
+    check_indices,
+    check_integer,
+    check_tensor,
+    values_unavailable,
+)
 
 
 class Cache:
-    """Everything a decoder has seen, for every layer.
+    """Key/value cache of a whole decoder.
 
     Attributes:
         layers: one part per layer that runs.
-        memory: one more per layer with cross-attention.
-        memory_mask: (B', 1, 1, S') bool, False at that text's padding; None where there was none.
-        length: tokens seen, padding counted.
-        seen: the most tokens that any forward has begun to store.
-        mask: (B, length) bool, False at padding; None where there was none.
+        cross_attention: one part per layer with cross-attention; empty in a model without an encoder.
+        encoder_mask: (B', 1, 1, S') bool, False at padding of the sources; None: no padding.
+        length: number of tokens, padding included.
+        high_water_mark: the most tokens that any forward has begun to store; a ring buffer has overwritten
+            those that lie too far before it.
+        mask: (B, length) bool, False at padding; None: no padding.
     """
 
-    def __init__(self, layers: Sequence[LayerCache], memory: Sequence[CrossAttentionCache] = ()) -> None:
+    def __init__(
+        self, layers: Sequence[LayerCache], cross_attention: Sequence[CrossAttentionCache] = ()
+    ) -> None:
         self.layers = list(layers)
-        self.memory = list(memory)
-        self.memory_mask: Tensor | None = None
+        self.cross_attention = list(cross_attention)
+        self.encoder_mask: Tensor | None = None
         self.length = 0
-        self.seen = 0  # the longest it has been; a ring has overwritten what lies too far behind it
+        self.high_water_mark = 0
         self.mask: Tensor | None = None
 
     def __repr__(self) -> str:
@@ -52,129 +62,150 @@ class Cache:
 
     @property
     def batch(self) -> int | None:
-        """B; None while it is empty."""
+        """B, the number of rows; None while no tokens are stored."""
         key = self.layers[0].key
         return None if key is None or not self.length else key.shape[0]
 
-    def check(self, mask: Tensor | None, input_ids: Tensor) -> None:
-        """
-        Raises:
-            TypeError: a mask that is no tensor.
-            ValueError: another batch size than before, or a mask that is not one of the new tokens (B, T).
-        """
-        shape = check_token_ids("input_ids", input_ids)
-        for layer in self.layers:  # a forward that failed may have overwritten what this one needs
-            layer.check_crop(self.length, self.seen)
-        if self.batch not in (None, len(input_ids)):
-            raise ValueError(
-                f"the cache holds a batch of {self.batch}, but input_ids has one of {len(input_ids)}."
-            )
-        if self.texts and len(input_ids) % self.texts:
-            raise ValueError(
-                f"the cache remembers {self.texts} texts, but input_ids has {len(input_ids)} rows; expected "
-                "as many for each text."
-            )
-        if mask is not None:
-            check_tensor("attention_mask", mask)
-            if tuple(mask.shape) != shape:
-                raise ValueError(
-                    f"attention_mask has shape {tuple(mask.shape)}; expected (batch, time) = {shape} like "
-                    "input_ids: with a cache it is of the new tokens alone, the cache remembers the others'."
-                )
+    @property
+    def num_sources(self) -> int:
+        """B', the number of sources, each of which serves B / B' rows; 0 without encoder output."""
+        key = self.cross_attention[0].key if self.cross_attention else None
+        return 0 if key is None else key.shape[0]
 
-    def extended(self, mask: Tensor | None, input_ids: Tensor) -> Tensor | None:
-        """The mask of all keys once the tokens (B, T) with this mask (B, T) will have come.
+    # --- use in a forward ------------------------------------------------------------------------------
+
+    def check(self, mask: Tensor | None, shape: tuple[int, ...], prefix: str = "") -> None:
+        """Check that tokens of this shape and mask can follow those in the cache.
+
+        Args:
+            mask: (B, T) of the new tokens, or None.
+            shape: (B, T).
+            prefix: of the names in messages, "decoder_" in an encoder-decoder.
+
+        Raises:
+            ArgumentTypeError: a mask that is not a tensor.
+            ArgumentValueError: a mask of another shape.
+            ValueError: another batch size than before, or a cache that has lost tokens.
+        """
+        for layer in self.layers:  # a forward that failed may have overwritten tokens that this one needs
+            layer.check_crop(self.length, self.high_water_mark)
+        if self.batch not in (None, shape[0]):
+            raise ValueError(
+                f"the cache holds a batch of {self.batch}, but {prefix}input_ids has one of {shape[0]}."
+            )
+        if self.num_sources and shape[0] % self.num_sources:
+            raise ValueError(
+                f"the cache holds {self.num_sources} sources, but {prefix}input_ids has {shape[0]} rows; "
+                "expected the same number of rows for each source."
+            )
+        if mask is not None and tuple(check_tensor(f"{prefix}attention_mask", mask).shape) != shape:
+            raise ArgumentValueError(
+                f"{prefix}attention_mask",
+                mask,
+                f"of shape (batch, time) = {shape} like {prefix}input_ids, not {tuple(mask.shape)}",
+                "with a cache it covers the new tokens alone, the cache has the mask of the earlier ones",
+            )
+
+    def full_mask(self, mask: Tensor | None, shape: tuple[int, ...], device: torch.device) -> Tensor | None:
+        """Returns the mask of all keys, earlier and new.
+
+        Args:
+            mask: (B, T) bool of the new tokens, or None.
+            shape: of the new tokens.
+            device: of the result.
 
         Returns:
-            (B, length + T), or None where there is no padding.
+            (B, S) bool with S = length + T; None if there is no padding.
         """
         if self.mask is None and (mask is None or (not values_unavailable(mask) and bool(mask.all()))):
             return None
-        shape = len(input_ids), self.length + input_ids.shape[1]
-        real = torch.ones(shape, dtype=torch.bool, device=input_ids.device)
+        real = torch.ones(shape[0], self.length + shape[1], dtype=torch.bool, device=device)
         past = real[:, : self.length] if self.mask is None else self.mask
         return torch.cat((past, real[:, self.length :] if mask is None else mask), dim=1)
 
-    def begin(self, time: int) -> None:
-        """Notes that `time` tokens are about to be stored, beyond what counts already."""
-        self.seen = max(self.seen, self.length + time) if self.length else time
+    def reserve(self, time: int) -> None:
+        """Note that `time` tokens are about to be stored after the valid ones."""
+        self.high_water_mark = max(self.high_water_mark, self.length + time) if self.length else time
 
     def advance(self, mask: Tensor | None, time: int) -> None:
-        """Counts `time` tokens that every layer has stored; `mask` is what `extended` gave."""
+        """Make tokens valid that every layer has stored.
+
+        Args:
+            mask: (B, S) bool, the result of `full_mask`.
+            time: number of the tokens.
+        """
         self.length += time
         self.mask = mask
 
-    def withdraw(self, time: int) -> None:
-        """The last `time` tokens no longer count. Whether a ring still has those before, `check` says."""
+    def rollback(self, time: int) -> None:
+        """Make the last `time` tokens invalid. `check` finds whether a ring buffer still has those before."""
         self.length -= time
         if self.mask is not None:
             self.mask = self.mask[:, : self.length] if self.length else None
 
+    def clear_cross_attention(self) -> None:
+        """Drop the keys and values of the encoder output, as after a forward that failed."""
+        self.cross_attention = [CrossAttentionCache() for _ in self.cross_attention]
+        self.encoder_mask = None
+
+    # --- use between forwards --------------------------------------------------------------------------
+
     def crop(self, length: int) -> Cache:
-        """Forgets all but the first `length` tokens.
+        """Keep the first `length` tokens only. Changes this cache and returns it; so do the methods below.
 
         Raises:
-            TypeError: no whole number.
-            ValueError: more than there are, or so few that a sliding layer no longer has what it needs.
+            ArgumentTypeError: not an integer.
+            ValueError: more tokens than there are, or so few that a ring buffer has lost some it needs.
         """
         length = check_integer("length", length, hint="the number of tokens to keep")
         if length > self.length:
             raise ValueError(f"cannot crop to {length}: the cache holds {self.length} tokens.")
         if length < self.length:
             for layer in self.layers:
-                layer.check_crop(length, self.seen)
-        self.withdraw(self.length - length)
+                layer.check_crop(length, self.high_water_mark)
+        self.rollback(self.length - length)
         return self
 
     def select(self, rows: Tensor) -> Cache:
-        """Keeps these rows of the batch, in this order, as often as they are named: a search's reordering.
-
-        Changes this cache, and returns it; so do `repeat` and `crop`.
+        """Select rows of the batch, each any number of times, in this order; sources are selected with them.
 
         Args:
             rows: (N,) long.
 
         Raises:
-            TypeError: no tensor.
-            ValueError: no rows, or others than there are.
+            ArgumentTypeError: not a tensor.
+            ArgumentValueError: no rows, or indices outside of the batch.
         """
         check_tensor("rows", rows)
         if rows.dim() != 1 or len(rows) == 0:
-            raise ValueError(f"rows has shape {tuple(rows.shape)}; expected the numbers of one or more rows.")
-        count = self.batch or self.texts  # before the first token, rows are of the texts
+            expected = f"a tensor of shape (rows,) with at least one index, not of shape {tuple(rows.shape)}"
+            raise ArgumentValueError("rows", rows, expected)
+        count = self.batch or self.num_sources  # before the first token, rows are sources
         if not count:
             return self
-        check_indices("rows", rows, count, "the cache has that many rows")
-        if self.texts:
-            texts = _texts_of(rows, count // self.texts)
-            _select(self.memory, texts)
-            self.memory_mask = None if self.memory_mask is None else self.memory_mask.index_select(0, texts)
+        check_indices("rows", rows, count, "the cache holds that many rows")
+        if self.num_sources:
+            sources = _source_indices(rows, count // self.num_sources)
+            _select(self.cross_attention, sources)
+            if self.encoder_mask is not None:
+                self.encoder_mask = self.encoder_mask.index_select(0, sources)
         return self.reorder(rows)
 
     def reorder(self, rows: Tensor) -> Cache:
-        """`select` where each row stays among those of its text: the memory is shared, and stays as it is.
+        """Reorder beams within each source; the cross-attention cache is shared per source and not touched.
 
-        rows: (N,) long, as many for each text; not checked, since a search names those that there are.
+        Args:
+            rows: (N,) long, the same number for each source; not checked.
         """
         _select(self.layers, rows, self.length)
         self.mask = None if self.mask is None else self.mask.index_select(0, rows)
         return self
 
-    @property
-    def texts(self) -> int:
-        """How many texts the memory is of, each for as many rows of the batch; 0 without one."""
-        key = self.memory[0].key if self.memory else None
-        return 0 if key is None else key.shape[0]
-
-    def forget(self) -> None:
-        """Drops the memory, as after a forward that failed."""
-        self.memory, self.memory_mask = [CrossAttentionCache() for _ in self.memory], None
-
     def repeat(self, times: int) -> Cache:
-        """Every row `times` times, one after the other: several continuations of one prompt.
+        """Repeat every row `times` times, its copies next to each other: several samples of one prompt.
 
         Raises:
-            TypeError, ValueError: no whole number from 1 on.
+            ArgumentTypeError, ArgumentValueError: not an integer of at least 1.
         """
         times, batch = check_integer("times", times, 1, hint="the number of copies of each row"), self.batch
         if times == 1 or batch is None:
@@ -183,24 +214,33 @@ class Cache:
         return self.reorder(torch.arange(batch, device=device).repeat_interleave(times))
 
 
-def _texts_of(rows: Tensor, shares: int) -> Tensor:
-    """Which texts rows are of, each of which had so many; each text once where it has as many again."""
-    texts = rows // shares
-    if len(texts) % shares == 0:
-        together = texts.view(-1, shares)
-        if bool((together == together[:, :1]).all()):
-            return together[:, 0]
-    return texts
+def _source_indices(rows: Tensor, per_source: int) -> Tensor:
+    """Map batch rows to source indices.
+
+    Returns one index per source if every group of `per_source` rows still belongs to one source, else one
+    per row.
+    """
+    sources = rows // per_source
+    if len(sources) % per_source == 0:
+        groups = sources.view(-1, per_source)
+        if bool((groups == groups[:, :1]).all()):
+            return groups[:, 0]
+    return sources
 
 
 def _select(
     parts: Sequence[LayerCache | CrossAttentionCache], rows: Tensor, length: int | None = None
 ) -> None:
-    """Keeps these rows of each part, of whose slots `length` are in use, or all: in place, through one piece
-    of memory, so that a search makes no new ones; but where a gradient may need what was there, or the batch
-    gets another size, by a copy.
+    """Select batch rows of each part, in place through one scratch buffer.
+
+    Falls back to `index_select` where autograd may need the old values or the batch size changes.
+
+    Args:
+        parts: caches of all layers.
+        rows: (N,) long.
+        length: number of valid tokens; None: all slots.
     """
-    between: Tensor | None = None
+    scratch: Tensor | None = None
     for part in parts:
         if part.key is None or part.value is None:
             continue
@@ -208,7 +248,7 @@ def _select(
             part.key, part.value = (x.index_select(0, rows) for x in (part.key, part.value))
             continue
         for stored in (part.key, part.value):
-            if between is None or between.shape != stored.shape:
-                between = torch.empty_like(stored)
-            used, moved = stored[:, :, :length], between[:, :, :length]
-            used.copy_(torch.index_select(used, 0, rows, out=moved))
+            if scratch is None or scratch.shape != stored.shape:
+                scratch = torch.empty_like(stored)
+            valid, moved = stored[:, :, :length], scratch[:, :, :length]
+            valid.copy_(torch.index_select(valid, 0, rows, out=moved))

@@ -9,16 +9,23 @@ from torch import Tensor
 
 @dataclass(eq=False)
 class CrossAttentionCache:
-    """Keys and values of another text, which an encoder read: made once, and looked at from every token.
+    """Cross-attention key/value cache of one layer, computed once from the encoder output.
 
-    Its rows are texts: all beams and samples of one text share its row.
+    It has one row per source: all beams and samples of a source share that row.
     """
 
     key: Tensor | None = None  # (B', K, S', D)
     value: Tensor | None = None
 
     def recall(self) -> tuple[Tensor, Tensor]:
-        """Twice (B', K, S', D). Raises ValueError if nothing was read yet."""
+        """Returns keys and values.
+
+        Returns:
+            Twice (B', K, S', D).
+
+        Raises:
+            ValueError: nothing is cached yet.
+        """
         if self.key is None or self.value is None:
-            raise ValueError("the cache remembers no text; call model.encode_into(cache, input_ids) first.")
+            raise ValueError("the cache holds no source; call model.encode_into(cache, input_ids) first.")
         return self.key, self.value

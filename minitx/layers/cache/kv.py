@@ -1,7 +1,7 @@
 """Key/value caches of self-attention, one per layer.
 
-Which kind a layer gets is decided by `Stack.make_cache`. Only `Cache.length` defines how many positions are
-valid, so none of the three clears memory; later positions are simply overwritten.
+`Stack.make_cache` chooses the kind of each layer. Only `Cache.length` defines how many positions are valid,
+so none of the three clears its tensors; later positions are overwritten.
 """
 
 from __future__ import annotations
@@ -13,136 +13,173 @@ from torch import Tensor
 
 
 class LayerCache(Protocol):
-    """The part of one layer."""
+    """Key/value cache of one layer."""
 
     key: Tensor | None  # (B, K, slots, D)
     value: Tensor | None
 
     def append(self, key: Tensor, value: Tensor, past: int) -> tuple[Tensor, Tensor]:
-        """Stores T tokens behind `past` earlier ones.
+        """Store T tokens after `past` earlier ones.
 
         Args:
             key: (B, K, T, D)
             value: (B, K, T, D)
-            past: how many tokens came before them.
+            past: number of earlier tokens.
 
         Returns:
-            Twice (B, K, S, D): what the T queries may attend to, at the positions of `positions`.
+            Twice (B, K, S, D), the keys and values that the T queries may attend to, at `key_positions`.
         """
 
-    def positions(self, past: int, time: int, device: torch.device) -> Tensor:
-        """(S,): the position in the sequence of each key that `append` returns."""
+    def key_positions(self, past: int, time: int, device: torch.device) -> Tensor:
+        """Returns the position in the sequence of each key that `append` returns.
 
-    def columns(self, past: int, time: int) -> int:
-        """S, the number of keys that `append` returns."""
-
-    def check_crop(self, length: int, seen: int) -> None:
+        Returns:
+            (S,) long.
         """
+
+    def key_length(self, past: int, time: int) -> int:
+        """Returns S, the number of keys that `append` returns."""
+
+    def check_crop(self, length: int, high_water_mark: int) -> None:
+        """Check that the token after `length` ones still has all keys that it attends to.
+
         Raises:
-            ValueError: what the token behind `length` would need is gone.
+            ValueError: some have been overwritten.
         """
 
 
-def like(stored: Tensor, new: Tensor) -> bool:
-    """Whether (B, K, slots, D) can hold what (B, K, T, D) has, whatever slots and T are."""
+def same_layout(stored: Tensor, new: Tensor) -> bool:
+    """Whether stored keys or values can hold new ones, whatever their lengths are.
+
+    Args:
+        stored: (B, K, slots, D)
+        new: (B, K, T, D)
+    """
     sizes = (*stored.shape[:2], stored.shape[3]) == (*new.shape[:2], new.shape[3])
     return sizes and stored.dtype == new.dtype and stored.device == new.device
 
 
-def check_like(stored: Tensor, new: Tensor) -> None:
-    """
+def check_layout(stored: Tensor, new: Tensor) -> None:
+    """Check that stored and new keys or values fit together.
+
+    Args:
+        stored: (B, K, slots, D)
+        new: (B', K', T, D')
+
     Raises:
-        ValueError: stored was what another model made.
+        ValueError: the stored ones are another model's.
     """
-    if not like(stored, new):
-        held, made = (
+    if not same_layout(stored, new):
+        old, own = (
             f"{x.shape[1]} heads of {x.shape[3]} features in {x.dtype} on {x.device}" for x in (stored, new)
         )
         raise ValueError(
-            f"the cache holds keys or values with {held}, this model makes {made}: a cache serves the model "
+            f"the cache holds keys or values with {old}, this model has {own}: a cache serves the model "
             "that filled it; make another with make_cache()."
         )
 
 
-def room(stored: Tensor | None, new: Tensor, slots: int, past: int) -> Tensor:
-    """(B, K, slots, D) with the `past` tokens that are stored, to be written in place."""
-    if stored is None or (past == 0 and not like(stored, new)):
+def preallocate(stored: Tensor | None, new: Tensor, slots: int, past: int) -> Tensor:
+    """Returns stored keys or values that may be filled in place, with the first `past` tokens.
+
+    Args:
+        stored: (B, K, slots, D), or None.
+        new: (B, K, T, D)
+        slots: number of tokens to allocate.
+        past: number of tokens to keep.
+
+    Returns:
+        (B, K, slots, D)
+    """
+    if stored is None or (past == 0 and not same_layout(stored, new)):
         return new.new_empty((*new.shape[:2], slots, new.shape[3]))
-    check_like(stored, new)
+    check_layout(stored, new)
     if torch.is_grad_enabled():
         return stored.clone()
-    if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():  # a graph cannot ask what follows
+    if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():  # a graph cannot ask for the rest
         return stored
     return stored.clone() if stored.is_inference() else stored
 
 
 class DynamicCache:
-    """Keys and values as long as what was seen."""
+    """Keys and values of exactly the tokens so far; every step makes longer tensors."""
 
     def __init__(self) -> None:
         self.key: Tensor | None = None
         self.value: Tensor | None = None
 
     def append(self, key: Tensor, value: Tensor, past: int) -> tuple[Tensor, Tensor]:
+        """Twice (B, K, T, D) -> twice (B, K, S, D)"""
         if past and self.key is not None and self.value is not None:
-            check_like(self.key, key)
+            check_layout(self.key, key)
             key = torch.cat((self.key[:, :, :past], key), dim=2)
             value = torch.cat((self.value[:, :, :past], value), dim=2)
         self.key, self.value = key, value
         return key, value
 
-    def positions(self, past: int, time: int, device: torch.device) -> Tensor:
+    def key_positions(self, past: int, time: int, device: torch.device) -> Tensor:
+        """Returns 0, 1, 2, ...
+
+        Returns:
+            (S,) long.
+        """
         return torch.arange(past + time, device=device)
 
-    def columns(self, past: int, time: int) -> int:
+    def key_length(self, past: int, time: int) -> int:
+        """Returns S = past + T."""
         return past + time
 
-    def check_crop(self, length: int, seen: int) -> None:
-        """Nothing is ever dropped."""
+    def check_crop(self, length: int, high_water_mark: int) -> None:
+        """Accept every length, since no token is ever dropped."""
 
 
 class StaticCache(DynamicCache):
-    """Room for `max_length` tokens, made when the first ones come."""
+    """Room for `max_length` tokens, allocated when the first ones are stored."""
 
     def __init__(self, max_length: int) -> None:
         super().__init__()
         self.max_length = max_length
 
     def append(self, key: Tensor, value: Tensor, past: int) -> tuple[Tensor, Tensor]:
+        """Twice (B, K, T, D) -> twice (B, K, S, D)
+
+        Raises:
+            ValueError: no room for them.
+        """
         end = past + key.shape[2]
         if end > self.max_length:
             raise ValueError(
                 f"the cache has room for {self.max_length} tokens, but this is token {end}; "
                 "make it with a larger max_length."
             )
-        self.key = room(self.key, key, self.max_length, past)
-        self.value = room(self.value, value, self.max_length, past)
+        self.key = preallocate(self.key, key, self.max_length, past)
+        self.value = preallocate(self.value, value, self.max_length, past)
         self.key[:, :, past:end] = key
         self.value[:, :, past:end] = value
         return self.key[:, :, :end], self.value[:, :, :end]
 
 
 class SlidingWindowCache:
-    """The last `size` tokens, token p in slot p % size.
+    """A ring buffer of the last `size` tokens, token p in slot p % size.
 
-    Of several tokens that come at once each may need keys that the last one pushes out, so those are
-    attended to beside the ring and stored afterwards.
+    Of several new tokens, the first may attend to keys that the last one overwrites, so they attend to the
+    ring buffer and the new keys side by side, and are stored afterwards.
+
+    Args:
+        window: number of keys that a query attends to, itself included.
+        size: number of slots, at least `window`; the difference is how far `Cache.crop` can go back.
     """
 
     def __init__(self, window: int, size: int) -> None:
-        """
-        Args:
-            window: how many keys a query sees, itself included.
-            size: at least `window`; what is beyond it is how far `crop` can go back.
-        """
         self.window = window
         self.size = size
         self.key: Tensor | None = None
         self.value: Tensor | None = None
 
     def append(self, key: Tensor, value: Tensor, past: int) -> tuple[Tensor, Tensor]:
-        self.key = room(self.key, key, self.size, past)
-        self.value = room(self.value, value, self.size, past)
+        """Twice (B, K, T, D) -> twice (B, K, S, D)"""
+        self.key = preallocate(self.key, key, self.size, past)
+        self.value = preallocate(self.value, value, self.size, past)
         time = key.shape[2]
         if time == 1:
             slot, filled = past % self.size, min(past + 1, self.size)
@@ -159,25 +196,42 @@ class SlidingWindowCache:
         return keys, values
 
     def first(self, past: int) -> int:
-        """The first token that the one behind `past` sees."""
+        """Returns the position of the first key that the token at position `past` attends to."""
         return max(0, past - self.window + 1)
 
     def slots(self, start: int, stop: int, device: torch.device) -> Tensor:
+        """Returns the slot of each position.
+
+        Returns:
+            (N,) long, N = stop - start.
+        """
         return torch.arange(start, stop, device=device) % self.size
 
-    def positions(self, past: int, time: int, device: torch.device) -> Tensor:
+    def key_positions(self, past: int, time: int, device: torch.device) -> Tensor:
+        """Returns the position of each key; those of a single token are in the order of the slots.
+
+        Returns:
+            (S,) long.
+        """
         if time > 1:
             return torch.arange(self.first(past), past + time, device=device)
-        slots = torch.arange(self.columns(past, 1), device=device)
-        return past - (past - slots) % self.size  # the last token up to `past` that has this slot
+        slots = torch.arange(self.key_length(past, 1), device=device)
+        return past - (past - slots) % self.size  # the last position up to `past` in this slot
 
-    def columns(self, past: int, time: int) -> int:
+    def key_length(self, past: int, time: int) -> int:
+        """Returns S."""
         return min(past + 1, self.size) if time == 1 else past + time - self.first(past)
 
-    def check_crop(self, length: int, seen: int) -> None:
-        if length and seen > self.size and self.first(length) < seen - self.size:
-            more = seen - self.window - self.first(length)
+    def check_crop(self, length: int, high_water_mark: int) -> None:
+        """Check that the token after `length` ones still has all keys of its window.
+
+        Raises:
+            ValueError: some have been overwritten.
+        """
+        end = high_water_mark
+        if length and end > self.size and self.first(length) < end - self.size:
+            more = end - self.window - self.first(length)
             raise ValueError(
-                f"cannot go back from {seen} tokens to {length}: layers with a window of {self.window} keep "
+                f"cannot go back from {end} tokens to {length}: layers with a window of {self.window} keep "
                 f"the last {self.size} tokens; make the cache with spare={more} or more."
             )

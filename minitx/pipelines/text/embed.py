@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minitx.io import read_json
-from minitx.layers.heads import pool_first_attended, pool_mean
+from minitx.layers.pooling import pool_first_attended, pool_mean
 from minitx.models import EncoderModel, Model
 from minitx.validation import ArgumentTypeError, ArgumentValueError, check_choice, check_integer
 
@@ -106,8 +106,7 @@ def embed(
     limit = model.embedder.max_tokens
     limit = limit if max_length is None else min(max_length, limit)
     order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))  # longest first: memory peaks early
-    weight = model.embedder.word_emb.weight
-    vectors = [weight.new_empty(0, model.config.stack.hidden_size, dtype=wide(weight.dtype))]
+    vectors = [torch.empty(0, model.config.stack.hidden_size, dtype=wide(model.dtype), device=model.device)]
     for start in range(0, len(order), batch_size):
         batch = [texts[i] for i in order[start : start + batch_size]]
         vectors.append(embed_batch(model, tokenizer, batch, pooling, limit))
@@ -145,10 +144,11 @@ def embed_batch(
             "a tokenizer of minitx",
             "load it with minitx.load_tokenizer; this one returns lists",
         )
-    weight = model.embedder.word_emb.weight
     if batch["input_ids"].shape[1] == 0:  # empty texts without special tokens
-        return weight.new_zeros(len(texts), model.config.stack.hidden_size, dtype=wide(weight.dtype))
-    inputs: dict[str, Tensor] = {name: ids.to(weight.device) for name, ids in batch.items()}
+        return torch.zeros(
+            len(texts), model.config.stack.hidden_size, dtype=wide(model.dtype), device=model.device
+        )
+    inputs: dict[str, Tensor] = {name: ids.to(model.device) for name, ids in batch.items()}
     output = model(**inputs)
     if pooling == "pooler":
         pooled: Tensor = output.pooler_output
@@ -180,13 +180,16 @@ def check_arguments(
     if not isinstance(model, EncoderModel):
         raise ArgumentValueError(
             "model",
-            type(model),
+            type(model).__name__,
             "an encoder",
             'of an encoder-decoder such as T5, load the head "encoder"',
         )
     if any(module.training for module in model.modules()):
         raise ArgumentValueError(
-            "model", type(model), "in eval mode", "dropout would change the vectors; call model.eval()"
+            "model",
+            type(model).__name__,
+            "in eval mode",
+            "dropout would change the vectors; call model.eval()",
         )
     check_choice("pooling", pooling, get_args(Pooling))
     if pooling == "pooler" and model.pooler is None:

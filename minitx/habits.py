@@ -1,0 +1,221 @@
+"""Hints for names that `transformers` and other libraries use and minitx does not.
+
+Two tables, by the place where a name is used: arguments of a call, and attributes of a model, a tokenizer or
+the package. Names that are in neither get the nearest known name. This module imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NoReturn, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_LOADING: Mapping[str, str] = {
+    "attn_implementation": 'Use attention="sdpa" or "eager".',
+    "cache_dir": "Set the environment variable HF_HUB_CACHE.",
+    "config": "The folder's config.json is used; minitx.from_config(config) gives fresh weights.",
+    "device_map": 'Use device="cuda"; a model lies on one device.',
+    "force_download": "Delete the model from the Hub cache to download it again.",
+    "ignore_mismatched_sizes": "Use init_head=True with num_labels=... for a head of another size.",
+    "load_in_4bit": 'minitx loads unquantized weights only; dtype="bfloat16" halves float32.',
+    "load_in_8bit": 'minitx loads unquantized weights only; dtype="bfloat16" halves float32.',
+    "local_files_only": "Use offline=True.",
+    "low_cpu_mem_usage": "minitx always loads by memory mapping; leave it out.",
+    "max_memory": "A model lies on one device; leave it out.",
+    "pretrained_model_name_or_path": "The folder or Hub id is the first argument.",
+    "quantization_config": 'minitx loads unquantized weights only; dtype="bfloat16" halves float32.',
+    "torch_dtype": 'Use dtype="float16" or dtype=torch.float16.',
+    "trust_remote_code": "minitx runs no code from a checkpoint; leave it out.",
+    "use_auth_token": "Use token=...",
+    "use_safetensors": "safetensors files are preferred where there are any; leave it out.",
+}
+
+# place -> name of an argument elsewhere -> what to use here
+ARGUMENTS: Mapping[str, Mapping[str, str]] = {
+    "load": _LOADING,
+    "from_config": {
+        "attn_implementation": 'Call model.set_attention("sdpa") or ("eager").',
+        "torch_dtype": 'Use dtype="float16" or dtype=torch.float16.',
+        "trust_remote_code": "minitx runs no code from a checkpoint; leave it out.",
+    },
+    "forward": {
+        "encoder_outputs": "Use encoder_last_hidden_state=model.encode(...).",
+        "head_mask": "Heads cannot be masked.",
+        "num_logits_to_keep": "Use logits_to_keep.",
+        "past_key_values": "Pass cache=model.make_cache(); it is updated in place and returned as out.cache.",
+        "return_dict": "A forward always returns a ModelOutput; leave it out.",
+        "use_cache": "Pass cache=model.make_cache() to use a key/value cache.",
+    },
+    "generate": {
+        "do_sample": "Sample(...) draws tokens, Greedy() takes the most probable ones.",
+        "eos_token_id": "End tokens belong to stop=Stop(eos=...).",
+        "generation_config": 'strategy="checkpoint" uses generation_config.json.',
+        "input_ids": "Prompts, texts or ids, are the second argument.",
+        "inputs": "Prompts, texts or ids, are the second argument.",
+        "logits_processor": "Processors belong to the strategy: Sample(processors=[...]).",
+        "max_length": "max_new_tokens=... limits the new tokens alone.",
+        "max_tokens": "It is called max_new_tokens here.",
+        "n": "It is called num_samples here.",
+        "num_return_sequences": "It is called num_samples here.",
+        "output_scores": 'logprobs="raw" or "processed" asks for log-probabilities.',
+        "pad_token_id": "No padding is needed; prompts may differ in length.",
+        "return_dict_in_generate": "generate always returns a Result; leave it out.",
+        "stop_strings": "Stop strings belong to stop=Stop(strings=...).",
+        "stop_token_ids": "Stop tokens belong to stop=Stop(tokens=...).",
+        "stopping_criteria": "stop=Stop(...) ends a row; stream(...) can be left at any token.",
+        "streamer": "minitx.stream(...) yields the tokens.",
+        "use_cache": "generate always uses a key/value cache; leave it out.",
+    },
+    "load_tokenizer": {
+        "cache_dir": "Set the environment variable HF_HUB_CACHE.",
+        "local_files_only": "Use offline=True.",
+        "pretrained_model_name_or_path": "The folder or Hub id is the first argument.",
+        "trust_remote_code": "minitx runs no code from a checkpoint; leave it out.",
+        "use_fast": "There is one tokenizer for every checkpoint; leave it out.",
+    },
+    "tokenizer": {
+        "return_attention_mask": "The batch holds what the model takes; leave it out.",
+        "return_length": "batch.attention_mask.sum(1) gives the lengths.",
+        "return_offsets_mapping": "Use return_offsets=True.",
+        "return_overflowing_tokens": "Use return_overflow=True.",
+        "return_tensors": "Tensors are the default; as_tensors=False gives lists.",
+        "return_token_type_ids": "The batch holds what the model takes; leave it out.",
+        "text": "Texts are the first argument.",
+        "text_pair": "Use pairs=...",
+        "text_target": "Use a second call with as_target=True.",
+    },
+}
+
+# place -> name of an attribute elsewhere -> what to use here
+ATTRIBUTES: Mapping[str, Mapping[str, str]] = {
+    "model": {
+        "base_model": "The stack's parts are model.embedder, model.encoder or model.decoder.",
+        "from_pretrained": "Use minitx.load(folder_or_hub_id).",
+        "generate": "Use minitx.generate(model, prompts, strategy, tokenizer=...).",
+        "get_input_embeddings": "It is model.embedder.word_emb.",
+        "get_output_embeddings": "It is model.head.projection.",
+        "push_to_hub": "Use minitx.save(model, folder), then huggingface_hub's upload_folder.",
+        "save_pretrained": "Use minitx.save(model, folder, tokenizer=tokenizer).",
+    },
+    "tokenizer": {
+        "add_special_tokens": "A loaded tokenizer is not changed; add tokens to the files.",
+        "add_tokens": "A loaded tokenizer is not changed; add tokens to the files.",
+        "batch_decode": "Use tokenizer.decode_batch(rows).",
+        "batch_encode_plus": "Call tokenizer(texts).",
+        "convert_ids_to_tokens": "Use tokenizer.id_to_token(id) for each.",
+        "convert_tokens_to_ids": "Use tokenizer.token_to_id(token) for each.",
+        "encode_plus": "Call tokenizer(text).",
+        "from_pretrained": "Use minitx.load_tokenizer(folder_or_hub_id).",
+        "get_vocab": "It is the property tokenizer.vocab.",
+        "pad": "Call tokenizer(texts, padding=True).",
+        "save_pretrained": "Use tokenizer.save(folder).",
+        "tokenize": "Use tokenizer.tokens(text).",
+        "vocab_size": "Use len(tokenizer).",
+    },
+    "minitx": {
+        "AutoConfig": "Use minitx.from_config(config), config the content of a config.json.",
+        "AutoModel": 'Use minitx.load(folder_or_hub_id, head="none").',
+        "AutoModelForCausalLM": 'Use minitx.load(folder_or_hub_id, head="causal-lm").',
+        "AutoModelForMaskedLM": 'Use minitx.load(folder_or_hub_id, head="masked-lm").',
+        "AutoModelForQuestionAnswering": 'Use minitx.load(folder_or_hub_id, head="question-answering").',
+        "AutoModelForSeq2SeqLM": 'Use minitx.load(folder_or_hub_id, head="seq2seq-lm").',
+        "AutoModelForSequenceClassification": (
+            'Use minitx.load(folder_or_hub_id, head="sequence-classification").'
+        ),
+        "AutoModelForTokenClassification": 'Use minitx.load(folder_or_hub_id, head="token-classification").',
+        "AutoTokenizer": "Use minitx.load_tokenizer(folder_or_hub_id).",
+        "GenerationConfig": "Use a strategy such as minitx.Sample(temperature=0.8).",
+        "from_pretrained": "Use minitx.load(folder_or_hub_id).",
+    },
+}
+
+
+class UnknownArgumentError(TypeError):
+    """A call with an argument that the function does not have.
+
+    Args:
+        function: name of the function.
+        parameter: name of the argument.
+        hint: what to use instead, a sentence; empty for none.
+    """
+
+    def __init__(self, function: str, parameter: str, hint: str = "") -> None:
+        super().__init__(function, parameter, hint)
+        self.function, self.parameter, self.hint = function, parameter, hint
+
+    def __str__(self) -> str:
+        return f"{self.function} has no argument {self.parameter!r}.{self.hint and ' '}{self.hint}"
+
+
+def hint_for(table: Mapping[str, str], name: str, known: Iterable[str] = ()) -> str:
+    """Returns the table's sentence for a name, else a suggestion of the nearest known name, else ""."""
+    if name in table:
+        return table[name]
+    similar = difflib.get_close_matches(name, known, n=1)
+    return f"Did you mean {similar[0]!r}?" if similar else ""
+
+
+def explain_arguments(place: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorator: an unknown keyword argument raises `UnknownArgumentError` with the hint of that place.
+
+    Args:
+        place: key of `ARGUMENTS`.
+    """
+
+    def _decorate(function: Callable[P, R]) -> Callable[P, R]:
+        known = frozenset(inspect.signature(function).parameters)
+
+        @functools.wraps(function)
+        def _call(*args: P.args, **options: P.kwargs) -> R:
+            for name in options:
+                if name not in known:
+                    hint = hint_for(ARGUMENTS[place], name, known)
+                    raise UnknownArgumentError(function.__name__, name, hint)
+            return function(*args, **options)
+
+        return _call
+
+    return _decorate
+
+
+class UnknownAttributeError(AttributeError):
+    """An attribute that an object does not have; the hint is looked up for the message, not for `hasattr`.
+
+    Args:
+        place: key of `ATTRIBUTES`.
+        owner: the object as the message names it, such as "EncoderModel".
+        name: the attribute.
+        known: names to suggest one of.
+    """
+
+    def __init__(self, place: str, owner: str, name: str, known: Iterable[str] = ()) -> None:
+        super().__init__(place, owner, name, known, name=name)
+        self.place, self.owner, self.attribute, self.known = place, owner, name, known
+
+    def __str__(self) -> str:
+        hint = hint_for(ATTRIBUTES[self.place], self.attribute, self.known)
+        return f"{self.owner} has no attribute {self.attribute!r}.{hint and ' '}{hint}"
+
+
+class ElsewhereMethod:
+    """Class attribute for a method that other libraries have: access raises AttributeError with the hint.
+
+    Serves access on the class, such as `EncoderModel.from_pretrained`, which `__getattr__` does not see.
+
+    Args:
+        place: key of `ATTRIBUTES`.
+    """
+
+    def __init__(self, place: str) -> None:
+        self.place, self.name = place, ""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: Any, owner: type) -> NoReturn:
+        raise UnknownAttributeError(self.place, owner.__name__, self.name)

@@ -1,0 +1,257 @@
+"""The base class of the model families: embedder, stack, and where present a pooler and a head."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from minitx.config import HeadConfig, ModelConfig
+from minitx.habits import ElsewhereMethod, UnknownAttributeError
+from minitx.layers.attention_kernels import Backend, backend_of
+from minitx.layers.cache import Cache
+from minitx.layers.embedder import Embedder
+from minitx.layers.heads import TASKS, Head
+from minitx.layers.norm import RMSNorm
+from minitx.layers.pooler import Pooler
+from minitx.layers.recorder import Recorder
+from minitx.layers.stack import make_stack
+from minitx.models.inputs import make_embedder
+from minitx.models.output import ModelOutput
+from minitx.validation import ArgumentTypeError, ArgumentValueError, check_tensor
+
+
+@contextmanager
+def rollback_on_error(cache: Cache, time: int) -> Iterator[None]:
+    """Make the last `time` tokens of the cache invalid again if the body fails."""
+    try:
+        yield
+    except BaseException:
+        cache.rollback(time)
+        raise
+
+
+class Model(nn.Module):
+    """Base class of the model families: an embedder, a stack, and where present a pooler and a head.
+
+    Args:
+        config: sizes and options.
+        head: the task head; None: hidden states only.
+        stack: makes a stack from its config; an architecture with another data flow has its own.
+
+    Raises:
+        ArgumentTypeError: a head that is not a `HeadConfig`.
+        ValueError: the config lacks a stack of this family.
+    """
+
+    families: tuple[str, ...]  # names of the stacks
+
+    from_pretrained = ElsewhereMethod("model")
+    generate = ElsewhereMethod("model")
+    save_pretrained = ElsewhereMethod("model")
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        head: HeadConfig | None = None,
+        stack: Callable[..., nn.Module] = make_stack,
+    ) -> None:
+        super().__init__()
+        if head is not None and not isinstance(head, HeadConfig):
+            raise ArgumentTypeError(
+                "head",
+                head,
+                "a HeadConfig or None",
+                f'minitx.from_config(config, head="{head}") makes the head of a task by its name',
+            )
+        if missing := [name for name in self.families if getattr(config, name) is None]:
+            raise ValueError(f"{type(self).__name__} needs a config with {missing[0]}=StackConfig(...).")
+        self.config = config
+        # The record that `minitx.load` leaves for `minitx.save`. Its class is in checkpoint/, which imports
+        # this package, so it is not named here.
+        self.checkpoint: Any = None
+        self.make_stacks(stack)
+        self.pooler = Pooler(config.stack.hidden_size) if config.pooler else None
+        size = config.stack.output_size or config.stack.hidden_size
+        self.head = Head(head, size) if head is not None else None
+        self.task = head.task if head is not None else None
+        if self.device.type != "meta":  # there, weights follow
+            self.initialize()
+        self.tie_weights()
+
+    def make_stacks(self, stack: Callable[..., nn.Module]) -> None:
+        """Make the modules before the head."""
+        self.embedder: Embedder = make_embedder(self.config.inputs)
+        self.add_module(self.families[0], stack(self.config.stack))
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            known = (*self._modules, *self._parameters)
+            raise UnknownAttributeError("model", type(self).__name__, name, known) from None
+
+    # --- properties --------------------------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the first parameter; a model lies on one device."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the first parameter, which is the embedder's."""
+        return next(self.parameters()).dtype
+
+    def num_parameters(self, *, trainable: bool = False) -> int:
+        """Returns the number of parameters, tied ones once.
+
+        Args:
+            trainable: count only those that require gradients.
+        """
+        return sum(p.numel() for p in self.parameters() if p.requires_grad or not trainable)
+
+    @property
+    def stack(self) -> nn.Module:
+        """The stack whose hidden states the head takes: the decoder, or an encoder alone."""
+        return self.get_submodule(self.families[-1])
+
+    @property
+    def ties(self) -> dict[str, str]:
+        """Parameters that the config ties: name -> name of the parameter that it is."""
+        tied = self.head is not None and self.head.config.tied
+        return {"head.projection.weight": "embedder.word_emb.weight"} if tied else {}
+
+    # --- forward -----------------------------------------------------------------------------------------
+
+    def run_stack(self, stack: nn.Module, *inputs: Any, record: Recorder | None = None) -> Tensor:
+        """Run a stack: (B, T, E) and further inputs -> (B, T, E).
+
+        Args:
+            stack: of this model.
+            inputs: of its forward.
+            record: collects hidden states and attention weights; None: nothing is collected.
+
+        Raises:
+            ArgumentTypeError: one of its layers has been replaced by a module with another signature.
+        """
+        options = {} if record is None else {"record": record}  # a custom stack need not have it
+        try:
+            hidden: Tensor = stack(*inputs, **options)
+        except TypeError:
+            check_layers(stack)
+            raise
+        return hidden
+
+    def result(
+        self,
+        hidden: Tensor,
+        mask: Tensor | None,
+        labels: Tensor | None,
+        *,
+        batch: torch.Size,
+        logits_to_keep: int = 0,
+        cache: Cache | None = None,
+    ) -> ModelOutput:
+        """Apply pooler and head to hidden states (B, T, E).
+
+        If that fails, the tokens are removed from the cache: the same call can be made again.
+
+        Args:
+            hidden: (B, T, E).
+            mask: (B, S) bool for the pooling of the head, where S = T.
+            labels: (B,) or (B, T) or (B, C), for the loss of the head.
+            batch: leading dimensions of the input ids, without T.
+            logits_to_keep: number of final positions to compute logits for; 0: all.
+            cache: of the call.
+        """
+        with nullcontext() if cache is None else rollback_on_error(cache, hidden.shape[1]):
+            pooled = None if self.pooler is None else self.pooler(hidden)
+            if self.head is None:
+                if labels is not None:
+                    raise ArgumentValueError(
+                        "labels", labels, "None for a model without a head", "load it with head="
+                    )
+                return ModelOutput(hidden, pooled, cache=cache)
+            config = self.head.config
+            task = TASKS[config.task]
+            logits = task.shape(self.head(hidden[:, -logits_to_keep:], pooled, mask), batch)
+            loss = None if labels is None else task.loss(logits, check_tensor("labels", labels), mask, config)
+            return ModelOutput(hidden, pooled, loss=loss, cache=cache, **task.fields(logits))
+
+    # --- weights and attention ---------------------------------------------------------------------------
+
+    def tie_weights(self) -> Self:
+        """Make tied parameters one, as `ties` lists them."""
+        for name, other in self.ties.items():
+            module, _, leaf = name.rpartition(".")
+            self.get_submodule(module).register_parameter(leaf, self.get_parameter(other))
+        return self
+
+    def set_attention(self, attention: str | Backend) -> Self:
+        """Choose how attention is computed.
+
+        Args:
+            attention: "sdpa" (fused, the default), "eager" (step by step), a name of
+                `minitx.register_attention`, or a function with the signature of
+                `minitx.layers.attention_kernels.Backend`.
+
+        Raises:
+            ArgumentTypeError: neither a name nor a function.
+            ArgumentValueError: an unknown name.
+        """
+        backend = backend_of(attention)
+        for module in self.modules():
+            if hasattr(module, "backend"):
+                setattr(module, "backend", backend)  # noqa: B010 - modules of other classes have one too
+        return self
+
+    @torch.no_grad()
+    def initialize(
+        self, names: Collection[str] | None = None, generator: torch.Generator | None = None
+    ) -> Self:
+        """Draw fresh weights in place: normal with `initializer_range`, biases 0, norms 1.
+
+        Args:
+            names: of the parameters to draw; None: all.
+            generator: source of randomness; None: torch's default.
+        """
+        drawn: set[int] = set()
+        for path, module in self.named_modules():
+            for leaf, parameter in module._parameters.items():
+                if parameter is None or id(parameter) in drawn:  # a tied one is drawn with its owner
+                    continue
+                if names is not None and f"{path}.{leaf}" not in names:
+                    continue
+                drawn.add(id(parameter))
+                if leaf == "bias":
+                    parameter.zero_()
+                elif isinstance(module, nn.LayerNorm | RMSNorm):
+                    parameter.fill_(1.0 - getattr(module, "offset", 0.0))
+                else:
+                    parameter.normal_(0.0, self.config.initializer_range, generator=generator)
+                if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+                    parameter[module.padding_idx].zero_()
+        return self
+
+
+def check_layers(stack: nn.Module) -> None:
+    """Check that each layer of a stack can be called with the five arguments of `Layer.forward`.
+
+    Raises:
+        ArgumentTypeError: a layer that cannot.
+    """
+    for number, layer in enumerate(getattr(stack, "layers", ())):
+        try:
+            inspect.signature(layer.forward).bind(*[None] * 5)
+        except TypeError:
+            raise ArgumentTypeError(
+                f"layers[{number}]",
+                layer,
+                "a module with the forward of minitx.layers.layer.Layer",
+                "it is called with (hidden, context, cache, cross_context, cross_cache)",
+            ) from None

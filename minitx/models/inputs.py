@@ -1,0 +1,223 @@
+"""Inputs of encoders and decoders: token ids or their embeddings, or those of another embedder.
+
+The type of `ModelConfig.inputs` chooses the embedder (`register_inputs`). Text has token ids, token types and
+positions; an embedder for anything else takes its inputs by name and returns one vector per position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from minitx.config import CustomInputs, TextInputs
+from minitx.habits import ARGUMENTS, UnknownArgumentError, hint_for
+from minitx.layers.embedder import Embedder
+from minitx.layers.masks import as_bool
+from minitx.validation import (
+    ArgumentTypeError,
+    ArgumentValueError,
+    check_shape,
+    check_tensor,
+    check_token_ids,
+)
+
+_EMBEDDERS: dict[type, Callable[[Any], nn.Module]] = {TextInputs: Embedder}
+
+
+def register_inputs(config: type[CustomInputs], embedder: Callable[[Any], nn.Module]) -> None:
+    """Let models embed inputs other than text.
+
+    The forward of the model passes arguments that it does not have itself to the embedder, by name.
+
+    Args:
+        config: class of `ModelConfig.inputs`, a dataclass that extends `minitx.CustomInputs`.
+        embedder: makes the embedder from such a config: a module whose forward takes tensors by name and
+            returns vectors (B, T, E), positions included.
+
+    Raises:
+        ArgumentTypeError: not such a class, or not callable.
+
+    Example:
+        >>> minitx.register_inputs(PatchInputs, PatchEmbedder)
+        >>> model = minitx.EncoderModel(ModelConfig(inputs=PatchInputs(hidden_size=24, ...), encoder=...))
+        >>> model(pixel_values=images).last_hidden_state
+    """
+    if not (isinstance(config, type) and issubclass(config, CustomInputs)):
+        raise ArgumentTypeError("config", config, "a subclass of minitx.CustomInputs")
+    if not callable(embedder):
+        raise ArgumentTypeError("embedder", embedder, "a class or function that makes an embedder")
+    _EMBEDDERS[config] = embedder
+
+
+def make_embedder(config: Any) -> Any:
+    """Returns the embedder of a `ModelConfig.inputs`.
+
+    Raises:
+        ArgumentTypeError: inputs of a class that is not registered.
+    """
+    if type(config) not in _EMBEDDERS:
+        raise ArgumentTypeError("inputs", config, "of a registered class", "see minitx.register_inputs")
+    return _EMBEDDERS[type(config)](config)
+
+
+class Inputs(NamedTuple):
+    """Inputs of one stack, as they were passed to a forward.
+
+    Attributes:
+        input_ids: (B, T).
+        attention_mask: (B, T), or (B, T, T).
+        token_type_ids: (B, T).
+        position_ids: (1 or B, T).
+        inputs_embeds: (B, T, W), instead of `input_ids`.
+        others: inputs by name of an embedder for something else than text.
+    """
+
+    input_ids: Tensor | None = None
+    attention_mask: Tensor | None = None
+    token_type_ids: Tensor | None = None
+    position_ids: Tensor | None = None
+    inputs_embeds: Tensor | None = None
+    others: Mapping[str, Tensor] = {}
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape of the tokens: (B, T), or (B, choices, T); () for other inputs than text."""
+        ids, embeds = self.input_ids, self.inputs_embeds
+        shape: torch.Size = getattr(ids, "shape", torch.Size()) if embeds is None else embeds.shape[:-1]
+        return shape
+
+    def flatten_choices(self) -> Inputs:
+        """Flatten the inputs of multiple choice: (B, choices, T) -> (B * choices, T).
+
+        Raises:
+            ArgumentValueError: inputs of different shapes.
+        """
+        flat: dict[str, Tensor | None] = {}
+        for name in ("input_ids", "attention_mask", "token_type_ids", "position_ids"):
+            value = getattr(self, name)
+            if value is not None:
+                check_shape(name, value, tuple(self.shape))
+            flat[name] = None if value is None else value.flatten(0, 1)
+        embeds = self.inputs_embeds
+        flat["inputs_embeds"] = None if embeds is None else embeds.flatten(0, 1)
+        return Inputs(**flat, others=self.others)
+
+
+class Embedded(NamedTuple):
+    """Inputs of a stack.
+
+    Attributes:
+        hidden: (B, T, E).
+        mask: (B, T) or (B, T, T) bool, True = attend; None: all.
+        position_ids: (1 or B, T).
+    """
+
+    hidden: Tensor
+    mask: Tensor | None
+    position_ids: Tensor
+
+
+def embed(embedder: nn.Module, inputs: Inputs) -> Embedded:
+    """Embed the inputs of an encoder.
+
+    Raises:
+        ArgumentTypeError, ArgumentValueError: inputs that do not fit the embedder.
+        UnknownArgumentError: inputs that a text embedder does not have.
+        ValueError: a sequence longer than the table of positions.
+    """
+    if not isinstance(embedder, Embedder):
+        return embed_others(embedder, inputs)
+    check_others(embedder, inputs.others)
+    ids = token_ids(embedder, inputs)
+    position_ids = embedder.check(ids, inputs.token_type_ids, inputs.position_ids)
+    mask = token_mask(inputs.attention_mask, ids)
+    hidden = embedder(ids, inputs.token_type_ids, position_ids, inputs.inputs_embeds)
+    return Embedded(hidden, mask, position_ids)
+
+
+def embed_others(embedder: nn.Module, inputs: Inputs) -> Embedded:
+    """Embed inputs other than text; positions are those of the vectors.
+
+    Raises:
+        ArgumentTypeError, ArgumentValueError: a mask that does not fit them.
+    """
+    hidden = embedder(**inputs.others)
+    position_ids = torch.arange(hidden.shape[1], device=hidden.device)[None]
+    mask = token_mask(inputs.attention_mask, position_ids.expand(len(hidden), -1))
+    return Embedded(hidden, mask, position_ids)
+
+
+def check_others(embedder: nn.Module, others: Mapping[str, Tensor]) -> None:
+    """Check that a text embedder has no inputs by other names.
+
+    Raises:
+        UnknownArgumentError: it has.
+    """
+    known = (*Inputs._fields[:-1], "labels", "cache", "output_hidden_states", "output_attentions")
+    for name in others if isinstance(embedder, Embedder) else ():
+        raise UnknownArgumentError("forward", name, hint_for(ARGUMENTS["forward"], name, known))
+
+
+def token_ids(embedder: Embedder, inputs: Inputs, prefix: str = "") -> Tensor:
+    """Returns the token ids; for embeddings, ids of tokens that are not padding.
+
+    Args:
+        embedder: for its width and padding id.
+        inputs: with ids or embeddings.
+        prefix: of the names in messages, "decoder_" in an encoder-decoder.
+
+    Returns:
+        (B, T)
+
+    Raises:
+        ArgumentTypeError: not a tensor.
+        ArgumentValueError: both or neither, or another shape.
+    """
+    ids = inputs.input_ids if inputs.inputs_embeds is None else placeholder_ids(embedder, inputs, prefix)
+    check_token_ids(f"{prefix}input_ids", ids)
+    assert ids is not None, "it was checked"
+    return ids
+
+
+def placeholder_ids(embedder: Embedder, inputs: Inputs, prefix: str = "") -> Tensor:
+    """Returns ids in the place of embeddings, to number positions by; the arguments are those of `token_ids`.
+
+    Returns:
+        (B, T)
+
+    Raises:
+        ArgumentTypeError: not a tensor.
+        ArgumentValueError: ids beside them, or another shape.
+    """
+    name, embeds = f"{prefix}inputs_embeds", inputs.inputs_embeds
+    shape, width = tuple(check_tensor(name, embeds).shape), embedder.config.embedding_size
+    if inputs.input_ids is not None:
+        raise ArgumentValueError(name, embeds, f"None beside {prefix}input_ids", "pass one of them")
+    if len(shape) != 3 or shape[1] == 0 or shape[2] != width:
+        expected = f"a tensor of shape (batch, time, {width}) with at least one token per row, not {shape}"
+        raise ArgumentValueError(name, embeds, expected)
+    real = 0 if embedder.config.pad_token_id != 0 else 1
+    return torch.full(shape[:2], real, dtype=torch.long, device=check_tensor(name, embeds).device)
+
+
+def token_mask(attention_mask: Tensor | None, ids: Tensor, prefix: str = "") -> Tensor | None:
+    """Returns a mask as bool.
+
+    Args:
+        attention_mask: (B, T) or (B, T, T), or None.
+        ids: (B, T)
+        prefix: of the names in messages, "decoder_" in an encoder-decoder.
+
+    Returns:
+        (B, T) or (B, T, T), True = attend; None: attend to all.
+
+    Raises:
+        ArgumentTypeError, ArgumentValueError: as `as_bool`.
+    """
+    if attention_mask is None:
+        return None
+    batch, time = ids.shape
+    return as_bool(attention_mask, batch, time, f"{prefix}attention_mask")

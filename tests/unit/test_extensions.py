@@ -1,0 +1,347 @@
+"""Parts from outside the package: architectures, attention, activations, inputs, layers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import minitx
+from minitx.architectures import registry
+from minitx.architectures.encoders import bert
+from minitx.config import AttentionConfig, FeedForwardConfig, LayerConfig, NormConfig
+from minitx.layers import activation, attention_kernels
+from minitx.layers.activation import Activation
+from minitx.models import inputs as model_inputs
+from tests.parity.encoder_decoders import GPT2, T5
+
+SIZES = {
+    "vocab_size": 99,
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 37,
+    "max_position_embeddings": 48,
+}
+IDS = torch.tensor([[5, 6, 7, 8]])
+
+
+@pytest.fixture(autouse=True)
+def _registrations_end_with_the_test() -> Iterator[None]:
+    tables: list[dict[Any, Any]] = [
+        registry._REGISTERED,
+        attention_kernels.BACKENDS,
+        activation.ACTIVATIONS,
+        model_inputs._EMBEDDERS,
+    ]
+    before = [dict(table) for table in tables]
+    yield
+    for table, content in zip(tables, before, strict=True):
+        table.clear()
+        table.update(content)
+
+
+def squared_relu(x: Tensor) -> Tensor:
+    return torch.relu(x) ** 2
+
+
+def uniform(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, options: Any) -> Tensor:
+    return attention_kernels.eager(query * 0, key, value, mask, options)
+
+
+# --- architectures -----------------------------------------------------------------------------------
+
+
+def test_a_custom_architecture_is_saved_and_loaded(tmp_path: Path) -> None:
+    minitx.register(dataclasses.replace(bert.ARCHITECTURE, model_types={"mine": "Mine"}))
+    model = minitx.from_config({"model_type": "mine", **SIZES}, head="masked-lm", seed=0).eval()
+    minitx.save(model, tmp_path)
+    assert torch.equal(minitx.load(tmp_path)(IDS).logits, model(IDS).logits)
+    with pytest.raises(ValueError, match=r"model_type 'mien' is not supported. Did you mean 'mine'"):
+        minitx.from_config({"model_type": "mien", **SIZES})
+
+
+def test_what_cannot_be_registered() -> None:
+    with pytest.raises(ValueError, match="model_types='bert' must be new names; minitx has this one itself"):
+        minitx.register(bert.ARCHITECTURE)
+    with pytest.raises(TypeError, match="architecture='bert' must be an Architecture"):
+        minitx.register("bert")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="name='sdpa' must be a new name; minitx has eager, sdpa"):
+        minitx.register_attention("sdpa", uniform)
+    with pytest.raises(TypeError, match="function=3 must be callable"):
+        minitx.register_attention("three", 3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="name='gelu' must be a new name"):
+        minitx.register_activation("gelu", squared_relu)
+    with pytest.raises(TypeError, match="name=None must be a non-empty string"):
+        minitx.register_activation(None, squared_relu)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"must be a subclass of minitx\.CustomInputs"):
+        minitx.register_inputs(dict, PatchEmbedder)  # type: ignore[arg-type]
+
+
+# --- attention and activations -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_a_custom_attention(by_name: bool) -> None:
+    model = minitx.from_config({"model_type": "bert", **SIZES}, seed=0).eval()
+    before = model(IDS).last_hidden_state
+    if by_name:
+        minitx.register_attention("uniform", uniform)
+    model.set_attention("uniform" if by_name else uniform)
+    different = model(IDS).last_hidden_state
+    assert not torch.allclose(different, before)
+    assert torch.equal(model.set_attention("sdpa")(IDS).last_hidden_state, before)
+    with pytest.raises(TypeError, match="attention=3 must be a function or one of eager, sdpa"):
+        model.set_attention(3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="attention='flash' must be one of 'eager', 'sdpa'"):
+        model.set_attention("flash")
+
+
+def test_a_custom_attention_in_load(tmp_path: Path) -> None:
+    model = minitx.from_config({"model_type": "bert", **SIZES}, seed=0).eval()
+    minitx.save(model, tmp_path)
+    minitx.register_attention("uniform", uniform)
+    loaded = minitx.load(tmp_path, attention="uniform")
+    assert torch.equal(loaded(IDS).last_hidden_state, model.set_attention(uniform)(IDS).last_hidden_state)
+
+
+def test_a_custom_activation_is_saved_by_its_name(tmp_path: Path) -> None:
+    minitx.register_activation("squared_relu", squared_relu)
+    model = minitx.from_config({"model_type": "bert", "hidden_act": "squared_relu", **SIZES}, seed=0).eval()
+    assert "Activation(squared_relu)" in str(model)
+    minitx.save(model, tmp_path)
+    assert '"squared_relu"' in (tmp_path / "config.json").read_text()
+    assert torch.equal(minitx.load(tmp_path)(IDS).last_hidden_state, model(IDS).last_hidden_state)
+
+
+def test_an_activation_of_a_function_or_a_module() -> None:
+    x = torch.linspace(-1, 1, 5)
+    assert torch.equal(Activation(squared_relu)(x), squared_relu(x))
+    assert str(Activation(squared_relu)) == "Activation(squared_relu)"
+    trained = Activation(nn.PReLU())
+    assert [name for name, _ in trained.named_parameters()] == ["function.weight"]
+    assert torch.equal(trained(x), F.prelu(x, torch.tensor([0.25])))
+    with pytest.raises(TypeError, match="activation=3 must be a name or a function"):
+        Activation(3)  # type: ignore[arg-type]
+    with pytest.raises(
+        ValueError, match=r"activation='gelu_42' must be one of 'gelu', .*register_activation"
+    ):
+        Activation("gelu_42")
+
+
+# --- wrong parts -------------------------------------------------------------------------------------
+
+
+def test_a_head_is_a_config() -> None:
+    config = minitx.from_config({"model_type": "bert", **SIZES}).config
+    with pytest.raises(
+        TypeError, match=r"head='masked-lm' must be a HeadConfig or None; minitx\.from_config"
+    ):
+        minitx.EncoderModel(config, head="masked-lm")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("model_type", ["bert", "llama", "deberta-v2"])
+def test_a_layer_with_another_forward(model_type: str) -> None:
+    more = {"model_type": model_type, "relative_attention": True} if "deberta" in model_type else {}
+    model = minitx.from_config({"model_type": model_type, **SIZES, **more}).eval()
+    model.stack.layers[1] = nn.Identity()
+    with pytest.raises(
+        TypeError, match=r"layers\[1\]=Identity\(\) must be a module with the forward of .*Layer; it"
+    ):
+        model(IDS)
+
+
+def test_a_custom_layer() -> None:
+    class Skip(nn.Module):
+        def forward(self, hidden: Tensor, *context: Any) -> Tensor:
+            return hidden
+
+    model = minitx.from_config({"model_type": "bert", **SIZES}, seed=0).eval()
+    embedded = model(IDS, output_hidden_states=True).hidden_states[0]
+    model.encoder.layers[0] = model.encoder.layers[1] = Skip()
+    assert torch.equal(model(IDS).last_hidden_state, embedded)
+
+
+# --- inputs other than text --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchInputs(minitx.CustomInputs):
+    """Squares of an image."""
+
+    patch_size: int
+    num_patches: int
+
+
+class PatchEmbedder(nn.Module):
+    """A class token, then one vector per square of an image; learned positions."""
+
+    def __init__(self, config: PatchInputs) -> None:
+        super().__init__()
+        size = config.hidden_size
+        self.patches = nn.Conv2d(3, size, config.patch_size, stride=config.patch_size)
+        self.class_token = nn.Parameter(torch.empty(1, 1, size))
+        self.positions = nn.Parameter(torch.empty(1, config.num_patches + 1, size))
+
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """(B, 3, height, width) -> (B, T, E)"""
+        patches = self.patches(pixel_values).flatten(2).transpose(1, 2)
+        return torch.cat((self.class_token.expand(len(patches), -1, -1), patches), dim=1) + self.positions
+
+
+def vision_config() -> minitx.ModelConfig:
+    layer = LayerConfig(
+        attention=AttentionConfig(num_attention_heads=4, head_dim=6),
+        feed_forward=FeedForwardConfig(intermediate_size=37, hidden_act="gelu"),
+        norm=NormConfig(eps=1e-6),
+        norm_placement="pre",
+    )
+    return minitx.ModelConfig(
+        inputs=PatchInputs(hidden_size=24, patch_size=4, num_patches=6),  # type: ignore[arg-type]
+        encoder=minitx.StackConfig(hidden_size=24, num_hidden_layers=2, layer=layer),
+    )
+
+
+def vision_model() -> minitx.EncoderModel:
+    minitx.register_inputs(PatchInputs, PatchEmbedder)
+    torch.manual_seed(0)
+    head = minitx.HeadConfig(task="sequence-classification", num_labels=5, pooling="first")
+    return minitx.EncoderModel(vision_config(), head).eval()
+
+
+def test_an_encoder_of_patches() -> None:
+    """Nothing in layers/ or models/ knows of images."""
+    model, images = vision_model(), torch.randn(2, 3, 8, 12)
+    output = model(
+        pixel_values=images, labels=torch.tensor([0, 4]), output_hidden_states=True, output_attentions=True
+    )
+    assert output.last_hidden_state.shape == (2, 7, 24)
+    assert output.logits.shape == (2, 5)
+    assert [x.shape for x in output.attentions] == [(2, 4, 7, 7)] * 2
+    assert torch.equal(output.hidden_states[0], model.embedder(images))
+    output.loss.backward()
+    assert model.embedder.class_token.grad is not None
+    # all patches attend to each other: swapping two and their positions swaps two outputs
+    hidden = model.embedder(images)[:, [0, 2, 1, 3, 4, 5, 6]]
+    assert torch.allclose(
+        model.run_stack(model.encoder, hidden, None, torch.arange(7)[None])[:, [0, 2, 1, 3, 4, 5, 6]],
+        output.last_hidden_state,
+        atol=1e-6,
+    )
+    assert (model.device.type, model.dtype) == ("cpu", torch.float32)
+    assert model.num_parameters() == sum(p.numel() for p in model.parameters())
+    mask = torch.ones(2, 7)
+    mask[:, 5:] = 0
+    assert not torch.allclose(model(pixel_values=images, attention_mask=mask).logits, output.logits)
+
+
+def test_inputs_that_are_not_registered() -> None:
+    with pytest.raises(TypeError, match=r"inputs=PatchInputs\(.* must be of a registered class"):
+        minitx.EncoderModel(vision_config())
+    with pytest.raises(ValueError, match=r"ModelConfig\.inputs=3 must be a TextInputs or a CustomInputs"):
+        minitx.ModelConfig(inputs=3)  # type: ignore[arg-type]
+
+
+def test_a_decoder_continues_after_a_prefix_of_embeddings() -> None:
+    """An image, projected to the width of a decoder, then tokens: with a cache as in one pass."""
+    encoder = vision_model()
+    config = {"model_type": "llama", **SIZES, "num_key_value_heads": 2}
+    decoder = minitx.from_config(config, head="causal-lm", seed=0).eval()
+    assert isinstance(decoder, minitx.DecoderModel)
+    with torch.inference_mode():
+        prefix = encoder(pixel_values=torch.randn(2, 3, 8, 12)).last_hidden_state
+        cache = decoder.make_cache(12)
+        logits = decoder(inputs_embeds=prefix, cache=cache, logits_to_keep=1).logits
+        tokens = []
+        for _ in range(5):
+            token = logits[:, -1].argmax(dim=-1, keepdim=True)
+            tokens.append(token)
+            logits = decoder(token, cache=cache).logits
+        ids = torch.cat(tokens, dim=1)
+        both = torch.cat((prefix, decoder.embedder.word_emb(ids)), dim=1)
+        expected = decoder(inputs_embeds=both).logits[:, 6:]
+    assert torch.equal(expected[:, :-1].argmax(dim=-1), ids)
+    assert torch.allclose(expected[:, -1:], logits, atol=1e-5)
+
+
+# --- names of other libraries ------------------------------------------------------------------------
+
+
+def test_names_of_transformers_on_a_model() -> None:
+    model = minitx.from_config({"model_type": "bert", **SIZES})
+    for owner, name, hint in (
+        (model, "generate", r"Use minitx\.generate\(model"),
+        (model, "save_pretrained", r"Use minitx\.save\("),
+        (minitx.EncoderModel, "from_pretrained", r"Use minitx\.load\("),
+        (model, "from_pretrained", r"Use minitx\.load\("),
+        (model, "get_input_embeddings", r"It is model\.embedder\.word_emb"),
+        (model, "encodr", r"Did you mean 'encoder'\?"),
+    ):
+        with pytest.raises(AttributeError, match=rf"EncoderModel has no attribute '{name}'\. {hint}"):
+            getattr(owner, name)
+        assert not hasattr(owner, name)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "gpt2", "t5"])
+def test_names_of_transformers_in_a_forward(model_type: str) -> None:
+    config = {"bert": SIZES, "gpt2": GPT2, "t5": T5}[model_type]
+    model = minitx.from_config({"model_type": model_type, **config}).eval()
+    more = {"decoder_input_ids": IDS} if model_type == "t5" else {}
+    for name, hint in (
+        ("use_cache", r"Pass cache=model\.make_cache\(\)"),
+        ("past_key_values", r"Pass cache=model\.make_cache\(\)"),
+        ("return_dict", "A forward always returns a ModelOutput"),
+        ("attention_maks", r"Did you mean 'attention_mask'\?"),
+    ):
+        with pytest.raises(TypeError, match=rf"forward has no argument '{name}'\. {hint}"):
+            model(IDS, **more, **{name: None})
+        if model_type == "t5":
+            cache = model.encode_into(model.make_cache(), IDS)
+            with pytest.raises(TypeError, match=rf"forward has no argument '{name}'\. {hint}"):
+                model.decode(IDS, cache=cache, **{name: None})
+
+
+# --- outputs -----------------------------------------------------------------------------------------
+
+
+def test_fields_of_an_output_by_name_and_number() -> None:
+    output = minitx.from_config({"model_type": "bert", **SIZES}, head="masked-lm").eval()(IDS)
+    assert output["logits"] is output.logits is output[2]
+    hidden, pooled, logits, *_ = output
+    assert hidden is output.last_hidden_state
+    assert pooled is None
+    assert logits is output.logits
+    assert output[:2] == (hidden, pooled)
+    with pytest.raises(KeyError, match=r"ModelOutput has no field 'logit'; it has last_hidden_state, "):
+        output["logit"]
+
+
+def test_one_of_ids_and_embeddings() -> None:
+    model = minitx.from_config({"model_type": "bert", **SIZES}).eval()
+    embeds = model.embedder.word_emb(IDS)
+    assert torch.equal(model(inputs_embeds=embeds).last_hidden_state, model(IDS).last_hidden_state)
+    with pytest.raises(ValueError, match=r"inputs_embeds=.* must be None beside input_ids; pass one of them"):
+        model(IDS, inputs_embeds=embeds)
+    with pytest.raises(TypeError, match="input_ids=None must be a tensor"):
+        model()
+    with pytest.raises(
+        ValueError, match=r"inputs_embeds=.* of shape \(batch, time, 24\) .*, not \(1, 4, 23\)"
+    ):
+        model(inputs_embeds=embeds[..., :-1])
+
+
+def test_device_dtype_and_number_of_parameters() -> None:
+    model = minitx.from_config({"model_type": "bert", **SIZES}, head="masked-lm", dtype=torch.float64)
+    assert (model.device, model.dtype) == (torch.device("cpu"), torch.float64)
+    every = model.num_parameters()
+    assert every == sum({id(p): p.numel() for p in model.parameters()}.values())
+    model.embedder.requires_grad_(False)
+    assert model.num_parameters(trainable=True) < every
+    assert model.to("meta").device.type == "meta"
