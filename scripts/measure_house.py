@@ -52,7 +52,7 @@ def measures(root: Path, package: Path) -> Iterator[tuple[str, str]]:
     forward, both = executed(root)
     yield "BERT forward with a mask, executed: files / lines", counted(forward)
     yield "BERT construction and forward, executed: files / lines", counted(both)
-    sizes = {name: len(fields) for name, fields in config_classes(package / "config.py").items()}
+    sizes = {name: len(fields) for name, fields in config_classes(package / "config").items()}
     largest = max(sizes, key=lambda name: sizes[name])
     yield "largest config class: fields", f"{sizes[largest]} ({largest}), {sum(sizes.values())} in all"
     longest = max(functions(package), key=lambda found: code_lines(found[0], found[1]))
@@ -217,10 +217,12 @@ def counted(called: Iterable[tuple[str, int]]) -> str:
 
 
 def config_classes(path: Path) -> dict[str, list[str]]:
-    """The dataclasses of config.py and their fields."""
+    """The dataclasses of the configs and their fields."""
+    files = path.rglob("*.py") if path.is_dir() else [path.with_suffix(".py")]
     return {
         node.name: [f.target.id for f in node.body if isinstance(f, ast.AnnAssign) and named(f)]
-        for node in tree_of(path).body
+        for file in files
+        for node in tree_of(file).body
         if isinstance(node, ast.ClassDef)
     }
 
