@@ -160,3 +160,11 @@ def test_the_picture_can_be_drawn_again(tmp_path: Path) -> None:
     code = [sys.executable, str(ROOT / "docs" / "pictures" / "attention_map.py"), str(path)]
     subprocess.run(code, check=True, cwd=ROOT)
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_includes_are_ones_that_the_site_resolves() -> None:
+    """The formatter of code blocks breaks an include in a block that it takes for Python."""
+    for path in sorted((ROOT / "docs").rglob("*.md")):
+        for line in path.read_text().splitlines():
+            if "--8" in line:
+                assert re.fullmatch(r'\s*--8<-- "[\w./-]+(:\w+)?"', line), f"{path.name}: {line}"
