@@ -94,7 +94,7 @@ def choose_architecture(config: Mapping[str, Any], model_type: str | None) -> tu
         )
     name = model_type or stated
     if not isinstance(name, str):
-        raise ValueError('config.json has no "model_type"; pass it, such as model_type="bert".')
+        raise ValueError('config.json has no "model_type"; set model_type to one such as "bert".')
     architecture = find_architecture(name)
     return architecture if architecture.composed is None else architecture.composed(config), name
 

@@ -215,12 +215,12 @@ def check_complete(
     absent = summarize(" or ".join(names.expected(entry)) for entry in missing)
     if all(entry.parameters[0].startswith(HEAD_PARTS) for entry in missing):
         raise ValueError(
-            f"the checkpoint has no {task!r} head; missing: {absent}. head=None loads the checkpoint's own, "
-            'head="none" loads none, init_head=True initializes it with random weights.'
+            f"the checkpoint has no {task!r} head; missing: {absent}. Its own head is the "
+            'default; the head "none" loads none, and init_head initializes one with random weights.'
         )
     hint = ""
     if "encoder" in architecture.headless and not any("decoder." in name for name in names.stored):
-        hint = ' It holds an encoder only, which head="encoder" loads.'
+        hint = ' It holds an encoder only, which the head "encoder" loads.'
     raise ValueError(f"the checkpoint lacks {len(missing)} tensors: {absent}.{hint}")
 
 

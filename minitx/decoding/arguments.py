@@ -173,7 +173,7 @@ def _checkpoint_settings(model: CausalModel, strategy: str) -> GenerationSetting
             reason = f"{checkpoint.folder} has no {GENERATION}"
         else:
             reason = f"this model was built with from_config and has no {GENERATION}"
-        hint = f"{reason}; choose a strategy such as Sample(...) or Greedy(...)"
+        hint = f"{reason}; choose a strategy: sampling, greedy decoding or a search"
         raise ArgumentValueError("strategy", strategy, "used with a checkpoint that states one", hint)
     return read_settings(checkpoint.generation)
 

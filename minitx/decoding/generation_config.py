@@ -90,7 +90,7 @@ def generation_settings(name_or_folder: str | Path) -> GenerationSettings:
     path = fetch(name_or_folder) / GENERATION
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path.parent} has no {GENERATION}; choose a strategy such as Sample(...) or Greedy(...)."
+            f"{path.parent} has no {GENERATION}; choose a strategy: sampling, greedy decoding or a search."
         )
     return read_settings(read_json(path))
 

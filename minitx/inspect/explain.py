@@ -141,7 +141,7 @@ def explain(
     if isinstance(strategy, Search):
         raise ValueError(
             "A search compares whole sequences, not tokens, so there is no choice of a token to explain; "
-            "print(generate(...).beams[0]) shows its beams."
+            "the beams of a generated result show the search."
         )
     positions: list[Position] = []
 

@@ -168,7 +168,7 @@ class Chain:
                 raise ValueError(f"{where}: {name} returned NaN or +inf.")
             raise ValueError(
                 f"{where}: the model's logits hold NaN or +inf. Check its weights and dtype, or continue "
-                "anyway with remove_invalid_values=True."
+                "anyway with remove_invalid_values, which replaces them."
             )
 
     def _steps(self, part: _Part, context: Context, states: State | None) -> Iterator[Any]:

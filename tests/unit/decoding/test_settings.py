@@ -207,7 +207,7 @@ def test_unknown_settings_are_said() -> None:
 
 def test_from_a_folder(tmp_path: Path) -> None:
     with pytest.raises(
-        FileNotFoundError, match=r"has no generation_config.json; choose a strategy such as Sample"
+        FileNotFoundError, match=r"has no generation_config.json; choose a strategy: sampling"
     ):
         generation_settings(tmp_path)
     path = tmp_path / "generation_config.json"
