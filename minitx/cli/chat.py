@@ -11,10 +11,10 @@ from typing import Any
 
 import click
 
-from minitx.cli import decoding_options as declared
 from minitx.cli.decoding import model_of, settings_of
+from minitx.cli.decoding_options import RENAMED, Values, strategy_options
 from minitx.cli.generate import EMPTY, explain
-from minitx.cli.options import MODEL, command, grouped, usage_message
+from minitx.cli.options import MODEL, command, usage_message
 from minitx.cli.render import emit, note
 from minitx.cli.source import Source
 from minitx.decoding.generate import stream
@@ -30,22 +30,16 @@ HELP = """\
 /quit              leave, as does Ctrl-D; Ctrl-C ends an answer"""
 
 
-@command(
-    *(MODEL, "--system TEXT  a system message before the conversation"),
-    *grouped(
-        declared.LENGTH,
-        "--max-new-tokens N  most per answer (default: 512, or as stored)",
-        "--min-new-tokens N  no end before N tokens; 0: off",
-    ),
-    *declared.strategy_options(searches=False),
-    elsewhere=explain.elsewhere,
-    **declared.TEXTS,
-)
+@command(MODEL, *strategy_options(searches=False), elsewhere=explain.elsewhere, renamed=RENAMED)
 def chat(source: Source, system: str | None, json: bool, **values: Any) -> None:
     """Talks with a chat model: each line you type is a message, and the answer appears
     token by token. The model reads the whole conversation each time. Lines that
     begin with / are commands; /help lists them. Messages can also come from a pipe,
     one per line.
+
+    --system TEXT  a system message before the conversation
+    --max-new-tokens N  most per answer (default: 512, or as stored)
+    --min-new-tokens N  no end before N tokens; 0: off
 
     examples:
       minitx chat ./my-chat-model
@@ -88,7 +82,7 @@ class Chat:
         self.messages, self.encode = list(first), tokenizer.encode_chat
         self.model: Any = None
 
-    def choose(self, values: declared.Values) -> None:
+    def choose(self, values: Values) -> None:
         """Sets strategy and lengths from options."""
         self.strategy, self.settings, _ = settings_of(values, self.folder)
 
@@ -108,7 +102,7 @@ class Chat:
         elif line:
             self.answer([*self.messages, {"role": "user", "content": line}])
 
-    def parsed(self, text: str) -> declared.Values:
+    def parsed(self, text: str) -> Values:
         """The values of options; the length stays unless it is among them."""
         length = ["--max-new-tokens", str(self.settings["max_new_tokens"])]
         arguments, parent = ["model", *length, *shlex.split(text)], click.get_current_context()

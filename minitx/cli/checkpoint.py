@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from minitx.cli.options import DEVICE, DTYPE, HEAD, HUB, MODEL, Argument, command
+from minitx.cli.options import HUB, MODEL, Argument, Weights, command
 from minitx.cli.render import colored_verdicts, emit, progress_bar
 from minitx.cli.source import Source
 
 
-@command(MODEL, *HUB, HEAD)
+@command(MODEL, *Weights.options(*HUB, "head"))
 def inspect(source: Source, head: str | None, json: bool) -> None:
     """Lists the modules of a model with shapes, parameters, bytes and dtype. Equal
     layers are folded into one, shared parameters count once, and tensors of the
@@ -30,7 +30,7 @@ def inspect(source: Source, head: str | None, json: bool) -> None:
     emit(json, {"model": source.name, **asdict(summary)}, render(summary))
 
 
-@command(MODEL, *HUB, HEAD, DEVICE)
+@command(MODEL, *Weights.options(*HUB, "head", "device"))
 def verify(source: Source, head: str | None, json: bool) -> int:
     """Loads a checkpoint in minitx and in transformers, runs the same texts through
     both, in float32 and float64, with and without padding, and compares the inputs
@@ -55,12 +55,14 @@ def verify(source: Source, head: str | None, json: bool) -> int:
 @command(
     Argument("model", "SOURCE", "folder or Hub id"),
     Argument("destination", "DESTINATION", "a new or empty folder"),
-    *("--max-shard-size SIZE  largest file, such as 500MB or 5GB", *HUB, HEAD, DTYPE),
+    *Weights.options(*HUB, "head", "dtype"),
 )
 def convert(source: Source, destination: str, json: bool, **options: Any) -> None:
     """Writes SOURCE to DESTINATION as safetensors, under the same tensor names, so
     that transformers loads it too. Tokenizer, README and the like are copied.
     Without --dtype no value changes. If it fails, DESTINATION is as before.
+
+    --max-shard-size SIZE  largest file, such as 500MB or 5GB
 
     examples:
       minitx convert ./old ./new

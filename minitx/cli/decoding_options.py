@@ -7,12 +7,13 @@ are those of the `parameter(...)` that declares it.
 from __future__ import annotations
 
 import re
+from itertools import chain
 from typing import Any
 
 import click
 
 import minitx
-from minitx.cli.options import DEVICE, DTYPE, HUB, MODEL, Argument, grouped, option, sequences
+from minitx.cli.options import HUB, Group, Weights, option, sequences
 from minitx.decoding import Strategy
 from minitx.decoding.parameters import parameters_of
 from minitx.decoding.search.base import Search
@@ -41,26 +42,8 @@ SHORT = {
 }
 STOP = {"eos": "eos", "tokens": "stop_tokens", "strings": "stop", "include_stop": "include_stop"}
 
-SAMPLING, SEARCHING, WEIGHTS, LENGTH = "choosing a token", "beam search", "the model", "length and output"
-SOURCES, ENDING, SEVERAL = "encoder-decoders", "where the text ends", "several samples"
-PENALTIES, BANS = "penalties", "biases, bans and forced tokens"
-GROUPS = {"penalties": PENALTIES, "bias": BANS, "constraints": BANS, "strategy": BANS}  # by module
-NOTES = {
-    SAMPLING: "These shape the distribution; try --temperature 0.8 --top-p 0.95. A value holds for all "
-    "prompts; in Python there can be one for each.",
-    PENALTIES: "Against repetition; try --repetition-penalty 1.1.",
-    BANS: "Tokens are named by their ids, which minitx tokenize shows. Try --suppress-tokens 464,50.",
-    SEARCHING: "Several hypotheses grow side by side, and the most probable one wins. Try --beams 4 "
-    "--length-penalty 0.6; --num-samples then shows several of the best.",
-    SEVERAL: "Other ways to several texts of one prompt; add --num-samples 4.",
-    SOURCES: "The encoder reads the prompt. The decoder begins with its start token; what you add follows "
-    "that and is not shown.",
-    ENDING: "At an end token of the model, after --max-new-tokens, or:",
-}
-TEXTS: dict[str, Any] = {  # attributes of the commands
-    "notes": NOTES,
-    "renamed": {f"Stop({field}=...)": name for field, name in STOP.items()},
-}
+RENAMED = {f"Stop({field}=...)": name for field, name in STOP.items()}
+
 # Parameters without an option: why. Then options of other tools.
 NOT_HERE = {
     "--processors": "it takes Python functions: minitx.Sample(processors=[...])",
@@ -91,72 +74,101 @@ def given(values: Values, name: str) -> bool:
     return values.get(name) is not None and values[name] != ()
 
 
-def prompt_options(text: str) -> list[click.Parameter | str]:
-    """The prompts, as texts, messages or ids, and the first tokens of the decoder of an encoder-decoder."""
-    return [
-        *(MODEL, Argument("texts", "[PROMPT ...]", text), "--file PATH  a text file, one text per line"),
-        '--ids IDS...  token ids as a prompt: "464 3290"',
-        "--chat  the prompt is a message to a chat model",
-        "--system TEXT  a system message before it",
-        *grouped(
-            SOURCES,
-            "--src-lang CODE  language of the prompt, such as en_XX",
-            "--tgt-lang CODE  language of the output",
-            "--decoder-prompt,--decoder-prompts TEXT...  the decoder continues this; one, or one per prompt",
-            "--decoder-ids IDS...  the same as ids, start token included",
-        ),
-    ]
+# --- groups of options -----------------------------------------------------------------------------
 
 
-def field_options(*kinds: type[Strategy]) -> list[click.Option]:
-    """The options of all fields of some strategies, group by group."""
-    groups: dict[str, list[click.Option]] = {SAMPLING: [], PENALTIES: [], BANS: [], SEARCHING: []}
-    done: set[str] = set()
+class Sources(Group):
+    """The encoder reads the prompt. The decoder begins with its start token; what you add follows that and
+    is not shown.
+
+    --src-lang CODE  language of the prompt, such as en_XX
+    --tgt-lang CODE  language of the output
+    --decoder-prompt,--decoder-prompts TEXT...  the decoder continues this; one, or one per prompt
+    --decoder-ids IDS...  the same as ids, start token included
+    """
+
+    title = "encoder-decoders"
+
+
+class Choosing(Group):
+    """These shape the distribution; try --temperature 0.8 --top-p 0.95. A value holds for all prompts; in
+    Python there can be one for each.
+
+    --greedy  the most probable token; nothing is drawn
+    --checkpoint  as in generation_config.json; options change it
+    --seed N  any integer: the same text every time
+    """
+
+    title, modules = "choosing a token", ("temperature", "truncation", "")
+
+
+class Penalties(Group):
+    """Against repetition; try --repetition-penalty 1.1."""
+
+    title, modules = "penalties", ("penalties",)
+
+
+class Bans(Group):
+    """Tokens are named by their ids, which minitx tokenize shows. Try --suppress-tokens 464,50."""
+
+    title, modules = "biases, bans and forced tokens", ("bias", "constraints", "strategy")
+
+
+class Beams(Group):
+    """Several hypotheses grow side by side, and the most probable one wins. Try --beams 4 --length-penalty
+    0.6; --num-samples then shows several of the best.
+
+    --force-text TEXT...  output must contain this, with its spaces: " cat"
+    --beam-sample  draw the continuations of the beams
+    --stochastic-beam  draw --num-samples different texts, fewer than N
+    """
+
+    title, modules = "beam search", ("search",)
+
+
+class Several(Group):
+    """Other ways to several texts of one prompt; add --num-samples 4.
+
+    --arithmetic  draws that differ as much as independent draws can
+    --alternatives  one for each of the most probable first tokens
+    """
+
+    title = "several samples"
+
+
+class Ending(Group):
+    """At an end token of the model, after --max-new-tokens, or:
+
+    --stop TEXT...  before this text
+    --eos IDS  end tokens that replace the model's own
+    --ignore-eos  end tokens do not end the text
+    --stop-tokens IDS  further tokens that end the text
+    --include-stop  show the --stop or --stop-tokens that ended it
+    """
+
+    title = "where the text ends"
+
+
+def field_options(group: Any, *kinds: type[Strategy]) -> list[click.Option]:
+    """The options of a group, first those of the fields whose processors are in its modules."""
+    found: dict[str, click.Option] = {}
     for kind in kinds:
         for name, declared in parameters_of(kind).items():
-            if name in done or (declared.metavar is None and declared.off is not False):
-                continue  # in Python only, or an option already
-            done.add(name)
             module = getattr(declared.processor, "__module__", "").rpartition(".")[2]
-            group = SEARCHING if issubclass(kind, Search) else GROUPS.get(module, SAMPLING)
+            module = "search" if issubclass(kind, Search) and name not in parameters_of(Strategy) else module
+            if module not in group.modules or (declared.metavar is None and declared.off is not False):
+                continue  # of another group, or in Python only
             spellings = ",".join(dict.fromkeys([shown(name), f"--{name.replace('_', '-')}"]))
             spec = f"{spellings} {declared.metavar or ''}".strip()
             text = re.sub(r" \((arXiv|OpenAI)[^)]*\)", "", declared.help)
             read = sequences if name.endswith("words_ids") else None
-            groups[group].append(option(f"{spec}  {text}", group, read))
-    return [each for group in groups.values() for each in group]
+            found.setdefault(name, option(f"{spec}  {text}", group.heading(), read))
+    return list(found.values())
 
 
 def strategy_options(*, searches: bool) -> list[click.Option]:
     """How tokens are chosen and where the text ends; with `searches` also beam search and several samples."""
-    several = [
-        *grouped(
-            SEARCHING,
-            '--force-text TEXT...  output must contain this, with its spaces: " cat"',
-            "--beam-sample  draw the continuations of the beams",
-            "--stochastic-beam  draw --num-samples different texts, fewer than N",
-        ),
-        *grouped(
-            SEVERAL,
-            "--arithmetic  draws that differ as much as independent draws can",
-            "--alternatives  one for each of the most probable first tokens",
-        ),
-    ]
-    return [
-        *grouped(
-            SAMPLING,
-            "--greedy  the most probable token; nothing is drawn",
-            "--checkpoint  as in generation_config.json; options change it",
-            "--seed N  any integer: the same text every time",
-        ),
-        *(field_options(*KINDS) + several if searches else field_options(minitx.Sample)),
-        *grouped(
-            ENDING,
-            "--stop TEXT...  before this text",
-            "--eos IDS  end tokens that replace the model's own",
-            "--ignore-eos  end tokens do not end the text",
-            "--stop-tokens IDS  further tokens that end the text",
-            "--include-stop  show the --stop or --stop-tokens that ended it",
-        ),
-        *grouped(WEIGHTS, *HUB, DTYPE, DEVICE),
-    ]
+    several = [*field_options(Beams, *KINDS), *Beams.options(), *Several.options()] if searches else []
+    groups = [field_options(group, minitx.Sample) for group in (Choosing, Penalties, Bans)]
+    weights = Weights.options(*HUB, "dtype", "device")
+    return [*Choosing.options(), *chain(*groups), *several, *Ending.options(), *weights]

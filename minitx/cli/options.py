@@ -1,4 +1,7 @@
-"""Commands and options: their declaration as lines of the help, their values, their help and their mistakes.
+"""Commands and options: their declaration, values, help and mistakes.
+
+An option is declared by its line in the docstring of its command, or of its `Group` if several commands have
+it: the line is that of the help, in which `option` reads the rest.
 
 Nothing heavy is imported here, so that --help is quick.
 """
@@ -17,17 +20,13 @@ import click
 
 from minitx.cli.source import Source
 
+OPTIONS = ("options", "")  # title and paragraph of the options without a group
+Reader = Callable[[str], Any]
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
 
 
 class Help(click.Command):
-    """Help as written in the docstring: its text first, its examples last; options in titled groups between.
-
-    Attributes:
-        notes: paragraph of a group of options, by its title.
-    """
-
-    notes: Mapping[str, str] = {}
+    """Help as in the docstring: its text first, its examples last; options in titled groups between."""
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes the usage line: the arguments, then the options."""
@@ -38,17 +37,16 @@ class Help(click.Command):
         """Writes the whole help."""
         text, mark, examples = inspect.cleandoc(self.help or "").partition("\n\nexamples:\n")
         formatter.write(f"{self.get_usage(ctx)}\n\n{text}\n")
-        groups: dict[str, list[tuple[str, str]]] = {"arguments": [], "options": []}
+        groups: dict[tuple[str, str], list[tuple[str, str]]] = {("arguments", ""): [], OPTIONS: []}
         for param in self.get_params(ctx):
             spec, line = param.get_help_record(ctx) or ("", "")
             line = line.replace("Show this message and exit.", "show this message and exit")
-            groups.setdefault(getattr(param, "group", "options"), []).append((spec, line))
-        for title in filter(groups.get, groups):
+            groups.setdefault(getattr(param, "group", OPTIONS), []).append((spec, line))
+        for title, note in filter(groups.get, groups):
             with formatter.section(title):
-                if title in self.notes:
-                    note = textwrap.fill(self.notes[title], 76, break_on_hyphens=False)
-                    formatter.write(textwrap.indent(f"{note}\n\n", "  "))
-                formatter.write_dl(groups[title], col_max=24)
+                text = textwrap.fill(note, 76, break_on_hyphens=False)
+                formatter.write(textwrap.indent(f"{text}\n\n", "  ") if note else "")
+                formatter.write_dl(groups[title, note], col_max=24)
         if isinstance(self, click.Group):
             self.format_commands(ctx, formatter)
         formatter.write(f"{mark[1:]}{examples}\n" if mark else "")
@@ -87,7 +85,7 @@ class Command(Help):
 class Argument(click.Argument):
     """An argument with a line in the help; its metavar has brackets where it may be absent."""
 
-    group = "arguments"
+    group = ("arguments", "")
 
     def __init__(self, name: str, metavar: str, text: str) -> None:
         count = -1 if "..." in metavar else 1
@@ -119,14 +117,14 @@ def usage_message(error: click.UsageError) -> str:
 # --- declarations ----------------------------------------------------------------------------------
 
 
-def command(*params: click.Parameter | str, **attributes: Any) -> Callable[[Callable[..., Any]], Command]:
+def command(*params: click.Parameter, **attributes: Any) -> Callable[[Callable[..., Any]], Command]:
     """Makes a function a command: its docstring is the help, its parameters are named as the options.
 
     The options on the model become its first parameter, a `Source`; `json` is whether --json is given.
 
     Args:
-        params: arguments, and options or their lines, in the order of the help.
-        attributes: of the command: `notes`, `elsewhere`, `renamed`.
+        params: arguments, and options beside those of the docstring.
+        attributes: of the command: `elsewhere`, `renamed`.
     """
 
     def _decorate(function: Callable[..., Any]) -> Command:
@@ -134,47 +132,72 @@ def command(*params: click.Parameter | str, **attributes: Any) -> Callable[[Call
             own = {name: values.pop(name) for name in SOURCE if name in values}
             return function(Source(own.pop("model") or "", quiet=bool(values["json"]), **own), **values)
 
-        options: list[Any] = [option(each) if isinstance(each, str) else each for each in (*params, *OUTPUT)]
-        made = Command(None, CONTEXT, _run, options, function.__doc__, options_metavar="[options]")
+        text, lines = declared(function.__doc__)
+        options = [*params, *map(option, lines), *Output.options()]
+        made = Command(None, CONTEXT, _run, options, text, options_metavar="[options]")
         vars(made).update(attributes)
         return made
 
     return _decorate
 
 
-def option(line: str, group: str = "options", read: Callable[[str], Any] | None = None) -> click.Option:
+def declared(doc: str | None) -> tuple[str, list[str]]:
+    """Splits a docstring into its text and the lines of its options."""
+    lines = inspect.cleandoc(doc or "").splitlines()
+    options = [line for line in lines if re.match(r"--\S+( \S+)?  \S", line)]
+    text = "\n".join(line for line in lines if line not in options)
+    return re.sub(r"\n{3,}", "\n\n", text).strip(), options
+
+
+def option(line: str, group: tuple[str, str] = OPTIONS, read: Reader | None = None) -> click.Option:
     """An option, declared by its line in the help.
 
     Args:
         line: spellings, metavar and, after two spaces, the text: "--beams,--num-beams N  number of beams".
             The last spelling names the parameter. Without a metavar it is a flag; with "A|B" these are the
             choices; with "..." the option may be repeated. "(default: X)" at the end is the default.
-        group: title of its group in the help.
+        group: title and paragraph of its group in the help.
         read: reads the value; None for the reader of the metavar. Lists of an option that is repeated are
             joined, unless there is "...".
     """
     spec, _, text = line.partition("  ")
     spellings, _, metavar = spec.partition(" ")
-    names = spellings.split(",")
-    more: dict[str, Any] = {"is_flag": True, "default": None}
+    names, default = spellings.split(","), re.search(r"\(default: (\S+)\)$", text)
+    read = read or READERS.get(metavar.removesuffix("..."))
+    repeated, joined = "..." in metavar, read in LISTS and "..." not in metavar
+    more: dict[str, Any] = {"multiple": repeated or joined} if metavar else {"is_flag": True, "default": None}
     if metavar:
-        default = re.search(r"\(default: (\S+)\)$", text)
-        read = read or READERS.get(metavar.removesuffix("..."))
-        joined, repeated = read in LISTS and "..." not in metavar, "..." in metavar
         choices = metavar.split("|") if "|" in metavar else DTYPES if metavar == "DTYPE" else None
-        kind = click.Choice(choices) if choices else Parsed(read) if read else str
-        more = {"metavar": metavar, "type": kind, "multiple": joined or repeated}
-        more |= {"callback": lambda ctx, param, lists: [*chain(*lists)] or None} if joined else {}
-        more |= {"default": default and default[1]} if not more["multiple"] else {}
+        more["type"] = click.Choice(choices) if choices else Parsed(read) if read else str
+    if default and metavar:
+        more["default"] = default[1]
+    if joined:
+        more["callback"] = lambda ctx, param, lists: [*chain(*lists)] or None
     parameter = names[-1].partition("/")[0].strip("-").replace("-", "_")
-    made = click.Option([*names, parameter], help=text, **more)
+    made = click.Option([*names, parameter], metavar=metavar or None, help=text, **more)
     vars(made)["group"] = group
     return made
 
 
-def grouped(title: str, *lines: str) -> list[click.Option]:
-    """Options in a group of the help."""
-    return [option(line, title) for line in lines]
+class Group:
+    """Options of several commands, in a group of the help; a subclass has their lines in its docstring.
+
+    Attributes:
+        title: of the group; the text of the docstring is a paragraph below it.
+    """
+
+    title = "options"
+
+    @classmethod
+    def options(cls, *names: str) -> list[click.Option]:
+        """The options, or those with these names."""
+        made = [option(line, cls.heading()) for line in declared(cls.__doc__)[1]]
+        return [each for each in made if not names or each.name in names]
+
+    @classmethod
+    def heading(cls) -> tuple[str, str]:
+        """Title and paragraph."""
+        return cls.title, " ".join(declared(cls.__doc__)[0].split())
 
 
 class Parsed(click.ParamType):  # type: ignore[type-arg,unused-ignore]
@@ -272,7 +295,7 @@ def switch(text: str) -> bool | str:
     return {"true": True, "false": False}.get(text.lower(), text)
 
 
-READERS: dict[str, Callable[[str], Any]] = {  # by metavar
+READERS: dict[str, Reader] = {  # by metavar
     **dict.fromkeys(("N", "K", "G", "ID"), integer),
     **dict.fromkeys(("X", "P"), number),
     **dict.fromkeys(("YES", "WHEN"), switch),
@@ -289,21 +312,27 @@ DTYPES = ("float32", "float16", "bfloat16", "float64")
 # --- options of several commands -------------------------------------------------------------------
 
 SOURCE = ("model", "revision", "token", "offline", "model_type", "dtype", "device")
+HUB = SOURCE[1:5]
 MODEL = Argument("model", "MODEL", "folder or Hub id")
-HUB = (
-    "--revision NAME  Hub branch, tag or commit (default: main)",
-    "--token TOKEN  Hub access token, for gated or private models",
-    "--offline  use only files on this machine",
-    "--model-type TYPE  for a config.json without one, such as bert",
-)
-HEAD = "--head TASK  such as masked-lm, or none (default: the checkpoint's)"
-DTYPE = f"--dtype DTYPE  {', '.join(DTYPES)} (default: as stored)"
-DEVICE = "--device NAME  such as cuda (default: cpu)"
-TEXTS = (
-    Argument("texts", "[TEXT ...]", "texts; none: lines of stdin"),
-    "--file PATH  a text file, one text per line",
-)
-OUTPUT = (
-    "--json  machine-readable output, and nothing else",
-    "--traceback  show where in the code an error arose",
-)
+TEXTS = Argument("texts", "[TEXT ...]", "texts; none: lines of stdin")
+
+
+class Weights(Group):
+    """
+    --revision NAME  Hub branch, tag or commit (default: main)
+    --token TOKEN  Hub access token, for gated or private models
+    --offline  use only files on this machine
+    --model-type TYPE  for a config.json without one, such as bert
+    --head TASK  such as masked-lm, or none (default: the checkpoint's)
+    --dtype DTYPE  float32, float16, bfloat16, float64 (default: as stored)
+    --device NAME  such as cuda (default: cpu)
+    """
+
+    title = "the model"
+
+
+class Output(Group):
+    """
+    --json  machine-readable output, and nothing else
+    --traceback  show where in the code an error arose
+    """

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from minitx.cli.options import DEVICE, DTYPE, HUB, MODEL, TEXTS, command
+from minitx.cli.options import HUB, MODEL, TEXTS, Weights, command
 from minitx.cli.render import columns, emit, finite
 from minitx.cli.source import Source, read_texts
 
 
-@command(
-    *(MODEL, *TEXTS),
-    "--source,--sources TEXT...  encoder input of each text, in their order",
-    "--tokens  also the probability of every token",
-    "--batch-size COUNT  texts per batch (default: 8)",
-    *("--src-lang CODE  language of the --source", "--tgt-lang CODE  language of the text"),
-    *(*HUB, DTYPE, DEVICE),
-)
+@command(MODEL, TEXTS, *Weights.options(*HUB, "dtype", "device"))
 def score(source: Source, texts: tuple[str, ...], file: str | None, json: bool, **values: Any) -> None:
     """Shows how probable texts are to a model: the perplexity (per token, 1 is
     certain), the log-probability of the whole text in nats, and its number of
     tokens. The lower the perplexity, the more the model expects the text. Of an
     encoder-decoder, such as a translation model, each text needs a --source.
+
+    --file PATH  a text file, one text per line
+    --source,--sources TEXT...  encoder input of each text, in their order
+    --src-lang CODE  language of the --source
+    --tgt-lang CODE  language of the text
+    --tokens  also the probability of every token
+    --batch-size COUNT  texts per batch (default: 8)
 
     examples:
       minitx score gpt2 "The cat sat on the mat." "Mat the on sat cat the."
@@ -53,19 +53,18 @@ def score(source: Source, texts: tuple[str, ...], file: str | None, json: bool, 
         emit(json, plain, header * (row == 0) + shown, indent=None)
 
 
-@command(
-    *(MODEL, *TEXTS),
-    '--ids IDS...  decode ids instead: "464 3290"',
-    "--special/--no-special  with or without special tokens (default: with)",
-    "--as-target  as the output of an encoder-decoder",
-    *HUB,
-)
+@command(MODEL, TEXTS, *Weights.options(*HUB))
 def tokenize(source: Source, texts: tuple[str, ...], file: str | None, json: bool, **values: Any) -> None:
     """Shows the tokens of texts with their ids below them, special tokens included;
     with --ids the text of ids. Needs the tokenizer alone, no weights.
 
     The ids of a word within a text often have a space in front of it: compare
     minitx tokenize gpt2 "cat" " cat".
+
+    --file PATH  a text file, one text per line
+    --ids IDS...  decode ids instead: "464 3290"
+    --special/--no-special  with or without special tokens (default: with)
+    --as-target  as the output of an encoder-decoder
 
     examples:
       minitx tokenize bert-base-uncased "A cat sleeps."
