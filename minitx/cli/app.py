@@ -6,8 +6,10 @@ the output left, 143 terminated. Neither torch nor a command is imported here: `
 
 from __future__ import annotations
 
+import inspect
 import io
 import os
+import re
 import signal
 import sys
 import threading
@@ -27,44 +29,27 @@ from minitx.version import __version__
 
 SUCCESS, DIFFERENT, BAD_INPUT, INTERRUPTED, READER_LEFT, TERMINATED = 0, 1, 2, 130, 141, 143
 
-# Name of a command -> its line in `minitx --help`; then the modules in minitx.cli of those that share one.
-COMMANDS = {
-    "demo": "sentences, vectors and a picture, with a real model",
-    "inspect": "the modules of a model with shapes and sizes",
-    "verify": "compare a checkpoint with transformers",
-    "embed": "texts to vectors",
-    "generate": "continue texts, translate, summarize",
-    "chat": "a conversation with a chat model",
-    "explain": "how the next token is chosen",
-    "score": "how probable texts are",
-    "tokenize": "texts to tokens and ids",
-    "convert": "write a checkpoint as safetensors",
-}
+# Modules in minitx.cli of the commands that have no file of their own.
 MODULES = dict.fromkeys(("inspect", "verify", "convert"), "checkpoint") | {"explain": "generate"}
-MODULES |= dict.fromkeys(("score", "tokenize"), "texts")
+MODULES |= dict.fromkeys(("embed", "score", "tokenize"), "texts")
 
 
 class App(Help, click.Group):
     """A group that imports a command when it is asked for."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context | None = None) -> list[str]:
         """Returns the names of all commands, in the order of the help."""
-        return list(COMMANDS)
+        return re.findall(r"^  (\w+)  ", inspect.cleandoc(self.help or ""), re.MULTILINE)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
         """Imports the command of that name; a usage error names the most similar one."""
-        if cmd_name not in COMMANDS:
-            similar = get_close_matches(cmd_name, COMMANDS, n=1)
+        if cmd_name not in self.list_commands():
+            similar = get_close_matches(cmd_name, self.list_commands(), n=1)
             hint = f"did you mean {similar[0]}?" if similar else "minitx --help lists the commands"
             raise click.UsageError(f"there is no command {cmd_name}; {hint}", ctx)
         module = import_module(f"minitx.cli.{MODULES.get(cmd_name, cmd_name)}")
         command: click.Command = getattr(module, cmd_name)
         return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Writes the table of commands."""
-        with formatter.section("commands"):
-            formatter.write_dl(list(COMMANDS.items()))
 
 
 @click.command(cls=App, context_settings=CONTEXT, options_metavar="COMMAND ...", subcommand_metavar="")
@@ -72,6 +57,18 @@ class App(Help, click.Group):
 def app() -> None:
     """Real transformer checkpoints in small, readable PyTorch: look into them, check
     them against transformers, embed, continue, score and convert.
+
+    commands:
+      demo      sentences, vectors and a picture, with a real model
+      inspect   the modules of a model with shapes and sizes
+      verify    compare a checkpoint with transformers
+      embed     texts to vectors
+      generate  continue texts, translate, summarize
+      chat      a conversation with a chat model
+      explain   how the next token is chosen
+      score     how probable texts are
+      tokenize  texts to tokens and ids
+      convert   write a checkpoint as safetensors
 
     examples:
       minitx demo                           sentences, vectors, a picture
@@ -171,8 +168,7 @@ def readable(error: Exception) -> str:
         return f"{error.filename}: {error.strerror}"
     if text and isinstance(error, ValueError | TypeError | ImportError | OSError):
         return text
-    kind = type(error).__name__
-    return f"{kind}: {text} (--traceback shows where)" if text else f"{kind} (--traceback shows where)"
+    return f"{type(error).__name__}{text and ': '}{text} (--traceback shows where)"
 
 
 @contextmanager

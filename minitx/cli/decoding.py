@@ -222,23 +222,21 @@ def kind_of(values: Values, base: Strategy) -> type[Strategy]:
 
 def check_effect(values: Values, kind: type[Strategy], base: Strategy) -> None:
     """Checks that every option has an effect with this strategy, else raises ValueError."""
-    sampling, own = names_of(minitx.Sample), names_of(kind) | {"show_tree"} | CHOICES.keys()
-    own |= {"seed"} if issubclass(kind, minitx.Sample) else set()
-    own |= {"num_samples"} if kind is not minitx.Greedy else set()
     searches = issubclass(kind, Search) and (given(values, "num_beams") or isinstance(base, Search))
-    of_search = names_of(*KINDS[1:]) - sampling | {"show_tree"}
+    of_search = names_of(*KINDS[1:]) - names_of(minitx.Sample) | {"show_tree"}
     of_search |= {name for name, each in CHOICES.items() if issubclass(each, Search)}
-    for name in sorted({*of_search, *sampling, "seed", "num_samples"}):
-        if not given(values, name):
-            continue
+    idle = names_of(*KINDS) - names_of(kind) - CHOICES.keys()
+    idle |= {"num_samples"} if kind is minitx.Greedy else set()
+    idle |= set() if issubclass(kind, minitx.Sample) else {"seed"}
+    ways = [name for name in CHOICES if CHOICES[name] is kind and given(values, name)]
+    ways.append("num_beams" if searches else "checkpoint")
+    for name in sorted(name for name in of_search | idle if given(values, name)):
         if name in of_search and not searches:
             raise ValueError(f"{shown(name)} is an option of searches; add --beams, such as --beams 4.")
-        if name not in own and name in BELONGS_TO:
+        if name in idle and name in BELONGS_TO:
             raise ValueError(f"{shown(name)} has no effect without {shown(BELONGS_TO[name])}; add it.")
-        if name not in own:
-            choices = [each for each in CHOICES if CHOICES[each] is kind and given(values, each)]
-            way = shown([*choices, "num_beams" if searches else "checkpoint"][0])
-            raise ValueError(f"{shown(name)} has no effect with {way}; leave one out.")
+        if name in idle:
+            raise ValueError(f"{shown(name)} has no effect with {shown(ways[0])}; leave one out.")
 
 
 def names_of(*kinds: type[Strategy]) -> set[str]:

@@ -13,6 +13,7 @@ import re
 import textwrap
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -47,8 +48,6 @@ class Help(click.Command):
                 text = textwrap.fill(note, 76, break_on_hyphens=False)
                 formatter.write(textwrap.indent(f"{text}\n\n", "  ") if note else "")
                 formatter.write_dl(groups[title, note], col_max=24)
-        if isinstance(self, click.Group):
-            self.format_commands(ctx, formatter)
         formatter.write(f"{mark[1:]}{examples}\n" if mark else "")
 
 
@@ -219,22 +218,16 @@ class Parsed(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 # --- values ----------------------------------------------------------------------------------------
 
 
-def number(text: str) -> Any:
-    """A number; "nan" and "inf" are numbers too."""
-    return _converted(text, float, "a number")
-
-
-def integer(text: str) -> Any:
-    """An integer of any sign."""
-    return _converted(text, int, "an integer")
-
-
-def _converted(text: str, kind: Callable[[str], Any], description: str) -> Any:
+def _converted(kind: Callable[[str], Any], description: str, text: str) -> Any:
     try:
         return kind(text)
     except ValueError:
         hint = "; give one, for all prompts" if "," in text.strip(",") else ""
         raise ValueError(f"{text!r} is not {description}{hint}") from None
+
+
+number = partial(_converted, float, "a number")  # "nan" and "inf" are numbers too
+integer = partial(_converted, int, "an integer")
 
 
 def positive(text: str) -> int:
