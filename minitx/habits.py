@@ -1,7 +1,8 @@
 """Hints for names that `transformers` and other libraries use and minitx does not.
 
-Two tables, by the place where a name is used: arguments of a call, and attributes of a model, a tokenizer or
-the package. Names that are in neither get the nearest known name. This module imports nothing heavy.
+Three tables, by the place where a name is used: arguments of a call, attributes of a model, a tokenizer or
+the package, and options of the command line. Names that are in none get the nearest known name. This module
+imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -155,6 +156,25 @@ ATTRIBUTES: Mapping[str, Mapping[str, str]] = {
         "pipeline": "Use minitx.load and load_tokenizer, then minitx.generate, embed or model(**batch).",
         "set_seed": "Use torch.manual_seed(seed), or generate(..., seed=...).",
     },
+}
+
+# Parameters without an option of `minitx generate`: why. Then options of other tools.
+OPTIONS: dict[str, str] = {
+    "--processors": "it takes Python functions: minitx.Sample(processors=[...])",
+    "--prefix-allowed-tokens-fn": "it is a Python function: minitx.Sample(prefix_allowed_tokens_fn=...)",
+    "--chain": "it is composed in Python: minitx.Sample(chain=minitx.Chain(...))",
+    "--generator": "it is an object of PyTorch; --seed makes draws repeatable",
+    "--inputs-embeds": "it is a tensor: minitx.generate(..., inputs_embeds=...)",
+    "--attention-mask": "prompts of different lengths are padded for you",
+    "--tokenizer": "it is the one beside the model",
+    "--do-sample": "sampling is the default, --greedy the alternative",
+    "--num-return-sequences": "it is called --num-samples",
+    "--max-length": "--max-new-tokens is the number of new tokens",
+    "--stop-strings": "it is called --stop",
+    "--eos-token-id": "it is called --eos",
+    "--n": "it is called --num-samples",
+    "--strategy": "it is --greedy, or --checkpoint; sampling is the default",
+    "--head": "it is always the one for the next token",
 }
 
 

@@ -13,7 +13,7 @@ import click
 
 from minitx.cli.decoding import model_of, settings_of
 from minitx.cli.decoding_options import RENAMED, Values, strategy_options
-from minitx.cli.generate import EMPTY, explain
+from minitx.cli.generate import explain, show_as_it_comes
 from minitx.cli.options import MODEL, command, usage_message
 from minitx.cli.render import emit, note
 from minitx.cli.source import Source
@@ -110,20 +110,14 @@ class Chat:
 
     def answer(self, messages: list[Message]) -> None:
         """Prints the answer to the last message; Ctrl-C ends it early."""
-        settings, text, reason = self.settings | {"tokenizer": self.tokenizer}, "", None
+        texts: list[str] = []
+        ids, settings = [self.encode(messages)], self.settings | {"tokenizer": self.tokenizer}
         try:
-            for event in stream(self.model, [self.encode(messages)], self.strategy, **settings):
-                text, reason = text + event.text, event.finish_reason
-                if not self.json:
-                    print(event.text, end="", flush=True)
+            show_as_it_comes(stream(self.model, ids, self.strategy, **settings), texts, quiet=self.json)
         except KeyboardInterrupt as stop:
             if signal.SIGTERM in stop.args:
                 raise
-        answer = {"role": "assistant", "content": text}
+        answer = {"role": "assistant", "content": "".join(texts)}
         if self.json:
             emit(True, answer, "", indent=None)
-        elif text or reason is None:
-            print(flush=True)
-        else:
-            note(EMPTY[reason])
         self.messages = [*messages, answer]

@@ -44,25 +44,6 @@ STOP = {"eos": "eos", "tokens": "stop_tokens", "strings": "stop", "include_stop"
 
 RENAMED = {f"Stop({field}=...)": name for field, name in STOP.items()}
 
-# Parameters without an option: why. Then options of other tools.
-NOT_HERE = {
-    "--processors": "it takes Python functions: minitx.Sample(processors=[...])",
-    "--prefix-allowed-tokens-fn": "it is a Python function: minitx.Sample(prefix_allowed_tokens_fn=...)",
-    "--chain": "it is composed in Python: minitx.Sample(chain=minitx.Chain(...))",
-    "--generator": "it is an object of PyTorch; --seed makes draws repeatable",
-    "--inputs-embeds": "it is a tensor: minitx.generate(..., inputs_embeds=...)",
-    "--attention-mask": "prompts of different lengths are padded for you",
-    "--tokenizer": "it is the one beside the model",
-    "--do-sample": "sampling is the default, --greedy the alternative",
-    "--num-return-sequences": "it is called --num-samples",
-    "--max-length": "--max-new-tokens is the number of new tokens",
-    "--stop-strings": "it is called --stop",
-    "--eos-token-id": "it is called --eos",
-    "--n": "it is called --num-samples",
-    "--strategy": "it is --greedy, or --checkpoint; sampling is the default",
-    "--head": "it is always the one for the next token",
-}
-
 
 def shown(name: str) -> str:
     """The option of a parameter: top_p -> --top-p."""

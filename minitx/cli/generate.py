@@ -8,7 +8,7 @@ from typing import Any
 
 import minitx
 from minitx.cli.decoding import Request, request_of
-from minitx.cli.decoding_options import NOT_HERE, RENAMED, Sources, Values, strategy_options
+from minitx.cli.decoding_options import RENAMED, Sources, Values, strategy_options
 from minitx.cli.options import MODEL, Argument, Group, command
 from minitx.cli.render import WIDTH, emit, finite, note
 from minitx.cli.source import Source
@@ -16,6 +16,7 @@ from minitx.decoding.detokenize import text_of
 from minitx.decoding.generate import stream
 from minitx.decoding.output import Event, FinishReason, Row
 from minitx.decoding.search.base import Search
+from minitx.habits import OPTIONS
 from minitx.inspect.text import shorten_line
 
 # Why a text shows nothing.
@@ -45,7 +46,7 @@ class Length(Group):
     *(MODEL, Argument("texts", "[PROMPT ...]", "texts; none: lines of stdin")),
     *(*Sources.options(), *Length.options(), *strategy_options(searches=True)),
     renamed=RENAMED,
-    elsewhere=NOT_HERE | {"--top": "minitx explain has it"},
+    elsewhere=OPTIONS | {"--top": "minitx explain has it"},
 )
 def generate(source: Source, json: bool, **values: Any) -> None:
     """Continues a text, or writes the output of an encoder-decoder, such as a
@@ -86,7 +87,7 @@ def generate(source: Source, json: bool, **values: Any) -> None:
     samples, chunk = values["num_samples"] or 1, values["prefill_chunk"]
     if len(request.ids) * samples == 1 and not json and not isinstance(request.strategy, Search):
         events = stream(request.model, request.ids, request.strategy, prefill_chunk=chunk, **request.settings)
-        show_as_it_comes(events, has_text=request.settings["tokenizer"] is not None)
+        show_as_it_comes(events, [], ids=request.settings["tokenizer"] is None)
         return
     for number, (row, tree) in enumerate(rows(request, values, samples)):
         prompt, sample = divmod(number, samples)
@@ -102,7 +103,7 @@ def generate(source: Source, json: bool, **values: Any) -> None:
     *(MODEL, Argument("texts", "[PROMPT ...]", "one text; none: the line of stdin")),
     *(*Sources.options(), *strategy_options(searches=False)),
     renamed=RENAMED,
-    elsewhere={name: "minitx generate has it" for each in generate.params for name in each.opts} | NOT_HERE,
+    elsewhere={name: "minitx generate has it" for each in generate.params for name in each.opts} | OPTIONS,
 )
 def explain(source: Source, top: int, json: bool, **values: Any) -> None:
     """Shows how the next token is chosen: the model's distribution, and how every step
@@ -137,18 +138,27 @@ def explain(source: Source, top: int, json: bool, **values: Any) -> None:
     emit(json, result.to_json(), str(result))
 
 
-def show_as_it_comes(events: Iterator[Event], *, has_text: bool) -> None:
-    """Prints the text of each token; the line ends even where it is interrupted."""
-    begun, reason = False, None
+def show_as_it_comes(
+    events: Iterator[Event], texts: list[str], *, ids: bool = False, quiet: bool = False
+) -> None:
+    """Prints the text, or the id, of each token; the line ends even where it is interrupted.
+
+    Args:
+        events: of one row.
+        texts: gets what is printed, token by token.
+        ids: instead of texts.
+        quiet: prints nothing.
+    """
+    reason = None
     try:
         for event in events:
-            text = event.text if has_text else f"{event.token} "
-            print(text, end="", flush=True)
-            begun, reason = begun or text != "", event.finish_reason
+            texts.append(f"{event.token} " if ids else event.text)
+            reason = event.finish_reason
+            print("" if quiet else texts[-1], end="", flush=True)
     finally:
-        if begun:
+        if any(texts) and not quiet:
             print(flush=True)
-    if reason is not None and not begun:
+    if reason is not None and not any(texts) and not quiet:
         note(EMPTY[reason])
 
 
@@ -196,6 +206,7 @@ def joined(prompt: str | list[int]) -> str:
 
 def as_json(request: Request, row: Row, prompt: int, sample: int) -> Values:
     """One row as plain values; a log-probability of -inf is null."""
+    tokenizer = request.settings["tokenizer"]
     plain: Values = {"prompt": request.prompts[prompt], "sample": sample, "tokens": row.tokens.tolist()}
     plain |= {"text": row.text, "finish_reason": row.finish_reason}
     scores = {name: getattr(row, name) for name in ("score", "log_weight")}
@@ -203,12 +214,9 @@ def as_json(request: Request, row: Row, prompt: int, sample: int) -> Values:
     if row.logprobs is not None:
         plain["logprobs"] = [finite(value) for value in row.logprobs.tolist()]
     if row.top_logprobs is not None:
-        tokenizer = request.settings["tokenizer"]
-        plain["top_logprobs"] = [
-            [
-                {"token": token, "text": text_of(token, tokenizer), "logprob": finite(value)}
-                for token, value in zip(ids.tolist(), logprobs.tolist(), strict=True)
-            ]
-            for ids, logprobs in zip(*row.top_logprobs, strict=True)
-        ]
+        plain["top_logprobs"] = []
+        for step in zip(*map(list, row.top_logprobs), strict=True):
+            best = zip(*(values.tolist() for values in step), strict=True)
+            each = [{"token": t, "text": text_of(t, tokenizer), "logprob": finite(p)} for t, p in best]
+            plain["top_logprobs"].append(each)
     return plain

@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -67,15 +67,3 @@ def progress_bar(total: int, title: str, unit: str, *, quiet: bool) -> Iterator[
 
     with tqdm(total=total, desc=title, unit=unit, unit_scale=unit == "B", ncols=WIDTH, leave=False) as bar:
         yield bar.update
-
-
-def columns(names: Sequence[str], values: Sequence[str]) -> Iterator[str]:
-    """Yields pairs of lines of at most 80 columns: names above their values."""
-    top = bottom = ""
-    for name, value in zip(names, values, strict=True):
-        width = max(len(name), len(value)) + 1
-        if len(top) + width > WIDTH and top:
-            yield f"{top.rstrip()}\n{bottom.rstrip()}"
-            top = bottom = ""
-        top, bottom = f"{top}{name:<{width}}", f"{bottom}{value:<{width}}"
-    yield f"{top.rstrip()}\n{bottom.rstrip()}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from minitx.cli.options import HUB, MODEL, TEXTS, Weights, command
-from minitx.cli.render import colored, columns, emit, finite, paragraph, progress_bar
+from minitx.cli.render import colored, emit, finite, paragraph, progress_bar
 from minitx.cli.source import Source, read_texts
 
 
@@ -86,7 +86,7 @@ def score(source: Source, texts: tuple[str, ...], file: str | None, json: bool, 
     """
     from minitx.cli.decoding import head_of, model_of, set_languages
     from minitx.decoding.score import score as scores_of
-    from minitx.inspect.text import shorten_line
+    from minitx.inspect.text import columns, shorten_line
 
     lines = read_texts(texts, file)
     folder = source.folder()
@@ -127,6 +127,8 @@ def tokenize(source: Source, texts: tuple[str, ...], file: str | None, json: boo
       minitx tokenize gpt2 --ids "464 3797"
       minitx tokenize gpt2 --file lines.txt --json
     """
+    from minitx.inspect.text import columns
+
     special, ids = values["special"] is not False, values["ids"]
     if ids and (texts or file):
         raise ValueError("--ids takes the place of texts; leave one of them out.")

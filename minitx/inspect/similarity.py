@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from minitx.inspect.text import shorten_line
+from minitx.inspect.text import WIDTH, shorten_line
 
-WIDTH = 80
 MOST_COLUMNS = 10  # texts whose similarities fit beside a readable part of each text
 
 

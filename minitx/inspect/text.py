@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
+WIDTH = 80
 UNITS = ("B", "KB", "MB", "GB", "TB")
 
 
@@ -17,3 +20,15 @@ def shorten_line(text: str, width: int) -> str:
     """Join a text into one line and cut it to `width` characters with an ellipsis."""
     line = " ".join(text.split())
     return line if len(line) <= width else line[: width - 1].rstrip() + "…"
+
+
+def columns(names: Sequence[str], values: Sequence[str]) -> Iterator[str]:
+    """Yield pairs of lines of at most 80 columns: names above their values."""
+    top = bottom = ""
+    for name, value in zip(names, values, strict=True):
+        width = max(len(name), len(value)) + 1
+        if len(top) + width > WIDTH and top:
+            yield f"{top.rstrip()}\n{bottom.rstrip()}"
+            top = bottom = ""
+        top, bottom = f"{top}{name:<{width}}", f"{bottom}{value:<{width}}"
+    yield f"{top.rstrip()}\n{bottom.rstrip()}"

@@ -35,9 +35,9 @@ from minitx.checkpoint.save import save
 from minitx.cli import app as cli
 from minitx.cli import decoding, decoding_options
 from minitx.cli import generate as command
-from minitx.cli.decoding_options import NOT_HERE
 from minitx.decoding import request
 from minitx.decoding.output import Event
+from minitx.habits import OPTIONS as NOT_HERE
 
 SPECIAL = ["<pad>", "<s>", "</s>"]
 WORDS = [*SPECIAL, *"abcdefghijklmnopqrstuvwxyz"]
