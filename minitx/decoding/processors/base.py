@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
-from minitx.decoding.parameters import (
-    check_integers,
-    check_numbers,
-    check_rows,
-    column,
-    per_row,
-    set_frozen,
-)
+from minitx.decoding.parameters import Rule, check_rows, set_frozen
 from minitx.decoding.processors.context import Context
-from minitx.validation import Interval
 
 # A tensor whose first dimension is B, or a tuple, list or dict of such states. () is the empty state.
 State = Any
@@ -89,7 +83,15 @@ class LogitsProcessor:
         raise NotImplementedError
 
     def check_rows(self, num_rows: int, rows_per_prompt: int = 1) -> None:
-        """Raises ArgumentValueError if a parameter has one value per row, but for another number of rows."""
+        """Checks that parameters with one value per row have `num_rows` of them.
+
+        Args:
+            num_rows: rows of the batch.
+            rows_per_prompt: samples or beams of each prompt, for the message.
+
+        Raises:
+            ArgumentValueError: another number of values.
+        """
 
     def keeps_log_probs_nonpositive(self, below: bool) -> bool:
         """Whether the output is at most 0. Most processors only ban tokens or multiply by positive factors.
@@ -101,29 +103,6 @@ class LogitsProcessor:
             below: whether the input is at most 0.
         """
         return below
-
-
-@dataclass(frozen=True)
-class Rule:
-    """The values of a numeric parameter.
-
-    Attributes:
-        parameter: its name in strategies and errors.
-        hint: ends the message of an error, e.g. "0.0 keeps every token".
-        interval: the allowed real numbers; None for the integers of at least 0.
-        off: the value at which the parameter changes nothing; None if there is no such value.
-    """
-
-    parameter: str
-    hint: str
-    interval: Interval | None = None
-    off: float | None = None
-
-    def check(self, value: Any) -> Any:
-        """Returns a number or a tuple of one per row; raises ArgumentTypeError or ArgumentValueError."""
-        if self.interval is None:
-            return check_integers(self.parameter, value, 0, self.hint)
-        return check_numbers(self.parameter, value, self.interval, self.hint)
 
 
 @dataclass(frozen=True)
@@ -146,7 +125,7 @@ class NumericProcessor(LogitsProcessor):
         return not isinstance(self.value, tuple)
 
     def check_rows(self, num_rows: int, rows_per_prompt: int = 1) -> None:
-        """Raises ArgumentValueError unless there is one number, or one per row."""
+        """See `LogitsProcessor.check_rows`."""
         if isinstance(self.value, tuple):
             check_rows(self.rule.parameter, self.value, num_rows, rows_per_prompt)
 
@@ -158,13 +137,20 @@ class NumericProcessor(LogitsProcessor):
         """(B, V) -> (B, V), where the processor is not off."""
         raise NotImplementedError
 
-    def column(self, logits: Tensor, value: Any = None) -> Any:
-        """The number, or a tensor (B, 1), of the value or of one computed from it."""
-        return column(self.rule.parameter, self.value if value is None else value, logits)
+    def column(self, logits: Tensor, function: Callable[[float], float] | None = None) -> Any:
+        """Returns the number, or the numbers of the rows as a tensor (B, 1) that fits the logits.
 
-    def per_row(self, like: Tensor, dtype: Any = None) -> Any:
-        """The number, or a tensor (B,) with the device and dtype of `like`."""
-        return per_row(self.rule.parameter, self.value, like, dtype)
+        Args:
+            logits: (B, V).
+            function: applied to each number before.
+        """
+        values = self.value if isinstance(self.value, tuple) else (self.value,)
+        values = values if function is None else tuple(map(function, values))
+        if not isinstance(self.value, tuple):
+            return values[0]
+        self.check_rows(logits.shape[0])
+        dtype = torch.long if self.rule.interval is None else logits.dtype
+        return torch.tensor(values, dtype=dtype, device=logits.device)[:, None]
 
 
 def positional_fields(processor: Any) -> list[str]:

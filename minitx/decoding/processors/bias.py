@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from minitx.decoding.parameters import (
     POSITIVE,
-    check_biases,
     check_id,
     check_ids,
     check_sequences,
@@ -23,7 +22,7 @@ from minitx.decoding.parameters import (
     set_frozen,
     to_plain,
 )
-from minitx.decoding.processors.base import LogitsProcessor
+from minitx.decoding.processors.base import LogitsProcessor, positional_fields
 from minitx.decoding.processors.context import Context
 from minitx.validation import ArgumentTypeError, ArgumentValueError, Interval, check_integer, check_number
 
@@ -32,7 +31,41 @@ _LARGEST_DECAY = 1e9
 
 
 @dataclass(frozen=True)
-class SequenceBias(LogitsProcessor):
+class BiasProcessor(LogitsProcessor):
+    """A processor whose only field is a dict of biases."""
+
+    example: ClassVar[str]  # of a value, for errors
+    hint: ClassVar[str]
+    interval: ClassVar[Interval]
+
+    @property
+    def biases(self) -> Mapping[Any, float]:
+        """The value of the field."""
+        biases: Mapping[Any, float] = getattr(self, positional_fields(self)[0])
+        return biases
+
+    def __post_init__(self) -> None:
+        name = positional_fields(self)[0]
+        if not isinstance(self.biases, Mapping):
+            raise ArgumentTypeError(name, self.biases, f"a dict such as {self.example}")
+        if not self.biases:
+            raise ArgumentValueError(name, self.biases, "at least one bias", "leave it out for none")
+        checked = {}
+        for value, bias in self.biases.items():
+            key = self._check_key(f"a key of {name}", value)
+            checked[key] = check_number(f"{name}[{key}]", to_plain(bias), self.interval, self.hint)
+        set_frozen(self, **{name: checked})
+
+    def _check_key(self, parameter: str, value: Any) -> Any:
+        raise NotImplementedError
+
+    def keeps_log_probs_nonpositive(self, below: bool) -> bool:
+        """See `LogitsProcessor.keeps_log_probs_nonpositive`."""
+        return below and max(self.biases.values()) <= 0
+
+
+@dataclass(frozen=True)
+class SequenceBias(BiasProcessor):
     """Adds a bias to the last token of a sequence wherever the history ends with the tokens before it.
 
     A sequence of one token is always biased. The biases of several sequences add up.
@@ -42,19 +75,11 @@ class SequenceBias(LogitsProcessor):
     """
 
     sequence_bias: Mapping[tuple[int, ...], float]
+    example, hint = "{(464, 3290): -5.0}", "above 0 makes it more probable"
+    interval = Interval(-torch.inf, torch.inf, open_high=True)
 
-    def __post_init__(self) -> None:
-        biases = check_biases("sequence_bias", self.sequence_bias, "{(464, 3290): -5.0}")
-        interval, hint = Interval(-torch.inf, torch.inf, open_high=True), "above 0 makes it more probable"
-        checked = {}
-        for sequence, bias in biases.items():
-            ids = check_ids("a key of sequence_bias", sequence)
-            checked[ids] = check_number(f"sequence_bias[{ids}]", to_plain(bias), interval, hint)
-        set_frozen(self, sequence_bias=checked)
-
-    def keeps_log_probs_nonpositive(self, below: bool) -> bool:
-        """See `LogitsProcessor.keeps_log_probs_nonpositive`."""
-        return below and max(self.sequence_bias.values()) <= 0
+    def _check_key(self, parameter: str, value: Any) -> tuple[int, ...]:
+        return check_ids(parameter, value)
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
@@ -119,7 +144,7 @@ class BadWords(LogitsProcessor):
 
 
 @dataclass(frozen=True)
-class LogitBias(LogitsProcessor):
+class LogitBias(BiasProcessor):
     """Adds a bias to single tokens (OpenAI's API). Banned tokens stay banned.
 
     Args:
@@ -127,19 +152,11 @@ class LogitBias(LogitsProcessor):
     """
 
     logit_bias: Mapping[int, float]
+    example, hint = "{464: -5.0}", "-100 almost bans a token, suppress_tokens bans it"
+    interval = Interval(-100, 100)
 
-    def __post_init__(self) -> None:
-        biases = check_biases("logit_bias", self.logit_bias, "{464: -5.0}")
-        hint = "-100 almost bans a token, suppress_tokens bans it"
-        checked = {}
-        for token, bias in biases.items():
-            token = check_id("a key of logit_bias", token)
-            checked[token] = check_number(f"logit_bias[{token}]", to_plain(bias), Interval(-100, 100), hint)
-        set_frozen(self, logit_bias=checked)
-
-    def keeps_log_probs_nonpositive(self, below: bool) -> bool:
-        """See `LogitsProcessor.keeps_log_probs_nonpositive`."""
-        return below and max(self.logit_bias.values()) <= 0
+    def _check_key(self, parameter: str, value: Any) -> int:
+        return check_id(parameter, value)
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
@@ -163,21 +180,18 @@ class ExponentialDecayLength(LogitsProcessor):
 
     def __post_init__(self) -> None:
         name = "exponential_decay_length_penalty"
-        start_hint = "it is the number of tokens before the penalty starts"
-        factor_hint = "1.0 changes nothing, above 1 ends sooner"
-        set_frozen(
-            self,
-            start=check_integer(f"{name}[0]", to_plain(self.start), hint=start_hint),
-            factor=check_number(f"{name}[1]", to_plain(self.factor), POSITIVE, factor_hint),
-        )
+        hint = "it is the number of tokens before the penalty starts"
+        start = check_integer(f"{name}[0]", to_plain(self.start), hint=hint)
+        hint = "1.0 changes nothing, above 1 ends sooner"
+        factor = check_number(f"{name}[1]", to_plain(self.factor), POSITIVE, hint)
+        set_frozen(self, start=start, factor=factor)
 
     @classmethod
     def from_pair(cls, pair: Any) -> Self:
         """The processor of (start, factor)."""
         if not isinstance(pair, tuple) or len(pair) != 2:
-            raise ArgumentTypeError(
-                "exponential_decay_length_penalty", pair, "two numbers", "(start, factor)"
-            )
+            name = "exponential_decay_length_penalty"
+            raise ArgumentTypeError(name, pair, "two numbers", "(start, factor)")
         return cls(*pair)
 
     def keeps_log_probs_nonpositive(self, below: bool) -> bool:

@@ -36,7 +36,7 @@ from minitx.decoding.processors.truncation import TopK
 from minitx.validation import ArgumentTypeError
 
 
-class Chain:
+class Chain(LogitsProcessor):
     """Processors in the order of the arguments. A chain is a (stateful) processor too.
 
     Two are equal if their processors are.
@@ -52,9 +52,8 @@ class Chain:
     def __init__(self, *processors: Processor | StatefulProcessor) -> None:
         for processor in processors:
             if isinstance(processor, type):
-                raise ArgumentTypeError(
-                    "processors", processor, "instances", f"make one: {processor.__name__}(...)"
-                )
+                hint = f"make one: {processor.__name__}(...)"
+                raise ArgumentTypeError("processors", processor, "instances", hint)
             if not callable(processor):
                 expected = "processors such as TopK(50), or functions (logits, context) -> logits"
                 raise ArgumentTypeError("processors", processor, expected)
@@ -74,27 +73,20 @@ class Chain:
         return len(self.processors)
 
     def check_rows(self, num_rows: int, rows_per_prompt: int = 1) -> None:
-        """Raises ArgumentValueError if a parameter has values for another number of rows.
-
-        Args:
-            num_rows: rows of the batch.
-            rows_per_prompt: samples or beams of each prompt, for the message.
-        """
+        """See `LogitsProcessor.check_rows`."""
         for processor in self.processors:
-            if isinstance(processor, LogitsProcessor | Chain):
+            if isinstance(processor, LogitsProcessor):
                 processor.check_rows(num_rows, rows_per_prompt)
 
     @property
     def batch_invariant(self) -> bool:
         """Whether all processors are `LogitsProcessor.batch_invariant`; custom ones may not be."""
-        return all(isinstance(p, LogitsProcessor | Chain) and p.batch_invariant for p in self.processors)
+        return all(isinstance(p, LogitsProcessor) and p.batch_invariant for p in self.processors)
 
     def keeps_log_probs_nonpositive(self, below: bool = True) -> bool:
         """As `LogitsProcessor.keeps_log_probs_nonpositive`; False for custom functions."""
         for processor in self.processors:
-            below = isinstance(processor, LogitsProcessor | Chain) and processor.keeps_log_probs_nonpositive(
-                below
-            )
+            below = isinstance(processor, LogitsProcessor) and processor.keeps_log_probs_nonpositive(below)
         return below
 
     def init(self, context: Context) -> State:
@@ -125,17 +117,17 @@ class Chain:
             context: the token histories.
             states: from `init` or `update`; None for initial ones.
         """
-        part = _Part(logits)
-        for _ in self._steps(part, context, states):
+        view = _View(logits)
+        for _ in self._steps(view, context, states):
             pass
-        return part.dense()
+        return view.dense()
 
     def trace(
         self, logits: Tensor, context: Context, states: State | None = None
     ) -> list[tuple[str, Tensor]]:
         """Applies the chain and returns each processor's label and output (B, V)."""
-        part = _Part(logits)
-        return [(label(processor), part.dense()) for processor in self._steps(part, context, states)]
+        view = _View(logits)
+        return [(label(processor), view.dense()) for processor in self._steps(view, context, states)]
 
     def raise_for_empty_rows(
         self, logits: Tensor, context: Context, states: State | None = None, rows: Tensor | None = None
@@ -160,10 +152,8 @@ class Chain:
             row = int(indices[0])
             where = f"Row {row}, step {int(context.generated[row])}"
             if bool((after[row] == -torch.inf).all()):
-                counts = ", ".join(
-                    f"{step} {int((z[row] > -torch.inf).sum())}" for step, z in steps[: index + 1]
-                )
-                raise ValueError(f"{where}: {name} left no token. Tokens after each step: {counts}.")
+                left = [f"{step} {int((z[row] > -torch.inf).sum())}" for step, z in steps[: index + 1]]
+                raise ValueError(f"{where}: {name} left no token. Tokens after each step: {', '.join(left)}.")
             if index > 0:
                 raise ValueError(f"{where}: {name} returned NaN or +inf.")
             raise ValueError(
@@ -171,29 +161,25 @@ class Chain:
                 "anyway with remove_invalid_values=True."
             )
 
-    def _steps(self, part: _Part, context: Context, states: State | None) -> Iterator[Any]:
+    def _steps(self, view: _View, context: Context, states: State | None) -> Iterator[Any]:
         """Applies one processor after the other; yields each when it is done."""
         states = self.init(context) if states is None else states
         for processor, state in zip(self.processors, states, strict=True):
-            if isinstance(processor, TopK):
-                part.narrow(processor)
-            elif not getattr(processor, "elementwise", False):
-                part.widen()
-            logits = part.logits
+            view.prepare(processor)
             arguments = (state,) if isinstance(processor, StatefulProcessor) else ()
             try:
-                result: Any = processor(_input_of(processor, logits), context, *arguments)
+                result: Any = processor(_input_of(processor, view.logits), context, *arguments)
             except Exception as error:
                 error.add_note(f"Raised by the processor {label(processor)}(logits, context).")
                 raise
-            output, expected = _describe(result), _describe(logits)
+            output, expected = _describe(result), _describe(view.logits)
             if output != expected:
                 raise ValueError(f"{label(processor)} returned {output}; expected logits, {expected}.")
-            part.logits = result
+            view.logits = result
             yield processor
 
 
-class _Part:
+class _View:
     """The logits of all tokens, (B, V), or after top-k of its survivors alone, (B, K) with their `ids`.
 
     Survivors stay in vocabulary order, so that results that depend on the order of equal logits are the same.
@@ -202,23 +188,21 @@ class _Part:
     def __init__(self, logits: Tensor) -> None:
         self.logits = logits
         self.ids: Tensor | None = None
-        self.vocab_size = logits.shape[-1]
+        self._vocab_size = logits.shape[-1]
 
-    def narrow(self, top_k: TopK) -> None:
-        """Selects the tokens that top-k may keep, if that pays."""
-        if self.ids is None:
-            self.ids = top_k.survivors(self.logits)
+    def prepare(self, processor: Any) -> None:
+        """Selects the survivors of a top-k if that pays, and all tokens for a step that needs them."""
+        if not getattr(processor, "elementwise", False):
+            self.logits, self.ids = self.dense(), None
+        elif isinstance(processor, TopK) and self.ids is None:
+            self.ids = processor.survivors(self.logits)
             self.logits = self.logits if self.ids is None else self.logits.gather(1, self.ids)
-
-    def widen(self) -> None:
-        """Restores the whole vocabulary."""
-        self.logits, self.ids = self.dense(), None
 
     def dense(self) -> Tensor:
         """(B, V), with -inf for all tokens but the survivors."""
         if self.ids is None:
             return self.logits
-        banned = self.logits.new_full((self.logits.shape[0], self.vocab_size), -torch.inf)
+        banned = self.logits.new_full((self.logits.shape[0], self._vocab_size), -torch.inf)
         return banned.scatter_(1, self.ids, self.logits)
 
 
@@ -228,7 +212,7 @@ def _describe(value: Any) -> str:
 
 def _input_of(processor: Any, logits: Tensor) -> Tensor:
     """The logits for a processor: a copy, unless it is of this package."""
-    return logits if isinstance(processor, LogitsProcessor | Chain) else logits.clone()
+    return logits if isinstance(processor, LogitsProcessor) else logits.clone()
 
 
 def unusable(logits: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from minitx.decoding.samplers.base import Sampler, Seed
+from minitx.decoding.samplers.base import Sampler, SamplerArguments, Seed
 from minitx.decoding.samplers.counter_rng import CounterGumbel, row_keys
 from minitx.decoding.samplers.sample import Sample
 
@@ -51,13 +51,11 @@ class ArithmeticSample(Sample):
     differs. Averages over them have a smaller variance, and fewer of them are equal.
     """
 
-    def _sampler_from(self, generator: torch.Generator, num_prompts: int, num_samples: int) -> Sampler:
-        return ArithmeticCode.from_generator(generator, num_prompts, num_samples)
+    def _from_generator(self, generator: torch.Generator, call: SamplerArguments) -> Sampler:
+        return ArithmeticCode.from_generator(generator, len(call.prompts), call.num_samples)
 
-    def _seeded_sampler(
-        self, seed: Seed, prompts: Sequence[Sequence[int]], num_samples: int, device: torch.device | str
-    ) -> Sampler:
-        return ArithmeticCode.from_seed(seed, prompts, num_samples, device)
+    def _from_seed(self, seed: Seed, call: SamplerArguments) -> Sampler:
+        return ArithmeticCode.from_seed(seed, call.prompts, call.num_samples, call.device)
 
 
 class ArithmeticCode:

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 # One integer for all prompts, or one per prompt.
 Seed = int | Sequence[int] | Tensor
+
+
+@dataclass(frozen=True)
+class SamplerArguments:
+    """The rows of a call and their source of randomness; see `Strategy.sampler`."""
+
+    prompts: Sequence[Sequence[int]]
+    num_samples: int
+    seed: Seed | None
+    generator: torch.Generator | None
+    device: torch.device | str
 
 
 class Sampler(Protocol):
