@@ -15,7 +15,7 @@ from torch import Tensor
 
 from minitx.checkpoint.files import GENERATION
 from minitx.decoding.generation_config import GenerationSettings, read_settings
-from minitx.decoding.parameters import LARGEST_INTEGER, Integers, check_rows
+from minitx.decoding.parameters import LARGEST_INTEGER, Integers
 from minitx.decoding.processors.chain import Chain
 from minitx.decoding.processors.constraints import ForcedBos, MinNewTokens
 from minitx.decoding.prompts import Prompts, check_tokenizer, read_prompts
@@ -280,9 +280,9 @@ def _check_embeds(
 
 def _per_row(minimum: Integers, most: int, rows: int, per_prompt: int) -> list[int]:
     """Returns `min_new_tokens` of each row."""
-    value = MinNewTokens.rule.check(minimum)
-    least = [value] * rows if isinstance(value, int) else list(value)
-    check_rows("min_new_tokens", least, rows, per_prompt)
+    processor = MinNewTokens(minimum)
+    processor.check_rows(rows, per_prompt)
+    least = [processor.value] * rows if isinstance(processor.value, int) else list(processor.value)
     if max(least) > most:
         raise ArgumentValueError("min_new_tokens", max(least), f"at most max_new_tokens={most}")
     return least

@@ -7,7 +7,7 @@ fields.
 
 The second half checks values. A numeric parameter is one number, or one per row. It is kept as a float (int)
 or a tuple of them, so that processors and strategies can be compared and printed. The number of rows is known
-before the first forward pass, and is checked then (`check_rows`).
+before the first forward pass, and is checked then (`NumericProcessor.check_rows`).
 """
 
 from __future__ import annotations
@@ -146,27 +146,6 @@ class Rule:
         if integer > LARGEST_INTEGER:
             raise ArgumentValueError(name, integer, f"at most {LARGEST_INTEGER}")
         return integer
-
-
-def check_rows(
-    parameter: str, values: Sequence[float] | Tensor, num_rows: int, rows_per_prompt: int = 1
-) -> None:
-    """Checks that there is one value per row, else raises ArgumentValueError.
-
-    Args:
-        parameter: name of the parameter.
-        values: one per row.
-        num_rows: number of rows of the batch.
-        rows_per_prompt: samples or beams of each prompt, for the message.
-    """
-    if len(values) != num_rows:
-        product = f" ({num_rows // rows_per_prompt} prompts x {rows_per_prompt} rows)"
-        raise ArgumentValueError(
-            parameter,
-            values,
-            f"one number, or one for each of the {num_rows} rows{product if rows_per_prompt > 1 else ''}",
-            f"it has {len(values)} values",
-        )
 
 
 # --- token ids -------------------------------------------------------------------------------------

@@ -9,8 +9,9 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from minitx.decoding.parameters import Rule, check_rows, set_frozen
+from minitx.decoding.parameters import Rule, set_frozen
 from minitx.decoding.processors.context import Context
+from minitx.validation import ArgumentValueError
 
 # A tensor whose first dimension is B, or a tuple, list or dict of such states. () is the empty state.
 State = Any
@@ -65,6 +66,8 @@ class StatefulProcessor(Protocol):
 class LogitsProcessor:
     """Base class of the processors of this package. They do not modify their input, and so need no copy.
 
+    A processor is a frozen dataclass. Its first field is its `value`, which `_check` checks.
+
     Attributes:
         elementwise: the result does not depend on which tokens the logits belong to, so that the processor
             can be applied to a part of the vocabulary.
@@ -72,6 +75,18 @@ class LogitsProcessor:
     """
 
     elementwise: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        for name in positional_fields(self)[:1]:
+            set_frozen(self, **{name: self._check(self.value)})
+
+    @property
+    def value(self) -> Any:
+        """The first field."""
+        return getattr(self, positional_fields(self)[0])
+
+    def _check(self, value: Any) -> Any:
+        return value
 
     @property
     def batch_invariant(self) -> bool:
@@ -111,14 +126,6 @@ class NumericProcessor(LogitsProcessor):
 
     rule: ClassVar[Rule]
 
-    def __post_init__(self) -> None:
-        set_frozen(self, **{positional_fields(self)[0]: self.rule.check(self.value)})
-
-    @property
-    def value(self) -> Any:
-        """The number, or a tuple of one per row."""
-        return getattr(self, positional_fields(self)[0])
-
     @property
     def batch_invariant(self) -> bool:
         """Whether the result for a row does not depend on its index in the batch."""
@@ -126,8 +133,14 @@ class NumericProcessor(LogitsProcessor):
 
     def check_rows(self, num_rows: int, rows_per_prompt: int = 1) -> None:
         """See `LogitsProcessor.check_rows`."""
-        if isinstance(self.value, tuple):
-            check_rows(self.rule.parameter, self.value, num_rows, rows_per_prompt)
+        if isinstance(self.value, tuple) and len(self.value) != num_rows:
+            product = f" ({num_rows // rows_per_prompt} prompts x {rows_per_prompt} rows)"
+            rows = f"{num_rows} rows{product if rows_per_prompt > 1 else ''}"
+            expected, hint = f"one number, or one for each of the {rows}", f"it has {len(self.value)} values"
+            raise ArgumentValueError(self.rule.parameter, self.value, expected, hint)
+
+    def _check(self, value: Any) -> Any:
+        return self.rule.check(value)
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V); the logits themselves if the processor is off."""
@@ -156,3 +169,13 @@ class NumericProcessor(LogitsProcessor):
 def positional_fields(processor: Any) -> list[str]:
     """Returns the names of the positional fields of a dataclass; none for other objects."""
     return [each.name for each in fields(processor) if not each.kw_only] if is_dataclass(processor) else []
+
+
+def label(processor: Any) -> str:
+    """Returns the name of a processor in tables and errors: "TopK 50", "no_digits"."""
+    name = getattr(processor, "__name__", type(processor).__name__)
+    names = positional_fields(processor)
+    value = getattr(processor, names[0]) if names else None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{name} {value:g}"
+    return str(name)

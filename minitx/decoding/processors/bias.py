@@ -22,7 +22,7 @@ from minitx.decoding.parameters import (
     set_frozen,
     to_plain,
 )
-from minitx.decoding.processors.base import LogitsProcessor, positional_fields
+from minitx.decoding.processors.base import LogitsProcessor
 from minitx.decoding.processors.context import Context
 from minitx.validation import ArgumentTypeError, ArgumentValueError, Interval, check_integer, check_number
 
@@ -32,36 +32,58 @@ _LARGEST_DECAY = 1e9
 
 @dataclass(frozen=True)
 class BiasProcessor(LogitsProcessor):
-    """A processor whose only field is a dict of biases."""
+    """Adds biases: its value is a dict of tokens, or of sequences, whose last token is biased."""
 
+    parameter: ClassVar[str]
     example: ClassVar[str]  # of a value, for errors
     hint: ClassVar[str]
     interval: ClassVar[Interval]
 
-    @property
-    def biases(self) -> Mapping[Any, float]:
-        """The value of the field."""
-        biases: Mapping[Any, float] = getattr(self, positional_fields(self)[0])
-        return biases
-
-    def __post_init__(self) -> None:
-        name = positional_fields(self)[0]
-        if not isinstance(self.biases, Mapping):
-            raise ArgumentTypeError(name, self.biases, f"a dict such as {self.example}")
-        if not self.biases:
-            raise ArgumentValueError(name, self.biases, "at least one bias", "leave it out for none")
+    def _check(self, value: Any) -> Mapping[Any, float]:
+        if not isinstance(value, Mapping):
+            raise ArgumentTypeError(self.parameter, value, f"a dict such as {self.example}")
+        if not value:
+            raise ArgumentValueError(self.parameter, value, "at least one bias", "leave it out for none")
         checked = {}
-        for value, bias in self.biases.items():
-            key = self._check_key(f"a key of {name}", value)
-            checked[key] = check_number(f"{name}[{key}]", to_plain(bias), self.interval, self.hint)
-        set_frozen(self, **{name: checked})
+        for key, bias in value.items():
+            key = self._check_key(f"a key of {self.parameter}", key)
+            name = f"{self.parameter}[{key}]"
+            checked[key] = check_number(name, to_plain(bias), self.interval, self.hint)
+        return checked
 
-    def _check_key(self, parameter: str, value: Any) -> Any:
-        raise NotImplementedError
+    def _check_key(self, name: str, key: Any) -> Any:
+        return check_ids(name, key)
 
     def keeps_log_probs_nonpositive(self, below: bool) -> bool:
         """See `LogitsProcessor.keeps_log_probs_nonpositive`."""
-        return below and max(self.biases.values()) <= 0
+        return below and max(self.value.values()) <= 0
+
+    def __call__(self, logits: Tensor, context: Context) -> Tensor:
+        """(B, V) -> (B, V)."""
+        return self.biased(self.parameter, logits, context)
+
+    def biased(self, name: str, logits: Tensor, context: Context) -> Tensor:
+        """(B, V) -> (B, V); `name` is the parameter that errors name."""
+        ids = torch.cat([part.flatten() for part in self._table[:2]])
+        check_vocabulary(name, [int(ids.max())], logits.shape[-1])
+        prefixes, last, biases = (part.to(logits.device) for part in self._table)
+        history = context.last(prefixes.shape[1])[:, None]  # (B, 1, P)
+        about_to_end = ((prefixes < 0) | (prefixes == history)).all(dim=-1)  # (B, N)
+        bias = torch.zeros_like(logits)
+        bias.index_add_(1, last, torch.where(about_to_end, biases.to(logits.dtype), 0.0))
+        return logits + bias
+
+    @cached_property
+    def _table(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Prefixes (N, P), left-padded with -1 for "any token"; last tokens (N,); biases (N,).
+
+        In the order in which biases are added: short sequences first.
+        """
+        biases = {key if isinstance(key, tuple) else (key,): bias for key, bias in self.value.items()}
+        sequences = sorted(biases, key=len)
+        padding = [-1] * len(sequences[-1])
+        padded = torch.tensor([padding[len(ids) :] + list(ids) for ids in sequences])
+        return padded[:, :-1], padded[:, -1], torch.tensor([biases[s] for s in sequences], dtype=torch.double)
 
 
 @dataclass(frozen=True)
@@ -75,44 +97,24 @@ class SequenceBias(BiasProcessor):
     """
 
     sequence_bias: Mapping[tuple[int, ...], float]
-    example, hint = "{(464, 3290): -5.0}", "above 0 makes it more probable"
-    interval = Interval(-torch.inf, torch.inf, open_high=True)
+    parameter, example = "sequence_bias", "{(464, 3290): -5.0}"
+    interval, hint = Interval(-torch.inf, torch.inf, open_high=True), "above 0 makes it more probable"
 
-    def _check_key(self, parameter: str, value: Any) -> tuple[int, ...]:
-        return check_ids(parameter, value)
 
-    def __call__(self, logits: Tensor, context: Context) -> Tensor:
-        """(B, V) -> (B, V)."""
-        return self.biased("sequence_bias", logits, context)
+@dataclass(frozen=True)
+class LogitBias(BiasProcessor):
+    """Adds a bias to single tokens (OpenAI's API). Banned tokens stay banned.
 
-    def biased(self, name: str, logits: Tensor, context: Context) -> Tensor:
-        """(B, V) -> (B, V); `name` is the parameter that errors name."""
-        check_vocabulary(name, [self._largest], logits.shape[-1])
-        prefixes, last, biases = (part.to(logits.device) for part in self._table)
-        history = context.last(prefixes.shape[1])[:, None]  # (B, 1, P)
-        about_to_end = ((prefixes < 0) | (prefixes == history)).all(dim=-1)  # (B, N)
-        bias = torch.zeros_like(logits)
-        bias.index_add_(1, last, torch.where(about_to_end, biases.to(logits.dtype), 0.0))
-        return logits + bias
+    Args:
+        logit_bias: {token: bias}, biases in [-100, 100].
+    """
 
-    @cached_property
-    def _largest(self) -> int:
-        return max(max(sequence) for sequence in self.sequence_bias)
+    logit_bias: Mapping[int, float]
+    parameter, example = "logit_bias", "{464: -5.0}"
+    interval, hint = Interval(-100, 100), "-100 almost bans a token, suppress_tokens bans it"
 
-    @cached_property
-    def _table(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Prefixes (N, P), left-padded with -1 for "any token"; last tokens (N,); biases (N,).
-
-        In the order in which biases are added: short sequences first.
-        """
-        sequences = sorted(self.sequence_bias, key=len)
-        longest = len(sequences[-1]) - 1
-        prefixes = [(-1,) * (longest + 1 - len(s)) + s[:-1] for s in sequences]
-        return (
-            torch.tensor(prefixes, dtype=torch.long).view(len(sequences), longest),
-            torch.tensor([s[-1] for s in sequences]),
-            torch.tensor([self.sequence_bias[s] for s in sequences], dtype=torch.double),
-        )
+    def _check_key(self, name: str, key: Any) -> int:
+        return check_id(name, key)
 
 
 @dataclass(frozen=True)
@@ -127,43 +129,18 @@ class BadWords(LogitsProcessor):
 
     bad_words_ids: Sequence[Sequence[int]]
 
-    def __post_init__(self) -> None:
-        words = self.bad_words_ids
-        if isinstance(words, str) or not isinstance(words, Sequence):
-            raise ArgumentTypeError("bad_words_ids", words, "a list of lists of token ids")
-        if not words:
-            raise ArgumentValueError("bad_words_ids", words, "at least one sequence", "leave it out for none")
-        check_sequences("bad_words_ids", words)
-        ids = (check_ids(f"bad_words_ids[{index}]", word) for index, word in enumerate(words))
-        set_frozen(self, bad_words_ids=tuple(ids))
+    def _check(self, value: Any) -> tuple[tuple[int, ...], ...]:
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise ArgumentTypeError("bad_words_ids", value, "a list of lists of token ids")
+        if not value:
+            raise ArgumentValueError("bad_words_ids", value, "at least one sequence", "leave it out for none")
+        check_sequences("bad_words_ids", value)
+        return tuple(check_ids(f"bad_words_ids[{index}]", word) for index, word in enumerate(value))
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
         bans = _bans(self.bad_words_ids, context.eos)
         return logits if bans is None else bans.biased("bad_words_ids", logits, context)
-
-
-@dataclass(frozen=True)
-class LogitBias(BiasProcessor):
-    """Adds a bias to single tokens (OpenAI's API). Banned tokens stay banned.
-
-    Args:
-        logit_bias: {token: bias}, biases in [-100, 100].
-    """
-
-    logit_bias: Mapping[int, float]
-    example, hint = "{464: -5.0}", "-100 almost bans a token, suppress_tokens bans it"
-    interval = Interval(-100, 100)
-
-    def _check_key(self, parameter: str, value: Any) -> int:
-        return check_id(parameter, value)
-
-    def __call__(self, logits: Tensor, context: Context) -> Tensor:
-        """(B, V) -> (B, V)."""
-        check_vocabulary("logit_bias", self.logit_bias, logits.shape[-1])
-        ids = torch.tensor(list(self.logit_bias), device=logits.device)
-        biases = torch.tensor(list(self.logit_bias.values()), dtype=logits.dtype, device=logits.device)
-        return logits.index_add(1, ids, biases.expand(logits.shape[0], -1))
 
 
 @dataclass(frozen=True)

@@ -24,13 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minitx.decoding.processors.base import (
-    LogitsProcessor,
-    Processor,
-    State,
-    StatefulProcessor,
-    positional_fields,
-)
+from minitx.decoding.processors.base import LogitsProcessor, Processor, State, StatefulProcessor, label
 from minitx.decoding.processors.context import Context
 from minitx.decoding.processors.truncation import TopK
 from minitx.validation import ArgumentTypeError
@@ -231,13 +225,3 @@ def select_state(states: State, rows: Tensor) -> State:
     raise TypeError(
         f"A state contains a {type(states).__name__}; it must consist of tensors, tuples, lists and dicts."
     )
-
-
-def label(processor: Any) -> str:
-    """Returns the name of a processor in tables and errors: "TopK 50", "no_digits"."""
-    name = getattr(processor, "__name__", type(processor).__name__)
-    names = positional_fields(processor)
-    value = getattr(processor, names[0]) if names else None
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return f"{name} {value:g}"
-    return str(name)

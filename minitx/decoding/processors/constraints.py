@@ -16,34 +16,29 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from minitx.decoding.parameters import Integers, Rule, check_id, check_ids, check_vocabulary, set_frozen
-from minitx.decoding.processors.base import LogitsProcessor, NumericProcessor, positional_fields
+from minitx.decoding.parameters import Integers, Rule, check_id, check_ids, check_vocabulary
+from minitx.decoding.processors.base import LogitsProcessor, NumericProcessor
 from minitx.decoding.processors.context import Context
 from minitx.validation import ArgumentTypeError
 
 
 @dataclass(frozen=True)
 class TokenProcessor(LogitsProcessor):
-    """A processor whose first field is a list of token ids."""
+    """A processor whose value is a list of token ids."""
 
     parameter: ClassVar[str]  # that errors name
 
-    def __post_init__(self) -> None:
-        name = positional_fields(self)[0]
-        set_frozen(self, **{name: check_ids(self.parameter, getattr(self, name))})
+    def _check(self, value: Any) -> Any:
+        return check_ids(self.parameter, value)
 
     def ids(self, logits: Tensor) -> Tensor:
         """Returns the ids as a tensor on the device of the logits (B, V), checked against the vocabulary."""
-        check_vocabulary(self.parameter, [self._largest], logits.shape[-1])
+        check_vocabulary(self.parameter, [int(self._ids.max())], logits.shape[-1])
         return self._ids.to(logits.device)
 
     @cached_property
     def _ids(self) -> Tensor:
-        return torch.tensor(getattr(self, positional_fields(self)[0]))
-
-    @cached_property
-    def _largest(self) -> int:
-        return int(self._ids.max())
+        return torch.tensor(self.value).reshape(-1)
 
 
 @dataclass(frozen=True)
@@ -100,7 +95,7 @@ class BeginSuppressTokens(TokenProcessor):
 
 
 @dataclass(frozen=True)
-class ForcedBos(LogitsProcessor):
+class ForcedBos(TokenProcessor):
     """Forces the second token of a row, such as the language after an encoder-decoder's start token.
 
     Every other token is banned, and the forced one gets the logit 0 even if it was banned before. Prompts of
@@ -111,14 +106,14 @@ class ForcedBos(LogitsProcessor):
     """
 
     token: int
+    parameter = "forced_bos_token_id"
 
-    def __post_init__(self) -> None:
-        set_frozen(self, token=check_id("forced_bos_token_id", self.token))
+    def _check(self, value: Any) -> int:
+        return check_id(self.parameter, value)
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
-        check_vocabulary("forced_bos_token_id", (self.token,), logits.shape[-1])
-        return _forced(torch.tensor([self.token], device=logits.device), logits, context.length == 1)
+        return _forced(self.ids(logits), logits, context.length == 1)
 
 
 @dataclass(frozen=True)
@@ -189,10 +184,11 @@ class PrefixAllowed(LogitsProcessor):
 
     function: Callable[[int, Tensor], Sequence[int] | Tensor]
 
-    def __post_init__(self) -> None:
-        if not callable(self.function):
+    def _check(self, value: Any) -> Any:
+        if not callable(value):
             expected = "a function (row, tokens) -> allowed ids"
-            raise ArgumentTypeError("prefix_allowed_tokens_fn", self.function, expected)
+            raise ArgumentTypeError("prefix_allowed_tokens_fn", value, expected)
+        return value
 
     @property
     def batch_invariant(self) -> bool:

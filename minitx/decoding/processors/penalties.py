@@ -7,7 +7,7 @@ Padding is never included. B rows, V vocabulary, L history, S source.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -128,9 +128,8 @@ class NoRepeatNGram(LogitsProcessor):
     size: int
     parameter: ClassVar[str] = "no_repeat_ngram_size"
 
-    def __post_init__(self) -> None:
-        hint = "one number for all rows, 0 bans nothing"
-        set_frozen(self, size=check_integer(self.parameter, to_plain(self.size), hint=hint))
+    def _check(self, value: Any) -> int:
+        return check_integer(self.parameter, to_plain(value), hint="one number for all rows, 0 bans nothing")
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
