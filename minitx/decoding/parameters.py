@@ -200,9 +200,8 @@ def check_vocabulary(parameter: str, ids: Iterable[int], vocab_size: int) -> Non
     """Checks that all token ids are in the vocabulary, else raises ArgumentValueError."""
     largest = max(ids, default=-1)
     if largest >= vocab_size:
-        raise ArgumentValueError(
-            parameter, largest, f"from 0 to {vocab_size - 1}", "these are the ids of the model's vocabulary"
-        )
+        hint = "these are the ids of the model's vocabulary"
+        raise ArgumentValueError(parameter, largest, f"from 0 to {vocab_size - 1}", hint)
 
 
 # --- other values ----------------------------------------------------------------------------------

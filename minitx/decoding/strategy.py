@@ -37,10 +37,10 @@ from minitx.decoding.processors import bias, constraints, penalties, temperature
 from minitx.decoding.processors.base import Processor, StatefulProcessor
 from minitx.decoding.processors.chain import Chain
 from minitx.decoding.request import GenerationRequest
-from minitx.decoding.samplers.base import Argmax, Sampler, SamplerArguments, Seed
+from minitx.decoding.samplers.base import Argmax, Device, Sampler, SamplerArguments, Seed
 from minitx.decoding.session import DecodingSession
 from minitx.habits import ARGUMENTS, hint_for, register_fields
-from minitx.validation import ArgumentTypeError, ArgumentValueError
+from minitx.validation import ArgumentTypeError, ArgumentValueError, check_choice
 
 # Orders of the chain: that of the fields, but for the fields whose `Parameter.before` names the order.
 Order = Literal["transformers", "vllm", "llama.cpp"]
@@ -200,7 +200,7 @@ class Strategy:
         *,
         seed: Seed | None = None,
         generator: torch.Generator | None = None,
-        device: torch.device | str = "cpu",
+        device: Device = "cpu",
     ) -> Sampler:
         """Returns the sampler of a call: of strategies that draw nothing, the most probable token.
 
@@ -262,6 +262,7 @@ document(Strategy)
 
 def _in_order(parameters: Mapping[str, Parameter], order: str) -> list[tuple[str, Parameter]]:
     """Returns names and declarations in one of the ORDERS."""
+    check_choice("order", order, ORDERS)
     names = list(parameters)
     for name, declared in parameters.items():
         if order in declared.before:

@@ -29,6 +29,10 @@ from minitx.decoding.processors.context import Context
 from minitx.decoding.processors.truncation import TopK
 from minitx.validation import ArgumentTypeError
 
+# The logits of all tokens, (B, V), and None; after top-k those of its survivors alone, (B, K), and their ids.
+# Survivors stay in vocabulary order, so that results that depend on the order of equal logits are the same.
+_Part = tuple[Tensor, Tensor | None]
+
 
 class Chain(LogitsProcessor):
     """Processors in the order of the arguments. A chain is a (stateful) processor too.
@@ -111,17 +115,17 @@ class Chain(LogitsProcessor):
             context: the token histories.
             states: from `init` or `update`; None for initial ones.
         """
-        view = _View(logits)
-        for _ in self._steps(view, context, states):
-            pass
-        return view.dense()
+        output: _Part = (logits, None)
+        for _, part in self._steps(logits, context, states):
+            output = part
+        return _dense(*output, logits.shape[-1])
 
     def trace(
         self, logits: Tensor, context: Context, states: State | None = None
     ) -> list[tuple[str, Tensor]]:
         """Applies the chain and returns each processor's label and output (B, V)."""
-        view = _View(logits)
-        return [(label(processor), view.dense()) for processor in self._steps(view, context, states)]
+        steps, size = self._steps(logits, context, states), logits.shape[-1]
+        return [(label(processor), _dense(*part, size)) for processor, part in steps]
 
     def raise_for_empty_rows(
         self, logits: Tensor, context: Context, states: State | None = None, rows: Tensor | None = None
@@ -140,64 +144,46 @@ class Chain(LogitsProcessor):
         broken = unusable(steps[-1][1])  # a row that a later step repaired is usable
         broken = broken if rows is None else broken & rows
         for index, (name, after) in enumerate(steps):
-            indices = (unusable(after) & broken).nonzero()
-            if not len(indices):
-                continue
-            row = int(indices[0])
-            where = f"Row {row}, step {int(context.generated[row])}"
-            if bool((after[row] == -torch.inf).all()):
-                left = [f"{step} {int((z[row] > -torch.inf).sum())}" for step, z in steps[: index + 1]]
-                raise ValueError(f"{where}: {name} left no token. Tokens after each step: {', '.join(left)}.")
-            if index > 0:
-                raise ValueError(f"{where}: {name} returned NaN or +inf.")
-            raise ValueError(
-                f"{where}: the model's logits hold NaN or +inf. Check its weights and dtype, or continue "
-                "anyway with remove_invalid_values=True."
-            )
+            for row in (unusable(after) & broken).nonzero().flatten().tolist():
+                problem = f"{name} returned NaN or +inf."
+                if bool((after[row] == -torch.inf).all()):
+                    left = [f"{step} {int((z[row] > -torch.inf).sum())}" for step, z in steps[: index + 1]]
+                    problem = f"{name} left no token. Tokens after each step: {', '.join(left)}."
+                elif index == 0:
+                    problem = (
+                        "the model's logits hold NaN or +inf. Check its weights and dtype, or continue "
+                        "anyway with remove_invalid_values=True."
+                    )
+                raise ValueError(f"Row {row}, step {int(context.generated[row])}: {problem}")
 
-    def _steps(self, view: _View, context: Context, states: State | None) -> Iterator[Any]:
-        """Applies one processor after the other; yields each when it is done."""
+    def _steps(self, logits: Tensor, context: Context, states: State | None) -> Iterator[tuple[Any, _Part]]:
+        """Applies one processor after the other; yields each with its output."""
+        ids, size = None, logits.shape[-1]
         states = self.init(context) if states is None else states
         for processor, state in zip(self.processors, states, strict=True):
-            view.prepare(processor)
+            if not getattr(processor, "elementwise", False):
+                logits, ids = _dense(logits, ids, size), None
+            elif isinstance(processor, TopK) and ids is None:
+                ids = processor.survivors(logits)
+                logits = logits if ids is None else logits.gather(1, ids)
             arguments = (state,) if isinstance(processor, StatefulProcessor) else ()
             try:
-                result: Any = processor(_input_of(processor, view.logits), context, *arguments)
+                result: Any = processor(_input_of(processor, logits), context, *arguments)
             except Exception as error:
                 error.add_note(f"Raised by the processor {label(processor)}(logits, context).")
                 raise
-            output, expected = _describe(result), _describe(view.logits)
+            output, expected = _describe(result), _describe(logits)
             if output != expected:
                 raise ValueError(f"{label(processor)} returned {output}; expected logits, {expected}.")
-            view.logits = result
-            yield processor
+            logits = result
+            yield processor, (logits, ids)
 
 
-class _View:
-    """The logits of all tokens, (B, V), or after top-k of its survivors alone, (B, K) with their `ids`.
-
-    Survivors stay in vocabulary order, so that results that depend on the order of equal logits are the same.
-    """
-
-    def __init__(self, logits: Tensor) -> None:
-        self.logits = logits
-        self.ids: Tensor | None = None
-        self._vocab_size = logits.shape[-1]
-
-    def prepare(self, processor: Any) -> None:
-        """Selects the survivors of a top-k if that pays, and all tokens for a step that needs them."""
-        if not getattr(processor, "elementwise", False):
-            self.logits, self.ids = self.dense(), None
-        elif isinstance(processor, TopK) and self.ids is None:
-            self.ids = processor.survivors(self.logits)
-            self.logits = self.logits if self.ids is None else self.logits.gather(1, self.ids)
-
-    def dense(self) -> Tensor:
-        """(B, V), with -inf for all tokens but the survivors."""
-        if self.ids is None:
-            return self.logits
-        banned = self.logits.new_full((self.logits.shape[0], self._vocab_size), -torch.inf)
-        return banned.scatter_(1, self.ids, self.logits)
+def _dense(logits: Tensor, ids: Tensor | None, vocab_size: int) -> Tensor:
+    """(B, V), with -inf for all tokens but the ids."""
+    if ids is None:
+        return logits
+    return logits.new_full((len(logits), vocab_size), -torch.inf).scatter_(1, ids, logits)
 
 
 def _describe(value: Any) -> str:

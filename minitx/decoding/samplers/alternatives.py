@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from minitx.decoding.samplers.base import Sampler, SamplerArguments
+from minitx.decoding.samplers.base import Device, Sampler, SamplerArguments
 from minitx.decoding.strategy import Strategy
 from minitx.validation import ArgumentValueError
 
@@ -40,7 +40,7 @@ class FirstRank:
         device: of the logits.
     """
 
-    def __init__(self, num_prompts: int, num_samples: int, device: torch.device | str = "cpu") -> None:
+    def __init__(self, num_prompts: int, num_samples: int, device: Device = "cpu") -> None:
         self._rank = torch.arange(num_samples, device=device).repeat(num_prompts)  # (B,)
 
     def __call__(self, logits: Tensor, position: int | Tensor) -> Tensor:

@@ -31,7 +31,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from minitx.decoding.samplers.base import Sampler, SamplerArguments, Seed
+from minitx.decoding.samplers.base import Device, Sampler, SamplerArguments, Seed
 from minitx.decoding.samplers.counter_rng import CounterGumbel, row_keys
 from minitx.decoding.samplers.sample import Sample
 
@@ -77,11 +77,7 @@ class ArithmeticCode:
 
     @classmethod
     def from_seed(
-        cls,
-        seed: Seed,
-        prompts: Sequence[Sequence[int]],
-        num_samples: int,
-        device: torch.device | str = "cpu",
+        cls, seed: Seed, prompts: Sequence[Sequence[int]], num_samples: int, device: Device = "cpu"
     ) -> Self:
         """The sampler of a call: a prompt's samples depend on its seed and ids, and not on the batch.
 

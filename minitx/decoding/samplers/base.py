@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+Device = torch.device | str
 # One integer for all prompts, or one per prompt.
 Seed = int | Sequence[int] | Tensor
 
@@ -21,7 +22,7 @@ class SamplerArguments:
     num_samples: int
     seed: Seed | None
     generator: torch.Generator | None
-    device: torch.device | str
+    device: Device
 
 
 class Sampler(Protocol):

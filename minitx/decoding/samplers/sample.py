@@ -24,8 +24,8 @@ from minitx.decoding.processors.temperature import Temperature
 from minitx.decoding.processors.truncation import Epsilon, Eta, MinP, TopH, TopK, TopP, Typical
 from minitx.decoding.samplers.base import Sampler, SamplerArguments, Seed
 from minitx.decoding.samplers.counter_rng import CounterGumbel, row_keys
-from minitx.decoding.strategy import ORDERS, Order, Strategy
-from minitx.validation import ArgumentValueError, check_choice
+from minitx.decoding.strategy import Order, Strategy
+from minitx.validation import ArgumentValueError
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -83,10 +83,6 @@ class Sample(Strategy):
 
     def _from_seed(self, seed: Seed, call: SamplerArguments) -> Sampler:
         return CounterGumbel(row_keys(seed, call.prompts, call.num_samples, call.device))
-
-    def _check(self) -> None:
-        check_choice("order", self.order, ORDERS)
-        super()._check()
 
 
 class MultinomialSampler:
