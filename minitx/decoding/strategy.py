@@ -128,7 +128,7 @@ class Strategy:
     _drawing: ClassVar[str] = "Sample"
 
     def __new__(cls, *values: Any, **options: Any) -> Self:
-        """Raises TypeError for unknown names, with a suggestion."""
+        """Checks the names of the fields; a TypeError suggests another name."""
         kind, known = cls.__name__, [each.name for each in fields(cls)]
         if values:
             raise TypeError(f"{kind} takes its fields by name, as in {kind}(repetition_penalty=1.1).")
@@ -234,7 +234,7 @@ class Strategy:
         return choose_tokens(session, observe)
 
     def _check_draws_nothing(self, **options: Any) -> None:
-        """Raises ArgumentValueError for an option that is not at its default."""
+        """Checks that no option has another value than its default."""
         kind = type(self).__name__
         for name, value in options.items():
             if value is not None and not (name == "num_samples" and value == 1):

@@ -13,7 +13,8 @@ from minitx.decoding.parameters import Rule, set_frozen
 from minitx.decoding.processors.context import Context
 from minitx.validation import ArgumentValueError
 
-# A tensor whose first dimension is B, or a tuple, list or dict of such states. () is the empty state.
+# A tensor whose first dimension is B, or a tuple, list or dict of such states. () is the empty state. None
+# as an argument is the state before the first token.
 State = Any
 
 
@@ -150,20 +151,18 @@ class NumericProcessor(LogitsProcessor):
         """(B, V) -> (B, V), where the processor is not off."""
         raise NotImplementedError
 
-    def column(self, logits: Tensor, function: Callable[[float], float] | None = None) -> Any:
+    def column(self, logits: Tensor, function: Callable[[float], float] = lambda number: number) -> Any:
         """Returns the number, or the numbers of the rows as a tensor (B, 1) that fits the logits.
 
         Args:
             logits: (B, V).
             function: applied to each number before.
         """
-        values = self.value if isinstance(self.value, tuple) else (self.value,)
-        values = values if function is None else tuple(map(function, values))
         if not isinstance(self.value, tuple):
-            return values[0]
+            return function(self.value)
         self.check_rows(logits.shape[0])
         dtype = torch.long if self.rule.interval is None else logits.dtype
-        return torch.tensor(values, dtype=dtype, device=logits.device)[:, None]
+        return torch.tensor([*map(function, self.value)], dtype=dtype, device=logits.device)[:, None]
 
 
 def positional_fields(processor: Any) -> list[str]:

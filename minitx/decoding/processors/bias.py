@@ -145,7 +145,7 @@ class BadWords(LogitsProcessor):
 
 @dataclass(frozen=True)
 class ExponentialDecayLength(LogitsProcessor):
-    """Raises the logits z of the end tokens by |z| (factor^(generated - start) - 1) after `start` tokens.
+    """Adds to the logits z of the end tokens |z| (factor^(generated - start) - 1) after `start` tokens.
 
     Args:
         start: number of generated tokens before the penalty starts.

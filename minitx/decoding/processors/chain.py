@@ -107,7 +107,7 @@ class Chain(LogitsProcessor):
             for p, state, before in zip(self.processors, states, inputs, strict=False)
         )
 
-    def __call__(self, logits: Tensor, context: Context, states: State | None = None) -> Tensor:
+    def __call__(self, logits: Tensor, context: Context, states: State = None) -> Tensor:
         """(B, V) logits, float32 or float64 -> (B, V); the logits themselves without processors.
 
         Args:
@@ -120,17 +120,15 @@ class Chain(LogitsProcessor):
             output = part
         return _dense(*output, logits.shape[-1])
 
-    def trace(
-        self, logits: Tensor, context: Context, states: State | None = None
-    ) -> list[tuple[str, Tensor]]:
+    def trace(self, logits: Tensor, context: Context, states: State = None) -> list[tuple[str, Tensor]]:
         """Applies the chain and returns each processor's label and output (B, V)."""
         steps, size = self._steps(logits, context, states), logits.shape[-1]
         return [(label(processor), _dense(*part, size)) for processor, part in steps]
 
     def raise_for_empty_rows(
-        self, logits: Tensor, context: Context, states: State | None = None, rows: Tensor | None = None
+        self, logits: Tensor, context: Context, states: State = None, rows: Tensor | None = None
     ) -> None:
-        """Raises an error that explains why a row is `unusable` after the chain, if one is.
+        """Explains by an error why a row is `unusable` after the chain, if one is.
 
         Args:
             logits, context, states: the arguments of the call.
@@ -156,7 +154,7 @@ class Chain(LogitsProcessor):
                     )
                 raise ValueError(f"Row {row}, step {int(context.generated[row])}: {problem}")
 
-    def _steps(self, logits: Tensor, context: Context, states: State | None) -> Iterator[tuple[Any, _Part]]:
+    def _steps(self, logits: Tensor, context: Context, states: State) -> Iterator[tuple[Any, _Part]]:
         """Applies one processor after the other; yields each with its output."""
         ids, size = None, logits.shape[-1]
         states = self.init(context) if states is None else states

@@ -81,6 +81,7 @@ class _CountPenalty(_ScopedPenalty):
     most: ClassVar[float | None] = None  # the largest number of occurrences
 
     def keeps_log_probs_nonpositive(self, below: bool) -> bool:
+        """See `LogitsProcessor.keeps_log_probs_nonpositive`."""
         values = self.value if isinstance(self.value, tuple) else (self.value,)
         return below and min(values) >= 0
 

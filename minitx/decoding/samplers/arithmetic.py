@@ -92,11 +92,11 @@ class ArithmeticCode:
     def from_generator(cls, generator: torch.Generator, num_prompts: int, num_samples: int) -> Self:
         """The sampler of a call that draws from a generator, on the device of the logits."""
 
-        def uniforms(count: int) -> Tensor:
+        def _draw(count: int) -> Tensor:
             return torch.rand(count, generator=generator, dtype=torch.float64, device=generator.device)
 
-        codes = spread(uniforms(num_prompts), num_samples)
-        return cls(codes, num_samples, lambda _: uniforms(len(codes)))
+        codes = spread(_draw(num_prompts), num_samples)
+        return cls(codes, num_samples, lambda _: _draw(len(codes)))
 
     def __call__(self, logits: Tensor, position: int | Tensor) -> Tensor:
         """(B, V) -> (B,)."""
