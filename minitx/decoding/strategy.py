@@ -150,8 +150,7 @@ class Strategy:
         document(cls)
 
     def __post_init__(self) -> None:
-        for each in fields(self):
-            set_frozen(self, **{each.name: to_comparable(getattr(self, each.name))})
+        set_frozen(self, **{each.name: to_comparable(getattr(self, each.name)) for each in fields(self)})
         self._check()
         self.build()  # each processor checks its own parameters
 

@@ -34,7 +34,6 @@ class Processor(Protocol):
                 copy that they may modify.
             context: the token history of each row.
         """
-        ...
 
 
 @runtime_checkable
@@ -46,7 +45,6 @@ class StatefulProcessor(Protocol):
 
     def init(self, context: Context) -> State:
         """Returns the state before the first token."""
-        ...
 
     def update(self, state: State, context: Context, token: Tensor, logits: Tensor) -> State:
         """Returns a new state, after a token.
@@ -57,11 +55,9 @@ class StatefulProcessor(Protocol):
             token: (B,)
             logits: (B, V), the input of the processor, as for the surprise of the token.
         """
-        ...
 
     def __call__(self, logits: Tensor, context: Context, state: State, /) -> Tensor:
         """(B, V) -> (B, V)."""
-        ...
 
 
 class LogitsProcessor:

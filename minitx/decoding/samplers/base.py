@@ -38,7 +38,6 @@ class Sampler(Protocol):
             logits: (B, V)
             position: number of tokens that each row has generated before, an int or (B,).
         """
-        ...
 
 
 class Argmax:
