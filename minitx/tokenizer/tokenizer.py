@@ -245,15 +245,14 @@ class Tokenizer:
             token=(self.pad_token, self.pad_token_id),
         )
         # The part that is cut off can be far longer than the rest; it is not tokenized if nobody needs it.
-        whole = pairs is not None or is_split_into_words or return_overflow
-        shorten = self._splits_at_spaces and self.truncation_side == "right" and not whole
+        whole = pairs is not None or is_split_into_words or return_overflow or self.truncation_side == "left"
         encodings = encoder.encode(
             rows,
             truncated,
             padded,
             add_special_tokens=add_special_tokens,
             is_split_into_words=is_split_into_words,
-            start=truncated["max_length"] if truncated and shorten else None,
+            start=truncated["max_length"] if truncated and self._splits_at_spaces and not whole else None,
             post_processor=post_processor,
         )
         return collect(
