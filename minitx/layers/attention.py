@@ -56,37 +56,40 @@ class SelfAttention(nn.Module):
         self, config: AttentionConfig, hidden_size: int, qk_norm: NormConfig, index: int = 0
     ) -> None:
         super().__init__()
-        self.head_dim, self.groups = config.head_dim, config.num_attention_heads // config.key_value_heads
-        width, shared = config.num_attention_heads * config.head_dim, config.key_value_heads * config.head_dim
+        heads, self.head_dim = config.num_attention_heads, config.head_dim
+        shared_heads = config.num_key_value_heads or heads
+        width, shared, self.groups = (
+            heads * self.head_dim,
+            shared_heads * self.head_dim,
+            heads // shared_heads,
+        )
         self.Q = nn.Linear(hidden_size, width, bias=config.bias)
         self.K = nn.Linear(hidden_size, shared, bias=config.bias)
         self.V = nn.Linear(hidden_size, shared, bias=config.bias)
-        self.norm_per_head = config.qk_norm == "head"
-        normed = None if config.qk_norm == "none" else qk_norm
-        self.q_norm = norm(normed, config.head_dim if self.norm_per_head else width)
-        self.k_norm = norm(normed, config.head_dim if self.norm_per_head else shared)
-        self.sinks = nn.Parameter(torch.empty(config.num_attention_heads)) if config.sinks else None
+        normed, self.norm_per_head = config.qk_norm != "none", config.qk_norm == "head"
+        self.q_norm = norm(qk_norm, self.head_dim if self.norm_per_head else width) if normed else None
+        self.k_norm = norm(qk_norm, self.head_dim if self.norm_per_head else shared) if normed else None
+        self.sinks = nn.Parameter(torch.empty(heads)) if config.sinks else None
         self.dropout = nn.Dropout(config.dropout)
         scale = config.head_dim**-0.5 if config.scale is None else config.scale
         self.scale = scale / (index + 1 if config.scale_by_layer else 1)
         self.softcap = config.softcap
         self.backend: Backend = sdpa
 
-    def heads(self, x: Tensor, norm: Slot) -> Tensor:
-        """Split into heads and normalise: (B, T, heads * D) -> (B, heads, T, D)."""
-        if self.norm_per_head:
-            return norm(self.split(x)).transpose(1, 2)
-        return self.split(norm(x)).transpose(1, 2)
-
-    def split(self, x: Tensor) -> Tensor:
-        """(B, T, heads * D) -> (B, T, heads, D)"""
-        return x.view(*x.shape[:-1], x.shape[-1] // self.head_dim, self.head_dim)
+    def heads(self, x: Tensor, norm: Slot | None = None) -> Tensor:
+        """Split into heads, and normalise queries and keys: (B, T, heads * D) -> (B, heads, T, D)."""
+        if norm is not None and not self.norm_per_head:
+            x = norm(x)
+        x = x.view(*x.shape[:-1], x.shape[-1] // self.head_dim, self.head_dim)
+        if norm is not None and self.norm_per_head:
+            x = norm(x)
+        return x.transpose(1, 2)
 
     def forward(self, hidden: Tensor, context: AttentionContext, cache: LayerCache | None = None) -> Tensor:
         """(B, T, E) -> (B, T, H * D)"""
         query = self.heads(self.Q(hidden), self.q_norm)  # (B, H, T, D)
         key = self.heads(self.K(hidden), self.k_norm)  # (B, K, T, D)
-        value = self.split(self.V(hidden)).transpose(1, 2)
+        value = self.heads(self.V(hidden))
         if context.rotary is not None:
             query = apply_rotary_pos_emb(query, context.rotary)
             key = apply_rotary_pos_emb(key, context.rotary)
@@ -129,4 +132,4 @@ class CrossAttention(SelfAttention):
     def keys_and_values(self, encoder_hidden_states: Tensor) -> tuple[Tensor, Tensor]:
         """(B', S, E) -> (B', K, S, D) twice"""
         key = self.heads(self.K(encoder_hidden_states), self.k_norm)
-        return key, self.split(self.V(encoder_hidden_states)).transpose(1, 2)
+        return key, self.heads(self.V(encoder_hidden_states))

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from minitx.config import LearnedPositions, Numbering, Projection, TextInputs
+from minitx.config import Numbering, Projection, SinusoidalPositions, TextInputs
 from minitx.layers.embedding import Embedding, ScaledEmbedding, ShiftedEmbedding, SinusoidalEmbedding
-from minitx.layers.norm import Slot, dropout, identity, norm
-from minitx.validation import check_indices, check_position_ids, check_shape, check_token_ids
+from minitx.layers.norm import dropout, norm
+from minitx.validation import check_indices, check_position_ids, check_shape
 
 
 class Embedder(nn.Module):
@@ -20,67 +20,70 @@ class Embedder(nn.Module):
         super().__init__()
         self.config = config
         size, hidden, place = config.embedding_size, config.hidden_size, config.projection
-        summed = hidden if place == "words" else size
+        summed, added = hidden if place == "words" else size, config.positions
+        self.number = NUMBERINGS[added.numbering] if added else position_ids_from_sequence
+        padding = config.pad_token_id if self.number is position_ids_from_padding else None
         self.word_emb = word_embedding(config)
-        self.pos_emb = position_embedding(config, summed)
+        self.pos_emb = position_embedding(config, summed, padding) if added else None
         self.tok_type_emb = Embedding(config.type_vocab_size, summed) if config.type_vocab_size else None
-        self.projection: Slot = (
-            identity if place == "none" else nn.Linear(size, hidden, bias=place == "after_dropout")
-        )
+        if place != "none":
+            self.projection = nn.Linear(size, hidden, bias=place == "after_dropout")
         self.layer_norm = norm(config.norm, size if place == "after_dropout" else hidden)
         self.dropout = dropout(config.dropout)
         self.has_position_table = isinstance(self.pos_emb, Embedding)  # which limits the length
-        self.number = NUMBERINGS[config.numbering]
+        # The longest sequence: entries of the position table, less those before the first position. Without a
+        # table it is the context length of the training, which longer sequences may exceed.
+        first = getattr(added, "offset", 0) if padding is None else padding + 1
+        self.max_tokens = config.max_position_embeddings - first
 
-    @property
-    def max_tokens(self) -> int:
-        """The longest sequence: rows of the position table, less those before the first position.
+    def check_ids(self, input_ids: Tensor, token_type_ids: Tensor | None = None, prefix: str = "") -> None:
+        """Check ids against the tables, which would fail with an index error or a dead GPU.
 
-        Without a table it is the context length of the training, which longer sequences may exceed.
+        Args:
+            input_ids: (B, T).
+            token_type_ids: (B, T), or None.
+            prefix: of the names in messages, "decoder_" in an encoder-decoder.
+
+        Raises:
+            ArgumentTypeError: not a tensor.
+            ArgumentValueError: a wrong shape or dtype, or an id outside its table.
         """
-        padding = self.config.pad_token_id if self.config.numbering == "padding" else None
-        first = getattr(self.config.positions, "offset", 0) if padding is None else padding + 1
-        return self.config.max_position_embeddings - first
+        hint = "does the tokenizer belong to this model?"
+        check_indices(f"{prefix}input_ids", input_ids, self.config.vocab_size, hint)
+        if token_type_ids is not None:
+            self.check_types(token_type_ids, tuple(input_ids.shape))
 
-    def check(
+    def positions(
         self,
         input_ids: Tensor,
-        token_type_ids: Tensor | None,
         position_ids: Tensor | None,
         past: int = 0,
         mask: Tensor | None = None,
         prefix: str = "",
     ) -> Tensor:
-        """Check the inputs against the tables, which would fail with an index error or a dead GPU.
+        """Returns the positions, checked against their table.
 
         Args:
             input_ids: (B, T).
-            token_type_ids: (B, T), or None.
-            position_ids: (1 or B, T); None: the architecture's own.
+            position_ids: (1 or B, T); None: the architecture's own numbering.
             past: number of tokens before them.
             mask: (B, past + T), False at padding.
             prefix: of the names in messages, "decoder_" in an encoder-decoder.
 
         Returns:
-            (1 or B, T): the positions; by default those of the architecture.
+            (1 or B, T)
 
         Raises:
-            TypeError: not a tensor.
-            ValueError: no tokens, a wrong shape or dtype, an id outside its table.
+            ArgumentTypeError: not a tensor.
+            ArgumentValueError: a wrong shape or dtype, or a position outside the table.
+            ValueError: a sequence longer than the table.
         """
-        name = f"{prefix}input_ids"
-        shape = check_token_ids(name, input_ids)
-        check_indices(name, input_ids, self.config.vocab_size, "does the tokenizer belong to this model?")
-        if token_type_ids is not None:
-            self.check_types(token_type_ids, shape)
-        positions, length = position_ids, past + shape[1]
-        if positions is None:
-            positions = self.number(input_ids, self.config.pad_token_id, past, mask)
-        too_long = f"the text has {length} tokens, truncate or split it"
-        if position_ids is not None or (self.config.numbering == "padding" and length > self.max_tokens):
-            self.check_positions(positions, shape, too_long, prefix)
-        elif self.has_position_table and length > self.max_tokens:
-            raise ValueError(f"the model has positions for {self.max_tokens} tokens, but {too_long}.")
+        if position_ids is not None:
+            self.check_positions(position_ids, tuple(input_ids.shape), prefix)
+            return position_ids
+        positions = self.number(input_ids, self.config.pad_token_id, past, mask)
+        if past + input_ids.shape[1] > self.max_tokens:
+            self.check_length(positions, past, prefix)
         return positions
 
     def check_types(self, token_type_ids: Tensor, shape: tuple[int, ...]) -> None:
@@ -90,13 +93,27 @@ class Embedder(nn.Module):
             check_indices("token_type_ids", token_type_ids, self.config.type_vocab_size)
 
     def check_positions(
-        self, position_ids: Tensor, shape: tuple[int, ...], hint: str, prefix: str = ""
+        self, position_ids: Tensor, shape: tuple[int, ...], prefix: str = "", hint: str = ""
     ) -> None:
         """Check that the positions fit tokens (B, T) and the table."""
         check_position_ids(position_ids, shape, prefix)
         if self.has_position_table:
             rows = self.config.max_position_embeddings - getattr(self.config.positions, "offset", 0)
             check_indices(f"{prefix}position_ids", position_ids, rows, hint)
+
+    def check_length(self, position_ids: Tensor, past: int, prefix: str) -> None:
+        """Check that more tokens than `max_tokens` fit the table, since padding may share a position.
+
+        Args:
+            position_ids: (1 or B, T), the architecture's own numbering.
+            past: number of tokens before them.
+            prefix: of the names in messages.
+        """
+        too_long = f"the text has {past + position_ids.shape[1]} tokens, truncate or split it"
+        if self.number is position_ids_from_padding:
+            self.check_positions(position_ids, tuple(position_ids.shape), prefix, too_long)
+        elif self.has_position_table:
+            raise ValueError(f"the model has positions for {self.max_tokens} tokens, but {too_long}.")
 
     def project(self, hidden: Tensor, place: Projection) -> Tensor:
         """Apply the projection if it belongs to this place: (B, T, size) -> (B, T, size or E)."""
@@ -129,12 +146,14 @@ def word_embedding(config: TextInputs) -> Embedding:
     return ScaledEmbedding(*shape, padding, scale=scale, rounded=config.rounded_scale)
 
 
-def position_embedding(config: TextInputs, size: int) -> nn.Module | None:
-    """Returns the module of the position vectors; None: positions are not added to the embeddings."""
-    positions, padding = config.positions, config.pad_token_id if config.numbering == "padding" else None
-    if isinstance(positions, LearnedPositions):
-        return ShiftedEmbedding(config.max_position_embeddings, size, padding, positions.offset)
-    return SinusoidalEmbedding(positions.kind, size, padding) if positions is not None else None
+def position_embedding(config: TextInputs, size: int, padding: int | None) -> nn.Module:
+    """Returns the module of the position vectors; position `padding` gets a zero vector."""
+    positions = config.positions
+    if isinstance(positions, SinusoidalPositions):
+        return SinusoidalEmbedding(positions.kind, size, padding)
+    if offset := getattr(positions, "offset", 0):
+        return ShiftedEmbedding(config.max_position_embeddings, size, padding, offset)
+    return Embedding(config.max_position_embeddings, size, padding)
 
 
 # --- position ids: (ids (B, T), pad_token_id, past, mask (B, past + T)) -> (1 or B, T) -------------

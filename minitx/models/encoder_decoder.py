@@ -14,6 +14,7 @@ from minitx.layers.attention import AttentionContext
 from minitx.layers.cache import Cache
 from minitx.layers.norm import Slot, identity
 from minitx.layers.recorder import Layers, Recorder
+from minitx.models.base import rollback_on_error
 from minitx.models.decoder import CausalModel
 from minitx.models.inputs import Inputs, check_others, embed, make_embedder, token_ids
 from minitx.models.output import ModelOutput
@@ -120,12 +121,11 @@ class EncoderDecoderModel(CausalModel):
             hidden, mask = self.run_decoder(target, cache, cross, record)
             if self.task == "sequence-classification":
                 mask = end_tokens(input_ids, decoder_input_ids, self.config.eos_token_id)
-            output = self.result(
-                hidden, mask, labels, batch=hidden.shape[:1], logits_to_keep=keep, cache=cache
-            )
+            with rollback_on_error(cache, hidden.shape[1]):
+                output = self.result(hidden, mask, labels, logits_to_keep=keep)
         fields = {} if encoder_record is None else encoder_record.fields("encoder_")
         fields |= {} if record is None else record.fields("decoder_")
-        return output._replace(encoder_last_hidden_state=memory, **fields)
+        return output._replace(cache=cache, encoder_last_hidden_state=memory, **fields)
 
     def encode(
         self,

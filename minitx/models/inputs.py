@@ -128,12 +128,12 @@ def embed(embedder: nn.Module, inputs: Inputs) -> Embedded:
         UnknownArgumentError: inputs that a text embedder does not have.
         ValueError: a sequence longer than the table of positions.
     """
-    if not isinstance(embedder, Embedder):
+    if inputs.others or not isinstance(embedder, Embedder):
         return embed_others(embedder, inputs)
-    check_others(embedder, inputs.others)
     ids = token_ids(embedder, inputs)
-    position_ids = embedder.check(ids, inputs.token_type_ids, inputs.position_ids)
-    mask = token_mask(inputs.attention_mask, ids)
+    embedder.check_ids(ids, inputs.token_type_ids)
+    position_ids = embedder.positions(ids, inputs.position_ids)
+    mask = as_bool(inputs.attention_mask, *ids.shape)
     hidden = embedder(ids, inputs.token_type_ids, position_ids, inputs.inputs_embeds)
     return Embedded(hidden, mask, position_ids)
 
@@ -143,10 +143,12 @@ def embed_others(embedder: nn.Module, inputs: Inputs) -> Embedded:
 
     Raises:
         ArgumentTypeError, ArgumentValueError: a mask that does not fit them.
+        UnknownArgumentError: a text embedder has no such inputs.
     """
+    check_others(embedder, inputs.others)
     hidden = embedder(**inputs.others)
     position_ids = torch.arange(hidden.shape[1], device=hidden.device)[None]
-    mask = token_mask(inputs.attention_mask, position_ids.expand(len(hidden), -1))
+    mask = as_bool(inputs.attention_mask, *hidden.shape[:2])
     return Embedded(hidden, mask, position_ids)
 
 
@@ -177,9 +179,7 @@ def token_ids(embedder: Embedder, inputs: Inputs, prefix: str = "") -> Tensor:
         ArgumentValueError: both or neither, or another shape.
     """
     ids = inputs.input_ids if inputs.inputs_embeds is None else placeholder_ids(embedder, inputs, prefix)
-    check_token_ids(f"{prefix}input_ids", ids)
-    assert ids is not None, "it was checked"
-    return ids
+    return check_token_ids(f"{prefix}input_ids", ids)
 
 
 def placeholder_ids(embedder: Embedder, inputs: Inputs, prefix: str = "") -> Tensor:
@@ -201,23 +201,3 @@ def placeholder_ids(embedder: Embedder, inputs: Inputs, prefix: str = "") -> Ten
         raise ArgumentValueError(name, embeds, expected)
     real = 0 if embedder.config.pad_token_id != 0 else 1
     return torch.full(shape[:2], real, dtype=torch.long, device=check_tensor(name, embeds).device)
-
-
-def token_mask(attention_mask: Tensor | None, ids: Tensor, prefix: str = "") -> Tensor | None:
-    """Returns a mask as bool.
-
-    Args:
-        attention_mask: (B, T) or (B, T, T), or None.
-        ids: (B, T)
-        prefix: of the names in messages, "decoder_" in an encoder-decoder.
-
-    Returns:
-        (B, T) or (B, T, T), True = attend; None: attend to all.
-
-    Raises:
-        ArgumentTypeError, ArgumentValueError: as `as_bool`.
-    """
-    if attention_mask is None:
-        return None
-    batch, time = ids.shape
-    return as_bool(attention_mask, batch, time, f"{prefix}attention_mask")
