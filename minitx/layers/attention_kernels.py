@@ -45,7 +45,17 @@ class Backend(Protocol):
 
 
 def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None, options: ScoreOptions) -> Tensor:
-    """Returns the attention weights before dropout: (B, H, T, D), (B, K, S, D) -> (B, H, T, S)."""
+    """Returns the attention weights before dropout.
+
+    Args:
+        query: (B, H, T, D)
+        key: (B, K, S, D)
+        mask: (1 or B, 1 or H, 1 or T, S), as for `Backend`; or None.
+        options: of the scores.
+
+    Returns:
+        (B, H, T, S)
+    """
     if options.groups > 1:
         key = key.repeat_interleave(options.groups, dim=1)
     scores = query @ key.transpose(-2, -1) * options.scale  # (B, H, T, S)
@@ -67,7 +77,18 @@ def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None, options: 
 
 
 def eager(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, options: ScoreOptions) -> Tensor:
-    """Compute the equation step by step."""
+    """Compute attention step by step, as in the equation.
+
+    Args:
+        query: (B, H, T, D)
+        key: (B, K, S, D)
+        value: (B, K, S, D)
+        mask: (1 or B, 1 or H, 1 or T, S), as for `Backend`; or None.
+        options: of the scores.
+
+    Returns:
+        (B, H, T, D)
+    """
     if options.groups > 1:
         value = value.repeat_interleave(options.groups, dim=1)
     weights = attention_weights(query, key, mask, options)
@@ -79,6 +100,16 @@ def sdpa(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, options
     """Compute the same with PyTorch's fused kernels, which never hold the (T, S) weights.
 
     The kernels support neither caps nor sinks: with those, falls back to `eager`.
+
+    Args:
+        query: (B, H, T, D)
+        key: (B, K, S, D)
+        value: (B, K, S, D)
+        mask: (1 or B, 1 or H, 1 or T, S), as for `Backend`; or None.
+        options: of the scores.
+
+    Returns:
+        (B, H, T, D)
     """
     if options.softcap is not None or options.sinks is not None:
         return eager(query, key, value, mask, options)

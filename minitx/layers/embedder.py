@@ -14,7 +14,15 @@ from minitx.validation import check_indices, check_position_ids, check_shape
 
 
 class Embedder(nn.Module):
-    """The sum of word, token type and position embeddings, normalised."""
+    """The sum of word, token type and position embeddings, normalised.
+
+    Attributes:
+        max_tokens: the longest sequence: entries of the position table, less those before the first position.
+            Without a table it is the context length of the training, which longer sequences may exceed.
+        prefix: of the names of its inputs in messages, "decoder_" in an encoder-decoder.
+    """
+
+    prefix = ""
 
     def __init__(self, config: TextInputs) -> None:
         super().__init__()
@@ -31,35 +39,27 @@ class Embedder(nn.Module):
         self.layer_norm = norm(config.norm, size if place == "after_dropout" else hidden)
         self.dropout = dropout(config.dropout)
         self.has_position_table = isinstance(self.pos_emb, Embedding)  # which limits the length
-        # The longest sequence: entries of the position table, less those before the first position. Without a
-        # table it is the context length of the training, which longer sequences may exceed.
         first = getattr(added, "offset", 0) if padding is None else padding + 1
         self.max_tokens = config.max_position_embeddings - first
 
-    def check_ids(self, input_ids: Tensor, token_type_ids: Tensor | None = None, prefix: str = "") -> None:
+    def check_ids(self, input_ids: Tensor, token_type_ids: Tensor | None = None) -> None:
         """Check ids against the tables, which would fail with an index error or a dead GPU.
 
         Args:
             input_ids: (B, T).
             token_type_ids: (B, T), or None.
-            prefix: of the names in messages, "decoder_" in an encoder-decoder.
 
         Raises:
             ArgumentTypeError: not a tensor.
             ArgumentValueError: a wrong shape or dtype, or an id outside its table.
         """
         hint = "does the tokenizer belong to this model?"
-        check_indices(f"{prefix}input_ids", input_ids, self.config.vocab_size, hint)
+        check_indices(f"{self.prefix}input_ids", input_ids, self.config.vocab_size, hint)
         if token_type_ids is not None:
             self.check_types(token_type_ids, tuple(input_ids.shape))
 
     def positions(
-        self,
-        input_ids: Tensor,
-        position_ids: Tensor | None,
-        past: int = 0,
-        mask: Tensor | None = None,
-        prefix: str = "",
+        self, input_ids: Tensor, position_ids: Tensor | None, past: int = 0, mask: Tensor | None = None
     ) -> Tensor:
         """Returns the positions, checked against their table.
 
@@ -68,7 +68,6 @@ class Embedder(nn.Module):
             position_ids: (1 or B, T); None: the architecture's own numbering.
             past: number of tokens before them.
             mask: (B, past + T), False at padding.
-            prefix: of the names in messages, "decoder_" in an encoder-decoder.
 
         Returns:
             (1 or B, T)
@@ -79,39 +78,47 @@ class Embedder(nn.Module):
             ValueError: a sequence longer than the table.
         """
         if position_ids is not None:
-            self.check_positions(position_ids, tuple(input_ids.shape), prefix)
+            self.check_positions(position_ids, tuple(input_ids.shape))
             return position_ids
         positions = self.number(input_ids, self.config.pad_token_id, past, mask)
         if past + input_ids.shape[1] > self.max_tokens:
-            self.check_length(positions, past, prefix)
+            self.check_length(positions, past)
         return positions
 
     def check_types(self, token_type_ids: Tensor, shape: tuple[int, ...]) -> None:
-        """Check shape and values of the token type ids."""
+        """Check shape and values of the token type ids.
+
+        Args:
+            token_type_ids: (B, T)
+            shape: (B, T) of the tokens.
+        """
         check_shape("token_type_ids", token_type_ids, shape)
         if self.tok_type_emb is not None:
             check_indices("token_type_ids", token_type_ids, self.config.type_vocab_size)
 
-    def check_positions(
-        self, position_ids: Tensor, shape: tuple[int, ...], prefix: str = "", hint: str = ""
-    ) -> None:
-        """Check that the positions fit tokens (B, T) and the table."""
-        check_position_ids(position_ids, shape, prefix)
+    def check_positions(self, position_ids: Tensor, shape: tuple[int, ...], hint: str = "") -> None:
+        """Check that the positions fit the tokens and the table.
+
+        Args:
+            position_ids: (1 or B, T)
+            shape: (B, T) of the tokens.
+            hint: what to do about a position outside the table.
+        """
+        check_position_ids(position_ids, shape, self.prefix)
         if self.has_position_table:
             rows = self.config.max_position_embeddings - getattr(self.config.positions, "offset", 0)
-            check_indices(f"{prefix}position_ids", position_ids, rows, hint)
+            check_indices(f"{self.prefix}position_ids", position_ids, rows, hint)
 
-    def check_length(self, position_ids: Tensor, past: int, prefix: str) -> None:
+    def check_length(self, position_ids: Tensor, past: int) -> None:
         """Check that more tokens than `max_tokens` fit the table, since padding may share a position.
 
         Args:
             position_ids: (1 or B, T), the architecture's own numbering.
             past: number of tokens before them.
-            prefix: of the names in messages.
         """
         too_long = f"the text has {past + position_ids.shape[1]} tokens, truncate or split it"
         if self.number is position_ids_from_padding:
-            self.check_positions(position_ids, tuple(position_ids.shape), prefix, too_long)
+            self.check_positions(position_ids, tuple(position_ids.shape), too_long)
         elif self.has_position_table:
             raise ValueError(f"the model has positions for {self.max_tokens} tokens, but {too_long}.")
 
@@ -162,14 +169,16 @@ def position_embedding(config: TextInputs, size: int, padding: int | None) -> nn
 def position_ids_from_sequence(
     input_ids: Tensor, pad_token_id: int | None, past: int, mask: Tensor | None
 ) -> Tensor:
-    """Number all tokens from 0: (B, T) -> (1, T)."""
+    """Number all tokens from 0: (B, T), mask (B, past + T) -> (1, T)."""
     return torch.arange(past, past + input_ids.shape[1], device=input_ids.device)[None]
 
 
 def position_ids_from_padding(
     input_ids: Tensor, pad_token_id: int | None, past: int, mask: Tensor | None
 ) -> Tensor:
-    """Number tokens other than padding from pad_token_id + 1; padding gets pad_token_id: (B, T) -> (B, T).
+    """Number tokens other than padding from pad_token_id + 1; padding gets pad_token_id.
+
+    (B, T), mask (B, past + T) -> (B, T)
 
     This is fairseq's numbering, whose position table starts after the padding row. None of the `past` tokens
     is padding.
@@ -182,7 +191,7 @@ def position_ids_from_padding(
 def position_ids_from_mask(
     input_ids: Tensor, pad_token_id: int | None, past: int, mask: Tensor | None
 ) -> Tensor:
-    """Number attended tokens from 0; padding gets -1: mask (B, past + T) -> (B, T)."""
+    """Number attended tokens from 0; padding gets -1: (B, T), mask (B, past + T) -> (1 or B, T)."""
     if mask is None:
         return position_ids_from_sequence(input_ids, pad_token_id, past, mask)
     attended = mask.long()

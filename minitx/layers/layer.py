@@ -93,12 +93,12 @@ class Choice(Protocol):
 
 
 def after_norm(normed: Tensor, hidden: Tensor) -> Tensor:
-    """Returns the normalised tensor."""
+    """Returns the normalised tensor: twice (B, T, E) -> (B, T, E)."""
     return normed
 
 
 def before_norm(normed: Tensor, hidden: Tensor) -> Tensor:
-    """Returns the tensor before the norm."""
+    """Returns the tensor before the norm: twice (B, T, E) -> (B, T, E)."""
     return hidden
 
 

@@ -123,7 +123,7 @@ class Stack(nn.Module):
             record: collects hidden states and attention weights; None: nothing is collected.
 
         Returns:
-            (B, T, E)
+            (B, T, E), or (B, T, output_size) if the config projects the output.
         """
         if len(self.layers) != self.num_unique_layers:
             hint = "build one of another depth with minitx.from_config"
@@ -180,7 +180,14 @@ class Stack(nn.Module):
     def contexts(
         self, hidden: Tensor, mask: Tensor | None, position_ids: Tensor, cache: Cache | None
     ) -> Mapping[LayerKind, AttentionContext]:
-        """Returns mask and positions for each kind of layer; the arguments are those of `forward`."""
+        """Returns mask and positions for each kind of layer.
+
+        Args:
+            hidden: (B, T, E), for its length, device and dtype.
+            mask: (B, S) or (B, T, S), or None.
+            position_ids: (1 or B, T)
+            cache: of earlier tokens.
+        """
         attend = padding_mask(mask)
         if self.attends_to_all:
             return dict.fromkeys(self.layer_kinds, AttentionContext(attend))
@@ -249,18 +256,27 @@ class Stack(nn.Module):
         return attend, False
 
     def rotary(self, kind: LayerKind, position_ids: Tensor, dtype: torch.dtype) -> RotaryTables:
-        """Returns the RoPE tables of one kind of layer for positions (1 or B, T)."""
+        """Returns the RoPE tables of one kind of layer.
+
+        Args:
+            kind: of the layer.
+            position_ids: (1 or B, T)
+            dtype: of the tables.
+        """
         assert isinstance(self.config.positions, Rotary), "the kind uses RoPE"
         return rotary_tables(self.config.positions.ropes[kind.layer_type], position_ids, dtype)
 
     def score_bias(self, kind: LayerKind, attend: Tensor | None, past: int, hidden: Tensor) -> Tensor:
-        """Returns the position bias of the scores, (1 or B, H, 1 or T, S).
+        """Returns the position bias of the scores.
 
         Args:
             kind: of the layer.
             attend: padding mask, (B, 1, 1 or T, S).
             past: S - T.
             hidden: (B, T, E), for its length, device and dtype.
+
+        Returns:
+            (1 or B, H, 1 or T, S)
         """
         places = torch.arange(past + hidden.shape[1], device=hidden.device)
         if isinstance(self.config.positions, RelativeBias):
@@ -275,7 +291,7 @@ class Stack(nn.Module):
     def make_cache(self, max_length: int | None = None, spare: int = 0) -> Cache:
         """Returns an empty cache for this stack; the arguments are those of `DecoderModel.make_cache`."""
 
-        def part(layer_type: str) -> LayerCache:
+        def _part(layer_type: str) -> LayerCache:
             window = self.config.sliding_window if layer_type == SLIDING else None
             if window is not None and (max_length is None or window + spare < max_length):
                 return SlidingWindowCache(window, window + spare)
@@ -283,7 +299,7 @@ class Stack(nn.Module):
 
         cross_attention = self.config.layer.cross_attention
         memory = [CrossAttentionCache() for _ in self.layer_kinds] if cross_attention else []
-        return Cache([part(kind.layer_type) for kind in self.layer_kinds], memory)
+        return Cache([_part(kind.layer_type) for kind in self.layer_kinds], memory)
 
 
 def make_stack(config: StackConfig) -> nn.Module:

@@ -62,13 +62,6 @@ class Model(nn.Module):
         stack: Callable[..., nn.Module] = make_stack,
     ) -> None:
         super().__init__()
-        if head is not None and not isinstance(head, HeadConfig):
-            raise ArgumentTypeError(
-                "head",
-                head,
-                "a HeadConfig or None",
-                f'minitx.from_config(config, head="{head}") makes the head of a task by its name',
-            )
         if missing := [name for name in self.families if getattr(config, name) is None]:
             raise ValueError(f"{type(self).__name__} needs a config with {missing[0]}=StackConfig(...).")
         self.config = config

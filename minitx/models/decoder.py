@@ -112,7 +112,7 @@ class CausalModel(Model):
             Hidden states (B, T, E), and the mask of all keys if it is (B, S).
         """
         embedder, prefix, past = self.decoder_embedder, self.prefix, 0
-        ids = token_ids(embedder, inputs, prefix)
+        ids = token_ids(embedder, inputs)
         if cache is not None:
             self.check_layers(cache)
             cache.check(inputs.attention_mask, tuple(ids.shape), prefix)
@@ -121,8 +121,8 @@ class CausalModel(Model):
         if cache is not None:
             mask = cache.full_mask(mask, tuple(ids.shape), ids.device)
         flat = mask if mask is not None and mask.dim() == 2 else None
-        embedder.check_ids(ids, prefix=prefix)
-        position_ids = embedder.positions(ids, inputs.position_ids, past, flat, prefix)
+        embedder.check_ids(ids)
+        position_ids = embedder.positions(ids, inputs.position_ids, past, flat)
         hidden = embedder(ids, None, position_ids, inputs.inputs_embeds)
         if cache is not None:
             positions = self.config.stack.positions

@@ -39,6 +39,7 @@ class EncoderDecoderModel(CausalModel):
         self.encoder = stack(config.encoder)
         self.encoder_projection = _encoder_projection(config)
         self.decoder_embedder = make_embedder(config.decoder_inputs or config.inputs)
+        self.decoder_embedder.prefix = self.prefix
         self.add_module("decoder", stack(config.decoder))
 
     @property
@@ -214,7 +215,7 @@ class EncoderDecoderModel(CausalModel):
         if not cached and memory is None:
             memory = self.run_encoder(source, record)
         if memory is not None:
-            ids = token_ids(self.decoder_embedder, target, self.prefix)
+            ids = token_ids(self.decoder_embedder, target)
             check_encoder_output(memory, self.config.encoder_size, len(ids))
         return memory, self.cross_context(memory, source.attention_mask, cache)
 

@@ -163,13 +163,12 @@ def check_others(embedder: nn.Module, others: Mapping[str, Tensor]) -> None:
         raise UnknownArgumentError("forward", name, hint_for(ARGUMENTS["forward"], name, known))
 
 
-def token_ids(embedder: Embedder, inputs: Inputs, prefix: str = "") -> Tensor:
+def token_ids(embedder: Embedder, inputs: Inputs) -> Tensor:
     """Returns the token ids; for embeddings, ids of tokens that are not padding.
 
     Args:
         embedder: for its width and padding id.
         inputs: with ids or embeddings.
-        prefix: of the names in messages, "decoder_" in an encoder-decoder.
 
     Returns:
         (B, T)
@@ -178,11 +177,11 @@ def token_ids(embedder: Embedder, inputs: Inputs, prefix: str = "") -> Tensor:
         ArgumentTypeError: not a tensor.
         ArgumentValueError: both or neither, or another shape.
     """
-    ids = inputs.input_ids if inputs.inputs_embeds is None else placeholder_ids(embedder, inputs, prefix)
-    return check_token_ids(f"{prefix}input_ids", ids)
+    ids = inputs.input_ids if inputs.inputs_embeds is None else placeholder_ids(embedder, inputs)
+    return check_token_ids(f"{embedder.prefix}input_ids", ids)
 
 
-def placeholder_ids(embedder: Embedder, inputs: Inputs, prefix: str = "") -> Tensor:
+def placeholder_ids(embedder: Embedder, inputs: Inputs) -> Tensor:
     """Returns ids in the place of embeddings, to number positions by; the arguments are those of `token_ids`.
 
     Returns:
@@ -192,10 +191,10 @@ def placeholder_ids(embedder: Embedder, inputs: Inputs, prefix: str = "") -> Ten
         ArgumentTypeError: not a tensor.
         ArgumentValueError: ids beside them, or another shape.
     """
-    name, embeds = f"{prefix}inputs_embeds", inputs.inputs_embeds
+    name, embeds = f"{embedder.prefix}inputs_embeds", inputs.inputs_embeds
     shape, width = tuple(check_tensor(name, embeds).shape), embedder.config.embedding_size
     if inputs.input_ids is not None:
-        raise ArgumentValueError(name, embeds, f"None beside {prefix}input_ids", "pass one of them")
+        raise ArgumentValueError(name, embeds, f"None beside {embedder.prefix}input_ids", "pass one of them")
     if len(shape) != 3 or shape[1] == 0 or shape[2] != width:
         expected = f"a tensor of shape (batch, time, {width}) with at least one token per row, not {shape}"
         raise ArgumentValueError(name, embeds, expected)
