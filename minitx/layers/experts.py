@@ -46,7 +46,7 @@ class Experts(nn.Module):
             self.glu = self.clamped_swiglu
 
     def plain_glu(self, gate: Tensor, dense: Tensor) -> Tensor:
-        """Returns act(gate) * dense: twice (tokens, F) -> (tokens, F)."""
+        """Returns the gated product: twice (tokens, F) -> (tokens, F)."""
         activated: Tensor = self.activation(gate) * dense
         return activated
 

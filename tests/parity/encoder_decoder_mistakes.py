@@ -88,6 +88,7 @@ def decoder_sees_what_follows(model: Any, patch: pytest.MonkeyPatch) -> None:
 
 def encoder_sees_nothing_of_what_follows(model: Any, patch: pytest.MonkeyPatch) -> None:
     model.encoder.config = replace(model.encoder.config, causal=True)
+    model.encoder.attends_to_all = False
 
 
 def ignored_padding_of_the_memory(model: Any, patch: pytest.MonkeyPatch) -> None:
