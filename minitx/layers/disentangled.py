@@ -14,8 +14,14 @@ from torch import Tensor, nn
 
 from minitx.config import AttentionConfig, Disentangled, NormConfig, StackConfig
 from minitx.layers.activation import Activation
-from minitx.layers.attention import AttentionContext, active_probability
-from minitx.layers.attention_kernels import Backend, ScoreOptions, attention_weights, sdpa
+from minitx.layers.attention import (
+    AttentionContext,
+    Backend,
+    ScoreOptions,
+    active_probability,
+    attention_weights,
+    sdpa,
+)
 from minitx.layers.embedding import Embedding
 from minitx.layers.layer import Layer
 from minitx.layers.masks import to_additive_mask

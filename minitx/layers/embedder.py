@@ -29,8 +29,8 @@ class Embedder(nn.Module):
         self.config = config
         size, hidden, place = config.embedding_size, config.hidden_size, config.projection
         summed, added = hidden if place == "words" else size, config.positions
-        self.number = NUMBERINGS[added.numbering] if added else position_ids_from_sequence
-        padding = config.pad_token_id if self.number is position_ids_from_padding else None
+        self.number = NUMBERINGS[added.numbering] if added else number_all
+        padding = config.pad_token_id if self.number is number_unpadded else None
         self.word_emb = word_embedding(config)
         self.pos_emb = position_embedding(config, summed, padding) if added else None
         self.tok_type_emb = Embedding(config.type_vocab_size, summed) if config.type_vocab_size else None
@@ -117,7 +117,7 @@ class Embedder(nn.Module):
             past: number of tokens before them.
         """
         too_long = f"the text has {past + position_ids.shape[1]} tokens, truncate or split it"
-        if self.number is position_ids_from_padding:
+        if self.number is number_unpadded:
             self.check_positions(position_ids, tuple(position_ids.shape), too_long)
         elif self.has_position_table:
             raise ValueError(f"the model has positions for {self.max_tokens} tokens, but {too_long}.")
@@ -166,16 +166,12 @@ def position_embedding(config: TextInputs, size: int, padding: int | None) -> nn
 # --- position ids: (ids (B, T), pad_token_id, past, mask (B, past + T)) -> (1 or B, T) -------------
 
 
-def position_ids_from_sequence(
-    input_ids: Tensor, pad_token_id: int | None, past: int, mask: Tensor | None
-) -> Tensor:
+def number_all(input_ids: Tensor, pad_token_id: int | None, past: int, mask: Tensor | None) -> Tensor:
     """Number all tokens from 0: (B, T), mask (B, past + T) -> (1, T)."""
     return torch.arange(past, past + input_ids.shape[1], device=input_ids.device)[None]
 
 
-def position_ids_from_padding(
-    input_ids: Tensor, pad_token_id: int | None, past: int, mask: Tensor | None
-) -> Tensor:
+def number_unpadded(input_ids: Tensor, pad_token_id: int | None, past: int, mask: Tensor | None) -> Tensor:
     """Number tokens other than padding from pad_token_id + 1; padding gets pad_token_id.
 
     (B, T), mask (B, past + T) -> (B, T)
@@ -188,18 +184,16 @@ def position_ids_from_padding(
     return (torch.cumsum(real, dim=1) + past) * real + pad_token_id
 
 
-def position_ids_from_mask(
-    input_ids: Tensor, pad_token_id: int | None, past: int, mask: Tensor | None
-) -> Tensor:
+def number_attended(input_ids: Tensor, pad_token_id: int | None, past: int, mask: Tensor | None) -> Tensor:
     """Number attended tokens from 0; padding gets -1: (B, T), mask (B, past + T) -> (1 or B, T)."""
     if mask is None:
-        return position_ids_from_sequence(input_ids, pad_token_id, past, mask)
+        return number_all(input_ids, pad_token_id, past, mask)
     attended = mask.long()
     return (attended.cumsum(dim=1) * attended - 1)[:, past:]
 
 
 NUMBERINGS: dict[Numbering, Callable[[Tensor, int | None, int, Tensor | None], Tensor]] = {
-    "sequence": position_ids_from_sequence,
-    "padding": position_ids_from_padding,
-    "mask": position_ids_from_mask,
+    "sequence": number_all,
+    "padding": number_unpadded,
+    "mask": number_attended,
 }

@@ -92,9 +92,8 @@ class Stack(nn.Module):
         self.has_score_bias = isinstance(config.positions, RelativeBias | Alibi)
         if isinstance(config.positions, RelativeBias):
             self.relative_bias = relative_biases(config, config.positions, self.layer_kinds)
-        self.layer_norm = norm(
-            layer.norm if layer.norm_placement != "post" and config.final_norm else None, size
-        )
+        has_norm = config.final_norm and layer.norm_placement != "post"
+        self.layer_norm = norm(layer.norm if has_norm else None, size)
         self.dropout = dropout(config.final_dropout)
         self.projection: Slot = identity if width is None else nn.Linear(size, width, bias=False)
         ends = (self.layer_norm, self.dropout, self.projection)
@@ -191,30 +190,28 @@ class Stack(nn.Module):
         attend = padding_mask(mask)
         if self.attends_to_all:
             return dict.fromkeys(self.layer_kinds, AttentionContext(attend))
-        parts = [None] * len(self.layer_kinds) if cache is None else cache.layers
-        kinds = dict(zip(self.layer_kinds, parts, strict=True))
-        past = 0 if cache is None else cache.length
-        return {kind: self.context(kind, attend, past, hidden, position_ids, kinds[kind]) for kind in kinds}
+        return {kind: self.context(kind, hidden, attend, position_ids, cache) for kind in {*self.layer_kinds}}
 
     def context(
         self,
         kind: LayerKind,
-        attend: Tensor | None,
-        past: int,
         hidden: Tensor,
+        attend: Tensor | None,
         position_ids: Tensor,
-        part: LayerCache | None,
+        cache: Cache | None,
     ) -> AttentionContext:
         """Returns mask and positions for one kind of layer.
 
         Args:
             kind: of the layer.
-            attend: padding mask, (B, 1, 1 or T, S), or None.
-            past: number of tokens in the cache.
             hidden: (B, T, E), for its length, device and dtype.
+            attend: padding mask, (B, 1, 1 or T, S), or None.
             position_ids: (1 or B, T).
-            part: cache of a layer of this kind.
+            cache: of earlier tokens.
         """
+        past, part = 0, None
+        if cache is not None:
+            past, part = cache.length, cache.layers[self.layer_kinds.index(kind)]
         bias = self.score_bias(kind, attend, past, hidden) if self.has_score_bias else None
         mask, causal = self.build_mask(kind, attend, past, hidden, part, plain=bias is None)
         mask = mask if bias is None else to_additive_mask(mask, bias)

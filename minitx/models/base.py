@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from minitx.config import HeadConfig, ModelConfig
 from minitx.habits import ElsewhereMethod, UnknownAttributeError
-from minitx.layers.attention_kernels import Backend, backend_of
+from minitx.layers.attention import Backend, backend_of
 from minitx.layers.cache import Cache
 from minitx.layers.embedder import Embedder
 from minitx.layers.feed_forward import Pooler
@@ -152,21 +152,16 @@ class Model(nn.Module):
         Args:
             hidden: (B, T, E).
             mask: (B, S) bool for the pooling of the head, where S = T.
-            labels: (B,) or (B, T) or (B, C), for the loss of the head.
+            labels: (B,) or (B / choices,) or (B, T) or (B, C), for the loss of the head.
             options: of `apply_head`.
         """
         pooled = None if self.pooler is None else self.pooler(hidden[:, 0])
-        if self.head is not None:
-            return self.apply_head(self.head, hidden, pooled, mask, labels, **options)
-        if labels is not None:
-            raise ArgumentValueError(
-                "labels", labels, "None for a model without a head", "load it with head="
-            )
-        return ModelOutput(hidden, pooled)
+        if self.head is None and labels is None:
+            return ModelOutput(hidden, pooled)
+        return self.apply_head(hidden, pooled, mask, labels, **options)
 
     def apply_head(
         self,
-        head: Head,
         hidden: Tensor,
         pooled: Tensor | None,
         mask: Tensor | None,
@@ -178,14 +173,20 @@ class Model(nn.Module):
         """Returns logits, and the loss if there are labels.
 
         Args:
-            head: of this model.
             hidden: (B, T, E).
             pooled: (B, E), or None.
             mask: (B, S) bool for the pooling, where S = T; or None.
-            labels: (B,) or (B, T) or (B, C), or None.
+            labels: (B,) or (B / choices,) or (B, T) or (B, C), or None.
             batch: leading dimensions of the input ids of multiple choice.
             logits_to_keep: number of final positions to compute logits for; 0: all.
+
+        Raises:
+            ArgumentValueError: labels for a model without a head.
         """
+        head = self.head
+        if head is None:
+            expected = "None for a model without a head"
+            raise ArgumentValueError("labels", labels, expected, "load it with head=")
         task = TASKS[head.config.task]
         logits = task.shape(head(hidden[:, -logits_to_keep:], pooled, mask), batch)
         loss = None
@@ -208,7 +209,7 @@ class Model(nn.Module):
         Args:
             attention: "sdpa" (fused, the default), "eager" (step by step), a name of
                 `minitx.register_attention`, or a function with the signature of
-                `minitx.layers.attention_kernels.Backend`.
+                `minitx.layers.attention.Backend`.
 
         Raises:
             ArgumentTypeError: neither a name nor a function.

@@ -20,7 +20,7 @@ import minitx
 from minitx.architectures import REGISTRY
 from minitx.config import NormConfig, replace_in
 from minitx.layers.activation import Activation
-from minitx.layers.attention_kernels import BACKENDS
+from minitx.layers.attention import BACKENDS
 from minitx.layers.norm import RMSNorm, identity
 from tests.parity.cases import CASES
 from tests.parity.reference import reference_model
