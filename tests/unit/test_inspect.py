@@ -348,7 +348,7 @@ def test_summary_of_a_tied_head(tmp_path: Path) -> None:
 
 def test_summary_of_two_stacks(t5: Path) -> None:
     summary = summarize(minitx.load(t5), t5)
-    layers = {row.path: (row.name, row.runs) for row in summary.rows if row.kind == "PostNormLayer"}
+    layers = {row.path: (row.name, row.runs) for row in summary.rows if row.kind == "Layer"}
     assert layers == {"encoder.layers.0": ("0-1", 2), "decoder.layers.0": ("0-2", 3)}
     tied = {row.path: dict(row.tied) for row in summary.rows if row.tied}
     one = {"weight": "embedder.word_emb.weight"}
