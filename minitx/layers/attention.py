@@ -206,11 +206,6 @@ class AttentionContext:
     watch: Callable[[Tensor], None] | None = None
 
 
-def active_probability(dropout: nn.Module) -> float:
-    """Returns the probability of a dropout module in training, else 0; fused kernels take it as a number."""
-    return float(getattr(dropout, "p", 0.0)) if dropout.training else 0.0
-
-
 class SelfAttention(nn.Module):
     """Multi-head attention of a sequence to itself.
 
@@ -268,7 +263,7 @@ class SelfAttention(nn.Module):
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, context: AttentionContext) -> Tensor:
         """(B, H, T, D), twice (B, K, S, D) -> (B, H, T, D)"""
-        dropout = active_probability(self.dropout)
+        dropout = getattr(self.dropout, "p", 0.0) if self.dropout.training else 0.0
         options = ScoreOptions(self.scale, context.causal, self.groups, self.softcap, self.sinks, dropout)
         if context.watch is not None:
             context.watch(attention_weights(query, key, context.mask, options))

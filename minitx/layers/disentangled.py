@@ -18,7 +18,6 @@ from minitx.layers.attention import (
     AttentionContext,
     Backend,
     ScoreOptions,
-    active_probability,
     attention_weights,
     sdpa,
 )
@@ -82,7 +81,8 @@ class DisentangledSelfAttention(nn.Module):
         if context.embeddings is not None and context.bucket is not None:
             embeddings = self.pos_dropout(context.embeddings)
             mask = to_additive_mask(mask, self.position_scores(query, key, embeddings, context.bucket))
-        options = ScoreOptions(self.scale, dropout=active_probability(self.dropout))
+        dropout = getattr(self.dropout, "p", 0.0) if self.dropout.training else 0.0
+        options = ScoreOptions(self.scale, dropout=dropout)
         if context.watch is not None:
             context.watch(attention_weights(query, key, mask, options))
         return self.backend(query, key, value, mask, options).transpose(1, 2).flatten(2)

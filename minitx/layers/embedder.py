@@ -127,17 +127,12 @@ class Embedder(nn.Module):
         return self.projection(hidden) if self.config.projection == place else hidden
 
     def forward(
-        self,
-        input_ids: Tensor,
-        token_type_ids: Tensor | None,
-        position_ids: Tensor,
-        inputs_embeds: Tensor | None = None,
+        self, ids: Tensor, types: Tensor | None, position_ids: Tensor, inputs_embeds: Tensor | None = None
     ) -> Tensor:
         """(B, T), (B, T), (1 or B, T), output of `word_emb` (B, T, W) or None -> (B, T, E)"""
-        hidden = self.project(self.word_emb(input_ids) if inputs_embeds is None else inputs_embeds, "words")
+        hidden = self.project(self.word_emb(ids) if inputs_embeds is None else inputs_embeds, "words")
         if self.tok_type_emb is not None:
-            types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
-            hidden = hidden + self.tok_type_emb(types)
+            hidden = hidden + self.tok_type_emb(torch.zeros_like(ids) if types is None else types)
         if self.pos_emb is not None:
             hidden = hidden + self.pos_emb(position_ids).to(hidden.dtype)
         hidden = self.dropout(self.layer_norm(self.project(hidden, "before_norm")))
@@ -155,10 +150,9 @@ def word_embedding(config: TextInputs) -> Embedding:
 
 def position_embedding(config: TextInputs, size: int, padding: int | None) -> nn.Module:
     """Returns the module of the position vectors; position `padding` gets a zero vector."""
-    positions = config.positions
-    if isinstance(positions, SinusoidalPositions):
-        return SinusoidalEmbedding(positions.kind, size, padding)
-    if offset := getattr(positions, "offset", 0):
+    if isinstance(config.positions, SinusoidalPositions):
+        return SinusoidalEmbedding(config.positions.kind, size, padding)
+    if offset := getattr(config.positions, "offset", 0):
         return ShiftedEmbedding(config.max_position_embeddings, size, padding, offset)
     return Embedding(config.max_position_embeddings, size, padding)
 

@@ -136,6 +136,8 @@ class Layer(nn.Module):
         self_attention: its attention; None: `SelfAttention`.
     """
 
+    intermediate: nn.Module
+
     def __init__(
         self,
         config: LayerConfig,
@@ -155,7 +157,6 @@ class Layer(nn.Module):
             self.cross_attention = CrossAttentionBranch(config, hidden_size, index)
         self.feed_forward_norm = norm(first if config.parallel != "one_norm" else None, hidden_size)
         network, size, drop = config.feed_forward, None, None
-        self.intermediate: nn.Module
         if isinstance(network, ExpertsConfig):
             self.intermediate = MixtureOfExperts(network, hidden_size)
         else:
@@ -230,7 +231,5 @@ class ParallelLayer(Layer):
 
 def make_layer(config: LayerConfig, *args: Any, **options: Any) -> Layer:
     """Returns a layer of the class that suits its config; the arguments are those of `Layer`."""
-    if config.parallel != "none":
-        return ParallelLayer(config, *args, **options)
-    kind = PostNormLayer if config.norm_placement in ("post", "branch") else Layer
-    return kind(config, *args, **options)
+    serial = PostNormLayer if config.norm_placement in ("post", "branch") else Layer
+    return (serial if config.parallel == "none" else ParallelLayer)(config, *args, **options)

@@ -24,6 +24,8 @@ from minitx.models.inputs import make_embedder
 from minitx.models.output import ModelOutput
 from minitx.validation import ArgumentTypeError, ArgumentValueError, check_tensor
 
+StackMaker = Callable[..., nn.Module]  # of a StackConfig
+
 
 @contextmanager
 def rollback_on_error(cache: Cache | None, time: int) -> Iterator[None]:
@@ -56,10 +58,7 @@ class Model(nn.Module):
     save_pretrained = ElsewhereMethod("model")
 
     def __init__(
-        self,
-        config: ModelConfig,
-        head: HeadConfig | None = None,
-        stack: Callable[..., nn.Module] = make_stack,
+        self, config: ModelConfig, head: HeadConfig | None = None, stack: StackMaker = make_stack
     ) -> None:
         super().__init__()
         if missing := [name for name in self.families if getattr(config, name) is None]:
@@ -73,11 +72,11 @@ class Model(nn.Module):
         self.pooler = Pooler(last.hidden_size) if config.pooler else None
         self.head = Head(head, last.output_size or last.hidden_size) if head is not None else None
         self.task = head.task if head is not None else None
-        if self.device.type != "meta":  # there, weights follow
+        if not next(self.parameters()).is_meta:  # there, weights follow
             self.initialize()
         self.tie_weights()
 
-    def make_stacks(self, stack: Callable[..., nn.Module]) -> None:
+    def make_stacks(self, stack: StackMaker) -> None:
         """Make the modules before the head."""
         self.embedder: Embedder = make_embedder(self.config.inputs)
         setattr(self, self.families[0], stack(getattr(self.config, self.families[0])))

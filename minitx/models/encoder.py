@@ -55,9 +55,8 @@ class EncoderModel(Model):
         batch = inputs.shape[:-1] if self.task == "multiple-choice" else ()
         if len(batch) == 2:  # (B, choices)
             inputs = inputs.flatten_choices()
-        record = None
-        if output_hidden_states or output_attentions:
-            record = Recorder(output_hidden_states, output_attentions)
+        records = output_hidden_states or output_attentions
+        record = Recorder(output_hidden_states, output_attentions) if records else None
         hidden, mask, positions = embed(self.embedder, inputs)
         hidden = self.run_stack(self.encoder, hidden, mask, positions, record=record)
         output = self.result(hidden, mask, labels, batch=batch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ from minitx.layers.attention import AttentionContext
 from minitx.layers.cache import Cache
 from minitx.layers.norm import Slot, identity
 from minitx.layers.recorder import Layers, Recorder
-from minitx.models.base import rollback_on_error
+from minitx.models.base import StackMaker, rollback_on_error
 from minitx.models.decoder import CausalModel
 from minitx.models.inputs import Inputs, check_others, embed, make_embedder, token_ids
 from minitx.models.output import ModelOutput
@@ -32,7 +32,7 @@ class EncoderDecoderModel(CausalModel):
     prefix = "decoder_"
     encoder: nn.Module
 
-    def make_stacks(self, stack: Callable[..., nn.Module]) -> None:
+    def make_stacks(self, stack: StackMaker) -> None:
         """Make the modules before the head: an embedder and a stack on each side."""
         config = self.config
         self.embedder = make_embedder(config.inputs)
