@@ -188,7 +188,7 @@ class Stack(nn.Module):
             cache: of earlier tokens.
         """
         attend = padding_mask(mask)
-        if self.attends_to_all:
+        if self.attends_to_all and cache is None:
             return dict.fromkeys(self.layer_kinds, AttentionContext(attend))
         return {kind: self.context(kind, hidden, attend, position_ids, cache) for kind in {*self.layer_kinds}}
 

@@ -557,3 +557,17 @@ def test_the_pooler_takes_the_first_token() -> None:
     assert model.pooler is not None
     first = output.last_hidden_state[:, 0]
     assert torch.equal(output.pooler_output, torch.tanh(model.pooler.dense(first)))
+
+
+def test_a_bidirectional_stack_appends_to_a_cache() -> None:
+    """Each step attends to the keys of earlier steps, also where one context serves all layers."""
+    sizes = {"vocab_size": 60, "n_embd": 24, "n_layer": 2, "n_head": 4, "n_positions": 20}
+    config = minitx.from_config({"model_type": "gpt2", **sizes}).config
+    model = minitx.DecoderModel(replace_in(config, "decoder", causal=False)).eval()
+    tokens, cache = ids(1, 7), model.make_cache()
+    assert model.decoder.attends_to_all
+    model(tokens[:, :4], cache=cache)
+    step = model(tokens[:, 4:], cache=cache).last_hidden_state
+    alone = model(tokens[:, 4:], position_ids=torch.arange(4, 7)[None]).last_hidden_state
+    assert cache.layers[0].key.shape[2] == 7
+    assert not torch.allclose(step, alone)
