@@ -25,24 +25,19 @@ class Op(Protocol):
     @property
     def many(self) -> bool:
         """Whether several stored tensors form one parameter."""
-        ...
 
     @property
     def copies(self) -> bool:
         """Whether `load` copies."""
-        ...
 
     def bind(self, sizes: Mapping[str, int]) -> Op:
         """Return the operation for a model with these numbers of "heads" and "experts"."""
-        ...
 
     def load(self, stored: Sequence[Tensor], rows: Sequence[int]) -> list[Tensor]:
         """Return the parameters; `rows` are their first dimensions."""
-        ...
 
     def save(self, parameters: Sequence[Tensor]) -> list[Tensor]:
         """Return the stored tensors."""
-        ...
 
 
 @dataclass(frozen=True)
