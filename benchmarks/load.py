@@ -3,9 +3,9 @@
     python benchmarks/load.py [--repeats 9] [--folder FOLDER] [--json]
 
 Each measurement is a new process, and the libraries alternate (A B C A B C ...), so that a machine that
-slows down affects all of them alike. The output has the medians and their ratio. Memory is the peak resident size
-of the process above its size before loading, with every page of the weights touched: a mapped file has no
-size in memory until it is read.
+slows down affects all of them alike. The output has the medians and their ratio. Memory is the peak resident
+size of the process above its size before loading, with every page of the weights touched: a mapped file has
+no size in memory until it is read.
 """
 
 from __future__ import annotations
