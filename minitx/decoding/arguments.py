@@ -38,10 +38,7 @@ _STRATEGIES = 'a Strategy such as Sample(...), Greedy(...) or Beam(...), or "che
 
 
 def resolve(
-    model: Any,
-    prompts: Prompts,
-    strategy: Strategy | Literal["checkpoint"],
-    options: GenerationOptions,
+    model: Any, prompts: Prompts, strategy: Strategy | Literal["checkpoint"], options: GenerationOptions
 ) -> tuple[Strategy, GenerationRequest]:
     """Checks the arguments of `generate` and resolves defaults that depend on the model or its checkpoint.
 

@@ -36,10 +36,7 @@ _UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "max_time": (),
 }
 # Those of them that are a strategy of minitx.
-_STRATEGIES = {
-    "num_beam_groups": "DiverseBeam(...)",
-    "force_words_ids": "LexicalBeam(...)",
-}
+_STRATEGIES = {"num_beam_groups": "DiverseBeam(...)", "force_words_ids": "LexicalBeam(...)"}
 # Keys that are not sampling settings: token ids, defaults of searches, cache and output options. max_length
 # includes the prompt and mostly is the context length.
 _IGNORED = frozenset(

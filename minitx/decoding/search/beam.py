@@ -42,10 +42,10 @@ class _State(BeamState):
     texts: _BeamTexts | None = None
     coverage: _Coverage | None = None
 
-    def move(self, candidates: Candidates, kept: Tensor, staying: list[int] | None) -> Tensor:
+    def move(self, candidates: Candidates, kept: Tensor, staying: Sequence[int]) -> Tensor:
         """Also moves texts and coverage with the beams."""
         if self.texts is not None:
-            self.texts.select(range(len(kept)) if staying is None else staying, kept)
+            self.texts.select(staying, kept)
         rows = super().move(candidates, kept, staying)
         if self.coverage is not None:
             self.coverage.select(rows)
@@ -74,18 +74,15 @@ class Beam(ScoredSearch):
     length_norm: LengthNorm = parameter(
         None,
         off="power",
-        help='"power" divides by n ** length_penalty, "gnmt" by ((5 + n) / 6) ** length_penalty '
-        "(arXiv:1609.08144, equation 14)",
         metavar="NAME",
+        help='"power" divides by n ** length_penalty, "gnmt" by '
+        "((5 + n) / 6) ** length_penalty (arXiv:1609.08144, equation 14)",
     )
     coverage_penalty: float = parameter(
-        None, off=0.0, help="weight of the penalty for source tokens without attention; 0: off", metavar="X"
+        None, off=0.0, metavar="X", help="weight of the penalty for source tokens without attention; 0: off"
     )
     patience: float = parameter(
-        None,
-        off=1.0,
-        help="keep round(X * num_beams) finished hypotheses per prompt (arXiv:2204.05424)",
-        metavar="X",
+        None, off=1.0, metavar="X", help="keep round(X * num_beams) finished hypotheses (arXiv:2204.05424)"
     )
 
     _ways_to_stop: ClassVar[tuple[str, ...]] = ("never", "exact")
@@ -100,12 +97,8 @@ class Beam(ScoredSearch):
         """Starts the session with N beams per prompt."""
         request = session.request
         session.start(self.num_beams, cross_attention=self.coverage_penalty > 0)
-        state = _State(
-            session,
-            width=num_candidates(request, self.num_beams),
-            sums=self.first_sums(request, session.device),
-            places=self.max_hypotheses,
-        )
+        width = num_candidates(request, self.num_beams)
+        state = _State(session, self.num_beams, width=width, places=self.max_hypotheses)
         if self.coverage_penalty:
             state.coverage = _Coverage(request, self.num_beams, session.device)
         if request.stop.strings:
@@ -114,8 +107,7 @@ class Beam(ScoredSearch):
 
     def propose(self, state: _State) -> Candidates:
         """Selects C continuations of all beams."""
-        processed = state.session.process(state.session.log_probs)
-        continued = processed.view(*state.sums.shape, -1) + state.sums[:, :, None]
+        processed, continued = state.continued()
         sums, index = self.select(continued.flatten(1), state)
         return Candidates(processed, index, sums)
 
@@ -133,7 +125,7 @@ class Beam(ScoredSearch):
         if state.at_limit:
             candidates.ends = torch.ones_like(candidates.ends)
         elif state.texts is not None:
-            candidates.ends = state.texts.push(candidates)
+            candidates.ends = state.texts.push(state, candidates)
         return candidates
 
     def keep(self, state: _State, candidates: Candidates) -> Kept:
@@ -171,17 +163,13 @@ class Beam(ScoredSearch):
     def adapt(self, request: GenerationRequest) -> GenerationRequest:
         """Also checks coverage_penalty and patience."""
         if self.coverage_penalty and request.sources is None:
-            raise ArgumentValueError(
-                "coverage_penalty", self.coverage_penalty, "0 for models without an encoder"
-            )
+            expected = "0 for models without an encoder"
+            raise ArgumentValueError("coverage_penalty", self.coverage_penalty, expected)
         request = super().adapt(request)
         if request.num_samples > self.max_hypotheses:
-            raise ArgumentValueError(
-                "num_samples",
-                request.num_samples,
-                f"at most {self.max_hypotheses} with num_beams={self.num_beams}, patience={self.patience:g}",
-                "raise patience",
-            )
+            settings = f"num_beams={self.num_beams}, patience={self.patience:g}"
+            expected = f"at most {self.max_hypotheses} with {settings}"
+            raise ArgumentValueError("num_samples", request.num_samples, expected, "raise patience")
         return request
 
     def _check(self) -> None:
@@ -190,13 +178,9 @@ class Beam(ScoredSearch):
         check_choice("length_norm", self.length_norm, ("power", "gnmt"))
         super()._check()
         if self.num_beams * self.patience > _MOST_HYPOTHESES:
-            most = _MOST_HYPOTHESES / self.num_beams
-            raise ArgumentValueError(
-                "patience",
-                self.patience,
-                f"at most {most:g} with num_beams={self.num_beams}",
-                f"a prompt keeps at most {_MOST_HYPOTHESES} finished hypotheses",
-            )
+            expected = f"at most {_MOST_HYPOTHESES / self.num_beams:g} with num_beams={self.num_beams}"
+            hint = f"a prompt keeps at most {_MOST_HYPOTHESES} finished hypotheses"
+            raise ArgumentValueError("patience", self.patience, expected, hint)
 
 
 class _BeamTexts:
@@ -204,33 +188,27 @@ class _BeamTexts:
 
     def __init__(self, request: GenerationRequest, beams: int) -> None:
         assert request.tokenizer is not None, "stop strings need one"
-        self._least = request.min_new_tokens
-        self._length = 0
         self._beams = [
             [RowText(Detokenizer(request.tokenizer, prompt), request.stop.strings)] * beams
             for prompt in request.prompts
         ]
         self._candidates: list[list[RowText]] = []
 
-    def push(self, candidates: Candidates) -> Tensor:
+    def push(self, state: BeamState, candidates: Candidates) -> Tensor:
         """Appends the candidates' tokens to copies of their beams; returns which end, (P, C) bool."""
-        self._length += 1
-        self._candidates, ends = [], candidates.ends.tolist()
-        pairs = zip(candidates.parents.tolist(), candidates.tokens.tolist(), strict=True)
-        for place, (parents, tokens) in enumerate(pairs):
-            may_stop = self._length >= self._least[place]
-            texts = [self._beams[place][parent].copy() for parent in parents]
-            self._candidates.append(texts)
-            for number, (text, token) in enumerate(zip(texts, tokens, strict=True)):
+        parents, tokens, ends = (x.tolist() for x in (candidates.parents, candidates.tokens, candidates.ends))
+        self._candidates = [[self._beams[p][beam].copy() for beam in row] for p, row in enumerate(parents)]
+        for place, texts in enumerate(self._candidates):
+            may_stop = state.may_stop(place)
+            for number, text in enumerate(texts):
                 if not ends[place][number]:
-                    ends[place][number] = text.push(token, may_stop=may_stop)[1]
+                    ends[place][number] = text.push(tokens[place][number], may_stop=may_stop)[1]
         return torch.tensor(ends, device=candidates.ends.device)
 
     def select(self, places: Sequence[int], kept: Tensor) -> None:
         """Continues with the prompts at these places, and of each with its candidates in (P, N) `kept`."""
         rows = kept.tolist()
         self._beams = [[self._candidates[place][number] for number in rows[place]] for place in places]
-        self._least = [self._least[place] for place in places]
 
 
 class _Coverage:

@@ -33,7 +33,7 @@ from minitx.decoding.request import GenerationRequest
 from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.search.base import ScoredSearch
 from minitx.decoding.search.state import BeamHypotheses
-from minitx.decoding.search.tree import BeamNode, BeamTree, _Drawing
+from minitx.decoding.search.tree import BeamNode, BeamTree, _drawing
 from minitx.decoding.stopping import Stop
 from minitx.models import DecoderModel
 from tests.unit.decoding.test_generate import MODEL, PROMPTS, TOKENIZER, byte_ids, scripted
@@ -597,7 +597,7 @@ def test_a_deep_tree_is_drawn() -> None:
         above = 2 * step - 2 if step else None
         for rank in (0 if step == 1499 else None, None):
             nodes.append(BeamNode(step, above, 5, "a", -1.0, -1.0, rank == 0, rank))
-    lines = list(_Drawing(nodes).lines())
+    lines = list(_drawing(nodes))
     assert len(lines) == 3000
     assert max(map(len, lines)) <= 80
     assert lines[0].endswith("├ a  [dropped]")
