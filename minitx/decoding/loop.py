@@ -81,9 +81,8 @@ class RowState:
             self.reason = "eos"
         elif token in self._stop.tokens and may_stop:
             self.reason = "stop"
-        if self._text is not None and (
-            self.reason is None or (self.reason == "stop" and self._stop.include_stop)
-        ):
+        shown = self.reason is None or (self.reason == "stop" and self._stop.include_stop)
+        if self._text is not None and shown:
             text, ended = self._text.push(token, may_stop=may_stop)
         if ended:
             self.reason = "stop"
@@ -102,8 +101,7 @@ def _logprobs(
         return [()] * len(token)
     table = torch.log_softmax(logits, dim=-1)
     chosen = table.gather(1, token[:, None]).squeeze(1).tolist()
-    if not request.top_logprobs:
-        return [(value, None) for value in chosen]
     values, ids = table.topk(request.top_logprobs, dim=-1)
-    tops = [tuple(zip(*pair, strict=True)) for pair in zip(ids.tolist(), values.tolist(), strict=True)]
+    pairs = zip(ids.tolist(), values.tolist(), strict=True)
+    tops = [tuple(zip(*pair, strict=True)) or None for pair in pairs]
     return list(zip(chosen, tops, strict=True))

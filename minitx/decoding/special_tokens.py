@@ -7,10 +7,9 @@ reads the sampling settings of the same file.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from minitx.tokenizer import Tokenizer
+from minitx.tokenizer import Tokenizer
 
 
 def end_tokens(model: Any, tokenizer: Tokenizer | None) -> tuple[int, ...]:
@@ -26,11 +25,9 @@ def end_tokens(model: Any, tokenizer: Tokenizer | None) -> tuple[int, ...]:
         if stated is not None:
             return parse_end_tokens(stated) or ()
     default: int | None = model.config.eos_token_id
-    if default is not None:
-        return (default,)
-    if tokenizer is not None and tokenizer.eos_token_id is not None:
-        return (tokenizer.eos_token_id,)
-    return ()
+    if default is None and tokenizer is not None:
+        default = tokenizer.eos_token_id
+    return () if default is None else (default,)
 
 
 def parse_end_tokens(stated: Any) -> tuple[int, ...] | None:
