@@ -104,8 +104,9 @@ class Result:
         """
         if not isinstance(row, int):
             raise ArgumentTypeError("row", row, "the number of one row", "list(result) has all of them")
-        columns: dict[str, Any] = {name: column for name, column in vars(self).items() if name != "beams"}
-        return Row(*(None if column is None else column[row] for column in columns.values()))
+        columns: Any = (column for name, column in vars(self).items() if name != "beams")
+        values: Any = (None if column is None else column[row] for column in columns)
+        return Row(*values)
 
     def __iter__(self) -> Iterator[Row]:
         return (self[row] for row in range(len(self)))

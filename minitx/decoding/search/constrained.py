@@ -18,8 +18,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count, groupby, zip_longest
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from itertools import groupby, zip_longest
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,8 +33,6 @@ from minitx.decoding.search.state import BeamState, Candidates, Kept
 from minitx.decoding.session import DecodingSession
 from minitx.validation import ArgumentTypeError, ArgumentValueError
 
-_Item = TypeVar("_Item")
-
 
 class _Candidate(NamedTuple):
     """A continuation of a beam by a token."""
@@ -43,7 +41,6 @@ class _Candidate(NamedTuple):
     token: int
     sum: float
     progress: Progress  # including the token
-    place: int | None  # among the K most probable; None for one that is offered for its word
 
 
 class _State(BeamState):
@@ -116,13 +113,13 @@ class LexicalBeam(ScoredSearch):
         chosen = self._choose(state, candidates)
         if state.at_limit:
             chosen = self._top_up(state, chosen)
-        kept, exists = self._extend(state, candidates, chosen)
+        kept, exists = self._append(state, candidates, chosen)
         sums = candidates.sums.gather(1, kept).masked_fill(~exists, -torch.inf)
-        state.progress = [_filled([c.progress for c in each], START, self.num_beams) for each in chosen]
+        unused = [START] * self.num_beams
+        state.progress = [[*(c.progress for c in row), *unused[len(row) :]] for row in chosen]
         if state.at_limit:  # the beams end here
             complete = exists & state.complete() & ~done[:, None]
-            hypotheses = torch.zeros_like(candidates.sums).scatter_add_(1, kept, complete.float()) > 0
-            self._finish(state, candidates, hypotheses)
+            self._finish(state, candidates, F.pad(complete, (finished.shape[1], 0)))
             candidates.ends, done = torch.ones_like(candidates.ends), torch.ones_like(done)
         candidates.scores = candidates.sums / self.norm(state.length)
         return Kept(kept, sums, done)
@@ -155,31 +152,30 @@ class LexicalBeam(ScoredSearch):
 
     def _choose(self, state: _State, candidates: Candidates) -> list[list[_Candidate]]:
         """Returns per prompt the candidates that the next beams are, at most N."""
-        vocab_size = state.continuations.shape[-1]
-        most, place = candidates.sums.masked_fill(candidates.ends, -torch.inf).topk(self.num_beams)
-        columns = (candidates.index.gather(1, place).tolist(), most.tolist(), place.tolist())
+        words, chosen = state.words, []
+        place = candidates.sums.masked_fill(candidates.ends, -torch.inf).topk(self.num_beams).indices
+        parents, tokens, ends = (
+            x.gather(1, place).tolist() for x in (candidates.parents, candidates.tokens, candidates.ends)
+        )
         best = state.unfinished().argmax(dim=-1).tolist()
-        chosen = []
         for prompt, progress in enumerate(state.progress):
-            rows = zip(*(column[prompt] for column in columns), strict=True)
-            offers: dict[tuple[int, int], tuple[float, int | None]] = {
-                divmod(index, vocab_size): (value, number) for index, value, number in rows
-            }
-            exists = (state.sums[prompt] > -torch.inf).tolist()
-            for beam in range(self.num_beams):
-                if state.words.complete(progress[beam]):
-                    tokens = [best[prompt][beam]] if self.push_progress else []
-                else:
-                    tokens = state.words.next_tokens(progress[beam])
-                values = state.continuations[prompt, beam, tokens].tolist() if exists[beam] else []
-                for token, value in zip(tokens, values, strict=False):
-                    offers.setdefault((beam, token), (value, None))
+            columns = zip(parents[prompt], tokens[prompt], ends[prompt], strict=True)
+            offers = [(beam, token) for beam, token, end in columns if not end]
+            for beam in (state.sums[prompt] > -torch.inf).nonzero().flatten().tolist():
+                if not words.complete(progress[beam]):
+                    offers += [(beam, token) for token in words.next_tokens(progress[beam])]
+                elif self.push_progress:
+                    offers.append((beam, best[prompt][beam]))
+            offers = list(dict.fromkeys(offers))
+            beams, ids = torch.tensor(offers, dtype=torch.long, device=place.device).view(-1, 2).T
             continuations = [
-                _Candidate(beam, token, value, state.words.after(progress[beam], token), number)
-                for (beam, token), (value, number) in offers.items()
+                _Candidate(beam, token, value, words.after(progress[beam], token))
+                for (beam, token), value in zip(
+                    offers, state.continuations[prompt, beams, ids].tolist(), strict=True
+                )
                 if value > -torch.inf
             ]
-            chosen.append(self._allocate(state.words, continuations))
+            chosen.append(self._allocate(words, continuations))
         return chosen
 
     def _allocate(self, words: Words, candidates: list[_Candidate]) -> list[_Candidate]:
@@ -208,34 +204,28 @@ class LexicalBeam(ScoredSearch):
             for value, index in zip(best.values.tolist(), best.indices.tolist(), strict=True):
                 beam, token = divmod(index, sums.shape[-1])
                 if value > -torch.inf:
-                    whole.append(_Candidate(beam, token, value, state.progress[prompt][beam], None))
+                    whole.append(_Candidate(beam, token, value, state.progress[prompt][beam]))
             topped_up.append(whole[: self.num_beams])
         return topped_up
 
-    def _extend(
+    def _append(
         self, state: _State, candidates: Candidates, chosen: list[list[_Candidate]]
     ) -> tuple[Tensor, Tensor]:
-        """Appends the chosen ones that are not among the K most probable to the candidates.
+        """Appends the chosen ones to the candidates.
 
         Returns:
             (P, N) long, where the chosen are among all candidates, and (P, N) bool, False for unused beams.
         """
-        beams, first, vocab_size = self.num_beams, candidates.sums.shape[1], state.continuations.shape[-1]
-        extra, kept, exists = [], [], []
-        for row in chosen:
-            others = [c.beam * vocab_size + c.token for c in row if c.place is None]
-            following = count(first)
-            places = [next(following) if c.place is None else c.place for c in row]
-            extra.append(_filled(others, 0, beams))
-            kept.append(_filled(places, places[0] if places else 0, beams))
-            exists.append(_filled([True] * len(row), False, beams))
-        index, device = torch.tensor(extra, device=state.sums.device), state.sums.device
+        first, vocab_size, device = candidates.sums.shape[1], state.continuations.shape[-1], state.sums.device
+        exists = torch.tensor(
+            [[n < len(row) for n in range(self.num_beams)] for row in chosen], device=device
+        )
+        index = torch.zeros_like(exists, dtype=torch.long)
+        index[exists] = torch.tensor(
+            [c.beam * vocab_size + c.token for row in chosen for c in row], dtype=torch.long, device=device
+        )
         sums = state.continuations.flatten(1).gather(1, index)
         candidates.index = torch.cat((candidates.index, index), dim=1)
         candidates.sums = torch.cat((candidates.sums, sums), dim=1)
-        candidates.ends = F.pad(candidates.ends, (0, beams))
-        return torch.tensor(kept, device=device), torch.tensor(exists, device=device)
-
-
-def _filled(items: list[_Item], by: _Item, size: int) -> list[_Item]:
-    return items + [by] * (size - len(items))
+        candidates.ends = F.pad(candidates.ends, (0, self.num_beams))
+        return torch.arange(first, first + self.num_beams, device=device).expand_as(index), exists
