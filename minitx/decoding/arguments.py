@@ -19,7 +19,7 @@ from minitx.decoding.names import argument_suggestion
 from minitx.decoding.parameters import LARGEST_INTEGER, Integers, check_integers, check_rows
 from minitx.decoding.processors.chain import Chain
 from minitx.decoding.processors.constraints import ForcedBos
-from minitx.decoding.prompts import Prompts, check_tokenizer, read_prompts
+from minitx.decoding.prompts import Prompts, Rows, check_tokenizer, read_prompts
 from minitx.decoding.request import GenerationOptions, GenerationRequest
 from minitx.decoding.samplers.alternatives import Alternatives
 from minitx.decoding.search.base import Search
@@ -31,6 +31,7 @@ from minitx.tokenizer import Tokenizer
 from minitx.validation import ArgumentTypeError, ArgumentValueError, check_choice, check_integer
 
 TASKS = ("causal-lm", "seq2seq-lm")  # whose logits predict the next token
+Embeds = Sequence[Tensor]
 _STRATEGIES = 'a Strategy such as Sample(...), Greedy(...) or Beam(...), or "checkpoint"'
 
 
@@ -125,7 +126,7 @@ def check_model(model: Any) -> CausalModel:
 
 def decoder_prompts_of(
     model: CausalModel, prompts: Prompts | None, rows: int, tokenizer: Tokenizer | None
-) -> list[list[int]]:
+) -> Rows:
     """Returns the first decoder input ids of an encoder-decoder, for each of `rows` sources.
 
     Raises:
@@ -166,7 +167,7 @@ def _checkpoint_settings(model: CausalModel, strategy: str) -> GenerationSetting
 
 def _read_inputs(
     model: CausalModel, prompts: Prompts, strategy: Strategy, options: GenerationOptions
-) -> tuple[Strategy, list[list[int]], list[list[int]] | None]:
+) -> tuple[Strategy, Rows, Rows | None]:
     """Returns the strategy, the ids that the decoder continues, and those of the encoder input, if any."""
     tokenizer, decoder_prompts = options.get("tokenizer"), options.get("decoder_prompts")
     encodes = model.task == "seq2seq-lm"
@@ -195,9 +196,7 @@ def _read_inputs(
     return strategy, rows, sources
 
 
-def _with_language(
-    strategy: Strategy, language: int, rows: list[list[int]]
-) -> tuple[Strategy, list[list[int]]]:
+def _with_language(strategy: Strategy, language: int, rows: Rows) -> tuple[Strategy, Rows]:
     """Makes a strategy generate the target language's token first, after a bare start token.
 
     The token is generated and so part of the result, as in transformers. A strategy that forces another one
@@ -213,7 +212,7 @@ def _with_language(
 
 
 def _limits(
-    model: CausalModel, options: GenerationOptions, settings: GenerationSettings | None, rows: list[list[int]]
+    model: CausalModel, options: GenerationOptions, settings: GenerationSettings | None, rows: Rows
 ) -> tuple[int, Integers]:
     """Returns max_new_tokens and min_new_tokens: the options, else the checkpoint's settings."""
     most, least = options.get("max_new_tokens"), options.get("min_new_tokens")
@@ -237,9 +236,7 @@ def _limits(
     return most, 0 if least is None else least
 
 
-def _check_embeds(
-    model: CausalModel, embeds: Sequence[Tensor] | None, rows: list[list[int]]
-) -> Sequence[Tensor] | None:
+def _check_embeds(model: CausalModel, embeds: Embeds | None, rows: Rows) -> Embeds | None:
     """Returns the embeddings of each prompt, if they have one vector per token."""
     if embeds is None:
         return None

@@ -8,6 +8,7 @@ R rows (prompts times samples), V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -93,9 +94,7 @@ class RowState:
         return text, self.reason
 
 
-def _logprobs(
-    request: GenerationRequest, logits: Tensor, token: Tensor
-) -> Sequence[tuple[()] | tuple[float, tuple[tuple[int, float], ...] | None]]:
+def _logprobs(request: GenerationRequest, logits: Tensor, token: Tensor) -> Sequence[tuple[Any, ...]]:
     """Returns the last fields of each row's event: log-probabilities by logits (R, V), if requested."""
     if request.logprobs is None:
         return [()] * len(token)

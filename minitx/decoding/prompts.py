@@ -15,6 +15,7 @@ from torch import Tensor
 from minitx.tokenizer import Tokenizer
 from minitx.validation import ArgumentTypeError, ArgumentValueError
 
+Rows = list[list[int]]
 Prompts = str | Sequence[str] | Sequence[Sequence[int]] | Sequence[Tensor] | Tensor
 
 _KINDS = "a string, a list of strings, lists of token ids, or a (batch, time) tensor of token ids"
@@ -43,7 +44,7 @@ def read_prompts(
     bos: int | None = None,
     as_target: bool = False,
     parameter: str = "prompts",
-) -> list[list[int]]:
+) -> Rows:
     """Returns the token ids of each prompt, without padding.
 
     Args:
@@ -111,7 +112,7 @@ def pad_right(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> 
     return ids, torch.arange(longest, device=device) < lengths
 
 
-def _rows_of_tensor(prompts: Tensor, attention_mask: Tensor | None, parameter: str) -> list[list[int]]:
+def _rows_of_tensor(prompts: Tensor, attention_mask: Tensor | None, parameter: str) -> Rows:
     if prompts.dim() != 2 or prompts.is_floating_point() or prompts.dtype == torch.bool:
         raise ArgumentValueError(parameter, prompts, "integers of shape (batch, time)")
     if attention_mask is None:
@@ -126,9 +127,7 @@ def _rows_of_tensor(prompts: Tensor, attention_mask: Tensor | None, parameter: s
     return [row[mask].tolist() for row, mask in zip(prompts.cpu(), masks, strict=True)]
 
 
-def _rows_of_list(
-    prompts: Any, tokenizer: Tokenizer | None, as_target: bool, parameter: str
-) -> list[list[int]]:
+def _rows_of_list(prompts: Any, tokenizer: Tokenizer | None, as_target: bool, parameter: str) -> Rows:
     plain = prompts.tolist() if hasattr(prompts, "tolist") else prompts  # of NumPy
     items = [plain] if isinstance(plain, str) else plain
     if isinstance(items, bytes) or not isinstance(items, Sequence):

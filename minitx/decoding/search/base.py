@@ -26,7 +26,7 @@ from minitx.decoding.processors.base import Processor
 from minitx.decoding.processors.chain import Chain
 from minitx.decoding.request import GenerationRequest
 from minitx.decoding.search.record import Link, SearchRecord
-from minitx.decoding.search.state import BeamHypotheses, BeamState, Candidates, Kept
+from minitx.decoding.search.state import BeamState, Candidates, Kept
 from minitx.decoding.search.tree import BeamTree
 from minitx.decoding.session import DecodingSession
 from minitx.decoding.strategy import Strategy
@@ -72,10 +72,7 @@ class Search(Strategy, example="Beam"):
             best, record = self._best(state), state.record
             session.scores = [score for hypotheses in best for score, _ in hypotheses]
             links = [[record.link(code) for _, code in hypotheses] for hypotheses in best]
-        session.beams = [
-            BeamTree(record, prompt, chosen, request.prompts[prompt], request.tokenizer)
-            for prompt, chosen in enumerate(links)
-        ]
+        session.beams = [BeamTree(record, prompt, chosen, request) for prompt, chosen in enumerate(links)]
         yield list(_events(request, record, links))
 
     def search(self, session: DecodingSession) -> Any:
@@ -204,23 +201,19 @@ class ScoredSearch(Search, example="Beam"):
             raise ArgumentValueError("length_penalty", self.length_penalty, expected, hint)
         return super().adapt(request)
 
-    def is_done(
-        self, finished: BeamHypotheses, best: Tensor, length: int, request: GenerationRequest
-    ) -> Tensor:
+    def is_done(self, state: BeamState, best: Tensor) -> Tensor:
         """Returns which prompts are done by their hypotheses: (P,) bool.
 
         Args:
-            finished: of these prompts.
+            state: of the search.
             best: (P,), the largest sum that may be continued.
-            length: its number of tokens.
-            request: of the search.
         """
-        worst = finished.scores[:, -1]
+        worst = state.finished.scores[:, -1]
         full = worst > -torch.inf
         if self.early_stopping is True:
             return full
         longest = self.early_stopping == "never" and self.length_penalty > 0
-        return full & (worst >= best / self.norm(request.max_new_tokens if longest else length))
+        return full & (worst >= best / self.norm(state.request.max_new_tokens if longest else state.length))
 
     def _check(self) -> None:
         super()._check()

@@ -26,7 +26,7 @@ from minitx.decoding.parameters import NON_NEGATIVE, POSITIVE, parameter
 from minitx.decoding.request import GenerationRequest
 from minitx.decoding.samplers.sample import MultinomialSampler
 from minitx.decoding.search.base import ScoredSearch, num_candidates
-from minitx.decoding.search.state import BeamHypotheses, BeamState, Candidates, Kept
+from minitx.decoding.search.state import BeamState, Candidates, Kept
 from minitx.decoding.session import DecodingSession
 from minitx.decoding.stopping import RowText
 from minitx.validation import ArgumentValueError, check_choice
@@ -97,8 +97,7 @@ class Beam(ScoredSearch):
         """Starts the session with N beams per prompt."""
         request = session.request
         session.start(self.num_beams, cross_attention=self.coverage_penalty > 0)
-        width = num_candidates(request, self.num_beams)
-        state = _State(session, self.num_beams, width=width, places=self.max_hypotheses)
+        state = _State(session, num_candidates(request, self.num_beams), self.max_hypotheses)
         if self.coverage_penalty:
             state.coverage = _Coverage(request, self.num_beams, session.device)
         if request.stop.strings:
@@ -134,7 +133,7 @@ class Beam(ScoredSearch):
         hypotheses[:, self.num_beams :] = -torch.inf
         state.finished.add(hypotheses, state.codes)
         sums, beams = candidates.sums.masked_fill(candidates.ends, -torch.inf).topk(self.num_beams)
-        return Kept(beams, sums, self.is_done(state.finished, sums[:, 0], state.length, state.request))
+        return Kept(beams, sums, self.is_done(state, sums[:, 0]))
 
     def may_leave(self, request: GenerationRequest) -> bool:
         """Whether prompts that are done leave the batch.
@@ -148,17 +147,15 @@ class Beam(ScoredSearch):
         """Returns n, or (5 + n) / 6."""
         return length if self.length_norm == "power" else (5 + length) / 6
 
-    def is_done(
-        self, finished: BeamHypotheses, best: Tensor, length: int, request: GenerationRequest
-    ) -> Tensor:
+    def is_done(self, state: BeamState, best: Tensor) -> Tensor:
         """Also decides "exact"."""
         if self.early_stopping != "exact":
-            return super().is_done(finished, best, length, request)
-        if not request.chain.keeps_log_probs_nonpositive():
+            return super().is_done(state, best)
+        if not state.request.chain.keeps_log_probs_nonpositive():
             return torch.zeros_like(best, dtype=torch.bool)
         # A negative sum that fell no further would score best under the largest norm: the next or the last.
-        attainable = best / max(self.norm(length + 1), self.norm(request.max_new_tokens))
-        return finished.scores[:, request.num_samples - 1] >= attainable
+        attainable = best / max(self.norm(state.length + 1), self.norm(state.request.max_new_tokens))
+        return state.finished.scores[:, state.request.num_samples - 1] >= attainable
 
     def adapt(self, request: GenerationRequest) -> GenerationRequest:
         """Also checks coverage_penalty and patience."""
@@ -196,7 +193,8 @@ class _BeamTexts:
 
     def push(self, state: BeamState, candidates: Candidates) -> Tensor:
         """Appends the candidates' tokens to copies of their beams; returns which end, (P, C) bool."""
-        parents, tokens, ends = (x.tolist() for x in (candidates.parents, candidates.tokens, candidates.ends))
+        parents, tokens = candidates.parents.tolist(), candidates.tokens.tolist()
+        ends = candidates.ends.tolist()
         self._candidates = [[self._beams[p][beam].copy() for beam in row] for p, row in enumerate(parents)]
         for place, texts in enumerate(self._candidates):
             may_stop = state.may_stop(place)

@@ -93,7 +93,7 @@ class LexicalBeam(ScoredSearch):
         request, beams = session.request, self.num_beams
         session.start(beams)
         width = num_candidates(request, beams) + beams
-        state = _State(session, beams, width=width, places=beams)
+        state = _State(session, width, beams)
         state.words = Words(self.force_words_ids)
         state.progress = [[START] * beams for _ in request.prompts]
         return state
@@ -109,7 +109,7 @@ class LexicalBeam(ScoredSearch):
         finished = candidates.ends & state.complete().gather(1, candidates.parents)
         finished[:, self.num_beams :] = False
         self._finish(state, candidates, finished)
-        done = self.is_done(state.finished, candidates.sums[:, 0], state.length, state.request)
+        done = self.is_done(state, candidates.sums[:, 0])
         chosen = self._choose(state, candidates)
         if state.at_limit:
             chosen = self._top_up(state, chosen)

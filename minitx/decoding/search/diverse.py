@@ -60,7 +60,7 @@ class DiverseBeam(ScoredSearch):
         groups, size = self.num_beam_groups, self.num_beams // self.num_beam_groups
         session.start(self.num_beams)
         width = num_candidates(session.request, size) * groups
-        state = _State(session, self.num_beams, width=width, places=size, groups=groups)
+        state = _State(session, width, size, groups)
         state.closed = torch.zeros(len(state.sums), groups, dtype=torch.bool, device=session.device)
         return state
 
@@ -100,7 +100,7 @@ class DiverseBeam(ScoredSearch):
         beyond = torch.arange(width, device=sums.device) >= size
         state.finished.add(scores.masked_fill(closed | ~end | beyond, -torch.inf), codes)
         beams, kept = sums.masked_fill(end, -torch.inf).topk(size)  # (P * G, S)
-        done = self.is_done(state.finished, sums[:, 0], state.length, state.request)
+        done = self.is_done(state, sums[:, 0])
         beams = beams.masked_fill(closed | done[:, None], -torch.inf)
         if state.at_limit:  # the beams end here
             continued = torch.zeros_like(end).scatter(1, kept, beams > -torch.inf)

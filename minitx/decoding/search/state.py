@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -115,32 +116,26 @@ class BeamState:
         sums: (P, N), by which beams compete: log-probabilities of their sequences, unless a search differs.
         finished: the finished hypotheses of these prompts.
         hypotheses: of the prompts that are done, score and code of each hypothesis, best first.
+        dtype: of sums and scores.
     """
 
-    def __init__(
-        self,
-        session: DecodingSession,
-        beams: int,
-        *,
-        width: int,
-        places: int,
-        groups: int = 1,
-        dtype: torch.dtype = torch.float32,
-    ) -> None:
+    dtype: ClassVar[torch.dtype] = torch.float32
+
+    def __init__(self, session: DecodingSession, width: int, places: int, groups: int = 1) -> None:
         """Begins with a single beam in each group, since equal beams would give equal sequences.
 
         Args:
             session: has started.
-            beams: N.
             width: C, the candidates of a prompt in the record.
             places: M, of each group.
             groups: number of groups of beams; each has its finished hypotheses.
-            dtype: of sums and scores.
         """
         self.session, self.request = session, session.request
         self.record = SearchRecord(width)
         self.prompts = list(range(len(self.request.prompts)))
-        self.sums = torch.full((len(self.prompts), beams), -torch.inf, dtype=dtype, device=session.device)
+        beams = len(session.logits) // len(self.prompts)
+        shape = (len(self.prompts), beams)
+        self.sums = torch.full(shape, -torch.inf, dtype=self.dtype, device=session.device)
         self.sums[:, :: beams // groups] = 0.0
         self.finished = BeamHypotheses(len(self.prompts) * groups, places, self.sums)
         self.hypotheses: dict[int, list[tuple[float, int]]] = {}

@@ -43,6 +43,7 @@ class _State(BeamState):
         log_probs: (P, N) float64, of the beams, without noise.
     """
 
+    dtype = torch.float64
     log_probs: Tensor
 
 
@@ -78,7 +79,7 @@ class StochasticBeam(Search, Sample):
         """Starts the session with one beam, whose number is noise alone."""
         request, beams = session.request, self.num_beams
         session.start(beams)
-        state = _State(session, beams, width=beams, places=beams, dtype=torch.float64)
+        state = _State(session, beams, beams)
         state.sums[:, :1] = _noise(request, 1, 0, session.device)
         state.log_probs = torch.zeros_like(state.sums)
         return state

@@ -19,8 +19,8 @@ from functools import cached_property
 from typing import Any
 
 from minitx.decoding.detokenize import text_of
+from minitx.decoding.request import GenerationRequest
 from minitx.decoding.search.record import Link, SearchRecord
-from minitx.tokenizer import Tokenizer
 
 _WIDTH = 80
 _DEEPEST = 40  # columns of branches; deeper ones are cut on the left
@@ -55,23 +55,16 @@ class BeamTree(Sequence[BeamNode]):
     """The tokens that a search kept for one prompt, step by step; a token comes after its parent."""
 
     def __init__(
-        self,
-        record: SearchRecord,
-        prompt: int,
-        returned: Sequence[Link],
-        prompt_ids: Sequence[int],
-        tokenizer: Tokenizer | None,
+        self, record: SearchRecord, prompt: int, returned: Sequence[Link], request: GenerationRequest
     ) -> None:
         """
         Args:
             record: of the search.
             prompt: its number.
             returned: the last candidates of the hypotheses, best first.
-            prompt_ids: the ids that the sequences continue.
-            tokenizer: for texts.
+            request: of the search.
         """
-        self._record, self._prompt = record, prompt
-        self._returned, self._prompt_ids, self._tokenizer = returned, prompt_ids, tokenizer
+        self._record, self._prompt, self._returned, self._request = record, prompt, returned, request
 
     @cached_property
     def nodes(self) -> tuple[BeamNode, ...]:
@@ -80,7 +73,7 @@ class BeamTree(Sequence[BeamNode]):
         ranks = {link: rank for rank, link in enumerate(self._returned)}
         places: dict[Link | None, int | None] = {None: None}
         sums: dict[Link | None, float] = {None: 0.0}
-        sequences: dict[Link | None, list[int]] = {None: list(self._prompt_ids)}
+        sequences: dict[Link | None, list[int]] = {None: list(self._request.prompts[prompt])}
         nodes: list[BeamNode] = []
         for step in range(record.done.get(prompt, 0)):
             beams = zip(record.at(step, "kept", prompt), record.at(step, "exists", prompt), strict=True)
@@ -90,7 +83,7 @@ class BeamTree(Sequence[BeamNode]):
                 above = record.parent(prompt, link)
                 token, ids = record.value(prompt, link, "tokens"), sequences[above]
                 score, sums[link] = (record.value(prompt, link, name) for name in ("scores", "sums"))
-                text, logprob = text_of(token, self._tokenizer, ids), sums[link] - sums[above]
+                text, logprob = text_of(token, self._request.tokenizer, ids), sums[link] - sums[above]
                 places[link], sequences[link] = len(nodes), [*ids, token]
                 state = (link in finished, ranks.get(link))
                 nodes.append(BeamNode(step, places[above], token, text, logprob, score, *state))

@@ -29,10 +29,9 @@ from minitx.decoding import strategy as strategy_module
 from minitx.decoding.generate import generate, stream
 from minitx.decoding.output import Result
 from minitx.decoding.parameters import parameters_of
-from minitx.decoding.request import GenerationRequest
 from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.search.base import ScoredSearch
-from minitx.decoding.search.state import BeamHypotheses
+from minitx.decoding.search.state import BeamState
 from minitx.decoding.search.tree import BeamNode, BeamTree, _drawing
 from minitx.decoding.stopping import Stop
 from minitx.models import DecoderModel
@@ -118,9 +117,7 @@ def test_a_wide_beam_is_exhaustive(
 class Endless(Beam):
     """Searches until no beam goes on, whatever has been found."""
 
-    def is_done(
-        self, finished: BeamHypotheses, best: Tensor, length: int, request: GenerationRequest
-    ) -> Tensor:
+    def is_done(self, state: BeamState, best: Tensor) -> Tensor:
         return torch.zeros_like(best, dtype=torch.bool)
 
 
