@@ -283,21 +283,18 @@ class TokenHistory:
             request: the limits and sources that the context shows to processors.
             device: where the tokens go.
         """
-        room = max(map(len, prompts)) + min(request.max_new_tokens, PREALLOCATED)
-        tokens = torch.zeros(len(prompts), room, dtype=torch.long)
-        for row, prompt in enumerate(prompts):
-            tokens[row, : len(prompt)] = torch.tensor(prompt)
+        ids, _ = pad_right(prompts, 0, device)
+        tokens = F.pad(ids, (0, min(request.max_new_tokens, PREALLOCATED)))
         self._lengths = {len(prompt) for prompt in prompts}  # known without waiting for the device
         length = torch.tensor([len(prompt) for prompt in prompts], device=device)
         encoder_tokens = encoder_length = None
         if request.sources is not None:
             copies = len(prompts) // len(request.sources)
-            ids, _ = pad_right(request.sources, 0, device)
-            lengths = torch.tensor([len(source) for source in request.sources], device=device)
-            encoder_tokens = ids.repeat_interleave(copies, dim=0)
-            encoder_length = lengths.repeat_interleave(copies)
+            sources = [source for source in request.sources for _ in range(copies)]
+            encoder_tokens, _ = pad_right(sources, 0, device)
+            encoder_length = torch.tensor([len(source) for source in sources], device=device)
         self.context = Context(
-            tokens=tokens.to(device),
+            tokens=tokens,
             length=length,
             prompt_length=length,
             eos=request.stop.eos,
@@ -332,8 +329,8 @@ class TokenHistory:
 
     def rows(self) -> list[list[int]]:
         """Returns the tokens of each row."""
-        pairs = zip(self.context.tokens.tolist(), self.context.length.tolist(), strict=True)
-        return [row[:length] for row, length in pairs]
+        lengths = self.context.length.tolist()
+        return [row[:length] for row, length in zip(self.context.tokens.tolist(), lengths, strict=True)]
 
 
 def padded_rows(model: CausalModel, rows: Sequence[Sequence[int]]) -> PaddedBatch:

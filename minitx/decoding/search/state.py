@@ -233,18 +233,8 @@ class BeamState:
             chosen = table.view(prompts, -1).gather(1, candidates.index)
             shape = (*kept.beams.shape, -1)
             extras = (chosen, top.indices.view(shape), top.values.view(shape))
-        step = SearchStep(
-            [*self.prompts],
-            candidates.parents,
-            candidates.tokens,
-            candidates.sums,
-            candidates.scores,
-            kept.rows,
-            kept.exists,
-            self.finished.codes.view(prompts, -1),
-            extras,
-        )
-        self.record.add(step)
+        c, outcome = candidates, (kept.rows, kept.exists, self.finished.codes.view(prompts, -1))
+        self.record.add(SearchStep([*self.prompts], c.parents, c.tokens, c.sums, c.scores, *outcome, extras))
 
     def _check(self, existed: Tensor, alive: Tensor) -> None:
         """Raises ValueError if the chain or the model left a prompt without a token.
