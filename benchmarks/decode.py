@@ -1,17 +1,17 @@
-"""How fast text is generated: minitx and transformers in turn, in one process, on the same weights.
+"""Generation speed of minitx and transformers, in turn, in one process, on the same weights.
 
     python benchmarks/decode.py [--models gpt2 t5-small] [--repeats 7] [--threads 2] [--prompt 32] [--new 64]
                                 [--json]
 
-GPT-2 of 124 million parameters and T5-small, random weights, float32, neither compiled nor quantised. T5's
-encoder reads the prompt. Every round runs each side once, one after the other; printed are the medians over
-the rounds and the ratio of the medians.
+GPT-2 with 124 million parameters and T5-small, random weights, float32, neither compiled nor quantised. The
+prompt is T5's encoder input. Every round runs each side once, one after the other; the output has the
+medians over the rounds and the ratio of the medians.
 
-    speed     tokens per second for batches of 1 and 8; where nothing is drawn, the ids of both sides are
-              compared. Of beams only the tokens that are returned count
-    memory    the peak of a process that loads the model and generates, by its most demanding decoding
-    chain     what the chain and the selector take of a step (GPT-2)
-    context   the time of one more token behind texts of 64 to 960 (GPT-2)
+    speed     tokens per second for batches of 1 and 8; without sampling, the ids of both sides are compared.
+              For beams, only the returned tokens are counted
+    memory    peak of a process that loads the model and generates with its most demanding decoding
+    chain     share of the chain and the sampler in a decoding step (GPT-2)
+    context   time of one more token after contexts of 64 to 960 tokens (GPT-2)
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ STEPS = 16  # per measurement of the context's cost
 
 @dataclass(frozen=True)
 class Subject:
-    """A model, and what is measured of it."""
+    """A model and its measurements."""
 
     kind: Any
     config: Any
@@ -71,7 +71,7 @@ SUBJECTS = {
     ),
     "t5-small": Subject(
         transformers.T5ForConditionalGeneration,
-        partial(transformers.T5Config, decoder_start_token_id=0),  # its other numbers are those of t5-small
+        partial(transformers.T5Config, decoder_start_token_id=0),  # the other defaults are those of t5-small
         ("greedy", "beams of 4"),
         (1, 8, 32),
     ),
@@ -79,7 +79,7 @@ SUBJECTS = {
 
 
 def make(name: str, folder: str) -> tuple[Any, Any]:
-    """The same random model on both sides, which ends no text by itself."""
+    """Make the same random model for both sides, without end tokens."""
     subject = SUBJECTS[name]
     torch.manual_seed(0)
     theirs = subject.kind(subject.config(attn_implementation="sdpa")).eval()
@@ -115,7 +115,7 @@ def run_theirs(model: Any, ids: torch.Tensor, new: int, decoding: str) -> torch.
 
 
 def in_turn(repeats: int, *runs: Callable[[], Any]) -> list[float]:
-    """The median seconds of each, after one round that counts for nothing."""
+    """Return the median seconds of each, after one warm-up round."""
     times: list[list[float]] = [[] for _ in runs]
     for _ in range(repeats + 1):
         for found, run in zip(times, runs, strict=True):
@@ -161,7 +161,7 @@ def one_draw(sampler: Any, logits: torch.Tensor) -> None:
 
 
 def chain_share(ours: minitx.DecoderModel, repeats: int) -> list[dict[str, Any]]:
-    """What the chain and the selector take, beside the forward of a step."""
+    """Time the chain and the sampler, and the forward of a step."""
     rows = []
     for batch in (1, 8):
         ids = prompts(batch, 96)
@@ -194,7 +194,7 @@ def chain_share(ours: minitx.DecoderModel, repeats: int) -> list[dict[str, Any]]
 
 
 class Clock:
-    """A processor that changes nothing, on either side, and notes when it is called."""
+    """A processor for either side that changes nothing and records when it is called."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -208,14 +208,14 @@ class Clock:
         return scores
 
     def median(self) -> float:
-        """Seconds from one call to the next: one token. The first is behind the prompt."""
+        """Seconds between calls, one per token; the first call follows the prompt."""
         return statistics.median(later - earlier for earlier, later in pairwise(self.times))
 
 
 def context_cost(ours: minitx.DecoderModel, theirs: Any, repeats: int) -> list[dict[str, Any]]:
-    """Seconds for one more token.
+    """Time one more token after contexts of several lengths.
 
-    All lengths take part in each round, so that a machine that becomes slower does so for all of them.
+    Every round measures all lengths, so that a machine that slows down affects all of them alike.
     """
     found: dict[int, dict[str, list[float]]] = {length: {side: [] for side in SIDES} for length in CONTEXTS}
     for _ in range(repeats + 1):
@@ -243,7 +243,7 @@ def context_cost(ours: minitx.DecoderModel, theirs: Any, repeats: int) -> list[d
 
 
 def peak() -> int:
-    """The largest resident size of this program in bytes; `getrusage` would count the parent's as well."""
+    """Return the peak resident size of this process in bytes; `getrusage` would include the parent's."""
     status = Path("/proc/self/status").read_text()
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
 
@@ -251,7 +251,7 @@ def peak() -> int:
 def generate_alone(
     name: str, folder: str, side: str, batch: int, prompt: int, new: int, threads: int
 ) -> None:
-    """In a process of its own: the peak in bytes, of loading and of generating as well."""
+    """Run in a new process: the peak in bytes of loading, and of loading and generating."""
     torch.set_num_threads(threads)
     subject = SUBJECTS[name]
     run: Callable[..., Any] = run_ours if side == "minitx" else run_theirs

@@ -1,9 +1,9 @@
-"""How fast a real encoder runs: minitx and transformers in turn, in one process, on the same weights.
+"""Forward speed of a real encoder in minitx and transformers, in turn, in one process, on the same weights.
 
     python benchmarks/encode.py [--repeats 30] [--threads 2] [--json]
 
 all-MiniLM-L6-v2 in float32 with PyTorch's fused attention on both sides. Each round runs both, one after
-the other, on the same ids; the outputs are compared before anything is timed. Printed are medians per
+the other, on the same ids; the outputs are compared before anything is timed. The output has the medians per
 forward and the ratio of the medians.
 """
 
@@ -27,7 +27,7 @@ SHAPES = [(1, 8), (1, 32), (1, 128), (8, 32), (32, 32), (32, 128)]
 
 
 def inputs(batch: int, length: int, *, padded: bool) -> dict[str, torch.Tensor]:
-    """Random ids; with padding, row lengths fall from `length` to half of it."""
+    """Make random ids; with padding, row lengths decrease from `length` to half of it."""
     generator = torch.Generator().manual_seed(batch * length)
     ids = torch.randint(1000, 30000, (batch, length), generator=generator)
     mask = torch.ones_like(ids)

@@ -1,11 +1,11 @@
-"""How fast and how heavy: importing minitx and loading a real checkpoint, against its rivals.
+"""Time and memory of importing minitx and loading a real checkpoint, beside safetensors and transformers.
 
     python benchmarks/load.py [--repeats 9] [--folder FOLDER] [--json]
 
-Each measurement is a fresh process, and the rivals take turns (A B C A B C ...), so that a machine that
-slows down slows all of them. Printed are medians and the ratio of the medians. Memory is the process's
-peak resident size over what it was before the load, with every page of the weights touched, because a
-mapped file counts only once it is read.
+Each measurement is a new process, and the libraries alternate (A B C A B C ...), so that a machine that
+slows down affects all of them alike. The output has the medians and their ratio. Memory is the peak resident
+size of the process above its size before loading, with every page of the weights touched: a mapped file has
+no size in memory until it is read.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ logging.set_verbosity_error(); logging.disable_progress_bar()
 def load(): return list(BertModel.from_pretrained(folder).parameters())
 """,
 }
-# Cold: the first load in a process, with all imports, as a script sees it.
+# Cold: the first load in a process, with all imports, as in a script.
 COLD = {
     "minitx": "import minitx\nload = lambda: list(minitx.load(folder).parameters())\n",
     "transformers": (
@@ -85,7 +85,7 @@ def child(code: str, folder: Path) -> dict[str, float]:
 
 
 def in_turn(programs: dict[str, str], folder: Path, repeats: int) -> dict[str, dict[str, float]]:
-    """Runs every program once per round; name -> median of each figure."""
+    """Run every program once per round; return the median of each figure by name."""
     rounds = [{name: child(code, folder) for name, code in programs.items()} for _ in range(repeats)]
     return {
         name: {key: statistics.median(r[name][key] for r in rounds) for key in rounds[0][name]}

@@ -15,7 +15,7 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_LOADING: Mapping[str, str] = {
+_LOADING = {
     "attn_implementation": 'Use attention="sdpa" or "eager".',
     "cache_dir": "Set the environment variable HF_HUB_CACHE.",
     "config": "The folder's config.json is used; minitx.from_config(config) gives fresh weights.",
@@ -36,7 +36,7 @@ _LOADING: Mapping[str, str] = {
 }
 
 # place -> name of an argument elsewhere -> what to use here
-ARGUMENTS: Mapping[str, Mapping[str, str]] = {
+ARGUMENTS: Mapping[str, dict[str, str]] = {
     "load": _LOADING,
     "from_config": {
         "attn_implementation": 'Call model.set_attention("sdpa") or ("eager").',
@@ -71,6 +71,7 @@ ARGUMENTS: Mapping[str, Mapping[str, str]] = {
         "streamer": "minitx.stream(...) yields the tokens.",
         "use_cache": "generate always uses a key/value cache; leave it out.",
     },
+    "strategy": {},
     "load_tokenizer": {
         "cache_dir": "Set the environment variable HF_HUB_CACHE.",
         "local_files_only": "Use offline=True.",
@@ -89,6 +90,22 @@ ARGUMENTS: Mapping[str, Mapping[str, str]] = {
         "text_pair": "Use pairs=...",
         "text_target": "Use a second call with as_target=True.",
     },
+}
+
+# Arguments of `generate` that users expect to be fields of a strategy.
+_OF_THE_CALL = [
+    "generator",
+    "logprobs",
+    "max_new_tokens",
+    "min_new_tokens",
+    "num_samples",
+    "seed",
+    "stop",
+    "top_logprobs",
+]
+ARGUMENTS["strategy"] |= ARGUMENTS["generate"]
+ARGUMENTS["strategy"] |= {
+    name: f"It is an argument of the call: generate(..., {name}=...)." for name in _OF_THE_CALL
 }
 
 # place -> name of an attribute elsewhere -> what to use here
@@ -150,6 +167,19 @@ class UnknownArgumentError(TypeError):
 
     def __str__(self) -> str:
         return f"{self.function} has no argument {self.parameter!r}.{self.hint and ' '}{self.hint}"
+
+
+def register_fields(strategy: str, names: Iterable[str]) -> None:
+    """Adds the fields of a strategy to the hints; a field that is known already keeps its strategy.
+
+    Args:
+        strategy: name of the strategy that errors suggest.
+        names: of the fields.
+    """
+    for name in names:
+        hint = f"It belongs to the strategy: {strategy}({name}=...)."
+        ARGUMENTS["generate"].setdefault(name, hint)
+        ARGUMENTS["strategy"].setdefault(name, f"{strategy} has it.")
 
 
 def hint_for(table: Mapping[str, str], name: str, known: Iterable[str] = ()) -> str:

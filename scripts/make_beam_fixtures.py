@@ -1,7 +1,7 @@
 #!/usr/bin/env python
-"""Writes tests/parity/fixtures/: what transformers 4.53.3 finds with its group and constrained beam search.
+"""Write tests/parity/fixtures/: results of the group and constrained beam search of transformers 4.53.3.
 
-Later versions of transformers no longer have them. Run it from an environment of its own:
+Later versions of transformers no longer have them. Run it in a separate environment:
 
     python -m venv old && old/bin/pip install transformers==4.53.3 torch
     old/bin/python scripts/make_beam_fixtures.py
@@ -29,7 +29,7 @@ from tests.parity.formula import weight  # noqa: E402 - found by the line above
 
 VERSION = "4.53.3"
 VOCAB, PAD, START, EOS = 40, 0, 1, (2, 3, 4)
-# Texts to continue have the lower half of the other ids, words that are forced the upper half.
+# Prompts use the lower half of the other ids, forced words the upper half.
 PROMPT_IDS, FORCED_IDS = range(5, 22), range(22, 40)
 COMMON = {"vocab_size": VOCAB, "pad_token_id": PAD, "bos_token_id": START, "eos_token_id": EOS[0]}
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -70,7 +70,7 @@ CASES = 32  # per model and search
 
 
 def made(model_type: str) -> tuple[Any, dict[str, list[int]]]:
-    """A model in eval mode, and the shapes of its weights as a checkpoint holds them."""
+    """Make a model in eval mode; return it and the shapes of its weights by their names in a checkpoint."""
     config = transformers.AutoConfig.for_model(model_type, **COMMON, **CONFIGS[model_type])
     encoder_decoder = config.is_encoder_decoder
     auto = transformers.AutoModelForSeq2SeqLM if encoder_decoder else transformers.AutoModelForCausalLM
@@ -97,7 +97,7 @@ def common_arguments(draw: random.Random) -> dict[str, Any]:
         "min_new_tokens": draw.choice([0, 0, 3]),
         "repetition_penalty": draw.choice([1.0, 1.0, 1.3]),
         "sequence_bias": [[[token], bias] for token in EOS],
-        # Groups that are done go on with the padding id there, and so forbid it to the others.
+        # Groups that are done append the padding id there, which bans it for the others.
         "suppress_tokens": [PAD],
     }
 
@@ -114,7 +114,7 @@ def diverse(draw: random.Random) -> dict[str, Any]:
 
 
 def constrained(draw: random.Random) -> dict[str, Any]:
-    """Phrases of 1 to 3 tokens, and choices among such phrases; no token twice."""
+    """Draw phrases of 1 to 3 tokens, and choices among such phrases; no token twice."""
     tokens = draw.sample(FORCED_IDS, len(FORCED_IDS))
 
     def phrase() -> list[int]:
@@ -123,7 +123,7 @@ def constrained(draw: random.Random) -> dict[str, Any]:
     words: list[Any] = [phrase() for _ in range(draw.randint(0, 2))]
     if not words or draw.random() < 0.4:
         words.append([phrase() for _ in range(draw.randint(2, 3))])
-    if draw.random() < 0.3:  # a choice whose phrases begin alike
+    if draw.random() < 0.3:  # a choice whose phrases share their first tokens
         head = tokens.pop()
         words.append([[head, tokens.pop()], [head, tokens.pop(), tokens.pop()]])
     arguments = common_arguments(draw)
@@ -131,11 +131,11 @@ def constrained(draw: random.Random) -> dict[str, Any]:
 
 
 class Watch:
-    """Notes when 4.53.3 goes wrong: what it finds then is not what its algorithm would find.
+    """Detect runs in which 4.53.3 has a bug, so that its result is not that of its algorithm.
 
-    - Choices copied in the middle of a phrase share one list of what they have seen.
-    - A token that breaks a phrase is not looked at as the beginning of another one.
-    - With `push_progress`, a text that holds all words goes on behind an end token.
+    - Choices copied in the middle of a phrase share one list of matched tokens.
+    - A token that breaks a phrase is not considered as the beginning of another phrase.
+    - With `push_progress`, a sequence with all words continues after an end token.
     """
 
     def __init__(self) -> None:
@@ -157,7 +157,7 @@ class Watch:
             return tokens
 
         def whole_init_state(this: Any) -> None:
-            """The only repair: a state that is reset is no longer complete. `push_progress` needs it."""
+            """Reset `completed` too, the only repair; `push_progress` needs it."""
             init_state(this)
             this.completed = False
 
@@ -176,9 +176,9 @@ class Watch:
 
 
 def run(model: Any, prompts: list[list[int]], arguments: dict[str, Any]) -> tuple[list[Any], list[float]]:
-    """Per prompt and hypothesis its new tokens, up to the end token; and their scores.
+    """Return the new tokens of each prompt and hypothesis, up to the end token, and their scores.
 
-    Nothing where generate fails: it cannot give scores when it returns a text without a forced word.
+    Both are empty if generate fails: it has no scores when it returns a sequence without a forced word.
     """
     longest = max(map(len, prompts))
     left = not model.config.is_encoder_decoder
@@ -211,7 +211,7 @@ def run(model: Any, prompts: list[list[int]], arguments: dict[str, Any]) -> tupl
 
 
 def holds(words: list[Any], tokens: list[int]) -> bool:
-    """Whether each forced phrase, or one of each choice, is in the text."""
+    """Whether a sequence contains each forced phrase, or one of each choice."""
 
     def inside(phrase: list[int]) -> bool:
         return any(tokens[at : at + len(phrase)] == phrase for at in range(len(tokens)))
@@ -239,7 +239,7 @@ def main() -> None:
                 draw = random.Random(f"{model_type} {search} {seed}")
                 arguments = arguments_of(draw)
                 push = search == "constrained" and draw.random() < 0.4
-                # With push_progress the scorer mixes up the prompts of a batch.
+                # With push_progress the scorer confuses the prompts of a batch.
                 lengths = [draw.randint(1, 7) for _ in range(1 if push else draw.choice([1, 2, 3]))]
                 prompts = [[draw.choice(PROMPT_IDS) for _ in range(length)] for length in lengths]
                 watch.wrong, watch.push_progress, watch.eos = False, push, arguments["eos_token_id"]

@@ -232,23 +232,32 @@ def named(field: ast.AnnAssign) -> bool:
 
 
 def places_of(package: Path, parameter: str, processor: str) -> list[str]:
-    """Where a sampling parameter or its processor is named: its class once, and every other line."""
+    """Where a sampling parameter or its processor is named: its class, its field, and every other line.
+
+    Imports are not counted, which in an `__init__` file are re-exports too.
+    """
     places = []
     for path in sorted(package.rglob("*.py")):
         own: set[int] = set()
         for node in ast.walk(tree_of(path)):
-            if isinstance(node, ast.ClassDef) and node.name == processor:
-                own = set(range(node.lineno, (node.end_lineno or 0) + 1))
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                own |= lines_of(node)
+            elif isinstance(node, ast.ClassDef) and node.name == processor:
+                own |= lines_of(node)
                 places.append(f"{path.name}: class {processor}")
+            elif isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == parameter:
+                if not own & lines_of(node):  # else the field of its class
+                    places.append(f"{path.name}: field {parameter}")
+                own |= lines_of(node)
         lines = path.read_text(encoding="utf-8").splitlines()
         for number in sorted(code_line_numbers(path) - own):
-            line = lines[number - 1]
-            imported = line.lstrip().startswith(("from ", "import ")) or re.fullmatch(
-                rf"\s*{processor},", line
-            )
-            if re.search(rf"\b({parameter}|{processor})\b", line) and not imported:
+            if re.search(rf"\b({parameter}|{processor})\b", lines[number - 1]):
                 places.append(f"{path.name}:{number}")
     return places
+
+
+def lines_of(node: ast.stmt) -> set[int]:
+    return set(range(node.lineno, (node.end_lineno or 0) + 1))
 
 
 def import_graph(package: Path) -> dict[str, set[str]]:

@@ -10,54 +10,53 @@ declares them as parameters, one field each, with `parameters.py`. `samplers` ch
 step; `search` compares whole hypotheses instead. Each strategy has a file in one of the two folders.
 """
 
-from minitx.decoding.processors.base import Processor, StatefulProcessor
-from minitx.decoding.processors.bias import BadWords, ExponentialDecayLength, LogitBias, SequenceBias
-from minitx.decoding.processors.chain import Chain, select_state
-from minitx.decoding.processors.constraints import (
-    AllowedTokens,
-    BeginSuppressTokens,
-    ForcedBos,
-    ForcedEos,
-    MinLength,
-    MinNewTokens,
-    PrefixAllowed,
-    SuppressTokens,
-)
-from minitx.decoding.processors.context import Context
-from minitx.decoding.processors.penalties import (
-    EncoderNoRepeatNGram,
-    EncoderRepetitionPenalty,
-    FrequencyPenalty,
-    NoRepeatNGram,
-    PresencePenalty,
-    RepetitionPenalty,
-)
-from minitx.decoding.processors.temperature import RemoveInvalid, Renormalize, Temperature
-from minitx.decoding.processors.truncation import Epsilon, Eta, MinP, TopH, TopK, TopP, Typical
-from minitx.decoding.request import GenerationRequest
-from minitx.decoding.samplers.alternatives import Alternatives
-from minitx.decoding.samplers.arithmetic import ArithmeticSample
-from minitx.decoding.samplers.base import Argmax
-from minitx.decoding.samplers.counter_rng import CounterGumbel
-from minitx.decoding.samplers.greedy import Greedy
-from minitx.decoding.samplers.sample import MultinomialSampler, Sample
-from minitx.decoding.search.beam import Beam
-from minitx.decoding.search.beam_sample import BeamSample
-from minitx.decoding.search.constrained import LexicalBeam
-from minitx.decoding.search.diverse import DiverseBeam
-from minitx.decoding.search.stochastic import StochasticBeam
-from minitx.decoding.session import DecodingSession
-from minitx.decoding.strategy import Strategy
+from minitx.decoding.processors.base import Processor as Processor
+from minitx.decoding.processors.base import StatefulProcessor as StatefulProcessor
+from minitx.decoding.processors.bias import BadWords as BadWords
+from minitx.decoding.processors.bias import ExponentialDecayLength as ExponentialDecayLength
+from minitx.decoding.processors.bias import LogitBias as LogitBias
+from minitx.decoding.processors.bias import SequenceBias as SequenceBias
+from minitx.decoding.processors.chain import Chain as Chain
+from minitx.decoding.processors.chain import select_state as select_state
+from minitx.decoding.processors.constraints import AllowedTokens as AllowedTokens
+from minitx.decoding.processors.constraints import BeginSuppressTokens as BeginSuppressTokens
+from minitx.decoding.processors.constraints import ForcedBos as ForcedBos
+from minitx.decoding.processors.constraints import ForcedEos as ForcedEos
+from minitx.decoding.processors.constraints import MinLength as MinLength
+from minitx.decoding.processors.constraints import MinNewTokens as MinNewTokens
+from minitx.decoding.processors.constraints import PrefixAllowed as PrefixAllowed
+from minitx.decoding.processors.constraints import SuppressTokens as SuppressTokens
+from minitx.decoding.processors.context import Context as Context
+from minitx.decoding.processors.penalties import EncoderNoRepeatNGram as EncoderNoRepeatNGram
+from minitx.decoding.processors.penalties import EncoderRepetitionPenalty as EncoderRepetitionPenalty
+from minitx.decoding.processors.penalties import FrequencyPenalty as FrequencyPenalty
+from minitx.decoding.processors.penalties import NoRepeatNGram as NoRepeatNGram
+from minitx.decoding.processors.penalties import PresencePenalty as PresencePenalty
+from minitx.decoding.processors.penalties import RepetitionPenalty as RepetitionPenalty
+from minitx.decoding.processors.temperature import RemoveInvalid as RemoveInvalid
+from minitx.decoding.processors.temperature import Renormalize as Renormalize
+from minitx.decoding.processors.temperature import Temperature as Temperature
+from minitx.decoding.processors.truncation import Epsilon as Epsilon
+from minitx.decoding.processors.truncation import Eta as Eta
+from minitx.decoding.processors.truncation import MinP as MinP
+from minitx.decoding.processors.truncation import TopH as TopH
+from minitx.decoding.processors.truncation import TopK as TopK
+from minitx.decoding.processors.truncation import TopP as TopP
+from minitx.decoding.processors.truncation import Typical as Typical
+from minitx.decoding.request import GenerationRequest as GenerationRequest
+from minitx.decoding.samplers.alternatives import Alternatives as Alternatives
+from minitx.decoding.samplers.arithmetic import ArithmeticSample as ArithmeticSample
+from minitx.decoding.samplers.base import Argmax as Argmax
+from minitx.decoding.samplers.counter_rng import CounterGumbel as CounterGumbel
+from minitx.decoding.samplers.greedy import Greedy as Greedy
+from minitx.decoding.samplers.sample import MultinomialSampler as MultinomialSampler
+from minitx.decoding.samplers.sample import Sample as Sample
+from minitx.decoding.search.beam import Beam as Beam
+from minitx.decoding.search.beam_sample import BeamSample as BeamSample
+from minitx.decoding.search.constrained import LexicalBeam as LexicalBeam
+from minitx.decoding.search.diverse import DiverseBeam as DiverseBeam
+from minitx.decoding.search.stochastic import StochasticBeam as StochasticBeam
+from minitx.decoding.session import DecodingSession as DecodingSession
+from minitx.decoding.strategy import Strategy as Strategy
 
-# fmt: off
-__all__ = [
-    "AllowedTokens", "Alternatives", "Argmax", "ArithmeticSample", "BadWords", "Beam", "BeamSample",
-    "BeginSuppressTokens", "Chain", "Context", "CounterGumbel", "DecodingSession", "DiverseBeam",
-    "EncoderNoRepeatNGram", "EncoderRepetitionPenalty", "Epsilon", "Eta", "ExponentialDecayLength",
-    "ForcedBos", "ForcedEos", "FrequencyPenalty", "GenerationRequest", "Greedy", "LexicalBeam", "LogitBias",
-    "MinLength", "MinNewTokens", "MinP", "MultinomialSampler", "NoRepeatNGram", "PrefixAllowed",
-    "PresencePenalty", "Processor", "RemoveInvalid", "Renormalize", "RepetitionPenalty", "Sample",
-    "SequenceBias", "StatefulProcessor", "StochasticBeam", "Strategy", "SuppressTokens", "Temperature",
-    "TopH", "TopK", "TopP", "Typical", "select_state",
-]
-# fmt: on
+__all__ = sorted(name for name, value in globals().items() if callable(value) and name[0] != "_")

@@ -15,10 +15,9 @@ from torch import Tensor
 
 from minitx.checkpoint.files import GENERATION
 from minitx.decoding.generation_config import GenerationSettings, read_settings
-from minitx.decoding.names import argument_suggestion
-from minitx.decoding.parameters import LARGEST_INTEGER, Integers, check_integers, check_rows
+from minitx.decoding.parameters import LARGEST_INTEGER, Integers
 from minitx.decoding.processors.chain import Chain
-from minitx.decoding.processors.constraints import ForcedBos
+from minitx.decoding.processors.constraints import ForcedBos, MinNewTokens
 from minitx.decoding.prompts import Prompts, Rows, check_tokenizer, read_prompts
 from minitx.decoding.request import GenerationOptions, GenerationRequest
 from minitx.decoding.samplers.alternatives import Alternatives
@@ -26,6 +25,7 @@ from minitx.decoding.search.base import Search
 from minitx.decoding.special_tokens import begin_token, end_tokens, language_after_start, start_token
 from minitx.decoding.stopping import Stop
 from minitx.decoding.strategy import Strategy
+from minitx.habits import ARGUMENTS, UnknownArgumentError, hint_for
 from minitx.models import CausalModel
 from minitx.tokenizer import Tokenizer
 from minitx.validation import ArgumentTypeError, ArgumentValueError, check_choice, check_integer
@@ -102,8 +102,8 @@ def check_names(function: Callable[..., Any], options: Iterable[str], known: Ite
     known = list(known)
     for name in options:
         if name not in known:
-            hint = argument_suggestion(name, known)
-            raise TypeError(f"{function.__name__} has no argument {name!r}.{hint}")
+            hint = hint_for(ARGUMENTS["generate"], name, known)
+            raise UnknownArgumentError(function.__name__, name, hint)
 
 
 def check_model(model: Any) -> CausalModel:
@@ -252,9 +252,9 @@ def _check_embeds(model: CausalModel, embeds: Embeds | None, rows: Rows) -> Embe
 
 def _per_row(minimum: Integers, most: int, rows: int, per_prompt: int) -> list[int]:
     """Returns `min_new_tokens` of each row."""
-    value = check_integers("min_new_tokens", minimum, 0, "0 sets no minimum")
-    least = [value] * rows if isinstance(value, int) else list(value)
-    check_rows("min_new_tokens", least, rows, per_prompt)
+    processor = MinNewTokens(minimum)
+    processor.check_rows(rows, per_prompt)
+    least = [processor.value] * rows if isinstance(processor.value, int) else list(processor.value)
     if max(least) > most:
         raise ArgumentValueError("min_new_tokens", max(least), f"at most max_new_tokens={most}")
     return least

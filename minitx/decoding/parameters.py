@@ -1,14 +1,13 @@
 """Parameters of decoding strategies, each declared once, by one field.
 
-    min_p: Numbers = parameter(MinP, off=0.0, per_row=True, help="...", metavar="P")
+    min_p: Numbers = parameter(MinP, "drop tokens below P times the highest probability; 0: off", "P")
 
 The chain of processors, `repr`, `help()`, the per-row checks and the command-line options follow from these
 fields.
 
 The second half checks values. A numeric parameter is one number, or one per row. It is kept as a float (int)
-or a tuple of them, so that processors and strategies can be compared and printed; `per_row` and `column` make
-the tensor that is combined with logits. The number of rows is known before the first forward pass, and is
-checked then (`check_rows`).
+or a tuple of them, so that processors and strategies can be compared and printed. The number of rows is known
+before the first forward pass, and is checked then (`NumericProcessor.check_rows`).
 """
 
 from __future__ import annotations
@@ -17,22 +16,15 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from numbers import Integral
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from minitx.validation import (
-    ArgumentTypeError,
-    ArgumentValueError,
-    Interval,
-    check_integer,
-    check_number,
-)
+from minitx.validation import ArgumentTypeError, ArgumentValueError, Interval, check_integer, check_number
 
 Numbers = float | Sequence[float] | Tensor
 Integers = int | Sequence[int] | Tensor
-Item = TypeVar("Item", int, float)
 
 LARGEST_INTEGER = 2**63 - 1  # of torch.long
 POSITIVE = Interval(0, torch.inf, open_low=True, open_high=True)
@@ -54,25 +46,35 @@ class Parameter:
         per_row: the value may be a list with one number per row.
         help: one or two sentences for `help()` and `--help`.
         metavar: name of the value in `--help`; None for a flag or a parameter without an option.
+        before: for each order of the chain in which the parameter leaves its place among the fields, the
+            field that it is moved in front of; "" for the end.
     """
 
     processor: Callable[..., Any] | None
     off: Any
-    per_row: bool = False
-    help: str = ""
-    metavar: str | None = None
+    per_row: bool
+    help: str
+    metavar: str | None
+    before: Mapping[str, str]
 
 
 def parameter(
     processor: Callable[..., Any] | None,
-    *,
-    off: Any,
-    per_row: bool = False,
     help: str,
     metavar: str | None = None,
+    *,
+    off: Any = None,
+    before: Mapping[str, str] | None = None,
 ) -> Any:
-    """Returns the dataclass field of a parameter; the arguments are the attributes of `Parameter`."""
-    return field(default=off, metadata={_KEY: Parameter(processor, off, per_row, help, metavar)})
+    """Returns the dataclass field of a parameter; the arguments are the attributes of `Parameter`.
+
+    The `Rule` of a numeric processor defines `off`, `per_row` and a metavar: N for integers, X otherwise.
+    """
+    rule: Rule | None = getattr(processor, "rule", None)
+    if rule is not None:
+        off, metavar = rule.off, metavar or ("N" if rule.interval is None else "X")
+    declared = Parameter(processor, off, rule is not None, help, metavar, before or {})
+    return field(default=off, metadata={_KEY: declared})
 
 
 def parameters_of(strategy: Any) -> dict[str, Parameter]:
@@ -106,74 +108,44 @@ def set_frozen(instance: Any, **values: Any) -> None:
 # --- numbers, for all rows or per row --------------------------------------------------------------
 
 
-def check_numbers(parameter: str, value: Any, interval: Interval, hint: str) -> float | tuple[float, ...]:
-    """Returns one real number, or a tuple of one per row.
+@dataclass(frozen=True)
+class Rule:
+    """The values of a numeric parameter: one number, or one per row.
 
-    Raises:
-        ArgumentTypeError: not numbers; a bool is not accepted either.
-        ArgumentValueError: a number outside of the interval, NaN, an empty list, more than one dimension.
+    Attributes:
+        parameter: its name in strategies and errors.
+        hint: ends the message of an error, e.g. "0.0 keeps every token".
+        interval: the allowed real numbers; None for the integers of at least 0.
+        off: the value at which the parameter changes nothing; None if there is no such value.
     """
-    return _one_or_rows(parameter, value, lambda name, item: check_number(name, item, interval, hint))
 
+    parameter: str
+    hint: str
+    interval: Interval | None = None
+    off: float | None = None
 
-def check_integers(parameter: str, value: Any, minimum: int, hint: str) -> int | tuple[int, ...]:
-    """Returns one integer of at least `minimum`, or a tuple of one per row; raises as `check_numbers`."""
+    def check(self, value: Any) -> Any:
+        """Returns a number, or a tuple of one per row.
 
-    def checked(name: str, item: Any) -> int:
-        integer = check_integer(name, item, minimum, hint=hint)
+        Raises:
+            ArgumentTypeError: not numbers; a bool is not accepted either.
+            ArgumentValueError: a number out of range, NaN, an empty list, more than one dimension.
+        """
+        plain = to_plain(value)
+        if not isinstance(plain, list | tuple):
+            return self._number(self.parameter, plain)
+        items = [to_plain(item) for item in plain]
+        if not items or any(isinstance(item, list | tuple) for item in items):
+            raise ArgumentValueError(self.parameter, value, "one number, or a list of one per row")
+        return tuple(self._number(f"{self.parameter}[{row}]", item) for row, item in enumerate(items))
+
+    def _number(self, name: str, value: Any) -> float:
+        if self.interval is not None:
+            return check_number(name, value, self.interval, self.hint)
+        integer = check_integer(name, value, hint=self.hint)
         if integer > LARGEST_INTEGER:
             raise ArgumentValueError(name, integer, f"at most {LARGEST_INTEGER}")
         return integer
-
-    return _one_or_rows(parameter, value, checked)
-
-
-def check_rows(
-    parameter: str, values: Sequence[float] | Tensor, num_rows: int, rows_per_prompt: int = 1
-) -> None:
-    """Raises ArgumentValueError unless there is one value per row.
-
-    Args:
-        parameter: name of the parameter.
-        values: one per row.
-        num_rows: number of rows of the batch.
-        rows_per_prompt: samples or beams of each prompt, for the message.
-    """
-    if len(values) != num_rows:
-        product = f" ({num_rows // rows_per_prompt} prompts x {rows_per_prompt} rows)"
-        raise ArgumentValueError(
-            parameter,
-            values,
-            f"one number, or one for each of the {num_rows} rows{product if rows_per_prompt > 1 else ''}",
-            f"it has {len(values)} values",
-        )
-
-
-def per_row(parameter: str, value: Numbers, like: Tensor, dtype: torch.dtype | None = None) -> Any:
-    """Returns the number, or the numbers as a tensor (B,) with the device and dtype of `like`, (B, ...).
-
-    Raises:
-        ArgumentValueError: not one value per row.
-    """
-    if isinstance(value, int | float):
-        return value
-    check_rows(parameter, value, like.shape[0])
-    return torch.as_tensor(value, dtype=dtype or like.dtype, device=like.device)
-
-
-def column(parameter: str, value: Numbers, logits: Tensor) -> Any:
-    """`per_row` for logits (B, V): a number, or a tensor (B, 1)."""
-    rows = per_row(parameter, value, logits)
-    return rows[:, None] if isinstance(rows, Tensor) else rows
-
-
-def _one_or_rows(parameter: str, value: Any, check: Callable[[str, Any], Item]) -> Item | tuple[Item, ...]:
-    plain = to_plain(value)
-    if not isinstance(plain, list | tuple):
-        return check(parameter, plain)
-    if not plain or any(isinstance(to_plain(item), list | tuple) for item in plain):
-        raise ArgumentValueError(parameter, value, "one number, or a list of one per row")
-    return tuple(check(f"{parameter}[{row}]", to_plain(item)) for row, item in enumerate(plain))
 
 
 # --- token ids -------------------------------------------------------------------------------------
@@ -225,29 +197,14 @@ def check_sequences(parameter: str, sequences: Sequence[Any]) -> None:
 
 
 def check_vocabulary(parameter: str, ids: Iterable[int], vocab_size: int) -> None:
-    """Raises ArgumentValueError unless all token ids are in the vocabulary."""
+    """Checks that all token ids are in the vocabulary, else raises ArgumentValueError."""
     largest = max(ids, default=-1)
     if largest >= vocab_size:
-        raise ArgumentValueError(
-            parameter, largest, f"from 0 to {vocab_size - 1}", "these are the ids of the model's vocabulary"
-        )
+        hint = "these are the ids of the model's vocabulary"
+        raise ArgumentValueError(parameter, largest, f"from 0 to {vocab_size - 1}", hint)
 
 
 # --- other values ----------------------------------------------------------------------------------
-
-
-def check_biases(parameter: str, value: Any, example: str) -> Mapping[Any, Any]:
-    """Returns a dict of biases.
-
-    Raises:
-        ArgumentTypeError: not a mapping.
-        ArgumentValueError: empty.
-    """
-    if not isinstance(value, Mapping):
-        raise ArgumentTypeError(parameter, value, f"a dict such as {example}")
-    if not value:
-        raise ArgumentValueError(parameter, value, "at least one bias", "leave it out for none")
-    return value
 
 
 def to_plain(value: Any) -> Any:

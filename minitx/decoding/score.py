@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from minitx.decoding.arguments import check_model, decoder_prompts_of
-from minitx.decoding.names import names_explained
 from minitx.decoding.prompts import Prompts, check_tokenizer, read_prompts
 from minitx.decoding.session import padded_rows, padded_sources
 from minitx.decoding.special_tokens import begin_token
+from minitx.habits import explain_arguments
 from minitx.models import CausalModel, EncoderDecoderModel
 from minitx.tokenizer import Tokenizer
 from minitx.validation import ArgumentValueError, check_integer
@@ -33,7 +33,7 @@ class Scores:
     perplexities: Tensor
 
 
-@names_explained
+@explain_arguments("generate")
 @torch.no_grad()  # and not inference_mode: a score may enter a loss
 def score(
     model: CausalModel,

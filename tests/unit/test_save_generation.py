@@ -55,7 +55,7 @@ def test_a_checkpoint_without_one_stays_without(tmp_path: Path) -> None:
     minitx.save(model, tmp_path / "two")
     assert not (tmp_path / "two" / FILE).exists()
     assert end_tokens(model, None) == (6,)
-    with pytest.raises(ValueError, match=rf'strategy="checkpoint": .*one has no {FILE}'):
+    with pytest.raises(ValueError, match=rf"strategy='checkpoint' must .*one has no {FILE}"):
         minitx.generate(model, [[5]], "checkpoint")
 
 

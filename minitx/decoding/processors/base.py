@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
-from minitx.decoding.parameters import (
-    check_integers,
-    check_numbers,
-    check_rows,
-    column,
-    per_row,
-    set_frozen,
-)
+from minitx.decoding.parameters import Rule, set_frozen
 from minitx.decoding.processors.context import Context
-from minitx.validation import Interval
+from minitx.validation import ArgumentValueError
 
-# A tensor whose first dimension is B, or a tuple, list or dict of such states. () is the empty state.
+# A tensor whose first dimension is B, or a tuple, list or dict of such states. () is the empty state. None
+# as an argument is the state before the first token.
 State = Any
 
 
@@ -38,7 +34,6 @@ class Processor(Protocol):
                 copy that they may modify.
             context: the token history of each row.
         """
-        ...
 
 
 @runtime_checkable
@@ -50,7 +45,6 @@ class StatefulProcessor(Protocol):
 
     def init(self, context: Context) -> State:
         """Returns the state before the first token."""
-        ...
 
     def update(self, state: State, context: Context, token: Tensor, logits: Tensor) -> State:
         """Returns a new state, after a token.
@@ -61,15 +55,15 @@ class StatefulProcessor(Protocol):
             token: (B,)
             logits: (B, V), the input of the processor, as for the surprise of the token.
         """
-        ...
 
     def __call__(self, logits: Tensor, context: Context, state: State, /) -> Tensor:
         """(B, V) -> (B, V)."""
-        ...
 
 
 class LogitsProcessor:
     """Base class of the processors of this package. They do not modify their input, and so need no copy.
+
+    A processor is a frozen dataclass. Its first field is its `value`, which `_check` checks.
 
     Attributes:
         elementwise: the result does not depend on which tokens the logits belong to, so that the processor
@@ -78,6 +72,18 @@ class LogitsProcessor:
     """
 
     elementwise: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        for name in positional_fields(self)[:1]:
+            set_frozen(self, **{name: self._check(self.value)})
+
+    @property
+    def value(self) -> Any:
+        """The first field."""
+        return getattr(self, positional_fields(self)[0])
+
+    def _check(self, value: Any) -> Any:
+        return value
 
     @property
     def batch_invariant(self) -> bool:
@@ -89,7 +95,15 @@ class LogitsProcessor:
         raise NotImplementedError
 
     def check_rows(self, num_rows: int, rows_per_prompt: int = 1) -> None:
-        """Raises ArgumentValueError if a parameter has one value per row, but for another number of rows."""
+        """Checks that parameters with one value per row have `num_rows` of them.
+
+        Args:
+            num_rows: rows of the batch.
+            rows_per_prompt: samples or beams of each prompt, for the message.
+
+        Raises:
+            ArgumentValueError: another number of values.
+        """
 
     def keeps_log_probs_nonpositive(self, below: bool) -> bool:
         """Whether the output is at most 0. Most processors only ban tokens or multiply by positive factors.
@@ -104,41 +118,10 @@ class LogitsProcessor:
 
 
 @dataclass(frozen=True)
-class Rule:
-    """The values of a numeric parameter.
-
-    Attributes:
-        parameter: its name in strategies and errors.
-        hint: ends the message of an error, e.g. "0.0 keeps every token".
-        interval: the allowed real numbers; None for the integers of at least 0.
-        off: the value at which the parameter changes nothing; None if there is no such value.
-    """
-
-    parameter: str
-    hint: str
-    interval: Interval | None = None
-    off: float | None = None
-
-    def check(self, value: Any) -> Any:
-        """Returns a number or a tuple of one per row; raises ArgumentTypeError or ArgumentValueError."""
-        if self.interval is None:
-            return check_integers(self.parameter, value, 0, self.hint)
-        return check_numbers(self.parameter, value, self.interval, self.hint)
-
-
-@dataclass(frozen=True)
 class NumericProcessor(LogitsProcessor):
     """A processor whose first field is one number, or one number per row; subclasses define `apply`."""
 
     rule: ClassVar[Rule]
-
-    def __post_init__(self) -> None:
-        set_frozen(self, **{positional_fields(self)[0]: self.rule.check(self.value)})
-
-    @property
-    def value(self) -> Any:
-        """The number, or a tuple of one per row."""
-        return getattr(self, positional_fields(self)[0])
 
     @property
     def batch_invariant(self) -> bool:
@@ -146,9 +129,15 @@ class NumericProcessor(LogitsProcessor):
         return not isinstance(self.value, tuple)
 
     def check_rows(self, num_rows: int, rows_per_prompt: int = 1) -> None:
-        """Raises ArgumentValueError unless there is one number, or one per row."""
-        if isinstance(self.value, tuple):
-            check_rows(self.rule.parameter, self.value, num_rows, rows_per_prompt)
+        """See `LogitsProcessor.check_rows`."""
+        if isinstance(self.value, tuple) and len(self.value) != num_rows:
+            product = f" ({num_rows // rows_per_prompt} prompts x {rows_per_prompt} rows)"
+            rows = f"{num_rows} rows{product if rows_per_prompt > 1 else ''}"
+            expected, hint = f"one number, or one for each of the {rows}", f"it has {len(self.value)} values"
+            raise ArgumentValueError(self.rule.parameter, self.value, expected, hint)
+
+    def _check(self, value: Any) -> Any:
+        return self.rule.check(value)
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V); the logits themselves if the processor is off."""
@@ -158,15 +147,30 @@ class NumericProcessor(LogitsProcessor):
         """(B, V) -> (B, V), where the processor is not off."""
         raise NotImplementedError
 
-    def column(self, logits: Tensor, value: Any = None) -> Any:
-        """The number, or a tensor (B, 1), of the value or of one computed from it."""
-        return column(self.rule.parameter, self.value if value is None else value, logits)
+    def column(self, logits: Tensor, function: Callable[[float], float] = lambda number: number) -> Any:
+        """Returns the number, or the numbers of the rows as a tensor (B, 1) that fits the logits.
 
-    def per_row(self, like: Tensor, dtype: Any = None) -> Any:
-        """The number, or a tensor (B,) with the device and dtype of `like`."""
-        return per_row(self.rule.parameter, self.value, like, dtype)
+        Args:
+            logits: (B, V).
+            function: applied to each number before.
+        """
+        if not isinstance(self.value, tuple):
+            return function(self.value)
+        self.check_rows(logits.shape[0])
+        dtype = torch.long if self.rule.interval is None else logits.dtype
+        return torch.tensor([*map(function, self.value)], dtype=dtype, device=logits.device)[:, None]
 
 
 def positional_fields(processor: Any) -> list[str]:
     """Returns the names of the positional fields of a dataclass; none for other objects."""
     return [each.name for each in fields(processor) if not each.kw_only] if is_dataclass(processor) else []
+
+
+def label(processor: Any) -> str:
+    """Returns the name of a processor in tables and errors: "TopK 50", "no_digits"."""
+    name = getattr(processor, "__name__", type(processor).__name__)
+    names = positional_fields(processor)
+    value = getattr(processor, names[0]) if names else None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{name} {value:g}"
+    return str(name)

@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from minitx.decoding.parameters import (
     POSITIVE,
-    check_biases,
     check_id,
     check_ids,
     check_sequences,
@@ -32,7 +31,63 @@ _LARGEST_DECAY = 1e9
 
 
 @dataclass(frozen=True)
-class SequenceBias(LogitsProcessor):
+class BiasProcessor(LogitsProcessor):
+    """Adds biases: its value is a dict of tokens, or of sequences, whose last token is biased."""
+
+    parameter: ClassVar[str]
+    example: ClassVar[str]  # of a value, for errors
+    hint: ClassVar[str]
+    interval: ClassVar[Interval]
+
+    def _check(self, value: Any) -> Mapping[Any, float]:
+        if not isinstance(value, Mapping):
+            raise ArgumentTypeError(self.parameter, value, f"a dict such as {self.example}")
+        if not value:
+            raise ArgumentValueError(self.parameter, value, "at least one bias", "leave it out for none")
+        checked = {}
+        for key, bias in value.items():
+            key = self._check_key(f"a key of {self.parameter}", key)
+            name = f"{self.parameter}[{key}]"
+            checked[key] = check_number(name, to_plain(bias), self.interval, self.hint)
+        return checked
+
+    def _check_key(self, name: str, key: Any) -> Any:
+        return check_ids(name, key)
+
+    def keeps_log_probs_nonpositive(self, below: bool) -> bool:
+        """See `LogitsProcessor.keeps_log_probs_nonpositive`."""
+        return below and max(self.value.values()) <= 0
+
+    def __call__(self, logits: Tensor, context: Context) -> Tensor:
+        """(B, V) -> (B, V)."""
+        return self.biased(self.parameter, logits, context)
+
+    def biased(self, name: str, logits: Tensor, context: Context) -> Tensor:
+        """(B, V) -> (B, V); `name` is the parameter that errors name."""
+        ids = torch.cat([part.flatten() for part in self._table[:2]])
+        check_vocabulary(name, [int(ids.max())], logits.shape[-1])
+        prefixes, last, biases = (part.to(logits.device) for part in self._table)
+        history = context.last(prefixes.shape[1])[:, None]  # (B, 1, P)
+        about_to_end = ((prefixes < 0) | (prefixes == history)).all(dim=-1)  # (B, N)
+        bias = torch.zeros_like(logits)
+        bias.index_add_(1, last, torch.where(about_to_end, biases.to(logits.dtype), 0.0))
+        return logits + bias
+
+    @cached_property
+    def _table(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Prefixes (N, P), left-padded with -1 for "any token"; last tokens (N,); biases (N,).
+
+        In the order in which biases are added: short sequences first.
+        """
+        biases = {key if isinstance(key, tuple) else (key,): bias for key, bias in self.value.items()}
+        sequences = sorted(biases, key=len)
+        padding = [-1] * len(sequences[-1])
+        padded = torch.tensor([padding[len(ids) :] + list(ids) for ids in sequences])
+        return padded[:, :-1], padded[:, -1], torch.tensor([biases[s] for s in sequences], dtype=torch.double)
+
+
+@dataclass(frozen=True)
+class SequenceBias(BiasProcessor):
     """Adds a bias to the last token of a sequence wherever the history ends with the tokens before it.
 
     A sequence of one token is always biased. The biases of several sequences add up.
@@ -42,52 +97,24 @@ class SequenceBias(LogitsProcessor):
     """
 
     sequence_bias: Mapping[tuple[int, ...], float]
+    parameter, example = "sequence_bias", "{(464, 3290): -5.0}"
+    interval, hint = Interval(-torch.inf, torch.inf, open_high=True), "above 0 makes it more probable"
 
-    def __post_init__(self) -> None:
-        biases = check_biases("sequence_bias", self.sequence_bias, "{(464, 3290): -5.0}")
-        interval, hint = Interval(-torch.inf, torch.inf, open_high=True), "above 0 makes it more probable"
-        checked = {}
-        for sequence, bias in biases.items():
-            ids = check_ids("a key of sequence_bias", sequence)
-            checked[ids] = check_number(f"sequence_bias[{ids}]", to_plain(bias), interval, hint)
-        set_frozen(self, sequence_bias=checked)
 
-    def keeps_log_probs_nonpositive(self, below: bool) -> bool:
-        """See `LogitsProcessor.keeps_log_probs_nonpositive`."""
-        return below and max(self.sequence_bias.values()) <= 0
+@dataclass(frozen=True)
+class LogitBias(BiasProcessor):
+    """Adds a bias to single tokens (OpenAI's API). Banned tokens stay banned.
 
-    def __call__(self, logits: Tensor, context: Context) -> Tensor:
-        """(B, V) -> (B, V)."""
-        return self.biased("sequence_bias", logits, context)
+    Args:
+        logit_bias: {token: bias}, biases in [-100, 100].
+    """
 
-    def biased(self, name: str, logits: Tensor, context: Context) -> Tensor:
-        """(B, V) -> (B, V); `name` is the parameter that errors name."""
-        check_vocabulary(name, [self._largest], logits.shape[-1])
-        prefixes, last, biases = (part.to(logits.device) for part in self._table)
-        history = context.last(prefixes.shape[1])[:, None]  # (B, 1, P)
-        about_to_end = ((prefixes < 0) | (prefixes == history)).all(dim=-1)  # (B, N)
-        bias = torch.zeros_like(logits)
-        bias.index_add_(1, last, torch.where(about_to_end, biases.to(logits.dtype), 0.0))
-        return logits + bias
+    logit_bias: Mapping[int, float]
+    parameter, example = "logit_bias", "{464: -5.0}"
+    interval, hint = Interval(-100, 100), "-100 almost bans a token, suppress_tokens bans it"
 
-    @cached_property
-    def _largest(self) -> int:
-        return max(max(sequence) for sequence in self.sequence_bias)
-
-    @cached_property
-    def _table(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Prefixes (N, P), left-padded with -1 for "any token"; last tokens (N,); biases (N,).
-
-        In the order in which biases are added: short sequences first.
-        """
-        sequences = sorted(self.sequence_bias, key=len)
-        longest = len(sequences[-1]) - 1
-        prefixes = [(-1,) * (longest + 1 - len(s)) + s[:-1] for s in sequences]
-        return (
-            torch.tensor(prefixes, dtype=torch.long).view(len(sequences), longest),
-            torch.tensor([s[-1] for s in sequences]),
-            torch.tensor([self.sequence_bias[s] for s in sequences], dtype=torch.double),
-        )
+    def _check_key(self, name: str, key: Any) -> int:
+        return check_id(name, key)
 
 
 @dataclass(frozen=True)
@@ -102,15 +129,13 @@ class BadWords(LogitsProcessor):
 
     bad_words_ids: Sequence[Sequence[int]]
 
-    def __post_init__(self) -> None:
-        words = self.bad_words_ids
-        if isinstance(words, str) or not isinstance(words, Sequence):
-            raise ArgumentTypeError("bad_words_ids", words, "a list of lists of token ids")
-        if not words:
-            raise ArgumentValueError("bad_words_ids", words, "at least one sequence", "leave it out for none")
-        check_sequences("bad_words_ids", words)
-        ids = (check_ids(f"bad_words_ids[{index}]", word) for index, word in enumerate(words))
-        set_frozen(self, bad_words_ids=tuple(ids))
+    def _check(self, value: Any) -> tuple[tuple[int, ...], ...]:
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise ArgumentTypeError("bad_words_ids", value, "a list of lists of token ids")
+        if not value:
+            raise ArgumentValueError("bad_words_ids", value, "at least one sequence", "leave it out for none")
+        check_sequences("bad_words_ids", value)
+        return tuple(check_ids(f"bad_words_ids[{index}]", word) for index, word in enumerate(value))
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
@@ -119,39 +144,8 @@ class BadWords(LogitsProcessor):
 
 
 @dataclass(frozen=True)
-class LogitBias(LogitsProcessor):
-    """Adds a bias to single tokens (OpenAI's API). Banned tokens stay banned.
-
-    Args:
-        logit_bias: {token: bias}, biases in [-100, 100].
-    """
-
-    logit_bias: Mapping[int, float]
-
-    def __post_init__(self) -> None:
-        biases = check_biases("logit_bias", self.logit_bias, "{464: -5.0}")
-        hint = "-100 almost bans a token, suppress_tokens bans it"
-        checked = {}
-        for token, bias in biases.items():
-            token = check_id("a key of logit_bias", token)
-            checked[token] = check_number(f"logit_bias[{token}]", to_plain(bias), Interval(-100, 100), hint)
-        set_frozen(self, logit_bias=checked)
-
-    def keeps_log_probs_nonpositive(self, below: bool) -> bool:
-        """See `LogitsProcessor.keeps_log_probs_nonpositive`."""
-        return below and max(self.logit_bias.values()) <= 0
-
-    def __call__(self, logits: Tensor, context: Context) -> Tensor:
-        """(B, V) -> (B, V)."""
-        check_vocabulary("logit_bias", self.logit_bias, logits.shape[-1])
-        ids = torch.tensor(list(self.logit_bias), device=logits.device)
-        biases = torch.tensor(list(self.logit_bias.values()), dtype=logits.dtype, device=logits.device)
-        return logits.index_add(1, ids, biases.expand(logits.shape[0], -1))
-
-
-@dataclass(frozen=True)
 class ExponentialDecayLength(LogitsProcessor):
-    """Raises the logits z of the end tokens by |z| (factor^(generated - start) - 1) after `start` tokens.
+    """Adds to the logits z of the end tokens |z| (factor^(generated - start) - 1) after `start` tokens.
 
     Args:
         start: number of generated tokens before the penalty starts.
@@ -163,21 +157,18 @@ class ExponentialDecayLength(LogitsProcessor):
 
     def __post_init__(self) -> None:
         name = "exponential_decay_length_penalty"
-        start_hint = "it is the number of tokens before the penalty starts"
-        factor_hint = "1.0 changes nothing, above 1 ends sooner"
-        set_frozen(
-            self,
-            start=check_integer(f"{name}[0]", to_plain(self.start), hint=start_hint),
-            factor=check_number(f"{name}[1]", to_plain(self.factor), POSITIVE, factor_hint),
-        )
+        hint = "it is the number of tokens before the penalty starts"
+        start = check_integer(f"{name}[0]", to_plain(self.start), hint=hint)
+        hint = "1.0 changes nothing, above 1 ends sooner"
+        factor = check_number(f"{name}[1]", to_plain(self.factor), POSITIVE, hint)
+        set_frozen(self, start=start, factor=factor)
 
     @classmethod
     def from_pair(cls, pair: Any) -> Self:
         """The processor of (start, factor)."""
         if not isinstance(pair, tuple) or len(pair) != 2:
-            raise ArgumentTypeError(
-                "exponential_decay_length_penalty", pair, "two numbers", "(start, factor)"
-            )
+            name = "exponential_decay_length_penalty"
+            raise ArgumentTypeError(name, pair, "two numbers", "(start, factor)")
         return cls(*pair)
 
     def keeps_log_probs_nonpositive(self, below: bool) -> bool:

@@ -24,19 +24,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minitx.decoding.processors.base import (
-    LogitsProcessor,
-    Processor,
-    State,
-    StatefulProcessor,
-    positional_fields,
-)
+from minitx.decoding.processors.base import LogitsProcessor, Processor, State, StatefulProcessor, label
 from minitx.decoding.processors.context import Context
 from minitx.decoding.processors.truncation import TopK
 from minitx.validation import ArgumentTypeError
 
+# The logits of all tokens, (B, V), and None; after top-k those of its survivors alone, (B, K), and their ids.
+# Survivors stay in vocabulary order, so that results that depend on the order of equal logits are the same.
+_Part = tuple[Tensor, Tensor | None]
 
-class Chain:
+
+class Chain(LogitsProcessor):
     """Processors in the order of the arguments. A chain is a (stateful) processor too.
 
     Two are equal if their processors are.
@@ -52,9 +50,8 @@ class Chain:
     def __init__(self, *processors: Processor | StatefulProcessor) -> None:
         for processor in processors:
             if isinstance(processor, type):
-                raise ArgumentTypeError(
-                    "processors", processor, "instances", f"make one: {processor.__name__}(...)"
-                )
+                hint = f"make one: {processor.__name__}(...)"
+                raise ArgumentTypeError("processors", processor, "instances", hint)
             if not callable(processor):
                 expected = "processors such as TopK(50), or functions (logits, context) -> logits"
                 raise ArgumentTypeError("processors", processor, expected)
@@ -74,27 +71,20 @@ class Chain:
         return len(self.processors)
 
     def check_rows(self, num_rows: int, rows_per_prompt: int = 1) -> None:
-        """Raises ArgumentValueError if a parameter has values for another number of rows.
-
-        Args:
-            num_rows: rows of the batch.
-            rows_per_prompt: samples or beams of each prompt, for the message.
-        """
+        """See `LogitsProcessor.check_rows`."""
         for processor in self.processors:
-            if isinstance(processor, LogitsProcessor | Chain):
+            if isinstance(processor, LogitsProcessor):
                 processor.check_rows(num_rows, rows_per_prompt)
 
     @property
     def batch_invariant(self) -> bool:
         """Whether all processors are `LogitsProcessor.batch_invariant`; custom ones may not be."""
-        return all(isinstance(p, LogitsProcessor | Chain) and p.batch_invariant for p in self.processors)
+        return all(isinstance(p, LogitsProcessor) and p.batch_invariant for p in self.processors)
 
     def keeps_log_probs_nonpositive(self, below: bool = True) -> bool:
         """As `LogitsProcessor.keeps_log_probs_nonpositive`; False for custom functions."""
         for processor in self.processors:
-            below = isinstance(processor, LogitsProcessor | Chain) and processor.keeps_log_probs_nonpositive(
-                below
-            )
+            below = isinstance(processor, LogitsProcessor) and processor.keeps_log_probs_nonpositive(below)
         return below
 
     def init(self, context: Context) -> State:
@@ -117,7 +107,7 @@ class Chain:
             for p, state, before in zip(self.processors, states, inputs, strict=False)
         )
 
-    def __call__(self, logits: Tensor, context: Context, states: State | None = None) -> Tensor:
+    def __call__(self, logits: Tensor, context: Context, states: State = None) -> Tensor:
         """(B, V) logits, float32 or float64 -> (B, V); the logits themselves without processors.
 
         Args:
@@ -125,22 +115,20 @@ class Chain:
             context: the token histories.
             states: from `init` or `update`; None for initial ones.
         """
-        part = _Part(logits)
-        for _ in self._steps(part, context, states):
-            pass
-        return part.dense()
+        output: _Part = (logits, None)
+        for _, part in self._steps(logits, context, states):
+            output = part
+        return _dense(*output, logits.shape[-1])
 
-    def trace(
-        self, logits: Tensor, context: Context, states: State | None = None
-    ) -> list[tuple[str, Tensor]]:
+    def trace(self, logits: Tensor, context: Context, states: State = None) -> list[tuple[str, Tensor]]:
         """Applies the chain and returns each processor's label and output (B, V)."""
-        part = _Part(logits)
-        return [(label(processor), part.dense()) for processor in self._steps(part, context, states)]
+        steps, size = self._steps(logits, context, states), logits.shape[-1]
+        return [(label(processor), _dense(*part, size)) for processor, part in steps]
 
     def raise_for_empty_rows(
-        self, logits: Tensor, context: Context, states: State | None = None, rows: Tensor | None = None
+        self, logits: Tensor, context: Context, states: State = None, rows: Tensor | None = None
     ) -> None:
-        """Raises an error that explains why a row is `unusable` after the chain, if one is.
+        """Explains by an error why a row is `unusable` after the chain, if one is.
 
         Args:
             logits, context, states: the arguments of the call.
@@ -154,32 +142,28 @@ class Chain:
         broken = unusable(steps[-1][1])  # a row that a later step repaired is usable
         broken = broken if rows is None else broken & rows
         for index, (name, after) in enumerate(steps):
-            indices = (unusable(after) & broken).nonzero()
-            if not len(indices):
-                continue
-            row = int(indices[0])
-            where = f"Row {row}, step {int(context.generated[row])}"
-            if bool((after[row] == -torch.inf).all()):
-                counts = ", ".join(
-                    f"{step} {int((z[row] > -torch.inf).sum())}" for step, z in steps[: index + 1]
-                )
-                raise ValueError(f"{where}: {name} left no token. Tokens after each step: {counts}.")
-            if index > 0:
-                raise ValueError(f"{where}: {name} returned NaN or +inf.")
-            raise ValueError(
-                f"{where}: the model's logits hold NaN or +inf. Check its weights and dtype, or continue "
-                "anyway with remove_invalid_values=True."
-            )
+            for row in (unusable(after) & broken).nonzero().flatten().tolist():
+                problem = f"{name} returned NaN or +inf."
+                if bool((after[row] == -torch.inf).all()):
+                    left = [f"{step} {int((z[row] > -torch.inf).sum())}" for step, z in steps[: index + 1]]
+                    problem = f"{name} left no token. Tokens after each step: {', '.join(left)}."
+                elif index == 0:
+                    problem = (
+                        "the model's logits hold NaN or +inf. Check its weights and dtype, or continue "
+                        "anyway with remove_invalid_values=True."
+                    )
+                raise ValueError(f"Row {row}, step {int(context.generated[row])}: {problem}")
 
-    def _steps(self, part: _Part, context: Context, states: State | None) -> Iterator[Any]:
-        """Applies one processor after the other; yields each when it is done."""
+    def _steps(self, logits: Tensor, context: Context, states: State) -> Iterator[tuple[Any, _Part]]:
+        """Applies one processor after the other; yields each with its output."""
+        ids, size = None, logits.shape[-1]
         states = self.init(context) if states is None else states
         for processor, state in zip(self.processors, states, strict=True):
-            if isinstance(processor, TopK):
-                part.narrow(processor)
-            elif not getattr(processor, "elementwise", False):
-                part.widen()
-            logits = part.logits
+            if not getattr(processor, "elementwise", False):
+                logits, ids = _dense(logits, ids, size), None
+            elif isinstance(processor, TopK) and ids is None:
+                ids = processor.survivors(logits)
+                logits = logits if ids is None else logits.gather(1, ids)
             arguments = (state,) if isinstance(processor, StatefulProcessor) else ()
             try:
                 result: Any = processor(_input_of(processor, logits), context, *arguments)
@@ -189,37 +173,15 @@ class Chain:
             output, expected = _describe(result), _describe(logits)
             if output != expected:
                 raise ValueError(f"{label(processor)} returned {output}; expected logits, {expected}.")
-            part.logits = result
-            yield processor
+            logits = result
+            yield processor, (logits, ids)
 
 
-class _Part:
-    """The logits of all tokens, (B, V), or after top-k of its survivors alone, (B, K) with their `ids`.
-
-    Survivors stay in vocabulary order, so that results that depend on the order of equal logits are the same.
-    """
-
-    def __init__(self, logits: Tensor) -> None:
-        self.logits = logits
-        self.ids: Tensor | None = None
-        self.vocab_size = logits.shape[-1]
-
-    def narrow(self, top_k: TopK) -> None:
-        """Selects the tokens that top-k may keep, if that pays."""
-        if self.ids is None:
-            self.ids = top_k.survivors(self.logits)
-            self.logits = self.logits if self.ids is None else self.logits.gather(1, self.ids)
-
-    def widen(self) -> None:
-        """Restores the whole vocabulary."""
-        self.logits, self.ids = self.dense(), None
-
-    def dense(self) -> Tensor:
-        """(B, V), with -inf for all tokens but the survivors."""
-        if self.ids is None:
-            return self.logits
-        banned = self.logits.new_full((self.logits.shape[0], self.vocab_size), -torch.inf)
-        return banned.scatter_(1, self.ids, self.logits)
+def _dense(logits: Tensor, ids: Tensor | None, vocab_size: int) -> Tensor:
+    """(B, V), with -inf for all tokens but the ids."""
+    if ids is None:
+        return logits
+    return logits.new_full((len(logits), vocab_size), -torch.inf).scatter_(1, ids, logits)
 
 
 def _describe(value: Any) -> str:
@@ -228,7 +190,7 @@ def _describe(value: Any) -> str:
 
 def _input_of(processor: Any, logits: Tensor) -> Tensor:
     """The logits for a processor: a copy, unless it is of this package."""
-    return logits if isinstance(processor, LogitsProcessor | Chain) else logits.clone()
+    return logits if isinstance(processor, LogitsProcessor) else logits.clone()
 
 
 def unusable(logits: Tensor) -> Tensor:
@@ -247,13 +209,3 @@ def select_state(states: State, rows: Tensor) -> State:
     raise TypeError(
         f"A state contains a {type(states).__name__}; it must consist of tensors, tuples, lists and dicts."
     )
-
-
-def label(processor: Any) -> str:
-    """Returns the name of a processor in tables and errors: "TopK 50", "no_digits"."""
-    name = getattr(processor, "__name__", type(processor).__name__)
-    names = positional_fields(processor)
-    value = getattr(processor, names[0]) if names else None
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return f"{name} {value:g}"
-    return str(name)

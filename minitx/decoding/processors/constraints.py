@@ -11,19 +11,38 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from minitx.decoding.parameters import Integers, check_id, check_ids, check_vocabulary, set_frozen
-from minitx.decoding.processors.base import LogitsProcessor, NumericProcessor, Rule
+from minitx.decoding.parameters import Integers, Rule, check_id, check_ids, check_vocabulary
+from minitx.decoding.processors.base import LogitsProcessor, NumericProcessor
 from minitx.decoding.processors.context import Context
 from minitx.validation import ArgumentTypeError
 
 
 @dataclass(frozen=True)
-class AllowedTokens(LogitsProcessor):
+class TokenProcessor(LogitsProcessor):
+    """A processor whose value is a list of token ids."""
+
+    parameter: ClassVar[str]  # that errors name
+
+    def _check(self, value: Any) -> Any:
+        return check_ids(self.parameter, value)
+
+    def ids(self, logits: Tensor) -> Tensor:
+        """Returns the ids as a tensor on the device of the logits (B, V), checked against the vocabulary."""
+        check_vocabulary(self.parameter, [int(self._ids.max())], logits.shape[-1])
+        return self._ids.to(logits.device)
+
+    @cached_property
+    def _ids(self) -> Tensor:
+        return torch.tensor(self.value).reshape(-1)
+
+
+@dataclass(frozen=True)
+class AllowedTokens(TokenProcessor):
     """Bans every token but these (vLLM's allowed_token_ids).
 
     Args:
@@ -31,27 +50,16 @@ class AllowedTokens(LogitsProcessor):
     """
 
     allowed_token_ids: Sequence[int]
-
-    def __post_init__(self) -> None:
-        set_frozen(self, allowed_token_ids=check_ids("allowed_token_ids", self.allowed_token_ids))
+    parameter = "allowed_token_ids"
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
-        ids = self._ids.to(logits.device)
-        check_vocabulary("allowed_token_ids", [self._largest], logits.shape[-1])
+        ids = self.ids(logits)
         return torch.full_like(logits, -torch.inf).index_copy_(1, ids, logits.index_select(1, ids))
-
-    @cached_property
-    def _ids(self) -> Tensor:
-        return torch.tensor(self.allowed_token_ids)
-
-    @cached_property
-    def _largest(self) -> int:
-        return max(self.allowed_token_ids)
 
 
 @dataclass(frozen=True)
-class SuppressTokens(LogitsProcessor):
+class SuppressTokens(TokenProcessor):
     """Bans tokens.
 
     Args:
@@ -59,17 +67,15 @@ class SuppressTokens(LogitsProcessor):
     """
 
     suppress_tokens: Sequence[int]
-
-    def __post_init__(self) -> None:
-        set_frozen(self, suppress_tokens=check_ids("suppress_tokens", self.suppress_tokens))
+    parameter = "suppress_tokens"
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
-        return _banned("suppress_tokens", self.suppress_tokens, logits)
+        return logits.index_fill(1, self.ids(logits), -torch.inf)
 
 
 @dataclass(frozen=True)
-class BeginSuppressTokens(LogitsProcessor):
+class BeginSuppressTokens(TokenProcessor):
     """Bans tokens as the first generated token.
 
     Args:
@@ -79,20 +85,17 @@ class BeginSuppressTokens(LogitsProcessor):
 
     begin_suppress_tokens: Sequence[int]
     after_forced_bos: bool = False
-
-    def __post_init__(self) -> None:
-        set_frozen(self, begin_suppress_tokens=check_ids("begin_suppress_tokens", self.begin_suppress_tokens))
+    parameter = "begin_suppress_tokens"
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
         first = (context.prompt_length <= 1).long() if self.after_forced_bos else 0
-        return _banned(
-            "begin_suppress_tokens", self.begin_suppress_tokens, logits, rows=context.generated == first
-        )
+        banned = logits.index_fill(1, self.ids(logits), -torch.inf)
+        return torch.where((context.generated == first)[:, None], banned, logits)
 
 
 @dataclass(frozen=True)
-class ForcedBos(LogitsProcessor):
+class ForcedBos(TokenProcessor):
     """Forces the second token of a row, such as the language after an encoder-decoder's start token.
 
     Every other token is banned, and the forced one gets the logit 0 even if it was banned before. Prompts of
@@ -103,17 +106,18 @@ class ForcedBos(LogitsProcessor):
     """
 
     token: int
+    parameter = "forced_bos_token_id"
 
-    def __post_init__(self) -> None:
-        set_frozen(self, token=check_id("forced_bos_token_id", self.token))
+    def _check(self, value: Any) -> int:
+        return check_id(self.parameter, value)
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
-        return _forced("forced_bos_token_id", (self.token,), logits, rows=context.length == 1)
+        return _forced(self.ids(logits), logits, context.length == 1)
 
 
 @dataclass(frozen=True)
-class ForcedEos(LogitsProcessor):
+class ForcedEos(TokenProcessor):
     """Forces an end token as the last token that max_new_tokens allows, as `ForcedBos` does.
 
     Args:
@@ -121,9 +125,7 @@ class ForcedEos(LogitsProcessor):
     """
 
     tokens: Sequence[int]
-
-    def __post_init__(self) -> None:
-        set_frozen(self, tokens=check_ids("forced_eos_token_id", self.tokens))
+    parameter = "forced_eos_token_id"
 
     @classmethod
     def from_ids(cls, ids: Any) -> Self:
@@ -134,8 +136,7 @@ class ForcedEos(LogitsProcessor):
         """(B, V) -> (B, V); the logits themselves if the call has no max_new_tokens."""
         if context.max_new_tokens is None:
             return logits
-        rows = context.generated == context.max_new_tokens - 1
-        return _forced("forced_eos_token_id", self.tokens, logits, rows)
+        return _forced(self.ids(logits), logits, context.generated == context.max_new_tokens - 1)
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ class MinLength(NumericProcessor):
 
     def apply(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
-        return _banned("eos", context.eos, logits, rows=context.length < self.per_row(context.length))
+        return _without_eos(logits, context, context.length[:, None] < self.column(logits))
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ class MinNewTokens(NumericProcessor):
 
     def apply(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
-        return _banned("eos", context.eos, logits, rows=context.generated < self.per_row(context.length))
+        return _without_eos(logits, context, context.generated[:, None] < self.column(logits))
 
 
 @dataclass(frozen=True)
@@ -183,15 +184,15 @@ class PrefixAllowed(LogitsProcessor):
 
     function: Callable[[int, Tensor], Sequence[int] | Tensor]
 
-    def __post_init__(self) -> None:
-        if not callable(self.function):
-            raise ArgumentTypeError(
-                "prefix_allowed_tokens_fn", self.function, "a function (row, tokens) -> allowed ids"
-            )
+    def _check(self, value: Any) -> Any:
+        if not callable(value):
+            expected = "a function (row, tokens) -> allowed ids"
+            raise ArgumentTypeError("prefix_allowed_tokens_fn", value, expected)
+        return value
 
     @property
     def batch_invariant(self) -> bool:
-        """Whether the result for a row does not depend on its index in the batch."""
+        """False: the function gets the row's index."""
         return False
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
@@ -211,19 +212,16 @@ class PrefixAllowed(LogitsProcessor):
         return torch.where(masked.amax(dim=-1, keepdim=True) == -torch.inf, mask, masked)
 
 
-def _banned(name: str, ids: Sequence[int], logits: Tensor, rows: Tensor | None = None) -> Tensor:
-    """Sets the ids to -inf, in the selected rows, (B,) bool, or in all."""
-    check_vocabulary(name, ids, logits.shape[-1])
-    if not ids:
+def _without_eos(logits: Tensor, context: Context, rows: Tensor) -> Tensor:
+    """Bans the end tokens in the selected rows, (B, 1) bool."""
+    if not context.eos:
         return logits
-    columns = torch.tensor(ids, device=logits.device)
-    banned = logits.index_fill(1, columns, -torch.inf)
-    return banned if rows is None else torch.where(rows[:, None], banned, logits)
+    check_vocabulary("eos", context.eos, logits.shape[-1])
+    eos = torch.tensor(context.eos, device=logits.device)
+    return torch.where(rows, logits.index_fill(1, eos, -torch.inf), logits)
 
 
-def _forced(name: str, ids: Sequence[int], logits: Tensor, rows: Tensor) -> Tensor:
+def _forced(ids: Tensor, logits: Tensor, rows: Tensor) -> Tensor:
     """Sets the ids to 0 and all others to -inf, in the selected rows, (B,) bool."""
-    check_vocabulary(name, ids, logits.shape[-1])
-    forced = torch.full_like(logits, -torch.inf)
-    forced[:, list(ids)] = 0.0
+    forced = torch.full_like(logits, -torch.inf).index_fill_(1, ids, 0.0)
     return torch.where(rows[:, None], forced, logits)

@@ -15,7 +15,7 @@ B rows, L longest history, V vocabulary, S longest source.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -85,14 +85,9 @@ class Context:
 
     def select(self, rows: Tensor) -> Context:
         """Returns the context of a batch with reordered, dropped or repeated rows; rows (B',) long."""
-        return replace(
-            self,
-            tokens=self.tokens[rows],
-            length=self.length[rows],
-            prompt_length=self.prompt_length[rows],
-            encoder_tokens=None if self.encoder_tokens is None else self.encoder_tokens[rows],
-            encoder_length=None if self.encoder_length is None else self.encoder_length[rows],
-        )
+        tensors = ((name, value) for name, value in vars(self).items() if isinstance(value, Tensor))
+        changes: dict[str, Any] = {name: value[rows] for name, value in tensors}
+        return replace(self, **changes)
 
 
 def count(tokens: Tensor, valid: Tensor, vocab_size: int) -> Tensor:

@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from minitx.decoding.parameters import POSITIVE, Numbers, set_frozen, to_plain
-from minitx.decoding.processors.base import LogitsProcessor, NumericProcessor, Rule
+from minitx.decoding.parameters import POSITIVE, Numbers, Rule, set_frozen, to_plain
+from minitx.decoding.processors.base import LogitsProcessor, NumericProcessor
 from minitx.decoding.processors.context import Context, Scope, count, or_spare
 from minitx.validation import ArgumentValueError, Interval, check_integer
 
@@ -21,7 +21,24 @@ _OPENAI_HINT = "0.0 penalises nothing, below 0 rewards repetition"
 
 
 @dataclass(frozen=True)
-class RepetitionPenalty(NumericProcessor):
+class _ScopedPenalty(NumericProcessor):
+    """A penalty on the tokens of a part of the history."""
+
+    penalty: Numbers
+    scope: Scope = "all"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        scope = to_plain(self.scope)
+        number = isinstance(scope, int) and not isinstance(scope, bool) and scope >= 1
+        if not number and not (isinstance(scope, str) and scope in ("all", "output")):
+            choices = '"all" (prompt and output), "output", or an integer n of at least 1 (the last n tokens)'
+            raise ArgumentValueError("scope", scope, choices)
+        set_frozen(self, scope=scope)
+
+
+@dataclass(frozen=True)
+class RepetitionPenalty(_ScopedPenalty):
     """Divides the positive logits of tokens that occurred, multiplies negative ones (arXiv:1909.05858, 4.1).
 
     How often a token occurred does not matter. Adding a constant to all logits changes the effect.
@@ -31,13 +48,7 @@ class RepetitionPenalty(NumericProcessor):
         scope: the tokens that are penalised.
     """
 
-    penalty: Numbers
-    scope: Scope = "all"
     rule = Rule("repetition_penalty", "1.0 changes nothing, above 1 penalises", POSITIVE, 1.0)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        set_frozen(self, scope=_check_scope(self.scope))
 
     def apply(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
@@ -55,41 +66,31 @@ class EncoderRepetitionPenalty(NumericProcessor):
     """
 
     penalty: Numbers
-    rule = Rule(
-        "encoder_repetition_penalty",
-        "1.0 changes nothing, above 1 favours the source's tokens",
-        POSITIVE,
-        1.0,
-    )
+    rule = Rule("encoder_repetition_penalty", "1.0 changes nothing, above 1 repeats more", POSITIVE, 1.0)
 
     def apply(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
-        inverse = 1 / self.value if isinstance(self.value, float) else [1 / p for p in self.value]
-        return _penalised(logits, self.column(logits, inverse), *_source(context))
+        return _penalised(logits, self.column(logits, lambda penalty: 1 / penalty), *_source(context))
 
 
 @dataclass(frozen=True)
-class _CountPenalty(NumericProcessor):
+class _CountPenalty(_ScopedPenalty):
     """Subtracts the penalty times a number of occurrences."""
 
-    penalty: Numbers
     scope: Scope = "output"
     most: ClassVar[float | None] = None  # the largest number of occurrences
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        set_frozen(self, scope=_check_scope(self.scope))
-
     def keeps_log_probs_nonpositive(self, below: bool) -> bool:
+        """See `LogitsProcessor.keeps_log_probs_nonpositive`."""
         values = self.value if isinstance(self.value, tuple) else (self.value,)
         return below and min(values) >= 0
 
     def apply(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
         counts = context.counts(logits.shape[-1], self.scope)
-        counts = (counts if self.most is None else counts.clamp(max=self.most)).to(logits.dtype)
+        counts = counts if self.most is None else counts.clamp(max=self.most)
         penalty: Tensor | float = self.column(logits)
-        return logits - penalty * counts
+        return logits - penalty * counts.to(logits.dtype)
 
 
 @dataclass(frozen=True)
@@ -126,17 +127,31 @@ class NoRepeatNGram(LogitsProcessor):
     """
 
     size: int
+    parameter: ClassVar[str] = "no_repeat_ngram_size"
 
-    def __post_init__(self) -> None:
-        set_frozen(self, size=_check_size("no_repeat_ngram_size", self.size))
+    def _check(self, value: Any) -> int:
+        return check_integer(self.parameter, to_plain(value), hint="one number for all rows, 0 bans nothing")
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
-        return _without_ngrams(logits, context, self.size, context.tokens, context.valid())
+        n, (tokens, valid) = self.size, self.searched(context)
+        if n == 0 or tokens.shape[1] < n:
+            return logits
+        windows = tokens.unfold(1, n, 1)  # (B, L - n + 1, n)
+        # Compare the last n - 1 tokens of the history with the first n - 1 of every n-gram. A shorter
+        # history contains -1, which equals no token.
+        matches = (windows[..., :-1] == context.last(n - 1)[:, None]).all(dim=-1)
+        # Valid positions come first, so an n-gram is valid if its last position is.
+        banned = count(windows[..., -1], matches & valid[:, n - 1 :], logits.shape[-1])
+        return logits.masked_fill(banned > 0, -torch.inf)
+
+    def searched(self, context: Context) -> tuple[Tensor, Tensor]:
+        """Returns the tokens that contain the n-grams, (B, L), and their validity mask, (B, L)."""
+        return context.tokens, context.valid()
 
 
 @dataclass(frozen=True)
-class EncoderNoRepeatNGram(LogitsProcessor):
+class EncoderNoRepeatNGram(NoRepeatNGram):
     """Bans every token that would complete an n-gram of the source.
 
     The source is the encoder input; without an encoder, the prompt.
@@ -145,28 +160,11 @@ class EncoderNoRepeatNGram(LogitsProcessor):
         size: n; 1 bans every token of the source; 0 bans nothing.
     """
 
-    size: int
+    parameter = "encoder_no_repeat_ngram_size"
 
-    def __post_init__(self) -> None:
-        set_frozen(self, size=_check_size("encoder_no_repeat_ngram_size", self.size))
-
-    def __call__(self, logits: Tensor, context: Context) -> Tensor:
-        """(B, V) -> (B, V)."""
-        return _without_ngrams(logits, context, self.size, *_source(context))
-
-
-def _check_scope(value: Any) -> Scope:
-    value = to_plain(value)
-    if isinstance(value, str) and value in ("all", "output"):
-        return "all" if value == "all" else "output"
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
-        return value
-    choices = '"all" (prompt and output), "output", or an integer n of at least 1 (the last n tokens)'
-    raise ArgumentValueError("scope", value, choices)
-
-
-def _check_size(parameter: str, value: Any) -> int:
-    return check_integer(parameter, to_plain(value), hint="one number for all rows, 0 bans nothing")
+    def searched(self, context: Context) -> tuple[Tensor, Tensor]:
+        """Returns the source (B, S) and its validity mask (B, S)."""
+        return _source(context)
 
 
 def _penalised(logits: Tensor, penalty: Tensor | float, tokens: Tensor, valid: Tensor) -> Tensor:
@@ -182,16 +180,3 @@ def _source(context: Context) -> tuple[Tensor, Tensor]:
     """Returns the ids of the source (B, S), and their validity mask (B, S)."""
     ids, length = context.source
     return ids, torch.arange(ids.shape[1], device=ids.device) < length[:, None]
-
-
-def _without_ngrams(logits: Tensor, context: Context, n: int, tokens: Tensor, valid: Tensor) -> Tensor:
-    """Bans the tokens that would complete an n-gram of the valid tokens; tokens (B, L), valid (B, L)."""
-    if n == 0 or tokens.shape[1] < n:
-        return logits
-    windows = tokens.unfold(1, n, 1)  # (B, L - n + 1, n)
-    # Compare the last n - 1 tokens of the history with the first n - 1 of every n-gram. A shorter history
-    # contains -1, which equals no token.
-    matches = (windows[..., :-1] == context.last(n - 1)[:, None]).all(dim=-1)
-    # Valid positions come first, so an n-gram is valid if its last position is.
-    banned = count(windows[..., -1], matches & valid[:, n - 1 :], logits.shape[-1])
-    return logits.masked_fill(banned > 0, -torch.inf)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from minitx.decoding.parameters import NON_NEGATIVE, Numbers
-from minitx.decoding.processors.base import LogitsProcessor, NumericProcessor, Rule
+from minitx.decoding.parameters import NON_NEGATIVE, Numbers, Rule
+from minitx.decoding.processors.base import LogitsProcessor, NumericProcessor
 from minitx.decoding.processors.context import Context
 from minitx.validation import ArgumentValueError
 
@@ -29,9 +29,8 @@ class Temperature(NumericProcessor):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.temperature == 0.0:
-            raise ArgumentValueError(
-                "temperature", self.temperature, "above 0", "greedy decoding takes the most probable token"
-            )
+            hint = "greedy decoding takes the most probable token"
+            raise ArgumentValueError("temperature", self.temperature, "above 0", hint)
 
     def apply(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
@@ -40,10 +39,8 @@ class Temperature(NumericProcessor):
             return logits / temperature
         greedy = temperature == 0
         scaled = logits / temperature.masked_fill(greedy, 1.0)
-        best = torch.zeros_like(logits, dtype=torch.bool).scatter_(
-            1, logits.argmax(dim=-1, keepdim=True), True
-        )
-        return scaled.masked_fill(greedy & ~best, -torch.inf)
+        others = torch.ones_like(logits, dtype=torch.bool).scatter_(1, logits.argmax(-1, True), False)
+        return scaled.masked_fill(greedy & others, -torch.inf)
 
 
 @dataclass(frozen=True)

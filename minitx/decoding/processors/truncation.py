@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from minitx.decoding.parameters import Integers, Numbers
-from minitx.decoding.processors.base import NumericProcessor, Rule
+from minitx.decoding.parameters import Integers, Numbers, Rule
+from minitx.decoding.processors.base import NumericProcessor
 from minitx.decoding.processors.context import Context
 from minitx.validation import Interval
 
@@ -106,7 +106,7 @@ class TopK(Filter):
         """Returns each row's k-th largest logit (B, 1) from the sorted largest; -inf without a limit."""
         if isinstance(self.top_k, int):
             return best[:, -1:]
-        k = self.per_row(best, dtype=torch.long)[:, None]
+        k: Tensor = self.column(best)
         kth = best.gather(1, k.clamp(1, best.shape[-1]) - 1)
         return kth.masked_fill(k == 0, -torch.inf)
 
@@ -127,8 +127,7 @@ class TopP(Filter):
 
     def apply(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
-        rest = 1 - self.value if isinstance(self.value, float) else [1 - p for p in self.value]
-        removable = self.column(logits, rest)  # the probability that may be removed
+        removable = self.column(logits, lambda top_p: 1 - top_p)  # the probability that may be removed
         if _searching_pays(logits):
             probabilities = logits.softmax(dim=-1)
             best = logits.amax(dim=-1, keepdim=True)
@@ -181,10 +180,7 @@ class Typical(Filter):
     def apply(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
         mass = self.column(logits)
-        surprise = -logits.log_softmax(dim=-1)
-        probabilities = (-surprise).exp()
-        entropy = (surprise * probabilities).nansum(dim=-1, keepdim=True)  # inf * 0 of a banned token is NaN
-        distance = (surprise - entropy).abs()
+        distance, probabilities, entropy = _typicality(logits)
         if _searching_pays(logits):
             # Tokens farther than H are improbable; beyond `far` all of them have at most 1 - mass.
             far = -(torch.as_tensor(1 - mass).clamp(min=1e-9) / logits.shape[-1]).log() - entropy
@@ -200,9 +196,7 @@ class Typical(Filter):
 
     def ratings(self, logits: Tensor) -> Tensor:
         """(B, V) -> (B, V): the negative distance between surprise and entropy."""
-        log_probabilities = logits.log_softmax(dim=-1)
-        entropy = -(log_probabilities * log_probabilities.exp()).nansum(dim=-1, keepdim=True)
-        return -(-log_probabilities - entropy).abs()
+        return -_typicality(logits)[0]
 
 
 @dataclass(frozen=True)
@@ -262,6 +256,14 @@ class TopH(Filter):
         kept = (-probabilities * probabilities.log()).cumsum(dim=-1) <= self.column(logits) * entropy
         kept[:, 0] = True
         return torch.full_like(logits, -torch.inf).scatter_(1, ids, best.masked_fill(~kept, -torch.inf))
+
+
+def _typicality(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns |surprise - entropy| (B, V), probabilities (B, V) and entropy (B, 1)."""
+    surprise = -logits.log_softmax(dim=-1)
+    probabilities = (-surprise).exp()
+    entropy = (surprise * probabilities).nansum(dim=-1, keepdim=True)  # inf * 0 of a banned token is NaN
+    return (surprise - entropy).abs(), probabilities, entropy
 
 
 def _searching_pays(logits: Tensor) -> bool:

@@ -9,13 +9,12 @@ B rows, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from minitx.decoding.samplers.base import Sampler, Seed
+from minitx.decoding.samplers.base import Device, Sampler, SamplerArguments
 from minitx.decoding.strategy import Strategy
 from minitx.validation import ArgumentValueError
 
@@ -27,18 +26,9 @@ class Alternatives(Strategy):
     Tokens are ranked after the processors.
     """
 
-    def sampler(
-        self,
-        prompts: Sequence[Sequence[int]],
-        num_samples: int = 1,
-        *,
-        seed: Seed | None = None,
-        generator: torch.Generator | None = None,
-        device: torch.device | str = "cpu",
-    ) -> Sampler:
-        """Returns the sampler of a call; see `Strategy.sampler`."""
-        self._check_draws_nothing(seed=seed, generator=generator)
-        return FirstRank(len(prompts), num_samples, device)
+    def _sampler(self, call: SamplerArguments) -> Sampler:
+        self._check_draws_nothing(seed=call.seed, generator=call.generator)
+        return FirstRank(len(call.prompts), call.num_samples, call.device)
 
 
 class FirstRank:
@@ -50,7 +40,7 @@ class FirstRank:
         device: of the logits.
     """
 
-    def __init__(self, num_prompts: int, num_samples: int, device: torch.device | str = "cpu") -> None:
+    def __init__(self, num_prompts: int, num_samples: int, device: Device = "cpu") -> None:
         self._rank = torch.arange(num_samples, device=device).repeat(num_prompts)  # (B,)
 
     def __call__(self, logits: Tensor, position: int | Tensor) -> Tensor:

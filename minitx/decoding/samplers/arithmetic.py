@@ -31,7 +31,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from minitx.decoding.samplers.base import Sampler, Seed
+from minitx.decoding.samplers.base import Device, Sampler, SamplerArguments, Seed
 from minitx.decoding.samplers.counter_rng import CounterGumbel, row_keys
 from minitx.decoding.samplers.sample import Sample
 
@@ -51,13 +51,11 @@ class ArithmeticSample(Sample):
     differs. Averages over them have a smaller variance, and fewer of them are equal.
     """
 
-    def _sampler_from(self, generator: torch.Generator, num_prompts: int, num_samples: int) -> Sampler:
-        return ArithmeticCode.from_generator(generator, num_prompts, num_samples)
+    def _from_generator(self, generator: torch.Generator, call: SamplerArguments) -> Sampler:
+        return ArithmeticCode.from_generator(generator, len(call.prompts), call.num_samples)
 
-    def _seeded_sampler(
-        self, seed: Seed, prompts: Sequence[Sequence[int]], num_samples: int, device: torch.device | str
-    ) -> Sampler:
-        return ArithmeticCode.from_seed(seed, prompts, num_samples, device)
+    def _from_seed(self, seed: Seed, call: SamplerArguments) -> Sampler:
+        return ArithmeticCode.from_seed(seed, call.prompts, call.num_samples, call.device)
 
 
 class ArithmeticCode:
@@ -79,11 +77,7 @@ class ArithmeticCode:
 
     @classmethod
     def from_seed(
-        cls,
-        seed: Seed,
-        prompts: Sequence[Sequence[int]],
-        num_samples: int,
-        device: torch.device | str = "cpu",
+        cls, seed: Seed, prompts: Sequence[Sequence[int]], num_samples: int, device: Device = "cpu"
     ) -> Self:
         """The sampler of a call: a prompt's samples depend on its seed and ids, and not on the batch.
 
@@ -98,11 +92,11 @@ class ArithmeticCode:
     def from_generator(cls, generator: torch.Generator, num_prompts: int, num_samples: int) -> Self:
         """The sampler of a call that draws from a generator, on the device of the logits."""
 
-        def uniforms(count: int) -> Tensor:
+        def _draw(count: int) -> Tensor:
             return torch.rand(count, generator=generator, dtype=torch.float64, device=generator.device)
 
-        codes = spread(uniforms(num_prompts), num_samples)
-        return cls(codes, num_samples, lambda _: uniforms(len(codes)))
+        codes = spread(_draw(num_prompts), num_samples)
+        return cls(codes, num_samples, lambda _: _draw(len(codes)))
 
     def __call__(self, logits: Tensor, position: int | Tensor) -> Tensor:
         """(B, V) -> (B,)."""

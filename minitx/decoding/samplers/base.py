@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
+Device = torch.device | str
 # One integer for all prompts, or one per prompt.
 Seed = int | Sequence[int] | Tensor
+
+
+@dataclass(frozen=True)
+class SamplerArguments:
+    """The rows of a call and their source of randomness; see `Strategy.sampler`."""
+
+    prompts: Sequence[Sequence[int]]
+    num_samples: int
+    seed: Seed | None
+    generator: torch.Generator | None
+    device: Device
 
 
 class Sampler(Protocol):
@@ -24,7 +38,6 @@ class Sampler(Protocol):
             logits: (B, V)
             position: number of tokens that each row has generated before, an int or (B,).
         """
-        ...
 
 
 class Argmax:

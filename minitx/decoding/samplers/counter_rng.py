@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from minitx.decoding.parameters import to_plain
+from minitx.decoding.samplers.base import Device, Seed
 from minitx.validation import ArgumentTypeError, ArgumentValueError
 
 _32_BITS = 0xFFFFFFFF
@@ -90,10 +91,7 @@ class CounterGumbel:
 
 
 def row_keys(
-    seed: int | Sequence[int] | Tensor,
-    prompts: Sequence[Sequence[int]],
-    num_samples: int = 1,
-    device: torch.device | str = "cpu",
+    seed: Seed, prompts: Sequence[Sequence[int]], num_samples: int = 1, device: Device = "cpu"
 ) -> Tensor:
     """Returns the keys of `CounterGumbel`, from each row's seed and prompt and not from its index.
 

@@ -14,7 +14,6 @@ B rows, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,10 +22,10 @@ from torch import Tensor
 from minitx.decoding.parameters import Integers, Numbers, parameter
 from minitx.decoding.processors.temperature import Temperature
 from minitx.decoding.processors.truncation import Epsilon, Eta, MinP, TopH, TopK, TopP, Typical
-from minitx.decoding.samplers.base import Sampler, Seed
+from minitx.decoding.samplers.base import Sampler, SamplerArguments, Seed
 from minitx.decoding.samplers.counter_rng import CounterGumbel, row_keys
-from minitx.decoding.strategy import ORDERS, Order, Strategy
-from minitx.validation import ArgumentValueError, check_choice
+from minitx.decoding.strategy import Order, Strategy
+from minitx.validation import ArgumentValueError
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -38,99 +37,52 @@ class Sample(Strategy):
 
     temperature: Numbers = parameter(
         Temperature,
-        off=1.0,
-        per_row=True,
-        help="divides the logits; below 1 is less random, above 1 more; 1: off. In a list, 0 makes its row "
-        "greedy",
-        metavar="X",
+        "divides the logits; below 1 is less random, above 1 more; 1: off. In a list, 0 makes its row greedy",
+        before={"llama.cpp": "renormalize_logits"},
     )
     top_h: Numbers | None = parameter(
-        TopH,
-        off=None,
-        per_row=True,
-        help="keep the most probable tokens with at most X of the entropy, from 0 to 1 (arXiv:2509.02510)",
-        metavar="X",
+        TopH, "keep the most probable tokens with at most X of the entropy, from 0 to 1 (arXiv:2509.02510)"
     )
-    top_k: Integers = parameter(
-        TopK,
-        off=0,
-        per_row=True,
-        help="keep the K most probable tokens; 0: all (arXiv:1805.04833)",
-        metavar="K",
-    )
+    top_k: Integers = parameter(TopK, "keep the K most probable tokens; 0: all (arXiv:1805.04833)", "K")
     top_p: Numbers = parameter(
-        TopP,
-        off=1.0,
-        per_row=True,
-        help="keep the fewest most probable tokens of total probability P; 1: all (arXiv:1904.09751)",
-        metavar="P",
+        TopP, "keep the fewest most probable tokens of total probability P; 1: all (arXiv:1904.09751)", "P"
     )
     min_p: Numbers = parameter(
         MinP,
-        off=0.0,
-        per_row=True,
-        help="drop tokens below P times the highest probability; 0: off (arXiv:2407.01082)",
-        metavar="P",
+        "drop tokens below P times the highest probability; 0: off (arXiv:2407.01082)",
+        "P",
+        before={"vllm": "top_h"},
     )
     typical_p: Numbers = parameter(
         Typical,
-        off=1.0,
-        per_row=True,
-        help="keep the tokens whose surprise is nearest to the entropy, of total probability P; 1: all "
-        "(arXiv:2202.00666)",
-        metavar="P",
+        "keep tokens of typical surprise, of total probability P; 1: all (arXiv:2202.00666)",
+        "P",
+        before={"llama.cpp": "top_p"},
     )
     epsilon_cutoff: Numbers = parameter(
-        Epsilon,
-        off=0.0,
-        per_row=True,
-        help="drop tokens less probable than P, such as 3e-4; 0: off (arXiv:2210.15191)",
-        metavar="P",
+        Epsilon, "drop tokens less probable than P, such as 3e-4; 0: off (arXiv:2210.15191)", "P"
     )
     eta_cutoff: Numbers = parameter(
-        Eta,
-        off=0.0,
-        per_row=True,
-        help="as epsilon_cutoff, but less strict where the entropy is high; 0: off (arXiv:2210.15191)",
-        metavar="P",
+        Eta, "as epsilon_cutoff, but less strict where the entropy is high; 0: off (arXiv:2210.15191)", "P"
     )
     order: Order = parameter(
-        None,
-        off="transformers",
-        help='order of the steps: "transformers", "vllm" (min_p before the other filters) or "llama.cpp" '
-        "(temperature after them)",
-        metavar="NAME",
+        None, 'whose order of steps: "transformers", "vllm" or "llama.cpp"', "NAME", off="transformers"
     )
 
-    def sampler(
-        self,
-        prompts: Sequence[Sequence[int]],
-        num_samples: int = 1,
-        *,
-        seed: Seed | None = None,
-        generator: torch.Generator | None = None,
-        device: torch.device | str = "cpu",
-    ) -> Sampler:
-        """Returns the sampler of a call; see `Strategy.sampler`. Without a seed, the seed is random."""
-        if generator is not None and seed is not None:
+    def _sampler(self, call: SamplerArguments) -> Sampler:
+        if call.generator is None:
+            seed = int(torch.randint(2**62, ())) if call.seed is None else call.seed
+            return self._from_seed(seed, call)
+        if call.seed is not None:
             hint = "they are two sources of randomness"
-            raise ArgumentValueError("seed", seed, "left out if generator= is passed", hint)
-        if generator is not None:
-            return self._sampler_from(generator, len(prompts), num_samples)
-        seed = int(torch.randint(2**62, ())) if seed is None else seed
-        return self._seeded_sampler(seed, prompts, num_samples, device)
+            raise ArgumentValueError("seed", call.seed, "left out if generator= is passed", hint)
+        return self._from_generator(call.generator, call)
 
-    def _sampler_from(self, generator: torch.Generator, num_prompts: int, num_samples: int) -> Sampler:
+    def _from_generator(self, generator: torch.Generator, call: SamplerArguments) -> Sampler:
         return MultinomialSampler(generator)
 
-    def _seeded_sampler(
-        self, seed: Seed, prompts: Sequence[Sequence[int]], num_samples: int, device: torch.device | str
-    ) -> Sampler:
-        return CounterGumbel(row_keys(seed, prompts, num_samples, device))
-
-    def _check(self) -> None:
-        check_choice("order", self.order, ORDERS)
-        super()._check()
+    def _from_seed(self, seed: Seed, call: SamplerArguments) -> Sampler:
+        return CounterGumbel(row_keys(seed, call.prompts, call.num_samples, call.device))
 
 
 class MultinomialSampler:

@@ -21,9 +21,10 @@ from torch import Tensor
 
 from minitx.decoding.loop import Observer, RowState
 from minitx.decoding.output import Event
-from minitx.decoding.parameters import Integers, check_integers, parameter, parameters_of, set_frozen
+from minitx.decoding.parameters import Integers, parameter, parameters_of, set_frozen
 from minitx.decoding.processors.base import Processor
 from minitx.decoding.processors.chain import Chain
+from minitx.decoding.processors.constraints import MinNewTokens
 from minitx.decoding.request import GenerationRequest
 from minitx.decoding.search.record import Link, SearchRecord
 from minitx.decoding.search.state import BeamState, Candidates, Kept
@@ -107,7 +108,7 @@ class Search(Strategy, example="Beam"):
 
     def build(self, min_new_tokens: Integers = 0) -> Chain:
         """Returns the chain; `min_new_tokens` is one number or one per prompt."""
-        least = check_integers("min_new_tokens", min_new_tokens, 0, "0 sets no minimum")
+        least = MinNewTokens.rule.check(min_new_tokens)
         return super().build(self._per_beam(least))
 
     def adapt(self, request: GenerationRequest) -> GenerationRequest:

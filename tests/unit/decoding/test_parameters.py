@@ -11,8 +11,7 @@ from torch import Tensor
 
 import minitx
 from minitx.decoding import Beam, BeamSample, Chain, Context, Greedy, Sample, Temperature, TopK
-from minitx.decoding.parameters import Numbers, parameter, parameters_of
-from minitx.decoding.processors.base import Rule
+from minitx.decoding.parameters import Numbers, Rule, parameter, parameters_of
 from minitx.decoding.processors.truncation import Filter
 from minitx.decoding.samplers.counter_rng import CounterGumbel
 from minitx.decoding.samplers.sample import MultinomialSampler
@@ -44,7 +43,7 @@ class TopA(Filter):
 class Custom(Sample):
     """Sampling with one more parameter."""
 
-    top_a: Numbers = parameter(TopA, off=0.0, per_row=True, help="a share of the best", metavar="P")
+    top_a: Numbers = parameter(TopA, "a share of the best", "P")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -111,8 +110,12 @@ def test_every_numeric_processor_has_the_name_of_its_field(kind: type) -> None:
 
 
 def test_orders_name_fields() -> None:
+    """Each field declares the orders in which it moves, and the field that it is moved in front of."""
     names = {each.name for each in fields(Sample)}
-    assert {name for moves in ORDERS.values() for pair in moves for name in pair if name} <= names
+    moves = {name: declared.before for name, declared in parameters_of(Sample).items() if declared.before}
+    assert moves["min_p"] == {"vllm": "top_h"}
+    assert {following for before in moves.values() for following in before.values()} <= names | {""}
+    assert {order for before in moves.values() for order in before} <= set(ORDERS)
     assert list(ORDERS) == ["transformers", "vllm", "llama.cpp"]
 
 
