@@ -8,7 +8,7 @@
    -0.117    └ here  [returned #1]
 
 A run of tokens without a branch is one line, with the score of the sequence up to the end of the line. The
-branch with the best hypothesis comes last.
+branch with the best hypothesis comes last. Tokens without a text of their own are numbers, as #5.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from minitx.decoding.detokenize import text_of
 from minitx.decoding.request import GenerationRequest
 from minitx.decoding.search.record import Link, SearchRecord
 
+LEGEND = "returned: in the result   finished: ended, not in it   dropped: not continued"
 _WIDTH = 80
 _DEEPEST = 40  # columns of branches; deeper ones are cut on the left
 
@@ -99,7 +100,7 @@ class BeamTree(Sequence[BeamNode]):
         return f"<BeamTree of {len(self)} tokens; print(...) draws it>"
 
     def __str__(self) -> str:
-        return "\n".join(["   score", *_drawing(self.nodes)])
+        return "\n".join(["   score", *_drawing(self.nodes), "", LEGEND])
 
 
 def _drawing(nodes: Sequence[BeamNode]) -> Iterator[str]:
@@ -134,7 +135,9 @@ def _line(run: Sequence[BeamNode], branch: str, dropped: bool) -> str:
         end = "  [finished]"
     cut = branch if len(branch) <= _DEEPEST else f"…{branch[1 - _DEEPEST :]}"
     start = f"{last.score:8.3f}  {cut}"
-    text = "".join(f" #{node.token}" if node.text is None else _visible(node.text) for node in run)
+    parts = (f" #{node.token} " if node.text is None else _visible(node.text) for node in run)
+    text = "".join(parts).replace("  #", " #").rstrip(" ")
+    text = text[1:] if run[0].text is None else text
     room = _WIDTH - len(start) - len(end)
     return f"{start}{text if len(text) <= room else f'{text[: room - 1]}…'}{end}"
 

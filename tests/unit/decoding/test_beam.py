@@ -32,7 +32,7 @@ from minitx.decoding.parameters import parameters_of
 from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.search.base import ScoredSearch
 from minitx.decoding.search.state import BeamState
-from minitx.decoding.search.tree import BeamNode, BeamTree, _drawing
+from minitx.decoding.search.tree import LEGEND, BeamNode, BeamTree, _drawing
 from minitx.decoding.stopping import Stop
 from minitx.models import DecoderModel
 from tests.unit.decoding.test_generate import MODEL, PROMPTS, TOKENIZER, byte_ids, scripted
@@ -506,6 +506,8 @@ DRAWING = [
     "  -0.100  └ ab",
     "  -0.105    ├ xy  [returned #2]",
     "  -0.100    └ cd  [returned #1]",
+    "",
+    LEGEND,
 ]
 
 
@@ -518,13 +520,13 @@ def test_the_drawing() -> None:
     assert str(result.beams[0]).splitlines() == DRAWING
     plain = generate(MODEL, [[9]], strategy, max_new_tokens=4, stop=Stop(eos=()))
     assert plain.beams is not None
-    assert f" #{byte_ids('a')[0]} #{byte_ids('b')[0]}" in str(plain.beams[0])
+    assert f"└ #{byte_ids('a')[0]} #{byte_ids('b')[0]}\n" in str(plain.beams[0])
 
 
 def drawn(tree: BeamTree) -> list[str]:
     """The texts of the leaves, with score and end, as read from a drawing."""
     path, leaves = [""], []
-    for line in str(tree).splitlines()[1:]:
+    for line in str(tree).splitlines()[1:-2]:
         text, depth = line[10:], 0
         while text[:2] in ("│ ", "  ", "├ ", "└ "):
             depth, text = depth + 1, text[2:]
