@@ -91,14 +91,11 @@ def check_tokenizer(tokenizer: Any) -> None:
 
 def pad_left(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> PaddedBatch:
     """Pads rows of any lengths to (B, T) with `pad` on the left."""
-    longest = max(map(len, rows))
-    filled = [[pad] * (longest - len(row)) + list(row) for row in rows]
-    ids = torch.tensor(filled, dtype=torch.long, device=device)
-    if all(len(row) == longest for row in rows):
-        return PaddedBatch(ids, None, None)
-    columns = torch.arange(longest, device=device)
-    start = torch.tensor([[longest - len(row)] for row in rows], device=device)
-    return PaddedBatch(ids, columns >= start, (columns - start).clamp(min=0))
+    ids, mask = pad_right([row[::-1] for row in rows], pad, device)
+    if mask is None:
+        return PaddedBatch(ids.flip(1), None, None)
+    mask = mask.flip(1)
+    return PaddedBatch(ids.flip(1), mask, (mask.cumsum(1) - 1).clamp(min=0))
 
 
 def pad_right(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor | None]:

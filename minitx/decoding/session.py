@@ -293,15 +293,8 @@ class TokenHistory:
             sources = [source for source in request.sources for _ in range(copies)]
             encoder_tokens, _ = pad_right(sources, 0, device)
             encoder_length = torch.tensor([len(source) for source in sources], device=device)
-        self.context = Context(
-            tokens=tokens,
-            length=length,
-            prompt_length=length,
-            eos=request.stop.eos,
-            max_new_tokens=request.max_new_tokens,
-            encoder_tokens=encoder_tokens,
-            encoder_length=encoder_length,
-        )
+        limits = (request.stop.eos, request.max_new_tokens)
+        self.context = Context(tokens, length, length, *limits, encoder_tokens, encoder_length)
 
     def append(self, token: Tensor) -> None:
         """Appends a token (R,) to each row."""

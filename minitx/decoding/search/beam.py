@@ -59,6 +59,8 @@ class Beam(ScoredSearch):
     Log-probabilities are the model's, changed by the processors and not normalised again. A hypothesis is
     scored by their sum over its tokens, divided by a norm of their number.
 
+    The norm "gnmt" is that of arXiv:1609.08144, equation 14.
+
     A prompt with all its finished hypotheses is done by `early_stopping`: True, False and "never" as in
     `ScoredSearch`, or "exact": when no beam can become one of the `num_samples` best, whatever the sign of
     length_penalty. The proof needs sums that only fall. Where a processor may make a log-probability positive
@@ -72,11 +74,7 @@ class Beam(ScoredSearch):
     """
 
     length_norm: LengthNorm = parameter(
-        None,
-        off="power",
-        metavar="NAME",
-        help='"power" divides by n ** length_penalty, "gnmt" by '
-        "((5 + n) / 6) ** length_penalty (arXiv:1609.08144, equation 14)",
+        None, '"power" is n ** length_penalty; "gnmt" has (5 + n) / 6 for n', "NAME", off="power"
     )
     coverage_penalty: float = parameter(
         None, off=0.0, metavar="X", help="weight of the penalty for source tokens without attention; 0: off"
