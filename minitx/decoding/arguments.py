@@ -22,7 +22,7 @@ from minitx.decoding.prompts import Prompts, Rows, check_tokenizer, read_prompts
 from minitx.decoding.request import GenerationOptions, GenerationRequest
 from minitx.decoding.samplers.alternatives import Alternatives
 from minitx.decoding.search.base import Search
-from minitx.decoding.special_tokens import begin_token, end_tokens, language_after_start, start_token
+from minitx.decoding.special_tokens import begin_token, end_tokens, start_tokens
 from minitx.decoding.stopping import Stop
 from minitx.decoding.strategy import Strategy
 from minitx.habits import ARGUMENTS, UnknownArgumentError, hint_for
@@ -133,11 +133,10 @@ def decoder_prompts_of(
         ArgumentValueError: the start token is not known, or another number of decoder prompts than sources.
     """
     if prompts is None:
-        return [[_start(model, tokenizer)]] * rows
+        return [[_start(model, tokenizer)[0]]] * rows
     texts = [prompts] if isinstance(prompts, str) else prompts
     if tokenizer is not None and isinstance(texts, list | tuple) and all(isinstance(t, str) for t in texts):
-        language = language_after_start(model, tokenizer)
-        first = [_start(model, tokenizer), *([] if language is None else [language])]
+        first = [token for token in _start(model, tokenizer) if token is not None]
         encoded = (tokenizer.encode(text, add_special_tokens=False, as_target=True) for text in texts)
         prompts = [[*first, *ids] for ids in encoded]
     size = model.decoder_embedder.config.vocab_size
@@ -190,7 +189,7 @@ def _read_inputs(
             "truncate it or split it."
         )
     sources, rows = rows, decoder_prompts_of(model, decoder_prompts, len(rows), tokenizer)
-    language = language_after_start(model, tokenizer)
+    _, language = start_tokens(model, tokenizer)
     if language is not None:
         strategy, rows = _with_language(strategy, language, rows)
     return strategy, rows, sources
@@ -260,8 +259,9 @@ def _per_row(minimum: Integers, most: int, rows: int, per_prompt: int) -> list[i
     return least
 
 
-def _start(model: CausalModel, tokenizer: Tokenizer | None) -> int:
-    start = start_token(model, tokenizer)
+def _start(model: CausalModel, tokenizer: Tokenizer | None) -> tuple[int, int | None]:
+    """Returns `start_tokens`, of which the first must be known."""
+    start, language = start_tokens(model, tokenizer)
     if start is None:
         choose = "choose a tgt_lang, or " if tokenizer is not None and tokenizer.languages else ""
         hint = (
@@ -269,4 +269,4 @@ def _start(model: CausalModel, tokenizer: Tokenizer | None) -> int:
             f"{choose}pass decoder_prompts="
         )
         raise ArgumentValueError("decoder_prompts", None, "a list of ids for each prompt", hint)
-    return start
+    return start, language
