@@ -217,7 +217,7 @@ class DecodingSession:
         self._before, self._chain_input = None, self.logits
 
     def raise_for_empty_rows(self, rows: Tensor) -> None:
-        """Raises ValueError if one of these rows, (R,) bool, has no token to draw; see `Chain`."""
+        """Checks that each of these rows, (R,) bool, has a token to draw; see `Chain`."""
         self.request.chain.raise_for_empty_rows(self._chain_input, self.context, self.states, rows)
 
     def _move(self, rows: Tensor, within_prompts: bool) -> None:

@@ -145,10 +145,10 @@ def explain(
         )
     positions: list[Position] = []
 
-    def observe(session: DecodingSession, tokens: Tensor) -> None:
+    def _observe(session: DecodingSession, tokens: Tensor) -> None:
         positions.append(position(session, int(tokens[0]), top))
 
-    for _ in strategy.run(DecodingSession(model, request), observe):
+    for _ in strategy.run(DecodingSession(model, request), _observe):
         pass
     return Explanation(tuple(positions))
 

@@ -217,13 +217,11 @@ class LexicalBeam(ScoredSearch):
             (P, N) long, where the chosen are among all candidates, and (P, N) bool, False for unused beams.
         """
         first, vocab_size, device = candidates.sums.shape[1], state.continuations.shape[-1], state.sums.device
-        exists = torch.tensor(
-            [[n < len(row) for n in range(self.num_beams)] for row in chosen], device=device
-        )
+        sizes = torch.tensor([[len(row)] for row in chosen], device=device)
+        exists = torch.arange(self.num_beams, device=device) < sizes
         index = torch.zeros_like(exists, dtype=torch.long)
-        index[exists] = torch.tensor(
-            [c.beam * vocab_size + c.token for row in chosen for c in row], dtype=torch.long, device=device
-        )
+        places = [c.beam * vocab_size + c.token for row in chosen for c in row]
+        index[exists] = torch.tensor(places, dtype=torch.long, device=device)
         sums = state.continuations.flatten(1).gather(1, index)
         candidates.index = torch.cat((candidates.index, index), dim=1)
         candidates.sums = torch.cat((candidates.sums, sums), dim=1)
