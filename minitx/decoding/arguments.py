@@ -98,7 +98,7 @@ def resolve(
 
 
 def check_names(function: Callable[..., Any], options: Iterable[str], known: Iterable[str]) -> None:
-    """Checks that all options are known; the TypeError for another one hints at its name or place in minitx."""
+    """Checks that all options are known; the TypeError for another one hints at its name or place here."""
     known = list(known)
     for name in options:
         if name not in known:
