@@ -54,7 +54,7 @@ if TYPE_CHECKING:  # the table below, for type checkers
     from minitx.inspect.explain import Explanation as Explanation
     from minitx.inspect.explain import explain as explain
     from minitx.layers.activation import register_activation as register_activation
-    from minitx.layers.attention_kernels import register_attention as register_attention
+    from minitx.layers.attention import register_attention as register_attention
     from minitx.layers.cache import Cache as Cache
     from minitx.models import DecoderModel as DecoderModel
     from minitx.models import EncoderDecoderModel as EncoderDecoderModel
@@ -94,7 +94,7 @@ _NAMES = {  # module -> its public names
     "decoding.stopping": "Stop",
     "inspect.explain": "Explanation explain",
     "layers.activation": "register_activation",
-    "layers.attention_kernels": "register_attention",
+    "layers.attention": "register_attention",
     "layers.cache": "Cache",
     "models": "DecoderModel EncoderDecoderModel EncoderModel ModelOutput",
     "models.inputs": "register_inputs",

@@ -160,18 +160,18 @@ def check_tensor(parameter: str, value: Any) -> Tensor:
     return value
 
 
-def check_token_ids(parameter: str, ids: Any) -> tuple[int, ...]:
-    """Returns the shape (B, T) of token ids.
+def check_token_ids(parameter: str, ids: Any) -> Tensor:
+    """Returns the value if it is a tensor (B, T) with at least one token per row.
 
     Raises:
         ArgumentTypeError: not a tensor.
         ArgumentValueError: not two dimensions, or no tokens.
     """
-    shape = tuple(check_tensor(parameter, ids).shape)
-    if len(shape) != 2 or shape[1] == 0:
-        expected = f"a tensor of shape (batch, time) with at least one token per row, not {shape}"
-        raise ArgumentValueError(parameter, ids, expected)
-    return shape
+    tokens = check_tensor(parameter, ids)
+    if tokens.dim() != 2 or tokens.shape[1] == 0:
+        expected = f"of shape (batch, time) with at least one token per row, not {tuple(tokens.shape)}"
+        raise ArgumentValueError(parameter, ids, f"a tensor {expected}")
+    return tokens
 
 
 def check_shape(parameter: str, value: Any, shape: tuple[int, ...], like: str = "input_ids") -> None:

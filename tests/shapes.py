@@ -22,7 +22,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from types import FunctionType
 from typing import Any
 
@@ -52,7 +52,7 @@ def stated(function: FunctionType) -> Stated:
         shapes.results = right
     for name, text in section(doc, "Args"):
         for part in re.split(r",\s*", name):
-            if alternatives := listed(text.partition(".")[0].partition(";")[0]):
+            if alternatives := listed(re.split(r"(?<!\.)\.(?!\.)|;", text)[0]):
                 shapes.parameters[part] = alternatives[0]
     for name, text in section(doc, "Returns"):
         if not shapes.results:
@@ -211,6 +211,10 @@ def watched(prefixes: tuple[str, ...]) -> Iterator[tuple[set[str], list[str]]]:
                         if other is function:
                             value[inner] = wrapper
                             undo.append(functools.partial(value.__setitem__, inner, function))
+                        for part, held in getattr(other, "__dict__", {}).items():  # such as a Task's loss
+                            if held is function and is_dataclass(other):
+                                object.__setattr__(other, part, wrapper)
+                                undo.append(functools.partial(object.__setattr__, other, part, function))
         del name
     try:
         yield called, violations

@@ -184,11 +184,11 @@ def check(rope: RopeConfig, head_dim: int) -> None:
 def yarn_factor(inner: ConfigReader, factor: float, original: int) -> float:
     """0.1 ln(factor) + 1 (arXiv:2309.00071, equation 22), or the ratio of two such."""
 
-    def magnitude(scale: float) -> float:
+    def _magnitude(scale: float) -> float:
         return 1.0 if factor <= 1 else 0.1 * scale * math.log(factor) + 1.0
 
     above, below = inner.number("mscale", 0.0), inner.number("mscale_all_dim", 0.0)
-    return magnitude(above) / magnitude(below) if above and below else magnitude(1.0)
+    return _magnitude(above) / _magnitude(below) if above and below else _magnitude(1.0)
 
 
 def longrope_factor(inner: ConfigReader, factor: float, original: int) -> float:

@@ -97,21 +97,21 @@ def renamed(table: Table, ours: Mapping[str, str], prefix: str) -> Table:
         prefix: prefix of the checkpoint's names in the larger model.
     """
 
-    def left(name: str) -> str:
+    def _left(name: str) -> str:
         for start, other in ours.items():
             name = name.replace("{i}", "{j}")
             if name.startswith(start):
                 return other + name.removeprefix(start)
         return name
 
-    def right(name: str) -> str:
+    def _right(name: str) -> str:
         return prefix + (name.replace("{i}", "{j}") if ours else name)
 
     result: Table = {}
     for names, stored in table.items():
-        key = left(names) if isinstance(names, str) else tuple(map(left, names))
+        key = _left(names) if isinstance(names, str) else tuple(map(_left, names))
         entry = CheckpointEntry((stored,)) if isinstance(stored, str) else stored
-        result[key] = replace(entry, names=tuple(map(right, entry.names)))
+        result[key] = replace(entry, names=tuple(map(_right, entry.names)))
     return result
 
 

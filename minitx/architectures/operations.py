@@ -23,22 +23,21 @@ class Op(Protocol):
     """
 
     @property
-    def many(self) -> bool: ...
+    def many(self) -> bool:
+        """Whether several stored tensors form one parameter."""
 
     @property
-    def copies(self) -> bool: ...
+    def copies(self) -> bool:
+        """Whether `load` copies."""
 
     def bind(self, sizes: Mapping[str, int]) -> Op:
         """Return the operation for a model with these numbers of "heads" and "experts"."""
-        ...
 
     def load(self, stored: Sequence[Tensor], rows: Sequence[int]) -> list[Tensor]:
         """Return the parameters; `rows` are their first dimensions."""
-        ...
 
     def save(self, parameters: Sequence[Tensor]) -> list[Tensor]:
         """Return the stored tensors."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -49,12 +48,15 @@ class Copy:
     copies: bool = field(default=False, init=False)
 
     def bind(self, sizes: Mapping[str, int]) -> Copy:
+        """Returns the same operation."""
         return self
 
     def load(self, stored: Sequence[Tensor], rows: Sequence[int]) -> list[Tensor]:
+        """Returns the stored tensors."""
         return list(stored)
 
     def save(self, parameters: Sequence[Tensor]) -> list[Tensor]:
+        """Returns the parameters."""
         return list(parameters)
 
 
@@ -66,12 +68,15 @@ class FromRow:
     copies: bool = field(default=False, init=False)
 
     def bind(self, sizes: Mapping[str, int]) -> FromRow:
+        """Returns the same operation."""
         return self
 
     def load(self, stored: Sequence[Tensor], rows: Sequence[int]) -> list[Tensor]:
+        """Returns the row of each matrix."""
         return [x.flatten() for x in stored]
 
     def save(self, parameters: Sequence[Tensor]) -> list[Tensor]:
+        """Returns each vector as a matrix of one row."""
         return [x[None] for x in parameters]
 
 
@@ -83,13 +88,16 @@ class Split:
     copies: bool = field(default=False, init=False)
 
     def bind(self, sizes: Mapping[str, int]) -> Split:
+        """Returns the same operation."""
         return self
 
     def load(self, stored: Sequence[Tensor], rows: Sequence[int]) -> list[Tensor]:
+        """Returns views of the stored tensor, one per projection."""
         (together,) = stored
         return list(torch.split(together, list(rows)))
 
     def save(self, parameters: Sequence[Tensor]) -> list[Tensor]:
+        """Returns the concatenated projections."""
         return [torch.cat(list(parameters))]
 
 
@@ -106,15 +114,18 @@ class Rearrange:
     copies: bool = field(default=True, init=False)
 
     def bind(self, sizes: Mapping[str, int]) -> Rearrange:
+        """Returns the operation with the number of heads, if its pattern has them."""
         return replace(self, heads=sizes["heads"]) if "heads" in self.pattern else self
 
     def load(self, stored: Sequence[Tensor], rows: Sequence[int]) -> list[Tensor]:
+        """Returns the projections, each contiguous."""
         (together,) = stored
         sizes = {"heads": self.heads} if self.heads else {}
         parts = rearrange(together, self.pattern, part=len(rows), **sizes).unbind(0)
         return [part.contiguous() for part in parts]
 
     def save(self, parameters: Sequence[Tensor]) -> list[Tensor]:
+        """Returns the projections in the stored order, as one tensor."""
         stored, split = self.pattern.split(" -> ")
         sizes = {"heads": self.heads} if self.heads else {}
         return [rearrange(torch.stack(list(parameters)), f"{split} -> {stored}", **sizes)]
@@ -132,12 +143,15 @@ class Transposed:
     copies: bool = field(default=True, init=False)
 
     def bind(self, sizes: Mapping[str, int]) -> Transposed:
+        """Returns the same operation."""
         return self
 
     def load(self, stored: Sequence[Tensor], rows: Sequence[int]) -> list[Tensor]:
+        """Returns the transposed matrices after the inner operation."""
         return [x.contiguous() for x in self.op.load([transpose(x) for x in stored], rows)]
 
     def save(self, parameters: Sequence[Tensor]) -> list[Tensor]:
+        """Returns the matrices as (inputs, outputs)."""
         return [transpose(x) for x in self.op.save(parameters)]
 
 
@@ -154,11 +168,14 @@ class StackExperts:
     copies: bool = field(default=True, init=False)
 
     def bind(self, sizes: Mapping[str, int]) -> StackExperts:
+        """Returns the same operation."""
         return self
 
     def load(self, stored: Sequence[Tensor], rows: Sequence[int]) -> list[Tensor]:
+        """Returns one parameter of all experts."""
         return [torch.stack(list(stored))]
 
     def save(self, parameters: Sequence[Tensor]) -> list[Tensor]:
+        """Returns one tensor per expert."""
         (together,) = parameters
         return list(together.unbind(0))

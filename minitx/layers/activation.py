@@ -77,13 +77,11 @@ class Activation(nn.Module):
         super().__init__()
         if isinstance(function, str):
             check_choice("activation", function, ACTIVATIONS, "minitx.register_activation adds a custom one")
-            self.name: str = function
-            self.function = ACTIVATIONS[function]
-        elif callable(function):
-            self.name = getattr(function, "__name__", type(function).__name__)
-            self.function = function
-        else:
+            self.name, self.function = function, ACTIVATIONS[function]
+            return
+        if not callable(function):
             raise ArgumentTypeError("activation", function, "a name or a function")
+        self.name, self.function = getattr(function, "__name__", type(function).__name__), function
 
     def extra_repr(self) -> str:
         """Returns the name of the function, for the printout."""

@@ -1,18 +1,187 @@
-"""Multi-head self-attention and cross-attention; their output projection is `Output` in layer.py."""
+"""Scaled dot-product attention (arXiv:1706.03762, equation 1), and the modules of self- and cross-attention.
+
+The functions compute it step by step or with fused kernels; the modules' output projection is `Output` in
+layer.py.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from minitx.config import AttentionConfig, NormConfig
-from minitx.layers.attention_kernels import Backend, ScoreOptions, attention_weights, sdpa
 from minitx.layers.cache import CrossAttentionCache, LayerCache
 from minitx.layers.norm import Slot, norm
 from minitx.layers.rotary import RotaryTables, apply_rotary_pos_emb
+from minitx.validation import ArgumentTypeError, ArgumentValueError, check_choice
+
+# --- functions -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """How scores become attention weights; the same for every backend.
+
+    Attributes:
+        scale: multiplies the scores.
+        causal: no query attends to a later key, and T = S; instead of a mask.
+        groups: number of query heads per key/value head (arXiv:2305.13245).
+        softcap: caps scores by softcap * tanh(scores / softcap); None: no cap.
+        sinks: (H,), a score per head that joins the softmax and has no value; None: no sinks.
+        dropout: probability for the attention weights.
+    """
+
+    scale: float
+    causal: bool = False
+    groups: int = 1
+    softcap: float | None = None
+    sinks: Tensor | None = None
+    dropout: float = 0.0
+
+
+class Backend(Protocol):
+    """Computes attention: (B, H, T, D), (B, K, S, D), (B, K, S, D), mask -> (B, H, T, D).
+
+    The mask is (1 or B, 1 or H, 1 or T, S): bool (True = attend) or added to the scores; None: attend to all.
+    """
+
+    def __call__(
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, options: ScoreOptions
+    ) -> Tensor: ...
+
+
+def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None, options: ScoreOptions) -> Tensor:
+    """Returns the attention weights before dropout.
+
+    Args:
+        query: (B, H, T, D)
+        key: (B, K, S, D)
+        mask: (1 or B, 1 or H, 1 or T, S), as for `Backend`; or None.
+        options: of the scores.
+
+    Returns:
+        (B, H, T, S)
+    """
+    if options.groups > 1:
+        key = key.repeat_interleave(options.groups, dim=1)
+    scores = query @ key.transpose(-2, -1) * options.scale  # (B, H, T, S)
+    if options.softcap is not None:
+        scores = options.softcap * torch.tanh(scores / options.softcap)
+    if options.causal:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    if mask is not None and mask.dtype == torch.bool:
+        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    elif mask is not None:
+        scores = scores + mask
+    if options.sinks is not None:
+        sinks = options.sinks.view(1, -1, 1, 1).expand(*scores.shape[:-1], 1)
+        scores = torch.cat((scores, sinks), dim=-1)
+    # In half precision a softmax over many keys loses digits, so it is computed in float32.
+    wide = torch.promote_types(scores.dtype, torch.float32)
+    weights = torch.softmax(scores, dim=-1, dtype=wide).to(scores.dtype)
+    return weights if options.sinks is None else weights[..., :-1]
+
+
+def eager(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, options: ScoreOptions) -> Tensor:
+    """Compute attention step by step, as in the equation.
+
+    Args:
+        query: (B, H, T, D)
+        key: (B, K, S, D)
+        value: (B, K, S, D)
+        mask: (1 or B, 1 or H, 1 or T, S), as for `Backend`; or None.
+        options: of the scores.
+
+    Returns:
+        (B, H, T, D)
+    """
+    if options.groups > 1:
+        value = value.repeat_interleave(options.groups, dim=1)
+    weights = attention_weights(query, key, mask, options)
+    weights = F.dropout(weights, p=options.dropout, training=options.dropout > 0.0)
+    return weights @ value
+
+
+def sdpa(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, options: ScoreOptions) -> Tensor:
+    """Compute the same with PyTorch's fused kernels, which never hold the (T, S) weights.
+
+    The kernels support neither caps nor sinks: with those, falls back to `eager`.
+
+    Args:
+        query: (B, H, T, D)
+        key: (B, K, S, D)
+        value: (B, K, S, D)
+        mask: (1 or B, 1 or H, 1 or T, S), as for `Backend`; or None.
+        options: of the scores.
+
+    Returns:
+        (B, H, T, D)
+    """
+    if options.softcap is not None or options.sinks is not None:
+        return eager(query, key, value, mask, options)
+    return F.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=mask,
+        dropout_p=options.dropout,
+        is_causal=options.causal,
+        scale=options.scale,
+        enable_gqa=options.groups > 1,
+    )
+
+
+BACKENDS: dict[str, Backend] = {"eager": eager, "sdpa": sdpa}
+_BUILT_IN = frozenset(BACKENDS)
+
+
+def register_attention(name: str, function: Backend) -> None:
+    """Make a custom attention known under a name, for `model.set_attention` and `minitx.load(attention=)`.
+
+    Args:
+        name: not the name of a built-in attention.
+        function: with the signature of `Backend`.
+
+    Raises:
+        ArgumentTypeError: not a name, or not callable.
+        ArgumentValueError: the name of a built-in attention.
+
+    Example:
+        >>> def uniform(query, key, value, mask, options):
+        ...     return minitx.layers.attention.sdpa(query * 0, key, value, mask, options)
+        >>> minitx.register_attention("uniform", uniform)
+        >>> model = minitx.load(folder, attention="uniform")
+    """
+    if not isinstance(name, str) or not name:
+        raise ArgumentTypeError("name", name, "a non-empty string")
+    if not callable(function):
+        raise ArgumentTypeError("function", function, "callable")
+    if name in _BUILT_IN:
+        raise ArgumentValueError("name", name, "a new name", f"minitx has {', '.join(sorted(_BUILT_IN))}")
+    BACKENDS[name] = function
+
+
+def backend_of(attention: str | Backend) -> Backend:
+    """Returns the function of a name of `BACKENDS`, or the function itself.
+
+    Raises:
+        ArgumentTypeError: neither a name nor a function.
+        ArgumentValueError: an unknown name.
+    """
+    if isinstance(attention, str):
+        hint = "minitx.register_attention adds a custom one"
+        return BACKENDS[check_choice("attention", attention, BACKENDS, hint)]
+    if not callable(attention):
+        raise ArgumentTypeError("attention", attention, f"a function or one of {', '.join(BACKENDS)}")
+    return attention
+
+
+# --- modules ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -37,11 +206,6 @@ class AttentionContext:
     watch: Callable[[Tensor], None] | None = None
 
 
-def active_probability(dropout: nn.Module) -> float:
-    """Returns the probability of a dropout module in training, else 0; fused kernels take it as a number."""
-    return float(getattr(dropout, "p", 0.0)) if dropout.training else 0.0
-
-
 class SelfAttention(nn.Module):
     """Multi-head attention of a sequence to itself.
 
@@ -56,37 +220,40 @@ class SelfAttention(nn.Module):
         self, config: AttentionConfig, hidden_size: int, qk_norm: NormConfig, index: int = 0
     ) -> None:
         super().__init__()
-        self.head_dim, self.groups = config.head_dim, config.num_attention_heads // config.key_value_heads
-        width, shared = config.num_attention_heads * config.head_dim, config.key_value_heads * config.head_dim
+        heads, self.head_dim = config.num_attention_heads, config.head_dim
+        shared_heads = config.num_key_value_heads or heads
+        width, shared, self.groups = (
+            heads * self.head_dim,
+            shared_heads * self.head_dim,
+            heads // shared_heads,
+        )
         self.Q = nn.Linear(hidden_size, width, bias=config.bias)
         self.K = nn.Linear(hidden_size, shared, bias=config.bias)
         self.V = nn.Linear(hidden_size, shared, bias=config.bias)
-        self.norm_per_head = config.qk_norm == "head"
-        normed = None if config.qk_norm == "none" else qk_norm
-        self.q_norm = norm(normed, config.head_dim if self.norm_per_head else width)
-        self.k_norm = norm(normed, config.head_dim if self.norm_per_head else shared)
-        self.sinks = nn.Parameter(torch.empty(config.num_attention_heads)) if config.sinks else None
+        normed, self.norm_per_head = config.qk_norm != "none", config.qk_norm == "head"
+        self.q_norm = norm(qk_norm, self.head_dim if self.norm_per_head else width) if normed else None
+        self.k_norm = norm(qk_norm, self.head_dim if self.norm_per_head else shared) if normed else None
+        self.sinks = nn.Parameter(torch.empty(heads)) if config.sinks else None
         self.dropout = nn.Dropout(config.dropout)
         scale = config.head_dim**-0.5 if config.scale is None else config.scale
         self.scale = scale / (index + 1 if config.scale_by_layer else 1)
         self.softcap = config.softcap
         self.backend: Backend = sdpa
 
-    def heads(self, x: Tensor, norm: Slot) -> Tensor:
-        """Split into heads and normalise: (B, T, heads * D) -> (B, heads, T, D)."""
-        if self.norm_per_head:
-            return norm(self.split(x)).transpose(1, 2)
-        return self.split(norm(x)).transpose(1, 2)
-
-    def split(self, x: Tensor) -> Tensor:
-        """(B, T, heads * D) -> (B, T, heads, D)"""
-        return x.view(*x.shape[:-1], x.shape[-1] // self.head_dim, self.head_dim)
+    def heads(self, x: Tensor, norm: Slot | None = None) -> Tensor:
+        """Split into heads, and normalise queries and keys: (B, T, heads * D) -> (B, heads, T, D)."""
+        if norm is not None and not self.norm_per_head:
+            x = norm(x)
+        x = x.view(*x.shape[:-1], x.shape[-1] // self.head_dim, self.head_dim)
+        if norm is not None and self.norm_per_head:
+            x = norm(x)
+        return x.transpose(1, 2)
 
     def forward(self, hidden: Tensor, context: AttentionContext, cache: LayerCache | None = None) -> Tensor:
         """(B, T, E) -> (B, T, H * D)"""
         query = self.heads(self.Q(hidden), self.q_norm)  # (B, H, T, D)
         key = self.heads(self.K(hidden), self.k_norm)  # (B, K, T, D)
-        value = self.split(self.V(hidden)).transpose(1, 2)
+        value = self.heads(self.V(hidden))
         if context.rotary is not None:
             query = apply_rotary_pos_emb(query, context.rotary)
             key = apply_rotary_pos_emb(key, context.rotary)
@@ -96,7 +263,7 @@ class SelfAttention(nn.Module):
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, context: AttentionContext) -> Tensor:
         """(B, H, T, D), twice (B, K, S, D) -> (B, H, T, D)"""
-        dropout = active_probability(self.dropout)
+        dropout = getattr(self.dropout, "p", 0.0) if self.dropout.training else 0.0
         options = ScoreOptions(self.scale, context.causal, self.groups, self.softcap, self.sinks, dropout)
         if context.watch is not None:
             context.watch(attention_weights(query, key, context.mask, options))
@@ -129,4 +296,4 @@ class CrossAttention(SelfAttention):
     def keys_and_values(self, encoder_hidden_states: Tensor) -> tuple[Tensor, Tensor]:
         """(B', S, E) -> (B', K, S, D) twice"""
         key = self.heads(self.K(encoder_hidden_states), self.k_norm)
-        return key, self.split(self.V(encoder_hidden_states)).transpose(1, 2)
+        return key, self.heads(self.V(encoder_hidden_states))

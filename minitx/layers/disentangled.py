@@ -14,8 +14,13 @@ from torch import Tensor, nn
 
 from minitx.config import AttentionConfig, Disentangled, NormConfig, StackConfig
 from minitx.layers.activation import Activation
-from minitx.layers.attention import AttentionContext, active_probability
-from minitx.layers.attention_kernels import Backend, ScoreOptions, attention_weights, sdpa
+from minitx.layers.attention import (
+    AttentionContext,
+    Backend,
+    ScoreOptions,
+    attention_weights,
+    sdpa,
+)
 from minitx.layers.embedding import Embedding
 from minitx.layers.layer import Layer
 from minitx.layers.masks import to_additive_mask
@@ -24,7 +29,10 @@ from minitx.layers.recorder import Recorder
 
 
 def log_bucket(distance: Tensor, buckets: int, most: int) -> Tensor:
-    """Returns distances up to buckets / 2 unchanged, larger ones on a logarithmic scale up to `most`."""
+    """Returns distances up to buckets / 2 unchanged, larger ones on a logarithmic scale up to `most`.
+
+    (T, T) -> (T, T)
+    """
     middle = buckets // 2
     near = distance.abs() <= middle
     size = distance.abs().clamp(min=middle).float()
@@ -73,13 +81,14 @@ class DisentangledSelfAttention(nn.Module):
         if context.embeddings is not None and context.bucket is not None:
             embeddings = self.pos_dropout(context.embeddings)
             mask = to_additive_mask(mask, self.position_scores(query, key, embeddings, context.bucket))
-        options = ScoreOptions(self.scale, dropout=active_probability(self.dropout))
+        dropout = getattr(self.dropout, "p", 0.0) if self.dropout.training else 0.0
+        options = ScoreOptions(self.scale, dropout=dropout)
         if context.watch is not None:
             context.watch(attention_weights(query, key, mask, options))
         return self.backend(query, key, value, mask, options).transpose(1, 2).flatten(2)
 
     def position_scores(self, query: Tensor, key: Tensor, embeddings: Tensor, bucket: Tensor) -> Tensor:
-        """(B, H, T, D) twice, (2 * span, E), (T, T) -> (B, H, T, T)"""
+        """twice (B, H, T, D), (2 * span, E), (T, T) -> (B, H, T, T)"""
         span = self.positions.span
         total = query.new_zeros(())
         if "c2p" in self.positions.pos_att_type:
@@ -139,7 +148,7 @@ class DisentangledStack(nn.Module):
     def forward(
         self, hidden: Tensor, mask: Tensor | None, position_ids: Tensor, *, record: Recorder | None = None
     ) -> Tensor:
-        """(B, T, E), mask (B, T) or (B, T, S) -> (B, T, E)"""
+        """(B, T, E), mask (B, T) or (B, T, T), (1 or B, T) -> (B, T, E)"""
         if record is not None:
             record.begin(len(self.layers))
         real = hidden.new_ones(*hidden.shape[:2], 1)  # (B, T, 1)
@@ -158,7 +167,12 @@ class DisentangledStack(nn.Module):
         return hidden
 
     def context(self, mask: Tensor | None, hidden: Tensor) -> RelativeContext:
-        """Returns mask and relative positions for all layers; the arguments are those of `forward`."""
+        """Returns mask and relative positions for all layers.
+
+        Args:
+            mask: (B, T) or (B, T, T), or None.
+            hidden: (B, T, E)
+        """
         attend, positions = mask, self.positions
         if mask is not None and mask.dim() == 2:
             # Padding is masked as a query too, and then attends to all tokens equally.

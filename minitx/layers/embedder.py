@@ -7,113 +7,132 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from minitx.config import LearnedPositions, Numbering, Projection, TextInputs
+from minitx.config import Numbering, Projection, SinusoidalPositions, TextInputs
 from minitx.layers.embedding import Embedding, ScaledEmbedding, ShiftedEmbedding, SinusoidalEmbedding
-from minitx.layers.norm import Slot, dropout, identity, norm
-from minitx.validation import check_indices, check_position_ids, check_shape, check_token_ids
+from minitx.layers.norm import dropout, norm
+from minitx.validation import check_indices, check_position_ids, check_shape
 
 
 class Embedder(nn.Module):
-    """The sum of word, token type and position embeddings, normalised."""
+    """The sum of word, token type and position embeddings, normalised.
+
+    Attributes:
+        max_tokens: the longest sequence: entries of the position table, less those before the first position.
+            Without a table it is the context length of the training, which longer sequences may exceed.
+        prefix: of the names of its inputs in messages, "decoder_" in an encoder-decoder.
+    """
+
+    prefix = ""
 
     def __init__(self, config: TextInputs) -> None:
         super().__init__()
         self.config = config
         size, hidden, place = config.embedding_size, config.hidden_size, config.projection
-        summed = hidden if place == "words" else size
+        summed, added = hidden if place == "words" else size, config.positions
+        self.number = NUMBERINGS[added.numbering] if added else number_all
+        padding = config.pad_token_id if self.number is number_unpadded else None
         self.word_emb = word_embedding(config)
-        self.pos_emb = position_embedding(config, summed)
+        self.pos_emb = position_embedding(config, summed, padding) if added else None
         self.tok_type_emb = Embedding(config.type_vocab_size, summed) if config.type_vocab_size else None
-        self.projection: Slot = (
-            identity if place == "none" else nn.Linear(size, hidden, bias=place == "after_dropout")
-        )
+        if place != "none":
+            self.projection = nn.Linear(size, hidden, bias=place == "after_dropout")
         self.layer_norm = norm(config.norm, size if place == "after_dropout" else hidden)
         self.dropout = dropout(config.dropout)
         self.has_position_table = isinstance(self.pos_emb, Embedding)  # which limits the length
-        self.number = NUMBERINGS[config.numbering]
+        first = getattr(added, "offset", 0) if padding is None else padding + 1
+        self.max_tokens = config.max_position_embeddings - first
 
-    @property
-    def max_tokens(self) -> int:
-        """The longest sequence: rows of the position table, less those before the first position.
-
-        Without a table it is the context length of the training, which longer sequences may exceed.
-        """
-        padding = self.config.pad_token_id if self.config.numbering == "padding" else None
-        first = getattr(self.config.positions, "offset", 0) if padding is None else padding + 1
-        return self.config.max_position_embeddings - first
-
-    def check(
-        self,
-        input_ids: Tensor,
-        token_type_ids: Tensor | None,
-        position_ids: Tensor | None,
-        past: int = 0,
-        mask: Tensor | None = None,
-        prefix: str = "",
-    ) -> Tensor:
-        """Check the inputs against the tables, which would fail with an index error or a dead GPU.
+    def check_ids(self, input_ids: Tensor, token_type_ids: Tensor | None = None) -> None:
+        """Check ids against the tables, which would fail with an index error or a dead GPU.
 
         Args:
             input_ids: (B, T).
             token_type_ids: (B, T), or None.
-            position_ids: (1 or B, T); None: the architecture's own.
-            past: number of tokens before them.
-            mask: (B, past + T), False at padding.
-            prefix: of the names in messages, "decoder_" in an encoder-decoder.
-
-        Returns:
-            (1 or B, T): the positions; by default those of the architecture.
 
         Raises:
-            TypeError: not a tensor.
-            ValueError: no tokens, a wrong shape or dtype, an id outside its table.
+            ArgumentTypeError: not a tensor.
+            ArgumentValueError: a wrong shape or dtype, or an id outside its table.
         """
-        name = f"{prefix}input_ids"
-        shape = check_token_ids(name, input_ids)
-        check_indices(name, input_ids, self.config.vocab_size, "does the tokenizer belong to this model?")
+        hint = "does the tokenizer belong to this model?"
+        check_indices(f"{self.prefix}input_ids", input_ids, self.config.vocab_size, hint)
         if token_type_ids is not None:
-            self.check_types(token_type_ids, shape)
-        positions, length = position_ids, past + shape[1]
-        if positions is None:
-            positions = self.number(input_ids, self.config.pad_token_id, past, mask)
-        too_long = f"the text has {length} tokens, truncate or split it"
-        if position_ids is not None or (self.config.numbering == "padding" and length > self.max_tokens):
-            self.check_positions(positions, shape, too_long, prefix)
-        elif self.has_position_table and length > self.max_tokens:
-            raise ValueError(f"the model has positions for {self.max_tokens} tokens, but {too_long}.")
+            self.check_types(token_type_ids, tuple(input_ids.shape))
+
+    def positions(
+        self, input_ids: Tensor, position_ids: Tensor | None, past: int = 0, mask: Tensor | None = None
+    ) -> Tensor:
+        """Returns the positions, checked against their table.
+
+        Args:
+            input_ids: (B, T).
+            position_ids: (1 or B, T); None: the architecture's own numbering.
+            past: number of tokens before them.
+            mask: (B, past + T), False at padding.
+
+        Returns:
+            (1 or B, T)
+
+        Raises:
+            ArgumentTypeError: not a tensor.
+            ArgumentValueError: a wrong shape or dtype, or a position outside the table.
+            ValueError: a sequence longer than the table.
+        """
+        if position_ids is not None:
+            self.check_positions(position_ids, tuple(input_ids.shape))
+            return position_ids
+        positions = self.number(input_ids, self.config.pad_token_id, past, mask)
+        if past + input_ids.shape[1] > self.max_tokens:
+            self.check_length(positions, past)
         return positions
 
     def check_types(self, token_type_ids: Tensor, shape: tuple[int, ...]) -> None:
-        """Check shape and values of the token type ids."""
+        """Check shape and values of the token type ids.
+
+        Args:
+            token_type_ids: (B, T)
+            shape: (B, T) of the tokens.
+        """
         check_shape("token_type_ids", token_type_ids, shape)
         if self.tok_type_emb is not None:
             check_indices("token_type_ids", token_type_ids, self.config.type_vocab_size)
 
-    def check_positions(
-        self, position_ids: Tensor, shape: tuple[int, ...], hint: str, prefix: str = ""
-    ) -> None:
-        """Check that the positions fit tokens (B, T) and the table."""
-        check_position_ids(position_ids, shape, prefix)
+    def check_positions(self, position_ids: Tensor, shape: tuple[int, ...], hint: str = "") -> None:
+        """Check that the positions fit the tokens and the table.
+
+        Args:
+            position_ids: (1 or B, T)
+            shape: (B, T) of the tokens.
+            hint: what to do about a position outside the table.
+        """
+        check_position_ids(position_ids, shape, self.prefix)
         if self.has_position_table:
             rows = self.config.max_position_embeddings - getattr(self.config.positions, "offset", 0)
-            check_indices(f"{prefix}position_ids", position_ids, rows, hint)
+            check_indices(f"{self.prefix}position_ids", position_ids, rows, hint)
+
+    def check_length(self, position_ids: Tensor, past: int) -> None:
+        """Check that more tokens than `max_tokens` fit the table, since padding may share a position.
+
+        Args:
+            position_ids: (1 or B, T), the architecture's own numbering.
+            past: number of tokens before them.
+        """
+        too_long = f"the text has {past + position_ids.shape[1]} tokens, truncate or split it"
+        if self.number is number_unpadded:
+            self.check_positions(position_ids, tuple(position_ids.shape), too_long)
+        elif self.has_position_table:
+            raise ValueError(f"the model has positions for {self.max_tokens} tokens, but {too_long}.")
 
     def project(self, hidden: Tensor, place: Projection) -> Tensor:
         """Apply the projection if it belongs to this place: (B, T, size) -> (B, T, size or E)."""
         return self.projection(hidden) if self.config.projection == place else hidden
 
     def forward(
-        self,
-        input_ids: Tensor,
-        token_type_ids: Tensor | None,
-        position_ids: Tensor,
-        inputs_embeds: Tensor | None = None,
+        self, ids: Tensor, types: Tensor | None, position_ids: Tensor, inputs_embeds: Tensor | None = None
     ) -> Tensor:
         """(B, T), (B, T), (1 or B, T), output of `word_emb` (B, T, W) or None -> (B, T, E)"""
-        hidden = self.project(self.word_emb(input_ids) if inputs_embeds is None else inputs_embeds, "words")
+        hidden = self.project(self.word_emb(ids) if inputs_embeds is None else inputs_embeds, "words")
         if self.tok_type_emb is not None:
-            types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
-            hidden = hidden + self.tok_type_emb(types)
+            hidden = hidden + self.tok_type_emb(torch.zeros_like(ids) if types is None else types)
         if self.pos_emb is not None:
             hidden = hidden + self.pos_emb(position_ids).to(hidden.dtype)
         hidden = self.dropout(self.layer_norm(self.project(hidden, "before_norm")))
@@ -129,28 +148,27 @@ def word_embedding(config: TextInputs) -> Embedding:
     return ScaledEmbedding(*shape, padding, scale=scale, rounded=config.rounded_scale)
 
 
-def position_embedding(config: TextInputs, size: int) -> nn.Module | None:
-    """Returns the module of the position vectors; None: positions are not added to the embeddings."""
-    positions, padding = config.positions, config.pad_token_id if config.numbering == "padding" else None
-    if isinstance(positions, LearnedPositions):
-        return ShiftedEmbedding(config.max_position_embeddings, size, padding, positions.offset)
-    return SinusoidalEmbedding(positions.kind, size, padding) if positions is not None else None
+def position_embedding(config: TextInputs, size: int, padding: int | None) -> nn.Module:
+    """Returns the module of the position vectors; position `padding` gets a zero vector."""
+    if isinstance(config.positions, SinusoidalPositions):
+        return SinusoidalEmbedding(config.positions.kind, size, padding)
+    if offset := getattr(config.positions, "offset", 0):
+        return ShiftedEmbedding(config.max_position_embeddings, size, padding, offset)
+    return Embedding(config.max_position_embeddings, size, padding)
 
 
 # --- position ids: (ids (B, T), pad_token_id, past, mask (B, past + T)) -> (1 or B, T) -------------
 
 
-def position_ids_from_sequence(
-    input_ids: Tensor, pad_token_id: int | None, past: int, mask: Tensor | None
-) -> Tensor:
-    """Number all tokens from 0: (B, T) -> (1, T)."""
+def number_all(input_ids: Tensor, pad_token_id: int | None, past: int, mask: Tensor | None) -> Tensor:
+    """Number all tokens from 0: (B, T), mask (B, past + T) -> (1, T)."""
     return torch.arange(past, past + input_ids.shape[1], device=input_ids.device)[None]
 
 
-def position_ids_from_padding(
-    input_ids: Tensor, pad_token_id: int | None, past: int, mask: Tensor | None
-) -> Tensor:
-    """Number tokens other than padding from pad_token_id + 1; padding gets pad_token_id: (B, T) -> (B, T).
+def number_unpadded(input_ids: Tensor, pad_token_id: int | None, past: int, mask: Tensor | None) -> Tensor:
+    """Number tokens other than padding from pad_token_id + 1; padding gets pad_token_id.
+
+    (B, T), mask (B, past + T) -> (B, T)
 
     This is fairseq's numbering, whose position table starts after the padding row. None of the `past` tokens
     is padding.
@@ -160,18 +178,16 @@ def position_ids_from_padding(
     return (torch.cumsum(real, dim=1) + past) * real + pad_token_id
 
 
-def position_ids_from_mask(
-    input_ids: Tensor, pad_token_id: int | None, past: int, mask: Tensor | None
-) -> Tensor:
-    """Number attended tokens from 0; padding gets -1: mask (B, past + T) -> (B, T)."""
+def number_attended(input_ids: Tensor, pad_token_id: int | None, past: int, mask: Tensor | None) -> Tensor:
+    """Number attended tokens from 0; padding gets -1: (B, T), mask (B, past + T) -> (1 or B, T)."""
     if mask is None:
-        return position_ids_from_sequence(input_ids, pad_token_id, past, mask)
+        return number_all(input_ids, pad_token_id, past, mask)
     attended = mask.long()
     return (attended.cumsum(dim=1) * attended - 1)[:, past:]
 
 
 NUMBERINGS: dict[Numbering, Callable[[Tensor, int | None, int, Tensor | None], Tensor]] = {
-    "sequence": position_ids_from_sequence,
-    "padding": position_ids_from_padding,
-    "mask": position_ids_from_mask,
+    "sequence": number_all,
+    "padding": number_unpadded,
+    "mask": number_attended,
 }

@@ -93,7 +93,7 @@ def sinusoids(kind: Sinusoids, position_ids: Tensor, size: int) -> Tensor:
 
     Args:
         kind: "tensor2tensor" or "fairseq".
-        position_ids: (...) long.
+        position_ids: (...), long.
         size: E.
 
     Returns:

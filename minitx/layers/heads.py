@@ -14,7 +14,7 @@ from minitx.layers.activation import Activation
 from minitx.layers.losses import Loss, detection_loss, label_loss, next_token_loss, span_loss, token_loss
 from minitx.layers.norm import Slot, dropout, identity, norm
 from minitx.layers.pooling import POOLING
-from minitx.validation import check_choice
+from minitx.validation import ArgumentTypeError, check_choice
 
 
 class Head(nn.Module):
@@ -28,11 +28,15 @@ class Head(nn.Module):
         hidden_size: E.
 
     Raises:
+        ArgumentTypeError: another config, such as the name of a task.
         ArgumentValueError: an unknown task.
     """
 
     def __init__(self, config: HeadConfig, hidden_size: int) -> None:
         super().__init__()
+        if not isinstance(config, HeadConfig):
+            hint = f'minitx.from_config(config, head="{config}") makes the head of a task by its name'
+            raise ArgumentTypeError("head", config, "a HeadConfig or None", hint)
         check_choice("HeadConfig.task", config.task, TASKS)
         self.config = config
         transform = config.transform

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from minitx.config import FeedForwardConfig, LayerConfig
+from minitx.config import ExpertsConfig, LayerConfig
 from minitx.layers.attention import AttentionContext, CrossAttention, SelfAttention
 from minitx.layers.cache import CrossAttentionCache, LayerCache
 from minitx.layers.experts import MixtureOfExperts
@@ -32,13 +31,23 @@ class Output(nn.Module):
         super().__init__()
         after_branch = config.norm_placement in ("sandwich", "branch")
         self.dense: Slot = identity if size is None else nn.Linear(size, hidden_size, bias=bias)
-        self.branch_norm = norm(config.norm if after_branch else None, hidden_size)
+        self.branch_norm = norm(config.norm, hidden_size) if after_branch else None
         self.layer_norm = norm(config.norm if config.norm_placement == "post" else None, hidden_size)
         self.dropout = dropout(drop)
 
     def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
         """(B, T, size), (B, T, E) -> (B, T, E)"""
-        return self.layer_norm(self.dropout(self.branch_norm(self.dense(hidden))) + residual)
+        hidden = self.dense(hidden)
+        if self.branch_norm is not None:
+            hidden = self.branch_norm(hidden)
+        return self.layer_norm(self.dropout(hidden) + residual)
+
+
+def attention_output(config: LayerConfig, hidden_size: int) -> Output:
+    """Returns the end of an attention branch."""
+    attention = config.attention
+    width = attention.num_attention_heads * attention.head_dim
+    return Output(config, width, hidden_size, bias=attention.output_bias, drop=attention.output_dropout)
 
 
 class SelfAttentionBranch(nn.Module):
@@ -47,13 +56,7 @@ class SelfAttentionBranch(nn.Module):
     def __init__(self, config: LayerConfig, hidden_size: int, self_attention: nn.Module) -> None:
         super().__init__()
         self.self_attention = self_attention
-        self.self_output = Output(
-            config,
-            config.attention.num_attention_heads * config.attention.head_dim,
-            hidden_size,
-            bias=config.attention.output_bias,
-            drop=config.attention.output_dropout,
-        )
+        self.self_output = attention_output(config, hidden_size)
 
     def forward(
         self, hidden: Tensor, residual: Tensor, context: AttentionContext, cache: LayerCache | None = None
@@ -69,13 +72,7 @@ class CrossAttentionBranch(nn.Module):
     def __init__(self, config: LayerConfig, hidden_size: int, index: int) -> None:
         super().__init__()
         self.cross_attention = CrossAttention(config.attention, hidden_size, config.norm, index)
-        self.cross_output = Output(
-            config,
-            config.attention.num_attention_heads * config.attention.head_dim,
-            hidden_size,
-            bias=config.attention.output_bias,
-            drop=config.attention.output_dropout,
-        )
+        self.cross_output = attention_output(config, hidden_size)
 
     def forward(
         self,
@@ -96,12 +93,12 @@ class Choice(Protocol):
 
 
 def after_norm(normed: Tensor, hidden: Tensor) -> Tensor:
-    """Returns the normalised tensor."""
+    """Returns the normalised tensor: twice (B, T, E) -> (B, T, E)."""
     return normed
 
 
 def before_norm(normed: Tensor, hidden: Tensor) -> Tensor:
-    """Returns the tensor before the norm."""
+    """Returns the tensor before the norm: twice (B, T, E) -> (B, T, E)."""
     return hidden
 
 
@@ -139,6 +136,8 @@ class Layer(nn.Module):
         self_attention: its attention; None: `SelfAttention`.
     """
 
+    intermediate: nn.Module
+
     def __init__(
         self,
         config: LayerConfig,
@@ -157,15 +156,13 @@ class Layer(nn.Module):
             self.cross_attention_norm = norm(first, hidden_size)
             self.cross_attention = CrossAttentionBranch(config, hidden_size, index)
         self.feed_forward_norm = norm(first if config.parallel != "one_norm" else None, hidden_size)
-        network = config.feed_forward
-        size = network.intermediate_size if isinstance(network, FeedForwardConfig) else None
-        plain = GatedIntermediate if getattr(network, "gated", False) else Intermediate
-        kind: Callable[..., nn.Module] = plain if size else MixtureOfExperts
-        self.intermediate = kind(network, hidden_size)
-
-        self.output = Output(
-            config, size, hidden_size, bias=network.bias, drop=getattr(network, "output_dropout", None)
-        )
+        network, size, drop = config.feed_forward, None, None
+        if isinstance(network, ExpertsConfig):
+            self.intermediate = MixtureOfExperts(network, hidden_size)
+        else:
+            size, drop = network.intermediate_size, network.output_dropout
+            self.intermediate = (GatedIntermediate if network.gated else Intermediate)(network, hidden_size)
+        self.output = Output(config, size, hidden_size, bias=network.bias, drop=drop)
         self.residual: Choice = after_norm if config.residual_after_norm else before_norm
 
     def forward(
@@ -184,6 +181,25 @@ class Layer(nn.Module):
             hidden = self.cross_attention(normed, hidden, cross_context, cross_cache)
         normed = self.feed_forward_norm(hidden)
         output: Tensor = self.output(self.intermediate(normed), self.residual(normed, hidden))
+        return output
+
+
+class PostNormLayer(Layer):
+    """A layer without norms before its branches: the arrangements "post" and "branch"."""
+
+    def forward(
+        self,
+        hidden: Tensor,
+        context: AttentionContext,
+        cache: LayerCache | None = None,
+        cross_context: AttentionContext | None = None,
+        cross_cache: CrossAttentionCache | None = None,
+    ) -> Tensor:
+        """(B, T, E) -> (B, T, E)"""
+        hidden = self.attention(hidden, hidden, context, cache)
+        if cross_context is not None:
+            hidden = self.cross_attention(hidden, hidden, cross_context, cross_cache)
+        output: Tensor = self.output(self.intermediate(hidden), hidden)
         return output
 
 
@@ -211,3 +227,9 @@ class ParallelLayer(Layer):
         normed = self.feed_forward_norm(self.source(normed, hidden))
         output: Tensor = self.output(self.intermediate(normed), self.residual(normed, attended))
         return output
+
+
+def make_layer(config: LayerConfig, *args: Any, **options: Any) -> Layer:
+    """Returns a layer of the class that suits its config; the arguments are those of `Layer`."""
+    serial = PostNormLayer if config.norm_placement in ("post", "branch") else Layer
+    return (serial if config.parallel == "none" else ParallelLayer)(config, *args, **options)

@@ -8,33 +8,33 @@ from torch import Tensor
 from minitx.validation import ArgumentValueError, check_tensor, values_unavailable
 
 
-def as_bool(attention_mask: Tensor, batch: int, time: int, name: str = "attention_mask") -> Tensor:
+def as_bool(mask: Tensor | None, batch: int, time: int, name: str = "attention_mask") -> Tensor | None:
     """Convert Hugging Face's 0/1 mask, or a boolean one, to a boolean mask.
 
     Args:
-        attention_mask: (B, T) for padding, or (B, T, T) for the keys that each query attends to.
+        mask: (B, T) for padding, or (B, T, T) for the keys that each query attends to; or None.
         batch: B.
         time: T.
         name: of the parameter, for messages.
 
     Returns:
-        (B, T) or (B, T, T) bool, True = attend.
+        (B, T) or (B, T, T) bool, True = attend; None: attend to all.
 
     Raises:
         ArgumentTypeError: not a tensor.
         ArgumentValueError: a shape that does not fit the ids, or values other than 0 and 1.
     """
-    shape = tuple(check_tensor(name, attention_mask).shape)
+    if mask is None:
+        return None
+    shape = tuple(check_tensor(name, mask).shape)
     if shape != (batch, time) and shape != (batch, time, time):  # traced sizes have no hash
         ids = name.replace("attention_mask", "input_ids")
         expected = f"of shape (batch, time) = {(batch, time)} like {ids}, or (batch, time, time), not {shape}"
-        raise ArgumentValueError(name, attention_mask, expected)
-    if attention_mask.dtype == torch.bool:
-        return attention_mask
-    if not holds_zeros_and_ones(attention_mask):
+        raise ArgumentValueError(name, mask, expected)
+    if mask.dtype != torch.bool and not holds_zeros_and_ones(mask):
         hint = "1 means attend, 0 means ignore (masks that are added to the scores are not supported)"
-        raise ArgumentValueError(name, attention_mask, "of the values 0 and 1", hint)
-    return attention_mask.bool()
+        raise ArgumentValueError(name, mask, "of the values 0 and 1", hint)
+    return mask.bool()
 
 
 def holds_zeros_and_ones(mask: Tensor) -> bool:

@@ -15,7 +15,7 @@ Slot = Callable[[Tensor], Tensor]
 
 
 def identity(x: Tensor) -> Tensor:
-    """Returns its input: the empty slot."""
+    """Returns its input, as the empty slot: (...) -> (...)."""
     return x
 
 

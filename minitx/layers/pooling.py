@@ -12,7 +12,7 @@ Pooling = Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
 
 
 def pool_none(hidden: Tensor, pooled: Tensor | None, mask: Tensor | None) -> Tensor:
-    """(B, T, E), (B, E), (B, T) -> (B, T, E), all tokens"""
+    """(B, T, E), (B, E), (B, S) -> (B, T, E), all tokens"""
     return hidden
 
 

@@ -30,19 +30,22 @@ def alibi(heads: int, key_positions: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def alibi_slopes(heads: int) -> Tensor:
-    """Returns the slope of each head, (H,).
+    """Returns the slope of each head.
 
     For powers of two a geometric series from 2^(-8/H) on; for other numbers the series of the power of two
     below, then every other value of the series above.
+
+    Returns:
+        (heads,)
     """
     power = 2 ** int(math.log2(heads))
 
-    def series(base: float, count: int, step: int) -> Tensor:
+    def _series(base: float, count: int, step: int) -> Tensor:
         exponents = torch.arange(1, 1 + step * count, step, dtype=torch.int32)
         return torch.pow(torch.tensor(base, dtype=torch.float32), exponents)
 
-    slopes = series(2 ** (-8 / power), power, 1)
-    return torch.cat((slopes, series(2 ** (-4 / power), heads - power, 2)))
+    slopes = _series(2 ** (-8 / power), power, 1)
+    return torch.cat((slopes, _series(2 ** (-4 / power), heads - power, 2)))
 
 
 class RelativePositionBias(Embedding):

@@ -41,12 +41,19 @@ class RotaryTables(NamedTuple):
 
 
 def exponents(rope: RopeConfig, device: torch.device) -> Tensor:
-    """Returns 2d / D for each pair d: (rotary_dim / 2,), float32 as in training."""
+    """Returns 2d / D for each pair d, in float32 as in training.
+
+    Returns:
+        (rotary_dim / 2,)
+    """
     return torch.arange(0, rope.rotary_dim, 2, dtype=torch.float32, device=device) / rope.rotary_dim
 
 
 def default(rope: RopeConfig, positions: Tensor) -> Tensor:
-    """Returns theta^(-2d/D) (arXiv:2104.09864, equation 15)."""
+    """Returns theta^(-2d/D) (arXiv:2104.09864, equation 15).
+
+    (1 or B, T) -> (rotary_dim / 2,)
+    """
     frequency: Tensor = 1.0 / (rope.rope_theta ** exponents(rope, positions.device))
     return frequency
 
@@ -57,12 +64,15 @@ def sequence_length(positions: Tensor) -> Tensor:
 
 
 def linear(rope: RopeConfig, positions: Tensor) -> Tensor:
-    """Returns the default frequencies divided by `factor`."""
+    """Returns the default frequencies divided by `factor`: (1 or B, T) -> (rotary_dim / 2,)."""
     return default(rope, positions) / rope.factor
 
 
 def dynamic(rope: RopeConfig, positions: Tensor) -> Tensor:
-    """Returns frequencies whose slowest pair rotates as far over the sequence as it did in training."""
+    """Returns frequencies whose slowest pair rotates as far over the sequence as it did in training.
+
+    (1 or B, T) -> (1 or B, rotary_dim / 2)
+    """
     length, context = sequence_length(positions), rope.original_max_position_embeddings
     stretch = rope.factor * length / context - (rope.factor - 1)
     stretch = torch.where(length > context, stretch, 1.0)  # exactly 1 within the context, not nearly
@@ -74,17 +84,19 @@ def dynamic(rope: RopeConfig, positions: Tensor) -> Tensor:
 def yarn(rope: RopeConfig, positions: Tensor) -> Tensor:
     """Returns frequencies interpolated by equation 23 of arXiv:2309.00071.
 
+    (1 or B, T) -> (rotary_dim / 2,)
+
     Pairs with more than beta_fast rotations in the training's context are unchanged, those with less than
     beta_slow are divided by `factor`.
     """
     device, pairs = positions.device, rope.rotary_dim // 2
 
-    def pair_with(rotations: float) -> float:
+    def _pair_with(rotations: float) -> float:
         context = rope.original_max_position_embeddings
         wavelengths = math.log(context / (rotations * 2 * math.pi))
         return rope.rotary_dim * wavelengths / (2 * math.log(rope.rope_theta))
 
-    low, high = pair_with(rope.beta_fast), pair_with(rope.beta_slow)
+    low, high = _pair_with(rope.beta_fast), _pair_with(rope.beta_slow)
     if rope.truncate:
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, rope.rotary_dim - 1)
@@ -96,7 +108,10 @@ def yarn(rope: RopeConfig, positions: Tensor) -> Tensor:
 
 
 def llama3(rope: RopeConfig, positions: Tensor) -> Tensor:
-    """Returns frequencies with long waves divided by `factor`, and a blend between long and short ones."""
+    """Returns frequencies with long waves divided by `factor`, and a blend between long and short ones.
+
+    (1 or B, T) -> (rotary_dim / 2,)
+    """
     frequency, context = default(rope, positions), rope.original_max_position_embeddings
     waves = context / (2 * math.pi / frequency)  # number of each wave in the context of the training
     blend = (waves - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor)
@@ -108,7 +123,10 @@ def llama3(rope: RopeConfig, positions: Tensor) -> Tensor:
 
 
 def longrope(rope: RopeConfig, positions: Tensor) -> Tensor:
-    """Returns frequencies divided by the factors of short or of long sequences."""
+    """Returns frequencies divided by the factors of short or of long sequences.
+
+    (1 or B, T) -> (1 or B, rotary_dim / 2)
+    """
     short, long = (
         torch.tensor(factor, dtype=torch.float32, device=positions.device)
         for factor in (rope.short_factor, rope.long_factor)
@@ -132,9 +150,14 @@ FREQUENCIES: dict[str, Callable[[RopeConfig, Tensor], Tensor]] = {
 
 
 def rotary_tables(rope: RopeConfig, position_ids: Tensor, dtype: torch.dtype) -> RotaryTables:
-    """Returns cos and sin of every angle (arXiv:2104.09864, equation 34) for positions (1 or B, T).
+    """Returns cos and sin of every angle (arXiv:2104.09864, equation 34).
 
     The angles are float32, as in training: at position 8,000 the rounding of float32 is part of the model.
+
+    Args:
+        rope: the config.
+        position_ids: (1 or B, T)
+        dtype: of the tables.
     """
     frequency = FREQUENCIES[rope.rope_type](rope, position_ids)
     frequency = frequency.view(-1, 1, 1, frequency.shape[-1])  # (1 or B, 1, 1, D / 2)
@@ -147,13 +170,19 @@ def rotary_tables(rope: RopeConfig, position_ids: Tensor, dtype: torch.dtype) ->
 
 
 def rotate_half(x: Tensor) -> Tensor:
-    """Rotate pairs (d, d + D/2) by 90 degrees: (x1, x2) -> (-x2, x1)."""
+    """Rotate features of the first half with those of the second by 90 degrees: x1, x2 to -x2, x1.
+
+    (..., D) -> (..., D)
+    """
     first, second = x.chunk(2, dim=-1)
     return torch.cat((-second, first), dim=-1)
 
 
 def rotate_every_two(x: Tensor) -> Tensor:
-    """Rotate pairs (2d, 2d + 1) by 90 degrees: (x1, x2) -> (-x2, x1)."""
+    """Rotate neighbouring features by 90 degrees: x1, x2 to -x2, x1.
+
+    (..., D) -> (..., D)
+    """
     return torch.stack((-x[..., 1::2], x[..., 0::2]), dim=-1).flatten(-2)
 
 

@@ -20,12 +20,13 @@ from minitx.layers.cache import (
     StaticCache,
 )
 from minitx.layers.disentangled import DisentangledStack
-from minitx.layers.layer import Layer, ParallelLayer
+from minitx.layers.layer import make_layer
 from minitx.layers.masks import causal_window_mask, padding_mask, to_additive_mask
 from minitx.layers.norm import Slot, dropout, identity, norm
 from minitx.layers.positions import RelativePositionBias, alibi
 from minitx.layers.recorder import Recorder
 from minitx.layers.rotary import RotaryTables, rotary_tables
+from minitx.validation import ArgumentValueError
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 
@@ -84,18 +85,21 @@ class Stack(nn.Module):
         layers = [layer] * self.num_unique_layers
         if config.expert_layers is not None and not all(config.expert_layers):
             layers = layer_configs(config, config.expert_layers)
-        kind, first = Layer if layer.parallel == "none" else ParallelLayer, config.first_attention_norm
+        first = config.first_attention_norm
         self.layers = nn.ModuleList(
-            kind(part, size, i, attention_norm=i > 0 or first) for i, part in enumerate(layers)
+            make_layer(part, size, i, attention_norm=i > 0 or first) for i, part in enumerate(layers)
         )
         self.has_score_bias = isinstance(config.positions, RelativeBias | Alibi)
         if isinstance(config.positions, RelativeBias):
             self.relative_bias = relative_biases(config, config.positions, self.layer_kinds)
-        self.layer_norm = norm(
-            layer.norm if layer.norm_placement != "post" and config.final_norm else None, size
-        )
+        has_norm = config.final_norm and layer.norm_placement != "post"
+        self.layer_norm = norm(layer.norm if has_norm else None, size)
         self.dropout = dropout(config.final_dropout)
         self.projection: Slot = identity if width is None else nn.Linear(size, width, bias=False)
+        ends = (self.layer_norm, self.dropout, self.projection)
+        self.ends_with_a_layer = all(slot is identity for slot in ends)
+        # Then one context serves all layers, and positions do not enter the scores.
+        self.attends_to_all = not config.causal and config.positions is None and not config.sliding_window
 
     def forward(
         self,
@@ -118,15 +122,34 @@ class Stack(nn.Module):
             record: collects hidden states and attention weights; None: nothing is collected.
 
         Returns:
-            (B, T, E)
+            (B, T, E), or (B, T, output_size) if the config projects the output.
         """
         if len(self.layers) != self.num_unique_layers:
-            raise ValueError(
-                f"layers={len(self.layers)} must be {self.num_unique_layers}, as in the config; build one "
-                "of another depth with minitx.from_config."
-            )
-        parts = [None] * len(self.layer_order) if cache is None else cache.layers
+            hint = "build one of another depth with minitx.from_config"
+            expected = f"{self.num_unique_layers}, as in the config"
+            raise ArgumentValueError("layers", len(self.layers), expected, hint)
         contexts = self.contexts(hidden, mask, position_ids, cache)
+        if cache is not None or cross is not None or record is not None:
+            hidden = self.run_layers(hidden, contexts, cache, cross, record)
+        else:
+            for index, kind in zip(self.layer_order, self.layer_kinds, strict=True):
+                hidden = self.layers[index](hidden, contexts[kind])
+        if not self.ends_with_a_layer:
+            hidden = self.projection(self.dropout(self.layer_norm(hidden)))
+        if record is not None:
+            record.leave(hidden)
+        return hidden
+
+    def run_layers(
+        self,
+        hidden: Tensor,
+        contexts: Mapping[LayerKind, AttentionContext],
+        cache: Cache | None,
+        cross: AttentionContext | None,
+        record: Recorder | None,
+    ) -> Tensor:
+        """Run the layers with a cache, cross-attention or a recorder: (B, T, E) -> (B, T, E)."""
+        parts = [None] * len(self.layer_order) if cache is None else cache.layers
         cross_parts = [None] * len(parts) if cache is None or cross is None else cache.cross_attention
         if record is not None:
             record.begin(len(self.layer_order))
@@ -136,9 +159,6 @@ class Stack(nn.Module):
             if record is not None:
                 context, across = record.enter(step, hidden, context, cross, part)
             hidden = self.layers[index](hidden, context, part, across, cross_part)
-        hidden = self.projection(self.dropout(self.layer_norm(hidden)))
-        if record is not None:
-            record.leave(hidden)
         return hidden
 
     def remember(self, cache: Cache, memory: Tensor, mask: Tensor | None) -> None:
@@ -159,18 +179,44 @@ class Stack(nn.Module):
     def contexts(
         self, hidden: Tensor, mask: Tensor | None, position_ids: Tensor, cache: Cache | None
     ) -> Mapping[LayerKind, AttentionContext]:
-        """Returns mask and positions for each kind of layer; the arguments are those of `forward`."""
-        past = 0 if cache is None else cache.length
-        attend = None if mask is None else padding_mask(mask)
-        parts = [None] * len(self.layer_kinds) if cache is None else cache.layers
-        contexts = {}
-        for kind, part in dict(zip(self.layer_kinds, parts, strict=True)).items():
-            bias = self.score_bias(kind, attend, past, hidden) if self.has_score_bias else None
-            allowed, causal = self.build_mask(kind, attend, past, hidden, part, plain=bias is None)
-            allowed = allowed if bias is None else to_additive_mask(allowed, bias)
-            rotary = self.rotary(kind, position_ids, hidden.dtype) if kind.uses_rope else None
-            contexts[kind] = AttentionContext(allowed, causal, rotary, past)
-        return contexts
+        """Returns mask and positions for each kind of layer.
+
+        Args:
+            hidden: (B, T, E), for its length, device and dtype.
+            mask: (B, S) or (B, T, S), or None.
+            position_ids: (1 or B, T)
+            cache: of earlier tokens.
+        """
+        attend = padding_mask(mask)
+        if self.attends_to_all and cache is None:
+            return dict.fromkeys(self.layer_kinds, AttentionContext(attend))
+        return {kind: self.context(kind, hidden, attend, position_ids, cache) for kind in {*self.layer_kinds}}
+
+    def context(
+        self,
+        kind: LayerKind,
+        hidden: Tensor,
+        attend: Tensor | None,
+        position_ids: Tensor,
+        cache: Cache | None,
+    ) -> AttentionContext:
+        """Returns mask and positions for one kind of layer.
+
+        Args:
+            kind: of the layer.
+            hidden: (B, T, E), for its length, device and dtype.
+            attend: padding mask, (B, 1, 1 or T, S), or None.
+            position_ids: (1 or B, T).
+            cache: of earlier tokens.
+        """
+        past, part = 0, None
+        if cache is not None:
+            past, part = cache.length, cache.layers[self.layer_kinds.index(kind)]
+        bias = self.score_bias(kind, attend, past, hidden) if self.has_score_bias else None
+        mask, causal = self.build_mask(kind, attend, past, hidden, part, plain=bias is None)
+        mask = mask if bias is None else to_additive_mask(mask, bias)
+        rotary = self.rotary(kind, position_ids, hidden.dtype) if kind.uses_rope else None
+        return AttentionContext(mask, causal, rotary, past)
 
     def build_mask(
         self,
@@ -207,18 +253,27 @@ class Stack(nn.Module):
         return attend, False
 
     def rotary(self, kind: LayerKind, position_ids: Tensor, dtype: torch.dtype) -> RotaryTables:
-        """Returns the RoPE tables of one kind of layer for positions (1 or B, T)."""
+        """Returns the RoPE tables of one kind of layer.
+
+        Args:
+            kind: of the layer.
+            position_ids: (1 or B, T)
+            dtype: of the tables.
+        """
         assert isinstance(self.config.positions, Rotary), "the kind uses RoPE"
         return rotary_tables(self.config.positions.ropes[kind.layer_type], position_ids, dtype)
 
     def score_bias(self, kind: LayerKind, attend: Tensor | None, past: int, hidden: Tensor) -> Tensor:
-        """Returns the position bias of the scores, (1 or B, H, 1 or T, S).
+        """Returns the position bias of the scores.
 
         Args:
             kind: of the layer.
             attend: padding mask, (B, 1, 1 or T, S).
             past: S - T.
             hidden: (B, T, E), for its length, device and dtype.
+
+        Returns:
+            (1 or B, H, 1 or T, S)
         """
         places = torch.arange(past + hidden.shape[1], device=hidden.device)
         if isinstance(self.config.positions, RelativeBias):
@@ -233,7 +288,7 @@ class Stack(nn.Module):
     def make_cache(self, max_length: int | None = None, spare: int = 0) -> Cache:
         """Returns an empty cache for this stack; the arguments are those of `DecoderModel.make_cache`."""
 
-        def part(layer_type: str) -> LayerCache:
+        def _part(layer_type: str) -> LayerCache:
             window = self.config.sliding_window if layer_type == SLIDING else None
             if window is not None and (max_length is None or window + spare < max_length):
                 return SlidingWindowCache(window, window + spare)
@@ -241,7 +296,7 @@ class Stack(nn.Module):
 
         cross_attention = self.config.layer.cross_attention
         memory = [CrossAttentionCache() for _ in self.layer_kinds] if cross_attention else []
-        return Cache([part(kind.layer_type) for kind in self.layer_kinds], memory)
+        return Cache([_part(kind.layer_type) for kind in self.layer_kinds], memory)
 
 
 def make_stack(config: StackConfig) -> nn.Module:

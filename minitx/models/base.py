@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Self
 
 import torch
@@ -12,26 +12,29 @@ from torch import Tensor, nn
 
 from minitx.config import HeadConfig, ModelConfig
 from minitx.habits import ElsewhereMethod, UnknownAttributeError
-from minitx.layers.attention_kernels import Backend, backend_of
+from minitx.layers.attention import Backend, backend_of
 from minitx.layers.cache import Cache
 from minitx.layers.embedder import Embedder
+from minitx.layers.feed_forward import Pooler
 from minitx.layers.heads import TASKS, Head
 from minitx.layers.norm import RMSNorm
-from minitx.layers.pooler import Pooler
 from minitx.layers.recorder import Recorder
 from minitx.layers.stack import make_stack
 from minitx.models.inputs import make_embedder
 from minitx.models.output import ModelOutput
 from minitx.validation import ArgumentTypeError, ArgumentValueError, check_tensor
 
+StackMaker = Callable[..., nn.Module]  # of a StackConfig
+
 
 @contextmanager
-def rollback_on_error(cache: Cache, time: int) -> Iterator[None]:
-    """Make the last `time` tokens of the cache invalid again if the body fails."""
+def rollback_on_error(cache: Cache | None, time: int) -> Iterator[None]:
+    """Make the last `time` tokens of the cache invalid again if the body fails; the call can be repeated."""
     try:
         yield
     except BaseException:
-        cache.rollback(time)
+        if cache is not None:
+            cache.rollback(time)
         raise
 
 
@@ -55,19 +58,9 @@ class Model(nn.Module):
     save_pretrained = ElsewhereMethod("model")
 
     def __init__(
-        self,
-        config: ModelConfig,
-        head: HeadConfig | None = None,
-        stack: Callable[..., nn.Module] = make_stack,
+        self, config: ModelConfig, head: HeadConfig | None = None, stack: StackMaker = make_stack
     ) -> None:
         super().__init__()
-        if head is not None and not isinstance(head, HeadConfig):
-            raise ArgumentTypeError(
-                "head",
-                head,
-                "a HeadConfig or None",
-                f'minitx.from_config(config, head="{head}") makes the head of a task by its name',
-            )
         if missing := [name for name in self.families if getattr(config, name) is None]:
             raise ValueError(f"{type(self).__name__} needs a config with {missing[0]}=StackConfig(...).")
         self.config = config
@@ -75,25 +68,28 @@ class Model(nn.Module):
         # this package, so it is not named here.
         self.checkpoint: Any = None
         self.make_stacks(stack)
-        self.pooler = Pooler(config.stack.hidden_size) if config.pooler else None
-        size = config.stack.output_size or config.stack.hidden_size
-        self.head = Head(head, size) if head is not None else None
+        last = getattr(config, self.families[-1])
+        self.pooler = Pooler(last.hidden_size) if config.pooler else None
+        self.head = Head(head, last.output_size or last.hidden_size) if head is not None else None
         self.task = head.task if head is not None else None
-        if self.device.type != "meta":  # there, weights follow
+        if not next(self.parameters()).is_meta:  # there, weights follow
             self.initialize()
         self.tie_weights()
 
-    def make_stacks(self, stack: Callable[..., nn.Module]) -> None:
+    def make_stacks(self, stack: StackMaker) -> None:
         """Make the modules before the head."""
         self.embedder: Embedder = make_embedder(self.config.inputs)
-        self.add_module(self.families[0], stack(self.config.stack))
+        setattr(self, self.families[0], stack(getattr(self.config, self.families[0])))
 
     def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
         except AttributeError:
-            known = (*self._modules, *self._parameters)
-            raise UnknownAttributeError("model", type(self).__name__, name, known) from None
+            raise UnknownAttributeError("model", type(self).__name__, name, self._modules) from None
+
+    def extra_repr(self) -> str:
+        """Returns the number of parameters, for the printout."""
+        return f"{self.num_parameters():,} parameters"
 
     # --- properties --------------------------------------------------------------------------------------
 
@@ -148,40 +144,54 @@ class Model(nn.Module):
         return hidden
 
     def result(
-        self,
-        hidden: Tensor,
-        mask: Tensor | None,
-        labels: Tensor | None,
-        *,
-        batch: torch.Size,
-        logits_to_keep: int = 0,
-        cache: Cache | None = None,
+        self, hidden: Tensor, mask: Tensor | None, labels: Tensor | None = None, **options: Any
     ) -> ModelOutput:
-        """Apply pooler and head to hidden states (B, T, E).
-
-        If that fails, the tokens are removed from the cache: the same call can be made again.
+        """Apply pooler and head to hidden states.
 
         Args:
             hidden: (B, T, E).
             mask: (B, S) bool for the pooling of the head, where S = T.
-            labels: (B,) or (B, T) or (B, C), for the loss of the head.
-            batch: leading dimensions of the input ids, without T.
-            logits_to_keep: number of final positions to compute logits for; 0: all.
-            cache: of the call.
+            labels: (B,) or (B / choices,) or (B, T) or (B, C), for the loss of the head.
+            options: of `apply_head`.
         """
-        with nullcontext() if cache is None else rollback_on_error(cache, hidden.shape[1]):
-            pooled = None if self.pooler is None else self.pooler(hidden)
-            if self.head is None:
-                if labels is not None:
-                    raise ArgumentValueError(
-                        "labels", labels, "None for a model without a head", "load it with head="
-                    )
-                return ModelOutput(hidden, pooled, cache=cache)
-            config = self.head.config
-            task = TASKS[config.task]
-            logits = task.shape(self.head(hidden[:, -logits_to_keep:], pooled, mask), batch)
-            loss = None if labels is None else task.loss(logits, check_tensor("labels", labels), mask, config)
-            return ModelOutput(hidden, pooled, loss=loss, cache=cache, **task.fields(logits))
+        pooled = None if self.pooler is None else self.pooler(hidden[:, 0])
+        if self.head is None and labels is None:
+            return ModelOutput(hidden, pooled)
+        return self.apply_head(hidden, pooled, mask, labels, **options)
+
+    def apply_head(
+        self,
+        hidden: Tensor,
+        pooled: Tensor | None,
+        mask: Tensor | None,
+        labels: Tensor | None,
+        *,
+        batch: Sequence[int] = (),
+        logits_to_keep: int = 0,
+    ) -> ModelOutput:
+        """Returns logits, and the loss if there are labels.
+
+        Args:
+            hidden: (B, T, E).
+            pooled: (B, E), or None.
+            mask: (B, S) bool for the pooling, where S = T; or None.
+            labels: (B,) or (B / choices,) or (B, T) or (B, C), or None.
+            batch: leading dimensions of the input ids of multiple choice.
+            logits_to_keep: number of final positions to compute logits for; 0: all.
+
+        Raises:
+            ArgumentValueError: labels for a model without a head.
+        """
+        head = self.head
+        if head is None:
+            expected = "None for a model without a head"
+            raise ArgumentValueError("labels", labels, expected, "load it with head=")
+        task = TASKS[head.config.task]
+        logits = task.shape(head(hidden[:, -logits_to_keep:], pooled, mask), batch)
+        loss = None
+        if labels is not None:
+            loss = task.loss(logits, check_tensor("labels", labels), mask, head.config)
+        return ModelOutput(hidden, pooled, loss=loss, **task.fields(logits))
 
     # --- weights and attention ---------------------------------------------------------------------------
 
@@ -198,7 +208,7 @@ class Model(nn.Module):
         Args:
             attention: "sdpa" (fused, the default), "eager" (step by step), a name of
                 `minitx.register_attention`, or a function with the signature of
-                `minitx.layers.attention_kernels.Backend`.
+                `minitx.layers.attention.Backend`.
 
         Raises:
             ArgumentTypeError: neither a name nor a function.

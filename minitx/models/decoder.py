@@ -10,11 +10,12 @@ from minitx.habits import explain_arguments
 from minitx.layers.attention import AttentionContext
 from minitx.layers.cache import Cache
 from minitx.layers.embedder import Embedder
+from minitx.layers.masks import as_bool
 from minitx.layers.recorder import Layers, Recorder
 from minitx.layers.rotary import check_same_rotation, original_contexts
 from minitx.layers.stack import Stack
-from minitx.models.base import Model
-from minitx.models.inputs import Inputs, token_ids, token_mask
+from minitx.models.base import Model, rollback_on_error
+from minitx.models.inputs import Inputs, token_ids
 from minitx.models.output import ModelOutput
 from minitx.validation import (
     ArgumentTypeError,
@@ -111,16 +112,17 @@ class CausalModel(Model):
             Hidden states (B, T, E), and the mask of all keys if it is (B, S).
         """
         embedder, prefix, past = self.decoder_embedder, self.prefix, 0
-        ids = token_ids(embedder, inputs, prefix)
+        ids = token_ids(embedder, inputs)
         if cache is not None:
             self.check_layers(cache)
             cache.check(inputs.attention_mask, tuple(ids.shape), prefix)
             past = cache.length
-        mask = token_mask(inputs.attention_mask, ids, prefix)
+        mask = as_bool(inputs.attention_mask, len(ids), ids.shape[1], f"{prefix}attention_mask")
         if cache is not None:
             mask = cache.full_mask(mask, tuple(ids.shape), ids.device)
         flat = mask if mask is not None and mask.dim() == 2 else None
-        position_ids = embedder.check(ids, None, inputs.position_ids, past, flat, prefix)
+        embedder.check_ids(ids)
+        position_ids = embedder.positions(ids, inputs.position_ids, past, flat)
         hidden = embedder(ids, None, position_ids, inputs.inputs_embeds)
         if cache is not None:
             positions = self.config.stack.positions
@@ -230,8 +232,9 @@ class DecoderModel(CausalModel):
         hidden, mask = self.run_decoder(inputs, cache, record=record)
         if self.task == "sequence-classification":
             mask = self.real_tokens(input_ids, mask, shape[-1])
-        output = self.result(hidden, mask, labels, batch=shape[:-1], logits_to_keep=keep, cache=cache)
-        return output if record is None else output._replace(**record.fields())
+        with rollback_on_error(cache, shape[-1]):
+            output = self.result(hidden, mask, labels, logits_to_keep=keep)
+        return output._replace(cache=cache, **({} if record is None else record.fields()))
 
     def real_tokens(self, input_ids: Tensor | None, mask: Tensor | None, time: int) -> Tensor | None:
         """Returns which tokens are neither masked nor padding ids.

@@ -52,12 +52,11 @@ class EncoderModel(Model):
             ValueError: a sequence longer than the table of positions.
         """
         inputs = Inputs(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, others)
-        batch = inputs.shape[:-1]
-        if len(batch) == 2 and self.task == "multiple-choice":
+        batch = inputs.shape[:-1] if self.task == "multiple-choice" else ()
+        if len(batch) == 2:  # (B, choices)
             inputs = inputs.flatten_choices()
-        record = None
-        if output_hidden_states or output_attentions:
-            record = Recorder(output_hidden_states, output_attentions)
+        records = output_hidden_states or output_attentions
+        record = Recorder(output_hidden_states, output_attentions) if records else None
         hidden, mask, positions = embed(self.embedder, inputs)
         hidden = self.run_stack(self.encoder, hidden, mask, positions, record=record)
         output = self.result(hidden, mask, labels, batch=batch)

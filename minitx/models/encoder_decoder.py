@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ from minitx.layers.attention import AttentionContext
 from minitx.layers.cache import Cache
 from minitx.layers.norm import Slot, identity
 from minitx.layers.recorder import Layers, Recorder
+from minitx.models.base import StackMaker, rollback_on_error
 from minitx.models.decoder import CausalModel
 from minitx.models.inputs import Inputs, check_others, embed, make_embedder, token_ids
 from minitx.models.output import ModelOutput
@@ -31,13 +32,14 @@ class EncoderDecoderModel(CausalModel):
     prefix = "decoder_"
     encoder: nn.Module
 
-    def make_stacks(self, stack: Callable[..., nn.Module]) -> None:
+    def make_stacks(self, stack: StackMaker) -> None:
         """Make the modules before the head: an embedder and a stack on each side."""
         config = self.config
         self.embedder = make_embedder(config.inputs)
         self.encoder = stack(config.encoder)
         self.encoder_projection = _encoder_projection(config)
         self.decoder_embedder = make_embedder(config.decoder_inputs or config.inputs)
+        self.decoder_embedder.prefix = self.prefix
         self.add_module("decoder", stack(config.decoder))
 
     @property
@@ -120,12 +122,11 @@ class EncoderDecoderModel(CausalModel):
             hidden, mask = self.run_decoder(target, cache, cross, record)
             if self.task == "sequence-classification":
                 mask = end_tokens(input_ids, decoder_input_ids, self.config.eos_token_id)
-            output = self.result(
-                hidden, mask, labels, batch=hidden.shape[:1], logits_to_keep=keep, cache=cache
-            )
+            with rollback_on_error(cache, hidden.shape[1]):
+                output = self.result(hidden, mask, labels, logits_to_keep=keep)
         fields = {} if encoder_record is None else encoder_record.fields("encoder_")
         fields |= {} if record is None else record.fields("decoder_")
-        return output._replace(encoder_last_hidden_state=memory, **fields)
+        return output._replace(cache=cache, encoder_last_hidden_state=memory, **fields)
 
     def encode(
         self,
@@ -214,7 +215,7 @@ class EncoderDecoderModel(CausalModel):
         if not cached and memory is None:
             memory = self.run_encoder(source, record)
         if memory is not None:
-            ids = token_ids(self.decoder_embedder, target, self.prefix)
+            ids = token_ids(self.decoder_embedder, target)
             check_encoder_output(memory, self.config.encoder_size, len(ids))
         return memory, self.cross_context(memory, source.attention_mask, cache)
 

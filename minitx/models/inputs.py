@@ -128,12 +128,12 @@ def embed(embedder: nn.Module, inputs: Inputs) -> Embedded:
         UnknownArgumentError: inputs that a text embedder does not have.
         ValueError: a sequence longer than the table of positions.
     """
-    if not isinstance(embedder, Embedder):
+    if inputs.others or not isinstance(embedder, Embedder):
         return embed_others(embedder, inputs)
-    check_others(embedder, inputs.others)
     ids = token_ids(embedder, inputs)
-    position_ids = embedder.check(ids, inputs.token_type_ids, inputs.position_ids)
-    mask = token_mask(inputs.attention_mask, ids)
+    embedder.check_ids(ids, inputs.token_type_ids)
+    position_ids = embedder.positions(ids, inputs.position_ids)
+    mask = as_bool(inputs.attention_mask, *ids.shape)
     hidden = embedder(ids, inputs.token_type_ids, position_ids, inputs.inputs_embeds)
     return Embedded(hidden, mask, position_ids)
 
@@ -143,10 +143,12 @@ def embed_others(embedder: nn.Module, inputs: Inputs) -> Embedded:
 
     Raises:
         ArgumentTypeError, ArgumentValueError: a mask that does not fit them.
+        UnknownArgumentError: a text embedder has no such inputs.
     """
+    check_others(embedder, inputs.others)
     hidden = embedder(**inputs.others)
     position_ids = torch.arange(hidden.shape[1], device=hidden.device)[None]
-    mask = token_mask(inputs.attention_mask, position_ids.expand(len(hidden), -1))
+    mask = as_bool(inputs.attention_mask, *hidden.shape[:2])
     return Embedded(hidden, mask, position_ids)
 
 
@@ -161,13 +163,12 @@ def check_others(embedder: nn.Module, others: Mapping[str, Tensor]) -> None:
         raise UnknownArgumentError("forward", name, hint_for(ARGUMENTS["forward"], name, known))
 
 
-def token_ids(embedder: Embedder, inputs: Inputs, prefix: str = "") -> Tensor:
+def token_ids(embedder: Embedder, inputs: Inputs) -> Tensor:
     """Returns the token ids; for embeddings, ids of tokens that are not padding.
 
     Args:
         embedder: for its width and padding id.
         inputs: with ids or embeddings.
-        prefix: of the names in messages, "decoder_" in an encoder-decoder.
 
     Returns:
         (B, T)
@@ -176,13 +177,11 @@ def token_ids(embedder: Embedder, inputs: Inputs, prefix: str = "") -> Tensor:
         ArgumentTypeError: not a tensor.
         ArgumentValueError: both or neither, or another shape.
     """
-    ids = inputs.input_ids if inputs.inputs_embeds is None else placeholder_ids(embedder, inputs, prefix)
-    check_token_ids(f"{prefix}input_ids", ids)
-    assert ids is not None, "it was checked"
-    return ids
+    ids = inputs.input_ids if inputs.inputs_embeds is None else placeholder_ids(embedder, inputs)
+    return check_token_ids(f"{embedder.prefix}input_ids", ids)
 
 
-def placeholder_ids(embedder: Embedder, inputs: Inputs, prefix: str = "") -> Tensor:
+def placeholder_ids(embedder: Embedder, inputs: Inputs) -> Tensor:
     """Returns ids in the place of embeddings, to number positions by; the arguments are those of `token_ids`.
 
     Returns:
@@ -192,32 +191,12 @@ def placeholder_ids(embedder: Embedder, inputs: Inputs, prefix: str = "") -> Ten
         ArgumentTypeError: not a tensor.
         ArgumentValueError: ids beside them, or another shape.
     """
-    name, embeds = f"{prefix}inputs_embeds", inputs.inputs_embeds
+    name, embeds = f"{embedder.prefix}inputs_embeds", inputs.inputs_embeds
     shape, width = tuple(check_tensor(name, embeds).shape), embedder.config.embedding_size
     if inputs.input_ids is not None:
-        raise ArgumentValueError(name, embeds, f"None beside {prefix}input_ids", "pass one of them")
+        raise ArgumentValueError(name, embeds, f"None beside {embedder.prefix}input_ids", "pass one of them")
     if len(shape) != 3 or shape[1] == 0 or shape[2] != width:
         expected = f"a tensor of shape (batch, time, {width}) with at least one token per row, not {shape}"
         raise ArgumentValueError(name, embeds, expected)
     real = 0 if embedder.config.pad_token_id != 0 else 1
     return torch.full(shape[:2], real, dtype=torch.long, device=check_tensor(name, embeds).device)
-
-
-def token_mask(attention_mask: Tensor | None, ids: Tensor, prefix: str = "") -> Tensor | None:
-    """Returns a mask as bool.
-
-    Args:
-        attention_mask: (B, T) or (B, T, T), or None.
-        ids: (B, T)
-        prefix: of the names in messages, "decoder_" in an encoder-decoder.
-
-    Returns:
-        (B, T) or (B, T, T), True = attend; None: attend to all.
-
-    Raises:
-        ArgumentTypeError, ArgumentValueError: as `as_bool`.
-    """
-    if attention_mask is None:
-        return None
-    batch, time = ids.shape
-    return as_bool(attention_mask, batch, time, f"{prefix}attention_mask")

@@ -50,9 +50,7 @@ def source_mask(attention_mask: Tensor | None, encoder_hidden_states: Tensor) ->
     Raises:
         ArgumentValueError: another shape.
     """
-    if attention_mask is None:
-        return None
-    if attention_mask.dim() != 2:
+    if attention_mask is not None and attention_mask.dim() != 2:
         raise ArgumentValueError(
             "attention_mask",
             attention_mask,

@@ -7,8 +7,12 @@ import transformers
 
 import minitx
 from minitx.architectures import REGISTRY, architecture
+from minitx.layers.activation import Activation
+from minitx.layers.pooling import POOLING
+from minitx.optimize.few_rows import undo_few_rows
 from tests.parity.cases import CASES, Case
 from tests.parity.reference import text
+from tests.parity.test_training import LENGTH, labels
 from tests.shapes import public_tensor_functions, stated, watched
 
 ROOMS = ("minitx.layers", "minitx.models")
@@ -30,7 +34,7 @@ def test_every_public_tensor_function_states_its_shapes() -> None:
 
 
 def run(case: Case, task: str) -> None:
-    """A forward with padding and labels, and where the model generates, caches of every kind."""
+    """Forwards with padding, labels and records, and where the model generates, caches of every kind."""
     more = {"num_labels": 2} if task == "question-answering" else {}
     config = transformers.AutoConfig.for_model(case.model_type, **{**case.config, **more}).to_dict()
     model = minitx.from_config(config, head=task, seed=0)
@@ -38,7 +42,9 @@ def run(case: Case, task: str) -> None:
     model(**inputs)
     mask = torch.ones_like(inputs["input_ids"])
     mask[0, ..., -2:] = 0
-    output = model(**inputs, attention_mask=mask)
+    model(**inputs, attention_mask=mask, output_hidden_states=True, output_attentions=True)
+    if model.head is not None:
+        model(**text(case, 4, LENGTH, task), labels=labels(case, task)[1])
     for backend in ("eager", "sdpa"):
         model.eval().set_attention(backend)(**inputs)
     if task in ("causal-lm", "seq2seq-lm"):
@@ -46,7 +52,23 @@ def run(case: Case, task: str) -> None:
         options = {"max_new_tokens": 4, "stop": minitx.Stop(eos=())}
         minitx.generate(model, prompts, minitx.Greedy(), **options)
         minitx.generate(model, prompts, minitx.Beam(num_beams=2), **options)
-    del output
+    undo_few_rows(model)(**inputs)
+
+
+def run_the_rest() -> None:
+    """What no architecture does by itself: embeddings as inputs, a growing cache, other functions."""
+    ids, hidden = torch.tensor([[5, 6, 7], [8, 9, 1]]), torch.randn(2, 3, 4)
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    sizes["max_position_embeddings"] = 4
+    decoder = minitx.from_config({"model_type": "llama", "vocab_size": 99, **sizes}).eval()
+    cache = decoder.make_cache()
+    decoder(ids, cache=cache)
+    cache.select(torch.tensor([1, 1]))
+    decoder(inputs_embeds=decoder.embedder.word_emb(ids))
+    config = {"model_type": "roberta", "vocab_size": 99, **sizes}
+    minitx.from_config({**config, "pad_token_id": 1})(ids[1:])
+    POOLING["mean"](hidden, None, ids != 1)
+    Activation("quick_gelu")(hidden)
 
 
 def test_real_calls_have_the_shapes_that_are_stated() -> None:
@@ -58,6 +80,7 @@ def test_real_calls_have_the_shapes_that_are_stated() -> None:
             seen.add(case.model_type)
             for task in tasks:
                 run(case, task)
+        run_the_rest()
     assert not violations
     everything = {f"{f.__module__}.{f.__qualname__}" for _, _, f in public_tensor_functions(ROOMS)}
     assert not everything - called

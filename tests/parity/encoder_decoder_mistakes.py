@@ -26,7 +26,8 @@ def swap_norms(first: Any, second: Any, name: str, other: str) -> None:
 
 def positions_one_off(model: Any, patch: pytest.MonkeyPatch) -> None:
     """Of the decoder alone: BART's table begins with two spare rows."""
-    model.decoder_embedder.pos_emb.offset += 1
+    table = model.decoder_embedder.pos_emb.weight
+    table.data = table.data.roll(-1, 0)
 
 
 def positions_from_zero(model: Any, patch: pytest.MonkeyPatch) -> None:
@@ -88,6 +89,7 @@ def decoder_sees_what_follows(model: Any, patch: pytest.MonkeyPatch) -> None:
 
 def encoder_sees_nothing_of_what_follows(model: Any, patch: pytest.MonkeyPatch) -> None:
     model.encoder.config = replace(model.encoder.config, causal=True)
+    model.encoder.attends_to_all = False
 
 
 def ignored_padding_of_the_memory(model: Any, patch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ import minitx
 from minitx.architectures import registry
 from minitx.architectures.encoders import bert
 from minitx.config import AttentionConfig, FeedForwardConfig, LayerConfig, NormConfig
-from minitx.layers import activation, attention_kernels
+from minitx.layers import activation, attention
 from minitx.layers.activation import Activation
 from minitx.models import inputs as model_inputs
 from tests.parity.encoder_decoders import GPT2, T5
@@ -37,7 +37,7 @@ IDS = torch.tensor([[5, 6, 7, 8]])
 def _registrations_end_with_the_test() -> Iterator[None]:
     tables: list[dict[Any, Any]] = [
         registry._REGISTERED,
-        attention_kernels.BACKENDS,
+        attention.BACKENDS,
         activation.ACTIVATIONS,
         model_inputs._EMBEDDERS,
     ]
@@ -53,7 +53,7 @@ def squared_relu(x: Tensor) -> Tensor:
 
 
 def uniform(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, options: Any) -> Tensor:
-    return attention_kernels.eager(query * 0, key, value, mask, options)
+    return attention.eager(query * 0, key, value, mask, options)
 
 
 # --- architectures -----------------------------------------------------------------------------------

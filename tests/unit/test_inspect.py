@@ -329,7 +329,7 @@ def test_summary_counts(bert: Path) -> None:
     assert summary.bytes == 4 * summary.parameters
     assert sum(row.parameters for row in summary.rows if row.depth == 0) == summary.parameters
     fold = next(row for row in summary.rows if row.repeat > 1)
-    assert (fold.name, fold.repeat, fold.kind) == ("0-2", 3, "Layer")
+    assert (fold.name, fold.repeat, fold.kind) == ("0-2", 3, "PostNormLayer")
     stack = next(row for row in summary.rows if row.path == "encoder.layers")
     assert stack.parameters == 3 * fold.parameters
     query = next(row for row in summary.rows if row.path.endswith("self_attention.Q"))
@@ -361,7 +361,7 @@ def test_summary_of_layers_that_differ(bert: Path) -> None:
     model = minitx.load(bert)
     layer(model, 1).to(torch.bfloat16)
     summary = summarize(model)
-    assert [row.name for row in summary.rows if row.kind == "Layer"] == ["0", "1", "2"]
+    assert [row.name for row in summary.rows if row.kind == "PostNormLayer"] == ["0", "1", "2"]
     assert summary.dtypes == ("float32", "bfloat16")
     assert "mixed" in render(summary)
 

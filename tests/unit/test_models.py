@@ -20,7 +20,8 @@ import minitx
 from minitx.architectures import REGISTRY
 from minitx.config import NormConfig, replace_in
 from minitx.layers.activation import Activation
-from minitx.layers.attention_kernels import BACKENDS
+from minitx.layers.attention import BACKENDS
+from minitx.layers.layer import Layer, PostNormLayer
 from minitx.layers.norm import RMSNorm, identity
 from tests.parity.cases import CASES
 from tests.parity.reference import reference_model
@@ -519,3 +520,54 @@ def test_a_misspelt_word_builds_no_other_model(field: str, value: Any, known: st
         config, "encoder.layer", norm_placement="pre", norm=NormConfig(kind="rms_norm", eps=1e-6)
     )
     assert isinstance(minitx.EncoderModel(other).encoder.layer_norm, RMSNorm)
+
+
+def test_the_printout_begins_with_the_number_of_parameters() -> None:
+    model = tiny()
+    assert str(model).startswith(f"EncoderModel(\n  {model.num_parameters():,} parameters\n  (embedder)")
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_short_path_of_an_encoder_computes_the_same(masked: bool) -> None:
+    """One context for all layers, or one per kind of layer; layers alone, or with a recorder."""
+    model, tokens = tiny(), ids(2, 7)
+    mask = torch.tensor([[1] * 7, [1] * 4 + [0] * 3]) if masked else None
+    short = model(tokens, mask).last_hidden_state
+    assert torch.equal(model(tokens, mask, output_hidden_states=True).last_hidden_state, short)
+    assert model.encoder.attends_to_all
+    model.encoder.attends_to_all = False
+    assert torch.equal(model(tokens, mask).last_hidden_state, short)
+
+
+@pytest.mark.parametrize("model_type", ["bert", "olmo2"])
+def test_a_layer_without_first_norms_has_a_class(model_type: str) -> None:
+    """It computes the same as the general layer, whose slots for these norms are empty."""
+    model = minitx.from_config({**CONFIG, "model_type": model_type}, seed=0).eval()
+    tokens = ids(2, 7)
+    before = model(tokens).last_hidden_state
+    for layer in model.stack.layers:
+        assert type(layer) is PostNormLayer
+        layer.__class__ = Layer
+    assert torch.equal(model(tokens).last_hidden_state, before)
+
+
+def test_the_pooler_takes_the_first_token() -> None:
+    model = minitx.from_config(CONFIG, head="next-sentence", seed=0).eval()
+    output = model(ids(2, 7))
+    assert model.pooler is not None
+    first = output.last_hidden_state[:, 0]
+    assert torch.equal(output.pooler_output, torch.tanh(model.pooler.dense(first)))
+
+
+def test_a_bidirectional_stack_appends_to_a_cache() -> None:
+    """Each step attends to the keys of earlier steps, also where one context serves all layers."""
+    sizes = {"vocab_size": 60, "n_embd": 24, "n_layer": 2, "n_head": 4, "n_positions": 20}
+    config = minitx.from_config({"model_type": "gpt2", **sizes}).config
+    model = minitx.DecoderModel(replace_in(config, "decoder", causal=False)).eval()
+    tokens, cache = ids(1, 7), model.make_cache()
+    assert model.decoder.attends_to_all
+    model(tokens[:, :4], cache=cache)
+    step = model(tokens[:, 4:], cache=cache).last_hidden_state
+    alone = model(tokens[:, 4:], position_ids=torch.arange(4, 7)[None]).last_hidden_state
+    assert cache.layers[0].key.shape[2] == 7
+    assert not torch.allclose(step, alone)

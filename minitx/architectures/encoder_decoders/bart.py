@@ -7,21 +7,34 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from minitx.architectures._text import attention, feed_forward, text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.mapping import Table, attention_entries, either, row_or_zero
 from minitx.config import (
+    EmbeddedPositions,
     HeadConfig,
     LayerConfig,
     LearnedPositions,
     ModelConfig,
     NormConfig,
     NormPlacement,
-    SinusoidalPositions,
     StackConfig,
     TransformConfig,
 )
+
+POSITIONS = LearnedPositions(offset=2)
+# Values of keys that a config.json may lack.
+DEFAULTS: dict[str, Any] = {
+    "activation_function": "gelu",
+    "scale_embedding": False,
+    "attention_dropout": 0.0,
+    "pad_token_id": 1,
+    "decoder_start_token_id": 2,
+    "eos_token_id": 2,
+}
 
 
 def read(
@@ -29,16 +42,19 @@ def read(
     *,
     norm: NormPlacement = "post",
     embedding_norm: bool = True,
-    spare_positions: int = 2,
-    sinusoids: SinusoidalPositions | None = None,
-    act: str = "gelu",
-    scaled: bool = False,
-    attention_dropout: float = 0.0,
-    pad: int | None = 1,
-    start: int | None = 2,
-    eos: int = 2,
+    positions: EmbeddedPositions = POSITIONS,
+    **defaults: Any,
 ) -> ModelConfig:
-    """Read the keys that most relatives share; the parameters are their defaults for absent keys."""
+    """Read the keys that most relatives share.
+
+    Args:
+        hf: the config.
+        norm: placement of the norms.
+        embedding_norm: whether a norm follows the embeddings.
+        positions: added to the embeddings; the table has entries before the first position.
+        defaults: values of absent keys, where they differ from `DEFAULTS`.
+    """
+    defaults = DEFAULTS | defaults
     hf.expect("is_decoder", False)
     # LayerDrop in training; keys for properties that all checkpoints of the architecture share.
     hf.ignore("encoder_layerdrop", "decoder_layerdrop", "num_hidden_layers", "add_bias_logits")
@@ -49,23 +65,22 @@ def read(
     inputs = text_inputs(
         hf,
         size,
-        pad=pad,
-        length=hf.size("max_position_embeddings") + spare_positions,
-        positions=sinusoids or LearnedPositions(offset=spare_positions),
-        embedding_scale=size**0.5 if hf.flag("scale_embedding", scaled) else None,
+        pad=defaults["pad_token_id"],
+        length=hf.size("max_position_embeddings") + getattr(positions, "offset", 0),
+        positions=positions,
+        embedding_scale=size**0.5 if hf.flag("scale_embedding", defaults["scale_embedding"]) else None,
         norm=norm_config if embedding_norm else None,
         dropout=dropout,
     )
 
-    def stack(name: str) -> StackConfig:
+    def _stack(name: str) -> StackConfig:
         heads, width = hf.size(f"{name}_attention_heads"), hf.size(f"{name}_ffn_dim")
+        act = hf.name("activation_function", defaults["activation_function"])
         inner_dropout = hf.probability("activation_dropout", 0.0)
-        weights = hf.probability("attention_dropout", attention_dropout)
+        weights = hf.probability("attention_dropout", defaults["attention_dropout"])
         layer = LayerConfig(
             attention=attention(hf, size, heads, dropout=weights, output_dropout=dropout),
-            feed_forward=feed_forward(
-                width, hf.name("activation_function", act), dropout, dropout=inner_dropout
-            ),
+            feed_forward=feed_forward(width, act, dropout, dropout=inner_dropout),
             norm=norm_config,
             norm_placement=norm,
             cross_attention=name == "decoder",
@@ -76,12 +91,12 @@ def read(
     return ModelConfig(
         initializer_range=hf.number("init_std", 0.02),
         inputs=inputs,
-        encoder=stack("encoder"),
+        encoder=_stack("encoder"),
         decoder_inputs=inputs,
-        decoder=stack("decoder"),
+        decoder=_stack("decoder"),
         shared_embeddings=hf.flag("tie_word_embeddings", True),
-        decoder_start_token_id=hf.token_id("decoder_start_token_id", start),
-        eos_token_id=hf.token_id("eos_token_id", eos),
+        decoder_start_token_id=hf.token_id("decoder_start_token_id", defaults["decoder_start_token_id"]),
+        eos_token_id=hf.token_id("eos_token_id", defaults["eos_token_id"]),
     )
 
 

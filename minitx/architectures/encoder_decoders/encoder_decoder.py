@@ -80,7 +80,7 @@ def composed(config: Mapping[str, Any]) -> Architecture:
         kind = hf.nested("decoder").name("model_type")
         raise ValueError(f"config.json: decoder: model_type {kind!r} has no cross-attention.")
 
-    def layers(config: ModelConfig) -> list[dict[str, int]]:
+    def _layers(config: ModelConfig) -> list[dict[str, int]]:
         of_decoder = decoder.layers(replace(config, encoder=None))
         return [
             *encoder.layers(replace(config, decoder=None)),
@@ -109,7 +109,7 @@ def composed(config: Mapping[str, Any]) -> Architecture:
             )
             for name in half.unused_tensors
         ),
-        layers=layers,
+        layers=_layers,
     )
 
 

@@ -21,10 +21,9 @@ def read(hf: ConfigReader) -> ModelConfig:
         hf,
         norm="pre",
         embedding_norm=False,
-        spare_positions=0,
-        sinusoids=SinusoidalPositions(kind="fairseq", numbering="padding"),
-        act="relu",
-        scaled=True,
+        positions=SinusoidalPositions(kind="fairseq", numbering="padding"),
+        activation_function="relu",
+        scale_embedding=True,
         attention_dropout=0.1,
     )
 

@@ -20,9 +20,8 @@ def read(hf: ConfigReader) -> ModelConfig:
     """Returns the model config of a config.json."""
     # 58100 is the padding of the vocabularies that most of these models have.
     positions = SinusoidalPositions(kind="tensor2tensor")
-    config = bart.read(
-        hf, embedding_norm=False, spare_positions=0, sinusoids=positions, pad=58100, start=58100, eos=0
-    )
+    tokens: dict[str, Any] = {"pad_token_id": 58100, "decoder_start_token_id": 58100, "eos_token_id": 0}
+    config = bart.read(hf, embedding_norm=False, positions=positions, **tokens)
     shared = hf.flag("share_encoder_decoder_embeddings", True) and config.shared_embeddings
     inputs = replace(config.inputs, vocab_size=target_size(hf))
     return replace(config, decoder_inputs=inputs, shared_embeddings=shared)

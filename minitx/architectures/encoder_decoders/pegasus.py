@@ -6,15 +6,18 @@ sinusoidal, stored like learned ones, and not trained.
 
 from __future__ import annotations
 
+from typing import Any
+
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.encoder_decoders import bart
-from minitx.config import ModelConfig
+from minitx.config import LearnedPositions, ModelConfig
 
 
 def read(hf: ConfigReader) -> ModelConfig:
     """Returns the model config of a config.json."""
-    return bart.read(hf, norm="pre", embedding_norm=False, spare_positions=0, pad=0, start=0, eos=1)
+    tokens: dict[str, Any] = {"pad_token_id": 0, "decoder_start_token_id": 0, "eos_token_id": 1}
+    return bart.read(hf, norm="pre", embedding_norm=False, positions=LearnedPositions(), **tokens)
 
 
 ARCHITECTURE = Architecture(
