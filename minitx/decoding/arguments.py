@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -18,30 +18,25 @@ from minitx.decoding.generation_config import GenerationSettings, read_settings
 from minitx.decoding.parameters import LARGEST_INTEGER, Integers
 from minitx.decoding.processors.chain import Chain
 from minitx.decoding.processors.constraints import ForcedBos, MinNewTokens
-from minitx.decoding.prompts import Prompts, check_tokenizer, read_prompts
+from minitx.decoding.prompts import Prompts, Rows, check_tokenizer, read_prompts
 from minitx.decoding.request import GenerationOptions, GenerationRequest
 from minitx.decoding.samplers.alternatives import Alternatives
 from minitx.decoding.search.base import Search
-from minitx.decoding.special_tokens import begin_token, end_tokens, language_after_start, start_token
+from minitx.decoding.special_tokens import begin_token, end_tokens, start_tokens
 from minitx.decoding.stopping import Stop
 from minitx.decoding.strategy import Strategy
 from minitx.habits import ARGUMENTS, UnknownArgumentError, hint_for
+from minitx.models import CausalModel
+from minitx.tokenizer import Tokenizer
 from minitx.validation import ArgumentTypeError, ArgumentValueError, check_choice, check_integer
 
-if TYPE_CHECKING:
-    from minitx.layers.embedder import Embedder
-    from minitx.models import CausalModel
-    from minitx.tokenizer import Tokenizer
-
 TASKS = ("causal-lm", "seq2seq-lm")  # whose logits predict the next token
+Embeds = Sequence[Tensor]
 _STRATEGIES = 'a Strategy such as Sample(...), Greedy(...) or Beam(...), or "checkpoint"'
 
 
 def resolve(
-    model: Any,
-    prompts: Prompts,
-    strategy: Strategy | Literal["checkpoint"],
-    options: GenerationOptions,
+    model: Any, prompts: Prompts, strategy: Strategy | Literal["checkpoint"], options: GenerationOptions
 ) -> tuple[Strategy, GenerationRequest]:
     """Checks the arguments of `generate` and resolves defaults that depend on the model or its checkpoint.
 
@@ -52,8 +47,12 @@ def resolve(
         ArgumentTypeError, ArgumentValueError: arguments that are wrong or do not fit together.
     """
     model = check_model(model)
-    tokenizer, stop = options.get("tokenizer"), options.get("stop")
-    _check_types(options)
+    tokenizer, stop, generator = options.get("tokenizer"), options.get("stop"), options.get("generator")
+    check_tokenizer(tokenizer)
+    if stop is not None and not isinstance(stop, Stop):
+        raise ArgumentTypeError("stop", stop, "a Stop", "e.g. Stop(strings=...) or Stop(tokens=...)")
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise ArgumentTypeError("generator", generator, "a torch.Generator", "seed= takes an integer")
     settings = None
     if isinstance(strategy, str):
         settings = _checkpoint_settings(model, strategy)
@@ -64,15 +63,21 @@ def resolve(
         raise ArgumentTypeError("strategy", strategy, _STRATEGIES)
     samples = check_integer("num_samples", options.get("num_samples", 1), 1, hint="rows per prompt")
     strategy, rows, sources = _read_inputs(model, prompts, strategy, options)
-    per_prompt = 1 if isinstance(strategy, Search) else samples
-    most, least = _limits(model, options, settings, rows, sources is not None)
+    most, least = _limits(model, options, settings, rows)
     chain = strategy.build(least)
+    per_prompt = 1 if isinstance(strategy, Search) else samples
     if not isinstance(strategy, Search):
         chain.check_rows(len(rows) * samples, samples)
-    assert model.head is not None  # its task tells
     vocab_size = model.head.config.num_labels
-    logprobs, top, chunk = _check_outputs(options, vocab_size)
+    logprobs = check_choice("logprobs", options.get("logprobs"), ("raw", "processed", None))
+    top = check_integer("top_logprobs", options.get("top_logprobs", 0), 0, vocab_size, "the number of tokens")
+    if top and logprobs is None:
+        raise ArgumentValueError("top_logprobs", top, '0 without logprobs="raw" or "processed"')
+    chunk = options.get("prefill_chunk")
+    if chunk is not None:
+        chunk = check_integer("prefill_chunk", chunk, 1, hint="prompt tokens per forward")
     history = rows if sources is None else [[*a, *b] for a, b in zip(sources, rows, strict=True)]
+    draws: dict[str, Any] = {"seed": options.get("seed"), "generator": generator, "device": model.device}
     request = GenerationRequest(
         prompts=rows,
         sources=sources,
@@ -80,13 +85,7 @@ def resolve(
         vocab_size=vocab_size,
         num_samples=samples,
         chain=chain,
-        sampler=strategy.sampler(
-            history,
-            per_prompt,
-            seed=options.get("seed"),
-            generator=options.get("generator"),
-            device=model.device,
-        ),
+        sampler=strategy.sampler(history, per_prompt, **draws),
         stop=(stop or Stop()).resolved(end_tokens(model, tokenizer), vocab_size, tokenizer),
         max_new_tokens=most,
         min_new_tokens=_per_row(least, most, len(rows) * per_prompt, per_prompt),
@@ -99,7 +98,7 @@ def resolve(
 
 
 def check_names(function: Callable[..., Any], options: Iterable[str], known: Iterable[str]) -> None:
-    """Raises TypeError for an unknown option, with a hint at the name or the place that it has in minitx."""
+    """Checks that all options are known; the TypeError for another one hints at its name or place here."""
     known = list(known)
     for name in options:
         if name not in known:
@@ -127,18 +126,17 @@ def check_model(model: Any) -> CausalModel:
 
 def decoder_prompts_of(
     model: CausalModel, prompts: Prompts | None, rows: int, tokenizer: Tokenizer | None
-) -> list[list[int]]:
+) -> Rows:
     """Returns the first decoder input ids of an encoder-decoder, for each of `rows` sources.
 
     Raises:
         ArgumentValueError: the start token is not known, or another number of decoder prompts than sources.
     """
     if prompts is None:
-        return [[_start(model, tokenizer)]] * rows
+        return [[_start(model, tokenizer)[0]]] * rows
     texts = [prompts] if isinstance(prompts, str) else prompts
     if tokenizer is not None and isinstance(texts, list | tuple) and all(isinstance(t, str) for t in texts):
-        language = language_after_start(model, tokenizer)
-        first = [_start(model, tokenizer), *([] if language is None else [language])]
+        first = [token for token in _start(model, tokenizer) if token is not None]
         encoded = (tokenizer.encode(text, add_special_tokens=False, as_target=True) for text in texts)
         prompts = [[*first, *ids] for ids in encoded]
     size = model.decoder_embedder.config.vocab_size
@@ -153,34 +151,22 @@ def remaining_tokens(max_length: int, rows: Sequence[Sequence[int]]) -> int:
     return max(0, max_length - max(map(len, rows)))
 
 
-def _check_types(options: GenerationOptions) -> None:
-    stop, generator = options.get("stop"), options.get("generator")
-    if stop is not None and not isinstance(stop, Stop):
-        hint = "e.g. Stop(strings=...) or Stop(tokens=...)"
-        raise ArgumentTypeError("stop", stop, "a Stop", hint)
-    check_tokenizer(options.get("tokenizer"))
-    if generator is not None and not isinstance(generator, torch.Generator):
-        raise ArgumentTypeError("generator", generator, "a torch.Generator", "seed= takes an integer")
-
-
 def _checkpoint_settings(model: CausalModel, strategy: str) -> GenerationSettings:
     """Reads the generation_config.json that the model was loaded with."""
     if strategy != "checkpoint":
         raise ArgumentValueError("strategy", strategy, _STRATEGIES)
     checkpoint = model.checkpoint
     if checkpoint is None or checkpoint.generation is None:
-        if checkpoint is not None and checkpoint.folder is not None:
-            reason = f"{checkpoint.folder} has no {GENERATION}"
-        else:
-            reason = f"this model was built with from_config and has no {GENERATION}"
-        hint = f"{reason}; choose a strategy: sampling, greedy decoding or a search"
+        built = "this model was built with from_config and"
+        origin = built if checkpoint is None or checkpoint.folder is None else checkpoint.folder
+        hint = f"{origin} has no {GENERATION}; choose a strategy: sampling, greedy decoding or a search"
         raise ArgumentValueError("strategy", strategy, "used with a checkpoint that states one", hint)
     return read_settings(checkpoint.generation)
 
 
 def _read_inputs(
     model: CausalModel, prompts: Prompts, strategy: Strategy, options: GenerationOptions
-) -> tuple[Strategy, list[list[int]], list[list[int]] | None]:
+) -> tuple[Strategy, Rows, Rows | None]:
     """Returns the strategy, the ids that the decoder continues, and those of the encoder input, if any."""
     tokenizer, decoder_prompts = options.get("tokenizer"), options.get("decoder_prompts")
     encodes = model.task == "seq2seq-lm"
@@ -193,23 +179,23 @@ def _read_inputs(
     )
     if not encodes:
         if decoder_prompts is not None:
-            hint = "this one continues the prompts themselves"
-            raise ArgumentValueError(
-                "decoder_prompts", decoder_prompts, "None for models without an encoder", hint
-            )
+            expected, hint = "None for models without an encoder", "this one continues the prompts themselves"
+            raise ArgumentValueError("decoder_prompts", decoder_prompts, expected, hint)
         return strategy, rows, None
-    _check_source(model.embedder, max(map(len, rows)))
-    sources = rows
-    rows = decoder_prompts_of(model, decoder_prompts, len(sources), tokenizer)
-    language = language_after_start(model, tokenizer)
+    longest, embedder = max(map(len, rows)), model.embedder
+    if embedder.has_position_table and longest > embedder.max_tokens:
+        raise ValueError(
+            f"A prompt has {longest} tokens, but the encoder has positions for {embedder.max_tokens}; "
+            "truncate it or split it."
+        )
+    sources, rows = rows, decoder_prompts_of(model, decoder_prompts, len(rows), tokenizer)
+    _, language = start_tokens(model, tokenizer)
     if language is not None:
         strategy, rows = _with_language(strategy, language, rows)
     return strategy, rows, sources
 
 
-def _with_language(
-    strategy: Strategy, language: int, rows: list[list[int]]
-) -> tuple[Strategy, list[list[int]]]:
+def _with_language(strategy: Strategy, language: int, rows: Rows) -> tuple[Strategy, Rows]:
     """Makes a strategy generate the target language's token first, after a bare start token.
 
     The token is generated and so part of the result, as in transformers. A strategy that forces another one
@@ -225,45 +211,31 @@ def _with_language(
 
 
 def _limits(
-    model: CausalModel,
-    options: GenerationOptions,
-    settings: GenerationSettings | None,
-    rows: list[list[int]],
-    encodes: bool,
+    model: CausalModel, options: GenerationOptions, settings: GenerationSettings | None, rows: Rows
 ) -> tuple[int, Integers]:
     """Returns max_new_tokens and min_new_tokens: the options, else the checkpoint's settings."""
     most, least = options.get("max_new_tokens"), options.get("min_new_tokens")
+    hint = "the most tokens that a row gets"
     if settings is not None:
         most = settings.max_new_tokens if most is None else most
         least = settings.min_new_tokens if least is None else least
-        if most is None and encodes and settings.max_length is not None:
+        if most is None and model.task == "seq2seq-lm" and settings.max_length is not None:
             most = remaining_tokens(settings.max_length, rows)
-    hint = "the most tokens that a row gets"
+        hint = f"{GENERATION} does not state it; {hint}" if most is None else hint
     if most is None:
-        missing = "" if settings is None else f"{GENERATION} does not state it; "
-        raise ArgumentTypeError("max_new_tokens", most, "an integer", f"{missing}{hint}")
+        raise ArgumentTypeError("max_new_tokens", most, "an integer", hint)
     most = check_integer("max_new_tokens", most, 0, hint=hint)
     most = check_integer("max_new_tokens", most, 0, LARGEST_INTEGER, hint)
-    _check_length(model.decoder_embedder, max(map(len, rows)), most)
+    embedder, longest = model.decoder_embedder, max(map(len, rows))
+    room = embedder.max_tokens - longest + 1  # the last token is not run
+    if embedder.has_position_table and max(most, 1) > room:
+        expected = f"at most {max(room, 0)} after a prompt of {longest} tokens"
+        hint = f"the model has {embedder.max_tokens} positions; shorten the prompt or ask for fewer tokens"
+        raise ArgumentValueError("max_new_tokens", most, expected, hint)
     return most, 0 if least is None else least
 
 
-def _check_outputs(options: GenerationOptions, vocab_size: int) -> tuple[Any, int, int | None]:
-    """Returns logprobs, top_logprobs and prefill_chunk."""
-    logprobs = check_choice("logprobs", options.get("logprobs"), ("raw", "processed", None))
-    top = options.get("top_logprobs", 0)
-    top = check_integer("top_logprobs", top, 0, vocab_size, "the number of tokens")
-    if top and logprobs is None:
-        raise ArgumentValueError("top_logprobs", top, '0 without logprobs="raw" or "processed"')
-    chunk = options.get("prefill_chunk")
-    if chunk is not None:
-        chunk = check_integer("prefill_chunk", chunk, 1, hint="prompt tokens per forward")
-    return logprobs, top, chunk
-
-
-def _check_embeds(
-    model: CausalModel, embeds: Sequence[Tensor] | None, rows: list[list[int]]
-) -> Sequence[Tensor] | None:
+def _check_embeds(model: CausalModel, embeds: Embeds | None, rows: Rows) -> Embeds | None:
     """Returns the embeddings of each prompt, if they have one vector per token."""
     if embeds is None:
         return None
@@ -272,9 +244,8 @@ def _check_embeds(
     if model.task == "seq2seq-lm":
         raise ArgumentValueError("inputs_embeds", embeds, "None for models with an encoder")
     if not isinstance(embeds, Sequence | Tensor) or [tuple(e.shape) for e in embeds] != shapes:
-        raise ArgumentValueError(
-            "inputs_embeds", embeds, f"a tensor per prompt, of shapes {shapes}", "one vector per token"
-        )
+        expected = f"a tensor per prompt, of shapes {shapes}"
+        raise ArgumentValueError("inputs_embeds", embeds, expected, "one vector per token")
     return list(embeds)
 
 
@@ -288,35 +259,14 @@ def _per_row(minimum: Integers, most: int, rows: int, per_prompt: int) -> list[i
     return least
 
 
-def _start(model: CausalModel, tokenizer: Tokenizer | None) -> int:
-    start = start_token(model, tokenizer)
+def _start(model: CausalModel, tokenizer: Tokenizer | None) -> tuple[int, int | None]:
+    """Returns `start_tokens`, of which the first must be known."""
+    start, language = start_tokens(model, tokenizer)
     if start is None:
         choose = "choose a tgt_lang, or " if tokenizer is not None and tokenizer.languages else ""
-        raise ArgumentValueError(
-            "decoder_prompts",
-            None,
-            "a list of ids for each prompt",
+        hint = (
             "neither the checkpoint nor the tokenizer states a start token (decoder_start_token_id); "
-            f"{choose}pass decoder_prompts=",
+            f"{choose}pass decoder_prompts="
         )
-    return start
-
-
-def _check_source(embedder: Embedder, length: int) -> None:
-    if embedder.has_position_table and length > embedder.max_tokens:
-        raise ValueError(
-            f"A prompt has {length} tokens, but the encoder has positions for {embedder.max_tokens}; "
-            "truncate it or split it."
-        )
-
-
-def _check_length(embedder: Embedder, prompt: int, most: int) -> None:
-    """Raises ArgumentValueError if the last input token would lie beyond the table of positions."""
-    needed, limit = prompt + max(most - 1, 0), embedder.max_tokens
-    if embedder.has_position_table and needed > limit:
-        raise ArgumentValueError(
-            "max_new_tokens",
-            most,
-            f"at most {max(limit - prompt + 1, 0)} after a prompt of {prompt} tokens",
-            f"the model has {limit} positions; shorten the prompt or ask for fewer tokens",
-        )
+        raise ArgumentValueError("decoder_prompts", None, "a list of ids for each prompt", hint)
+    return start, language

@@ -11,10 +11,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from itertools import islice
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from minitx.tokenizer import Tokenizer
+from minitx.tokenizer import Tokenizer
 
 _HALF = "\ufffd"  # stands for bytes that are no character, or not yet
 _BYTES = 4  # of the longest UTF-8 character
@@ -83,20 +81,18 @@ class Detokenizer:
             return ""
         self._window.append(token)
         text = self._text()
-        settled = max(self._shown, self._settled(text))
-        piece = text[self._shown : settled]
-        self._shown = settled
-        self.rest = text[settled:].rstrip(_HALF)
+        start, self._shown = self._shown, max(self._shown, self._settled(text))
+        self.rest = text[self._shown :].rstrip(_HALF)
+        piece = text[start : self._shown]
         if len(self._window) > (2 * _WINDOW if self._waited else _WINDOW):
             self._shorten(text)
         return piece
 
     def finish(self) -> str:
         """Returns the text that was still uncertain; bytes that are no character become U+FFFD."""
-        text = self._text()
-        piece = text[self._shown :]
+        text, start = self._text(), self._shown
         self._shown, self.rest = len(text), ""
-        return piece
+        return text[start:]
 
     def _has_text(self, token: int) -> bool:
         return token not in self._special and self._tokenizer.id_to_token(token) is not None

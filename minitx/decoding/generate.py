@@ -6,7 +6,7 @@ import inspect
 import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, Unpack
+from typing import Literal, Unpack
 
 from minitx.decoding.arguments import check_names, resolve
 from minitx.decoding.output import Event, Result, collect
@@ -16,9 +16,7 @@ from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.search.base import Search
 from minitx.decoding.session import DecodingSession
 from minitx.decoding.strategy import Strategy
-
-if TYPE_CHECKING:
-    from minitx.models import CausalModel
+from minitx.models import CausalModel
 
 
 class Stream(Iterator[Event]):
@@ -72,14 +70,9 @@ def generate(
     check_names(generate, options, GenerationOptions.__annotations__)
     strategy, request = resolve(model, prompts, strategy, options)
     session = DecodingSession(model, request)
-    events = [event for step in strategy.run(session) for event in step]
-    result = collect(events, request)
-    return replace(
-        result,
-        scores=session.scores or None,
-        beams=session.beams or None,
-        log_weights=session.log_weights or None,
-    )
+    result = collect((event for step in strategy.run(session) for event in step), request)
+    scores, log_weights = session.scores or None, session.log_weights or None
+    return replace(result, scores=scores, beams=session.beams or None, log_weights=log_weights)
 
 
 def stream(

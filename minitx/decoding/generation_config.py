@@ -21,37 +21,28 @@ from minitx.decoding.special_tokens import parse_end_tokens
 from minitx.decoding.stopping import Stop
 from minitx.io import read_json
 
-# Settings that minitx does not implement, with the values at which they do nothing.
-_UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
-    "num_beam_groups": (1,),
-    "penalty_alpha": (0, 0.0),
-    "dola_layers": (),
-    "constraints": (),
-    "force_words_ids": (),
-    "forced_decoder_ids": (),
-    "guidance_scale": (1, 1.0),
-    "watermarking_config": (),
-    "prompt_lookup_num_tokens": (),
-    "token_healing": (False,),
-    "max_time": (),
+# Settings that minitx does not implement, with the value at which they do nothing, if there is one.
+_UNSUPPORTED: Mapping[str, Any] = {
+    **dict.fromkeys(("dola_layers", "constraints", "force_words_ids", "forced_decoder_ids", "max_time")),
+    **dict.fromkeys(("watermarking_config", "prompt_lookup_num_tokens")),
+    "num_beam_groups": 1,
+    "penalty_alpha": 0,
+    "guidance_scale": 1,
+    "token_healing": False,
 }
-# Those of them that are a strategy of minitx.
-_STRATEGIES = {
-    "num_beam_groups": "DiverseBeam(...)",
-    "force_words_ids": "LexicalBeam(...)",
-}
+_STRATEGIES = {"num_beam_groups": "DiverseBeam(...)", "force_words_ids": "LexicalBeam(...)"}
+_COUNTS = ("max_new_tokens", "min_new_tokens", "max_length")
 # Keys that are not sampling settings: token ids, defaults of searches, cache and output options. max_length
 # includes the prompt and mostly is the context length.
 _IGNORED = frozenset(
     """
-    bos_token_id eos_token_id pad_token_id decoder_start_token_id transformers_version
-    _from_model_config max_length do_sample diversity_penalty low_memory
-    num_return_sequences use_cache cache_implementation cache_config max_cache_len return_legacy_cache
-    prefill_chunk_size compile_config disable_compile continuous_batching_config output_attentions
-    output_hidden_states output_scores output_logits return_dict_in_generate is_assistant
-    num_assistant_tokens num_assistant_tokens_schedule assistant_confidence_threshold
+    bos_token_id eos_token_id pad_token_id decoder_start_token_id transformers_version _from_model_config
+    do_sample diversity_penalty low_memory num_return_sequences use_cache cache_implementation cache_config
+    max_cache_len return_legacy_cache prefill_chunk_size compile_config disable_compile output_attentions
+    continuous_batching_config output_hidden_states output_scores output_logits return_dict_in_generate
+    is_assistant num_assistant_tokens num_assistant_tokens_schedule assistant_confidence_threshold
     assistant_early_exit assistant_ensemble_weight assistant_lookbehind target_lookbehind
-    max_matching_ngram_size speculation_type use_mtp generation_kwargs
+    max_matching_ngram_size speculation_type use_mtp generation_kwargs stop_strings
     """.split()  # noqa: SIM905 - thirty lines less
 )
 
@@ -71,8 +62,8 @@ class GenerationSettings:
 
     strategy: Greedy | Sample | Beam
     stop: Stop
-    max_new_tokens: int | None
-    min_new_tokens: int
+    max_new_tokens: int | None = None
+    min_new_tokens: int = 0
     max_length: int | None = None
 
 
@@ -103,46 +94,33 @@ def read_settings(config: Mapping[str, Any]) -> GenerationSettings:
     """
     stated = {name: value for name, value in config.items() if value is not None}
     for name, neutral in _UNSUPPORTED.items():
-        if stated.get(name) not in (None, [], *neutral):
-            setting = f"{GENERATION} asks for {name}={stated[name]!r:.60}"
+        if stated.get(name) not in (None, [], neutral):
+            hint = ", which minitx does not implement"
             if name in _STRATEGIES:
-                raise ValueError(f"{setting}: use strategy={_STRATEGIES[name]}.")
-            raise ValueError(f"{setting}, which minitx does not implement.")
-    known = {field.name for field in fields(BeamSample)}
-    other = {"max_new_tokens", "min_new_tokens", "stop_strings"}
-    unknown = sorted(set(stated) - known - other - _IGNORED - set(_UNSUPPORTED))
+                hint = f": use strategy={_STRATEGIES[name]}"
+            raise ValueError(f"{GENERATION} asks for {name}={stated[name]!r:.60}{hint}.")
+    known = {field.name for field in fields(BeamSample)}.union(_COUNTS, _IGNORED, _UNSUPPORTED)
+    unknown = sorted(set(stated) - known)
     if unknown:
-        names = ", ".join(unknown)
-        warnings.warn(f"{GENERATION} has settings that minitx does not know: {names}.", stacklevel=3)
+        message = f"{GENERATION} has settings that minitx does not know: {', '.join(unknown)}."
+        warnings.warn(message, stacklevel=3)
     if not isinstance(stated.get("do_sample", False), bool):
         raise ValueError(f"{GENERATION}: do_sample={stated['do_sample']!r} must be true or false.")
-    for name in ("max_new_tokens", "min_new_tokens", "max_length"):
+    for name in _COUNTS:
         value = stated.get(name, 0)
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise ValueError(f"{GENERATION}: {name}={value!r} must be an integer of at least 0.")
-    kind = _kind(stated)
+    kinds: Any = ((Greedy, Sample), (Beam, BeamSample))
+    kind = kinds[stated.get("num_beams", 1) != 1][stated.get("do_sample", False)]
     own = {field.name for field in fields(kind)}
     try:
         values = {name: _plain(name, value) for name, value in stated.items() if name in own}
-        return GenerationSettings(
-            strategy=kind(**values),
-            stop=Stop(
-                eos=parse_end_tokens(stated.get("eos_token_id")), strings=stated.get("stop_strings", ())
-            ),
-            max_new_tokens=stated.get("max_new_tokens"),
-            min_new_tokens=stated.get("min_new_tokens", 0),
-            max_length=stated.get("max_length"),
-        )
+        ends = parse_end_tokens(stated.get("eos_token_id"))
+        stop = Stop(eos=ends, strings=stated.get("stop_strings", ()))
+        counts = {name: stated[name] for name in _COUNTS if name in stated}
+        return GenerationSettings(strategy=kind(**values), stop=stop, **counts)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{GENERATION}: {error}") from None
-
-
-def _kind(stated: Mapping[str, Any]) -> type[Greedy | Sample | Beam]:
-    """Returns the class of the strategy that a config asks for."""
-    draws = stated.get("do_sample", False)
-    if stated.get("num_beams", 1) == 1:
-        return Sample if draws else Greedy
-    return BeamSample if draws else Beam
 
 
 def _plain(name: str, value: Any) -> Any:

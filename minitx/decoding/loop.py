@@ -8,6 +8,7 @@ R rows (prompts times samples), V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,9 +82,8 @@ class RowState:
             self.reason = "eos"
         elif token in self._stop.tokens and may_stop:
             self.reason = "stop"
-        if self._text is not None and (
-            self.reason is None or (self.reason == "stop" and self._stop.include_stop)
-        ):
+        shown = self.reason is None or (self.reason == "stop" and self._stop.include_stop)
+        if self._text is not None and shown:
             text, ended = self._text.push(token, may_stop=may_stop)
         if ended:
             self.reason = "stop"
@@ -94,16 +94,13 @@ class RowState:
         return text, self.reason
 
 
-def _logprobs(
-    request: GenerationRequest, logits: Tensor, token: Tensor
-) -> Sequence[tuple[()] | tuple[float, tuple[tuple[int, float], ...] | None]]:
+def _logprobs(request: GenerationRequest, logits: Tensor, token: Tensor) -> Sequence[tuple[Any, ...]]:
     """Returns the last fields of each row's event: log-probabilities by logits (R, V), if requested."""
     if request.logprobs is None:
         return [()] * len(token)
     table = torch.log_softmax(logits, dim=-1)
     chosen = table.gather(1, token[:, None]).squeeze(1).tolist()
-    if not request.top_logprobs:
-        return [(value, None) for value in chosen]
     values, ids = table.topk(request.top_logprobs, dim=-1)
-    tops = [tuple(zip(*pair, strict=True)) for pair in zip(ids.tolist(), values.tolist(), strict=True)]
+    pairs = zip(ids.tolist(), values.tolist(), strict=True)
+    tops = [tuple(zip(*pair, strict=True)) or None for pair in pairs]
     return list(zip(chosen, tops, strict=True))

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from minitx.decoding.request import GenerationRequest
+from minitx.decoding.search.tree import BeamTree
 from minitx.validation import ArgumentTypeError
-
-if TYPE_CHECKING:
-    from minitx.decoding.request import GenerationRequest
-    from minitx.decoding.search.tree import BeamTree
 
 # "eos": an end token; "stop": a stop token or string; "length": max_new_tokens.
 FinishReason = Literal["eos", "stop", "length"]
@@ -106,15 +104,9 @@ class Result:
         """
         if not isinstance(row, int):
             raise ArgumentTypeError("row", row, "the number of one row", "list(result) has all of them")
-        return Row(
-            self.sequences[row],
-            None if self.texts is None else self.texts[row],
-            self.finish_reasons[row],
-            None if self.logprobs is None else self.logprobs[row],
-            None if self.top_logprobs is None else self.top_logprobs[row],
-            None if self.scores is None else self.scores[row],
-            None if self.log_weights is None else self.log_weights[row],
-        )
+        columns: Any = (column for name, column in vars(self).items() if name != "beams")
+        values: Any = (None if column is None else column[row] for column in columns)
+        return Row(*values)
 
     def __iter__(self) -> Iterator[Row]:
         return (self[row] for row in range(len(self)))
@@ -135,20 +127,18 @@ def collect(events: Iterable[Event], request: GenerationRequest) -> Result:
     rows: list[list[Event]] = [[] for _ in range(len(request.prompts) * request.num_samples)]
     for event in events:
         rows[event.row].append(event)
-    texts = logprobs = tops = None
+    options: dict[str, Any] = {}
     with torch.inference_mode(False):  # the tensors may enter a loss
-        if request.tokenizer is not None:
-            texts = ["".join(event.text for event in row) for row in rows]
         if request.logprobs is not None:
-            logprobs = [torch.tensor([event.logprob for event in row], dtype=torch.float32) for row in rows]
+            values = ([event.logprob for event in row] for row in rows)
+            options["logprobs"] = [torch.tensor(row, dtype=torch.float32) for row in values]
         if request.top_logprobs:
-            tops = [_top(row, request.top_logprobs) for row in rows]
+            options["top_logprobs"] = [_top(row, request.top_logprobs) for row in rows]
         return Result(
             sequences=[torch.tensor([event.token for event in row], dtype=torch.long) for row in rows],
-            texts=texts,
+            texts=None if request.tokenizer is None else ["".join(e.text for e in row) for row in rows],
             finish_reasons=[(row[-1].finish_reason or "length") if row else "length" for row in rows],
-            logprobs=logprobs,
-            top_logprobs=tops,
+            **options,
         )
 
 

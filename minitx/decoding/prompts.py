@@ -7,16 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from numbers import Integral
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from minitx.tokenizer import Tokenizer
 from minitx.validation import ArgumentTypeError, ArgumentValueError
 
-if TYPE_CHECKING:
-    from minitx.tokenizer import Tokenizer
-
+Rows = list[list[int]]
 Prompts = str | Sequence[str] | Sequence[Sequence[int]] | Sequence[Tensor] | Tensor
 
 _KINDS = "a string, a list of strings, lists of token ids, or a (batch, time) tensor of token ids"
@@ -45,7 +44,7 @@ def read_prompts(
     bos: int | None = None,
     as_target: bool = False,
     parameter: str = "prompts",
-) -> list[list[int]]:
+) -> Rows:
     """Returns the token ids of each prompt, without padding.
 
     Args:
@@ -65,12 +64,8 @@ def read_prompts(
     if isinstance(prompts, Tensor):
         rows = _rows_of_tensor(prompts, attention_mask, parameter)
     elif attention_mask is not None:
-        raise ArgumentValueError(
-            "attention_mask",
-            attention_mask,
-            f"None unless {parameter} is a (batch, time) tensor",
-            "lists of ids need no padding",
-        )
+        expected = f"None unless {parameter} is a (batch, time) tensor"
+        raise ArgumentValueError("attention_mask", attention_mask, expected, "lists of ids need no padding")
     else:
         rows = _rows_of_list(prompts, tokenizer, as_target, parameter)
     if not rows:
@@ -79,42 +74,28 @@ def read_prompts(
         if not row:
             hint = "" if bos is None else f"sequences of this model begin with token {bos}: pass [[{bos}]]"
             raise ArgumentValueError(f"{parameter}[{number}]", row, "at least one token", hint)
-        low, high = min(row), max(row)
-        if low < 0 or high >= vocab_size:
-            raise ArgumentValueError(
-                f"{parameter}[{number}]",
-                low if low < 0 else high,
-                f"token ids from 0 to {vocab_size - 1}",
-                "check that the tokenizer belongs to this model",
-            )
+        wrong = min(row) if min(row) < 0 else max(row)
+        if not 0 <= wrong < vocab_size:
+            expected = f"token ids from 0 to {vocab_size - 1}"
+            hint = "check that the tokenizer belongs to this model"
+            raise ArgumentValueError(f"{parameter}[{number}]", wrong, expected, hint)
     return rows
 
 
 def check_tokenizer(tokenizer: Any) -> None:
-    """Raises ArgumentTypeError unless this is None or a tokenizer."""
-    if tokenizer is None:
-        return
-    from minitx.tokenizer import Tokenizer  # imported already if there is one
-
-    if not isinstance(tokenizer, Tokenizer):
-        raise ArgumentTypeError(
-            "tokenizer", tokenizer, "a Tokenizer", "minitx.load_tokenizer(...) returns one"
-        )
+    """Checks that this is None or a tokenizer."""
+    if not isinstance(tokenizer, Tokenizer | None):
+        hint = "minitx.load_tokenizer(...) returns one"
+        raise ArgumentTypeError("tokenizer", tokenizer, "a Tokenizer", hint)
 
 
 def pad_left(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> PaddedBatch:
     """Pads rows of any lengths to (B, T) with `pad` on the left."""
-    longest = max(map(len, rows))
-    if all(len(row) == longest for row in rows):
-        return PaddedBatch(torch.tensor(rows, dtype=torch.long, device=device), None, None)
-    filled = [[pad] * (longest - len(row)) + list(row) for row in rows]
-    start = torch.tensor([longest - len(row) for row in rows], device=device)[:, None]
-    columns = torch.arange(longest, device=device)
-    return PaddedBatch(
-        input_ids=torch.tensor(filled, dtype=torch.long, device=device),
-        attention_mask=columns >= start,
-        position_ids=(columns - start).clamp(min=0),
-    )
+    ids, mask = pad_right([row[::-1] for row in rows], pad, device)
+    if mask is None:
+        return PaddedBatch(ids.flip(1), None, None)
+    mask = mask.flip(1)
+    return PaddedBatch(ids.flip(1), mask, (mask.cumsum(1) - 1).clamp(min=0))
 
 
 def pad_right(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
@@ -122,12 +103,13 @@ def pad_right(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> 
     longest = max(map(len, rows))
     filled = [list(row) + [pad] * (longest - len(row)) for row in rows]
     ids = torch.tensor(filled, dtype=torch.long, device=device)
-    lengths = torch.tensor([len(row) for row in rows], device=device)[:, None]
-    equal = all(len(row) == longest for row in rows)
-    return ids, None if equal else torch.arange(longest, device=device) < lengths
+    if all(len(row) == longest for row in rows):
+        return ids, None
+    lengths = torch.tensor([[len(row)] for row in rows], device=device)
+    return ids, torch.arange(longest, device=device) < lengths
 
 
-def _rows_of_tensor(prompts: Tensor, attention_mask: Tensor | None, parameter: str) -> list[list[int]]:
+def _rows_of_tensor(prompts: Tensor, attention_mask: Tensor | None, parameter: str) -> Rows:
     if prompts.dim() != 2 or prompts.is_floating_point() or prompts.dtype == torch.bool:
         raise ArgumentValueError(parameter, prompts, "integers of shape (batch, time)")
     if attention_mask is None:
@@ -142,9 +124,7 @@ def _rows_of_tensor(prompts: Tensor, attention_mask: Tensor | None, parameter: s
     return [row[mask].tolist() for row, mask in zip(prompts.cpu(), masks, strict=True)]
 
 
-def _rows_of_list(
-    prompts: Any, tokenizer: Tokenizer | None, as_target: bool, parameter: str
-) -> list[list[int]]:
+def _rows_of_list(prompts: Any, tokenizer: Tokenizer | None, as_target: bool, parameter: str) -> Rows:
     plain = prompts.tolist() if hasattr(prompts, "tolist") else prompts  # of NumPy
     items = [plain] if isinstance(plain, str) else plain
     if isinstance(items, bytes) or not isinstance(items, Sequence):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,12 +12,9 @@ from minitx.decoding.prompts import Prompts, check_tokenizer, read_prompts
 from minitx.decoding.session import padded_rows, padded_sources
 from minitx.decoding.special_tokens import begin_token
 from minitx.habits import explain_arguments
-from minitx.models import EncoderDecoderModel
+from minitx.models import CausalModel, EncoderDecoderModel
+from minitx.tokenizer import Tokenizer
 from minitx.validation import ArgumentValueError, check_integer
-
-if TYPE_CHECKING:
-    from minitx.models import CausalModel
-    from minitx.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,10 +63,8 @@ def score(
     batch_size = check_integer("batch_size", batch_size, 1, hint="texts per forward")
     encodes = model.task == "seq2seq-lm"
     if encodes != (sources is not None):
-        expected = "passed, one per text," if encodes else "None"
-        raise ArgumentValueError(
-            "sources", sources, f"{expected} for a model {'with' if encodes else 'without'} an encoder"
-        )
+        expected = "passed, one per text, for a model with" if encodes else "None for a model without"
+        raise ArgumentValueError("sources", sources, f"{expected} an encoder")
     rows = read_prompts(
         texts,
         vocab_size=model.decoder_embedder.config.vocab_size,
@@ -82,29 +76,19 @@ def score(
     )
     encoder_rows: list[list[int]] = []
     if sources is not None:
-        encoder_rows = _read_sources(model, sources, len(rows), tokenizer)
+        size = model.config.inputs.vocab_size
+        encoder_rows = read_prompts(sources, vocab_size=size, tokenizer=tokenizer, parameter="sources")
+        if len(encoder_rows) != len(rows):
+            raise ArgumentValueError("sources", sources, f"{len(rows)} sequences, one per text")
         starts = decoder_prompts_of(model, None, len(rows), tokenizer)
         rows = [[*start, *row] for start, row in zip(starts, rows, strict=True)]
-    logprobs: list[Tensor] = []
-    for first in range(0, len(rows), batch_size):
-        part = slice(first, first + batch_size)
-        logprobs += _logprobs(model, rows[part], encoder_rows[part])
+    parts = [slice(first, first + batch_size) for first in range(0, len(rows), batch_size)]
+    logprobs = [row for part in parts for row in _logprobs(model, rows[part], encoder_rows[part])]
     if encodes:
         logprobs = [values[1:] for values in logprobs]
     totals = torch.stack([values.sum() for values in logprobs])
     counts = torch.tensor([len(values) - (not encodes) for values in logprobs], device=totals.device)
     return Scores(logprobs, totals, torch.exp(-totals / counts))
-
-
-def _read_sources(
-    model: CausalModel, sources: Prompts, rows: int, tokenizer: Tokenizer | None
-) -> list[list[int]]:
-    """Returns the ids of the encoder input of each row."""
-    size = model.config.inputs.vocab_size
-    ids = read_prompts(sources, vocab_size=size, tokenizer=tokenizer, parameter="sources")
-    if len(ids) != rows:
-        raise ArgumentValueError("sources", sources, f"{rows} sequences, one per text")
-    return ids
 
 
 def _logprobs(model: CausalModel, rows: list[list[int]], sources: list[list[int]]) -> list[Tensor]:

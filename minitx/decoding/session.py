@@ -12,20 +12,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from minitx.decoding.processors.base import State, StatefulProcessor
 from minitx.decoding.processors.chain import select_state
 from minitx.decoding.processors.context import Context
 from minitx.decoding.prompts import PaddedBatch, pad_left, pad_right
+from minitx.decoding.request import GenerationRequest
 from minitx.models import CausalModel, EncoderDecoderModel
 from minitx.validation import ArgumentValueError
-
-if TYPE_CHECKING:
-    from minitx.decoding.request import GenerationRequest
 
 # Most new tokens that are allocated in advance. Larger limits mostly mean "until it ends".
 PREALLOCATED = 2**14
@@ -91,9 +90,7 @@ class DecodingSession:
             model.encode_into(self.cache, *padded_sources(model, request.sources))
         batch = padded_rows(model, request.prompts)
         self._implicit_positions = batch.position_ids is None
-        embeds = request.inputs_embeds
-        padded = None if embeds is None else padded_embeds(embeds, model.device, model.dtype)
-        self._prefill(batch, request.prefill_chunk, padded)
+        self._prefill(batch, request.prefill_chunk, padded_embeds(model, request.inputs_embeds))
         self.cache.repeat(rows_per_prompt)
         self.logits = self.logits.repeat_interleave(rows_per_prompt, dim=0)
         self.step_logits = self.logits[:, None]
@@ -152,7 +149,7 @@ class DecodingSession:
         else:
             places = start[:, None] + torch.arange(time, device=start.device)
             positions = None if self._implicit_positions else positions_of(self.model, tokens, places)
-            self._forward(tokens, None, positions, keep=time)
+            self._forward(PaddedBatch(tokens, None, positions), keep=time)
         if self._stateful:
             scores = (chain_input, *self.step_logits[:, :-1].unbind(dim=1))
             self._step_states = []
@@ -220,7 +217,7 @@ class DecodingSession:
         self._before, self._chain_input = None, self.logits
 
     def raise_for_empty_rows(self, rows: Tensor) -> None:
-        """Raises ValueError if one of these rows, (R,) bool, has no token to draw; see `Chain`."""
+        """Checks that each of these rows, (R,) bool, has a token to draw; see `Chain`."""
         self.request.chain.raise_for_empty_rows(self._chain_input, self.context, self.states, rows)
 
     def _move(self, rows: Tensor, within_prompts: bool) -> None:
@@ -237,9 +234,8 @@ class DecodingSession:
         if chunk is None or any(time > point for point in self.model.turning_points.values()):
             chunk = time  # with these rotary positions the first chunk needs to know the whole length
         for start in range(0, time, chunk):
-            part = [None if x is None else x[:, start : start + chunk] for x in (*batch, embeds)]
-            assert part[0] is not None
-            self._forward(part[0], part[1], part[2], part[3])
+            part: Any = (None if x is None else x[:, start : start + chunk] for x in batch)
+            self._forward(PaddedBatch(*part), None if embeds is None else embeds[:, start : start + chunk])
 
     def _step_singly(self, tokens: Tensor) -> None:
         """Steps over tokens (R, K) one by one, where the cache cannot hold them at once."""
@@ -262,19 +258,12 @@ class DecodingSession:
         self._implicit_positions = batch.position_ids is None
         self._prefill(batch)
 
-    def _forward(
-        self,
-        ids: Tensor,
-        mask: Tensor | None,
-        positions: Tensor | None,
-        embeds: Tensor | None = None,
-        *,
-        keep: int = 1,
-    ) -> None:
-        """Runs the model over new ids (B, T) with their mask and positions; logits of the last `keep`."""
-        inputs = ids if embeds is None else None
-        options = self._model_options if embeds is None else {**self._model_options, "inputs_embeds": embeds}
-        out = self.model.decode(inputs, mask, positions, cache=self.cache, logits_to_keep=keep, **options)
+    def _forward(self, batch: PaddedBatch, embeds: Tensor | None = None, keep: int = 1) -> None:
+        """Runs the model over new tokens (B, T); `embeds` replace their ids; logits of the last `keep`."""
+        options, inputs = self._model_options, tuple[Tensor | None, ...](batch)
+        if embeds is not None:
+            options, inputs = {**options, "inputs_embeds": embeds}, (None, *batch[1:])
+        out = self.model.decode(*inputs, cache=self.cache, logits_to_keep=keep, **options)
         assert out.logits is not None, "a language model has logits"
         self.step_logits = out.logits[:, -keep:].float()
         self.logits = self.step_logits[:, -1]
@@ -294,28 +283,18 @@ class TokenHistory:
             request: the limits and sources that the context shows to processors.
             device: where the tokens go.
         """
-        room = max(map(len, prompts)) + min(request.max_new_tokens, PREALLOCATED)
-        tokens = torch.zeros(len(prompts), room, dtype=torch.long)
-        for row, prompt in enumerate(prompts):
-            tokens[row, : len(prompt)] = torch.tensor(prompt)
+        ids, _ = pad_right(prompts, 0, device)
+        tokens = F.pad(ids, (0, min(request.max_new_tokens, PREALLOCATED)))
         self._lengths = {len(prompt) for prompt in prompts}  # known without waiting for the device
         length = torch.tensor([len(prompt) for prompt in prompts], device=device)
         encoder_tokens = encoder_length = None
         if request.sources is not None:
             copies = len(prompts) // len(request.sources)
-            ids, _ = pad_right(request.sources, 0, device)
-            lengths = torch.tensor([len(source) for source in request.sources], device=device)
-            encoder_tokens = ids.repeat_interleave(copies, dim=0)
-            encoder_length = lengths.repeat_interleave(copies)
-        self.context = Context(
-            tokens=tokens.to(device),
-            length=length,
-            prompt_length=length,
-            eos=request.stop.eos,
-            max_new_tokens=request.max_new_tokens,
-            encoder_tokens=encoder_tokens,
-            encoder_length=encoder_length,
-        )
+            sources = [source for source in request.sources for _ in range(copies)]
+            encoder_tokens, _ = pad_right(sources, 0, device)
+            encoder_length = torch.tensor([len(source) for source in sources], device=device)
+        limits = (request.stop.eos, request.max_new_tokens)
+        self.context = Context(tokens, length, length, *limits, encoder_tokens, encoder_length)
 
     def append(self, token: Tensor) -> None:
         """Appends a token (R,) to each row."""
@@ -343,8 +322,8 @@ class TokenHistory:
 
     def rows(self) -> list[list[int]]:
         """Returns the tokens of each row."""
-        pairs = zip(self.context.tokens.tolist(), self.context.length.tolist(), strict=True)
-        return [row[:length] for row, length in pairs]
+        lengths = self.context.length.tolist()
+        return [row[:length] for row, length in zip(self.context.tokens.tolist(), lengths, strict=True)]
 
 
 def padded_rows(model: CausalModel, rows: Sequence[Sequence[int]]) -> PaddedBatch:
@@ -353,8 +332,7 @@ def padded_rows(model: CausalModel, rows: Sequence[Sequence[int]]) -> PaddedBatc
     batch = pad_left(rows, config.pad_token_id or 0, model.device)
     places = batch.position_ids
     if places is None and config.numbering == "padding":
-        places = torch.arange(batch.input_ids.shape[1], device=batch.input_ids.device)[None]
-        places = places.expand_as(batch.input_ids)
+        places = torch.arange(batch.input_ids.shape[1], device=model.device).expand_as(batch.input_ids)
     if places is None:
         return batch
     return batch._replace(position_ids=positions_of(model, batch.input_ids, places))
@@ -375,15 +353,16 @@ def positions_of(model: CausalModel, ids: Tensor, places: Tensor) -> Tensor:
 
 def padded_sources(model: EncoderDecoderModel, sources: list[list[int]]) -> tuple[Tensor, Tensor | None]:
     """Pads sequences for the encoder: (B, S), padded on the right, and their mask (B, S) or None."""
-    embedder = model.embedder
-    return pad_right(sources, embedder.config.pad_token_id or 0, model.device)
+    return pad_right(sources, model.embedder.config.pad_token_id or 0, model.device)
 
 
-def padded_embeds(embeds: Sequence[Tensor], device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Pads the embeddings (T, W) of each row on the left with 0: (B, T, W)."""
+def padded_embeds(model: CausalModel, embeds: Sequence[Tensor] | None) -> Tensor | None:
+    """Pads the embeddings (T, W) of each row, if there are any, on the left with 0: (B, T, W)."""
+    if embeds is None:
+        return None
     longest = max(map(len, embeds))
-    padded = [torch.nn.functional.pad(row.to(device, dtype), (0, 0, longest - len(row), 0)) for row in embeds]
-    return torch.stack(padded)
+    rows = (F.pad(row.to(model.device, model.dtype), (0, 0, longest - len(row), 0)) for row in embeds)
+    return torch.stack([*rows])
 
 
 def _concatenate(states: Sequence[State]) -> State:

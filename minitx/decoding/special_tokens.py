@@ -7,10 +7,9 @@ reads the sampling settings of the same file.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from minitx.tokenizer import Tokenizer
+from minitx.tokenizer import Tokenizer
 
 
 def end_tokens(model: Any, tokenizer: Tokenizer | None) -> tuple[int, ...]:
@@ -26,11 +25,9 @@ def end_tokens(model: Any, tokenizer: Tokenizer | None) -> tuple[int, ...]:
         if stated is not None:
             return parse_end_tokens(stated) or ()
     default: int | None = model.config.eos_token_id
-    if default is not None:
-        return (default,)
-    if tokenizer is not None and tokenizer.eos_token_id is not None:
-        return (tokenizer.eos_token_id,)
-    return ()
+    if default is None and tokenizer is not None:
+        default = tokenizer.eos_token_id
+    return () if default is None else (default,)
 
 
 def parse_end_tokens(stated: Any) -> tuple[int, ...] | None:
@@ -43,23 +40,23 @@ def parse_end_tokens(stated: Any) -> tuple[int, ...] | None:
     return tuple(token for token in ids if token >= 0)
 
 
-def start_token(model: Any, tokenizer: Tokenizer | None) -> int | None:
-    """Returns the decoder start token of an encoder-decoder, or its target language where that comes first.
+def start_tokens(model: Any, tokenizer: Tokenizer | None) -> tuple[int | None, int | None]:
+    """Returns the decoder start token of an encoder-decoder, and the target-language token that follows it.
 
+    Where sequences begin with their language, that is the start token, and none follows. The start token is
     None if neither is known. The tokenizer's begin token is no substitute: where the language is the start,
     the model was not trained to continue it.
     """
-    stated = _stated_start(model)
-    if tokenizer is None or tokenizer.tgt_lang is None or not _language_is_start(stated, tokenizer):
-        return stated
-    return tokenizer.language_id(tokenizer.tgt_lang)
-
-
-def language_after_start(model: Any, tokenizer: Tokenizer | None) -> int | None:
-    """Returns the target-language token of models that place it after the start token; None for others."""
-    if tokenizer is None or tokenizer.tgt_lang is None or _language_is_start(_stated_start(model), tokenizer):
-        return None
-    return tokenizer.language_id(tokenizer.tgt_lang)
+    start: int | None = model.config.decoder_start_token_id
+    names = ("decoder_start_token_id", "decoder_bos_token_id")
+    stated = (config.get(name) for config in _configs(model) for name in names)
+    start = next((token for token in stated if isinstance(token, int)), start)
+    if tokenizer is None or tokenizer.tgt_lang is None:
+        return start, None
+    language = tokenizer.language_id(tokenizer.tgt_lang)
+    if start is None or start in map(tokenizer.language_id, tokenizer.languages):
+        return language, None
+    return start, language
 
 
 def begin_token(model: Any, tokenizer: Tokenizer | None) -> int | None:
@@ -77,17 +74,3 @@ def _configs(model: Any) -> Iterator[Mapping[str, Any]]:
     if checkpoint is not None:
         yield checkpoint.generation or {}
         yield checkpoint.config
-
-
-def _stated_start(model: Any) -> int | None:
-    for config in _configs(model):
-        for name in ("decoder_start_token_id", "decoder_bos_token_id"):
-            if isinstance(config.get(name), int):
-                return int(config[name])
-    default: int | None = model.config.decoder_start_token_id
-    return default
-
-
-def _language_is_start(stated: int | None, tokenizer: Tokenizer) -> bool:
-    """Whether target sequences begin with their language instead of a start token."""
-    return stated is None or stated in map(tokenizer.language_id, tokenizer.languages)

@@ -8,15 +8,14 @@ it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from minitx.decoding.detokenize import Detokenizer
 from minitx.decoding.parameters import check_ids, check_vocabulary, set_frozen
+from minitx.tokenizer import Tokenizer
 from minitx.validation import ArgumentTypeError, ArgumentValueError
-
-if TYPE_CHECKING:
-    from minitx.decoding.detokenize import Detokenizer
-    from minitx.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +59,8 @@ class Stop:
         Raises:
             ValueError: an id outside the vocabulary; strings without a tokenizer.
         """
-        named = None if self.eos is None else _ids("eos", self.eos)
-        tokens, strings = set(_ids("tokens", self.tokens)), _strings(self.strings)
+        own: Any = self  # whose fields are tuples since `__post_init__`
+        named, tokens, strings = own.eos, set(own.tokens), own.strings
         check_vocabulary("Stop(eos=...)", named or (), vocab_size)
         check_vocabulary("Stop(tokens=...)", tokens, vocab_size)
         if strings and tokenizer is None:
@@ -69,21 +68,14 @@ class Stop:
                 f"Stop(strings={strings!r}) is searched in text, which needs tokenizer=; or use "
                 "Stop(tokens=...) for single tokens."
             )
-        eos = [token for token in end_tokens if token < vocab_size] if named is None else named
+        eos = tuple(token for token in end_tokens if token < vocab_size) if named is None else named
         # Special tokens are not part of the text, but their names are valid stop strings.
-        for string in strings:
-            token = None if tokenizer is None else tokenizer.token_to_id(string)
-            if tokenizer is not None and token in tokenizer.special_ids:
-                tokens.add(token)
-        return ResolvedStop(
-            eos=tuple(eos),
-            tokens=frozenset(tokens).difference(eos),
-            strings=strings,
-            include_stop=self.include_stop,
-        )
+        if tokenizer is not None:
+            tokens.update({*map(tokenizer.token_to_id, strings)} & {*tokenizer.special_ids})
+        return ResolvedStop(eos, frozenset(tokens).difference(eos), strings, self.include_stop)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ResolvedStop:
     """The conditions of a `Stop` for one model, as `Stop.resolved` returns them."""
 
@@ -107,16 +99,14 @@ class RowText:
     def __init__(
         self, detokenizer: Detokenizer, strings: Sequence[str] = (), include_stop: bool = False
     ) -> None:
-        self._detokenizer = detokenizer
-        self._strings = strings
-        self._include_stop = include_stop
+        self._detokenizer, self._strings, self._include_stop = detokenizer, strings, include_stop
         self._held = ""  # certain, but possibly the beginning of a stop string
         self._ignored = 0  # characters at the start of `_held` in which a match is ignored
 
     def copy(self) -> RowText:
         """Returns a copy that can be continued independently."""
-        other = RowText(self._detokenizer.copy(), self._strings, self._include_stop)
-        other._held, other._ignored = self._held, self._ignored
+        other = copy(self)
+        other._detokenizer = self._detokenizer.copy()
         return other
 
     def push(self, token: int, *, may_stop: bool = True) -> tuple[str, bool]:
@@ -154,24 +144,15 @@ def _first_match(text: str, strings: Sequence[str], ignored: int) -> tuple[int, 
 
     Of several that end there the longest: so the boundaries of tokens do not matter.
     """
-    matches = []
-    for string in strings:
-        start = text.find(string, max(0, ignored - len(string) + 1))
-        if start >= 0:
-            matches.append((start + len(string), start))
-    if not matches:
-        return None
-    end, start = min(matches)
-    return start, end
+    starts = {string: text.find(string, max(0, ignored - len(string) + 1)) for string in strings}
+    matches = [(start + len(string), start) for string, start in starts.items() if start >= 0]
+    return min(matches)[::-1] if matches else None
 
 
 def _possible_start(text: str, strings: Sequence[str]) -> int:
     """Returns the largest number of characters at the end of the text that begin a stop string."""
-    longest = max(map(len, strings)) - 1
-    for size in range(min(longest, len(text)), 0, -1):
-        if any(string.startswith(text[-size:]) for string in strings):
-            return size
-    return 0
+    sizes = range(min(max(map(len, strings)) - 1, len(text)), 0, -1)
+    return next((size for size in sizes if any(s.startswith(text[-size:]) for s in strings)), 0)
 
 
 def _ids(name: str, value: Any) -> tuple[int, ...]:
@@ -185,7 +166,6 @@ def _strings(value: Any) -> tuple[str, ...]:
     if not isinstance(strings, Sequence) or not all(isinstance(string, str) for string in strings):
         raise ArgumentTypeError("Stop(strings=...)", value, "a string or a list of strings")
     if "" in strings:
-        raise ArgumentValueError(
-            "Stop(strings=...)", value, "non-empty strings", "every text ends with an empty one"
-        )
+        hint = "every text ends with an empty one"
+        raise ArgumentValueError("Stop(strings=...)", value, "non-empty strings", hint)
     return tuple(strings)

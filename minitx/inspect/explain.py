@@ -32,7 +32,7 @@ EIGHTHS = " ▏▎▍▌▋▊▉█"
 _OTHERS = ("num_samples", "attention_mask", "logprobs", "top_logprobs", "prefill_chunk")
 _OPTIONS = tuple(name for name in GenerationOptions.__annotations__ if name not in _OTHERS)
 LEGEND = """\
-kept  number of tokens left             mass  their probability a step before
+kept  number of tokens left             mass  their probability before the step
 nats  entropy of the distribution       →     probability of the chosen token
 was   probability by the model          bars  relative to the best token"""
 

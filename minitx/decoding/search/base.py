@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -27,7 +27,7 @@ from minitx.decoding.processors.chain import Chain
 from minitx.decoding.processors.constraints import MinNewTokens
 from minitx.decoding.request import GenerationRequest
 from minitx.decoding.search.record import Link, SearchRecord
-from minitx.decoding.search.state import BeamHypotheses, BeamState, Candidates, Kept
+from minitx.decoding.search.state import BeamState, Candidates, Kept
 from minitx.decoding.search.tree import BeamTree
 from minitx.decoding.session import DecodingSession
 from minitx.decoding.strategy import Strategy
@@ -53,6 +53,10 @@ class Search(Strategy, example="Beam"):
 
     _drawing: ClassVar[str] = "BeamSample"
     _finds_strings: ClassVar[bool] = False
+    _too_few: ClassVar[str] = (
+        "{number} of the num_samples={num_samples} hypotheses were found: the model's vocabulary, "
+        "max_new_tokens and the processors leave no other sequences."
+    )
 
     @torch.inference_mode()
     def run(self, session: DecodingSession, observe: Observer | None = None) -> Iterator[list[Event]]:
@@ -62,18 +66,14 @@ class Search(Strategy, example="Beam"):
             ValueError: a prompt has no token to continue with, or fewer hypotheses than requested.
         """
         request = session.request
-        best: list[list[tuple[float, Link]]] = [[] for _ in request.prompts]
-        session.scores = [0.0] * (len(best) * request.num_samples)
-        record = SearchRecord(1)
+        links: list[list[Link]] = [[] for _ in request.prompts]
+        session.scores, record = [0.0] * (len(links) * request.num_samples), SearchRecord(1)
         if request.max_new_tokens > 0:
             state = self.search(session)
             best, record = self._best(state), state.record
             session.scores = [score for hypotheses in best for score, _ in hypotheses]
-        links = [[link for _, link in hypotheses] for hypotheses in best]
-        session.beams = [
-            BeamTree(record, prompt, chosen, request.prompts[prompt], request.tokenizer)
-            for prompt, chosen in enumerate(links)
-        ]
+            links = [[record.link(code) for _, code in hypotheses] for hypotheses in best]
+        session.beams = [BeamTree(record, prompt, chosen, request) for prompt, chosen in enumerate(links)]
         yield list(_events(request, record, links))
 
     def search(self, session: DecodingSession) -> Any:
@@ -106,24 +106,10 @@ class Search(Strategy, example="Beam"):
         """Whether prompts that are done leave the batch."""
         return False
 
-    def too_few(self, number: int, num_samples: int) -> str:
-        """Returns the error message for too few hypotheses."""
-        return (
-            f"{number} of the num_samples={num_samples} hypotheses were found: the model's vocabulary, "
-            "max_new_tokens and the processors leave no other sequences."
-        )
-
-    def first_sums(self, request: GenerationRequest, device: torch.device) -> Tensor:
-        """Returns (P, N) with a single beam per prompt, since equal beams would give equal sequences."""
-        sums = torch.full((len(request.prompts), self.num_beams), -torch.inf, device=device)
-        sums[:, 0] = 0.0
-        return sums
-
     def build(self, min_new_tokens: Integers = 0) -> Chain:
         """Returns the chain; `min_new_tokens` is one number or one per prompt."""
-        if not isinstance(min_new_tokens, int):
-            min_new_tokens = self._per_beam(MinNewTokens.rule.check(min_new_tokens))
-        return super().build(min_new_tokens)
+        least = MinNewTokens.rule.check(min_new_tokens)
+        return super().build(self._per_beam(least))
 
     def adapt(self, request: GenerationRequest) -> GenerationRequest:
         """Checks a request against this search; returns it with the chain that the search needs.
@@ -137,12 +123,9 @@ class Search(Strategy, example="Beam"):
                 f"{type(self).__name__}(...) cannot stop at strings, as Beam(...) can; use Stop(tokens=...)."
             )
         if request.num_samples > self.num_beams:
-            raise ArgumentValueError(
-                "num_samples",
-                request.num_samples,
-                f"at most num_beams={self.num_beams}",
-                "a search returns at most the hypotheses that it keeps",
-            )
+            expected = f"at most num_beams={self.num_beams}"
+            hint = "a search returns at most the hypotheses that it keeps"
+            raise ArgumentValueError("num_samples", request.num_samples, expected, hint)
         for name, declared in parameters_of(self).items():
             value = getattr(self, name)
             if declared.per_row and isinstance(value, tuple) and len(value) != len(request.prompts):
@@ -151,15 +134,14 @@ class Search(Strategy, example="Beam"):
         request.chain.check_rows(len(request.prompts) * self.num_beams, self.num_beams)
         return request
 
-    def _best(self, state: BeamState) -> list[list[tuple[float, Link]]]:
-        """Returns per prompt score and last candidate of the hypotheses to return, best first."""
-        count, best = state.request.num_samples, []
-        for prompt in range(len(state.request.prompts)):
-            hypotheses = state.hypotheses[prompt][:count]
-            if len(hypotheses) < count:
-                raise ValueError(f"Prompt {prompt}: {self.too_few(len(hypotheses), count)}")
-            best.append([(score, state.record.link(code)) for score, code in hypotheses])
-        return best
+    def _best(self, state: BeamState) -> list[list[tuple[float, int]]]:
+        """Returns per prompt score and code of the hypotheses to return, best first."""
+        count, hypotheses = state.request.num_samples, sorted(state.hypotheses.items())
+        for prompt, pairs in hypotheses:
+            if len(pairs) < count:
+                reason = self._too_few.format(number=len(pairs), num_samples=count)
+                raise ValueError(f"Prompt {prompt}: {reason}")
+        return [pairs[:count] for _, pairs in hypotheses]
 
     def _check(self) -> None:
         hint = "the number of hypotheses kept per prompt; each is a row that the model runs"
@@ -167,10 +149,10 @@ class Search(Strategy, example="Beam"):
         super()._check()
 
     def _make(self, name: str, value: Any) -> Processor:
-        if parameters_of(self)[name].per_row and isinstance(value, tuple):
+        if parameters_of(self)[name].per_row:
             value = self._per_beam(value)
         if name == "prefix_allowed_tokens_fn" and callable(value):
-            value = _OfPrompt(value, self.num_beams)
+            return super()._make(name, lambda row, tokens: value(row // self.num_beams, tokens))
         return super()._make(name, value)
 
     def _per_beam(self, values: Any) -> Any:
@@ -190,17 +172,10 @@ class ScoredSearch(Search, example="Beam"):
     """
 
     length_penalty: float = parameter(
-        None,
-        off=1.0,
-        help="power of the length that divides sums of log-probabilities; above 0 favours long sequences, "
-        "below 0 short ones; 0 compares sums, 1 means",
-        metavar="X",
+        None, off=1.0, metavar="X", help="scores are sum / length ** X; above 0 favours long sequences"
     )
     early_stopping: EarlyStopping = parameter(
-        None,
-        off=False,
-        help='when a search ends: True, False, "never", or for `Beam` "exact"',
-        metavar="WHEN",
+        None, off=False, metavar="WHEN", help='when to end: True, False, "never", or for `Beam` "exact"'
     )
 
     _ways_to_stop: ClassVar[tuple[str, ...]] = ("never",)
@@ -222,31 +197,24 @@ class ScoredSearch(Search, example="Beam"):
         """Also checks that scores fit into float32."""
         longest = self.norm_base(min(max(1, request.max_new_tokens), _LONGEST))
         if abs(self.length_penalty) * math.log(longest) > _LARGEST_NORM:
-            raise ArgumentValueError(
-                "length_penalty",
-                self.length_penalty,
-                f"nearer to 0 for max_new_tokens={request.max_new_tokens}",
-                "float32 cannot hold the scores",
-            )
+            expected = f"nearer to 0 for max_new_tokens={request.max_new_tokens}"
+            hint = "float32 cannot hold the scores"
+            raise ArgumentValueError("length_penalty", self.length_penalty, expected, hint)
         return super().adapt(request)
 
-    def is_done(
-        self, finished: BeamHypotheses, best: Tensor, length: int, request: GenerationRequest
-    ) -> Tensor:
+    def is_done(self, state: BeamState, best: Tensor) -> Tensor:
         """Returns which prompts are done by their hypotheses: (P,) bool.
 
         Args:
-            finished: of these prompts.
+            state: of the search.
             best: (P,), the largest sum that may be continued.
-            length: its number of tokens.
-            request: of the search.
         """
-        worst = finished.scores[:, -1]
+        worst = state.finished.scores[:, -1]
         full = worst > -torch.inf
         if self.early_stopping is True:
             return full
         longest = self.early_stopping == "never" and self.length_penalty > 0
-        return full & (worst >= best / self.norm(request.max_new_tokens if longest else length))
+        return full & (worst >= best / self.norm(state.request.max_new_tokens if longest else state.length))
 
     def _check(self) -> None:
         super()._check()
@@ -259,21 +227,14 @@ class ScoredSearch(Search, example="Beam"):
         set_frozen(self, **{name: check_number(name, getattr(self, name), interval, hint)})
 
 
-@dataclass(frozen=True)
-class _OfPrompt:
-    """A function of (prompt, tokens) as one of (row, tokens), with `beams` rows per prompt."""
-
-    function: Callable[[int, Tensor], Sequence[int] | Tensor]
-    beams: int
-
-    def __call__(self, row: int, tokens: Tensor) -> Sequence[int] | Tensor:
-        return self.function(row // self.beams, tokens)
+def least_choices(request: GenerationRequest) -> int:
+    """Returns the number of continuations of a beam of which one does not end, at least 2."""
+    return max(2, 1 + len({*request.stop.eos, *request.stop.tokens}))
 
 
 def num_candidates(request: GenerationRequest, beams: int) -> int:
     """Returns C, enough for `beams` candidates to be continued however many end."""
-    least = max(2, 1 + len({*request.stop.eos, *request.stop.tokens}))
-    return min(least, request.vocab_size) * beams
+    return min(least_choices(request), request.vocab_size) * beams
 
 
 def _events(
@@ -281,9 +242,8 @@ def _events(
 ) -> Iterator[Event]:
     """Yields the events of the returned hypotheses (num_samples per prompt), as if they were sampled rows."""
     for prompt, chosen in enumerate(links):
-        for sample, last in enumerate(chosen):
+        for number, last in enumerate(chosen, prompt * request.num_samples):
             row = RowState(request, request.prompts[prompt], request.min_new_tokens[prompt])
             for link in record.path(prompt, last):
-                token = record.token(prompt, link)
-                number = prompt * request.num_samples + sample
+                token = record.value(prompt, link, "tokens")
                 yield Event(number, token, *row.push(token), *record.extras(prompt, link))

@@ -26,7 +26,7 @@ from minitx.decoding.parameters import NON_NEGATIVE, POSITIVE, parameter
 from minitx.decoding.request import GenerationRequest
 from minitx.decoding.samplers.sample import MultinomialSampler
 from minitx.decoding.search.base import ScoredSearch, num_candidates
-from minitx.decoding.search.state import BeamHypotheses, BeamState, Candidates, Kept
+from minitx.decoding.search.state import BeamState, Candidates, Kept
 from minitx.decoding.session import DecodingSession
 from minitx.decoding.stopping import RowText
 from minitx.validation import ArgumentValueError, check_choice
@@ -42,10 +42,10 @@ class _State(BeamState):
     texts: _BeamTexts | None = None
     coverage: _Coverage | None = None
 
-    def move(self, candidates: Candidates, kept: Tensor, staying: list[int] | None) -> Tensor:
+    def move(self, candidates: Candidates, kept: Tensor, staying: Sequence[int]) -> Tensor:
         """Also moves texts and coverage with the beams."""
         if self.texts is not None:
-            self.texts.select(range(len(kept)) if staying is None else staying, kept)
+            self.texts.select(staying, kept)
         rows = super().move(candidates, kept, staying)
         if self.coverage is not None:
             self.coverage.select(rows)
@@ -58,6 +58,8 @@ class Beam(ScoredSearch):
 
     Log-probabilities are the model's, changed by the processors and not normalised again. A hypothesis is
     scored by their sum over its tokens, divided by a norm of their number.
+
+    The norm "gnmt" is that of arXiv:1609.08144, equation 14.
 
     A prompt with all its finished hypotheses is done by `early_stopping`: True, False and "never" as in
     `ScoredSearch`, or "exact": when no beam can become one of the `num_samples` best, whatever the sign of
@@ -72,20 +74,13 @@ class Beam(ScoredSearch):
     """
 
     length_norm: LengthNorm = parameter(
-        None,
-        off="power",
-        help='"power" divides by n ** length_penalty, "gnmt" by ((5 + n) / 6) ** length_penalty '
-        "(arXiv:1609.08144, equation 14)",
-        metavar="NAME",
+        None, '"power" is n ** length_penalty; "gnmt" has (5 + n) / 6 for n', "NAME", off="power"
     )
     coverage_penalty: float = parameter(
-        None, off=0.0, help="weight of the penalty for source tokens without attention; 0: off", metavar="X"
+        None, off=0.0, metavar="X", help="weight of the penalty for source tokens without attention; 0: off"
     )
     patience: float = parameter(
-        None,
-        off=1.0,
-        help="keep round(X * num_beams) finished hypotheses per prompt (arXiv:2204.05424)",
-        metavar="X",
+        None, off=1.0, metavar="X", help="keep round(X * num_beams) finished hypotheses (arXiv:2204.05424)"
     )
 
     _ways_to_stop: ClassVar[tuple[str, ...]] = ("never", "exact")
@@ -100,12 +95,7 @@ class Beam(ScoredSearch):
         """Starts the session with N beams per prompt."""
         request = session.request
         session.start(self.num_beams, cross_attention=self.coverage_penalty > 0)
-        state = _State(
-            session,
-            width=num_candidates(request, self.num_beams),
-            sums=self.first_sums(request, session.device),
-            places=self.max_hypotheses,
-        )
+        state = _State(session, num_candidates(request, self.num_beams), self.max_hypotheses)
         if self.coverage_penalty:
             state.coverage = _Coverage(request, self.num_beams, session.device)
         if request.stop.strings:
@@ -114,8 +104,7 @@ class Beam(ScoredSearch):
 
     def propose(self, state: _State) -> Candidates:
         """Selects C continuations of all beams."""
-        processed = state.session.process(state.session.log_probs)
-        continued = processed.view(*state.sums.shape, -1) + state.sums[:, :, None]
+        processed, continued = state.continued()
         sums, index = self.select(continued.flatten(1), state)
         return Candidates(processed, index, sums)
 
@@ -133,7 +122,7 @@ class Beam(ScoredSearch):
         if state.at_limit:
             candidates.ends = torch.ones_like(candidates.ends)
         elif state.texts is not None:
-            candidates.ends = state.texts.push(candidates)
+            candidates.ends = state.texts.push(state, candidates)
         return candidates
 
     def keep(self, state: _State, candidates: Candidates) -> Kept:
@@ -142,7 +131,7 @@ class Beam(ScoredSearch):
         hypotheses[:, self.num_beams :] = -torch.inf
         state.finished.add(hypotheses, state.codes)
         sums, beams = candidates.sums.masked_fill(candidates.ends, -torch.inf).topk(self.num_beams)
-        return Kept(beams, sums, self.is_done(state.finished, sums[:, 0], state.length, state.request))
+        return Kept(beams, sums, self.is_done(state, sums[:, 0]))
 
     def may_leave(self, request: GenerationRequest) -> bool:
         """Whether prompts that are done leave the batch.
@@ -156,32 +145,26 @@ class Beam(ScoredSearch):
         """Returns n, or (5 + n) / 6."""
         return length if self.length_norm == "power" else (5 + length) / 6
 
-    def is_done(
-        self, finished: BeamHypotheses, best: Tensor, length: int, request: GenerationRequest
-    ) -> Tensor:
+    def is_done(self, state: BeamState, best: Tensor) -> Tensor:
         """Also decides "exact"."""
         if self.early_stopping != "exact":
-            return super().is_done(finished, best, length, request)
-        if not request.chain.keeps_log_probs_nonpositive():
+            return super().is_done(state, best)
+        if not state.request.chain.keeps_log_probs_nonpositive():
             return torch.zeros_like(best, dtype=torch.bool)
         # A negative sum that fell no further would score best under the largest norm: the next or the last.
-        attainable = best / max(self.norm(length + 1), self.norm(request.max_new_tokens))
-        return finished.scores[:, request.num_samples - 1] >= attainable
+        attainable = best / max(self.norm(state.length + 1), self.norm(state.request.max_new_tokens))
+        return state.finished.scores[:, state.request.num_samples - 1] >= attainable
 
     def adapt(self, request: GenerationRequest) -> GenerationRequest:
         """Also checks coverage_penalty and patience."""
         if self.coverage_penalty and request.sources is None:
-            raise ArgumentValueError(
-                "coverage_penalty", self.coverage_penalty, "0 for models without an encoder"
-            )
+            expected = "0 for models without an encoder"
+            raise ArgumentValueError("coverage_penalty", self.coverage_penalty, expected)
         request = super().adapt(request)
         if request.num_samples > self.max_hypotheses:
-            raise ArgumentValueError(
-                "num_samples",
-                request.num_samples,
-                f"at most {self.max_hypotheses} with num_beams={self.num_beams}, patience={self.patience:g}",
-                "raise patience",
-            )
+            settings = f"num_beams={self.num_beams}, patience={self.patience:g}"
+            expected = f"at most {self.max_hypotheses} with {settings}"
+            raise ArgumentValueError("num_samples", request.num_samples, expected, "raise patience")
         return request
 
     def _check(self) -> None:
@@ -190,13 +173,9 @@ class Beam(ScoredSearch):
         check_choice("length_norm", self.length_norm, ("power", "gnmt"))
         super()._check()
         if self.num_beams * self.patience > _MOST_HYPOTHESES:
-            most = _MOST_HYPOTHESES / self.num_beams
-            raise ArgumentValueError(
-                "patience",
-                self.patience,
-                f"at most {most:g} with num_beams={self.num_beams}",
-                f"a prompt keeps at most {_MOST_HYPOTHESES} finished hypotheses",
-            )
+            expected = f"at most {_MOST_HYPOTHESES / self.num_beams:g} with num_beams={self.num_beams}"
+            hint = f"a prompt keeps at most {_MOST_HYPOTHESES} finished hypotheses"
+            raise ArgumentValueError("patience", self.patience, expected, hint)
 
 
 class _BeamTexts:
@@ -204,33 +183,28 @@ class _BeamTexts:
 
     def __init__(self, request: GenerationRequest, beams: int) -> None:
         assert request.tokenizer is not None, "stop strings need one"
-        self._least = request.min_new_tokens
-        self._length = 0
         self._beams = [
             [RowText(Detokenizer(request.tokenizer, prompt), request.stop.strings)] * beams
             for prompt in request.prompts
         ]
         self._candidates: list[list[RowText]] = []
 
-    def push(self, candidates: Candidates) -> Tensor:
+    def push(self, state: BeamState, candidates: Candidates) -> Tensor:
         """Appends the candidates' tokens to copies of their beams; returns which end, (P, C) bool."""
-        self._length += 1
-        self._candidates, ends = [], candidates.ends.tolist()
-        pairs = zip(candidates.parents.tolist(), candidates.tokens.tolist(), strict=True)
-        for place, (parents, tokens) in enumerate(pairs):
-            may_stop = self._length >= self._least[place]
-            texts = [self._beams[place][parent].copy() for parent in parents]
-            self._candidates.append(texts)
-            for number, (text, token) in enumerate(zip(texts, tokens, strict=True)):
+        parents, tokens = candidates.parents.tolist(), candidates.tokens.tolist()
+        ends = candidates.ends.tolist()
+        self._candidates = [[self._beams[p][beam].copy() for beam in row] for p, row in enumerate(parents)]
+        for place, texts in enumerate(self._candidates):
+            may_stop = state.may_stop(place)
+            for number, text in enumerate(texts):
                 if not ends[place][number]:
-                    ends[place][number] = text.push(token, may_stop=may_stop)[1]
+                    ends[place][number] = text.push(tokens[place][number], may_stop=may_stop)[1]
         return torch.tensor(ends, device=candidates.ends.device)
 
     def select(self, places: Sequence[int], kept: Tensor) -> None:
         """Continues with the prompts at these places, and of each with its candidates in (P, N) `kept`."""
         rows = kept.tolist()
         self._beams = [[self._candidates[place][number] for number in rows[place]] for place in places]
-        self._least = [self._least[place] for place in places]
 
 
 class _Coverage:

@@ -17,6 +17,7 @@ from minitx.decoding.processors.truncation import Filter
 from minitx.decoding.request import GenerationRequest
 from minitx.decoding.samplers.counter_rng import CounterGumbel
 from minitx.decoding.samplers.sample import MultinomialSampler, Sample
+from minitx.decoding.search.base import least_choices
 from minitx.decoding.search.beam import Beam
 from minitx.decoding.search.state import BeamState
 from minitx.validation import ArgumentValueError
@@ -39,22 +40,19 @@ class BeamSample(Beam, Sample):
 
     def adapt(self, request: GenerationRequest) -> GenerationRequest:
         """Also lets each filter keep enough tokens for a beam to continue."""
-        least = max(2, 1 + len({*request.stop.eos, *request.stop.tokens}))
-        chain = (
-            replace(p, min_tokens_to_keep=least)
-            if isinstance(p, Filter) and p.min_tokens_to_keep > 1  # else of a literal chain
-            else p
-            for p in request.chain.processors
-        )
+        least = least_choices(request)
+        chain = [*request.chain.processors]
+        for place, processor in enumerate(chain):
+            if isinstance(processor, Filter) and processor.min_tokens_to_keep > 1:  # else of a literal chain
+                chain[place] = replace(processor, min_tokens_to_keep=least)
         request = super().adapt(replace(request, chain=Chain(*chain)))
         choices = self.num_beams * request.vocab_size
         if isinstance(request.sampler, MultinomialSampler) and choices > _LARGEST_MULTINOMIAL:
-            raise ArgumentValueError(
-                "num_beams",
-                self.num_beams,
-                f"at most {_LARGEST_MULTINOMIAL // request.vocab_size} with generator=",
-                f"torch.multinomial draws from {_LARGEST_MULTINOMIAL:,} continuations at most; or use seed=",
+            expected = f"at most {_LARGEST_MULTINOMIAL // request.vocab_size} with generator="
+            hint = (
+                f"torch.multinomial draws from {_LARGEST_MULTINOMIAL:,} continuations at most; or use seed="
             )
+            raise ArgumentValueError("num_beams", self.num_beams, expected, hint)
         return request
 
     def select(self, sums: Tensor, state: BeamState) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from minitx.decoding.parameters import NON_NEGATIVE, parameter, set_frozen
 from minitx.decoding.search.base import ScoredSearch, num_candidates
-from minitx.decoding.search.state import BeamHypotheses, BeamState, Candidates, Kept
+from minitx.decoding.search.state import BeamState, Candidates, Kept
 from minitx.decoding.session import DecodingSession
 from minitx.validation import ArgumentValueError, check_integer
 
@@ -49,29 +49,19 @@ class DiverseBeam(ScoredSearch):
     """
 
     num_beam_groups: int = parameter(
-        None,
-        off=2,
-        help="number of groups of beams, a divisor of num_beams; more groups differ more",
-        metavar="G",
+        None, off=2, metavar="G", help="number of groups of beams, a divisor of num_beams"
     )
     diversity_penalty: float = parameter(
-        None,
-        off=0.5,
-        help="subtracted from a token's log-probability per earlier group that has just chosen it",
-        metavar="X",
+        None, off=0.5, metavar="X", help="subtracted for a token per earlier group that has just chosen it"
     )
 
     def begin(self, session: DecodingSession) -> _State:
         """Starts the session with one beam in each group."""
-        request, groups = session.request, self.num_beam_groups
+        groups, size = self.num_beam_groups, self.num_beams // self.num_beam_groups
         session.start(self.num_beams)
-        size = self.num_beams // groups
-        sums = torch.full((len(request.prompts), groups, size), -torch.inf, device=session.device)
-        sums[:, :, 0] = 0.0  # equal beams would give equal sequences
-        width = num_candidates(request, size) * groups
-        state = _State(session, width=width, sums=sums.flatten(1), places=size)
-        state.finished = BeamHypotheses(len(request.prompts) * groups, size, sums)
-        state.closed = torch.zeros(len(request.prompts), groups, dtype=torch.bool, device=session.device)
+        width = num_candidates(session.request, size) * groups
+        state = _State(session, width, size, groups)
+        state.closed = torch.zeros(len(state.sums), groups, dtype=torch.bool, device=session.device)
         return state
 
     def propose(self, state: _State) -> Candidates:
@@ -105,14 +95,12 @@ class DiverseBeam(ScoredSearch):
         size, width = self.num_beams // groups, state.record.width // groups
         shape = (len(state.sums) * groups, width)
         sums, scores, end = (x.view(shape) for x in (candidates.sums, candidates.scores, candidates.ends))
-        closed, codes = (
-            state.closed.flatten()[:, None],
-            state.codes.view(groups, width).repeat(len(state.sums), 1),
-        )
+        closed = state.closed.flatten()[:, None]
+        codes = state.codes.view(groups, width).repeat(len(state.sums), 1)
         beyond = torch.arange(width, device=sums.device) >= size
         state.finished.add(scores.masked_fill(closed | ~end | beyond, -torch.inf), codes)
         beams, kept = sums.masked_fill(end, -torch.inf).topk(size)  # (P * G, S)
-        done = self.is_done(state.finished, sums[:, 0], state.length, state.request)
+        done = self.is_done(state, sums[:, 0])
         beams = beams.masked_fill(closed | done[:, None], -torch.inf)
         if state.at_limit:  # the beams end here
             continued = torch.zeros_like(end).scatter(1, kept, beams > -torch.inf)
@@ -126,9 +114,8 @@ class DiverseBeam(ScoredSearch):
 
     def _check(self) -> None:
         super()._check()
-        groups = check_integer(
-            "num_beam_groups", self.num_beam_groups, 1, hint="1 is a search without groups"
-        )
+        hint = "1 is a search without groups"
+        groups = check_integer("num_beam_groups", self.num_beam_groups, 1, hint=hint)
         if self.num_beams % groups:
             raise ArgumentValueError("num_beam_groups", groups, f"a divisor of num_beams={self.num_beams}")
         set_frozen(self, num_beam_groups=groups)

@@ -56,6 +56,10 @@ class Words:
     Args:
         words: each a list of ids, or a list of such lists, of which one suffices.
 
+    Attributes:
+        words: per word its phrases.
+        shortest: the least number of tokens that contain all words.
+
     Raises:
         ArgumentTypeError: anything else.
         ArgumentValueError: no words, or an empty one.
@@ -70,12 +74,8 @@ class Words:
         self.words = tuple(_phrases(word) for word in words)
         self._heights = [max(map(len, phrases)) for phrases in self.words]
         self._height = max(self._heights)
+        self.shortest = sum(min(map(len, phrases)) for phrases in self.words)
         self.after = lru_cache(maxsize=2**14)(self._after)
-
-    @property
-    def shortest(self) -> int:
-        """The least number of tokens that contain all words."""
-        return sum(min(map(len, phrases)) for phrases in self.words)
 
     def complete(self, progress: Progress) -> bool:
         """Whether the sequence contains all words."""
@@ -125,18 +125,13 @@ class Words:
         """Returns the numbers of the words that the next token may belong to; of equal ones, the first."""
         if reading.word is not None:
             return [reading.word]
-        pending: dict[tuple[Phrase, ...], int] = {}
-        for number, phrases in enumerate(self.words):
-            if number not in reading.met:
-                pending.setdefault(phrases, number)
-        return list(pending.values())
+        pending = [number for number in range(len(self.words)) if number not in reading.met]
+        return sorted({self.words[number]: number for number in reversed(pending)}.values())
 
     def _distance(self, reading: Reading) -> int:
         """Returns the progress of one reading."""
-        distance = len(reading.met) * self._height
-        if reading.word is not None:
-            distance += self._height - self._heights[reading.word] + len(reading.seen)
-        return distance
+        missing = 0 if reading.word is None else self._heights[reading.word] - len(reading.seen)
+        return (len(reading.met) + (reading.word is not None)) * self._height - missing
 
 
 def _phrases(word: Any) -> tuple[Phrase, ...]:

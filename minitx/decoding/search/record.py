@@ -32,7 +32,6 @@ class SearchStep:
         tokens: (P, C) long.
         sums: (P, C), log-probabilities of the candidates' sequences after the chain.
         scores: (P, C), the candidates' scores as hypotheses.
-        ends: (P, C) bool, candidates that end their sequence.
         kept: (P, N) long, the candidates that are the next beams.
         exists: (P, N) bool, False for unused beams.
         finished: (P, M) long, codes of the finished hypotheses after this step; -1 for unused places.
@@ -44,7 +43,6 @@ class SearchStep:
     tokens: Any
     sums: Any
     scores: Any
-    ends: Any
     kept: Any
     exists: Any
     finished: Any
@@ -52,9 +50,9 @@ class SearchStep:
 
     def read(self) -> SearchStep:
         """Converts the tensors to lists; returns itself."""
-        if isinstance(self.tokens, Tensor):
-            for name in ("parents", "tokens", "sums", "scores", "ends", "kept", "exists", "finished"):
-                setattr(self, name, getattr(self, name).tolist())
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(self, name, value.tolist())
         return self
 
 
@@ -88,15 +86,19 @@ class SearchRecord:
 
     def at(self, step: int, name: str, prompt: int) -> Any:
         """Returns a field of a step for one prompt, as a list."""
-        found = self.steps[step].read()
-        return getattr(found, name)[found.prompts.index(prompt)]
+        content = self.steps[step].read()
+        return getattr(content, name)[content.prompts.index(prompt)]
+
+    def value(self, prompt: int, link: Link, name: str) -> Any:
+        """Returns a field of one candidate: "tokens", "sums", "scores" or "parents"."""
+        return self.at(link.step, name, prompt)[link.candidate]
 
     def parent(self, prompt: int, link: Link) -> Link | None:
         """Returns the candidate that this one continues; None at the first step."""
         if link.step == 0:
             return None
-        beam = self.at(link.step, "parents", prompt)[link.candidate]
-        return Link(link.step - 1, self.at(link.step - 1, "kept", prompt)[beam])
+        before = self.at(link.step - 1, "kept", prompt)
+        return Link(link.step - 1, before[self.value(prompt, link, "parents")])
 
     def path(self, prompt: int, link: Link) -> list[Link]:
         """Returns the candidates from the first step to this one."""
@@ -105,18 +107,12 @@ class SearchRecord:
             path.append(parent)
         return path[::-1]
 
-    def token(self, prompt: int, link: Link) -> int:
-        """Returns the token of a candidate."""
-        token: int = self.at(link.step, "tokens", prompt)[link.candidate]
-        return token
-
     def extras(self, prompt: int, link: Link) -> tuple[Any, ...]:
         """Returns the log-probability fields of a candidate's `Event`, if they were requested."""
         step = self.steps[link.step]
         if step.logprobs is None:
             return ()
-        place = step.prompts.index(prompt)
-        chosen, ids, values = (part[place] for part in step.logprobs)
-        beam = self.at(link.step, "parents", prompt)[link.candidate]
+        chosen, ids, values = (part[step.prompts.index(prompt)] for part in step.logprobs)
+        beam = self.value(prompt, link, "parents")
         tops = tuple(zip(ids[beam].tolist(), values[beam].tolist(), strict=True)) or None
         return float(chosen[link.candidate]), tops

@@ -7,7 +7,9 @@ P prompts, N beams, C candidates, M places for finished hypotheses, V vocabulary
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -114,21 +116,28 @@ class BeamState:
         sums: (P, N), by which beams compete: log-probabilities of their sequences, unless a search differs.
         finished: the finished hypotheses of these prompts.
         hypotheses: of the prompts that are done, score and code of each hypothesis, best first.
+        dtype: of sums and scores.
     """
 
-    def __init__(self, session: DecodingSession, *, width: int, sums: Tensor, places: int) -> None:
-        """
+    dtype: ClassVar[torch.dtype] = torch.float32
+
+    def __init__(self, session: DecodingSession, width: int, places: int, groups: int = 1) -> None:
+        """Begins with a single beam in each group, since equal beams would give equal sequences.
+
         Args:
             session: has started.
             width: C, the candidates of a prompt in the record.
-            sums: (P, N) of the first beams.
-            places: M.
+            places: M, of each group.
+            groups: number of groups of beams; each has its finished hypotheses.
         """
         self.session, self.request = session, session.request
         self.record = SearchRecord(width)
-        self.prompts = list(range(len(sums)))
-        self.sums = sums
-        self.finished = BeamHypotheses(len(sums), places, sums)
+        self.prompts = list(range(len(self.request.prompts)))
+        beams = len(session.logits) // len(self.prompts)
+        shape = (len(self.prompts), beams)
+        self.sums = torch.full(shape, -torch.inf, dtype=self.dtype, device=session.device)
+        self.sums[:, :: beams // groups] = 0.0
+        self.finished = BeamHypotheses(len(self.prompts) * groups, places, self.sums)
         self.hypotheses: dict[int, list[tuple[float, int]]] = {}
 
     @property
@@ -152,17 +161,20 @@ class BeamState:
         width = self.record.width
         return torch.arange((self.length - 1) * width, self.length * width, device=self.sums.device)
 
+    def may_stop(self, place: int) -> bool:
+        """Whether stop tokens and strings may end this step's candidates of the prompt at this place."""
+        return self.length >= self.request.min_new_tokens[self.prompts[place]]
+
     def ends(self, tokens: Tensor) -> Tensor:
         """Returns which candidates (P, C) end their sequences by an end or stop token: (P, C) bool."""
-        stop, ends = self.request.stop, torch.zeros_like(tokens, dtype=torch.bool)
-        for token in stop.eos:
-            ends |= tokens == token
-        if stop.tokens:
-            least = [self.request.min_new_tokens[prompt] for prompt in self.prompts]
-            may_stop = self.length >= torch.tensor(least, device=tokens.device)[:, None]
-            for token in stop.tokens:
-                ends |= (tokens == token) & may_stop
-        return ends
+        eos, stop = (tokens.new_tensor([*ids]) for ids in (self.request.stop.eos, self.request.stop.tokens))
+        may_stop = tokens.new_tensor([[self.may_stop(place)] for place in range(len(tokens))]).bool()
+        return torch.isin(tokens, eos) | (torch.isin(tokens, stop) & may_stop)
+
+    def continued(self) -> tuple[Tensor, Tensor]:
+        """Returns the processed log-probabilities, (R, V), and the sums of all continuations, (P, N, V)."""
+        processed = self.session.process(self.session.log_probs)
+        return processed, processed.view(*self.sums.shape, -1) + self.sums[:, :, None]
 
     def advance(self, candidates: Candidates, kept: Kept, may_leave: bool) -> None:
         """Records a step, ends the search of prompts that are done, and runs the model for the others.
@@ -174,8 +186,8 @@ class BeamState:
         Raises:
             ValueError: a prompt has no token that can be drawn.
         """
-        rows, alive = kept.rows, kept.exists.any(dim=1)
-        self._add_step(candidates, rows, kept.exists)
+        alive = kept.exists.any(dim=1)
+        self._add_step(candidates, kept)
         self._check(self.sums > -torch.inf, alive)
         done = ~alive if kept.done is None else ~alive | kept.done
         for place in done.nonzero().flatten().tolist():
@@ -183,59 +195,46 @@ class BeamState:
                 self.hypotheses[prompt] = self.finished_of(place)
                 self.record.done[prompt] = len(self.record.steps)
         self.sums = kept.sums
-        if self.done:
-            return
-        staying = [place for place, prompt in enumerate(self.prompts) if prompt not in self.hypotheses]
-        self.move(candidates, rows, staying if may_leave and len(staying) < len(self.prompts) else None)
+        if not self.done:
+            places = range(len(self.prompts))
+            left = [place for place in places if self.prompts[place] not in self.hypotheses]
+            self.move(candidates, kept.rows, left if may_leave else places)
 
     def finished_of(self, place: int) -> list[tuple[float, int]]:
         """Returns score and code of the hypotheses of the prompt at this place of the batch, best first."""
         return self.finished.of(place)
 
-    def move(self, candidates: Candidates, kept: Tensor, staying: list[int] | None) -> Tensor:
+    def move(self, candidates: Candidates, kept: Tensor, staying: Sequence[int]) -> Tensor:
         """Runs the model over the candidates kept, (P, N) long; returns the rows that they continue, (R',).
 
         Args:
             candidates: of the step.
             kept: which of them the next beams are.
-            staying: places of the prompts that stay in the batch; None for all.
+            staying: places of the prompts that stay in the batch.
         """
         first = torch.arange(0, kept.numel(), kept.shape[1], device=kept.device)[:, None]
         rows = candidates.parents.gather(1, kept) + first
         tokens = candidates.tokens.gather(1, kept)
-        if staying is not None:
+        all_stay = len(staying) == len(self.prompts)
+        if not all_stay:
             places = torch.tensor(staying, device=kept.device)
             self.prompts = [self.prompts[place] for place in staying]
             self.sums, rows, tokens = self.sums[places], rows[places], tokens[places]
             self.finished.select(places)
-        self.session.step(tokens.flatten(), rows.flatten(), within_prompts=staying is None)
+        self.session.step(tokens.flatten(), rows.flatten(), within_prompts=all_stay)
         return rows.flatten()
 
-    def _add_step(self, candidates: Candidates, kept: Tensor, exists: Tensor) -> None:
-        request, extras = self.request, None
+    def _add_step(self, candidates: Candidates, kept: Kept) -> None:
+        request, prompts, extras = self.request, len(self.prompts), None
         if request.logprobs is not None:
             raw = request.logprobs == "raw"
             table = torch.log_softmax(self.session.logits if raw else candidates.processed, dim=-1)
             top = table.topk(request.top_logprobs, dim=-1)
-            extras = (
-                table.view(len(kept), -1).gather(1, candidates.index),
-                top.indices.view(*kept.shape, -1),
-                top.values.view(*kept.shape, -1),
-            )
-        self.record.add(
-            SearchStep(
-                prompts=[*self.prompts],
-                parents=candidates.parents,
-                tokens=candidates.tokens,
-                sums=candidates.sums,
-                scores=candidates.scores,
-                ends=candidates.ends,
-                kept=kept,
-                exists=exists,
-                finished=self.finished.codes.view(len(kept), -1),
-                logprobs=extras,
-            )
-        )
+            chosen = table.view(prompts, -1).gather(1, candidates.index)
+            shape = (*kept.beams.shape, -1)
+            extras = (chosen, top.indices.view(shape), top.values.view(shape))
+        c, outcome = candidates, (kept.rows, kept.exists, self.finished.codes.view(prompts, -1))
+        self.record.add(SearchStep([*self.prompts], c.parents, c.tokens, c.sums, c.scores, *outcome, extras))
 
     def _check(self, existed: Tensor, alive: Tensor) -> None:
         """Raises ValueError if the chain or the model left a prompt without a token.
@@ -244,8 +243,8 @@ class BeamState:
         """
         hypotheses = (self.finished.scores > -torch.inf).view(len(existed), -1).any(dim=1)
         broken = ~(self.record.steps[-1].sums.amax(dim=1) < torch.inf) | ~(alive | hypotheses)
-        if bool(broken.any()):
-            broken &= torch.tensor([p not in self.hypotheses for p in self.prompts], device=broken.device)
+        searched = [prompt not in self.hypotheses for prompt in self.prompts]
+        broken &= torch.tensor(searched, device=broken.device)
         if bool(broken.any()):
             for rows in (broken[:, None] & existed, broken[:, None].expand_as(existed)):
                 self.session.raise_for_empty_rows(rows.flatten())

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from minitx.decoding.loop import Observer
 from minitx.decoding.output import Event
@@ -42,6 +43,7 @@ class _State(BeamState):
         log_probs: (P, N) float64, of the beams, without noise.
     """
 
+    dtype = torch.float64
     log_probs: Tensor
 
 
@@ -77,12 +79,9 @@ class StochasticBeam(Search, Sample):
         """Starts the session with one beam, whose number is noise alone."""
         request, beams = session.request, self.num_beams
         session.start(beams)
-        shape = (len(request.prompts), beams)
-        log_probs = torch.zeros(shape, dtype=torch.float64, device=session.device)
-        numbers = torch.full_like(log_probs, -torch.inf)
-        numbers[:, :1] = _noise(request, 1, 0, session.device)
-        state = _State(session, width=beams, sums=numbers, places=beams)
-        state.log_probs = log_probs
+        state = _State(session, beams, beams)
+        state.sums[:, :1] = _noise(request, 1, 0, session.device)
+        state.log_probs = torch.zeros_like(state.sums)
         return state
 
     def propose(self, state: _State) -> Candidates:
@@ -93,17 +92,15 @@ class StochasticBeam(Search, Sample):
         """
         size = self.num_beams
         processed = state.session.process(state.session.logits)
-        logp = (
-            processed.double().log_softmax(dim=-1).view(*state.sums.shape, -1) + state.log_probs[:, :, None]
-        )
+        following = processed.double().log_softmax(dim=-1)
+        logp = following.view(*state.sums.shape, -1) + state.log_probs[:, :, None]
         vocab_size = logp.shape[-1]
         noise = _noise(state.request, size * vocab_size, state.length, logp.device)
         best, token = (logp + noise.view_as(logp)).topk(min(size, vocab_size))  # (P, N, C)
         numbers = conditioned(best, state.sums[:, :, None])
         index = token + torch.arange(size, device=logp.device)[:, None] * vocab_size
-        if best.shape[-1] < size:  # pad to N
-            numbers = torch.nn.functional.pad(numbers, (0, size - best.shape[-1]), value=-torch.inf)
-            index = torch.nn.functional.pad(index, (0, size - best.shape[-1]))
+        padding = (0, size - best.shape[-1])  # to N
+        numbers, index = F.pad(numbers, padding, value=-torch.inf), F.pad(index, padding)
         largest, place = numbers.flatten(1).topk(size)
         index = index.flatten(1).gather(1, place)
         candidates = Candidates(processed, index, logp.flatten(1).gather(1, index))
@@ -127,29 +124,24 @@ class StochasticBeam(Search, Sample):
     def adapt(self, request: GenerationRequest) -> GenerationRequest:
         """Also checks that a beam is left for the threshold."""
         if request.num_samples >= self.num_beams:
-            raise ArgumentValueError(
-                "num_beams",
-                self.num_beams,
-                f"at least {request.num_samples + 1} for num_samples={request.num_samples}",
-                "the beam that is left gives the threshold of the weights",
-            )
+            expected = f"at least {request.num_samples + 1} for num_samples={request.num_samples}"
+            hint = "the beam that is left gives the threshold of the weights"
+            raise ArgumentValueError("num_beams", self.num_beams, expected, hint)
         return super().adapt(request)
 
     def _log_weights(self, state: _State) -> list[float]:
         """Returns ln(p / q) of each returned row."""
         samples, record = state.request.num_samples, state.record
         threshold = state.finished.scores[:, samples, None].cpu()
-        logp = [
-            [
-                record.at(link.step, "sums", prompt)[link.candidate]
-                for link in (record.link(code) for _, code in state.hypotheses[prompt][:samples])
-            ]
-            for prompt in range(len(state.request.prompts))
+        rows = [
+            [record.value(prompt, record.link(code), "sums") for _, code in hypotheses[:samples]]
+            for prompt, hypotheses in sorted(state.hypotheses.items())
         ]
-        above = torch.tensor(logp, dtype=torch.float64) - threshold
+        logp = torch.tensor(rows, dtype=torch.float64)
+        above = logp - threshold
         # 1 - exp(-x) is x for an x too small for floats to tell them apart.
         log_q = torch.where(above < -40, above, (-torch.expm1(-above.exp())).log())
-        weights: list[float] = (torch.tensor(logp, dtype=torch.float64) - log_q).flatten().tolist()
+        weights: list[float] = (logp - log_q).flatten().tolist()
         return weights
 
 

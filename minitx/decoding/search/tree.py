@@ -8,7 +8,7 @@
    -0.117    └ here  [returned #1]
 
 A run of tokens without a branch is one line, with the score of the sequence up to the end of the line. The
-branch with the best hypothesis comes last.
+branch with the best hypothesis comes last. Tokens without a text of their own are numbers, as #5.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from minitx.decoding.detokenize import text_of
+from minitx.decoding.request import GenerationRequest
 from minitx.decoding.search.record import Link, SearchRecord
 
-if TYPE_CHECKING:
-    from minitx.tokenizer import Tokenizer
-
+LEGEND = "returned: in the result   finished: ended, not in it   dropped: not continued"
 _WIDTH = 80
 _DEEPEST = 40  # columns of branches; deeper ones are cut on the left
 
@@ -57,58 +56,38 @@ class BeamTree(Sequence[BeamNode]):
     """The tokens that a search kept for one prompt, step by step; a token comes after its parent."""
 
     def __init__(
-        self,
-        record: SearchRecord,
-        prompt: int,
-        returned: Sequence[Link],
-        prompt_ids: Sequence[int],
-        tokenizer: Tokenizer | None,
+        self, record: SearchRecord, prompt: int, returned: Sequence[Link], request: GenerationRequest
     ) -> None:
         """
         Args:
             record: of the search.
             prompt: its number.
             returned: the last candidates of the hypotheses, best first.
-            prompt_ids: the ids that the sequences continue.
-            tokenizer: for texts.
+            request: of the search.
         """
-        self._record, self._prompt = record, prompt
-        self._returned, self._prompt_ids, self._tokenizer = returned, prompt_ids, tokenizer
+        self._record, self._prompt, self._returned, self._request = record, prompt, returned, request
 
     @cached_property
     def nodes(self) -> tuple[BeamNode, ...]:
         """All nodes; computed when first asked for."""
         record, prompt = self._record, self._prompt
         ranks = {link: rank for rank, link in enumerate(self._returned)}
-        places: dict[Link, int] = {}
+        places: dict[Link | None, int | None] = {None: None}
+        sums: dict[Link | None, float] = {None: 0.0}
+        sequences: dict[Link | None, list[int]] = {None: list(self._request.prompts[prompt])}
         nodes: list[BeamNode] = []
-        sequences: list[list[int]] = []  # ids up to each node
         for step in range(record.done.get(prompt, 0)):
-            sums, scores = record.at(step, "sums", prompt), record.at(step, "scores", prompt)
             beams = zip(record.at(step, "kept", prompt), record.at(step, "exists", prompt), strict=True)
-            kept = {candidate for candidate, exists in beams if exists}
             codes = [record.link(code) for code in record.at(step, "finished", prompt) if code >= 0]
-            finished = {link.candidate for link in codes if link.step == step}
-            for candidate in sorted(kept | finished):
-                link = Link(step, candidate)
+            finished = {link for link in codes if link.step == step}
+            for link in sorted(finished | {Link(step, candidate) for candidate, exists in beams if exists}):
                 above = record.parent(prompt, link)
-                before = 0.0 if above is None else record.at(above.step, "sums", prompt)[above.candidate]
-                token = record.token(prompt, link)
-                ids = list(self._prompt_ids) if above is None else sequences[places[above]]
-                places[link] = len(nodes)
-                sequences.append([*ids, token])
-                nodes.append(
-                    BeamNode(
-                        step=step,
-                        parent=None if above is None else places[above],
-                        token=token,
-                        text=text_of(token, self._tokenizer, ids),
-                        logprob=sums[candidate] - before,
-                        score=scores[candidate],
-                        finished=candidate in finished,
-                        rank=ranks.get(link),
-                    )
-                )
+                token, ids = record.value(prompt, link, "tokens"), sequences[above]
+                score, sums[link] = (record.value(prompt, link, name) for name in ("scores", "sums"))
+                text, logprob = text_of(token, self._request.tokenizer, ids), sums[link] - sums[above]
+                places[link], sequences[link] = len(nodes), [*ids, token]
+                state = (link in finished, ranks.get(link))
+                nodes.append(BeamNode(step, places[above], token, text, logprob, score, *state))
         return tuple(nodes)
 
     def __len__(self) -> int:
@@ -121,59 +100,47 @@ class BeamTree(Sequence[BeamNode]):
         return f"<BeamTree of {len(self)} tokens; print(...) draws it>"
 
     def __str__(self) -> str:
-        return "\n".join(["   score", *_Drawing(self.nodes).lines()])
+        return "\n".join(["   score", *_drawing(self.nodes), "", LEGEND])
 
 
-class _Drawing:
-    """The lines of a tree."""
-
-    def __init__(self, nodes: Sequence[BeamNode]) -> None:
-        self._nodes = nodes
-        self._children: dict[int | None, list[int]] = {}
-        best = [False] * len(nodes)  # nodes of the best hypothesis
-        for place in range(len(nodes) - 1, -1, -1):
-            node = nodes[place]
-            best[place] = best[place] or node.rank == 0
-            if best[place] and node.parent is not None:
-                best[node.parent] = True
-            # In the order of the tree, but for the best branch, which comes last.
-            siblings = self._children.setdefault(node.parent, [])
-            siblings.insert(len(siblings) if best[place] else 0, place)
-
-    def lines(self) -> Iterator[str]:
-        """Yields a line for each run of tokens without a branch."""
-        roots = self._children.get(None, [])
-        waiting = [(place, "", "") for place in roots] if len(roots) == 1 else [*self._branches(roots, "")]
-        while waiting:
-            place, branch, indent = waiting.pop()
-            run = [place]
-            while len(children := self._children.get(run[-1], [])) == 1:
-                run.append(children[0])
-            yield self._line(run, branch)
-            waiting += self._branches(children, indent[-_WIDTH:])
-
-    @staticmethod
-    def _branches(children: Sequence[int], indent: str) -> Iterator[tuple[int, str, str]]:
-        """Yields each child with its own indentation and that of the lines below it, the last child first."""
-        for number, child in enumerate(reversed(children)):
+def _drawing(nodes: Sequence[BeamNode]) -> Iterator[str]:
+    """Yields a line for each run of tokens without a branch."""
+    children: dict[int | None, list[int]] = {}
+    best = [node.rank == 0 for node in nodes]  # later: of the best hypothesis
+    for place, node in reversed([*enumerate(nodes)]):
+        if best[place] and node.parent is not None:
+            best[node.parent] = True
+        # In the order of the tree, but for the best branch, which comes last.
+        siblings = children.setdefault(node.parent, [])
+        siblings.insert(len(siblings) if best[place] else 0, place)
+    waiting: list[tuple[list[int], str, str]] = [([], "", "")]
+    while waiting:
+        run, branch, indent = waiting.pop()
+        following = children.get(run[-1] if run else None, [])
+        while len(following) == 1:
+            run.append(following[0])
+            following = children.get(run[-1], [])
+        if run:
+            yield _line([nodes[place] for place in run], branch, dropped=not following)
+        for number, child in enumerate(reversed(following)):
             corner, bar = ("├ ", "│ ") if number else ("└ ", "  ")
-            yield child, indent + corner, indent + bar
+            waiting.append(([child], indent + corner, (indent + bar)[-_WIDTH:]))
 
-    def _line(self, run: Sequence[int], branch: str) -> str:
-        last, end = self._nodes[run[-1]], ""
-        if last.rank is not None:
-            end = f"  [returned #{last.rank + 1}]"
-        elif last.finished:
-            end = "  [finished]"
-        elif run[-1] not in self._children:
-            end = "  [dropped]"
-        cut = branch if len(branch) <= _DEEPEST else f"…{branch[1 - _DEEPEST :]}"
-        start = f"{last.score:8.3f}  {cut}"
-        text, room = "".join(map(self._text, run)), _WIDTH - len(start) - len(end)
-        return f"{start}{text if len(text) <= room else f'{text[: room - 1]}…'}{end}"
 
-    def _text(self, place: int) -> str:
-        node = self._nodes[place]
-        if node.text is None:
-            return f" #{node.token}"
-        return node.text.replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r")
+def _line(run: Sequence[BeamNode], branch: str, dropped: bool) -> str:
+    last, end = run[-1], "  [dropped]" if dropped else ""
+    if last.rank is not None:
+        end = f"  [returned #{last.rank + 1}]"
+    elif last.finished:
+        end = "  [finished]"
+    cut = branch if len(branch) <= _DEEPEST else f"…{branch[1 - _DEEPEST :]}"
+    start = f"{last.score:8.3f}  {cut}"
+    parts = (f" #{node.token} " if node.text is None else _visible(node.text) for node in run)
+    text = "".join(parts).replace("  #", " #").rstrip(" ")
+    text = text[1:] if run[0].text is None else text
+    room = _WIDTH - len(start) - len(end)
+    return f"{start}{text if len(text) <= room else f'{text[: room - 1]}…'}{end}"
+
+
+def _visible(text: str) -> str:
+    return text.replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r")

@@ -29,11 +29,10 @@ from minitx.decoding import strategy as strategy_module
 from minitx.decoding.generate import generate, stream
 from minitx.decoding.output import Result
 from minitx.decoding.parameters import parameters_of
-from minitx.decoding.request import GenerationRequest
 from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.search.base import ScoredSearch
-from minitx.decoding.search.state import BeamHypotheses
-from minitx.decoding.search.tree import BeamNode, BeamTree, _Drawing
+from minitx.decoding.search.state import BeamState
+from minitx.decoding.search.tree import LEGEND, BeamNode, BeamTree, _drawing
 from minitx.decoding.stopping import Stop
 from minitx.models import DecoderModel
 from tests.unit.decoding.test_generate import MODEL, PROMPTS, TOKENIZER, byte_ids, scripted
@@ -118,9 +117,7 @@ def test_a_wide_beam_is_exhaustive(
 class Endless(Beam):
     """Searches until no beam goes on, whatever has been found."""
 
-    def is_done(
-        self, finished: BeamHypotheses, best: Tensor, length: int, request: GenerationRequest
-    ) -> Tensor:
+    def is_done(self, state: BeamState, best: Tensor) -> Tensor:
         return torch.zeros_like(best, dtype=torch.bool)
 
 
@@ -509,6 +506,8 @@ DRAWING = [
     "  -0.100  └ ab",
     "  -0.105    ├ xy  [returned #2]",
     "  -0.100    └ cd  [returned #1]",
+    "",
+    LEGEND,
 ]
 
 
@@ -521,13 +520,13 @@ def test_the_drawing() -> None:
     assert str(result.beams[0]).splitlines() == DRAWING
     plain = generate(MODEL, [[9]], strategy, max_new_tokens=4, stop=Stop(eos=()))
     assert plain.beams is not None
-    assert f" #{byte_ids('a')[0]} #{byte_ids('b')[0]}" in str(plain.beams[0])
+    assert f"└ #{byte_ids('a')[0]} #{byte_ids('b')[0]}\n" in str(plain.beams[0])
 
 
 def drawn(tree: BeamTree) -> list[str]:
     """The texts of the leaves, with score and end, as read from a drawing."""
     path, leaves = [""], []
-    for line in str(tree).splitlines()[1:]:
+    for line in str(tree).splitlines()[1:-2]:
         text, depth = line[10:], 0
         while text[:2] in ("│ ", "  ", "├ ", "└ "):
             depth, text = depth + 1, text[2:]
@@ -597,7 +596,7 @@ def test_a_deep_tree_is_drawn() -> None:
         above = 2 * step - 2 if step else None
         for rank in (0 if step == 1499 else None, None):
             nodes.append(BeamNode(step, above, 5, "a", -1.0, -1.0, rank == 0, rank))
-    lines = list(_Drawing(nodes).lines())
+    lines = list(_drawing(nodes))
     assert len(lines) == 3000
     assert max(map(len, lines)) <= 80
     assert lines[0].endswith("├ a  [dropped]")

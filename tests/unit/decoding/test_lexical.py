@@ -101,7 +101,7 @@ def test_fields() -> None:
         ([[7, 9, 4]], {"max_new_tokens": 2}, "must be at most max_new_tokens=2 tokens together; they have 3"),
         ([[7, EOS]], {}, "force_words_ids=0 must be tokens that do not end"),
         ([[7]], {"stop": Stop(eos=EOS, tokens=7)}, "force_words_ids=7 must be tokens that do not end"),
-        ([[12]], {}, "force_words_ids=12 must be ids up to 11"),
+        ([[12]], {}, "force_words_ids=12 must be from 0 to 11"),
         ([[7]], {"num_samples": 9}, "num_samples=9 must be at most num_beams=4"),
     ],
 )
