@@ -208,20 +208,16 @@ class Tokenizer:
             pad_to_multiple_of: pad to the next multiple.
             padding_side: "left" or "right"; None for the tokenizer's `padding_side`.
             add_special_tokens: add the special tokens that the model expects.
-            is_split_into_words: each text is a list of words. (Byte-level tokenizers use words as they are:
-                all but the first need a leading space.)
-            as_target: the texts are decoder inputs or labels, in `tgt_lang`; Marian tokenizes them with
-                target.spm. No effect for other checkpoints.
+            is_split_into_words: each text is a list of words; byte-level tokenizers need their leading spaces.
+            as_target: the texts are decoder inputs or labels, in `tgt_lang` or with Marian's target.spm.
             return_offsets: keep `batch.offsets`.
             return_special_tokens_mask: keep `batch.special_tokens_mask`.
             return_overflow: return truncated parts as further rows, and `batch.overflow_to_sample`.
-            as_tensors: return torch.long tensors of shape (B, T), else lists of lists. A single text is a
-                batch of one; an empty list a batch of shape (0, 0).
+            as_tensors: return torch.long tensors (B, T), else lists; without texts, the shape is (0, 0).
 
         Raises:
             TypeError: something that is not text.
-            ValueError: rows of different lengths as tensors, options that contradict each other or have no
-                effect, or text that is not valid Unicode.
+            ValueError: rows of different lengths as tensors, contradicting options, or invalid Unicode.
         """
         rows = to_rows(texts, pairs, is_split_into_words=is_split_into_words)
         encoder, post_processor = self._encoder(as_target)
