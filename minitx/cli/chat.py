@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import signal
 import sys
@@ -103,9 +104,12 @@ class Chat:
             self.answer([*self.messages, {"role": "user", "content": line}])
 
     def parsed(self, text: str) -> Values:
-        """The values of options; the length stays unless it is among them."""
+        """The values of options, `--top-p 0.9` or `top_p=0.9`; the length stays unless it is among them."""
         length = ["--max-new-tokens", str(self.settings["max_new_tokens"])]
-        arguments, parent = ["model", *length, *shlex.split(text)], click.get_current_context()
+        words = [
+            re.sub(r"^(\w+)=", lambda m: f"--{m[1].replace('_', '-')}=", word) for word in shlex.split(text)
+        ]
+        arguments, parent = ["model", *length, *words], click.get_current_context()
         return chat.make_context("/strategy", arguments, parent=parent).params
 
     def answer(self, messages: list[Message]) -> None:

@@ -205,6 +205,8 @@ class Model(nn.Module):
     def set_attention(self, attention: str | Backend) -> Self:
         """Choose how attention is computed.
 
+        `output_attentions` returns the weights of the standard formula with any of them.
+
         Args:
             attention: "sdpa" (fused, the default), "eager" (step by step), a name of
                 `minitx.register_attention`, or a function with the signature of

@@ -65,7 +65,7 @@ def test_the_conversation_grows(talk: Run, model: Any, tokenizer: minitx.Tokeniz
 
 
 def test_commands_of_a_conversation(talk: Run) -> None:
-    lines = "/strategy\n/strategy --greedy\n/strategy --top-k 3 --max-new-tokens 7\n\n/help\n/quit\na b\n"
+    lines = "/strategy\n/strategy --greedy\n/strategy top_k=3 --max-new-tokens 7\n\n/help\n/quit\na b\n"
     code, out, err = talk(lines, "--temperature", 0.5)
     assert (code, err) == (0, "")
     assert out.splitlines()[:3] == [

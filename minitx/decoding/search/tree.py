@@ -22,7 +22,6 @@ from minitx.decoding.detokenize import text_of
 from minitx.decoding.request import GenerationRequest
 from minitx.decoding.search.record import Link, SearchRecord
 
-LEGEND = "returned: in the result   finished: ended, not in it   dropped: not continued"
 _WIDTH = 80
 _DEEPEST = 40  # columns of branches; deeper ones are cut on the left
 
@@ -100,7 +99,7 @@ class BeamTree(Sequence[BeamNode]):
         return f"<BeamTree of {len(self)} tokens; print(...) draws it>"
 
     def __str__(self) -> str:
-        return "\n".join(["   score", *_drawing(self.nodes), "", LEGEND])
+        return "\n".join(["   score", *_drawing(self.nodes)])
 
 
 def _drawing(nodes: Sequence[BeamNode]) -> Iterator[str]:

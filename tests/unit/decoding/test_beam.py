@@ -32,7 +32,7 @@ from minitx.decoding.parameters import parameters_of
 from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.search.base import ScoredSearch
 from minitx.decoding.search.state import BeamState
-from minitx.decoding.search.tree import LEGEND, BeamNode, BeamTree, _drawing
+from minitx.decoding.search.tree import BeamNode, BeamTree, _drawing
 from minitx.decoding.stopping import Stop
 from minitx.models import DecoderModel
 from tests.unit.decoding.test_generate import MODEL, PROMPTS, TOKENIZER, byte_ids, scripted
@@ -506,8 +506,6 @@ DRAWING = [
     "  -0.100  └ ab",
     "  -0.105    ├ xy  [returned #2]",
     "  -0.100    └ cd  [returned #1]",
-    "",
-    LEGEND,
 ]
 
 
@@ -526,7 +524,7 @@ def test_the_drawing() -> None:
 def drawn(tree: BeamTree) -> list[str]:
     """The texts of the leaves, with score and end, as read from a drawing."""
     path, leaves = [""], []
-    for line in str(tree).splitlines()[1:-2]:
+    for line in str(tree).splitlines()[1:]:
         text, depth = line[10:], 0
         while text[:2] in ("│ ", "  ", "├ ", "└ "):
             depth, text = depth + 1, text[2:]
