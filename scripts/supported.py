@@ -38,6 +38,7 @@ TITLES = {
     "decoders.phi": "Phi",
     "decoders.phi3": "Phi-3",
     "decoders.llama": "Llama 1 to 3",
+    "decoders.granite": "Granite",
     "decoders.mistral": "Mistral",
     "decoders.mixtral": "Mixtral",
     "decoders.qwen2": "Qwen2, Qwen2.5",

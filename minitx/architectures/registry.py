@@ -28,6 +28,7 @@ REGISTRY = {
     "gpt_neox": "decoders.gpt_neox",
     "gpt_oss": "decoders.gpt_oss",
     "gptj": "decoders.gptj",
+    "granite": "decoders.granite",
     "llama": "decoders.llama",
     "m2m_100": "encoder_decoders.m2m_100",
     "marian": "encoder_decoders.marian",

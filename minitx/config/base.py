@@ -5,20 +5,32 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from difflib import get_close_matches
 from functools import cache
+from numbers import Integral, Real
+from pprint import pformat
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from minitx.validation import ArgumentValueError, check_choice
+from minitx.validation import ArgumentTypeError, ArgumentValueError, check_choice
+
+# plain type in a hint -> the class of its values, and its name in messages
+_PLAIN: dict[Any, tuple[type, str]] = {
+    int: (Integral, "an integer"),
+    float: (Real, "a number"),
+    str: (str, "a string"),
+    tuple: (tuple, "a tuple"),
+    type(None): (type(None), "None"),
+}
 
 
 class ValidatedConfig:
-    """Base of all configs: refuses values outside of a field's literals and parts of another type."""
+    """Base of all configs: refuses values outside of a field's literals and values of another type."""
 
     def __post_init__(self) -> None:
-        """Check every field whose type hint is a bool, a Literal or a config.
+        """Check every field whose type hint is a Literal, a config or one of bool, int, float, str, tuple.
 
         Raises:
-            ArgumentValueError: a value that the type hint of its field excludes.
+            ArgumentTypeError: a value that is no int, float, str or tuple, where its field is one.
+            ArgumentValueError: any other value that the type hint of its field excludes.
         """
         kind: Any = type(self)
         for name, choices in allowed_values(kind).items():
@@ -27,6 +39,14 @@ class ValidatedConfig:
             if not isinstance(getattr(self, name), parts):
                 known = " or ".join("None" if part is type(None) else f"a {part.__name__}" for part in parts)
                 raise ArgumentValueError(f"{kind.__name__}.{name}", getattr(self, name), known)
+        for name, (classes, expected) in plain_types(kind).items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, classes):
+                raise ArgumentTypeError(f"{kind.__name__}.{name}", value, expected)
+
+    def __str__(self) -> str:
+        """Returns the fields on indented lines; `repr` has them on one."""
+        return pformat(self, sort_dicts=False)
 
 
 @cache
@@ -46,6 +66,19 @@ def allowed_parts(kind: type[ValidatedConfig]) -> dict[str, tuple[type, ...]]:
         if any(isinstance(part, type) and issubclass(part, ValidatedConfig) for part in classes):
             parts[name] = classes
     return parts
+
+
+@cache
+def plain_types(kind: type[ValidatedConfig]) -> dict[str, tuple[tuple[type, ...], str]]:
+    """Returns the classes of each field of plain type, or of several or None, and their names in messages."""
+    types: dict[str, tuple[tuple[type, ...], str]] = {}
+    for name, hint in get_type_hints(kind).items():
+        hints = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        plain = [_PLAIN.get(get_origin(part) or part) for part in hints]
+        if None not in plain:
+            classes, names = zip(*filter(None, plain), strict=True)
+            types[name] = classes, " or ".join(names)
+    return types
 
 
 Config = TypeVar("Config", bound=ValidatedConfig)

@@ -150,6 +150,7 @@ class LayerConfig(ValidatedConfig):
         norm: of all norms of the stack.
         norm_placement: "post", "pre", "sandwich" or "branch"; diagrams in layers/layer.py.
         residual_after_norm: take the residual after the norm instead of before it.
+        branch_scale: multiplies the output of each branch before the residual is added.
         parallel: attention and feed-forward both start from the layer's input, through "one_norm" or
             "two_norms".
         cross_attention: add cross-attention to the encoder output.
@@ -160,6 +161,7 @@ class LayerConfig(ValidatedConfig):
     norm: NormConfig
     norm_placement: NormPlacement = "post"
     residual_after_norm: bool = False
+    branch_scale: float = 1.0
     parallel: Parallel = "none"
     cross_attention: bool = False
 

@@ -101,6 +101,7 @@ class TextInputs(ValidatedConfig):
         positions: positions added to the embeddings; None: none.
         type_vocab_size: number of token types; 0: no token type embedding.
         embedding_scale: multiplies the word embeddings; None: 1.
+        scale_inputs_embeds: `inputs_embeds` are multiplied by it too, so they are vectors before the scaling.
         rounded_scale: round the scale to the weights' dtype first.
         norm: None: no norm.
         dropout: None: no dropout module.
@@ -117,6 +118,7 @@ class TextInputs(ValidatedConfig):
     positions: EmbeddedPositions | None = None
     type_vocab_size: int = 0
     embedding_scale: float | None = None
+    scale_inputs_embeds: bool = False
     rounded_scale: bool = False
     norm: NormConfig | None = None
     dropout: float | None = None
@@ -231,6 +233,24 @@ class ModelConfig(ValidatedConfig):
     eos_token_id: int | None = None
     pooler: bool = False
     initializer_range: float = 0.02
+
+    def __post_init__(self) -> None:
+        """Check that each stack is as wide as its inputs.
+
+        Raises:
+            ArgumentValueError: another hidden_size.
+        """
+        super().__post_init__()
+        sides = {"encoder": "inputs", "decoder": "decoder_inputs" if self.decoder_inputs else "inputs"}
+        for name, source in sides.items():
+            stack, width = getattr(self, name), getattr(self, source).hidden_size
+            if stack is not None and stack.hidden_size != width:
+                raise ArgumentValueError(
+                    f"ModelConfig.{name}.hidden_size",
+                    stack.hidden_size,
+                    f"{source}.hidden_size={width}",
+                    f"replace both at once: dataclasses.replace(config, {source}=..., {name}=...)",
+                )
 
     @property
     def encoder_size(self) -> int:

@@ -8,7 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from minitx.config import Numbering, Projection, SinusoidalPositions, TextInputs
-from minitx.layers.embedding import Embedding, ScaledEmbedding, ShiftedEmbedding, SinusoidalEmbedding
+from minitx.layers.embedding import (
+    Embedding,
+    ScaledEmbedding,
+    ShiftedEmbedding,
+    SinusoidalEmbedding,
+    scaled,
+)
 from minitx.layers.norm import dropout, norm
 from minitx.validation import check_indices, check_position_ids, check_shape
 
@@ -139,11 +145,32 @@ class Embedder(nn.Module):
         return self.project(hidden, "after_dropout")
 
 
+class ScalingEmbedder(Embedder):
+    """An embedder that scales after the lookup, and so `inputs_embeds` too; its `word_emb` does not scale."""
+
+    def forward(
+        self, ids: Tensor, types: Tensor | None, position_ids: Tensor, inputs_embeds: Tensor | None = None
+    ) -> Tensor:
+        """(B, T), (B, T), (1 or B, T), output of `word_emb` (B, T, W) or None -> (B, T, E)"""
+        words, scale = (
+            self.word_emb(ids) if inputs_embeds is None else inputs_embeds,
+            self.config.embedding_scale,
+        )
+        if scale is not None:
+            words = scaled(words, scale, rounded=self.config.rounded_scale)
+        return super().forward(ids, types, position_ids, words)
+
+
+def text_embedder(config: TextInputs) -> Embedder:
+    """Returns the embedder of token ids."""
+    return (ScalingEmbedder if config.scale_inputs_embeds else Embedder)(config)
+
+
 def word_embedding(config: TextInputs) -> Embedding:
     """Returns the word embedding, scaled if the config asks for it."""
     padding = None if config.padding_is_trained else config.pad_token_id
     shape, scale = (config.vocab_size, config.embedding_size), config.embedding_scale
-    if scale is None:
+    if scale is None or config.scale_inputs_embeds:
         return Embedding(*shape, padding_idx=padding)
     return ScaledEmbedding(*shape, padding, scale=scale, rounded=config.rounded_scale)
 

@@ -39,11 +39,14 @@ class ScaledEmbedding(Embedding):
 
     def forward(self, ids: Tensor) -> Tensor:
         """(...) -> (..., size)"""
-        vectors = super().forward(ids)
-        if not self.rounded:
-            return vectors * self.scale
-        scale = torch.tensor(self.scale, dtype=torch.float32, device=vectors.device)
-        return vectors * scale.to(vectors.dtype)
+        return scaled(super().forward(ids), self.scale, rounded=self.rounded)
+
+
+def scaled(vectors: Tensor, scale: float, *, rounded: bool) -> Tensor:
+    """Multiply by a number, rounded to the dtype of the vectors first or not: (...) -> (...)."""
+    if not rounded:
+        return vectors * scale
+    return vectors * torch.tensor(scale, dtype=torch.float32, device=vectors.device).to(vectors.dtype)
 
 
 class ShiftedEmbedding(Embedding):

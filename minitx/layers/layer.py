@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from minitx.config import ExpertsConfig, LayerConfig
@@ -15,7 +16,7 @@ from minitx.layers.norm import Slot, dropout, identity, norm
 
 
 class Output(nn.Module):
-    """The end of a branch: project to hidden_size, normalise, drop out, add the residual, normalise.
+    """The end of a branch: project to hidden_size, normalise, drop out, scale, add the residual, normalise.
 
     Args:
         config: of the layer.
@@ -33,14 +34,13 @@ class Output(nn.Module):
         self.dense: Slot = identity if size is None else nn.Linear(size, hidden_size, bias=bias)
         self.branch_norm = norm(config.norm, hidden_size) if after_branch else None
         self.layer_norm = norm(config.norm if config.norm_placement == "post" else None, hidden_size)
-        self.dropout = dropout(drop)
+        self.dropout, self.branch_scale = dropout(drop), config.branch_scale
 
     def forward(self, hidden: Tensor, residual: Tensor) -> Tensor:
         """(B, T, size), (B, T, E) -> (B, T, E)"""
         hidden = self.dense(hidden)
-        if self.branch_norm is not None:
-            hidden = self.branch_norm(hidden)
-        return self.layer_norm(self.dropout(hidden) + residual)
+        hidden = hidden if self.branch_norm is None else self.branch_norm(hidden)
+        return self.layer_norm(torch.add(residual, self.dropout(hidden), alpha=self.branch_scale))
 
 
 def attention_output(config: LayerConfig, hidden_size: int) -> Output:

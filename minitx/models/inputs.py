@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from minitx.config import CustomInputs, TextInputs
 from minitx.habits import ARGUMENTS, UnknownArgumentError, hint_for
-from minitx.layers.embedder import Embedder
+from minitx.layers.embedder import Embedder, text_embedder
 from minitx.layers.masks import as_bool
 from minitx.validation import (
     ArgumentTypeError,
@@ -24,7 +24,7 @@ from minitx.validation import (
     check_token_ids,
 )
 
-_EMBEDDERS: dict[type, Callable[[Any], nn.Module]] = {TextInputs: Embedder}
+_EMBEDDERS: dict[type, Callable[[Any], nn.Module]] = {TextInputs: text_embedder}
 
 
 def register_inputs(config: type[CustomInputs], embedder: Callable[[Any], nn.Module]) -> None:

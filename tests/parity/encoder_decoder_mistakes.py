@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from minitx.layers.attention import AttentionContext, CrossAttention
-from minitx.layers.embedder import NUMBERINGS
+from minitx.layers.embedder import NUMBERINGS, ScalingEmbedder
 from minitx.layers.embedding import ScaledEmbedding
 from minitx.models import EncoderDecoderModel
 
@@ -41,11 +41,15 @@ def other_waves(model: Any, patch: pytest.MonkeyPatch) -> None:
 
 
 def embedding_of_the_decoder_not_scaled(model: Any, patch: pytest.MonkeyPatch) -> None:
-    scaled = model.decoder_embedder.word_emb
+    embedder = model.decoder_embedder
+    if isinstance(embedder, ScalingEmbedder):
+        embedder.config = replace(embedder.config, embedding_scale=None)
+        return
+    scaled = embedder.word_emb
     assert isinstance(scaled, ScaledEmbedding)
     plain = nn.Embedding(*scaled.weight.shape)
     plain.weight = scaled.weight
-    model.decoder_embedder.word_emb = plain
+    embedder.word_emb = plain
 
 
 def embedding_of_the_encoder_in_the_decoder(model: Any, patch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,13 @@ LLAMA = {
     "attention_dropout": 0.13,
     "rms_norm_eps": 1e-3,
 }
+GRANITE = {
+    **LLAMA,
+    "embedding_multiplier": 3.7,
+    "attention_multiplier": 0.31,
+    "residual_multiplier": 0.43,
+    "logits_scaling": 5.3,
+}
 GEMMA = {**LLAMA, "head_dim": 10}
 MISTRAL = {**LLAMA, "sliding_window": 7}
 WINDOW = (6, 7, 8, 13, 14)  # both sides of its edge
@@ -82,6 +89,18 @@ RMS_NORM_DECODERS = [
             high_freq_factor=4.0,
             original_max_position_embeddings=40,
         ),
+    ),
+    Case("granite", "granite", GRANITE),
+    Case(
+        "granite-biases",
+        "granite",
+        {
+            **GRANITE,
+            "attention_bias": True,
+            "mlp_bias": True,
+            "tie_word_embeddings": True,
+            "num_key_value_heads": None,
+        },
     ),
     Case("gemma", "gemma", GEMMA),
     Case(

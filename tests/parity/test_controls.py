@@ -22,7 +22,7 @@ from minitx.layers.activation import Activation
 from minitx.layers.attention import SelfAttention
 from minitx.layers.embedder import NUMBERINGS
 from minitx.layers.experts import Experts, MixtureOfExperts
-from minitx.layers.layer import Layer, ParallelLayer, before_norm
+from minitx.layers.layer import Layer, Output, ParallelLayer, before_norm
 from minitx.layers.norm import RMSNorm
 from minitx.layers.pooling import POOLING
 from minitx.models import Model
@@ -204,6 +204,20 @@ def linear_buckets(model: Model, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(disentangled, "log_bucket", lambda distance, buckets, most: distance)
 
 
+def embeddings_not_scaled(model: Model, patch: pytest.MonkeyPatch) -> None:
+    model.embedder.config = replace(model.embedder.config, embedding_scale=None)
+
+
+def branches_not_scaled(model: Model, patch: pytest.MonkeyPatch) -> None:
+    for output in each(model, Output):
+        output.branch_scale = 1.0
+
+
+def scores_of_llama(model: Model, patch: pytest.MonkeyPatch) -> None:
+    for attention in each(model, SelfAttention):
+        attention.scale = model.stack.config.layer.attention.head_dim**-0.5
+
+
 def no_convolution(model: Model, patch: pytest.MonkeyPatch) -> None:
     model.encoder.convolution = None
 
@@ -272,6 +286,7 @@ MISTAKES: list[tuple[str, Mistake]] = [
     ("gpt-oss", bands_rounded_otherwise),
     ("gpt-oss", turned_features_not_scaled),
     ("smollm3", every_layer_turns),
+    *(("granite", m) for m in (embeddings_not_scaled, branches_not_scaled, scores_of_llama)),
     ("phi3-window", whole_heads_turn),
     ("phi3-long", always_the_short_factors),
     *(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from minitx.inspect.compare.reference import Wide
-from minitx.models import DecoderModel, EncoderDecoderModel
+from minitx.models import EncoderDecoderModel
 from tests.parity.cases import BY_NAME
 from tests.parity.reference import CASES_AND_HEADS, logits_of, padded, pair, real_tokens, text
 from tests.parity.test_cache import DECODERS, ENCODER_DECODERS
@@ -27,7 +27,6 @@ FIELDS = {
     "decoder_attentions": ("decoder_", True),
     "cross_attentions": ("decoder_", True),
 }
-SCALED_AFTERWARDS = ("marian", "pegasus")  # there the decoder scales its embeddings after word_emb
 
 
 @contextmanager
@@ -97,21 +96,16 @@ def test_embeddings_as_inputs(name: str, task: str, root: Path) -> None:
         assert torch.allclose(output.last_hidden_state, model(**inputs).last_hidden_state, rtol=0, atol=1e-12)
         with Wide():
             theirs = dict(inputs)
-            theirs["inputs_embeds"] = reference.get_input_embeddings()(theirs.pop("input_ids"))
-            if isinstance(model, DecoderModel) or not scaled_afterwards(reference):
-                assert torch.equal(theirs["inputs_embeds"], ours["inputs_embeds"])
-            else:
-                theirs["inputs_embeds"] = ours["inputs_embeds"]
+            words = reference.get_input_embeddings()(theirs.pop("input_ids"))
+            scale = getattr(reference.get_encoder(), "embed_scale", 1.0)  # Marian, Pegasus: of ids alone
+            assert torch.equal(words * scale, ours["inputs_embeds"])
+            theirs["inputs_embeds"] = ours["inputs_embeds"]
             expected = reference(**with_target(model, theirs, inputs["input_ids"]))
     for a, b in zip(logits_of(expected), logits_of(output), strict=True):
         assert (a - b).abs().max() <= case.float64 * a.abs().max().clamp(min=1)
     if not logits_of(expected):
         difference = (expected.last_hidden_state - output.last_hidden_state).abs().max()
         assert difference <= case.float64 * expected.last_hidden_state.abs().max().clamp(min=1)
-
-
-def scaled_afterwards(reference: Any) -> bool:
-    return reference.config.model_type in SCALED_AFTERWARDS
 
 
 def with_target(model: Any, inputs: dict[str, Tensor], ids: Tensor) -> dict[str, Tensor]:
@@ -137,8 +131,6 @@ def test_embeddings_as_decoder_inputs(name: str, root: Path) -> None:
         expected = model(**inputs, decoder_input_ids=plain)
         real = inputs["decoder_attention_mask"].bool()
         assert (output.logits - expected.logits)[real].abs().max() <= 1e-12
-        if scaled_afterwards(reference):
-            embeds = embeds / ((model.config.decoder_inputs or model.config.inputs).embedding_scale or 1.0)
         with Wide():
             theirs = reference(**inputs, decoder_inputs_embeds=embeds).logits
     assert (output.logits - theirs)[real].abs().max() <= case.float64 * theirs.abs().max().clamp(min=1)

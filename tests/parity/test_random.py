@@ -110,6 +110,14 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "word_embed_proj_dim": st.one_of(st.none(), st.integers(1, 30)),
     },
     "llama": {**FREE_HEADS, "mlp_bias": FLAG},
+    "granite": {
+        **RMS,
+        "mlp_bias": FLAG,
+        **dict.fromkeys(
+            ("embedding_multiplier", "attention_multiplier", "residual_multiplier", "logits_scaling"),
+            st.floats(0.1, 20),
+        ),
+    },
     "gemma": FREE_HEADS,
     "gemma2": {
         **FREE_HEADS,
@@ -163,7 +171,7 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
 # Architectures whose key/value heads can be fewer, and those whose layers can be of two types
 SHARED_HEADS = {
     *("llama", "gemma", "gemma2", "gemma3_text", "mistral", "mixtral", "phi", "phi3"),
-    *("qwen2", "qwen3", "qwen3_moe", "olmo2", "smollm3", "gpt_oss"),
+    *("qwen2", "qwen3", "qwen3_moe", "olmo2", "smollm3", "gpt_oss", "granite"),
 }
 LAYER_TYPES = {"modernbert", "gemma2", "gemma3_text", "qwen2", "qwen3", "smollm3", "gpt_oss"}
 

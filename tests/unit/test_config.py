@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -96,6 +97,49 @@ def test_replace_in_names_the_nearest_field(path: str, changes: dict[str, Any], 
 def test_contradictions_are_refused_at_construction(path: str, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace_in(MODEL, path, **changes)
+
+
+@pytest.mark.parametrize(
+    ("path", "changes", "message"),
+    [
+        ("decoder", {"num_hidden_layers": "3"}, r"StackConfig.num_hidden_layers='3' must be an integer\."),
+        ("decoder", {"num_hidden_layers": 2.0}, r"num_hidden_layers=2.0 must be an integer"),
+        ("decoder", {"num_hidden_layers": True}, r"num_hidden_layers=True must be an integer"),
+        ("decoder", {"sliding_window": "7"}, r"sliding_window='7' must be an integer or None"),
+        ("decoder", {"layer_types": ["full_attention"] * 2}, r"layer_types=.* must be a tuple or None"),
+        ("decoder.layer", {"branch_scale": None}, r"branch_scale=None must be a number"),
+        ("decoder.layer.norm", {"eps": "1e-5"}, r"NormConfig.eps='1e-5' must be a number"),
+        ("decoder.layer.feed_forward", {"hidden_act": None}, r"hidden_act=None must be a string"),
+    ],
+)
+def test_values_of_a_wrong_type_are_refused(path: str, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        replace_in(MODEL, path, **changes)
+
+
+def test_an_integer_is_a_number() -> None:
+    assert replace_in(MODEL, "decoder.layer.norm", eps=1).stack.layer.norm.eps == 1
+
+
+def test_a_stack_is_as_wide_as_its_inputs() -> None:
+    with pytest.raises(ValueError, match=r"decoder.hidden_size=32 must be inputs.hidden_size=8; .*at once"):
+        replace_in(MODEL, "decoder", hidden_size=32)
+    with pytest.raises(ValueError, match=r"encoder.hidden_size=32 must be inputs.hidden_size=8"):
+        replace_in(ModelConfig(inputs=INPUTS, encoder=STACK), "encoder", hidden_size=32)
+    wide = replace(INPUTS, hidden_size=32)
+    with pytest.raises(ValueError, match=r"decoder.hidden_size=8 must be decoder_inputs.hidden_size=32"):
+        ModelConfig(inputs=INPUTS, encoder=STACK, decoder_inputs=wide, decoder=STACK)
+    both = replace(MODEL, inputs=wide, decoder=replace(STACK, hidden_size=32))
+    assert both.stack.hidden_size == 32
+
+
+def test_a_config_prints_indented_lines() -> None:
+    lines = str(MODEL).splitlines()
+    assert len(lines) > 20
+    assert max(map(len, lines)) <= 110
+    assert any(line.startswith(" ") and "num_attention_heads=4" in line for line in lines)
+    assert "\n" not in repr(MODEL)
+    assert eval(str(MODEL), vars(minitx.config)) == MODEL
 
 
 def test_experts_must_suffice_for_a_token() -> None:

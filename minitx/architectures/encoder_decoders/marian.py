@@ -1,7 +1,7 @@
 """Marian (arXiv:1804.00344): the OPUS translation models, one per pair of languages.
 
 Differs from BART: sinusoidal positions, no norm after the embedding; the two languages may have separate
-vocabularies.
+vocabularies; the decoder scales `inputs_embeds` too.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def read(hf: ConfigReader) -> ModelConfig:
     tokens: dict[str, Any] = {"pad_token_id": 58100, "decoder_start_token_id": 58100, "eos_token_id": 0}
     config = bart.read(hf, embedding_norm=False, positions=positions, **tokens)
     shared = hf.flag("share_encoder_decoder_embeddings", True) and config.shared_embeddings
-    inputs = replace(config.inputs, vocab_size=target_size(hf))
+    inputs = replace(config.inputs, vocab_size=target_size(hf), scale_inputs_embeds=True)
     return replace(config, decoder_inputs=inputs, shared_embeddings=shared)
 
 

@@ -1,7 +1,7 @@
 """Pegasus (arXiv:1912.08777): pre-trained to generate sentences removed from the source.
 
 Differs from BART: pre-norm with a final norm for each stack, no norm after the embedding; positions are
-sinusoidal, stored like learned ones, and not trained.
+sinusoidal, stored like learned ones, and not trained; the decoder scales `inputs_embeds` too.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from typing import Any
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.encoder_decoders import bart
-from minitx.config import LearnedPositions, ModelConfig
+from minitx.config import LearnedPositions, ModelConfig, replace_in
 
 
 def read(hf: ConfigReader) -> ModelConfig:
     """Returns the model config of a config.json."""
     tokens: dict[str, Any] = {"pad_token_id": 0, "decoder_start_token_id": 0, "eos_token_id": 1}
-    return bart.read(hf, norm="pre", embedding_norm=False, positions=LearnedPositions(), **tokens)
+    config = bart.read(hf, norm="pre", embedding_norm=False, positions=LearnedPositions(), **tokens)
+    return replace_in(config, "decoder_inputs", scale_inputs_embeds=True)
 
 
 ARCHITECTURE = Architecture(
