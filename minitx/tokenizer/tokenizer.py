@@ -208,7 +208,7 @@ class Tokenizer:
             pad_to_multiple_of: pad to the next multiple.
             padding_side: "left" or "right"; None for the tokenizer's `padding_side`.
             add_special_tokens: add the special tokens that the model expects.
-            is_split_into_words: each text is a list of words; byte-level tokenizers need their leading spaces.
+            is_split_into_words: each text is a list of words; byte-level tokenizers need leading spaces.
             as_target: the texts are decoder inputs or labels, in `tgt_lang` or with Marian's target.spm.
             return_offsets: keep `batch.offsets`.
             return_special_tokens_mask: keep `batch.special_tokens_mask`.
