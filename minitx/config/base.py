@@ -95,19 +95,29 @@ def replace_in(config: Config, path: str, **changes: Any) -> Config:
         changes: fields of the part and their new values.
 
     Raises:
-        ArgumentValueError: an unknown field name, or a part that is None.
+        ArgumentTypeError: not a config, or not a path.
+        ArgumentValueError: an unknown or empty field name, or a part that is None.
     """
-    name, _, rest = path.partition(".")
-    for field in [name] if name else changes:
-        _check_field(config, field)
-    if not name:
-        return replace(config, **changes)  # type: ignore[type-var] # every config is a dataclass
-    part = getattr(config, name)
-    if not isinstance(part, ValidatedConfig):
-        raise ArgumentValueError(
-            "path", path, "a chain of configs", f"{type(config).__name__}.{name} is {part!r:.60}"
-        )
-    return replace(config, **{name: replace_in(part, rest, **changes)})  # type: ignore[type-var]
+    if not isinstance(config, ValidatedConfig):
+        raise ArgumentTypeError("config", config, "a config", "such as the config of a model")
+    if not isinstance(path, str):
+        raise ArgumentTypeError("path", path, "a string")
+    names = path.split(".") if path else []
+    if "" in names:
+        raise ArgumentValueError("path", path, "field names joined by single dots")
+    parts: list[Any] = [config]
+    for name in names:
+        _check_field(parts[-1], name)
+        part = getattr(parts[-1], name)
+        if not isinstance(part, ValidatedConfig):
+            hint = f"{type(parts[-1]).__name__}.{name} is {part!r:.60}"
+            raise ArgumentValueError("path", path, "a chain of configs", hint)
+        parts.append(part)
+    for field in changes:
+        _check_field(parts[-1], field)
+    for name in reversed(names):
+        changes = {name: replace(parts.pop(), **changes)}
+    return replace(config, **changes)  # type: ignore[type-var] # every config is a dataclass
 
 
 def _check_field(config: Any, name: str) -> None:

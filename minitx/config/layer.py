@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from minitx.config.base import ValidatedConfig
-from minitx.validation import ArgumentValueError
+from minitx.validation import ArgumentValueError, check_integer
 
 NormKind = Literal["layer_norm", "rms_norm"]
 NormPlacement = Literal["post", "pre", "sandwich", "branch"]  # diagrams in layers/layer.py
@@ -65,8 +65,12 @@ class AttentionConfig(ValidatedConfig):
     output_dropout: float | None = None
 
     def __post_init__(self) -> None:
-        """Check that the key/value heads divide the query heads."""
+        """Check that sizes are positive, and that the key/value heads divide the query heads."""
         super().__post_init__()
+        for name in ("num_attention_heads", "head_dim"):
+            check_integer(f"AttentionConfig.{name}", getattr(self, name), 1)
+        if self.num_key_value_heads is not None:
+            check_integer("AttentionConfig.num_key_value_heads", self.num_key_value_heads, 1)
         if self.num_attention_heads % self.key_value_heads:
             raise ArgumentValueError(
                 "AttentionConfig.num_key_value_heads",
@@ -100,6 +104,11 @@ class FeedForwardConfig(ValidatedConfig):
     dropout: float | None = None
     output_dropout: float | None = None
 
+    def __post_init__(self) -> None:
+        """Check that the size is positive."""
+        super().__post_init__()
+        check_integer("FeedForwardConfig.intermediate_size", self.intermediate_size, 1)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExpertsConfig(ValidatedConfig):
@@ -130,8 +139,10 @@ class ExpertsConfig(ValidatedConfig):
     dense: FeedForwardConfig | None = None
 
     def __post_init__(self) -> None:
-        """Check that a token does not use more experts than there are."""
+        """Check that sizes are positive, and that a token does not use more experts than there are."""
         super().__post_init__()
+        for name in ("num_experts", "num_experts_per_tok", "intermediate_size"):
+            check_integer(f"ExpertsConfig.{name}", getattr(self, name), 1)
         if self.num_experts_per_tok > self.num_experts:
             raise ArgumentValueError(
                 "ExpertsConfig.num_experts_per_tok",
@@ -166,9 +177,14 @@ class LayerConfig(ValidatedConfig):
     cross_attention: bool = False
 
     def __post_init__(self) -> None:
-        """Check that a parallel layer has no cross-attention, for which it has no place."""
+        """Check that a parallel layer has no cross-attention, and that options of first norms have one."""
         super().__post_init__()
         if self.parallel != "none" and self.cross_attention:
             raise ArgumentValueError(
                 "LayerConfig.parallel", self.parallel, "'none' with cross_attention=True"
+            )
+        if self.norm_placement == "post" and (self.parallel != "none" or self.residual_after_norm):
+            name = "residual_after_norm" if self.parallel == "none" else "parallel"
+            raise ArgumentValueError(
+                "LayerConfig.norm_placement", "post", f"another with {name}={getattr(self, name)!r}"
             )

@@ -7,8 +7,15 @@ from typing import TYPE_CHECKING, Literal
 
 from minitx.config.base import ValidatedConfig
 from minitx.config.layer import ExpertsConfig, LayerConfig, NormConfig
-from minitx.config.positions import AttentionPositions, EmbeddedPositions, Numbering, Rotary
-from minitx.validation import ArgumentValueError, check_choice
+from minitx.config.positions import (
+    Alibi,
+    AttentionPositions,
+    EmbeddedPositions,
+    Numbering,
+    RelativeBias,
+    Rotary,
+)
+from minitx.validation import ArgumentValueError, check_choice, check_integer
 
 Pooling = Literal["none", "first", "first_attended", "last", "mean", "pooler"]
 # Where embeddings are projected to the width of the stack; "words": before positions are added
@@ -53,13 +60,20 @@ class StackConfig(ValidatedConfig):
     inner_group_num: int = 1
 
     def __post_init__(self) -> None:
-        """Check that there is one entry per layer, a RoPE per layer type, and a network per layer.
+        """Check sizes, one entry per layer, a RoPE and a window per layer type, and a network per layer.
 
         Raises:
-            ArgumentValueError: lists of other lengths, a layer type without RoPE, or layers without experts
-                whose config has no dense network.
+            ArgumentValueError: sizes below 1, lists of other lengths, a layer type without RoPE or window,
+                layers without experts whose config has no dense network, or more groups than layers.
         """
         super().__post_init__()
+        for name in ("hidden_size", "num_hidden_layers", "inner_group_num"):
+            check_integer(f"StackConfig.{name}", getattr(self, name), 1)
+        self._check_lists()
+        self._check_windows()
+        self._check_groups()
+
+    def _check_lists(self) -> None:
         rotary = self.positions if isinstance(self.positions, Rotary) else None
         steps = self.num_hidden_layers * self.inner_group_num
         per_layer = {
@@ -85,6 +99,26 @@ class StackConfig(ValidatedConfig):
                 "True for every layer",
                 "or set layer.feed_forward=ExpertsConfig(dense=FeedForwardConfig(...)) for the others",
             )
+
+    def _check_windows(self) -> None:
+        if "sliding_attention" not in (self.layer_types or ()):
+            return
+        if self.sliding_window is None or self.sliding_window < 1:
+            expected = "at least 1 with layers of sliding_attention"
+            raise ArgumentValueError("StackConfig.sliding_window", self.sliding_window, expected)
+        if isinstance(self.positions, Alibi | RelativeBias):
+            expected = "a Rotary, Disentangled or None with layers of sliding_attention"
+            raise ArgumentValueError("StackConfig.positions", self.positions, expected)
+
+    def _check_groups(self) -> None:
+        groups, most = self.num_hidden_groups, self.num_hidden_layers
+        if groups is None:
+            return
+        check_integer("StackConfig.num_hidden_groups", groups, 1, most, "a layer has one group")
+        if self.expert_layers is not None:
+            expected = "None with num_hidden_groups"
+            hint = "layers of a group share their parameters"
+            raise ArgumentValueError("StackConfig.expert_layers", self.expert_layers, expected, hint)
 
 
 @dataclass(frozen=True, kw_only=True)

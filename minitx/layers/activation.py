@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -42,11 +44,12 @@ def register_activation(name: str, function: Callable[[Tensor], Tensor]) -> None
 
     Args:
         name: not the name of a built-in activation.
-        function: elementwise, (...) -> (...); a plain function or an `nn.Module`.
+        function: elementwise, (...) -> (...); a plain function, or an `nn.Module` without parameters and
+            buffers, of which each layer has a copy.
 
     Raises:
         ArgumentTypeError: not a name, or not callable.
-        ArgumentValueError: the name of a built-in activation.
+        ArgumentValueError: the name of a built-in activation, or a module with parameters or buffers.
 
     Example:
         >>> minitx.register_activation("squared_relu", lambda x: torch.relu(x) ** 2)
@@ -58,6 +61,16 @@ def register_activation(name: str, function: Callable[[Tensor], Tensor]) -> None
         raise ArgumentTypeError("function", function, "callable", "it maps a tensor to one of the same shape")
     if name in _BUILT_IN:
         raise ArgumentValueError("name", name, "a new name", f"minitx has {', '.join(sorted(_BUILT_IN))}")
+    if (
+        isinstance(function, nn.Module)
+        and next(chain(function.parameters(), function.buffers()), None) is not None
+    ):
+        raise ArgumentValueError(
+            "function",
+            function,
+            "a module without parameters and buffers",
+            "a name alone cannot save them; assign Activation(module) to the layers of a model",
+        )
     ACTIVATIONS[name] = function
 
 
@@ -65,8 +78,8 @@ class Activation(nn.Module):
     """An activation function as a module, so that it appears in the printout and can be hooked.
 
     Args:
-        function: a name of `ACTIVATIONS`, or a custom function (...) -> (...). An `nn.Module` becomes a
-            submodule, so its parameters are trained.
+        function: a name of `ACTIVATIONS`, or a custom function (...) -> (...). A copy of an `nn.Module`
+            becomes a submodule, so its parameters are trained and belong to this layer alone.
 
     Raises:
         ArgumentTypeError: neither a name nor callable.
@@ -75,13 +88,13 @@ class Activation(nn.Module):
 
     def __init__(self, function: str | Callable[[Tensor], Tensor]) -> None:
         super().__init__()
+        self.name = getattr(function, "__name__", type(function).__name__)
         if isinstance(function, str):
             check_choice("activation", function, ACTIVATIONS, "minitx.register_activation adds a custom one")
-            self.name, self.function = function, ACTIVATIONS[function]
-            return
+            self.name, function = function, ACTIVATIONS[function]
         if not callable(function):
             raise ArgumentTypeError("activation", function, "a name or a function")
-        self.name, self.function = getattr(function, "__name__", type(function).__name__), function
+        self.function = deepcopy(function) if isinstance(function, nn.Module) else function
 
     def extra_repr(self) -> str:
         """Returns the name of the function, for the printout."""

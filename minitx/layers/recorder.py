@@ -42,8 +42,13 @@ class Recorder:
     _layers: frozenset[int] = frozenset()
     _cross_layers: frozenset[int] = frozenset()
 
+    def __post_init__(self) -> None:
+        """Check that `output_hidden_states` is a bool."""
+        if not isinstance(self.output_hidden_states, bool):
+            raise ArgumentTypeError("output_hidden_states", self.output_hidden_states, "a bool")
+
     def begin(self, num_layers: int) -> None:
-        """Note the number of layers.
+        """Note the number of layers. Decoders do so before they change a cache, and stacks when they run.
 
         Raises:
             ArgumentTypeError, ArgumentValueError: a layer that does not exist.

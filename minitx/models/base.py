@@ -48,7 +48,7 @@ class Model(nn.Module):
 
     Raises:
         ArgumentTypeError: a head that is not a `HeadConfig`.
-        ValueError: the config lacks a stack of this family.
+        ValueError: no config, or one that lacks a stack of this family.
     """
 
     families: tuple[str, ...]  # names of the stacks
@@ -61,7 +61,7 @@ class Model(nn.Module):
         self, config: ModelConfig, head: HeadConfig | None = None, stack: StackMaker = make_stack
     ) -> None:
         super().__init__()
-        if missing := [name for name in self.families if getattr(config, name) is None]:
+        if missing := [name for name in self.families if getattr(config, name, None) is None]:
             raise ValueError(f"{type(self).__name__} needs a config with {missing[0]}=StackConfig(...).")
         self.config = config
         # The record that `minitx.load` leaves for `minitx.save`. Its class is in checkpoint/, which imports

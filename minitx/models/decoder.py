@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from minitx.config import ModelConfig
 from minitx.habits import explain_arguments
 from minitx.layers.attention import AttentionContext
 from minitx.layers.cache import Cache
@@ -127,6 +128,8 @@ class CausalModel(Model):
         if cache is not None:
             positions = self.config.stack.positions
             check_same_rotation(positions, position_ids, past, cache.high_water_mark)
+            if record is not None:  # refuse layers before a ring buffer is written to
+                record.begin(len(self.decoder.layer_order))
             cache.reserve(ids.shape[1])
         hidden = self.run_stack(self.decoder, hidden, mask, position_ids, cache, cross, record=record)
         if cache is not None:
@@ -182,6 +185,16 @@ class DecoderModel(CausalModel):
     """A causal decoder: embedder, decoder, and where present a head; a token attends to earlier ones only."""
 
     families = ("decoder",)
+
+    def __init__(self, config: ModelConfig, *args: Any, **options: Any) -> None:
+        super().__init__(config, *args, **options)
+        if not config.stack.causal:
+            raise ArgumentValueError(
+                "config.decoder.causal",
+                False,
+                "True in a DecoderModel",
+                "an EncoderModel attends to all tokens",
+            )
 
     @property
     def decoder_embedder(self) -> Embedder:  # type: ignore[override]

@@ -198,5 +198,7 @@ def placeholder_ids(embedder: Embedder, inputs: Inputs) -> Tensor:
     if len(shape) != 3 or shape[1] == 0 or shape[2] != width:
         expected = f"a tensor of shape (batch, time, {width}) with at least one token per row, not {shape}"
         raise ArgumentValueError(name, embeds, expected)
+    if not check_tensor(name, embeds).is_floating_point():
+        raise ArgumentTypeError(name, embeds, "a tensor of floating point", "pass token ids as input_ids")
     real = 0 if embedder.config.pad_token_id != 0 else 1
     return torch.full(shape[:2], real, dtype=torch.long, device=check_tensor(name, embeds).device)

@@ -275,6 +275,17 @@ def test_refused_input_leaves_a_cache_as_it_was() -> None:
         assert torch.allclose(found, decoder(text).logits[:, 8:], rtol=0, atol=1e-9)
 
 
+@torch.inference_mode()
+def test_a_layer_that_does_not_exist_is_refused_before_a_ring_is_written_to() -> None:
+    decoder, text = model(), ids(1, 20)
+    cache = decoder.make_cache()
+    decoder(text[:, :8], cache=cache)
+    with pytest.raises(ValueError, match="output_attentions=99 must be from -2 to 1"):
+        decoder(text[:, 8:14], cache=cache, output_attentions=[99])
+    found = decoder(text[:, 8:14], cache=cache).logits
+    assert torch.allclose(found, decoder(text[:, :14]).logits[:, 8:], rtol=0, atol=1e-9)
+
+
 def test_sizes_of_a_cache_are_checked() -> None:
     for more, message in (({"max_length": 0}, "max_length=0"), ({"spare": -1}, "spare=-1")):
         with pytest.raises(ValueError, match=message):

@@ -17,6 +17,7 @@ from minitx.config import (
     LearnedPositions,
     ModelConfig,
     NormConfig,
+    RelativeBias,
     Rotary,
     StackConfig,
     TextInputs,
@@ -27,6 +28,7 @@ from minitx.layers.feed_forward import Intermediate
 from minitx.layers.layer import Layer, ParallelLayer
 
 NORM = NormConfig(eps=1e-5)
+SLIDING = ("sliding_attention",) * 2
 ATTENTION = AttentionConfig(num_attention_heads=4, head_dim=2)
 FEED_FORWARD = FeedForwardConfig(intermediate_size=16, hidden_act="gelu")
 LAYER = LayerConfig(attention=ATTENTION, feed_forward=FEED_FORWARD, norm=NORM, norm_placement="pre")
@@ -92,6 +94,43 @@ def test_replace_in_names_the_nearest_field(path: str, changes: dict[str, Any], 
         ),
         ("decoder", {"layer": FEED_FORWARD}, r"StackConfig.layer=.* must be a LayerConfig"),
         ("decoder", {"expert_layers": (True, False)}, r"expert_layers=.* must be True for every layer"),
+        (
+            "decoder",
+            {"layer_types": SLIDING},
+            r"sliding_window=None must be at least 1 with layers of sliding",
+        ),
+        ("decoder", {"layer_types": SLIDING, "sliding_window": 0}, r"sliding_window=0 must be at least 1"),
+        (
+            "decoder",
+            {"layer_types": SLIDING, "sliding_window": 3, "positions": Alibi()},
+            r"positions=Alibi\(\) must be a Rotary, Disentangled or None",
+        ),
+        (
+            "decoder",
+            {"layer_types": SLIDING, "sliding_window": 3, "positions": RelativeBias(num_buckets=8)},
+            r"positions=RelativeBias.* must be a Rotary, Disentangled or None",
+        ),
+        ("decoder", {"num_hidden_groups": 3}, r"num_hidden_groups=3 must be from 1 to 2"),
+        (
+            "decoder",
+            {"num_hidden_groups": 1, "expert_layers": (True, True)},
+            r"expert_layers=.* must be None with num_hidden_groups",
+        ),
+        ("decoder", {"num_hidden_layers": 0}, r"StackConfig.num_hidden_layers=0 must be at least 1"),
+        (
+            "decoder.layer",
+            {"norm_placement": "post", "parallel": "one_norm"},
+            r"'post' must be another with par",
+        ),
+        (
+            "decoder.layer",
+            {"norm_placement": "post", "residual_after_norm": True},
+            r"norm_placement='post' must be another with residual_after_norm=True",
+        ),
+        ("decoder.layer.attention", {"num_attention_heads": 0}, r"num_attention_heads=0 must be at least 1"),
+        ("decoder.layer.attention", {"num_key_value_heads": 0}, r"num_key_value_heads=0 must be at least 1"),
+        ("decoder.layer.attention", {"head_dim": -2}, r"head_dim=-2 must be at least 1"),
+        ("decoder.layer.feed_forward", {"intermediate_size": 0}, r"intermediate_size=0 must be at least 1"),
     ],
 )
 def test_contradictions_are_refused_at_construction(path: str, changes: dict[str, Any], message: str) -> None:
@@ -115,6 +154,24 @@ def test_contradictions_are_refused_at_construction(path: str, changes: dict[str
 def test_values_of_a_wrong_type_are_refused(path: str, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(TypeError, match=message):
         replace_in(MODEL, path, **changes)
+
+
+@pytest.mark.parametrize(
+    ("config", "path", "error", "message"),
+    [
+        (None, "decoder", TypeError, r"config=None must be a config"),
+        ({}, "decoder", TypeError, r"config={} must be a config"),
+        (MODEL, None, TypeError, r"path=None must be a string"),
+        (MODEL, "decoder.", ValueError, r"path='decoder.' must be field names joined by single dots"),
+        (MODEL, "decoder..layer", ValueError, r"path='decoder..layer' must be field names"),
+        (MODEL, "decoder.positions.ropes", ValueError, r"path='decoder.positions.ropes' must be a chain"),
+    ],
+)
+def test_replace_in_needs_a_config_and_a_path(
+    config: Any, path: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        replace_in(config, path, causal=True)
 
 
 def test_an_integer_is_a_number() -> None:

@@ -136,6 +136,19 @@ def test_an_activation_of_a_function_or_a_module() -> None:
         Activation("gelu_42")
 
 
+def test_layers_do_not_share_the_module_of_an_activation() -> None:
+    module = nn.PReLU()
+    first, second = Activation(module), Activation(module)
+    assert first.function is not second.function
+    minitx.register_activation("leaky", nn.LeakyReLU(0.5))
+    model = minitx.from_config({"model_type": "bert", "hidden_act": "leaky", **SIZES}, seed=0)
+    functions = [layer.intermediate.activation.function for layer in model.encoder.layers]
+    assert functions[0] is not functions[1]
+    for stateful in (nn.PReLU(), nn.BatchNorm1d(3, affine=False)):
+        with pytest.raises(ValueError, match="must be a module without parameters and buffers; a name alone"):
+            minitx.register_activation("trained", stateful)
+
+
 # --- wrong parts -------------------------------------------------------------------------------------
 
 

@@ -23,6 +23,7 @@ from minitx.layers.activation import Activation
 from minitx.layers.attention import BACKENDS
 from minitx.layers.layer import Layer, PostNormLayer
 from minitx.layers.norm import RMSNorm, identity
+from minitx.layers.stack import Stack
 from tests.parity.cases import CASES
 from tests.parity.reference import reference_model
 from tests.real import MINILM
@@ -171,6 +172,24 @@ def test_a_model_made_from_parts_starts_with_weights_and_has_no_record_to_save()
 def test_a_family_needs_its_own_stack() -> None:
     with pytest.raises(ValueError, match=r"DecoderModel needs a config with decoder=StackConfig"):
         minitx.DecoderModel(tiny().config)
+    with pytest.raises(ValueError, match=r"DecoderModel needs a config with decoder=StackConfig"):
+        minitx.DecoderModel(None)  # type: ignore[arg-type]
+
+
+def test_a_decoder_has_a_causal_stack() -> None:
+    sizes = {"vocab_size": 60, "n_embd": 24, "n_layer": 2, "n_head": 4, "n_positions": 20}
+    config = minitx.from_config({"model_type": "gpt2", **sizes}).config
+    with pytest.raises(ValueError, match=r"config.decoder.causal=False must be True in a DecoderModel"):
+        minitx.DecoderModel(replace_in(config, "decoder", causal=False))
+
+
+def test_embeddings_are_floating_point_and_hidden_states_are_on_or_off() -> None:
+    with pytest.raises(
+        TypeError, match=r"inputs_embeds=.* must be a tensor of floating point; pass token ids"
+    ):
+        tiny()(inputs_embeds=torch.ones(1, 3, 24, dtype=torch.long))
+    with pytest.raises(TypeError, match=r"output_hidden_states='yes' must be a bool"):
+        tiny()(ids(1, 3), output_hidden_states="yes")
 
 
 def test_an_empty_slot_is_no_module() -> None:
@@ -563,7 +582,9 @@ def test_a_bidirectional_stack_appends_to_a_cache() -> None:
     """Each step attends to the keys of earlier steps, also where one context serves all layers."""
     sizes = {"vocab_size": 60, "n_embd": 24, "n_layer": 2, "n_head": 4, "n_positions": 20}
     config = minitx.from_config({"model_type": "gpt2", **sizes}).config
-    model = minitx.DecoderModel(replace_in(config, "decoder", causal=False)).eval()
+    model = minitx.DecoderModel(config)
+    model.decoder = Stack(replace_in(config.stack, "", causal=False))
+    model.initialize().eval()
     tokens, cache = ids(1, 7), model.make_cache()
     assert model.decoder.attends_to_all
     model(tokens[:, :4], cache=cache)
