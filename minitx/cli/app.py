@@ -6,7 +6,6 @@ the output left, 143 terminated. Neither torch nor a command is imported here: `
 
 from __future__ import annotations
 
-import inspect
 import io
 import os
 import re
@@ -23,7 +22,7 @@ from typing import Any
 
 import click
 
-from minitx.cli.options import CONTEXT, Help, usage_message
+from minitx.cli.options import CONTEXT, Help, documentation, usage_message
 from minitx.cli.render import note
 from minitx.version import __version__
 
@@ -39,7 +38,7 @@ class App(Help, click.Group):
 
     def list_commands(self, ctx: click.Context | None = None) -> list[str]:
         """Returns the names of all commands, in the order of the help."""
-        return re.findall(r"^  (\w+)  ", inspect.cleandoc(self.help or ""), re.MULTILINE)
+        return re.findall(r"^  (\w+)  ", self.help or "", re.MULTILINE)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
         """Imports the command of that name; a usage error names the most similar one."""
@@ -85,6 +84,9 @@ def app() -> None:
     MODEL is a folder with config.json and weights, or a Hugging Face Hub id.
     minitx COMMAND --help explains each command.
     """
+
+
+app.help = documentation(app.callback)
 
 
 # --- running ---------------------------------------------------------------------------------------

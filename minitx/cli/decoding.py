@@ -61,7 +61,7 @@ def request_of(source: Source, values: Values) -> Request:
     texts = [encoded(tokenizer, prompt, values) for prompt in prompts]
     model = model_of(source, folder, head)
     size, bos = model.config.inputs.vocab_size, begin_token(model, tokenizer)
-    ids = read_prompts(texts, vocab_size=size, bos=bos)
+    ids = read_prompts(texts, vocab_size=size, bos=bos, parameter="ids" if values["ids"] else "prompts")
     starts = decoder_starts(model, values, len(ids), tokenizer)
     if max_length is not None and starts is not None:
         settings["max_new_tokens"] = remaining_tokens(max_length, starts)
@@ -75,8 +75,7 @@ def exclusive(values: Values, *names: str) -> None:
     """Checks that only one of these is given, else raises UsageError."""
     used = [shown(name) for name in names if given(values, name)]
     if len(used) > 1:
-        message = f"{used[0]} and {used[1]} exclude one another; leave one of them out"
-        raise click.UsageError(message, click.get_current_context())
+        raise click.UsageError(f"{used[0]} and {used[1]} exclude one another; leave one of them out")
 
 
 def typed_prompts(values: Values) -> list[Any]:
@@ -107,11 +106,13 @@ def set_languages(tokenizer: Tokenizer, values: Values) -> None:
     """Sets the tokenizer's languages; raises ValueError for text options where there is no tokenizer."""
     for name in ("stop", "decoder_prompts", "force_text", "src_lang", "tgt_lang"):
         if tokenizer is None and given(values, name):
-            needs = "is text, which needs a tokenizer; there are options that take ids."
-            raise ValueError(f"{shown(name)} {needs}")
-    for name in ("src_lang", "tgt_lang"):
-        if values.get(name) is not None:
-            setattr(tokenizer, name, values[name])
+            needs = f"{shown(name)} is text, which needs a tokenizer"
+            raise ValueError(f"{needs}; there are options that take ids.")
+        try:
+            if name.endswith("_lang") and given(values, name):
+                setattr(tokenizer, name, values[name])
+        except ValueError as error:
+            raise error if hasattr(error, "parameter") else ValueError(f"{shown(name)}: {error}") from None
 
 
 def forced_phrases(tokenizer: Tokenizer, values: Values, head: str) -> list[list[int]]:

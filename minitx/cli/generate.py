@@ -91,10 +91,8 @@ def generate(source: Source, json: bool, **values: Any) -> None:
         return
     for number, (row, tree) in enumerate(rows(request, values, samples)):
         prompt, sample = divmod(number, samples)
-        if json:
-            emit(json, as_json(request, row, prompt, sample), "", indent=None)
-        else:
-            emit(json, None, as_text(request, row, prompt, sample, samples))
+        shown = "" if json else as_text(request, row, prompt, sample, samples)
+        emit(json, json and as_json(request, row, prompt, sample), shown, indent=None)
         if values["show_tree"] and sample == samples - 1:
             print(f"\n{tree}", flush=True)
 

@@ -8,13 +8,14 @@ Nothing heavy is imported here, so that --help is quick.
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import textwrap
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from functools import partial
-from itertools import chain
+from itertools import chain, takewhile
 from typing import Any
 
 import click
@@ -62,6 +63,16 @@ class Command(Help):
     elsewhere: Mapping[str, str] = {}
     renamed: Mapping[str, str] = {}
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parses the arguments; an option is not the value of another one: `--stop --json` lacks a value."""
+        params = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
+        flags = {name: param.is_flag for param in params for name in param.opts + param.secondary_opts}
+        for word in takewhile("--".__ne__, words := iter(args)):
+            value = "" if flags.get(word, True) else next(words, "")
+            if value.partition("=")[0] in flags:
+                raise click.UsageError(f"{word} needs a value; if it is {value}: {word}={value}", ctx)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Runs the command; an error about one of its parameters names the option."""
         try:
@@ -72,13 +83,15 @@ class Command(Help):
     def in_options(self, error: Any) -> str:
         """An `ArgumentError` as "--top-p 2.0 must be in (0, 1]; hint."; other errors as they are."""
         name, bracket, key = getattr(error, "parameter", "").partition("[")
-        name, text = self.renamed.get(name, name), str(error)
-        options = [param.opts[0] for param in self.params if param.name == name and param.opts[0][0] == "-"]
-        if not options:
-            return text
-        value = text[len(error.parameter) + 1 :].partition(" must be ")[0]
-        value = "" if error.value is None or error.value is True else f" {value}"
-        return f"{options[0]}{bracket}{key}{value} must be {error.requirement}"
+        options = {param.name: param.opts[0] for param in self.params if param.opts[0][0] == "-"}
+        values, other = click.get_current_context().params, self.renamed.get(name, name)
+        name = other if name not in options or (values.get(other) and not values.get(name)) else name
+        if name not in options:
+            return str(error)
+        from minitx.validation import shorten
+
+        value = "" if error.value is None or error.value is True else f" {shorten(error.value)}"
+        return f"{options[name]}{bracket}{key}{value} must be {error.requirement}"
 
 
 class Argument(click.Argument):
@@ -131,7 +144,7 @@ def command(*params: click.Parameter, **attributes: Any) -> Callable[[Callable[.
             own = {name: values.pop(name) for name in SOURCE if name in values}
             return function(Source(own.pop("model") or "", quiet=bool(values["json"]), **own), **values)
 
-        text, lines = declared(function.__doc__)
+        text, lines = declared(function)
         options = [*params, *map(option, lines), *Output.options()]
         made = Command(None, CONTEXT, _run, options, text, options_metavar="[options]")
         vars(made).update(attributes)
@@ -140,9 +153,17 @@ def command(*params: click.Parameter, **attributes: Any) -> Callable[[Callable[.
     return _decorate
 
 
-def declared(doc: str | None) -> tuple[str, list[str]]:
-    """Splits a docstring into its text and the lines of its options."""
-    lines = inspect.cleandoc(doc or "").splitlines()
+def documentation(thing: Any) -> str:
+    """Returns the docstring of a function or class, that of its source file under `python -OO`."""
+    if thing.__doc__ is not None:
+        return inspect.cleandoc(thing.__doc__)
+    tree: Any = ast.parse(textwrap.dedent(inspect.getsource(thing)))
+    return ast.get_docstring(tree.body[0]) or ""
+
+
+def declared(thing: Any) -> tuple[str, list[str]]:
+    """Splits the docstring of a function or class into its text and the lines of its options."""
+    lines = documentation(thing).splitlines()
     options = [line for line in lines if re.match(r"--\S+( \S+)?  \S", line)]
     text = "\n".join(line for line in lines if line not in options)
     return re.sub(r"\n{3,}", "\n\n", text).strip(), options
@@ -190,13 +211,13 @@ class Group:
     @classmethod
     def options(cls, *names: str) -> list[click.Option]:
         """The options, or those with these names."""
-        made = [option(line, cls.heading()) for line in declared(cls.__doc__)[1]]
+        made = [option(line, cls.heading()) for line in declared(cls)[1]]
         return [each for each in made if not names or each.name in names]
 
     @classmethod
     def heading(cls) -> tuple[str, str]:
         """Title and paragraph."""
-        return cls.title, " ".join(declared(cls.__doc__)[0].split())
+        return cls.title, " ".join(declared(cls)[0].split())
 
 
 class Parsed(click.ParamType):  # type: ignore[type-arg,unused-ignore]
@@ -230,6 +251,13 @@ number = partial(_converted, float, "a number")  # "nan" and "inf" are numbers t
 integer = partial(_converted, int, "an integer")
 
 
+def filled(text: str) -> str:
+    """A text that is not empty."""
+    if not text:
+        raise ValueError("the value is empty; leave the option out")
+    return text
+
+
 def positive(text: str) -> int:
     """An integer of at least 1."""
     if not text.isdecimal() or int(text) < 1:
@@ -248,7 +276,7 @@ def byte_size(text: str) -> int:
 
 def ids(text: str) -> list[int]:
     """Token ids: "1,2 3" -> [1, 2, 3]."""
-    return [integer(part) for part in text.replace(",", " ").split()]
+    return [integer(part) for part in filled(text.replace(",", " ").strip()).split()]
 
 
 def sequences(text: str) -> list[tuple[int, ...]]:
@@ -288,17 +316,11 @@ def switch(text: str) -> bool | str:
     return {"true": True, "false": False}.get(text.lower(), text)
 
 
-READERS: dict[str, Reader] = {  # by metavar
-    **dict.fromkeys(("N", "K", "G", "ID"), integer),
-    **dict.fromkeys(("X", "P"), number),
-    **dict.fromkeys(("YES", "WHEN"), switch),
-    "COUNT": positive,
-    "SIZE": byte_size,
-    "IDS": ids,
-    "ID=BIAS": biases,
-    "IDS=BIAS": sequence_biases,
-    "START,FACTOR": start_and_factor,
-}
+# By metavar.
+READERS: dict[str, Reader] = {"COUNT": positive, "SIZE": byte_size, "START,FACTOR": start_and_factor}
+READERS |= {"PATH": filled, "IDS": ids, "ID=BIAS": biases, "IDS=BIAS": sequence_biases}
+READERS |= dict.fromkeys(("N", "K", "G", "ID"), integer) | dict.fromkeys(("X", "P"), number)
+READERS |= dict.fromkeys(("YES", "WHEN"), switch)
 LISTS = (biases, sequence_biases, sequences, ids)
 DTYPES = ("float32", "float16", "bfloat16", "float64")
 

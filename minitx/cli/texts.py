@@ -42,8 +42,7 @@ def embed(source: Source, texts: tuple[str, ...], file: str | None, json: bool, 
     path = None if output is None else check_path(Path(output))
     lines = read_texts(texts, file)
     if len(lines) > MOST_COLUMNS and path is None and not json:
-        many = f"{len(lines)} texts do not fit into a table"
-        raise ValueError(f"{many}; write the vectors with --output FILE or --json.")
+        raise ValueError(f"{len(lines)} texts do not fit into a table; choose --output FILE or --json.")
     folder = source.folder()
     stated = {name: value for name, value in values.items() if value is not None}
     settings = replace(embedding_settings(folder), **stated)

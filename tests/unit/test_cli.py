@@ -135,6 +135,9 @@ def test_errors_are_one_line(run: Run, folder: Path, tmp_path: Path) -> None:
         assert "missing" in fails(run, *command, missing, *more)
     assert "no config.json" in fails(run, "inspect", tmp_path)
     assert "must be one of 'sequence" in fails(run, "inspect", folder, "--head", "nonsense")
+    assert "error: --head 'a must be b' must be one of" in fails(
+        run, "inspect", folder, "--head", "a must be b"
+    )
     assert not (tmp_path / "new").exists()
 
 
@@ -174,6 +177,16 @@ def test_warnings_are_one_line(run: Run, tmp_path: Path) -> None:
 def process(*argv: object, **more: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "minitx", *map(str, argv)]
     return subprocess.run(command, capture_output=True, text=True, check=False, **more)
+
+
+def test_help_without_docstrings() -> None:
+    """`python -OO` drops the docstrings that declare the options."""
+    for argv in (["--help"], ["generate", "--help"]):
+        plain, optimized = (
+            subprocess.run([sys.executable, *flags, "-m", "minitx", *argv], capture_output=True, check=False)
+            for flags in ([], ["-OO"])
+        )
+        assert (optimized.returncode, optimized.stdout) == (0, plain.stdout)
 
 
 def test_as_a_process(folder: Path) -> None:

@@ -200,11 +200,11 @@ def test_other_commands(run: Run, t5: Path, mbart: Path, tmp_path: Path) -> None
 
 
 MISTAKES = {
-    "--tgt-lang de": "This tokenizer has no languages to choose from",
-    "--src-lang de": "This tokenizer has no languages to choose from",
+    "--tgt-lang de": "error: --tgt-lang: This tokenizer has no languages to choose from",
+    "--src-lang de": "error: --src-lang: This tokenizer has no languages to choose from",
     "--decoder-prompt a --decoder-prompt b": "decoder.prompt.*1",
     "--decoder-prompt a --decoder-ids 5": "--decoder-prompt and --decoder-ids exclude one another",
-    "--decoder-ids 99": "99",
+    "--decoder-ids 99": r"error: --decoder-ids\[0\] 99 must be token ids from 0 to",
     "--beams 4 --top-p 0.9": "--top-p has no effect with --beams",
 }
 
