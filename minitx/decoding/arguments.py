@@ -15,7 +15,7 @@ from torch import Tensor
 
 from minitx.checkpoint.files import GENERATION
 from minitx.decoding.generation_config import GenerationSettings, read_settings
-from minitx.decoding.parameters import LARGEST_INTEGER, Integers
+from minitx.decoding.parameters import Integers, check_size
 from minitx.decoding.processors.chain import Chain
 from minitx.decoding.processors.constraints import ForcedBos, MinNewTokens
 from minitx.decoding.prompts import Prompts, Rows, check_tokenizer, read_prompts
@@ -61,7 +61,7 @@ def resolve(
         stop = replace(settings.stop, eos=None) if stop is None else stop
     if not isinstance(strategy, Strategy):
         raise ArgumentTypeError("strategy", strategy, _STRATEGIES)
-    samples = check_integer("num_samples", options.get("num_samples", 1), 1, hint="rows per prompt")
+    samples = check_size("num_samples", options.get("num_samples", 1), 1, "rows per prompt")
     strategy, rows, sources = _read_inputs(model, prompts, strategy, options)
     most, least = _limits(model, options, settings, rows)
     chain = strategy.build(least)
@@ -75,7 +75,7 @@ def resolve(
         raise ArgumentValueError("top_logprobs", top, '0 without logprobs="raw" or "processed"')
     chunk = options.get("prefill_chunk")
     if chunk is not None:
-        chunk = check_integer("prefill_chunk", chunk, 1, hint="prompt tokens per forward")
+        chunk = check_size("prefill_chunk", chunk, 1, "prompt tokens per forward")
     history = rows if sources is None else [[*a, *b] for a, b in zip(sources, rows, strict=True)]
     draws: dict[str, Any] = {"seed": options.get("seed"), "generator": generator, "device": model.device}
     request = GenerationRequest(
@@ -102,8 +102,7 @@ def check_names(function: Callable[..., Any], options: Iterable[str], known: Ite
     known = list(known)
     for name in options:
         if name not in known:
-            hint = hint_for(ARGUMENTS["generate"], name, known)
-            raise UnknownArgumentError(function.__name__, name, hint)
+            raise UnknownArgumentError(function.__name__, name, hint_for(ARGUMENTS["generate"], name, known))
 
 
 def check_model(model: Any) -> CausalModel:
@@ -224,8 +223,7 @@ def _limits(
         hint = f"{GENERATION} does not state it; {hint}" if most is None else hint
     if most is None:
         raise ArgumentTypeError("max_new_tokens", most, "an integer", hint)
-    most = check_integer("max_new_tokens", most, 0, hint=hint)
-    most = check_integer("max_new_tokens", most, 0, LARGEST_INTEGER, hint)
+    most = check_size("max_new_tokens", most, hint=hint)
     embedder, longest = model.decoder_embedder, max(map(len, rows))
     room = embedder.max_tokens - longest + 1  # the last token is not run
     if embedder.has_position_table and max(most, 1) > room:
@@ -239,14 +237,17 @@ def _check_embeds(model: CausalModel, embeds: Embeds | None, rows: Rows) -> Embe
     """Returns the embeddings of each prompt, if they have one vector per token."""
     if embeds is None:
         return None
-    width = model.decoder_embedder.config.embedding_size
-    shapes = [(len(row), width) for row in rows]
+    shapes = [(len(row), model.decoder_embedder.config.embedding_size) for row in rows]
     if model.task == "seq2seq-lm":
         raise ArgumentValueError("inputs_embeds", embeds, "None for models with an encoder")
-    if not isinstance(embeds, Sequence | Tensor) or [tuple(e.shape) for e in embeds] != shapes:
+    several = embeds.dim() > 0 if isinstance(embeds, Tensor) else isinstance(embeds, Sequence)
+    tensors: list[Any] = [*embeds] if several else [embeds]
+    if not all(isinstance(row, Tensor) and row.is_floating_point() for row in tensors):
+        raise ArgumentTypeError("inputs_embeds", embeds, "a floating-point tensor per prompt")
+    if [tuple(tensor.shape) for tensor in tensors] != shapes:
         expected = f"a tensor per prompt, of shapes {shapes}"
         raise ArgumentValueError("inputs_embeds", embeds, expected, "one vector per token")
-    return list(embeds)
+    return tensors
 
 
 def _per_row(minimum: Integers, most: int, rows: int, per_prompt: int) -> list[int]:

@@ -102,5 +102,4 @@ def _logprobs(request: GenerationRequest, logits: Tensor, token: Tensor) -> Sequ
     chosen = table.gather(1, token[:, None]).squeeze(1).tolist()
     values, ids = table.topk(request.top_logprobs, dim=-1)
     pairs = zip(ids.tolist(), values.tolist(), strict=True)
-    tops = [tuple(zip(*pair, strict=True)) or None for pair in pairs]
-    return list(zip(chosen, tops, strict=True))
+    return list(zip(chosen, (tuple(zip(*pair, strict=True)) or None for pair in pairs), strict=True))

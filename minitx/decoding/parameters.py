@@ -142,10 +142,18 @@ class Rule:
     def _number(self, name: str, value: Any) -> float:
         if self.interval is not None:
             return check_number(name, value, self.interval, self.hint)
-        integer = check_integer(name, value, hint=self.hint)
-        if integer > LARGEST_INTEGER:
-            raise ArgumentValueError(name, integer, f"at most {LARGEST_INTEGER}")
-        return integer
+        return check_size(name, value, hint=self.hint)
+
+
+def check_size(parameter: str, value: Any, minimum: int = 0, hint: str = "") -> int:
+    """Returns an integer that torch.long can hold.
+
+    Raises:
+        ArgumentTypeError: not an integer.
+        ArgumentValueError: below `minimum` or above LARGEST_INTEGER.
+    """
+    size = check_integer(parameter, value, minimum, hint=hint)
+    return check_integer(parameter, size, minimum, LARGEST_INTEGER, hint)
 
 
 # --- token ids -------------------------------------------------------------------------------------

@@ -130,21 +130,23 @@ class DecodingSession:
                 logits that are about to be replaced. None for each row itself.
             within_prompts: as for `reorder`.
         """
-        chain_input, before = self._chain_input, self.logits if rows is None and self._lookahead else None
+        before = self.logits if rows is None and self._lookahead else None
+        tokens = tokens[:, None] if tokens.dim() == 1 else tokens
+        time, limit = tokens.shape[1], self.model.turning_points.get("longrope")
+        refill = self.history.crosses(limit, time, rows)
+        self._check_refill(refill)
         if rows is not None:
             self._move(rows, within_prompts)
-            chain_input = chain_input[rows] if self._stateful else chain_input
-        tokens = tokens[:, None] if tokens.dim() == 1 else tokens
-        time, start, contexts = tokens.shape[1], self.context.length, []
-        limit = self.model.turning_points.get("longrope")
-        if time > 1 and self.history.crosses(limit, time):
+            self._chain_input = self._chain_input[rows] if self._stateful else self._chain_input
+        if time > 1 and refill:
             self._step_singly(tokens)
             self._before = before
             return
+        chain_input, start, contexts = self._chain_input, self.context.length, []
         for token in tokens.unbind(dim=1):
             contexts.append(self.context)
             self.history.append(token)
-        if self.history.crosses(limit, -time):
+        if refill:
             self._refill()
         else:
             places = start[:, None] + torch.arange(time, device=start.device)
@@ -178,13 +180,14 @@ class DecodingSession:
 
         Within the last step, and with `lookahead`, logits and processor states of the remaining tokens are
         restored without running the model. Rows that keep different numbers of tokens are aligned by a new
-        prefill.
+        prefill. A length that is refused changes nothing.
 
         Args:
             length: the number of generated tokens to keep: an integer, or one per row, (R,) long.
 
         Raises:
             ArgumentValueError: more tokens than there are, or states from before the last step.
+            ValueError: a ring buffer has lost tokens, or inputs_embeds would have to be run again.
         """
         generated, time = self.context.generated, self.step_logits.shape[1]
         removed = generated - torch.as_tensor(length, device=generated.device).expand_as(generated)
@@ -193,27 +196,28 @@ class DecodingSession:
             raise ArgumentValueError("length", length, "at most the number of generated tokens of each row")
         if most == 0:
             return
+        states = self.states
         if self._stateful:
             if most > len(self._step_states):
                 hint = "the chain has stateful processors"
                 raise ArgumentValueError("length", length, "reached within the last step", hint)
             kept = len(self._step_states) - removed
             index = kept * len(kept) + torch.arange(len(kept), device=kept.device)
-            self.states = select_state(_concatenate([*self._step_states, self.states]), index)
-            self._step_states = []
+            states = select_state(_concatenate([*self._step_states, states]), index)
         back = self.history.crosses(self.model.turning_points.get("longrope"), -most)
+        refill = back or fewest < most or most > time or (most == time and self._before is None)
+        self._check_refill(refill)
+        if not refill:
+            self.cache.crop(self.cache.length - most)
+        self.states, self._step_states = states, []
         self.history.crop(removed)
-        if not back:
-            self.cache.crop(self.cache.length - fewest)
-        if back or fewest < most:
+        if refill:
             self._refill()
         elif most < time:
             self.step_logits = self.step_logits[:, :-most]
             self.logits = self.step_logits[:, -1]
-        elif most == time and self._before is not None:
+        elif self._before is not None:
             self.logits, self.step_logits = self._before, self._before[:, None]
-        else:
-            self._refill()
         self._before, self._chain_input = None, self.logits
 
     def raise_for_empty_rows(self, rows: Tensor) -> None:
@@ -246,13 +250,16 @@ class DecodingSession:
             states += self._step_states
         self.step_logits, self._step_states = torch.cat(logits, dim=1), states
 
-    def _refill(self) -> None:
-        """Runs the model over the whole history again, in an empty cache."""
-        if self.request.inputs_embeds is not None:
+    def _check_refill(self, refill: bool) -> None:
+        """Checks that `_refill`, if it is about to be called, has the ids of all tokens."""
+        if refill and self.request.inputs_embeds is not None:
             raise ValueError(
                 "inputs_embeds cannot be run again, as this step requires: leave out per-row crop(...), or "
                 "stay within the original context length of LongRoPE."
             )
+
+    def _refill(self) -> None:
+        """Runs the model over the whole history again, in an empty cache."""
         self.cache.crop(0)
         batch = padded_rows(self.model, self.history.rows())
         self._implicit_positions = batch.position_ids is None
@@ -285,7 +292,7 @@ class TokenHistory:
         """
         ids, _ = pad_right(prompts, 0, device)
         tokens = F.pad(ids, (0, min(request.max_new_tokens, PREALLOCATED)))
-        self._lengths = {len(prompt) for prompt in prompts}  # known without waiting for the device
+        self._lengths = [len(prompt) for prompt in prompts]  # known without waiting for the device
         length = torch.tensor([len(prompt) for prompt in prompts], device=device)
         encoder_tokens = encoder_length = None
         if request.sources is not None:
@@ -301,24 +308,35 @@ class TokenHistory:
         tokens, length = self.context.tokens, self.context.length
         if max(self._lengths) == tokens.shape[1]:
             tokens = torch.cat((tokens, torch.zeros_like(tokens)), dim=1)
-        self._lengths = {each + 1 for each in self._lengths}
+        self._lengths = [count + 1 for count in self._lengths]
         tokens.scatter_(1, length[:, None], token[:, None])
         self.context = replace(self.context, tokens=tokens, length=length + 1)
 
     def select(self, rows: Tensor) -> None:
         """Keeps these rows, (R',) long, in this order."""
         self.context = self.context.select(rows)
+        self._lengths = self._selected(rows)
 
     def crop(self, removed: Tensor) -> None:
         """Removes the last tokens of each row: (R,) long, their number."""
         self.context = replace(self.context, length=self.context.length - removed)
-        self._lengths = set(self.context.length.tolist())
+        self._lengths = self.context.length.tolist()
 
-    def crosses(self, limit: int | None, time: int) -> bool:
-        """Whether `time` more tokens (negative: the last ones) take a row beyond `limit`; False for None."""
+    def crosses(self, limit: int | None, time: int, rows: Tensor | None = None) -> bool:
+        """Whether `time` more tokens (negative: the last ones) take a row beyond `limit`; False for None.
+
+        Args:
+            limit: a number of tokens.
+            time: the number of tokens to append or remove.
+            rows: (R',) long, the rows that are considered; None for all.
+        """
         return limit is not None and any(
-            min(each, each + time) <= limit < max(each, each + time) for each in self._lengths
+            min(count, count + time) <= limit < max(count, count + time) for count in self._selected(rows)
         )
+
+    def _selected(self, rows: Tensor | None) -> list[int]:
+        """Returns the lengths of these rows; of all for None."""
+        return self._lengths if rows is None else [self._lengths[row] for row in rows.tolist()]
 
     def rows(self) -> list[list[int]]:
         """Returns the tokens of each row."""
@@ -333,9 +351,8 @@ def padded_rows(model: CausalModel, rows: Sequence[Sequence[int]]) -> PaddedBatc
     places = batch.position_ids
     if places is None and config.numbering == "padding":
         places = torch.arange(batch.input_ids.shape[1], device=model.device).expand_as(batch.input_ids)
-    if places is None:
-        return batch
-    return batch._replace(position_ids=positions_of(model, batch.input_ids, places))
+    positions = None if places is None else positions_of(model, batch.input_ids, places)
+    return batch._replace(position_ids=positions)
 
 
 def positions_of(model: CausalModel, ids: Tensor, places: Tensor) -> Tensor:

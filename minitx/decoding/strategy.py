@@ -122,7 +122,7 @@ class Strategy:
     renormalize_logits: bool = parameter(
         temperature.Renormalize, "the result are log-probabilities", off=False, before=_LAST
     )
-    chain: Chain | None = parameter(None, "a literal `Chain` that replaces all other fields")
+    chain: Chain | None = parameter(None, "a literal `Chain` that replaces all fields with processors")
 
     # The strategy that errors about seed=, generator= and num_samples= suggest if this one draws nothing.
     _drawing: ClassVar[str] = "Sample"
@@ -249,9 +249,10 @@ class Strategy:
         if not isinstance(self.chain, Chain):
             example = f"as in {type(self).__name__}(chain=Chain(TopK(50)))"
             raise ArgumentTypeError("chain", self.chain, "a Chain", example)
-        others = [f.name for f in fields(self) if f.name != "chain" and getattr(self, f.name) != f.default]
+        replaced = {"processors", "order", *(name for name, p in parameters_of(self).items() if p.processor)}
+        others = [f.name for f in fields(self) if f.name in replaced and getattr(self, f.name) != f.default]
         if others:
-            hint = "a literal chain replaces all other fields, so include their processors"
+            hint = "a literal chain replaces these fields, so include their processors"
             raise ArgumentValueError("chain", self.chain, f"passed without {', '.join(others)}", hint)
 
 

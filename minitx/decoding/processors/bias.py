@@ -18,13 +18,14 @@ from minitx.decoding.parameters import (
     check_id,
     check_ids,
     check_sequences,
+    check_size,
     check_vocabulary,
     set_frozen,
     to_plain,
 )
 from minitx.decoding.processors.base import LogitsProcessor
 from minitx.decoding.processors.context import Context
-from minitx.validation import ArgumentTypeError, ArgumentValueError, Interval, check_integer, check_number
+from minitx.validation import ArgumentTypeError, ArgumentValueError, Interval, check_number
 
 # With a larger factor an end token is certain already, and float32 would overflow.
 _LARGEST_DECAY = 1e9
@@ -157,8 +158,7 @@ class ExponentialDecayLength(LogitsProcessor):
 
     def __post_init__(self) -> None:
         name = "exponential_decay_length_penalty"
-        hint = "it is the number of tokens before the penalty starts"
-        start = check_integer(f"{name}[0]", to_plain(self.start), hint=hint)
+        start = check_size(f"{name}[0]", to_plain(self.start), hint="the tokens before the penalty starts")
         hint = "1.0 changes nothing, above 1 ends sooner"
         factor = check_number(f"{name}[1]", to_plain(self.factor), POSITIVE, hint)
         set_frozen(self, start=start, factor=factor)
@@ -167,8 +167,7 @@ class ExponentialDecayLength(LogitsProcessor):
     def from_pair(cls, pair: Any) -> Self:
         """The processor of (start, factor)."""
         if not isinstance(pair, tuple) or len(pair) != 2:
-            name = "exponential_decay_length_penalty"
-            raise ArgumentTypeError(name, pair, "two numbers", "(start, factor)")
+            raise ArgumentTypeError("exponential_decay_length_penalty", pair, "two numbers, (start, factor)")
         return cls(*pair)
 
     def keeps_log_probs_nonpositive(self, below: bool) -> bool:

@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from minitx.decoding.parameters import POSITIVE, Numbers, Rule, set_frozen, to_plain
+from minitx.decoding.parameters import POSITIVE, Numbers, Rule, check_size, set_frozen, to_plain
 from minitx.decoding.processors.base import LogitsProcessor, NumericProcessor
 from minitx.decoding.processors.context import Context, Scope, count, or_spare
-from minitx.validation import ArgumentValueError, Interval, check_integer
+from minitx.validation import ArgumentValueError, Interval
 
 _OPENAI_HINT = "0.0 penalises nothing, below 0 rewards repetition"
 
@@ -82,8 +82,7 @@ class _CountPenalty(_ScopedPenalty):
 
     def keeps_log_probs_nonpositive(self, below: bool) -> bool:
         """See `LogitsProcessor.keeps_log_probs_nonpositive`."""
-        values = self.value if isinstance(self.value, tuple) else (self.value,)
-        return below and min(values) >= 0
+        return below and min(self.value if isinstance(self.value, tuple) else (self.value,)) >= 0
 
     def apply(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
@@ -130,7 +129,7 @@ class NoRepeatNGram(LogitsProcessor):
     parameter: ClassVar[str] = "no_repeat_ngram_size"
 
     def _check(self, value: Any) -> int:
-        return check_integer(self.parameter, to_plain(value), hint="one number for all rows, 0 bans nothing")
+        return check_size(self.parameter, to_plain(value), hint="one number for all rows, 0 bans nothing")
 
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""

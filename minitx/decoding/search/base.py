@@ -108,8 +108,7 @@ class Search(Strategy, example="Beam"):
 
     def build(self, min_new_tokens: Integers = 0) -> Chain:
         """Returns the chain; `min_new_tokens` is one number or one per prompt."""
-        least = MinNewTokens.rule.check(min_new_tokens)
-        return super().build(self._per_beam(least))
+        return super().build(self._per_beam(MinNewTokens.rule.check(min_new_tokens)))
 
     def adapt(self, request: GenerationRequest) -> GenerationRequest:
         """Checks a request against this search; returns it with the chain that the search needs.
@@ -129,8 +128,7 @@ class Search(Strategy, example="Beam"):
         for name, declared in parameters_of(self).items():
             value = getattr(self, name)
             if declared.per_row and isinstance(value, tuple) and len(value) != len(request.prompts):
-                expected = f"one number or {len(request.prompts)}, one per prompt"
-                raise ArgumentValueError(name, value, expected)
+                raise ArgumentValueError(name, value, f"one number or {len(request.prompts)}, one per prompt")
         request.chain.check_rows(len(request.prompts) * self.num_beams, self.num_beams)
         return request
 
@@ -156,9 +154,8 @@ class Search(Strategy, example="Beam"):
         return super()._make(name, value)
 
     def _per_beam(self, values: Any) -> Any:
-        if not isinstance(values, tuple):
-            return values
-        return tuple(value for value in values for _ in range(self.num_beams))
+        several = isinstance(values, tuple)
+        return tuple(value for value in values for _ in range(self.num_beams)) if several else values
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

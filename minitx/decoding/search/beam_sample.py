@@ -43,15 +43,13 @@ class BeamSample(Beam, Sample):
         least = least_choices(request)
         chain = [*request.chain.processors]
         for place, processor in enumerate(chain):
-            if isinstance(processor, Filter) and processor.min_tokens_to_keep > 1:  # else of a literal chain
+            if isinstance(processor, Filter) and processor.min_tokens_to_keep < least:
                 chain[place] = replace(processor, min_tokens_to_keep=least)
         request = super().adapt(replace(request, chain=Chain(*chain)))
         choices = self.num_beams * request.vocab_size
         if isinstance(request.sampler, MultinomialSampler) and choices > _LARGEST_MULTINOMIAL:
             expected = f"at most {_LARGEST_MULTINOMIAL // request.vocab_size} with generator="
-            hint = (
-                f"torch.multinomial draws from {_LARGEST_MULTINOMIAL:,} continuations at most; or use seed="
-            )
+            hint = f"torch.multinomial draws from at most {_LARGEST_MULTINOMIAL:,} categories; or use seed="
             raise ArgumentValueError("num_beams", self.num_beams, expected, hint)
         return request
 

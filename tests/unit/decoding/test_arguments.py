@@ -152,6 +152,13 @@ def test_so_many_tokens_that_they_mean_all() -> None:
         generate(MODEL, PROMPTS, strategy, max_new_tokens=10**9)
 
 
+@pytest.mark.parametrize("name", ["num_samples", "prefill_chunk"])
+def test_integers_that_are_too_large(name: str) -> None:
+    options: Any = {name: 10**20}
+    with pytest.raises(ValueError, match=f"^{name}={10**20} must be from 1 to {2**63 - 1}"):
+        generate(LLAMA, [[5]], Sample(), max_new_tokens=1, **options)
+
+
 def test_room_that_is_made_later_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """For the cache, and for the histories that penalties look at."""
     strategy = Sample(presence_penalty=1.5, no_repeat_ngram_size=2)

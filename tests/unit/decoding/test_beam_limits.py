@@ -9,8 +9,20 @@ from typing import Any
 import pytest
 import torch
 
-from minitx.decoding import Beam, BeamSample, DiverseBeam, LexicalBeam, Sample, StochasticBeam, Strategy
+from minitx.decoding import (
+    Beam,
+    BeamSample,
+    Chain,
+    DiverseBeam,
+    LexicalBeam,
+    Sample,
+    StochasticBeam,
+    Strategy,
+    TopK,
+)
+from minitx.decoding.arguments import resolve
 from minitx.decoding.generate import generate
+from minitx.decoding.request import GenerationOptions
 from minitx.decoding.stopping import Stop
 from tests.unit.decoding.searches import tiny, tokens
 
@@ -83,3 +95,14 @@ def test_torch_draws_from_so_many_continuations_at_most() -> None:
     with pytest.raises(ValueError, match="num_beams=4096 must be at most 4095 with generator="):
         generate(model, [[1]], BeamSample(num_beams=4096), **options)
     assert len(generate(model, [[1]], BeamSample(num_beams=2), **options)) == 1
+
+
+@pytest.mark.parametrize("keep", [1, 5])
+@pytest.mark.parametrize("name", ["processors", "chain"])
+def test_drawing_beams_widen_custom_filters(keep: int, name: str) -> None:
+    """Each filter keeps enough tokens for a beam to continue, and never fewer than its own number."""
+    filters: Any = Chain(TopK(1, min_tokens_to_keep=keep))
+    strategy = BeamSample(**{name: filters if name == "chain" else filters.processors})
+    options: GenerationOptions = {"max_new_tokens": 2, "stop": Stop(eos=[0, 1]), "seed": 0}
+    _, request = resolve(MODEL, [[5]], strategy, options)
+    assert request.chain.processors == (TopK(1, min_tokens_to_keep=max(keep, 3)),)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -94,7 +95,13 @@ def test_numbers_that_are_too_large() -> None:
         TopP(-(10**400))
     for make in (TopK, MinLength, MinNewTokens):
         assert make(2**63 - 1)
-        with pytest.raises(ValueError, match="=9223372036854775808 must be at most 9223372036854775807"):
+        with pytest.raises(ValueError, match="=9223372036854775808 must be from 0 to 9223372036854775807"):
+            make(2**63)
+    decay = partial(ExponentialDecayLength, factor=1.5)
+    makers: list[Any] = [NoRepeatNGram, EncoderNoRepeatNGram, decay]
+    for make in makers:
+        assert make(2**63 - 1)(LOGITS, CONTEXT) is not None
+        with pytest.raises(ValueError, match="=9223372036854775808 must be from 0 to 9223372036854775807"):
             make(2**63)
 
 

@@ -15,6 +15,7 @@ from minitx.decoding.arguments import resolve
 from minitx.decoding.output import Event
 from minitx.decoding.request import GenerationOptions
 from minitx.decoding.session import DecodingSession
+from minitx.validation import ArgumentTypeError
 
 SMALL = {"vocab_size": 40, "initializer_range": 0.5}
 LLAMA = {
@@ -187,6 +188,56 @@ def test_states_from_before_the_last_step_are_gone() -> None:
         session.crop(1)
 
 
+def test_step_over_several_tokens_of_other_rows() -> None:
+    """The states see the logits of the rows that continue, also where tokens are stepped over singly."""
+    model, rows = model_of("longrope"), torch.tensor([1, 1, 0])
+    direct, moved = (session_of(model, Greedy(processors=[Count()])) for _ in range(2))
+    moved.reorder(rows, within_prompts=False)
+    moved.step(TOKENS)
+    direct.step(TOKENS, rows, within_prompts=False)
+    assert torch.equal(direct.states[0]["sum"], moved.states[0]["sum"])
+    assert torch.equal(direct.logits, moved.logits)
+
+
+def test_rows_that_are_left_out_cause_no_prefill() -> None:
+    session = session_of(model_of("longrope"))
+    assert session.history.crosses(7, 3)
+    assert not session.history.crosses(7, 3, torch.tensor([0, 2]))
+    session.reorder(torch.tensor([0, 2]), within_prompts=False)
+    assert not session.history.crosses(7, 3)
+
+
+def test_rows_of_a_sliding_window_keep_different_numbers_of_tokens() -> None:
+    """The ring buffers have lost tokens, but the new prefill does not need them."""
+    session, single = (session_of(model_of("sliding")) for _ in range(2))
+    expected = stepped(single, torch.cat((TOKENS, TOKENS), dim=1))
+    stepped(session, torch.cat((TOKENS, TOKENS), dim=1))
+    keep = [1, 2, 0]
+    session.crop(torch.tensor(keep))
+    for row, count in enumerate(keep):
+        assert torch.allclose(session.logits[row], expected[count][row], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["llama", "longrope"])
+def test_a_refused_change_leaves_the_session_as_it_was(kind: str) -> None:
+    """Embeddings cannot be run again."""
+    model = model_of(kind)
+    embeds = [model.embedder.word_emb(torch.tensor(prompt)) for prompt in PROMPTS]
+    session, plain = session_of(model, inputs_embeds=embeds), session_of(model)
+    session.step(TOKENS[:, :2])
+    plain.step(TOKENS[:, :2])
+    with pytest.raises(ValueError, match="inputs_embeds cannot be run again"):
+        session.crop(torch.tensor([1, 2, 0]))
+    if kind == "longrope":
+        with pytest.raises(ValueError, match="inputs_embeds cannot be run again"):
+            session.step(TOKENS[:, 2], torch.tensor([1, 1, 1]), within_prompts=False)
+    assert session.history.rows() == plain.history.rows()
+    assert session.cache.length == plain.cache.length
+    session.crop(1)
+    plain.crop(1)
+    assert torch.allclose(session.logits, plain.logits, atol=1e-5)
+
+
 @pytest.mark.parametrize("length", [5, -1])
 def test_lengths_that_cannot_be_reached(length: int) -> None:
     session = session_of(model_of("gpt2"))
@@ -226,7 +277,6 @@ def test_a_prefix_of_embeddings_changes_what_follows() -> None:
     ("kind", "embeds", "message"),
     [
         ("gpt2", [torch.zeros(2, 16)], r"must be a tensor per prompt, of shapes \[\(3, 16\), "),
-        ("gpt2", 3, "must be a tensor per prompt"),
         ("t5", [torch.zeros(1, 16)] * 3, "must be None for models with an encoder"),
     ],
 )
@@ -236,6 +286,24 @@ def test_embeddings_that_do_not_fit(kind: str, embeds: Any, message: str) -> Non
 
 
 # --- what sessions are ready for -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "embeds",
+    [
+        3,
+        "abc",
+        [None] * 3,
+        [[[0.0] * 16] * len(prompt) for prompt in PROMPTS],
+        [torch.zeros(len(prompt), 16).numpy() for prompt in PROMPTS],
+        [torch.zeros(len(prompt), 16, dtype=torch.long) for prompt in PROMPTS],
+        torch.zeros(3, 5, 16, dtype=torch.bool),
+    ],
+    ids=["number", "text", "none", "lists", "arrays", "integers", "bools"],
+)
+def test_embeddings_are_floating_point_tensors(embeds: Any) -> None:
+    with pytest.raises(ArgumentTypeError, match=r"^inputs_embeds=.* must be a floating-point tensor"):
+        minitx.generate(model_of("gpt2"), PROMPTS, Greedy(), max_new_tokens=2, inputs_embeds=embeds)
 
 
 @pytest.mark.parametrize("kind", CONFIGS)

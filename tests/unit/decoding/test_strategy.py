@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from minitx.decoding import Chain, Context, Greedy, Sample, Strategy, Temperature, TopK
+from minitx.decoding import Beam, Chain, Context, Greedy, Sample, Strategy, Temperature, TopK
 from tests.unit.decoding.histories import history, logits_of
 
 SIZE = 10
@@ -114,6 +114,10 @@ def test_a_literal_chain() -> None:
         Sample(chain=chain, top_k=3, order="vllm")
     with pytest.raises(TypeError, match=r"chain=0\.8 must be a Chain; as in Greedy\(chain=Chain"):
         Greedy(chain=0.8)
+    beam = Beam(chain=chain, num_beams=8, length_penalty=0.5)
+    assert (beam.build(), beam.num_beams) == (chain, 8)
+    with pytest.raises(ValueError, match=r"chain=.* must be passed without processors; a literal chain"):
+        Beam(chain=chain, num_beams=8, processors=[own])
 
 
 def test_own_processors_come_before_the_temperature() -> None:
@@ -164,7 +168,7 @@ def test_fields_are_given_by_name() -> None:
         ("top_k", None, TypeError, "top_k=None must be an integer"),
         ("top_p", 0, ValueError, "top_p=0 must be in (0, 1]; 1.0 keeps every token."),
         ("min_length", -1, ValueError, "min_length=-1 must be at least 0"),
-        ("exponential_decay_length_penalty", 1.5, TypeError, "=1.5 must be two numbers; (start, factor)"),
+        ("exponential_decay_length_penalty", 1.5, TypeError, "=1.5 must be two numbers, (start, factor)"),
         ("forced_eos_token_id", "</s>", TypeError, "forced_eos_token_id='</s>' must be a list of token ids"),
         ("logit_bias", {1: 200}, ValueError, "logit_bias[1]=200 must be in [-100, 100]"),
     ],
