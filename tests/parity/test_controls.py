@@ -95,7 +95,7 @@ def window_one_too_wide(model: Model, patch: pytest.MonkeyPatch) -> None:
 
 
 def all_layers_global(model: Model, patch: pytest.MonkeyPatch) -> None:
-    model.stack.config = replace(model.stack.config, sliding_window=None)
+    model.stack.config = replace(model.stack.config, sliding_window=10**6)
 
 
 def positions_one_row_off(model: Model, patch: pytest.MonkeyPatch) -> None:
