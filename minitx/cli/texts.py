@@ -13,7 +13,7 @@ from minitx.cli.source import Source, read_texts
 
 @command(MODEL, TEXTS, *Weights.options(*HUB, "dtype", "device"))
 def embed(source: Source, texts: tuple[str, ...], file: str | None, json: bool, **values: Any) -> None:
-    """Turns each text into one vector, with the pooling and normalization of the
+    """Converts each text to one vector, with the pooling and normalization of the
     checkpoint's sentence-transformers files (without them: mean of the tokens,
     length 1). Texts come from the command line, from --file, or, one per line, from
     stdin.

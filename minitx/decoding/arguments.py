@@ -221,8 +221,6 @@ def _limits(
         if most is None and model.task == "seq2seq-lm" and settings.max_length is not None:
             most = remaining_tokens(settings.max_length, rows)
         hint = f"{GENERATION} does not state it; {hint}" if most is None else hint
-    if most is None:
-        raise ArgumentTypeError("max_new_tokens", most, "an integer", hint)
     most = check_size("max_new_tokens", most, hint=hint)
     embedder, longest = model.decoder_embedder, max(map(len, rows))
     room = embedder.max_tokens - longest + 1  # the last token is not run
