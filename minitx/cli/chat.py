@@ -33,20 +33,7 @@ HELP = """\
 
 @command(MODEL, *strategy_options(searches=False), elsewhere=explain.elsewhere, renamed=RENAMED)
 def chat(source: Source, system: str | None, json: bool, **values: Any) -> None:
-    """Talks with a chat model: each line you type is a message, and the answer appears
-    token by token. The model reads the whole conversation each time. Lines that
-    begin with / are commands; /help lists them. Messages can also come from a pipe,
-    one per line.
-
-    --system TEXT  a system message before the conversation
-    --max-new-tokens N  most per answer (default: 512, or as stored)
-    --min-new-tokens N  no end before N tokens; 0: off
-
-    examples:
-      minitx chat ./my-chat-model
-      minitx chat ./my-chat-model --checkpoint --system "Answer in one sentence."
-      minitx chat ./my-chat-model --greedy --json < questions.txt
-    """
+    """Holds a conversation on stdin and stdout."""
     if values["max_new_tokens"] is None and not values["checkpoint"]:
         values["max_new_tokens"] = LONGEST
     folder = source.folder()
