@@ -10,7 +10,7 @@ import pytest
 
 import minitx
 from minitx import Beam, BeamSample, Greedy, Sample
-from minitx.pipelines import generate_batches, row_record, strategy_from_options
+from minitx.pipelines import Conversation, generate_batches, row_record, strategy_from_options
 from tests.unit.test_cli_generate import folder, model, tokenizer
 
 __all__ = ["folder", "model", "tokenizer"]  # fixtures
@@ -80,6 +80,28 @@ def test_strategies_from_options() -> None:
             strategy_from_options(options)
     with pytest.raises(TypeError, match=r"has no argument 'top_pp'\. Did you mean 'top_p'"):
         strategy_from_options({"top_pp": 1})
+
+
+def test_conversation(model: Any, tokenizer: minitx.Tokenizer) -> None:
+    """An answer that is left early stays; one that fails does not."""
+    conversation = Conversation(model, tokenizer, "s")
+    options: dict[str, Any] = {"max_new_tokens": 3, "stop": minitx.Stop(eos=())}
+    answer = "".join(event.text for event in conversation.stream("a b", Greedy(), **options))
+    first = conversation.messages
+    assert first == [
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": "a b"},
+        {"role": "assistant", "content": answer},
+    ]
+    events = conversation.stream("c", Greedy(), **options)
+    begun = next(events).text
+    events.close()
+    assert conversation.messages[-1] == {"role": "assistant", "content": begun}
+    with pytest.raises(ValueError, match="max_new_tokens"):
+        next(conversation.stream("d", Greedy(), max_new_tokens=-1))
+    assert len(conversation.messages) == 5
+    conversation.reset()
+    assert conversation.messages == [{"role": "system", "content": "s"}]
 
 
 def test_hint_for_verify() -> None:
