@@ -39,7 +39,7 @@ def embed(source: Source, texts: tuple[str, ...], file: str | None, json: bool, 
     if path is None:
         kind = f"({settings.pooling} pooling{', length 1' * settings.normalize})"
         shown = "" if json else f"{size} {kind}\n{vectors_table(lines, vectors, colored)}"
-        shown += "; --json or --output gives all of it" * (len(lines) == 1 and not json)
+        shown += "\n--json or --output gives all numbers" * (len(lines) == 1 and not json)
         emit(json, result | {"embeddings": vectors.tolist()}, shown)
         return
     write_vectors(path, vectors, result)
