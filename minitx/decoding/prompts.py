@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from minitx.models import CausalModel, EncoderDecoderModel
 from minitx.tokenizer import Tokenizer
 from minitx.validation import ArgumentTypeError, ArgumentValueError
 
@@ -107,6 +109,44 @@ def pad_right(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> 
         return ids, None
     lengths = torch.tensor([[len(row)] for row in rows], device=device)
     return ids, torch.arange(longest, device=device) < lengths
+
+
+def padded_rows(model: CausalModel, rows: Sequence[Sequence[int]]) -> PaddedBatch:
+    """Pads rows for the decoder on the left, with the positions of their tokens."""
+    config = model.decoder_embedder.config
+    batch = pad_left(rows, config.pad_token_id or 0, model.device)
+    places = batch.position_ids
+    if places is None and config.numbering == "padding":
+        places = torch.arange(batch.input_ids.shape[1], device=model.device).expand_as(batch.input_ids)
+    positions = None if places is None else positions_of(model, batch.input_ids, places)
+    return batch._replace(position_ids=positions)
+
+
+def positions_of(model: CausalModel, ids: Tensor, places: Tensor) -> Tensor:
+    """Returns the position ids (B, T) of tokens at these places of their rows, counted from 0.
+
+    Models that number positions after the padding id would number a row by the batch or chunk that it comes
+    in, if it holds the padding id; these positions do not depend on that.
+    """
+    embedder = model.decoder_embedder
+    if embedder.config.numbering != "padding":
+        return places
+    padding = embedder.config.pad_token_id or 0
+    return torch.where(ids == padding, padding, places + padding + 1)
+
+
+def padded_sources(model: EncoderDecoderModel, sources: list[list[int]]) -> tuple[Tensor, Tensor | None]:
+    """Pads sequences for the encoder: (B, S), padded on the right, and their mask (B, S) or None."""
+    return pad_right(sources, model.embedder.config.pad_token_id or 0, model.device)
+
+
+def padded_embeds(model: CausalModel, embeds: Sequence[Tensor] | None) -> Tensor | None:
+    """Pads the embeddings (T, W) of each row, if there are any, on the left with 0: (B, T, W)."""
+    if embeds is None:
+        return None
+    longest = max(map(len, embeds))
+    rows = (F.pad(row.to(model.device, model.dtype), (0, 0, longest - len(row), 0)) for row in embeds)
+    return torch.stack([*rows])
 
 
 def _rows_of_tensor(prompts: Tensor, attention_mask: Tensor | None, parameter: str) -> Rows:

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from minitx.decoding.arguments import check_model, decoder_prompts_of
-from minitx.decoding.prompts import Prompts, check_tokenizer, read_prompts
-from minitx.decoding.session import padded_rows, padded_sources
+from minitx.decoding.prompts import Prompts, check_tokenizer, padded_rows, padded_sources, read_prompts
 from minitx.decoding.special_tokens import begin_token
 from minitx.habits import explain_arguments
 from minitx.models import CausalModel, EncoderDecoderModel

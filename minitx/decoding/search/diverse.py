@@ -105,7 +105,6 @@ class DiverseBeam(ScoredSearch):
         if state.at_limit:  # the beams end here
             continued = torch.zeros_like(end).scatter(1, kept, beams > -torch.inf)
             state.finished.add(scores.masked_fill(closed | ~continued, -torch.inf), codes)
-            candidates.ends = torch.ones_like(candidates.ends)
             beams = torch.full_like(beams, -torch.inf)
         state.closed = state.closed | (beams[:, 0] == -torch.inf).view_as(state.closed)
         first = torch.arange(groups, device=sums.device)[:, None] * width
