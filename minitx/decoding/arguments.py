@@ -27,7 +27,7 @@ from minitx.decoding.strategy import Strategy
 from minitx.habits import ARGUMENTS, UnknownArgumentError, hint_for
 from minitx.models import CausalModel
 from minitx.tokenizer import Tokenizer
-from minitx.validation import ArgumentTypeError, ArgumentValueError, check_choice, check_integer
+from minitx.validation import ArgumentTypeError, ArgumentValueError, check_choice, check_integer, check_type
 
 TASKS = ("causal-lm", "seq2seq-lm")  # whose logits predict the next token
 Embeds = Sequence[Tensor]
@@ -117,18 +117,16 @@ class _Call:
         self.model, self.options, self.tokenizer = model, options, options.get("tokenizer")
         check_tokenizer(self.tokenizer)
         stop, generator = options.get("stop"), options.get("generator")
-        if stop is not None and not isinstance(stop, Stop):
-            raise ArgumentTypeError("stop", stop, "a Stop", "e.g. Stop(strings=...) or Stop(tokens=...)")
-        if generator is not None and not isinstance(generator, torch.Generator):
-            raise ArgumentTypeError("generator", generator, "a torch.Generator", "seed= takes an integer")
+        check_type("stop", stop, Stop | None, "a Stop", "e.g. Stop(strings=...) or Stop(tokens=...)")
+        hint = "seed= takes an integer"
+        check_type("generator", generator, torch.Generator | None, "a torch.Generator", hint)
         self.settings = self._checkpoint_settings(strategy) if isinstance(strategy, str) else None
         if self.settings is not None:
             strategy = self.settings.strategy
             # The end tokens are the checkpoint's in any case, without those that the model lacks.
             stop = replace(self.settings.stop, eos=None) if stop is None else stop
-        if not isinstance(strategy, Strategy):
-            raise ArgumentTypeError("strategy", strategy, _STRATEGIES)
-        self.strategy, self.stop = strategy, stop or Stop()
+        self.strategy: Strategy = check_type("strategy", strategy, Strategy, _STRATEGIES)
+        self.stop = stop or Stop()
 
     def request(self, prompts: Prompts) -> GenerationRequest:
         """Returns the request, not yet adapted to the strategy."""

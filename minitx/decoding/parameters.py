@@ -31,6 +31,7 @@ POSITIVE = Interval(0, torch.inf, open_low=True, open_high=True)
 NON_NEGATIVE = Interval(0, torch.inf, open_high=True)
 
 _KEY = "parameter"
+_Factory = Callable[..., Any] | None
 
 # --- declarations ----------------------------------------------------------------------------------
 
@@ -52,25 +53,18 @@ class Parameter:
         then: the argument of `Strategy.build` whose processor follows this one; "" for none.
     """
 
-    processor: Callable[..., Any] | None
+    processor: _Factory
     off: Any
     per_row: bool
     help: str
     metavar: str | None
-    before: Mapping[str, str]
+    before: Mapping[str, str] = field(default_factory=dict)
     needs: str = ""
     then: str = ""
 
 
 def parameter(
-    processor: Callable[..., Any] | None,
-    help: str,
-    metavar: str | None = None,
-    *,
-    off: Any = None,
-    before: Mapping[str, str] | None = None,
-    needs: str = "",
-    then: str = "",
+    processor: _Factory, help: str, metavar: str | None = None, *, off: Any = None, **place: Any
 ) -> Any:
     """Returns the dataclass field of a parameter; the arguments are the attributes of `Parameter`.
 
@@ -79,7 +73,7 @@ def parameter(
     rule: Rule | None = getattr(processor, "rule", None)
     if rule is not None:
         off, metavar = rule.off, metavar or ("N" if rule.interval is None else "X")
-    declared = Parameter(processor, off, rule is not None, help, metavar, before or {}, needs, then)
+    declared = Parameter(processor, off, rule is not None, help, metavar, **place)
     return field(default=off, metadata={_KEY: declared})
 
 

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from minitx.models import CausalModel, EncoderDecoderModel
 from minitx.tokenizer import Tokenizer
-from minitx.validation import ArgumentTypeError, ArgumentValueError
+from minitx.validation import ArgumentTypeError, ArgumentValueError, check_type
 
 Rows = list[list[int]]
 Prompts = str | Sequence[str] | Sequence[Sequence[int]] | Sequence[Tensor] | Tensor
@@ -86,9 +86,8 @@ def read_prompts(
 
 def check_tokenizer(tokenizer: Any) -> None:
     """Checks that this is None or a tokenizer."""
-    if not isinstance(tokenizer, Tokenizer | None):
-        hint = "minitx.load_tokenizer(...) returns one"
-        raise ArgumentTypeError("tokenizer", tokenizer, "a Tokenizer", hint)
+    hint = "minitx.load_tokenizer(...) returns one"
+    check_type("tokenizer", tokenizer, Tokenizer | None, "a Tokenizer", hint)
 
 
 def pad_left(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> PaddedBatch:
@@ -102,13 +101,10 @@ def pad_left(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> P
 
 def pad_right(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
     """Pads rows that are not continued: ids (B, S), padded on the right, and their mask (B, S) or None."""
-    longest = max(map(len, rows))
-    filled = [list(row) + [pad] * (longest - len(row)) for row in rows]
-    ids = torch.tensor(filled, dtype=torch.long, device=device)
-    if all(len(row) == longest for row in rows):
-        return ids, None
-    lengths = torch.tensor([[len(row)] for row in rows], device=device)
-    return ids, torch.arange(longest, device=device) < lengths
+    ids = pad_sequence([torch.tensor(row, dtype=torch.long) for row in rows], True, pad).to(device)
+    lengths = torch.tensor([[len(row)] for row in rows])
+    mask = torch.arange(ids.shape[1]) < lengths
+    return ids, None if bool(mask.all()) else mask.to(device)
 
 
 def padded_rows(model: CausalModel, rows: Sequence[Sequence[int]]) -> PaddedBatch:
@@ -144,9 +140,8 @@ def padded_embeds(model: CausalModel, embeds: Sequence[Tensor] | None) -> Tensor
     """Pads the embeddings (T, W) of each row, if there are any, on the left with 0: (B, T, W)."""
     if embeds is None:
         return None
-    longest = max(map(len, embeds))
-    rows = (F.pad(row.to(model.device, model.dtype), (0, 0, longest - len(row), 0)) for row in embeds)
-    return torch.stack([*rows])
+    rows = [row.to(model.device, model.dtype) for row in embeds]
+    return pad_sequence(rows, batch_first=True, padding_side="left")
 
 
 def _rows_of_tensor(prompts: Tensor, attention_mask: Tensor | None, parameter: str) -> Rows:
@@ -155,8 +150,7 @@ def _rows_of_tensor(prompts: Tensor, attention_mask: Tensor | None, parameter: s
     if attention_mask is None:
         return list(prompts.tolist())
     expected = f"a tensor of shape {tuple(prompts.shape)} with 1 at tokens and 0 at padding, like {parameter}"
-    if not isinstance(attention_mask, Tensor):
-        raise ArgumentTypeError("attention_mask", attention_mask, expected)
+    check_type("attention_mask", attention_mask, Tensor, expected)
     binary = (attention_mask == 0) | (attention_mask == 1)
     if attention_mask.shape != prompts.shape or not bool(binary.all()):
         raise ArgumentValueError("attention_mask", attention_mask, expected)

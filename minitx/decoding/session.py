@@ -169,9 +169,10 @@ class DecodingSession:
         time = tokens.shape[1]
         refill = self.history.crosses(self._long_context, time, rows)
         self._check_refill(refill)
+        self._logits, self._states = self._logits[-1:], self._states[-1:]
         if rows is not None:
             self._reorder(rows, within_prompts)
-        logits, states = self._logits[-1:], self._states[-1:]
+        logits, states = [*self._logits], [*self._states]
         if refill and time > 1:  # the keys of earlier and later tokens differ
             for token in tokens.unbind(dim=1):
                 self.step(token)

@@ -15,7 +15,7 @@ from typing import Any
 from minitx.decoding.detokenize import Detokenizer
 from minitx.decoding.parameters import check_ids, check_vocabulary, set_frozen
 from minitx.tokenizer import Tokenizer
-from minitx.validation import ArgumentTypeError, ArgumentValueError
+from minitx.validation import ArgumentTypeError, ArgumentValueError, check_type
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +41,7 @@ class Stop:
     include_stop: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.include_stop, bool):
-            raise ArgumentTypeError("include_stop", self.include_stop, "True or False")
+        check_type("include_stop", self.include_stop, bool, "True or False")
         eos = None if self.eos is None else _ids("eos", self.eos)
         set_frozen(self, eos=eos, tokens=_ids("tokens", self.tokens), strings=_strings(self.strings))
 

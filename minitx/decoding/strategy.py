@@ -40,7 +40,7 @@ from minitx.decoding.request import GenerationRequest
 from minitx.decoding.samplers.base import Argmax, Device, Sampler, SamplerArguments, Seed
 from minitx.decoding.session import DecodingSession
 from minitx.habits import ARGUMENTS, hint_for, register_fields
-from minitx.validation import ArgumentTypeError, ArgumentValueError, check_choice
+from minitx.validation import ArgumentValueError, check_choice, check_type
 
 # Orders of the chain: that of the fields, but for the fields whose `Parameter.before` names the order.
 Order = Literal["transformers", "vllm", "llama.cpp"]
@@ -194,8 +194,7 @@ class Strategy:
         """Returns the processor of a field, or a tuple of several."""
         assert declared.processor is not None  # else `build` does not ask for it
         if declared.off is False:
-            if value is not True:
-                raise ArgumentTypeError(name, value, "True or False")
+            check_type(name, value, bool, "True or False")
             return declared.processor()
         return declared.processor(value, *([getattr(self, declared.needs)] if declared.needs else []))
 
@@ -250,13 +249,11 @@ class Strategy:
 
     def _check(self) -> None:
         """Checks the fields that no processor sees."""
-        if not isinstance(self.processors, tuple):
-            raise ArgumentTypeError("processors", self.processors, "a list of processors")
+        check_type("processors", self.processors, tuple, "a list of processors")
         if self.chain is None:
             return
-        if not isinstance(self.chain, Chain):
-            example = f"as in {type(self).__name__}(chain=Chain(TopK(50)))"
-            raise ArgumentTypeError("chain", self.chain, "a Chain", example)
+        example = f"as in {type(self).__name__}(chain=Chain(TopK(50)))"
+        check_type("chain", self.chain, Chain, "a Chain", example)
         replaced = [name for name, p in parameters_of(self).items() if p.processor or name == self._order]
         others = [name for name in replaced if getattr(self, name) != parameters_of(self)[name].off]
         if others:

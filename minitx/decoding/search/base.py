@@ -73,7 +73,7 @@ class Search(Strategy, example="Beam"):
             best, record = self._best(state), state.record
             session.scores = [score for hypotheses in best for score, _ in hypotheses]
             links = [[record.link(code) for _, code in hypotheses] for hypotheses in best]
-        session.beams = [BeamTree(record, prompt, chosen, request) for prompt, chosen in enumerate(links)]
+        session.beams = [BeamTree(record, prompt, ends, request) for prompt, ends in enumerate(links)]
         yield list(_events(request, record, links))
 
     def search(self, session: DecodingSession) -> Any:
@@ -238,8 +238,8 @@ def _events(
     request: GenerationRequest, record: SearchRecord, links: Sequence[Sequence[Link]]
 ) -> Iterator[Event]:
     """Yields the events of the returned hypotheses (num_samples per prompt), as if they were sampled rows."""
-    for prompt, chosen in enumerate(links):
-        for number, last in enumerate(chosen, prompt * request.num_samples):
+    for prompt, ends in enumerate(links):
+        for number, last in enumerate(ends, prompt * request.num_samples):
             row = RowState(request, request.prompts[prompt], request.min_new_tokens[prompt])
             for link in record.path(prompt, last):
                 token = record.value(prompt, link, "tokens")

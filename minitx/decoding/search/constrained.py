@@ -31,7 +31,7 @@ from minitx.decoding.search.base import ScoredSearch, num_candidates
 from minitx.decoding.search.phrases import START, Progress, Words
 from minitx.decoding.search.state import BeamState, Candidates, Kept
 from minitx.decoding.session import DecodingSession
-from minitx.validation import ArgumentTypeError, ArgumentValueError
+from minitx.validation import ArgumentValueError, check_type
 
 
 class _Candidate(NamedTuple):
@@ -142,8 +142,7 @@ class LexicalBeam(ScoredSearch):
     def _check(self) -> None:
         super()._check()
         set_frozen(self, force_words_ids=Words(self.force_words_ids).words)
-        if not isinstance(self.push_progress, bool):
-            raise ArgumentTypeError("push_progress", self.push_progress, "True or False")
+        check_type("push_progress", self.push_progress, bool, "True or False")
 
     def _choose(self, state: _State, candidates: Candidates, unfinished: Tensor, at: int) -> list[_Candidate]:
         """Returns the next beams of the prompt at this place of the batch, at most N."""
@@ -163,8 +162,8 @@ class LexicalBeam(ScoredSearch):
             for place, value in zip(places, sums, strict=True)
             if value > -math.inf
         ]
-        chosen = self._allocate(words, continuations)
-        return self._top_up(state, chosen, unfinished[at], at) if state.at_limit else chosen
+        allocated = self._allocate(words, continuations)
+        return self._top_up(state, allocated, unfinished[at], at) if state.at_limit else allocated
 
     def _allocate(self, words: Words, candidates: list[_Candidate]) -> list[_Candidate]:
         """Returns N candidates: the best of each bank, the most advanced first, then the second of each."""
@@ -174,21 +173,21 @@ class LexicalBeam(ScoredSearch):
         return [candidate for rank in ranks for candidate in rank if candidate is not None][: self.num_beams]
 
     def _top_up(
-        self, state: _State, chosen: list[_Candidate], unfinished: Tensor, at: int
+        self, state: _State, beams: list[_Candidate], unfinished: Tensor, at: int
     ) -> list[_Candidate]:
         """Returns the last beams: where complete sequences are too few, they replace incomplete ones.
 
         Args:
             state: of the search.
-            chosen: the next beams of a prompt.
+            beams: the next ones of a prompt.
             unfinished: (N, V), the sums of its continuations that do not end.
             at: its place in the batch.
         """
-        whole = [candidate for candidate in chosen if state.words.complete(candidate.progress)]
+        whole = [candidate for candidate in beams if state.words.complete(candidate.progress)]
         missing = state.request.num_samples - len(whole) - len(state.finished.of(at))
         complete = state.complete()[at]
         if missing <= 0 or not bool(complete.any()):
-            return chosen
+            return beams
         sums = unfinished.masked_fill(~complete[:, None], -torch.inf).flatten()
         sums[[candidate.place for candidate in whole]] = -torch.inf
         best = sums.topk(min(missing, len(sums)))
@@ -199,10 +198,10 @@ class LexicalBeam(ScoredSearch):
 
     def _append(self, state: _State, candidates: Candidates, beams: list[list[_Candidate]]) -> Tensor:
         """Appends the next beams to the candidates; returns their sums, (P, N), -inf for unused ones."""
-        padded = [[*chosen, *[_UNUSED] * (self.num_beams - len(chosen))] for chosen in beams]
-        state.progress = [[beam.progress for beam in chosen] for chosen in padded]
-        index = candidates.index.new_tensor([[beam.place for beam in chosen] for chosen in padded])
-        sums = candidates.sums.new_tensor([[beam.sum for beam in chosen] for chosen in padded])
+        padded = [[*prompt, *[_UNUSED] * (self.num_beams - len(prompt))] for prompt in beams]
+        state.progress = [[beam.progress for beam in prompt] for prompt in padded]
+        index = candidates.index.new_tensor([[beam.place for beam in prompt] for prompt in padded])
+        sums = candidates.sums.new_tensor([[beam.sum for beam in prompt] for prompt in padded])
         candidates.index = torch.cat((candidates.index, index), dim=1)
         candidates.sums = torch.cat((candidates.sums, sums), dim=1)
         self.score(state, candidates)

@@ -38,7 +38,7 @@ class _State(BeamState):
         """Returns the hypotheses of all groups of a prompt, best first."""
         groups = self.closed.shape[1]
         hypotheses = (self.finished.of(place * groups + group) for group in range(groups))
-        return sorted((each for group in hypotheses for each in group), reverse=True)
+        return sorted((pair for group in hypotheses for pair in group), reverse=True)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

@@ -230,9 +230,9 @@ class BeamState:
             raw = request.logprobs == "raw"
             table = torch.log_softmax(self.session.logits if raw else candidates.processed, dim=-1)
             top = table.topk(request.top_logprobs, dim=-1)
-            chosen = table.view(prompts, -1).gather(1, candidates.index)
+            logprobs = table.view(prompts, -1).gather(1, candidates.index)
             shape = (*kept.beams.shape, -1)
-            extras = (chosen, top.indices.view(shape), top.values.view(shape))
+            extras = (logprobs, top.indices.view(shape), top.values.view(shape))
         c, outcome = candidates, (kept.rows, kept.exists, self.finished.codes.view(prompts, -1))
         self.record.add(SearchStep([*self.prompts], c.parents, c.tokens, c.sums, c.scores, *outcome, extras))
 
