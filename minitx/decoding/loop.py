@@ -38,8 +38,7 @@ def choose_tokens(session: DecodingSession, observe: Observer | None = None) -> 
     if request.max_new_tokens == 0:
         return
     prompts = [prompt for prompt in request.prompts for _ in range(request.num_samples)]
-    least = request.min_new_tokens
-    rows = [RowState(request, prompt, count) for prompt, count in zip(prompts, least, strict=True)]
+    rows = [RowState(request, *row) for row in zip(prompts, request.min_new_tokens, strict=True)]
     session.start(request.num_samples)
     for position in range(request.max_new_tokens):
         processed = session.process(session.logits)

@@ -49,8 +49,8 @@ class Parameter:
         metavar: name of the value in `--help`; None for a flag or a parameter without an option.
         before: for each order of the chain in which the parameter leaves its place among the fields, the
             field that it is moved in front of; "" for the end.
-        needs: the field whose value `processor` gets as its second argument; "" for none.
-        then: the argument of `Strategy.build` whose processor follows this one; "" for none.
+        needs: a field; `processor` gets whether it is set as its second argument; "" for no field.
+        then: the argument of `Strategy.build` whose processor follows this one; "" for no argument.
     """
 
     processor: _Factory
@@ -218,6 +218,11 @@ def check_vocabulary(parameter: str, ids: Iterable[int], vocab_size: int) -> Non
 def to_plain(value: Any) -> Any:
     """Returns tensors and arrays as Python numbers and lists, anything else as it is."""
     return value.tolist() if hasattr(value, "tolist") else value
+
+
+def freeze(instance: Any) -> None:
+    """Replaces the fields of a frozen dataclass by copies that can be compared."""
+    set_frozen(instance, **{name: to_comparable(value) for name, value in vars(instance).items()})
 
 
 def to_comparable(value: Any) -> Any:

@@ -107,7 +107,7 @@ def pad_right(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> 
     return ids, None if bool(mask.all()) else mask.to(device)
 
 
-def padded_rows(model: CausalModel, rows: Sequence[Sequence[int]]) -> PaddedBatch:
+def pad_rows(model: CausalModel, rows: Sequence[Sequence[int]]) -> PaddedBatch:
     """Pads rows for the decoder on the left, with the positions of their tokens."""
     config = model.decoder_embedder.config
     batch = pad_left(rows, config.pad_token_id or 0, model.device)
@@ -131,12 +131,12 @@ def positions_of(model: CausalModel, ids: Tensor, places: Tensor) -> Tensor:
     return torch.where(ids == padding, padding, places + padding + 1)
 
 
-def padded_sources(model: EncoderDecoderModel, sources: list[list[int]]) -> tuple[Tensor, Tensor | None]:
+def pad_sources(model: EncoderDecoderModel, sources: list[list[int]]) -> tuple[Tensor, Tensor | None]:
     """Pads sequences for the encoder: (B, S), padded on the right, and their mask (B, S) or None."""
     return pad_right(sources, model.embedder.config.pad_token_id or 0, model.device)
 
 
-def padded_embeds(model: CausalModel, embeds: Sequence[Tensor] | None) -> Tensor | None:
+def pad_embeds(model: CausalModel, embeds: Sequence[Tensor] | None) -> Tensor | None:
     """Pads the embeddings (T, W) of each row, if there are any, on the left with 0: (B, T, W)."""
     if embeds is None:
         return None

@@ -22,14 +22,7 @@ from minitx.decoding.parameters import check_size
 from minitx.decoding.processors.base import State, StatefulProcessor
 from minitx.decoding.processors.chain import concatenate_states, select_state
 from minitx.decoding.processors.context import Context
-from minitx.decoding.prompts import (
-    PaddedBatch,
-    pad_right,
-    padded_embeds,
-    padded_rows,
-    padded_sources,
-    positions_of,
-)
+from minitx.decoding.prompts import PaddedBatch, pad_embeds, pad_right, pad_rows, pad_sources, positions_of
 from minitx.decoding.request import GenerationRequest
 from minitx.models import CausalModel, EncoderDecoderModel
 from minitx.validation import ArgumentValueError, check_indices, check_integer_dtype
@@ -70,6 +63,8 @@ class DecodingSession:
         self.log_weights: list[float] = []
         self.beams: list[Any] = []
         self._stateful = any(isinstance(p, StatefulProcessor) for p in request.chain.processors)
+        # A row that grows beyond this is run anew: LongRoPE then rotates every position differently.
+        self._longrope_limit = model.turning_points.get("longrope")
         self._model_options: dict[str, Any] = {}
         # Before the last step, and after each of its tokens.
         self._logits: list[Tensor] = []
@@ -99,10 +94,10 @@ class DecodingSession:
         self.cache = model.make_cache(room, spare=self._lookahead)
         if request.sources is not None:
             assert isinstance(model, EncoderDecoderModel)
-            model.encode_into(self.cache, *padded_sources(model, request.sources))
-        batch = padded_rows(model, request.prompts)
+            model.encode_into(self.cache, *pad_sources(model, request.sources))
+        batch = pad_rows(model, request.prompts)
         self._implicit_positions = batch.position_ids is None
-        self._prefill(batch, request.prefill_chunk, padded_embeds(model, request.inputs_embeds))
+        self._prefill(batch, request.prefill_chunk, pad_embeds(model, request.inputs_embeds))
         self.cache.repeat(rows_per_prompt)
         self._logits = [self.logits.repeat_interleave(rows_per_prompt, dim=0)]
         if self.cross_attention is not None:
@@ -167,7 +162,7 @@ class DecodingSession:
             self._check_rows(rows, within_prompts)
         tokens = self._checked(tokens, len(self.logits if rows is None else rows))
         time = tokens.shape[1]
-        refill = self.history.crosses(self._long_context, time, rows)
+        refill = self.history.crosses(self._longrope_limit, time, rows)
         self._check_refill(refill)
         self._logits, self._states = self._logits[-1:], self._states[-1:]
         if rows is not None:
@@ -238,7 +233,7 @@ class DecodingSession:
         if self._stateful and most >= len(self._states):
             hint = "the chain has stateful processors"
             raise ArgumentValueError("length", length, "reached within the last step", hint)
-        back = self.history.crosses(self._long_context, -most)
+        back = self.history.crosses(self._longrope_limit, -most)
         refill = back or fewest < most or most >= len(self._logits)
         self._check_refill(refill)
         if not refill:
@@ -257,11 +252,6 @@ class DecodingSession:
         """Checks that each of these rows, (R,) bool, has a token to draw; see `Chain`."""
         self.request.chain.raise_for_empty_rows(self._chain_input, self.context, self.states, rows)
 
-    @property
-    def _long_context(self) -> int | None:
-        """The length beyond which LongRoPE rotates every position of a row differently, if the model does."""
-        return self.model.turning_points.get("longrope")
-
     def _checked(self, tokens: Tensor, rows: int) -> Tensor:
         """Returns the tokens of a step as (R, K) long."""
         hint = "these are the ids that the model embeds"
@@ -275,10 +265,9 @@ class DecodingSession:
         """Checks that the rows exist, and that each prompt can keep its number of them."""
         size = len(self.logits)
         check_indices("rows", rows, size, f"the session has {size} rows")
-        if rows.dim() != 1 or len(rows) == 0 or (within_prompts and len(rows) != size):
-            number = f"({size},)" if within_prompts else "(rows,) with at least one row"
-            hint = "within_prompts=False changes the number of rows" if within_prompts else ""
-            raise ArgumentValueError("rows", rows, f"of shape {number}, not {tuple(rows.shape)}", hint)
+        if rows.dim() != 1 or (within_prompts and len(rows) != size):
+            hint = "within_prompts=False allows another number of rows"
+            raise ArgumentValueError("rows", rows, f"of shape ({size},), not {tuple(rows.shape)}", hint)
 
     def _reorder(self, rows: Tensor, within_prompts: bool) -> None:
         unmoved = len(rows) == len(self.logits) and rows.device.type == "cpu"
@@ -312,7 +301,7 @@ class DecodingSession:
     def _refill(self) -> None:
         """Runs the model over the whole history again, in an empty cache."""
         self.cache.crop(0)
-        batch = padded_rows(self.model, self.history.rows())
+        batch = pad_rows(self.model, self.history.rows())
         self._implicit_positions = batch.position_ids is None
         self._prefill(batch)
 

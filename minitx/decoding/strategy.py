@@ -28,10 +28,9 @@ from minitx.decoding.parameters import (
     Numbers,
     Parameter,
     document,
+    freeze,
     parameter,
     parameters_of,
-    set_frozen,
-    to_comparable,
 )
 from minitx.decoding.processors import bias, constraints, penalties, temperature
 from minitx.decoding.processors.base import Processor, StatefulProcessor
@@ -117,7 +116,7 @@ class Strategy:
     )
     suppress_tokens: Sequence[int] | None = parameter(constraints.SuppressTokens, "ban these tokens", "IDS")
     begin_suppress_tokens: Sequence[int] | None = parameter(
-        constraints.BeginSuppressTokens.from_ids,
+        constraints.BeginSuppressTokens,
         "ban these as the first generated token",
         "IDS",
         needs="forced_bos_token_id",
@@ -160,7 +159,7 @@ class Strategy:
         document(cls)
 
     def __post_init__(self) -> None:
-        set_frozen(self, **{field.name: to_comparable(getattr(self, field.name)) for field in fields(self)})
+        freeze(self)
         self._check()
         self.build()  # each processor checks its own parameters
 
@@ -196,7 +195,8 @@ class Strategy:
         if declared.off is False:
             check_type(name, value, bool, "True or False")
             return declared.processor()
-        return declared.processor(value, *([getattr(self, declared.needs)] if declared.needs else []))
+        needs = [getattr(self, declared.needs) is not None] if declared.needs else []
+        return declared.processor(value, *needs)
 
     def sampler(
         self,

@@ -128,11 +128,11 @@ class Chain(LogitsProcessor):
     def raise_for_empty_rows(
         self, logits: Tensor, context: Context, states: State = None, rows: Tensor | None = None
     ) -> None:
-        """Explains by an error why a row is `unusable` after the chain, if one is.
+        """Checks that the chain leaves every row a token to choose, that is, no row `unusable`.
 
         Args:
             logits, context, states: the arguments of the call.
-            rows: (B,) bool, the rows to check; None for all. Finished rows may be unusable.
+            rows: (B,) bool, the rows to check; None for all. Finished rows need no token.
 
         Raises:
             ValueError: names the row, its step, and the processor that banned all tokens or produced NaN or

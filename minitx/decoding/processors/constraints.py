@@ -87,11 +87,6 @@ class BeginSuppressTokens(TokenProcessor):
     after_forced_bos: bool = False
     parameter = "begin_suppress_tokens"
 
-    @classmethod
-    def from_ids(cls, ids: Any, forced_bos: int | None) -> Self:
-        """Returns the processor of these ids, beside a strategy's `forced_bos_token_id`."""
-        return cls(ids, forced_bos is not None)
-
     def __call__(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
         first = (context.prompt_length <= 1).long() if self.after_forced_bos else 0

@@ -154,8 +154,10 @@ class Search(Strategy, example="Beam"):
         return super()._make(name, declared, value)
 
     def _per_beam(self, values: Any) -> Any:
-        several = isinstance(values, tuple)
-        return tuple(value for value in values for _ in range(self.num_beams)) if several else values
+        """Returns values per prompt as values per beam."""
+        if not isinstance(values, tuple):
+            return values
+        return tuple(value for value in values for _ in range(self.num_beams))
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
