@@ -42,6 +42,7 @@ def read(hf: ConfigReader) -> ModelConfig:
             feed_forward(4 * size, "gelu_new", dropout),
             norm,
             positions=Alibi(),
+            causal=hf.flag("is_causal", True),
             residual_after_norm=hf.flag("apply_residual_connection_post_layernorm", False),
         ),
     )

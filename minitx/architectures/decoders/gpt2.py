@@ -46,6 +46,7 @@ def read(hf: ConfigReader) -> ModelConfig:
             ),
             feed_forward(inner, hf.name("activation_function", "gelu_new"), dropout),
             NormConfig(eps=hf.number("layer_norm_epsilon", 1e-5)),
+            causal=hf.flag("is_causal", True),
         ),
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from minitx.architectures._decoder import layer_types
+from minitx.architectures._decoder import layer_types, with_windows
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.decoders import llama
 from minitx.architectures.decoders.mixtral import with_experts
@@ -50,7 +50,7 @@ def read(hf: ConfigReader) -> ModelConfig:
     )
     types = tuple(FULL if i % 2 else SLIDING for i in range(config.stack.num_hidden_layers))
     window = hf.size("sliding_window", 128)
-    return replace_in(config, "decoder", layer_types=layer_types(hf, types), sliding_window=window)
+    return replace(config, decoder=with_windows(config.stack, layer_types(hf, types), window))
 
 
 LAYER_PREFIX, SOURCE_LAYER = llama.LAYER_PREFIX, llama.SOURCE_LAYER

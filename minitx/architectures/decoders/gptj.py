@@ -42,6 +42,7 @@ def read(hf: ConfigReader) -> ModelConfig:
             feed_forward(inner, hf.name("activation_function", "gelu_new"), dropout),
             NormConfig(eps=hf.number("layer_norm_epsilon", 1e-5)),
             positions=Rotary(ropes={FULL: rope}),
+            causal=hf.flag("is_causal", True),
             parallel="one_norm",
         ),
     )

@@ -75,6 +75,7 @@ def read(
             ),
             feed_forward(inner, hf.name("hidden_act", "silu"), gated=True, bias=mlp_bias),
             NormConfig(kind="rms_norm", eps=hf.number("rms_norm_eps", eps)),
+            causal=hf.flag("is_causal", True),
             positions=Rotary(ropes=rope_per_type(hf, values, (FULL, SLIDING), width)),
         ),
     )

@@ -33,6 +33,7 @@ def read(hf: ConfigReader) -> ModelConfig:
         attention(hf, size, heads, bias=bias, output_bias=bias, dropout=weights, output_dropout=dropout),
         feed_forward(hf.size("ffn_dim"), hf.name("activation_function", "relu"), dropout, bias=bias),
         NormConfig(eps=1e-5),
+        causal=hf.flag("is_causal", True),
         norm_placement="pre" if hf.flag("do_layer_norm_before", True) else "post",
     )
     final_norm, narrow = not hf.flag("_remove_final_layer_norm", False), width != size
