@@ -157,8 +157,10 @@ class ConfigReader:
         return value
 
     def pad_token_id(self, vocab_size: int, default: int | None = None) -> int | None:
-        """Returns the padding id, a row of the vocabulary; None if there is no padding id."""
+        """Returns the padding id, a row of the vocabulary; None if it is null or negative."""
         value = self.get("pad_token_id", default)
+        if type(value) is int and value < 0:
+            return None
         if value is not None and (type(value) is not int or not 0 <= value < vocab_size):
             stated = "pad_token_id" in self.config
             origin = ": " if stated else " has no pad_token_id; the default "
@@ -172,10 +174,12 @@ class ConfigReader:
         self.expect("add_cross_attention", False)
 
     def token_id(self, key: str, default: int | None = None) -> int | None:
-        """Returns a token id, the first of several; None if it is null."""
+        """Returns a token id, the first of several; None if it is null or negative."""
         value = self.get(key, default)
         value = value[0] if isinstance(value, list) and value else value
-        if value is not None and (type(value) is not int or value < 0):
+        if type(value) is int and value < 0:
+            return None
+        if value is not None and type(value) is not int:
             raise ValueError(f"{self.where}: {key}={value!r} must be a token id.")
         return value
 

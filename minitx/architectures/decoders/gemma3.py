@@ -39,8 +39,6 @@ def ropes(hf: ConfigReader, head_dim: int) -> dict[str, RopeConfig]:
 def read(hf: ConfigReader) -> ModelConfig:
     """Returns the model config of a config.json."""
     config = gemma.read(hf)
-    hf.ignore("_sliding_window_pattern")  # a record of layer_types
-    hf.ignore("attn_logit_softcapping")  # in the config, but never used
     layers, every = config.stack.num_hidden_layers, hf.size("sliding_window_pattern", 6)
     scale = hf.positive("query_pre_attn_scalar", 256) ** -0.5
     config = replace_in(config, "decoder.layer.attention", scale=scale, qk_norm="head")

@@ -30,9 +30,6 @@ YARN = {
 
 def read(hf: ConfigReader) -> ModelConfig:
     """Returns the model config of a config.json."""
-    # The balance of the experts in training; second names of sizes.
-    hf.ignore("output_router_logits", "router_aux_loss_coef", "initial_context_length", "experts_per_token")
-    hf.ignore("rope_parameters", "rope_scaling")
     hf.expect("hidden_act", "silu")  # inside the experts' clamped SwiGLU
     rope = hf.config.get("rope_scaling") or hf.config.get("rope_parameters") or YARN
     biased = hf.flag("attention_bias", True)

@@ -44,7 +44,6 @@ def read(
         partial: whether RoPE may rotate part of a head.
         biases: flags of the biases that the architecture supports; the others must be false.
     """
-    hf.ignore("pretraining_tp")  # how the training was spread over machines
     size, heads = hf.size("hidden_size"), hf.size("num_attention_heads")
     stored = hf.get("head_dim", head_dim)
     width = hf.head_dim(size, heads) if stored is None else hf.size("head_dim", head_dim)

@@ -23,7 +23,6 @@ def read(hf: ConfigReader) -> ModelConfig:
     """Returns the model config of a config.json."""
     hf.expect("layer_norm_elementwise_affine", True)
     hf.expect("layerdrop", 0.0, 0)
-    hf.ignore("activation_dropout")  # of files only; the models have no such place
     size, heads = hf.size("hidden_size"), hf.size("num_attention_heads")
     width, bias = hf.size_or_none("word_embed_proj_dim") or size, hf.flag("enable_bias", True)
     dropout, weights = hf.probability("dropout", 0.1), hf.probability("attention_dropout", 0.0)

@@ -19,8 +19,6 @@ from minitx.layers.stack import FULL, SLIDING
 
 def read(hf: ConfigReader) -> ModelConfig:
     """Returns the model config of a config.json."""
-    hf.ignore("output_router_logits", "router_aux_loss_coef")  # the balance of the experts in training
-    hf.ignore("max_window_layers")  # for its dense relative only
     config = llama.read(hf, key_value_heads=4)
     layers, every = config.stack.num_hidden_layers, hf.size("decoder_sparse_step", 1)
     plain = hf.get("mlp_only_layers", None) or []

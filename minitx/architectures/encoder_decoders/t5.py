@@ -32,8 +32,6 @@ from minitx.config import (
 def read(hf: ConfigReader) -> ModelConfig:
     """Returns the model config of a config.json."""
     mt5, umt5 = (hf.get("model_type", None) == kind for kind in ("mt5", "umt5"))
-    hf.ignore("n_positions")  # of the training; distances are not limited
-    hf.ignore("dense_act_fn", "is_gated_act")  # repeats feed_forward_proj
     hf.expect("is_decoder", False)
     size, layers = hf.size("d_model"), hf.size("num_layers")
     decoder_layers = hf.get("num_decoder_layers", None)  # null: as in the encoder
