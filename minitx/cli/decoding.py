@@ -60,7 +60,7 @@ def request_of(source: Source, values: Values) -> Request:
     strategy, settings, max_length = settings_of(values, folder, forced_phrases(tokenizer, values, head))
     texts = [encoded(tokenizer, prompt, values) for prompt in prompts]
     model = model_of(source, folder, head)
-    size, bos = model.config.inputs.vocab_size, begin_token(model, tokenizer)
+    size, bos = model.config.text_inputs.vocab_size, begin_token(model, tokenizer)
     ids = read_prompts(texts, vocab_size=size, bos=bos, parameter="ids" if values["ids"] else "prompts")
     starts = decoder_starts(model, values, len(ids), tokenizer)
     if max_length is not None and starts is not None:

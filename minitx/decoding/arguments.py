@@ -171,7 +171,7 @@ def _read_inputs(
     encodes = model.task == "seq2seq-lm"
     rows = read_prompts(
         prompts,
-        vocab_size=model.config.inputs.vocab_size,
+        vocab_size=model.config.text_inputs.vocab_size,
         tokenizer=tokenizer,
         attention_mask=options.get("attention_mask"),
         bos=None if encodes else begin_token(model, tokenizer),

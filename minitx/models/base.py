@@ -10,7 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from minitx.config import HeadConfig, ModelConfig
+from minitx.config import CustomInputs, HeadConfig, ModelConfig
 from minitx.habits import ElsewhereMethod, UnknownAttributeError
 from minitx.layers.attention import Backend, backend_of
 from minitx.layers.cache import Cache
@@ -70,7 +70,7 @@ class Model(nn.Module):
         self.make_stacks(stack)
         last = getattr(config, self.families[-1])
         self.pooler = Pooler(last.hidden_size) if config.pooler else None
-        self.head = Head(head, last.output_size or last.hidden_size) if head is not None else None
+        self.head = None if head is None else make_head(head, config, self.families[-1])
         self.task = head.task if head is not None else None
         if not next(self.parameters()).is_meta:  # there, weights follow
             self.initialize()
@@ -249,6 +249,30 @@ class Model(nn.Module):
                 if isinstance(module, nn.Embedding) and module.padding_idx is not None:
                     parameter[module.padding_idx].zero_()
         return self
+
+
+def make_head(head: HeadConfig, config: ModelConfig, family: str) -> Head:
+    """Returns the head of a model.
+
+    Args:
+        head: config of the head.
+        config: of the model.
+        family: the stack that it follows, "encoder" or "decoder".
+
+    Raises:
+        ArgumentTypeError: not a HeadConfig.
+        ArgumentValueError: a head that needs token ids, on inputs other than text.
+    """
+    stack = getattr(config, family)
+    inputs = (config.decoder_inputs if family == "decoder" else None) or config.inputs
+    module = Head(head, stack.output_size or stack.hidden_size)
+    if isinstance(inputs, CustomInputs):
+        hint = "inputs other than text have neither a word embedding nor choices"
+        if head.tied:
+            raise ArgumentValueError("HeadConfig.tied", True, "False", hint)
+        if head.task == "multiple-choice":
+            raise ArgumentValueError("HeadConfig.task", head.task, "another", hint)
+    return module
 
 
 def check_layers(stack: nn.Module) -> None:

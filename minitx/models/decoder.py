@@ -263,7 +263,7 @@ class DecoderModel(CausalModel):
             (B, T) bool; None: all are real.
         """
         mask = None if mask is None else mask[:, -time:]
-        pad = self.config.inputs.pad_token_id
+        pad = self.config.text_inputs.pad_token_id
         if pad is None or input_ids is None:
             return mask
         real = input_ids != pad

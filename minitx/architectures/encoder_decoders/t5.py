@@ -40,7 +40,7 @@ def read(hf: ConfigReader) -> ModelConfig:
     stored = hf.name("feed_forward_proj", "gated-gelu" if mt5 or umt5 else "relu")
     gate, _, act = stored.rpartition("-")
     if gate not in ("", "gated"):
-        raise ValueError(f"config.json: feed_forward_proj={stored!r} must be NAME or gated-NAME.")
+        raise hf.error("feed_forward_proj", stored, "NAME or gated-NAME")
     dropout, factor = hf.probability("dropout_rate", 0.1), hf.number("initializer_factor", 1.0)
     inputs = text_inputs(hf, size, pad=0, length=512, padding_is_trained=True, dropout=dropout)
     encoder = StackConfig(

@@ -26,10 +26,8 @@ def read(hf: ConfigReader) -> ModelConfig:
     config = replace_in(config, "encoder.layer.feed_forward", output_dropout=None)
     groups, inner = hf.size("num_hidden_groups", 1), hf.size("inner_group_num", 1)
     if groups > config.stack.num_hidden_layers or groups * inner > MOST_LAYERS:
-        raise ValueError(
-            f"config.json: num_hidden_groups={groups} of inner_group_num={inner} layers do not fit "
-            f"{config.stack.num_hidden_layers} layers."
-        )
+        expected = f"at most {config.stack.num_hidden_layers}, with inner_group_num={inner} layers each"
+        raise hf.error("num_hidden_groups", groups, expected)
     return replace_in(config, "encoder", num_hidden_groups=groups, inner_group_num=inner)
 
 

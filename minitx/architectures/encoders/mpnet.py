@@ -19,10 +19,11 @@ def read(hf: ConfigReader) -> ModelConfig:
     """Returns the model config of a config.json."""
     config = bert.read(hf)
     hf.expect("pad_token_id", PADDING)
-    if min(config.inputs.vocab_size, config.inputs.max_position_embeddings - 1) <= PADDING:
-        raise ValueError(
-            f"config.json: vocab_size and max_position_embeddings need rows after pad_token_id={PADDING}."
-        )
+    inputs = config.text_inputs
+    if min(inputs.vocab_size, inputs.max_position_embeddings - 1) <= PADDING:
+        sizes = (inputs.vocab_size, inputs.max_position_embeddings)
+        hint = f"the tables need rows after pad_token_id={PADDING}"
+        raise hf.error("(vocab_size, max_position_embeddings)", sizes, "larger", hint)
     positions = LearnedPositions(numbering="padding")
     config = replace_in(config, "inputs", pad_token_id=PADDING, positions=positions, type_vocab_size=0)
     buckets = hf.expect("relative_attention_num_buckets", 32)  # its own code never uses another number

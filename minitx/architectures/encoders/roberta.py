@@ -18,11 +18,12 @@ from minitx.config import HeadConfig, LearnedPositions, ModelConfig, TransformCo
 def read(hf: ConfigReader) -> ModelConfig:
     """Returns the model config of a config.json."""
     config = bert.read(hf)
-    pad = hf.pad_token_id(config.inputs.vocab_size, 1)
+    pad = hf.pad_token_id(config.text_inputs.vocab_size, 1)
     if pad is None:
-        raise ValueError("config.json: pad_token_id is null, but positions are counted from it.")
-    if pad >= config.inputs.max_position_embeddings - 1:
-        raise ValueError(f"config.json: max_position_embeddings leaves no row after pad_token_id={pad}.")
+        raise hf.error("pad_token_id", None, "a token id", "positions are counted from it")
+    if pad >= config.text_inputs.max_position_embeddings - 1:
+        expected = f"more than pad_token_id={pad} + 1"
+        raise hf.error("max_position_embeddings", config.text_inputs.max_position_embeddings, expected)
     return replace_in(config, "inputs", pad_token_id=pad, positions=LearnedPositions(numbering="padding"))
 
 
