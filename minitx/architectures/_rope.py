@@ -86,8 +86,8 @@ def rope_per_type(
         raise ValueError(f"{WHERE} has {', '.join(strange)}; the layer types are {', '.join(kinds)}.")
     ropes = {}
     for kind in kinds:
-        own = an_object(f"{WHERE}[{kind!r}]", values.get(kind))
-        ropes[kind] = rope_config(hf, shared | own, head_dim)
+        of_kind = an_object(f"{WHERE}[{kind!r}]", values.get(kind))
+        ropes[kind] = rope_config(hf, shared | of_kind, head_dim)
     return ropes
 
 

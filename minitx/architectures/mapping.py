@@ -40,21 +40,21 @@ def either(*names: str) -> CheckpointEntry:
     return CheckpointEntry(names)
 
 
-def attention_entries(ours: str, theirs: str, names: str, kind: str = "self") -> Table:
+def attention_entries(branch: str, source: str, names: str, kind: str = "self") -> Table:
     """Returns the entries of an attention branch: Q, K, V and the output projection.
 
     Args:
-        ours: the branch, such as "decoder.layers.{i}.attention".
-        theirs: the checkpoint's module that holds all four.
+        branch: its name, such as "decoder.layers.{i}.attention".
+        source: the checkpoint's module that holds all four.
         names: the checkpoint's names of the four in it, separated by spaces.
         kind: "self" or "cross".
     """
     q, k, v, output = names.split()
     return {
-        f"{ours}.{kind}_attention.Q": f"{theirs}.{q}",
-        f"{ours}.{kind}_attention.K": f"{theirs}.{k}",
-        f"{ours}.{kind}_attention.V": f"{theirs}.{v}",
-        f"{ours}.{kind}_output.dense": f"{theirs}.{output}",
+        f"{branch}.{kind}_attention.Q": f"{source}.{q}",
+        f"{branch}.{kind}_attention.K": f"{source}.{k}",
+        f"{branch}.{kind}_attention.V": f"{source}.{v}",
+        f"{branch}.{kind}_output.dense": f"{source}.{output}",
     }
 
 
@@ -88,24 +88,24 @@ def stack_experts(name: str) -> CheckpointEntry:
     return CheckpointEntry((name,), StackExperts())
 
 
-def renamed(table: Table, ours: Mapping[str, str], prefix: str) -> Table:
+def renamed(table: Table, prefixes: Mapping[str, str], prefix: str) -> Table:
     """Rename a table for a model that is part of a larger one.
 
     Args:
         table: the part's own table.
-        ours: prefix of minitx's names -> prefix in the larger model; placeholders become those of a decoder.
+        prefixes: of minitx's names -> in the larger model; placeholders become those of a decoder.
         prefix: prefix of the checkpoint's names in the larger model.
     """
 
     def _left(name: str) -> str:
-        for start, other in ours.items():
+        for start, other in prefixes.items():
             name = name.replace("{i}", "{j}")
             if name.startswith(start):
                 return other + name.removeprefix(start)
         return name
 
     def _right(name: str) -> str:
-        return prefix + (name.replace("{i}", "{j}") if ours else name)
+        return prefix + (name.replace("{i}", "{j}") if prefixes else name)
 
     result: Table = {}
     for names, stored in table.items():

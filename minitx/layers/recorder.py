@@ -90,10 +90,11 @@ class Recorder:
             unfolded = weights.view(*weights.shape[:2], -1, time, weights.shape[-1]).transpose(1, 2)
             self.cross_attentions[layer] = unfolded.reshape(rows, *unfolded.shape[2:])
 
-        own = replace(context, watch=_watch) if layer in self._layers else context
+        if layer in self._layers:
+            context = replace(context, watch=_watch)
         if cross is not None and layer in self._cross_layers:
             cross = replace(cross, watch=_watch_cross)
-        return own, cross
+        return context, cross
 
     def leave(self, hidden: Tensor) -> None:
         """Record the output of the stack.

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from minitx.config import CustomInputs, TextInputs
-from minitx.habits import ARGUMENTS, UnknownArgumentError, hint_for
+from minitx.habits import UnknownArgumentError, argument_hint
 from minitx.layers.embedder import Embedder, text_embedder
 from minitx.layers.masks import as_bool
 from minitx.validation import (
@@ -224,7 +224,7 @@ def check_others(embedder: nn.Module, others: Mapping[str, Tensor]) -> None:
     """
     known = (*Inputs._fields[:-1], "labels", "cache", "output_hidden_states", "output_attentions")
     for name in others if isinstance(embedder, Embedder) else ():
-        raise UnknownArgumentError("forward", name, hint_for(ARGUMENTS["forward"], name, known))
+        raise UnknownArgumentError("forward", name, argument_hint("forward", name, known))
 
 
 def token_ids(embedder: Embedder, inputs: Inputs) -> Tensor:

@@ -74,7 +74,7 @@ def test_a_custom_architecture_is_saved_and_loaded(tmp_path: Path) -> None:
 def test_what_cannot_be_registered() -> None:
     with pytest.raises(ValueError, match="model_types='bert' must be new names; minitx has this one itself"):
         minitx.register(bert.ARCHITECTURE)
-    with pytest.raises(ValueError, match="model_types={} must be names such as"):
+    with pytest.raises(ValueError, match=r"model_types=\{\} must be names such as"):
         minitx.register(dataclasses.replace(bert.ARCHITECTURE, model_types={}))
     with pytest.raises(TypeError, match="architecture='bert' must be an Architecture"):
         minitx.register("bert")  # type: ignore[arg-type]
@@ -159,11 +159,11 @@ def test_layers_do_not_share_the_module_of_an_activation() -> None:
     [
         (
             lambda q, k, v, mask, options: q[:, :1],
-            r"the output of <lambda>=.* must be a tensor of shape \(1, 4, 4",
+            r"the output of <lambda>=.* must be a tensor of shape \(1",
         ),
         (
             lambda q, k, v, mask, options: q.double(),
-            r"the output of <lambda>=.* of shape .* and torch\.float32",
+            r"the output of <lambda>=.* of shape .* and torch",
         ),
         (lambda q, k, v, mask, options: (q, None), r"the output of <lambda>=.* must be a tensor"),
     ],
@@ -176,13 +176,9 @@ def test_the_output_of_a_custom_attention_is_checked(function: Any, message: str
 
 def test_a_custom_attention_has_five_arguments() -> None:
     model = minitx.from_config({"model_type": "bert", **SIZES})
-    with pytest.raises(
-        TypeError, match=r"attention=<built-in .* must be a function of \(query, key, value, mask"
-    ):
+    with pytest.raises(TypeError, match=r"attention=<built-in .* must be a function of \(query, key"):
         model.set_attention(math.sqrt)  # type: ignore[arg-type]
-    with pytest.raises(
-        TypeError, match=r"function=<function .* must be a function of \(query, key, value, mask"
-    ):
+    with pytest.raises(TypeError, match=r"function=<function .* must be a function of \(query, key"):
         minitx.register_attention("three", lambda q, k, v: q)  # type: ignore[arg-type, misc]
 
 
@@ -388,9 +384,7 @@ def test_a_decoder_has_inputs_of_text() -> None:
     assert config.encoder is not None
     stack = dataclasses.replace(config.encoder, causal=True)
     text = minitx.from_config({"model_type": "bert", **SIZES}).config.inputs
-    with pytest.raises(
-        ValueError, match=r"ModelConfig\.inputs=PatchInputs.* must be a TextInputs for a decod"
-    ):
+    with pytest.raises(ValueError, match=r"ModelConfig\.inputs=PatchInputs.* must be a TextInputs for a"):
         dataclasses.replace(config, encoder=None, decoder=stack)
     with pytest.raises(ValueError, match=r"ModelConfig\.shared_embeddings=True must be False"):
         dataclasses.replace(config, decoder=stack, decoder_inputs=text)
@@ -402,9 +396,8 @@ def test_images_to_text() -> None:
     torch.manual_seed(0)
     config = vision_config()
     assert config.encoder is not None
-    decoder = minitx.replace_in(
-        dataclasses.replace(config.encoder, causal=True), "layer", cross_attention=True
-    )
+    decoder = minitx.replace_in(config.encoder, "layer", cross_attention=True)
+    decoder = dataclasses.replace(decoder, causal=True)
     config = dataclasses.replace(
         config,
         decoder=decoder,
@@ -418,9 +411,7 @@ def test_images_to_text() -> None:
     logits = model(pixel_values=images, decoder_input_ids=IDS).logits
     cache = model.encode_into(model.make_cache(), pixel_values=images)
     assert torch.allclose(model.decode(IDS, cache=cache).logits, logits, atol=1e-5)
-    with pytest.raises(
-        ValueError, match=r"ModelConfig\.inputs=PatchInputs.* must be a TextInputs; this needs"
-    ):
+    with pytest.raises(ValueError, match=r"ModelConfig\.inputs=PatchInputs.* must be a TextInputs; this"):
         minitx.generate(model, [[5, 6]], minitx.Greedy(), max_new_tokens=2)
 
 

@@ -29,8 +29,8 @@ def read(hf: ConfigReader) -> ModelConfig:
 
 def target_size(hf: ConfigReader) -> int:
     """Returns the size of the decoder's vocabulary."""
-    own = hf.size_or_none("decoder_vocab_size")
-    return own if own and not hf.flag("share_encoder_decoder_embeddings", True) else hf.size("vocab_size")
+    size = hf.size_or_none("decoder_vocab_size")
+    return size if size and not hf.flag("share_encoder_decoder_embeddings", True) else hf.size("vocab_size")
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:

@@ -58,10 +58,10 @@ def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
     """Returns the head of each task."""
     size, dropout = hf.size("hidden_size"), hf.probability("hidden_dropout_prob", 0.1)
     cls_dropout = hf.get("cls_dropout", None)
-    found = bert.label_heads(hf, dropout)
+    by_task = bert.label_heads(hf, dropout)
     for task in ("sequence-classification", "multiple-choice"):
-        found[task] = replace(
-            found[task],
+        by_task[task] = replace(
+            by_task[task],
             pooling="first",
             input_dropout=hf.probability("pooler_dropout", 0.0),
             transform=TransformConfig(
@@ -69,13 +69,13 @@ def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
             ),
             classifier_dropout=dropout if cls_dropout is None else hf.probability("cls_dropout"),
         )
-    found["sequence-classification"] = replace(found["sequence-classification"], soft_labels=True)
+    by_task["sequence-classification"] = replace(by_task["sequence-classification"], soft_labels=True)
     activation, eps = hf.name("hidden_act", "gelu"), hf.number("layer_norm_eps", 1e-7)
     width = hf.size("embedding_size", size) if hf.flag("legacy", True) else size
     words = bert.word_head(hf, width, activation, eps)
     # the head of the original code is always tied, whatever tie_word_embeddings is
-    found["masked-lm"] = words if hf.flag("legacy", True) else replace(words, tied=True)
-    return found
+    by_task["masked-lm"] = words if hf.flag("legacy", True) else replace(words, tied=True)
+    return by_task
 
 
 ATTENTION, SOURCE_ATTENTION = (

@@ -33,12 +33,12 @@ def read(hf: ConfigReader) -> ModelConfig:
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
     """Returns the head of each task."""
     size, dropout = hf.size("hidden_size"), hf.probability("hidden_dropout_prob", 0.1)
-    found = bert.label_heads(hf, dropout)
-    found["sequence-classification"] = roberta.first_token_head(
-        found["sequence-classification"], size, "tanh", dropout
+    by_task = bert.label_heads(hf, dropout)
+    by_task["sequence-classification"] = roberta.first_token_head(
+        by_task["sequence-classification"], size, "tanh", dropout
     )
-    found["masked-lm"] = bert.word_head(hf, size, "gelu", hf.number("layer_norm_eps", 1e-12))
-    return found
+    by_task["masked-lm"] = bert.word_head(hf, size, "gelu", hf.number("layer_norm_eps", 1e-12))
+    return by_task
 
 
 LAYER_PREFIX, SOURCE_LAYER = "encoder.layers.{i}", "encoder.layer.{i}"

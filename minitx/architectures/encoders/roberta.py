@@ -41,16 +41,16 @@ def first_token_head(head: HeadConfig, size: int, activation: str, dropout: floa
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
     """Returns the head of each task."""
     size, dropout = hf.size("hidden_size"), bert.classifier_dropout(hf)
-    found = bert.label_heads(hf, dropout)
+    by_task = bert.label_heads(hf, dropout)
     # The pooled choice head uses the dropout of the network.
-    found["multiple-choice"] = replace(
-        found["multiple-choice"], classifier_dropout=hf.probability("hidden_dropout_prob", 0.1)
+    by_task["multiple-choice"] = replace(
+        by_task["multiple-choice"], classifier_dropout=hf.probability("hidden_dropout_prob", 0.1)
     )
-    found["sequence-classification"] = first_token_head(
-        found["sequence-classification"], size, "tanh", dropout
+    by_task["sequence-classification"] = first_token_head(
+        by_task["sequence-classification"], size, "tanh", dropout
     )
-    found["masked-lm"] = bert.word_head(hf, size, "gelu", hf.number("layer_norm_eps", 1e-12))
-    return found
+    by_task["masked-lm"] = bert.word_head(hf, size, "gelu", hf.number("layer_norm_eps", 1e-12))
+    return by_task
 
 
 HEAD_WEIGHTS: dict[str, Table] = bert.LABEL_HEADS | {
