@@ -60,6 +60,10 @@ class ValidatedConfig:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, classes):
                 raise ArgumentTypeError(f"{kind.__name__}.{name}", value, expected)
+        for name, (element, expected) in element_types(kind).items():
+            for i, value in enumerate(getattr(self, name) or ()):
+                if isinstance(value, bool) != (element is bool) or not isinstance(value, element):
+                    raise ArgumentTypeError(f"{kind.__name__}.{name}[{i}]", value, expected)
         for name, bound in bounds(kind).items():
             value = getattr(self, name)
             if value is not None:
@@ -99,6 +103,17 @@ def plain_types(kind: type[ValidatedConfig]) -> dict[str, tuple[tuple[type, ...]
         if None not in plain:
             classes, names = zip(*filter(None, plain), strict=True)
             types[name] = classes, " or ".join(names)
+    return types
+
+
+@cache
+def element_types(kind: type[ValidatedConfig]) -> dict[str, tuple[type, str]]:
+    """Returns the class of the elements of each field that is a tuple, and its name in messages."""
+    types: dict[str, tuple[type, str]] = {}
+    for name, hint in get_type_hints(kind).items():
+        for part in get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,):
+            if get_origin(part) is tuple:
+                types[name] = _PLAIN.get(get_args(part)[0], (bool, "a bool"))
     return types
 
 

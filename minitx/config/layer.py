@@ -166,7 +166,7 @@ class LayerConfig(ValidatedConfig):
     cross_attention: bool = False
 
     def __post_init__(self) -> None:
-        """Checks that a parallel layer has no cross-attention, and that options of first norms have first norms."""
+        """Checks that a parallel layer has no cross-attention, and that options of first norms have them."""
         super().__post_init__()
         if self.parallel != "none" and self.cross_attention:
             raise ArgumentValueError(

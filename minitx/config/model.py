@@ -18,6 +18,7 @@ from minitx.config.layer import ExpertsConfig, LayerConfig, NormConfig
 from minitx.config.positions import (
     Alibi,
     AttentionPositions,
+    Disentangled,
     EmbeddedPositions,
     Numbering,
     RelativeBias,
@@ -77,6 +78,7 @@ class StackConfig(ValidatedConfig):
         """
         super().__post_init__()
         self._check_lists()
+        self._check_positions()
         self._check_windows()
         self._check_groups()
 
@@ -97,11 +99,6 @@ class StackConfig(ValidatedConfig):
             check_choice("StackConfig.layer_types", kind, ("full_attention", "sliding_attention"))
             if rotary is not None and kind not in rotary.ropes:
                 raise ArgumentValueError("StackConfig.positions", rotary, f"a Rotary with ropes[{kind!r}]")
-        head_dim = self.layer.attention.head_dim
-        for rope in rotary.ropes.values() if rotary is not None else ():
-            if rope.rotary_dim > head_dim or (rope.rotary_dim == head_dim and head_dim % 2):
-                expected = f"at most head_dim={head_dim}, and even for a whole head"
-                raise ArgumentValueError("RopeConfig.rotary_dim", rope.rotary_dim, expected)
         feed_forward = self.layer.feed_forward
         dense = feed_forward.dense if isinstance(feed_forward, ExpertsConfig) else None
         if self.expert_layers is not None and not all(self.expert_layers) and dense is None:
@@ -111,6 +108,20 @@ class StackConfig(ValidatedConfig):
                 "True for every layer",
                 "or set layer.feed_forward=ExpertsConfig(dense=FeedForwardConfig(...)) for the others",
             )
+
+    def _check_positions(self) -> None:
+        positions, head_dim, size = self.positions, self.layer.attention.head_dim, self.hidden_size
+        for rope in positions.ropes.values() if isinstance(positions, Rotary) else ():
+            if rope.rotary_dim > head_dim or (rope.rotary_dim == head_dim and head_dim % 2):
+                expected = f"at most head_dim={head_dim}, and even for a whole head"
+                raise ArgumentValueError("RopeConfig.rotary_dim", rope.rotary_dim, expected)
+        if (
+            isinstance(positions, Disentangled)
+            and positions.conv_kernel_size
+            and size % positions.conv_groups
+        ):
+            expected = f"a divisor of hidden_size={size}"
+            raise ArgumentValueError("Disentangled.conv_groups", positions.conv_groups, expected)
 
     def _check_windows(self) -> None:
         if "sliding_attention" not in (self.layer_types or ()):

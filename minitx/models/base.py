@@ -261,7 +261,7 @@ def make_head(head: HeadConfig, config: ModelConfig, family: str) -> Head:
 
     Raises:
         ArgumentTypeError: not a HeadConfig.
-        ArgumentValueError: a head that needs token ids, on inputs other than text.
+        ArgumentValueError: a head that needs token ids, on inputs other than text; one tied to another shape.
     """
     stack = getattr(config, family)
     inputs = (config.decoder_inputs if family == "decoder" else None) or config.inputs
@@ -272,6 +272,11 @@ def make_head(head: HeadConfig, config: ModelConfig, family: str) -> Head:
             raise ArgumentValueError("HeadConfig.tied", True, "False", hint)
         if head.task == "multiple-choice":
             raise ArgumentValueError("HeadConfig.task", head.task, "another", hint)
+    elif head.tied:
+        table, shape = (inputs.vocab_size, inputs.embedding_size), tuple(module.projection.weight.shape)
+        if shape != table:
+            expected = f"False for a projection of shape {shape}; the word embedding has {table}"
+            raise ArgumentValueError("HeadConfig.tied", True, expected)
     return module
 
 

@@ -276,6 +276,11 @@ ROPE = RopeConfig(rope_theta=10_000.0, rotary_dim=2)
             {"positions": Rotary(ropes={FULL: replace(ROPE, rotary_dim=4)})},
             r"rotary_dim=4 must be at most",
         ),
+        (
+            STACK,
+            {"positions": replace(DISENTANGLED, conv_groups=3)},
+            r"conv_groups=3 must be a divisor of hid",
+        ),
         (MODEL, {"initializer_range": -0.1}, r"initializer_range=-0.1 must be in \[0, inf\)"),
         (MODEL, {"decoder_start_token_id": -1}, r"decoder_start_token_id=-1 must be at least 0"),
         (RelativeBias(num_buckets=8), {"num_buckets": 3}, r"RelativeBias.num_buckets=3 must be at least 4"),
@@ -292,6 +297,20 @@ ROPE = RopeConfig(rope_theta=10_000.0, rotary_dim=2)
 )
 def test_numbers_have_bounds(part: Any, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
+        replace(part, **changes)
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "message"),
+    [
+        (STACK, {"expert_layers": (True, 0)}, r"StackConfig.expert_layers\[1\]=0 must be a bool"),
+        (STACK, {"layer_types": (FULL, 3)}, r"StackConfig.layer_types\[1\]=3 must be a string"),
+        (Rotary(ropes={}), {"layers": (1, 2)}, r"Rotary.layers\[0\]=1 must be a bool"),
+        (ROPE, {"short_factor": (True,)}, r"RopeConfig.short_factor\[0\]=True must be a number"),
+    ],
+)
+def test_elements_of_tuples_have_a_type(part: Any, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
         replace(part, **changes)
 
 

@@ -24,6 +24,7 @@ from minitx.layers import activation, attention
 from minitx.layers.activation import Activation
 from minitx.models import inputs as model_inputs
 from tests.parity.encoder_decoders import GPT2, T5
+from tests.real import MINILM
 
 SIZES = {
     "vocab_size": 99,
@@ -377,6 +378,18 @@ def test_embedders_that_cannot_be() -> None:
         encoder_of(inputs, BoxEmbedder, task="masked-lm", tied=True)
     with pytest.raises(ValueError, match=r"HeadConfig\.task='multiple-choice' must be another; inputs other"):
         encoder_of(inputs, BoxEmbedder, task="multiple-choice")
+
+
+def test_vectors_of_texts_need_a_model_of_text() -> None:
+    tokenizer = minitx.load_tokenizer(MINILM)
+    with pytest.raises(ValueError, match=r"ModelConfig\.inputs=PatchInputs.* must be a TextInputs; this"):
+        minitx.embed(vision_model(), tokenizer, ["A cat."])
+
+
+def test_a_tied_head_has_the_shape_of_the_word_embedding() -> None:
+    config = minitx.from_config({"model_type": "bert", **SIZES}).config
+    with pytest.raises(ValueError, match=r"HeadConfig\.tied=True must be False .*\(5, 24\); .*\(99, 24\)"):
+        minitx.EncoderModel(config, minitx.HeadConfig(task="masked-lm", num_labels=5, tied=True))
 
 
 def test_a_decoder_has_inputs_of_text() -> None:
