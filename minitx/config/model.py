@@ -20,6 +20,7 @@ from minitx.config.positions import (
     AttentionPositions,
     Disentangled,
     EmbeddedPositions,
+    LearnedPositions,
     Numbering,
     RelativeBias,
     Rotary,
@@ -110,18 +111,23 @@ class StackConfig(ValidatedConfig):
             )
 
     def _check_positions(self) -> None:
-        positions, head_dim, size = self.positions, self.layer.attention.head_dim, self.hidden_size
+        positions, head_dim = self.positions, self.layer.attention.head_dim
         for rope in positions.ropes.values() if isinstance(positions, Rotary) else ():
             if rope.rotary_dim > head_dim or (rope.rotary_dim == head_dim and head_dim % 2):
                 expected = f"at most head_dim={head_dim}, and even for a whole head"
                 raise ArgumentValueError("RopeConfig.rotary_dim", rope.rotary_dim, expected)
-        if (
-            isinstance(positions, Disentangled)
-            and positions.conv_kernel_size
-            and size % positions.conv_groups
-        ):
-            expected = f"a divisor of hidden_size={size}"
+        if isinstance(positions, Disentangled):
+            self._check_disentangled(positions)
+
+    def _check_disentangled(self, positions: Disentangled) -> None:
+        if positions.conv_kernel_size and self.hidden_size % positions.conv_groups:
+            expected = f"a divisor of hidden_size={self.hidden_size}"
             raise ArgumentValueError("Disentangled.conv_groups", positions.conv_groups, expected)
+        unused = ("layer_types", "expert_layers", "final_dropout", "output_size", "num_hidden_groups")
+        for name in ("causal", *unused):
+            if value := getattr(self, name):
+                expected = f"{False if name == 'causal' else None} with Disentangled positions"
+                raise ArgumentValueError(f"StackConfig.{name}", value, expected)
 
     def _check_windows(self) -> None:
         if "sliding_attention" not in (self.layer_types or ()):
@@ -130,7 +136,7 @@ class StackConfig(ValidatedConfig):
             expected = "at least 1 with layers of sliding_attention"
             raise ArgumentValueError("StackConfig.sliding_window", self.sliding_window, expected)
         if isinstance(self.positions, Alibi | RelativeBias):
-            expected = "a Rotary, Disentangled or None with layers of sliding_attention"
+            expected = "a Rotary or None with layers of sliding_attention"
             raise ArgumentValueError("StackConfig.positions", self.positions, expected)
 
     def _check_groups(self) -> None:
@@ -182,7 +188,7 @@ class TextInputs(ValidatedConfig):
     projection: Projection = "none"
 
     def __post_init__(self) -> None:
-        """Checks that positions counted from the padding id have one, and that it is a row of the table."""
+        """Checks the padding id, the rows of the position table, and the width of the embeddings."""
         super().__post_init__()
         if self.pad_token_id is None and self.numbering == "padding":
             raise ArgumentValueError(
@@ -190,6 +196,18 @@ class TextInputs(ValidatedConfig):
             )
         if self.pad_token_id is not None:
             check_integer("TextInputs.pad_token_id", self.pad_token_id, 0, self.vocab_size - 1)
+        if isinstance(self.positions, LearnedPositions):
+            first = self.positions.offset
+            if self.numbering == "padding" and self.pad_token_id is not None:
+                first += self.pad_token_id + 1
+            if self.max_position_embeddings <= first:
+                expected = f"more than {first}, the row of the first position"
+                raise ArgumentValueError(
+                    "TextInputs.max_position_embeddings", self.max_position_embeddings, expected
+                )
+        if self.projection == "none" and self.embedding_size != self.hidden_size:
+            expected = f"hidden_size={self.hidden_size} without a projection"
+            raise ArgumentValueError("TextInputs.embedding_size", self.embedding_size, expected)
 
     @property
     def numbering(self) -> Numbering:
@@ -291,10 +309,10 @@ class ModelConfig(ValidatedConfig):
     initializer_range: NonNegative = 0.02
 
     def __post_init__(self) -> None:
-        """Checks that each stack is as wide as its inputs, and that a decoder's inputs are text.
+        """Checks that stacks and inputs fit each other, and that a decoder's inputs are text.
 
         Raises:
-            ArgumentValueError: another hidden_size, or other inputs.
+            ArgumentValueError: another width, other inputs, or a decoder that cannot attend to the encoder.
         """
         super().__post_init__()
         self._check_text()
@@ -308,6 +326,17 @@ class ModelConfig(ValidatedConfig):
                     f"{source}.hidden_size={width}",
                     f"replace both at once: dataclasses.replace(config, {source}=..., {name}=...)",
                 )
+
+        if self.encoder is not None and self.decoder is not None:
+            self._check_cross_attention(self.encoder_size, self.decoder)
+
+    def _check_cross_attention(self, encoder_size: int, decoder: StackConfig) -> None:
+        if not decoder.layer.cross_attention:
+            parameter = "ModelConfig.decoder.layer.cross_attention"
+            raise ArgumentValueError(parameter, False, "True in a decoder with encoder")
+        if encoder_size != decoder.hidden_size and not self.encoder_projection:
+            expected = f"True for an encoder output of {encoder_size} and a decoder of {decoder.hidden_size}"
+            raise ArgumentValueError("ModelConfig.encoder_projection", False, expected)
 
     def _check_text(self) -> None:
         if self.decoder is None:

@@ -69,7 +69,7 @@ class Model(nn.Module):
         self.checkpoint: Any = None
         self.make_stacks(stack)
         last = getattr(config, self.families[-1])
-        self.pooler = Pooler(last.hidden_size) if config.pooler else None
+        self.pooler = Pooler(last.output_size or last.hidden_size) if config.pooler else None
         self.head = None if head is None else make_head(head, config, self.families[-1])
         self.task = head.task if head is not None else None
         if not next(self.parameters()).is_meta:  # there, weights follow

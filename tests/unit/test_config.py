@@ -40,6 +40,8 @@ STACK = StackConfig(hidden_size=8, num_hidden_layers=2, layer=LAYER, causal=True
 INPUTS = TextInputs(
     vocab_size=9, embedding_size=8, hidden_size=8, pad_token_id=None, max_position_embeddings=7
 )
+ENCODER = replace(STACK, causal=False)
+CROSS = replace(STACK, layer=replace(LAYER, cross_attention=True))
 MODEL = ModelConfig(inputs=INPUTS, decoder=STACK)
 HEAD = HeadConfig(task="causal-lm", num_labels=9)
 LONG = {"rope_type": "longrope", "original_max_position_embeddings": 8, "short_factor": (1.0,)}
@@ -122,12 +124,12 @@ def test_replace_in_names_the_nearest_field(path: str, changes: dict[str, Any], 
         (
             "decoder",
             {"layer_types": SLIDING, "sliding_window": 3, "positions": Alibi()},
-            r"positions=Alibi\(\) must be a Rotary, Disentangled or None",
+            r"positions=Alibi\(\) must be a Rotary or None",
         ),
         (
             "decoder",
             {"layer_types": SLIDING, "sliding_window": 3, "positions": RelativeBias(num_buckets=8)},
-            r"positions=RelativeBias.* must be a Rotary, Disentangled or None",
+            r"positions=RelativeBias.* must be a Rotary or None",
         ),
         ("decoder", {"num_hidden_groups": 3}, r"num_hidden_groups=3 must be from 1 to 2"),
         (
@@ -202,7 +204,7 @@ def test_a_stack_is_as_wide_as_its_inputs() -> None:
         replace_in(MODEL, "decoder", hidden_size=32)
     with pytest.raises(ValueError, match=r"encoder.hidden_size=32 must be inputs.hidden_size=8"):
         replace_in(ModelConfig(inputs=INPUTS, encoder=STACK), "encoder", hidden_size=32)
-    wide = replace(INPUTS, hidden_size=32)
+    wide = replace(INPUTS, hidden_size=32, embedding_size=32)
     with pytest.raises(ValueError, match=r"decoder.hidden_size=8 must be decoder_inputs.hidden_size=32"):
         ModelConfig(inputs=INPUTS, encoder=STACK, decoder_inputs=wide, decoder=STACK)
     both = replace(MODEL, inputs=wide, decoder=replace(STACK, hidden_size=32))
@@ -279,7 +281,25 @@ ROPE = RopeConfig(rope_theta=10_000.0, rotary_dim=2)
         (
             STACK,
             {"positions": replace(DISENTANGLED, conv_groups=3)},
-            r"conv_groups=3 must be a divisor of hid",
+            r"conv_groups=3 must be a divisor",
+        ),
+        (STACK, {"positions": DISENTANGLED}, r"StackConfig.causal=True must be False with"),
+        (INPUTS, {"embedding_size": 4}, r"TextInputs.embedding_size=4 must be hidden_size=8 without"),
+        (INPUTS, {"positions": LearnedPositions(offset=7)}, r"max_position_embeddings=7 must be more than 7"),
+        (
+            INPUTS,
+            {"positions": LearnedPositions(numbering="padding"), "pad_token_id": 6},
+            r"max_position_embeddings=7 must be more than 7, the row of the first position",
+        ),
+        (
+            MODEL,
+            {"encoder": ENCODER},
+            r"decoder.layer.cross_attention=False must be True in a decoder",
+        ),
+        (
+            MODEL,
+            {"encoder": replace(ENCODER, output_size=4), "decoder": CROSS},
+            r"encoder_projection=False must be True for an encoder output of 4 and a decoder of 8",
         ),
         (MODEL, {"initializer_range": -0.1}, r"initializer_range=-0.1 must be in \[0, inf\)"),
         (MODEL, {"decoder_start_token_id": -1}, r"decoder_start_token_id=-1 must be at least 0"),
