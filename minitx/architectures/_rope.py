@@ -60,7 +60,7 @@ def an_object(where: str, value: Any) -> dict[str, Any]:
 
 
 def check_per_type(values: Mapping[str, Any], kinds: Collection[str]) -> None:
-    """Check that all values are per layer type, for architectures whose layer types have separate bases.
+    """Checks that all values are per layer type, for architectures whose layer types have separate bases.
 
     Raises:
         ValueError: values that belong to no layer type.

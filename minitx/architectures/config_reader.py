@@ -110,7 +110,7 @@ class ConfigReader:
         return reader
 
     def ignore(self, *keys: str) -> None:
-        """Take keys without effect on the outputs; a comment at the call gives the reason."""
+        """Takes keys without effect on the outputs; a comment at the call gives the reason."""
         self.taken.update(keys)
 
     def size(self, key: str, default: Any = _required, *, least: int = 1) -> int:
@@ -190,7 +190,7 @@ class ConfigReader:
         return value
 
     def reject_decoder_flags(self) -> None:
-        """Refuse configs that use an encoder as a decoder, or add cross-attention."""
+        """Refuses configs that use an encoder as a decoder, or add cross-attention."""
         self.expect("is_decoder", False)
         self.expect("add_cross_attention", False)
 

@@ -89,7 +89,7 @@ def stack_experts(name: str) -> CheckpointEntry:
 
 
 def renamed(table: Table, prefixes: Mapping[str, str], prefix: str) -> Table:
-    """Rename a table for a model that is part of a larger one.
+    """Renames a table for a model that is part of a larger one.
 
     Args:
         table: the part's own table.
@@ -131,7 +131,7 @@ SUFFIXES = ("weight", "bias")
 def entries(
     table: Table, layers: Sequence[Mapping[str, int]]
 ) -> Iterable[tuple[tuple[str, ...], CheckpointEntry]]:
-    """Yield the entries of a table with their placeholders filled in."""
+    """Yields the entries of a table with their placeholders filled in."""
     for left, right in table.items():
         names = (left,) if isinstance(left, str) else left
         stored = CheckpointEntry((right,)) if isinstance(right, str) else right
@@ -143,7 +143,7 @@ def entries(
 
 
 def places(name: str, layers: Sequence[Mapping[str, int]]) -> Sequence[Mapping[str, int]]:
-    """Return the values of a name's placeholder, one mapping per layer; one empty mapping without."""
+    """Returns the values of a name's placeholder, one mapping per layer; one empty mapping without."""
     if "{" not in name:
         return ({},)
     return [values for values in layers if ("j" if "{j}" in name else "i") in values]
@@ -152,7 +152,7 @@ def places(name: str, layers: Sequence[Mapping[str, int]]) -> Sequence[Mapping[s
 def expand(
     table: Table, layers: Sequence[Mapping[str, int]], parameters: Iterable[str]
 ) -> list[ResolvedEntry]:
-    """Resolve a table for the parameters of a model.
+    """Resolves a table for the parameters of a model.
 
     Args:
         table: entries of modules that the model does not have are left out.

@@ -58,7 +58,7 @@ _REGISTERED: dict[str, Architecture] = {}
 
 
 def register(architecture: Architecture) -> None:
-    """Make a custom architecture known under its `model_types`, for loading, saving and `from_config`.
+    """Makes a custom architecture known under its `model_types`, for loading, saving and `from_config`.
 
     Args:
         architecture: declares how config.json is read and what the tensors are called; the files of

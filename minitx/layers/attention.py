@@ -275,7 +275,7 @@ class SelfAttention(nn.Module):
         self.backend: Backend = sdpa
 
     def heads(self, x: Tensor, norm: Slot | None = None) -> Tensor:
-        """Split into heads, and normalise queries and keys: (B, T, heads * D) -> (B, heads, T, D)."""
+        """Splits into heads, and normalises queries and keys: (B, T, heads * D) -> (B, heads, T, D)."""
         if norm is not None and not self.norm_per_head:
             x = norm(x)
         x = x.view(*x.shape[:-1], x.shape[-1] // self.head_dim, self.head_dim)

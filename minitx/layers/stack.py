@@ -110,7 +110,7 @@ class Stack(nn.Module):
         cross: AttentionContext | None = None,
         record: Recorder | None = None,
     ) -> Tensor:
-        """Run the layers.
+        """Runs the layers.
 
         Args:
             hidden: (B, T, E).
@@ -148,7 +148,7 @@ class Stack(nn.Module):
         cross: AttentionContext | None,
         record: Recorder | None,
     ) -> Tensor:
-        """Run the layers with a cache, cross-attention or a recorder: (B, T, E) -> (B, T, E)."""
+        """Runs the layers with a cache, cross-attention or a recorder: (B, T, E) -> (B, T, E)."""
         parts = [None] * len(self.layer_order) if cache is None else cache.layers
         cross_parts = [None] * len(parts) if cache is None or cross is None else cache.cross_attention
         if record is not None:

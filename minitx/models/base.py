@@ -29,7 +29,7 @@ StackMaker = Callable[..., nn.Module]  # of a StackConfig
 
 @contextmanager
 def rollback_on_error(cache: Cache | None, time: int) -> Iterator[None]:
-    """Make the last `time` tokens of the cache invalid again if the body fails; the call can be repeated."""
+    """Makes the last `time` tokens of the cache invalid again if the body fails; the call can be repeated."""
     try:
         yield
     except BaseException:
@@ -77,7 +77,7 @@ class Model(nn.Module):
         self.tie_weights()
 
     def make_stacks(self, stack: StackMaker) -> None:
-        """Make the modules before the head."""
+        """Makes the modules before the head."""
         self.embedder: Embedder = make_embedder(self.config.inputs)
         setattr(self, self.families[0], stack(getattr(self.config, self.families[0])))
 
@@ -125,7 +125,7 @@ class Model(nn.Module):
     # --- forward -----------------------------------------------------------------------------------------
 
     def run_stack(self, stack: nn.Module, *inputs: Any, record: Recorder | None = None) -> Tensor:
-        """Run a stack: (B, T, E) and further inputs -> (B, T, E).
+        """Runs a stack: (B, T, E) and further inputs -> (B, T, E).
 
         Args:
             stack: of this model.
@@ -146,7 +146,7 @@ class Model(nn.Module):
     def result(
         self, hidden: Tensor, mask: Tensor | None, labels: Tensor | None = None, **options: Any
     ) -> ModelOutput:
-        """Apply pooler and head to hidden states.
+        """Applies pooler and head to hidden states.
 
         Args:
             hidden: (B, T, E).
@@ -196,14 +196,14 @@ class Model(nn.Module):
     # --- weights and attention ---------------------------------------------------------------------------
 
     def tie_weights(self) -> Self:
-        """Make tied parameters one, as `ties` lists them."""
+        """Makes tied parameters one, as `ties` lists them."""
         for name, other in self.ties.items():
             module, _, leaf = name.rpartition(".")
             self.get_submodule(module).register_parameter(leaf, self.get_parameter(other))
         return self
 
     def set_attention(self, attention: str | Backend) -> Self:
-        """Choose how attention is computed.
+        """Chooses how attention is computed.
 
         `output_attentions` returns the weights of the standard formula with any of them.
 
@@ -226,7 +226,7 @@ class Model(nn.Module):
     def initialize(
         self, names: Collection[str] | None = None, generator: torch.Generator | None = None
     ) -> Self:
-        """Draw fresh weights in place: normal with `initializer_range`, biases 0, norms 1.
+        """Draws fresh weights in place: normal with `initializer_range`, biases 0, norms 1.
 
         Args:
             names: of the parameters to draw; None: all.
@@ -281,7 +281,7 @@ def make_head(head: HeadConfig, config: ModelConfig, family: str) -> Head:
 
 
 def check_layers(stack: nn.Module) -> None:
-    """Check that each layer of a stack can be called with the five arguments of `Layer.forward`.
+    """Checks that each layer of a stack can be called with the five arguments of `Layer.forward`.
 
     Raises:
         ArgumentTypeError: a layer that cannot.

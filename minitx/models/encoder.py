@@ -31,7 +31,7 @@ class EncoderModel(Model):
         output_attentions: Layers = False,
         **others: Any,
     ) -> ModelOutput:
-        """Encode a batch of sequences.
+        """Encodes a batch of sequences.
 
         Args:
             input_ids: (B, T) or (B, choices, T), the latter for multiple-choice, and all inputs likewise.

@@ -33,7 +33,7 @@ class EncoderDecoderModel(CausalModel):
     encoder: nn.Module
 
     def make_stacks(self, stack: StackMaker) -> None:
-        """Make the modules before the head: an embedder and a stack on each side."""
+        """Makes the modules before the head: an embedder and a stack on each side."""
         config = self.config
         self.embedder = make_embedder(config.inputs)
         self.encoder = stack(config.encoder)
@@ -70,7 +70,7 @@ class EncoderDecoderModel(CausalModel):
         output_cross_attentions: Layers = False,
         **others: Any,
     ) -> ModelOutput:
-        """Encode the source and run the decoder, or further decoder tokens after those in a cache.
+        """Encodes the source and runs the decoder, or further decoder tokens after those in a cache.
 
         Args:
             input_ids: (B, S) of the source. Not needed once the cache has its encoder output.
@@ -138,7 +138,7 @@ class EncoderDecoderModel(CausalModel):
         inputs_embeds: Tensor | None = None,
         **others: Any,
     ) -> Tensor:
-        """Run the encoder.
+        """Runs the encoder.
 
         Args:
             input_ids: (B, S) of the source.
@@ -164,7 +164,7 @@ class EncoderDecoderModel(CausalModel):
         attention_mask: Tensor | None = None,
         **more: Any,
     ) -> Cache:
-        """Encode a source and fill the cross-attention cache; `decode` continues from there.
+        """Encodes a source and fills the cross-attention cache; `decode` continues from there.
 
         Args:
             cache: from `make_cache`, empty; changed and returned. It stays empty if this fails.
@@ -184,7 +184,7 @@ class EncoderDecoderModel(CausalModel):
         return cache
 
     def run_encoder(self, source: Inputs, record: Recorder | None = None) -> Tensor:
-        """Run embedder and encoder: (B, S) -> (B, S, E')."""
+        """Runs embedder and encoder: (B, S) -> (B, S, E')."""
         return self.run_stack(self.encoder, *embed(self.embedder, source), record=record)
 
     def attend_to(
@@ -195,7 +195,7 @@ class EncoderDecoderModel(CausalModel):
         target: Inputs,
         record: Recorder | None,
     ) -> tuple[Tensor | None, AttentionContext]:
-        """Encode the source unless its output was passed or is cached.
+        """Encodes the source unless its output was passed or is cached.
 
         Args:
             source: inputs of the encoder.
@@ -239,7 +239,7 @@ class EncoderDecoderModel(CausalModel):
         return AttentionContext(cache.encoder_mask)
 
     def shifted(self, name: str, ids: Tensor | None) -> Tensor:
-        """Shift ids to the right to make decoder inputs: (B, T) -> (B, T).
+        """Shifts ids to the right to make decoder inputs: (B, T) -> (B, T).
 
         The start token is prepended; without one the last token of the row is, which then is that of the
         language. The label -100 becomes padding.
@@ -281,7 +281,7 @@ def _encoder_projection(config: ModelConfig) -> Slot:
 
 @contextmanager
 def clear_on_error(cache: Cache | None) -> Iterator[None]:
-    """Clear the cross-attention cache if the body filled it and then failed, so that it can be run again."""
+    """Clears the cross-attention cache if the body filled it and then failed, so that it can be run again."""
     if cache is None or cache.num_sources:
         yield
         return

@@ -131,7 +131,7 @@ class Inputs(NamedTuple):
         return shape
 
     def flatten_choices(self) -> Inputs:
-        """Flatten the inputs of multiple choice: (B, choices, T) -> (B * choices, T).
+        """Flattens the inputs of multiple choice: (B, choices, T) -> (B * choices, T).
 
         Raises:
             ArgumentValueError: inputs of different shapes.
@@ -162,7 +162,7 @@ class Embedded(NamedTuple):
 
 
 def embed(embedder: nn.Module, inputs: Inputs) -> Embedded:
-    """Embed the inputs of an encoder.
+    """Embeds the inputs of an encoder.
 
     Raises:
         ArgumentTypeError, ArgumentValueError: inputs that do not fit the embedder.
@@ -217,7 +217,7 @@ def check_names(embedder: nn.Module, named: Mapping[str, Any]) -> None:
 
 
 def check_others(embedder: nn.Module, others: Mapping[str, Tensor]) -> None:
-    """Check that a text embedder has no inputs by other names.
+    """Checks that a text embedder has no inputs by other names.
 
     Raises:
         UnknownArgumentError: it has.

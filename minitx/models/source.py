@@ -10,7 +10,7 @@ from minitx.validation import ArgumentValueError, check_tensor, values_unavailab
 
 
 def check_one_source(source: Inputs, encoder_hidden_states: Tensor | None, cached: bool) -> None:
-    """Check that there is one source, and no other argument of an encoder that does not run.
+    """Checks that there is one source, and no other argument of an encoder that does not run.
 
     Args:
         source: inputs of the encoder.
@@ -61,7 +61,7 @@ def source_mask(attention_mask: Tensor | None, encoder_hidden_states: Tensor) ->
 
 
 def check_encoder_output(encoder_hidden_states: Tensor, size: int, rows: int) -> None:
-    """Check the encoder output.
+    """Checks the encoder output.
 
     Args:
         encoder_hidden_states: (B, S, E')
