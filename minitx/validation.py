@@ -115,6 +115,17 @@ def check_number(parameter: str, value: Any, interval: Interval, hint: str = "")
     return number
 
 
+def check_type(parameter: str, value: Any, kind: Any, expected: str, hint: str = "") -> Any:
+    """Returns the value if it is an instance of `kind`, a class or a union.
+
+    Raises:
+        ArgumentTypeError: anything else.
+    """
+    if not isinstance(value, kind):
+        raise ArgumentTypeError(parameter, value, expected, hint)
+    return value
+
+
 def check_choice(parameter: str, value: Any, choices: Iterable[Any], hint: str = "") -> Any:
     """Returns the value if it is one of `choices`.
 
