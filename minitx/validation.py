@@ -139,7 +139,7 @@ def check_choice(parameter: str, value: Any, choices: Iterable[Any], hint: str =
 
 
 def check_dtype(parameter: str, dtype: Any) -> torch.dtype:
-    """Return a floating-point dtype of weights, from a torch.dtype or its name ("bfloat16").
+    """Returns a floating-point dtype of weights, from a torch.dtype or its name ("bfloat16").
 
     Raises:
         ArgumentValueError: any other.
@@ -186,20 +186,20 @@ def check_token_ids(parameter: str, ids: Any) -> Tensor:
 
 
 def check_shape(parameter: str, value: Any, shape: tuple[int, ...], like: str = "input_ids") -> None:
-    """Check that the value is a tensor of that shape, else raise ArgumentTypeError or ArgumentValueError."""
+    """Checks that a value is a tensor of that shape, else raises ArgumentTypeError or ArgumentValueError."""
     found = tuple(check_tensor(parameter, value).shape)
     if found != shape:
         raise ArgumentValueError(parameter, value, f"a tensor of shape {shape} like {like}, not {found}")
 
 
 def check_integer_dtype(parameter: str, ids: Any) -> None:
-    """Check that the value is a tensor of integers, else raise ArgumentTypeError or ArgumentValueError."""
+    """Checks that the value is a tensor of integers, else raises ArgumentTypeError or ArgumentValueError."""
     if check_tensor(parameter, ids).dtype not in (torch.int64, torch.int32):
         raise ArgumentValueError(parameter, ids, "of dtype torch.long")
 
 
 def check_indices(parameter: str, ids: Tensor, size: int, hint: str = "") -> None:
-    """Check that all values are integers in [0, size), else raise ArgumentValueError."""
+    """Checks that all values are integers in [0, size), else raises ArgumentValueError."""
     check_integer_dtype(parameter, ids)
     if values_unavailable(ids):
         return
@@ -209,7 +209,7 @@ def check_indices(parameter: str, ids: Tensor, size: int, hint: str = "") -> Non
 
 
 def check_position_ids(position_ids: Any, shape: tuple[int, ...], prefix: str = "") -> None:
-    """Check that these are integers of shape (1 or B, T).
+    """Checks that these are integers of shape (1 or B, T).
 
     Args:
         position_ids: the value.

@@ -69,7 +69,7 @@ def from_config(
     model.initialize(generator=None if seed is None else torch.Generator().manual_seed(seed))
     model.tie_weights()
     # Explicit, because the default of a missing key differs between architectures.
-    padding = {"pad_token_id": numbers.inputs.pad_token_id}
+    padding = {"pad_token_id": numbers.text_inputs.pad_token_id}
     model.checkpoint = Checkpoint(architecture, model_type, padding | dict(config), layout=layout(model))
     return few_rows(model)
 
@@ -112,7 +112,7 @@ def read_config(
     reader = ConfigReader(config)
     numbers, heads = architecture.read(reader), architecture.heads(reader)
     if unread := reader.unread():
-        message = f"config.json: minitx does not know {', '.join(unread)}; ignored."
+        message = f"config.json: minitx does not know {', '.join(unread)}; ignored.{reader.suggestion()}"
         if strict:
             raise ValueError(message)
         if not quiet:

@@ -63,7 +63,8 @@ def save(
     checkpoint = getattr(model, "checkpoint", None)
     if checkpoint is None:
         raise ValueError(
-            "the model has no record of its architecture; make it with minitx.load or minitx.from_config."
+            "the model has no record of its architecture, which minitx.load and minitx.from_config leave; "
+            "keep a model built from a ModelConfig by torch.save(model.state_dict(), path), and rebuild it."
         )
     if max_shard_size is not None:
         check_integer("max_shard_size", max_shard_size, 1, hint="it is a number of bytes")
@@ -98,7 +99,10 @@ def check_unchanged(model: Model, checkpoint: Checkpoint) -> None:
     Raises:
         ValueError: a module was added, removed or replaced, or `model.checkpoint.config` was changed.
     """
-    advice = "build such a model with minitx.from_config(model.checkpoint.config | {...})."
+    advice = (
+        "build such a model with minitx.from_config(model.checkpoint.config | {...}) if config.json has keys "
+        "for it, else keep it by torch.save(model.state_dict(), path) and the code that changes it."
+    )
     built, now = checkpoint.layout, layout(model)
     for path in sorted(set(built) | set(now)):
         if built.get(path) != now.get(path):

@@ -188,6 +188,7 @@ def check_arguments(
             "an encoder",
             'of an encoder-decoder such as T5, load the head "encoder"',
         )
+    _ = model.config.text_inputs  # an error for inputs other than text
     if any(module.training for module in model.modules()):
         raise ArgumentValueError(
             "model",
