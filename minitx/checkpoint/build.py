@@ -22,11 +22,13 @@ from minitx.habits import explain_arguments
 from minitx.models import DecoderModel, EncoderDecoderModel, EncoderModel, Model
 from minitx.optimize.few_rows import few_rows
 from minitx.validation import (
-    ArgumentTypeError,
     ArgumentValueError,
     check_choice,
     check_dtype,
+    check_flags,
     check_integer,
+    check_optional_strings,
+    check_type,
 )
 
 
@@ -52,11 +54,12 @@ def from_config(
         TypeError: `config` is not a dict, or `seed` not an integer.
         ValueError: a key that is missing or has a value that minitx does not implement; a seed out of range.
     """
+    check_flags(strict=strict)
+    check_optional_strings(head=head)
     dtype = check_dtype("dtype", dtype)
     if seed is not None:
         seed = check_integer("seed", seed, 0, 2**64 - 1, "None draws from torch's global generator")
-    if not isinstance(config, Mapping):
-        raise ArgumentTypeError("config", config, "a dict", "pass the content of a config.json")
+    check_type("config", config, Mapping, "a dict", "pass the content of a config.json")
     architecture, model_type = choose_architecture(config, None)
     numbers, heads = read_config(architecture, config, strict)
     names = class_names(config)

@@ -20,9 +20,16 @@ from minitx.checkpoint.ties import Sources, identical, share_tied
 from minitx.config import HeadConfig
 from minitx.habits import explain_arguments
 from minitx.io import read_json
+from minitx.layers.attention import backend_of
 from minitx.models import Model
 from minitx.optimize.few_rows import few_rows
-from minitx.validation import ArgumentValueError, check_dtype, check_integer
+from minitx.validation import (
+    ArgumentValueError,
+    check_dtype,
+    check_flags,
+    check_integer,
+    check_optional_strings,
+)
 
 
 @explain_arguments("load")
@@ -67,6 +74,9 @@ def load(
     """
     from minitx.checkpoint.hub import fetch
 
+    check_flags(strict=strict, init_head=init_head)
+    check_optional_strings(head=head, model_type=model_type)
+    backend_of(attention)  # before anything is read
     dtype = None if dtype is None else check_dtype("dtype", dtype)
     device = check_device(device)
     folder = fetch(name_or_folder, revision=revision, token=token, offline=offline)

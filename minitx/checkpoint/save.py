@@ -19,7 +19,14 @@ from minitx.checkpoint.ties import is_shared, is_tied
 from minitx.habits import explain_arguments
 from minitx.io import Staging, read_json, write_json
 from minitx.models import Model
-from minitx.validation import ArgumentTypeError, check_integer
+from minitx.validation import (
+    ArgumentTypeError,
+    ArgumentValueError,
+    check_callable,
+    check_integer,
+    check_path,
+    check_type,
+)
 
 
 class SavesFiles(Protocol):
@@ -60,20 +67,22 @@ def save(
         TypeError: `tokenizer` is not from `minitx.load_tokenizer`.
         ValueError: a model without a record of its architecture, or one that its config does not describe.
     """
-    checkpoint = getattr(model, "checkpoint", None)
+    check_type("model", model, Model, "a model of minitx")
+    folder = check_path("folder", folder)
+    checkpoint = model.checkpoint
     if checkpoint is None:
-        raise ValueError(
-            "the model has no record of its architecture; make it with minitx.load or minitx.from_config."
-        )
+        hint = "it has no record of its architecture"
+        raise ArgumentValueError("model", type(model), "from minitx.load or minitx.from_config", hint)
     if max_shard_size is not None:
         check_integer("max_shard_size", max_shard_size, 1, hint="it is a number of bytes")
     if tokenizer is not None and not hasattr(tokenizer, "save"):
         raise ArgumentTypeError("tokenizer", tokenizer, "from minitx.load_tokenizer")
+    if progress is not None:
+        check_callable("progress", progress, "it is called with the number of bytes after each file")
     check_unchanged(model, checkpoint)
     tensors = stored_tensors(model, checkpoint)
     shards = assign_shards(tensors, checkpoint, max_shard_size)
     config = stored_config(model, checkpoint)
-    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     refuse_other_model(folder, config)
     refuse_other_weights(folder, {SINGLE} if len(shards) == 1 else {INDEX, *shards})

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from minitx.checkpoint.files import open_folder
 from minitx.inspect.text import human as human
 from minitx.models import Model
+from minitx.validation import check_path, check_type
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +92,8 @@ def summarize(model: Model, folder: str | Path | None = None) -> Summary:
     Raises:
         FileNotFoundError, ValueError: as `minitx.load`, about the weights in `folder`.
     """
+    check_type("model", model, Model, "a model of minitx")
+    folder = None if folder is None else check_path("folder", folder)
     owners: dict[int, str] = {}  # id of a parameter -> its first name
     for name, parameter in model.named_parameters(remove_duplicate=False):
         owners.setdefault(id(parameter), name)
@@ -99,7 +102,7 @@ def summarize(model: Model, folder: str | Path | None = None) -> Summary:
     stored: dict[str, Tensor] = {}
     if folder is not None and model.checkpoint is not None:
         used = {name for names in model.checkpoint.names.values() for name in names} | set(kept)
-        stored = {name: t for name, t in open_folder(Path(folder)).shapes.items() if name not in used}
+        stored = {name: t for name, t in open_folder(folder).shapes.items() if name not in used}
     return Summary(
         model_type=None if model.checkpoint is None else model.checkpoint.model_type,
         task=model.task,
@@ -219,6 +222,7 @@ def unused(tensors: Mapping[str, Tensor]) -> tuple[Unused, ...]:
 
 def render(summary: Summary) -> str:
     """Render the summary in at most 80 columns."""
+    check_type("summary", summary, Summary, "the result of summarize")
     title = " ".join(filter(None, [summary.model_type, summary.task])) or "model"
     lines = [
         f"{title}: {summary.parameters:,} parameters, {human(summary.bytes)}, {' + '.join(summary.dtypes)}",

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import torch
 
+from minitx.validation import check_type
+
 # Largest difference accepted as equal, relative to the largest value (or to 1, if that is more).
 CLOSE = {torch.float32: 1e-5, torch.float64: 1e-9}
 # Difference accepted after a step in float32 inside a float64 run (a softmax, a rotary table).
@@ -214,6 +216,7 @@ def common_parent(a: str, b: str) -> str:
 
 def render_report(report: Report) -> str:
     """Render the report in at most 80 columns: a line per layer, and the first difference in full."""
+    check_type("report", report, Report, "the result of verify")
     title = " ".join(filter(None, ["minitx against transformers", report.transformers + ":"]))
     model = report.model_type + (f" {report.task}" if report.task else "")
     head = f"{title} {model}, attention {report.attention}"

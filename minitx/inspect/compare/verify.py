@@ -26,6 +26,7 @@ from minitx.inspect.compare.reference import Wide, import_transformers, in_dtype
 from minitx.inspect.compare.report import CLOSE, Gap, Report, Row
 from minitx.layers.embedding import ScaledEmbedding
 from minitx.models import Model, ModelOutput
+from minitx.validation import check_optional_strings, check_type
 
 if TYPE_CHECKING:
     from minitx.tokenizer import Tokenizer
@@ -72,8 +73,12 @@ def verify(
         FileNotFoundError, ValueError: as `minitx.load`.
     """
     from minitx.checkpoint.hub import fetch
-    from minitx.checkpoint.load import load
+    from minitx.checkpoint.load import check_device, load
 
+    check_optional_strings(head=head, model_type=model_type)
+    if model is not None:
+        check_type("model", model, Model, "a model of minitx or None")
+    device = check_device(device)
     transformers = import_transformers()
     folder = fetch(name_or_folder, revision=revision, token=token, offline=offline)
     ours = load(folder, head=head, model_type=model_type) if model is None else copy.deepcopy(model)
