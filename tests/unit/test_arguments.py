@@ -111,3 +111,30 @@ def test_a_wrong_argument_is_named(folder: Path, tmp_path: Path, monkeypatch: py
                 except Exception as error:
                     raw.append(f"{place}({name}={value!r}): {type(error).__name__}: {error}")
     assert not raw, "\n".join(raw)
+
+
+@pytest.mark.parametrize("dtype", [None, "bfloat16"])
+def test_a_new_head_is_drawn_from_the_seed(folder: Path, dtype: Any) -> None:
+    def head(seed: int | None) -> torch.Tensor:
+        options: Any = {"head": "token-classification", "init_head": True, "num_labels": 3, "dtype": dtype}
+        return minitx.load(folder, seed=seed, **options).head.projection.weight
+
+    assert torch.equal(head(1), head(1))
+    assert not torch.equal(head(1), head(2))
+    assert not torch.equal(head(None), head(None))
+    with pytest.raises(ArgumentValueError, match=r"^seed=1 must be None; .* needs init_head=True"):
+        minitx.load(folder, seed=1)
+
+
+def test_embed_takes_the_tokenizer_before_or_after_the_texts(folder: Path) -> None:
+    model, tokenizer, texts = minitx.load(folder), minitx.load_tokenizer(folder), ["a b", "c"]
+    vectors = minitx.embed(model, texts, tokenizer=tokenizer)
+    earlier: Any = (model, tokenizer, texts)
+    assert torch.equal(vectors, minitx.embed(*earlier))
+    assert torch.equal(vectors, minitx.embed(model=model, tokenizer=tokenizer, texts=iter(texts)))  # type: ignore[arg-type]
+
+
+def test_inspection_is_found_from_the_package() -> None:
+    assert minitx.inspect.verify is verify
+    with pytest.raises(AttributeError, match=r"Use minitx\.inspect\.verify\(folder_or_hub_id\)"):
+        minitx.verify  # noqa: B018

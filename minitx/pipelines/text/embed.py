@@ -76,8 +76,8 @@ class EmbeddingSettings:
 @explain_arguments("embed")
 def embed(
     model: Model,
-    tokenizer: Tokenizer,
     texts: Sequence[str],
+    tokenizer: Tokenizer,
     *,
     pooling: Pooling | None = None,
     normalize: bool | None = None,
@@ -93,8 +93,8 @@ def embed(
 
     Args:
         model: an encoder in eval mode, such as BERT or T5 with head="encoder"; its head is not used.
-        tokenizer: tokenizer of the same checkpoint, from `minitx.load_tokenizer`.
         texts: N texts.
+        tokenizer: tokenizer of the same checkpoint, from `minitx.load_tokenizer`.
         pooling: "mean" over the tokens, hidden state of the "first" token, or output of the "pooler"; padding
             is ignored.
         normalize: scale each vector to length 1.
@@ -114,7 +114,10 @@ def embed(
         ValueError: a model that is no encoder or in training mode, an unknown pooling, "pooler" without
             a pooler, a size below 1.
     """
-    check_type("model", model, nn.Module, "a model", "call embed(model, tokenizer, texts)")
+    check_type("model", model, nn.Module, "a model", "call embed(model, texts, tokenizer=tokenizer)")
+    if callable(texts):  # the order of earlier versions: embed(model, tokenizer, texts)
+        swapped: Any = (tokenizer, texts)
+        texts, tokenizer = swapped
     check_callable("tokenizer", tokenizer, "load it with minitx.load_tokenizer")
     check_integer("batch_size", batch_size, 1)
     if progress is not None:
