@@ -172,8 +172,8 @@ ATTRIBUTES: Mapping[str, Mapping[str, str]] = {
         "from_pretrained": "Use minitx.load(folder_or_hub_id).",
         "pipeline": "Use minitx.load and load_tokenizer, then minitx.generate, embed or model(**batch).",
         "summarize": "Use minitx.inspect.summarize(model).",
-        "verify": "Use minitx.inspect.verify(folder_or_hub_id).",
         "set_seed": "Use torch.manual_seed(seed), or generate(..., seed=...).",
+        "verify": "Use minitx.inspect.verify(folder_or_hub_id), or the command `minitx verify`.",
     },
 }
 

@@ -60,12 +60,6 @@ def shorten(value: Any, width: int = 60) -> str:
 # --- types -----------------------------------------------------------------------------------------
 
 
-def check_type(parameter: str, value: Any, kind: Any, expected: str, hint: str = "") -> None:
-    """Checks that the value is an instance of `kind`, a class or union, else raises ArgumentTypeError."""
-    if not isinstance(value, kind):
-        raise ArgumentTypeError(parameter, value, expected, hint)
-
-
 def check_flags(**flags: Any) -> None:
     """Checks that each value is a bool, else raises ArgumentTypeError."""
     for parameter, flag in flags.items():
@@ -160,6 +154,17 @@ def check_number(parameter: str, value: Any, interval: Interval, hint: str = "")
     if number not in interval:
         raise ArgumentValueError(parameter, value, f"in {interval}", hint)
     return number
+
+
+def check_type(parameter: str, value: Any, kind: Any, expected: str, hint: str = "") -> Any:
+    """Returns the value if it is an instance of `kind`, a class or a union.
+
+    Raises:
+        ArgumentTypeError: anything else.
+    """
+    if not isinstance(value, kind):
+        raise ArgumentTypeError(parameter, value, expected, hint)
+    return value
 
 
 def check_choice(parameter: str, value: Any, choices: Iterable[Any], hint: str = "") -> Any:

@@ -160,7 +160,10 @@ class ConfigReader:
         """Returns the padding id, a row of the vocabulary; None if there is no padding id."""
         value = self.get("pad_token_id", default)
         if value is not None and (type(value) is not int or not 0 <= value < vocab_size):
-            raise ValueError(f"{self.where}: pad_token_id={value!r} is not in [0, {vocab_size}).")
+            stated = "pad_token_id" in self.config
+            origin = ": " if stated else " has no pad_token_id; the default "
+            hint = "" if stated else ": add one"
+            raise ValueError(f"{self.where}{origin}pad_token_id={value!r} is not in [0, {vocab_size}){hint}.")
         return value
 
     def reject_decoder_flags(self) -> None:

@@ -130,6 +130,7 @@ def embed(
     check_model(model, settings.pooling)
     texts = settings.prepare(check_texts(texts))
     limit = min(settings.max_length or model.embedder.max_tokens, model.embedder.max_tokens)
+    batch_size = 1 if getattr(tokenizer, "pad_token", "") is None else batch_size  # nothing to pad with
     order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))  # longest first: memory peaks early
     vectors = [torch.empty(0, model.config.stack.hidden_size, dtype=wide(model.dtype), device=model.device)]
     for start in range(0, len(order), batch_size):
@@ -161,7 +162,8 @@ def embed_batch(
     model: Model, tokenizer: Tokenizer, texts: list[str], pooling: Pooling, max_length: int
 ) -> Tensor:
     """Compute the vectors of one batch, (N, E)."""
-    batch = tokenizer(texts, padding=True, truncation=True, max_length=max_length)
+    padding = getattr(tokenizer, "pad_token", "") is not None
+    batch = tokenizer(texts, padding=padding, truncation=True, max_length=max_length)
     if not isinstance(batch["input_ids"], Tensor):
         raise ArgumentTypeError(
             "tokenizer",
