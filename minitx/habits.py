@@ -81,7 +81,7 @@ ARGUMENTS: Mapping[str, Mapping[str, str]] = {
         "device": "Vectors are computed on the model's device; call model.to(device).",
         "normalize_embeddings": "It is called normalize here.",
         "prompt": "Use settings=EmbeddingSettings(prompt=...).",
-        "sentences": "Texts are the third argument.",
+        "sentences": "Texts are the second argument.",
         "show_progress_bar": "progress= takes a function, which gets the number of texts after each batch.",
     },
     "from_config": {
@@ -172,6 +172,7 @@ ATTRIBUTES: Mapping[str, Mapping[str, str]] = {
         "GenerationConfig": "Use a strategy such as minitx.Sample(temperature=0.8).",
         "from_pretrained": "Use minitx.load(folder_or_hub_id).",
         "pipeline": "Use minitx.load and load_tokenizer, then minitx.generate, embed or model(**batch).",
+        "summarize": "Use minitx.inspect.summarize(model).",
         "set_seed": "Use torch.manual_seed(seed), or generate(..., seed=...).",
         "verify": "Use minitx.inspect.verify(folder_or_hub_id), or the command `minitx verify`.",
     },

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -54,6 +55,46 @@ def shorten(value: Any, width: int = 60) -> str:
         return f"<tensor of shape {tuple(value.shape)}, {value.dtype}>"
     text = repr(value.tolist() if hasattr(value, "tolist") else value)
     return text if len(text) <= width else f"{text[: width - 3]}..."
+
+
+# --- types -----------------------------------------------------------------------------------------
+
+
+def check_flags(**flags: Any) -> None:
+    """Checks that each value is a bool, else raises ArgumentTypeError."""
+    for parameter, flag in flags.items():
+        check_type(parameter, flag, bool, "True or False")
+
+
+def check_strings(**strings: Any) -> None:
+    """Checks that each value is a string, else raises ArgumentTypeError."""
+    for parameter, string in strings.items():
+        check_type(parameter, string, str, "a string")
+
+
+def check_optional_strings(**strings: Any) -> None:
+    """Checks that each value is a string or None, else raises ArgumentTypeError."""
+    for parameter, string in strings.items():
+        check_type(parameter, string, str | None, "a string or None")
+
+
+def check_callable(parameter: str, value: Any, hint: str = "") -> None:
+    """Checks that the value can be called, else raises ArgumentTypeError."""
+    if not callable(value):
+        raise ArgumentTypeError(parameter, value, "a function", hint)
+
+
+def check_path(parameter: str, value: Any) -> Path:
+    """Returns the path of a string or Path.
+
+    Raises:
+        ArgumentTypeError: anything else.
+        ArgumentValueError: a name that no file can have: empty, or with a null character.
+    """
+    check_type(parameter, value, str | Path, "a string or Path")
+    if not str(value) or "\0" in str(value):
+        raise ArgumentValueError(parameter, value, "the path of a file or folder")
+    return Path(value)
 
 
 # --- scalars ---------------------------------------------------------------------------------------
