@@ -3,29 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from difflib import get_close_matches
+from typing import Any, TypeVar, get_args
 
-# Keys of a config.json without effect on the outputs of the network: training, decoding, records.
-NOT_OF_THE_NETWORK = frozenset(
-    """
-    _name_or_path _attn_implementation attn_implementation transformers_version model_type
-    architectures torch_dtype dtype use_cache torchscript use_bfloat16 gradient_checkpointing
-    tokenizer_class chunk_size_feed_forward output_attentions output_hidden_states output_past
-    return_dict prefix finetuning_task task_specific_params id2label label2id num_labels
-    problem_type initializer_range bos_token_id eos_token_id eos_token_ids sep_token_id cls_token_id
-    decoder_start_token_id unk_token_id mask_token_id max_length min_length do_sample early_stopping
-    cache_implementation
-    num_beams num_beam_groups diversity_penalty temperature top_k top_p typical_p repetition_penalty
-    length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size bad_words_ids
-    num_return_sequences output_scores return_dict_in_generate forced_bos_token_id
-    forced_eos_token_id remove_invalid_values exponential_decay_length_penalty suppress_tokens
-    begin_suppress_tokens is_encoder_decoder cross_attention_hidden_size tie_encoder_decoder
-    sentence_transformers sbert_ce_default_activation_function language auto_map directionality
-    pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head pooler_type
-    _commit_hash _num_labels name xla_device _attn_implementation_autoset
-    _attn_implementation_internal use_return_dict tf_legacy_loss adapters
-    """.split()  # noqa: SIM905 - a hundred lines less
-)
+from minitx.config.model import ProblemType
+from minitx.validation import ArgumentError, ArgumentValueError
 
 # Far above any real checkpoint; a larger size is an error in the file, and building it would exhaust the RAM.
 LARGEST_SIZE = 10_000_000
@@ -35,16 +17,18 @@ COUNTS_OF_LAYERS = frozenset(
     """
     num_hidden_layers n_layers n_layer num_layers num_hidden_groups inner_group_num
     encoder_layers decoder_layers num_decoder_layers
-    """.split()  # noqa: SIM905 - as above
+    """.split()  # noqa: SIM905 - words
 )
 
 _required = object()
+
+T = TypeVar("T")
 
 
 class ConfigReader:
     """Reads values of a `config.json` and records which keys were taken.
 
-    Every method raises ValueError, naming the key, if the value is missing or of another kind.
+    Every method raises ArgumentValueError, naming the key, if the value is missing or of another kind.
 
     Args:
         config: the content of the file, or of an object in it.
@@ -57,12 +41,31 @@ class ConfigReader:
         self.taken: set[str] = set()
         self.inner: dict[str, ConfigReader] = {}
 
+    def error(self, key: str, value: Any, expected: str, hint: str = "") -> ArgumentValueError:
+        """Returns the error of a value of the file: "config.json: key=value must be expected; hint."."""
+        return ArgumentValueError(f"{self.where}: {key}" if key else self.where, value, expected, hint)
+
+    def build(self, kind: type[T], **values: Any) -> T:
+        """Returns a config of these fields; errors name them as keys of the file.
+
+        Args:
+            kind: class of the config.
+            values: its fields, which have the names of the file's keys.
+        """
+        try:
+            return kind(**values)
+        except ArgumentError as error:
+            key = error.parameter.removeprefix(f"{kind.__name__}.")
+            raise self.error(key, error.value, error.expected, error.hint) from None
+
     def get(self, key: str, default: Any = _required) -> Any:
         """Returns the raw value; `default` if the key is absent."""
         self.taken.add(key)
         value = self.config.get(key, default)
         if value is _required:
-            raise ValueError(f"{self.where} has no {key!r}, and the model cannot be built without it.")
+            near = get_close_matches(key, set(self.config) - self.taken, n=1, cutoff=0.8)
+            hint = f" Is {near[0]!r} a misspelling of it?" if near else ""
+            raise ValueError(f"{self.where} has no {key!r}, and the model cannot be built without it.{hint}")
         return value
 
     def first_of(self, *keys: str) -> str:
@@ -74,7 +77,7 @@ class ConfigReader:
         """Returns the reader of an object that is a config itself, such as that of one half of a model."""
         value = self.get(key)
         if not isinstance(value, Mapping):
-            raise ValueError(f"{self.where}: {key}={value!r:.60} must be an object.")
+            raise self.error(key, value, "an object")
         return self.inner.setdefault(key, ConfigReader(value, f"{self.where}: {key}"))
 
     def with_values(self, **values: Any) -> ConfigReader:
@@ -84,7 +87,7 @@ class ConfigReader:
         return reader
 
     def ignore(self, *keys: str) -> None:
-        """Take keys without effect on the outputs; a comment at the call gives the reason."""
+        """Takes keys without effect on the outputs; a comment at the call gives the reason."""
         self.taken.update(keys)
 
     def size(self, key: str, default: Any = _required, *, least: int = 1) -> int:
@@ -92,7 +95,7 @@ class ConfigReader:
         value = self.get(key, default)
         most = MOST_LAYERS if key in COUNTS_OF_LAYERS else LARGEST_SIZE
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise ValueError(f"{self.where}: {key}={value!r} must be a whole number from {least} to {most}.")
+            raise self.error(key, value, f"a whole number from {least} to {most}")
         return value
 
     def size_or_none(self, key: str, default: int | None = None) -> int | None:
@@ -110,14 +113,14 @@ class ConfigReader:
         """Returns a finite, non-negative number."""
         value = self.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LARGEST_NUMBER:
-            raise ValueError(f"{self.where}: {key}={value!r} must be a number that is not negative.")
+            raise self.error(key, value, "a number that is not negative")
         return float(value)
 
     def positive(self, key: str, default: Any = _required) -> float:
         """Returns a finite number above zero whose inverse is finite too."""
         value = self.number(key, default)
         if value < 1 / LARGEST_NUMBER:
-            raise ValueError(f"{self.where}: {key}={value!r} must be positive.")
+            raise self.error(key, value, "positive")
         return value
 
     def positive_or_none(self, key: str, default: float | None = None) -> float | None:
@@ -128,21 +131,21 @@ class ConfigReader:
         """Returns a number from 0 to 1."""
         value = self.number(key, default)
         if value > 1:
-            raise ValueError(f"{self.where}: {key}={value!r} must be a probability, from 0 to 1.")
+            raise self.error(key, value, "a probability, from 0 to 1")
         return value
 
     def flag(self, key: str, default: Any = _required) -> bool:
         """Returns true or false."""
         value = self.get(key, default)
         if not isinstance(value, bool):
-            raise ValueError(f"{self.where}: {key}={value!r} must be true or false.")
+            raise self.error(key, value, "true or false")
         return value
 
     def name(self, key: str, default: Any = _required) -> str:
         """Returns a string."""
         value = self.get(key, default)
         if not isinstance(value, str):
-            raise ValueError(f"{self.where}: {key}={value!r} must be a string.")
+            raise self.error(key, value, "a string")
         return value
 
     def expect(self, key: str, *allowed: Any) -> Any:
@@ -153,7 +156,7 @@ class ConfigReader:
         # 0 is not False here, nor 1 True: they are other values of a config.json
         if not any(type(value) is type(x) and value == x for x in allowed):
             known = " or ".join(repr(x) for x in allowed)
-            raise ValueError(f"{self.where}: {key}={value!r} is not implemented; minitx has {known}.")
+            raise self.error(key, value, known, "minitx implements no other value")
         return value
 
     def pad_token_id(self, vocab_size: int, default: int | None = None) -> int | None:
@@ -162,14 +165,12 @@ class ConfigReader:
         if type(value) is int and value < 0:
             return None
         if value is not None and (type(value) is not int or not 0 <= value < vocab_size):
-            stated = "pad_token_id" in self.config
-            origin = ": " if stated else " has no pad_token_id; the default "
-            hint = "" if stated else ": add one"
-            raise ValueError(f"{self.where}{origin}pad_token_id={value!r} is not in [0, {vocab_size}){hint}.")
+            hint = "" if "pad_token_id" in self.config else "it is the default of a missing key; add one"
+            raise self.error("pad_token_id", value, f"a token id from 0 to {vocab_size - 1}", hint)
         return value
 
     def reject_decoder_flags(self) -> None:
-        """Refuse configs that use an encoder as a decoder, or add cross-attention."""
+        """Refuses configs that use an encoder as a decoder, or add cross-attention."""
         self.expect("is_decoder", False)
         self.expect("add_cross_attention", False)
 
@@ -180,15 +181,13 @@ class ConfigReader:
         if type(value) is int and value < 0:
             return None
         if value is not None and type(value) is not int:
-            raise ValueError(f"{self.where}: {key}={value!r} must be a token id.")
+            raise self.error(key, value, "a token id")
         return value
 
     def head_dim(self, hidden_size: int, heads: int) -> int:
         """Returns hidden_size / heads."""
         if hidden_size % heads:
-            raise ValueError(
-                f"{self.where}: hidden_size={hidden_size} is not a multiple of the {heads} attention heads."
-            )
+            raise self.error("hidden_size", hidden_size, f"a multiple of the {heads} attention heads")
         return hidden_size // heads
 
     def key_value_heads(self, heads: int, default: int | None = None) -> int:
@@ -196,26 +195,42 @@ class ConfigReader:
         stored = self.get("num_key_value_heads", default)
         shared = heads if stored is None else self.size("num_key_value_heads", default)
         if heads % shared:
-            raise ValueError(
-                f"{self.where}: {heads} attention heads cannot share num_key_value_heads={shared} evenly."
-            )
+            raise self.error("num_key_value_heads", shared, f"a divisor of the {heads} attention heads")
         return shared
 
     def num_labels(self, default: int = 2) -> int:
         """Returns `num_labels`, or the size of `id2label`, or Hugging Face's default."""
+        self.taken.update(("num_labels", "id2label"))
         named = self.config.get("num_labels")
         names = self.config.get("id2label")
         if named is None and isinstance(names, Mapping):
             return max(1, len(names))
         return default if named is None else self.size("num_labels")
 
-    def problem_type(self) -> str | None:
+    def problem_type(self) -> ProblemType:
         """Returns the loss of sequence classification; None: inferred from the labels."""
-        kinds = ("regression", "single_label_classification", "multi_label_classification")
-        kind: str | None = self.expect("problem_type", None, *kinds)
+        *kinds, absent = get_args(ProblemType)
+        kind: ProblemType = self.expect("problem_type", absent, *kinds)
         return kind
 
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Reads keys under a second name, such as `hidden_size` for `n_embd`.
+
+        Args:
+            names: second name -> key.
+
+        Raises:
+            ArgumentValueError: both names with different values.
+        """
+        for second, key in names.items():
+            if second not in self.config:
+                continue
+            value = self.config[second]
+            if self.config.get(key, value) != value:
+                raise self.error(second, value, f"{key}={self.config[key]!r}, of which it is a second name")
+            self.config = {**self.config, key: value}
+            self.taken.add(second)
+
     def unread(self) -> list[str]:
-        """Returns the keys that were not taken and are not known to be without effect."""
-        own = set(self.config) - self.taken - NOT_OF_THE_NETWORK
-        return sorted(own) + [f"{key}.{name}" for key, part in self.inner.items() for name in part.unread()]
+        """Returns the keys that were not taken."""
+        return sorted(set(self.config) - self.taken)

@@ -32,6 +32,7 @@ class Checkpoint:
         dtype: dtype of the weights when loaded; `unused_tensors` follow a later change of it.
         files: name -> file, if the checkpoint was sharded.
         metadata: metadata of the safetensors header.
+        ignored_keys: keys of config.json that were left out by `ignore_keys`.
     """
 
     architecture: Architecture
@@ -45,6 +46,7 @@ class Checkpoint:
     dtype: torch.dtype = torch.float32
     files: dict[str, str] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
+    ignored_keys: tuple[str, ...] = ()
 
     @property
     def id2label(self) -> dict[int, str]:

@@ -43,7 +43,7 @@ def demo(source: Source, picture: str, json: bool) -> None:
     folder = source.folder() if source.name else example_model()
     model, tokenizer = source.model(folder, "none"), source.tokenizer(folder)
     settings, loaded = embedding_settings(folder), time.perf_counter()
-    vectors = embed(model, tokenizer, SENTENCES, settings=settings)
+    vectors = embed(model, SENTENCES, tokenizer, settings=settings)
     seconds = {"load": loaded - started, "embed": time.perf_counter() - loaded}
     check_finite(vectors)
     units = F.normalize(vectors, dim=-1)

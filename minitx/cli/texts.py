@@ -32,7 +32,7 @@ def embed(source: Source, texts: tuple[str, ...], file: str | None, json: bool, 
     model = source.model(folder, "none" if architecture is None else architecture.headless[-1])
     with progress_bar(len(lines), "embedding", "text", quiet=source.quiet) as progress:
         options: dict[str, Any] = {"settings": settings, "batch_size": batch_size, "progress": progress}
-        vectors = pipeline.embed(model, tokenizer, lines, **options).cpu()
+        vectors = pipeline.embed(model, lines, tokenizer, **options).cpu()
     check_finite(vectors)
     result = {"model": source.name, **asdict(settings), "texts": lines}
     size = f"{len(lines)} vector{'s' * (len(lines) > 1)} of {vectors.shape[1]} numbers"

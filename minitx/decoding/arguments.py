@@ -24,7 +24,7 @@ from minitx.decoding.samplers.alternatives import Alternatives
 from minitx.decoding.special_tokens import begin_token, end_tokens, start_tokens
 from minitx.decoding.stopping import Stop
 from minitx.decoding.strategy import Strategy
-from minitx.habits import ARGUMENTS, UnknownArgumentError, hint_for
+from minitx.habits import UnknownArgumentError, argument_hint
 from minitx.models import CausalModel
 from minitx.tokenizer import Tokenizer
 from minitx.validation import ArgumentTypeError, ArgumentValueError, check_choice, check_integer, check_type
@@ -55,7 +55,7 @@ def check_names(function: Callable[..., Any], options: Iterable[str], known: Ite
     known = list(known)
     for name in options:
         if name not in known:
-            raise UnknownArgumentError(function.__name__, name, hint_for(ARGUMENTS["generate"], name, known))
+            raise UnknownArgumentError(function.__name__, name, argument_hint("generate", name, known))
 
 
 def check_model(model: Any) -> CausalModel:
@@ -182,7 +182,7 @@ class _Call:
         encodes = model.task == "seq2seq-lm"
         rows = read_prompts(
             prompts,
-            vocab_size=model.config.inputs.vocab_size,
+            vocab_size=model.config.text_inputs.vocab_size,
             tokenizer=tokenizer,
             attention_mask=self.options.get("attention_mask"),
             bos=None if encodes else begin_token(model, tokenizer),

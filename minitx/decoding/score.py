@@ -75,7 +75,7 @@ def score(
     )
     encoder_rows: list[list[int]] = []
     if sources is not None:
-        size = model.config.inputs.vocab_size
+        size = model.config.text_inputs.vocab_size
         encoder_rows = read_prompts(sources, vocab_size=size, tokenizer=tokenizer, parameter="sources")
         if len(encoder_rows) != len(rows):
             raise ArgumentValueError("sources", sources, f"{len(rows)} sequences, one per text")

@@ -38,7 +38,7 @@ from minitx.decoding.processors.chain import Chain
 from minitx.decoding.request import GenerationRequest
 from minitx.decoding.samplers.base import Argmax, Device, Sampler, SamplerArguments, Seed
 from minitx.decoding.session import DecodingSession
-from minitx.habits import ARGUMENTS, hint_for, register_fields
+from minitx.habits import argument_hint, register_fields
 from minitx.validation import ArgumentValueError, check_choice, check_type
 
 # Orders of the chain: that of the fields, but for the fields whose `Parameter.before` names the order.
@@ -143,7 +143,7 @@ class Strategy:
             raise TypeError(f"{kind} takes its fields by name, as in {kind}(repetition_penalty=1.1).")
         for name in options:
             if name not in known:
-                hint = hint_for(ARGUMENTS["strategy"], name, known)
+                hint = argument_hint("strategy", name, known)
                 raise TypeError(f"{kind} has no field {name!r}.{hint and ' '}{hint}")
         return super().__new__(cls)
 

@@ -58,12 +58,13 @@ def read(hf: ConfigReader) -> ModelConfig:
     """Returns the model config of a config.json."""
     size, heads = hf.size("hidden_size"), hf.size("num_attention_heads")
     if hf.head_dim(size, heads) % 2:
-        raise ValueError(
-            f"config.json: hidden_size={size} over {heads} heads must be even; RoPE rotates pairs."
-        )
+        expected = f"an even multiple of the {heads} attention heads"
+        raise hf.error("hidden_size", size, expected, "RoPE rotates pairs of features")
     layers, head_dim = hf.size("num_hidden_layers"), hf.head_dim(size, heads)
     norm = NormConfig(eps=hf.number("norm_eps", 1e-5), bias=hf.flag("norm_bias", False))
     dropout, bias = hf.probability("attention_dropout", 0.0), hf.flag("attention_bias", False)
+    reach = hf.size("local_attention", 128) // 2
+    hf.expect("sliding_window", reach)  # its second name
     return ModelConfig(
         initializer_range=hf.number("initializer_range", 0.02),
         inputs=text_inputs(hf, size, norm=norm, dropout=hf.probability("embedding_dropout", 0.0)),
@@ -87,7 +88,7 @@ def read(hf: ConfigReader) -> ModelConfig:
             positions=Rotary(ropes=ropes(hf, head_dim)),
             first_attention_norm=False,
             layer_types=alternating_types(hf, layers),
-            sliding_window=hf.size("local_attention", 128) // 2 + 1,  # that many on either side, and itself
+            sliding_window=reach + 1,  # that many on either side, and itself
         ),
     )
 

@@ -42,7 +42,7 @@ def generate_batches(
     """
     model, tokenizer = check_model(model), options.get("tokenizer")
     batch_size = check_integer("batch_size", batch_size, 1, hint="prompts per batch")
-    size, encodes = model.config.inputs.vocab_size, model.task == "seq2seq-lm"
+    size, encodes = model.config.text_inputs.vocab_size, model.task == "seq2seq-lm"
     bos = None if encodes else begin_token(model, tokenizer)
     rows = read_prompts(prompts, vocab_size=size, tokenizer=tokenizer, bos=bos)
     starts = options.pop("decoder_prompts", None)
