@@ -45,7 +45,7 @@ def check_keys(reader: ConfigReader, model_type: str) -> None:
         for key in part.unread():
             value, entry = part.config[key], known.get(key)
             if isinstance(entry, list) and not _listed(value, entry):
-                expected = " or ".join(repr(x) for x in entry)
+                expected = " or ".join(repr(x) for x in entry) or "left out"
                 hint = f"minitx implements no other value; {_way_out([prefix + key])}"
                 raise part.error(key, value, expected, hint)
     if unknown := unknown_keys(reader, model_type):

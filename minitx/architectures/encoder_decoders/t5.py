@@ -44,6 +44,7 @@ def read(hf: ConfigReader) -> ModelConfig:
     hf.expect("is_gated_act", gated)
     dropout, factor = hf.probability("dropout_rate", 0.1), hf.number("initializer_factor", 1.0)
     inputs = text_inputs(hf, size, pad=0, length=512, padding_is_trained=True, dropout=dropout)
+    buckets = hf.size("relative_attention_num_buckets", 32, least=4)
     encoder = StackConfig(
         hidden_size=size,
         num_hidden_layers=layers,
@@ -71,8 +72,8 @@ def read(hf: ConfigReader) -> ModelConfig:
             norm_placement="pre",
         ),
         positions=RelativeBias(
-            num_buckets=hf.size("relative_attention_num_buckets", 32, least=4),
-            max_distance=hf.size("relative_attention_max_distance", 128),
+            num_buckets=buckets,
+            max_distance=hf.size("relative_attention_max_distance", 128, least=buckets // 2 + 1),
             per_layer=umt5,
         ),
         final_dropout=dropout,
