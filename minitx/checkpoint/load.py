@@ -16,6 +16,7 @@ from minitx.checkpoint.build import choose_architecture, empty_model, layout, re
 from minitx.checkpoint.files import GENERATION, Tensors, open_folder
 from minitx.checkpoint.record import Checkpoint
 from minitx.checkpoint.resolve import CheckpointNames, has_head, has_pooler, infer_task, resolve
+from minitx.checkpoint.sentence import read_sentence_files
 from minitx.checkpoint.ties import Sources, identical, share_tied
 from minitx.config import HeadConfig
 from minitx.habits import explain_arguments
@@ -93,6 +94,7 @@ def load(
         layout=layout(model),
         files=tensors.files if len(set(tensors.files.values())) > 1 else {},
         metadata=tensors.metadata,
+        sentence_files=read_sentence_files(folder),
     )
     model.checkpoint.names = load_parameters(model, resolution.sources, tensors, dtype, device)
     init_missing(model, resolution.missing)

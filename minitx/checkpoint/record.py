@@ -32,6 +32,8 @@ class Checkpoint:
         dtype: dtype of the weights when loaded; `unused_tensors` follow a later change of it.
         files: name -> file, if the checkpoint was sharded.
         metadata: metadata of the safetensors header.
+        sentence_files: files of sentence-transformers, name -> content: `embed` follows them, and `save`
+            writes them back.
     """
 
     architecture: Architecture
@@ -45,6 +47,7 @@ class Checkpoint:
     dtype: torch.dtype = torch.float32
     files: dict[str, str] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
+    sentence_files: dict[str, bytes] = field(default_factory=dict)
 
     @property
     def id2label(self) -> dict[int, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ def embed(source: Source, texts: tuple[str, ...], file: str | None, json: bool, 
 
     --file PATH  a text file, one text per line
     --output PATH  .npy, .safetensors or .json file for the vectors
-    --pooling mean|first|pooler  how (default: the checkpoint's)
+    --pooling mean|first|last|max|mean_sqrt_len|weighted_mean|pooler  how (default: the checkpoint's)
     --normalize/--no-normalize  length 1 or not (default: the checkpoint's)
     --max-length COUNT  tokens per text; the rest is cut
     --batch-size COUNT  texts per batch (default: 32)
@@ -50,10 +50,10 @@ def embed(source: Source, texts: tuple[str, ...], file: str | None, json: bool, 
     pipeline.check_room(tokenizer, settings.max_length)
     model = source.model(folder, "none" if architecture is None else architecture.headless[-1])
     with progress_bar(len(lines), "embedding", "text", quiet=source.quiet) as progress:
-        options: dict[str, Any] = {"settings": settings, "batch_size": batch_size, "progress": progress}
+        options = stated | {"settings": settings, "batch_size": batch_size, "progress": progress}
         vectors = pipeline.embed(model, tokenizer, lines, **options).cpu()
     check_finite(vectors)
-    result = {"model": source.name, **asdict(settings), "texts": lines}
+    result = {"model": source.name, **settings.as_dict(), "texts": lines}
     size = f"{len(lines)} vector{'s' * (len(lines) > 1)} of {vectors.shape[1]} numbers"
     if path is None:
         shown = "" if json else f"{size} {table(lines, vectors, settings)}"
@@ -146,8 +146,9 @@ def table(texts: list[str], vectors: Any, settings: Any) -> str:
     from torch.nn import functional as F
 
     from minitx.inspect.similarity import similarity_table
+    from minitx.pipelines.text.pooling import names_of
 
-    kind = f"({settings.pooling} pooling{', length 1' * settings.normalize})"
+    kind = f"({' + '.join(names_of(settings.pooling))} pooling{', length 1' * settings.normalize})"
     if len(texts) == 1:
         numbers = ", ".join(f"{value:.4f}" for value in vectors[0, :6].tolist())
         return f"{kind}\n" + paragraph(f"begins {numbers}, ...; --json or --output gives all of it")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
+from minitx.checkpoint.hub import fetch_tokenizer
+from minitx.checkpoint.sentence import encoder_folder
 from minitx.habits import explain_arguments
 from minitx.tokenizer.backends import TokenizerBackends
 from minitx.tokenizer.files import (
@@ -69,9 +71,8 @@ def load_tokenizer(
             f"{len(str(name_or_folder))} characters."
         ) from None
     if not is_folder:
-        from minitx.checkpoint.hub import fetch_tokenizer
-
         folder = fetch_tokenizer(name_or_folder, revision=revision, token=token, offline=offline)
+    folder = encoder_folder(folder)
     model, family = _architectures(folder, model_type)
     rule = FAMILIES[family].languages if family in FAMILIES else None
     if (

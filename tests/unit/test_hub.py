@@ -206,9 +206,17 @@ def test_bin(hub: HubServer, bert: dict[str, bytes], tmp_path: Path) -> None:
 
 
 def test_the_files_that_say_how_a_model_is_used_come_along(hub: HubServer, bert: dict[str, bytes]) -> None:
-    extra = {"modules.json": b"[]", "1_Pooling/config.json": b"{}", "sentence_bert_config.json": b"{}"}
-    extra |= {"generation_config.json": b"{}"}
-    hub.push(ID, bert | extra | {"2_Dense/config.json": b"{}"})
+    modules = [{"type": "x.Transformer", "path": ""}, {"type": "x.Pooling", "path": "1_Pooling"}]
+    modules += [{"type": "x.Dense", "path": "2_Dense"}]
+    extra = {"modules.json": json.dumps(modules).encode(), "1_Pooling/config.json": b"{}"}
+    extra |= {"2_Dense/config.json": b"{}", "2_Dense/model.safetensors": b"3"}
+    extra |= {"sentence_bert_config.json": b"{}", "generation_config.json": b"{}"}
+    others = {
+        "2_Dense/pytorch_model.bin": b"4",
+        "2_Dense/onnx/model.onnx": b"5",
+        "3_Dense/config.json": b"{}",
+    }
+    hub.push(ID, bert | extra | others)
     assert files_of(fetch(ID)) == bert | extra
 
 
@@ -247,7 +255,7 @@ def test_a_repository_without_weights(hub: HubServer) -> None:
 
 def test_a_repository_without_config(hub: HubServer) -> None:
     hub.push(ID, {"model.safetensors": b"1"})
-    with pytest.raises(FileNotFoundError, match=r"no config.json; found model.safetensors"):
+    with pytest.raises(FileNotFoundError, match=r"no config.json or modules.json; found model.safetensors"):
         fetch(ID)
     assert hub.fetched() == []
 
