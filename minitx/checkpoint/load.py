@@ -16,7 +16,7 @@ from minitx.checkpoint.build import choose_architecture, empty_model, layout, re
 from minitx.checkpoint.files import GENERATION, Tensors, open_folder
 from minitx.checkpoint.record import Checkpoint
 from minitx.checkpoint.resolve import CheckpointNames, has_head, has_pooler, infer_task, resolve
-from minitx.checkpoint.sentence import read_sentence_files
+from minitx.checkpoint.sentence import first_module, read_sentence_files
 from minitx.checkpoint.ties import Sources, identical, share_tied
 from minitx.config import HeadConfig
 from minitx.habits import explain_arguments
@@ -139,6 +139,8 @@ def checkpoint_config(folder: Path, num_labels: int | None, init_head: bool) -> 
         ValueError: damaged JSON, or `num_labels` without `init_head`.
     """
     if not (folder / "config.json").is_file():
+        if name := first_module(folder):
+            raise ValueError(f"{folder}: modules.json begins with a {name}; minitx loads encoders only.")
         raise FileNotFoundError(f"{folder} has no config.json; is it a model in Hugging Face's layout?")
     config = read_json(folder / "config.json")
     if num_labels is None:

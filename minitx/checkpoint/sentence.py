@@ -134,6 +134,17 @@ def sentence_names(names: Collection[str], modules: bytes | None) -> list[str]:
     return [name for name in wanted if name in names] + listed
 
 
+def first_module(folder: Path) -> str:
+    """Returns the class of the first module in modules.json, such as WordEmbeddings; "" for an encoder."""
+    content = _read(folder / MODULES)
+    try:
+        modules = [] if content is None else list_modules(content, folder / MODULES)
+    except ValueError:
+        return ""
+    name = modules[0][0].rpartition(".")[2] if modules else ""
+    return "" if name == "Transformer" else name
+
+
 def module_places(folder: Path) -> list[str]:
     """Returns the folders of the modules that modules.json lists after the encoder, relative to `folder`."""
     return list(_places(_read(folder / MODULES)))

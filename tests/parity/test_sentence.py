@@ -23,6 +23,7 @@ from torch.nn import functional as F
 import minitx
 from minitx.inspect.compare.reference import quiet
 from minitx.pipelines import EmbeddingSettings
+from tests.real import MINILM
 
 ST = pytest.importorskip("sentence_transformers")
 from sentence_transformers.sentence_transformer import modules as st  # noqa: E402 - found by the line above
@@ -275,6 +276,26 @@ def test_where_a_text_is_cut(tmp_path: Path, name: str, kind: str) -> None:
     assert name == "none at all" or not torch.allclose(vectors[4], theirs(longer)[4], atol=1e-3)
 
 
+def test_a_stated_limit_beyond_the_training_of_rotary_positions(tmp_path: Path) -> None:
+    for number, values in enumerate(({}, {"max_seq_length": 100})):
+        folder = build(tmp_path / str(number), kind="qwen2")
+        stating("tokenizer_config.json", model_max_length=int(1e30))(folder)
+        old_options(**values)(folder)
+        check(folder)
+
+
+def test_a_language_model_without_files(tmp_path: Path) -> None:
+    """Of a causal one, the last token."""
+    from transformers import AutoModelForCausalLM
+
+    folder = encoder(tmp_path / "x", "gpt_neo")
+    AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder)
+    assert minitx.embedding_settings(folder) == EmbeddingSettings(pooling="last")
+    assert minitx.load(folder).task == "causal-lm"
+    texts = [text for text in TEXTS if text]
+    torch.testing.assert_close(ours(folder, texts), theirs(folder, texts, normalize_embeddings=True))
+
+
 def test_the_limit_of_arguments_and_settings(tmp_path: Path) -> None:
     folder = build(tmp_path / "x", limit=13)
     assert minitx.embedding_settings(folder).max_length == 13
@@ -393,6 +414,25 @@ def test_half_precision_and_double(tmp_path: Path) -> None:
     assert float(F.cosine_similarity(vectors, expected).min()) > 0.98
 
 
+def test_minilm(tmp_path: Path) -> None:
+    """Saved by version 6, which writes its limit to tokenizer_config.json alone, and by minitx."""
+    texts = ["A cat sleeps.", "word " * 400]
+    expected = theirs(MINILM, texts)
+    ST.SentenceTransformer(str(MINILM), device="cpu").save(str(tmp_path / "six"))
+    minitx.save(minitx.load(MINILM), tmp_path / "ours", tokenizer=minitx.load_tokenizer(MINILM))
+    for folder in (MINILM, tmp_path / "six", tmp_path / "ours"):
+        torch.testing.assert_close(ours(folder, texts), expected, rtol=0, atol=2e-6)
+        torch.testing.assert_close(theirs(folder, texts), expected, rtol=0, atol=2e-6)
+
+
+def test_embed_draws_no_random_numbers(tmp_path: Path) -> None:
+    folder = build(tmp_path / "x", st.Dense(WIDTH, 6), st.LayerNorm(6))
+    model, tokens = minitx.load(folder), minitx.load_tokenizer(folder)
+    state = torch.get_rng_state()
+    minitx.embed(model, tokens, TEXTS)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 # --- save ------------------------------------------------------------------------------------------
 
 
@@ -421,6 +461,13 @@ def test_unknown_modules_are_kept_and_refused(tmp_path: Path) -> None:
     assert minitx.embed(model, tokens, TEXTS, settings=EmbeddingSettings()).shape == (len(TEXTS), WIDTH)
     minitx.save(model, tmp_path / "y")
     assert (tmp_path / "y" / "2_New" / "model.safetensors").read_bytes() == b"not read"
+
+
+def test_a_model_without_encoder_is_refused_by_name(tmp_path: Path) -> None:
+    modules = [{"idx": 0, "name": "0", "path": "0_W", "type": "sentence_transformers.models.WordEmbeddings"}]
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(ValueError, match=r"begins with a WordEmbeddings; minitx loads encoders only"):
+        minitx.load(tmp_path)
 
 
 def test_saved_into_the_folder_of_another_encoder(tmp_path: Path) -> None:

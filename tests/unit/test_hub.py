@@ -220,6 +220,29 @@ def test_the_files_that_say_how_a_model_is_used_come_along(hub: HubServer, bert:
     assert files_of(fetch(ID)) == bert | extra
 
 
+def test_an_encoder_in_a_subfolder(hub: HubServer, bert: dict[str, bytes]) -> None:
+    kinds = {"0_Transformer": "Transformer", "1_Pooling": "Pooling"}
+    modules = [
+        {"type": f"sentence_transformers.models.{kind}", "path": place} for place, kind in kinds.items()
+    ]
+    files = {f"0_Transformer/{name}": content for name, content in bert.items()}
+    files |= {"0_Transformer/vocab.txt": b"[UNK]", "0_Transformer/sentence_bert_config.json": b"{}"}
+    files |= {
+        "1_Pooling/config.json": b'{"pooling_mode": "cls"}',
+        "modules.json": json.dumps(modules).encode(),
+    }
+    hub.push(ID, files | {"config.json": b'{"__version__": "0.3.0"}', "README.md": b""})
+    folder = fetch(ID)
+    assert folder.name == "0_Transformer"
+    assert files_of(folder.parent) == {k: v for k, v in files.items() if not k.endswith("vocab.txt")} | {
+        "config.json": b'{"__version__": "0.3.0"}'
+    }
+    assert fetch_tokenizer(ID) == folder
+    assert (folder / "vocab.txt").read_bytes() == b"[UNK]"
+    assert minitx.embedding_settings(ID).pooling == "first"
+    assert minitx.embedding_settings(minitx.load(ID)).pooling == "first"
+
+
 @pytest.mark.parametrize("shard", ["../x", "/etc/passwd", "sub/x.safetensors", "..", "", "a\\b"])
 def test_an_index_that_points_outside_is_refused_before_anything_is_fetched(
     hub: HubServer, bert: dict[str, bytes], shard: str

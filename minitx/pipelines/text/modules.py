@@ -77,13 +77,14 @@ def read_dense(options: Options, content: bytes | None, path: Path) -> nn.Module
         ValueError: an activation that is not one of torch.nn or needs arguments; or as `load_weights`.
     """
     _of_vectors(options)
-    module = Dense(
-        options.size("in_features"),
-        options.size("out_features"),
-        options.flag("bias", True),
-        read_activation(options),
-        options.flag("use_residual", False),
-    )
+    with torch.device("meta"):
+        module = Dense(
+            options.size("in_features"),
+            options.size("out_features"),
+            options.flag("bias", True),
+            read_activation(options),
+            options.flag("use_residual", False),
+        )
     return load_weights(module, content, path)
 
 
@@ -104,7 +105,9 @@ def read_activation(options: Options) -> nn.Module:
 
 def read_layer_norm(options: Options, content: bytes | None, path: Path) -> nn.Module:
     """Reads a LayerNorm module; arguments and errors as for `read_dense`."""
-    return load_weights(LayerNorm(options.size("dimension")), content, path)
+    with torch.device("meta"):
+        module = LayerNorm(options.size("dimension"))
+    return load_weights(module, content, path)
 
 
 def read_normalize(options: Options, content: bytes | None, path: Path) -> nn.Module:
@@ -134,10 +137,10 @@ READERS: Mapping[str, Callable[[Options, bytes | None, Path], nn.Module]] = {
 
 
 def load_weights(module: nn.Module, content: bytes | None, path: Path) -> nn.Module:
-    """Loads the weights of a module, with their dtype.
+    """Loads the weights of a module, in float32 as sentence-transformers does.
 
     Args:
-        module: any.
+        module: on the meta device.
         content: a safetensors file.
         path: its path, for messages.
 
@@ -152,11 +155,10 @@ def load_weights(module: nn.Module, content: bytes | None, path: Path) -> nn.Mod
         raise FileNotFoundError(f"{path} is missing; modules.json names its folder.")
     try:
         tensors: dict[str, Tensor] = load(content)
-        dtype = next((tensor.dtype for tensor in tensors.values()), torch.float32)
-        module.to(dtype).load_state_dict(tensors)
+        module.load_state_dict(tensors, assign=True)
     except SafetensorError as error:
         raise ValueError(f"{path}: not a complete {SINGLE} ({error}); fetch it again.") from None
     except RuntimeError as error:
         reason = "; ".join(line.strip() for line in str(error).splitlines()[1:])
         raise ValueError(f"{path}: does not fit the module's config.json: {reason}") from None
-    return module.eval().requires_grad_(False)
+    return module.eval().float().requires_grad_(False)

@@ -37,8 +37,9 @@ POOLING_FLAGS = {
     f"pooling_mode_{name}{suffix}": name
     for name, suffix in zip(POOLING_NAMES, ("_token", "_tokens", "_tokens", "", "_tokens", ""), strict=True)
 }
-# Options for loading the encoder that change how it is computed, or where files come from.
+# Options for loading the encoder: how it is computed, where files come from, and a part that is not used.
 EXECUTION = (
+    "add_pooling_layer",
     "attn_implementation",
     "cache_dir",
     "code_revision",
