@@ -54,7 +54,7 @@ def check_sentence_encoder(folder: Path) -> str:
         return vectors
 
     def _ours(place: Path, dtype: torch.dtype) -> torch.Tensor:
-        return minitx.embed(minitx.load(place, dtype=dtype), minitx.load_tokenizer(place), TEXTS)
+        return minitx.embed(minitx.load(place, dtype=dtype), TEXTS, minitx.load_tokenizer(place))
 
     differences = []
     with tempfile.TemporaryDirectory() as saved:

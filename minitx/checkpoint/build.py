@@ -1,4 +1,4 @@
-"""Models from a config: architecture, numbers, and a model on the meta device or with fresh weights.
+"""Models from a config: architecture, sizes, and a model on the meta device or with fresh weights.
 
 Nothing here reads weights; `load` fills the model that `empty_model` builds.
 """
@@ -22,11 +22,13 @@ from minitx.habits import explain_arguments
 from minitx.models import DecoderModel, EncoderDecoderModel, EncoderModel, Model
 from minitx.optimize.few_rows import few_rows
 from minitx.validation import (
-    ArgumentTypeError,
     ArgumentValueError,
     check_choice,
     check_dtype,
+    check_flags,
     check_integer,
+    check_optional_strings,
+    check_type,
 )
 
 
@@ -52,26 +54,40 @@ def from_config(
         TypeError: `config` is not a dict, or `seed` not an integer.
         ValueError: a key that is missing or has a value that minitx does not implement; a seed out of range.
     """
+    check_flags(strict=strict)
+    check_optional_strings(head=head)
     dtype = check_dtype("dtype", dtype)
-    if seed is not None:
-        seed = check_integer("seed", seed, 0, 2**64 - 1, "None draws from torch's global generator")
-    if not isinstance(config, Mapping):
-        raise ArgumentTypeError("config", config, "a dict", "pass the content of a config.json")
+    generator = seeded_generator(seed)
+    check_type("config", config, Mapping, "a dict", "pass the content of a config.json")
     architecture, model_type = choose_architecture(config, None)
-    numbers, heads = read_config(architecture, config, strict)
+    model_config, heads = read_config(architecture, config, strict)
     names = class_names(config)
     task = head or next((t for name in names if (t := architecture.task_of(name))), None)
     if task is None and names:
         raise ValueError(f"config['architectures'] names {names[0]}, which minitx does not know; pass head=.")
     task = task or "none"
-    model = empty_model(architecture, numbers, heads, task, pooler=task in architecture.tasks_with_pooler)
+    model = empty_model(
+        architecture, model_config, heads, task, pooler=task in architecture.tasks_with_pooler
+    )
     model = model.to_empty(device="cpu").to(dtype).train()
-    model.initialize(generator=None if seed is None else torch.Generator().manual_seed(seed))
+    model.initialize(generator=generator)
     model.tie_weights()
     # Explicit, because the default of a missing key differs between architectures.
-    padding = {"pad_token_id": numbers.inputs.pad_token_id}
+    padding = {"pad_token_id": model_config.text_inputs.pad_token_id}
     model.checkpoint = Checkpoint(architecture, model_type, padding | dict(config), layout=layout(model))
     return few_rows(model)
+
+
+def seeded_generator(seed: int | None) -> torch.Generator | None:
+    """Returns a generator on the CPU; None, for PyTorch's global generator, without a seed.
+
+    Raises:
+        ArgumentTypeError, ArgumentValueError: not an integer, or out of range.
+    """
+    if seed is None:
+        return None
+    seed = check_integer("seed", seed, 0, 2**64 - 1, "None draws from torch's global generator")
+    return torch.Generator().manual_seed(seed)
 
 
 # --- config.json -----------------------------------------------------------------------------------
@@ -110,14 +126,14 @@ def read_config(
     if config.get("quantization_config") is not None:
         raise ValueError("config.json has a quantization_config; minitx reads unquantised weights only.")
     reader = ConfigReader(config)
-    numbers, heads = architecture.read(reader), architecture.heads(reader)
+    model_config, heads = architecture.read(reader), architecture.heads(reader)
     if unread := reader.unread():
-        message = f"config.json: minitx does not know {', '.join(unread)}; ignored."
+        message = f"config.json: minitx does not know {', '.join(unread)}; ignored.{reader.suggestion()}"
         if strict:
             raise ValueError(message)
         if not quiet:
             warnings.warn(message, stacklevel=3)
-    return numbers, heads
+    return model_config, heads
 
 
 def class_names(config: Mapping[str, Any]) -> list[str]:
@@ -131,7 +147,7 @@ def class_names(config: Mapping[str, Any]) -> list[str]:
 
 def empty_model(
     architecture: Architecture,
-    numbers: ModelConfig,
+    model_config: ModelConfig,
     heads: Mapping[str, HeadConfig],
     task: str,
     *,
@@ -143,23 +159,25 @@ def empty_model(
         ValueError: the architecture has no such head.
     """
     check_choice("head", task, (*heads, *architecture.headless))
-    numbers = model_config(architecture, numbers, task, pooler=pooler)
-    if numbers.encoder is None:
+    model_config = task_config(architecture, model_config, task, pooler=pooler)
+    if model_config.encoder is None:
         family: type[Model] = DecoderModel
     else:
-        family = EncoderModel if numbers.decoder is None else EncoderDecoderModel
+        family = EncoderModel if model_config.decoder is None else EncoderDecoderModel
     with torch.device("meta"):
-        model = family(numbers, heads.get(task)).eval()
+        model = family(model_config, heads.get(task)).eval()
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in architecture.frozen)
     return model
 
 
-def model_config(architecture: Architecture, numbers: ModelConfig, task: str, *, pooler: bool) -> ModelConfig:
+def task_config(
+    architecture: Architecture, model_config: ModelConfig, task: str, *, pooler: bool
+) -> ModelConfig:
     """Return the config of a task's model: some tasks leave out the decoder, others the pooler."""
     if task in architecture.encoder_tasks:
-        numbers = replace(numbers, decoder=None, decoder_inputs=None)
-    return replace(numbers, pooler=pooler)
+        model_config = replace(model_config, decoder=None, decoder_inputs=None)
+    return replace(model_config, pooler=pooler)
 
 
 def task_of(model: Model, architecture: Architecture) -> str:

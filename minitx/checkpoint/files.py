@@ -75,7 +75,7 @@ class Tensors:
             path = self.folder / file
             if file not in self.spans:
                 self.spans[file] = read_spans(path)
-            return read_bytes(path, name, self.spans[file][name], self.shapes[name])
+            return read_tensor(path, name, self.spans[file][name], self.shapes[name])
         tensor: Tensor = handle.get_tensor(name)
         return tensor
 
@@ -96,7 +96,7 @@ def read_spans(path: Path) -> dict[str, tuple[int, int]]:
     }
 
 
-def read_bytes(path: Path, name: str, span: tuple[int, int], like: Tensor) -> Tensor:
+def read_tensor(path: Path, name: str, span: tuple[int, int], like: Tensor) -> Tensor:
     """Read one tensor of a safetensors file into memory."""
     begin, end = span
     data = bytearray(end - begin)

@@ -8,6 +8,7 @@ gigabytes of shards are downloaded.)
 
 from __future__ import annotations
 
+import errno
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,13 @@ from typing import TYPE_CHECKING, NoReturn
 
 from minitx.checkpoint.files import BIN, BIN_INDEX, GENERATION, INDEX, SINGLE, read_index, summarize
 from minitx.checkpoint.sentence import MODULES, encoder_folder, encoder_place, sentence_names
+from minitx.validation import (
+    ArgumentValueError,
+    check_flags,
+    check_optional_strings,
+    check_strings,
+    check_type,
+)
 from minitx.version import __version__
 
 if TYPE_CHECKING:
@@ -175,7 +183,11 @@ def find(
     offline: bool,
 ) -> Path | Snapshot:
     """Return a folder as it is, or the snapshot of a Hub id that has at least one of `files`."""
-    if str(name_or_folder) and Path(name_or_folder).is_dir():
+    check_type("name_or_folder", name_or_folder, str | Path, "a str or Path")
+    check_strings(revision=revision)
+    check_optional_strings(token=token)
+    check_flags(offline=offline)
+    if is_folder(name_or_folder):
         return Path(name_or_folder)
     repo = checked_id(name_or_folder)
     from huggingface_hub import constants
@@ -200,20 +212,39 @@ def find(
         return snapshot
 
 
+def is_folder(name: str | Path) -> bool:
+    """Whether a folder exists.
+
+    Raises:
+        FileNotFoundError: a name that is too long for a folder or a Hub id.
+        OSError: a folder that cannot be reached.
+    """
+    try:
+        return bool(str(name)) and Path(name).is_dir()
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise FileNotFoundError(
+            f"{str(name)[:60]!r}... is neither a folder nor a valid Hub id: the name has "
+            f"{len(str(name))} characters."
+        ) from None
+
+
 def checked_id(name: str | Path) -> str:
     """Return a Hub id, "name" or "namespace/name".
 
     Raises:
         FileNotFoundError: a path that does not exist.
-        ValueError: a file, or neither a path nor an id.
+        ArgumentValueError: a file, or neither a path nor an id.
     """
     from huggingface_hub import hf_hub_url
     from huggingface_hub.errors import HFValidationError
 
-    if not isinstance(name, str | Path) or not str(name).strip():
-        raise ValueError(f"{name!r} is neither a folder nor a Hub id such as 'bert-base-uncased'.")
+    if not str(name).strip() or "\0" in str(name):
+        raise ArgumentValueError("name_or_folder", name, "a folder or a Hub id such as 'bert-base-uncased'")
     if Path(name).is_file():
-        raise ValueError(f"{name} is a file; pass the folder that holds it and config.json.")
+        hint = f"{name} is a file; pass the folder that holds it and config.json"
+        raise ArgumentValueError("name_or_folder", str(name), "a folder or a Hub id", hint)
     if isinstance(name, Path) or name.startswith((".", "/", "~", "\\")):
         raise FileNotFoundError(f"there is no folder {str(name)!r}.")
     try:

@@ -1,6 +1,6 @@
 """The tensor of each parameter: names, shapes and the task are settled before the first byte is read.
 
-`CheckpointNames` finds a tensor under the names that files have used for it; `resolve` returns a
+`CheckpointNames` finds a tensor under the names that files have used for it; `resolve_sources` returns a
 `Resolution` with the stored names of every entry of the weight table, or raises an error that names
 everything that is missing, unexpected or of another shape.
 """
@@ -160,10 +160,10 @@ class Resolution:
     missing: list[ResolvedEntry]
 
 
-def resolve(
+def resolve_sources(
     model: Model,
     architecture: Architecture,
-    numbers: ModelConfig,
+    model_config: ModelConfig,
     names: CheckpointNames,
     tensors: Tensors,
     *,
@@ -175,7 +175,7 @@ def resolve(
     Args:
         model: on the meta device.
         architecture: its weight table is used.
-        numbers: of the whole network; the model may leave out its decoder.
+        model_config: of the whole network; the model may leave out its decoder.
         names: the names in the file.
         tensors: their shapes and dtypes.
         init_head: accept a head that the file lacks, wholly or in part.
@@ -197,7 +197,7 @@ def resolve(
     task = task_of(model, architecture)
     check_complete([e for e in missing if e not in fresh], architecture, names, task)
     used = {name for stored in sources.values() for name in stored}
-    check_known(set(tensors.shapes) - used, task, architecture, numbers, names)
+    check_known(set(tensors.shapes) - used, task, architecture, model_config, names)
     check_shapes(model, sources, tensors)
     return Resolution(sources, fresh)
 
@@ -228,7 +228,7 @@ def check_known(
     unused: Iterable[str],
     task: str,
     architecture: Architecture,
-    numbers: ModelConfig,
+    model_config: ModelConfig,
     names: CheckpointNames,
 ) -> None:
     """Check that the tensors left over are constants, or belong to another head.
@@ -236,8 +236,8 @@ def check_known(
     Raises:
         ValueError: some belong to the network, but the config has no such part.
     """
-    known = {tensor for name in architecture.constants(numbers) for tensor in names.module(name)}
-    layers = architecture.layers(numbers)
+    known = {tensor for name in architecture.constants(model_config) for tensor in names.module(name)}
+    layers = architecture.layers(model_config)
     optional = (*HEAD_PARTS, "decoder") if task in architecture.encoder_tasks else HEAD_PARTS
     for table in (architecture.weights, *architecture.head_weights.values()):
         for left, stored in entries(table, layers):

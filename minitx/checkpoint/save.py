@@ -11,7 +11,7 @@ from torch import Tensor
 
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.mapping import ResolvedEntry
-from minitx.checkpoint.build import layout, model_config, read_config, task_of
+from minitx.checkpoint.build import layout, read_config, task_config, task_of
 from minitx.checkpoint.files import BIN, BIN_INDEX, GENERATION, INDEX, SINGLE
 from minitx.checkpoint.record import Checkpoint
 from minitx.checkpoint.resolve import table_entries
@@ -20,7 +20,14 @@ from minitx.checkpoint.ties import is_shared, is_tied
 from minitx.habits import explain_arguments
 from minitx.io import Staging, read_json, write_json
 from minitx.models import Model
-from minitx.validation import ArgumentTypeError, check_integer
+from minitx.validation import (
+    ArgumentTypeError,
+    ArgumentValueError,
+    check_callable,
+    check_integer,
+    check_path,
+    check_type,
+)
 
 
 class SavesFiles(Protocol):
@@ -62,20 +69,25 @@ def save(
         TypeError: `tokenizer` is not from `minitx.load_tokenizer`.
         ValueError: a model without a record of its architecture, or one that its config does not describe.
     """
-    checkpoint = getattr(model, "checkpoint", None)
+    check_type("model", model, Model, "a model of minitx")
+    folder = check_path("folder", folder)
+    checkpoint = model.checkpoint
     if checkpoint is None:
-        raise ValueError(
-            "the model has no record of its architecture; make it with minitx.load or minitx.from_config."
+        hint = (
+            "it has no record of its architecture; keep a model built from a ModelConfig by "
+            "torch.save(model.state_dict(), path), and rebuild it"
         )
+        raise ArgumentValueError("model", type(model), "from minitx.load or minitx.from_config", hint)
     if max_shard_size is not None:
         check_integer("max_shard_size", max_shard_size, 1, hint="it is a number of bytes")
     if tokenizer is not None and not hasattr(tokenizer, "save"):
         raise ArgumentTypeError("tokenizer", tokenizer, "from minitx.load_tokenizer")
+    if progress is not None:
+        check_callable("progress", progress, "it is called with the number of bytes after each file")
     check_unchanged(model, checkpoint)
     tensors = stored_tensors(model, checkpoint)
     shards = assign_shards(tensors, checkpoint, max_shard_size)
     config = stored_config(model, checkpoint)
-    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     refuse_other_model(folder, config)
     refuse_other_weights(folder, {SINGLE} if len(shards) == 1 else {INDEX, *shards})
@@ -103,7 +115,10 @@ def check_unchanged(model: Model, checkpoint: Checkpoint) -> None:
     Raises:
         ValueError: a module was added, removed or replaced, or `model.checkpoint.config` was changed.
     """
-    advice = "build such a model with minitx.from_config(model.checkpoint.config | {...})."
+    advice = (
+        "build such a model with minitx.from_config(model.checkpoint.config | {...}) if config.json has keys "
+        "for it, else keep it by torch.save(model.state_dict(), path) and the code that changes it."
+    )
     built, now = checkpoint.layout, layout(model)
     for path in sorted(set(built) | set(now)):
         if built.get(path) != now.get(path):
@@ -112,10 +127,10 @@ def check_unchanged(model: Model, checkpoint: Checkpoint) -> None:
                 f"{built.get(path, 'not a module')}; {advice}"
             )
     task = task_of(model, checkpoint.architecture)
-    numbers, heads = read_config(checkpoint.architecture, checkpoint.config, quiet=True)
-    numbers = model_config(checkpoint.architecture, numbers, task, pooler=model.config.pooler)
+    model_config, heads = read_config(checkpoint.architecture, checkpoint.config, quiet=True)
+    model_config = task_config(checkpoint.architecture, model_config, task, pooler=model.config.pooler)
     head = None if model.head is None else model.head.config
-    if (numbers, heads.get(task)) != (model.config, head):
+    if (model_config, heads.get(task)) != (model.config, head):
         raise ValueError(f"model.checkpoint.config describes another model than model.config; {advice}")
 
 
@@ -149,7 +164,7 @@ def stored_names(model: Model, checkpoint: Checkpoint) -> dict[ResolvedEntry, tu
         names = names or canonical_names(entry, model, checkpoint)
         if is_tied(entry, model):
             # The file may have had the shared tensor under this name; it now belongs to this entry alone.
-            for owner in [other for other, theirs in stored.items() if set(theirs) & set(names)]:
+            for owner in [other for other, taken in stored.items() if set(taken) & set(names)]:
                 stored[owner] = canonical_names(owner, model, checkpoint)
         stored[entry] = names
     return stored
@@ -214,7 +229,7 @@ def assign_shards(
 
 
 def sized_shards(tensors: Mapping[str, Tensor], size: int) -> dict[str, list[str]]:
-    """Fill shards of at most `size` bytes in order; a larger tensor gets a shard of its own."""
+    """Fills shards of at most `size` bytes in order; a larger tensor gets a separate shard."""
     shards: list[list[str]] = [[]]
     free = size
     for name, tensor in tensors.items():
@@ -250,23 +265,23 @@ def nbytes(tensor: Tensor) -> int:
 
 def refuse_other_model(folder: Path, config: Mapping[str, Any]) -> None:
     """Raise FileExistsError if the folder holds a model of another architecture."""
-    path, ours = folder / "config.json", config.get("model_type")
+    path, model_type = folder / "config.json", config.get("model_type")
     try:
-        theirs = read_json(path).get("model_type") if path.is_file() else ours
+        present = read_json(path).get("model_type") if path.is_file() else model_type
     except ValueError:  # a damaged file is no model
         return
-    if theirs != ours:
+    if present != model_type:
         raise FileExistsError(
-            f"{folder} holds a model of type {theirs!r}, and this one is of type {ours!r}; save to another "
-            "folder, or remove that model first."
+            f"{folder} holds a model of type {present!r}, and this one is of type {model_type!r}; "
+            "save to another folder, or remove that model first."
         )
 
 
-def refuse_other_weights(folder: Path, ours: set[str]) -> None:
+def refuse_other_weights(folder: Path, names: set[str]) -> None:
     """Raise FileExistsError for weights under other names, which a loader might prefer to these."""
     shards = {path.name for path in folder.glob("model-*-of-*.safetensors")}
     present = shards | {name for name in (SINGLE, INDEX, BIN, BIN_INDEX) if (folder / name).exists()}
-    if other := sorted(present - ours):
+    if other := sorted(present - names):
         raise FileExistsError(
             f"{folder} already holds {', '.join(other)}, which would stay beside the new weights; "
             "save to an empty folder, or remove them first."

@@ -52,8 +52,8 @@ def resolve_ties(sources: Sources, model: Model) -> None:
 def share_tied(model: Model) -> None:
     """Let tied parameters share one tensor, unless the file had different tensors for them."""
     for name, other in model.ties.items():
-        own = model.get_parameter(name)
-        if own.is_meta or identical(own, model.get_parameter(other)):
+        parameter = model.get_parameter(name)
+        if parameter.is_meta or identical(parameter, model.get_parameter(other)):
             set_parameter(model, name, model.get_parameter(other))
 
 

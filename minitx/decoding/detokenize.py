@@ -31,7 +31,7 @@ def text_of(token: int, tokenizer: Tokenizer | None, before: Sequence[int] = ())
     if tokenizer is None:
         return None
     special = frozenset(tokenizer.special_ids)
-    context = [each for each in before[-_WINDOW:] if each not in special][-_CONTEXT:]
+    context = [id_ for id_ in before[-_WINDOW:] if id_ not in special][-_CONTEXT:]
     start = tokenizer.decode(context)
     whole = tokenizer.decode([*context, token])
     joined = token not in special and whole.startswith(start)

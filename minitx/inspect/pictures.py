@@ -12,6 +12,13 @@ from torch import Tensor
 from minitx.extras import missing_extra
 from minitx.inspect.text import shorten_line
 from minitx.io import write_atomically
+from minitx.validation import (
+    ArgumentValueError,
+    check_optional_strings,
+    check_path,
+    check_shape,
+    check_type,
+)
 
 FORMATS = (".png", ".svg")
 COLORS = "cividis"  # readable with any colour vision; its brightness rises evenly
@@ -40,13 +47,16 @@ def similarity_picture(
         ImportError: matplotlib is not installed.
         ValueError: not a square matrix with one label per row, or another file type.
     """
-    path, size = Path(path), len(labels)
-    if tuple(similarity.shape) != (size, size) or not size:
-        raise ValueError(
-            f"similarity has shape {tuple(similarity.shape)} for {size} labels; expected (N, N) and N labels."
-        )
+    check_type("labels", labels, Sequence, "a list of strings")
+    for index, label in enumerate(labels):
+        check_type(f"labels[{index}]", label, str, "a string")
+    if not labels:
+        raise ArgumentValueError("labels", labels, "at least one text")
+    check_shape("similarity", similarity, (len(labels), len(labels)), like="labels")
+    check_optional_strings(title=title)
+    path = check_path("path", path)
     if path.suffix.lower() not in FORMATS:
-        raise ValueError(f"{path}: a picture is a {' or '.join(FORMATS)} file.")
+        raise ArgumentValueError("path", str(path), f"the name of a {' or '.join(FORMATS)} file")
     figure = draw(similarity.detach().double().cpu().tolist(), list(labels), title)
     path.parent.mkdir(parents=True, exist_ok=True)
     kind = path.suffix.lower().removeprefix(".")

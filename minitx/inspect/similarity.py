@@ -5,10 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from minitx.inspect.text import WIDTH, shorten_line
 
 MOST_COLUMNS = 10  # texts whose similarities fit beside a readable part of each text
+
+
+def vectors_table(texts: Sequence[str], vectors: Tensor, highlight: Callable[[str], str] = str) -> str:
+    """Format the cosine similarities of (N, E) vectors of texts; of a single vector, its first numbers.
+
+    Args:
+        texts: N texts.
+        vectors: of the texts.
+        highlight: as for `similarity_table`.
+    """
+    if len(texts) == 1:
+        numbers = ", ".join(f"{value:.4f}" for value in vectors[0, :6].tolist())
+        return f"begins {numbers}, ..."
+    units = F.normalize(vectors, dim=-1)
+    return f"\nCosine similarity\n{similarity_table(texts, units @ units.T, highlight)}"
 
 
 def similarity_table(texts: Sequence[str], similarity: Tensor, highlight: Callable[[str], str] = str) -> str:

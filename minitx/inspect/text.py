@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from minitx.tokenizer import Tokenizer
 
 WIDTH = 80
 UNITS = ("B", "KB", "MB", "GB", "TB")
@@ -22,13 +26,18 @@ def shorten_line(text: str, width: int) -> str:
     return line if len(line) <= width else line[: width - 1].rstrip() + "…"
 
 
-def columns(names: Sequence[str], values: Sequence[str]) -> Iterator[str]:
-    """Yield pairs of lines of at most 80 columns: names above their values."""
-    top = bottom = ""
+def names_of(tokenizer: Tokenizer, ids: Iterable[int]) -> list[str]:
+    """Returns the tokens as the vocabulary spells them; "?" for ids that it lacks."""
+    return [tokenizer.id_to_token(token) or "?" for token in ids]
+
+
+def columns(names: Sequence[str], values: Sequence[str]) -> str:
+    """Format pairs of lines of at most 80 columns: names above their values."""
+    lines, top, bottom = [], "", ""
     for name, value in zip(names, values, strict=True):
         width = max(len(name), len(value)) + 1
         if len(top) + width > WIDTH and top:
-            yield f"{top.rstrip()}\n{bottom.rstrip()}"
+            lines += [top.rstrip(), bottom.rstrip()]
             top = bottom = ""
         top, bottom = f"{top}{name:<{width}}", f"{bottom}{value:<{width}}"
-    yield f"{top.rstrip()}\n{bottom.rstrip()}"
+    return "\n".join([*lines, top.rstrip(), bottom.rstrip()])

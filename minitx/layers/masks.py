@@ -85,7 +85,7 @@ def causal_window_mask(
 
 
 def unmask_empty_rows(mask: Tensor) -> Tensor:
-    """Let a query without any key attend to every key: (..., S) -> (..., S)."""
+    """Lets a query without any key attend to every key: (..., S) -> (..., S)."""
     return mask | ~mask.any(dim=-1, keepdim=True)
 
 

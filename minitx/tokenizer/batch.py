@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from minitx.validation import ArgumentTypeError, ArgumentValueError, check_choice, check_integer
+from minitx.validation import (
+    ArgumentTypeError,
+    ArgumentValueError,
+    check_choice,
+    check_flags,
+    check_integer,
+)
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -100,14 +106,16 @@ def to_rows(texts: Any, pairs: Any, *, is_split_into_words: bool) -> list[Any]:
         TypeError: anything but text, or pairs in another form than the texts.
         ValueError: different numbers of texts and pairs, or text that is not valid Unicode.
     """
+    check_flags(is_split_into_words=is_split_into_words)
     firsts = _to_texts("texts", texts, is_split_into_words)
     if pairs is None:
         return firsts
     if isinstance(texts, str) != isinstance(pairs, str):
-        raise TypeError("texts and pairs must both be one text, or both be lists of texts.")
+        expected = "one text like texts" if isinstance(texts, str) else "a list of texts like texts"
+        raise ArgumentTypeError("pairs", pairs, expected)
     seconds = _to_texts("pairs", pairs, is_split_into_words)
     if len(firsts) != len(seconds):
-        raise ValueError(f"There are {len(firsts)} texts and {len(seconds)} pairs; pass one pair per text.")
+        raise ArgumentValueError("pairs", pairs, f"one per text, {len(firsts)} and not {len(seconds)}")
     return list(zip(firsts, seconds, strict=True))
 
 
@@ -198,6 +206,7 @@ def padding_options(
         truncation: from `truncation_options`.
         token: the padding token and its id.
     """
+    check_side("padding_side", side)
     check_choice("padding", padding, (False, True, "longest", "max_length"))
     if max_length is not None and not truncation and padding != "max_length":
         raise ArgumentValueError(
@@ -238,7 +247,8 @@ def _length(purpose: str, max_length: int | None, limit: int | None) -> int:
     """Return `max_length` or the tokenizer's limit."""
     length = limit if max_length is None else max_length
     if length is None:
-        raise ValueError(f"This {purpose} needs max_length=: the tokenizer's files have no model_max_length.")
+        hint = "the tokenizer's files have no model_max_length"
+        raise ArgumentValueError("max_length", None, f"a number of tokens for {purpose}", hint)
     return check_integer("max_length", length, 1)
 
 
@@ -271,6 +281,7 @@ def collect(
         offsets, special_tokens_mask: add these attributes.
         as_tensors: tensors instead of lists.
     """
+    check_flags(return_offsets=offsets, return_special_tokens_mask=special_tokens_mask, as_tensors=as_tensors)
     extras: dict[str, Any] = {}
     if overflow:
         parts = [[encoding, *encoding.overflowing] for encoding in encodings]
@@ -313,7 +324,7 @@ def clean_up_tokenization(text: str) -> str:
     return text
 
 
-def as_id(index: Any) -> int:
+def as_id(parameter: str, index: Any) -> int:
     """Return an id as an int, from an integer of Python or numpy or a tensor without dimensions.
 
     Raises:
@@ -322,5 +333,5 @@ def as_id(index: Any) -> int:
     if isinstance(index, Tensor) and index.dim() == 0:
         index = index.item()
     if isinstance(index, bool) or not isinstance(index, Integral):
-        raise ArgumentTypeError("id", index, "an integer")
+        raise ArgumentTypeError(parameter, index, "an integer")
     return int(index)

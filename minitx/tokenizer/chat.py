@@ -17,6 +17,13 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from minitx.extras import missing_extra
+from minitx.validation import (
+    ArgumentTypeError,
+    ArgumentValueError,
+    check_flags,
+    check_optional_strings,
+    check_type,
+)
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -56,6 +63,10 @@ class ChatTemplates:
             ValueError: no such template, one that fails or refuses the messages, or one that does not use the
                 tools or a variable.
         """
+        check_flags(add_generation_prompt=add_generation_prompt)
+        check_optional_strings(template=template)
+        if tools is not None:
+            check_type("tools", tools, list | tuple, "a list of JSON schemas")
         name, source = self._choose(template, tools)
         inputs: dict[str, Any] = {
             "messages": _messages(messages),
@@ -92,7 +103,8 @@ class ChatTemplates:
         if name is None:
             name = next(iter(self.templates)) if len(self.templates) == 1 else DEFAULT
         if name not in self.templates:
-            raise ValueError(f"There is no chat template {name!r}; choose one of this tokenizer's: {names}.")
+            hint = "or a template in Jinja"
+            raise ArgumentValueError("template", template, f"one of this tokenizer's: {names}", hint)
         return f"chat template {name!r}", self.templates[name]
 
 
@@ -148,17 +160,13 @@ def _messages(messages: Any) -> list[dict[str, Any]]:
     """Copy messages as plain data. None is treated as absent: most templates would print it."""
     example = '[{"role": "user", "content": "Hello"}]'
     if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence):
-        raise TypeError(
-            f"messages is {messages!r:.60} ({type(messages).__name__}); expected a list such as {example}."
-        )
+        raise ArgumentTypeError("messages", messages, f"a list such as {example}")
     if not messages:
-        raise ValueError(f"messages is empty; expected at least one, as in {example}.")
+        raise ArgumentValueError("messages", messages, f"at least one, as in {example}")
     for index, message in enumerate(messages):
         if not isinstance(message, Mapping):
-            raise TypeError(
-                f"messages[{index}] is {message!r:.60} ({type(message).__name__}); expected a dict, as in "
-                f"{example}. Apply the template to each conversation on its own."
-            )
+            hint = "apply the template to each conversation on its own"
+            raise ArgumentTypeError(f"messages[{index}]", message, f"a dict, as in {example}", hint)
     return [
         {
             key: _plain(f"messages[{index}][{key!r}]", value)
@@ -182,10 +190,8 @@ def _plain(name: str, value: Any) -> Any:
         return {_plain(name, key): _plain(f"{name}[{key!r}]", item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(f"{name}[{index}]", item) for index, item in enumerate(value)]
-    hint = " A tool is described by its JSON schema." if callable(value) else ""
-    raise TypeError(
-        f"{name} is a {type(value).__name__}; a chat template takes text, numbers, lists and dicts.{hint}"
-    )
+    hint = "a tool is described by its JSON schema" if callable(value) else ""
+    raise ArgumentTypeError(name, value, "text, a number, a list or a dict", hint)
 
 
 # --- Jinja -----------------------------------------------------------------------------------------

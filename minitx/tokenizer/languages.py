@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from minitx.tokenizer.files import CONFIG, Settings, wrong
-from minitx.validation import ArgumentValueError
+from minitx.validation import ArgumentValueError, check_type
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
@@ -124,6 +124,7 @@ class Languages:
         Raises:
             ArgumentValueError: any other; the message lists the languages.
         """
+        check_type(name, code, str, "the code of a language")
         if code not in self.tokens:
             raise ArgumentValueError(name, code, f"a language of this tokenizer: {', '.join(self.tokens)}")
         return code
@@ -153,6 +154,23 @@ class Languages:
             pair=[*front, "$A", "$B", *end],
             special_tokens=[(text, backend.token_to_id(text)) for text in (eos, token)],
         )
+
+
+def require_languages(languages: Languages | None, parameter: str, code: Any) -> Languages:
+    """Returns the languages; raises ArgumentValueError for a tokenizer without any.
+
+    Args:
+        languages: of the tokenizer.
+        parameter, code: the argument that needs them.
+    """
+    if languages is None:
+        raise ArgumentValueError(
+            parameter,
+            code,
+            "left out: this tokenizer has no languages",
+            'a Marian checkpoint for several takes the target in each text: ">>deu<< Good morning."',
+        )
+    return languages
 
 
 def find_languages(rule: LanguageRule, settings: Settings, vocabulary: Backend) -> Languages | None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 from pathlib import Path
 
 from minitx.checkpoint.hub import fetch_tokenizer
-from minitx.checkpoint.sentence import encoder_folder
 from minitx.habits import explain_arguments
 from minitx.tokenizer.backends import TokenizerBackends
 from minitx.tokenizer.files import (
@@ -22,7 +20,7 @@ from minitx.tokenizer.languages import find_languages
 from minitx.tokenizer.tokenizer import ANY_CLASS, Tokenizer
 from minitx.tokenizer.vocabularies.declaration import WITHOUT_TYPES
 from minitx.tokenizer.vocabularies.registry import FAMILIES, build, needs_vocabulary_files
-from minitx.validation import ArgumentTypeError, ArgumentValueError
+from minitx.validation import ArgumentValueError, check_optional_strings
 
 
 @explain_arguments("load_tokenizer")
@@ -58,21 +56,8 @@ def load_tokenizer(
         ValueError: a damaged file, no vocabulary, an unknown architecture, or a language that the tokenizer
             does not have.
     """
-    if not isinstance(name_or_folder, str | Path):
-        raise ArgumentTypeError("name_or_folder", name_or_folder, "a str or Path")
-    folder = Path(name_or_folder)
-    try:
-        is_folder = str(name_or_folder) != "" and folder.is_dir()
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            raise
-        raise FileNotFoundError(
-            f"{str(name_or_folder)[:60]!r}... is neither a folder nor a valid Hub id: the name has "
-            f"{len(str(name_or_folder))} characters."
-        ) from None
-    if not is_folder:
-        folder = fetch_tokenizer(name_or_folder, revision=revision, token=token, offline=offline)
-    folder = encoder_folder(folder)
+    check_optional_strings(model_type=model_type, pattern=pattern, src_lang=src_lang, tgt_lang=tgt_lang)
+    folder = fetch_tokenizer(name_or_folder, revision=revision, token=token, offline=offline)
     model, family = _architectures(folder, model_type)
     rule = FAMILIES[family].languages if family in FAMILIES else None
     if (

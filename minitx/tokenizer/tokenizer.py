@@ -29,15 +29,17 @@ from minitx.tokenizer.batch import (
     truncation_options,
 )
 from minitx.tokenizer.chat import ChatTemplates, named_templates
-from minitx.tokenizer.files import (
-    CONFIG,
-    SPECIAL_TOKENS,
-    Settings,
-    write_files,
-)
-from minitx.tokenizer.languages import Languages
+from minitx.tokenizer.files import CONFIG, SPECIAL_TOKENS, Settings, write_files
+from minitx.tokenizer.languages import Languages, require_languages
 from minitx.tokenizer.pretruncate import splits_at_spaces
-from minitx.validation import ArgumentTypeError, ArgumentValueError
+from minitx.validation import (
+    ArgumentTypeError,
+    ArgumentValueError,
+    check_flags,
+    check_path,
+    check_strings,
+    check_type,
+)
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -133,6 +135,7 @@ class Tokenizer:
 
     def token_to_id(self, token: str) -> int | None:
         """Return the id of a token; None if it is not in the vocabulary."""
+        check_strings(token=token)
         return self._backends.vocabulary.token_to_id(token)
 
     def id_to_token(self, index: int) -> str | None:
@@ -141,7 +144,7 @@ class Tokenizer:
         Raises:
             TypeError: not an integer.
         """
-        index = as_id(index)
+        index = as_id("index", index)
         return self._backends.decoder.id_to_token(index) if 0 <= index < 2**32 else None
 
     def encode(
@@ -160,6 +163,7 @@ class Tokenizer:
     def _encode_one(
         self, text: str, pair: str | None, add_special_tokens: bool, as_target: bool
     ) -> tuple[TextEncoder, Encoding]:
+        check_flags(add_special_tokens=add_special_tokens)
         rows = to_rows([text], None if pair is None else [pair], is_split_into_words=False)
         encoder, post_processor = self._encoder(as_target)
         (encoding,) = encoder.encode(
@@ -169,6 +173,7 @@ class Tokenizer:
 
     def _encoder(self, as_target: bool) -> tuple[TextEncoder, PostProcessor | None]:
         """Return the encoder of source or target texts, and a post-processor that depends on the language."""
+        check_flags(as_target=as_target)
         encoder = self._backends.target if as_target else self._backends.source
         if self._languages is None:
             return encoder, None
@@ -219,6 +224,7 @@ class Tokenizer:
             TypeError: something that is not text.
             ValueError: rows of different lengths as tensors, contradicting options, or invalid Unicode.
         """
+        check_flags(add_special_tokens=add_special_tokens, return_overflow=return_overflow)
         rows = to_rows(texts, pairs, is_split_into_words=is_split_into_words)
         encoder, post_processor = self._encoder(as_target)
         special = (post_processor or encoder.backend).num_special_tokens_to_add(pairs is not None)
@@ -236,23 +242,22 @@ class Tokenizer:
             max_length,
             pad_to_multiple_of,
             limit=self.model_max_length,
-            side=check_side("padding_side", padding_side or self.padding_side),
+            side=self.padding_side if padding_side is None else padding_side,
             truncation=truncated,
             token=(self.pad_token, self.pad_token_id),
         )
         # The part that is cut off can be far longer than the rest; it is not tokenized if nobody needs it.
         whole = pairs is not None or is_split_into_words or return_overflow or self.truncation_side == "left"
-        encodings = encoder.encode(
-            rows,
-            truncated,
-            padded,
-            add_special_tokens=add_special_tokens,
-            is_split_into_words=is_split_into_words,
-            start=truncated["max_length"] if truncated and self._splits_at_spaces and not whole else None,
-            post_processor=post_processor,
-        )
         return collect(
-            encodings,
+            encoder.encode(
+                rows,
+                truncated,
+                padded,
+                add_special_tokens=add_special_tokens,
+                is_split_into_words=is_split_into_words,
+                start=truncated["max_length"] if truncated and self._splits_at_spaces and not whole else None,
+                post_processor=post_processor,
+            ),
             self.model_input_names,
             encoder.to_vocabulary,
             overflow=return_overflow,
@@ -272,15 +277,14 @@ class Tokenizer:
             TypeError: something other than integers.
             ValueError: an id outside the vocabulary, or more than one row.
         """
+        check_flags(skip_special_tokens=skip_special_tokens)
         if isinstance(ids, Tensor):
             if ids.dim() != 1:
-                raise ValueError(
-                    f"decode takes one row of ids, not {tuple(ids.shape)}; decode_batch takes more."
-                )
+                raise ArgumentValueError("ids", ids, "of shape (T,)", "decode_batch takes several rows")
             ids = ids.tolist()
         if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
             raise ArgumentTypeError("ids", ids, "a list of integers or a tensor of shape (T,)")
-        ids = [as_id(index) for index in ids]
+        ids = [as_id("ids", index) for index in ids]
         for index in ids:
             if self.id_to_token(index) is None:
                 raise ArgumentValueError("ids", index, f"a token id; the vocabulary has {len(self)} tokens")
@@ -290,7 +294,8 @@ class Tokenizer:
     def decode_batch(
         self, ids: Sequence[Sequence[int]] | Tensor, *, skip_special_tokens: bool = False
     ) -> list[str]:
-        """Decode each row of a list or of a tensor (B, T)."""
+        """Decode each row of a list or of a tensor (B, T); errors as for `decode`."""
+        check_type("ids", ids, Iterable, "a list of rows of ids, or a tensor of shape (B, T)")
         return [self.decode(row, skip_special_tokens=skip_special_tokens) for row in ids]
 
     def apply_chat_template(
@@ -336,7 +341,7 @@ class Tokenizer:
     @src_lang.setter
     def src_lang(self, code: str) -> None:
         """Set the source language."""
-        languages = self._translating()
+        languages = require_languages(self._languages, "src_lang", code)
         languages.source = languages.check("src_lang", code)
 
     @property
@@ -347,7 +352,7 @@ class Tokenizer:
     @tgt_lang.setter
     def tgt_lang(self, code: str | None) -> None:
         """Set the target language; None for no target."""
-        languages = self._translating()
+        languages = require_languages(self._languages, "tgt_lang", code)
         languages.target = None if code is None else languages.check("tgt_lang", code)
 
     def language_id(self, code: str) -> int:
@@ -356,15 +361,7 @@ class Tokenizer:
         Raises:
             ValueError: not a language of this tokenizer.
         """
-        return self._translating().index(code)
-
-    def _translating(self) -> Languages:
-        if self._languages is None:
-            raise ValueError(
-                "This tokenizer has no languages to choose from (src_lang, tgt_lang, language_id). A Marian "
-                'checkpoint for several takes the target at the start of each text: ">>deu<< Good morning."'
-            )
-        return self._languages
+        return require_languages(self._languages, "language", code).index(code)
 
     def encode_chat(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> list[int]:
         """Return the ids of `apply_chat_template`, without further special tokens."""
@@ -378,6 +375,7 @@ class Tokenizer:
         from the vocabulary under any other. Tokenizers that tokenizer.json cannot hold (Marian, M2M-100) are
         saved as their original files. No file is replaced before all are written.
         """
+        path = check_path("folder", folder)
         added = self._backends.vocabulary.get_added_tokens_decoder()
         config = {key: value for key, value in self._config.items() if key not in _NOT_SAVED}
         config |= {
@@ -397,4 +395,4 @@ class Tokenizer:
             "tokenizer_config.json": json.dumps(config, indent=2) + "\n",
             **self._chat_templates,
         }
-        write_files(Path(folder), files)
+        write_files(path, files)

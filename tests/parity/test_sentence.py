@@ -118,19 +118,19 @@ def theirs(folder: Path, texts: list[str] = TEXTS, **options: Any) -> torch.Tens
 
 def ours(folder: Path, texts: list[str] = TEXTS, **options: Any) -> torch.Tensor:
     model = minitx.load(folder)
-    return minitx.embed(model, minitx.load_tokenizer(folder), texts, **options)
+    return minitx.embed(model, texts, minitx.load_tokenizer(folder), **options)
 
 
 def check(folder: Path, texts: list[str] = TEXTS, **options: Any) -> torch.Tensor:
     """Compare a folder, then what minitx saves of it after the folder is gone."""
     expected = theirs(folder, texts)
     model, tokens = minitx.load(folder), minitx.load_tokenizer(folder)
-    torch.testing.assert_close(minitx.embed(model, tokens, texts), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(minitx.embed(model, texts, tokens), expected, rtol=1e-5, atol=1e-6)
     shutil.move(folder, folder.with_name("gone"))
     other = deepcopy(model)
-    torch.testing.assert_close(minitx.embed(other, tokens, texts), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(minitx.embed(other, texts, tokens), expected, rtol=1e-5, atol=1e-6)
     minitx.save(other, folder, tokenizer=tokens)
-    again = minitx.embed(minitx.load(folder), minitx.load_tokenizer(folder), texts)
+    again = minitx.embed(minitx.load(folder), texts, minitx.load_tokenizer(folder))
     torch.testing.assert_close(again, expected, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(theirs(folder, texts), expected, rtol=1e-5, atol=1e-6)
     return expected
@@ -300,9 +300,9 @@ def test_the_limit_of_arguments_and_settings(tmp_path: Path) -> None:
     folder = build(tmp_path / "x", limit=13)
     assert minitx.embedding_settings(folder).max_length == 13
     model, tokens = minitx.load(folder), minitx.load_tokenizer(folder)
-    short = minitx.embed(model, tokens, TEXTS, max_length=6)
+    short = minitx.embed(model, TEXTS, tokens, max_length=6)
     tokens.model_max_length = 6
-    torch.testing.assert_close(minitx.embed(model, tokens, TEXTS), short)
+    torch.testing.assert_close(minitx.embed(model, TEXTS, tokens), short)
 
 
 PROMPTS = {"query": "query: ", "document": "", "kitten": "The Kitten "}
@@ -369,7 +369,7 @@ def test_an_encoder_in_a_subfolder(tmp_path: Path, place: str) -> None:
     expected = theirs(folder)
     inner = folder / place
     model, tokens = minitx.load(inner), minitx.load_tokenizer(inner)  # as the folder above states
-    torch.testing.assert_close(minitx.embed(model, tokens, TEXTS), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(minitx.embed(model, TEXTS, tokens), expected, rtol=1e-5, atol=1e-6)
     assert minitx.embedding_settings(inner).pooling == "first"
     check(folder)
     assert not (folder / place).exists()
@@ -406,10 +406,10 @@ def test_half_precision_and_double(tmp_path: Path) -> None:
     model = ST.SentenceTransformer(str(folder), device="cpu").double()
     double = model.encode(TEXTS, convert_to_tensor=True)
     mine = minitx.load(folder, dtype="float64")
-    vectors = minitx.embed(mine, minitx.load_tokenizer(folder), TEXTS)
+    vectors = minitx.embed(mine, TEXTS, minitx.load_tokenizer(folder))
     torch.testing.assert_close(vectors, double.clone(), rtol=0, atol=1e-12)
     half = minitx.load(folder, dtype="bfloat16")
-    vectors = minitx.embed(half, minitx.load_tokenizer(folder), TEXTS)
+    vectors = minitx.embed(half, TEXTS, minitx.load_tokenizer(folder))
     assert vectors.dtype == torch.float32
     assert float(F.cosine_similarity(vectors, expected).min()) > 0.98
 
@@ -429,7 +429,7 @@ def test_embed_draws_no_random_numbers(tmp_path: Path) -> None:
     folder = build(tmp_path / "x", st.Dense(WIDTH, 6), st.LayerNorm(6))
     model, tokens = minitx.load(folder), minitx.load_tokenizer(folder)
     state = torch.get_rng_state()
-    minitx.embed(model, tokens, TEXTS)
+    minitx.embed(model, TEXTS, tokens)
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -457,8 +457,8 @@ def test_unknown_modules_are_kept_and_refused(tmp_path: Path) -> None:
     (folder / "2_New" / "model.safetensors").write_bytes(b"not read")
     model, tokens = minitx.load(folder), minitx.load_tokenizer(folder)
     with pytest.raises(ValueError, match=r"modules.json: module 2 is x.New, custom code"):
-        minitx.embed(model, tokens, TEXTS)
-    assert minitx.embed(model, tokens, TEXTS, settings=EmbeddingSettings()).shape == (len(TEXTS), WIDTH)
+        minitx.embed(model, TEXTS, tokens)
+    assert minitx.embed(model, TEXTS, tokens, settings=EmbeddingSettings()).shape == (len(TEXTS), WIDTH)
     minitx.save(model, tmp_path / "y")
     assert (tmp_path / "y" / "2_New" / "model.safetensors").read_bytes() == b"not read"
 
@@ -520,7 +520,7 @@ def test_damaged_modules(tmp_path: Path, damage: Callable[[Path], Any], message:
     damage(folder / "2_Dense" / "model.safetensors")
     model = minitx.load(folder)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        minitx.embed(model, minitx.load_tokenizer(folder), TEXTS)
+        minitx.embed(model, TEXTS, minitx.load_tokenizer(folder))
 
 
 @pytest.mark.parametrize("nested", [False, True])

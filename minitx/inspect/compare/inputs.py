@@ -43,12 +43,12 @@ def make_inputs(tokenizer: Tokenizer | None, model: Model, limit: int) -> Inputs
     """
     longest = target_length(model, limit)
     if tokenizer is not None:
-        pad = model.config.inputs.pad_token_id or 0
+        pad = model.config.text_inputs.pad_token_id or 0
         batch, words = text_batch(tokenizer, longest, pad), "real text"
     else:
         batch = random_batch(model, [min(n, longest) for n in (9, 3, longest)])
         words = "random ids (no tokenizer that minitx can read)"
-    if not model.config.inputs.type_vocab_size:
+    if not model.config.text_inputs.type_vocab_size:
         batch.pop("token_type_ids", None)
     lengths = batch["attention_mask"].sum(dim=1).tolist()
     row = lengths.index(max(lengths))
@@ -115,7 +115,7 @@ def text_batch(tokenizer: Tokenizer, longest: int, pad: int) -> dict[str, Tensor
 
 def random_batch(model: Model, lengths: Sequence[int]) -> dict[str, Tensor]:
     """Make random input ids with both token types."""
-    config, time = model.config.inputs, max(lengths)
+    config, time = model.config.text_inputs, max(lengths)
     batch = random_ids(config, lengths)
     if config.type_vocab_size > 1:
         half = torch.tensor(lengths)[:, None] // 2

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,15 @@ from torch.nn import functional as F
 from minitx.config import Alibi, RelativeBias
 from minitx.habits import explain_arguments
 from minitx.models import DecoderModel, EncoderModel, Model
-from minitx.pipelines.text.pooling import Pooling, check_pooling, names_of, pool
+from minitx.pipelines.text.pooling import Pooling, names_of, pool
 from minitx.pipelines.text.settings import EmbeddingSettings, model_settings
-from minitx.validation import ArgumentTypeError, ArgumentValueError, check_integer
+from minitx.validation import (
+    ArgumentTypeError,
+    ArgumentValueError,
+    check_callable,
+    check_integer,
+    check_type,
+)
 
 if TYPE_CHECKING:
     from minitx.tokenizer import Tokenizer
@@ -29,8 +35,8 @@ if TYPE_CHECKING:
 @explain_arguments("embed")
 def embed(
     model: Model,
-    tokenizer: Tokenizer,
     texts: Sequence[str],
+    tokenizer: Tokenizer,
     *,
     pooling: Pooling | Sequence[Pooling] | None = None,
     normalize: bool | None = None,
@@ -48,8 +54,8 @@ def embed(
     Args:
         model: an encoder or decoder in eval mode, such as BERT, Qwen2, or T5 with head="encoder"; its head is
             not used.
-        tokenizer: tokenizer of the same checkpoint, from `minitx.load_tokenizer`.
         texts: N texts.
+        tokenizer: tokenizer of the same checkpoint, from `minitx.load_tokenizer`.
         pooling: as in `EmbeddingSettings`, or a list to concatenate several; padding is ignored.
         normalize: scale each vector to length 1.
         max_length: maximum number of tokens, special tokens included, at most the rows of a position table;
@@ -70,16 +76,25 @@ def embed(
         ValueError: an encoder-decoder, a model in training mode, an unknown pooling, "pooler" without
             a pooler, a size below 1; or as `embedding_settings`.
     """
-    if not isinstance(model, nn.Module):
-        raise ArgumentTypeError("model", model, "a model", "call embed(model, tokenizer, texts)")
-    check_arguments(model, texts, batch_size)
+    check_type("model", model, nn.Module, "a model", "call embed(model, texts, tokenizer=tokenizer)")
+    if callable(texts):  # the order of earlier versions: embed(model, tokenizer, texts)
+        swapped: Any = (tokenizer, texts)
+        texts, tokenizer = swapped
+    check_callable("tokenizer", tokenizer, "load it with minitx.load_tokenizer")
+    check_integer("batch_size", batch_size, 1)
+    if progress is not None:
+        check_callable("progress", progress, "it is called with the number of texts after each batch")
+    if settings is None:
+        settings = model_settings(model)
+    check_type("settings", settings, EmbeddingSettings, "an EmbeddingSettings or None")
+    check_type("normalize", normalize, bool | None, "True, False or None")
     stated: dict[str, Any] = {"pooling": pooling, "max_length": max_length, "prompt": prompt}
-    settings = settings or model_settings(model)
     settings = replace(settings, **{name: value for name, value in stated.items() if value is not None})
-    check_settings(model, settings)
+    check_model(model, settings)
+    texts = settings.prepare(check_texts(texts))
     settings = replace(settings, max_length=token_limit(model, tokenizer, settings.max_length))
     start = prompt_length(tokenizer, settings)
-    texts = settings.prepare(texts)
+    batch_size = 1 if getattr(tokenizer, "pad_token", "") is None else batch_size  # nothing to pad with
     order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))  # longest first: memory peaks early
     vectors = [zeros(0, model, settings)]
     for first in range(0, len(order), batch_size):
@@ -142,7 +157,8 @@ def tokenize(tokenizer: Tokenizer, texts: list[str], max_length: int | None) -> 
     Raises:
         ArgumentTypeError: a tokenizer of another library.
     """
-    batch = tokenizer(texts, padding=True, truncation=max_length is not None, max_length=max_length)
+    padding = getattr(tokenizer, "pad_token", "") is not None
+    batch = tokenizer(texts, padding=padding, truncation=max_length is not None, max_length=max_length)
     if not isinstance(batch["input_ids"], Tensor):
         raise ArgumentTypeError(
             "tokenizer",
@@ -183,17 +199,23 @@ def wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def check_arguments(model: Model, texts: Sequence[str], batch_size: int) -> None:
-    """Check the model, the texts and the batch size.
-
-    Raises:
-        ArgumentTypeError, ArgumentValueError: as `embed`.
-    """
+def check_texts(texts: Any) -> list[str]:
+    """Returns the texts as a list if they are several strings, else raises ArgumentTypeError."""
     if isinstance(texts, str):
         raise ArgumentTypeError("texts", texts, "a list of strings", "wrap a single text in a list: [text]")
-    for index, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise ArgumentTypeError(f"texts[{index}]", text, "a string")
+    check_type("texts", texts, Iterable, "a list of strings")
+    checked = list(texts)
+    for index, text in enumerate(checked):
+        check_type(f"texts[{index}]", text, str, "a string")
+    return checked
+
+
+def check_model(model: Model, settings: EmbeddingSettings) -> None:
+    """Checks that a model can embed texts.
+
+    Raises:
+        ArgumentValueError: an encoder-decoder, training mode, or no pooler where the settings need one.
+    """
     if not isinstance(model, EncoderModel | DecoderModel):
         raise ArgumentValueError(
             "model",
@@ -201,6 +223,7 @@ def check_arguments(model: Model, texts: Sequence[str], batch_size: int) -> None
             "an encoder or a decoder",
             'of an encoder-decoder such as T5, load the head "encoder"',
         )
+    _ = model.config.text_inputs  # an error for inputs other than text
     if any(module.training for module in model.modules()):
         raise ArgumentValueError(
             "model",
@@ -208,17 +231,8 @@ def check_arguments(model: Model, texts: Sequence[str], batch_size: int) -> None
             "in eval mode",
             "dropout would change the vectors; call model.eval()",
         )
-    check_integer("batch_size", batch_size, 1)
-
-
-def check_settings(model: Model, settings: EmbeddingSettings) -> None:
-    """Check the settings, those of arguments included, else raise ArgumentTypeError or ArgumentValueError."""
-    check_pooling(settings.pooling, has_pooler=model.pooler is not None)
-    for name in ("max_length", "truncate_dim"):
-        if (value := getattr(settings, name)) is not None:
-            check_integer(name, value, 1)
-    if not isinstance(settings.prompt, str):
-        raise ArgumentTypeError("prompt", settings.prompt, "a string")
+    if "pooler" in names_of(settings.pooling) and model.pooler is None:
+        raise ArgumentValueError("pooling", settings.pooling, "another one", "this model has no pooler")
 
 
 def check_room(tokenizer: Tokenizer, max_length: int | None) -> None:

@@ -23,19 +23,12 @@ def names_of(pooling: Any) -> tuple[Any, ...]:
     return tuple(pooling) if isinstance(pooling, list | tuple) else (pooling,)
 
 
-def check_pooling(pooling: Any, *, has_pooler: bool) -> None:
-    """Checks the argument `pooling`.
-
-    Raises:
-        ArgumentValueError: no pooling, an unknown one, or "pooler" without a pooler.
-    """
-    names = names_of(pooling)
-    if not names:
+def check_pooling(pooling: Any) -> None:
+    """Checks a pooling, or several, else raises ArgumentValueError."""
+    if not names_of(pooling):
         raise ArgumentValueError("pooling", pooling, "a pooling, or several", "'mean' is the usual one")
-    for name in names:
+    for name in names_of(pooling):
         check_choice("pooling", name, get_args(Pooling))
-    if "pooler" in names and not has_pooler:
-        raise ArgumentValueError("pooling", pooling, "another than 'pooler'", "this model has no pooler")
 
 
 def pool(pooling: Any, hidden: Tensor, pooled: Tensor | None, mask: Tensor, prompt_length: int = 0) -> Tensor:

@@ -21,7 +21,8 @@ from minitx.io import read_json
 from minitx.models import Model
 from minitx.pipelines.text.modules import READERS, Normalize
 from minitx.pipelines.text.options import Options
-from minitx.pipelines.text.pooling import Pooling
+from minitx.pipelines.text.pooling import Pooling, check_pooling
+from minitx.validation import check_callable, check_flags, check_integer, check_strings
 
 # Pooling in sentence-transformers -> pooling here, in the order in which older files concatenate them.
 POOLING_NAMES: dict[str, Pooling] = {
@@ -86,6 +87,17 @@ class EmbeddingSettings:
     modules: tuple[nn.Module, ...] = ()
     truncate_dim: int | None = None
     prompts: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_pooling(self.pooling)
+        flags = {name: getattr(self, name) for name in ("normalize", "lowercase", "include_prompt")}
+        check_flags(**flags)
+        check_strings(prompt=self.prompt)
+        for name in ("max_length", "truncate_dim"):
+            if (value := getattr(self, name)) is not None:
+                check_integer(name, value, 1)
+        for index, module in enumerate(self.modules):
+            check_callable(f"modules[{index}]", module)
 
     def prepare(self, texts: Sequence[str]) -> list[str]:
         """Returns the texts with prompt and lowercasing applied."""
