@@ -68,7 +68,7 @@ class EmbeddingSettings:
             check_integer("max_length", self.max_length, 1)
 
     def prepare(self, texts: Sequence[str]) -> list[str]:
-        """Return the texts with prompt and lowercasing applied."""
+        """Returns the texts with prompt and lowercasing applied."""
         texts = [self.prompt + text for text in texts]
         return [text.lower() for text in texts] if self.lowercase else texts
 
@@ -86,7 +86,7 @@ def embed(
     batch_size: int = 32,
     progress: Callable[[int], None] | None = None,
 ) -> Tensor:
-    """Compute one vector per text.
+    """Computes one vector per text.
 
     Texts of similar length are batched together to save padding; the vector of a text does not depend on its
     batch, up to rounding.
@@ -148,7 +148,7 @@ _SETTINGS: WeakKeyDictionary[Model, EmbeddingSettings] = WeakKeyDictionary()  # 
 
 
 def checkpoint_settings(model: Model) -> EmbeddingSettings:
-    """Return the settings of the folder that a model was loaded from; the defaults without one."""
+    """Returns the settings of the folder that a model was loaded from; the defaults without one."""
     folder = None if model.checkpoint is None else model.checkpoint.folder
     if folder is None:
         return EmbeddingSettings()
@@ -161,7 +161,7 @@ def checkpoint_settings(model: Model) -> EmbeddingSettings:
 def embed_batch(
     model: Model, tokenizer: Tokenizer, texts: list[str], pooling: Pooling, max_length: int
 ) -> Tensor:
-    """Compute the vectors of one batch, (N, E)."""
+    """Computes the vectors of one batch, (N, E)."""
     padding = getattr(tokenizer, "pad_token", "") is not None
     batch = tokenizer(texts, padding=padding, truncation=True, max_length=max_length)
     if not isinstance(batch["input_ids"], Tensor):
@@ -187,7 +187,7 @@ def embed_batch(
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype for sums over many tokens, at least float32."""
+    """Returns the dtype for sums over many tokens, at least float32."""
     return torch.promote_types(dtype, torch.float32)
 
 
@@ -228,7 +228,7 @@ def check_model(model: Model, pooling: Pooling) -> None:
 
 
 def check_room(tokenizer: Tokenizer, max_length: int | None) -> None:
-    """Check that the special tokens leave room for text, else raise ArgumentValueError."""
+    """Checks that the special tokens leave room for text, else raises ArgumentValueError."""
     special = len(tokenizer.encode(""))
     if max_length is not None and max_length <= special:
         hint = f"the tokenizer adds {special} special tokens to each text"
@@ -239,7 +239,7 @@ def check_room(tokenizer: Tokenizer, max_length: int | None) -> None:
 
 
 def embedding_settings(folder: str | Path) -> EmbeddingSettings:
-    """Read the files of sentence-transformers in a folder; without them, mean pooling and normalization.
+    """Reads the files of sentence-transformers in a folder; without them, mean pooling and normalization.
 
     The files are modules.json, the pooling module's config.json, sentence_bert_config.json and
     config_sentence_transformers.json.
@@ -276,7 +276,7 @@ def embedding_settings(folder: str | Path) -> EmbeddingSettings:
 
 
 def modules(path: Path) -> list[tuple[str, str]]:
-    """Read modules.json: (class, folder) of each module in order.
+    """Reads modules.json: (class, folder) of each module in order.
 
     Raises:
         ValueError: not a list of modules, or a folder outside this one.
@@ -299,7 +299,7 @@ def modules(path: Path) -> list[tuple[str, str]]:
 
 
 def read_pooling(path: Path, prompted: bool) -> Pooling:
-    """Read the pooling of 1_Pooling/config.json; "mean" without the file.
+    """Reads the pooling of 1_Pooling/config.json; "mean" without the file.
 
     Newer files have `"pooling_mode": "mean"`, older ones a flag for each kind.
     """
@@ -319,12 +319,12 @@ def read_pooling(path: Path, prompted: bool) -> Pooling:
 
 
 def old_name(key: str) -> str:
-    """Return the pooling of a flag in older files: pooling_mode_mean_tokens -> mean."""
+    """Returns the pooling of a flag in older files: pooling_mode_mean_tokens -> mean."""
     return key.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token")
 
 
 def transformer_settings(folder: Path) -> dict[str, Any]:
-    """Read `max_length` and `lowercase` from sentence_bert_config.json."""
+    """Reads `max_length` and `lowercase` from sentence_bert_config.json."""
     path = folder / "sentence_bert_config.json"
     config: Mapping[str, Any] = read_json(path) if path.is_file() else {}
     length, lowercase = config.get("max_seq_length"), config.get("do_lower_case", False)
@@ -334,7 +334,7 @@ def transformer_settings(folder: Path) -> dict[str, Any]:
 
 
 def default_prompt(folder: Path) -> str:
-    """Read the default prompt from config_sentence_transformers.json; most checkpoints have none."""
+    """Reads the default prompt from config_sentence_transformers.json; most checkpoints have none."""
     path = folder / "config_sentence_transformers.json"
     config = read_json(path) if path.is_file() else {}
     name, prompts = config.get("default_prompt_name"), config.get("prompts") or {}
