@@ -109,7 +109,7 @@ def check_destination(source: Path, destination: Path) -> None:
 
 
 def check_clashes(destination: Path, names: Iterable[str]) -> None:
-    """Check that no file of the destination would be replaced, else raise FileExistsError."""
+    """Checks that no file of the destination would be replaced, else raises FileExistsError."""
     present = sorted({name for name in names if os.path.lexists(destination / name)})
     if present:
         raise FileExistsError(

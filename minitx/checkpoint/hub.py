@@ -59,7 +59,7 @@ def fetch(
     token: str | None = None,
     offline: bool = False,
 ) -> Path:
-    """Return the folder of a checkpoint; download config.json and the weights of a Hub id.
+    """Returns the folder of a checkpoint; downloads config.json and the weights of a Hub id.
 
     Weights are downloaded in one format, safetensors before `.bin`.
 
@@ -112,7 +112,7 @@ def fetch_tokenizer(
     token: str | None = None,
     offline: bool = False,
 ) -> Path:
-    """Return the folder of a tokenizer; download config.json and the tokenizer files of a Hub id.
+    """Returns the folder of a tokenizer; downloads config.json and the tokenizer files of a Hub id.
 
     Args and errors as for `fetch`.
     """
@@ -160,7 +160,7 @@ class Snapshot:
         return f"{place}/" if f"{place}/{CONFIG}" in self.present else ""
 
     def get(self, name: str) -> Path:
-        """Return the path of a file, downloaded if it is not in the cache.
+        """Returns the path of a file, downloaded if it is not in the cache.
 
         Raises:
             FileNotFoundError: the commit has no such file.
@@ -182,7 +182,7 @@ def find(
     token: str | None,
     offline: bool,
 ) -> Path | Snapshot:
-    """Return a folder as it is, or the snapshot of a Hub id that has at least one of `files`."""
+    """Returns a folder as it is, or the snapshot of a Hub id that has at least one of `files`."""
     check_type("name_or_folder", name_or_folder, str | Path, "a str or Path")
     check_strings(revision=revision)
     check_optional_strings(token=token)
@@ -231,7 +231,7 @@ def is_folder(name: str | Path) -> bool:
 
 
 def checked_id(name: str | Path) -> str:
-    """Return a Hub id, "name" or "namespace/name".
+    """Returns a Hub id, "name" or "namespace/name".
 
     Raises:
         FileNotFoundError: a path that does not exist.
@@ -258,7 +258,7 @@ def checked_id(name: str | Path) -> str:
 
 
 def listed(repo: str, files: tuple[str, ...], revision: str, token: str | None) -> Snapshot:
-    """Return the snapshot on the Hub, with the first of `files` that it has downloaded."""
+    """Returns the snapshot on the Hub, with the first of `files` that it has downloaded."""
     from huggingface_hub import HfApi
 
     api = HfApi(token=token, library_name="minitx", library_version=__version__)
@@ -281,7 +281,7 @@ def listed(repo: str, files: tuple[str, ...], revision: str, token: str | None) 
 
 
 def cached(repo: str, files: tuple[str, ...], revision: str) -> Snapshot | None:
-    """Return the snapshot in the Hub cache; None if it has none of `files`."""
+    """Returns the snapshot in the Hub cache; None if it has none of `files`."""
     from huggingface_hub import try_to_load_from_cache
 
     paths = (try_to_load_from_cache(repo, name, revision=revision) for name in files)
@@ -294,7 +294,7 @@ def cached(repo: str, files: tuple[str, ...], revision: str) -> Snapshot | None:
 
 
 def download(api: HfApi, repo: str, name: str, revision: str) -> Path:
-    """Download a file unless it is in the cache."""
+    """Downloads a file unless it is in the cache."""
     try:
         return Path(api.hf_hub_download(repo, name, revision=revision))
     except Exception as error:
@@ -305,7 +305,7 @@ def download(api: HfApi, repo: str, name: str, revision: str) -> Path:
 
 
 def raise_explained(error: Exception, repo: str, revision: str, name: str = "") -> NoReturn:
-    """Translate an exception of the client into a built-in one that names the cause and the way out.
+    """Translates an exception of the client into a built-in one that names the cause and the way out.
 
     Raises:
         FileNotFoundError, PermissionError, ConnectionError: as in `fetch`.

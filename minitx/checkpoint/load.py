@@ -57,7 +57,7 @@ def load(
     seed: int | None = None,
     attention: str = "sdpa",
 ) -> Model:
-    """Load a checkpoint in Hugging Face's layout, in eval mode.
+    """Loads a checkpoint in Hugging Face's layout, in eval mode.
 
     Label names of a classifier are in `model.checkpoint.id2label`.
 
@@ -129,7 +129,7 @@ def load(
 
 
 def check_device(device: str | torch.device) -> torch.device:
-    """Return a device that this machine has.
+    """Returns a device that this machine has.
 
     Raises:
         ArgumentValueError: any other.
@@ -144,12 +144,12 @@ def check_device(device: str | torch.device) -> torch.device:
 
 
 def read_optional(path: Path) -> bytes | None:
-    """Read a file; None if it does not exist."""
+    """Reads a file; None if it does not exist."""
     return path.read_bytes() if path.is_file() else None
 
 
 def checkpoint_config(folder: Path, num_labels: int | None, init_head: bool) -> dict[str, Any]:
-    """Read config.json, with the number of labels of a new head.
+    """Reads config.json, with the number of labels of a new head.
 
     Raises:
         FileNotFoundError: no config.json.
@@ -182,7 +182,7 @@ def checkpoint_task(
     *,
     init_head: bool,
 ) -> str:
-    """Return the task of the checkpoint's own head; "none" with a warning if the file lacks that head.
+    """Returns the task of the checkpoint's own head; "none" with a warning if the file lacks that head.
 
     Raises:
         ValueError: the task is unclear, or `init_head` without a head.
@@ -211,7 +211,7 @@ def load_parameters(
     dtype: torch.dtype | None,
     device: torch.device,
 ) -> dict[tuple[str, ...], tuple[str, ...]]:
-    """Read the tensor of each parameter into the model, then share tied ones.
+    """Reads the tensor of each parameter into the model, then share tied ones.
 
     Returns:
         Parameters of an entry -> the stored names that `save` writes them under.
@@ -250,7 +250,7 @@ def read_unused(
 
 
 def cast(tensor: Tensor, dtype: torch.dtype | None, device: torch.device) -> Tensor:
-    """Move a tensor to a device; floating-point tensors to a dtype too."""
+    """Moves a tensor to a device; floating-point tensors to a dtype too."""
     return tensor.to(device, dtype if tensor.is_floating_point() else None)
 
 

@@ -151,7 +151,7 @@ def module_places(folder: Path) -> list[str]:
 
 
 def refuse_other_sentence_files(folder: Path, ours: Collection[str]) -> None:
-    """Raise FileExistsError for files of another sentence encoder, which would change the vectors."""
+    """Raises FileExistsError for files of another sentence encoder, which would change the vectors."""
     others = {MODULES, SETTINGS, *ENCODER_OPTIONS} - set(ours)
     if other := [name for name in sorted(others) if (folder / name).exists()]:
         raise FileExistsError(
@@ -161,7 +161,7 @@ def refuse_other_sentence_files(folder: Path, ours: Collection[str]) -> None:
 
 
 def _places(content: bytes | None) -> Iterable[str]:
-    """Return the folders of the modules after the encoder."""
+    """Returns the folders of the modules after the encoder."""
     try:
         listed = [] if content is None else list_modules(content, Path(MODULES))
     except ValueError:

@@ -35,7 +35,7 @@ def load_tokenizer(
     src_lang: str | None = None,
     tgt_lang: str | None = None,
 ) -> Tokenizer:
-    """Load the tokenizer of a checkpoint.
+    """Loads the tokenizer of a checkpoint.
 
     Args:
         name_or_folder: a folder, or the id of a repository on the Hugging Face Hub.
@@ -95,7 +95,7 @@ def load_tokenizer(
 
 
 def _saved_as(family: str, backends: TokenizerBackends) -> dict[str, str]:
-    """Return the entries of tokenizer_config.json for the class of the tokenizer."""
+    """Returns the entries of tokenizer_config.json for the class of the tokenizer."""
     if backends.files:
         return {"tokenizer_class": FAMILIES[family].tokenizer_class}
     kind = {"tokenizer_class": ANY_CLASS[0]}
@@ -105,7 +105,7 @@ def _saved_as(family: str, backends: TokenizerBackends) -> dict[str, str]:
 
 
 def _architectures(folder: Path, model_type: str | None) -> tuple[str, str]:
-    """Return the architecture of the model, and the architecture whose tokenizer it uses.
+    """Returns the architecture of the model, and the architecture whose tokenizer it uses.
 
     They can differ: a Chinese RoBERTa uses BERT's tokenizer. config.json (or the `model_type` argument) names
     the first, `tokenizer_class` in tokenizer_config.json or else in config.json the second; each is the

@@ -46,7 +46,7 @@ def embed(
     batch_size: int = 32,
     progress: Callable[[int], None] | None = None,
 ) -> Tensor:
-    """Compute one vector per text.
+    """Computes one vector per text.
 
     Texts of similar length are batched together to save padding; the vector of a text does not depend on its
     batch, up to rounding.
@@ -109,7 +109,7 @@ def embed(
 
 
 def finish(vectors: Tensor, settings: EmbeddingSettings, normalize: bool | None) -> Tensor:
-    """Apply the modules after the pooling, normalization and truncation.
+    """Applies the modules after the pooling, normalization and truncation.
 
     Args:
         vectors: (N, E).
@@ -126,7 +126,7 @@ def finish(vectors: Tensor, settings: EmbeddingSettings, normalize: bool | None)
 
 
 def token_limit(model: Model, tokenizer: Tokenizer, max_length: int | None) -> int | None:
-    """Return the maximum number of tokens of a text; None without any.
+    """Returns the maximum number of tokens of a text; None without any.
 
     Where none is stated it is the tokenizer's or that of the model's training, whichever is less. A position
     table bounds it in any case.
@@ -140,7 +140,7 @@ def token_limit(model: Model, tokenizer: Tokenizer, max_length: int | None) -> i
 
 
 def prompt_length(tokenizer: Tokenizer, settings: EmbeddingSettings) -> int:
-    """Return the number of tokens at the start of each text that are not pooled: those of the prompt.
+    """Returns the number of tokens at the start of each text that are not pooled: those of the prompt.
 
     A special token that follows every text, such as [SEP], does not follow the prompt.
     """
@@ -152,7 +152,7 @@ def prompt_length(tokenizer: Tokenizer, settings: EmbeddingSettings) -> int:
 
 
 def tokenize(tokenizer: Tokenizer, texts: list[str], max_length: int | None) -> Batch:
-    """Tokenize texts, truncated to `max_length` tokens.
+    """Tokenizes texts, truncated to `max_length` tokens.
 
     Raises:
         ArgumentTypeError: a tokenizer of another library.
@@ -173,7 +173,7 @@ def tokenize(tokenizer: Tokenizer, texts: list[str], max_length: int | None) -> 
 def embed_batch(
     model: Model, tokenizer: Tokenizer, texts: list[str], settings: EmbeddingSettings, start: int
 ) -> Tensor:
-    """Compute the pooled vectors of one batch, (N, E); the first `start` tokens of each text are left out."""
+    """Computes the pooled vectors of one batch, (N, E); the first `start` tokens of each text are left out."""
     batch = tokenize(tokenizer, texts, settings.max_length)
     if batch["input_ids"].shape[1] == 0:  # empty texts without special tokens
         return zeros(len(texts), model, settings)
@@ -188,14 +188,14 @@ def embed_batch(
 
 
 def zeros(rows: int, model: Model, settings: EmbeddingSettings) -> Tensor:
-    """Return pooled vectors of zeros, (rows, E)."""
+    """Returns pooled vectors of zeros, (rows, E)."""
     stack = model.config.stack
     size = (stack.output_size or stack.hidden_size) * len(names_of(settings.pooling))
     return torch.zeros(rows, size, dtype=wide(model.dtype), device=model.device)
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype for sums over many tokens, at least float32."""
+    """Returns the dtype for sums over many tokens, at least float32."""
     return torch.promote_types(dtype, torch.float32)
 
 
@@ -236,7 +236,7 @@ def check_model(model: Model, settings: EmbeddingSettings) -> None:
 
 
 def check_room(tokenizer: Tokenizer, max_length: int | None) -> None:
-    """Check that the special tokens leave room for text, else raise ArgumentValueError."""
+    """Checks that the special tokens leave room for text, else raises ArgumentValueError."""
     special = len(tokenizer.encode(""))
     if max_length is not None and max_length <= special:
         hint = f"the tokenizer adds {special} special tokens to each text"

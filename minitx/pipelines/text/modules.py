@@ -123,7 +123,7 @@ def read_dropout(options: Options, content: bytes | None, path: Path) -> nn.Modu
 
 
 def _of_vectors(options: Options) -> None:
-    """Check that a module takes and returns the vectors of texts, not those of tokens."""
+    """Checks that a module takes and returns the vectors of texts, not those of tokens."""
     for key in ("module_input_name", "module_output_name"):
         options.expect(key, "sentence_embedding", None)
 
