@@ -155,7 +155,7 @@ class Snapshot:
         return f"{self.repo} ({commit})" if self.api else f"{self.repo} ({commit}) in the Hub cache"
 
     def prefix(self, modules: bytes | None) -> str:
-        """Return the prefix of the names of the encoder's files, such as "0_Transformer/"; mostly ""."""
+        """Returns the prefix of the names of the encoder's files, such as "0_Transformer/"; mostly ""."""
         place = encoder_place(modules)
         return f"{place}/" if f"{place}/{CONFIG}" in self.present else ""
 

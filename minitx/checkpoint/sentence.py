@@ -151,7 +151,7 @@ def module_places(folder: Path) -> list[str]:
 
 
 def refuse_other_sentence_files(folder: Path, ours: Collection[str]) -> None:
-    """Raises FileExistsError for files of another sentence encoder, which would change the vectors."""
+    """Checks that no file of another encoder would change the vectors; else raises FileExistsError."""
     others = {MODULES, SETTINGS, *ENCODER_OPTIONS} - set(ours)
     if other := [name for name in sorted(others) if (folder / name).exists()]:
         raise FileExistsError(

@@ -173,7 +173,7 @@ def tokenize(tokenizer: Tokenizer, texts: list[str], max_length: int | None) -> 
 def embed_batch(
     model: Model, tokenizer: Tokenizer, texts: list[str], settings: EmbeddingSettings, start: int
 ) -> Tensor:
-    """Computes the pooled vectors of one batch, (N, E); the first `start` tokens of each text are left out."""
+    """Computes the pooled vectors of one batch, (N, E), without the first `start` tokens."""
     batch = tokenize(tokenizer, texts, settings.max_length)
     if batch["input_ids"].shape[1] == 0:  # empty texts without special tokens
         return zeros(len(texts), model, settings)
