@@ -105,7 +105,7 @@ class Settings:
 
 
 def wrong(file: str, key: str, value: Any, expected: str) -> NoReturn:
-    """Raises a ValueError for a value of a JSON file."""
+    """Refuses a value of a JSON file."""
     raise ValueError(f"{file} has {key}={value!r:.80}; it must be {expected}.")
 
 
