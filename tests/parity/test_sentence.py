@@ -523,6 +523,17 @@ def test_damaged_modules(tmp_path: Path, damage: Callable[[Path], Any], message:
         minitx.embed(model, TEXTS, minitx.load_tokenizer(folder))
 
 
+def test_modules_of_another_size(tmp_path: Path) -> None:
+    folder = build(tmp_path / "x", st.Dense(WIDTH, 6))
+    with pytest.raises(ValueError, match=r"^pooling=\['mean', 'max'\] must be of the size of the further"):
+        ours(folder, pooling=["mean", "max"])
+    edit(folder / "modules.json", lambda modules: [*modules[:2], modules[2], modules[2] | {"idx": 3}])
+    with pytest.raises(ValueError, match=r"^pooling='mean' must be of the size .*6.*12"):
+        ours(folder)
+    with pytest.raises(TypeError, match=r"modules\[0\]=.* must be a torch.nn.Module"):
+        EmbeddingSettings(modules=(len,))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("nested", [False, True])
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], nested: bool) -> None:
     from minitx.cli.app import main

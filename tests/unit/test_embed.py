@@ -318,6 +318,7 @@ def test_prompt_and_lowercase(tmp_path: Path) -> None:
         ([("sentence_transformers.Transformer", "0_BERT")], {}, r"encoder's folder '0_BERT' has no config"),
         ([("sentence_transformers.Transformer", "../else")], {}, r"must be inside the folder"),
         (PLAIN, {"pooling": {"pooling_mode": "median"}}, r"pooling_mode=\['median'\] must be of cls, max"),
+        (PLAIN, {"pooling": {"pooling_mode": {}}}, r"pooling_mode=\[\{\}\] must be of cls, max"),
         (PLAIN, {"pooling": {"pooling_mode": []}}, r"pooling_mode=\[\] must be of cls, max"),
         (PLAIN, {"pooling": {"pooling_mode_median_tokens": True}}, r"implement pooling_mode_median_tokens"),
         (
@@ -342,6 +343,11 @@ def test_prompt_and_lowercase(tmp_path: Path) -> None:
             r"truncation=False must be True or 'longest_first'",
         ),
         (PLAIN, {"sentence_bert_config": {"model_args": 3}}, r"model_args=3 must be an object"),
+        (
+            PLAIN,
+            {"config_sentence_transformers": {"default_prompt_name": []}},
+            r"\[\] is not one of its prompts",
+        ),
         (PLAIN, {"config_sentence_transformers": {"truncate_dim": 0}}, r"truncate_dim=0 must be an integer"),
         (PLAIN, {"config_sentence_transformers": {"prompts": {"q": 3}}}, r"prompts=.* must be texts by name"),
         (PLAIN, {"config_sentence_transformers": {"query_prefix": "Q"}}, r"does not implement query_prefix"),

@@ -214,7 +214,8 @@ def check_model(model: Model, settings: EmbeddingSettings) -> None:
     """Checks that a model can embed texts.
 
     Raises:
-        ArgumentValueError: an encoder-decoder, training mode, or no pooler where the settings need one.
+        ArgumentValueError: an encoder-decoder, training mode, no pooler where the settings need one, or
+            further modules for vectors of another size.
     """
     if not isinstance(model, EncoderModel | DecoderModel):
         raise ArgumentValueError(
@@ -233,6 +234,13 @@ def check_model(model: Model, settings: EmbeddingSettings) -> None:
         )
     if "pooler" in names_of(settings.pooling) and model.pooler is None:
         raise ArgumentValueError("pooling", settings.pooling, "another one", "this model has no pooler")
+    try:
+        finish(zeros(0, model, settings), settings, None)
+    except RuntimeError as error:
+        hint = f"the first that does not fit: {str(error).splitlines()[0]}"
+        raise ArgumentValueError(
+            "pooling", settings.pooling, "of the size of the further modules", hint
+        ) from None
 
 
 def check_room(tokenizer: Tokenizer, max_length: int | None) -> None:

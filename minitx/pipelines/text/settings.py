@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
+from minitx.checkpoint.build import class_names
 from minitx.checkpoint.files import SINGLE
 from minitx.checkpoint.hub import fetch
 from minitx.checkpoint.sentence import ENCODER_OPTIONS, MODULES, SETTINGS, list_modules, read_sentence_files
@@ -22,7 +23,7 @@ from minitx.models import Model
 from minitx.pipelines.text.modules import READERS, Normalize
 from minitx.pipelines.text.options import Options
 from minitx.pipelines.text.pooling import Pooling, check_pooling
-from minitx.validation import check_callable, check_flags, check_integer, check_strings
+from minitx.validation import check_flags, check_integer, check_strings, check_type
 
 # Pooling in sentence-transformers -> pooling here, in the order in which older files concatenate them.
 POOLING_NAMES: dict[str, Pooling] = {
@@ -97,7 +98,7 @@ class EmbeddingSettings:
             if (value := getattr(self, name)) is not None:
                 check_integer(name, value, 1)
         for index, module in enumerate(self.modules):
-            check_callable(f"modules[{index}]", module)
+            check_type(f"modules[{index}]", module, nn.Module, "a torch.nn.Module")
 
     def prepare(self, texts: Sequence[str]) -> list[str]:
         """Returns the texts with prompt and lowercasing applied."""
@@ -161,8 +162,8 @@ def read_settings(files: Mapping[str, bytes], config: Mapping[str, Any], folder:
     """
     stated = read_encoder_options(files, folder) | read_prompts(files, folder)
     if MODULES not in files:
-        names = config.get("architectures") or [""]
-        causal = str(names[0]).endswith("ForCausalLM") and config.get("is_causal", True)
+        causal = any(name.endswith("ForCausalLM") for name in class_names(config)[:1])
+        causal = causal and config.get("is_causal", True) is not False
         return EmbeddingSettings(**{"pooling": "last" if causal else "mean"} | stated)
     path = folder / MODULES
     modules: list[nn.Module] = []
@@ -204,7 +205,7 @@ def read_pooling(options: Options) -> dict[str, Any]:
     if names is None:
         names = [name for key, name in POOLING_FLAGS.items() if options.flag(key, False)] or ["mean"]
     names = names if isinstance(names, list) else [names]
-    if not names or any(name not in POOLING_NAMES for name in names):
+    if not names or any(name not in [*POOLING_NAMES] for name in names):
         raise options.error("pooling_mode", names, f"of {', '.join(POOLING_NAMES)}")
     pooling = tuple(POOLING_NAMES[name] for name in names)
     include_prompt = options.flag("include_prompt", True)
@@ -268,7 +269,7 @@ def read_prompts(files: Mapping[str, bytes], folder: Path) -> dict[str, Any]:
     if not all(isinstance(prompt, str) for prompt in prompts.values()):
         raise ValueError(f"{options.path}: prompts={prompts!r:.80} must be texts by name.")
     name = options.take("default_prompt_name")
-    if name is not None and name not in prompts:
+    if name is not None and name not in [*prompts]:
         raise ValueError(f"{options.path}: default_prompt_name={name!r} is not one of its prompts.")
     prompt = "" if name is None else prompts[name]
     truncate_dim = options.size("truncate_dim", None)
