@@ -81,9 +81,10 @@ ARGUMENTS: Mapping[str, Mapping[str, str]] = {
         "convert_to_tensor": "The result is a tensor; leave it out.",
         "device": "Vectors are computed on the model's device; call model.to(device).",
         "normalize_embeddings": "It is called normalize here.",
-        "prompt": "Use settings=EmbeddingSettings(prompt=...).",
+        "prompt_name": "Use prompt=embedding_settings(model).prompts[name].",
         "sentences": "Texts are the second argument.",
         "show_progress_bar": "progress= takes a function, which gets the number of texts after each batch.",
+        "truncate_dim": "Use settings=replace(embedding_settings(model), truncate_dim=...).",
     },
     "from_config": {
         "attn_implementation": 'Call model.set_attention("sdpa") or ("eager").',

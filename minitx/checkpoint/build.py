@@ -42,7 +42,7 @@ def from_config(
     seed: int | None = None,
     ignore_keys: Sequence[str] = (),
 ) -> Model:
-    """Build a model with random weights, in training mode.
+    """Builds a model with random weights, in training mode.
 
     Args:
         config: the content of a config.json, `model_type` included.
@@ -97,7 +97,7 @@ def seeded_generator(seed: int | None) -> torch.Generator | None:
 
 
 def choose_architecture(config: Mapping[str, Any], model_type: str | None) -> tuple[Architecture, str]:
-    """Return the architecture and `model_type` of a config.
+    """Returns the architecture and `model_type` of a config.
 
     Args:
         config: the content of config.json.
@@ -121,7 +121,7 @@ def choose_architecture(config: Mapping[str, Any], model_type: str | None) -> tu
 def read_config(
     architecture: Architecture, model_type: str, config: Mapping[str, Any], ignore_keys: Sequence[str] = ()
 ) -> tuple[ModelConfig, dict[str, HeadConfig]]:
-    """Read config.json: the config of the network, and that of each task's head.
+    """Reads config.json: the config of the network, and that of each task's head.
 
     Args:
         architecture: that of the file.
@@ -144,7 +144,7 @@ def read_config(
 
 
 def check_keys_to_ignore(ignore_keys: Sequence[str]) -> tuple[str, ...]:
-    """Return `ignore_keys` as a tuple.
+    """Returns `ignore_keys` as a tuple.
 
     Raises:
         ArgumentTypeError: not a sequence of strings.
@@ -156,7 +156,7 @@ def check_keys_to_ignore(ignore_keys: Sequence[str]) -> tuple[str, ...]:
 
 
 def without_key(config: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """Return a config without one key.
+    """Returns a config without one key.
 
     Raises:
         ArgumentValueError: the config does not have it.
@@ -172,7 +172,7 @@ def without_key(config: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 
 def class_names(config: Mapping[str, Any]) -> list[str]:
-    """Return config["architectures"], or an empty list if it is not a list of strings."""
+    """Returns config["architectures"], or an empty list if it is not a list of strings."""
     names = config.get("architectures")
     return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
@@ -188,7 +188,7 @@ def empty_model(
     *,
     pooler: bool,
 ) -> Model:
-    """Build the model of a task on the meta device: all names and shapes, no memory.
+    """Builds the model of a task on the meta device: all names and shapes, no memory.
 
     Raises:
         ValueError: the architecture has no such head.
@@ -209,21 +209,21 @@ def empty_model(
 def task_config(
     architecture: Architecture, model_config: ModelConfig, task: str, *, pooler: bool
 ) -> ModelConfig:
-    """Return the config of a task's model: some tasks leave out the decoder, others the pooler."""
+    """Returns the config of a task's model: some tasks leave out the decoder, others the pooler."""
     if task in architecture.encoder_tasks:
         model_config = replace(model_config, decoder=None, decoder_inputs=None)
     return replace(model_config, pooler=pooler)
 
 
 def task_of(model: Model, architecture: Architecture) -> str:
-    """Return the model's task; "none", or "encoder" for the encoder of an encoder-decoder, without a head."""
+    """Returns the model's task; "none", or "encoder" for the encoder of an encoder-decoder without head."""
     if model.task is None and model.families == ("encoder",):
         return architecture.headless[-1]
     return model.task or "none"
 
 
 def layout(model: nn.Module) -> dict[str, str]:
-    """Return the class and options of each module that computes, by its path.
+    """Returns the class and options of each module that computes, by its path.
 
     Dropout is left out: replacing it changes training only.
     """
@@ -236,7 +236,7 @@ def layout(model: nn.Module) -> dict[str, str]:
 
 
 def set_parameter(model: nn.Module, name: str, tensor: Tensor) -> None:
-    """Register `tensor` as the parameter `name` without a copy; a new one keeps `requires_grad`."""
+    """Registers `tensor` as the parameter `name` without a copy; a new one keeps `requires_grad`."""
     module, _, leaf = name.rpartition(".")
     trained = model.get_parameter(name).requires_grad
     parameter = tensor if isinstance(tensor, nn.Parameter) else nn.Parameter(tensor, requires_grad=trained)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from minitx.checkpoint.files import BIN, BIN_INDEX, GENERATION, INDEX, SINGLE, read_index, summarize
+from minitx.checkpoint.sentence import MODULES, encoder_folder, encoder_place, sentence_names
 from minitx.validation import (
     ArgumentValueError,
     check_flags,
@@ -28,15 +29,6 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 CONFIG = "config.json"
-
-# Small files beside the weights, often absent: settings of generation and of sentence embeddings.
-SETTINGS = (
-    GENERATION,
-    "modules.json",
-    "1_Pooling/config.json",
-    "sentence_bert_config.json",
-    "config_sentence_transformers.json",
-)
 
 TOKENIZER = (
     "tokenizer.json",
@@ -67,7 +59,7 @@ def fetch(
     token: str | None = None,
     offline: bool = False,
 ) -> Path:
-    """Return the folder of a checkpoint; download config.json and the weights of a Hub id.
+    """Returns the folder of a checkpoint; downloads config.json and the weights of a Hub id.
 
     Weights are downloaded in one format, safetensors before `.bin`.
 
@@ -87,10 +79,12 @@ def fetch(
         ConnectionError: the Hub cannot be reached, or a download was cut off.
         ValueError: not the name of a folder or an id; an index that names a shard outside its folder.
     """
-    snapshot = find(name_or_folder, (CONFIG,), revision=revision, token=token, offline=offline)
+    snapshot = find(name_or_folder, (CONFIG, MODULES), revision=revision, token=token, offline=offline)
     if isinstance(snapshot, Path):
-        return snapshot
-    for name in (SINGLE, INDEX, BIN, BIN_INDEX):
+        return encoder_folder(snapshot)
+    modules = snapshot.get(MODULES).read_bytes() if MODULES in snapshot.present else None
+    prefix = snapshot.prefix(modules)
+    for name in (prefix + file for file in (SINGLE, INDEX, BIN, BIN_INDEX)):
         if name in snapshot.present:
             break
     else:
@@ -100,13 +94,15 @@ def fetch(
             f"{BIN_INDEX}; found {present}."
         )
     # Small files first: a bad index is refused before gigabytes are downloaded.
-    small = [CONFIG, *(extra for extra in SETTINGS if extra in snapshot.present)]
-    for extra in small:
+    generation = [GENERATION] if prefix + GENERATION in snapshot.present else []
+    for extra in [prefix + file for file in (CONFIG, *generation)] + sentence_names(
+        snapshot.present, modules
+    ):
         snapshot.get(extra)
     path = snapshot.get(name)
-    for shard in sorted(set(read_index(path).values())) if name in (INDEX, BIN_INDEX) else ():
-        snapshot.get(shard)
-    return snapshot.folder
+    for shard in sorted(set(read_index(path).values())) if name.endswith(".json") else ():
+        snapshot.get(prefix + shard)
+    return snapshot.folder / prefix
 
 
 def fetch_tokenizer(
@@ -116,19 +112,21 @@ def fetch_tokenizer(
     token: str | None = None,
     offline: bool = False,
 ) -> Path:
-    """Return the folder of a tokenizer; download config.json and the tokenizer files of a Hub id.
+    """Returns the folder of a tokenizer; downloads config.json and the tokenizer files of a Hub id.
 
     Args and errors as for `fetch`.
     """
     files = (CONFIG, *TOKENIZER)
-    snapshot = find(name_or_folder, files, revision=revision, token=token, offline=offline)
+    snapshot = find(name_or_folder, (*files, MODULES), revision=revision, token=token, offline=offline)
     if isinstance(snapshot, Path):
-        return snapshot
-    templates = (name for name in sorted(snapshot.present) if name.startswith(TEMPLATES))
-    for name in (*files, *templates):
+        return encoder_folder(snapshot)
+    modules = snapshot.get(MODULES).read_bytes() if MODULES in snapshot.present else None
+    prefix = snapshot.prefix(modules)
+    templates = (name for name in sorted(snapshot.present) if name.startswith(prefix + TEMPLATES))
+    for name in (*(prefix + file for file in files), *templates):
         if name in snapshot.present:
             snapshot.get(name)
-    return snapshot.folder
+    return snapshot.folder / prefix
 
 
 # --- one commit of a repository --------------------------------------------------------------------
@@ -156,8 +154,13 @@ class Snapshot:
         commit = self.folder.name[:12]
         return f"{self.repo} ({commit})" if self.api else f"{self.repo} ({commit}) in the Hub cache"
 
+    def prefix(self, modules: bytes | None) -> str:
+        """Returns the prefix of the names of the encoder's files, such as "0_Transformer/"; mostly ""."""
+        place = encoder_place(modules)
+        return f"{place}/" if f"{place}/{CONFIG}" in self.present else ""
+
     def get(self, name: str) -> Path:
-        """Return the path of a file, downloaded if it is not in the cache.
+        """Returns the path of a file, downloaded if it is not in the cache.
 
         Raises:
             FileNotFoundError: the commit has no such file.
@@ -179,7 +182,7 @@ def find(
     token: str | None,
     offline: bool,
 ) -> Path | Snapshot:
-    """Return a folder as it is, or the snapshot of a Hub id that has at least one of `files`."""
+    """Returns a folder as it is, or the snapshot of a Hub id that has at least one of `files`."""
     check_type("name_or_folder", name_or_folder, str | Path, "a str or Path")
     check_strings(revision=revision)
     check_optional_strings(token=token)
@@ -228,7 +231,7 @@ def is_folder(name: str | Path) -> bool:
 
 
 def checked_id(name: str | Path) -> str:
-    """Return a Hub id, "name" or "namespace/name".
+    """Returns a Hub id, "name" or "namespace/name".
 
     Raises:
         FileNotFoundError: a path that does not exist.
@@ -255,7 +258,7 @@ def checked_id(name: str | Path) -> str:
 
 
 def listed(repo: str, files: tuple[str, ...], revision: str, token: str | None) -> Snapshot:
-    """Return the snapshot on the Hub, with the first of `files` that it has downloaded."""
+    """Returns the snapshot on the Hub, with the first of `files` that it has downloaded."""
     from huggingface_hub import HfApi
 
     api = HfApi(token=token, library_name="minitx", library_version=__version__)
@@ -278,7 +281,7 @@ def listed(repo: str, files: tuple[str, ...], revision: str, token: str | None) 
 
 
 def cached(repo: str, files: tuple[str, ...], revision: str) -> Snapshot | None:
-    """Return the snapshot in the Hub cache; None if it has none of `files`."""
+    """Returns the snapshot in the Hub cache; None if it has none of `files`."""
     from huggingface_hub import try_to_load_from_cache
 
     paths = (try_to_load_from_cache(repo, name, revision=revision) for name in files)
@@ -291,7 +294,7 @@ def cached(repo: str, files: tuple[str, ...], revision: str) -> Snapshot | None:
 
 
 def download(api: HfApi, repo: str, name: str, revision: str) -> Path:
-    """Download a file unless it is in the cache."""
+    """Downloads a file unless it is in the cache."""
     try:
         return Path(api.hf_hub_download(repo, name, revision=revision))
     except Exception as error:
@@ -302,7 +305,7 @@ def download(api: HfApi, repo: str, name: str, revision: str) -> Path:
 
 
 def raise_explained(error: Exception, repo: str, revision: str, name: str = "") -> NoReturn:
-    """Translate an exception of the client into a built-in one that names the cause and the way out.
+    """Translates an exception of the client into a built-in one that names the cause and the way out.
 
     Raises:
         FileNotFoundError, PermissionError, ConnectionError: as in `fetch`.

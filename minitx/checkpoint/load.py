@@ -24,6 +24,7 @@ from minitx.checkpoint.build import (
 from minitx.checkpoint.files import GENERATION, Tensors, open_folder
 from minitx.checkpoint.record import Checkpoint
 from minitx.checkpoint.resolve import CheckpointNames, has_head, has_pooler, infer_task, resolve_sources
+from minitx.checkpoint.sentence import first_module, read_sentence_files
 from minitx.checkpoint.ties import Sources, identical, share_tied
 from minitx.config import HeadConfig
 from minitx.habits import explain_arguments
@@ -57,7 +58,7 @@ def load(
     seed: int | None = None,
     attention: str = "sdpa",
 ) -> Model:
-    """Load a checkpoint in Hugging Face's layout, in eval mode.
+    """Loads a checkpoint in Hugging Face's layout, in eval mode.
 
     Label names of a classifier are in `model.checkpoint.id2label`.
 
@@ -119,6 +120,7 @@ def load(
         files=tensors.files if len(set(tensors.files.values())) > 1 else {},
         metadata=tensors.metadata,
         ignored_keys=ignore_keys,
+        sentence_files=read_sentence_files(folder),
     )
     model.checkpoint.names = load_parameters(model, resolution.sources, tensors, dtype, device)
     init_missing(model, resolution.missing, generator)
@@ -131,7 +133,7 @@ def load(
 
 
 def check_device(device: str | torch.device) -> torch.device:
-    """Return a device that this machine has.
+    """Returns a device that this machine has.
 
     Raises:
         ArgumentValueError: any other.
@@ -146,18 +148,20 @@ def check_device(device: str | torch.device) -> torch.device:
 
 
 def read_optional(path: Path) -> bytes | None:
-    """Read a file; None if it does not exist."""
+    """Reads a file; None if it does not exist."""
     return path.read_bytes() if path.is_file() else None
 
 
 def checkpoint_config(folder: Path, num_labels: int | None, init_head: bool) -> dict[str, Any]:
-    """Read config.json, with the number of labels of a new head.
+    """Reads config.json, with the number of labels of a new head.
 
     Raises:
         FileNotFoundError: no config.json.
         ValueError: damaged JSON, or `num_labels` without `init_head`.
     """
     if not (folder / "config.json").is_file():
+        if name := first_module(folder):
+            raise ValueError(f"{folder}: modules.json begins with a {name}; minitx loads encoders only.")
         raise FileNotFoundError(f"{folder} has no config.json; is it a model in Hugging Face's layout?")
     config = read_json(folder / "config.json")
     if num_labels is None:
@@ -182,7 +186,7 @@ def checkpoint_task(
     *,
     init_head: bool,
 ) -> str:
-    """Return the task of the checkpoint's own head; "none" with a warning if the file lacks that head.
+    """Returns the task of the checkpoint's own head; "none" with a warning if the file lacks that head.
 
     Raises:
         ValueError: the task is unclear, or `init_head` without a head.
@@ -211,7 +215,7 @@ def load_parameters(
     dtype: torch.dtype | None,
     device: torch.device,
 ) -> dict[tuple[str, ...], tuple[str, ...]]:
-    """Read the tensor of each parameter into the model, then share tied ones.
+    """Reads the tensor of each parameter into the model, then share tied ones.
 
     Returns:
         Parameters of an entry -> the stored names that `save` writes them under.
@@ -250,7 +254,7 @@ def read_unused(
 
 
 def cast(tensor: Tensor, dtype: torch.dtype | None, device: torch.device) -> Tensor:
-    """Move a tensor to a device; floating-point tensors to a dtype too."""
+    """Moves a tensor to a device; floating-point tensors to a dtype too."""
     return tensor.to(device, dtype if tensor.is_floating_point() else None)
 
 

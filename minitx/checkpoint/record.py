@@ -33,6 +33,8 @@ class Checkpoint:
         files: name -> file, if the checkpoint was sharded.
         metadata: metadata of the safetensors header.
         ignored_keys: keys of config.json that were left out by `ignore_keys`.
+        sentence_files: files of sentence-transformers, name -> content: `embed` follows them, and `save`
+            writes them back.
     """
 
     architecture: Architecture
@@ -47,6 +49,7 @@ class Checkpoint:
     files: dict[str, str] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
     ignored_keys: tuple[str, ...] = ()
+    sentence_files: dict[str, bytes] = field(default_factory=dict)
 
     @property
     def id2label(self) -> dict[int, str]:
@@ -58,7 +61,7 @@ class Checkpoint:
 
     @property
     def generation(self) -> dict[str, Any] | None:
-        """Parse generation_config.json; None if the checkpoint has none.
+        """Parses generation_config.json; None if the checkpoint has none.
 
         `load` keeps the bytes only: a damaged file matters to generation alone.
 

@@ -15,6 +15,7 @@ from minitx.checkpoint.build import layout, read_config, task_config, task_of
 from minitx.checkpoint.files import BIN, BIN_INDEX, GENERATION, INDEX, SINGLE
 from minitx.checkpoint.record import Checkpoint
 from minitx.checkpoint.resolve import table_entries
+from minitx.checkpoint.sentence import refuse_other_sentence_files
 from minitx.checkpoint.ties import is_shared, is_tied
 from minitx.habits import explain_arguments
 from minitx.io import Staging, read_json, write_json
@@ -33,7 +34,7 @@ class SavesFiles(Protocol):
     """A tokenizer: it writes its files into a folder."""
 
     def save(self, folder: str | Path) -> None:
-        """Write the files."""
+        """Writes the files."""
 
 
 @explain_arguments("save")
@@ -45,11 +46,12 @@ def save(
     max_shard_size: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Save config.json and safetensors files that transformers loads.
+    """Saves config.json and safetensors files that transformers loads.
 
-    Also writes generation_config.json if the source had one, and the files of `tokenizer`. transformers loads
-    the folder without a warning if it loads the source without one. (A pooler that the source lacked, as when
-    a masked-lm checkpoint is loaded with head="none", stays missing.)
+    Also writes generation_config.json and the files of sentence-transformers if the source had them, and the
+    files of `tokenizer`. transformers loads the folder without a warning if it loads the source without one.
+    (A pooler that the source lacked, as when a masked-lm checkpoint is loaded with head="none", stays
+    missing.)
 
     A loaded model keeps the names, dtypes and shards of its source. Files are written under temporary names
     and moved when all are complete: a crash leaves the old file or the new one.
@@ -62,8 +64,8 @@ def save(
         progress: called with the number of bytes after each file.
 
     Raises:
-        FileExistsError: the folder holds a model of another architecture, or weights under other file names,
-            which would contradict these.
+        FileExistsError: the folder holds a model of another architecture, or weights or settings of
+            embeddings under other file names, which would contradict these.
         TypeError: `tokenizer` is not from `minitx.load_tokenizer`.
         ValueError: a model without a record of its architecture, or one that its config does not describe.
     """
@@ -89,6 +91,7 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     refuse_other_model(folder, config)
     refuse_other_weights(folder, {SINGLE} if len(shards) == 1 else {INDEX, *shards})
+    refuse_other_sentence_files(folder, checkpoint.sentence_files)
     metadata = checkpoint.metadata or {"format": "pt"}
     with Staging(folder, seal=INDEX if len(shards) > 1 else None) as staging:
         for name, members in shards.items():
@@ -98,6 +101,8 @@ def save(
         write_json(staging.path("config.json"), config)
         if checkpoint.generation_file is not None:
             staging.path(GENERATION).write_bytes(checkpoint.generation_file)
+        for name, content in checkpoint.sentence_files.items():
+            staging.path(name).write_bytes(content)
         if len(shards) > 1:
             write_json(staging.path(INDEX), shard_index(shards, tensors))
     if tokenizer is not None:
@@ -105,7 +110,7 @@ def save(
 
 
 def check_unchanged(model: Model, checkpoint: Checkpoint) -> None:
-    """Check that config.json describes the model: weights that contradict it could not be loaded again.
+    """Checks that config.json describes the model: weights that contradict it could not be loaded again.
 
     Raises:
         ValueError: a module was added, removed or replaced, or `model.checkpoint.config` was changed.
@@ -135,7 +140,7 @@ def check_unchanged(model: Model, checkpoint: Checkpoint) -> None:
 
 
 def stored_tensors(model: Model, checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """Return the tensors to write by name, on the CPU."""
+    """Returns the tensors to write by name, on the CPU."""
     parameters = model.state_dict()
     stored: dict[str, Tensor] = {}
     for entry, names in stored_names(model, checkpoint).items():
@@ -150,7 +155,7 @@ def stored_tensors(model: Model, checkpoint: Checkpoint) -> dict[str, Tensor]:
 
 
 def stored_names(model: Model, checkpoint: Checkpoint) -> dict[ResolvedEntry, tuple[str, ...]]:
-    """Return the names under which each entry is written; entries that are not written are left out."""
+    """Returns the names under which each entry is written; entries that are not written are left out."""
     stored: dict[ResolvedEntry, tuple[str, ...]] = {}
     for entry in table_entries(checkpoint.architecture, model):
         names = checkpoint.names.get(entry.parameters)
@@ -168,7 +173,7 @@ def stored_names(model: Model, checkpoint: Checkpoint) -> dict[ResolvedEntry, tu
 
 
 def canonical_names(entry: ResolvedEntry, model: Model, checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Return the names of an entry that no file named; models with a head have the base model's prefix."""
+    """Returns the names of an entry that no file named; models with a head have the base model's prefix."""
     names = entry.names
     if not entry.op.many:
         names = checkpoint.architecture.canonical_names(names, checkpoint.config)
@@ -179,7 +184,7 @@ def canonical_names(entry: ResolvedEntry, model: Model, checkpoint: Checkpoint) 
 
 
 def stored_config(model: Model, checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return config.json as it was read, with the class, dtype and labels of the model."""
+    """Returns config.json as it was read, with the class, dtype and labels of the model."""
     config = dict(checkpoint.config)
     architecture = checkpoint.architecture
     task = task_of(model, architecture)
@@ -209,7 +214,7 @@ def stored_config(model: Model, checkpoint: Checkpoint) -> dict[str, Any]:
 def assign_shards(
     tensors: Mapping[str, Tensor], checkpoint: Checkpoint, max_shard_size: int | None
 ) -> dict[str, list[str]]:
-    """Return file name -> names of its tensors: the source's shards, or shards of a size."""
+    """Returns file name -> names of its tensors: the source's shards, or shards of a size."""
     if max_shard_size is not None:
         return sized_shards(tensors, max_shard_size)
     source = {
@@ -239,21 +244,21 @@ def sized_shards(tensors: Mapping[str, Tensor], size: int) -> dict[str, list[str
 
 
 def numbered(shards: Sequence[list[str]]) -> dict[str, list[str]]:
-    """Name shards as loaders expect; a single one is model.safetensors."""
+    """Names shards as loaders expect; a single one is model.safetensors."""
     if len(shards) == 1:
         return {SINGLE: shards[0]}
     return {f"model-{i:05}-of-{len(shards):05}.safetensors": s for i, s in enumerate(shards, 1)}
 
 
 def shard_index(shards: Mapping[str, list[str]], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return the content of model.safetensors.index.json."""
+    """Returns the content of model.safetensors.index.json."""
     weight_map = {key: name for name, members in shards.items() for key in members}
     size = sum(map(nbytes, tensors.values()))
     return {"metadata": {"total_size": size}, "weight_map": dict(sorted(weight_map.items()))}
 
 
 def nbytes(tensor: Tensor) -> int:
-    """Return the size of a tensor's values in bytes."""
+    """Returns the size of a tensor's values in bytes."""
     return tensor.numel() * tensor.element_size()
 
 
@@ -261,7 +266,7 @@ def nbytes(tensor: Tensor) -> int:
 
 
 def refuse_other_model(folder: Path, config: Mapping[str, Any]) -> None:
-    """Raise FileExistsError if the folder holds a model of another architecture."""
+    """Refuses a folder that holds a model of another architecture."""
     path, model_type = folder / "config.json", config.get("model_type")
     try:
         present = read_json(path).get("model_type") if path.is_file() else model_type
@@ -275,7 +280,7 @@ def refuse_other_model(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def refuse_other_weights(folder: Path, names: set[str]) -> None:
-    """Raise FileExistsError for weights under other names, which a loader might prefer to these."""
+    """Refuses a folder with weights under other names, which a loader might prefer to these."""
     shards = {path.name for path in folder.glob("model-*-of-*.safetensors")}
     present = shards | {name for name in (SINGLE, INDEX, BIN, BIN_INDEX) if (folder / name).exists()}
     if other := sorted(present - names):
@@ -286,7 +291,7 @@ def refuse_other_weights(folder: Path, names: set[str]) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file; views and shared tensors are copied, as the format requires."""
+    """Writes a safetensors file; views and shared tensors are copied, as the format requires."""
     from safetensors.torch import save_file
 
     separate: dict[str, Tensor] = {}

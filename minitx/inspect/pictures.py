@@ -30,7 +30,7 @@ LABEL_LENGTH = 46
 def similarity_picture(
     similarity: Tensor, labels: Sequence[str], path: str | Path, *, title: str | None = None
 ) -> Path:
-    """Draw a matrix of similarities as a heat map.
+    """Draws a matrix of similarities as a heat map.
 
     matplotlib's settings and current figure are not changed, and no window opens.
 
@@ -71,7 +71,7 @@ def similarity_picture(
 
 
 def import_figure() -> Any:
-    """Import matplotlib's Figure, which draws without pyplot's global state.
+    """Imports matplotlib's Figure, which draws without pyplot's global state.
 
     Raises:
         ImportError: matplotlib is not installed; the message names the extra.
@@ -86,7 +86,7 @@ def import_figure() -> Any:
 
 
 def draw(rows: list[list[float]], labels: list[str], title: str | None) -> Any:
-    """Draw the figure: square cells, labels beside, numbers below."""
+    """Draws the figure: square cells, labels beside, numbers below."""
     size = len(labels)
     cell = 0.62 if size <= MOST_VALUES else max(0.12, 9.0 / size)
     side = max(3.0, cell * size)
@@ -120,7 +120,7 @@ def draw(rows: list[list[float]], labels: list[str], title: str | None) -> Any:
 
 
 def write_values(axes: Any, rows: list[list[float]], image: Any) -> None:
-    """Write the value into each cell, dark on light and light on dark."""
+    """Writes the value into each cell, dark on light and light on dark."""
     for i, row in enumerate(rows):
         for j, value in enumerate(row):
             red, green, blue, _ = image.cmap(image.norm(value))

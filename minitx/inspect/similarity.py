@@ -13,7 +13,7 @@ MOST_COLUMNS = 10  # texts whose similarities fit beside a readable part of each
 
 
 def vectors_table(texts: Sequence[str], vectors: Tensor, highlight: Callable[[str], str] = str) -> str:
-    """Format the cosine similarities of (N, E) vectors of texts; of a single vector, its first numbers.
+    """Formats the cosine similarities of (N, E) vectors of texts; of a single vector, its first numbers.
 
     Args:
         texts: N texts.
@@ -28,7 +28,7 @@ def vectors_table(texts: Sequence[str], vectors: Tensor, highlight: Callable[[st
 
 
 def similarity_table(texts: Sequence[str], similarity: Tensor, highlight: Callable[[str], str] = str) -> str:
-    """Format (N, N) similarities: a numbered text and a number per column.
+    """Formats (N, N) similarities: a numbered text and a number per column.
 
     Args:
         texts: N texts.
@@ -48,13 +48,13 @@ def similarity_table(texts: Sequence[str], similarity: Tensor, highlight: Callab
 
 
 def similarity_cell(value: float, same: bool) -> str:
-    """Format a similarity in five columns: " .60", "-.04"; a dot for a text with itself."""
+    """Formats a similarity in five columns: " .60", "-.04"; a dot for a text with itself."""
     if same:
         return "    ·"
     return f"{round(value, 2) + 0.0:.2f}".replace("0.", ".", 1).rjust(5)  # + 0.0: no "-.00"
 
 
 def nearest(similarity: Tensor) -> list[int]:
-    """Return the index of the most similar other text for each; of a single text, itself."""
+    """Returns the index of the most similar other text for each; of a single text, itself."""
     indices: list[int] = similarity.clone().fill_diagonal_(float("-inf")).argmax(dim=1).tolist()
     return indices

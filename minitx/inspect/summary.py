@@ -83,7 +83,7 @@ class Summary:
 
 
 def summarize(model: Model, folder: str | Path | None = None) -> Summary:
-    """Summarize the module tree of a model: shapes, parameters, bytes and dtypes.
+    """Summarizes the module tree of a model: shapes, parameters, bytes and dtypes.
 
     Args:
         model: any model of minitx.
@@ -119,7 +119,7 @@ def summarize(model: Model, folder: str | Path | None = None) -> Summary:
 
 
 def with_runs(entries: Iterable[ModuleEntry], model: Model) -> Iterable[ModuleEntry]:
-    """Yield the entries with the number of calls of each layer."""
+    """Yields the entries with the number of calls of each layer."""
     orders = {
         f"{name}.layers": getattr(model.get_submodule(name), "layer_order", []) for name in model.families
     }
@@ -133,7 +133,7 @@ def with_runs(entries: Iterable[ModuleEntry], model: Model) -> Iterable[ModuleEn
 
 
 def tree(module: nn.Module, path: str, depth: int, owners: Mapping[int, str]) -> Iterable[ModuleEntry]:
-    """Yield the entries of the submodules that have parameters."""
+    """Yields the entries of the submodules that have parameters."""
     for children in runs(module, path, owners):
         first_name, first = children[0]
         full = f"{path}.{first_name}" if path else first_name
@@ -159,7 +159,7 @@ def tree(module: nn.Module, path: str, depth: int, owners: Mapping[int, str]) ->
 
 
 def runs(module: nn.Module, path: str, owners: Mapping[int, str]) -> Iterable[list[tuple[str, nn.Module]]]:
-    """Group the children: in a list of layers, equal neighbours together."""
+    """Groups the children: in a list of layers, equal neighbours together."""
     groups: list[list[tuple[str, nn.Module]]] = []
     previous = None
     for name, child in module.named_children():
@@ -173,7 +173,7 @@ def runs(module: nn.Module, path: str, owners: Mapping[int, str]) -> Iterable[li
 
 
 def signature(module: nn.Module, path: str, owners: Mapping[int, str]) -> tuple[object, ...]:
-    """Return a value that is equal for modules with equal classes, shapes, dtypes and ties."""
+    """Returns a value that is equal for modules with equal classes, shapes, dtypes and ties."""
     inside = tuple((name, type(child)) for name, child in module.named_modules())
     parameters = tuple(
         (name, p.shape, p.dtype, owners[id(p)] == f"{path}.{name}" or owners[id(p)])
@@ -183,34 +183,34 @@ def signature(module: nn.Module, path: str, owners: Mapping[int, str]) -> tuple[
 
 
 def untied_parameters(module: nn.Module, path: str, owners: Mapping[int, str]) -> list[nn.Parameter]:
-    """Return the parameters inside a module that are not tied to an earlier one."""
+    """Returns the parameters inside a module that are not tied to an earlier one."""
     named = module.named_parameters(remove_duplicate=False)
     return [p for name, p in named if owners[id(p)] == f"{path}.{name}"]
 
 
 def count(tensors: Iterable[Tensor]) -> int:
-    """Return the number of elements."""
+    """Returns the number of elements."""
     return sum(tensor.numel() for tensor in tensors)
 
 
 def num_bytes(tensors: Iterable[Tensor]) -> int:
-    """Return the number of bytes."""
+    """Returns the number of bytes."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def dtypes(tensors: Iterable[Tensor]) -> tuple[str, ...]:
-    """Return the names of the dtypes, the most frequent first."""
+    """Returns the names of the dtypes, the most frequent first."""
     seen = Counter(dtype_name(tensor.dtype) for tensor in tensors)
     return tuple(name for name, _ in seen.most_common())
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """Return "float32" for torch.float32."""
+    """Returns "float32" for torch.float32."""
     return str(dtype).removeprefix("torch.")
 
 
 def unused(tensors: Mapping[str, Tensor]) -> tuple[Unused, ...]:
-    """List tensors by name."""
+    """Lists tensors by name."""
     return tuple(
         Unused(name=name, shape=tuple(tensor.shape), dtype=dtype_name(tensor.dtype))
         for name, tensor in sorted(tensors.items())
@@ -221,7 +221,7 @@ def unused(tensors: Mapping[str, Tensor]) -> tuple[Unused, ...]:
 
 
 def render(summary: Summary) -> str:
-    """Render the summary in at most 80 columns."""
+    """Renders the summary in at most 80 columns."""
     check_type("summary", summary, Summary, "the result of summarize")
     title = " ".join(filter(None, [summary.model_type, summary.task])) or "model"
     lines = [
@@ -246,13 +246,13 @@ def render(summary: Summary) -> str:
 
 
 def line(name: str, shape: str, parameters: str, size: str, dtype: str) -> str:
-    """Render five columns in 80 characters; a long name extends into the empty part of the next column."""
+    """Renders five columns in 80 characters; a long name extends into the empty part of the next column."""
     shape = shape.rjust(max(0, 46 - len(name) - 1))
     return f"{name} {shape:}"[:46].ljust(46) + f"{parameters:>15} {size:>9} {dtype:>8}"
 
 
 def listing(title: str, tensors: tuple[Unused, ...]) -> list[str]:
-    """Render unused tensors under a title."""
+    """Renders unused tensors under a title."""
     if not tensors:
         return []
     shown = [f"  {t.name}  {' x '.join(map(str, t.shape)) or 'one number'}  {t.dtype}" for t in tensors]

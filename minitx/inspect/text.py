@@ -13,7 +13,7 @@ UNITS = ("B", "KB", "MB", "GB", "TB")
 
 
 def human(size: int) -> str:
-    """Format a number of bytes: 1,500,000 -> "1.5 MB"."""
+    """Formats a number of bytes: 1,500,000 -> "1.5 MB"."""
     value, unit = float(size), 0
     while value >= 999.95 and unit < len(UNITS) - 1:
         value, unit = value / 1000, unit + 1
@@ -21,7 +21,7 @@ def human(size: int) -> str:
 
 
 def shorten_line(text: str, width: int) -> str:
-    """Join a text into one line and cut it to `width` characters with an ellipsis."""
+    """Joins a text into one line and cut it to `width` characters with an ellipsis."""
     line = " ".join(text.split())
     return line if len(line) <= width else line[: width - 1].rstrip() + "…"
 
@@ -32,7 +32,7 @@ def names_of(tokenizer: Tokenizer, ids: Iterable[int]) -> list[str]:
 
 
 def columns(names: Sequence[str], values: Sequence[str]) -> str:
-    """Format pairs of lines of at most 80 columns: names above their values."""
+    """Formats pairs of lines of at most 80 columns: names above their values."""
     lines, top, bottom = [], "", ""
     for name, value in zip(names, values, strict=True):
         width = max(len(name), len(value)) + 1

@@ -188,12 +188,12 @@ def position_embedding(config: TextInputs, size: int, padding: int | None) -> nn
 
 
 def number_all(input_ids: Tensor, pad_token_id: int | None, past: int, mask: Tensor | None) -> Tensor:
-    """Number all tokens from 0: (B, T), mask (B, past + T) -> (1, T)."""
+    """Numbers all tokens from 0: (B, T), mask (B, past + T) -> (1, T)."""
     return torch.arange(past, past + input_ids.shape[1], device=input_ids.device)[None]
 
 
 def number_unpadded(input_ids: Tensor, pad_token_id: int | None, past: int, mask: Tensor | None) -> Tensor:
-    """Number tokens other than padding from pad_token_id + 1; padding gets pad_token_id.
+    """Numbers tokens other than padding from pad_token_id + 1; padding gets pad_token_id.
 
     (B, T), mask (B, past + T) -> (B, T)
 
@@ -206,7 +206,7 @@ def number_unpadded(input_ids: Tensor, pad_token_id: int | None, past: int, mask
 
 
 def number_attended(input_ids: Tensor, pad_token_id: int | None, past: int, mask: Tensor | None) -> Tensor:
-    """Number attended tokens from 0; padding gets -1: (B, T), mask (B, past + T) -> (1 or B, T)."""
+    """Numbers attended tokens from 0; padding gets -1: (B, T), mask (B, past + T) -> (1 or B, T)."""
     if mask is None:
         return number_all(input_ids, pad_token_id, past, mask)
     attended = mask.long()

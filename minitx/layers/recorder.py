@@ -138,7 +138,7 @@ def layer_numbers(parameter: str, layers: Layers, num_layers: int) -> frozenset[
 
 
 def sort_keys(weights: Tensor, cache: LayerCache | None, past: int) -> Tensor:
-    """Sort the keys of a ring buffer by position, without those before the window: (..., S) -> (..., S)."""
+    """Sorts the keys of a ring buffer by position, without those before the window: (..., S) -> (..., S)."""
     if not isinstance(cache, SlidingWindowCache) or weights.shape[2] > 1:
         return weights
     order = cache.key_positions(past, 1, weights.device).argsort()

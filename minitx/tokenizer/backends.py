@@ -41,7 +41,7 @@ class TextEncoder:
     ids: tuple[int, ...] | None = None
 
     def to_vocabulary(self, ids: list[int]) -> list[int]:
-        """Map ids of `backend` to ids of the vocabulary."""
+        """Maps ids of `backend` to ids of the vocabulary."""
         return ids if self.ids is None else [self.ids[index] for index in ids]
 
     def encode(
@@ -55,7 +55,7 @@ class TextEncoder:
         start: int | None = None,
         post_processor: PostProcessor | None = None,
     ) -> list[Encoding]:
-        """Tokenize a batch.
+        """Tokenizes a batch.
 
         Args:
             rows: from `to_rows`.
@@ -115,12 +115,12 @@ class TokenizerBackends:
 
     @classmethod
     def of(cls, backend: Backend) -> TokenizerBackends:
-        """Use one `tokenizers.Tokenizer` for all parts."""
+        """Uses one `tokenizers.Tokenizer` for all parts."""
         encoder = TextEncoder(backend=backend)
         return cls(vocabulary=backend, decoder=backend, source=encoder, target=encoder, files={})
 
     def contents(self, post_processor: PostProcessor | None) -> Mapping[str, str | bytes]:
-        """Return the tokenizer's files by name; `post_processor` as in `TextEncoder.encode`."""
+        """Returns the tokenizer's files by name; `post_processor` as in `TextEncoder.encode`."""
         if self.files:
             return self.files
         with _LOCK:

@@ -91,7 +91,7 @@ class Batch(Mapping[str, Any]):
         return [encoding.sequence_ids for encoding in self._encodings]
 
     def to(self, device: torch.device | str) -> Batch:
-        """Return the batch with its tensors on a device."""
+        """Returns the batch with its tensors on a device."""
 
         def _moved(values: dict[str, Any]) -> dict[str, Any]:
             return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in values.items()}
@@ -100,7 +100,7 @@ class Batch(Mapping[str, Any]):
 
 
 def to_rows(texts: Any, pairs: Any, *, is_split_into_words: bool) -> list[Any]:
-    """Return the rows of a batch: texts, or tuples of a text and its pair; a text is a str or list of words.
+    """Returns the rows of a batch: texts, or tuples of a text and its pair; a text is a str or list of words.
 
     Raises:
         TypeError: anything but text, or pairs in another form than the texts.
@@ -120,7 +120,7 @@ def to_rows(texts: Any, pairs: Any, *, is_split_into_words: bool) -> list[Any]:
 
 
 def _to_texts(name: str, texts: Any, is_split_into_words: bool) -> list[Any]:
-    """Return a list of texts, a single text as a list of one; check each."""
+    """Returns a list of texts, a single text as a list of one; check each."""
     if not isinstance(texts, list | tuple):
         texts = [texts]
         if is_split_into_words:
@@ -159,7 +159,7 @@ def truncation_options(
     pair: bool,
     special: int,
 ) -> dict[str, Any]:
-    """Return the arguments of `tokenizers.Tokenizer.enable_truncation`; {} for no truncation.
+    """Returns the arguments of `tokenizers.Tokenizer.enable_truncation`; {} for no truncation.
 
     Args:
         truncation, max_length, stride: arguments of the call.
@@ -197,7 +197,7 @@ def padding_options(
     truncation: Mapping[str, Any],
     token: tuple[str | None, int | None],
 ) -> dict[str, Any]:
-    """Return the arguments of `tokenizers.Tokenizer.enable_padding`; {} for no padding.
+    """Returns the arguments of `tokenizers.Tokenizer.enable_padding`; {} for no padding.
 
     Args:
         padding, max_length, multiple: arguments of the call.
@@ -244,7 +244,7 @@ def padding_options(
 
 
 def _length(purpose: str, max_length: int | None, limit: int | None) -> int:
-    """Return `max_length` or the tokenizer's limit."""
+    """Returns `max_length` or the tokenizer's limit."""
     length = limit if max_length is None else max_length
     if length is None:
         hint = "the tokenizer's files have no model_max_length"
@@ -253,7 +253,7 @@ def _length(purpose: str, max_length: int | None, limit: int | None) -> int:
 
 
 def check_side(name: str, side: Any) -> Side:
-    """Return "left" or "right".
+    """Returns "left" or "right".
 
     Raises:
         ArgumentValueError: any other value.
@@ -271,7 +271,7 @@ def collect(
     special_tokens_mask: bool,
     as_tensors: bool,
 ) -> Batch:
-    """Collect encodings into a batch.
+    """Collects encodings into a batch.
 
     Args:
         encodings: one per row.
@@ -303,7 +303,7 @@ def collect(
 
 
 def to_tensor(rows: list[list[int]]) -> Tensor:
-    """Return rows of one length as a tensor (B, T); (0, 0) for no rows.
+    """Returns rows of one length as a tensor (B, T); (0, 0) for no rows.
 
     Raises:
         ValueError: rows of different lengths.
@@ -318,14 +318,14 @@ def to_tensor(rows: list[list[int]]) -> Tensor:
 
 
 def clean_up_tokenization(text: str) -> str:
-    """Remove the spaces that decoding leaves before English punctuation and contractions."""
+    """Removes the spaces that decoding leaves before English punctuation and contractions."""
     for spaced, mark in _CLEAN_UP:
         text = text.replace(spaced, mark)
     return text
 
 
 def as_id(parameter: str, index: Any) -> int:
-    """Return an id as an int, from an integer of Python or numpy or a tensor without dimensions.
+    """Returns an id as an int, from an integer of Python or numpy or a tensor without dimensions.
 
     Raises:
         ArgumentTypeError: anything else.

@@ -44,14 +44,14 @@ class Settings:
     extra: tuple[AddedToken, ...]
 
     def flag(self, name: str, default: bool | None) -> Any:
-        """Return a flag of tokenizer_config.json."""
+        """Returns a flag of tokenizer_config.json."""
         value = self.config.get(name, default)
         if value is not None and not isinstance(value, bool):
             wrong(CONFIG, name, value, "true, false or null")
         return value
 
     def count(self, name: str, default: int) -> int:
-        """Return a count of tokenizer_config.json; `default` if it is absent or null."""
+        """Returns a count of tokenizer_config.json; `default` if it is absent or null."""
         value = self.config.get(name)
         if value is None:
             return default
@@ -60,7 +60,7 @@ class Settings:
         return value
 
     def limit(self) -> int | None:
-        """Return `model_max_length`; None if it is absent or a placeholder for no limit."""
+        """Returns `model_max_length`; None if it is absent or a placeholder for no limit."""
         name = "model_max_length" if "model_max_length" in self.config else "max_len"
         value = self.config.get(name)
         if value is None:
@@ -74,7 +74,7 @@ class Settings:
         return int(value)
 
     def input_names(self) -> tuple[str, ...] | None:
-        """Return `model_input_names`; None if it is absent."""
+        """Returns `model_input_names`; None if it is absent."""
         name = "model_input_names"
         value = self.config.get(name)
         if value is None:
@@ -88,7 +88,7 @@ class Settings:
         return tuple(value)
 
     def words(self, name: str) -> tuple[str, ...]:
-        """Return a list of words of tokenizer_config.json; () if it is absent or null."""
+        """Returns a list of words of tokenizer_config.json; () if it is absent or null."""
         value = self.config.get(name)
         if value is None:
             return ()
@@ -97,7 +97,7 @@ class Settings:
         return tuple(value)
 
     def text(self, name: str) -> str:
-        """Return the text of a special token that the tokenizer requires."""
+        """Returns the text of a special token that the tokenizer requires."""
         token = self.special_tokens_map.get(name)
         if token is None:
             raise ValueError(f"This tokenizer needs a {name}; set it in tokenizer_config.json.")
@@ -105,12 +105,12 @@ class Settings:
 
 
 def wrong(file: str, key: str, value: Any, expected: str) -> NoReturn:
-    """Raise a ValueError for a value of a JSON file."""
+    """Refuses a value of a JSON file."""
     raise ValueError(f"{file} has {key}={value!r:.80}; it must be {expected}.")
 
 
 def read_name(path: Path, key: str) -> str:
-    """Return a string of a JSON object; "" if the file or the key is absent or null.
+    """Returns a string of a JSON object; "" if the file or the key is absent or null.
 
     Raises:
         ValueError: a damaged file, or a value other than a string.
@@ -122,7 +122,7 @@ def read_name(path: Path, key: str) -> str:
 
 
 def read_text(path: Path) -> str:
-    """Read a UTF-8 file; a ValueError names a file with other bytes."""
+    """Reads a UTF-8 file; a ValueError names a file with other bytes."""
     try:
         return path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
@@ -130,7 +130,7 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; {} without the file; a ValueError names a damaged one."""
+    """Reads a JSON object; {} without the file; a ValueError names a damaged one."""
     if not path.is_file():
         return {}
     return storage.read_json(path)
@@ -139,7 +139,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_settings(
     folder: Path, *, defaults: Mapping[str, str] | None = None, mask_takes_space: bool = False
 ) -> Settings:
-    """Read tokenizer_config.json, special_tokens_map.json and added_tokens.json; all may be absent.
+    """Reads tokenizer_config.json, special_tokens_map.json and added_tokens.json; all may be absent.
 
     A tokenizer_config.json with `added_tokens_decoder` (transformers since 4.34) is complete, and the other
     two are ignored; otherwise special_tokens_map.json overrides its special tokens.
@@ -195,7 +195,7 @@ def read_settings(
 
 
 def _token(file: str, key: str, value: Any, *, special: bool = True, lstrip: bool = False) -> AddedToken:
-    """Read one token of a JSON file: its text, or an object with its text and options.
+    """Reads one token of a JSON file: its text, or an object with its text and options.
 
     Args:
         file, key: file and key, for errors.
@@ -219,7 +219,7 @@ def _token(file: str, key: str, value: Any, *, special: bool = True, lstrip: boo
 
 
 def add_tokens(backend: Backend, settings: Settings, special: Iterable[str] = ()) -> None:
-    """Add the tokens that the files list beside a vocabulary, each with its id.
+    """Adds the tokens that the files list beside a vocabulary, each with its id.
 
     Args:
         backend: the vocabulary.
@@ -262,7 +262,7 @@ def _add_token(backend: Backend, token: AddedToken) -> None:
 
 
 def read_backend(folder: Path) -> Backend:
-    """Read tokenizer.json.
+    """Reads tokenizer.json.
 
     Raises:
         ValueError: a damaged file.
@@ -279,7 +279,7 @@ def read_backend(folder: Path) -> Backend:
 
 
 def apply_flags(backend: Backend, settings: Settings) -> None:
-    """Apply the flags of tokenizer_config.json to tokenizer.json, as transformers does.
+    """Applies the flags of tokenizer_config.json to tokenizer.json, as transformers does.
 
     Absent flags are ignored. (transformers applies their defaults, which lower-cases a cased tokenizer.json.)
     """
@@ -308,14 +308,14 @@ def apply_flags(backend: Backend, settings: Settings) -> None:
 
 
 def read_templates(folder: Path) -> dict[str, str]:
-    """Read the chat template files, by their path in the folder."""
+    """Reads the chat template files, by their path in the folder."""
     names = ("chat_template.jinja", "chat_template.json")
     paths = [*(folder / name for name in names), *folder.glob("additional_chat_templates/*.jinja")]
     return {path.relative_to(folder).as_posix(): read_text(path) for path in sorted(paths) if path.is_file()}
 
 
 def write_files(folder: Path, contents: Mapping[str, str | bytes]) -> None:
-    """Write texts or bytes to files, none of which is replaced before all are written.
+    """Writes texts or bytes to files, none of which is replaced before all are written.
 
     Args:
         folder: created if it does not exist.

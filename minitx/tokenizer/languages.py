@@ -119,7 +119,7 @@ class Languages:
         return None if code is None else self.check(key, code)
 
     def check(self, name: str, code: str) -> str:
-        """Return the code of a language of this tokenizer.
+        """Returns the code of a language of this tokenizer.
 
         Raises:
             ArgumentValueError: any other; the message lists the languages.
@@ -130,11 +130,11 @@ class Languages:
         return code
 
     def index(self, code: str) -> int:
-        """Return the id of a language's token."""
+        """Returns the id of a language's token."""
         return self._ids[self.check("language", code)]
 
     def post_processor(self, backend: Backend, *, as_target: bool) -> PostProcessor:
-        """Return the post-processor of the source or target language: [code] A </s>, or A </s> [code].
+        """Returns the post-processor of the source or target language: [code] A </s>, or A </s> [code].
 
         Raises:
             ValueError: that language is not set.
@@ -174,6 +174,6 @@ def require_languages(languages: Languages | None, parameter: str, code: Any) ->
 
 
 def find_languages(rule: LanguageRule, settings: Settings, vocabulary: Backend) -> Languages | None:
-    """Return the languages of a vocabulary; None without any."""
+    """Returns the languages of a vocabulary; None without any."""
     languages = Languages(rule, settings, vocabulary)
     return languages if languages.tokens else None

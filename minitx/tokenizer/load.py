@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from minitx.checkpoint.hub import fetch_tokenizer
 from minitx.habits import explain_arguments
 from minitx.tokenizer.backends import TokenizerBackends
 from minitx.tokenizer.files import (
@@ -34,7 +35,7 @@ def load_tokenizer(
     src_lang: str | None = None,
     tgt_lang: str | None = None,
 ) -> Tokenizer:
-    """Load the tokenizer of a checkpoint.
+    """Loads the tokenizer of a checkpoint.
 
     Args:
         name_or_folder: a folder, or the id of a repository on the Hugging Face Hub.
@@ -55,8 +56,6 @@ def load_tokenizer(
         ValueError: a damaged file, no vocabulary, an unknown architecture, or a language that the tokenizer
             does not have.
     """
-    from minitx.checkpoint.hub import fetch_tokenizer
-
     check_optional_strings(model_type=model_type, pattern=pattern, src_lang=src_lang, tgt_lang=tgt_lang)
     folder = fetch_tokenizer(name_or_folder, revision=revision, token=token, offline=offline)
     model, family = _architectures(folder, model_type)
@@ -96,7 +95,7 @@ def load_tokenizer(
 
 
 def _saved_as(family: str, backends: TokenizerBackends) -> dict[str, str]:
-    """Return the entries of tokenizer_config.json for the class of the tokenizer."""
+    """Returns the entries of tokenizer_config.json for the class of the tokenizer."""
     if backends.files:
         return {"tokenizer_class": FAMILIES[family].tokenizer_class}
     kind = {"tokenizer_class": ANY_CLASS[0]}
@@ -106,7 +105,7 @@ def _saved_as(family: str, backends: TokenizerBackends) -> dict[str, str]:
 
 
 def _architectures(folder: Path, model_type: str | None) -> tuple[str, str]:
-    """Return the architecture of the model, and the architecture whose tokenizer it uses.
+    """Returns the architecture of the model, and the architecture whose tokenizer it uses.
 
     They can differ: a Chinese RoBERTa uses BERT's tokenizer. config.json (or the `model_type` argument) names
     the first, `tokenizer_class` in tokenizer_config.json or else in config.json the second; each is the

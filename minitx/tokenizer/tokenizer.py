@@ -121,7 +121,7 @@ class Tokenizer:
         raise UnknownAttributeError("tokenizer", type(self).__name__, name, known)
 
     def __len__(self) -> int:
-        """Return the number of tokens, added ones included."""
+        """Returns the number of tokens, added ones included."""
         return self._backends.vocabulary.get_vocab_size()
 
     def __repr__(self) -> str:
@@ -134,12 +134,12 @@ class Tokenizer:
         return self._backends.vocabulary.get_vocab()
 
     def token_to_id(self, token: str) -> int | None:
-        """Return the id of a token; None if it is not in the vocabulary."""
+        """Returns the id of a token; None if it is not in the vocabulary."""
         check_strings(token=token)
         return self._backends.vocabulary.token_to_id(token)
 
     def id_to_token(self, index: int) -> str | None:
-        """Return the token of an id; None if it is not in the vocabulary.
+        """Returns the token of an id; None if it is not in the vocabulary.
 
         Raises:
             TypeError: not an integer.
@@ -150,14 +150,14 @@ class Tokenizer:
     def encode(
         self, text: str, pair: str | None = None, *, add_special_tokens: bool = True, as_target: bool = False
     ) -> list[int]:
-        """Return the ids of one text or pair; options and errors as for a call."""
+        """Returns the ids of one text or pair; options and errors as for a call."""
         encoder, encoding = self._encode_one(text, pair, add_special_tokens, as_target)
         return encoder.to_vocabulary(encoding.ids)
 
     def tokens(
         self, text: str, pair: str | None = None, *, add_special_tokens: bool = True, as_target: bool = False
     ) -> list[str]:
-        """Return the tokens of one text or pair as strings; options and errors as for a call."""
+        """Returns the tokens of one text or pair as strings; options and errors as for a call."""
         return self._encode_one(text, pair, add_special_tokens, as_target)[1].tokens
 
     def _encode_one(
@@ -172,7 +172,7 @@ class Tokenizer:
         return encoder, encoding
 
     def _encoder(self, as_target: bool) -> tuple[TextEncoder, PostProcessor | None]:
-        """Return the encoder of source or target texts, and a post-processor that depends on the language."""
+        """Returns the encoder of source or target texts, and post-processor depending on the language."""
         check_flags(as_target=as_target)
         encoder = self._backends.target if as_target else self._backends.source
         if self._languages is None:
@@ -199,7 +199,7 @@ class Tokenizer:
         return_overflow: bool = False,
         as_tensors: bool = True,
     ) -> Batch:
-        """Tokenize texts into a batch of ids.
+        """Tokenizes texts into a batch of ids.
 
         Args:
             texts: one text or a list of texts.
@@ -267,7 +267,7 @@ class Tokenizer:
         )
 
     def decode(self, ids: Sequence[int] | Tensor, *, skip_special_tokens: bool = False) -> str:
-        """Decode one row of ids.
+        """Decodes one row of ids.
 
         Args:
             ids: a list, or a tensor of shape (T,).
@@ -294,7 +294,7 @@ class Tokenizer:
     def decode_batch(
         self, ids: Sequence[Sequence[int]] | Tensor, *, skip_special_tokens: bool = False
     ) -> list[str]:
-        """Decode each row of a list or of a tensor (B, T); errors as for `decode`."""
+        """Decodes each row of a list or of a tensor (B, T); errors as for `decode`."""
         check_type("ids", ids, Iterable, "a list of rows of ids, or a tensor of shape (B, T)")
         return [self.decode(row, skip_special_tokens=skip_special_tokens) for row in ids]
 
@@ -307,7 +307,7 @@ class Tokenizer:
         template: str | None = None,
         **variables: Any,
     ) -> str:
-        """Render messages as the prompt of a chat model, special tokens included.
+        """Renders messages as the prompt of a chat model, special tokens included.
 
         Args:
             messages: dicts, usually with "role" and "content".
@@ -340,7 +340,7 @@ class Tokenizer:
 
     @src_lang.setter
     def src_lang(self, code: str) -> None:
-        """Set the source language."""
+        """Sets the source language."""
         languages = require_languages(self._languages, "src_lang", code)
         languages.source = languages.check("src_lang", code)
 
@@ -351,12 +351,12 @@ class Tokenizer:
 
     @tgt_lang.setter
     def tgt_lang(self, code: str | None) -> None:
-        """Set the target language; None for no target."""
+        """Sets the target language; None for no target."""
         languages = require_languages(self._languages, "tgt_lang", code)
         languages.target = None if code is None else languages.check("tgt_lang", code)
 
     def language_id(self, code: str) -> int:
-        """Return the id of a language's token, the `forced_bos_token_id` of a translation into it.
+        """Returns the id of a language's token, the `forced_bos_token_id` of a translation into it.
 
         Raises:
             ValueError: not a language of this tokenizer.
@@ -364,11 +364,11 @@ class Tokenizer:
         return require_languages(self._languages, "language", code).index(code)
 
     def encode_chat(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> list[int]:
-        """Return the ids of `apply_chat_template`, without further special tokens."""
+        """Returns the ids of `apply_chat_template`, without further special tokens."""
         return self.encode(self.apply_chat_template(messages, **options), add_special_tokens=False)
 
     def save(self, folder: str | Path) -> None:
-        """Save tokenizer.json, tokenizer_config.json and chat templates.
+        """Saves tokenizer.json, tokenizer_config.json and chat templates.
 
         minitx and transformers' AutoTokenizer load them and give the same ids. The class is saved as
         PreTrainedTokenizerFast: transformers 5 uses tokenizer.json as it is under that name, and rebuilds it

@@ -94,3 +94,16 @@ def test_a_forward_can_be_read_in_one_sitting() -> None:
         files, lines = map(int, house.counted(called).split(" / "))
         assert files <= limits[0]
         assert lines <= limits[1]
+
+
+def test_function_docstrings_begin_in_one_mood():
+    """Third person, as PyTorch's do ("Returns", not "Return"); the help of commands is imperative."""
+    first: dict[str, str] = {}
+    for path in sorted((ROOT / "minitx").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and (text := ast.get_docstring(node)):
+                first.setdefault(text.split()[0].rstrip(".,:;"), f"{path.name}:{node.lineno}")
+    third = {word: where for word, where in first.items() if word.endswith("s")}
+    verbs = {word: where for word, where in first.items() if len(word) > 1}
+    imperative = {where: word for word, where in verbs.items() if {f"{word}s", f"{word}es"} & third.keys()}
+    assert not imperative

@@ -123,7 +123,7 @@ def test_version(run: Run) -> None:
         ("inspect",),
         ("inspect", "m", "extra"),
         ("embed", "m", "text", "--wrong"),
-        ("embed", "m", "--pooling", "max"),
+        ("embed", "m", "--pooling", "median"),
         ("embed", "m", "--batch-size", "0"),
         ("convert", "a", "b", "--max-shard-size", "big"),
         ("convert", "a", "b", "--max-shard-size", "0MB"),
@@ -696,7 +696,10 @@ def test_device_that_is_not_there(run: Run, folder: Path) -> None:
 
 def test_embed_takes_the_checkpoints_settings(run: Run, tmp_path: Path) -> None:
     make(tmp_path)
-    modules = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]
+    modules = [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+    ]
     (tmp_path / "modules.json").write_text(json.dumps(modules))
     _, out, _ = run("embed", tmp_path, "a", "--json")
     assert json.loads(out)["normalize"] is False

@@ -32,7 +32,7 @@ def read(
     partial: bool = False,
     biases: Collection[str] = ("attention_bias",),
 ) -> ModelConfig:
-    """Read the keys that most relatives share; the parameters are their defaults for absent keys.
+    """Reads the keys that most relatives share; the parameters are their defaults for absent keys.
 
     Args:
         hf: the config.

@@ -45,7 +45,7 @@ def read(
     positions: EmbeddedPositions = POSITIONS,
     **defaults: Any,
 ) -> ModelConfig:
-    """Read the keys that most relatives share.
+    """Reads the keys that most relatives share.
 
     Args:
         hf: the config.

@@ -33,7 +33,7 @@ class Gap:
 
     @staticmethod
     def worse(a: Gap, b: Gap) -> Gap:
-        """Return the larger of two gaps."""
+        """Returns the larger of two gaps."""
         return a if a.relative >= b.relative else b
 
 
@@ -162,11 +162,11 @@ class Report:
         return (common_parent(neighbour, entry.module) or entry.module,)
 
     def worst(self, dtype: torch.dtype = torch.float32) -> float:
-        """Return the largest absolute difference of any module's output."""
+        """Returns the largest absolute difference of any module's output."""
         return max((r.output if dtype == torch.float32 else r.output64).absolute for r in self.entries)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the report as JSON values; differences are absolute, and null if infinite."""
+        """Returns the report as JSON values; differences are absolute, and null if infinite."""
         first = self.first
         return {
             "model": self.name,
@@ -197,12 +197,12 @@ class Report:
 
 
 def number(gap: Gap) -> float | None:
-    """Return the absolute difference; None if it is infinite."""
+    """Returns the absolute difference; None if it is infinite."""
     return None if math.isinf(gap.absolute) else gap.absolute
 
 
 def common_parent(a: str, b: str) -> str:
-    """Return the innermost module with both: embedder.pos_emb, embedder.layer_norm -> embedder."""
+    """Returns the innermost module with both: embedder.pos_emb, embedder.layer_norm -> embedder."""
     shared = []
     for left, right in zip(a.split("."), b.split("."), strict=False):
         if left != right:
@@ -215,7 +215,7 @@ def common_parent(a: str, b: str) -> str:
 
 
 def render_report(report: Report) -> str:
-    """Render the report in at most 80 columns: a line per layer, and the first difference in full."""
+    """Renders the report in at most 80 columns: a line per layer, and the first difference in full."""
     check_type("report", report, Report, "the result of verify")
     title = " ".join(filter(None, ["minitx against transformers", report.transformers + ":"]))
     model = report.model_type + (f" {report.task}" if report.task else "")
@@ -233,7 +233,7 @@ def render_report(report: Report) -> str:
 
 
 def groups(entries: tuple[ComparedCall, ...]) -> dict[str, list[ComparedCall]]:
-    """Group entries by layer; a layer that runs several times has a group per call."""
+    """Groups entries by layer; a layer that runs several times has a group per call."""
     grouped: dict[str, list[ComparedCall]] = {}
     for entry in entries:
         parts = entry.module.split(".")
@@ -245,7 +245,7 @@ def groups(entries: tuple[ComparedCall, ...]) -> dict[str, list[ComparedCall]]:
 
 
 def group_line(name: str, entries: list[ComparedCall], *, vanishing: bool) -> str:
-    """Render the largest differences of a group."""
+    """Renders the largest differences of a group."""
     single = max((entry.output for entry in entries), key=lambda gap: gap.absolute)
     double = max((entry.output64 for entry in entries), key=lambda gap: gap.absolute)
     modules = str(len(entries)) if entries[0].partner else ""
@@ -255,14 +255,14 @@ def group_line(name: str, entries: list[ComparedCall], *, vanishing: bool) -> st
 
 
 def detail_line(entry: ComparedCall, group: str) -> str:
-    """Render the differences of one module's input and output in float64, where they are not rounding."""
+    """Renders the differences of one module's input and output in float64, where they are not rounding."""
     name = entry.module.removeprefix(group.partition(" ")[0] + ".")
     text = f"  {name:<36.36} in {size(entry.input64):<8} out {size(entry.output64):<8}"
     return f"{text:<66}   {mark([entry])}"
 
 
 def mark(entries: list[ComparedCall], *, vanishing: bool = False) -> str:
-    """Render the worst status of a group; `vanishing` if differences have no effect on the outputs."""
+    """Renders the worst status of a group; `vanishing` if differences have no effect on the outputs."""
     statuses = {entry.status for entry in entries}
     worst = next(s for s in ("differs", "rounding", "float32 inside", "ok") if s in statuses)
     if worst == "differs" and vanishing:
@@ -273,17 +273,17 @@ def mark(entries: list[ComparedCall], *, vanishing: bool = False) -> str:
 
 
 def size(gap: Gap) -> str:
-    """Render an absolute difference."""
+    """Renders an absolute difference."""
     return "0" if gap.absolute == 0 else f"{gap.absolute:.1e}"
 
 
 def fill(text: str) -> list[str]:
-    """Wrap a text."""
+    """Wraps a text."""
     return textwrap.wrap(text, 79)
 
 
 def verdict(report: Report) -> list[str]:
-    """Render the conclusion and notes on the table."""
+    """Renders the conclusion and notes on the table."""
     entry = report.first
     notes: list[str] = []
     statuses = {r.status for r in report.entries}

@@ -56,7 +56,7 @@ def verify(
     offline: bool = False,
     device: str | torch.device = "cpu",
 ) -> Report:
-    """Load a checkpoint in minitx and in transformers and compare them module by module.
+    """Loads a checkpoint in minitx and in transformers and compare them module by module.
 
     Runs in float32 and float64, on one sequence alone and a padded batch; padded positions are ignored.
     Inputs are real text, or random ids if the checkpoint has no tokenizer.
@@ -106,7 +106,7 @@ def verify(
 def find_tokenizer(
     name_or_folder: str | Path, revision: str, token: str | None, offline: bool, model_type: str | None
 ) -> Tokenizer | None:
-    """Load the tokenizer of the checkpoint; None if minitx cannot load it."""
+    """Loads the tokenizer of the checkpoint; None if minitx cannot load it."""
     from minitx.tokenizer import load_tokenizer
 
     try:
@@ -118,7 +118,7 @@ def find_tokenizer(
 
 
 def compare(model: Model, reference: nn.Module, inputs: Inputs) -> list[ComparedCall]:
-    """Compare every pair of modules on all batches, in both dtypes; both models are left in float64."""
+    """Compares every pair of modules on all batches, in both dtypes; both models are left in float64."""
     pairs = pair(model, reference)
     compared: dict[torch.dtype, dict[tuple[str, int], ComparedCall]] = {}
     for dtype in (torch.float32, torch.float64):
@@ -168,7 +168,7 @@ class Pair:
     sizes: tuple[int, ...]
 
     def cut(self, output: Tensor) -> Tensor:
-        """Return the module's share of the partner's output (..., features), split as the weight is."""
+        """Returns the module's share of the partner's output (..., features), split as the weight is."""
         if len(self.sizes) == 1:
             return output
         op = self.op.op if isinstance(self.op, Transposed) else self.op  # outputs are never transposed
@@ -176,12 +176,12 @@ class Pair:
 
 
 def owners(model: nn.Module) -> list[str]:
-    """Return the modules that have parameters directly."""
+    """Returns the modules that have parameters directly."""
     return [path for path, module in model.named_modules() if any(True for _ in module.parameters(False))]
 
 
 def pair(model: Model, reference: nn.Module) -> dict[str, Pair]:
-    """Pair modules of minitx with those of transformers through the weight table."""
+    """Pairs modules of minitx with those of transformers through the weight table."""
     assert model.checkpoint is not None
     architecture, modules = model.checkpoint.architecture, dict(reference.named_modules())
     pairs: dict[str, Pair] = {}
@@ -224,7 +224,7 @@ class Calls:
 def compare_batch(
     model: Model, reference: nn.Module, pairs: Mapping[str, Pair], batch: Mapping[str, Tensor]
 ) -> list[ComparedCall]:
-    """Compare one batch in the dtype of both models; `input64` and `output64` stay empty."""
+    """Compares one batch in the dtype of both models; `input64` and `output64` stay empty."""
     device = model.device
     batch = {name: tensor.to(device) for name, tensor in batch.items()}
     masks = masks_of(batch)
@@ -261,7 +261,7 @@ def compare_batch(
         between.clear()
 
     def alike(reference: Tensor, values: Tensor) -> Tensor:
-        """Select the real tokens; some modules of the reference compute all tokens in one row."""
+        """Selects the real tokens; some modules of the reference compute all tokens in one row."""
         in_one_row = reference.shape != values.shape and len(reference) == masks[-1].numel()
         return reference[masks[-1].flatten()] if in_one_row else reference
 
@@ -281,7 +281,7 @@ def compare_batch(
 
 
 def masks_of(batch: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-    """Return the masks of real tokens, (B, T) bool: of the input ids and of decoder input ids."""
+    """Returns the masks of real tokens, (B, T) bool: of the input ids and of decoder input ids."""
     masks = []
     for side in ("", "decoder_"):
         if f"{side}input_ids" in batch:
@@ -294,7 +294,7 @@ def masks_of(batch: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
 def record(
     reference: nn.Module, paths: set[str], batch: Mapping[str, Tensor], masks: tuple[Tensor, ...]
 ) -> Calls:
-    """Run the reference; returns inputs and outputs of the modules at `paths`."""
+    """Runs the reference; returns inputs and outputs of the modules at `paths`."""
     calls = Calls()
 
     def _finished(path: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
@@ -325,7 +325,7 @@ def record(
 
 @contextmanager
 def hooked(model: nn.Module, paths: set[str], finished: Any) -> Iterator[None]:
-    """Call `finished(path, module, args, kwargs, output)` after each call of the modules at `paths`."""
+    """Calls `finished(path, module, args, kwargs, output)` after each call of the modules at `paths`."""
 
     def _hook_of(path: str) -> Any:
         return lambda module, args, kwargs, output: finished(path, module, args, kwargs, output)
@@ -343,13 +343,13 @@ def hooked(model: nn.Module, paths: set[str], finished: Any) -> Iterator[None]:
 
 
 def first_tensor(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-    """Return the first tensor; an empty one for a position embedding that takes a shape."""
+    """Returns the first tensor; an empty one for a position embedding that takes a shape."""
     tensors = (x for x in (*args, *kwargs.values()) if isinstance(x, Tensor))
     return next(tensors, torch.empty(1, 1))
 
 
 def real(tensor: Tensor, masks: tuple[Tensor, ...]) -> Tensor:
-    """Copy the values of real tokens: (B, T, ...) or (1, T, ...) -> (tokens, ...).
+    """Copies the values of real tokens: (B, T, ...) or (1, T, ...) -> (tokens, ...).
 
     The length T tells encoder from decoder tokens. Tensors of any other shape (pooler outputs, tables of
     distances) are copied whole, as (rows, features).
@@ -364,7 +364,7 @@ def real(tensor: Tensor, masks: tuple[Tensor, ...]) -> Tensor:
 
 
 def gap(values: Tensor, reference: Tensor) -> Gap:
-    """Return the gap of two tensors; infinite if shapes differ or only one has a NaN somewhere."""
+    """Returns the gap of two tensors; infinite if shapes differ or only one has a NaN somewhere."""
     if values.shape != reference.shape:
         return Gap(float("inf"), 0.0)
     if values.numel() == 0:
@@ -387,7 +387,7 @@ def proportional(values: Tensor, reference: Tensor) -> bool:
 
 
 def suspects(model: Model, finished: list[str]) -> tuple[str, ...]:
-    """Return the modules in between that can change values; if none, the module that contains them."""
+    """Returns the modules in between that can change values; if none, the module that contains them."""
     modules = dict(model.named_modules())
     leaves = [path for path in finished if not any(True for _ in modules[path].children())]
     changing = [path for path in leaves if not isinstance(modules[path], nn.Dropout)]

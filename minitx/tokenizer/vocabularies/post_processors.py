@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def _ends(settings: Settings, backend: Backend) -> list[tuple[str, int]]:
-    """Return the first and last token around a text with their ids."""
+    """Returns the first and last token around a text with their ids."""
     vocabulary = backend.get_vocab()
     tokens = (settings.text("cls_token"), settings.text("sep_token"))
     return [(token, vocabulary[token]) for token in tokens]
@@ -66,7 +66,7 @@ def optional_bos(settings: Settings, backend: Backend) -> PostProcessor:
 
 
 def _end(settings: Settings, backend: Backend) -> tuple[str, int]:
-    """Return the token after a text with its id."""
+    """Returns the token after a text with its id."""
     token = settings.text("eos_token")
     return token, backend.get_vocab()[token]
 

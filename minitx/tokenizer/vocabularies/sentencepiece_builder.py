@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def read_pieces(path: Path, reserved: int = 0) -> SentencePieceModel:
-    """Read a sentencepiece model of a type that `build_pieces` supports.
+    """Reads a sentencepiece model of a type that `build_pieces` supports.
 
     Args:
         path: the file.
@@ -69,7 +69,7 @@ def build_pieces(
     split: Sequence[PreTokenizer] | None = None,
     scheme: str | None = None,
 ) -> Backend:
-    """Build the tokenizer of a sentencepiece model, without special tokens.
+    """Builds the tokenizer of a sentencepiece model, without special tokens.
 
     Args:
         model: its type and normalization rules are used.
@@ -109,7 +109,7 @@ def _unigram_model(model: SentencePieceModel, pieces: list[tuple[str, float]], u
 
 
 def _byte_pair_model(model: SentencePieceModel, pieces: list[tuple[str, float]], unk_id: int) -> BPE:
-    """Build a BPE model; the file has no merges: each pair of pieces that forms a third is one, by score."""
+    """Builds a BPE model; the file has no merges: each pair of pieces that forms a third is one, by score."""
     from tokenizers import models
 
     vocabulary = {text: index for index, (text, _) in enumerate(pieces)}
