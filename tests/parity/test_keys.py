@@ -116,7 +116,7 @@ def test_known_keys_with_an_effect_are_refused_at_other_values(model_type: str) 
     config = config_of(case)
     taken = keys_read(case, config)
     for key, entry in known_keys(model_type).items():
-        if isinstance(entry, list) and key not in taken:
+        if isinstance(entry, list) and key not in {*taken, "quantization_config"}:
             for value in entry:
                 read({**config, key: value})
             with pytest.raises(
