@@ -87,7 +87,6 @@ def load(
     from minitx.checkpoint.hub import fetch
 
     check_flags(init_head=init_head)
-    ignore_keys = check_keys_to_ignore(ignore_keys)
     check_optional_strings(head=head, model_type=model_type)
     generator = seeded_generator(seed)
     if seed is not None and not init_head:
@@ -96,19 +95,17 @@ def load(
     dtype = None if dtype is None else check_dtype("dtype", dtype)
     device = check_device(device)
     folder = fetch(name_or_folder, revision=revision, token=token, offline=offline)
-    config = checkpoint_config(folder, num_labels, init_head)
+    config, ignored = checkpoint_config(folder, num_labels, init_head), check_keys_to_ignore(ignore_keys)
     architecture, model_type = choose_architecture(config, model_type)
-    model_config, heads = read_config(architecture, model_type, config, ignore_keys)
+    model_config, heads = read_config(architecture, model_type, config, ignored)
     tensors = open_folder(folder)
     names = CheckpointNames(tensors.shapes, architecture.prefix)
     names.check_one_spelling()
     task = head or checkpoint_task(architecture, config, heads, names, init_head=init_head)
     pooler = task in architecture.tasks_with_pooler and (task != "none" or has_pooler(architecture, names))
     model = empty_model(architecture, model_config, heads, task, pooler=pooler)
-    resized = num_labels is not None
-    resolution = resolve_sources(
-        model, architecture, model_config, names, tensors, init_head=init_head, resize_head=resized
-    )
+    new_head = {"init_head": init_head, "resize_head": num_labels is not None}
+    resolution = resolve_sources(model, architecture, model_config, names, tensors, **new_head)
 
     model.checkpoint = Checkpoint(
         architecture,
@@ -119,7 +116,7 @@ def load(
         layout=layout(model),
         files=tensors.files if len(set(tensors.files.values())) > 1 else {},
         metadata=tensors.metadata,
-        ignored_keys=ignore_keys,
+        ignored_keys=ignored,
         sentence_files=read_sentence_files(folder),
     )
     model.checkpoint.names = load_parameters(model, resolution.sources, tensors, dtype, device)

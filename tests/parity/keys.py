@@ -65,6 +65,7 @@ VALUES: dict[str, list[Any]] = {
     "activation": ACTIVATIONS,
     "activation_function": ACTIVATIONS,
     "architectures": [["Unknown"]],
+    "cache_implementation": ["dynamic"],
     "attention_layers": [["global", "global", "local"]],
     "attention_types": [[[["local"], 3]]],
     "classifier_activation": ACTIVATIONS,

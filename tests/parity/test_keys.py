@@ -38,8 +38,8 @@ FIRST = {case.model_type: case for case in reversed(CASES)}
 REASONS = {"execution", "generation", "record", "tokenizer", "training"}
 DECODERS = [case.name for case in CASES if "causal-lm" in case.heads and case.model_type != "gpt_neo"]
 CACHED_WINDOW = "gemma2-uncapped"  # transformers' cache drops the last key of a window that goes both ways
-# Keys that transformers itself refuses to read, or at any other value.
-NOT_FOR_TRANSFORMERS = {"use_return_dict"}
+# Keys with which transformers itself fails at any other value, with one head or another.
+NOT_FOR_TRANSFORMERS = {"is_encoder_decoder", "return_dict", "use_return_dict"}
 
 
 def task_of(case: Case) -> str:

@@ -35,13 +35,7 @@ def read(hf: ConfigReader) -> ModelConfig:
     hf.expect("is_decoder", False)
     size, layers = hf.size("d_model"), hf.size("num_layers")
     decoder_layers = hf.get("num_decoder_layers", None)  # null: as in the encoder
-    stored = hf.name("feed_forward_proj", "gated-gelu" if mt5 or umt5 else "relu")
-    gate, _, act = stored.rpartition("-")
-    if gate not in ("", "gated"):
-        raise hf.error("feed_forward_proj", stored, "NAME or gated-NAME")
-    gated, act = gate == "gated", "gelu_new" if stored == "gated-gelu" else act
-    hf.expect("dense_act_fn", act)  # transformers derives both, and files repeat them
-    hf.expect("is_gated_act", gated)
+    act, gated = activation(hf, "gated-gelu" if mt5 or umt5 else "relu")
     dropout, factor = hf.probability("dropout_rate", 0.1), hf.number("initializer_factor", 1.0)
     inputs = text_inputs(hf, size, pad=0, length=512, padding_is_trained=True, dropout=dropout)
     buckets = hf.size("relative_attention_num_buckets", 32, least=4)
@@ -92,6 +86,22 @@ def read(hf: ConfigReader) -> ModelConfig:
         decoder_start_token_id=hf.token_id("decoder_start_token_id", 0),
         eos_token_id=hf.token_id("eos_token_id", 1),
     )
+
+
+def activation(hf: ConfigReader, usual: str) -> tuple[str, bool]:
+    """Returns the activation of the feed-forward networks, and whether they are gated.
+
+    Raises:
+        ArgumentValueError: no such form, or keys that contradict each other.
+    """
+    stored = hf.name("feed_forward_proj", usual)
+    gate, _, act = stored.rpartition("-")
+    if gate not in ("", "gated"):
+        raise hf.error("feed_forward_proj", stored, "NAME or gated-NAME")
+    act = "gelu_new" if stored == "gated-gelu" else act
+    hf.expect("dense_act_fn", act)  # transformers derives both, and files repeat them
+    hf.expect("is_gated_act", gate == "gated")
+    return act, gate == "gated"
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
