@@ -26,7 +26,7 @@ import minitx
 from minitx.architectures import architecture
 from minitx.architectures.config_reader import ConfigReader
 from minitx.checkpoint.build import choose_architecture, read_config
-from minitx.inspect.compare.reference import Wide, in_dtype
+from minitx.inspect.compare.reference import Wide, in_dtype, quiet
 from minitx.models import CausalModel, EncoderDecoderModel
 from tests.parity.case import Case
 from tests.parity.formula import weight
@@ -389,7 +389,7 @@ def run_reference(
         model = reference(case, config, task)
         found: dict[str, Tensor] = {}
         pad = padding_id(case, config)
-        with torch.inference_mode(), Wide():
+        with torch.inference_mode(), Wide(), quiet():
             for side in sides(config, task, brief):
                 inputs = batch(case.name, task, side, pad)
                 found |= named(model(**inputs, return_dict=True), inputs, task, side)
