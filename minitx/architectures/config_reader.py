@@ -226,7 +226,7 @@ class ConfigReader:
             if second not in self.config:
                 continue
             value = self.config[second]
-            if self.config.get(key, value) != value:
+            if key in self.config and self.config[key] != value:
                 raise self.error(second, value, f"{key}={self.config[key]!r}, of which it is a second name")
             self.config = {**self.config, key: value}
             self.taken.add(second)

@@ -305,7 +305,8 @@ def reference(case: Case, config: Mapping[str, Any], task: str) -> nn.Module:
     read = config_class(case.model_type).from_dict(copy.deepcopy(dict(config)))
     read._attn_implementation = case.reference
     read._experts_implementation = "eager"
-    read.dtype = None  # of loading: the weights are float64 here
+    for part in (read, *(vars(read)[name] for name in ("encoder", "decoder") if name in vars(read))):
+        part.dtype = None  # of loading: the weights are float64 here
     model = cls(read)
     fill(model)
     model.tie_weights()
@@ -324,7 +325,7 @@ def sides(config: Mapping[str, Any], task: str, brief: bool = False) -> tuple[st
     Without a padding id transformers takes padding on the right for the last token of a sequence.
     """
     if brief:
-        return ("left",)
+        return ("right",)
     stored = config.get("pad_token_id", 0)
     none = type(stored) is int and stored < 0
     return ("whole", "left") if none and task == "sequence-classification" else ("whole", "left", "right")
@@ -529,7 +530,7 @@ def excepted(verdict: Verdict, model_type: str) -> str:
 class Bench:
     """Holds the numbers of the unchanged file of one case and head.
 
-    With `brief` there is one batch, padded on the left, and no cache.
+    With `brief` there is one batch, padded on the right, and no cache.
     """
 
     def __init__(

@@ -803,7 +803,7 @@ def test_heads_that_do_not_divide_the_width(folder: Path) -> None:
         ("model_type", None, ["model_type", 'such as "bert"']),
         ("model_type", ["bert"], ["model_type"]),
         ("pad_token_id", 40, ["pad_token_id", "40"]),
-        ("pad_token_id", -1, ["pad_token_id"]),
+        ("pad_token_id", "-1", ["pad_token_id"]),
     ],
 )
 def test_what_minitx_does_not_implement(
