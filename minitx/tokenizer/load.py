@@ -144,6 +144,8 @@ def _architectures(folder: Path, model_type: str | None) -> tuple[str, str]:
         )
     if not name or name in ANY_CLASS:
         return model, read_name(folder / CONFIG, "tokenizer_family") or model
-    families = {family.tokenizer_class: key for key, family in FAMILIES.items()}
-    family = families.get(name.removesuffix("Fast"), name)
+    usual = name.removesuffix("Fast")
+    if model in FAMILIES and FAMILIES[model].tokenizer_class == usual:
+        return model, model  # several architectures have this class
+    family = next((key for key, family in FAMILIES.items() if family.tokenizer_class == usual), name)
     return model or family, family
