@@ -25,13 +25,20 @@ _UNSETTLED = 8
 def text_of(token: int, tokenizer: Tokenizer | None, before: Sequence[int] = ()) -> str | None:
     """Returns the text that a token adds to the ids before it; special tokens by their names.
 
-    None where there is no such text, as for half a character. A token that adds nothing yet, as the space
-    that SentencePiece drops at the start, is spelled as in the vocabulary.
+    None where there is no such text, as for half a character; empty for an id without a token (models may
+    have more ids than their tokenizer). A token that adds nothing yet, as the space that SentencePiece drops
+    at the start, is spelled as in the vocabulary.
     """
     if tokenizer is None:
         return None
+    if tokenizer.id_to_token(token) is None:
+        return ""
     special = frozenset(tokenizer.special_ids)
-    context = [each for each in before[-_WINDOW:] if each not in special][-_CONTEXT:]
+    context = [
+        index
+        for index in before[-_WINDOW:]
+        if index not in special and tokenizer.id_to_token(index) is not None
+    ][-_CONTEXT:]
     start = tokenizer.decode(context)
     whole = tokenizer.decode([*context, token])
     joined = token not in special and whole.startswith(start)

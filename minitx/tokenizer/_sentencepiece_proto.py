@@ -9,8 +9,8 @@ The file is one protobuf message, `ModelProto`. Its encoding is a list of fields
 
 Only the fields that change encoding or decoding are read (numbers as in sentencepiece's
 `sentencepiece_model.proto`); all others are skipped: they configured the training of the vocabulary, name
-pieces that the vocabulary holds too, or test the file. `unk_surface` is skipped since decoding shows an unknown
-token by its name, as transformers does. The file is untrusted input: every length is checked against the
+pieces that the vocabulary holds too, or test the file. `unk_surface` is skipped since an unknown token is
+decoded as its name, as in transformers. The file is untrusted input: every length is checked against the
 number of bytes left.
 """
 

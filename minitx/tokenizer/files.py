@@ -6,6 +6,7 @@ of them applies.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ INPUT_NAMES = ("input_ids", "token_type_ids", "attention_mask")
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _MAP = "special_tokens_map.json"
 _ADDED = "added_tokens.json"
+# Names of code and paths, which have no meaning in another folder.
+_NOT_SAVED = ("auto_map", "name_or_path", "tokenizer_file", "special_tokens_map_file", "init_inputs")
 _NO_LIMIT = 10**20  # transformers writes 1e30 for "no limit"
 
 
@@ -159,6 +162,7 @@ def read_settings(
         wrong(CONFIG, "added_tokens_decoder", decoder, "an object with a token for each id, or null")
     overrides = read_json(folder / _MAP) if decoder is None else {}
     named = {**(defaults or {}), **config, **overrides}
+    sides = {key: value for key, value in named.items() if key.endswith("_side")}
 
     def _file_of(key: str) -> str:
         return _MAP if key in overrides else CONFIG
@@ -170,14 +174,21 @@ def read_settings(
         for name in SPECIAL_TOKENS
         if name in named
     }
+    custom = {
+        name: value
+        for name, value in named.items()
+        if name.endswith("_token") and isinstance(value, str | dict) and name not in SPECIAL_TOKENS
+    }
     key = "extra_special_tokens" if named.get("extra_special_tokens") else "additional_special_tokens"
     listed = named.get(key) or []
     if not isinstance(listed, list | dict):
         wrong(_file_of(key), key, listed, "a list of tokens, or an object with a token for each name")
-    extra = tuple(
-        _token(_file_of(key), key, token)
-        for token in (listed.values() if isinstance(listed, dict) else listed)
-    )
+    if isinstance(listed, dict):
+        custom |= listed
+        listed = []
+    for name, value in custom.items():
+        special_tokens_map[name] = _token(_file_of(name), name, value)
+    extra = tuple(_token(_file_of(key), key, token) for token in listed)
     if decoder is None:
         special = {token.content for token in (*special_tokens_map.values(), *extra) if token is not None}
         added = {}
@@ -191,7 +202,7 @@ def read_settings(
             if not re.fullmatch("[0-9]{1,10}", index):
                 wrong(CONFIG, "added_tokens_decoder", index, "an object whose keys are ids, integers")
             added[int(index)] = _token(CONFIG, f"added_tokens_decoder[{index}]", token, special=False)
-    return Settings(config=config, special_tokens_map=special_tokens_map, added=added, extra=extra)
+    return Settings(config=config | sides, special_tokens_map=special_tokens_map, added=added, extra=extra)
 
 
 def _token(file: str, key: str, value: Any, *, special: bool = True, lstrip: bool = False) -> AddedToken:
@@ -229,8 +240,12 @@ def add_tokens(backend: Backend, settings: Settings, special: Iterable[str] = ()
     Raises:
         ValueError: an id cannot be kept, so that the token would get another row of the embedding.
     """
+    known = {token.content: token for token in backend.get_added_tokens_decoder().values()}
     for index, token in sorted(settings.added.items()):
-        _add_token(backend, token)
+        earlier = known.get(token.content)
+        if repr(earlier) != repr(token):
+            add_token(backend, _with(token, special=token.special or bool(earlier and earlier.special)))
+            known[token.content] = token
         if backend.token_to_id(token.content) != index:
             raise ValueError(
                 f"The token {token.content!r} is listed with id {index}, but has id "
@@ -238,16 +253,35 @@ def add_tokens(backend: Backend, settings: Settings, special: Iterable[str] = ()
             )
     from tokenizers import AddedToken
 
-    named = (settings.special_tokens_map.get(name) for name in SPECIAL_TOKENS)
+    # A role makes its token special; a list adds those of its tokens that are missing.
+    for role in settings.special_tokens_map.values():
+        if role is None:
+            continue
+        earlier = known.get(role.content)
+        if earlier is None or not earlier.special:
+            add_token(backend, _with(earlier or role, special=True))
     unlisted = (AddedToken(text, special=True, normalized=False) for text in special)
-    for extra in (*named, *settings.extra, *unlisted):
-        if extra is not None:
-            _add_token(backend, extra)
+    known = {token.content: token for token in backend.get_added_tokens_decoder().values()}
+    for extra in (*settings.extra, *unlisted):
+        if extra.content not in known:
+            add_token(backend, extra)
+            known[extra.content] = extra
 
 
-def _add_token(backend: Backend, token: AddedToken) -> None:
-    if token.content in {known.content for known in backend.get_added_tokens_decoder().values()}:
-        return
+def _with(token: AddedToken, *, special: bool) -> AddedToken:
+    """Return a token with its options, special or not."""
+    from tokenizers import AddedToken
+
+    state = token.__getstate__()
+    return AddedToken(**{**state, "special": special})
+
+
+def add_token(backend: Backend, token: AddedToken) -> None:
+    """Add a token, or replace the options of an added token of the same text.
+
+    Raises:
+        ValueError: the vocabulary has no free id after its last.
+    """
     if backend.token_to_id(token.content) is None:
         size = backend.get_vocab_size()  # slow, so only if needed
         if backend.id_to_token(size) is not None:
@@ -276,6 +310,26 @@ def read_backend(folder: Path) -> Backend:
         raise ValueError(
             f"{path} is not a readable tokenizer ({error}); it may be cut short, fetch it again."
         ) from error
+
+
+def padding_defaults(backend: Backend) -> dict[str, str]:
+    """Return what the padding and truncation of tokenizer.json define if no other file does."""
+    padding, truncation = backend.padding or {}, backend.truncation or {}
+    stated = {
+        "pad_token": padding.get("pad_token"),
+        "padding_side": padding.get("direction"),
+        "truncation_side": truncation.get("direction"),
+    }
+    return {key: value for key, value in stated.items() if value is not None}
+
+
+def read_vocab_size(folder: Path) -> int | None:
+    """Return the size of the model's vocabulary by config.json, the largest of several; None without one."""
+    names = ("vocab_size", "decoder_vocab_size")
+    config = read_json(folder / "config.json")
+    parts = [config, *(part for part in config.values() if isinstance(part, dict))]
+    sizes = [part[name] for part in parts for name in names if type(part.get(name)) is int]
+    return max(sizes, default=None)
 
 
 def apply_flags(backend: Backend, settings: Settings) -> None:
@@ -312,6 +366,14 @@ def read_templates(folder: Path) -> dict[str, str]:
     names = ("chat_template.jinja", "chat_template.json")
     paths = [*(folder / name for name in names), *folder.glob("additional_chat_templates/*.jinja")]
     return {path.relative_to(folder).as_posix(): read_text(path) for path in sorted(paths) if path.is_file()}
+
+
+def saved_config(config: Mapping[str, Any], changes: Mapping[str, Any], vocabulary: Backend) -> str:
+    """Return tokenizer_config.json: its content at loading, what has changed since, and all added tokens."""
+    added = sorted(vocabulary.get_added_tokens_decoder().items())
+    listed = {str(index): token.__getstate__() for index, token in added}
+    kept = {key: value for key, value in config.items() if key not in _NOT_SAVED}
+    return json.dumps({**kept, **changes, "added_tokens_decoder": listed}, indent=2) + "\n"
 
 
 def write_files(folder: Path, contents: Mapping[str, str | bytes]) -> None:

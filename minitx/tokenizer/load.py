@@ -11,10 +11,12 @@ from minitx.tokenizer.files import (
     CONFIG,
     add_tokens,
     apply_flags,
+    padding_defaults,
     read_backend,
     read_name,
     read_settings,
     read_templates,
+    read_vocab_size,
 )
 from minitx.tokenizer.languages import find_languages
 from minitx.tokenizer.tokenizer import ANY_CLASS, Tokenizer
@@ -82,7 +84,7 @@ def load_tokenizer(
         backend = read_backend(folder)
         usual = FAMILIES[family].special_tokens_map if family in FAMILIES else {}
         known = {name: text for name, text in usual.items() if backend.token_to_id(text) is not None}
-        settings = read_settings(folder, defaults=known)
+        settings = read_settings(folder, defaults=known | padding_defaults(backend))
         apply_flags(backend, settings)
         # In tokenizer.json a language may be an ordinary piece.
         special = FAMILIES[family].special(settings) if rule is not None else ()
@@ -100,6 +102,7 @@ def load_tokenizer(
         chat_templates=read_templates(folder),
         languages=None if rule is None else find_languages(rule, settings, backends.vocabulary),
         saved_as=_saved_as(family, backends),
+        model_vocab_size=read_vocab_size(folder),
     )
     if src_lang is not None:
         tokenizer.src_lang = src_lang

@@ -94,7 +94,8 @@ OPT = VocabularyFiles(
     files=("vocab.json", "merges.txt"),
     build=_byte_pairs,
     post_processor=optional_boundaries(bos=True),
-    special_tokens_map=dict.fromkeys(("bos_token", "eos_token", "unk_token"), "</s>") | {"pad_token": "<pad>"},
+    special_tokens_map=dict.fromkeys(("bos_token", "eos_token", "unk_token"), "</s>")
+    | {"pad_token": "<pad>"},
 )
 ROBERTA = VocabularyFiles(
     files=("vocab.json", "merges.txt"),

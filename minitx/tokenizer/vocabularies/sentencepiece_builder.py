@@ -34,6 +34,7 @@ SPACE = "▁"
 _LAST_PRIVATE = 0x10FFFD
 _ALL = 2**16
 
+
 def read_pieces(path: Path, reserved: int = 0) -> SentencePieceModel:
     """Read a sentencepiece model of a type that `build_pieces` supports.
 
@@ -91,10 +92,10 @@ def build_pieces(
 
     build = _byte_pair_model if model.model_type == "bpe" else _unigram_model
     backend = Tokenizer(build(model, pieces, unk_id))
-    rules = [normalizers.Precompiled(model.charsmap)] if model.charsmap else []
-    if not _has_usual_spaces(model, settings):
-        return _with_spaces(backend, model, settings, [*before, *_symbol_rules(model, rules)], split, first_only)
-    backend.normalizer = normalizers.Sequence([*before, *_symbol_rules(model, rules), *after])
+    rules = _rules(model)
+    if (first_only and split is None) or not _has_usual_spaces(model, settings):
+        return _with_spaces(backend, model, settings, [*before, *rules], split, first_only)
+    backend.normalizer = normalizers.Sequence([*before, *rules, *after])
     scheme: Literal["first", "always"] = "first" if first_only else "always"
     split = [pre_tokenizers.WhitespaceSplit()] if split is None else split
     symbols = _symbol_split(model)
@@ -161,7 +162,9 @@ def _with_spaces(
     prefix = adds_prefix(model, settings)
     steps = list(rules)
     if model.remove_extra_whitespaces:
-        steps += [normalizers.Replace(Regex(" {2,}"), " "), normalizers.Replace(Regex(r"\A "), "")]
+        # With `first_only`, a space before the text is its prefix, and one after an added token stays.
+        start = " " if first_only and prefix and not model.whitespace_as_suffix else ""
+        steps += [normalizers.Replace(Regex(" {2,}"), " "), normalizers.Replace(Regex(r"\A "), start)]
     if model.escape_whitespaces:
         steps.append(normalizers.Replace(" ", SPACE))
     if model.remove_extra_whitespaces:
@@ -172,9 +175,10 @@ def _with_spaces(
     elif prefix and not (first_only or split):
         steps.append(normalizers.Prepend(space))
     elif prefix:
-        # Metaspace adds no prefix before its own character, but a text that begins with one has a prefix too.
+        # Metaspace adds no prefix before its own character; a text that begins with several spaces needs one.
+        own = space if model.remove_extra_whitespaces else " "
         scheme: Literal["first", "always"] = "first" if first_only else "always"
-        parts.append(pre_tokenizers.Metaspace(" ", prepend_scheme=scheme, split=False))
+        parts.append(pre_tokenizers.Metaspace(own, prepend_scheme=scheme, split=False))
         parts.append(pre_tokenizers.Metaspace(space, prepend_scheme="never", split=False))
     backend.normalizer = normalizers.Sequence(steps)
 
@@ -215,16 +219,19 @@ def _symbols(model: SentencePieceModel) -> list[str]:
     return sorted((piece.text for piece in model.pieces if piece.kind == USER_DEFINED), key=len, reverse=True)
 
 
-def _symbol_rules(model: SentencePieceModel, rules: list[Normalizer]) -> list[Normalizer]:
-    """Protect user-defined pieces that the rules would change: they are matched in the text as it is."""
+def _rules(model: SentencePieceModel) -> list[Normalizer]:
+    """Return the normalization rules, which leave user-defined pieces in a text as they are."""
     from tokenizers import normalizers
 
-    changed = [text for text in _symbols(model) if rules and rules[0].normalize_str(text) != text]
+    if not model.charsmap:
+        return []
+    rules = normalizers.Precompiled(model.charsmap)
+    changed = [text for text in _symbols(model) if rules.normalize_str(text) != text]
     # Characters for private use at the end of Unicode, which no rule changes, stand for them meanwhile.
     marks = [(text, chr(_LAST_PRIVATE - index)) for index, text in enumerate(changed)]
     return [
         *(normalizers.Replace(text, mark) for text, mark in marks),
-        *rules,
+        rules,
         *(normalizers.Replace(mark, text) for text, mark in marks),
     ]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from minitx.tokenizer._sentencepiece_proto import SentencePieceModel
 from minitx.tokenizer.files import CONFIG, Settings, wrong
 from minitx.tokenizer.languages import MBART, MBART50, NLLB
 from minitx.tokenizer.vocabularies.declaration import ANGLES, VocabularyFiles
@@ -39,9 +38,7 @@ def _t5(extra_ids: int) -> VocabularyFiles:
         # Not "legacy": text after a sentinel begins a word only after a space. Checkpoints set the flag, but
         # transformers 5 ignores it.
         spaces = [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip(left=False, right=True)]
-        backend = build_pieces(
-            model, pieces, model.unk_id, settings, after=spaces, split=(), first_only=True
-        )
+        backend = build_pieces(model, pieces, model.unk_id, settings, after=spaces, split=(), first_only=True)
         return add_controls(model, backend, settings)
 
     return VocabularyFiles(
