@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from minitx.tokenizer.files import add_token
+from minitx.tokenizer.files import add_missing
 from minitx.tokenizer.pretruncate import pretruncate
 
 if TYPE_CHECKING:
@@ -49,8 +49,7 @@ class TextEncoder:
         """Return an encoder that knows new tokens of the vocabulary."""
         if self.ids is None:
             return self
-        for token in tokens:
-            add_token(self.backend, token)
+        add_missing(self.backend, tokens)
         size, ids = len(self.ids), vocabulary.get_vocab()
         texts = (self.backend.id_to_token(index) for index in range(size, self.backend.get_vocab_size()))
         return replace(self, ids=(*self.ids, *(ids[text] for text in texts if text is not None)))
@@ -142,8 +141,7 @@ class TokenizerBackends:
             raise ValueError("This tokenizer has separate vocabularies, which take no further tokens.")
         tokens = [AddedToken(text, special=special, normalized=not special) for text in texts]
         with _LOCK:
-            for token in tokens:
-                add_token(self.vocabulary, token)
+            add_missing(self.vocabulary, tokens)
             encoders = {id(part): part for part in (self.source, self.target)}
             added = {key: part.extended(tokens, self.vocabulary) for key, part in encoders.items()}
         return replace(self, source=added[id(self.source)], target=added[id(self.target)])

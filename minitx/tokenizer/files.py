@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -244,7 +245,7 @@ def add_tokens(backend: Backend, settings: Settings, special: Iterable[str] = ()
     for index, token in sorted(settings.added.items()):
         earlier = known.get(token.content)
         if repr(earlier) != repr(token):
-            add_token(backend, _with(token, special=token.special or bool(earlier and earlier.special)))
+            add_all(backend, [_with(token, special=token.special or bool(earlier and earlier.special))])
             known[token.content] = token
         if backend.token_to_id(token.content) != index:
             raise ValueError(
@@ -254,18 +255,27 @@ def add_tokens(backend: Backend, settings: Settings, special: Iterable[str] = ()
     from tokenizers import AddedToken
 
     # A role makes its token special; a list adds those of its tokens that are missing.
-    for role in settings.special_tokens_map.values():
-        if role is None:
-            continue
-        earlier = known.get(role.content)
-        if earlier is None or not earlier.special:
-            add_token(backend, _with(earlier or role, special=True))
-    unlisted = (AddedToken(text, special=True, normalized=False) for text in special)
     known = {token.content: token for token in backend.get_added_tokens_decoder().values()}
-    for extra in (*settings.extra, *unlisted):
-        if extra.content not in known:
-            add_token(backend, extra)
-            known[extra.content] = extra
+    roles = [token for token in settings.special_tokens_map.values() if token is not None]
+    listed = [*settings.extra, *(AddedToken(text, special=True, normalized=False) for text in special)]
+    add_missing(backend, [*roles, *(token for token in listed if token.content not in known)])
+
+
+def add_missing(backend: Backend, tokens: Iterable[AddedToken]) -> None:
+    """Add tokens after the last id; an added token keeps its options, but becomes special if one of these is.
+
+    Raises:
+        ValueError: the vocabulary has no free id after its last.
+    """
+    known = {token.content: token for token in backend.get_added_tokens_decoder().values()}
+    fresh: dict[str, AddedToken] = {}
+    for token in tokens:
+        earlier = known.get(token.content)
+        if earlier is None:
+            fresh.setdefault(token.content, token)
+        elif token.special and not earlier.special:
+            fresh[token.content] = _with(earlier, special=True)
+    add_all(backend, list(fresh.values()))
 
 
 def _with(token: AddedToken, *, special: bool) -> AddedToken:
@@ -276,23 +286,23 @@ def _with(token: AddedToken, *, special: bool) -> AddedToken:
     return AddedToken(**{**state, "special": special})
 
 
-def add_token(backend: Backend, token: AddedToken) -> None:
-    """Add a token, or replace the options of an added token of the same text.
+def add_all(backend: Backend, tokens: list[AddedToken]) -> None:
+    """Add tokens, or replace the options of added tokens of the same text.
 
     Raises:
         ValueError: the vocabulary has no free id after its last.
     """
-    if backend.token_to_id(token.content) is None:
+    missing = [token.content for token in tokens if backend.token_to_id(token.content) is None]
+    if missing:
         size = backend.get_vocab_size()  # slow, so only if needed
         if backend.id_to_token(size) is not None:
             raise ValueError(
-                f"The vocabulary lacks {token.content!r}, and the id after its {size} tokens is taken, since "
-                "it has gaps or duplicates. Add the token to the vocabulary file."
+                f"The vocabulary lacks {missing[0]!r}, and the id after its {size} tokens is taken, since it "
+                "has gaps or duplicates. Add the token to the vocabulary file."
             )
-    if token.special:
-        backend.add_special_tokens([token])
-    else:
-        backend.add_tokens([token])
+    # In this order: the library adds special tokens by another function.
+    for special, group in groupby(tokens, key=lambda token: token.special):
+        (backend.add_special_tokens if special else backend.add_tokens)(list(group))
 
 
 def read_backend(folder: Path) -> Backend:
