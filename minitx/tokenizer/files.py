@@ -175,7 +175,10 @@ def read_settings(
         for name in SPECIAL_TOKENS
         if name in named
     }
-    custom = {
+    specific = named.get("model_specific_special_tokens") or {}
+    if not isinstance(specific, dict):
+        wrong(CONFIG, "model_specific_special_tokens", specific, "an object with a token for each name")
+    custom = specific | {
         name: value
         for name, value in named.items()
         if name.endswith("_token") and isinstance(value, str | dict) and name not in SPECIAL_TOKENS

@@ -18,6 +18,7 @@ from minitx.tokenizer.files import (
     read_templates,
     read_vocab_size,
 )
+from minitx.tokenizer.keys import check_keys
 from minitx.tokenizer.languages import find_languages
 from minitx.tokenizer.tokenizer import ANY_CLASS, Tokenizer
 from minitx.tokenizer.vocabularies.declaration import WITHOUT_TYPES
@@ -92,6 +93,7 @@ def load_tokenizer(
         backends = TokenizerBackends.of(backend)
     else:
         backends, settings = build(folder, family, pattern)
+    check_keys(settings.config)
     for encoder in (backends.source, backends.target):
         encoder.backend.encode_special_tokens = bool(settings.flag("split_special_tokens", False))
     usual_names = FAMILIES[model].model_input_names if model in FAMILIES else WITHOUT_TYPES

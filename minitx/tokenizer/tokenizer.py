@@ -104,9 +104,9 @@ class Tokenizer(Translation):
         )
         self.model_input_names = tuple(model_input_names)
         # Spaces of byte-level BPE are part of the text; transformers ignores the flag there too.
-        self.tidies_spaces = (
-            settings.flag("clean_up_tokenization_spaces", False) is True
-            and type(backend.vocabulary.model).__name__ != "BPE"
+        for_all = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output"
+        self.tidies_spaces = settings.flag("clean_up_tokenization_spaces", False) is True and (
+            type(backend.vocabulary.model).__name__ != "BPE" or settings.flag(for_all, False) is True
         )
 
     def _find_added_tokens(self) -> None:
