@@ -31,19 +31,13 @@ def text_of(token: int, tokenizer: Tokenizer | None, before: Sequence[int] = ())
     """
     if tokenizer is None:
         return None
-    if tokenizer.id_to_token(token) is None:
-        return ""
     special = frozenset(tokenizer.special_ids)
-    context = [
-        index
-        for index in before[-_WINDOW:]
-        if index not in special and tokenizer.id_to_token(index) is not None
-    ][-_CONTEXT:]
+    context = [id_ for id_ in before[-_WINDOW:] if id_ not in special][-_CONTEXT:]
     start = tokenizer.decode(context)
     whole = tokenizer.decode([*context, token])
     joined = token not in special and whole.startswith(start)
     text = whole[len(start) :] if joined else tokenizer.decode([token])
-    return None if _HALF in text else text or tokenizer.id_to_token(token)
+    return None if _HALF in text else text or tokenizer.id_to_token(token) or ""
 
 
 class Detokenizer:

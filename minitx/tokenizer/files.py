@@ -345,35 +345,6 @@ def read_vocab_size(folder: Path) -> int | None:
     return max(sizes, default=None)
 
 
-def apply_flags(backend: Backend, settings: Settings) -> None:
-    """Apply the flags of tokenizer_config.json to tokenizer.json, as transformers does.
-
-    Absent flags are ignored. (transformers applies their defaults, which lower-cases a cased tokenizer.json.)
-    """
-    from tokenizers import normalizers, pre_tokenizers, processors
-
-    # The parts are copies: each is changed and assigned again.
-    normalizer, pre_tokenizer, post_processor = (
-        backend.normalizer,
-        backend.pre_tokenizer,
-        backend.post_processor,
-    )
-    if isinstance(normalizer, normalizers.BertNormalizer):
-        normalizer.lowercase = settings.flag("do_lower_case", normalizer.lowercase)
-        normalizer.strip_accents = settings.flag("strip_accents", normalizer.strip_accents)
-        normalizer.handle_chinese_chars = settings.flag(
-            "tokenize_chinese_chars", normalizer.handle_chinese_chars
-        )
-        backend.normalizer = normalizer
-    if isinstance(pre_tokenizer, pre_tokenizers.ByteLevel):
-        prefix = settings.flag("add_prefix_space", pre_tokenizer.add_prefix_space)
-        pre_tokenizer.add_prefix_space = prefix
-        backend.pre_tokenizer = pre_tokenizer
-        if isinstance(post_processor, processors.RobertaProcessing):
-            post_processor.add_prefix_space = prefix
-            backend.post_processor = post_processor
-
-
 def read_templates(folder: Path) -> dict[str, str]:
     """Read the chat template files, by their path in the folder."""
     names = ("chat_template.jinja", "chat_template.json")

@@ -167,6 +167,7 @@ class Tokenizer(Translation):
         size = len(self)
         self._backends = self._backends.extended(check_tokens(tokens), special=special)
         self._find_added_tokens()
+        self._model_vocab_size = None  # the model grows too, often to a round number
         return len(self) - size
 
     def encode(
