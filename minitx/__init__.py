@@ -102,11 +102,18 @@ _NAMES = {  # module -> its public names
     "pipelines.text.embed": "EmbeddingSettings embed embedding_settings",
     "tokenizer": "Tokenizer load_tokenizer",
 }
+# Subpackages that `minitx.NAME` imports.
+_PACKAGES = {
+    *("architectures", "checkpoint", "config", "decoding", "inspect"),
+    *("layers", "models", "pipelines", "tokenizer"),
+}
 _MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
 __all__ = sorted(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return import_module(f"minitx.{name}")
     if name not in _MODULES:
         if name.startswith("__"):  # asked for by Python itself
             raise AttributeError(f"module 'minitx' has no attribute {name!r}")

@@ -1,5 +1,15 @@
-"""`python -m minitx` is the `minitx` command."""
+"""`python -m minitx` and the entry point of `minitx`: Ctrl-C is quiet from here on, also during imports."""
 
-from minitx.cli.app import main
 
-raise SystemExit(main())
+def main() -> int:
+    """Runs the command; returns its exit code, 130 where it was interrupted before it could begin."""
+    try:
+        from minitx.cli.app import main as run
+
+        return run()
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

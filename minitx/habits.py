@@ -1,8 +1,8 @@
 """Hints for names that `transformers` and other libraries use and minitx does not.
 
 Three tables, by the place where a name is used: arguments of a call, attributes of a model, a tokenizer or
-the package, and options of the command line. Names that are in none get the nearest known name. This module
-imports nothing heavy.
+the package, and options of the command line. For other names, the nearest known name is suggested. This
+module imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -36,8 +36,44 @@ _LOADING = {
     "use_safetensors": "safetensors files are preferred where there are any; leave it out.",
 }
 
+_GENERATE = {
+    "do_sample": "Sample(...) draws tokens, Greedy() takes the most probable ones.",
+    "eos_token_id": "End tokens belong to stop=Stop(eos=...).",
+    "generation_config": 'strategy="checkpoint" uses generation_config.json.',
+    "input_ids": "Prompts, texts or ids, are the second argument.",
+    "inputs": "Prompts, texts or ids, are the second argument.",
+    "logits_processor": "Processors belong to the strategy: Sample(processors=[...]).",
+    "max_length": "max_new_tokens=... limits the new tokens alone.",
+    "max_tokens": "It is called max_new_tokens here.",
+    "n": "It is called num_samples here.",
+    "num_return_sequences": "It is called num_samples here.",
+    "output_scores": 'logprobs="raw" or "processed" asks for log-probabilities.',
+    "pad_token_id": "No padding is needed; prompts may differ in length.",
+    "return_dict_in_generate": "generate always returns a Result; leave it out.",
+    "stop_strings": "Stop strings belong to stop=Stop(strings=...).",
+    "stop_token_ids": "Stop tokens belong to stop=Stop(tokens=...).",
+    "stopping_criteria": "stop=Stop(...) ends a row; stream(...) can be left at any token.",
+    "streamer": "minitx.stream(...) yields the tokens.",
+    "use_cache": "generate always uses a key/value cache; leave it out.",
+}
+
+# Arguments of `generate` that users expect to be fields of a strategy.
+_OF_THE_CALL = {
+    name: f"It is an argument of the call: generate(..., {name}=...)."
+    for name in (
+        "generator",
+        "logprobs",
+        "max_new_tokens",
+        "min_new_tokens",
+        "num_samples",
+        "seed",
+        "stop",
+        "top_logprobs",
+    )
+}
+
 # place -> name of an argument elsewhere -> what to use here
-ARGUMENTS: Mapping[str, dict[str, str]] = {
+ARGUMENTS: Mapping[str, Mapping[str, str]] = {
     "load": _LOADING,
     "embed": {
         "convert_to_numpy": "Call .cpu().numpy() on the result.",
@@ -45,7 +81,7 @@ ARGUMENTS: Mapping[str, dict[str, str]] = {
         "device": "Vectors are computed on the model's device; call model.to(device).",
         "normalize_embeddings": "It is called normalize here.",
         "prompt": "Use settings=EmbeddingSettings(prompt=...).",
-        "sentences": "Texts are the third argument.",
+        "sentences": "Texts are the second argument.",
         "show_progress_bar": "progress= takes a function, which gets the number of texts after each batch.",
     },
     "from_config": {
@@ -64,27 +100,8 @@ ARGUMENTS: Mapping[str, dict[str, str]] = {
         "return_dict": "A forward always returns a ModelOutput; leave it out.",
         "use_cache": "Pass cache=model.make_cache() to use a key/value cache.",
     },
-    "generate": {
-        "do_sample": "Sample(...) draws tokens, Greedy() takes the most probable ones.",
-        "eos_token_id": "End tokens belong to stop=Stop(eos=...).",
-        "generation_config": 'strategy="checkpoint" uses generation_config.json.',
-        "input_ids": "Prompts, texts or ids, are the second argument.",
-        "inputs": "Prompts, texts or ids, are the second argument.",
-        "logits_processor": "Processors belong to the strategy: Sample(processors=[...]).",
-        "max_length": "max_new_tokens=... limits the new tokens alone.",
-        "max_tokens": "It is called max_new_tokens here.",
-        "n": "It is called num_samples here.",
-        "num_return_sequences": "It is called num_samples here.",
-        "output_scores": 'logprobs="raw" or "processed" asks for log-probabilities.',
-        "pad_token_id": "No padding is needed; prompts may differ in length.",
-        "return_dict_in_generate": "generate always returns a Result; leave it out.",
-        "stop_strings": "Stop strings belong to stop=Stop(strings=...).",
-        "stop_token_ids": "Stop tokens belong to stop=Stop(tokens=...).",
-        "stopping_criteria": "stop=Stop(...) ends a row; stream(...) can be left at any token.",
-        "streamer": "minitx.stream(...) yields the tokens.",
-        "use_cache": "generate always uses a key/value cache; leave it out.",
-    },
-    "strategy": {},
+    "generate": _GENERATE,
+    "strategy": _GENERATE | _OF_THE_CALL,
     "load_tokenizer": {
         "cache_dir": "Set the environment variable HF_HUB_CACHE.",
         "local_files_only": "Use offline=True.",
@@ -112,22 +129,6 @@ ARGUMENTS: Mapping[str, dict[str, str]] = {
         "text_pair": "Use pairs=...",
         "text_target": "Use a second call with as_target=True.",
     },
-}
-
-# Arguments of `generate` that users expect to be fields of a strategy.
-_OF_THE_CALL = [
-    "generator",
-    "logprobs",
-    "max_new_tokens",
-    "min_new_tokens",
-    "num_samples",
-    "seed",
-    "stop",
-    "top_logprobs",
-]
-ARGUMENTS["strategy"] |= ARGUMENTS["generate"]
-ARGUMENTS["strategy"] |= {
-    name: f"It is an argument of the call: generate(..., {name}=...)." for name in _OF_THE_CALL
 }
 
 # place -> name of an attribute elsewhere -> what to use here
@@ -170,9 +171,13 @@ ATTRIBUTES: Mapping[str, Mapping[str, str]] = {
         "GenerationConfig": "Use a strategy such as minitx.Sample(temperature=0.8).",
         "from_pretrained": "Use minitx.load(folder_or_hub_id).",
         "pipeline": "Use minitx.load and load_tokenizer, then minitx.generate, embed or model(**batch).",
+        "summarize": "Use minitx.inspect.summarize(model).",
         "set_seed": "Use torch.manual_seed(seed), or generate(..., seed=...).",
+        "verify": "Use minitx.inspect.verify(folder_or_hub_id), or the command `minitx verify`.",
     },
 }
+
+_FIELDS: dict[str, str] = {}  # field of a strategy -> the strategy that errors suggest
 
 # Parameters without an option of `minitx generate`: why. Then options of other tools.
 OPTIONS: dict[str, str] = {
@@ -219,9 +224,22 @@ def register_fields(strategy: str, names: Iterable[str]) -> None:
         names: of the fields.
     """
     for name in names:
-        hint = f"It belongs to the strategy: {strategy}({name}=...)."
-        ARGUMENTS["generate"].setdefault(name, hint)
-        ARGUMENTS["strategy"].setdefault(name, f"{strategy} has it.")
+        _FIELDS.setdefault(name, strategy)
+
+
+def argument_hint(place: str, name: str, known: Iterable[str] = ()) -> str:
+    """Returns the sentence about an unknown argument, or a suggestion of the nearest known name, or "".
+
+    Args:
+        place: key of `ARGUMENTS`.
+        name: of the argument.
+        known: names to suggest one of.
+    """
+    if name in _FIELDS and name not in ARGUMENTS[place] and place in ("generate", "strategy"):
+        strategy = _FIELDS[name]
+        belongs = f"It belongs to the strategy: {strategy}({name}=...)."
+        return belongs if place == "generate" else f"{strategy} has it."
+    return hint_for(ARGUMENTS[place], name, known)
 
 
 def hint_for(table: Mapping[str, str], name: str, known: Iterable[str] = ()) -> str:
@@ -233,7 +251,7 @@ def hint_for(table: Mapping[str, str], name: str, known: Iterable[str] = ()) -> 
 
 
 def explain_arguments(place: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Decorator: an unknown keyword argument raises `UnknownArgumentError` with the hint of that place.
+    """Returns a decorator: unknown keyword arguments raise `UnknownArgumentError` with the hint of a place.
 
     Args:
         place: key of `ARGUMENTS`.
@@ -247,7 +265,7 @@ def explain_arguments(place: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
         def _call(*args: P.args, **options: P.kwargs) -> R:
             for name in options:
                 if name not in known:
-                    hint = hint_for(ARGUMENTS[place], name, known)
+                    hint = argument_hint(place, name, known)
                     raise UnknownArgumentError(shown, name, hint)
             return function(*args, **options)
 

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
+    """Reads a JSON object.
 
     Raises:
         FileNotFoundError: no such file.
@@ -21,7 +21,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def parse_json(content: bytes, path: Path) -> dict[str, Any]:
-    """Parse a JSON object; `path` is for errors.
+    """Parses a JSON object; `path` is for errors.
 
     Raises:
         ValueError: not JSON, or not an object.
@@ -42,7 +42,7 @@ class Staging:
     """
 
     def __init__(self, folder: Path, seal: str | None = None) -> None:
-        """Prepare a folder; nothing is written yet.
+        """Prepares a folder; nothing is written yet.
 
         Args:
             folder: folder of the files.
@@ -55,7 +55,7 @@ class Staging:
         self.modes: dict[Path, int] = {}
 
     def path(self, name: str) -> Path:
-        """Return the temporary path of the file `name`; its folder is created if it does not exist."""
+        """Returns the temporary path of the file `name`; its folder is created if it does not exist."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         # in the same folder, so that the move is one step of one file system
@@ -82,12 +82,12 @@ class Staging:
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Call `write` with a temporary path, then move that file to `path`."""
+    """Calls `write` with a temporary path, then move that file to `path`."""
     with Staging(path.parent) as staging:
         write(staging.path(path.name))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as indented JSON."""
+    """Writes a value as indented JSON."""
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     path.write_text(text, encoding="utf-8")

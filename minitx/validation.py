@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -54,6 +55,46 @@ def shorten(value: Any, width: int = 60) -> str:
         return f"<tensor of shape {tuple(value.shape)}, {value.dtype}>"
     text = repr(value.tolist() if hasattr(value, "tolist") else value)
     return text if len(text) <= width else f"{text[: width - 3]}..."
+
+
+# --- types -----------------------------------------------------------------------------------------
+
+
+def check_flags(**flags: Any) -> None:
+    """Checks that each value is a bool, else raises ArgumentTypeError."""
+    for parameter, flag in flags.items():
+        check_type(parameter, flag, bool, "True or False")
+
+
+def check_strings(**strings: Any) -> None:
+    """Checks that each value is a string, else raises ArgumentTypeError."""
+    for parameter, string in strings.items():
+        check_type(parameter, string, str, "a string")
+
+
+def check_optional_strings(**strings: Any) -> None:
+    """Checks that each value is a string or None, else raises ArgumentTypeError."""
+    for parameter, string in strings.items():
+        check_type(parameter, string, str | None, "a string or None")
+
+
+def check_callable(parameter: str, value: Any, hint: str = "") -> None:
+    """Checks that the value can be called, else raises ArgumentTypeError."""
+    if not callable(value):
+        raise ArgumentTypeError(parameter, value, "a function", hint)
+
+
+def check_path(parameter: str, value: Any) -> Path:
+    """Returns the path of a string or Path.
+
+    Raises:
+        ArgumentTypeError: anything else.
+        ArgumentValueError: a name that no file can have: empty, or with a null character.
+    """
+    check_type(parameter, value, str | Path, "a string or Path")
+    if not str(value) or "\0" in str(value):
+        raise ArgumentValueError(parameter, value, "the path of a file or folder")
+    return Path(value)
 
 
 # --- scalars ---------------------------------------------------------------------------------------
@@ -115,6 +156,17 @@ def check_number(parameter: str, value: Any, interval: Interval, hint: str = "")
     return number
 
 
+def check_type(parameter: str, value: Any, kind: Any, expected: str, hint: str = "") -> Any:
+    """Returns the value if it is an instance of `kind`, a class or a union.
+
+    Raises:
+        ArgumentTypeError: anything else.
+    """
+    if not isinstance(value, kind):
+        raise ArgumentTypeError(parameter, value, expected, hint)
+    return value
+
+
 def check_choice(parameter: str, value: Any, choices: Iterable[Any], hint: str = "") -> Any:
     """Returns the value if it is one of `choices`.
 
@@ -128,7 +180,7 @@ def check_choice(parameter: str, value: Any, choices: Iterable[Any], hint: str =
 
 
 def check_dtype(parameter: str, dtype: Any) -> torch.dtype:
-    """Return a floating-point dtype of weights, from a torch.dtype or its name ("bfloat16").
+    """Returns a floating-point dtype of weights, from a torch.dtype or its name ("bfloat16").
 
     Raises:
         ArgumentValueError: any other.
@@ -175,20 +227,20 @@ def check_token_ids(parameter: str, ids: Any) -> Tensor:
 
 
 def check_shape(parameter: str, value: Any, shape: tuple[int, ...], like: str = "input_ids") -> None:
-    """Check that the value is a tensor of that shape, else raise ArgumentTypeError or ArgumentValueError."""
+    """Checks that a value is a tensor of that shape, else raises ArgumentTypeError or ArgumentValueError."""
     found = tuple(check_tensor(parameter, value).shape)
     if found != shape:
         raise ArgumentValueError(parameter, value, f"a tensor of shape {shape} like {like}, not {found}")
 
 
 def check_integer_dtype(parameter: str, ids: Any) -> None:
-    """Check that the value is a tensor of integers, else raise ArgumentTypeError or ArgumentValueError."""
+    """Checks that the value is a tensor of integers, else raises ArgumentTypeError or ArgumentValueError."""
     if check_tensor(parameter, ids).dtype not in (torch.int64, torch.int32):
         raise ArgumentValueError(parameter, ids, "of dtype torch.long")
 
 
 def check_indices(parameter: str, ids: Tensor, size: int, hint: str = "") -> None:
-    """Check that all values are integers in [0, size), else raise ArgumentValueError."""
+    """Checks that all values are integers in [0, size), else raises ArgumentValueError."""
     check_integer_dtype(parameter, ids)
     if values_unavailable(ids):
         return
@@ -198,7 +250,7 @@ def check_indices(parameter: str, ids: Tensor, size: int, hint: str = "") -> Non
 
 
 def check_position_ids(position_ids: Any, shape: tuple[int, ...], prefix: str = "") -> None:
-    """Check that these are integers of shape (1 or B, T).
+    """Checks that these are integers of shape (1 or B, T).
 
     Args:
         position_ids: the value.

@@ -128,9 +128,8 @@ def layer_types(hf: ConfigReader, usual: tuple[str, ...]) -> tuple[str, ...]:
         or len(stored) != len(usual)
         or any(kind not in (FULL, SLIDING) for kind in stored)
     ):
-        raise ValueError(
-            f"config.json: layer_types must name {len(usual)} layers, each {FULL!r} or {SLIDING!r}."
-        )
+        expected = f"a list of {FULL!r} or {SLIDING!r} for each of {len(usual)} layers"
+        raise hf.error("layer_types", stored, expected)
     return tuple(stored)
 
 

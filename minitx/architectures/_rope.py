@@ -13,6 +13,7 @@ from typing import Any
 from minitx.architectures.config_reader import LARGEST_NUMBER, ConfigReader
 from minitx.config import RopeConfig
 from minitx.layers.rotary import FREQUENCIES
+from minitx.validation import ArgumentValueError
 
 WHERE = "config.json: rope_parameters"
 
@@ -54,12 +55,12 @@ def an_object(where: str, value: Any) -> dict[str, Any]:
         ValueError: anything but an object.
     """
     if value and not isinstance(value, Mapping):
-        raise ValueError(f"{where}={value!r} must be an object.")
+        raise ArgumentValueError(where, value, "an object")
     return dict(value or {})
 
 
 def check_per_type(values: Mapping[str, Any], kinds: Collection[str]) -> None:
-    """Check that all values are per layer type, for architectures whose layer types have separate bases.
+    """Checks that all values are per layer type, for architectures whose layer types have separate bases.
 
     Raises:
         ValueError: values that belong to no layer type.
@@ -85,8 +86,8 @@ def rope_per_type(
         raise ValueError(f"{WHERE} has {', '.join(strange)}; the layer types are {', '.join(kinds)}.")
     ropes = {}
     for kind in kinds:
-        own = an_object(f"{WHERE}[{kind!r}]", values.get(kind))
-        ropes[kind] = rope_config(hf, shared | own, head_dim)
+        of_kind = an_object(f"{WHERE}[{kind!r}]", values.get(kind))
+        ropes[kind] = rope_config(hf, shared | of_kind, head_dim)
     return ropes
 
 
@@ -106,7 +107,7 @@ def rope_config(hf: ConfigReader, values: Mapping[str, Any], head_dim: int) -> R
     kind = RENAMED.get(kind, kind)
     if kind not in FREQUENCIES:
         known = ", ".join(FREQUENCIES)
-        raise ValueError(f"config.json: rope_type={kind!r} is not implemented; minitx has: {known}.")
+        raise inner.error("rope_type", kind, f"one of {known}")
     inner.ignore("finetuned")  # whether the weights were trained further with these values
     theta, share = inner.positive("rope_theta"), inner.number("partial_rotary_factor", 1.0)
     rotary_dim = int(head_dim * share)
@@ -129,9 +130,8 @@ def rope_config(hf: ConfigReader, values: Mapping[str, Any], head_dim: int) -> R
         more["attention_factor"] = inner.positive_or_none("attention_factor") or usual
     if unread := inner.unread():
         raise ValueError(f"{WHERE} has {', '.join(unread)}, unknown for rope_type={kind!r}.")
-    rope = RopeConfig(rope_theta=theta, rotary_dim=rotary_dim, rope_type=kind, **more)
-    check(rope, head_dim)
-    return rope
+    check_rotary_dim(rotary_dim, kind, head_dim)
+    return inner.build(RopeConfig, rope_theta=theta, rotary_dim=rotary_dim, rope_type=kind, **more)
 
 
 def contexts(hf: ConfigReader, inner: ConfigReader, *, least: int) -> tuple[int, int]:
@@ -149,35 +149,23 @@ def divisors(inner: ConfigReader, name: str, pairs: int) -> tuple[float, ...]:
     if len(numbers) != pairs or not all(
         isinstance(x, int | float) and 1 / LARGEST_NUMBER <= x <= LARGEST_NUMBER for x in numbers
     ):
-        raise ValueError(f"{WHERE}: {name} must list {pairs} positive numbers, one per pair of features.")
+        raise inner.error(name, stored, f"a list of {pairs} positive numbers, one per pair of features")
     return tuple(float(x) for x in numbers)
 
 
-def check(rope: RopeConfig, head_dim: int) -> None:
-    """Check that the numbers fit each other.
+def check_rotary_dim(size: int, kind: str, head_dim: int) -> None:
+    """Checks that heads of `head_dim` features have this number of features to rotate.
 
     Raises:
-        ValueError: a combination that cannot be computed.
+        ValueError: they do not, or the number is odd where it must be even.
     """
-    size, kind = rope.rotary_dim, rope.rope_type
     # An odd number is rounded up, so its last pair takes one more feature, which a whole head does not have.
     odd = size % 2 and (size == head_dim or kind in ATTENTION_FACTOR)
-    if not 2 <= size <= head_dim or odd:
+    least = 3 if kind == "dynamic" else 2  # whose exponent is size / (size - 2)
+    if not least <= size <= head_dim or odd:
         raise ValueError(
             f"{WHERE} cannot rotate {size} features of attention heads with head_dim={head_dim}; RoPE "
             "rotates pairs of features, and partial_rotary_factor is the share of a head that is rotated."
-        )
-    if kind == "dynamic" and size <= 2:
-        raise ValueError(f"{WHERE}: rope_type='dynamic' needs more than {size} rotated features.")
-    if kind == "llama3" and rope.low_freq_factor >= rope.high_freq_factor:
-        raise ValueError(
-            f"{WHERE}: low_freq_factor={rope.low_freq_factor} must be below "
-            f"high_freq_factor={rope.high_freq_factor}."
-        )
-    if kind == "yarn" and (rope.beta_slow > rope.beta_fast or rope.rope_theta == 1):
-        raise ValueError(
-            f"{WHERE}: beta_slow={rope.beta_slow} must not be above beta_fast={rope.beta_fast}, nor "
-            f"rope_theta={rope.rope_theta} be 1, where all pairs rotate equally."
         )
 
 

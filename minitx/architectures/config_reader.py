@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from difflib import get_close_matches
+from typing import Any, TypeVar, get_args
+
+from minitx.config.model import ProblemType
+from minitx.validation import ArgumentError, ArgumentValueError
 
 # Keys of a config.json without effect on the outputs of the network: training, decoding, records.
 NOT_OF_THE_NETWORK = frozenset(
@@ -40,11 +44,13 @@ COUNTS_OF_LAYERS = frozenset(
 
 _required = object()
 
+T = TypeVar("T")
+
 
 class ConfigReader:
     """Reads values of a `config.json` and records which keys were taken.
 
-    Every method raises ValueError, naming the key, if the value is missing or of another kind.
+    Every method raises ArgumentValueError, naming the key, if the value is missing or of another kind.
 
     Args:
         config: the content of the file, or of an object in it.
@@ -57,12 +63,32 @@ class ConfigReader:
         self.taken: set[str] = set()
         self.inner: dict[str, ConfigReader] = {}
 
+    def error(self, key: str, value: Any, expected: str, hint: str = "") -> ArgumentValueError:
+        """Returns the error of a value of the file: "config.json: key=value must be expected; hint."."""
+        return ArgumentValueError(f"{self.where}: {key}" if key else self.where, value, expected, hint)
+
+    def build(self, kind: type[T], **values: Any) -> T:
+        """Returns a config of these fields; errors name them as keys of the file.
+
+        Args:
+            kind: class of the config.
+            values: its fields, which have the names of the file's keys.
+        """
+        try:
+            return kind(**values)
+        except ArgumentError as error:
+            key = error.parameter.removeprefix(f"{kind.__name__}.")
+            raise self.error(key, error.value, error.expected, error.hint) from None
+
     def get(self, key: str, default: Any = _required) -> Any:
         """Returns the raw value; `default` if the key is absent."""
         self.taken.add(key)
         value = self.config.get(key, default)
         if value is _required:
-            raise ValueError(f"{self.where} has no {key!r}, and the model cannot be built without it.")
+            known = self.taken | NOT_OF_THE_NETWORK
+            near = get_close_matches(key, set(self.config) - known, n=1, cutoff=0.8)
+            hint = f" Is {near[0]!r} a misspelling of it?" if near else ""
+            raise ValueError(f"{self.where} has no {key!r}, and the model cannot be built without it.{hint}")
         return value
 
     def first_of(self, *keys: str) -> str:
@@ -74,7 +100,7 @@ class ConfigReader:
         """Returns the reader of an object that is a config itself, such as that of one half of a model."""
         value = self.get(key)
         if not isinstance(value, Mapping):
-            raise ValueError(f"{self.where}: {key}={value!r:.60} must be an object.")
+            raise self.error(key, value, "an object")
         return self.inner.setdefault(key, ConfigReader(value, f"{self.where}: {key}"))
 
     def with_values(self, **values: Any) -> ConfigReader:
@@ -84,7 +110,7 @@ class ConfigReader:
         return reader
 
     def ignore(self, *keys: str) -> None:
-        """Take keys without effect on the outputs; a comment at the call gives the reason."""
+        """Takes keys without effect on the outputs; a comment at the call gives the reason."""
         self.taken.update(keys)
 
     def size(self, key: str, default: Any = _required, *, least: int = 1) -> int:
@@ -92,7 +118,7 @@ class ConfigReader:
         value = self.get(key, default)
         most = MOST_LAYERS if key in COUNTS_OF_LAYERS else LARGEST_SIZE
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise ValueError(f"{self.where}: {key}={value!r} must be a whole number from {least} to {most}.")
+            raise self.error(key, value, f"a whole number from {least} to {most}")
         return value
 
     def size_or_none(self, key: str, default: int | None = None) -> int | None:
@@ -110,14 +136,14 @@ class ConfigReader:
         """Returns a finite, non-negative number."""
         value = self.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LARGEST_NUMBER:
-            raise ValueError(f"{self.where}: {key}={value!r} must be a number that is not negative.")
+            raise self.error(key, value, "a number that is not negative")
         return float(value)
 
     def positive(self, key: str, default: Any = _required) -> float:
         """Returns a finite number above zero whose inverse is finite too."""
         value = self.number(key, default)
         if value < 1 / LARGEST_NUMBER:
-            raise ValueError(f"{self.where}: {key}={value!r} must be positive.")
+            raise self.error(key, value, "positive")
         return value
 
     def positive_or_none(self, key: str, default: float | None = None) -> float | None:
@@ -128,21 +154,21 @@ class ConfigReader:
         """Returns a number from 0 to 1."""
         value = self.number(key, default)
         if value > 1:
-            raise ValueError(f"{self.where}: {key}={value!r} must be a probability, from 0 to 1.")
+            raise self.error(key, value, "a probability, from 0 to 1")
         return value
 
     def flag(self, key: str, default: Any = _required) -> bool:
         """Returns true or false."""
         value = self.get(key, default)
         if not isinstance(value, bool):
-            raise ValueError(f"{self.where}: {key}={value!r} must be true or false.")
+            raise self.error(key, value, "true or false")
         return value
 
     def name(self, key: str, default: Any = _required) -> str:
         """Returns a string."""
         value = self.get(key, default)
         if not isinstance(value, str):
-            raise ValueError(f"{self.where}: {key}={value!r} must be a string.")
+            raise self.error(key, value, "a string")
         return value
 
     def expect(self, key: str, *allowed: Any) -> Any:
@@ -153,18 +179,19 @@ class ConfigReader:
         # 0 is not False here, nor 1 True: they are other values of a config.json
         if not any(type(value) is type(x) and value == x for x in allowed):
             known = " or ".join(repr(x) for x in allowed)
-            raise ValueError(f"{self.where}: {key}={value!r} is not implemented; minitx has {known}.")
+            raise self.error(key, value, known, "minitx implements no other value")
         return value
 
     def pad_token_id(self, vocab_size: int, default: int | None = None) -> int | None:
         """Returns the padding id, a row of the vocabulary; None if there is no padding id."""
         value = self.get("pad_token_id", default)
         if value is not None and (type(value) is not int or not 0 <= value < vocab_size):
-            raise ValueError(f"{self.where}: pad_token_id={value!r} is not in [0, {vocab_size}).")
+            hint = "" if "pad_token_id" in self.config else "it is the default of a missing key; add one"
+            raise self.error("pad_token_id", value, f"a token id from 0 to {vocab_size - 1}", hint)
         return value
 
     def reject_decoder_flags(self) -> None:
-        """Refuse configs that use an encoder as a decoder, or add cross-attention."""
+        """Refuses configs that use an encoder as a decoder, or add cross-attention."""
         self.expect("is_decoder", False)
         self.expect("add_cross_attention", False)
 
@@ -173,15 +200,13 @@ class ConfigReader:
         value = self.get(key, default)
         value = value[0] if isinstance(value, list) and value else value
         if value is not None and (type(value) is not int or value < 0):
-            raise ValueError(f"{self.where}: {key}={value!r} must be a token id.")
+            raise self.error(key, value, "a token id")
         return value
 
     def head_dim(self, hidden_size: int, heads: int) -> int:
         """Returns hidden_size / heads."""
         if hidden_size % heads:
-            raise ValueError(
-                f"{self.where}: hidden_size={hidden_size} is not a multiple of the {heads} attention heads."
-            )
+            raise self.error("hidden_size", hidden_size, f"a multiple of the {heads} attention heads")
         return hidden_size // heads
 
     def key_value_heads(self, heads: int, default: int | None = None) -> int:
@@ -189,9 +214,7 @@ class ConfigReader:
         stored = self.get("num_key_value_heads", default)
         shared = heads if stored is None else self.size("num_key_value_heads", default)
         if heads % shared:
-            raise ValueError(
-                f"{self.where}: {heads} attention heads cannot share num_key_value_heads={shared} evenly."
-            )
+            raise self.error("num_key_value_heads", shared, f"a divisor of the {heads} attention heads")
         return shared
 
     def num_labels(self, default: int = 2) -> int:
@@ -202,13 +225,24 @@ class ConfigReader:
             return max(1, len(names))
         return default if named is None else self.size("num_labels")
 
-    def problem_type(self) -> str | None:
+    def problem_type(self) -> ProblemType:
         """Returns the loss of sequence classification; None: inferred from the labels."""
-        kinds = ("regression", "single_label_classification", "multi_label_classification")
-        kind: str | None = self.expect("problem_type", None, *kinds)
+        *kinds, absent = get_args(ProblemType)
+        kind: ProblemType = self.expect("problem_type", absent, *kinds)
         return kind
 
     def unread(self) -> list[str]:
         """Returns the keys that were not taken and are not known to be without effect."""
-        own = set(self.config) - self.taken - NOT_OF_THE_NETWORK
-        return sorted(own) + [f"{key}.{name}" for key, part in self.inner.items() for name in part.unread()]
+        names = set(self.config) - self.taken - NOT_OF_THE_NETWORK
+        inner = [f"{key}.{name}" for key, part in self.inner.items() for name in part.unread()]
+        return sorted(names) + inner
+
+    def suggestion(self) -> str:
+        """Returns a question about the first key in `unread` that is spelt nearly as an absent one, or ""."""
+        for name in self.unread():
+            part, _, key = name.rpartition(".")
+            reader = self.inner.get(part, self)
+            absent = reader.taken - set(reader.config)
+            if near := get_close_matches(key, absent, n=1, cutoff=0.8):
+                return f" Is {name!r} a misspelling of {near[0]!r}?"
+        return ""

@@ -40,21 +40,21 @@ def either(*names: str) -> CheckpointEntry:
     return CheckpointEntry(names)
 
 
-def attention_entries(ours: str, theirs: str, names: str, kind: str = "self") -> Table:
+def attention_entries(branch: str, source: str, names: str, kind: str = "self") -> Table:
     """Returns the entries of an attention branch: Q, K, V and the output projection.
 
     Args:
-        ours: the branch, such as "decoder.layers.{i}.attention".
-        theirs: the checkpoint's module that holds all four.
+        branch: its name, such as "decoder.layers.{i}.attention".
+        source: the checkpoint's module that holds all four.
         names: the checkpoint's names of the four in it, separated by spaces.
         kind: "self" or "cross".
     """
     q, k, v, output = names.split()
     return {
-        f"{ours}.{kind}_attention.Q": f"{theirs}.{q}",
-        f"{ours}.{kind}_attention.K": f"{theirs}.{k}",
-        f"{ours}.{kind}_attention.V": f"{theirs}.{v}",
-        f"{ours}.{kind}_output.dense": f"{theirs}.{output}",
+        f"{branch}.{kind}_attention.Q": f"{source}.{q}",
+        f"{branch}.{kind}_attention.K": f"{source}.{k}",
+        f"{branch}.{kind}_attention.V": f"{source}.{v}",
+        f"{branch}.{kind}_output.dense": f"{source}.{output}",
     }
 
 
@@ -88,24 +88,24 @@ def stack_experts(name: str) -> CheckpointEntry:
     return CheckpointEntry((name,), StackExperts())
 
 
-def renamed(table: Table, ours: Mapping[str, str], prefix: str) -> Table:
-    """Rename a table for a model that is part of a larger one.
+def renamed(table: Table, prefixes: Mapping[str, str], prefix: str) -> Table:
+    """Renames a table for a model that is part of a larger one.
 
     Args:
         table: the part's own table.
-        ours: prefix of minitx's names -> prefix in the larger model; placeholders become those of a decoder.
+        prefixes: of minitx's names -> in the larger model; placeholders become those of a decoder.
         prefix: prefix of the checkpoint's names in the larger model.
     """
 
     def _left(name: str) -> str:
-        for start, other in ours.items():
+        for start, other in prefixes.items():
             name = name.replace("{i}", "{j}")
             if name.startswith(start):
                 return other + name.removeprefix(start)
         return name
 
     def _right(name: str) -> str:
-        return prefix + (name.replace("{i}", "{j}") if ours else name)
+        return prefix + (name.replace("{i}", "{j}") if prefixes else name)
 
     result: Table = {}
     for names, stored in table.items():
@@ -131,7 +131,7 @@ SUFFIXES = ("weight", "bias")
 def entries(
     table: Table, layers: Sequence[Mapping[str, int]]
 ) -> Iterable[tuple[tuple[str, ...], CheckpointEntry]]:
-    """Yield the entries of a table with their placeholders filled in."""
+    """Yields the entries of a table with their placeholders filled in."""
     for left, right in table.items():
         names = (left,) if isinstance(left, str) else left
         stored = CheckpointEntry((right,)) if isinstance(right, str) else right
@@ -143,7 +143,7 @@ def entries(
 
 
 def places(name: str, layers: Sequence[Mapping[str, int]]) -> Sequence[Mapping[str, int]]:
-    """Return the values of a name's placeholder, one mapping per layer; one empty mapping without."""
+    """Returns the values of a name's placeholder, one mapping per layer; one empty mapping without."""
     if "{" not in name:
         return ({},)
     return [values for values in layers if ("j" if "{j}" in name else "i") in values]
@@ -152,7 +152,7 @@ def places(name: str, layers: Sequence[Mapping[str, int]]) -> Sequence[Mapping[s
 def expand(
     table: Table, layers: Sequence[Mapping[str, int]], parameters: Iterable[str]
 ) -> list[ResolvedEntry]:
-    """Resolve a table for the parameters of a model.
+    """Resolves a table for the parameters of a model.
 
     Args:
         table: entries of modules that the model does not have are left out.

@@ -31,13 +31,13 @@ class Op(Protocol):
         """Whether `load` copies."""
 
     def bind(self, sizes: Mapping[str, int]) -> Op:
-        """Return the operation for a model with these numbers of "heads" and "experts"."""
+        """Returns the operation for a model with these numbers of "heads" and "experts"."""
 
     def load(self, stored: Sequence[Tensor], rows: Sequence[int]) -> list[Tensor]:
-        """Return the parameters; `rows` are their first dimensions."""
+        """Returns the parameters; `rows` are their first dimensions."""
 
     def save(self, parameters: Sequence[Tensor]) -> list[Tensor]:
-        """Return the stored tensors."""
+        """Returns the stored tensors."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class Transposed:
 
 
 def transpose(x: Tensor) -> Tensor:
-    """Transpose a matrix, or each of a batch of matrices; a vector stays."""
+    """Transposes a matrix, or each of a batch of matrices; a vector stays."""
     return x.mT if x.dim() > 1 else x
 
 

@@ -58,7 +58,7 @@ _REGISTERED: dict[str, Architecture] = {}
 
 
 def register(architecture: Architecture) -> None:
-    """Make a custom architecture known under its `model_types`, for loading, saving and `from_config`.
+    """Makes a custom architecture known under its `model_types`, for loading, saving and `from_config`.
 
     Args:
         architecture: declares how config.json is read and what the tensors are called; the files of
@@ -66,7 +66,7 @@ def register(architecture: Architecture) -> None:
 
     Raises:
         ArgumentTypeError: not an `Architecture`.
-        ArgumentValueError: a model_type that minitx itself has.
+        ArgumentValueError: no model_type, or one that minitx itself has.
 
     Example:
         >>> from minitx.architectures.encoders import bert
@@ -76,6 +76,8 @@ def register(architecture: Architecture) -> None:
     """
     if not isinstance(architecture, Architecture):
         raise ArgumentTypeError("architecture", architecture, "an Architecture")
+    if not architecture.model_types:
+        raise ArgumentValueError("model_types", architecture.model_types, 'names such as {"mine": "Mine"}')
     for model_type in architecture.model_types:
         if model_type in REGISTRY:
             raise ArgumentValueError("model_types", model_type, "new names", "minitx has this one itself")

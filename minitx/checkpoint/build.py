@@ -1,4 +1,4 @@
-"""Models from a config: architecture, numbers, and a model on the meta device or with fresh weights.
+"""Models from a config: architecture, sizes, and a model on the meta device or with fresh weights.
 
 Nothing here reads weights; `load` fills the model that `empty_model` builds.
 """
@@ -22,11 +22,13 @@ from minitx.habits import explain_arguments
 from minitx.models import DecoderModel, EncoderDecoderModel, EncoderModel, Model
 from minitx.optimize.few_rows import few_rows
 from minitx.validation import (
-    ArgumentTypeError,
     ArgumentValueError,
     check_choice,
     check_dtype,
+    check_flags,
     check_integer,
+    check_optional_strings,
+    check_type,
 )
 
 
@@ -39,7 +41,7 @@ def from_config(
     seed: int | None = None,
     strict: bool = False,
 ) -> Model:
-    """Build a model with random weights, in training mode.
+    """Builds a model with random weights, in training mode.
 
     Args:
         config: the content of a config.json, `model_type` included.
@@ -52,33 +54,47 @@ def from_config(
         TypeError: `config` is not a dict, or `seed` not an integer.
         ValueError: a key that is missing or has a value that minitx does not implement; a seed out of range.
     """
+    check_flags(strict=strict)
+    check_optional_strings(head=head)
     dtype = check_dtype("dtype", dtype)
-    if seed is not None:
-        seed = check_integer("seed", seed, 0, 2**64 - 1, "None draws from torch's global generator")
-    if not isinstance(config, Mapping):
-        raise ArgumentTypeError("config", config, "a dict", "pass the content of a config.json")
+    generator = seeded_generator(seed)
+    check_type("config", config, Mapping, "a dict", "pass the content of a config.json")
     architecture, model_type = choose_architecture(config, None)
-    numbers, heads = read_config(architecture, config, strict)
+    model_config, heads = read_config(architecture, config, strict)
     names = class_names(config)
     task = head or next((t for name in names if (t := architecture.task_of(name))), None)
     if task is None and names:
         raise ValueError(f"config['architectures'] names {names[0]}, which minitx does not know; pass head=.")
     task = task or "none"
-    model = empty_model(architecture, numbers, heads, task, pooler=task in architecture.tasks_with_pooler)
+    model = empty_model(
+        architecture, model_config, heads, task, pooler=task in architecture.tasks_with_pooler
+    )
     model = model.to_empty(device="cpu").to(dtype).train()
-    model.initialize(generator=None if seed is None else torch.Generator().manual_seed(seed))
+    model.initialize(generator=generator)
     model.tie_weights()
     # Explicit, because the default of a missing key differs between architectures.
-    padding = {"pad_token_id": numbers.inputs.pad_token_id}
+    padding = {"pad_token_id": model_config.text_inputs.pad_token_id}
     model.checkpoint = Checkpoint(architecture, model_type, padding | dict(config), layout=layout(model))
     return few_rows(model)
+
+
+def seeded_generator(seed: int | None) -> torch.Generator | None:
+    """Returns a generator on the CPU; None, for PyTorch's global generator, without a seed.
+
+    Raises:
+        ArgumentTypeError, ArgumentValueError: not an integer, or out of range.
+    """
+    if seed is None:
+        return None
+    seed = check_integer("seed", seed, 0, 2**64 - 1, "None draws from torch's global generator")
+    return torch.Generator().manual_seed(seed)
 
 
 # --- config.json -----------------------------------------------------------------------------------
 
 
 def choose_architecture(config: Mapping[str, Any], model_type: str | None) -> tuple[Architecture, str]:
-    """Return the architecture and `model_type` of a config.
+    """Returns the architecture and `model_type` of a config.
 
     Args:
         config: the content of config.json.
@@ -102,7 +118,7 @@ def choose_architecture(config: Mapping[str, Any], model_type: str | None) -> tu
 def read_config(
     architecture: Architecture, config: Mapping[str, Any], strict: bool = False, *, quiet: bool = False
 ) -> tuple[ModelConfig, dict[str, HeadConfig]]:
-    """Read config.json: the config of the network, and that of each task's head.
+    """Reads config.json: the config of the network, and that of each task's head.
 
     Raises:
         ValueError: quantised weights; with `strict`, keys that minitx does not know (else a warning).
@@ -110,18 +126,18 @@ def read_config(
     if config.get("quantization_config") is not None:
         raise ValueError("config.json has a quantization_config; minitx reads unquantised weights only.")
     reader = ConfigReader(config)
-    numbers, heads = architecture.read(reader), architecture.heads(reader)
+    model_config, heads = architecture.read(reader), architecture.heads(reader)
     if unread := reader.unread():
-        message = f"config.json: minitx does not know {', '.join(unread)}; ignored."
+        message = f"config.json: minitx does not know {', '.join(unread)}; ignored.{reader.suggestion()}"
         if strict:
             raise ValueError(message)
         if not quiet:
             warnings.warn(message, stacklevel=3)
-    return numbers, heads
+    return model_config, heads
 
 
 def class_names(config: Mapping[str, Any]) -> list[str]:
-    """Return config["architectures"], or an empty list if it is not a list of strings."""
+    """Returns config["architectures"], or an empty list if it is not a list of strings."""
     names = config.get("architectures")
     return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
@@ -131,46 +147,48 @@ def class_names(config: Mapping[str, Any]) -> list[str]:
 
 def empty_model(
     architecture: Architecture,
-    numbers: ModelConfig,
+    model_config: ModelConfig,
     heads: Mapping[str, HeadConfig],
     task: str,
     *,
     pooler: bool,
 ) -> Model:
-    """Build the model of a task on the meta device: all names and shapes, no memory.
+    """Builds the model of a task on the meta device: all names and shapes, no memory.
 
     Raises:
         ValueError: the architecture has no such head.
     """
     check_choice("head", task, (*heads, *architecture.headless))
-    numbers = model_config(architecture, numbers, task, pooler=pooler)
-    if numbers.encoder is None:
+    model_config = task_config(architecture, model_config, task, pooler=pooler)
+    if model_config.encoder is None:
         family: type[Model] = DecoderModel
     else:
-        family = EncoderModel if numbers.decoder is None else EncoderDecoderModel
+        family = EncoderModel if model_config.decoder is None else EncoderDecoderModel
     with torch.device("meta"):
-        model = family(numbers, heads.get(task)).eval()
+        model = family(model_config, heads.get(task)).eval()
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in architecture.frozen)
     return model
 
 
-def model_config(architecture: Architecture, numbers: ModelConfig, task: str, *, pooler: bool) -> ModelConfig:
-    """Return the config of a task's model: some tasks leave out the decoder, others the pooler."""
+def task_config(
+    architecture: Architecture, model_config: ModelConfig, task: str, *, pooler: bool
+) -> ModelConfig:
+    """Returns the config of a task's model: some tasks leave out the decoder, others the pooler."""
     if task in architecture.encoder_tasks:
-        numbers = replace(numbers, decoder=None, decoder_inputs=None)
-    return replace(numbers, pooler=pooler)
+        model_config = replace(model_config, decoder=None, decoder_inputs=None)
+    return replace(model_config, pooler=pooler)
 
 
 def task_of(model: Model, architecture: Architecture) -> str:
-    """Return the model's task; "none", or "encoder" for the encoder of an encoder-decoder, without a head."""
+    """Returns the model's task; "none", or "encoder" for the encoder of an encoder-decoder without head."""
     if model.task is None and model.families == ("encoder",):
         return architecture.headless[-1]
     return model.task or "none"
 
 
 def layout(model: nn.Module) -> dict[str, str]:
-    """Return the class and options of each module that computes, by its path.
+    """Returns the class and options of each module that computes, by its path.
 
     Dropout is left out: replacing it changes training only.
     """
@@ -183,7 +201,7 @@ def layout(model: nn.Module) -> dict[str, str]:
 
 
 def set_parameter(model: nn.Module, name: str, tensor: Tensor) -> None:
-    """Register `tensor` as the parameter `name` without a copy; a new one keeps `requires_grad`."""
+    """Registers `tensor` as the parameter `name` without a copy; a new one keeps `requires_grad`."""
     module, _, leaf = name.rpartition(".")
     trained = model.get_parameter(name).requires_grad
     parameter = tensor if isinstance(tensor, nn.Parameter) else nn.Parameter(tensor, requires_grad=trained)

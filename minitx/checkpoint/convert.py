@@ -102,19 +102,19 @@ def check_destination(source: Path, destination: Path) -> None:
         return
     if destination.samefile(source):
         raise ValueError(f"{destination} is the source itself; name another folder.")
-    there = [path.name for path in destination.iterdir() if is_weights(path)]
-    if there:
+    present = [path.name for path in destination.iterdir() if is_weights(path)]
+    if present:
         raise FileExistsError(
-            f"{destination} already holds weights ({', '.join(sorted(there)[:3])}); name an empty folder."
+            f"{destination} already holds weights ({', '.join(sorted(present)[:3])}); name an empty folder."
         )
 
 
 def check_clashes(destination: Path, names: Iterable[str]) -> None:
-    """Check that no file of the destination would be replaced, else raise FileExistsError."""
-    there = sorted({name for name in names if os.path.lexists(destination / name)})
-    if there:
+    """Checks that no file of the destination would be replaced, else raises FileExistsError."""
+    present = sorted({name for name in names if os.path.lexists(destination / name)})
+    if present:
         raise FileExistsError(
-            f"{destination} already has {summarize(there)}, which would be replaced; name an empty folder."
+            f"{destination} already has {summarize(present)}, which would be replaced; name an empty folder."
         )
 
 
@@ -171,7 +171,7 @@ def move(stage: Path, destination: Path) -> None:
     if not destination.exists():
         os.rename(stage, destination)
         return
-    # Weights last: until they are there, nobody takes the folder for a complete model.
+    # Weights last, so that a folder with weights is complete.
     files = sorted((path for path in stage.rglob("*") if path.is_file()), key=is_weights)
     check_clashes(destination, [path.relative_to(stage).as_posix() for path in files])
     created: list[Path] = []

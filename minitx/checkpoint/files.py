@@ -56,7 +56,7 @@ class Tensors:
     folder: Path = Path()
 
     def read(self, name: str, *, mapped: bool = True) -> Tensor:
-        """Return a tensor.
+        """Returns a tensor.
 
         Args:
             name: name of the tensor.
@@ -75,13 +75,13 @@ class Tensors:
             path = self.folder / file
             if file not in self.spans:
                 self.spans[file] = read_spans(path)
-            return read_bytes(path, name, self.spans[file][name], self.shapes[name])
+            return read_tensor(path, name, self.spans[file][name], self.shapes[name])
         tensor: Tensor = handle.get_tensor(name)
         return tensor
 
 
 def read_spans(path: Path) -> dict[str, tuple[int, int]]:
-    """Return name -> (first byte, end) of every tensor of a safetensors file.
+    """Returns name -> (first byte, end) of every tensor of a safetensors file.
 
     The file begins with the size of its header in 8 bytes; the header in JSON and the tensors follow.
     """
@@ -96,8 +96,8 @@ def read_spans(path: Path) -> dict[str, tuple[int, int]]:
     }
 
 
-def read_bytes(path: Path, name: str, span: tuple[int, int], like: Tensor) -> Tensor:
-    """Read one tensor of a safetensors file into memory."""
+def read_tensor(path: Path, name: str, span: tuple[int, int], like: Tensor) -> Tensor:
+    """Reads one tensor of a safetensors file into memory."""
     begin, end = span
     data = bytearray(end - begin)
     with path.open("rb") as file:
@@ -110,7 +110,7 @@ def read_bytes(path: Path, name: str, span: tuple[int, int], like: Tensor) -> Te
 
 
 def open_folder(folder: Path) -> Tensors:
-    """Open the weights of a folder: safetensors before `.bin`, one file before shards.
+    """Opens the weights of a folder: safetensors before `.bin`, one file before shards.
 
     Raises:
         FileNotFoundError: no weights, or a shard named by the index is missing.
@@ -136,7 +136,7 @@ def open_folder(folder: Path) -> Tensors:
 
 
 def read_index(path: Path) -> dict[str, str]:
-    """Read an index: tensor name -> name of the shard that holds it.
+    """Reads an index: tensor name -> name of the shard that holds it.
 
     Raises:
         ValueError: not an index, or one that points outside its folder.
@@ -151,7 +151,7 @@ def read_index(path: Path) -> dict[str, str]:
 
 
 def open_files(folder: Path, names: Iterable[str]) -> Tensors:
-    """Open weight files by name; a tensor may be in one of them only."""
+    """Opens weight files by name; a tensor may be in one of them only."""
     tensors = Tensors(folder=folder)
     for name in names:
         path = folder / name
@@ -166,7 +166,7 @@ def open_files(folder: Path, names: Iterable[str]) -> Tensors:
 
 
 def open_safetensors(path: Path, tensors: Tensors) -> dict[str, Tensor]:
-    """Open a safetensors file into `tensors.handles`; returns name -> meta tensor."""
+    """Opens a safetensors file into `tensors.handles`; returns name -> meta tensor."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -185,7 +185,7 @@ def open_safetensors(path: Path, tensors: Tensors) -> dict[str, Tensor]:
 
 
 def open_bin(path: Path, tensors: Tensors) -> dict[str, Tensor]:
-    """Open a `.bin` file into `tensors.handles`; returns name -> meta tensor.
+    """Opens a `.bin` file into `tensors.handles`; returns name -> meta tensor.
 
     `weights_only` unpickles tensors only, so that no code in the file can run.
     """
@@ -222,7 +222,7 @@ def is_file(path: Path) -> bool:
 
 
 def summarize(names: Iterable[str], most: int = 12) -> str:
-    """Return the first names as a list for an error message, and how many more there are."""
+    """Returns the first names as a list for an error message, and how many more there are."""
     names = list(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

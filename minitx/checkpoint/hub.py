@@ -8,12 +8,20 @@ gigabytes of shards are downloaded.)
 
 from __future__ import annotations
 
+import errno
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from minitx.checkpoint.files import BIN, BIN_INDEX, GENERATION, INDEX, SINGLE, read_index, summarize
+from minitx.validation import (
+    ArgumentValueError,
+    check_flags,
+    check_optional_strings,
+    check_strings,
+    check_type,
+)
 from minitx.version import __version__
 
 if TYPE_CHECKING:
@@ -59,7 +67,7 @@ def fetch(
     token: str | None = None,
     offline: bool = False,
 ) -> Path:
-    """Return the folder of a checkpoint; download config.json and the weights of a Hub id.
+    """Returns the folder of a checkpoint; downloads config.json and the weights of a Hub id.
 
     Weights are downloaded in one format, safetensors before `.bin`.
 
@@ -108,7 +116,7 @@ def fetch_tokenizer(
     token: str | None = None,
     offline: bool = False,
 ) -> Path:
-    """Return the folder of a tokenizer; download config.json and the tokenizer files of a Hub id.
+    """Returns the folder of a tokenizer; downloads config.json and the tokenizer files of a Hub id.
 
     Args and errors as for `fetch`.
     """
@@ -149,7 +157,7 @@ class Snapshot:
         return f"{self.repo} ({commit})" if self.api else f"{self.repo} ({commit}) in the Hub cache"
 
     def get(self, name: str) -> Path:
-        """Return the path of a file, downloaded if it is not in the cache.
+        """Returns the path of a file, downloaded if it is not in the cache.
 
         Raises:
             FileNotFoundError: the commit has no such file.
@@ -171,8 +179,12 @@ def find(
     token: str | None,
     offline: bool,
 ) -> Path | Snapshot:
-    """Return a folder as it is, or the snapshot of a Hub id that has at least one of `files`."""
-    if str(name_or_folder) and Path(name_or_folder).is_dir():
+    """Returns a folder as it is, or the snapshot of a Hub id that has at least one of `files`."""
+    check_type("name_or_folder", name_or_folder, str | Path, "a str or Path")
+    check_strings(revision=revision)
+    check_optional_strings(token=token)
+    check_flags(offline=offline)
+    if is_folder(name_or_folder):
         return Path(name_or_folder)
     repo = checked_id(name_or_folder)
     from huggingface_hub import constants
@@ -197,20 +209,39 @@ def find(
         return snapshot
 
 
+def is_folder(name: str | Path) -> bool:
+    """Whether a folder exists.
+
+    Raises:
+        FileNotFoundError: a name that is too long for a folder or a Hub id.
+        OSError: a folder that cannot be reached.
+    """
+    try:
+        return bool(str(name)) and Path(name).is_dir()
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise FileNotFoundError(
+            f"{str(name)[:60]!r}... is neither a folder nor a valid Hub id: the name has "
+            f"{len(str(name))} characters."
+        ) from None
+
+
 def checked_id(name: str | Path) -> str:
-    """Return a Hub id, "name" or "namespace/name".
+    """Returns a Hub id, "name" or "namespace/name".
 
     Raises:
         FileNotFoundError: a path that does not exist.
-        ValueError: a file, or neither a path nor an id.
+        ArgumentValueError: a file, or neither a path nor an id.
     """
     from huggingface_hub import hf_hub_url
     from huggingface_hub.errors import HFValidationError
 
-    if not isinstance(name, str | Path) or not str(name).strip():
-        raise ValueError(f"{name!r} is neither a folder nor a Hub id such as 'bert-base-uncased'.")
+    if not str(name).strip() or "\0" in str(name):
+        raise ArgumentValueError("name_or_folder", name, "a folder or a Hub id such as 'bert-base-uncased'")
     if Path(name).is_file():
-        raise ValueError(f"{name} is a file; pass the folder that holds it and config.json.")
+        hint = f"{name} is a file; pass the folder that holds it and config.json"
+        raise ArgumentValueError("name_or_folder", str(name), "a folder or a Hub id", hint)
     if isinstance(name, Path) or name.startswith((".", "/", "~", "\\")):
         raise FileNotFoundError(f"there is no folder {str(name)!r}.")
     try:
@@ -224,7 +255,7 @@ def checked_id(name: str | Path) -> str:
 
 
 def listed(repo: str, files: tuple[str, ...], revision: str, token: str | None) -> Snapshot:
-    """Return the snapshot on the Hub, with the first of `files` that it has downloaded."""
+    """Returns the snapshot on the Hub, with the first of `files` that it has downloaded."""
     from huggingface_hub import HfApi
 
     api = HfApi(token=token, library_name="minitx", library_version=__version__)
@@ -247,7 +278,7 @@ def listed(repo: str, files: tuple[str, ...], revision: str, token: str | None) 
 
 
 def cached(repo: str, files: tuple[str, ...], revision: str) -> Snapshot | None:
-    """Return the snapshot in the Hub cache; None if it has none of `files`."""
+    """Returns the snapshot in the Hub cache; None if it has none of `files`."""
     from huggingface_hub import try_to_load_from_cache
 
     paths = (try_to_load_from_cache(repo, name, revision=revision) for name in files)
@@ -260,7 +291,7 @@ def cached(repo: str, files: tuple[str, ...], revision: str) -> Snapshot | None:
 
 
 def download(api: HfApi, repo: str, name: str, revision: str) -> Path:
-    """Download a file unless it is in the cache."""
+    """Downloads a file unless it is in the cache."""
     try:
         return Path(api.hf_hub_download(repo, name, revision=revision))
     except Exception as error:
@@ -271,7 +302,7 @@ def download(api: HfApi, repo: str, name: str, revision: str) -> Path:
 
 
 def raise_explained(error: Exception, repo: str, revision: str, name: str = "") -> NoReturn:
-    """Translate an exception of the client into a built-in one that names the cause and the way out.
+    """Translates an exception of the client into a built-in one that names the cause and the way out.
 
     Raises:
         FileNotFoundError, PermissionError, ConnectionError: as in `fetch`.

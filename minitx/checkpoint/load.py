@@ -12,17 +12,31 @@ from torch import Tensor
 
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.mapping import ResolvedEntry
-from minitx.checkpoint.build import choose_architecture, empty_model, layout, read_config, set_parameter
+from minitx.checkpoint.build import (
+    choose_architecture,
+    empty_model,
+    layout,
+    read_config,
+    seeded_generator,
+    set_parameter,
+)
 from minitx.checkpoint.files import GENERATION, Tensors, open_folder
 from minitx.checkpoint.record import Checkpoint
-from minitx.checkpoint.resolve import CheckpointNames, has_head, has_pooler, infer_task, resolve
+from minitx.checkpoint.resolve import CheckpointNames, has_head, has_pooler, infer_task, resolve_sources
 from minitx.checkpoint.ties import Sources, identical, share_tied
 from minitx.config import HeadConfig
 from minitx.habits import explain_arguments
 from minitx.io import read_json
+from minitx.layers.attention import backend_of
 from minitx.models import Model
 from minitx.optimize.few_rows import few_rows
-from minitx.validation import ArgumentValueError, check_dtype, check_integer
+from minitx.validation import (
+    ArgumentValueError,
+    check_dtype,
+    check_flags,
+    check_integer,
+    check_optional_strings,
+)
 
 
 @explain_arguments("load")
@@ -39,9 +53,10 @@ def load(
     strict: bool = False,
     init_head: bool = False,
     num_labels: int | None = None,
+    seed: int | None = None,
     attention: str = "sdpa",
 ) -> Model:
-    """Load a checkpoint in Hugging Face's layout, in eval mode.
+    """Loads a checkpoint in Hugging Face's layout, in eval mode.
 
     Label names of a classifier are in `model.checkpoint.id2label`.
 
@@ -59,6 +74,7 @@ def load(
         init_head: initialize with random weights whatever the checkpoint lacks of the head.
         num_labels: number of labels of a new head, which replaces a head with another number; requires
             `init_head`.
+        seed: seed of the random weights; None draws from PyTorch's global generator. Requires `init_head`.
         attention: "sdpa" (fused) or "eager" (step by step).
 
     Raises:
@@ -67,21 +83,27 @@ def load(
     """
     from minitx.checkpoint.hub import fetch
 
+    check_flags(strict=strict, init_head=init_head)
+    check_optional_strings(head=head, model_type=model_type)
+    generator = seeded_generator(seed)
+    if seed is not None and not init_head:
+        raise ArgumentValueError("seed", seed, "None", "it draws a new head and needs init_head=True")
+    backend_of(attention)  # before anything is read
     dtype = None if dtype is None else check_dtype("dtype", dtype)
     device = check_device(device)
     folder = fetch(name_or_folder, revision=revision, token=token, offline=offline)
     config = checkpoint_config(folder, num_labels, init_head)
     architecture, model_type = choose_architecture(config, model_type)
-    numbers, heads = read_config(architecture, config, strict)
+    model_config, heads = read_config(architecture, config, strict)
     tensors = open_folder(folder)
     names = CheckpointNames(tensors.shapes, architecture.prefix)
     names.check_one_spelling()
     task = head or checkpoint_task(architecture, config, heads, names, init_head=init_head)
     pooler = task in architecture.tasks_with_pooler and (task != "none" or has_pooler(architecture, names))
-    model = empty_model(architecture, numbers, heads, task, pooler=pooler)
+    model = empty_model(architecture, model_config, heads, task, pooler=pooler)
     resized = num_labels is not None
-    resolution = resolve(
-        model, architecture, numbers, names, tensors, init_head=init_head, resize_head=resized
+    resolution = resolve_sources(
+        model, architecture, model_config, names, tensors, init_head=init_head, resize_head=resized
     )
 
     model.checkpoint = Checkpoint(
@@ -89,28 +111,23 @@ def load(
         model_type,
         config,
         folder,
-        generation_file=read_bytes(folder / GENERATION),
+        generation_file=read_optional(folder / GENERATION),
         layout=layout(model),
         files=tensors.files if len(set(tensors.files.values())) > 1 else {},
         metadata=tensors.metadata,
     )
     model.checkpoint.names = load_parameters(model, resolution.sources, tensors, dtype, device)
-    init_missing(model, resolution.missing)
+    init_missing(model, resolution.missing, generator)
     model.checkpoint.dtype = model.dtype
     one_class = architecture.class_name(model_type, task) == architecture.class_name(model_type, "none")
     if head is None or (task in heads and one_class):
-        fresh = {name for entry in resolution.missing for name in names.lookup(entry)}
-        used = fresh | {name for stored in model.checkpoint.names.values() for name in stored}
-        model.checkpoint.unused_tensors = {
-            name: convert(tensors.read(name), dtype, torch.device("cpu"))
-            for name in tensors.shapes
-            if name not in used
-        }
+        initialized = {name for entry in resolution.missing for name in names.lookup(entry)}
+        model.checkpoint.unused_tensors = read_unused(model.checkpoint, tensors, initialized, dtype)
     return few_rows(model.set_attention(attention))
 
 
 def check_device(device: str | torch.device) -> torch.device:
-    """Return a device that this machine has.
+    """Returns a device that this machine has.
 
     Raises:
         ArgumentValueError: any other.
@@ -124,13 +141,13 @@ def check_device(device: str | torch.device) -> torch.device:
     return checked
 
 
-def read_bytes(path: Path) -> bytes | None:
-    """Read a file; None if it does not exist."""
+def read_optional(path: Path) -> bytes | None:
+    """Reads a file; None if it does not exist."""
     return path.read_bytes() if path.is_file() else None
 
 
 def checkpoint_config(folder: Path, num_labels: int | None, init_head: bool) -> dict[str, Any]:
-    """Read config.json, with the number of labels of a new head.
+    """Reads config.json, with the number of labels of a new head.
 
     Raises:
         FileNotFoundError: no config.json.
@@ -161,7 +178,7 @@ def checkpoint_task(
     *,
     init_head: bool,
 ) -> str:
-    """Return the task of the checkpoint's own head; "none" with a warning if the file lacks that head.
+    """Returns the task of the checkpoint's own head; "none" with a warning if the file lacks that head.
 
     Raises:
         ValueError: the task is unclear, or `init_head` without a head.
@@ -190,7 +207,7 @@ def load_parameters(
     dtype: torch.dtype | None,
     device: torch.device,
 ) -> dict[tuple[str, ...], tuple[str, ...]]:
-    """Read the tensor of each parameter into the model, then share tied ones.
+    """Reads the tensor of each parameter into the model, then share tied ones.
 
     Returns:
         Parameters of an entry -> the stored names that `save` writes them under.
@@ -209,22 +226,40 @@ def load_parameters(
         if not entry.op.many:  # aliases with the same content are written back too
             names = (names[0], *(alias for alias in names[1:] if identical(tensors.read(alias), stored[0])))
         stored_names[entry.parameters] = names
-        rows = [model.get_parameter(name).shape[0] for name in entry.parameters]
-        for name, tensor in zip(entry.parameters, entry.op.load(stored, rows), strict=True):
-            set_parameter(model, name, convert(tensor, dtype, device))
+        sizes = [model.get_parameter(name).shape[0] for name in entry.parameters]
+        for name, tensor in zip(entry.parameters, entry.op.load(stored, sizes), strict=True):
+            set_parameter(model, name, cast(tensor, dtype, device))
     share_tied(model)
     return stored_names
 
 
-def convert(tensor: Tensor, dtype: torch.dtype | None, device: torch.device) -> Tensor:
-    """Move a tensor to a device; floating-point tensors to a dtype too."""
+def read_unused(
+    checkpoint: Checkpoint, tensors: Tensors, initialized: set[str], dtype: torch.dtype | None
+) -> dict[str, Tensor]:
+    """Returns the tensors of the file that the model neither uses nor replaces, on the CPU."""
+    used = initialized | {name for stored in checkpoint.names.values() for name in stored}
+    return {
+        name: cast(tensors.read(name), dtype, torch.device("cpu"))
+        for name in tensors.shapes
+        if name not in used
+    }
+
+
+def cast(tensor: Tensor, dtype: torch.dtype | None, device: torch.device) -> Tensor:
+    """Moves a tensor to a device; floating-point tensors to a dtype too."""
     return tensor.to(device, dtype if tensor.is_floating_point() else None)
 
 
-def init_missing(model: Model, missing: Iterable[ResolvedEntry]) -> None:
-    """Initialize the parameters that the checkpoint lacks."""
+def init_missing(
+    model: Model, missing: Iterable[ResolvedEntry], generator: torch.Generator | None = None
+) -> None:
+    """Initializes the parameters that the checkpoint lacks; with a generator, equally on every device."""
     names = {name for entry in missing for name in entry.parameters}
+    device, dtype = model.device, model.dtype
+    drawn_on = device if generator is None else generator.device
     for name in names:
-        empty = torch.empty_like(model.get_parameter(name), device=model.device, dtype=model.dtype)
-        set_parameter(model, name, empty)
-    model.initialize(names)
+        set_parameter(model, name, torch.empty_like(model.get_parameter(name), device=drawn_on, dtype=dtype))
+    model.initialize(names, generator)
+    if drawn_on != device:
+        for name in names:
+            set_parameter(model, name, model.get_parameter(name).detach().to(device))

@@ -56,7 +56,7 @@ class Checkpoint:
 
     @property
     def generation(self) -> dict[str, Any] | None:
-        """Parse generation_config.json; None if the checkpoint has none.
+        """Parses generation_config.json; None if the checkpoint has none.
 
         `load` keeps the bytes only: a damaged file matters to generation alone.
 

@@ -1,6 +1,6 @@
 """The tensor of each parameter: names, shapes and the task are settled before the first byte is read.
 
-`CheckpointNames` finds a tensor under the names that files have used for it; `resolve` returns a
+`CheckpointNames` finds a tensor under the names that files have used for it; `resolve_sources` returns a
 `Resolution` with the stored names of every entry of the weight table, or raises an error that names
 everything that is missing, unexpected or of another shape.
 """
@@ -44,33 +44,33 @@ class CheckpointNames:
             self.stored[f"{module}.{RENAMED[last]}" if last in RENAMED else name] = name
 
     def find(self, *names: str) -> tuple[str, ...]:
-        """Return those of `names` that the file has, as it spells them."""
+        """Returns those of `names` that the file has, as it spells them."""
         spellings = [spelling for name in names for spelling in (self.prefix + name, name)]
         return tuple(self.stored[name] for name in spellings if name in self.stored)
 
     def lookup(self, entry: ResolvedEntry) -> tuple[str, ...]:
-        """Return the tensors of an entry: every alias present, all parts of a stacked tensor, or ()."""
+        """Returns the tensors of an entry: every alias present, all parts of a stacked tensor, or ()."""
         names = self.find(*entry.names)
         return names if not entry.op.many or len(names) == len(entry.names) else ()
 
     def module(self, name: str) -> tuple[str, ...]:
-        """Return the tensors of a module, or the one tensor of that name."""
+        """Returns the tensors of a module, or the one tensor of that name."""
         return self.find(name, f"{name}.weight", f"{name}.bias")
 
     def spelling(self, name: str) -> str:
-        """Return a name of the base model with the prefix if the file's other tensors have it."""
+        """Returns a name of the base model with the prefix if the file's other tensors have it."""
         prefixed = any(other.startswith(self.prefix) for other in self.stored)
         return self.prefix + name if prefixed else name
 
     def expected(self, entry: ResolvedEntry) -> list[str]:
-        """Return the names of which the file should have one; the last part of a stacked tensor."""
+        """Returns the names of which the file should have one; the last part of a stacked tensor."""
         names = entry.names[-1:] if entry.op.many else entry.names
         if entry.parameters[0].startswith("head."):
             return list(names)
         return [self.spelling(name) for name in names]
 
     def check_one_spelling(self) -> None:
-        """Check that no tensor is in the file both with and without the prefix.
+        """Checks that no tensor is in the file both with and without the prefix.
 
         Raises:
             ValueError: some are, so that it is unclear which to load.
@@ -84,7 +84,7 @@ class CheckpointNames:
 
 
 def table_entries(architecture: Architecture, model: Model) -> list[ResolvedEntry]:
-    """Expand the weight table for a model; a tied projection is one of its parameters."""
+    """Expands the weight table for a model; a tied projection is one of its parameters."""
     table: Table = {**architecture.weights, **architecture.head_weights.get(model.task or "", {})}
     return expand(table, architecture.layers(model.config), model.state_dict())
 
@@ -98,7 +98,7 @@ def infer_task(
     heads: Mapping[str, HeadConfig],
     names: CheckpointNames,
 ) -> str:
-    """Return the task of a checkpoint, from config["architectures"] or else from the tensor names.
+    """Returns the task of a checkpoint, from config["architectures"] or else from the tensor names.
 
     Raises:
         ValueError: config.json names no known class, and the tensors fit several tasks.
@@ -160,22 +160,22 @@ class Resolution:
     missing: list[ResolvedEntry]
 
 
-def resolve(
+def resolve_sources(
     model: Model,
     architecture: Architecture,
-    numbers: ModelConfig,
+    model_config: ModelConfig,
     names: CheckpointNames,
     tensors: Tensors,
     *,
     init_head: bool = False,
     resize_head: bool = False,
 ) -> Resolution:
-    """Find the tensors of every parameter.
+    """Finds the tensors of every parameter.
 
     Args:
         model: on the meta device.
         architecture: its weight table is used.
-        numbers: of the whole network; the model may leave out its decoder.
+        model_config: of the whole network; the model may leave out its decoder.
         names: the names in the file.
         tensors: their shapes and dtypes.
         init_head: accept a head that the file lacks, wholly or in part.
@@ -197,7 +197,7 @@ def resolve(
     task = task_of(model, architecture)
     check_complete([e for e in missing if e not in fresh], architecture, names, task)
     used = {name for stored in sources.values() for name in stored}
-    check_known(set(tensors.shapes) - used, task, architecture, numbers, names)
+    check_known(set(tensors.shapes) - used, task, architecture, model_config, names)
     check_shapes(model, sources, tensors)
     return Resolution(sources, fresh)
 
@@ -205,7 +205,7 @@ def resolve(
 def check_complete(
     missing: list[ResolvedEntry], architecture: Architecture, names: CheckpointNames, task: str
 ) -> None:
-    """Check that no parameter is without a tensor.
+    """Checks that no parameter is without a tensor.
 
     Raises:
         ValueError: some are; the message tells a missing head from an incomplete file.
@@ -228,16 +228,16 @@ def check_known(
     unused: Iterable[str],
     task: str,
     architecture: Architecture,
-    numbers: ModelConfig,
+    model_config: ModelConfig,
     names: CheckpointNames,
 ) -> None:
-    """Check that the tensors left over are constants, or belong to another head.
+    """Checks that the tensors left over are constants, or belong to another head.
 
     Raises:
         ValueError: some belong to the network, but the config has no such part.
     """
-    known = {tensor for name in architecture.constants(numbers) for tensor in names.module(name)}
-    layers = architecture.layers(numbers)
+    known = {tensor for name in architecture.constants(model_config) for tensor in names.module(name)}
+    layers = architecture.layers(model_config)
     optional = (*HEAD_PARTS, "decoder") if task in architecture.encoder_tasks else HEAD_PARTS
     for table in (architecture.weights, *architecture.head_weights.values()):
         for left, stored in entries(table, layers):
@@ -251,12 +251,12 @@ def check_known(
 
 
 def stored_shape(model: Model, entry: ResolvedEntry) -> torch.Size:
-    """Return the shape that the tensors of an entry have in a file."""
+    """Returns the shape that the tensors of an entry have in a file."""
     return entry.op.save([model.get_parameter(name) for name in entry.parameters])[0].shape
 
 
 def check_shapes(model: Model, sources: Sources, tensors: Tensors) -> None:
-    """Check shapes and dtypes of the stored tensors.
+    """Checks shapes and dtypes of the stored tensors.
 
     Raises:
         ValueError: a shape that differs from the config's, or a quantised tensor.

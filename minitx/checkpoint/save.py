@@ -11,7 +11,7 @@ from torch import Tensor
 
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.mapping import ResolvedEntry
-from minitx.checkpoint.build import layout, model_config, read_config, task_of
+from minitx.checkpoint.build import layout, read_config, task_config, task_of
 from minitx.checkpoint.files import BIN, BIN_INDEX, GENERATION, INDEX, SINGLE
 from minitx.checkpoint.record import Checkpoint
 from minitx.checkpoint.resolve import table_entries
@@ -19,14 +19,21 @@ from minitx.checkpoint.ties import is_shared, is_tied
 from minitx.habits import explain_arguments
 from minitx.io import Staging, read_json, write_json
 from minitx.models import Model
-from minitx.validation import ArgumentTypeError, check_integer
+from minitx.validation import (
+    ArgumentTypeError,
+    ArgumentValueError,
+    check_callable,
+    check_integer,
+    check_path,
+    check_type,
+)
 
 
 class SavesFiles(Protocol):
     """A tokenizer: it writes its files into a folder."""
 
     def save(self, folder: str | Path) -> None:
-        """Write the files."""
+        """Writes the files."""
 
 
 @explain_arguments("save")
@@ -38,7 +45,7 @@ def save(
     max_shard_size: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Save config.json and safetensors files that transformers loads.
+    """Saves config.json and safetensors files that transformers loads.
 
     Also writes generation_config.json if the source had one, and the files of `tokenizer`. transformers loads
     the folder without a warning if it loads the source without one. (A pooler that the source lacked, as when
@@ -60,20 +67,25 @@ def save(
         TypeError: `tokenizer` is not from `minitx.load_tokenizer`.
         ValueError: a model without a record of its architecture, or one that its config does not describe.
     """
-    checkpoint = getattr(model, "checkpoint", None)
+    check_type("model", model, Model, "a model of minitx")
+    folder = check_path("folder", folder)
+    checkpoint = model.checkpoint
     if checkpoint is None:
-        raise ValueError(
-            "the model has no record of its architecture; make it with minitx.load or minitx.from_config."
+        hint = (
+            "it has no record of its architecture; keep a model built from a ModelConfig by "
+            "torch.save(model.state_dict(), path), and rebuild it"
         )
+        raise ArgumentValueError("model", type(model), "from minitx.load or minitx.from_config", hint)
     if max_shard_size is not None:
         check_integer("max_shard_size", max_shard_size, 1, hint="it is a number of bytes")
     if tokenizer is not None and not hasattr(tokenizer, "save"):
         raise ArgumentTypeError("tokenizer", tokenizer, "from minitx.load_tokenizer")
+    if progress is not None:
+        check_callable("progress", progress, "it is called with the number of bytes after each file")
     check_unchanged(model, checkpoint)
     tensors = stored_tensors(model, checkpoint)
     shards = assign_shards(tensors, checkpoint, max_shard_size)
     config = stored_config(model, checkpoint)
-    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     refuse_other_model(folder, config)
     refuse_other_weights(folder, {SINGLE} if len(shards) == 1 else {INDEX, *shards})
@@ -93,12 +105,15 @@ def save(
 
 
 def check_unchanged(model: Model, checkpoint: Checkpoint) -> None:
-    """Check that config.json describes the model: weights that contradict it could not be loaded again.
+    """Checks that config.json describes the model: weights that contradict it could not be loaded again.
 
     Raises:
         ValueError: a module was added, removed or replaced, or `model.checkpoint.config` was changed.
     """
-    advice = "build such a model with minitx.from_config(model.checkpoint.config | {...})."
+    advice = (
+        "build such a model with minitx.from_config(model.checkpoint.config | {...}) if config.json has keys "
+        "for it, else keep it by torch.save(model.state_dict(), path) and the code that changes it."
+    )
     built, now = checkpoint.layout, layout(model)
     for path in sorted(set(built) | set(now)):
         if built.get(path) != now.get(path):
@@ -107,10 +122,10 @@ def check_unchanged(model: Model, checkpoint: Checkpoint) -> None:
                 f"{built.get(path, 'not a module')}; {advice}"
             )
     task = task_of(model, checkpoint.architecture)
-    numbers, heads = read_config(checkpoint.architecture, checkpoint.config, quiet=True)
-    numbers = model_config(checkpoint.architecture, numbers, task, pooler=model.config.pooler)
+    model_config, heads = read_config(checkpoint.architecture, checkpoint.config, quiet=True)
+    model_config = task_config(checkpoint.architecture, model_config, task, pooler=model.config.pooler)
     head = None if model.head is None else model.head.config
-    if (numbers, heads.get(task)) != (model.config, head):
+    if (model_config, heads.get(task)) != (model.config, head):
         raise ValueError(f"model.checkpoint.config describes another model than model.config; {advice}")
 
 
@@ -118,7 +133,7 @@ def check_unchanged(model: Model, checkpoint: Checkpoint) -> None:
 
 
 def stored_tensors(model: Model, checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """Return the tensors to write by name, on the CPU."""
+    """Returns the tensors to write by name, on the CPU."""
     parameters = model.state_dict()
     stored: dict[str, Tensor] = {}
     for entry, names in stored_names(model, checkpoint).items():
@@ -133,7 +148,7 @@ def stored_tensors(model: Model, checkpoint: Checkpoint) -> dict[str, Tensor]:
 
 
 def stored_names(model: Model, checkpoint: Checkpoint) -> dict[ResolvedEntry, tuple[str, ...]]:
-    """Return the names under which each entry is written; entries that are not written are left out."""
+    """Returns the names under which each entry is written; entries that are not written are left out."""
     stored: dict[ResolvedEntry, tuple[str, ...]] = {}
     for entry in table_entries(checkpoint.architecture, model):
         names = checkpoint.names.get(entry.parameters)
@@ -144,14 +159,14 @@ def stored_names(model: Model, checkpoint: Checkpoint) -> dict[ResolvedEntry, tu
         names = names or canonical_names(entry, model, checkpoint)
         if is_tied(entry, model):
             # The file may have had the shared tensor under this name; it now belongs to this entry alone.
-            for owner in [other for other, theirs in stored.items() if set(theirs) & set(names)]:
+            for owner in [other for other, taken in stored.items() if set(taken) & set(names)]:
                 stored[owner] = canonical_names(owner, model, checkpoint)
         stored[entry] = names
     return stored
 
 
 def canonical_names(entry: ResolvedEntry, model: Model, checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Return the names of an entry that no file named; models with a head have the base model's prefix."""
+    """Returns the names of an entry that no file named; models with a head have the base model's prefix."""
     names = entry.names
     if not entry.op.many:
         names = checkpoint.architecture.canonical_names(names, checkpoint.config)
@@ -162,7 +177,7 @@ def canonical_names(entry: ResolvedEntry, model: Model, checkpoint: Checkpoint) 
 
 
 def stored_config(model: Model, checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return config.json as it was read, with the class, dtype and labels of the model."""
+    """Returns config.json as it was read, with the class, dtype and labels of the model."""
     config = dict(checkpoint.config)
     architecture = checkpoint.architecture
     task = task_of(model, architecture)
@@ -192,7 +207,7 @@ def stored_config(model: Model, checkpoint: Checkpoint) -> dict[str, Any]:
 def assign_shards(
     tensors: Mapping[str, Tensor], checkpoint: Checkpoint, max_shard_size: int | None
 ) -> dict[str, list[str]]:
-    """Return file name -> names of its tensors: the source's shards, or shards of a size."""
+    """Returns file name -> names of its tensors: the source's shards, or shards of a size."""
     if max_shard_size is not None:
         return sized_shards(tensors, max_shard_size)
     source = {
@@ -209,7 +224,7 @@ def assign_shards(
 
 
 def sized_shards(tensors: Mapping[str, Tensor], size: int) -> dict[str, list[str]]:
-    """Fill shards of at most `size` bytes in order; a larger tensor gets a shard of its own."""
+    """Fills shards of at most `size` bytes in order; a larger tensor gets a separate shard."""
     shards: list[list[str]] = [[]]
     free = size
     for name, tensor in tensors.items():
@@ -222,21 +237,21 @@ def sized_shards(tensors: Mapping[str, Tensor], size: int) -> dict[str, list[str
 
 
 def numbered(shards: Sequence[list[str]]) -> dict[str, list[str]]:
-    """Name shards as loaders expect; a single one is model.safetensors."""
+    """Names shards as loaders expect; a single one is model.safetensors."""
     if len(shards) == 1:
         return {SINGLE: shards[0]}
     return {f"model-{i:05}-of-{len(shards):05}.safetensors": s for i, s in enumerate(shards, 1)}
 
 
 def shard_index(shards: Mapping[str, list[str]], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return the content of model.safetensors.index.json."""
+    """Returns the content of model.safetensors.index.json."""
     weight_map = {key: name for name, members in shards.items() for key in members}
     size = sum(map(nbytes, tensors.values()))
     return {"metadata": {"total_size": size}, "weight_map": dict(sorted(weight_map.items()))}
 
 
 def nbytes(tensor: Tensor) -> int:
-    """Return the size of a tensor's values in bytes."""
+    """Returns the size of a tensor's values in bytes."""
     return tensor.numel() * tensor.element_size()
 
 
@@ -244,24 +259,24 @@ def nbytes(tensor: Tensor) -> int:
 
 
 def refuse_other_model(folder: Path, config: Mapping[str, Any]) -> None:
-    """Raise FileExistsError if the folder holds a model of another architecture."""
-    path, ours = folder / "config.json", config.get("model_type")
+    """Raises FileExistsError if the folder holds a model of another architecture."""
+    path, model_type = folder / "config.json", config.get("model_type")
     try:
-        theirs = read_json(path).get("model_type") if path.is_file() else ours
+        present = read_json(path).get("model_type") if path.is_file() else model_type
     except ValueError:  # a damaged file is no model
         return
-    if theirs != ours:
+    if present != model_type:
         raise FileExistsError(
-            f"{folder} holds a model of type {theirs!r}, and this one is of type {ours!r}; save to another "
-            "folder, or remove that model first."
+            f"{folder} holds a model of type {present!r}, and this one is of type {model_type!r}; "
+            "save to another folder, or remove that model first."
         )
 
 
-def refuse_other_weights(folder: Path, ours: set[str]) -> None:
-    """Raise FileExistsError for weights under other names, which a loader might prefer to these."""
+def refuse_other_weights(folder: Path, names: set[str]) -> None:
+    """Raises FileExistsError for weights under other names, which a loader might prefer to these."""
     shards = {path.name for path in folder.glob("model-*-of-*.safetensors")}
     present = shards | {name for name in (SINGLE, INDEX, BIN, BIN_INDEX) if (folder / name).exists()}
-    if other := sorted(present - ours):
+    if other := sorted(present - names):
         raise FileExistsError(
             f"{folder} already holds {', '.join(other)}, which would stay beside the new weights; "
             "save to an empty folder, or remove them first."
@@ -269,7 +284,7 @@ def refuse_other_weights(folder: Path, ours: set[str]) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a safetensors file; views and shared tensors are copied, as the format requires."""
+    """Writes a safetensors file; views and shared tensors are copied, as the format requires."""
     from safetensors.torch import save_file
 
     separate: dict[str, Tensor] = {}

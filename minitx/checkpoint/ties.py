@@ -25,14 +25,14 @@ def is_tied(entry: ResolvedEntry, model: Model) -> bool:
 
 
 def tied_in_head(head: HeadConfig) -> Collection[str]:
-    """Return the parts of a head that the word embedding provides: names of entries of its weight table."""
+    """Returns the parts of a head that the word embedding provides: names of entries of its weight table."""
     if not head.tied:
         return ()
     return ("head.projection.weight",) if head.bias else ("head.projection.weight", "head.projection")
 
 
 def resolve_ties(sources: Sources, model: Model) -> None:
-    """Assign a shared tensor to its owner if the file has it under another of its names only.
+    """Assigns a shared tensor to its owner if the file has it under another of its names only.
 
     Writers keep one name of a shared tensor, and they differ in which.
 
@@ -50,10 +50,10 @@ def resolve_ties(sources: Sources, model: Model) -> None:
 
 
 def share_tied(model: Model) -> None:
-    """Let tied parameters share one tensor, unless the file had different tensors for them."""
+    """Lets tied parameters share one tensor, unless the file had different tensors for them."""
     for name, other in model.ties.items():
-        own = model.get_parameter(name)
-        if own.is_meta or identical(own, model.get_parameter(other)):
+        parameter = model.get_parameter(name)
+        if parameter.is_meta or identical(parameter, model.get_parameter(other)):
             set_parameter(model, name, model.get_parameter(other))
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import click
 
-from minitx.cli.options import CONTEXT, Help, documentation, usage_message
+from minitx.cli.options import CONTEXT, Help, section, usage_message
 from minitx.cli.render import note
 from minitx.version import __version__
 
@@ -54,39 +54,10 @@ class App(Help, click.Group):
 @click.command(cls=App, context_settings=CONTEXT, options_metavar="COMMAND ...", subcommand_metavar="")
 @click.version_option(__version__, message="minitx %(version)s", help="show the version and exit")
 def app() -> None:
-    """Real transformer checkpoints in small, readable PyTorch: look into them, check
-    them against transformers, embed, continue, score and convert.
-
-    commands:
-      demo      sentences, vectors and a picture, with a real model
-      inspect   the modules of a model with shapes and sizes
-      verify    compare a checkpoint with transformers
-      embed     texts to vectors
-      generate  continue texts, translate, summarize
-      chat      a conversation with a chat model
-      explain   how the next token is chosen
-      score     how probable texts are
-      tokenize  texts to tokens and ids
-      convert   write a checkpoint as safetensors
-
-    examples:
-      minitx demo                           sentences, vectors, a picture
-      minitx inspect bert-base-uncased      every module with its shape and size
-      minitx verify ./my-model              does transformers compute the same?
-      minitx embed ./my-model "one" "two"   how similar are they?
-      minitx generate gpt2 "Once upon"      continue a text, token by token
-      minitx chat ./my-chat-model           talk to a model
-      minitx explain gpt2 "Once upon"       how the next token is chosen
-      minitx score gpt2 "Once upon a time"  how probable is the text?
-      minitx tokenize gpt2 "Once upon"      the tokens of a text
-      minitx convert ./old ./new            pytorch_model.bin to safetensors
-
-    MODEL is a folder with config.json and weights, or a Hugging Face Hub id.
-    minitx COMMAND --help explains each command.
-    """
+    """Lists the commands, or runs one of them."""
 
 
-app.help = documentation(app.callback)
+app.help = section("minitx")[0]
 
 
 # --- running ---------------------------------------------------------------------------------------
@@ -115,7 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code or SUCCESS
     except click.UsageError as error:
         ctx = error.ctx or click.Context(app, info_name="minitx")
-        print(f"{ctx.get_usage()}\n{ctx.command_path}: error: {usage_message(error)}", file=sys.stderr)
+        print(ctx.get_usage(), file=sys.stderr)
+        note(f"error: {usage_message(error)}", ctx.command_path)
         return BAD_INPUT
     except BrokenPipeError:
         # Whatever Python still flushes at exit goes nowhere.

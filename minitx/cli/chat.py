@@ -6,7 +6,7 @@ import re
 import shlex
 import signal
 import sys
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,46 +15,25 @@ import click
 from minitx.cli.decoding import model_of, settings_of
 from minitx.cli.decoding_options import RENAMED, Values, strategy_options
 from minitx.cli.generate import explain, show_as_it_comes
-from minitx.cli.options import MODEL, command, usage_message
+from minitx.cli.options import MODEL, command, section, usage_message
 from minitx.cli.render import emit, note
 from minitx.cli.source import Source
-from minitx.decoding.generate import stream
-from minitx.tokenizer import Tokenizer
+from minitx.pipelines.text.conversation import Conversation
 
-Message = dict[str, str]
 LONGEST = 512  # tokens of an answer, where neither an option nor the checkpoint has the number
-HELP = """\
-/strategy          show how tokens are chosen
-/strategy OPTIONS  choose anew, as in: /strategy --temperature 0.7 --top-p 0.9
-/reset             forget the conversation
-/help              this list
-/quit              leave, as does Ctrl-D; Ctrl-C ends an answer"""
+HELP = section("commands of a conversation")[0]
 
 
 @command(MODEL, *strategy_options(searches=False), elsewhere=explain.elsewhere, renamed=RENAMED)
 def chat(source: Source, system: str | None, json: bool, **values: Any) -> None:
-    """Talks with a chat model: each line you type is a message, and the answer appears
-    token by token. The model reads the whole conversation each time. Lines that
-    begin with / are commands; /help lists them. Messages can also come from a pipe,
-    one per line.
-
-    --system TEXT  a system message before the conversation
-    --max-new-tokens N  most per answer (default: 512, or as stored)
-    --min-new-tokens N  no end before N tokens; 0: off
-
-    examples:
-      minitx chat ./my-chat-model
-      minitx chat ./my-chat-model --checkpoint --system "Answer in one sentence."
-      minitx chat ./my-chat-model --greedy --json < questions.txt
-    """
+    """Holds a conversation on stdin and stdout."""
     if values["max_new_tokens"] is None and not values["checkpoint"]:
         values["max_new_tokens"] = LONGEST
     folder = source.folder()
-    first = [] if system is None else [{"role": "system", "content": system}]
-    talk = Chat(folder, source.tokenizer(folder), first, json)
+    talk = Chat(folder, Conversation(None, source.tokenizer(folder), system), json)
     talk.choose(values)
-    talk.encode([*first, {"role": "user", "content": "Hello"}])  # is there a template?
-    talk.model = model_of(source, folder, "causal-lm")
+    talk.conversation.prompt("Hello")  # is there a template?
+    talk.conversation.model = model_of(source, folder, "causal-lm")
     with suppress(ImportError):
         import readline  # noqa: F401 - gives `input` its history and editing
     shown = sys.stdin.isatty() and not json
@@ -71,17 +50,10 @@ def chat(source: Source, system: str | None, json: bool, **values: Any) -> None:
 
 
 class Chat:
-    """A conversation.
+    """A conversation on the command line; its model is set after the cheap checks."""
 
-    Attributes:
-        messages: of the conversation so far; it begins with those of `first`.
-        model: set after the cheap checks.
-    """
-
-    def __init__(self, folder: Path, tokenizer: Tokenizer, first: list[Message], json: bool) -> None:
-        self.folder, self.tokenizer, self.first, self.json = folder, tokenizer, first, json
-        self.messages, self.encode = list(first), tokenizer.encode_chat
-        self.model: Any = None
+    def __init__(self, folder: Path, conversation: Any, json: bool) -> None:
+        self.folder, self.conversation, self.json = folder, conversation, json
 
     def choose(self, values: Values) -> None:
         """Sets strategy and lengths from options."""
@@ -95,13 +67,13 @@ class Chat:
                 self.choose(self.parsed(rest))
             print(f"{self.strategy}, {self.settings['max_new_tokens']} tokens at most")
         elif word == "/reset":
-            self.messages = list(self.first)
+            self.conversation.reset()
         elif word == "/help":
             print(HELP)
         elif word.startswith("/"):
             raise ValueError(f"there is no command {word}; /help lists the commands")
         elif line:
-            self.answer([*self.messages, {"role": "user", "content": line}])
+            self.answer(line)
 
     def parsed(self, text: str) -> Values:
         """The values of options, `--top-p 0.9` or `top_p=0.9`; the length stays unless it is among them."""
@@ -112,16 +84,12 @@ class Chat:
         arguments, parent = ["model", *length, *words], click.get_current_context()
         return chat.make_context("/strategy", arguments, parent=parent).params
 
-    def answer(self, messages: list[Message]) -> None:
-        """Prints the answer to the last message; Ctrl-C ends it early."""
-        texts: list[str] = []
-        ids, settings = [self.encode(messages)], self.settings | {"tokenizer": self.tokenizer}
+    def answer(self, text: str) -> None:
+        """Prints the answer to a message; Ctrl-C ends it early."""
         try:
-            show_as_it_comes(stream(self.model, ids, self.strategy, **settings), texts, quiet=self.json)
+            with closing(self.conversation.stream(text, self.strategy, **self.settings)) as events:
+                show_as_it_comes(events, [], quiet=self.json)
         except KeyboardInterrupt as stop:
             if signal.SIGTERM in stop.args:
                 raise
-        answer = {"role": "assistant", "content": "".join(texts)}
-        if self.json:
-            emit(True, answer, "", indent=None)
-        self.messages = [*messages, answer]
+        emit(self.json, self.conversation.messages[-1], "", indent=None)

@@ -7,22 +7,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from minitx.cli.options import HUB, MODEL, Argument, Weights, command
+from minitx.cli.options import HUB, MODEL, Argument, command, group
 from minitx.cli.render import colored_verdicts, emit, progress_bar
 from minitx.cli.source import Source
 
 
-@command(MODEL, *Weights.options(*HUB, "head"))
+@command(MODEL, *group("the model", *HUB, "head"))
 def inspect(source: Source, head: str | None, json: bool) -> None:
-    """Lists the modules of a model with shapes, parameters, bytes and dtype. Equal
-    layers are folded into one, shared parameters count once, and tensors of the
-    file that the model does not use are named.
-
-    examples:
-      minitx inspect bert-base-uncased
-      minitx inspect ./my-model --head none
-      minitx inspect ./my-model --json | jq .parameters
-    """
+    """Prints the summary of a model."""
     from minitx.inspect.summary import render, summarize
 
     folder = source.folder()
@@ -30,18 +22,9 @@ def inspect(source: Source, head: str | None, json: bool) -> None:
     emit(json, {"model": source.name, **asdict(summary)}, render(summary))
 
 
-@command(MODEL, *Weights.options(*HUB, "head", "device"))
+@command(MODEL, *group("the model", *HUB, "head", "device"))
 def verify(source: Source, head: str | None, json: bool) -> int:
-    """Loads a checkpoint in minitx and in transformers, runs the same texts through
-    both, in float32 and float64, with and without padding, and compares the inputs
-    and outputs of every module. The first module that differs is named.
-
-    Needs transformers. Exit code 1: they differ.
-
-    examples:
-      minitx verify sentence-transformers/all-MiniLM-L6-v2
-      minitx verify ./my-model --head none --json
-    """
+    """Prints the comparison with transformers; returns 1 if they differ."""
     from minitx.inspect.compare.report import render_report
     from minitx.inspect.compare.verify import verify as compare
 
@@ -55,21 +38,10 @@ def verify(source: Source, head: str | None, json: bool) -> int:
 @command(
     Argument("model", "SOURCE", "folder or Hub id"),
     Argument("destination", "DESTINATION", "a new or empty folder"),
-    *Weights.options(*HUB, "head", "dtype"),
+    *group("the model", *HUB, "head", "dtype"),
 )
 def convert(source: Source, destination: str, json: bool, **options: Any) -> None:
-    """Writes SOURCE to DESTINATION as safetensors, under the same tensor names, so
-    that transformers loads it too. Tokenizer, README and the like are copied.
-    Without --dtype no value changes. If it fails, DESTINATION is as before.
-
-    --max-shard-size SIZE  largest file, such as 500MB or 5GB
-
-    examples:
-      minitx convert ./old ./new
-      minitx convert bert-base-uncased ./bert --dtype bfloat16
-      minitx convert ./big ./shards --max-shard-size 500MB
-      minitx convert ./classifier ./encoder --head none
-    """
+    """Writes a checkpoint as safetensors."""
     from minitx.checkpoint.convert import convert as write
     from minitx.checkpoint.hub import fetch_tokenizer
     from minitx.inspect.text import human

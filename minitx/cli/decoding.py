@@ -1,4 +1,4 @@
-"""What the options of generate, explain and chat ask for: a `Request`.
+"""The model, the prompts and the decoding arguments that the options of generate, explain and chat choose.
 
 The library checks the values; here are the checks of options against one another, and of those before the
 model is loaded.
@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 import minitx
-from minitx.cli.decoding_options import BELONGS_TO, CHOICES, KINDS, STOP, Values, given, shown
+from minitx.cli.decoding_options import STOP, Values, given, shown
 from minitx.cli.source import Source, read_texts
 from minitx.decoding import Strategy
 from minitx.decoding.arguments import TASKS, decoder_prompts_of, remaining_tokens
 from minitx.decoding.generation_config import generation_settings, read_settings
-from minitx.decoding.prompts import read_prompts
-from minitx.decoding.search.base import Search
-from minitx.decoding.special_tokens import begin_token
+from minitx.pipelines.text.strategies import NAMES, strategy_from_options
 
 DEFAULT_LENGTH = 64  # new tokens, where neither an option nor the checkpoint has the number
 Tokenizer = minitx.Tokenizer | None
@@ -34,13 +32,13 @@ class Request:
 
     Attributes:
         prompts: as typed, texts or ids.
-        ids: the token ids of each prompt.
+        inputs: texts or ids for the library.
         settings: keyword arguments of `generate` and `explain` alike.
     """
 
     model: Any
     prompts: list[Any]
-    ids: list[list[int]]
+    inputs: list[Any]
     strategy: Strategy
     settings: Values
 
@@ -49,26 +47,24 @@ def request_of(source: Source, values: Values) -> Request:
     """Reads and checks all options, the cheap checks before the model is loaded.
 
     Raises:
-        ValueError: options that contradict one another; a model without a head for the next token, or a
-            prompt without tokens.
+        ValueError: options that contradict one another, or a model without a head for the next token.
     """
     prompts = typed_prompts(values)
+    exclusive(values, "decoder_prompts", "decoder_ids")
     folder = source.folder()
     tokenizer = optional_tokenizer(source, folder, required=not values["ids"])
     set_languages(tokenizer, values)
     head = head_of(source, folder)
     strategy, settings, max_length = settings_of(values, folder, forced_phrases(tokenizer, values, head))
-    texts = [encoded(tokenizer, prompt, values) for prompt in prompts]
-    model = model_of(source, folder, head)
-    size, bos = model.config.inputs.vocab_size, begin_token(model, tokenizer)
-    ids = read_prompts(texts, vocab_size=size, bos=bos, parameter="ids" if values["ids"] else "prompts")
-    starts = decoder_starts(model, values, len(ids), tokenizer)
-    if max_length is not None and starts is not None:
-        settings["max_new_tokens"] = remaining_tokens(max_length, starts)
+    inputs = [message(tokenizer, text, values["system"]) for text in prompts] if values["chat"] else prompts
+    model, starts = model_of(source, folder, head), list(values["decoder_prompts"] or values["decoder_ids"])
+    if max_length is not None and head == TASKS[1]:
+        rows = decoder_prompts_of(model, starts or None, len(inputs), tokenizer)
+        settings["max_new_tokens"] = remaining_tokens(max_length, rows)
     if values["min_new_tokens"] is None:  # that of the checkpoint may be more than the maximum
         settings["min_new_tokens"] = min(settings["min_new_tokens"], settings["max_new_tokens"])
-    settings |= {"tokenizer": tokenizer, "decoder_prompts": starts}
-    return Request(model, prompts, ids, strategy, settings)
+    settings |= {"tokenizer": tokenizer, "decoder_prompts": starts or None}
+    return Request(model, prompts, inputs, strategy, settings)
 
 
 def exclusive(values: Values, *names: str) -> None:
@@ -126,15 +122,11 @@ def forced_phrases(tokenizer: Tokenizer, values: Values, head: str) -> list[list
     return phrases
 
 
-def encoded(tokenizer: Tokenizer, prompt: str | list[int], values: Values) -> list[int]:
-    """The token ids of one prompt."""
-    if isinstance(prompt, list):
-        return prompt
-    assert tokenizer is not None  # else there would be no text
-    if not values["chat"]:
-        return tokenizer.encode(prompt)
-    system = [] if values["system"] is None else [{"role": "system", "content": values["system"]}]
-    return tokenizer.encode_chat([*system, {"role": "user", "content": prompt}])
+def message(tokenizer: Any, text: str, system: str | None) -> list[int]:
+    """The token ids of a message to a chat model."""
+    system_messages = [] if system is None else [{"role": "system", "content": system}]
+    ids: list[int] = tokenizer.encode_chat([*system_messages, {"role": "user", "content": text}])
+    return ids
 
 
 def head_of(source: Source, folder: Path) -> str:
@@ -151,19 +143,9 @@ def model_of(source: Source, folder: Path, head: str) -> Any:
     except ValueError as error:
         if head not in str(error) and "the checkpoint lacks" not in str(error):
             raise
-        raise ValueError(f"{source.name} cannot predict a next token: {error}") from None
-
-
-def decoder_starts(model: Any, values: Values, prompts: int, tokenizer: Tokenizer) -> list[list[int]] | None:
-    """The ids that the decoder continues for each prompt; None for a model without an encoder."""
-    exclusive(values, "decoder_prompts", "decoder_ids")
-    starts = values["decoder_prompts"] or values["decoder_ids"]
-    if model.task == "seq2seq-lm":
-        return decoder_prompts_of(model, list(starts) or None, prompts, tokenizer)
-    if starts:
-        option = shown("decoder_prompts" if values["decoder_prompts"] else "decoder_ids")
-        raise ValueError(f"{option} is for models with an encoder; this one continues the prompt itself.")
-    return None
+        unknown = getattr(error, "parameter", "") == "head"
+        reason = "models of its kind have no head for it; minitx embed may take it." if unknown else error
+        raise ValueError(f"{source.name} cannot predict a next token: {reason}") from None
 
 
 def settings_of(
@@ -185,61 +167,11 @@ def settings_of(
         "stop": replace(base.stop, **ends | ({"eos": ()} if values["ignore_eos"] else {})),
         "seed": values["seed"],
     }
-    return strategy_of(values, base.strategy, phrases), settings, base.max_length if most is None else None
-
-
-def strategy_of(values: Values, base: Strategy, phrases: Sequence[list[int]]) -> Strategy:
-    """The strategy that the options choose, else that of the checkpoint or `Sample`, with their values.
-
-    Raises:
-        ValueError: options that have no effect with it.
-    """
-    kind = kind_of(values, base)
-    check_effect(values, kind, base)
-    names = names_of(kind)
-    chosen = {field.name: getattr(base, field.name) for field in fields(base) if field.name in names}
-    chosen |= {name: values[name] for name in names if values.get(name) is not None}
-    chosen |= {name: dict(chosen[name]) for name in ("logit_bias", "sequence_bias") if chosen[name]}
+    options = {name: value for name, value in values.items() if name in NAMES}
     if phrases:
-        chosen["force_words_ids"] = [*chosen.get("force_words_ids", ()), *phrases]
-    if values.get("tgt_lang") is not None and values["forced_bos_token_id"] is None:
-        chosen["forced_bos_token_id"] = None  # that of the checkpoint is of another language
-    return kind(**chosen)
-
-
-def kind_of(values: Values, base: Strategy) -> type[Strategy]:
-    """The class of the strategy; raises UsageError if the options choose two, or a search without --beams."""
-    names = [name for name in CHOICES if given(values, name)]
-    chosen = CHOICES[names[0]] if names else None
-    others = [name for name in names if CHOICES[name] is not chosen]
-    searches = values.get("num_beams") is not None
-    if searches and chosen is not None and not issubclass(chosen, Search):
-        others.append("num_beams")
-    exclusive(values, *names[:1], *others)
-    if chosen is None and searches:
-        return minitx.BeamSample if values["checkpoint"] and isinstance(base, minitx.Sample) else minitx.Beam
-    return chosen or type(base)
-
-
-def check_effect(values: Values, kind: type[Strategy], base: Strategy) -> None:
-    """Checks that every option has an effect with this strategy, else raises ValueError."""
-    searches = issubclass(kind, Search) and (given(values, "num_beams") or isinstance(base, Search))
-    of_search = names_of(*KINDS[1:]) - names_of(minitx.Sample) | {"show_tree"}
-    of_search |= {name for name, each in CHOICES.items() if issubclass(each, Search)}
-    idle = names_of(*KINDS) - names_of(kind) - CHOICES.keys()
-    idle |= {"num_samples"} if kind is minitx.Greedy else set()
-    idle |= set() if issubclass(kind, minitx.Sample) else {"seed"}
-    ways = [name for name in CHOICES if CHOICES[name] is kind and given(values, name)]
-    ways.append("num_beams" if searches else "checkpoint")
-    for name in sorted(name for name in of_search | idle if given(values, name)):
-        if name in of_search and not searches:
-            raise ValueError(f"{shown(name)} is an option of searches; add --beams, such as --beams 4.")
-        if name in idle and name in BELONGS_TO:
-            raise ValueError(f"{shown(name)} has no effect without {shown(BELONGS_TO[name])}; add it.")
-        if name in idle:
-            raise ValueError(f"{shown(name)} has no effect with {shown(ways[0])}; leave one out.")
-
-
-def names_of(*kinds: type[Strategy]) -> set[str]:
-    """The names of the fields of strategies."""
-    return {field.name for kind in kinds for field in fields(kind)}
+        options["force_words_ids"] = [*(options["force_words_ids"] or ()), *phrases]
+    start = base.strategy
+    if given(values, "tgt_lang") and not given(values, "forced_bos_token_id"):
+        start = replace(start, forced_bos_token_id=None)  # that of the checkpoint is of another language
+    strategy = strategy_from_options(options, start if values["checkpoint"] else None)
+    return strategy, settings, base.max_length if most is None else None

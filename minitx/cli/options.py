@@ -1,20 +1,19 @@
 """Commands and options: their declaration, values, help and mistakes.
 
-An option is declared by its line in the docstring of its command, or of its `Group` if several commands have
-it: the line is that of the help, in which `option` reads the rest.
+help.txt has the texts of the help and the lines that declare options, in sections: one for each command and
+one for each group of options. `option` reads such a line.
 
 Nothing heavy is imported here, so that --help is quick.
 """
 
 from __future__ import annotations
 
-import ast
-import inspect
 import re
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
-from functools import partial
+from functools import cache, partial
+from importlib.resources import files
 from itertools import chain, takewhile
 from typing import Any
 
@@ -25,10 +24,11 @@ from minitx.cli.source import Source
 OPTIONS = ("options", "")  # title and paragraph of the options without a group
 Reader = Callable[[str], Any]
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
+MOST = 25  # of more options --help shows those of the section "usual", and --help-all shows all
 
 
 class Help(click.Command):
-    """Help as in the docstring: its text first, its examples last; options in titled groups between."""
+    """Help as in help.txt: the text first, the examples last; options in titled groups between."""
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes the usage line: the arguments, then the options."""
@@ -36,20 +36,38 @@ class Help(click.Command):
         formatter.write_usage(ctx.command_path, " ".join(filter(None, pieces)), "usage: ")
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Writes the whole help."""
-        text, mark, examples = inspect.cleandoc(self.help or "").partition("\n\nexamples:\n")
+        """Writes the help, of a command with many options the usual ones only."""
+        params = self.get_params(ctx)
+        spellings = {param.name or "": param.opts[0] for param in params if param.opts[0][:2] == "--"}
+        if short := len(params) > MOST and "help-all" not in ctx.meta:
+            usual = sections()["usual"].split()
+            options = sorted((p for p in params if p.opts[0] in usual), key=lambda p: usual.index(p.opts[0]))
+            params = [*(p for p in params if isinstance(p, Argument)), *options]
+        text, mark, examples = (self.help or "").partition("\n\nexamples:\n")
+        examples, _, notes = examples.partition("\n\n")  # on the options that are not usual
         formatter.write(f"{self.get_usage(ctx)}\n\n{text}\n")
         groups: dict[tuple[str, str], list[tuple[str, str]]] = {("arguments", ""): [], OPTIONS: []}
-        for param in self.get_params(ctx):
+        for param in params:
             spec, line = param.get_help_record(ctx) or ("", "")
             line = line.replace("Show this message and exit.", "show this message and exit")
-            groups.setdefault(getattr(param, "group", OPTIONS), []).append((spec, line))
+            line = spelled(line, spellings)
+            title = OPTIONS if short and isinstance(param, click.Option) else getattr(param, "group", OPTIONS)
+            groups.setdefault(title, []).append((spec, line))
         for title, note in filter(groups.get, groups):
             with formatter.section(title):
                 text = textwrap.fill(note, 76, break_on_hyphens=False)
                 formatter.write(textwrap.indent(f"{text}\n\n", "  ") if note else "")
-                formatter.write_dl(groups[title, note], col_max=24)
-        formatter.write(f"{mark[1:]}{examples}\n" if mark else "")
+                formatter.write("".join(_columns(groups[title, note], formatter.width)))
+        formatter.write(f"{mark[1:]}{examples}\n" + (f"\n{notes}\n" if notes and not short else ""))
+
+
+def _columns(rows: list[tuple[str, str]], width: int) -> Iterator[str]:
+    """Lines of a name and a text each, as click writes them, but without breaks within options."""
+    column = min(max(len(name) for name, _ in rows), 24) + 4
+    for name, text in rows:
+        start = f"  {name}".ljust(column) if len(name) <= column - 4 else f"  {name}\n{' ' * column}"
+        lines = textwrap.wrap(text, width - column, break_on_hyphens=False)
+        yield start + f"\n{' ' * column}".join(lines) + "\n"
 
 
 class Command(Help):
@@ -81,17 +99,38 @@ class Command(Help):
             raise ValueError(self.in_options(error)) from error
 
     def in_options(self, error: Any) -> str:
-        """An `ArgumentError` as "--top-p 2.0 must be in (0, 1]; hint."; other errors as they are."""
+        """The message in the words of the command line: `top_p=2.0 must ...` as "--top-p 2.0 must ..."."""
         name, bracket, key = getattr(error, "parameter", "").partition("[")
+        values = click.get_current_context().params
         options = {param.name: param.opts[0] for param in self.params if param.opts[0][0] == "-"}
-        values, other = click.get_current_context().params, self.renamed.get(name, name)
-        name = other if name not in options or (values.get(other) and not values.get(name)) else name
+        other = {
+            name: used for name, used in self.renamed.items() if values.get(used) and not values.get(name)
+        }
+        options |= {name: options[used] for name, used in other.items()}
         if name not in options:
-            return str(error)
+            return spelled(str(error), options)
         from minitx.validation import shorten
 
         value = "" if error.value is None or error.value is True else f" {shorten(error.value)}"
-        return f"{options[name]}{bracket}{key}{value} must be {error.requirement}"
+        requirement = re.sub("^None ", "left out ", error.requirement)
+        return f"{options[name]}{bracket}{key}{value} must be {spelled(requirement, options)}"
+
+
+def spelled(text: str, options: Mapping[str, str]) -> str:
+    """A text in which parameters are options: "max_new_tokens=9 needs" -> "--max-new-tokens 9 needs".
+
+    Those of calls, of formulas and of files, whose names are those of Python, stay.
+    """
+    if ".json" in text:
+        return text
+
+    def _spell(match: re.Match[str]) -> str:
+        name, equals, value = match.groups()
+        return options[name] + " " * (value is not None) if "_" in name or equals else name
+
+    names = "|".join(map(re.escape, options))
+    pattern = rf"(?<![\w.\"'/-])(?<!\w\()(?<!\* )({names})(?:(=)((?=[^\s.;,]))?|\b(?![.(\[\"'/]))"
+    return re.sub(r"pass \[\[(\d+)\]\]", r"pass --ids \1", re.sub(pattern, _spell, text))
 
 
 class Argument(click.Argument):
@@ -130,12 +169,12 @@ def usage_message(error: click.UsageError) -> str:
 
 
 def command(*params: click.Parameter, **attributes: Any) -> Callable[[Callable[..., Any]], Command]:
-    """Makes a function a command: its docstring is the help, its parameters are named as the options.
+    """Makes a function a command: its help and its own options are in the section of its name in help.txt.
 
     The options on the model become its first parameter, a `Source`; `json` is whether --json is given.
 
     Args:
-        params: arguments, and options beside those of the docstring.
+        params: arguments, and options beside those of the section.
         attributes: of the command: `elsewhere`, `renamed`.
     """
 
@@ -144,8 +183,9 @@ def command(*params: click.Parameter, **attributes: Any) -> Callable[[Callable[.
             own = {name: values.pop(name) for name in SOURCE if name in values}
             return function(Source(own.pop("model") or "", quiet=bool(values["json"]), **own), **values)
 
-        text, lines = declared(function)
-        options = [*params, *map(option, lines), *Output.options()]
+        text, lines = section(function.__name__)
+        options = [*params, *map(option, lines), *group("output")]
+        options += [_help_all()] if len(options) >= MOST else []
         made = Command(None, CONTEXT, _run, options, text, options_metavar="[options]")
         vars(made).update(attributes)
         return made
@@ -153,20 +193,43 @@ def command(*params: click.Parameter, **attributes: Any) -> Callable[[Callable[.
     return _decorate
 
 
-def documentation(thing: Any) -> str:
-    """Returns the docstring of a function or class, that of its source file under `python -OO`."""
-    if thing.__doc__ is not None:
-        return inspect.cleandoc(thing.__doc__)
-    tree: Any = ast.parse(textwrap.dedent(inspect.getsource(thing)))
-    return ast.get_docstring(tree.body[0]) or ""
+def _help_all() -> click.Option:
+    def _show(ctx: click.Context, param: click.Parameter, value: bool | None) -> None:
+        if value:
+            ctx.meta["help-all"] = True
+            click.echo(ctx.get_help())
+            ctx.exit()
+
+    made = option("--help-all  show all options and exit")
+    made.callback, made.is_eager, made.expose_value = _show, True, False
+    return made
 
 
-def declared(thing: Any) -> tuple[str, list[str]]:
-    """Splits the docstring of a function or class into its text and the lines of its options."""
-    lines = documentation(thing).splitlines()
+@cache
+def sections() -> dict[str, str]:
+    """The sections of help.txt, by their titles."""
+    parts = re.split(r"^\[(.+)\]\n", files("minitx.cli").joinpath("help.txt").read_text("utf-8"), flags=re.M)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def section(name: str) -> tuple[str, list[str]]:
+    """The text of a section of help.txt, and the lines of its options."""
+    lines = sections()[name].splitlines()
     options = [line for line in lines if re.match(r"--\S+( \S+)?  \S", line)]
     text = "\n".join(line for line in lines if line not in options)
     return re.sub(r"\n{3,}", "\n\n", text).strip(), options
+
+
+def heading(title: str) -> tuple[str, str]:
+    """Title and paragraph of a group of options."""
+    return title, " ".join(section(title)[0].split())
+
+
+def group(title: str, *names: str) -> list[click.Option]:
+    """The options of a section of help.txt, or those with these names; the section is their group."""
+    place = OPTIONS if title == "output" else heading(title)
+    made = [option(line, place) for line in section(title)[1]]
+    return [each for each in made if not names or each.name in names]
 
 
 def option(line: str, group: tuple[str, str] = OPTIONS, read: Reader | None = None) -> click.Option:
@@ -197,27 +260,6 @@ def option(line: str, group: tuple[str, str] = OPTIONS, read: Reader | None = No
     made = click.Option([*names, parameter], metavar=metavar or None, help=text, **more)
     vars(made)["group"] = group
     return made
-
-
-class Group:
-    """Options of several commands, in a group of the help; a subclass has their lines in its docstring.
-
-    Attributes:
-        title: of the group; the text of the docstring is a paragraph below it.
-    """
-
-    title = "options"
-
-    @classmethod
-    def options(cls, *names: str) -> list[click.Option]:
-        """The options, or those with these names."""
-        made = [option(line, cls.heading()) for line in declared(cls)[1]]
-        return [each for each in made if not names or each.name in names]
-
-    @classmethod
-    def heading(cls) -> tuple[str, str]:
-        """Title and paragraph."""
-        return cls.title, " ".join(declared(cls)[0].split())
 
 
 class Parsed(click.ParamType):  # type: ignore[type-arg,unused-ignore]
@@ -330,24 +372,3 @@ SOURCE = ("model", "revision", "token", "offline", "model_type", "dtype", "devic
 HUB = SOURCE[1:5]
 MODEL = Argument("model", "MODEL", "folder or Hub id")
 TEXTS = Argument("texts", "[TEXT ...]", "texts; none: lines of stdin")
-
-
-class Weights(Group):
-    """
-    --revision NAME  Hub branch, tag or commit (default: main)
-    --token TOKEN  Hub access token, for gated or private models
-    --offline  use only files on this machine
-    --model-type TYPE  for a config.json without one, such as bert
-    --head TASK  such as masked-lm, or none (default: the checkpoint's)
-    --dtype DTYPE  float32, float16, bfloat16, float64 (default: as stored)
-    --device NAME  such as cuda (default: cpu)
-    """
-
-    title = "the model"
-
-
-class Output(Group):
-    """
-    --json  machine-readable output, and nothing else
-    --traceback  show where in the code an error arose
-    """

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import codecs
 import json
-import math
 import os
 import re
+import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -31,14 +31,13 @@ def emit(as_json: bool, value: Any, text: str, *, indent: int | None = 2) -> Non
         print(text, flush=True)
 
 
-def finite(value: float) -> float | None:
-    """None for infinity and NaN, which JSON lacks."""
-    return value if math.isfinite(value) else None
-
-
-def note(text: str) -> None:
-    """Prints a line on stderr, beside the output."""
-    print(f"minitx: {text}", file=sys.stderr)
+def note(text: str, command: str = "minitx") -> None:
+    """Prints a line on stderr, beside the output, wrapped at the width of a terminal."""
+    line = f"{command}: {text}"
+    if sys.stderr.isatty():
+        width = shutil.get_terminal_size((WIDTH, 24)).columns
+        line = textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
+    print(line, file=sys.stderr)
 
 
 def paragraph(text: str) -> str:

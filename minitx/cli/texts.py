@@ -6,34 +6,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from minitx.cli.options import HUB, MODEL, TEXTS, Weights, command
-from minitx.cli.render import colored, emit, finite, paragraph, progress_bar
+from minitx.cli.options import HUB, MODEL, TEXTS, command, group
+from minitx.cli.render import colored, emit, progress_bar
 from minitx.cli.source import Source, read_texts
 
 
-@command(MODEL, TEXTS, *Weights.options(*HUB, "dtype", "device"))
+@command(MODEL, TEXTS, *group("the model", *HUB, "dtype", "device"))
 def embed(source: Source, texts: tuple[str, ...], file: str | None, json: bool, **values: Any) -> None:
-    """Converts each text to one vector, with the pooling and normalization of the
-    checkpoint's sentence-transformers files (without them: mean of the tokens,
-    length 1). Texts come from the command line, from --file, or, one per line, from
-    stdin.
-
-    A few texts are shown as a table of their cosine similarities; for more of them
-    choose --output or --json.
-
-    --file PATH  a text file, one text per line
-    --output PATH  .npy, .safetensors or .json file for the vectors
-    --pooling mean|first|pooler  how (default: the checkpoint's)
-    --normalize/--no-normalize  length 1 or not (default: the checkpoint's)
-    --max-length COUNT  tokens per text; the rest is cut
-    --batch-size COUNT  texts per batch (default: 32)
-
-    examples:
-      minitx embed ./my-model "A cat sleeps." "A kitten naps." "Rates rose."
-      minitx embed ./my-model --file lines.txt --output vectors.npy
-      cat lines.txt | minitx embed ./my-model --json
-    """
-    from minitx.inspect.similarity import MOST_COLUMNS
+    """Prints or writes the vectors of texts."""
+    from minitx.inspect.similarity import MOST_COLUMNS, vectors_table
     from minitx.pipelines import embedding_settings
     from minitx.pipelines.text import embed as pipeline
     from minitx.pipelines.text.vectors import check_finite, check_path, write_vectors
@@ -51,41 +32,27 @@ def embed(source: Source, texts: tuple[str, ...], file: str | None, json: bool, 
     model = source.model(folder, "none" if architecture is None else architecture.headless[-1])
     with progress_bar(len(lines), "embedding", "text", quiet=source.quiet) as progress:
         options: dict[str, Any] = {"settings": settings, "batch_size": batch_size, "progress": progress}
-        vectors = pipeline.embed(model, tokenizer, lines, **options).cpu()
+        vectors = pipeline.embed(model, lines, tokenizer, **options).cpu()
     check_finite(vectors)
     result = {"model": source.name, **asdict(settings), "texts": lines}
     size = f"{len(lines)} vector{'s' * (len(lines) > 1)} of {vectors.shape[1]} numbers"
     if path is None:
-        shown = "" if json else f"{size} {table(lines, vectors, settings)}"
+        kind = f"({settings.pooling} pooling{', length 1' * settings.normalize})"
+        shown = "" if json else f"{size} {kind}\n{vectors_table(lines, vectors, colored)}"
+        shown += "\n--json or --output gives all numbers" * (len(lines) == 1 and not json)
         emit(json, result | {"embeddings": vectors.tolist()}, shown)
         return
     write_vectors(path, vectors, result)
     emit(json, result | {"output": output, "shape": list(vectors.shape)}, f"{size} in {path}")
 
 
-@command(MODEL, TEXTS, *Weights.options(*HUB, "dtype", "device"))
+@command(MODEL, TEXTS, *group("the model", *HUB, "dtype", "device"))
 def score(source: Source, texts: tuple[str, ...], file: str | None, json: bool, **values: Any) -> None:
-    """Shows how probable texts are to a model: the perplexity (per token, 1 is
-    certain), the log-probability of the whole text in nats, and its number of
-    tokens. The lower the perplexity, the more the model expects the text. Of an
-    encoder-decoder, such as a translation model, each text needs a --source.
-
-    --file PATH  a text file, one text per line
-    --source,--sources TEXT...  encoder input of each text, in their order
-    --src-lang CODE  language of the --source
-    --tgt-lang CODE  language of the text
-    --tokens  also the probability of every token
-    --batch-size COUNT  texts per batch (default: 8)
-
-    examples:
-      minitx score gpt2 "The cat sat on the mat." "Mat the on sat cat the."
-      minitx score gpt2 "The capital of France is Paris" --tokens
-      minitx score ./nllb "Meine Katze." --source "My cat." --tgt-lang deu_Latn
-      minitx score gpt2 --file lines.txt --json
-    """
+    """Prints perplexities and log-probabilities."""
     from minitx.cli.decoding import head_of, model_of, set_languages
     from minitx.decoding.score import score as scores_of
-    from minitx.inspect.text import columns, shorten_line
+    from minitx.inspect.text import columns, names_of, shorten_line
+    from minitx.pipelines.text.records import finite
 
     lines = read_texts(texts, file)
     folder = source.folder()
@@ -102,31 +69,14 @@ def score(source: Source, texts: tuple[str, ...], file: str | None, json: bool, 
         plain |= {"tokens": ids, "logprobs": [finite(value) for value in logprobs.tolist()]}
         shown = f"{perplexity:>12.2f}{total:>11.2f}{len(ids):>8}  {shorten_line(text, 46)}"
         if values["tokens"]:
-            names = [tokenizer.id_to_token(token) or "?" for token in ids]
-            shown += "\n" + "\n".join(columns(names, [f"{p:.3f}" for p in logprobs.exp().tolist()]))
+            shown += "\n" + columns(names_of(tokenizer, ids), [f"{p:.3f}" for p in logprobs.exp().tolist()])
         emit(json, plain, header * (row == 0) + shown, indent=None)
 
 
-@command(MODEL, TEXTS, *Weights.options(*HUB))
+@command(MODEL, TEXTS, *group("the model", *HUB))
 def tokenize(source: Source, texts: tuple[str, ...], file: str | None, json: bool, **values: Any) -> None:
-    """Shows the tokens of texts with their ids below them, special tokens included;
-    with --ids the text of ids. Needs the tokenizer alone, no weights.
-
-    The ids of a word within a text often have a space in front of it: compare
-    minitx tokenize gpt2 "cat" " cat".
-
-    --file PATH  a text file, one text per line
-    --ids IDS...  decode ids instead: "464 3290"
-    --special/--no-special  with or without special tokens (default: with)
-    --as-target  as the output of an encoder-decoder
-
-    examples:
-      minitx tokenize bert-base-uncased "A cat sleeps."
-      minitx tokenize gpt2 " cat" --no-special
-      minitx tokenize gpt2 --ids "464 3797"
-      minitx tokenize gpt2 --file lines.txt --json
-    """
-    from minitx.inspect.text import columns
+    """Prints the tokens of texts, or the texts of tokens."""
+    from minitx.inspect.text import columns, names_of
 
     special, ids = values["special"] is not False, values["ids"]
     if ids and (texts or file):
@@ -135,21 +85,7 @@ def tokenize(source: Source, texts: tuple[str, ...], file: str | None, json: boo
     tokenizer, target = source.tokenizer(), bool(values["as_target"])
     for number, given in enumerate(ids or read_texts(texts, file)):
         row = given if ids else tokenizer.encode(given, add_special_tokens=special, as_target=target)
-        names = [tokenizer.id_to_token(token) or "?" for token in row]
+        names = names_of(tokenizer, row)
         text = tokenizer.decode(row, skip_special_tokens=not special) if ids else given
-        table = "\n" * bool(number) + "\n".join(columns(names, list(map(str, row))))
+        table = "\n" * bool(number) + columns(names, list(map(str, row)))
         emit(json, {"text": text, "ids": row, "tokens": names}, text if ids else table, indent=None)
-
-
-def table(texts: list[str], vectors: Any, settings: Any) -> str:
-    """The similarities of several texts, or the first numbers of a single vector."""
-    from torch.nn import functional as F
-
-    from minitx.inspect.similarity import similarity_table
-
-    kind = f"({settings.pooling} pooling{', length 1' * settings.normalize})"
-    if len(texts) == 1:
-        numbers = ", ".join(f"{value:.4f}" for value in vectors[0, :6].tolist())
-        return f"{kind}\n" + paragraph(f"begins {numbers}, ...; --json or --output gives all of it")
-    units = F.normalize(vectors, dim=-1)
-    return f"{kind}\n\nCosine similarity\n{similarity_table(texts, units @ units.T, colored)}"

@@ -5,12 +5,28 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from difflib import get_close_matches
 from functools import cache
+from math import inf
 from numbers import Integral, Real
 from pprint import pformat
 from types import UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from minitx.validation import ArgumentTypeError, ArgumentValueError, check_choice
+from minitx.validation import (
+    ArgumentTypeError,
+    ArgumentValueError,
+    Interval,
+    check_choice,
+    check_integer,
+    check_number,
+)
+
+# Numbers with a bound: the minimum of an integer, the interval of a float
+Size = Annotated[int, 1]
+Count = Annotated[int, 0]
+Finite = Annotated[float, Interval(-inf, inf, open_low=True, open_high=True)]
+NonNegative = Annotated[float, Interval(0, inf, open_high=True)]
+Positive = Annotated[float, Interval(0, inf, open_low=True, open_high=True)]
+Probability = Annotated[float, Interval(0, 1)]
 
 # plain type in a hint -> the class of its values, and its name in messages
 _PLAIN: dict[Any, tuple[type, str]] = {
@@ -18,18 +34,19 @@ _PLAIN: dict[Any, tuple[type, str]] = {
     float: (Real, "a number"),
     str: (str, "a string"),
     tuple: (tuple, "a tuple"),
+    frozenset: (frozenset, "a frozenset"),
     type(None): (type(None), "None"),
 }
 
 
 class ValidatedConfig:
-    """Base of all configs: refuses values outside of a field's literals and values of another type."""
+    """Base of all configs: refuses values outside of a field's literals or bounds, and of another type."""
 
     def __post_init__(self) -> None:
-        """Check every field whose type hint is a Literal, a config or one of bool, int, float, str, tuple.
+        """Checks every field whose type hint is a Literal, a config, a plain type or a number with a bound.
 
         Raises:
-            ArgumentTypeError: a value that is no int, float, str or tuple, where its field is one.
+            ArgumentTypeError: a value that is no int, float, str, tuple or frozenset, where its field is one.
             ArgumentValueError: any other value that the type hint of its field excludes.
         """
         kind: Any = type(self)
@@ -43,6 +60,14 @@ class ValidatedConfig:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, classes):
                 raise ArgumentTypeError(f"{kind.__name__}.{name}", value, expected)
+        for name, (element, expected) in element_types(kind).items():
+            for i, value in enumerate(getattr(self, name) or ()):
+                if isinstance(value, bool) != (element is bool) or not isinstance(value, element):
+                    raise ArgumentTypeError(f"{kind.__name__}.{name}[{i}]", value, expected)
+        for name, bound in bounds(kind).items():
+            value = getattr(self, name)
+            if value is not None:
+                check_bound(f"{kind.__name__}.{name}", value, bound)
 
     def __str__(self) -> str:
         """Returns the fields on indented lines; `repr` has them on one."""
@@ -79,6 +104,40 @@ def plain_types(kind: type[ValidatedConfig]) -> dict[str, tuple[tuple[type, ...]
             classes, names = zip(*filter(None, plain), strict=True)
             types[name] = classes, " or ".join(names)
     return types
+
+
+@cache
+def element_types(kind: type[ValidatedConfig]) -> dict[str, tuple[type, str]]:
+    """Returns the class of the elements of each field that is a tuple, and its name in messages."""
+    types: dict[str, tuple[type, str]] = {}
+    for name, hint in get_type_hints(kind).items():
+        for part in get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,):
+            if get_origin(part) is tuple:
+                types[name] = _PLAIN.get(get_args(part)[0], (bool, "a bool"))
+    return types
+
+
+@cache
+def bounds(kind: type[ValidatedConfig]) -> dict[str, int | Interval]:
+    """Returns the bound of each field that is a number with one, or None."""
+    found: dict[str, int | Interval] = {}
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        for part in get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,):
+            if get_origin(part) is Annotated:
+                found[name] = part.__metadata__[0]
+    return found
+
+
+def check_bound(parameter: str, value: Any, bound: int | Interval) -> None:
+    """Checks that a number is at least the minimum of an integer, or in the interval of a float.
+
+    Raises:
+        ArgumentTypeError, ArgumentValueError: it is not.
+    """
+    if isinstance(bound, int):
+        check_integer(parameter, value, bound)
+    else:
+        check_number(parameter, value, bound)
 
 
 Config = TypeVar("Config", bound=ValidatedConfig)

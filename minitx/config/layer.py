@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from minitx.config.base import ValidatedConfig
-from minitx.validation import ArgumentValueError, check_integer
+from minitx.config.base import Finite, NonNegative, Positive, Probability, Size, ValidatedConfig
+from minitx.validation import ArgumentValueError
 
 NormKind = Literal["layer_norm", "rms_norm"]
 NormPlacement = Literal["post", "pre", "sandwich", "branch"]  # diagrams in layers/layer.py
@@ -27,9 +27,9 @@ class NormConfig(ValidatedConfig):
     """
 
     kind: NormKind = "layer_norm"
-    eps: float
+    eps: NonNegative
     bias: bool = True
-    offset: float = 0.0
+    offset: Finite = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,26 +51,22 @@ class AttentionConfig(ValidatedConfig):
         output_dropout: of the output projection; None: no dropout module.
     """
 
-    num_attention_heads: int
-    num_key_value_heads: int | None = None
-    head_dim: int
+    num_attention_heads: Size
+    num_key_value_heads: Size | None = None
+    head_dim: Size
     bias: bool = True
     output_bias: bool = True
-    scale: float | None = None
+    scale: Finite | None = None
     scale_by_layer: bool = False
-    softcap: float | None = None
+    softcap: Positive | None = None
     sinks: bool = False
     qk_norm: QKNorm = "none"
-    dropout: float = 0.0
-    output_dropout: float | None = None
+    dropout: Probability = 0.0
+    output_dropout: Probability | None = None
 
     def __post_init__(self) -> None:
-        """Check that sizes are positive, and that the key/value heads divide the query heads."""
+        """Checks that the key/value heads divide the query heads."""
         super().__post_init__()
-        for name in ("num_attention_heads", "head_dim"):
-            check_integer(f"AttentionConfig.{name}", getattr(self, name), 1)
-        if self.num_key_value_heads is not None:
-            check_integer("AttentionConfig.num_key_value_heads", self.num_key_value_heads, 1)
         if self.num_attention_heads % self.key_value_heads:
             raise ArgumentValueError(
                 "AttentionConfig.num_key_value_heads",
@@ -97,17 +93,12 @@ class FeedForwardConfig(ValidatedConfig):
         output_dropout: after the output projection; None: no dropout module.
     """
 
-    intermediate_size: int
+    intermediate_size: Size
     hidden_act: str
     gated: bool = False
     bias: bool = True
-    dropout: float | None = None
-    output_dropout: float | None = None
-
-    def __post_init__(self) -> None:
-        """Check that the size is positive."""
-        super().__post_init__()
-        check_integer("FeedForwardConfig.intermediate_size", self.intermediate_size, 1)
+    dropout: Probability | None = None
+    output_dropout: Probability | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,22 +118,20 @@ class ExpertsConfig(ValidatedConfig):
         dense: feed-forward of the layers without experts (`StackConfig.expert_layers`).
     """
 
-    num_experts: int
-    num_experts_per_tok: int
-    intermediate_size: int
+    num_experts: Size
+    num_experts_per_tok: Size
+    intermediate_size: Size
     hidden_act: str = "silu"
     norm_topk_prob: bool = True
     router_bias: bool = False
     bias: bool = False
-    swiglu_limit: float | None = None
-    swiglu_alpha: float = 1.702
+    swiglu_limit: Positive | None = None
+    swiglu_alpha: Finite = 1.702
     dense: FeedForwardConfig | None = None
 
     def __post_init__(self) -> None:
-        """Check that sizes are positive, and that a token does not use more experts than there are."""
+        """Checks that a token does not use more experts than there are."""
         super().__post_init__()
-        for name in ("num_experts", "num_experts_per_tok", "intermediate_size"):
-            check_integer(f"ExpertsConfig.{name}", getattr(self, name), 1)
         if self.num_experts_per_tok > self.num_experts:
             raise ArgumentValueError(
                 "ExpertsConfig.num_experts_per_tok",
@@ -172,12 +161,12 @@ class LayerConfig(ValidatedConfig):
     norm: NormConfig
     norm_placement: NormPlacement = "post"
     residual_after_norm: bool = False
-    branch_scale: float = 1.0
+    branch_scale: Finite = 1.0
     parallel: Parallel = "none"
     cross_attention: bool = False
 
     def __post_init__(self) -> None:
-        """Check that a parallel layer has no cross-attention, and that options of first norms have one."""
+        """Checks that a parallel layer has no cross-attention, and that options of first norms have them."""
         super().__post_init__()
         if self.parallel != "none" and self.cross_attention:
             raise ArgumentValueError(

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from minitx.config.base import ValidatedConfig
+from minitx.config.base import (
+    Count,
+    Finite,
+    NonNegative,
+    Positive,
+    Probability,
+    Size,
+    ValidatedConfig,
+)
 from minitx.config.layer import ExpertsConfig, LayerConfig, NormConfig
 from minitx.config.positions import (
     Alibi,
     AttentionPositions,
+    Disentangled,
     EmbeddedPositions,
+    LearnedPositions,
     Numbering,
     RelativeBias,
     Rotary,
@@ -18,6 +28,7 @@ from minitx.config.positions import (
 from minitx.validation import ArgumentValueError, check_choice, check_integer
 
 Pooling = Literal["none", "first", "first_attended", "last", "mean", "pooler"]
+ProblemType = Literal["regression", "single_label_classification", "multi_label_classification", None]
 # Where embeddings are projected to the width of the stack; "words": before positions are added
 Projection = Literal["none", "words", "before_norm", "after_dropout"]
 
@@ -44,32 +55,31 @@ class StackConfig(ValidatedConfig):
         inner_group_num: layers per group.
     """
 
-    hidden_size: int
-    num_hidden_layers: int
+    hidden_size: Size
+    num_hidden_layers: Size
     layer: LayerConfig
     causal: bool = False
     positions: AttentionPositions | None = None
     layer_types: tuple[str, ...] | None = None
-    sliding_window: int | None = None
+    sliding_window: Size | None = None
     expert_layers: tuple[bool, ...] | None = None
     first_attention_norm: bool = True
     final_norm: bool = True
-    final_dropout: float | None = None
-    output_size: int | None = None
-    num_hidden_groups: int | None = None
-    inner_group_num: int = 1
+    final_dropout: Probability | None = None
+    output_size: Size | None = None
+    num_hidden_groups: Size | None = None
+    inner_group_num: Size = 1
 
     def __post_init__(self) -> None:
-        """Check sizes, one entry per layer, a RoPE and a window per layer type, and a network per layer.
+        """Checks one entry per layer, a RoPE and a window per layer type, and a network per layer.
 
         Raises:
-            ArgumentValueError: sizes below 1, lists of other lengths, a layer type without RoPE or window,
+            ArgumentValueError: lists of other lengths, a layer type without RoPE or window,
                 layers without experts whose config has no dense network, or more groups than layers.
         """
         super().__post_init__()
-        for name in ("hidden_size", "num_hidden_layers", "inner_group_num"):
-            check_integer(f"StackConfig.{name}", getattr(self, name), 1)
         self._check_lists()
+        self._check_positions()
         self._check_windows()
         self._check_groups()
 
@@ -100,14 +110,33 @@ class StackConfig(ValidatedConfig):
                 "or set layer.feed_forward=ExpertsConfig(dense=FeedForwardConfig(...)) for the others",
             )
 
+    def _check_positions(self) -> None:
+        positions, head_dim = self.positions, self.layer.attention.head_dim
+        for rope in positions.ropes.values() if isinstance(positions, Rotary) else ():
+            if rope.rotary_dim > head_dim or (rope.rotary_dim == head_dim and head_dim % 2):
+                expected = f"at most head_dim={head_dim}, and even for a whole head"
+                raise ArgumentValueError("RopeConfig.rotary_dim", rope.rotary_dim, expected)
+        if isinstance(positions, Disentangled):
+            self._check_disentangled(positions)
+
+    def _check_disentangled(self, positions: Disentangled) -> None:
+        if positions.conv_kernel_size and self.hidden_size % positions.conv_groups:
+            expected = f"a divisor of hidden_size={self.hidden_size}"
+            raise ArgumentValueError("Disentangled.conv_groups", positions.conv_groups, expected)
+        unused = ("layer_types", "expert_layers", "final_dropout", "output_size", "num_hidden_groups")
+        for name in ("causal", *unused):
+            if value := getattr(self, name):
+                expected = f"{False if name == 'causal' else None} with Disentangled positions"
+                raise ArgumentValueError(f"StackConfig.{name}", value, expected)
+
     def _check_windows(self) -> None:
         if "sliding_attention" not in (self.layer_types or ()):
             return
-        if self.sliding_window is None or self.sliding_window < 1:
+        if self.sliding_window is None:
             expected = "at least 1 with layers of sliding_attention"
             raise ArgumentValueError("StackConfig.sliding_window", self.sliding_window, expected)
         if isinstance(self.positions, Alibi | RelativeBias):
-            expected = "a Rotary, Disentangled or None with layers of sliding_attention"
+            expected = "a Rotary or None with layers of sliding_attention"
             raise ArgumentValueError("StackConfig.positions", self.positions, expected)
 
     def _check_groups(self) -> None:
@@ -143,28 +172,42 @@ class TextInputs(ValidatedConfig):
             added), "before_norm" or "after_dropout".
     """
 
-    vocab_size: int
-    embedding_size: int
-    hidden_size: int
-    pad_token_id: int | None
+    vocab_size: Size
+    embedding_size: Size
+    hidden_size: Size
+    pad_token_id: Count | None
     padding_is_trained: bool = False
-    max_position_embeddings: int
+    max_position_embeddings: Size
     positions: EmbeddedPositions | None = None
-    type_vocab_size: int = 0
-    embedding_scale: float | None = None
+    type_vocab_size: Count = 0
+    embedding_scale: Finite | None = None
     scale_inputs_embeds: bool = False
     rounded_scale: bool = False
     norm: NormConfig | None = None
-    dropout: float | None = None
+    dropout: Probability | None = None
     projection: Projection = "none"
 
     def __post_init__(self) -> None:
-        """Check that positions counted from the padding id have one."""
+        """Checks the padding id, the rows of the position table, and the width of the embeddings."""
         super().__post_init__()
         if self.pad_token_id is None and self.numbering == "padding":
             raise ArgumentValueError(
                 "TextInputs.pad_token_id", None, "a token id", "positions are numbered from it"
             )
+        if self.pad_token_id is not None:
+            check_integer("TextInputs.pad_token_id", self.pad_token_id, 0, self.vocab_size - 1)
+        if isinstance(self.positions, LearnedPositions):
+            first = self.positions.offset
+            if self.numbering == "padding" and self.pad_token_id is not None:
+                first += self.pad_token_id + 1
+            if self.max_position_embeddings <= first:
+                expected = f"more than {first}, the row of the first position"
+                raise ArgumentValueError(
+                    "TextInputs.max_position_embeddings", self.max_position_embeddings, expected
+                )
+        if self.projection == "none" and self.embedding_size != self.hidden_size:
+            expected = f"hidden_size={self.hidden_size} without a projection"
+            raise ArgumentValueError("TextInputs.embedding_size", self.embedding_size, expected)
 
     @property
     def numbering(self) -> Numbering:
@@ -174,19 +217,16 @@ class TextInputs(ValidatedConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class CustomInputs(ValidatedConfig):
-    """Base of the inputs of an embedder for something else than text; see `minitx.models.inputs`.
+    """Base of the inputs of an embedder for inputs other than text; see `minitx.models.inputs`.
 
     Attributes:
         hidden_size: width of the stack.
     """
 
-    hidden_size: int
+    hidden_size: Size
 
 
-if TYPE_CHECKING:
-    Inputs = TextInputs  # whose fields most code uses
-else:
-    Inputs = TextInputs | CustomInputs
+Inputs = TextInputs | CustomInputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +240,7 @@ class TransformConfig(ValidatedConfig):
         norm: None: no norm.
     """
 
-    size: int
+    size: Size
     hidden_act: str
     bias: bool = True
     norm: NormConfig | None = None
@@ -227,17 +267,17 @@ class HeadConfig(ValidatedConfig):
     """
 
     task: str
-    num_labels: int
+    num_labels: Size
     pooling: Pooling = "none"
-    input_dropout: float | None = None
+    input_dropout: Probability | None = None
     transform: TransformConfig | None = None
-    classifier_dropout: float | None = None
+    classifier_dropout: Probability | None = None
     bias: bool = True
     tied: bool = False
-    scale: float | None = None
-    softcap: float | None = None
+    scale: Finite | None = None
+    softcap: Positive | None = None
     soft_labels: bool = False
-    problem_type: str | None = None
+    problem_type: ProblemType = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,18 +303,19 @@ class ModelConfig(ValidatedConfig):
     decoder: StackConfig | None = None
     shared_embeddings: bool = True
     encoder_projection: bool = False
-    decoder_start_token_id: int | None = None
-    eos_token_id: int | None = None
+    decoder_start_token_id: Count | None = None
+    eos_token_id: Count | None = None
     pooler: bool = False
-    initializer_range: float = 0.02
+    initializer_range: NonNegative = 0.02
 
     def __post_init__(self) -> None:
-        """Check that each stack is as wide as its inputs.
+        """Checks that stacks and inputs fit each other, and that a decoder's inputs are text.
 
         Raises:
-            ArgumentValueError: another hidden_size.
+            ArgumentValueError: another width, other inputs, or a decoder that cannot attend to the encoder.
         """
         super().__post_init__()
+        self._check_text()
         sides = {"encoder": "inputs", "decoder": "decoder_inputs" if self.decoder_inputs else "inputs"}
         for name, source in sides.items():
             stack, width = getattr(self, name), getattr(self, source).hidden_size
@@ -285,6 +326,41 @@ class ModelConfig(ValidatedConfig):
                     f"{source}.hidden_size={width}",
                     f"replace both at once: dataclasses.replace(config, {source}=..., {name}=...)",
                 )
+
+        if self.encoder is not None and self.decoder is not None:
+            self._check_cross_attention(self.encoder_size, self.decoder)
+
+    def _check_cross_attention(self, encoder_size: int, decoder: StackConfig) -> None:
+        if not decoder.layer.cross_attention:
+            parameter = "ModelConfig.decoder.layer.cross_attention"
+            raise ArgumentValueError(parameter, False, "True in a decoder with encoder")
+        if encoder_size != decoder.hidden_size and not self.encoder_projection:
+            expected = f"True for an encoder output of {encoder_size} and a decoder of {decoder.hidden_size}"
+            raise ArgumentValueError("ModelConfig.encoder_projection", False, expected)
+
+    def _check_text(self) -> None:
+        if self.decoder is None:
+            return
+        name = "inputs" if self.decoder_inputs is None else "decoder_inputs"
+        inputs = self.decoder_inputs or self.inputs
+        if not isinstance(inputs, TextInputs):
+            hint = "only an encoder has other inputs; set decoder_inputs=TextInputs(...) beside them"
+            raise ArgumentValueError(f"ModelConfig.{name}", inputs, "a TextInputs for a decoder", hint)
+        if self.shared_embeddings and not isinstance(self.inputs, TextInputs):
+            hint = "inputs other than text have no word embedding"
+            raise ArgumentValueError("ModelConfig.shared_embeddings", True, "False", hint)
+
+    @property
+    def text_inputs(self) -> TextInputs:
+        """The inputs of a model of text.
+
+        Raises:
+            ArgumentValueError: inputs other than text, which have no token ids.
+        """
+        if not isinstance(self.inputs, TextInputs):
+            hint = "this needs token ids; call the model itself with the inputs of its embedder"
+            raise ArgumentValueError("ModelConfig.inputs", self.inputs, "a TextInputs", hint)
+        return self.inputs
 
     @property
     def encoder_size(self) -> int:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal, NoReturn
 
-from minitx.config.base import ValidatedConfig
+from minitx.config.base import Count, Positive, Probability, Size, ValidatedConfig, bounds, check_bound
+from minitx.validation import ArgumentValueError, check_choice
 
 # Positions count all tokens, or tokens other than padding ids, or attended tokens
 Numbering = Literal["sequence", "padding", "mask"]
@@ -25,7 +26,7 @@ class LearnedPositions(ValidatedConfig):
     """
 
     numbering: Numbering = "sequence"
-    offset: int = 0
+    offset: Count = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,20 +63,47 @@ class RopeConfig(ValidatedConfig):
         long_factor: longrope, for sequences beyond the original context.
     """
 
-    rope_theta: float
-    rotary_dim: int
+    rope_theta: Positive
+    rotary_dim: Annotated[int, 2]
     rope_type: RopeType = "default"
     interleaved: bool = False
-    factor: float = 1.0
-    attention_factor: float = 1.0
-    original_max_position_embeddings: int = 0
-    low_freq_factor: float = 1.0
-    high_freq_factor: float = 4.0
-    beta_fast: float = 32.0
-    beta_slow: float = 1.0
+    factor: Positive = 1.0
+    attention_factor: Positive = 1.0
+    original_max_position_embeddings: Count = 0
+    low_freq_factor: Positive = 1.0
+    high_freq_factor: Positive = 4.0
+    beta_fast: Positive = 32.0
+    beta_slow: Positive = 1.0
     truncate: bool = True
     short_factor: tuple[float, ...] = ()
     long_factor: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Checks that the numbers of the RoPE type fit each other.
+
+        Raises:
+            ArgumentValueError: a combination that cannot be computed.
+        """
+        super().__post_init__()
+        kind, size = self.rope_type, self.rotary_dim
+        if kind not in ("default", "linear") and not self.original_max_position_embeddings:
+            self._refuse("original_max_position_embeddings", f"at least 1 for rope_type={kind!r}")
+        if kind == "dynamic" and size <= 2:
+            self._refuse("rotary_dim", "more than 2 for rope_type='dynamic'")
+        if kind == "llama3" and self.low_freq_factor >= self.high_freq_factor:
+            self._refuse("low_freq_factor", f"below high_freq_factor={self.high_freq_factor}")
+        if kind == "yarn" and self.beta_slow > self.beta_fast:
+            self._refuse("beta_slow", f"at most beta_fast={self.beta_fast}")
+        if kind == "yarn" and self.rope_theta == 1:
+            self._refuse("rope_theta", "other than 1, where all pairs rotate equally")
+        for name in ("short_factor", "long_factor") if kind == "longrope" else ():
+            if len(getattr(self, name)) != size // 2:
+                self._refuse(name, f"{size // 2} positive numbers, one per pair of features")
+            for i, number in enumerate(getattr(self, name)):
+                check_bound(f"RopeConfig.{name}[{i}]", number, bounds(RopeConfig)["factor"])
+
+    def _refuse(self, name: str, expected: str) -> NoReturn:
+        raise ArgumentValueError(f"RopeConfig.{name}", getattr(self, name), expected)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +118,18 @@ class Rotary(ValidatedConfig):
     ropes: Mapping[str, RopeConfig]
     layers: tuple[bool, ...] | None = None
 
+    def __post_init__(self) -> None:
+        """Checks that the ropes are a mapping of configs.
+
+        Raises:
+            ArgumentValueError: they are not.
+        """
+        super().__post_init__()
+        ropes = self.ropes
+        if not isinstance(ropes, Mapping) or not all(isinstance(r, RopeConfig) for r in ropes.values()):
+            expected = "a mapping of layer types to RopeConfig(...)"
+            raise ArgumentValueError("Rotary.ropes", ropes, expected, "such as {'full_attention': ...}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class RelativeBias(ValidatedConfig):
@@ -101,8 +141,8 @@ class RelativeBias(ValidatedConfig):
         per_layer: one table per layer instead of one for all layers.
     """
 
-    num_buckets: int
-    max_distance: int = 128
+    num_buckets: Annotated[int, 4]
+    max_distance: Size = 128
     per_layer: bool = False
 
 
@@ -129,15 +169,31 @@ class Disentangled(ValidatedConfig):
     """
 
     relative_attention: bool
-    max_relative_positions: int
-    position_buckets: int
+    max_relative_positions: Size
+    position_buckets: Count
     pos_att_type: frozenset[str]
     share_att_key: bool
-    dropout: float
+    dropout: Probability
     norm_rel_ebd: bool
-    conv_kernel_size: int
-    conv_groups: int
+    conv_kernel_size: Count
+    conv_groups: Size
     conv_act: str
+
+    def __post_init__(self) -> None:
+        """Checks the kinds of scores, the number of buckets, and that the convolution keeps lengths.
+
+        Raises:
+            ArgumentValueError: values that cannot be computed.
+        """
+        super().__post_init__()
+        rows, buckets, kernel = self.max_relative_positions, self.position_buckets, self.conv_kernel_size
+        for kind in self.pos_att_type:
+            check_choice("Disentangled.pos_att_type", kind, ("c2p", "p2c"))
+        if kernel and kernel % 2 == 0:
+            raise ArgumentValueError("Disentangled.conv_kernel_size", kernel, "odd", "lengths do not change")
+        if buckets == 1 or (buckets and buckets // 2 >= rows - 1):
+            expected = f"0, or at least 2 and half of it less than max_relative_positions={rows} - 1"
+            raise ArgumentValueError("Disentangled.position_buckets", buckets, expected)
 
     @property
     def span(self) -> int:

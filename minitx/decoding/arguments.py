@@ -21,14 +21,13 @@ from minitx.decoding.processors.constraints import ForcedBos, MinNewTokens
 from minitx.decoding.prompts import Prompts, Rows, check_tokenizer, read_prompts
 from minitx.decoding.request import GenerationOptions, GenerationRequest
 from minitx.decoding.samplers.alternatives import Alternatives
-from minitx.decoding.search.base import Search
 from minitx.decoding.special_tokens import begin_token, end_tokens, start_tokens
 from minitx.decoding.stopping import Stop
 from minitx.decoding.strategy import Strategy
-from minitx.habits import ARGUMENTS, UnknownArgumentError, hint_for
+from minitx.habits import UnknownArgumentError, argument_hint
 from minitx.models import CausalModel
 from minitx.tokenizer import Tokenizer
-from minitx.validation import ArgumentTypeError, ArgumentValueError, check_choice, check_integer
+from minitx.validation import ArgumentTypeError, ArgumentValueError, check_choice, check_integer, check_type
 
 TASKS = ("causal-lm", "seq2seq-lm")  # whose logits predict the next token
 Embeds = Sequence[Tensor]
@@ -46,55 +45,9 @@ def resolve(
     Raises:
         ArgumentTypeError, ArgumentValueError: arguments that are wrong or do not fit together.
     """
-    model = check_model(model)
-    tokenizer, stop, generator = options.get("tokenizer"), options.get("stop"), options.get("generator")
-    check_tokenizer(tokenizer)
-    if stop is not None and not isinstance(stop, Stop):
-        raise ArgumentTypeError("stop", stop, "a Stop", "e.g. Stop(strings=...) or Stop(tokens=...)")
-    if generator is not None and not isinstance(generator, torch.Generator):
-        raise ArgumentTypeError("generator", generator, "a torch.Generator", "seed= takes an integer")
-    settings = None
-    if isinstance(strategy, str):
-        settings = _checkpoint_settings(model, strategy)
-        strategy = settings.strategy
-        # The end tokens are the checkpoint's in any case, without those that the model lacks.
-        stop = replace(settings.stop, eos=None) if stop is None else stop
-    if not isinstance(strategy, Strategy):
-        raise ArgumentTypeError("strategy", strategy, _STRATEGIES)
-    samples = check_size("num_samples", options.get("num_samples", 1), 1, "rows per prompt")
-    strategy, rows, sources = _read_inputs(model, prompts, strategy, options)
-    most, least = _limits(model, options, settings, rows)
-    chain = strategy.build(least)
-    per_prompt = 1 if isinstance(strategy, Search) else samples
-    if not isinstance(strategy, Search):
-        chain.check_rows(len(rows) * samples, samples)
-    vocab_size = model.head.config.num_labels
-    logprobs = check_choice("logprobs", options.get("logprobs"), ("raw", "processed", None))
-    top = check_integer("top_logprobs", options.get("top_logprobs", 0), 0, vocab_size, "the number of tokens")
-    if top and logprobs is None:
-        raise ArgumentValueError("top_logprobs", top, '0 without logprobs="raw" or "processed"')
-    chunk = options.get("prefill_chunk")
-    if chunk is not None:
-        chunk = check_size("prefill_chunk", chunk, 1, "prompt tokens per forward")
-    history = rows if sources is None else [[*a, *b] for a, b in zip(sources, rows, strict=True)]
-    draws: dict[str, Any] = {"seed": options.get("seed"), "generator": generator, "device": model.device}
-    request = GenerationRequest(
-        prompts=rows,
-        sources=sources,
-        inputs_embeds=_check_embeds(model, options.get("inputs_embeds"), rows),
-        vocab_size=vocab_size,
-        num_samples=samples,
-        chain=chain,
-        sampler=strategy.sampler(history, per_prompt, **draws),
-        stop=(stop or Stop()).resolved(end_tokens(model, tokenizer), vocab_size, tokenizer),
-        max_new_tokens=most,
-        min_new_tokens=_per_row(least, most, len(rows) * per_prompt, per_prompt),
-        tokenizer=tokenizer,
-        logprobs=logprobs,
-        top_logprobs=top,
-        prefill_chunk=chunk,
-    )
-    return strategy, strategy.adapt(request)
+    call = _Call(check_model(model), strategy, options)
+    request = call.request(prompts)
+    return call.strategy, call.strategy.adapt(request)
 
 
 def check_names(function: Callable[..., Any], options: Iterable[str], known: Iterable[str]) -> None:
@@ -102,7 +55,7 @@ def check_names(function: Callable[..., Any], options: Iterable[str], known: Ite
     known = list(known)
     for name in options:
         if name not in known:
-            raise UnknownArgumentError(function.__name__, name, hint_for(ARGUMENTS["generate"], name, known))
+            raise UnknownArgumentError(function.__name__, name, argument_hint("generate", name, known))
 
 
 def check_model(model: Any) -> CausalModel:
@@ -150,102 +103,164 @@ def remaining_tokens(max_length: int, rows: Sequence[Sequence[int]]) -> int:
     return max(0, max_length - max(map(len, rows)))
 
 
-def _checkpoint_settings(model: CausalModel, strategy: str) -> GenerationSettings:
-    """Reads the generation_config.json that the model was loaded with."""
-    if strategy != "checkpoint":
-        raise ArgumentValueError("strategy", strategy, _STRATEGIES)
-    checkpoint = model.checkpoint
-    if checkpoint is None or checkpoint.generation is None:
-        built = "this model was built with from_config and"
-        origin = built if checkpoint is None or checkpoint.folder is None else checkpoint.folder
-        hint = f"{origin} has no {GENERATION}; choose a strategy: sampling, greedy decoding or a search"
-        raise ArgumentValueError("strategy", strategy, "used with a checkpoint that states one", hint)
-    return read_settings(checkpoint.generation)
+class _Call:
+    """The arguments of one call, while they are checked.
 
-
-def _read_inputs(
-    model: CausalModel, prompts: Prompts, strategy: Strategy, options: GenerationOptions
-) -> tuple[Strategy, Rows, Rows | None]:
-    """Returns the strategy, the ids that the decoder continues, and those of the encoder input, if any."""
-    tokenizer, decoder_prompts = options.get("tokenizer"), options.get("decoder_prompts")
-    encodes = model.task == "seq2seq-lm"
-    rows = read_prompts(
-        prompts,
-        vocab_size=model.config.inputs.vocab_size,
-        tokenizer=tokenizer,
-        attention_mask=options.get("attention_mask"),
-        bos=None if encodes else begin_token(model, tokenizer),
-    )
-    if not encodes:
-        if decoder_prompts is not None:
-            expected, hint = "None for models without an encoder", "this one continues the prompts themselves"
-            raise ArgumentValueError("decoder_prompts", decoder_prompts, expected, hint)
-        return strategy, rows, None
-    longest, embedder = max(map(len, rows)), model.embedder
-    if embedder.has_position_table and longest > embedder.max_tokens:
-        raise ValueError(
-            f"A prompt has {longest} tokens, but the encoder has positions for {embedder.max_tokens}; "
-            "truncate it or split it."
-        )
-    sources, rows = rows, decoder_prompts_of(model, decoder_prompts, len(rows), tokenizer)
-    _, language = start_tokens(model, tokenizer)
-    if language is not None:
-        strategy, rows = _with_language(strategy, language, rows)
-    return strategy, rows, sources
-
-
-def _with_language(strategy: Strategy, language: int, rows: Rows) -> tuple[Strategy, Rows]:
-    """Makes a strategy generate the target language's token first, after a bare start token.
-
-    The token is generated and so part of the result, as in transformers. A strategy that forces another one
-    keeps it. `Alternatives` choose the first tokens, which are then those after the language.
+    Attributes:
+        model, options, tokenizer: as passed to the call.
+        settings: of the checkpoint, for strategy="checkpoint".
+        strategy: the call's or the checkpoint's, with the target language if there is one.
+        stop: the call's or the checkpoint's.
     """
-    if any(isinstance(each, ForcedBos) for each in strategy.build().processors):
-        return strategy, rows
-    if isinstance(strategy, Alternatives):
-        return strategy, [[*row, language] if len(row) == 1 else row for row in rows]
-    if strategy.chain is None:
-        return replace(strategy, forced_bos_token_id=language), rows
-    return replace(strategy, chain=Chain(*strategy.chain.processors, ForcedBos(language))), rows
 
+    def __init__(self, model: CausalModel, strategy: Any, options: GenerationOptions) -> None:
+        self.model, self.options, self.tokenizer = model, options, options.get("tokenizer")
+        check_tokenizer(self.tokenizer)
+        stop, generator = options.get("stop"), options.get("generator")
+        check_type("stop", stop, Stop | None, "a Stop", "e.g. Stop(strings=...) or Stop(tokens=...)")
+        hint = "seed= takes an integer"
+        check_type("generator", generator, torch.Generator | None, "a torch.Generator", hint)
+        self.settings = self._checkpoint_settings(strategy) if isinstance(strategy, str) else None
+        if self.settings is not None:
+            strategy = self.settings.strategy
+            # The end tokens are the checkpoint's in any case, without those that the model lacks.
+            stop = replace(self.settings.stop, eos=None) if stop is None else stop
+        self.strategy: Strategy = check_type("strategy", strategy, Strategy, _STRATEGIES)
+        self.stop = stop or Stop()
 
-def _limits(
-    model: CausalModel, options: GenerationOptions, settings: GenerationSettings | None, rows: Rows
-) -> tuple[int, Integers]:
-    """Returns max_new_tokens and min_new_tokens: the options, else the checkpoint's settings."""
-    most, least = options.get("max_new_tokens"), options.get("min_new_tokens")
-    hint = "the most tokens that a row gets"
-    if settings is not None:
-        most = settings.max_new_tokens if most is None else most
-        least = settings.min_new_tokens if least is None else least
-        if most is None and model.task == "seq2seq-lm" and settings.max_length is not None:
-            most = remaining_tokens(settings.max_length, rows)
-        hint = f"{GENERATION} does not state it; {hint}" if most is None else hint
-    most = check_size("max_new_tokens", most, hint=hint)
-    embedder, longest = model.decoder_embedder, max(map(len, rows))
-    room = embedder.max_tokens - longest + 1  # the last token is not run
-    if embedder.has_position_table and max(most, 1) > room:
-        expected = f"at most {max(room, 0)} after a prompt of {longest} tokens"
-        hint = f"the model has {embedder.max_tokens} positions; shorten the prompt or ask for fewer tokens"
-        raise ArgumentValueError("max_new_tokens", most, expected, hint)
-    return most, 0 if least is None else least
+    def request(self, prompts: Prompts) -> GenerationRequest:
+        """Returns the request, not yet adapted to the strategy."""
+        options = self.options
+        model: Any = self.model  # has a head, as `check_model` finds
+        samples = check_size("num_samples", options.get("num_samples", 1), 1, "rows per prompt")
+        per_prompt = 1 if self.strategy.searches else samples
+        rows, sources = self._read_inputs(prompts)
+        most, least = self._limits(rows)
+        chain, vocab_size = self.strategy.build(least), model.head.config.num_labels
+        logprobs = check_choice("logprobs", options.get("logprobs"), ("raw", "processed", None))
+        hint = "the number of tokens"
+        top = check_integer("top_logprobs", options.get("top_logprobs", 0), 0, vocab_size, hint)
+        if top and logprobs is None:
+            raise ArgumentValueError("top_logprobs", top, '0 without logprobs="raw" or "processed"')
+        chunk = options.get("prefill_chunk")
+        if chunk is not None:
+            chunk = check_size("prefill_chunk", chunk, 1, "prompt tokens per forward")
+        history = rows if sources is None else [[*a, *b] for a, b in zip(sources, rows, strict=True)]
+        draws: dict[str, Any] = {name: options.get(name) for name in ("seed", "generator")}
+        return GenerationRequest(
+            prompts=rows,
+            sources=sources,
+            inputs_embeds=self._embeds(rows, most),
+            vocab_size=vocab_size,
+            num_samples=samples,
+            chain=chain,
+            sampler=self.strategy.sampler(history, per_prompt, device=model.device, **draws),
+            stop=self.stop.resolved(end_tokens(model, self.tokenizer), vocab_size, self.tokenizer),
+            max_new_tokens=most,
+            min_new_tokens=_per_row(least, most, len(rows) * per_prompt, per_prompt),
+            tokenizer=self.tokenizer,
+            logprobs=logprobs,
+            top_logprobs=top,
+            prefill_chunk=chunk,
+        )
 
+    def _checkpoint_settings(self, strategy: str) -> GenerationSettings:
+        """Reads the generation_config.json that the model was loaded with."""
+        if strategy != "checkpoint":
+            raise ArgumentValueError("strategy", strategy, _STRATEGIES)
+        checkpoint = self.model.checkpoint
+        if checkpoint is None or checkpoint.generation is None:
+            built = "this model was built with from_config and"
+            origin = built if checkpoint is None or checkpoint.folder is None else checkpoint.folder
+            hint = f"{origin} has no {GENERATION}; choose a strategy: sampling, greedy decoding or a search"
+            raise ArgumentValueError("strategy", strategy, "used with a checkpoint that states one", hint)
+        return read_settings(checkpoint.generation)
 
-def _check_embeds(model: CausalModel, embeds: Embeds | None, rows: Rows) -> Embeds | None:
-    """Returns the embeddings of each prompt, if they have one vector per token."""
-    if embeds is None:
-        return None
-    shapes = [(len(row), model.decoder_embedder.config.embedding_size) for row in rows]
-    if model.task == "seq2seq-lm":
-        raise ArgumentValueError("inputs_embeds", embeds, "None for models with an encoder")
-    several = embeds.dim() > 0 if isinstance(embeds, Tensor) else isinstance(embeds, Sequence)
-    tensors: list[Any] = [*embeds] if several else [embeds]
-    if not all(isinstance(row, Tensor) and row.is_floating_point() for row in tensors):
-        raise ArgumentTypeError("inputs_embeds", embeds, "a floating-point tensor per prompt")
-    if [tuple(tensor.shape) for tensor in tensors] != shapes:
-        expected = f"a tensor per prompt, of shapes {shapes}"
-        raise ArgumentValueError("inputs_embeds", embeds, expected, "one vector per token")
-    return tensors
+    def _read_inputs(self, prompts: Prompts) -> tuple[Rows, Rows | None]:
+        """Returns the ids that the decoder continues, and those of the encoder input, if any."""
+        model, tokenizer, decoder_prompts = self.model, self.tokenizer, self.options.get("decoder_prompts")
+        encodes = model.task == "seq2seq-lm"
+        rows = read_prompts(
+            prompts,
+            vocab_size=model.config.text_inputs.vocab_size,
+            tokenizer=tokenizer,
+            attention_mask=self.options.get("attention_mask"),
+            bos=None if encodes else begin_token(model, tokenizer),
+        )
+        if not encodes:
+            if decoder_prompts is not None:
+                expected = "None for models without an encoder"
+                hint = "this one continues the prompts themselves"
+                raise ArgumentValueError("decoder_prompts", decoder_prompts, expected, hint)
+            return rows, None
+        longest, embedder = max(map(len, rows)), model.embedder
+        if embedder.has_position_table and longest > embedder.max_tokens:
+            raise ValueError(
+                f"A prompt has {longest} tokens, but the encoder has positions for {embedder.max_tokens}; "
+                "truncate it or split it."
+            )
+        starts = decoder_prompts_of(model, decoder_prompts, len(rows), tokenizer)
+        _, language = start_tokens(model, tokenizer)
+        return starts if language is None else self._with_language(language, starts), rows
+
+    def _with_language(self, language: int, rows: Rows) -> Rows:
+        """Makes the strategy generate the target language's token first, after a bare start token.
+
+        The token is generated and so part of the result, as in transformers. A strategy that forces another
+        one keeps it. `Alternatives` choose the first tokens, which are then those after the language.
+        """
+        strategy = self.strategy
+        if any(isinstance(processor, ForcedBos) for processor in strategy.build().processors):
+            return rows
+        if isinstance(strategy, Alternatives):
+            return [[*row, language] if len(row) == 1 else row for row in rows]
+        if strategy.chain is None:
+            self.strategy = replace(strategy, forced_bos_token_id=language)
+        else:
+            self.strategy = replace(strategy, chain=Chain(*strategy.chain.processors, ForcedBos(language)))
+        return rows
+
+    def _limits(self, rows: Rows) -> tuple[int, Integers]:
+        """Returns max_new_tokens and min_new_tokens: the options, else the checkpoint's settings."""
+        most, least = self.options.get("max_new_tokens"), self.options.get("min_new_tokens")
+        hint, settings = "the most tokens that a row gets", self.settings
+        if settings is not None:
+            most = settings.max_new_tokens if most is None else most
+            least = settings.min_new_tokens if least is None else least
+            if most is None and self.model.task == "seq2seq-lm" and settings.max_length is not None:
+                most = remaining_tokens(settings.max_length, rows)
+            hint = f"{GENERATION} does not state it; {hint}" if most is None else hint
+        most = check_size("max_new_tokens", most, hint=hint)
+        embedder, longest = self.model.decoder_embedder, max(map(len, rows))
+        room = embedder.max_tokens - longest + 1  # the last token is not run
+        if embedder.has_position_table and max(most, 1) > room:
+            expected = f"at most {max(room, 0)} after a prompt of {longest} tokens"
+            shorter = "shorten the prompt or ask for fewer tokens"
+            hint = f"the model has {embedder.max_tokens} positions; {shorter}"
+            raise ArgumentValueError("max_new_tokens", most, expected, hint)
+        return most, 0 if least is None else least
+
+    def _embeds(self, rows: Rows, most: int) -> Embeds | None:
+        """Returns the embeddings of each prompt, if they have one vector per token and are run once."""
+        model, embeds = self.model, self.options.get("inputs_embeds")
+        if embeds is None:
+            return None
+        shapes = [(len(row), model.decoder_embedder.config.embedding_size) for row in rows]
+        if model.task == "seq2seq-lm":
+            raise ArgumentValueError("inputs_embeds", embeds, "None for models with an encoder")
+        several = embeds.dim() > 0 if isinstance(embeds, Tensor) else isinstance(embeds, Sequence)
+        tensors: list[Any] = [*embeds] if several else [embeds]
+        if not all(isinstance(row, Tensor) and row.is_floating_point() for row in tensors):
+            raise ArgumentTypeError("inputs_embeds", embeds, "a floating-point tensor per prompt")
+        if [tuple(tensor.shape) for tensor in tensors] != shapes:
+            expected = f"a tensor per prompt, of shapes {shapes}"
+            raise ArgumentValueError("inputs_embeds", embeds, expected, "one vector per token")
+        limit = model.turning_points.get("longrope", 0)
+        room = min((limit - len(row) + 1 for row in rows if len(row) <= limit), default=most)
+        if most > room:
+            hint = f"LongRoPE runs a row anew, by its ids, where it grows beyond {limit} tokens"
+            raise ArgumentValueError("max_new_tokens", most, f"at most {room} with inputs_embeds", hint)
+        return tensors
 
 
 def _per_row(minimum: Integers, most: int, rows: int, per_prompt: int) -> list[int]:

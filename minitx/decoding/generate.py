@@ -13,7 +13,6 @@ from minitx.decoding.output import Event, Result, collect
 from minitx.decoding.prompts import Prompts
 from minitx.decoding.request import GenerationOptions
 from minitx.decoding.samplers.sample import Sample
-from minitx.decoding.search.base import Search
 from minitx.decoding.session import DecodingSession
 from minitx.decoding.strategy import Strategy
 from minitx.models import CausalModel
@@ -31,7 +30,7 @@ class Stream(Iterator[Event]):
         Raises:
             ValueError: a search, which knows no token for certain before its end.
         """
-        if isinstance(strategy, Search):
+        if strategy.searches:
             raise ValueError(
                 "A search compares whole sequences and knows no token for certain before its end, so it "
                 "cannot be streamed; call generate(...)."

@@ -20,6 +20,7 @@ from minitx.decoding.search.beam_sample import BeamSample
 from minitx.decoding.special_tokens import parse_end_tokens
 from minitx.decoding.stopping import Stop
 from minitx.io import read_json
+from minitx.validation import check_integer
 
 # Settings that minitx does not implement, with the value at which they do nothing, if there is one.
 _UNSUPPORTED: Mapping[str, Any] = {
@@ -106,18 +107,14 @@ def read_settings(config: Mapping[str, Any]) -> GenerationSettings:
         warnings.warn(message, stacklevel=3)
     if not isinstance(stated.get("do_sample", False), bool):
         raise ValueError(f"{GENERATION}: do_sample={stated['do_sample']!r} must be true or false.")
-    for name in _COUNTS:
-        value = stated.get(name, 0)
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise ValueError(f"{GENERATION}: {name}={value!r} must be an integer of at least 0.")
     kinds: Any = ((Greedy, Sample), (Beam, BeamSample))
     kind = kinds[stated.get("num_beams", 1) != 1][stated.get("do_sample", False)]
-    own = {field.name for field in fields(kind)}
+    names = {field.name for field in fields(kind)}
     try:
-        values = {name: _plain(name, value) for name, value in stated.items() if name in own}
+        values = {name: _plain(name, value) for name, value in stated.items() if name in names}
         ends = parse_end_tokens(stated.get("eos_token_id"))
         stop = Stop(eos=ends, strings=stated.get("stop_strings", ()))
-        counts = {name: stated[name] for name in _COUNTS if name in stated}
+        counts = {name: check_integer(name, stated[name]) for name in _COUNTS if name in stated}
         return GenerationSettings(strategy=kind(**values), stop=stop, **counts)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{GENERATION}: {error}") from None

@@ -38,21 +38,20 @@ def choose_tokens(session: DecodingSession, observe: Observer | None = None) -> 
     if request.max_new_tokens == 0:
         return
     prompts = [prompt for prompt in request.prompts for _ in range(request.num_samples)]
-    least = request.min_new_tokens
-    rows = [RowState(request, prompt, count) for prompt, count in zip(prompts, least, strict=True)]
+    rows = [RowState(request, *row) for row in zip(prompts, request.min_new_tokens, strict=True)]
     session.start(request.num_samples)
     for position in range(request.max_new_tokens):
         processed = session.process(session.logits)
         token = request.sampler(processed, position)  # (R,)
         drawn = torch.where(unusable(processed), -1, token).tolist()
-        if any(each < 0 and row.reason is None for each, row in zip(drawn, rows, strict=True)):
+        if any(token_id < 0 and row.reason is None for token_id, row in zip(drawn, rows, strict=True)):
             session.raise_for_empty_rows(torch.tensor([row.reason is None for row in rows]).to(token.device))
         if observe is not None:
             observe(session, token)
         extras = _logprobs(request, session.logits if request.logprobs == "raw" else processed, token)
         yield [
-            Event(number, each, *row.push(each), *extra)
-            for number, (row, each, extra) in enumerate(zip(rows, drawn, extras, strict=True))
+            Event(number, token_id, *row.push(token_id), *extra)
+            for number, (row, token_id, extra) in enumerate(zip(rows, drawn, extras, strict=True))
             if row.reason is None
         ]
         if position + 1 == request.max_new_tokens or all(row.reason for row in rows):

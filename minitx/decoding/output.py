@@ -11,7 +11,7 @@ from torch import Tensor
 
 from minitx.decoding.request import GenerationRequest
 from minitx.decoding.search.tree import BeamTree
-from minitx.validation import ArgumentTypeError
+from minitx.validation import check_type
 
 # "eos": an end token; "stop": a stop token or string; "length": max_new_tokens.
 FinishReason = Literal["eos", "stop", "length"]
@@ -102,8 +102,7 @@ class Result:
         Raises:
             ArgumentTypeError: a slice, or another kind of index.
         """
-        if not isinstance(row, int):
-            raise ArgumentTypeError("row", row, "the number of one row", "list(result) has all of them")
+        check_type("row", row, int, "the number of one row", "list(result) has all of them")
         columns: Any = (column for name, column in vars(self).items() if name != "beams")
         values: Any = (None if column is None else column[row] for column in columns)
         return Row(*values)
@@ -143,8 +142,8 @@ def collect(events: Iterable[Event], request: GenerationRequest) -> Result:
 
 
 def _top(row: list[Event], count: int) -> TopLogprobs:
-    pairs = [event.top_logprobs or () for event in row]
+    steps = [event.top_logprobs or () for event in row]
     return TopLogprobs(
-        torch.tensor([[token for token, _ in each] for each in pairs], dtype=torch.long).view(-1, count),
-        torch.tensor([[value for _, value in each] for each in pairs], dtype=torch.float32).view(-1, count),
+        torch.tensor([[token for token, _ in step] for step in steps], dtype=torch.long).view(-1, count),
+        torch.tensor([[value for _, value in step] for step in steps], dtype=torch.float32).view(-1, count),
     )

@@ -31,6 +31,7 @@ POSITIVE = Interval(0, torch.inf, open_low=True, open_high=True)
 NON_NEGATIVE = Interval(0, torch.inf, open_high=True)
 
 _KEY = "parameter"
+_Factory = Callable[..., Any] | None
 
 # --- declarations ----------------------------------------------------------------------------------
 
@@ -40,31 +41,30 @@ class Parameter:
     """The declaration of a parameter, from the metadata of its dataclass field.
 
     Attributes:
-        processor: makes the processor from the value, from nothing where the value is True; None where the
-            strategy itself uses the value.
+        processor: makes the processor from the value, from nothing where the value is True; `tuple` where the
+            value is several processors; None where the strategy itself uses the value.
         off: the default, at which the parameter changes nothing.
         per_row: the value may be a list with one number per row.
         help: one or two sentences for `help()` and `--help`.
         metavar: name of the value in `--help`; None for a flag or a parameter without an option.
         before: for each order of the chain in which the parameter leaves its place among the fields, the
             field that it is moved in front of; "" for the end.
+        needs: a field; `processor` gets whether it is set as its second argument; "" for no field.
+        then: the argument of `Strategy.build` whose processor follows this one; "" for no argument.
     """
 
-    processor: Callable[..., Any] | None
+    processor: _Factory
     off: Any
     per_row: bool
     help: str
     metavar: str | None
-    before: Mapping[str, str]
+    before: Mapping[str, str] = field(default_factory=dict)
+    needs: str = ""
+    then: str = ""
 
 
 def parameter(
-    processor: Callable[..., Any] | None,
-    help: str,
-    metavar: str | None = None,
-    *,
-    off: Any = None,
-    before: Mapping[str, str] | None = None,
+    processor: _Factory, help: str, metavar: str | None = None, *, off: Any = None, **place: Any
 ) -> Any:
     """Returns the dataclass field of a parameter; the arguments are the attributes of `Parameter`.
 
@@ -73,13 +73,13 @@ def parameter(
     rule: Rule | None = getattr(processor, "rule", None)
     if rule is not None:
         off, metavar = rule.off, metavar or ("N" if rule.interval is None else "X")
-    declared = Parameter(processor, off, rule is not None, help, metavar, before or {})
+    declared = Parameter(processor, off, rule is not None, help, metavar, **place)
     return field(default=off, metadata={_KEY: declared})
 
 
 def parameters_of(strategy: Any) -> dict[str, Parameter]:
     """Returns the declared parameters of a strategy or its class by name, in the order of the fields."""
-    return {each.name: each.metadata[_KEY] for each in fields(strategy) if _KEY in each.metadata}
+    return {field.name: field.metadata[_KEY] for field in fields(strategy) if _KEY in field.metadata}
 
 
 def document(cls: type) -> None:
@@ -87,13 +87,13 @@ def document(cls: type) -> None:
 
     Works before and after the `dataclass` decorator.
     """
-    own: Mapping[str, Any] = vars(cls).get("__dataclass_fields__", vars(cls))
+    declared: Mapping[str, Any] = vars(cls).get("__dataclass_fields__", vars(cls))
     texts = [
         textwrap.fill(
-            f"{name}: {each.metadata[_KEY].help}.", 108, initial_indent=" " * 8, subsequent_indent=" " * 12
+            f"{name}: {value.metadata[_KEY].help}.", 108, initial_indent=" " * 8, subsequent_indent=" " * 12
         )
-        for name, each in own.items()
-        if isinstance(each, Field) and _KEY in each.metadata
+        for name, value in declared.items()
+        if isinstance(value, Field) and _KEY in value.metadata
     ]
     if texts:
         cls.__doc__ = "\n".join([f"{(cls.__doc__ or '').rstrip()}\n\n    Attributes:", *texts, "    "])
@@ -164,9 +164,9 @@ def check_id(parameter: str, value: Any) -> int:
 
     Raises:
         ArgumentTypeError: not an integer.
-        ArgumentValueError: negative.
+        ArgumentValueError: negative, or more than torch.long can hold.
     """
-    return check_integer(parameter, to_plain(value), hint="it is a token id")
+    return check_size(parameter, to_plain(value), hint="it is a token id")
 
 
 def check_ids(parameter: str, value: Any, *, empty: bool = False) -> tuple[int, ...]:
@@ -218,6 +218,11 @@ def check_vocabulary(parameter: str, ids: Iterable[int], vocab_size: int) -> Non
 def to_plain(value: Any) -> Any:
     """Returns tensors and arrays as Python numbers and lists, anything else as it is."""
     return value.tolist() if hasattr(value, "tolist") else value
+
+
+def freeze(instance: Any) -> None:
+    """Replaces the fields of a frozen dataclass by copies that can be compared."""
+    set_frozen(instance, **{name: to_comparable(value) for name, value in vars(instance).items()})
 
 
 def to_comparable(value: Any) -> Any:

@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
+from minitx.models import CausalModel, EncoderDecoderModel
 from minitx.tokenizer import Tokenizer
-from minitx.validation import ArgumentTypeError, ArgumentValueError
+from minitx.validation import ArgumentTypeError, ArgumentValueError, check_type
 
 Rows = list[list[int]]
 Prompts = str | Sequence[str] | Sequence[Sequence[int]] | Sequence[Tensor] | Tensor
@@ -84,9 +86,8 @@ def read_prompts(
 
 def check_tokenizer(tokenizer: Any) -> None:
     """Checks that this is None or a tokenizer."""
-    if not isinstance(tokenizer, Tokenizer | None):
-        hint = "minitx.load_tokenizer(...) returns one"
-        raise ArgumentTypeError("tokenizer", tokenizer, "a Tokenizer", hint)
+    hint = "minitx.load_tokenizer(...) returns one"
+    check_type("tokenizer", tokenizer, Tokenizer | None, "a Tokenizer", hint)
 
 
 def pad_left(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> PaddedBatch:
@@ -100,13 +101,47 @@ def pad_left(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> P
 
 def pad_right(rows: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
     """Pads rows that are not continued: ids (B, S), padded on the right, and their mask (B, S) or None."""
-    longest = max(map(len, rows))
-    filled = [list(row) + [pad] * (longest - len(row)) for row in rows]
-    ids = torch.tensor(filled, dtype=torch.long, device=device)
-    if all(len(row) == longest for row in rows):
-        return ids, None
-    lengths = torch.tensor([[len(row)] for row in rows], device=device)
-    return ids, torch.arange(longest, device=device) < lengths
+    ids = pad_sequence([torch.tensor(row, dtype=torch.long) for row in rows], True, pad).to(device)
+    lengths = torch.tensor([[len(row)] for row in rows])
+    mask = torch.arange(ids.shape[1]) < lengths
+    return ids, None if bool(mask.all()) else mask.to(device)
+
+
+def pad_rows(model: CausalModel, rows: Sequence[Sequence[int]]) -> PaddedBatch:
+    """Pads rows for the decoder on the left, with the positions of their tokens."""
+    config = model.decoder_embedder.config
+    batch = pad_left(rows, config.pad_token_id or 0, model.device)
+    places = batch.position_ids
+    if places is None and config.numbering == "padding":
+        places = torch.arange(batch.input_ids.shape[1], device=model.device).expand_as(batch.input_ids)
+    positions = None if places is None else positions_of(model, batch.input_ids, places)
+    return batch._replace(position_ids=positions)
+
+
+def positions_of(model: CausalModel, ids: Tensor, places: Tensor) -> Tensor:
+    """Returns the position ids (B, T) of tokens at these places of their rows, counted from 0.
+
+    Models that number positions after the padding id would number a row by the batch or chunk that it comes
+    in, if it holds the padding id; these positions do not depend on that.
+    """
+    embedder = model.decoder_embedder
+    if embedder.config.numbering != "padding":
+        return places
+    padding = embedder.config.pad_token_id or 0
+    return torch.where(ids == padding, padding, places + padding + 1)
+
+
+def pad_sources(model: EncoderDecoderModel, sources: list[list[int]]) -> tuple[Tensor, Tensor | None]:
+    """Pads sequences for the encoder: (B, S), padded on the right, and their mask (B, S) or None."""
+    return pad_right(sources, model.embedder.config.pad_token_id or 0, model.device)
+
+
+def pad_embeds(model: CausalModel, embeds: Sequence[Tensor] | None) -> Tensor | None:
+    """Pads the embeddings (T, W) of each row, if there are any, on the left with 0: (B, T, W)."""
+    if embeds is None:
+        return None
+    rows = [row.to(model.device, model.dtype) for row in embeds]
+    return pad_sequence(rows, batch_first=True, padding_side="left")
 
 
 def _rows_of_tensor(prompts: Tensor, attention_mask: Tensor | None, parameter: str) -> Rows:
@@ -115,8 +150,7 @@ def _rows_of_tensor(prompts: Tensor, attention_mask: Tensor | None, parameter: s
     if attention_mask is None:
         return list(prompts.tolist())
     expected = f"a tensor of shape {tuple(prompts.shape)} with 1 at tokens and 0 at padding, like {parameter}"
-    if not isinstance(attention_mask, Tensor):
-        raise ArgumentTypeError("attention_mask", attention_mask, expected)
+    check_type("attention_mask", attention_mask, Tensor, expected)
     binary = (attention_mask == 0) | (attention_mask == 1)
     if attention_mask.shape != prompts.shape or not bool(binary.all()):
         raise ArgumentValueError("attention_mask", attention_mask, expected)

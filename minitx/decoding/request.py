@@ -50,7 +50,8 @@ class GenerationOptions(TypedDict, total=False):
         prompts or one per prompt. Texts are placed after the start token and the language. None is the start
         token alone.
     inputs_embeds: for decoders: per prompt a (T, E) tensor that replaces the word embeddings of its T tokens,
-        e.g. embeddings of an image; the ids at those positions are placeholders.
+        e.g. embeddings of an image; the ids at those positions are placeholders. With LongRoPE, such a row
+        must not grow beyond the original context length.
     """
 
     max_new_tokens: int | None

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from minitx.decoding.arguments import check_model, decoder_prompts_of
-from minitx.decoding.prompts import Prompts, check_tokenizer, read_prompts
-from minitx.decoding.session import padded_rows, padded_sources
+from minitx.decoding.prompts import Prompts, check_tokenizer, pad_rows, pad_sources, read_prompts
 from minitx.decoding.special_tokens import begin_token
 from minitx.habits import explain_arguments
 from minitx.models import CausalModel, EncoderDecoderModel
@@ -76,7 +75,7 @@ def score(
     )
     encoder_rows: list[list[int]] = []
     if sources is not None:
-        size = model.config.inputs.vocab_size
+        size = model.config.text_inputs.vocab_size
         encoder_rows = read_prompts(sources, vocab_size=size, tokenizer=tokenizer, parameter="sources")
         if len(encoder_rows) != len(rows):
             raise ArgumentValueError("sources", sources, f"{len(rows)} sequences, one per text")
@@ -93,9 +92,9 @@ def score(
 
 def _logprobs(model: CausalModel, rows: list[list[int]], sources: list[list[int]]) -> list[Tensor]:
     """Returns the log-probabilities of each row's tokens, (T,) per row."""
-    batch = padded_rows(model, rows)
+    batch = pad_rows(model, rows)
     if isinstance(model, EncoderDecoderModel):
-        ids, mask = padded_sources(model, sources)
+        ids, mask = pad_sources(model, sources)
         logits = model(ids, mask, *batch[:2], decoder_position_ids=batch.position_ids).logits
     else:
         logits = model(*batch).logits

@@ -18,13 +18,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from minitx.decoding.parameters import check_size
 from minitx.decoding.processors.base import State, StatefulProcessor
-from minitx.decoding.processors.chain import select_state
+from minitx.decoding.processors.chain import concatenate_states, select_state
 from minitx.decoding.processors.context import Context
-from minitx.decoding.prompts import PaddedBatch, pad_left, pad_right
+from minitx.decoding.prompts import PaddedBatch, pad_embeds, pad_right, pad_rows, pad_sources, positions_of
 from minitx.decoding.request import GenerationRequest
 from minitx.models import CausalModel, EncoderDecoderModel
-from minitx.validation import ArgumentValueError
+from minitx.validation import ArgumentValueError, check_indices, check_integer_dtype
 
 # Most new tokens that are allocated in advance. Larger limits mostly mean "until it ends".
 PREALLOCATED = 2**14
@@ -41,18 +42,12 @@ class DecodingSession:
         request: the prompts and how to continue them.
         history: the tokens of each row.
         cache: keys and values of the rows' tokens.
-        states: of the stateful processors of the request's chain.
-        logits: (R, V) float32, for the next token of each row.
-        step_logits: (R, K, V) float32, those after each token of the last step.
         cross_attention: (R, S) float32, the attention of the last token to each source token: last layer,
             mean over heads. None unless requested.
         scores: of each returned row, its score by a search; empty without a search.
         log_weights: of each returned row, its importance weight (see `StochasticBeam`); else empty.
         beams: of each prompt, the tree of a search; else empty.
     """
-
-    logits: Tensor
-    step_logits: Tensor
 
     def __init__(self, model: CausalModel, request: GenerationRequest, *, lookahead: int = 0) -> None:
         """
@@ -61,13 +56,19 @@ class DecodingSession:
             request: the checked arguments; the chain and prompts are used.
             lookahead: the number of tokens that `crop` must be able to remove; the cache gets room for them.
         """
-        self.model, self.request, self._lookahead = model, request, lookahead
+        self.model, self.request = model, request
+        self._lookahead = check_size("lookahead", lookahead, hint="the number of tokens to remove")
         self.cross_attention: Tensor | None = None
         self.scores: list[float] = []
         self.log_weights: list[float] = []
         self.beams: list[Any] = []
-        self._stateful = any(isinstance(each, StatefulProcessor) for each in request.chain.processors)
+        self._stateful = any(isinstance(p, StatefulProcessor) for p in request.chain.processors)
+        # A row that grows beyond this is run anew: LongRoPE then rotates every position differently.
+        self._longrope_limit = model.turning_points.get("longrope")
         self._model_options: dict[str, Any] = {}
+        # Before the last step, and after each of its tokens.
+        self._logits: list[Tensor] = []
+        self._states: list[State] = []
 
     def start(self, rows_per_prompt: int = 1, *, cross_attention: bool = False) -> None:
         """Runs the model over the prompts, once per prompt, and copies the result to the rows of each.
@@ -75,9 +76,15 @@ class DecodingSession:
         Args:
             rows_per_prompt: rows that continue each prompt; they are adjacent.
             cross_attention: fill `cross_attention`; for models with an encoder.
+
+        Raises:
+            ArgumentTypeError, ArgumentValueError: no number of rows, or cross-attention without an encoder.
         """
         model, request = self.model, self.request
+        rows_per_prompt = check_size("rows_per_prompt", rows_per_prompt, 1, "rows that continue each prompt")
         if cross_attention:
+            if request.sources is None:
+                raise ArgumentValueError("cross_attention", True, "False for models without an encoder")
             self._model_options["output_cross_attentions"] = [len(model.decoder.layer_order) - 1]
         rows = [prompt for prompt in request.prompts for _ in range(rows_per_prompt)]
         self.history = TokenHistory(rows, request, model.device)
@@ -87,19 +94,37 @@ class DecodingSession:
         self.cache = model.make_cache(room, spare=self._lookahead)
         if request.sources is not None:
             assert isinstance(model, EncoderDecoderModel)
-            model.encode_into(self.cache, *padded_sources(model, request.sources))
-        batch = padded_rows(model, request.prompts)
+            model.encode_into(self.cache, *pad_sources(model, request.sources))
+        batch = pad_rows(model, request.prompts)
         self._implicit_positions = batch.position_ids is None
-        self._prefill(batch, request.prefill_chunk, padded_embeds(model, request.inputs_embeds))
+        self._prefill(batch, request.prefill_chunk, pad_embeds(model, request.inputs_embeds))
         self.cache.repeat(rows_per_prompt)
-        self.logits = self.logits.repeat_interleave(rows_per_prompt, dim=0)
-        self.step_logits = self.logits[:, None]
+        self._logits = [self.logits.repeat_interleave(rows_per_prompt, dim=0)]
         if self.cross_attention is not None:
             self.cross_attention = self.cross_attention.repeat_interleave(rows_per_prompt, dim=0)
-        self.states: State = request.chain.init(self.context)
-        self._step_states: list[State] = []
-        self._before: Tensor | None = None  # logits before the last step, where known
+        self._states = [request.chain.init(self.context)]
         self._chain_input = self.logits
+
+    @property
+    def logits(self) -> Tensor:
+        """(R, V) float32, for the next token of each row.
+
+        Raises:
+            ValueError: the session has not started.
+        """
+        if not self._logits:
+            raise ValueError("The session has not started; call start() first.")
+        return self._logits[-1]
+
+    @property
+    def step_logits(self) -> Tensor:
+        """(R, K, V) float32, the logits after each token of the last step."""
+        return torch.stack(self._logits[1:] or [self.logits], dim=1)
+
+    @property
+    def states(self) -> State:
+        """The states of the chain's processors."""
+        return self._states[-1]
 
     @property
     def context(self) -> Context:
@@ -126,23 +151,31 @@ class DecodingSession:
 
         Args:
             tokens: (R,), or (R, K) for several tokens at once; the chain's states see them one by one.
-            rows: (R,) long, the rows that the tokens continue: like `reorder` before, but without moving
-                logits that are about to be replaced. None for each row itself.
+            rows: (R,) long, the rows that the tokens continue, as for `reorder`. None for each row itself.
             within_prompts: as for `reorder`.
+
+        Raises:
+            ArgumentTypeError, ArgumentValueError: ids or rows that do not exist, or another number of rows.
+            ValueError: inputs_embeds would have to be run again. Errors leave the session as it was.
         """
-        before = self.logits if rows is None and self._lookahead else None
-        tokens = tokens[:, None] if tokens.dim() == 1 else tokens
-        time, limit = tokens.shape[1], self.model.turning_points.get("longrope")
-        refill = self.history.crosses(limit, time, rows)
-        self._check_refill(refill)
         if rows is not None:
-            self._move(rows, within_prompts)
-            self._chain_input = self._chain_input[rows] if self._stateful else self._chain_input
-        if time > 1 and refill:
-            self._step_singly(tokens)
-            self._before = before
+            self._check_rows(rows, within_prompts)
+        tokens = self._checked(tokens, len(self.logits if rows is None else rows))
+        time = tokens.shape[1]
+        refill = self.history.crosses(self._longrope_limit, time, rows)
+        self._check_refill(refill)
+        self._logits, self._states = self._logits[-1:], self._states[-1:]
+        if rows is not None:
+            self._reorder(rows, within_prompts)
+        logits, states = [*self._logits], [*self._states]
+        if refill and time > 1:  # the keys of earlier and later tokens differ
+            for token in tokens.unbind(dim=1):
+                self.step(token)
+                logits.append(self.logits)
+                states.append(self.states)
+            self._logits, self._states = logits, states
             return
-        chain_input, start, contexts = self._chain_input, self.context.length, []
+        start, contexts = self.context.length, []
         for token in tokens.unbind(dim=1):
             contexts.append(self.context)
             self.history.append(token)
@@ -152,13 +185,11 @@ class DecodingSession:
             places = start[:, None] + torch.arange(time, device=start.device)
             positions = None if self._implicit_positions else positions_of(self.model, tokens, places)
             self._forward(PaddedBatch(tokens, None, positions), keep=time)
-        if self._stateful:
-            scores = (chain_input, *self.step_logits[:, :-1].unbind(dim=1))
-            self._step_states = []
-            for context, token, score in zip(contexts, tokens.unbind(dim=1), scores, strict=True):
-                self._step_states.append(self.states)
-                self.states = self.request.chain.update(self.states, context, token, score)
-        self._before, self._chain_input = before, self.logits
+        scores = (self._chain_input, *self._logits[:-1])
+        for context, token, score in zip(contexts, tokens.unbind(dim=1), scores, strict=True):
+            states.append(self.request.chain.update(states[-1], context, token, score))
+        self._logits, self._states = [*logits, *self._logits], states
+        self._chain_input = self.logits
 
     def reorder(self, rows: Tensor, *, within_prompts: bool = True) -> None:
         """Continues with these rows, in this order; a row may be repeated or left out.
@@ -166,71 +197,89 @@ class DecodingSession:
         Args:
             rows: (R',) long.
             within_prompts: every prompt keeps its number of rows, so that the cross-attention cache stays.
+
+        Raises:
+            ArgumentTypeError, ArgumentValueError: rows that do not exist, or another number within prompts.
         """
-        self._move(rows, within_prompts)
-        self._chain_input, self.step_logits = self._chain_input[rows], self.step_logits[rows]
-        self.logits = self.step_logits[:, -1]
-        self._before = None if self._before is None else self._before[rows]
-        self._step_states = [select_state(states, rows) for states in self._step_states]
-        if self.cross_attention is not None:
-            self.cross_attention = self.cross_attention[rows]
+        self._check_rows(rows, within_prompts)
+        self._reorder(rows, within_prompts)
 
     def crop(self, length: int | Tensor) -> None:
         """Removes the last tokens of each row, as speculative decoding does with rejected ones.
 
-        Within the last step, and with `lookahead`, logits and processor states of the remaining tokens are
-        restored without running the model. Rows that keep different numbers of tokens are aligned by a new
-        prefill. A length that is refused changes nothing.
+        Within the last step, logits and processor states of the remaining tokens are restored without running
+        the model. Rows that keep different numbers of tokens are aligned by a new prefill. A length that is
+        refused changes nothing.
 
         Args:
             length: the number of generated tokens to keep: an integer, or one per row, (R,) long.
 
         Raises:
+            ArgumentTypeError: not integers.
             ArgumentValueError: more tokens than there are, or states from before the last step.
             ValueError: a ring buffer has lost tokens, or inputs_embeds would have to be run again.
         """
-        generated, time = self.context.generated, self.step_logits.shape[1]
-        removed = generated - torch.as_tensor(length, device=generated.device).expand_as(generated)
+        size, generated = len(self.logits), self.context.generated
+        lengths = length if isinstance(length, Tensor) else torch.tensor(check_size("length", length))
+        check_integer_dtype("length", lengths)
+        if lengths.shape not in ((), (size,)):
+            raise ArgumentValueError("length", length, f"an integer, or {size} of them, one per row")
+        removed = generated - lengths.to(self.device)
         fewest, most = int(removed.min()), int(removed.max())
         if fewest < 0 or bool((removed > generated).any()):
             raise ArgumentValueError("length", length, "at most the number of generated tokens of each row")
         if most == 0:
             return
-        states = self.states
-        if self._stateful:
-            if most > len(self._step_states):
-                hint = "the chain has stateful processors"
-                raise ArgumentValueError("length", length, "reached within the last step", hint)
-            kept = len(self._step_states) - removed
-            index = kept * len(kept) + torch.arange(len(kept), device=kept.device)
-            states = select_state(_concatenate([*self._step_states, states]), index)
-        back = self.history.crosses(self.model.turning_points.get("longrope"), -most)
-        refill = back or fewest < most or most > time or (most == time and self._before is None)
+        if self._stateful and most >= len(self._states):
+            hint = "the chain has stateful processors"
+            raise ArgumentValueError("length", length, "reached within the last step", hint)
+        back = self.history.crosses(self._longrope_limit, -most)
+        refill = back or fewest < most or most >= len(self._logits)
         self._check_refill(refill)
         if not refill:
             self.cache.crop(self.cache.length - most)
-        self.states, self._step_states = states, []
+        if self._stateful:
+            index = (len(self._states) - 1 - removed) * size + torch.arange(size, device=self.device)
+            self._states = [select_state(concatenate_states(self._states), index)]
         self.history.crop(removed)
         if refill:
             self._refill()
-        elif most < time:
-            self.step_logits = self.step_logits[:, :-most]
-            self.logits = self.step_logits[:, -1]
-        elif self._before is not None:
-            self.logits, self.step_logits = self._before, self._before[:, None]
-        self._before, self._chain_input = None, self.logits
+        else:
+            del self._logits[-most:]
+        self._chain_input = self.logits
 
     def raise_for_empty_rows(self, rows: Tensor) -> None:
         """Checks that each of these rows, (R,) bool, has a token to draw; see `Chain`."""
         self.request.chain.raise_for_empty_rows(self._chain_input, self.context, self.states, rows)
 
-    def _move(self, rows: Tensor, within_prompts: bool) -> None:
+    def _checked(self, tokens: Tensor, rows: int) -> Tensor:
+        """Returns the tokens of a step as (R, K) long."""
+        hint = "these are the ids that the model embeds"
+        check_indices("tokens", tokens, self.model.decoder_embedder.config.vocab_size, hint)
+        if tokens.dim() not in (1, 2) or len(tokens) != rows or tokens.numel() == 0:
+            expected = f"of shape ({rows},), or ({rows}, K) for K tokens per row, not {tuple(tokens.shape)}"
+            raise ArgumentValueError("tokens", tokens, expected)
+        return tokens.to(self.device, torch.long).view(rows, -1)
+
+    def _check_rows(self, rows: Tensor, within_prompts: bool) -> None:
+        """Checks that the rows exist, and that each prompt can keep its number of them."""
+        size = len(self.logits)
+        check_indices("rows", rows, size, f"the session has {size} rows")
+        if rows.dim() != 1 or (within_prompts and len(rows) != size):
+            hint = "within_prompts=False allows another number of rows"
+            raise ArgumentValueError("rows", rows, f"of shape ({size},), not {tuple(rows.shape)}", hint)
+
+    def _reorder(self, rows: Tensor, within_prompts: bool) -> None:
         unmoved = len(rows) == len(self.logits) and rows.device.type == "cpu"
         if unmoved and bool((rows == torch.arange(len(rows))).all()):
             return
         (self.cache.reorder if within_prompts else self.cache.select)(rows)
         self.history.select(rows)
-        self.states = select_state(self.states, rows)
+        self._logits = [logits[rows] for logits in self._logits]
+        self._states = [select_state(states, rows) for states in self._states]
+        self._chain_input = self._chain_input[rows]
+        if self.cross_attention is not None:
+            self.cross_attention = self.cross_attention[rows]
 
     def _prefill(self, batch: PaddedBatch, chunk: int | None = None, embeds: Tensor | None = None) -> None:
         """Runs the model over whole rows, (B, T), `chunk` tokens at a time."""
@@ -240,15 +289,6 @@ class DecodingSession:
         for start in range(0, time, chunk):
             part: Any = (None if x is None else x[:, start : start + chunk] for x in batch)
             self._forward(PaddedBatch(*part), None if embeds is None else embeds[:, start : start + chunk])
-
-    def _step_singly(self, tokens: Tensor) -> None:
-        """Steps over tokens (R, K) one by one, where the cache cannot hold them at once."""
-        logits, states = [], []
-        for token in tokens.unbind(dim=1):
-            self.step(token)
-            logits.append(self.step_logits)
-            states += self._step_states
-        self.step_logits, self._step_states = torch.cat(logits, dim=1), states
 
     def _check_refill(self, refill: bool) -> None:
         """Checks that `_refill`, if it is about to be called, has the ids of all tokens."""
@@ -261,7 +301,7 @@ class DecodingSession:
     def _refill(self) -> None:
         """Runs the model over the whole history again, in an empty cache."""
         self.cache.crop(0)
-        batch = padded_rows(self.model, self.history.rows())
+        batch = pad_rows(self.model, self.history.rows())
         self._implicit_positions = batch.position_ids is None
         self._prefill(batch)
 
@@ -272,8 +312,7 @@ class DecodingSession:
             options, inputs = {**options, "inputs_embeds": embeds}, (None, *batch[1:])
         out = self.model.decode(*inputs, cache=self.cache, logits_to_keep=keep, **options)
         assert out.logits is not None, "a language model has logits"
-        self.step_logits = out.logits[:, -keep:].float()
-        self.logits = self.step_logits[:, -1]
+        self._logits = [*out.logits[:, -keep:].float().unbind(dim=1)]
         weights = None if out.cross_attentions is None else out.cross_attentions[-1]  # (R, H, T, S)
         self.cross_attention = None if weights is None else weights[:, :, -1].float().mean(dim=1)
 
@@ -331,7 +370,7 @@ class TokenHistory:
             rows: (R',) long, the rows that are considered; None for all.
         """
         return limit is not None and any(
-            min(count, count + time) <= limit < max(count, count + time) for count in self._selected(rows)
+            (count <= limit) != (count + time <= limit) for count in self._selected(rows)
         )
 
     def _selected(self, rows: Tensor | None) -> list[int]:
@@ -342,51 +381,3 @@ class TokenHistory:
         """Returns the tokens of each row."""
         lengths = self.context.length.tolist()
         return [row[:length] for row, length in zip(self.context.tokens.tolist(), lengths, strict=True)]
-
-
-def padded_rows(model: CausalModel, rows: Sequence[Sequence[int]]) -> PaddedBatch:
-    """Pads rows for the decoder on the left, with the positions of their tokens."""
-    config = model.decoder_embedder.config
-    batch = pad_left(rows, config.pad_token_id or 0, model.device)
-    places = batch.position_ids
-    if places is None and config.numbering == "padding":
-        places = torch.arange(batch.input_ids.shape[1], device=model.device).expand_as(batch.input_ids)
-    positions = None if places is None else positions_of(model, batch.input_ids, places)
-    return batch._replace(position_ids=positions)
-
-
-def positions_of(model: CausalModel, ids: Tensor, places: Tensor) -> Tensor:
-    """Returns the position ids (B, T) of tokens at these places of their rows, counted from 0.
-
-    Models that number positions after the padding id would number a row by the batch or chunk that it comes
-    in, if it holds the padding id; these positions do not depend on that.
-    """
-    embedder = model.decoder_embedder
-    if embedder.config.numbering != "padding":
-        return places
-    padding = embedder.config.pad_token_id or 0
-    return torch.where(ids == padding, padding, places + padding + 1)
-
-
-def padded_sources(model: EncoderDecoderModel, sources: list[list[int]]) -> tuple[Tensor, Tensor | None]:
-    """Pads sequences for the encoder: (B, S), padded on the right, and their mask (B, S) or None."""
-    return pad_right(sources, model.embedder.config.pad_token_id or 0, model.device)
-
-
-def padded_embeds(model: CausalModel, embeds: Sequence[Tensor] | None) -> Tensor | None:
-    """Pads the embeddings (T, W) of each row, if there are any, on the left with 0: (B, T, W)."""
-    if embeds is None:
-        return None
-    longest = max(map(len, embeds))
-    rows = (F.pad(row.to(model.device, model.dtype), (0, 0, longest - len(row), 0)) for row in embeds)
-    return torch.stack([*rows])
-
-
-def _concatenate(states: Sequence[State]) -> State:
-    """Joins states of the same structure along their first dimension."""
-    first = states[0]
-    if isinstance(first, Tensor):
-        return torch.cat(list(states))
-    if isinstance(first, dict):
-        return {key: _concatenate([state[key] for state in states]) for key in first}
-    return type(first)(_concatenate(parts) for parts in zip(*states, strict=True))

@@ -15,7 +15,7 @@ from typing import Any
 from minitx.decoding.detokenize import Detokenizer
 from minitx.decoding.parameters import check_ids, check_vocabulary, set_frozen
 from minitx.tokenizer import Tokenizer
-from minitx.validation import ArgumentTypeError, ArgumentValueError
+from minitx.validation import ArgumentTypeError, ArgumentValueError, check_type
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +41,7 @@ class Stop:
     include_stop: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.include_stop, bool):
-            raise ArgumentTypeError("include_stop", self.include_stop, "True or False")
+        check_type("include_stop", self.include_stop, bool, "True or False")
         eos = None if self.eos is None else _ids("eos", self.eos)
         set_frozen(self, eos=eos, tokens=_ids("tokens", self.tokens), strings=_strings(self.strings))
 
@@ -59,16 +58,16 @@ class Stop:
         Raises:
             ValueError: an id outside the vocabulary; strings without a tokenizer.
         """
-        own: Any = self  # whose fields are tuples since `__post_init__`
-        named, tokens, strings = own.eos, set(own.tokens), own.strings
-        check_vocabulary("Stop(eos=...)", named or (), vocab_size)
+        stop: Any = self  # whose fields are tuples since `__post_init__`
+        tokens, strings = set(stop.tokens), stop.strings
+        check_vocabulary("Stop(eos=...)", stop.eos or (), vocab_size)
         check_vocabulary("Stop(tokens=...)", tokens, vocab_size)
         if strings and tokenizer is None:
             raise ValueError(
                 f"Stop(strings={strings!r}) is searched in text, which needs tokenizer=; or use "
                 "Stop(tokens=...) for single tokens."
             )
-        eos = tuple(token for token in end_tokens if token < vocab_size) if named is None else named
+        eos = tuple(token for token in end_tokens if token < vocab_size) if stop.eos is None else stop.eos
         # Special tokens are not part of the text, but their names are valid stop strings.
         if tokenizer is not None:
             tokens.update({*map(tokenizer.token_to_id, strings)} & {*tokenizer.special_ids})
@@ -168,4 +167,7 @@ def _strings(value: Any) -> tuple[str, ...]:
     if "" in strings:
         hint = "every text ends with an empty one"
         raise ArgumentValueError("Stop(strings=...)", value, "non-empty strings", hint)
+    if any("\ud800" <= character <= "\udfff" for string in strings for character in string):
+        hint = "a lone surrogate is half of a character"
+        raise ArgumentValueError("Stop(strings=...)", value, "text that UTF-8 can encode", hint)
     return tuple(strings)

@@ -28,10 +28,9 @@ from minitx.decoding.parameters import (
     Numbers,
     Parameter,
     document,
+    freeze,
     parameter,
     parameters_of,
-    set_frozen,
-    to_comparable,
 )
 from minitx.decoding.processors import bias, constraints, penalties, temperature
 from minitx.decoding.processors.base import Processor, StatefulProcessor
@@ -39,8 +38,8 @@ from minitx.decoding.processors.chain import Chain
 from minitx.decoding.request import GenerationRequest
 from minitx.decoding.samplers.base import Argmax, Device, Sampler, SamplerArguments, Seed
 from minitx.decoding.session import DecodingSession
-from minitx.habits import ARGUMENTS, hint_for, register_fields
-from minitx.validation import ArgumentTypeError, ArgumentValueError, check_choice
+from minitx.habits import argument_hint, register_fields
+from minitx.validation import ArgumentValueError, check_choice, check_type
 
 # Orders of the chain: that of the fields, but for the fields whose `Parameter.before` names the order.
 Order = Literal["transformers", "vllm", "llama.cpp"]
@@ -93,7 +92,10 @@ class Strategy:
         constraints.AllowedTokens, "ban all tokens but these", "IDS", before=_FRONT
     )
     min_length: Integers = parameter(
-        constraints.MinLength, "no end token before prompt and output have N tokens; 0: off", before=_FRONT
+        constraints.MinLength,
+        "no end token before prompt and output have N tokens; 0: off",
+        before=_FRONT,
+        then="min_new_tokens",
     )
     prefix_allowed_tokens_fn: Callable[[int, Tensor], Sequence[int] | Tensor] | None = parameter(
         constraints.PrefixAllowed, "(row, its tokens) -> ids that may come next (GENRE, arXiv:2010.00904)"
@@ -114,10 +116,13 @@ class Strategy:
     )
     suppress_tokens: Sequence[int] | None = parameter(constraints.SuppressTokens, "ban these tokens", "IDS")
     begin_suppress_tokens: Sequence[int] | None = parameter(
-        constraints.BeginSuppressTokens, "ban these as the first generated token", "IDS"
+        constraints.BeginSuppressTokens,
+        "ban these as the first generated token",
+        "IDS",
+        needs="forced_bos_token_id",
     )
     processors: Sequence[Processor | StatefulProcessor] = parameter(
-        None, "custom functions (logits, context) -> logits, applied before the temperature", off=()
+        tuple, "custom functions (logits, context) -> logits, applied before the temperature", off=()
     )
     renormalize_logits: bool = parameter(
         temperature.Renormalize, "the result are log-probabilities", off=False, before=_LAST
@@ -126,15 +131,19 @@ class Strategy:
 
     # The strategy that errors about seed=, generator= and num_samples= suggest if this one draws nothing.
     _drawing: ClassVar[str] = "Sample"
+    # The field with the order of the chain, if there is one.
+    _order: ClassVar[str] = ""
+    # Whether whole sequences are compared, so that no token is certain before the end.
+    searches = False
 
     def __new__(cls, *values: Any, **options: Any) -> Self:
         """Checks the names of the fields; a TypeError suggests another name."""
-        kind, known = cls.__name__, [each.name for each in fields(cls)]
+        kind, known = cls.__name__, [field.name for field in fields(cls)]
         if values:
             raise TypeError(f"{kind} takes its fields by name, as in {kind}(repetition_penalty=1.1).")
         for name in options:
             if name not in known:
-                hint = hint_for(ARGUMENTS["strategy"], name, known)
+                hint = argument_hint("strategy", name, known)
                 raise TypeError(f"{kind} has no field {name!r}.{hint and ' '}{hint}")
         return super().__new__(cls)
 
@@ -150,14 +159,14 @@ class Strategy:
         document(cls)
 
     def __post_init__(self) -> None:
-        set_frozen(self, **{each.name: to_comparable(getattr(self, each.name)) for each in fields(self)})
+        freeze(self)
         self._check()
         self.build()  # each processor checks its own parameters
 
     def __repr__(self) -> str:
         """The fields that are not at their default."""
-        values = ((each, getattr(self, each.name)) for each in fields(self))
-        changed = ", ".join(f"{each.name}={value!r}" for each, value in values if value != each.default)
+        values = ((field, getattr(self, field.name)) for field in fields(self))
+        changed = ", ".join(f"{field.name}={value!r}" for field, value in values if value != field.default)
         return f"{type(self).__name__}({changed})"
 
     def build(self, min_new_tokens: Integers = 0) -> Chain:
@@ -170,27 +179,24 @@ class Strategy:
         if self.chain is not None:
             return self.chain if minimum.min_new_tokens == 0 else Chain(minimum, *self.chain.processors)
         chain: list[Processor | StatefulProcessor] = []
-        for name, declared in _in_order(parameters_of(self), getattr(self, "order", "transformers")):
+        for name, declared in _in_order(parameters_of(self), getattr(self, self._order, ORDERS[0])):
             value = getattr(self, name)
-            if name == "processors":
-                chain.extend(self.processors)
-            elif declared.processor is not None and value is not declared.off:
-                processor = self._make(name, value)  # checks the value
+            if declared.processor is not None and value is not declared.off:
+                processor = self._make(name, declared, value)  # checks the value
                 if value != declared.off:  # off, if not the same object: 1 for 1.0
-                    chain.append(processor)
-            if name == "min_length" and minimum.min_new_tokens != 0:
+                    chain += processor if isinstance(processor, tuple) else [processor]
+            if declared.then and minimum.min_new_tokens != 0:
                 chain.append(minimum)
         return Chain(*chain)
 
-    def _make(self, name: str, value: Any) -> Processor:
-        if name == "begin_suppress_tokens":
-            return constraints.BeginSuppressTokens(value, self.forced_bos_token_id is not None)
-        declared = parameters_of(self)[name]
+    def _make(self, name: str, declared: Parameter, value: Any) -> Any:
+        """Returns the processor of a field, or a tuple of several."""
         assert declared.processor is not None  # else `build` does not ask for it
-        if declared.off is False and value is not True:
-            raise ArgumentTypeError(name, value, "True or False")
-        processor: Processor = declared.processor() if declared.off is False else declared.processor(value)
-        return processor
+        if declared.off is False:
+            check_type(name, value, bool, "True or False")
+            return declared.processor()
+        needs = [getattr(self, declared.needs) is not None] if declared.needs else []
+        return declared.processor(value, *needs)
 
     def sampler(
         self,
@@ -221,6 +227,7 @@ class Strategy:
 
     def adapt(self, request: GenerationRequest) -> GenerationRequest:
         """Checks a request against this strategy; returns it, with another chain where one is needed."""
+        request.chain.check_rows(len(request.prompts) * request.num_samples, request.num_samples)
         return request
 
     def run(self, session: DecodingSession, observe: Observer | None = None) -> Iterator[list[Event]]:
@@ -242,15 +249,13 @@ class Strategy:
 
     def _check(self) -> None:
         """Checks the fields that no processor sees."""
-        if not isinstance(self.processors, tuple):
-            raise ArgumentTypeError("processors", self.processors, "a list of processors")
+        check_type("processors", self.processors, tuple, "a list of processors")
         if self.chain is None:
             return
-        if not isinstance(self.chain, Chain):
-            example = f"as in {type(self).__name__}(chain=Chain(TopK(50)))"
-            raise ArgumentTypeError("chain", self.chain, "a Chain", example)
-        replaced = {"processors", "order", *(name for name, p in parameters_of(self).items() if p.processor)}
-        others = [f.name for f in fields(self) if f.name in replaced and getattr(self, f.name) != f.default]
+        example = f"as in {type(self).__name__}(chain=Chain(TopK(50)))"
+        check_type("chain", self.chain, Chain, "a Chain", example)
+        replaced = [name for name, p in parameters_of(self).items() if p.processor or name == self._order]
+        others = [name for name in replaced if getattr(self, name) != parameters_of(self)[name].off]
         if others:
             hint = "a literal chain replaces these fields, so include their processors"
             raise ArgumentValueError("chain", self.chain, f"passed without {', '.join(others)}", hint)

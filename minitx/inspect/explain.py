@@ -16,7 +16,6 @@ from minitx.decoding.arguments import check_names, resolve
 from minitx.decoding.detokenize import text_of
 from minitx.decoding.request import GenerationOptions
 from minitx.decoding.samplers.sample import Sample
-from minitx.decoding.search.base import Search
 from minitx.decoding.session import DecodingSession
 from minitx.decoding.strategy import Strategy
 from minitx.validation import ArgumentTypeError, ArgumentValueError, check_integer
@@ -138,7 +137,7 @@ def explain(
     top = check_integer("top", top, 1)
     prompts = prompt if isinstance(prompt, str) else [_ids(prompt)]
     strategy, request = resolve(model, prompts, strategy, {"max_new_tokens": 1, **options})
-    if isinstance(strategy, Search):
+    if strategy.searches:
         raise ValueError(
             "A search compares whole sequences, not tokens, so there is no choice of a token to explain; "
             "the beams of a generated result show the search."
@@ -167,14 +166,14 @@ def position(session: DecodingSession, token: int, top: int) -> Position:
         left = scores > -torch.inf
         kept = int(left.sum())
         surprise = -torch.log(probabilities.clamp(min=1e-300))
-        best = scores.topk(min(top, kept)).indices  # by scores: a probability may be rounded to 0
+        best = scores.topk(min(top, kept)).indices.tolist()  # by scores: probabilities may be rounded to 0
         steps.append(
             Step(
                 name=name,
                 kept=kept,
                 mass=float(before[left].sum()) if steps else 1.0,
                 entropy=float((probabilities * surprise).sum()),
-                top=tuple(_candidate(each, probabilities, raw, tokenizer, ids) for each in best.tolist()),
+                top=tuple(_candidate(id_, probabilities, raw, tokenizer, ids) for id_ in best),
                 chosen=float(probabilities[token]),
             )
         )
@@ -198,16 +197,16 @@ def render(position: Position) -> str:
     for step in position.steps:
         line = f"{cut(step.name, NAME - 1):<{NAME}}{step.kept:>8}{step.mass:>7.3f}{step.entropy:>7.2f}"
         line += f"{step.chosen:>7.3f}"
-        for each in step.top[:2]:
-            entry = f"  {named(each, 8)} {each.probability:.2f}"
+        for candidate in step.top[:2]:
+            entry = f"  {named(candidate, 8)} {candidate.probability:.2f}"
             line += entry if len(line + entry) <= WIDTH else ""
         lines.append(line)
     lines.append("")
-    largest = max([each.probability for each in shown], default=0.0) or 1.0
-    for each in shown if drawn in shown else (*shown, drawn):
-        mark = "→" if each.token == drawn.token else " "
-        name, bars = named(each, CELL), bar(min(1.0, each.probability / largest))
-        lines.append(f"{mark} {name:<{CELL + 2}}{bars:<{BAR}} {each.probability:.3f}  was {each.raw:.3f}")
+    largest = max([candidate.probability for candidate in shown], default=0.0) or 1.0
+    for candidate in shown if drawn in shown else (*shown, drawn):
+        mark, probability = "→" if candidate.token == drawn.token else " ", candidate.probability
+        name, bars = named(candidate, CELL), bar(min(1.0, probability / largest))
+        lines.append(f"{mark} {name:<{CELL + 2}}{bars:<{BAR}} {probability:.3f}  was {candidate.raw:.3f}")
     return "\n".join(lines)
 
 
@@ -257,7 +256,7 @@ def _ids(prompt: Any) -> list[Any]:
     plain = prompt.tolist() if hasattr(prompt, "tolist") else prompt  # of torch or NumPy
     if isinstance(plain, bytes) or not isinstance(plain, Sequence):
         raise ArgumentTypeError("prompt", prompt, "one string, or the ids of one prompt", "e.g. [5, 6]")
-    if any(isinstance(each, str | Sequence | Tensor) for each in plain):
+    if any(isinstance(item, str | Sequence | Tensor) for item in plain):
         hint = "leave out the outer brackets" if len(plain) == 1 else "explain one after the other"
         raise ArgumentValueError("prompt", plain, "a single prompt, not a list of them", hint)
     return list(plain)

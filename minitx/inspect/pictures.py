@@ -12,6 +12,13 @@ from torch import Tensor
 from minitx.extras import missing_extra
 from minitx.inspect.text import shorten_line
 from minitx.io import write_atomically
+from minitx.validation import (
+    ArgumentValueError,
+    check_optional_strings,
+    check_path,
+    check_shape,
+    check_type,
+)
 
 FORMATS = (".png", ".svg")
 COLORS = "cividis"  # readable with any colour vision; its brightness rises evenly
@@ -23,7 +30,7 @@ LABEL_LENGTH = 46
 def similarity_picture(
     similarity: Tensor, labels: Sequence[str], path: str | Path, *, title: str | None = None
 ) -> Path:
-    """Draw a matrix of similarities as a heat map.
+    """Draws a matrix of similarities as a heat map.
 
     matplotlib's settings and current figure are not changed, and no window opens.
 
@@ -40,13 +47,16 @@ def similarity_picture(
         ImportError: matplotlib is not installed.
         ValueError: not a square matrix with one label per row, or another file type.
     """
-    path, size = Path(path), len(labels)
-    if tuple(similarity.shape) != (size, size) or not size:
-        raise ValueError(
-            f"similarity has shape {tuple(similarity.shape)} for {size} labels; expected (N, N) and N labels."
-        )
+    check_type("labels", labels, Sequence, "a list of strings")
+    for index, label in enumerate(labels):
+        check_type(f"labels[{index}]", label, str, "a string")
+    if not labels:
+        raise ArgumentValueError("labels", labels, "at least one text")
+    check_shape("similarity", similarity, (len(labels), len(labels)), like="labels")
+    check_optional_strings(title=title)
+    path = check_path("path", path)
     if path.suffix.lower() not in FORMATS:
-        raise ValueError(f"{path}: a picture is a {' or '.join(FORMATS)} file.")
+        raise ArgumentValueError("path", str(path), f"the name of a {' or '.join(FORMATS)} file")
     figure = draw(similarity.detach().double().cpu().tolist(), list(labels), title)
     path.parent.mkdir(parents=True, exist_ok=True)
     kind = path.suffix.lower().removeprefix(".")
@@ -61,7 +71,7 @@ def similarity_picture(
 
 
 def import_figure() -> Any:
-    """Import matplotlib's Figure, which draws without pyplot's global state.
+    """Imports matplotlib's Figure, which draws without pyplot's global state.
 
     Raises:
         ImportError: matplotlib is not installed; the message names the extra.
@@ -76,7 +86,7 @@ def import_figure() -> Any:
 
 
 def draw(rows: list[list[float]], labels: list[str], title: str | None) -> Any:
-    """Draw the figure: square cells, labels beside, numbers below."""
+    """Draws the figure: square cells, labels beside, numbers below."""
     size = len(labels)
     cell = 0.62 if size <= MOST_VALUES else max(0.12, 9.0 / size)
     side = max(3.0, cell * size)
@@ -110,7 +120,7 @@ def draw(rows: list[list[float]], labels: list[str], title: str | None) -> Any:
 
 
 def write_values(axes: Any, rows: list[list[float]], image: Any) -> None:
-    """Write the value into each cell, dark on light and light on dark."""
+    """Writes the value into each cell, dark on light and light on dark."""
     for i, row in enumerate(rows):
         for j, value in enumerate(row):
             red, green, blue, _ = image.cmap(image.norm(value))

@@ -5,14 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from minitx.inspect.text import WIDTH, shorten_line
 
 MOST_COLUMNS = 10  # texts whose similarities fit beside a readable part of each text
 
 
+def vectors_table(texts: Sequence[str], vectors: Tensor, highlight: Callable[[str], str] = str) -> str:
+    """Formats the cosine similarities of (N, E) vectors of texts; of a single vector, its first numbers.
+
+    Args:
+        texts: N texts.
+        vectors: of the texts.
+        highlight: as for `similarity_table`.
+    """
+    if len(texts) == 1:
+        numbers = ", ".join(f"{value:.4f}" for value in vectors[0, :6].tolist())
+        return f"begins {numbers}, ..."
+    units = F.normalize(vectors, dim=-1)
+    return f"\nCosine similarity\n{similarity_table(texts, units @ units.T, highlight)}"
+
+
 def similarity_table(texts: Sequence[str], similarity: Tensor, highlight: Callable[[str], str] = str) -> str:
-    """Format (N, N) similarities: a numbered text and a number per column.
+    """Formats (N, N) similarities: a numbered text and a number per column.
 
     Args:
         texts: N texts.
@@ -32,13 +48,13 @@ def similarity_table(texts: Sequence[str], similarity: Tensor, highlight: Callab
 
 
 def similarity_cell(value: float, same: bool) -> str:
-    """Format a similarity in five columns: " .60", "-.04"; a dot for a text with itself."""
+    """Formats a similarity in five columns: " .60", "-.04"; a dot for a text with itself."""
     if same:
         return "    ·"
     return f"{round(value, 2) + 0.0:.2f}".replace("0.", ".", 1).rjust(5)  # + 0.0: no "-.00"
 
 
 def nearest(similarity: Tensor) -> list[int]:
-    """Return the index of the most similar other text for each; of a single text, itself."""
+    """Returns the index of the most similar other text for each; of a single text, itself."""
     indices: list[int] = similarity.clone().fill_diagonal_(float("-inf")).argmax(dim=1).tolist()
     return indices

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from minitx.checkpoint.files import open_folder
 from minitx.inspect.text import human as human
 from minitx.models import Model
+from minitx.validation import check_path, check_type
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class ModuleEntry:
     """One module, or a run of equal consecutive modules.
 
     Attributes:
@@ -26,12 +27,12 @@ class Row:
         kind: class of the module.
         repeat: number of modules in the run.
         runs: calls of these modules in one forward; more than `repeat` if layers share parameters.
-        shapes: shapes of the module's own parameters, by name.
+        shapes: shapes of the module's direct parameters, by name.
         parameters: number of parameters in one module of the run, submodules included; a tied parameter is
             counted at its first occurrence.
         bytes: size of these parameters.
         dtypes: dtypes of these parameters.
-        tied: own parameters that are tied to others, by name: {"weight": "embedder.word_emb.weight"}.
+        tied: direct parameters that are tied to others, by name: {"weight": "embedder.word_emb.weight"}.
     """
 
     path: str
@@ -63,7 +64,7 @@ class Summary:
     Attributes:
         model_type: `model_type` of config.json; None for a model without a record of its origin.
         task: task of the head, or None.
-        rows: the module tree, parents before children.
+        entries: the module tree, parents before children.
         parameters: number of parameters; tied ones are counted once.
         bytes: size of the parameters.
         dtypes: dtypes of the parameters, the most frequent first.
@@ -73,7 +74,7 @@ class Summary:
 
     model_type: str | None
     task: str | None
-    rows: tuple[Row, ...]
+    entries: tuple[ModuleEntry, ...]
     parameters: int
     bytes: int
     dtypes: tuple[str, ...]
@@ -82,7 +83,7 @@ class Summary:
 
 
 def summarize(model: Model, folder: str | Path | None = None) -> Summary:
-    """Summarize the module tree of a model: shapes, parameters, bytes and dtypes.
+    """Summarizes the module tree of a model: shapes, parameters, bytes and dtypes.
 
     Args:
         model: any model of minitx.
@@ -91,6 +92,8 @@ def summarize(model: Model, folder: str | Path | None = None) -> Summary:
     Raises:
         FileNotFoundError, ValueError: as `minitx.load`, about the weights in `folder`.
     """
+    check_type("model", model, Model, "a model of minitx")
+    folder = None if folder is None else check_path("folder", folder)
     owners: dict[int, str] = {}  # id of a parameter -> its first name
     for name, parameter in model.named_parameters(remove_duplicate=False):
         owners.setdefault(id(parameter), name)
@@ -99,11 +102,11 @@ def summarize(model: Model, folder: str | Path | None = None) -> Summary:
     stored: dict[str, Tensor] = {}
     if folder is not None and model.checkpoint is not None:
         used = {name for names in model.checkpoint.names.values() for name in names} | set(kept)
-        stored = {name: t for name, t in open_folder(Path(folder)).shapes.items() if name not in used}
+        stored = {name: t for name, t in open_folder(folder).shapes.items() if name not in used}
     return Summary(
         model_type=None if model.checkpoint is None else model.checkpoint.model_type,
         task=model.task,
-        rows=tuple(with_runs(tree(model, "", 0, owners), model)),
+        entries=tuple(with_runs(tree(model, "", 0, owners), model)),
         parameters=count(everything),
         bytes=num_bytes(everything),
         dtypes=dtypes(everything),
@@ -112,51 +115,51 @@ def summarize(model: Model, folder: str | Path | None = None) -> Summary:
     )
 
 
-# --- rows ------------------------------------------------------------------------------------------
+# --- entries ------------------------------------------------------------------------------------------
 
 
-def with_runs(rows: Iterable[Row], model: Model) -> Iterable[Row]:
-    """Yield the rows with the number of calls of each layer."""
+def with_runs(entries: Iterable[ModuleEntry], model: Model) -> Iterable[ModuleEntry]:
+    """Yields the entries with the number of calls of each layer."""
     orders = {
         f"{name}.layers": getattr(model.get_submodule(name), "layer_order", []) for name in model.families
     }
-    for row in rows:
-        parent, _, index = row.path.rpartition(".")
+    for entry in entries:
+        parent, _, index = entry.path.rpartition(".")
         if layer_order := orders.get(parent):
-            own = range(int(index), int(index) + row.repeat)
-            yield replace(row, runs=sum(layer_order.count(i) for i in own))
+            members = range(int(index), int(index) + entry.repeat)
+            yield replace(entry, runs=sum(layer_order.count(i) for i in members))
         else:
-            yield replace(row, runs=row.repeat)
+            yield replace(entry, runs=entry.repeat)
 
 
-def tree(module: nn.Module, path: str, depth: int, owners: Mapping[int, str]) -> Iterable[Row]:
-    """Yield the rows of the submodules that have parameters."""
+def tree(module: nn.Module, path: str, depth: int, owners: Mapping[int, str]) -> Iterable[ModuleEntry]:
+    """Yields the entries of the submodules that have parameters."""
     for children in runs(module, path, owners):
         first_name, first = children[0]
         full = f"{path}.{first_name}" if path else first_name
-        own = own_parameters(first, full, owners)
+        untied = untied_parameters(first, full, owners)
         everything = [*first.parameters()]
         if not everything:
             continue  # dropout, activation
         name = first_name if len(children) == 1 else f"{first_name}-{children[-1][0]}"
         here = {key: p for key, p in first._parameters.items() if p is not None}
-        yield Row(
+        yield ModuleEntry(
             path=full,
             name=name,
             depth=depth,
             kind=type(first).__name__,
             repeat=len(children),
             shapes={key: tuple(p.shape) for key, p in here.items()},
-            parameters=count(own),
-            bytes=num_bytes(own),
-            dtypes=dtypes(own or everything),
+            parameters=count(untied),
+            bytes=num_bytes(untied),
+            dtypes=dtypes(untied or everything),
             tied={key: owners[id(p)] for key, p in here.items() if owners[id(p)] != f"{full}.{key}"},
         )
         yield from tree(first, full, depth + 1, owners)
 
 
 def runs(module: nn.Module, path: str, owners: Mapping[int, str]) -> Iterable[list[tuple[str, nn.Module]]]:
-    """Group the children: in a list of layers, equal neighbours together."""
+    """Groups the children: in a list of layers, equal neighbours together."""
     groups: list[list[tuple[str, nn.Module]]] = []
     previous = None
     for name, child in module.named_children():
@@ -170,7 +173,7 @@ def runs(module: nn.Module, path: str, owners: Mapping[int, str]) -> Iterable[li
 
 
 def signature(module: nn.Module, path: str, owners: Mapping[int, str]) -> tuple[object, ...]:
-    """Return a value that is equal for modules with equal classes, shapes, dtypes and ties."""
+    """Returns a value that is equal for modules with equal classes, shapes, dtypes and ties."""
     inside = tuple((name, type(child)) for name, child in module.named_modules())
     parameters = tuple(
         (name, p.shape, p.dtype, owners[id(p)] == f"{path}.{name}" or owners[id(p)])
@@ -179,35 +182,35 @@ def signature(module: nn.Module, path: str, owners: Mapping[int, str]) -> tuple[
     return inside, parameters
 
 
-def own_parameters(module: nn.Module, path: str, owners: Mapping[int, str]) -> list[nn.Parameter]:
-    """Return the parameters inside a module that are not tied to an earlier one."""
+def untied_parameters(module: nn.Module, path: str, owners: Mapping[int, str]) -> list[nn.Parameter]:
+    """Returns the parameters inside a module that are not tied to an earlier one."""
     named = module.named_parameters(remove_duplicate=False)
     return [p for name, p in named if owners[id(p)] == f"{path}.{name}"]
 
 
 def count(tensors: Iterable[Tensor]) -> int:
-    """Return the number of elements."""
+    """Returns the number of elements."""
     return sum(tensor.numel() for tensor in tensors)
 
 
 def num_bytes(tensors: Iterable[Tensor]) -> int:
-    """Return the number of bytes."""
+    """Returns the number of bytes."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def dtypes(tensors: Iterable[Tensor]) -> tuple[str, ...]:
-    """Return the names of the dtypes, the most frequent first."""
+    """Returns the names of the dtypes, the most frequent first."""
     seen = Counter(dtype_name(tensor.dtype) for tensor in tensors)
     return tuple(name for name, _ in seen.most_common())
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """Return "float32" for torch.float32."""
+    """Returns "float32" for torch.float32."""
     return str(dtype).removeprefix("torch.")
 
 
 def unused(tensors: Mapping[str, Tensor]) -> tuple[Unused, ...]:
-    """List tensors by name."""
+    """Lists tensors by name."""
     return tuple(
         Unused(name=name, shape=tuple(tensor.shape), dtype=dtype_name(tensor.dtype))
         for name, tensor in sorted(tensors.items())
@@ -218,7 +221,8 @@ def unused(tensors: Mapping[str, Tensor]) -> tuple[Unused, ...]:
 
 
 def render(summary: Summary) -> str:
-    """Render the summary in at most 80 columns."""
+    """Renders the summary in at most 80 columns."""
+    check_type("summary", summary, Summary, "the result of summarize")
     title = " ".join(filter(None, [summary.model_type, summary.task])) or "model"
     lines = [
         f"{title}: {summary.parameters:,} parameters, {human(summary.bytes)}, {' + '.join(summary.dtypes)}",
@@ -226,15 +230,15 @@ def render(summary: Summary) -> str:
         line("module", "shape", "parameters", "bytes", "dtype"),
         "-" * 80,
     ]
-    for row in summary.rows:
-        times = f": {row.repeat} x" if row.repeat > 1 else ""
-        times += f", run {row.runs} x" if row.runs > row.repeat else ""
-        shape = " + ".join(" x ".join(map(str, s)) for n, s in row.shapes.items() if n not in row.tied)
-        kind = row.dtypes[0] if len(row.dtypes) == 1 else "mixed"
-        name = "  " * row.depth + row.name + times
-        lines.append(line(name, shape, f"{row.parameters:,}", human(row.bytes), kind))
-        for key, owner in row.tied.items():
-            lines.append(f"{'  ' * (row.depth + 1)}{key} is {owner}, counted there")
+    for entry in summary.entries:
+        times = f": {entry.repeat} x" if entry.repeat > 1 else ""
+        times += f", run {entry.runs} x" if entry.runs > entry.repeat else ""
+        shape = " + ".join(" x ".join(map(str, s)) for n, s in entry.shapes.items() if n not in entry.tied)
+        kind = entry.dtypes[0] if len(entry.dtypes) == 1 else "mixed"
+        name = "  " * entry.depth + entry.name + times
+        lines.append(line(name, shape, f"{entry.parameters:,}", human(entry.bytes), kind))
+        for key, owner in entry.tied.items():
+            lines.append(f"{'  ' * (entry.depth + 1)}{key} is {owner}, counted there")
     lines += ["-" * 80, line("total", "", f"{summary.parameters:,}", human(summary.bytes), "")]
     lines += listing("In the file, not used, kept for saving:", summary.kept)
     lines += listing("In the file, not used:", summary.ignored)
@@ -242,13 +246,13 @@ def render(summary: Summary) -> str:
 
 
 def line(name: str, shape: str, parameters: str, size: str, dtype: str) -> str:
-    """Render five columns in 80 characters; a long name extends into the empty part of the next column."""
+    """Renders five columns in 80 characters; a long name extends into the empty part of the next column."""
     shape = shape.rjust(max(0, 46 - len(name) - 1))
     return f"{name} {shape:}"[:46].ljust(46) + f"{parameters:>15} {size:>9} {dtype:>8}"
 
 
 def listing(title: str, tensors: tuple[Unused, ...]) -> list[str]:
-    """Render unused tensors under a title."""
+    """Renders unused tensors under a title."""
     if not tensors:
         return []
     shown = [f"  {t.name}  {' x '.join(map(str, t.shape)) or 'one number'}  {t.dtype}" for t in tensors]

@@ -38,7 +38,7 @@ _BUILT_IN = frozenset(ACTIVATIONS)
 
 
 def register_activation(name: str, function: Callable[[Tensor], Tensor]) -> None:
-    """Make a custom activation known under a name, for `hidden_act` of a config and of config.json.
+    """Makes a custom activation known under a name, for `hidden_act` of a config and of config.json.
 
     A model with it is saved by that name; whoever loads it must register the function first.
 

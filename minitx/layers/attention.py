@@ -6,9 +6,11 @@ layer.py.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +20,7 @@ from minitx.config import AttentionConfig, NormConfig
 from minitx.layers.cache import CrossAttentionCache, LayerCache
 from minitx.layers.norm import Slot, norm
 from minitx.layers.rotary import RotaryTables, apply_rotary_pos_emb
-from minitx.validation import ArgumentTypeError, ArgumentValueError, check_choice
+from minitx.validation import ArgumentTypeError, ArgumentValueError, check_choice, check_tensor
 
 # --- functions -------------------------------------------------------------------------------------
 
@@ -45,9 +47,17 @@ class ScoreOptions:
 
 
 class Backend(Protocol):
-    """Computes attention: (B, H, T, D), (B, K, S, D), (B, K, S, D), mask -> (B, H, T, D).
+    """Computes attention.
 
-    The mask is (1 or B, 1 or H, 1 or T, S): bool (True = attend) or added to the scores; None: attend to all.
+    Args:
+        query: (B, H, T, D)
+        key: (B, K, S, D)
+        value: (B, K, S, D)
+        mask: (1 or B, 1 or H, 1 or T, S), bool (True = attend) or added to the scores; None: attend to all.
+        options: of the scores.
+
+    Returns:
+        (B, H, T, D)
     """
 
     def __call__(
@@ -88,17 +98,9 @@ def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None, options: 
 
 
 def eager(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, options: ScoreOptions) -> Tensor:
-    """Compute attention step by step, as in the equation.
+    """Computes attention step by step, as in the equation; a `Backend`.
 
-    Args:
-        query: (B, H, T, D)
-        key: (B, K, S, D)
-        value: (B, K, S, D)
-        mask: (1 or B, 1 or H, 1 or T, S), as for `Backend`; or None.
-        options: of the scores.
-
-    Returns:
-        (B, H, T, D)
+    (B, H, T, D), twice (B, K, S, D), mask (1 or B, 1 or H, 1 or T, S) -> (B, H, T, D)
     """
     if options.groups > 1:
         value = value.repeat_interleave(options.groups, dim=1)
@@ -108,19 +110,11 @@ def eager(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, option
 
 
 def sdpa(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, options: ScoreOptions) -> Tensor:
-    """Compute the same with PyTorch's fused kernels, which never hold the (T, S) weights.
+    """Computes the same with PyTorch's fused kernels, which never hold the (T, S) weights; a `Backend`.
 
     The kernels support neither caps nor sinks: with those, falls back to `eager`.
 
-    Args:
-        query: (B, H, T, D)
-        key: (B, K, S, D)
-        value: (B, K, S, D)
-        mask: (1 or B, 1 or H, 1 or T, S), as for `Backend`; or None.
-        options: of the scores.
-
-    Returns:
-        (B, H, T, D)
+    (B, H, T, D), twice (B, K, S, D), mask (1 or B, 1 or H, 1 or T, S) -> (B, H, T, D)
     """
     if options.softcap is not None or options.sinks is not None:
         return eager(query, key, value, mask, options)
@@ -141,14 +135,14 @@ _BUILT_IN = frozenset(BACKENDS)
 
 
 def register_attention(name: str, function: Backend) -> None:
-    """Make a custom attention known under a name, for `model.set_attention` and `minitx.load(attention=)`.
+    """Makes a custom attention known under a name, for `model.set_attention` and `minitx.load(attention=)`.
 
     Args:
         name: not the name of a built-in attention.
         function: with the signature of `Backend`.
 
     Raises:
-        ArgumentTypeError: not a name, or not callable.
+        ArgumentTypeError: not a name, or not a function of five arguments.
         ArgumentValueError: the name of a built-in attention.
 
     Example:
@@ -159,26 +153,69 @@ def register_attention(name: str, function: Backend) -> None:
     """
     if not isinstance(name, str) or not name:
         raise ArgumentTypeError("name", name, "a non-empty string")
-    if not callable(function):
-        raise ArgumentTypeError("function", function, "callable")
+    check_backend("function", function)
     if name in _BUILT_IN:
         raise ArgumentValueError("name", name, "a new name", f"minitx has {', '.join(sorted(_BUILT_IN))}")
     BACKENDS[name] = function
 
 
 def backend_of(attention: str | Backend) -> Backend:
-    """Returns the function of a name of `BACKENDS`, or the function itself.
+    """Returns the function under a name of `BACKENDS`, or the function; outputs of custom ones are checked.
 
     Raises:
-        ArgumentTypeError: neither a name nor a function.
+        ArgumentTypeError: neither a name nor a function of five arguments.
         ArgumentValueError: an unknown name.
     """
     if isinstance(attention, str):
         hint = "minitx.register_attention adds a custom one"
-        return BACKENDS[check_choice("attention", attention, BACKENDS, hint)]
-    if not callable(attention):
-        raise ArgumentTypeError("attention", attention, f"a function or one of {', '.join(BACKENDS)}")
-    return attention
+        attention = BACKENDS[check_choice("attention", attention, BACKENDS, hint)]
+    if attention is eager or attention is sdpa:
+        return attention
+    check_backend("attention", attention, f" or one of {', '.join(BACKENDS)}")
+    return partial(_checked_attention, attention)
+
+
+def check_backend(parameter: str, function: Any, others: str = "") -> None:
+    """Checks that a function can be called with the five arguments of `Backend`.
+
+    Args:
+        parameter: name in the message.
+        function: the value.
+        others: other values that the parameter takes, for the message.
+
+    Raises:
+        ArgumentTypeError: not a function, or one of other arguments.
+    """
+    if not callable(function):
+        raise ArgumentTypeError(parameter, function, f"a function{others}" if others else "callable")
+    try:
+        inspect.signature(function).bind(*[None] * 5)
+    except TypeError:
+        expected = "a function of (query, key, value, mask, options)"
+        hint = "minitx.layers.attention.Backend describes them"
+        raise ArgumentTypeError(parameter, function, expected, hint) from None
+    except ValueError:
+        pass  # a compiled function without a signature
+
+
+def _checked_attention(
+    function: Backend, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, options: ScoreOptions
+) -> Tensor:
+    """Runs a custom attention and checks its output.
+
+    (B, H, T, D), twice (B, K, S, D), mask (1 or B, 1 or H, 1 or T, S) -> (B, H, T, D)
+
+    Raises:
+        ArgumentTypeError: it returns no tensor.
+        ArgumentValueError: it returns a tensor of another shape or dtype than the queries have.
+    """
+    output = function(query, key, value, mask, options)
+    name = f"the output of {getattr(function, '__name__', function)}"
+    check_tensor(name, output)
+    if (output.shape, output.dtype) != (query.shape, query.dtype):
+        expected = f"a tensor of shape {tuple(query.shape)} and {query.dtype}, like the queries"
+        raise ArgumentValueError(name, output, expected)
+    return output
 
 
 # --- modules ---------------------------------------------------------------------------------------
@@ -194,7 +231,7 @@ class AttentionContext:
             work.
         rotary: cos and sin for queries and keys; None: no RoPE.
         past: number of tokens in the cache.
-        memory: (B, S, E), encoder hidden states for cross-attention; None: its keys and values are cached.
+        encoder_hidden_states: (B, S, E) for cross-attention; None: their keys and values are cached.
         watch: called with the attention weights before dropout, (B, H, T, S); None: they are not computed.
     """
 
@@ -202,7 +239,7 @@ class AttentionContext:
     causal: bool = False
     rotary: RotaryTables | None = None
     past: int = 0
-    memory: Tensor | None = None
+    encoder_hidden_states: Tensor | None = None
     watch: Callable[[Tensor], None] | None = None
 
 
@@ -220,13 +257,10 @@ class SelfAttention(nn.Module):
         self, config: AttentionConfig, hidden_size: int, qk_norm: NormConfig, index: int = 0
     ) -> None:
         super().__init__()
-        heads, self.head_dim = config.num_attention_heads, config.head_dim
+        heads = config.num_attention_heads
         shared_heads = config.num_key_value_heads or heads
-        width, shared, self.groups = (
-            heads * self.head_dim,
-            shared_heads * self.head_dim,
-            heads // shared_heads,
-        )
+        self.head_dim, self.groups = config.head_dim, heads // shared_heads
+        width, shared = heads * self.head_dim, shared_heads * self.head_dim
         self.Q = nn.Linear(hidden_size, width, bias=config.bias)
         self.K = nn.Linear(hidden_size, shared, bias=config.bias)
         self.V = nn.Linear(hidden_size, shared, bias=config.bias)
@@ -241,7 +275,7 @@ class SelfAttention(nn.Module):
         self.backend: Backend = sdpa
 
     def heads(self, x: Tensor, norm: Slot | None = None) -> Tensor:
-        """Split into heads, and normalise queries and keys: (B, T, heads * D) -> (B, heads, T, D)."""
+        """Splits into heads, and normalises queries and keys: (B, T, heads * D) -> (B, heads, T, D)."""
         if norm is not None and not self.norm_per_head:
             x = norm(x)
         x = x.view(*x.shape[:-1], x.shape[-1] // self.head_dim, self.head_dim)
@@ -281,8 +315,8 @@ class CrossAttention(SelfAttention):
     ) -> Tensor:
         """(B, T, E) -> (B, T, H * D)"""
         query = self.heads(self.Q(hidden), self.q_norm)  # (B, H, T, D)
-        if context.memory is not None:
-            key, value = self.keys_and_values(context.memory)
+        if context.encoder_hidden_states is not None:
+            key, value = self.keys_and_values(context.encoder_hidden_states)
         else:
             assert cache is not None, "without encoder hidden states, their keys and values are cached"
             key, value = cache.recall()

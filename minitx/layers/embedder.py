@@ -49,7 +49,7 @@ class Embedder(nn.Module):
         self.max_tokens = config.max_position_embeddings - first
 
     def check_ids(self, input_ids: Tensor, token_type_ids: Tensor | None = None) -> None:
-        """Check ids against the tables, which would fail with an index error or a dead GPU.
+        """Checks ids against the tables, which would fail with an index error or a dead GPU.
 
         Args:
             input_ids: (B, T).
@@ -92,7 +92,7 @@ class Embedder(nn.Module):
         return positions
 
     def check_types(self, token_type_ids: Tensor, shape: tuple[int, ...]) -> None:
-        """Check shape and values of the token type ids.
+        """Checks shape and values of the token type ids.
 
         Args:
             token_type_ids: (B, T)
@@ -103,7 +103,7 @@ class Embedder(nn.Module):
             check_indices("token_type_ids", token_type_ids, self.config.type_vocab_size)
 
     def check_positions(self, position_ids: Tensor, shape: tuple[int, ...], hint: str = "") -> None:
-        """Check that the positions fit the tokens and the table.
+        """Checks that the positions fit the tokens and the table.
 
         Args:
             position_ids: (1 or B, T)
@@ -116,7 +116,7 @@ class Embedder(nn.Module):
             check_indices(f"{self.prefix}position_ids", position_ids, rows, hint)
 
     def check_length(self, position_ids: Tensor, past: int) -> None:
-        """Check that more tokens than `max_tokens` fit the table, since padding may share a position.
+        """Checks that more tokens than `max_tokens` fit the table, since padding may share a position.
 
         Args:
             position_ids: (1 or B, T), the architecture's own numbering.
@@ -129,7 +129,7 @@ class Embedder(nn.Module):
             raise ValueError(f"the model has positions for {self.max_tokens} tokens, but {too_long}.")
 
     def project(self, hidden: Tensor, place: Projection) -> Tensor:
-        """Apply the projection if it belongs to this place: (B, T, size) -> (B, T, size or E)."""
+        """Applies the projection if it belongs to this place: (B, T, size) -> (B, T, size or E)."""
         return self.projection(hidden) if self.config.projection == place else hidden
 
     def forward(
@@ -188,12 +188,12 @@ def position_embedding(config: TextInputs, size: int, padding: int | None) -> nn
 
 
 def number_all(input_ids: Tensor, pad_token_id: int | None, past: int, mask: Tensor | None) -> Tensor:
-    """Number all tokens from 0: (B, T), mask (B, past + T) -> (1, T)."""
+    """Numbers all tokens from 0: (B, T), mask (B, past + T) -> (1, T)."""
     return torch.arange(past, past + input_ids.shape[1], device=input_ids.device)[None]
 
 
 def number_unpadded(input_ids: Tensor, pad_token_id: int | None, past: int, mask: Tensor | None) -> Tensor:
-    """Number tokens other than padding from pad_token_id + 1; padding gets pad_token_id.
+    """Numbers tokens other than padding from pad_token_id + 1; padding gets pad_token_id.
 
     (B, T), mask (B, past + T) -> (B, T)
 
@@ -206,7 +206,7 @@ def number_unpadded(input_ids: Tensor, pad_token_id: int | None, past: int, mask
 
 
 def number_attended(input_ids: Tensor, pad_token_id: int | None, past: int, mask: Tensor | None) -> Tensor:
-    """Number attended tokens from 0; padding gets -1: (B, T), mask (B, past + T) -> (1 or B, T)."""
+    """Numbers attended tokens from 0; padding gets -1: (B, T), mask (B, past + T) -> (1 or B, T)."""
     if mask is None:
         return number_all(input_ids, pad_token_id, past, mask)
     attended = mask.long()

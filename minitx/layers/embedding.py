@@ -43,7 +43,7 @@ class ScaledEmbedding(Embedding):
 
 
 def scaled(vectors: Tensor, scale: float, *, rounded: bool) -> Tensor:
-    """Multiply by a number, rounded to the dtype of the vectors first or not: (...) -> (...)."""
+    """Multiplies by a number, rounded to the dtype of the vectors first or not: (...) -> (...)."""
     if not rounded:
         return vectors * scale
     return vectors * torch.tensor(scale, dtype=torch.float32, device=vectors.device).to(vectors.dtype)

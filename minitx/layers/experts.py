@@ -65,8 +65,8 @@ class Experts(nn.Module):
 class MixtureOfExperts(nn.Module):
     """The weighted sum of the outputs of the chosen experts.
 
-        weights, chosen = topk(softmax(router(x)))
-        sum over chosen e of weight_e * expert_e(x)
+        weights, indices = topk(softmax(router(x)))
+        sum over e in indices of weight_e * expert_e(x)
 
     It is a complete feed-forward network, so the layer's `output` after it has no projection.
     """
@@ -81,20 +81,20 @@ class MixtureOfExperts(nn.Module):
         """Returns weights and indices of each token's experts: (B, T, E) -> (B * T, k) twice."""
         logits = self.router(hidden).flatten(0, -2)
         wide = torch.promote_types(logits.dtype, torch.float32)
-        weights, chosen = torch.softmax(logits, dim=-1, dtype=wide).topk(self.config.num_experts_per_tok)
+        weights, indices = torch.softmax(logits, dim=-1, dtype=wide).topk(self.config.num_experts_per_tok)
         if self.config.norm_topk_prob:
             weights = weights / weights.sum(dim=-1, keepdim=True)
-        return weights, chosen
+        return weights, indices
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(B, T, E) -> (B, T, E)"""
-        weights, chosen = self.route(hidden)
-        if chosen.is_meta:  # without values, the experts of a token are unknown
+        weights, indices = self.route(hidden)
+        if indices.is_meta:  # without values, the experts of a token are unknown
             return torch.zeros_like(hidden)
         tokens = hidden.flatten(0, -2)  # (B * T, E)
         mixed = torch.zeros_like(tokens)
-        for expert in torch.unique(chosen).tolist():
-            token, place = torch.where(chosen == expert)
+        for expert in torch.unique(indices).tolist():
+            token, place = torch.where(indices == expert)
             weighted = self.experts(tokens[token], expert) * weights[token, place, None]
             mixed = mixed.index_add(0, token, weighted.to(mixed.dtype))
         return mixed.view_as(hidden)

@@ -96,7 +96,7 @@ def span_fields(logits: Tensor) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Task:
-    """What a task does with the logits of its head.
+    """Loss, shape and names of the logits of a task.
 
     Attributes:
         loss: of logits and labels.

@@ -150,8 +150,8 @@ class Layer(nn.Module):
         super().__init__()
         first = config.norm if config.norm_placement in ("pre", "sandwich") else None
         self.attention_norm = norm(first if attention_norm else None, hidden_size)
-        own = self_attention or SelfAttention(config.attention, hidden_size, config.norm, index)
-        self.attention = SelfAttentionBranch(config, hidden_size, own)
+        attention = self_attention or SelfAttention(config.attention, hidden_size, config.norm, index)
+        self.attention = SelfAttentionBranch(config, hidden_size, attention)
         if config.cross_attention:
             self.cross_attention_norm = norm(first, hidden_size)
             self.cross_attention = CrossAttentionBranch(config, hidden_size, index)

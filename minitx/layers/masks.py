@@ -9,7 +9,7 @@ from minitx.validation import ArgumentValueError, check_tensor, values_unavailab
 
 
 def as_bool(mask: Tensor | None, batch: int, time: int, name: str = "attention_mask") -> Tensor | None:
-    """Convert Hugging Face's 0/1 mask, or a boolean one, to a boolean mask.
+    """Converts Hugging Face's 0/1 mask, or a boolean one, to a boolean mask.
 
     Args:
         mask: (B, T) for padding, or (B, T, T) for the keys that each query attends to; or None.
@@ -65,7 +65,7 @@ def padding_mask(attention_mask: Tensor | None) -> Tensor | None:
 def causal_window_mask(
     mask: Tensor | None, queries: Tensor, keys: Tensor, *, causal: bool, window: int | None
 ) -> Tensor:
-    """Narrow a padding mask to the keys that each query may attend to by position.
+    """Narrows a padding mask to the keys that each query may attend to by position.
 
     Args:
         mask: (B, 1, 1 or T, S), or None.
@@ -85,12 +85,12 @@ def causal_window_mask(
 
 
 def unmask_empty_rows(mask: Tensor) -> Tensor:
-    """Let a query without any key attend to every key: (..., S) -> (..., S)."""
+    """Lets a query without any key attend to every key: (..., S) -> (..., S)."""
     return mask | ~mask.any(dim=-1, keepdim=True)
 
 
 def to_additive_mask(mask: Tensor | None, bias: Tensor) -> Tensor:
-    """Combine a boolean mask and a score bias into one additive mask.
+    """Combines a boolean mask and a score bias into one additive mask.
 
     Half of the lowest number already makes a weight of exactly 0, and a score added to it cannot overflow to
     -inf; a row of nothing else would make NaN.

@@ -43,12 +43,12 @@ class Recorder:
     _cross_layers: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
-        """Check that `output_hidden_states` is a bool."""
+        """Checks that `output_hidden_states` is a bool."""
         if not isinstance(self.output_hidden_states, bool):
             raise ArgumentTypeError("output_hidden_states", self.output_hidden_states, "a bool")
 
     def begin(self, num_layers: int) -> None:
-        """Note the number of layers. Decoders do so before they change a cache, and stacks when they run.
+        """Notes the number of layers. Decoders do so before they change a cache, and stacks when they run.
 
         Raises:
             ArgumentTypeError, ArgumentValueError: a layer that does not exist.
@@ -67,7 +67,7 @@ class Recorder:
         cross: AttentionContext | None = None,
         cache: LayerCache | None = None,
     ) -> tuple[Context, AttentionContext | None]:
-        """Record the input of a layer.
+        """Records the input of a layer.
 
         Args:
             layer: its number.
@@ -90,13 +90,14 @@ class Recorder:
             unfolded = weights.view(*weights.shape[:2], -1, time, weights.shape[-1]).transpose(1, 2)
             self.cross_attentions[layer] = unfolded.reshape(rows, *unfolded.shape[2:])
 
-        own = replace(context, watch=_watch) if layer in self._layers else context
+        if layer in self._layers:
+            context = replace(context, watch=_watch)
         if cross is not None and layer in self._cross_layers:
             cross = replace(cross, watch=_watch_cross)
-        return own, cross
+        return context, cross
 
     def leave(self, hidden: Tensor) -> None:
-        """Record the output of the stack.
+        """Records the output of the stack.
 
         Args:
             hidden: (B, T, E).
@@ -137,7 +138,7 @@ def layer_numbers(parameter: str, layers: Layers, num_layers: int) -> frozenset[
 
 
 def sort_keys(weights: Tensor, cache: LayerCache | None, past: int) -> Tensor:
-    """Sort the keys of a ring buffer by position, without those before the window: (..., S) -> (..., S)."""
+    """Sorts the keys of a ring buffer by position, without those before the window: (..., S) -> (..., S)."""
     if not isinstance(cache, SlidingWindowCache) or weights.shape[2] > 1:
         return weights
     order = cache.key_positions(past, 1, weights.device).argsort()

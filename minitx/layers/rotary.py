@@ -170,7 +170,7 @@ def rotary_tables(rope: RopeConfig, position_ids: Tensor, dtype: torch.dtype) ->
 
 
 def rotate_half(x: Tensor) -> Tensor:
-    """Rotate features of the first half with those of the second by 90 degrees: x1, x2 to -x2, x1.
+    """Rotates features of the first half with those of the second by 90 degrees: x1, x2 to -x2, x1.
 
     (..., D) -> (..., D)
     """
@@ -179,7 +179,7 @@ def rotate_half(x: Tensor) -> Tensor:
 
 
 def rotate_every_two(x: Tensor) -> Tensor:
-    """Rotate neighbouring features by 90 degrees: x1, x2 to -x2, x1.
+    """Rotates neighbouring features by 90 degrees: x1, x2 to -x2, x1.
 
     (..., D) -> (..., D)
     """
@@ -187,7 +187,7 @@ def rotate_every_two(x: Tensor) -> Tensor:
 
 
 def apply_rotary_pos_emb(x: Tensor, tables: RotaryTables) -> Tensor:
-    """Apply RoPE to the first `rotary_dim` features of each head; pass the rest through.
+    """Applies RoPE to the first `rotary_dim` features of each head; passes the rest through.
 
     Computed in float32 or better.
 
@@ -221,7 +221,7 @@ def original_contexts(positions: AttentionPositions | None) -> dict[str, int]:
 def check_same_rotation(
     positions: AttentionPositions | None, position_ids: Tensor, past: int, high_water_mark: int
 ) -> None:
-    """Refuse tokens that lead a cached sequence across the length at which LongRoPE changes its factors.
+    """Refuses tokens that lead a cached sequence across the length at which LongRoPE changes its factors.
 
     Waits for the device, with this RoPE type alone.
 

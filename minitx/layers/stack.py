@@ -110,7 +110,7 @@ class Stack(nn.Module):
         cross: AttentionContext | None = None,
         record: Recorder | None = None,
     ) -> Tensor:
-        """Run the layers.
+        """Runs the layers.
 
         Args:
             hidden: (B, T, E).
@@ -148,7 +148,7 @@ class Stack(nn.Module):
         cross: AttentionContext | None,
         record: Recorder | None,
     ) -> Tensor:
-        """Run the layers with a cache, cross-attention or a recorder: (B, T, E) -> (B, T, E)."""
+        """Runs the layers with a cache, cross-attention or a recorder: (B, T, E) -> (B, T, E)."""
         parts = [None] * len(self.layer_order) if cache is None else cache.layers
         cross_parts = [None] * len(parts) if cache is None or cross is None else cache.cross_attention
         if record is not None:
@@ -161,19 +161,19 @@ class Stack(nn.Module):
             hidden = self.layers[index](hidden, context, part, across, cross_part)
         return hidden
 
-    def remember(self, cache: Cache, memory: Tensor, mask: Tensor | None) -> None:
-        """Store the cross-attention keys and values of every layer in a cache.
+    def fill_cross_attention(self, cache: Cache, encoder_hidden_states: Tensor, mask: Tensor | None) -> None:
+        """Stores the cross-attention keys and values of every layer in a cache.
 
         Args:
             cache: without any so far.
-            memory: (B', S', E'), the encoder hidden states; each source serves B / B' rows of the batch.
+            encoder_hidden_states: (B', S', E'); each source serves B / B' rows of the batch.
             mask: (B', 1, 1, S'), bool.
         """
         caches = []  # complete before the cache is changed: if a layer fails, it stays as it was
         for index in self.layer_order:
             attention = self.layers[index].get_submodule("cross_attention.cross_attention")
             assert isinstance(attention, CrossAttention)
-            caches.append(CrossAttentionCache(*attention.keys_and_values(memory)))
+            caches.append(CrossAttentionCache(*attention.keys_and_values(encoder_hidden_states)))
         cache.cross_attention, cache.encoder_mask = caches, mask
 
     def contexts(
@@ -295,8 +295,8 @@ class Stack(nn.Module):
             return DynamicCache() if max_length is None else StaticCache(max_length)
 
         cross_attention = self.config.layer.cross_attention
-        memory = [CrossAttentionCache() for _ in self.layer_kinds] if cross_attention else []
-        return Cache([_part(kind.layer_type) for kind in self.layer_kinds], memory)
+        cross_parts = [CrossAttentionCache() for _ in self.layer_kinds] if cross_attention else []
+        return Cache([_part(kind.layer_type) for kind in self.layer_kinds], cross_parts)
 
 
 def make_stack(config: StackConfig) -> nn.Module:

@@ -10,7 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from minitx.config import HeadConfig, ModelConfig
+from minitx.config import CustomInputs, HeadConfig, ModelConfig
 from minitx.habits import ElsewhereMethod, UnknownAttributeError
 from minitx.layers.attention import Backend, backend_of
 from minitx.layers.cache import Cache
@@ -29,7 +29,7 @@ StackMaker = Callable[..., nn.Module]  # of a StackConfig
 
 @contextmanager
 def rollback_on_error(cache: Cache | None, time: int) -> Iterator[None]:
-    """Make the last `time` tokens of the cache invalid again if the body fails; the call can be repeated."""
+    """Makes the last `time` tokens of the cache invalid again if the body fails; the call can be repeated."""
     try:
         yield
     except BaseException:
@@ -69,15 +69,15 @@ class Model(nn.Module):
         self.checkpoint: Any = None
         self.make_stacks(stack)
         last = getattr(config, self.families[-1])
-        self.pooler = Pooler(last.hidden_size) if config.pooler else None
-        self.head = Head(head, last.output_size or last.hidden_size) if head is not None else None
+        self.pooler = Pooler(last.output_size or last.hidden_size) if config.pooler else None
+        self.head = None if head is None else make_head(head, config, self.families[-1])
         self.task = head.task if head is not None else None
         if not next(self.parameters()).is_meta:  # there, weights follow
             self.initialize()
         self.tie_weights()
 
     def make_stacks(self, stack: StackMaker) -> None:
-        """Make the modules before the head."""
+        """Makes the modules before the head."""
         self.embedder: Embedder = make_embedder(self.config.inputs)
         setattr(self, self.families[0], stack(getattr(self.config, self.families[0])))
 
@@ -125,7 +125,7 @@ class Model(nn.Module):
     # --- forward -----------------------------------------------------------------------------------------
 
     def run_stack(self, stack: nn.Module, *inputs: Any, record: Recorder | None = None) -> Tensor:
-        """Run a stack: (B, T, E) and further inputs -> (B, T, E).
+        """Runs a stack: (B, T, E) and further inputs -> (B, T, E).
 
         Args:
             stack: of this model.
@@ -146,7 +146,7 @@ class Model(nn.Module):
     def result(
         self, hidden: Tensor, mask: Tensor | None, labels: Tensor | None = None, **options: Any
     ) -> ModelOutput:
-        """Apply pooler and head to hidden states.
+        """Applies pooler and head to hidden states.
 
         Args:
             hidden: (B, T, E).
@@ -196,14 +196,14 @@ class Model(nn.Module):
     # --- weights and attention ---------------------------------------------------------------------------
 
     def tie_weights(self) -> Self:
-        """Make tied parameters one, as `ties` lists them."""
+        """Makes tied parameters one, as `ties` lists them."""
         for name, other in self.ties.items():
             module, _, leaf = name.rpartition(".")
             self.get_submodule(module).register_parameter(leaf, self.get_parameter(other))
         return self
 
     def set_attention(self, attention: str | Backend) -> Self:
-        """Choose how attention is computed.
+        """Chooses how attention is computed.
 
         `output_attentions` returns the weights of the standard formula with any of them.
 
@@ -226,7 +226,7 @@ class Model(nn.Module):
     def initialize(
         self, names: Collection[str] | None = None, generator: torch.Generator | None = None
     ) -> Self:
-        """Draw fresh weights in place: normal with `initializer_range`, biases 0, norms 1.
+        """Draws fresh weights in place: normal with `initializer_range`, biases 0, norms 1.
 
         Args:
             names: of the parameters to draw; None: all.
@@ -251,8 +251,37 @@ class Model(nn.Module):
         return self
 
 
+def make_head(head: HeadConfig, config: ModelConfig, family: str) -> Head:
+    """Returns the head of a model.
+
+    Args:
+        head: config of the head.
+        config: of the model.
+        family: the stack that it follows, "encoder" or "decoder".
+
+    Raises:
+        ArgumentTypeError: not a HeadConfig.
+        ArgumentValueError: a head that needs token ids, on inputs other than text; one tied to another shape.
+    """
+    stack = getattr(config, family)
+    inputs = (config.decoder_inputs if family == "decoder" else None) or config.inputs
+    module = Head(head, stack.output_size or stack.hidden_size)
+    if isinstance(inputs, CustomInputs):
+        hint = "inputs other than text have neither a word embedding nor choices"
+        if head.tied:
+            raise ArgumentValueError("HeadConfig.tied", True, "False", hint)
+        if head.task == "multiple-choice":
+            raise ArgumentValueError("HeadConfig.task", head.task, "another", hint)
+    elif head.tied:
+        table, shape = (inputs.vocab_size, inputs.embedding_size), tuple(module.projection.weight.shape)
+        if shape != table:
+            expected = f"False for a projection of shape {shape}; the word embedding has {table}"
+            raise ArgumentValueError("HeadConfig.tied", True, expected)
+    return module
+
+
 def check_layers(stack: nn.Module) -> None:
-    """Check that each layer of a stack can be called with the five arguments of `Layer.forward`.
+    """Checks that each layer of a stack can be called with the five arguments of `Layer.forward`.
 
     Raises:
         ArgumentTypeError: a layer that cannot.

@@ -73,7 +73,7 @@ class CausalModel(Model):
         inputs_embeds: Tensor | None = None,
         **options: Any,
     ) -> ModelOutput:
-        """Run further tokens of the decoder, whatever the family.
+        """Runs further tokens of the decoder, whatever the family.
 
         Args:
             input_ids: (B, T).
@@ -101,7 +101,7 @@ class CausalModel(Model):
         cross: AttentionContext | None = None,
         record: Recorder | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Run embedder and decoder.
+        """Runs embedder and decoder.
 
         Args:
             inputs: ids or embeddings, mask and positions of the new tokens.
@@ -154,7 +154,7 @@ class CausalModel(Model):
         return logits_to_keep if self.task in ("causal-lm", "seq2seq-lm") else 0
 
     def check_layers(self, cache: Cache) -> None:
-        """Check that the cache is one for this model's layers.
+        """Checks that the cache is one for this model's layers.
 
         Raises:
             ArgumentTypeError: not a cache.
@@ -215,7 +215,7 @@ class DecoderModel(CausalModel):
         output_hidden_states: bool = False,
         output_attentions: Layers = False,
     ) -> ModelOutput:
-        """Run a batch of sequences, or further tokens after those in a cache.
+        """Runs a batch of sequences, or further tokens after those in a cache.
 
         Args:
             input_ids: (B, T).
@@ -263,7 +263,7 @@ class DecoderModel(CausalModel):
             (B, T) bool; None: all are real.
         """
         mask = None if mask is None else mask[:, -time:]
-        pad = self.config.inputs.pad_token_id
+        pad = self.config.text_inputs.pad_token_id
         if pad is None or input_ids is None:
             return mask
         real = input_ids != pad

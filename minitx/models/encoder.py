@@ -31,7 +31,7 @@ class EncoderModel(Model):
         output_attentions: Layers = False,
         **others: Any,
     ) -> ModelOutput:
-        """Encode a batch of sequences.
+        """Encodes a batch of sequences.
 
         Args:
             input_ids: (B, T) or (B, choices, T), the latter for multiple-choice, and all inputs likewise.
@@ -44,7 +44,7 @@ class EncoderModel(Model):
                 `input_ids`.
             output_hidden_states: return the hidden states of all layers.
             output_attentions: return the attention weights of all layers, or of the layers listed.
-            others: inputs of an embedder for something else than text, such as `pixel_values`.
+            others: inputs of an embedder for inputs other than text, such as `pixel_values`.
 
         Raises:
             ArgumentTypeError: not a tensor.

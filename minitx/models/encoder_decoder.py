@@ -33,7 +33,7 @@ class EncoderDecoderModel(CausalModel):
     encoder: nn.Module
 
     def make_stacks(self, stack: StackMaker) -> None:
-        """Make the modules before the head: an embedder and a stack on each side."""
+        """Makes the modules before the head: an embedder and a stack on each side."""
         config = self.config
         self.embedder = make_embedder(config.inputs)
         self.encoder = stack(config.encoder)
@@ -45,9 +45,9 @@ class EncoderDecoderModel(CausalModel):
     @property
     def ties(self) -> dict[str, str]:
         """As for every model; and the two word embeddings, if they are shared."""
-        word, own = "embedder.word_emb.weight", "decoder_embedder.word_emb.weight"
-        ties = {own: word} if self.config.shared_embeddings else {}
-        return ties | dict.fromkeys(super().ties, own)
+        word, decoder_word = "embedder.word_emb.weight", "decoder_embedder.word_emb.weight"
+        ties = {decoder_word: word} if self.config.shared_embeddings else {}
+        return ties | dict.fromkeys(super().ties, decoder_word)
 
     def forward(
         self,
@@ -70,7 +70,7 @@ class EncoderDecoderModel(CausalModel):
         output_cross_attentions: Layers = False,
         **others: Any,
     ) -> ModelOutput:
-        """Encode the source and run the decoder, or further decoder tokens after those in a cache.
+        """Encodes the source and runs the decoder, or further decoder tokens after those in a cache.
 
         Args:
             input_ids: (B, S) of the source. Not needed once the cache has its encoder output.
@@ -94,7 +94,7 @@ class EncoderDecoderModel(CausalModel):
             output_attentions: return the attention and cross-attention weights of all layers, or of those
                 listed.
             output_cross_attentions: return the cross-attention weights alone.
-            others: inputs of an embedder for something else than text.
+            others: inputs of an embedder for inputs other than text.
 
         Raises:
             ArgumentTypeError: not a tensor, or not a cache.
@@ -118,7 +118,7 @@ class EncoderDecoderModel(CausalModel):
             encoder_record = Recorder(output_hidden_states, output_attentions)
             record = Recorder(output_hidden_states, output_attentions, crosses)
         with clear_on_error(cache):
-            memory, cross = self.attend_to(source, encoder_last_hidden_state, cache, target, encoder_record)
+            encoded, cross = self.attend_to(source, encoder_last_hidden_state, cache, target, encoder_record)
             hidden, mask = self.run_decoder(target, cache, cross, record)
             if self.task == "sequence-classification":
                 mask = end_tokens(input_ids, decoder_input_ids, self.config.eos_token_id)
@@ -126,7 +126,7 @@ class EncoderDecoderModel(CausalModel):
                 output = self.result(hidden, mask, labels, logits_to_keep=keep)
         fields = {} if encoder_record is None else encoder_record.fields("encoder_")
         fields |= {} if record is None else record.fields("decoder_")
-        return output._replace(cache=cache, encoder_last_hidden_state=memory, **fields)
+        return output._replace(cache=cache, encoder_last_hidden_state=encoded, **fields)
 
     def encode(
         self,
@@ -138,7 +138,7 @@ class EncoderDecoderModel(CausalModel):
         inputs_embeds: Tensor | None = None,
         **others: Any,
     ) -> Tensor:
-        """Run the encoder.
+        """Runs the encoder.
 
         Args:
             input_ids: (B, S) of the source.
@@ -146,7 +146,7 @@ class EncoderDecoderModel(CausalModel):
             token_type_ids: (B, S); None: all zero.
             position_ids: (B or 1, S); None: the architecture's own numbering.
             inputs_embeds: (B, S, W), output of `embedder.word_emb`, instead of `input_ids`.
-            others: inputs of an embedder for something else than text.
+            others: inputs of an embedder for inputs other than text.
 
         Returns:
             (B, S, E')
@@ -164,7 +164,7 @@ class EncoderDecoderModel(CausalModel):
         attention_mask: Tensor | None = None,
         **more: Any,
     ) -> Cache:
-        """Encode a source and fill the cross-attention cache; `decode` continues from there.
+        """Encodes a source and fills the cross-attention cache; `decode` continues from there.
 
         Args:
             cache: from `make_cache`, empty; changed and returned. It stays empty if this fails.
@@ -179,27 +179,27 @@ class EncoderDecoderModel(CausalModel):
         self.check_layers(cache)
         if cache.num_sources or cache.length:
             raise ValueError("the cache holds another source already; make an empty one with make_cache().")
-        memory = self.encode(input_ids, attention_mask, **more)
-        self.cross_context(memory, attention_mask, cache)
+        encoder_hidden_states = self.encode(input_ids, attention_mask, **more)
+        self.cross_context(encoder_hidden_states, attention_mask, cache)
         return cache
 
     def run_encoder(self, source: Inputs, record: Recorder | None = None) -> Tensor:
-        """Run embedder and encoder: (B, S) -> (B, S, E')."""
+        """Runs embedder and encoder: (B, S) -> (B, S, E')."""
         return self.run_stack(self.encoder, *embed(self.embedder, source), record=record)
 
     def attend_to(
         self,
         source: Inputs,
-        memory: Tensor | None,
+        encoder_hidden_states: Tensor | None,
         cache: Cache | None,
         target: Inputs,
         record: Recorder | None,
     ) -> tuple[Tensor | None, AttentionContext]:
-        """Encode the source unless its output was passed or is cached.
+        """Encodes the source unless its output was passed or is cached.
 
         Args:
             source: inputs of the encoder.
-            memory: (B, S, E'), its output, if that was passed.
+            encoder_hidden_states: (B, S, E'), its output, if that was passed.
             cache: of the call.
             target: inputs of the decoder.
             record: collects hidden states and attention weights of the encoder.
@@ -211,13 +211,13 @@ class EncoderDecoderModel(CausalModel):
             ArgumentTypeError, ArgumentValueError: no source or two, or other rows than the target has.
         """
         cached = cache is not None and cache.num_sources > 0
-        check_one_source(source, memory, cached)
-        if not cached and memory is None:
-            memory = self.run_encoder(source, record)
-        if memory is not None:
+        check_one_source(source, encoder_hidden_states, cached)
+        if not cached and encoder_hidden_states is None:
+            encoder_hidden_states = self.run_encoder(source, record)
+        if encoder_hidden_states is not None:
             ids = token_ids(self.decoder_embedder, target)
-            check_encoder_output(memory, self.config.encoder_size, len(ids))
-        return memory, self.cross_context(memory, source.attention_mask, cache)
+            check_encoder_output(encoder_hidden_states, self.config.encoder_size, len(ids))
+        return encoder_hidden_states, self.cross_context(encoder_hidden_states, source.attention_mask, cache)
 
     def cross_context(
         self, encoder_hidden_states: Tensor | None, attention_mask: Tensor | None, cache: Cache | None
@@ -233,13 +233,13 @@ class EncoderDecoderModel(CausalModel):
             mask = source_mask(attention_mask, encoder_hidden_states)
             projected = self.encoder_projection(encoder_hidden_states)
             if cache is None:
-                return AttentionContext(mask, memory=projected)
-            self.decoder.remember(cache, projected, mask)
+                return AttentionContext(mask, encoder_hidden_states=projected)
+            self.decoder.fill_cross_attention(cache, projected, mask)
         assert cache is not None, "without encoder hidden states, the cache has their keys and values"
         return AttentionContext(cache.encoder_mask)
 
     def shifted(self, name: str, ids: Tensor | None) -> Tensor:
-        """Shift ids to the right to make decoder inputs: (B, T) -> (B, T).
+        """Shifts ids to the right to make decoder inputs: (B, T) -> (B, T).
 
         The start token is prepended; without one the last token of the row is, which then is that of the
         language. The label -100 becomes padding.
@@ -281,7 +281,7 @@ def _encoder_projection(config: ModelConfig) -> Slot:
 
 @contextmanager
 def clear_on_error(cache: Cache | None) -> Iterator[None]:
-    """Clear the cross-attention cache if the body filled it and then failed, so that it can be run again."""
+    """Clears the cross-attention cache if the body filled it and then failed, so that it can be run again."""
     if cache is None or cache.num_sources:
         yield
         return

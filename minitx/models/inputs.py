@@ -6,14 +6,16 @@ positions; an embedder for anything else takes its inputs by name and returns on
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from minitx.config import CustomInputs, TextInputs
-from minitx.habits import ARGUMENTS, UnknownArgumentError, hint_for
+from minitx.habits import UnknownArgumentError, argument_hint
 from minitx.layers.embedder import Embedder, text_embedder
 from minitx.layers.masks import as_bool
 from minitx.validation import (
@@ -28,9 +30,11 @@ _EMBEDDERS: dict[type, Callable[[Any], nn.Module]] = {TextInputs: text_embedder}
 
 
 def register_inputs(config: type[CustomInputs], embedder: Callable[[Any], nn.Module]) -> None:
-    """Let models embed inputs other than text.
+    """Lets models embed inputs other than text.
 
-    The forward of the model passes arguments that it does not have itself to the embedder, by name.
+    The forward of the model passes its inputs to the embedder, by name: arguments that it does not have
+    itself, such as `pixel_values`, and those of text that the embedder takes, such as `position_ids`. Only
+    `attention_mask` is not passed; it masks the vectors.
 
     Args:
         config: class of `ModelConfig.inputs`, a dataclass that extends `minitx.CustomInputs`.
@@ -49,7 +53,7 @@ def register_inputs(config: type[CustomInputs], embedder: Callable[[Any], nn.Mod
         raise ArgumentTypeError("config", config, "a subclass of minitx.CustomInputs")
     if not callable(embedder):
         raise ArgumentTypeError("embedder", embedder, "a class or function that makes an embedder")
-    _EMBEDDERS[config] = embedder
+    _EMBEDDERS[config] = partial(custom_embedder, embedder)
 
 
 def make_embedder(config: Any) -> Any:
@@ -63,6 +67,43 @@ def make_embedder(config: Any) -> Any:
     return _EMBEDDERS[type(config)](config)
 
 
+def custom_embedder(embedder: Callable[[Any], nn.Module], config: CustomInputs) -> nn.Module:
+    """Returns the embedder that a registered function makes; its outputs are checked.
+
+    Args:
+        embedder: as for `register_inputs`.
+        config: of the inputs.
+
+    Raises:
+        ArgumentTypeError: the function makes something other than a module.
+    """
+    module = embedder(config)
+    if not isinstance(module, nn.Module):
+        hint = f"minitx.register_inputs takes a class or function that makes one from {type(config).__name__}"
+        raise ArgumentTypeError("embedder", module, "a module", hint)
+    module.register_forward_hook(partial(check_vectors, config.hidden_size))
+    return module
+
+
+def check_vectors(hidden_size: int, embedder: nn.Module, inputs: Any, vectors: Any) -> None:
+    """Checks the output of a custom embedder.
+
+    Args:
+        hidden_size: E.
+        embedder: for its name in messages.
+        inputs: of its forward.
+        vectors: (B, T, E)
+
+    Raises:
+        ArgumentTypeError: not a tensor.
+        ArgumentValueError: another shape.
+    """
+    name = f"the output of {type(embedder).__name__}"
+    shape = tuple(check_tensor(name, vectors).shape)
+    if len(shape) != 3 or shape[1] == 0 or shape[2] != hidden_size:
+        raise ArgumentValueError(name, vectors, f"of shape (batch, time, {hidden_size}), not {shape}")
+
+
 class Inputs(NamedTuple):
     """Inputs of one stack, as they were passed to a forward.
 
@@ -72,7 +113,7 @@ class Inputs(NamedTuple):
         token_type_ids: (B, T).
         position_ids: (1 or B, T).
         inputs_embeds: (B, T, W), instead of `input_ids`.
-        others: inputs by name of an embedder for something else than text.
+        others: inputs by name of an embedder for inputs other than text.
     """
 
     input_ids: Tensor | None = None
@@ -84,13 +125,13 @@ class Inputs(NamedTuple):
 
     @property
     def shape(self) -> torch.Size:
-        """Shape of the tokens: (B, T), or (B, choices, T); () for other inputs than text."""
+        """Shape of the tokens: (B, T), or (B, choices, T); () for inputs other than text."""
         ids, embeds = self.input_ids, self.inputs_embeds
         shape: torch.Size = getattr(ids, "shape", torch.Size()) if embeds is None else embeds.shape[:-1]
         return shape
 
     def flatten_choices(self) -> Inputs:
-        """Flatten the inputs of multiple choice: (B, choices, T) -> (B * choices, T).
+        """Flattens the inputs of multiple choice: (B, choices, T) -> (B * choices, T).
 
         Raises:
             ArgumentValueError: inputs of different shapes.
@@ -121,7 +162,7 @@ class Embedded(NamedTuple):
 
 
 def embed(embedder: nn.Module, inputs: Inputs) -> Embedded:
-    """Embed the inputs of an encoder.
+    """Embeds the inputs of an encoder.
 
     Raises:
         ArgumentTypeError, ArgumentValueError: inputs that do not fit the embedder.
@@ -139,28 +180,51 @@ def embed(embedder: nn.Module, inputs: Inputs) -> Embedded:
 
 
 def embed_others(embedder: nn.Module, inputs: Inputs) -> Embedded:
-    """Embed inputs other than text; positions are those of the vectors.
+    """Embeds inputs other than text; positions in attention scores are those of the vectors.
 
     Raises:
-        ArgumentTypeError, ArgumentValueError: a mask that does not fit them.
-        UnknownArgumentError: a text embedder has no such inputs.
+        ArgumentTypeError, ArgumentValueError: missing inputs, or a mask that does not fit them.
+        UnknownArgumentError: the embedder has no such inputs.
     """
     check_others(embedder, inputs.others)
-    hidden = embedder(**inputs.others)
+    named = {**inputs._asdict(), **inputs.others}
+    named = {name: value for name, value in named.items() if value is not None}
+    named.pop("others")
+    mask = named.pop("attention_mask", None)
+    check_names(embedder, named)
+    hidden = embedder(**named)
     position_ids = torch.arange(hidden.shape[1], device=hidden.device)[None]
-    mask = as_bool(inputs.attention_mask, *hidden.shape[:2])
-    return Embedded(hidden, mask, position_ids)
+    return Embedded(hidden, as_bool(mask, *hidden.shape[:2]), position_ids)
+
+
+def check_names(embedder: nn.Module, named: Mapping[str, Any]) -> None:
+    """Checks that the forward of a custom embedder takes these inputs, and no others.
+
+    Raises:
+        ArgumentTypeError: an input is missing.
+        UnknownArgumentError: an input that the embedder does not have.
+    """
+    signature = inspect.signature(embedder.forward)
+    try:
+        signature.bind(**named)
+    except TypeError:
+        kind, known = type(embedder).__name__, list(signature.parameters)
+        if unknown := [name for name in named if name not in known]:
+            hint = f"{kind} takes {', '.join(known)}."
+            raise UnknownArgumentError("forward", unknown[0], hint) from None
+        missing = next(name for name in known if name not in named)
+        raise ArgumentTypeError(missing, None, "a tensor", f"{kind} needs it") from None
 
 
 def check_others(embedder: nn.Module, others: Mapping[str, Tensor]) -> None:
-    """Check that a text embedder has no inputs by other names.
+    """Checks that a text embedder has no inputs by other names.
 
     Raises:
         UnknownArgumentError: it has.
     """
     known = (*Inputs._fields[:-1], "labels", "cache", "output_hidden_states", "output_attentions")
     for name in others if isinstance(embedder, Embedder) else ():
-        raise UnknownArgumentError("forward", name, hint_for(ARGUMENTS["forward"], name, known))
+        raise UnknownArgumentError("forward", name, argument_hint("forward", name, known))
 
 
 def token_ids(embedder: Embedder, inputs: Inputs) -> Tensor:

@@ -9,12 +9,12 @@ from minitx.models.inputs import Inputs
 from minitx.validation import ArgumentValueError, check_tensor, values_unavailable
 
 
-def check_one_source(source: Inputs, memory: Tensor | None, cached: bool) -> None:
-    """Check that there is one source, and no other argument of an encoder that does not run.
+def check_one_source(source: Inputs, encoder_hidden_states: Tensor | None, cached: bool) -> None:
+    """Checks that there is one source, and no other argument of an encoder that does not run.
 
     Args:
         source: inputs of the encoder.
-        memory: (B, S, E'), the encoder output, or None.
+        encoder_hidden_states: (B, S, E'), the encoder output, or None.
         cached: whether the cache has an encoder output.
 
     Raises:
@@ -24,12 +24,12 @@ def check_one_source(source: Inputs, memory: Tensor | None, cached: bool) -> Non
     passed = {name: value for name, value in source._asdict().items() if value is not None}
     passed |= passed.pop("others")
     runs = bool(passed.keys() - {"attention_mask", "token_type_ids", "position_ids"})
-    if runs + (memory is not None) + cached != 1:
+    if runs + (encoder_hidden_states is not None) + cached != 1:
         raise ValueError(
             "pass exactly one source: input_ids, inputs_embeds, encoder_last_hidden_state, or a cache that "
             "was filled by model.encode_into."
         )
-    if memory is not None:
+    if encoder_hidden_states is not None:
         passed.pop("attention_mask", None)
     if not runs and passed:
         name, value = next(iter(passed.items()))
@@ -61,7 +61,7 @@ def source_mask(attention_mask: Tensor | None, encoder_hidden_states: Tensor) ->
 
 
 def check_encoder_output(encoder_hidden_states: Tensor, size: int, rows: int) -> None:
-    """Check the encoder output.
+    """Checks the encoder output.
 
     Args:
         encoder_hidden_states: (B, S, E')

@@ -1,4 +1,4 @@
-"""Explicit passes over a model that change how it is computed, not what."""
+"""Explicit passes over a model that change how its outputs are computed, and not the outputs."""
 
 from minitx.optimize.few_rows import few_rows, undo_few_rows
 

@@ -55,7 +55,7 @@ _CLASSES: dict[type[nn.Module], type[nn.Module]] = {
 
 
 def few_rows(model: Module) -> Module:
-    """Let every linear projection choose the faster product for few rows.
+    """Lets every linear projection choose the faster product for few rows.
 
     Changes the class of the modules in place; parameters, names and hooks stay.
 
@@ -71,7 +71,7 @@ def few_rows(model: Module) -> Module:
 
 
 def undo_few_rows(model: Module) -> Module:
-    """Undo `few_rows`: every projection takes PyTorch's own product again. Returns the model."""
+    """Undoes `few_rows`: every projection takes PyTorch's own product again. Returns the model."""
     inverse = {faster: plain for plain, faster in _CLASSES.items()}
     for module in model.modules():
         module.__class__ = inverse.get(type(module), type(module))

@@ -75,7 +75,7 @@ class SentencePieceModel:
 
 
 def read_sentencepiece(path: Path) -> SentencePieceModel:
-    """Read one sentencepiece model.
+    """Reads one sentencepiece model.
 
     Args:
         path: the file, under any name (`spiece.model`, `sentencepiece.bpe.model`, `spm.model`).
@@ -149,7 +149,7 @@ def _parse_piece(data: bytes, index: int) -> Piece:
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, _Value]]:
-    """Yield (field number, value) of one message: an int for a varint, else the raw bytes."""
+    """Yields (field number, value) of one message: an int for a varint, else the raw bytes."""
     position, end = 0, len(data)
     while position < end:
         key, position = _varint(data, position)
@@ -173,7 +173,7 @@ def _fields(data: bytes) -> Iterator[tuple[int, _Value]]:
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """Read one varint; returns it and the position after it."""
+    """Reads one varint; returns it and the position after it."""
     if position < len(data) and data[position] < 0x80:  # one byte, as most are
         return data[position], position + 1
     value = 0
@@ -200,7 +200,7 @@ def _as_int(value: _Value) -> int:
 
 
 def _check_charsmap(charsmap: bytes) -> None:
-    """Check that no step through the trie of the normalization rules can leave its array.
+    """Checks that no step through the trie of the normalization rules can leave its array.
 
     The layout is 4 bytes with the size of the trie, the trie (32-bit units), then the replacement
     texts, each ended by a zero byte. The tokenizers library does not check

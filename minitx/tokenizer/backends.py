@@ -42,11 +42,11 @@ class TextEncoder:
     ids: tuple[int, ...] | None = None
 
     def to_vocabulary(self, ids: list[int]) -> list[int]:
-        """Map ids of `backend` to ids of the vocabulary."""
+        """Maps ids of `backend` to ids of the vocabulary."""
         return ids if self.ids is None else [self.ids[index] for index in ids]
 
     def extended(self, tokens: Sequence[AddedToken], vocabulary: Backend) -> TextEncoder:
-        """Return an encoder that knows new tokens of the vocabulary."""
+        """Returns an encoder that knows new tokens of the vocabulary."""
         if self.ids is None:
             return self
         add_missing(self.backend, tokens)
@@ -65,7 +65,7 @@ class TextEncoder:
         start: int | None = None,
         post_processor: PostProcessor | None = None,
     ) -> list[Encoding]:
-        """Tokenize a batch.
+        """Tokenizes a batch.
 
         Args:
             rows: from `to_rows`.
@@ -125,12 +125,12 @@ class TokenizerBackends:
 
     @classmethod
     def of(cls, backend: Backend) -> TokenizerBackends:
-        """Use one `tokenizers.Tokenizer` for all parts."""
+        """Uses one `tokenizers.Tokenizer` for all parts."""
         encoder = TextEncoder(backend=backend)
         return cls(vocabulary=backend, decoder=backend, source=encoder, target=encoder, files={})
 
     def extended(self, texts: Sequence[str], *, special: bool) -> TokenizerBackends:
-        """Add tokens to all parts, each with the next id of the vocabulary; returns the extended parts.
+        """Adds tokens to all parts, each with the next id of the vocabulary; returns the extended parts.
 
         Raises:
             ValueError: source and target have different ids, or the vocabulary has no free id at its end.
@@ -147,7 +147,7 @@ class TokenizerBackends:
         return replace(self, source=added[id(self.source)], target=added[id(self.target)])
 
     def contents(self, post_processor: PostProcessor | None) -> Mapping[str, str | bytes]:
-        """Return the tokenizer's files by name; `post_processor` as in `TextEncoder.encode`."""
+        """Returns the tokenizer's files by name; `post_processor` as in `TextEncoder.encode`."""
         if self.files:
             return self.files
         with _LOCK:

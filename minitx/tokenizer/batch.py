@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from minitx.validation import ArgumentTypeError, ArgumentValueError, check_choice, check_integer
+from minitx.validation import (
+    ArgumentTypeError,
+    ArgumentValueError,
+    check_choice,
+    check_flags,
+    check_integer,
+)
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -85,7 +91,7 @@ class Batch(Mapping[str, Any]):
         return [encoding.sequence_ids for encoding in self._encodings]
 
     def to(self, device: torch.device | str) -> Batch:
-        """Return the batch with its tensors on a device."""
+        """Returns the batch with its tensors on a device."""
 
         def _moved(values: dict[str, Any]) -> dict[str, Any]:
             return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in values.items()}
@@ -94,25 +100,27 @@ class Batch(Mapping[str, Any]):
 
 
 def to_rows(texts: Any, pairs: Any, *, is_split_into_words: bool) -> list[Any]:
-    """Return the rows of a batch: texts, or tuples of a text and its pair; a text is a str or list of words.
+    """Returns the rows of a batch: texts, or tuples of a text and its pair; a text is a str or list of words.
 
     Raises:
         TypeError: anything but text, or pairs in another form than the texts.
         ValueError: different numbers of texts and pairs, or text that is not valid Unicode.
     """
+    check_flags(is_split_into_words=is_split_into_words)
     firsts = _to_texts("texts", texts, is_split_into_words)
     if pairs is None:
         return firsts
     if isinstance(texts, str) != isinstance(pairs, str):
-        raise TypeError("texts and pairs must both be one text, or both be lists of texts.")
+        expected = "one text like texts" if isinstance(texts, str) else "a list of texts like texts"
+        raise ArgumentTypeError("pairs", pairs, expected)
     seconds = _to_texts("pairs", pairs, is_split_into_words)
     if len(firsts) != len(seconds):
-        raise ValueError(f"There are {len(firsts)} texts and {len(seconds)} pairs; pass one pair per text.")
+        raise ArgumentValueError("pairs", pairs, f"one per text, {len(firsts)} and not {len(seconds)}")
     return list(zip(firsts, seconds, strict=True))
 
 
 def _to_texts(name: str, texts: Any, is_split_into_words: bool) -> list[Any]:
-    """Return a list of texts, a single text as a list of one; check each."""
+    """Returns a list of texts, a single text as a list of one; check each."""
     if not isinstance(texts, list | tuple):
         texts = [texts]
         if is_split_into_words:
@@ -142,7 +150,7 @@ def _check_text(name: str, text: Any) -> None:
 
 
 def check_tokens(tokens: Any) -> list[str]:
-    """Return new tokens as a list of texts; a single text as a list of one.
+    """Returns new tokens as a list of texts; a single text as a list of one.
 
     Raises:
         TypeError: something other than texts.
@@ -169,7 +177,7 @@ def truncation_options(
     pair: bool,
     special: int,
 ) -> dict[str, Any]:
-    """Return the arguments of `tokenizers.Tokenizer.enable_truncation`; {} for no truncation.
+    """Returns the arguments of `tokenizers.Tokenizer.enable_truncation`; {} for no truncation.
 
     Args:
         truncation, max_length, stride: arguments of the call.
@@ -207,7 +215,7 @@ def padding_options(
     truncation: Mapping[str, Any],
     token: tuple[str | None, int | None],
 ) -> dict[str, Any]:
-    """Return the arguments of `tokenizers.Tokenizer.enable_padding`; {} for no padding.
+    """Returns the arguments of `tokenizers.Tokenizer.enable_padding`; {} for no padding.
 
     Args:
         padding, max_length, multiple: arguments of the call.
@@ -216,6 +224,7 @@ def padding_options(
         truncation: from `truncation_options`.
         token: the padding token and its id.
     """
+    check_side("padding_side", side)
     check_choice("padding", padding, (False, True, "longest", "max_length"))
     if max_length is not None and not truncation and padding != "max_length":
         raise ArgumentValueError(
@@ -253,15 +262,16 @@ def padding_options(
 
 
 def _length(purpose: str, max_length: int | None, limit: int | None) -> int:
-    """Return `max_length` or the tokenizer's limit."""
+    """Returns `max_length` or the tokenizer's limit."""
     length = limit if max_length is None else max_length
     if length is None:
-        raise ValueError(f"This {purpose} needs max_length=: the tokenizer's files have no model_max_length.")
+        hint = "the tokenizer's files have no model_max_length"
+        raise ArgumentValueError("max_length", None, f"a number of tokens for {purpose}", hint)
     return check_integer("max_length", length, 1)
 
 
 def check_side(name: str, side: Any) -> Side:
-    """Return "left" or "right".
+    """Returns "left" or "right".
 
     Raises:
         ArgumentValueError: any other value.
@@ -279,7 +289,7 @@ def collect(
     special_tokens_mask: bool,
     as_tensors: bool,
 ) -> Batch:
-    """Collect encodings into a batch.
+    """Collects encodings into a batch.
 
     Args:
         encodings: one per row.
@@ -289,6 +299,7 @@ def collect(
         offsets, special_tokens_mask: add these attributes.
         as_tensors: tensors instead of lists.
     """
+    check_flags(return_offsets=offsets, return_special_tokens_mask=special_tokens_mask, as_tensors=as_tensors)
     extras: dict[str, Any] = {}
     if overflow:
         parts = [[encoding, *encoding.overflowing] for encoding in encodings]
@@ -310,7 +321,7 @@ def collect(
 
 
 def to_tensor(rows: list[list[int]]) -> Tensor:
-    """Return rows of one length as a tensor (B, T); (0, 0) for no rows.
+    """Returns rows of one length as a tensor (B, T); (0, 0) for no rows.
 
     Raises:
         ValueError: rows of different lengths.
@@ -325,14 +336,14 @@ def to_tensor(rows: list[list[int]]) -> Tensor:
 
 
 def clean_up_tokenization(text: str) -> str:
-    """Remove the spaces that decoding leaves before English punctuation and contractions."""
+    """Removes the spaces that decoding leaves before English punctuation and contractions."""
     for spaced, mark in _CLEAN_UP:
         text = text.replace(spaced, mark)
     return text
 
 
-def as_id(index: Any) -> int:
-    """Return an id as an int, from an integer of Python or numpy or a tensor without dimensions.
+def as_id(parameter: str, index: Any) -> int:
+    """Returns an id as an int, from an integer of Python or numpy or a tensor without dimensions.
 
     Raises:
         ArgumentTypeError: anything else.
@@ -340,5 +351,5 @@ def as_id(index: Any) -> int:
     if isinstance(index, Tensor) and index.dim() == 0:
         index = index.item()
     if isinstance(index, bool) or not isinstance(index, Integral):
-        raise ArgumentTypeError("id", index, "an integer")
+        raise ArgumentTypeError(parameter, index, "an integer")
     return int(index)

@@ -17,6 +17,13 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from minitx.extras import missing_extra
+from minitx.validation import (
+    ArgumentTypeError,
+    ArgumentValueError,
+    check_flags,
+    check_optional_strings,
+    check_type,
+)
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -48,7 +55,7 @@ class ChatTemplates:
         template: str | None = None,
         variables: Mapping[str, Any] | None = None,
     ) -> str:
-        """Render a conversation; arguments as for `Tokenizer.apply_chat_template`.
+        """Renders a conversation; arguments as for `Tokenizer.apply_chat_template`.
 
         Raises:
             ImportError: jinja2 is not installed.
@@ -56,6 +63,10 @@ class ChatTemplates:
             ValueError: no such template, one that fails or refuses the messages, or one that does not use the
                 tools or a variable.
         """
+        check_flags(add_generation_prompt=add_generation_prompt)
+        check_optional_strings(template=template)
+        if tools is not None:
+            check_type("tools", tools, list | tuple, "a list of JSON schemas")
         name, source = self._choose(template, tools)
         inputs: dict[str, Any] = {
             "messages": _messages(messages),
@@ -76,7 +87,7 @@ class ChatTemplates:
         return _run(name, compiled, self.special_tokens | extra | inputs)
 
     def _choose(self, template: str | None, tools: object) -> tuple[str, str]:
-        """Return the name of the template for error messages, and its text."""
+        """Returns the name of the template for error messages, and its text."""
         if template is not None and template not in self.templates and "{" in template:
             return "chat template", template
         names = ", ".join(map(repr, self.templates)) or "none"
@@ -92,12 +103,13 @@ class ChatTemplates:
         if name is None:
             name = next(iter(self.templates)) if len(self.templates) == 1 else DEFAULT
         if name not in self.templates:
-            raise ValueError(f"There is no chat template {name!r}; choose one of this tokenizer's: {names}.")
+            hint = "or a template in Jinja"
+            raise ArgumentValueError("template", template, f"one of this tokenizer's: {names}", hint)
         return f"chat template {name!r}", self.templates[name]
 
 
 def named_templates(files: Mapping[str, str], config: Mapping[str, Any]) -> dict[str, str]:
-    """Return the templates of a checkpoint by name.
+    """Returns the templates of a checkpoint by name.
 
     Template files take precedence over tokenizer_config.json, and that over chat_template.json of older
     processors.
@@ -127,7 +139,7 @@ def named_templates(files: Mapping[str, str], config: Mapping[str, Any]) -> dict
 
 
 def _from_json(file: str, value: Any) -> dict[str, str]:
-    """Read one template, a list of objects with `name` and `template`, an object of templates, or null."""
+    """Reads one template, a list of objects with `name` and `template`, an object of templates, or null."""
     if value is None:
         return {}
     if isinstance(value, str):
@@ -145,20 +157,16 @@ def _from_json(file: str, value: Any) -> dict[str, str]:
 
 
 def _messages(messages: Any) -> list[dict[str, Any]]:
-    """Copy messages as plain data. None is treated as absent: most templates would print it."""
+    """Copies messages as plain data. None is treated as absent: most templates would print it."""
     example = '[{"role": "user", "content": "Hello"}]'
     if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence):
-        raise TypeError(
-            f"messages is {messages!r:.60} ({type(messages).__name__}); expected a list such as {example}."
-        )
+        raise ArgumentTypeError("messages", messages, f"a list such as {example}")
     if not messages:
-        raise ValueError(f"messages is empty; expected at least one, as in {example}.")
+        raise ArgumentValueError("messages", messages, f"at least one, as in {example}")
     for index, message in enumerate(messages):
         if not isinstance(message, Mapping):
-            raise TypeError(
-                f"messages[{index}] is {message!r:.60} ({type(message).__name__}); expected a dict, as in "
-                f"{example}. Apply the template to each conversation on its own."
-            )
+            hint = "apply the template to each conversation on its own"
+            raise ArgumentTypeError(f"messages[{index}]", message, f"a dict, as in {example}", hint)
     return [
         {
             key: _plain(f"messages[{index}][{key!r}]", value)
@@ -170,7 +178,7 @@ def _messages(messages: Any) -> list[dict[str, Any]]:
 
 
 def _plain(name: str, value: Any) -> Any:
-    """Copy plain data into Python's own types, so that templates reach no other methods."""
+    """Copies plain data into Python's own types, so that templates reach no other methods."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -182,17 +190,15 @@ def _plain(name: str, value: Any) -> Any:
         return {_plain(name, key): _plain(f"{name}[{key!r}]", item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(f"{name}[{index}]", item) for index, item in enumerate(value)]
-    hint = " A tool is described by its JSON schema." if callable(value) else ""
-    raise TypeError(
-        f"{name} is a {type(value).__name__}; a chat template takes text, numbers, lists and dicts.{hint}"
-    )
+    hint = "a tool is described by its JSON schema" if callable(value) else ""
+    raise ArgumentTypeError(name, value, "text, a number, a list or a dict", hint)
 
 
 # --- Jinja -----------------------------------------------------------------------------------------
 
 
 def _run(name: str, template: Template, inputs: Mapping[str, Any]) -> str:
-    """Render a template; any exception inside is an error of the template."""
+    """Renders a template; any exception inside is an error of the template."""
     try:
         return template.render(inputs)
     except _Refusal as refusal:
@@ -207,7 +213,7 @@ class _Refusal(Exception):  # noqa: N818 - raised by a template
 
 @lru_cache(maxsize=32)
 def _compiled(name: str, source: str) -> tuple[Template, frozenset[str], frozenset[str]]:
-    """Return the program, the variables that it uses, and those that it assigns without a default."""
+    """Returns the program, the variables that it uses, and those that it assigns without a default."""
     environment = _environment()
     from jinja2 import TemplateError, meta, nodes
 
@@ -225,7 +231,7 @@ def _compiled(name: str, source: str) -> tuple[Template, frozenset[str], frozens
 
 @lru_cache(maxsize=1)
 def _environment() -> Any:
-    """Return Jinja's sandbox with the extensions and functions that templates on the Hub use."""
+    """Returns Jinja's sandbox with the extensions and functions that templates on the Hub use."""
     try:
         from jinja2 import nodes
         from jinja2.exceptions import SecurityError
@@ -241,7 +247,7 @@ def _environment() -> Any:
         tags = {"generation"}  # noqa: RUF012 - as Jinja declares it
 
         def parse(self, parser: Any) -> nodes.Node:
-            """Parse the body of the tag."""
+            """Parses the body of the tag."""
             line = next(parser.stream).lineno
             body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
             return nodes.Scope(body, lineno=line)
@@ -281,7 +287,7 @@ def _raise_exception(message: str) -> None:
 
 
 def _strftime_now(form: str) -> str:
-    """Return today's date, for templates that include it."""
+    """Returns today's date, for templates that include it."""
     return datetime.now().strftime(form)
 
 
@@ -292,7 +298,7 @@ def _to_json(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """Return plain JSON; Jinja's own filter escapes it for HTML."""
+    """Returns plain JSON; Jinja's own filter escapes it for HTML."""
     return json.dumps(
         value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
     )

@@ -48,14 +48,14 @@ class Settings:
     extra: tuple[AddedToken, ...]
 
     def flag(self, name: str, default: bool | None) -> Any:
-        """Return a flag of tokenizer_config.json."""
+        """Returns a flag of tokenizer_config.json."""
         value = self.config.get(name, default)
         if value is not None and not isinstance(value, bool):
             wrong(CONFIG, name, value, "true, false or null")
         return value
 
     def count(self, name: str, default: int) -> int:
-        """Return a count of tokenizer_config.json; `default` if it is absent or null."""
+        """Returns a count of tokenizer_config.json; `default` if it is absent or null."""
         value = self.config.get(name)
         if value is None:
             return default
@@ -64,7 +64,7 @@ class Settings:
         return value
 
     def limit(self) -> int | None:
-        """Return `model_max_length`; None if it is absent or a placeholder for no limit."""
+        """Returns `model_max_length`; None if it is absent or a placeholder for no limit."""
         name = "model_max_length" if "model_max_length" in self.config else "max_len"
         value = self.config.get(name)
         if value is None:
@@ -78,7 +78,7 @@ class Settings:
         return int(value)
 
     def input_names(self) -> tuple[str, ...] | None:
-        """Return `model_input_names`; None if it is absent."""
+        """Returns `model_input_names`; None if it is absent."""
         name = "model_input_names"
         value = self.config.get(name)
         if value is None:
@@ -92,7 +92,7 @@ class Settings:
         return tuple(value)
 
     def words(self, name: str) -> tuple[str, ...]:
-        """Return a list of words of tokenizer_config.json; () if it is absent or null."""
+        """Returns a list of words of tokenizer_config.json; () if it is absent or null."""
         value = self.config.get(name)
         if value is None:
             return ()
@@ -101,7 +101,7 @@ class Settings:
         return tuple(value)
 
     def text(self, name: str) -> str:
-        """Return the text of a special token that the tokenizer requires."""
+        """Returns the text of a special token that the tokenizer requires."""
         token = self.special_tokens_map.get(name)
         if token is None:
             raise ValueError(f"This tokenizer needs a {name}; set it in tokenizer_config.json.")
@@ -109,12 +109,12 @@ class Settings:
 
 
 def wrong(file: str, key: str, value: Any, expected: str) -> NoReturn:
-    """Raise a ValueError for a value of a JSON file."""
+    """Refuses a value of a JSON file."""
     raise ValueError(f"{file} has {key}={value!r:.80}; it must be {expected}.")
 
 
 def read_name(path: Path, key: str) -> str:
-    """Return a string of a JSON object; "" if the file or the key is absent or null.
+    """Returns a string of a JSON object; "" if the file or the key is absent or null.
 
     Raises:
         ValueError: a damaged file, or a value other than a string.
@@ -126,7 +126,7 @@ def read_name(path: Path, key: str) -> str:
 
 
 def read_text(path: Path) -> str:
-    """Read a UTF-8 file; a ValueError names a file with other bytes."""
+    """Reads a UTF-8 file; a ValueError names a file with other bytes."""
     try:
         return path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
@@ -134,7 +134,7 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; {} without the file; a ValueError names a damaged one."""
+    """Reads a JSON object; {} without the file; a ValueError names a damaged one."""
     if not path.is_file():
         return {}
     return storage.read_json(path)
@@ -143,7 +143,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_settings(
     folder: Path, *, defaults: Mapping[str, str] | None = None, mask_takes_space: bool = False
 ) -> Settings:
-    """Read tokenizer_config.json, special_tokens_map.json and added_tokens.json; all may be absent.
+    """Reads tokenizer_config.json, special_tokens_map.json and added_tokens.json; all may be absent.
 
     A tokenizer_config.json with `added_tokens_decoder` (transformers since 4.34) is complete, and the other
     two are ignored; otherwise special_tokens_map.json overrides its special tokens.
@@ -210,7 +210,7 @@ def read_settings(
 
 
 def _token(file: str, key: str, value: Any, *, special: bool = True, lstrip: bool = False) -> AddedToken:
-    """Read one token of a JSON file: its text, or an object with its text and options.
+    """Reads one token of a JSON file: its text, or an object with its text and options.
 
     Args:
         file, key: file and key, for errors.
@@ -234,7 +234,7 @@ def _token(file: str, key: str, value: Any, *, special: bool = True, lstrip: boo
 
 
 def add_tokens(backend: Backend, settings: Settings, special: Iterable[str] = ()) -> None:
-    """Add the tokens that the files list beside a vocabulary, each with its id.
+    """Adds the tokens that the files list beside a vocabulary, each with its id.
 
     Args:
         backend: the vocabulary.
@@ -265,7 +265,7 @@ def add_tokens(backend: Backend, settings: Settings, special: Iterable[str] = ()
 
 
 def add_missing(backend: Backend, tokens: Iterable[AddedToken]) -> None:
-    """Add tokens after the last id; an added token keeps its options, but becomes special if one of these is.
+    """Adds tokens after the last id; an added token keeps its options, but becomes special if its new one is.
 
     Raises:
         ValueError: the vocabulary has no free id after its last.
@@ -282,7 +282,7 @@ def add_missing(backend: Backend, tokens: Iterable[AddedToken]) -> None:
 
 
 def _with(token: AddedToken, *, special: bool) -> AddedToken:
-    """Return a token with its options, special or not."""
+    """Returns a token with its options, special or not."""
     from tokenizers import AddedToken
 
     state = token.__getstate__()
@@ -290,7 +290,7 @@ def _with(token: AddedToken, *, special: bool) -> AddedToken:
 
 
 def add_all(backend: Backend, tokens: list[AddedToken]) -> None:
-    """Add tokens, or replace the options of added tokens of the same text.
+    """Adds tokens, or replaces the options of added tokens of the same text.
 
     Raises:
         ValueError: the vocabulary has no free id after its last.
@@ -309,7 +309,7 @@ def add_all(backend: Backend, tokens: list[AddedToken]) -> None:
 
 
 def read_backend(folder: Path) -> Backend:
-    """Read tokenizer.json.
+    """Reads tokenizer.json.
 
     Raises:
         ValueError: a damaged file.
@@ -326,7 +326,7 @@ def read_backend(folder: Path) -> Backend:
 
 
 def padding_defaults(backend: Backend) -> dict[str, str]:
-    """Return what the padding and truncation of tokenizer.json define if no other file does."""
+    """Returns defaults from the padding and truncation of tokenizer.json, for keys that no other file has."""
     padding, truncation = backend.padding or {}, backend.truncation or {}
     stated = {
         "pad_token": padding.get("pad_token"),
@@ -337,7 +337,7 @@ def padding_defaults(backend: Backend) -> dict[str, str]:
 
 
 def read_vocab_size(folder: Path) -> int | None:
-    """Return the size of the model's vocabulary by config.json, the largest of several; None without one."""
+    """Returns the size of the model's vocabulary by config.json, the largest of several; None without one."""
     names = ("vocab_size", "decoder_vocab_size")
     config = read_json(folder / "config.json")
     parts = [config, *(part for part in config.values() if isinstance(part, dict))]
@@ -346,14 +346,14 @@ def read_vocab_size(folder: Path) -> int | None:
 
 
 def read_templates(folder: Path) -> dict[str, str]:
-    """Read the chat template files, by their path in the folder."""
+    """Reads the chat template files, by their path in the folder."""
     names = ("chat_template.jinja", "chat_template.json")
     paths = [*(folder / name for name in names), *folder.glob("additional_chat_templates/*.jinja")]
     return {path.relative_to(folder).as_posix(): read_text(path) for path in sorted(paths) if path.is_file()}
 
 
 def saved_config(config: Mapping[str, Any], changes: Mapping[str, Any], vocabulary: Backend) -> str:
-    """Return tokenizer_config.json: its content at loading, what has changed since, and all added tokens."""
+    """Returns tokenizer_config.json: its content at loading, what has changed since, and all added tokens."""
     added = sorted(vocabulary.get_added_tokens_decoder().items())
     listed = {str(index): token.__getstate__() for index, token in added}
     kept = {key: value for key, value in config.items() if key not in _NOT_SAVED}
@@ -361,7 +361,7 @@ def saved_config(config: Mapping[str, Any], changes: Mapping[str, Any], vocabula
 
 
 def write_files(folder: Path, contents: Mapping[str, str | bytes]) -> None:
-    """Write texts or bytes to files, none of which is replaced before all are written.
+    """Writes texts or bytes to files, none of which is replaced before all are written.
 
     Args:
         folder: created if it does not exist.

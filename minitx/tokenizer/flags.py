@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def apply_flags(backend: Backend, settings: Settings) -> Backend:
-    """Apply the flags of tokenizer_config.json to tokenizer.json, as transformers does.
+    """Applies the flags of tokenizer_config.json to tokenizer.json, as transformers does.
 
     Absent flags are ignored. (transformers applies their defaults, which lower-cases a cased tokenizer.json.)
     """
@@ -47,7 +47,7 @@ def apply_flags(backend: Backend, settings: Settings) -> Backend:
 
 
 def _with_prefix(backend: Backend, settings: Settings) -> Backend:
-    """Return a tokenizer that adds a space before a text of sentencepiece's pieces, or does not."""
+    """Returns a tokenizer that adds a space before a text of sentencepiece's pieces, or does not."""
     prefix = settings.flag("add_prefix_space", None)
     if prefix is None:
         return backend
@@ -83,7 +83,7 @@ def _with_prefix(backend: Backend, settings: Settings) -> Backend:
 
 
 def _parts(component: dict[str, Any] | None, name: str) -> list[dict[str, Any]]:
-    """Return the parts of a component, which may be a sequence."""
+    """Returns the parts of a component, which may be a sequence."""
     if component is None:
         return []
     parts: list[dict[str, Any]] = component[name] if component["type"] == "Sequence" else [component]

@@ -73,7 +73,7 @@ REFUSED: Mapping[str, tuple[tuple[Any, ...], str]] = {
 
 
 def check_keys(config: Mapping[str, Any]) -> None:
-    """Check that tokenizer_config.json requires nothing that is not implemented.
+    """Checks that tokenizer_config.json requires nothing that is not implemented.
 
     Raises:
         ValueError: a key with an effect that is not implemented; the message names it.

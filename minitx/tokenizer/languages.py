@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from minitx.tokenizer.files import CONFIG, Settings, wrong
-from minitx.validation import ArgumentValueError
+from minitx.validation import ArgumentValueError, check_type
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
@@ -119,21 +119,22 @@ class Languages:
         return None if code is None else self.check(key, code)
 
     def check(self, name: str, code: str) -> str:
-        """Return the code of a language of this tokenizer.
+        """Returns the code of a language of this tokenizer.
 
         Raises:
             ArgumentValueError: any other; the message lists the languages.
         """
+        check_type(name, code, str, "the code of a language")
         if code not in self.tokens:
             raise ArgumentValueError(name, code, f"a language of this tokenizer: {', '.join(self.tokens)}")
         return code
 
     def index(self, code: str) -> int:
-        """Return the id of a language's token."""
+        """Returns the id of a language's token."""
         return self._ids[self.check("language", code)]
 
     def post_processor(self, backend: Backend, *, as_target: bool) -> PostProcessor:
-        """Return the post-processor of the source or target language: [code] A </s>, or A </s> [code].
+        """Returns the post-processor of the source or target language: [code] A </s>, or A </s> [code].
 
         Raises:
             ValueError: that language is not set.
@@ -155,8 +156,25 @@ class Languages:
         )
 
 
+def require_languages(languages: Languages | None, parameter: str, code: Any) -> Languages:
+    """Returns the languages; raises ArgumentValueError for a tokenizer without any.
+
+    Args:
+        languages: of the tokenizer.
+        parameter, code: the argument that needs them.
+    """
+    if languages is None:
+        raise ArgumentValueError(
+            parameter,
+            code,
+            "left out: this tokenizer has no languages",
+            'a Marian checkpoint for several takes the target in each text: ">>deu<< Good morning."',
+        )
+    return languages
+
+
 def find_languages(rule: LanguageRule, settings: Settings, vocabulary: Backend) -> Languages | None:
-    """Return the languages of a vocabulary; None without any."""
+    """Returns the languages of a vocabulary; None without any."""
     languages = Languages(rule, settings, vocabulary)
     return languages if languages.tokens else None
 
@@ -178,8 +196,8 @@ class Translation:
 
     @src_lang.setter
     def src_lang(self, code: str) -> None:
-        """Set the source language."""
-        languages = self._translating()
+        """Sets the source language."""
+        languages = require_languages(self._languages, "src_lang", code)
         languages.source = languages.check("src_lang", code)
 
     @property
@@ -189,22 +207,14 @@ class Translation:
 
     @tgt_lang.setter
     def tgt_lang(self, code: str | None) -> None:
-        """Set the target language; None for no target."""
-        languages = self._translating()
+        """Sets the target language; None for no target."""
+        languages = require_languages(self._languages, "tgt_lang", code)
         languages.target = None if code is None else languages.check("tgt_lang", code)
 
     def language_id(self, code: str) -> int:
-        """Return the id of a language's token, the `forced_bos_token_id` of a translation into it.
+        """Returns the id of a language's token, the `forced_bos_token_id` of a translation into it.
 
         Raises:
             ValueError: not a language of this tokenizer.
         """
-        return self._translating().index(code)
-
-    def _translating(self) -> Languages:
-        if self._languages is None:
-            raise ValueError(
-                "This tokenizer has no languages to choose from (src_lang, tgt_lang, language_id). A Marian "
-                'checkpoint for several takes the target at the start of each text: ">>deu<< Good morning."'
-            )
-        return self._languages
+        return require_languages(self._languages, "language", code).index(code)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from pathlib import Path
 
 from minitx.habits import explain_arguments
@@ -24,7 +23,7 @@ from minitx.tokenizer.languages import find_languages
 from minitx.tokenizer.tokenizer import ANY_CLASS, Tokenizer
 from minitx.tokenizer.vocabularies.declaration import WITHOUT_TYPES
 from minitx.tokenizer.vocabularies.registry import FAMILIES, build, needs_vocabulary_files
-from minitx.validation import ArgumentTypeError, ArgumentValueError
+from minitx.validation import ArgumentValueError, check_optional_strings
 
 # Without a class of their own in transformers 5.
 _OF_NO_CLASS = ("llama", "mistral", "mixtral", "modernbert", "phi3", "umt5")
@@ -42,7 +41,7 @@ def load_tokenizer(
     src_lang: str | None = None,
     tgt_lang: str | None = None,
 ) -> Tokenizer:
-    """Load the tokenizer of a checkpoint.
+    """Loads the tokenizer of a checkpoint.
 
     Args:
         name_or_folder: a folder, or the id of a repository on the Hugging Face Hub.
@@ -63,22 +62,10 @@ def load_tokenizer(
         ValueError: a damaged file, no vocabulary, an unknown architecture, or a language that the tokenizer
             does not have.
     """
-    if not isinstance(name_or_folder, str | Path):
-        raise ArgumentTypeError("name_or_folder", name_or_folder, "a str or Path")
-    folder = Path(name_or_folder)
-    try:
-        is_folder = str(name_or_folder) != "" and folder.is_dir()
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            raise
-        raise FileNotFoundError(
-            f"{str(name_or_folder)[:60]!r}... is neither a folder nor a valid Hub id: the name has "
-            f"{len(str(name_or_folder))} characters."
-        ) from None
-    if not is_folder:
-        from minitx.checkpoint.hub import fetch_tokenizer
+    from minitx.checkpoint.hub import fetch_tokenizer
 
-        folder = fetch_tokenizer(name_or_folder, revision=revision, token=token, offline=offline)
+    check_optional_strings(model_type=model_type, pattern=pattern, src_lang=src_lang, tgt_lang=tgt_lang)
+    folder = fetch_tokenizer(name_or_folder, revision=revision, token=token, offline=offline)
     model, family = _architectures(folder, model_type)
     rule = FAMILIES[family].languages if family in FAMILIES else None
     if (
@@ -112,7 +99,7 @@ def load_tokenizer(
 
 
 def _read(folder: Path, model: str, family: str) -> tuple[TokenizerBackends, Settings]:
-    """Read tokenizer.json and what the other files add to it."""
+    """Reads tokenizer.json and what the other files add to it."""
     backend = read_backend(folder)
     usual = FAMILIES[family].special_tokens_map if family in FAMILIES else {}
     known = {name: text for name, text in usual.items() if backend.token_to_id(text) is not None}
@@ -141,7 +128,7 @@ def _pads_left(folder: Path, model: str, backends: TokenizerBackends) -> bool:
 
 
 def _saved_as(family: str, backends: TokenizerBackends) -> dict[str, str]:
-    """Return the entries of tokenizer_config.json for the class of the tokenizer."""
+    """Returns the entries of tokenizer_config.json for the class of the tokenizer."""
     if backends.files:
         return {"tokenizer_class": FAMILIES[family].tokenizer_class}
     kind = {"tokenizer_class": ANY_CLASS[0]}
@@ -151,7 +138,7 @@ def _saved_as(family: str, backends: TokenizerBackends) -> dict[str, str]:
 
 
 def _architectures(folder: Path, model_type: str | None) -> tuple[str, str]:
-    """Return the architecture of the model, and the architecture whose tokenizer it uses.
+    """Returns the architecture of the model, and the architecture whose tokenizer it uses.
 
     They can differ: a Chinese RoBERTa uses BERT's tokenizer. config.json (or the `model_type` argument) names
     the first, `tokenizer_class` in tokenizer_config.json or else in config.json the second; each is the

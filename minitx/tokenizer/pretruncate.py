@@ -30,7 +30,7 @@ def splits_at_spaces(backend: Backend) -> bool:
 
 
 def pretruncate(backend: Backend, texts: list[str], length: int) -> list[str]:
-    """Shorten long texts at a space, keeping their first `length` tokens.
+    """Shortens long texts at a space, keeping their first `length` tokens.
 
     No word or added token crosses the space, so that the tokens of the shortened text are the first of the
     whole text. It must have more than `length` of them: the offsets of its last token can differ if an added

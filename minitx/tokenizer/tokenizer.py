@@ -38,7 +38,14 @@ from minitx.tokenizer.files import (
 )
 from minitx.tokenizer.languages import Languages, Translation
 from minitx.tokenizer.pretruncate import splits_at_spaces
-from minitx.validation import ArgumentTypeError, ArgumentValueError
+from minitx.validation import (
+    ArgumentTypeError,
+    ArgumentValueError,
+    check_flags,
+    check_path,
+    check_strings,
+    check_type,
+)
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
@@ -123,7 +130,7 @@ class Tokenizer(Translation):
         raise UnknownAttributeError("tokenizer", type(self).__name__, name, known)
 
     def __len__(self) -> int:
-        """Return the number of tokens, added ones included."""
+        """Returns the number of tokens, added ones included."""
         return self._backends.vocabulary.get_vocab_size()
 
     def __repr__(self) -> str:
@@ -136,20 +143,21 @@ class Tokenizer(Translation):
         return self._backends.vocabulary.get_vocab()
 
     def token_to_id(self, token: str) -> int | None:
-        """Return the id of a token; None if it is not in the vocabulary."""
+        """Returns the id of a token; None if it is not in the vocabulary."""
+        check_strings(token=token)
         return self._backends.vocabulary.token_to_id(token)
 
     def id_to_token(self, index: int) -> str | None:
-        """Return the token of an id; None if it is not in the vocabulary.
+        """Returns the token of an id; None if it is not in the vocabulary.
 
         Raises:
             TypeError: not an integer.
         """
-        index = as_id(index)
+        index = as_id("index", index)
         return self._backends.decoder.id_to_token(index) if 0 <= index < 2**32 else None
 
     def add_tokens(self, tokens: str | Sequence[str], *, special: bool = False) -> int:
-        """Add tokens to the end of the vocabulary; a text is split at them before anything else.
+        """Adds tokens to the end of the vocabulary; a text is split at them before anything else.
 
         A model needs a row of its embedding for each: `model.resize_token_embeddings(len(tokenizer))`.
 
@@ -164,6 +172,7 @@ class Tokenizer(Translation):
             TypeError: something other than texts.
             ValueError: an empty text, invalid Unicode, or a vocabulary that cannot be extended.
         """
+        check_flags(special=special)
         size = len(self)
         self._backends = self._backends.extended(check_tokens(tokens), special=special)
         self._find_added_tokens()
@@ -173,19 +182,20 @@ class Tokenizer(Translation):
     def encode(
         self, text: str, pair: str | None = None, *, add_special_tokens: bool = True, as_target: bool = False
     ) -> list[int]:
-        """Return the ids of one text or pair; options and errors as for a call."""
+        """Returns the ids of one text or pair; options and errors as for a call."""
         encoder, encoding = self._encode_one(text, pair, add_special_tokens, as_target)
         return encoder.to_vocabulary(encoding.ids)
 
     def tokens(
         self, text: str, pair: str | None = None, *, add_special_tokens: bool = True, as_target: bool = False
     ) -> list[str]:
-        """Return the tokens of one text or pair as strings; options and errors as for a call."""
+        """Returns the tokens of one text or pair as strings; options and errors as for a call."""
         return self._encode_one(text, pair, add_special_tokens, as_target)[1].tokens
 
     def _encode_one(
         self, text: str, pair: str | None, add_special_tokens: bool, as_target: bool
     ) -> tuple[TextEncoder, Encoding]:
+        check_flags(add_special_tokens=add_special_tokens)
         rows = to_rows([text], None if pair is None else [pair], is_split_into_words=False)
         encoder, post_processor = self._encoder(as_target)
         (encoding,) = encoder.encode(
@@ -194,7 +204,8 @@ class Tokenizer(Translation):
         return encoder, encoding
 
     def _encoder(self, as_target: bool) -> tuple[TextEncoder, PostProcessor | None]:
-        """Return the encoder of source or target texts, and a post-processor that depends on the language."""
+        """Returns the encoder of source or target texts, and post-processor depending on the language."""
+        check_flags(as_target=as_target)
         encoder = self._backends.target if as_target else self._backends.source
         if self._languages is None:
             return encoder, None
@@ -220,7 +231,7 @@ class Tokenizer(Translation):
         return_overflow: bool = False,
         as_tensors: bool = True,
     ) -> Batch:
-        """Tokenize texts into a batch of ids.
+        """Tokenizes texts into a batch of ids.
 
         Args:
             texts: one text or a list of texts.
@@ -245,6 +256,7 @@ class Tokenizer(Translation):
             TypeError: something that is not text.
             ValueError: rows of different lengths as tensors, contradicting options, or invalid Unicode.
         """
+        check_flags(add_special_tokens=add_special_tokens, return_overflow=return_overflow)
         rows = to_rows(texts, pairs, is_split_into_words=is_split_into_words)
         encoder, post_processor = self._encoder(as_target)
         special = (post_processor or encoder.backend).num_special_tokens_to_add(pairs is not None)
@@ -262,23 +274,22 @@ class Tokenizer(Translation):
             max_length,
             pad_to_multiple_of,
             limit=self.model_max_length,
-            side=check_side("padding_side", padding_side or self.padding_side),
+            side=self.padding_side if padding_side is None else padding_side,
             truncation=truncated,
             token=(self.pad_token, self.pad_token_id),
         )
         # The part that is cut off can be far longer than the rest; it is not tokenized if nobody needs it.
         whole = pairs is not None or is_split_into_words or return_overflow or self.truncation_side == "left"
-        encodings = encoder.encode(
-            rows,
-            truncated,
-            padded,
-            add_special_tokens=add_special_tokens,
-            is_split_into_words=is_split_into_words,
-            start=truncated["max_length"] if truncated and self._splits_at_spaces and not whole else None,
-            post_processor=post_processor,
-        )
         return collect(
-            encodings,
+            encoder.encode(
+                rows,
+                truncated,
+                padded,
+                add_special_tokens=add_special_tokens,
+                is_split_into_words=is_split_into_words,
+                start=truncated["max_length"] if truncated and self._splits_at_spaces and not whole else None,
+                post_processor=post_processor,
+            ),
             self.model_input_names,
             encoder.to_vocabulary,
             overflow=return_overflow,
@@ -288,7 +299,7 @@ class Tokenizer(Translation):
         )
 
     def decode(self, ids: Sequence[int] | Tensor, *, skip_special_tokens: bool = False) -> str:
-        """Decode one row of ids. Ids of the model without a token (padding of its vocabulary) add no text.
+        """Decodes one row of ids. Ids of the model without a token (padding of its vocabulary) add no text.
 
         Args:
             ids: a list, or a tensor of shape (T,).
@@ -298,15 +309,14 @@ class Tokenizer(Translation):
             TypeError: something other than integers.
             ValueError: an id outside the vocabulary of the model, or more than one row.
         """
+        check_flags(skip_special_tokens=skip_special_tokens)
         if isinstance(ids, Tensor):
             if ids.dim() != 1:
-                raise ValueError(
-                    f"decode takes one row of ids, not {tuple(ids.shape)}; decode_batch takes more."
-                )
+                raise ArgumentValueError("ids", ids, "of shape (T,)", "decode_batch takes several rows")
             ids = ids.tolist()
         if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
             raise ArgumentTypeError("ids", ids, "a list of integers or a tensor of shape (T,)")
-        ids = [as_id(index) for index in ids]
+        ids = [as_id("ids", index) for index in ids]
         for index in ids:
             if self.id_to_token(index) is None and not self._is_row(index):
                 raise ArgumentValueError("ids", index, f"a token id; the vocabulary has {len(self)} tokens")
@@ -321,7 +331,8 @@ class Tokenizer(Translation):
     def decode_batch(
         self, ids: Sequence[Sequence[int]] | Tensor, *, skip_special_tokens: bool = False
     ) -> list[str]:
-        """Decode each row of a list or of a tensor (B, T)."""
+        """Decodes each row of a list or of a tensor (B, T); errors as for `decode`."""
+        check_type("ids", ids, Iterable, "a list of rows of ids, or a tensor of shape (B, T)")
         return [self.decode(row, skip_special_tokens=skip_special_tokens) for row in ids]
 
     def apply_chat_template(
@@ -333,7 +344,7 @@ class Tokenizer(Translation):
         template: str | None = None,
         **variables: Any,
     ) -> str:
-        """Render messages as the prompt of a chat model, special tokens included.
+        """Renders messages as the prompt of a chat model, special tokens included.
 
         Args:
             messages: dicts, usually with "role" and "content".
@@ -355,17 +366,18 @@ class Tokenizer(Translation):
         )
 
     def encode_chat(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> list[int]:
-        """Return the ids of `apply_chat_template`, without further special tokens."""
+        """Returns the ids of `apply_chat_template`, without further special tokens."""
         return self.encode(self.apply_chat_template(messages, **options), add_special_tokens=False)
 
     def save(self, folder: str | Path) -> None:
-        """Save tokenizer.json, tokenizer_config.json and chat templates.
+        """Saves tokenizer.json, tokenizer_config.json and chat templates.
 
         minitx and transformers' AutoTokenizer load them and give the same ids. The class is saved as
         PreTrainedTokenizerFast: transformers 5 uses tokenizer.json as it is under that name, and rebuilds it
         from the vocabulary under any other. Tokenizers that tokenizer.json cannot hold (Marian, M2M-100) are
         saved as their original files. No file is replaced before all are written.
         """
+        path = check_path("folder", folder)
         vocabulary = self._backends.vocabulary
         changes: dict[str, Any] = {
             **dict.fromkeys(SPECIAL_TOKENS),
@@ -382,4 +394,4 @@ class Tokenizer(Translation):
             CONFIG: saved_config(self._config, changes, vocabulary),
             **self._chat_templates,
         }
-        write_files(Path(folder), files)
+        write_files(path, files)

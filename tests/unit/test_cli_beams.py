@@ -133,7 +133,7 @@ MISTAKES = {
     "--greedy --beams 4": "--greedy and --beams exclude one another",
     "--beams 0": "must be (at least|from) 1",
     "--beams many": "'many' is not an integer",
-    "--beams 4 --num-samples 5": "num.samples.5 .*num.beams.4",
+    "--beams 4 --num-samples 5": "--num-samples 5 must be at most --beams 4; ",
     "--beams 4 --top-k 5": "--top-k has no effect with --beams",
     "--beams 4 --seed 5": "--seed has no effect with --beams",
     "--beams 4 --early-stopping soon": "early.stopping.'?soon'? must be",

@@ -218,7 +218,7 @@ def test_lists_can_be_repeated_and_end_tokens_ignored() -> None:
 
 def test_help_fits_and_teaches(run: Run) -> None:
     for name in ("generate", "explain"):
-        code, out, _ = run(name, "--help")
+        code, out, _ = run(name, "--help-all")
         assert code == 0
         assert "examples:" in out
         assert "in Python there can be one for each" in " ".join(out.split())
@@ -510,8 +510,8 @@ MISTAKES = {
     "--logit-bias 5": "'5' is not of the form ID=BIAS",
     "--logit-bias 5:6=1": "is not an integer",
     "--logit-bias 5=200": "--logit-bias[5] 200.0 must be in",
-    "--logit-bias=-5=1": "logit_bias=-5 must be at least 0",
-    "--logit-bias -5=1": "logit_bias=-5 must be at least 0",
+    "--logit-bias=-5=1": "a key of --logit-bias -5 must be at least 0",
+    "--logit-bias -5=1": "a key of --logit-bias -5 must be at least 0",
     "--sequence-bias 4=nan": "--sequence-bias[(4,)] nan must be in",
     "--sequence-bias=5=1,4=nan": "--sequence-bias[(4,)] nan must be in",
     "--exponential-decay-length-penalty 5": "is not of the form START,FACTOR",
@@ -615,5 +615,5 @@ def test_model_with_nan(run: Run, tmp_path: Path) -> None:
     argv = ["generate", folder, "c"]
     error = fails(run, *argv)
     assert re.search("the model's logits (contain|hold) NaN", error)
-    assert "remove_invalid_values" in error
+    assert "continue anyway with --remove-invalid-values, which" in error
     assert run(*argv, "--remove-invalid-values", "--max-new-tokens", 2)[0] == 0

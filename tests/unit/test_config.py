@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -11,13 +12,16 @@ import minitx
 from minitx.config import (
     Alibi,
     AttentionConfig,
+    Disentangled,
     ExpertsConfig,
     FeedForwardConfig,
+    HeadConfig,
     LayerConfig,
     LearnedPositions,
     ModelConfig,
     NormConfig,
     RelativeBias,
+    RopeConfig,
     Rotary,
     StackConfig,
     TextInputs,
@@ -36,7 +40,24 @@ STACK = StackConfig(hidden_size=8, num_hidden_layers=2, layer=LAYER, causal=True
 INPUTS = TextInputs(
     vocab_size=9, embedding_size=8, hidden_size=8, pad_token_id=None, max_position_embeddings=7
 )
+ENCODER = replace(STACK, causal=False)
+CROSS = replace(STACK, layer=replace(LAYER, cross_attention=True))
 MODEL = ModelConfig(inputs=INPUTS, decoder=STACK)
+HEAD = HeadConfig(task="causal-lm", num_labels=9)
+LONG = {"rope_type": "longrope", "original_max_position_embeddings": 8, "short_factor": (1.0,)}
+DISENTANGLED = Disentangled(
+    relative_attention=True,
+    max_relative_positions=8,
+    position_buckets=4,
+    pos_att_type=frozenset({"c2p"}),
+    share_att_key=False,
+    dropout=0.1,
+    norm_rel_ebd=False,
+    conv_kernel_size=3,
+    conv_groups=1,
+    conv_act="tanh",
+)
+FULL = "full_attention"
 
 
 def test_replace_in_changes_one_part_and_nothing_else() -> None:
@@ -103,12 +124,12 @@ def test_replace_in_names_the_nearest_field(path: str, changes: dict[str, Any], 
         (
             "decoder",
             {"layer_types": SLIDING, "sliding_window": 3, "positions": Alibi()},
-            r"positions=Alibi\(\) must be a Rotary, Disentangled or None",
+            r"positions=Alibi\(\) must be a Rotary or None",
         ),
         (
             "decoder",
             {"layer_types": SLIDING, "sliding_window": 3, "positions": RelativeBias(num_buckets=8)},
-            r"positions=RelativeBias.* must be a Rotary, Disentangled or None",
+            r"positions=RelativeBias.* must be a Rotary or None",
         ),
         ("decoder", {"num_hidden_groups": 3}, r"num_hidden_groups=3 must be from 1 to 2"),
         (
@@ -183,7 +204,7 @@ def test_a_stack_is_as_wide_as_its_inputs() -> None:
         replace_in(MODEL, "decoder", hidden_size=32)
     with pytest.raises(ValueError, match=r"encoder.hidden_size=32 must be inputs.hidden_size=8"):
         replace_in(ModelConfig(inputs=INPUTS, encoder=STACK), "encoder", hidden_size=32)
-    wide = replace(INPUTS, hidden_size=32)
+    wide = replace(INPUTS, hidden_size=32, embedding_size=32)
     with pytest.raises(ValueError, match=r"decoder.hidden_size=8 must be decoder_inputs.hidden_size=32"):
         ModelConfig(inputs=INPUTS, encoder=STACK, decoder_inputs=wide, decoder=STACK)
     both = replace(MODEL, inputs=wide, decoder=replace(STACK, hidden_size=32))
@@ -220,3 +241,106 @@ def test_layers_are_chosen_at_construction() -> None:
     assert type(first) is Layer
     parallel = replace_in(MODEL, "decoder.layer", parallel="two_norms")
     assert type(minitx.DecoderModel(parallel).decoder.layers[0]) is ParallelLayer
+
+
+# --- bounds ------------------------------------------------------------------------------------------
+
+ROPE = RopeConfig(rope_theta=10_000.0, rotary_dim=2)
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "message"),
+    [
+        (HEAD, {"num_labels": -3}, r"HeadConfig.num_labels=-3 must be at least 1"),
+        (HEAD, {"classifier_dropout": 2.0}, r"HeadConfig.classifier_dropout=2.0 must be in \[0, 1\]"),
+        (HEAD, {"softcap": 0.0}, r"HeadConfig.softcap=0.0 must be in \(0, inf\)"),
+        (HEAD, {"scale": math.nan}, r"HeadConfig.scale=nan must be in"),
+        (HEAD, {"problem_type": "regresion"}, r"HeadConfig.problem_type='regresion' must be one of"),
+        (ROPE, {"rope_theta": 0.0}, r"RopeConfig.rope_theta=0.0 must be in \(0, inf\)"),
+        (ROPE, {"factor": -1.0}, r"RopeConfig.factor=-1.0 must be in"),
+        (ROPE, {"rotary_dim": 0}, r"RopeConfig.rotary_dim=0 must be at least 2"),
+        (ROPE, {"rope_type": "yrn"}, r"RopeConfig.rope_type='yrn' must be one of"),
+        (ROPE, {"rope_type": "yarn"}, r"original_max_position_embeddings=0 must be at least 1 for rope_type"),
+        (ROPE, LONG | {"long_factor": ()}, r"long_factor=\(\) must be 1 positive numbers"),
+        (ROPE, LONG | {"long_factor": (0.0,)}, r"long_factor\[0\]=0.0 must be in"),
+        (ROPE, LONG | {"rope_type": "llama3", "low_freq_factor": 4.0}, r"low_freq_factor=4.0 must be below"),
+        (ROPE, LONG | {"rope_type": "dynamic"}, r"rotary_dim=2 must be more than 2"),
+        (ROPE, LONG | {"rope_type": "yarn", "beta_slow": 40.0}, r"beta_slow=40.0 must be at most beta_fast"),
+        (ROPE, LONG | {"rope_type": "yarn", "rope_theta": 1.0}, r"rope_theta=1.0 must be other than 1"),
+        (NORM, {"eps": -1.0}, r"NormConfig.eps=-1.0 must be in \[0, inf\)"),
+        (ATTENTION, {"dropout": 1.5}, r"AttentionConfig.dropout=1.5 must be in"),
+        (INPUTS, {"vocab_size": 0}, r"TextInputs.vocab_size=0 must be at least 1"),
+        (INPUTS, {"pad_token_id": 9}, r"TextInputs.pad_token_id=9 must be from 0 to 8"),
+        (INPUTS, {"type_vocab_size": -1}, r"TextInputs.type_vocab_size=-1 must be at least 0"),
+        (STACK, {"output_size": 0}, r"StackConfig.output_size=0 must be at least 1"),
+        (
+            STACK,
+            {"positions": Rotary(ropes={FULL: replace(ROPE, rotary_dim=4)})},
+            r"rotary_dim=4 must be at most",
+        ),
+        (
+            STACK,
+            {"positions": replace(DISENTANGLED, conv_groups=3)},
+            r"conv_groups=3 must be a divisor",
+        ),
+        (STACK, {"positions": DISENTANGLED}, r"StackConfig.causal=True must be False with"),
+        (INPUTS, {"embedding_size": 4}, r"TextInputs.embedding_size=4 must be hidden_size=8 without"),
+        (INPUTS, {"positions": LearnedPositions(offset=7)}, r"max_position_embeddings=7 must be more than 7"),
+        (
+            INPUTS,
+            {"positions": LearnedPositions(numbering="padding"), "pad_token_id": 6},
+            r"max_position_embeddings=7 must be more than 7, the row of the first position",
+        ),
+        (
+            MODEL,
+            {"encoder": ENCODER},
+            r"decoder.layer.cross_attention=False must be True in a decoder",
+        ),
+        (
+            MODEL,
+            {"encoder": replace(ENCODER, output_size=4), "decoder": CROSS},
+            r"encoder_projection=False must be True for an encoder output of 4 and a decoder of 8",
+        ),
+        (MODEL, {"initializer_range": -0.1}, r"initializer_range=-0.1 must be in \[0, inf\)"),
+        (MODEL, {"decoder_start_token_id": -1}, r"decoder_start_token_id=-1 must be at least 0"),
+        (RelativeBias(num_buckets=8), {"num_buckets": 3}, r"RelativeBias.num_buckets=3 must be at least 4"),
+        (DISENTANGLED, {"conv_kernel_size": 2}, r"conv_kernel_size=2 must be odd"),
+        (
+            DISENTANGLED,
+            {"pos_att_type": frozenset({"c2c"})},
+            r"pos_att_type='c2c' must be one of 'c2p', 'p2c'",
+        ),
+        (DISENTANGLED, {"position_buckets": 1}, r"position_buckets=1 must be 0, or at least 2"),
+        (Rotary(ropes={}), {"ropes": [ROPE]}, r"Rotary.ropes=.* must be a mapping of layer types"),
+        (Rotary(ropes={}), {"ropes": {FULL: None}}, r"Rotary.ropes=.* must be a mapping of layer types"),
+    ],
+)
+def test_numbers_have_bounds(part: Any, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(part, **changes)
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "message"),
+    [
+        (STACK, {"expert_layers": (True, 0)}, r"StackConfig.expert_layers\[1\]=0 must be a bool"),
+        (STACK, {"layer_types": (FULL, 3)}, r"StackConfig.layer_types\[1\]=3 must be a string"),
+        (Rotary(ropes={}), {"layers": (1, 2)}, r"Rotary.layers\[0\]=1 must be a bool"),
+        (ROPE, {"short_factor": (True,)}, r"RopeConfig.short_factor\[0\]=True must be a number"),
+    ],
+)
+def test_elements_of_tuples_have_a_type(part: Any, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        replace(part, **changes)
+
+
+def test_a_set_of_scores_is_a_frozenset() -> None:
+    with pytest.raises(TypeError, match=r"Disentangled.pos_att_type='c2p' must be a frozenset"):
+        replace(DISENTANGLED, pos_att_type="c2p")  # type: ignore[arg-type]
+
+
+def test_the_inputs_of_a_model_of_text() -> None:
+    assert MODEL.text_inputs is INPUTS
+    other = replace(MODEL, inputs=minitx.CustomInputs(hidden_size=8), decoder=None, encoder=STACK)
+    with pytest.raises(ValueError, match=r"ModelConfig.inputs=CustomInputs.* must be a TextInputs; this"):
+        _ = other.text_inputs

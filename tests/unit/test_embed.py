@@ -222,7 +222,7 @@ def test_mistakes_are_named() -> None:
         call(model, letters, "text")
     with pytest.raises(TypeError, match=r"^texts\[1\]=None must be a string"):
         call(model, letters, ["text", None])
-    with pytest.raises(TypeError, match=r"^model=.*Letters.* must be a model; call embed\(model, token"):
+    with pytest.raises(TypeError, match=r"^model=.*Letters.* must be a model; call embed\(model, texts"):
         call(letters, model, ["text"])
     with pytest.raises(ValueError, match=r"pooling='max' must be one of 'mean', 'first', 'pooler'"):
         call(model, letters, ["text"], pooling="max")

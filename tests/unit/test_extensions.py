@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import math
+import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +24,7 @@ from minitx.layers import activation, attention
 from minitx.layers.activation import Activation
 from minitx.models import inputs as model_inputs
 from tests.parity.encoder_decoders import GPT2, T5
+from tests.real import MINILM
 
 SIZES = {
     "vocab_size": 99,
@@ -71,6 +75,8 @@ def test_a_custom_architecture_is_saved_and_loaded(tmp_path: Path) -> None:
 def test_what_cannot_be_registered() -> None:
     with pytest.raises(ValueError, match="model_types='bert' must be new names; minitx has this one itself"):
         minitx.register(bert.ARCHITECTURE)
+    with pytest.raises(ValueError, match=r"model_types=\{\} must be names such as"):
+        minitx.register(dataclasses.replace(bert.ARCHITECTURE, model_types={}))
     with pytest.raises(TypeError, match="architecture='bert' must be an Architecture"):
         minitx.register("bert")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="name='sdpa' must be a new name; minitx has eager, sdpa"):
@@ -149,6 +155,34 @@ def test_layers_do_not_share_the_module_of_an_activation() -> None:
             minitx.register_activation("trained", stateful)
 
 
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (
+            lambda q, k, v, mask, options: q[:, :1],
+            r"the output of <lambda>=.* must be a tensor of shape \(1",
+        ),
+        (
+            lambda q, k, v, mask, options: q.double(),
+            r"the output of <lambda>=.* of shape .* and torch",
+        ),
+        (lambda q, k, v, mask, options: (q, None), r"the output of <lambda>=.* must be a tensor"),
+    ],
+)
+def test_the_output_of_a_custom_attention_is_checked(function: Any, message: str) -> None:
+    model = minitx.from_config({"model_type": "bert", **SIZES}).eval().set_attention(function)
+    with pytest.raises((TypeError, ValueError), match=message):
+        model(IDS)
+
+
+def test_a_custom_attention_has_five_arguments() -> None:
+    model = minitx.from_config({"model_type": "bert", **SIZES})
+    with pytest.raises(TypeError, match=r"attention=<built-in .* must be a function of \(query, key"):
+        model.set_attention(math.sqrt)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"function=<function .* must be a function of \(query, key"):
+        minitx.register_attention("three", lambda q, k, v: q)  # type: ignore[arg-type, misc]
+
+
 # --- wrong parts -------------------------------------------------------------------------------------
 
 
@@ -217,7 +251,7 @@ def vision_config() -> minitx.ModelConfig:
         norm_placement="pre",
     )
     return minitx.ModelConfig(
-        inputs=PatchInputs(hidden_size=24, patch_size=4, num_patches=6),  # type: ignore[arg-type]
+        inputs=PatchInputs(hidden_size=24, patch_size=4, num_patches=6),
         encoder=minitx.StackConfig(hidden_size=24, num_hidden_layers=2, layer=layer),
     )
 
@@ -282,6 +316,116 @@ def test_a_decoder_continues_after_a_prefix_of_embeddings() -> None:
         expected = decoder(inputs_embeds=both).logits[:, 6:]
     assert torch.equal(expected[:, :-1].argmax(dim=-1), ids)
     assert torch.allclose(expected[:, -1:], logits, atol=1e-5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxInputs(minitx.CustomInputs):
+    """Words and their places on a page."""
+
+
+class BoxEmbedder(nn.Module):
+    """Token ids, as for text, and a box for each."""
+
+    def __init__(self, config: BoxInputs) -> None:
+        super().__init__()
+        self.words = nn.Embedding(99, config.hidden_size)
+        self.boxes = nn.Linear(4, config.hidden_size)
+
+    def forward(self, input_ids: Tensor, boxes: Tensor, token_type_ids: Tensor | None = None) -> Tensor:
+        """(B, T), (B, T, 4) -> (B, T, E)"""
+        types = 0 if token_type_ids is None else token_type_ids[..., None]
+        return self.words(input_ids) + self.boxes(boxes) + types
+
+
+def encoder_of(inputs: minitx.CustomInputs, embedder: Any, **head: Any) -> minitx.EncoderModel:
+    minitx.register_inputs(type(inputs), embedder)
+    config = dataclasses.replace(vision_config(), inputs=inputs)
+    return minitx.EncoderModel(config, minitx.HeadConfig(num_labels=2, **head) if head else None).eval()
+
+
+def test_a_custom_embedder_gets_the_inputs_of_text_that_it_takes() -> None:
+    torch.manual_seed(0)
+    model, boxes = encoder_of(BoxInputs(hidden_size=24), BoxEmbedder), torch.rand(1, 4, 4)
+    output = model(IDS, boxes=boxes).last_hidden_state
+    assert output.shape == (1, 4, 24)
+    assert not torch.allclose(model(IDS, boxes=boxes, token_type_ids=IDS % 2).last_hidden_state, output)
+    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(copied(IDS, boxes=boxes).last_hidden_state, output)
+
+
+def test_inputs_that_a_custom_embedder_does_not_have() -> None:
+    model, images = vision_model(), torch.randn(2, 3, 8, 12)
+    for name in ("position_ids", "token_type_ids", "input_ids", "inputs_embeds", "bbox"):
+        with pytest.raises(TypeError, match=rf"forward has no argument '{name}'\. PatchEmbedder takes pixel"):
+            model(pixel_values=images, **{name: IDS})
+    with pytest.raises(TypeError, match=r"pixel_values=None must be a tensor; PatchEmbedder needs it"):
+        model()
+    with pytest.raises(TypeError, match=r"boxes=None must be a tensor; BoxEmbedder needs it"):
+        encoder_of(BoxInputs(hidden_size=24), BoxEmbedder)(IDS)
+
+
+def test_embedders_that_cannot_be() -> None:
+    inputs = BoxInputs(hidden_size=24)
+    with pytest.raises(TypeError, match=r"embedder=3 must be a module; minitx\.register_inputs takes"):
+        encoder_of(inputs, lambda config: 3)
+    for embedder, message in (
+        (nn.Identity, r"the output of Identity=.* must be of shape \(batch, time, 24\), not \(1, 4\)"),
+        (lambda _: nn.Embedding(99, 23), r"the output of Embedding=.* must be of shape .*, not \(1, 4, 23\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            encoder_of(inputs, embedder)(input=IDS)
+    with pytest.raises(ValueError, match=r"HeadConfig\.tied=True must be False; inputs other than text"):
+        encoder_of(inputs, BoxEmbedder, task="masked-lm", tied=True)
+    with pytest.raises(ValueError, match=r"HeadConfig\.task='multiple-choice' must be another; inputs other"):
+        encoder_of(inputs, BoxEmbedder, task="multiple-choice")
+
+
+def test_vectors_of_texts_need_a_model_of_text() -> None:
+    tokenizer = minitx.load_tokenizer(MINILM)
+    with pytest.raises(ValueError, match=r"ModelConfig\.inputs=PatchInputs.* must be a TextInputs; this"):
+        minitx.embed(vision_model(), tokenizer, ["A cat."])
+
+
+def test_a_tied_head_has_the_shape_of_the_word_embedding() -> None:
+    config = minitx.from_config({"model_type": "bert", **SIZES}).config
+    with pytest.raises(ValueError, match=r"HeadConfig\.tied=True must be False .*\(5, 24\); .*\(99, 24\)"):
+        minitx.EncoderModel(config, minitx.HeadConfig(task="masked-lm", num_labels=5, tied=True))
+
+
+def test_a_decoder_has_inputs_of_text() -> None:
+    config = vision_config()
+    assert config.encoder is not None
+    stack = dataclasses.replace(config.encoder, causal=True)
+    text = minitx.from_config({"model_type": "bert", **SIZES}).config.inputs
+    with pytest.raises(ValueError, match=r"ModelConfig\.inputs=PatchInputs.* must be a TextInputs for a"):
+        dataclasses.replace(config, encoder=None, decoder=stack)
+    with pytest.raises(ValueError, match=r"ModelConfig\.shared_embeddings=True must be False"):
+        dataclasses.replace(config, decoder=stack, decoder_inputs=text)
+
+
+def test_images_to_text() -> None:
+    """An encoder-decoder whose source is an image: the encoder output is cached, ids are decoded."""
+    minitx.register_inputs(PatchInputs, PatchEmbedder)
+    torch.manual_seed(0)
+    config = vision_config()
+    assert config.encoder is not None
+    decoder = minitx.replace_in(config.encoder, "layer", cross_attention=True)
+    decoder = dataclasses.replace(decoder, causal=True)
+    config = dataclasses.replace(
+        config,
+        decoder=decoder,
+        decoder_inputs=minitx.from_config({"model_type": "bert", **SIZES}).config.inputs,
+        shared_embeddings=False,
+    )
+    head = minitx.HeadConfig(task="seq2seq-lm", num_labels=99, tied=True, bias=False)
+    model, images = minitx.EncoderDecoderModel(config, head).eval(), torch.randn(1, 3, 8, 12)
+    assert model.head is not None
+    assert model.head.projection.weight is model.decoder_embedder.word_emb.weight
+    logits = model(pixel_values=images, decoder_input_ids=IDS).logits
+    cache = model.encode_into(model.make_cache(), pixel_values=images)
+    assert torch.allclose(model.decode(IDS, cache=cache).logits, logits, atol=1e-5)
+    with pytest.raises(ValueError, match=r"ModelConfig\.inputs=PatchInputs.* must be a TextInputs; this"):
+        minitx.generate(model, [[5, 6]], minitx.Greedy(), max_new_tokens=2)
 
 
 # --- names of other libraries ------------------------------------------------------------------------

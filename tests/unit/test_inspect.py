@@ -18,7 +18,7 @@ import minitx
 from minitx.architectures import REGISTRY
 from minitx.extras import missing_extra
 from minitx.inspect.compare.inputs import make_inputs
-from minitx.inspect.compare.report import Gap, Row, render_report
+from minitx.inspect.compare.report import ComparedCall, Gap, render_report
 from minitx.inspect.compare.verify import gap, verify
 from minitx.inspect.summary import human, render, summarize
 from minitx.layers.activation import Activation
@@ -94,7 +94,7 @@ def test_every_architecture_agrees(tmp_path: Path, name: str, task: str) -> None
     unpaired = {path for path in report.unpaired if not any(part in name for part in in_one)}
     allowed = DOES_MORE if task == "seq2seq-lm" else set()
     assert unpaired <= {"encoder.relative_emb"} | allowed
-    assert report.rows[-1].module in {"last_hidden_state", "pooler_output", "logits", "end_logits"}
+    assert report.entries[-1].module in {"last_hidden_state", "pooler_output", "logits", "end_logits"}
     lines = render_report(report).splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[-1].startswith("EQUAL") or lines[-2].startswith("EQUAL")
@@ -116,7 +116,7 @@ def test_a_pooler_that_nothing_reads_may_be_missing(tmp_path: Path, head: str | 
     minitx.save(minitx.from_config(config, head="seq2seq-lm", seed=0), tmp_path)
     report = verify(tmp_path, head=head)
     assert report.ok, render_report(report)
-    assert "encoder_last_hidden_state" in {row.module for row in report.rows}
+    assert "encoder_last_hidden_state" in {row.module for row in report.entries}
 
 
 def test_what_would_be_drawn_at_random_is_not_compared(tmp_path: Path) -> None:
@@ -307,7 +307,7 @@ def test_gap() -> None:
     [(1e-7, 1e-16, "ok"), (1e-3, 1e-12, "rounding"), (1e-6, 1e-7, "float32 inside"), (1e-3, 1e-3, "differs")],
 )
 def test_status(single: float, double: float, status: str) -> None:
-    row = Row(
+    row = ComparedCall(
         module="m", partner="p", call=0, input=Gap(), output=Gap(single, 1.0), output64=Gap(double, 1.0)
     )
     assert row.status == status
@@ -327,12 +327,12 @@ def test_summary_counts(bert: Path) -> None:
     summary = summarize(model, bert)
     assert summary.parameters == sum(p.numel() for p in model.parameters())
     assert summary.bytes == 4 * summary.parameters
-    assert sum(row.parameters for row in summary.rows if row.depth == 0) == summary.parameters
-    fold = next(row for row in summary.rows if row.repeat > 1)
+    assert sum(row.parameters for row in summary.entries if row.depth == 0) == summary.parameters
+    fold = next(row for row in summary.entries if row.repeat > 1)
     assert (fold.name, fold.repeat, fold.kind) == ("0-2", 3, "PostNormLayer")
-    stack = next(row for row in summary.rows if row.path == "encoder.layers")
+    stack = next(row for row in summary.entries if row.path == "encoder.layers")
     assert stack.parameters == 3 * fold.parameters
-    query = next(row for row in summary.rows if row.path.endswith("self_attention.Q"))
+    query = next(row for row in summary.entries if row.path.endswith("self_attention.Q"))
     assert query.shapes == {"weight": (24, 24), "bias": (24,)}
     assert (query.parameters, query.bytes, query.dtypes) == (600, 2400, ("float32",))
 
@@ -340,7 +340,7 @@ def test_summary_counts(bert: Path) -> None:
 def test_summary_of_a_tied_head(tmp_path: Path) -> None:
     folder = checkpoint(tmp_path, "bert", "masked-lm")
     summary = summarize(minitx.load(folder))
-    row = next(row for row in summary.rows if row.path == "head.projection")
+    row = next(row for row in summary.entries if row.path == "head.projection")
     assert row.tied == {"weight": "embedder.word_emb.weight"}
     assert row.parameters == 99
     assert "weight is embedder.word_emb.weight, counted there" in render(summary)
@@ -348,12 +348,12 @@ def test_summary_of_a_tied_head(tmp_path: Path) -> None:
 
 def test_summary_of_two_stacks(t5: Path) -> None:
     summary = summarize(minitx.load(t5), t5)
-    layers = {row.path: (row.name, row.runs) for row in summary.rows if row.kind == "Layer"}
+    layers = {row.path: (row.name, row.runs) for row in summary.entries if row.kind == "Layer"}
     assert layers == {"encoder.layers.0": ("0-1", 2), "decoder.layers.0": ("0-2", 3)}
-    tied = {row.path: dict(row.tied) for row in summary.rows if row.tied}
+    tied = {row.path: dict(row.tied) for row in summary.entries if row.tied}
     one = {"weight": "embedder.word_emb.weight"}
     assert tied == {"decoder_embedder.word_emb": one, "head.projection": one}
-    assert sum(row.parameters for row in summary.rows if row.depth == 0) == summary.parameters
+    assert sum(row.parameters for row in summary.entries if row.depth == 0) == summary.parameters
     assert render(summary).count("weight is embedder.word_emb.weight, counted there") == 2
 
 
@@ -361,7 +361,7 @@ def test_summary_of_layers_that_differ(bert: Path) -> None:
     model = minitx.load(bert)
     layer(model, 1).to(torch.bfloat16)
     summary = summarize(model)
-    assert [row.name for row in summary.rows if row.kind == "PostNormLayer"] == ["0", "1", "2"]
+    assert [row.name for row in summary.entries if row.kind == "PostNormLayer"] == ["0", "1", "2"]
     assert summary.dtypes == ("float32", "bfloat16")
     assert "mixed" in render(summary)
 

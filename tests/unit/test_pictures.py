@@ -60,7 +60,7 @@ def test_global_state_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_mistakes_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"shape \(4, 4\) for 2 labels"):
+    with pytest.raises(ValueError, match=r"similarity=.* shape \(2, 2\) like labels, not \(4, 4\)"):
         similarity_picture(matrix(), ["a", "b"], tmp_path / "a.png")
     with pytest.raises(ValueError, match=r"\.png or \.svg"):
         similarity_picture(matrix(), LABELS, tmp_path / "a.gif")

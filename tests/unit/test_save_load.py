@@ -227,7 +227,7 @@ def test_metadata(tmp_path: Path) -> None:
 
 def test_a_model_that_nobody_loaded_cannot_be_saved(tmp_path: Path) -> None:
     model = minitx.EncoderModel(random(BERT, "none").config)
-    with pytest.raises(ValueError, match=r"make it with minitx\.load"):
+    with pytest.raises(ValueError, match=r"must be from minitx\.load .*; it has no record .* torch\.save"):
         minitx.save(model, tmp_path)
 
 

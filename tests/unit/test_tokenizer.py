@@ -169,10 +169,10 @@ def test_what_is_no_text(tokenizer: Tokenizer, texts: Any) -> None:
 
 
 def test_pairs_go_in_twos(tokenizer: Tokenizer) -> None:
-    with pytest.raises(ValueError, match="2 texts and 1 pairs"):
+    with pytest.raises(ValueError, match=r"^pairs=\['c'\] must be one per text, 2 and not 1\.$"):
         tokenizer(["a", "b"], pairs=["c"])
-    for texts, pairs in (("a", ["b"]), (["a"], "b")):
-        with pytest.raises(TypeError, match="must both be one text"):
+    for texts, pairs, form in (("a", ["b"], "one text"), (["a"], "b", "a list of texts")):
+        with pytest.raises(TypeError, match=f"^pairs=.* must be {form} like texts"):
             tokenizer(texts, pairs=pairs)
     with pytest.raises(TypeError, match=r"pairs\[0\]=None must be a string"):
         tokenizer(["a"], pairs=[None])  # type: ignore[list-item]
@@ -192,9 +192,9 @@ def test_without_a_limit_it_must_be_said(folder: Path) -> None:
         _json(folder, tokenizer_config=config)
         tokenizer = load_tokenizer(folder, model_type="bert")
         assert tokenizer.model_max_length is None
-        with pytest.raises(ValueError, match="This truncation needs max_length="):
+        with pytest.raises(ValueError, match=r"^max_length=None must be a number of tokens for truncation"):
             tokenizer("the cat", truncation=True)
-        with pytest.raises(ValueError, match="This padding needs max_length="):
+        with pytest.raises(ValueError, match=r"^max_length=None must be a number of tokens for padding"):
             tokenizer("the cat", padding="max_length")
 
 
@@ -345,7 +345,7 @@ def test_decode(tokenizer: Tokenizer) -> None:
     for ids in ([-100], [30522], torch.tensor([5, -1])):
         with pytest.raises(ValueError, match="must be a token id; the vocabulary has 30522 tokens"):
             tokenizer.decode(ids)
-    with pytest.raises(ValueError, match=r"one row of ids, not \(2, 6\)"):
+    with pytest.raises(ValueError, match=r"^ids=<tensor of shape .*> must be of shape \(T,\); decode_batch"):
         tokenizer.decode(batch.input_ids)
 
 
@@ -358,7 +358,7 @@ def test_ids_are_whole_numbers_that_fit(tokenizer: Tokenizer) -> None:
     for ids in wrong:
         with pytest.raises(TypeError, match=r"^ids?=.* must be an? (list of )?integer"):
             tokenizer.decode(ids)
-    with pytest.raises(TypeError, match=r"id=1\.7 must be an integer"):
+    with pytest.raises(TypeError, match=r"^index=1\.7 must be an integer"):
         tokenizer.id_to_token(1.7)  # type: ignore[arg-type]
     right: tuple[Any, ...] = (
         np.array([1037, 4937]),

@@ -287,7 +287,7 @@ def test_a_tokenizer_without_languages_says_so() -> None:
         lambda: tokenizer.language_id("en"),
         lambda: load_tokenizer(MINILM, src_lang="en"),
     ):
-        with pytest.raises(ValueError, match="This tokenizer has no languages"):
+        with pytest.raises(ValueError, match="this tokenizer has no languages"):
             act()
     assert tokenizer.encode("the text", as_target=True) == tokenizer.encode("the text")
 

@@ -49,8 +49,10 @@ def read(hf: ConfigReader) -> ModelConfig:
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
     """Returns the head of each task."""
-    own = hf.number_or_none("classifier_dropout")
-    return decoder_heads(hf, tied=True, dropout=hf.probability("hidden_dropout", 0.0) if own is None else own)
+    dropout = hf.number_or_none("classifier_dropout")
+    if dropout is None:
+        dropout = hf.probability("hidden_dropout", 0.0)
+    return decoder_heads(hf, tied=True, dropout=dropout)
 
 
 LAYER_PREFIX = "decoder.layers.{i}"

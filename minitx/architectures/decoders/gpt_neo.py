@@ -23,7 +23,8 @@ def attention_layers(hf: ConfigReader, layers: int) -> tuple[str, ...]:
     Raises:
         ValueError: the wrong number of types, or an unknown one.
     """
-    names, runs = hf.get("attention_layers", None), hf.get("attention_types", None)
+    stored, runs = hf.get("attention_layers", None), hf.get("attention_types", None)
+    names = stored
     try:
         if names is None:
             runs = [[["global", "local"], 12]] if runs is None else runs
@@ -32,9 +33,9 @@ def attention_layers(hf: ConfigReader, layers: int) -> tuple[str, ...]:
     except (TypeError, ValueError, KeyError):
         types = ()
     if len(types) != layers:
-        raise ValueError(
-            f'config.json: attention_types must have "global" or "local" for each of num_layers={layers}.'
-        )
+        expected = f"'global' or 'local' for each of num_layers={layers}"
+        key = "attention_types" if stored is None else "attention_layers"
+        raise hf.error(key, hf.get(key, None), expected)
     return types
 
 

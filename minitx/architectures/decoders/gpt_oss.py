@@ -41,8 +41,8 @@ def read(hf: ConfigReader) -> ModelConfig:
     config = with_experts(
         hf,
         replace_in(config, "decoder.layer.attention", sinks=True),
-        number=128,
-        chosen=4,
+        experts=128,
+        experts_per_tok=4,
         router_bias=True,
         bias=True,
         swiglu_limit=hf.positive("swiglu_limit", 7.0),

@@ -24,9 +24,7 @@ def read(hf: ConfigReader) -> ModelConfig:
     size, heads = hf.size("n_embd"), hf.size("n_head")
     head_dim, rotary_dim = hf.head_dim(size, heads), hf.size("rotary_dim", 64)
     if rotary_dim > head_dim or rotary_dim % 2:
-        raise ValueError(
-            f"config.json: rotary_dim={rotary_dim} must be even, and at most head_dim={head_dim}."
-        )
+        raise hf.error("rotary_dim", rotary_dim, f"even, and at most head_dim={head_dim}")
     rope = RopeConfig(rope_theta=10_000.0, rotary_dim=rotary_dim, interleaved=True)
     inner, dropout = hf.size_or_none("n_inner") or 4 * size, hf.probability("resid_pdrop", 0.0)
     weights, embedded = hf.probability("attn_pdrop", 0.0), hf.probability("embd_pdrop", 0.0)

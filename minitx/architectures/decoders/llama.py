@@ -32,7 +32,7 @@ def read(
     partial: bool = False,
     biases: Collection[str] = ("attention_bias",),
 ) -> ModelConfig:
-    """Read the keys that most relatives share; the parameters are their defaults for absent keys.
+    """Reads the keys that most relatives share; the parameters are their defaults for absent keys.
 
     Args:
         hf: the config.
@@ -53,10 +53,8 @@ def read(
     )
     inner, values = hf.size("intermediate_size"), rope_values(hf, theta=theta)
     if not partial and values["partial_rotary_factor"] != 1:
-        raise ValueError(
-            f"config.json: partial_rotary_factor={values['partial_rotary_factor']!r} is not implemented for "
-            "this architecture, which rotates whole heads."
-        )
+        share = values["partial_rotary_factor"]
+        raise hf.error("partial_rotary_factor", share, "1", "this architecture rotates whole heads")
     return ModelConfig(
         initializer_range=hf.number("initializer_range", 0.02),
         inputs=text_inputs(hf, size, pad=pad),

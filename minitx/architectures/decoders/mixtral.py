@@ -15,24 +15,24 @@ from minitx.config import ExpertsConfig, ModelConfig, replace_in
 
 
 def with_experts(
-    hf: ConfigReader, config: ModelConfig, number: int = 8, chosen: int = 2, **fields: Any
+    hf: ConfigReader, config: ModelConfig, experts: int = 8, experts_per_tok: int = 2, **fields: Any
 ) -> ModelConfig:
     """Returns a model whose feed-forward networks are mixtures of experts of the same width.
 
     Args:
         hf: the config.
         config: the model without experts.
-        number: of experts, if the file has none.
-        chosen: experts per token, if the file has none.
+        experts: number of experts, if the file has none.
+        experts_per_tok: experts per token, if the file has none.
         fields: other fields of `ExpertsConfig`.
 
     Raises:
         ValueError: more experts per token than experts.
     """
     key = hf.first_of("num_experts", "num_local_experts")
-    experts, used = hf.size(key, number), hf.size("num_experts_per_tok", chosen)
+    experts, used = hf.size(key, experts), hf.size("num_experts_per_tok", experts_per_tok)
     if used > experts:
-        raise ValueError(f"config.json: num_experts_per_tok={used} is more than {key}={experts}.")
+        raise hf.error("num_experts_per_tok", used, f"at most {key}={experts}")
     dense = config.stack.layer.feed_forward
     shared: Any = {"intermediate_size": dense.intermediate_size, "hidden_act": dense.hidden_act}
     network = ExpertsConfig(num_experts=experts, num_experts_per_tok=used, **shared | fields)
@@ -46,13 +46,14 @@ def read(hf: ConfigReader) -> ModelConfig:
     return with_experts(hf, mistral.read(hf, eps=1e-5, window=None, theta=1e6))
 
 
-OURS, THEIRS = f"{llama.LAYER_PREFIX}.intermediate", f"{llama.SOURCE_LAYER}.block_sparse_moe"
+EXPERTS_PREFIX = f"{llama.LAYER_PREFIX}.intermediate"
+SOURCE_EXPERTS = f"{llama.SOURCE_LAYER}.block_sparse_moe"
 
 EXPERTS: Table = {
-    f"{OURS}.router": f"{THEIRS}.gate",
-    f"{OURS}.experts.gate": stack_experts(f"{THEIRS}.experts.{{e}}.w1"),
-    f"{OURS}.experts.dense": stack_experts(f"{THEIRS}.experts.{{e}}.w3"),
-    f"{OURS}.experts.output": stack_experts(f"{THEIRS}.experts.{{e}}.w2"),
+    f"{EXPERTS_PREFIX}.router": f"{SOURCE_EXPERTS}.gate",
+    f"{EXPERTS_PREFIX}.experts.gate": stack_experts(f"{SOURCE_EXPERTS}.experts.{{e}}.w1"),
+    f"{EXPERTS_PREFIX}.experts.dense": stack_experts(f"{SOURCE_EXPERTS}.experts.{{e}}.w3"),
+    f"{EXPERTS_PREFIX}.experts.output": stack_experts(f"{SOURCE_EXPERTS}.experts.{{e}}.w2"),
 }
 
 ARCHITECTURE = replace(

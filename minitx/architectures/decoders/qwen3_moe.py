@@ -24,7 +24,7 @@ def read(hf: ConfigReader) -> ModelConfig:
     layers, every = config.stack.num_hidden_layers, hf.size("decoder_sparse_step", 1)
     plain = hf.get("mlp_only_layers", None) or []
     if not isinstance(plain, list) or any(type(i) is not int for i in plain):
-        raise ValueError(f"config.json: mlp_only_layers={plain!r} must list numbers of layers.")
+        raise hf.error("mlp_only_layers", plain, "a list of numbers of layers")
     window = hf.size_or_none("sliding_window", 4096)
     if not hf.flag("use_sliding_window", False):
         window = None
@@ -32,8 +32,8 @@ def read(hf: ConfigReader) -> ModelConfig:
     config = with_experts(
         hf,
         config,
-        number=128,
-        chosen=8,
+        experts=128,
+        experts_per_tok=8,
         intermediate_size=hf.size("moe_intermediate_size", 768),
         norm_topk_prob=hf.flag("norm_topk_prob", False),
         dense=config.stack.layer.feed_forward,
@@ -47,13 +47,13 @@ def read(hf: ConfigReader) -> ModelConfig:
     )
 
 
-OURS, THEIRS = f"{llama.LAYER_PREFIX}.intermediate", f"{llama.SOURCE_LAYER}.mlp"
+EXPERTS_PREFIX, SOURCE_EXPERTS = f"{llama.LAYER_PREFIX}.intermediate", f"{llama.SOURCE_LAYER}.mlp"
 
 EXPERTS: Table = {
-    f"{OURS}.router": f"{THEIRS}.gate",
-    f"{OURS}.experts.gate": stack_experts(f"{THEIRS}.experts.{{e}}.gate_proj"),
-    f"{OURS}.experts.dense": stack_experts(f"{THEIRS}.experts.{{e}}.up_proj"),
-    f"{OURS}.experts.output": stack_experts(f"{THEIRS}.experts.{{e}}.down_proj"),
+    f"{EXPERTS_PREFIX}.router": f"{SOURCE_EXPERTS}.gate",
+    f"{EXPERTS_PREFIX}.experts.gate": stack_experts(f"{SOURCE_EXPERTS}.experts.{{e}}.gate_proj"),
+    f"{EXPERTS_PREFIX}.experts.dense": stack_experts(f"{SOURCE_EXPERTS}.experts.{{e}}.up_proj"),
+    f"{EXPERTS_PREFIX}.experts.output": stack_experts(f"{SOURCE_EXPERTS}.experts.{{e}}.down_proj"),
 }
 
 ARCHITECTURE = replace(

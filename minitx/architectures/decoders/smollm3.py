@@ -24,7 +24,7 @@ def read(hf: ConfigReader) -> ModelConfig:
     if flags is None:
         flags = [int((i + 1) % every != 0) for i in layers]
     if not isinstance(flags, list) or len(flags) != len(layers) or any(x not in (0, 1) for x in flags):
-        raise ValueError(f"config.json: no_rope_layers={flags!r} must list 0 or 1 for {len(layers)} layers.")
+        raise hf.error("no_rope_layers", flags, f"a list of 0 or 1 for each of {len(layers)} layers")
     window = hf.size_or_none("sliding_window", None)
     # The flag applies only where the file does not list the types.
     slides = hf.flag("use_sliding_window", False) and window is not None

@@ -45,7 +45,7 @@ def read(
     positions: EmbeddedPositions = POSITIONS,
     **defaults: Any,
 ) -> ModelConfig:
-    """Read the keys that most relatives share.
+    """Reads the keys that most relatives share.
 
     Args:
         hf: the config.
@@ -161,12 +161,12 @@ def layer_names(stack: str, layer: str, norm: NormPlacement) -> Table:
     }
 
 
-def branch_names(ours: str, theirs: str, layer: str, norm: NormPlacement) -> Table:
+def branch_names(branch: str, source: str, layer: str, norm: NormPlacement) -> Table:
     """Returns the entries of an attention branch and its norm."""
-    kind = "self" if ours == "attention" else "cross"
-    table = attention_entries(f"{layer}.{ours}", f"{layer}.{theirs}", "q_proj k_proj v_proj out_proj", kind)
-    own_norm = f"{ours}.{kind}_output.layer_norm" if norm == "post" else f"{ours}_norm"
-    return table | {f"{layer}.{own_norm}": f"{layer}.{theirs}_layer_norm"}
+    kind = "self" if branch == "attention" else "cross"
+    table = attention_entries(f"{layer}.{branch}", f"{layer}.{source}", "q_proj k_proj v_proj out_proj", kind)
+    branch_norm = f"{branch}.{kind}_output.layer_norm" if norm == "post" else f"{branch}_norm"
+    return table | {f"{layer}.{branch_norm}": f"{layer}.{source}_layer_norm"}
 
 
 BIAS = "head.projection.bias"  # a buffer to Hugging Face, which no training changes

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from minitx.architectures import architecture
@@ -24,14 +25,11 @@ def read(hf: ConfigReader) -> ModelConfig:
     hf.expect("tie_encoder_decoder", False)
     encoder, decoder = (part(hf, key)[0].read(part(hf, key)[1]) for key in ("encoder", "decoder"))
     if encoder.encoder is None:
-        raise ValueError(f"{hf.where}: encoder: {hf.nested('encoder').name('model_type')!r} is no encoder.")
+        raise hf.nested("encoder").error("model_type", hf.nested("encoder").name("model_type"), "an encoder")
     if encoder.decoder is not None:
         kind = hf.nested("encoder").name("model_type")
-        raise ValueError(
-            f"{hf.where}: encoder.model_type={kind!r} has its own decoder; "
-            'expected an encoder alone, such as "bert".'
-        )
-    inputs, pad = decoder.inputs, hf.get("pad_token_id", None)
+        raise hf.nested("encoder").error("model_type", kind, 'an encoder without a decoder, such as "bert"')
+    inputs, pad = decoder.text_inputs, hf.get("pad_token_id", None)
     if pad is not None:
         pad = hf.pad_token_id(inputs.vocab_size)
     if inputs.padding_is_trained:
@@ -51,14 +49,14 @@ def read(hf: ConfigReader) -> ModelConfig:
 
 def part(hf: ConfigReader, key: str) -> tuple[Architecture, ConfigReader]:
     """Returns the architecture of one half, and its config as that of a separate model."""
-    own = hf.nested(key)
+    half = hf.nested(key)
     if key == "decoder":
         for name in ("is_decoder", "add_cross_attention"):
-            if not own.flag(name, False):
-                raise ValueError(f"{own.where}: {name} must be true for the decoder of an encoder-decoder.")
-        own = own.with_values(is_decoder=False, add_cross_attention=False)
-    own.expect("cross_attention_hidden_size", None)
-    return architecture(own.name("model_type")), own
+            if not half.flag(name, False):
+                raise half.error(name, False, "true for the decoder of an encoder-decoder")
+        half = half.with_values(is_decoder=False, add_cross_attention=False)
+    half.expect("cross_attention_hidden_size", None)
+    return architecture(half.name("model_type")), half
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
@@ -78,18 +76,10 @@ def composed(config: Mapping[str, Any]) -> Architecture:
     encoder, decoder = (architecture(hf.nested(key).name("model_type")) for key in ("encoder", "decoder"))
     if not decoder.cross_attention_weights:
         kind = hf.nested("decoder").name("model_type")
-        raise ValueError(f"config.json: decoder: model_type {kind!r} has no cross-attention.")
-
-    def _layers(config: ModelConfig) -> list[dict[str, int]]:
-        of_decoder = decoder.layers(replace(config, encoder=None))
-        return [
-            *encoder.layers(replace(config, decoder=None)),
-            *({"j" if key == "i" else key: value for key, value in values.items()} for values in of_decoder),
-        ]
-
-    own = {"embedder.": "decoder_embedder.", "encoder.": "decoder."}
+        raise hf.nested("decoder").error("model_type", kind, "a decoder with cross-attention")
+    prefixes = {"embedder.": "decoder_embedder.", "encoder.": "decoder."}
     weights = renamed(
-        {**decoder.weights, **decoder.cross_attention_weights}, own, f"decoder.{decoder.prefix}"
+        {**decoder.weights, **decoder.cross_attention_weights}, prefixes, f"decoder.{decoder.prefix}"
     )
     head = next(table for task, table in decoder.head_weights.items() if task in WORDS)
     return replace(
@@ -100,7 +90,7 @@ def composed(config: Mapping[str, Any]) -> Architecture:
             **{left: right for left, right in weights.items() if "pooler.dense" not in left},
             "encoder_projection": "enc_to_dec_proj",
         },
-        head_weights={"seq2seq-lm": renamed(head, own, "decoder.")},
+        head_weights={"seq2seq-lm": renamed(head, prefixes, "decoder.")},
         unused_tensors=tuple(
             prefix + name.replace("{i}", i)
             for prefix, i, half in (
@@ -109,8 +99,17 @@ def composed(config: Mapping[str, Any]) -> Architecture:
             )
             for name in half.unused_tensors
         ),
-        layers=_layers,
+        layers=partial(layers_of_both, encoder, decoder),
     )
+
+
+def layers_of_both(encoder: Architecture, decoder: Architecture, config: ModelConfig) -> list[dict[str, int]]:
+    """Returns the placeholders of the layers of both halves: {i} in the encoder, {j} in the decoder."""
+    of_decoder = decoder.layers(replace(config, encoder=None))
+    return [
+        *encoder.layers(replace(config, decoder=None)),
+        *({"j" if key == "i" else key: value for key, value in values.items()} for values in of_decoder),
+    ]
 
 
 ARCHITECTURE = Architecture(

@@ -16,7 +16,7 @@ def read(hf: ConfigReader) -> ModelConfig:
     """Returns the model config of a config.json."""
     hf.size("d_model", least=4)  # two pairs of features, for the shortest and the longest wave
     if hf.get("pad_token_id", 1) is None:
-        raise ValueError("config.json: pad_token_id is null, but positions are counted from it.")
+        raise hf.error("pad_token_id", None, "a token id", "positions are counted from it")
     return bart.read(
         hf,
         norm="pre",

@@ -23,14 +23,14 @@ def read(hf: ConfigReader) -> ModelConfig:
     tokens: dict[str, Any] = {"pad_token_id": 58100, "decoder_start_token_id": 58100, "eos_token_id": 0}
     config = bart.read(hf, embedding_norm=False, positions=positions, **tokens)
     shared = hf.flag("share_encoder_decoder_embeddings", True) and config.shared_embeddings
-    inputs = replace(config.inputs, vocab_size=target_size(hf), scale_inputs_embeds=True)
+    inputs = replace(config.text_inputs, vocab_size=target_size(hf), scale_inputs_embeds=True)
     return replace(config, decoder_inputs=inputs, shared_embeddings=shared)
 
 
 def target_size(hf: ConfigReader) -> int:
     """Returns the size of the decoder's vocabulary."""
-    own = hf.size_or_none("decoder_vocab_size")
-    return own if own and not hf.flag("share_encoder_decoder_embeddings", True) else hf.size("vocab_size")
+    size = hf.size_or_none("decoder_vocab_size")
+    return size if size and not hf.flag("share_encoder_decoder_embeddings", True) else hf.size("vocab_size")
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:

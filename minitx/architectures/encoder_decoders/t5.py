@@ -40,7 +40,7 @@ def read(hf: ConfigReader) -> ModelConfig:
     stored = hf.name("feed_forward_proj", "gated-gelu" if mt5 or umt5 else "relu")
     gate, _, act = stored.rpartition("-")
     if gate not in ("", "gated"):
-        raise ValueError(f"config.json: feed_forward_proj={stored!r} must be NAME or gated-NAME.")
+        raise hf.error("feed_forward_proj", stored, "NAME or gated-NAME")
     dropout, factor = hf.probability("dropout_rate", 0.1), hf.number("initializer_factor", 1.0)
     inputs = text_inputs(hf, size, pad=0, length=512, padding_is_trained=True, dropout=dropout)
     encoder = StackConfig(
@@ -125,17 +125,17 @@ def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
 
 def layer_names(stack: str, i: str, feed_forward: int) -> Table:
     """Returns the entries of one stack; `feed_forward` is the number of attentions before it in a layer."""
-    ours, theirs = f"{stack}.layers.{i}", f"{stack}.block.{i}.layer"
-    dense = f"{theirs}.{feed_forward}.DenseReluDense"
+    layer, source = f"{stack}.layers.{i}", f"{stack}.block.{i}.layer"
+    dense = f"{source}.{feed_forward}.DenseReluDense"
     return {
-        f"{ours}.attention_norm": f"{theirs}.0.layer_norm",
-        f"{ours}.feed_forward_norm": f"{theirs}.{feed_forward}.layer_norm",
-        f"{ours}.intermediate.gate": f"{dense}.wi_0",
-        f"{ours}.intermediate.dense": either(f"{dense}.wi", f"{dense}.wi_1"),
-        f"{ours}.output.dense": f"{dense}.wo",
-        f"{stack}.relative_bias.{i}": f"{theirs}.0.SelfAttention.relative_attention_bias",
+        f"{layer}.attention_norm": f"{source}.0.layer_norm",
+        f"{layer}.feed_forward_norm": f"{source}.{feed_forward}.layer_norm",
+        f"{layer}.intermediate.gate": f"{dense}.wi_0",
+        f"{layer}.intermediate.dense": either(f"{dense}.wi", f"{dense}.wi_1"),
+        f"{layer}.output.dense": f"{dense}.wo",
+        f"{stack}.relative_bias.{i}": f"{source}.0.SelfAttention.relative_attention_bias",
         f"{stack}.layer_norm": f"{stack}.final_layer_norm",
-        **attention_entries(f"{ours}.attention", f"{theirs}.0.SelfAttention", "q k v o"),
+        **attention_entries(f"{layer}.attention", f"{source}.0.SelfAttention", "q k v o"),
     }
 
 

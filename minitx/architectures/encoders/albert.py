@@ -26,19 +26,17 @@ def read(hf: ConfigReader) -> ModelConfig:
     config = replace_in(config, "encoder.layer.feed_forward", output_dropout=None)
     groups, inner = hf.size("num_hidden_groups", 1), hf.size("inner_group_num", 1)
     if groups > config.stack.num_hidden_layers or groups * inner > MOST_LAYERS:
-        raise ValueError(
-            f"config.json: num_hidden_groups={groups} of inner_group_num={inner} layers do not fit "
-            f"{config.stack.num_hidden_layers} layers."
-        )
+        expected = f"at most {config.stack.num_hidden_layers}, with inner_group_num={inner} layers each"
+        raise hf.error("num_hidden_groups", groups, expected)
     return replace_in(config, "encoder", num_hidden_groups=groups, inner_group_num=inner)
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
     """Returns the head of each task."""
-    found = bert.label_heads(hf, hf.probability("classifier_dropout_prob", 0.1))
+    by_task = bert.label_heads(hf, hf.probability("classifier_dropout_prob", 0.1))
     eps, activation = hf.number("layer_norm_eps", 1e-12), hf.name("hidden_act", "gelu_new")
-    found["masked-lm"] = bert.word_head(hf, hf.size("embedding_size"), activation, eps)
-    return found
+    by_task["masked-lm"] = bert.word_head(hf, hf.size("embedding_size"), activation, eps)
+    return by_task
 
 
 def layers(config: ModelConfig) -> list[dict[str, int]]:

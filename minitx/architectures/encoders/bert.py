@@ -23,7 +23,7 @@ from minitx.config import (
 
 
 def read(hf: ConfigReader, *, act: str = "gelu", eps: float = 1e-12, dropout: float = 0.1) -> ModelConfig:
-    """Read the keys that most relatives share; the parameters are their defaults for absent keys."""
+    """Reads the keys that most relatives share; the parameters are their defaults for absent keys."""
     hf.reject_decoder_flags()
     hf.expect("position_embedding_type", "absolute")
     hf.expect("pruned_heads", {}, None)

@@ -26,23 +26,12 @@ def read(hf: ConfigReader) -> ModelConfig:
     stored = hf.get("pos_att_type", None) or []
     named = stored.lower().split("|") if isinstance(stored, str) else stored
     kinds = frozenset(str(kind).strip() for kind in named) - {""} if isinstance(named, list) else {"?"}
-    if not kinds <= {"c2p", "p2c"}:
-        raise ValueError(f"config.json: pos_att_type={stored!r}; minitx has 'c2p' and 'p2c'.")
-    kernel = hf.size("conv_kernel_size", 0, least=0)
-    if kernel and kernel % 2 == 0:
-        raise ValueError(
-            f"config.json: conv_kernel_size={kernel} must be odd, so that lengths do not change."
-        )
     hf.expect("attention_head_size", config.stack.layer.attention.head_dim)
     norm = [part.strip() for part in hf.name("norm_rel_ebd", "none").lower().split("|")]
-    rows = hf.size_or_none("max_relative_positions") or config.inputs.max_position_embeddings
+    rows = hf.size_or_none("max_relative_positions") or config.text_inputs.max_position_embeddings
     buckets = hf.size_or_none("position_buckets") or 0
-    if buckets == 1 or (buckets and buckets // 2 >= rows - 1):
-        raise ValueError(
-            f"config.json: position_buckets={buckets} must be at least 2, and half of it less than "
-            f"max_relative_positions={rows} - 1."
-        )
-    positions = Disentangled(
+    positions = hf.build(
+        Disentangled,
         relative_attention=hf.flag("relative_attention", False),
         max_relative_positions=rows,
         position_buckets=buckets,
@@ -50,7 +39,7 @@ def read(hf: ConfigReader) -> ModelConfig:
         share_att_key=hf.flag("share_att_key", False),
         dropout=hf.probability("hidden_dropout_prob", 0.1),
         norm_rel_ebd="layer_norm" in norm,
-        conv_kernel_size=kernel,
+        conv_kernel_size=hf.size("conv_kernel_size", 0, least=0),
         conv_groups=hf.size("conv_groups", 1),
         conv_act=hf.name("conv_act", "tanh"),
     )
@@ -69,10 +58,10 @@ def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
     """Returns the head of each task."""
     size, dropout = hf.size("hidden_size"), hf.probability("hidden_dropout_prob", 0.1)
     cls_dropout = hf.get("cls_dropout", None)
-    found = bert.label_heads(hf, dropout)
+    by_task = bert.label_heads(hf, dropout)
     for task in ("sequence-classification", "multiple-choice"):
-        found[task] = replace(
-            found[task],
+        by_task[task] = replace(
+            by_task[task],
             pooling="first",
             input_dropout=hf.probability("pooler_dropout", 0.0),
             transform=TransformConfig(
@@ -80,13 +69,13 @@ def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
             ),
             classifier_dropout=dropout if cls_dropout is None else hf.probability("cls_dropout"),
         )
-    found["sequence-classification"] = replace(found["sequence-classification"], soft_labels=True)
+    by_task["sequence-classification"] = replace(by_task["sequence-classification"], soft_labels=True)
     activation, eps = hf.name("hidden_act", "gelu"), hf.number("layer_norm_eps", 1e-7)
     width = hf.size("embedding_size", size) if hf.flag("legacy", True) else size
     words = bert.word_head(hf, width, activation, eps)
     # the head of the original code is always tied, whatever tie_word_embeddings is
-    found["masked-lm"] = words if hf.flag("legacy", True) else replace(words, tied=True)
-    return found
+    by_task["masked-lm"] = words if hf.flag("legacy", True) else replace(words, tied=True)
+    return by_task
 
 
 ATTENTION, SOURCE_ATTENTION = (

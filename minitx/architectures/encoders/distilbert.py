@@ -50,19 +50,19 @@ def read(hf: ConfigReader) -> ModelConfig:
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
     """Returns the head of each task."""
     size = hf.size("dim")
-    found = bert.label_heads(hf, hf.probability("dropout", 0.1))
+    by_task = bert.label_heads(hf, hf.probability("dropout", 0.1))
     for task in ("sequence-classification", "multiple-choice"):
-        found[task] = replace(
-            found[task],
+        by_task[task] = replace(
+            by_task[task],
             pooling="first",
             transform=TransformConfig(size=size, hidden_act="relu"),
             classifier_dropout=hf.probability("seq_classif_dropout", 0.2),
         )
-    found["question-answering"] = replace(
-        found["question-answering"], classifier_dropout=hf.probability("qa_dropout", 0.1)
+    by_task["question-answering"] = replace(
+        by_task["question-answering"], classifier_dropout=hf.probability("qa_dropout", 0.1)
     )
-    found["masked-lm"] = bert.word_head(hf, size, hf.name("activation", "gelu"), EPS)
-    return found
+    by_task["masked-lm"] = bert.word_head(hf, size, hf.name("activation", "gelu"), EPS)
+    return by_task
 
 
 LAYER_PREFIX, SOURCE_LAYER = "encoder.layers.{i}", "transformer.layer.{i}"

@@ -28,23 +28,23 @@ def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
     hf.expect("summary_type", "first")
     hf.expect("summary_use_proj", True)
     size, dropout = hf.size("hidden_size"), bert.classifier_dropout(hf)
-    found = bert.label_heads(hf, dropout)
-    found["sequence-classification"] = roberta.first_token_head(
-        found["sequence-classification"], size, "gelu", dropout
+    by_task = bert.label_heads(hf, dropout)
+    by_task["sequence-classification"] = roberta.first_token_head(
+        by_task["sequence-classification"], size, "gelu", dropout
     )
-    found["multiple-choice"] = replace(
-        found["multiple-choice"],
+    by_task["multiple-choice"] = replace(
+        by_task["multiple-choice"],
         pooling="first",
         transform=TransformConfig(size=size, hidden_act=hf.name("summary_activation", "gelu")),
         classifier_dropout=hf.probability("summary_last_dropout", 0.1),
     )
     eps, activation = hf.number("layer_norm_eps", 1e-12), hf.name("hidden_act", "gelu")
-    found["masked-lm"] = bert.word_head(hf, hf.size("embedding_size", 128), "gelu", eps)
+    by_task["masked-lm"] = bert.word_head(hf, hf.size("embedding_size", 128), "gelu", eps)
     transform = TransformConfig(size=size, hidden_act=activation)
-    found["replaced-token-detection"] = HeadConfig(
+    by_task["replaced-token-detection"] = HeadConfig(
         task="replaced-token-detection", num_labels=1, transform=transform
     )
-    return found
+    return by_task
 
 
 WEIGHTS: Table = {name: source for name, source in bert.WEIGHTS.items() if name != "pooler.dense"} | {

@@ -61,9 +61,8 @@ def read(hf: ConfigReader) -> ModelConfig:
     hf.ignore("sparse_prediction", "sparse_pred_ignore_index", "initializer_cutoff_factor")
     size, heads = hf.size("hidden_size"), hf.size("num_attention_heads")
     if hf.head_dim(size, heads) % 2:
-        raise ValueError(
-            f"config.json: hidden_size={size} over {heads} heads must be even; RoPE rotates pairs."
-        )
+        expected = f"an even multiple of the {heads} attention heads"
+        raise hf.error("hidden_size", size, expected, "RoPE rotates pairs of features")
     layers, head_dim = hf.size("num_hidden_layers"), hf.head_dim(size, heads)
     norm = NormConfig(eps=hf.number("norm_eps", 1e-5), bias=hf.flag("norm_bias", False))
     dropout, bias = hf.probability("attention_dropout", 0.0), hf.flag("attention_bias", False)

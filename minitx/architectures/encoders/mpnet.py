@@ -19,10 +19,11 @@ def read(hf: ConfigReader) -> ModelConfig:
     """Returns the model config of a config.json."""
     config = bert.read(hf)
     hf.expect("pad_token_id", PADDING)
-    if min(config.inputs.vocab_size, config.inputs.max_position_embeddings - 1) <= PADDING:
-        raise ValueError(
-            f"config.json: vocab_size and max_position_embeddings need rows after pad_token_id={PADDING}."
-        )
+    inputs = config.text_inputs
+    if min(inputs.vocab_size, inputs.max_position_embeddings - 1) <= PADDING:
+        sizes = (inputs.vocab_size, inputs.max_position_embeddings)
+        hint = f"the tables need rows after pad_token_id={PADDING}"
+        raise hf.error("(vocab_size, max_position_embeddings)", sizes, "larger", hint)
     positions = LearnedPositions(numbering="padding")
     config = replace_in(config, "inputs", pad_token_id=PADDING, positions=positions, type_vocab_size=0)
     buckets = hf.expect("relative_attention_num_buckets", 32)  # its own code never uses another number
@@ -32,12 +33,12 @@ def read(hf: ConfigReader) -> ModelConfig:
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
     """Returns the head of each task."""
     size, dropout = hf.size("hidden_size"), hf.probability("hidden_dropout_prob", 0.1)
-    found = bert.label_heads(hf, dropout)
-    found["sequence-classification"] = roberta.first_token_head(
-        found["sequence-classification"], size, "tanh", dropout
+    by_task = bert.label_heads(hf, dropout)
+    by_task["sequence-classification"] = roberta.first_token_head(
+        by_task["sequence-classification"], size, "tanh", dropout
     )
-    found["masked-lm"] = bert.word_head(hf, size, "gelu", hf.number("layer_norm_eps", 1e-12))
-    return found
+    by_task["masked-lm"] = bert.word_head(hf, size, "gelu", hf.number("layer_norm_eps", 1e-12))
+    return by_task
 
 
 LAYER_PREFIX, SOURCE_LAYER = "encoder.layers.{i}", "encoder.layer.{i}"

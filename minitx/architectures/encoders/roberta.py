@@ -18,11 +18,12 @@ from minitx.config import HeadConfig, LearnedPositions, ModelConfig, TransformCo
 def read(hf: ConfigReader) -> ModelConfig:
     """Returns the model config of a config.json."""
     config = bert.read(hf)
-    pad = hf.pad_token_id(config.inputs.vocab_size, 1)
+    pad = hf.pad_token_id(config.text_inputs.vocab_size, 1)
     if pad is None:
-        raise ValueError("config.json: pad_token_id is null, but positions are counted from it.")
-    if pad >= config.inputs.max_position_embeddings - 1:
-        raise ValueError(f"config.json: max_position_embeddings leaves no row after pad_token_id={pad}.")
+        raise hf.error("pad_token_id", None, "a token id", "positions are counted from it")
+    if pad >= config.text_inputs.max_position_embeddings - 1:
+        expected = f"more than pad_token_id={pad} + 1"
+        raise hf.error("max_position_embeddings", config.text_inputs.max_position_embeddings, expected)
     return replace_in(config, "inputs", pad_token_id=pad, positions=LearnedPositions(numbering="padding"))
 
 
@@ -40,16 +41,16 @@ def first_token_head(head: HeadConfig, size: int, activation: str, dropout: floa
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
     """Returns the head of each task."""
     size, dropout = hf.size("hidden_size"), bert.classifier_dropout(hf)
-    found = bert.label_heads(hf, dropout)
+    by_task = bert.label_heads(hf, dropout)
     # The pooled choice head uses the dropout of the network.
-    found["multiple-choice"] = replace(
-        found["multiple-choice"], classifier_dropout=hf.probability("hidden_dropout_prob", 0.1)
+    by_task["multiple-choice"] = replace(
+        by_task["multiple-choice"], classifier_dropout=hf.probability("hidden_dropout_prob", 0.1)
     )
-    found["sequence-classification"] = first_token_head(
-        found["sequence-classification"], size, "tanh", dropout
+    by_task["sequence-classification"] = first_token_head(
+        by_task["sequence-classification"], size, "tanh", dropout
     )
-    found["masked-lm"] = bert.word_head(hf, size, "gelu", hf.number("layer_norm_eps", 1e-12))
-    return found
+    by_task["masked-lm"] = bert.word_head(hf, size, "gelu", hf.number("layer_norm_eps", 1e-12))
+    return by_task
 
 
 HEAD_WEIGHTS: dict[str, Table] = bert.LABEL_HEADS | {

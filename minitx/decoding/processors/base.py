@@ -163,7 +163,7 @@ class NumericProcessor(LogitsProcessor):
 
 def positional_fields(processor: Any) -> list[str]:
     """Returns the names of the positional fields of a dataclass; none for other objects."""
-    return [each.name for each in fields(processor) if not each.kw_only] if is_dataclass(processor) else []
+    return [field.name for field in fields(processor) if not field.kw_only] if is_dataclass(processor) else []
 
 
 def label(processor: Any) -> str:

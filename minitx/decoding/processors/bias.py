@@ -25,7 +25,7 @@ from minitx.decoding.parameters import (
 )
 from minitx.decoding.processors.base import LogitsProcessor
 from minitx.decoding.processors.context import Context
-from minitx.validation import ArgumentTypeError, ArgumentValueError, Interval, check_number
+from minitx.validation import ArgumentTypeError, ArgumentValueError, Interval, check_number, check_type
 
 # With a larger factor an end token is certain already, and float32 would overflow.
 _LARGEST_DECAY = 1e9
@@ -41,8 +41,7 @@ class BiasProcessor(LogitsProcessor):
     interval: ClassVar[Interval]
 
     def _check(self, value: Any) -> Mapping[Any, float]:
-        if not isinstance(value, Mapping):
-            raise ArgumentTypeError(self.parameter, value, f"a dict such as {self.example}")
+        check_type(self.parameter, value, Mapping, f"a dict such as {self.example}")
         if not value:
             raise ArgumentValueError(self.parameter, value, "at least one bias", "leave it out for none")
         checked = {}

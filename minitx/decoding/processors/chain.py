@@ -18,7 +18,7 @@ B rows, V vocabulary, K survivors.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -128,11 +128,11 @@ class Chain(LogitsProcessor):
     def raise_for_empty_rows(
         self, logits: Tensor, context: Context, states: State = None, rows: Tensor | None = None
     ) -> None:
-        """Explains by an error why a row is `unusable` after the chain, if one is.
+        """Checks that the chain leaves every row a token to choose, that is, no row `unusable`.
 
         Args:
             logits, context, states: the arguments of the call.
-            rows: (B,) bool, the rows to check; None for all. Finished rows may be unusable.
+            rows: (B,) bool, the rows to check; None for all. Finished rows need no token.
 
         Raises:
             ValueError: names the row, its step, and the processor that banned all tokens or produced NaN or
@@ -209,3 +209,13 @@ def select_state(states: State, rows: Tensor) -> State:
     raise TypeError(
         f"A state contains a {type(states).__name__}; it must consist of tensors, tuples, lists and dicts."
     )
+
+
+def concatenate_states(states: Sequence[State]) -> State:
+    """Joins states of the same structure along their first dimension."""
+    first = states[0]
+    if isinstance(first, Tensor):
+        return torch.cat(list(states))
+    if isinstance(first, dict):
+        return {key: concatenate_states([state[key] for state in states]) for key in first}
+    return type(first)(concatenate_states(parts) for parts in zip(*states, strict=True))

@@ -20,15 +20,15 @@ from minitx.decoding.processors.base import NumericProcessor
 from minitx.decoding.processors.context import Context
 from minitx.validation import Interval
 
-# Up to so many logits are sorted faster than searched. On a GPU sorting is fast, and a search synchronises.
+# The largest vocabulary that is sorted. Above it bisection is faster on a CPU; on a GPU it would synchronise.
 _SORTABLE = 4096
 # Bisection steps, each of which halves the range of logits.
 _HALVINGS = 8
 # Upper bound of the relative rounding error of a sum of a vocabulary's float32 probabilities.
 _ROUNDING = 1e-5
-# Top-H considers so many tokens, in the reference too.
+# Number of tokens that top-H considers, as in transformers.
 _TOP_H_TOKENS = 100
-# Steps after top-k are applied to its survivors alone if these are at most one token in so many.
+# Steps after top-k run on its survivors alone if the vocabulary has at least this many tokens per survivor.
 _SPARSE = 8
 
 _ALL = "0.0 keeps every token"
@@ -41,7 +41,7 @@ class Filter(NumericProcessor):
     """Base class of the filters.
 
     Args:
-        min_tokens_to_keep: keeps the best tokens by the filter's measure, at least so many of them.
+        min_tokens_to_keep: the least number of tokens that are kept, the best by the filter's measure.
     """
 
     min_tokens_to_keep: int = field(default=1, kw_only=True, repr=False)

@@ -15,6 +15,7 @@ B rows, V vocabulary.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -68,6 +69,8 @@ class Sample(Strategy):
     order: Order = parameter(
         None, 'whose order of steps: "transformers", "vllm" or "llama.cpp"', "NAME", off="transformers"
     )
+
+    _order: ClassVar[str] = "order"
 
     def _sampler(self, call: SamplerArguments) -> Sampler:
         if call.generator is None:

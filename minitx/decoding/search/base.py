@@ -21,10 +21,9 @@ from torch import Tensor
 
 from minitx.decoding.loop import Observer, RowState
 from minitx.decoding.output import Event
-from minitx.decoding.parameters import Integers, parameter, parameters_of, set_frozen
-from minitx.decoding.processors.base import Processor
+from minitx.decoding.parameters import Integers, Parameter, parameter, parameters_of, set_frozen
 from minitx.decoding.processors.chain import Chain
-from minitx.decoding.processors.constraints import MinNewTokens
+from minitx.decoding.processors.constraints import MinNewTokens, PrefixAllowed
 from minitx.decoding.request import GenerationRequest
 from minitx.decoding.search.record import Link, SearchRecord
 from minitx.decoding.search.state import BeamState, Candidates, Kept
@@ -51,6 +50,7 @@ class Search(Strategy, example="Beam"):
 
     num_beams: int = parameter(None, off=4, help="number of hypotheses kept per prompt", metavar="N")
 
+    searches = True
     _drawing: ClassVar[str] = "BeamSample"
     _finds_strings: ClassVar[bool] = False
     _too_few: ClassVar[str] = (
@@ -73,7 +73,7 @@ class Search(Strategy, example="Beam"):
             best, record = self._best(state), state.record
             session.scores = [score for hypotheses in best for score, _ in hypotheses]
             links = [[record.link(code) for _, code in hypotheses] for hypotheses in best]
-        session.beams = [BeamTree(record, prompt, chosen, request) for prompt, chosen in enumerate(links)]
+        session.beams = [BeamTree(record, prompt, ends, request) for prompt, ends in enumerate(links)]
         yield list(_events(request, record, links))
 
     def search(self, session: DecodingSession) -> Any:
@@ -146,16 +146,18 @@ class Search(Strategy, example="Beam"):
         set_frozen(self, num_beams=check_integer("num_beams", self.num_beams, 1, _MOST_BEAMS, hint))
         super()._check()
 
-    def _make(self, name: str, value: Any) -> Processor:
-        if parameters_of(self)[name].per_row:
+    def _make(self, name: str, declared: Parameter, value: Any) -> Any:
+        if declared.per_row:
             value = self._per_beam(value)
-        if name == "prefix_allowed_tokens_fn" and callable(value):
-            return super()._make(name, lambda row, tokens: value(row // self.num_beams, tokens))
-        return super()._make(name, value)
+        if declared.processor is PrefixAllowed and callable(value):
+            return PrefixAllowed(lambda row, tokens: value(row // self.num_beams, tokens))
+        return super()._make(name, declared, value)
 
     def _per_beam(self, values: Any) -> Any:
-        several = isinstance(values, tuple)
-        return tuple(value for value in values for _ in range(self.num_beams)) if several else values
+        """Returns values per prompt as values per beam."""
+        if not isinstance(values, tuple):
+            return values
+        return tuple(value for value in values for _ in range(self.num_beams))
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -238,8 +240,8 @@ def _events(
     request: GenerationRequest, record: SearchRecord, links: Sequence[Sequence[Link]]
 ) -> Iterator[Event]:
     """Yields the events of the returned hypotheses (num_samples per prompt), as if they were sampled rows."""
-    for prompt, chosen in enumerate(links):
-        for number, last in enumerate(chosen, prompt * request.num_samples):
+    for prompt, ends in enumerate(links):
+        for number, last in enumerate(ends, prompt * request.num_samples):
             row = RowState(request, request.prompts[prompt], request.min_new_tokens[prompt])
             for link in record.path(prompt, last):
                 token = record.value(prompt, link, "tokens")

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minitx.decoding.processors.base import Processor
+from minitx.decoding.parameters import Parameter
 from minitx.decoding.processors.chain import Chain
 from minitx.decoding.processors.truncation import Filter
 from minitx.decoding.request import GenerationRequest
@@ -72,6 +72,6 @@ class BeamSample(Beam, Sample):
             hint = "temperature 0 leaves each beam a single continuation; use Beam(...) for that prompt"
             raise ArgumentValueError("temperature", self.temperature, "above 0 for every prompt", hint)
 
-    def _make(self, name: str, value: Any) -> Processor:
-        processor = super()._make(name, value)
+    def _make(self, name: str, declared: Parameter, value: Any) -> Any:
+        processor = super()._make(name, declared, value)
         return replace(processor, min_tokens_to_keep=2) if isinstance(processor, Filter) else processor

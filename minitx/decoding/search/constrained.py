@@ -4,7 +4,7 @@ Hokamp and Liu 2017, "Lexically Constrained Decoding for Sequence Generation Usi
 arXiv:1704.07138, in the form of Post and Vilar 2018, "Fast Lexically Constrained Decoding with Dynamic Beam
 Allocation", arXiv:1804.06609. Besides the most probable continuations of all beams, every beam that still
 lacks words offers the tokens that advance them, however improbable, and every beam that has them all its best
-token. Candidates of equal progress form a bank, and the beams are allocated to the banks in turn: the best of
+token. Candidates of equal progress form a bank, and the beams are allocated to the banks: the best of
 each, from the most to the least advanced, then the second best of each, and so on.
 
 Tokens and scores are those of transformers 4.53, which has this search (later versions do not), wherever it
@@ -16,6 +16,7 @@ P prompts, N beams, K most probable continuations, C = K + N candidates, V vocab
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby, zip_longest
@@ -23,7 +24,6 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from minitx.decoding.parameters import check_vocabulary, parameter, set_frozen
 from minitx.decoding.request import GenerationRequest
@@ -31,16 +31,18 @@ from minitx.decoding.search.base import ScoredSearch, num_candidates
 from minitx.decoding.search.phrases import START, Progress, Words
 from minitx.decoding.search.state import BeamState, Candidates, Kept
 from minitx.decoding.session import DecodingSession
-from minitx.validation import ArgumentTypeError, ArgumentValueError
+from minitx.validation import ArgumentValueError, check_type
 
 
 class _Candidate(NamedTuple):
     """A continuation of a beam by a token."""
 
-    beam: int
-    token: int
+    place: int  # in N * V, beam after beam
     sum: float
     progress: Progress  # including the token
+
+
+_UNUSED = _Candidate(0, -math.inf, START)
 
 
 class _State(BeamState):
@@ -106,22 +108,20 @@ class LexicalBeam(ScoredSearch):
 
     def keep(self, state: _State, candidates: Candidates) -> Kept:
         """Finishes complete sequences, and allocates the beams to the banks."""
+        width, size = candidates.index.shape[1], self.num_beams
         finished = candidates.ends & state.complete().gather(1, candidates.parents)
-        finished[:, self.num_beams :] = False
-        self._finish(state, candidates, finished)
+        finished[:, size:] = False
+        state.finished.add(candidates.scores.masked_fill(~finished, -torch.inf), state.codes[:width])
         done = self.is_done(state, candidates.sums[:, 0])
-        chosen = self._choose(state, candidates)
-        if state.at_limit:
-            chosen = self._top_up(state, chosen)
-        kept, exists = self._append(state, candidates, chosen)
-        sums = candidates.sums.gather(1, kept).masked_fill(~exists, -torch.inf)
-        unused = [START] * self.num_beams
-        state.progress = [[*(c.progress for c in row), *unused[len(row) :]] for row in chosen]
+        unfinished = state.unfinished()
+        beams = [self._choose(state, candidates, unfinished, at) for at in range(len(unfinished))]
+        sums = self._append(state, candidates, beams)
+        kept = torch.arange(width, width + size, device=sums.device).expand_as(sums)
         if state.at_limit:  # the beams end here
-            complete = exists & state.complete() & ~done[:, None]
-            self._finish(state, candidates, F.pad(complete, (finished.shape[1], 0)))
-            candidates.ends, done = torch.ones_like(candidates.ends), torch.ones_like(done)
-        candidates.scores = candidates.sums / self.norm(state.length)
+            complete = state.complete() & ~done[:, None]
+            scores = candidates.scores[:, width:].masked_fill(~complete, -torch.inf)
+            state.finished.add(scores, state.codes[width:])
+            done = torch.ones_like(done)
         return Kept(kept, sums, done)
 
     def adapt(self, request: GenerationRequest) -> GenerationRequest:
@@ -142,88 +142,67 @@ class LexicalBeam(ScoredSearch):
     def _check(self) -> None:
         super()._check()
         set_frozen(self, force_words_ids=Words(self.force_words_ids).words)
-        if not isinstance(self.push_progress, bool):
-            raise ArgumentTypeError("push_progress", self.push_progress, "True or False")
+        check_type("push_progress", self.push_progress, bool, "True or False")
 
-    def _finish(self, state: _State, candidates: Candidates, hypotheses: Tensor) -> None:
-        """Adds candidates to the finished hypotheses: (P, C) bool, those that are some."""
-        scores = (candidates.sums / self.norm(state.length)).masked_fill(~hypotheses, -torch.inf)
-        state.finished.add(scores, state.codes[: scores.shape[1]])
-
-    def _choose(self, state: _State, candidates: Candidates) -> list[list[_Candidate]]:
-        """Returns per prompt the candidates that the next beams are, at most N."""
-        words, chosen = state.words, []
-        place = candidates.sums.masked_fill(candidates.ends, -torch.inf).topk(self.num_beams).indices
-        parents, tokens, ends = (
-            x.gather(1, place).tolist() for x in (candidates.parents, candidates.tokens, candidates.ends)
-        )
-        best = state.unfinished().argmax(dim=-1).tolist()
-        for prompt, progress in enumerate(state.progress):
-            columns = zip(parents[prompt], tokens[prompt], ends[prompt], strict=True)
-            offers = [(beam, token) for beam, token, end in columns if not end]
-            for beam in (state.sums[prompt] > -torch.inf).nonzero().flatten().tolist():
-                if not words.complete(progress[beam]):
-                    offers += [(beam, token) for token in words.next_tokens(progress[beam])]
-                elif self.push_progress:
-                    offers.append((beam, best[prompt][beam]))
-            offers = list(dict.fromkeys(offers))
-            beams, ids = torch.tensor(offers, dtype=torch.long, device=place.device).view(-1, 2).T
-            continuations = [
-                _Candidate(beam, token, value, words.after(progress[beam], token))
-                for (beam, token), value in zip(
-                    offers, state.continuations[prompt, beams, ids].tolist(), strict=True
-                )
-                if value > -torch.inf
-            ]
-            chosen.append(self._allocate(words, continuations))
-        return chosen
+    def _choose(self, state: _State, candidates: Candidates, unfinished: Tensor, at: int) -> list[_Candidate]:
+        """Returns the next beams of the prompt at this place of the batch, at most N."""
+        words, beams, vocab_size = state.words, state.progress[at], unfinished.shape[-1]
+        columns = zip(candidates.index[at].tolist(), candidates.ends[at].tolist(), strict=True)
+        places = [place for place, end in columns if not end][: self.num_beams]
+        best = unfinished[at].argmax(dim=-1).tolist()
+        for beam, progress in enumerate(beams):
+            if not words.complete(progress):
+                places += [beam * vocab_size + token for token in words.next_tokens(progress)]
+            elif self.push_progress:
+                places.append(beam * vocab_size + best[beam])
+        places = list(dict.fromkeys(places))
+        sums = state.continuations[at].flatten()[places].tolist()
+        continuations = [
+            _Candidate(place, value, words.after(beams[place // vocab_size], place % vocab_size))
+            for place, value in zip(places, sums, strict=True)
+            if value > -math.inf
+        ]
+        allocated = self._allocate(words, continuations)
+        return self._top_up(state, allocated, unfinished[at], at) if state.at_limit else allocated
 
     def _allocate(self, words: Words, candidates: list[_Candidate]) -> list[_Candidate]:
         """Returns N candidates: the best of each bank, the most advanced first, then the second of each."""
-        bank = {candidate: words.bank(candidate.progress) for candidate in candidates}
-        ordered = sorted(candidates, key=lambda c: (-bank[c], -c.sum))
-        turns = zip_longest(*(list(group) for _, group in groupby(ordered, bank.__getitem__)))
-        return [candidate for turn in turns for candidate in turn if candidate is not None][: self.num_beams]
+        ordered = sorted(candidates, key=lambda c: (-words.bank(c.progress), -c.sum))
+        banks = groupby(ordered, lambda candidate: words.bank(candidate.progress))
+        ranks = zip_longest(*(list(bank) for _, bank in banks))
+        return [candidate for rank in ranks for candidate in rank if candidate is not None][: self.num_beams]
 
-    def _top_up(self, state: _State, chosen: list[list[_Candidate]]) -> list[list[_Candidate]]:
-        """Returns the last beams: where complete sequences are too few, they replace incomplete ones."""
-        complete = state.words.complete
-        topped_up = []
-        for prompt, candidates in enumerate(chosen):
-            whole = [c for c in candidates if complete(c.progress)]
-            missing = state.request.num_samples - len(whole) - len(state.finished.of(prompt))
-            beams = [beam for beam, words in enumerate(state.progress[prompt]) if complete(words)]
-            if missing <= 0 or not beams:
-                topped_up.append(candidates)
-                continue
-            sums = state.unfinished()[prompt]
-            sums[[beam for beam in range(self.num_beams) if beam not in beams]] = -torch.inf
-            for candidate in whole:
-                sums[candidate.beam, candidate.token] = -torch.inf
-            best = sums.flatten().topk(min(missing, sums.numel()))
-            for value, index in zip(best.values.tolist(), best.indices.tolist(), strict=True):
-                beam, token = divmod(index, sums.shape[-1])
-                if value > -torch.inf:
-                    whole.append(_Candidate(beam, token, value, state.progress[prompt][beam]))
-            topped_up.append(whole[: self.num_beams])
-        return topped_up
+    def _top_up(
+        self, state: _State, beams: list[_Candidate], unfinished: Tensor, at: int
+    ) -> list[_Candidate]:
+        """Returns the last beams: where complete sequences are too few, they replace incomplete ones.
 
-    def _append(
-        self, state: _State, candidates: Candidates, chosen: list[list[_Candidate]]
-    ) -> tuple[Tensor, Tensor]:
-        """Appends the chosen ones to the candidates.
-
-        Returns:
-            (P, N) long, where the chosen are among all candidates, and (P, N) bool, False for unused beams.
+        Args:
+            state: of the search.
+            beams: the next ones of a prompt.
+            unfinished: (N, V), the sums of its continuations that do not end.
+            at: its place in the batch.
         """
-        first, vocab_size, device = candidates.sums.shape[1], state.continuations.shape[-1], state.sums.device
-        sizes = torch.tensor([[len(row)] for row in chosen], device=device)
-        exists = torch.arange(self.num_beams, device=device) < sizes
-        index = torch.zeros_like(exists, dtype=torch.long)
-        places = [c.beam * vocab_size + c.token for row in chosen for c in row]
-        index[exists] = torch.tensor(places, dtype=torch.long, device=device)
-        sums = state.continuations.flatten(1).gather(1, index)
+        whole = [candidate for candidate in beams if state.words.complete(candidate.progress)]
+        missing = state.request.num_samples - len(whole) - len(state.finished.of(at))
+        complete = state.complete()[at]
+        if missing <= 0 or not bool(complete.any()):
+            return beams
+        sums = unfinished.masked_fill(~complete[:, None], -torch.inf).flatten()
+        sums[[candidate.place for candidate in whole]] = -torch.inf
+        best = sums.topk(min(missing, len(sums)))
+        for value, place in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+            if value > -math.inf:
+                whole.append(_Candidate(place, value, state.progress[at][place // unfinished.shape[-1]]))
+        return whole[: self.num_beams]
+
+    def _append(self, state: _State, candidates: Candidates, beams: list[list[_Candidate]]) -> Tensor:
+        """Appends the next beams to the candidates; returns their sums, (P, N), -inf for unused ones."""
+        padded = [[*prompt, *[_UNUSED] * (self.num_beams - len(prompt))] for prompt in beams]
+        state.progress = [[beam.progress for beam in prompt] for prompt in padded]
+        index = candidates.index.new_tensor([[beam.place for beam in prompt] for prompt in padded])
+        sums = candidates.sums.new_tensor([[beam.sum for beam in prompt] for prompt in padded])
         candidates.index = torch.cat((candidates.index, index), dim=1)
         candidates.sums = torch.cat((candidates.sums, sums), dim=1)
-        candidates.ends = F.pad(candidates.ends, (0, self.num_beams))
-        return torch.arange(first, first + self.num_beams, device=device).expand_as(index), exists
+        self.score(state, candidates)
+        return sums

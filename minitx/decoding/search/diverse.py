@@ -38,7 +38,7 @@ class _State(BeamState):
         """Returns the hypotheses of all groups of a prompt, best first."""
         groups = self.closed.shape[1]
         hypotheses = (self.finished.of(place * groups + group) for group in range(groups))
-        return sorted((each for group in hypotheses for each in group), reverse=True)
+        return sorted((pair for group in hypotheses for pair in group), reverse=True)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -105,7 +105,6 @@ class DiverseBeam(ScoredSearch):
         if state.at_limit:  # the beams end here
             continued = torch.zeros_like(end).scatter(1, kept, beams > -torch.inf)
             state.finished.add(scores.masked_fill(closed | ~continued, -torch.inf), codes)
-            candidates.ends = torch.ones_like(candidates.ends)
             beams = torch.full_like(beams, -torch.inf)
         state.closed = state.closed | (beams[:, 0] == -torch.inf).view_as(state.closed)
         first = torch.arange(groups, device=sums.device)[:, None] * width

@@ -112,7 +112,7 @@ class SearchRecord:
         step = self.steps[link.step]
         if step.logprobs is None:
             return ()
-        chosen, ids, values = (part[step.prompts.index(prompt)] for part in step.logprobs)
+        logprobs, ids, values = (part[step.prompts.index(prompt)] for part in step.logprobs)
         beam = self.value(prompt, link, "parents")
         tops = tuple(zip(ids[beam].tolist(), values[beam].tolist(), strict=True)) or None
-        return float(chosen[link.candidate]), tops
+        return float(logprobs[link.candidate]), tops

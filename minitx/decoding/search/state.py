@@ -54,7 +54,7 @@ class Kept:
     Attributes:
         beams: (P, N) long, the candidates that they are.
         sums: (P, N), by which they compete; -inf for unused beams.
-        done: (P,) bool, prompts whose search ends although beams are left; None for none.
+        done: (P,) bool, prompts whose search ends at this step even if beams remain; None for no prompt.
     """
 
     beams: Tensor
@@ -205,11 +205,11 @@ class BeamState:
         return self.finished.of(place)
 
     def move(self, candidates: Candidates, kept: Tensor, staying: Sequence[int]) -> Tensor:
-        """Runs the model over the candidates kept, (P, N) long; returns the rows that they continue, (R',).
+        """Runs the model over the next beams; returns the rows that they continue, (R',).
 
         Args:
             candidates: of the step.
-            kept: which of them the next beams are.
+            kept: (P, N) long, the places of the next beams among the candidates.
             staying: places of the prompts that stay in the batch.
         """
         first = torch.arange(0, kept.numel(), kept.shape[1], device=kept.device)[:, None]
@@ -230,9 +230,9 @@ class BeamState:
             raw = request.logprobs == "raw"
             table = torch.log_softmax(self.session.logits if raw else candidates.processed, dim=-1)
             top = table.topk(request.top_logprobs, dim=-1)
-            chosen = table.view(prompts, -1).gather(1, candidates.index)
+            logprobs = table.view(prompts, -1).gather(1, candidates.index)
             shape = (*kept.beams.shape, -1)
-            extras = (chosen, top.indices.view(shape), top.values.view(shape))
+            extras = (logprobs, top.indices.view(shape), top.values.view(shape))
         c, outcome = candidates, (kept.rows, kept.exists, self.finished.codes.view(prompts, -1))
         self.record.add(SearchStep([*self.prompts], c.parents, c.tokens, c.sums, c.scores, *outcome, extras))
 

@@ -1,18 +1,18 @@
 """Stochastic beam search: draws whole sequences from the model without replacement, none twice.
 
 Kool, van Hoof and Welling 2019, "Stochastic Beams and Where to Find Them: The Gumbel-Top-k Trick for Sampling
-Sequences Without Replacement", arXiv:1903.06059. Give every sequence its log-probability plus independent
-Gumbel noise: the k largest of these numbers belong to k sequences drawn one after the other without
-replacement. A beam search finds them without enumerating all sequences. The largest number below a prefix of
-probability p is itself Gumbel noise plus log p; so prefixes are drawn first, and the numbers of their
-continuations under the condition that the largest of them is the prefix's (section 4.1).
+Sequences Without Replacement", arXiv:1903.06059. The perturbed log-probability of a sequence is its
+log-probability plus independent Gumbel noise: the k sequences with the largest are k draws without
+replacement. A beam search finds them without enumerating all sequences. The largest perturbed log-probability
+of all continuations of a prefix of probability p is itself Gumbel noise plus log p; so prefixes are drawn
+first, and then their continuations, conditioned on their largest being the prefix's (section 4.1).
 
 A sequence drawn in this way is in the sample more often than its probability. With the threshold kappa, the
-number of the best sequence outside the sample, a sequence of log-probability l is in it with probability q =
-1 - exp(-exp(l - kappa)), and the sum over the sample of f(sequence) exp(l) / q is an unbiased estimate of the
-mean of f (section 4.2).
+perturbed log-probability of the best sequence outside the sample, a sequence of log-probability l is in it
+with probability q = 1 - exp(-exp(l - kappa)), and the sum over the sample of f(sequence) exp(l) / q is an
+unbiased estimate of the mean of f (section 4.2).
 
-P prompts, N beams, V vocabulary, C children of a beam, R = P * N rows.
+P prompts, N beams, V vocabulary, C continuations of a beam, R = P * N rows.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from minitx.validation import ArgumentValueError
 
 
 class _State(BeamState):
-    """`sums` are log-probabilities with their noise, float64.
+    """`sums` are perturbed log-probabilities, float64.
 
     Attributes:
         log_probs: (P, N) float64, of the beams, without noise.
@@ -51,8 +51,8 @@ class _State(BeamState):
 class StochasticBeam(Search, Sample):
     """Draws `num_samples` different sequences per prompt from the distribution of `Sample`, none twice.
 
-    The rows of a prompt are in the order in which they were drawn. `scores` are the log-probabilities with
-    their noise; `log_weights` is ln(p / q) of each row, for estimates: the sum over a prompt's rows of
+    The rows of a prompt are in the order in which they were drawn. `scores` are the perturbed
+    log-probabilities; `log_weights` is ln(p / q) of each row, for estimates: the sum over a prompt's rows of
     exp(log_weight) * f(sequence) has the mean of f as its expectation. (A sequence of `max_new_tokens` tokens
     without an end is a sequence too.)
 
@@ -71,12 +71,12 @@ class StochasticBeam(Search, Sample):
     def search(self, session: DecodingSession) -> _State:
         """Also computes the log_weights."""
         state: _State = super().search(session)
-        if all(len(each) >= session.request.num_samples for each in state.hypotheses.values()):
+        if all(len(pairs) >= session.request.num_samples for pairs in state.hypotheses.values()):
             session.log_weights = self._log_weights(state)
         return state
 
     def begin(self, session: DecodingSession) -> _State:
-        """Starts the session with one beam, whose number is noise alone."""
+        """Starts the session with one beam, the empty prefix of log-probability 0."""
         request, beams = session.request, self.num_beams
         session.start(beams)
         state = _State(session, beams, beams)
@@ -85,9 +85,9 @@ class StochasticBeam(Search, Sample):
         return state
 
     def propose(self, state: _State) -> Candidates:
-        """Selects the N children with the largest numbers; `sums` are log-probabilities, `scores` numbers.
+        """Selects N continuations; `sums` are log-probabilities, `scores` the perturbed ones.
 
-        A beam's children keep their order under the condition on the largest, so only its best N are
+        Conditioning on the largest keeps the order of a beam's continuations, so only its best N are
         computed.
         """
         size = self.num_beams
@@ -97,27 +97,27 @@ class StochasticBeam(Search, Sample):
         vocab_size = logp.shape[-1]
         noise = _noise(state.request, size * vocab_size, state.length, logp.device)
         best, token = (logp + noise.view_as(logp)).topk(min(size, vocab_size))  # (P, N, C)
-        numbers = conditioned(best, state.sums[:, :, None])
+        perturbed = conditioned(best, state.sums[:, :, None])
         index = token + torch.arange(size, device=logp.device)[:, None] * vocab_size
         padding = (0, size - best.shape[-1])  # to N
-        numbers, index = F.pad(numbers, padding, value=-torch.inf), F.pad(index, padding)
-        largest, place = numbers.flatten(1).topk(size)
+        perturbed, index = F.pad(perturbed, padding, value=-torch.inf), F.pad(index, padding)
+        largest, place = perturbed.flatten(1).topk(size)
         index = index.flatten(1).gather(1, place)
         candidates = Candidates(processed, index, logp.flatten(1).gather(1, index))
         candidates.scores = largest
         return candidates
 
     def keep(self, state: _State, candidates: Candidates) -> Kept:
-        """Finishes those that end; drops those that N sequences and better children surpass."""
+        """Finishes those that end; drops those that N better sequences and candidates surpass."""
         if state.at_limit:
             candidates.ends = torch.ones_like(candidates.ends)
-        numbers, end, size = candidates.scores, candidates.ends, self.num_beams
-        better = torch.arange(size, device=numbers.device)
-        surpassed = (state.finished.scores[:, None] > numbers[:, :, None]).sum(dim=-1) + better >= size
-        numbers = numbers.masked_fill(surpassed, -torch.inf)
-        state.finished.add(numbers.masked_fill(~end, -torch.inf), state.codes)
-        sums, kept = numbers.masked_fill(end, -torch.inf).topk(size)
-        beams = Kept(kept, sums)
+        perturbed, end, size = candidates.scores, candidates.ends, self.num_beams
+        better = torch.arange(size, device=perturbed.device)
+        surpassed = (state.finished.scores[:, None] > perturbed[:, :, None]).sum(dim=-1) + better >= size
+        perturbed = perturbed.masked_fill(surpassed, -torch.inf)
+        state.finished.add(perturbed.masked_fill(~end, -torch.inf), state.codes)
+        sums, places = perturbed.masked_fill(end, -torch.inf).topk(size)
+        beams = Kept(places, sums)
         state.log_probs = candidates.sums.gather(1, beams.rows)
         return beams
 
@@ -145,22 +145,22 @@ class StochasticBeam(Search, Sample):
         return weights
 
 
-def conditioned(numbers: Tensor, largest: Tensor) -> Tensor:
-    """Returns the numbers of children under the condition that the largest of them is `largest`.
+def conditioned(perturbed: Tensor, largest: Tensor) -> Tensor:
+    """Returns perturbed log-probabilities, conditioned on their largest being `largest`.
 
-    With Z the largest of the numbers and T the condition: -ln(exp(-T) - exp(-Z) + exp(-number)), in the form
-    of appendix B.3, which neither overflows nor loses digits.
+    With G a perturbed log-probability, Z the largest of them and T the condition, this is
+    -ln(exp(-T) - exp(-Z) + exp(-G)), in the form of appendix B.3, which neither overflows nor loses digits.
 
     Args:
-        numbers: (..., C), the largest first; -inf for none.
+        perturbed: (..., C), the largest first; -inf for none.
         largest: (..., 1), -inf for a parent that does not exist.
     """
-    below = numbers - numbers[..., :1]  # at most 0
+    below = perturbed - perturbed[..., :1]  # at most 0
     log1mexp = torch.where(below > -0.7, (-torch.expm1(below)).log(), torch.log1p(-below.exp()))
-    v = largest - numbers + log1mexp
+    v = largest - perturbed + log1mexp
     result = largest - v.clamp(min=0) - torch.log1p(torch.exp(-v.abs()))
     # Of the largest v is -inf, which gives T itself.
-    return result.masked_fill((numbers == -torch.inf) | (largest == -torch.inf), -torch.inf)
+    return result.masked_fill((perturbed == -torch.inf) | (largest == -torch.inf), -torch.inf)
 
 
 def _noise(request: GenerationRequest, count: int, position: int, device: torch.device) -> Tensor:

@@ -64,14 +64,14 @@ def compare_embeddings(
         return None
     reference: Any = load_reference(folder, model)
     inputs: dict[str, Tensor] = dict(tokenizer(settings.prepare(texts), padding=True))
-    if not model.config.inputs.type_vocab_size:
+    if not model.config.text_inputs.type_vocab_size:
         inputs.pop("token_type_ids", None)
-    rows = compare_batch(model, reference, pair(model, reference), inputs)
+    entries = compare_batch(model, reference, pair(model, reference), inputs)
     pooled = pool_reference(reference(**inputs), inputs["attention_mask"].bool(), settings)
     return Parity(
         import_transformers().__version__,
         float((vectors - pooled).abs().max()),
-        max(row.output.absolute for row in rows),
+        max(entry.output.absolute for entry in entries),
     )
 
 

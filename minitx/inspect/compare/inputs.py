@@ -31,7 +31,7 @@ class Inputs:
 
 
 def make_inputs(tokenizer: Tokenizer | None, model: Model, limit: int) -> Inputs:
-    """Make a padded batch, and its longest row alone without a mask.
+    """Makes a padded batch, and its longest row alone without a mask.
 
     Real text if there is a tokenizer, else random ids. The longest sequence exceeds the sliding window of the
     layers. Decoder inputs are random ids, fewer than the encoder inputs.
@@ -43,12 +43,12 @@ def make_inputs(tokenizer: Tokenizer | None, model: Model, limit: int) -> Inputs
     """
     longest = target_length(model, limit)
     if tokenizer is not None:
-        pad = model.config.inputs.pad_token_id or 0
+        pad = model.config.text_inputs.pad_token_id or 0
         batch, words = text_batch(tokenizer, longest, pad), "real text"
     else:
         batch = random_batch(model, [min(n, longest) for n in (9, 3, longest)])
         words = "random ids (no tokenizer that minitx can read)"
-    if not model.config.inputs.type_vocab_size:
+    if not model.config.text_inputs.type_vocab_size:
         batch.pop("token_type_ids", None)
     lengths = batch["attention_mask"].sum(dim=1).tolist()
     row = lengths.index(max(lengths))
@@ -66,7 +66,7 @@ def make_inputs(tokenizer: Tokenizer | None, model: Model, limit: int) -> Inputs
 
 
 def target_length(model: Model, limit: int) -> int:
-    """Return the length of the longest row: 32, or beyond a sliding window (on both sides if not causal)."""
+    """Returns the length of the longest row: 32, or beyond a sliding window (on both sides if not causal)."""
     stack = model.config.encoder or model.config.stack
     if stack.sliding_window is None:
         return min(limit, 32)
@@ -74,7 +74,7 @@ def target_length(model: Model, limit: int) -> int:
 
 
 def one_row(batch: Mapping[str, Tensor], row: int) -> dict[str, Tensor]:
-    """Return one row without its padding and mask."""
+    """Returns one row without its padding and mask."""
     inputs = {}
     for name in (name for name in batch if not name.endswith("attention_mask")):
         side = "decoder_" if name.startswith("decoder_") else ""
@@ -83,7 +83,7 @@ def one_row(batch: Mapping[str, Tensor], row: int) -> dict[str, Tensor]:
 
 
 def decoder_batch(model: EncoderDecoderModel, rows: int, source_length: int) -> dict[str, Tensor]:
-    """Make random decoder inputs, shorter than the source so that sizes tell the two apart."""
+    """Makes random decoder inputs, shorter than the source so that sizes tell the two apart."""
     longest = max(1, min(11, source_length - 1, model.decoder_embedder.max_tokens))
     lengths = [max(1, longest - 4 * row) for row in range(rows)]
     drawn = random_ids(model.decoder_embedder.config, lengths)
@@ -91,7 +91,7 @@ def decoder_batch(model: EncoderDecoderModel, rows: int, source_length: int) -> 
 
 
 def end_each(batch: dict[str, Tensor], eos: int | None) -> None:
-    """Let every row end with its only end token, whose hidden state the head classifies."""
+    """Lets every row end with its only end token, whose hidden state the head classifies."""
     if eos is None:
         return  # the model raises an error
     ids, lengths = batch["input_ids"], batch["attention_mask"].sum(dim=1, keepdim=True)
@@ -100,7 +100,7 @@ def end_each(batch: dict[str, Tensor], eos: int | None) -> None:
 
 
 def text_batch(tokenizer: Tokenizer, longest: int, pad: int) -> dict[str, Tensor]:
-    """Tokenize texts, right-padded; with `pad`, which nothing attends to, if there is no padding token."""
+    """Tokenizes texts, right-padded; with `pad`, which nothing attends to, if there is no padding token."""
     texts = list(TEXTS)
     while len(tokenizer.encode(texts[-1])) < longest:
         texts[-1] += " " + TEXTS[-1]
@@ -114,8 +114,8 @@ def text_batch(tokenizer: Tokenizer, longest: int, pad: int) -> dict[str, Tensor
 
 
 def random_batch(model: Model, lengths: Sequence[int]) -> dict[str, Tensor]:
-    """Make random input ids with both token types."""
-    config, time = model.config.inputs, max(lengths)
+    """Makes random input ids with both token types."""
+    config, time = model.config.text_inputs, max(lengths)
     batch = random_ids(config, lengths)
     if config.type_vocab_size > 1:
         half = torch.tensor(lengths)[:, None] // 2
@@ -124,7 +124,7 @@ def random_batch(model: Model, lengths: Sequence[int]) -> dict[str, Tensor]:
 
 
 def random_ids(config: TextInputs, lengths: Sequence[int]) -> dict[str, Tensor]:
-    """Make random ids, the same at every call and without the padding id."""
+    """Makes random ids, the same at every call and without the padding id."""
     time = max(lengths)
     generator = torch.Generator().manual_seed(0)
     pad = config.pad_token_id

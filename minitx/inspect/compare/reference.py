@@ -22,7 +22,7 @@ from minitx.models import Model
 
 
 def import_transformers() -> Any:
-    """Import transformers.
+    """Imports transformers.
 
     Raises:
         ImportError: not installed; the message names the extra.
@@ -37,7 +37,7 @@ def import_transformers() -> Any:
 
 
 def load_reference(folder: Path, model: Model) -> nn.Module:
-    """Load the checkpoint in transformers: the class of the model's task, in float32 and eval mode.
+    """Loads the checkpoint in transformers: the class of the model's task, in float32 and eval mode.
 
     Attention is fused if the architecture supports it, else "eager"; also with capped scores or sinks, which
     the fused implementation leaves out.
@@ -70,7 +70,7 @@ def load_reference(folder: Path, model: Model) -> nn.Module:
 
 
 def left_out(names: set[str], architecture: Architecture, model: Model) -> set[str]:
-    """Return the tensors of parts that minitx's model leaves out, such as an unused pooler.
+    """Returns the tensors of parts that minitx's model leaves out, such as an unused pooler.
 
     The reference may have such a part, but it is compared with nothing.
     """
@@ -85,7 +85,7 @@ def left_out(names: set[str], architecture: Architecture, model: Model) -> set[s
 
 
 def in_dtype(reference: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Convert the reference to another dtype; rotary angles stay float32, as in every dtype."""
+    """Converts the reference to another dtype; rotary angles stay float32, as in every dtype."""
     reference.to(dtype)
     for module in reference.modules():
         for name in [name for name in module._buffers if name.endswith("inv_freq")]:
@@ -115,7 +115,7 @@ class Wide(TorchFunctionMode):
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Suppress the progress bars, log lines and warnings of transformers."""
+    """Suppresses the progress bars, log lines and warnings of transformers."""
     logging: Any = import_transformers().utils.logging
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

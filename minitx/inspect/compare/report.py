@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import torch
 
+from minitx.validation import check_type
+
 # Largest difference accepted as equal, relative to the largest value (or to 1, if that is more).
 CLOSE = {torch.float32: 1e-5, torch.float64: 1e-9}
 # Difference accepted after a step in float32 inside a float64 run (a softmax, a rotary table).
@@ -31,12 +33,12 @@ class Gap:
 
     @staticmethod
     def worse(a: Gap, b: Gap) -> Gap:
-        """Return the larger of two gaps."""
+        """Returns the larger of two gaps."""
         return a if a.relative >= b.relative else b
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class ComparedCall:
     """One call of one module, compared; the largest differences over all batches.
 
     Attributes:
@@ -80,8 +82,8 @@ class Row:
         small, large = self.float64.relative, self.float32.relative
         if small <= CLOSE[torch.float64]:
             return "ok" if large <= CLOSE[torch.float32] else "rounding"
-        own = self.exact and self.input64.relative <= CLOSE[torch.float64]
-        if small <= FLOAT32_INSIDE and large <= CLOSE[torch.float32] and not own:
+        exact = self.exact and self.input64.relative <= CLOSE[torch.float64]
+        if small <= FLOAT32_INSIDE and large <= CLOSE[torch.float32] and not exact:
             return "float32 inside"
         return "differs"
 
@@ -96,7 +98,7 @@ class Report:
         transformers: version of transformers.
         attention: attention implementation of the reference.
         inputs: description of the batches.
-        rows: the compared calls in the order of execution, then the fields of the output.
+        entries: the compared calls in the order of execution, then the fields of the output.
         unpaired: modules with parameters that the reference has no module for; they are compared through the
             input of the next module.
     """
@@ -107,26 +109,26 @@ class Report:
     transformers: str
     attention: str
     inputs: str
-    rows: tuple[Row, ...]
+    entries: tuple[ComparedCall, ...]
     unpaired: tuple[str, ...] = ()
 
     @property
-    def cancelled(self) -> tuple[Row, ...]:
+    def cancelled(self) -> tuple[ComparedCall, ...]:
         """Calls that differ by a factor only, if all outputs of the model agree.
 
         Such a difference vanishes downstream: the two models scale the same values at different places.
         """
-        outputs = [row for row in self.rows if not row.partner]
-        differing = tuple(row for row in self.rows if row.status == "differs")
-        agree = bool(outputs) and all(row.status in ("ok", "rounding") for row in outputs)
-        return differing if agree and all(row.proportional for row in differing) else ()
+        outputs = [entry for entry in self.entries if not entry.partner]
+        differing = tuple(entry for entry in self.entries if entry.status == "differs")
+        agree = bool(outputs) and all(entry.status in ("ok", "rounding") for entry in outputs)
+        return differing if agree and all(entry.proportional for entry in differing) else ()
 
     @property
-    def first(self) -> Row | None:
+    def first(self) -> ComparedCall | None:
         """The first call that differs; None if all agree or their differences vanish downstream."""
         if self.cancelled:
             return None
-        return next((row for row in self.rows if row.status == "differs"), None)
+        return next((entry for entry in self.entries if entry.status == "differs"), None)
 
     @property
     def ok(self) -> bool:
@@ -134,37 +136,37 @@ class Report:
         return self.first is None and self.not_finite is None
 
     @property
-    def not_finite(self) -> Row | None:
+    def not_finite(self) -> ComparedCall | None:
         """The first call whose output is not finite; None if the outputs of the model are.
 
         Two models that both return NaN agree, but neither works.
         """
-        if all(row.finite for row in self.rows if not row.partner):
+        if all(entry.finite for entry in self.entries if not entry.partner):
             return None
-        return next(row for row in self.rows if not row.finite)
+        return next(entry for entry in self.entries if not entry.finite)
 
     @property
     def culprit(self) -> tuple[str, ...]:
         """The modules that can have caused the first difference; empty without one."""
-        row = self.first
-        if row is None:
+        entry = self.first
+        if entry is None:
             return ()
-        before = self.rows[: self.rows.index(row)]
+        before = self.entries[: self.entries.index(entry)]
         # After a step in float32 every input differs slightly, which explains no larger difference.
         loose = any(earlier.status == "float32 inside" for earlier in before)
-        if row.partner and row.input64.relative <= (FLOAT32_INSIDE if loose else CLOSE[torch.float64]):
-            return (row.module,)
-        if row.between:
-            return row.between
+        if entry.partner and entry.input64.relative <= (FLOAT32_INSIDE if loose else CLOSE[torch.float64]):
+            return (entry.module,)
+        if entry.between:
+            return entry.between
         neighbour = before[-1].module if before else ""
-        return (common_parent(neighbour, row.module) or row.module,)
+        return (common_parent(neighbour, entry.module) or entry.module,)
 
     def worst(self, dtype: torch.dtype = torch.float32) -> float:
-        """Return the largest absolute difference of any module's output."""
-        return max((r.output if dtype == torch.float32 else r.output64).absolute for r in self.rows)
+        """Returns the largest absolute difference of any module's output."""
+        return max((r.output if dtype == torch.float32 else r.output64).absolute for r in self.entries)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the report as JSON values; differences are absolute, and null if infinite."""
+        """Returns the report as JSON values; differences are absolute, and null if infinite."""
         first = self.first
         return {
             "model": self.name,
@@ -176,31 +178,31 @@ class Report:
             "ok": self.ok,
             "first_difference": None if first is None else first.module,
             "culprit": list(self.culprit),
-            "vanishing": [row.module for row in self.cancelled],
+            "vanishing": [entry.module for entry in self.cancelled],
             "first_not_finite": None if self.not_finite is None else self.not_finite.module,
             "unpaired": list(self.unpaired),
             "modules": [
                 {
-                    "module": row.module,
-                    "partner": row.partner or None,
-                    "call": row.call,
-                    "status": row.status,
-                    "finite": row.finite,
-                    "float32": {"input": number(row.input), "output": number(row.output)},
-                    "float64": {"input": number(row.input64), "output": number(row.output64)},
+                    "module": entry.module,
+                    "partner": entry.partner or None,
+                    "call": entry.call,
+                    "status": entry.status,
+                    "finite": entry.finite,
+                    "float32": {"input": number(entry.input), "output": number(entry.output)},
+                    "float64": {"input": number(entry.input64), "output": number(entry.output64)},
                 }
-                for row in self.rows
+                for entry in self.entries
             ],
         }
 
 
 def number(gap: Gap) -> float | None:
-    """Return the absolute difference; None if it is infinite."""
+    """Returns the absolute difference; None if it is infinite."""
     return None if math.isinf(gap.absolute) else gap.absolute
 
 
 def common_parent(a: str, b: str) -> str:
-    """Return the innermost module with both: embedder.pos_emb, embedder.layer_norm -> embedder."""
+    """Returns the innermost module with both: embedder.pos_emb, embedder.layer_norm -> embedder."""
     shared = []
     for left, right in zip(a.split("."), b.split("."), strict=False):
         if left != right:
@@ -213,7 +215,8 @@ def common_parent(a: str, b: str) -> str:
 
 
 def render_report(report: Report) -> str:
-    """Render the report in at most 80 columns: a line per layer, and the first difference in full."""
+    """Renders the report in at most 80 columns: a line per layer, and the first difference in full."""
+    check_type("report", report, Report, "the result of verify")
     title = " ".join(filter(None, ["minitx against transformers", report.transformers + ":"]))
     model = report.model_type + (f" {report.task}" if report.task else "")
     head = f"{title} {model}, attention {report.attention}"
@@ -221,67 +224,69 @@ def render_report(report: Report) -> str:
     lines.append(f"{'':<40}{'max difference':>27}")
     lines.append(f"{'':<31}{'modules':>9}{'float32':>13}{'float64':>13}")
     lines.append("-" * 80)
-    for name, rows in groups(report.rows).items():
-        lines.append(group_line(name, rows, vanishing=bool(report.cancelled)))
-        if report.first in rows:
-            lines += [detail_line(row, name) for row in rows]
+    for name, entries in groups(report.entries).items():
+        lines.append(group_line(name, entries, vanishing=bool(report.cancelled)))
+        if report.first in entries:
+            lines += [detail_line(entry, name) for entry in entries]
     lines.append("-" * 80)
     return "\n".join([*lines, *verdict(report)])
 
 
-def groups(rows: tuple[Row, ...]) -> dict[str, list[Row]]:
-    """Group rows by layer; a layer that runs several times has a group per call."""
-    grouped: dict[str, list[Row]] = {}
-    for row in rows:
-        parts = row.module.split(".")
+def groups(entries: tuple[ComparedCall, ...]) -> dict[str, list[ComparedCall]]:
+    """Groups entries by layer; a layer that runs several times has a group per call."""
+    grouped: dict[str, list[ComparedCall]] = {}
+    for entry in entries:
+        parts = entry.module.split(".")
         name = ".".join(parts[:3]) if parts[1:2] == ["layers"] else parts[0]
-        if row.call and name != parts[0]:
-            name += f" (step {row.call + 1})"
-        grouped.setdefault(name, []).append(row)
+        if entry.call and name != parts[0]:
+            name += f" (step {entry.call + 1})"
+        grouped.setdefault(name, []).append(entry)
     return grouped
 
 
-def group_line(name: str, rows: list[Row], *, vanishing: bool) -> str:
-    """Render the largest differences of a group."""
-    single = max((row.output for row in rows), key=lambda gap: gap.absolute)
-    double = max((row.output64 for row in rows), key=lambda gap: gap.absolute)
-    modules = str(len(rows)) if rows[0].partner else ""
-    return f"{name:<31}{modules:>9}{size(single):>13}{size(double):>13}   {mark(rows, vanishing=vanishing)}"
+def group_line(name: str, entries: list[ComparedCall], *, vanishing: bool) -> str:
+    """Renders the largest differences of a group."""
+    single = max((entry.output for entry in entries), key=lambda gap: gap.absolute)
+    double = max((entry.output64 for entry in entries), key=lambda gap: gap.absolute)
+    modules = str(len(entries)) if entries[0].partner else ""
+    return (
+        f"{name:<31}{modules:>9}{size(single):>13}{size(double):>13}   {mark(entries, vanishing=vanishing)}"
+    )
 
 
-def detail_line(row: Row, group: str) -> str:
-    """Render the differences of one module's input and output in float64, where they are not rounding."""
-    name = row.module.removeprefix(group.partition(" ")[0] + ".")
-    text = f"  {name:<36.36} in {size(row.input64):<8} out {size(row.output64):<8}"
-    return f"{text:<66}   {mark([row])}"
+def detail_line(entry: ComparedCall, group: str) -> str:
+    """Renders the differences of one module's input and output in float64, where they are not rounding."""
+    name = entry.module.removeprefix(group.partition(" ")[0] + ".")
+    text = f"  {name:<36.36} in {size(entry.input64):<8} out {size(entry.output64):<8}"
+    return f"{text:<66}   {mark([entry])}"
 
 
-def mark(rows: list[Row], *, vanishing: bool = False) -> str:
-    """Render the worst status of a group; `vanishing` if differences have no effect on the outputs."""
-    statuses = {row.status for row in rows}
+def mark(entries: list[ComparedCall], *, vanishing: bool = False) -> str:
+    """Renders the worst status of a group; `vanishing` if differences have no effect on the outputs."""
+    statuses = {entry.status for entry in entries}
     worst = next(s for s in ("differs", "rounding", "float32 inside", "ok") if s in statuses)
     if worst == "differs" and vanishing:
         return "VANISHES"
-    if worst != "differs" and not all(row.finite for row in rows):
+    if worst != "differs" and not all(entry.finite for entry in entries):
         return "NOT FINITE"
     return {"differs": "DIFF", "rounding": "OK (round)", "float32 inside": "OK (f32)", "ok": "OK"}[worst]
 
 
 def size(gap: Gap) -> str:
-    """Render an absolute difference."""
+    """Renders an absolute difference."""
     return "0" if gap.absolute == 0 else f"{gap.absolute:.1e}"
 
 
 def fill(text: str) -> list[str]:
-    """Wrap a text."""
+    """Wraps a text."""
     return textwrap.wrap(text, 79)
 
 
 def verdict(report: Report) -> list[str]:
-    """Render the conclusion and notes on the table."""
-    row = report.first
+    """Renders the conclusion and notes on the table."""
+    entry = report.first
     notes: list[str] = []
-    statuses = {r.status for r in report.rows}
+    statuses = {r.status for r in report.entries}
     if "rounding" in statuses:
         notes += fill("(round): more than 1e-5 apart in float32, but equal in float64: rounding.")
     if "float32 inside" in statuses:
@@ -289,15 +294,15 @@ def verdict(report: Report) -> list[str]:
     if report.unpaired:
         notes += fill(f"Compared through their neighbours only: {', '.join(report.unpaired)}.")
     bad = report.not_finite
-    if row is None and bad is not None:
+    if entry is None and bad is not None:
         return [
             *notes,
             *fill(f"NOT FINITE: the outputs hold NaN or infinity, first in {bad.module}."),
             *fill("transformers computes the same, so the weights are the cause; check them for NaN."),
         ]
-    if row is None:
-        count = len([r for r in report.rows if r.partner])
-        worst = max((r.output.absolute for r in report.rows), default=0.0)
+    if entry is None:
+        count = len([r for r in report.entries if r.partner])
+        worst = max((r.output.absolute for r in report.entries), default=0.0)
         exact = "bit for bit" if worst == 0 else f"largest difference {worst:.1e} in float32"
         if report.cancelled:
             modules = ", ".join(dict.fromkeys(r.module for r in report.cancelled[:4]))
@@ -308,12 +313,12 @@ def verdict(report: Report) -> list[str]:
                 *fill(f"Differences that vanish: {modules}{more}. Scaling stands at another place."),
             ]
         return [*notes, *fill(f"EQUAL: all {count} module calls and the outputs agree ({exact}).")]
-    if report.culprit == (row.module,):
+    if report.culprit == (entry.module,):
         where = "its output differs though its input is equal"
     else:
-        where = f"the input of {row.module} differs though all earlier outputs are equal"
-    call = f" (call {row.call + 1})" if row.call else ""
-    why = f"{size(row.float32)} in float32 and {size(row.float64)} in float64: not rounding."
+        where = f"the input of {entry.module} differs though all earlier outputs are equal"
+    call = f" (call {entry.call + 1})" if entry.call else ""
+    why = f"{size(entry.float32)} in float32 and {size(entry.float64)} in float64: not rounding."
     return [
         *notes,
         *fill(f"DIFFERENT, first in {', '.join(report.culprit)}{call}:"),

@@ -23,9 +23,10 @@ from minitx.architectures.operations import Op, Transposed
 from minitx.checkpoint.resolve import table_entries
 from minitx.inspect.compare.inputs import Inputs, make_inputs
 from minitx.inspect.compare.reference import Wide, import_transformers, in_dtype, load_reference
-from minitx.inspect.compare.report import CLOSE, Gap, Report, Row
+from minitx.inspect.compare.report import CLOSE, ComparedCall, Gap, Report
 from minitx.layers.embedding import ScaledEmbedding
 from minitx.models import Model, ModelOutput
+from minitx.validation import check_optional_strings, check_type
 
 if TYPE_CHECKING:
     from minitx.tokenizer import Tokenizer
@@ -54,7 +55,7 @@ def verify(
     offline: bool = False,
     device: str | torch.device = "cpu",
 ) -> Report:
-    """Load a checkpoint in minitx and in transformers and compare them module by module.
+    """Loads a checkpoint in minitx and in transformers and compare them module by module.
 
     Runs in float32 and float64, on one sequence alone and a padded batch; padded positions are ignored.
     Inputs are real text, or random ids if the checkpoint has no tokenizer.
@@ -72,33 +73,37 @@ def verify(
         FileNotFoundError, ValueError: as `minitx.load`.
     """
     from minitx.checkpoint.hub import fetch
-    from minitx.checkpoint.load import load
+    from minitx.checkpoint.load import check_device, load
 
+    check_optional_strings(head=head, model_type=model_type)
+    if model is not None:
+        check_type("model", model, Model, "a model of minitx or None")
+    device = check_device(device)
     transformers = import_transformers()
     folder = fetch(name_or_folder, revision=revision, token=token, offline=offline)
-    ours = load(folder, head=head, model_type=model_type) if model is None else copy.deepcopy(model)
-    ours = ours.to(device, torch.float32).eval()
-    theirs = load_reference(folder, ours).to(device)
+    model = load(folder, head=head, model_type=model_type) if model is None else copy.deepcopy(model)
+    model = model.to(device, torch.float32).eval()
+    reference = load_reference(folder, model).to(device)
     tokenizer = find_tokenizer(name_or_folder, revision, token, offline, model_type)
-    inputs = make_inputs(tokenizer, ours, ours.embedder.max_tokens)
-    rows = compare(ours, theirs, inputs)
-    assert ours.checkpoint is not None
+    inputs = make_inputs(tokenizer, model, model.embedder.max_tokens)
+    entries = compare(model, reference, inputs)
+    assert model.checkpoint is not None
     return Report(
         name=str(name_or_folder),
-        model_type=ours.checkpoint.model_type,
-        task=ours.task,
+        model_type=model.checkpoint.model_type,
+        task=model.task,
         transformers=str(transformers.__version__),
-        attention=str(getattr(theirs.config, "_attn_implementation", "own")),
+        attention=str(getattr(reference.config, "_attn_implementation", "own")),
         inputs=inputs.words,
-        rows=tuple(rows),
-        unpaired=tuple(sorted(set(owners(ours)) - {row.module for row in rows})),
+        entries=tuple(entries),
+        unpaired=tuple(sorted(set(owners(model)) - {entry.module for entry in entries})),
     )
 
 
 def find_tokenizer(
     name_or_folder: str | Path, revision: str, token: str | None, offline: bool, model_type: str | None
 ) -> Tokenizer | None:
-    """Load the tokenizer of the checkpoint; None if minitx cannot load it."""
+    """Loads the tokenizer of the checkpoint; None if minitx cannot load it."""
     from minitx.tokenizer import load_tokenizer
 
     try:
@@ -109,34 +114,34 @@ def find_tokenizer(
         return None
 
 
-def compare(ours: Model, theirs: nn.Module, inputs: Inputs) -> list[Row]:
-    """Compare every pair of modules on all batches, in both dtypes; both models are left in float64."""
-    pairs = pair(ours, theirs)
-    compared: dict[torch.dtype, dict[tuple[str, int], Row]] = {}
+def compare(model: Model, reference: nn.Module, inputs: Inputs) -> list[ComparedCall]:
+    """Compares every pair of modules on all batches, in both dtypes; both models are left in float64."""
+    pairs = pair(model, reference)
+    compared: dict[torch.dtype, dict[tuple[str, int], ComparedCall]] = {}
     for dtype in (torch.float32, torch.float64):
-        ours.to(dtype)
-        in_dtype(theirs, dtype)
-        worst: dict[tuple[str, int], Row] = {}
+        model.to(dtype)
+        in_dtype(reference, dtype)
+        worst: dict[tuple[str, int], ComparedCall] = {}
         for batch in inputs.batches:
-            for row in compare_batch(ours, theirs, pairs, batch):
-                previous = worst.get((row.module, row.call), row)
-                worst[row.module, row.call] = replace(
-                    row,
-                    input=Gap.worse(previous.input, row.input),
-                    output=Gap.worse(previous.output, row.output),
-                    finite=previous.finite and row.finite,
-                    proportional=previous.proportional and row.proportional,
+            for entry in compare_batch(model, reference, pairs, batch):
+                previous = worst.get((entry.module, entry.call), entry)
+                worst[entry.module, entry.call] = replace(
+                    entry,
+                    input=Gap.worse(previous.input, entry.input),
+                    output=Gap.worse(previous.output, entry.output),
+                    finite=previous.finite and entry.finite,
+                    proportional=previous.proportional and entry.proportional,
                 )
         compared[dtype] = worst
     second = compared[torch.float64]
     return [
         replace(
-            row,
+            entry,
             input64=second[key].input,
             output64=second[key].output,
             proportional=second[key].proportional,
         )
-        for key, row in compared[torch.float32].items()
+        for key, entry in compared[torch.float32].items()
     ]
 
 
@@ -151,33 +156,33 @@ class Pair:
         partner: path in transformers.
         op: how the partner's weight becomes minitx's.
         part: index of the module among those that the partner combines.
-        rows: output features of each of those.
+        sizes: output features of each of those.
     """
 
     partner: str
     op: Op
     part: int
-    rows: tuple[int, ...]
+    sizes: tuple[int, ...]
 
     def cut(self, output: Tensor) -> Tensor:
-        """Return the module's share of the partner's output (..., features), split as the weight is."""
-        if len(self.rows) == 1:
+        """Returns the module's share of the partner's output (..., features), split as the weight is."""
+        if len(self.sizes) == 1:
             return output
         op = self.op.op if isinstance(self.op, Transposed) else self.op  # outputs are never transposed
-        return op.load([output.movedim(-1, 0)], self.rows)[self.part].movedim(0, -1)
+        return op.load([output.movedim(-1, 0)], self.sizes)[self.part].movedim(0, -1)
 
 
 def owners(model: nn.Module) -> list[str]:
-    """Return the modules that have parameters directly."""
+    """Returns the modules that have parameters directly."""
     return [path for path, module in model.named_modules() if any(True for _ in module.parameters(False))]
 
 
-def pair(ours: Model, theirs: nn.Module) -> dict[str, Pair]:
-    """Pair modules of minitx with those of transformers through the weight table."""
-    assert ours.checkpoint is not None
-    architecture, modules = ours.checkpoint.architecture, dict(theirs.named_modules())
+def pair(model: Model, reference: nn.Module) -> dict[str, Pair]:
+    """Pairs modules of minitx with those of transformers through the weight table."""
+    assert model.checkpoint is not None
+    architecture, modules = model.checkpoint.architecture, dict(reference.named_modules())
     pairs: dict[str, Pair] = {}
-    for entry in table_entries(architecture, ours):
+    for entry in table_entries(architecture, model):
         if not entry.parameters[0].endswith(".weight") or entry.op.many:
             continue  # the file may have a bias in another module than the one that adds it
         for name in entry.names:
@@ -186,18 +191,18 @@ def pair(ours: Model, theirs: nn.Module) -> dict[str, Pair]:
             partner = next((p for p in spellings if hasattr(modules.get(p), leaf)), None)
             if partner is None or leaf != "weight":
                 continue
-            rows = tuple(ours.get_parameter(parameter).shape[0] for parameter in entry.parameters)
+            sizes = tuple(model.get_parameter(parameter).shape[0] for parameter in entry.parameters)
             for part, parameter in enumerate(entry.parameters):
                 module = parameter.rpartition(".")[0]
-                if not does_more(ours.get_submodule(module), modules[partner]):
-                    pairs.setdefault(module, Pair(partner, entry.op, part, rows))
+                if not does_more(model.get_submodule(module), modules[partner]):
+                    pairs.setdefault(module, Pair(partner, entry.op, part, sizes))
     return pairs
 
 
-def does_more(ours: nn.Module, theirs: nn.Module) -> bool:
+def does_more(model: nn.Module, reference: nn.Module) -> bool:
     """Whether minitx's module includes a step that the reference does after it: adding a bias, scaling."""
-    bias = getattr(ours, "bias", None) is not None and getattr(theirs, "bias", None) is None
-    return bias or (isinstance(ours, ScaledEmbedding) and type(theirs) is nn.Embedding)
+    bias = getattr(model, "bias", None) is not None and getattr(reference, "bias", None) is None
+    return bias or (isinstance(model, ScaledEmbedding) and type(reference) is nn.Embedding)
 
 
 # --- one forward of each ---------------------------------------------------------------------------
@@ -214,14 +219,14 @@ class Calls:
 
 @torch.inference_mode()
 def compare_batch(
-    ours: Model, theirs: nn.Module, pairs: Mapping[str, Pair], batch: Mapping[str, Tensor]
-) -> list[Row]:
-    """Compare one batch in the dtype of both models; `input64` and `output64` stay empty."""
-    device = ours.device
+    model: Model, reference: nn.Module, pairs: Mapping[str, Pair], batch: Mapping[str, Tensor]
+) -> list[ComparedCall]:
+    """Compares one batch in the dtype of both models; `input64` and `output64` stay empty."""
+    device = model.device
     batch = {name: tensor.to(device) for name, tensor in batch.items()}
     masks = masks_of(batch)
-    calls = record(theirs, {p.partner for p in pairs.values()}, batch, masks)
-    rows: list[Row] = []
+    calls = record(reference, {p.partner for p in pairs.values()}, batch, masks)
+    entries: list[ComparedCall] = []
     between: list[str] = []
     seen: dict[str, int] = {}
 
@@ -235,15 +240,15 @@ def compare_batch(
         value, result = (real(x, masks) for x in (first_tensor(args, kwargs), output))
         their_input = alike(calls.inputs[partner.partner][call], value)
         their_output = alike(partner.cut(calls.outputs[partner.partner][call]), result)
-        rows.append(
-            Row(
+        entries.append(
+            ComparedCall(
                 module=path,
                 partner=partner.partner,
                 call=call,
                 # indices differ by convention; the embeddings are compared
                 input=Gap() if is_table else gap(value, their_input),
                 output=gap(result, their_output),
-                between=suspects(ours, between),
+                between=suspects(model, between),
                 proportional=(is_table or proportional(value, their_input))
                 and proportional(result, their_output),
                 exact=isinstance(module, EXACT),
@@ -252,26 +257,28 @@ def compare_batch(
         )
         between.clear()
 
-    def alike(theirs: Tensor, mine: Tensor) -> Tensor:
-        """Select the real tokens; some modules of the reference compute all tokens in one row."""
-        in_one_row = theirs.shape != mine.shape and len(theirs) == masks[-1].numel()
-        return theirs[masks[-1].flatten()] if in_one_row else theirs
+    def alike(reference: Tensor, values: Tensor) -> Tensor:
+        """Selects the real tokens; some modules of the reference compute all tokens in one row."""
+        in_one_row = reference.shape != values.shape and len(reference) == masks[-1].numel()
+        return reference[masks[-1].flatten()] if in_one_row else reference
 
-    with hooked(ours, {path for path, _ in ours.named_modules() if path}, _finished):
-        output: ModelOutput = ours(**batch)
+    with hooked(model, {path for path, _ in model.named_modules() if path}, _finished):
+        output: ModelOutput = model(**batch)
     for name, last in OUTPUTS.items():
-        last = ours.families[-1] if name == "last_hidden_state" else last
+        last = model.families[-1] if name == "last_hidden_state" else last
         value = getattr(output, name)
         if value is not None and name in calls.fields:
-            mine = real(value, masks)
-            distance, finite = gap(mine, calls.fields[name]), bool(mine.isfinite().all())
-            row = Row(module=name, partner="", call=0, input=distance, output=distance, between=(last,))
-            rows.append(replace(row, finite=finite))
-    return rows
+            values = real(value, masks)
+            distance, finite = gap(values, calls.fields[name]), bool(values.isfinite().all())
+            entry = ComparedCall(
+                module=name, partner="", call=0, input=distance, output=distance, between=(last,)
+            )
+            entries.append(replace(entry, finite=finite))
+    return entries
 
 
 def masks_of(batch: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-    """Return the masks of real tokens, (B, T) bool: of the input ids and of decoder input ids."""
+    """Returns the masks of real tokens, (B, T) bool: of the input ids and of decoder input ids."""
     masks = []
     for side in ("", "decoder_"):
         if f"{side}input_ids" in batch:
@@ -282,9 +289,9 @@ def masks_of(batch: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
 
 
 def record(
-    theirs: nn.Module, paths: set[str], batch: Mapping[str, Tensor], masks: tuple[Tensor, ...]
+    reference: nn.Module, paths: set[str], batch: Mapping[str, Tensor], masks: tuple[Tensor, ...]
 ) -> Calls:
-    """Run the reference; returns inputs and outputs of the modules at `paths`."""
+    """Runs the reference; returns inputs and outputs of the modules at `paths`."""
     calls = Calls()
 
     def _finished(path: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
@@ -302,12 +309,12 @@ def record(
             if isinstance(value := getattr(output, name, None), Tensor):
                 calls.fields.setdefault(name, real(value, masks))
 
-    base: Any = theirs.base_model
+    base: Any = reference.base_model
     handle = base.register_forward_hook(_base_finished)
     try:
-        with Wide(), hooked(theirs, paths, _finished):
+        with Wide(), hooked(reference, paths, _finished):
             # with a mask: some classes fail without one
-            _keep(theirs(**{**batch, "attention_mask": masks[0].long().view_as(batch["input_ids"])}))
+            _keep(reference(**{**batch, "attention_mask": masks[0].long().view_as(batch["input_ids"])}))
     finally:
         handle.remove()
     return calls
@@ -315,7 +322,7 @@ def record(
 
 @contextmanager
 def hooked(model: nn.Module, paths: set[str], finished: Any) -> Iterator[None]:
-    """Call `finished(path, module, args, kwargs, output)` after each call of the modules at `paths`."""
+    """Calls `finished(path, module, args, kwargs, output)` after each call of the modules at `paths`."""
 
     def _hook_of(path: str) -> Any:
         return lambda module, args, kwargs, output: finished(path, module, args, kwargs, output)
@@ -333,13 +340,13 @@ def hooked(model: nn.Module, paths: set[str], finished: Any) -> Iterator[None]:
 
 
 def first_tensor(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-    """Return the first tensor; an empty one for a position embedding that takes a shape."""
+    """Returns the first tensor; an empty one for a position embedding that takes a shape."""
     tensors = (x for x in (*args, *kwargs.values()) if isinstance(x, Tensor))
     return next(tensors, torch.empty(1, 1))
 
 
 def real(tensor: Tensor, masks: tuple[Tensor, ...]) -> Tensor:
-    """Copy the values of real tokens: (B, T, ...) or (1, T, ...) -> (tokens, ...).
+    """Copies the values of real tokens: (B, T, ...) or (1, T, ...) -> (tokens, ...).
 
     The length T tells encoder from decoder tokens. Tensors of any other shape (pooler outputs, tables of
     distances) are copied whole, as (rows, features).
@@ -353,31 +360,31 @@ def real(tensor: Tensor, masks: tuple[Tensor, ...]) -> Tensor:
     return tensor.reshape(-1, tensor.shape[-1]).clone()
 
 
-def gap(ours: Tensor, theirs: Tensor) -> Gap:
-    """Return the gap of two tensors; infinite if shapes differ or only one has a NaN somewhere."""
-    if ours.shape != theirs.shape:
+def gap(values: Tensor, reference: Tensor) -> Gap:
+    """Returns the gap of two tensors; infinite if shapes differ or only one has a NaN somewhere."""
+    if values.shape != reference.shape:
         return Gap(float("inf"), 0.0)
-    if ours.numel() == 0:
+    if values.numel() == 0:
         return Gap()
-    a, b = ours.double(), theirs.double()
+    a, b = values.double(), reference.double()
     distance = (a - b).abs()
     equal = (a == b) | (a.isnan() & b.isnan())
     distance = torch.where(equal, 0.0, distance.nan_to_num(nan=float("inf")))
     return Gap(float(distance.max()), float(b.abs().nan_to_num(nan=0.0).max()))
 
 
-def proportional(ours: Tensor, theirs: Tensor) -> bool:
+def proportional(values: Tensor, reference: Tensor) -> bool:
     """Whether one tensor is a multiple of the other, up to rounding."""
-    if ours.shape != theirs.shape or not bool(ours.isfinite().all() & theirs.isfinite().all()):
+    if values.shape != reference.shape or not bool(values.isfinite().all() & reference.isfinite().all()):
         return False
-    a, b = ours.double(), theirs.double()
+    a, b = values.double(), reference.double()
     square = float((b * b).sum())
     factor = float((a * b).sum()) / square if square else 0.0
     return gap(a, b * factor).relative <= CLOSE[torch.float64]
 
 
 def suspects(model: Model, finished: list[str]) -> tuple[str, ...]:
-    """Return the modules in between that can change values; if none, the module that contains them."""
+    """Returns the modules in between that can change values; if none, the module that contains them."""
     modules = dict(model.named_modules())
     leaves = [path for path in finished if not any(True for _ in modules[path].children())]
     changing = [path for path in leaves if not isinstance(modules[path], nn.Dropout)]

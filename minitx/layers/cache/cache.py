@@ -75,7 +75,7 @@ class Cache:
     # --- use in a forward ------------------------------------------------------------------------------
 
     def check(self, mask: Tensor | None, shape: tuple[int, ...], prefix: str = "") -> None:
-        """Check that tokens of this shape and mask can follow those in the cache.
+        """Checks that tokens of this shape and mask can follow those in the cache.
 
         Args:
             mask: (B, T) of the new tokens, or None.
@@ -124,11 +124,11 @@ class Cache:
         return torch.cat((past, real[:, self.length :] if mask is None else mask), dim=1)
 
     def reserve(self, time: int) -> None:
-        """Note that `time` tokens are about to be stored after the valid ones."""
+        """Notes that `time` tokens are about to be stored after the valid ones."""
         self.high_water_mark = max(self.high_water_mark, self.length + time) if self.length else time
 
     def advance(self, mask: Tensor | None, time: int) -> None:
-        """Make tokens valid that every layer has stored.
+        """Makes tokens valid that every layer has stored.
 
         Args:
             mask: (B, S) bool, the result of `full_mask`.
@@ -138,20 +138,20 @@ class Cache:
         self.mask = mask
 
     def rollback(self, time: int) -> None:
-        """Make the last `time` tokens invalid. `check` finds whether a ring buffer still has those before."""
+        """Makes the last `time` tokens invalid. `check` finds if a ring buffer still has those before."""
         self.length -= time
         if self.mask is not None:
             self.mask = self.mask[:, : self.length] if self.length else None
 
     def clear_cross_attention(self) -> None:
-        """Drop the keys and values of the encoder output, as after a forward that failed."""
+        """Drops the keys and values of the encoder output, as after a forward that failed."""
         self.cross_attention = [CrossAttentionCache() for _ in self.cross_attention]
         self.encoder_mask = None
 
     # --- use between forwards --------------------------------------------------------------------------
 
     def crop(self, length: int) -> Cache:
-        """Keep the first `length` tokens only. Changes this cache and returns it; so do the methods below.
+        """Keeps the first `length` tokens only. Changes this cache and returns it; so do the methods below.
 
         Raises:
             ArgumentTypeError: not an integer.
@@ -167,7 +167,7 @@ class Cache:
         return self
 
     def select(self, rows: Tensor) -> Cache:
-        """Select rows of the batch, each any number of times, in this order; sources are selected with them.
+        """Selects rows of the batch, each any number of times, in this order; sources are selected with them.
 
         Args:
             rows: (N,) long.
@@ -192,7 +192,7 @@ class Cache:
         return self.reorder(rows)
 
     def reorder(self, rows: Tensor) -> Cache:
-        """Reorder beams within each source; the cross-attention cache is shared per source and not touched.
+        """Reorders beams within each source; the cross-attention cache is shared per source and not touched.
 
         Args:
             rows: (N,) long, the same number for each source; not checked.
@@ -202,7 +202,7 @@ class Cache:
         return self
 
     def repeat(self, times: int) -> Cache:
-        """Repeat every row `times` times, its copies next to each other: several samples of one prompt.
+        """Repeats every row `times` times, its copies next to each other: several samples of one prompt.
 
         Raises:
             ArgumentTypeError, ArgumentValueError: not an integer of at least 1.
@@ -215,7 +215,7 @@ class Cache:
 
 
 def _source_indices(rows: Tensor, per_source: int) -> Tensor:
-    """Map batch rows to source indices.
+    """Maps batch rows to source indices.
 
     Returns one index per source if every group of `per_source` rows still belongs to one source, else one
     per row.
@@ -231,7 +231,7 @@ def _source_indices(rows: Tensor, per_source: int) -> Tensor:
 def _select(
     parts: Sequence[LayerCache | CrossAttentionCache], rows: Tensor, length: int | None = None
 ) -> None:
-    """Select batch rows of each part, in place through one scratch buffer.
+    """Selects batch rows of each part, in place through one scratch buffer.
 
     Falls back to `index_select` where autograd may need the old values or the batch size changes.
 

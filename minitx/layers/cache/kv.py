@@ -19,7 +19,7 @@ class LayerCache(Protocol):
     value: Tensor | None
 
     def append(self, key: Tensor, value: Tensor, past: int) -> tuple[Tensor, Tensor]:
-        """Store T tokens after `past` earlier ones.
+        """Stores T tokens after `past` earlier ones.
 
         Args:
             key: (B, K, T, D)
@@ -41,7 +41,7 @@ class LayerCache(Protocol):
         """Returns S, the number of keys that `append` returns."""
 
     def check_crop(self, length: int, high_water_mark: int) -> None:
-        """Check that the token after `length` ones still has all keys that it attends to.
+        """Checks that the token after `length` ones still has all keys that it attends to.
 
         Raises:
             ValueError: some have been overwritten.
@@ -60,7 +60,7 @@ def same_layout(stored: Tensor, new: Tensor) -> bool:
 
 
 def check_layout(stored: Tensor, new: Tensor) -> None:
-    """Check that stored and new keys or values fit together.
+    """Checks that stored and new keys or values fit together.
 
     Args:
         stored: (B, K, slots, D)
@@ -130,7 +130,7 @@ class DynamicCache:
         return past + time
 
     def check_crop(self, length: int, high_water_mark: int) -> None:
-        """Accept every length, since no token is ever dropped."""
+        """Accepts every length, since no token is ever dropped."""
 
 
 class StaticCache(DynamicCache):
@@ -223,7 +223,7 @@ class SlidingWindowCache:
         return min(past + 1, self.size) if time == 1 else past + time - self.first(past)
 
     def check_crop(self, length: int, high_water_mark: int) -> None:
-        """Check that the token after `length` ones still has all keys of its window.
+        """Checks that the token after `length` ones still has all keys of its window.
 
         Raises:
             ValueError: some have been overwritten.

@@ -7,8 +7,8 @@ maximum length. `embedding_settings` reads those files; `embed` computes the vec
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 from weakref import WeakKeyDictionary
@@ -21,7 +21,17 @@ from minitx.habits import explain_arguments
 from minitx.io import read_json
 from minitx.layers.pooling import pool_first_attended, pool_mean
 from minitx.models import EncoderModel, Model
-from minitx.validation import ArgumentTypeError, ArgumentValueError, check_choice, check_integer
+from minitx.validation import (
+    ArgumentTypeError,
+    ArgumentValueError,
+    check_callable,
+    check_choice,
+    check_flags,
+    check_integer,
+    check_path,
+    check_strings,
+    check_type,
+)
 
 if TYPE_CHECKING:
     from minitx.tokenizer import Tokenizer
@@ -50,8 +60,15 @@ class EmbeddingSettings:
     prompt: str = ""
     lowercase: bool = False
 
+    def __post_init__(self) -> None:
+        check_choice("pooling", self.pooling, get_args(Pooling))
+        check_flags(normalize=self.normalize, lowercase=self.lowercase)
+        check_strings(prompt=self.prompt)
+        if self.max_length is not None:
+            check_integer("max_length", self.max_length, 1)
+
     def prepare(self, texts: Sequence[str]) -> list[str]:
-        """Return the texts with prompt and lowercasing applied."""
+        """Returns the texts with prompt and lowercasing applied."""
         texts = [self.prompt + text for text in texts]
         return [text.lower() for text in texts] if self.lowercase else texts
 
@@ -59,8 +76,8 @@ class EmbeddingSettings:
 @explain_arguments("embed")
 def embed(
     model: Model,
-    tokenizer: Tokenizer,
     texts: Sequence[str],
+    tokenizer: Tokenizer,
     *,
     pooling: Pooling | None = None,
     normalize: bool | None = None,
@@ -69,15 +86,15 @@ def embed(
     batch_size: int = 32,
     progress: Callable[[int], None] | None = None,
 ) -> Tensor:
-    """Compute one vector per text.
+    """Computes one vector per text.
 
     Texts of similar length are batched together to save padding; the vector of a text does not depend on its
     batch, up to rounding.
 
     Args:
         model: an encoder in eval mode, such as BERT or T5 with head="encoder"; its head is not used.
-        tokenizer: tokenizer of the same checkpoint, from `minitx.load_tokenizer`.
         texts: N texts.
+        tokenizer: tokenizer of the same checkpoint, from `minitx.load_tokenizer`.
         pooling: "mean" over the tokens, hidden state of the "first" token, or output of the "pooler"; padding
             is ignored.
         normalize: scale each vector to length 1.
@@ -97,34 +114,41 @@ def embed(
         ValueError: a model that is no encoder or in training mode, an unknown pooling, "pooler" without
             a pooler, a size below 1.
     """
-    if not isinstance(model, nn.Module):
-        raise ArgumentTypeError("model", model, "a model", "call embed(model, tokenizer, texts)")
-    settings = settings or checkpoint_settings(model)
-    pooling = settings.pooling if pooling is None else pooling
-    normalize = settings.normalize if normalize is None else normalize
-    max_length = settings.max_length if max_length is None else max_length
-    check_arguments(model, texts, pooling, max_length, batch_size)
-    texts = settings.prepare(texts)
-    limit = model.embedder.max_tokens
-    limit = limit if max_length is None else min(max_length, limit)
+    check_type("model", model, nn.Module, "a model", "call embed(model, texts, tokenizer=tokenizer)")
+    if callable(texts):  # the order of earlier versions: embed(model, tokenizer, texts)
+        swapped: Any = (tokenizer, texts)
+        texts, tokenizer = swapped
+    check_callable("tokenizer", tokenizer, "load it with minitx.load_tokenizer")
+    check_integer("batch_size", batch_size, 1)
+    if progress is not None:
+        check_callable("progress", progress, "it is called with the number of texts after each batch")
+    if settings is None:
+        settings = checkpoint_settings(model)
+    check_type("settings", settings, EmbeddingSettings, "an EmbeddingSettings or None")
+    stated: dict[str, Any] = {"pooling": pooling, "normalize": normalize, "max_length": max_length}
+    settings = replace(settings, **{name: value for name, value in stated.items() if value is not None})
+    check_model(model, settings.pooling)
+    texts = settings.prepare(check_texts(texts))
+    limit = min(settings.max_length or model.embedder.max_tokens, model.embedder.max_tokens)
+    batch_size = 1 if getattr(tokenizer, "pad_token", "") is None else batch_size  # nothing to pad with
     order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))  # longest first: memory peaks early
     vectors = [torch.empty(0, model.config.stack.hidden_size, dtype=wide(model.dtype), device=model.device)]
     for start in range(0, len(order), batch_size):
         batch = [texts[i] for i in order[start : start + batch_size]]
-        vectors.append(embed_batch(model, tokenizer, batch, pooling, limit))
+        vectors.append(embed_batch(model, tokenizer, batch, settings.pooling, limit))
         if progress is not None:
             progress(len(batch))
     sorted_vectors = torch.cat(vectors).detach()
     result = torch.empty_like(sorted_vectors)
     result[torch.tensor(order, dtype=torch.long, device=result.device)] = sorted_vectors
-    return F.normalize(result, dim=-1) if normalize else result
+    return F.normalize(result, dim=-1) if settings.normalize else result
 
 
 _SETTINGS: WeakKeyDictionary[Model, EmbeddingSettings] = WeakKeyDictionary()  # read once per model
 
 
 def checkpoint_settings(model: Model) -> EmbeddingSettings:
-    """Return the settings of the folder that a model was loaded from; the defaults without one."""
+    """Returns the settings of the folder that a model was loaded from; the defaults without one."""
     folder = None if model.checkpoint is None else model.checkpoint.folder
     if folder is None:
         return EmbeddingSettings()
@@ -137,8 +161,9 @@ def checkpoint_settings(model: Model) -> EmbeddingSettings:
 def embed_batch(
     model: Model, tokenizer: Tokenizer, texts: list[str], pooling: Pooling, max_length: int
 ) -> Tensor:
-    """Compute the vectors of one batch, (N, E)."""
-    batch = tokenizer(texts, padding=True, truncation=True, max_length=max_length)
+    """Computes the vectors of one batch, (N, E)."""
+    padding = getattr(tokenizer, "pad_token", "") is not None
+    batch = tokenizer(texts, padding=padding, truncation=True, max_length=max_length)
     if not isinstance(batch["input_ids"], Tensor):
         raise ArgumentTypeError(
             "tokenizer",
@@ -162,23 +187,27 @@ def embed_batch(
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype for sums over many tokens, at least float32."""
+    """Returns the dtype for sums over many tokens, at least float32."""
     return torch.promote_types(dtype, torch.float32)
 
 
-def check_arguments(
-    model: Model, texts: Sequence[str], pooling: str, max_length: int | None, batch_size: int
-) -> None:
-    """Check the arguments of `embed`.
-
-    Raises:
-        ArgumentTypeError, ArgumentValueError: as `embed`.
-    """
+def check_texts(texts: Any) -> list[str]:
+    """Returns the texts as a list if they are several strings, else raises ArgumentTypeError."""
     if isinstance(texts, str):
         raise ArgumentTypeError("texts", texts, "a list of strings", "wrap a single text in a list: [text]")
-    for index, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise ArgumentTypeError(f"texts[{index}]", text, "a string")
+    check_type("texts", texts, Iterable, "a list of strings")
+    checked = list(texts)
+    for index, text in enumerate(checked):
+        check_type(f"texts[{index}]", text, str, "a string")
+    return checked
+
+
+def check_model(model: Model, pooling: Pooling) -> None:
+    """Checks that a model can embed texts.
+
+    Raises:
+        ArgumentValueError: not an encoder, in training mode, or without the pooler that `pooling` needs.
+    """
     if not isinstance(model, EncoderModel):
         raise ArgumentValueError(
             "model",
@@ -186,6 +215,7 @@ def check_arguments(
             "an encoder",
             'of an encoder-decoder such as T5, load the head "encoder"',
         )
+    _ = model.config.text_inputs  # an error for inputs other than text
     if any(module.training for module in model.modules()):
         raise ArgumentValueError(
             "model",
@@ -193,16 +223,12 @@ def check_arguments(
             "in eval mode",
             "dropout would change the vectors; call model.eval()",
         )
-    check_choice("pooling", pooling, get_args(Pooling))
     if pooling == "pooler" and model.pooler is None:
         raise ArgumentValueError("pooling", pooling, "'mean' or 'first'", "this model has no pooler")
-    check_integer("batch_size", batch_size, 1)
-    if max_length is not None:
-        check_integer("max_length", max_length, 1)
 
 
 def check_room(tokenizer: Tokenizer, max_length: int | None) -> None:
-    """Check that the special tokens leave room for text, else raise ArgumentValueError."""
+    """Checks that the special tokens leave room for text, else raises ArgumentValueError."""
     special = len(tokenizer.encode(""))
     if max_length is not None and max_length <= special:
         hint = f"the tokenizer adds {special} special tokens to each text"
@@ -213,7 +239,7 @@ def check_room(tokenizer: Tokenizer, max_length: int | None) -> None:
 
 
 def embedding_settings(folder: str | Path) -> EmbeddingSettings:
-    """Read the files of sentence-transformers in a folder; without them, mean pooling and normalization.
+    """Reads the files of sentence-transformers in a folder; without them, mean pooling and normalization.
 
     The files are modules.json, the pooling module's config.json, sentence_bert_config.json and
     config_sentence_transformers.json.
@@ -221,7 +247,7 @@ def embedding_settings(folder: str | Path) -> EmbeddingSettings:
     Raises:
         ValueError: a module, a pooling or an option that minitx does not implement; broken JSON.
     """
-    folder = Path(folder)
+    folder = check_path("folder", folder)
     path = folder / "modules.json"
     if not path.is_file():
         return EmbeddingSettings(**transformer_settings(folder), prompt=default_prompt(folder))
@@ -250,7 +276,7 @@ def embedding_settings(folder: str | Path) -> EmbeddingSettings:
 
 
 def modules(path: Path) -> list[tuple[str, str]]:
-    """Read modules.json: (class, folder) of each module in order.
+    """Reads modules.json: (class, folder) of each module in order.
 
     Raises:
         ValueError: not a list of modules, or a folder outside this one.
@@ -273,7 +299,7 @@ def modules(path: Path) -> list[tuple[str, str]]:
 
 
 def read_pooling(path: Path, prompted: bool) -> Pooling:
-    """Read the pooling of 1_Pooling/config.json; "mean" without the file.
+    """Reads the pooling of 1_Pooling/config.json; "mean" without the file.
 
     Newer files have `"pooling_mode": "mean"`, older ones a flag for each kind.
     """
@@ -293,12 +319,12 @@ def read_pooling(path: Path, prompted: bool) -> Pooling:
 
 
 def old_name(key: str) -> str:
-    """Return the pooling of a flag in older files: pooling_mode_mean_tokens -> mean."""
+    """Returns the pooling of a flag in older files: pooling_mode_mean_tokens -> mean."""
     return key.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token")
 
 
 def transformer_settings(folder: Path) -> dict[str, Any]:
-    """Read `max_length` and `lowercase` from sentence_bert_config.json."""
+    """Reads `max_length` and `lowercase` from sentence_bert_config.json."""
     path = folder / "sentence_bert_config.json"
     config: Mapping[str, Any] = read_json(path) if path.is_file() else {}
     length, lowercase = config.get("max_seq_length"), config.get("do_lower_case", False)
@@ -308,7 +334,7 @@ def transformer_settings(folder: Path) -> dict[str, Any]:
 
 
 def default_prompt(folder: Path) -> str:
-    """Read the default prompt from config_sentence_transformers.json; most checkpoints have none."""
+    """Reads the default prompt from config_sentence_transformers.json; most checkpoints have none."""
     path = folder / "config_sentence_transformers.json"
     config = read_json(path) if path.is_file() else {}
     name, prompts = config.get("default_prompt_name"), config.get("prompts") or {}

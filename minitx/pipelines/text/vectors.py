@@ -15,7 +15,7 @@ FORMATS = (".npy", ".safetensors", ".json")
 
 
 def check_finite(vectors: Tensor) -> None:
-    """Check that (N, E) vectors are finite; the ValueError names the first text whose vector is not."""
+    """Checks that (N, E) vectors are finite; the ValueError names the first text whose vector is not."""
     bad = (~vectors.isfinite().all(dim=1)).nonzero()
     if len(bad):
         raise ValueError(
@@ -25,7 +25,7 @@ def check_finite(vectors: Tensor) -> None:
 
 
 def check_path(path: Path) -> Path:
-    """Return the path if vectors can be written there; to be called before any work.
+    """Returns the path if vectors can be written there; to be called before any work.
 
     Raises:
         ValueError: another kind of file.

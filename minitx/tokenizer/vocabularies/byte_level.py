@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def _byte_pairs(folder: Path, settings: Settings) -> Backend:
-    """Build GPT-2's BPE from vocab.json and merges.txt: bytes as printable characters, merged in order."""
+    """Builds GPT-2's BPE from vocab.json and merges.txt: bytes as printable characters, merged in order."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     vocabulary = read_json(folder / "vocab.json")
@@ -47,7 +47,7 @@ def _byte_pairs(folder: Path, settings: Settings) -> Backend:
 
 
 def _prefixed_byte_pairs(folder: Path, settings: Settings) -> Backend:
-    """Build Blenderbot's BPE: GPT-2's with a space before the text by default."""
+    """Builds Blenderbot's BPE: GPT-2's with a space before the text by default."""
     from tokenizers import pre_tokenizers
 
     backend = _byte_pairs(folder, settings)
@@ -57,7 +57,7 @@ def _prefixed_byte_pairs(folder: Path, settings: Settings) -> Backend:
 
 
 def _bytes(folder: Path, settings: Settings) -> Backend:
-    """Build ByT5's tokenizer, without files: <pad>, </s>, <unk> are 0 to 2, the bytes of UTF-8 3 to 258.
+    """Builds ByT5's tokenizer, without files: <pad>, </s>, <unk> are 0 to 2, the bytes of UTF-8 3 to 258.
 
     A byte is represented by GPT-2's character for it. transformers uses chr(byte) and drops invalid UTF-8 in
     decoding; here it becomes "\ufffd", as with every other byte-level tokenizer.
@@ -79,7 +79,7 @@ def _bytes(folder: Path, settings: Settings) -> Backend:
 
 
 def _extra_ids(settings: Settings) -> tuple[str, ...]:
-    """Return ByT5's sentinels, which follow the bytes in ascending order (T5's in descending order)."""
+    """Returns ByT5's sentinels, which follow the bytes in ascending order (T5's in descending order)."""
     return tuple(f"<extra_id_{number}>" for number in range(settings.count("extra_ids", 125)))
 
 

@@ -75,6 +75,6 @@ class Family(NamedTuple):
         return self.sources[0].special_tokens_map if self.sources else {}
 
     def special(self, settings: Settings) -> tuple[str, ...]:
-        """Return further special tokens that files may leave out."""
+        """Returns further special tokens that files may leave out."""
         special = self.sources[0].special if self.sources else None
         return special(settings) if special else ()

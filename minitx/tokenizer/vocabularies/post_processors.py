@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def _ends(settings: Settings, backend: Backend) -> list[tuple[str, int]]:
-    """Return the first and last token around a text with their ids."""
+    """Returns the first and last token around a text with their ids."""
     vocabulary = backend.get_vocab()
     tokens = (settings.text("cls_token"), settings.text("sep_token"))
     return [(token, vocabulary[token]) for token in tokens]
@@ -55,7 +55,7 @@ def double_separator_trimmed(settings: Settings, backend: Backend) -> PostProces
 
 
 def optional_boundaries(*, bos: bool) -> Callable[[Settings, Backend], PostProcessor]:
-    """Return the post-processor of decoders: <s> A </s>, and <s> A </s> <s> B </s> for a pair.
+    """Returns the post-processor of decoders: <s> A </s>, and <s> A </s> <s> B </s> for a pair.
 
     Args:
         bos: add <s> if no file has `add_bos_token`. </s> is added with `add_eos_token` only.
@@ -84,7 +84,7 @@ def optional_boundaries(*, bos: bool) -> Callable[[Settings, Backend], PostProce
 
 
 def _end(settings: Settings, backend: Backend) -> tuple[str, int]:
-    """Return the token after a text with its id."""
+    """Returns the token after a text with its id."""
     token = settings.text("eos_token")
     return token, backend.get_vocab()[token]
 

@@ -25,7 +25,7 @@ from minitx.tokenizer.vocabularies.declaration import WITH_TYPES, WITHOUT_TYPES,
 
 
 def build(folder: Path, family: str, pattern: str | None = None) -> tuple[TokenizerBackends, Settings]:
-    """Build the tokenizer of a family from the vocabulary files in a folder.
+    """Builds the tokenizer of a family from the vocabulary files in a folder.
 
     Args:
         folder: folder of the files.

@@ -36,7 +36,7 @@ _ALL = 2**16
 
 
 def read_pieces(path: Path, reserved: int = 0) -> SentencePieceModel:
-    """Read a sentencepiece model of a type that `build_pieces` supports.
+    """Reads a sentencepiece model of a type that `build_pieces` supports.
 
     Args:
         path: the file.
@@ -76,7 +76,7 @@ def build_pieces(
     split: Sequence[PreTokenizer] | None = None,
     first_only: bool = False,
 ) -> Backend:
-    """Build the tokenizer of a sentencepiece model, without special tokens.
+    """Builds the tokenizer of a sentencepiece model, without special tokens.
 
     Args:
         model: its type and normalization rules are used.
@@ -109,7 +109,7 @@ def build_pieces(
 
 
 def piece_decoder(model: SentencePieceModel, settings: Settings) -> Decoder:
-    """Return the decoder that joins pieces to text."""
+    """Returns the decoder that joins pieces to text."""
     from tokenizers import decoders
 
     steps: list[Decoder] = [decoders.Replace(SPACE, " ")]
@@ -155,7 +155,7 @@ def _with_spaces(
     split: Sequence[PreTokenizer] | None,
     first_only: bool,
 ) -> Backend:
-    """Add components that follow each white-space rule of the file, as sentencepiece does."""
+    """Adds components that follow each white-space rule of the file, as sentencepiece does."""
     from tokenizers import Regex, normalizers, pre_tokenizers
 
     space = SPACE if model.escape_whitespaces else " "
@@ -196,7 +196,7 @@ def _with_spaces(
 
 
 def add_controls(model: SentencePieceModel, backend: Backend, settings: Settings) -> Backend:
-    """Add the control pieces without a name as special tokens (UMT5 has <s>)."""
+    """Adds the control pieces without a name as special tokens (UMT5 has <s>)."""
     from tokenizers import AddedToken
 
     stated = [*settings.special_tokens_map.values(), *settings.extra, *settings.added.values()]
@@ -215,12 +215,12 @@ def _crosses_spaces(model: SentencePieceModel) -> bool:
 
 
 def _symbols(model: SentencePieceModel) -> list[str]:
-    """Return the user-defined pieces, longer ones first, so that the longest matches."""
+    """Returns the user-defined pieces, longer ones first, so that the longest matches."""
     return sorted((piece.text for piece in model.pieces if piece.kind == USER_DEFINED), key=len, reverse=True)
 
 
 def _rules(model: SentencePieceModel) -> list[Normalizer]:
-    """Return the normalization rules, which leave user-defined pieces in a text as they are."""
+    """Returns the normalization rules, which leave user-defined pieces in a text as they are."""
     from tokenizers import normalizers
 
     if not model.charsmap:
@@ -237,7 +237,7 @@ def _rules(model: SentencePieceModel) -> list[Normalizer]:
 
 
 def _symbol_split(model: SentencePieceModel) -> list[PreTokenizer]:
-    """Separate the user-defined pieces of a BPE model, which no merge builds."""
+    """Separates the user-defined pieces of a BPE model, which no merge builds."""
     from tokenizers import Regex, pre_tokenizers
 
     symbols = _symbols(model)
@@ -256,7 +256,7 @@ def _unigram_model(model: SentencePieceModel, pieces: list[tuple[str, float]], u
 
 
 def _byte_pair_model(model: SentencePieceModel, pieces: list[tuple[str, float]], unk_id: int) -> BPE:
-    """Build a BPE model; the file has no merges: each pair of pieces that forms a third is one, by score."""
+    """Builds a BPE model; the file has no merges: each pair of pieces that forms a third is one, by score."""
     from tokenizers import models
 
     vocabulary = {text: index for index, (text, _) in enumerate(pieces)}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def _pieces(folder: Path, settings: Settings) -> Backend:
-    """Build the tokenizer of tokenizer.model: ids unchanged.
+    """Builds the tokenizer of tokenizer.model: ids unchanged.
 
     Text after a special token has no prefix space, unless the file sets `legacy`. transformers 5 adds none
     before a text that begins with a space, and for Mistral none at all; sentencepiece, which the models were

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def _albert_pieces(folder: Path, settings: Settings) -> Backend:
-    """Build ALBERT's tokenizer from spiece.model: ids unchanged, text without accents and case."""
+    """Builds ALBERT's tokenizer from spiece.model: ids unchanged, text without accents and case."""
     from tokenizers import normalizers
 
     model = read_pieces(folder / "spiece.model")
@@ -37,7 +37,7 @@ def _albert_pieces(folder: Path, settings: Settings) -> Backend:
 
 
 def _xlm_roberta_pieces(folder: Path, settings: Settings) -> Backend:
-    """Build XLM-R's tokenizer from sentencepiece.bpe.model: fairseq's four tokens replace three pieces."""
+    """Builds XLM-R's tokenizer from sentencepiece.bpe.model: fairseq's four tokens replace three pieces."""
     model = read_pieces(folder / "sentencepiece.bpe.model", reserved=3)
     front = [(settings.text(name), 0.0) for name in ("bos_token", "pad_token", "eos_token", "unk_token")]
     pieces = [(piece.text, piece.score) for piece in model.pieces[3:]]
@@ -46,7 +46,7 @@ def _xlm_roberta_pieces(folder: Path, settings: Settings) -> Backend:
 
 
 def _camembert_pieces(folder: Path, settings: Settings) -> Backend:
-    """Build CamemBERT's tokenizer from sentencepiece.bpe.model: fairseq's tokens first, some unused."""
+    """Builds CamemBERT's tokenizer from sentencepiece.bpe.model: fairseq's tokens first, some unused."""
     model = read_pieces(folder / "sentencepiece.bpe.model", reserved=1)
     front = [
         ("<s>NOTUSED", 0.0),
@@ -61,7 +61,7 @@ def _camembert_pieces(folder: Path, settings: Settings) -> Backend:
 
 
 def _deberta_pieces(folder: Path, settings: Settings) -> Backend:
-    """Build DeBERTa v2 and v3's tokenizer from spm.model: ids unchanged, [MASK] after the last."""
+    """Builds DeBERTa v2 and v3's tokenizer from spm.model: ids unchanged, [MASK] after the last."""
     from tokenizers import Regex, normalizers, pre_tokenizers
 
     model = read_pieces(folder / "spm.model")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def _t5(extra_ids: int) -> VocabularyFiles:
-    """Declare T5's spiece.model: ids unchanged, followed by the sentinels in descending order.
+    """Declares T5's spiece.model: ids unchanged, followed by the sentinels in descending order.
 
     Args:
         extra_ids: number of sentinels if tokenizer_config.json has none.
@@ -51,7 +51,7 @@ def _t5(extra_ids: int) -> VocabularyFiles:
 
 
 def _pegasus_front(settings: Settings) -> tuple[str, ...]:
-    """Return the tokens before the pieces: two of the file, then those of pre-training."""
+    """Returns the tokens before the pieces: two of the file, then those of pre-training."""
     offset = settings.count("offset", 103)
     front = [settings.text("pad_token"), settings.text("eos_token")]
     if offset == 0:  # the file has all of them
@@ -69,7 +69,7 @@ def _pegasus_front(settings: Settings) -> tuple[str, ...]:
 
 
 def _pegasus_pieces(folder: Path, settings: Settings) -> Backend:
-    """Build Pegasus' tokenizer: all but the first two pieces follow the tokens of pre-training."""
+    """Builds Pegasus' tokenizer: all but the first two pieces follow the tokens of pre-training."""
     model = read_pieces(folder / "spiece.model")
     pieces = [(text, -100.0 if text.startswith("<unk_") else 0.0) for text in _pegasus_front(settings)]
     unk_id = len(pieces) + model.unk_id - 2
@@ -78,7 +78,7 @@ def _pegasus_pieces(folder: Path, settings: Settings) -> Backend:
 
 
 def _fairseq_pieces(languages: tuple[str, ...]) -> VocabularyFiles:
-    """Declare a sentencepiece.bpe.model with fairseq's four tokens before its pieces and languages after.
+    """Declares a sentencepiece.bpe.model with fairseq's four tokens before its pieces and languages after.
 
     transformers 5 leaves out the model's normalization rules for mBART, keeps a space at the end for mBART-50
     and NLLB, and places NLLB's mask before the languages; the published tokenizer.json files and

@@ -27,7 +27,7 @@ _CODE = re.compile(">>.+<<")
 
 
 def _read_ids(path: Path, settings: Settings) -> dict[str, int]:
-    """Read a JSON object with the id of each token."""
+    """Reads a JSON object with the id of each token."""
     vocabulary = read_json(path)
     if any(isinstance(index, bool) or not isinstance(index, int) for index in vocabulary.values()):
         raise ValueError(f"{path} must map each token to an integer, its id.")
@@ -38,7 +38,7 @@ def _read_ids(path: Path, settings: Settings) -> dict[str, int]:
 
 
 def _vocabulary(vocabulary: dict[str, int], settings: Settings, pieces: Path) -> Backend:
-    """Build a tokenizer that maps ids and joins the pieces of a file to text, but does not segment."""
+    """Builds a tokenizer that maps ids and joins the pieces of a file to text, but does not segment."""
     from tokenizers import Tokenizer, models
 
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token=settings.text("unk_token")))
@@ -47,7 +47,7 @@ def _vocabulary(vocabulary: dict[str, int], settings: Settings, pieces: Path) ->
 
 
 def _added(words: Backend) -> list[AddedToken]:
-    """Return the added tokens, which are matched in a text as they are."""
+    """Returns the added tokens, which are matched in a text as they are."""
     return [token for _, token in sorted(words.get_added_tokens_decoder().items())]
 
 
@@ -58,7 +58,7 @@ def _encoder(
     settings: Settings,
     source: VocabularyFiles,
 ) -> TextEncoder:
-    """Build an encoder that segments text by a sentencepiece model and uses the ids of a vocabulary.
+    """Builds an encoder that segments text by a sentencepiece model and uses the ids of a vocabulary.
 
     Args:
         path: the sentencepiece model.
@@ -82,7 +82,7 @@ def _encoder(
 
 
 def _m2m100_tokens(settings: Settings) -> tuple[str, ...]:
-    """Return the language tokens, whose ids follow those of vocab.json."""
+    """Returns the language tokens, whose ids follow those of vocab.json."""
     name = settings.config.get("language_codes") or "m2m100"
     lists = {"m2m100": M2M100, "wmt21": WMT21}
     if name not in lists:
@@ -143,7 +143,7 @@ def _marian_backends(
 
 
 def _codes(vocabulary: Mapping[str, int]) -> list[AddedToken]:
-    """Return tokens such as ">>deu<<", which set the target language at the start of a text.
+    """Returns tokens such as ">>deu<<", which set the target language at the start of a text.
 
     They are not special tokens and match anywhere in a text; transformers matches them at the start only.
     """

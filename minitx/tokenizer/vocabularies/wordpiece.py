@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def _read_lines(path: Path) -> dict[str, int]:
-    """Read vocab.txt: one token per line, the line number is its id."""
+    """Reads vocab.txt: one token per line, the line number is its id."""
     lines = read_text(path).replace("\r\n", "\n").split("\n")
     # Only "\n" ends a line: vocabularies hold U+2028 and similar characters as tokens. The last line may lack
     # it.
@@ -23,7 +23,7 @@ def _read_lines(path: Path) -> dict[str, int]:
 
 
 def _word_pieces(folder: Path, settings: Settings) -> Backend:
-    """Build BERT's WordPiece tokenizer: words in greedy longest pieces, "##" before all but the first."""
+    """Builds BERT's WordPiece tokenizer: words in greedy longest pieces, "##" before all but the first."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
     vocabulary = _read_lines(folder / "vocab.txt")
@@ -47,7 +47,7 @@ def _word_pieces(folder: Path, settings: Settings) -> Backend:
 
 
 def _albert_word_pieces(folder: Path, settings: Settings) -> Backend:
-    """Build the tokenizer of an ALBERT with BERT's vocab.txt, such as the Chinese ones, by "##" pieces."""
+    """Builds the tokenizer of an ALBERT with BERT's vocab.txt, such as the Chinese ones, by "##" pieces."""
     if not any(token.startswith("##") for token in _read_lines(folder / "vocab.txt")):
         raise ValueError(
             f"{folder / 'vocab.txt'} is a list of whole words without pieces, which does not define words. "
@@ -57,7 +57,7 @@ def _albert_word_pieces(folder: Path, settings: Settings) -> Backend:
 
 
 def whole_words(pattern: str) -> VocabularyFiles:
-    """Declare a vocab.txt of whole words: a pattern's matches; text between them is dropped."""
+    """Declares a vocab.txt of whole words: a pattern's matches; text between them is dropped."""
 
     def _build(folder: Path, settings: Settings) -> Backend:
         from tokenizers import Regex, Tokenizer, models, pre_tokenizers

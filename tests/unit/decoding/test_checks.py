@@ -105,6 +105,26 @@ def test_numbers_that_are_too_large() -> None:
             make(2**63)
 
 
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"allowed_token_ids": [10**20]},
+        {"suppress_tokens": [1, 10**20]},
+        {"begin_suppress_tokens": [10**20]},
+        {"bad_words_ids": [[10**20]]},
+        {"sequence_bias": {(1, 10**20): 1.0}},
+        {"logit_bias": {10**20: 1.0}},
+        {"forced_bos_token_id": 10**20},
+        {"forced_eos_token_id": [10**20]},
+    ],
+    ids=str,
+)
+def test_token_ids_that_are_too_large(field: Any) -> None:
+    message = f"{next(iter(field))}.*={10**20} must be from 0 to {2**63 - 1}; it is a token id"
+    with pytest.raises(ValueError, match=message):
+        Sample(**field)
+
+
 def test_a_whole_number_is_a_number() -> None:
     assert Temperature(2) == Temperature(2.0)
     assert TopP(1) == TopP(1.0)

@@ -15,7 +15,7 @@ from minitx.decoding.arguments import resolve
 from minitx.decoding.output import Event
 from minitx.decoding.request import GenerationOptions
 from minitx.decoding.session import DecodingSession
-from minitx.validation import ArgumentTypeError
+from minitx.validation import ArgumentTypeError, ArgumentValueError
 
 SMALL = {"vocab_size": 40, "initializer_range": 0.5}
 LLAMA = {
@@ -223,7 +223,7 @@ def test_a_refused_change_leaves_the_session_as_it_was(kind: str) -> None:
     """Embeddings cannot be run again."""
     model = model_of(kind)
     embeds = [model.embedder.word_emb(torch.tensor(prompt)) for prompt in PROMPTS]
-    session, plain = session_of(model, inputs_embeds=embeds), session_of(model)
+    session, plain = session_of(model, inputs_embeds=embeds, max_new_tokens=3), session_of(model)
     session.step(TOKENS[:, :2])
     plain.step(TOKENS[:, :2])
     with pytest.raises(ValueError, match="inputs_embeds cannot be run again"):
@@ -238,12 +238,76 @@ def test_a_refused_change_leaves_the_session_as_it_was(kind: str) -> None:
     assert torch.allclose(session.logits, plain.logits, atol=1e-5)
 
 
-@pytest.mark.parametrize("length", [5, -1])
-def test_lengths_that_cannot_be_reached(length: int) -> None:
+@pytest.mark.parametrize(
+    ("length", "expected"),
+    [(5, "at most the number of generated tokens"), (-1, "at least 0"), (torch.tensor(-1), "at most")],
+)
+def test_lengths_that_cannot_be_reached(length: Any, expected: str) -> None:
     session = session_of(model_of("gpt2"))
     session.step(TOKENS)
-    with pytest.raises(ValueError, match=f"length={length} must be at most the number of generated tokens"):
+    with pytest.raises(ValueError, match=f"length={int(length)} must be {expected}"):
         session.crop(length)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda session: session.step(torch.tensor([1, 2, 40])), "tokens=40 must be from 0 to 39"),
+        (lambda session: session.step(torch.tensor([1, -2, 3])), "tokens=-2 must be from 0 to 39"),
+        (lambda session: session.step([1, 2, 3]), r"tokens=\[1, 2, 3\] must be a tensor"),
+        (lambda session: session.step(TOKENS.float()), "tokens=.* must be of dtype torch.long"),
+        (lambda session: session.step(TOKENS[:2]), r"tokens=.* must be of shape \(3,\), or \(3, K\)"),
+        (lambda session: session.step(TOKENS[:, :0]), r"tokens=.* must be of shape \(3,\), or \(3, K\)"),
+        (lambda session: session.step(TOKENS[:, 0] + 20, torch.tensor([2, 1, 0])), "tokens=40 must be from"),
+        (
+            lambda session: session.step(TOKENS, torch.tensor([2, 1, 3])),
+            "rows=3 must be from 0 to 2; the",
+        ),
+        (lambda session: session.reorder(torch.tensor([0, -1, 2])), "rows=-1 must be from 0 to 2"),
+        (lambda session: session.reorder([0, 1, 2]), r"rows=\[0, 1, 2\] must be a tensor"),
+        (lambda session: session.reorder(torch.tensor([0, 1])), r"rows=\[0, 1\] must be of shape \(3,\)"),
+        (lambda session: session.crop("1"), "length='1' must be an integer"),
+        (lambda session: session.crop(1.0), "length=1.0 must be an integer"),
+        (lambda session: session.crop(torch.ones(3)), "length=.* must be of dtype torch.long"),
+        (lambda session: session.crop(torch.tensor([1, 1])), r"length=\[1, 1\] must be an integer, or 3 of"),
+    ],
+)
+def test_wrong_arguments_change_nothing(change: Any, message: str) -> None:
+    session = session_of(model_of("llama"))
+    session.step(TOKENS[:, :2])
+    rows, logits, length = session.history.rows(), session.logits, session.cache.length
+    with pytest.raises((ArgumentTypeError, ArgumentValueError), match=f"^{message}"):
+        change(session)
+    assert session.history.rows() == rows
+    assert session.logits is logits
+    assert session.cache.length == length
+
+
+def test_sessions_start_before_anything_else() -> None:
+    model = model_of("llama")
+    _, request = resolve(model, PROMPTS, Greedy(), {"max_new_tokens": 2})
+    session = DecodingSession(model, request)
+    changes: Any = (lambda: session.step(TOKENS), lambda: session.crop(0), lambda: session.reorder(TOKENS))
+    for change in changes:
+        with pytest.raises(ValueError, match="The session has not started; call start"):
+            change()
+    with pytest.raises(ValueError, match="rows_per_prompt=0 must be at least 1"):
+        session.start(0)
+    with pytest.raises(ValueError, match="cross_attention=True must be False for models without an encoder"):
+        session.start(cross_attention=True)
+    with pytest.raises(TypeError, match="lookahead='2' must be an integer"):
+        DecodingSession(model, request, lookahead="2")  # type: ignore[arg-type]
+
+
+def test_logits_before_the_last_step_need_no_lookahead() -> None:
+    model = model_of("llama")
+    _, request = resolve(model, PROMPTS, Greedy(), {"max_new_tokens": 6})
+    session = DecodingSession(model, request)
+    session.start()
+    before = session.logits
+    session.step(TOKENS)
+    session.crop(0)
+    assert session.logits is before
 
 
 # --- embeddings ------------------------------------------------------------------------------------
@@ -261,6 +325,23 @@ def test_embeddings_of_ids_continue_as_the_ids_do(kind: str, strategy: Any, chun
     embeds = [model.embedder.word_emb(torch.tensor(prompt)) for prompt in PROMPTS]
     found = minitx.generate(model, PROMPTS, strategy, inputs_embeds=embeds, **options)
     assert [row.tolist() for row in found.sequences] == [row.tolist() for row in expected.sequences]
+
+
+@pytest.mark.parametrize("strategy", [Greedy(), minitx.Beam(num_beams=2)], ids=str)
+def test_embeddings_stay_within_the_original_context_of_longrope(strategy: Any) -> None:
+    """Beyond it a row is run anew, by ids that do not exist for embeddings; known before any work."""
+    model = model_of("longrope")
+    embeds = [model.embedder.word_emb(torch.tensor(prompt)) for prompt in PROMPTS]
+    with pytest.raises(ArgumentValueError, match="max_new_tokens=4 must be at most 3 with inputs_embeds; Lo"):
+        minitx.generate(model, PROMPTS, strategy, max_new_tokens=4, inputs_embeds=embeds)
+    found = minitx.generate(model, PROMPTS, strategy, max_new_tokens=3, inputs_embeds=embeds)
+    expected = minitx.generate(model, PROMPTS, strategy, max_new_tokens=3)
+    assert [row.tolist() for row in found.sequences] == [row.tolist() for row in expected.sequences]
+    prompt = list(range(8))  # is beyond it already, and stays there
+    whole = [model.embedder.word_emb(torch.tensor(prompt))]
+    long = minitx.generate(model, [prompt], strategy, max_new_tokens=4, inputs_embeds=whole)
+    expected = minitx.generate(model, [prompt], strategy, max_new_tokens=4)
+    assert long.sequences[0].tolist() == expected.sequences[0].tolist()
 
 
 def test_a_prefix_of_embeddings_changes_what_follows() -> None:

@@ -53,7 +53,7 @@ def test_what_the_file_states_is_taken() -> None:
     ("stated", "message"),
     [
         ({"max_new_tokens": "5"}, "max_new_tokens='5' must be an integer"),
-        ({"min_new_tokens": -3}, "min_new_tokens=-3 must be an integer"),
+        ({"min_new_tokens": -3}, "min_new_tokens=-3 must be at least 0"),
         ({"do_sample": 1}, "do_sample=1 must be true or false"),
         ({"do_sample": "true"}, "do_sample='true' must be true or false"),
         ({"sequence_bias": [[1, 2]]}, "must be pairs of ids and a bias"),

@@ -186,6 +186,8 @@ def test_one_string_is_not_a_list_of_characters() -> None:
         ({"strings": 3}, TypeError, r"Stop\(strings=...\)=3 must be a string or a list of strings"),
         ({"strings": ["a", 3]}, TypeError, "must be a string or a list of strings"),
         ({"strings": ["a", ""]}, ValueError, "must be non-empty strings; every text ends with"),
+        ({"strings": "a\ud800"}, ValueError, "must be text that UTF-8 can encode; a lone surrogate is half"),
+        ({"tokens": 10**20}, ValueError, f"={10**20} must be from 0 to {2**63 - 1}; it is a token id"),
         ({"include_stop": 1}, TypeError, "include_stop=1 must be True or False"),
     ],
 )
