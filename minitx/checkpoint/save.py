@@ -259,7 +259,7 @@ def nbytes(tensor: Tensor) -> int:
 
 
 def refuse_other_model(folder: Path, config: Mapping[str, Any]) -> None:
-    """Raises FileExistsError if the folder holds a model of another architecture."""
+    """Refuses a folder that holds a model of another architecture."""
     path, model_type = folder / "config.json", config.get("model_type")
     try:
         present = read_json(path).get("model_type") if path.is_file() else model_type
@@ -273,7 +273,7 @@ def refuse_other_model(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def refuse_other_weights(folder: Path, names: set[str]) -> None:
-    """Raises FileExistsError for weights under other names, which a loader might prefer to these."""
+    """Refuses a folder with weights under other names, which a loader might prefer to these."""
     shards = {path.name for path in folder.glob("model-*-of-*.safetensors")}
     present = shards | {name for name in (SINGLE, INDEX, BIN, BIN_INDEX) if (folder / name).exists()}
     if other := sorted(present - names):
