@@ -145,8 +145,7 @@ ATTRIBUTES: Mapping[str, Mapping[str, str]] = {
         "save_pretrained": "Use minitx.save(model, folder, tokenizer=tokenizer).",
     },
     "tokenizer": {
-        "add_special_tokens": "A loaded tokenizer is not changed; add tokens to the files.",
-        "add_tokens": "A loaded tokenizer is not changed; add tokens to the files.",
+        "add_special_tokens": "Use tokenizer.add_tokens([...], special=True).",
         "batch_decode": "Use tokenizer.decode_batch(rows).",
         "batch_encode_plus": "Call tokenizer(texts).",
         "convert_ids_to_tokens": "Use tokenizer.id_to_token(id) for each.",

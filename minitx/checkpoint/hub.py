@@ -41,6 +41,7 @@ TOKENIZER = (
     "spiece.model",
     "spm.model",
     "sentencepiece.bpe.model",
+    "tokenizer.model",
     "source.spm",
     "target.spm",
     "target_vocab.json",

@@ -473,7 +473,7 @@ def test_inspect(run: Run, folder: Path) -> None:
     code, out, _ = run("inspect", folder, "--json", "--offline", "--head", "none")
     summary = json.loads(out)
     assert summary["parameters"] == sum(p.numel() for p in minitx.load(folder).parameters())
-    assert summary["rows"][0]["path"] == "embedder"
+    assert summary["entries"][0]["path"] == "embedder"
 
 
 def test_inspect_model_type(run: Run, tmp_path: Path) -> None:
