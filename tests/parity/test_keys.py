@@ -17,6 +17,7 @@ import minitx
 from minitx.architectures import REGISTRY
 from minitx.architectures.known_keys import EVERY, SECOND_NAMES, _table, known_keys, second_names
 from minitx.checkpoint.build import choose_architecture, read_config
+from minitx.decoding.special_tokens import begin_token
 from tests.parity.cases import BY_NAME, CASES, Case
 from tests.parity.keys import (
     Bench,
@@ -176,6 +177,7 @@ def test_rope_of_the_default_type_has_no_factor(name: str, tmp_path: Path) -> No
         ("qwen3-moe", "output_router_logits", True),
         ("gpt-oss", "output_router_logits", True),
         ("t5", "dense_act_fn", "silu"),
+        ("t5", "relative_attention_max_distance", 4),
         ("modernbert", "sliding_window", 3),
         ("gpt2", "hidden_size", 12),
         ("bart", "num_attention_heads", 3),
@@ -220,3 +222,9 @@ def test_a_nested_key_is_ignored_on_request(tmp_path: Path) -> None:
     again = minitx.load(tmp_path / "saved", ignore_keys=("decoder.novelty",))
     assert again.checkpoint.config["decoder"]["novelty"] == 3
     assert torch.equal(again.head.projection.weight, model.head.projection.weight)
+
+
+def test_a_negative_token_begins_nothing() -> None:
+    model = minitx.from_config(config_of(BY_NAME["llama"], bos_token_id=-1, pad_token_id=-1, eos_token_id=-1))
+    assert begin_token(model, None) is None
+    assert model.config.inputs.pad_token_id is None

@@ -215,6 +215,13 @@ def test_an_unknown_kind_of_labels_is_refused() -> None:
         tiny(head="sequence-classification", problem_type="nonsense")
 
 
+@pytest.mark.parametrize("problem", ["regression", "multi_label_classification"])
+def test_labels_fit_the_logits(problem: str) -> None:
+    model = tiny(head="sequence-classification", problem_type=problem, num_labels=2)
+    with pytest.raises(ValueError, match=r"labels=.* must be one number for each of the logits.*\(3, 2\)"):
+        model(ids(3, 5), labels=torch.ones(3))
+
+
 def test_rotary_positions_need_pairs() -> None:
     with pytest.raises(ValueError, match="RoPE rotates pairs"):
         tiny(model_type="modernbert", hidden_size=15, num_attention_heads=3)
