@@ -97,6 +97,7 @@ class EmbeddingSettings:
         for name in ("max_length", "truncate_dim"):
             if (value := getattr(self, name)) is not None:
                 check_integer(name, value, 1)
+        check_type("modules", self.modules, tuple | list, "a tuple of torch.nn.Module")
         for index, module in enumerate(self.modules):
             check_type(f"modules[{index}]", module, nn.Module, "a torch.nn.Module")
 
@@ -112,21 +113,21 @@ class EmbeddingSettings:
         return asdict(replace(self, modules=())) | {"modules": modules}
 
 
-def embedding_settings(source: str | Path | Model) -> EmbeddingSettings:
+def embedding_settings(name_or_folder: str | Path | Model) -> EmbeddingSettings:
     """Returns the settings in the files of sentence-transformers; without such files, the defaults.
 
     Args:
-        source: a folder, a Hub id, or a loaded model, which carries the files of its folder.
+        name_or_folder: a folder, a Hub id, or a loaded model, which carries the files of its folder.
 
     Raises:
         FileNotFoundError: no such folder or Hub repository, or a file that modules.json names is missing.
         ValueError: a module, a pooling or an option that minitx does not implement; broken JSON.
     """
-    if isinstance(source, Model):
-        return model_settings(source)
+    if isinstance(name_or_folder, Model):
+        return model_settings(name_or_folder)
     from minitx.tokenizer.files import read_settings as read_tokenizer_files
 
-    folder = fetch(source)
+    folder = fetch(name_or_folder)
     path = folder / "config.json"
     config = read_json(path) if path.is_file() else {}
     settings = read_settings(read_sentence_files(folder), config, folder)
