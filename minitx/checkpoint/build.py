@@ -63,10 +63,12 @@ def from_config(
     ignore_keys = check_keys_to_ignore(ignore_keys)
     model_config, heads = read_config(architecture, model_type, config, ignore_keys)
     names = class_names(config)
-    task = head or next((t for name in names if (t := architecture.task_of(name))), None)
+    task = head
+    if task is None:
+        task = next((t for name in names if (t := architecture.task_of(name))), None)
     if task is None and names:
         raise ValueError(f"config['architectures'] names {names[0]}, which minitx does not know; pass head=.")
-    task = task or "none"
+    task = "none" if task is None else task
     model = empty_model(
         architecture, model_config, heads, task, pooler=task in architecture.tasks_with_pooler
     )

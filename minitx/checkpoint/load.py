@@ -101,7 +101,9 @@ def load(
     tensors = open_folder(folder)
     names = CheckpointNames(tensors.shapes, architecture.prefix)
     names.check_one_spelling()
-    task = head or checkpoint_task(architecture, config, heads, names, init_head=init_head)
+    task = head
+    if task is None:
+        task = checkpoint_task(architecture, config, heads, names, init_head=init_head)
     pooler = task in architecture.tasks_with_pooler and (task != "none" or has_pooler(architecture, names))
     model = empty_model(architecture, model_config, heads, task, pooler=pooler)
     new_head = {"init_head": init_head, "resize_head": num_labels is not None}

@@ -177,7 +177,7 @@ def check_ids(parameter: str, value: Any, *, empty: bool = False) -> tuple[int, 
         ArgumentValueError: a negative id; no ids, unless `empty` allows that.
     """
     value = to_plain(value)
-    if isinstance(value, str) or not isinstance(value, Iterable):
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
         raise ArgumentTypeError(parameter, value, "a list of token ids")
     ids = tuple(check_id(f"{parameter}[{index}]", token) for index, token in enumerate(value))
     if not ids and not empty:

@@ -145,6 +145,8 @@ class Tokenizer(Translation):
     def token_to_id(self, token: str) -> int | None:
         """Returns the id of a token; None if it is not in the vocabulary."""
         check_strings(token=token)
+        if any("\ud800" <= character <= "\udfff" for character in token):
+            return None  # half of a character, which no vocabulary has
         return self._backends.vocabulary.token_to_id(token)
 
     def id_to_token(self, index: int) -> str | None:
@@ -314,7 +316,7 @@ class Tokenizer(Translation):
             if ids.dim() != 1:
                 raise ArgumentValueError("ids", ids, "of shape (T,)", "decode_batch takes several rows")
             ids = ids.tolist()
-        if isinstance(ids, str | bytes) or not isinstance(ids, Iterable):
+        if isinstance(ids, str | bytes | Mapping) or not isinstance(ids, Iterable):
             raise ArgumentTypeError("ids", ids, "a list of integers or a tensor of shape (T,)")
         ids = [as_id("ids", index) for index in ids]
         for index in ids:

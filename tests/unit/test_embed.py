@@ -220,6 +220,9 @@ def test_mistakes_are_named() -> None:
     call: Any = embed
     with pytest.raises(TypeError, match=r"^texts=.* must be a list of strings; wrap"):
         call(model, letters, "text")
+    for number in (torch.tensor(1), torch.tensor(1).numpy()):
+        with pytest.raises(TypeError, match=r"^texts=1 must be a list of strings"):
+            call(model, number, letters)
     with pytest.raises(TypeError, match=r"^texts\[1\]=None must be a string"):
         call(model, letters, ["text", None])
     with pytest.raises(TypeError, match=r"^model=.*Letters.* must be a model; call embed\(model, texts"):

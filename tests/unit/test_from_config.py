@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,14 @@ def test_seeds_that_are_no_whole_number(seed: Any) -> None:
 def test_seeds_that_are_out_of_range(seed: int) -> None:
     with pytest.raises(ValueError, match=r"^seed=.* must be from 0 to 18446744073709551615"):
         minitx.from_config(GPT2, seed=seed)
+
+
+def test_an_empty_head_is_none_of_the_heads(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^head='' must be one of 'causal-lm'"):
+        minitx.from_config(GPT2, head="")
+    minitx.save(minitx.from_config(GPT2, head="causal-lm"), tmp_path)
+    with pytest.raises(ValueError, match=r"^head='' must be one of 'causal-lm'"):
+        minitx.load(tmp_path, head="")
 
 
 def test_equal_seeds_are_equal_weights() -> None:

@@ -354,7 +354,18 @@ def test_ids_are_whole_numbers_that_fit(tokenizer: Tokenizer) -> None:
         assert tokenizer.id_to_token(index) is None
         with pytest.raises(ValueError, match=f"^ids={index} must be a token id"):
             tokenizer.decode([index])
-    wrong: tuple[Any, ...] = ([1.7], "12", b"12", 12, None, ["12"], [[1]], torch.tensor([1.7]), [None])
+    wrong: tuple[Any, ...] = (
+        [1.7],
+        "12",
+        b"12",
+        12,
+        None,
+        ["12"],
+        [[1]],
+        torch.tensor([1.7]),
+        [None],
+        {1: 2},
+    )
     for ids in wrong:
         with pytest.raises(TypeError, match=r"^ids?=.* must be an? (list of )?integer"):
             tokenizer.decode(ids)
@@ -386,6 +397,7 @@ def test_names_and_ids(tokenizer: Tokenizer) -> None:
     assert len(tokenizer) == len(tokenizer.vocab) == 30522
     assert tokenizer.token_to_id("cat") == tokenizer.vocab["cat"] == 4937
     assert tokenizer.token_to_id("no such token") is None
+    assert tokenizer.token_to_id("\ud800") is None  # half of a character
     assert tokenizer.id_to_token(4937) == "cat"
     assert tokenizer.id_to_token(30522) is tokenizer.id_to_token(-1) is None
     assert (tokenizer.cls_token, tokenizer.cls_token_id) == ("[CLS]", 101)

@@ -136,7 +136,7 @@ class Words:
 
 def _phrases(word: Any) -> tuple[Phrase, ...]:
     """Returns the phrases of a word. "a b c" contains "b": beside "b", it is left out."""
-    items = list(word) if isinstance(word, Sequence) and not isinstance(word, str) else word
+    items = list(word) if isinstance(word, Sequence) and not isinstance(word, str | bytes) else word
     several = isinstance(items, list) and bool(items) and isinstance(items[0], Sequence)
     phrases = [check_ids("force_words_ids", phrase) for phrase in (items if several else [items])]
     return tuple(

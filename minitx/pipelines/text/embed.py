@@ -203,6 +203,7 @@ def check_texts(texts: Any) -> list[str]:
     """Returns the texts as a list if they are several strings, else raises ArgumentTypeError."""
     if isinstance(texts, str):
         raise ArgumentTypeError("texts", texts, "a list of strings", "wrap a single text in a list: [text]")
+    texts = texts.tolist() if hasattr(texts, "tolist") else texts  # of NumPy; of no dimension a number
     check_type("texts", texts, Iterable, "a list of strings")
     checked = list(texts)
     for index, text in enumerate(checked):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from minitx import LexicalBeam, Stop
 from minitx.decoding import (
     AllowedTokens,
     BadWords,
@@ -39,6 +40,7 @@ from minitx.decoding import (
     TopP,
     Typical,
 )
+from minitx.validation import ArgumentTypeError
 from tests.unit.decoding.histories import history, logits_of
 
 CONTEXT = history([[1, 2, 3], [2, 2]], 1, eos=(3,), max_new_tokens=3)
@@ -321,3 +323,21 @@ def test_prefix_function() -> None:
     left = PrefixAllowed(lambda row, tokens: [1, 2] if row else [2, 3])(banned, CONTEXT)
     assert left[1].tolist() == [-torch.inf, 0.0, 0.0, *[-torch.inf] * 3]
     assert left[0].tolist() == [*[-torch.inf] * 3, LOGITS[0, 3], *[-torch.inf] * 2]
+
+
+@pytest.mark.parametrize("ids", [b"x", {1: float("nan")}])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda ids: Sample(allowed_token_ids=ids),
+        lambda ids: Sample(suppress_tokens=ids),
+        lambda ids: Sample(forced_eos_token_id=ids),
+        lambda ids: Sample(bad_words_ids=[ids]),
+        lambda ids: LexicalBeam(force_words_ids=[ids]),
+        lambda ids: Stop(eos=ids),
+        lambda ids: Stop(tokens=ids),
+    ],
+)
+def test_bytes_and_mappings_are_no_token_ids(make: Any, ids: Any) -> None:
+    with pytest.raises(ArgumentTypeError, match="must be a list of token ids"):
+        make(ids)
