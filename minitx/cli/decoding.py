@@ -18,7 +18,7 @@ import minitx
 from minitx.cli.decoding_options import STOP, Values, given, shown
 from minitx.cli.source import Source, read_texts
 from minitx.decoding import Strategy
-from minitx.decoding.arguments import TASKS, decoder_prompts_of, remaining_tokens
+from minitx.decoding.arguments import decoder_prompts_of, remaining_tokens
 from minitx.decoding.generation_config import generation_settings, read_settings
 from minitx.pipelines.text.strategies import NAMES, strategy_from_options
 
@@ -58,7 +58,7 @@ def request_of(source: Source, values: Values) -> Request:
     strategy, settings, max_length = settings_of(values, folder, forced_phrases(tokenizer, values, head))
     inputs = [message(tokenizer, text, values["system"]) for text in prompts] if values["chat"] else prompts
     model, starts = model_of(source, folder, head), list(values["decoder_prompts"] or values["decoder_ids"])
-    if max_length is not None and head == TASKS[1]:
+    if max_length is not None and head == "seq2seq-lm":
         rows = decoder_prompts_of(model, starts or None, len(inputs), tokenizer)
         settings["max_new_tokens"] = remaining_tokens(max_length, rows)
     if values["min_new_tokens"] is None:  # that of the checkpoint may be more than the maximum
@@ -133,7 +133,7 @@ def head_of(source: Source, folder: Path) -> str:
     """The task of the head for the next token, with an encoder or without."""
     architecture = source.architecture(folder)
     weights = () if architecture is None else architecture.head_weights
-    return next((task for task in TASKS if task in weights), TASKS[0])
+    return next((task for task in ("causal-lm", "seq2seq-lm") if task in weights), "causal-lm")
 
 
 def model_of(source: Source, folder: Path, head: str) -> Any:

@@ -25,11 +25,10 @@ from minitx.decoding.special_tokens import begin_token, end_tokens, start_tokens
 from minitx.decoding.stopping import Stop
 from minitx.decoding.strategy import Strategy
 from minitx.habits import UnknownArgumentError, argument_hint
-from minitx.models import CausalModel
+from minitx.models.decoder import CausalModel, check_causal_model
 from minitx.tokenizer import Tokenizer
 from minitx.validation import ArgumentTypeError, ArgumentValueError, check_choice, check_integer, check_type
 
-TASKS = ("causal-lm", "seq2seq-lm")  # whose logits predict the next token
 Embeds = Sequence[Tensor]
 _STRATEGIES = 'a Strategy such as Sample(...), Greedy(...) or Beam(...), or "checkpoint"'
 
@@ -45,7 +44,7 @@ def resolve(
     Raises:
         ArgumentTypeError, ArgumentValueError: arguments that are wrong or do not fit together.
     """
-    call = _Call(check_model(model), strategy, options)
+    call = _Call(check_causal_model(model), strategy, options)
     request = call.request(prompts)
     return call.strategy, call.strategy.adapt(request)
 
@@ -56,24 +55,6 @@ def check_names(function: Callable[..., Any], options: Iterable[str], known: Ite
     for name in options:
         if name not in known:
             raise UnknownArgumentError(function.__name__, name, argument_hint("generate", name, known))
-
-
-def check_model(model: Any) -> CausalModel:
-    """Returns the model.
-
-    Raises:
-        ValueError: it does not predict the next token, or is in training mode.
-    """
-    task = getattr(model, "task", None)
-    if task not in TASKS:
-        raise ValueError(
-            f"This model ({type(model).__name__}, task {task!r}) does not predict the next token; load a "
-            'decoder with head="causal-lm", or an encoder-decoder with head="seq2seq-lm".'
-        )
-    if model.training:
-        raise ValueError("The model is in training mode, with dropout active; call model.eval() first.")
-    checked: CausalModel = model
-    return checked
 
 
 def decoder_prompts_of(
@@ -131,7 +112,7 @@ class _Call:
     def request(self, prompts: Prompts) -> GenerationRequest:
         """Returns the request, not yet adapted to the strategy."""
         options = self.options
-        model: Any = self.model  # has a head, as `check_model` finds
+        model: Any = self.model  # has a head, as `check_causal_model` finds
         samples = check_size("num_samples", options.get("num_samples", 1), 1, "rows per prompt")
         per_prompt = 1 if self.strategy.searches else samples
         rows, sources = self._read_inputs(prompts)

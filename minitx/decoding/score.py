@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from minitx.decoding.arguments import check_model, decoder_prompts_of
+from minitx.decoding.arguments import decoder_prompts_of
 from minitx.decoding.prompts import Prompts, check_tokenizer, pad_rows, pad_sources, read_prompts
 from minitx.decoding.special_tokens import begin_token
 from minitx.habits import explain_arguments
-from minitx.models import CausalModel, EncoderDecoderModel
+from minitx.models import EncoderDecoderModel
+from minitx.models.decoder import CausalModel, check_causal_model
 from minitx.tokenizer import Tokenizer
 from minitx.validation import ArgumentValueError, check_integer
 
@@ -57,7 +58,7 @@ def score(
     Raises:
         TypeError, ValueError: as `generate`, about the model and the texts.
     """
-    model = check_model(model)
+    model = check_causal_model(model)
     check_tokenizer(tokenizer)
     batch_size = check_integer("batch_size", batch_size, 1, hint="texts per forward")
     encodes = model.task == "seq2seq-lm"

@@ -24,18 +24,20 @@ from minitx.decoding.processors.chain import concatenate_states, select_state
 from minitx.decoding.processors.context import Context
 from minitx.decoding.prompts import PaddedBatch, pad_embeds, pad_right, pad_rows, pad_sources, positions_of
 from minitx.decoding.request import GenerationRequest
-from minitx.models import CausalModel, EncoderDecoderModel
-from minitx.validation import ArgumentValueError, check_indices, check_integer_dtype
+from minitx.models import EncoderDecoderModel
+from minitx.models.decoder import CausalModel, check_causal_model
+from minitx.validation import ArgumentValueError, check_indices, check_integer_dtype, check_shape, check_type
 
 # Most new tokens that are allocated in advance. Larger limits mostly mean "until it ends".
 PREALLOCATED = 2**14
+_STARTED = ("history", "cache", "_room", "_logits", "_states", "_chain_input")  # set by `start`
 
 
 class DecodingSession:
     """A model, the rows that it continues, and everything that has been computed for them.
 
-    Nothing runs before `start`. All rows have the same number of generated tokens, unless `crop` was called
-    with one length per row.
+    Nothing runs before `start`, which also sets the history and the cache. All rows have the same number of
+    generated tokens, unless `crop` was called with one length per row.
 
     Attributes:
         model: in eval mode.
@@ -55,8 +57,12 @@ class DecodingSession:
             model: the model.
             request: the checked arguments; the chain and prompts are used.
             lookahead: the number of tokens that `crop` must be able to remove; the cache gets room for them.
+
+        Raises:
+            TypeError, ValueError: not a request, or not a model for the next token in eval mode.
         """
-        self.model, self.request = model, request
+        check_type("request", request, GenerationRequest, "a GenerationRequest")
+        self.model, self.request = check_causal_model(model), request
         self._lookahead = check_size("lookahead", lookahead, hint="the number of tokens to remove")
         self.cross_attention: Tensor | None = None
         self.scores: list[float] = []
@@ -66,9 +72,12 @@ class DecodingSession:
         # A row that grows beyond this is run anew: LongRoPE then rotates every position differently.
         self._longrope_limit = model.turning_points.get("longrope")
         self._model_options: dict[str, Any] = {}
-        # Before the last step, and after each of its tokens.
-        self._logits: list[Tensor] = []
-        self._states: list[State] = []
+
+    def __getattr__(self, name: str) -> Any:
+        """Raises the error for an attribute that is not set; of those that `start` sets, a ValueError."""
+        if name in _STARTED:
+            raise ValueError("The session has not started; call start() first.")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def start(self, rows_per_prompt: int = 1, *, cross_attention: bool = False) -> None:
         """Runs the model over the prompts, once per prompt, and copies the result to the rows of each.
@@ -80,6 +89,7 @@ class DecodingSession:
         Raises:
             ArgumentTypeError, ArgumentValueError: no number of rows, or cross-attention without an encoder.
         """
+        check_type("cross_attention", cross_attention, bool, "True or False")
         model, request = self.model, self.request
         rows_per_prompt = check_size("rows_per_prompt", rows_per_prompt, 1, "rows that continue each prompt")
         if cross_attention:
@@ -92,6 +102,8 @@ class DecodingSession:
         # Rows without a practical limit get a cache that grows.
         room = longest if request.max_new_tokens <= PREALLOCATED else None
         self.cache = model.make_cache(room, spare=self._lookahead)
+        embedder = model.decoder_embedder
+        self._room = min(longest, embedder.max_tokens) if embedder.has_position_table else longest
         if request.sources is not None:
             assert isinstance(model, EncoderDecoderModel)
             model.encode_into(self.cache, *pad_sources(model, request.sources))
@@ -99,21 +111,16 @@ class DecodingSession:
         self._implicit_positions = batch.position_ids is None
         self._prefill(batch, request.prefill_chunk, pad_embeds(model, request.inputs_embeds))
         self.cache.repeat(rows_per_prompt)
-        self._logits = [self.logits.repeat_interleave(rows_per_prompt, dim=0)]
+        # Before the last step, and after each of its tokens.
+        self._logits: list[Tensor] = [self.logits.repeat_interleave(rows_per_prompt, dim=0)]
         if self.cross_attention is not None:
             self.cross_attention = self.cross_attention.repeat_interleave(rows_per_prompt, dim=0)
-        self._states = [request.chain.init(self.context)]
+        self._states: list[State] = [request.chain.init(self.context)]
         self._chain_input = self.logits
 
     @property
     def logits(self) -> Tensor:
-        """(R, V) float32, for the next token of each row.
-
-        Raises:
-            ValueError: the session has not started.
-        """
-        if not self._logits:
-            raise ValueError("The session has not started; call start() first.")
+        """(R, V) float32, for the next token of each row."""
         return self._logits[-1]
 
     @property
@@ -143,6 +150,7 @@ class DecodingSession:
 
     def process(self, scores: Tensor) -> Tensor:
         """Applies the chain to logits or log-probabilities of the next token: (R, V) -> (R, V)."""
+        check_shape("scores", scores, tuple(self.logits.shape), like="logits")
         self._chain_input = scores
         return self.request.chain(scores, self.context, self.states)
 
@@ -164,6 +172,9 @@ class DecodingSession:
         time = tokens.shape[1]
         refill = self.history.crosses(self._longrope_limit, time, rows)
         self._check_refill(refill)
+        if self.cache.length + time > self._room:
+            most, hint = self._room - self.cache.length, "max_new_tokens and lookahead limit the rows"
+            raise ArgumentValueError("tokens", tokens, f"at most {most} per row", hint)
         self._logits, self._states = self._logits[-1:], self._states[-1:]
         if rows is not None:
             self._reorder(rows, within_prompts)
@@ -197,9 +208,10 @@ class DecodingSession:
         Args:
             rows: (R',) long.
             within_prompts: every prompt keeps its number of rows, so that the cross-attention cache stays.
+                With an encoder, no row is taken from another prompt.
 
         Raises:
-            ArgumentTypeError, ArgumentValueError: rows that do not exist, or another number within prompts.
+            ArgumentTypeError, ArgumentValueError: rows that do not exist, or not within prompts.
         """
         self._check_rows(rows, within_prompts)
         self._reorder(rows, within_prompts)
@@ -207,9 +219,8 @@ class DecodingSession:
     def crop(self, length: int | Tensor) -> None:
         """Removes the last tokens of each row, as speculative decoding does with rejected ones.
 
-        Within the last step, logits and processor states of the remaining tokens are restored without running
-        the model. Rows that keep different numbers of tokens are aligned by a new prefill. A length that is
-        refused changes nothing.
+        Within the last step, logits and processor states of the remaining tokens are restored without a
+        forward. Rows that keep different numbers of tokens are aligned by a prefill. Errors change nothing.
 
         Args:
             length: the number of generated tokens to keep: an integer, or one per row, (R,) long.
@@ -262,12 +273,18 @@ class DecodingSession:
         return tokens.to(self.device, torch.long).view(rows, -1)
 
     def _check_rows(self, rows: Tensor, within_prompts: bool) -> None:
-        """Checks that the rows exist, and that each prompt can keep its number of them."""
+        """Checks that the rows exist, and that each prompt can keep its number of them and its source."""
         size = len(self.logits)
-        check_indices("rows", rows, size, f"the session has {size} rows")
+        check_integer_dtype("rows", rows)
         if rows.dim() != 1 or (within_prompts and len(rows) != size):
             hint = "within_prompts=False allows another number of rows"
             raise ArgumentValueError("rows", rows, f"of shape ({size},), not {tuple(rows.shape)}", hint)
+        count = size // self.cache.num_sources if within_prompts and self.cache.num_sources else size
+        first = torch.arange(len(rows), device=rows.device) // count * count if count < size else 0
+        if bool(((rows < first) | (rows >= first + count)).any()):  # one wait for the device per step
+            check_indices("rows", rows, size, f"the session has {size} rows")
+            expected = "for each row one of the same prompt"
+            raise ArgumentValueError("rows", rows, expected, "within_prompts=False moves the sources too")
 
     def _reorder(self, rows: Tensor, within_prompts: bool) -> None:
         unmoved = len(rows) == len(self.logits) and rows.device.type == "cpu"

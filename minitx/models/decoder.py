@@ -17,11 +17,10 @@ from minitx.layers.stack import Stack
 from minitx.models.base import Model, rollback_on_error
 from minitx.models.inputs import Inputs, token_ids
 from minitx.models.output import ModelOutput
-from minitx.validation import (
-    ArgumentTypeError,
-    ArgumentValueError,
-    check_integer,
-)
+from minitx.validation import ArgumentTypeError, ArgumentValueError, check_integer
+
+# Tasks whose logits predict the next token.
+NEXT_TOKEN_TASKS = ("causal-lm", "seq2seq-lm")
 
 
 class CausalModel(Model):
@@ -178,6 +177,24 @@ class CausalModel(Model):
                     f"the cache holds sources with {key.shape[1]} heads of {key.shape[3]} features, this "
                     f"model has {expected[0]} of {expected[1]}: a cache serves the model that filled it."
                 )
+
+
+def check_causal_model(model: Any) -> CausalModel:
+    """Returns the model.
+
+    Raises:
+        ValueError: it does not predict the next token, or is in training mode.
+    """
+    task = getattr(model, "task", None)
+    if task not in NEXT_TOKEN_TASKS:
+        raise ValueError(
+            f"This model ({type(model).__name__}, task {task!r}) does not predict the next token; load a "
+            'decoder with head="causal-lm", or an encoder-decoder with head="seq2seq-lm".'
+        )
+    if model.training:
+        raise ValueError("The model is in training mode, with dropout active; call model.eval() first.")
+    checked: CausalModel = model
+    return checked
 
 
 class DecoderModel(CausalModel):

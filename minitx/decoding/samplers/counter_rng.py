@@ -90,6 +90,12 @@ class CounterGumbel:
         return start, stride | 1
 
 
+class RepeatedSeed(int):
+    """A seed whose prompt occurred `earlier` times in batches before this one."""
+
+    earlier = 0
+
+
 def row_keys(
     seed: Seed, prompts: Sequence[Sequence[int]], num_samples: int = 1, device: Device = "cpu"
 ) -> Tensor:
@@ -121,6 +127,7 @@ def row_keys(
         if isinstance(number, bool) or not isinstance(number, Integral):
             raise ArgumentTypeError("seed", number, "an integer")
         source = (int(number), *prompt)
+        seen[source] = seen[source] or getattr(number, "earlier", 0) * num_samples
         for _ in range(num_samples):
             text = ",".join(map(str, (*source, seen[source])))
             digest = hashlib.blake2b(text.encode(), digest_size=8).digest()

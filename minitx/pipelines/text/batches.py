@@ -4,63 +4,109 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from numbers import Integral
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
 
 from minitx.decoding import Strategy
-from minitx.decoding.arguments import check_model, decoder_prompts_of
+from minitx.decoding.arguments import check_names, resolve
 from minitx.decoding.generate import generate
 from minitx.decoding.output import Result
-from minitx.decoding.prompts import Prompts, read_prompts
+from minitx.decoding.parameters import parameters_of, to_plain
+from minitx.decoding.processors.base import LogitsProcessor
+from minitx.decoding.prompts import Prompts
+from minitx.decoding.request import GenerationOptions, GenerationRequest
+from minitx.decoding.samplers.counter_rng import RepeatedSeed
 from minitx.decoding.samplers.sample import Sample
-from minitx.decoding.special_tokens import begin_token
 from minitx.models import CausalModel
-from minitx.validation import ArgumentTypeError, check_integer
+from minitx.validation import ArgumentValueError, check_integer
 
 
 def generate_batches(
     model: CausalModel,
     prompts: Prompts,
-    strategy: Strategy = Sample(),  # noqa: B008 - frozen
+    strategy: Strategy | Literal["checkpoint"] = Sample(),  # noqa: B008 - frozen
     *,
     batch_size: int = 8,
-    seed: int | None = None,
     **options: Any,
 ) -> Iterator[Result]:
     """Yields the results of `generate` for any number of prompts, batch by batch.
 
-    All prompts are checked before the first batch.
+    All arguments are checked before the first batch. The rows are those of `generate`, up to the last bits of
+    the logits, if a seed is passed or nothing is drawn. Custom processors see the rows of one batch.
 
     Args:
         model, prompts, strategy: as for `minitx.generate`.
         batch_size: prompts per batch; it limits memory and does not change the results.
-        seed: one integer, with which a row depends on its prompt alone; equal prompts still differ.
-        **options: other options of `minitx.generate`.
+        **options: other options of `minitx.generate`; those per prompt or per row are for all prompts.
 
     Raises:
-        TypeError, ValueError: as `minitx.generate`.
+        TypeError, ValueError: as `minitx.generate`; a literal chain with values per row, for several batches.
     """
-    model, tokenizer = check_model(model), options.get("tokenizer")
     batch_size = check_integer("batch_size", batch_size, 1, hint="prompts per batch")
-    size, encodes = model.config.text_inputs.vocab_size, model.task == "seq2seq-lm"
-    bos = None if encodes else begin_token(model, tokenizer)
-    rows = read_prompts(prompts, vocab_size=size, tokenizer=tokenizer, bos=bos)
-    starts = options.pop("decoder_prompts", None)
-    if encodes:
-        starts = decoder_prompts_of(model, starts, len(rows), tokenizer)
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, Integral)):
-        raise ArgumentTypeError("seed", seed, "an integer", "it is used for all prompts")
-    seeds = None if seed is None else _seeds(rows, int(seed))
-    for first in range(0, len(rows), batch_size):
+    check_names(generate_batches, options, GenerationOptions.__annotations__)
+    kind, request = _resolve(model, prompts, strategy, options)
+    inputs = request.prompts if request.sources is None else request.sources
+    per_prompt = 1 if kind.searches else request.num_samples
+    several = len(inputs) > batch_size
+    if several and isinstance(strategy, Strategy) and strategy.chain is not None and _has_rows(strategy):
+        hint = "use the fields of the strategy, which are divided among the batches, or a larger batch_size"
+        raise ArgumentValueError("chain", strategy.chain, "without values per row", hint)
+    options |= {"attention_mask": None, "max_new_tokens": request.max_new_tokens}  # those of all prompts
+    seeds = None if options.get("seed") is None else _seeds(request, options["seed"])
+    for first in range(0, len(inputs), batch_size):
         batch = slice(first, first + batch_size)
-        options |= {"seed": seeds and seeds[batch], "decoder_prompts": starts[batch] if encodes else starts}
-        yield generate(model, rows[batch], strategy, **options)
+        rows = slice(first * per_prompt, batch.stop * per_prompt)
+        options["seed"] = None if seeds is None else seeds[batch]
+        options["decoder_prompts"] = None if request.sources is None else request.prompts[batch]
+        parts = {"inputs_embeds": _part(options.get("inputs_embeds"), batch)}
+        parts["min_new_tokens"] = _part(options.get("min_new_tokens"), rows)
+        part = _strategy_part(strategy, rows) if isinstance(strategy, Strategy) else strategy
+        yield generate(model, inputs[batch], part, **options | parts)
 
 
-def _seeds(rows: Sequence[Sequence[int]], seed: int) -> list[int]:
-    """Returns a seed for each row; equal rows get different ones, also in different batches."""
+def _resolve(
+    model: Any, prompts: Prompts, strategy: Any, options: dict[str, Any]
+) -> tuple[Strategy, GenerationRequest]:
+    """Checks the call for all prompts; returns its strategy and request. Generators stay as they are."""
+    generator = options.get("generator")
+    if isinstance(generator, torch.Generator):
+        options = options | {"generator": generator.clone_state()}
+    with torch.random.fork_rng(devices=[]):
+        return resolve(model, prompts, strategy, options)  # type: ignore[arg-type]
+
+
+def _part(values: Any, rows: slice) -> Any:
+    """Returns the values of these rows; a value for all rows as it is."""
+    several = getattr(values, "ndim", 0) > 0 or isinstance(values, list | tuple)
+    return values[rows] if several else values
+
+
+def _strategy_part(strategy: Strategy, rows: slice) -> Strategy:
+    """Returns the strategy for these rows of the call."""
+    per_row = (name for name, declared in parameters_of(strategy).items() if declared.per_row)
+    values = {name: _part(getattr(strategy, name), rows) for name in per_row}
+    if function := strategy.prefix_allowed_tokens_fn:
+        values["prefix_allowed_tokens_fn"] = lambda row, tokens: function(rows.start + row, tokens)
+    return replace(strategy, **values)
+
+
+def _has_rows(strategy: Strategy) -> bool:
+    """Whether processors of a literal chain depend on the number of the row."""
+    processors = strategy.build().processors
+    return any(isinstance(p, LogitsProcessor) and not p.batch_invariant for p in processors)
+
+
+def _seeds(request: GenerationRequest, seed: Any) -> list[RepeatedSeed]:
+    """Returns the seed of each prompt, with the number of equal prompts of equal seed before it."""
+    sources = request.sources or [[] for _ in request.prompts]
+    plain = to_plain(seed)
+    numbers = plain if isinstance(plain, Sequence) else [plain] * len(sources)
     seeds, times = [], Counter[tuple[int, ...]]()
-    for row in map(tuple, rows):
-        seeds.append(seed + (times[row] << 64))  # above all seeds that are passed
+    for number, source, start in zip(numbers, sources, request.prompts, strict=True):
+        row = (int(number), *source, *start)
+        seeds.append(RepeatedSeed(number))
+        seeds[-1].earlier = times[row]
         times[row] += 1
     return seeds

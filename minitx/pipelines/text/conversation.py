@@ -9,8 +9,9 @@ from minitx.decoding import Strategy
 from minitx.decoding.generate import stream
 from minitx.decoding.output import Event
 from minitx.decoding.samplers.sample import Sample
-from minitx.models import CausalModel
+from minitx.models.decoder import CausalModel, check_causal_model
 from minitx.tokenizer import Tokenizer
+from minitx.validation import ArgumentValueError, check_optional_strings, check_strings, check_type
 
 
 class Conversation:
@@ -23,10 +24,16 @@ class Conversation:
 
     Attributes:
         messages: so far, as dicts with "role" and "content".
+
+    Raises:
+        ArgumentTypeError: not a tokenizer, or a system message that is not a string.
+        ValueError: a model that does not predict the next token, or in training mode.
     """
 
     def __init__(self, model: CausalModel | None, tokenizer: Tokenizer, system: str | None = None) -> None:
-        self.model: Any = model
+        check_type("tokenizer", tokenizer, Tokenizer, "a Tokenizer", "minitx.load_tokenizer(...) returns one")
+        check_optional_strings(system=system)
+        self.model: Any = model if model is None else check_causal_model(model)
         self.tokenizer, self.system = tokenizer, system
         self.messages: list[dict[str, str]]
         self.reset()
@@ -36,7 +43,12 @@ class Conversation:
         self.messages = [] if self.system is None else [{"role": "system", "content": self.system}]
 
     def prompt(self, text: str) -> list[int]:
-        """Returns the token ids of the conversation followed by a message of the user."""
+        """Returns the token ids of the conversation followed by a message of the user.
+
+        Raises:
+            ArgumentTypeError: not a string.
+        """
+        check_strings(text=text)
         return self.tokenizer.encode_chat([*self.messages, {"role": "user", "content": text}])
 
     def stream(
@@ -52,8 +64,17 @@ class Conversation:
 
         Args:
             text: the message.
-            strategy, **options: as for `minitx.stream`.
+            strategy, **options: as for `minitx.stream`; one sample, and the tokenizer of the conversation.
+
+        Raises:
+            TypeError, ValueError: as `minitx.stream`; several samples, or a tokenizer.
         """
+        if "tokenizer" in options:
+            hint = "the conversation has its own"
+            raise ArgumentValueError("tokenizer", options["tokenizer"], "left out", hint)
+        if options.get("num_samples", 1) != 1:
+            hint = "a conversation continues with one answer"
+            raise ArgumentValueError("num_samples", options["num_samples"], "1", hint)
         answer, failed = "", False
         try:
             prompt = [self.prompt(text)]

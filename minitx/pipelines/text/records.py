@@ -7,7 +7,9 @@ from typing import Any
 
 from minitx.decoding.detokenize import text_of
 from minitx.decoding.output import Row
+from minitx.decoding.prompts import check_tokenizer
 from minitx.tokenizer import Tokenizer
+from minitx.validation import check_type
 
 
 def row_record(row: Row, tokenizer: Tokenizer | None = None) -> dict[str, Any]:
@@ -16,7 +18,12 @@ def row_record(row: Row, tokenizer: Tokenizer | None = None) -> dict[str, Any]:
     Args:
         row: of a `Result`.
         tokenizer: for the texts of `top_logprobs`.
+
+    Raises:
+        ArgumentTypeError: not a row or a tokenizer.
     """
+    check_type("row", row, Row, "a row of a Result", "result[0] is its first")
+    check_tokenizer(tokenizer)
     record: dict[str, Any] = {"tokens": row.tokens.tolist(), "text": row.text}
     record["finish_reason"] = row.finish_reason
     scores = {name: getattr(row, name) for name in ("score", "log_weight")}

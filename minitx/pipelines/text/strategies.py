@@ -18,6 +18,7 @@ from minitx.decoding.search.constrained import LexicalBeam
 from minitx.decoding.search.diverse import DiverseBeam
 from minitx.decoding.search.stochastic import StochasticBeam
 from minitx.habits import ARGUMENTS, UnknownArgumentError, hint_for
+from minitx.validation import ArgumentTypeError, check_flags, check_type
 
 KINDS: tuple[type[Strategy], ...] = (Sample, Beam, DiverseBeam, LexicalBeam)  # together they have all fields
 # Options that choose a strategy; at most one of them can be used.
@@ -46,28 +47,48 @@ def strategy_from_options(options: Mapping[str, Any], base: Strategy | None = No
 
     Args:
         options: by the names of fields of strategies, and the choices above; an option that is None, False or
-            () is not used. Biases may be lists of pairs. `seed` and `num_samples` are checked only.
+            () is not used. Biases may be lists of pairs. Of `seed` and `num_samples` only the effect is
+            checked; their values are for `generate`.
         base: the strategy that the options change, such as that of `generation_settings`; None: `Sample()`.
 
     Raises:
-        TypeError: an unknown option.
+        TypeError: an unknown option, a choice that is not a bool, or another value of the wrong type.
         ValueError: options that exclude one another, that have no effect with the strategy, or a value that
             the strategy refuses.
     """
-    for name in options.keys() - NAMES:
+    check_type("options", options, Mapping, "a mapping of names to values")
+    check_type("base", base, Strategy | None, "a Strategy or None")
+    for name in [name for name in options if name not in NAMES]:
+        check_type("options", name, str, "a mapping with strings as names")
         hint = hint_for(ARGUMENTS["strategy"], name, NAMES)
         raise UnknownArgumentError("strategy_from_options", name, hint)
     # Of flags, False is the same as None; of other options it may be a value, such as early_stopping=False.
     flags = CHOICES.keys() - fields_of(*KINDS)
-    used = {name: value for name, value in options.items() if value is not None and value != ()}
+    used = {name: value for name, value in options.items() if value is not None}
+    used = {name: value for name, value in used.items() if not isinstance(value, tuple) or value}
+    check_flags(**{name: value for name, value in used.items() if name in flags})
     used = {name: value for name, value in used.items() if value is not False or name not in flags}
     kind = _kind(used, base)
     _check_effect(used, kind, base or Sample())
     names = fields_of(kind)
     values = {name: getattr(base, name) for name in names & fields_of(type(base))} if base else {}
     values |= {name: value for name, value in used.items() if name in names}
-    biases = {name: dict(values[name]) for name in ("logit_bias", "sequence_bias") if values.get(name)}
-    return kind(**values | biases)
+    names = {"logit_bias", "sequence_bias"} & used.keys()
+    return kind(**values | {name: _bias(name, used[name]) for name in names})
+
+
+def _bias(name: str, value: Any) -> Mapping[Any, Any]:
+    """Returns a bias as a mapping, also from a list of pairs, in which sequences may be lists.
+
+    Raises:
+        ArgumentTypeError: anything else.
+    """
+    if isinstance(value, Mapping):
+        return value
+    items = value if isinstance(value, list | tuple) else [value]
+    if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in items):
+        raise ArgumentTypeError(name, value, "a mapping, or a list of pairs of ids and a bias")
+    return {tuple(ids) if isinstance(ids, list) else ids: bias for ids, bias in value}
 
 
 def _kind(used: Mapping[str, Any], base: Strategy | None) -> type[Strategy]:

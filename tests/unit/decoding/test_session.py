@@ -266,6 +266,16 @@ def test_lengths_that_cannot_be_reached(length: Any, expected: str) -> None:
         (lambda session: session.reorder(torch.tensor([0, -1, 2])), "rows=-1 must be from 0 to 2"),
         (lambda session: session.reorder([0, 1, 2]), r"rows=\[0, 1, 2\] must be a tensor"),
         (lambda session: session.reorder(torch.tensor([0, 1])), r"rows=\[0, 1\] must be of shape \(3,\)"),
+        (
+            lambda session: session.step(torch.full((3, 20), 1)),
+            r"tokens=.* must be at most 13 per row; max_new_tokens and lookahead limit",
+        ),
+        (lambda session: session.process(torch.zeros(40)), r"scores=.* must be a tensor of shape \(3, 40\)"),
+        (
+            lambda session: session.process(torch.zeros(1, 40)),
+            r"scores=.* must be a tensor of shape \(3, 40\)",
+        ),
+        (lambda session: session.process(None), "scores=None must be a tensor"),
         (lambda session: session.crop("1"), "length='1' must be an integer"),
         (lambda session: session.crop(1.0), "length=1.0 must be an integer"),
         (lambda session: session.crop(torch.ones(3)), "length=.* must be of dtype torch.long"),
@@ -291,12 +301,67 @@ def test_sessions_start_before_anything_else() -> None:
     for change in changes:
         with pytest.raises(ValueError, match="The session has not started; call start"):
             change()
+    names = ("logits", "step_logits", "log_probs", "states", "context", "device", "history", "cache")
+    for name in names:
+        with pytest.raises(ValueError, match="The session has not started; call start"):
+            getattr(session, name)
+    with pytest.raises(ValueError, match="The session has not started; call start"):
+        session.process(torch.zeros(3, 40))
+    with pytest.raises(ValueError, match="The session has not started; call start"):
+        session.raise_for_empty_rows(torch.tensor([True] * 3))
+    with pytest.raises(AttributeError, match="'DecodingSession' object has no attribute 'logit'"):
+        session.logit  # noqa: B018
+    with pytest.raises(TypeError, match=r"cross_attention=\[1.0, 1.0\] must be True or False"):
+        session.start(cross_attention=torch.ones(2))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="rows_per_prompt=0 must be at least 1"):
         session.start(0)
     with pytest.raises(ValueError, match="cross_attention=True must be False for models without an encoder"):
         session.start(cross_attention=True)
     with pytest.raises(TypeError, match="lookahead='2' must be an integer"):
         DecodingSession(model, request, lookahead="2")  # type: ignore[arg-type]
+
+
+def test_sessions_are_of_a_model_and_a_request() -> None:
+    model: Any = model_of("llama")
+    _, request = resolve(model, PROMPTS, Greedy(), {"max_new_tokens": 2})
+    with pytest.raises(TypeError, match="request=None must be a GenerationRequest"):
+        DecodingSession(model, None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"NoneType, task None.* does not predict the next token"):
+        DecodingSession(None, request)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="The model is in training mode"):
+        DecodingSession(model.train(), request)
+
+
+def test_positions_limit_a_step_before_it_changes_anything() -> None:
+    """The lookahead goes beyond the position table."""
+    model = model_of("gpt2")
+    arguments: GenerationOptions = {"max_new_tokens": 60, "stop": minitx.Stop(eos=())}
+    _, request = resolve(model, [[5] * 5], Greedy(), arguments)
+    session = DecodingSession(model, request, lookahead=4)
+    session.start()
+    with pytest.raises(ArgumentValueError, match="must be at most 59 per row"):
+        session.step(torch.full((1, 60), 7))
+    assert session.history.rows() == [[5] * 5]
+    session.step(torch.full((1, 59), 7))
+    assert session.cache.length == 64
+
+
+def test_rows_within_prompts_keep_their_sources() -> None:
+    """The cross-attention cache is not moved within prompts."""
+    model = model_of("t5")
+    _, request = resolve(model, PROMPTS[:2], Greedy(), {"max_new_tokens": 3})
+    session = DecodingSession(model, request)
+    session.start(2)
+    logits = session.logits
+    for change in (session.reorder, lambda rows: session.step(torch.ones(4).long(), rows)):
+        with pytest.raises(ArgumentValueError, match=r"rows=\[1, 2, 2, 3\] must be for each row one of"):
+            change(torch.tensor([1, 2, 2, 3]))
+        with pytest.raises(ArgumentValueError, match="rows=4 must be from 0 to 3"):
+            change(torch.tensor([0, 1, 2, 4]))
+    assert session.logits is logits
+    session.reorder(torch.tensor([1, 1, 3, 2]))
+    session.reorder(torch.tensor([2, 3, 0, 1]), within_prompts=False)
+    assert torch.equal(session.logits, logits[[3, 2, 1, 1]])
 
 
 def test_logits_before_the_last_step_need_no_lookahead() -> None:
