@@ -16,6 +16,7 @@ from minitx.checkpoint.build import (
     choose_architecture,
     empty_model,
     layout,
+    parameter_dtype,
     read_config,
     seeded_generator,
     set_parameter,
@@ -30,6 +31,7 @@ from minitx.io import read_json
 from minitx.layers.attention import backend_of
 from minitx.models import Model
 from minitx.optimize.few_rows import few_rows
+from minitx.optimize.mixed_dtypes import mixed_dtypes
 from minitx.validation import (
     ArgumentValueError,
     check_dtype,
@@ -59,6 +61,11 @@ def load(
     """Loads a checkpoint in Hugging Face's layout, in eval mode.
 
     Label names of a classifier are in `model.checkpoint.id2label`.
+
+    A file may hold tensors of several dtypes, and each parameter keeps its own. Every module then converts
+    its input to the dtype of its parameters and returns that dtype; a sum of two dtypes has the wider one. In
+    a float16 T5, mT5 or UMT5 the second projection of the feed-forward network stays in float32, as in
+    transformers; `save` writes it as the file had it.
 
     Args:
         name_or_folder: a folder with config.json and weights, or a Hub id such as "bert-base-uncased".
@@ -123,7 +130,7 @@ def load(
     if head is None or (task in heads and one_class):
         initialized = {name for entry in resolution.missing for name in names.lookup(entry)}
         model.checkpoint.unused_tensors = read_unused(model.checkpoint, tensors, initialized, dtype)
-    return few_rows(model.set_attention(attention))
+    return mixed_dtypes(few_rows(model.set_attention(attention)))
 
 
 def check_device(device: str | torch.device) -> torch.device:
@@ -213,6 +220,7 @@ def load_parameters(
         Parameters of an entry -> the stored names that `save` writes them under.
     """
     stored_names: dict[tuple[str, ...], tuple[str, ...]] = {}
+    checkpoint: Checkpoint = model.checkpoint
     for entry, names in sources.items():
         if not names and entry.or_zero:
             stored_names[entry.parameters] = ()
@@ -228,7 +236,12 @@ def load_parameters(
         stored_names[entry.parameters] = names
         sizes = [model.get_parameter(name).shape[0] for name in entry.parameters]
         for name, tensor in zip(entry.parameters, entry.op.load(stored, sizes), strict=True):
-            set_parameter(model, name, cast(tensor, dtype, device))
+            wanted = parameter_dtype(checkpoint.architecture, name, dtype or tensor.dtype)
+            set_parameter(model, name, tensor.to(device, wanted))
+        loaded = model.get_parameter(entry.parameters[0]).dtype
+        own = dict(zip(names, stored if entry.op.many else stored * len(names), strict=True))
+        if dtype is None:
+            checkpoint.dtypes |= {n: (t.dtype, loaded) for n, t in own.items() if t.dtype != loaded}
     share_tied(model)
     return stored_names
 

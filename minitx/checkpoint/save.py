@@ -139,6 +139,9 @@ def stored_tensors(model: Model, checkpoint: Checkpoint) -> dict[str, Tensor]:
     for entry, names in stored_names(model, checkpoint).items():
         tensors = [tensor.cpu() for tensor in entry.op.save([parameters[name] for name in entry.parameters])]
         stored |= dict(zip(names, tensors if entry.op.many else tensors * len(names), strict=True))
+    for name, (own, loaded) in checkpoint.dtypes.items():
+        if name in stored and stored[name].dtype == loaded:
+            stored[name] = stored[name].to(own)
     # Unused tensors are written back unchanged, but follow a change of the model's dtype.
     dtype = model.dtype
     for name, tensor in checkpoint.unused_tensors.items():
@@ -185,7 +188,7 @@ def stored_config(model: Model, checkpoint: Checkpoint) -> dict[str, Any]:
     names = config.get("architectures")
     if not names or architecture.task_of(str(names[0])) != task:
         config["architectures"] = [architecture.class_name(checkpoint.model_type, task)]
-    dtype = str(model.dtype).removeprefix("torch.")
+    dtype = str(main_dtype(model, checkpoint)).removeprefix("torch.")
     keys = [key for key in ("dtype", "torch_dtype") if key in config]
     if keys or dtype != "float32":
         for key in keys or ["dtype"]:
@@ -199,6 +202,17 @@ def stored_config(model: Model, checkpoint: Checkpoint) -> dict[str, Any]:
     elif labels is not None:
         config["num_labels"] = labels
     return config
+
+
+def main_dtype(model: Model, checkpoint: Checkpoint) -> torch.dtype:
+    """Returns the dtype to state in config.json: as read if any parameter has it, else the first one's.
+
+    Parameters that are float32 in a float16 model do not count.
+    """
+    names = checkpoint.architecture.stays_in_float32
+    stated = {str(checkpoint.config.get(key)).removeprefix("torch.") for key in ("dtype", "torch_dtype")}
+    dtypes = {p.dtype for name, p in model.named_parameters() if not names(name)}
+    return next((d for d in dtypes if str(d).removeprefix("torch.") in stated), model.dtype)
 
 
 # --- shards ----------------------------------------------------------------------------------------
