@@ -136,8 +136,8 @@ def companions(source: Path, destination: Path, folders: Sequence[str]) -> tuple
     names: list[str] = []
     left_out: list[str] = []
     for path in sorted(source.iterdir()):
-        if path.name.startswith(".") or not path.is_file():
-            continue
+        if path.name.startswith((".", "adapter_")) or not path.is_file():
+            continue  # an adapter is merged
         if not is_weights(path) and path.stat().st_size <= LARGEST_COPY:
             names.append(path.name)
         elif not path.name.startswith(("pytorch_model", "model.safetensors", "model-")):  # the loaded ones

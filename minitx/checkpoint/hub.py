@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from minitx.checkpoint.files import BIN, BIN_INDEX, GENERATION, INDEX, SINGLE, read_index, summarize
+from minitx.checkpoint.lora import ADAPTER_CONFIG, ADAPTER_FILES
 from minitx.validation import (
     ArgumentValueError,
     check_flags,
@@ -67,7 +68,7 @@ def fetch(
     token: str | None = None,
     offline: bool = False,
 ) -> Path:
-    """Returns the folder of a checkpoint; downloads config.json and the weights of a Hub id.
+    """Returns the folder of a checkpoint or a LoRA adapter; downloads config and weights of a Hub id.
 
     Weights are downloaded in one format, safetensors before `.bin`.
 
@@ -87,9 +88,15 @@ def fetch(
         ConnectionError: the Hub cannot be reached, or a download was cut off.
         ValueError: not the name of a folder or an id; an index that names a shard outside its folder.
     """
-    snapshot = find(name_or_folder, (CONFIG,), revision=revision, token=token, offline=offline)
+    files = (CONFIG, ADAPTER_CONFIG)
+    snapshot = find(name_or_folder, files, revision=revision, token=token, offline=offline)
     if isinstance(snapshot, Path):
         return snapshot
+    for name in (ADAPTER_CONFIG, *ADAPTER_FILES):
+        if name in snapshot.present:
+            snapshot.get(name)
+    if ADAPTER_CONFIG in snapshot.present and not {SINGLE, INDEX, BIN, BIN_INDEX} & snapshot.present:
+        return snapshot.folder
     for name in (SINGLE, INDEX, BIN, BIN_INDEX):
         if name in snapshot.present:
             break
@@ -266,8 +273,9 @@ def listed(repo: str, files: tuple[str, ...], revision: str, token: str | None) 
     present = {sibling.rfilename for sibling in info.siblings or ()}
     first = next((name for name in files if name in present), None)
     if first is None:
+        expected = [name for name in files if name != ADAPTER_CONFIG][:2]
         raise FileNotFoundError(
-            f"{repo} (revision {revision!r}) has no {' or '.join(files[:2])}; found "
+            f"{repo} (revision {revision!r}) has no {' or '.join(expected)}; found "
             f"{summarize(sorted(present)) or 'nothing'}. Is it a model in Hugging Face's layout?"
         )
     # Downloading by revision lets the client record the commit of a branch.

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from minitx.architectures.declaration import Architecture
-from minitx.architectures.mapping import ResolvedEntry
+from minitx.architectures.mapping import ResolvedEntry, entries
+from minitx.architectures.operations import Transposed
+from minitx.checkpoint import lora
 from minitx.checkpoint.build import (
     choose_architecture,
     empty_model,
@@ -21,11 +23,18 @@ from minitx.checkpoint.build import (
     seeded_generator,
     set_parameter,
 )
-from minitx.checkpoint.files import GENERATION, Tensors, open_folder
+from minitx.checkpoint.files import BIN, BIN_INDEX, GENERATION, INDEX, SINGLE, Tensors, open_folder
 from minitx.checkpoint.record import Checkpoint
-from minitx.checkpoint.resolve import CheckpointNames, has_head, has_pooler, infer_task, resolve_sources
+from minitx.checkpoint.resolve import (
+    CheckpointNames,
+    has_head,
+    has_pooler,
+    infer_task,
+    resolve_sources,
+    table_entries,
+)
 from minitx.checkpoint.ties import Sources, identical, share_tied
-from minitx.config import HeadConfig
+from minitx.config import HeadConfig, ModelConfig
 from minitx.habits import explain_arguments
 from minitx.io import read_json
 from minitx.layers.attention import backend_of
@@ -67,8 +76,11 @@ def load(
     a float16 T5, mT5 or UMT5 the second projection of the feed-forward network stays in float32, as in
     transformers; `save` writes it as the file had it.
 
+    A LoRA adapter of PEFT, in the folder of its base model or alone, is merged into the weights.
+
     Args:
-        name_or_folder: a folder with config.json and weights, or a Hub id such as "bert-base-uncased".
+        name_or_folder: a folder with config.json and weights, or with a LoRA adapter, or a Hub id such as
+            "bert-base-uncased".
         head: None loads the checkpoint's own head, and `save` writes unused tensors back too; "none" loads
             no head; a task loads that head, and `save` leaves out those of other tasks.
         dtype: torch.bfloat16 or "bfloat16", for example; None keeps the dtype of each tensor.
@@ -99,10 +111,13 @@ def load(
     dtype = None if dtype is None else check_dtype("dtype", dtype)
     device = check_device(device)
     folder = fetch(name_or_folder, revision=revision, token=token, offline=offline)
-    config = checkpoint_config(folder, num_labels, init_head)
+    adapter, folder = adapter_and_base(folder, token=token, offline=offline)
+    config = checkpoint_config(folder, num_labels, init_head, adapter)
     architecture, model_type = choose_architecture(config, model_type)
     model_config, heads = read_config(architecture, config, strict)
-    tensors = open_folder(folder)
+    tensors = open_weights(folder, adapter, architecture, model_config)
+    if adapter is not None and adapter.task in heads:
+        head = head or adapter.task
     names = CheckpointNames(tensors.shapes, architecture.prefix)
     names.check_one_spelling()
     task = head or checkpoint_task(architecture, config, heads, names, init_head=init_head)
@@ -112,7 +127,8 @@ def load(
     resolution = resolve_sources(
         model, architecture, model_config, names, tensors, init_head=init_head, resize_head=resized
     )
-
+    if adapter is not None:
+        lora.check_ties(tensors, adapter, tied_names(model, architecture, names))
     model.checkpoint = Checkpoint(
         architecture,
         model_type,
@@ -153,8 +169,54 @@ def read_optional(path: Path) -> bytes | None:
     return path.read_bytes() if path.is_file() else None
 
 
-def checkpoint_config(folder: Path, num_labels: int | None, init_head: bool) -> dict[str, Any]:
-    """Reads config.json, with the number of labels of a new head.
+def adapter_and_base(folder: Path, *, token: str | None, offline: bool) -> tuple[lora.Adapter | None, Path]:
+    """Returns the LoRA adapter of a folder, and the folder of its base model.
+
+    That is the folder itself if it holds weights, else `base_model_name_or_path`.
+
+    Raises:
+        FileNotFoundError, ValueError: no such base model, or as `read_adapter`.
+    """
+    from minitx.checkpoint.hub import fetch
+
+    adapter = lora.read_adapter(folder)
+    if adapter is None or any((folder / name).is_file() for name in (SINGLE, INDEX, BIN, BIN_INDEX)):
+        return adapter, folder
+    base = adapter.config.get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise adapter.error("base_model_name_or_path", "must name the base model, a folder or a Hub id")
+    if (folder / base).is_dir():
+        return adapter, folder / base
+    return adapter, fetch(
+        base, revision=adapter.config.get("revision") or "main", token=token, offline=offline
+    )
+
+
+def open_weights(
+    folder: Path, adapter: lora.Adapter | None, architecture: Architecture, model_config: ModelConfig
+) -> Tensors:
+    """Opens the weights of a folder, with an adapter merged if there is one."""
+    tensors = open_folder(folder)
+    if adapter is None:
+        return tensors
+    tables = (architecture.weights, *architecture.head_weights.values())
+    layers = architecture.layers(model_config)
+    stored = (entry for table in tables for _, entry in entries(table, layers))
+    transposed = {name for entry in stored if isinstance(entry.op, Transposed) for name in entry.names}
+    return lora.merge(tensors, adapter, architecture.prefix, transposed)
+
+
+def tied_names(model: Model, architecture: Architecture, names: CheckpointNames) -> Iterable[tuple[str, ...]]:
+    """Yields the stored names of each pair of tied parameters."""
+    table = {entry.parameters[0]: entry for entry in table_entries(architecture, model)}
+    for name, owner in model.ties.items():
+        yield names.lookup(table[name]) + names.lookup(table[owner])
+
+
+def checkpoint_config(
+    folder: Path, num_labels: int | None, init_head: bool, adapter: lora.Adapter | None = None
+) -> dict[str, Any]:
+    """Reads config.json, with the number of labels of a new head or of an adapter's.
 
     Raises:
         FileNotFoundError: no config.json.
@@ -163,6 +225,8 @@ def checkpoint_config(folder: Path, num_labels: int | None, init_head: bool) -> 
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} has no config.json; is it a model in Hugging Face's layout?")
     config = read_json(folder / "config.json")
+    if num_labels is None and adapter is not None and adapter.num_labels is not None:
+        return with_labels(config, adapter.num_labels)
     if num_labels is None:
         return config
     check_integer("num_labels", num_labels, 1)
@@ -170,6 +234,11 @@ def checkpoint_config(folder: Path, num_labels: int | None, init_head: bool) -> 
         raise ArgumentValueError(
             "num_labels", num_labels, "None", "it sizes a new head and needs init_head=True"
         )
+    return with_labels(config, num_labels)
+
+
+def with_labels(config: dict[str, Any], num_labels: int) -> dict[str, Any]:
+    """Returns a config with a number of labels; names of another number are left out."""
     label_names = config.get("id2label")
     if isinstance(label_names, dict) and len(label_names) == num_labels:
         return config

@@ -13,6 +13,7 @@ from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.mapping import ResolvedEntry
 from minitx.checkpoint.build import layout, read_config, task_config, task_of
 from minitx.checkpoint.files import BIN, BIN_INDEX, GENERATION, INDEX, SINGLE
+from minitx.checkpoint.lora import ADAPTER_CONFIG
 from minitx.checkpoint.record import Checkpoint
 from minitx.checkpoint.resolve import table_entries
 from minitx.checkpoint.ties import is_shared, is_tied
@@ -289,7 +290,9 @@ def refuse_other_model(folder: Path, config: Mapping[str, Any]) -> None:
 def refuse_other_weights(folder: Path, names: set[str]) -> None:
     """Raises FileExistsError for weights under other names, which a loader might prefer to these."""
     shards = {path.name for path in folder.glob("model-*-of-*.safetensors")}
-    present = shards | {name for name in (SINGLE, INDEX, BIN, BIN_INDEX) if (folder / name).exists()}
+    present = shards | {
+        name for name in (SINGLE, INDEX, BIN, BIN_INDEX, ADAPTER_CONFIG) if (folder / name).exists()
+    }
     if other := sorted(present - names):
         raise FileExistsError(
             f"{folder} already holds {', '.join(other)}, which would stay beside the new weights; "
