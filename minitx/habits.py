@@ -80,9 +80,10 @@ ARGUMENTS: Mapping[str, Mapping[str, str]] = {
         "convert_to_tensor": "The result is a tensor; leave it out.",
         "device": "Vectors are computed on the model's device; call model.to(device).",
         "normalize_embeddings": "It is called normalize here.",
-        "prompt": "Use settings=EmbeddingSettings(prompt=...).",
+        "prompt_name": "Use prompt=embedding_settings(model).prompts[name].",
         "sentences": "Texts are the second argument.",
         "show_progress_bar": "progress= takes a function, which gets the number of texts after each batch.",
+        "truncate_dim": "Use settings=replace(embedding_settings(model), truncate_dim=...).",
     },
     "from_config": {
         "attn_implementation": 'Call model.set_attention("sdpa") or ("eager").',
@@ -143,8 +144,7 @@ ATTRIBUTES: Mapping[str, Mapping[str, str]] = {
         "save_pretrained": "Use minitx.save(model, folder, tokenizer=tokenizer).",
     },
     "tokenizer": {
-        "add_special_tokens": "A loaded tokenizer is not changed; add tokens to the files.",
-        "add_tokens": "A loaded tokenizer is not changed; add tokens to the files.",
+        "add_special_tokens": "Use tokenizer.add_tokens([...], special=True).",
         "batch_decode": "Use tokenizer.decode_batch(rows).",
         "batch_encode_plus": "Call tokenizer(texts).",
         "convert_ids_to_tokens": "Use tokenizer.id_to_token(id) for each.",

@@ -33,6 +33,7 @@ from minitx.checkpoint.resolve import (
     resolve_sources,
     table_entries,
 )
+from minitx.checkpoint.sentence import first_module, read_sentence_files
 from minitx.checkpoint.ties import Sources, identical, share_tied
 from minitx.config import HeadConfig, ModelConfig
 from minitx.habits import explain_arguments
@@ -129,16 +130,7 @@ def load(
     )
     if adapter is not None:
         lora.check_ties(tensors, adapter, tied_names(model, architecture, names))
-    model.checkpoint = Checkpoint(
-        architecture,
-        model_type,
-        config,
-        folder,
-        generation_file=read_optional(folder / GENERATION),
-        layout=layout(model),
-        files=tensors.files if len(set(tensors.files.values())) > 1 else {},
-        metadata=tensors.metadata,
-    )
+    model.checkpoint = source_record(model, architecture, model_type, config, tensors)
     model.checkpoint.names = load_parameters(model, resolution.sources, tensors, dtype, device)
     init_missing(model, resolution.missing, generator)
     model.checkpoint.dtype = model.dtype
@@ -164,6 +156,24 @@ def check_device(device: str | torch.device) -> torch.device:
     return checked
 
 
+def source_record(
+    model: Model, architecture: Architecture, model_type: str, config: Mapping[str, Any], tensors: Tensors
+) -> Checkpoint:
+    """Returns the record of a model's files, without the parameters."""
+    folder = tensors.folder
+    return Checkpoint(
+        architecture,
+        model_type,
+        config,
+        folder,
+        generation_file=read_optional(folder / GENERATION),
+        layout=layout(model),
+        files=tensors.files if len(set(tensors.files.values())) > 1 else {},
+        metadata=tensors.metadata,
+        sentence_files=read_sentence_files(folder),
+    )
+
+
 def read_optional(path: Path) -> bytes | None:
     """Reads a file; None if it does not exist."""
     return path.read_bytes() if path.is_file() else None
@@ -185,11 +195,9 @@ def adapter_and_base(folder: Path, *, token: str | None, offline: bool) -> tuple
     base = adapter.config.get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
         raise adapter.error("base_model_name_or_path", "must name the base model, a folder or a Hub id")
-    if (folder / base).is_dir():
-        return adapter, folder / base
-    return adapter, fetch(
-        base, revision=adapter.config.get("revision") or "main", token=token, offline=offline
-    )
+    source = folder / base if (folder / base).is_dir() else base
+    revision = adapter.config.get("revision") or "main"
+    return adapter, fetch(source, revision=revision, token=token, offline=offline)
 
 
 def open_weights(
@@ -223,6 +231,8 @@ def checkpoint_config(
         ValueError: damaged JSON, or `num_labels` without `init_head`.
     """
     if not (folder / "config.json").is_file():
+        if name := first_module(folder):
+            raise ValueError(f"{folder}: modules.json begins with a {name}; minitx loads encoders only.")
         raise FileNotFoundError(f"{folder} has no config.json; is it a model in Hugging Face's layout?")
     config = read_json(folder / "config.json")
     if num_labels is None and adapter is not None and adapter.num_labels is not None:

@@ -34,6 +34,8 @@ class Checkpoint:
             although none was asked for; `save` converts them back.
         files: name -> file, if the checkpoint was sharded.
         metadata: metadata of the safetensors header.
+        sentence_files: files of sentence-transformers, name -> content: `embed` follows them, and `save`
+            writes them back.
     """
 
     architecture: Architecture
@@ -48,6 +50,7 @@ class Checkpoint:
     dtypes: dict[str, tuple[torch.dtype, torch.dtype]] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
+    sentence_files: dict[str, bytes] = field(default_factory=dict)
 
     @property
     def id2label(self) -> dict[int, str]:

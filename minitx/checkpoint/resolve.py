@@ -206,7 +206,7 @@ def resolve_sources(
     fresh = [e for e in missing if init_head and e.parameters[0].startswith(HEAD_PARTS)]
     task = task_of(model, architecture)
     check_complete([e for e in missing if e not in fresh], architecture, names, task)
-    used = {name for stored in sources.values() for name in stored}
+    used = {name for entry in table for name in names.lookup(entry)}  # those of a replaced head too
     check_known(set(tensors.shapes) - used, task, architecture, model_config, names, tensors.shapes)
     check_shapes(model, sources, tensors)
     return Resolution(sources, fresh)

@@ -16,6 +16,7 @@ from minitx.checkpoint.files import BIN, BIN_INDEX, GENERATION, INDEX, SINGLE
 from minitx.checkpoint.lora import ADAPTER_CONFIG
 from minitx.checkpoint.record import Checkpoint
 from minitx.checkpoint.resolve import table_entries
+from minitx.checkpoint.sentence import refuse_other_sentence_files
 from minitx.checkpoint.ties import is_shared, is_tied
 from minitx.habits import explain_arguments
 from minitx.io import Staging, read_json, write_json
@@ -48,9 +49,10 @@ def save(
 ) -> None:
     """Saves config.json and safetensors files that transformers loads.
 
-    Also writes generation_config.json if the source had one, and the files of `tokenizer`. transformers loads
-    the folder without a warning if it loads the source without one. (A pooler that the source lacked, as when
-    a masked-lm checkpoint is loaded with head="none", stays missing.)
+    Also writes generation_config.json and the files of sentence-transformers if the source had them, and the
+    files of `tokenizer`. transformers loads the folder without a warning if it loads the source without one.
+    (A pooler that the source lacked, as when a masked-lm checkpoint is loaded with head="none", stays
+    missing.)
 
     A loaded model keeps the names, dtypes and shards of its source. Files are written under temporary names
     and moved when all are complete: a crash leaves the old file or the new one.
@@ -63,8 +65,8 @@ def save(
         progress: called with the number of bytes after each file.
 
     Raises:
-        FileExistsError: the folder holds a model of another architecture, or weights under other file names,
-            which would contradict these.
+        FileExistsError: the folder holds a model of another architecture, or weights or settings of
+            embeddings under other file names, which would contradict these.
         TypeError: `tokenizer` is not from `minitx.load_tokenizer`.
         ValueError: a model without a record of its architecture, or one that its config does not describe.
     """
@@ -90,6 +92,7 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     refuse_other_model(folder, config)
     refuse_other_weights(folder, {SINGLE} if len(shards) == 1 else {INDEX, *shards})
+    refuse_other_sentence_files(folder, checkpoint.sentence_files)
     metadata = checkpoint.metadata or {"format": "pt"}
     with Staging(folder, seal=INDEX if len(shards) > 1 else None) as staging:
         for name, members in shards.items():
@@ -99,6 +102,8 @@ def save(
         write_json(staging.path("config.json"), config)
         if checkpoint.generation_file is not None:
             staging.path(GENERATION).write_bytes(checkpoint.generation_file)
+        for name, content in checkpoint.sentence_files.items():
+            staging.path(name).write_bytes(content)
         if len(shards) > 1:
             write_json(staging.path(INDEX), shard_index(shards, tensors))
     if tokenizer is not None:
@@ -274,7 +279,7 @@ def nbytes(tensor: Tensor) -> int:
 
 
 def refuse_other_model(folder: Path, config: Mapping[str, Any]) -> None:
-    """Raises FileExistsError if the folder holds a model of another architecture."""
+    """Refuses a folder that holds a model of another architecture."""
     path, model_type = folder / "config.json", config.get("model_type")
     try:
         present = read_json(path).get("model_type") if path.is_file() else model_type
@@ -288,7 +293,7 @@ def refuse_other_model(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def refuse_other_weights(folder: Path, names: set[str]) -> None:
-    """Raises FileExistsError for weights under other names, which a loader might prefer to these."""
+    """Refuses a folder with weights under other names, which a loader might prefer to these."""
     shards = {path.name for path in folder.glob("model-*-of-*.safetensors")}
     present = shards | {
         name for name in (SINGLE, INDEX, BIN, BIN_INDEX, ADAPTER_CONFIG) if (folder / name).exists()

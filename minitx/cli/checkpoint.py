@@ -45,13 +45,10 @@ def convert(source: Source, destination: str, json: bool, **options: Any) -> Non
     from minitx.checkpoint.convert import convert as write
     from minitx.checkpoint.hub import fetch_tokenizer
     from minitx.inspect.text import human
-    from minitx.pipelines.text.embed import modules
 
     folder, target = source.folder(), Path(destination)
     if not Path(source.name).is_dir():
         fetch_tokenizer(source.name, **source.hub)
-    listing = folder / "modules.json"
-    options |= {"folders": [place for _, place in modules(listing)]} if listing.is_file() else {}
     options |= {"progress": partial(progress_bar, title="writing", unit="B", quiet=json)}
     result = write(folder, target, dtype=source.dtype, model_type=source.model_type, **options)
     count = len(result.weights)

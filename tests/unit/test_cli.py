@@ -122,7 +122,7 @@ def test_version(run: Run) -> None:
         ("inspect",),
         ("inspect", "m", "extra"),
         ("embed", "m", "text", "--wrong"),
-        ("embed", "m", "--pooling", "max"),
+        ("embed", "m", "--pooling", "median"),
         ("embed", "m", "--batch-size", "0"),
         ("convert", "a", "b", "--max-shard-size", "big"),
         ("convert", "a", "b", "--max-shard-size", "0MB"),
@@ -454,7 +454,7 @@ def test_inspect(run: Run, folder: Path) -> None:
     code, out, _ = run("inspect", folder, "--json", "--offline", "--head", "none")
     summary = json.loads(out)
     assert summary["parameters"] == sum(p.numel() for p in minitx.load(folder).parameters())
-    assert summary["rows"][0]["path"] == "embedder"
+    assert summary["entries"][0]["path"] == "embedder"
 
 
 def test_inspect_model_type(run: Run, tmp_path: Path) -> None:
@@ -677,7 +677,10 @@ def test_device_that_is_not_there(run: Run, folder: Path) -> None:
 
 def test_embed_takes_the_checkpoints_settings(run: Run, tmp_path: Path) -> None:
     make(tmp_path)
-    modules = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]
+    modules = [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+    ]
     (tmp_path / "modules.json").write_text(json.dumps(modules))
     _, out, _ = run("embed", tmp_path, "a", "--json")
     assert json.loads(out)["normalize"] is False
