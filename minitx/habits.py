@@ -30,6 +30,7 @@ _LOADING = {
     "max_memory": "A model lies on one device; leave it out.",
     "pretrained_model_name_or_path": "The folder or Hub id is the first argument.",
     "quantization_config": 'minitx loads unquantized weights only; dtype="bfloat16" halves float32.',
+    "strict": "A key that minitx does not know is always an error; ignore_keys=(...) leaves it out.",
     "torch_dtype": 'Use dtype="float16" or dtype=torch.float16.',
     "trust_remote_code": "minitx runs no code from a checkpoint; leave it out.",
     "use_auth_token": "Use token=...",

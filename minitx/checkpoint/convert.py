@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +49,7 @@ def convert(
     head: str | None = None,
     dtype: torch.dtype | str | None = None,
     model_type: str | None = None,
+    ignore_keys: Sequence[str] = (),
     max_shard_size: int | None = None,
     progress: Callable[[int], AbstractContextManager[Callable[[int], Any]]] | None = None,
 ) -> Conversion:
@@ -59,7 +60,7 @@ def convert(
     Args:
         source: folder of the checkpoint.
         destination: a new folder, or one without weights.
-        head, dtype, model_type: as for `load`.
+        head, dtype, model_type, ignore_keys: as for `load`.
         max_shard_size: bytes of the largest weight file; None keeps the shards of the source.
         progress: from the number of bytes to a context manager of the function that is called with the
             bytes written.
@@ -71,7 +72,7 @@ def convert(
     check_destination(source, destination)
     paths, left_out = companions(source, destination)
     check_clashes(destination, ["config.json", *paths])
-    model = load(source, head=head, dtype=dtype, model_type=model_type)
+    model = load(source, head=head, dtype=dtype, model_type=model_type, ignore_keys=ignore_keys)
     assert model.checkpoint is not None
     size = sum(t.numel() * t.element_size() for t in stored_tensors(model, model.checkpoint).values())
     destination.parent.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from minitx.architectures.mapping import ResolvedEntry, entries
 from minitx.architectures.operations import Transposed
 from minitx.checkpoint import lora
 from minitx.checkpoint.build import (
+    check_keys_to_ignore,
     choose_architecture,
     empty_model,
     layout,
@@ -62,7 +63,7 @@ def load(
     token: str | None = None,
     offline: bool = False,
     model_type: str | None = None,
-    strict: bool = False,
+    ignore_keys: Sequence[str] = (),
     init_head: bool = False,
     num_labels: int | None = None,
     seed: int | None = None,
@@ -90,7 +91,8 @@ def load(
         token: access token of the Hub, for gated or private models.
         offline: use only files in the Hub cache.
         model_type: the architecture, for a config.json without `model_type`.
-        strict: raise an error for a key of config.json that minitx does not know, instead of a warning.
+        ignore_keys: keys of config.json to leave out, such as one that minitx does not know; `save` writes
+            them back. "decoder.key" is a key of an inner config.
         init_head: initialize with random weights whatever the checkpoint lacks of the head.
         num_labels: number of labels of a new head, which replaces a head with another number; requires
             `init_head`.
@@ -103,7 +105,7 @@ def load(
     """
     from minitx.checkpoint.hub import fetch
 
-    check_flags(strict=strict, init_head=init_head)
+    check_flags(init_head=init_head)
     check_optional_strings(head=head, model_type=model_type)
     generator = seeded_generator(seed)
     if seed is not None and not init_head:
@@ -113,9 +115,10 @@ def load(
     device = check_device(device)
     folder = fetch(name_or_folder, revision=revision, token=token, offline=offline)
     adapter, folder = adapter_and_base(folder, token=token, offline=offline)
+    ignored = check_keys_to_ignore(ignore_keys)
     config = checkpoint_config(folder, num_labels, init_head, adapter)
     architecture, model_type = choose_architecture(config, model_type)
-    model_config, heads = read_config(architecture, config, strict)
+    model_config, heads = read_config(architecture, model_type, config, ignored)
     tensors = open_weights(folder, adapter, architecture, model_config)
     if adapter is not None and adapter.task in heads:
         head = head or adapter.task
@@ -124,13 +127,12 @@ def load(
     task = head or checkpoint_task(architecture, config, heads, names, init_head=init_head)
     pooler = task in architecture.tasks_with_pooler and (task != "none" or has_pooler(architecture, names))
     model = empty_model(architecture, model_config, heads, task, pooler=pooler)
-    resized = num_labels is not None
-    resolution = resolve_sources(
-        model, architecture, model_config, names, tensors, init_head=init_head, resize_head=resized
-    )
+    new_head = {"init_head": init_head, "resize_head": num_labels is not None}
+    resolution = resolve_sources(model, architecture, model_config, names, tensors, **new_head)
     if adapter is not None:
         lora.check_ties(tensors, adapter, tied_names(model, architecture, names))
     model.checkpoint = source_record(model, architecture, model_type, config, tensors)
+    model.checkpoint.ignored_keys = ignored
     model.checkpoint.names = load_parameters(model, resolution.sources, tensors, dtype, device)
     init_missing(model, resolution.missing, generator)
     model.checkpoint.dtype = model.dtype

@@ -34,6 +34,7 @@ class Checkpoint:
             although none was asked for; `save` converts them back.
         files: name -> file, if the checkpoint was sharded.
         metadata: metadata of the safetensors header.
+        ignored_keys: keys of config.json that were left out by `ignore_keys`.
         sentence_files: files of sentence-transformers, name -> content: `embed` follows them, and `save`
             writes them back.
     """
@@ -50,6 +51,7 @@ class Checkpoint:
     dtypes: dict[str, tuple[torch.dtype, torch.dtype]] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
+    ignored_keys: tuple[str, ...] = ()
     sentence_files: dict[str, bytes] = field(default_factory=dict)
 
     @property

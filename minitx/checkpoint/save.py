@@ -128,7 +128,9 @@ def check_unchanged(model: Model, checkpoint: Checkpoint) -> None:
                 f"{built.get(path, 'not a module')}; {advice}"
             )
     task = task_of(model, checkpoint.architecture)
-    model_config, heads = read_config(checkpoint.architecture, checkpoint.config, quiet=True)
+    model_config, heads = read_config(
+        checkpoint.architecture, checkpoint.model_type, checkpoint.config, checkpoint.ignored_keys
+    )
     model_config = task_config(checkpoint.architecture, model_config, task, pooler=model.config.pooler)
     head = None if model.head is None else model.head.config
     if (model_config, heads.get(task)) != (model.config, head):

@@ -74,7 +74,7 @@ def score(source: Source, texts: tuple[str, ...], file: str | None, json: bool, 
         emit(json, plain, header * (row == 0) + shown, indent=None)
 
 
-@command(MODEL, TEXTS, *group("the model", *HUB))
+@command(MODEL, TEXTS, *group("the model", *HUB[:-1]))
 def tokenize(source: Source, texts: tuple[str, ...], file: str | None, json: bool, **values: Any) -> None:
     """Prints the tokens of texts, or the texts of tokens."""
     from minitx.inspect.text import columns, names_of

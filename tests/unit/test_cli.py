@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -210,11 +211,29 @@ def test_interrupted(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_warnings_are_one_line(run: Run, tmp_path: Path) -> None:
     make(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({**config, "novelty": 1}))
+    (tmp_path / "config.json").write_text(
+        json.dumps({**config, "architectures": ["BertForTokenClassification"]})
+    )
     code, out, err = run("inspect", tmp_path)
     assert code == 0
-    assert err == "minitx: warning: config.json: minitx does not know novelty; ignored.\n"
+    assert re.fullmatch(r"minitx: warning: config.json names the task [^\n]*; loaded without a head\.\n", err)
     assert "warning" not in out
+
+
+def test_keys_of_a_config_are_ignored_on_request(run: Run, tmp_path: Path) -> None:
+    make(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "novelty": 1, "news": 2}))
+    code, out, err = run("inspect", tmp_path, "--ignore-key", "news")
+    assert (code, out) == (2, "")
+    assert "has 'novelty', unknown to minitx" in err
+    assert "--ignore-key novelty loads without" in " ".join(err.split())
+    ignored = ("--ignore-key", "novelty", "--ignore-key", "news")
+    code, out, err = run("inspect", tmp_path, *ignored)
+    assert (code, err) == (0, "")
+    assert run("convert", tmp_path, tmp_path / "two", *ignored)[0] == 0
+    assert json.loads((tmp_path / "two" / "config.json").read_text())["novelty"] == 1
+    assert run("inspect", tmp_path, "--ignore-key", "nothing")[0] == 2
 
 
 def process(*argv: object, **more: Any) -> subprocess.CompletedProcess[str]:
