@@ -64,6 +64,8 @@ class Architecture:
         unused_tensors: checkpoint names that no module uses (constants, heads of the pre-training); kept for
             `save`, not loaded. {i} stands for every layer.
         frozen: parameters that are not trained.
+        float32_in_half: modules that stay in float32 in a float16 model, by a part of their names: their
+            outputs exceed the largest number of float16.
         layers: the placeholders of the templates, one dict per layer.
         canonical_names: the names of an entry under which a model without a checkpoint is saved.
         pretraining: the task that Hugging Face's `...ForPreTraining` includes.
@@ -83,6 +85,7 @@ class Architecture:
     encoder_tasks: frozenset[str] = frozenset()
     unused_tensors: tuple[str, ...] = ()
     frozen: tuple[str, ...] = ()
+    float32_in_half: tuple[str, ...] = ()
     layers: Callable[[ModelConfig], list[dict[str, int]]] = every_layer
     pretraining: str | None = None
     classes: Mapping[str, str] = field(default_factory=dict)
@@ -103,6 +106,10 @@ class Architecture:
         """Returns `unused_tensors` with the placeholders filled in."""
         layers = self.layers(config)
         return [name.format(**values) for name in self.unused_tensors for values in places(name, layers)]
+
+    def stays_in_float32(self, parameter: str) -> bool:
+        """Whether a parameter of a float16 model is float32."""
+        return any(part in parameter for part in self.float32_in_half)
 
     def task_of(self, class_name: str) -> str | None:
         """Returns the task of one of Hugging Face's classes, "none" for a bare model, None if unknown."""

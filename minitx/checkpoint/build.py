@@ -22,6 +22,7 @@ from minitx.config import HeadConfig, ModelConfig
 from minitx.habits import explain_arguments
 from minitx.models import DecoderModel, EncoderDecoderModel, EncoderModel, Model
 from minitx.optimize.few_rows import few_rows
+from minitx.optimize.mixed_dtypes import mixed_dtypes
 from minitx.validation import (
     ArgumentTypeError,
     ArgumentValueError,
@@ -73,6 +74,8 @@ def from_config(
         architecture, model_config, heads, task, pooler=task in architecture.tasks_with_pooler
     )
     model = model.to_empty(device="cpu").to(dtype).train()
+    for name, parameter in model.named_parameters():
+        parameter.data = parameter.to(parameter_dtype(architecture, name, dtype))
     model.initialize(generator=generator)
     model.tie_weights()
     # Explicit, because the default of a missing key differs between architectures.
@@ -80,7 +83,7 @@ def from_config(
     model.checkpoint = Checkpoint(
         architecture, model_type, padding | dict(config), layout=layout(model), ignored_keys=ignore_keys
     )
-    return few_rows(model)
+    return mixed_dtypes(few_rows(model))
 
 
 def seeded_generator(seed: int | None) -> torch.Generator | None:
@@ -235,6 +238,11 @@ def layout(model: nn.Module) -> dict[str, str]:
         for path, module in leaves
         if not isinstance(module, nn.Dropout | nn.Identity)
     }
+
+
+def parameter_dtype(architecture: Architecture, name: str, dtype: torch.dtype) -> torch.dtype:
+    """Returns the dtype of a parameter in a model of `dtype`; some stay in float32 in a float16 model."""
+    return torch.float32 if dtype == torch.float16 and architecture.stays_in_float32(name) else dtype
 
 
 def set_parameter(model: nn.Module, name: str, tensor: Tensor) -> None:

@@ -138,8 +138,8 @@ def companions(source: Path, destination: Path) -> tuple[dict[str, Path], list[s
     left_out: list[str] = []
     upper = upper_folder(source)
     for path in [path for folder in dict.fromkeys((source, upper)) for path in sorted(folder.iterdir())]:
-        if path.name.startswith(".") or not path.is_file():
-            continue
+        if path.name.startswith((".", "adapter_")) or not path.is_file():
+            continue  # an adapter is merged
         if not is_weights(path) and path.stat().st_size <= LARGEST_COPY:
             paths.setdefault(path.name, path)
         elif not path.name.startswith(("pytorch_model", "model.safetensors", "model-")):  # the loaded ones

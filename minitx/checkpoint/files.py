@@ -145,7 +145,8 @@ def read_index(path: Path) -> dict[str, str]:
     if not isinstance(weight_map, dict) or not all(isinstance(v, str) for v in weight_map.values()):
         raise ValueError(f"{path}: has no 'weight_map' from tensor names to file names.")
     for name in sorted(set(weight_map.values())):
-        if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name:
+        parts = name.split("/")  # of a shard in a subfolder
+        if {"", ".", ".."} & {*parts} or "\\" in name or "\0" in name:
             raise ValueError(f"{path}: names {name!r}; a shard must lie in the folder itself.")
     return weight_map
 
@@ -157,7 +158,8 @@ def open_files(folder: Path, names: Iterable[str]) -> Tensors:
         path = folder / name
         if not is_file(path):
             raise FileNotFoundError(f"{path} is missing; the index of its folder names it.")
-        shapes = open_bin(path, tensors) if path.suffix == ".bin" else open_safetensors(path, tensors)
+        handle, shapes = open_bin(path) if path.suffix == ".bin" else open_safetensors(path, tensors.metadata)
+        tensors.handles[name] = handle
         if twice := sorted(set(shapes) & set(tensors.shapes)):
             raise ValueError(f"{path}: tensors that another shard holds too: {summarize(twice)}.")
         for tensor, shape in shapes.items():
@@ -165,13 +167,13 @@ def open_files(folder: Path, names: Iterable[str]) -> Tensors:
     return tensors
 
 
-def open_safetensors(path: Path, tensors: Tensors) -> dict[str, Tensor]:
-    """Opens a safetensors file into `tensors.handles`; returns name -> meta tensor."""
+def open_safetensors(path: Path, metadata: dict[str, str]) -> tuple[Any, dict[str, Tensor]]:
+    """Opens a safetensors file and adds to its metadata; returns the file and name -> meta tensor."""
     from safetensors import SafetensorError, safe_open
 
     try:
         handle: Any = safe_open(path, framework="pt")  # the library has no types
-        tensors.metadata.update(handle.metadata() or {})
+        metadata.update(handle.metadata() or {})
         shapes = {}
         for name in handle.keys():  # noqa: SIM118 - not a dict
             part = handle.get_slice(name)
@@ -180,14 +182,14 @@ def open_safetensors(path: Path, tensors: Tensors) -> dict[str, Tensor]:
             shapes[name] = torch.empty(part.get_shape(), dtype=DTYPES[part.get_dtype()], device="meta")
     except (SafetensorError, OSError, RuntimeError) as error:
         raise ValueError(f"{path}: not a complete safetensors file ({error}); fetch it again.") from None
-    tensors.handles[path.name] = handle
-    return shapes
+    return handle, shapes
 
 
-def open_bin(path: Path, tensors: Tensors) -> dict[str, Tensor]:
-    """Opens a `.bin` file into `tensors.handles`; returns name -> meta tensor.
+def open_bin(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Opens a `.bin` file; returns its tensors and name -> meta tensor.
 
-    `weights_only` unpickles tensors only, so that no code in the file can run.
+    `weights_only` unpickles tensors only, so that no code in the file can run. Plain values beside them, such
+    as the number of a training step, are left out.
     """
     state: Any = None
     try:
@@ -202,15 +204,17 @@ def open_bin(path: Path, tensors: Tensors) -> dict[str, Tensor]:
         ) from None
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]
-    if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
+    if isinstance(state, Mapping):
+        plain_values = (int, float, str, type(None))
+        state = {name: value for name, value in state.items() if not isinstance(value, plain_values)}
+    if not isinstance(state, dict) or not state or not all(isinstance(v, Tensor) for v in state.values()):
         raise ValueError(f"{path}: expected a state dict, tensor names to tensors.")
     for name, value in state.items():
         plain = value.layout is torch.strided and value.device.type == "cpu" and not value.is_nested
         if not plain or value.dtype not in DTYPES.values():
             kind = str(value.layout if value.layout is not torch.strided else value.dtype)
             raise ValueError(f"{path}: {name} is a {kind} tensor on {value.device}; expected a dense tensor.")
-    tensors.handles[path.name] = dict(state)
-    return {str(name): torch.empty_like(value, device="meta") for name, value in state.items()}
+    return state, {str(name): torch.empty_like(value, device="meta") for name, value in state.items()}
 
 
 def is_file(path: Path) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from minitx.checkpoint.files import BIN, BIN_INDEX, GENERATION, INDEX, SINGLE, read_index, summarize
+from minitx.checkpoint.lora import ADAPTER_CONFIG, ADAPTER_FILES
 from minitx.checkpoint.sentence import MODULES, encoder_folder, encoder_place, sentence_names
 from minitx.validation import (
     ArgumentValueError,
@@ -60,7 +61,7 @@ def fetch(
     token: str | None = None,
     offline: bool = False,
 ) -> Path:
-    """Returns the folder of a checkpoint; downloads config.json and the weights of a Hub id.
+    """Returns the folder of a checkpoint or a LoRA adapter; downloads config and weights of a Hub id.
 
     Weights are downloaded in one format, safetensors before `.bin`.
 
@@ -80,9 +81,15 @@ def fetch(
         ConnectionError: the Hub cannot be reached, or a download was cut off.
         ValueError: not the name of a folder or an id; an index that names a shard outside its folder.
     """
-    snapshot = find(name_or_folder, (CONFIG, MODULES), revision=revision, token=token, offline=offline)
+    files = (CONFIG, MODULES, ADAPTER_CONFIG)
+    snapshot = find(name_or_folder, files, revision=revision, token=token, offline=offline)
     if isinstance(snapshot, Path):
         return encoder_folder(snapshot)
+    for name in (ADAPTER_CONFIG, *ADAPTER_FILES):
+        if name in snapshot.present:
+            snapshot.get(name)
+    if ADAPTER_CONFIG in snapshot.present and not {SINGLE, INDEX, BIN, BIN_INDEX} & snapshot.present:
+        return snapshot.folder
     modules = snapshot.get(MODULES).read_bytes() if MODULES in snapshot.present else None
     prefix = snapshot.prefix(modules)
     for name in (prefix + file for file in (SINGLE, INDEX, BIN, BIN_INDEX)):
@@ -270,8 +277,9 @@ def listed(repo: str, files: tuple[str, ...], revision: str, token: str | None) 
     present = {sibling.rfilename for sibling in info.siblings or ()}
     first = next((name for name in files if name in present), None)
     if first is None:
+        expected = [name for name in files if name != ADAPTER_CONFIG][:2]
         raise FileNotFoundError(
-            f"{repo} (revision {revision!r}) has no {' or '.join(files[:2])}; found "
+            f"{repo} (revision {revision!r}) has no {' or '.join(expected)}; found "
             f"{summarize(sorted(present)) or 'nothing'}. Is it a model in Hugging Face's layout?"
         )
     # Downloading by revision lets the client record the commit of a branch.

@@ -11,27 +11,38 @@ import torch
 from torch import Tensor
 
 from minitx.architectures.declaration import Architecture
-from minitx.architectures.mapping import ResolvedEntry
+from minitx.architectures.mapping import ResolvedEntry, entries
+from minitx.architectures.operations import Transposed
+from minitx.checkpoint import lora
 from minitx.checkpoint.build import (
     check_keys_to_ignore,
     choose_architecture,
     empty_model,
     layout,
+    parameter_dtype,
     read_config,
     seeded_generator,
     set_parameter,
 )
-from minitx.checkpoint.files import GENERATION, Tensors, open_folder
+from minitx.checkpoint.files import BIN, BIN_INDEX, GENERATION, INDEX, SINGLE, Tensors, open_folder
 from minitx.checkpoint.record import Checkpoint
-from minitx.checkpoint.resolve import CheckpointNames, has_head, has_pooler, infer_task, resolve_sources
+from minitx.checkpoint.resolve import (
+    CheckpointNames,
+    has_head,
+    has_pooler,
+    infer_task,
+    resolve_sources,
+    table_entries,
+)
 from minitx.checkpoint.sentence import first_module, read_sentence_files
 from minitx.checkpoint.ties import Sources, identical, share_tied
-from minitx.config import HeadConfig
+from minitx.config import HeadConfig, ModelConfig
 from minitx.habits import explain_arguments
 from minitx.io import read_json
 from minitx.layers.attention import backend_of
 from minitx.models import Model
 from minitx.optimize.few_rows import few_rows
+from minitx.optimize.mixed_dtypes import mixed_dtypes
 from minitx.validation import (
     ArgumentValueError,
     check_dtype,
@@ -62,8 +73,16 @@ def load(
 
     Label names of a classifier are in `model.checkpoint.id2label`.
 
+    A file may hold tensors of several dtypes, and each parameter keeps its own. Every module then converts
+    its input to the dtype of its parameters and returns that dtype; a sum of two dtypes has the wider one. In
+    a float16 T5, mT5 or UMT5 the second projection of the feed-forward network stays in float32, as in
+    transformers; `save` writes it as the file had it.
+
+    A LoRA adapter of PEFT, in the folder of its base model or alone, is merged into the weights.
+
     Args:
-        name_or_folder: a folder with config.json and weights, or a Hub id such as "bert-base-uncased".
+        name_or_folder: a folder with config.json and weights, or with a LoRA adapter, or a Hub id such as
+            "bert-base-uncased".
         head: None loads the checkpoint's own head, and `save` writes unused tensors back too; "none" loads
             no head; a task loads that head, and `save` leaves out those of other tasks.
         dtype: torch.bfloat16 or "bfloat16", for example; None keeps the dtype of each tensor.
@@ -95,10 +114,14 @@ def load(
     dtype = None if dtype is None else check_dtype("dtype", dtype)
     device = check_device(device)
     folder = fetch(name_or_folder, revision=revision, token=token, offline=offline)
-    config, ignored = checkpoint_config(folder, num_labels, init_head), check_keys_to_ignore(ignore_keys)
+    adapter, folder = adapter_and_base(folder, token=token, offline=offline)
+    ignored = check_keys_to_ignore(ignore_keys)
+    config = checkpoint_config(folder, num_labels, init_head, adapter)
     architecture, model_type = choose_architecture(config, model_type)
     model_config, heads = read_config(architecture, model_type, config, ignored)
-    tensors = open_folder(folder)
+    tensors = open_weights(folder, adapter, architecture, model_config)
+    if adapter is not None and adapter.task in heads:
+        head = head or adapter.task
     names = CheckpointNames(tensors.shapes, architecture.prefix)
     names.check_one_spelling()
     task = head
@@ -108,19 +131,10 @@ def load(
     model = empty_model(architecture, model_config, heads, task, pooler=pooler)
     new_head = {"init_head": init_head, "resize_head": num_labels is not None}
     resolution = resolve_sources(model, architecture, model_config, names, tensors, **new_head)
-
-    model.checkpoint = Checkpoint(
-        architecture,
-        model_type,
-        config,
-        folder,
-        generation_file=read_optional(folder / GENERATION),
-        layout=layout(model),
-        files=tensors.files if len(set(tensors.files.values())) > 1 else {},
-        metadata=tensors.metadata,
-        ignored_keys=ignored,
-        sentence_files=read_sentence_files(folder),
-    )
+    if adapter is not None:
+        lora.check_ties(tensors, adapter, tied_names(model, architecture, names))
+    model.checkpoint = source_record(model, architecture, model_type, config, tensors)
+    model.checkpoint.ignored_keys = ignored
     model.checkpoint.names = load_parameters(model, resolution.sources, tensors, dtype, device)
     init_missing(model, resolution.missing, generator)
     model.checkpoint.dtype = model.dtype
@@ -128,7 +142,7 @@ def load(
     if head is None or (task in heads and one_class):
         initialized = {name for entry in resolution.missing for name in names.lookup(entry)}
         model.checkpoint.unused_tensors = read_unused(model.checkpoint, tensors, initialized, dtype)
-    return few_rows(model.set_attention(attention))
+    return mixed_dtypes(few_rows(model.set_attention(attention)))
 
 
 def check_device(device: str | torch.device) -> torch.device:
@@ -146,13 +160,75 @@ def check_device(device: str | torch.device) -> torch.device:
     return checked
 
 
+def source_record(
+    model: Model, architecture: Architecture, model_type: str, config: Mapping[str, Any], tensors: Tensors
+) -> Checkpoint:
+    """Returns the record of a model's files, without the parameters."""
+    folder = tensors.folder
+    return Checkpoint(
+        architecture,
+        model_type,
+        config,
+        folder,
+        generation_file=read_optional(folder / GENERATION),
+        layout=layout(model),
+        files=tensors.files if len(set(tensors.files.values())) > 1 else {},
+        metadata=tensors.metadata,
+        sentence_files=read_sentence_files(folder),
+    )
+
+
 def read_optional(path: Path) -> bytes | None:
     """Reads a file; None if it does not exist."""
     return path.read_bytes() if path.is_file() else None
 
 
-def checkpoint_config(folder: Path, num_labels: int | None, init_head: bool) -> dict[str, Any]:
-    """Reads config.json, with the number of labels of a new head.
+def adapter_and_base(folder: Path, *, token: str | None, offline: bool) -> tuple[lora.Adapter | None, Path]:
+    """Returns the LoRA adapter of a folder, and the folder of its base model.
+
+    That is the folder itself if it holds weights, else `base_model_name_or_path`.
+
+    Raises:
+        FileNotFoundError, ValueError: no such base model, or as `read_adapter`.
+    """
+    from minitx.checkpoint.hub import fetch
+
+    adapter = lora.read_adapter(folder)
+    if adapter is None or any((folder / name).is_file() for name in (SINGLE, INDEX, BIN, BIN_INDEX)):
+        return adapter, folder
+    base = adapter.config.get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        raise adapter.error("base_model_name_or_path", "must name the base model, a folder or a Hub id")
+    source = folder / base if (folder / base).is_dir() else base
+    revision = adapter.config.get("revision") or "main"
+    return adapter, fetch(source, revision=revision, token=token, offline=offline)
+
+
+def open_weights(
+    folder: Path, adapter: lora.Adapter | None, architecture: Architecture, model_config: ModelConfig
+) -> Tensors:
+    """Opens the weights of a folder, with an adapter merged if there is one."""
+    tensors = open_folder(folder)
+    if adapter is None:
+        return tensors
+    tables = (architecture.weights, *architecture.head_weights.values())
+    layers = architecture.layers(model_config)
+    stored = (entry for table in tables for _, entry in entries(table, layers))
+    transposed = {name for entry in stored if isinstance(entry.op, Transposed) for name in entry.names}
+    return lora.merge(tensors, adapter, architecture.prefix, transposed)
+
+
+def tied_names(model: Model, architecture: Architecture, names: CheckpointNames) -> Iterable[tuple[str, ...]]:
+    """Yields the stored names of each pair of tied parameters."""
+    table = {entry.parameters[0]: entry for entry in table_entries(architecture, model)}
+    for name, owner in model.ties.items():
+        yield names.lookup(table[name]) + names.lookup(table[owner])
+
+
+def checkpoint_config(
+    folder: Path, num_labels: int | None, init_head: bool, adapter: lora.Adapter | None = None
+) -> dict[str, Any]:
+    """Reads config.json, with the number of labels of a new head or of an adapter's.
 
     Raises:
         FileNotFoundError: no config.json.
@@ -163,6 +239,8 @@ def checkpoint_config(folder: Path, num_labels: int | None, init_head: bool) -> 
             raise ValueError(f"{folder}: modules.json begins with a {name}; minitx loads encoders only.")
         raise FileNotFoundError(f"{folder} has no config.json; is it a model in Hugging Face's layout?")
     config = read_json(folder / "config.json")
+    if num_labels is None and adapter is not None and adapter.num_labels is not None:
+        return with_labels(config, adapter.num_labels)
     if num_labels is None:
         return config
     check_integer("num_labels", num_labels, 1)
@@ -170,6 +248,11 @@ def checkpoint_config(folder: Path, num_labels: int | None, init_head: bool) -> 
         raise ArgumentValueError(
             "num_labels", num_labels, "None", "it sizes a new head and needs init_head=True"
         )
+    return with_labels(config, num_labels)
+
+
+def with_labels(config: dict[str, Any], num_labels: int) -> dict[str, Any]:
+    """Returns a config with a number of labels; names of another number are left out."""
     label_names = config.get("id2label")
     if isinstance(label_names, dict) and len(label_names) == num_labels:
         return config
@@ -220,6 +303,7 @@ def load_parameters(
         Parameters of an entry -> the stored names that `save` writes them under.
     """
     stored_names: dict[tuple[str, ...], tuple[str, ...]] = {}
+    checkpoint: Checkpoint = model.checkpoint
     for entry, names in sources.items():
         if not names and entry.or_zero:
             stored_names[entry.parameters] = ()
@@ -235,7 +319,12 @@ def load_parameters(
         stored_names[entry.parameters] = names
         sizes = [model.get_parameter(name).shape[0] for name in entry.parameters]
         for name, tensor in zip(entry.parameters, entry.op.load(stored, sizes), strict=True):
-            set_parameter(model, name, cast(tensor, dtype, device))
+            wanted = parameter_dtype(checkpoint.architecture, name, dtype or tensor.dtype)
+            set_parameter(model, name, tensor.to(device, wanted))
+        loaded = model.get_parameter(entry.parameters[0]).dtype
+        own = dict(zip(names, stored if entry.op.many else stored * len(names), strict=True))
+        if dtype is None:
+            checkpoint.dtypes |= {n: (t.dtype, loaded) for n, t in own.items() if t.dtype != loaded}
     share_tied(model)
     return stored_names
 

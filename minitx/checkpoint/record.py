@@ -30,6 +30,8 @@ class Checkpoint:
         names: parameters of one entry of the weight table -> the names that the file used for them.
         unused_tensors: tensors of the file that the model does not use (buffers, another task's head).
         dtype: dtype of the weights when loaded; `unused_tensors` follow a later change of it.
+        dtypes: name -> dtype in the file and dtype of the parameter, of tensors for which they differ
+            although none was asked for; `save` converts them back.
         files: name -> file, if the checkpoint was sharded.
         metadata: metadata of the safetensors header.
         ignored_keys: keys of config.json that were left out by `ignore_keys`.
@@ -46,6 +48,7 @@ class Checkpoint:
     names: dict[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict)
     unused_tensors: dict[str, Tensor] = field(default_factory=dict)
     dtype: torch.dtype = torch.float32
+    dtypes: dict[str, tuple[torch.dtype, torch.dtype]] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
     ignored_keys: tuple[str, ...] = ()

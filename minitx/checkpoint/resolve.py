@@ -7,11 +7,14 @@ everything that is missing, unexpected or of another shape.
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.mapping import ResolvedEntry, Table, entries, expand
@@ -26,6 +29,13 @@ HEAD_PARTS = ("head.", "pooler.")
 
 # TensorFlow's names for the parameters of a norm, found in old files.
 RENAMED = {"gamma": "weight", "beta": "bias"}
+
+
+# Buffers that old versions of the libraries stored, and that every architecture computes.
+COMPUTED = re.compile(
+    r"(^|\.)(rotary_emb\w*\.\w+|\w*inv_freq|_?(cos|sin)_cached|rope\.freqs|(relative_)?position_ids?"
+    r"|token_type_ids|masked_bias|embed_positions|embed_scale|version)$"
+)
 
 
 class CheckpointNames:
@@ -196,8 +206,8 @@ def resolve_sources(
     fresh = [e for e in missing if init_head and e.parameters[0].startswith(HEAD_PARTS)]
     task = task_of(model, architecture)
     check_complete([e for e in missing if e not in fresh], architecture, names, task)
-    used = {name for stored in sources.values() for name in stored}
-    check_known(set(tensors.shapes) - used, task, architecture, model_config, names)
+    used = {name for entry in table for name in names.lookup(entry)}  # those of a replaced head too
+    check_known(set(tensors.shapes) - used, task, architecture, model_config, names, tensors.shapes)
     check_shapes(model, sources, tensors)
     return Resolution(sources, fresh)
 
@@ -230,11 +240,14 @@ def check_known(
     architecture: Architecture,
     model_config: ModelConfig,
     names: CheckpointNames,
+    tensors: Mapping[str, Tensor],
 ) -> None:
-    """Checks that the tensors left over are constants, or belong to another head.
+    """Checks that the tensors left over are computed by the model, or belong to another head.
+
+    Warns about tensors beside the network that no table lists, such as a custom head.
 
     Raises:
-        ValueError: some belong to the network, but the config has no such part.
+        ValueError: some belong to the network or to a module in use, but the config has no such part.
     """
     known = {tensor for name in architecture.constants(model_config) for tensor in names.module(name)}
     layers = architecture.layers(model_config)
@@ -243,11 +256,41 @@ def check_known(
         for left, stored in entries(table, layers):
             if left[0].startswith(optional):
                 known.update(tensor for name in stored.names for tensor in names.module(name))
-    if unexpected := sorted(set(unused) - known):
+    head = {n for _, stored in entries(architecture.head_weights.get(task, {}), []) for n in stored.names}
+    known -= {f"{name}.bias" for name in head}  # the head in use, which has no bias by config.json
+    rest = sorted(name for name in set(unused) - known if not is_computed(name, tensors[name]))
+    if not rest:
+        return
+    inside = network_parts(architecture, names.prefix)
+    modules = head | {name.rpartition(".")[0] for name in set(tensors) - set(unused)}
+
+    def _belongs(name: str) -> bool:
+        module, part = name.rpartition(".")[0], name.removeprefix(names.prefix).split(".")[0]
+        return not module or module in modules or part in inside
+
+    if unexpected := [name for name in rest if _belongs(name)]:
         raise ValueError(
             f"the checkpoint has {len(unexpected)} tensors that the model of this config.json does not have: "
             f"{summarize(unexpected)}; does config.json belong to these weights?"
         )
+    warnings.warn(f"the file has tensors that the model does not use: {summarize(rest, 6)}.", stacklevel=5)
+
+
+def is_computed(name: str, tensor: Tensor) -> bool:
+    """Whether a tensor that no parameter uses is computed anyway: positions, RoPE tables, causal masks."""
+    shape = tuple(tensor.shape)
+    is_mask = name.endswith(".bias") and len(shape) == 4 and shape[:2] == (1, 1) and shape[2] == shape[3]
+    return is_mask or COMPUTED.search(name) is not None
+
+
+def network_parts(architecture: Architecture, prefix: str) -> set[str]:
+    """Returns the first parts of the stored names of the network, without the prefix of the base model."""
+    parts = {prefix.split(".")[0]}
+    for left, right in architecture.weights.items():
+        if not (left if isinstance(left, str) else left[0]).startswith(HEAD_PARTS):
+            stored = (right,) if isinstance(right, str) else right.names
+            parts |= {name.split(".")[0] for name in stored}
+    return parts
 
 
 def stored_shape(model: Model, entry: ResolvedEntry) -> torch.Size:

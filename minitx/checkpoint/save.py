@@ -13,6 +13,7 @@ from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.mapping import ResolvedEntry
 from minitx.checkpoint.build import layout, read_config, task_config, task_of
 from minitx.checkpoint.files import BIN, BIN_INDEX, GENERATION, INDEX, SINGLE
+from minitx.checkpoint.lora import ADAPTER_CONFIG
 from minitx.checkpoint.record import Checkpoint
 from minitx.checkpoint.resolve import table_entries
 from minitx.checkpoint.sentence import refuse_other_sentence_files
@@ -146,6 +147,9 @@ def stored_tensors(model: Model, checkpoint: Checkpoint) -> dict[str, Tensor]:
     for entry, names in stored_names(model, checkpoint).items():
         tensors = [tensor.cpu() for tensor in entry.op.save([parameters[name] for name in entry.parameters])]
         stored |= dict(zip(names, tensors if entry.op.many else tensors * len(names), strict=True))
+    for name, (own, loaded) in checkpoint.dtypes.items():
+        if name in stored and stored[name].dtype == loaded:
+            stored[name] = stored[name].to(own)
     # Unused tensors are written back unchanged, but follow a change of the model's dtype.
     dtype = model.dtype
     for name, tensor in checkpoint.unused_tensors.items():
@@ -192,7 +196,7 @@ def stored_config(model: Model, checkpoint: Checkpoint) -> dict[str, Any]:
     names = config.get("architectures")
     if not names or architecture.task_of(str(names[0])) != task:
         config["architectures"] = [architecture.class_name(checkpoint.model_type, task)]
-    dtype = str(model.dtype).removeprefix("torch.")
+    dtype = str(main_dtype(model, checkpoint)).removeprefix("torch.")
     keys = [key for key in ("dtype", "torch_dtype") if key in config]
     if keys or dtype != "float32":
         for key in keys or ["dtype"]:
@@ -206,6 +210,17 @@ def stored_config(model: Model, checkpoint: Checkpoint) -> dict[str, Any]:
     elif labels is not None:
         config["num_labels"] = labels
     return config
+
+
+def main_dtype(model: Model, checkpoint: Checkpoint) -> torch.dtype:
+    """Returns the dtype to state in config.json: as read if any parameter has it, else the first one's.
+
+    Parameters that are float32 in a float16 model do not count.
+    """
+    names = checkpoint.architecture.stays_in_float32
+    stated = {str(checkpoint.config.get(key)).removeprefix("torch.") for key in ("dtype", "torch_dtype")}
+    dtypes = {p.dtype for name, p in model.named_parameters() if not names(name)}
+    return next((d for d in dtypes if str(d).removeprefix("torch.") in stated), model.dtype)
 
 
 # --- shards ----------------------------------------------------------------------------------------
@@ -282,7 +297,9 @@ def refuse_other_model(folder: Path, config: Mapping[str, Any]) -> None:
 def refuse_other_weights(folder: Path, names: set[str]) -> None:
     """Refuses a folder with weights under other names, which a loader might prefer to these."""
     shards = {path.name for path in folder.glob("model-*-of-*.safetensors")}
-    present = shards | {name for name in (SINGLE, INDEX, BIN, BIN_INDEX) if (folder / name).exists()}
+    present = shards | {
+        name for name in (SINGLE, INDEX, BIN, BIN_INDEX, ADAPTER_CONFIG) if (folder / name).exists()
+    }
     if other := sorted(present - names):
         raise FileExistsError(
             f"{folder} already holds {', '.join(other)}, which would stay beside the new weights; "

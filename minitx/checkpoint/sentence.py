@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 import torch
 
-from minitx.checkpoint.files import BIN, SINGLE, Tensors, open_bin
+from minitx.checkpoint.files import BIN, SINGLE, open_bin
 
 MODULES = "modules.json"
 SETTINGS = "config_sentence_transformers.json"
@@ -180,12 +180,8 @@ def _read(path: Path) -> bytes | None:
 def _as_safetensors(path: Path) -> bytes:
     from safetensors.torch import save
 
-    tensors = Tensors()
-    open_bin(path, tensors)
+    tensors, _ = open_bin(path)
     content: bytes = save(
-        {
-            name: tensor.clone(memory_format=torch.contiguous_format)
-            for name, tensor in tensors.handles[path.name].items()
-        }
+        {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
     )
     return content

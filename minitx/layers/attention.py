@@ -79,6 +79,9 @@ def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None, options: 
     """
     if options.groups > 1:
         key = key.repeat_interleave(options.groups, dim=1)
+    dtype = query.dtype
+    if dtype == torch.float16:  # products that are scaled afterwards exceed its largest number
+        query, key = query.float(), key.float()
     scores = query @ key.transpose(-2, -1) * options.scale  # (B, H, T, S)
     if options.softcap is not None:
         scores = options.softcap * torch.tanh(scores / options.softcap)
@@ -89,11 +92,11 @@ def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None, options: 
     elif mask is not None:
         scores = scores + mask
     if options.sinks is not None:
-        sinks = options.sinks.view(1, -1, 1, 1).expand(*scores.shape[:-1], 1)
+        sinks = options.sinks.to(scores.dtype).view(1, -1, 1, 1).expand(*scores.shape[:-1], 1)
         scores = torch.cat((scores, sinks), dim=-1)
     # In half precision a softmax over many keys loses digits, so it is computed in float32.
     wide = torch.promote_types(scores.dtype, torch.float32)
-    weights = torch.softmax(scores, dim=-1, dtype=wide).to(scores.dtype)
+    weights = torch.softmax(scores, dim=-1, dtype=wide).to(dtype)
     return weights if options.sinks is None else weights[..., :-1]
 
 

@@ -22,6 +22,7 @@ from minitx.layers.recorder import Recorder
 from minitx.layers.stack import make_stack
 from minitx.models.inputs import make_embedder
 from minitx.models.output import ModelOutput
+from minitx.optimize.mixed_dtypes import mixed_dtypes
 from minitx.validation import ArgumentTypeError, ArgumentValueError, check_tensor
 
 StackMaker = Callable[..., nn.Module]  # of a StackConfig
@@ -194,6 +195,17 @@ class Model(nn.Module):
         return ModelOutput(hidden, pooled, loss=loss, **task.fields(logits))
 
     # --- weights and attention ---------------------------------------------------------------------------
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Converts the parameters, as `to` and `half` do; some stay in float32 in a float16 model."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        keeps = getattr(self.checkpoint, "architecture", None)
+        if keeps is not None and keeps.float32_in_half and self.dtype == torch.float16:
+            for name, parameter in self.named_parameters():
+                if keeps.stays_in_float32(name):
+                    parameter.data = parameter.data.float()
+            mixed_dtypes(self)
+        return self
 
     def tie_weights(self) -> Self:
         """Makes tied parameters one, as `ties` lists them."""

@@ -361,7 +361,18 @@ def test_the_index_loads(folder: Path, sharded: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "file", ["../x", "../model/model-00001-of-00002.safetensors", "", ".", "..", "sub/x", "/etc/passwd"]
+    "file",
+    [
+        "../x",
+        "../model/model-00001-of-00002.safetensors",
+        "",
+        ".",
+        "..",
+        "sub/../../x",
+        "sub//x",
+        "sub/",
+        "/etc/passwd",
+    ],
 )
 def test_an_index_that_points_outside(folder: Path, sharded: dict[str, str], file: str) -> None:
     write_index(folder, {"weight_map": {**sharded, WORD: file}})

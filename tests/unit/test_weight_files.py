@@ -59,3 +59,40 @@ def test_a_file_that_became_shorter(tmp_path: Path) -> None:
         ValueError, match=r"model.safetensors: not a complete .* ends within b\); fetch it again"
     ):
         tensors.read("b", mapped=False)
+
+
+def test_shards_in_a_subfolder(tmp_path: Path) -> None:
+    model = minitx.from_config(MIXTRAL, seed=0)
+    minitx.save(model, tmp_path / "one", max_shard_size=20_000)
+    index = json.loads((tmp_path / "one/model.safetensors.index.json").read_text())
+    (tmp_path / "one/parts").mkdir()
+    for file in set(index["weight_map"].values()):
+        (tmp_path / "one" / file).rename(tmp_path / "one/parts" / file)
+    index["weight_map"] = {name: f"parts/{file}" for name, file in index["weight_map"].items()}
+    (tmp_path / "one/model.safetensors.index.json").write_text(json.dumps(index))
+    loaded = minitx.load(tmp_path / "one")
+    minitx.save(loaded, tmp_path / "two")
+    again = minitx.load(tmp_path / "two")
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor)
+        assert torch.equal(again.state_dict()[name], tensor)
+    assert sorted(path.name for path in tmp_path.glob("two/parts/*")) == sorted(
+        path.name for path in tmp_path.glob("one/parts/*")
+    )
+
+
+def test_numbers_beside_the_tensors_of_a_bin(tmp_path: Path) -> None:
+    model = minitx.from_config(MIXTRAL, seed=0)
+    minitx.save(model, tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    torch.save({"step": 3, **tensors_of(model), "note": "x", "loss": 0.5}, tmp_path / "pytorch_model.bin")
+    assert model.state_dict().keys() == minitx.load(tmp_path).state_dict().keys()
+    torch.save({"step": 3}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="expected a state dict"):
+        minitx.load(tmp_path)
+
+
+def tensors_of(model: minitx.DecoderModel) -> dict[str, torch.Tensor]:
+    from minitx.checkpoint.save import stored_tensors
+
+    return stored_tensors(model, model.checkpoint)

@@ -185,5 +185,6 @@ ARCHITECTURE = Architecture(
         "question-answering": {"head.projection": "qa_outputs"},
     },
     canonical_names=fresh_names,
+    float32_in_half=(".output.dense.",),
     unused_tensors=("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias",),
 )

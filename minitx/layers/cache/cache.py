@@ -248,7 +248,7 @@ def _select(
             part.key, part.value = (x.index_select(0, rows) for x in (part.key, part.value))
             continue
         for stored in (part.key, part.value):
-            if scratch is None or scratch.shape != stored.shape:
+            if scratch is None or (scratch.shape, scratch.dtype) != (stored.shape, stored.dtype):
                 scratch = torch.empty_like(stored)
             valid, moved = stored[:, :, :length], scratch[:, :, :length]
             valid.copy_(torch.index_select(valid, 0, rows, out=moved))

@@ -1,0 +1,153 @@
+"""Models whose parameters have several dtypes, such as bfloat16 with a float32 head.
+
+One rule holds for every module with parameters: it computes in its own dtype, the widest of its parameters,
+and returns that dtype. Inputs are converted for it (a norm does not narrow its input before the mean). Sums,
+such as residual connections, have the wider dtype of the two. An attention converts queries, keys and values
+to the widest dtype of their projections.
+
+`minitx.load` applies the pass to such models alone; others compute without a conversion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import reduce
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from minitx.layers.attention import CrossAttention, SelfAttention
+from minitx.layers.disentangled import DisentangledSelfAttention
+from minitx.layers.experts import ExpertsLinear
+from minitx.layers.norm import RMSNorm
+from minitx.optimize.few_rows import FewRowsExpertsLinear, FewRowsLinear, linear
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def widest(tensors: Iterable[Tensor]) -> torch.dtype:
+    """Returns the narrowest dtype that holds the values of all tensors."""
+    return reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
+
+
+class _Named:
+    """Prints under the name of the class that it takes the place of."""
+
+    def _get_name(self) -> str:
+        return type(self).__name__.removeprefix("Mixed")
+
+
+class MixedLinear(_Named, nn.Linear):
+    """nn.Linear in the dtype of its parameters."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., inputs) -> (..., outputs)"""
+        dtype = widest(self.parameters())
+        bias = None if self.bias is None else self.bias.to(dtype)
+        return linear(x.to(dtype), self.weight.to(dtype), bias)
+
+
+class MixedExpertsLinear(_Named, ExpertsLinear):
+    """ExpertsLinear in the dtype of its parameters."""
+
+    def forward(self, x: Tensor, expert: int) -> Tensor:
+        """(tokens, inputs) -> (tokens, outputs), through one expert"""
+        dtype = widest(self.parameters())
+        bias = None if self.bias is None else self.bias[expert].to(dtype)
+        return linear(x.to(dtype), self.weight[expert].to(dtype), bias)
+
+
+class MixedConv1d(_Named, nn.Conv1d):
+    """nn.Conv1d in the dtype of its parameters."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, E, T) -> (B, E, T)"""
+        dtype = widest(self.parameters())
+        bias = None if self.bias is None else self.bias.to(dtype)
+        mixed: Tensor = self._conv_forward(x.to(dtype), self.weight.to(dtype), bias)
+        return mixed
+
+
+class MixedLayerNorm(_Named, nn.LayerNorm):
+    """nn.LayerNorm in the wider dtype of input and parameters; returns the dtype of its parameters."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., size) -> (..., size)"""
+        dtype = widest(self.parameters())
+        wide = torch.promote_types(dtype, x.dtype)
+        bias = None if self.bias is None else self.bias.to(wide)
+        normed = F.layer_norm(x.to(wide), self.normalized_shape, self.weight.to(wide), bias, self.eps)
+        return normed.to(dtype)
+
+
+class MixedRMSNorm(_Named, RMSNorm):
+    """RMSNorm in the wider dtype of input and parameters; returns the dtype of its parameters."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., size) -> (..., size)"""
+        wide = x.to(torch.promote_types(x.dtype, self.weight.dtype))
+        return super().forward(wide).to(self.weight.dtype)
+
+
+class _MixedAttention(_Named):
+    """Queries, keys, values and mask of one dtype, the widest of the projections'."""
+
+    def projected(self) -> torch.dtype:
+        """Returns the widest dtype of the projections."""
+        assert isinstance(self, nn.Module)
+        return widest(p for p in self.parameters() if p.dim() > 1)
+
+    def heads(self, *args: Any) -> Tensor:
+        """(B, T, heads * D) -> (B, heads, T, D)"""
+        split: Tensor = super().heads(*args)  # type: ignore[misc]
+        return split.to(self.projected())
+
+    def forward(self, hidden: Tensor, context: Any, cache: Any = None) -> Tensor:
+        """(B, T, E) -> (B, T, H * D)"""
+        if context.mask is not None and context.mask.is_floating_point():
+            context = replace(context, mask=context.mask.to(self.projected()))
+        output: Tensor = super().forward(hidden, context, cache)  # type: ignore[misc]
+        return output
+
+
+class MixedSelfAttention(_MixedAttention, SelfAttention):
+    """SelfAttention whose projections may differ in dtype."""
+
+
+class MixedCrossAttention(_MixedAttention, CrossAttention):
+    """CrossAttention whose projections may differ in dtype."""
+
+
+class MixedDisentangledSelfAttention(_MixedAttention, DisentangledSelfAttention):
+    """DisentangledSelfAttention whose projections may differ in dtype."""
+
+
+_CLASSES: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Linear: MixedLinear,
+    FewRowsLinear: MixedLinear,
+    ExpertsLinear: MixedExpertsLinear,
+    FewRowsExpertsLinear: MixedExpertsLinear,
+    nn.Conv1d: MixedConv1d,
+    nn.LayerNorm: MixedLayerNorm,
+    RMSNorm: MixedRMSNorm,
+    SelfAttention: MixedSelfAttention,
+    CrossAttention: MixedCrossAttention,
+    DisentangledSelfAttention: MixedDisentangledSelfAttention,
+}
+
+
+def mixed_dtypes(model: Module) -> Module:
+    """Lets every module compute in its own dtype if the model's parameters have several.
+
+    Changes the class of the modules in place; parameters, names and hooks stay.
+
+    Returns:
+        The model.
+    """
+    if len({parameter.dtype for parameter in model.parameters()}) > 1:
+        for module in model.modules():
+            module.__class__ = _CLASSES.get(type(module), type(module))
+    return model
