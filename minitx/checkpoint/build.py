@@ -74,7 +74,7 @@ def from_config(
     model.tie_weights()
     # Explicit, because the default of a missing key differs between architectures.
     padding = {"pad_token_id": model_config.text_inputs.pad_token_id}
-    model.checkpoint = Checkpoint(architecture, model_type, padding | dict(config), layout=layout(model))
+    model.checkpoint = Checkpoint(architecture, model_type, padding | dict(config))
     return few_rows(model)
 
 
@@ -185,19 +185,6 @@ def task_of(model: Model, architecture: Architecture) -> str:
     if model.task is None and model.families == ("encoder",):
         return architecture.headless[-1]
     return model.task or "none"
-
-
-def layout(model: nn.Module) -> dict[str, str]:
-    """Returns the class and options of each module that computes, by its path.
-
-    Dropout is left out: replacing it changes training only.
-    """
-    leaves = ((path, module) for path, module in model.named_modules() if not [*module.children()])
-    return {
-        path: f"{module._get_name()}({module.extra_repr()})"
-        for path, module in leaves
-        if not isinstance(module, nn.Dropout | nn.Identity)
-    }
 
 
 def set_parameter(model: nn.Module, name: str, tensor: Tensor) -> None:

@@ -15,7 +15,6 @@ from minitx.architectures.mapping import ResolvedEntry
 from minitx.checkpoint.build import (
     choose_architecture,
     empty_model,
-    layout,
     read_config,
     seeded_generator,
     set_parameter,
@@ -112,7 +111,6 @@ def load(
         config,
         folder,
         generation_file=read_optional(folder / GENERATION),
-        layout=layout(model),
         files=tensors.files if len(set(tensors.files.values())) > 1 else {},
         metadata=tensors.metadata,
     )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from minitx.architectures.config_reader import ConfigReader
-from minitx.architectures.declaration import Architecture
+from minitx.architectures.declaration import NATIVE, Architecture
 from minitx.checkpoint.files import GENERATION
 from minitx.io import parse_json
 
@@ -26,7 +26,6 @@ class Checkpoint:
         config: config.json as read, `id2label` included.
         folder: folder of the checkpoint; None for `from_config`.
         generation_file: bytes of generation_config.json, or None; `save` writes them back unchanged.
-        layout: module path -> class and options of the model as built; `save` refuses another layout.
         names: parameters of one entry of the weight table -> the names that the file used for them.
         unused_tensors: tensors of the file that the model does not use (buffers, another task's head).
         dtype: dtype of the weights when loaded; `unused_tensors` follow a later change of it.
@@ -39,12 +38,16 @@ class Checkpoint:
     config: Mapping[str, Any]
     folder: Path | None = None
     generation_file: bytes | None = None
-    layout: Mapping[str, str] = field(default_factory=dict)
     names: dict[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict)
     unused_tensors: dict[str, Tensor] = field(default_factory=dict)
     dtype: torch.dtype = torch.float32
     files: dict[str, str] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_native(self) -> bool:
+        """Whether config.json is minitx's own, with a `ModelConfig` under it."""
+        return self.model_type == NATIVE
 
     @property
     def id2label(self) -> dict[int, str]:

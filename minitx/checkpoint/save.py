@@ -11,11 +11,12 @@ from torch import Tensor
 
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.mapping import ResolvedEntry
-from minitx.checkpoint.build import layout, read_config, task_config, task_of
+from minitx.checkpoint.build import task_of
 from minitx.checkpoint.files import BIN, BIN_INDEX, GENERATION, INDEX, SINGLE
 from minitx.checkpoint.record import Checkpoint
 from minitx.checkpoint.resolve import table_entries
 from minitx.checkpoint.ties import is_shared, is_tied
+from minitx.checkpoint.unchanged import check_unchanged
 from minitx.habits import explain_arguments
 from minitx.io import Staging, read_json, write_json
 from minitx.models import Model
@@ -102,31 +103,6 @@ def save(
             write_json(staging.path(INDEX), shard_index(shards, tensors))
     if tokenizer is not None:
         tokenizer.save(folder)
-
-
-def check_unchanged(model: Model, checkpoint: Checkpoint) -> None:
-    """Checks that config.json describes the model: weights that contradict it could not be loaded again.
-
-    Raises:
-        ValueError: a module was added, removed or replaced, or `model.checkpoint.config` was changed.
-    """
-    advice = (
-        "build such a model with minitx.from_config(model.checkpoint.config | {...}) if config.json has keys "
-        "for it, else keep it by torch.save(model.state_dict(), path) and the code that changes it."
-    )
-    built, now = checkpoint.layout, layout(model)
-    for path in sorted(set(built) | set(now)):
-        if built.get(path) != now.get(path):
-            raise ValueError(
-                f"the model's {path} is {now.get(path, 'missing')}, but by its config "
-                f"{built.get(path, 'not a module')}; {advice}"
-            )
-    task = task_of(model, checkpoint.architecture)
-    model_config, heads = read_config(checkpoint.architecture, checkpoint.config, quiet=True)
-    model_config = task_config(checkpoint.architecture, model_config, task, pooler=model.config.pooler)
-    head = None if model.head is None else model.head.config
-    if (model_config, heads.get(task)) != (model.config, head):
-        raise ValueError(f"model.checkpoint.config describes another model than model.config; {advice}")
 
 
 # --- names and tensors -----------------------------------------------------------------------------
@@ -259,7 +235,7 @@ def nbytes(tensor: Tensor) -> int:
 
 
 def refuse_other_model(folder: Path, config: Mapping[str, Any]) -> None:
-    """Raises FileExistsError if the folder holds a model of another architecture."""
+    """Checks that the folder holds no model of another architecture, else raises FileExistsError."""
     path, model_type = folder / "config.json", config.get("model_type")
     try:
         present = read_json(path).get("model_type") if path.is_file() else model_type
@@ -273,7 +249,7 @@ def refuse_other_model(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def refuse_other_weights(folder: Path, names: set[str]) -> None:
-    """Raises FileExistsError for weights under other names, which a loader might prefer to these."""
+    """Checks that the folder holds no weights under other names, which a loader might prefer to these."""
     shards = {path.name for path in folder.glob("model-*-of-*.safetensors")}
     present = shards | {name for name in (SINGLE, INDEX, BIN, BIN_INDEX) if (folder / name).exists()}
     if other := sorted(present - names):
