@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from minitx.architectures import architecture as find_architecture
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
+from minitx.architectures.native import model_class
 from minitx.checkpoint.record import Checkpoint
-from minitx.config import HeadConfig, ModelConfig
+from minitx.config import HeadConfig, ModelConfig, TextInputs
 from minitx.habits import explain_arguments
-from minitx.models import DecoderModel, EncoderDecoderModel, EncoderModel, Model
+from minitx.models import Model
 from minitx.optimize.few_rows import few_rows
 from minitx.validation import (
     ArgumentValueError,
@@ -72,10 +73,12 @@ def from_config(
     model = model.to_empty(device="cpu").to(dtype).train()
     model.initialize(generator=generator)
     model.tie_weights()
-    # Explicit, because the default of a missing key differs between architectures.
-    padding = {"pad_token_id": model_config.text_inputs.pad_token_id}
+    padding: dict[str, Any] = {}
+    if isinstance(model_config.inputs, TextInputs):
+        # Explicit, because the default of a missing key differs between architectures.
+        padding["pad_token_id"] = model_config.inputs.pad_token_id
     model.checkpoint = Checkpoint(architecture, model_type, padding | dict(config))
-    return few_rows(model)
+    return few_rows(model.set_attention(model.checkpoint.attention))
 
 
 def seeded_generator(seed: int | None) -> torch.Generator | None:
@@ -160,12 +163,8 @@ def empty_model(
     """
     check_choice("head", task, (*heads, *architecture.headless))
     model_config = task_config(architecture, model_config, task, pooler=pooler)
-    if model_config.encoder is None:
-        family: type[Model] = DecoderModel
-    else:
-        family = EncoderModel if model_config.decoder is None else EncoderDecoderModel
     with torch.device("meta"):
-        model = family(model_config, heads.get(task)).eval()
+        model = model_class(model_config)(model_config, heads.get(task)).eval()
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in architecture.frozen)
     return model

@@ -53,7 +53,7 @@ def load(
     init_head: bool = False,
     num_labels: int | None = None,
     seed: int | None = None,
-    attention: str = "sdpa",
+    attention: str | None = None,
 ) -> Model:
     """Loads a checkpoint in Hugging Face's layout, in eval mode.
 
@@ -74,7 +74,8 @@ def load(
         num_labels: number of labels of a new head, which replaces a head with another number; requires
             `init_head`.
         seed: seed of the random weights; None draws from PyTorch's global generator. Requires `init_head`.
-        attention: "sdpa" (fused) or "eager" (step by step).
+        attention: "sdpa" (fused), "eager" (step by step) or a registered name; None: "sdpa", or that
+            of a model that `save` wrote with `model_type="minitx"`.
 
     Raises:
         FileNotFoundError: no such folder or Hub repository, or no weights in it.
@@ -87,7 +88,7 @@ def load(
     generator = seeded_generator(seed)
     if seed is not None and not init_head:
         raise ArgumentValueError("seed", seed, "None", "it draws a new head and needs init_head=True")
-    backend_of(attention)  # before anything is read
+    backend_of("sdpa" if attention is None else attention)  # before anything is read
     dtype = None if dtype is None else check_dtype("dtype", dtype)
     device = check_device(device)
     folder = fetch(name_or_folder, revision=revision, token=token, offline=offline)
@@ -121,7 +122,7 @@ def load(
     if head is None or (task in heads and one_class):
         initialized = {name for entry in resolution.missing for name in names.lookup(entry)}
         model.checkpoint.unused_tensors = read_unused(model.checkpoint, tensors, initialized, dtype)
-    return few_rows(model.set_attention(attention))
+    return few_rows(model.set_attention(model.checkpoint.attention if attention is None else attention))
 
 
 def check_device(device: str | torch.device) -> torch.device:

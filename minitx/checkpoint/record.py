@@ -50,6 +50,11 @@ class Checkpoint:
         return self.model_type == NATIVE
 
     @property
+    def attention(self) -> str:
+        """The name of the attention that the model was saved with; "sdpa" in files of other libraries."""
+        return str(self.config.get("attention", "sdpa")) if self.is_native else "sdpa"
+
+    @property
     def id2label(self) -> dict[int, str]:
         """Names of the labels by index; "LABEL_0", "LABEL_1", ... if config.json has none."""
         names = self.config.get("id2label")

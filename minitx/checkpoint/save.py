@@ -9,14 +9,16 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from minitx.architectures.config_reader import ConfigReader
+from minitx.architectures.config_reader import NOT_OF_THE_NETWORK, ConfigReader
+from minitx.architectures.declaration import NATIVE
 from minitx.architectures.mapping import ResolvedEntry
-from minitx.checkpoint.build import task_of
+from minitx.architectures.native import native_config
+from minitx.checkpoint.build import choose_architecture, task_of
 from minitx.checkpoint.files import BIN, BIN_INDEX, GENERATION, INDEX, SINGLE
 from minitx.checkpoint.record import Checkpoint
 from minitx.checkpoint.resolve import table_entries
 from minitx.checkpoint.ties import is_shared, is_tied
-from minitx.checkpoint.unchanged import check_unchanged
+from minitx.checkpoint.unchanged import attention_name, check_unchanged
 from minitx.habits import explain_arguments
 from minitx.io import Staging, read_json, write_json
 from minitx.models import Model
@@ -24,6 +26,7 @@ from minitx.validation import (
     ArgumentTypeError,
     ArgumentValueError,
     check_callable,
+    check_choice,
     check_integer,
     check_path,
     check_type,
@@ -44,6 +47,7 @@ def save(
     *,
     tokenizer: SavesFiles | None = None,
     max_shard_size: int | None = None,
+    model_type: str | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> None:
     """Saves config.json and safetensors files that transformers loads.
@@ -56,9 +60,12 @@ def save(
     and moved when all are complete: a crash leaves the old file or the new one.
 
     Args:
-        model: from `minitx.load` or `minitx.from_config`.
+        model: from `minitx.load`, `minitx.from_config`, or built from a `ModelConfig`.
         folder: created if it does not exist.
         tokenizer: a tokenizer to save with the model.
+        model_type: "minitx" writes minitx's own config.json (a `ModelConfig`, and the name of a registered
+            attention) and parameter names, which minitx alone loads. None keeps the architecture of the
+            source; a model built from a `ModelConfig` has none, and is saved as "minitx".
         max_shard_size: bytes per file; None keeps the shards of the source, or writes one file.
         progress: called with the number of bytes after each file.
 
@@ -66,17 +73,14 @@ def save(
         FileExistsError: the folder holds a model of another architecture, or weights under other file names,
             which would contradict these.
         TypeError: `tokenizer` is not from `minitx.load_tokenizer`.
-        ValueError: a model without a record of its architecture, or one that its config does not describe.
+        ValueError: a model that its config does not describe.
     """
     check_type("model", model, Model, "a model of minitx")
     folder = check_path("folder", folder)
-    checkpoint = model.checkpoint
-    if checkpoint is None:
-        hint = (
-            "it has no record of its architecture; keep a model built from a ModelConfig by "
-            "torch.save(model.state_dict(), path), and rebuild it"
-        )
-        raise ArgumentValueError("model", type(model), "from minitx.load or minitx.from_config", hint)
+    if model_type is not None:
+        check_choice("model_type", model_type, (NATIVE,), "None keeps that of the source")
+    native = model.checkpoint is None or model_type is not None
+    checkpoint = native_checkpoint(model) if native else model.checkpoint
     if max_shard_size is not None:
         check_integer("max_shard_size", max_shard_size, 1, hint="it is a number of bytes")
     if tokenizer is not None and not hasattr(tokenizer, "save"):
@@ -150,6 +154,37 @@ def canonical_names(entry: ResolvedEntry, model: Model, checkpoint: Checkpoint) 
     if bare or entry.parameters[0].startswith("head."):
         return names
     return tuple(checkpoint.architecture.prefix + name for name in names)
+
+
+def native_checkpoint(model: Model) -> Checkpoint:
+    """Returns a record under which a model is saved with minitx's own config and parameter names.
+
+    What other records state beside the network is kept: token ids, labels, and generation_config.json.
+
+    Raises:
+        ArgumentValueError: an attention without a name, or several in one model.
+    """
+    attention = attention_name(model)
+    if attention is None:
+        hint = "minitx.register_attention gives a function a name, which the loader registers too"
+        raise ArgumentValueError("model", type(model), "one with one registered attention", hint)
+    config = native_config(model.config, None if model.head is None else model.head.config)
+    if attention != "sdpa":
+        config["attention"] = attention
+    source = model.checkpoint
+    if source is not None:
+        kept = {key: value for key, value in source.config.items() if key in NOT_OF_THE_NETWORK}
+        config = kept | config
+        if "id2label" in kept:
+            config.pop("num_labels", None)
+    architecture, model_type = choose_architecture(config, None)
+    return Checkpoint(
+        architecture,
+        model_type,
+        config,
+        generation_file=None if source is None else source.generation_file,
+        metadata={} if source is None else source.metadata,
+    )
 
 
 def stored_config(model: Model, checkpoint: Checkpoint) -> dict[str, Any]:

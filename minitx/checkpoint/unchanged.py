@@ -45,7 +45,7 @@ def check_unchanged(model: Model, checkpoint: Checkpoint) -> None:
             f"model.checkpoint.config describes another model than model.config; {advice(checkpoint)}"
         )
     built = empty_model(architecture, model_config, heads, task, pooler=model.config.pooler)
-    built.set_attention(str(config.get("attention", "sdpa")) if checkpoint.is_native else "sdpa")
+    built.set_attention(checkpoint.attention)
     for place, now, before in differences(model, few_rows(built)):
         raise ValueError(f"the model's {place} is {now}, but by its config {before}; {advice(checkpoint)}")
 
@@ -76,7 +76,7 @@ def differences(model: nn.Module, built: nn.Module) -> list[tuple[str, str, str]
                 pair = (described(module, absent), described(other, absent))
                 differing.append((path, *pair))
             continue
-        label = path or "forward"
+        label = path or "class"
         training = type(module) in _TRAINING and type(other) in _TRAINING
         if not training and described(module) != described(other):
             differing.append((label, described(module), described(other)))
