@@ -12,8 +12,11 @@ from torch import Tensor
 
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import NATIVE, Architecture
+from minitx.architectures.native import native_config
 from minitx.checkpoint.files import GENERATION
 from minitx.io import parse_json
+from minitx.models import Model
+from minitx.models.resize import with_entries
 
 
 @dataclass
@@ -61,6 +64,39 @@ class Checkpoint:
         if isinstance(names, Mapping) and names:
             return {int(index): str(name) for index, name in names.items()}
         return {index: f"LABEL_{index}" for index in range(ConfigReader(self.config).num_labels())}
+
+    def resize_vocabulary(self, model: Model, side: str | None) -> None:
+        """Writes the vocabulary size of a resized model into the config, and resizes unused tensors of the old size.
+
+        Args:
+            model: with its new size.
+            side: "encoder" or "decoder" if only that side was resized.
+        """
+        config = dict(self.config)
+        if self.is_native:
+            head = None if model.head is None else model.head.config
+            self.config = config | native_config(model.config, head)
+            return
+        sizes = {"encoder": model.config.text_inputs.vocab_size}
+        sizes["decoder"] = getattr(model.config.decoder_inputs, "vocab_size", sizes["encoder"])
+        resized: dict[int, int] = {}
+        for part in ("encoder", "decoder") if side is None else (side,):
+            half, size = config.get(part), sizes[part]
+            place = dict(half) if isinstance(half, Mapping) else config
+            key = (
+                "decoder_vocab_size"
+                if part == "decoder" and place.get("decoder_vocab_size")
+                else "vocab_size"
+            )
+            resized[place.get(key, size)] = size
+            place[key] = size
+            if place is not config:
+                config[part] = place
+        self.config = config
+        self.unused_tensors = {
+            name: with_entries(x, resized[len(x)]) if x.dim() and len(x) in resized else x
+            for name, x in self.unused_tensors.items()
+        }
 
     @property
     def generation(self) -> dict[str, Any] | None:
