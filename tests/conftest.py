@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterator
+from typing import Any
 
 # Set before anything imports huggingface_hub: a test that forgot to stay local fails at once.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -14,6 +17,14 @@ import pytest
 import torch
 from hypothesis import settings
 
+from minitx.architectures import registry
+from minitx.layers import activation, attention
+from minitx.models import inputs
+
+# A shell ignores Ctrl-C for what it starts in the background; the tests of interruption need it.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 settings.register_profile("minitx", deadline=None, derandomize=True)
 settings.load_profile("minitx")
 
@@ -21,3 +32,19 @@ settings.load_profile("minitx")
 @pytest.fixture(autouse=True)
 def _same_every_time() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def registrations_end() -> Iterator[None]:
+    """Parts that a test registers are forgotten after it: other tests go through the tables."""
+    tables: list[dict[Any, Any]] = [
+        registry._REGISTERED,
+        attention.BACKENDS,
+        activation.ACTIVATIONS,
+        inputs._EMBEDDERS,
+    ]
+    before = [dict(table) for table in tables]
+    yield
+    for table, content in zip(tables, before, strict=True):
+        table.clear()
+        table.update(content)

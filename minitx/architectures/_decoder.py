@@ -27,9 +27,10 @@ def pre_norm_decoder(
     norm: NormConfig,
     *,
     positions: AttentionPositions | None = None,
+    causal: bool = True,
     **more: Any,
 ) -> StackConfig:
-    """Returns a causal stack of pre-norm layers.
+    """Returns a stack of pre-norm layers.
 
     Args:
         size: hidden_size.
@@ -38,11 +39,12 @@ def pre_norm_decoder(
         feed_forward: of every layer.
         norm: of every layer, and the final one.
         positions: as in `StackConfig`.
+        causal: as in `StackConfig`; `is_causal` of the file, where the architecture has it.
         more: other fields of `LayerConfig`.
     """
     layer = LayerConfig(attention=attention, feed_forward=feed_forward, norm=norm, norm_placement="pre")
     return StackConfig(
-        causal=True,
+        causal=causal,
         hidden_size=size,
         num_hidden_layers=layers,
         layer=replace(layer, **more),
@@ -136,6 +138,8 @@ def layer_types(hf: ConfigReader, usual: tuple[str, ...]) -> tuple[str, ...]:
 def with_windows(stack: StackConfig, types: tuple[str, ...], window: int | None) -> StackConfig:
     """Returns the stack with these layer types and this sliding window.
 
+    In a causal stack the window includes the query; else it is the distance to either side, without it.
+
     Raises:
         ValueError: sliding layers without a window.
     """
@@ -144,4 +148,5 @@ def with_windows(stack: StackConfig, types: tuple[str, ...], window: int | None)
             f"config.json: layer_types has {SLIDING!r}, but no window is in use; set sliding_window (and "
             "use_sliding_window, where the architecture has it)."
         )
-    return replace(stack, layer_types=types, sliding_window=window)
+    width = None if window is None else window + (not stack.causal)
+    return replace(stack, layer_types=types, sliding_window=width)

@@ -27,6 +27,10 @@ REQUIRED = {
     "llama3": ("factor", "low_freq_factor", "high_freq_factor"),
 }
 OPTIONAL = {"yarn": ("factor", "beta_fast", "beta_slow"), "longrope": ("factor",)}
+OF_OTHER_TYPES = {
+    *(name for names in (*REQUIRED.values(), *OPTIONAL.values()) for name in names),
+    *("attention_factor", "truncate", "mscale", "mscale_all_dim", "short_factor", "long_factor"),
+}
 
 
 def rope_values(hf: ConfigReader, *, theta: float = 10_000.0, partial: float = 1.0) -> dict[str, Any]:
@@ -109,6 +113,8 @@ def rope_config(hf: ConfigReader, values: Mapping[str, Any], head_dim: int) -> R
         known = ", ".join(FREQUENCIES)
         raise inner.error("rope_type", kind, f"one of {known}")
     inner.ignore("finetuned")  # whether the weights were trained further with these values
+    if kind == "default":
+        inner.ignore(*OF_OTHER_TYPES)  # transformers leaves them out too
     theta, share = inner.positive("rope_theta"), inner.number("partial_rotary_factor", 1.0)
     rotary_dim = int(head_dim * share)
     longest, original = contexts(hf, inner, least=2 if kind in ATTENTION_FACTOR else 1)

@@ -9,28 +9,6 @@ from typing import Any, TypeVar, get_args
 from minitx.config.model import ProblemType
 from minitx.validation import ArgumentError, ArgumentValueError
 
-# Keys of a config.json without effect on the outputs of the network: training, decoding, records.
-NOT_OF_THE_NETWORK = frozenset(
-    """
-    _name_or_path _attn_implementation attn_implementation transformers_version model_type
-    architectures torch_dtype dtype use_cache torchscript use_bfloat16 gradient_checkpointing
-    tokenizer_class chunk_size_feed_forward output_attentions output_hidden_states output_past
-    return_dict prefix finetuning_task task_specific_params id2label label2id num_labels
-    problem_type initializer_range bos_token_id eos_token_id eos_token_ids sep_token_id cls_token_id
-    decoder_start_token_id unk_token_id mask_token_id max_length min_length do_sample early_stopping
-    cache_implementation
-    num_beams num_beam_groups diversity_penalty temperature top_k top_p typical_p repetition_penalty
-    length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size bad_words_ids
-    num_return_sequences output_scores return_dict_in_generate forced_bos_token_id
-    forced_eos_token_id remove_invalid_values exponential_decay_length_penalty suppress_tokens
-    begin_suppress_tokens is_encoder_decoder cross_attention_hidden_size tie_encoder_decoder
-    sentence_transformers sbert_ce_default_activation_function language auto_map directionality
-    pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head pooler_type
-    _commit_hash _num_labels name xla_device _attn_implementation_autoset
-    _attn_implementation_internal use_return_dict tf_legacy_loss adapters
-    """.split()  # noqa: SIM905 - a hundred lines less
-)
-
 # Far above any real checkpoint; a larger size is an error in the file, and building it would exhaust the RAM.
 LARGEST_SIZE = 10_000_000
 LARGEST_NUMBER = 1e30
@@ -39,7 +17,7 @@ COUNTS_OF_LAYERS = frozenset(
     """
     num_hidden_layers n_layers n_layer num_layers num_hidden_groups inner_group_num
     encoder_layers decoder_layers num_decoder_layers
-    """.split()  # noqa: SIM905 - as above
+    """.split()  # noqa: SIM905 - words
 )
 
 _required = object()
@@ -85,8 +63,7 @@ class ConfigReader:
         self.taken.add(key)
         value = self.config.get(key, default)
         if value is _required:
-            known = self.taken | NOT_OF_THE_NETWORK
-            near = get_close_matches(key, set(self.config) - known, n=1, cutoff=0.8)
+            near = get_close_matches(key, set(self.config) - self.taken, n=1, cutoff=0.8)
             hint = f" Is {near[0]!r} a misspelling of it?" if near else ""
             raise ValueError(f"{self.where} has no {key!r}, and the model cannot be built without it.{hint}")
         return value
@@ -183,8 +160,10 @@ class ConfigReader:
         return value
 
     def pad_token_id(self, vocab_size: int, default: int | None = None) -> int | None:
-        """Returns the padding id, a row of the vocabulary; None if there is no padding id."""
+        """Returns the padding id, a row of the vocabulary; None if it is null or negative."""
         value = self.get("pad_token_id", default)
+        if type(value) is int and value < 0:
+            return None
         if value is not None and (type(value) is not int or not 0 <= value < vocab_size):
             hint = "" if "pad_token_id" in self.config else "it is the default of a missing key; add one"
             raise self.error("pad_token_id", value, f"a token id from 0 to {vocab_size - 1}", hint)
@@ -196,10 +175,12 @@ class ConfigReader:
         self.expect("add_cross_attention", False)
 
     def token_id(self, key: str, default: int | None = None) -> int | None:
-        """Returns a token id, the first of several; None if it is null."""
+        """Returns a token id, the first of several; None if it is null or negative."""
         value = self.get(key, default)
         value = value[0] if isinstance(value, list) and value else value
-        if value is not None and (type(value) is not int or value < 0):
+        if type(value) is int and value < 0:
+            return None
+        if value is not None and type(value) is not int:
             raise self.error(key, value, "a token id")
         return value
 
@@ -219,6 +200,7 @@ class ConfigReader:
 
     def num_labels(self, default: int = 2) -> int:
         """Returns `num_labels`, or the size of `id2label`, or Hugging Face's default."""
+        self.taken.update(("num_labels", "id2label"))
         named = self.config.get("num_labels")
         names = self.config.get("id2label")
         if named is None and isinstance(names, Mapping):
@@ -231,18 +213,24 @@ class ConfigReader:
         kind: ProblemType = self.expect("problem_type", absent, *kinds)
         return kind
 
-    def unread(self) -> list[str]:
-        """Returns the keys that were not taken and are not known to be without effect."""
-        names = set(self.config) - self.taken - NOT_OF_THE_NETWORK
-        inner = [f"{key}.{name}" for key, part in self.inner.items() for name in part.unread()]
-        return sorted(names) + inner
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Reads keys under a second name, such as `hidden_size` for `n_embd`.
 
-    def suggestion(self) -> str:
-        """Returns a question about the first key in `unread` that is spelt nearly as an absent one, or ""."""
-        for name in self.unread():
-            part, _, key = name.rpartition(".")
-            reader = self.inner.get(part, self)
-            absent = reader.taken - set(reader.config)
-            if near := get_close_matches(key, absent, n=1, cutoff=0.8):
-                return f" Is {name!r} a misspelling of {near[0]!r}?"
-        return ""
+        Args:
+            names: second name -> key.
+
+        Raises:
+            ArgumentValueError: both names with different values.
+        """
+        for second, key in names.items():
+            if second not in self.config:
+                continue
+            value = self.config[second]
+            if key in self.config and self.config[key] != value:
+                raise self.error(second, value, f"{key}={self.config[key]!r}, of which it is a second name")
+            self.config = {**self.config, key: value}
+            self.taken.add(second)
+
+    def unread(self) -> list[str]:
+        """Returns the keys that were not taken."""
+        return sorted(set(self.config) - self.taken)

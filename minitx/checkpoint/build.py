@@ -5,9 +5,9 @@ Nothing here reads weights; `load` fills the model that `empty_model` builds.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from minitx.architectures import architecture as find_architecture
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
+from minitx.architectures.known_keys import check_keys, second_names
 from minitx.architectures.native import model_class
 from minitx.checkpoint.record import Checkpoint
 from minitx.config import HeadConfig, ModelConfig, TextInputs
@@ -23,10 +24,10 @@ from minitx.habits import explain_arguments
 from minitx.models import Model
 from minitx.optimize.few_rows import few_rows
 from minitx.validation import (
+    ArgumentTypeError,
     ArgumentValueError,
     check_choice,
     check_dtype,
-    check_flags,
     check_integer,
     check_optional_strings,
     check_type,
@@ -40,7 +41,7 @@ def from_config(
     head: str | None = None,
     dtype: torch.dtype | str = torch.float32,
     seed: int | None = None,
-    strict: bool = False,
+    ignore_keys: Sequence[str] = (),
 ) -> Model:
     """Builds a model with random weights, in training mode.
 
@@ -49,19 +50,19 @@ def from_config(
         head: a task or "none"; None uses the class in config["architectures"], and no head without one.
         dtype: dtype of the parameters, such as torch.bfloat16 or "bfloat16".
         seed: seed of the weights; None draws from PyTorch's global generator.
-        strict: raise an error for a key that minitx does not know, instead of a warning.
+        ignore_keys: keys of `config` to leave out, such as one that minitx does not know.
 
     Raises:
         TypeError: `config` is not a dict, or `seed` not an integer.
         ValueError: a key that is missing or has a value that minitx does not implement; a seed out of range.
     """
-    check_flags(strict=strict)
     check_optional_strings(head=head)
     dtype = check_dtype("dtype", dtype)
     generator = seeded_generator(seed)
     check_type("config", config, Mapping, "a dict", "pass the content of a config.json")
     architecture, model_type = choose_architecture(config, None)
-    model_config, heads = read_config(architecture, config, strict)
+    ignore_keys = check_keys_to_ignore(ignore_keys)
+    model_config, heads = read_config(architecture, model_type, config, ignore_keys)
     names = class_names(config)
     task = head or next((t for name in names if (t := architecture.task_of(name))), None)
     if task is None and names:
@@ -77,7 +78,7 @@ def from_config(
     if isinstance(model_config.inputs, TextInputs):
         # Explicit, because the default of a missing key differs between architectures.
         padding["pad_token_id"] = model_config.inputs.pad_token_id
-    model.checkpoint = Checkpoint(architecture, model_type, padding | dict(config))
+    model.checkpoint = Checkpoint(architecture, model_type, padding | dict(config), ignored_keys=ignore_keys)
     return few_rows(model.set_attention(model.checkpoint.attention))
 
 
@@ -119,24 +120,56 @@ def choose_architecture(config: Mapping[str, Any], model_type: str | None) -> tu
 
 
 def read_config(
-    architecture: Architecture, config: Mapping[str, Any], strict: bool = False, *, quiet: bool = False
+    architecture: Architecture, model_type: str, config: Mapping[str, Any], ignore_keys: Sequence[str] = ()
 ) -> tuple[ModelConfig, dict[str, HeadConfig]]:
     """Reads config.json: the config of the network, and that of each task's head.
 
+    Args:
+        architecture: that of the file.
+        model_type: that of the file.
+        config: content of the file.
+        ignore_keys: keys to leave out; "encoder.key" is a key of an inner config.
+
     Raises:
-        ValueError: quantised weights; with `strict`, keys that minitx does not know (else a warning).
+        ValueError: quantised weights, a key that minitx does not know, or a value that it does not implement.
     """
+    for key in ignore_keys:
+        config = without_key(config, key)
     if config.get("quantization_config") is not None:
         raise ValueError("config.json has a quantization_config; minitx reads unquantised weights only.")
     reader = ConfigReader(config)
+    reader.rename(second_names(model_type))
     model_config, heads = architecture.read(reader), architecture.heads(reader)
-    if unread := reader.unread():
-        message = f"config.json: minitx does not know {', '.join(unread)}; ignored.{reader.suggestion()}"
-        if strict:
-            raise ValueError(message)
-        if not quiet:
-            warnings.warn(message, stacklevel=3)
+    check_keys(reader, model_type)
     return model_config, heads
+
+
+def check_keys_to_ignore(ignore_keys: Sequence[str]) -> tuple[str, ...]:
+    """Returns `ignore_keys` as a tuple.
+
+    Raises:
+        ArgumentTypeError: not a sequence of strings.
+    """
+    listed = isinstance(ignore_keys, Sequence) and not isinstance(ignore_keys, str)
+    if not listed or not all(isinstance(key, str) for key in ignore_keys):
+        raise ArgumentTypeError("ignore_keys", ignore_keys, "a sequence of strings", 'such as ("name",)')
+    return tuple(ignore_keys)
+
+
+def without_key(config: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Returns a config without one key.
+
+    Raises:
+        ArgumentValueError: the config does not have it.
+    """
+    outer, _, inner = key.partition(".")
+    if key in config:
+        return {name: value for name, value in config.items() if name != key}
+    if isinstance(config.get(outer), Mapping):
+        return {**config, outer: without_key(config[outer], inner)}
+    near = get_close_matches(key, config, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else ""
+    raise ArgumentValueError("ignore_keys", key, "a key of config.json", hint)
 
 
 def class_names(config: Mapping[str, Any]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 from minitx.checkpoint.files import summarize
 from minitx.checkpoint.load import load
 from minitx.checkpoint.save import save, stored_tensors
+from minitx.checkpoint.sentence import module_places, upper_folder
 
 # Files of weights, in any framework's format; a pickle can hold anything and is never copied.
 WEIGHTS = frozenset(
@@ -48,8 +49,8 @@ def convert(
     head: str | None = None,
     dtype: torch.dtype | str | None = None,
     model_type: str | None = None,
+    ignore_keys: Sequence[str] = (),
     max_shard_size: int | None = None,
-    folders: Sequence[str] = (),
     progress: Callable[[int], AbstractContextManager[Callable[[int], Any]]] | None = None,
 ) -> Conversion:
     """Loads a checkpoint and writes it to another folder, with its tokenizer and other files.
@@ -59,9 +60,8 @@ def convert(
     Args:
         source: folder of the checkpoint.
         destination: a new folder, or one without weights.
-        head, dtype, model_type: as for `load`.
+        head, dtype, model_type, ignore_keys: as for `load`.
         max_shard_size: bytes of the largest weight file; None keeps the shards of the source.
-        folders: further folders in the source that belong to the checkpoint.
         progress: from the number of bytes to a context manager of the function that is called with the
             bytes written.
 
@@ -70,9 +70,9 @@ def convert(
         ValueError: the destination is the source; or as `load`.
     """
     check_destination(source, destination)
-    names, left_out = companions(source, destination, folders)
-    check_clashes(destination, ["config.json", *names])
-    model = load(source, head=head, dtype=dtype, model_type=model_type)
+    paths, left_out = companions(source, destination)
+    check_clashes(destination, ["config.json", *paths])
+    model = load(source, head=head, dtype=dtype, model_type=model_type, ignore_keys=ignore_keys)
     assert model.checkpoint is not None
     size = sum(t.numel() * t.element_size() for t in stored_tensors(model, model.checkpoint).values())
     destination.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def convert(
     try:
         with nullcontext() if progress is None else progress(size) as advance:
             save(model, stage, max_shard_size=max_shard_size, progress=advance)
-        copied = copy_companions(source, stage, names)
+        copied = copy_companions(paths, stage, model.checkpoint.sentence_files)
         weights = sorted(path.name for path in stage.glob("*.safetensors"))
         move(stage, destination)
     finally:
@@ -128,38 +128,52 @@ def is_pickle(path: Path) -> bool:
     return is_weights(path) and ".safetensors" not in path.name
 
 
-def companions(source: Path, destination: Path, folders: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Returns the names of the files to copy and of those to leave out, relative to the source.
+def companions(source: Path, destination: Path) -> tuple[dict[str, Path], list[str]]:
+    """Returns the files to copy, by their name in the destination, and the names of those to leave out.
 
-    These are the files beside the weights, and all files in `folders`.
+    These are the files beside the weights and those of the modules that modules.json lists; the folder of
+    modules.json may be that above the weights.
     """
-    names: list[str] = []
+    paths: dict[str, Path] = {}
     left_out: list[str] = []
-    for path in sorted(source.iterdir()):
+    upper = upper_folder(source)
+    for path in [path for folder in dict.fromkeys((source, upper)) for path in sorted(folder.iterdir())]:
         if path.name.startswith(".") or not path.is_file():
             continue
         if not is_weights(path) and path.stat().st_size <= LARGEST_COPY:
-            names.append(path.name)
+            paths.setdefault(path.name, path)
         elif not path.name.startswith(("pytorch_model", "model.safetensors", "model-")):  # the loaded ones
             left_out.append(path.name)
     inside = destination.resolve()
-    for place in sorted({Path(folder) for folder in folders} - {Path()}):
-        for path in sorted((source / place).rglob("*")):
+    for place in module_places(upper):
+        for path in sorted((upper / place).rglob("*")):
             if path.is_file() and inside not in path.parent.resolve().joinpath(path.name).parents:
-                name = path.relative_to(source).as_posix()
-                (left_out if is_pickle(path) else names).append(name)
-    return list(dict.fromkeys(names)), left_out
+                name = path.relative_to(upper).as_posix()
+                if is_pickle(path):
+                    left_out.append(name)
+                else:
+                    paths.setdefault(name, path)
+    return paths, left_out
 
 
-def copy_companions(source: Path, stage: Path, names: list[str]) -> list[str]:
+def copy_companions(paths: Mapping[str, Path], stage: Path, saved: Collection[str]) -> list[str]:
     """Copies files unless `save` wrote one of that name, and returns the names of the copies.
 
     A link, as in the Hub's cache, becomes a file.
+
+    Args:
+        paths: name of the copy -> file.
+        stage: destination.
+        saved: names of files that `save` copied.
     """
-    copied = [name for name in names if not os.path.lexists(stage / name)]
-    for name in copied:
-        (stage / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source / name, stage / name)
+    copied = []
+    for name, path in paths.items():
+        if not os.path.lexists(stage / name):
+            (stage / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, stage / name)
+        elif name not in saved:
+            continue
+        copied.append(name)
     return copied
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from minitx.checkpoint.files import BIN, BIN_INDEX, GENERATION, INDEX, SINGLE, read_index, summarize
+from minitx.checkpoint.sentence import MODULES, encoder_folder, encoder_place, sentence_names
 from minitx.validation import (
     ArgumentValueError,
     check_flags,
@@ -29,15 +30,6 @@ if TYPE_CHECKING:
 
 CONFIG = "config.json"
 
-# Small files beside the weights, often absent: settings of generation and of sentence embeddings.
-SETTINGS = (
-    GENERATION,
-    "modules.json",
-    "1_Pooling/config.json",
-    "sentence_bert_config.json",
-    "config_sentence_transformers.json",
-)
-
 TOKENIZER = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -49,6 +41,7 @@ TOKENIZER = (
     "spiece.model",
     "spm.model",
     "sentencepiece.bpe.model",
+    "tokenizer.model",
     "source.spm",
     "target.spm",
     "target_vocab.json",
@@ -87,10 +80,12 @@ def fetch(
         ConnectionError: the Hub cannot be reached, or a download was cut off.
         ValueError: not the name of a folder or an id; an index that names a shard outside its folder.
     """
-    snapshot = find(name_or_folder, (CONFIG,), revision=revision, token=token, offline=offline)
+    snapshot = find(name_or_folder, (CONFIG, MODULES), revision=revision, token=token, offline=offline)
     if isinstance(snapshot, Path):
-        return snapshot
-    for name in (SINGLE, INDEX, BIN, BIN_INDEX):
+        return encoder_folder(snapshot)
+    modules = snapshot.get(MODULES).read_bytes() if MODULES in snapshot.present else None
+    prefix = snapshot.prefix(modules)
+    for name in (prefix + file for file in (SINGLE, INDEX, BIN, BIN_INDEX)):
         if name in snapshot.present:
             break
     else:
@@ -100,13 +95,15 @@ def fetch(
             f"{BIN_INDEX}; found {present}."
         )
     # Small files first: a bad index is refused before gigabytes are downloaded.
-    small = [CONFIG, *(extra for extra in SETTINGS if extra in snapshot.present)]
-    for extra in small:
+    generation = [GENERATION] if prefix + GENERATION in snapshot.present else []
+    for extra in [prefix + file for file in (CONFIG, *generation)] + sentence_names(
+        snapshot.present, modules
+    ):
         snapshot.get(extra)
     path = snapshot.get(name)
-    for shard in sorted(set(read_index(path).values())) if name in (INDEX, BIN_INDEX) else ():
-        snapshot.get(shard)
-    return snapshot.folder
+    for shard in sorted(set(read_index(path).values())) if name.endswith(".json") else ():
+        snapshot.get(prefix + shard)
+    return snapshot.folder / prefix
 
 
 def fetch_tokenizer(
@@ -121,14 +118,16 @@ def fetch_tokenizer(
     Args and errors as for `fetch`.
     """
     files = (CONFIG, *TOKENIZER)
-    snapshot = find(name_or_folder, files, revision=revision, token=token, offline=offline)
+    snapshot = find(name_or_folder, (*files, MODULES), revision=revision, token=token, offline=offline)
     if isinstance(snapshot, Path):
-        return snapshot
-    templates = (name for name in sorted(snapshot.present) if name.startswith(TEMPLATES))
-    for name in (*files, *templates):
+        return encoder_folder(snapshot)
+    modules = snapshot.get(MODULES).read_bytes() if MODULES in snapshot.present else None
+    prefix = snapshot.prefix(modules)
+    templates = (name for name in sorted(snapshot.present) if name.startswith(prefix + TEMPLATES))
+    for name in (*(prefix + file for file in files), *templates):
         if name in snapshot.present:
             snapshot.get(name)
-    return snapshot.folder
+    return snapshot.folder / prefix
 
 
 # --- one commit of a repository --------------------------------------------------------------------
@@ -155,6 +154,11 @@ class Snapshot:
         """Repository and commit, for error messages."""
         commit = self.folder.name[:12]
         return f"{self.repo} ({commit})" if self.api else f"{self.repo} ({commit}) in the Hub cache"
+
+    def prefix(self, modules: bytes | None) -> str:
+        """Returns the prefix of the names of the encoder's files, such as "0_Transformer/"; mostly ""."""
+        place = encoder_place(modules)
+        return f"{place}/" if f"{place}/{CONFIG}" in self.present else ""
 
     def get(self, name: str) -> Path:
         """Returns the path of a file, downloaded if it is not in the cache.

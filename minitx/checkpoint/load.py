@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.mapping import ResolvedEntry
 from minitx.checkpoint.build import (
+    check_keys_to_ignore,
     choose_architecture,
     empty_model,
     read_config,
@@ -22,6 +23,7 @@ from minitx.checkpoint.build import (
 from minitx.checkpoint.files import GENERATION, Tensors, open_folder
 from minitx.checkpoint.record import Checkpoint
 from minitx.checkpoint.resolve import CheckpointNames, has_head, has_pooler, infer_task, resolve_sources
+from minitx.checkpoint.sentence import first_module, read_sentence_files
 from minitx.checkpoint.ties import Sources, identical, share_tied
 from minitx.config import HeadConfig
 from minitx.habits import explain_arguments
@@ -49,7 +51,7 @@ def load(
     token: str | None = None,
     offline: bool = False,
     model_type: str | None = None,
-    strict: bool = False,
+    ignore_keys: Sequence[str] = (),
     init_head: bool = False,
     num_labels: int | None = None,
     seed: int | None = None,
@@ -69,7 +71,8 @@ def load(
         token: access token of the Hub, for gated or private models.
         offline: use only files in the Hub cache.
         model_type: the architecture, for a config.json without `model_type`.
-        strict: raise an error for a key of config.json that minitx does not know, instead of a warning.
+        ignore_keys: keys of config.json to leave out, such as one that minitx does not know; `save` writes
+            them back. "decoder.key" is a key of an inner config.
         init_head: initialize with random weights whatever the checkpoint lacks of the head.
         num_labels: number of labels of a new head, which replaces a head with another number; requires
             `init_head`.
@@ -83,7 +86,7 @@ def load(
     """
     from minitx.checkpoint.hub import fetch
 
-    check_flags(strict=strict, init_head=init_head)
+    check_flags(init_head=init_head)
     check_optional_strings(head=head, model_type=model_type)
     generator = seeded_generator(seed)
     if seed is not None and not init_head:
@@ -92,19 +95,17 @@ def load(
     dtype = None if dtype is None else check_dtype("dtype", dtype)
     device = check_device(device)
     folder = fetch(name_or_folder, revision=revision, token=token, offline=offline)
-    config = checkpoint_config(folder, num_labels, init_head)
+    config, ignored = checkpoint_config(folder, num_labels, init_head), check_keys_to_ignore(ignore_keys)
     architecture, model_type = choose_architecture(config, model_type)
-    model_config, heads = read_config(architecture, config, strict)
+    model_config, heads = read_config(architecture, model_type, config, ignored)
     tensors = open_folder(folder)
     names = CheckpointNames(tensors.shapes, architecture.prefix)
     names.check_one_spelling()
     task = head or checkpoint_task(architecture, config, heads, names, init_head=init_head)
     pooler = task in architecture.tasks_with_pooler and (task != "none" or has_pooler(architecture, names))
     model = empty_model(architecture, model_config, heads, task, pooler=pooler)
-    resized = num_labels is not None
-    resolution = resolve_sources(
-        model, architecture, model_config, names, tensors, init_head=init_head, resize_head=resized
-    )
+    new_head = {"init_head": init_head, "resize_head": num_labels is not None}
+    resolution = resolve_sources(model, architecture, model_config, names, tensors, **new_head)
 
     model.checkpoint = Checkpoint(
         architecture,
@@ -114,6 +115,8 @@ def load(
         generation_file=read_optional(folder / GENERATION),
         files=tensors.files if len(set(tensors.files.values())) > 1 else {},
         metadata=tensors.metadata,
+        ignored_keys=ignored,
+        sentence_files=read_sentence_files(folder),
     )
     model.checkpoint.names = load_parameters(model, resolution.sources, tensors, dtype, device)
     init_missing(model, resolution.missing, generator)
@@ -153,6 +156,8 @@ def checkpoint_config(folder: Path, num_labels: int | None, init_head: bool) -> 
         ValueError: damaged JSON, or `num_labels` without `init_head`.
     """
     if not (folder / "config.json").is_file():
+        if name := first_module(folder):
+            raise ValueError(f"{folder}: modules.json begins with a {name}; minitx loads encoders only.")
         raise FileNotFoundError(f"{folder} has no config.json; is it a model in Hugging Face's layout?")
     config = read_json(folder / "config.json")
     if num_labels is None:

@@ -34,6 +34,9 @@ class Checkpoint:
         dtype: dtype of the weights when loaded; `unused_tensors` follow a later change of it.
         files: name -> file, if the checkpoint was sharded.
         metadata: metadata of the safetensors header.
+        ignored_keys: keys of config.json that were left out by `ignore_keys`.
+        sentence_files: files of sentence-transformers, name -> content: `embed` follows them, and `save`
+            writes them back.
     """
 
     architecture: Architecture
@@ -46,6 +49,8 @@ class Checkpoint:
     dtype: torch.dtype = torch.float32
     files: dict[str, str] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
+    ignored_keys: tuple[str, ...] = ()
+    sentence_files: dict[str, bytes] = field(default_factory=dict)
 
     @property
     def is_native(self) -> bool:
@@ -66,7 +71,7 @@ class Checkpoint:
         return {index: f"LABEL_{index}" for index in range(ConfigReader(self.config).num_labels())}
 
     def resize_vocabulary(self, model: Model, side: str | None) -> None:
-        """Writes the vocabulary size of a resized model into the config, and resizes unused tensors of the old size.
+        """Writes the vocabulary size of a resized model into the config, and resizes unused tensors too.
 
         Args:
             model: with its new size.

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from minitx.architectures.config_reader import NOT_OF_THE_NETWORK, ConfigReader
+from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import NATIVE
+from minitx.architectures.known_keys import known_keys
 from minitx.architectures.mapping import ResolvedEntry
 from minitx.architectures.native import native_config
 from minitx.checkpoint.build import choose_architecture, task_of
 from minitx.checkpoint.files import BIN, BIN_INDEX, GENERATION, INDEX, SINGLE
 from minitx.checkpoint.record import Checkpoint
 from minitx.checkpoint.resolve import table_entries
+from minitx.checkpoint.sentence import refuse_other_sentence_files
 from minitx.checkpoint.ties import is_shared, is_tied
 from minitx.checkpoint.unchanged import attention_name, check_unchanged
 from minitx.habits import explain_arguments
@@ -52,9 +55,10 @@ def save(
 ) -> None:
     """Saves config.json and safetensors files that transformers loads.
 
-    Also writes generation_config.json if the source had one, and the files of `tokenizer`. transformers loads
-    the folder without a warning if it loads the source without one. (A pooler that the source lacked, as when
-    a masked-lm checkpoint is loaded with head="none", stays missing.)
+    Also writes generation_config.json and the files of sentence-transformers if the source had them, and the
+    files of `tokenizer`. transformers loads the folder without a warning if it loads the source without one.
+    (A pooler that the source lacked, as when a masked-lm checkpoint is loaded with head="none", stays
+    missing.)
 
     A loaded model keeps the names, dtypes and shards of its source. Files are written under temporary names
     and moved when all are complete: a crash leaves the old file or the new one.
@@ -70,8 +74,8 @@ def save(
         progress: called with the number of bytes after each file.
 
     Raises:
-        FileExistsError: the folder holds a model of another architecture, or weights under other file names,
-            which would contradict these.
+        FileExistsError: the folder holds a model of another architecture, or weights or settings of
+            embeddings under other file names, which would contradict these.
         TypeError: `tokenizer` is not from `minitx.load_tokenizer`.
         ValueError: a model that its config does not describe.
     """
@@ -79,8 +83,8 @@ def save(
     folder = check_path("folder", folder)
     if model_type is not None:
         check_choice("model_type", model_type, (NATIVE,), "None keeps that of the source")
-    native = model.checkpoint is None or model_type is not None
-    checkpoint = native_checkpoint(model) if native else model.checkpoint
+    native = model.checkpoint is None or model_type is not None or model.checkpoint.is_native
+    checkpoint = native_checkpoint(model, model.checkpoint) if native else model.checkpoint
     if max_shard_size is not None:
         check_integer("max_shard_size", max_shard_size, 1, hint="it is a number of bytes")
     if tokenizer is not None and not hasattr(tokenizer, "save"):
@@ -94,6 +98,7 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     refuse_other_model(folder, config)
     refuse_other_weights(folder, {SINGLE} if len(shards) == 1 else {INDEX, *shards})
+    refuse_other_sentence_files(folder, checkpoint.sentence_files)
     metadata = checkpoint.metadata or {"format": "pt"}
     with Staging(folder, seal=INDEX if len(shards) > 1 else None) as staging:
         for name, members in shards.items():
@@ -103,6 +108,8 @@ def save(
         write_json(staging.path("config.json"), config)
         if checkpoint.generation_file is not None:
             staging.path(GENERATION).write_bytes(checkpoint.generation_file)
+        for name, content in checkpoint.sentence_files.items():
+            staging.path(name).write_bytes(content)
         if len(shards) > 1:
             write_json(staging.path(INDEX), shard_index(shards, tensors))
     if tokenizer is not None:
@@ -156,10 +163,14 @@ def canonical_names(entry: ResolvedEntry, model: Model, checkpoint: Checkpoint) 
     return tuple(checkpoint.architecture.prefix + name for name in names)
 
 
-def native_checkpoint(model: Model) -> Checkpoint:
+def native_checkpoint(model: Model, source: Checkpoint | None) -> Checkpoint:
     """Returns a record under which a model is saved with minitx's own config and parameter names.
 
-    What other records state beside the network is kept: token ids, labels, and generation_config.json.
+    What the source states beside the network is kept: token ids, labels, generation_config.json, ...
+
+    Args:
+        model: its config, head and attention are described as they are now.
+        source: its record; None: it has none.
 
     Raises:
         ArgumentValueError: an attention without a name, or several in one model.
@@ -171,20 +182,18 @@ def native_checkpoint(model: Model) -> Checkpoint:
     config = native_config(model.config, None if model.head is None else model.head.config)
     if attention != "sdpa":
         config["attention"] = attention
-    source = model.checkpoint
-    if source is not None:
-        kept = {key: value for key, value in source.config.items() if key in NOT_OF_THE_NETWORK}
-        config = kept | config
-        if "id2label" in kept:
-            config.pop("num_labels", None)
+    without_effect = {key for key, reason in known_keys(NATIVE).items() if isinstance(reason, str)}
+    kept = without_effect | {"id2label", "label2id"}
+    stated = {} if source is None else source.config
+    config = {key: value for key, value in stated.items() if key in kept} | config
+    if "id2label" in config:
+        config.pop("num_labels", None)
     architecture, model_type = choose_architecture(config, None)
-    return Checkpoint(
-        architecture,
-        model_type,
-        config,
-        generation_file=None if source is None else source.generation_file,
-        metadata={} if source is None else source.metadata,
-    )
+    if source is None:
+        return Checkpoint(architecture, model_type, config)
+    files = source.files if source.is_native else {}
+    as_new = replace(source, files=files, names={}, unused_tensors={}, ignored_keys=())
+    return replace(as_new, architecture=architecture, model_type=model_type, config=config)
 
 
 def stored_config(model: Model, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -270,7 +279,7 @@ def nbytes(tensor: Tensor) -> int:
 
 
 def refuse_other_model(folder: Path, config: Mapping[str, Any]) -> None:
-    """Checks that the folder holds no model of another architecture, else raises FileExistsError."""
+    """Refuses a folder that holds a model of another architecture."""
     path, model_type = folder / "config.json", config.get("model_type")
     try:
         present = read_json(path).get("model_type") if path.is_file() else model_type
@@ -284,7 +293,7 @@ def refuse_other_model(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def refuse_other_weights(folder: Path, names: set[str]) -> None:
-    """Checks that the folder holds no weights under other names, which a loader might prefer to these."""
+    """Refuses a folder with weights under other names, which a loader might prefer to these."""
     shards = {path.name for path in folder.glob("model-*-of-*.safetensors")}
     present = shards | {name for name in (SINGLE, INDEX, BIN, BIN_INDEX) if (folder / name).exists()}
     if other := sorted(present - names):

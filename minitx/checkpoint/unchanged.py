@@ -35,9 +35,11 @@ def check_unchanged(model: Model, checkpoint: Checkpoint) -> None:
     Raises:
         ValueError: a module was added, replaced, hooked or changed, or `model.checkpoint.config` was.
     """
-    architecture, config = checkpoint.architecture, checkpoint.config
+    architecture = checkpoint.architecture
     task = task_of(model, architecture)
-    model_config, heads = read_config(architecture, config, quiet=True)
+    model_config, heads = read_config(
+        architecture, checkpoint.model_type, checkpoint.config, checkpoint.ignored_keys
+    )
     by_config = task_config(architecture, model_config, task, pooler=model.config.pooler)
     head = None if model.head is None else model.head.config
     if (by_config, heads.get(task)) != (model.config, head):

@@ -30,7 +30,7 @@ def verify(source: Source, head: str | None, json: bool) -> int:
 
     source.calm_hub()
     source.check_device()
-    report = compare(source.name, head=head, model_type=source.model_type, device=source.device, **source.hub)
+    report = compare(source.name, head=head, device=source.device, **source.reading, **source.hub)
     emit(json, report.to_json(), colored_verdicts(render_report(report)))
     return 0 if report.ok else 1
 
@@ -45,15 +45,12 @@ def convert(source: Source, destination: str, json: bool, **options: Any) -> Non
     from minitx.checkpoint.convert import convert as write
     from minitx.checkpoint.hub import fetch_tokenizer
     from minitx.inspect.text import human
-    from minitx.pipelines.text.embed import modules
 
     folder, target = source.folder(), Path(destination)
     if not Path(source.name).is_dir():
         fetch_tokenizer(source.name, **source.hub)
-    listing = folder / "modules.json"
-    options |= {"folders": [place for _, place in modules(listing)]} if listing.is_file() else {}
     options |= {"progress": partial(progress_bar, title="writing", unit="B", quiet=json)}
-    result = write(folder, target, dtype=source.dtype, model_type=source.model_type, **options)
+    result = write(folder, target, dtype=source.dtype, **source.reading, **options)
     count = len(result.weights)
     files = result.weights[0] if count == 1 else f"{count} safetensors files"
     lines = [f"{target}: {human(result.bytes)} of weights in {files}"]

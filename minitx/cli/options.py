@@ -122,7 +122,7 @@ def spelled(text: str, options: Mapping[str, str]) -> str:
     Those of calls, of formulas and of files, whose names are those of Python, stay.
     """
     if ".json" in text:
-        return text
+        return re.sub(r"ignore_keys=\((.*?),?\)", _ignored, text)
 
     def _spell(match: re.Match[str]) -> str:
         name, equals, value = match.groups()
@@ -131,6 +131,11 @@ def spelled(text: str, options: Mapping[str, str]) -> str:
     names = "|".join(map(re.escape, options))
     pattern = rf"(?<![\w.\"'/-])(?<!\w\()(?<!\* )({names})(?:(=)((?=[^\s.;,]))?|\b(?![.(\[\"'/]))"
     return re.sub(r"pass \[\[(\d+)\]\]", r"pass --ids \1", re.sub(pattern, _spell, text))
+
+
+def _ignored(match: re.Match[str]) -> str:
+    """Keys to ignore as options: "ignore_keys=('a', 'b')" -> "--ignore-key a --ignore-key b"."""
+    return " ".join(f"--ignore-key {key}" for key in re.findall(r"[^\s,']+", match[1]))
 
 
 class Argument(click.Argument):
@@ -368,7 +373,7 @@ DTYPES = ("float32", "float16", "bfloat16", "float64")
 
 # --- options of several commands -------------------------------------------------------------------
 
-SOURCE = ("model", "revision", "token", "offline", "model_type", "dtype", "device")
-HUB = SOURCE[1:5]
+SOURCE = ("model", "revision", "token", "offline", "model_type", "ignore_keys", "dtype", "device")
+HUB = SOURCE[1:6]
 MODEL = Argument("model", "MODEL", "folder or Hub id")
 TEXTS = Argument("texts", "[TEXT ...]", "texts; none: lines of stdin")

@@ -27,6 +27,7 @@ class Source:
         name: folder or Hub id; empty where the command has a default.
         revision, token, offline: of the Hub.
         model_type: for a config.json without one.
+        ignore_keys: keys of config.json to leave out.
         dtype: name of the weights' dtype; None for that of the file.
         device: where the model runs.
         quiet: shows no progress bars.
@@ -37,6 +38,7 @@ class Source:
     token: str | None
     offline: bool | None
     model_type: str | None = None
+    ignore_keys: tuple[str, ...] = ()
     dtype: str | None = None
     device: str = "cpu"
     quiet: bool = False
@@ -45,6 +47,11 @@ class Source:
     def hub(self) -> dict[str, Any]:
         """The options of the Hub, as keyword arguments."""
         return {"revision": self.revision, "token": self.token, "offline": bool(self.offline)}
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """How config.json is read, as keyword arguments."""
+        return {"model_type": self.model_type, "ignore_keys": self.ignore_keys}
 
     def folder(self) -> Path:
         """Returns the folder, after fetching it from the Hub if necessary; checks the device first."""
@@ -85,7 +92,7 @@ class Source:
         """Loads the model."""
         from minitx.checkpoint.load import load
 
-        return load(folder, head=head, dtype=self.dtype, device=self.device, model_type=self.model_type)
+        return load(folder, head=head, dtype=self.dtype, device=self.device, **self.reading)
 
 
 def read_texts(texts: Sequence[str], file: str | None) -> list[str]:

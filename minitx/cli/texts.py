@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ def embed(source: Source, texts: tuple[str, ...], file: str | None, json: bool, 
     from minitx.inspect.similarity import MOST_COLUMNS, vectors_table
     from minitx.pipelines import embedding_settings
     from minitx.pipelines.text import embed as pipeline
+    from minitx.pipelines.text.pooling import names_of
     from minitx.pipelines.text.vectors import check_finite, check_path, write_vectors
 
     output, batch_size = values.pop("output"), values.pop("batch_size")
@@ -31,13 +32,13 @@ def embed(source: Source, texts: tuple[str, ...], file: str | None, json: bool, 
     pipeline.check_room(tokenizer, settings.max_length)
     model = source.model(folder, "none" if architecture is None else architecture.headless[-1])
     with progress_bar(len(lines), "embedding", "text", quiet=source.quiet) as progress:
-        options: dict[str, Any] = {"settings": settings, "batch_size": batch_size, "progress": progress}
+        options = stated | {"settings": settings, "batch_size": batch_size, "progress": progress}
         vectors = pipeline.embed(model, lines, tokenizer, **options).cpu()
     check_finite(vectors)
-    result = {"model": source.name, **asdict(settings), "texts": lines}
+    result = {"model": source.name, **settings.as_dict(), "texts": lines}
     size = f"{len(lines)} vector{'s' * (len(lines) > 1)} of {vectors.shape[1]} numbers"
     if path is None:
-        kind = f"({settings.pooling} pooling{', length 1' * settings.normalize})"
+        kind = f"({' + '.join(names_of(settings.pooling))} pooling{', length 1' * settings.normalize})"
         shown = "" if json else f"{size} {kind}\n{vectors_table(lines, vectors, colored)}"
         shown += "\n--json or --output gives all numbers" * (len(lines) == 1 and not json)
         emit(json, result | {"embeddings": vectors.tolist()}, shown)
@@ -73,7 +74,7 @@ def score(source: Source, texts: tuple[str, ...], file: str | None, json: bool, 
         emit(json, plain, header * (row == 0) + shown, indent=None)
 
 
-@command(MODEL, TEXTS, *group("the model", *HUB))
+@command(MODEL, TEXTS, *group("the model", *HUB[:-1]))
 def tokenize(source: Source, texts: tuple[str, ...], file: str | None, json: bool, **values: Any) -> None:
     """Prints the tokens of texts, or the texts of tokens."""
     from minitx.inspect.text import columns, names_of

@@ -25,8 +25,9 @@ _UNSETTLED = 8
 def text_of(token: int, tokenizer: Tokenizer | None, before: Sequence[int] = ()) -> str | None:
     """Returns the text that a token adds to the ids before it; special tokens by their names.
 
-    None where there is no such text, as for half a character. A token that adds nothing yet, as the space
-    that SentencePiece drops at the start, is spelled as in the vocabulary.
+    None where there is no such text, as for half a character; empty for an id without a token (models may
+    have more ids than their tokenizer). A token that adds nothing yet, as the space that SentencePiece drops
+    at the start, is spelled as in the vocabulary.
     """
     if tokenizer is None:
         return None
@@ -36,7 +37,7 @@ def text_of(token: int, tokenizer: Tokenizer | None, before: Sequence[int] = ())
     whole = tokenizer.decode([*context, token])
     joined = token not in special and whole.startswith(start)
     text = whole[len(start) :] if joined else tokenizer.decode([token])
-    return None if _HALF in text else text or tokenizer.id_to_token(token)
+    return None if _HALF in text else text or tokenizer.id_to_token(token) or ""
 
 
 class Detokenizer:

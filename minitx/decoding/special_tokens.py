@@ -50,7 +50,7 @@ def start_tokens(model: Any, tokenizer: Tokenizer | None) -> tuple[int | None, i
     start: int | None = model.config.decoder_start_token_id
     names = ("decoder_start_token_id", "decoder_bos_token_id")
     stated = (config.get(name) for config in _configs(model) for name in names)
-    start = next((token for token in stated if isinstance(token, int)), start)
+    start = next((token for token in stated if isinstance(token, int) and token >= 0), start)
     if tokenizer is None or tokenizer.tgt_lang is None:
         return start, None
     language = tokenizer.language_id(tokenizer.tgt_lang)
@@ -65,7 +65,7 @@ def begin_token(model: Any, tokenizer: Tokenizer | None) -> int | None:
         return tokenizer.bos_token_id
     checkpoint = getattr(model, "checkpoint", None)
     stated = None if checkpoint is None else checkpoint.config.get("bos_token_id")
-    return stated if isinstance(stated, int) else None
+    return stated if isinstance(stated, int) and stated >= 0 else None
 
 
 def _configs(model: Any) -> Iterator[Mapping[str, Any]]:

@@ -218,7 +218,7 @@ def bar(share: float) -> str:
 
 def named(candidate: Candidate, width: int) -> str:
     """Returns the text in quotes, with visible white space; "#" and the id where there is no text."""
-    if candidate.text is None:
+    if not candidate.text:
         return f"#{candidate.token}"
     return f"'{cut(_visible(candidate.text), width)}'"
 

@@ -53,6 +53,9 @@ def label_loss(logits: Tensor, labels: Tensor, mask: Tensor | None, config: Head
     if problem is None:
         several = labels.is_floating_point()
         problem = "multi_label_classification" if several else "single_label_classification"
+    if problem != "single_label_classification" and labels.numel() != wide.numel():
+        expected = f"one number for each of the logits, of shape {tuple(wide.shape)}"
+        raise ArgumentValueError("labels", labels, expected, f"problem_type is {problem!r}")
     if problem == "regression":
         return F.mse_loss(wide, labels.to(wide.dtype).view_as(wide))
     if problem == "multi_label_classification":

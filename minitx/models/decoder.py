@@ -6,7 +6,6 @@ from typing import Any
 
 from torch import Tensor
 
-from minitx.config import ModelConfig
 from minitx.habits import explain_arguments
 from minitx.layers.attention import AttentionContext
 from minitx.layers.cache import Cache
@@ -185,16 +184,6 @@ class DecoderModel(CausalModel):
     """A causal decoder: embedder, decoder, and where present a head; a token attends to earlier ones only."""
 
     families = ("decoder",)
-
-    def __init__(self, config: ModelConfig, *args: Any, **options: Any) -> None:
-        super().__init__(config, *args, **options)
-        if not config.stack.causal:
-            raise ArgumentValueError(
-                "config.decoder.causal",
-                False,
-                "True in a DecoderModel",
-                "an EncoderModel attends to all tokens",
-            )
 
     @property
     def decoder_embedder(self) -> Embedder:  # type: ignore[override]

@@ -260,10 +260,12 @@ class EncoderDecoderModel(CausalModel):
         check_integer_dtype(name, ids)
         check_token_ids(name, ids)
         pad = self.decoder_embedder.config.pad_token_id
-        if pad is None:
+        if pad is not None:
+            ids = ids.masked_fill(ids == -100, pad)
+        elif start is None or bool((ids[:, :-1] == -100).any()):
             raise ValueError("the config has no pad_token_id to make decoder_input_ids with; pass them.")
-        ids = ids.masked_fill(ids == -100, pad)
         if start is None:
+            assert pad is not None, "checked above"
             last = ((ids != pad).sum(dim=1, keepdim=True) - 1).clamp(min=0)
             prepended = ids.gather(1, last)
         else:

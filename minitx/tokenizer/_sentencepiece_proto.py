@@ -7,9 +7,11 @@ The file is one protobuf message, `ModelProto`. Its encoding is a list of fields
     wire type 1   8 bytes             wire type 5   4 bytes
     wire type 2   a varint length, then that many bytes: text, bytes or a message in the message
 
-Only the fields that tokenization needs are read (numbers as in sentencepiece's
-`sentencepiece_model.proto`); all others are skipped. The file is untrusted input: every length is
-checked against the number of bytes left.
+Only the fields that change encoding or decoding are read (numbers as in sentencepiece's
+`sentencepiece_model.proto`); all others are skipped: they configured the training of the vocabulary, name
+pieces that the vocabulary holds too, or test the file. `unk_surface` is skipped since an unknown token is
+decoded as its name, as in transformers. The file is untrusted input: every length is checked against the
+number of bytes left.
 """
 
 from __future__ import annotations
@@ -53,7 +55,11 @@ class SentencePieceModel:
         byte_fallback: whether an unknown character becomes its UTF-8 bytes instead of the unknown piece.
         charsmap: the compiled normalization rules (a double-array trie and its replacement texts), or
             b"".
-        add_dummy_prefix: whether a space is added before the text.
+        add_dummy_prefix: whether a space is added to the text.
+        remove_extra_whitespaces: whether spaces at both ends, and all but one of several, are removed.
+        escape_whitespaces: whether a space is "▁" in pieces.
+        whitespace_as_suffix: whether the added space follows the text, and a piece ends with its space.
+        has_denormalizer: whether the file has rules that change decoded text.
     """
 
     pieces: tuple[Piece, ...]
@@ -62,6 +68,10 @@ class SentencePieceModel:
     byte_fallback: bool
     charsmap: bytes
     add_dummy_prefix: bool
+    remove_extra_whitespaces: bool
+    escape_whitespaces: bool
+    whitespace_as_suffix: bool
+    has_denormalizer: bool
 
 
 def read_sentencepiece(path: Path) -> SentencePieceModel:
@@ -86,6 +96,7 @@ def _parse_model(data: bytes) -> SentencePieceModel:
     pieces: list[Piece] = []
     trainer: list[bytes] = []
     normalizer: list[bytes] = []
+    denormalizer: list[bytes] = []
     for number, value in _fields(data):
         if number == 1:
             pieces.append(_parse_piece(_as_bytes(value), len(pieces)))
@@ -93,6 +104,8 @@ def _parse_model(data: bytes) -> SentencePieceModel:
             trainer.append(_as_bytes(value))
         elif number == 3:
             normalizer.append(_as_bytes(value))
+        elif number == 5:
+            denormalizer.append(_as_bytes(value))
 
     unknown = [index for index, piece in enumerate(pieces) if piece.kind == UNKNOWN]
     if len(unknown) != 1:
@@ -101,18 +114,9 @@ def _parse_model(data: bytes) -> SentencePieceModel:
         raise ValueError("it has the same piece twice")
 
     # A message that occurs more than once is merged field by field; joining the bytes does so.
-    model_type, byte_fallback = UNIGRAM, False
-    for number, value in _fields(b"".join(trainer)):
-        if number == 3:
-            model_type = _as_int(value)
-        elif number == 35:
-            byte_fallback = bool(_as_int(value))
-    charsmap, add_dummy_prefix = b"", True
-    for number, value in _fields(b"".join(normalizer)):
-        if number == 2:
-            charsmap = _as_bytes(value)
-        elif number == 3:
-            add_dummy_prefix = bool(_as_int(value))
+    training, rules = dict(_fields(b"".join(trainer))), dict(_fields(b"".join(normalizer)))
+    model_type = _as_int(training.get(3, UNIGRAM))
+    charsmap = _as_bytes(rules.get(2, b""))
     if model_type not in _MODEL_TYPES:
         raise ValueError(f"its model type is {model_type}, which is not one of {_MODEL_TYPES}")
     _check_charsmap(charsmap)
@@ -120,9 +124,13 @@ def _parse_model(data: bytes) -> SentencePieceModel:
         pieces=tuple(pieces),
         unk_id=unknown[0],
         model_type=_MODEL_TYPES[model_type],
-        byte_fallback=byte_fallback,
+        byte_fallback=bool(_as_int(training.get(35, 0))),
         charsmap=charsmap,
-        add_dummy_prefix=add_dummy_prefix,
+        add_dummy_prefix=bool(_as_int(rules.get(3, 1))),
+        remove_extra_whitespaces=bool(_as_int(rules.get(4, 1))),
+        escape_whitespaces=bool(_as_int(rules.get(5, 1))),
+        whitespace_as_suffix=bool(_as_int(training.get(24, 0))),
+        has_denormalizer=bool(dict(_fields(b"".join(denormalizer))).get(2)),
     )
 
 

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from minitx.tokenizer.files import add_missing
 from minitx.tokenizer.pretruncate import pretruncate
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding
+    from tokenizers import AddedToken, Encoding
     from tokenizers import Tokenizer as Backend
     from tokenizers.processors import PostProcessor
 
@@ -43,6 +44,15 @@ class TextEncoder:
     def to_vocabulary(self, ids: list[int]) -> list[int]:
         """Maps ids of `backend` to ids of the vocabulary."""
         return ids if self.ids is None else [self.ids[index] for index in ids]
+
+    def extended(self, tokens: Sequence[AddedToken], vocabulary: Backend) -> TextEncoder:
+        """Returns an encoder that knows new tokens of the vocabulary."""
+        if self.ids is None:
+            return self
+        add_missing(self.backend, tokens)
+        size, ids = len(self.ids), vocabulary.get_vocab()
+        texts = (self.backend.id_to_token(index) for index in range(size, self.backend.get_vocab_size()))
+        return replace(self, ids=(*self.ids, *(ids[text] for text in texts if text is not None)))
 
     def encode(
         self,
@@ -118,6 +128,23 @@ class TokenizerBackends:
         """Uses one `tokenizers.Tokenizer` for all parts."""
         encoder = TextEncoder(backend=backend)
         return cls(vocabulary=backend, decoder=backend, source=encoder, target=encoder, files={})
+
+    def extended(self, texts: Sequence[str], *, special: bool) -> TokenizerBackends:
+        """Adds tokens to all parts, each with the next id of the vocabulary; returns the extended parts.
+
+        Raises:
+            ValueError: source and target have different ids, or the vocabulary has no free id at its end.
+        """
+        from tokenizers import AddedToken
+
+        if self.decoder is not self.vocabulary:
+            raise ValueError("This tokenizer has separate vocabularies, which take no further tokens.")
+        tokens = [AddedToken(text, special=special, normalized=not special) for text in texts]
+        with _LOCK:
+            add_missing(self.vocabulary, tokens)
+            encoders = {id(part): part for part in (self.source, self.target)}
+            added = {key: part.extended(tokens, self.vocabulary) for key, part in encoders.items()}
+        return replace(self, source=added[id(self.source)], target=added[id(self.target)])
 
     def contents(self, post_processor: PostProcessor | None) -> Mapping[str, str | bytes]:
         """Returns the tokenizer's files by name; `post_processor` as in `TextEncoder.encode`."""

@@ -149,6 +149,24 @@ def _check_text(name: str, text: Any) -> None:
         ) from error
 
 
+def check_tokens(tokens: Any) -> list[str]:
+    """Returns new tokens as a list of texts; a single text as a list of one.
+
+    Raises:
+        TypeError: something other than texts.
+        ValueError: an empty text, or one that is not valid Unicode.
+    """
+    if isinstance(tokens, str):
+        tokens = [tokens]
+    if not isinstance(tokens, list | tuple):
+        raise ArgumentTypeError("tokens", tokens, "a list of strings")
+    for index, token in enumerate(tokens):
+        _check_text(f"tokens[{index}]", token)
+        if not token:
+            raise ArgumentValueError(f"tokens[{index}]", token, "a token with at least one character")
+    return list(tokens)
+
+
 def truncation_options(
     truncation: Truncation,
     max_length: int | None,

@@ -6,9 +6,11 @@ of them applies.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -24,6 +26,8 @@ INPUT_NAMES = ("input_ids", "token_type_ids", "attention_mask")
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _MAP = "special_tokens_map.json"
 _ADDED = "added_tokens.json"
+# Names of code and paths, which have no meaning in another folder.
+_NOT_SAVED = ("auto_map", "name_or_path", "tokenizer_file", "special_tokens_map_file", "init_inputs")
 _NO_LIMIT = 10**20  # transformers writes 1e30 for "no limit"
 
 
@@ -105,7 +109,7 @@ class Settings:
 
 
 def wrong(file: str, key: str, value: Any, expected: str) -> NoReturn:
-    """Raises a ValueError for a value of a JSON file."""
+    """Refuses a value of a JSON file."""
     raise ValueError(f"{file} has {key}={value!r:.80}; it must be {expected}.")
 
 
@@ -159,6 +163,7 @@ def read_settings(
         wrong(CONFIG, "added_tokens_decoder", decoder, "an object with a token for each id, or null")
     overrides = read_json(folder / _MAP) if decoder is None else {}
     named = {**(defaults or {}), **config, **overrides}
+    sides = {key: value for key, value in named.items() if key.endswith("_side")}
 
     def _file_of(key: str) -> str:
         return _MAP if key in overrides else CONFIG
@@ -170,14 +175,24 @@ def read_settings(
         for name in SPECIAL_TOKENS
         if name in named
     }
+    specific = named.get("model_specific_special_tokens") or {}
+    if not isinstance(specific, dict):
+        wrong(CONFIG, "model_specific_special_tokens", specific, "an object with a token for each name")
+    custom = specific | {
+        name: value
+        for name, value in named.items()
+        if name.endswith("_token") and isinstance(value, str | dict) and name not in SPECIAL_TOKENS
+    }
     key = "extra_special_tokens" if named.get("extra_special_tokens") else "additional_special_tokens"
     listed = named.get(key) or []
     if not isinstance(listed, list | dict):
         wrong(_file_of(key), key, listed, "a list of tokens, or an object with a token for each name")
-    extra = tuple(
-        _token(_file_of(key), key, token)
-        for token in (listed.values() if isinstance(listed, dict) else listed)
-    )
+    if isinstance(listed, dict):
+        custom |= listed
+        listed = []
+    for name, value in custom.items():
+        special_tokens_map[name] = _token(_file_of(name), name, value)
+    extra = tuple(_token(_file_of(key), key, token) for token in listed)
     if decoder is None:
         special = {token.content for token in (*special_tokens_map.values(), *extra) if token is not None}
         added = {}
@@ -191,7 +206,7 @@ def read_settings(
             if not re.fullmatch("[0-9]{1,10}", index):
                 wrong(CONFIG, "added_tokens_decoder", index, "an object whose keys are ids, integers")
             added[int(index)] = _token(CONFIG, f"added_tokens_decoder[{index}]", token, special=False)
-    return Settings(config=config, special_tokens_map=special_tokens_map, added=added, extra=extra)
+    return Settings(config=config | sides, special_tokens_map=special_tokens_map, added=added, extra=extra)
 
 
 def _token(file: str, key: str, value: Any, *, special: bool = True, lstrip: bool = False) -> AddedToken:
@@ -229,8 +244,12 @@ def add_tokens(backend: Backend, settings: Settings, special: Iterable[str] = ()
     Raises:
         ValueError: an id cannot be kept, so that the token would get another row of the embedding.
     """
+    known = {token.content: token for token in backend.get_added_tokens_decoder().values()}
     for index, token in sorted(settings.added.items()):
-        _add_token(backend, token)
+        earlier = known.get(token.content)
+        if repr(earlier) != repr(token):
+            add_all(backend, [_with(token, special=token.special or bool(earlier and earlier.special))])
+            known[token.content] = token
         if backend.token_to_id(token.content) != index:
             raise ValueError(
                 f"The token {token.content!r} is listed with id {index}, but has id "
@@ -238,27 +257,55 @@ def add_tokens(backend: Backend, settings: Settings, special: Iterable[str] = ()
             )
     from tokenizers import AddedToken
 
-    named = (settings.special_tokens_map.get(name) for name in SPECIAL_TOKENS)
-    unlisted = (AddedToken(text, special=True, normalized=False) for text in special)
-    for extra in (*named, *settings.extra, *unlisted):
-        if extra is not None:
-            _add_token(backend, extra)
+    # A role makes its token special; a list adds those of its tokens that are missing.
+    known = {token.content: token for token in backend.get_added_tokens_decoder().values()}
+    roles = [token for token in settings.special_tokens_map.values() if token is not None]
+    listed = [*settings.extra, *(AddedToken(text, special=True, normalized=False) for text in special)]
+    add_missing(backend, [*roles, *(token for token in listed if token.content not in known)])
 
 
-def _add_token(backend: Backend, token: AddedToken) -> None:
-    if token.content in {known.content for known in backend.get_added_tokens_decoder().values()}:
-        return
-    if backend.token_to_id(token.content) is None:
+def add_missing(backend: Backend, tokens: Iterable[AddedToken]) -> None:
+    """Adds tokens after the last id; an added token keeps its options, but becomes special if its new one is.
+
+    Raises:
+        ValueError: the vocabulary has no free id after its last.
+    """
+    known = {token.content: token for token in backend.get_added_tokens_decoder().values()}
+    fresh: dict[str, AddedToken] = {}
+    for token in tokens:
+        earlier = known.get(token.content)
+        if earlier is None:
+            fresh.setdefault(token.content, token)
+        elif token.special and not earlier.special:
+            fresh[token.content] = _with(earlier, special=True)
+    add_all(backend, list(fresh.values()))
+
+
+def _with(token: AddedToken, *, special: bool) -> AddedToken:
+    """Returns a token with its options, special or not."""
+    from tokenizers import AddedToken
+
+    state = token.__getstate__()
+    return AddedToken(**{**state, "special": special})
+
+
+def add_all(backend: Backend, tokens: list[AddedToken]) -> None:
+    """Adds tokens, or replaces the options of added tokens of the same text.
+
+    Raises:
+        ValueError: the vocabulary has no free id after its last.
+    """
+    missing = [token.content for token in tokens if backend.token_to_id(token.content) is None]
+    if missing:
         size = backend.get_vocab_size()  # slow, so only if needed
         if backend.id_to_token(size) is not None:
             raise ValueError(
-                f"The vocabulary lacks {token.content!r}, and the id after its {size} tokens is taken, since "
-                "it has gaps or duplicates. Add the token to the vocabulary file."
+                f"The vocabulary lacks {missing[0]!r}, and the id after its {size} tokens is taken, since it "
+                "has gaps or duplicates. Add the token to the vocabulary file."
             )
-    if token.special:
-        backend.add_special_tokens([token])
-    else:
-        backend.add_tokens([token])
+    # In this order: the library adds special tokens by another function.
+    for special, group in groupby(tokens, key=lambda token: token.special):
+        (backend.add_special_tokens if special else backend.add_tokens)(list(group))
 
 
 def read_backend(folder: Path) -> Backend:
@@ -278,33 +325,24 @@ def read_backend(folder: Path) -> Backend:
         ) from error
 
 
-def apply_flags(backend: Backend, settings: Settings) -> None:
-    """Applies the flags of tokenizer_config.json to tokenizer.json, as transformers does.
+def padding_defaults(backend: Backend) -> dict[str, str]:
+    """Returns defaults from the padding and truncation of tokenizer.json, for keys that no other file has."""
+    padding, truncation = backend.padding or {}, backend.truncation or {}
+    stated = {
+        "pad_token": padding.get("pad_token"),
+        "padding_side": padding.get("direction"),
+        "truncation_side": truncation.get("direction"),
+    }
+    return {key: value for key, value in stated.items() if value is not None}
 
-    Absent flags are ignored. (transformers applies their defaults, which lower-cases a cased tokenizer.json.)
-    """
-    from tokenizers import normalizers, pre_tokenizers, processors
 
-    # The parts are copies: each is changed and assigned again.
-    normalizer, pre_tokenizer, post_processor = (
-        backend.normalizer,
-        backend.pre_tokenizer,
-        backend.post_processor,
-    )
-    if isinstance(normalizer, normalizers.BertNormalizer):
-        normalizer.lowercase = settings.flag("do_lower_case", normalizer.lowercase)
-        normalizer.strip_accents = settings.flag("strip_accents", normalizer.strip_accents)
-        normalizer.handle_chinese_chars = settings.flag(
-            "tokenize_chinese_chars", normalizer.handle_chinese_chars
-        )
-        backend.normalizer = normalizer
-    if isinstance(pre_tokenizer, pre_tokenizers.ByteLevel):
-        prefix = settings.flag("add_prefix_space", pre_tokenizer.add_prefix_space)
-        pre_tokenizer.add_prefix_space = prefix
-        backend.pre_tokenizer = pre_tokenizer
-        if isinstance(post_processor, processors.RobertaProcessing):
-            post_processor.add_prefix_space = prefix
-            backend.post_processor = post_processor
+def read_vocab_size(folder: Path) -> int | None:
+    """Returns the size of the model's vocabulary by config.json, the largest of several; None without one."""
+    names = ("vocab_size", "decoder_vocab_size")
+    config = read_json(folder / "config.json")
+    parts = [config, *(part for part in config.values() if isinstance(part, dict))]
+    sizes = [part[name] for part in parts for name in names if type(part.get(name)) is int]
+    return max(sizes, default=None)
 
 
 def read_templates(folder: Path) -> dict[str, str]:
@@ -312,6 +350,14 @@ def read_templates(folder: Path) -> dict[str, str]:
     names = ("chat_template.jinja", "chat_template.json")
     paths = [*(folder / name for name in names), *folder.glob("additional_chat_templates/*.jinja")]
     return {path.relative_to(folder).as_posix(): read_text(path) for path in sorted(paths) if path.is_file()}
+
+
+def saved_config(config: Mapping[str, Any], changes: Mapping[str, Any], vocabulary: Backend) -> str:
+    """Returns tokenizer_config.json: its content at loading, what has changed since, and all added tokens."""
+    added = sorted(vocabulary.get_added_tokens_decoder().items())
+    listed = {str(index): token.__getstate__() for index, token in added}
+    kept = {key: value for key, value in config.items() if key not in _NOT_SAVED}
+    return json.dumps({**kept, **changes, "added_tokens_decoder": listed}, indent=2) + "\n"
 
 
 def write_files(folder: Path, contents: Mapping[str, str | bytes]) -> None:

@@ -177,3 +177,44 @@ def find_languages(rule: LanguageRule, settings: Settings, vocabulary: Backend) 
     """Returns the languages of a vocabulary; None without any."""
     languages = Languages(rule, settings, vocabulary)
     return languages if languages.tokens else None
+
+
+class Translation:
+    """The part of a tokenizer that sets the languages of a translation model."""
+
+    _languages: Languages | None
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The language codes of a translation model; () without any."""
+        return () if self._languages is None else tuple(self._languages.tokens)
+
+    @property
+    def src_lang(self) -> str | None:
+        """The code of the source language ("en_XX"); may be set."""
+        return None if self._languages is None else self._languages.source
+
+    @src_lang.setter
+    def src_lang(self, code: str) -> None:
+        """Sets the source language."""
+        languages = require_languages(self._languages, "src_lang", code)
+        languages.source = languages.check("src_lang", code)
+
+    @property
+    def tgt_lang(self) -> str | None:
+        """The code of the target language; may be set."""
+        return None if self._languages is None else self._languages.target
+
+    @tgt_lang.setter
+    def tgt_lang(self, code: str | None) -> None:
+        """Sets the target language; None for no target."""
+        languages = require_languages(self._languages, "tgt_lang", code)
+        languages.target = None if code is None else languages.check("tgt_lang", code)
+
+    def language_id(self, code: str) -> int:
+        """Returns the id of a language's token, the `forced_bos_token_id` of a translation into it.
+
+        Raises:
+            ValueError: not a language of this tokenizer.
+        """
+        return require_languages(self._languages, "language", code).index(code)

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from minitx.checkpoint.hub import fetch_tokenizer
 from minitx.habits import explain_arguments
 from minitx.tokenizer.backends import TokenizerBackends
 from minitx.tokenizer.files import (
     CONFIG,
+    Settings,
     add_tokens,
-    apply_flags,
+    padding_defaults,
     read_backend,
     read_name,
     read_settings,
     read_templates,
+    read_vocab_size,
 )
+from minitx.tokenizer.flags import apply_flags
+from minitx.tokenizer.keys import check_keys
 from minitx.tokenizer.languages import find_languages
 from minitx.tokenizer.tokenizer import ANY_CLASS, Tokenizer
 from minitx.tokenizer.vocabularies.declaration import WITHOUT_TYPES
 from minitx.tokenizer.vocabularies.registry import FAMILIES, build, needs_vocabulary_files
 from minitx.validation import ArgumentValueError, check_optional_strings
+
+# Without a class of their own in transformers 5.
+_OF_NO_CLASS = ("llama", "mistral", "mixtral", "modernbert", "phi3", "umt5")
 
 
 @explain_arguments("load_tokenizer")
@@ -55,8 +63,6 @@ def load_tokenizer(
         ValueError: a damaged file, no vocabulary, an unknown architecture, or a language that the tokenizer
             does not have.
     """
-    from minitx.checkpoint.hub import fetch_tokenizer
-
     check_optional_strings(model_type=model_type, pattern=pattern, src_lang=src_lang, tgt_lang=tgt_lang)
     folder = fetch_tokenizer(name_or_folder, revision=revision, token=token, offline=offline)
     model, family = _architectures(folder, model_type)
@@ -66,17 +72,10 @@ def load_tokenizer(
         and (folder / "tokenizer.json").is_file()
         and not needs_vocabulary_files(folder, family)
     ):
-        backend = read_backend(folder)
-        usual = FAMILIES[family].special_tokens_map if family in FAMILIES else {}
-        known = {name: text for name, text in usual.items() if backend.token_to_id(text) is not None}
-        settings = read_settings(folder, defaults=known)
-        apply_flags(backend, settings)
-        # In tokenizer.json a language may be an ordinary piece.
-        special = FAMILIES[family].special(settings) if rule is not None else ()
-        add_tokens(backend, settings, [text for text in special if backend.token_to_id(text) is not None])
-        backends = TokenizerBackends.of(backend)
+        backends, settings = _read(folder, model, family)
     else:
         backends, settings = build(folder, family, pattern)
+    check_keys(settings.config)
     for encoder in (backends.source, backends.target):
         encoder.backend.encode_special_tokens = bool(settings.flag("split_special_tokens", False))
     usual_names = FAMILIES[model].model_input_names if model in FAMILIES else WITHOUT_TYPES
@@ -87,12 +86,44 @@ def load_tokenizer(
         chat_templates=read_templates(folder),
         languages=None if rule is None else find_languages(rule, settings, backends.vocabulary),
         saved_as=_saved_as(family, backends),
+        model_vocab_size=read_vocab_size(folder),
     )
+    if "padding_side" not in settings.config and _pads_left(folder, model, backends):
+        tokenizer.padding_side = "left"
     if src_lang is not None:
         tokenizer.src_lang = src_lang
     if tgt_lang is not None:
         tokenizer.tgt_lang = tgt_lang
     return tokenizer
+
+
+def _read(folder: Path, model: str, family: str) -> tuple[TokenizerBackends, Settings]:
+    """Reads tokenizer.json and what the other files add to it."""
+    backend = read_backend(folder)
+    usual = FAMILIES[family].special_tokens_map if family in FAMILIES else {}
+    known = {name: text for name, text in usual.items() if backend.token_to_id(text) is not None}
+    settings = read_settings(folder, defaults=known | padding_defaults(backend))
+    if not _is_general(folder, model):
+        backend = apply_flags(backend, settings)
+    # In tokenizer.json a language may be an ordinary piece.
+    translates = family in FAMILIES and FAMILIES[family].languages is not None
+    special = FAMILIES[family].special(settings) if translates else ()
+    add_tokens(backend, settings, [text for text in special if backend.token_to_id(text) is not None])
+    return TokenizerBackends.of(backend), settings
+
+
+def _is_general(folder: Path, model: str) -> bool:
+    """Whether transformers uses tokenizer.json as it is."""
+    stated = read_name(folder / CONFIG, "tokenizer_class")
+    return stated in ANY_CLASS or (not stated and model in _OF_NO_CLASS)
+
+
+def _pads_left(folder: Path, model: str, backends: TokenizerBackends) -> bool:
+    """Whether the class pads at the left unless a file states a side, as in transformers 5."""
+    stated = read_name(folder / CONFIG, "tokenizer_class").removesuffix("Fast")
+    if stated == "LlamaTokenizer":  # Llama 3 and Mistral have a general class, whatever the file states
+        return model in ("llama", "") and type(backends.decoder.decoder).__name__ != "ByteLevel"
+    return stated == "GemmaTokenizer" or (not stated and model.startswith("gemma"))
 
 
 def _saved_as(family: str, backends: TokenizerBackends) -> dict[str, str]:
@@ -131,6 +162,8 @@ def _architectures(folder: Path, model_type: str | None) -> tuple[str, str]:
         )
     if not name or name in ANY_CLASS:
         return model, read_name(folder / CONFIG, "tokenizer_family") or model
-    families = {family.tokenizer_class: key for key, family in FAMILIES.items()}
-    family = families.get(name.removesuffix("Fast"), name)
+    usual = name.removesuffix("Fast")
+    if model in FAMILIES and FAMILIES[model].tokenizer_class == usual:
+        return model, model  # several architectures have this class
+    family = next((key for key, family in FAMILIES.items() if family.tokenizer_class == usual), name)
     return model or family, family

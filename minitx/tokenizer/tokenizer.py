@@ -6,7 +6,6 @@ the result is a `Batch` for the model, and no option is silently ignored.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -22,6 +21,7 @@ from minitx.tokenizer.batch import (
     Truncation,
     as_id,
     check_side,
+    check_tokens,
     clean_up_tokenization,
     collect,
     padding_options,
@@ -29,8 +29,14 @@ from minitx.tokenizer.batch import (
     truncation_options,
 )
 from minitx.tokenizer.chat import ChatTemplates, named_templates
-from minitx.tokenizer.files import CONFIG, SPECIAL_TOKENS, Settings, write_files
-from minitx.tokenizer.languages import Languages, require_languages
+from minitx.tokenizer.files import (
+    CONFIG,
+    SPECIAL_TOKENS,
+    Settings,
+    saved_config,
+    write_files,
+)
+from minitx.tokenizer.languages import Languages, Translation
 from minitx.tokenizer.pretruncate import splits_at_spaces
 from minitx.validation import (
     ArgumentTypeError,
@@ -47,11 +53,9 @@ if TYPE_CHECKING:
     from tokenizers.processors import PostProcessor
 
 ANY_CLASS = ("PreTrainedTokenizerFast", "TokenizersBackend", "PreTrainedTokenizer")
-# Names of code and paths, which have no meaning in another folder.
-_NOT_SAVED = ("auto_map", "name_or_path", "tokenizer_file", "special_tokens_map_file", "init_inputs")
 
 
-class Tokenizer:
+class Tokenizer(Translation):
     """Converts texts to ids and back; from `minitx.load_tokenizer`.
 
     Attributes:
@@ -76,6 +80,7 @@ class Tokenizer:
         chat_templates: Mapping[str, str],
         languages: Languages | None = None,
         saved_as: Mapping[str, str] | None = None,
+        model_vocab_size: int | None = None,
     ) -> None:
         config = settings.config
         if not isinstance(backend, TokenizerBackends):
@@ -84,6 +89,7 @@ class Tokenizer:
         self._languages = languages
         self._saved_as = saved_as or {"tokenizer_class": ANY_CLASS[0]}
         self._config = dict(config)
+        self._model_vocab_size = model_vocab_size
         self._chat_templates = dict(chat_templates)
 
         named = settings.special_tokens_map.items()
@@ -96,8 +102,7 @@ class Tokenizer:
         self.mask_token, self.mask_token_id = self._special_token(special_tokens_map, "mask_token")
         self.bos_token, self.bos_token_id = self._special_token(special_tokens_map, "bos_token")
         self.eos_token, self.eos_token_id = self._special_token(special_tokens_map, "eos_token")
-        added = backend.vocabulary.get_added_tokens_decoder()
-        self.special_ids = tuple(sorted(index for index, token in added.items() if token.special))
+        self._find_added_tokens()
 
         self.model_max_length = settings.limit()
         self.padding_side = check_side(f"{CONFIG}: padding_side", config.get("padding_side", "right"))
@@ -106,11 +111,15 @@ class Tokenizer:
         )
         self.model_input_names = tuple(model_input_names)
         # Spaces of byte-level BPE are part of the text; transformers ignores the flag there too.
-        self.tidies_spaces = (
-            settings.flag("clean_up_tokenization_spaces", False) is True
-            and type(backend.vocabulary.model).__name__ != "BPE"
+        for_all = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output"
+        self.tidies_spaces = settings.flag("clean_up_tokenization_spaces", False) is True and (
+            type(backend.vocabulary.model).__name__ != "BPE" or settings.flag(for_all, False) is True
         )
-        self._splits_at_spaces = splits_at_spaces(backend.source.backend)
+
+    def _find_added_tokens(self) -> None:
+        added = self._backends.vocabulary.get_added_tokens_decoder()
+        self.special_ids = tuple(sorted(index for index, token in added.items() if token.special))
+        self._splits_at_spaces = splits_at_spaces(self._backends.source.backend)
 
     def _special_token(self, tokens: Mapping[str, str], name: str) -> tuple[str | None, int | None]:
         text = tokens.get(name)
@@ -146,6 +155,29 @@ class Tokenizer:
         """
         index = as_id("index", index)
         return self._backends.decoder.id_to_token(index) if 0 <= index < 2**32 else None
+
+    def add_tokens(self, tokens: str | Sequence[str], *, special: bool = False) -> int:
+        """Adds tokens to the end of the vocabulary; a text is split at them before anything else.
+
+        A model needs a row of its embedding for each: `model.resize_token_embeddings(len(tokenizer))`.
+
+        Args:
+            tokens: texts of the tokens. Tokens of the vocabulary keep their ids, but are no longer split.
+            special: decoding can skip them.
+
+        Returns:
+            The number of tokens by which the vocabulary has grown.
+
+        Raises:
+            TypeError: something other than texts.
+            ValueError: an empty text, invalid Unicode, or a vocabulary that cannot be extended.
+        """
+        check_flags(special=special)
+        size = len(self)
+        self._backends = self._backends.extended(check_tokens(tokens), special=special)
+        self._find_added_tokens()
+        self._model_vocab_size = None  # the model grows too, often to a round number
+        return len(self) - size
 
     def encode(
         self, text: str, pair: str | None = None, *, add_special_tokens: bool = True, as_target: bool = False
@@ -267,7 +299,7 @@ class Tokenizer:
         )
 
     def decode(self, ids: Sequence[int] | Tensor, *, skip_special_tokens: bool = False) -> str:
-        """Decodes one row of ids.
+        """Decodes one row of ids. Ids of the model without a token (padding of its vocabulary) add no text.
 
         Args:
             ids: a list, or a tensor of shape (T,).
@@ -275,7 +307,7 @@ class Tokenizer:
 
         Raises:
             TypeError: something other than integers.
-            ValueError: an id outside the vocabulary, or more than one row.
+            ValueError: an id outside the vocabulary of the model, or more than one row.
         """
         check_flags(skip_special_tokens=skip_special_tokens)
         if isinstance(ids, Tensor):
@@ -286,10 +318,15 @@ class Tokenizer:
             raise ArgumentTypeError("ids", ids, "a list of integers or a tensor of shape (T,)")
         ids = [as_id("ids", index) for index in ids]
         for index in ids:
-            if self.id_to_token(index) is None:
+            if self.id_to_token(index) is None and not self._is_row(index):
                 raise ArgumentValueError("ids", index, f"a token id; the vocabulary has {len(self)} tokens")
         text = self._backends.decoder.decode(ids, skip_special_tokens=skip_special_tokens)
         return clean_up_tokenization(text) if self.tidies_spaces else text
+
+    def _is_row(self, index: int) -> bool:
+        """Whether the model can have an output of this id: it may have more than the tokenizer has tokens."""
+        size = self._model_vocab_size
+        return 0 <= index < (2**32 if size is None else max(size, len(self)))
 
     def decode_batch(
         self, ids: Sequence[Sequence[int]] | Tensor, *, skip_special_tokens: bool = False
@@ -328,41 +365,6 @@ class Tokenizer:
             variables=variables,
         )
 
-    @property
-    def languages(self) -> tuple[str, ...]:
-        """The language codes of a translation model; () without any."""
-        return () if self._languages is None else tuple(self._languages.tokens)
-
-    @property
-    def src_lang(self) -> str | None:
-        """The code of the source language ("en_XX"); may be set."""
-        return None if self._languages is None else self._languages.source
-
-    @src_lang.setter
-    def src_lang(self, code: str) -> None:
-        """Sets the source language."""
-        languages = require_languages(self._languages, "src_lang", code)
-        languages.source = languages.check("src_lang", code)
-
-    @property
-    def tgt_lang(self) -> str | None:
-        """The code of the target language; may be set."""
-        return None if self._languages is None else self._languages.target
-
-    @tgt_lang.setter
-    def tgt_lang(self, code: str | None) -> None:
-        """Sets the target language; None for no target."""
-        languages = require_languages(self._languages, "tgt_lang", code)
-        languages.target = None if code is None else languages.check("tgt_lang", code)
-
-    def language_id(self, code: str) -> int:
-        """Returns the id of a language's token, the `forced_bos_token_id` of a translation into it.
-
-        Raises:
-            ValueError: not a language of this tokenizer.
-        """
-        return require_languages(self._languages, "language", code).index(code)
-
     def encode_chat(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> list[int]:
         """Returns the ids of `apply_chat_template`, without further special tokens."""
         return self.encode(self.apply_chat_template(messages, **options), add_special_tokens=False)
@@ -376,23 +378,20 @@ class Tokenizer:
         saved as their original files. No file is replaced before all are written.
         """
         path = check_path("folder", folder)
-        added = self._backends.vocabulary.get_added_tokens_decoder()
-        config = {key: value for key, value in self._config.items() if key not in _NOT_SAVED}
-        config |= {
-            **{name: getattr(self, name) for name in SPECIAL_TOKENS},
-            "added_tokens_decoder": {
-                str(index): token.__getstate__() for index, token in sorted(added.items())
-            },
+        vocabulary = self._backends.vocabulary
+        changes: dict[str, Any] = {
+            **dict.fromkeys(SPECIAL_TOKENS),
+            **self.chat.special_tokens,
             "model_input_names": list(self.model_input_names),
             "padding_side": self.padding_side,
             "truncation_side": self.truncation_side,
             **self._saved_as,
         }
         if self._languages is not None:
-            config |= {"src_lang": self._languages.source, "tgt_lang": self._languages.target}
+            changes |= {"src_lang": self._languages.source, "tgt_lang": self._languages.target}
         files = {
             **self._backends.contents(self._encoder(as_target=False)[1] if self.src_lang else None),
-            "tokenizer_config.json": json.dumps(config, indent=2) + "\n",
+            CONFIG: saved_config(self._config, changes, vocabulary),
             **self._chat_templates,
         }
         write_files(path, files)

@@ -37,6 +37,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("registrations_end")
 @pytest.mark.filterwarnings("default")  # a reader's Python shows warnings and continues
 @pytest.mark.parametrize("page", pages(), ids=name_of)
 def test_the_code_of_a_page_runs_and_prints_its_output(page: Path, examples: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ PACKAGE = ROOT / "minitx"
 PUBLIC_DOORS = {
     "checkpoint/load.py:load",
     "decoding/score.py:score",
+    "inspect/compare/verify.py:verify",
     "inspect/explain.py:explain",
     "models/decoder.py:forward",
     "models/encoder.py:forward",
@@ -80,7 +81,7 @@ def test_a_folder_can_be_taken_in() -> None:
 
 
 @pytest.mark.parametrize(
-    ("room", "limit"), [("decoding", 3_528), ("cli", 959), ("architectures/decoders/qwen3.py", 25)]
+    ("room", "limit"), [("decoding", 3_528), ("cli", 963), ("architectures/decoders/qwen3.py", 25)]
 )
 def test_rooms_stay_small(room: str, limit: int) -> None:
     place = PACKAGE / room

@@ -27,7 +27,9 @@ def test_every_key_left_out_in_turn(model_type: str) -> None:
     for key in sorted(whole):
         if key in ("model_type", "id2label", "label2id"):
             continue
-        without = {k: v for k, v in whole.items() if k != key}
+        # T5's files repeat the parts of this key, and a file that contradicts itself is refused.
+        repeated = ("dense_act_fn", "is_gated_act") if key == "feed_forward_proj" else ()
+        without = {k: v for k, v in whole.items() if k != key and k not in repeated}
         # what the reference makes of the file without that key
         arguments = {k: v for k, v in without.items() if k != "model_type"}
         try:

@@ -58,7 +58,7 @@ def test_the_original_head_of_deberta_is_tied_whatever_the_config_says(tmp_path:
     reference.save_pretrained(tmp_path)
     inputs = text(case, 2, 9)
     with torch.inference_mode():
-        found = minitx.load(tmp_path, strict=True)(**inputs).logits
+        found = minitx.load(tmp_path)(**inputs).logits
         assert torch.allclose(found, reference(**inputs).logits, atol=1e-5)
 
 

@@ -41,7 +41,7 @@ def quiet_load(folder: Path, **options: Any) -> minitx.EncoderModel:
 
 @pytest.mark.parametrize(("dtype", "limit"), LIMITS)
 def test_minilm_hidden_states(dtype: torch.dtype, limit: float) -> None:
-    model = minitx.load(MINILM, dtype=dtype, strict=True)
+    model = minitx.load(MINILM, dtype=dtype)
     reference = transformers.BertModel.from_pretrained(MINILM, dtype=dtype).eval()
     batch = minitx.load_tokenizer(MINILM)(TEXTS, padding=True)
     with torch.inference_mode():

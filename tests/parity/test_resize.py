@@ -41,7 +41,7 @@ def test_transformers_agrees_after_resizing(name: str, task: str, init: str, tmp
     model.resize_token_embeddings(size, init=init, side=side)
     assert all(model.get_parameter(name) is model.get_parameter(model.ties[name]) for name in ties)
     minitx.save(model, tmp_path / "saved")
-    loaded = minitx.load(tmp_path / "saved", strict=True)
+    loaded = minitx.load(tmp_path / "saved")
     kind = getattr(transformers, architecture(case.model_type).class_name(case.model_type, task))
     reference, report = kind.from_pretrained(tmp_path / "saved", output_loading_info=True)
     assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), report

@@ -54,7 +54,7 @@ def test_there_and_back(name: str, task: str, sharded: bool, root: Path, tmp_pat
     reference, _ = pair(name, task, torch.float32, root)
     source, saved = tmp_path / "source", tmp_path / "saved"
     reference.save_pretrained(source, max_shard_size="2KB" if sharded else "1GB")
-    model = minitx.load(source, strict=True)
+    model = minitx.load(source)
     minitx.save(model, saved)
 
     assert (len(list(saved.glob("*.safetensors"))) > 1) == sharded
@@ -95,7 +95,7 @@ def test_a_fresh_model_saves_as_the_reference_would(name: str, task: str, root: 
     config = json.loads(reference.config.to_json_string(use_diff=False))
     if task == "question-answering":
         config["num_labels"] = 2
-    model = minitx.from_config(config, head=task, seed=1, strict=True).eval()
+    model = minitx.from_config(config, head=task, seed=1).eval()
     minitx.save(model, tmp_path)
     again, report = load_in_transformers(name, task, tmp_path)
     assert {key for key in report["missing_keys"] if not key.startswith(NOT_USED)} == set()

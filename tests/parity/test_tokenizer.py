@@ -501,6 +501,50 @@ def test_saved_folder_gives_the_same_ids_in_both_libraries(case: Case, tmp_path:
         assert theirs.mask_token_id == case.ours.mask_token_id
 
 
+NEW = ("<new>", "[NEW TOKEN]", "brandnew")
+NEW_TEXTS = (
+    "a <new> word<new>",
+    "[NEW TOKEN]the brandnew cat",
+    "  <new>  ",
+    "x brandnew[NEW TOKEN] y",
+    "The cat",
+)
+
+
+def add_new_tokens(folder: Path, ours: Any, saved: Path) -> Any:
+    """Add tokens to a tokenizer, save it, and check that it is what it was; returns it, loaded again."""
+    size = len(ours)
+    assert ours.add_tokens(NEW[:2], special=True) == 2
+    assert ours.add_tokens(NEW[2]) == 1
+    assert ours.add_tokens(NEW) == 0
+    assert [ours.token_to_id(token) for token in NEW] == [size, size + 1, size + 2]
+    assert {size, size + 1} <= set(ours.special_ids)
+    assert size + 2 not in ours.special_ids
+    ours.save(saved)
+    shutil.copy(folder / "config.json", saved)
+    again = load_tokenizer(saved)
+    for text in NEW_TEXTS:
+        ids = ours.encode(text)
+        assert again.encode(text) == ids, text
+        for skip in (False, True):
+            decoded = ours.decode(ids, skip_special_tokens=skip)
+            assert again.decode(ids, skip_special_tokens=skip) == decoded, text
+    assert (again.special_ids, len(again)) == (ours.special_ids, len(ours))
+    return again
+
+
+def test_new_tokens_in_both_libraries(case: Case, tmp_path: Path) -> None:
+    ours = add_new_tokens(case.folder, load_tokenizer(case.folder), tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert len(theirs) == len(ours)
+    for text in NEW_TEXTS:
+        ids = ours.encode(text)
+        assert theirs(text)["input_ids"] == ids, text
+        for skip in (False, True):
+            decoded = theirs.decode(ids, skip_special_tokens=skip)
+            assert ours.decode(ids, skip_special_tokens=skip) == decoded, text
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     text=st.text(st.characters(exclude_categories=("Cs",)), max_size=40), pair=st.none() | st.text(max_size=9)

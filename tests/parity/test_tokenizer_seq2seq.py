@@ -27,7 +27,16 @@ from transformers.tokenization_utils_base import generate_merges
 
 from minitx.tokenizer import load_tokenizer
 from minitx.tokenizer._sentencepiece_proto import read_sentencepiece
-from tests.parity.test_tokenizer import MASK, TEXTS, first_difference, train_byte_pairs, train_unigram, write
+from tests.parity.test_tokenizer import (
+    MASK,
+    NEW_TEXTS,
+    TEXTS,
+    add_new_tokens,
+    first_difference,
+    train_byte_pairs,
+    train_unigram,
+    write,
+)
 
 # How the models of T5 and Pegasus count their special pieces, and those of UMT5.
 T5 = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
@@ -413,6 +422,20 @@ def test_folder_that_transformers_saves_gives_the_same_ids(case: Case, tmp_path:
     assert first_difference(texts, ours(texts, as_tensors=False).input_ids, wanted) is None
     targets = case.ours(case.texts[:99], as_target=True, as_tensors=False).input_ids
     assert ours(case.texts[:99], as_target=True, as_tensors=False).input_ids == targets
+
+
+def test_new_tokens_in_both_libraries(case: Case, tmp_path: Path) -> None:
+    ours = load_tokenizer(case.folder)
+    if case.name in LANGUAGES:
+        ours.src_lang, ours.tgt_lang = LANGUAGES[case.name]
+    if case.name == "marian_separate":
+        with pytest.raises(ValueError, match="separate vocabularies, which take no further tokens"):
+            ours.add_tokens("<new>")
+        return
+    ours = add_new_tokens(case.folder, ours, tmp_path)
+    theirs = _read_quietly(tmp_path)
+    for text in NEW_TEXTS:
+        assert theirs(text)["input_ids"] == ours.encode(text), text
 
 
 @settings(max_examples=30, deadline=None)

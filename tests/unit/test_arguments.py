@@ -63,7 +63,7 @@ def calls(folder: Path) -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
         "from_config": (minitx.from_config, {"config": CONFIG}),
         "save": (minitx.save, {"model": model, "folder": folder}),
         "embed": (minitx.embed, {"model": model, "tokenizer": tokenizer, "texts": ["a"]}),
-        "embedding_settings": (minitx.embedding_settings, {"folder": folder}),
+        "embedding_settings": (minitx.embedding_settings, {"name_or_folder": folder}),
         "EmbeddingSettings": (minitx.EmbeddingSettings, {}),
         "tokenizer": (tokenizer, {"texts": ["a"]}),
         "tokenizer.encode": (tokenizer.encode, {"text": "a"}),

@@ -117,5 +117,5 @@ def test_default_padding_id_that_the_config_does_not_state(folder: Path) -> None
         "num_hidden_layers": 1,
         "max_position_embeddings": 8,
     }
-    with pytest.raises(ValueError, match="has no pad_token_id; the default pad_token_id=1 is not in"):
+    with pytest.raises(ValueError, match=r"pad_token_id=1 .* it is the default of a missing key; add one"):
         minitx.from_config({**config, "num_attention_heads": 2, "ffn_dim": 8, "word_embed_proj_dim": 8})

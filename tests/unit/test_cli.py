@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -122,7 +123,7 @@ def test_version(run: Run) -> None:
         ("inspect",),
         ("inspect", "m", "extra"),
         ("embed", "m", "text", "--wrong"),
-        ("embed", "m", "--pooling", "max"),
+        ("embed", "m", "--pooling", "median"),
         ("embed", "m", "--batch-size", "0"),
         ("convert", "a", "b", "--max-shard-size", "big"),
         ("convert", "a", "b", "--max-shard-size", "0MB"),
@@ -210,11 +211,29 @@ def test_interrupted(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_warnings_are_one_line(run: Run, tmp_path: Path) -> None:
     make(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({**config, "novelty": 1}))
+    (tmp_path / "config.json").write_text(
+        json.dumps({**config, "architectures": ["BertForTokenClassification"]})
+    )
     code, out, err = run("inspect", tmp_path)
     assert code == 0
-    assert err == "minitx: warning: config.json: minitx does not know novelty; ignored.\n"
+    assert re.fullmatch(r"minitx: warning: config.json names the task [^\n]*; loaded without a head\.\n", err)
     assert "warning" not in out
+
+
+def test_keys_of_a_config_are_ignored_on_request(run: Run, tmp_path: Path) -> None:
+    make(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "novelty": 1, "news": 2}))
+    code, out, err = run("inspect", tmp_path, "--ignore-key", "news")
+    assert (code, out) == (2, "")
+    assert "has 'novelty', unknown to minitx" in err
+    assert "--ignore-key novelty loads without" in " ".join(err.split())
+    ignored = ("--ignore-key", "novelty", "--ignore-key", "news")
+    code, out, err = run("inspect", tmp_path, *ignored)
+    assert (code, err) == (0, "")
+    assert run("convert", tmp_path, tmp_path / "two", *ignored)[0] == 0
+    assert json.loads((tmp_path / "two" / "config.json").read_text())["novelty"] == 1
+    assert run("inspect", tmp_path, "--ignore-key", "nothing")[0] == 2
 
 
 def process(*argv: object, **more: Any) -> subprocess.CompletedProcess[str]:
@@ -454,7 +473,7 @@ def test_inspect(run: Run, folder: Path) -> None:
     code, out, _ = run("inspect", folder, "--json", "--offline", "--head", "none")
     summary = json.loads(out)
     assert summary["parameters"] == sum(p.numel() for p in minitx.load(folder).parameters())
-    assert summary["rows"][0]["path"] == "embedder"
+    assert summary["entries"][0]["path"] == "embedder"
 
 
 def test_inspect_model_type(run: Run, tmp_path: Path) -> None:
@@ -677,7 +696,10 @@ def test_device_that_is_not_there(run: Run, folder: Path) -> None:
 
 def test_embed_takes_the_checkpoints_settings(run: Run, tmp_path: Path) -> None:
     make(tmp_path)
-    modules = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]
+    modules = [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+    ]
     (tmp_path / "modules.json").write_text(json.dumps(modules))
     _, out, _ = run("embed", tmp_path, "a", "--json")
     assert json.loads(out)["normalize"] is False

@@ -419,7 +419,7 @@ def test_chat_with_a_model_that_has_no_template_or_several(run: Run, tmp_path: P
         (None, "base models have none. Write the prompt as text, or pass a template in Jinja."),
         (
             [{"name": name, "template": TEMPLATE} for name in "xy"],
-            "choose one of this tokenizer's: 'x', 'y'.",
+            "must be one of this tokenizer's: 'x', 'y'; or a template in Jinja.",
         ),
     ):
         file.write_text(json.dumps({**config, "chat_template": templates}))

@@ -239,4 +239,4 @@ def test_decoders_have_no_text_to_begin(run: Run, tmp_path: Path) -> None:
         assert f"{option} ['5'] must be left out for models without an encoder" in error.replace(
             "[[5]]", "['5']"
         )
-    assert "model='DecoderModel' must be an encoder" in fails(run, "embed", folder, "a")
+    assert run("embed", folder, "a")[0] == 0

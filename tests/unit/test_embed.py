@@ -211,7 +211,7 @@ def test_a_tokenizer_of_another_library_is_named() -> None:
 def test_the_settings_are_read_once_per_model(monkeypatch: pytest.MonkeyPatch) -> None:
     model, tokenizer = minitx.load(MINILM), minitx.load_tokenizer(MINILM)
     first = embed(model, tokenizer, ["one"])
-    monkeypatch.setattr("minitx.pipelines.text.embed.read_json", None)  # any more reading fails
+    monkeypatch.setattr("minitx.pipelines.text.settings.read_settings", None)  # any more reading fails
     assert torch.equal(embed(model, tokenizer, ["one"]), first)
 
 
@@ -224,8 +224,16 @@ def test_mistakes_are_named() -> None:
         call(model, letters, ["text", None])
     with pytest.raises(TypeError, match=r"^model=.*Letters.* must be a model; call embed\(model, texts"):
         call(letters, model, ["text"])
-    with pytest.raises(ValueError, match=r"pooling='max' must be one of 'mean', 'first', 'pooler'"):
-        call(model, letters, ["text"], pooling="max")
+    with pytest.raises(ValueError, match=r"pooling='median' must be one of 'mean', 'first', 'last', 'max'"):
+        call(model, letters, ["text"], pooling="median")
+    with pytest.raises(ValueError, match=r"pooling='median' must be one of 'mean'"):
+        call(model, letters, ["text"], pooling=["mean", "median"])
+    with pytest.raises(ValueError, match=r"pooling=\[\] must be a pooling"):
+        call(model, letters, ["text"], pooling=[])
+    with pytest.raises(TypeError, match=r"prompt=3 must be a string"):
+        call(model, letters, ["text"], prompt=3)
+    with pytest.raises(ValueError, match=r"truncate_dim=0 must be at least 1"):
+        call(model, letters, ["text"], settings=EmbeddingSettings(truncate_dim=0))
     with pytest.raises(ValueError, match=r"has no pooler"):
         call(minitx.from_config(WITHOUT_POOLER).eval(), letters, ["text"], pooling="pooler")
     with pytest.raises(ValueError, match=r"batch_size=0"):
@@ -264,7 +272,9 @@ def test_settings_without_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("place", ["", ".", "./"])
 def test_every_spelling_of_the_folder_itself(tmp_path: Path, place: str) -> None:
-    settings = embedding_settings(folder_with(tmp_path, [("x.Transformer", place), PLAIN[1]]))
+    settings = embedding_settings(
+        folder_with(tmp_path, [("sentence_transformers.models.Transformer", place), PLAIN[1]])
+    )
     assert settings == EmbeddingSettings(normalize=False)
 
 
@@ -298,29 +308,59 @@ def test_prompt_and_lowercase(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("modules", "files", "message"),
     [
-        ([*PLAIN, ("sentence_transformers.models.Dense", "2_Dense")], {}, r"module 2 is a Dense"),
-        ([("x.Transformer", "0_BERT")], {}, r"the transformer is in '0_BERT'"),
-        ([("x.Transformer", "../else")], {}, r"must be inside the folder"),
-        (PLAIN, {"pooling": {"pooling_mode_max_tokens": True}}, r"pooling max is not implemented"),
+        ([*PLAIN, ("sentence_transformers.models.CNN", "2_CNN")], {}, r"module 2 is a CNN"),
+        ([PLAIN[0], ("sentence_transformers.models.Dense", "1_Dense")], {}, r"module 1 is a Dense"),
+        ([PLAIN[0], ("sentence_transformers.models.WordWeights", "1")], {}, r"module 1 is a WordWeights"),
+        ([("sentence_transformers.models.WordEmbeddings", "0_W")], {}, r"module 0 is a WordEmbeddings"),
+        ([*PLAIN, PLAIN[1]], {}, r"module 2 is a Pooling"),
+        ([PLAIN[0], ("custom_st.Pooling", "1_Pooling")], {}, r"module 1 is custom_st.Pooling, custom code"),
+        (PLAIN[:1], {}, r"has no Pooling"),
+        ([("sentence_transformers.Transformer", "0_BERT")], {}, r"encoder's folder '0_BERT' has no config"),
+        ([("sentence_transformers.Transformer", "../else")], {}, r"must be inside the folder"),
+        (PLAIN, {"pooling": {"pooling_mode": "median"}}, r"pooling_mode=\['median'\] must be of cls, max"),
+        (PLAIN, {"pooling": {"pooling_mode": {}}}, r"pooling_mode=\[\{\}\] must be of cls, max"),
+        (PLAIN, {"pooling": {"pooling_mode": []}}, r"pooling_mode=\[\] must be of cls, max"),
+        (PLAIN, {"pooling": {"pooling_mode_median_tokens": True}}, r"implement pooling_mode_median_tokens"),
         (
             PLAIN,
-            {"pooling": {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True}},
-            r"pooling mean \+ cls is not implemented",
+            {"pooling": {"pooling_mode_cls_token": 1}},
+            r"pooling_mode_cls_token=1 must be true or false",
         ),
-        (PLAIN, {"pooling": {"pooling_mode": "lasttoken"}}, r"pooling lasttoken is not implemented"),
+        (PLAIN, {"sentence_bert_config": {"query_lenght": 3}}, r"does not implement query_lenght"),
+        (PLAIN, {"sentence_bert_config": {"transformer_task": "fill-mask"}}, r"transformer_task='fill-mask'"),
+        (PLAIN, {"sentence_bert_config": {"tokenizer_name_or_path": "x"}}, r"tokenizer_name_or_path='x'"),
+        (PLAIN, {"sentence_bert_config": {"modality_config": {"message": {}}}}, r"modality_config=.*message"),
+        (PLAIN, {"sentence_bert_config": {"config_args": {"num_layers": 1}}}, r"implement num_layers"),
+        (PLAIN, {"sentence_bert_config": {"tokenizer_args": {"padding_side": "left"}}}, r"padding_side"),
+        (
+            PLAIN,
+            {"sentence_bert_config": {"processing_kwargs": {"text": {"add_special_tokens": False}}}},
+            r"processing_kwargs: text: minitx does not implement add_special_tokens",
+        ),
+        (
+            PLAIN,
+            {"sentence_bert_config": {"processing_kwargs": {"text": {"truncation": False}}}},
+            r"truncation=False must be True or 'longest_first'",
+        ),
+        (PLAIN, {"sentence_bert_config": {"model_args": 3}}, r"model_args=3 must be an object"),
+        (
+            PLAIN,
+            {"config_sentence_transformers": {"default_prompt_name": []}},
+            r"\[\] is not one",
+        ),
+        (PLAIN, {"config_sentence_transformers": {"truncate_dim": 0}}, r"truncate_dim=0 must be an integer"),
+        (PLAIN, {"config_sentence_transformers": {"prompts": {"q": 3}}}, r"prompts=.* must be texts by name"),
+        (PLAIN, {"config_sentence_transformers": {"query_prefix": "Q"}}, r"does not implement query_prefix"),
+        (
+            PLAIN,
+            {"config_sentence_transformers": {"model_type": "CrossEncoder"}},
+            r"model_type='CrossEncoder' must be 'SentenceTransformer'",
+        ),
         (PLAIN, {"sentence_bert_config": {"max_seq_length": 0}}, r"max_seq_length=0"),
         (
             PLAIN,
             {"config_sentence_transformers": {"default_prompt_name": "q", "prompts": {}}},
             r"'q' is not one of its prompts",
-        ),
-        (
-            PLAIN,
-            {
-                "config_sentence_transformers": {"default_prompt_name": "q", "prompts": {"q": "Q: "}},
-                "pooling": {"pooling_mode": "mean", "include_prompt": False},
-            },
-            r"include_prompt=false",
         ),
     ],
 )
@@ -329,7 +369,7 @@ def test_settings_that_minitx_lacks(tmp_path: Path, modules: Any, files: Any, me
         embedding_settings(folder_with(tmp_path, modules, **files))
 
 
-@pytest.mark.parametrize("content", [b"{", b"{}", b'[{"idx": 0}]', b"[3]"])
+@pytest.mark.parametrize("content", [b"{", b"{}", b"[]", b'[{"idx": 0}]', b"[3]"])
 def test_broken_modules_file(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "modules.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"modules\.json"):
@@ -349,7 +389,7 @@ def test_the_checkpoint_says_how_unless_the_caller_does(tmp_path: Path) -> None:
     }
     minitx.save(minitx.from_config(config, seed=0), tmp_path)
     (tmp_path / "modules.json").write_text(
-        '[{"path": "", "type": "x.Transformer"}, {"path": "1_Pooling", "type": "x.Pooling"}]'
+        json.dumps([{"path": place, "type": kind} for kind, place in PLAIN])
     )
     (tmp_path / "1_Pooling").mkdir()
     (tmp_path / "1_Pooling" / "config.json").write_text('{"pooling_mode": "cls"}')
@@ -368,7 +408,9 @@ def test_only_encoders_embed(tmp_path: Path) -> None:
     }  # fmt: skip
     tokenizer = minitx.load_tokenizer(MINILM)
     whole = minitx.from_config(config, head="seq2seq-lm", seed=0)
-    with pytest.raises(ValueError, match=r"^model=.*EncoderDecoderModel.* an encoder; .*head \"encoder\""):
+    with pytest.raises(
+        ValueError, match=r"^model=.*EncoderDecoderModel.* an encoder or a decoder; .*head \"encoder\""
+    ):
         minitx.embed(whole, tokenizer, ["one"])
     minitx.save(whole, tmp_path)
     encoder = minitx.load(tmp_path, head="encoder")

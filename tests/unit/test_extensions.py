@@ -6,7 +6,6 @@ import copy
 import dataclasses
 import math
 import pickle
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import minitx
-from minitx.architectures import registry
 from minitx.architectures.encoders import bert
 from minitx.config import AttentionConfig, FeedForwardConfig, LayerConfig, NormConfig
-from minitx.layers import activation, attention
+from minitx.layers import attention
 from minitx.layers.activation import Activation
-from minitx.models import inputs as model_inputs
 from tests.parity.encoder_decoders import GPT2, T5
 from tests.real import MINILM
 
@@ -35,21 +32,7 @@ SIZES = {
     "max_position_embeddings": 48,
 }
 IDS = torch.tensor([[5, 6, 7, 8]])
-
-
-@pytest.fixture(autouse=True)
-def _registrations_end_with_the_test() -> Iterator[None]:
-    tables: list[dict[Any, Any]] = [
-        registry._REGISTERED,
-        attention.BACKENDS,
-        activation.ACTIVATIONS,
-        model_inputs._EMBEDDERS,
-    ]
-    before = [dict(table) for table in tables]
-    yield
-    for table, content in zip(tables, before, strict=True):
-        table.clear()
-        table.update(content)
+pytestmark = pytest.mark.usefixtures("registrations_end")
 
 
 def squared_relu(x: Tensor) -> Tensor:

@@ -37,13 +37,19 @@ def test_equal_seeds_are_equal_weights() -> None:
 
 
 def test_a_misspelt_key_is_suggested() -> None:
-    with pytest.warns(UserWarning, match=r"does not know activation_fonction; ignored\. Is '"):
+    with pytest.raises(
+        ValueError, match=r"is 'activation_fonction' a misspelling of 'activation_function'\?"
+    ):
         minitx.from_config({**GPT2, "activation_fonction": "relu"})
-    with pytest.raises(ValueError, match=r"ignored\. Is 'resid_drop' a misspelling of 'resid_pdrop'\?"):
-        minitx.from_config({**GPT2, "resid_drop": 0.0}, strict=True)
+    with pytest.raises(
+        ValueError, match=r"\(is 'resid_drop' a misspelling of 'resid_pdrop'\?\); ignore_keys="
+    ):
+        minitx.from_config({**GPT2, "resid_drop": 0.0})
     with pytest.raises(ValueError, match=r"has no 'n_head', and .*\. Is 'n_heads' a misspelling of it\?"):
         minitx.from_config(
             {"model_type": "gpt2", **{k.replace("head", "heads"): v for k, v in SIZES.items()}}
         )
-    with pytest.warns(UserWarning, match=r"does not know novelty; ignored\.$"):
+    with pytest.raises(
+        ValueError, match=r"for model_type 'gpt2'; ignore_keys=\('novelty',\) loads without\.$"
+    ):
         minitx.from_config({**GPT2, "novelty": 1})

@@ -206,10 +206,41 @@ def test_bin(hub: HubServer, bert: dict[str, bytes], tmp_path: Path) -> None:
 
 
 def test_the_files_that_say_how_a_model_is_used_come_along(hub: HubServer, bert: dict[str, bytes]) -> None:
-    extra = {"modules.json": b"[]", "1_Pooling/config.json": b"{}", "sentence_bert_config.json": b"{}"}
-    extra |= {"generation_config.json": b"{}"}
-    hub.push(ID, bert | extra | {"2_Dense/config.json": b"{}"})
+    modules = [{"type": "x.Transformer", "path": ""}, {"type": "x.Pooling", "path": "1_Pooling"}]
+    modules += [{"type": "x.Dense", "path": "2_Dense"}]
+    extra = {"modules.json": json.dumps(modules).encode(), "1_Pooling/config.json": b"{}"}
+    extra |= {"2_Dense/config.json": b"{}", "2_Dense/model.safetensors": b"3"}
+    extra |= {"sentence_bert_config.json": b"{}", "generation_config.json": b"{}"}
+    others = {
+        "2_Dense/pytorch_model.bin": b"4",
+        "2_Dense/onnx/model.onnx": b"5",
+        "3_Dense/config.json": b"{}",
+    }
+    hub.push(ID, bert | extra | others)
     assert files_of(fetch(ID)) == bert | extra
+
+
+def test_an_encoder_in_a_subfolder(hub: HubServer, bert: dict[str, bytes]) -> None:
+    kinds = {"0_Transformer": "Transformer", "1_Pooling": "Pooling"}
+    modules = [
+        {"type": f"sentence_transformers.models.{kind}", "path": place} for place, kind in kinds.items()
+    ]
+    files = {f"0_Transformer/{name}": content for name, content in bert.items()}
+    files |= {"0_Transformer/vocab.txt": b"[UNK]", "0_Transformer/sentence_bert_config.json": b"{}"}
+    files |= {
+        "1_Pooling/config.json": b'{"pooling_mode": "cls"}',
+        "modules.json": json.dumps(modules).encode(),
+    }
+    hub.push(ID, files | {"config.json": b'{"__version__": "0.3.0"}', "README.md": b""})
+    folder = fetch(ID)
+    assert folder.name == "0_Transformer"
+    assert files_of(folder.parent) == {k: v for k, v in files.items() if not k.endswith("vocab.txt")} | {
+        "config.json": b'{"__version__": "0.3.0"}'
+    }
+    assert fetch_tokenizer(ID) == folder
+    assert (folder / "vocab.txt").read_bytes() == b"[UNK]"
+    assert minitx.embedding_settings(ID).pooling == "first"
+    assert minitx.embedding_settings(minitx.load(ID)).pooling == "first"
 
 
 @pytest.mark.parametrize("shard", ["../x", "/etc/passwd", "sub/x.safetensors", "..", "", "a\\b"])
@@ -247,7 +278,7 @@ def test_a_repository_without_weights(hub: HubServer) -> None:
 
 def test_a_repository_without_config(hub: HubServer) -> None:
     hub.push(ID, {"model.safetensors": b"1"})
-    with pytest.raises(FileNotFoundError, match=r"no config.json; found model.safetensors"):
+    with pytest.raises(FileNotFoundError, match=r"no config.json or modules.json; found model.safetensors"):
         fetch(ID)
     assert hub.fetched() == []
 

@@ -9,6 +9,7 @@ import pytest
 
 from minitx.architectures import architecture
 from minitx.architectures.config_reader import ConfigReader
+from minitx.architectures.known_keys import second_names, unknown_keys
 from minitx.config import ModelConfig
 
 # Sizes, flags and stray keys of well-known checkpoints, older and newer; the prose of them left out.
@@ -224,9 +225,10 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 def read(config: dict[str, Any]) -> tuple[ModelConfig, list[str]]:
     found, reader = architecture(config["model_type"]), ConfigReader(config)
+    reader.rename(second_names(config["model_type"]))
     numbers = found.read(reader)
     found.heads(reader)
-    return numbers, reader.unread()
+    return numbers, unknown_keys(reader, config["model_type"])
 
 
 @pytest.mark.parametrize("name", CONFIGS)

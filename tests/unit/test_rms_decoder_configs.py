@@ -12,6 +12,7 @@ import transformers
 
 from minitx.architectures import architecture
 from minitx.architectures.config_reader import ConfigReader
+from minitx.architectures.known_keys import second_names, unknown_keys
 from minitx.config import ExpertsConfig, HeadConfig, ModelConfig, Rotary
 from minitx.layers.experts import Experts
 from minitx.layers.stack import FULL, SLIDING
@@ -403,7 +404,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 def read(config: dict[str, Any]) -> tuple[ModelConfig, dict[str, HeadConfig], list[str]]:
     found, reader = architecture(config["model_type"]), ConfigReader(config)
-    return found.read(reader), found.heads(reader), reader.unread()
+    reader.rename(second_names(config["model_type"]))
+    numbers, heads = found.read(reader), found.heads(reader)
+    return numbers, heads, unknown_keys(reader, config["model_type"])
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -118,7 +118,6 @@ def add(tensors: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor
 
 
 @pytest.mark.parametrize(("name", "head"), EVERY_HEAD)
-@pytest.mark.filterwarnings("ignore:config.json. minitx does not know")
 def test_round_trip(tmp_path: Path, name: str, head: str) -> None:
     model = random(CONFIGS[name], head)
     minitx.save(model, tmp_path / "one")
@@ -551,20 +550,42 @@ def test_a_config_without_model_type(tmp_path: Path, model_type: str) -> None:
 
 def test_unknown_keys(tmp_path: Path) -> None:
     folder = written(tmp_path / "one")
-    rewrite(folder, stored(folder), rope_thata=3, new_thing=None)
-    with pytest.warns(UserWarning, match="minitx does not know rope_thata; ignored"):
+    rewrite(folder, stored(folder), rope_thata=3, new_thing=0)
+    with pytest.raises(ValueError, match=r"config.json has 'new_thing', 'rope_thata', unknown to minitx"):
         minitx.load(folder)
-    with pytest.raises(ValueError, match="does not know rope_thata"):
-        minitx.load(folder, strict=True)
-    with pytest.raises(ValueError, match="does not know rope_thata"):
-        minitx.from_config({**BERT, "rope_thata": 3}, strict=True)
+    with pytest.raises(ValueError, match=r"ignore_keys=\('rope_thata',\) loads without"):
+        minitx.load(folder, ignore_keys=["new_thing"])
+    with pytest.raises(ValueError, match="'rope_thata', unknown to minitx"):
+        minitx.from_config({**BERT, "rope_thata": 3})
+    model = minitx.load(folder, ignore_keys=["new_thing", "rope_thata"])
+    assert model.checkpoint.ignored_keys == ("new_thing", "rope_thata")
+    minitx.save(model, tmp_path / "two")
+    assert config_of(tmp_path / "two") == config_of(folder)
+    same(stored(folder), stored(tmp_path / "two"))
+    built = minitx.from_config({**BERT, "rope_thata": 3}, ignore_keys=("rope_thata",))
+    minitx.save(built, tmp_path / "three")
+    assert config_of(tmp_path / "three")["rope_thata"] == 3
 
 
-def test_strict_takes_what_is_known(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("ignored", "error", "message"),
+    [
+        ("hidden_act", TypeError, r"ignore_keys='hidden_act' must be a sequence of strings"),
+        ([3], TypeError, r"ignore_keys=\[3\] must be a sequence of strings"),
+        (["hiden_size"], ValueError, r"'hiden_size' must be a key of config.json; .* 'hidden_size'\?"),
+        (["hidden_size"], ValueError, r"config.json has no 'hidden_size'"),
+    ],
+)
+def test_keys_that_cannot_be_ignored(ignored: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        minitx.from_config(BERT, ignore_keys=ignored)
+
+
+def test_known_files_have_known_keys(tmp_path: Path) -> None:
     for name, config in CONFIGS.items():
         if name != "deberta-v2":
             head = "seq2seq-lm" if config["model_type"] == GLUED else "none"
-            minitx.load(written(tmp_path / name, head, config), strict=True)
+            minitx.load(written(tmp_path / name, head, config))
 
 
 def test_the_same_seed_gives_the_same_model() -> None:
@@ -579,7 +600,6 @@ def test_the_same_seed_gives_the_same_model() -> None:
 
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("name", ["bert", "modernbert", "deberta-v2-conv", "albert"])
-@pytest.mark.filterwarnings("ignore:config.json. minitx does not know")
 def test_from_bin(tmp_path: Path, name: str, zipped: bool) -> None:
     folder = written(tmp_path / "one", config=CONFIGS[name])
     before = stored(folder)

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from sentencepiece import sentencepiece_model_pb2
 
 from minitx.tokenizer._sentencepiece_proto import read_sentencepiece
+from minitx.tokenizer.files import Settings
 from minitx.tokenizer.vocabularies.sentencepiece_builder import build_pieces, read_pieces
 
+NO_SETTINGS = Settings(config={}, special_tokens_map={}, added={}, extra=())
 SENTENCES = ["hello world, this is a small text", "the quick brown fox jumps over 13 lazy dogs", "ça été"]
 
 
@@ -46,6 +48,8 @@ RICH = _train(
     control_symbols="<a>,<b>",
     user_defined_symbols="£,(",
     add_dummy_prefix=False,
+    remove_extra_whitespaces=False,
+    treat_whitespace_as_suffix=True,
     normalization_rule_name="nmt_nfkc_cf",
 )
 BARE = _train(normalization_rule_name="identity", model_type="bpe")
@@ -78,6 +82,9 @@ def test_reads_what_the_schema_reads(path: Path, data: bytes) -> None:
     assert model.model_type == {1: "unigram", 2: "bpe"}[message.trainer_spec.model_type]
     assert model.charsmap == message.normalizer_spec.precompiled_charsmap
     assert model.add_dummy_prefix == message.normalizer_spec.add_dummy_prefix
+    assert model.remove_extra_whitespaces == message.normalizer_spec.remove_extra_whitespaces
+    assert model.escape_whitespaces == message.normalizer_spec.escape_whitespaces
+    assert model.whitespace_as_suffix == message.trainer_spec.treat_whitespace_as_suffix
 
 
 def test_the_samples_differ_in_what_is_read() -> None:
@@ -121,6 +128,7 @@ def test_a_message_in_two_parts_is_merged(path: Path) -> None:
     rules.normalizer_spec.precompiled_charsmap = parts.normalizer_spec.precompiled_charsmap
     prefix = sentencepiece_model_pb2.ModelProto()
     prefix.normalizer_spec.add_dummy_prefix = False
+    prefix.normalizer_spec.remove_extra_whitespaces = False
     joined = first + rules.SerializePartialToString() + prefix.SerializePartialToString()
     assert _read(path, joined) == _read(path, RICH)
 
@@ -191,7 +199,7 @@ def test_flipped_bytes_never_do_worse_than_an_error(path: Path) -> None:
         except ValueError:
             continue
         pieces = [(piece.text, piece.score) for piece in model.pieces]
-        backend = build_pieces(model, pieces, model.unk_id)
+        backend = build_pieces(model, pieces, model.unk_id, NO_SETTINGS)
         backend.encode(
             "héllo ｗｏｒｌｄ ① ㎏ ﬁ e\u0301 \u0000\u200b한글 ﷺ " + "".join(map(chr, range(32, 3000)))
         )
@@ -238,8 +246,10 @@ def test_only_models_that_can_be_built_with_the_expected_front_are_read(path: Pa
     path.write_bytes(_train(model_type="char"))
     with pytest.raises(ValueError, match=r"some\.model.*'char'.*only 'unigram' and 'bpe'"):
         read_pieces(path)
-    path.write_bytes(_train(model_type="bpe", user_defined_symbols="(,)"))
-    with pytest.raises(ValueError, match=r"some\.model.*'bpe' with user-defined pieces"):
+    path.write_bytes(
+        _changed(lambda message: setattr(message.denormalizer_spec, "precompiled_charsmap", b"abc"))
+    )
+    with pytest.raises(ValueError, match=r"some\.model has a denormalizer_spec, .* not implemented"):
         read_pieces(path)
     path.write_bytes(PLAIN)
     assert read_pieces(path, reserved=3).unk_id == 0

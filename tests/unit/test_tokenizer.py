@@ -443,9 +443,9 @@ def test_architecture_is_asked_for_by_name(folder: Path) -> None:
     assert load_tokenizer(str(folder), model_type="bert").tokens("cat") == ["[CLS]", "cat", "[SEP]"]
     with pytest.raises(ValueError, match="model_type='roberta' must be 'bert', as in"):
         load_tokenizer(folder, model_type="roberta")
-    _json(folder, config={"model_type": "llama"})
+    _json(folder, config={"model_type": "bloom"})
     with pytest.raises(
-        ValueError, match=r"older vocabulary files are read for bert,.*not for 'llama'.*vocab\.txt"
+        ValueError, match=r"older vocabulary files are read for bert,.*not for 'bloom'.*vocab\.txt"
     ):
         load_tokenizer(folder)
     _json(folder, tokenizer_config={"tokenizer_class": "BertJapaneseTokenizer"})

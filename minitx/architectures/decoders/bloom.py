@@ -18,9 +18,6 @@ def read(hf: ConfigReader) -> ModelConfig:
     """Returns the model config of a config.json."""
     if hf.size("pretraining_tp", 1) > 1:  # else it has no effect
         hf.expect("slow_but_exact", False)
-    # How half precision and the training were computed, and a switch that ALiBi does without.
-    hf.ignore("slow_but_exact", "attention_softmax_in_fp32", "masked_softmax_fusion", "bias_dropout_fusion")
-    hf.ignore("skip_bias_add", "skip_bias_add_qkv", "offset_alibi")
     size, heads = (
         hf.size(hf.first_of("n_embed", "hidden_size")),
         hf.size(hf.first_of("num_attention_heads", "n_head")),
@@ -42,6 +39,7 @@ def read(hf: ConfigReader) -> ModelConfig:
             feed_forward(4 * size, "gelu_new", dropout),
             norm,
             positions=Alibi(),
+            causal=hf.flag("is_causal", True),
             residual_after_norm=hf.flag("apply_residual_connection_post_layernorm", False),
         ),
     )

@@ -28,7 +28,6 @@ def read(hf: ConfigReader, *, act: str = "hidden_activation", key_value_heads: i
 
 def read_first(hf: ConfigReader) -> ModelConfig:
     """Reads a file of the first Gemma: another key for the activation, whose "gelu" is the approximation."""
-    hf.ignore("hidden_activation")
     config = read(hf, act="hidden_act", key_value_heads=16)
     if hf.name("hidden_act", "gelu_pytorch_tanh") != "gelu":
         return config

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from minitx.architectures._decoder import decoder_heads, layer_types
+from minitx.architectures._decoder import decoder_heads, layer_types, with_windows
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.decoders import gemma, llama
 from minitx.architectures.mapping import Table
@@ -28,7 +28,8 @@ def read(hf: ConfigReader) -> ModelConfig:
     )
     config = replace_in(config, "decoder.layer", norm_placement="sandwich")
     types = layer_types(hf, tuple(FULL if i % 2 else SLIDING for i in range(layers)))
-    return replace_in(config, "decoder", layer_types=types, sliding_window=hf.size("sliding_window", 4096))
+    window = hf.size("sliding_window", 4096)
+    return replace(config, decoder=with_windows(config.stack, types, window))
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:

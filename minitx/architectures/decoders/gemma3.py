@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from minitx.architectures._decoder import TWO_HEADS, layer_types, two_decoder_heads
+from minitx.architectures._decoder import TWO_HEADS, layer_types, two_decoder_heads, with_windows
 from minitx.architectures._rope import WHERE, an_object, check_per_type, rope_per_type
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.decoders import gemma, gemma2, llama, qwen3
@@ -39,19 +39,14 @@ def ropes(hf: ConfigReader, head_dim: int) -> dict[str, RopeConfig]:
 def read(hf: ConfigReader) -> ModelConfig:
     """Returns the model config of a config.json."""
     config = gemma.read(hf)
-    hf.ignore("_sliding_window_pattern")  # a record of layer_types
-    hf.ignore("attn_logit_softcapping")  # in the config, but never used
     layers, every = config.stack.num_hidden_layers, hf.size("sliding_window_pattern", 6)
     scale = hf.positive("query_pre_attn_scalar", 256) ** -0.5
     config = replace_in(config, "decoder.layer.attention", scale=scale, qk_norm="head")
     config = replace_in(config, "decoder.layer", norm_placement="sandwich")
-    return replace_in(
-        config,
-        "decoder",
-        positions=Rotary(ropes=ropes(hf, config.stack.layer.attention.head_dim)),
-        layer_types=layer_types(hf, tuple(SLIDING if (i + 1) % every else FULL for i in range(layers))),
-        sliding_window=hf.size("sliding_window", 4096),
-    )
+    positions = Rotary(ropes=ropes(hf, config.stack.layer.attention.head_dim))
+    types = layer_types(hf, tuple(SLIDING if (i + 1) % every else FULL for i in range(layers)))
+    window = hf.size("sliding_window", 4096)
+    return replace(config, decoder=with_windows(replace(config.stack, positions=positions), types, window))
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:

@@ -17,9 +17,6 @@ from minitx.config import HeadConfig, LearnedPositions, ModelConfig, NormConfig
 def read(hf: ConfigReader) -> ModelConfig:
     """Returns the model config of a config.json."""
     hf.reject_decoder_flags()
-    # How half precision is computed, the heads of its double-headed class, and a second name of a size.
-    hf.ignore("reorder_and_upcast_attn", "summary_type", "summary_use_proj", "summary_activation")
-    hf.ignore("summary_proj_to_labels", "summary_first_dropout", "n_ctx", "predict_special_tokens")
     size, heads, dropout = hf.size("n_embd"), hf.size("n_head"), hf.probability("resid_pdrop", 0.1)
     inner, embedded = hf.size_or_none("n_inner") or 4 * size, hf.probability("embd_pdrop", 0.1)
     return ModelConfig(
@@ -46,6 +43,7 @@ def read(hf: ConfigReader) -> ModelConfig:
             ),
             feed_forward(inner, hf.name("activation_function", "gelu_new"), dropout),
             NormConfig(eps=hf.number("layer_norm_epsilon", 1e-5)),
+            causal=hf.flag("is_causal", True),
         ),
     )
 

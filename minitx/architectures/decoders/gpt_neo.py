@@ -41,9 +41,6 @@ def attention_layers(hf: ConfigReader, layers: int) -> tuple[str, ...]:
 
 def read(hf: ConfigReader) -> ModelConfig:
     """Returns the model config of a config.json."""
-    # The heads of a double-headed class, for which the first files were saved.
-    hf.ignore("summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels")
-    hf.ignore("summary_first_dropout")
     size, heads, layers = hf.size("hidden_size"), hf.size("num_heads"), hf.size("num_layers")
     inner, dropout = hf.size_or_none("intermediate_size") or 4 * size, hf.probability("resid_dropout", 0.0)
     weights, embedded = hf.probability("attention_dropout", 0.0), hf.probability("embed_dropout", 0.0)

@@ -18,9 +18,9 @@ from minitx.layers.stack import FULL
 
 def read(hf: ConfigReader) -> ModelConfig:
     """Returns the model config of a config.json."""
-    hf.ignore("is_decoder")  # they all are
     size, heads = hf.size("hidden_size"), hf.size("num_attention_heads")
     head_dim, bias = hf.head_dim(size, heads), hf.flag("attention_bias", True)
+    hf.expect("head_dim", None, head_dim)
     dropout, weights = hf.probability("hidden_dropout", 0.0), hf.probability("attention_dropout", 0.0)
     rope = rope_values(
         hf, theta=hf.positive("rotary_emb_base", 10_000.0), partial=hf.probability("rotary_pct", 0.25)
@@ -34,6 +34,7 @@ def read(hf: ConfigReader) -> ModelConfig:
             attention(hf, size, heads, bias=bias, output_bias=bias, dropout=weights, output_dropout=dropout),
             feed_forward(hf.size("intermediate_size"), hf.name("hidden_act", "gelu"), dropout),
             NormConfig(eps=hf.number("layer_norm_eps", 1e-5)),
+            causal=hf.flag("is_causal", True),
             positions=Rotary(ropes=rope_per_type(hf, rope, (FULL,), head_dim)),
             parallel="two_norms" if hf.flag("use_parallel_residual", True) else "none",
         ),

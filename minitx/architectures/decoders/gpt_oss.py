@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from minitx.architectures._decoder import layer_types
+from minitx.architectures._decoder import layer_types, with_windows
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.decoders import llama
 from minitx.architectures.decoders.mixtral import with_experts
@@ -30,9 +30,6 @@ YARN = {
 
 def read(hf: ConfigReader) -> ModelConfig:
     """Returns the model config of a config.json."""
-    # The balance of the experts in training; second names of sizes.
-    hf.ignore("output_router_logits", "router_aux_loss_coef", "initial_context_length", "experts_per_token")
-    hf.ignore("rope_parameters", "rope_scaling")
     hf.expect("hidden_act", "silu")  # inside the experts' clamped SwiGLU
     rope = hf.config.get("rope_scaling") or hf.config.get("rope_parameters") or YARN
     biased = hf.flag("attention_bias", True)
@@ -50,7 +47,7 @@ def read(hf: ConfigReader) -> ModelConfig:
     )
     types = tuple(FULL if i % 2 else SLIDING for i in range(config.stack.num_hidden_layers))
     window = hf.size("sliding_window", 128)
-    return replace_in(config, "decoder", layer_types=layer_types(hf, types), sliding_window=window)
+    return replace(config, decoder=with_windows(config.stack, layer_types(hf, types), window))
 
 
 LAYER_PREFIX, SOURCE_LAYER = llama.LAYER_PREFIX, llama.SOURCE_LAYER

@@ -18,9 +18,6 @@ from minitx.layers.stack import FULL
 
 def read(hf: ConfigReader) -> ModelConfig:
     """Returns the model config of a config.json."""
-    # The heads of another class, switches that are always on, and a second name of a size.
-    hf.ignore("summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels")
-    hf.ignore("summary_first_dropout", "scale_attn_weights", "rotary", "n_ctx")
     size, heads = hf.size("n_embd"), hf.size("n_head")
     head_dim, rotary_dim = hf.head_dim(size, heads), hf.size("rotary_dim", 64)
     if rotary_dim > head_dim or rotary_dim % 2:
@@ -40,6 +37,7 @@ def read(hf: ConfigReader) -> ModelConfig:
             feed_forward(inner, hf.name("activation_function", "gelu_new"), dropout),
             NormConfig(eps=hf.number("layer_norm_epsilon", 1e-5)),
             positions=Rotary(ropes={FULL: rope}),
+            causal=hf.flag("is_causal", True),
             parallel="one_norm",
         ),
     )

@@ -44,7 +44,6 @@ def read(
         partial: whether RoPE may rotate part of a head.
         biases: flags of the biases that the architecture supports; the others must be false.
     """
-    hf.ignore("pretraining_tp")  # how the training was spread over machines
     size, heads = hf.size("hidden_size"), hf.size("num_attention_heads")
     stored = hf.get("head_dim", head_dim)
     width = hf.head_dim(size, heads) if stored is None else hf.size("head_dim", head_dim)
@@ -73,6 +72,7 @@ def read(
             ),
             feed_forward(inner, hf.name("hidden_act", "silu"), gated=True, bias=mlp_bias),
             NormConfig(kind="rms_norm", eps=hf.number("rms_norm_eps", eps)),
+            causal=hf.flag("is_causal", True),
             positions=Rotary(ropes=rope_per_type(hf, values, (FULL, SLIDING), width)),
         ),
     )

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from minitx.architectures._decoder import with_windows
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.decoders import llama
-from minitx.config import ModelConfig, replace_in
+from minitx.config import ModelConfig
 from minitx.layers.stack import SLIDING
 
 
@@ -31,7 +32,7 @@ def read(
     if width is None:
         return config
     types = (SLIDING,) * config.stack.num_hidden_layers
-    return replace_in(config, "decoder", layer_types=types, sliding_window=width)
+    return replace(config, decoder=with_windows(config.stack, types, width))
 
 
 ARCHITECTURE = replace(

@@ -29,6 +29,7 @@ def with_experts(
     Raises:
         ValueError: more experts per token than experts.
     """
+    hf.expect("output_router_logits", False)  # the loss would include the balance of the experts
     key = hf.first_of("num_experts", "num_local_experts")
     experts, used = hf.size(key, experts), hf.size("num_experts_per_tok", experts_per_tok)
     if used > experts:
@@ -41,8 +42,6 @@ def with_experts(
 
 def read(hf: ConfigReader) -> ModelConfig:
     """Returns the model config of a config.json."""
-    # The balance of the experts in training.
-    hf.ignore("output_router_logits", "router_aux_loss_coef", "router_jitter_noise")
     return with_experts(hf, mistral.read(hf, eps=1e-5, window=None, theta=1e6))
 
 

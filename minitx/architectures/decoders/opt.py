@@ -23,7 +23,6 @@ def read(hf: ConfigReader) -> ModelConfig:
     """Returns the model config of a config.json."""
     hf.expect("layer_norm_elementwise_affine", True)
     hf.expect("layerdrop", 0.0, 0)
-    hf.ignore("activation_dropout")  # of files only; the models have no such place
     size, heads = hf.size("hidden_size"), hf.size("num_attention_heads")
     width, bias = hf.size_or_none("word_embed_proj_dim") or size, hf.flag("enable_bias", True)
     dropout, weights = hf.probability("dropout", 0.1), hf.probability("attention_dropout", 0.0)
@@ -33,6 +32,7 @@ def read(hf: ConfigReader) -> ModelConfig:
         attention(hf, size, heads, bias=bias, output_bias=bias, dropout=weights, output_dropout=dropout),
         feed_forward(hf.size("ffn_dim"), hf.name("activation_function", "relu"), dropout, bias=bias),
         NormConfig(eps=1e-5),
+        causal=hf.flag("is_causal", True),
         norm_placement="pre" if hf.flag("do_layer_norm_before", True) else "post",
     )
     final_norm, narrow = not hf.flag("_remove_final_layer_norm", False), width != size

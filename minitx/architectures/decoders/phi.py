@@ -20,7 +20,8 @@ from minitx.layers.stack import FULL
 def read(hf: ConfigReader) -> ModelConfig:
     """Returns the model config of a config.json."""
     size, heads = hf.size("hidden_size"), hf.size("num_attention_heads")
-    head_dim, dropout = hf.head_dim(size, heads), hf.probability("resid_pdrop", 0.0)
+    stored, dropout = hf.get("head_dim", None), hf.probability("resid_pdrop", 0.0)
+    head_dim = hf.head_dim(size, heads) if stored is None else hf.size("head_dim")
     return ModelConfig(
         initializer_range=hf.number("initializer_range", 0.02),
         inputs=text_inputs(hf, size, dropout=hf.probability("embd_pdrop", 0.0)),
@@ -32,12 +33,14 @@ def read(hf: ConfigReader) -> ModelConfig:
                 size,
                 heads,
                 num_key_value_heads=hf.key_value_heads(heads),
+                head_dim=head_dim,
                 qk_norm="head" if hf.flag("qk_layernorm", False) else "none",
                 dropout=hf.probability("attention_dropout", 0.0),
                 output_dropout=dropout,
             ),
             feed_forward(hf.size("intermediate_size"), hf.name("hidden_act", "gelu_new"), dropout),
             NormConfig(eps=hf.number("layer_norm_eps", 1e-5)),
+            causal=hf.flag("is_causal", True),
             positions=Rotary(ropes=rope_per_type(hf, rope_values(hf, partial=0.5), (FULL,), head_dim)),
             parallel="one_norm",
         ),

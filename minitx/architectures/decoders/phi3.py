@@ -28,7 +28,6 @@ def read(hf: ConfigReader) -> ModelConfig:
     known = {"original_max_position_embeddings": original, "rope_parameters": rope, "rope_scaling": None}
     values = hf.with_values(**known)
     config = mistral.read(values, eps=1e-5, window=None, key_value_heads=None, pad=32000, partial=True)
-    hf.ignore("embd_pdrop")  # in the config, but never used
     dropout = hf.probability("resid_pdrop", 0.0)
     config = replace_in(config, "decoder.layer.attention", output_dropout=dropout)
     return replace_in(config, "decoder.layer.feed_forward", output_dropout=dropout)

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from minitx.architectures._decoder import with_windows
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.decoders import llama, qwen3
 from minitx.architectures.decoders.mixtral import with_experts
 from minitx.architectures.mapping import Table, stack_experts
 from minitx.config import ModelConfig, replace_in
-from minitx.layers.stack import SLIDING
+from minitx.layers.stack import FULL, SLIDING
 
 
 def read(hf: ConfigReader) -> ModelConfig:
     """Returns the model config of a config.json."""
-    hf.ignore("output_router_logits", "router_aux_loss_coef")  # the balance of the experts in training
-    hf.ignore("max_window_layers")  # for its dense relative only
     config = llama.read(hf, key_value_heads=4)
     layers, every = config.stack.num_hidden_layers, hf.size("decoder_sparse_step", 1)
     plain = hf.get("mlp_only_layers", None) or []
@@ -38,13 +37,10 @@ def read(hf: ConfigReader) -> ModelConfig:
         norm_topk_prob=hf.flag("norm_topk_prob", False),
         dense=config.stack.layer.feed_forward,
     )
-    return replace_in(
-        config,
-        "decoder",
-        expert_layers=tuple(i not in plain and (i + 1) % every == 0 for i in range(layers)),
-        layer_types=None if window is None else (SLIDING,) * layers,
-        sliding_window=window,
-    )
+    experts = tuple(i not in plain and (i + 1) % every == 0 for i in range(layers))
+    types = (FULL if window is None else SLIDING,) * layers
+    stack = with_windows(replace(config.stack, expert_layers=experts), types, window)
+    return replace(config, decoder=stack)
 
 
 EXPERTS_PREFIX, SOURCE_EXPERTS = f"{llama.LAYER_PREFIX}.intermediate", f"{llama.SOURCE_LAYER}.mlp"

@@ -17,7 +17,6 @@ from minitx.layers.stack import FULL, SLIDING
 
 def read(hf: ConfigReader) -> ModelConfig:
     """Returns the model config of a config.json."""
-    hf.ignore("max_window_layers")
     config = llama.read(hf, key_value_heads=4, pad=128004, theta=2e6, biases=llama.BIASES)
     layers, every = range(config.stack.num_hidden_layers), hf.size("no_rope_layer_interval", 4)
     flags = hf.get("no_rope_layers", None)  # 1: the layer has RoPE, despite the name

@@ -56,11 +56,6 @@ def read(
     """
     defaults = DEFAULTS | defaults
     hf.expect("is_decoder", False)
-    # LayerDrop in training; keys for properties that all checkpoints of the architecture share.
-    hf.ignore("encoder_layerdrop", "decoder_layerdrop", "num_hidden_layers", "add_bias_logits")
-    hf.ignore("add_final_layer_norm", "normalize_before", "normalize_embedding", "static_position_embeddings")
-    hf.ignore("extra_pos_embeddings", "do_blenderbot_90_layernorm", "classif_dropout")
-    hf.ignore("force_bos_token_to_be_generated")
     size, dropout, norm_config = hf.size("d_model"), hf.probability("dropout", 0.1), NormConfig(eps=1e-5)
     inputs = text_inputs(
         hf,

@@ -14,6 +14,7 @@ from typing import Any
 from minitx.architectures import architecture
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
+from minitx.architectures.known_keys import second_names
 from minitx.architectures.mapping import renamed
 from minitx.config import HeadConfig, ModelConfig, replace_in
 
@@ -50,10 +51,12 @@ def read(hf: ConfigReader) -> ModelConfig:
 def part(hf: ConfigReader, key: str) -> tuple[Architecture, ConfigReader]:
     """Returns the architecture of one half, and its config as that of a separate model."""
     half = hf.nested(key)
+    half.rename(second_names(half.name("model_type")))
     if key == "decoder":
         for name in ("is_decoder", "add_cross_attention"):
             if not half.flag(name, False):
                 raise half.error(name, False, "true for the decoder of an encoder-decoder")
+        half.expect("is_causal", None)  # other values change the cross-attention of some architectures
         half = half.with_values(is_decoder=False, add_cross_attention=False)
     half.expect("cross_attention_hidden_size", None)
     return architecture(half.name("model_type")), half

@@ -32,17 +32,13 @@ from minitx.config import (
 def read(hf: ConfigReader) -> ModelConfig:
     """Returns the model config of a config.json."""
     mt5, umt5 = (hf.get("model_type", None) == kind for kind in ("mt5", "umt5"))
-    hf.ignore("n_positions")  # of the training; distances are not limited
-    hf.ignore("dense_act_fn", "is_gated_act")  # repeats feed_forward_proj
     hf.expect("is_decoder", False)
     size, layers = hf.size("d_model"), hf.size("num_layers")
     decoder_layers = hf.get("num_decoder_layers", None)  # null: as in the encoder
-    stored = hf.name("feed_forward_proj", "gated-gelu" if mt5 or umt5 else "relu")
-    gate, _, act = stored.rpartition("-")
-    if gate not in ("", "gated"):
-        raise hf.error("feed_forward_proj", stored, "NAME or gated-NAME")
+    act, gated = activation(hf, "gated-gelu" if mt5 or umt5 else "relu")
     dropout, factor = hf.probability("dropout_rate", 0.1), hf.number("initializer_factor", 1.0)
     inputs = text_inputs(hf, size, pad=0, length=512, padding_is_trained=True, dropout=dropout)
+    buckets = hf.size("relative_attention_num_buckets", 32, least=4)
     encoder = StackConfig(
         hidden_size=size,
         num_hidden_layers=layers,
@@ -60,9 +56,9 @@ def read(hf: ConfigReader) -> ModelConfig:
             ),
             feed_forward=feed_forward(
                 hf.size("d_ff"),
-                "gelu_new" if stored == "gated-gelu" else act,
+                act,
                 dropout,
-                gated=gate == "gated",
+                gated=gated,
                 bias=False,
                 dropout=dropout,
             ),
@@ -70,8 +66,8 @@ def read(hf: ConfigReader) -> ModelConfig:
             norm_placement="pre",
         ),
         positions=RelativeBias(
-            num_buckets=hf.size("relative_attention_num_buckets", 32, least=4),
-            max_distance=hf.size("relative_attention_max_distance", 128),
+            num_buckets=buckets,
+            max_distance=hf.size("relative_attention_max_distance", 128, least=buckets // 2 + 1),
             per_layer=umt5,
         ),
         final_dropout=dropout,
@@ -90,6 +86,22 @@ def read(hf: ConfigReader) -> ModelConfig:
         decoder_start_token_id=hf.token_id("decoder_start_token_id", 0),
         eos_token_id=hf.token_id("eos_token_id", 1),
     )
+
+
+def activation(hf: ConfigReader, usual: str) -> tuple[str, bool]:
+    """Returns the activation of the feed-forward networks, and whether they are gated.
+
+    Raises:
+        ArgumentValueError: no such form, or keys that contradict each other.
+    """
+    stored = hf.name("feed_forward_proj", usual)
+    gate, _, act = stored.rpartition("-")
+    if gate not in ("", "gated"):
+        raise hf.error("feed_forward_proj", stored, "NAME or gated-NAME")
+    act = "gelu_new" if stored == "gated-gelu" else act
+    hf.expect("dense_act_fn", act)  # transformers derives both, and files repeat them
+    hf.expect("is_gated_act", gate == "gated")
+    return act, gate == "gated"
 
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:

@@ -27,8 +27,6 @@ EPS = 1e-12  # fixed in this architecture, not in its config
 
 def read(hf: ConfigReader) -> ModelConfig:
     """Returns the model config of a config.json."""
-    # Sinusoids are only how the position table starts; checkpoints store the table either way.
-    hf.ignore("sinusoidal_pos_embds", "tie_weights_")
     hf.expect("pruned_heads", {}, None)
     size, heads, norm = hf.size("dim"), hf.size("n_heads"), NormConfig(eps=EPS)
     dropout = hf.probability("dropout", 0.1)

@@ -56,9 +56,6 @@ def ropes(hf: ConfigReader, head_dim: int) -> dict[str, RopeConfig]:
 
 def read(hf: ConfigReader) -> ModelConfig:
     """Returns the model config of a config.json."""
-    # Options of the original code for running and training, without effect on the outputs.
-    hf.ignore("deterministic_flash_attn", "reference_compile", "repad_logits_with_grad")
-    hf.ignore("sparse_prediction", "sparse_pred_ignore_index", "initializer_cutoff_factor")
     size, heads = hf.size("hidden_size"), hf.size("num_attention_heads")
     if hf.head_dim(size, heads) % 2:
         expected = f"an even multiple of the {heads} attention heads"
@@ -66,7 +63,8 @@ def read(hf: ConfigReader) -> ModelConfig:
     layers, head_dim = hf.size("num_hidden_layers"), hf.head_dim(size, heads)
     norm = NormConfig(eps=hf.number("norm_eps", 1e-5), bias=hf.flag("norm_bias", False))
     dropout, bias = hf.probability("attention_dropout", 0.0), hf.flag("attention_bias", False)
-    hf.ignore("layer_norm_eps", "position_embedding_type")  # in older configs, and unused there too
+    reach = hf.size("local_attention", 128) // 2
+    hf.expect("sliding_window", reach)  # its second name
     return ModelConfig(
         initializer_range=hf.number("initializer_range", 0.02),
         inputs=text_inputs(hf, size, norm=norm, dropout=hf.probability("embedding_dropout", 0.0)),
@@ -90,7 +88,7 @@ def read(hf: ConfigReader) -> ModelConfig:
             positions=Rotary(ropes=ropes(hf, head_dim)),
             first_attention_norm=False,
             layer_types=alternating_types(hf, layers),
-            sliding_window=hf.size("local_attention", 128) // 2 + 1,  # that many on either side, and itself
+            sliding_window=reach + 1,  # that many on either side, and itself
         ),
     )
 

@@ -18,7 +18,7 @@ PADDING = 1  # fixed in this architecture: the position table's padding row, wha
 def read(hf: ConfigReader) -> ModelConfig:
     """Returns the model config of a config.json."""
     config = bert.read(hf)
-    hf.expect("pad_token_id", PADDING)
+    hf.expect("pad_token_id", PADDING, -1)
     inputs = config.text_inputs
     if min(inputs.vocab_size, inputs.max_position_embeddings - 1) <= PADDING:
         sizes = (inputs.vocab_size, inputs.max_position_embeddings)

@@ -19,8 +19,12 @@ def read(hf: ConfigReader) -> ModelConfig:
     """Returns the model config of a config.json."""
     config = bert.read(hf)
     pad = hf.pad_token_id(config.text_inputs.vocab_size, 1)
+    if hf.config.get("pad_token_id") == -1:  # no token is padding, and positions are counted from 0
+        return replace_in(config, "inputs", pad_token_id=None)
     if pad is None:
-        raise hf.error("pad_token_id", None, "a token id", "positions are counted from it")
+        raise hf.error(
+            "pad_token_id", hf.config["pad_token_id"], "a token id", "positions are counted from it"
+        )
     if pad >= config.text_inputs.max_position_embeddings - 1:
         expected = f"more than pad_token_id={pad} + 1"
         raise hf.error("max_position_embeddings", config.text_inputs.max_position_embeddings, expected)

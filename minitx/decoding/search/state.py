@@ -237,7 +237,7 @@ class BeamState:
         self.record.add(SearchStep([*self.prompts], c.parents, c.tokens, c.sums, c.scores, *outcome, extras))
 
     def _check(self, existed: Tensor, alive: Tensor) -> None:
-        """Raises ValueError if the chain or the model left a prompt without a token.
+        """Checks that the chain and the model left each prompt a token.
 
         A prompt whose beams have all ended without a hypothesis is reported by `Search.run`.
         """

@@ -134,9 +134,9 @@ def _line(run: Sequence[BeamNode], branch: str, dropped: bool) -> str:
         end = "  [finished]"
     cut = branch if len(branch) <= _DEEPEST else f"…{branch[1 - _DEEPEST :]}"
     start = f"{last.score:8.3f}  {cut}"
-    parts = (f" #{node.token} " if node.text is None else _visible(node.text) for node in run)
+    parts = (_visible(node.text) if node.text else f" #{node.token} " for node in run)
     text = "".join(parts).replace("  #", " #").rstrip(" ")
-    text = text[1:] if run[0].text is None else text
+    text = text if run[0].text else text[1:]
     room = _WIDTH - len(start) - len(end)
     return f"{start}{text if len(text) <= room else f'{text[: room - 1]}…'}{end}"
 

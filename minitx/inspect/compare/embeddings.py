@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from minitx.inspect.compare.reference import import_transformers, load_reference
 from minitx.inspect.compare.verify import compare_batch, pair
 from minitx.models import Model
 from minitx.pipelines import EmbeddingSettings
+from minitx.pipelines.text.embed import finish, prompt_length, token_limit, tokenize
+from minitx.pipelines.text.pooling import names_of
 from minitx.tokenizer import Tokenizer
 
 
@@ -63,11 +64,12 @@ def compare_embeddings(
     if find_spec("transformers") is None:
         return None
     reference: Any = load_reference(folder, model)
-    inputs: dict[str, Tensor] = dict(tokenizer(settings.prepare(texts), padding=True))
+    limit, start = token_limit(model, tokenizer, settings.max_length), prompt_length(tokenizer, settings)
+    inputs: dict[str, Tensor] = dict(tokenize(tokenizer, settings.prepare(texts), limit))
     if not model.config.text_inputs.type_vocab_size:
         inputs.pop("token_type_ids", None)
     entries = compare_batch(model, reference, pair(model, reference), inputs)
-    pooled = pool_reference(reference(**inputs), inputs["attention_mask"].bool(), settings)
+    pooled = pool_reference(reference(**inputs), inputs["attention_mask"].bool(), settings, start)
     return Parity(
         import_transformers().__version__,
         float((vectors - pooled).abs().max()),
@@ -75,12 +77,22 @@ def compare_embeddings(
     )
 
 
-def pool_reference(output: Any, mask: Tensor, settings: EmbeddingSettings) -> Tensor:
+def pool_reference(output: Any, mask: Tensor, settings: EmbeddingSettings, start: int) -> Tensor:
     """Pools an output of transformers with the formulas of sentence-transformers, without minitx's code."""
     hidden = output.last_hidden_state
-    if settings.pooling == "mean":
-        weight = mask[..., None].to(hidden.dtype)
-        pooled = (hidden * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
-    else:
-        pooled = hidden[:, 0] if settings.pooling == "first" else output.pooler_output
-    return F.normalize(pooled, dim=-1) if settings.normalize else pooled
+    count = mask.cumsum(1)
+    mask = mask & (count > start)
+    weight = mask[..., None].to(hidden.dtype)
+    position = count[..., None] * weight
+    total, rows = (hidden * weight).sum(1), torch.arange(len(hidden))
+    formulas = {
+        "mean": lambda: total / weight.sum(1),
+        "mean_sqrt_len": lambda: total / weight.sum(1).sqrt(),
+        "weighted_mean": lambda: (hidden * position).sum(1) / position.sum(1),
+        "max": lambda: hidden.masked_fill(weight == 0, -torch.inf).max(1).values,
+        "first": lambda: hidden[rows, mask.int().argmax(1)],
+        "last": lambda: hidden[rows, position[..., 0].argmax(1)],
+        "pooler": lambda: output.pooler_output,
+    }
+    vectors = torch.cat([formulas[name]() for name in names_of(settings.pooling)], dim=-1)
+    return finish(vectors, settings, None)

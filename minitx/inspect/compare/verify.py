@@ -10,7 +10,7 @@ another module takes back is reported, but the models are equal.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -50,6 +50,7 @@ def verify(
     model: Model | None = None,
     head: str | None = None,
     model_type: str | None = None,
+    ignore_keys: Sequence[str] = (),
     revision: str = "main",
     token: str | None = None,
     offline: bool = False,
@@ -65,6 +66,7 @@ def verify(
         model: a model to compare instead of the checkpoint as loaded, such as an edited one; not changed.
         head: as for `minitx.load`.
         model_type: the architecture, for a config.json without `model_type`.
+        ignore_keys: as for `minitx.load`; transformers reads them.
         revision, token, offline: as for `minitx.load`.
         device: device of both models.
 
@@ -81,7 +83,8 @@ def verify(
     device = check_device(device)
     transformers = import_transformers()
     folder = fetch(name_or_folder, revision=revision, token=token, offline=offline)
-    model = load(folder, head=head, model_type=model_type) if model is None else copy.deepcopy(model)
+    options: dict[str, Any] = {"head": head, "model_type": model_type, "ignore_keys": ignore_keys}
+    model = load(folder, **options) if model is None else copy.deepcopy(model)
     model = model.to(device, torch.float32).eval()
     reference = load_reference(folder, model).to(device)
     tokenizer = find_tokenizer(name_or_folder, revision, token, offline, model_type)

@@ -1,76 +1,35 @@
 """Sentence embeddings: one vector per text.
 
-A sentence-transformers checkpoint is an encoder and a few small files with its pooling, normalization and
-maximum length. `embedding_settings` reads those files; `embed` computes the vectors.
+`EmbeddingSettings` state how; a checkpoint of sentence-transformers has them in files beside the encoder.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
-from weakref import WeakKeyDictionary
+from collections.abc import Callable, Iterable, Sequence
+from copy import deepcopy
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from minitx.config import Alibi, RelativeBias
 from minitx.habits import explain_arguments
-from minitx.io import read_json
-from minitx.layers.pooling import pool_first_attended, pool_mean
-from minitx.models import EncoderModel, Model
+from minitx.models import DecoderModel, EncoderModel, Model
+from minitx.pipelines.text.pooling import Pooling, names_of, pool
+from minitx.pipelines.text.settings import EmbeddingSettings, model_settings
 from minitx.validation import (
     ArgumentTypeError,
     ArgumentValueError,
     check_callable,
-    check_choice,
-    check_flags,
     check_integer,
-    check_path,
-    check_strings,
     check_type,
 )
 
 if TYPE_CHECKING:
     from minitx.tokenizer import Tokenizer
-
-Pooling = Literal["mean", "first", "pooler"]
-
-# Pooling in sentence-transformers (older files: `pooling_mode_..._token(s)`) -> pooling here.
-POOLING_NAMES: dict[str, Pooling] = {"mean": "mean", "cls": "first"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class EmbeddingSettings:
-    """How a text becomes a vector.
-
-    Attributes:
-        pooling: "mean" over the tokens, hidden state of the "first" token, or output of the "pooler".
-        normalize: scale vectors to length 1, so that a dot product is the cosine similarity.
-        max_length: maximum number of tokens; longer texts are truncated. None for the model's maximum.
-        prompt: prefix of each text.
-        lowercase: lowercase texts before tokenization.
-    """
-
-    pooling: Pooling = "mean"
-    normalize: bool = True
-    max_length: int | None = None
-    prompt: str = ""
-    lowercase: bool = False
-
-    def __post_init__(self) -> None:
-        check_choice("pooling", self.pooling, get_args(Pooling))
-        check_flags(normalize=self.normalize, lowercase=self.lowercase)
-        check_strings(prompt=self.prompt)
-        if self.max_length is not None:
-            check_integer("max_length", self.max_length, 1)
-
-    def prepare(self, texts: Sequence[str]) -> list[str]:
-        """Returns the texts with prompt and lowercasing applied."""
-        texts = [self.prompt + text for text in texts]
-        return [text.lower() for text in texts] if self.lowercase else texts
+    from minitx.tokenizer.batch import Batch
 
 
 @explain_arguments("embed")
@@ -79,9 +38,10 @@ def embed(
     texts: Sequence[str],
     tokenizer: Tokenizer,
     *,
-    pooling: Pooling | None = None,
+    pooling: Pooling | Sequence[Pooling] | None = None,
     normalize: bool | None = None,
     max_length: int | None = None,
+    prompt: str | None = None,
     settings: EmbeddingSettings | None = None,
     batch_size: int = 32,
     progress: Callable[[int], None] | None = None,
@@ -92,27 +52,29 @@ def embed(
     batch, up to rounding.
 
     Args:
-        model: an encoder in eval mode, such as BERT or T5 with head="encoder"; its head is not used.
+        model: an encoder or decoder in eval mode, such as BERT, Qwen2, or T5 with head="encoder"; its head is
+            not used.
         texts: N texts.
         tokenizer: tokenizer of the same checkpoint, from `minitx.load_tokenizer`.
-        pooling: "mean" over the tokens, hidden state of the "first" token, or output of the "pooler"; padding
-            is ignored.
+        pooling: as in `EmbeddingSettings`, or a list to concatenate several; padding is ignored.
         normalize: scale each vector to length 1.
-        max_length: maximum number of tokens, special tokens included, at most the model's; longer texts are
-            truncated.
-        settings: values of the three arguments that are None, and how texts are prepared; None uses those of
-            the checkpoint (`embedding_settings`, read once per model).
+        max_length: maximum number of tokens, special tokens included, at most the rows of a position table;
+            longer texts are truncated.
+        prompt: prefix of each text, such as `embedding_settings(model).prompts["query"]`.
+        settings: values of the four arguments that are None, and everything else; None uses those of the
+            checkpoint (`embedding_settings(model)`, read once per model).
         batch_size: texts per forward.
         progress: called with the number of texts after each batch.
 
     Returns:
-        (N, E), in the order of `texts`, on the model's device; float32, or float64 for a float64 model.
+        (N, E), in the order of `texts`, on the model's device; float32, or float64 for a float64 model. E is
+        the hidden size unless the checkpoint has further modules, several poolings or `truncate_dim`.
 
     Raises:
         TypeError: `model` is not a model, `tokenizer` is from another library, or `texts` is not a list of
             strings.
-        ValueError: a model that is no encoder or in training mode, an unknown pooling, "pooler" without
-            a pooler, a size below 1.
+        ValueError: an encoder-decoder, a model in training mode, an unknown pooling, "pooler" without
+            a pooler, a size below 1; or as `embedding_settings`.
     """
     check_type("model", model, nn.Module, "a model", "call embed(model, texts, tokenizer=tokenizer)")
     if callable(texts):  # the order of earlier versions: embed(model, tokenizer, texts)
@@ -123,47 +85,80 @@ def embed(
     if progress is not None:
         check_callable("progress", progress, "it is called with the number of texts after each batch")
     if settings is None:
-        settings = checkpoint_settings(model)
+        settings = model_settings(model)
     check_type("settings", settings, EmbeddingSettings, "an EmbeddingSettings or None")
-    stated: dict[str, Any] = {"pooling": pooling, "normalize": normalize, "max_length": max_length}
+    check_type("normalize", normalize, bool | None, "True, False or None")
+    stated: dict[str, Any] = {"pooling": pooling, "max_length": max_length, "prompt": prompt}
     settings = replace(settings, **{name: value for name, value in stated.items() if value is not None})
-    check_model(model, settings.pooling)
+    check_model(model, settings)
     texts = settings.prepare(check_texts(texts))
-    limit = min(settings.max_length or model.embedder.max_tokens, model.embedder.max_tokens)
+    settings = replace(settings, max_length=token_limit(model, tokenizer, settings.max_length))
+    start = prompt_length(tokenizer, settings)
     batch_size = 1 if getattr(tokenizer, "pad_token", "") is None else batch_size  # nothing to pad with
     order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))  # longest first: memory peaks early
-    vectors = [torch.empty(0, model.config.stack.hidden_size, dtype=wide(model.dtype), device=model.device)]
-    for start in range(0, len(order), batch_size):
-        batch = [texts[i] for i in order[start : start + batch_size]]
-        vectors.append(embed_batch(model, tokenizer, batch, settings.pooling, limit))
+    vectors = [zeros(0, model, settings)]
+    for first in range(0, len(order), batch_size):
+        batch = [texts[i] for i in order[first : first + batch_size]]
+        vectors.append(embed_batch(model, tokenizer, batch, settings, start))
         if progress is not None:
             progress(len(batch))
-    sorted_vectors = torch.cat(vectors).detach()
+    sorted_vectors = finish(torch.cat(vectors).detach(), settings, normalize)
     result = torch.empty_like(sorted_vectors)
     result[torch.tensor(order, dtype=torch.long, device=result.device)] = sorted_vectors
-    return F.normalize(result, dim=-1) if settings.normalize else result
+    return result
 
 
-_SETTINGS: WeakKeyDictionary[Model, EmbeddingSettings] = WeakKeyDictionary()  # read once per model
+def finish(vectors: Tensor, settings: EmbeddingSettings, normalize: bool | None) -> Tensor:
+    """Applies the modules after the pooling, normalization and truncation.
+
+    Args:
+        vectors: (N, E).
+        settings: of the checkpoint.
+        normalize: None for that of the settings; True normalizes truncated vectors too.
+    """
+    with torch.no_grad():
+        for module in settings.modules:
+            vectors = deepcopy(module).to(vectors)(vectors)
+    if settings.normalize if normalize is None else normalize:
+        vectors = F.normalize(vectors, dim=-1)
+    cut = vectors[:, : settings.truncate_dim]
+    return F.normalize(cut, dim=-1) if normalize and cut.shape != vectors.shape else cut
 
 
-def checkpoint_settings(model: Model) -> EmbeddingSettings:
-    """Returns the settings of the folder that a model was loaded from; the defaults without one."""
-    folder = None if model.checkpoint is None else model.checkpoint.folder
-    if folder is None:
-        return EmbeddingSettings()
-    if model not in _SETTINGS:
-        _SETTINGS[model] = embedding_settings(folder)
-    return _SETTINGS[model]
+def token_limit(model: Model, tokenizer: Tokenizer, max_length: int | None) -> int | None:
+    """Returns the maximum number of tokens of a text; None without any.
+
+    Where none is stated it is the tokenizer's or that of the model's training, whichever is less. A position
+    table bounds it in any case.
+    """
+    embedder = model.embedder
+    limits = [max_length] if max_length is not None else [getattr(tokenizer, "model_max_length", None)]
+    any_distance = isinstance(model.config.stack.positions, Alibi | RelativeBias)
+    if embedder.has_position_table or (max_length is None and not any_distance):
+        limits.append(embedder.max_tokens)
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
-@torch.inference_mode()
-def embed_batch(
-    model: Model, tokenizer: Tokenizer, texts: list[str], pooling: Pooling, max_length: int
-) -> Tensor:
-    """Computes the vectors of one batch, (N, E)."""
+def prompt_length(tokenizer: Tokenizer, settings: EmbeddingSettings) -> int:
+    """Returns the number of tokens at the start of each text that are not pooled: those of the prompt.
+
+    A special token that follows every text, such as [SEP], does not follow the prompt.
+    """
+    if settings.include_prompt or not settings.prompt:
+        return 0
+    batch = tokenize(tokenizer, settings.prepare([""]), settings.max_length)
+    ids = batch["input_ids"][0].tolist()
+    return len(ids) - (bool(ids) and ids[-1] in tokenizer.special_ids)
+
+
+def tokenize(tokenizer: Tokenizer, texts: list[str], max_length: int | None) -> Batch:
+    """Tokenizes texts, truncated to `max_length` tokens.
+
+    Raises:
+        ArgumentTypeError: a tokenizer of another library.
+    """
     padding = getattr(tokenizer, "pad_token", "") is not None
-    batch = tokenizer(texts, padding=padding, truncation=True, max_length=max_length)
+    batch = tokenizer(texts, padding=padding, truncation=max_length is not None, max_length=max_length)
     if not isinstance(batch["input_ids"], Tensor):
         raise ArgumentTypeError(
             "tokenizer",
@@ -171,19 +166,32 @@ def embed_batch(
             "a tokenizer of minitx",
             "load it with minitx.load_tokenizer; this one returns lists",
         )
+    return batch
+
+
+@torch.inference_mode()
+def embed_batch(
+    model: Model, tokenizer: Tokenizer, texts: list[str], settings: EmbeddingSettings, start: int
+) -> Tensor:
+    """Computes the pooled vectors of one batch, (N, E), without the first `start` tokens."""
+    batch = tokenize(tokenizer, texts, settings.max_length)
     if batch["input_ids"].shape[1] == 0:  # empty texts without special tokens
-        return torch.zeros(
-            len(texts), model.config.stack.hidden_size, dtype=wide(model.dtype), device=model.device
-        )
-    inputs: dict[str, Tensor] = {name: ids.to(model.device) for name, ids in batch.items()}
+        return zeros(len(texts), model, settings)
+    inputs: dict[str, Any] = {name: ids.to(model.device) for name, ids in batch.items()}
+    if model.task == "causal-lm":
+        inputs["logits_to_keep"] = 1
     output = model(**inputs)
-    if pooling == "pooler":
-        pooled: Tensor = output.pooler_output
-        return pooled.to(wide(pooled.dtype))
-    hidden = output.last_hidden_state
-    mask = inputs["attention_mask"].bool()
+    hidden, pooled = output.last_hidden_state, output.pooler_output
     hidden = hidden.to(wide(hidden.dtype))
-    return pool_mean(hidden, None, mask) if pooling == "mean" else pool_first_attended(hidden, None, mask)
+    pooled = None if pooled is None else pooled.to(hidden.dtype)
+    return pool(settings.pooling, hidden, pooled, inputs["attention_mask"].bool(), start)
+
+
+def zeros(rows: int, model: Model, settings: EmbeddingSettings) -> Tensor:
+    """Returns pooled vectors of zeros, (rows, E)."""
+    stack = model.config.stack
+    size = (stack.output_size or stack.hidden_size) * len(names_of(settings.pooling))
+    return torch.zeros(rows, size, dtype=wide(model.dtype), device=model.device)
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
@@ -202,17 +210,18 @@ def check_texts(texts: Any) -> list[str]:
     return checked
 
 
-def check_model(model: Model, pooling: Pooling) -> None:
+def check_model(model: Model, settings: EmbeddingSettings) -> None:
     """Checks that a model can embed texts.
 
     Raises:
-        ArgumentValueError: not an encoder, in training mode, or without the pooler that `pooling` needs.
+        ArgumentValueError: an encoder-decoder, training mode, no pooler where the settings need one, or
+            further modules for vectors of another size.
     """
-    if not isinstance(model, EncoderModel):
+    if not isinstance(model, EncoderModel | DecoderModel):
         raise ArgumentValueError(
             "model",
             type(model).__name__,
-            "an encoder",
+            "an encoder or a decoder",
             'of an encoder-decoder such as T5, load the head "encoder"',
         )
     _ = model.config.text_inputs  # an error for inputs other than text
@@ -223,8 +232,15 @@ def check_model(model: Model, pooling: Pooling) -> None:
             "in eval mode",
             "dropout would change the vectors; call model.eval()",
         )
-    if pooling == "pooler" and model.pooler is None:
-        raise ArgumentValueError("pooling", pooling, "'mean' or 'first'", "this model has no pooler")
+    if "pooler" in names_of(settings.pooling) and model.pooler is None:
+        raise ArgumentValueError("pooling", settings.pooling, "another one", "this model has no pooler")
+    try:
+        finish(zeros(0, model, settings), settings, None)
+    except RuntimeError as error:
+        hint = f"the first that does not fit: {str(error).splitlines()[0]}"
+        raise ArgumentValueError(
+            "pooling", settings.pooling, "of the size of the further modules", hint
+        ) from None
 
 
 def check_room(tokenizer: Tokenizer, max_length: int | None) -> None:
@@ -233,114 +249,3 @@ def check_room(tokenizer: Tokenizer, max_length: int | None) -> None:
     if max_length is not None and max_length <= special:
         hint = f"the tokenizer adds {special} special tokens to each text"
         raise ArgumentValueError("max_length", max_length, f"at least {special + 1}", hint)
-
-
-# --- sentence-transformers' files ------------------------------------------------------------------
-
-
-def embedding_settings(folder: str | Path) -> EmbeddingSettings:
-    """Reads the files of sentence-transformers in a folder; without them, mean pooling and normalization.
-
-    The files are modules.json, the pooling module's config.json, sentence_bert_config.json and
-    config_sentence_transformers.json.
-
-    Raises:
-        ValueError: a module, a pooling or an option that minitx does not implement; broken JSON.
-    """
-    folder = check_path("folder", folder)
-    path = folder / "modules.json"
-    if not path.is_file():
-        return EmbeddingSettings(**transformer_settings(folder), prompt=default_prompt(folder))
-    pooling: Pooling = "mean"
-    normalize = False
-    for position, (kind, place) in enumerate(modules(path)):
-        if kind == "Transformer" and position == 0 and Path(place) == Path():
-            continue
-        if kind == "Transformer" and position == 0:
-            raise ValueError(f"{path}: the transformer is in {place!r}; pass that folder instead.")
-        if kind == "Pooling":
-            pooling = read_pooling(folder / place / "config.json", bool(default_prompt(folder)))
-        elif kind == "Normalize":
-            normalize = True
-        else:
-            raise ValueError(
-                f"{path}: module {position} is a {kind}, which minitx does not implement; it has "
-                "Transformer, Pooling and Normalize, in this order."
-            )
-    return EmbeddingSettings(
-        pooling=pooling,
-        normalize=normalize,
-        prompt=default_prompt(folder),
-        **transformer_settings(folder),
-    )
-
-
-def modules(path: Path) -> list[tuple[str, str]]:
-    """Reads modules.json: (class, folder) of each module in order.
-
-    Raises:
-        ValueError: not a list of modules, or a folder outside this one.
-    """
-    listed = []
-    try:
-        entries = json.loads(path.read_bytes())
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path}: not valid JSON ({error}); is the file complete?") from None
-    if not isinstance(entries, list):
-        raise ValueError(f"{path}: holds a {type(entries).__name__}; expected a list of modules.")
-    for entry in entries:
-        kind, place = (entry.get(key) if isinstance(entry, dict) else None for key in ("type", "path"))
-        if not isinstance(kind, str) or not isinstance(place, str):
-            raise ValueError(f"{path}: every module needs a 'type' and a 'path', not {entry!r}.")
-        if Path(place).is_absolute() or ".." in Path(place).parts:
-            raise ValueError(f"{path}: names {place!r}; a module must be inside the folder.")
-        listed.append((kind.rpartition(".")[2], place))
-    return listed
-
-
-def read_pooling(path: Path, prompted: bool) -> Pooling:
-    """Reads the pooling of 1_Pooling/config.json; "mean" without the file.
-
-    Newer files have `"pooling_mode": "mean"`, older ones a flag for each kind.
-    """
-    config = read_json(path) if path.is_file() else {}
-    if prompted and config.get("include_prompt") is False:
-        raise ValueError(f"{path}: include_prompt=false is not implemented.")
-    named = config.get("pooling_mode")
-    names = named if isinstance(named, list) else [named]
-    if named is None:
-        names = [
-            old_name(key) for key, on in config.items() if key.startswith("pooling_mode_") and on is True
-        ]
-    if len(names) > 1 or any(name not in POOLING_NAMES for name in names):
-        pooling = " + ".join(map(str, names))
-        raise ValueError(f"{path}: pooling {pooling} is not implemented; minitx has mean and cls.")
-    return POOLING_NAMES[str(names[0])] if names else "mean"
-
-
-def old_name(key: str) -> str:
-    """Returns the pooling of a flag in older files: pooling_mode_mean_tokens -> mean."""
-    return key.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token")
-
-
-def transformer_settings(folder: Path) -> dict[str, Any]:
-    """Reads `max_length` and `lowercase` from sentence_bert_config.json."""
-    path = folder / "sentence_bert_config.json"
-    config: Mapping[str, Any] = read_json(path) if path.is_file() else {}
-    length, lowercase = config.get("max_seq_length"), config.get("do_lower_case", False)
-    if length is not None and (isinstance(length, bool) or not isinstance(length, int) or length < 1):
-        raise ValueError(f"{path}: max_seq_length={length!r} must be an integer of at least 1.")
-    return {"max_length": length, "lowercase": lowercase is True}
-
-
-def default_prompt(folder: Path) -> str:
-    """Reads the default prompt from config_sentence_transformers.json; most checkpoints have none."""
-    path = folder / "config_sentence_transformers.json"
-    config = read_json(path) if path.is_file() else {}
-    name, prompts = config.get("default_prompt_name"), config.get("prompts") or {}
-    if name is None:
-        return ""
-    if not isinstance(prompts, dict) or not isinstance(prompts.get(name), str):
-        raise ValueError(f"{path}: default_prompt_name={name!r} is not one of its prompts.")
-    prompt: str = prompts[name]
-    return prompt

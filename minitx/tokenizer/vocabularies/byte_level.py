@@ -1,4 +1,4 @@
-"""Byte-level vocabularies: GPT-2's byte-pair merges (RoBERTa, BART, Blenderbot) and ByT5's bytes."""
+"""Byte-level vocabularies: GPT-2's byte-pair merges (also RoBERTa, BART, OPT, GPT-J) and ByT5's bytes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from minitx.tokenizer.vocabularies.post_processors import (
     double_separator_trimmed,
     eos_after_each,
     eos_at_end,
-    optional_bos,
+    optional_boundaries,
 )
 
 if TYPE_CHECKING:
@@ -86,8 +86,16 @@ def _extra_ids(settings: Settings) -> tuple[str, ...]:
 GPT2 = VocabularyFiles(
     files=("vocab.json", "merges.txt"),
     build=_byte_pairs,
-    post_processor=optional_bos,
+    post_processor=optional_boundaries(bos=False),
     special_tokens_map=dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>"),
+)
+# The model was trained with </s> before each text; transformers 5 leaves it out unless the file states it.
+OPT = VocabularyFiles(
+    files=("vocab.json", "merges.txt"),
+    build=_byte_pairs,
+    post_processor=optional_boundaries(bos=True),
+    special_tokens_map=dict.fromkeys(("bos_token", "eos_token", "unk_token"), "</s>")
+    | {"pad_token": "<pad>"},
 )
 ROBERTA = VocabularyFiles(
     files=("vocab.json", "merges.txt"),

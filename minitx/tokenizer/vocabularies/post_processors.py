@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from minitx.tokenizer.files import Settings
@@ -53,16 +54,33 @@ def double_separator_trimmed(settings: Settings, backend: Backend) -> PostProces
     )
 
 
-def optional_bos(settings: Settings, backend: Backend) -> PostProcessor:
-    """A, and A B for a pair; with `add_bos_token` (OPT) <s> A, and <s> A <s> B."""
-    from tokenizers import processors
+def optional_boundaries(*, bos: bool) -> Callable[[Settings, Backend], PostProcessor]:
+    """Returns the post-processor of decoders: <s> A </s>, and <s> A </s> <s> B </s> for a pair.
 
-    if not settings.flag("add_bos_token", False):
-        return processors.ByteLevel(trim_offsets=settings.flag("trim_offsets", False))
-    bos = settings.text("bos_token")
-    return processors.TemplateProcessing(
-        single=[bos, "$A"], pair=[bos, "$A", bos, "$B"], special_tokens=[(bos, backend.get_vocab()[bos])]
-    )
+    Args:
+        bos: add <s> if no file has `add_bos_token`. </s> is added with `add_eos_token` only.
+    """
+
+    def _build(settings: Settings, backend: Backend) -> PostProcessor:
+        from tokenizers import processors
+
+        front = ["bos_token"] if settings.flag("add_bos_token", bos) else []
+        end = ["eos_token"] if settings.flag("add_eos_token", False) else []
+        # A role without a token is left out, as in transformers.
+        named = {name: settings.special_tokens_map.get(name) for name in (*front, *end)}
+        tokens = {name: token.content for name, token in named.items() if token is not None}
+        if not tokens:
+            return processors.ByteLevel(trim_offsets=settings.flag("trim_offsets", False))
+        text = [*(tokens[name] for name in front if name in tokens), "$A"]
+        text += [tokens[name] for name in end if name in tokens]
+        vocabulary = backend.get_vocab()
+        return processors.TemplateProcessing(
+            single=text,
+            pair=[*text, *("$B" if part == "$A" else part for part in text)],
+            special_tokens=[(token, vocabulary[token]) for token in set(tokens.values())],
+        )
+
+    return _build
 
 
 def _end(settings: Settings, backend: Backend) -> tuple[str, int]:

@@ -15,6 +15,7 @@ from minitx.tokenizer.files import Settings, add_tokens, read_settings
 from minitx.tokenizer.languages import LanguageRule
 from minitx.tokenizer.vocabularies import (
     byte_level,
+    sentencepiece_decoders,
     sentencepiece_encoders,
     sentencepiece_seq2seq,
     wordpiece,
@@ -94,6 +95,18 @@ FAMILIES: Mapping[str, Family] = {
     "albert": Family("AlbertTokenizer", WITH_TYPES, (sentencepiece_encoders.ALBERT, wordpiece.ALBERT_WORDS)),
     "deberta-v2": Family("DebertaV2Tokenizer", WITH_TYPES, (sentencepiece_encoders.DEBERTA,)),
     "gpt2": Family("GPT2Tokenizer", WITHOUT_TYPES, (byte_level.GPT2,)),
+    "gpt_neo": Family("GPT2Tokenizer", WITHOUT_TYPES, (byte_level.GPT2,)),
+    "gptj": Family("GPT2Tokenizer", WITHOUT_TYPES, (byte_level.GPT2,)),
+    "phi": Family("CodeGenTokenizer", WITHOUT_TYPES, (byte_level.GPT2,)),
+    "opt": Family("GPT2Tokenizer", WITHOUT_TYPES, (byte_level.OPT,)),
+    **dict.fromkeys(
+        ("llama", "mistral", "mixtral", "phi3"),
+        Family("LlamaTokenizer", WITHOUT_TYPES, (sentencepiece_decoders.LLAMA,)),
+    ),
+    **dict.fromkeys(
+        ("gemma", "gemma2", "gemma3", "gemma3_text"),
+        Family("GemmaTokenizer", WITHOUT_TYPES, (sentencepiece_decoders.GEMMA,)),
+    ),
     "bart": Family("BartTokenizer", WITHOUT_TYPES, (byte_level.ROBERTA,)),
     "blenderbot": Family("BlenderbotTokenizer", WITHOUT_TYPES, (byte_level.BLENDERBOT,)),
     "t5": Family("T5Tokenizer", WITHOUT_TYPES, (sentencepiece_seq2seq.T5,)),

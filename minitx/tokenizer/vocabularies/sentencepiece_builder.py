@@ -7,24 +7,32 @@ A unigram model segments text into the pieces with the highest sum of scores (Ku
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from minitx.tokenizer._sentencepiece_proto import (
     CONTROL,
     NORMAL,
     UNKNOWN,
+    UNUSED,
     USER_DEFINED,
     SentencePieceModel,
     read_sentencepiece,
 )
+from minitx.tokenizer.files import Settings
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
+    from tokenizers.decoders import Decoder
     from tokenizers.models import BPE, Unigram
     from tokenizers.normalizers import Normalizer
     from tokenizers.pre_tokenizers import PreTokenizer
+
+SPACE = "▁"
+_LAST_PRIVATE = 0x10FFFD
+_ALL = 2**16
 
 
 def read_pieces(path: Path, reserved: int = 0) -> SentencePieceModel:
@@ -43,10 +51,9 @@ def read_pieces(path: Path, reserved: int = 0) -> SentencePieceModel:
             f"{path} is a sentencepiece model of type {model.model_type!r}; only 'unigram' and 'bpe' are "
             "implemented."
         )
-    if model.model_type == "bpe" and any(piece.kind == USER_DEFINED for piece in model.pieces):
+    if model.has_denormalizer:
         raise ValueError(
-            f"{path} is a sentencepiece model of type 'bpe' with user-defined pieces, which is not "
-            "implemented; type 'unigram' is."
+            f"{path} has a denormalizer_spec, rules that change decoded text, which are not implemented."
         )
     front = model.pieces[:reserved]
     if len(front) < reserved or any(piece.kind not in (UNKNOWN, CONTROL) for piece in front):
@@ -62,12 +69,12 @@ def build_pieces(
     model: SentencePieceModel,
     pieces: list[tuple[str, float]],
     unk_id: int,
+    settings: Settings,
     *,
-    add_prefix_space: bool | None = None,
     before: Sequence[Normalizer] = (),
     after: Sequence[Normalizer] = (),
     split: Sequence[PreTokenizer] | None = None,
-    scheme: str | None = None,
+    first_only: bool = False,
 ) -> Backend:
     """Builds the tokenizer of a sentencepiece model, without special tokens.
 
@@ -75,28 +82,168 @@ def build_pieces(
         model: its type and normalization rules are used.
         pieces: (text, score) by id.
         unk_id: id of the unknown piece.
-        add_prefix_space: add a space before the text; None for the model's `add_dummy_prefix`.
+        settings: `add_prefix_space` replaces the model's `add_dummy_prefix`.
         before: normalizers before the model's rules.
-        after: normalizers after them.
+        after: normalizers after them, of a model with sentencepiece's usual rules.
         split: pre-tokenizers before "▁" replaces spaces; None splits at white space.
-        scheme: where the prefix space is added: "always" is before the text and after each added token,
-            "first" before the text only, "never" nowhere. None for "always" or "never" by `add_prefix_space`.
+        first_only: add the prefix space before the text only, not after each added token.
     """
     from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
 
     build = _byte_pair_model if model.model_type == "bpe" else _unigram_model
     backend = Tokenizer(build(model, pieces, unk_id))
-    rules = [normalizers.Precompiled(model.charsmap)] if model.charsmap else []
+    rules = _rules(model)
+    if (first_only and split is None) or not _has_usual_spaces(model, settings):
+        return _with_spaces(backend, model, settings, [*before, *rules], split, first_only)
     backend.normalizer = normalizers.Sequence([*before, *rules, *after])
-    if add_prefix_space is None:
-        add_prefix_space = model.add_dummy_prefix
-    scheme = scheme or ("always" if add_prefix_space else "never")
+    scheme: Literal["first", "always"] = "first" if first_only else "always"
     split = [pre_tokenizers.WhitespaceSplit()] if split is None else split
-    backend.pre_tokenizer = pre_tokenizers.Sequence([*split, pre_tokenizers.Metaspace(prepend_scheme=scheme)])
+    symbols = _symbol_split(model)
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [*split, pre_tokenizers.Metaspace(prepend_scheme=scheme), *symbols]
+    )
     backend.decoder = decoders.Metaspace(prepend_scheme=scheme)
     if model.byte_fallback:
         backend.decoder = decoders.Sequence([decoders.ByteFallback(), backend.decoder])
     return backend
+
+
+def piece_decoder(model: SentencePieceModel, settings: Settings) -> Decoder:
+    """Returns the decoder that joins pieces to text."""
+    from tokenizers import decoders
+
+    steps: list[Decoder] = [decoders.Replace(SPACE, " ")]
+    if model.byte_fallback:
+        steps.append(decoders.ByteFallback())
+    steps.append(decoders.Fuse())
+    if model.escape_whitespaces and model.remove_extra_whitespaces:
+        steps.append(decoders.Strip(" ", _ALL, 0))
+    elif model.escape_whitespaces and adds_prefix(model, settings):
+        steps.append(decoders.Strip(" ", 1, 0))
+    return decoders.Sequence(steps)
+
+
+def adds_prefix(model: SentencePieceModel, settings: Settings) -> bool:
+    """Whether a space is added to a text: the file's rule, unless tokenizer_config.json has another."""
+    prefix = settings.flag("add_prefix_space", None)
+    return model.add_dummy_prefix if prefix is None else bool(prefix)
+
+
+def _has_usual_spaces(model: SentencePieceModel, settings: Settings) -> bool:
+    """Whether words and spaces alternate in normalized text, as in most published files.
+
+    Such a file has the components of the published tokenizer.json files, which split a text at white space.
+    """
+    from tokenizers import normalizers
+
+    return (
+        adds_prefix(model, settings)
+        and model.remove_extra_whitespaces
+        and model.escape_whitespaces
+        and not model.whitespace_as_suffix
+        and bool(model.charsmap)
+        and normalizers.Precompiled(model.charsmap).normalize_str("\t\n") == "  "
+        and not _crosses_spaces(model)
+    )
+
+
+def _with_spaces(
+    backend: Backend,
+    model: SentencePieceModel,
+    settings: Settings,
+    rules: list[Normalizer],
+    split: Sequence[PreTokenizer] | None,
+    first_only: bool,
+) -> Backend:
+    """Adds components that follow each white-space rule of the file, as sentencepiece does."""
+    from tokenizers import Regex, normalizers, pre_tokenizers
+
+    space = SPACE if model.escape_whitespaces else " "
+    prefix = adds_prefix(model, settings)
+    steps = list(rules)
+    if model.remove_extra_whitespaces:
+        # With `first_only`, a space before the text is its prefix, and one after an added token stays.
+        start = " " if first_only and prefix and not model.whitespace_as_suffix else ""
+        steps += [normalizers.Replace(Regex(" {2,}"), " "), normalizers.Replace(Regex(r"\A "), start)]
+    if model.escape_whitespaces:
+        steps.append(normalizers.Replace(" ", SPACE))
+    if model.remove_extra_whitespaces:
+        steps.append(normalizers.Replace(Regex(rf"{space}+\z"), ""))
+    parts = [*(split or ())]
+    if prefix and model.whitespace_as_suffix:
+        steps.append(normalizers.Replace(Regex(r"\z"), space))
+    elif prefix and not (first_only or split):
+        steps.append(normalizers.Prepend(space))
+    elif prefix:
+        # Metaspace adds no prefix before its own character; a text that begins with several spaces needs one.
+        own = space if model.remove_extra_whitespaces else " "
+        scheme: Literal["first", "always"] = "first" if first_only else "always"
+        parts.append(pre_tokenizers.Metaspace(own, prepend_scheme=scheme, split=False))
+        parts.append(pre_tokenizers.Metaspace(space, prepend_scheme="never", split=False))
+    backend.normalizer = normalizers.Sequence(steps)
+
+    # Words can be separated if no piece crosses them; otherwise the whole text is one word.
+    if not _crosses_spaces(model):
+        side: Literal["merged_with_previous", "merged_with_next"] = (
+            "merged_with_previous" if model.whitespace_as_suffix else "merged_with_next"
+        )
+        parts.append(pre_tokenizers.Split(space, side))
+    parts += _symbol_split(model)
+    if parts:
+        backend.pre_tokenizer = pre_tokenizers.Sequence(parts)
+    backend.decoder = piece_decoder(model, settings)
+    return backend
+
+
+def add_controls(model: SentencePieceModel, backend: Backend, settings: Settings) -> Backend:
+    """Adds the control pieces without a name as special tokens (UMT5 has <s>)."""
+    from tokenizers import AddedToken
+
+    stated = [*settings.special_tokens_map.values(), *settings.extra, *settings.added.values()]
+    known = {token.content for token in stated if token is not None}
+    controls = [piece.text for piece in model.pieces if piece.kind == CONTROL and piece.text not in known]
+    backend.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in controls])
+    return backend
+
+
+def _crosses_spaces(model: SentencePieceModel) -> bool:
+    """Whether a piece is part of more than one word, or a space without a word is unknown."""
+    space = SPACE if model.escape_whitespaces else " "
+    texts = [piece.text for piece in model.pieces if piece.kind in (NORMAL, USER_DEFINED, UNUSED)]
+    inner = slice(None, -1) if model.whitespace_as_suffix else slice(1, None)
+    return space not in texts or any(space in text[inner] for text in texts)
+
+
+def _symbols(model: SentencePieceModel) -> list[str]:
+    """Returns the user-defined pieces, longer ones first, so that the longest matches."""
+    return sorted((piece.text for piece in model.pieces if piece.kind == USER_DEFINED), key=len, reverse=True)
+
+
+def _rules(model: SentencePieceModel) -> list[Normalizer]:
+    """Returns the normalization rules, which leave user-defined pieces in a text as they are."""
+    from tokenizers import normalizers
+
+    if not model.charsmap:
+        return []
+    rules = normalizers.Precompiled(model.charsmap)
+    changed = [text for text in _symbols(model) if rules.normalize_str(text) != text]
+    # Characters for private use at the end of Unicode, which no rule changes, stand for them meanwhile.
+    marks = [(text, chr(_LAST_PRIVATE - index)) for index, text in enumerate(changed)]
+    return [
+        *(normalizers.Replace(text, mark) for text, mark in marks),
+        rules,
+        *(normalizers.Replace(mark, text) for text, mark in marks),
+    ]
+
+
+def _symbol_split(model: SentencePieceModel) -> list[PreTokenizer]:
+    """Separates the user-defined pieces of a BPE model, which no merge builds."""
+    from tokenizers import Regex, pre_tokenizers
+
+    symbols = _symbols(model)
+    if model.model_type != "bpe" or not symbols:
+        return []
+    return [pre_tokenizers.Split(Regex("|".join(map(re.escape, symbols))), "isolated")]
 
 
 def _unigram_model(model: SentencePieceModel, pieces: list[tuple[str, float]], unk_id: int) -> Unigram:
@@ -126,4 +273,5 @@ def _byte_pair_model(model: SentencePieceModel, pieces: list[tuple[str, float]],
         unk_token=pieces[unk_id][0],
         fuse_unk=True,
         byte_fallback=model.byte_fallback,
+        ignore_merges=bool(_symbols(model)),  # a symbol, separated, is one word of the vocabulary
     )

@@ -33,13 +33,7 @@ def _albert_pieces(folder: Path, settings: Settings) -> Backend:
         steps += [normalizers.NFKD(), normalizers.StripAccents()]
     if settings.flag("do_lower_case", True):
         steps.append(normalizers.Lowercase())
-    return build_pieces(
-        model,
-        pieces,
-        model.unk_id,
-        before=steps,
-        add_prefix_space=settings.flag("add_prefix_space", None),
-    )
+    return build_pieces(model, pieces, model.unk_id, settings, before=steps)
 
 
 def _xlm_roberta_pieces(folder: Path, settings: Settings) -> Backend:
@@ -48,7 +42,7 @@ def _xlm_roberta_pieces(folder: Path, settings: Settings) -> Backend:
     front = [(settings.text(name), 0.0) for name in ("bos_token", "pad_token", "eos_token", "unk_token")]
     pieces = [(piece.text, piece.score) for piece in model.pieces[3:]]
     pieces.append((settings.text("mask_token"), 0.0))
-    return build_pieces(model, front + pieces, 3, add_prefix_space=settings.flag("add_prefix_space", None))
+    return build_pieces(model, front + pieces, 3, settings)
 
 
 def _camembert_pieces(folder: Path, settings: Settings) -> Backend:
@@ -63,7 +57,7 @@ def _camembert_pieces(folder: Path, settings: Settings) -> Backend:
     ]
     pieces = [(piece.text, piece.score) for piece in model.pieces[1:]]
     pieces.append((settings.text("mask_token"), 0.0))
-    return build_pieces(model, front + pieces, 3, add_prefix_space=settings.flag("add_prefix_space", None))
+    return build_pieces(model, front + pieces, 3, settings)
 
 
 def _deberta_pieces(folder: Path, settings: Settings) -> Backend:
@@ -75,21 +69,14 @@ def _deberta_pieces(folder: Path, settings: Settings) -> Backend:
     before: list[normalizers.Normalizer] = (
         [normalizers.Lowercase()] if settings.flag("do_lower_case", False) else []
     )
-    before.append(normalizers.Strip())
+    if model.remove_extra_whitespaces:
+        before.append(normalizers.Strip())
     # The published tokenizer.json files have all of this but the last step. Without it, a zero-width space
     # at the end, which the model's rules map to a space, leaves a stray "▁"; sentencepiece, which the models
     # were trained with, does not. transformers 5 applies NFC instead of the rules.
     after = [normalizers.Replace(Regex(" {2,}"), " "), normalizers.Strip()]
     split = [pre_tokenizers.Punctuation("isolated")] if settings.flag("split_by_punct", False) else []
-    return build_pieces(
-        model,
-        pieces,
-        model.unk_id,
-        before=before,
-        after=after,
-        split=split,
-        add_prefix_space=settings.flag("add_prefix_space", None),
-    )
+    return build_pieces(model, pieces, model.unk_id, settings, before=before, after=after, split=split)
 
 
 XLM_ROBERTA = VocabularyFiles(

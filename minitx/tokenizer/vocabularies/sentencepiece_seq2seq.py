@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from minitx.tokenizer._sentencepiece_proto import CONTROL, SentencePieceModel
 from minitx.tokenizer.files import CONFIG, Settings, wrong
 from minitx.tokenizer.languages import MBART, MBART50, NLLB
 from minitx.tokenizer.vocabularies.declaration import ANGLES, VocabularyFiles
 from minitx.tokenizer.vocabularies.post_processors import eos_after_each, eos_at_end
-from minitx.tokenizer.vocabularies.sentencepiece_builder import build_pieces, read_pieces
+from minitx.tokenizer.vocabularies.sentencepiece_builder import add_controls, build_pieces, read_pieces
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
@@ -35,12 +34,12 @@ def _t5(extra_ids: int) -> VocabularyFiles:
         known = {text for text, _ in pieces}
         pieces += [(text, 0.0) for text in _sentinels(settings) if text not in known]
         if settings.flag("legacy", True) is not False:
-            return _with_controls(model, build_pieces(model, pieces, model.unk_id), settings)
+            return add_controls(model, build_pieces(model, pieces, model.unk_id, settings), settings)
         # Not "legacy": text after a sentinel begins a word only after a space. Checkpoints set the flag, but
         # transformers 5 ignores it.
         spaces = [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip(left=False, right=True)]
-        backend = build_pieces(model, pieces, model.unk_id, after=spaces, split=(), scheme="first")
-        return _with_controls(model, backend, settings)
+        backend = build_pieces(model, pieces, model.unk_id, settings, after=spaces, split=(), first_only=True)
+        return add_controls(model, backend, settings)
 
     return VocabularyFiles(
         files=("spiece.model",),
@@ -49,17 +48,6 @@ def _t5(extra_ids: int) -> VocabularyFiles:
         special_tokens_map={"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"},
         special=_sentinels,
     )
-
-
-def _with_controls(model: SentencePieceModel, backend: Backend, settings: Settings) -> Backend:
-    """Adds the control pieces without a name as special tokens (UMT5 has <s>)."""
-    from tokenizers import AddedToken
-
-    stated = [*settings.special_tokens_map.values(), *settings.extra, *settings.added.values()]
-    known = {token.content for token in stated if token is not None}
-    controls = [piece.text for piece in model.pieces if piece.kind == CONTROL and piece.text not in known]
-    backend.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in controls])
-    return backend
 
 
 def _pegasus_front(settings: Settings) -> tuple[str, ...]:
@@ -86,7 +74,7 @@ def _pegasus_pieces(folder: Path, settings: Settings) -> Backend:
     pieces = [(text, -100.0 if text.startswith("<unk_") else 0.0) for text in _pegasus_front(settings)]
     unk_id = len(pieces) + model.unk_id - 2
     pieces += [(piece.text, piece.score) for piece in model.pieces[2:]]
-    return build_pieces(model, pieces, unk_id)
+    return build_pieces(model, pieces, unk_id, settings)
 
 
 def _fairseq_pieces(languages: tuple[str, ...]) -> VocabularyFiles:
@@ -103,7 +91,7 @@ def _fairseq_pieces(languages: tuple[str, ...]) -> VocabularyFiles:
         pieces = [(settings.text(name), 0.0) for name in front]
         pieces += [(piece.text, piece.score) for piece in model.pieces[3:]]
         pieces += [(token, 0.0) for token in (*languages, settings.text("mask_token"))]
-        return build_pieces(model, pieces, 3)
+        return build_pieces(model, pieces, 3, settings)
 
     return VocabularyFiles(
         files=("sentencepiece.bpe.model",),

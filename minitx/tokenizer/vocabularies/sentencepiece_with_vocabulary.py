@@ -17,7 +17,7 @@ from minitx.tokenizer.files import CONFIG, Settings, read_json, wrong
 from minitx.tokenizer.languages import M2M100, WMT21
 from minitx.tokenizer.vocabularies.declaration import ANGLES, VocabularyFiles
 from minitx.tokenizer.vocabularies.post_processors import eos_at_end
-from minitx.tokenizer.vocabularies.sentencepiece_builder import build_pieces, read_pieces
+from minitx.tokenizer.vocabularies.sentencepiece_builder import build_pieces, piece_decoder, read_pieces
 
 if TYPE_CHECKING:
     from tokenizers import AddedToken
@@ -37,12 +37,12 @@ def _read_ids(path: Path, settings: Settings) -> dict[str, int]:
     return vocabulary
 
 
-def _vocabulary(vocabulary: dict[str, int], settings: Settings) -> Backend:
-    """Builds a tokenizer that maps ids and joins pieces to text, but does not segment."""
-    from tokenizers import Tokenizer, decoders, models
+def _vocabulary(vocabulary: dict[str, int], settings: Settings, pieces: Path) -> Backend:
+    """Builds a tokenizer that maps ids and joins the pieces of a file to text, but does not segment."""
+    from tokenizers import Tokenizer, models
 
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token=settings.text("unk_token")))
-    backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace()])
+    backend.decoder = piece_decoder(read_pieces(pieces), settings)
     return backend
 
 
@@ -72,7 +72,7 @@ def _encoder(
     pieces = [
         (piece.text if piece.kind in texts else f" {piece.text}", piece.score) for piece in model.pieces
     ]
-    backend = build_pieces(model, pieces, model.unk_id)
+    backend = build_pieces(model, pieces, model.unk_id, settings)
     backend.add_special_tokens([token for token in added if token.special])
     backend.add_tokens([token for token in added if not token.special])
     backend.post_processor = source.post_processor(settings, backend)
@@ -94,7 +94,7 @@ def _m2m100_words(folder: Path, settings: Settings) -> Backend:
     vocabulary = _read_ids(folder / "vocab.json", settings)
     size = len(vocabulary)
     languages = {token: size + place for place, token in enumerate(_m2m100_tokens(settings))}
-    return _vocabulary(vocabulary | languages, settings)
+    return _vocabulary(vocabulary | languages, settings, folder / "sentencepiece.bpe.model")
 
 
 def _m2m100_backends(
@@ -108,7 +108,7 @@ def _m2m100_backends(
 
 
 def _marian_words(folder: Path, settings: Settings) -> Backend:
-    return _vocabulary(_read_ids(folder / "vocab.json", settings), settings)
+    return _vocabulary(_read_ids(folder / "vocab.json", settings), settings, folder / "target.spm")
 
 
 def _marian_backends(
@@ -130,7 +130,7 @@ def _marian_backends(
         target_ids = _read_ids(folder / names[-1], settings) | shared
         taken = set(shared.values())
         named = {text: index for text, index in target_ids.items() if index not in taken}
-        decoder = _vocabulary(named | shared, settings)
+        decoder = _vocabulary(named | shared, settings, folder / "target.spm")
         decoder.add_special_tokens([token for token in special if token.special])
         decoder.add_tokens([token for token in special if not token.special])
     return TokenizerBackends(

@@ -15,6 +15,7 @@ import minitx
 from minitx.decoding import Chain, Greedy, SuppressTokens, Temperature, TopK
 from minitx.decoding.detokenize import text_of
 from minitx.inspect.explain import LEGEND, Candidate, Position, Step, _recent, bar, render
+from tests.unit.decoding.vocabularies import byte_level, sentence_piece, word_piece
 
 CONFIG = {
     "model_type": "llama",
@@ -243,3 +244,22 @@ def test_score_refuses_what_generate_refuses(model: Any) -> None:
         minitx.score(model, [[5]], batch_size=0)
     with pytest.raises(ValueError, match="does not predict the next token"):
         minitx.score(minitx.from_config({**CONFIG, "model_type": "llama"}, head="none", seed=0).eval(), [[5]])
+
+
+def test_ids_beyond_the_tokenizer_are_shown_by_number() -> None:
+    for tokenizer in (byte_level(), sentence_piece(), word_piece(tidy=True)):
+        size = len(tokenizer)
+        model = minitx.from_config(CONFIG | {"vocab_size": size + 40}, head="causal-lm", seed=0).eval()
+        suppress = tuple(range(size))
+        prompt, options = [4, size + 1, 5], {"max_new_tokens": 3, "stop": NEVER, "tokenizer": tokenizer}
+        explanation = minitx.explain(model, prompt, minitx.Greedy(suppress_tokens=suppress), **options)
+        token = explanation.positions[0].drawn.token
+        assert token >= size
+        assert explanation.positions[0].drawn.text == ""
+        assert f"#{token}" in str(explanation)
+        result = minitx.generate(
+            model, [prompt], minitx.Beam(num_beams=3, suppress_tokens=tuple(range(size))), **options
+        )
+        assert "#" in str(result.beams[0])
+        assert result.texts == [""]
+        assert tokenizer.decode([4, size + 1, 5]) == tokenizer.decode([4, 5])
