@@ -69,6 +69,7 @@ def read(reader: ConfigReader) -> ModelConfig:
 
 def heads(reader: ConfigReader) -> dict[str, HeadConfig]:
     """Reads the config of the head; labels that are stated beside it decide its width."""
+    reader.ignore("id2label", "num_labels")  # only the heads below take them
     if reader.get("head", None) is None:
         return {}
     head = from_json(HeadConfig, reader.get("head"), "config.json: head")

@@ -14,6 +14,7 @@ from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import NATIVE, Architecture
 from minitx.architectures.native import native_config
 from minitx.checkpoint.files import GENERATION
+from minitx.checkpoint.generation import StatedSettings, stated_settings
 from minitx.io import parse_json
 from minitx.models import Model
 from minitx.models.resize import with_entries
@@ -102,6 +103,15 @@ class Checkpoint:
             name: with_entries(x, resized[len(x)]) if x.dim() and len(x) in resized else x
             for name, x in self.unused_tensors.items()
         }
+
+    @property
+    def settings(self) -> StatedSettings | None:
+        """The settings of generation, of generation_config.json or else of config.json; None without any.
+
+        Raises:
+            ValueError: as `generation`.
+        """
+        return stated_settings(self.generation_file, self.config, self.folder or Path())
 
     @property
     def generation(self) -> dict[str, Any] | None:
