@@ -139,3 +139,21 @@ def test_a_native_model_is_resized(tmp_path: Path) -> None:
     minitx.save(model, tmp_path / "two")
     ids = torch.tensor([[3, 119, 4]])
     assert torch.equal(minitx.load(tmp_path / "two")(ids).logits, model(ids).logits)
+
+
+def test_a_tokenizer_and_a_model_grow_together(tmp_path: Path) -> None:
+    from tests.parity.test_save_everything import add_tokenizer
+
+    source, saved = tmp_path / "source", tmp_path / "saved"
+    reference_model(BY_NAME["llama"], "causal-lm", torch.float32).save_pretrained(source)
+    add_tokenizer(source)
+    tokenizer = minitx.load_tokenizer(source)
+    assert tokenizer.add_tokens(["<user>", "<bot>"], special=True) == 2
+    model = minitx.load(source).resize_token_embeddings(120)
+    minitx.save(model, saved, tokenizer=tokenizer)
+    ids = torch.tensor([tokenizer.encode("<user> w3 <bot>")])
+    theirs = transformers.AutoTokenizer.from_pretrained(saved)
+    assert theirs("<user> w3 <bot>").input_ids == ids[0].tolist()
+    reference = transformers.LlamaForCausalLM.from_pretrained(saved).eval()
+    with torch.inference_mode():
+        assert torch.allclose(model(ids).logits, reference(ids).logits, atol=1e-5)
