@@ -10,6 +10,8 @@ from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.mapping import Table, places
 from minitx.config import HeadConfig, ModelConfig
 
+NATIVE = "minitx"  # the model_type of a model that is described by minitx's own config
+
 # How Hugging Face names the class of a task: "Bert" + "ForMaskedLM".
 TASK_SUFFIX = {
     "masked-lm": "ForMaskedLM",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 from importlib import import_module
 
-from minitx.architectures.declaration import Architecture
+from minitx.architectures.declaration import NATIVE, Architecture
 from minitx.validation import ArgumentTypeError, ArgumentValueError
 
 # model_type -> the file in this folder. One file can serve several types that differ in name only.
@@ -79,7 +79,7 @@ def register(architecture: Architecture) -> None:
     if not architecture.model_types:
         raise ArgumentValueError("model_types", architecture.model_types, 'names such as {"mine": "Mine"}')
     for model_type in architecture.model_types:
-        if model_type in REGISTRY:
+        if model_type in REGISTRY or model_type == NATIVE:
             raise ArgumentValueError("model_types", model_type, "new names", "minitx has this one itself")
     _REGISTERED.update(dict.fromkeys(architecture.model_types, architecture))
 
@@ -92,12 +92,12 @@ def architecture(model_type: str) -> Architecture:
     """
     if model_type in _REGISTERED:
         return _REGISTERED[model_type]
-    if model_type not in REGISTRY:
+    if model_type != NATIVE and model_type not in REGISTRY:
         near = get_close_matches(model_type, (*REGISTRY, *_REGISTERED), n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
             f"model_type {model_type!r} is not supported.{hint} minitx has: {', '.join(sorted(REGISTRY))}."
         )
-    module = import_module(f"minitx.architectures.{REGISTRY[model_type]}")
+    module = import_module(f"minitx.architectures.{REGISTRY.get(model_type, 'native')}")
     declaration: Architecture = module.ARCHITECTURE
     return declaration

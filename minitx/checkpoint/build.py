@@ -17,10 +17,11 @@ from minitx.architectures import architecture as find_architecture
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.known_keys import check_keys, second_names
+from minitx.architectures.native import model_class
 from minitx.checkpoint.record import Checkpoint
-from minitx.config import HeadConfig, ModelConfig
+from minitx.config import HeadConfig, ModelConfig, TextInputs
 from minitx.habits import explain_arguments
-from minitx.models import DecoderModel, EncoderDecoderModel, EncoderModel, Model
+from minitx.models import Model
 from minitx.optimize.few_rows import few_rows
 from minitx.optimize.mixed_dtypes import mixed_dtypes
 from minitx.validation import (
@@ -78,12 +79,12 @@ def from_config(
         parameter.data = parameter.to(parameter_dtype(architecture, name, dtype))
     model.initialize(generator=generator)
     model.tie_weights()
-    # Explicit, because the default of a missing key differs between architectures.
-    padding = {"pad_token_id": model_config.text_inputs.pad_token_id}
-    model.checkpoint = Checkpoint(
-        architecture, model_type, padding | dict(config), layout=layout(model), ignored_keys=ignore_keys
-    )
-    return mixed_dtypes(few_rows(model))
+    padding: dict[str, Any] = {}
+    if isinstance(model_config.inputs, TextInputs):
+        # Explicit, because the default of a missing key differs between architectures.
+        padding["pad_token_id"] = model_config.inputs.pad_token_id
+    model.checkpoint = Checkpoint(architecture, model_type, padding | dict(config), ignored_keys=ignore_keys)
+    return mixed_dtypes(few_rows(model.set_attention(model.checkpoint.attention)))
 
 
 def seeded_generator(seed: int | None) -> torch.Generator | None:
@@ -200,12 +201,8 @@ def empty_model(
     """
     check_choice("head", task, (*heads, *architecture.headless))
     model_config = task_config(architecture, model_config, task, pooler=pooler)
-    if model_config.encoder is None:
-        family: type[Model] = DecoderModel
-    else:
-        family = EncoderModel if model_config.decoder is None else EncoderDecoderModel
     with torch.device("meta"):
-        model = family(model_config, heads.get(task)).eval()
+        model = model_class(model_config)(model_config, heads.get(task)).eval()
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in architecture.frozen)
     return model
@@ -225,19 +222,6 @@ def task_of(model: Model, architecture: Architecture) -> str:
     if model.task is None and model.families == ("encoder",):
         return architecture.headless[-1]
     return model.task or "none"
-
-
-def layout(model: nn.Module) -> dict[str, str]:
-    """Returns the class and options of each module that computes, by its path.
-
-    Dropout is left out: replacing it changes training only.
-    """
-    leaves = ((path, module) for path, module in model.named_modules() if not [*module.children()])
-    return {
-        path: f"{module._get_name()}({module.extra_repr()})"
-        for path, module in leaves
-        if not isinstance(module, nn.Dropout | nn.Identity)
-    }
 
 
 def parameter_dtype(architecture: Architecture, name: str, dtype: torch.dtype) -> torch.dtype:

@@ -18,7 +18,6 @@ from minitx.checkpoint.build import (
     check_keys_to_ignore,
     choose_architecture,
     empty_model,
-    layout,
     parameter_dtype,
     read_config,
     seeded_generator,
@@ -67,7 +66,7 @@ def load(
     init_head: bool = False,
     num_labels: int | None = None,
     seed: int | None = None,
-    attention: str = "sdpa",
+    attention: str | None = None,
 ) -> Model:
     """Loads a checkpoint in Hugging Face's layout, in eval mode.
 
@@ -97,7 +96,8 @@ def load(
         num_labels: number of labels of a new head, which replaces a head with another number; requires
             `init_head`.
         seed: seed of the random weights; None draws from PyTorch's global generator. Requires `init_head`.
-        attention: "sdpa" (fused) or "eager" (step by step).
+        attention: "sdpa" (fused), "eager" (step by step) or a registered name; None: "sdpa", or that
+            of a model that `save` wrote with `model_type="minitx"`.
 
     Raises:
         FileNotFoundError: no such folder or Hub repository, or no weights in it.
@@ -110,7 +110,7 @@ def load(
     generator = seeded_generator(seed)
     if seed is not None and not init_head:
         raise ArgumentValueError("seed", seed, "None", "it draws a new head and needs init_head=True")
-    backend_of(attention)  # before anything is read
+    backend_of("sdpa" if attention is None else attention)  # before anything is read
     dtype = None if dtype is None else check_dtype("dtype", dtype)
     device = check_device(device)
     folder = fetch(name_or_folder, revision=revision, token=token, offline=offline)
@@ -133,7 +133,7 @@ def load(
     resolution = resolve_sources(model, architecture, model_config, names, tensors, **new_head)
     if adapter is not None:
         lora.check_ties(tensors, adapter, tied_names(model, architecture, names))
-    model.checkpoint = source_record(model, architecture, model_type, config, tensors)
+    model.checkpoint = source_record(architecture, model_type, config, tensors)
     model.checkpoint.ignored_keys = ignored
     model.checkpoint.names = load_parameters(model, resolution.sources, tensors, dtype, device)
     init_missing(model, resolution.missing, generator)
@@ -142,6 +142,7 @@ def load(
     if head is None or (task in heads and one_class):
         initialized = {name for entry in resolution.missing for name in names.lookup(entry)}
         model.checkpoint.unused_tensors = read_unused(model.checkpoint, tensors, initialized, dtype)
+    attention = model.checkpoint.attention if attention is None else attention
     return mixed_dtypes(few_rows(model.set_attention(attention)))
 
 
@@ -161,7 +162,7 @@ def check_device(device: str | torch.device) -> torch.device:
 
 
 def source_record(
-    model: Model, architecture: Architecture, model_type: str, config: Mapping[str, Any], tensors: Tensors
+    architecture: Architecture, model_type: str, config: Mapping[str, Any], tensors: Tensors
 ) -> Checkpoint:
     """Returns the record of a model's files, without the parameters."""
     folder = tensors.folder
@@ -171,7 +172,6 @@ def source_record(
         config,
         folder,
         generation_file=read_optional(folder / GENERATION),
-        layout=layout(model),
         files=tensors.files if len(set(tensors.files.values())) > 1 else {},
         metadata=tensors.metadata,
         sentence_files=read_sentence_files(folder),

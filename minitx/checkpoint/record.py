@@ -11,9 +11,13 @@ import torch
 from torch import Tensor
 
 from minitx.architectures.config_reader import ConfigReader
-from minitx.architectures.declaration import Architecture
+from minitx.architectures.declaration import NATIVE, Architecture
+from minitx.architectures.native import native_config
 from minitx.checkpoint.files import GENERATION
+from minitx.checkpoint.generation import StatedSettings, stated_settings
 from minitx.io import parse_json
+from minitx.models import Model
+from minitx.models.resize import with_entries
 
 
 @dataclass
@@ -26,7 +30,6 @@ class Checkpoint:
         config: config.json as read, `id2label` included.
         folder: folder of the checkpoint; None for `from_config`.
         generation_file: bytes of generation_config.json, or None; `save` writes them back unchanged.
-        layout: module path -> class and options of the model as built; `save` refuses another layout.
         names: parameters of one entry of the weight table -> the names that the file used for them.
         unused_tensors: tensors of the file that the model does not use (buffers, another task's head).
         dtype: dtype of the weights when loaded; `unused_tensors` follow a later change of it.
@@ -44,7 +47,6 @@ class Checkpoint:
     config: Mapping[str, Any]
     folder: Path | None = None
     generation_file: bytes | None = None
-    layout: Mapping[str, str] = field(default_factory=dict)
     names: dict[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict)
     unused_tensors: dict[str, Tensor] = field(default_factory=dict)
     dtype: torch.dtype = torch.float32
@@ -55,12 +57,64 @@ class Checkpoint:
     sentence_files: dict[str, bytes] = field(default_factory=dict)
 
     @property
+    def is_native(self) -> bool:
+        """Whether config.json is minitx's own, with a `ModelConfig` under it."""
+        return self.model_type == NATIVE
+
+    @property
+    def attention(self) -> str:
+        """The name of the attention that the model was saved with; "sdpa" in files of other libraries."""
+        return str(self.config.get("attention", "sdpa")) if self.is_native else "sdpa"
+
+    @property
     def id2label(self) -> dict[int, str]:
         """Names of the labels by index; "LABEL_0", "LABEL_1", ... if config.json has none."""
         names = self.config.get("id2label")
         if isinstance(names, Mapping) and names:
             return {int(index): str(name) for index, name in names.items()}
         return {index: f"LABEL_{index}" for index in range(ConfigReader(self.config).num_labels())}
+
+    def resize_vocabulary(self, model: Model, side: str | None) -> None:
+        """Writes the vocabulary size of a resized model into the config, and resizes unused tensors too.
+
+        Args:
+            model: with its new size.
+            side: "encoder" or "decoder" if only that side was resized.
+        """
+        config = dict(self.config)
+        if self.is_native:
+            head = None if model.head is None else model.head.config
+            self.config = config | native_config(model.config, head)
+            return
+        sizes = {"encoder": model.config.text_inputs.vocab_size}
+        sizes["decoder"] = getattr(model.config.decoder_inputs, "vocab_size", sizes["encoder"])
+        resized: dict[int, int] = {}
+        for part in ("encoder", "decoder") if side is None else (side,):
+            half, size = config.get(part), sizes[part]
+            place = dict(half) if isinstance(half, Mapping) else config
+            key = (
+                "decoder_vocab_size"
+                if part == "decoder" and place.get("decoder_vocab_size")
+                else "vocab_size"
+            )
+            resized[place.get(key, size)] = size
+            place[key] = size
+            if place is not config:
+                config[part] = place
+        self.config = config
+        self.unused_tensors = {
+            name: with_entries(x, resized[len(x)]) if x.dim() and len(x) in resized else x
+            for name, x in self.unused_tensors.items()
+        }
+
+    @property
+    def settings(self) -> StatedSettings | None:
+        """The settings of generation, of generation_config.json or else of config.json; None without any.
+
+        Raises:
+            ValueError: as `generation`.
+        """
+        return stated_settings(self.generation_file, self.config, self.folder or Path())
 
     @property
     def generation(self) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,14 +11,18 @@ import torch
 from torch import Tensor
 
 from minitx.architectures.config_reader import ConfigReader
+from minitx.architectures.declaration import NATIVE
+from minitx.architectures.known_keys import known_keys
 from minitx.architectures.mapping import ResolvedEntry
-from minitx.checkpoint.build import layout, read_config, task_config, task_of
+from minitx.architectures.native import native_config
+from minitx.checkpoint.build import choose_architecture, task_of
 from minitx.checkpoint.files import BIN, BIN_INDEX, GENERATION, INDEX, SINGLE
 from minitx.checkpoint.lora import ADAPTER_CONFIG
 from minitx.checkpoint.record import Checkpoint
 from minitx.checkpoint.resolve import table_entries
 from minitx.checkpoint.sentence import refuse_other_sentence_files
 from minitx.checkpoint.ties import is_shared, is_tied
+from minitx.checkpoint.unchanged import attention_name, check_unchanged
 from minitx.habits import explain_arguments
 from minitx.io import Staging, read_json, write_json
 from minitx.models import Model
@@ -25,6 +30,7 @@ from minitx.validation import (
     ArgumentTypeError,
     ArgumentValueError,
     check_callable,
+    check_choice,
     check_integer,
     check_path,
     check_type,
@@ -45,6 +51,7 @@ def save(
     *,
     tokenizer: SavesFiles | None = None,
     max_shard_size: int | None = None,
+    model_type: str | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> None:
     """Saves config.json and safetensors files that transformers loads.
@@ -58,9 +65,12 @@ def save(
     and moved when all are complete: a crash leaves the old file or the new one.
 
     Args:
-        model: from `minitx.load` or `minitx.from_config`.
+        model: from `minitx.load`, `minitx.from_config`, or built from a `ModelConfig`.
         folder: created if it does not exist.
         tokenizer: a tokenizer to save with the model.
+        model_type: "minitx" writes minitx's own config.json (a `ModelConfig`, and the name of a registered
+            attention) and parameter names, which minitx alone loads. None keeps the architecture of the
+            source; a model built from a `ModelConfig` has none, and is saved as "minitx".
         max_shard_size: bytes per file; None keeps the shards of the source, or writes one file.
         progress: called with the number of bytes after each file.
 
@@ -68,17 +78,14 @@ def save(
         FileExistsError: the folder holds a model of another architecture, or weights or settings of
             embeddings under other file names, which would contradict these.
         TypeError: `tokenizer` is not from `minitx.load_tokenizer`.
-        ValueError: a model without a record of its architecture, or one that its config does not describe.
+        ValueError: a model that its config does not describe.
     """
     check_type("model", model, Model, "a model of minitx")
     folder = check_path("folder", folder)
-    checkpoint = model.checkpoint
-    if checkpoint is None:
-        hint = (
-            "it has no record of its architecture; keep a model built from a ModelConfig by "
-            "torch.save(model.state_dict(), path), and rebuild it"
-        )
-        raise ArgumentValueError("model", type(model), "from minitx.load or minitx.from_config", hint)
+    if model_type is not None:
+        check_choice("model_type", model_type, (NATIVE,), "None keeps that of the source")
+    native = model.checkpoint is None or model_type is not None or model.checkpoint.is_native
+    checkpoint = native_checkpoint(model, model.checkpoint) if native else model.checkpoint
     if max_shard_size is not None:
         check_integer("max_shard_size", max_shard_size, 1, hint="it is a number of bytes")
     if tokenizer is not None and not hasattr(tokenizer, "save"):
@@ -108,33 +115,6 @@ def save(
             write_json(staging.path(INDEX), shard_index(shards, tensors))
     if tokenizer is not None:
         tokenizer.save(folder)
-
-
-def check_unchanged(model: Model, checkpoint: Checkpoint) -> None:
-    """Checks that config.json describes the model: weights that contradict it could not be loaded again.
-
-    Raises:
-        ValueError: a module was added, removed or replaced, or `model.checkpoint.config` was changed.
-    """
-    advice = (
-        "build such a model with minitx.from_config(model.checkpoint.config | {...}) if config.json has keys "
-        "for it, else keep it by torch.save(model.state_dict(), path) and the code that changes it."
-    )
-    built, now = checkpoint.layout, layout(model)
-    for path in sorted(set(built) | set(now)):
-        if built.get(path) != now.get(path):
-            raise ValueError(
-                f"the model's {path} is {now.get(path, 'missing')}, but by its config "
-                f"{built.get(path, 'not a module')}; {advice}"
-            )
-    task = task_of(model, checkpoint.architecture)
-    model_config, heads = read_config(
-        checkpoint.architecture, checkpoint.model_type, checkpoint.config, checkpoint.ignored_keys
-    )
-    model_config = task_config(checkpoint.architecture, model_config, task, pooler=model.config.pooler)
-    head = None if model.head is None else model.head.config
-    if (model_config, heads.get(task)) != (model.config, head):
-        raise ValueError(f"model.checkpoint.config describes another model than model.config; {advice}")
 
 
 # --- names and tensors -----------------------------------------------------------------------------
@@ -185,6 +165,39 @@ def canonical_names(entry: ResolvedEntry, model: Model, checkpoint: Checkpoint) 
     if bare or entry.parameters[0].startswith("head."):
         return names
     return tuple(checkpoint.architecture.prefix + name for name in names)
+
+
+def native_checkpoint(model: Model, source: Checkpoint | None) -> Checkpoint:
+    """Returns a record under which a model is saved with minitx's own config and parameter names.
+
+    What the source states beside the network is kept: token ids, labels, generation_config.json, ...
+
+    Args:
+        model: its config, head and attention are described as they are now.
+        source: its record; None: it has none.
+
+    Raises:
+        ArgumentValueError: an attention without a name, or several in one model.
+    """
+    attention = attention_name(model)
+    if attention is None:
+        hint = "minitx.register_attention gives a function a name, which the loader registers too"
+        raise ArgumentValueError("model", type(model), "one with one registered attention", hint)
+    config = native_config(model.config, None if model.head is None else model.head.config)
+    if attention != "sdpa":
+        config["attention"] = attention
+    without_effect = {key for key, reason in known_keys(NATIVE).items() if isinstance(reason, str)}
+    kept = without_effect | {"id2label", "label2id"}
+    stated = {} if source is None else source.config
+    config = {key: value for key, value in stated.items() if key in kept} | config
+    if "id2label" in config:
+        config.pop("num_labels", None)
+    architecture, model_type = choose_architecture(config, None)
+    if source is None:
+        return Checkpoint(architecture, model_type, config)
+    files = source.files if source.is_native else {}
+    as_new = replace(source, files=files, names={}, unused_tensors={}, ignored_keys=())
+    return replace(as_new, architecture=architecture, model_type=model_type, config=config)
 
 
 def stored_config(model: Model, checkpoint: Checkpoint) -> dict[str, Any]:

@@ -18,8 +18,8 @@ import minitx
 from minitx.cli.decoding_options import STOP, Values, given, shown
 from minitx.cli.source import Source, read_texts
 from minitx.decoding import Strategy
-from minitx.decoding.arguments import decoder_prompts_of, remaining_tokens
 from minitx.decoding.generation_config import generation_settings, read_settings
+from minitx.pipelines.text.batches import tokens_left
 from minitx.pipelines.text.strategies import NAMES, strategy_from_options
 
 DEFAULT_LENGTH = 64  # new tokens, where neither an option nor the checkpoint has the number
@@ -58,9 +58,8 @@ def request_of(source: Source, values: Values) -> Request:
     strategy, settings, max_length = settings_of(values, folder, forced_phrases(tokenizer, values, head))
     inputs = [message(tokenizer, text, values["system"]) for text in prompts] if values["chat"] else prompts
     model, starts = model_of(source, folder, head), list(values["decoder_prompts"] or values["decoder_ids"])
-    if max_length is not None and head == "seq2seq-lm":
-        rows = decoder_prompts_of(model, starts or None, len(inputs), tokenizer)
-        settings["max_new_tokens"] = remaining_tokens(max_length, rows)
+    if max_length is not None:
+        settings["max_new_tokens"] = tokens_left(model, inputs, starts, tokenizer, max_length)
     if values["min_new_tokens"] is None:  # that of the checkpoint may be more than the maximum
         settings["min_new_tokens"] = min(settings["min_new_tokens"], settings["max_new_tokens"])
     settings |= {"tokenizer": tokenizer, "decoder_prompts": starts or None}

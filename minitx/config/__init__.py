@@ -9,6 +9,7 @@ from minitx.config.base import (
     ValidatedConfig,
     replace_in,
 )
+from minitx.config.json_form import from_json, to_json
 from minitx.config.layer import (
     AttentionConfig,
     ExpertsConfig,
@@ -80,5 +81,7 @@ __all__ = [
     "TextInputs",
     "TransformConfig",
     "ValidatedConfig",
+    "from_json",
     "replace_in",
+    "to_json",
 ]

@@ -80,8 +80,16 @@ def decoder_prompts_of(
 
 
 def remaining_tokens(max_length: int, rows: Sequence[Sequence[int]]) -> int:
-    """Returns the number of new tokens that `max_length` leaves after the decoder prompts."""
-    return max(0, max_length - max(map(len, rows)))
+    """Returns the number of new tokens that a checkpoint's `max_length` leaves after the longest prompt.
+
+    Raises:
+        ArgumentValueError: none.
+    """
+    longest = max(map(len, rows))
+    if longest >= max_length:
+        hint = f"the checkpoint's max_length={max_length} leaves none after a prompt of {longest} tokens"
+        raise ArgumentValueError("max_new_tokens", None, "an integer", hint)
+    return max_length - longest
 
 
 class _Call:
@@ -146,16 +154,17 @@ class _Call:
         )
 
     def _checkpoint_settings(self, strategy: str) -> GenerationSettings:
-        """Reads the generation_config.json that the model was loaded with."""
+        """Reads the settings that the model was loaded with, of generation_config.json or config.json."""
         if strategy != "checkpoint":
             raise ArgumentValueError("strategy", strategy, _STRATEGIES)
         checkpoint = self.model.checkpoint
-        if checkpoint is None or checkpoint.generation is None:
+        stated = None if checkpoint is None else checkpoint.settings
+        if checkpoint is None or stated is None:
             built = "this model was built with from_config and"
             origin = built if checkpoint is None or checkpoint.folder is None else checkpoint.folder
             hint = f"{origin} has no {GENERATION}; choose a strategy: sampling, greedy decoding or a search"
             raise ArgumentValueError("strategy", strategy, "used with a checkpoint that states one", hint)
-        return read_settings(checkpoint.generation)
+        return read_settings(*stated)
 
     def _read_inputs(self, prompts: Prompts) -> tuple[Rows, Rows | None]:
         """Returns the ids that the decoder continues, and those of the encoder input, if any."""
@@ -208,7 +217,7 @@ class _Call:
         if settings is not None:
             most = settings.max_new_tokens if most is None else most
             least = settings.min_new_tokens if least is None else least
-            if most is None and self.model.task == "seq2seq-lm" and settings.max_length is not None:
+            if most is None and settings.max_length is not None:
                 most = remaining_tokens(settings.max_length, rows)
             hint = f"{GENERATION} does not state it; {hint}" if most is None else hint
         most = check_size("max_new_tokens", most, hint=hint)

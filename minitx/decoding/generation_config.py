@@ -1,7 +1,7 @@
 """Sampling settings of generation_config.json, as a strategy and arguments of `generate`.
 
-They are used only through strategy="checkpoint" or `generation_settings`; `special_tokens.py` reads the
-token ids of the same file.
+Checkpoints without that file have them in config.json, from the time before it. They are used only through
+strategy="checkpoint" or `generation_settings`; `special_tokens.py` reads the token ids of the same files.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from minitx.checkpoint.files import GENERATION
+from minitx.checkpoint.generation import settings_of_folder
 from minitx.decoding.samplers.greedy import Greedy
 from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.search.beam import Beam
 from minitx.decoding.search.beam_sample import BeamSample
 from minitx.decoding.special_tokens import parse_end_tokens
 from minitx.decoding.stopping import Stop
-from minitx.io import read_json
 from minitx.validation import check_integer
 
 # Settings that minitx does not implement, with the value at which they do nothing, if there is one.
@@ -33,8 +33,7 @@ _UNSUPPORTED: Mapping[str, Any] = {
 }
 _STRATEGIES = {"num_beam_groups": "DiverseBeam(...)", "force_words_ids": "LexicalBeam(...)"}
 _COUNTS = ("max_new_tokens", "min_new_tokens", "max_length")
-# Keys that are not sampling settings: token ids, defaults of searches, cache and output options. max_length
-# includes the prompt and mostly is the context length.
+# Keys that are not sampling settings: token ids, defaults of searches, cache and output options.
 _IGNORED = frozenset(
     """
     bos_token_id eos_token_id pad_token_id decoder_start_token_id transformers_version _from_model_config
@@ -50,15 +49,15 @@ _IGNORED = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationSettings:
-    """The settings of a generation_config.json, as arguments of `generate`.
+    """The settings of a generation_config.json or of an old config.json, as arguments of `generate`.
 
     Attributes:
         strategy: `Sample` or `Greedy` by its `do_sample`, or with several `num_beams` `BeamSample` or `Beam`.
         stop: end tokens and stop strings.
         max_new_tokens: None if not stated.
         min_new_tokens: 0 if not stated.
-        max_length: most tokens including the decoder prompt; None if not stated. Used for encoder-decoders
-            only: elsewhere it mostly is the context length.
+        max_length: most tokens including the prompt of the decoder; None if not stated. Used where
+            `max_new_tokens` is not stated.
     """
 
     strategy: Greedy | Sample | Beam
@@ -69,26 +68,25 @@ class GenerationSettings:
 
 
 def generation_settings(name_or_folder: str | Path) -> GenerationSettings:
-    """Reads generation_config.json of a folder or a Hub id.
+    """Reads generation_config.json of a folder or a Hub id, or without one the settings in config.json.
 
     Settings that the file does not state are off. (transformers samples with top_k=50 in that case.)
 
     Raises:
-        FileNotFoundError: no such folder, or no such file in it.
+        FileNotFoundError: no such folder, or no file with settings in it.
         ValueError: a setting that minitx does not implement, or a value out of range.
     """
     from minitx.checkpoint.hub import fetch
 
-    path = fetch(name_or_folder) / GENERATION
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path.parent} has no {GENERATION}; choose a strategy: sampling, greedy decoding or a search."
-        )
-    return read_settings(read_json(path))
+    return read_settings(*settings_of_folder(fetch(name_or_folder)))
 
 
-def read_settings(config: Mapping[str, Any]) -> GenerationSettings:
+def read_settings(config: Mapping[str, Any], file: str = GENERATION) -> GenerationSettings:
     """Returns the settings of a parsed generation_config.json.
+
+    Args:
+        config: its content.
+        file: its name, for messages.
 
     Raises:
         ValueError: as `generation_settings`.
@@ -99,14 +97,14 @@ def read_settings(config: Mapping[str, Any]) -> GenerationSettings:
             hint = ", which minitx does not implement"
             if name in _STRATEGIES:
                 hint = f": use strategy={_STRATEGIES[name]}"
-            raise ValueError(f"{GENERATION} asks for {name}={stated[name]!r:.60}{hint}.")
+            raise ValueError(f"{file} asks for {name}={stated[name]!r:.60}{hint}.")
     known = {field.name for field in fields(BeamSample)}.union(_COUNTS, _IGNORED, _UNSUPPORTED)
     unknown = sorted(set(stated) - known)
     if unknown:
-        message = f"{GENERATION} has settings that minitx does not know: {', '.join(unknown)}."
+        message = f"{file} has settings that minitx does not know: {', '.join(unknown)}."
         warnings.warn(message, stacklevel=3)
     if not isinstance(stated.get("do_sample", False), bool):
-        raise ValueError(f"{GENERATION}: do_sample={stated['do_sample']!r} must be true or false.")
+        raise ValueError(f"{file}: do_sample={stated['do_sample']!r} must be true or false.")
     kinds: Any = ((Greedy, Sample), (Beam, BeamSample))
     kind = kinds[stated.get("num_beams", 1) != 1][stated.get("do_sample", False)]
     names = {field.name for field in fields(kind)}
@@ -117,7 +115,7 @@ def read_settings(config: Mapping[str, Any]) -> GenerationSettings:
         counts = {name: check_integer(name, stated[name]) for name in _COUNTS if name in stated}
         return GenerationSettings(strategy=kind(**values), stop=stop, **counts)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{GENERATION}: {error}") from None
+        raise ValueError(f"{file}: {error}") from None
 
 
 def _plain(name: str, value: Any) -> Any:

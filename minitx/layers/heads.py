@@ -109,6 +109,8 @@ class Task:
     fields: Callable[[Tensor], dict[str, Any]] = logits_field
 
 
+VOCABULARY_TASKS = ("masked-lm", "causal-lm", "seq2seq-lm")  # with one output per token of the vocabulary
+
 TASKS: dict[str, Task] = {
     "masked-lm": Task(token_loss),
     "causal-lm": Task(next_token_loss),

@@ -22,6 +22,7 @@ from minitx.layers.recorder import Recorder
 from minitx.layers.stack import make_stack
 from minitx.models.inputs import make_embedder
 from minitx.models.output import ModelOutput
+from minitx.models.resize import resize_token_embeddings
 from minitx.optimize.mixed_dtypes import mixed_dtypes
 from minitx.validation import ArgumentTypeError, ArgumentValueError, check_tensor
 
@@ -232,6 +233,29 @@ class Model(nn.Module):
         for module in self.modules():
             if hasattr(module, "backend"):
                 setattr(module, "backend", backend)  # noqa: B010 - modules of other classes have one too
+        return self
+
+    def resize_token_embeddings(
+        self, size: int, *, init: str = "mean", seed: int | None = None, side: str | None = None
+    ) -> Self:
+        """Changes the number of tokens, as after `tokenizer.add_tokens`; `save` writes it.
+
+        A head over the vocabulary is resized too, and ties stay. Make the optimizer afterwards.
+
+        Args:
+            size: number of entries of the word embedding, such as `len(tokenizer)`; a smaller one drops the
+                last.
+            init: new entries: "mean" of the old ones, or "normal" with `initializer_range` (biases 0).
+            seed: of "normal"; None draws from PyTorch's global generator.
+            side: "encoder" or "decoder" of a model with two vocabularies.
+
+        Raises:
+            ArgumentTypeError, ArgumentValueError: a size that leaves out the padding token, inputs other than
+                text, or a side of a model with one vocabulary.
+        """
+        resize_token_embeddings(self, size, init, seed, side)
+        if self.checkpoint is not None:
+            self.checkpoint.resize_vocabulary(self, side)
         return self
 
     @torch.no_grad()

@@ -65,6 +65,7 @@ def run_the_rest() -> None:
     decoder(ids, cache=cache)
     cache.select(torch.tensor([1, 1]))
     decoder(inputs_embeds=decoder.embedder.word_emb(ids))
+    decoder.resize_token_embeddings(101).resize_token_embeddings(103, init="normal")
     config = {"model_type": "roberta", "vocab_size": 99, **sizes}
     minitx.from_config({**config, "pad_token_id": 1})(ids[1:])
     POOLING["mean"](hidden, None, ids != 1)

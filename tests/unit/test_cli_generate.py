@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -617,3 +618,14 @@ def test_model_with_nan(run: Run, tmp_path: Path) -> None:
     assert re.search("the model's logits (contain|hold) NaN", error)
     assert "continue anyway with --remove-invalid-values, which" in error
     assert run(*argv, "--remove-invalid-values", "--max-new-tokens", 2)[0] == 0
+
+
+def test_max_length_of_the_checkpoint_includes_the_prompt(run: Run, folder: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(folder, tmp_path / "copy")
+    (copied / "generation_config.json").write_text('{"max_length": 9}')
+    code, out, err = run("generate", copied, "--ids", "5 6 7", "--checkpoint", "--ignore-eos", "--json")
+    assert (code, err) == (0, "")
+    assert len(json.loads(out)["tokens"]) == 6
+    code, out, err = run("generate", copied, "--ids", "5 6 7 5 6 7 5 6 7", "--checkpoint")
+    assert code == 2
+    assert "max_length=9 leaves none after a prompt of 9 tokens" in " ".join(err.split())

@@ -161,12 +161,12 @@ def test_fresh_weights_follow_the_config(model_type: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
 
 
-def test_a_model_made_from_parts_starts_with_weights_and_has_no_record_to_save() -> None:
+def test_a_model_made_from_parts_starts_with_weights_and_is_saved_with_its_config(tmp_path: Path) -> None:
     numbers = tiny().config
     model = minitx.EncoderModel(numbers)
     assert 0.01 < model.embedder.word_emb.weight.std().item() < 0.03
-    with pytest.raises(ValueError, match="from_config"):
-        minitx.save(model, "nowhere")
+    minitx.save(model, tmp_path)
+    assert minitx.load(tmp_path).config == numbers
 
 
 def test_a_family_needs_its_own_stack() -> None:

@@ -43,12 +43,15 @@ def load_reference(folder: Path, model: Model) -> nn.Module:
     the fused implementation leaves out.
 
     Raises:
-        ValueError: the checkpoint lacks a tensor of that class, which transformers would initialize randomly.
+        ValueError: the checkpoint lacks a tensor of that class, which transformers would initialize randomly,
+            or transformers has no such class.
     """
     transformers = import_transformers()
     assert model.checkpoint is not None
     architecture = model.checkpoint.architecture
     name = architecture.class_name(model.checkpoint.model_type, task_of(model, architecture))
+    if not hasattr(transformers, name):
+        raise ValueError(f"transformers has no {name}, so there is nothing to compare with.")
     options = model.config.stack.layer.attention
     eager = options.softcap is not None or options.sinks
     attention = {"attn_implementation": "eager"} if eager else {}

@@ -10,16 +10,18 @@ from typing import Any, Literal
 import torch
 
 from minitx.decoding import Strategy
-from minitx.decoding.arguments import check_names, resolve
+from minitx.decoding.arguments import check_names, decoder_prompts_of, remaining_tokens, resolve
 from minitx.decoding.generate import generate
 from minitx.decoding.output import Result
 from minitx.decoding.parameters import parameters_of, to_plain
 from minitx.decoding.processors.base import LogitsProcessor
-from minitx.decoding.prompts import Prompts
+from minitx.decoding.prompts import Prompts, read_prompts
 from minitx.decoding.request import GenerationOptions, GenerationRequest
 from minitx.decoding.samplers.counter_rng import RepeatedSeed
 from minitx.decoding.samplers.sample import Sample
+from minitx.decoding.special_tokens import begin_token
 from minitx.models import CausalModel
+from minitx.tokenizer import Tokenizer
 from minitx.validation import ArgumentValueError, check_integer
 
 
@@ -110,3 +112,24 @@ def _seeds(request: GenerationRequest, seed: Any) -> list[RepeatedSeed]:
         seeds[-1].earlier = times[row]
         times[row] += 1
     return seeds
+
+
+def tokens_left(
+    model: Any, prompts: Any, decoder_prompts: Any, tokenizer: Tokenizer | None, max_length: int
+) -> int:
+    """Returns the number of tokens that a checkpoint's `max_length` leaves after the longest of all prompts.
+
+    Args:
+        model, prompts, tokenizer: as for `minitx.generate`.
+        decoder_prompts: as for `minitx.generate`; empty if there are none.
+        max_length: of the checkpoint's settings.
+
+    Raises:
+        ArgumentValueError: none.
+    """
+    if model.task == "seq2seq-lm":
+        rows = decoder_prompts_of(model, decoder_prompts or None, len(prompts), tokenizer)
+    else:
+        size, bos = model.config.text_inputs.vocab_size, begin_token(model, tokenizer)
+        rows = read_prompts(prompts, vocab_size=size, tokenizer=tokenizer, bos=bos)
+    return remaining_tokens(max_length, rows)

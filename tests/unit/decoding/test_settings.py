@@ -75,7 +75,7 @@ def test_what_another_strategy_is_for_is_named() -> None:
 
 
 def test_max_length_is_the_length_of_what_an_encoder_decoder_writes(tmp_path: Path) -> None:
-    """With the token that it starts from, as in transformers; of a decoder it is no setting."""
+    """With the token that it starts from, as in transformers."""
     t5 = {
         "model_type": "t5",
         "vocab_size": 40,
