@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import torch
 
 from minitx.checkpoint.files import summarize
 from minitx.checkpoint.load import load
-from minitx.checkpoint.save import save, stored_tensors
+from minitx.checkpoint.record import Checkpoint
+from minitx.checkpoint.save import stored_tensors, write_checkpoint
 from minitx.checkpoint.sentence import module_places, upper_folder
+from minitx.checkpoint.write import nbytes
+from minitx.transaction import transaction
 
 # Files of weights, in any framework's format; a pickle can hold anything and is never copied.
 WEIGHTS = frozenset(
@@ -73,20 +75,23 @@ def convert(
     paths, left_out = companions(source, destination)
     check_clashes(destination, ["config.json", *paths])
     model = load(source, head=head, dtype=dtype, model_type=model_type, ignore_keys=ignore_keys)
-    assert model.checkpoint is not None
-    size = sum(t.numel() * t.element_size() for t in stored_tensors(model, model.checkpoint).values())
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    stage = destination.with_name(f".{destination.name[:100]}.{uuid4().hex}.tmp")
-    stage.mkdir()
+    checkpoint: Checkpoint = model.checkpoint
+    size = sum(map(nbytes, stored_tensors(model, checkpoint)[0].values()))
+    existed = destination.exists()
     try:
-        with nullcontext() if progress is None else progress(size) as advance:
-            save(model, stage, max_shard_size=max_shard_size, progress=advance)
-        copied = copy_companions(paths, stage, model.checkpoint.sentence_files)
-        weights = sorted(path.name for path in stage.glob("*.safetensors"))
-        move(stage, destination)
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
-    return Conversion(size, weights, copied, left_out)
+        with transaction(destination) as files, nullcontext() if progress is None else progress(size) as step:
+            weights = write_checkpoint(files, model, checkpoint, max_shard_size, step)
+            written = set(files.names())
+            for name in paths.keys() - written:
+                shutil.copyfile(paths[name], files.path(name))  # a link becomes a file
+            check_clashes(destination, files.names())
+    except BaseException:
+        if not existed:
+            with suppress(OSError):
+                destination.rmdir()
+        raise
+    copied = [name for name in paths if name not in written or name in checkpoint.sentence_files]
+    return Conversion(size, sorted(weights), copied, left_out)
 
 
 def check_destination(source: Path, destination: Path) -> None:
@@ -154,52 +159,3 @@ def companions(source: Path, destination: Path) -> tuple[dict[str, Path], list[s
                 else:
                     paths.setdefault(name, path)
     return paths, left_out
-
-
-def copy_companions(paths: Mapping[str, Path], stage: Path, saved: Collection[str]) -> list[str]:
-    """Copies files unless `save` wrote one of that name, and returns the names of the copies.
-
-    A link, as in the Hub's cache, becomes a file.
-
-    Args:
-        paths: name of the copy -> file.
-        stage: destination.
-        saved: names of files that `save` copied.
-    """
-    copied = []
-    for name, path in paths.items():
-        if not os.path.lexists(stage / name):
-            (stage / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, stage / name)
-        elif name not in saved:
-            continue
-        copied.append(name)
-    return copied
-
-
-def move(stage: Path, destination: Path) -> None:
-    """Moves everything to its place: in one step to a new folder, file by file into one that exists.
-
-    Replaces nothing, and undoes its moves if one fails.
-    """
-    if not destination.exists():
-        os.rename(stage, destination)
-        return
-    # Weights last, so that a folder with weights is complete.
-    files = sorted((path for path in stage.rglob("*") if path.is_file()), key=is_weights)
-    check_clashes(destination, [path.relative_to(stage).as_posix() for path in files])
-    created: list[Path] = []
-    try:
-        for path in files:
-            target = destination / path.relative_to(stage)
-            for folder in reversed(target.relative_to(destination).parents):
-                if not (destination / folder).is_dir():
-                    (destination / folder).mkdir()
-                    created.append(destination / folder)
-            created.append(target)  # first, so that an interruption undoes it
-            os.replace(path, target)
-    except BaseException:
-        for path in reversed(created):
-            with suppress(OSError):
-                (Path.rmdir if path.is_dir() else Path.unlink)(path)
-        raise

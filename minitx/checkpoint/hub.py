@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 from minitx.checkpoint.files import BIN, BIN_INDEX, GENERATION, INDEX, SINGLE, read_index, summarize
 from minitx.checkpoint.lora import ADAPTER_CONFIG, ADAPTER_FILES
 from minitx.checkpoint.sentence import MODULES, encoder_folder, encoder_place, sentence_names
+from minitx.transaction import recover
 from minitx.validation import (
     ArgumentValueError,
     check_flags,
@@ -190,12 +191,16 @@ def find(
     token: str | None,
     offline: bool,
 ) -> Path | Snapshot:
-    """Returns a folder as it is, or the snapshot of a Hub id that has at least one of `files`."""
+    """Returns a folder, in which an interrupted save is completed, or the snapshot of a Hub id.
+
+    The repository has at least one of `files`.
+    """
     check_type("name_or_folder", name_or_folder, str | Path, "a str or Path")
     check_strings(revision=revision)
     check_optional_strings(token=token)
     check_flags(offline=offline)
     if is_folder(name_or_folder):
+        recover(Path(name_or_folder))
         return Path(name_or_folder)
     repo = checked_id(name_or_folder)
     from huggingface_hub import constants

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,9 +24,11 @@ from minitx.checkpoint.resolve import table_entries
 from minitx.checkpoint.sentence import refuse_other_sentence_files
 from minitx.checkpoint.ties import is_shared, is_tied
 from minitx.checkpoint.unchanged import attention_name, check_unchanged
+from minitx.checkpoint.write import nbytes, write_tensors
 from minitx.habits import explain_arguments
-from minitx.io import Staging, read_json, write_json
+from minitx.io import read_json, write_json
 from minitx.models import Model
+from minitx.transaction import StagedFiles, transaction
 from minitx.validation import (
     ArgumentTypeError,
     ArgumentValueError,
@@ -37,11 +40,11 @@ from minitx.validation import (
 )
 
 
-class SavesFiles(Protocol):
-    """A tokenizer: it writes its files into a folder."""
+class HasFiles(Protocol):
+    """A tokenizer: it has files to write beside a model's."""
 
-    def save(self, folder: str | Path) -> None:
-        """Writes the files."""
+    def contents(self) -> Mapping[str, str | bytes]:
+        """Returns name -> content of its files."""
 
 
 @explain_arguments("save")
@@ -49,7 +52,7 @@ def save(
     model: Model,
     folder: str | Path,
     *,
-    tokenizer: SavesFiles | None = None,
+    tokenizer: HasFiles | None = None,
     max_shard_size: int | None = None,
     model_type: str | None = None,
     progress: Callable[[int], None] | None = None,
@@ -61,8 +64,8 @@ def save(
     (A pooler that the source lacked, as when a masked-lm checkpoint is loaded with head="none", stays
     missing.)
 
-    A loaded model keeps the names, dtypes and shards of its source. Files are written under temporary names
-    and moved when all are complete: a crash leaves the old file or the new one.
+    A loaded model keeps the names, dtypes and shards of its source. All files replace those of the folder
+    together or not at all, whatever happens; another process that saves there waits for this one.
 
     Args:
         model: from `minitx.load`, `minitx.from_config`, or built from a `ModelConfig`.
@@ -72,7 +75,7 @@ def save(
             attention) and parameter names, which minitx alone loads. None keeps the architecture of the
             source; a model built from a `ModelConfig` has none, and is saved as "minitx".
         max_shard_size: bytes per file; None keeps the shards of the source, or writes one file.
-        progress: called with the number of bytes after each file.
+        progress: called with the number of bytes after each tensor.
 
     Raises:
         FileExistsError: the folder holds a model of another architecture, or weights or settings of
@@ -88,54 +91,86 @@ def save(
     checkpoint = native_checkpoint(model, model.checkpoint) if native else model.checkpoint
     if max_shard_size is not None:
         check_integer("max_shard_size", max_shard_size, 1, hint="it is a number of bytes")
-    if tokenizer is not None and not hasattr(tokenizer, "save"):
+    if tokenizer is not None and not hasattr(tokenizer, "contents"):
         raise ArgumentTypeError("tokenizer", tokenizer, "from minitx.load_tokenizer")
     if progress is not None:
         check_callable("progress", progress, "it is called with the number of bytes after each file")
     check_unchanged(model, checkpoint)
-    tensors = stored_tensors(model, checkpoint)
-    shards = assign_shards(tensors, checkpoint, max_shard_size)
+    with transaction(folder) as files:
+        write_checkpoint(files, model, checkpoint, max_shard_size, progress)
+        if tokenizer is not None:
+            files.write_all(tokenizer.contents())
+
+
+def write_checkpoint(
+    files: StagedFiles,
+    model: Model,
+    checkpoint: Checkpoint,
+    max_shard_size: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> list[str]:
+    """Writes all files of a model but those of its tokenizer; returns the names of the weight files.
+
+    Raises:
+        FileExistsError: the folder has files that would contradict these.
+    """
+    shapes, groups = stored_tensors(model, checkpoint)
+    shards = assign_shards(shapes, checkpoint, max_shard_size)
     config = stored_config(model, checkpoint)
-    folder.mkdir(parents=True, exist_ok=True)
-    refuse_other_model(folder, config)
-    refuse_other_weights(folder, {SINGLE} if len(shards) == 1 else {INDEX, *shards})
-    refuse_other_sentence_files(folder, checkpoint.sentence_files)
+    refuse_other_model(files.folder, config)
+    refuse_other_weights(files.folder, {SINGLE} if len(shards) == 1 else {INDEX, *shards})
+    refuse_other_sentence_files(files.folder, checkpoint.sentence_files)
     metadata = checkpoint.metadata or {"format": "pt"}
-    with Staging(folder, seal=INDEX if len(shards) > 1 else None) as staging:
-        for name, members in shards.items():
-            write_tensors(staging.path(name), {key: tensors[key] for key in members}, metadata)
-            if progress is not None:
-                progress(sum(nbytes(tensors[key]) for key in members))
-        write_json(staging.path("config.json"), config)
-        if checkpoint.generation_file is not None:
-            staging.path(GENERATION).write_bytes(checkpoint.generation_file)
-        for name, content in checkpoint.sentence_files.items():
-            staging.path(name).write_bytes(content)
-        if len(shards) > 1:
-            write_json(staging.path(INDEX), shard_index(shards, tensors))
-    if tokenizer is not None:
-        tokenizer.save(folder)
+    paths = {files.path(name): members for name, members in shards.items()}
+    write_tensors(paths, shapes, groups, metadata, progress)
+    write_json(files.path("config.json"), config)
+    if len(shards) > 1:
+        write_json(files.path(INDEX), shard_index(shards, shapes))
+    if checkpoint.generation_file is not None:
+        files.path(GENERATION).write_bytes(checkpoint.generation_file)
+    files.write_all(checkpoint.sentence_files)
+    return list(shards)
 
 
 # --- names and tensors -----------------------------------------------------------------------------
 
 
-def stored_tensors(model: Model, checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """Returns the tensors to write by name, on the CPU."""
+def stored_tensors(
+    model: Model, checkpoint: Checkpoint
+) -> tuple[dict[str, Tensor], list[Callable[[], dict[str, Tensor]]]]:
+    """Returns the tensors to write: meta tensors by name, and functions that compute those of one entry."""
     parameters = model.state_dict()
-    stored: dict[str, Tensor] = {}
+    meta = {name: tensor.to("meta") for name, tensor in parameters.items()}
+    shapes: dict[str, Tensor] = {}
+    groups: list[Callable[[], dict[str, Tensor]]] = []
     for entry, names in stored_names(model, checkpoint).items():
-        tensors = [tensor.cpu() for tensor in entry.op.save([parameters[name] for name in entry.parameters])]
-        stored |= dict(zip(names, tensors if entry.op.many else tensors * len(names), strict=True))
-    for name, (own, loaded) in checkpoint.dtypes.items():
-        if name in stored and stored[name].dtype == loaded:
-            stored[name] = stored[name].to(own)
+        shapes |= entry_tensors(entry, names, checkpoint, meta)
+        groups.append(partial(entry_tensors, entry, names, checkpoint, parameters))
     # Unused tensors are written back unchanged, but follow a change of the model's dtype.
-    dtype = model.dtype
+    now = model.dtype
     for name, tensor in checkpoint.unused_tensors.items():
-        follows = tensor.dtype == checkpoint.dtype and dtype != checkpoint.dtype
-        stored[name] = tensor.to(dtype) if follows else tensor
+        follows = tensor.dtype == checkpoint.dtype and now != checkpoint.dtype
+        dtype = now if follows else tensor.dtype
+        shapes[name] = tensor.to("meta", dtype)
+        groups.append(partial(unused_tensor, name, tensor, dtype))
+    return shapes, groups
+
+
+def entry_tensors(
+    entry: ResolvedEntry, names: Sequence[str], checkpoint: Checkpoint, parameters: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Returns the tensors of an entry by the names to store them under, in the dtypes of the source."""
+    tensors = entry.op.save([parameters[name] for name in entry.parameters])
+    stored = dict(zip(names, tensors if entry.op.many else tensors * len(names), strict=True))
+    for name, tensor in stored.items():
+        own, loaded = checkpoint.dtypes.get(name, (tensor.dtype, tensor.dtype))
+        stored[name] = tensor.to(own) if tensor.dtype == loaded else tensor
     return stored
+
+
+def unused_tensor(name: str, tensor: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Returns a tensor that the model does not use, by its name."""
+    return {name: tensor.to(dtype)}
 
 
 def stored_names(model: Model, checkpoint: Checkpoint) -> dict[ResolvedEntry, tuple[str, ...]]:
@@ -285,11 +320,6 @@ def shard_index(shards: Mapping[str, list[str]], tensors: Mapping[str, Tensor]) 
     return {"metadata": {"total_size": size}, "weight_map": dict(sorted(weight_map.items()))}
 
 
-def nbytes(tensor: Tensor) -> int:
-    """Returns the size of a tensor's values in bytes."""
-    return tensor.numel() * tensor.element_size()
-
-
 # --- files -----------------------------------------------------------------------------------------
 
 
@@ -318,20 +348,3 @@ def refuse_other_weights(folder: Path, names: set[str]) -> None:
             f"{folder} already holds {', '.join(other)}, which would stay beside the new weights; "
             "save to an empty folder, or remove them first."
         )
-
-
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Writes a safetensors file; views and shared tensors are copied, as the format requires."""
-    from safetensors.torch import save_file
-
-    separate: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    for name, tensor in tensors.items():
-        storage = tensor.untyped_storage()
-        alone = tensor.is_contiguous() and storage.nbytes() == nbytes(tensor)
-        if alone and storage.data_ptr() not in seen:
-            separate[name] = tensor
-        else:
-            separate[name] = tensor.clone(memory_format=torch.contiguous_format)
-        seen.add(storage.data_ptr())
-    save_file(separate, path, dict(metadata))

@@ -358,15 +358,3 @@ def saved_config(config: Mapping[str, Any], changes: Mapping[str, Any], vocabula
     listed = {str(index): token.__getstate__() for index, token in added}
     kept = {key: value for key, value in config.items() if key not in _NOT_SAVED}
     return json.dumps({**kept, **changes, "added_tokens_decoder": listed}, indent=2) + "\n"
-
-
-def write_files(folder: Path, contents: Mapping[str, str | bytes]) -> None:
-    """Writes texts or bytes to files, none of which is replaced before all are written.
-
-    Args:
-        folder: created if it does not exist.
-        contents: path in the folder -> content.
-    """
-    with storage.Staging(folder) as staging:
-        for name, content in contents.items():
-            staging.path(name).write_bytes(content.encode("utf-8") if isinstance(content, str) else content)

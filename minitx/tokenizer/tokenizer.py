@@ -29,15 +29,10 @@ from minitx.tokenizer.batch import (
     truncation_options,
 )
 from minitx.tokenizer.chat import ChatTemplates, named_templates
-from minitx.tokenizer.files import (
-    CONFIG,
-    SPECIAL_TOKENS,
-    Settings,
-    saved_config,
-    write_files,
-)
+from minitx.tokenizer.files import CONFIG, SPECIAL_TOKENS, Settings, saved_config
 from minitx.tokenizer.languages import Languages, Translation
 from minitx.tokenizer.pretruncate import splits_at_spaces
+from minitx.transaction import transaction
 from minitx.validation import (
     ArgumentTypeError,
     ArgumentValueError,
@@ -377,9 +372,15 @@ class Tokenizer(Translation):
         minitx and transformers' AutoTokenizer load them and give the same ids. The class is saved as
         PreTrainedTokenizerFast: transformers 5 uses tokenizer.json as it is under that name, and rebuilds it
         from the vocabulary under any other. Tokenizers that tokenizer.json cannot hold (Marian, M2M-100) are
-        saved as their original files. No file is replaced before all are written.
+        saved as their original files. All files replace the folder's together or not at all.
         """
         path = check_path("folder", folder)
+        contents = self.contents()  # before the folder is created
+        with transaction(path) as files:
+            files.write_all(contents)
+
+    def contents(self) -> dict[str, str | bytes]:
+        """Returns the files that `save` writes: name -> content."""
         vocabulary = self._backends.vocabulary
         changes: dict[str, Any] = {
             **dict.fromkeys(SPECIAL_TOKENS),
@@ -391,9 +392,8 @@ class Tokenizer(Translation):
         }
         if self._languages is not None:
             changes |= {"src_lang": self._languages.source, "tgt_lang": self._languages.target}
-        files = {
+        return {
             **self._backends.contents(self._encoder(as_target=False)[1] if self.src_lang else None),
             CONFIG: saved_config(self._config, changes, vocabulary),
             **self._chat_templates,
         }
-        write_files(path, files)

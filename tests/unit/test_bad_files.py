@@ -17,7 +17,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import torch
@@ -29,6 +29,7 @@ from torch import Tensor
 import minitx
 from minitx.architectures import REGISTRY, architecture
 from minitx.architectures.known_keys import known_keys
+from minitx.checkpoint.write import write_values
 from tests.parity.cases import CASES
 from tests.unit.calls import run
 
@@ -921,17 +922,17 @@ def test_saving_shards_beside_one_file_is_refused(folder: Path, original: Path) 
 
 
 class FullDisk:
-    """Stands in for `save_file`: works `good` times, then the disk is full halfway through."""
+    """Stands in for `write_values`: works `good` times, then the disk is full halfway through."""
 
     def __init__(self, good: int) -> None:
         self.good = good
 
-    def __call__(self, tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-        save_file(tensors, path, metadata)
+    def __call__(self, file: BinaryIO, tensor: Tensor) -> int:
         self.good -= 1
         if self.good < 0:
-            os.truncate(path, 100)
+            file.write(b"\0")
             raise OSError(28, "No space left on device")
+        return write_values(file, tensor)
 
 
 @pytest.mark.parametrize("shards", [None, 4000])
@@ -943,7 +944,7 @@ def test_a_disk_that_fills_up(
     minitx.save(minitx.load(original), target, max_shard_size=shards)
     before = snapshot(target)
     other = minitx.from_config(CONFIG, seed=9)
-    monkeypatch.setattr("safetensors.torch.save_file", FullDisk(good=0 if shards is None else 1))
+    monkeypatch.setattr("minitx.checkpoint.write.write_values", FullDisk(good=2))
     with pytest.raises(OSError, match="No space left"):
         minitx.save(other, target, max_shard_size=shards)
     after = snapshot(target)
@@ -954,7 +955,7 @@ def test_a_disk_that_fills_up(
 def test_a_disk_that_fills_up_leaves_a_new_folder_empty(
     tmp_path: Path, original: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("safetensors.torch.save_file", FullDisk(good=0))
+    monkeypatch.setattr("minitx.checkpoint.write.write_values", FullDisk(good=0))
     with pytest.raises(OSError, match="No space left"):
         minitx.save(minitx.load(original), tmp_path / "new")
     assert snapshot(tmp_path / "new") == {}

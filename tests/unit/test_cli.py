@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,6 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers
 
 import minitx
-from minitx.checkpoint import convert as conversion
 from minitx.checkpoint.save import save
 from minitx.cli import app as cli
 from minitx.cli import options, render
@@ -331,7 +331,7 @@ def test_encodings_that_lack_characters(folder: Path, monkeypatch: pytest.Monkey
 def test_signals_clean_up(
     run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int, word: str
 ) -> None:
-    monkeypatch.setattr(conversion, "copy_companions", lambda *_: os.kill(os.getpid(), number))
+    monkeypatch.setattr(shutil, "copyfile", lambda *_: os.kill(os.getpid(), number))
     before = signal.getsignal(number)
     if before == signal.SIG_DFL:  # so that a failure of this test does not end the tests
         monkeypatch.setattr(signal, "SIG_DFL", signal.default_int_handler)
@@ -850,7 +850,11 @@ def test_convert_that_fails_while_it_moves(run: Run, tmp_path: Path, monkeypatch
 
     monkeypatch.setattr("os.replace", fail_at_weights)
     assert "disk full" in fails(run, "convert", source, target)
-    assert [path.name for path in target.iterdir()] == ["notes.txt"]
+    assert not (target / "model.safetensors").exists()
+    monkeypatch.undo()
+    assert minitx.load(target).num_parameters() == minitx.load(source).num_parameters()
+    names = {path.relative_to(source) for path in source.rglob("*")} | {Path("notes.txt")}
+    assert {path.relative_to(target) for path in target.rglob("*")} == names
     assert {path.name for path in tmp_path.iterdir()} == {"source", "target"}
 
 
@@ -898,7 +902,7 @@ def test_convert_all_or_nothing(
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(conversion, "copy_companions", fail)
+    monkeypatch.setattr(shutil, "copyfile", fail)
     assert "disk full" in fails(run, "convert", folder, target)
     assert [path.name for path in tmp_path.iterdir()] == (["target"] if there else [])
     assert not there or not list(target.iterdir())

@@ -95,4 +95,5 @@ def test_numbers_beside_the_tensors_of_a_bin(tmp_path: Path) -> None:
 def tensors_of(model: minitx.DecoderModel) -> dict[str, torch.Tensor]:
     from minitx.checkpoint.save import stored_tensors
 
-    return stored_tensors(model, model.checkpoint)
+    _, groups = stored_tensors(model, model.checkpoint)
+    return {name: tensor for group in groups for name, tensor in group().items()}

@@ -1,0 +1,84 @@
+"""Writes safetensors files tensor by tensor, so that one tensor at a time lies in memory beside the model.
+
+The bytes are those of the safetensors library. A file begins with the size of its header (8 bytes) and the
+header in JSON; the tensors follow, those of wide dtypes first so that each is aligned.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from torch import Tensor
+
+from minitx.checkpoint.files import DTYPES
+
+_ALIGNMENT = 8
+# the library's order of dtypes, which is also that of their sizes
+_ORDER = ("I64", "F64", "F32", "I32", "BF16", "F16", "I16", "I8", "U8", "BOOL")
+_NAMES = {DTYPES[name]: name for name in _ORDER}
+
+
+def write_tensors(
+    files: Mapping[Path, Iterable[str]],
+    shapes: Mapping[str, Tensor],
+    groups: Iterable[Callable[[], Mapping[str, Tensor]]],
+    metadata: Mapping[str, str],
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Writes tensors to one or several files.
+
+    Args:
+        files: path -> names of its tensors.
+        shapes: name -> a tensor with its shape and dtype, such as a meta tensor.
+        groups: functions that each return some tensors by name; every tensor is in a group.
+        metadata: texts for the header of each file.
+        progress: called with the number of bytes after each tensor.
+    """
+    places: dict[str, tuple[BinaryIO, int]] = {}
+    with ExitStack() as stack:
+        for path, names in files.items():
+            file: BinaryIO = stack.enter_context(path.open("wb"))
+            content, offsets = header({name: shapes[name] for name in names}, metadata)
+            file.write(content)
+            places |= {name: (file, len(content) + offset) for name, offset in offsets.items()}
+        for group in groups:
+            for name, tensor in group().items():
+                file, offset = places[name]
+                file.seek(offset)
+                size = write_values(file, tensor)
+                if progress is not None:
+                    progress(size)
+
+
+def header(shapes: Mapping[str, Tensor], metadata: Mapping[str, str]) -> tuple[bytes, dict[str, int]]:
+    """Returns the first bytes of a file, and the offset of each tensor after them."""
+    entries: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    offsets: dict[str, int] = {}
+    end = 0
+    for name in sorted(shapes, key=lambda name: (_ORDER.index(_NAMES[shapes[name].dtype]), name)):
+        tensor = shapes[name]
+        offsets[name], end = end, end + nbytes(tensor)
+        span = [offsets[name], end]
+        entries[name] = {"dtype": _NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": span}
+    text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    return len(text).to_bytes(8, "little") + text, offsets
+
+
+def write_values(file: BinaryIO, tensor: Tensor) -> int:
+    """Writes the values of a tensor; returns their number of bytes."""
+    size = nbytes(tensor)
+    values = tensor.detach().cpu().contiguous()
+    if size:
+        file.write(memoryview((ctypes.c_char * size).from_address(values.data_ptr())))
+    return size
+
+
+def nbytes(tensor: Tensor) -> int:
+    """Returns the size of a tensor's values in bytes."""
+    return tensor.numel() * tensor.element_size()

@@ -1,0 +1,271 @@
+"""Writes that replace several files of a folder together or not at all, and reads that get no mixture.
+
+A `transaction` writes its files into a subfolder, `.minitx-save`. When all are on the disk, one rename
+commits them, and each is moved to its name. A process that is killed before the commit leaves the old files;
+after it, the next reader or writer completes the moves. The files to replace are removed first, so that
+programs that know nothing of this find files missing rather than a mixture.
+
+Writers exclude one another by a lock, which the system releases when a process dies. Readers lock nothing:
+`read_consistently` compares the folder before and after reading, and reads again if it has changed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+try:
+    import fcntl
+except ImportError:  # Windows: writers do not exclude one another
+    fcntl = None  # type: ignore[assignment]
+
+T = TypeVar("T")
+
+STAGING = ".minitx-save"
+_FILES, _COMMITTED, _LOCK = "files", "committed", "lock"
+_WAIT, _PATIENCE = 0.02, 5.0  # seconds: between two attempts at the lock, and before a warning
+_ATTEMPTS = 100  # reads of a folder that changes during each
+
+
+class StagedFiles:
+    """The files of a transaction, not yet under their names.
+
+    Attributes:
+        folder: the folder that they will be in.
+    """
+
+    def __init__(self, folder: Path, staged: Path) -> None:
+        self.folder = folder
+        self._staged = staged
+
+    def path(self, name: str) -> Path:
+        """Returns the path to write the file `name` to; its folder is created if it does not exist.
+
+        Raises:
+            ValueError: a link in the folder leads the name out of it.
+        """
+        target = (self.folder / name).parent
+        if not target.resolve().is_relative_to(self.folder.resolve()):
+            raise ValueError(f"{target} leads out of {self.folder}, to {target.resolve()}; remove the link.")
+        path = self._staged / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def write_all(self, contents: Mapping[str, str | bytes]) -> None:
+        """Writes files: name -> content, texts in UTF-8."""
+        for name, content in contents.items():
+            self.path(name).write_bytes(content.encode() if isinstance(content, str) else content)
+
+    def names(self) -> list[str]:
+        """Returns the names of the files written so far."""
+        return _names(self._staged)
+
+
+@contextmanager
+def transaction(folder: Path) -> Iterator[StagedFiles]:
+    """Files that replace those of a folder together when the `with` block ends; after an error, none does.
+
+    Args:
+        folder: folder of the files; created if it does not exist.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder):
+        _complete(folder)
+        staged = folder / STAGING / _FILES
+        staged.mkdir()
+        yield StagedFiles(folder, staged)
+        _commit(folder, staged)
+
+
+def read_consistently(folder: Path, read: Callable[[], T]) -> T:
+    """Returns `read()`, called again if files of the folder were replaced meanwhile.
+
+    Args:
+        folder: the files directly in it are watched.
+        read: opens and reads files; files that stay open may be replaced afterwards.
+
+    Raises:
+        RuntimeError: the folder changed during each of many attempts.
+    """
+    for _ in range(_ATTEMPTS):
+        recover(folder)
+        before = _signature(folder)
+        if _is_committed(folder):
+            continue
+        try:
+            result = read()
+        except Exception:
+            if not _is_committed(folder) and _signature(folder) == before:
+                raise
+        else:
+            if not _is_committed(folder) and _signature(folder) == before:
+                return result
+    raise RuntimeError(f"{folder} changes all the time; another process writes to it.")
+
+
+def recover(folder: Path) -> None:
+    """Completes the moves of a process that was killed, or waits for those of one that runs.
+
+    Raises:
+        PermissionError: the folder has such files and cannot be written to.
+    """
+    if not _is_committed(folder):
+        return
+    try:
+        with _locked(folder):
+            _complete(folder)
+    except OSError as error:
+        if not _is_committed(folder):  # completed by another process
+            return
+        raise PermissionError(
+            f"{folder} holds an interrupted save, which cannot be completed ({error}); load it once with "
+            "write access."
+        ) from None
+
+
+# --- the files -------------------------------------------------------------------------------------
+
+
+def _commit(folder: Path, staged: Path) -> None:
+    """Commits the files and moves them to their names."""
+    names = _names(staged)
+    for name in names:
+        if (folder / name).is_dir() and not (folder / name).is_symlink():
+            raise IsADirectoryError(f"{folder / name} is a folder, where a file is to be written.")
+    for name in names:
+        _sync(staged / name)
+    for inner in _folders(staged):
+        _sync(inner)
+    os.rename(staged, staged.with_name(_COMMITTED))
+    _sync(staged.parent)
+    _sync(folder)
+    for name in names:
+        with suppress(FileNotFoundError):
+            os.unlink(folder / name)
+    _complete(folder)
+
+
+def _is_committed(folder: Path) -> bool:
+    """Whether files of the folder are being moved to their names, or were when a process was killed."""
+    return os.path.isdir(folder / STAGING / _COMMITTED)
+
+
+def _complete(folder: Path) -> None:
+    """Moves committed files to their names and removes others; the caller has the lock."""
+    staging = folder / STAGING
+    committed = staging / _COMMITTED
+    if _is_committed(folder):
+        for name in _names(committed):
+            target = folder / name
+            os.makedirs(target.parent, exist_ok=True)
+            os.replace(committed / name, target)
+        for inner in _folders(committed):
+            _sync(folder / inner.relative_to(committed))
+        for inner in _folders(committed):
+            os.rmdir(inner)
+        _sync(staging)
+    shutil.rmtree(staging / _FILES, ignore_errors=True)
+
+
+def _names(folder: Path) -> list[str]:
+    """Returns the files below a folder, by their names in it."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+
+
+def _folders(folder: Path) -> list[Path]:
+    """Returns the folders below a folder, inner ones first, and the folder itself."""
+    return [*sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True), folder]
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file, or the entries of a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _signature(folder: Path) -> dict[str, tuple[int, int, int]]:
+    """Returns inode, time and size of the files directly in a folder; each replaced file changes it."""
+    files = {}
+    for entry in os.scandir(folder):
+        with suppress(OSError):  # removed since, or a link to nothing
+            status = os.stat(entry.path)
+            if entry.name != STAGING:
+                files[entry.name] = (status.st_ino, status.st_mtime_ns, status.st_size)
+    return files
+
+
+# --- the lock --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Excludes other writers of the folder; afterwards the subfolder is removed, unless a commit is in it."""
+    staging = folder / STAGING
+    descriptor = _acquire(staging / _LOCK)
+    try:
+        yield
+    finally:
+        if not _is_committed(folder):
+            shutil.rmtree(staging / _FILES, ignore_errors=True)
+            (staging / _LOCK).unlink(missing_ok=True)
+            with suppress(OSError):  # another writer waits in it
+                os.rmdir(staging)
+        os.close(descriptor)
+
+
+def _acquire(path: Path) -> int:
+    """Returns the descriptor of the locked file, when no other process has the lock."""
+    waiting_since, warned = time.monotonic(), False
+    while True:
+        path.parent.mkdir(exist_ok=True)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:  # its folder was removed by the writer before
+            continue
+        try:
+            if _try_lock(descriptor) and _is_at(descriptor, path):
+                os.ftruncate(descriptor, 0)
+                owner = {"process": os.getpid(), "machine": socket.gethostname()}
+                os.write(descriptor, json.dumps(owner).encode())
+                return descriptor
+            owner_text = os.read(descriptor, 200).decode(errors="replace")
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        if not warned and time.monotonic() - waiting_since > _PATIENCE:
+            warnings.warn(f"waiting to write {path.parent.parent}: locked by {owner_text}", stacklevel=6)
+            warned = True
+        time.sleep(_WAIT)
+
+
+def _try_lock(descriptor: int) -> bool:
+    """Locks a file unless another process has it; a file system without locks counts as free."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether an open file is the one of this name: the last writer may have removed it."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
