@@ -13,7 +13,9 @@ from typing import Any
 import torch
 
 from minitx.checkpoint.files import summarize
+from minitx.checkpoint.hub import TOKENIZER
 from minitx.checkpoint.load import load
+from minitx.checkpoint.lora.base import tokenizer_folder
 from minitx.checkpoint.record import Checkpoint
 from minitx.checkpoint.save import stored_tensors, write_checkpoint
 from minitx.checkpoint.sentence import module_places, upper_folder
@@ -73,6 +75,8 @@ def convert(
     """
     check_destination(source, destination)
     paths, left_out = companions(source, destination)
+    tokenizer = tokenizer_folder(source)
+    paths |= {name: tokenizer / name for name in TOKENIZER if (tokenizer / name).is_file()}
     check_clashes(destination, ["config.json", *paths])
     model = load(source, head=head, dtype=dtype, model_type=model_type, ignore_keys=ignore_keys)
     checkpoint: Checkpoint = model.checkpoint

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from minitx.checkpoint.files import BIN, BIN_INDEX, GENERATION, INDEX, SINGLE, read_index, summarize
-from minitx.checkpoint.lora import ADAPTER_CONFIG, ADAPTER_FILES
+from minitx.checkpoint.lora.settings import ADAPTER_CONFIG, ADAPTER_FILES
 from minitx.checkpoint.sentence import MODULES, encoder_folder, encoder_place, sentence_names
 from minitx.transaction import recover
 from minitx.validation import (
@@ -86,9 +86,9 @@ def fetch(
     snapshot = find(name_or_folder, files, revision=revision, token=token, offline=offline)
     if isinstance(snapshot, Path):
         return encoder_folder(snapshot)
-    for name in (ADAPTER_CONFIG, *ADAPTER_FILES):
-        if name in snapshot.present:
-            snapshot.get(name)
+    adapter = [name for name in ADAPTER_FILES if name in snapshot.present][:1]
+    for name in [ADAPTER_CONFIG, *adapter] if ADAPTER_CONFIG in snapshot.present else []:
+        snapshot.get(name)
     if ADAPTER_CONFIG in snapshot.present and not {SINGLE, INDEX, BIN, BIN_INDEX} & snapshot.present:
         return snapshot.folder
     modules = snapshot.get(MODULES).read_bytes() if MODULES in snapshot.present else None
@@ -125,7 +125,7 @@ def fetch_tokenizer(
 
     Args and errors as for `fetch`.
     """
-    files = (CONFIG, *TOKENIZER)
+    files = (CONFIG, *TOKENIZER, ADAPTER_CONFIG)
     snapshot = find(name_or_folder, (*files, MODULES), revision=revision, token=token, offline=offline)
     if isinstance(snapshot, Path):
         return encoder_folder(snapshot)

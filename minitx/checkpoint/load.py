@@ -11,9 +11,7 @@ import torch
 from torch import Tensor
 
 from minitx.architectures.declaration import Architecture
-from minitx.architectures.mapping import ResolvedEntry, entries
-from minitx.architectures.operations import Transposed
-from minitx.checkpoint import lora
+from minitx.architectures.mapping import ResolvedEntry
 from minitx.checkpoint.build import (
     check_keys_to_ignore,
     choose_architecture,
@@ -23,7 +21,9 @@ from minitx.checkpoint.build import (
     seeded_generator,
     set_parameter,
 )
-from minitx.checkpoint.files import BIN, BIN_INDEX, GENERATION, INDEX, SINGLE, Tensors, open_folder
+from minitx.checkpoint.files import GENERATION, Tensors, open_folder
+from minitx.checkpoint.lora.adapter import Adapter, read_adapter
+from minitx.checkpoint.lora.merge import check_ties, merge
 from minitx.checkpoint.record import Checkpoint
 from minitx.checkpoint.resolve import (
     CheckpointNames,
@@ -33,9 +33,9 @@ from minitx.checkpoint.resolve import (
     resolve_sources,
     table_entries,
 )
-from minitx.checkpoint.sentence import first_module, read_sentence_files
+from minitx.checkpoint.sentence import first_module
 from minitx.checkpoint.ties import Sources, identical, share_tied
-from minitx.config import HeadConfig, ModelConfig
+from minitx.config import HeadConfig
 from minitx.habits import explain_arguments
 from minitx.io import read_json
 from minitx.layers.attention import backend_of
@@ -104,6 +104,7 @@ def load(
         ValueError: anything in the files that does not fit; the message names file and key or tensor.
     """
     from minitx.checkpoint.hub import fetch
+    from minitx.checkpoint.lora.base import base_folder
 
     check_flags(init_head=init_head)
     check_optional_strings(head=head, model_type=model_type)
@@ -114,14 +115,14 @@ def load(
     dtype = None if dtype is None else check_dtype("dtype", dtype)
     device = check_device(device)
     folder = fetch(name_or_folder, revision=revision, token=token, offline=offline)
-    adapter, folder = adapter_and_base(folder, token=token, offline=offline)
+    adapter, base = read_adapter(folder), base_folder(folder, token=token, offline=offline)
     ignored = check_keys_to_ignore(ignore_keys)
-    config = checkpoint_config(folder, num_labels, init_head, adapter)
+    config = checkpoint_config(base, num_labels, init_head, adapter)
     architecture, model_type = choose_architecture(config, model_type)
+    config = with_vocabulary(config, adapter, architecture)
     model_config, heads = read_config(architecture, model_type, config, ignored)
-    tensors = open_weights(folder, adapter, architecture, model_config)
-    if adapter is not None and adapter.task in heads:
-        head = head or adapter.task
+    tensors = merge(open_folder(base), adapter, architecture, model_config, dtype)
+    head = head or (adapter.task if adapter is not None and adapter.task in heads else None)
     names = CheckpointNames(tensors.shapes, architecture.prefix)
     names.check_one_spelling()
     task = head
@@ -131,9 +132,8 @@ def load(
     model = empty_model(architecture, model_config, heads, task, pooler=pooler)
     new_head = {"init_head": init_head, "resize_head": num_labels is not None}
     resolution = resolve_sources(model, architecture, model_config, names, tensors, **new_head)
-    if adapter is not None:
-        lora.check_ties(tensors, adapter, tied_names(model, architecture, names))
-    model.checkpoint = source_record(architecture, model_type, config, tensors)
+    check_ties(tensors, adapter, tied_names(model, architecture, names))
+    model.checkpoint = source_record(architecture, model_type, config, tensors, folder)
     model.checkpoint.ignored_keys = ignored
     model.checkpoint.names = load_parameters(model, resolution.sources, tensors, dtype, device)
     init_missing(model, resolution.missing, generator)
@@ -162,60 +162,30 @@ def check_device(device: str | torch.device) -> torch.device:
 
 
 def source_record(
-    architecture: Architecture, model_type: str, config: Mapping[str, Any], tensors: Tensors
+    architecture: Architecture, model_type: str, config: Mapping[str, Any], tensors: Tensors, folder: Path
 ) -> Checkpoint:
-    """Returns the record of a model's files, without the parameters."""
-    folder = tensors.folder
+    """Returns the record of a model's files, without the parameters.
+
+    Args:
+        folder: folder of the checkpoint, or of the adapter, whose own files come before those of its base.
+    """
+    from minitx.checkpoint.lora.base import generation_folder, sentence_files
+
     return Checkpoint(
         architecture,
         model_type,
         config,
-        folder,
-        generation_file=read_optional(folder / GENERATION),
+        tensors.folder,
+        generation_file=read_optional(generation_folder(folder, tensors.folder) / GENERATION),
         files=tensors.files if len(set(tensors.files.values())) > 1 else {},
         metadata=tensors.metadata,
-        sentence_files=read_sentence_files(folder),
+        sentence_files=sentence_files(folder, tensors.folder),
     )
 
 
 def read_optional(path: Path) -> bytes | None:
     """Reads a file; None if it does not exist."""
     return path.read_bytes() if path.is_file() else None
-
-
-def adapter_and_base(folder: Path, *, token: str | None, offline: bool) -> tuple[lora.Adapter | None, Path]:
-    """Returns the LoRA adapter of a folder, and the folder of its base model.
-
-    That is the folder itself if it holds weights, else `base_model_name_or_path`.
-
-    Raises:
-        FileNotFoundError, ValueError: no such base model, or as `read_adapter`.
-    """
-    from minitx.checkpoint.hub import fetch
-
-    adapter = lora.read_adapter(folder)
-    if adapter is None or any((folder / name).is_file() for name in (SINGLE, INDEX, BIN, BIN_INDEX)):
-        return adapter, folder
-    base = adapter.config.get("base_model_name_or_path")
-    if not isinstance(base, str) or not base:
-        raise adapter.error("base_model_name_or_path", "must name the base model, a folder or a Hub id")
-    source = folder / base if (folder / base).is_dir() else base
-    revision = adapter.config.get("revision") or "main"
-    return adapter, fetch(source, revision=revision, token=token, offline=offline)
-
-
-def open_weights(
-    folder: Path, adapter: lora.Adapter | None, architecture: Architecture, model_config: ModelConfig
-) -> Tensors:
-    """Opens the weights of a folder, with an adapter merged if there is one."""
-    tensors = open_folder(folder)
-    if adapter is None:
-        return tensors
-    tables = (architecture.weights, *architecture.head_weights.values())
-    layers = architecture.layers(model_config)
-    stored = (entry for table in tables for _, entry in entries(table, layers))
-    transposed = {name for entry in stored if isinstance(entry.op, Transposed) for name in entry.names}
-    return lora.merge(tensors, adapter, architecture.prefix, transposed)
 
 
 def tied_names(model: Model, architecture: Architecture, names: CheckpointNames) -> Iterable[tuple[str, ...]]:
@@ -226,7 +196,7 @@ def tied_names(model: Model, architecture: Architecture, names: CheckpointNames)
 
 
 def checkpoint_config(
-    folder: Path, num_labels: int | None, init_head: bool, adapter: lora.Adapter | None = None
+    folder: Path, num_labels: int | None, init_head: bool, adapter: Adapter | None = None
 ) -> dict[str, Any]:
     """Reads config.json, with the number of labels of a new head or of an adapter's.
 
@@ -258,6 +228,20 @@ def with_labels(config: dict[str, Any], num_labels: int) -> dict[str, Any]:
         return config
     of_other_labels = ("id2label", "label2id", "problem_type")
     return {key: v for key, v in config.items() if key not in of_other_labels} | {"num_labels": num_labels}
+
+
+def with_vocabulary(
+    config: dict[str, Any], adapter: Adapter | None, architecture: Architecture
+) -> dict[str, Any]:
+    """Returns a config with the vocabulary size of an adapter that brings a resized word embedding."""
+    entry = architecture.weights.get("embedder.word_emb", ())
+    names = (entry,) if isinstance(entry, str) else getattr(entry, "names", ())
+    for name in names:
+        for spelling in (name, architecture.prefix + name):
+            table = None if adapter is None else adapter.tensors.get(f"{spelling}.weight")
+            if table is not None and "vocab_size" in config:
+                return {**config, "vocab_size": len(table)}
+    return config
 
 
 def checkpoint_task(

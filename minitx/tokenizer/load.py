@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from minitx.checkpoint.hub import fetch_tokenizer
+from minitx.checkpoint.lora.base import tokenizer_folder
 from minitx.habits import explain_arguments
 from minitx.tokenizer.backends import TokenizerBackends
 from minitx.tokenizer.files import (
@@ -45,7 +46,8 @@ def load_tokenizer(
     """Loads the tokenizer of a checkpoint.
 
     Args:
-        name_or_folder: a folder, or the id of a repository on the Hugging Face Hub.
+        name_or_folder: a folder, or the id of a repository on the Hugging Face Hub. Of a LoRA adapter without
+            tokenizer files, the tokenizer of its base model is loaded.
         revision: branch, tag or commit on the Hub.
         token: access token for the Hub.
         offline: use only files in the Hub cache.
@@ -65,6 +67,7 @@ def load_tokenizer(
     """
     check_optional_strings(model_type=model_type, pattern=pattern, src_lang=src_lang, tgt_lang=tgt_lang)
     folder = fetch_tokenizer(name_or_folder, revision=revision, token=token, offline=offline)
+    folder = tokenizer_folder(folder, token=token, offline=offline)
     model, family = _architectures(folder, model_type)
     rule = FAMILIES[family].languages if family in FAMILIES else None
     if (
