@@ -236,7 +236,9 @@ def check_ties(tensors: Tensors, adapter: Adapter | None, pairs: Iterable[tuple[
     if adapter is None or not isinstance(tensors, MergedTensors):
         return
     for names in pairs:
-        changed = [name for name in names if name in tensors.changed]
+        # PEFT saves a resized embedding by itself, and all that is tied to it is resized with it
+        resized = {name for name in tensors.replaced if not adapter.is_saved(name.rpartition(".")[0])}
+        changed = [name for name in names if name in tensors.changed - (resized - {*tensors.updates})]
         if changed and not (len(changed) > 1 and {*changed} <= {*tensors.replaced}):
             raise ValueError(
                 f"{adapter.path}: the adapter changes {changed[0]}, which the base model uses as the head or "

@@ -126,7 +126,7 @@ def check_stated(
     if other := sorted(name for name in whole if not _is_stated(name)):
         raise ValueError(
             f"{adapter.path}: the file holds {summarize(other)}, which neither modules_to_save nor bias "
-            "states; correct the file."
+            "states; merge it with PEFT first."
         )
 
 
