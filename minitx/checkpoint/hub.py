@@ -89,9 +89,11 @@ def fetch(
     adapter = [name for name in ADAPTER_FILES if name in snapshot.present][:1]
     for name in [ADAPTER_CONFIG, *adapter] if ADAPTER_CONFIG in snapshot.present else []:
         snapshot.get(name)
-    if ADAPTER_CONFIG in snapshot.present and not {SINGLE, INDEX, BIN, BIN_INDEX} & snapshot.present:
-        return snapshot.folder
     modules = snapshot.get(MODULES).read_bytes() if MODULES in snapshot.present else None
+    if ADAPTER_CONFIG in snapshot.present and not {SINGLE, INDEX, BIN, BIN_INDEX} & snapshot.present:
+        for name in (*({GENERATION} & snapshot.present), *sentence_names(snapshot.present, modules)):
+            snapshot.get(name)
+        return snapshot.folder
     prefix = snapshot.prefix(modules)
     for name in (prefix + file for file in (SINGLE, INDEX, BIN, BIN_INDEX)):
         if name in snapshot.present:

@@ -15,6 +15,7 @@ import minitx
 from minitx.checkpoint.convert import convert
 from minitx.cli.app import main
 from minitx.inspect.summary import summarize
+from tests.hub_server import files_of
 from tests.unit.test_hub import hub  # noqa: F401 - a fixture
 from tests.unit.test_lora import QUERY, adapter, by_formula, merged_query
 from tests.unit.test_save_load import CONFIGS, ids, stored, written
@@ -114,10 +115,12 @@ def test_the_tokenizer_of_an_adapter(tmp_path: Path, bert: Path) -> None:
 def test_from_the_hub(hub: Any, tmp_path: Path, bert: Path) -> None:  # noqa: F811
     folder = query_of_bert(tmp_path / "adapter", Path("someone/base"))
     vocabulary(bert)
+    pooling(folder, "cls_token")
     torch.save(load_file(folder / "adapter_model.safetensors"), folder / "adapter_model.bin")
     hub.push("someone/base", {path.name: path.read_bytes() for path in bert.iterdir()})
-    hub.push("someone/adapter", {path.name: path.read_bytes() for path in folder.iterdir()})
-    minitx.load("someone/adapter")
+    hub.push("someone/adapter", files_of(folder))
+    assert minitx.embedding_settings(minitx.load("someone/adapter")).pooling == "first"
+    assert minitx.embedding_settings("someone/adapter").pooling == "first"
     assert list((tmp_path / "cache").rglob("adapter_model.safetensors"))
     assert not list((tmp_path / "cache").rglob("adapter_model.bin"))  # one format is enough
     assert minitx.load_tokenizer("someone/adapter").encode("the cat sat") == [2, 5, 6, 7, 3]
