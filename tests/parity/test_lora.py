@@ -171,3 +171,32 @@ def test_a_base_model_of_half_precision_in_float32(tmp_path: Path, dtype: torch.
         expected: Tensor = adapted(input_ids=ids).logits
     logits = minitx.load(tmp_path / "adapter", dtype="float32")(ids).logits
     torch.testing.assert_close(logits, expected, atol=2e-5, rtol=1e-4)
+
+
+def test_an_adapter_of_sentence_transformers(tmp_path: Path) -> None:
+    """Its pooling, limits and tokenizer lie beside the adapter."""
+    library = pytest.importorskip("sentence_transformers")
+    models = pytest.importorskip("sentence_transformers.models")
+    reference_model(BY_NAME["bert"], "none", torch.float32).save_pretrained(tmp_path / "base")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "sat"]
+    (tmp_path / "base" / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+    (tmp_path / "base" / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    encoder = models.Transformer(str(tmp_path / "base"))
+    width = encoder.get_embedding_dimension()
+    pooling = models.Pooling(width, pooling_mode="cls")
+    reference = library.SentenceTransformer(modules=[encoder, pooling], device="cpu")
+    targets = ["query", "dense"]
+    reference.add_adapter(peft.LoraConfig(r=4, target_modules=targets, task_type="FEATURE_EXTRACTION"))
+    for name, parameter in reference.named_parameters():
+        if "lora_" in name:
+            parameter.data.normal_(std=0.1, generator=torch.Generator().manual_seed(len(name)))
+    reference.save_pretrained(str(tmp_path / "adapter"))
+    texts = ["the cat sat", "cat"]
+    expected = torch.tensor(reference.encode(texts))
+    for folder in (tmp_path / "adapter", tmp_path / "plain"):
+        model, tokenizer = minitx.load(folder), minitx.load_tokenizer(folder)
+        torch.testing.assert_close(minitx.embed(model, texts, tokenizer), expected, atol=2e-5, rtol=1e-4)
+        if folder.name == "adapter":
+            minitx.save(model, tmp_path / "plain", tokenizer=tokenizer)
+    again = torch.tensor(library.SentenceTransformer(str(tmp_path / "plain"), device="cpu").encode(texts))
+    torch.testing.assert_close(again, expected, atol=2e-5, rtol=1e-4)

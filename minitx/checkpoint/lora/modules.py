@@ -119,7 +119,8 @@ def check_stated(
 
     def _is_stated(name: str) -> bool:
         module = name.rpartition(".")[0]
-        if (bias == "all" and "bias" in name) or (bias == "lora_only" and module in updates):
+        trained = name.endswith(".bias") and module in updates if bias == "lora_only" else "bias" in name
+        if bias != "none" and trained:
             return True
         return adapter.is_saved(module or name) or modules.bare(module) in modules.embeddings
 
