@@ -182,6 +182,7 @@ ATTRIBUTES: Mapping[str, Mapping[str, str]] = {
         "add_special_tokens": "Use tokenizer.add_tokens([...], special=True).",
         "batch_decode": "Use tokenizer.decode_batch(rows).",
         "batch_encode_plus": "Call tokenizer(texts).",
+        "chat_template": 'It is tokenizer.chat.templates["default"].',
         "convert_ids_to_tokens": "Use tokenizer.id_to_token(id) for each.",
         "convert_tokens_to_ids": "Use tokenizer.token_to_id(token) for each.",
         "encode_plus": "Call tokenizer(text).",

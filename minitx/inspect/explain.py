@@ -34,7 +34,7 @@ LEGEND = """\
 kept  number of tokens left             mass  their probability before the step
 nats  entropy of the distribution       →     probability of the chosen token
 was   probability by the model          bars  relative to the best token
-#126  token 126, which has no printable text of its own"""
+#id   a token without printable text"""
 
 
 @dataclass(frozen=True)

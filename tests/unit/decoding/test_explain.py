@@ -92,7 +92,7 @@ def test_small_probabilities_have_three_digits_everywhere() -> None:
     text = render(Position(length=4, steps=(step,), drawn=best))
     assert "0.004  #126 0.004" in text
     assert "0.00 " not in text
-    assert "#126  token 126" in LEGEND
+    assert "#id   a token without printable text" in LEGEND
 
 
 def test_without_a_tokenizer_ids_do_not_look_like_texts(model: Any) -> None:
