@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import zipfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -193,10 +195,13 @@ def open_bin(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """
     state: Any = None
     try:
+        sizes = record_sizes(path)
         try:
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         except RuntimeError:  # files from before torch 1.6 are not zip archives and cannot be mapped
             state = torch.load(path, map_location="cpu", weights_only=True)
+        if sizes is not None:
+            check_sizes(state, sizes)
     except Exception as error:  # torch raises anything for damaged bytes, struct.error included
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
@@ -215,6 +220,43 @@ def open_bin(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
             kind = str(value.layout if value.layout is not torch.strided else value.dtype)
             raise ValueError(f"{path}: {name} is a {kind} tensor on {value.device}; expected a dense tensor.")
     return state, {str(name): torch.empty_like(value, device="meta") for name, value in state.items()}
+
+
+def record_sizes(path: Path) -> Counter[int] | None:
+    """Returns how many records of each size a `.bin` archive has; None for a file that is no archive.
+
+    Raises:
+        ValueError: compressed records, which may be of any size; torch writes none.
+    """
+    if not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as archive:
+        records = archive.infolist()
+    if any(record.compress_type != zipfile.ZIP_STORED for record in records):
+        raise ValueError("its records are compressed, which torch.save never does")
+    return Counter(record.file_size for record in records)
+
+
+def check_sizes(state: Any, sizes: Counter[int]) -> None:
+    """Checks that every tensor has a record of its size.
+
+    torch maps a tensor as a range of bytes of the file, and does not compare it with the record.
+
+    Raises:
+        ValueError: it has none.
+    """
+    storages = {s.data_ptr(): s.nbytes() for s in _storages(state) if s.nbytes()}
+    if lacking := Counter(storages.values()) - sizes:
+        raise ValueError(f"a tensor of {min(lacking)} bytes has no record of that size")
+
+
+def _storages(value: Any) -> Iterator[torch.UntypedStorage]:
+    """Yields the storages of all tensors in nested containers."""
+    if isinstance(value, Tensor) and value.layout is torch.strided and not value.is_nested:
+        yield value.untyped_storage()
+    elif isinstance(value, Mapping | list | tuple):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _storages(part)
 
 
 def is_file(path: Path) -> bool:

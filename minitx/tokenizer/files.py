@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -245,11 +244,14 @@ def add_tokens(backend: Backend, settings: Settings, special: Iterable[str] = ()
         ValueError: an id cannot be kept, so that the token would get another row of the embedding.
     """
     known = {token.content: token for token in backend.get_added_tokens_decoder().values()}
-    for index, token in sorted(settings.added.items()):
+    changed = []
+    for _, token in sorted(settings.added.items()):
         earlier = known.get(token.content)
         if repr(earlier) != repr(token):
-            add_all(backend, [_with(token, special=token.special or bool(earlier and earlier.special))])
+            changed.append(_with(token, special=token.special or bool(earlier and earlier.special)))
             known[token.content] = token
+    add_all(backend, changed)
+    for index, token in sorted(settings.added.items()):
         if backend.token_to_id(token.content) != index:
             raise ValueError(
                 f"The token {token.content!r} is listed with id {index}, but has id "
@@ -303,9 +305,7 @@ def add_all(backend: Backend, tokens: list[AddedToken]) -> None:
                 f"The vocabulary lacks {missing[0]!r}, and the id after its {size} tokens is taken, since it "
                 "has gaps or duplicates. Add the token to the vocabulary file."
             )
-    # In this order: the library adds special tokens by another function.
-    for special, group in groupby(tokens, key=lambda token: token.special):
-        (backend.add_special_tokens if special else backend.add_tokens)(list(group))
+    backend.add_tokens(tokens)  # in one call: each takes time for all added tokens
 
 
 def read_backend(folder: Path) -> Backend:
