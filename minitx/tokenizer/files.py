@@ -27,6 +27,8 @@ _MAP = "special_tokens_map.json"
 _ADDED = "added_tokens.json"
 # Names of code and paths, which have no meaning in another folder.
 _NOT_SAVED = ("auto_map", "name_or_path", "tokenizer_file", "special_tokens_map_file", "init_inputs")
+LARGEST_ID = 2**32 - 1
+_MOST_TOKENS = 10_000  # that a number in the file can add to the vocabulary
 _NO_LIMIT = 10**20  # transformers writes 1e30 for "no limit"
 
 
@@ -58,8 +60,8 @@ class Settings:
         value = self.config.get(name)
         if value is None:
             return default
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            wrong(CONFIG, name, value, "an integer of at least 0, or null")
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST_TOKENS:
+            wrong(CONFIG, name, value, f"an integer from 0 to {_MOST_TOKENS}, or null")
         return value
 
     def limit(self) -> int | None:
@@ -318,11 +320,14 @@ def read_backend(folder: Path) -> Backend:
 
     path = folder / "tokenizer.json"
     try:
-        return Tokenizer.from_str(read_text(path))
+        backend = Tokenizer.from_str(read_text(path))
     except Exception as error:  # the library raises nothing narrower
         raise ValueError(
             f"{path} is not a readable tokenizer ({error}); it may be cut short, fetch it again."
         ) from error
+    if backend.id_to_token(LARGEST_ID) is not None:  # the library would save an empty vocabulary
+        raise ValueError(f"{path} has a token of id {LARGEST_ID}; ids must be smaller.")
+    return backend
 
 
 def padding_defaults(backend: Backend) -> dict[str, str]:
