@@ -123,7 +123,7 @@ def test_the_largest_id(tmp_path: Path) -> None:
     content["model"]["vocab"]["b"] = 4_294_967_295
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    with pytest.raises(ValueError, match="tokenizer.json has a token of id 4294967295"):
+    with pytest.raises(ValueError, match=r"tokenizer\.json has a token of id 4294967295"):
         minitx.load_tokenizer(tmp_path)
 
 
