@@ -148,8 +148,8 @@ def read_index(path: Path) -> dict[str, str]:
         raise ValueError(f"{path}: has no 'weight_map' from tensor names to file names.")
     for name in sorted(set(weight_map.values())):
         parts = name.split("/")  # of a shard in a subfolder
-        if {"", ".", ".."} & {*parts} or "\\" in name or "\0" in name:
-            raise ValueError(f"{path}: names {name!r}; a shard must lie in the folder itself.")
+        if {"", ".", ".."} & {*parts} or {"\\", "\0", ":"} & {*name}:
+            raise ValueError(f"{path}: names {name!r}; a shard must be inside the folder.")
     return weight_map
 
 
