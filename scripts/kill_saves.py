@@ -2,10 +2,10 @@
 
     python scripts/kill_saves.py [--kills 1000] [--seed 0]
 
-Three models that differ in every file (weights, shards, config, generation settings, tokenizer) are saved over
-one another by processes that are killed at random times: one saver alone, a conversion, and two savers beside a
-reader. After each kill the folder is loaded: all of it must be of one model. After the next save nothing else
-may be there. Exits with 1 if a folder was a mixture, was lost, or had litter.
+Three models that differ in every file (weights, shards, config, generation settings, tokenizer) are saved
+over one another by processes that are killed at random times: one saver alone, a conversion, and two savers
+beside a reader. After each kill the folder is loaded: all of it must be of one model. After the next save
+nothing else may be there. Exits with 1 if a folder was a mixture, was lost, or had litter.
 """
 
 from __future__ import annotations
@@ -119,8 +119,8 @@ def main() -> int:
             if index % 10 == 9:
                 save(target, number)
                 counts["litter"] += bool(litter(target))
+        new = place / "converted"
         for index in range(arguments.kills):
-            new = place / "converted"
             child = process(lambda number=NUMBERS[index % 3]: convert(place / f"source{number}", new))
             time.sleep(draw.uniform(0, longest))
             counts["conversions killed"] += kill(child)
