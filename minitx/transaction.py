@@ -16,11 +16,12 @@ import os
 import shutil
 import socket
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
+
+from minitx.validation import warn
 
 try:
     import fcntl
@@ -245,7 +246,7 @@ def _acquire(path: Path) -> int:
             raise
         os.close(descriptor)
         if not warned and time.monotonic() - waiting_since > _PATIENCE:
-            warnings.warn(f"waiting to write {path.parent.parent}: locked by {owner_text}", stacklevel=6)
+            warn(f"waiting to write {path.parent.parent}: locked by {owner_text}")
             warned = True
         time.sleep(_WAIT)
 

@@ -6,6 +6,8 @@ that callers such as the command line can show them under another name.
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -58,6 +60,14 @@ def shorten(value: Any, width: int = 60) -> str:
 
 
 # --- types -----------------------------------------------------------------------------------------
+
+
+def warn(message: str) -> None:
+    """Warns about the line that called the library, however deep in it the cause is."""
+    frame, level = inspect.currentframe(), 1
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "minitx":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
 
 
 def check_flags(**flags: Any) -> None:

@@ -9,7 +9,6 @@ gigabytes of shards are downloaded.)
 from __future__ import annotations
 
 import errno
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -24,6 +23,7 @@ from minitx.validation import (
     check_optional_strings,
     check_strings,
     check_type,
+    warn,
 )
 from minitx.version import __version__
 
@@ -223,7 +223,7 @@ def find(
         if snapshot is None:
             raise
         # The client would fall back silently, but the copy of a branch may be old.
-        warnings.warn(f"{error} Using the copy in the Hub cache, {snapshot.folder}.", stacklevel=4)
+        warn(f"{error} Using the copy in the Hub cache, {snapshot.folder}.")
         return snapshot
 
 

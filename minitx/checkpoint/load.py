@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,12 +41,14 @@ from minitx.layers.attention import backend_of
 from minitx.models import Model
 from minitx.optimize.few_rows import few_rows
 from minitx.optimize.mixed_dtypes import mixed_dtypes
+from minitx.transaction import read_consistently
 from minitx.validation import (
     ArgumentValueError,
     check_dtype,
     check_flags,
     check_integer,
     check_optional_strings,
+    warn,
 )
 
 
@@ -67,6 +68,7 @@ def load(
     num_labels: int | None = None,
     seed: int | None = None,
     attention: str | None = None,
+    mmap: bool = True,
 ) -> Model:
     """Loads a checkpoint in Hugging Face's layout, in eval mode.
 
@@ -98,6 +100,9 @@ def load(
         seed: seed of the random weights; None draws from PyTorch's global generator. Requires `init_head`.
         attention: "sdpa" (fused), "eager" (step by step) or a registered name; None: "sdpa", or that
             of a model that `save` wrote with `model_type="minitx"`.
+        mmap: map the weights from the files, whose pages are read when they are used. A program that writes
+            into a mapped file changes the model or ends the process (files that are replaced, as `save`
+            does, are safe); False reads the weights into memory.
 
     Raises:
         FileNotFoundError: no such folder or Hub repository, or no weights in it.
@@ -106,44 +111,51 @@ def load(
     from minitx.checkpoint.hub import fetch
     from minitx.checkpoint.lora.base import base_folder
 
-    check_flags(init_head=init_head)
+    check_flags(init_head=init_head, mmap=mmap)
     check_optional_strings(head=head, model_type=model_type)
-    generator = seeded_generator(seed)
+    seeded_generator(seed)  # checks it
     if seed is not None and not init_head:
         raise ArgumentValueError("seed", seed, "None", "it draws a new head and needs init_head=True")
     backend_of("sdpa" if attention is None else attention)  # before anything is read
     dtype = None if dtype is None else check_dtype("dtype", dtype)
     device = check_device(device)
-    folder = fetch(name_or_folder, revision=revision, token=token, offline=offline)
-    adapter, base = read_adapter(folder), base_folder(folder, token=token, offline=offline)
     ignored = check_keys_to_ignore(ignore_keys)
-    config = checkpoint_config(base, num_labels, init_head, adapter)
-    architecture, model_type = choose_architecture(config, model_type)
-    config = with_vocabulary(config, adapter, architecture)
-    model_config, heads = read_config(architecture, model_type, config, ignored)
-    tensors = merge(open_folder(base), adapter, architecture, model_config, dtype)
-    head = head or (adapter.task if adapter is not None and adapter.task in heads else None)
-    names = CheckpointNames(tensors.shapes, architecture.prefix)
-    names.check_one_spelling()
-    task = head
-    if task is None:
-        task = checkpoint_task(architecture, config, heads, names, init_head=init_head)
-    pooler = task in architecture.tasks_with_pooler and (task != "none" or has_pooler(architecture, names))
-    model = empty_model(architecture, model_config, heads, task, pooler=pooler)
-    new_head = {"init_head": init_head, "resize_head": num_labels is not None}
-    resolution = resolve_sources(model, architecture, model_config, names, tensors, **new_head)
-    check_ties(tensors, adapter, tied_names(model, architecture, names))
-    model.checkpoint = source_record(architecture, model_type, config, tensors, folder)
-    model.checkpoint.ignored_keys = ignored
-    model.checkpoint.names = load_parameters(model, resolution.sources, tensors, dtype, device)
-    init_missing(model, resolution.missing, generator)
-    model.checkpoint.dtype = model.dtype
-    one_class = architecture.class_name(model_type, task) == architecture.class_name(model_type, "none")
-    if head is None or (task in heads and one_class):
-        initialized = {name for entry in resolution.missing for name in names.lookup(entry)}
-        model.checkpoint.unused_tensors = read_unused(model.checkpoint, tensors, initialized, dtype)
-    attention = model.checkpoint.attention if attention is None else attention
-    return mixed_dtypes(few_rows(model.set_attention(attention)))
+    folder = fetch(name_or_folder, revision=revision, token=token, offline=offline)
+    base = base_folder(folder, token=token, offline=offline)
+
+    def read() -> Model:
+        """Reads the files, all of them of one save."""
+        adapter = read_adapter(folder)
+        config = checkpoint_config(base, num_labels, init_head, adapter)
+        architecture, kind = choose_architecture(config, model_type)
+        config = with_vocabulary(config, adapter, architecture)
+        model_config, heads = read_config(architecture, kind, config, ignored)
+        tensors = merge(open_folder(base, mapped=mmap), adapter, architecture, model_config, dtype)
+        chosen = head or (adapter.task if adapter is not None and adapter.task in heads else None)
+        names = CheckpointNames(tensors.shapes, architecture.prefix)
+        names.check_one_spelling()
+        task = chosen
+        if task is None:
+            task = checkpoint_task(architecture, config, heads, names, init_head=init_head)
+        with_pooler = task != "none" or has_pooler(architecture, names)
+        pooler = task in architecture.tasks_with_pooler and with_pooler
+        model = empty_model(architecture, model_config, heads, task, pooler=pooler)
+        new_head = {"init_head": init_head, "resize_head": num_labels is not None}
+        resolution = resolve_sources(model, architecture, model_config, names, tensors, **new_head)
+        check_ties(tensors, adapter, tied_names(model, architecture, names))
+        model.checkpoint = source_record(architecture, kind, config, tensors, folder)
+        model.checkpoint.ignored_keys = ignored
+        model.checkpoint.names = load_parameters(model, resolution.sources, tensors, dtype, device)
+        init_missing(model, resolution.missing, seeded_generator(seed))
+        model.checkpoint.dtype = model.dtype
+        one_class = architecture.class_name(kind, task) == architecture.class_name(kind, "none")
+        if chosen is None or (task in heads and one_class):
+            initialized = {name for entry in resolution.missing for name in names.lookup(entry)}
+            model.checkpoint.unused_tensors = read_unused(model.checkpoint, tensors, initialized, dtype)
+        backend = model.checkpoint.attention if attention is None else attention
+        return mixed_dtypes(few_rows(model.set_attention(backend)))
+
+    return read_consistently(base, read)
 
 
 def check_device(device: str | torch.device) -> torch.device:
@@ -259,10 +271,7 @@ def checkpoint_task(
     """
     task = infer_task(architecture, config, heads, names)
     if task in heads and not has_head(architecture, task, heads[task], names):
-        warnings.warn(
-            f"config.json names the task {task!r}, but the file has no such head; loaded without a head.",
-            stacklevel=3,
-        )
+        warn(f"config.json names the task {task!r}, but the file has no such head; loaded without a head.")
         task = "none"
     if init_head and task == "none":
         raise ArgumentValueError(

@@ -8,7 +8,6 @@ everything that is missing, unexpected or of another shape.
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +22,7 @@ from minitx.checkpoint.files import Tensors, summarize
 from minitx.checkpoint.ties import Sources, is_tied, resolve_ties, tied_in_head
 from minitx.config import HeadConfig, ModelConfig
 from minitx.models import Model
-from minitx.validation import ArgumentValueError
+from minitx.validation import ArgumentValueError, warn
 
 # Parameters that belong to a task, not to the network.
 HEAD_PARTS = ("head.", "pooler.")
@@ -272,7 +271,7 @@ def check_known(
             f"the checkpoint has {len(unexpected)} tensors that the model of this config.json does not have: "
             f"{summarize(unexpected)}; does config.json belong to these weights?"
         )
-    warnings.warn(f"the file has tensors that the model does not use: {summarize(rest, 6)}.", stacklevel=5)
+    warn(f"the file has tensors that the model does not use: {summarize(rest, 6)}.")
 
 
 def is_computed(name: str, tensor: Tensor) -> bool:

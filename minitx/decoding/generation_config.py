@@ -6,7 +6,6 @@ strategy="checkpoint" or `generation_settings`; `special_tokens.py` reads the to
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -20,7 +19,7 @@ from minitx.decoding.search.beam import Beam
 from minitx.decoding.search.beam_sample import BeamSample
 from minitx.decoding.special_tokens import parse_end_tokens
 from minitx.decoding.stopping import Stop
-from minitx.validation import check_integer
+from minitx.validation import check_integer, warn
 
 # Settings that minitx does not implement, with the value at which they do nothing, if there is one.
 _UNSUPPORTED: Mapping[str, Any] = {
@@ -102,7 +101,7 @@ def read_settings(config: Mapping[str, Any], file: str = GENERATION) -> Generati
     unknown = sorted(set(stated) - known)
     if unknown:
         message = f"{file} has settings that minitx does not know: {', '.join(unknown)}."
-        warnings.warn(message, stacklevel=3)
+        warn(message)
     if not isinstance(stated.get("do_sample", False), bool):
         raise ValueError(f"{file}: do_sample={stated['do_sample']!r} must be true or false.")
     kinds: Any = ((Greedy, Sample), (Beam, BeamSample))
