@@ -110,7 +110,7 @@ BART_FILES = {
     "training": "save_step",
 }
 IN_FILES: dict[str, dict[str, str]] = {
-    "albert": {"record": "down_scale_factor gap_size layers_to_keep net_structure_type num_memory_blocks"},
+    "albert": {"record": "layers_to_keep"},
     "deberta-v2": {"record": "summary_type"},
     "bert": {
         "record": """
@@ -152,12 +152,12 @@ DECLARED = {
         sparse_pred_ignore_index sparse_prediction
     """,
     "training": """
-        activation_dropout decoder_layerdrop embd_pdrop encoder_layerdrop initializer_cutoff_factor init_std
-        layerdrop router_aux_loss_coef router_jitter_noise sinusoidal_pos_embds
+        activation_dropout decoder_layerdrop embd_pdrop encoder_layerdrop initializer_cutoff_factor
+        router_aux_loss_coef router_jitter_noise sinusoidal_pos_embds
     """,
     "record": """
-        _sliding_window_pattern attn_logit_softcapping dense_act_fn hidden_activation id2label is_decoder
-        is_encoder_decoder is_gated_act max_window_layers num_labels problem_type
+        _sliding_window_pattern attn_logit_softcapping hidden_activation id2label is_decoder
+        is_encoder_decoder max_window_layers problem_type
     """
     + SUMMARY,
 }

@@ -44,6 +44,7 @@ def test_every_architecture_and_head(tmp_path: Path, name: str, head: str, first
         assert len({p.dtype for p in model.parameters()}) == 2
         for a, b in zip(outputs(model), outputs(wide), strict=True):
             assert torch.isfinite(a).all()
+            assert b.abs().max() > 0
             assert (a.float() - b).abs().max() <= 0.1 * b.abs().max()
     if head in ("causal-lm", "seq2seq-lm"):
         for strategy in (minitx.Sample(), minitx.Beam(num_beams=2)):
