@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from minitx.checkpoint.files import summarize
+from minitx.checkpoint.files import WEIGHTS, summarize
 from minitx.checkpoint.hub import TOKENIZER
 from minitx.checkpoint.load import load
 from minitx.checkpoint.lora.base import tokenizer_folder
@@ -22,10 +22,6 @@ from minitx.checkpoint.sentence import module_places, upper_folder
 from minitx.checkpoint.write import nbytes
 from minitx.transaction import transaction
 
-# Files of weights, in any framework's format; a pickle can hold anything and is never copied.
-WEIGHTS = frozenset(
-    (".bin", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx", ".ot", ".pickle", ".pkl", ".pt", ".pth")
-) | {".safetensors", ".tflite"}
 LARGEST_COPY = 200_000_000
 
 

@@ -14,7 +14,7 @@ from minitx.io import parse_json, read_json
 # Keys of the table that choose neither how tokens are chosen nor how many: a start token, formats of outputs
 _NO_SETTINGS = frozenset(
     """
-    cache_implementation decoder_start_token_id force_bos_token_to_be_generated num_return_sequences
+    cache_implementation decoder_start_token_id force_bos_token_to_be_generated
     output_scores prefix return_dict_in_generate task_specific_params
     """.split()  # noqa: SIM905 - words
 )

@@ -34,6 +34,7 @@ class Request:
         prompts: as typed, texts or ids.
         inputs: texts or ids for the library.
         settings: keyword arguments of `generate` and `explain` alike.
+        num_samples: rows per prompt.
     """
 
     model: Any
@@ -41,6 +42,7 @@ class Request:
     inputs: list[Any]
     strategy: Strategy
     settings: Values
+    num_samples: int = 1
 
 
 def request_of(source: Source, values: Values) -> Request:
@@ -63,7 +65,10 @@ def request_of(source: Source, values: Values) -> Request:
     if values["min_new_tokens"] is None:  # that of the checkpoint may be more than the maximum
         settings["min_new_tokens"] = min(settings["min_new_tokens"], settings["max_new_tokens"])
     settings |= {"tokenizer": tokenizer, "decoder_prompts": starts or None}
-    return Request(model, prompts, inputs, strategy, settings)
+    samples = values.get("num_samples") or (
+        generation_settings(folder).num_samples if values["checkpoint"] else 1
+    )
+    return Request(model, prompts, inputs, strategy, settings, samples)
 
 
 def exclusive(values: Values, *names: str) -> None:

@@ -121,7 +121,8 @@ class _Call:
         """Returns the request, not yet adapted to the strategy."""
         options = self.options
         model: Any = self.model  # has a head, as `check_causal_model` finds
-        samples = check_size("num_samples", options.get("num_samples", 1), 1, "rows per prompt")
+        stated = 1 if self.settings is None else self.settings.num_samples
+        samples = check_size("num_samples", options.get("num_samples", stated), 1, "rows per prompt")
         per_prompt = 1 if self.strategy.searches else samples
         rows, sources = self._read_inputs(prompts)
         most, least = self._limits(rows)

@@ -76,6 +76,8 @@ def load_tokenizer(
         and not needs_vocabulary_files(folder, family)
     ):
         backends, settings = _read(folder, model, family)
+        if _is_general(folder, model) and not read_name(folder / CONFIG, "tokenizer_family"):
+            rule = None  # the class has no languages
     else:
         backends, settings = build(folder, family, pattern)
     check_keys(settings.config)
@@ -88,7 +90,7 @@ def load_tokenizer(
         model_input_names=settings.input_names() or usual_names,
         chat_templates=read_templates(folder),
         languages=None if rule is None else find_languages(rule, settings, backends.vocabulary),
-        saved_as=_saved_as(family, backends),
+        saved_as=_saved_as(family, backends, translates=rule is not None),
         model_vocab_size=read_vocab_size(folder),
     )
     if "padding_side" not in settings.config and _pads_left(folder, model, backends):
@@ -101,23 +103,26 @@ def load_tokenizer(
 
 
 def _read(folder: Path, model: str, family: str) -> tuple[TokenizerBackends, Settings]:
-    """Reads tokenizer.json and what the other files add to it."""
+    """Reads tokenizer.json, and the special tokens and options of the other files."""
     backend = read_backend(folder)
-    usual = FAMILIES[family].special_tokens_map if family in FAMILIES else {}
+    general = _is_general(folder, model)
+    usual = FAMILIES[family].special_tokens_map if family in FAMILIES and not general else {}
     known = {name: text for name, text in usual.items() if backend.token_to_id(text) is not None}
     settings = read_settings(folder, defaults=known | padding_defaults(backend))
-    if not _is_general(folder, model):
+    if not general:
         backend = apply_flags(backend, settings)
     # In tokenizer.json a language may be an ordinary piece.
-    translates = family in FAMILIES and FAMILIES[family].languages is not None
+    translates = family in FAMILIES and FAMILIES[family].languages is not None and not general
     special = FAMILIES[family].special(settings) if translates else ()
     add_tokens(backend, settings, [text for text in special if backend.token_to_id(text) is not None])
     return TokenizerBackends.of(backend), settings
 
 
 def _is_general(folder: Path, model: str) -> bool:
-    """Whether transformers uses tokenizer.json as it is."""
+    """Whether transformers uses tokenizer.json as it is, without special tokens that no file names."""
     stated = read_name(folder / CONFIG, "tokenizer_class")
+    if model == "qwen2":  # has its own class, whatever the file states
+        return False
     return stated in ANY_CLASS or (not stated and model in _OF_NO_CLASS)
 
 
@@ -129,12 +134,12 @@ def _pads_left(folder: Path, model: str, backends: TokenizerBackends) -> bool:
     return stated == "GemmaTokenizer" or (not stated and model.startswith("gemma"))
 
 
-def _saved_as(family: str, backends: TokenizerBackends) -> dict[str, str]:
+def _saved_as(family: str, backends: TokenizerBackends, *, translates: bool) -> dict[str, str]:
     """Returns the entries of tokenizer_config.json for the class of the tokenizer."""
     if backends.files:
         return {"tokenizer_class": FAMILIES[family].tokenizer_class}
     kind = {"tokenizer_class": ANY_CLASS[0]}
-    if family in FAMILIES and FAMILIES[family].languages is not None:
+    if translates:
         kind["tokenizer_family"] = family  # mBART and mBART-50 place languages differently
     return kind
 

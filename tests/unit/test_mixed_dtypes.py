@@ -23,9 +23,6 @@ from tests.unit.test_save_load import (
 )
 
 HALF = [torch.bfloat16, torch.float16]
-QUIET = pytest.mark.filterwarnings("ignore:config.json. minitx does not know")
-
-
 LAST_HEADS = list(dict(EVERY_HEAD).items())
 
 
@@ -38,7 +35,6 @@ def mixed(tensors: dict[str, Tensor], first: int = 0) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     ("name", "head", "first"), [(*case, 0) for case in EVERY_HEAD] + [(*case, 1) for case in LAST_HEADS]
 )
-@QUIET
 def test_every_architecture_and_head(tmp_path: Path, name: str, head: str, first: int) -> None:
     folder = written(tmp_path / "one", head, CONFIGS[name])
     rewrite(folder, mixed(stored(folder), first), dtype="bfloat16")
@@ -48,7 +44,8 @@ def test_every_architecture_and_head(tmp_path: Path, name: str, head: str, first
         assert len({p.dtype for p in model.parameters()}) == 2
         for a, b in zip(outputs(model), outputs(wide), strict=True):
             assert torch.isfinite(a).all()
-            assert (a.float() - b).abs().max() <= 0.1 * b.abs().max().clamp(min=1)
+            assert b.abs().max() > 0
+            assert (a.float() - b).abs().max() <= 0.1 * b.abs().max()
     if head in ("causal-lm", "seq2seq-lm"):
         for strategy in (minitx.Sample(), minitx.Beam(num_beams=2)):
             assert minitx.generate(model, ids(), max_new_tokens=3, strategy=strategy)
@@ -103,19 +100,17 @@ def test_a_mixed_model_is_converted_whole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize(("name", "head"), EVERY_HEAD)
-@QUIET
 def test_every_architecture_in_float16(tmp_path: Path, name: str, head: str, attention: str) -> None:
     """Within 2 % of float32, as a share of the largest output."""
     folder = written(tmp_path / "one", head, CONFIGS[name])
     wide = minitx.load(folder)
     model = minitx.load(folder, dtype="float16", attention=attention)
     for a, b in zip(outputs(model), outputs(wide), strict=True):
-        assert (a.float() - b).abs().max() <= 0.02 * b.abs().max().clamp(min=1)
+        assert (a.float() - b).abs().max() <= 0.02 * b.abs().max()
 
 
 @pytest.mark.parametrize("name", ["t5", "t5-gated", "mt5", "umt5"])
 @pytest.mark.parametrize("how", ["load", "file", "half", "from_config"])
-@QUIET
 def test_t5_beyond_the_numbers_of_float16(tmp_path: Path, name: str, how: str) -> None:
     """The feed-forward networks of trained T5s give numbers above 65,504."""
     wide = random(CONFIGS[name], "seq2seq-lm")
@@ -137,7 +132,7 @@ def test_t5_beyond_the_numbers_of_float16(tmp_path: Path, name: str, how: str) -
     assert {d for path, d in kinds.items() if ".output.dense." in path} == {torch.float32}
     assert {d for path, d in kinds.items() if ".output.dense." not in path} == {torch.float16}
     a, b = run(model, ids(CONFIGS[name])).logits, run(wide, ids(CONFIGS[name])).logits
-    assert (a.float() - b).abs().max() <= 0.04 * b.abs().max().clamp(min=1)
+    assert (a.float() - b).abs().max() <= 0.04 * b.abs().max()
 
 
 @pytest.mark.parametrize("name", ["gpt-neo", "gptj", "gpt2", "bert", "opt"])

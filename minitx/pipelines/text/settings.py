@@ -41,6 +41,7 @@ POOLING_FLAGS = {
     for name, suffix in zip(POOLING_NAMES, ("_token", "_tokens", "_tokens", "", "_tokens", ""), strict=True)
 }
 # Options for loading the encoder: how it is computed, where files come from, and a part that is not used.
+# Its precision is the choice of `minitx.load(dtype=...)`, as that of every model.
 EXECUTION = (
     "add_pooling_layer",
     "attn_implementation",
@@ -203,6 +204,7 @@ def read_pooling(options: Options) -> dict[str, Any]:
 
     Newer files have `"pooling_mode": "mean"` or a list, older ones a flag for each kind.
     """
+    options.require()
     options.ignore(["word_embedding_dimension", "embedding_dimension", *POOLING_FLAGS])
     names = options.take("pooling_mode")
     if names is None:
