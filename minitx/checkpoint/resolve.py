@@ -38,6 +38,10 @@ COMPUTED = re.compile(
 )
 
 
+class MissingTensorsError(ValueError):
+    """A checkpoint that lacks tensors of the model, or of its head."""
+
+
 class CheckpointNames:
     """The tensor names of a checkpoint, found with or without the base model's prefix.
 
@@ -218,20 +222,20 @@ def check_complete(
     """Checks that no parameter is without a tensor.
 
     Raises:
-        ValueError: some are; the message tells a missing head from an incomplete file.
+        MissingTensorsError: some are; the message tells a missing head from an incomplete file.
     """
     if not missing:
         return
     absent = summarize(" or ".join(names.expected(entry)) for entry in missing)
     if all(entry.parameters[0].startswith(HEAD_PARTS) for entry in missing):
-        raise ValueError(
+        raise MissingTensorsError(
             f"the checkpoint has no {task!r} head; missing: {absent}. Its own head is the "
             'default; the head "none" loads none, and init_head initializes one with random weights.'
         )
     hint = ""
     if "encoder" in architecture.headless and not any("decoder." in name for name in names.stored):
         hint = ' It holds an encoder only, which the head "encoder" loads.'
-    raise ValueError(f"the checkpoint lacks {len(missing)} tensors: {absent}.{hint}")
+    raise MissingTensorsError(f"the checkpoint lacks {len(missing)} tensors: {absent}.{hint}")
 
 
 def check_known(

@@ -188,7 +188,11 @@ class TextInputs(ValidatedConfig):
     projection: Projection = "none"
 
     def __post_init__(self) -> None:
-        """Checks the padding id, the rows of the position table, and the width of the embeddings."""
+        """Checks the padding id, the rows of the position table, and the width of the embeddings.
+
+        Raises:
+            ArgumentValueError: one that does not fit the other fields.
+        """
         super().__post_init__()
         if self.pad_token_id is None and self.numbering == "padding":
             raise ArgumentValueError(

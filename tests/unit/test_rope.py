@@ -241,7 +241,7 @@ def by_length(kind: str) -> minitx.DecoderModel:
     config["max_position_embeddings"] = 8 if kind == "dynamic" else 32
     made = minitx.from_config(config, head="causal-lm", seed=0, dtype=torch.float64).eval()
     assert isinstance(made, minitx.DecoderModel)
-    assert made.turning_points == {kind: 8}
+    assert made.original_contexts == {kind: 8}
     return made
 
 
