@@ -78,8 +78,8 @@ def span_loss(logits: Tensor, labels: Tensor, mask: Tensor | None, config: HeadC
         ArgumentValueError: labels of another shape or dtype.
     """
     rows, time, _ = logits.shape
-    if labels.shape != (rows, 2):
-        expected = f"of shape ({rows}, 2), not {tuple(labels.shape)}"
+    if labels.shape != (rows, 2) or labels.is_complex():
+        expected = f"integers of shape ({rows}, 2), not {tuple(labels.shape)}"
         raise ArgumentValueError("labels", labels, expected, "the first and last position of each answer")
     start, end = (
         cross_entropy(logits[..., i], labels[:, i].clamp(0, time), ignore_index=time) for i in (0, 1)
@@ -106,7 +106,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = -100) -> T
         ArgumentValueError: labels of another shape or dtype, or outside of the classes.
     """
     classes = logits.shape[-1]
-    if labels.shape != logits.shape[:-1] or labels.is_floating_point():
+    if labels.shape != logits.shape[:-1] or labels.is_floating_point() or labels.is_complex():
         expected = f"integers of shape {tuple(logits.shape[:-1])}, not {tuple(labels.shape)}"
         raise ArgumentValueError("labels", labels, expected)
     if not values_unavailable(labels):

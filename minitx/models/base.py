@@ -294,10 +294,11 @@ class Model(nn.Module):
             ArgumentValueError: a name that no parameter has.
         """
         check_type("generator", generator, torch.Generator | None, "a torch.Generator or None")
-        if isinstance(names, str) or not isinstance(names, Collection | None):
+        listed = isinstance(names, Collection) and not isinstance(names, str | Tensor)
+        if names is not None and not (listed and all(isinstance(name, str) for name in names)):
             raise ArgumentTypeError("names", names, "a collection of names of parameters, or None")
         known = {name for name, _ in self.named_parameters(remove_duplicate=False)}
-        if unknown := sorted(set(names or ()) - known, key=str):
+        if unknown := sorted(set(names or ()) - known):
             hint = "model.named_parameters() has them"
             raise ArgumentValueError("names", unknown[0], "names of parameters of the model", hint)
         drawn: set[int] = set()

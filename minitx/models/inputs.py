@@ -127,8 +127,8 @@ class Inputs(NamedTuple):
     def shape(self) -> torch.Size:
         """Shape of the tokens: (B, T), or (B, choices, T); () for inputs other than text."""
         ids, embeds = self.input_ids, self.inputs_embeds
-        shape: torch.Size = getattr(ids, "shape", torch.Size()) if embeds is None else embeds.shape[:-1]
-        return shape
+        shape: torch.Size = getattr(ids if embeds is None else embeds, "shape", torch.Size())
+        return shape if embeds is None else shape[:-1]
 
     def flatten_choices(self) -> Inputs:
         """Flattens the inputs of multiple choice: (B, choices, T) -> (B * choices, T).

@@ -14,8 +14,8 @@ from minitx.architectures import architecture
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.known_keys import second_names, unknown_keys
 from minitx.config import ExpertsConfig, HeadConfig, ModelConfig, Rotary
+from minitx.config.model import FULL, SLIDING
 from minitx.layers.experts import Experts
-from minitx.layers.stack import FULL, SLIDING
 
 # Sizes, flags and stray keys of well-known checkpoints; what only a tokenizer or a search reads is left out.
 COMMON = {"initializer_range": 0.02, "torch_dtype": "bfloat16", "use_cache": True}

@@ -12,9 +12,9 @@ import minitx
 from minitx.architectures import architecture
 from minitx.architectures.config_reader import ConfigReader
 from minitx.config import RopeConfig, Rotary
+from minitx.config.model import FULL, SLIDING
 from minitx.decoding.prompts import pad_left
 from minitx.layers.rotary import FREQUENCIES, apply_rotary_pos_emb, rotary_tables
-from minitx.layers.stack import FULL, SLIDING
 
 LLAMA = {
     "model_type": "llama",
