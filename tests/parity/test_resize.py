@@ -17,6 +17,7 @@ from tests.parity.cases import BY_NAME
 from tests.parity.reference import CASES_AND_HEADS, logits_of, reference_model, text
 
 FIRST = {case.model_type: case.name for case in reversed(BY_NAME.values())}
+HEAD = "cls.predictions.decoder.weight"
 HEADS = ("masked-lm", "causal-lm", "seq2seq-lm", "sequence-classification")
 RESIZED = [(name, task) for name, task in CASES_AND_HEADS if name in FIRST.values() and task in HEADS]
 RESIZED += [("bert-five-labels", "masked-lm")]
@@ -178,14 +179,11 @@ def test_special_tokens_stay() -> None:
 def test_unused_tensors_that_are_no_tables_stay(tmp_path: Path) -> None:
     """A tensor whose first dimension happens to be the size of the vocabulary."""
     minitx.save(tiny(vocab_size=24, hidden_size=24, num_attention_heads=4), tmp_path / "one")
-    path = tmp_path / "one" / "model.safetensors"
-    tensors = load_file(path) | {"cls.species.weight": torch.ones(24, 24)}
+    path, config = tmp_path / "one" / "model.safetensors", tmp_path / "one" / "config.json"
+    tensors = load_file(path) | {name: torch.ones(24, 24) for name in ("cls.species.weight", HEAD)}
     save_file(tensors, path, metadata={"format": "pt"})
-    model = minitx.load(tmp_path / "one", head="none")
-    head = ["cls.predictions.bias", "cls.predictions.decoder.bias", "cls.predictions.decoder.weight"]
-    head = [name for name in head if name in model.checkpoint.unused_tensors]
-    assert head
-    model.resize_token_embeddings(30)
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"architectures": ["BertModel"]}))
+    model = minitx.load(tmp_path / "one").resize_token_embeddings(30)
     shapes = {name: x.shape[0] for name, x in model.checkpoint.unused_tensors.items()}
-    assert {shapes[name] for name in head} == {30}
-    assert {size for name, size in shapes.items() if name not in head} == {24}
+    assert {name for name, size in shapes.items() if size == 30} == {HEAD, "cls.predictions.bias"}
+    assert {shapes["cls.species.weight"], shapes["cls.predictions.transform.dense.weight"]} == {24}
