@@ -52,12 +52,12 @@ class ArgumentTypeError(ArgumentError, TypeError):
 def shorten(value: Any, width: int = 60) -> str:
     """Returns the `repr` of a value, cut to `width` characters.
 
-    Of a tensor with several dimensions returns shape and dtype, of a module the name of its class.
+    Of a tensor with several dimensions returns shape and dtype, of a module with parts its class.
     """
     if isinstance(value, Tensor) and (value.dim() > 1 or value.is_meta):
         return f"<tensor of shape {tuple(value.shape)}, {value.dtype}>"
-    if isinstance(value, torch.nn.Module):
-        return type(value).__name__
+    if isinstance(value, torch.nn.Module) and any(True for _ in value.children()):
+        return f"{type(value).__name__}(...)"
     text = repr(value.tolist() if hasattr(value, "tolist") else value)
     return text if len(text) <= width else f"{text[: width - 3]}..."
 

@@ -44,8 +44,7 @@ class DecodingSession:
         request: the prompts and how to continue them.
         history: the tokens of each row.
         cache: keys and values of the rows' tokens.
-        cross_attention: (R, S) float32, the attention of the last token to each source token: last layer,
-            mean over heads. None unless requested.
+        cross_attention: (R, S) float32, of the last token: last layer, mean over heads; None unless requested.
         scores: of each returned row, its score by a search; empty without a search.
         log_weights: of each returned row, its importance weight (see `StochasticBeam`); else empty.
         beams: of each prompt, the tree of a search; else empty.
@@ -382,10 +381,8 @@ class TokenHistory:
     def crosses(self, limit: int | None, time: int, rows: Tensor | None = None) -> bool:
         """Returns whether appending `time` tokens (removing them if negative) moves a row across `limit`.
 
-        Returns False if `limit` is None.
-
         Args:
-            limit: a number of tokens.
+            limit: a number of tokens; None: no row crosses it.
             time: the number of tokens to append or remove.
             rows: (R',) long, the rows that are considered; None for all.
         """

@@ -153,7 +153,7 @@ def test_errors_about_a_cache_name_it() -> None:
 
 
 def test_errors_about_a_model_name_its_class() -> None:
-    message = "model=EncoderModel must be one that predicts the next token"
+    message = r"model=EncoderModel\(\.\.\.\) must be one that predicts the next token"
     refused(lambda: minitx.generate(model(), [[5]], max_new_tokens=1), "model", message)
     training = decoder().train()
     refused(lambda: minitx.generate(training, [[5]], max_new_tokens=1), "model", "must be in eval mode")
