@@ -44,7 +44,7 @@ class DecodingSession:
         request: the prompts and how to continue them.
         history: the tokens of each row.
         cache: keys and values of the rows' tokens.
-        cross_attention: (R, S) float32, of the last token: last layer, mean over heads; None unless requested.
+        cross_attention: (R, S) float32, of the last token: last layer, mean of heads; None unless requested.
         scores: of each returned row, its score by a search; empty without a search.
         log_weights: of each returned row, its importance weight (see `StochasticBeam`); else empty.
         beams: of each prompt, the tree of a search; else empty.
