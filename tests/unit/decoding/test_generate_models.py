@@ -293,5 +293,7 @@ def test_weights_that_hold_nan(strategy: Any) -> None:
 
 @pytest.mark.parametrize("head", [None, "sequence-classification", "token-classification"])
 def test_a_decoder_without_the_head_that_predicts_tokens(head: str | None) -> None:
-    with pytest.raises(ValueError, match=rf'DecoderModel.*not of task {head!r}; load a decoder with head="causal'):
+    with pytest.raises(
+        ValueError, match=rf'DecoderModel.*of task {head!r}; load a decoder with head="causal'
+    ):
         generate(made("llama", head), [[5]], max_new_tokens=1)
