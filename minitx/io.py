@@ -30,9 +30,20 @@ def parse_json(content: bytes, path: Path) -> dict[str, Any]:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, a number of 5,000 digits
         raise ValueError(f"{path}: not valid JSON ({error}); is the file complete?") from None
+    if b"\\ud" in content.lower() and not _is_unicode(value):
+        raise ValueError(f"{path}: holds half of a surrogate pair, which is no character.")
     if not isinstance(value, dict):
         raise ValueError(f"{path}: holds a {type(value).__name__}; expected a JSON object.")
     return value
+
+
+def _is_unicode(value: Any) -> bool:
+    """Whether all texts of a JSON value can be written as UTF-8."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:

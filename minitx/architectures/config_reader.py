@@ -19,6 +19,8 @@ COUNTS_OF_LAYERS = frozenset(
     encoder_layers decoder_layers num_decoder_layers
     """.split()  # noqa: SIM905 - words
 )
+MOST_EXPERTS = 10_000  # each has names of its own in the file
+COUNTS_OF_EXPERTS = frozenset(("num_experts", "num_local_experts"))
 
 _required = object()
 
@@ -94,6 +96,7 @@ class ConfigReader:
         """Returns an integer of at least `least`, and not above the sizes of real models."""
         value = self.get(key, default)
         most = MOST_LAYERS if key in COUNTS_OF_LAYERS else LARGEST_SIZE
+        most = MOST_EXPERTS if key in COUNTS_OF_EXPERTS else most
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise self.error(key, value, f"an integer from {least} to {most}")
         return value

@@ -7,19 +7,19 @@ checkpoint: also those that no Hugging Face architecture describes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import torch
 
-from minitx.architectures.config_reader import ConfigReader
+from minitx.architectures.config_reader import LARGEST_SIZE, MOST_EXPERTS, MOST_LAYERS, ConfigReader
 from minitx.architectures.declaration import NATIVE, TASK_SUFFIX, Architecture
 from minitx.architectures.mapping import Table
 from minitx.config import HeadConfig, ModelConfig, TextInputs
 from minitx.config.json_form import from_json, to_json
 from minitx.layers.attention import BACKENDS
 from minitx.models import DecoderModel, EncoderDecoderModel, EncoderModel, Model
-from minitx.validation import check_choice
+from minitx.validation import ArgumentValueError, check_choice
 
 VERSION = 1  # of the form; a form that older code would misread has another
 LABELLED = ("sequence-classification", "token-classification")  # tasks with as many outputs as labels
@@ -56,6 +56,7 @@ def read(reader: ConfigReader) -> ModelConfig:
     """Reads the config of the network."""
     reader.expect("version", VERSION)
     config = from_json(ModelConfig, reader.get("config"), "config.json: config")
+    check_sizes(config)
     if isinstance(config.inputs, TextInputs):
         reader.expect("pad_token_id", config.inputs.pad_token_id)
     check_choice(
@@ -67,6 +68,24 @@ def read(reader: ConfigReader) -> ModelConfig:
     return config
 
 
+def check_sizes(config: Any, place: str = "config") -> None:
+    """Checks the sizes of a config and those in it against the bounds of every config.json.
+
+    Raises:
+        ArgumentValueError: one is too large for any real model.
+    """
+    for field in fields(config):
+        value, name = getattr(config, field.name), f"{place}.{field.name}"
+        for index, inner in enumerate(value if isinstance(value, tuple) else (value,)):
+            most = {"num_hidden_layers": MOST_LAYERS, "num_experts": MOST_EXPERTS}.get(
+                field.name, LARGEST_SIZE
+            )
+            if is_dataclass(inner):
+                check_sizes(inner, f"{name}[{index}]" if isinstance(value, tuple) else name)
+            elif isinstance(inner, int) and inner > most:
+                raise ArgumentValueError(f"config.json: {name}", inner, f"at most {most}")
+
+
 def heads(reader: ConfigReader) -> dict[str, HeadConfig]:
     """Reads the config of the head; labels that are stated beside it decide its width."""
     reader.ignore("id2label", "num_labels")  # only the heads below take them
@@ -74,7 +93,7 @@ def heads(reader: ConfigReader) -> dict[str, HeadConfig]:
         return {}
     head = from_json(HeadConfig, reader.get("head"), "config.json: head")
     if head.task in LABELLED:
-        head = replace(head, num_labels=reader.num_labels(head.num_labels))
+        head = replace(head, num_labels=reader.num_labels(head.num_labels or 2))
     return {head.task: head}
 
 

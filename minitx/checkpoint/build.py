@@ -5,6 +5,7 @@ Nothing here reads weights; `load` fills the model that `empty_model` builds.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
@@ -56,6 +57,7 @@ def from_config(
     Raises:
         TypeError: `config` is not a dict, or `seed` not an integer.
         ValueError: a key that is missing or has a value that minitx does not implement; a seed out of range.
+        MemoryError: parameters that do not fit into the memory of this machine.
     """
     check_optional_strings(head=head)
     dtype = check_dtype("dtype", dtype)
@@ -74,7 +76,8 @@ def from_config(
     model = empty_model(
         architecture, model_config, heads, task, pooler=task in architecture.tasks_with_pooler
     )
-    model = model.to_empty(device="cpu").to(dtype).train()
+    check_memory(model, dtype)
+    model = model.to(dtype).to_empty(device="cpu").train()
     for name, parameter in model.named_parameters():
         parameter.data = parameter.to(parameter_dtype(architecture, name, dtype))
     model.initialize(generator=generator)
@@ -85,6 +88,23 @@ def from_config(
         padding["pad_token_id"] = model_config.inputs.pad_token_id
     model.checkpoint = Checkpoint(architecture, model_type, padding | dict(config), ignored_keys=ignore_keys)
     return mixed_dtypes(few_rows(model.set_attention(model.checkpoint.attention)))
+
+
+def check_memory(model: Model, dtype: torch.dtype) -> None:
+    """Checks that the parameters fit into the memory of this machine.
+
+    Raises:
+        MemoryError: they do not.
+    """
+    size = model.num_parameters() * dtype.itemsize
+    names = getattr(os, "sysconf_names", {})
+    if {"SC_PHYS_PAGES", "SC_PAGE_SIZE"} <= names.keys():
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        if size > memory:
+            raise MemoryError(
+                f"the parameters of this config take {size / 2**30:,.1f} GB in {dtype}, and this machine has "
+                f"{memory / 2**30:,.1f} GB; correct the sizes in the config."
+            )
 
 
 def seeded_generator(seed: int | None) -> torch.Generator | None:

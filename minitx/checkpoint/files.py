@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import zipfile
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,7 @@ class Tensors:
         handles: file -> an open safetensors file, or the tensors of a `.bin` file.
         spans: file -> name -> first byte and end of the tensor; filled for files read with `mapped=False`.
         folder: folder of the files.
+        mapped: whether tensors are mapped from the files, so that pages are read when they are used.
     """
 
     shapes: dict[str, Tensor] = field(default_factory=dict)
@@ -54,6 +57,7 @@ class Tensors:
     handles: dict[str, Any] = field(default_factory=dict)
     spans: dict[str, dict[str, tuple[int, int]]] = field(default_factory=dict)
     folder: Path = Path()
+    mapped: bool = True
 
     def read(self, name: str, *, mapped: bool = True) -> Tensor:
         """Returns a tensor.
@@ -71,7 +75,7 @@ class Tensors:
         if isinstance(handle, dict):
             stored: Tensor = handle[name]
             return stored
-        if not mapped and self.shapes[name].numel():
+        if not (mapped and self.mapped) and self.shapes[name].numel():
             path = self.folder / file
             if file not in self.spans:
                 self.spans[file] = read_spans(path)
@@ -109,8 +113,12 @@ def read_tensor(path: Path, name: str, span: tuple[int, int], like: Tensor) -> T
     return torch.frombuffer(data, dtype=like.dtype).view(like.shape)
 
 
-def open_folder(folder: Path) -> Tensors:
+def open_folder(folder: Path, *, mapped: bool = True) -> Tensors:
     """Opens the weights of a folder: safetensors before `.bin`, one file before shards.
+
+    Args:
+        folder: folder of the files.
+        mapped: map tensors from the files; False reads each into memory.
 
     Raises:
         FileNotFoundError: no weights, or a shard named by the index is missing.
@@ -127,9 +135,9 @@ def open_folder(folder: Path) -> Tensors:
             f"{folder} has no weights: expected {SINGLE}, {INDEX}, {BIN} or {BIN_INDEX}; found {present}."
         )
     if name in (SINGLE, BIN):
-        return open_files(folder, [name])
+        return open_files(folder, [name], mapped=mapped)
     weight_map = read_index(path)
-    tensors = open_files(folder, sorted(set(weight_map.values())))
+    tensors = open_files(folder, sorted(set(weight_map.values())), mapped=mapped)
     if missing := sorted(set(weight_map) - set(tensors.shapes)):
         raise ValueError(f"{path}: tensors that no shard holds: {summarize(missing)}.")
     return tensors
@@ -146,19 +154,22 @@ def read_index(path: Path) -> dict[str, str]:
         raise ValueError(f"{path}: has no 'weight_map' from tensor names to file names.")
     for name in sorted(set(weight_map.values())):
         parts = name.split("/")  # of a shard in a subfolder
-        if {"", ".", ".."} & {*parts} or "\\" in name or "\0" in name:
-            raise ValueError(f"{path}: names {name!r}; a shard must lie in the folder itself.")
+        if {"", ".", ".."} & {*parts} or {"\\", "\0", ":"} & {*name}:
+            raise ValueError(f"{path}: names {name!r}; a shard must be inside the folder.")
     return weight_map
 
 
-def open_files(folder: Path, names: Iterable[str]) -> Tensors:
+def open_files(folder: Path, names: Iterable[str], *, mapped: bool = True) -> Tensors:
     """Opens weight files by name; a tensor may be in one of them only."""
-    tensors = Tensors(folder=folder)
+    tensors = Tensors(folder=folder, mapped=mapped)
     for name in names:
         path = folder / name
         if not is_file(path):
             raise FileNotFoundError(f"{path} is missing; the index of its folder names it.")
-        handle, shapes = open_bin(path) if path.suffix == ".bin" else open_safetensors(path, tensors.metadata)
+        if path.suffix == ".bin":
+            handle, shapes = open_bin(path, mapped=mapped)
+        else:
+            handle, shapes = open_safetensors(path, tensors.metadata)
         tensors.handles[name] = handle
         if twice := sorted(set(shapes) & set(tensors.shapes)):
             raise ValueError(f"{path}: tensors that another shard holds too: {summarize(twice)}.")
@@ -185,7 +196,7 @@ def open_safetensors(path: Path, metadata: dict[str, str]) -> tuple[Any, dict[st
     return handle, shapes
 
 
-def open_bin(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def open_bin(path: Path, *, mapped: bool = True) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Opens a `.bin` file; returns its tensors and name -> meta tensor.
 
     `weights_only` unpickles tensors only, so that no code in the file can run. Plain values beside them, such
@@ -193,10 +204,13 @@ def open_bin(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """
     state: Any = None
     try:
+        sizes = record_sizes(path)
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         except RuntimeError:  # files from before torch 1.6 are not zip archives and cannot be mapped
             state = torch.load(path, map_location="cpu", weights_only=True)
+        if sizes is not None:
+            check_sizes(state, sizes)
     except Exception as error:  # torch raises anything for damaged bytes, struct.error included
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
@@ -215,6 +229,43 @@ def open_bin(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
             kind = str(value.layout if value.layout is not torch.strided else value.dtype)
             raise ValueError(f"{path}: {name} is a {kind} tensor on {value.device}; expected a dense tensor.")
     return state, {str(name): torch.empty_like(value, device="meta") for name, value in state.items()}
+
+
+def record_sizes(path: Path) -> Counter[int] | None:
+    """Returns how many records of each size a `.bin` archive has; None for a file that is no archive.
+
+    Raises:
+        ValueError: compressed records, which may be of any size; torch writes none.
+    """
+    if not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as archive:
+        records = archive.infolist()
+    if any(record.compress_type != zipfile.ZIP_STORED for record in records):
+        raise ValueError("its records are compressed, which torch.save never does")
+    return Counter(record.file_size for record in records)
+
+
+def check_sizes(state: Any, sizes: Counter[int]) -> None:
+    """Checks that every tensor has a record of its size.
+
+    torch maps a tensor as a range of bytes of the file, and does not compare it with the record.
+
+    Raises:
+        ValueError: it has none.
+    """
+    storages = {s.data_ptr(): s.nbytes() for s in _storages(state) if s.nbytes()}
+    if lacking := Counter(storages.values()) - sizes:
+        raise ValueError(f"a tensor of {min(lacking)} bytes has no record of that size")
+
+
+def _storages(value: Any) -> Iterator[torch.UntypedStorage]:
+    """Yields the storages of all tensors in nested containers."""
+    if isinstance(value, Tensor) and value.layout is torch.strided and not value.is_nested:
+        yield value.untyped_storage()
+    elif isinstance(value, Mapping | list | tuple):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _storages(part)
 
 
 def is_file(path: Path) -> bool:

@@ -23,6 +23,7 @@ from minitx.checkpoint.files import Tensors, summarize
 from minitx.checkpoint.ties import Sources, is_tied, resolve_ties, tied_in_head
 from minitx.config import HeadConfig, ModelConfig
 from minitx.models import Model
+from minitx.validation import ArgumentValueError
 
 # Parameters that belong to a task, not to the network.
 HEAD_PARTS = ("head.", "pooler.")
@@ -39,7 +40,11 @@ COMPUTED = re.compile(
 
 
 class MissingTensorsError(ValueError):
-    """A checkpoint that lacks tensors of the model, or of its head."""
+    """A checkpoint that lacks tensors of the model."""
+
+
+class MissingHeadError(MissingTensorsError, ArgumentValueError):
+    """A checkpoint that lacks the head that was asked for."""
 
 
 class CheckpointNames:
@@ -228,10 +233,8 @@ def check_complete(
         return
     absent = summarize(" or ".join(names.expected(entry)) for entry in missing)
     if all(entry.parameters[0].startswith(HEAD_PARTS) for entry in missing):
-        raise MissingTensorsError(
-            f"the checkpoint has no {task!r} head; missing: {absent}. Its own head is the "
-            'default; the head "none" loads none, and init_head initializes one with random weights.'
-        )
+        hint = 'init_head=True draws a new one, head="none" loads none'
+        raise MissingHeadError("head", task, f"one that the checkpoint has; missing: {absent}", hint)
     hint = ""
     if "encoder" in architecture.headless and not any("decoder." in name for name in names.stored):
         hint = ' It holds an encoder only, which the head "encoder" loads.'

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 import torch
@@ -17,7 +17,7 @@ from minitx.architectures.known_keys import known_keys
 from minitx.architectures.mapping import ResolvedEntry
 from minitx.architectures.native import native_config
 from minitx.checkpoint.build import choose_architecture, task_of
-from minitx.checkpoint.files import BIN, BIN_INDEX, GENERATION, INDEX, SINGLE
+from minitx.checkpoint.files import BIN, BIN_INDEX, GENERATION, INDEX, SINGLE, summarize
 from minitx.checkpoint.lora import ADAPTER_CONFIG
 from minitx.checkpoint.record import Checkpoint
 from minitx.checkpoint.resolve import table_entries
@@ -118,7 +118,8 @@ def write_checkpoint(
     shards = assign_shards(shapes, checkpoint, max_shard_size)
     config = stored_config(model, checkpoint)
     refuse_other_model(files.folder, config)
-    refuse_other_weights(files.folder, {SINGLE} if len(shards) == 1 else {INDEX, *shards})
+    generation = () if checkpoint.generation_file is None else (GENERATION,)
+    refuse_other_files(files.folder, {*shards, *generation, *((INDEX,) if len(shards) > 1 else ())})
     refuse_other_sentence_files(files.folder, checkpoint.sentence_files)
     metadata = checkpoint.metadata or {"format": "pt"}
     paths = {files.path(name): members for name, members in shards.items()}
@@ -143,27 +144,37 @@ def stored_tensors(
     meta = {name: tensor.to("meta") for name, tensor in parameters.items()}
     shapes: dict[str, Tensor] = {}
     groups: list[Callable[[], dict[str, Tensor]]] = []
+    converted = model.dtype != checkpoint.dtype
+    dtypes = {} if converted else checkpoint.dtypes
     for entry, names in stored_names(model, checkpoint).items():
-        shapes |= entry_tensors(entry, names, checkpoint, meta)
-        groups.append(partial(entry_tensors, entry, names, checkpoint, parameters))
+        shapes |= entry_tensors(entry, names, dtypes, meta)
+        groups.append(partial(entry_tensors, entry, names, dtypes, parameters))
     # Unused tensors are written back unchanged, but follow a change of the model's dtype.
-    now = model.dtype
     for name, tensor in checkpoint.unused_tensors.items():
-        follows = tensor.dtype == checkpoint.dtype and now != checkpoint.dtype
-        dtype = now if follows else tensor.dtype
+        dtype = model.dtype if converted and tensor.dtype == checkpoint.dtype else tensor.dtype
         shapes[name] = tensor.to("meta", dtype)
         groups.append(partial(unused_tensor, name, tensor, dtype))
     return shapes, groups
 
 
 def entry_tensors(
-    entry: ResolvedEntry, names: Sequence[str], checkpoint: Checkpoint, parameters: Mapping[str, Tensor]
+    entry: ResolvedEntry,
+    names: Sequence[str],
+    dtypes: Mapping[str, tuple[torch.dtype, torch.dtype]],
+    parameters: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    """Returns the tensors of an entry by the names to store them under, in the dtypes of the source."""
+    """Returns the tensors of an entry by the names to store them under.
+
+    Args:
+        entry: an entry of the weight table.
+        names: the names to store its tensors under.
+        dtypes: name -> dtype to store, and that of a parameter that was not converted since it was loaded.
+        parameters: of the model, by name.
+    """
     tensors = entry.op.save([parameters[name] for name in entry.parameters])
     stored = dict(zip(names, tensors if entry.op.many else tensors * len(names), strict=True))
     for name, tensor in stored.items():
-        own, loaded = checkpoint.dtypes.get(name, (tensor.dtype, tensor.dtype))
+        own, loaded = dtypes.get(name, (tensor.dtype, tensor.dtype))
         stored[name] = tensor.to(own) if tensor.dtype == loaded else tensor
     return stored
 
@@ -231,7 +242,7 @@ def native_checkpoint(model: Model, source: Checkpoint | None) -> Checkpoint:
     if source is None:
         return Checkpoint(architecture, model_type, config)
     files = source.files if source.is_native else {}
-    as_new = replace(source, files=files, names={}, unused_tensors={}, ignored_keys=())
+    as_new = replace(source, files=files, names={}, ignored_keys=())
     return replace(as_new, architecture=architecture, model_type=model_type, config=config)
 
 
@@ -281,7 +292,7 @@ def assign_shards(
     if max_shard_size is not None:
         return sized_shards(tensors, max_shard_size)
     source = {
-        name: file.replace("pytorch_model", "model").replace(".bin", ".safetensors")
+        name: file if file.endswith(".safetensors") else safetensors_name(file)
         for name, file in checkpoint.files.items()
     }
     if not source:
@@ -291,6 +302,12 @@ def assign_shards(
     for name in tensors:
         shards.setdefault(source.get(name, last), []).append(name)
     return numbered(list(shards.values())) if len(shards) < len(set(source.values())) else shards
+
+
+def safetensors_name(file: str) -> str:
+    """Returns the name of a `.bin` file's counterpart: pytorch_model-... is model-..."""
+    path = PurePosixPath(file)
+    return path.with_name(path.stem.replace("pytorch_model", "model") + ".safetensors").as_posix()
 
 
 def sized_shards(tensors: Mapping[str, Tensor], size: int) -> dict[str, list[str]]:
@@ -337,14 +354,16 @@ def refuse_other_model(folder: Path, config: Mapping[str, Any]) -> None:
         )
 
 
-def refuse_other_weights(folder: Path, names: set[str]) -> None:
-    """Refuses a folder with weights under other names, which a loader might prefer to these."""
+def refuse_other_files(folder: Path, names: set[str]) -> None:
+    """Refuses a folder with other files of a model, which a loader would read beside these."""
     shards = {path.name for path in folder.glob("model-*-of-*.safetensors")}
     present = shards | {
-        name for name in (SINGLE, INDEX, BIN, BIN_INDEX, ADAPTER_CONFIG) if (folder / name).exists()
+        name
+        for name in (SINGLE, INDEX, BIN, BIN_INDEX, ADAPTER_CONFIG, GENERATION)
+        if (folder / name).exists()
     }
     if other := sorted(present - names):
         raise FileExistsError(
-            f"{folder} already holds {', '.join(other)}, which would stay beside the new weights; "
+            f"{folder} already holds {summarize(other)}, which would stay beside the new files; "
             "save to an empty folder, or remove them first."
         )

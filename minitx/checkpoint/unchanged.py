@@ -20,12 +20,20 @@ from minitx.checkpoint.record import Checkpoint
 from minitx.layers.attention import BACKENDS, eager, sdpa
 from minitx.layers.norm import identity
 from minitx.models import Model
-from minitx.optimize.few_rows import few_rows
+from minitx.optimize.few_rows import FewRowsLinear, few_rows
+from minitx.optimize.mixed_dtypes import MixedLinear
 
-# torch's own attributes of a module; a `forward` among them replaces that of the class
-_TORCH = frozenset({*vars(nn.Module()), *dir(nn.Module)}) - {"forward"}
-_HOOKS = {"_forward_pre_hooks": "forward pre-hook", "_forward_hooks": "forward hook"}
+# torch's own attributes of a module; any other name of torch's replaces a method
+_TORCH = frozenset({*vars(nn.Module()), "_compiled_call_impl"})
+_HOOKS = {
+    "_forward_pre_hooks": "forward pre-hook",
+    "_forward_hooks": "forward hook",
+    "_state_dict_hooks": "state dict hook",
+    "_state_dict_pre_hooks": "state dict pre-hook",
+}
 _TRAINING = (nn.Dropout, nn.Identity)  # replacing one by the other changes training only
+_TRAINING_OPTIONS = frozenset(("p", "inplace"))
+_PASSES = frozenset((FewRowsLinear.__module__, MixedLinear.__module__))
 _MISSING = "missing"
 
 
@@ -44,25 +52,22 @@ def check_unchanged(model: Model, checkpoint: Checkpoint) -> None:
     head = None if model.head is None else model.head.config
     if (by_config, heads.get(task)) != (model.config, head):
         raise ValueError(
-            f"model.checkpoint.config describes another model than model.config; {advice(checkpoint)}"
+            "model.checkpoint.config describes another model than model.config; build such a model with "
+            "minitx.from_config(model.checkpoint.config | {...})."
         )
     built = empty_model(architecture, model_config, heads, task, pooler=model.config.pooler)
     built.set_attention(checkpoint.attention)
     for place, now, before in differences(model, few_rows(built)):
-        raise ValueError(f"the model's {place} is {now}, but by its config {before}; {advice(checkpoint)}")
+        raise ValueError(f"the model's {place} is {now}, but by its config {before}; {advice(place)}")
 
 
-def advice(checkpoint: Checkpoint) -> str:
-    """Returns the ways to keep a model that differs from its config."""
-    native = (
-        ""
-        if checkpoint.is_native
-        else ('minitx.save(..., model_type="minitx") keeps a registered attention; ')
-    )
+def advice(place: str) -> str:
+    """Returns how to keep a model that differs from its config in one place."""
+    if place.endswith("backend"):
+        return 'minitx.save(..., model_type="minitx") keeps the name of a registered attention.'
     return (
-        "build such a model with minitx.from_config(model.checkpoint.config | {...}) if config.json has keys "
-        f"for it; {native}anything else is kept by torch.save(model.state_dict(), path) and the code that "
-        "changes it."
+        "use a config that describes it, or keep torch.save(model.state_dict(), path) and the code of the "
+        "change."
     )
 
 
@@ -80,16 +85,45 @@ def differences(model: nn.Module, built: nn.Module) -> list[tuple[str, str, str]
             continue
         label = path or "class"
         training = type(module) in _TRAINING and type(other) in _TRAINING
-        if not training and described(module) != described(other):
+        if not training and kind(module) is not kind(other):
+            pair = (described(module), described(other))
+            differing.append(
+                (label, *(pair if pair[0] != pair[1] else (full_name(module), full_name(other))))
+            )
+        elif not training and described(module) != described(other):
             differing.append((label, described(module), described(other)))
-        elif not training:
-            differing += [(f"{path}.{name}".lstrip("."), *pair) for name, pair in changed(module, other)]
+        pairs = changed(module, other, _TRAINING_OPTIONS if training else frozenset())
+        differing += [(f"{path}.{name}".lstrip("."), *pair) for name, pair in pairs]
         differing += [(f"{path}.{name}".lstrip("."), *pair) for name, pair in hooks(module, other)]
-    shapes = {name: tuple(x.shape) for name, x in built.state_dict().items()}
-    for name, tensor in model.state_dict().items():
-        if shapes.get(name, tensor.shape) != tensor.shape:
-            differing.append((name, f"of shape {tuple(tensor.shape)}", f"of shape {shapes[name]}"))
+    return differing + changed_tensors(model.state_dict(), built.state_dict())
+
+
+def changed_tensors(
+    tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+) -> list[tuple[str, str, str]]:
+    """Returns the names of stored tensors that differ in their presence, shape or form."""
+    differing = []
+    for name in sorted(tensors.keys() | expected.keys()):
+        tensor, other = tensors.get(name), expected.get(name)
+        if tensor is None or other is None:
+            present, absent = "a stored tensor", "not one that is stored"
+            differing.append((name, *((absent, present) if tensor is None else (present, absent))))
+        elif tensor.is_meta or tensor.layout is not torch.strided:
+            form = "on the meta device, without values" if tensor.is_meta else f"of layout {tensor.layout}"
+            differing.append((name, form, "a dense tensor"))
+        elif tensor.shape != other.shape:
+            differing.append((name, f"of shape {tuple(tensor.shape)}", f"of shape {tuple(other.shape)}"))
     return differing
+
+
+def kind(module: nn.Module) -> type[nn.Module]:
+    """Returns the class of a module without the passes of minitx, which compute the same."""
+    return next(base for base in type(module).__mro__ if base.__module__ not in _PASSES)
+
+
+def full_name(module: nn.Module) -> str:
+    """Returns the name of a class with its module."""
+    return f"{kind(module).__module__}.{kind(module).__qualname__}"
 
 
 def described(module: nn.Module | None, absent: str = _MISSING) -> str:
@@ -101,13 +135,16 @@ def described(module: nn.Module | None, absent: str = _MISSING) -> str:
     return f"{name}({options})"
 
 
-def changed(module: nn.Module, built: nn.Module) -> list[tuple[str, tuple[str, str]]]:
+def changed(
+    module: nn.Module, built: nn.Module, ignored: frozenset[str]
+) -> list[tuple[str, tuple[str, str]]]:
     """Returns the plain attributes that differ, with their values in both.
 
     An attribute that the config's module does not have in any form is not used by its class.
     """
-    now = {name: value for name, value in vars(module).items() if name not in _TORCH}
-    before = {name: value for name, value in vars(built).items() if name not in _TORCH}
+    ignored = ignored | _TORCH
+    now = {name: value for name, value in vars(module).items() if name not in ignored}
+    before = {name: value for name, value in vars(built).items() if name not in ignored}
     if isinstance(module, Model):
         now["checkpoint"] = before["checkpoint"] = None  # the record
     pairs = []
@@ -163,6 +200,8 @@ def vars_of(function: partial[Any]) -> tuple[Any, ...]:
 
 def text(value: Any) -> str:
     """Returns an attribute for a message: the name of a function, else its repr, shortened."""
+    if isinstance(value, Tensor):
+        return "a plain tensor"
     if isinstance(value, partial):
         value = value.args[0] if value.args and callable(value.args[0]) else value.func
     return str(getattr(value, "__name__", None) or f"{value!r:.60}" if not isinstance(value, str) else value)

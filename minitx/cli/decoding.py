@@ -141,10 +141,10 @@ def model_of(source: Source, folder: Path, head: str) -> Any:
     try:
         return source.model(folder, head)
     except ValueError as error:
-        unknown = getattr(error, "parameter", "") == "head"
-        if not unknown and not isinstance(error, MissingTensorsError):
+        lacks = isinstance(error, MissingTensorsError)
+        if not lacks and getattr(error, "parameter", "") != "head":
             raise
-        reason = "models of its kind have no head for it; minitx embed may take it." if unknown else error
+        reason = error if lacks else "models of its kind have no head for it; minitx embed may take it."
         raise ValueError(f"{source.name} cannot predict a next token: {reason}") from None
 
 

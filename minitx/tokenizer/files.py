@@ -10,7 +10,6 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -28,6 +27,8 @@ _MAP = "special_tokens_map.json"
 _ADDED = "added_tokens.json"
 # Names of code and paths, which have no meaning in another folder.
 _NOT_SAVED = ("auto_map", "name_or_path", "tokenizer_file", "special_tokens_map_file", "init_inputs")
+LARGEST_ID = 2**32 - 1
+_MOST_TOKENS = 10_000  # that a number in the file can add to the vocabulary
 _NO_LIMIT = 10**20  # transformers writes 1e30 for "no limit"
 
 
@@ -59,8 +60,8 @@ class Settings:
         value = self.config.get(name)
         if value is None:
             return default
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            wrong(CONFIG, name, value, "an integer of at least 0, or null")
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST_TOKENS:
+            wrong(CONFIG, name, value, f"an integer from 0 to {_MOST_TOKENS}, or null")
         return value
 
     def limit(self) -> int | None:
@@ -245,11 +246,14 @@ def add_tokens(backend: Backend, settings: Settings, special: Iterable[str] = ()
         ValueError: an id cannot be kept, so that the token would get another row of the embedding.
     """
     known = {token.content: token for token in backend.get_added_tokens_decoder().values()}
-    for index, token in sorted(settings.added.items()):
+    changed = []
+    for _, token in sorted(settings.added.items()):
         earlier = known.get(token.content)
         if repr(earlier) != repr(token):
-            add_all(backend, [_with(token, special=token.special or bool(earlier and earlier.special))])
+            changed.append(_with(token, special=token.special or bool(earlier and earlier.special)))
             known[token.content] = token
+    add_all(backend, changed)
+    for index, token in sorted(settings.added.items()):
         if backend.token_to_id(token.content) != index:
             raise ValueError(
                 f"The token {token.content!r} is listed with id {index}, but has id "
@@ -303,9 +307,7 @@ def add_all(backend: Backend, tokens: list[AddedToken]) -> None:
                 f"The vocabulary lacks {missing[0]!r}, and the id after its {size} tokens is taken, since it "
                 "has gaps or duplicates. Add the token to the vocabulary file."
             )
-    # In this order: the library adds special tokens by another function.
-    for special, group in groupby(tokens, key=lambda token: token.special):
-        (backend.add_special_tokens if special else backend.add_tokens)(list(group))
+    backend.add_tokens(tokens)  # in one call: each takes time for all added tokens
 
 
 def read_backend(folder: Path) -> Backend:
@@ -318,11 +320,14 @@ def read_backend(folder: Path) -> Backend:
 
     path = folder / "tokenizer.json"
     try:
-        return Tokenizer.from_str(read_text(path))
+        backend = Tokenizer.from_str(read_text(path))
     except Exception as error:  # the library raises nothing narrower
         raise ValueError(
             f"{path} is not a readable tokenizer ({error}); it may be cut short, fetch it again."
         ) from error
+    if backend.id_to_token(LARGEST_ID) is not None:  # the library would save an empty vocabulary
+        raise ValueError(f"{path} has a token of id {LARGEST_ID}; ids must be smaller.")
+    return backend
 
 
 def padding_defaults(backend: Backend) -> dict[str, str]:

@@ -377,7 +377,7 @@ def test_the_index_loads(folder: Path, sharded: dict[str, str]) -> None:
 )
 def test_an_index_that_points_outside(folder: Path, sharded: dict[str, str], file: str) -> None:
     write_index(folder, {"weight_map": {**sharded, WORD: file}})
-    refuse(folder, "index.json", repr(file), "must lie in the folder itself")
+    refuse(folder, "index.json", repr(file), "must be inside the folder")
 
 
 @pytest.mark.parametrize(

@@ -322,7 +322,7 @@ def uniform(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, opti
 def test_a_registered_attention_is_kept_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(BACKENDS, "uniform", uniform)
     model = bert(architectures=["BertForMaskedLM"]).set_attention("uniform")
-    with pytest.raises(ValueError, match=r'model_type="minitx"\) keeps a registered attention'):
+    with pytest.raises(ValueError, match=r'model_type="minitx"\) keeps the name of a registered attention'):
         minitx.save(model, tmp_path)
     minitx.save(model, tmp_path, model_type="minitx")
     assert torch.equal(minitx.load(tmp_path)(IDS).logits, model(IDS).logits)

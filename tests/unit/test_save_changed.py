@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import minitx
@@ -188,3 +190,129 @@ def test_projections_without_few_rows_are_saved(tmp_path: Path) -> None:
     model = undo_few_rows(tiny())
     minitx.save(model, tmp_path)
     assert torch.equal(minitx.load(tmp_path)(IDS).logits, model(IDS).logits)
+
+
+def _subclass(model: Any) -> None:
+    dense = model.encoder.layers[0].attention.self_attention.Q
+    name = type(dense).__name__
+    dense.__class__ = type(name, (type(dense),), {"forward": lambda self, x: nn.Linear.forward(self, x) * 2})
+
+
+def _model_subclass(model: Any) -> None:
+    model.__class__ = type(type(model).__name__, (type(model),), {})
+
+
+def _forward_of_dropout(model: Any) -> None:
+    model.embedder.dropout.forward = lambda hidden: hidden * 2
+
+
+def _call(model: Any) -> None:
+    attention(model)._call_impl = lambda *args, **options: args[0]
+
+
+def _state_dict_hook(model: Any) -> None:
+    model.register_state_dict_post_hook(lambda module, state, *_: state.update({"x": torch.ones(1)}))
+
+
+def _not_stored(model: Any) -> None:
+    dense = attention(model).Q
+    weight = dense.weight.detach()
+    del dense._parameters["weight"]
+    dense.register_buffer("weight", weight, persistent=False)
+
+
+def _buffer(model: Any) -> None:
+    model.register_buffer("extra", torch.ones(2))
+
+
+def _meta(model: Any) -> None:
+    attention(model).Q.to("meta")
+
+
+def _sparse(model: Any) -> None:
+    attention(model).Q.weight = nn.Parameter(attention(model).Q.weight.detach().to_sparse())
+
+
+STORED = "not one that is stored"
+LATER_CHANGES = {
+    _subclass: r"self_attention\.Q is .*, but by its config torch\.nn\.modules\.linear\.Linear",
+    _model_subclass: r"class is tests\..*EncoderModel, but by its config minitx\.models",
+    _forward_of_dropout: r"embedder\.dropout\.forward is <lambda>, but by its config not set",
+    _call: r"self_attention\._call_impl is <lambda>, but by its config not set",
+    _state_dict_hook: r"state dict hook is <lambda>, but by its config none",
+    _not_stored: rf"self_attention\.Q\.weight is {STORED}, but by its config a stored tensor",
+    _buffer: rf"extra is a stored tensor, but by its config {STORED}",
+    _meta: r"Q\.bias is on the meta device, without values, but by its config a dense tensor",
+    _sparse: r"Q\.weight is of layout torch\.sparse_coo, but by its config a dense tensor",
+}
+
+
+@pytest.mark.parametrize("model_type", [None, "minitx"])
+@pytest.mark.parametrize(("change", "message"), LATER_CHANGES.items())
+def test_changes_that_the_files_would_not_show(
+    tmp_path: Path, change: Callable[[Any], None], message: str, model_type: str | None
+) -> None:
+    model = tiny()
+    change(model)
+    with pytest.raises(ValueError, match=message):
+        minitx.save(model, tmp_path, model_type=model_type)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # within torch
+def test_a_compiled_part_and_another_dropout_are_saved(tmp_path: Path) -> None:
+    model = tiny()
+    model.encoder.compile()
+    model.embedder.dropout.p = 0.9
+    model.encoder.layers[0].output.dropout.inplace = True
+    minitx.save(model, tmp_path)
+    assert torch.equal(minitx.load(tmp_path)(IDS).logits, tiny()(IDS).logits)
+
+
+def test_a_dtype_of_the_file_is_not_that_of_a_converted_model(tmp_path: Path) -> None:
+    """T5 in float16 computes `wo` in float32; trained in float32, it may have values beyond float16."""
+    config = {
+        "model_type": "t5",
+        "vocab_size": 40,
+        "d_model": 8,
+        "d_kv": 4,
+        "d_ff": 12,
+        "num_layers": 1,
+        "num_heads": 2,
+    }
+    minitx.save(minitx.from_config(config, dtype="float16", seed=0), tmp_path / "half")
+    model: Any = minitx.load(tmp_path / "half").float()
+    dense = model.encoder.layers[0].output.dense
+    with torch.no_grad():
+        dense.weight.fill_(1e5)
+    minitx.save(model, tmp_path / "single")
+    again: Any = minitx.load(tmp_path / "single")
+    assert torch.equal(again.encoder.layers[0].output.dense.weight, dense.weight)
+
+
+def test_generation_settings_of_another_model_are_refused(tmp_path: Path) -> None:
+    minitx.save(tiny(), tmp_path)
+    (tmp_path / "generation_config.json").write_text('{"num_beams": 7}')
+    with pytest.raises(FileExistsError, match=r"already holds generation_config\.json"):
+        minitx.save(tiny(), tmp_path)
+
+
+def test_sizes_of_a_native_config_are_bounded(tmp_path: Path) -> None:
+    minitx.save(tiny(None), tmp_path, model_type="minitx")
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["config"]["encoder"]["num_hidden_layers"] = 100_000
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"config\.encoder\.num_hidden_layers=100000 must be at most 1000"):
+        minitx.load(tmp_path)
+
+
+def test_another_head_in_the_file_is_kept_in_minitx_s_own_form(tmp_path: Path) -> None:
+    minitx.save(tiny("masked-lm"), tmp_path / "one")
+    stored = load_file(tmp_path / "one" / "model.safetensors") | {"cls.species.weight": torch.ones(3, 24)}
+    save_file(stored, tmp_path / "one" / "model.safetensors", {"format": "pt"})
+    with pytest.warns(UserWarning, match="species"):
+        model = minitx.load(tmp_path / "one")
+    minitx.save(model, tmp_path / "two", model_type="minitx")
+    assert torch.equal(
+        load_file(tmp_path / "two" / "model.safetensors")["cls.species.weight"], torch.ones(3, 24)
+    )

@@ -261,10 +261,13 @@ def _byte_pair_model(model: SentencePieceModel, pieces: list[tuple[str, float]],
 
     vocabulary = {text: index for index, (text, _) in enumerate(pieces)}
     normal = {piece.text: piece.score for piece in model.pieces if piece.kind == NORMAL}
+    lengths = {len(text) for text in normal}
+    # Only where both parts have the length of a piece: a very long piece has few such places.
+    cuts = {size: [cut for cut in sorted(lengths) if size - cut in lengths] for size in lengths}
     merges = [
         (text[:cut], text[cut:])
         for text in sorted(normal, key=lambda text: -normal[text])
-        for cut in range(1, len(text))
+        for cut in cuts[len(text)]
         if text[:cut] in normal and text[cut:] in normal
     ]
     return models.BPE(

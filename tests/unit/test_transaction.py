@@ -1,0 +1,270 @@
+"""Files are replaced together or not at all: killed at every system call, by two writers, while read."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from minitx.transaction import STAGING, read_consistently, recover, transaction
+
+FILES = ("config.json", "model.safetensors", "1_Pooling/config.json")
+OPERATIONS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.scandir")
+
+
+def write(folder: Path, content: str) -> None:
+    with transaction(folder) as files:
+        files.write_all(dict.fromkeys(FILES, content))
+
+
+def read(folder: Path) -> set[str]:
+    return {(folder / name).read_text() for name in FILES}
+
+
+def names(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def killed_at(number: int, function: Callable[[], None]) -> bool:
+    """Runs a function in another process, which dies before its system call `number`; whether it died."""
+    child = os.fork()
+    if child == 0:  # pragma: no cover - ends in a kill
+        calls = iter(range(number))
+
+        def count(event: str, *_: object) -> None:
+            if event in OPERATIONS and next(calls, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        for name in ("fsync", "write", "close"):
+            original = getattr(os, name)
+            setattr(os, name, lambda *args, f=original: (count(OPERATIONS[0]), f(*args))[1])
+        sys.addaudithook(count)
+        try:
+            function()
+        finally:
+            os._exit(0)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write(tmp_path / "model", "old")
+    (tmp_path / "model" / "README.md").write_text("mine")
+    return tmp_path / "model"
+
+
+def test_files_appear_together(folder: Path) -> None:
+    with transaction(folder) as files:
+        files.write_all({"config.json": "new", "2_Dense/config.json": b"new"})
+        assert files.names() == ["2_Dense/config.json", "config.json"]
+        assert read(folder) == {"old"}
+    assert (folder / "config.json").read_text() == (folder / "2_Dense/config.json").read_text() == "new"
+    assert names(folder) == {*FILES, "2_Dense/config.json", "README.md"}
+    assert not (folder / STAGING).exists()
+
+
+def test_an_error_leaves_everything(folder: Path) -> None:
+    with pytest.raises(TypeError), transaction(folder) as files:
+        files.write_all({"config.json": "new", "other": "new", "third": 3})  # type: ignore[dict-item]
+    assert read(folder) == {"old"}
+    assert names(folder) == {*FILES, "README.md"}
+    assert not (folder / STAGING).exists()
+
+
+def test_a_folder_where_a_file_is_to_be(folder: Path) -> None:
+    (folder / "other").mkdir()
+    with pytest.raises(IsADirectoryError, match="other"), transaction(folder) as files:
+        files.write_all({"config.json": "new", "other": "new"})
+    assert read(folder) == {"old"}
+    assert not (folder / STAGING).exists()
+
+
+def test_links_that_lead_out_are_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (folder / "2_Dense").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="leads out"), transaction(folder) as files:
+        files.write_all({"config.json": "new", "2_Dense/config.json": "new"})
+    assert read(folder) == {"old"}
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_link_is_replaced_by_the_file(folder: Path, tmp_path: Path) -> None:
+    (folder / "config.json").unlink()
+    (tmp_path / "elsewhere.json").write_text("elsewhere")
+    (folder / "config.json").symlink_to(tmp_path / "elsewhere.json")
+    write(folder, "new")
+    assert (tmp_path / "elsewhere.json").read_text() == "elsewhere"
+    assert read(folder) == {"new"}
+
+
+def test_killed_at_every_system_call(tmp_path: Path) -> None:
+    """Readers find the old files or the new ones; the next writer leaves nothing else."""
+    outcomes = []
+    for number in range(1000):
+        folder = tmp_path / str(number)
+        write(folder, "old")
+        if not killed_at(number, lambda folder=folder: write(folder, "new")):
+            break
+        content = read_consistently(folder, lambda folder=folder: read(folder))
+        assert len(content) == 1, f"a mixture after call {number}"
+        outcomes.append(content.pop())
+        write(folder, "newer")
+        assert read(folder) == {"newer"}
+        assert names(folder) == set(FILES)
+        assert not (folder / STAGING).exists()
+    commit = outcomes.index("new")
+    assert commit > 20
+    assert len(outcomes) - commit > 15
+    assert outcomes == ["old"] * commit + ["new"] * (len(outcomes) - commit)
+
+
+def test_a_recovery_that_is_killed_too(tmp_path: Path) -> None:
+    folder, number = tmp_path / "model", 0
+    write(folder, "old")
+    while True:  # until the first call after the commit
+        killed_at(number, lambda: write(folder, "new"))
+        if (folder / STAGING / "committed").exists():
+            break
+        number += 1
+    for number in range(200):
+        if not killed_at(number, lambda: recover(folder)):
+            break
+    assert number > 10
+    assert read(folder) == {"new"}
+    assert not (folder / STAGING).exists()
+
+
+def test_programs_that_know_nothing_of_it_find_no_mixture(tmp_path: Path) -> None:
+    for number in range(1000):
+        folder = tmp_path / str(number)
+        write(folder, "old")
+        died = killed_at(number, lambda folder=folder: write(folder, "new"))
+        assert len({(folder / name).read_text() for name in FILES if (folder / name).exists()}) <= 1
+        if not died:
+            return
+
+
+def test_everything_is_on_the_disk_before_the_commit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the order of the calls: no power failure leaves a commit without its files."""
+    events: list[tuple[str, str]] = []
+
+    def record(name: str, shown: Callable[..., str]) -> None:
+        original = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *args: (events.append((name, shown(*args))), original(*args))[1])
+
+    def relative(path: object) -> str:
+        return os.path.relpath(str(path), folder)
+
+    record("fsync", lambda descriptor: relative(os.readlink(f"/proc/self/fd/{descriptor}")))
+    record("rename", lambda source, _: relative(source))
+    record("replace", lambda _, target: relative(target))
+    for name in ("unlink", "rmdir"):
+        record(name, relative)
+    write(folder, "new")
+    commit = events.index(("rename", f"{STAGING}/files"))
+    synced = [path for name, path in events[:commit] if name == "fsync"]
+    staged = [f"{STAGING}/files/{name}" for name in sorted(FILES)]
+    assert synced == [*staged, f"{STAGING}/files/1_Pooling", f"{STAGING}/files"]
+    assert events[commit + 1 : commit + 3] == [("fsync", STAGING), ("fsync", ".")]
+    last_move = max(i for i, (name, _) in enumerate(events) if name == "replace")
+    moved = events[last_move + 1 :]
+    assert moved.index(("fsync", ".")) < moved.index(("rmdir", f"{STAGING}/committed"))
+    assert moved.index(("fsync", "1_Pooling")) < moved.index(("rmdir", f"{STAGING}/committed"))
+
+
+@pytest.fixture
+def process() -> Iterator[Callable[..., None]]:
+    """Starts processes, and ends them after the test."""
+    started = []
+
+    def start(function: Callable[..., None], *args: object) -> None:
+        child = multiprocessing.get_context("fork").Process(target=function, args=args, daemon=True)
+        child.start()
+        started.append(child)
+
+    yield start
+    for child in started:
+        child.kill()
+        child.join()
+
+
+def write_again_and_again(folder: Path, content: str) -> None:
+    for number in range(10**9):
+        write(folder, f"{content}{number}")
+        time.sleep(0.01)  # in which the other writer takes its turn
+
+
+def test_two_writers_and_a_reader(folder: Path, process: Callable[..., None]) -> None:
+    for content in ("a", "b"):
+        process(write_again_and_again, folder, content)
+    seen = []
+    while len(seen) < 200 or not {"a", "b"} <= {content[0] for content in seen}:
+        content = read_consistently(folder, lambda: read(folder))
+        assert len(content) == 1
+        seen += content
+
+
+def test_a_writer_waits_for_another_and_says_so(
+    folder: Path, process: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hold() -> None:
+        with transaction(folder) as files:
+            (folder / "started").touch()
+            time.sleep(1.0)
+            files.write_all(dict.fromkeys(FILES, "first"))
+
+    monkeypatch.setattr("minitx.transaction._PATIENCE", 0.1)
+    process(hold)
+    while not (folder / "started").exists():
+        time.sleep(0.01)
+    with pytest.warns(UserWarning, match=r"waiting to write .*model: locked by .*process"):
+        write(folder, "second")
+    assert read(folder) == {"second"}
+    assert not (folder / STAGING).exists()
+
+
+def test_a_folder_that_cannot_be_completed_says_what_to_do(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / STAGING / "committed").mkdir(parents=True)
+    (folder / STAGING / "committed" / "config.json").write_text("new")
+
+    def denied(*_: object) -> None:
+        raise PermissionError(13, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", denied)
+        with pytest.raises(PermissionError, match="interrupted save, which cannot be completed"):
+            recover(folder)
+    recover(folder)
+    assert (folder / "config.json").read_text() == "new"
+
+
+def test_a_folder_that_never_rests(folder: Path) -> None:
+    numbers = iter(range(10**6))
+
+    def changing() -> None:
+        (folder / "config.json").write_text(f"{next(numbers)} and more" * (1 + next(numbers) % 7))
+
+    with pytest.raises(RuntimeError, match="changes all the time"):
+        read_consistently(folder, changing)
+
+
+def test_an_error_of_a_reader_is_raised_if_nothing_changed(folder: Path) -> None:
+    attempts = []
+
+    def fail() -> None:
+        attempts.append(1)
+        if len(attempts) == 1:
+            write(folder, "new")
+        raise ValueError("damaged")
+
+    with pytest.raises(ValueError, match="damaged"):
+        read_consistently(folder, fail)
+    assert len(attempts) == 2

@@ -1,0 +1,75 @@
+"""safetensors files are those of the library, byte by byte, and are written one tensor at a time."""
+
+from __future__ import annotations
+
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from safetensors.torch import save as library_save
+from torch import Tensor
+
+import minitx
+from minitx.architectures.operations import Transposed
+from minitx.checkpoint import save as saving
+from minitx.checkpoint.files import DTYPES
+from minitx.checkpoint.write import write_tensors
+
+shapes = st.lists(st.integers(0, 4), max_size=3).map(tuple)
+tensors = st.builds(
+    lambda shape, dtype, flip: (torch.rand(shape) * 100).to(dtype).movedim(0, -1) if flip and shape else
+    (torch.rand(shape) * 100).to(dtype),
+    shapes,
+    st.sampled_from([*DTYPES.values()]),
+    st.booleans(),
+)  # fmt: skip
+names = st.text(min_size=1, max_size=8).filter(lambda name: name != "__metadata__" and name.isprintable())
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.dictionaries(names, tensors, max_size=6), st.sampled_from([{}, {"format": "pt"}, {"note": 'é"\n'}]))
+def test_the_bytes_of_the_library(
+    tmp_path: Path, stored: dict[str, Tensor], metadata: dict[str, str]
+) -> None:
+    path = tmp_path / "model.safetensors"
+    write_tensors({path: stored}, stored, [lambda: stored], metadata)
+    assert path.read_bytes() == library_save({n: t.contiguous() for n, t in stored.items()}, metadata or None)
+
+
+def test_several_files_and_groups(tmp_path: Path) -> None:
+    stored = {name: torch.rand(3, 2) for name in "abcd"}
+    sizes: list[int] = []
+    files = {tmp_path / "one": ["a", "d"], tmp_path / "two": ["c", "b"]}
+    groups = [lambda: {n: stored[n] for n in "ab"}, lambda: {"c": stored["c"]}, lambda: {"d": stored["d"]}]
+    write_tensors(files, {n: t.to("meta") for n, t in stored.items()}, groups, {}, sizes.append)
+    assert sizes == [24] * 4
+    read = load_file(tmp_path / "one") | load_file(tmp_path / "two")
+    assert all(torch.equal(read[name], stored[name]) for name in stored)
+
+
+@pytest.mark.parametrize("shards", [None, 2_000])
+def test_one_copy_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shards: int | None) -> None:
+    """GPT-2 stores its matrices transposed: not more than one of the copies is alive."""
+    config: dict[str, Any] = {"model_type": "gpt2", "vocab_size": 40, "n_embd": 16, "n_head": 2, "n_layer": 3}
+    model = minitx.from_config({**config, "n_positions": 20}, head="causal-lm", seed=0)
+    alive: list[weakref.ref[Tensor]] = []
+    most = 0
+    original = Transposed.save
+
+    def counted(self: Transposed, parameters: list[Tensor]) -> list[Tensor]:
+        nonlocal most
+        stored = [tensor.contiguous() for tensor in original(self, parameters)]
+        alive.extend(weakref.ref(tensor) for tensor in stored if not tensor.is_meta and tensor.dim() > 1)
+        most = max(most, sum(reference() is not None for reference in alive))
+        return stored
+
+    monkeypatch.setattr(Transposed, "save", counted)
+    minitx.save(model, tmp_path, max_shard_size=shards)
+    assert len(alive) == 12
+    assert most <= 2  # that of before is let go when the next is there
+    assert saving.stored_tensors(model, model.checkpoint)[0]
