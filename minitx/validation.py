@@ -52,9 +52,14 @@ class ArgumentTypeError(ArgumentError, TypeError):
 
 
 def shorten(value: Any, width: int = 60) -> str:
-    """`repr` of a value, cut to `width` characters; shape and dtype of a tensor with several dimensions."""
+    """Returns the `repr` of a value, cut to `width` characters.
+
+    Of a tensor with several dimensions returns shape and dtype, of a module with parts its class.
+    """
     if isinstance(value, Tensor) and (value.dim() > 1 or value.is_meta):
         return f"<tensor of shape {tuple(value.shape)}, {value.dtype}>"
+    if isinstance(value, torch.nn.Module) and any(True for _ in value.children()):
+        return f"{type(value).__name__}(...)"
     text = repr(value.tolist() if hasattr(value, "tolist") else value)
     return text if len(text) <= width else f"{text[: width - 3]}..."
 
@@ -138,13 +143,13 @@ def check_integer(
         ArgumentTypeError: not an integer; a bool is not accepted either.
         ArgumentValueError: below `minimum` or above `maximum`.
     """
-    limits = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+    limits = f"at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise ArgumentTypeError(parameter, value, f"an integer {limits}", hint)
+        kind = "an integer of" if maximum is None else "an integer"
+        raise ArgumentTypeError(parameter, value, f"{kind} {limits}", hint)
     number = int(value)
     if number < minimum or (maximum is not None and number > maximum):
-        bound = f"at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
-        raise ArgumentValueError(parameter, number, bound, hint)
+        raise ArgumentValueError(parameter, number, limits, hint)
     return number
 
 
@@ -238,9 +243,9 @@ def check_token_ids(parameter: str, ids: Any) -> Tensor:
 
 def check_shape(parameter: str, value: Any, shape: tuple[int, ...], like: str = "input_ids") -> None:
     """Checks that a value is a tensor of that shape, else raises ArgumentTypeError or ArgumentValueError."""
-    found = tuple(check_tensor(parameter, value).shape)
-    if found != shape:
-        raise ArgumentValueError(parameter, value, f"a tensor of shape {shape} like {like}, not {found}")
+    other = tuple(check_tensor(parameter, value).shape)
+    if other != shape:
+        raise ArgumentValueError(parameter, value, f"a tensor of shape {shape} like {like}, not {other}")
 
 
 def check_integer_dtype(parameter: str, ids: Any) -> None:

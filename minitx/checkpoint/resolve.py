@@ -38,6 +38,14 @@ COMPUTED = re.compile(
 )
 
 
+class MissingTensorsError(ValueError):
+    """A checkpoint that lacks tensors of the model."""
+
+
+class MissingHeadError(MissingTensorsError, ArgumentValueError):
+    """A checkpoint that lacks the head that was asked for."""
+
+
 class CheckpointNames:
     """The tensor names of a checkpoint, found with or without the base model's prefix.
 
@@ -218,18 +226,18 @@ def check_complete(
     """Checks that no parameter is without a tensor.
 
     Raises:
-        ValueError: some are; the message tells a missing head from an incomplete file.
+        MissingTensorsError: some are; the message tells a missing head from an incomplete file.
     """
     if not missing:
         return
     absent = summarize(" or ".join(names.expected(entry)) for entry in missing)
     if all(entry.parameters[0].startswith(HEAD_PARTS) for entry in missing):
         hint = 'init_head=True draws a new one, head="none" loads none'
-        raise ArgumentValueError("head", task, f"one that the checkpoint has; missing: {absent}", hint)
+        raise MissingHeadError("head", task, f"one that the checkpoint has; missing: {absent}", hint)
     hint = ""
     if "encoder" in architecture.headless and not any("decoder." in name for name in names.stored):
         hint = ' It holds an encoder only, which the head "encoder" loads.'
-    raise ValueError(f"the checkpoint lacks {len(missing)} tensors: {absent}.{hint}")
+    raise MissingTensorsError(f"the checkpoint lacks {len(missing)} tensors: {absent}.{hint}")
 
 
 def check_known(

@@ -117,7 +117,11 @@ def mend_streams() -> None:
 
 @contextmanager
 def signals(stopped: list[int]) -> Iterator[None]:
-    """Makes Ctrl-C and SIGTERM raise KeyboardInterrupt, so that temporary files go; records which it was."""
+    """Makes SIGINT and SIGTERM raise KeyboardInterrupt, so that temporary files are removed.
+
+    Args:
+        stopped: records the signal.
+    """
 
     def _stop(number: int, frame: object) -> None:
         stopped.append(number)
@@ -136,7 +140,7 @@ def signals(stopped: list[int]) -> Iterator[None]:
 
 
 def readable(error: Exception) -> str:
-    """The message of a foreseen error on one line; of any other also its class, and how to see more."""
+    """Returns the message of an error on one line; of others also the class, and how to see more."""
     text = " ".join(str(error).split())
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"

@@ -66,17 +66,17 @@ class Head(nn.Module):
 
 
 def keep_shape(logits: Tensor, batch: Sequence[int]) -> Tensor:
-    """(...) -> (...)"""
+    """Returns the logits as they are: (...) -> (...)."""
     return logits
 
 
 def per_choice(logits: Tensor, batch: Sequence[int]) -> Tensor:
-    """(B * choices, 1) -> (B, choices)"""
+    """Returns one logit per choice: (B * choices, 1) -> (B, choices)."""
     return logits.view(*batch)
 
 
 def per_token(logits: Tensor, batch: Sequence[int]) -> Tensor:
-    """(B, T, 1) -> (B, T)"""
+    """Returns one logit per token: (B, T, 1) -> (B, T)."""
     return logits.squeeze(-1)
 
 

@@ -275,7 +275,7 @@ def test_an_encoder_of_patches() -> None:
 def test_inputs_that_are_not_registered() -> None:
     with pytest.raises(TypeError, match=r"inputs=PatchInputs\(.* must be of a registered class"):
         minitx.EncoderModel(vision_config())
-    with pytest.raises(ValueError, match=r"ModelConfig\.inputs=3 must be a TextInputs or a CustomInputs"):
+    with pytest.raises(ValueError, match=r"ModelConfig\.inputs=3 must be TextInputs or CustomInputs"):
         minitx.ModelConfig(inputs=3)  # type: ignore[arg-type]
 
 

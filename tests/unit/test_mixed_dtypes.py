@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import minitx
+import minitx.optimize
 from tests.unit.calls import run
 from tests.unit.test_save_load import (
     CONFIGS,
@@ -147,3 +148,43 @@ def test_eager_scores_beyond_the_numbers_of_float16(tmp_path: Path, name: str) -
     minitx.save(wide, tmp_path / "wide")
     model = minitx.load(tmp_path / "wide", dtype=torch.float16, attention="eager")
     assert torch.isfinite(run(model, ids(CONFIGS[name])).logits).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@QUIET
+def test_what_stays_in_float32_keeps_numbers_beyond_float16(tmp_path: Path, dtype: torch.dtype) -> None:
+    """`load(...).half()` gives the numbers of `load(..., dtype="float16")`."""
+    wide = random(CONFIGS["t5"], "seq2seq-lm")
+    for path, parameter in wide.named_parameters():
+        if ".output.dense." in path:
+            torch.nn.init.constant_(parameter, 1e5)
+    minitx.save(wide, tmp_path)
+    half = minitx.load(tmp_path, dtype=dtype)
+    half.encoder.layers[0].output.dense.weight.grad = torch.full((1,), 1e5, dtype=dtype).expand(
+        half.encoder.layers[0].output.dense.weight.shape
+    )
+    for name, parameter in half.half().named_parameters():
+        loaded = minitx.load(tmp_path, dtype="float16").get_parameter(name)
+        assert parameter.dtype == loaded.dtype
+        assert torch.isfinite(parameter).all()
+        if dtype == torch.float32:
+            assert torch.equal(parameter, loaded)
+    assert half.encoder.layers[0].output.dense.weight.grad.dtype == torch.float32
+    back = half.float()
+    assert {p.dtype for p in back.parameters()} == {torch.float32}
+
+
+def test_the_pass_after_a_conversion_of_one_part(tmp_path: Path) -> None:
+    model = minitx.load(written(tmp_path / "one"))
+    wide = outputs(model)
+    model.head.double()
+    for a, b in zip(outputs(minitx.optimize.mixed_dtypes(model)), wide, strict=True):
+        torch.testing.assert_close(a.float(), b)
+
+
+def test_a_conversion_walks_no_parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = written(tmp_path / "one")
+    rewrite(folder, mixed(stored(folder)))
+    model = minitx.load(folder)
+    monkeypatch.setattr(torch.nn.Module, "parameters", lambda *_: pytest.fail("walks the parameters"))
+    outputs(model)

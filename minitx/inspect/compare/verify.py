@@ -57,7 +57,7 @@ def verify(
     offline: bool = False,
     device: str | torch.device = "cpu",
 ) -> Report:
-    """Loads a checkpoint in minitx and in transformers and compare them module by module.
+    """Loads a checkpoint in minitx and in transformers and compares them module by module.
 
     Runs in float32 and float64, on one sequence alone and a padded batch; padded positions are ignored.
     Inputs are real text, or random ids if the checkpoint has no tokenizer.

@@ -251,7 +251,7 @@ def test_score_refuses_what_generate_refuses(model: Any) -> None:
         minitx.score(model, [[60]])
     with pytest.raises(ValueError, match="batch_size=0"):
         minitx.score(model, [[5]], batch_size=0)
-    with pytest.raises(ValueError, match="does not predict the next token"):
+    with pytest.raises(ValueError, match="predicts the next token, not of task"):
         minitx.score(minitx.from_config({**CONFIG, "model_type": "llama"}, head="none", seed=0).eval(), [[5]])
 
 
