@@ -25,6 +25,7 @@ from minitx.tokenizer.languages import find_languages
 from minitx.tokenizer.tokenizer import ANY_CLASS, Tokenizer
 from minitx.tokenizer.vocabularies.declaration import WITHOUT_TYPES
 from minitx.tokenizer.vocabularies.registry import FAMILIES, build, needs_vocabulary_files
+from minitx.transaction import read_consistently
 from minitx.validation import ArgumentValueError, check_optional_strings
 
 # Without a class of their own in transformers 5.
@@ -68,6 +69,16 @@ def load_tokenizer(
     check_optional_strings(model_type=model_type, pattern=pattern, src_lang=src_lang, tgt_lang=tgt_lang)
     folder = fetch_tokenizer(name_or_folder, revision=revision, token=token, offline=offline)
     folder = tokenizer_folder(folder, token=token, offline=offline)
+    tokenizer = read_consistently(folder, lambda: _load(folder, model_type, pattern))
+    if src_lang is not None:
+        tokenizer.src_lang = src_lang
+    if tgt_lang is not None:
+        tokenizer.tgt_lang = tgt_lang
+    return tokenizer
+
+
+def _load(folder: Path, model_type: str | None, pattern: str | None) -> Tokenizer:
+    """Reads the files of a folder, all of them of one save."""
     model, family = _architectures(folder, model_type)
     rule = FAMILIES[family].languages if family in FAMILIES else None
     if (
@@ -95,10 +106,6 @@ def load_tokenizer(
     )
     if "padding_side" not in settings.config and _pads_left(folder, model, backends):
         tokenizer.padding_side = "left"
-    if src_lang is not None:
-        tokenizer.src_lang = src_lang
-    if tgt_lang is not None:
-        tokenizer.tgt_lang = tgt_lang
     return tokenizer
 
 

@@ -151,7 +151,6 @@ def test_eager_scores_beyond_the_numbers_of_float16(tmp_path: Path, name: str) -
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@QUIET
 def test_what_stays_in_float32_keeps_numbers_beyond_float16(tmp_path: Path, dtype: torch.dtype) -> None:
     """`load(...).half()` gives the numbers of `load(..., dtype="float16")`."""
     wide = random(CONFIGS["t5"], "seq2seq-lm")
