@@ -131,14 +131,15 @@ def load(
         config = with_vocabulary(config, adapter, architecture)
         model_config, heads = read_config(architecture, kind, config, ignored)
         tensors = merge(open_folder(base, mapped=mmap), adapter, architecture, model_config, dtype)
-        chosen = head or (adapter.task if adapter is not None and adapter.task in heads else None)
+        chosen = head
+        if head is None and adapter is not None and adapter.task in heads:
+            chosen = adapter.task
         names = CheckpointNames(tensors.shapes, architecture.prefix)
         names.check_one_spelling()
         task = chosen
         if task is None:
             task = checkpoint_task(architecture, config, heads, names, init_head=init_head)
-        with_pooler = task != "none" or has_pooler(architecture, names)
-        pooler = task in architecture.tasks_with_pooler and with_pooler
+        pooler = has_pooler(architecture, names, task)
         model = empty_model(architecture, model_config, heads, task, pooler=pooler)
         new_head = {"init_head": init_head, "resize_head": num_labels is not None}
         resolution = resolve_sources(model, architecture, model_config, names, tensors, **new_head)

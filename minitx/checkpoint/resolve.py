@@ -152,9 +152,11 @@ def has_head(architecture: Architecture, task: str, head: HeadConfig, names: Che
     return any(names.module(name) for _, stored in table for name in stored.names)
 
 
-def has_pooler(architecture: Architecture, names: CheckpointNames) -> bool:
-    """Whether the file has a pooler."""
-    return any(
+def has_pooler(architecture: Architecture, names: CheckpointNames, task: str) -> bool:
+    """Whether the model of a task has a pooler; without a head, whether the file has one too."""
+    if task not in architecture.tasks_with_pooler:
+        return False
+    return task != "none" or any(
         names.module(name)
         for left, stored in entries(architecture.weights, [])
         if left[0].startswith("pooler.")
