@@ -131,14 +131,10 @@ def load(
         config = with_vocabulary(config, adapter, architecture)
         model_config, heads = read_config(architecture, kind, config, ignored)
         tensors = merge(open_folder(base, mapped=mmap), adapter, architecture, model_config, dtype)
-        chosen = head
-        if head is None and adapter is not None and adapter.task in heads:
-            chosen = adapter.task
+        chosen = adapter.task if head is None and adapter and adapter.task in heads else head
         names = CheckpointNames(tensors.shapes, architecture.prefix)
         names.check_one_spelling()
-        task = chosen
-        if task is None:
-            task = checkpoint_task(architecture, config, heads, names, init_head=init_head)
+        task = checkpoint_task(architecture, config, heads, names, chosen, init_head=init_head)
         pooler = has_pooler(architecture, names, task)
         model = empty_model(architecture, model_config, heads, task, pooler=pooler)
         new_head = {"init_head": init_head, "resize_head": num_labels is not None}
@@ -262,14 +258,19 @@ def checkpoint_task(
     config: Mapping[str, Any],
     heads: Mapping[str, HeadConfig],
     names: CheckpointNames,
+    chosen: str | None,
     *,
     init_head: bool,
 ) -> str:
-    """Returns the task of the checkpoint's own head; "none" with a warning if the file lacks that head.
+    """Returns the chosen task, or that of the checkpoint's own head.
+
+    The latter is "none", with a warning, if the file lacks that head.
 
     Raises:
         ValueError: the task is unclear, or `init_head` without a head.
     """
+    if chosen is not None:
+        return chosen
     task = infer_task(architecture, config, heads, names)
     if task in heads and not has_head(architecture, task, heads[task], names):
         warn(f"config.json names the task {task!r}, but the file has no such head; loaded without a head.")
