@@ -33,11 +33,11 @@ from minitx.checkpoint.resolve import (
     resolve_sources,
     table_entries,
 )
-from minitx.checkpoint.sentence import first_module, read_sentence_files
+from minitx.checkpoint.sentence import first_module, read_sentence_files, upper_folder
 from minitx.checkpoint.ties import Sources, identical, share_tied
 from minitx.config import HeadConfig, ModelConfig
 from minitx.habits import explain_arguments
-from minitx.io import read_json
+from minitx.io import check_inside, read_json
 from minitx.layers.attention import backend_of
 from minitx.models import Model
 from minitx.optimize.few_rows import few_rows
@@ -155,6 +155,8 @@ def check_device(device: str | torch.device) -> torch.device:
     try:
         checked = torch.device(device)
         torch.empty(0, device=checked)
+        if checked.type == "meta":
+            raise RuntimeError("tensors there have no values")
     except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise ArgumentValueError("device", device, "a device that this machine has", reason) from None
@@ -171,16 +173,16 @@ def source_record(
         model_type,
         config,
         folder,
-        generation_file=read_optional(folder / GENERATION),
+        generation_file=read_optional(folder / GENERATION, upper_folder(folder)),
         files=tensors.files if len(set(tensors.files.values())) > 1 else {},
         metadata=tensors.metadata,
         sentence_files=read_sentence_files(folder),
     )
 
 
-def read_optional(path: Path) -> bytes | None:
-    """Reads a file; None if it does not exist."""
-    return path.read_bytes() if path.is_file() else None
+def read_optional(path: Path, folder: Path) -> bytes | None:
+    """Reads a file; None if it does not exist; ValueError if a link leads it out of the folder."""
+    return check_inside(path, folder).read_bytes() if path.is_file() else None
 
 
 def adapter_and_base(folder: Path, *, token: str | None, offline: bool) -> tuple[lora.Adapter | None, Path]:

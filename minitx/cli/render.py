@@ -11,11 +11,30 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 WIDTH = 80
 GREEN, RED = "1;32", "1;31"
+# Characters that a terminal obeys, and those that reorder text; a model's files may hold them.
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028\u2029]")
+_COLOR = f"(\033\\[(?:{GREEN}|{RED}|0)m)"
 VERDICTS = r"\b(?:(OK|EQUAL)|DIFF|DIFFERENT|NOT FINITE)\b"
+
+
+def visible(text: str) -> str:
+    """The text with escapes in place of control characters; at a terminal our colours stay."""
+    parts = re.split(_COLOR, text) if sys.stdout.isatty() else [text]
+    parts[::2] = [_CONTROLS.sub(_escape, part) for part in parts[::2]]
+    return "".join(parts)
+
+
+def _escape(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode()
+
+
+def show(text: str, end: str = "\n", file: TextIO | None = None) -> None:
+    """Prints text on stdout, or on another stream, with control characters made visible."""
+    print(visible(text), end=end, file=file, flush=True)
 
 
 def emit(as_json: bool, value: Any, text: str, *, indent: int | None = 2) -> None:
@@ -26,14 +45,14 @@ def emit(as_json: bool, value: Any, text: str, *, indent: int | None = 2) -> Non
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     escape = codecs.lookup(encoding).name != "utf-8"
     if as_json:
-        text = json.dumps(value, indent=indent, ensure_ascii=escape, allow_nan=False)
-    if text:
-        print(text, flush=True)
+        print(json.dumps(value, indent=indent, ensure_ascii=escape, allow_nan=False), flush=True)
+    elif text:
+        show(text)
 
 
 def note(text: str, command: str = "minitx") -> None:
     """Prints a line on stderr, beside the output, wrapped at the width of a terminal."""
-    line = f"{command}: {text}"
+    line = visible(f"{command}: {text}")
     if sys.stderr.isatty():
         width = shutil.get_terminal_size((WIDTH, 24)).columns
         line = textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
