@@ -23,7 +23,7 @@ import click
 
 from minitx.cli.options import CONTEXT, Help, section, usage_message
 from minitx.cli.render import note, show
-from minitx.cli.signals import CODES, WORDS, signals
+from minitx.signals import CODES, WORDS, signals
 from minitx.version import __version__
 
 SUCCESS, DIFFERENT, BAD_INPUT, READER_LEFT = 0, 1, 2, 141

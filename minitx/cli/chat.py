@@ -17,9 +17,9 @@ from minitx.cli.decoding_options import RENAMED, Values, strategy_options
 from minitx.cli.generate import explain, show_as_it_comes
 from minitx.cli.options import MODEL, command, section, usage_message
 from minitx.cli.render import emit, note, show
-from minitx.cli.signals import handled
 from minitx.cli.source import Source
 from minitx.pipelines.text.conversation import Conversation
+from minitx.signals import handled
 
 LONGEST = 512  # tokens of an answer, where neither an option nor the checkpoint has the number
 HELP = section("commands of a conversation")[0]

@@ -13,28 +13,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+from minitx.terminal import visible
+
 WIDTH = 80
 GREEN, RED = "1;32", "1;31"
-# Characters that a terminal obeys, and those that reorder text; a model's files may hold them.
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\u2028\u2029]")
-_COLOR = f"(\033\\[(?:{GREEN}|{RED}|0)m)"
 VERDICTS = r"\b(?:(OK|EQUAL)|DIFF|DIFFERENT|NOT FINITE)\b"
-
-
-def visible(text: str) -> str:
-    """The text with escapes in place of control characters; at a terminal our colours stay."""
-    parts = re.split(_COLOR, text) if sys.stdout.isatty() else [text]
-    parts[::2] = [_CONTROLS.sub(_escape, part) for part in parts[::2]]
-    return "".join(parts)
-
-
-def _escape(match: re.Match[str]) -> str:
-    return match[0].encode("unicode_escape").decode()
 
 
 def show(text: str, end: str = "\n", file: TextIO | None = None) -> None:
     """Prints text on stdout, or on another stream, with control characters made visible."""
-    print(visible(text), end=end, file=file, flush=True)
+    print(visible(text, () if "\033" not in text else colors()), end=end, file=file, flush=True)
 
 
 def emit(as_json: bool, value: Any, text: str, *, indent: int | None = 2) -> None:
@@ -42,8 +30,7 @@ def emit(as_json: bool, value: Any, text: str, *, indent: int | None = 2) -> Non
 
     JSON has escapes where the encoding of stdout lacks characters.
     """
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    escape = codecs.lookup(encoding).name != "utf-8"
+    escape = codecs.lookup(getattr(sys.stdout, "encoding", None) or "utf-8").name != "utf-8"
     if as_json:
         print(json.dumps(value, indent=indent, ensure_ascii=escape, allow_nan=False), flush=True)
     elif text:
@@ -66,8 +53,13 @@ def paragraph(text: str) -> str:
 
 def colored(text: str, color: str = GREEN) -> str:
     """The text in a colour, at a terminal; NO_COLOR switches colours off."""
+    return f"\033[{color}m{text}\033[0m" if colors() else text
+
+
+def colors() -> tuple[str, ...]:
+    """The sequences of our colours, at a terminal; none with NO_COLOR."""
     plain = not sys.stdout.isatty() or os.environ.get("NO_COLOR")
-    return text if plain else f"\033[{color}m{text}\033[0m"
+    return () if plain else tuple(f"\033[{color}m" for color in (GREEN, RED, "0"))
 
 
 def colored_verdicts(text: str) -> str:

@@ -54,7 +54,7 @@ class Stop:
         self._sender.setblocking(False)
 
     def take(self, number: int, frame: FrameType | None) -> None:
-        """Raises KeyboardInterrupt, the handler while a command runs; during an import the process ends."""
+        """Interrupts the command, as the handler while it runs; during an import the process ends."""
         self.received.append(number)
         if importing(frame):
             self.end(number)
