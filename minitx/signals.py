@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 GRACE = 2.0  # seconds
+INTERRUPT = signal.SIGINT
 CODES: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143}
 WORDS: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 _HANDLED = b"\0"  # no number of a signal

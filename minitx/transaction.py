@@ -16,13 +16,13 @@ import os
 import shutil
 import socket
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
 from minitx.io import naming
+from minitx.validation import warn
 
 try:
     import fcntl
@@ -247,7 +247,7 @@ def _acquire(path: Path) -> int:
             raise
         os.close(descriptor)
         if not warned and time.monotonic() - waiting_since > _PATIENCE:
-            warnings.warn(f"waiting to write {path.parent.parent}: locked by {owner_text}", stacklevel=6)
+            warn(f"waiting to write {path.parent.parent}: locked by {owner_text}")
             warned = True
         time.sleep(_WAIT)
 

@@ -6,6 +6,8 @@ that callers such as the command line can show them under another name.
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -50,14 +52,27 @@ class ArgumentTypeError(ArgumentError, TypeError):
 
 
 def shorten(value: Any, width: int = 60) -> str:
-    """`repr` of a value, cut to `width` characters; shape and dtype of a tensor with several dimensions."""
+    """Returns the `repr` of a value, cut to `width` characters.
+
+    Of a tensor with several dimensions returns shape and dtype, of a module with parts its class.
+    """
     if isinstance(value, Tensor) and (value.dim() > 1 or value.is_meta):
         return f"<tensor of shape {tuple(value.shape)}, {value.dtype}>"
+    if isinstance(value, torch.nn.Module) and any(True for _ in value.children()):
+        return f"{type(value).__name__}(...)"
     text = repr(value.tolist() if hasattr(value, "tolist") else value)
     return text if len(text) <= width else f"{text[: width - 3]}..."
 
 
 # --- types -----------------------------------------------------------------------------------------
+
+
+def warn(message: str) -> None:
+    """Warns about the line that called the library, however deep in it the cause is."""
+    frame, level = inspect.currentframe(), 1
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "minitx":
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
 
 
 def check_flags(**flags: Any) -> None:
@@ -128,13 +143,13 @@ def check_integer(
         ArgumentTypeError: not an integer; a bool is not accepted either.
         ArgumentValueError: below `minimum` or above `maximum`.
     """
-    limits = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+    limits = f"at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise ArgumentTypeError(parameter, value, f"an integer {limits}", hint)
+        kind = "an integer of" if maximum is None else "an integer"
+        raise ArgumentTypeError(parameter, value, f"{kind} {limits}", hint)
     number = int(value)
     if number < minimum or (maximum is not None and number > maximum):
-        bound = f"at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
-        raise ArgumentValueError(parameter, number, bound, hint)
+        raise ArgumentValueError(parameter, number, limits, hint)
     return number
 
 
@@ -228,9 +243,9 @@ def check_token_ids(parameter: str, ids: Any) -> Tensor:
 
 def check_shape(parameter: str, value: Any, shape: tuple[int, ...], like: str = "input_ids") -> None:
     """Checks that a value is a tensor of that shape, else raises ArgumentTypeError or ArgumentValueError."""
-    found = tuple(check_tensor(parameter, value).shape)
-    if found != shape:
-        raise ArgumentValueError(parameter, value, f"a tensor of shape {shape} like {like}, not {found}")
+    other = tuple(check_tensor(parameter, value).shape)
+    if other != shape:
+        raise ArgumentValueError(parameter, value, f"a tensor of shape {shape} like {like}, not {other}")
 
 
 def check_integer_dtype(parameter: str, ids: Any) -> None:

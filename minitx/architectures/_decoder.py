@@ -16,7 +16,7 @@ from minitx.config import (
     NormConfig,
     StackConfig,
 )
-from minitx.layers.stack import FULL, SLIDING
+from minitx.config.model import FULL, SLIDING
 
 
 def pre_norm_decoder(

@@ -61,13 +61,13 @@ class ConfigReader:
             raise self.error(key, error.value, error.expected, error.hint) from None
 
     def get(self, key: str, default: Any = _required) -> Any:
-        """Returns the raw value; `default` if the key is absent."""
+        """Returns the raw value; `default` if the key is absent, without one an error."""
         self.taken.add(key)
         value = self.config.get(key, default)
         if value is _required:
             near = get_close_matches(key, set(self.config) - self.taken, n=1, cutoff=0.8)
-            hint = f" Is {near[0]!r} a misspelling of it?" if near else ""
-            raise ValueError(f"{self.where} has no {key!r}, and the model cannot be built without it.{hint}")
+            hint = f"is {near[0]!r} a misspelling of it?" if near else "the model cannot be built without it"
+            raise self.error(key, None, "present", hint)
         return value
 
     def first_of(self, *keys: str) -> str:
@@ -98,7 +98,7 @@ class ConfigReader:
         most = MOST_LAYERS if key in COUNTS_OF_LAYERS else LARGEST_SIZE
         most = MOST_EXPERTS if key in COUNTS_OF_EXPERTS else most
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            raise self.error(key, value, f"a whole number from {least} to {most}")
+            raise self.error(key, value, f"an integer from {least} to {most}")
         return value
 
     def size_or_none(self, key: str, default: int | None = None) -> int | None:

@@ -70,6 +70,8 @@ class Architecture:
             outputs exceed the largest number of float16.
         layers: the placeholders of the templates, one dict per layer.
         canonical_names: the names of an entry under which a model without a checkpoint is saved.
+        key_table: the `model_type` whose known keys (known_keys.json) apply to files of a type that has none;
+            the first of `model_types` by default, which a changed copy of an architecture keeps.
         pretraining: the task that Hugging Face's `...ForPreTraining` includes.
         classes: Hugging Face's classes of some tasks, where they do not follow `TASK_SUFFIX`.
     """
@@ -92,6 +94,12 @@ class Architecture:
     pretraining: str | None = None
     classes: Mapping[str, str] = field(default_factory=dict)
     canonical_names: Callable[[tuple[str, ...], Mapping[str, Any]], tuple[str, ...]] = usual_names
+    key_table: str = ""
+
+    def __post_init__(self) -> None:
+        """Sets the default of `key_table`."""
+        if not self.key_table:
+            object.__setattr__(self, "key_table", next(iter(self.model_types), ""))
 
     def class_name(self, model_type: str, task: str) -> str:
         """Returns Hugging Face's class for a task, e.g. "BertForMaskedLM"; "BertModel" for "none"."""

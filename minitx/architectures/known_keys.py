@@ -33,8 +33,17 @@ def second_names(model_type: str) -> Mapping[str, str]:
     return names
 
 
+def has_table(model_type: str) -> bool:
+    """Whether the table has a `model_type`."""
+    return model_type in _table()
+
+
 def check_keys(reader: ConfigReader, model_type: str) -> None:
     """Checks that every key of a file was read, or is known to have no effect at its value.
+
+    Args:
+        reader: that has read the file.
+        model_type: whose known keys apply.
 
     Raises:
         ArgumentValueError: a known key with an effect that minitx does not implement.

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from minitx.architectures import architecture as find_architecture
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
-from minitx.architectures.known_keys import check_keys, second_names
+from minitx.architectures.known_keys import check_keys, has_table, second_names
 from minitx.architectures.native import model_class
 from minitx.checkpoint.record import Checkpoint
 from minitx.config import HeadConfig, ModelConfig, TextInputs
@@ -163,9 +163,10 @@ def read_config(
     if config.get("quantization_config") is not None:
         raise ValueError("config.json has a quantization_config; minitx reads unquantised weights only.")
     reader = ConfigReader(config)
-    reader.rename(second_names(model_type))
+    table = model_type if has_table(model_type) else architecture.key_table
+    reader.rename(second_names(table))
     model_config, heads = architecture.read(reader), architecture.heads(reader)
-    check_keys(reader, model_type)
+    check_keys(reader, table)
     return model_config, heads
 
 

@@ -12,8 +12,10 @@ from typing import Any
 
 import torch
 
-from minitx.checkpoint.files import summarize
+from minitx.checkpoint.files import WEIGHTS, summarize
+from minitx.checkpoint.hub import TOKENIZER
 from minitx.checkpoint.load import load
+from minitx.checkpoint.lora.base import tokenizer_folder
 from minitx.checkpoint.record import Checkpoint
 from minitx.checkpoint.save import stored_tensors, write_checkpoint
 from minitx.checkpoint.sentence import module_places, upper_folder
@@ -21,10 +23,6 @@ from minitx.checkpoint.write import nbytes
 from minitx.io import leads_out
 from minitx.transaction import transaction
 
-# Files of weights, in any framework's format; a pickle can hold anything and is never copied.
-WEIGHTS = frozenset(
-    (".bin", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx", ".ot", ".pickle", ".pkl", ".pt", ".pth")
-) | {".safetensors", ".tflite"}
 LARGEST_COPY = 200_000_000
 
 
@@ -75,6 +73,8 @@ def convert(
     """
     check_destination(source, destination)
     paths, left_out = companions(source, destination)
+    tokenizer = tokenizer_folder(source)
+    paths |= {name: tokenizer / name for name in TOKENIZER if (tokenizer / name).is_file()}
     check_clashes(destination, ["config.json", *paths])
     model = load(source, head=head, dtype=dtype, model_type=model_type, ignore_keys=ignore_keys)
     checkpoint: Checkpoint = model.checkpoint
@@ -147,9 +147,8 @@ def companions(source: Path, destination: Path) -> tuple[dict[str, Path], list[s
     for path in [path for folder in dict.fromkeys((source, upper)) for path in sorted(folder.iterdir())]:
         if path.name.startswith((".", "adapter_")) or not path.is_file():
             continue  # an adapter is merged
-        if leads_out(path, upper):
-            left_out.append(path.name)
-        elif not is_weights(path) and path.stat().st_size <= LARGEST_COPY:
+        small = not is_weights(path) and path.stat().st_size <= LARGEST_COPY
+        if small and not leads_out(path, upper):
             paths.setdefault(path.name, path)
         elif not path.name.startswith(("pytorch_model", "model.safetensors", "model-")):  # the loaded ones
             left_out.append(path.name)

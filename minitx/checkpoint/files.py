@@ -21,6 +21,10 @@ from minitx.io import read_json
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 BIN, BIN_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 GENERATION = "generation_config.json"
+# Files of weights, in any framework's format; a pickle can hold anything and is never copied.
+WEIGHTS = frozenset(
+    ".bin .ckpt .gguf .h5 .msgpack .onnx .ot .pickle .pkl .pt .pth .safetensors .tflite".split()  # noqa: SIM905 - words
+)
 
 # dtype in a safetensors header -> torch.dtype
 DTYPES = {

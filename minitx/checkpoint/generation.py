@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 
 from minitx.architectures.known_keys import EVERY, known_keys
 from minitx.checkpoint.files import GENERATION
+from minitx.checkpoint.lora.base import base_folder, generation_folder
 from minitx.io import parse_json, read_json
 
 # Keys of the table that choose neither how tokens are chosen nor how many: a start token, formats of outputs
 _NO_SETTINGS = frozenset(
     """
-    cache_implementation decoder_start_token_id force_bos_token_to_be_generated num_return_sequences
+    cache_implementation decoder_start_token_id force_bos_token_to_be_generated
     output_scores prefix return_dict_in_generate task_specific_params
     """.split()  # noqa: SIM905 - words
 )
@@ -58,13 +59,14 @@ def stated_settings(content: bytes | None, config: Mapping[str, Any], folder: Pa
 
 
 def settings_of_folder(folder: Path) -> StatedSettings:
-    """Returns the settings of the checkpoint in a folder.
+    """Returns the settings of the checkpoint in a folder; of an adapter without any, those of its base model.
 
     Raises:
         FileNotFoundError: it states none.
         ValueError: as `stated_settings`.
     """
-    path, old = folder / GENERATION, folder / "config.json"
+    base = base_folder(folder)
+    path, old = generation_folder(folder, base) / GENERATION, base / "config.json"
     content = path.read_bytes() if path.is_file() else None
     config = read_json(old) if content is None and old.is_file() else {}
     settings = stated_settings(content, config, folder)

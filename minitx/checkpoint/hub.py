@@ -11,13 +11,12 @@ from __future__ import annotations
 import errno
 import re
 import time
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from minitx.checkpoint.files import BIN, BIN_INDEX, GENERATION, INDEX, SINGLE, read_index, summarize
-from minitx.checkpoint.lora import ADAPTER_CONFIG, ADAPTER_FILES
+from minitx.checkpoint.lora.settings import ADAPTER_CONFIG, ADAPTER_FILES
 from minitx.checkpoint.sentence import MODULES, encoder_folder, encoder_place, sentence_names
 from minitx.transaction import recover
 from minitx.validation import (
@@ -26,6 +25,7 @@ from minitx.validation import (
     check_optional_strings,
     check_strings,
     check_type,
+    warn,
 )
 from minitx.version import __version__
 
@@ -55,8 +55,7 @@ TOKENIZER = (
 TEMPLATES = "additional_chat_templates/"
 
 LIST_TIMEOUT = 10.0  # seconds to wait for the list of files
-BUSY = (408, 429, 500, 502, 503, 504)  # answers after which the client asks for a file again
-RETRIES, LONGEST_WAIT = 4, 60  # of the list; seconds between two
+BUSY, RETRIES, LONGEST_WAIT = (408, 429, 500, 502, 503, 504), 4, 60  # as the client does for files
 
 
 def fetch(
@@ -90,12 +89,14 @@ def fetch(
     snapshot = find(name_or_folder, files, revision=revision, token=token, offline=offline)
     if isinstance(snapshot, Path):
         return encoder_folder(snapshot)
-    for name in (ADAPTER_CONFIG, *ADAPTER_FILES):
-        if name in snapshot.present:
-            snapshot.get(name)
-    if ADAPTER_CONFIG in snapshot.present and not {SINGLE, INDEX, BIN, BIN_INDEX} & snapshot.present:
-        return snapshot.folder
+    adapter = [name for name in ADAPTER_FILES if name in snapshot.present][:1]
+    for name in [ADAPTER_CONFIG, *adapter] if ADAPTER_CONFIG in snapshot.present else []:
+        snapshot.get(name)
     modules = snapshot.get(MODULES).read_bytes() if MODULES in snapshot.present else None
+    if ADAPTER_CONFIG in snapshot.present and not {SINGLE, INDEX, BIN, BIN_INDEX} & snapshot.present:
+        for name in (*({GENERATION} & snapshot.present), *sentence_names(snapshot.present, modules)):
+            snapshot.get(name)
+        return snapshot.folder
     prefix = snapshot.prefix(modules)
     for name in (prefix + file for file in (SINGLE, INDEX, BIN, BIN_INDEX)):
         if name in snapshot.present:
@@ -129,7 +130,7 @@ def fetch_tokenizer(
 
     Args and errors as for `fetch`.
     """
-    files = (CONFIG, *TOKENIZER)
+    files = (CONFIG, *TOKENIZER, ADAPTER_CONFIG)
     snapshot = find(name_or_folder, (*files, MODULES), revision=revision, token=token, offline=offline)
     if isinstance(snapshot, Path):
         return encoder_folder(snapshot)
@@ -226,7 +227,7 @@ def find(
         if snapshot is None:
             raise
         # The client would fall back silently, but the copy of a branch may be old.
-        warnings.warn(f"{error} Using the copy in the Hub cache, {snapshot.folder}.", stacklevel=4)
+        warn(f"{error} Using the copy in the Hub cache, {snapshot.folder}.")
         return snapshot
 
 
@@ -304,9 +305,9 @@ def ask(api: HfApi, repo: str, revision: str) -> ModelInfo:
             return api.model_info(repo, revision=revision, timeout=LIST_TIMEOUT)
         except Exception as error:
             response = getattr(error, "response", None)
-            if attempt == RETRIES or getattr(response, "status_code", None) not in BUSY:
+            if response is None or response.status_code not in BUSY or attempt == RETRIES:
                 raise_explained(error, repo, revision)
-            wait = str(getattr(response, "headers", {}).get("Retry-After", ""))
+            wait = response.headers.get("Retry-After", "")
             time.sleep(min(int(wait) if wait.isdecimal() else 2**attempt, LONGEST_WAIT))
             attempt += 1
 

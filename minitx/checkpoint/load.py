@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,7 @@ import torch
 from torch import Tensor
 
 from minitx.architectures.declaration import Architecture
-from minitx.architectures.mapping import ResolvedEntry, entries
-from minitx.architectures.operations import Transposed
-from minitx.checkpoint import lora
+from minitx.architectures.mapping import ResolvedEntry
 from minitx.checkpoint.build import (
     check_keys_to_ignore,
     choose_architecture,
@@ -23,7 +20,9 @@ from minitx.checkpoint.build import (
     seeded_generator,
     set_parameter,
 )
-from minitx.checkpoint.files import BIN, BIN_INDEX, GENERATION, INDEX, SINGLE, Tensors, open_folder
+from minitx.checkpoint.files import GENERATION, Tensors, open_folder
+from minitx.checkpoint.lora.adapter import Adapter, read_adapter
+from minitx.checkpoint.lora.merge import check_ties, merge
 from minitx.checkpoint.record import Checkpoint
 from minitx.checkpoint.resolve import (
     CheckpointNames,
@@ -33,21 +32,23 @@ from minitx.checkpoint.resolve import (
     resolve_sources,
     table_entries,
 )
-from minitx.checkpoint.sentence import first_module, read_sentence_files, upper_folder
+from minitx.checkpoint.sentence import first_module, upper_folder
 from minitx.checkpoint.ties import Sources, identical, share_tied
-from minitx.config import HeadConfig, ModelConfig
+from minitx.config import HeadConfig
 from minitx.habits import explain_arguments
 from minitx.io import check_inside, read_json
 from minitx.layers.attention import backend_of
 from minitx.models import Model
 from minitx.optimize.few_rows import few_rows
 from minitx.optimize.mixed_dtypes import mixed_dtypes
+from minitx.transaction import read_consistently
 from minitx.validation import (
     ArgumentValueError,
     check_dtype,
     check_flags,
     check_integer,
     check_optional_strings,
+    warn,
 )
 
 
@@ -67,6 +68,7 @@ def load(
     num_labels: int | None = None,
     seed: int | None = None,
     attention: str | None = None,
+    mmap: bool = True,
 ) -> Model:
     """Loads a checkpoint in Hugging Face's layout, in eval mode.
 
@@ -98,52 +100,62 @@ def load(
         seed: seed of the random weights; None draws from PyTorch's global generator. Requires `init_head`.
         attention: "sdpa" (fused), "eager" (step by step) or a registered name; None: "sdpa", or that
             of a model that `save` wrote with `model_type="minitx"`.
+        mmap: map the weights from the files, whose pages are read when they are used. A program that writes
+            into a mapped file changes the model or ends the process (files that are replaced, as `save`
+            does, are safe); False reads the weights into memory.
 
     Raises:
         FileNotFoundError: no such folder or Hub repository, or no weights in it.
         ValueError: anything in the files that does not fit; the message names file and key or tensor.
     """
     from minitx.checkpoint.hub import fetch
+    from minitx.checkpoint.lora.base import base_folder
 
-    check_flags(init_head=init_head)
+    check_flags(init_head=init_head, mmap=mmap)
     check_optional_strings(head=head, model_type=model_type)
-    generator = seeded_generator(seed)
+    seeded_generator(seed)  # checks it
     if seed is not None and not init_head:
         raise ArgumentValueError("seed", seed, "None", "it draws a new head and needs init_head=True")
     backend_of("sdpa" if attention is None else attention)  # before anything is read
     dtype = None if dtype is None else check_dtype("dtype", dtype)
     device = check_device(device)
-    folder = fetch(name_or_folder, revision=revision, token=token, offline=offline)
-    adapter, folder = adapter_and_base(folder, token=token, offline=offline)
     ignored = check_keys_to_ignore(ignore_keys)
-    config = checkpoint_config(folder, num_labels, init_head, adapter)
-    architecture, model_type = choose_architecture(config, model_type)
-    model_config, heads = read_config(architecture, model_type, config, ignored)
-    tensors = open_weights(folder, adapter, architecture, model_config)
-    if adapter is not None and adapter.task in heads:
-        head = head or adapter.task
-    names = CheckpointNames(tensors.shapes, architecture.prefix)
-    names.check_one_spelling()
-    task = head
-    if task is None:
-        task = checkpoint_task(architecture, config, heads, names, init_head=init_head)
-    pooler = task in architecture.tasks_with_pooler and (task != "none" or has_pooler(architecture, names))
-    model = empty_model(architecture, model_config, heads, task, pooler=pooler)
-    new_head = {"init_head": init_head, "resize_head": num_labels is not None}
-    resolution = resolve_sources(model, architecture, model_config, names, tensors, **new_head)
-    if adapter is not None:
-        lora.check_ties(tensors, adapter, tied_names(model, architecture, names))
-    model.checkpoint = source_record(architecture, model_type, config, tensors)
-    model.checkpoint.ignored_keys = ignored
-    model.checkpoint.names = load_parameters(model, resolution.sources, tensors, dtype, device)
-    init_missing(model, resolution.missing, generator)
-    model.checkpoint.dtype = model.dtype
-    one_class = architecture.class_name(model_type, task) == architecture.class_name(model_type, "none")
-    if head is None or (task in heads and one_class):
-        initialized = {name for entry in resolution.missing for name in names.lookup(entry)}
-        model.checkpoint.unused_tensors = read_unused(model.checkpoint, tensors, initialized, dtype)
-    attention = model.checkpoint.attention if attention is None else attention
-    return mixed_dtypes(few_rows(model.set_attention(attention)))
+    folder = fetch(name_or_folder, revision=revision, token=token, offline=offline)
+    base = base_folder(folder, token=token, offline=offline)
+
+    def read() -> Model:
+        """Reads the files, all of them of one save."""
+        adapter = read_adapter(folder)
+        config = checkpoint_config(base, num_labels, init_head, adapter)
+        architecture, kind = choose_architecture(config, model_type)
+        config = with_vocabulary(config, adapter, architecture)
+        model_config, heads = read_config(architecture, kind, config, ignored)
+        tensors = merge(open_folder(base, mapped=mmap), adapter, architecture, model_config, dtype)
+        chosen = head or (adapter.task if adapter is not None and adapter.task in heads else None)
+        names = CheckpointNames(tensors.shapes, architecture.prefix)
+        names.check_one_spelling()
+        task = chosen
+        if task is None:
+            task = checkpoint_task(architecture, config, heads, names, init_head=init_head)
+        with_pooler = task != "none" or has_pooler(architecture, names)
+        pooler = task in architecture.tasks_with_pooler and with_pooler
+        model = empty_model(architecture, model_config, heads, task, pooler=pooler)
+        new_head = {"init_head": init_head, "resize_head": num_labels is not None}
+        resolution = resolve_sources(model, architecture, model_config, names, tensors, **new_head)
+        check_ties(tensors, adapter, tied_names(model, architecture, names))
+        model.checkpoint = source_record(architecture, kind, config, tensors, folder)
+        model.checkpoint.ignored_keys = ignored
+        model.checkpoint.names = load_parameters(model, resolution.sources, tensors, dtype, device)
+        init_missing(model, resolution.missing, seeded_generator(seed))
+        model.checkpoint.dtype = model.dtype
+        one_class = architecture.class_name(kind, task) == architecture.class_name(kind, "none")
+        if chosen is None or (task in heads and one_class):
+            initialized = {name for entry in resolution.missing for name in names.lookup(entry)}
+            model.checkpoint.unused_tensors = read_unused(model.checkpoint, tensors, initialized, dtype)
+        backend = model.checkpoint.attention if attention is None else attention
+        return mixed_dtypes(few_rows(model.set_attention(backend)))
+
+    return read_consistently(base, read)
 
 
 def check_device(device: str | torch.device) -> torch.device:
@@ -164,60 +176,30 @@ def check_device(device: str | torch.device) -> torch.device:
 
 
 def source_record(
-    architecture: Architecture, model_type: str, config: Mapping[str, Any], tensors: Tensors
+    architecture: Architecture, model_type: str, config: Mapping[str, Any], tensors: Tensors, folder: Path
 ) -> Checkpoint:
-    """Returns the record of a model's files, without the parameters."""
-    folder = tensors.folder
+    """Returns the record of a model's files, without the parameters.
+
+    Args:
+        folder: folder of the checkpoint, or of the adapter, whose own files come before those of its base.
+    """
+    from minitx.checkpoint.lora.base import generation_folder, sentence_files
+
     return Checkpoint(
         architecture,
         model_type,
         config,
-        folder,
-        generation_file=read_optional(folder / GENERATION, upper_folder(folder)),
+        tensors.folder,
+        generation_file=read_optional(generation_folder(folder, tensors.folder) / GENERATION),
         files=tensors.files if len(set(tensors.files.values())) > 1 else {},
         metadata=tensors.metadata,
-        sentence_files=read_sentence_files(folder),
+        sentence_files=sentence_files(folder, tensors.folder),
     )
 
 
-def read_optional(path: Path, folder: Path) -> bytes | None:
-    """Reads a file; None if it does not exist; ValueError if a link leads it out of the folder."""
-    return check_inside(path, folder).read_bytes() if path.is_file() else None
-
-
-def adapter_and_base(folder: Path, *, token: str | None, offline: bool) -> tuple[lora.Adapter | None, Path]:
-    """Returns the LoRA adapter of a folder, and the folder of its base model.
-
-    That is the folder itself if it holds weights, else `base_model_name_or_path`.
-
-    Raises:
-        FileNotFoundError, ValueError: no such base model, or as `read_adapter`.
-    """
-    from minitx.checkpoint.hub import fetch
-
-    adapter = lora.read_adapter(folder)
-    if adapter is None or any((folder / name).is_file() for name in (SINGLE, INDEX, BIN, BIN_INDEX)):
-        return adapter, folder
-    base = adapter.config.get("base_model_name_or_path")
-    if not isinstance(base, str) or not base:
-        raise adapter.error("base_model_name_or_path", "must name the base model, a folder or a Hub id")
-    source = folder / base if (folder / base).is_dir() else base
-    revision = adapter.config.get("revision") or "main"
-    return adapter, fetch(source, revision=revision, token=token, offline=offline)
-
-
-def open_weights(
-    folder: Path, adapter: lora.Adapter | None, architecture: Architecture, model_config: ModelConfig
-) -> Tensors:
-    """Opens the weights of a folder, with an adapter merged if there is one."""
-    tensors = open_folder(folder)
-    if adapter is None:
-        return tensors
-    tables = (architecture.weights, *architecture.head_weights.values())
-    layers = architecture.layers(model_config)
-    stored = (entry for table in tables for _, entry in entries(table, layers))
-    transposed = {name for entry in stored if isinstance(entry.op, Transposed) for name in entry.names}
-    return lora.merge(tensors, adapter, architecture.prefix, transposed)
+def read_optional(path: Path) -> bytes | None:
+    """Reads a file; None if it does not exist; ValueError if a link leads it out of its checkpoint."""
+    return check_inside(path, upper_folder(path.parent)).read_bytes() if path.is_file() else None
 
 
 def tied_names(model: Model, architecture: Architecture, names: CheckpointNames) -> Iterable[tuple[str, ...]]:
@@ -228,7 +210,7 @@ def tied_names(model: Model, architecture: Architecture, names: CheckpointNames)
 
 
 def checkpoint_config(
-    folder: Path, num_labels: int | None, init_head: bool, adapter: lora.Adapter | None = None
+    folder: Path, num_labels: int | None, init_head: bool, adapter: Adapter | None = None
 ) -> dict[str, Any]:
     """Reads config.json, with the number of labels of a new head or of an adapter's.
 
@@ -262,6 +244,20 @@ def with_labels(config: dict[str, Any], num_labels: int) -> dict[str, Any]:
     return {key: v for key, v in config.items() if key not in of_other_labels} | {"num_labels": num_labels}
 
 
+def with_vocabulary(
+    config: dict[str, Any], adapter: Adapter | None, architecture: Architecture
+) -> dict[str, Any]:
+    """Returns a config with the vocabulary size of an adapter that brings a resized word embedding."""
+    entry = architecture.weights.get("embedder.word_emb", ())
+    names = (entry,) if isinstance(entry, str) else getattr(entry, "names", ())
+    for name in names:
+        for spelling in (name, architecture.prefix + name):
+            table = None if adapter is None else adapter.tensors.get(f"{spelling}.weight")
+            if table is not None and "vocab_size" in config:
+                return {**config, "vocab_size": len(table)}
+    return config
+
+
 def checkpoint_task(
     architecture: Architecture,
     config: Mapping[str, Any],
@@ -277,10 +273,7 @@ def checkpoint_task(
     """
     task = infer_task(architecture, config, heads, names)
     if task in heads and not has_head(architecture, task, heads[task], names):
-        warnings.warn(
-            f"config.json names the task {task!r}, but the file has no such head; loaded without a head.",
-            stacklevel=3,
-        )
+        warn(f"config.json names the task {task!r}, but the file has no such head; loaded without a head.")
         task = "none"
     if init_head and task == "none":
         raise ArgumentValueError(

@@ -12,10 +12,12 @@ from torch import Tensor
 
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import NATIVE, Architecture
+from minitx.architectures.mapping import entries
 from minitx.architectures.native import native_config
 from minitx.checkpoint.files import GENERATION
 from minitx.checkpoint.generation import StatedSettings, stated_settings
 from minitx.io import parse_json
+from minitx.layers.heads import VOCABULARY_TASKS
 from minitx.models import Model
 from minitx.models.resize import with_entries
 
@@ -68,14 +70,21 @@ class Checkpoint:
 
     @property
     def id2label(self) -> dict[int, str]:
-        """Names of the labels by index; "LABEL_0", "LABEL_1", ... if config.json has none."""
+        """The names of the labels by index; "LABEL_0", "LABEL_1", ... if config.json has none.
+
+        Raises:
+            ArgumentValueError: keys that are not indices.
+        """
         names = self.config.get("id2label")
         if isinstance(names, Mapping) and names:
+            if not all(str(index).isdecimal() for index in names):
+                expected = "an object whose keys are the indices of the labels"
+                raise ConfigReader(self.config).error("id2label", names, expected)
             return {int(index): str(name) for index, name in names.items()}
         return {index: f"LABEL_{index}" for index in range(ConfigReader(self.config).num_labels())}
 
     def resize_vocabulary(self, model: Model, side: str | None) -> None:
-        """Writes the vocabulary size of a resized model into the config, and resizes unused tensors too.
+        """Writes the vocabulary size of a resized model into the config, and resizes unused tables too.
 
         Args:
             model: with its new size.
@@ -102,9 +111,26 @@ class Checkpoint:
             if place is not config:
                 config[part] = place
         self.config = config
+        tables = self.vocabulary_tables()
+
+        def _is_table(name: str) -> bool:
+            bare = name.removeprefix(self.architecture.prefix)
+            return bare in tables or bare.rpartition(".")[0] in tables
+
         self.unused_tensors = {
-            name: with_entries(x, resized[len(x)]) if x.dim() and len(x) in resized else x
+            name: with_entries(x, resized[len(x)]) if x.dim() and len(x) in resized and _is_table(name) else x
             for name, x in self.unused_tensors.items()
+        }
+
+    def vocabulary_tables(self) -> set[str]:
+        """Returns the checkpoint's names of modules and tensors with one entry per token."""
+        heads = (self.architecture.head_weights.get(task, {}) for task in VOCABULARY_TASKS)
+        return {
+            name
+            for table in (self.architecture.weights, *heads)
+            for left, stored in entries(table, [])
+            if left[0].startswith(("embedder.word_emb", "decoder_embedder.word_emb", "head.projection"))
+            for name in stored.names
         }
 
     @property

@@ -8,7 +8,6 @@ everything that is missing, unexpected or of another shape.
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +22,7 @@ from minitx.checkpoint.files import Tensors, summarize
 from minitx.checkpoint.ties import Sources, is_tied, resolve_ties, tied_in_head
 from minitx.config import HeadConfig, ModelConfig
 from minitx.models import Model
+from minitx.validation import ArgumentValueError, warn
 
 # Parameters that belong to a task, not to the network.
 HEAD_PARTS = ("head.", "pooler.")
@@ -36,6 +36,14 @@ COMPUTED = re.compile(
     r"(^|\.)(rotary_emb\w*\.\w+|\w*inv_freq|_?(cos|sin)_cached|rope\.freqs|(relative_)?position_ids?"
     r"|token_type_ids|masked_bias|embed_positions|embed_scale|version)$"
 )
+
+
+class MissingTensorsError(ValueError):
+    """A checkpoint that lacks tensors of the model."""
+
+
+class MissingHeadError(MissingTensorsError, ArgumentValueError):
+    """A checkpoint that lacks the head that was asked for."""
 
 
 class CheckpointNames:
@@ -218,20 +226,18 @@ def check_complete(
     """Checks that no parameter is without a tensor.
 
     Raises:
-        ValueError: some are; the message tells a missing head from an incomplete file.
+        MissingTensorsError: some are; the message tells a missing head from an incomplete file.
     """
     if not missing:
         return
     absent = summarize(" or ".join(names.expected(entry)) for entry in missing)
     if all(entry.parameters[0].startswith(HEAD_PARTS) for entry in missing):
-        raise ValueError(
-            f"the checkpoint has no {task!r} head; missing: {absent}. Its own head is the "
-            'default; the head "none" loads none, and init_head initializes one with random weights.'
-        )
+        hint = 'init_head=True draws a new one, head="none" loads none'
+        raise MissingHeadError("head", task, f"one that the checkpoint has; missing: {absent}", hint)
     hint = ""
     if "encoder" in architecture.headless and not any("decoder." in name for name in names.stored):
         hint = ' It holds an encoder only, which the head "encoder" loads.'
-    raise ValueError(f"the checkpoint lacks {len(missing)} tensors: {absent}.{hint}")
+    raise MissingTensorsError(f"the checkpoint lacks {len(missing)} tensors: {absent}.{hint}")
 
 
 def check_known(
@@ -273,7 +279,7 @@ def check_known(
             f"the checkpoint has {len(unexpected)} tensors that the model of this config.json does not have: "
             f"{summarize(unexpected)}; does config.json belong to these weights?"
         )
-    warnings.warn(f"the file has tensors that the model does not use: {summarize(rest, 6)}.", stacklevel=5)
+    warn(f"the file has tensors that the model does not use: {summarize(rest, 6)}.")
 
 
 def is_computed(name: str, tensor: Tensor) -> bool:

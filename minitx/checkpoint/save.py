@@ -18,7 +18,7 @@ from minitx.architectures.mapping import ResolvedEntry
 from minitx.architectures.native import native_config
 from minitx.checkpoint.build import choose_architecture, class_names, task_of
 from minitx.checkpoint.files import BIN, BIN_INDEX, GENERATION, INDEX, SINGLE, summarize
-from minitx.checkpoint.lora import ADAPTER_CONFIG
+from minitx.checkpoint.lora.settings import ADAPTER_CONFIG
 from minitx.checkpoint.record import Checkpoint
 from minitx.checkpoint.resolve import table_entries
 from minitx.checkpoint.sentence import refuse_other_sentence_files

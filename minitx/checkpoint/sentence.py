@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 import torch
 
-from minitx.checkpoint.files import BIN, SINGLE, open_bin
+from minitx.checkpoint.files import BIN, SINGLE, WEIGHTS, open_bin
 from minitx.io import check_inside
 
 MODULES = "modules.json"
@@ -24,19 +24,6 @@ ENCODER_OPTIONS = tuple(
     for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
 _LONGEST, _DEEPEST = 255, 10  # bytes of the name of a file, and folders in one another
-_WEIGHTS = (
-    ".bin",
-    ".ckpt",
-    ".h5",
-    ".msgpack",
-    ".onnx",
-    ".ot",
-    ".pickle",
-    ".pkl",
-    ".pt",
-    ".pth",
-    ".safetensors",
-)
 
 
 def list_modules(content: bytes, path: Path) -> list[tuple[str, str]]:
@@ -90,15 +77,15 @@ def upper_folder(folder: Path) -> Path:
 
 
 def module_files(names: Collection[str], place: str) -> list[str]:
-    """Returns the files of a module, among names relative to modules.json; of its weights one file."""
-    inside = [name for name in names if PurePosixPath(name).parent.as_posix() == place]
-    small = [
-        name
-        for name in inside
-        if not name.endswith(_WEIGHTS) and not PurePosixPath(name).name.startswith(".")
-    ]
-    weights = [f"{place}/{name}" for name in (SINGLE, BIN) if f"{place}/{name}" in inside]
-    return sorted(small) + weights[:1]
+    """Returns the files of a module, among names relative to modules.json; of a folder's weights one file.
+
+    A module may consist of others in folders of its own, such as a Router.
+    """
+    paths = [path for path in map(PurePosixPath, names) if PurePosixPath(place) in path.parents]
+    paths = [path for path in paths if not any(part.startswith(".") for part in path.parts)]
+    small = [path.as_posix() for path in paths if path.suffix.lower() not in WEIGHTS]
+    weights = {path.parent: path.as_posix() for last in (BIN, SINGLE) for path in paths if path.name == last}
+    return sorted(small) + sorted(weights.values())
 
 
 def read_sentence_files(folder: Path) -> dict[str, bytes]:
@@ -120,11 +107,11 @@ def read_sentence_files(folder: Path) -> dict[str, bytes]:
         return files
     for place in _places(files[MODULES]):
         check_inside(upper / place, upper)
-        here = [f"{place}/{path.name}" for path in _entries(upper / place) if path.is_file()]
-        for name in module_files(here, place):
+        here = [path.relative_to(upper) for path in (upper / place).rglob("*") if path.is_file()]
+        for name in module_files([path.as_posix() for path in here], place):
             check_inside(upper / name, upper)
             if name.endswith(BIN):
-                files[f"{place}/{SINGLE}"] = _as_safetensors(upper / name)
+                files[name.removesuffix(BIN) + SINGLE] = _as_safetensors(upper / name)
             else:
                 files[name] = (upper / name).read_bytes()
     if upper != folder:
@@ -175,10 +162,6 @@ def _places(content: bytes | None) -> Iterable[str]:
     except ValueError:
         return []
     return dict.fromkeys(place for _, place in listed if place not in (".", encoder_place(content)))
-
-
-def _entries(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
 def _read(path: Path) -> bytes | None:

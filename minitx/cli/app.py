@@ -16,14 +16,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import import_module
-from signal import SIGINT
 from typing import Any
 
 import click
 
 from minitx.cli.options import CONTEXT, Help, section, usage_message
 from minitx.cli.render import note, show
-from minitx.signals import CODES, WORDS, signals
+from minitx.signals import CODES, INTERRUPT, WORDS, signals
 from minitx.version import __version__
 
 SUCCESS, DIFFERENT, BAD_INPUT, READER_LEFT = 0, 1, 2, 141
@@ -77,13 +76,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     with signals() as stopped:
         try:
             code = run(arguments)
-        except (
-            Exception,
-            KeyboardInterrupt,
-        ) as error:  # some imports change it into another error
-            if not stopped and not isinstance(error, KeyboardInterrupt):
-                return explained(error, arguments)
-            stopped = stopped or [SIGINT]
+        except KeyboardInterrupt:
+            stopped = stopped or [INTERRUPT]
+        except Exception as error:  # some code changes an interruption into another error
+            code = BAD_INPUT if stopped else explained(error, arguments)
         if stopped:  # also where something caught the interruption
             note(WORDS[stopped[-1]])
             return CODES[stopped[-1]]
@@ -131,7 +127,7 @@ def mend_streams() -> None:
 
 
 def readable(error: Exception) -> str:
-    """The message of a foreseen error on one line; of any other also its class, and how to see more."""
+    """Returns the message of an error on one line; of others also the class, and how to see more."""
     text = " ".join(str(error).split())
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"

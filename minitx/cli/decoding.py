@@ -15,11 +15,12 @@ from typing import Any
 import click
 
 import minitx
-from minitx.cli.decoding_options import STOP, Values, given, shown
+from minitx.checkpoint.resolve import MissingTensorsError
+from minitx.cli.decoding_options import STOP, Values, is_used, shown
 from minitx.cli.source import Source, read_texts
 from minitx.decoding import Strategy
 from minitx.decoding.generation_config import generation_settings, read_settings
-from minitx.pipelines.text.batches import tokens_left
+from minitx.pipelines.text.batches import remaining_tokens_of
 from minitx.pipelines.text.strategies import NAMES, strategy_from_options
 
 DEFAULT_LENGTH = 64  # new tokens, where neither an option nor the checkpoint has the number
@@ -34,6 +35,7 @@ class Request:
         prompts: as typed, texts or ids.
         inputs: texts or ids for the library.
         settings: keyword arguments of `generate` and `explain` alike.
+        num_samples: rows per prompt.
     """
 
     model: Any
@@ -41,6 +43,7 @@ class Request:
     inputs: list[Any]
     strategy: Strategy
     settings: Values
+    num_samples: int = 1
 
 
 def request_of(source: Source, values: Values) -> Request:
@@ -59,33 +62,36 @@ def request_of(source: Source, values: Values) -> Request:
     inputs = [message(tokenizer, text, values["system"]) for text in prompts] if values["chat"] else prompts
     model, starts = model_of(source, folder, head), list(values["decoder_prompts"] or values["decoder_ids"])
     if max_length is not None:
-        settings["max_new_tokens"] = tokens_left(model, inputs, starts, tokenizer, max_length)
+        settings["max_new_tokens"] = remaining_tokens_of(model, inputs, starts, tokenizer, max_length)
     if values["min_new_tokens"] is None:  # that of the checkpoint may be more than the maximum
         settings["min_new_tokens"] = min(settings["min_new_tokens"], settings["max_new_tokens"])
     settings |= {"tokenizer": tokenizer, "decoder_prompts": starts or None}
-    return Request(model, prompts, inputs, strategy, settings)
+    samples = values.get("num_samples") or (
+        generation_settings(folder).num_samples if values["checkpoint"] else 1
+    )
+    return Request(model, prompts, inputs, strategy, settings, samples)
 
 
 def exclusive(values: Values, *names: str) -> None:
-    """Checks that only one of these is given, else raises UsageError."""
-    used = [shown(name) for name in names if given(values, name)]
+    """Checks that only one of these is used, else raises UsageError."""
+    used = [shown(name) for name in names if is_used(values, name)]
     if len(used) > 1:
         raise click.UsageError(f"{used[0]} and {used[1]} exclude one another; leave one of them out")
 
 
 def typed_prompts(values: Values) -> list[Any]:
-    """The texts, or the ids, of the prompts."""
+    """Returns the texts, or the ids, of the prompts."""
     if values["system"] is not None and not values["chat"]:
         raise ValueError("--system goes with --chat.")
     for name in ("texts", "file", "chat"):
-        if values["ids"] and given(values, name):
+        if values["ids"] and is_used(values, name):
             other = "a text" if name == "texts" else shown(name)
             raise ValueError(f"--ids is the prompt; {other} cannot be combined with it.")
     return list(values["ids"]) or read_texts(values["texts"], values["file"])
 
 
 def optional_tokenizer(source: Source, folder: Path, *, required: bool) -> Tokenizer:
-    """The tokenizer; where it is not required it may be missing, and texts are then shown as ids."""
+    """Returns the tokenizer; where it is not required it may be missing, and texts are then shown as ids."""
     try:
         return source.tokenizer(folder)
     except ValueError as error:
@@ -100,18 +106,18 @@ def optional_tokenizer(source: Source, folder: Path, *, required: bool) -> Token
 def set_languages(tokenizer: Tokenizer, values: Values) -> None:
     """Sets the tokenizer's languages; raises ValueError for text options where there is no tokenizer."""
     for name in ("stop", "decoder_prompts", "force_text", "src_lang", "tgt_lang"):
-        if tokenizer is None and given(values, name):
+        if tokenizer is None and is_used(values, name):
             needs = f"{shown(name)} is text, which needs a tokenizer"
             raise ValueError(f"{needs}; there are options that take ids.")
         try:
-            if name.endswith("_lang") and given(values, name):
+            if name.endswith("_lang") and is_used(values, name):
                 setattr(tokenizer, name, values[name])
         except ValueError as error:
             raise error if hasattr(error, "parameter") else ValueError(f"{shown(name)}: {error}") from None
 
 
 def forced_phrases(tokenizer: Tokenizer, values: Values, head: str) -> list[list[int]]:
-    """The ids of the texts that --force-text asks for; raises ValueError for one with unknown tokens."""
+    """Returns the ids of the texts of --force-text; raises ValueError for one with unknown tokens."""
     phrases = []
     for text in values.get("force_text") or ():
         assert tokenizer is not None  # `set_languages` has checked
@@ -122,14 +128,14 @@ def forced_phrases(tokenizer: Tokenizer, values: Values, head: str) -> list[list
 
 
 def message(tokenizer: Any, text: str, system: str | None) -> list[int]:
-    """The token ids of a message to a chat model."""
+    """Returns the token ids of a message to a chat model."""
     system_messages = [] if system is None else [{"role": "system", "content": system}]
     ids: list[int] = tokenizer.encode_chat([*system_messages, {"role": "user", "content": text}])
     return ids
 
 
 def head_of(source: Source, folder: Path) -> str:
-    """The task of the head for the next token, with an encoder or without."""
+    """Returns the task of the head for the next token, with an encoder or without."""
     architecture = source.architecture(folder)
     weights = () if architecture is None else architecture.head_weights
     return next((task for task in ("causal-lm", "seq2seq-lm") if task in weights), "causal-lm")
@@ -140,17 +146,17 @@ def model_of(source: Source, folder: Path, head: str) -> Any:
     try:
         return source.model(folder, head)
     except ValueError as error:
-        if head not in str(error) and "the checkpoint lacks" not in str(error):
+        lacks = isinstance(error, MissingTensorsError)
+        if not lacks and getattr(error, "parameter", "") != "head":
             raise
-        unknown = getattr(error, "parameter", "") == "head"
-        reason = "models of its kind have no head for it; minitx embed may take it." if unknown else error
+        reason = error if lacks else "models of its kind have no head for it; minitx embed may take it."
         raise ValueError(f"{source.name} cannot predict a next token: {reason}") from None
 
 
 def settings_of(
     values: Values, folder: Path, phrases: Sequence[list[int]] = ()
 ) -> tuple[Strategy, Values, int | None]:
-    """The strategy and the other arguments: the checkpoint's if asked for, changed by the options.
+    """Returns the strategy and the other arguments: the checkpoint's if asked for, changed by the options.
 
     And its `max_length`, if nothing else limits the number of tokens.
     """
@@ -159,7 +165,7 @@ def settings_of(
     base = generation_settings(folder) if values["checkpoint"] else read_settings({"do_sample": True})
     most, least = values["max_new_tokens"], values["min_new_tokens"]
     most = base.max_new_tokens if most is None else most
-    ends = {field: values[name] for field, name in STOP.items() if given(values, name)}
+    ends = {field: values[name] for field, name in STOP.items() if is_used(values, name)}
     settings = {
         "max_new_tokens": DEFAULT_LENGTH if most is None else most,
         "min_new_tokens": base.min_new_tokens if least is None else least,
@@ -170,7 +176,7 @@ def settings_of(
     if phrases:
         options["force_words_ids"] = [*(options["force_words_ids"] or ()), *phrases]
     start = base.strategy
-    if given(values, "tgt_lang") and not given(values, "forced_bos_token_id"):
+    if is_used(values, "tgt_lang") and not is_used(values, "forced_bos_token_id"):
         start = replace(start, forced_bos_token_id=None)  # that of the checkpoint is of another language
     strategy = strategy_from_options(options, start if values["checkpoint"] else None)
     return strategy, settings, base.max_length if most is None else None

@@ -36,11 +36,11 @@ RENAMED |= {
 
 
 def shown(name: str) -> str:
-    """The option of a parameter: top_p -> --top-p."""
+    """Returns the option of a parameter: top_p -> --top-p."""
     return SHORT.get(name, f"--{name.replace('_', '-')}")
 
 
-def given(values: Values, name: str) -> bool:
+def is_used(values: Values, name: str) -> bool:
     """Whether an option is used."""
     return values.get(name) is not None and values[name] != ()
 
@@ -51,8 +51,8 @@ MODULES |= {"biases, bans and forced tokens": ("bias", "constraints", "strategy"
 
 
 def field_options(title: str, *kinds: type[Strategy]) -> list[click.Option]:
-    """The options of a section: those of the fields whose processors are in its modules, first."""
-    found: dict[str, click.Option] = {}
+    """Returns the options of a section: those of the fields whose processors are in its modules, first."""
+    options: dict[str, click.Option] = {}
     for kind in kinds:
         for name, declared in parameters_of(kind).items():
             module = getattr(declared.processor, "__module__", "").rpartition(".")[2]
@@ -63,12 +63,16 @@ def field_options(title: str, *kinds: type[Strategy]) -> list[click.Option]:
             spec = f"{spellings} {declared.metavar or ''}".strip()
             text = re.sub(r" \((arXiv|OpenAI)[^)]*\)|\. In a list.*", "", declared.help)
             read = sequences if name.endswith("words_ids") else None
-            found.setdefault(name, option(f"{spec}  {text}", heading(title), read))
-    return list(found.values())
+            options.setdefault(name, option(f"{spec}  {text}", heading(title), read))
+    return list(options.values())
 
 
 def strategy_options(*, searches: bool) -> list[click.Option]:
-    """How tokens are chosen and where the text ends; with `searches` also beam search and several samples."""
+    """Returns the options of choosing tokens and of ending the text.
+
+    Args:
+        searches: with those of beam search and of several samples.
+    """
     choosing, *others, beams = MODULES
     options = [*group(choosing), *field_options(choosing, minitx.Sample)]
     options += chain(*(field_options(title, minitx.Sample) for title in others))

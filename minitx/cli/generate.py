@@ -43,7 +43,7 @@ def generate(source: Source, json: bool, **values: Any) -> None:
     request = request_of(source, values)
     if values["show_tree"] and not isinstance(request.strategy, Search):
         raise ValueError("--show-tree is an option of searches; add --beams, such as --beams 4.")
-    samples, chunk = values["num_samples"] or 1, values["prefill_chunk"]
+    samples, chunk = request.num_samples, values["prefill_chunk"]
     if len(request.prompts) * samples == 1 and not json and not isinstance(request.strategy, Search):
         events = stream(
             request.model, request.inputs, request.strategy, prefill_chunk=chunk, **request.settings

@@ -62,7 +62,7 @@ class Help(click.Command):
 
 
 def _columns(rows: list[tuple[str, str]], width: int) -> Iterator[str]:
-    """Lines of a name and a text each, as click writes them, but without breaks within options."""
+    """Yields lines of a name and a text each, as click writes them, but without breaks within options."""
     column = min(max(len(name) for name, _ in rows), 24) + 4
     for name, text in rows:
         start = f"  {name}".ljust(column) if len(name) <= column - 4 else f"  {name}\n{' ' * column}"
@@ -99,7 +99,7 @@ class Command(Help):
             raise ValueError(self.in_options(error)) from error
 
     def in_options(self, error: Any) -> str:
-        """The message in the words of the command line: `top_p=2.0 must ...` as "--top-p 2.0 must ..."."""
+        """Returns the message with option names: `top_p=2.0 must ...` as "--top-p 2.0 must ..."."""
         name, bracket, key = getattr(error, "parameter", "").partition("[")
         values = click.get_current_context().params
         options = {param.name: param.opts[0] for param in self.params if param.opts[0][0] == "-"}
@@ -117,7 +117,7 @@ class Command(Help):
 
 
 def spelled(text: str, options: Mapping[str, str]) -> str:
-    """A text in which parameters are options: "max_new_tokens=9 needs" -> "--max-new-tokens 9 needs".
+    """Replaces parameter names in a message by option names: "top_p=2 must" -> "--top-p 2 must".
 
     Those of calls, of formulas and of files, whose names are those of Python, stay.
     """
@@ -134,7 +134,7 @@ def spelled(text: str, options: Mapping[str, str]) -> str:
 
 
 def _ignored(match: re.Match[str]) -> str:
-    """Keys to ignore as options: "ignore_keys=('a', 'b')" -> "--ignore-key a --ignore-key b"."""
+    """Returns keys to ignore as options: "ignore_keys=('a', 'b')" -> "--ignore-key a --ignore-key b"."""
     return " ".join(f"--ignore-key {key}" for key in re.findall(r"[^\s,']+", match[1]))
 
 
@@ -154,7 +154,7 @@ class Argument(click.Argument):
 
 
 def usage_message(error: click.UsageError) -> str:
-    """The message of a usage error, with the option or hint that may help."""
+    """Returns the message of a usage error, with the option or hint that may help."""
     command = None if error.ctx is None else error.ctx.command
     if isinstance(error, click.NoSuchOption) and command is not None:
         option, known = error.option_name, [name for param in command.params for name in param.opts]
@@ -176,7 +176,7 @@ def usage_message(error: click.UsageError) -> str:
 def command(*params: click.Parameter, **attributes: Any) -> Callable[[Callable[..., Any]], Command]:
     """Makes a function a command: its help and its own options are in the section of its name in help.txt.
 
-    The options on the model become its first parameter, a `Source`; `json` is whether --json is given.
+    The options on the model become its first parameter, a `Source`; `json` is whether --json is used.
 
     Args:
         params: arguments, and options beside those of the section.
@@ -191,9 +191,9 @@ def command(*params: click.Parameter, **attributes: Any) -> Callable[[Callable[.
         text, lines = section(function.__name__)
         options = [*params, *map(option, lines), *group("output")]
         options += [_help_all()] if len(options) >= MOST else []
-        made = Command(None, CONTEXT, _run, options, text, options_metavar="[options]")
-        vars(made).update(attributes)
-        return made
+        declared = Command(None, CONTEXT, _run, options, text, options_metavar="[options]")
+        vars(declared).update(attributes)
+        return declared
 
     return _decorate
 
@@ -205,20 +205,20 @@ def _help_all() -> click.Option:
             click.echo(ctx.get_help())
             ctx.exit()
 
-    made = option("--help-all  show all options and exit")
-    made.callback, made.is_eager, made.expose_value = _show, True, False
-    return made
+    help_all = option("--help-all  show all options and exit")
+    help_all.callback, help_all.is_eager, help_all.expose_value = _show, True, False
+    return help_all
 
 
 @cache
 def sections() -> dict[str, str]:
-    """The sections of help.txt, by their titles."""
+    """Returns the sections of help.txt by their titles."""
     parts = re.split(r"^\[(.+)\]\n", files("minitx.cli").joinpath("help.txt").read_text("utf-8"), flags=re.M)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
 def section(name: str) -> tuple[str, list[str]]:
-    """The text of a section of help.txt, and the lines of its options."""
+    """Returns the text of a section of help.txt, and the lines of its options."""
     lines = sections()[name].splitlines()
     options = [line for line in lines if re.match(r"--\S+( \S+)?  \S", line)]
     text = "\n".join(line for line in lines if line not in options)
@@ -226,19 +226,19 @@ def section(name: str) -> tuple[str, list[str]]:
 
 
 def heading(title: str) -> tuple[str, str]:
-    """Title and paragraph of a group of options."""
+    """Returns title and paragraph of a group of options."""
     return title, " ".join(section(title)[0].split())
 
 
 def group(title: str, *names: str) -> list[click.Option]:
-    """The options of a section of help.txt, or those with these names; the section is their group."""
+    """Returns the options of a section of help.txt, or those with these names; the section is their group."""
     place = OPTIONS if title == "output" else heading(title)
-    made = [option(line, place) for line in section(title)[1]]
-    return [each for each in made if not names or each.name in names]
+    options = [option(line, place) for line in section(title)[1]]
+    return [option for option in options if not names or option.name in names]
 
 
 def option(line: str, group: tuple[str, str] = OPTIONS, read: Reader | None = None) -> click.Option:
-    """An option, declared by its line in the help.
+    """Returns an option, declared by its line in the help.
 
     Args:
         line: spellings, metavar and, after two spaces, the text: "--beams,--num-beams N  number of beams".
@@ -262,9 +262,9 @@ def option(line: str, group: tuple[str, str] = OPTIONS, read: Reader | None = No
     if joined:
         more["callback"] = lambda ctx, param, lists: [*chain(*lists)] or None
     parameter = names[-1].partition("/")[0].strip("-").replace("-", "_")
-    made = click.Option([*names, parameter], metavar=metavar or None, help=text, **more)
-    vars(made)["group"] = group
-    return made
+    declared = click.Option([*names, parameter], metavar=metavar or None, help=text, **more)
+    vars(declared)["group"] = group
+    return declared
 
 
 class Parsed(click.ParamType):  # type: ignore[type-arg,unused-ignore]
@@ -299,21 +299,21 @@ integer = partial(_converted, int, "an integer")
 
 
 def filled(text: str) -> str:
-    """A text that is not empty."""
+    """Returns a text that is not empty."""
     if not text:
         raise ValueError("the value is empty; leave the option out")
     return text
 
 
 def positive(text: str) -> int:
-    """An integer of at least 1."""
+    """Returns an integer of at least 1."""
     if not text.isdecimal() or int(text) < 1:
         raise ValueError(f"{text!r} is not an integer of at least 1")
     return int(text)
 
 
 def byte_size(text: str) -> int:
-    """500MB -> 500,000,000; decimal units, as Hugging Face uses them."""
+    """Returns a number of bytes: 500MB -> 500,000,000; decimal units, as Hugging Face uses them."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]?)B?", text.strip().upper())
     size = int(float(match[1]) * 1000 ** " KMGT".index(match[2] or " ")) if match else 0
     if size < 1:
@@ -322,12 +322,12 @@ def byte_size(text: str) -> int:
 
 
 def ids(text: str) -> list[int]:
-    """Token ids: "1,2 3" -> [1, 2, 3]."""
+    """Returns token ids: "1,2 3" -> [1, 2, 3]."""
     return [integer(part) for part in filled(text.replace(",", " ").strip()).split()]
 
 
 def sequences(text: str) -> list[tuple[int, ...]]:
-    """Sequences of token ids, separated by commas: "1 2,3" -> [(1, 2), (3,)]."""
+    """Returns sequences of token ids, separated by commas: "1 2,3" -> [(1, 2), (3,)]."""
     try:
         return [tuple(ids(part)) for part in text.split(",")]
     except ValueError as error:
@@ -335,7 +335,7 @@ def sequences(text: str) -> list[tuple[int, ...]]:
 
 
 def sequence_biases(text: str) -> list[tuple[tuple[int, ...], float]]:
-    """Biases of sequences: "1 2=-5,3=1" -> [((1, 2), -5), ((3,), 1)]."""
+    """Returns biases of sequences: "1 2=-5,3=1" -> [((1, 2), -5), ((3,), 1)]."""
     pairs = [part.partition("=") for part in text.split(",")]
     if not all(equals for _, equals, _ in pairs):
         raise ValueError(f"{text!r} is not of the form ID=BIAS, such as 464=-5")
@@ -343,7 +343,7 @@ def sequence_biases(text: str) -> list[tuple[tuple[int, ...], float]]:
 
 
 def biases(text: str) -> list[tuple[int, float]]:
-    """Biases of single tokens: "1=-5,3=1" -> [(1, -5), (3, 1)]."""
+    """Returns biases of single tokens: "1=-5,3=1" -> [(1, -5), (3, 1)]."""
     pairs = sequence_biases(text)
     if any(len(sequence) != 1 for sequence, _ in pairs):
         raise ValueError(f"{text!r} is not of the form ID=BIAS; sequences: --sequence-bias")
@@ -351,7 +351,7 @@ def biases(text: str) -> list[tuple[int, float]]:
 
 
 def start_and_factor(text: str) -> tuple[int, float]:
-    """An integer and a number: "20,1.05" -> (20, 1.05)."""
+    """Returns an integer and a number: "20,1.05" -> (20, 1.05)."""
     start, comma, factor = text.partition(",")
     if not comma:
         raise ValueError(f"{text!r} is not of the form START,FACTOR, such as 20,1.05")

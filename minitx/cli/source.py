@@ -77,9 +77,10 @@ class Source:
     def architecture(self, folder: Path) -> Architecture | None:
         """Returns the architecture; None without a config.json, about which loading raises."""
         from minitx.checkpoint.build import choose_architecture
+        from minitx.checkpoint.lora.base import base_folder
         from minitx.io import read_json
 
-        path = folder / "config.json"
+        path = base_folder(folder, token=self.token, offline=bool(self.offline)) / "config.json"
         return choose_architecture(read_json(path), self.model_type)[0] if path.is_file() else None
 
     def tokenizer(self, folder: Path | str = "") -> Tokenizer:
@@ -92,7 +93,8 @@ class Source:
         """Loads the model."""
         from minitx.checkpoint.load import load
 
-        return load(folder, head=head, dtype=self.dtype, device=self.device, **self.reading)
+        # of an adapter, the base model may be on the Hub
+        return load(folder, head=head, dtype=self.dtype, device=self.device, **self.reading, **self.hub)
 
 
 def read_texts(texts: Sequence[str], file: str | None) -> list[str]:

@@ -46,7 +46,7 @@ class ValidatedConfig:
         """Checks every field whose type hint is a Literal, a config, a plain type or a number with a bound.
 
         Raises:
-            ArgumentTypeError: a value that is no int, float, str, tuple or frozenset, where its field is one.
+            ArgumentTypeError: a plain field or tuple element of another type.
             ArgumentValueError: any other value that the type hint of its field excludes.
         """
         kind: Any = type(self)
@@ -54,16 +54,14 @@ class ValidatedConfig:
             check_choice(f"{kind.__name__}.{name}", getattr(self, name), choices)
         for name, parts in allowed_parts(kind).items():
             if not isinstance(getattr(self, name), parts):
-                known = " or ".join("None" if part is type(None) else f"a {part.__name__}" for part in parts)
+                known = " or ".join("None" if part is type(None) else part.__name__ for part in parts)
                 raise ArgumentValueError(f"{kind.__name__}.{name}", getattr(self, name), known)
         for name, (classes, expected) in plain_types(kind).items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, classes):
                 raise ArgumentTypeError(f"{kind.__name__}.{name}", value, expected)
-        for name, (element, expected) in element_types(kind).items():
-            for i, value in enumerate(getattr(self, name) or ()):
-                if isinstance(value, bool) != (element is bool) or not isinstance(value, element):
-                    raise ArgumentTypeError(f"{kind.__name__}.{name}[{i}]", value, expected)
+        for name, hint in tuples(kind).items():
+            check_elements(f"{kind.__name__}.{name}", getattr(self, name), hint)
         for name, bound in bounds(kind).items():
             value = getattr(self, name)
             if value is not None:
@@ -72,6 +70,11 @@ class ValidatedConfig:
     def __str__(self) -> str:
         """Returns the fields on indented lines; `repr` has them on one."""
         return pformat(self, sort_dicts=False)
+
+
+def alternatives(hint: Any) -> tuple[Any, ...]:
+    """Returns the members of a type hint that is a union; else the hint alone."""
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
 
 
 @cache
@@ -87,7 +90,7 @@ def allowed_parts(kind: type[ValidatedConfig]) -> dict[str, tuple[type, ...]]:
     """Returns the classes of each field of a config that is a config itself, or one of several."""
     parts: dict[str, tuple[type, ...]] = {}
     for name, hint in get_type_hints(kind).items():
-        classes = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        classes = alternatives(hint)
         if any(isinstance(part, type) and issubclass(part, ValidatedConfig) for part in classes):
             parts[name] = classes
     return parts
@@ -98,7 +101,7 @@ def plain_types(kind: type[ValidatedConfig]) -> dict[str, tuple[tuple[type, ...]
     """Returns the classes of each field of plain type, or of several or None, and their names in messages."""
     types: dict[str, tuple[tuple[type, ...], str]] = {}
     for name, hint in get_type_hints(kind).items():
-        hints = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        hints = alternatives(hint)
         plain = [_PLAIN.get(get_origin(part) or part) for part in hints]
         if None not in plain:
             classes, names = zip(*filter(None, plain), strict=True)
@@ -107,32 +110,70 @@ def plain_types(kind: type[ValidatedConfig]) -> dict[str, tuple[tuple[type, ...]
 
 
 @cache
-def element_types(kind: type[ValidatedConfig]) -> dict[str, tuple[type, str]]:
-    """Returns the class of the elements of each field that is a tuple, and its name in messages."""
-    types: dict[str, tuple[type, str]] = {}
-    for name, hint in get_type_hints(kind).items():
-        for part in get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,):
-            if get_origin(part) is tuple:
-                types[name] = _PLAIN.get(get_args(part)[0], (bool, "a bool"))
-    return types
+def tuples(kind: type[ValidatedConfig]) -> dict[str, Any]:
+    """Returns the type hint of each field that is a tuple, or one of several types."""
+    hints = get_type_hints(kind).items()
+    return {name: hint for name, hint in hints if any(get_origin(p) is tuple for p in alternatives(hint))}
+
+
+def element_hints(hint: Any, count: int) -> tuple[Any, ...]:
+    """Returns the type hints of the elements of a tuple or frozenset with `count` of them."""
+    inner = get_args(hint)
+    repeated = get_origin(hint) is frozenset or inner[1:] == (...,)
+    return inner[:1] * count if repeated else inner
+
+
+def check_elements(parameter: str, value: Any, hint: Any) -> None:
+    """Checks the elements of a tuple, and those of tuples in it.
+
+    Raises:
+        ArgumentTypeError: an element of another type.
+        ArgumentValueError: another number of elements.
+    """
+    for part in alternatives(hint) if isinstance(value, tuple) else ():
+        if get_origin(part) is not tuple:
+            continue
+        hints = element_hints(part, len(value))
+        if len(hints) != len(value):
+            raise ArgumentValueError(parameter, value, f"a tuple of {len(hints)}")
+        for i, (element, inner) in enumerate(zip(value, hints, strict=True)):
+            check_element(f"{parameter}[{i}]", element, inner)
+
+
+def check_element(parameter: str, element: Any, hint: Any) -> None:
+    """Checks the type of one element of a tuple; a hint that is no class, such as a Literal, allows any.
+
+    Raises:
+        ArgumentTypeError, ArgumentValueError: as `check_elements`.
+    """
+    kinds = [get_origin(part) or part for part in alternatives(hint)]
+    if not all(isinstance(kind, type) for kind in kinds):
+        return
+    named = [_PLAIN.get(kind, (kind, "a bool" if kind is bool else kind.__name__)) for kind in kinds]
+    if not any(
+        isinstance(element, kind) and isinstance(element, bool) == (kind is bool) for kind, _ in named
+    ):
+        raise ArgumentTypeError(parameter, element, " or ".join(name for _, name in named))
+    check_elements(parameter, element, hint)
 
 
 @cache
 def bounds(kind: type[ValidatedConfig]) -> dict[str, int | Interval]:
     """Returns the bound of each field that is a number with one, or None."""
-    found: dict[str, int | Interval] = {}
+    limits: dict[str, int | Interval] = {}
     for name, hint in get_type_hints(kind, include_extras=True).items():
-        for part in get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,):
+        for part in alternatives(hint):
             if get_origin(part) is Annotated:
-                found[name] = part.__metadata__[0]
-    return found
+                limits[name] = part.__metadata__[0]
+    return limits
 
 
 def check_bound(parameter: str, value: Any, bound: int | Interval) -> None:
     """Checks that a number is at least the minimum of an integer, or in the interval of a float.
 
     Raises:
-        ArgumentTypeError, ArgumentValueError: it is not.
+        ArgumentTypeError: not a number.
+        ArgumentValueError: out of bounds.
     """
     if isinstance(bound, int):
         check_integer(parameter, value, bound)

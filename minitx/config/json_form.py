@@ -10,10 +10,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields
 from difflib import get_close_matches
 from numbers import Integral, Real
-from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from minitx.config.base import ValidatedConfig
+from minitx.config.base import ValidatedConfig, alternatives, element_hints
 from minitx.validation import ArgumentTypeError, ArgumentValueError
 
 CLASS = "class"
@@ -45,6 +44,8 @@ def from_json(kind: type[Config], form: Any, where: str = "config") -> Config:
     Raises:
         ArgumentTypeError, ArgumentValueError: an unknown class or key, a missing field, or a wrong value.
     """
+    if not _is_config(kind):
+        raise ArgumentTypeError("kind", kind, "a class of configs", "such as minitx.ModelConfig")
     if not isinstance(form, Mapping):
         raise ArgumentTypeError(where, form, "an object", f"the JSON form of a {kind.__name__}")
     chosen = _class_of((kind,), form, where)
@@ -84,7 +85,7 @@ def _plain(name: str, value: Any) -> Any:
 
 def _value(hint: Any, value: Any, where: str) -> Any:
     """Returns the value of a field from its JSON form; the config checks plain values itself."""
-    choices = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    choices = alternatives(hint)
     if isinstance(value, Mapping):
         configs = tuple(part for part in choices if _is_config(part))
         if configs:
@@ -96,7 +97,10 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if isinstance(value, list):
         for part in choices:
             if get_origin(part) in (tuple, frozenset):
-                return get_origin(part)(value)
+                hints = element_hints(part, len(value))
+                hints += (Any,) * (len(value) - len(hints))  # the config refuses another number
+                places = [f"{where}[{i}]" for i in range(len(value))]
+                return get_origin(part)(map(_value, hints, value, places))
     return value
 
 
@@ -108,7 +112,7 @@ def _class_of(kinds: tuple[type, ...], form: Mapping[str, Any], where: str) -> A
     """Returns the class that a form names: one of `kinds` or their subclasses."""
     name, known = form.get(CLASS), {kind.__name__: kind for kind in _with_subclasses(kinds)}
     if not isinstance(name, str) or name not in known:
-        hint = "a class of your own must be defined before its config is read"
+        hint = "a custom class must be defined before its config is read"
         raise ArgumentValueError(f"{where}.{CLASS}", name, f"one of {', '.join(sorted(known))}", hint)
     return known[name]
 

@@ -65,7 +65,11 @@ class AttentionConfig(ValidatedConfig):
     output_dropout: Probability | None = None
 
     def __post_init__(self) -> None:
-        """Checks that the key/value heads divide the query heads."""
+        """Checks that the key/value heads divide the query heads.
+
+        Raises:
+            ArgumentValueError: they do not.
+        """
         super().__post_init__()
         if self.num_attention_heads % self.key_value_heads:
             raise ArgumentValueError(
@@ -130,7 +134,11 @@ class ExpertsConfig(ValidatedConfig):
     dense: FeedForwardConfig | None = None
 
     def __post_init__(self) -> None:
-        """Checks that a token does not use more experts than there are."""
+        """Checks that a token does not use more experts than there are.
+
+        Raises:
+            ArgumentValueError: it uses more.
+        """
         super().__post_init__()
         if self.num_experts_per_tok > self.num_experts:
             raise ArgumentValueError(
@@ -166,7 +174,14 @@ class LayerConfig(ValidatedConfig):
     cross_attention: bool = False
 
     def __post_init__(self) -> None:
-        """Checks that a parallel layer has no cross-attention, and that options of first norms have them."""
+        """Checks options that exclude one another.
+
+        Checks that parallel layers have no cross-attention, and that `parallel` and `residual_after_norm` are
+        not used with norm_placement='post'.
+
+        Raises:
+            ArgumentValueError: one of these combinations.
+        """
         super().__post_init__()
         if self.parallel != "none" and self.cross_attention:
             raise ArgumentValueError(

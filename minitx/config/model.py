@@ -27,6 +27,7 @@ from minitx.config.positions import (
 )
 from minitx.validation import ArgumentValueError, check_choice, check_integer
 
+FULL, SLIDING = "full_attention", "sliding_attention"  # types of layers
 Pooling = Literal["none", "first", "first_attended", "last", "mean", "pooler"]
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification", None]
 # Where embeddings are projected to the width of the stack; "words": before positions are added
@@ -96,8 +97,8 @@ class StackConfig(ValidatedConfig):
                 raise ArgumentValueError(
                     f"StackConfig.{name}", entries, f"one entry for each of {steps} layers"
                 )
-        for kind in self.layer_types or ("full_attention",):
-            check_choice("StackConfig.layer_types", kind, ("full_attention", "sliding_attention"))
+        for kind in self.layer_types or (FULL,):
+            check_choice("StackConfig.layer_types", kind, (FULL, SLIDING))
             if rotary is not None and kind not in rotary.ropes:
                 raise ArgumentValueError("StackConfig.positions", rotary, f"a Rotary with ropes[{kind!r}]")
         feed_forward = self.layer.feed_forward
@@ -130,7 +131,7 @@ class StackConfig(ValidatedConfig):
                 raise ArgumentValueError(f"StackConfig.{name}", value, expected)
 
     def _check_windows(self) -> None:
-        if "sliding_attention" not in (self.layer_types or ()):
+        if SLIDING not in (self.layer_types or ()):
             return
         if self.sliding_window is None:
             expected = "at least 1 with layers of sliding_attention"
@@ -188,7 +189,11 @@ class TextInputs(ValidatedConfig):
     projection: Projection = "none"
 
     def __post_init__(self) -> None:
-        """Checks the padding id, the rows of the position table, and the width of the embeddings."""
+        """Checks the padding id, the rows of the position table, and the width of the embeddings.
+
+        Raises:
+            ArgumentValueError: one that does not fit the other fields.
+        """
         super().__post_init__()
         if self.pad_token_id is None and self.numbering == "padding":
             raise ArgumentValueError(
@@ -252,7 +257,8 @@ class HeadConfig(ValidatedConfig):
 
     Attributes:
         task: "masked-lm", "sequence-classification", ....
-        num_labels: output width: number of labels or V; 1 for multiple choice.
+        num_labels: output width: number of labels or V; 1 for multiple choice. None: V, for a head over the
+            vocabulary only.
         pooling: input of the head: every token ("none"), or "first", "first_attended", "last", "mean",
             "pooler".
         input_dropout: before the transform; None: no dropout module.
@@ -267,7 +273,7 @@ class HeadConfig(ValidatedConfig):
     """
 
     task: str
-    num_labels: Size
+    num_labels: Size | None = None
     pooling: Pooling = "none"
     input_dropout: Probability | None = None
     transform: TransformConfig | None = None

@@ -122,7 +122,7 @@ class Rotary(ValidatedConfig):
         """Checks that the ropes are a mapping of configs.
 
         Raises:
-            ArgumentValueError: they are not.
+            ArgumentValueError: `ropes` is not a mapping of names to RopeConfig.
         """
         super().__post_init__()
         ropes = self.ropes

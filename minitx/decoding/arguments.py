@@ -83,7 +83,7 @@ def remaining_tokens(max_length: int, rows: Sequence[Sequence[int]]) -> int:
     """Returns the number of new tokens that a checkpoint's `max_length` leaves after the longest prompt.
 
     Raises:
-        ArgumentValueError: none.
+        ArgumentValueError: the longest prompt already has `max_length` tokens.
     """
     longest = max(map(len, rows))
     if longest >= max_length:
@@ -121,7 +121,8 @@ class _Call:
         """Returns the request, not yet adapted to the strategy."""
         options = self.options
         model: Any = self.model  # has a head, as `check_causal_model` finds
-        samples = check_size("num_samples", options.get("num_samples", 1), 1, "rows per prompt")
+        stated = 1 if self.settings is None else self.settings.num_samples
+        samples = check_size("num_samples", options.get("num_samples", stated), 1, "rows per prompt")
         per_prompt = 1 if self.strategy.searches else samples
         rows, sources = self._read_inputs(prompts)
         most, least = self._limits(rows)
@@ -185,10 +186,9 @@ class _Call:
             return rows, None
         longest, embedder = max(map(len, rows)), model.embedder
         if embedder.has_position_table and longest > embedder.max_tokens:
-            raise ValueError(
-                f"A prompt has {longest} tokens, but the encoder has positions for {embedder.max_tokens}; "
-                "truncate it or split it."
-            )
+            expected = f"of at most {embedder.max_tokens} tokens each, not of {longest}"
+            hint = "the encoder has no more positions; truncate or split them"
+            raise ArgumentValueError("prompts", prompts, expected, hint)
         starts = decoder_prompts_of(model, decoder_prompts, len(rows), tokenizer)
         _, language = start_tokens(model, tokenizer)
         return starts if language is None else self._with_language(language, starts), rows
@@ -245,7 +245,7 @@ class _Call:
         if [tuple(tensor.shape) for tensor in tensors] != shapes:
             expected = f"a tensor per prompt, of shapes {shapes}"
             raise ArgumentValueError("inputs_embeds", embeds, expected, "one vector per token")
-        limit = model.turning_points.get("longrope", 0)
+        limit = model.original_contexts.get("longrope", 0)
         room = min((limit - len(row) + 1 for row in rows if len(row) <= limit), default=most)
         if most > room:
             hint = f"LongRoPE runs a row anew, by its ids, where it grows beyond {limit} tokens"

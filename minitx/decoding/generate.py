@@ -80,7 +80,9 @@ def stream(
     strategy: Strategy | Literal["checkpoint"] = Sample(),  # noqa: B008 - frozen
     **options: Unpack[GenerationOptions],
 ) -> Stream:
-    """`generate`, token by token: iterate over it, and stop iterating at any token.
+    """Generates as `generate` does, and yields one event per token.
+
+    Iteration may stop at any token.
 
     The texts of a row's events, joined, are its text. Text that may still become a stop string, or half a
     character, waits for a later event; nothing is taken back.

@@ -6,7 +6,6 @@ strategy="checkpoint" or `generation_settings`; `special_tokens.py` reads the to
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -32,12 +31,14 @@ _UNSUPPORTED: Mapping[str, Any] = {
     "token_healing": False,
 }
 _STRATEGIES = {"num_beam_groups": "DiverseBeam(...)", "force_words_ids": "LexicalBeam(...)"}
+_SAMPLES = "num_return_sequences"
 _COUNTS = ("max_new_tokens", "min_new_tokens", "max_length")
-# Keys that are not sampling settings: token ids, defaults of searches, cache and output options.
+# Keys without an effect on the tokens: ids that special_tokens.py reads, caches, outputs, and faster ways.
 _IGNORED = frozenset(
     """
     bos_token_id eos_token_id pad_token_id decoder_start_token_id transformers_version _from_model_config
-    do_sample diversity_penalty low_memory num_return_sequences use_cache cache_implementation cache_config
+    _commit_hash _original_object_hash do_sample diversity_penalty low_memory use_cache
+    cache_implementation cache_config
     max_cache_len return_legacy_cache prefill_chunk_size compile_config disable_compile output_attentions
     continuous_batching_config output_hidden_states output_scores output_logits return_dict_in_generate
     is_assistant num_assistant_tokens num_assistant_tokens_schedule assistant_confidence_threshold
@@ -58,6 +59,7 @@ class GenerationSettings:
         min_new_tokens: 0 if not stated.
         max_length: most tokens including the prompt of the decoder; None if not stated. Used where
             `max_new_tokens` is not stated.
+        num_samples: rows per prompt (`num_return_sequences`).
     """
 
     strategy: Greedy | Sample | Beam
@@ -65,6 +67,7 @@ class GenerationSettings:
     max_new_tokens: int | None = None
     min_new_tokens: int = 0
     max_length: int | None = None
+    num_samples: int = 1
 
 
 def generation_settings(name_or_folder: str | Path) -> GenerationSettings:
@@ -74,7 +77,7 @@ def generation_settings(name_or_folder: str | Path) -> GenerationSettings:
 
     Raises:
         FileNotFoundError: no such folder, or no file with settings in it.
-        ValueError: a setting that minitx does not implement, or a value out of range.
+        ValueError: a setting that minitx does not implement or know, or a value out of range.
     """
     from minitx.checkpoint.hub import fetch
 
@@ -98,11 +101,12 @@ def read_settings(config: Mapping[str, Any], file: str = GENERATION) -> Generati
             if name in _STRATEGIES:
                 hint = f": use strategy={_STRATEGIES[name]}"
             raise ValueError(f"{file} asks for {name}={stated[name]!r:.60}{hint}.")
-    known = {field.name for field in fields(BeamSample)}.union(_COUNTS, _IGNORED, _UNSUPPORTED)
-    unknown = sorted(set(stated) - known)
-    if unknown:
-        message = f"{file} has settings that minitx does not know: {', '.join(unknown)}."
-        warnings.warn(message, stacklevel=3)
+    known = {field.name for field in fields(BeamSample)}.union(_COUNTS, _IGNORED, _UNSUPPORTED, [_SAMPLES])
+    if unknown := sorted(set(stated) - known):
+        raise ValueError(
+            f"{file} has settings that minitx does not know: {', '.join(unknown)}; remove them, "
+            'or pass a strategy such as minitx.Sample(...) instead of "checkpoint".'
+        )
     if not isinstance(stated.get("do_sample", False), bool):
         raise ValueError(f"{file}: do_sample={stated['do_sample']!r} must be true or false.")
     kinds: Any = ((Greedy, Sample), (Beam, BeamSample))
@@ -113,7 +117,8 @@ def read_settings(config: Mapping[str, Any], file: str = GENERATION) -> Generati
         ends = parse_end_tokens(stated.get("eos_token_id"))
         stop = Stop(eos=ends, strings=stated.get("stop_strings", ()))
         counts = {name: check_integer(name, stated[name]) for name in _COUNTS if name in stated}
-        return GenerationSettings(strategy=kind(**values), stop=stop, **counts)
+        samples = check_integer(_SAMPLES, stated.get(_SAMPLES, 1), 1)
+        return GenerationSettings(strategy=kind(**values), stop=stop, num_samples=samples, **counts)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{file}: {error}") from None
 
@@ -130,4 +135,5 @@ def _plain(name: str, value: Any) -> Any:
                 f"sequence_bias={value!r:.60} must be pairs of ids and a bias: [[[5, 6], -1.0]]."
             )
         return {tuple(ids): bias for ids, bias in value}
-    return tuple(value) if name == "exponential_decay_length_penalty" else value
+    pair = name == "exponential_decay_length_penalty" and isinstance(value, list)
+    return tuple(value) if pair else value

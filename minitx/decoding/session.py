@@ -44,8 +44,7 @@ class DecodingSession:
         request: the prompts and how to continue them.
         history: the tokens of each row.
         cache: keys and values of the rows' tokens.
-        cross_attention: (R, S) float32, the attention of the last token to each source token: last layer,
-            mean over heads. None unless requested.
+        cross_attention: (R, S) float32, of the last token: last layer, mean of heads; None unless requested.
         scores: of each returned row, its score by a search; empty without a search.
         log_weights: of each returned row, its importance weight (see `StochasticBeam`); else empty.
         beams: of each prompt, the tree of a search; else empty.
@@ -70,7 +69,7 @@ class DecodingSession:
         self.beams: list[Any] = []
         self._stateful = any(isinstance(p, StatefulProcessor) for p in request.chain.processors)
         # A row that grows beyond this is run anew: LongRoPE then rotates every position differently.
-        self._longrope_limit = model.turning_points.get("longrope")
+        self._longrope_limit = model.original_contexts.get("longrope")
         self._model_options: dict[str, Any] = {}
 
     def __getattr__(self, name: str) -> Any:
@@ -87,7 +86,8 @@ class DecodingSession:
             cross_attention: fill `cross_attention`; for models with an encoder.
 
         Raises:
-            ArgumentTypeError, ArgumentValueError: no number of rows, or cross-attention without an encoder.
+            ArgumentTypeError, ArgumentValueError: `rows_per_prompt` is not a positive integer, or
+                `cross_attention` is requested of a model without an encoder.
         """
         check_type("cross_attention", cross_attention, bool, "True or False")
         model, request = self.model, self.request
@@ -301,7 +301,7 @@ class DecodingSession:
     def _prefill(self, batch: PaddedBatch, chunk: int | None = None, embeds: Tensor | None = None) -> None:
         """Runs the model over whole rows, (B, T), `chunk` tokens at a time."""
         time = batch.input_ids.shape[1]
-        if chunk is None or any(time > point for point in self.model.turning_points.values()):
+        if chunk is None or any(time > point for point in self.model.original_contexts.values()):
             chunk = time  # with these rotary positions the first chunk needs to know the whole length
         for start in range(0, time, chunk):
             part: Any = (None if x is None else x[:, start : start + chunk] for x in batch)
@@ -379,10 +379,10 @@ class TokenHistory:
         self._lengths = self.context.length.tolist()
 
     def crosses(self, limit: int | None, time: int, rows: Tensor | None = None) -> bool:
-        """Whether `time` more tokens (negative: the last ones) take a row beyond `limit`; False for None.
+        """Returns whether appending `time` tokens (removing them if negative) moves a row across `limit`.
 
         Args:
-            limit: a number of tokens.
+            limit: a number of tokens; None: no row crosses it.
             time: the number of tokens to append or remove.
             rows: (R',) long, the rows that are considered; None for all.
         """

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from minitx.checkpoint.files import open_folder
+from minitx.checkpoint.lora.base import base_folder
 from minitx.inspect.text import human as human
 from minitx.models import Model
 from minitx.validation import check_path, check_type
@@ -102,7 +103,7 @@ def summarize(model: Model, folder: str | Path | None = None) -> Summary:
     stored: dict[str, Tensor] = {}
     if folder is not None and model.checkpoint is not None:
         used = {name for names in model.checkpoint.names.values() for name in names} | set(kept)
-        stored = {name: t for name, t in open_folder(folder).shapes.items() if name not in used}
+        stored = {name: t for name, t in open_folder(base_folder(folder)).shapes.items() if name not in used}
     return Summary(
         model_type=None if model.checkpoint is None else model.checkpoint.model_type,
         task=model.task,

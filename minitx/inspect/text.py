@@ -21,7 +21,7 @@ def human(size: int) -> str:
 
 
 def shorten_line(text: str, width: int) -> str:
-    """Joins a text into one line and cut it to `width` characters with an ellipsis."""
+    """Joins a text into one line and cuts it to `width` characters with an ellipsis."""
     line = " ".join(text.split())
     return line if len(line) <= width else line[: width - 1].rstrip() + "…"
 

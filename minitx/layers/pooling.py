@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from minitx.validation import ArgumentValueError
+
 # (B, T, E), pooler output (B, E) or None, mask (B, T) or None -> (B, E), or (B, T, E) for "none"
 Pooling = Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
 
@@ -51,13 +53,8 @@ def pool_mean(hidden: Tensor, pooled: Tensor | None, mask: Tensor | None) -> Ten
 
 
 def pool_pooler(hidden: Tensor, pooled: Tensor | None, mask: Tensor | None) -> Tensor:
-    """(B, T, E), (B, E), (B, T) -> (B, E), the pooler output
-
-    Raises:
-        ValueError: the model has no pooler.
-    """
-    if pooled is None:
-        raise ValueError("this head needs the pooler output, but the model has no pooler; set pooler=True.")
+    """(B, T, E), (B, E), (B, T) -> (B, E), the pooler output"""
+    assert pooled is not None, "the model has checked that it has a pooler"
     return pooled
 
 
@@ -71,10 +68,11 @@ def check_flat(mask: Tensor) -> Tensor:
         (B, T)
 
     Raises:
-        ValueError: another shape.
+        ArgumentValueError: another shape.
     """
     if mask.dim() != 2:
-        raise ValueError("this head needs an attention_mask of shape (batch, time).")
+        expected = f"of shape (batch, time) for this head, not {tuple(mask.shape)}"
+        raise ArgumentValueError("attention_mask", mask, expected)
     return mask
 
 

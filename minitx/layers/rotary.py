@@ -221,7 +221,7 @@ def original_contexts(positions: AttentionPositions | None) -> dict[str, int]:
 def check_same_rotation(
     positions: AttentionPositions | None, position_ids: Tensor, past: int, high_water_mark: int
 ) -> None:
-    """Refuses tokens that lead a cached sequence across the length at which LongRoPE changes its factors.
+    """Checks that new tokens do not move a cached sequence across the LongRoPE length limit.
 
     Waits for the device, with this RoPE type alone.
 

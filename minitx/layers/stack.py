@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from minitx.config import Alibi, Disentangled, ExpertsConfig, LayerConfig, RelativeBias, Rotary, StackConfig
+from minitx.config.model import FULL, SLIDING
 from minitx.layers.attention import AttentionContext, CrossAttention
 from minitx.layers.cache import (
     Cache,
@@ -27,8 +28,6 @@ from minitx.layers.positions import RelativePositionBias, alibi
 from minitx.layers.recorder import Recorder
 from minitx.layers.rotary import RotaryTables, rotary_tables
 from minitx.validation import ArgumentValueError
-
-FULL, SLIDING = "full_attention", "sliding_attention"
 
 
 class LayerKind(NamedTuple):

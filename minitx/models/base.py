@@ -5,18 +5,20 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from minitx.config import CustomInputs, HeadConfig, ModelConfig
+from minitx.config import CustomInputs, HeadConfig, ModelConfig, StackConfig, TextInputs
 from minitx.habits import ElsewhereMethod, UnknownAttributeError
 from minitx.layers.attention import Backend, backend_of
 from minitx.layers.cache import Cache
 from minitx.layers.embedder import Embedder
 from minitx.layers.feed_forward import Pooler
-from minitx.layers.heads import TASKS, Head
+from minitx.layers.heads import TASKS, VOCABULARY_TASKS, Head
 from minitx.layers.norm import RMSNorm
 from minitx.layers.recorder import Recorder
 from minitx.layers.stack import make_stack
@@ -24,9 +26,17 @@ from minitx.models.inputs import make_embedder
 from minitx.models.output import ModelOutput
 from minitx.models.resize import resize_token_embeddings
 from minitx.optimize.mixed_dtypes import mixed_dtypes
-from minitx.validation import ArgumentTypeError, ArgumentValueError, check_tensor
+from minitx.validation import (
+    ArgumentTypeError,
+    ArgumentValueError,
+    check_callable,
+    check_flags,
+    check_tensor,
+    check_type,
+)
 
 StackMaker = Callable[..., nn.Module]  # of a StackConfig
+_POOLER = "ModelConfig(pooler=True, ...) gives the model one"
 
 
 @contextmanager
@@ -49,8 +59,8 @@ class Model(nn.Module):
         stack: makes a stack from its config; an architecture with another data flow has its own.
 
     Raises:
-        ArgumentTypeError: a head that is not a `HeadConfig`.
-        ValueError: no config, or one that lacks a stack of this family.
+        ArgumentTypeError: a config, a head or a stack that is none.
+        ArgumentValueError: a config without a stack of this family, or a head that does not fit it.
     """
 
     families: tuple[str, ...]  # names of the stacks
@@ -64,12 +74,14 @@ class Model(nn.Module):
     ) -> None:
         super().__init__()
         if missing := [name for name in self.families if getattr(config, name, None) is None]:
-            raise ValueError(f"{type(self).__name__} needs a config with {missing[0]}=StackConfig(...).")
+            check_type("config", config, ModelConfig, "a ModelConfig", "minitx.from_config takes a dict")
+            expected = f"a StackConfig in the config of a {type(self).__name__}"
+            raise ArgumentValueError(f"config.{missing[0]}", None, expected)
         self.config = config
         # The record that `minitx.load` leaves for `minitx.save`. Its class is in checkpoint/, which imports
         # this package, so it is not named here.
         self.checkpoint: Any = None
-        self.make_stacks(stack)
+        self.make_stacks(stack if stack is make_stack else partial(custom_stack, stack))
         last = getattr(config, self.families[-1])
         self.pooler = Pooler(last.output_size or last.hidden_size) if config.pooler else None
         self.head = None if head is None else make_head(head, config, self.families[-1])
@@ -110,7 +122,11 @@ class Model(nn.Module):
 
         Args:
             trainable: count only those that require gradients.
+
+        Raises:
+            ArgumentTypeError: not a bool.
         """
+        check_flags(trainable=trainable)
         return sum(p.numel() for p in self.parameters() if p.requires_grad or not trainable)
 
     @property
@@ -120,7 +136,7 @@ class Model(nn.Module):
 
     @property
     def ties(self) -> dict[str, str]:
-        """Parameters that the config ties: name -> name of the parameter that it is."""
+        """Maps each tied parameter to the parameter that it shares."""
         tied = self.head is not None and self.head.config.tied
         return {"head.projection.weight": "embedder.word_emb.weight"} if tied else {}
 
@@ -199,17 +215,23 @@ class Model(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Converts the parameters, as `to` and `half` do; some stay in float32 in a float16 model."""
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        keeps = getattr(self.checkpoint, "architecture", None)
-        if keeps is not None and keeps.float32_in_half and self.dtype == torch.float16:
-            for name, parameter in self.named_parameters():
-                if keeps.stays_in_float32(name):
-                    parameter.data = parameter.data.float()
-            mixed_dtypes(self)
-        return self
+        architecture = getattr(self.checkpoint, "architecture", None)
+        if architecture is None or not architecture.float32_in_half:
+            return super()._apply(fn, recurse)  # type: ignore[no-any-return, no-untyped-call]
+        stay = [p for name, p in self.named_parameters() if architecture.stays_in_float32(name)]
+        wide = {id(tensor) for p in stay for tensor in (p, p.grad)}
+
+        def _convert(tensor: Tensor) -> Tensor:
+            converted = fn(tensor)
+            if id(tensor) in wide and converted.dtype == torch.float16:
+                return tensor.to(converted.device, torch.float32)
+            return converted
+
+        super()._apply(_convert, recurse)  # type: ignore[no-untyped-call]
+        return mixed_dtypes(self)
 
     def tie_weights(self) -> Self:
-        """Makes tied parameters one, as `ties` lists them."""
+        """Makes each parameter in `ties` the same object as its owner."""
         for name, other in self.ties.items():
             module, _, leaf = name.rpartition(".")
             self.get_submodule(module).register_parameter(leaf, self.get_parameter(other))
@@ -267,7 +289,19 @@ class Model(nn.Module):
         Args:
             names: of the parameters to draw; None: all.
             generator: source of randomness; None: torch's default.
+
+        Raises:
+            ArgumentTypeError: names that are no collection, or not a generator.
+            ArgumentValueError: a name that no parameter has.
         """
+        check_type("generator", generator, torch.Generator | None, "a torch.Generator or None")
+        listed = isinstance(names, Collection) and not isinstance(names, str | Tensor)
+        if names is not None and not (listed and all(isinstance(name, str) for name in names)):
+            raise ArgumentTypeError("names", names, "a collection of names of parameters, or None")
+        known = {name for name, _ in self.named_parameters(remove_duplicate=False)}
+        if unknown := sorted(set(names or ()) - known):
+            hint = "model.named_parameters() has them"
+            raise ArgumentValueError("names", unknown[0], "names of parameters of the model", hint)
         drawn: set[int] = set()
         for path, module in self.named_modules():
             for leaf, parameter in module._parameters.items():
@@ -287,6 +321,18 @@ class Model(nn.Module):
         return self
 
 
+def custom_stack(stack: StackMaker, config: StackConfig) -> nn.Module:
+    """Returns the stack that a function other than `make_stack` makes from its config.
+
+    Raises:
+        ArgumentTypeError: not a function, or one that makes something other than a module.
+    """
+    check_callable("stack", stack)
+    hint = "the function that is passed as stack= makes one from a StackConfig"
+    module: nn.Module = check_type("stack", stack(config), nn.Module, "a module", hint)
+    return module
+
+
 def make_head(head: HeadConfig, config: ModelConfig, family: str) -> Head:
     """Returns the head of a model.
 
@@ -297,11 +343,21 @@ def make_head(head: HeadConfig, config: ModelConfig, family: str) -> Head:
 
     Raises:
         ArgumentTypeError: not a HeadConfig.
-        ArgumentValueError: a head that needs token ids, on inputs other than text; one tied to another shape.
+        ArgumentValueError: a head that needs token ids, on inputs other than text; one tied to another shape;
+            one that needs the pooler of a model without one.
     """
     stack = getattr(config, family)
     inputs = (config.decoder_inputs if family == "decoder" else None) or config.inputs
+    if (
+        isinstance(head, HeadConfig)
+        and head.num_labels is None
+        and head.task in VOCABULARY_TASKS
+        and isinstance(inputs, TextInputs)
+    ):
+        head = replace(head, num_labels=inputs.vocab_size)
     module = Head(head, stack.output_size or stack.hidden_size)
+    if head.pooling == "pooler" and not config.pooler:
+        raise ArgumentValueError("HeadConfig.pooling", "pooler", "another without a pooler", _POOLER)
     if isinstance(inputs, CustomInputs):
         hint = "inputs other than text have neither a word embedding nor choices"
         if head.tied:

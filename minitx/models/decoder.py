@@ -17,10 +17,11 @@ from minitx.layers.stack import Stack
 from minitx.models.base import Model, check_not_compiled, rollback_on_error
 from minitx.models.inputs import Inputs, token_ids
 from minitx.models.output import ModelOutput
-from minitx.validation import ArgumentTypeError, ArgumentValueError, check_integer
+from minitx.validation import ArgumentValueError, check_integer, check_type
 
-# Tasks whose logits predict the next token.
+# Tasks whose logits predict the next token
 NEXT_TOKEN_TASKS = ("causal-lm", "seq2seq-lm")
+_CACHE = ("a Cache", "make one with model.make_cache()")
 
 
 class CausalModel(Model):
@@ -37,8 +38,8 @@ class CausalModel(Model):
     prefix = ""
 
     @property
-    def turning_points(self) -> dict[str, int]:
-        """Original context length of each length-dependent RoPE type ("dynamic", "longrope").
+    def original_contexts(self) -> dict[str, int]:
+        """The original context length of each length-dependent RoPE type ("dynamic", "longrope").
 
         In a longer sequence every position is rotated differently, the first ones too, so a prompt is not run
         in chunks across that length. "dynamic" continues with cached keys; with "longrope" a sequence that
@@ -80,7 +81,11 @@ class CausalModel(Model):
             inputs_embeds: (B, T, W), instead of `input_ids`.
             cache: with the earlier tokens, and the encoder output of an encoder-decoder.
             options: further arguments of `forward`.
+
+        Raises:
+            ArgumentTypeError, ArgumentValueError, ValueError: as `forward`, and without a cache.
         """
+        check_type("cache", cache, Cache, *_CACHE)
         inputs = {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
@@ -113,7 +118,7 @@ class CausalModel(Model):
         embedder, prefix, past = self.decoder_embedder, self.prefix, 0
         ids = token_ids(embedder, inputs)
         if cache is not None:
-            self.check_layers(cache)
+            self.check_cache(cache)
             cache.check(inputs.attention_mask, tuple(ids.shape), prefix)
             past = cache.length
         mask = as_bool(inputs.attention_mask, len(ids), ids.shape[1], f"{prefix}attention_mask")
@@ -149,51 +154,53 @@ class CausalModel(Model):
             raise ArgumentValueError(
                 "logits_to_keep", logits_to_keep, "0 with labels", "the loss needs all logits"
             )
-        return logits_to_keep if self.task in ("causal-lm", "seq2seq-lm") else 0
+        return logits_to_keep if self.task in NEXT_TOKEN_TASKS else 0
 
-    def check_layers(self, cache: Cache) -> None:
+    def check_cache(self, cache: Cache) -> None:
         """Checks that the cache is one for this model's layers.
 
         Raises:
             ArgumentTypeError: not a cache.
-            ValueError: a cache for other layers or heads.
+            ArgumentValueError: a cache for other layers or heads.
         """
-        if not isinstance(cache, Cache):
-            raise ArgumentTypeError("cache", cache, "a Cache", "make one with model.make_cache()")
+        check_type("cache", cache, Cache, *_CACHE)
         steps, crosses = len(self.decoder.layer_order), self.config.stack.layer.cross_attention
         if (len(cache.layers), bool(cache.cross_attention)) != (steps, crosses):
             kind = ""
             if bool(cache.cross_attention) != crosses:
                 kind = " with cross-attention" if crosses else " without cross-attention"
-            raise ValueError(
-                f"the cache has parts for {len(cache.layers)} layers, the model runs {steps}{kind}: make one "
-                "with the model's own make_cache()."
-            )
+            expected = f"for the {steps} layers that the model runs{kind}, not for {len(cache.layers)}"
+            raise ArgumentValueError("cache", cache, expected, _CACHE[1])
         if cache.num_sources:
             attention, (key, _) = self.config.stack.layer.attention, cache.cross_attention[0].recall()
-            expected = (attention.key_value_heads, attention.head_dim)
-            if (key.shape[1], key.shape[3]) != expected:
-                raise ValueError(
-                    f"the cache holds sources with {key.shape[1]} heads of {key.shape[3]} features, this "
-                    f"model has {expected[0]} of {expected[1]}: a cache serves the model that filled it."
+            heads, features = attention.key_value_heads, attention.head_dim
+            if (key.shape[1], key.shape[3]) != (heads, features):
+                raise ArgumentValueError(
+                    "cache",
+                    cache,
+                    f"of {heads} heads of {features} features, not {key.shape[1]} of {key.shape[3]}",
+                    "a cache serves the model that filled it",
                 )
 
 
 def check_causal_model(model: Any) -> CausalModel:
-    """Returns the model.
+    """Checks that a model predicts the next token and is in eval mode, and returns it.
 
     Raises:
-        ValueError: it does not predict the next token, or is in training mode.
+        ArgumentValueError: it does not, or is in training mode.
     """
     check_not_compiled(model)
     task = getattr(model, "task", None)
     if task not in NEXT_TOKEN_TASKS:
-        raise ValueError(
-            f"This model ({type(model).__name__}, task {task!r}) does not predict the next token; load a "
-            'decoder with head="causal-lm", or an encoder-decoder with head="seq2seq-lm".'
+        raise ArgumentValueError(
+            "model",
+            model,
+            f"one that predicts the next token, not of task {task!r}",
+            'load a decoder with head="causal-lm", or an encoder-decoder with head="seq2seq-lm"',
         )
     if model.training:
-        raise ValueError("The model is in training mode, with dropout active; call model.eval() first.")
+        expected = "in eval mode, not in training mode with dropout active"
+        raise ArgumentValueError("model", model, expected, "call model.eval() first")
     checked: CausalModel = model
     return checked
 
@@ -240,8 +247,9 @@ class DecoderModel(CausalModel):
 
         Raises:
             ArgumentTypeError: not a tensor, or not a cache.
-            ArgumentValueError: shapes that do not fit, ids outside their table, labels without all logits.
-            ValueError: a sequence longer than the table of positions, a cache of another model.
+            ArgumentValueError: shapes that do not fit, ids outside their table, labels without all logits, a
+                cache of another model.
+            ValueError: a sequence longer than the table of positions.
         """
         keep = self.num_logits_to_keep(logits_to_keep, labels)
         inputs = Inputs(input_ids, attention_mask, None, position_ids, inputs_embeds)

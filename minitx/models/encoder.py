@@ -53,7 +53,7 @@ class EncoderModel(Model):
         """
         inputs = Inputs(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, others)
         batch = inputs.shape[:-1] if self.task == "multiple-choice" else ()
-        if len(batch) == 2:  # (B, choices)
+        if batch:  # (B, choices)
             inputs = inputs.flatten_choices()
         records = output_hidden_states or output_attentions
         record = Recorder(output_hidden_states, output_attentions) if records else None

@@ -19,7 +19,7 @@ from minitx.models.decoder import CausalModel
 from minitx.models.inputs import Inputs, check_others, embed, make_embedder, token_ids
 from minitx.models.output import ModelOutput
 from minitx.models.source import check_encoder_output, check_one_source, end_tokens, source_mask
-from minitx.validation import check_integer_dtype, check_token_ids
+from minitx.validation import ArgumentValueError, check_integer_dtype, check_token_ids
 
 
 class EncoderDecoderModel(CausalModel):
@@ -44,7 +44,7 @@ class EncoderDecoderModel(CausalModel):
 
     @property
     def ties(self) -> dict[str, str]:
-        """As for every model; and the two word embeddings, if they are shared."""
+        """Returns the ties of `Model.ties`, and that of the two word embeddings if they are shared."""
         word, decoder_word = "embedder.word_emb.weight", "decoder_embedder.word_emb.weight"
         ties = {decoder_word: word} if self.config.shared_embeddings else {}
         return ties | dict.fromkeys(super().ties, decoder_word)
@@ -98,13 +98,13 @@ class EncoderDecoderModel(CausalModel):
 
         Raises:
             ArgumentTypeError: not a tensor, or not a cache.
-            ArgumentValueError: shapes that do not fit, ids outside their table, no source or two.
-            ValueError: a sequence longer than the table of positions, a cache of another model.
+            ArgumentValueError: shapes that do not fit, ids outside their table, a cache of another model.
+            ValueError: no source or two, a sequence longer than the table of positions.
         """
         check_others(self.embedder, others)
         keep = self.num_logits_to_keep(logits_to_keep, labels)
         if cache is not None:
-            self.check_layers(cache)
+            self.check_cache(cache)
         source = Inputs(input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, others)
         if decoder_input_ids is None and decoder_inputs_embeds is None:
             ids = ("labels", labels) if self.task == "seq2seq-lm" else ("input_ids", input_ids)
@@ -173,12 +173,14 @@ class EncoderDecoderModel(CausalModel):
             more: further arguments of `encode`.
 
         Raises:
-            ArgumentTypeError, ArgumentValueError: as `forward`.
-            ValueError: a cache of another model or with something in it.
+            ArgumentTypeError, ArgumentValueError: as `forward`; a cache of another model, or one that is not
+                empty.
+            ValueError: as `forward`.
         """
-        self.check_layers(cache)
+        self.check_cache(cache)
         if cache.num_sources or cache.length:
-            raise ValueError("the cache holds another source already; make an empty one with make_cache().")
+            hint = "it holds another source already; make one with make_cache()"
+            raise ArgumentValueError("cache", cache, "empty", hint)
         encoder_hidden_states = self.encode(input_ids, attention_mask, **more)
         self.cross_context(encoder_hidden_states, attention_mask, cache)
         return cache
@@ -241,8 +243,8 @@ class EncoderDecoderModel(CausalModel):
     def shifted(self, name: str, ids: Tensor | None) -> Tensor:
         """Shifts ids to the right to make decoder inputs: (B, T) -> (B, T).
 
-        The start token is prepended; without one the last token of the row is, which then is that of the
-        language. The label -100 becomes padding.
+        Prepends the start token. If the config has none, prepends the last non-padding token of the row,
+        which is the language token. The label -100 becomes padding.
 
         Args:
             name: of the parameter that the ids are of, for messages.
@@ -250,20 +252,23 @@ class EncoderDecoderModel(CausalModel):
 
         Raises:
             ArgumentTypeError: not a tensor.
-            ArgumentValueError: not ids of shape (B, T).
-            ValueError: nothing to shift, or no padding id.
+            ArgumentValueError: not ids of shape (B, T), or none; the config has no padding id for them.
         """
         start = self.config.decoder_start_token_id
         if ids is None:
             first = "the token of the target language, [[id]]," if start is None else f"[[{start}]]"
-            raise ValueError(f"decoder_input_ids are missing: pass at least {first} for each source.")
+            expected = "a tensor of ids, which are missing"
+            raise ArgumentValueError(
+                "decoder_input_ids", None, expected, f"pass at least {first} for each source"
+            )
         check_integer_dtype(name, ids)
         check_token_ids(name, ids)
         pad = self.decoder_embedder.config.pad_token_id
         if pad is not None:
             ids = ids.masked_fill(ids == -100, pad)
         elif start is None or bool((ids[:, :-1] == -100).any()):
-            raise ValueError("the config has no pad_token_id to make decoder_input_ids with; pass them.")
+            hint = "the config has no pad_token_id to make them with; pass them"
+            raise ArgumentValueError("decoder_input_ids", None, "a tensor of ids", hint)
         if start is None:
             assert pad is not None, "checked above"
             last = ((ids != pad).sum(dim=1, keepdim=True) - 1).clamp(min=0)

@@ -127,15 +127,19 @@ class Inputs(NamedTuple):
     def shape(self) -> torch.Size:
         """Shape of the tokens: (B, T), or (B, choices, T); () for inputs other than text."""
         ids, embeds = self.input_ids, self.inputs_embeds
-        shape: torch.Size = getattr(ids, "shape", torch.Size()) if embeds is None else embeds.shape[:-1]
-        return shape
+        shape: torch.Size = getattr(ids if embeds is None else embeds, "shape", torch.Size())
+        return shape if embeds is None else shape[:-1]
 
     def flatten_choices(self) -> Inputs:
         """Flattens the inputs of multiple choice: (B, choices, T) -> (B * choices, T).
 
         Raises:
-            ArgumentValueError: inputs of different shapes.
+            ArgumentValueError: tokens without a dimension of choices, or inputs of different shapes.
         """
+        if len(self.shape) != 3:
+            name = "input_ids" if self.inputs_embeds is None else "inputs_embeds"
+            expected, hint = "of shape (batch, choices, time)", "input_ids[:, None] is one choice"
+            raise ArgumentValueError(name, getattr(self, name), f"{expected} for this head", hint)
         flat: dict[str, Tensor | None] = {}
         for name in ("input_ids", "attention_mask", "token_type_ids", "position_ids"):
             value = getattr(self, name)
@@ -220,7 +224,7 @@ def check_others(embedder: nn.Module, others: Mapping[str, Tensor]) -> None:
     """Checks that a text embedder has no inputs by other names.
 
     Raises:
-        UnknownArgumentError: it has.
+        UnknownArgumentError: an input that a text embedder does not take.
     """
     known = (*Inputs._fields[:-1], "labels", "cache", "output_hidden_states", "output_attentions")
     for name in others if isinstance(embedder, Embedder) else ():
@@ -228,7 +232,7 @@ def check_others(embedder: nn.Module, others: Mapping[str, Tensor]) -> None:
 
 
 def token_ids(embedder: Embedder, inputs: Inputs) -> Tensor:
-    """Returns the token ids; for embeddings, ids of tokens that are not padding.
+    """Returns the token ids, or placeholder ids that are not padding if `inputs_embeds` were passed.
 
     Args:
         embedder: for its width and padding id.

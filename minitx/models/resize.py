@@ -1,7 +1,8 @@
-"""Another number of token embeddings: the word embeddings, the head over the vocabulary, and the configs."""
+"""Resizing the vocabulary: word embeddings, language-modelling head and configs."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from minitx.config import ModelConfig, TextInputs
 from minitx.layers.heads import VOCABULARY_TASKS
 from minitx.validation import ArgumentValueError, check_choice, check_integer
 
+SPECIAL_TOKENS = ("bos_token_id", "eos_token_id", "decoder_start_token_id")
 INITS = ("mean", "normal")
 SIDES = ("encoder", "decoder")
 
@@ -28,7 +30,9 @@ def resize_token_embeddings(model: Any, size: int, init: str, seed: int | None, 
         check_integer("seed", seed, 0, 2**64 - 1)
         if init != "normal":
             raise ArgumentValueError("seed", seed, "None", 'only init="normal" draws')
-    config = resized_config(model.config, size, sides_of(model.config, side))
+    sides = sides_of(model.config, side)
+    config = resized_config(model.config, size, sides)
+    check_special_tokens(model, size, sides)
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     std = config.initializer_range if init == "normal" else None
     shared: dict[int, nn.Parameter] = {}  # a tied parameter is resized once
@@ -93,8 +97,31 @@ def resized_config(config: ModelConfig, size: int, sides: tuple[str, ...]) -> Mo
     return replace(config, **changes)
 
 
+def check_special_tokens(model: Any, size: int, sides: tuple[str, ...]) -> None:
+    """Checks that the vocabulary keeps the special tokens of the config and of the checkpoint's config.json.
+
+    Args:
+        model: before it is resized.
+        size: of its new vocabulary.
+        sides: that are resized.
+
+    Raises:
+        ArgumentValueError: a size that leaves out one of them.
+    """
+    (embedder, _), *_ = (
+        reversed(embedders(model, model.config)) if "decoder" in sides else embedders(model, model.config)
+    )
+    stated = {} if model.checkpoint is None else model.checkpoint.config
+    for config in (vars(model.config), stated, *(stated.get(side) for side in sides)):
+        for name in SPECIAL_TOKENS if isinstance(config, Mapping) else ():
+            ids = config.get(name)
+            for token in ids if isinstance(ids, list | tuple) else [ids]:
+                if isinstance(token, int) and size <= token < embedder.config.vocab_size:
+                    raise ArgumentValueError("size", size, f"more than {name}={token}")
+
+
 def embedders(model: Any, config: ModelConfig) -> list[tuple[Any, Any]]:
-    """Returns the embedders of a model, each with its part of a config."""
+    """Pairs each embedder of a model with its inputs config."""
     pairs = [(model.embedder, config.inputs)]
     if len(model.families) > 1:
         pairs.append((model.decoder_embedder, config.decoder_inputs or config.inputs))

@@ -94,7 +94,8 @@ def end_tokens(input_ids: Tensor | None, decoder_input_ids: Tensor | None, eos: 
         (B, T) bool.
 
     Raises:
-        ValueError: no ids, or not as many as the decoder has, or no end token.
+        ValueError: `input_ids` or `eos_token_id` is missing, or the shapes differ.
+        ArgumentValueError: a row has no end token.
     """
     if (
         input_ids is None

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minitx.layers.experts import ExpertsLinear
-from minitx.validation import values_unavailable
+from minitx.validation import check_type, values_unavailable
 
 FEW_ROWS, VERY_FEW_ROWS = 64, 4  # where the products were equally fast, on two x86-64 cores
 LARGE, PART = 2**16, 2**20  # smallest weight for which a choice pays; best size of a part
@@ -64,14 +64,23 @@ def few_rows(model: Module) -> Module:
 
     Returns:
         The model.
+
+    Raises:
+        ArgumentTypeError: not a module.
     """
+    check_type("model", model, nn.Module, "a module")
     for module in model.modules():
         module.__class__ = _CLASSES.get(type(module), type(module))
     return model
 
 
 def undo_few_rows(model: Module) -> Module:
-    """Undoes `few_rows`: every projection takes PyTorch's own product again. Returns the model."""
+    """Undoes `few_rows`: every projection takes PyTorch's own product again. Returns the model.
+
+    Raises:
+        ArgumentTypeError: not a module.
+    """
+    check_type("model", model, nn.Module, "a module")
     inverse = {faster: plain for plain, faster in _CLASSES.items()}
     for module in model.modules():
         module.__class__ = inverse.get(type(module), type(module))
@@ -79,7 +88,7 @@ def undo_few_rows(model: Module) -> Module:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """x W^T + b: (..., inputs), (outputs, inputs), (outputs) -> (..., outputs).
+    """Returns x W^T + b: (..., inputs), (outputs, inputs), (outputs) -> (..., outputs).
 
     Where gradients are recorded, takes PyTorch's product: the backward through the parts would be slower.
     """
@@ -108,6 +117,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 @lru_cache
 def divisor(number: int, least: int, preferred: int) -> int | None:
-    """Returns the first divisor from `preferred` (and `least`) up to 64, else the next down to `least`."""
+    """Returns a divisor of `number`.
+
+    It is the smallest from max(preferred, least) to 64, else the largest from `preferred` down to `least`.
+    Returns None if `number` has neither.
+    """
     up, down = range(max(preferred, least), 65), range(preferred, least - 1, -1)
     return next((n for n in (*up, *down) if number % n == 0), None)

@@ -5,12 +5,12 @@ and returns that dtype. Inputs are converted for it (a norm does not narrow its 
 such as residual connections, have the wider dtype of the two. An attention converts queries, keys and values
 to the widest dtype of their projections.
 
-`minitx.load` applies the pass to such models alone; others compute without a conversion.
+`minitx.load` and `Model.half` apply the pass to such models alone; others compute without a conversion. After
+a conversion of one part, such as `model.head.double()`, apply it with `minitx.optimize.mixed_dtypes`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
 from functools import reduce
 from typing import Any, TypeVar
@@ -24,13 +24,16 @@ from minitx.layers.disentangled import DisentangledSelfAttention
 from minitx.layers.experts import ExpertsLinear
 from minitx.layers.norm import RMSNorm
 from minitx.optimize.few_rows import FewRowsExpertsLinear, FewRowsLinear, linear
+from minitx.validation import check_type
 
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def widest(tensors: Iterable[Tensor]) -> torch.dtype:
-    """Returns the narrowest dtype that holds the values of all tensors."""
-    return reduce(torch.promote_types, (tensor.dtype for tensor in tensors))
+def wider(weight: Tensor, bias: Tensor | None) -> torch.dtype:
+    """Returns the narrowest dtype that holds the values of both."""
+    if bias is None or bias.dtype == weight.dtype:
+        return weight.dtype
+    return torch.promote_types(weight.dtype, bias.dtype)
 
 
 class _Named:
@@ -45,7 +48,7 @@ class MixedLinear(_Named, nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) -> (..., outputs)"""
-        dtype = widest(self.parameters())
+        dtype = wider(self.weight, self.bias)
         bias = None if self.bias is None else self.bias.to(dtype)
         return linear(x.to(dtype), self.weight.to(dtype), bias)
 
@@ -55,7 +58,7 @@ class MixedExpertsLinear(_Named, ExpertsLinear):
 
     def forward(self, x: Tensor, expert: int) -> Tensor:
         """(tokens, inputs) -> (tokens, outputs), through one expert"""
-        dtype = widest(self.parameters())
+        dtype = wider(self.weight, self.bias)
         bias = None if self.bias is None else self.bias[expert].to(dtype)
         return linear(x.to(dtype), self.weight[expert].to(dtype), bias)
 
@@ -65,7 +68,7 @@ class MixedConv1d(_Named, nn.Conv1d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, E, T) -> (B, E, T)"""
-        dtype = widest(self.parameters())
+        dtype = wider(self.weight, self.bias)
         bias = None if self.bias is None else self.bias.to(dtype)
         mixed: Tensor = self._conv_forward(x.to(dtype), self.weight.to(dtype), bias)
         return mixed
@@ -76,7 +79,7 @@ class MixedLayerNorm(_Named, nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., size) -> (..., size)"""
-        dtype = widest(self.parameters())
+        dtype = wider(self.weight, self.bias)
         wide = torch.promote_types(dtype, x.dtype)
         bias = None if self.bias is None else self.bias.to(wide)
         normed = F.layer_norm(x.to(wide), self.normalized_shape, self.weight.to(wide), bias, self.eps)
@@ -98,7 +101,8 @@ class _MixedAttention(_Named):
     def projected(self) -> torch.dtype:
         """Returns the widest dtype of the projections."""
         assert isinstance(self, nn.Module)
-        return widest(p for p in self.parameters() if p.dim() > 1)
+        dtypes = {part.weight.dtype for part in self._modules.values() if isinstance(part, nn.Linear)}
+        return reduce(torch.promote_types, dtypes)
 
     def heads(self, *args: Any) -> Tensor:
         """(B, T, heads * D) -> (B, heads, T, D)"""
@@ -144,9 +148,16 @@ def mixed_dtypes(model: Module) -> Module:
 
     Changes the class of the modules in place; parameters, names and hooks stay.
 
+    Args:
+        model: any module.
+
     Returns:
         The model.
+
+    Raises:
+        ArgumentTypeError: not a module.
     """
+    check_type("model", model, nn.Module, "a module")
     if len({parameter.dtype for parameter in model.parameters()}) > 1:
         for module in model.modules():
             module.__class__ = _CLASSES.get(type(module), type(module))

@@ -23,6 +23,11 @@ CONFIG = "tokenizer_config.json"
 INPUT_NAMES = ("input_ids", "token_type_ids", "attention_mask")
 # In the order in which transformers appends those that the vocabulary lacks.
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+# Flags for removing spaces in decoding; byte-level BPE needs both.
+TIDYING = (
+    "clean_up_tokenization_spaces",
+    "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output",
+)
 _MAP = "special_tokens_map.json"
 _ADDED = "added_tokens.json"
 # Names of code and paths, which have no meaning in another folder.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from minitx.checkpoint.hub import fetch_tokenizer
+from minitx.checkpoint.lora.base import tokenizer_folder
 from minitx.habits import explain_arguments
 from minitx.tokenizer.backends import TokenizerBackends
 from minitx.tokenizer.files import (
@@ -24,6 +25,7 @@ from minitx.tokenizer.languages import find_languages
 from minitx.tokenizer.tokenizer import ANY_CLASS, Tokenizer
 from minitx.tokenizer.vocabularies.declaration import WITHOUT_TYPES
 from minitx.tokenizer.vocabularies.registry import FAMILIES, build, needs_vocabulary_files
+from minitx.transaction import read_consistently
 from minitx.validation import ArgumentValueError, check_optional_strings
 
 # Without a class of their own in transformers 5.
@@ -45,7 +47,8 @@ def load_tokenizer(
     """Loads the tokenizer of a checkpoint.
 
     Args:
-        name_or_folder: a folder, or the id of a repository on the Hugging Face Hub.
+        name_or_folder: a folder, or the id of a repository on the Hugging Face Hub. Of a LoRA adapter without
+            tokenizer files, the tokenizer of its base model is loaded.
         revision: branch, tag or commit on the Hub.
         token: access token for the Hub.
         offline: use only files in the Hub cache.
@@ -65,6 +68,17 @@ def load_tokenizer(
     """
     check_optional_strings(model_type=model_type, pattern=pattern, src_lang=src_lang, tgt_lang=tgt_lang)
     folder = fetch_tokenizer(name_or_folder, revision=revision, token=token, offline=offline)
+    folder = tokenizer_folder(folder, token=token, offline=offline)
+    tokenizer = read_consistently(folder, lambda: _load(folder, model_type, pattern))
+    if src_lang is not None:
+        tokenizer.src_lang = src_lang
+    if tgt_lang is not None:
+        tokenizer.tgt_lang = tgt_lang
+    return tokenizer
+
+
+def _load(folder: Path, model_type: str | None, pattern: str | None) -> Tokenizer:
+    """Reads the files of a folder, all of them of one save."""
     model, family = _architectures(folder, model_type)
     rule = FAMILIES[family].languages if family in FAMILIES else None
     if (
@@ -73,6 +87,8 @@ def load_tokenizer(
         and not needs_vocabulary_files(folder, family)
     ):
         backends, settings = _read(folder, model, family)
+        if _is_general(folder, model) and not read_name(folder / CONFIG, "tokenizer_family"):
+            rule = None  # the class has no languages
     else:
         backends, settings = build(folder, family, pattern)
     check_keys(settings.config)
@@ -85,36 +101,35 @@ def load_tokenizer(
         model_input_names=settings.input_names() or usual_names,
         chat_templates=read_templates(folder),
         languages=None if rule is None else find_languages(rule, settings, backends.vocabulary),
-        saved_as=_saved_as(family, backends),
+        saved_as=_saved_as(family, backends, translates=rule is not None),
         model_vocab_size=read_vocab_size(folder),
     )
     if "padding_side" not in settings.config and _pads_left(folder, model, backends):
         tokenizer.padding_side = "left"
-    if src_lang is not None:
-        tokenizer.src_lang = src_lang
-    if tgt_lang is not None:
-        tokenizer.tgt_lang = tgt_lang
     return tokenizer
 
 
 def _read(folder: Path, model: str, family: str) -> tuple[TokenizerBackends, Settings]:
-    """Reads tokenizer.json and what the other files add to it."""
+    """Reads tokenizer.json, and the special tokens and options of the other files."""
     backend = read_backend(folder)
-    usual = FAMILIES[family].special_tokens_map if family in FAMILIES else {}
+    general = _is_general(folder, model)
+    usual = FAMILIES[family].special_tokens_map if family in FAMILIES and not general else {}
     known = {name: text for name, text in usual.items() if backend.token_to_id(text) is not None}
     settings = read_settings(folder, defaults=known | padding_defaults(backend))
-    if not _is_general(folder, model):
+    if not general:
         backend = apply_flags(backend, settings)
     # In tokenizer.json a language may be an ordinary piece.
-    translates = family in FAMILIES and FAMILIES[family].languages is not None
+    translates = family in FAMILIES and FAMILIES[family].languages is not None and not general
     special = FAMILIES[family].special(settings) if translates else ()
     add_tokens(backend, settings, [text for text in special if backend.token_to_id(text) is not None])
     return TokenizerBackends.of(backend), settings
 
 
 def _is_general(folder: Path, model: str) -> bool:
-    """Whether transformers uses tokenizer.json as it is."""
+    """Whether transformers uses tokenizer.json as it is, without special tokens that no file names."""
     stated = read_name(folder / CONFIG, "tokenizer_class")
+    if model == "qwen2":  # has its own class, whatever the file states
+        return False
     return stated in ANY_CLASS or (not stated and model in _OF_NO_CLASS)
 
 
@@ -126,12 +141,12 @@ def _pads_left(folder: Path, model: str, backends: TokenizerBackends) -> bool:
     return stated == "GemmaTokenizer" or (not stated and model.startswith("gemma"))
 
 
-def _saved_as(family: str, backends: TokenizerBackends) -> dict[str, str]:
+def _saved_as(family: str, backends: TokenizerBackends, *, translates: bool) -> dict[str, str]:
     """Returns the entries of tokenizer_config.json for the class of the tokenizer."""
     if backends.files:
         return {"tokenizer_class": FAMILIES[family].tokenizer_class}
     kind = {"tokenizer_class": ANY_CLASS[0]}
-    if family in FAMILIES and FAMILIES[family].languages is not None:
+    if translates:
         kind["tokenizer_family"] = family  # mBART and mBART-50 place languages differently
     return kind
 

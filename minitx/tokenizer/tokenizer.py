@@ -29,14 +29,16 @@ from minitx.tokenizer.batch import (
     truncation_options,
 )
 from minitx.tokenizer.chat import ChatTemplates, named_templates
-from minitx.tokenizer.files import CONFIG, SPECIAL_TOKENS, Settings, saved_config
+from minitx.tokenizer.files import CONFIG, SPECIAL_TOKENS, TIDYING, Settings, saved_config
 from minitx.tokenizer.languages import Languages, Translation
 from minitx.tokenizer.pretruncate import splits_at_spaces
+from minitx.tokenizer.roles import Role, RoleId
 from minitx.transaction import transaction
 from minitx.validation import (
     ArgumentTypeError,
     ArgumentValueError,
     check_flags,
+    check_integer,
     check_path,
     check_strings,
     check_type,
@@ -55,7 +57,8 @@ class Tokenizer(Translation):
 
     Attributes:
         cls_token, sep_token, pad_token, unk_token, mask_token, bos_token, eos_token: text of a special token,
-            or None. `cls_token_id` and so on are their ids.
+            or None. `cls_token_id` and so on are their ids. Assigning one changes the other, and the saved
+            files; the tokens around a text stay.
         special_ids: ids of all special tokens, ascending.
         model_max_length: maximum number of tokens of the model, or None if the files have none.
         padding_side, truncation_side: "right" or "left".
@@ -65,6 +68,13 @@ class Tokenizer(Translation):
     """
 
     from_pretrained = ElsewhereMethod("tokenizer")
+    cls_token, cls_token_id = Role(), RoleId()
+    sep_token, sep_token_id = Role(), RoleId()
+    pad_token, pad_token_id = Role(), RoleId()
+    unk_token, unk_token_id = Role(), RoleId()
+    mask_token, mask_token_id = Role(), RoleId()
+    bos_token, bos_token_id = Role(), RoleId()
+    eos_token, eos_token_id = Role(), RoleId()
 
     def __init__(
         self,
@@ -86,39 +96,31 @@ class Tokenizer(Translation):
         self._config = dict(config)
         self._model_vocab_size = model_vocab_size
         self._chat_templates = dict(chat_templates)
-
-        named = settings.special_tokens_map.items()
-        special_tokens_map = {name: token.content for name, token in named if token is not None}
-        self.chat = ChatTemplates(named_templates(chat_templates, config), special_tokens_map)
-        self.cls_token, self.cls_token_id = self._special_token(special_tokens_map, "cls_token")
-        self.sep_token, self.sep_token_id = self._special_token(special_tokens_map, "sep_token")
-        self.pad_token, self.pad_token_id = self._special_token(special_tokens_map, "pad_token")
-        self.unk_token, self.unk_token_id = self._special_token(special_tokens_map, "unk_token")
-        self.mask_token, self.mask_token_id = self._special_token(special_tokens_map, "mask_token")
-        self.bos_token, self.bos_token_id = self._special_token(special_tokens_map, "bos_token")
-        self.eos_token, self.eos_token_id = self._special_token(special_tokens_map, "eos_token")
+        roles = {name: token.content for name, token in settings.special_tokens_map.items() if token}
+        self.chat = ChatTemplates(named_templates(chat_templates, config), roles)
         self._find_added_tokens()
-
         self.model_max_length = settings.limit()
         self.padding_side = check_side(f"{CONFIG}: padding_side", config.get("padding_side", "right"))
         self.truncation_side = check_side(
             f"{CONFIG}: truncation_side", config.get("truncation_side", "right")
         )
         self.model_input_names = tuple(model_input_names)
-        # Spaces of byte-level BPE are part of the text; transformers ignores the flag there too.
-        for_all = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output"
-        self.tidies_spaces = settings.flag("clean_up_tokenization_spaces", False) is True and (
-            type(backend.vocabulary.model).__name__ != "BPE" or settings.flag(for_all, False) is True
-        )
+        # Spaces of byte-level BPE are part of the text; transformers ignores the first flag there too.
+        self._tidying = TIDYING[: 2 if type(backend.vocabulary.model).__name__ == "BPE" else 1]
+        self.tidies_spaces = all(settings.flag(name, False) is True for name in self._tidying)
+        self._loaded = self._behaviour()
+
+    def _behaviour(self) -> dict[str, Any]:
+        """Returns attributes by the keys of tokenizer_config.json that are written if they change."""
+        check_flags(tidies_spaces=self.tidies_spaces)
+        if self.model_max_length is not None:
+            check_integer("model_max_length", self.model_max_length, 1)
+        return {"model_max_length": self.model_max_length} | dict.fromkeys(self._tidying, self.tidies_spaces)
 
     def _find_added_tokens(self) -> None:
         added = self._backends.vocabulary.get_added_tokens_decoder()
         self.special_ids = tuple(sorted(index for index, token in added.items() if token.special))
         self._splits_at_spaces = splits_at_spaces(self._backends.source.backend)
-
-    def _special_token(self, tokens: Mapping[str, str], name: str) -> tuple[str | None, int | None]:
-        text = tokens.get(name)
-        return text, None if text is None else self._backends.vocabulary.token_to_id(text)
 
     def __getattr__(self, name: str) -> NoReturn:
         known = [each for each in dir(type(self)) if each[0] != "_"]
@@ -307,10 +309,9 @@ class Tokenizer(Translation):
             ValueError: an id outside the vocabulary of the model, or more than one row.
         """
         check_flags(skip_special_tokens=skip_special_tokens)
-        if isinstance(ids, Tensor):
-            if ids.dim() != 1:
-                raise ArgumentValueError("ids", ids, "of shape (T,)", "decode_batch takes several rows")
-            ids = ids.tolist()
+        if isinstance(ids, Tensor) and ids.dim() != 1:
+            raise ArgumentValueError("ids", ids, "of shape (T,)", "decode_batch takes several rows")
+        ids = ids.tolist() if isinstance(ids, Tensor) else ids
         if isinstance(ids, str | bytes | Mapping) or not isinstance(ids, Iterable):
             raise ArgumentTypeError("ids", ids, "a list of integers or a tensor of shape (T,)")
         ids = [as_id("ids", index) for index in ids]
@@ -381,7 +382,6 @@ class Tokenizer(Translation):
 
     def contents(self) -> dict[str, str | bytes]:
         """Returns the files that `save` writes: name -> content."""
-        vocabulary = self._backends.vocabulary
         changes: dict[str, Any] = {
             **dict.fromkeys(SPECIAL_TOKENS),
             **self.chat.special_tokens,
@@ -390,10 +390,11 @@ class Tokenizer(Translation):
             "truncation_side": self.truncation_side,
             **self._saved_as,
         }
+        changes |= {key: value for key, value in self._behaviour().items() if value != self._loaded[key]}
         if self._languages is not None:
             changes |= {"src_lang": self._languages.source, "tgt_lang": self._languages.target}
         return {
             **self._backends.contents(self._encoder(as_target=False)[1] if self.src_lang else None),
-            CONFIG: saved_config(self._config, changes, vocabulary),
+            CONFIG: saved_config(self._config, changes, self._backends.vocabulary),
             **self._chat_templates,
         }

@@ -11,7 +11,6 @@ import torch
 import transformers
 
 import minitx
-from minitx.checkpoint.files import INDEX
 from minitx.inspect import verify
 from tests.parity.cases import BY_NAME
 from tests.parity.reference import pair, reference_model, text
@@ -125,10 +124,13 @@ def test_a_save_that_dies_between_two_moves_leaves_no_mixture(
         moved.append(place.name)
         Path(source).rename(place)
 
-    monkeypatch.setattr("minitx.io.os.replace", move)
-    with pytest.raises(KeyboardInterrupt):
-        minitx.save(minitx.from_config(BERT, seed=1), tmp_path, max_shard_size=10_000)
-    assert INDEX not in moved
-    with pytest.raises(FileNotFoundError, match="has no weights"):
-        minitx.load(tmp_path)
-    assert not list(tmp_path.glob(".*.tmp"))
+    new = minitx.from_config(BERT, seed=1)
+    with monkeypatch.context() as patch:
+        patch.setattr("minitx.transaction.os.replace", move)
+        with pytest.raises(KeyboardInterrupt):
+            minitx.save(new, tmp_path, max_shard_size=10_000)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert len(moved) == 2
+    assert names == {*moved, ".minitx-save"}
+    assert torch.equal(minitx.load(tmp_path).embedder.word_emb.weight, new.embedder.word_emb.weight)
+    assert ".minitx-save" not in {path.name for path in tmp_path.iterdir()}

@@ -150,13 +150,22 @@ def test_other_architectures_refuse_is_causal(model_type: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [case.name for case in FIRST.values() if case.model_type != "encoder-decoder"]
+    "name", [case.name for case in FIRST.values() if case.model_type not in ("encoder-decoder", "m2m_100")]
 )
 def test_a_negative_padding_id_means_none(name: str, tmp_path: Path) -> None:
     case = BY_NAME[name]
     for task in case.heads:
         verdict = Bench(case, "short", task, tmp_path).judge(Change(name, "short", "pad_token_id", -1))
-        assert verdict.ours == "equal" or case.model_type in ("m2m_100", "mbart"), verdict
+        # Without a decoder input, mBART's is made from the labels and the padding id.
+        assert verdict.ours == ("refuses" if (name, task) == ("mbart", "seq2seq-lm") else "equal"), verdict
+
+
+@pytest.mark.parametrize("value", [-1, None])
+def test_positions_that_are_counted_from_padding_need_its_id(value: int | None) -> None:
+    message = rf"^config\.json: pad_token_id={value} must be a token id; positions are counted from it"
+    for model_type in ["m2m_100"] if value == -1 else ["m2m_100", "roberta"]:
+        with pytest.raises(ValueError, match=message):
+            read(config_of(FIRST[model_type], pad_token_id=value))
 
 
 @pytest.mark.parametrize("name", ["llama", "phi", "gpt-neox", "qwen3", "gemma2"])

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 import minitx
+from minitx.inspect.compare.verify import verify
 from tests.parity.cases import BY_NAME
 from tests.parity.reference import reference_model
 
@@ -26,6 +27,7 @@ KINDS = {
     "seq2seq-lm": "SEQ_2_SEQ_LM",
     "sequence-classification": "SEQ_CLS",
     "token-classification": "TOKEN_CLS",
+    "question-answering": "QUESTION_ANS",
 }
 ATTENTION = {"target_modules": ["q_proj", "v_proj"]}
 CASES: list[tuple[tuple[str, str], dict[str, Any]]] = [
@@ -53,6 +55,8 @@ CASES: list[tuple[tuple[str, str], dict[str, Any]]] = [
     (TOKENS, {"target_modules": ["query", "dense"], "modules_to_save": ["classifier"]}),
     (("roberta", "sequence-classification"), {"target_modules": ["query"]}),
     (("distilbert", "sequence-classification"), {"target_modules": ["q_lin"]}),
+    (("bert", "question-answering"), {"target_modules": ["query", "value"]}),
+    (("roberta", "question-answering"), {"target_modules": ["query", "dense"]}),
 ]
 
 
@@ -63,35 +67,136 @@ def loaded(kind: Any, folder: Path) -> Any:
     return model
 
 
-@pytest.mark.parametrize(("case", "options"), CASES, ids=lambda value: str(value)[:60])
-@pytest.mark.parametrize("alone", [True, False])
-def test_an_adapter_of_peft(
-    tmp_path: Path, case: tuple[str, str], options: dict[str, Any], alone: bool
-) -> None:
+def adapted_model(base: Path, case: tuple[str, str], options: dict[str, Any], rows: int = 0) -> Any:
+    """A random model with a random adapter, and that number of new rows in its vocabulary."""
     name, task = case
     reference = reference_model(BY_NAME[name], task, torch.float32)
-    reference.save_pretrained(tmp_path / "base")
-    reference = loaded(type(reference), tmp_path / "base")
+    reference.save_pretrained(base)
+    reference = loaded(type(reference), base)
+    if rows:
+        reference.resize_token_embeddings(reference.config.vocab_size + rows)
     adapted = peft.get_peft_model(reference, peft.LoraConfig(r=4, task_type=KINDS[task], **options)).eval()
     generator = torch.Generator().manual_seed(0)
     for path, parameter in adapted.named_parameters():
         if parameter.requires_grad:
             noise = torch.randn(parameter.shape, generator=generator)
             parameter.data.mul_(1 + 0.1 * noise) if "magnitude" in path else parameter.data.copy_(0.1 * noise)
+    return adapted
+
+
+def scores(output: Any) -> Tensor:
+    """The logits; those of the start and the end of an answer side by side."""
+    if getattr(output, "start_logits", None) is None:
+        logits: Tensor = output.logits
+        return logits
+    return torch.stack([output.start_logits, output.end_logits], dim=-1)
+
+
+@pytest.mark.parametrize(("case", "options"), CASES, ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize("alone", [True, False])
+def test_an_adapter_of_peft(
+    tmp_path: Path, case: tuple[str, str], options: dict[str, Any], alone: bool
+) -> None:
+    task = case[1]
+    adapted = adapted_model(tmp_path / "base", case, options)
     folder = tmp_path / ("adapter" if alone else "base")
     adapted.save_pretrained(folder)
 
     ids = torch.arange(12).reshape(2, 6) % 90 + 4
     inputs = {"decoder_input_ids": ids[:, :4]} if task == "seq2seq-lm" else {}
     with torch.no_grad():
-        expected: Tensor = adapted(input_ids=ids, **inputs).logits
+        expected = scores(adapted(input_ids=ids, **inputs))
     model = minitx.load(folder)
-    torch.testing.assert_close(model(ids, **inputs).logits, expected, atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(scores(model(ids, **inputs)), expected, atol=2e-5, rtol=1e-4)
 
     minitx.save(model, tmp_path / "plain")
     assert not list((tmp_path / "plain").glob("adapter*"))
-    again = minitx.load(tmp_path / "plain")(ids, **inputs).logits
+    again = scores(minitx.load(tmp_path / "plain")(ids, **inputs))
     torch.testing.assert_close(again, expected, atol=2e-5, rtol=1e-4)
-    plain = loaded(type(reference), tmp_path / "plain")
+    plain = loaded(type(adapted.get_base_model()), tmp_path / "plain")
+    with torch.no_grad():
+        result = scores(plain(input_ids=ids, **inputs))
+    torch.testing.assert_close(result, expected, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("case", [LLAMA, GPT2, T5, BERT], ids=str)
+def test_a_resized_vocabulary(tmp_path: Path, case: tuple[str, str]) -> None:
+    """PEFT saves the new embedding beside the adapter."""
+    targets = {"llama": "q_proj", "gpt2": "c_attn", "t5": "q", "bert": "query"}
+    adapted = adapted_model(tmp_path / "base", case, {"target_modules": [targets[case[0]]]}, rows=6)
+    adapted.save_pretrained(tmp_path / "adapter")
+    ids = torch.arange(12).reshape(2, 6) + adapted.get_base_model().config.vocab_size - 12
+    inputs = {"decoder_input_ids": ids[:, :4]} if case == T5 else {}
+    with torch.no_grad():
+        expected: Tensor = adapted(input_ids=ids, **inputs).logits
+    model = minitx.load(tmp_path / "adapter")
+    torch.testing.assert_close(model(ids, **inputs).logits, expected, atol=2e-5, rtol=1e-4)
+    minitx.save(model, tmp_path / "plain")
+    plain = loaded(type(adapted.get_base_model()), tmp_path / "plain")
     with torch.no_grad():
         torch.testing.assert_close(plain(input_ids=ids, **inputs).logits, expected, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("case", "options"),
+    [
+        (LLAMA, {"target_modules": ["embed_tokens", "q_proj"], "modules_to_save": ["lm_head"]}),
+        (T5, {"target_modules": ["q", "wo"]}),
+        (BERT, {"target_modules": ["query"], "bias": "all"}),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_verify_compares_with_the_unmerged_adapter(
+    tmp_path: Path, case: tuple[str, str], options: dict[str, Any]
+) -> None:
+    adapted_model(tmp_path / "base", case, options).save_pretrained(tmp_path / "adapter")
+    report = verify(tmp_path / "adapter")
+    assert report.ok
+    assert max(entry.output64.absolute for entry in report.entries if entry.output64) < 1e-12
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_base_model_of_half_precision_in_float32(tmp_path: Path, dtype: torch.dtype) -> None:
+    reference = reference_model(BY_NAME["llama"], "causal-lm", dtype)
+    kind = type(reference)
+    reference.save_pretrained(tmp_path / "base")
+    reference = kind.from_pretrained(tmp_path / "base", dtype=torch.float32).eval()
+    adapted = peft.get_peft_model(reference, peft.LoraConfig(r=4, task_type="CAUSAL_LM", **ATTENTION)).eval()
+    for path, parameter in adapted.named_parameters():
+        if "lora_" in path:
+            parameter.data.normal_(std=0.1, generator=torch.Generator().manual_seed(len(path)))
+    adapted.save_pretrained(tmp_path / "adapter")
+    ids = torch.arange(12).reshape(2, 6) % 90 + 4
+    with torch.no_grad():
+        expected: Tensor = adapted(input_ids=ids).logits
+    logits = minitx.load(tmp_path / "adapter", dtype="float32")(ids).logits
+    torch.testing.assert_close(logits, expected, atol=2e-5, rtol=1e-4)
+
+
+def test_an_adapter_of_sentence_transformers(tmp_path: Path) -> None:
+    """Its pooling, limits and tokenizer lie beside the adapter."""
+    library = pytest.importorskip("sentence_transformers")
+    models = pytest.importorskip("sentence_transformers.models")
+    reference_model(BY_NAME["bert"], "none", torch.float32).save_pretrained(tmp_path / "base")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "sat"]
+    (tmp_path / "base" / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+    (tmp_path / "base" / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    encoder = models.Transformer(str(tmp_path / "base"))
+    width = encoder.get_embedding_dimension()
+    pooling = models.Pooling(width, pooling_mode="cls")
+    reference = library.SentenceTransformer(modules=[encoder, pooling], device="cpu")
+    targets = ["query", "dense"]
+    reference.add_adapter(peft.LoraConfig(r=4, target_modules=targets, task_type="FEATURE_EXTRACTION"))
+    for name, parameter in reference.named_parameters():
+        if "lora_" in name:
+            parameter.data.normal_(std=0.1, generator=torch.Generator().manual_seed(len(name)))
+    reference.save_pretrained(str(tmp_path / "adapter"))
+    texts = ["the cat sat", "cat"]
+    expected = torch.tensor(reference.encode(texts))
+    for folder in (tmp_path / "adapter", tmp_path / "plain"):
+        model, tokenizer = minitx.load(folder), minitx.load_tokenizer(folder)
+        torch.testing.assert_close(minitx.embed(model, texts, tokenizer), expected, atol=2e-5, rtol=1e-4)
+        if folder.name == "adapter":
+            minitx.save(model, tmp_path / "plain", tokenizer=tokenizer)
+    again = torch.tensor(library.SentenceTransformer(str(tmp_path / "plain"), device="cpu").encode(texts))
+    torch.testing.assert_close(again, expected, atol=2e-5, rtol=1e-4)

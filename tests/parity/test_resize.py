@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 import minitx
 from minitx.architectures import architecture
@@ -16,6 +17,7 @@ from tests.parity.cases import BY_NAME
 from tests.parity.reference import CASES_AND_HEADS, logits_of, reference_model, text
 
 FIRST = {case.model_type: case.name for case in reversed(BY_NAME.values())}
+HEAD = "cls.predictions.decoder.weight"
 HEADS = ("masked-lm", "causal-lm", "seq2seq-lm", "sequence-classification")
 RESIZED = [(name, task) for name, task in CASES_AND_HEADS if name in FIRST.values() and task in HEADS]
 RESIZED += [("bert-five-labels", "masked-lm")]
@@ -157,3 +159,31 @@ def test_a_tokenizer_and_a_model_grow_together(tmp_path: Path) -> None:
     reference = transformers.LlamaForCausalLM.from_pretrained(saved).eval()
     with torch.inference_mode():
         assert torch.allclose(model(ids).logits, reference(ids).logits, atol=1e-5)
+
+
+def test_special_tokens_stay() -> None:
+    for key in ("eos_token_id", "bos_token_id", "eos_token_id of several"):
+        value = [3, 50] if "several" in key else 50
+        model = tiny("llama", "causal-lm", bos_token_id=1, eos_token_id=2, pad_token_id=0)
+        model.checkpoint.config |= {key.split()[0]: value}
+        with pytest.raises(ValueError, match=rf"size=40 must be more than {key.split()[0]}=50"):
+            model.resize_token_embeddings(40)
+        assert model.embedder.word_emb.num_embeddings == 99
+        assert model.resize_token_embeddings(51).embedder.word_emb.num_embeddings == 51
+    t5 = tiny("t5", "seq2seq-lm", decoder_start_token_id=50)
+    with pytest.raises(ValueError, match="size=40 must be more than decoder_start_token_id=50"):
+        t5.resize_token_embeddings(40)
+
+
+@pytest.mark.filterwarnings("ignore:the file has tensors that the model does not use")
+def test_unused_tensors_that_are_no_tables_stay(tmp_path: Path) -> None:
+    """A tensor whose first dimension happens to be the size of the vocabulary."""
+    minitx.save(tiny(vocab_size=24, hidden_size=24, num_attention_heads=4), tmp_path / "one")
+    path, config = tmp_path / "one" / "model.safetensors", tmp_path / "one" / "config.json"
+    tensors = load_file(path) | {name: torch.ones(24, 24) for name in ("cls.species.weight", HEAD)}
+    save_file(tensors, path, metadata={"format": "pt"})
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"architectures": ["BertModel"]}))
+    model = minitx.load(tmp_path / "one").resize_token_embeddings(30)
+    shapes = {name: x.shape[0] for name, x in model.checkpoint.unused_tensors.items()}
+    assert {name for name, size in shapes.items() if size == 30} == {HEAD, "cls.predictions.bias"}
+    assert {shapes["cls.species.weight"], shapes["cls.predictions.transform.dense.weight"]} == {24}

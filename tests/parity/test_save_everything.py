@@ -244,3 +244,16 @@ def test_settings_of_an_old_config_are_found_by_name(tmp_path: Path) -> None:
     edit(source, "config.json", num_beams="4")
     with pytest.raises(ValueError, match=r"config\.json: .*num_beams='4'"):
         minitx.generation_settings(source)
+
+
+@pytest.mark.parametrize("searches", [True, False])
+def test_the_number_of_sequences_is_the_checkpoints(tmp_path: Path, searches: bool) -> None:
+    source = tmp_path / "source"
+    reference_model(BY_NAME["llama"], "causal-lm", torch.float32).save_pretrained(source)
+    how = {"num_beams": 3} if searches else {"do_sample": True, "top_k": 1}
+    generation(num_return_sequences=2, max_new_tokens=4, eos_token_id=1, **how)(source)
+    result = minitx.generate(minitx.load(source), [[3, 4, 5]], "checkpoint")
+    theirs = in_transformers(source, "llama", "causal-lm", torch.float32).generate(torch.tensor([[3, 4, 5]]))
+    assert [[3, 4, 5, *row.tokens.tolist()] for row in result] == theirs.tolist()
+    one = minitx.generate(minitx.load(source), [[3, 4, 5]], "checkpoint", num_samples=1)
+    assert [row.tokens.tolist() for row in one] == [result[0].tokens.tolist()]

@@ -463,6 +463,23 @@ def test_unknown_modules_are_kept_and_refused(tmp_path: Path) -> None:
     assert (tmp_path / "y" / "2_New" / "model.safetensors").read_bytes() == b"not read"
 
 
+def test_files_of_nested_modules_are_kept(tmp_path: Path) -> None:
+    folder = build(tmp_path / "x", st.Router.for_query_document([st.Dense(WIDTH, 6)], [st.Dense(WIDTH, 6)]))
+    minitx.save(minitx.load(folder), tmp_path / "y", tokenizer=minitx.load_tokenizer(folder))
+    names = [path.relative_to(folder) for path in (folder / "2_Router").rglob("*") if path.is_file()]
+    assert len(names) == 5
+    for name in names:
+        assert (tmp_path / "y" / name).read_bytes() == (folder / name).read_bytes(), name
+    for task in ("encode_query", "encode_document"):
+        a, b = (
+            getattr(ST.SentenceTransformer(str(tmp_path / name), device="cpu"), task)(
+                TEXTS, convert_to_tensor=True
+            )
+            for name in "xy"
+        )
+        torch.testing.assert_close(a, b)
+
+
 def test_a_model_without_encoder_is_refused_by_name(tmp_path: Path) -> None:
     modules = [{"idx": 0, "name": "0", "path": "0_W", "type": "sentence_transformers.models.WordEmbeddings"}]
     (tmp_path / "modules.json").write_text(json.dumps(modules))
@@ -484,6 +501,14 @@ def test_saved_into_the_folder_of_another_encoder(tmp_path: Path) -> None:
     ("damage", "message"),
     [
         (lambda path: path.unlink(), r"2_Dense/model.safetensors is missing"),
+        (
+            lambda path: path.with_name("config.json").unlink(),
+            r"2_Dense/config.json is missing; modules.json",
+        ),
+        (
+            lambda path: (path.parents[1] / "1_Pooling" / "config.json").unlink(),
+            r"1_Pooling/config.json is miss",
+        ),
         (lambda path: path.write_bytes(b"short"), r"2_Dense/model.safetensors: not a complete"),
         (
             lambda path: shutil.copy(path.parents[1] / "3_LayerNorm" / "model.safetensors", path),

@@ -237,7 +237,7 @@ def test_conversation(model: Any, tokenizer: minitx.Tokenizer) -> None:
     [
         (lambda model, tokenizer: Conversation(model, None), "tokenizer=None must be a Tokenizer"),
         (lambda model, tokenizer: Conversation(model, tokenizer, system=3), "system=3 must be a string"),
-        (lambda model, tokenizer: Conversation(object(), tokenizer), "does not predict the next token"),
+        (lambda model, tokenizer: Conversation(object(), tokenizer), "predicts the next token, not of task"),
         (lambda model, tokenizer: next(talk(model, tokenizer).stream(None)), "text=None must be a string"),
         (lambda model, tokenizer: next(talk(model, tokenizer).stream(3)), "text=3 must be a string"),
         (

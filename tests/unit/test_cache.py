@@ -299,12 +299,12 @@ def test_errors_say_what_to_do() -> None:
     decoder = model()
     cache = decoder.make_cache(16)
     decoder(ids(2, 12), cache=cache)
-    with pytest.raises(ValueError, match="a batch of 2, but input_ids has one of 3"):
+    with pytest.raises(ValueError, match="of a batch of 3 like input_ids, not of 2"):
         decoder(ids(3, 1), cache=cache)
     for new, shape in ((ids(2, 2), (2, 2, 2)), (ids(2, 1), (2, 13))):
         with pytest.raises(ValueError, match=r"shape .*; with a cache it covers the new tokens alone"):
             decoder(new, torch.ones(shape), cache=cache)
-    with pytest.raises(ValueError, match="cannot crop to 13: the cache holds 12 tokens"):
+    with pytest.raises(ValueError, match="length=13 must be at most 12"):
         cache.crop(13)
     with pytest.raises(
         ValueError, match=r"from 12 tokens to 7: layers with a window of 5 .* spare=4 or more"
@@ -371,7 +371,7 @@ def test_a_cache_of_another_model_is_refused(window: int | None, max_length: int
     others: tuple[tuple[dict[str, Any], str], ...] = (
         ({"num_key_value_heads": 4}, "2 heads of 6 features .* this model has 4 heads of 6"),
         ({"head_dim": 8}, "2 heads of 6 features .* this model has 2 heads of 8"),
-        ({"num_hidden_layers": 3}, "parts for 2 layers, the model runs 3"),
+        ({"num_hidden_layers": 3}, "for the 3 layers that the model runs, not for 2"),
     )
     for more, message in others:
         with pytest.raises(ValueError, match=message):

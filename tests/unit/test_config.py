@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import pytest
 
@@ -25,11 +26,15 @@ from minitx.config import (
     Rotary,
     StackConfig,
     TextInputs,
+    from_json,
     replace_in,
+    to_json,
 )
+from minitx.config.base import ValidatedConfig
 from minitx.layers.experts import MixtureOfExperts
 from minitx.layers.feed_forward import Intermediate
 from minitx.layers.layer import Layer, ParallelLayer
+from minitx.validation import ArgumentError
 
 NORM = NormConfig(eps=1e-5)
 SLIDING = ("sliding_attention",) * 2
@@ -95,8 +100,8 @@ def test_replace_in_names_the_nearest_field(path: str, changes: dict[str, Any], 
     ("path", "changes", "message"),
     [
         ("decoder.layer.attention", {"num_key_value_heads": 3}, r"num_key_value_heads=3 must be a divisor"),
-        ("decoder", {"positions": LearnedPositions()}, r"StackConfig.positions=.* must be a Rotary or"),
-        ("inputs", {"positions": Alibi()}, r"TextInputs.positions=.* must be a LearnedPositions or"),
+        ("decoder", {"positions": LearnedPositions()}, r"StackConfig.positions=.* must be Rotary or"),
+        ("inputs", {"positions": Alibi()}, r"TextInputs.positions=.* must be LearnedPositions or"),
         (
             "inputs",
             {"positions": LearnedPositions(numbering="padding")},
@@ -113,7 +118,7 @@ def test_replace_in_names_the_nearest_field(path: str, changes: dict[str, Any], 
             {"positions": Rotary(ropes={})},
             r"positions=.* must be a Rotary with ropes\['full_attention'\]",
         ),
-        ("decoder", {"layer": FEED_FORWARD}, r"StackConfig.layer=.* must be a LayerConfig"),
+        ("decoder", {"layer": FEED_FORWARD}, r"StackConfig.layer=.* must be LayerConfig"),
         ("decoder", {"expert_layers": (True, False)}, r"expert_layers=.* must be True for every layer"),
         (
             "decoder",
@@ -344,3 +349,36 @@ def test_the_inputs_of_a_model_of_text() -> None:
     other = replace(MODEL, inputs=minitx.CustomInputs(hidden_size=8), decoder=None, encoder=STACK)
     with pytest.raises(ValueError, match=r"ModelConfig.inputs=CustomInputs.* must be a TextInputs; this"):
         _ = other.text_inputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ladder(ValidatedConfig):
+    """A custom config with tuples of configs and of tuples."""
+
+    norms: tuple[NormConfig, ...] = ()
+    pairs: tuple[tuple[int, int], ...] | None = None
+    names: tuple[str | None, ...] = ()
+    kinds: tuple[Literal["a", "b"], ...] = ()
+
+
+def test_tuples_of_configs_and_of_tuples_are_checked_and_come_back() -> None:
+    ladder = Ladder(norms=(NORM, NORM), pairs=((1, 2), (3, 4)), names=("a", None), kinds=("b",))
+    assert from_json(Ladder, json.loads(json.dumps(to_json(ladder)))) == ladder
+    for changes, message in (
+        ({"norms": (3,)}, r"Ladder\.norms\[0\]=3 must be NormConfig"),
+        ({"pairs": (3,)}, r"Ladder\.pairs\[0\]=3 must be a tuple"),
+        ({"pairs": ((1, "x"),)}, r"Ladder\.pairs\[0\]\[1\]='x' must be an integer"),
+        ({"pairs": ((1, True),)}, r"Ladder\.pairs\[0\]\[1\]=True must be an integer"),
+        ({"pairs": ((1, 2, 3),)}, r"Ladder\.pairs\[0\]=\(1, 2, 3\) must be a tuple of 2"),
+        ({"names": (3,)}, r"Ladder\.names\[0\]=3 must be a string or None"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            Ladder(**changes)
+    form = to_json(ladder) | {"pairs": [[1, 2, 3]]}
+    with pytest.raises(ValueError, match=r"Ladder\.pairs\[0\]=\(1, 2, 3\) must be a tuple of 2"):
+        from_json(Ladder, form)
+
+
+def test_the_class_of_a_part_has_no_article() -> None:
+    with pytest.raises(ValueError, match=r"LayerConfig\.attention=3 must be AttentionConfig\."):
+        LayerConfig(attention=3, feed_forward=FEED_FORWARD, norm=NORM)  # type: ignore[arg-type]

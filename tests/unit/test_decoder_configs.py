@@ -12,7 +12,7 @@ from minitx.architectures import architecture
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.known_keys import second_names, unknown_keys
 from minitx.config import HeadConfig, ModelConfig, Rotary
-from minitx.layers.stack import FULL, SLIDING
+from minitx.config.model import FULL, SLIDING
 
 # Sizes, flags and stray keys of well-known checkpoints; the prose of them left out.
 SUMMARY = {

@@ -252,6 +252,7 @@ def folder_with(folder: Path, modules: Any = None, **files: Any) -> Path:
     if modules is not None:
         listed = [{"idx": i, "name": str(i), "path": p, "type": t} for i, (t, p) in enumerate(modules)]
         (folder / "modules.json").write_text(json.dumps(listed))
+        files = {"pooling": {}} | files
     for name, content in files.items():
         path = folder / ("1_Pooling/config.json" if name == "pooling" else f"{name}.json")
         path.parent.mkdir(exist_ok=True)

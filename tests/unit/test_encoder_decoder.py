@@ -56,7 +56,7 @@ REFUSED: dict[str, tuple[Call, type[Exception], str]] = {
     "nothing to write": (
         lambda model: model(ids(2, 7)),
         ValueError,
-        r"decoder_input_ids are missing.*\[\[0\]\]",
+        r"decoder_input_ids=None must be .* missing; pass at least \[\[0\]\]",
     ),
     "a list to read": (
         lambda model: model([[5]], None, ids(2, 3)),
@@ -101,7 +101,7 @@ REFUSED: dict[str, tuple[Call, type[Exception], str]] = {
     "reading twice into one cache": (
         lambda model: model.encode_into(model.encode_into(model.make_cache(), ids(1, 3)), ids(1, 3)),
         ValueError,
-        "the cache holds another source already",
+        "must be empty; it holds another source already",
     ),
     "labels that are a list": (
         lambda model: model(ids(1, 7), labels=[[5]]),
@@ -129,7 +129,7 @@ REFUSED: dict[str, tuple[Call, type[Exception], str]] = {
     "a cache for other layers": (
         lambda model: model.encode_into(Cache([DynamicCache()] * 5), ids(1, 3)),
         ValueError,
-        r"parts for 5 layers, the model runs \d with cross-attention",
+        r"for the \d layers that the model runs with cross-attention, not for 5",
     ),
     "a mask per token of the text to be read": (
         lambda model: model(ids(1, 3), torch.ones(1, 3, 3), ids(1, 2)),
@@ -274,23 +274,23 @@ def test_decode_needs_a_cache_that_has_read(model_type: str) -> None:
 def test_rows_of_a_cache_are_as_many_for_each_text() -> None:
     model = made()
     cache = model.encode_into(model.make_cache(), ids(2, 7))
-    with pytest.raises(ValueError, match="holds 2 sources, but decoder_input_ids has 3 rows"):
+    with pytest.raises(ValueError, match="divides the 3 rows of decoder_input_ids; it holds 2"):
         model.decode(ids(3, 1), cache=cache)
     model.decode(ids(4, 1), cache=cache)
-    with pytest.raises(ValueError, match="holds a batch of 4, but decoder_input_ids has one of 2"):
+    with pytest.raises(ValueError, match="of a batch of 2 like decoder_input_ids, not of 4"):
         model.decode(ids(2, 1), cache=cache)
 
 
 def test_a_cache_for_another_number_of_layers() -> None:
     model, other = made(), made(num_decoder_layers=2)
     cache = model.encode_into(model.make_cache(), ids(2, 7))
-    with pytest.raises(ValueError, match="parts for 3 layers, the model runs 2: make one"):
+    with pytest.raises(ValueError, match="for the 2 layers that the model runs, not for 3; make one"):
         other.decode(ids(2, 1), cache=cache)
 
 
 def test_a_memory_of_another_model() -> None:
     cache = made().encode_into(made().make_cache(), ids(2, 7))
-    with pytest.raises(ValueError, match="holds sources with 4 heads of 7 features, this model has 5 of 7"):
+    with pytest.raises(ValueError, match="of 5 heads of 7 features, not 4 of 7"):
         made(num_heads=5).decode(ids(2, 1), cache=cache)
 
 
@@ -356,10 +356,10 @@ def decoder_of(**more: Any) -> dict[str, Any]:
         (composed(decoder={**BERT, "add_cross_attention": True}), "decoder: is_decoder=False must be true"),
         (composed(encoder={**GPT2, "model_type": "gpt2"}), "encoder: model_type='gpt2' must be an encoder"),
         (composed(decoder=3), "decoder=3 must be an object"),
-        ({k: v for k, v in composed().items() if k != "encoder"}, "has no 'encoder'"),
+        ({k: v for k, v in composed().items() if k != "encoder"}, "encoder=None must be present"),
         (
             composed(decoder={k: v for k, v in decoder_of().items() if k != "model_type"}),
-            "decoder has no 'model_type'",
+            "decoder: model_type=None must be present",
         ),
         (composed(decoder=decoder_of(hidden_size=25)), "decoder: hidden_size=25 must be a multiple of the 4"),
         (
@@ -391,7 +391,7 @@ def test_a_config_inside_another_one() -> None:
     assert (inner.size("size"), inner.with_values(flag=False).flag("flag")) == (3, False)
     assert hf.nested("encoder") is inner
     assert inner.flag("flag") is True
-    with pytest.raises(ValueError, match=r"config\.json: encoder has no 'width'"):
+    with pytest.raises(ValueError, match=r"config\.json: encoder: width=None must be present"):
         inner.size("width")
     with pytest.raises(ValueError, match=r"config\.json: decoder=7 must be an object"):
         hf.nested("decoder")

@@ -203,7 +203,7 @@ def test_no_layers_is_not_as_many_as_the_encoder_has(layers: int) -> None:
     [("t5", "num_decoder_layers"), ("bart", "encoder_layers"), ("bart", "decoder_layers")],
 )
 def test_more_layers_than_any_model_has(model_type: str, key: str) -> None:
-    with pytest.raises(ValueError, match=f"{key}=1001 must be a whole number from 1 to 1000"):
+    with pytest.raises(ValueError, match=f"{key}=1001 must be an integer from 1 to 1000"):
         minitx.from_config(config(model_type, **{key: 1001}))
 
 

@@ -23,6 +23,7 @@ CONFIG: dict[str, Any] = {
     "r": 2,
     "lora_alpha": 4,
     "target_modules": ["q_proj"],
+    "layers_to_transform": [0],
     "lora_dropout": 0.1,
     "inference_mode": True,
 }
@@ -70,7 +71,7 @@ def by_formula(base: Path, folder: Path, scale: float) -> Tensor:
         ({"use_rslora": True}, 4 / 2**0.5),
         ({"alpha_pattern": {"q_proj": 6}}, 3.0),
         ({"r": 8, "rank_pattern": {"layers.0.self_attn.q_proj": 2}}, 2.0),
-        ({"target_modules": r".*\.q_proj"}, 2.0),
+        ({"target_modules": r".*\.0\..*\.q_proj"}, 2.0),
     ],
 )
 def test_the_formula(tmp_path: Path, base: Path, changes: dict[str, Any], scale: float) -> None:
@@ -165,7 +166,7 @@ def test_weights_that_do_not_fit(
     tmp_path: Path, base: Path, tensors: dict[str, Tensor], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        minitx.load(adapter(tmp_path / "adapter", base, tensors))
+        minitx.load(adapter(tmp_path / "adapter", base, tensors, layers_to_transform=None))
 
 
 def test_a_tied_embedding_is_refused(tmp_path: Path) -> None:
@@ -176,7 +177,9 @@ def test_a_tied_embedding_is_refused(tmp_path: Path) -> None:
         "base_model.model.transformer.wte.lora_embedding_B": torch.ones(24, 2),
     }
     with pytest.raises(ValueError, match=r"the adapter changes transformer\.wte\.weight, which .*tie_word"):
-        minitx.load(adapter(tmp_path / "adapter", base, tensors, target_modules=["wte"]))
+        minitx.load(
+            adapter(tmp_path / "adapter", base, tensors, target_modules=["wte"], layers_to_transform=None)
+        )
 
 
 def test_no_weights_of_the_adapter(tmp_path: Path, base: Path) -> None:

@@ -198,7 +198,7 @@ def bert(**changes: Any) -> Any:
         ({"hidden_size": "3"}, r"StackConfig\.hidden_size='3' must be an integer"),
         ({"positions": {"class": "Rotary"}}, r"encoder\.positions\.ropes=None must be present in a Rotary"),
         ({"positions": {"class": "Alibi", "x": 1}}, r"encoder\.positions\.x=1 must be a field of Alibi"),
-        ({"layer": 4}, r"StackConfig\.layer=4 must be a LayerConfig"),
+        ({"layer": 4}, r"StackConfig\.layer=4 must be LayerConfig"),
     ],
 )
 def test_wrong_forms_are_refused_by_name(change: dict[str, Any], message: str) -> None:

@@ -12,9 +12,9 @@ import minitx
 from minitx.architectures import architecture
 from minitx.architectures.config_reader import ConfigReader
 from minitx.config import RopeConfig, Rotary
+from minitx.config.model import FULL, SLIDING
 from minitx.decoding.prompts import pad_left
 from minitx.layers.rotary import FREQUENCIES, apply_rotary_pos_emb, rotary_tables
-from minitx.layers.stack import FULL, SLIDING
 
 LLAMA = {
     "model_type": "llama",
@@ -241,7 +241,7 @@ def by_length(kind: str) -> minitx.DecoderModel:
     config["max_position_embeddings"] = 8 if kind == "dynamic" else 32
     made = minitx.from_config(config, head="causal-lm", seed=0, dtype=torch.float64).eval()
     assert isinstance(made, minitx.DecoderModel)
-    assert made.turning_points == {kind: 8}
+    assert made.original_contexts == {kind: 8}
     return made
 
 

@@ -13,7 +13,7 @@ from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.decoders import gemma, llama
 from minitx.architectures.mapping import Table
 from minitx.config import HeadConfig, ModelConfig, replace_in
-from minitx.layers.stack import FULL, SLIDING
+from minitx.config.model import FULL, SLIDING
 
 
 def read(hf: ConfigReader) -> ModelConfig:

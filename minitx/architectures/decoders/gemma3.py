@@ -13,7 +13,7 @@ from minitx.architectures._rope import WHERE, an_object, check_per_type, rope_pe
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.decoders import gemma, gemma2, llama, qwen3
 from minitx.config import HeadConfig, ModelConfig, RopeConfig, Rotary, replace_in
-from minitx.layers.stack import FULL, SLIDING
+from minitx.config.model import FULL, SLIDING
 
 
 def ropes(hf: ConfigReader, head_dim: int) -> dict[str, RopeConfig]:

@@ -12,7 +12,7 @@ from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.mapping import attention_entries
 from minitx.config import HeadConfig, LearnedPositions, ModelConfig, NormConfig
-from minitx.layers.stack import FULL, SLIDING
+from minitx.config.model import FULL, SLIDING
 
 KINDS = {"global": FULL, "local": SLIDING}
 

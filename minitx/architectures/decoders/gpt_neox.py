@@ -13,7 +13,7 @@ from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.mapping import either, split_heads
 from minitx.config import HeadConfig, ModelConfig, NormConfig, Rotary
-from minitx.layers.stack import FULL
+from minitx.config.model import FULL
 
 
 def read(hf: ConfigReader) -> ModelConfig:

@@ -16,7 +16,7 @@ from minitx.architectures.decoders.mixtral import with_experts
 from minitx.architectures.mapping import CheckpointEntry, Table, transposed
 from minitx.architectures.operations import Rearrange
 from minitx.config import ModelConfig, replace_in
-from minitx.layers.stack import FULL, SLIDING
+from minitx.config.model import FULL, SLIDING
 
 YARN = {
     "rope_type": "yarn",

@@ -13,7 +13,7 @@ from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.mapping import attention_entries
 from minitx.config import HeadConfig, ModelConfig, NormConfig, RopeConfig, Rotary
-from minitx.layers.stack import FULL
+from minitx.config.model import FULL
 
 
 def read(hf: ConfigReader) -> ModelConfig:

@@ -16,7 +16,7 @@ from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.mapping import Table, attention_entries
 from minitx.config import ModelConfig, NormConfig, Rotary
-from minitx.layers.stack import FULL, SLIDING
+from minitx.config.model import FULL, SLIDING
 
 BIASES = ("attention_bias", "mlp_bias")
 

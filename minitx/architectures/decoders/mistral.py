@@ -11,7 +11,7 @@ from minitx.architectures._decoder import with_windows
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.decoders import llama
 from minitx.config import ModelConfig
-from minitx.layers.stack import SLIDING
+from minitx.config.model import SLIDING
 
 
 def read(

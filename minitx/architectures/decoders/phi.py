@@ -14,7 +14,7 @@ from minitx.architectures.declaration import Architecture
 from minitx.architectures.decoders import llama
 from minitx.architectures.mapping import attention_entries
 from minitx.config import HeadConfig, ModelConfig, NormConfig, Rotary
-from minitx.layers.stack import FULL
+from minitx.config.model import FULL
 
 
 def read(hf: ConfigReader) -> ModelConfig:

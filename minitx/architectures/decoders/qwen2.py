@@ -12,7 +12,7 @@ from minitx.architectures._decoder import layer_types, with_windows
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.decoders import llama
 from minitx.config import ModelConfig, replace_in
-from minitx.layers.stack import FULL, SLIDING
+from minitx.config.model import FULL, SLIDING
 
 
 def windowed(hf: ConfigReader, config: ModelConfig) -> ModelConfig:

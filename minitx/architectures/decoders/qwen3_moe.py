@@ -14,7 +14,7 @@ from minitx.architectures.decoders import llama, qwen3
 from minitx.architectures.decoders.mixtral import with_experts
 from minitx.architectures.mapping import Table, stack_experts
 from minitx.config import ModelConfig, replace_in
-from minitx.layers.stack import FULL, SLIDING
+from minitx.config.model import FULL, SLIDING
 
 
 def read(hf: ConfigReader) -> ModelConfig:

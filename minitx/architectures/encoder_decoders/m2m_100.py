@@ -15,8 +15,10 @@ from minitx.config import HeadConfig, ModelConfig, SinusoidalPositions
 def read(hf: ConfigReader) -> ModelConfig:
     """Returns the model config of a config.json."""
     hf.size("d_model", least=4)  # two pairs of features, for the shortest and the longest wave
-    if hf.get("pad_token_id", 1) is None:
-        raise hf.error("pad_token_id", None, "a token id", "positions are counted from it")
+    if hf.token_id("pad_token_id", 1) is None:
+        raise hf.error(
+            "pad_token_id", hf.config["pad_token_id"], "a token id", "positions are counted from it"
+        )
     return bart.read(
         hf,
         norm="pre",

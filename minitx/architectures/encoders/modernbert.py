@@ -26,7 +26,7 @@ from minitx.config import (
     StackConfig,
     TransformConfig,
 )
-from minitx.layers.stack import FULL, SLIDING
+from minitx.config.model import FULL, SLIDING
 
 
 def alternating_types(hf: ConfigReader, layers: int) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 A word is one phrase, or several of which one suffices; a phrase is a run of tokens. A token belongs to one
 word only, so words do not overlap. Which one it belongs to may be ambiguous: with the words "a" and "a b", an
-"a" may be the first, or the beginning of the second. So all readings of a sequence are tracked side by side.
+"a" may be the first, or the beginning of the second. So all assignments of a sequence are tracked.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from minitx.validation import ArgumentTypeError, ArgumentValueError
 
 Phrase = tuple[int, ...]
 
-# Only the most advanced readings are tracked. More than these take eight interchangeable words.
-_MOST_READINGS = 64
+# Only the most advanced assignments are tracked. More than these take eight interchangeable words.
+_MOST_ASSIGNMENTS = 64
 
 
 @dataclass(frozen=True)
-class Reading:
+class Assignment:
     """One assignment of the tokens of a sequence to words.
 
     Attributes:
@@ -35,8 +35,8 @@ class Reading:
     word: int | None = None
     seen: Phrase = ()
 
-    def surpasses(self, other: Reading) -> bool:
-        """Whether this is a different reading that can become anything that the other can become."""
+    def surpasses(self, other: Assignment) -> bool:
+        """Whether this assignment differs from the other and can reach every state that the other can."""
         if self == other or not other.met <= self.met:
             return False
         if (self.word, self.seen) == (other.word, other.seen):
@@ -44,10 +44,10 @@ class Reading:
         return self.word is None and (other.word is None or other.word in self.met)
 
 
-# The readings of a sequence, most advanced first.
-Progress = tuple[Reading, ...]
+# The assignments of a sequence, most advanced first.
+Progress = tuple[Assignment, ...]
 
-START: Progress = (Reading(),)
+START: Progress = (Assignment(),)
 
 
 class Words:
@@ -86,52 +86,52 @@ class Words:
         return self._distance(progress[0])
 
     def next_tokens(self, progress: Progress) -> list[int]:
-        """Returns the tokens that advance a word, in any of the most advanced readings."""
-        furthest = [reading for reading in progress if self._distance(reading) == self.bank(progress)]
+        """Returns the tokens that advance a word, in any of the most advanced assignments."""
+        furthest = [one for one in progress if self._distance(one) == self.bank(progress)]
         tokens = (
-            phrase[len(reading.seen)]
-            for reading in furthest
-            for number in self._open(reading)
+            phrase[len(assignment.seen)]
+            for assignment in furthest
+            for number in self._open(assignment)
             for phrase in self.words[number]
-            if phrase[: len(reading.seen)] == reading.seen
+            if phrase[: len(assignment.seen)] == assignment.seen
         )
         return list(dict.fromkeys(tokens))
 
     def _after(self, progress: Progress, token: int) -> Progress:
-        """Returns the readings after one more token."""
+        """Returns the assignments after one more token."""
         if self.complete(progress):
             return progress
-        readings = dict.fromkeys(longer for reading in progress for longer in self._longer(reading, token))
-        ranked = sorted(readings, key=self._distance, reverse=True)
-        best: list[Reading] = []
-        for reading in ranked:  # one that surpasses it is more advanced, and so came before it
-            if len(best) < _MOST_READINGS and not any(other.surpasses(reading) for other in best):
-                best.append(reading)
-        between = next(reading for reading in ranked if reading.word is None)  # if words break off
+        assignments = dict.fromkeys(longer for one in progress for longer in self._longer(one, token))
+        ranked = sorted(assignments, key=self._distance, reverse=True)
+        best: list[Assignment] = []
+        for assignment in ranked:  # one that surpasses it is more advanced, and so came before it
+            if len(best) < _MOST_ASSIGNMENTS and not any(other.surpasses(assignment) for other in best):
+                best.append(assignment)
+        between = next(assignment for assignment in ranked if assignment.word is None)  # if words break off
         return tuple(dict.fromkeys((*best, between)))
 
-    def _longer(self, reading: Reading, token: int) -> Iterator[Reading]:
-        """Yields the readings that one more token makes possible."""
-        if reading.word is None:
-            yield reading  # the token belongs to no word
-        seen = (*reading.seen, token)
-        for number in self._open(reading):
+    def _longer(self, assignment: Assignment, token: int) -> Iterator[Assignment]:
+        """Yields the assignments that one more token makes possible."""
+        if assignment.word is None:
+            yield assignment  # the token belongs to no word
+        seen = (*assignment.seen, token)
+        for number in self._open(assignment):
             if seen in self.words[number]:
-                yield Reading(reading.met | {number})
+                yield Assignment(assignment.met | {number})
             elif any(phrase[: len(seen)] == seen for phrase in self.words[number]):
-                yield Reading(reading.met, number, seen)
+                yield Assignment(assignment.met, number, seen)
 
-    def _open(self, reading: Reading) -> list[int]:
+    def _open(self, assignment: Assignment) -> list[int]:
         """Returns the numbers of the words that the next token may belong to; of equal ones, the first."""
-        if reading.word is not None:
-            return [reading.word]
-        pending = [number for number in range(len(self.words)) if number not in reading.met]
+        if assignment.word is not None:
+            return [assignment.word]
+        pending = [number for number in range(len(self.words)) if number not in assignment.met]
         return sorted({self.words[number]: number for number in reversed(pending)}.values())
 
-    def _distance(self, reading: Reading) -> int:
-        """Returns the progress of one reading."""
-        missing = 0 if reading.word is None else self._heights[reading.word] - len(reading.seen)
-        return (len(reading.met) + (reading.word is not None)) * self._height - missing
+    def _distance(self, assignment: Assignment) -> int:
+        """Returns the number of tokens that one assignment has matched, each complete word as the longest."""
+        missing = 0 if assignment.word is None else self._heights[assignment.word] - len(assignment.seen)
+        return (len(assignment.met) + (assignment.word is not None)) * self._height - missing
 
 
 def _phrases(word: Any) -> tuple[Phrase, ...]:

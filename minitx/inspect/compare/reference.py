@@ -98,7 +98,7 @@ def in_dtype(reference: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 
 class Wide(TorchFunctionMode):
-    """Keep float64 tensors in float64 where the code casts to float32.
+    """Keeps float64 tensors in float64 where the code casts to float32.
 
     Several reference models compute norms, softmaxes and rotations in float32 whatever their dtype. Without
     those casts, a difference above float64's rounding is a difference of the equations.

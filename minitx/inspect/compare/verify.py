@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from minitx.architectures.operations import Op, Transposed
+from minitx.checkpoint.lora.settings import ADAPTER_CONFIG
 from minitx.checkpoint.resolve import table_entries
 from minitx.inspect.compare.inputs import Inputs, make_inputs
 from minitx.inspect.compare.reference import Wide, import_transformers, in_dtype, load_reference
@@ -56,7 +57,7 @@ def verify(
     offline: bool = False,
     device: str | torch.device = "cpu",
 ) -> Report:
-    """Loads a checkpoint in minitx and in transformers and compare them module by module.
+    """Loads a checkpoint in minitx and in transformers and compares them module by module.
 
     Runs in float32 and float64, on one sequence alone and a padded batch; padded positions are ignored.
     Inputs are real text, or random ids if the checkpoint has no tokenizer.
@@ -84,8 +85,11 @@ def verify(
     transformers = import_transformers()
     folder = fetch(name_or_folder, revision=revision, token=token, offline=offline)
     options: dict[str, Any] = {"head": head, "model_type": model_type, "ignore_keys": ignore_keys}
+    if (folder / ADAPTER_CONFIG).is_file():  # transformers does not merge it: no rounding in between
+        options["dtype"] = torch.float64
+    options |= {"token": token, "offline": offline}
     model = load(folder, **options) if model is None else copy.deepcopy(model)
-    model = model.to(device, torch.float32).eval()
+    model = model.to(device).eval()
     reference = load_reference(folder, model).to(device)
     tokenizer = find_tokenizer(name_or_folder, revision, token, offline, model_type)
     inputs = make_inputs(tokenizer, model, model.embedder.max_tokens)
@@ -118,10 +122,10 @@ def find_tokenizer(
 
 
 def compare(model: Model, reference: nn.Module, inputs: Inputs) -> list[ComparedCall]:
-    """Compares every pair of modules on all batches, in both dtypes; both models are left in float64."""
+    """Compares every pair of modules on all batches, in both dtypes; both models are left in float32."""
     pairs = pair(model, reference)
     compared: dict[torch.dtype, dict[tuple[str, int], ComparedCall]] = {}
-    for dtype in (torch.float32, torch.float64):
+    for dtype in (torch.float64, torch.float32):  # in this order: a merged adapter is in float64
         model.to(dtype)
         in_dtype(reference, dtype)
         worst: dict[tuple[str, int], ComparedCall] = {}

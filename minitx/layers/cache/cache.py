@@ -84,20 +84,18 @@ class Cache:
 
         Raises:
             ArgumentTypeError: a mask that is not a tensor.
-            ArgumentValueError: a mask of another shape.
-            ValueError: another batch size than before, or a cache that has lost tokens.
+            ArgumentValueError: a mask of another shape, or a cache of another batch size.
+            ValueError: a cache that has lost tokens.
         """
         for layer in self.layers:  # a forward that failed may have overwritten tokens that this one needs
             layer.check_crop(self.length, self.high_water_mark)
         if self.batch not in (None, shape[0]):
-            raise ValueError(
-                f"the cache holds a batch of {self.batch}, but {prefix}input_ids has one of {shape[0]}."
-            )
+            expected = f"of a batch of {shape[0]} like {prefix}input_ids, not of {self.batch}"
+            raise ArgumentValueError("cache", self, expected)
         if self.num_sources and shape[0] % self.num_sources:
-            raise ValueError(
-                f"the cache holds {self.num_sources} sources, but {prefix}input_ids has {shape[0]} rows; "
-                "expected the same number of rows for each source."
-            )
+            expected = f"of a number of sources that divides the {shape[0]} rows of {prefix}input_ids"
+            hint = f"it holds {self.num_sources}, and each has the same number of rows"
+            raise ArgumentValueError("cache", self, expected, hint)
         if mask is not None and tuple(check_tensor(f"{prefix}attention_mask", mask).shape) != shape:
             raise ArgumentValueError(
                 f"{prefix}attention_mask",
@@ -155,11 +153,14 @@ class Cache:
 
         Raises:
             ArgumentTypeError: not an integer.
-            ValueError: more tokens than there are, or so few that a ring buffer has lost some it needs.
+            ArgumentValueError: more tokens than there are.
+            ValueError: so few that a ring buffer has lost some it needs.
         """
         length = check_integer("length", length, hint="the number of tokens to keep")
         if length > self.length:
-            raise ValueError(f"cannot crop to {length}: the cache holds {self.length} tokens.")
+            raise ArgumentValueError(
+                "length", length, f"at most {self.length}, the tokens that the cache holds"
+            )
         if length < self.length:
             for layer in self.layers:
                 layer.check_crop(length, self.high_water_mark)

@@ -114,7 +114,7 @@ def _seeds(request: GenerationRequest, seed: Any) -> list[RepeatedSeed]:
     return seeds
 
 
-def tokens_left(
+def remaining_tokens_of(
     model: Any, prompts: Any, decoder_prompts: Any, tokenizer: Tokenizer | None, max_length: int
 ) -> int:
     """Returns the number of tokens that a checkpoint's `max_length` leaves after the longest of all prompts.
@@ -125,7 +125,7 @@ def tokens_left(
         max_length: of the checkpoint's settings.
 
     Raises:
-        ArgumentValueError: none.
+        ArgumentValueError: the longest prompt already has `max_length` tokens.
     """
     if model.task == "seq2seq-lm":
         rows = decoder_prompts_of(model, decoder_prompts or None, len(prompts), tokenizer)

@@ -78,6 +78,7 @@ class Conversation:
         answer, failed = "", False
         try:
             prompt = [self.prompt(text)]
+            options = {"num_samples": 1} | options  # whatever the checkpoint states
             for event in stream(self.model, prompt, strategy, tokenizer=self.tokenizer, **options):
                 answer += event.text
                 yield event

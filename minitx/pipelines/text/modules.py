@@ -74,8 +74,10 @@ def read_dense(options: Options, content: bytes | None, path: Path) -> nn.Module
         path: of the weights, for messages.
 
     Raises:
+        FileNotFoundError: no config.json, or no weights.
         ValueError: an activation that is not one of torch.nn or needs arguments; or as `load_weights`.
     """
+    options.require()
     _of_vectors(options)
     with torch.device("meta"):
         module = Dense(
@@ -105,6 +107,7 @@ def read_activation(options: Options) -> nn.Module:
 
 def read_layer_norm(options: Options, content: bytes | None, path: Path) -> nn.Module:
     """Reads a LayerNorm module; arguments and errors as for `read_dense`."""
+    options.require()
     with torch.device("meta"):
         module = LayerNorm(options.size("dimension"))
     return load_weights(module, content, path)

@@ -18,9 +18,14 @@ class Options:
     """
 
     def __init__(self, content: bytes | None, path: Path) -> None:
-        self.path = path
+        self.path, self.exists = path, content is not None
         self.values: Mapping[str, Any] = {} if content is None else parse_json(content, path)
         self.known: set[str] = set()
+
+    def require(self) -> None:
+        """Checks that the file of a module exists, else raises FileNotFoundError."""
+        if not self.exists:
+            raise FileNotFoundError(f"{self.path} is missing; modules.json names its folder.")
 
     def error(self, key: str, value: Any, expected: str) -> ValueError:
         """Returns the error about a value."""

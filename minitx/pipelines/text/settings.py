@@ -17,7 +17,8 @@ from torch import nn
 from minitx.checkpoint.build import class_names
 from minitx.checkpoint.files import SINGLE
 from minitx.checkpoint.hub import fetch
-from minitx.checkpoint.sentence import ENCODER_OPTIONS, MODULES, SETTINGS, list_modules, read_sentence_files
+from minitx.checkpoint.lora.base import base_folder, sentence_files, tokenizer_folder
+from minitx.checkpoint.sentence import ENCODER_OPTIONS, MODULES, SETTINGS, list_modules
 from minitx.io import read_json
 from minitx.models import Model
 from minitx.pipelines.text.modules import READERS, Normalize
@@ -40,6 +41,7 @@ POOLING_FLAGS = {
     for name, suffix in zip(POOLING_NAMES, ("_token", "_tokens", "_tokens", "", "_tokens", ""), strict=True)
 }
 # Options for loading the encoder: how it is computed, where files come from, and a part that is not used.
+# Its precision is the choice of `minitx.load(dtype=...)`, as that of every model.
 EXECUTION = (
     "add_pooling_layer",
     "attn_implementation",
@@ -128,11 +130,12 @@ def embedding_settings(name_or_folder: str | Path | Model) -> EmbeddingSettings:
     from minitx.tokenizer.files import read_settings as read_tokenizer_files
 
     folder = fetch(name_or_folder)
-    path = folder / "config.json"
+    base = base_folder(folder)
+    path = base / "config.json"
     config = read_json(path) if path.is_file() else {}
-    settings = read_settings(read_sentence_files(folder), config, folder)
+    settings = read_settings(sentence_files(folder, base), config, folder)
     if settings.max_length is None:
-        return replace(settings, max_length=read_tokenizer_files(folder).limit())
+        return replace(settings, max_length=read_tokenizer_files(tokenizer_folder(folder)).limit())
     return settings
 
 
@@ -201,6 +204,7 @@ def read_pooling(options: Options) -> dict[str, Any]:
 
     Newer files have `"pooling_mode": "mean"` or a list, older ones a flag for each kind.
     """
+    options.require()
     options.ignore(["word_embedding_dimension", "embedding_dimension", *POOLING_FLAGS])
     names = options.take("pooling_mode")
     if names is None:

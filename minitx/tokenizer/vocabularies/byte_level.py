@@ -17,6 +17,19 @@ from minitx.tokenizer.vocabularies.post_processors import (
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend
 
+# What Qwen2 was trained with: endings of English, letters, digits, signs, line breaks, and spaces.
+_QWEN_WORDS = "|".join(
+    [
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)",
+        r"[^\r\n\p{L}\p{N}]?\p{L}+",
+        r"\p{N}",
+        r" ?[^\s\p{L}\p{N}]+[\r\n]*",
+        r"\s*[\r\n]+",
+        r"\s+(?!\S)",
+        r"\s+",
+    ]
+)
+
 
 def _byte_pairs(folder: Path, settings: Settings) -> Backend:
     """Builds GPT-2's BPE from vocab.json and merges.txt: bytes as printable characters, merged in order."""
@@ -56,6 +69,30 @@ def _prefixed_byte_pairs(folder: Path, settings: Settings) -> Backend:
     return backend
 
 
+def _composed_byte_pairs(folder: Path, settings: Settings) -> Backend:
+    """Builds GPT-NeoX's BPE: GPT-2's of text in Unicode's form NFC."""
+    from tokenizers import normalizers
+
+    backend = _byte_pairs(folder, settings)
+    backend.normalizer = normalizers.NFC()
+    return backend
+
+
+def _qwen_byte_pairs(folder: Path, settings: Settings) -> Backend:
+    """Builds Qwen2's BPE: GPT-NeoX's with single digits, and line breaks apart from other spaces."""
+    from tokenizers import Regex, pre_tokenizers
+
+    backend = _composed_byte_pairs(folder, settings)
+    prefix = settings.flag("add_prefix_space", None) is True
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_QWEN_WORDS), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=prefix, use_regex=False),
+        ]
+    )
+    return backend
+
+
 def _bytes(folder: Path, settings: Settings) -> Backend:
     """Builds ByT5's tokenizer, without files: <pad>, </s>, <unk> are 0 to 2, the bytes of UTF-8 3 to 258.
 
@@ -88,6 +125,18 @@ GPT2 = VocabularyFiles(
     build=_byte_pairs,
     post_processor=optional_boundaries(bos=False),
     special_tokens_map=dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>"),
+)
+GPT_NEOX = VocabularyFiles(
+    files=("vocab.json", "merges.txt"),
+    build=_composed_byte_pairs,
+    post_processor=optional_boundaries(bos=False),
+    special_tokens_map={**GPT2.special_tokens_map, "pad_token": "<|padding|>"},
+)
+QWEN2 = VocabularyFiles(
+    files=("vocab.json", "merges.txt"),
+    build=_qwen_byte_pairs,
+    post_processor=optional_boundaries(bos=False),
+    special_tokens_map=dict.fromkeys(("eos_token", "unk_token", "pad_token"), "<|endoftext|>"),
 )
 # The model was trained with </s> before each text; transformers 5 leaves it out unless the file states it.
 OPT = VocabularyFiles(

@@ -98,6 +98,10 @@ FAMILIES: Mapping[str, Family] = {
     "gpt_neo": Family("GPT2Tokenizer", WITHOUT_TYPES, (byte_level.GPT2,)),
     "gptj": Family("GPT2Tokenizer", WITHOUT_TYPES, (byte_level.GPT2,)),
     "phi": Family("CodeGenTokenizer", WITHOUT_TYPES, (byte_level.GPT2,)),
+    "gpt_neox": Family("GPTNeoXTokenizer", WITHOUT_TYPES, (byte_level.GPT_NEOX,)),
+    **dict.fromkeys(
+        ("qwen2", "qwen3", "qwen3_moe"), Family("Qwen2Tokenizer", WITHOUT_TYPES, (byte_level.QWEN2,))
+    ),
     "opt": Family("GPT2Tokenizer", WITHOUT_TYPES, (byte_level.OPT,)),
     **dict.fromkeys(
         ("llama", "mistral", "mixtral", "phi3"),

@@ -822,7 +822,7 @@ def test_models_that_do_not_generate() -> None:
     config = {"model_type": "bert", "vocab_size": 50, "max_position_embeddings": 9, **sizes}
     bert = minitx.from_config(config).eval()
     with pytest.raises(
-        ValueError, match='does not predict the next token; load a decoder with head="causal-lm"'
+        ValueError, match=r'predicts the next token, not of task .*; load a decoder with head="causal-lm"'
     ):
         generate(bert, [[5]], max_new_tokens=1)  # type: ignore[arg-type]
     model = model_of().train()

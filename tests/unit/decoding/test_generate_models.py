@@ -184,7 +184,7 @@ def test_every_learned_position_can_be_used_and_no_other(kind: str) -> None:
 def test_a_text_that_outgrows_longrope_is_run_anew(length: int, chunk: int | None) -> None:
     """Behind 8 tokens every position turns otherwise, and those in the cache are of no use."""
     model = longrope()
-    assert model.turning_points == {"longrope": 8}
+    assert model.original_contexts == {"longrope": 8}
     prompt = [5 + i for i in range(length)]
     result = generate(model, [prompt], Greedy(), max_new_tokens=12, stop=NO_END, prefill_chunk=chunk)
     assert tokens(result) == [by_hand(model, prompt, 12)]
@@ -293,5 +293,7 @@ def test_weights_that_hold_nan(strategy: Any) -> None:
 
 @pytest.mark.parametrize("head", [None, "sequence-classification", "token-classification"])
 def test_a_decoder_without_the_head_that_predicts_tokens(head: str | None) -> None:
-    with pytest.raises(ValueError, match=rf'DecoderModel, task {head!r}.* load a decoder with head="causal'):
+    with pytest.raises(
+        ValueError, match=rf'DecoderModel.*of task {head!r}; load a decoder with head="causal'
+    ):
         generate(made("llama", head), [[5]], max_new_tokens=1)

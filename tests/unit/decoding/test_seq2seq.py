@@ -217,7 +217,7 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
     "a text to read that is too long": (
         lambda model: greedy(model, [[5] * 49]),
         ValueError,
-        "49 tokens, but the encoder has positions for 48",
+        "of at most 48 tokens each, not of 49",
     ),
     "a text to write that is too long": (
         lambda model: greedy(model, [[5]], max_new_tokens=49),

@@ -326,9 +326,9 @@ def test_sessions_are_of_a_model_and_a_request() -> None:
     _, request = resolve(model, PROMPTS, Greedy(), {"max_new_tokens": 2})
     with pytest.raises(TypeError, match="request=None must be a GenerationRequest"):
         DecodingSession(model, None)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"NoneType, task None.* does not predict the next token"):
+    with pytest.raises(ValueError, match="model=None must be one that predicts the next token"):
         DecodingSession(None, request)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="The model is in training mode"):
+    with pytest.raises(ValueError, match="must be in eval mode"):
         DecodingSession(model.train(), request)
 
 

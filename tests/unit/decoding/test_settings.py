@@ -200,9 +200,31 @@ def test_what_does_nothing_is_passed_over() -> None:
     assert read_settings(neutral).strategy == Greedy()
 
 
-def test_unknown_settings_are_said() -> None:
-    with pytest.warns(UserWarning, match=r"does not know: also_new, new_thing"):
+def test_unknown_settings_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"not know: also_new, new_thing; remove .* pass a strategy"):
         read_settings({"new_thing": 3, "also_new": True, "top_k": 3})
+
+
+def test_settings_at_other_values_are_applied_or_refused_by_name() -> None:
+    """Null does nothing; other values are applied, refused by name, or without effect on the tokens."""
+    names = [*GenerationConfig().to_dict()]
+    assert read_settings(dict.fromkeys(names)) == read_settings({})
+    for name in names:
+        for value in (True, 3, 0.5, [[3]], "text"):
+            try:
+                read_settings({name: value})
+            except ValueError as error:
+                named = "Stop(strings=...)" if name == "stop_strings" else name
+                assert named in str(error)  # noqa: PT017 - applied or refused
+                assert "does not know" not in str(error)  # noqa: PT017
+
+
+def test_the_number_of_sequences() -> None:
+    assert read_settings({"num_return_sequences": 2, "do_sample": True}).num_samples == 2
+    assert read_settings({}).num_samples == 1
+    for value in (0, True, "2"):
+        with pytest.raises(ValueError, match="num_return_sequences"):
+            read_settings({"num_return_sequences": value})
 
 
 def test_from_a_folder(tmp_path: Path) -> None:
