@@ -15,6 +15,7 @@ from minitx.checkpoint.convert import convert
 from minitx.cli.app import main
 from tests.unit.test_cli import make
 
+GPT2 = {"model_type": "gpt2", "vocab_size": 12, "n_positions": 8, "n_embd": 8, "n_layer": 1, "n_head": 2}
 SECRET = b"-----BEGIN PRIVATE KEY-----"
 MODULES = [
     {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
@@ -213,3 +214,23 @@ def test_only_one_place_prints() -> None:
     place = Path(minitx.__file__).parent / "cli"
     printing = [path.name for path in place.glob("*.py") if " print(" in path.read_text()]
     assert printing == ["render.py"]
+
+
+@pytest.mark.parametrize("flag", ["add_prefix_space", "trim_offsets"])
+def test_null_means_the_default(tmp_path: Path, flag: str) -> None:
+    minitx.save(minitx.from_config(GPT2, seed=0), tmp_path)
+    characters = [*"abcdefghi", "\u0120"]
+    (tmp_path / "vocab.json").write_text(json.dumps({each: i for i, each in enumerate(characters)}))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+    config = {"tokenizer_class": "GPT2Tokenizer"}
+    ids = []
+    for changes in ({}, {flag: None}):
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config | changes))
+        tokenizer = minitx.load_tokenizer(tmp_path)
+        ids.append(tokenizer.encode("ab a"))
+        tokenizer.save(tmp_path / "saved")
+        (tmp_path / "saved" / "config.json").write_text((tmp_path / "config.json").read_text())
+        path = tmp_path / "saved" / "tokenizer_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | config | changes))
+        ids.append(minitx.load_tokenizer(tmp_path / "saved").encode("ab a"))
+    assert all(each == ids[0] for each in ids)
