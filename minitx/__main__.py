@@ -4,6 +4,9 @@
 def main() -> int:
     """Runs the command; returns its exit code, 130 where it was interrupted before it could begin."""
     try:
+        from minitx.signals import leave_at_once
+
+        leave_at_once()
         from minitx.cli.app import main as run
 
         return run()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -46,17 +47,50 @@ def _is_unicode(value: Any) -> bool:
     return True
 
 
+def leads_out(path: Path, folder: Path) -> bool:
+    """Whether links lead a path out of a folder; they may lead to the files of the Hub's cache."""
+    target = path.resolve()
+    store = target.parent
+    is_cached = store.name == "blobs" and store.parent.name.startswith("models--")
+    return not is_cached and not target.is_relative_to(folder.resolve())
+
+
+def check_inside(path: Path, folder: Path) -> Path:
+    """Returns a path whose content is kept to be saved again.
+
+    Raises:
+        ValueError: a link leads it out of the folder.
+    """
+    if leads_out(path, folder):
+        raise ValueError(
+            f"{path} leads out of {folder}, to {path.resolve()}; put a copy of the file in its place."
+        )
+    return path
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Adds a path to errors of the system that name none, such as those about a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Calls `write` with a temporary path in the same folder, then moves that file to `path`."""
     temporary = path.with_name(f".{path.name[:100]}.{uuid4().hex}.tmp")
     temporary.touch(exist_ok=False)
     mode = temporary.stat().st_mode  # of a new file; some writers create private ones
     try:
-        write(temporary)
-        temporary.chmod(mode)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with naming(path):
+            write(temporary)
+            temporary.chmod(mode)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -21,6 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
+from minitx.io import naming
 from minitx.validation import warn
 
 try:
@@ -78,7 +79,7 @@ def transaction(folder: Path) -> Iterator[StagedFiles]:
         folder: folder of the files; created if it does not exist.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
+    with naming(folder), _locked(folder):
         _complete(folder)
         staged = folder / STAGING / _FILES
         staged.mkdir()

@@ -48,6 +48,7 @@ class HubServer:
         tokens: the Authorization header of each of `requests`, "" where there was none.
         cut: file name -> how many bytes each of the next answers sends before the line goes dead.
         broken: the status that everything is answered with, or None.
+        busy: status and Retry-After header of the next answers to a listing.
         answer: what the list is answered with instead of JSON, or None.
         listed: called after each answer to a listing.
     """
@@ -57,6 +58,7 @@ class HubServer:
     tokens: list[str] = field(default_factory=list)
     cut: dict[str, list[int]] = field(default_factory=dict)
     broken: int | None = None
+    busy: list[tuple[int, str]] = field(default_factory=list)
     answer: bytes | None = None
     listed: Callable[[], None] | None = None
     servers: list[ThreadingHTTPServer] = field(default_factory=list)
@@ -144,6 +146,9 @@ class Handler(BaseHTTPRequestHandler):
             hub.tokens.append(self.headers.get("Authorization", ""))
         if hub.broken is not None:
             self.reply(hub.broken)
+        elif path.startswith("/api/models/") and hub.busy:
+            status, wait = hub.busy.pop(0)
+            self.reply(status, {"Retry-After": wait} if wait else {})
         elif path.startswith("/api/models/"):
             # a revision's own slashes come quoted
             name, _, revision = quoted.removeprefix("/api/models/").partition("/revision/")

@@ -20,6 +20,7 @@ from minitx.checkpoint.record import Checkpoint
 from minitx.checkpoint.save import stored_tensors, write_checkpoint
 from minitx.checkpoint.sentence import module_places, upper_folder
 from minitx.checkpoint.write import nbytes
+from minitx.io import leads_out
 from minitx.transaction import transaction
 
 LARGEST_COPY = 200_000_000
@@ -33,7 +34,8 @@ class Conversion:
         bytes: size of the weights.
         weights: names of the safetensors files.
         copied: names of the files that were copied, relative to the source.
-        not_copied: names of the files that were left out: weights in other formats, very large files.
+        not_copied: names of the files that were left out: weights in other formats, very large files, links
+            out of the source.
     """
 
     bytes: int
@@ -145,16 +147,20 @@ def companions(source: Path, destination: Path) -> tuple[dict[str, Path], list[s
     for path in [path for folder in dict.fromkeys((source, upper)) for path in sorted(folder.iterdir())]:
         if path.name.startswith((".", "adapter_")) or not path.is_file():
             continue  # an adapter is merged
-        if not is_weights(path) and path.stat().st_size <= LARGEST_COPY:
+        small = not is_weights(path) and path.stat().st_size <= LARGEST_COPY
+        if small and not leads_out(path, upper):
             paths.setdefault(path.name, path)
         elif not path.name.startswith(("pytorch_model", "model.safetensors", "model-")):  # the loaded ones
             left_out.append(path.name)
     inside = destination.resolve()
     for place in module_places(upper):
+        if leads_out(upper / place, upper):
+            left_out.append(place)
+            continue
         for path in sorted((upper / place).rglob("*")):
             if path.is_file() and inside not in path.parent.resolve().joinpath(path.name).parents:
                 name = path.relative_to(upper).as_posix()
-                if is_pickle(path):
+                if is_pickle(path) or leads_out(path, upper):
                     left_out.append(name)
                 else:
                     paths.setdefault(name, path)

@@ -160,6 +160,8 @@ def read_index(path: Path) -> dict[str, str]:
         parts = name.split("/")  # of a shard in a subfolder
         if {"", ".", ".."} & {*parts} or {"\\", "\0", ":"} & {*name}:
             raise ValueError(f"{path}: names {name!r}; a shard must be inside the folder.")
+        if any(len(part.encode()) > 255 for part in parts) or len(parts) > 10:
+            raise ValueError(f"{path}: names a shard of {len(name)} characters, {name[:40]!r}...")
     return weight_map
 
 

@@ -9,6 +9,8 @@ gigabytes of shards are downloaded.)
 from __future__ import annotations
 
 import errno
+import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -28,7 +30,7 @@ from minitx.validation import (
 from minitx.version import __version__
 
 if TYPE_CHECKING:
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, ModelInfo
 
 CONFIG = "config.json"
 
@@ -53,6 +55,7 @@ TOKENIZER = (
 TEMPLATES = "additional_chat_templates/"
 
 LIST_TIMEOUT = 10.0  # seconds to wait for the list of files
+BUSY, RETRIES, LONGEST_WAIT = (408, 429, 500, 502, 503, 504), 4, 60  # as the client does for files
 
 
 def fetch(
@@ -205,6 +208,7 @@ def find(
         recover(Path(name_or_folder))
         return Path(name_or_folder)
     repo = checked_id(name_or_folder)
+    check_reference(repo, revision)
     from huggingface_hub import constants
 
     if offline or constants.HF_HUB_OFFLINE:
@@ -277,10 +281,7 @@ def listed(repo: str, files: tuple[str, ...], revision: str, token: str | None) 
     from huggingface_hub import HfApi
 
     api = HfApi(token=token, library_name="minitx", library_version=__version__)
-    try:
-        info = api.model_info(repo, revision=revision, timeout=LIST_TIMEOUT)
-    except Exception as error:
-        raise_explained(error, repo, revision)
+    info = ask(api, repo, revision)
     present = {sibling.rfilename for sibling in info.siblings or ()}
     first = next((name for name in files if name in present), None)
     if first is None:
@@ -294,6 +295,34 @@ def listed(repo: str, files: tuple[str, ...], revision: str, token: str | None) 
     if info.sha not in (None, folder.name) and revision != folder.name:
         return listed(repo, files, folder.name, token)  # a push came between the two requests
     return Snapshot(repo, folder, present, api)
+
+
+def ask(api: HfApi, repo: str, revision: str) -> ModelInfo:
+    """Returns the list of files; asks again, as the client does for files, where the Hub is busy."""
+    attempt = 0
+    while True:
+        try:
+            return api.model_info(repo, revision=revision, timeout=LIST_TIMEOUT)
+        except Exception as error:
+            response = getattr(error, "response", None)
+            if response is None or response.status_code not in BUSY or attempt == RETRIES:
+                raise_explained(error, repo, revision)
+            wait = response.headers.get("Retry-After", "")
+            time.sleep(min(int(wait) if wait.isdecimal() else 2**attempt, LONGEST_WAIT))
+            attempt += 1
+
+
+def check_reference(repo: str, revision: str) -> None:
+    """Checks that the Hub's cache names a commit for a branch, if it has it; else raises ValueError."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="model")
+    path = folder / "refs" / revision
+    if ".." in path.parts or "\0" in revision or not path.is_file():
+        return
+    if not re.fullmatch(rb"[0-9a-f]{40}\s*", path.read_bytes()):
+        raise ValueError(f"{path} does not hold the name of a commit; it is damaged, remove it.")
 
 
 def cached(repo: str, files: tuple[str, ...], revision: str) -> Snapshot | None:

@@ -32,11 +32,11 @@ from minitx.checkpoint.resolve import (
     resolve_sources,
     table_entries,
 )
-from minitx.checkpoint.sentence import first_module
+from minitx.checkpoint.sentence import first_module, upper_folder
 from minitx.checkpoint.ties import Sources, identical, share_tied
 from minitx.config import HeadConfig
 from minitx.habits import explain_arguments
-from minitx.io import read_json
+from minitx.io import check_inside, read_json
 from minitx.layers.attention import backend_of
 from minitx.models import Model
 from minitx.optimize.few_rows import few_rows
@@ -164,6 +164,8 @@ def check_device(device: str | torch.device) -> torch.device:
     try:
         checked = torch.device(device)
         torch.empty(0, device=checked)
+        if checked.type == "meta":
+            raise RuntimeError("tensors there have no values")
     except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise ArgumentValueError("device", device, "a device that this machine has", reason) from None
@@ -193,8 +195,8 @@ def source_record(
 
 
 def read_optional(path: Path) -> bytes | None:
-    """Reads a file; None if it does not exist."""
-    return path.read_bytes() if path.is_file() else None
+    """Reads a file; None if it does not exist; ValueError if a link leads it out of its checkpoint."""
+    return check_inside(path, upper_folder(path.parent)).read_bytes() if path.is_file() else None
 
 
 def tied_names(model: Model, architecture: Architecture, names: CheckpointNames) -> Iterable[tuple[str, ...]]:

@@ -16,7 +16,7 @@ from minitx.architectures.declaration import NATIVE
 from minitx.architectures.known_keys import known_keys
 from minitx.architectures.mapping import ResolvedEntry
 from minitx.architectures.native import native_config
-from minitx.checkpoint.build import choose_architecture, task_of
+from minitx.checkpoint.build import choose_architecture, class_names, task_of
 from minitx.checkpoint.files import BIN, BIN_INDEX, GENERATION, INDEX, SINGLE, summarize
 from minitx.checkpoint.lora.settings import ADAPTER_CONFIG
 from minitx.checkpoint.record import Checkpoint
@@ -28,6 +28,7 @@ from minitx.checkpoint.write import nbytes, write_tensors
 from minitx.habits import explain_arguments
 from minitx.io import read_json, write_json
 from minitx.models import Model
+from minitx.models.base import check_not_compiled
 from minitx.transaction import StagedFiles, transaction
 from minitx.validation import (
     ArgumentTypeError,
@@ -83,6 +84,7 @@ def save(
         TypeError: `tokenizer` is not from `minitx.load_tokenizer`.
         ValueError: a model that its config does not describe.
     """
+    check_not_compiled(model)
     check_type("model", model, Model, "a model of minitx")
     folder = check_path("folder", folder)
     if model_type is not None:
@@ -252,8 +254,8 @@ def stored_config(model: Model, checkpoint: Checkpoint) -> dict[str, Any]:
     architecture = checkpoint.architecture
     task = task_of(model, architecture)
     config["model_type"] = checkpoint.model_type
-    names = config.get("architectures")
-    if not names or architecture.task_of(str(names[0])) != task:
+    names = class_names(config)
+    if not names or architecture.task_of(names[0]) != task:
         config["architectures"] = [architecture.class_name(checkpoint.model_type, task)]
     dtype = str(main_dtype(model, checkpoint)).removeprefix("torch.")
     keys = [key for key in ("dtype", "torch_dtype") if key in config]

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 import torch
 
 from minitx.checkpoint.files import BIN, SINGLE, WEIGHTS, open_bin
+from minitx.io import check_inside
 
 MODULES = "modules.json"
 SETTINGS = "config_sentence_transformers.json"
@@ -22,6 +23,7 @@ ENCODER_OPTIONS = tuple(
     f"sentence_{name}_config.json"
     for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
+_LONGEST, _DEEPEST = 255, 10  # bytes of the name of a file, and folders in one another
 
 
 def list_modules(content: bytes, path: Path) -> list[tuple[str, str]]:
@@ -42,6 +44,8 @@ def list_modules(content: bytes, path: Path) -> list[tuple[str, str]]:
         if not isinstance(kind, str) or not isinstance(place, str) or "\0" in place:
             raise ValueError(f"{path}: every module needs a 'type' and a 'path', not {entry!r}.")
         parts = PurePosixPath(place.replace("\\", "/"))
+        if any(len(part.encode()) > _LONGEST for part in parts.parts) or len(parts.parts) > _DEEPEST:
+            raise ValueError(f"{path}: names a folder of {len(place)} characters, {place[:40]!r}...")
         if parts.is_absolute() or ".." in parts.parts or ":" in place:
             raise ValueError(f"{path}: names {place!r}; a module must be inside the folder.")
         listed.append((kind, parts.as_posix()))
@@ -91,17 +95,21 @@ def read_sentence_files(folder: Path) -> dict[str, bytes]:
         folder: folder of the encoder.
 
     Raises:
-        ValueError: weights of a module in a `.bin` file that holds anything but tensors.
+        ValueError: weights of a module in a `.bin` file that holds anything but tensors, or a link that
+            leads out of the folder.
     """
     upper = upper_folder(folder)
     paths = {MODULES: upper / MODULES, SETTINGS: upper / SETTINGS}
     paths |= {name: folder / name for name in ENCODER_OPTIONS}
-    files = {name: content for name, path in paths.items() if (content := _read(path)) is not None}
+    present = {name: check_inside(path, upper) for name, path in paths.items() if path.is_file()}
+    files = {name: path.read_bytes() for name, path in present.items()}
     if MODULES not in files:
         return files
     for place in _places(files[MODULES]):
+        check_inside(upper / place, upper)
         here = [path.relative_to(upper) for path in (upper / place).rglob("*") if path.is_file()]
         for name in module_files([path.as_posix() for path in here], place):
+            check_inside(upper / name, upper)
             if name.endswith(BIN):
                 files[name.removesuffix(BIN) + SINGLE] = _as_safetensors(upper / name)
             else:

@@ -9,9 +9,7 @@ from __future__ import annotations
 import io
 import os
 import re
-import signal
 import sys
-import threading
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
@@ -23,10 +21,11 @@ from typing import Any
 import click
 
 from minitx.cli.options import CONTEXT, Help, section, usage_message
-from minitx.cli.render import note
+from minitx.cli.render import note, show
+from minitx.signals import CODES, INTERRUPT, WORDS, signals
 from minitx.version import __version__
 
-SUCCESS, DIFFERENT, BAD_INPUT, INTERRUPTED, READER_LEFT, TERMINATED = 0, 1, 2, 130, 141, 143
+SUCCESS, DIFFERENT, BAD_INPUT, READER_LEFT = 0, 1, 2, 141
 
 # Modules in minitx.cli of the commands that have no file of their own.
 MODULES = dict.fromkeys(("inspect", "verify", "convert"), "checkpoint") | {"explain": "generate"}
@@ -74,35 +73,47 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     mend_streams()
-    stopped: list[int] = []
-    try:
-        with signals(stopped), clean_warnings():
-            try:
-                with app.make_context("minitx", arguments or ["--help"]) as ctx:
-                    code: int | None = app.invoke(ctx)
-            except click.exceptions.Exit as leaving:  # --help, --version
-                code = leaving.exit_code
-            sys.stdout.flush()
-        return code or SUCCESS
-    except click.UsageError as error:
+    with signals() as stopped:
+        try:
+            code = run(arguments)
+        except KeyboardInterrupt:
+            stopped = stopped or [INTERRUPT]
+        except Exception as error:  # some code changes an interruption into another error
+            code = BAD_INPUT if stopped else explained(error, arguments)
+        if stopped:  # also where something caught the interruption
+            note(WORDS[stopped[-1]])
+            return CODES[stopped[-1]]
+    return code
+
+
+def run(arguments: list[str]) -> int:
+    """Runs one command; returns its exit code, or raises an error."""
+    with clean_warnings():
+        try:
+            with app.make_context("minitx", arguments or ["--help"]) as ctx:
+                code: int | None = app.invoke(ctx)
+        except click.exceptions.Exit as leaving:  # --help, --version
+            code = leaving.exit_code
+        sys.stdout.flush()
+    return code or SUCCESS
+
+
+def explained(error: Exception, arguments: list[str]) -> int:
+    """Prints an error; returns the exit code."""
+    if isinstance(error, click.UsageError):
         ctx = error.ctx or click.Context(app, info_name="minitx")
-        print(ctx.get_usage(), file=sys.stderr)
+        show(ctx.get_usage(), file=sys.stderr)
         note(f"error: {usage_message(error)}", ctx.command_path)
         return BAD_INPUT
-    except BrokenPipeError:
+    if isinstance(error, BrokenPipeError):
         # Whatever Python still flushes at exit goes nowhere.
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
         return READER_LEFT
-    except (Exception, KeyboardInterrupt) as error:
-        if stopped or isinstance(error, KeyboardInterrupt):  # some imports change it into another error
-            terminated = signal.SIGTERM in stopped
-            note("terminated" if terminated else "interrupted")
-            return TERMINATED if terminated else INTERRUPTED
-        if "--traceback" in arguments or os.environ.get("MINITX_TRACEBACK"):
-            traceback.print_exc()
-        note(f"error: {readable(error)}")
-        return BAD_INPUT
+    if "--traceback" in arguments or os.environ.get("MINITX_TRACEBACK"):
+        show("".join(traceback.format_exception(error)), end="", file=sys.stderr)
+    note(f"error: {readable(error)}")
+    return BAD_INPUT
 
 
 def mend_streams() -> None:
@@ -113,30 +124,6 @@ def mend_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-
-
-@contextmanager
-def signals(stopped: list[int]) -> Iterator[None]:
-    """Makes SIGINT and SIGTERM raise KeyboardInterrupt, so that temporary files are removed.
-
-    Args:
-        stopped: records the signal.
-    """
-
-    def _stop(number: int, frame: object) -> None:
-        stopped.append(number)
-        raise KeyboardInterrupt(number)
-
-    before = {}
-    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
-        # A signal that the caller ignores or handles stays so; only the main thread may set handlers.
-        if signal.getsignal(number) == usual and threading.current_thread() is threading.main_thread():
-            before[number] = signal.signal(number, _stop)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def readable(error: Exception) -> str:

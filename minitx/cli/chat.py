@@ -16,9 +16,10 @@ from minitx.cli.decoding import model_of, settings_of
 from minitx.cli.decoding_options import RENAMED, Values, strategy_options
 from minitx.cli.generate import explain, show_as_it_comes
 from minitx.cli.options import MODEL, command, section, usage_message
-from minitx.cli.render import emit, note
+from minitx.cli.render import emit, note, show
 from minitx.cli.source import Source
 from minitx.pipelines.text.conversation import Conversation
+from minitx.signals import handled
 
 LONGEST = 512  # tokens of an answer, where neither an option nor the checkpoint has the number
 HELP = section("commands of a conversation")[0]
@@ -38,7 +39,7 @@ def chat(source: Source, system: str | None, json: bool, **values: Any) -> None:
         import readline  # noqa: F401 - gives `input` its history and editing
     shown = sys.stdin.isatty() and not json
     if shown:
-        print("Type a message. /help lists the commands, Ctrl-D leaves.")
+        show("Type a message. /help lists the commands, Ctrl-D leaves.")
     with suppress(EOFError):
         while (line := input("> " if shown else "").strip()) != "/quit":
             try:
@@ -65,11 +66,11 @@ class Chat:
         if word == "/strategy":
             if rest:
                 self.choose(self.parsed(rest))
-            print(f"{self.strategy}, {self.settings['max_new_tokens']} tokens at most")
+            show(f"{self.strategy}, {self.settings['max_new_tokens']} tokens at most")
         elif word == "/reset":
             self.conversation.reset()
         elif word == "/help":
-            print(HELP)
+            show(HELP)
         elif word.startswith("/"):
             raise ValueError(f"there is no command {word}; /help lists the commands")
         elif line:
@@ -91,4 +92,5 @@ class Chat:
         except KeyboardInterrupt as stop:
             if signal.SIGTERM in stop.args:
                 raise
+            handled()
         emit(self.json, self.conversation.messages[-1], "", indent=None)

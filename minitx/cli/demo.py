@@ -7,7 +7,7 @@ import time
 from dataclasses import asdict
 
 from minitx.cli.options import HUB, Argument, command, group
-from minitx.cli.render import colored, emit, paragraph
+from minitx.cli.render import colored, emit, paragraph, show
 from minitx.cli.source import Source
 from minitx.extras import missing_extra
 
@@ -50,13 +50,13 @@ def demo(source: Source, picture: str, json: bool) -> None:
     similarity, size = units @ units.T, sum(parameter.numel() for parameter in model.parameters())
     neighbours = nearest(similarity)
     if not json:
-        print(paragraph(f"{name}: {size / 1e6:.1f} million parameters, loaded in {seconds['load']:.2f} s"))
-        print(f"{len(SENTENCES)} sentences to vectors of {vectors.shape[1]} in {seconds['embed']:.2f} s\n")
-        print("How alike they are (1.00: the same meaning, 0.00: unrelated)")
-        print(similarity_table(SENTENCES, similarity, colored))
-        print("\nNearest neighbours")
+        show(paragraph(f"{name}: {size / 1e6:.1f} million parameters, loaded in {seconds['load']:.2f} s"))
+        show(f"{len(SENTENCES)} sentences to vectors of {vectors.shape[1]} in {seconds['embed']:.2f} s\n")
+        show("How alike they are (1.00: the same meaning, 0.00: unrelated)")
+        show(similarity_table(SENTENCES, similarity, colored))
+        show("\nNearest neighbours")
         for i, j in enumerate(neighbours):
-            print(f"  {SENTENCES[i]:<34} ~ {SENTENCES[j]:<34} {float(similarity[i, j]):5.2f}")
+            show(f"  {SENTENCES[i]:<34} ~ {SENTENCES[j]:<34} {float(similarity[i, j]):5.2f}")
         sys.stdout.flush()  # to import transformers takes seconds
     parity = compare_embeddings(folder, model, tokenizer, settings, SENTENCES, vectors)
     path = problem = None

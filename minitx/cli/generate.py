@@ -9,7 +9,7 @@ import minitx
 from minitx.cli.decoding import Request, request_of
 from minitx.cli.decoding_options import RENAMED, Values, strategy_options
 from minitx.cli.options import MODEL, Argument, command, group
-from minitx.cli.render import WIDTH, emit, note
+from minitx.cli.render import WIDTH, emit, note, show
 from minitx.cli.source import Source
 from minitx.decoding.generate import stream
 from minitx.decoding.output import Event, FinishReason, Row
@@ -57,7 +57,7 @@ def generate(source: Source, json: bool, **values: Any) -> None:
         record |= row_record(row, request.settings["tokenizer"]) if json else {}
         emit(json, record, shown, indent=None)
         if values["show_tree"] and sample == samples - 1:
-            print(f"\n{tree}", flush=True)
+            show(f"\n{tree}")
 
 
 @command(
@@ -91,10 +91,10 @@ def show_as_it_comes(
         for event in events:
             texts.append(f"{event.token} " if ids else event.text)
             reason = event.finish_reason
-            print("" if quiet else texts[-1], end="", flush=True)
+            show("" if quiet else texts[-1], end="")
     finally:
         if any(texts) and not quiet:
-            print(flush=True)
+            show("")
     if reason is not None and not any(texts) and not quiet:
         note(EMPTY[reason])
 

@@ -11,11 +11,18 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
+
+from minitx.terminal import visible
 
 WIDTH = 80
 GREEN, RED = "1;32", "1;31"
 VERDICTS = r"\b(?:(OK|EQUAL)|DIFF|DIFFERENT|NOT FINITE)\b"
+
+
+def show(text: str, end: str = "\n", file: TextIO | None = None) -> None:
+    """Prints text on stdout, or on another stream, with control characters made visible."""
+    print(visible(text, () if "\033" not in text else colors()), end=end, file=file, flush=True)
 
 
 def emit(as_json: bool, value: Any, text: str, *, indent: int | None = 2) -> None:
@@ -23,17 +30,16 @@ def emit(as_json: bool, value: Any, text: str, *, indent: int | None = 2) -> Non
 
     JSON has escapes where the encoding of stdout lacks characters.
     """
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    escape = codecs.lookup(encoding).name != "utf-8"
+    escape = codecs.lookup(getattr(sys.stdout, "encoding", None) or "utf-8").name != "utf-8"
     if as_json:
-        text = json.dumps(value, indent=indent, ensure_ascii=escape, allow_nan=False)
-    if text:
-        print(text, flush=True)
+        print(json.dumps(value, indent=indent, ensure_ascii=escape, allow_nan=False), flush=True)
+    elif text:
+        show(text)
 
 
 def note(text: str, command: str = "minitx") -> None:
     """Prints a line on stderr, beside the output, wrapped at the width of a terminal."""
-    line = f"{command}: {text}"
+    line = visible(f"{command}: {text}")
     if sys.stderr.isatty():
         width = shutil.get_terminal_size((WIDTH, 24)).columns
         line = textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
@@ -47,8 +53,13 @@ def paragraph(text: str) -> str:
 
 def colored(text: str, color: str = GREEN) -> str:
     """The text in a colour, at a terminal; NO_COLOR switches colours off."""
+    return f"\033[{color}m{text}\033[0m" if colors() else text
+
+
+def colors() -> tuple[str, ...]:
+    """The sequences of our colours, at a terminal; none with NO_COLOR."""
     plain = not sys.stdout.isatty() or os.environ.get("NO_COLOR")
-    return text if plain else f"\033[{color}m{text}\033[0m"
+    return () if plain else tuple(f"\033[{color}m" for color in (GREEN, RED, "0"))
 
 
 def colored_verdicts(text: str) -> str:

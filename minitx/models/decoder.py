@@ -14,7 +14,7 @@ from minitx.layers.masks import as_bool
 from minitx.layers.recorder import Layers, Recorder
 from minitx.layers.rotary import check_same_rotation, original_contexts
 from minitx.layers.stack import Stack
-from minitx.models.base import Model, rollback_on_error
+from minitx.models.base import Model, check_not_compiled, rollback_on_error
 from minitx.models.inputs import Inputs, token_ids
 from minitx.models.output import ModelOutput
 from minitx.validation import ArgumentValueError, check_integer, check_type
@@ -189,6 +189,7 @@ def check_causal_model(model: Any) -> CausalModel:
     Raises:
         ArgumentValueError: it does not, or is in training mode.
     """
+    check_not_compiled(model)
     task = getattr(model, "task", None)
     if task not in NEXT_TOKEN_TASKS:
         raise ArgumentValueError(

@@ -41,6 +41,16 @@ class TextEncoder:
     backend: Backend
     ids: tuple[int, ...] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns the state of a copy, with what the `tokenizers` object leaves out of its own."""
+        return {**vars(self), "encode_special_tokens": self.backend.encode_special_tokens}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restores a copy."""
+        backend = state["backend"]
+        backend.encode_special_tokens = state["encode_special_tokens"]
+        vars(self).update(backend=backend, ids=state["ids"])
+
     def to_vocabulary(self, ids: list[int]) -> list[int]:
         """Maps ids of `backend` to ids of the vocabulary."""
         return ids if self.ids is None else [self.ids[index] for index in ids]

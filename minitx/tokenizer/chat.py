@@ -223,6 +223,8 @@ def _compiled(name: str, source: str) -> tuple[Template, frozenset[str], frozens
         line = getattr(error, "lineno", None)
         where = "" if line is None else f", line {line}"
         raise ValueError(f"The {name} is not valid Jinja{where}: {error}") from None
+    except Exception as error:  # nested too deeply for Jinja or for Python
+        raise ValueError(f"The {name} cannot be compiled: {error} ({type(error).__name__}).") from None
     stored = {node.name for node in tree.find_all(nodes.Name) if node.ctx == "store"}
     tests = (test for test in tree.find_all(nodes.Test) if test.name == "defined")
     asked = {test.node.name for test in tests if isinstance(test.node, nodes.Name)}

@@ -60,6 +60,11 @@ class Settings:
             wrong(CONFIG, name, value, "true, false or null")
         return value
 
+    def switch(self, name: str, default: bool) -> bool:
+        """Returns a flag for which null is the default too."""
+        value = self.flag(name, default)
+        return default if value is None else bool(value)
+
     def count(self, name: str, default: int) -> int:
         """Returns a count of tokenizer_config.json; `default` if it is absent or null."""
         value = self.config.get(name)
@@ -356,10 +361,11 @@ def read_vocab_size(folder: Path) -> int | None:
 
 
 def read_templates(folder: Path) -> dict[str, str]:
-    """Reads the chat template files, by their path in the folder."""
+    """Reads the chat template files, by their path in the folder; none may be a link out of it."""
     names = ("chat_template.jinja", "chat_template.json")
     paths = [*(folder / name for name in names), *folder.glob("additional_chat_templates/*.jinja")]
-    return {path.relative_to(folder).as_posix(): read_text(path) for path in sorted(paths) if path.is_file()}
+    present = [storage.check_inside(path, folder) for path in sorted(paths) if path.is_file()]
+    return {path.relative_to(folder).as_posix(): read_text(path) for path in present}
 
 
 def saved_config(config: Mapping[str, Any], changes: Mapping[str, Any], vocabulary: Backend) -> str:

@@ -29,14 +29,14 @@ def apply_flags(backend: Backend, settings: Settings) -> Backend:
         backend.post_processor,
     )
     if isinstance(normalizer, normalizers.BertNormalizer):
-        normalizer.lowercase = settings.flag("do_lower_case", normalizer.lowercase)
+        normalizer.lowercase = settings.switch("do_lower_case", normalizer.lowercase)
         normalizer.strip_accents = settings.flag("strip_accents", normalizer.strip_accents)
-        normalizer.handle_chinese_chars = settings.flag(
+        normalizer.handle_chinese_chars = settings.switch(
             "tokenize_chinese_chars", normalizer.handle_chinese_chars
         )
         backend.normalizer = normalizer
     if isinstance(pre_tokenizer, pre_tokenizers.ByteLevel):
-        prefix = settings.flag("add_prefix_space", pre_tokenizer.add_prefix_space)
+        prefix = settings.switch("add_prefix_space", pre_tokenizer.add_prefix_space)
         pre_tokenizer.add_prefix_space = prefix
         backend.pre_tokenizer = pre_tokenizer
         if isinstance(post_processor, processors.RobertaProcessing):

@@ -10,7 +10,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -341,6 +343,84 @@ def test_signals_clean_up(
     finally:
         signal.signal(number, before)
     assert not list(tmp_path.iterdir())
+
+
+def ended_by(number: int, script: str, *argv: object) -> tuple[int | None, str]:
+    """Exit code and stderr of a process that gets a signal when its script prints a line."""
+    lines = (
+        f"import os, sys, minitx.cli.app, minitx.__main__\n{script}\nraise SystemExit(minitx.__main__.main())"
+    )
+    command = [sys.executable, "-c", lines, *map(str, argv)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "now\n"
+        child.send_signal(number)
+        return child.wait(60), child.communicate()[1]
+
+
+SIGNALS = [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")]
+
+
+@pytest.mark.parametrize(("number", "code", "word"), SIGNALS)
+def test_signals_during_an_import_that_catches_everything(number: int, code: int, word: str) -> None:
+    script = """if True:
+        class Catching:
+            def find_spec(self, name, *_):
+                if name == "minitx.checkpoint.load":
+                    print("now", flush=True)
+                    try:
+                        import time
+                        time.sleep(60)
+                    except BaseException:
+                        pass
+        sys.meta_path.insert(0, Catching())
+    """
+    code_and_text = ended_by(number, script, "inspect", "missing")
+    assert code_and_text == (code, f"minitx: {word}\n")
+
+
+@pytest.mark.parametrize(("number", "code", "word"), SIGNALS)
+def test_signals_during_a_native_call(number: int, code: int, word: str) -> None:
+    script = """if True:
+        import hashlib, minitx.checkpoint.hub as hub
+        def busy(*_, **__):
+            print("now", flush=True)
+            hashlib.pbkdf2_hmac("sha256", b"a", b"b", 10**9)
+        hub.fetch = busy
+    """
+    assert ended_by(number, script, "inspect", "m") == (code, f"minitx: {word}\n")
+
+
+@pytest.mark.parametrize(("number", "code", "word"), SIGNALS)
+def test_a_signal_that_is_swallowed(
+    run: Run, monkeypatch: pytest.MonkeyPatch, number: int, code: int, word: str
+) -> None:
+    def swallow(*_: object, **__: object) -> Path:
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(number)
+        raise ValueError("went on")
+
+    monkeypatch.setattr("minitx.checkpoint.hub.fetch", swallow)
+    before = signal.getsignal(number)
+    if before == signal.SIG_DFL:
+        monkeypatch.setattr(signal, "SIG_DFL", signal.default_int_handler)
+        signal.signal(number, signal.default_int_handler)
+    try:
+        assert run("inspect", "m") == (code, "", f"minitx: {word}\n")
+    finally:
+        signal.signal(number, before)
+
+
+def test_signals_at_any_time(folder: Path) -> None:
+    """At ten times of a whole run, early and late; none is lost."""
+    for number in range(10):
+        command = [sys.executable, "-m", "minitx", "inspect", str(folder)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+            time.sleep(0.06 * number + 0.02)
+            child.send_signal(signal.SIGTERM)
+            out = child.communicate()[0]
+            # before Python reaches our code, the system ends the process; one that is over has its output
+            assert child.returncode in (143, -signal.SIGTERM) or (child.returncode == 0 and out)
 
 
 def test_interruption_that_an_import_disguises(

@@ -52,6 +52,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
         for key in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
             monkeypatch.delenv(key, raising=False)
         clock = SimpleNamespace(**{**vars(time), "sleep": lambda seconds: None})
+        monkeypatch.setattr("minitx.checkpoint.hub.time", clock)
         monkeypatch.setattr("huggingface_hub.utils._http.time", clock)
         monkeypatch.setattr("huggingface_hub.file_download.time", clock)
         close_session()
@@ -552,3 +553,27 @@ def test_the_environment(hub: HubServer, tmp_path: Path) -> None:
     environment["HF_HUB_OFFLINE"] = "1"
     subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, check=True)
     assert hub.requests == []
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_busy_hub_is_asked_for_the_list_again(
+    hub: HubServer, bert: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("minitx.checkpoint.hub.time.sleep", waits.append)
+    hub.push(ID, bert)
+    hub.busy = [(status, "7"), (status, "")]
+    assert names(fetch(ID)) == ["config.json", "model.safetensors"]
+    assert waits == [7, 2]
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"", b"../../other", b"main\0"])
+@pytest.mark.parametrize("offline", [False, True])
+def test_a_damaged_reference_in_the_cache(
+    hub: HubServer, bert: dict[str, bytes], content: bytes, offline: bool
+) -> None:
+    hub.push(ID, bert)
+    path = fetch(ID).parent.parent / "refs" / "main"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"refs/main does not hold the name of a commit; it is damaged"):
+        fetch(ID, offline=offline)

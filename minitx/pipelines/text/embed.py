@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from minitx.config import Alibi, RelativeBias
 from minitx.habits import explain_arguments
 from minitx.models import DecoderModel, EncoderModel, Model
+from minitx.models.base import check_not_compiled
 from minitx.pipelines.text.pooling import Pooling, names_of, pool
 from minitx.pipelines.text.settings import EmbeddingSettings, model_settings
 from minitx.validation import (
@@ -76,6 +77,7 @@ def embed(
         ValueError: an encoder-decoder, a model in training mode, an unknown pooling, "pooler" without
             a pooler, a size below 1; or as `embedding_settings`.
     """
+    check_not_compiled(model)
     check_type("model", model, nn.Module, "a model", "call embed(model, texts, tokenizer=tokenizer)")
     if callable(texts):  # the order of earlier versions: embed(model, tokenizer, texts)
         swapped: Any = (tokenizer, texts)

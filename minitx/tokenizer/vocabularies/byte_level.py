@@ -53,7 +53,7 @@ def _byte_pairs(folder: Path, settings: Settings) -> Backend:
     except Exception as error:  # the library raises nothing narrower
         raise ValueError(f"{folder}: vocab.json and merges.txt do not belong together: {error}.") from error
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(
-        add_prefix_space=settings.flag("add_prefix_space", False)
+        add_prefix_space=settings.switch("add_prefix_space", False)
     )
     backend.decoder = decoders.ByteLevel()
     return backend
@@ -64,7 +64,7 @@ def _prefixed_byte_pairs(folder: Path, settings: Settings) -> Backend:
     from tokenizers import pre_tokenizers
 
     backend = _byte_pairs(folder, settings)
-    prefix = settings.flag("add_prefix_space", True)
+    prefix = settings.switch("add_prefix_space", True)
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
     return backend
 

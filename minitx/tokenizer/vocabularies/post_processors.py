@@ -49,8 +49,8 @@ def double_separator_trimmed(settings: Settings, backend: Backend) -> PostProces
     return processors.RobertaProcessing(
         sep,
         cls,
-        trim_offsets=settings.flag("trim_offsets", True),
-        add_prefix_space=settings.flag("add_prefix_space", False),
+        trim_offsets=settings.switch("trim_offsets", True),
+        add_prefix_space=settings.switch("add_prefix_space", False),
     )
 
 
@@ -70,7 +70,7 @@ def optional_boundaries(*, bos: bool) -> Callable[[Settings, Backend], PostProce
         named = {name: settings.special_tokens_map.get(name) for name in (*front, *end)}
         tokens = {name: token.content for name, token in named.items() if token is not None}
         if not tokens:
-            return processors.ByteLevel(trim_offsets=settings.flag("trim_offsets", False))
+            return processors.ByteLevel(trim_offsets=settings.switch("trim_offsets", False))
         text = [*(tokens[name] for name in front if name in tokens), "$A"]
         text += [tokens[name] for name in end if name in tokens]
         vocabulary = backend.get_vocab()

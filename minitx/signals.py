@@ -1,0 +1,146 @@
+"""Ctrl-C and SIGTERM: a command always ends with exit code 130 or 143, also in an import or a native call.
+
+While modules are imported the process ends at once: some of them catch every exception, and go on. Otherwise
+KeyboardInterrupt is raised, so that the command can clean up. If that does not end it within GRACE seconds,
+as in a long native call, or if a second signal comes, a thread ends the process. Files need no cleaning up:
+the next writer completes or removes what was begun (`minitx.transaction`).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
+
+GRACE = 2.0  # seconds
+INTERRUPT = signal.SIGINT
+CODES: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143}
+WORDS: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+_HANDLED = b"\0"  # no number of a signal
+
+
+def _usual() -> dict[int, Any]:
+    """Returns the handlers that Python has unless someone changes them."""
+    return {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+
+
+def leave(number: int, frame: FrameType | None = None) -> None:
+    """Ends the process; the handler until a command runs, when there is nothing to clean up."""
+    os._exit(CODES[number])
+
+
+def leave_at_once() -> None:
+    """Lets signals end the process from here on, unless the caller ignores or handles them."""
+    for number, usual in _usual().items():
+        if signal.getsignal(number) == usual:
+            signal.signal(number, leave)
+
+
+class Stop:
+    """The signals that came while a command runs.
+
+    Attributes:
+        received: numbers of those that no command has handled.
+    """
+
+    def __init__(self) -> None:
+        import socket
+
+        self.received: list[int] = []
+        self._sender, self._receiver = socket.socketpair()
+        self._sender.setblocking(False)
+
+    def take(self, number: int, frame: FrameType | None) -> None:
+        """Interrupts the command, as the handler while it runs; during an import the process ends."""
+        self.received.append(number)
+        if importing(frame):
+            self.end(number)
+        raise KeyboardInterrupt(number)
+
+    def handled(self) -> None:
+        """Forgets the signals: the command goes on."""
+        self.received.clear()
+        self._sender.send(_HANDLED)
+
+    def end(self, number: int) -> None:
+        """Ends the process with a message."""
+        with suppress(OSError):
+            os.write(2, f"minitx: {WORDS[number]}\n".encode())
+        leave(number)
+
+    def watch(self) -> None:
+        """Ends the process where an exception does not: runs in a thread, and gets the numbers of signals."""
+        while byte := self._receiver.recv(1):
+            number = byte[0]
+            if number not in CODES:
+                continue
+            self._receiver.settimeout(GRACE)
+            try:
+                byte = self._receiver.recv(1)
+            except TimeoutError:
+                self.end(number)
+            self._receiver.settimeout(None)
+            if byte and byte != _HANDLED:
+                self.end(number)
+            if not byte:
+                break
+        self._receiver.close()
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._sender.close()
+
+    def fileno(self) -> int:
+        """The descriptor for `signal.set_wakeup_fd`."""
+        return self._sender.fileno()
+
+
+_running: list[Stop] = []
+
+
+def handled() -> None:
+    """Tells that a KeyboardInterrupt was expected, and that the command goes on."""
+    for stop in _running:
+        stop.handled()
+
+
+def importing(frame: FrameType | None) -> bool:
+    """Whether a frame is part of an import."""
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
+
+
+@contextmanager
+def signals() -> Iterator[list[int]]:
+    """Handles Ctrl-C and SIGTERM as the module's docstring states; yields those that came.
+
+    A signal that the caller ignores or handles stays so, and only the main thread may set handlers.
+    """
+    stop = Stop()
+    before, wakeup = {}, -1
+    if threading.current_thread() is threading.main_thread():
+        for number, usual in _usual().items():
+            if (handler := signal.getsignal(number)) in (usual, leave):
+                before[number] = handler
+        if before:
+            threading.Thread(target=stop.watch, daemon=True).start()
+            wakeup = signal.set_wakeup_fd(stop.fileno(), warn_on_full_buffer=False)
+        for number in before:
+            signal.signal(number, stop.take)
+    _running.append(stop)
+    try:
+        yield stop.received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if before:
+            signal.set_wakeup_fd(wakeup)
+        _running.remove(stop)
+        stop.close()
