@@ -781,6 +781,9 @@ def test_embed_takes_the_checkpoints_settings(run: Run, tmp_path: Path) -> None:
         {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
     ]
     (tmp_path / "modules.json").write_text(json.dumps(modules))
+    assert "1_Pooling" in fails(run, "embed", tmp_path, "a", "--json")  # its config.json is missing
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling" / "config.json").write_text("{}")
     _, out, _ = run("embed", tmp_path, "a", "--json")
     assert json.loads(out)["normalize"] is False
     _, out, _ = run("embed", tmp_path, "a", "--json", "--normalize")

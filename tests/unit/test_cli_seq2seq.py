@@ -9,6 +9,7 @@ from shutil import copytree
 from typing import Any
 
 import pytest
+import torch
 from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers
 
@@ -192,7 +193,9 @@ def test_other_commands(run: Run, t5: Path, mbart: Path, tmp_path: Path) -> None
         "T5EncoderModel"
     ]
     first, second = (run("embed", folder, "a b", "c", "--json")[1] for folder in (t5, tmp_path / "encoder"))
-    assert json.loads(first)["embeddings"] == json.loads(second)["embeddings"]
+    vectors, expected = (torch.tensor(json.loads(text)["embeddings"]) for text in (first, second))
+    # Mapped weights lie at other addresses in another file, which changes the rounding of some kernels.
+    torch.testing.assert_close(vectors, expected, rtol=0, atol=1e-6)
     assert "model='EncoderDecoderModel' must be an encoder" in fails(run, "embed", mbart, "a")
     assert "cannot predict a next token: the checkpoint lacks" in fails(
         run, "generate", tmp_path / "encoder", "a"

@@ -120,7 +120,7 @@ def test_how_many_sentinels(t5: Path) -> None:
         (t5 / "config.json").write_text(json.dumps({"model_type": model_type}))
         assert len(load_tokenizer(t5)) == size + usual
     assert len(_change(t5, extra_ids=7)) == size + 7
-    with pytest.raises(ValueError, match=r"extra_ids=-1; it must be an integer of at least 0"):
+    with pytest.raises(ValueError, match=r"extra_ids=-1; it must be an integer from 0 to 10000"):
         _change(t5, extra_ids=-1)
 
 
