@@ -37,19 +37,53 @@ _LOADING = {
     "use_safetensors": "safetensors files are preferred where there are any; leave it out.",
 }
 
+_ABSENT = "It is not available in minitx."
+_ASSISTED = "Assisted decoding is not available in minitx."
+_GUIDANCE = "Classifier-free guidance is not available in minitx."
+_CACHE = "generate makes its own cache; pass cache=model.make_cache(...) in a loop of your own."
+_COMPILE = "generate compiles nothing; leave it out."
+
 _GENERATE = {
+    **dict.fromkeys(
+        ("assistant_confidence_threshold", "assistant_early_exit", "assistant_ensemble_weight"), _ASSISTED
+    ),
+    **dict.fromkeys(("assistant_lookbehind", "assistant_model", "assistant_tokenizer"), _ASSISTED),
+    **dict.fromkeys(("is_assistant", "max_matching_ngram_size", "num_assistant_tokens"), _ASSISTED),
+    **dict.fromkeys(("num_assistant_tokens_schedule", "prompt_lookup_num_tokens"), _ASSISTED),
+    **dict.fromkeys(("speculation_type", "target_lookbehind", "use_mtp"), _ASSISTED),
+    **dict.fromkeys(("guidance_scale", "negative_prompt_attention_mask", "negative_prompt_ids"), _GUIDANCE),
+    **dict.fromkeys(("custom_generate", "synced_gpus", "token_healing", "watermarking_config"), _ABSENT),
+    **dict.fromkeys(("compile_config", "disable_compile"), _COMPILE),
+    "bos_token_id": "The tokenizer and the checkpoint determine the start token; leave it out.",
+    "cache_config": _CACHE,
+    "cache_implementation": _CACHE,
+    "constraints": "Required phrases belong to LexicalBeam(force_words_ids=[...]).",
+    "continuous_batching_config": "minitx.pipelines.generate_batches divides the prompts into batches.",
+    "decoder_attention_mask": "No padding is needed; decoder prompts may differ in length.",
+    "decoder_input_ids": "Use decoder_prompts=[[...]].",
+    "decoder_start_token_id": "Use decoder_prompts=[[id]].",
     "do_sample": "Sample(...) draws tokens, Greedy() takes the most probable ones.",
+    "dola_layers": "DoLa decoding is not available in minitx.",
     "eos_token_id": "End tokens belong to stop=Stop(eos=...).",
     "generation_config": 'strategy="checkpoint" uses generation_config.json.',
     "input_ids": "Prompts, texts or ids, are the second argument.",
     "inputs": "Prompts, texts or ids, are the second argument.",
     "logits_processor": "Processors belong to the strategy: Sample(processors=[...]).",
+    "low_memory": "All beams are computed together; leave it out.",
+    "max_cache_len": "The cache has the length that prompt and max_new_tokens need; leave it out.",
     "max_length": "max_new_tokens=... limits the new tokens alone.",
+    "max_time": "Leave the loop over minitx.stream(...) when the time is over.",
     "max_tokens": "It is called max_new_tokens here.",
     "n": "It is called num_samples here.",
     "num_return_sequences": "It is called num_samples here.",
+    "output_attentions": "generate returns none; call model(input_ids, output_attentions=True).",
+    "output_hidden_states": "generate returns none; call model(input_ids, output_hidden_states=True).",
+    "output_logits": 'logprobs="raw" returns log-probabilities; model(input_ids).logits has the logits.',
     "output_scores": 'logprobs="raw" or "processed" asks for log-probabilities.',
     "pad_token_id": "No padding is needed; prompts may differ in length.",
+    "past_key_values": _CACHE,
+    "penalty_alpha": "Contrastive search is not available in minitx.",
+    "prefill_chunk_size": "It is called prefill_chunk here.",
     "return_dict_in_generate": "generate always returns a Result; leave it out.",
     "stop_strings": "Stop strings belong to stop=Stop(strings=...).",
     "stop_token_ids": "Stop tokens belong to stop=Stop(tokens=...).",
@@ -148,6 +182,7 @@ ATTRIBUTES: Mapping[str, Mapping[str, str]] = {
         "add_special_tokens": "Use tokenizer.add_tokens([...], special=True).",
         "batch_decode": "Use tokenizer.decode_batch(rows).",
         "batch_encode_plus": "Call tokenizer(texts).",
+        "chat_template": 'It is tokenizer.chat.templates["default"].',
         "convert_ids_to_tokens": "Use tokenizer.id_to_token(id) for each.",
         "convert_tokens_to_ids": "Use tokenizer.token_to_id(token) for each.",
         "encode_plus": "Call tokenizer(text).",

@@ -95,7 +95,7 @@ def heads(reader: ConfigReader) -> dict[str, HeadConfig]:
         return {}
     head = from_json(HeadConfig, reader.get("head"), "config.json: head")
     if head.task in LABELLED:
-        head = replace(head, num_labels=reader.num_labels(head.num_labels))
+        head = replace(head, num_labels=reader.num_labels(head.num_labels or 2))
     else:
         reader.expect("num_labels", head.num_labels)
     return {head.task: head}

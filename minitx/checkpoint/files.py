@@ -48,6 +48,7 @@ class Tensors:
         handles: file -> an open safetensors file, or the tensors of a `.bin` file.
         spans: file -> name -> first byte and end of the tensor; filled for files read with `mapped=False`.
         folder: folder of the files.
+        mapped: whether tensors are mapped from the files, so that pages are read when they are used.
     """
 
     shapes: dict[str, Tensor] = field(default_factory=dict)
@@ -56,6 +57,7 @@ class Tensors:
     handles: dict[str, Any] = field(default_factory=dict)
     spans: dict[str, dict[str, tuple[int, int]]] = field(default_factory=dict)
     folder: Path = Path()
+    mapped: bool = True
 
     def read(self, name: str, *, mapped: bool = True) -> Tensor:
         """Returns a tensor.
@@ -73,7 +75,7 @@ class Tensors:
         if isinstance(handle, dict):
             stored: Tensor = handle[name]
             return stored
-        if not mapped and self.shapes[name].numel():
+        if not (mapped and self.mapped) and self.shapes[name].numel():
             path = self.folder / file
             if file not in self.spans:
                 self.spans[file] = read_spans(path)
@@ -111,8 +113,12 @@ def read_tensor(path: Path, name: str, span: tuple[int, int], like: Tensor) -> T
     return torch.frombuffer(data, dtype=like.dtype).view(like.shape)
 
 
-def open_folder(folder: Path) -> Tensors:
+def open_folder(folder: Path, *, mapped: bool = True) -> Tensors:
     """Opens the weights of a folder: safetensors before `.bin`, one file before shards.
+
+    Args:
+        folder: folder of the files.
+        mapped: map tensors from the files; False reads each into memory.
 
     Raises:
         FileNotFoundError: no weights, or a shard named by the index is missing.
@@ -129,9 +135,9 @@ def open_folder(folder: Path) -> Tensors:
             f"{folder} has no weights: expected {SINGLE}, {INDEX}, {BIN} or {BIN_INDEX}; found {present}."
         )
     if name in (SINGLE, BIN):
-        return open_files(folder, [name])
+        return open_files(folder, [name], mapped=mapped)
     weight_map = read_index(path)
-    tensors = open_files(folder, sorted(set(weight_map.values())))
+    tensors = open_files(folder, sorted(set(weight_map.values())), mapped=mapped)
     if missing := sorted(set(weight_map) - set(tensors.shapes)):
         raise ValueError(f"{path}: tensors that no shard holds: {summarize(missing)}.")
     return tensors
@@ -153,14 +159,17 @@ def read_index(path: Path) -> dict[str, str]:
     return weight_map
 
 
-def open_files(folder: Path, names: Iterable[str]) -> Tensors:
+def open_files(folder: Path, names: Iterable[str], *, mapped: bool = True) -> Tensors:
     """Opens weight files by name; a tensor may be in one of them only."""
-    tensors = Tensors(folder=folder)
+    tensors = Tensors(folder=folder, mapped=mapped)
     for name in names:
         path = folder / name
         if not is_file(path):
             raise FileNotFoundError(f"{path} is missing; the index of its folder names it.")
-        handle, shapes = open_bin(path) if path.suffix == ".bin" else open_safetensors(path, tensors.metadata)
+        if path.suffix == ".bin":
+            handle, shapes = open_bin(path, mapped=mapped)
+        else:
+            handle, shapes = open_safetensors(path, tensors.metadata)
         tensors.handles[name] = handle
         if twice := sorted(set(shapes) & set(tensors.shapes)):
             raise ValueError(f"{path}: tensors that another shard holds too: {summarize(twice)}.")
@@ -187,7 +196,7 @@ def open_safetensors(path: Path, metadata: dict[str, str]) -> tuple[Any, dict[st
     return handle, shapes
 
 
-def open_bin(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def open_bin(path: Path, *, mapped: bool = True) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Opens a `.bin` file; returns its tensors and name -> meta tensor.
 
     `weights_only` unpickles tensors only, so that no code in the file can run. Plain values beside them, such
@@ -197,7 +206,7 @@ def open_bin(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     try:
         sizes = record_sizes(path)
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         except RuntimeError:  # files from before torch 1.6 are not zip archives and cannot be mapped
             state = torch.load(path, map_location="cpu", weights_only=True)
         if sizes is not None:

@@ -23,6 +23,7 @@ from minitx.checkpoint.files import Tensors, summarize
 from minitx.checkpoint.ties import Sources, is_tied, resolve_ties, tied_in_head
 from minitx.config import HeadConfig, ModelConfig
 from minitx.models import Model
+from minitx.validation import ArgumentValueError
 
 # Parameters that belong to a task, not to the network.
 HEAD_PARTS = ("head.", "pooler.")
@@ -224,10 +225,8 @@ def check_complete(
         return
     absent = summarize(" or ".join(names.expected(entry)) for entry in missing)
     if all(entry.parameters[0].startswith(HEAD_PARTS) for entry in missing):
-        raise ValueError(
-            f"the checkpoint has no {task!r} head; missing: {absent}. Its own head is the "
-            'default; the head "none" loads none, and init_head initializes one with random weights.'
-        )
+        hint = 'init_head=True draws a new one, head="none" loads none'
+        raise ArgumentValueError("head", task, f"one that the checkpoint has; missing: {absent}", hint)
     hint = ""
     if "encoder" in architecture.headless and not any("decoder." in name for name in names.stored):
         hint = ' It holds an encoder only, which the head "encoder" loads.'

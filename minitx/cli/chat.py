@@ -77,12 +77,11 @@ class Chat:
 
     def parsed(self, text: str) -> Values:
         """The values of options, `--top-p 0.9` or `top_p=0.9`; the length stays unless it is among them."""
-        length = ["--max-new-tokens", str(self.settings["max_new_tokens"])]
-        words = [
-            re.sub(r"^(\w+)=", lambda m: f"--{m[1].replace('_', '-')}=", word) for word in shlex.split(text)
-        ]
-        arguments, parent = ["model", *length, *words], click.get_current_context()
-        return chat.make_context("/strategy", arguments, parent=parent).params
+        words = [re.sub(r"^\w+=", lambda m: f"--{m[0].replace('_', '-')}", w) for w in shlex.split(text)]
+        if words and words[0][:1] != "-":
+            raise click.UsageError("options begin with --, as in /strategy --top-p 0.9")
+        words[:0] = ["model", "--max-new-tokens", str(self.settings["max_new_tokens"])]
+        return chat.make_context("/strategy", words, parent=click.get_current_context()).params
 
     def answer(self, text: str) -> None:
         """Prints the answer to a message; Ctrl-C ends it early."""

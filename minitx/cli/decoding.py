@@ -142,7 +142,7 @@ def model_of(source: Source, folder: Path, head: str) -> Any:
     except ValueError as error:
         if head not in str(error) and "the checkpoint lacks" not in str(error):
             raise
-        unknown = getattr(error, "parameter", "") == "head"
+        unknown = getattr(error, "parameter", "") == "head" and "; missing: " not in str(error)
         reason = "models of its kind have no head for it; minitx embed may take it." if unknown else error
         raise ValueError(f"{source.name} cannot predict a next token: {reason}") from None
 

@@ -252,7 +252,8 @@ class HeadConfig(ValidatedConfig):
 
     Attributes:
         task: "masked-lm", "sequence-classification", ....
-        num_labels: output width: number of labels or V; 1 for multiple choice.
+        num_labels: output width: number of labels or V; 1 for multiple choice. None: V, for a head over the
+            vocabulary only.
         pooling: input of the head: every token ("none"), or "first", "first_attended", "last", "mean",
             "pooler".
         input_dropout: before the transform; None: no dropout module.
@@ -267,7 +268,7 @@ class HeadConfig(ValidatedConfig):
     """
 
     task: str
-    num_labels: Size
+    num_labels: Size | None = None
     pooling: Pooling = "none"
     input_dropout: Probability | None = None
     transform: TransformConfig | None = None

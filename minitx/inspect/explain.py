@@ -33,7 +33,8 @@ _OPTIONS = tuple(name for name in GenerationOptions.__annotations__ if name not 
 LEGEND = """\
 kept  number of tokens left             mass  their probability before the step
 nats  entropy of the distribution       →     probability of the chosen token
-was   probability by the model          bars  relative to the best token"""
+was   probability by the model          bars  relative to the best token
+#id   a token without printable text"""
 
 
 @dataclass(frozen=True)
@@ -198,7 +199,7 @@ def render(position: Position) -> str:
         line = f"{cut(step.name, NAME - 1):<{NAME}}{step.kept:>8}{step.mass:>7.3f}{step.entropy:>7.2f}"
         line += f"{step.chosen:>7.3f}"
         for candidate in step.top[:2]:
-            entry = f"  {named(candidate, 8)} {candidate.probability:.2f}"
+            entry = f"  {named(candidate, 8)} {candidate.probability:.3f}"
             line += entry if len(line + entry) <= WIDTH else ""
         lines.append(line)
     lines.append("")

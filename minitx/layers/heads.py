@@ -14,7 +14,7 @@ from minitx.layers.activation import Activation
 from minitx.layers.losses import Loss, detection_loss, label_loss, next_token_loss, span_loss, token_loss
 from minitx.layers.norm import Slot, dropout, identity, norm
 from minitx.layers.pooling import POOLING
-from minitx.validation import ArgumentTypeError, check_choice
+from minitx.validation import ArgumentTypeError, ArgumentValueError, check_choice
 
 
 class Head(nn.Module):
@@ -29,7 +29,7 @@ class Head(nn.Module):
 
     Raises:
         ArgumentTypeError: another config, such as the name of a task.
-        ArgumentValueError: an unknown task.
+        ArgumentValueError: an unknown task, or no number of labels.
     """
 
     def __init__(self, config: HeadConfig, hidden_size: int) -> None:
@@ -38,6 +38,9 @@ class Head(nn.Module):
             hint = f'minitx.from_config(config, head="{config}") makes the head of a task by its name'
             raise ArgumentTypeError("head", config, "a HeadConfig or None", hint)
         check_choice("HeadConfig.task", config.task, TASKS)
+        if config.num_labels is None:
+            expected = f"the number of labels for task={config.task!r}"
+            raise ArgumentValueError("HeadConfig.num_labels", None, expected, "e.g. num_labels=2")
         self.config = config
         transform = config.transform
         size = transform.size if transform else hidden_size

@@ -5,18 +5,19 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from minitx.config import CustomInputs, HeadConfig, ModelConfig
+from minitx.config import CustomInputs, HeadConfig, ModelConfig, TextInputs
 from minitx.habits import ElsewhereMethod, UnknownAttributeError
 from minitx.layers.attention import Backend, backend_of
 from minitx.layers.cache import Cache
 from minitx.layers.embedder import Embedder
 from minitx.layers.feed_forward import Pooler
-from minitx.layers.heads import TASKS, Head
+from minitx.layers.heads import TASKS, VOCABULARY_TASKS, Head
 from minitx.layers.norm import RMSNorm
 from minitx.layers.recorder import Recorder
 from minitx.layers.stack import make_stack
@@ -301,6 +302,13 @@ def make_head(head: HeadConfig, config: ModelConfig, family: str) -> Head:
     """
     stack = getattr(config, family)
     inputs = (config.decoder_inputs if family == "decoder" else None) or config.inputs
+    if (
+        isinstance(head, HeadConfig)
+        and head.num_labels is None
+        and head.task in VOCABULARY_TASKS
+        and isinstance(inputs, TextInputs)
+    ):
+        head = replace(head, num_labels=inputs.vocab_size)
     module = Head(head, stack.output_size or stack.hidden_size)
     if isinstance(inputs, CustomInputs):
         hint = "inputs other than text have neither a word embedding nor choices"

@@ -123,5 +123,5 @@ def test_control(control: str, models: dict[str, Any]) -> None:
         try:
             different += not equal(models["llama"], case, SEARCHES[name](case, **change(case)))
         except ValueError as error:  # without what is complete there are fewer hypotheses
-            different += "hypotheses hold all words" in str(error)
+            different += "hypotheses contain all phrases" in str(error)
     assert different >= 3

@@ -604,7 +604,14 @@ def test_models_that_do_not_continue_texts(run: Run, tmp_path: Path) -> None:
     save(minitx.from_config(config, seed=0), tmp_path)
     (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a"]))
     for name in ("generate", "explain"):
-        assert "cannot predict a next token: " in fails(run, name, tmp_path, "a")
+        message = fails(run, name, tmp_path, "a")
+        assert "cannot predict a next token: models of its kind have no head for it" in message
+
+
+def test_a_decoder_without_its_head(run: Run, tmp_path: Path) -> None:
+    folder = make(tmp_path)
+    save(minitx.from_config(CONFIG | {"tie_word_embeddings": False}, head="none", seed=0), folder)
+    assert "cannot predict a next token: head='causal-lm' must" in fails(run, "generate", folder, "a")
 
 
 def test_model_with_nan(run: Run, tmp_path: Path) -> None:

@@ -77,7 +77,10 @@ def test_commands_of_a_conversation(talk: Run) -> None:
 
 
 def test_mistakes_do_not_end_a_conversation(talk: Run) -> None:
-    lines = "/bogus\n/strategy --top-p 2\n/strategy --beams 4\n/strategy --greedy --seed 1\n" + "a " * 90
+    lines = (
+        "/bogus\n/strategy top_p 0.9\n/strategy --top-p 2\n/strategy --beams 4\n/strategy --greedy --seed 1\n"
+        + "a " * 90
+    )
     code, out, err = talk(lines + "\na\n", "--greedy", "--max-new-tokens", 3, "--ignore-eos", "--json")
     assert code == 0
     assert len(answers(out)) == 1
@@ -85,6 +88,7 @@ def test_mistakes_do_not_end_a_conversation(talk: Run) -> None:
         err.splitlines(),
         (
             "there is no command /bogus; /help lists the commands",
+            "options begin with --, as in /strategy --top-p 0.9",
             "--top-p 2.0 must be in (0, 1]",
             "there is no option --beams; minitx generate has it",
             "--seed has no effect with --greedy",

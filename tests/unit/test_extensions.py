@@ -323,7 +323,9 @@ class BoxEmbedder(nn.Module):
 def encoder_of(inputs: minitx.CustomInputs, embedder: Any, **head: Any) -> minitx.EncoderModel:
     minitx.register_inputs(type(inputs), embedder)
     config = dataclasses.replace(vision_config(), inputs=inputs)
-    return minitx.EncoderModel(config, minitx.HeadConfig(num_labels=2, **head) if head else None).eval()
+    return minitx.EncoderModel(
+        config, minitx.HeadConfig(**{"num_labels": 2, **head}) if head else None
+    ).eval()
 
 
 def test_a_custom_embedder_gets_the_inputs_of_text_that_it_takes() -> None:
@@ -373,6 +375,21 @@ def test_a_tied_head_has_the_shape_of_the_word_embedding() -> None:
     config = minitx.from_config({"model_type": "bert", **SIZES}).config
     with pytest.raises(ValueError, match=r"HeadConfig\.tied=True must be False .*\(5, 24\); .*\(99, 24\)"):
         minitx.EncoderModel(config, minitx.HeadConfig(task="masked-lm", num_labels=5, tied=True))
+
+
+def test_heads_over_the_vocabulary_need_no_number() -> None:
+    config = minitx.from_config({"model_type": "bert", **SIZES}).config
+    size = config.text_inputs.vocab_size
+    tied = minitx.EncoderModel(config, minitx.HeadConfig(task="masked-lm", tied=True))
+    assert tied.head is not None
+    assert tied.head.config.num_labels == size == tied(IDS).logits.shape[-1]
+    message = (
+        r"HeadConfig\.num_labels=None must be the number of labels for task='token-classification'; e\.g\."
+    )
+    with pytest.raises(ValueError, match=message):
+        minitx.EncoderModel(config, minitx.HeadConfig(task="token-classification"))
+    with pytest.raises(ValueError, match=r"HeadConfig\.num_labels=None must be the number"):
+        encoder_of(BoxInputs(hidden_size=24), BoxEmbedder, task="masked-lm", num_labels=None)
 
 
 def test_a_decoder_has_inputs_of_text() -> None:

@@ -156,6 +156,13 @@ def test_other_names_of_the_package() -> None:
         minitx.__wrapped__  # noqa: B018
 
 
+def test_dir_lists_public_names_only() -> None:
+    names = {name for name in dir(minitx) if not name.startswith("__")}
+    assert not names & {"Any", "TYPE_CHECKING", "annotations", "import_module", "sys"}
+    assert {"generate", "load", "inspect", "layers"} <= names
+    assert all(hasattr(minitx, name) for name in dir(minitx))
+
+
 def test_the_version_needs_no_torch() -> None:
     code = "import minitx.version as v, minitx, sys; assert 'torch' not in sys.modules; print(v.__version__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -484,7 +484,7 @@ def test_a_head_that_only_the_config_names(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.warns(UserWarning, match="the file has no such head"):
         assert minitx.load(tmp_path).task is None
-    with pytest.raises(ValueError, match="has no 'masked-lm' head"):
+    with pytest.raises(ValueError, match="head='masked-lm' must be one that the checkpoint has"):
         minitx.load(tmp_path, head="masked-lm")
 
 

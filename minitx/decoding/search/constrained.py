@@ -1,10 +1,10 @@
-"""Lexically constrained beam search: sequences that contain required words.
+"""Lexically constrained beam search: sequences that contain required phrases.
 
 Hokamp and Liu 2017, "Lexically Constrained Decoding for Sequence Generation Using Grid Beam Search",
 arXiv:1704.07138, in the form of Post and Vilar 2018, "Fast Lexically Constrained Decoding with Dynamic Beam
 Allocation", arXiv:1804.06609. Besides the most probable continuations of all beams, every beam that still
-lacks words offers the tokens that advance them, however improbable, and every beam that has them all its best
-token. Candidates of equal progress form a bank, and the beams are allocated to the banks: the best of
+lacks a phrase offers the tokens that advance one, however improbable, and every beam that has them all its
+best token. Candidates of equal progress form a bank, and the beams are allocated to the banks: the best of
 each, from the most to the least advanced, then the second best of each, and so on.
 
 Tokens and scores are those of transformers 4.53, which has this search (later versions do not), wherever it
@@ -46,7 +46,7 @@ _UNUSED = _Candidate(0, -math.inf, START)
 
 
 class _State(BeamState):
-    """Also holds the words, and the progress of each beam, per prompt.
+    """Also holds the entries of `force_words_ids`, and the progress of each beam, per prompt.
 
     Attributes:
         continuations: (P, N, V), the sums of all continuations of this step.
@@ -57,7 +57,7 @@ class _State(BeamState):
     continuations: Tensor
 
     def complete(self) -> Tensor:
-        """Returns which beams contain all words: (P, N) bool."""
+        """Returns which beams contain all phrases: (P, N) bool."""
         complete = [[self.words.complete(progress) for progress in beams] for beams in self.progress]
         return torch.tensor(complete, device=self.sums.device)
 
@@ -70,28 +70,28 @@ class _State(BeamState):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class LexicalBeam(ScoredSearch):
-    """Beam search for sequences that contain words. `num_samples` of `generate` hypotheses are returned.
+    """Beam search for sequences that contain required phrases; `generate` returns `num_samples` per prompt.
 
-    A word is the ids of a phrase, or a list of phrases of which one suffices. It must occur among the
-    generated tokens, not in the prompt. Without `push_progress`, as in transformers, beams that contain all
-    words are dropped for sequences that were never forced to contain a word and so are more probable; words
-    then come last, or the search ends without a hypothesis.
+    Each entry of `force_words_ids` is a phrase, a list of ids, or a list of phrases of which one suffices. A
+    phrase must occur among the generated tokens, not in the prompt. Without `push_progress`, as in
+    transformers, more probable beams that do not contain all phrases can displace those that do; phrases then
+    come last, or the search ends without a hypothesis.
     """
 
     force_words_ids: Sequence[Any] = parameter(
         None, off=(), help='phrases that the output must contain, here two: "464 3290,50"', metavar="IDS"
     )
     push_progress: bool = parameter(
-        None, off=True, help="beams that contain all words always offer their best token", metavar="YES"
+        None, off=True, help="beams that contain all phrases always offer their best token", metavar="YES"
     )
 
     _too_few: ClassVar[str] = (
-        "only {number} hypotheses contain all words, fewer than num_samples={num_samples}; ask for "
+        "only {number} hypotheses contain all phrases, fewer than num_samples={num_samples}; ask for "
         "fewer, or raise num_beams or max_new_tokens."
     )
 
     def begin(self, session: DecodingSession) -> _State:
-        """Starts the session with beams that contain no words."""
+        """Starts the session with beams that contain no phrase."""
         request, beams = session.request, self.num_beams
         session.start(beams)
         width = num_candidates(request, beams) + beams
@@ -125,7 +125,7 @@ class LexicalBeam(ScoredSearch):
         return Kept(kept, sums, done)
 
     def adapt(self, request: GenerationRequest) -> GenerationRequest:
-        """Also checks that the words fit."""
+        """Also checks that the phrases fit."""
         words = Words(self.force_words_ids)
         forced = self.forced_eos_token_id is not None  # takes the last place
         if words.shortest + forced > request.max_new_tokens > 0:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import pydoc
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from transformers import GenerationConfig
+from transformers.generation.utils import GenerationMixin
 
 from minitx.decoding import session
 from minitx.decoding.generate import generate, stream
@@ -20,6 +24,7 @@ from minitx.decoding.samplers.greedy import Greedy
 from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.search.constrained import LexicalBeam
 from minitx.decoding.stopping import Stop
+from minitx.habits import argument_hint
 from minitx.models import DecoderModel
 from tests.unit.decoding.test_generate import EOS, MODEL, NO_END, PROMPTS, model_of, tokens
 
@@ -49,6 +54,40 @@ LLAMA = model_of("llama")
 def test_names_from_elsewhere_are_explained(call: Callable[..., Any], name: str, message: str) -> None:
     with pytest.raises(TypeError, match=rf"^{call.__name__} has no argument '{name}'\..*{message}"):
         call(MODEL, [[5]], max_new_tokens=1, **{name: 1})
+
+
+# Names of transformers that minitx has too, and those of its files.
+SAME = {"max_new_tokens", "min_new_tokens"}
+OF_FILES = {"_from_model_config", "transformers_version", "self", "kwargs"}
+
+
+def test_every_name_of_transformers_has_a_hint() -> None:
+    """No "Did you mean" either, which would suggest an argument for something else."""
+    names = {*GenerationConfig().to_dict(), *inspect.signature(GenerationMixin.generate).parameters}
+    for name in sorted(names - SAME - OF_FILES):
+        hint = argument_hint("generate", name, GenerationOptions.__annotations__)
+        assert hint, name
+        assert not hint.startswith("Did you mean"), name
+        if name not in (field.name for field in fields(Sample)):
+            assert argument_hint("strategy", name).endswith("."), name
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("penalty_alpha", "Contrastive search is not available in minitx."),
+        ("assistant_model", "Assisted decoding is not available in minitx."),
+        ("constraints", r"Required phrases belong to LexicalBeam\(force_words_ids=\[...\]\)."),
+        ("max_time", r"Leave the loop over minitx.stream\(...\) when the time is over."),
+        ("output_attentions", r"generate returns none; call model\(input_ids, output_attentions=True\)."),
+        ("cache_implementation", r"generate makes its own cache; pass cache=model.make_cache\(...\)"),
+    ],
+)
+def test_what_generate_and_strategies_lack(name: str, message: str) -> None:
+    with pytest.raises(TypeError, match=rf"^generate has no argument '{name}'\. {message}"):
+        generate(MODEL, [[5]], max_new_tokens=1, **{name: 1})
+    with pytest.raises(TypeError, match=rf"^Sample has no field '{name}'\. {message}"):
+        Sample(**{name: 1})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("call", [generate, stream])

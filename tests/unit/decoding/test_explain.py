@@ -86,6 +86,15 @@ def test_a_table_of_awkward_tokens() -> None:
     assert max(map(len, text.splitlines())) <= 80
 
 
+def test_small_probabilities_have_three_digits_everywhere() -> None:
+    best = Candidate(126, None, 0.004, 0.004)
+    step = Step(name="model", kept=300, mass=1.0, entropy=5.7, top=(best,), chosen=0.004)
+    text = render(Position(length=4, steps=(step,), drawn=best))
+    assert "0.004  #126 0.004" in text
+    assert "0.00 " not in text
+    assert "#id   a token without printable text" in LEGEND
+
+
 def test_without_a_tokenizer_ids_do_not_look_like_texts(model: Any) -> None:
     found = minitx.explain(model, [5], minitx.Greedy())
     token = found.positions[0].drawn

@@ -111,7 +111,7 @@ def test_calls_that_do_not_fit(words: Any, options: dict[str, Any], message: str
 
 
 def test_words_that_are_banned() -> None:
-    with pytest.raises(ValueError, match="Prompt 0: only 0 hypotheses contain all words"):
+    with pytest.raises(ValueError, match="Prompt 0: only 0 hypotheses contain all phrases"):
         search(LexicalBeam(force_words_ids=[[7]], suppress_tokens=[7]), [PROMPT], model=MODEL)
     with pytest.raises(ValueError, match="left no token"):
         search(LexicalBeam(force_words_ids=[[7]], suppress_tokens=list(range(12))), [PROMPT], model=MODEL)
@@ -132,5 +132,5 @@ def test_beams_that_must_end_without_the_words(fields: dict[str, Any]) -> None:
         with pytest.raises(ValueError, match="tokens together, one of them the forced end; they have 2"):
             search(strategy, [PROMPT], model=MODEL, max_new_tokens=2)
         return
-    with pytest.raises(ValueError, match=r"^Prompt 0: only 0 hypotheses contain all words"):
+    with pytest.raises(ValueError, match=r"^Prompt 0: only 0 hypotheses contain all phrases"):
         search(strategy, [PROMPT], model=MODEL, max_new_tokens=5)
