@@ -22,6 +22,7 @@ from minitx.models import DecoderModel, EncoderDecoderModel, EncoderModel, Model
 from minitx.validation import ArgumentValueError, check_choice
 
 VERSION = 1  # of the form; a form that older code would misread has another
+IGNORED = "ignored_keys"  # those of the source's config.json that were ignored, with their values
 LABELLED = ("sequence-classification", "token-classification")  # tasks with as many outputs as labels
 
 
@@ -55,6 +56,7 @@ def native_config(config: ModelConfig, head: HeadConfig | None = None) -> dict[s
 def read(reader: ConfigReader) -> ModelConfig:
     """Reads the config of the network."""
     reader.expect("version", VERSION)
+    reader.ignore(IGNORED)  # a record, which save keeps
     config = from_json(ModelConfig, reader.get("config"), "config.json: config")
     check_sizes(config)
     if isinstance(config.inputs, TextInputs):
@@ -94,6 +96,8 @@ def heads(reader: ConfigReader) -> dict[str, HeadConfig]:
     head = from_json(HeadConfig, reader.get("head"), "config.json: head")
     if head.task in LABELLED:
         head = replace(head, num_labels=reader.num_labels(head.num_labels or 2))
+    else:
+        reader.expect("num_labels", head.num_labels)
     return {head.task: head}
 
 

@@ -15,18 +15,16 @@ from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import NATIVE
 from minitx.architectures.known_keys import known_keys
 from minitx.architectures.mapping import ResolvedEntry
-from minitx.architectures.native import native_config
+from minitx.architectures.native import IGNORED, native_config
 from minitx.checkpoint.build import choose_architecture, class_names, task_of
-from minitx.checkpoint.files import BIN, BIN_INDEX, GENERATION, INDEX, SINGLE, summarize
-from minitx.checkpoint.lora.settings import ADAPTER_CONFIG
+from minitx.checkpoint.files import GENERATION, INDEX, SINGLE
 from minitx.checkpoint.record import Checkpoint
 from minitx.checkpoint.resolve import table_entries
-from minitx.checkpoint.sentence import refuse_other_sentence_files
 from minitx.checkpoint.ties import is_shared, is_tied
 from minitx.checkpoint.unchanged import attention_name, check_unchanged
-from minitx.checkpoint.write import nbytes, write_tensors
+from minitx.checkpoint.write import check_target, nbytes, write_tensors
 from minitx.habits import explain_arguments
-from minitx.io import read_json, write_json
+from minitx.io import write_json
 from minitx.models import Model
 from minitx.models.base import check_not_compiled
 from minitx.transaction import StagedFiles, transaction
@@ -46,6 +44,9 @@ class HasFiles(Protocol):
 
     def contents(self) -> Mapping[str, str | bytes]:
         """Returns name -> content of its files."""
+
+    def __len__(self) -> int:
+        """Returns the number of tokens."""
 
 
 @explain_arguments("save")
@@ -93,8 +94,8 @@ def save(
     checkpoint = native_checkpoint(model, model.checkpoint) if native else model.checkpoint
     if max_shard_size is not None:
         check_integer("max_shard_size", max_shard_size, 1, hint="it is a number of bytes")
-    if tokenizer is not None and not hasattr(tokenizer, "contents"):
-        raise ArgumentTypeError("tokenizer", tokenizer, "from minitx.load_tokenizer")
+    if tokenizer is not None:
+        check_tokenizer(tokenizer, model)
     if progress is not None:
         check_callable("progress", progress, "it is called with the number of bytes after each file")
     check_unchanged(model, checkpoint)
@@ -102,6 +103,23 @@ def save(
         write_checkpoint(files, model, checkpoint, max_shard_size, progress)
         if tokenizer is not None:
             files.write_all(tokenizer.contents())
+
+
+def check_tokenizer(tokenizer: HasFiles, model: Model) -> None:
+    """Checks that a tokenizer is minitx's, and that the model has an embedding of each of its tokens.
+
+    Raises:
+        ArgumentTypeError: anything else than a tokenizer of minitx.
+        ArgumentValueError: more tokens than embeddings.
+    """
+    if not callable(getattr(tokenizer, "contents", None)):
+        raise ArgumentTypeError("tokenizer", type(tokenizer), "from minitx.load_tokenizer")
+    rows, size = getattr(model.config.inputs, "vocab_size", None), len(tokenizer)
+    if rows is not None and size > rows:
+        raise ValueError(
+            f"tokenizer has {size} tokens, and the model {rows} embeddings; resize the model first: "
+            "model.resize_token_embeddings(len(tokenizer))."
+        )
 
 
 def write_checkpoint(
@@ -119,10 +137,10 @@ def write_checkpoint(
     shapes, groups = stored_tensors(model, checkpoint)
     shards = assign_shards(shapes, checkpoint, max_shard_size)
     config = stored_config(model, checkpoint)
-    refuse_other_model(files.folder, config)
-    generation = () if checkpoint.generation_file is None else (GENERATION,)
-    refuse_other_files(files.folder, {*shards, *generation, *((INDEX,) if len(shards) > 1 else ())})
-    refuse_other_sentence_files(files.folder, checkpoint.sentence_files)
+    names = {*shards, *checkpoint.sentence_files} | ({INDEX} if len(shards) > 1 else set())
+    if checkpoint.generation_file is not None:
+        names.add(GENERATION)
+    check_target(files.folder, config, names)
     metadata = checkpoint.metadata or {"format": "pt"}
     paths = {files.path(name): members for name, members in shards.items()}
     write_tensors(paths, shapes, groups, metadata, progress)
@@ -238,6 +256,8 @@ def native_checkpoint(model: Model, source: Checkpoint | None) -> Checkpoint:
     kept = without_effect | {"id2label", "label2id"}
     stated = {} if source is None else source.config
     config = {key: value for key, value in stated.items() if key in kept} | config
+    if source is not None and (ignored := ignored_values(source)):
+        config[IGNORED] = ignored
     if "id2label" in config:
         config.pop("num_labels", None)
     architecture, model_type = choose_architecture(config, None)
@@ -246,6 +266,16 @@ def native_checkpoint(model: Model, source: Checkpoint | None) -> Checkpoint:
     files = source.files if source.is_native else {}
     as_new = replace(source, files=files, names={}, ignored_keys=())
     return replace(as_new, architecture=architecture, model_type=model_type, config=config)
+
+
+def ignored_values(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Returns the keys that were ignored when a config was read, with their values."""
+    values = dict(checkpoint.config.get(IGNORED, {})) if checkpoint.is_native else {}
+    for key in checkpoint.ignored_keys:
+        outer, _, inner = key.partition(".")
+        part = checkpoint.config
+        values[key] = part[key] if key in part else part[outer][inner]
+    return values
 
 
 def stored_config(model: Model, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -257,6 +287,8 @@ def stored_config(model: Model, checkpoint: Checkpoint) -> dict[str, Any]:
     names = class_names(config)
     if not names or architecture.task_of(names[0]) != task:
         config["architectures"] = [architecture.class_name(checkpoint.model_type, task)]
+    if untied_head(model, checkpoint):
+        config["tie_word_embeddings"] = False
     dtype = str(main_dtype(model, checkpoint)).removeprefix("torch.")
     keys = [key for key in ("dtype", "torch_dtype") if key in config]
     if keys or dtype != "float32":
@@ -271,6 +303,19 @@ def stored_config(model: Model, checkpoint: Checkpoint) -> dict[str, Any]:
     elif labels is not None:
         config["num_labels"] = labels
     return config
+
+
+def untied_head(model: Model, checkpoint: Checkpoint) -> bool:
+    """Whether a head that its file tied to the word embedding has a weight of its own by now."""
+    if model.head is None or not model.head.config.tied or model.head.config.scale is not None:
+        return False  # the scale of T5 goes with its tie
+    stored = {name for names, own in checkpoint.names.items() if own for name in names}
+    ties = {name: owner for name, owner in model.ties.items() if name.startswith("head.")}
+    return any(
+        model.get_parameter(name) is not model.get_parameter(owner)
+        for name, owner in ties.items()
+        if name not in stored
+    )
 
 
 def main_dtype(model: Model, checkpoint: Checkpoint) -> torch.dtype:
@@ -337,35 +382,3 @@ def shard_index(shards: Mapping[str, list[str]], tensors: Mapping[str, Tensor]) 
     weight_map = {key: name for name, members in shards.items() for key in members}
     size = sum(map(nbytes, tensors.values()))
     return {"metadata": {"total_size": size}, "weight_map": dict(sorted(weight_map.items()))}
-
-
-# --- files -----------------------------------------------------------------------------------------
-
-
-def refuse_other_model(folder: Path, config: Mapping[str, Any]) -> None:
-    """Refuses a folder that holds a model of another architecture."""
-    path, model_type = folder / "config.json", config.get("model_type")
-    try:
-        present = read_json(path).get("model_type") if path.is_file() else model_type
-    except ValueError:  # a damaged file is no model
-        return
-    if present != model_type:
-        raise FileExistsError(
-            f"{folder} holds a model of type {present!r}, and this one is of type {model_type!r}; "
-            "save to another folder, or remove that model first."
-        )
-
-
-def refuse_other_files(folder: Path, names: set[str]) -> None:
-    """Refuses a folder with other files of a model, which a loader would read beside these."""
-    shards = {path.name for path in folder.glob("model-*-of-*.safetensors")}
-    present = shards | {
-        name
-        for name in (SINGLE, INDEX, BIN, BIN_INDEX, ADAPTER_CONFIG, GENERATION)
-        if (folder / name).exists()
-    }
-    if other := sorted(present - names):
-        raise FileExistsError(
-            f"{folder} already holds {summarize(other)}, which would stay beside the new files; "
-            "save to an empty folder, or remove them first."
-        )

@@ -145,16 +145,6 @@ def module_places(folder: Path) -> list[str]:
     return list(_places(_read(folder / MODULES)))
 
 
-def refuse_other_sentence_files(folder: Path, ours: Collection[str]) -> None:
-    """Checks that no file of another encoder would change the vectors; else raises FileExistsError."""
-    others = {MODULES, SETTINGS, *ENCODER_OPTIONS} - set(ours)
-    if other := [name for name in sorted(others) if (folder / name).exists()]:
-        raise FileExistsError(
-            f"{folder} already holds {', '.join(other)}, which this model does not have; save to an empty "
-            "folder, or remove them first."
-        )
-
-
 def _places(content: bytes | None) -> Iterable[str]:
     """Returns the folders of the modules after the encoder."""
     try:

@@ -73,12 +73,12 @@ def advice(place: str) -> str:
 
 def differences(model: nn.Module, built: nn.Module) -> list[tuple[str, str, str]]:
     """Returns where a model differs from its config's: the place, its value, and that of the config."""
-    modules, expected = dict(model.named_modules()), dict(built.named_modules())
+    modules, expected = (dict(each.named_modules(remove_duplicate=False)) for each in (model, built))
     differing = []
     for path in sorted({*modules, *expected}, key=lambda path: (path in modules and path in expected, path)):
         module, other = modules.get(path), expected.get(path)
         if module is None or other is None:
-            if not isinstance(module or other, _TRAINING):
+            if type(module or other) not in _TRAINING:
                 absent = _MISSING if module is None else "not a module"
                 pair = (described(module, absent), described(other, absent))
                 differing.append((path, *pair))
@@ -95,7 +95,21 @@ def differences(model: nn.Module, built: nn.Module) -> list[tuple[str, str, str]
         pairs = changed(module, other, _TRAINING_OPTIONS if training else frozenset())
         differing += [(f"{path}.{name}".lstrip("."), *pair) for name, pair in pairs]
         differing += [(f"{path}.{name}".lstrip("."), *pair) for name, pair in hooks(module, other)]
-    return differing + changed_tensors(model.state_dict(), built.state_dict())
+    return differing + repeated(modules, expected) + changed_tensors(model.state_dict(), built.state_dict())
+
+
+def repeated(
+    modules: Mapping[str, nn.Module], expected: Mapping[str, nn.Module]
+) -> list[tuple[str, str, str]]:
+    """Returns the modules that are in two places, where the config has two modules."""
+    first: dict[int, str] = {}
+    differing = []
+    for path, module in modules.items():
+        owner = first.setdefault(id(module), path)
+        other, here = expected.get(owner), expected.get(path)
+        if other is not here and None not in (other, here):
+            differing.append((path, f"the same module as {owner}", "another module"))
+    return differing
 
 
 def changed_tensors(
@@ -153,6 +167,9 @@ def changed(
             continue
         if name not in now and before[name] is identity:
             continue  # a module in an empty slot, which is compared as such
+        if name in built._parameters and name not in module._parameters:
+            pairs.append((name, ("a plain tensor", "a parameter")))
+            continue
         value, other = now.get(name, _MISSING), before.get(name, "not set")
         if not same(value, other):
             pairs.append((name, (text(value), text(other))))

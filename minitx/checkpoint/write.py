@@ -2,25 +2,33 @@
 
 The bytes are those of the safetensors library. A file begins with the size of its header (8 bytes) and the
 header in JSON; the tensors follow, those of wide dtypes first so that each is aligned.
+
+`check_target` checks first that nothing in the folder would contradict the files of a save.
 """
 
 from __future__ import annotations
 
 import ctypes
 import json
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from torch import Tensor
 
-from minitx.checkpoint.files import DTYPES
+from minitx.checkpoint.files import BIN, BIN_INDEX, DTYPES, GENERATION, INDEX, SINGLE, read_index, summarize
+from minitx.checkpoint.lora.settings import ADAPTER_CONFIG
+from minitx.checkpoint.sentence import ENCODER_OPTIONS, MODULES, SETTINGS
+from minitx.io import read_json
 
 _ALIGNMENT = 8
 # the library's order of dtypes, which is also that of their sizes
 _ORDER = ("I64", "F64", "F32", "I32", "BF16", "F16", "I16", "I8", "U8", "BOOL")
 _NAMES = {DTYPES[name]: name for name in _ORDER}
+
+# the files, beside shards and poolings, that `load` and `embed` read without being named by another file
+_READ = (SINGLE, INDEX, BIN, BIN_INDEX, GENERATION, ADAPTER_CONFIG, MODULES, SETTINGS, *ENCODER_OPTIONS)
 
 
 def write_tensors(
@@ -82,3 +90,47 @@ def write_values(file: BinaryIO, tensor: Tensor) -> int:
 def nbytes(tensor: Tensor) -> int:
     """Returns the size of a tensor's values in bytes."""
     return tensor.numel() * tensor.element_size()
+
+
+def check_target(folder: Path, config: Mapping[str, Any], names: Collection[str]) -> None:
+    """Checks that no other model, nor a file of one that would be read with this one, is in a folder.
+
+    Args:
+        folder: the folder to save to.
+        config: the config.json to write.
+        names: the files to write, relative to the folder.
+
+    Raises:
+        FileExistsError: the folder has such files.
+    """
+    path, model_type = folder / "config.json", config.get("model_type")
+    present = model_type
+    with suppress(ValueError):  # a damaged file is no model
+        present = read_json(path).get("model_type") if path.is_file() else model_type
+    if present != model_type:
+        raise FileExistsError(
+            f"{folder} holds a model of type {present!r}, and this one is of type {model_type!r}; "
+            "save to another folder, or remove that model first."
+        )
+    poolings = "*_Pooling/config.json" if MODULES in names else ""
+    if stale := sorted(files_to_load(folder, poolings) - set(names)):
+        raise FileExistsError(
+            f"{folder} already holds {summarize(stale)}, which would be read with this model; save to an "
+            "empty folder, or remove them first."
+        )
+
+
+def files_to_load(folder: Path, poolings: str) -> set[str]:
+    """Returns the files of a folder that loading a model reads, but config.json and the tokenizer's.
+
+    Args:
+        folder: the folder.
+        poolings: pattern of the poolings, which a modules.json may name; "" for none.
+    """
+    names = {name for name in _READ if (folder / name).exists()}
+    for pattern in filter(None, ("model-*-of-*.safetensors", poolings)):
+        names |= {path.relative_to(folder).as_posix() for path in folder.glob(pattern)}
+    for index in (INDEX, BIN_INDEX):
+        with suppress(ValueError, OSError):
+            names |= {name for name in set(read_index(folder / index).values()) if (folder / name).exists()}
+    return names
