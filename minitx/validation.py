@@ -60,7 +60,7 @@ def shorten(value: Any, width: int = 60) -> str:
         return f"<tensor of shape {tuple(value.shape)}, {value.dtype}>"
     if isinstance(value, torch.nn.Module) and any(True for _ in value.children()):
         return f"{type(value).__name__}(...)"
-    text = repr(value.tolist() if hasattr(value, "tolist") else value)
+    text = repr(value.tolist() if hasattr(value, "tolist") and not isinstance(value, type) else value)
     return text if len(text) <= width else f"{text[: width - 3]}..."
 
 

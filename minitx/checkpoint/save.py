@@ -25,7 +25,7 @@ from minitx.checkpoint.unchanged import attention_name, check_unchanged
 from minitx.checkpoint.write import check_target, nbytes, write_tensors
 from minitx.habits import explain_arguments
 from minitx.io import write_json
-from minitx.models import Model
+from minitx.models import EncoderDecoderModel, Model
 from minitx.models.base import check_not_compiled
 from minitx.transaction import StagedFiles, transaction
 from minitx.validation import (
@@ -41,6 +41,8 @@ from minitx.validation import (
 
 class HasFiles(Protocol):
     """A tokenizer: it has files to write beside a model's."""
+
+    num_added_tokens: int
 
     def contents(self) -> Mapping[str, str | bytes]:
         """Returns name -> content of its files."""
@@ -110,12 +112,12 @@ def check_tokenizer(tokenizer: HasFiles, model: Model) -> None:
 
     Raises:
         ArgumentTypeError: anything else than a tokenizer of minitx.
-        ArgumentValueError: more tokens than embeddings.
+        ValueError: tokens were added for which the model has no embeddings.
     """
     if not callable(getattr(tokenizer, "contents", None)):
         raise ArgumentTypeError("tokenizer", type(tokenizer), "from minitx.load_tokenizer")
     rows, size = getattr(model.config.inputs, "vocab_size", None), len(tokenizer)
-    if rows is not None and size > rows:
+    if rows is not None and size > rows and tokenizer.num_added_tokens:  # some files have more tokens
         raise ValueError(
             f"tokenizer has {size} tokens, and the model {rows} embeddings; resize the model first: "
             "model.resize_token_embeddings(len(tokenizer))."
@@ -309,6 +311,8 @@ def untied_head(model: Model, checkpoint: Checkpoint) -> bool:
     """Whether a head that its file tied to the word embedding has a weight of its own by now."""
     if model.head is None or not model.head.config.tied or model.head.config.scale is not None:
         return False  # the scale of T5 goes with its tie
+    if isinstance(model, EncoderDecoderModel):
+        return False  # the key is about both word embeddings too
     stored = {name for names, own in checkpoint.names.items() if own for name in names}
     ties = {name: owner for name, owner in model.ties.items() if name.startswith("head.")}
     return any(

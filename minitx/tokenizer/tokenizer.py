@@ -65,6 +65,7 @@ class Tokenizer(Translation):
         model_input_names: keys of a `Batch`.
         tidies_spaces: whether decoding removes spaces before English punctuation.
         chat: the chat templates of the checkpoint.
+        num_added_tokens: number of tokens that `add_tokens` has added.
     """
 
     from_pretrained = ElsewhereMethod("tokenizer")
@@ -88,13 +89,12 @@ class Tokenizer(Translation):
         model_vocab_size: int | None = None,
     ) -> None:
         config = settings.config
-        if not isinstance(backend, TokenizerBackends):
-            backend = TokenizerBackends.of(backend)
-        self._backends = backend
+        self._backends = backend if isinstance(backend, TokenizerBackends) else TokenizerBackends.of(backend)
         self._languages = languages
         self._saved_as = saved_as or {"tokenizer_class": ANY_CLASS[0]}
         self._config = dict(config)
         self._model_vocab_size = model_vocab_size
+        self.num_added_tokens = 0
         self._chat_templates = dict(chat_templates)
         roles = {name: token.content for name, token in settings.special_tokens_map.items() if token}
         self.chat = ChatTemplates(named_templates(chat_templates, config), roles)
@@ -106,7 +106,7 @@ class Tokenizer(Translation):
         )
         self.model_input_names = tuple(model_input_names)
         # Spaces of byte-level BPE are part of the text; transformers ignores the first flag there too.
-        self._tidying = TIDYING[: 2 if type(backend.vocabulary.model).__name__ == "BPE" else 1]
+        self._tidying = TIDYING[: 2 if type(self._backends.vocabulary.model).__name__ == "BPE" else 1]
         self.tidies_spaces = all(settings.flag(name, False) is True for name in self._tidying)
         self._loaded = self._behaviour()
 
@@ -175,7 +175,7 @@ class Tokenizer(Translation):
         size = len(self)
         self._backends = self._backends.extended(check_tokens(tokens), special=special)
         self._find_added_tokens()
-        self._model_vocab_size = None  # the model grows too, often to a round number
+        self.num_added_tokens += len(self) - size
         return len(self) - size
 
     def encode(
@@ -323,7 +323,7 @@ class Tokenizer(Translation):
 
     def _is_row(self, index: int) -> bool:
         """Whether the model can have an output of this id: it may have more than the tokenizer has tokens."""
-        size = self._model_vocab_size
+        size = None if self.num_added_tokens else self._model_vocab_size  # the model grows too
         return 0 <= index < (2**32 if size is None else max(size, len(self)))
 
     def decode_batch(
