@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import gc
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +154,20 @@ def load(
         backend = model.checkpoint.attention if attention is None else attention
         return mixed_dtypes(few_rows(model.set_attention(backend)))
 
-    return read_consistently(base, read)
+    with collection_paused():
+        return read_consistently(base, read)
+
+
+@contextmanager
+def collection_paused() -> Iterator[None]:
+    """Pauses the garbage collector: the many objects of a new model stay, and a collection finds nothing."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def check_device(device: str | torch.device) -> torch.device:
