@@ -78,18 +78,24 @@ def alternatives(hint: Any) -> tuple[Any, ...]:
 
 
 @cache
-def allowed_values(kind: type[ValidatedConfig]) -> dict[str, tuple[str | bool, ...]]:
+def type_hints(kind: Any) -> dict[str, Any]:
+    """Returns the evaluated type hint of each field of a config."""
+    return get_type_hints(kind)
+
+
+@cache
+def allowed_values(kind: Any) -> dict[str, tuple[str | bool, ...]]:
     """Returns the values of each field of a config that has a closed set of them."""
-    hints = get_type_hints(kind)
+    hints = type_hints(kind)
     flags = {name: (True, False) for name, hint in hints.items() if hint is bool}
     return flags | {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
 
 
 @cache
-def allowed_parts(kind: type[ValidatedConfig]) -> dict[str, tuple[type, ...]]:
+def allowed_parts(kind: Any) -> dict[str, tuple[type, ...]]:
     """Returns the classes of each field of a config that is a config itself, or one of several."""
     parts: dict[str, tuple[type, ...]] = {}
-    for name, hint in get_type_hints(kind).items():
+    for name, hint in type_hints(kind).items():
         classes = alternatives(hint)
         if any(isinstance(part, type) and issubclass(part, ValidatedConfig) for part in classes):
             parts[name] = classes
@@ -97,10 +103,10 @@ def allowed_parts(kind: type[ValidatedConfig]) -> dict[str, tuple[type, ...]]:
 
 
 @cache
-def plain_types(kind: type[ValidatedConfig]) -> dict[str, tuple[tuple[type, ...], str]]:
+def plain_types(kind: Any) -> dict[str, tuple[tuple[type, ...], str]]:
     """Returns the classes of each field of plain type, or of several or None, and their names in messages."""
     types: dict[str, tuple[tuple[type, ...], str]] = {}
-    for name, hint in get_type_hints(kind).items():
+    for name, hint in type_hints(kind).items():
         hints = alternatives(hint)
         plain = [_PLAIN.get(get_origin(part) or part) for part in hints]
         if None not in plain:
@@ -110,9 +116,9 @@ def plain_types(kind: type[ValidatedConfig]) -> dict[str, tuple[tuple[type, ...]
 
 
 @cache
-def tuples(kind: type[ValidatedConfig]) -> dict[str, Any]:
+def tuples(kind: Any) -> dict[str, Any]:
     """Returns the type hint of each field that is a tuple, or one of several types."""
-    hints = get_type_hints(kind).items()
+    hints = type_hints(kind).items()
     return {name: hint for name, hint in hints if any(get_origin(p) is tuple for p in alternatives(hint))}
 
 
@@ -158,7 +164,7 @@ def check_element(parameter: str, element: Any, hint: Any) -> None:
 
 
 @cache
-def bounds(kind: type[ValidatedConfig]) -> dict[str, int | Interval]:
+def bounds(kind: Any) -> dict[str, int | Interval]:
     """Returns the bound of each field that is a number with one, or None."""
     limits: dict[str, int | Interval] = {}
     for name, hint in get_type_hints(kind, include_extras=True).items():
