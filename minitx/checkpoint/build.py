@@ -252,7 +252,8 @@ def parameter_dtype(architecture: Architecture, name: str, dtype: torch.dtype) -
 
 def set_parameter(model: nn.Module, name: str, tensor: Tensor) -> None:
     """Registers `tensor` as the parameter `name` without a copy; a new one keeps `requires_grad`."""
-    module, _, leaf = name.rpartition(".")
-    trained = model.get_parameter(name).requires_grad
+    path, _, leaf = name.rpartition(".")
+    module = model.get_submodule(path)
+    trained = getattr(module, leaf).requires_grad
     parameter = tensor if isinstance(tensor, nn.Parameter) else nn.Parameter(tensor, requires_grad=trained)
-    model.get_submodule(module).register_parameter(leaf, parameter)
+    module.register_parameter(leaf, parameter)

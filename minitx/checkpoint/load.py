@@ -316,11 +316,12 @@ def load_parameters(
     """
     stored_names: dict[tuple[str, ...], tuple[str, ...]] = {}
     checkpoint: Checkpoint = model.checkpoint
+    empty = dict(model.named_parameters(remove_duplicate=False))
     for entry, names in sources.items():
         if not names and entry.or_zero:
             stored_names[entry.parameters] = ()
             for name in entry.parameters:
-                zeros = torch.zeros_like(model.get_parameter(name), dtype=dtype, device=device)
+                zeros = torch.zeros_like(empty[name], dtype=dtype, device=device)
                 set_parameter(model, name, zeros)
         if not names:
             continue  # zeros, tied, or initialized afterwards
@@ -329,11 +330,11 @@ def load_parameters(
         if not entry.op.many:  # aliases with the same content are written back too
             names = (names[0], *(alias for alias in names[1:] if identical(tensors.read(alias), stored[0])))
         stored_names[entry.parameters] = names
-        sizes = [model.get_parameter(name).shape[0] for name in entry.parameters]
+        sizes = [empty[name].shape[0] for name in entry.parameters]
         for name, tensor in zip(entry.parameters, entry.op.load(stored, sizes), strict=True):
             wanted = parameter_dtype(checkpoint.architecture, name, dtype or tensor.dtype)
             set_parameter(model, name, tensor.to(device, wanted))
-        loaded = model.get_parameter(entry.parameters[0]).dtype
+        loaded = model.get_parameter(entry.parameters[0]).dtype if dtype is None else dtype
         own = dict(zip(names, stored if entry.op.many else stored * len(names), strict=True))
         if dtype is None:
             checkpoint.dtypes |= {n: (t.dtype, loaded) for n, t in own.items() if t.dtype != loaded}
@@ -363,6 +364,8 @@ def init_missing(
 ) -> None:
     """Initializes the parameters that the checkpoint lacks; with a generator, equally on every device."""
     names = {name for entry in missing for name in entry.parameters}
+    if not names:
+        return
     device, dtype = model.device, model.dtype
     drawn_on = device if generator is None else generator.device
     for name in names:

@@ -209,7 +209,7 @@ def resolve_sources(
     if resize_head:
         for entry in table:
             if entry.parameters[0].startswith("head.projection."):
-                shape = stored_shape(model, entry)
+                shape = stored_shape(dict(model.named_parameters(remove_duplicate=False)), entry)
                 sources[entry] = tuple(n for n in sources[entry] if tensors.shapes[n].shape == shape)
     resolve_ties(sources, model)
     missing = [e for e in table if not sources[e] and not is_tied(e, model) and not e.or_zero]
@@ -301,9 +301,9 @@ def network_parts(architecture: Architecture, prefix: str) -> set[str]:
     return parts
 
 
-def stored_shape(model: Model, entry: ResolvedEntry) -> torch.Size:
+def stored_shape(parameters: Mapping[str, Tensor], entry: ResolvedEntry) -> torch.Size:
     """Returns the shape that the tensors of an entry have in a file."""
-    return entry.op.save([model.get_parameter(name) for name in entry.parameters])[0].shape
+    return entry.op.save([parameters[name] for name in entry.parameters])[0].shape
 
 
 def check_shapes(model: Model, sources: Sources, tensors: Tensors) -> None:
@@ -312,8 +312,9 @@ def check_shapes(model: Model, sources: Sources, tensors: Tensors) -> None:
     Raises:
         ValueError: a shape that differs from the config's, or a quantised tensor.
     """
+    parameters = dict(model.named_parameters(remove_duplicate=False))
     for entry, names in sources.items():
-        expected = stored_shape(model, entry)
+        expected = stored_shape(parameters, entry)
         for name in names:
             stored = tensors.shapes[name]
             if stored.shape != expected:
