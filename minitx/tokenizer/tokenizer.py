@@ -93,8 +93,7 @@ class Tokenizer(Translation):
         self._languages = languages
         self._saved_as = saved_as or {"tokenizer_class": ANY_CLASS[0]}
         self._config = dict(config)
-        self._model_vocab_size = model_vocab_size
-        self.num_added_tokens = 0
+        self._model_vocab_size, self.num_added_tokens = model_vocab_size, 0
         self._chat_templates = dict(chat_templates)
         roles = {name: token.content for name, token in settings.special_tokens_map.items() if token}
         self.chat = ChatTemplates(named_templates(chat_templates, config), roles)
@@ -175,6 +174,7 @@ class Tokenizer(Translation):
         size = len(self)
         self._backends = self._backends.extended(check_tokens(tokens), special=special)
         self._find_added_tokens()
+        self._model_vocab_size = None  # the model grows too, often to a round number
         self.num_added_tokens += len(self) - size
         return len(self) - size
 
@@ -323,7 +323,7 @@ class Tokenizer(Translation):
 
     def _is_row(self, index: int) -> bool:
         """Whether the model can have an output of this id: it may have more than the tokenizer has tokens."""
-        size = None if self.num_added_tokens else self._model_vocab_size  # the model grows too
+        size = self._model_vocab_size
         return 0 <= index < (2**32 if size is None else max(size, len(self)))
 
     def decode_batch(
