@@ -113,6 +113,8 @@ class Wide(TorchFunctionMode):
                 return args[0]
             args = tuple(torch.float64 if x is torch.float32 else x for x in args)
             kwargs = {key: torch.float64 if x is torch.float32 else x for key, x in kwargs.items()}
+        if func is Tensor.scatter_reduce and kwargs["src"].dtype == torch.float64:
+            args = (args[0].double(), *args[1:])
         return func(*args, **kwargs)
 
 
