@@ -70,6 +70,7 @@ if TYPE_CHECKING:  # the table below, for type checkers
     from minitx.pipelines.text.embed import embed as embed
     from minitx.pipelines.text.settings import EmbeddingSettings as EmbeddingSettings
     from minitx.pipelines.text.settings import embedding_settings as embedding_settings
+    from minitx.tokenizer import TableTokenizer as TableTokenizer
     from minitx.tokenizer import Tokenizer as Tokenizer
     from minitx.tokenizer import load_tokenizer as load_tokenizer
 
@@ -104,7 +105,7 @@ _NAMES = {  # module -> its public names
     "models.inputs": "register_inputs",
     "pipelines.text.embed": "embed",
     "pipelines.text.settings": "EmbeddingSettings embedding_settings",
-    "tokenizer": "Tokenizer load_tokenizer",
+    "tokenizer": "TableTokenizer Tokenizer load_tokenizer",
 }
 # Subpackages that `minitx.NAME` imports.
 _PACKAGES = {

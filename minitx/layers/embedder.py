@@ -32,7 +32,7 @@ class Embedder(nn.Module):
     """
 
     prefix = ""
-    type_table: Any = Embedding
+    types: Any = Embedding  # the module of the token types
 
     def __init__(self, config: TextInputs) -> None:
         super().__init__()
@@ -43,9 +43,7 @@ class Embedder(nn.Module):
         padding = config.pad_token_id if self.number is number_unpadded else None
         self.word_emb = word_embedding(config)
         self.pos_emb = position_embedding(config, summed, padding) if added else None
-        self.tok_type_emb = (
-            self.type_table(config.type_vocab_size, summed) if config.type_vocab_size else None
-        )
+        self.tok_type_emb = self.types(config.type_vocab_size, summed) if config.type_vocab_size else None
         if place != "none":
             self.projection = nn.Linear(size, hidden, bias=place == "after_dropout")
         self.layer_norm = norm(config.norm, size if place == "after_dropout" else hidden)
@@ -170,7 +168,7 @@ class ScalingEmbedder(Embedder):
 class TableEmbedder(Embedder):
     """An embedder of tokens that have a type of each of several kinds, such as column and row in a table."""
 
-    type_table = SummedEmbeddings
+    types = SummedEmbeddings
 
     def __init__(self, config: TextInputs) -> None:
         super().__init__(config)

@@ -215,7 +215,13 @@ ENCODERS = [
     Case(
         "tapas-no-operations",
         "tapas",
-        {**TAPAS, "num_aggregation_labels": 0, "select_one_column": False, "tie_word_embeddings": False},
+        {
+            **TAPAS,
+            "num_aggregation_labels": 0,
+            "temperature": 1.0,
+            "select_one_column": False,
+            "tie_word_embeddings": False,
+        },
         reference="eager",
     ),
 ]

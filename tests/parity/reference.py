@@ -53,9 +53,14 @@ def reference_model(case: Case, task: str, dtype: torch.dtype = torch.float64, *
     model = getattr(transformers, name)(config)
     randomise(model)
     model.tie_weights()
-    if getattr(config, "select_one_column", True) is False and task == "table-question-answering":
+    return complete(in_dtype(model, dtype).eval(), task)
+
+
+def complete(model: Any, task: str) -> Any:
+    """Lets a reference that needs labels for its logits have them."""
+    if task == "table-question-answering" and not model.config.select_one_column:
         model.register_forward_pre_hook(with_labels, with_kwargs=True)
-    return in_dtype(model, dtype).eval()
+    return model
 
 
 def with_labels(model: nn.Module, args: Any, inputs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
