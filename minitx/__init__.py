@@ -67,6 +67,8 @@ if TYPE_CHECKING:  # the table below, for type checkers
     from minitx.pipelines.embedding.embed import embed as embed
     from minitx.pipelines.embedding.settings import EmbeddingSettings as EmbeddingSettings
     from minitx.pipelines.embedding.settings import embedding_settings as embedding_settings
+    from minitx.pipelines.pipeline import Pipeline as Pipeline
+    from minitx.pipelines.pipeline import pipeline as pipeline
     from minitx.tokenizer import Tokenizer as Tokenizer
     from minitx.tokenizer import load_tokenizer as load_tokenizer
 
@@ -101,6 +103,7 @@ _NAMES = {  # module -> its public names
     "models.inputs": "register_inputs",
     "pipelines.embedding.embed": "embed",
     "pipelines.embedding.settings": "EmbeddingSettings embedding_settings",
+    "pipelines.pipeline": "Pipeline pipeline",
     "tokenizer": "Tokenizer load_tokenizer",
 }
 # Subpackages that `minitx.NAME` imports.
