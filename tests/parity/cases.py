@@ -219,6 +219,8 @@ ENCODERS = [
             **TAPAS,
             "num_aggregation_labels": 0,
             "temperature": 1.0,
+            "max_num_rows": 20,
+            "max_num_columns": 30,
             "select_one_column": False,
             "tie_word_embeddings": False,
         },

@@ -56,7 +56,8 @@ class TableTokenizer(Tokenizer):
             ideographs=settings.switch("tokenize_chinese_chars", True),
             never_split=frozenset({*settings.words("never_split"), *special}),
         )
-        self._empty_id = vocabulary.token_to_id(settings.text("empty_token"))
+        empty = settings.extra[0].content if settings.extra else settings.text("empty_token")
+        self._empty_id = vocabulary.token_to_id(empty)
 
     def __call__(self, texts: Any, **options: Any) -> Batch:
         """Tokenizes texts without a table; the options are those of `Tokenizer`."""
