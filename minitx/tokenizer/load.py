@@ -96,7 +96,8 @@ def _load(folder: Path, model_type: str | None, pattern: str | None) -> Tokenize
     for encoder in (backends.source, backends.target):
         encoder.backend.encode_special_tokens = bool(settings.flag("split_special_tokens", False))
     usual_names = FAMILIES[model].model_input_names if model in FAMILIES else WITHOUT_TYPES
-    tokenizer = (TableTokenizer if family == "tapas" else Tokenizer)(
+    tables = family == "tapas" and backends.files  # a tokenizer.json knows no tables
+    tokenizer = (TableTokenizer if tables else Tokenizer)(
         backends,
         settings,
         model_input_names=settings.input_names() or usual_names,
