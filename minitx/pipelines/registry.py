@@ -12,8 +12,6 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
-from minitx.validation import ArgumentValueError, check_strings
-
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSpec:
@@ -170,6 +168,8 @@ def find_task(name: str) -> tuple[TaskSpec, dict[str, str]]:
         ArgumentTypeError: not a string.
         ArgumentValueError: no such task; the message names similar ones.
     """
+    from minitx.validation import ArgumentValueError, check_strings  # which imports torch
+
     check_strings(task=name)
     if languages := re.fullmatch(_TRANSLATION, name):
         return TASKS["translation"], {"src_lang": languages[1], "tgt_lang": languages[2]}
