@@ -73,7 +73,10 @@ def m2m_tokenizer(folder: Path) -> Any:
     rules.unlink()
     vocabularies.m2m_vocabulary(folder)
     files = str(folder / "vocab.json"), str(folder / "sentencepiece.bpe.model")
-    return transformers.M2M100Tokenizer(*files, model_max_length=128)
+    bare = transformers.M2M100Tokenizer(*files)
+    # As in the published files; the class alone leaves them out.
+    languages = list(bare.lang_token_to_id)
+    return transformers.M2M100Tokenizer(*files, model_max_length=128, additional_special_tokens=languages)
 
 
 def tapas_tokenizer(**settings: Any) -> Callable[[Path], Any]:
