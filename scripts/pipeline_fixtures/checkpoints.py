@@ -169,8 +169,8 @@ CHECKPOINTS = {
         tokenizer=pieces(transformers.T5TokenizerFast, "spiece.model", T5, extra_ids=20),
         model=CONDITIONAL,
         embedding=2.0,
-        end=5.0,
-        seed=5,
+        end=3.5,
+        seed=15,
     ),
     "pegasus": Checkpoint(
         config={
