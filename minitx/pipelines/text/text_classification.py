@@ -71,4 +71,4 @@ class TextClassification(Task[TextClassificationOptions]):
     def unwrap(self, result: Any, inputs: Any, options: TextClassificationOptions) -> Any:
         """A single string has a list of one label."""
         listed = options.top_k == "best" and not isinstance(inputs, Mapping)
-        return Predictions([result]) if listed else result
+        return Predictions([result], details=result.details) if listed else result
