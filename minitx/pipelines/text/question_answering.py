@@ -81,9 +81,11 @@ class QuestionAnswering(Task[QuestionAnsweringOptions]):
         return "question= and context=, a dict with 'question' and 'context', or a list of dicts"
 
     def arguments(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> Any:
-        """As `Task.arguments`; two positional arguments are question and context."""
-        if len(inputs) == 2 and not named:
+        """As `Task.arguments`; two strings are question and context, several requests as in a list."""
+        if len(inputs) == 2 and all(isinstance(text, str) for text in inputs) and not named:
             inputs, named = (), dict(zip(self.fields, inputs, strict=True))
+        elif len(inputs) > 1 and not named:
+            inputs = (list(inputs),)
         return super().arguments(inputs, named)
 
     def is_single(self, inputs: Any) -> bool:
@@ -181,12 +183,15 @@ class QuestionAnswering(Task[QuestionAnsweringOptions]):
         """Returns the best spans of a window, and its score for no answer, that of the first token."""
         assert item.encoding is not None
         context = allow(item.encoding.sequence_ids, 0 if self.context_first else 1)
-        allowed = torch.ones_like(context) if self.context_first else context
+        if self.context_first:  # transformers 4 then searches the question too
+            context = torch.ones_like(context)
+        allowed = context.clone()
         if self.tokenizer.cls_token_id is not None:  # where models put the probability of no answer
-            allowed = allowed | (torch.tensor(item.input_ids) == self.tokenizer.cls_token_id)
+            allowed = context | (torch.tensor(item.input_ids) == self.tokenizer.cls_token_id)
         start, end = span_probabilities(logits[0], logits[1], allowed)
         # words may merge several spans, so that more of them are needed
         count = 2 * options.top_k + 10 if options.align_to_words else options.top_k
+        context[0] = False
         spans = best_spans(start, end, context, top_k=count, max_answer_len=options.max_answer_len)
         return spans, float(start[0] * end[0])
 
