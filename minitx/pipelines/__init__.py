@@ -25,7 +25,7 @@ _MODULES = {
     "row_record": "generation.records",
     "strategy_from_options": "generation.strategies",
 }
-__all__ = [  # noqa: F822 - imported at first use
+__all__ = [
     "Conversation",
     "EmbeddingSettings",
     "embed",

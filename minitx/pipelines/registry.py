@@ -85,7 +85,7 @@ SPECS = (
     ),
     TaskSpec(
         name="sentence-similarity",
-        summary="compare texts by their meaning, and search the nearest",
+        summary="compare texts by meaning, and search the nearest",
         path="text.sentence_similarity:SentenceSimilarity",
         heads=("none",),
         checkpoint="sentence-transformers/all-MiniLM-L6-v2",
@@ -101,7 +101,7 @@ SPECS = (
     ),
     TaskSpec(
         name="zero-shot-classification",
-        summary="assign labels of your own to texts, without training",
+        summary="assign your own labels to texts, without training",
         path="text.zero_shot_classification:ZeroShotClassification",
         heads=("sequence-classification",),
         checkpoint="facebook/bart-large-mnli",
@@ -116,7 +116,7 @@ SPECS = (
     ),
     TaskSpec(
         name="translation",
-        summary="translate texts; translation_en_to_fr names the languages",
+        summary="translate texts; translation_en_to_fr has languages",
         path="text.text2text:Translation",
         heads=("seq2seq-lm",),
         checkpoint="google-t5/t5-base",
