@@ -132,7 +132,8 @@ class TopP(Filter):
             probabilities = logits.softmax(dim=-1)
             best = logits.amax(dim=-1, keepdim=True)
             # Tokens of at most this probability are removed: all V together have less than `removable`.
-            improbable = torch.as_tensor(removable).clamp(min=1e-9) * (0.99 / logits.shape[-1])
+            rest = torch.as_tensor(removable, dtype=logits.dtype).clamp(min=1e-9)
+            improbable = rest * (0.99 / logits.shape[-1])
             low = best + (improbable / probabilities.amax(dim=-1, keepdim=True)).log()
             ids, sums = _sums_around(removable, logits, probabilities, low, best)
         else:
@@ -183,7 +184,8 @@ class Typical(Filter):
         distance, probabilities, entropy = _typicality(logits)
         if _searching_pays(logits):
             # Tokens farther than H are improbable; beyond `far` all of them have at most 1 - mass.
-            far = -(torch.as_tensor(1 - mass).clamp(min=1e-9) / logits.shape[-1]).log() - entropy
+            rest = torch.as_tensor(1 - mass, dtype=logits.dtype).clamp(min=1e-9)
+            far = -(rest / logits.shape[-1]).log() - entropy
             high = torch.maximum(entropy, far) + 0.01
             ids, sums = _sums_around(mass, distance, probabilities, torch.full_like(high, -1.0), high)
         else:
