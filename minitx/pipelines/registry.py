@@ -30,6 +30,7 @@ class TaskSpec:
         checkpoint: Hub id of the usual checkpoint.
         aliases: further names.
         picture: how a result is drawn: "bars", "marks", "answer", "matrix", "table" or "text".
+        pipeline: "module:class" of its pipeline, if it has methods of its own.
     """
 
     name: str
@@ -39,12 +40,21 @@ class TaskSpec:
     checkpoint: str
     aliases: tuple[str, ...] = ()
     picture: str = "text"
+    pipeline: str = "pipeline:Pipeline"
 
     def task_class(self) -> type[Task[Any]]:
         """Imports the class of the task."""
-        module, _, name = self.path.partition(":")
-        implementation: type[Task[Any]] = getattr(import_module(f"minitx.pipelines.{module}"), name)
+        implementation: type[Task[Any]] = _import(self.path)
         return implementation
+
+    def pipeline_class(self) -> Any:
+        """Imports the class of the pipeline."""
+        return _import(self.pipeline)
+
+
+def _import(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(import_module(f"minitx.pipelines.{module}"), name)
 
 
 SPECS = (
@@ -96,6 +106,7 @@ SPECS = (
         heads=("none",),
         checkpoint="sentence-transformers/all-MiniLM-L6-v2",
         picture="matrix",
+        pipeline="text.similarity_pipeline:SimilarityPipeline",
     ),
     TaskSpec(
         name="text-ranking",

@@ -1,0 +1,89 @@
+"""Text ranking: `CrossEncoder.rank` of sentence-transformers, with folders that it writes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import nn
+
+import minitx
+from minitx.inspect.compare.reference import quiet
+from tests.parity.pipelines import LONG, TEXTS, assert_close, build
+
+ST = pytest.importorskip("sentence_transformers")
+pytestmark = pytest.mark.filterwarnings("ignore")
+KINDS = ("bert", "roberta", "distilbert", "albert")
+QUERIES = ["Where does the cat sleep?", "", "東京"]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("text-ranking")
+    suffix = "ForSequenceClassification"
+    return {kind: build(root, kind, suffix, num_labels=1) for kind in KINDS}
+
+
+def encoder(folder: Path, **options: Any) -> Any:
+    with quiet():
+        return ST.CrossEncoder(str(folder), device="cpu", local_files_only=True, **options)
+
+
+def check(folder: Path, **options: Any) -> None:
+    model = encoder(folder)
+    pipe = minitx.pipeline("text-ranking", folder, device="cpu", **options)
+    documents = [*TEXTS, LONG]
+    for query in QUERIES:
+        expected = model.rank(query, documents, return_documents=True)
+        assert assert_close(pipe(query, documents), expected) == 3 * len(documents)
+        assert_close(pipe(query=query, documents=documents, top_k=3), expected[:3])
+        numbers = model.rank(query, documents)
+        assert_close(pipe({"query": query, "documents": documents}, return_documents=False), numbers)
+    requests = [{"query": query, "documents": documents[:4]} for query in QUERIES]
+    rankings = [model.rank(query, documents[:4], return_documents=True) for query in QUERIES]
+    for size in (1, 8):
+        sized = minitx.pipeline("text-ranking", folder, device="cpu", batch_size=size)
+        assert_close(sized(requests), rankings)
+        assert_close(sized(QUERIES, [documents[:4]] * 3), rankings)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_results_are_those_of_sentence_transformers(kind: str, folders: dict[str, Path]) -> None:
+    check(folders[kind])
+
+
+@pytest.mark.parametrize("activation", [nn.Identity(), nn.Sigmoid(), nn.Tanh()])
+def test_the_activation_is_that_of_the_files(
+    activation: nn.Module, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """In config_sentence_transformers.json, and in config.json as two older versions write it."""
+    model = encoder(folders["bert"], activation_fn=activation)
+    model.save_pretrained(str(tmp_path / "new"), create_model_card=False)
+    check(tmp_path / "new")
+    path = f"{type(activation).__module__}.{type(activation).__name__}"
+    forms: list[dict[str, Any]] = [
+        {"sentence_transformers": {"activation_fn": path}},
+        {"sbert_ce_default_activation_function": path},
+    ]
+    for number, form in enumerate(forms):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        for file in folders["bert"].iterdir():
+            (folder / file.name).write_bytes(file.read_bytes())
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | form))
+        check(folder)
+
+
+def test_prompts_are_those_of_the_files(folders: dict[str, Path], tmp_path: Path) -> None:
+    prompts = {"query": "search: ", "web": "the web "}
+    model = encoder(folders["roberta"], prompts=prompts, default_prompt_name="query")
+    model.save_pretrained(str(tmp_path), create_model_card=False)
+    check(tmp_path)
+    pipe = minitx.pipeline("text-ranking", tmp_path, device="cpu")
+    assert pipe.task.spec.name == minitx.pipeline(model=tmp_path, device="cpu").task.spec.name
+    for options in ({"prompt_name": "web"}, {"prompt": "cat "}):
+        expected = encoder(tmp_path).rank("a", TEXTS, return_documents=True, **options)
+        assert_close(pipe("a", TEXTS, **options), expected)
