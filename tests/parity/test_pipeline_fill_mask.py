@@ -9,17 +9,11 @@ import pytest
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 import minitx
-from tests.parity.pipelines import LONG, assert_close, build, theirs
+from tests.parity.pipelines import LONG, close, folder, theirs
 from tests.real import ALBERT, SMILES
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 KINDS = ("bert", "roberta", "albert", "distilbert")
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("fill-mask")
-    return {kind: build(root, kind, "ForMaskedLM") for kind in KINDS}
 
 
 def masked(mask: str) -> list[str]:
@@ -36,9 +30,10 @@ def masked(mask: str) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_results_are_those_of_transformers(kind: str, folders: dict[str, Path]) -> None:
-    reference = theirs("fill-mask", folders[kind])
-    pipe = minitx.pipeline("fill-mask", folders[kind], device="cpu")
+def test_results_are_those_of_transformers(kind: str, root: Path) -> None:
+    path = folder(root, kind, "AutoModelForMaskedLM")
+    reference = theirs("fill-mask", path)
+    pipe = minitx.pipeline("fill-mask", path, device="cpu")
     texts = masked(pipe.tokenizer.mask_token or "")
     targets = ["cat", "the", "s", "qqq", "cat", "expensive interest"]
     calls: list[dict[str, Any]] = [
@@ -53,13 +48,13 @@ def test_results_are_those_of_transformers(kind: str, folders: dict[str, Path]) 
         expected = reference(texts, **options)
         for size in (1, 8, None):
             sized = minitx.pipeline("fill-mask", pipe.model, pipe.tokenizer, batch_size=size, **options)
-            assert assert_close(sized(texts), expected) >= 4 * len(texts)
-        assert_close(pipe(texts[0], **options), reference(texts[0], **options))
-        assert_close(pipe(texts[2], **options), reference(texts[2], **options))
-        assert_close(pipe([texts[0]], **options), reference([texts[0]], **options))
+            assert close(sized(texts), expected)
+        assert close(pipe(texts[0], **options), reference(texts[0], **options))
+        assert close(pipe(texts[2], **options), reference(texts[2], **options))
+        assert close(pipe([texts[0]], **options), reference([texts[0]], **options))
     long = f"{texts[2]} {LONG}"
     kwargs = {"truncation": True, "max_length": 128}
-    assert_close(pipe(long, overflow="truncate"), reference(long, tokenizer_kwargs=kwargs))
+    assert close(pipe(long, overflow="truncate"), reference(long, tokenizer_kwargs=kwargs))
 
 
 def test_the_albert_of_rxnmapper(tmp_path: Path) -> None:
@@ -75,8 +70,8 @@ def test_the_albert_of_rxnmapper(tmp_path: Path) -> None:
         "[MASK]CC[MASK]>>CC",
         "BrCCc1ccccc1.N>>NCCc1cccc[MASK]1",
     ]
-    assert assert_close(pipe(reactions), reference(reactions)) == 4 * 5 * 5
+    assert close(pipe(reactions), reference(reactions))
     targets = {"targets": ["Br", "Cl", "O", "N"]}
-    assert_close(pipe(reactions, **targets), reference(reactions, **targets))
+    assert close(pipe(reactions, **targets), reference(reactions, **targets))
     long = pipe("C" * 1000 + "(=O)[MASK].OCC>>CC(=O)OCC" + "C" * 1000)
     assert "".join(long[0]["sequence"].split()).startswith("C" * 1000)

@@ -11,7 +11,7 @@ from torch import nn
 
 import minitx
 from minitx.inspect.compare.reference import quiet
-from tests.parity.pipelines import LONG, TEXTS, assert_close, build
+from tests.parity.pipelines import LONG, TEXTS, close, folder
 
 ST = pytest.importorskip("sentence_transformers")
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -20,33 +20,32 @@ QUERIES = ["Where does the cat sleep?", "", "東京"]
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("text-ranking")
-    suffix = "ForSequenceClassification"
-    return {kind: build(root, kind, suffix, num_labels=1) for kind in KINDS}
+def folders(root: Path) -> dict[str, Path]:
+    head = "AutoModelForSequenceClassification"
+    return {kind: folder(root, kind, head, num_labels=1) for kind in KINDS}
 
 
-def encoder(folder: Path, **options: Any) -> Any:
+def encoder(place: Path, **options: Any) -> Any:
     with quiet():
-        return ST.CrossEncoder(str(folder), device="cpu", local_files_only=True, **options)
+        return ST.CrossEncoder(str(place), device="cpu", local_files_only=True, **options)
 
 
-def check(folder: Path, **options: Any) -> None:
-    model = encoder(folder)
-    pipe = minitx.pipeline("text-ranking", folder, device="cpu", **options)
+def check(place: Path, **options: Any) -> None:
+    model = encoder(place)
+    pipe = minitx.pipeline("text-ranking", place, device="cpu", **options)
     documents = [*TEXTS, LONG]
     for query in QUERIES:
         expected = model.rank(query, documents, return_documents=True)
-        assert assert_close(pipe(query, documents), expected) == 3 * len(documents)
-        assert_close(pipe(query=query, documents=documents, top_k=3), expected[:3])
+        assert close(pipe(query, documents), expected)
+        assert close(pipe(query=query, documents=documents, top_k=3), expected[:3])
         numbers = model.rank(query, documents)
-        assert_close(pipe({"query": query, "documents": documents}, return_documents=False), numbers)
+        assert close(pipe({"query": query, "documents": documents}, return_documents=False), numbers)
     requests = [{"query": query, "documents": documents[:4]} for query in QUERIES]
     rankings = [model.rank(query, documents[:4], return_documents=True) for query in QUERIES]
     for size in (1, 8):
-        sized = minitx.pipeline("text-ranking", folder, device="cpu", batch_size=size)
-        assert_close(sized(requests), rankings)
-        assert_close(sized(QUERIES, [documents[:4]] * 3), rankings)
+        sized = minitx.pipeline("text-ranking", place, device="cpu", batch_size=size)
+        assert close(sized(requests), rankings)
+        assert close(sized(QUERIES, [documents[:4]] * 3), rankings)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -68,13 +67,13 @@ def test_the_activation_is_that_of_the_files(
         {"sbert_ce_default_activation_function": path},
     ]
     for number, form in enumerate(forms):
-        folder = tmp_path / str(number)
-        folder.mkdir()
+        place = tmp_path / str(number)
+        place.mkdir()
         for file in folders["bert"].iterdir():
-            (folder / file.name).write_bytes(file.read_bytes())
-        config = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps(config | form))
-        check(folder)
+            (place / file.name).write_bytes(file.read_bytes())
+        config = json.loads((place / "config.json").read_text())
+        (place / "config.json").write_text(json.dumps(config | form))
+        check(place)
 
 
 def test_prompts_are_those_of_the_files(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -85,5 +84,5 @@ def test_prompts_are_those_of_the_files(folders: dict[str, Path], tmp_path: Path
     pipe = minitx.pipeline("text-ranking", tmp_path, device="cpu")
     assert pipe.task.spec.name == minitx.pipeline(model=tmp_path, device="cpu").task.spec.name
     for options in ({"prompt_name": "web"}, {"prompt": "cat "}):
-        expected = encoder(tmp_path).rank("a", TEXTS, return_documents=True, **options)
-        assert_close(pipe("a", TEXTS, **options), expected)
+        expected = encoder(tmp_path).rank("a", list(TEXTS), return_documents=True, **options)
+        assert close(pipe("a", list(TEXTS), **options), expected)

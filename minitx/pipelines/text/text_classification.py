@@ -49,7 +49,7 @@ class TextClassification(Task[TextClassificationOptions]):
 
     def preprocess(self, request: Request, options: TextClassificationOptions) -> list[ModelInput]:
         """Returns the text or pair as one sequence, or as windows of its last text."""
-        pair = request["text_pair"]
+        pair = request["text_pair"] or None  # transformers too encodes an empty pair as none
         cut: Truncation = "only_second" if pair is not None and options.overflow == "window" else True
         return self.encode(request["text"], pair, options=options, cut=cut)
 
