@@ -132,10 +132,24 @@ class ZeroShotClassification(Task[ZeroShotClassificationOptions]):
             )
         inputs = []
         for label in parse_labels("candidate_labels", labels):
-            sentence = hypothesis(options.hypothesis_template, label)
-            pairs = self.encode(request["sequence"], sentence, options=options, cut="only_first")
+            pairs = self.pairs(request["sequence"], label, options)
             inputs += [replace(pair, label=label) for pair in pairs]
         return inputs
+
+    def pairs(self, text: str, label: str, options: ZeroShotClassificationOptions) -> list[ModelInput]:
+        """Returns the text, or its windows, with the hypothesis of a label.
+
+        Raises:
+            ArgumentValueError: a hypothesis that leaves no room for text.
+        """
+        sentence, limit = hypothesis(options.hypothesis_template, label), self.limit(options)
+        try:
+            return self.encode(text, sentence, options=options, cut="only_first")
+        except ValueError:
+            if limit is None or len(self.tokenizer.encode("", sentence)) < limit:
+                raise
+        expected = f"short; with the template it leaves no room for text among {limit} tokens"
+        raise ArgumentValueError("candidate_labels", label, expected)
 
     def postprocess(
         self,
