@@ -104,8 +104,17 @@ def test_a_search_in_parts_finds_the_nearest(
 
 @pytest.mark.parametrize(
     "request_",
-    ["a", {"source_sentence": "a"}, {"source_sentence": "a", "sentences": "b"}, None, 3, b"a", [["a"]]]
-    + [{"source_sentence": None, "sentences": ["b"]}, {"source_sentence": "a", "sentences": ["b", None]}],
+    [
+        "a",
+        {"source_sentence": "a"},
+        {"source_sentence": "a", "sentences": "b"},
+        {"source_sentence": None, "sentences": ["b"]},
+        {"source_sentence": "a", "sentences": ["b", None]},
+        None,
+        3,
+        b"a",
+        [["a"]],
+    ],
 )
 def test_bad_requests(pipe: Any, request_: Any) -> None:
     with pytest.raises((TypeError, ValueError), match=r"sentence|inputs"):

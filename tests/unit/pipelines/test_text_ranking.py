@@ -81,7 +81,7 @@ def test_files_with_another_activation(place: Path, tmp_path: Path, pipe: Any) -
     stated = {"sentence_transformers": {"activation_fn": "my_code.Activation"}}
     (tmp_path / "a" / "config.json").write_text(json.dumps(config | stated))
     with pytest.raises(
-        ValueError, match="activation_fn='my_code.Activation' must be an activation of torch.nn"
+        ValueError, match=r"activation_fn='my_code.Activation' must be an activation of torch.nn"
     ):
         minitx.pipeline("text-ranking", tmp_path / "a", device="cpu")
 
