@@ -192,9 +192,8 @@ class Pipeline:
             return "Pipeline(closed)"
         model = self.model
         origin = getattr(model.checkpoint, "folder", None) or type(model).__name__
-        return f"Pipeline({self.task.spec.name!r}, {origin}, {model.dtype}, {model.device})".replace(
-            "torch.", ""
-        )
+        dtype = str(model.dtype).removeprefix("torch.")
+        return f"Pipeline({self.task.spec.name!r}, {str(origin)!r}, {dtype}, device={str(model.device)!r})"
 
 
 def _note_truncation(task: Task[Any], groups: list[list[ModelInput]]) -> None:
@@ -335,13 +334,15 @@ def _check_model(model: Any, dtype: Any, device: Any) -> Model:
 
 def _device(device: str | int | torch.device | None) -> torch.device:
     """Returns the device: an accelerator by default if there is one; -1 is the CPU."""
+    from minitx.checkpoint.load import check_device
+
     found = torch.accelerator.current_accelerator(check_available=True)
     if device is None:
         return found or torch.device("cpu")
     if isinstance(device, int):
         kind = "cuda" if found is None else found.type
-        return torch.device("cpu") if device == -1 else torch.device(f"{kind}:{device}")
-    return torch.device(device)
+        device = "cpu" if device == -1 else f"{kind}:{device}"
+    return check_device(device)
 
 
 def _load_tokenizer(model: Model, tokenizer: Any, hub: Mapping[str, Any]) -> Tokenizer:

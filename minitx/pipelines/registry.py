@@ -10,12 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from minitx.validation import ArgumentValueError, check_strings
-
-if TYPE_CHECKING:
-    from minitx.pipelines.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +39,9 @@ class TaskSpec:
     picture: str = "text"
     pipeline: str = "pipeline:Pipeline"
 
-    def task_class(self) -> type[Task[Any]]:
-        """Imports the class of the task."""
-        implementation: type[Task[Any]] = _import(self.path)
-        return implementation
+    def task_class(self) -> Any:
+        """Imports the class of the task, a `Task`."""
+        return _import(self.path)
 
     def pipeline_class(self) -> Any:
         """Imports the class of the pipeline."""

@@ -47,7 +47,7 @@ class _Result:
             ValueError: the result has no details, or another kind of file.
             ImportError: a .png or .svg file without matplotlib; the message names the extra.
         """
-        from minitx.pipelines.pictures import show
+        from minitx.pipelines.show import show
 
         return show(self, path)
 

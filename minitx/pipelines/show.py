@@ -1,4 +1,4 @@
-"""`show`: a result drawn as its task's table entry states."""
+"""`result.show()`: a result drawn in the way that the table of tasks states."""
 
 from __future__ import annotations
 
