@@ -167,8 +167,8 @@ class FillMask(Task[FillMaskOptions]):
 
     def filled(self, ids: Sequence[int], place: int, token: int, *, is_only: bool) -> str:
         """Returns the text with a token in the place of a mask; other masks are shown."""
-        row = [*ids[:place], token, *ids[place + 1 :]]
-        row = [index for index in row if index != self.tokenizer.pad_token_id]
+        pad = self.tokenizer.pad_token_id
+        row = [index for index in (*ids[:place], token, *ids[place + 1 :]) if index != pad]
         return self.tokenizer.decode(row, skip_special_tokens=is_only)
 
     def target_ids(self, targets: Sequence[str] | str | None, *, notes: bool = False) -> list[int] | None:
