@@ -25,6 +25,7 @@ class TaskSpec:
         checkpoint: Hub id of the usual checkpoint.
         aliases: further names.
         picture: how a result is drawn: "bars", "marks", "answer", "matrix", "table" or "text".
+        pipeline: "module:class" of its pipeline, if it has methods of its own.
     """
 
     name: str
@@ -34,11 +35,20 @@ class TaskSpec:
     checkpoint: str
     aliases: tuple[str, ...] = ()
     picture: str = "text"
+    pipeline: str = "pipeline:Pipeline"
 
     def task_class(self) -> Any:
         """Imports the class of the task, a `Task`."""
-        module, _, name = self.path.partition(":")
-        return getattr(import_module(f"minitx.pipelines.{module}"), name)
+        return _import(self.path)
+
+    def pipeline_class(self) -> Any:
+        """Imports the class of the pipeline."""
+        return _import(self.pipeline)
+
+
+def _import(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(import_module(f"minitx.pipelines.{module}"), name)
 
 
 SPECS = (
@@ -90,6 +100,7 @@ SPECS = (
         heads=("none",),
         checkpoint="sentence-transformers/all-MiniLM-L6-v2",
         picture="matrix",
+        pipeline="text.similarity_pipeline:SimilarityPipeline",
     ),
     TaskSpec(
         name="text-ranking",
