@@ -221,6 +221,7 @@ ENCODERS = [
             "temperature": 1.0,
             "max_num_rows": 20,
             "max_num_columns": 30,
+            "aggregation_loss_weight": 1.0,
             "select_one_column": False,
             "tie_word_embeddings": False,
         },
