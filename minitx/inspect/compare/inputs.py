@@ -48,8 +48,11 @@ def make_inputs(tokenizer: Tokenizer | None, model: Model, limit: int) -> Inputs
     else:
         batch = random_batch(model, [min(n, longest) for n in (9, 3, longest)])
         words = "random ids (no tokenizer that minitx can read)"
-    if not model.config.text_inputs.type_vocab_size:
+    kinds = model.config.text_inputs.type_vocab_size
+    if not kinds:
         batch.pop("token_type_ids", None)
+    elif isinstance(kinds, tuple):
+        batch["token_type_ids"] = table_types(kinds, batch["attention_mask"])
     lengths = batch["attention_mask"].sum(dim=1).tolist()
     row = lengths.index(max(lengths))
     words += f", {len(lengths)} texts of {min(lengths)} to {max(lengths)} tokens, padded; one alone"
@@ -117,9 +120,7 @@ def random_batch(model: Model, lengths: Sequence[int]) -> dict[str, Tensor]:
     """Makes random input ids with both token types."""
     config, time = model.config.text_inputs, max(lengths)
     batch = random_ids(config, lengths)
-    if isinstance(config.type_vocab_size, tuple):
-        batch["token_type_ids"] = table_types(config.type_vocab_size, batch["attention_mask"])
-    elif config.type_vocab_size > 1:
+    if isinstance(config.type_vocab_size, int) and config.type_vocab_size > 1:
         half = torch.tensor(lengths)[:, None] // 2
         batch["token_type_ids"] = (torch.arange(time) >= half).long() * batch["attention_mask"]
     return batch
