@@ -18,7 +18,7 @@ from minitx.pipelines.postprocess.tables import (
     table_answer,
 )
 from minitx.tokenizer import TableTokenizer
-from tests.parity.test_table_tokenizer import folder_of
+from tests.parity.test_table_tokenizer import SPECIAL
 
 TABLE = {
     "model": ["text", "reading tokens", "la forme", "n/a"],
@@ -31,9 +31,12 @@ OPERATIONS = {0: "NONE", 1: "SUM", 2: "AVERAGE", 3: "COUNT"}
 
 def made(folder: Path, **more: Any) -> tuple[Any, Any, Any, TableTokenizer]:
     """A random model in both libraries, and both tokenizers."""
-    folder_of(folder)
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    pieces = [*SPECIAL, *letters, *(f"##{c}" for c in letters), *",.-%?/", "model", "text", "##ing", "before"]
+    (folder / "vocab.txt").write_text("\n".join(pieces))
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "TapasTokenizer"}')
     config = transformers.TapasConfig(
-        vocab_size=900,
+        vocab_size=99,
         hidden_size=24,
         num_hidden_layers=2,
         num_attention_heads=4,
@@ -45,6 +48,7 @@ def made(folder: Path, **more: Any) -> tuple[Any, Any, Any, TableTokenizer]:
     theirs = transformers.TapasForQuestionAnswering(config).eval()
     with torch.no_grad():
         theirs.output_bias.fill_(1.5)
+        theirs.tapas.embeddings.token_type_embeddings_3.weight[1] *= 30  # the previous answer has an effect
     theirs.save_pretrained(folder)
     tokenizer = minitx.load_tokenizer(folder)
     assert isinstance(tokenizer, TableTokenizer)
@@ -86,7 +90,7 @@ def test_answers_equal_the_pipeline(more: dict[str, Any], sequential: bool, tmp_
     found = answers(model, tokenizer, sequential=sequential)
     assert found == expected
     assert sum(len(answer["cells"]) for answer in found) > 3
-    if sequential:
+    if sequential and more == VARIANTS[1]:
         assert found != answers(model, tokenizer, sequential=False)  # the previous answer has an effect
 
 
