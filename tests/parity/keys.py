@@ -389,7 +389,7 @@ def named(output: Any, inputs: Mapping[str, Tensor], task: str, where: str) -> d
     kind = "decoder_" if "decoder_input_ids" in inputs else ""
     real = real_tokens(dict(inputs), kind)
     found = {}
-    names = ("logits", "start_logits", "end_logits", "logits_aggregation", "last_hidden_state", "loss")
+    names = ("logits", "start_logits", "end_logits", "logits_aggregation", "last_hidden_state")
     for name in names:
         tensor = getattr(output, name, None)
         if tensor is None or (name == "last_hidden_state" and task not in ("none", "encoder")):
