@@ -35,7 +35,7 @@ from minitx.checkpoint.resolve import (
     table_entries,
 )
 from minitx.checkpoint.sentence import first_module, upper_folder
-from minitx.checkpoint.ties import Sources, identical, share_tied
+from minitx.checkpoint.ties import Sources, identical, share_tied, untied
 from minitx.config import HeadConfig
 from minitx.habits import explain_arguments
 from minitx.io import check_inside, read_json
@@ -145,6 +145,7 @@ def load(
         model.checkpoint = source_record(architecture, kind, config, tensors, folder)
         model.checkpoint.ignored_keys = ignored
         model.checkpoint.names = load_parameters(model, resolution.sources, tensors, dtype, device)
+        model.checkpoint.untied = untied(model)
         init_missing(model, resolution.missing, seeded_generator(seed))
         model.checkpoint.dtype = model.dtype
         one_class = architecture.class_name(kind, task) == architecture.class_name(kind, "none")

@@ -20,7 +20,7 @@ from minitx.checkpoint.build import choose_architecture, class_names, task_of
 from minitx.checkpoint.files import GENERATION, INDEX, SINGLE
 from minitx.checkpoint.record import Checkpoint
 from minitx.checkpoint.resolve import table_entries
-from minitx.checkpoint.ties import is_shared, is_tied
+from minitx.checkpoint.ties import is_shared, is_tied, untied
 from minitx.checkpoint.unchanged import attention_name, check_unchanged
 from minitx.checkpoint.write import check_target, nbytes, write_tensors
 from minitx.habits import explain_arguments
@@ -313,13 +313,8 @@ def untied_head(model: Model, checkpoint: Checkpoint) -> bool:
         return False  # the scale of T5 goes with its tie
     if isinstance(model, EncoderDecoderModel):
         return False  # the key is about both word embeddings too
-    stored = {name for names, own in checkpoint.names.items() if own for name in names}
-    ties = {name: owner for name, owner in model.ties.items() if name.startswith("head.")}
-    return any(
-        model.get_parameter(name) is not model.get_parameter(owner)
-        for name, owner in ties.items()
-        if name not in stored
-    )
+    ties = [name for name in model.ties if name.startswith("head.") and name not in checkpoint.untied]
+    return any(name in untied(model) for name in ties)
 
 
 def main_dtype(model: Model, checkpoint: Checkpoint) -> torch.dtype:
