@@ -145,7 +145,6 @@ def load(
         model.checkpoint = source_record(architecture, kind, config, tensors, folder)
         model.checkpoint.ignored_keys = ignored
         model.checkpoint.names = load_parameters(model, resolution.sources, tensors, dtype, device)
-        model.checkpoint.untied = untied(model)
         init_missing(model, resolution.missing, seeded_generator(seed))
         model.checkpoint.dtype = model.dtype
         one_class = architecture.class_name(kind, task) == architecture.class_name(kind, "none")
@@ -340,6 +339,7 @@ def load_parameters(
         if dtype is None:
             checkpoint.dtypes |= {n: (t.dtype, loaded) for n, t in own.items() if t.dtype != loaded}
     share_tied(model)
+    checkpoint.untied = untied(model)
     return stored_names
 
 

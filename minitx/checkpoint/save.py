@@ -22,7 +22,7 @@ from minitx.checkpoint.record import Checkpoint
 from minitx.checkpoint.resolve import table_entries
 from minitx.checkpoint.ties import is_shared, is_tied, untied
 from minitx.checkpoint.unchanged import attention_name, check_unchanged
-from minitx.checkpoint.write import check_target, nbytes, write_tensors
+from minitx.checkpoint.write import check_target, nbytes, write_tensors, write_tokenizer
 from minitx.habits import explain_arguments
 from minitx.io import write_json
 from minitx.models import EncoderDecoderModel, Model
@@ -82,8 +82,8 @@ def save(
         progress: called with the number of bytes after each tensor.
 
     Raises:
-        FileExistsError: the folder holds a model of another architecture, or weights or settings of
-            embeddings under other file names, which would contradict these.
+        FileExistsError: the folder holds a model of another architecture, or weights, settings of
+            embeddings or chat templates under other file names, which would contradict these.
         TypeError: `tokenizer` is not from `minitx.load_tokenizer`.
         ValueError: a model that its config does not describe.
     """
@@ -104,7 +104,7 @@ def save(
     with transaction(folder) as files:
         write_checkpoint(files, model, checkpoint, max_shard_size, progress)
         if tokenizer is not None:
-            files.write_all(tokenizer.contents())
+            write_tokenizer(files, tokenizer.contents())
 
 
 def check_tokenizer(tokenizer: HasFiles, model: Model) -> None:
