@@ -143,6 +143,8 @@ def test_a_resized_vocabulary(tmp_path: Path, case: tuple[str, str]) -> None:
         (LLAMA, {"target_modules": ["embed_tokens", "q_proj"], "modules_to_save": ["lm_head"]}),
         (T5, {"target_modules": ["q", "wo"]}),
         (BERT, {"target_modules": ["query"], "bias": "all"}),
+        (LLAMA, {"target_modules": ["q_proj", "down_proj"], "use_dora": True}),
+        (GPT2, {"target_modules": ["c_attn", "c_fc"], "use_dora": True}),
     ],
     ids=lambda value: str(value)[:60],
 )
