@@ -58,14 +58,18 @@ def stated_settings(content: bytes | None, config: Mapping[str, Any], folder: Pa
     return StatedSettings(stated, "config.json") if known & stated.keys() else None
 
 
-def settings_of_folder(folder: Path) -> StatedSettings:
+def settings_of_folder(folder: Path, *, token: str | None = None, offline: bool = False) -> StatedSettings:
     """Returns the settings of the checkpoint in a folder; of an adapter without any, those of its base model.
+
+    Args:
+        folder: folder of a checkpoint or an adapter.
+        token, offline: as for `fetch`.
 
     Raises:
         FileNotFoundError: it states none.
         ValueError: as `stated_settings`.
     """
-    base = base_folder(folder)
+    base = base_folder(folder, token=token, offline=offline)
     path, old = generation_folder(folder, base) / GENERATION, base / "config.json"
     content = path.read_bytes() if path.is_file() else None
     config = read_json(old) if content is None and old.is_file() else {}

@@ -70,10 +70,16 @@ class GenerationSettings:
     num_samples: int = 1
 
 
-def generation_settings(name_or_folder: str | Path) -> GenerationSettings:
+def generation_settings(
+    name_or_folder: str | Path, *, revision: str = "main", token: str | None = None, offline: bool = False
+) -> GenerationSettings:
     """Reads generation_config.json of a folder or a Hub id, or without one the settings in config.json.
 
     Settings that the file does not state are off. (transformers samples with top_k=50 in that case.)
+
+    Args:
+        name_or_folder: as for `minitx.load`.
+        revision, token, offline: as for `minitx.load`.
 
     Raises:
         FileNotFoundError: no such folder, or no file with settings in it.
@@ -81,7 +87,8 @@ def generation_settings(name_or_folder: str | Path) -> GenerationSettings:
     """
     from minitx.checkpoint.hub import fetch
 
-    return read_settings(*settings_of_folder(fetch(name_or_folder)))
+    folder = fetch(name_or_folder, revision=revision, token=token, offline=offline)
+    return read_settings(*settings_of_folder(folder, token=token, offline=offline))
 
 
 def read_settings(config: Mapping[str, Any], file: str = GENERATION) -> GenerationSettings:
