@@ -126,6 +126,23 @@ def test_from_the_hub(hub: Any, tmp_path: Path, bert: Path) -> None:  # noqa: F8
     assert minitx.load_tokenizer("someone/adapter").encode("the cat sat") == [2, 5, 6, 7, 3]
 
 
+def test_an_adapter_in_a_subfolder_on_the_hub(hub: Any, tmp_path: Path, bert: Path) -> None:  # noqa: F811
+    vocabulary(bert)
+    folder = query_of_bert(tmp_path / "adapter" / "0_Transformer", Path("someone/base"))
+    pooling(folder.parent, "cls_token")
+    modules = json.loads((folder.parent / "modules.json").read_text(encoding="utf-8"))
+    modules[0]["path"] = "0_Transformer"
+    (folder.parent / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
+    hub.push("someone/base", files_of(bert))
+    hub.push("someone/adapter", files_of(folder.parent))
+    for name in ("someone/adapter", folder.parent, folder):
+        model = minitx.load(name)
+        assert minitx.embedding_settings(name).pooling == "first"
+        assert minitx.embedding_settings(model).pooling == "first"
+        assert minitx.load_tokenizer(name).encode("the cat sat") == [2, 5, 6, 7, 3]
+        assert torch.equal(model(ids()).last_hidden_state, minitx.load(folder)(ids()).last_hidden_state)
+
+
 def test_a_private_base_model(
     hub: Any,  # noqa: F811
     tmp_path: Path,
