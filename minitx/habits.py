@@ -120,6 +120,18 @@ ARGUMENTS: Mapping[str, Mapping[str, str]] = {
         "show_progress_bar": "progress= takes a function, which gets the number of texts after each batch.",
         "truncate_dim": "Use settings=replace(embedding_settings(model), truncate_dim=...).",
     },
+    "pipeline": {
+        "framework": "minitx is PyTorch; leave it out.",
+        "model_kwargs": "Load the model with minitx.load(...) and pass it as model=.",
+        "num_workers": "Tokenization is fast enough in the calling thread; leave it out.",
+        "padding": "Batches are padded as far as their rows need; leave it out.",
+        "return_all_scores": "top_k=None returns all labels.",
+        "tokenizer_kwargs": "max_length= and overflow= say how long texts are handled.",
+        "torch_dtype": 'Use dtype="float16" or dtype=torch.float16.',
+        "truncation": 'overflow="truncate" cuts long texts off, "window" divides them, "error" refuses them.',
+        "trust_remote_code": "minitx runs no code from a checkpoint; leave it out.",
+        "use_fast": "There is one kind of tokenizer; leave it out.",
+    },
     "from_config": {
         "attn_implementation": 'Call model.set_attention("sdpa") or ("eager").',
         "device": "Call model.to(device) on the result.",

@@ -24,7 +24,8 @@ PUBLIC_DOORS = {
     "models/decoder.py:forward",
     "models/encoder.py:forward",
     "models/encoder_decoder.py:forward",
-    "pipelines/text/embed.py:embed",
+    "pipelines/embedding/embed.py:embed",
+    "pipelines/pipeline.py:pipeline",
     "tokenizer/tokenizer.py:__call__",
 }
 
