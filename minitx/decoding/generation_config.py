@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from minitx.checkpoint.files import GENERATION
-from minitx.checkpoint.generation import settings_of_folder
+from minitx.checkpoint.generation import fetch_settings
 from minitx.decoding.samplers.greedy import Greedy
 from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.search.beam import Beam
@@ -85,10 +85,7 @@ def generation_settings(
         FileNotFoundError: no such folder, or no file with settings in it.
         ValueError: a setting that minitx does not implement or know, or a value out of range.
     """
-    from minitx.checkpoint.hub import fetch
-
-    folder = fetch(name_or_folder, revision=revision, token=token, offline=offline)
-    return read_settings(*settings_of_folder(folder, token=token, offline=offline))
+    return read_settings(*fetch_settings(name_or_folder, revision=revision, token=token, offline=offline))
 
 
 def read_settings(config: Mapping[str, Any], file: str = GENERATION) -> GenerationSettings:
