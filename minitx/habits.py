@@ -107,22 +107,9 @@ _OF_THE_CALL = {
     )
 }
 
-_PIPELINE = {
-    "X": "Inputs are the first argument, or fields by name: question=..., context=...",
-    "data": "Inputs are the first argument, or fields by name: question=..., context=...",
-    "grouped_entities": 'Use aggregation_strategy="simple".',
-    "ignore_subwords": 'Use aggregation_strategy="first".',
-    "offset_mapping": "Offsets are those of the tokenizer; leave it out.",
-    "padding": "Texts are padded to the longest of their batch; leave it out.",
-    "tokenizer_kwargs": "Use overflow= and max_length=; texts are padded for you.",
-    "topk": "It is called top_k.",
-    "truncation": 'Use overflow="truncate", "window" or "error", and max_length= for another limit.',
-}
-
 # place -> name of an argument elsewhere -> what to use here
 ARGUMENTS: Mapping[str, Mapping[str, str]] = {
     "load": _LOADING,
-    "pipeline": _PIPELINE,
     "embed": {
         "convert_to_numpy": "Call .cpu().numpy() on the result.",
         "convert_to_tensor": "The result is a tensor; leave it out.",
@@ -134,12 +121,18 @@ ARGUMENTS: Mapping[str, Mapping[str, str]] = {
         "truncate_dim": "Use settings=replace(embedding_settings(model), truncate_dim=...).",
     },
     "pipeline": {
+        "X": "Inputs are the first argument, or fields by name: question=..., context=...",
+        "data": "Inputs are the first argument, or fields by name: question=..., context=...",
         "framework": "minitx is PyTorch; leave it out.",
+        "grouped_entities": 'Use aggregation_strategy="simple".',
+        "ignore_subwords": 'Use aggregation_strategy="first".',
         "model_kwargs": "Load the model with minitx.load(...) and pass it as model=.",
         "num_workers": "Tokenization is fast enough in the calling thread; leave it out.",
+        "offset_mapping": "Offsets are those of the tokenizer; leave it out.",
         "padding": "Batches are padded as far as their rows need; leave it out.",
         "return_all_scores": "top_k=None returns all labels.",
         "tokenizer_kwargs": "max_length= and overflow= say how long texts are handled.",
+        "topk": "It is called top_k.",
         "torch_dtype": 'Use dtype="float16" or dtype=torch.float16.',
         "truncation": 'overflow="truncate" cuts long texts off, "window" divides them, "error" refuses them.',
         "trust_remote_code": "minitx runs no code from a checkpoint; leave it out.",

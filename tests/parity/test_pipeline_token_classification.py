@@ -15,7 +15,7 @@ from tests.parity.pipelines import LONG, TEXTS, close, folder
 LABELS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "MISC")
 NAMES = {"id2label": dict(enumerate(LABELS)), "label2id": {name: i for i, name in enumerate(LABELS)}}
 STRATEGIES = ("none", "simple", "first", "average", "max")
-KINDS = ("bert", "roberta", "albert", "distilbert", "xlm-roberta", "mpnet", "gpt2")
+KINDS = ("bert", "roberta", "albert", "gpt2")
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -28,8 +28,9 @@ def pipes(request: pytest.FixtureRequest, root: Path) -> tuple[Any, Any]:
 
 
 @pytest.mark.filterwarnings("ignore:Tokenizer does not support real words")
-@pytest.mark.parametrize("ignored", [None, [], ["PER", "B-LOC"]], ids=str)
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(
+    ("strategy", "ignored"), [*((name, []) for name in STRATEGIES), ("none", None), ("max", ["PER", "B-LOC"])]
+)
 def test_results_are_those_of_transformers(
     pipes: tuple[Any, Any], strategy: str, ignored: list[str] | None
 ) -> None:
@@ -57,26 +58,26 @@ def test_words(pipes: tuple[Any, Any], strategy: str) -> None:
         for words in rows:
             result = theirs(words, delimiter=delimiter, **options)
             assert close(ours(words, delimiter=delimiter, **options), result), words
-        assert close(
-            ours(rows, delimiter=delimiter, **options), theirs(rows, delimiter=delimiter, **options)
-        )
+        assert close(ours(rows, delimiter=delimiter, **options), theirs(rows, delimiter=delimiter, **options))
 
 
 @pytest.mark.filterwarnings("ignore:Tokenizer does not support real words")
-@pytest.mark.parametrize("stride", [0, 1, 40, 100])
-@pytest.mark.parametrize("strategy", STRATEGIES[1:])
+@pytest.mark.parametrize("stride", [0, 40])
+@pytest.mark.parametrize("strategy", ["simple", "first", "average"])
 def test_windows_with_a_stride_are_those_of_transformers(
     pipes: tuple[Any, Any], strategy: str, stride: int
 ) -> None:
     ours, theirs = pipes
     options = {"aggregation_strategy": strategy, "stride": stride}
-    for text in (TEXTS[3], (TEXTS[3] + " " + TEXTS[4] + TEXTS[6]) * 12):
+    for text in (TEXTS[3], (TEXTS[3] + " " + TEXTS[4] + TEXTS[6]) * 5):
         assert close(ours(text, **options), theirs(text, **options)), text
 
 
 @pytest.mark.parametrize("strategy", ["none", "simple"])
-def test_long_texts(pipes: tuple[Any, Any], strategy: str) -> None:
-    ours, theirs = pipes
+def test_long_texts(root: Path, strategy: str) -> None:
+    path = folder(root, "roberta", "AutoModelForTokenClassification", **NAMES)
+    ours = minitx.pipeline("ner", path)
+    theirs = transformers.pipeline("ner", str(path), device="cpu")
     with pytest.warns(UserWarning, match="1 of 1 inputs of token-classification were too long"):
         result = ours(LONG, aggregation_strategy=strategy, overflow="truncate")
     assert close(result, theirs(LONG, aggregation_strategy=strategy))
