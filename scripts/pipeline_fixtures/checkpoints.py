@@ -12,8 +12,15 @@ import torch
 import transformers
 from transformers.models.deprecated.tapex.tokenization_tapex import TapexTokenizer
 
-from pipeline_fixtures import vocabularies
-from pipeline_fixtures.vocabularies import ALBERT, BERT_SPECIALS, FAIRSEQ, MARIAN, T5, write_json
+from pipeline_fixtures.builders import (
+    byte_level,
+    m2m_tokenizer,
+    marian_tokenizer,
+    pieces,
+    tapas_tokenizer,
+    word_piece,
+)
+from pipeline_fixtures.vocabularies import ALBERT, FAIRSEQ, T5, read_json, write_json
 
 ENCODER = {
     "hidden_size": 16,
@@ -69,72 +76,6 @@ class Checkpoint:
     seed: int = 0
 
 
-def _word_piece(lower: bool, **settings: Any) -> Callable[[Path], Any]:
-    def build(folder: Path) -> Any:
-        vocabularies.word_pieces(folder / "vocab.txt", 340, lower, *BERT_SPECIALS)
-        path = str(folder / "vocab.txt")
-        kind = transformers.BertTokenizerFast if lower else transformers.DistilBertTokenizerFast
-        return kind(path, do_lower_case=lower, model_max_length=128, **settings)
-
-    return build
-
-
-def _byte_level(kind: Any, length: int = 128) -> Callable[[Path], Any]:
-    def build(folder: Path) -> Any:
-        vocabularies.byte_pairs(folder, 380)
-        files = str(folder / "vocab.json"), str(folder / "merges.txt")
-        return kind(*files, model_max_length=length)
-
-    return build
-
-
-def _pieces(kind: Any, file: str, specials: dict[str, Any], **settings: Any) -> Callable[[Path], Any]:
-    def build(folder: Path) -> Any:
-        rules = folder / "rules.tsv"
-        vocabularies.sentencepiece_model(folder / file, rules, 320, **specials)
-        rules.unlink()
-        return kind(str(folder / file), **{"model_max_length": 128} | settings)
-
-    return build
-
-
-def _marian(*languages: str) -> Callable[[Path], Any]:
-    def build(folder: Path) -> Any:
-        rules = folder / "rules.tsv"
-        for name, size in (("source.spm", 300), ("target.spm", 260)):
-            vocabularies.sentencepiece_model(folder / name, rules, size, **MARIAN)
-        rules.unlink()
-        vocabularies.marian_vocabulary(folder, languages)
-        files = {"source_spm": "source.spm", "target_spm": "target.spm", "vocab": "vocab.json"}
-        paths = {name: str(folder / file) for name, file in files.items()}
-        target = "mul" if languages else "fr"
-        return transformers.MarianTokenizer(
-            **paths, source_lang="en", target_lang=target, model_max_length=128, separate_vocabs=False
-        )
-
-    return build
-
-
-def _m2m(folder: Path) -> Any:
-    rules = folder / "rules.tsv"
-    vocabularies.sentencepiece_model(folder / "sentencepiece.bpe.model", rules, 300, **FAIRSEQ)
-    rules.unlink()
-    vocabularies.m2m_vocabulary(folder)
-    files = str(folder / "vocab.json"), str(folder / "sentencepiece.bpe.model")
-    return transformers.M2M100Tokenizer(*files, model_max_length=128)
-
-
-def _tapas(**settings: Any) -> Callable[[Path], Any]:
-    def build(folder: Path) -> Any:
-        vocabularies.word_pieces(folder / "vocab.txt", 340, True, *BERT_SPECIALS, "[EMPTY]")
-        path = str(folder / "vocab.txt")
-        return transformers.TapasTokenizer(
-            path, **{"model_max_length": 128, "cell_trim_length": -1} | settings
-        )
-
-    return build
-
-
 _T5_PARAMETERS = {
     "summarization": {
         "early_stopping": True,
@@ -171,31 +112,31 @@ _AGGREGATIONS = {"0": "NONE", "1": "SUM", "2": "AVERAGE", "3": "COUNT"}
 
 CHECKPOINTS = {
     "bert": Checkpoint(
-        config={"model_type": "bert", **ENCODER}, tokenizer=_word_piece(lower=True), model=QUESTIONS
+        config={"model_type": "bert", **ENCODER}, tokenizer=word_piece(lower=True), model=QUESTIONS
     ),
     "distilbert": Checkpoint(
         config={
             "model_type": "distilbert", "dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 24,
             "max_position_embeddings": 130,
         },
-        tokenizer=_word_piece(lower=False),
+        tokenizer=word_piece(lower=False),
         model=QUESTIONS,
     ),
     "roberta": Checkpoint(
         config={"model_type": "roberta", **ENCODER, "type_vocab_size": 1, "pad_token_id": 1},
-        tokenizer=_byte_level(transformers.RobertaTokenizerFast),
+        tokenizer=byte_level(transformers.RobertaTokenizerFast),
         model=QUESTIONS,
     ),
     "xlm-roberta-left": Checkpoint(
         config={"model_type": "xlm-roberta", **ENCODER, "type_vocab_size": 1, "pad_token_id": 1},
-        tokenizer=_pieces(
+        tokenizer=pieces(
             transformers.XLMRobertaTokenizerFast, "sentencepiece.bpe.model", FAIRSEQ, padding_side="left"
         ),
         model=QUESTIONS,
     ),
     "albert": Checkpoint(
         config={"model_type": "albert", **ENCODER, "embedding_size": 12, "hidden_act": "gelu_new"},
-        tokenizer=_pieces(transformers.AlbertTokenizerFast, "spiece.model", ALBERT, **_SPECIAL),
+        tokenizer=pieces(transformers.AlbertTokenizerFast, "spiece.model", ALBERT, **_SPECIAL),
         model=QUESTIONS,
     ),
     "bart-summarization": Checkpoint(
@@ -204,17 +145,18 @@ CHECKPOINTS = {
             "max_length": 16, "num_beams": 2, "no_repeat_ngram_size": 3, "early_stopping": True,
             "task_specific_params": _BART_PARAMETERS,
         },
-        tokenizer=_byte_level(transformers.BartTokenizerFast),
+        tokenizer=byte_level(transformers.BartTokenizerFast),
         model=CONDITIONAL,
         end=7.0,
+        seed=13,
     ),
     "bart": Checkpoint(
         config={"model_type": "bart", **BART_SIZES, **FAIRSEQ_IDS},
         generation={"max_length": 14, "no_repeat_ngram_size": 2},
-        tokenizer=_byte_level(transformers.BartTokenizerFast),
+        tokenizer=byte_level(transformers.BartTokenizerFast),
         model=CONDITIONAL,
-        end=4.5,
-        seed=1,
+        end=5.5,
+        seed=2,
     ),
     "t5": Checkpoint(
         config={
@@ -224,10 +166,11 @@ CHECKPOINTS = {
             "eos_token_id": 1, "task_specific_params": _T5_PARAMETERS,
         },
         generation={"max_length": 22},
-        tokenizer=_pieces(transformers.T5TokenizerFast, "spiece.model", T5, extra_ids=20),
+        tokenizer=pieces(transformers.T5TokenizerFast, "spiece.model", T5, extra_ids=20),
         model=CONDITIONAL,
         embedding=2.0,
-        end=5.0,
+        end=3.5,
+        seed=15,
     ),
     "pegasus": Checkpoint(
         config={
@@ -235,7 +178,7 @@ CHECKPOINTS = {
             "eos_token_id": 1, "decoder_start_token_id": 0, "forced_eos_token_id": 1, "num_beams": 4,
             "length_penalty": 0.8, "max_length": 20,
         },
-        tokenizer=_pieces(transformers.PegasusTokenizerFast, "spiece.model", T5),
+        tokenizer=pieces(transformers.PegasusTokenizerFast, "spiece.model", T5),
         model=CONDITIONAL,
         end=5.3,
     ),
@@ -244,47 +187,52 @@ CHECKPOINTS = {
             "model_type": "marian", **BART_SIZES, "scale_embedding": True, "static_position_embeddings": True,
             "num_beams": 3, "max_length": 24,
         },
-        tokenizer=_marian(),
+        tokenizer=marian_tokenizer(),
         model=CONDITIONAL,
-        end=3.0,
+        end=4.0,
         embedding=0.35,
+        seed=8,
     ),
     "marian-multi": Checkpoint(
         config={
             "model_type": "marian", **BART_SIZES, "scale_embedding": True, "static_position_embeddings": True,
         },
         generation={"num_beams": 2, "max_length": 18},
-        tokenizer=_marian(">>deu<<", ">>fra<<", ">>zho_Hans<<"),
+        tokenizer=marian_tokenizer(">>deu<<", ">>fra<<", ">>zho_Hans<<"),
         model=CONDITIONAL,
-        end=2.5,
+        end=4.0,
         embedding=0.35,
+        seed=8,
     ),
     "mbart": Checkpoint(
         config={
             "model_type": "mbart", **BART_SIZES, "bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2,
             "forced_eos_token_id": 2, "scale_embedding": True, "max_length": 21, "num_beams": 3,
         },
-        tokenizer=_pieces(transformers.MBartTokenizerFast, "sentencepiece.bpe.model", FAIRSEQ),
+        tokenizer=pieces(transformers.MBartTokenizerFast, "sentencepiece.bpe.model", FAIRSEQ),
         model=CONDITIONAL,
         end=5.0,
+        seed=10,
     ),
     "mbart50": Checkpoint(
         config={
             "model_type": "mbart", **BART_SIZES, **FAIRSEQ_IDS, "scale_embedding": True, "max_length": 21,
             "num_beams": 2,
         },
-        tokenizer=_pieces(transformers.MBart50TokenizerFast, "sentencepiece.bpe.model", FAIRSEQ),
+        tokenizer=pieces(transformers.MBart50TokenizerFast, "sentencepiece.bpe.model", FAIRSEQ),
         model=CONDITIONAL,
         end=4.5,
+        seed=6,
     ),
     "m2m100": Checkpoint(
         config={
             "model_type": "m2m_100", **BART_SIZES, "bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2,
             "decoder_start_token_id": 2, "scale_embedding": True, "max_length": 21, "num_beams": 3,
         },
-        tokenizer=_m2m,
+        tokenizer=m2m_tokenizer,
         model=CONDITIONAL,
-        end=2.0,
+        end=3.0,
+        seed=8,
     ),
     "nllb": Checkpoint(
         config={
@@ -292,9 +240,10 @@ CHECKPOINTS = {
             "decoder_start_token_id": 2, "scale_embedding": True, "max_length": 21,
             "tokenizer_class": "NllbTokenizer",
         },
-        tokenizer=_pieces(transformers.NllbTokenizerFast, "sentencepiece.bpe.model", FAIRSEQ),
+        tokenizer=pieces(transformers.NllbTokenizerFast, "sentencepiece.bpe.model", FAIRSEQ),
         model=CONDITIONAL,
         end=2.0,
+        seed=2,
     ),
     "tapas-wtq": Checkpoint(
         config={
@@ -302,23 +251,27 @@ CHECKPOINTS = {
             "select_one_column": True, "average_logits_per_cell": False, "temperature": 0.7,
             "aggregation_labels": _AGGREGATIONS, "no_aggregation_label_index": 0,
         },
-        tokenizer=_tapas(),
+        tokenizer=tapas_tokenizer(),
         model=TABLES,
+        embedding=1.0,
+        seed=5,
     ),
     "tapas-sqa": Checkpoint(
         config={
-            "model_type": "tapas", **_TAPAS, "select_one_column": False, "average_logits_per_cell": True,
+            "model_type": "tapas", **_TAPAS, "select_one_column": True, "average_logits_per_cell": True,
             "temperature": 1.0, "aggregation_labels": None, "reset_position_index_per_cell": False,
         },
-        tokenizer=_tapas(cell_trim_length=3, model_max_length=64),
+        tokenizer=tapas_tokenizer(cell_trim_length=3, model_max_length=64),
         model=TABLES,
-        seed=1,
+        embedding=1.0,
+        seed=2,
     ),
     "tapex": Checkpoint(
         config={"model_type": "bart", **BART_SIZES, **FAIRSEQ_IDS, "max_length": 12, "num_beams": 2},
-        tokenizer=_byte_level(TapexTokenizer, length=200),
+        tokenizer=byte_level(TapexTokenizer, length=200),
         model=CONDITIONAL,
-        end=4.5,
+        end=6.0,
+        seed=13,
     ),
 }  # fmt: skip
 
@@ -331,7 +284,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     tokenizer.save_pretrained(folder)
     for path in folder.glob("*.json"):
         if path.name != "vocab.json":
-            write_json(path, _without_paths(vocabularies.read_json(path)))
+            write_json(path, _without_paths(read_json(path)))
     config = {"torch_dtype": "float32", **_vocabulary(checkpoint.config, tokenizer), **checkpoint.config}
     write_json(folder / "config.json", config)
     if checkpoint.generation is not None:
@@ -381,11 +334,7 @@ def _initialize(model: Any, checkpoint: Checkpoint) -> None:
                 continue
             noise = torch.randn(parameter.shape)
             if parameter.dim() > 1:
-                position = "position" in name
-                embedding = "shared" in name or "word_embeddings" in name or "embed_tokens" in name
-                parameter.copy_(
-                    noise * (checkpoint.embedding if embedding else 2.0 if position else checkpoint.std)
-                )
+                parameter.copy_(noise * _scale(name, checkpoint))
             else:
                 norm = name.endswith("weight") and "output_weights" not in name
                 parameter.copy_(1 + 0.2 * noise if norm else 0.3 * noise)
@@ -394,3 +343,13 @@ def _initialize(model: Any, checkpoint: Checkpoint) -> None:
             bias[0, end] = checkpoint.end
         elif checkpoint.end:
             model.get_input_embeddings().weight[end] *= checkpoint.end
+
+
+def _scale(name: str, checkpoint: Checkpoint) -> float:
+    """Standard deviation of a matrix: small for columns and rows, so that cells differ."""
+    if "token_type_embeddings" in name:
+        return 0.4
+    if "position" in name:
+        return 2.0
+    tokens = any(part in name for part in ("shared", "word_embeddings", "embed_tokens"))
+    return checkpoint.embedding if tokens else checkpoint.std

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import sentencepiece
+from sentencepiece import sentencepiece_model_pb2
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from pipeline_fixtures.texts import CORPUS
@@ -48,18 +51,29 @@ def sentencepiece_model(path: Path, rules: Path, size: int, **options: Any) -> N
         hard_vocab_limit=False,
         **options,
     )
-    path.write_bytes(content.getvalue())
+    model = sentencepiece_model_pb2.ModelProto.FromString(content.getvalue())
+    model.normalizer_spec.ClearField("normalization_rule_tsv")  # a path of this machine
+    path.write_bytes(model.SerializeToString(deterministic=True))
 
 
 def word_pieces(path: Path, size: int, lower: bool, *specials: str) -> None:
-    """Write a vocab.txt of BERT's kind."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lower)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=size, special_tokens=list(specials), show_progress=False)
-    tokenizer.train_from_iterator(CORPUS, trainer)
-    entries = sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
-    path.write_text("".join(f"{token}\n" for token, _ in entries), encoding="utf-8")
+    """Write a vocab.txt of BERT's kind: all characters, then the pieces that cover most of the corpus.
+
+    The WordPiece trainer is not used: the order of its pieces differs from run to run.
+    """
+    normalizer, splitter = normalizers.BertNormalizer(lowercase=lower), pre_tokenizers.BertPreTokenizer()
+    texts = (normalizer.normalize_str(text) for text in CORPUS)
+    words = [word for text in texts for word, _ in splitter.pre_tokenize_str(text)]
+    characters = sorted({character for word in words for character in word})
+    covered: Counter[str] = Counter()
+    for word in words:
+        for start, end in itertools.combinations(range(len(word) + 1), 2):
+            if end - start > 1:
+                covered["##" * (start > 0) + word[start:end]] += end - start - 1
+    best = sorted(covered, key=lambda piece: (-covered[piece], piece))
+    tokens = dict.fromkeys((*specials, *characters, *(f"##{character}" for character in characters), *best))
+    lines = itertools.islice(tokens, max(size, 2 * len(characters) + 60))
+    path.write_text("".join(f"{token}\n" for token in lines), encoding="utf-8")
 
 
 def byte_pairs(folder: Path, size: int) -> None:

@@ -18,11 +18,7 @@ from tests.parity.pipeline_fixtures import Case, cases
 TASK = "question-answering"
 # Arguments of transformers' runner. It pads on the left without hiding the padding from the answers.
 RUNNER = ("padding", "batch_size")
-CASES = [
-    case
-    for case in cases(TASK)
-    if not (case.values[0].model.endswith("-left") and "padding" in case.values[0].call_arguments)
-]
+MODELS = ("albert", "bert", "distilbert", "roberta", "xlm-roberta-left")
 
 
 @cache
@@ -38,9 +34,13 @@ def answer(case: Case) -> Any:
     return pipe(case.folder, tuple(case.pipeline_arguments.items()))(*case.inputs, **arguments)
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_answers(case: Case) -> None:
-    case.check(answer(case), tolerance=1e-6)
+@pytest.mark.parametrize("model", MODELS)
+def test_answers(model: str) -> None:
+    rows = [row.values[0] for row in cases(TASK, model)]
+    assert len(rows) > 80
+    for case in rows:
+        if not (model.endswith("-left") and "padding" in case.call_arguments):
+            case.check(answer(case), tolerance=1e-6)
 
 
 # transformers fails, and minitx answers: a window with less room than the stride, one text in a list, more

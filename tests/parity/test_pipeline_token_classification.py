@@ -39,22 +39,24 @@ def test_results_are_those_of_transformers(
     options |= {} if ignored is None else {"ignore_labels": ignored}
     # GPT-2 has no special tokens, and transformers no way to run it on none
     texts = [text for text in TEXTS if text or ours.tokenizer.cls_token_id is not None]
-    expected = [theirs(text, **options) for text in texts]
-    for text, result in zip(texts, expected, strict=True):
-        assert close(ours(text, **options), result), text
+    expected = theirs(texts, **options)
     assert close(ours(texts, **options), expected)
+    if strategy == "none":
+        for text, result in zip(texts, expected, strict=True):
+            assert close(ours(text, **options), result), text
+            assert ignored or close(theirs(text, **options), result), text
     assert any(expected)
 
 
 @pytest.mark.filterwarnings("ignore:Tokenizer does not support real words")
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", ["none", "average"])
 def test_words(pipes: tuple[Any, Any], strategy: str) -> None:
     ours, theirs = pipes
     if ours.model.checkpoint.config["model_type"] in ("roberta", "gpt2"):
         pytest.skip("transformers takes words with a tokenizer that adds a space before them only")
     options = {"aggregation_strategy": strategy, "is_split_into_words": True, "ignore_labels": []}
     rows = [text.split() for text in TEXTS if text.split()]
-    for delimiter in (" ", "", " - "):
+    for delimiter in ("", " - "):
         for words in rows:
             result = theirs(words, delimiter=delimiter, **options)
             assert close(ours(words, delimiter=delimiter, **options), result), words
