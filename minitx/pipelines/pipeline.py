@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
-from minitx.pipelines.batching import limits_for, make_batches
+from minitx.pipelines.batching import limits_for
 from minitx.pipelines.inputs import read_file
 from minitx.pipelines.registry import BY_HEAD, TASKS, TaskSpec, find_task
 from minitx.pipelines.result import Details
@@ -122,6 +122,22 @@ class Pipeline:
             raise ArgumentTypeError("inputs", values, "a request, a list of requests, or an iterable", hint)
         return self._stream(values, options)
 
+    def stream(self, inputs: Any, **options: Any) -> Iterator[str]:
+        """Returns an iterator of the pieces of a generated text, as they come; joined they are the new text.
+
+        Args:
+            inputs: one request.
+            **options: of the task, for this call only.
+
+        Raises:
+            TypeError, ValueError: several requests, unknown options, or a task that does not generate text.
+        """
+        task = self.task
+        settings = task.options(self.options, options)
+        if not task.is_single(inputs):
+            raise ArgumentTypeError("inputs", inputs, "one request", "call the pipeline for several")
+        return task.stream(task.read(inputs, task.fields[0]), settings)
+
     def _stream(self, values: Iterable[Any], options: Options) -> Iterator[Any]:
         """Yields results in the order of the inputs, chunk by chunk."""
         task, details = self.task, self._details is True
@@ -141,12 +157,11 @@ class Pipeline:
     ) -> list[Any]:
         """Returns the results of requests, whose sequences share batches."""
         groups = [task.preprocess(request, options) for request in requests]
-        _note_truncation(task, groups)
+        note_truncation(task, groups)
         flat = [(index, item) for index, items in enumerate(groups) for item in items]
         outputs: list[Any] = [None] * len(flat)
         left = [len(items) for items in groups]
-        lengths = [len(item) for _, item in flat]
-        for batch in make_batches(lengths, self._limits, padding=task.pads):
+        for batch in task.batches([item for _, item in flat], self._limits, options):
             rows = task.forward([flat[index][1] for index in batch], options)
             for index, row in zip(batch, rows, strict=True):
                 outputs[index] = row
@@ -179,12 +194,12 @@ class Pipeline:
             return "Pipeline(closed)"
         model = self.model
         origin = getattr(model.checkpoint, "folder", None) or type(model).__name__
-        return f"Pipeline({self.task.spec.name!r}, {origin}, {model.dtype}, {model.device})".replace(
-            "torch.", ""
-        )
+        parts = [repr(self.task.spec.name), origin, str(model.dtype).removeprefix("torch."), model.device]
+        parts += filter(None, [self.task.describe(self.options)])
+        return f"Pipeline({', '.join(map(str, parts))})"
 
 
-def _note_truncation(task: Task[Any], groups: list[list[ModelInput]]) -> None:
+def note_truncation(task: Task[Any], groups: list[list[ModelInput]]) -> None:
     count = sum(any(item.truncated for item in items) for items in groups)
     if count:
         ways = 'overflow="window" uses all of a text, max_length= states another limit'

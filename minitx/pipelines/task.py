@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from minitx.habits import UnknownArgumentError, argument_hint
 from minitx.models import ModelOutput
 from minitx.models.base import check_not_compiled
+from minitx.pipelines.batching import BatchLimits, make_batches
 from minitx.pipelines.embedding.embed import token_limit
 from minitx.pipelines.registry import TaskSpec
 from minitx.tokenizer.batch import Truncation
@@ -328,6 +329,25 @@ class Task(Generic[OptionsT]):
             raise ArgumentValueError("tokenizer", self.tokenizer, "that of the model", hint)
         mask = torch.tensor([_padded([1] * len(item), length, 0) for item in inputs])
         return {name: ids.to(device) for name, ids in batch.items()} | {"attention_mask": mask.to(device)}
+
+    def batches(
+        self, inputs: Sequence[ModelInput], limits: BatchLimits, options: OptionsT
+    ) -> list[list[int]]:
+        """Returns the indices of the sequences of each batch."""
+        return make_batches([len(item) for item in inputs], limits, padding=self.pads)
+
+    def stream(self, request: Request, options: OptionsT) -> Iterator[str]:
+        """Yields the result of one request in pieces of text.
+
+        Raises:
+            ArgumentValueError: a task that does not generate text.
+        """
+        hint = "call the pipeline; an iterable of inputs gives results one by one"
+        raise ArgumentValueError("task", self.spec.name, "one that generates text, to be streamed", hint)
+
+    def describe(self, options: OptionsT) -> str:
+        """Returns the settings of a checkpoint that are in use, for `repr`; by default none."""
+        return ""
 
     @property
     def pads(self) -> bool:
