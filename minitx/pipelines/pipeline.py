@@ -12,7 +12,7 @@ import torch
 
 from minitx.pipelines.batching import limits_for
 from minitx.pipelines.inputs import read_file
-from minitx.pipelines.registry import BY_HEAD, TASKS, TaskSpec, find_task
+from minitx.pipelines.registry import BY_HEAD, BY_MODEL_TYPE, TASKS, TaskSpec, find_task
 from minitx.pipelines.result import Details
 from minitx.pipelines.task import ModelInput, Options, Task
 from minitx.validation import (
@@ -200,10 +200,11 @@ class Pipeline:
 
 
 def note_truncation(task: Task[Any], groups: list[list[ModelInput]]) -> None:
+    """Warns about requests whose texts were truncated."""
     count = sum(any(item.truncated for item in items) for items in groups)
     if count:
-        ways = 'overflow="window" uses all of a text, max_length= states another limit'
-        warn(f"{count} of {len(groups)} inputs of {task.spec.name} were too long and were truncated; {ways}.")
+        name = task.spec.name
+        warn(f"{count} of {len(groups)} inputs of {name} were too long and were truncated; {task.remedy}.")
 
 
 @contextmanager
@@ -299,7 +300,9 @@ def _task_of(model: Model) -> TaskSpec:
     """Returns the task of a model without a named one, by its files or its head."""
     if model.checkpoint is not None and model.checkpoint.sentence_files and "sentence-similarity" in TASKS:
         return TASKS["sentence-similarity"]
-    name = BY_HEAD.get(model.task or "none", "")
+    kind = getattr(model.checkpoint, "model_type", "")
+    purpose = BY_MODEL_TYPE.get(kind) if model.task == "seq2seq-lm" else None
+    name = purpose or BY_HEAD.get(model.task or "none", "")
     if name not in TASKS:
         hint = f"the model has the head {model.task!r}, which is that of no single task"
         raise ArgumentValueError("task", None, "the name of a task", hint)

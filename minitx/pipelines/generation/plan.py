@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -15,12 +15,12 @@ from minitx.decoding.search.base import Search
 from minitx.decoding.search.beam import Beam
 from minitx.decoding.search.beam_sample import BeamSample
 from minitx.decoding.stopping import Stop
-from minitx.pipelines.generation.options import GenerateOptions
+from minitx.pipelines.generation.options import FIELDS, GenerateOptions
 from minitx.validation import ArgumentValueError
 
 _KINDS: Mapping[tuple[bool, bool], type[Strategy]]
 _KINDS = {(False, False): Greedy, (False, True): Sample, (True, False): Beam, (True, True): BeamSample}
-_FIELDS = frozenset(field.name for field in fields(BeamSample))
+_FIELDS = FIELDS.keys()
 _OF_SAMPLES = frozenset(field.name for field in fields(Sample)) - {field.name for field in fields(Greedy)}
 _LENGTHS = ("max_new_tokens", "max_length")
 # Options of the user that are settings of a checkpoint too
@@ -128,18 +128,19 @@ def make_plan(
     user = {name: value for name, value in options.stated().items() if name in _SETTINGS}
     if options.num_samples is not None:
         user["num_return_sequences"] = options.num_samples
+    inherited = options.call.inherited  # has no effect where the call chooses otherwise
     if options.strategy is not None:
-        _check_alone(user)
+        user = _without_strategy(user, set() if "strategy" in inherited else inherited)
     merged = _merge([defaults, {} if stated is None else stated.settings, specific], ignored)
     merged = _merge([merged, user])
     if options.strategy is not None:  # the checkpoint's own strategy is not read, nor checked
         merged = {name: value for name, value in merged.items() if name not in _FIELDS | {"do_sample"}}
     kind = _kind(merged)
     if options.strategy is None:
-        _check_effect(user, kind)
+        _check_effect({name: value for name, value in user.items() if name not in inherited}, kind)
     settings = read_settings(merged, "the checkpoint" if stated is None else stated.file)
     strategy = settings.strategy if options.strategy is None else options.strategy
-    _check_one_value(strategy)
+    strategy = _for_any_batch(strategy)
     samples = settings.num_samples
     if isinstance(strategy, Greedy) and samples > 1:
         hint = "the most probable tokens give one output; add do_sample=True or num_beams="
@@ -175,12 +176,13 @@ def _kind(merged: Mapping[str, Any]) -> type[Strategy]:
     return _KINDS[merged.get("num_beams", 1) != 1, bool(merged.get("do_sample", False))]
 
 
-def _check_alone(user: Mapping[str, Any]) -> None:
-    """Checks that no option is stated that a strategy has itself."""
+def _without_strategy(user: Mapping[str, Any], replaced: Set[str]) -> dict[str, Any]:
+    """Returns the options that a strategy does not have; those that it has must be among `replaced`."""
     for name in user:
-        if name in _FIELDS | {"do_sample"}:
+        if name in _FIELDS | {"do_sample"} and name not in replaced:
             hint = f"pass it to the strategy: Beam({name}=...)" if name in _FIELDS else "the strategy decides"
             raise ArgumentValueError(name, user[name], "left out with strategy=", hint)
+    return {name: value for name, value in user.items() if name not in _FIELDS | {"do_sample"}}
 
 
 def _check_effect(user: Mapping[str, Any], kind: type[Strategy]) -> None:
@@ -194,13 +196,21 @@ def _check_effect(user: Mapping[str, Any], kind: type[Strategy]) -> None:
     kind(**{name: value for name, value in user.items() if name in known})
 
 
-def _check_one_value(strategy: Strategy) -> None:
-    """Checks that a strategy has no values per row, whose rows would depend on the batch."""
+def _for_any_batch(strategy: Strategy) -> Strategy:
+    """Returns the strategy if it gives a text the same in any batch; functions get 0 as number of the row.
+
+    Raises:
+        ArgumentValueError: values per row.
+    """
     for name, declared in parameters_of(strategy).items():
         value = getattr(strategy, name)
         if declared.per_row and isinstance(value, Sequence):
             hint = "for several values call the pipeline several times"
             raise ArgumentValueError(name, value, "one number for all texts", hint)
+    function = strategy.prefix_allowed_tokens_fn
+    if function is None:
+        return strategy
+    return replace(strategy, prefix_allowed_tokens_fn=lambda _, tokens: function(0, tokens))
 
 
 def _least(least: int, most: int | None, user: Mapping[str, Any]) -> int:

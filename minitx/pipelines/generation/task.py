@@ -15,7 +15,7 @@ from minitx.decoding.prompts import Rows
 from minitx.decoding.samplers.counter_rng import RepeatedSeed
 from minitx.pipelines.batching import BatchLimits, make_batches
 from minitx.pipelines.embedding.embed import token_limit
-from minitx.pipelines.generation.options import GenerateOptions
+from minitx.pipelines.generation.options import REPLACED, GenerateOptions
 from minitx.pipelines.generation.plan import Plan, make_plan
 from minitx.pipelines.task import ModelInput, OptionsT, Request, Task
 from minitx.tokenizer import Tokenizer
@@ -45,11 +45,17 @@ class GenerationTask(Task[OptionsT]):
     """
 
     Options = GenerateOptions
+    remedy = 'divide them, or use overflow="error" to find them'
     defaults: ClassVar[Mapping[str, Any]] = {"max_new_tokens": 256}
 
     def options(self, base: Any, values: Mapping[str, Any]) -> Any:
         """As `Task.options`; it also checks that the options fit together and to the checkpoint."""
-        options = super().options(base, values)
+        if base is not None:
+            others = {other for name in values for other in REPLACED.get(name, ())} - values.keys()
+            values = {**values, **dict.fromkeys(others)}
+        options: Any = super().options(base, values)
+        if base is not None:
+            options.call.inherited = base.stated().keys() - values.keys()
         self.plan(options)
         return options
 
@@ -156,11 +162,26 @@ class GenerationTask(Task[OptionsT]):
         """Returns a sequence that gets at most `most` tokens, numbered among the equal ones of the call."""
         return replace(item, label=OfCall(most, options.call.count(item.input_ids)))
 
-    def text_of(self, row: Row, options: Any) -> str:
-        """Returns the text of an output."""
-        if options.skip_special_tokens is False:
-            return self.tokenizer_of(options).decode(row.tokens)
-        return row.text or ""
+    def text_of(self, row: Row, options: Any, prompt: Sequence[int] = ()) -> str:
+        """Returns the text of an output.
+
+        It is that of all its tokens, also of a rest of the token that completed a stop string, as in
+        transformers; with a `Stop` of minitx it ends as that states.
+
+        Args:
+            row: the output.
+            options: of the call.
+            prompt: ids of the prompt that the text continues: some decoders drop the first space of a text.
+        """
+        skip = options.skip_special_tokens is not False
+        if options.stop is not None and skip:
+            return row.text or ""
+        tokenizer, new = self.tokenizer_of(options), row.tokens.tolist()
+        start = tokenizer.decode(prompt, skip_special_tokens=skip)
+        whole = tokenizer.decode([*prompt, *new], skip_special_tokens=skip)
+        if whole.startswith(start):
+            return whole[len(start) :]
+        return tokenizer.decode(new, skip_special_tokens=skip)  # the prompt ends within a character
 
     def describe(self, options: Any) -> str:
         """Returns the strategy and the numbers that are used where a call states no others."""

@@ -56,6 +56,7 @@ class TextGeneration(GenerationTask[TextGenerationOptions]):
     """Continuations of texts, and answers to conversations."""
 
     Options = TextGenerationOptions
+    remedy = "their start was cut off; fewer max_new_tokens= leave more room"
     defaults: ClassVar[Mapping[str, Any]] = {
         "max_new_tokens": 256,
         "do_sample": True,
@@ -144,10 +145,12 @@ class TextGeneration(GenerationTask[TextGenerationOptions]):
     ) -> Any:
         """Returns a list of dicts, each with a text, a conversation, or token ids."""
         if options.return_tensors:
-            prompt = list(inputs[0].input_ids)
-            rows = [prompt + row.tokens.tolist() for row in outputs[0]]
+            before = list(inputs[0].input_ids)
+            rows = [before + row.tokens.tolist() for row in outputs[0]]
             return Predictions(Prediction(generated_token_ids=row) for row in rows)
-        texts = [self.text_of(row, options) for row in outputs[0]]
+        answers = _is_chat(request["text"]) and not continues(request["text"], options.continue_final_message)
+        prompt: Sequence[int] = () if answers or not request["text"] else inputs[0].input_ids
+        texts = [self.text_of(row, options, prompt) for row in outputs[0]]
         return Predictions(Prediction(generated_text=self._full(request, text, options)) for text in texts)
 
     def _full(self, request: Request, answer: str, options: TextGenerationOptions) -> Any:
