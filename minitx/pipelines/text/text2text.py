@@ -17,7 +17,7 @@ from minitx.pipelines.generation.task import GenerationTask
 from minitx.pipelines.result import Prediction, Predictions
 from minitx.pipelines.task import ModelInput, Request
 from minitx.tokenizer import Tokenizer
-from minitx.validation import ArgumentValueError, check_optional_strings
+from minitx.validation import ArgumentValueError, check_optional_strings, warn
 
 # Languages whose names T5's prefixes contain
 _NAMES = {"en": "English", "fr": "French", "de": "German", "ro": "Romanian"}
@@ -113,12 +113,19 @@ class Translation(Text2TextGeneration):
         options = super().options(base, values)
         self.tokenizer_of(options)
         self.prefix_of("", options)
+        name = self.task_names(options)[-1]
+        if base is None and options.tgt_lang is None and name != self.spec.name:
+            warn(f"No languages were stated; using the settings of {name}.")
         return options
 
     def task_names(self, options: Any) -> list[str]:
-        """Returns the name of the task, and with its languages."""
-        languages = f"translation_{options.src_lang}_to_{options.tgt_lang}"
-        return [*super().task_names(options), languages]
+        """Returns the name of the task, and with its languages; without any, the first of the checkpoint."""
+        names = super().task_names(options)
+        if options.src_lang or options.tgt_lang:
+            return [*names, f"translation_{options.src_lang}_to_{options.tgt_lang}"]
+        config = {} if self.model.checkpoint is None else self.model.checkpoint.config
+        known = config.get("task_specific_params") or {}
+        return [*names, *[name for name in known if name.startswith("translation_")][:1]]
 
     def ignored(self, options: Any) -> tuple[str, ...]:
         """Returns the language that a checkpoint forces, where the call states another."""
