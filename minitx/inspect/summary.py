@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from minitx.checkpoint.files import open_folder
 from minitx.checkpoint.lora.base import base_folder
-from minitx.inspect.text import human as human
 from minitx.models import Model
+from minitx.pictures.text import human as human
 from minitx.validation import check_path, check_type
 
 

@@ -194,9 +194,10 @@ class Pipeline:
             return "Pipeline(closed)"
         model = self.model
         origin = getattr(model.checkpoint, "folder", None) or type(model).__name__
-        parts = [repr(self.task.spec.name), origin, str(model.dtype).removeprefix("torch."), model.device]
+        dtype = str(model.dtype).removeprefix("torch.")
+        parts = [repr(self.task.spec.name), repr(str(origin)), dtype, f"device={str(model.device)!r}"]
         parts += filter(None, [self.task.describe(self.options)])
-        return f"Pipeline({', '.join(map(str, parts))})"
+        return f"Pipeline({', '.join(parts)})"
 
 
 def note_truncation(task: Task[Any], groups: list[list[ModelInput]]) -> None:
@@ -324,13 +325,15 @@ def _check_model(model: Any, dtype: Any, device: Any) -> Model:
 
 def _device(device: str | int | torch.device | None) -> torch.device:
     """Returns the device: an accelerator by default if there is one; -1 is the CPU."""
+    from minitx.checkpoint.load import check_device
+
     found = torch.accelerator.current_accelerator(check_available=True)
     if device is None:
         return found or torch.device("cpu")
     if isinstance(device, int):
         kind = "cuda" if found is None else found.type
-        return torch.device("cpu") if device == -1 else torch.device(f"{kind}:{device}")
-    return torch.device(device)
+        device = "cpu" if device == -1 else f"{kind}:{device}"
+    return check_device(device)
 
 
 def _load_tokenizer(model: Model, tokenizer: Any, hub: Mapping[str, Any]) -> Tokenizer:

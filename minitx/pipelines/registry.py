@@ -10,12 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-from minitx.validation import ArgumentValueError, check_strings
-
-if TYPE_CHECKING:
-    from minitx.pipelines.task import Task
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +35,10 @@ class TaskSpec:
     aliases: tuple[str, ...] = ()
     picture: str = "text"
 
-    def task_class(self) -> type[Task[Any]]:
-        """Imports the class of the task."""
+    def task_class(self) -> Any:
+        """Imports the class of the task, a `Task`."""
         module, _, name = self.path.partition(":")
-        implementation: type[Task[Any]] = getattr(import_module(f"minitx.pipelines.{module}"), name)
-        return implementation
+        return getattr(import_module(f"minitx.pipelines.{module}"), name)
 
 
 SPECS = (
@@ -183,6 +177,8 @@ def find_task(name: str) -> tuple[TaskSpec, dict[str, str]]:
         ArgumentTypeError: not a string.
         ArgumentValueError: no such task; the message names similar ones.
     """
+    from minitx.validation import ArgumentValueError, check_strings  # which imports torch
+
     check_strings(task=name)
     if languages := re.fullmatch(_TRANSLATION, name):
         return TASKS["translation"], {"src_lang": languages[1], "tgt_lang": languages[2]}

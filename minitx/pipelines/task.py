@@ -290,11 +290,11 @@ class Task(Generic[OptionsT]):
             max_length=limit,
             stride=(stride or 0) if windows and limit is not None else 0,
             is_split_into_words=not isinstance(text, str),
-            return_overflow=limit is not None,
+            return_overflow=windows and limit is not None,
             as_tensors=False,
         )
-        rows = len(batch["input_ids"])
-        if rows > 1 and options.overflow == "error":
+        too_long = limit is not None and bool(batch.encodings[0].overflowing)
+        if too_long and options.overflow == "error":
             hint = 'overflow="truncate" cuts it off, overflow="window" divides it'
             expected = f"of at most {limit} tokens, special tokens included"
             raise ArgumentValueError("text", text, expected, hint)
@@ -303,9 +303,9 @@ class Task(Generic[OptionsT]):
             ModelInput(
                 ids={name: batch[name][row] for name in names},
                 encoding=batch.encodings[row],
-                truncated=rows > 1 and not windows,
+                truncated=too_long and not windows,
             )
-            for row in range(rows if windows else 1)
+            for row in range(len(batch["input_ids"]))
         ]
 
     def num_special_tokens(self, pair: bool) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 from torch.nn import functional as F
 
-from minitx.inspect.text import WIDTH, shorten_line
+from minitx.pictures.text import WIDTH, shorten_line
 
 MOST_COLUMNS = 10  # texts whose similarities fit beside a readable part of each text
 

@@ -1,26 +1,17 @@
-"""Pictures drawn with matplotlib, which is imported only when one is drawn."""
+"""A matrix of similarities as a heat map, drawn with matplotlib."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from minitx.extras import missing_extra
-from minitx.inspect.text import shorten_line
-from minitx.io import write_atomically
-from minitx.validation import (
-    ArgumentValueError,
-    check_optional_strings,
-    check_path,
-    check_shape,
-    check_type,
-)
+from minitx.pictures.figure import check_picture_path, import_figure, save_figure
+from minitx.pictures.text import shorten_line
+from minitx.validation import ArgumentValueError, check_optional_strings, check_shape, check_type
 
-FORMATS = (".png", ".svg")
 COLORS = "cividis"  # readable with any colour vision; its brightness rises evenly
 MOST_VALUES = 16  # with more rows, numbers in the cells would be unreadable
 MOST_LABELS = 60
@@ -54,35 +45,8 @@ def similarity_picture(
         raise ArgumentValueError("labels", labels, "at least one text")
     check_shape("similarity", similarity, (len(labels), len(labels)), like="labels")
     check_optional_strings(title=title)
-    path = check_path("path", path)
-    if path.suffix.lower() not in FORMATS:
-        raise ArgumentValueError("path", str(path), f"the name of a {' or '.join(FORMATS)} file")
-    figure = draw(similarity.detach().double().cpu().tolist(), list(labels), title)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kind = path.suffix.lower().removeprefix(".")
-    # The date would make two pictures of the same numbers differ.
-    metadata = {"Date": None} if kind == "svg" else {}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph")  # missing in the font: drawn as a box
-        write_atomically(
-            path, lambda temporary: figure.savefig(temporary, format=kind, dpi=160, metadata=metadata)
-        )
-    return path
-
-
-def import_figure() -> Any:
-    """Imports matplotlib's Figure, which draws without pyplot's global state.
-
-    Raises:
-        ImportError: matplotlib is not installed; the message names the extra.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            f"pictures need matplotlib ({error}); install it with: {missing_extra('pictures')}"
-        ) from None
-    return Figure
+    path = check_picture_path(path)
+    return save_figure(draw(similarity.detach().double().cpu().tolist(), list(labels), title), path)
 
 
 def draw(rows: list[list[float]], labels: list[str], title: str | None) -> Any:
