@@ -12,7 +12,6 @@ import click
 
 from minitx.cli.options import (
     CONTEXT,
-    HUB,
     SOURCE,
     TEXTS,
     Argument,
@@ -28,6 +27,7 @@ from minitx.cli.source import Source, read_texts
 from minitx.pipelines.registry import NAMES, SPECS, TaskSpec, find_task
 
 USUAL = "usual"
+PLACE = ("revision", "token", "offline", "dtype", "device")
 MODEL = Argument("model", "MODEL", f"folder or Hub id; {USUAL}: the task's usual checkpoint")
 
 
@@ -69,7 +69,7 @@ def task_command(name: str, spec: TaskSpec, stated: dict[str, Any]) -> Command:
     task = spec.task_class()
     own = [*field_options(task), *task_options(task)]
     text, lines = section("run TASK")
-    further = [*map(option, lines), *group("the model", *HUB, "dtype", "device"), *group("output")]
+    further = [*map(option, lines), *group("the model", *PLACE), *group("output")]
 
     def _invoke(traceback: bool, **values: Any) -> None:
         names = [str(parameter.name) for parameter in own]
@@ -78,14 +78,15 @@ def task_command(name: str, spec: TaskSpec, stated: dict[str, Any]) -> Command:
         source = Source(place.pop("model"), quiet=bool(values["json"]), **place)
         run_task(spec, source, stated | options, **values)
 
-    help_text = f"{spec.summary[:1].upper()}{spec.summary[1:]}. {text}".replace("TASK", name)
+    help_text = f"{spec.summary[:1].upper()}{spec.summary[1:]}.\n\n{text}".replace("TASK", name)
     params = [MODEL, TEXTS, *own, *further]
     return Command(spec.name, CONTEXT, _invoke, params, help_text, options_metavar="[options]")
 
 
 def _used(values: dict[str, Any]) -> dict[str, Any]:
     """Returns the options that are used; a repeatable one that is used once has a single value."""
-    used = {name: value for name, value in values.items() if value is not None and value != ()}
+    context, default = click.get_current_context(), click.core.ParameterSource.DEFAULT
+    used = {n: v for n, v in values.items() if context.get_parameter_source(n) is not default}
     return {n: (v[0] if len(v) == 1 else list(v)) if isinstance(v, tuple) else v for n, v in used.items()}
 
 
@@ -127,8 +128,9 @@ def run_task(
     source.calm_hub()
     source.check_device()
     model = None if source.name == USUAL else source.name
-    loading = {"dtype": source.dtype, "device": source.device, **source.hub}
-    pipe = minitx.pipeline(spec.name, model, batch_size=batch_size, details=True, **loading, **options)
+    loading: dict[str, Any] = {"dtype": source.dtype, "device": source.device, **source.hub}
+    running: dict[str, Any] = {"batch_size": batch_size, "progress": False if source.quiet else None}
+    pipe = minitx.pipeline(spec.name, model, details=True, **loading, **running, **options)
     if input is not None:
         results: Iterable[Any] = pipe(read_file(Path(input), task.fields, columns or None))
     else:

@@ -34,7 +34,8 @@ def task_options(task: Any) -> Iterator[click.Option]:
         declared = _declaration(field.name, hints[field.name])
         if declared is not None and field.name in texts:
             spec, read = declared
-            yield option(f"{spec}  {texts[field.name]}", heading("the task"), read)
+            text = re.sub(r"\bNone\b", "none", texts[field.name])
+            yield option(f"{spec}  {text}", heading("the task"), read)
 
 
 def attributes_of(cls: type) -> dict[str, str]:
@@ -65,7 +66,7 @@ def _declaration(name: str, annotation: Any) -> tuple[str, Reader | None] | None
         return _flag(name), None
     if int in kinds or float in kinds:
         values: dict[str, Any] = {str(word): word for word in words}
-        values |= {"all": None} if types.NoneType in kinds else {}
+        values |= {"none": None} if types.NoneType in kinds else {}
         read = number if float in kinds else integer
         return f"{_spelled(name)} {'X' if float in kinds else 'N'}", _reader(values, read)
     if words and str not in kinds:

@@ -25,6 +25,7 @@ class TaskSpec:
         checkpoint: Hub id of the usual checkpoint.
         aliases: further names.
         picture: how a result is drawn: "bars", "marks", "answer", "matrix", "table" or "text".
+        pipeline: "module:class" of its pipeline, if it has methods of its own.
     """
 
     name: str
@@ -34,11 +35,20 @@ class TaskSpec:
     checkpoint: str
     aliases: tuple[str, ...] = ()
     picture: str = "text"
+    pipeline: str = "pipeline:Pipeline"
 
     def task_class(self) -> Any:
         """Imports the class of the task, a `Task`."""
-        module, _, name = self.path.partition(":")
-        return getattr(import_module(f"minitx.pipelines.{module}"), name)
+        return _import(self.path)
+
+    def pipeline_class(self) -> Any:
+        """Imports the class of the pipeline."""
+        return _import(self.pipeline)
+
+
+def _import(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(import_module(f"minitx.pipelines.{module}"), name)
 
 
 SPECS = (
@@ -85,11 +95,12 @@ SPECS = (
     ),
     TaskSpec(
         name="sentence-similarity",
-        summary="compare texts by their meaning, and search the nearest",
+        summary="compare texts by meaning, and search the nearest",
         path="text.sentence_similarity:SentenceSimilarity",
         heads=("none",),
         checkpoint="sentence-transformers/all-MiniLM-L6-v2",
         picture="matrix",
+        pipeline="text.similarity_pipeline:SimilarityPipeline",
     ),
     TaskSpec(
         name="text-ranking",
@@ -101,7 +112,7 @@ SPECS = (
     ),
     TaskSpec(
         name="zero-shot-classification",
-        summary="assign labels of your own to texts, without training",
+        summary="assign your own labels to texts, without training",
         path="text.zero_shot_classification:ZeroShotClassification",
         heads=("sequence-classification",),
         checkpoint="facebook/bart-large-mnli",
@@ -116,7 +127,7 @@ SPECS = (
     ),
     TaskSpec(
         name="translation",
-        summary="translate texts; translation_en_to_fr names the languages",
+        summary="translate texts; translation_en_to_fr has languages",
         path="text.text2text:Translation",
         heads=("seq2seq-lm",),
         checkpoint="google-t5/t5-base",

@@ -181,6 +181,10 @@ class Task(Generic[OptionsT]):
         names = " and ".join(f"{n!r}{' (optional)' * (n in self.optional)}" for n in self.fields)
         return f"a string, or a dict with {names}, or a list of them"
 
+    def prepare(self, inputs: Any, options: OptionsT) -> Any:
+        """Returns the inputs of a call as requests; by default as they are."""
+        return inputs
+
     def is_single(self, inputs: Any) -> bool:
         """Whether inputs are those of one request, and not several."""
         return isinstance(inputs, str | Mapping)
@@ -203,8 +207,8 @@ class Task(Generic[OptionsT]):
                 raise ArgumentValueError(f"{name}[{key!r}]", value[key], "left out", f"it must be {expected}")
         for field in self.fields:
             if value.get(field) is None and field not in self.optional:
-                hint = f"a request of {self.spec.name} has {', '.join(map(repr, self.fields))}"
-                raise ArgumentTypeError(f"{name}[{field!r}]", None, "a string", hint)
+                hint = f"{self.spec.name} takes {self.describe_inputs()}"
+                raise ArgumentTypeError(f"{name}[{field!r}]", None, "stated", hint)
         return {field: self.check_field(field, value.get(field), name) for field in self.fields}
 
     def check_field(self, field: str, value: Any, name: str) -> Any:
@@ -279,10 +283,9 @@ class Task(Generic[OptionsT]):
             ValueError: a text that is too long, with overflow="error", or a limit that leaves no room.
         """
         limit = self.limit(options)
-        stride = options.stride if stride is None else stride
         windows = options.overflow == "window"
         if windows and stride is None and limit is not None:
-            stride = max(limit - self.num_special_tokens(pair is not None), 0) // 4
+            stride = self.overlap(options, limit, pair=pair is not None)
         batch = self.tokenizer(
             [text],
             pairs=None if pair is None else [pair],
@@ -307,6 +310,11 @@ class Task(Generic[OptionsT]):
             )
             for row in range(len(batch["input_ids"]))
         ]
+
+    def overlap(self, options: OptionsT, limit: int, *, pair: bool) -> int:
+        """Returns the number of tokens by which windows of `limit` tokens overlap."""
+        room = max(limit - self.num_special_tokens(pair), 0)
+        return room // 4 if options.stride is None else options.stride
 
     def num_special_tokens(self, pair: bool) -> int:
         """Returns the number of special tokens around a text or a pair."""
@@ -355,6 +363,15 @@ class Task(Generic[OptionsT]):
     def pads(self) -> bool:
         """Whether sequences of different lengths may share a batch."""
         return True
+
+
+def check_list(field: str, value: Any, name: str) -> list[str]:
+    """Returns the checked value of a field that is a list of strings, else raises ArgumentTypeError."""
+    where = f"{name}[{field!r}]"
+    check_type(where, value, list | tuple, "a list of strings", "wrap a single string in a list")
+    for index, text in enumerate(value):
+        check_type(f"{where}[{index}]", text, str, "a string")
+    return list(value)
 
 
 def _padded(values: Iterable[Any], length: int, value: Any) -> list[Any]:

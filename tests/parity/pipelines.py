@@ -56,6 +56,12 @@ KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
         {"n_embd": 24, "n_layer": 2, "n_head": 4, "n_positions": 140, "bos_token_id": 0, "eos_token_id": 2}
         | {"pad_token_id": 1},
     ),
+    "t5": (
+        "t5",
+        "xlm_roberta",
+        {"d_model": 24, "d_kv": 6, "d_ff": 37, "num_layers": 2, "num_heads": 4, "n_positions": 140}
+        | {"pad_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1},
+    ),
 }
 LIMIT = 128  # tokens of a sequence; positions of RoBERTa begin at 2
 
@@ -107,6 +113,12 @@ def folder(root: Path, kind: str, auto_class: str, *, seed: int = 0, **config: A
     model.tie_weights()
     model.eval().save_pretrained(path)
     return path
+
+
+def theirs(task: str, model: Any, **options: Any) -> Any:
+    """Returns the pipeline of transformers for a folder or a model, in float32 on the CPU."""
+    model = str(model) if isinstance(model, Path) else model
+    return transformers.pipeline(task, model=model, device="cpu", dtype=torch.float32, **options)
 
 
 def close(ours: Any, theirs: Any, tolerance: float = 1e-6) -> bool:
