@@ -64,9 +64,11 @@ if TYPE_CHECKING:  # the table below, for type checkers
     from minitx.models import EncoderModel as EncoderModel
     from minitx.models import ModelOutput as ModelOutput
     from minitx.models.inputs import register_inputs as register_inputs
-    from minitx.pipelines.text.embed import embed as embed
-    from minitx.pipelines.text.settings import EmbeddingSettings as EmbeddingSettings
-    from minitx.pipelines.text.settings import embedding_settings as embedding_settings
+    from minitx.pipelines.embedding.embed import embed as embed
+    from minitx.pipelines.embedding.settings import EmbeddingSettings as EmbeddingSettings
+    from minitx.pipelines.embedding.settings import embedding_settings as embedding_settings
+    from minitx.pipelines.pipeline import Pipeline as Pipeline
+    from minitx.pipelines.pipeline import pipeline as pipeline
     from minitx.tokenizer import Tokenizer as Tokenizer
     from minitx.tokenizer import load_tokenizer as load_tokenizer
 
@@ -99,8 +101,9 @@ _NAMES = {  # module -> its public names
     "layers.cache": "Cache",
     "models": "DecoderModel EncoderDecoderModel EncoderModel ModelOutput",
     "models.inputs": "register_inputs",
-    "pipelines.text.embed": "embed",
-    "pipelines.text.settings": "EmbeddingSettings embedding_settings",
+    "pipelines.embedding.embed": "embed",
+    "pipelines.embedding.settings": "EmbeddingSettings embedding_settings",
+    "pipelines.pipeline": "Pipeline pipeline",
     "tokenizer": "Tokenizer load_tokenizer",
 }
 # Subpackages that `minitx.NAME` imports.

@@ -18,7 +18,7 @@ from minitx.cli.generate import explain, show_as_it_comes
 from minitx.cli.options import MODEL, command, section, usage_message
 from minitx.cli.render import emit, note, show
 from minitx.cli.source import Source
-from minitx.pipelines.text.conversation import Conversation
+from minitx.pipelines.generation.conversation import Conversation
 from minitx.signals import handled
 
 LONGEST = 512  # tokens of an answer, where neither an option nor the checkpoint has the number

@@ -20,8 +20,8 @@ from minitx.cli.decoding_options import STOP, Values, is_used, shown
 from minitx.cli.source import Source, read_texts
 from minitx.decoding import Strategy
 from minitx.decoding.generation_config import generation_settings, read_settings
-from minitx.pipelines.text.batches import remaining_tokens_of
-from minitx.pipelines.text.strategies import NAMES, strategy_from_options
+from minitx.pipelines.generation.batches import remaining_tokens_of
+from minitx.pipelines.generation.strategies import NAMES, strategy_from_options
 
 DEFAULT_LENGTH = 64  # new tokens, where neither an option nor the checkpoint has the number
 Tokenizer = minitx.Tokenizer | None

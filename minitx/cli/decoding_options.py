@@ -17,7 +17,7 @@ from minitx.cli.options import HUB, group, heading, option, sequences
 from minitx.decoding import Strategy
 from minitx.decoding.parameters import parameters_of
 from minitx.decoding.search.base import Search
-from minitx.pipelines.text.strategies import KINDS
+from minitx.pipelines.generation.strategies import KINDS
 
 Values = dict[str, Any]  # of the options, by the names of their parameters
 

@@ -36,7 +36,7 @@ def demo(source: Source, picture: str, json: bool) -> None:
     from minitx.inspect.pictures import similarity_picture
     from minitx.inspect.similarity import nearest, similarity_table
     from minitx.pipelines import embed, embedding_settings, example_model
-    from minitx.pipelines.text.vectors import check_finite
+    from minitx.pipelines.embedding.vectors import check_finite
 
     started = time.perf_counter()
     name, source.dtype = source.name or "all-MiniLM-L6-v2", "float32"

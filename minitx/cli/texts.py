@@ -16,9 +16,9 @@ def embed(source: Source, texts: tuple[str, ...], file: str | None, json: bool, 
     """Prints or writes the vectors of texts."""
     from minitx.inspect.similarity import MOST_COLUMNS, vectors_table
     from minitx.pipelines import embedding_settings
-    from minitx.pipelines.text import embed as pipeline
-    from minitx.pipelines.text.pooling import names_of
-    from minitx.pipelines.text.vectors import check_finite, check_path, write_vectors
+    from minitx.pipelines.embedding import embed as pipeline
+    from minitx.pipelines.embedding.pooling import names_of
+    from minitx.pipelines.embedding.vectors import check_finite, check_path, write_vectors
 
     output, batch_size = values.pop("output"), values.pop("batch_size")
     path = None if output is None else check_path(Path(output))
@@ -53,7 +53,7 @@ def score(source: Source, texts: tuple[str, ...], file: str | None, json: bool, 
     from minitx.cli.decoding import head_of, model_of, set_languages
     from minitx.decoding.score import score as scores_of
     from minitx.inspect.text import columns, names_of, shorten_line
-    from minitx.pipelines.text.records import finite
+    from minitx.pipelines.generation.records import finite
 
     lines = read_texts(texts, file)
     folder = source.folder()

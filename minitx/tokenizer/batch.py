@@ -81,6 +81,11 @@ class Batch(Mapping[str, Any]):
         return f"Batch({self._inputs!r})"
 
     @property
+    def encodings(self) -> list[Encoding]:
+        """Per row, the encoding of the `tokenizers` library, with tokens, offsets and words."""
+        return self._encodings
+
+    @property
     def word_ids(self) -> list[list[int | None]]:
         """Per row, the index of each token's word; None for a special token."""
         return [encoding.word_ids for encoding in self._encodings]

@@ -24,7 +24,7 @@ PUBLIC_DOORS = {
     "models/decoder.py:forward",
     "models/encoder.py:forward",
     "models/encoder_decoder.py:forward",
-    "pipelines/text/embed.py:embed",
+    "pipelines/embedding/embed.py:embed",
     "tokenizer/tokenizer.py:__call__",
 }
 

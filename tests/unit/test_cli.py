@@ -32,7 +32,7 @@ from minitx.extras import missing_extra
 from minitx.inspect import similarity
 from minitx.inspect.compare import verify as compare
 from minitx.pipelines import example
-from minitx.pipelines.text.vectors import write_vectors
+from minitx.pipelines.embedding.vectors import write_vectors
 from tests.hub_server import HubServer, files_of
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

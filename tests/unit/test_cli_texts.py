@@ -115,7 +115,7 @@ def test_an_answer_can_be_interrupted(
     if before == signal.SIG_DFL:  # so that a failure of this test does not end the tests
         monkeypatch.setattr(signal, "SIG_DFL", signal.default_int_handler)
         signal.signal(number, signal.default_int_handler)
-    monkeypatch.setattr("minitx.pipelines.text.conversation.stream", stream)
+    monkeypatch.setattr("minitx.pipelines.generation.conversation.stream", stream)
     try:
         found, out, _ = talk("a\n", "--json")
     finally:

@@ -211,7 +211,7 @@ def test_a_tokenizer_of_another_library_is_named() -> None:
 def test_the_settings_are_read_once_per_model(monkeypatch: pytest.MonkeyPatch) -> None:
     model, tokenizer = minitx.load(MINILM), minitx.load_tokenizer(MINILM)
     first = embed(model, tokenizer, ["one"])
-    monkeypatch.setattr("minitx.pipelines.text.settings.read_settings", None)  # any more reading fails
+    monkeypatch.setattr("minitx.pipelines.embedding.settings.read_settings", None)  # any more reading fails
     assert torch.equal(embed(model, tokenizer, ["one"]), first)
 
 

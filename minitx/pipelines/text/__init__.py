@@ -1,1 +1,1 @@
-"""Text pipelines."""
+"""Tasks on text, one file each."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from minitx.checkpoint.files import SINGLE
-from minitx.pipelines.text.options import Options
+from minitx.pipelines.embedding.options import Options
 
 _ACTIVATIONS = ("torch.nn.modules.activation", "torch.nn.modules.linear")  # modules of torch
 

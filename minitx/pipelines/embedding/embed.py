@@ -18,8 +18,8 @@ from minitx.config import Alibi, RelativeBias
 from minitx.habits import explain_arguments
 from minitx.models import DecoderModel, EncoderModel, Model
 from minitx.models.base import check_not_compiled
-from minitx.pipelines.text.pooling import Pooling, names_of, pool
-from minitx.pipelines.text.settings import EmbeddingSettings, model_settings
+from minitx.pipelines.embedding.pooling import Pooling, names_of, pool
+from minitx.pipelines.embedding.settings import EmbeddingSettings, model_settings
 from minitx.validation import (
     ArgumentTypeError,
     ArgumentValueError,

@@ -21,9 +21,9 @@ from minitx.checkpoint.lora.base import base_folder, sentence_files, tokenizer_f
 from minitx.checkpoint.sentence import ENCODER_OPTIONS, MODULES, SETTINGS, list_modules
 from minitx.io import read_json
 from minitx.models import Model
-from minitx.pipelines.text.modules import READERS, Normalize
-from minitx.pipelines.text.options import Options
-from minitx.pipelines.text.pooling import Pooling, check_pooling
+from minitx.pipelines.embedding.modules import READERS, Normalize
+from minitx.pipelines.embedding.options import Options
+from minitx.pipelines.embedding.pooling import Pooling, check_pooling
 from minitx.validation import check_flags, check_integer, check_strings, check_type
 
 # Pooling in sentence-transformers -> pooling here, in the order in which older files concatenate them.

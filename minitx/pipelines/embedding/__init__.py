@@ -1,0 +1,1 @@
+"""Sentence embeddings: one vector per text, as the files of sentence-transformers state."""

@@ -1,0 +1,1 @@
+"""Generation for many prompts, conversations, and strategies from flat options."""

@@ -1,0 +1,74 @@
+"""Requests from files: one per line of text, JSON lines, or rows of CSV; read as they are needed."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from minitx.validation import ArgumentValueError
+
+
+def read_file(path: Path, fields: Sequence[str], columns: Sequence[str] | None = None) -> Iterator[Any]:
+    """Yields the requests of a file, line by line.
+
+    Args:
+        path: .csv has a header and a column for each field, .jsonl or .ndjson an object or a string per line,
+            any other file a text per line.
+        fields: names of the inputs of a request.
+        columns: names of the columns or keys of these fields in the file; None: those of the fields.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not UTF-8, a line that is not JSON, or a column that the file lacks; the message names the
+            line.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file.")
+    kind = path.suffix.lower()
+    reader = {".csv": _csv_rows, ".jsonl": _json_lines, ".ndjson": _json_lines}.get(kind, _lines)
+    names = dict(zip(columns or fields, fields, strict=False))
+    return _read(path, reader, names)
+
+
+def _read(
+    path: Path, reader: Callable[[TextIO, dict[str, str], Path], Iterator[Any]], names: dict[str, str]
+) -> Iterator[Any]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            yield from reader(file, names, path)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text ({error}).") from None
+
+
+def _lines(file: TextIO, names: dict[str, str], path: Path) -> Iterator[str]:
+    for line in file:
+        yield line.rstrip("\r\n")
+
+
+def _json_lines(file: TextIO, names: dict[str, str], path: Path) -> Iterator[Any]:
+    for number, line in enumerate(file, start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path}: line {number} is not JSON ({error}).") from None
+        yield _select(value, names) if isinstance(value, dict) else value
+
+
+def _csv_rows(file: TextIO, names: dict[str, str], path: Path) -> Iterator[dict[str, str]]:
+    rows = csv.DictReader(file)
+    known = rows.fieldnames or []
+    if not any(name in known for name in names):
+        expected = f"a column of the file: {', '.join(known)}"
+        raise ArgumentValueError("column", ", ".join(names), expected, f"{path} has no other")
+    for row in rows:
+        yield _select(row, names)
+
+
+def _select(row: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    """Returns the fields of a request; other columns of the file are not its inputs."""
+    return {field: row[name] for name, field in names.items() if row.get(name) is not None}

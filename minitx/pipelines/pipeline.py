@@ -1,0 +1,336 @@
+"""`minitx.pipeline`: one line from a text to an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+
+from minitx.pipelines.batching import limits_for, make_batches
+from minitx.pipelines.inputs import read_file
+from minitx.pipelines.registry import BY_HEAD, TASKS, TaskSpec, find_task
+from minitx.pipelines.result import Details
+from minitx.pipelines.task import ModelInput, Options, Task
+from minitx.validation import (
+    ArgumentTypeError,
+    ArgumentValueError,
+    check_flags,
+    check_integer,
+    check_optional_strings,
+    check_type,
+    warn,
+)
+
+if TYPE_CHECKING:
+    from minitx.models import Model
+    from minitx.tokenizer import Tokenizer
+
+CHUNK = 512  # requests that are sorted by length together
+FIRST_CHUNK = 8  # of a stream, which has its first results soon; the next ones double
+
+
+class Pipeline:
+    """A task with its model; from `minitx.pipeline`.
+
+    Calls from several threads do not disturb one another. `with pipeline(...) as pipe:` frees the model at
+    the end.
+
+    Attributes:
+        task: the `Task`, with `model` and `tokenizer`.
+        options: of every call, unless the call states others.
+    """
+
+    def __init__(
+        self,
+        task: Task[Any],
+        options: Options,
+        *,
+        batch_size: int | None = None,
+        progress: bool | None = None,
+        details: bool | None = None,
+    ) -> None:
+        if batch_size is not None:
+            check_integer("batch_size", batch_size, 1)
+        check_flags(**{n: v for n, v in {"progress": progress, "details": details}.items() if v is not None})
+        self._task: Task[Any] | None = task
+        self.options = options
+        self._limits = limits_for(task.model.device, batch_size)
+        self._progress, self._details = progress, details
+
+    @property
+    def task(self) -> Task[Any]:
+        """The task.
+
+        Raises:
+            RuntimeError: the pipeline is closed.
+        """
+        if self._task is None:
+            raise RuntimeError("This pipeline is closed, and its model was freed; make another one.")
+        return self._task
+
+    @property
+    def model(self) -> Model:
+        """The model."""
+        model: Model = self.task.model
+        return model
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer."""
+        return self.task.tokenizer
+
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        """Returns the results of requests, in their order.
+
+        Args:
+            *inputs: a request, such as a string or a dict of the task's fields; a list of requests, which
+                gives a list of results; any other iterable, which gives an iterator of results that reads
+                ahead a little; or the `Path` of a .txt (one request per line), .jsonl or .csv file, likewise.
+            **named: fields of the task by name, such as question= and context=, as one value or lists of
+                values; or options of the task, for this call only.
+
+        Raises:
+            TypeError, ValueError: inputs that are not requests of the task, or unknown options.
+        """
+        task = self.task
+        given = {name: named.pop(name) for name in task.fields if name in named}
+        values = task.arguments(inputs, given)
+        options = task.options(self.options, named)
+        details = self._details is not False
+        if isinstance(values, Path):
+            return self._stream(read_file(values, task.fields), options)
+        if task.is_single(values):
+            requests = [task.read(values, task.fields[0])]
+            return task.unwrap(
+                self._run(task, requests, options, self._details is not False)[0], values, options
+            )
+        if isinstance(values, list | tuple):
+            requests = [task.read(value, f"inputs[{index}]") for index, value in enumerate(values)]
+            with _progress_bar(len(requests), task.spec.name, self._progress) as advance:
+                results: list[Any] = []
+                for first in range(0, len(requests), CHUNK):
+                    chunk = requests[first : first + CHUNK]
+                    results += self._run(task, chunk, options, details, advance)
+                return results
+        hint = f"{task.spec.name} takes {task.describe_inputs()}"
+        check_type("inputs", values, Iterable, "a request, a list of requests, or an iterable", hint)
+        if isinstance(values, bytes | bytearray | set | frozenset):
+            raise ArgumentTypeError("inputs", values, "a request, a list of requests, or an iterable", hint)
+        return self._stream(values, options)
+
+    def _stream(self, values: Iterable[Any], options: Options) -> Iterator[Any]:
+        """Yields results in the order of the inputs, chunk by chunk."""
+        task, details = self.task, self._details is True
+        source, size, count = iter(values), FIRST_CHUNK, 0
+        while chunk := list(islice(source, size)):
+            requests = [task.read(value, f"inputs[{count + i}]") for i, value in enumerate(chunk)]
+            yield from self._run(task, requests, options, details)
+            count, size = count + len(chunk), min(2 * size, CHUNK)
+
+    def _run(
+        self,
+        task: Task[Any],
+        requests: list[dict[str, Any]],
+        options: Options,
+        details: bool,
+        advance: Callable[[int], Any] = lambda _: None,
+    ) -> list[Any]:
+        """Returns the results of requests, whose sequences share batches."""
+        groups = [task.preprocess(request, options) for request in requests]
+        _note_truncation(task, groups)
+        flat = [(index, item) for index, items in enumerate(groups) for item in items]
+        outputs: list[Any] = [None] * len(flat)
+        left = [len(items) for items in groups]
+        lengths = [len(item) for _, item in flat]
+        for batch in make_batches(lengths, self._limits, padding=task.pads):
+            rows = task.forward([flat[index][1] for index in batch], options)
+            for index, row in zip(batch, rows, strict=True):
+                outputs[index] = row
+                left[flat[index][0]] -= 1
+            advance(sum(left[index] == 0 for index in {flat[index][0] for index in batch}))
+        results, end = [], 0
+        for request, items in zip(requests, groups, strict=True):
+            rows, end = outputs[end : end + len(items)], end + len(items)
+            result = task.postprocess(request, items, rows, options)
+            if details and hasattr(result, "details"):
+                result.details = Details(task.spec.name, request, tuple(items), tuple(rows))
+            results.append(result)
+        return results
+
+    def close(self) -> None:
+        """Frees the model; the pipeline cannot be used any more."""
+        device = None if self._task is None else self._task.model.device
+        self._task = None
+        if device is not None and device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        if self._task is None:
+            return "Pipeline(closed)"
+        model = self.model
+        origin = getattr(model.checkpoint, "folder", None) or type(model).__name__
+        return f"Pipeline({self.task.spec.name!r}, {origin}, {model.dtype}, {model.device})".replace(
+            "torch.", ""
+        )
+
+
+def _note_truncation(task: Task[Any], groups: list[list[ModelInput]]) -> None:
+    count = sum(any(item.truncated for item in items) for items in groups)
+    if count:
+        ways = 'overflow="window" uses all of a text, max_length= states another limit'
+        warn(f"{count} of {len(groups)} inputs of {task.spec.name} were too long and were truncated; {ways}.")
+
+
+@contextmanager
+def _progress_bar(total: int, title: str, shown: bool | None) -> Iterator[Callable[[int], Any]]:
+    """Shows a progress bar on stderr: after a second at a terminal if `shown` is None."""
+    if shown is False or (shown is None and total < 2):
+        yield lambda _: None
+        return
+    from tqdm import tqdm
+
+    off, delay = (None, 1.0) if shown is None else (False, 0.0)
+    with tqdm(total=total, desc=title, disable=off, delay=delay, leave=False) as bar:
+        yield bar.update
+
+
+def pipeline(
+    task: str | None = None,
+    model: str | Path | Model | None = None,
+    tokenizer: str | Path | Tokenizer | None = None,
+    *,
+    dtype: torch.dtype | str | None = None,
+    device: str | int | torch.device | None = None,
+    batch_size: int | None = None,
+    revision: str = "main",
+    token: str | None = None,
+    offline: bool = False,
+    progress: bool | None = None,
+    details: bool | None = None,
+    **options: Any,
+) -> Pipeline:
+    """Makes a function from inputs to answers: preprocessing, a model, postprocessing.
+
+    Args:
+        task: name or alias of a task, such as "text-classification"; `minitx pipelines` lists them. None
+            takes the task of the model's head.
+        model: folder, Hub id, or a loaded model; None takes the task's usual checkpoint from the Hub.
+        tokenizer: folder, Hub id, or a loaded tokenizer; None takes that of the model.
+        dtype: as for `minitx.load`; None keeps the checkpoint's dtype.
+        device: of the model: "cpu", "cuda:1", or a number, -1 for the CPU; None takes an accelerator if there
+            is one.
+        batch_size: most sequences in a batch; None lets their lengths decide. It does not change results.
+        revision, token, offline: of the Hub, as for `minitx.load`.
+        progress: show a progress bar; None shows one at a terminal if a list takes over a second.
+        details: keep `result.details`; None keeps them except for streams and files.
+        **options: of the task, for every call.
+
+    Returns:
+        The pipeline; call it with inputs.
+
+    Raises:
+        TypeError, ValueError: an unknown task or option, or a model without the head of the task: no head is
+            ever random.
+        FileNotFoundError: as `minitx.load`.
+    """
+    check_optional_strings(task=task)
+    spec, stated = (None, {}) if task is None else find_task(task)
+    if model is None:
+        if spec is None:
+            raise ArgumentTypeError("task", None, "the name of a task", 'pipeline("fill-mask"), for example')
+        model = spec.checkpoint
+        warn(f"No model was named for {spec.name}; using {model}.")
+    hub = {"revision": revision, "token": token, "offline": offline}
+    if isinstance(model, str | Path):
+        loaded = _load_model(spec, model, dtype, _device(device), hub)
+    else:
+        loaded = _check_model(model, dtype, device)
+    spec = spec or _task_of(loaded)
+    implementation = spec.task_class()(spec, loaded, _load_tokenizer(loaded, tokenizer, hub))
+    return Pipeline(
+        implementation,
+        implementation.options(None, {**stated, **options}),
+        batch_size=batch_size,
+        progress=progress,
+        details=details,
+    )
+
+
+def _load_model(
+    spec: TaskSpec | None,
+    model: str | Path,
+    dtype: torch.dtype | str | None,
+    device: torch.device,
+    hub: Mapping[str, Any],
+) -> Model:
+    """Loads a model with the head of the task; without a task, with the head of the checkpoint."""
+    from minitx.checkpoint.load import load
+
+    head = spec.heads[0] if spec is not None and len(spec.heads) == 1 else None
+    return load(model, head=head, dtype=dtype, device=device, **hub)
+
+
+def _task_of(model: Model) -> TaskSpec:
+    """Returns the task of a model without a named one, by its files or its head."""
+    if model.checkpoint is not None and model.checkpoint.sentence_files and "sentence-similarity" in TASKS:
+        return TASKS["sentence-similarity"]
+    name = BY_HEAD.get(model.task or "none", "")
+    if name not in TASKS:
+        hint = f"the model has the head {model.task!r}, which is that of no single task"
+        raise ArgumentValueError("task", None, "the name of a task", hint)
+    return TASKS[name]
+
+
+def _check_model(model: Any, dtype: Any, device: Any) -> Model:
+    """Returns a loaded model if it is one of minitx, else raises ArgumentTypeError."""
+    from minitx.models import Model
+
+    hint = "pass a folder, a Hub id, or a model of minitx.load"
+    check_type("model", model, Model, "a model of minitx", hint)
+    for name, value in {"dtype": dtype, "device": device}.items():
+        if value is not None:
+            raise ArgumentValueError(name, value, "None with a loaded model", f"call model.to({value!r})")
+    loaded: Model = model
+    return loaded
+
+
+def _device(device: str | int | torch.device | None) -> torch.device:
+    """Returns the device: an accelerator by default if there is one; -1 is the CPU."""
+    found = torch.accelerator.current_accelerator(check_available=True)
+    if device is None:
+        return found or torch.device("cpu")
+    if isinstance(device, int):
+        kind = "cuda" if found is None else found.type
+        return torch.device("cpu") if device == -1 else torch.device(f"{kind}:{device}")
+    return torch.device(device)
+
+
+def _load_tokenizer(model: Model, tokenizer: Any, hub: Mapping[str, Any]) -> Tokenizer:
+    """Returns a tokenizer: the one passed, that of a folder or Hub id, or that of the model's folder.
+
+    Raises:
+        ArgumentTypeError: a model that was not loaded from a folder, or a tokenizer of another library.
+    """
+    from minitx.tokenizer import Tokenizer, load_tokenizer
+
+    if tokenizer is None:
+        folder = getattr(model.checkpoint, "folder", None)
+        if folder is None:
+            hint = "the model was not loaded from a folder; pass one of minitx.load_tokenizer"
+            raise ArgumentTypeError("tokenizer", None, "a tokenizer", hint)
+        return load_tokenizer(folder)
+    if isinstance(tokenizer, str | Path):
+        return load_tokenizer(tokenizer, **hub)
+    check_type("tokenizer", tokenizer, Tokenizer, "a tokenizer of minitx", "minitx.load_tokenizer loads one")
+    loaded: Tokenizer = tokenizer
+    return loaded

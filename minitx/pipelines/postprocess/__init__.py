@@ -1,0 +1,1 @@
+"""Postprocessing that tasks share: scores, spans, entities, tables."""

@@ -1,0 +1,184 @@
+"""The table of tasks: `pipeline()`, the command line, the documentation and the tests are made from it.
+
+Nothing heavy is imported here: a task's class is imported when it is used.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from minitx.validation import ArgumentValueError, check_strings
+
+if TYPE_CHECKING:
+    from minitx.pipelines.task import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSpec:
+    """A task of `pipeline()`.
+
+    Attributes:
+        name: of the task.
+        summary: what it computes, in one line.
+        path: "module:class" of its implementation, in `minitx.pipelines`.
+        heads: the heads of models that it runs; "none" is a model without a head.
+        checkpoint: Hub id of the usual checkpoint.
+        aliases: further names.
+        picture: how a result is drawn: "bars", "marks", "answer", "matrix", "table" or "text".
+    """
+
+    name: str
+    summary: str
+    path: str
+    heads: tuple[str, ...]
+    checkpoint: str
+    aliases: tuple[str, ...] = ()
+    picture: str = "text"
+
+    def task_class(self) -> type[Task[Any]]:
+        """Imports the class of the task."""
+        module, _, name = self.path.partition(":")
+        implementation: type[Task[Any]] = getattr(import_module(f"minitx.pipelines.{module}"), name)
+        return implementation
+
+
+SPECS = (
+    TaskSpec(
+        name="text-classification",
+        summary="assign labels, such as a sentiment, to texts",
+        path="text.text_classification:TextClassification",
+        heads=("sequence-classification",),
+        checkpoint="distilbert/distilbert-base-uncased-finetuned-sst-2-english",
+        aliases=("sentiment-analysis",),
+        picture="bars",
+    ),
+    TaskSpec(
+        name="token-classification",
+        summary="find entities, such as names, in texts",
+        path="text.token_classification:TokenClassification",
+        heads=("token-classification",),
+        checkpoint="dbmdz/bert-large-cased-finetuned-conll03-english",
+        aliases=("ner",),
+        picture="marks",
+    ),
+    TaskSpec(
+        name="question-answering",
+        summary="find the answer to a question in a text",
+        path="text.question_answering:QuestionAnswering",
+        heads=("question-answering",),
+        checkpoint="distilbert/distilbert-base-cased-distilled-squad",
+        picture="answer",
+    ),
+    TaskSpec(
+        name="fill-mask",
+        summary="fill in masked words",
+        path="text.fill_mask:FillMask",
+        heads=("masked-lm",),
+        checkpoint="distilbert/distilroberta-base",
+        picture="bars",
+    ),
+    TaskSpec(
+        name="feature-extraction",
+        summary="compute the hidden states of every token",
+        path="text.feature_extraction:FeatureExtraction",
+        heads=("none",),
+        checkpoint="distilbert/distilbert-base-cased",
+    ),
+    TaskSpec(
+        name="sentence-similarity",
+        summary="compare texts by their meaning, and search the nearest",
+        path="text.sentence_similarity:SentenceSimilarity",
+        heads=("none",),
+        checkpoint="sentence-transformers/all-MiniLM-L6-v2",
+        picture="matrix",
+    ),
+    TaskSpec(
+        name="text-ranking",
+        summary="rank documents by their relevance to a query",
+        path="text.text_ranking:TextRanking",
+        heads=("sequence-classification",),
+        checkpoint="cross-encoder/ms-marco-MiniLM-L6-v2",
+        picture="bars",
+    ),
+    TaskSpec(
+        name="zero-shot-classification",
+        summary="assign labels of your own to texts, without training",
+        path="text.zero_shot_classification:ZeroShotClassification",
+        heads=("sequence-classification",),
+        checkpoint="facebook/bart-large-mnli",
+        picture="bars",
+    ),
+    TaskSpec(
+        name="summarization",
+        summary="shorten texts",
+        path="text.text2text:Summarization",
+        heads=("seq2seq-lm",),
+        checkpoint="sshleifer/distilbart-cnn-12-6",
+    ),
+    TaskSpec(
+        name="translation",
+        summary="translate texts; translation_en_to_fr names the languages",
+        path="text.text2text:Translation",
+        heads=("seq2seq-lm",),
+        checkpoint="google-t5/t5-base",
+    ),
+    TaskSpec(
+        name="text2text-generation",
+        summary="turn texts into others, as the model was trained to",
+        path="text.text2text:Text2TextGeneration",
+        heads=("seq2seq-lm",),
+        checkpoint="google-t5/t5-base",
+    ),
+    TaskSpec(
+        name="text-generation",
+        summary="continue texts and conversations",
+        path="text.text_generation:TextGeneration",
+        heads=("causal-lm",),
+        checkpoint="HuggingFaceTB/SmolLM3-3B",
+    ),
+    TaskSpec(
+        name="table-question-answering",
+        summary="answer questions about a table",
+        path="text.table_question_answering:TableQuestionAnswering",
+        heads=("table-question-answering", "seq2seq-lm"),
+        checkpoint="google/tapas-base-finetuned-wtq",
+        picture="table",
+    ),
+)
+TASKS: Mapping[str, TaskSpec] = {spec.name: spec for spec in SPECS}
+NAMES: Mapping[str, str] = {name: spec.name for spec in SPECS for name in (spec.name, *spec.aliases)}
+_TRANSLATION = r"translation_(\w+)_to_(\w+)"
+
+# The task of a checkpoint, by its head.
+BY_HEAD: Mapping[str, str] = {
+    "sequence-classification": "text-classification",
+    "token-classification": "token-classification",
+    "question-answering": "question-answering",
+    "masked-lm": "fill-mask",
+    "causal-lm": "text-generation",
+    "seq2seq-lm": "text2text-generation",
+    "table-question-answering": "table-question-answering",
+    "none": "feature-extraction",
+}
+
+
+def find_task(name: str) -> tuple[TaskSpec, dict[str, str]]:
+    """Returns a task by its name or alias, and the options that the name states: translation_en_to_fr.
+
+    Raises:
+        ArgumentTypeError: not a string.
+        ArgumentValueError: no such task; the message names similar ones.
+    """
+    check_strings(task=name)
+    if languages := re.fullmatch(_TRANSLATION, name):
+        return TASKS["translation"], {"src_lang": languages[1], "tgt_lang": languages[2]}
+    if name in NAMES:
+        return TASKS[NAMES[name]], {}
+    similar = get_close_matches(name.lower().replace("_", "-"), NAMES, n=1)
+    hint = f"did you mean {similar[0]!r}?" if similar else "a model without a task: pipeline(model=...)"
+    raise ArgumentValueError("task", name, f"one of {', '.join(NAMES)}", hint)
