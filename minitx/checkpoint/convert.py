@@ -18,7 +18,7 @@ from minitx.checkpoint.load import load
 from minitx.checkpoint.lora.base import tokenizer_folder
 from minitx.checkpoint.record import Checkpoint
 from minitx.checkpoint.save import stored_tensors, write_checkpoint
-from minitx.checkpoint.sentence import module_places, upper_folder
+from minitx.checkpoint.sentence import check_links, module_places, upper_folder
 from minitx.checkpoint.write import nbytes
 from minitx.io import leads_out
 from minitx.transaction import transaction
@@ -74,6 +74,7 @@ def convert(
     check_destination(source, destination)
     paths, left_out = companions(source, destination)
     tokenizer = tokenizer_folder(source)
+    check_links(tokenizer, TOKENIZER)
     paths |= {name: tokenizer / name for name in TOKENIZER if (tokenizer / name).is_file()}
     check_clashes(destination, ["config.json", *paths])
     model = load(source, head=head, dtype=dtype, model_type=model_type, ignore_keys=ignore_keys)

@@ -34,7 +34,7 @@ from minitx.checkpoint.resolve import (
     resolve_sources,
     table_entries,
 )
-from minitx.checkpoint.sentence import first_module, upper_folder
+from minitx.checkpoint.sentence import check_links, first_module, upper_folder
 from minitx.checkpoint.ties import Sources, identical, share_tied
 from minitx.config import HeadConfig
 from minitx.habits import explain_arguments
@@ -230,12 +230,13 @@ def checkpoint_config(
 
     Raises:
         FileNotFoundError: no config.json.
-        ValueError: damaged JSON, or `num_labels` without `init_head`.
+        ValueError: damaged JSON, a link out of the folder, or `num_labels` without `init_head`.
     """
     if not (folder / "config.json").is_file():
         if name := first_module(folder):
             raise ValueError(f"{folder}: modules.json begins with a {name}; minitx loads encoders only.")
         raise FileNotFoundError(f"{folder} has no config.json; is it a model in Hugging Face's layout?")
+    check_links(folder, ["config.json"])
     config = read_json(folder / "config.json")
     if num_labels is None and adapter is not None and adapter.num_labels is not None:
         return with_labels(config, adapter.num_labels)

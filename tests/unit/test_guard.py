@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,35 @@ def test_a_chat_template_from_outside(folder: Path) -> None:
         minitx.load_tokenizer(folder)
 
 
+@pytest.mark.parametrize(
+    "name", ["config.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json"]
+)
+def test_json_and_vocabularies_from_outside(folder: Path, tmp_path: Path, name: str) -> None:
+    """Their content would be saved with the tokenizer, or copied."""
+    (folder / "special_tokens_map.json").write_text("{}")
+    inside = folder / f"{name}.copy"
+    shutil.copy(folder / name, inside)
+    (folder / name).unlink()
+    (folder / name).symlink_to(inside)
+    minitx.load_tokenizer(folder)
+    inside.rename(tmp_path / "outside" / name)
+    (folder / name).unlink()
+    (folder / name).symlink_to(tmp_path / "outside" / name)
+    if name != "config.json":
+        minitx.load(folder)
+    for call in (minitx.load_tokenizer, lambda source: convert(source, tmp_path / "target")):
+        with pytest.raises(ValueError, match=rf"{name} leads out of .*; put a copy of the file in its place"):
+            call(folder)
+    assert not (tmp_path / "target").exists()
+
+
+def test_weights_may_be_elsewhere(folder: Path, tmp_path: Path) -> None:
+    (folder / "model.safetensors").rename(tmp_path / "outside" / "model.safetensors")
+    (folder / "model.safetensors").symlink_to(tmp_path / "outside" / "model.safetensors")
+    assert convert(folder, tmp_path / "target").weights == ["model.safetensors"]
+    assert not (tmp_path / "target" / "model.safetensors").is_symlink()
+
+
 def test_links_of_the_hubs_cache(folder: Path, tmp_path: Path) -> None:
     repo = tmp_path / "models--some--one"
     snapshot = repo / "snapshots" / "abc"
@@ -105,6 +135,7 @@ def test_links_of_the_hubs_cache(folder: Path, tmp_path: Path) -> None:
         place.symlink_to(os.path.relpath(repo / "blobs" / f"{number:040}", place.parent))
     result = convert(snapshot, tmp_path / "target")
     assert {"README.md", "1_Pooling/config.json"} <= {*result.copied}
+    assert minitx.load_tokenizer(snapshot).encode("the cat")
     assert not any(path.is_symlink() for path in (tmp_path / "target").rglob("*"))
 
 
