@@ -11,14 +11,19 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+_LARGEST_JSON = 100_000_000
+
 
 def read_json(path: Path) -> dict[str, Any]:
     """Reads a JSON object.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not JSON, or not an object.
+        ValueError: not JSON, not an object, or larger than any such file of a model: parsing holds the
+            interpreter, so that no signal is handled meanwhile.
     """
+    if (size := path.stat().st_size) > _LARGEST_JSON:
+        raise ValueError(f"{path}: has {size} bytes; a JSON file of a model has at most {_LARGEST_JSON}.")
     return parse_json(path.read_bytes(), path)
 
 

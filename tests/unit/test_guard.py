@@ -14,6 +14,8 @@ import torch
 import minitx
 from minitx.checkpoint.convert import convert
 from minitx.cli.app import main
+from minitx.tokenizer.chat import ChatTemplates
+from tests.unit.test_bad_files import frugal
 from tests.unit.test_cli import make
 
 GPT2 = {"model_type": "gpt2", "vocab_size": 12, "n_positions": 8, "n_embd": 8, "n_layer": 1, "n_head": 2}
@@ -189,6 +191,26 @@ def test_compiled_models(folder: Path, tmp_path: Path) -> None:
 def test_the_meta_device_has_no_values(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["embed", str(folder), "a", "--device", "meta"]) == 2
     assert "must be a device that this machine has; tensors there have no values" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("template", ["{{ 'a' * 10**10 }}", "{{ 10**10 * [1] }}", "{{ 9 ** (9 ** 9) }}"])
+def test_products_in_templates_are_bounded(template: str) -> None:
+    """Jinja computes them when it compiles the template, in one operation that nothing interrupts."""
+    templates = ChatTemplates({"default": template}, {})
+    with frugal(), pytest.raises(ValueError, match=r"the result of \*\*? would be too large"):
+        templates.render([{"role": "user", "content": "a"}])
+    small = ChatTemplates({"default": "{{ 'ab' * 3 }}{{ 3 * 4 }}{{ 2 ** 10 }}"}, {})
+    assert small.render([{"role": "user", "content": "a"}]) == "ababab121024"
+
+
+def test_json_files_have_a_limit(folder: Path) -> None:
+    with (folder / "config.json").open("ab") as file:
+        file.truncate(200_000_000)
+    with (
+        frugal(),
+        pytest.raises(ValueError, match=r"config\.json: has 200000000 bytes; .* at most"),
+    ):
+        minitx.load(folder)
 
 
 @pytest.mark.parametrize(
