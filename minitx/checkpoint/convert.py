@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,19 +80,12 @@ def convert(
     model = load(source, head=head, dtype=dtype, model_type=model_type, ignore_keys=ignore_keys)
     checkpoint: Checkpoint = model.checkpoint
     size = sum(map(nbytes, stored_tensors(model, checkpoint)[0].values()))
-    existed = destination.exists()
-    try:
-        with transaction(destination) as files, nullcontext() if progress is None else progress(size) as step:
-            weights = write_checkpoint(files, model, checkpoint, max_shard_size, step)
-            written = set(files.names())
-            for name in paths.keys() - written:
-                shutil.copyfile(paths[name], files.path(name))  # a link becomes a file
-            check_clashes(destination, files.names())
-    except BaseException:
-        if not existed:
-            with suppress(OSError):
-                destination.rmdir()
-        raise
+    with transaction(destination) as files, nullcontext() if progress is None else progress(size) as step:
+        weights = write_checkpoint(files, model, checkpoint, max_shard_size, step)
+        written = set(files.names())
+        for name in paths.keys() - written:
+            shutil.copyfile(paths[name], files.path(name))  # a link becomes a file
+        check_clashes(destination, files.names())
     copied = [name for name in paths if name not in written or name in checkpoint.sentence_files]
     return Conversion(size, sorted(weights), copied, left_out)
 

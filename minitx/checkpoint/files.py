@@ -193,6 +193,7 @@ def open_files(folder: Path, names: Iterable[str], *, mapped: bool = True) -> Te
         path = folder / name
         if not is_file(path):
             raise FileNotFoundError(f"{path} is missing; the index of its folder names it.")
+        path.open("rb").close()  # the libraries report a file without permission as missing or damaged
         if path.suffix == ".bin":
             handle, shapes = open_bin(path, mapped=mapped)
         else:

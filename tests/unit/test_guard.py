@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -287,3 +288,22 @@ def test_null_means_the_default(tmp_path: Path, flag: str) -> None:
         path.write_text(json.dumps(json.loads(path.read_text()) | config | changes))
         ids.append(minitx.load_tokenizer(tmp_path / "saved").encode("ab a"))
     assert all(each == ids[0] for each in ids)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "tokenizer.json"])
+def test_files_without_permission(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """They are not called damaged, nor missing."""
+    path = folder / name
+    path.touch()
+    if name == "pytorch_model.bin":
+        (folder / "model.safetensors").unlink()
+    opened = Path.open
+
+    def refused(self: Path, *args: Any, **options: Any) -> Any:
+        if self == path:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+        return opened(self, *args, **options)
+
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(PermissionError, match=name):
+        minitx.load_tokenizer(folder) if name == "tokenizer.json" else minitx.load(folder)
