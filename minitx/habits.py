@@ -107,9 +107,22 @@ _OF_THE_CALL = {
     )
 }
 
+_PIPELINE = {
+    "X": "Inputs are the first argument, or fields by name: question=..., context=...",
+    "data": "Inputs are the first argument, or fields by name: question=..., context=...",
+    "grouped_entities": 'Use aggregation_strategy="simple".',
+    "ignore_subwords": 'Use aggregation_strategy="first".',
+    "offset_mapping": "Offsets are those of the tokenizer; leave it out.",
+    "padding": "Texts are padded to the longest of their batch; leave it out.",
+    "tokenizer_kwargs": "Use overflow= and max_length=; texts are padded for you.",
+    "topk": "It is called top_k.",
+    "truncation": 'Use overflow="truncate", "window" or "error", and max_length= for another limit.',
+}
+
 # place -> name of an argument elsewhere -> what to use here
 ARGUMENTS: Mapping[str, Mapping[str, str]] = {
     "load": _LOADING,
+    "pipeline": _PIPELINE,
     "embed": {
         "convert_to_numpy": "Call .cpu().numpy() on the result.",
         "convert_to_tensor": "The result is a tensor; leave it out.",
@@ -119,6 +132,22 @@ ARGUMENTS: Mapping[str, Mapping[str, str]] = {
         "sentences": "Texts are the second argument.",
         "show_progress_bar": "progress= takes a function, which gets the number of texts after each batch.",
         "truncate_dim": "Use settings=replace(embedding_settings(model), truncate_dim=...).",
+    },
+    "pipeline": {
+        "activation_fn": 'Use function_to_apply="sigmoid" or "none".',
+        "framework": "minitx is PyTorch; leave it out.",
+        "model_kwargs": "Load the model with minitx.load(...) and pass it as model=.",
+        "normalize_embeddings": "It is called normalize here.",
+        "num_workers": "Tokenization is fast enough in the calling thread; leave it out.",
+        "padding": "Batches are padded as far as their rows need; leave it out.",
+        "return_all_scores": "top_k=None returns all labels.",
+        "sequences": "Texts are the first argument.",
+        "tokenize_kwargs": "max_length= and overflow= state how long texts are handled.",
+        "tokenizer_kwargs": "max_length= and overflow= state how long texts are handled.",
+        "torch_dtype": 'Use dtype="float16" or dtype=torch.float16.',
+        "truncation": 'overflow="truncate" cuts long texts off, "window" divides them, "error" refuses them.',
+        "trust_remote_code": "minitx runs no code from a checkpoint; leave it out.",
+        "use_fast": "There is one kind of tokenizer; leave it out.",
     },
     "from_config": {
         "attn_implementation": 'Call model.set_attention("sdpa") or ("eager").',
@@ -207,7 +236,6 @@ ATTRIBUTES: Mapping[str, Mapping[str, str]] = {
         "AutoTokenizer": "Use minitx.load_tokenizer(folder_or_hub_id).",
         "GenerationConfig": "Use a strategy such as minitx.Sample(temperature=0.8).",
         "from_pretrained": "Use minitx.load(folder_or_hub_id).",
-        "pipeline": "Use minitx.load and load_tokenizer, then minitx.generate, embed or model(**batch).",
         "summarize": "Use minitx.inspect.summarize(model).",
         "set_seed": "Use torch.manual_seed(seed), or generate(..., seed=...).",
         "verify": "Use minitx.inspect.verify(folder_or_hub_id), or the command `minitx verify`.",

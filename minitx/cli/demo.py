@@ -33,8 +33,8 @@ def demo(source: Source, picture: str, json: bool) -> None:
     from torch.nn import functional as F
 
     from minitx.inspect.compare.embeddings import compare_embeddings
-    from minitx.inspect.pictures import similarity_picture
-    from minitx.inspect.similarity import nearest, similarity_table
+    from minitx.pictures.heatmap import similarity_picture
+    from minitx.pictures.similarity import nearest, similarity_table
     from minitx.pipelines import embed, embedding_settings, example_model
     from minitx.pipelines.embedding.vectors import check_finite
 

@@ -15,7 +15,7 @@ from minitx.decoding.generate import stream
 from minitx.decoding.output import Event, FinishReason, Row
 from minitx.decoding.search.base import Search
 from minitx.habits import OPTIONS
-from minitx.inspect.text import shorten_line
+from minitx.pictures.text import shorten_line
 from minitx.pipelines import generate_batches, row_record
 
 # Why a text shows nothing.

@@ -14,7 +14,7 @@ from minitx.cli.source import Source, read_texts
 @command(MODEL, TEXTS, *group("the model", *HUB, "dtype", "device"))
 def embed(source: Source, texts: tuple[str, ...], file: str | None, json: bool, **values: Any) -> None:
     """Prints or writes the vectors of texts."""
-    from minitx.inspect.similarity import MOST_COLUMNS, vectors_table
+    from minitx.pictures.similarity import MOST_COLUMNS, vectors_table
     from minitx.pipelines import embedding_settings
     from minitx.pipelines.embedding import embed as pipeline
     from minitx.pipelines.embedding.pooling import names_of
@@ -52,7 +52,7 @@ def score(source: Source, texts: tuple[str, ...], file: str | None, json: bool, 
     """Prints perplexities and log-probabilities."""
     from minitx.cli.decoding import head_of, model_of, set_languages
     from minitx.decoding.score import score as scores_of
-    from minitx.inspect.text import columns, names_of, shorten_line
+    from minitx.pictures.text import columns, names_of, shorten_line
     from minitx.pipelines.generation.records import finite
 
     lines = read_texts(texts, file)
@@ -77,7 +77,7 @@ def score(source: Source, texts: tuple[str, ...], file: str | None, json: bool, 
 @command(MODEL, TEXTS, *group("the model", *HUB[:-1]))
 def tokenize(source: Source, texts: tuple[str, ...], file: str | None, json: bool, **values: Any) -> None:
     """Prints the tokens of texts, or the texts of tokens."""
-    from minitx.inspect.text import columns, names_of
+    from minitx.pictures.text import columns, names_of
 
     special, ids = values["special"] is not False, values["ids"]
     if ids and (texts or file):

@@ -2,8 +2,8 @@
 
 from minitx.inspect.compare.report import Report, render_report
 from minitx.inspect.compare.verify import verify
-from minitx.inspect.pictures import similarity_picture
 from minitx.inspect.summary import Summary, render, summarize
+from minitx.pictures.heatmap import similarity_picture
 
 __all__ = [
     "Report",

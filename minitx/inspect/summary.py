@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from minitx.checkpoint.files import open_folder
 from minitx.checkpoint.lora.base import base_folder
-from minitx.inspect.text import human as human
 from minitx.models import Model
 from minitx.models.compiled import check_not_compiled
+from minitx.pictures.text import human as human
 from minitx.validation import check_path, check_type
 
 

@@ -97,9 +97,12 @@ class Pipeline:
             TypeError, ValueError: inputs that are not requests of the task, or unknown options.
         """
         task = self.task
-        given = {name: named.pop(name) for name in task.fields if name in named}
+        # a field that is an option too, such as candidate_labels, is named for all requests
+        fields = [name for name in task.fields if name in named and not hasattr(task.Options, name)]
+        given = {name: named.pop(name) for name in fields}
         values = task.arguments(inputs, given)
         options = task.options(self.options, named)
+        values = task.prepare(values, options)
         details = self._details is not False
         if isinstance(values, Path):
             return self._stream(read_file(values, task.fields), options)
@@ -110,7 +113,7 @@ class Pipeline:
             )
         if isinstance(values, list | tuple):
             requests = [task.read(value, f"inputs[{index}]") for index, value in enumerate(values)]
-            with _progress_bar(len(requests), task.spec.name, self._progress) as advance:
+            with progress_bar(len(requests), task.spec.name, self._progress) as advance:
                 results: list[Any] = []
                 for first in range(0, len(requests), CHUNK):
                     chunk = requests[first : first + CHUNK]
@@ -141,6 +144,23 @@ class Pipeline:
     ) -> list[Any]:
         """Returns the results of requests, whose sequences share batches."""
         groups = [task.preprocess(request, options) for request in requests]
+        results = []
+        outputs = self._outputs(task, groups, options, advance)
+        for request, items, rows in zip(requests, groups, outputs, strict=True):
+            result = task.postprocess(request, items, rows, options)
+            if details and hasattr(result, "details"):
+                result.details = Details(task.spec.name, request, tuple(items), tuple(rows))
+            results.append(result)
+        return results
+
+    def _outputs(
+        self,
+        task: Task[Any],
+        groups: list[list[ModelInput]],
+        options: Options,
+        advance: Callable[[int], Any] = lambda _: None,
+    ) -> list[list[Any]]:
+        """Returns the model's outputs for the sequences of each group, which share batches."""
         _note_truncation(task, groups)
         flat = [(index, item) for index, items in enumerate(groups) for item in items]
         outputs: list[Any] = [None] * len(flat)
@@ -152,14 +172,8 @@ class Pipeline:
                 outputs[index] = row
                 left[flat[index][0]] -= 1
             advance(sum(left[index] == 0 for index in {flat[index][0] for index in batch}))
-        results, end = [], 0
-        for request, items in zip(requests, groups, strict=True):
-            rows, end = outputs[end : end + len(items)], end + len(items)
-            result = task.postprocess(request, items, rows, options)
-            if details and hasattr(result, "details"):
-                result.details = Details(task.spec.name, request, tuple(items), tuple(rows))
-            results.append(result)
-        return results
+        ordered = iter(outputs)
+        return [list(islice(ordered, len(items))) for items in groups]
 
     def close(self) -> None:
         """Frees the model; the pipeline cannot be used any more."""
@@ -179,9 +193,8 @@ class Pipeline:
             return "Pipeline(closed)"
         model = self.model
         origin = getattr(model.checkpoint, "folder", None) or type(model).__name__
-        return f"Pipeline({self.task.spec.name!r}, {origin}, {model.dtype}, {model.device})".replace(
-            "torch.", ""
-        )
+        dtype = str(model.dtype).removeprefix("torch.")
+        return f"Pipeline({self.task.spec.name!r}, {str(origin)!r}, {dtype}, device={str(model.device)!r})"
 
 
 def _note_truncation(task: Task[Any], groups: list[list[ModelInput]]) -> None:
@@ -192,7 +205,7 @@ def _note_truncation(task: Task[Any], groups: list[list[ModelInput]]) -> None:
 
 
 @contextmanager
-def _progress_bar(total: int, title: str, shown: bool | None) -> Iterator[Callable[[int], Any]]:
+def progress_bar(total: int, title: str, shown: bool | None) -> Iterator[Callable[[int], Any]]:
     """Shows a progress bar on stderr: after a second at a terminal if `shown` is None."""
     if shown is False or (shown is None and total < 2):
         yield lambda _: None
@@ -257,13 +270,14 @@ def pipeline(
         loaded = _check_model(model, dtype, device)
     spec = spec or _task_of(loaded)
     implementation = spec.task_class()(spec, loaded, _load_tokenizer(loaded, tokenizer, hub))
-    return Pipeline(
+    pipe: Pipeline = spec.pipeline_class()(
         implementation,
         implementation.options(None, {**stated, **options}),
         batch_size=batch_size,
         progress=progress,
         details=details,
     )
+    return pipe
 
 
 def _load_model(
@@ -277,13 +291,28 @@ def _load_model(
     from minitx.checkpoint.load import load
 
     head = spec.heads[0] if spec is not None and len(spec.heads) == 1 else None
+    if head == "none":
+        head = _headless(model, hub)
     return load(model, head=head, dtype=dtype, device=device, **hub)
+
+
+def _headless(model: str | Path, hub: Mapping[str, Any]) -> str:
+    """Returns "encoder" for an encoder-decoder whose encoder can be used alone, such as T5, else "none"."""
+    from minitx.checkpoint.build import choose_architecture
+    from minitx.checkpoint.hub import fetch
+    from minitx.checkpoint.lora.base import base_folder
+    from minitx.io import read_json
+
+    folder = base_folder(fetch(model, **hub), token=hub["token"], offline=hub["offline"])
+    path = folder / "config.json"
+    return choose_architecture(read_json(path), None)[0].headless[-1] if path.is_file() else "none"
 
 
 def _task_of(model: Model) -> TaskSpec:
     """Returns the task of a model without a named one, by its files or its head."""
-    if model.checkpoint is not None and model.checkpoint.sentence_files and "sentence-similarity" in TASKS:
-        return TASKS["sentence-similarity"]
+    if model.checkpoint is not None and model.checkpoint.sentence_files:
+        classifies = model.task == "sequence-classification"
+        return TASKS["text-ranking" if classifies else "sentence-similarity"]
     name = BY_HEAD.get(model.task or "none", "")
     if name not in TASKS:
         hint = f"the model has the head {model.task!r}, which is that of no single task"
@@ -306,13 +335,15 @@ def _check_model(model: Any, dtype: Any, device: Any) -> Model:
 
 def _device(device: str | int | torch.device | None) -> torch.device:
     """Returns the device: an accelerator by default if there is one; -1 is the CPU."""
+    from minitx.checkpoint.load import check_device
+
     found = torch.accelerator.current_accelerator(check_available=True)
     if device is None:
         return found or torch.device("cpu")
     if isinstance(device, int):
         kind = "cuda" if found is None else found.type
-        return torch.device("cpu") if device == -1 else torch.device(f"{kind}:{device}")
-    return torch.device(device)
+        device = "cpu" if device == -1 else f"{kind}:{device}"
+    return check_device(device)
 
 
 def _load_tokenizer(model: Model, tokenizer: Any, hub: Mapping[str, Any]) -> Tokenizer:

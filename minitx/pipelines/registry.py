@@ -10,12 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-from minitx.validation import ArgumentValueError, check_strings
-
-if TYPE_CHECKING:
-    from minitx.pipelines.task import Task
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +25,7 @@ class TaskSpec:
         checkpoint: Hub id of the usual checkpoint.
         aliases: further names.
         picture: how a result is drawn: "bars", "marks", "answer", "matrix", "table" or "text".
+        pipeline: "module:class" of its pipeline, if it has methods of its own.
     """
 
     name: str
@@ -39,12 +35,20 @@ class TaskSpec:
     checkpoint: str
     aliases: tuple[str, ...] = ()
     picture: str = "text"
+    pipeline: str = "pipeline:Pipeline"
 
-    def task_class(self) -> type[Task[Any]]:
-        """Imports the class of the task."""
-        module, _, name = self.path.partition(":")
-        implementation: type[Task[Any]] = getattr(import_module(f"minitx.pipelines.{module}"), name)
-        return implementation
+    def task_class(self) -> Any:
+        """Imports the class of the task, a `Task`."""
+        return _import(self.path)
+
+    def pipeline_class(self) -> Any:
+        """Imports the class of the pipeline."""
+        return _import(self.pipeline)
+
+
+def _import(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(import_module(f"minitx.pipelines.{module}"), name)
 
 
 SPECS = (
@@ -91,11 +95,12 @@ SPECS = (
     ),
     TaskSpec(
         name="sentence-similarity",
-        summary="compare texts by their meaning, and search the nearest",
+        summary="compare texts by meaning, and search the nearest",
         path="text.sentence_similarity:SentenceSimilarity",
         heads=("none",),
         checkpoint="sentence-transformers/all-MiniLM-L6-v2",
         picture="matrix",
+        pipeline="text.similarity_pipeline:SimilarityPipeline",
     ),
     TaskSpec(
         name="text-ranking",
@@ -107,7 +112,7 @@ SPECS = (
     ),
     TaskSpec(
         name="zero-shot-classification",
-        summary="assign labels of your own to texts, without training",
+        summary="assign your own labels to texts, without training",
         path="text.zero_shot_classification:ZeroShotClassification",
         heads=("sequence-classification",),
         checkpoint="facebook/bart-large-mnli",
@@ -122,7 +127,7 @@ SPECS = (
     ),
     TaskSpec(
         name="translation",
-        summary="translate texts; translation_en_to_fr names the languages",
+        summary="translate texts; translation_en_to_fr has languages",
         path="text.text2text:Translation",
         heads=("seq2seq-lm",),
         checkpoint="google-t5/t5-base",
@@ -174,6 +179,8 @@ def find_task(name: str) -> tuple[TaskSpec, dict[str, str]]:
         ArgumentTypeError: not a string.
         ArgumentValueError: no such task; the message names similar ones.
     """
+    from minitx.validation import ArgumentValueError, check_strings  # which imports torch
+
     check_strings(task=name)
     if languages := re.fullmatch(_TRANSLATION, name):
         return TASKS["translation"], {"src_lang": languages[1], "tgt_lang": languages[2]}

@@ -178,6 +178,10 @@ class Task(Generic[OptionsT]):
         names = " and ".join(f"{n!r}{' (optional)' * (n in self.optional)}" for n in self.fields)
         return f"a string, or a dict with {names}, or a list of them"
 
+    def prepare(self, inputs: Any, options: OptionsT) -> Any:
+        """Returns the inputs of a call as requests; by default as they are."""
+        return inputs
+
     def is_single(self, inputs: Any) -> bool:
         """Whether inputs are those of one request, and not several."""
         return isinstance(inputs, str | Mapping)
@@ -200,8 +204,8 @@ class Task(Generic[OptionsT]):
                 raise ArgumentValueError(f"{name}[{key!r}]", value[key], "left out", f"it must be {expected}")
         for field in self.fields:
             if value.get(field) is None and field not in self.optional:
-                hint = f"a request of {self.spec.name} has {', '.join(map(repr, self.fields))}"
-                raise ArgumentTypeError(f"{name}[{field!r}]", None, "a string", hint)
+                hint = f"{self.spec.name} takes {self.describe_inputs()}"
+                raise ArgumentTypeError(f"{name}[{field!r}]", None, "stated", hint)
         return {field: self.check_field(field, value.get(field), name) for field in self.fields}
 
     def check_field(self, field: str, value: Any, name: str) -> Any:
@@ -276,10 +280,9 @@ class Task(Generic[OptionsT]):
             ValueError: a text that is too long, with overflow="error", or a limit that leaves no room.
         """
         limit = self.limit(options)
-        stride = options.stride if stride is None else stride
         windows = options.overflow == "window"
         if windows and stride is None and limit is not None:
-            stride = max(limit - self.num_special_tokens(pair is not None), 0) // 4
+            stride = self.overlap(options, limit, pair=pair is not None)
         batch = self.tokenizer(
             [text],
             pairs=None if pair is None else [pair],
@@ -287,11 +290,11 @@ class Task(Generic[OptionsT]):
             max_length=limit,
             stride=(stride or 0) if windows and limit is not None else 0,
             is_split_into_words=not isinstance(text, str),
-            return_overflow=limit is not None,
+            return_overflow=windows and limit is not None,
             as_tensors=False,
         )
-        rows = len(batch["input_ids"])
-        if rows > 1 and options.overflow == "error":
+        too_long = limit is not None and bool(batch.encodings[0].overflowing)
+        if too_long and options.overflow == "error":
             hint = 'overflow="truncate" cuts it off, overflow="window" divides it'
             expected = f"of at most {limit} tokens, special tokens included"
             raise ArgumentValueError("text", text, expected, hint)
@@ -300,10 +303,15 @@ class Task(Generic[OptionsT]):
             ModelInput(
                 ids={name: batch[name][row] for name in names},
                 encoding=batch.encodings[row],
-                truncated=rows > 1 and not windows,
+                truncated=too_long and not windows,
             )
-            for row in range(rows if windows else 1)
+            for row in range(len(batch["input_ids"]))
         ]
+
+    def overlap(self, options: OptionsT, limit: int, *, pair: bool) -> int:
+        """Returns the number of tokens by which windows of `limit` tokens overlap."""
+        room = max(limit - self.num_special_tokens(pair), 0)
+        return room // 4 if options.stride is None else options.stride
 
     def num_special_tokens(self, pair: bool) -> int:
         """Returns the number of special tokens around a text or a pair."""
@@ -333,6 +341,15 @@ class Task(Generic[OptionsT]):
     def pads(self) -> bool:
         """Whether sequences of different lengths may share a batch."""
         return True
+
+
+def check_list(field: str, value: Any, name: str) -> list[str]:
+    """Returns the checked value of a field that is a list of strings, else raises ArgumentTypeError."""
+    where = f"{name}[{field!r}]"
+    check_type(where, value, list | tuple, "a list of strings", "wrap a single string in a list")
+    for index, text in enumerate(value):
+        check_type(f"{where}[{index}]", text, str, "a string")
+    return list(value)
 
 
 def _padded(values: Iterable[Any], length: int, value: Any) -> list[Any]:

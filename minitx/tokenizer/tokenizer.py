@@ -314,8 +314,8 @@ class Tokenizer(Translation):
         ids = ids.tolist() if isinstance(ids, Tensor) else ids
         if isinstance(ids, str | bytes | Mapping) or not isinstance(ids, Iterable):
             raise ArgumentTypeError("ids", ids, "a list of integers or a tensor of shape (T,)")
-        ids = [as_id("ids", index) for index in ids]
-        for index in ids:
+        ids = [index if type(index) is int else as_id("ids", index) for index in ids]
+        for index in dict.fromkeys(ids):  # each once: a text may have millions
             if self.id_to_token(index) is None and not self._is_row(index):
                 raise ArgumentValueError("ids", index, f"a token id; the vocabulary has {len(self)} tokens")
         text = self._backends.decoder.decode(ids, skip_special_tokens=skip_special_tokens)

@@ -25,6 +25,7 @@ PUBLIC_DOORS = {
     "models/encoder.py:forward",
     "models/encoder_decoder.py:forward",
     "pipelines/embedding/embed.py:embed",
+    "pipelines/pipeline.py:pipeline",
     "tokenizer/tokenizer.py:__call__",
 }
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from minitx.extras import missing_extra
-from minitx.inspect import pictures
-from minitx.inspect.pictures import similarity_picture
+from minitx.pictures import heatmap as pictures
+from minitx.pictures.heatmap import similarity_picture
 
 LABELS = ["plain", "costs $5 and $6_x$", "日本語", "long " * 30]
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -179,7 +179,22 @@ def embed_batch(
     batch = tokenize(tokenizer, texts, settings.max_length)
     if batch["input_ids"].shape[1] == 0:  # empty texts without special tokens
         return zeros(len(texts), model, settings)
-    inputs: dict[str, Any] = {name: ids.to(model.device) for name, ids in batch.items()}
+    inputs = {name: ids.to(model.device) for name, ids in batch.items()}
+    return pooled_vectors(model, inputs, settings, start)
+
+
+def pooled_vectors(
+    model: Model, inputs: Mapping[str, Any], settings: EmbeddingSettings, start: int | Tensor
+) -> Tensor:
+    """Computes the pooled vectors of a batch, (B, E).
+
+    Args:
+        model: an encoder or decoder.
+        inputs: its arguments, (B, T) each.
+        settings: their pooling.
+        start: number of tokens at the start of each text that are not pooled; or (B, 1), of each.
+    """
+    inputs = dict(inputs)
     if model.task == "causal-lm":
         inputs["logits_to_keep"] = 1
     output = model(**inputs)

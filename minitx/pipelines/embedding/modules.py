@@ -90,9 +90,13 @@ def read_dense(options: Options, content: bytes | None, path: Path) -> nn.Module
     return load_weights(module, content, path)
 
 
-def read_activation(options: Options) -> nn.Module:
-    """Returns the activation that the options name as a class of torch.nn; Tanh if they do not name any."""
-    name = options.take("activation_function", "torch.nn.modules.activation.Tanh")
+def read_activation(
+    options: Options,
+    key: str = "activation_function",
+    default: str = "torch.nn.modules.activation.Tanh",
+) -> nn.Module:
+    """Returns the activation that the options name as a class of torch.nn, or the default."""
+    name = options.take(key, default)
     place, _, kind = str(name).rpartition(".")
     activation = getattr(nn, kind, None) if place in ("torch.nn", *_ACTIVATIONS) else None
     if isinstance(activation, type) and activation.__module__ in _ACTIVATIONS:
@@ -102,7 +106,7 @@ def read_activation(options: Options) -> nn.Module:
             pass
         else:
             return built
-    raise options.error("activation_function", name, "an activation of torch.nn without arguments")
+    raise options.error(key, name, "an activation of torch.nn without arguments")
 
 
 def read_layer_norm(options: Options, content: bytes | None, path: Path) -> nn.Module:

@@ -31,7 +31,9 @@ def check_pooling(pooling: Any) -> None:
         check_choice("pooling", name, get_args(Pooling))
 
 
-def pool(pooling: Any, hidden: Tensor, pooled: Tensor | None, mask: Tensor, prompt_length: int = 0) -> Tensor:
+def pool(
+    pooling: Any, hidden: Tensor, pooled: Tensor | None, mask: Tensor, prompt_length: int | Tensor = 0
+) -> Tensor:
     """Pools hidden states.
 
     Args:
@@ -39,7 +41,7 @@ def pool(pooling: Any, hidden: Tensor, pooled: Tensor | None, mask: Tensor, prom
         hidden: (B, T, E).
         pooled: (B, E), or None.
         mask: (B, T) bool, False at padding.
-        prompt_length: number of tokens at the start of each text that are left out.
+        prompt_length: number of tokens at the start of each text that are left out; or (B, 1), of each.
 
     Returns:
         (B, E) or (B, E * poolings)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from weakref import WeakKeyDictionary
 
 from torch import nn
@@ -24,7 +24,8 @@ from minitx.models import Model
 from minitx.pipelines.embedding.modules import READERS, Normalize
 from minitx.pipelines.embedding.options import Options
 from minitx.pipelines.embedding.pooling import Pooling, check_pooling
-from minitx.validation import check_flags, check_integer, check_strings, check_type
+from minitx.pipelines.embedding.similarity import Similarity
+from minitx.validation import check_choice, check_flags, check_integer, check_strings, check_type
 
 # Pooling in sentence-transformers -> pooling here, in the order in which older files concatenate them.
 POOLING_NAMES: dict[str, Pooling] = {
@@ -79,6 +80,7 @@ class EmbeddingSettings:
         modules: further modules between pooling and normalization, (N, E) -> (N, D).
         truncate_dim: number of features that are kept after normalization; None for all.
         prompts: the checkpoint's prompts by name, for `embed(prompt=...)`.
+        similarity: how vectors are compared: "cosine", "dot", "euclidean" or "manhattan".
     """
 
     pooling: Pooling | tuple[Pooling, ...] = "mean"
@@ -90,9 +92,11 @@ class EmbeddingSettings:
     modules: tuple[nn.Module, ...] = ()
     truncate_dim: int | None = None
     prompts: Mapping[str, str] = field(default_factory=dict)
+    similarity: Similarity = "cosine"
 
     def __post_init__(self) -> None:
         check_pooling(self.pooling)
+        check_choice("similarity", self.similarity, get_args(Similarity))
         flags = {name: getattr(self, name) for name in ("normalize", "lowercase", "include_prompt")}
         check_flags(**flags)
         check_strings(prompt=self.prompt)
@@ -265,10 +269,10 @@ def read_call(options: Options, length: int | None) -> int | None:
 
 
 def read_prompts(files: Mapping[str, bytes], folder: Path) -> dict[str, Any]:
-    """Reads config_sentence_transformers.json: `prompts`, the default `prompt` and `truncate_dim`."""
+    """Reads config_sentence_transformers.json: `prompts`, the default one, `truncate_dim`, `similarity`."""
     options = Options(files.get(SETTINGS), folder / SETTINGS)
     options.expect("model_type", "SentenceTransformer", None)
-    options.ignore(["__version__", "requirements", "similarity_fn_name"])  # records, and a use of the vectors
+    options.ignore(["__version__", "requirements"])
     named = options.nested("prompts").values
     prompts = {name: "" if prompt is None else prompt for name, prompt in named.items()}
     if not all(isinstance(prompt, str) for prompt in prompts.values()):
@@ -278,5 +282,7 @@ def read_prompts(files: Mapping[str, bytes], folder: Path) -> dict[str, Any]:
         raise ValueError(f"{options.path}: default_prompt_name={name!r} is not one of its prompts.")
     prompt = "" if name is None else prompts[name]
     truncate_dim = options.size("truncate_dim", None)
+    options.expect("similarity_fn_name", *get_args(Similarity), None)
+    similarity = options.take("similarity_fn_name") or "cosine"
     options.finish()
-    return {"prompts": prompts, "prompt": prompt, "truncate_dim": truncate_dim}
+    return {"prompts": prompts, "prompt": prompt, "truncate_dim": truncate_dim, "similarity": similarity}

@@ -1,0 +1,1 @@
+"""Drawing and formatting of texts, similarities and results; no models here."""

@@ -1,0 +1,169 @@
+"""Sentence similarity: how near texts are to one another, by vectors of their meaning.
+
+`SimilarityPipeline` has the methods beside the task: `encode`, `similarity` and `search`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from minitx.pipelines.embedding.embed import (
+    check_model,
+    finish,
+    pooled_vectors,
+    prompt_length,
+    token_limit,
+    zeros,
+)
+from minitx.pipelines.embedding.settings import EmbeddingSettings, model_settings
+from minitx.pipelines.embedding.similarity import Similarity, similarity_matrix
+from minitx.pipelines.registry import TaskSpec
+from minitx.pipelines.result import Predictions
+from minitx.pipelines.task import ModelInput, Options, Request, Task, check_list, to_cpu
+from minitx.tokenizer import Tokenizer
+from minitx.validation import ArgumentValueError, check_choice, check_flags, check_optional_strings
+
+
+@dataclass(frozen=True, kw_only=True)
+class SentenceSimilarityOptions(Options):
+    """Options of sentence similarity.
+
+    Attributes:
+        similarity: "cosine", "dot", or the negative distances "euclidean" and "manhattan"; None: as the
+            checkpoint states, mostly cosine.
+        prompt: prefix of each text; None for that of `prompt_name`.
+        prompt_name: name of a prompt of the checkpoint, such as "query"; None for its default.
+        normalize: whether vectors have length 1; None: as the checkpoint states.
+    """
+
+    similarity: Similarity | None = None
+    prompt: str | None = None
+    prompt_name: str | None = None
+    normalize: bool | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("similarity", self.similarity, (*get_args(Similarity), None))
+        check_optional_strings(prompt=self.prompt, prompt_name=self.prompt_name)
+        if self.normalize is not None:
+            check_flags(normalize=self.normalize)
+
+
+class Place(NamedTuple):
+    """Label of a sequence: the number of its text, and the number of its prompt's tokens, if not pooled."""
+
+    text: int
+    prompt_length: int
+
+
+class SentenceSimilarity(Task[SentenceSimilarityOptions]):
+    """Similarities of a source sentence to others; the vector of several windows is their mean."""
+
+    Options = SentenceSimilarityOptions
+    fields = ("source_sentence", "sentences")
+
+    def __init__(self, spec: TaskSpec, model: Any, tokenizer: Tokenizer) -> None:
+        super().__init__(spec, model, tokenizer)
+        check_model(model, model_settings(model))
+
+    # --- arguments ---------------------------------------------------------------------------------
+
+    def arguments(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> Any:
+        """As `Task.arguments`; a source sentence and a list of others may be two arguments."""
+        if len(inputs) == 2 and not named:
+            inputs, named = (), dict(zip(self.fields, inputs, strict=True))
+        return super().arguments(inputs, named)
+
+    def is_column(self, field: str, value: Any) -> bool:
+        """As `Task.is_column`; sentences are a list already in one request."""
+        if field == "sentences":
+            return isinstance(value, list | tuple) and any(isinstance(item, list | tuple) for item in value)
+        return super().is_column(field, value)
+
+    def check_field(self, field: str, value: Any, name: str) -> Any:
+        """As `Task.check_field`; sentences are a list."""
+        is_list = field == "sentences"
+        return check_list(field, value, name) if is_list else super().check_field(field, value, name)
+
+    def describe_inputs(self) -> str:
+        """As `Task.describe_inputs`."""
+        return "a dict with 'source_sentence', a string, and 'sentences', a list of strings, or several"
+
+    def settings(self, options: SentenceSimilarityOptions) -> EmbeddingSettings:
+        """Returns the settings of the checkpoint with the values that the options state.
+
+        Raises:
+            ArgumentValueError: a prompt that the checkpoint does not have.
+        """
+        settings = model_settings(self.model)
+        prompt = options.prompt
+        if prompt is None and options.prompt_name is not None:
+            if options.prompt_name not in settings.prompts:
+                names = ", ".join(map(repr, settings.prompts)) or "None; the checkpoint has no prompts"
+                raise ArgumentValueError("prompt_name", options.prompt_name, f"one of {names}")
+            prompt = settings.prompts[options.prompt_name]
+        stated: dict[str, Any] = {
+            "prompt": prompt,
+            "similarity": options.similarity,
+            "max_length": options.max_length,
+            "normalize": options.normalize,
+        }
+        return replace(settings, **{name: value for name, value in stated.items() if value is not None})
+
+    def limit(self, options: SentenceSimilarityOptions) -> int | None:
+        """As `Task.limit`, with the limit of the checkpoint's settings."""
+        return token_limit(self.model, self.tokenizer, self.settings(options).max_length)
+
+    # --- the three steps ---------------------------------------------------------------------------
+
+    def preprocess(self, request: Request, options: SentenceSimilarityOptions) -> list[ModelInput]:
+        """Returns the source sentence and the others."""
+        return self.sequences([request["source_sentence"], *request["sentences"]], options)
+
+    def sequences(self, texts: Sequence[str], options: SentenceSimilarityOptions) -> list[ModelInput]:
+        """Returns texts as sequences, or as windows."""
+        settings = self.settings(options)
+        start = prompt_length(self.tokenizer, replace(settings, max_length=self.limit(options)))
+        sequences = []
+        for index, text in enumerate(settings.prepare(texts)):
+            windows = self.encode(text, options=options)
+            places = [Place(index, 0 if number else start) for number in range(len(windows))]
+            sequences += [replace(item, label=place) for item, place in zip(windows, places, strict=True)]
+        return sequences
+
+    @torch.inference_mode()
+    def forward(self, inputs: Sequence[ModelInput], options: SentenceSimilarityOptions) -> list[Any]:
+        """Returns a pooled vector of each sequence."""
+        settings = self.settings(options)
+        if not any(map(len, inputs)):  # empty texts without special tokens
+            return list(to_cpu(zeros(len(inputs), self.model, settings)))
+        start = torch.tensor([[item.label.prompt_length] for item in inputs], device=self.model.device)
+        return list(to_cpu(pooled_vectors(self.model, self.collate(inputs), settings, start)))
+
+    def vectors(
+        self, inputs: Sequence[ModelInput], outputs: Sequence[Tensor], options: SentenceSimilarityOptions
+    ) -> Tensor:
+        """Returns the vectors of texts, (N, E), from the pooled vectors of their sequences."""
+        settings = self.settings(options)
+        rows = groupby(zip(inputs, outputs, strict=True), key=lambda row: row[0].label.text)
+        means = [torch.stack([vector for _, vector in group]).mean(dim=0) for _, group in rows]
+        pooled = torch.stack(means) if means else zeros(0, self.model, settings).cpu()
+        return finish(pooled, settings, options.normalize)
+
+    def postprocess(
+        self,
+        request: Request,
+        inputs: Sequence[ModelInput],
+        outputs: Sequence[Any],
+        options: SentenceSimilarityOptions,
+    ) -> Any:
+        """Returns the similarity of the source sentence to each of the others."""
+        vectors = self.vectors(inputs, outputs, options)
+        kind = self.settings(options).similarity
+        return Predictions(similarity_matrix(vectors[:1], vectors[1:], kind)[0].tolist())
