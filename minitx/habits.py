@@ -107,9 +107,22 @@ _OF_THE_CALL = {
     )
 }
 
+_PIPELINE = {
+    "X": "Inputs are the first argument, or fields by name: question=..., context=...",
+    "data": "Inputs are the first argument, or fields by name: question=..., context=...",
+    "grouped_entities": 'Use aggregation_strategy="simple".',
+    "ignore_subwords": 'Use aggregation_strategy="first".',
+    "offset_mapping": "Offsets are those of the tokenizer; leave it out.",
+    "padding": "Texts are padded to the longest of their batch; leave it out.",
+    "tokenizer_kwargs": "Use overflow= and max_length=; texts are padded for you.",
+    "topk": "It is called top_k.",
+    "truncation": 'Use overflow="truncate", "window" or "error", and max_length= for another limit.',
+}
+
 # place -> name of an argument elsewhere -> what to use here
 ARGUMENTS: Mapping[str, Mapping[str, str]] = {
     "load": _LOADING,
+    "pipeline": _PIPELINE,
     "embed": {
         "convert_to_numpy": "Call .cpu().numpy() on the result.",
         "convert_to_tensor": "The result is a tensor; leave it out.",

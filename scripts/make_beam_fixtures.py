@@ -7,6 +7,11 @@ Later versions of transformers no longer have them. Run it in a separate environ
     old/bin/python scripts/make_beam_fixtures.py
 
 Models are tiny, with weights by a formula (tests/parity/formula.py); cases are drawn by seed.
+
+diverse.json             group beam search
+constrained.json         constrained beam search, with num_return_sequences=num_beams
+constrained_fewer.json   the same with any number, and whether the result is complete: whether every sequence
+                         has all forced words with num_return_sequences=num_beams too
 """
 
 from __future__ import annotations
@@ -113,7 +118,7 @@ def diverse(draw: random.Random) -> dict[str, Any]:
     }
 
 
-def constrained(draw: random.Random) -> dict[str, Any]:
+def constrained_fewer(draw: random.Random) -> dict[str, Any]:
     """Draw phrases of 1 to 3 tokens, and choices among such phrases; no token twice."""
     tokens = draw.sample(FORCED_IDS, len(FORCED_IDS))
 
@@ -128,6 +133,14 @@ def constrained(draw: random.Random) -> dict[str, Any]:
         words.append([[head, tokens.pop()], [head, tokens.pop(), tokens.pop()]])
     arguments = common_arguments(draw)
     return {**arguments, "max_new_tokens": draw.choice([8, 12]), "force_words_ids": words}
+
+
+def constrained(draw: random.Random) -> dict[str, Any]:
+    arguments = constrained_fewer(draw)
+    return {**arguments, "num_return_sequences": arguments["num_beams"]}
+
+
+SEARCHES = {"diverse": diverse, "constrained": constrained, "constrained_fewer": constrained_fewer}
 
 
 class Watch:
@@ -210,13 +223,16 @@ def run(model: Any, prompts: list[list[int]], arguments: dict[str, Any]) -> tupl
     return sequences, [round(score, 7) for score in out.sequences_scores.tolist()]
 
 
-def holds(words: list[Any], tokens: list[int]) -> bool:
-    """Whether a sequence contains each forced phrase, or one of each choice."""
+def complete(words: list[Any], sequences: list[list[int]]) -> bool:
+    """Whether there are sequences, and each contains each forced phrase, or one of each choice."""
 
-    def inside(phrase: list[int]) -> bool:
-        return any(tokens[at : at + len(phrase)] == phrase for at in range(len(tokens)))
+    def holds(tokens: list[int]) -> bool:
+        def inside(phrase: list[int]) -> bool:
+            return any(tokens[at : at + len(phrase)] == phrase for at in range(len(tokens)))
 
-    return all(any(map(inside, word)) if isinstance(word[0], list) else inside(word) for word in words)
+        return all(any(map(inside, word)) if isinstance(word[0], list) else inside(word) for word in words)
+
+    return bool(sequences) and all(map(holds, sequences))
 
 
 def main() -> None:
@@ -226,30 +242,34 @@ def main() -> None:
     watch = Watch()
     folder = ROOT / "tests/parity/fixtures"
     models: dict[str, Any] = {}
-    cases: dict[str, list[dict[str, Any]]] = {"diverse": [], "constrained": []}
+    cases: dict[str, list[dict[str, Any]]] = {search: [] for search in SEARCHES}
     left_out = dict.fromkeys(cases, 0)
     for model_type in CONFIGS:
         model, shapes = made(model_type)
         config = {"model_type": model_type, **COMMON, **CONFIGS[model_type]}
         models[model_type] = {"config": config, "shapes": shapes}
-        for search, arguments_of in (("diverse", diverse), ("constrained", constrained)):
+        for search, arguments_of in SEARCHES.items():
+            kind = search.partition("_")[0]
             seed = -1
             while sum(case["model"] == model_type for case in cases[search]) < CASES:
                 seed += 1
-                draw = random.Random(f"{model_type} {search} {seed}")
+                draw = random.Random(f"{model_type} {kind} {seed}")
                 arguments = arguments_of(draw)
-                push = search == "constrained" and draw.random() < 0.4
+                push = kind == "constrained" and draw.random() < 0.4
                 # With push_progress the scorer confuses the prompts of a batch.
                 lengths = [draw.randint(1, 7) for _ in range(1 if push else draw.choice([1, 2, 3]))]
                 prompts = [[draw.choice(PROMPT_IDS) for _ in range(length)] for length in lengths]
                 watch.wrong, watch.push_progress, watch.eos = False, push, arguments["eos_token_id"]
-                sequences, scores = run(model, prompts, arguments)
                 words = arguments.get("force_words_ids", [])
-                if watch.wrong or not scores or not all(holds(words, text) for text in sequences):
+                sequences, scores = run(model, prompts, arguments)
+                if watch.wrong or not complete(words, sequences):
                     left_out[search] += 1
                     continue
                 case = {"model": model_type, "prompts": prompts, "arguments": arguments}
                 case |= {"push_progress": True} if push else {}
+                if search == "constrained_fewer":
+                    every = {**arguments, "num_return_sequences": arguments["num_beams"]}
+                    case |= {"complete": complete(words, run(model, prompts, every)[0])}
                 cases[search].append({**case, "sequences": sequences, "scores": scores})
     folder.mkdir(exist_ok=True)
     source = f"transformers {VERSION}, scripts/make_beam_fixtures.py"

@@ -186,7 +186,7 @@ def command(*params: click.Parameter, **attributes: Any) -> Callable[[Callable[.
     def _decorate(function: Callable[..., Any]) -> Command:
         def _run(traceback: bool, **values: Any) -> Any:
             own = {name: values.pop(name) for name in SOURCE if name in values}
-            return function(Source(own.pop("model") or "", quiet=bool(values["json"]), **own), **values)
+            return function(Source(own.pop("model", None) or "", quiet=bool(values["json"]), **own), **values)
 
         text, lines = section(function.__name__)
         options = [*params, *map(option, lines), *group("output")]

@@ -34,9 +34,9 @@ class Source:
     """
 
     name: str
-    revision: str
-    token: str | None
-    offline: bool | None
+    revision: str = "main"
+    token: str | None = None
+    offline: bool | None = None
     model_type: str | None = None
     ignore_keys: tuple[str, ...] = ()
     dtype: str | None = None

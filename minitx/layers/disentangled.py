@@ -37,7 +37,8 @@ def log_bucket(distance: Tensor, buckets: int, most: int) -> Tensor:
     near = distance.abs() <= middle
     size = distance.abs().clamp(min=middle).float()
     # float32 throughout, in this order: at a bucket's edge the rounding decides, as in training
-    steps = torch.log(size / middle) / torch.log(torch.tensor((most - 1) / middle)) * (middle - 1)
+    largest = torch.tensor((most - 1) / middle, dtype=torch.float32)
+    steps = torch.log(size / middle) / torch.log(largest) * (middle - 1)
     return torch.where(near, distance, (torch.ceil(steps).long() + middle) * distance.sign())
 
 

@@ -73,7 +73,7 @@ def dynamic(rope: RopeConfig, positions: Tensor) -> Tensor:
 
     (1 or B, T) -> (1 or B, rotary_dim / 2)
     """
-    length, context = sequence_length(positions), rope.original_max_position_embeddings
+    length, context = sequence_length(positions).float(), rope.original_max_position_embeddings
     stretch = rope.factor * length / context - (rope.factor - 1)
     stretch = torch.where(length > context, stretch, 1.0)  # exactly 1 within the context, not nearly
     theta = rope.rope_theta * stretch ** (rope.rotary_dim / (rope.rotary_dim - 2))

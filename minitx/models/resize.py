@@ -165,5 +165,5 @@ def with_entries(
     if std is None:
         mean = old.mean(dim=0, dtype=torch.promote_types(old.dtype, torch.float32))
         return torch.cat((old[:size], mean.to(old.dtype).expand(extra, *old.shape[1:])))
-    drawn = torch.randn(extra, *old.shape[1:], generator=generator) * std
+    drawn = torch.randn(extra, *old.shape[1:], generator=generator, dtype=torch.float32) * std
     return torch.cat((old[:size], drawn.to(old.device, old.dtype)))

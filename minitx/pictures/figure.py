@@ -38,11 +38,13 @@ def check_picture_path(path: str | Path, formats: tuple[str, ...] = FORMATS) -> 
 
 def save_figure(figure: Any, path: Path) -> Path:
     """Writes a figure, all or nothing; its folder is created if it does not exist."""
+    from matplotlib import rc_context
+
     path.parent.mkdir(parents=True, exist_ok=True)
     kind = path.suffix.lower().removeprefix(".")
-    # The date would make two pictures of the same numbers differ.
+    # The date and random names would make two pictures of the same numbers differ.
     metadata = {"Date": None} if kind == "svg" else {}
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), rc_context({"svg.hashsalt": "minitx"}):
         warnings.filterwarnings("ignore", message="Glyph")  # missing in the font: drawn as a box
         write_atomically(
             path, lambda temporary: figure.savefig(temporary, format=kind, dpi=160, metadata=metadata)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -20,10 +21,40 @@ def human(size: int) -> str:
     return f"{size} B" if unit == 0 else f"{value:.1f} {UNITS[unit]}"
 
 
+def columns_of(text: str) -> int:
+    """Returns the number of columns of a text in a terminal: two for a wide character, none for a mark."""
+    if text.isascii():
+        return len(text)
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    return len(text) + wide - sum(unicodedata.combining(character) > 0 for character in text)
+
+
+def cut_columns(text: str, width: int) -> str:
+    """Returns as much of the start of a text as fits into `width` columns."""
+    end = min(len(text), 2 * width)
+    while columns_of(text[:end]) > width:
+        end -= 1
+    return text[:end]
+
+
 def shorten_line(text: str, width: int) -> str:
-    """Joins a text into one line and cuts it to `width` characters with an ellipsis."""
+    """Joins a text into one line and cuts it to `width` columns with an ellipsis."""
     line = " ".join(text.split())
-    return line if len(line) <= width else line[: width - 1].rstrip() + "…"
+    return line if columns_of(line) <= width else cut_columns(line, width - 1).rstrip() + "…"
+
+
+def fill(text: str, width: int) -> str:
+    """Wraps a line of text at spaces into lines of at most `width` columns; longer words are cut."""
+    lines = [""]
+    for word in text.split(" "):
+        if columns_of(lines[-1]) + 1 + columns_of(word) > width and lines[-1]:
+            lines.append(word)
+        else:
+            lines[-1] += " " * bool(lines[-1]) + word
+        while columns_of(lines[-1]) > width:
+            start = cut_columns(lines[-1], width)
+            lines[-1:] = [start, lines[-1][len(start) :]]
+    return "\n".join(lines)
 
 
 def names_of(tokenizer: Tokenizer, ids: Iterable[int]) -> list[str]:

@@ -102,6 +102,7 @@ class Pipeline:
         given = {name: named.pop(name) for name in fields}
         values = task.arguments(inputs, given)
         options = task.options(self.options, named)
+        values = task.prepare(values, options)
         details = self._details is not False
         if isinstance(values, Path):
             return self._stream(read_file(values, task.fields), options)

@@ -12,8 +12,6 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
-from minitx.validation import ArgumentValueError, check_strings
-
 
 @dataclass(frozen=True, kw_only=True)
 class TaskSpec:
@@ -97,7 +95,7 @@ SPECS = (
     ),
     TaskSpec(
         name="sentence-similarity",
-        summary="compare texts by their meaning, and search the nearest",
+        summary="compare texts by meaning, and search the nearest",
         path="text.sentence_similarity:SentenceSimilarity",
         heads=("none",),
         checkpoint="sentence-transformers/all-MiniLM-L6-v2",
@@ -114,7 +112,7 @@ SPECS = (
     ),
     TaskSpec(
         name="zero-shot-classification",
-        summary="assign labels of your own to texts, without training",
+        summary="assign your own labels to texts, without training",
         path="text.zero_shot_classification:ZeroShotClassification",
         heads=("sequence-classification",),
         checkpoint="facebook/bart-large-mnli",
@@ -129,7 +127,7 @@ SPECS = (
     ),
     TaskSpec(
         name="translation",
-        summary="translate texts; translation_en_to_fr names the languages",
+        summary="translate texts; translation_en_to_fr has languages",
         path="text.text2text:Translation",
         heads=("seq2seq-lm",),
         checkpoint="google-t5/t5-base",
@@ -181,6 +179,8 @@ def find_task(name: str) -> tuple[TaskSpec, dict[str, str]]:
         ArgumentTypeError: not a string.
         ArgumentValueError: no such task; the message names similar ones.
     """
+    from minitx.validation import ArgumentValueError, check_strings  # which imports torch
+
     check_strings(task=name)
     if languages := re.fullmatch(_TRANSLATION, name):
         return TASKS["translation"], {"src_lang": languages[1], "tgt_lang": languages[2]}

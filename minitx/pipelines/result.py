@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,15 +41,26 @@ class _Result:
         """Draws the result.
 
         Args:
-            path: an .html, .png or .svg file; None returns an object that a notebook displays.
+            path: an .html, .png or .svg file; None returns a drawing, which a notebook displays and `print`
+                shows as text.
+
+        Returns:
+            The drawing, or the path.
 
         Raises:
             ValueError: the result has no details, or another kind of file.
             ImportError: a .png or .svg file without matplotlib; the message names the extra.
         """
-        from minitx.pipelines.show import show
+        from minitx.pipelines.show import drawing_of
 
-        return show(self, path)
+        drawing = drawing_of(self, self.details)
+        return drawing if path is None else drawing.save(path)
+
+    def _repr_html_(self) -> str | None:
+        return None if self.details is None else self.show().html()
+
+    def __str__(self) -> str:
+        return repr(self) if self.details is None else self.show().text()
 
 
 class Prediction(_Result, dict[str, Any]):
@@ -63,3 +74,8 @@ class Prediction(_Result, dict[str, Any]):
 
 class Predictions(_Result, list[Any]):
     """Several answers to one input, such as the entities of a text: a list of dicts."""
+
+    def __init__(self, answers: Iterable[Any] = (), *, details: Details | None = None) -> None:
+        super().__init__(answers)
+        if details is not None:
+            self.details = details

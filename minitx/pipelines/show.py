@@ -1,11 +1,102 @@
-"""`result.show()`: a result drawn in the way that the table of tasks states."""
+"""`result.show()`: the drawing of a result, of the kind that the table of tasks states."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from minitx.pictures.drawings import Bars, Drawing, Grid, Mark, Marks, Plain
+from minitx.pictures.text import shorten_line
+from minitx.pipelines.registry import TASKS
 
-def show(result: Any, path: str | Path | None = None) -> Any:
-    """Draws a result; see `Prediction.show`."""
-    raise NotImplementedError
+
+def drawing_of(result: Any, details: Any) -> Drawing:
+    """Returns the drawing of a result.
+
+    Args:
+        result: of a task.
+        details: its `Details`.
+
+    Raises:
+        ValueError: the result has no details.
+    """
+    if details is None:
+        raise ValueError(
+            "This result has no details to draw; those of streams and files have them with "
+            "pipeline(..., details=True)."
+        )
+    answers = list(result) if isinstance(result, list) else [result]
+    return DRAWINGS[TASKS[details.task].picture](answers, details.request)
+
+
+def _bars(answers: Sequence[Any], request: Mapping[str, Any]) -> Drawing:
+    """Draws labels with scores: {label, score}, {token_str, score}, {text, score}, or {labels, scores}."""
+    values: list[tuple[str, float]] = []
+    for answer in answers:
+        if isinstance(answer, list):  # one of several masks
+            values += _bars(answer, {}).values  # type: ignore[attr-defined]
+        elif "labels" in answer:
+            values += zip(answer["labels"], answer["scores"], strict=True)
+        else:
+            name = next(answer[key] for key in ("label", "token_str", "text", "corpus_id") if key in answer)
+            values.append((str(name), answer["score"]))
+    return Bars(_title(request), values)
+
+
+def _marks(answers: Sequence[Any], request: Mapping[str, Any]) -> Drawing:
+    """Draws entities in their text."""
+    text = request["text"]
+    marks = [
+        Mark(entity["start"], entity["end"], entity.get("entity_group") or entity["entity"], entity["score"])
+        for entity in answers
+        if entity["start"] is not None
+    ]
+    return Marks(text if isinstance(text, str) else " ".join(text), marks)
+
+
+def _answer(answers: Sequence[Any], request: Mapping[str, Any]) -> Drawing:
+    """Draws answers in their context."""
+    marks = [Mark(answer["start"], answer["end"], "", answer["score"]) for answer in answers]
+    title = request["question"] if answers and answers[0]["answer"] else f"{request['question']} (no answer)"
+    return Marks(request["context"], marks, title)
+
+
+def _scores(answers: Sequence[Any], request: Mapping[str, Any]) -> Drawing:
+    """Draws the similarity of a sentence to others."""
+    pairs = zip(request["sentences"], answers, strict=True)
+    return Bars(request["source_sentence"], sorted(pairs, key=lambda pair: -pair[1]))
+
+
+def _table(answers: Sequence[Any], request: Mapping[str, Any]) -> Drawing:
+    """Draws a table with the cells of an answer."""
+    table = request["table"]
+    header, rows = list(table), [list(map(str, row)) for row in zip(*table.values(), strict=True)]
+    chosen = frozenset(tuple(place) for answer in answers for place in answer.get("coordinates", ()))
+    query = request["query"] if isinstance(request["query"], str) else "; ".join(request["query"])
+    return Grid(f"{query} → {'; '.join(answer['answer'] for answer in answers)}", header, rows, chosen)
+
+
+def _text(answers: Sequence[Any], request: Mapping[str, Any]) -> Drawing:
+    """Draws generated texts; of a chat, its last message."""
+    texts: list[str] = []
+    for answer in answers:
+        values = [answer] if not isinstance(answer, dict) else list(answer.values())
+        chats = [value[-1]["content"] if isinstance(value, list) and value else value for value in values]
+        texts += map(str, chats[:1])
+    return Plain("\n\n".join(texts))
+
+
+def _title(request: Mapping[str, Any]) -> str:
+    """Returns the first field of a request that is text."""
+    texts = [value for value in request.values() if isinstance(value, str)]
+    return shorten_line(" / ".join(texts), 200)
+
+
+DRAWINGS: Mapping[str, Callable[[Sequence[Any], Mapping[str, Any]], Drawing]] = {
+    "bars": _bars,
+    "marks": _marks,
+    "answer": _answer,
+    "matrix": _scores,
+    "table": _table,
+    "text": _text,
+}

@@ -178,6 +178,10 @@ class Task(Generic[OptionsT]):
         names = " and ".join(f"{n!r}{' (optional)' * (n in self.optional)}" for n in self.fields)
         return f"a string, or a dict with {names}, or a list of them"
 
+    def prepare(self, inputs: Any, options: OptionsT) -> Any:
+        """Returns the inputs of a call as requests; by default as they are."""
+        return inputs
+
     def is_single(self, inputs: Any) -> bool:
         """Whether inputs are those of one request, and not several."""
         return isinstance(inputs, str | Mapping)

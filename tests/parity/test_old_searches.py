@@ -1,6 +1,12 @@
 """Diverse and constrained beam search against fixtures that transformers 4.53 made, the last to have them.
 
 `scripts/make_beam_fixtures.py` makes them; constrained cases in which 4.53 goes wrong are not among them.
+
+Constrained search is compared with num_return_sequences=num_beams. If fewer than num_beams hypotheses contain
+all words at the end, 4.53 adds hypotheses that lack a word, or fails: so its best sequence depends on the
+number that is returned. LexicalBeam fills those places with further sequences that contain all words,
+whatever the number. So the cases with fewer sequences than beams are equal where 4.53 has num_beams complete
+sequences, and elsewhere its sequences are among those of LexicalBeam, whose scores are at least as good.
 """
 
 from __future__ import annotations
@@ -21,6 +27,7 @@ from minitx.decoding.search.diverse import DiverseBeam
 from minitx.models import Model
 from tests.parity.formula import weights
 from tests.unit.decoding.searches import search
+from tests.unit.decoding.test_lexical import holds
 
 FOLDER = Path(__file__).parent / "fixtures"
 MODELS = {"gpt2": "causal-lm", "llama": "causal-lm", "t5": "seq2seq-lm", "bart": "seq2seq-lm"}
@@ -63,8 +70,10 @@ def constrained(case: Any, **more: Any) -> Search:
     return LexicalBeam(**(shared(case) | words | {"push_progress": case.get("push_progress", False)} | more))
 
 
-def equal(model: Any, case: Any, strategy: Search) -> bool:
-    """Tokens, and scores to float32's last digits. 4.53 writes its first end token for any of them."""
+def outcome(
+    model: Any, case: Any, strategy: Search, number: int | None = None
+) -> tuple[list[list[int]], list[float]]:
+    """Tokens and scores of so many sequences. 4.53 writes its first end token for any of them."""
     arguments = case["arguments"]
     result = search(
         strategy,
@@ -72,12 +81,31 @@ def equal(model: Any, case: Any, strategy: Search) -> bool:
         model=model,
         max_new_tokens=arguments["max_new_tokens"],
         min_new_tokens=min(arguments["min_new_tokens"], arguments["max_new_tokens"]),
-        num_samples=arguments["num_return_sequences"],
+        num_samples=number or arguments["num_return_sequences"],
         eos=arguments["eos_token_id"],
     )
     first, *others = arguments["eos_token_id"]
     found = [[first if token in others else token for token in row.tolist()] for row in result.sequences]
-    return found == case["sequences"] and result.scores == pytest.approx(case["scores"], rel=1e-5)
+    return found, result.scores
+
+
+def equal(model: Any, case: Any, strategy: Search) -> bool:
+    """Tokens, and scores to float32's last digits."""
+    tokens, scores = outcome(model, case, strategy)
+    return tokens == case["sequences"] and scores == pytest.approx(case["scores"], rel=1e-5)
+
+
+def all_of(model: Any, case: Any) -> list[list[tuple[list[int], float]]]:
+    """Every hypothesis of LexicalBeam and its score, per prompt: as many sequences as it can return."""
+    for number in range(case["arguments"]["num_beams"], 0, -1):
+        try:
+            pairs = list(zip(*outcome(model, case, constrained(case), number), strict=True))
+        except ValueError as error:
+            if "hypotheses contain all phrases" not in str(error):
+                raise
+        else:
+            return [pairs[first : first + number] for first in range(0, len(pairs), number)]
+    raise AssertionError("4.53 has a sequence with all words")
 
 
 SEARCHES = {"diverse": diverse, "constrained": constrained}
@@ -90,6 +118,27 @@ def test_tokens_and_scores_are_equal(name: str, model: str, models: dict[str, An
     assert len(found) >= 32
     for case in found:
         assert equal(models[model], case, SEARCHES[name](case)), case
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_constrained_with_fewer_sequences_than_beams(model: str, models: dict[str, Any]) -> None:
+    found = cases("constrained_fewer", model)
+    complete = [case for case in found if case["complete"]]
+    assert len(complete) >= 8
+    for case in complete:
+        assert equal(models[model], case, constrained(case)), case
+    for case in found:
+        number = case["arguments"]["num_return_sequences"]
+        if case["complete"]:
+            continue
+        mine = all_of(models[model], case)
+        theirs = list(zip(case["sequences"], case["scores"], strict=True))
+        tokens, scores = outcome(models[model], case, constrained(case))
+        assert all(holds(case["arguments"]["force_words_ids"], text) for text in tokens)
+        for place, (text, score) in enumerate(theirs):
+            pairs = mine[place // number]
+            assert any(t == text and s == pytest.approx(score, rel=1e-5) for t, s in pairs), case
+            assert scores[place] >= score - 1e-5 * abs(score), case
 
 
 CONTROLS: dict[str, tuple[str, Callable[[Any], dict[str, Any]]]] = {

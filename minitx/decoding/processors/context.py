@@ -93,7 +93,7 @@ class Context:
 def count(tokens: Tensor, valid: Tensor, vocab_size: int) -> Tensor:
     """Counts the valid tokens: ids (B, L), valid (B, L) bool -> (B, V) float32."""
     ids = or_spare(tokens, valid, vocab_size)
-    counts = torch.zeros(ids.shape[0], vocab_size + 1, device=ids.device)
+    counts = torch.zeros(ids.shape[0], vocab_size + 1, dtype=torch.float32, device=ids.device)
     counts.scatter_add_(1, ids, torch.ones_like(ids, dtype=counts.dtype))
     return counts[:, :vocab_size]
 

@@ -131,9 +131,9 @@ class TopP(Filter):
         if _searching_pays(logits):
             probabilities = logits.softmax(dim=-1)
             best = logits.amax(dim=-1, keepdim=True)
-            # Tokens of at most this probability are removed: all V together have less than `removable`.
-            improbable = torch.as_tensor(removable).clamp(min=1e-9) * (0.99 / logits.shape[-1])
-            low = best + (improbable / probabilities.amax(dim=-1, keepdim=True)).log()
+            # Tokens of at most 0.99 / V of `rest` are removed: all V together have less than `rest`.
+            rest = torch.as_tensor(removable, dtype=logits.dtype).clamp(min=1e-9)
+            low = best + (rest * (0.99 / logits.shape[-1]) / probabilities.amax(dim=-1, keepdim=True)).log()
             ids, sums = _sums_around(removable, logits, probabilities, low, best)
         else:
             ids, sums = _sums(logits, logits)
@@ -182,9 +182,9 @@ class Typical(Filter):
         mass = self.column(logits)
         distance, probabilities, entropy = _typicality(logits)
         if _searching_pays(logits):
-            # Tokens farther than H are improbable; beyond `far` all of them have at most 1 - mass.
-            far = -(torch.as_tensor(1 - mass).clamp(min=1e-9) / logits.shape[-1]).log() - entropy
-            high = torch.maximum(entropy, far) + 0.01
+            # Tokens farther than H are improbable; beyond the other bound all of them have at most `rest`.
+            rest = torch.as_tensor(1 - mass, dtype=logits.dtype).clamp(min=1e-9)
+            high = torch.maximum(entropy, -(rest / logits.shape[-1]).log() - entropy) + 0.01
             ids, sums = _sums_around(mass, distance, probabilities, torch.full_like(high, -1.0), high)
         else:
             ids, sums = _sums(distance, logits)

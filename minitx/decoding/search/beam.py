@@ -213,7 +213,8 @@ class _Coverage:
     def __init__(self, request: GenerationRequest, beams: int, device: torch.device) -> None:
         sources = request.sources or []
         self._beams = beams
-        self._sum = torch.zeros(len(sources) * beams, max(map(len, sources)), device=device)  # (R, S)
+        # (R, S) float32, whatever the default dtype
+        self._sum = torch.zeros(len(sources) * beams, max(map(len, sources)), device=device).float()
         lengths = torch.tensor([len(source) for source in sources], device=device).repeat_interleave(beams)
         self._valid = torch.arange(self._sum.shape[1], device=device) < lengths[:, None]
 

@@ -11,6 +11,11 @@ Tokens and scores are those of transformers 4.53, which has this search (later v
 works as intended; it ranks banks by a number that large log-probabilities outweigh, and loses track of
 choices between phrases that begin alike and of interrupted phrases. `phrases.py` tracks the progress.
 
+Where fewer than N hypotheses contain all phrases at max_new_tokens, transformers adds hypotheses that lack a
+phrase if more are requested than there are, so that its best one depends on num_return_sequences. Here other
+continuations of complete beams take these places, whatever num_samples is: the best hypothesis does not
+depend on it, and its score is at least that of transformers.
+
 P prompts, N beams, K most probable continuations, C = K + N candidates, V vocabulary, R = P * N rows.
 """
 
@@ -175,7 +180,9 @@ class LexicalBeam(ScoredSearch):
     def _top_up(
         self, state: _State, beams: list[_Candidate], unfinished: Tensor, at: int
     ) -> list[_Candidate]:
-        """Returns the last beams: where complete sequences are too few, they replace incomplete ones.
+        """Returns the last beams: where fewer than N sequences are complete, more replace incomplete ones.
+
+        N and not `num_samples`, so that the best sequence does not depend on the number that is returned.
 
         Args:
             state: of the search.
@@ -184,7 +191,7 @@ class LexicalBeam(ScoredSearch):
             at: its place in the batch.
         """
         whole = [candidate for candidate in beams if state.words.complete(candidate.progress)]
-        missing = state.request.num_samples - len(whole) - len(state.finished.of(at))
+        missing = self.num_beams - len(whole) - len(state.finished.of(at))
         complete = state.complete()[at]
         if missing <= 0 or not bool(complete.any()):
             return beams

@@ -20,8 +20,8 @@ class TextClassificationOptions(Options):
     """Options of text classification.
 
     Attributes:
-        top_k: "best" returns the best label; an integer that many in a list, the best first; None all.
-        function_to_apply: makes scores of logits: "softmax", "sigmoid" or "none"; None: as the config states.
+        top_k: number of labels in a list, the best first; None for all of them, "best" for the best alone.
+        function_to_apply: function from logits to scores; None for that of the config.
     """
 
     top_k: int | Literal["best"] | None = "best"
@@ -71,4 +71,4 @@ class TextClassification(Task[TextClassificationOptions]):
     def unwrap(self, result: Any, inputs: Any, options: TextClassificationOptions) -> Any:
         """A single string has a list of one label."""
         listed = options.top_k == "best" and not isinstance(inputs, Mapping)
-        return Predictions([result]) if listed else result
+        return Predictions([result], details=result.details) if listed else result

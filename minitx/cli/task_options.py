@@ -1,0 +1,102 @@
+"""Options of `minitx run TASK`, made from the fields and the options of the task.
+
+The type of a field of its dataclass chooses how a value is read, and its docstring is the help.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import click
+
+from minitx.cli.options import READERS, heading, integer, number, option
+
+Reader = Callable[[str], Any]
+
+
+def field_options(task: Any) -> Iterator[click.Option]:
+    """Yields an option for each further field of a request."""
+    for name in task.fields[1:]:
+        if name not in {field.name for field in fields(task.Options)}:
+            text = f"the {name.replace('_', ' ')}; one for all, or one per text"
+            yield option(f"{_spelled(name)} TEXT...  {text}", heading("the task"))
+
+
+def task_options(task: Any) -> Iterator[click.Option]:
+    """Yields the options of a task but those that only Python can express."""
+    hints, texts = get_type_hints(task.Options), attributes_of(task.Options)
+    for field in fields(task.Options):
+        declared = _declaration(field.name, hints[field.name])
+        if declared is not None and field.name in texts:
+            spec, read = declared
+            text = re.sub(r"\bNone\b", "none", texts[field.name])
+            yield option(f"{spec}  {text}", heading("the task"), read)
+
+
+def attributes_of(cls: type) -> dict[str, str]:
+    """Returns the lines of the sections "Attributes" of a class and its bases, by name."""
+    texts: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        lines = inspect.cleandoc(vars(base).get("__doc__") or "").partition("Attributes:\n")[2]
+        for names, text in re.findall(r"^ {4}(\w[\w, ]*): (.*(?:\n {8}.*)*)", lines, re.MULTILINE):
+            texts |= dict.fromkeys(names.split(", "), " ".join(text.split()).rstrip("."))
+    return texts
+
+
+def _spelled(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _flag(name: str) -> str:
+    return f"{_spelled(name)}/--no-{_spelled(name)[2:]}"
+
+
+def _declaration(name: str, annotation: Any) -> tuple[str, Reader | None] | None:
+    """Returns spelling and metavar of an option, and the reader of its value; None if it has no text form."""
+    if annotation is Any:
+        return _strategy_field(name)
+    kinds = _members(annotation)
+    words = [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)]
+    if bool in kinds:
+        return _flag(name), None
+    if int in kinds or float in kinds:
+        values: dict[str, Any] = {str(word): word for word in words}
+        values |= {"none": None} if types.NoneType in kinds else {}
+        read = number if float in kinds else integer
+        return f"{_spelled(name)} {'X' if float in kinds else 'N'}", _reader(values, read)
+    if words and str not in kinds:
+        return f"{_spelled(name)} {'|'.join(map(str, words))}", None
+    if str in kinds:
+        several = any(get_origin(kind) not in (None, Literal) for kind in kinds)
+        return f"{_spelled(name)} TEXT{'...' * several}", None
+    return None
+
+
+def _reader(values: dict[str, Any], read: Reader) -> Reader:
+    """Returns a reader of numbers that knows some words too."""
+    return lambda text: values[text] if text in values else read(text)
+
+
+def _members(annotation: Any) -> list[Any]:
+    """Returns the members of a union, and of unions in it."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        return [member for part in get_args(annotation) for member in _members(part)]
+    return [annotation]
+
+
+def _strategy_field(name: str) -> tuple[str, Reader | None] | None:
+    """Returns the declaration of a field of strategies, which its `parameter(...)` describes."""
+    from minitx.decoding.parameters import parameters_of
+    from minitx.decoding.search.beam_sample import BeamSample
+
+    declared = parameters_of(BeamSample).get(name)
+    if declared is None or (declared.metavar is None and declared.off is not False):
+        return None
+    if declared.metavar is None:
+        return _flag(name), None
+    return f"{_spelled(name)} {declared.metavar}", READERS.get(declared.metavar.removesuffix("..."))

@@ -1,0 +1,172 @@
+"""Token classification: entities of a text, such as names, or a label of each token."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any
+
+from torch import Tensor
+
+from minitx.pipelines.postprocess.entities import (
+    STRATEGIES,
+    Entity,
+    Strategy,
+    Token,
+    continues_word,
+    drop_labels,
+    find_entities,
+    merge_overlapping,
+    stitch,
+    window_starts,
+)
+from minitx.pipelines.postprocess.scores import label_names
+from minitx.pipelines.result import Prediction, Predictions
+from minitx.pipelines.task import ModelInput, Options, Overflow, Request, Task
+from minitx.tokenizer.subwords import join_tokens, subword_prefix
+from minitx.validation import ArgumentTypeError, check_choice, check_flags, check_strings, check_type
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenClassificationOptions(Options):
+    """Options of token classification.
+
+    Attributes:
+        overflow: what happens to a text with more tokens than the model takes: "window" divides it into
+            overlapping windows, "truncate" cuts it off, "error" refuses it.
+        stride: number of tokens by which windows overlap; entities are then found in each window, and the
+            longest of those that overlap are kept. None: the scores of all windows are joined first.
+        aggregation_strategy: "none" labels each token; "simple" groups tokens of the same tag; "first", "max"
+            and "average" label each word by its first token, its best one or the mean of all, then group.
+        ignore_labels: labels that are left out of the result.
+        is_split_into_words: texts are lists of words.
+        delimiter: joins such words to the text that the result's start and end refer to.
+    """
+
+    overflow: Overflow = "window"
+    aggregation_strategy: Strategy = "none"
+    ignore_labels: Sequence[str] = ("O",)
+    is_split_into_words: bool = False
+    delimiter: str = " "
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("aggregation_strategy", self.aggregation_strategy, STRATEGIES)
+        check_type("ignore_labels", self.ignore_labels, list | tuple, "a list of labels", "[] for all labels")
+        for index, label in enumerate(self.ignore_labels):
+            check_strings(**{f"ignore_labels[{index}]": label})
+        check_flags(is_split_into_words=self.is_split_into_words)
+        check_strings(delimiter=self.delimiter)
+
+
+class TokenClassification(Task[TokenClassificationOptions]):
+    """Entities of a text or of a list of words."""
+
+    Options = TokenClassificationOptions
+
+    def prepare(self, inputs: Any, options: TokenClassificationOptions) -> Any:
+        """With `is_split_into_words`, a list of words is one text, and a list of lists several."""
+        if not options.is_split_into_words or not isinstance(inputs, list | tuple):
+            return inputs
+        if inputs and all(isinstance(word, str) for word in inputs):
+            inputs = [inputs]
+        return [{"text": words} if isinstance(words, list | tuple) else words for words in inputs]
+
+    def check_field(self, field: str, value: Any, name: str) -> Any:
+        """As `Task.check_field`; a list of words too."""
+        if not isinstance(value, list | tuple):
+            return super().check_field(field, value, name)
+        for index, word in enumerate(value):
+            check_type(f"{name}[{index}]", word, str, "a string, one of a list of words")
+        return list(value)
+
+    def preprocess(self, request: Request, options: TokenClassificationOptions) -> list[ModelInput]:
+        """Returns the text as one sequence, or as windows, labelled with their positions in the text."""
+        text = request["text"]
+        if isinstance(text, str) == options.is_split_into_words:
+            kind = "a list of words" if options.is_split_into_words else "a string"
+            hint = "is_split_into_words=True takes lists of words"
+            raise ArgumentTypeError("text", text, kind, hint)
+        items = self.encode(text, options=options)
+        lengths = [len(item) - sum(_specials(item)) for item in items]
+        if len(items) == 1:
+            return items if lengths[0] else []
+        stride = options.stride
+        if stride is None:
+            limit = self.limit(options) or 0
+            stride = (limit - self.num_special_tokens(pair=False)) // 4
+        starts = window_starts(lengths, stride, from_end=self.tokenizer.truncation_side == "left")
+        return [replace(item, label=start) for item, start in zip(items, starts, strict=True)]
+
+    def postprocess(
+        self,
+        request: Request,
+        inputs: Sequence[ModelInput],
+        outputs: Sequence[Any],
+        options: TokenClassificationOptions,
+    ) -> Any:
+        """Returns the entities in the order of the text."""
+        text, offsets = _joined(request["text"], options.delimiter)
+        windows = [
+            (item.label or 0, self.tokens(item, logits, text, offsets))
+            for item, logits in zip(inputs, outputs, strict=True)
+        ]
+        entities: list[Entity] = []
+        if len(windows) > 1 and options.stride is not None and options.aggregation_strategy != "none":
+            for _, tokens in windows:
+                entities += self.entities(tokens, options)
+            entities = merge_overlapping(entities)
+        elif windows:
+            entities = self.entities(stitch(windows), options)
+        return Predictions(map(Prediction, entities))
+
+    def entities(self, tokens: Sequence[Token], options: TokenClassificationOptions) -> list[Entity]:
+        """Returns the entities of a sequence of tokens, without ignored labels."""
+        names: Mapping[int, str] = label_names(self.model)
+        strategy = options.aggregation_strategy
+        entities = find_entities(tokens, names, strategy, lambda words: join_tokens(self.tokenizer, words))
+        return drop_labels(entities, options.ignore_labels)
+
+    def tokens(self, item: ModelInput, logits: Tensor, text: str, words: Sequence[int]) -> list[Token]:
+        """Returns the tokens of a sequence without special tokens.
+
+        Args:
+            item: the sequence.
+            logits: (T, C)
+            text: of the request.
+            words: start of each word in the text, if the request is a list of words.
+        """
+        assert item.encoding is not None
+        prefix, unknown = subword_prefix(self.tokenizer), self.tokenizer.unk_token_id
+        scores, word_ids, tokens = logits.softmax(dim=-1).tolist(), item.encoding.word_ids, []
+        for index, (special, (start, end)) in enumerate(zip(_specials(item), item.offsets, strict=True)):
+            if special:
+                continue
+            shift = words[word_ids[index] or 0] if words else 0
+            start, end = start + shift, end + shift
+            word = self.tokenizer.id_to_token(item.input_ids[index]) or ""
+            known = item.input_ids[index] != unknown
+            tokens.append(
+                Token(
+                    word=word if known else text[start:end],
+                    scores=scores[index],
+                    start=start,
+                    end=end,
+                    index=index + (item.label or 0),
+                    continues=known and continues_word(word, start, end, text, prefix),
+                )
+            )
+        return tokens
+
+
+def _specials(item: ModelInput) -> list[int]:
+    assert item.encoding is not None
+    return item.encoding.special_tokens_mask
+
+
+def _joined(text: str | Sequence[str], delimiter: str) -> tuple[str, list[int]]:
+    """Returns the text of a request, and the start of each word if it is a list of words."""
+    if isinstance(text, str):
+        return text, []
+    return delimiter.join(text), list(accumulate((len(w) + len(delimiter) for w in text[:-1]), initial=0))

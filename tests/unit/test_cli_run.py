@@ -1,0 +1,131 @@
+"""`minitx run` and `minitx pipelines`."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import minitx
+from minitx.cli import app as cli
+from minitx.pipelines.registry import NAMES, SPECS
+from tests.unit.pipelines.folders import bert_folder
+
+Run = Callable[..., tuple[int, str, str]]
+TEXTS = ["the cat sat", "a dog ran to the park", ""]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    names = {"id2label": {"0": "bad", "1": "good"}, "label2id": {"bad": 0, "good": 1}}
+    return bert_folder(tmp_path_factory.mktemp("run") / "model", "sequence-classification", **names)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def call(*argv: object) -> tuple[int, str, str]:
+        code = cli.main([str(arg) for arg in argv])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+def test_help_lists_the_tasks(run: Run) -> None:
+    code, out, _ = run("run", "--help")
+    assert code == 0
+    for spec in SPECS:
+        assert f"  {spec.name:<26}{spec.summary}\n" in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_help_of_a_task_teaches_its_options(run: Run, name: str) -> None:
+    code, out, _ = run("run", name, "--help")
+    assert code == 0
+    assert f"minitx run {name} ./my-model" in out
+    assert "--overflow" in out
+    assert "None" not in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_results_in_the_terminal(run: Run, folder: Path) -> None:
+    code, out, _ = run("run", "sentiment-analysis", folder, *TEXTS[:2], "--top-k", "none")
+    assert code == 0
+    first, second = out.strip().split("\n\n")
+    assert first.splitlines()[0] == TEXTS[0]
+    assert second.splitlines()[0] == TEXTS[1]
+    assert len(first.splitlines()) == 3
+
+
+def test_results_as_json_are_those_of_the_library(run: Run, folder: Path) -> None:
+    pipe = minitx.pipeline(model=folder)
+    code, out, _ = run("run", "text-classification", folder, *TEXTS, "--json")
+    assert code == 0
+    assert [json.loads(line) for line in out.splitlines()] == pipe(TEXTS)
+    _, out, _ = run("run", "text-classification", folder, TEXTS[0], "--text-pair", TEXTS[1], "--json")
+    assert json.loads(out) == pipe({"text": TEXTS[0], "text_pair": TEXTS[1]})
+
+
+@pytest.mark.parametrize("kind", ["txt", "jsonl", "csv"])
+def test_files(run: Run, folder: Path, tmp_path: Path, kind: str) -> None:
+    source = tmp_path / f"in.{kind}"
+    if kind == "csv":
+        source.write_text("id,words\n" + "".join(f"{i},{text}\n" for i, text in enumerate(TEXTS)))
+    else:
+        lines = TEXTS if kind == "txt" else [json.dumps({"words": text}) for text in TEXTS]
+        source.write_text("".join(f"{line}\n" for line in lines))
+    columns = [] if kind == "txt" else ["--column", "words"]
+    call = ("run", "text-classification", folder, "--input", source, *columns, "--top-k", 2)
+    wanted = minitx.pipeline(model=folder)(TEXTS, top_k=2)
+    assert run(*call, "--output", tmp_path / "out.jsonl")[0] == 0
+    written = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [[x["label"] for x in row] for row in written] == [[x["label"] for x in row] for row in wanted]
+    assert run(*call, "--output", tmp_path / "out.csv")[0] == 0
+    with (tmp_path / "out.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["input"] for row in rows] == ["0", "0", "1", "1", "2", "2"]
+    assert [row["label"] for row in rows] == [x["label"] for row in wanted for x in row]
+
+
+def test_a_picture(run: Run, folder: Path, tmp_path: Path) -> None:
+    assert run("run", "text-classification", folder, TEXTS[0], "--picture", tmp_path / "a.html")[0] == 0
+    assert TEXTS[0] in (tmp_path / "a.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("sentimental-analysis", "m", "a"), "did you mean 'sentiment-analysis'"),
+        (("text-classification", "FOLDER", "a", "--top-k", "0"), "--top-k 0 must be"),
+        (("text-classification", "FOLDER", "a", "--overflow", "never"), "--overflow"),
+        (("text-classification", "FOLDER", "a", "--input", "x.txt"), "give one of them"),
+        (("text-classification", "FOLDER", "--input", "none.txt"), "there is no such file"),
+        (("text-classification", "FOLDER", "a", "--output", "x.xls"), ".jsonl or .csv"),
+        (("text-classification",), "MODEL is missing"),
+        (("text-classification", "nowhere/at-all", "a", "--offline"), "nowhere/at-all"),
+    ],
+    ids=str,
+)
+def test_mistakes(run: Run, folder: Path, arguments: tuple[str, ...], message: str) -> None:
+    code, out, err = run("run", *(str(folder) if arg == "FOLDER" else arg for arg in arguments))
+    assert (code, out) == (2, "")
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_pipelines(run: Run) -> None:
+    code, out, _ = run("pipelines")
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= 80
+    for spec in SPECS:
+        assert spec.name in out
+        assert spec.checkpoint in out
+    records = [json.loads(line) for line in run("pipelines", "--json")[1].splitlines()]
+    assert [record["task"] for record in records] == [spec.name for spec in SPECS]
+    assert "bert" in records[0]["architectures"]
