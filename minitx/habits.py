@@ -113,16 +113,12 @@ _PIPELINE = {
     "grouped_entities": 'Use aggregation_strategy="simple".',
     "ignore_subwords": 'Use aggregation_strategy="first".',
     "offset_mapping": "Offsets are those of the tokenizer; leave it out.",
-    "padding": "Texts are padded to the longest of their batch; leave it out.",
-    "tokenizer_kwargs": "Use overflow= and max_length=; texts are padded for you.",
     "topk": "It is called top_k.",
-    "truncation": 'Use overflow="truncate", "window" or "error", and max_length= for another limit.',
 }
 
 # place -> name of an argument elsewhere -> what to use here
 ARGUMENTS: Mapping[str, Mapping[str, str]] = {
     "load": _LOADING,
-    "pipeline": _PIPELINE,
     "embed": {
         "convert_to_numpy": "Call .cpu().numpy() on the result.",
         "convert_to_tensor": "The result is a tensor; leave it out.",
@@ -134,6 +130,7 @@ ARGUMENTS: Mapping[str, Mapping[str, str]] = {
         "truncate_dim": "Use settings=replace(embedding_settings(model), truncate_dim=...).",
     },
     "pipeline": {
+        **_PIPELINE,
         "activation_fn": 'Use function_to_apply="sigmoid" or "none".',
         "framework": "minitx is PyTorch; leave it out.",
         "model_kwargs": "Load the model with minitx.load(...) and pass it as model=.",

@@ -136,7 +136,8 @@ def run_task(
     else:
         lines = read_texts(texts, None)
         named = {task.fields[0]: lines[0] if len(lines) == 1 else lines, **fields}
-        result = pipe(lines) if not fields else pipe(**named)
+        several = lines if len(lines) > 1 else iter(lines)  # some tasks unwrap a list of one text
+        result = pipe(several) if not fields else pipe(**named)
         results = result if (isinstance(result, list) and len(lines) > 1) or not fields else [result]
     written = _printed(results, json=json or output is not None, picture=picture, quiet=output is not None)
     if output is not None:

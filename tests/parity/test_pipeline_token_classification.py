@@ -57,9 +57,7 @@ def test_words(pipes: tuple[Any, Any], strategy: str) -> None:
         for words in rows:
             result = theirs(words, delimiter=delimiter, **options)
             assert close(ours(words, delimiter=delimiter, **options), result), words
-        assert close(
-            ours(rows, delimiter=delimiter, **options), theirs(rows, delimiter=delimiter, **options)
-        )
+        assert close(ours(rows, delimiter=delimiter, **options), theirs(rows, delimiter=delimiter, **options))
 
 
 @pytest.mark.filterwarnings("ignore:Tokenizer does not support real words")
