@@ -35,7 +35,7 @@ from minitx.checkpoint.resolve import (
     table_entries,
 )
 from minitx.checkpoint.sentence import first_module, upper_folder
-from minitx.checkpoint.ties import Sources, identical, share_tied
+from minitx.checkpoint.ties import Sources, identical, share_tied, untied
 from minitx.config import HeadConfig
 from minitx.habits import explain_arguments
 from minitx.io import check_inside, read_json
@@ -339,6 +339,7 @@ def load_parameters(
         if dtype is None:
             checkpoint.dtypes |= {n: (t.dtype, loaded) for n, t in own.items() if t.dtype != loaded}
     share_tied(model)
+    checkpoint.untied = untied(model)
     return stored_names
 
 

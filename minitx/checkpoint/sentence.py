@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 import torch
 
 from minitx.checkpoint.files import BIN, SINGLE, WEIGHTS, open_bin
+from minitx.checkpoint.lora.settings import ADAPTER_CONFIG
 from minitx.io import check_inside
 
 MODULES = "modules.json"
@@ -62,9 +63,9 @@ def encoder_place(content: bytes | None) -> str:
 
 
 def encoder_folder(folder: Path) -> Path:
-    """Returns the subfolder that modules.json names and that has the encoder's config.json, else `folder`."""
-    place = encoder_place(_read(folder / MODULES))
-    return folder / place if place != "." and (folder / place / "config.json").is_file() else folder
+    """Returns the subfolder that modules.json names and that has a model or an adapter, else `folder`."""
+    inner = folder / encoder_place(_read(folder / MODULES))
+    return inner if any((inner / name).is_file() for name in ("config.json", ADAPTER_CONFIG)) else folder
 
 
 def upper_folder(folder: Path) -> Path:

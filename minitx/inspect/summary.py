@@ -103,7 +103,8 @@ def summarize(model: Model, folder: str | Path | None = None) -> Summary:
     stored: dict[str, Tensor] = {}
     if folder is not None and model.checkpoint is not None:
         used = {name for names in model.checkpoint.names.values() for name in names} | set(kept)
-        stored = {name: t for name, t in open_folder(base_folder(folder)).shapes.items() if name not in used}
+        tensors = open_folder(model.checkpoint.folder or base_folder(folder))
+        stored = {name: tensor for name, tensor in tensors.shapes.items() if name not in used}
     return Summary(
         model_type=None if model.checkpoint is None else model.checkpoint.model_type,
         task=model.task,
