@@ -154,7 +154,9 @@ def results_of(pipe: Any, values: dict[str, Any], fields: dict[str, Any]) -> Ite
         texts: Any = lines[0] if len(lines) == 1 else lines
         result = pipe(**{names[0]: texts, **fields})
         return result if len(lines) > 1 else [result]
-    return [pipe(lines[0])] if len(lines) == 1 else pipe(lines)
+    # A single text in the nesting of several; some tasks unwrap a list of one.
+    several: Iterable[Any] = pipe(lines if len(lines) > 1 else iter(lines))
+    return several
 
 
 @command()
