@@ -50,9 +50,7 @@ def test_results_are_those_of_transformers(
 
 @pytest.mark.filterwarnings("ignore:Tokenizer does not support real words")
 @pytest.mark.parametrize("strategy", ["none", "average"])
-@pytest.mark.parametrize(
-    "pipes", ["bert", "albert"], indirect=True
-)  # byte-level BPE needs spaces before words
+@pytest.mark.parametrize("pipes", ["bert", "albert"], indirect=True)  # byte-level: needs spaces
 def test_words(pipes: tuple[Any, Any], strategy: str) -> None:
     ours, theirs = pipes
     options = {"aggregation_strategy": strategy, "is_split_into_words": True, "ignore_labels": []}
