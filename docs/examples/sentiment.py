@@ -1,4 +1,4 @@
-"""Train a small DistilBERT on praise and blame; save it in `sentiment/`. Takes seconds."""
+"""Train a DistilBERT on praise and blame; save it in `sentiment/`. Takes seconds."""
 
 from importlib.util import find_spec
 from pathlib import Path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from minitx.checkpoint.load import load
 from minitx.checkpoint.lora.base import tokenizer_folder
 from minitx.checkpoint.record import Checkpoint
 from minitx.checkpoint.save import stored_tensors, write_checkpoint
-from minitx.checkpoint.sentence import module_places, upper_folder
+from minitx.checkpoint.sentence import check_links, module_places, upper_folder
 from minitx.checkpoint.write import nbytes
 from minitx.io import leads_out
 from minitx.transaction import transaction
@@ -70,24 +70,18 @@ def convert(
     paths, left_out = companions(source, destination)
     access = {key: options[key] for key in ("token", "offline") if key in options}
     tokenizer = tokenizer_folder(source, **access)
+    check_links(tokenizer, TOKENIZER)
     paths |= {name: tokenizer / name for name in TOKENIZER if (tokenizer / name).is_file()}
     check_clashes(destination, ["config.json", *paths])
     model = load(source, **options)
     checkpoint: Checkpoint = model.checkpoint
     size = sum(map(nbytes, stored_tensors(model, checkpoint)[0].values()))
-    existed = destination.exists()
-    try:
-        with transaction(destination) as files, nullcontext() if progress is None else progress(size) as step:
-            weights = write_checkpoint(files, model, checkpoint, max_shard_size, step)
-            written = set(files.names())
-            for name in paths.keys() - written:
-                shutil.copyfile(paths[name], files.path(name))  # a link becomes a file
-            check_clashes(destination, files.names())
-    except BaseException:
-        if not existed:
-            with suppress(OSError):
-                destination.rmdir()
-        raise
+    with transaction(destination) as files, nullcontext() if progress is None else progress(size) as step:
+        weights = write_checkpoint(files, model, checkpoint, max_shard_size, step)
+        written = set(files.names())
+        for name in paths.keys() - written:
+            shutil.copyfile(paths[name], files.path(name))  # a link becomes a file
+        check_clashes(destination, files.names())
     copied = [name for name in paths if name not in written or name in checkpoint.sentence_files]
     return Conversion(size, sorted(weights), copied, left_out)
 

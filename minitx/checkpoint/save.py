@@ -26,7 +26,7 @@ from minitx.checkpoint.write import check_target, nbytes, write_tensors, write_t
 from minitx.habits import explain_arguments
 from minitx.io import write_json
 from minitx.models import EncoderDecoderModel, Model
-from minitx.models.base import check_not_compiled
+from minitx.models.compiled import check_not_compiled
 from minitx.transaction import StagedFiles, transaction
 from minitx.validation import (
     ArgumentTypeError,

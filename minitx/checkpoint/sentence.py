@@ -77,6 +77,17 @@ def upper_folder(folder: Path) -> Path:
     return folder
 
 
+def check_links(folder: Path, names: Iterable[str]) -> None:
+    """Checks files of a folder whose content `save` writes again: links may lead out of it to weights only.
+
+    Raises:
+        ValueError: a link leads one of them out of its checkpoint.
+    """
+    for name in names:
+        if (folder / name).is_symlink() and (folder / name).is_file():
+            check_inside(folder / name, upper_folder(folder))
+
+
 def module_files(names: Collection[str], place: str) -> list[str]:
     """Returns the files of a module, among names relative to modules.json; of a folder's weights one file.
 

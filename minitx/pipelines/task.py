@@ -11,7 +11,7 @@ from torch import Tensor
 
 from minitx.habits import UnknownArgumentError, argument_hint
 from minitx.models import ModelOutput
-from minitx.models.base import check_not_compiled
+from minitx.models.compiled import check_not_compiled
 from minitx.pipelines.batching import BatchLimits, make_batches
 from minitx.pipelines.embedding.embed import token_limit
 from minitx.pipelines.registry import TaskSpec

@@ -34,6 +34,7 @@ DEFAULT = "default"
 _TOOLS = "tool_use"
 _JSON = "chat_template.json"
 _FILE, _ADDITIONAL = "chat_template.jinja", "additional_chat_templates"
+_LARGEST_TEXT, _LARGEST_EXPONENT = 10**7, 100  # of a product in a template
 
 
 class ChatTemplates:
@@ -296,9 +297,23 @@ def _environment() -> Any:
             if str(key).startswith("_"):
                 raise SecurityError(f"a namespace takes no name that begins with _, such as {key!r}")
 
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
-    )
+    class Environment(ImmutableSandboxedEnvironment):
+        """Jinja's sandbox, in which one product cannot take any time and memory."""
+
+        intercepted_binops = frozenset(("*", "**"))
+
+        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+            """Returns `left * right` or `left ** right`."""
+            sizes = [len(value) if hasattr(value, "__len__") else value for value in (left, right)]
+            if operator == "*" and sizes != [left, right]:
+                too_large = sizes[0] * sizes[1] > _LARGEST_TEXT
+            else:
+                too_large = operator == "**" and abs(right) > _LARGEST_EXPONENT
+            if too_large:
+                raise SecurityError(f"the result of {operator} would be too large")
+            return super().call_binop(context, operator, left, right)
+
+    environment = Environment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
     environment.filters["tojson"] = _to_json
     environment.globals |= {
         "namespace": PlainNamespace,

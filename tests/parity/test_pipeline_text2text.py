@@ -81,11 +81,11 @@ def _cases() -> list[Any]:
 @pytest.mark.parametrize("case", _cases())
 def test_results(case: Case) -> None:
     creation, call = _arguments(case)
-    pipe = pipeline(case.task, *_loaded(case.folder), **creation)
+    model, tokenizer = _loaded(case.folder)
+    if not case.call_arguments.get("truncation"):
+        tokenizer.model_max_length = None  # transformers 4 then truncates nothing
+    pipe = pipeline(case.task, model, tokenizer, **creation)
     result = pipe(*case.inputs, **call)
-    truncated = any(_truncated(each) for each in (result if isinstance(result, list) else [result]))
-    if truncated and not case.call_arguments.get("truncation"):
-        pytest.skip("a text of more than the tokenizer's 128 tokens")
     if case.call_arguments.get("return_tensors"):
         padding = {pipe.tokenizer.pad_token_id, pipe.tokenizer.eos_token_id}
         for ours, theirs in zip(_rows(result), _rows(case.result), strict=True):
@@ -94,10 +94,6 @@ def test_results(case: Case) -> None:
             assert {*theirs[len(ids) :]} <= padding
         return
     case.check(result)
-
-
-def _truncated(result: Any) -> bool:
-    return result.details is not None and any(item.truncated for item in result.details.inputs)
 
 
 def _rows(result: Any) -> list[Any]:

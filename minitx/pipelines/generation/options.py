@@ -78,12 +78,12 @@ class GenerateOptions(_StrategyOptions):
         min_new_tokens: least tokens of the output.
         do_sample: draw tokens instead of taking the most probable ones.
         num_return_sequences: outputs per text.
-        num_samples: the same.
+        num_samples: outputs per text, as num_return_sequences.
         seed: an integer that makes draws repeatable; a text's do not depend on the other texts.
         strategy: one of minitx, such as Beam(num_beams=8), instead of its fields.
         eos_token_id: the end tokens, instead of the checkpoint's.
         stop_sequence: strings that end the output; they are part of it.
-        stop_strings: the same.
+        stop_strings: strings that end the output, as stop_sequence.
         stop: a `Stop` of minitx instead of these three.
         prefix: text before each input, such as "summarize: ".
         return_tensors: return token ids instead of text.
