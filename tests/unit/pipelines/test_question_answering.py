@@ -112,7 +112,7 @@ def test_overflow(pipe: Any) -> None:
         ({"question": "a", "context": ""}, {}, "context=''"),
         ({"question": "a", "context": b"a"}, {}, "a string"),
         ({"question": "a", "text": "a"}, {}, "left out"),
-        ([["a", "b"], ["c", "d"]], {}, "a string"),
+        ([["a", "b"], ["c", "d"]], {}, "question"),
         (REQUEST, {"top_k": 0}, "top_k=0"),
         (REQUEST, {"max_answer_len": 0}, "max_answer_len=0"),
         (REQUEST, {"doc_stride": 40, "max_seq_len": 30}, "doc_stride=40"),
