@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
+
+_LARGEST_JSON = 100_000_000
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -16,8 +19,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not JSON, or not an object.
+        ValueError: not JSON, not an object, or larger than any such file of a model: parsing holds the
+            interpreter, so that no signal is handled meanwhile.
     """
+    if (size := path.stat().st_size) > _LARGEST_JSON:
+        raise ValueError(f"{path}: has {size} bytes; a JSON file of a model has at most {_LARGEST_JSON}.")
     return parse_json(path.read_bytes(), path)
 
 
@@ -99,3 +105,9 @@ def write_json(path: Path, value: Any) -> None:
     """Writes a value as indented JSON."""
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     path.write_text(text, encoding="utf-8")
+
+
+def return_freed_memory() -> None:
+    """Returns freed memory to the system; glibc keeps what lies between blocks in use."""
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -2,7 +2,8 @@
 
 While modules are imported the process ends at once: some of them catch every exception, and go on. Otherwise
 KeyboardInterrupt is raised, so that the command can clean up. If that does not end it within GRACE seconds,
-as in a long native call, or if a second signal comes, a thread ends the process. Files need no cleaning up:
+as in a long native call, or if a second signal comes, a thread ends the process; a native call that holds the
+interpreter, such as the parsing of a large JSON file, ends first. Files need no cleaning up:
 the next writer completes or removes what was begun (`minitx.transaction`).
 """
 

@@ -34,6 +34,7 @@ T = TypeVar("T")
 STAGING = ".minitx-save"
 _FILES, _COMMITTED, _LOCK = "files", "committed", "lock"
 _WAIT, _PATIENCE = 0.02, 5.0  # seconds: between two attempts at the lock, and before a warning
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # Windows has no such flag
 _ATTEMPTS = 100  # reads of a folder that changes during each
 
 
@@ -54,9 +55,7 @@ class StagedFiles:
         Raises:
             ValueError: a link in the folder leads the name out of it.
         """
-        target = (self.folder / name).parent
-        if not target.resolve().is_relative_to(self.folder.resolve()):
-            raise ValueError(f"{target} leads out of {self.folder}, to {target.resolve()}; remove the link.")
+        _check_inside(self.folder, name)
         path = self._staged / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
@@ -78,13 +77,20 @@ def transaction(folder: Path) -> Iterator[StagedFiles]:
     Args:
         folder: folder of the files; created if it does not exist.
     """
+    existed = folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    with naming(folder), _locked(folder):
-        _complete(folder)
-        staged = folder / STAGING / _FILES
-        staged.mkdir()
-        yield StagedFiles(folder, staged)
-        _commit(folder, staged)
+    try:
+        with naming(folder), _locked(folder):
+            _complete(folder)
+            staged = folder / STAGING / _FILES
+            staged.mkdir()
+            yield StagedFiles(folder, staged)
+            _commit(folder, staged)
+    except BaseException:
+        if not existed:
+            with suppress(OSError):  # another writer uses it
+                folder.rmdir()
+        raise
 
 
 def read_consistently(folder: Path, read: Callable[[], T]) -> T:
@@ -156,8 +162,13 @@ def _commit(folder: Path, staged: Path) -> None:
 
 
 def _is_committed(folder: Path) -> bool:
-    """Whether files of the folder are being moved to their names, or were when a process was killed."""
-    return os.path.isdir(folder / STAGING / _COMMITTED)
+    """Whether files of the folder are being moved to their names, or were when a process was killed.
+
+    No save makes a link: in a folder of unknown origin, it would lead to files of the reader.
+    """
+    staging = folder / STAGING
+    committed = staging / _COMMITTED
+    return os.path.isdir(committed) and not (os.path.islink(committed) or os.path.islink(staging))
 
 
 def _complete(folder: Path) -> None:
@@ -165,7 +176,10 @@ def _complete(folder: Path) -> None:
     staging = folder / STAGING
     committed = staging / _COMMITTED
     if _is_committed(folder):
-        for name in _names(committed):
+        names = _names(committed)
+        for name in names:
+            _check_inside(folder, name)
+        for name in names:
             target = folder / name
             os.makedirs(target.parent, exist_ok=True)
             os.replace(committed / name, target)
@@ -175,6 +189,13 @@ def _complete(folder: Path) -> None:
             os.rmdir(inner)
         _sync(staging)
     shutil.rmtree(staging / _FILES, ignore_errors=True)
+
+
+def _check_inside(folder: Path, name: str) -> None:
+    """Checks that no link leads a file out of the folder, else raises ValueError."""
+    target = (folder / name).parent
+    if not target.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{target} leads out of {folder}, to {target.resolve()}; remove the link.")
 
 
 def _names(folder: Path) -> list[str]:
@@ -228,11 +249,13 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def _acquire(path: Path) -> int:
     """Returns the descriptor of the locked file, when no other process has the lock."""
+    if path.parent.is_symlink():
+        raise FileExistsError(f"{path.parent} is a link, which no save makes; remove it.")
     waiting_since, warned = time.monotonic(), False
     while True:
         path.parent.mkdir(exist_ok=True)
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _NO_LINK, 0o666)
         except FileNotFoundError:  # its folder was removed by the writer before
             continue
         try:

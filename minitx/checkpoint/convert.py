@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from minitx.checkpoint.files import WEIGHTS, summarize
 from minitx.checkpoint.hub import TOKENIZER
@@ -18,7 +16,7 @@ from minitx.checkpoint.load import load
 from minitx.checkpoint.lora.base import tokenizer_folder
 from minitx.checkpoint.record import Checkpoint
 from minitx.checkpoint.save import stored_tensors, write_checkpoint
-from minitx.checkpoint.sentence import module_places, upper_folder
+from minitx.checkpoint.sentence import check_links, module_places, upper_folder
 from minitx.checkpoint.write import nbytes
 from minitx.io import leads_out
 from minitx.transaction import transaction
@@ -48,12 +46,9 @@ def convert(
     source: Path,
     destination: Path,
     *,
-    head: str | None = None,
-    dtype: torch.dtype | str | None = None,
-    model_type: str | None = None,
-    ignore_keys: Sequence[str] = (),
     max_shard_size: int | None = None,
     progress: Callable[[int], AbstractContextManager[Callable[[int], Any]]] | None = None,
+    **options: Any,
 ) -> Conversion:
     """Loads a checkpoint and writes it to another folder, with its tokenizer and other files.
 
@@ -62,10 +57,10 @@ def convert(
     Args:
         source: folder of the checkpoint.
         destination: a new folder, or one without weights.
-        head, dtype, model_type, ignore_keys: as for `load`.
         max_shard_size: bytes of the largest weight file; None keeps the shards of the source.
         progress: from the number of bytes to a context manager of the function that is called with the
             bytes written.
+        options: keyword arguments of `load` (`head`, `dtype`, ...).
 
     Raises:
         FileExistsError: the destination holds weights or files that would be replaced.
@@ -73,25 +68,20 @@ def convert(
     """
     check_destination(source, destination)
     paths, left_out = companions(source, destination)
-    tokenizer = tokenizer_folder(source)
+    access = {key: options[key] for key in ("token", "offline") if key in options}
+    tokenizer = tokenizer_folder(source, **access)
+    check_links(tokenizer, TOKENIZER)
     paths |= {name: tokenizer / name for name in TOKENIZER if (tokenizer / name).is_file()}
     check_clashes(destination, ["config.json", *paths])
-    model = load(source, head=head, dtype=dtype, model_type=model_type, ignore_keys=ignore_keys)
+    model = load(source, **options)
     checkpoint: Checkpoint = model.checkpoint
     size = sum(map(nbytes, stored_tensors(model, checkpoint)[0].values()))
-    existed = destination.exists()
-    try:
-        with transaction(destination) as files, nullcontext() if progress is None else progress(size) as step:
-            weights = write_checkpoint(files, model, checkpoint, max_shard_size, step)
-            written = set(files.names())
-            for name in paths.keys() - written:
-                shutil.copyfile(paths[name], files.path(name))  # a link becomes a file
-            check_clashes(destination, files.names())
-    except BaseException:
-        if not existed:
-            with suppress(OSError):
-                destination.rmdir()
-        raise
+    with transaction(destination) as files, nullcontext() if progress is None else progress(size) as step:
+        weights = write_checkpoint(files, model, checkpoint, max_shard_size, step)
+        written = set(files.names())
+        for name in paths.keys() - written:
+            shutil.copyfile(paths[name], files.path(name))  # a link becomes a file
+        check_clashes(destination, files.names())
     copied = [name for name in paths if name not in written or name in checkpoint.sentence_files]
     return Conversion(size, sorted(weights), copied, left_out)
 

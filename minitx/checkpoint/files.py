@@ -26,6 +26,8 @@ WEIGHTS = frozenset(
     ".bin .ckpt .gguf .h5 .msgpack .onnx .ot .pickle .pkl .pt .pth .safetensors .tflite".split()  # noqa: SIM905 - words
 )
 
+_PARTS, _SMALLEST_PART = 16, 2**18  # of a `.bin` file that is mapped again, and bytes of the smallest
+
 # dtype in a safetensors header -> torch.dtype
 DTYPES = {
     "F64": torch.float64,
@@ -53,6 +55,7 @@ class Tensors:
         spans: file -> name -> first byte and end of the tensor; filled for files read with `mapped=False`.
         folder: folder of the files.
         mapped: whether tensors are mapped from the files, so that pages are read when they are used.
+        copied: `.bin` file -> its tensors, mapped once more for copies, and how many bytes were copied.
     """
 
     shapes: dict[str, Tensor] = field(default_factory=dict)
@@ -62,6 +65,7 @@ class Tensors:
     spans: dict[str, dict[str, tuple[int, int]]] = field(default_factory=dict)
     folder: Path = Path()
     mapped: bool = True
+    copied: dict[str, tuple[dict[str, Tensor], int]] = field(default_factory=dict)
 
     def read(self, name: str, *, mapped: bool = True) -> Tensor:
         """Returns a tensor.
@@ -78,7 +82,7 @@ class Tensors:
         handle = self.handles[file]
         if isinstance(handle, dict):
             stored: Tensor = handle[name]
-            return stored
+            return stored if mapped or not self.mapped else self._copy(file, name, stored)
         if not (mapped and self.mapped) and self.shapes[name].numel():
             path = self.folder / file
             if file not in self.spans:
@@ -86,6 +90,23 @@ class Tensors:
             return read_tensor(path, name, self.spans[file][name], self.shapes[name])
         tensor: Tensor = handle.get_tensor(name)
         return tensor
+
+    def _copy(self, file: str, name: str, stored: Tensor) -> Tensor:
+        """Returns a copy of a tensor of a `.bin` file; the tensor itself if the file is small.
+
+        Pages that are read stay in memory as long as their mapping. So they are read from another mapping
+        than that of the model, which is renewed after a part of the file.
+        """
+        path = self.folder / file
+        part = path.stat().st_size // _PARTS
+        if part < _SMALLEST_PART or not zipfile.is_zipfile(path):
+            return stored
+        state, size = self.copied.get(file, ({}, part))
+        if size >= part:
+            state, size = open_bin(path)[0], 0
+        copy = state[name].clone()
+        self.copied[file] = (state, size + copy.nbytes)
+        return copy
 
 
 def read_spans(path: Path) -> dict[str, tuple[int, int]]:
@@ -172,6 +193,7 @@ def open_files(folder: Path, names: Iterable[str], *, mapped: bool = True) -> Te
         path = folder / name
         if not is_file(path):
             raise FileNotFoundError(f"{path} is missing; the index of its folder names it.")
+        path.open("rb").close()  # the libraries report a file without permission as missing or damaged
         if path.suffix == ".bin":
             handle, shapes = open_bin(path, mapped=mapped)
         else:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from minitx.architectures.known_keys import EVERY, known_keys
 from minitx.checkpoint.files import GENERATION
+from minitx.checkpoint.hub import fetch
 from minitx.checkpoint.lora.base import base_folder, generation_folder
 from minitx.io import parse_json, read_json
 
@@ -58,14 +59,21 @@ def stated_settings(content: bytes | None, config: Mapping[str, Any], folder: Pa
     return StatedSettings(stated, "config.json") if known & stated.keys() else None
 
 
-def settings_of_folder(folder: Path) -> StatedSettings:
-    """Returns the settings of the checkpoint in a folder; of an adapter without any, those of its base model.
+def fetch_settings(
+    name_or_folder: str | Path, *, revision: str = "main", token: str | None = None, offline: bool = False
+) -> StatedSettings:
+    """Returns the settings of a checkpoint; of an adapter without any, those of its base model.
+
+    Args:
+        name_or_folder: folder or Hub id of a checkpoint or an adapter.
+        revision, token, offline: as for `fetch`.
 
     Raises:
         FileNotFoundError: it states none.
         ValueError: as `stated_settings`.
     """
-    base = base_folder(folder)
+    folder = fetch(name_or_folder, revision=revision, token=token, offline=offline)
+    base = base_folder(folder, token=token, offline=offline)
     path, old = generation_folder(folder, base) / GENERATION, base / "config.json"
     content = path.read_bytes() if path.is_file() else None
     config = read_json(old) if content is None and old.is_file() else {}

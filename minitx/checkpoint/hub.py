@@ -89,32 +89,31 @@ def fetch(
     snapshot = find(name_or_folder, files, revision=revision, token=token, offline=offline)
     if isinstance(snapshot, Path):
         return encoder_folder(snapshot)
-    adapter = [name for name in ADAPTER_FILES if name in snapshot.present][:1]
-    for name in [ADAPTER_CONFIG, *adapter] if ADAPTER_CONFIG in snapshot.present else []:
-        snapshot.get(name)
     modules = snapshot.get(MODULES).read_bytes() if MODULES in snapshot.present else None
-    if ADAPTER_CONFIG in snapshot.present and not {SINGLE, INDEX, BIN, BIN_INDEX} & snapshot.present:
-        for name in (*({GENERATION} & snapshot.present), *sentence_names(snapshot.present, modules)):
-            snapshot.get(name)
-        return snapshot.folder
     prefix = snapshot.prefix(modules)
-    for name in (prefix + file for file in (SINGLE, INDEX, BIN, BIN_INDEX)):
-        if name in snapshot.present:
-            break
-    else:
+    generation = [GENERATION] if prefix + GENERATION in snapshot.present else []
+    weights = [prefix + file for file in (SINGLE, INDEX, BIN, BIN_INDEX) if prefix + file in snapshot.present]
+    if has_adapter := prefix + ADAPTER_CONFIG in snapshot.present:
+        adapter = [prefix + file for file in ADAPTER_FILES if prefix + file in snapshot.present]
+        for name in [prefix + ADAPTER_CONFIG, *adapter[:1]]:
+            snapshot.get(name)
+    if has_adapter and not weights:
+        for name in [prefix + file for file in generation] + sentence_names(snapshot.present, modules):
+            snapshot.get(name)
+        return snapshot.folder / prefix
+    if not weights:
         present = summarize(sorted(snapshot.present)) or "nothing"
         raise FileNotFoundError(
             f"{snapshot.where} has no weights that minitx reads: expected {SINGLE}, {INDEX}, {BIN} or "
             f"{BIN_INDEX}; found {present}."
         )
     # Small files first: a bad index is refused before gigabytes are downloaded.
-    generation = [GENERATION] if prefix + GENERATION in snapshot.present else []
     for extra in [prefix + file for file in (CONFIG, *generation)] + sentence_names(
         snapshot.present, modules
     ):
         snapshot.get(extra)
-    path = snapshot.get(name)
-    for shard in sorted(set(read_index(path).values())) if name.endswith(".json") else ():
+    path = snapshot.get(weights[0])
+    for shard in sorted(set(read_index(path).values())) if path.suffix == ".json" else ():
         snapshot.get(prefix + shard)
     return snapshot.folder / prefix
 
@@ -171,7 +170,7 @@ class Snapshot:
     def prefix(self, modules: bytes | None) -> str:
         """Returns the prefix of the names of the encoder's files, such as "0_Transformer/"; mostly ""."""
         place = encoder_place(modules)
-        return f"{place}/" if f"{place}/{CONFIG}" in self.present else ""
+        return f"{place}/" if {f"{place}/{name}" for name in (CONFIG, ADAPTER_CONFIG)} & self.present else ""
 
     def get(self, name: str) -> Path:
         """Returns the path of a file, downloaded if it is not in the cache.

@@ -34,11 +34,11 @@ from minitx.checkpoint.resolve import (
     resolve_sources,
     table_entries,
 )
-from minitx.checkpoint.sentence import first_module, upper_folder
-from minitx.checkpoint.ties import Sources, identical, share_tied
+from minitx.checkpoint.sentence import check_links, first_module, upper_folder
+from minitx.checkpoint.ties import Sources, identical, share_tied, untied
 from minitx.config import HeadConfig
 from minitx.habits import explain_arguments
-from minitx.io import check_inside, read_json
+from minitx.io import check_inside, read_json, return_freed_memory
 from minitx.layers.attention import backend_of
 from minitx.models import Model
 from minitx.optimize.few_rows import few_rows
@@ -52,6 +52,8 @@ from minitx.validation import (
     check_optional_strings,
     warn,
 )
+
+_MOST_FREED = 2**22  # bytes of copied tensors
 
 
 @explain_arguments("load")
@@ -228,12 +230,13 @@ def checkpoint_config(
 
     Raises:
         FileNotFoundError: no config.json.
-        ValueError: damaged JSON, or `num_labels` without `init_head`.
+        ValueError: damaged JSON, a link out of the folder, or `num_labels` without `init_head`.
     """
     if not (folder / "config.json").is_file():
         if name := first_module(folder):
             raise ValueError(f"{folder}: modules.json begins with a {name}; minitx loads encoders only.")
         raise FileNotFoundError(f"{folder} has no config.json; is it a model in Hugging Face's layout?")
+    check_links(folder, ["config.json"])
     config = read_json(folder / "config.json")
     if num_labels is None and adapter is not None and adapter.num_labels is not None:
         return with_labels(config, adapter.num_labels)
@@ -317,6 +320,7 @@ def load_parameters(
     stored_names: dict[tuple[str, ...], tuple[str, ...]] = {}
     checkpoint: Checkpoint = model.checkpoint
     empty = dict(model.named_parameters(remove_duplicate=False))
+    copied = 0
     for entry, names in sources.items():
         if not names and entry.or_zero:
             stored_names[entry.parameters] = ()
@@ -326,7 +330,12 @@ def load_parameters(
         if not names:
             continue  # zeros, tied, or initialized afterwards
         first = names if entry.op.many else names[:1]
-        stored = [tensors.read(name, mapped=not entry.op.copies) for name in first]
+        copies = {name: entry.op.copies or dtype not in (None, tensors.shapes[name].dtype) for name in first}
+        stored = [tensors.read(name, mapped=not copies[name]) for name in first]
+        copied += sum(tensors.shapes[name].nbytes for name in first if copies[name])
+        if copied > _MOST_FREED:
+            return_freed_memory()
+            copied = 0
         if not entry.op.many:  # aliases with the same content are written back too
             names = (names[0], *(alias for alias in names[1:] if identical(tensors.read(alias), stored[0])))
         stored_names[entry.parameters] = names
@@ -339,6 +348,7 @@ def load_parameters(
         if dtype is None:
             checkpoint.dtypes |= {n: (t.dtype, loaded) for n, t in own.items() if t.dtype != loaded}
     share_tied(model)
+    checkpoint.untied = untied(model)
     return stored_names
 
 

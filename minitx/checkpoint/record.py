@@ -33,6 +33,7 @@ class Checkpoint:
         folder: folder of the checkpoint; None for `from_config`.
         generation_file: bytes of generation_config.json, or None; `save` writes them back unchanged.
         names: parameters of one entry of the weight table -> the names that the file used for them.
+        untied: tied parameters for which the file had separate tensors.
         unused_tensors: tensors of the file that the model does not use (buffers, another task's head).
         dtype: dtype of the weights when loaded; `unused_tensors` follow a later change of it.
         dtypes: name -> dtype in the file and dtype of the parameter, of tensors for which they differ
@@ -50,6 +51,7 @@ class Checkpoint:
     folder: Path | None = None
     generation_file: bytes | None = None
     names: dict[tuple[str, ...], tuple[str, ...]] = field(default_factory=dict)
+    untied: frozenset[str] = frozenset()
     unused_tensors: dict[str, Tensor] = field(default_factory=dict)
     dtype: torch.dtype = torch.float32
     dtypes: dict[str, tuple[torch.dtype, torch.dtype]] = field(default_factory=dict)

@@ -20,13 +20,13 @@ from minitx.checkpoint.build import choose_architecture, class_names, task_of
 from minitx.checkpoint.files import GENERATION, INDEX, SINGLE
 from minitx.checkpoint.record import Checkpoint
 from minitx.checkpoint.resolve import table_entries
-from minitx.checkpoint.ties import is_shared, is_tied
+from minitx.checkpoint.ties import is_shared, is_tied, untied
 from minitx.checkpoint.unchanged import attention_name, check_unchanged
-from minitx.checkpoint.write import check_target, nbytes, write_tensors
+from minitx.checkpoint.write import check_target, nbytes, write_tensors, write_tokenizer
 from minitx.habits import explain_arguments
 from minitx.io import write_json
 from minitx.models import EncoderDecoderModel, Model
-from minitx.models.base import check_not_compiled
+from minitx.models.compiled import check_not_compiled
 from minitx.transaction import StagedFiles, transaction
 from minitx.validation import (
     ArgumentTypeError,
@@ -82,8 +82,8 @@ def save(
         progress: called with the number of bytes after each tensor.
 
     Raises:
-        FileExistsError: the folder holds a model of another architecture, or weights or settings of
-            embeddings under other file names, which would contradict these.
+        FileExistsError: the folder holds a model of another architecture, or weights, settings of
+            embeddings or chat templates under other file names, which would contradict these.
         TypeError: `tokenizer` is not from `minitx.load_tokenizer`.
         ValueError: a model that its config does not describe.
     """
@@ -104,7 +104,7 @@ def save(
     with transaction(folder) as files:
         write_checkpoint(files, model, checkpoint, max_shard_size, progress)
         if tokenizer is not None:
-            files.write_all(tokenizer.contents())
+            write_tokenizer(files, tokenizer.contents())
 
 
 def check_tokenizer(tokenizer: HasFiles, model: Model) -> None:
@@ -313,13 +313,8 @@ def untied_head(model: Model, checkpoint: Checkpoint) -> bool:
         return False  # the scale of T5 goes with its tie
     if isinstance(model, EncoderDecoderModel):
         return False  # the key is about both word embeddings too
-    stored = {name for names, own in checkpoint.names.items() if own for name in names}
-    ties = {name: owner for name, owner in model.ties.items() if name.startswith("head.")}
-    return any(
-        model.get_parameter(name) is not model.get_parameter(owner)
-        for name, owner in ties.items()
-        if name not in stored
-    )
+    ties = [name for name in model.ties if name.startswith("head.") and name not in checkpoint.untied]
+    return any(name in untied(model) for name in ties)
 
 
 def main_dtype(model: Model, checkpoint: Checkpoint) -> torch.dtype:

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 import torch
 
 from minitx.checkpoint.files import BIN, SINGLE, WEIGHTS, open_bin
+from minitx.checkpoint.lora.settings import ADAPTER_CONFIG
 from minitx.io import check_inside
 
 MODULES = "modules.json"
@@ -62,9 +63,9 @@ def encoder_place(content: bytes | None) -> str:
 
 
 def encoder_folder(folder: Path) -> Path:
-    """Returns the subfolder that modules.json names and that has the encoder's config.json, else `folder`."""
-    place = encoder_place(_read(folder / MODULES))
-    return folder / place if place != "." and (folder / place / "config.json").is_file() else folder
+    """Returns the subfolder that modules.json names and that has a model or an adapter, else `folder`."""
+    inner = folder / encoder_place(_read(folder / MODULES))
+    return inner if any((inner / name).is_file() for name in ("config.json", ADAPTER_CONFIG)) else folder
 
 
 def upper_folder(folder: Path) -> Path:
@@ -74,6 +75,17 @@ def upper_folder(folder: Path) -> Path:
             if (parent / MODULES).is_file():
                 return parent if encoder_folder(parent) == folder.absolute() else folder
     return folder
+
+
+def check_links(folder: Path, names: Iterable[str]) -> None:
+    """Checks files of a folder whose content `save` writes again: links may lead out of it to weights only.
+
+    Raises:
+        ValueError: a link leads one of them out of its checkpoint.
+    """
+    for name in names:
+        if (folder / name).is_symlink() and (folder / name).is_file():
+            check_inside(folder / name, upper_folder(folder))
 
 
 def module_files(names: Collection[str], place: str) -> list[str]:

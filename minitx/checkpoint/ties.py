@@ -57,12 +57,15 @@ def share_tied(model: Model) -> None:
             set_parameter(model, name, model.get_parameter(other))
 
 
+def untied(model: Model) -> frozenset[str]:
+    """Returns the tied parameters whose tensor differs from the one that they are tied to."""
+    ties = model.ties.items()
+    return frozenset(a for a, b in ties if model.get_parameter(a) is not model.get_parameter(b))
+
+
 def is_shared(entry: ResolvedEntry, model: Model) -> bool:
     """Whether the entry's parameter is the one that it is tied to, so that a file can leave it out."""
-    if not is_tied(entry, model):
-        return False
-    name = entry.parameters[0]
-    return model.get_parameter(name) is model.get_parameter(model.ties[name])
+    return is_tied(entry, model) and entry.parameters[0] not in untied(model)
 
 
 def identical(a: Tensor, b: Tensor) -> bool:

@@ -20,11 +20,13 @@ from minitx.checkpoint.record import Checkpoint
 from minitx.layers.attention import BACKENDS, eager, sdpa
 from minitx.layers.norm import identity
 from minitx.models import Model
+from minitx.models.compiled import check_not_compiled, is_compiled
 from minitx.optimize.few_rows import FewRowsLinear, few_rows
 from minitx.optimize.mixed_dtypes import MixedLinear
 
 # torch's own attributes of a module; any other name of torch's replaces a method
-_TORCH = frozenset({*vars(nn.Module()), "_compiled_call_impl"})
+_COMPILED = "_compiled_call_impl"  # set by module.compile()
+_TORCH = frozenset({*vars(nn.Module())} - {_COMPILED})
 _HOOKS = {
     "_forward_pre_hooks": "forward pre-hook",
     "_forward_hooks": "forward hook",
@@ -41,8 +43,10 @@ def check_unchanged(model: Model, checkpoint: Checkpoint) -> None:
     """Checks that config.json describes the model: weights that contradict it could not be loaded again.
 
     Raises:
+        ArgumentTypeError: a module is in the wrapper of torch.compile.
         ValueError: a module was added, replaced, hooked or changed, or `model.checkpoint.config` was.
     """
+    check_not_compiled(model, parts=True)
     architecture = checkpoint.architecture
     task = task_of(model, architecture)
     model_config, heads = read_config(
@@ -167,6 +171,10 @@ def changed(
             continue
         if name not in now and before[name] is identity:
             continue  # a module in an empty slot, which is compared as such
+        if name == _COMPILED:
+            if not is_call(now[name], module):
+                pairs.append((name, (text(now[name]), "not set")))
+            continue
         if name in built._parameters and name not in module._parameters:
             pairs.append((name, ("a plain tensor", "a parameter")))
             continue
@@ -174,6 +182,12 @@ def changed(
         if not same(value, other):
             pairs.append((name, (text(value), text(other))))
     return pairs
+
+
+def is_call(value: Any, module: nn.Module) -> bool:
+    """Whether a function is the call of a module, compiled or not: what `module.compile()` sets."""
+    function = value._torchdynamo_orig_callable if is_compiled(value) else value
+    return function is None or bool(function == module._call_impl)
 
 
 def hooks(module: nn.Module, built: nn.Module) -> list[tuple[str, tuple[str, str]]]:
@@ -221,7 +235,10 @@ def text(value: Any) -> str:
         return "a plain tensor"
     if isinstance(value, partial):
         value = value.args[0] if value.args and callable(value.args[0]) else value.func
-    return str(getattr(value, "__name__", None) or f"{value!r:.60}" if not isinstance(value, str) else value)
+    if isinstance(value, str):
+        return value
+    name = str(getattr(value, "__name__", None) or f"{value!r:.60}")
+    return f"{name}, compiled" if is_compiled(value) else name
 
 
 def attention_name(model: nn.Module) -> str | None:

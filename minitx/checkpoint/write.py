@@ -21,6 +21,7 @@ from minitx.checkpoint.files import BIN, BIN_INDEX, DTYPES, GENERATION, INDEX, S
 from minitx.checkpoint.lora.settings import ADAPTER_CONFIG
 from minitx.checkpoint.sentence import ENCODER_OPTIONS, MODULES, SETTINGS
 from minitx.io import read_json
+from minitx.transaction import StagedFiles
 
 _ALIGNMENT = 8
 # the library's order of dtypes, which is also that of their sizes
@@ -118,6 +119,23 @@ def check_target(folder: Path, config: Mapping[str, Any], names: Collection[str]
             f"{folder} already holds {summarize(stale)}, which would be read with this model; save to an "
             "empty folder, or remove them first."
         )
+
+
+def write_tokenizer(files: StagedFiles, contents: Mapping[str, str | bytes]) -> None:
+    """Writes the files of a tokenizer: name -> content.
+
+    Raises:
+        FileExistsError: the folder has other chat templates, which would be read with this tokenizer.
+    """
+    folder = files.folder
+    templates = [folder / "chat_template.jinja", *folder.glob("additional_chat_templates/*.jinja")]
+    present = {path.relative_to(folder).as_posix() for path in templates if path.exists()}
+    if stale := sorted(present - set(contents)):
+        raise FileExistsError(
+            f"{folder} already holds {summarize(stale)}, which would be read with this tokenizer; save to an "
+            "empty folder, or remove them first."
+        )
+    files.write_all(contents)
 
 
 def files_to_load(folder: Path, poolings: str) -> set[str]:

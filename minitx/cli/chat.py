@@ -31,7 +31,7 @@ def chat(source: Source, system: str | None, json: bool, **values: Any) -> None:
     if values["max_new_tokens"] is None and not values["checkpoint"]:
         values["max_new_tokens"] = LONGEST
     folder = source.folder()
-    talk = Chat(folder, Conversation(None, source.tokenizer(folder), system), json)
+    talk = Chat(folder, Conversation(None, source.tokenizer(folder), system), json, source.hub)
     talk.choose(values)
     talk.conversation.prompt("Hello")  # is there a template?
     talk.conversation.model = model_of(source, folder, "causal-lm")
@@ -53,12 +53,12 @@ def chat(source: Source, system: str | None, json: bool, **values: Any) -> None:
 class Chat:
     """A conversation on the command line; its model is set after the cheap checks."""
 
-    def __init__(self, folder: Path, conversation: Any, json: bool) -> None:
-        self.folder, self.conversation, self.json = folder, conversation, json
+    def __init__(self, folder: Path, conversation: Any, json: bool, hub: dict[str, Any]) -> None:
+        self.folder, self.conversation, self.json, self.hub = folder, conversation, json, hub
 
     def choose(self, values: Values) -> None:
         """Sets strategy and lengths from options."""
-        self.strategy, self.settings, _ = settings_of(values, self.folder)
+        self.strategy, self.settings, _ = settings_of(values, self.folder, **self.hub)
 
     def take(self, line: str) -> None:
         """Runs a command, or answers a message."""

@@ -50,7 +50,7 @@ def convert(source: Source, destination: str, json: bool, **options: Any) -> Non
     if not Path(source.name).is_dir():
         fetch_tokenizer(source.name, **source.hub)
     options |= {"progress": partial(progress_bar, title="writing", unit="B", quiet=json)}
-    result = write(folder, target, dtype=source.dtype, **source.reading, **options)
+    result = write(folder, target, dtype=source.dtype, **source.reading, **source.hub, **options)
     count = len(result.weights)
     files = result.weights[0] if count == 1 else f"{count} safetensors files"
     lines = [f"{target}: {human(result.bytes)} of weights in {files}"]

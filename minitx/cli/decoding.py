@@ -58,7 +58,8 @@ def request_of(source: Source, values: Values) -> Request:
     tokenizer = optional_tokenizer(source, folder, required=not values["ids"])
     set_languages(tokenizer, values)
     head = head_of(source, folder)
-    strategy, settings, max_length = settings_of(values, folder, forced_phrases(tokenizer, values, head))
+    phrases = forced_phrases(tokenizer, values, head)
+    strategy, settings, max_length = settings_of(values, folder, phrases, **source.hub)
     inputs = [message(tokenizer, text, values["system"]) for text in prompts] if values["chat"] else prompts
     model, starts = model_of(source, folder, head), list(values["decoder_prompts"] or values["decoder_ids"])
     if max_length is not None:
@@ -67,7 +68,7 @@ def request_of(source: Source, values: Values) -> Request:
         settings["min_new_tokens"] = min(settings["min_new_tokens"], settings["max_new_tokens"])
     settings |= {"tokenizer": tokenizer, "decoder_prompts": starts or None}
     samples = values.get("num_samples") or (
-        generation_settings(folder).num_samples if values["checkpoint"] else 1
+        generation_settings(folder, **source.hub).num_samples if values["checkpoint"] else 1
     )
     return Request(model, prompts, inputs, strategy, settings, samples)
 
@@ -154,7 +155,7 @@ def model_of(source: Source, folder: Path, head: str) -> Any:
 
 
 def settings_of(
-    values: Values, folder: Path, phrases: Sequence[list[int]] = ()
+    values: Values, folder: Path, phrases: Sequence[list[int]] = (), **hub: Any
 ) -> tuple[Strategy, Values, int | None]:
     """Returns the strategy and the other arguments: the checkpoint's if asked for, changed by the options.
 
@@ -162,7 +163,7 @@ def settings_of(
     """
     exclusive(values, "greedy", "checkpoint")
     exclusive(values, "eos", "ignore_eos")
-    base = generation_settings(folder) if values["checkpoint"] else read_settings({"do_sample": True})
+    base = generation_settings(folder, **hub) if values["checkpoint"] else read_settings({"do_sample": True})
     most, least = values["max_new_tokens"], values["min_new_tokens"]
     most = base.max_new_tokens if most is None else most
     ends = {field: values[name] for field, name in STOP.items() if is_used(values, name)}

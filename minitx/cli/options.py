@@ -28,7 +28,13 @@ MOST = 25  # of more options --help shows those of the section "usual", and --he
 
 
 class Help(click.Command):
-    """Help as in help.txt: the text first, the examples last; options in titled groups between."""
+    """Help as in help.txt: the text first, the examples last; options in titled groups between.
+
+    Attributes:
+        most: of more options the help shows the usual ones.
+    """
+
+    most = MOST
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes the usage line: the arguments, then the options."""
@@ -39,7 +45,7 @@ class Help(click.Command):
         """Writes the help, of a command with many options the usual ones only."""
         params = self.get_params(ctx)
         spellings = {param.name or "": param.opts[0] for param in params if param.opts[0][:2] == "--"}
-        if short := len(params) > MOST and "help-all" not in ctx.meta:
+        if short := len(params) > self.most and "help-all" not in ctx.meta:
             usual = sections()["usual"].split()
             options = sorted((p for p in params if p.opts[0] in usual), key=lambda p: usual.index(p.opts[0]))
             params = [*(p for p in params if isinstance(p, Argument)), *options]
@@ -190,7 +196,7 @@ def command(*params: click.Parameter, **attributes: Any) -> Callable[[Callable[.
 
         text, lines = section(function.__name__)
         options = [*params, *map(option, lines), *group("output")]
-        options += [_help_all()] if len(options) >= MOST else []
+        options += [help_all()] if len(options) >= MOST else []
         declared = Command(None, CONTEXT, _run, options, text, options_metavar="[options]")
         vars(declared).update(attributes)
         return declared
@@ -198,16 +204,18 @@ def command(*params: click.Parameter, **attributes: Any) -> Callable[[Callable[.
     return _decorate
 
 
-def _help_all() -> click.Option:
+def help_all() -> click.Option:
+    """Returns the option that shows all options."""
+
     def _show(ctx: click.Context, param: click.Parameter, value: bool | None) -> None:
         if value:
             ctx.meta["help-all"] = True
             click.echo(ctx.get_help())
             ctx.exit()
 
-    help_all = option("--help-all  show all options and exit")
-    help_all.callback, help_all.is_eager, help_all.expose_value = _show, True, False
-    return help_all
+    declared = option("--help-all  show all options and exit")
+    declared.callback, declared.is_eager, declared.expose_value = _show, True, False
+    return declared
 
 
 @cache

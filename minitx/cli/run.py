@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json as jsonlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -19,10 +17,11 @@ from minitx.cli.options import (
     Help,
     command,
     group,
+    help_all,
     option,
     section,
 )
-from minitx.cli.render import colored, emit, show
+from minitx.cli.render import colored, emit
 from minitx.cli.source import Source, read_texts
 from minitx.pipelines.registry import NAMES, SPECS, TaskSpec, find_task
 
@@ -45,6 +44,12 @@ class Tasks(Help, click.Group):
         except ValueError as error:
             raise click.UsageError(str(error).rstrip("."), ctx) from None
         return task_command(cmd_name, spec, stated)
+
+
+class Task(Command):
+    """The command of a task."""
+
+    most = 40
 
 
 @click.command(cls=Tasks, context_settings=CONTEXT, options_metavar="TASK MODEL ...", subcommand_metavar="")
@@ -73,14 +78,15 @@ def task_command(name: str, spec: TaskSpec, stated: dict[str, Any]) -> Command:
 
     def _invoke(traceback: bool, **values: Any) -> None:
         names = [str(parameter.name) for parameter in own]
-        options = _used({name: values.pop(name) for name in names})
+        options = stated | _used({name: values.pop(name) for name in names})
         place = {name: values.pop(name) for name in SOURCE if name in values}
         source = Source(place.pop("model"), quiet=bool(values["json"]), **place)
-        run_task(spec, source, stated | options, **values)
+        run_task(spec, source, options, values)
 
-    help_text = f"{spec.summary[:1].upper()}{spec.summary[1:]}.\n\n{text}".replace("TASK", name)
+    text = f"{spec.summary[:1].upper()}{spec.summary[1:]}.\n\n{text}".replace("TASK", name)
     params = [MODEL, TEXTS, *own, *further]
-    return Command(spec.name, CONTEXT, _invoke, params, help_text, options_metavar="[options]")
+    params += [help_all()] if len(params) > Task.most else []
+    return Task(spec.name, CONTEXT, _invoke, params, text, options_metavar="[options]")
 
 
 def _used(values: dict[str, Any]) -> dict[str, Any]:
@@ -90,38 +96,21 @@ def _used(values: dict[str, Any]) -> dict[str, Any]:
     return {n: (v[0] if len(v) == 1 else list(v)) if isinstance(v, tuple) else v for n, v in used.items()}
 
 
-def run_task(
-    spec: TaskSpec,
-    source: Source,
-    options: dict[str, Any],
-    *,
-    texts: tuple[str, ...],
-    input: str | None,
-    columns: tuple[str, ...],
-    output: str | None,
-    picture: str | None,
-    batch_size: int | None,
-    json: bool,
-) -> None:
+def run_task(spec: TaskSpec, source: Source, options: dict[str, Any], values: dict[str, Any]) -> None:
     """Runs a task on texts or a file, and prints or writes the results.
 
     Args:
         spec: of the task.
         source: the model.
         options: of the task, and fields of its requests.
-        texts, input: the requests; lines of stdin without either.
-        columns: names of the columns of a file.
-        output: a .jsonl or .csv file for the results.
-        picture: a file for the picture of the first result.
-        batch_size: as for `minitx.pipeline`.
-        json: print a line of JSON for each result.
+        values: of the options that all tasks have.
     """
     import minitx
-    from minitx.pipelines.inputs import read_file
+    from minitx.pipelines.outputs import check_output, plain, write_results
 
-    if output is not None and Path(output).suffix.lower() not in (".jsonl", ".csv"):
-        raise ValueError(f"--output {output}: results are written to .jsonl or .csv files.")
-    if texts and input is not None:
+    output, json = values["output"], values["json"]
+    path = None if output is None else check_output(Path(output))
+    if values["texts"] and values["input"] is not None:
         raise ValueError("texts come both from the command line and from --input; give one of them.")
     task = spec.task_class()
     fields = {name: options.pop(name) for name in task.fields if name in options}
@@ -129,62 +118,45 @@ def run_task(
     source.check_device()
     model = None if source.name == USUAL else source.name
     loading: dict[str, Any] = {"dtype": source.dtype, "device": source.device, **source.hub}
-    running: dict[str, Any] = {"batch_size": batch_size, "progress": False if source.quiet else None}
+    running: dict[str, Any] = {
+        "batch_size": values["batch_size"],
+        "progress": False if source.quiet else None,
+    }
     pipe = minitx.pipeline(spec.name, model, details=True, **loading, **running, **options)
-    if input is not None:
-        results: Iterable[Any] = pipe(read_file(Path(input), task.fields, columns or None))
-    else:
-        lines = read_texts(texts, None)
-        named = {task.fields[0]: lines[0] if len(lines) == 1 else lines, **fields}
-        result = pipe(lines) if not fields else pipe(**named)
-        results = result if (isinstance(result, list) and len(lines) > 1) or not fields else [result]
-    written = _printed(results, json=json or output is not None, picture=picture, quiet=output is not None)
-    if output is not None:
-        write_results(Path(output), written)
-        show(f"{len(written)} results in {output}")
-
-
-def _printed(results: Iterable[Any], *, json: bool, picture: str | None, quiet: bool) -> list[Any]:
-    """Prints results one by one, and draws the first; returns them."""
-    written = []
+    results = results_of(pipe, values, fields)
+    if path is not None:
+        count = write_results(path, results, picture=values["picture"])
+        emit(json, {"output": output, "results": count}, f"{count} results in {output}")
+        return
     for number, result in enumerate(results):
-        if picture is not None and number == 0:
-            result.show(picture)
-        text = "" if json else (str(result) if not hasattr(result, "show") else result.show().text(colored))
-        if not quiet:
-            emit(json, plain(result), ("\n" if number and "\n" in text else "") + text, indent=None)
-        written.append(plain(result))
-    return written
+        if values["picture"] is not None and number == 0:
+            result.show(values["picture"])
+        text = "" if json else result.show().text(colored) if hasattr(result, "show") else str(result)
+        emit(json, plain(result), "\n" * (number > 0 and "\n" in text) + text, indent=None)
 
 
-def plain(result: Any) -> Any:
-    """Returns a result as values of JSON."""
-    if isinstance(result, dict):
-        return {str(name): plain(value) for name, value in result.items()}
-    if isinstance(result, list | tuple):
-        return [plain(value) for value in result]
-    return result.tolist() if hasattr(result, "tolist") else result
+def results_of(pipe: Any, values: dict[str, Any], fields: dict[str, Any]) -> Iterable[Any]:
+    """Returns the results for the texts or the file of a command.
 
+    Args:
+        pipe: the pipeline.
+        values: of the options that all tasks have.
+        fields: further fields of the requests.
+    """
+    from minitx.pipelines.inputs import read_file
 
-def write_results(path: Path, results: list[Any]) -> None:
-    """Writes results to a .jsonl or .csv file, all or nothing; a .csv has a row per answer."""
-    from minitx.io import write_atomically
-
-    def _write(temporary: Path) -> None:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            if path.suffix.lower() == ".jsonl":
-                file.writelines(jsonlib.dumps(result, ensure_ascii=False) + "\n" for result in results)
-                return
-            rows = [
-                {"input": index} | (answer if isinstance(answer, dict) else {"result": jsonlib.dumps(answer)})
-                for index, result in enumerate(results)
-                for answer in (result if isinstance(result, list) else [result])
-            ]
-            writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
-            writer.writeheader()
-            writer.writerows(rows)
-
-    write_atomically(path, _write)
+    names = pipe.task.fields
+    if values["input"] is not None:
+        results: Iterable[Any] = pipe(read_file(Path(values["input"]), names, values["columns"] or None))
+        return results
+    lines = read_texts(values["texts"], None)
+    if fields:
+        texts: Any = lines[0] if len(lines) == 1 else lines
+        result = pipe(**{names[0]: texts, **fields})
+        return result if len(lines) > 1 else [result]
+    # A single text in the nesting of several; some tasks unwrap a list of one.
+    several: Iterable[Any] = pipe(lines if len(lines) > 1 else iter(lines))
+    return several
 
 
 @command()

@@ -27,7 +27,7 @@ def embed(source: Source, texts: tuple[str, ...], file: str | None, json: bool, 
         raise ValueError(f"{len(lines)} texts do not fit into a table; choose --output FILE or --json.")
     folder = source.folder()
     stated = {name: value for name, value in values.items() if value is not None}
-    settings = replace(embedding_settings(folder), **stated)
+    settings = replace(embedding_settings(folder, **source.hub), **stated)
     tokenizer, architecture = source.tokenizer(folder), source.architecture(folder)
     pipeline.check_room(tokenizer, settings.max_length)
     model = source.model(folder, "none" if architecture is None else architecture.headless[-1])

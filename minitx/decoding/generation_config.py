@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from minitx.checkpoint.files import GENERATION
-from minitx.checkpoint.generation import settings_of_folder
+from minitx.checkpoint.generation import fetch_settings
 from minitx.decoding.samplers.greedy import Greedy
 from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.search.beam import Beam
@@ -70,18 +70,22 @@ class GenerationSettings:
     num_samples: int = 1
 
 
-def generation_settings(name_or_folder: str | Path) -> GenerationSettings:
+def generation_settings(
+    name_or_folder: str | Path, *, revision: str = "main", token: str | None = None, offline: bool = False
+) -> GenerationSettings:
     """Reads generation_config.json of a folder or a Hub id, or without one the settings in config.json.
 
     Settings that the file does not state are off. (transformers samples with top_k=50 in that case.)
+
+    Args:
+        name_or_folder: as for `minitx.load`.
+        revision, token, offline: as for `minitx.load`.
 
     Raises:
         FileNotFoundError: no such folder, or no file with settings in it.
         ValueError: a setting that minitx does not implement or know, or a value out of range.
     """
-    from minitx.checkpoint.hub import fetch
-
-    return read_settings(*settings_of_folder(fetch(name_or_folder)))
+    return read_settings(*fetch_settings(name_or_folder, revision=revision, token=token, offline=offline))
 
 
 def read_settings(config: Mapping[str, Any], file: str = GENERATION) -> GenerationSettings:

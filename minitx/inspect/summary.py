@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from minitx.checkpoint.files import open_folder
 from minitx.checkpoint.lora.base import base_folder
 from minitx.models import Model
+from minitx.models.compiled import check_not_compiled
 from minitx.pictures.text import human as human
 from minitx.validation import check_path, check_type
 
@@ -93,6 +94,7 @@ def summarize(model: Model, folder: str | Path | None = None) -> Summary:
     Raises:
         FileNotFoundError, ValueError: as `minitx.load`, about the weights in `folder`.
     """
+    check_not_compiled(model)
     check_type("model", model, Model, "a model of minitx")
     folder = None if folder is None else check_path("folder", folder)
     owners: dict[int, str] = {}  # id of a parameter -> its first name
@@ -103,7 +105,8 @@ def summarize(model: Model, folder: str | Path | None = None) -> Summary:
     stored: dict[str, Tensor] = {}
     if folder is not None and model.checkpoint is not None:
         used = {name for names in model.checkpoint.names.values() for name in names} | set(kept)
-        stored = {name: t for name, t in open_folder(base_folder(folder)).shapes.items() if name not in used}
+        tensors = open_folder(model.checkpoint.folder or base_folder(folder))
+        stored = {name: tensor for name, tensor in tensors.shapes.items() if name not in used}
     return Summary(
         model_type=None if model.checkpoint is None else model.checkpoint.model_type,
         task=model.task,

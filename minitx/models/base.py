@@ -372,13 +372,6 @@ def make_head(head: HeadConfig, config: ModelConfig, family: str) -> Any:
     return module
 
 
-def check_not_compiled(model: Any) -> None:
-    """Checks that a model is not in the wrapper of torch.compile, else raises ArgumentTypeError."""
-    if isinstance(getattr(model, "_orig_mod", None), Model):
-        hint = "pass model._orig_mod, or compile it in place with model.compile()"
-        raise ArgumentTypeError("model", model, "a model of minitx, not what torch.compile returns", hint)
-
-
 def check_layers(stack: nn.Module) -> None:
     """Checks that each layer of a stack can be called with the five arguments of `Layer.forward`.
 

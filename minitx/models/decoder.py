@@ -14,7 +14,8 @@ from minitx.layers.masks import as_bool
 from minitx.layers.recorder import Layers, Recorder
 from minitx.layers.rotary import check_same_rotation, original_contexts
 from minitx.layers.stack import Stack
-from minitx.models.base import Model, check_not_compiled, rollback_on_error
+from minitx.models.base import Model, rollback_on_error
+from minitx.models.compiled import check_not_compiled
 from minitx.models.inputs import Inputs, token_ids
 from minitx.models.output import ModelOutput
 from minitx.validation import ArgumentValueError, check_integer, check_type

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
-from minitx.pipelines.batching import limits_for, make_batches
+from minitx.pipelines.batching import limits_for
 from minitx.pipelines.inputs import read_file
-from minitx.pipelines.registry import BY_HEAD, TASKS, TaskSpec, find_task
+from minitx.pipelines.registry import BY_HEAD, BY_MODEL_TYPE, TASKS, TaskSpec, find_task
 from minitx.pipelines.result import Details
 from minitx.pipelines.task import ModelInput, Options, Task
 from minitx.validation import (
@@ -125,6 +125,22 @@ class Pipeline:
             raise ArgumentTypeError("inputs", values, "a request, a list of requests, or an iterable", hint)
         return self._stream(values, options)
 
+    def stream(self, inputs: Any, **options: Any) -> Iterator[str]:
+        """Returns an iterator of the pieces of a generated text, as they come; joined they are the new text.
+
+        Args:
+            inputs: one request.
+            **options: of the task, for this call only.
+
+        Raises:
+            TypeError, ValueError: several requests, unknown options, or a task that does not generate text.
+        """
+        task = self.task
+        settings = task.options(self.options, options)
+        if not task.is_single(inputs):
+            raise ArgumentTypeError("inputs", inputs, "one request", "call the pipeline for several")
+        return task.stream(task.read(inputs, task.fields[0]), settings)
+
     def _stream(self, values: Iterable[Any], options: Options) -> Iterator[Any]:
         """Yields results in the order of the inputs, chunk by chunk."""
         task, details = self.task, self._details is True
@@ -161,12 +177,11 @@ class Pipeline:
         advance: Callable[[int], Any] = lambda _: None,
     ) -> list[list[Any]]:
         """Returns the model's outputs for the sequences of each group, which share batches."""
-        _note_truncation(task, groups)
+        note_truncation(task, groups)
         flat = [(index, item) for index, items in enumerate(groups) for item in items]
         outputs: list[Any] = [None] * len(flat)
         left = [len(items) for items in groups]
-        lengths = [len(item) for _, item in flat]
-        for batch in make_batches(lengths, self._limits, padding=task.pads):
+        for batch in task.batches([item for _, item in flat], self._limits, options):
             rows = task.forward([flat[index][1] for index in batch], options)
             for index, row in zip(batch, rows, strict=True):
                 outputs[index] = row
@@ -194,14 +209,17 @@ class Pipeline:
         model = self.model
         origin = getattr(model.checkpoint, "folder", None) or type(model).__name__
         dtype = str(model.dtype).removeprefix("torch.")
-        return f"Pipeline({self.task.spec.name!r}, {str(origin)!r}, {dtype}, device={str(model.device)!r})"
+        parts = [repr(self.task.spec.name), repr(str(origin)), dtype, f"device={str(model.device)!r}"]
+        parts += filter(None, [self.task.describe(self.options)])
+        return f"Pipeline({', '.join(parts)})"
 
 
-def _note_truncation(task: Task[Any], groups: list[list[ModelInput]]) -> None:
+def note_truncation(task: Task[Any], groups: list[list[ModelInput]]) -> None:
+    """Warns about requests whose texts were truncated."""
     count = sum(any(item.truncated for item in items) for items in groups)
     if count:
-        ways = 'overflow="window" uses all of a text, max_length= states another limit'
-        warn(f"{count} of {len(groups)} inputs of {task.spec.name} were too long and were truncated; {ways}.")
+        name = task.spec.name
+        warn(f"{count} of {len(groups)} inputs of {name} were too long and were truncated; {task.remedy}.")
 
 
 @contextmanager
@@ -313,7 +331,9 @@ def _task_of(model: Model) -> TaskSpec:
     if model.checkpoint is not None and model.checkpoint.sentence_files:
         classifies = model.task == "sequence-classification"
         return TASKS["text-ranking" if classifies else "sentence-similarity"]
-    name = BY_HEAD.get(model.task or "none", "")
+    kind = getattr(model.checkpoint, "model_type", "")
+    purpose = BY_MODEL_TYPE.get(kind) if model.task == "seq2seq-lm" else None
+    name = purpose or BY_HEAD.get(model.task or "none", "")
     if name not in TASKS:
         hint = f"the model has the head {model.task!r}, which is that of no single task"
         raise ArgumentValueError("task", None, "the name of a task", hint)

@@ -172,6 +172,15 @@ BY_HEAD: Mapping[str, str] = {
 }
 
 
+# That of architectures that have one purpose, by `model_type` of config.json.
+BY_MODEL_TYPE: Mapping[str, str] = {
+    "m2m_100": "translation",
+    "marian": "translation",
+    "mbart": "translation",
+    "pegasus": "summarization",
+}
+
+
 def find_task(name: str) -> tuple[TaskSpec, dict[str, str]]:
     """Returns a task by its name or alias, and the options that the name states: translation_en_to_fr.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
@@ -11,7 +11,8 @@ from torch import Tensor
 
 from minitx.habits import UnknownArgumentError, argument_hint
 from minitx.models import ModelOutput
-from minitx.models.base import check_not_compiled
+from minitx.models.compiled import check_not_compiled
+from minitx.pipelines.batching import BatchLimits, make_batches
 from minitx.pipelines.embedding.embed import token_limit
 from minitx.pipelines.registry import TaskSpec
 from minitx.tokenizer.batch import Truncation
@@ -107,6 +108,7 @@ class Task(Generic[OptionsT]):
     Attributes:
         fields: names of the inputs of one request; the first is the one that a plain string is.
         optional: those that may be left out.
+        remedy: advice of the note about truncated texts.
 
     Raises:
         ArgumentValueError: a model with another head, or in training mode.
@@ -115,6 +117,7 @@ class Task(Generic[OptionsT]):
     Options: ClassVar[type[Any]] = Options
     fields: ClassVar[tuple[str, ...]] = ("text",)
     optional: ClassVar[tuple[str, ...]] = ()
+    remedy: ClassVar[str] = 'overflow="window" uses all of a text, max_length= states another limit'
 
     def __init__(self, spec: TaskSpec, model: Any, tokenizer: Tokenizer) -> None:
         check_not_compiled(model)
@@ -336,6 +339,25 @@ class Task(Generic[OptionsT]):
             raise ArgumentValueError("tokenizer", self.tokenizer, "that of the model", hint)
         mask = torch.tensor([_padded([1] * len(item), length, 0) for item in inputs])
         return {name: ids.to(device) for name, ids in batch.items()} | {"attention_mask": mask.to(device)}
+
+    def batches(
+        self, inputs: Sequence[ModelInput], limits: BatchLimits, options: OptionsT
+    ) -> list[list[int]]:
+        """Returns the indices of the sequences of each batch."""
+        return make_batches([len(item) for item in inputs], limits, padding=self.pads)
+
+    def stream(self, request: Request, options: OptionsT) -> Iterator[str]:
+        """Yields the result of one request in pieces of text.
+
+        Raises:
+            ArgumentValueError: a task that does not generate text.
+        """
+        hint = "call the pipeline; an iterable of inputs gives results one by one"
+        raise ArgumentValueError("task", self.spec.name, "one that generates text, to be streamed", hint)
+
+    def describe(self, options: OptionsT) -> str:
+        """Returns the settings of a checkpoint that are in use, for `repr`; by default none."""
+        return ""
 
     @property
     def pads(self) -> bool:

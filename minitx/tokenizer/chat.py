@@ -10,6 +10,7 @@ Needs jinja2, the extra `chat`.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
@@ -22,6 +23,7 @@ from minitx.validation import (
     ArgumentValueError,
     check_flags,
     check_optional_strings,
+    check_strings,
     check_type,
 )
 
@@ -31,7 +33,8 @@ if TYPE_CHECKING:
 DEFAULT = "default"
 _TOOLS = "tool_use"
 _JSON = "chat_template.json"
-_FILE = "chat_template.jinja"
+_FILE, _ADDITIONAL = "chat_template.jinja", "additional_chat_templates"
+_LARGEST_TEXT, _LARGEST_EXPONENT = 10**7, 100  # of a product in a template
 
 
 class ChatTemplates:
@@ -85,6 +88,28 @@ class ChatTemplates:
                 f"beside the messages it uses {', '.join(known) or 'nothing'}."
             )
         return _run(name, compiled, self.special_tokens | extra | inputs)
+
+    def saved(
+        self, files: Mapping[str, str], config: Mapping[str, Any]
+    ) -> tuple[Mapping[str, str], Mapping[str, Any]]:
+        """Returns template files and tokenizer_config.json with the templates as they are now.
+
+        Args:
+            files, config: both as they were read; returned as they are if no template has changed.
+
+        Raises:
+            ArgumentTypeError: a template that is not text.
+            ArgumentValueError: a name that cannot be that of a file.
+        """
+        if self.templates == named_templates(files, config):
+            return files, config
+        paths = {}
+        for name, text in self.templates.items():
+            check_strings(**{f"templates[{name!r}]": text})
+            if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name):
+                raise ArgumentValueError("templates", name, "names of files, such as 'tool_use'")
+            paths[_FILE if name == DEFAULT else f"{_ADDITIONAL}/{name}.jinja"] = text
+        return paths, {key: value for key, value in config.items() if key != "chat_template"}
 
     def _choose(self, template: str | None, tools: object) -> tuple[str, str]:
         """Returns the name of the template for error messages, and its text."""
@@ -272,9 +297,23 @@ def _environment() -> Any:
             if str(key).startswith("_"):
                 raise SecurityError(f"a namespace takes no name that begins with _, such as {key!r}")
 
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
-    )
+    class Environment(ImmutableSandboxedEnvironment):
+        """Jinja's sandbox, in which one product cannot take any time and memory."""
+
+        intercepted_binops = frozenset(("*", "**"))
+
+        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+            """Returns `left * right` or `left ** right`."""
+            sizes = [len(value) if hasattr(value, "__len__") else value for value in (left, right)]
+            if operator == "*" and sizes != [left, right]:
+                too_large = sizes[0] * sizes[1] > _LARGEST_TEXT
+            else:
+                too_large = operator == "**" and abs(right) > _LARGEST_EXPONENT
+            if too_large:
+                raise SecurityError(f"the result of {operator} would be too large")
+            return super().call_binop(context, operator, left, right)
+
+    environment = Environment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
     environment.filters["tojson"] = _to_json
     environment.globals |= {
         "namespace": PlainNamespace,

@@ -329,8 +329,9 @@ def read_backend(folder: Path) -> Backend:
     from tokenizers import Tokenizer
 
     path = folder / "tokenizer.json"
+    text = read_text(path)
     try:
-        backend = Tokenizer.from_str(read_text(path))
+        backend = Tokenizer.from_str(text)
     except Exception as error:  # the library raises nothing narrower
         raise ValueError(
             f"{path} is not a readable tokenizer ({error}); it may be cut short, fetch it again."

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from copy import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from minitx.tokenizer.files import CONFIG, Settings, wrong
 from minitx.validation import ArgumentValueError, check_type
@@ -210,6 +211,20 @@ class Translation:
         """Sets the target language; None for no target."""
         languages = require_languages(self._languages, "tgt_lang", code)
         languages.target = None if code is None else languages.check("tgt_lang", code)
+
+    def with_languages(self, *, src_lang: str | None = None, tgt_lang: str | None = None) -> Self:
+        """Returns a copy with other languages; None keeps a language.
+
+        Raises:
+            ValueError: not languages of this tokenizer.
+        """
+        other = copy(self)
+        other._languages = copy(self._languages)
+        if src_lang is not None:
+            other.src_lang = src_lang
+        if tgt_lang is not None:
+            other.tgt_lang = tgt_lang
+        return other
 
     def language_id(self, code: str) -> int:
         """Returns the id of a language's token, the `forced_bos_token_id` of a translation into it.

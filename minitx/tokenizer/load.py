@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from minitx.checkpoint.hub import fetch_tokenizer
+from minitx.checkpoint.hub import TOKENIZER, fetch_tokenizer
 from minitx.checkpoint.lora.base import tokenizer_folder
+from minitx.checkpoint.sentence import check_links
 from minitx.habits import explain_arguments
 from minitx.tokenizer.backends import TokenizerBackends
 from minitx.tokenizer.files import (
@@ -64,12 +65,13 @@ def load_tokenizer(
         FileNotFoundError: no such folder, nor repository on the Hub or, offline, in its cache.
         PermissionError: a gated or private repository, or a token that the Hub refuses.
         TypeError: name_or_folder is neither a str nor a Path.
-        ValueError: a damaged file, no vocabulary, an unknown architecture, or a language that the tokenizer
-            does not have.
+        ValueError: a damaged file, a link out of the folder, no vocabulary, an unknown architecture, or a
+            language that the tokenizer does not have.
     """
     check_optional_strings(model_type=model_type, pattern=pattern, src_lang=src_lang, tgt_lang=tgt_lang)
     folder = fetch_tokenizer(name_or_folder, revision=revision, token=token, offline=offline)
     folder = tokenizer_folder(folder, token=token, offline=offline)
+    check_links(folder, ("config.json", *TOKENIZER))
     tokenizer = read_consistently(folder, lambda: _load(folder, model_type, pattern))
     if src_lang is not None:
         tokenizer.src_lang = src_lang

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from torch import Tensor
 
+from minitx.checkpoint.write import write_tokenizer
 from minitx.habits import ElsewhereMethod, UnknownAttributeError, explain_arguments
 from minitx.tokenizer.backends import TextEncoder, TokenizerBackends
 from minitx.tokenizer.batch import (
@@ -375,16 +376,14 @@ class Tokenizer(Translation):
         from the vocabulary under any other. Tokenizers that tokenizer.json cannot hold (Marian, M2M-100) are
         saved as their original files. All files replace the folder's together or not at all.
         """
-        path = check_path("folder", folder)
-        contents = self.contents()  # before the folder is created
+        path, contents = check_path("folder", folder), self.contents()  # before the folder is created
         with transaction(path) as files:
-            files.write_all(contents)
+            write_tokenizer(files, contents)
 
     def contents(self) -> dict[str, str | bytes]:
         """Returns the files that `save` writes: name -> content."""
         changes: dict[str, Any] = {
-            **dict.fromkeys(SPECIAL_TOKENS),
-            **self.chat.special_tokens,
+            **dict.fromkeys(SPECIAL_TOKENS) | self.chat.special_tokens,
             "model_input_names": list(self.model_input_names),
             "padding_side": self.padding_side,
             "truncation_side": self.truncation_side,
@@ -393,8 +392,9 @@ class Tokenizer(Translation):
         changes |= {key: value for key, value in self._behaviour().items() if value != self._loaded[key]}
         if self._languages is not None:
             changes |= {"src_lang": self._languages.source, "tgt_lang": self._languages.target}
+        templates, config = self.chat.saved(self._chat_templates, self._config)
         return {
             **self._backends.contents(self._encoder(as_target=False)[1] if self.src_lang else None),
-            CONFIG: saved_config(self._config, changes, self._backends.vocabulary),
-            **self._chat_templates,
+            CONFIG: saved_config(config, changes, self._backends.vocabulary),
+            **templates,
         }

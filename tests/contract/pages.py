@@ -28,9 +28,13 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES = ("cats", "translator")
+EXAMPLES = ("cats", "sentiment", "translator")
 # Checkpoints that are not at hand offline; the code runs on a small model of the same kind.
-STAND_INS = {"gpt2": "cats", "Helsinki-NLP/opus-mt-en-fr": "translator"}
+STAND_INS = {
+    "gpt2": "cats",
+    "Helsinki-NLP/opus-mt-en-fr": "translator",
+    "distilbert/distilbert-base-uncased-finetuned-sst-2-english": "sentiment",
+}
 FENCE = re.compile(
     r"(?P<before>[^\n]*\n)(?P<indent> *)```(?P<kind>\w+)(?P<options>[^\n]*)\n(?P<code>.*?)^(?P=indent)```$",
     re.DOTALL | re.MULTILINE,

@@ -185,6 +185,9 @@ def test_rope_of_the_default_type_has_no_factor(name: str, tmp_path: Path) -> No
     ("name", "key", "value"),
     [
         ("gpt-neox", "head_dim", 10),
+        ("gpt-neox", "rope_theta", 77.0),
+        ("gpt-neox", "partial_rotary_factor", 1.0),
+        ("gemma3", "rope_parameters", {"full_attention": {"partial_rotary_factor": 0.5}}),
         ("mixtral", "output_router_logits", True),
         ("qwen3-moe", "output_router_logits", True),
         ("gpt-oss", "output_router_logits", True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,8 @@ def test_a_resized_vocabulary(tmp_path: Path, case: tuple[str, str]) -> None:
         (LLAMA, {"target_modules": ["embed_tokens", "q_proj"], "modules_to_save": ["lm_head"]}),
         (T5, {"target_modules": ["q", "wo"]}),
         (BERT, {"target_modules": ["query"], "bias": "all"}),
+        (LLAMA, {"target_modules": ["q_proj", "down_proj"], "use_dora": True}),
+        (GPT2, {"target_modules": ["c_attn", "c_fc"], "use_dora": True}),
     ],
     ids=lambda value: str(value)[:60],
 )
@@ -173,8 +176,20 @@ def test_a_base_model_of_half_precision_in_float32(tmp_path: Path, dtype: torch.
     torch.testing.assert_close(logits, expected, atol=2e-5, rtol=1e-4)
 
 
-def test_an_adapter_of_sentence_transformers(tmp_path: Path) -> None:
-    """Its pooling, limits and tokenizer lie beside the adapter."""
+def _move_encoder(folder: Path, place: str) -> None:
+    """Moves the encoder of sentence-transformers to a subfolder, as older versions saved it."""
+    (folder / place).mkdir()
+    for path in [path for path in folder.iterdir() if path.is_file() and path.name != "modules.json"]:
+        if path.name != "config_sentence_transformers.json":
+            path.rename(folder / place / path.name)
+    modules = json.loads((folder / "modules.json").read_text())
+    modules[0]["path"] = place
+    (folder / "modules.json").write_text(json.dumps(modules))
+
+
+@pytest.mark.parametrize("place", ["", "0_Transformer"])
+def test_an_adapter_of_sentence_transformers(tmp_path: Path, place: str) -> None:
+    """Its pooling, limits and tokenizer lie beside the adapter, which may lie in a folder of its own."""
     library = pytest.importorskip("sentence_transformers")
     models = pytest.importorskip("sentence_transformers.models")
     reference_model(BY_NAME["bert"], "none", torch.float32).save_pretrained(tmp_path / "base")
@@ -191,6 +206,8 @@ def test_an_adapter_of_sentence_transformers(tmp_path: Path) -> None:
         if "lora_" in name:
             parameter.data.normal_(std=0.1, generator=torch.Generator().manual_seed(len(name)))
     reference.save_pretrained(str(tmp_path / "adapter"))
+    if place:
+        _move_encoder(tmp_path / "adapter", place)
     texts = ["the cat sat", "cat"]
     expected = torch.tensor(reference.encode(texts))
     for folder in (tmp_path / "adapter", tmp_path / "plain"):

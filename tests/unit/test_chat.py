@@ -316,6 +316,43 @@ def test_all_the_places(tmp_path: Path) -> None:
             assert (folder / "saved" / name).read_bytes() == (folder / name).read_bytes()
 
 
+@pytest.mark.parametrize("place", ["config", "list", "jinja", "json", "none"])
+def test_changed_templates_are_saved(tmp_path: Path, place: str) -> None:
+    stated = {"config": "a", "list": [{"name": "default", "template": "a"}, {"name": "rag", "template": "b"}]}
+    files = {
+        "jinja": {"chat_template.jinja": "a", "additional_chat_templates/rag.jinja": "b"},
+        "json": {"chat_template.json": json.dumps({"chat_template": "a"})},
+    }
+    tokenizer = make(tmp_path, stated.get(place), files.get(place, {}))
+    tokenizer.chat.templates.pop("rag", None)
+    tokenizer.chat.templates |= {"default": "{{ messages | length }}", "tool_use": "é"}
+    expected = dict(tokenizer.chat.templates)
+    tokenizer.save(tmp_path / "saved")
+    assert load_tokenizer(tmp_path / "saved").chat.templates == expected
+    theirs = PreTrainedTokenizerFast.from_pretrained(tmp_path / "saved")
+    assert theirs.chat_template == expected
+    tokenizer.chat.templates.clear()
+    tokenizer.save(tmp_path / "without")
+    assert load_tokenizer(tmp_path / "without").chat.templates == {}
+
+
+def test_templates_of_another_tokenizer_are_not_kept(tmp_path: Path) -> None:
+    tokenizer = make(tmp_path, "a", {"additional_chat_templates/rag.jinja": "b", "chat_template.jinja": "c"})
+    tokenizer.save(tmp_path)
+    del tokenizer.chat.templates["rag"]
+    with pytest.raises(FileExistsError, match=r"already holds additional_chat_templates/rag\.jinja, which"):
+        tokenizer.save(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "template"), [("../a", "a"), ("", "a"), ("a", 3), (3, "a")])
+def test_templates_that_cannot_be_files(tmp_path: Path, name: Any, template: Any) -> None:
+    tokenizer = make(tmp_path, "a")
+    tokenizer.chat.templates[name] = template
+    with pytest.raises((ValueError, TypeError), match="templates"):
+        tokenizer.save(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
+
+
 def test_a_saved_template_is_read_by_transformers(tmp_path: Path) -> None:
     make(tmp_path, CHAT_ML).save(tmp_path / "saved")
     theirs = PreTrainedTokenizerFast.from_pretrained(tmp_path / "saved")

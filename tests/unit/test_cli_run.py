@@ -72,6 +72,19 @@ def test_results_as_json_are_those_of_the_library(run: Run, folder: Path) -> Non
     assert json.loads(out) == pipe({"text": TEXTS[0], "text_pair": TEXTS[1]})
 
 
+def test_one_text_has_one_result(run: Run, tmp_path: Path) -> None:
+    """In Python, a list of one text has the result of the text, as in transformers."""
+    folder = bert_folder(tmp_path / "model", "masked-lm")
+    code, out, err = run("run", "fill-mask", folder, "the [MASK] sat", "--json")
+    assert code == 0, err
+    assert [json.loads(line) for line in out.splitlines()] == [
+        minitx.pipeline(model=folder)("the [MASK] sat")
+    ]
+    code, out, err = run("run", "fill-mask", folder, "the [MASK] sat", "--top-k", 2)
+    assert code == 0, err
+    assert len(out.splitlines()) == 3
+
+
 @pytest.mark.parametrize("kind", ["txt", "jsonl", "csv"])
 def test_files(run: Run, folder: Path, tmp_path: Path, kind: str) -> None:
     source = tmp_path / f"in.{kind}"

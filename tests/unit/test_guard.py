@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,8 @@ import torch
 import minitx
 from minitx.checkpoint.convert import convert
 from minitx.cli.app import main
+from minitx.tokenizer.chat import ChatTemplates
+from tests.unit.test_bad_files import frugal
 from tests.unit.test_cli import make
 
 GPT2 = {"model_type": "gpt2", "vocab_size": 12, "n_positions": 8, "n_embd": 8, "n_layer": 1, "n_head": 2}
@@ -93,6 +97,35 @@ def test_a_chat_template_from_outside(folder: Path) -> None:
         minitx.load_tokenizer(folder)
 
 
+@pytest.mark.parametrize(
+    "name", ["config.json", "vocab.txt", "tokenizer_config.json", "special_tokens_map.json"]
+)
+def test_json_and_vocabularies_from_outside(folder: Path, tmp_path: Path, name: str) -> None:
+    """Their content would be saved with the tokenizer, or copied."""
+    (folder / "special_tokens_map.json").write_text("{}")
+    inside = folder / f"{name}.copy"
+    shutil.copy(folder / name, inside)
+    (folder / name).unlink()
+    (folder / name).symlink_to(inside)
+    minitx.load_tokenizer(folder)
+    inside.rename(tmp_path / "outside" / name)
+    (folder / name).unlink()
+    (folder / name).symlink_to(tmp_path / "outside" / name)
+    if name != "config.json":
+        minitx.load(folder)
+    for call in (minitx.load_tokenizer, lambda source: convert(source, tmp_path / "target")):
+        with pytest.raises(ValueError, match=rf"{name} leads out of .*; put a copy of the file in its place"):
+            call(folder)
+    assert not (tmp_path / "target").exists()
+
+
+def test_weights_may_be_elsewhere(folder: Path, tmp_path: Path) -> None:
+    (folder / "model.safetensors").rename(tmp_path / "outside" / "model.safetensors")
+    (folder / "model.safetensors").symlink_to(tmp_path / "outside" / "model.safetensors")
+    assert convert(folder, tmp_path / "target").weights == ["model.safetensors"]
+    assert not (tmp_path / "target" / "model.safetensors").is_symlink()
+
+
 def test_links_of_the_hubs_cache(folder: Path, tmp_path: Path) -> None:
     repo = tmp_path / "models--some--one"
     snapshot = repo / "snapshots" / "abc"
@@ -105,6 +138,7 @@ def test_links_of_the_hubs_cache(folder: Path, tmp_path: Path) -> None:
         place.symlink_to(os.path.relpath(repo / "blobs" / f"{number:040}", place.parent))
     result = convert(snapshot, tmp_path / "target")
     assert {"README.md", "1_Pooling/config.json"} <= {*result.copied}
+    assert minitx.load_tokenizer(snapshot).encode("the cat")
     assert not any(path.is_symlink() for path in (tmp_path / "target").rglob("*"))
 
 
@@ -158,6 +192,26 @@ def test_compiled_models(folder: Path, tmp_path: Path) -> None:
 def test_the_meta_device_has_no_values(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["embed", str(folder), "a", "--device", "meta"]) == 2
     assert "must be a device that this machine has; tensors there have no values" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("template", ["{{ 'a' * 10**10 }}", "{{ 10**10 * [1] }}", "{{ 9 ** (9 ** 9) }}"])
+def test_products_in_templates_are_bounded(template: str) -> None:
+    """Jinja computes them when it compiles the template, in one operation that nothing interrupts."""
+    templates = ChatTemplates({"default": template}, {})
+    with frugal(), pytest.raises(ValueError, match=r"the result of \*\*? would be too large"):
+        templates.render([{"role": "user", "content": "a"}])
+    small = ChatTemplates({"default": "{{ 'ab' * 3 }}{{ 3 * 4 }}{{ 2 ** 10 }}"}, {})
+    assert small.render([{"role": "user", "content": "a"}]) == "ababab121024"
+
+
+def test_json_files_have_a_limit(folder: Path) -> None:
+    with (folder / "config.json").open("ab") as file:
+        file.truncate(200_000_000)
+    with (
+        frugal(),
+        pytest.raises(ValueError, match=r"config\.json: has 200000000 bytes; .* at most"),
+    ):
+        minitx.load(folder)
 
 
 @pytest.mark.parametrize(
@@ -234,3 +288,22 @@ def test_null_means_the_default(tmp_path: Path, flag: str) -> None:
         path.write_text(json.dumps(json.loads(path.read_text()) | config | changes))
         ids.append(minitx.load_tokenizer(tmp_path / "saved").encode("ab a"))
     assert all(each == ids[0] for each in ids)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "tokenizer.json"])
+def test_files_without_permission(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """They are not called damaged, nor missing."""
+    path = folder / name
+    path.touch()
+    if name == "pytorch_model.bin":
+        (folder / "model.safetensors").unlink()
+    opened = Path.open
+
+    def refused(self: Path, *args: Any, **options: Any) -> Any:
+        if self == path:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+        return opened(self, *args, **options)
+
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(PermissionError, match=name):
+        minitx.load_tokenizer(folder) if name == "tokenizer.json" else minitx.load(folder)

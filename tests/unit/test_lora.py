@@ -33,7 +33,7 @@ def adapter(
     folder: Path, base: Path | None, tensors: dict[str, Tensor] | None = None, **changes: Any
 ) -> Path:
     """Writes an adapter of one projection."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True, parents=True)
     generator = torch.Generator().manual_seed(0)
     if tensors is None:
         tensors = {

@@ -126,6 +126,49 @@ def test_from_the_hub(hub: Any, tmp_path: Path, bert: Path) -> None:  # noqa: F8
     assert minitx.load_tokenizer("someone/adapter").encode("the cat sat") == [2, 5, 6, 7, 3]
 
 
+def test_an_adapter_in_a_subfolder_on_the_hub(hub: Any, tmp_path: Path, bert: Path) -> None:  # noqa: F811
+    vocabulary(bert)
+    folder = query_of_bert(tmp_path / "adapter" / "0_Transformer", Path("someone/base"))
+    pooling(folder.parent, "cls_token")
+    modules = json.loads((folder.parent / "modules.json").read_text(encoding="utf-8"))
+    modules[0]["path"] = "0_Transformer"
+    (folder.parent / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
+    hub.push("someone/base", files_of(bert))
+    hub.push("someone/adapter", files_of(folder.parent))
+    for name in ("someone/adapter", folder.parent, folder):
+        model = minitx.load(name)
+        assert minitx.embedding_settings(name).pooling == "first"
+        assert minitx.embedding_settings(model).pooling == "first"
+        assert minitx.load_tokenizer(name).encode("the cat sat") == [2, 5, 6, 7, 3]
+        assert torch.equal(model(ids()).last_hidden_state, minitx.load(folder)(ids()).last_hidden_state)
+
+
+def test_a_private_base_model(
+    hub: Any,  # noqa: F811
+    tmp_path: Path,
+    base: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (base / "generation_config.json").write_text('{"max_new_tokens": 3}', encoding="utf-8")
+    (base / "tokenizer_config.json").write_text('{"model_max_length": 9}', encoding="utf-8")
+    hub.push("someone/base", files_of(base))
+    hub.push("someone/adapter", files_of(adapter(tmp_path / "adapter", Path("someone/base"))))
+    for repo in hub.repos.values():
+        repo.private, repo.token = True, "hf_right"
+    for name in ("someone/adapter", tmp_path / "adapter", "someone/base"):
+        assert minitx.generation_settings(name, token="hf_right").max_new_tokens == 3
+        assert minitx.embedding_settings(name, token="hf_right").max_length == 9
+        with pytest.raises(FileNotFoundError, match="private"):
+            minitx.generation_settings(name)
+        with pytest.raises(FileNotFoundError, match="private"):
+            minitx.embedding_settings(name)
+    options = ["someone/adapter", "--token", "hf_right"]
+    main(["inspect", *options])
+    main(["convert", *options[:1], str(tmp_path / "plain"), *options[1:]])
+    main(["generate", *options, "--ids", "1 2", "--checkpoint", "--json"])
+    assert len(json.loads(capsys.readouterr().out.splitlines()[-1])["tokens"]) == 3
+
+
 def test_inspect(tmp_path: Path, base: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = adapter(tmp_path / "adapter", base)
     summary = summarize(minitx.load(folder), folder)

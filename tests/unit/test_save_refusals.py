@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import minitx
@@ -130,6 +131,20 @@ def test_an_untied_head_is_stated_in_the_config(tmp_path: Path, config: Any, hea
     assert torch.equal(load(tmp_path)(IDS).logits, expected)
     oracle = (AutoModelForCausalLM if head == "causal-lm" else AutoModelForMaskedLM).from_pretrained(tmp_path)
     torch.testing.assert_close(oracle.eval()(IDS).logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_an_untied_head_whose_file_stored_both_names(tmp_path: Path) -> None:
+    minitx.save(minitx.from_config(GPT2, head="causal-lm", seed=1), tmp_path / "one")
+    tensors = load_file(tmp_path / "one" / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["transformer.wte.weight"].clone()
+    save_file(tensors, tmp_path / "one" / "model.safetensors", {"format": "pt"})
+    model = load(tmp_path / "one")
+    minitx.save(model, tmp_path / "tied")
+    assert "tie_word_embeddings" not in json.loads((tmp_path / "tied" / "config.json").read_text())
+    model.head.projection.weight = nn.Parameter(torch.randn_like(model.head.projection.weight))
+    minitx.save(model, tmp_path / "untied")
+    assert json.loads((tmp_path / "untied" / "config.json").read_text())["tie_word_embeddings"] is False
+    assert torch.equal(load(tmp_path / "untied")(IDS).logits, model(IDS).logits)
 
 
 def test_a_tied_head_leaves_the_config_as_it_was(tmp_path: Path) -> None:

@@ -268,3 +268,55 @@ def test_an_error_of_a_reader_is_raised_if_nothing_changed(folder: Path) -> None
     with pytest.raises(ValueError, match="damaged"):
         read_consistently(folder, fail)
     assert len(attempts) == 2
+
+
+def test_a_folder_of_unknown_origin_moves_no_files_of_the_reader(tmp_path: Path) -> None:
+    """Its subfolder looks like an interrupted save, but is a link to files elsewhere, or has one."""
+    private = tmp_path / "private"
+    (private / "committed").mkdir(parents=True)
+    (private / "committed" / "notes").write_text("mine")
+    linked, inner = tmp_path / "linked", tmp_path / "inner"
+    (inner / STAGING).mkdir(parents=True)
+    linked.mkdir()
+    (linked / STAGING).symlink_to(private)
+    (inner / STAGING / "committed").symlink_to(private / "committed")
+    for folder in (linked, inner):
+        recover(folder)
+    with (
+        pytest.raises(FileExistsError, match=r"\.minitx-save is a link, which no save makes"),
+        transaction(linked),
+    ):
+        pass
+    assert (private / "committed" / "notes").read_text() == "mine"
+
+
+def test_a_folder_of_unknown_origin_replaces_no_file_elsewhere(folder: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "settings").write_text("mine")
+    (folder / "models").symlink_to(elsewhere)
+    (folder / STAGING / "committed" / "models").mkdir(parents=True)
+    (folder / STAGING / "committed" / "models" / "settings").write_text("theirs")
+    with pytest.raises(ValueError, match="models leads out of"):
+        recover(folder)
+    assert (elsewhere / "settings").read_text() == "mine"
+
+
+def test_the_lock_is_no_link(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "settings").write_text("mine")
+    (folder / STAGING).mkdir()
+    (folder / STAGING / "lock").symlink_to(tmp_path / "settings")
+    with pytest.raises(OSError, match="lock"), transaction(folder):
+        pass
+    (folder / STAGING / "committed").mkdir(parents=True, exist_ok=True)
+    (folder / STAGING / "lock").unlink(missing_ok=True)
+    (folder / STAGING / "lock").symlink_to(tmp_path / "settings")
+    with pytest.raises(PermissionError, match="interrupted save, which cannot be completed"):
+        recover(folder)
+    assert (tmp_path / "settings").read_text() == "mine"
+
+
+def test_a_new_folder_is_removed_after_an_error(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="full"), transaction(tmp_path / "new" / "one"):
+        raise OSError("full")
+    assert not (tmp_path / "new" / "one").exists()

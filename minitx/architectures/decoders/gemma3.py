@@ -33,6 +33,11 @@ def ropes(hf: ConfigReader, head_dim: int) -> dict[str, RopeConfig]:
         for kind, theta in bases.items()
     }
     values[FULL] |= an_object("config.json: rope_scaling", hf.get("rope_scaling", None))
+    for kind, rope in values.items():
+        share = rope.get("partial_rotary_factor")
+        if share not in (None, 1):
+            key = f"rope_parameters[{kind!r}]['partial_rotary_factor']"
+            raise hf.error(key, share, "1", "this architecture rotates whole heads")
     return rope_per_type(hf, values, bases, head_dim)
 
 

@@ -22,9 +22,14 @@ def read(hf: ConfigReader) -> ModelConfig:
     head_dim, bias = hf.head_dim(size, heads), hf.flag("attention_bias", True)
     hf.expect("head_dim", None, head_dim)
     dropout, weights = hf.probability("hidden_dropout", 0.0), hf.probability("attention_dropout", 0.0)
-    rope = rope_values(
-        hf, theta=hf.positive("rotary_emb_base", 10_000.0), partial=hf.probability("rotary_pct", 0.25)
-    )
+    theta, share = hf.positive("rotary_emb_base", 10_000.0), hf.probability("rotary_pct", 0.25)
+    others: dict[str, None] = {"rope_theta": None, "partial_rotary_factor": None}
+    rope = rope_values(hf.with_values(**others), theta=theta, partial=share)
+    for key in others:  # copies in files of some versions; transformers 5 ignores them
+        if hf.get(key, None) not in (None, rope[key]):
+            raise hf.error(
+                key, hf.get(key), repr(rope[key]), "its names here are rotary_emb_base, rotary_pct"
+            )
     return ModelConfig(
         initializer_range=hf.number("initializer_range", 0.02),
         inputs=text_inputs(hf, size, padding_is_trained=True, dropout=dropout),

@@ -119,7 +119,7 @@ def merge(
     modules = Modules.of(architecture, model_config, adapter.task, base)
     updates, whole = read_updates(adapter)
     parts = (dict(base.shapes), dict(base.files), base.metadata, base.handles, base.spans, base.folder)
-    merged = MergedTensors(*parts, dtype=dtype)
+    merged = MergedTensors(*parts, mapped=base.mapped, dtype=dtype)
     for module, update in updates.items():
         if not adapter.is_target(module):
             raise ValueError(f"{adapter.path}: target_modules must name {module}, which the weights adapt.")

@@ -17,6 +17,7 @@ from minitx.architectures.declaration import Architecture
 from minitx.architectures.mapping import entries
 from minitx.checkpoint.build import task_of
 from minitx.checkpoint.files import summarize
+from minitx.checkpoint.lora.adapter import read_adapter
 from minitx.checkpoint.resolve import CheckpointNames
 from minitx.extras import missing_extra
 from minitx.models import Model
@@ -63,6 +64,7 @@ def load_reference(folder: Path, model: Model) -> nn.Module:
     # experts one by one: the fused product supports neither every width nor float64
     reference.config._experts_implementation = "eager"
     random = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+    random -= load_magnitudes(reference, folder, random)
     if random := random - left_out(random, architecture, model):
         advice = "" if model.task is None else '; the head "none" leaves it out'
         raise ValueError(
@@ -71,6 +73,20 @@ def load_reference(folder: Path, model: Model) -> nn.Module:
         )
     model_in_eval_mode: nn.Module = reference.eval()
     return model_in_eval_mode
+
+
+def load_magnitudes(reference: nn.Module, folder: Path, names: set[str]) -> set[str]:
+    """Loads the magnitudes of a DoRA adapter, which transformers does not find; returns their names."""
+    adapter = read_adapter(folder)
+    loaded = set()
+    for name in names:
+        module, part, _ = name.partition(".lora_magnitude_vector")
+        for stored in (module + part, f"{module}{part}.weight"):
+            if part and adapter is not None and stored in adapter.tensors:
+                parameter = reference.get_parameter(name)
+                parameter.data.copy_(adapter.tensors[stored].view_as(parameter))
+                loaded.add(name)
+    return loaded
 
 
 def left_out(names: set[str], architecture: Architecture, model: Model) -> set[str]:

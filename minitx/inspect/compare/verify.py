@@ -27,6 +27,7 @@ from minitx.inspect.compare.reference import Wide, import_transformers, in_dtype
 from minitx.inspect.compare.report import CLOSE, ComparedCall, Gap, Report
 from minitx.layers.embedding import ScaledEmbedding
 from minitx.models import Model, ModelOutput
+from minitx.models.compiled import check_not_compiled
 from minitx.validation import check_optional_strings, check_type
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def verify(
 
     check_optional_strings(head=head, model_type=model_type)
     if model is not None:
+        check_not_compiled(model, parts=True)
         check_type("model", model, Model, "a model of minitx or None")
     device = check_device(device)
     transformers = import_transformers()

@@ -11,13 +11,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from minitx.config import Alibi, RelativeBias
 from minitx.habits import explain_arguments
 from minitx.models import DecoderModel, EncoderModel, Model
-from minitx.models.base import check_not_compiled
+from minitx.models.compiled import check_not_compiled
 from minitx.pipelines.embedding.pooling import Pooling, names_of, pool
 from minitx.pipelines.embedding.settings import EmbeddingSettings, model_settings
 from minitx.validation import (
@@ -78,7 +78,7 @@ def embed(
             a pooler, a size below 1; or as `embedding_settings`.
     """
     check_not_compiled(model)
-    check_type("model", model, nn.Module, "a model", "call embed(model, texts, tokenizer=tokenizer)")
+    check_type("model", model, Model, "a model", "call embed(model, texts, tokenizer=tokenizer)")
     if callable(texts):  # the order of earlier versions: embed(model, tokenizer, texts)
         swapped: Any = (tokenizer, texts)
         texts, tokenizer = swapped

@@ -16,7 +16,7 @@ from torch import nn
 
 from minitx.checkpoint.build import class_names
 from minitx.checkpoint.files import SINGLE
-from minitx.checkpoint.hub import fetch
+from minitx.checkpoint.hub import fetch, fetch_tokenizer
 from minitx.checkpoint.lora.base import base_folder, sentence_files, tokenizer_folder
 from minitx.checkpoint.sentence import ENCODER_OPTIONS, MODULES, SETTINGS, list_modules
 from minitx.io import read_json
@@ -119,11 +119,18 @@ class EmbeddingSettings:
         return asdict(replace(self, modules=())) | {"modules": modules}
 
 
-def embedding_settings(name_or_folder: str | Path | Model) -> EmbeddingSettings:
+def embedding_settings(
+    name_or_folder: str | Path | Model,
+    *,
+    revision: str = "main",
+    token: str | None = None,
+    offline: bool = False,
+) -> EmbeddingSettings:
     """Returns the settings in the files of sentence-transformers; without such files, the defaults.
 
     Args:
         name_or_folder: a folder, a Hub id, or a loaded model, which carries the files of its folder.
+        revision, token, offline: as for `minitx.load`.
 
     Raises:
         FileNotFoundError: no such folder or Hub repository, or a file that modules.json names is missing.
@@ -133,13 +140,15 @@ def embedding_settings(name_or_folder: str | Path | Model) -> EmbeddingSettings:
         return model_settings(name_or_folder)
     from minitx.tokenizer.files import read_settings as read_tokenizer_files
 
-    folder = fetch(name_or_folder)
-    base = base_folder(folder)
+    access: dict[str, Any] = {"token": token, "offline": offline}
+    folder = fetch(name_or_folder, revision=revision, **access)
+    base = base_folder(folder, **access)
     path = base / "config.json"
     config = read_json(path) if path.is_file() else {}
     settings = read_settings(sentence_files(folder, base), config, folder)
     if settings.max_length is None:
-        return replace(settings, max_length=read_tokenizer_files(tokenizer_folder(folder)).limit())
+        folder = tokenizer_folder(fetch_tokenizer(name_or_folder, revision=revision, **access), **access)
+        return replace(settings, max_length=read_tokenizer_files(folder).limit())
     return settings
 
 

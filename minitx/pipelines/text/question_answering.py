@@ -182,17 +182,17 @@ class QuestionAnswering(Task[QuestionAnsweringOptions]):
     ) -> tuple[list[Span], float]:
         """Returns the best spans of a window, and its score for no answer, that of the first token."""
         assert item.encoding is not None
-        context = allow(item.encoding.sequence_ids, 0 if self.context_first else 1)
+        candidates = allow(item.encoding.sequence_ids, 0 if self.context_first else 1)
         if self.context_first:  # transformers 4 then searches the question too
-            context = torch.ones_like(context)
-        allowed = context.clone()
+            candidates = torch.ones_like(candidates)
+        allowed = candidates.clone()
         if self.tokenizer.cls_token_id is not None:  # where models put the probability of no answer
-            allowed = context | (torch.tensor(item.input_ids) == self.tokenizer.cls_token_id)
+            allowed |= torch.tensor(item.input_ids) == self.tokenizer.cls_token_id
         start, end = span_probabilities(logits[0], logits[1], allowed)
         # words may merge several spans, so that more of them are needed
         count = 2 * options.top_k + 10 if options.align_to_words else options.top_k
-        context[0] = False
-        spans = best_spans(start, end, context, top_k=count, max_answer_len=options.max_answer_len)
+        candidates[0] = False  # the first token is no answer
+        spans = best_spans(start, end, candidates, top_k=count, max_answer_len=options.max_answer_len)
         return spans, float(start[0] * end[0])
 
     def characters(self, item: ModelInput, span: Span, *, align: bool) -> tuple[int, int]:

@@ -92,10 +92,7 @@ class TokenClassification(Task[TokenClassificationOptions]):
         lengths = [len(item) - sum(_specials(item)) for item in items]
         if len(items) == 1:
             return items if lengths[0] else []
-        stride = options.stride
-        if stride is None:
-            limit = self.limit(options) or 0
-            stride = (limit - self.num_special_tokens(pair=False)) // 4
+        stride = self.overlap(options, self.limit(options) or 0, pair=False)
         starts = window_starts(lengths, stride, from_end=self.tokenizer.truncation_side == "left")
         return [replace(item, label=start) for item, start in zip(items, starts, strict=True)]
 

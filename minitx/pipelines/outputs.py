@@ -1,0 +1,75 @@
+"""Files of results: JSON lines, or CSV with a row per answer."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from minitx.io import write_atomically
+
+FORMATS = (".jsonl", ".csv")
+
+
+def plain(result: Any) -> Any:
+    """Returns a result as values of JSON."""
+    if isinstance(result, dict):
+        return {str(name): plain(value) for name, value in result.items()}
+    if isinstance(result, list | tuple):
+        return [plain(value) for value in result]
+    return result.tolist() if hasattr(result, "tolist") else result
+
+
+def check_output(path: Path) -> Path:
+    """Returns the path if results can be written there; to be called before any work.
+
+    Raises:
+        ValueError: another kind of file.
+        FileNotFoundError: its folder does not exist.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise ValueError(f"{path}: results are written to {' or '.join(FORMATS)} files.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: there is no folder {path.parent}.")
+    return path
+
+
+def write_results(path: Path, results: Iterable[Any], *, picture: str | Path | None = None) -> int:
+    """Writes results as they come, all or nothing; returns their number.
+
+    Args:
+        path: a .jsonl or .csv file; in .csv the column "input" has the index of the input.
+        results: of a pipeline.
+        picture: a file for a picture of the first result.
+    """
+    count = 0
+
+    def _counted() -> Iterator[Any]:
+        nonlocal count
+        for count, result in enumerate(results, start=1):
+            if picture is not None and count == 1:
+                result.show(picture)
+            yield plain(result)
+
+    def _write(temporary: Path) -> None:
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            if path.suffix.lower() == ".jsonl":
+                file.writelines(json.dumps(result, ensure_ascii=False) + "\n" for result in _counted())
+            else:
+                _write_rows(file, _counted())
+
+    write_atomically(path, _write)
+    return count
+
+
+def _write_rows(file: TextIO, results: Iterable[Any]) -> None:
+    rows = [
+        {"input": index} | (answer if isinstance(answer, dict) else {"result": json.dumps(answer)})
+        for index, result in enumerate(results)
+        for answer in (result if isinstance(result, list) else [result])
+    ]
+    writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
+    writer.writeheader()
+    writer.writerows(rows)
