@@ -9,6 +9,7 @@ from minitx.checkpoint.lora.base import tokenizer_folder
 from minitx.checkpoint.sentence import check_links
 from minitx.habits import explain_arguments
 from minitx.tokenizer.backends import TokenizerBackends
+from minitx.tokenizer.bounds import check_parts
 from minitx.tokenizer.files import (
     CONFIG,
     Settings,
@@ -126,6 +127,7 @@ def _read(folder: Path, model: str, family: str) -> tuple[TokenizerBackends, Set
     translates = family in FAMILIES and FAMILIES[family].languages is not None and not general
     special = FAMILIES[family].special(settings) if translates else ()
     add_tokens(backend, settings, [text for text in special if backend.token_to_id(text) is not None])
+    check_parts(backend, folder / "tokenizer.json")
     return TokenizerBackends.of(backend), settings
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from minitx.tokenizer.backends import TokenizerBackends
+from minitx.tokenizer.bounds import check_ids
 from minitx.tokenizer.files import Settings, add_tokens, read_settings
 from minitx.tokenizer.languages import LanguageRule
 from minitx.tokenizer.vocabularies import (
@@ -59,6 +60,7 @@ def build(folder: Path, family: str, pattern: str | None = None) -> tuple[Tokeni
         folder, defaults=source.special_tokens_map, mask_takes_space=source.mask_takes_space
     )
     backend = source.build(folder, settings)
+    check_ids(backend, folder.joinpath(*source.files[:1]))
     add_tokens(backend, settings, source.special(settings) if source.special else ())
     if source.build_backends is not None:
         return source.build_backends(folder, settings, backend, source), settings
