@@ -19,8 +19,8 @@ from torch import Tensor
 
 from minitx.checkpoint.files import BIN, BIN_INDEX, DTYPES, GENERATION, INDEX, SINGLE, read_index, summarize
 from minitx.checkpoint.lora.settings import ADAPTER_CONFIG
-from minitx.checkpoint.sentence import ENCODER_OPTIONS, MODULES, SETTINGS
-from minitx.io import read_json
+from minitx.checkpoint.sentence import ENCODER_OPTIONS, MODULES, SETTINGS, encoder_folder
+from minitx.io import leads_out, read_json
 from minitx.transaction import StagedFiles
 from minitx.validation import ArgumentValueError
 
@@ -161,3 +161,12 @@ def files_to_load(folder: Path, poolings: str) -> set[str]:
         with suppress(ValueError, OSError):
             names |= {name for name in set(read_index(folder / index).values()) if (folder / name).exists()}
     return names
+
+
+def replaced_weights(folder: Path) -> list[Path]:
+    """Returns the weights in the subfolder of a folder's encoder, which a save replaces by its own."""
+    inner = encoder_folder(folder)
+    if inner == folder or leads_out(inner, folder):
+        return []
+    names = files_to_load(inner, "")
+    return [inner / name for name in names if name.endswith((".safetensors", ".bin", INDEX, BIN_INDEX))]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from minitx import io as storage
-from minitx.tokenizer.bounds import check_ids
+from minitx.tokenizer.vocabularies.bounds import check_ids
 
 if TYPE_CHECKING:
     from tokenizers import AddedToken

@@ -9,7 +9,6 @@ from minitx.checkpoint.lora.base import tokenizer_folder
 from minitx.checkpoint.sentence import check_links
 from minitx.habits import explain_arguments
 from minitx.tokenizer.backends import TokenizerBackends
-from minitx.tokenizer.bounds import check_parts
 from minitx.tokenizer.files import (
     CONFIG,
     Settings,
@@ -26,6 +25,7 @@ from minitx.tokenizer.keys import check_keys
 from minitx.tokenizer.languages import find_languages
 from minitx.tokenizer.tables.tokenizer import TableTokenizer
 from minitx.tokenizer.tokenizer import ANY_CLASS, Tokenizer
+from minitx.tokenizer.vocabularies.bounds import check_parts
 from minitx.tokenizer.vocabularies.declaration import WITHOUT_TYPES
 from minitx.tokenizer.vocabularies.registry import FAMILIES, build, needs_vocabulary_files
 from minitx.transaction import read_consistently

@@ -1,8 +1,8 @@
 """Jinja's sandbox for chat templates, with bounds on the time and the memory that a template takes.
 
 Jinja's own sandbox keeps a template from files, modules and the caller's objects, but not from computing for
-ever. Here every operation that can make a value larger passes `Limits`: calls, filters, operators, loops, lists
-and output. Filters for HTML, which no prompt needs, are absent.
+ever. Here every operation that can make a value larger passes `Limits`: calls, filters, operators, loops,
+lists and output. Filters for HTML, which no prompt needs, are absent.
 
 Imports jinja2, an optional dependency: `chat` imports this module when a template is used.
 """

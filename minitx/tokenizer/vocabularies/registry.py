@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from minitx.tokenizer.backends import TokenizerBackends
-from minitx.tokenizer.bounds import check_ids
 from minitx.tokenizer.files import Settings, add_tokens, read_settings
 from minitx.tokenizer.languages import LanguageRule
 from minitx.tokenizer.vocabularies import (
@@ -22,6 +21,7 @@ from minitx.tokenizer.vocabularies import (
     wordpiece,
 )
 from minitx.tokenizer.vocabularies import sentencepiece_with_vocabulary as with_vocabulary
+from minitx.tokenizer.vocabularies.bounds import check_ids
 from minitx.tokenizer.vocabularies.declaration import WITH_TYPES, WITHOUT_TYPES, Family
 
 
