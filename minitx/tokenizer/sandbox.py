@@ -92,9 +92,7 @@ def check_growth(name: str, value: Any, args: list[Any]) -> None:
         args: its arguments.
     """
     if name in _WIDENING:
-        width = max(
-            (x if isinstance(x, int) else len(x) for x in args if isinstance(x, int | str)), default=0
-        )
+        width = max((x if isinstance(x, int) else measure(x) for x in args), default=0)
         if width > _LARGEST_WIDTH:
             raise SecurityError(f"a width of {name} is too large; the limit is {_LARGEST_WIDTH}")
         check_size(width * (str(value).count("\n") + 1 if name == "indent" else 1))
@@ -231,7 +229,9 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def call(self, context: Any, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Calls a function, macro or method."""
-        method = getattr(obj, "__wrapped__", obj)
+        method = (
+            obj if hasattr(obj, "__self__") else getattr(obj, "__wrapped__", obj)
+        )  # str.format is wrapped
         owner = getattr(method, "__self__", None)
         if isinstance(owner, str | bytes | int):
             check_growth(method.__name__, owner, [*args, *kwargs.values()])
@@ -256,9 +256,9 @@ class _Environment(ImmutableSandboxedEnvironment):
 
 
 @pass_context
-def _output(context: Any, value: Any) -> str:
+def _output(context: Any, value: Any) -> Any:
     """Returns the text of an expression in the output."""
-    return str(LIMITS.get().check(str(value)))
+    return LIMITS.get().check(value if isinstance(value, str) else str(value))
 
 
 def make_environment(
