@@ -129,6 +129,11 @@ class Task(Generic[OptionsT]):
             raise ArgumentValueError("model", type(model).__name__, "in eval mode", "call model.eval()")
         self.spec, self.model, self.tokenizer = spec, model, tokenizer
 
+    @classmethod
+    def for_model(cls, model: Any) -> type[Task[Any]]:
+        """Returns the class for a model; by default this one."""
+        return cls
+
     # --- arguments ---------------------------------------------------------------------------------
 
     def options(self, base: OptionsT | None, values: Mapping[str, Any]) -> OptionsT:
@@ -376,7 +381,8 @@ def check_list(field: str, value: Any, name: str) -> list[str]:
 
 def _padded(values: Iterable[Any], length: int, value: Any) -> list[Any]:
     row = list(values)
-    return row + [value] * (length - len(row))
+    several = row and isinstance(row[0], list)  # such as the types of a token of a table
+    return row + [[value] * len(row[0]) if several else value] * (length - len(row))
 
 
 def to_cpu(tensor: Tensor) -> Tensor:

@@ -122,6 +122,16 @@ class Tokenizer(Translation):
         self.special_ids = tuple(sorted(index for index, token in added.items() if token.special))
         self._splits_at_spaces = splits_at_spaces(self._backends.source.backend)
 
+    def setting(self, name: str, default: Any) -> Any:
+        """Returns a value of tokenizer_config.json of the type of `default`, else the default.
+
+        Args:
+            name: of a setting that concerns one task, such as "max_cell_length".
+            default: where the file has none.
+        """
+        value = self._config.get(name)
+        return value if type(value) is type(default) else default
+
     def __getattr__(self, name: str) -> NoReturn:
         known = [each for each in dir(type(self)) if each[0] != "_"]
         raise UnknownAttributeError("tokenizer", type(self).__name__, name, known)
