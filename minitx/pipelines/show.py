@@ -73,9 +73,8 @@ def _table(answers: Sequence[Any], request: Mapping[str, Any]) -> Drawing:
     table = as_table(request["table"])
     chosen = frozenset(tuple(place) for answer in answers for place in answer.get("coordinates", ()))
     query = request["query"] if isinstance(request["query"], str) else "; ".join(request["query"])
-    return Grid(
-        f"{query} → {'; '.join(answer['answer'] for answer in answers)}", table.columns, table.rows, chosen
-    )
+    title = f"{query} → {'; '.join(answer['answer'] for answer in answers)}"
+    return Grid(title, table.columns, table.rows, chosen)
 
 
 def _text(answers: Sequence[Any], request: Mapping[str, Any]) -> Drawing:

@@ -108,6 +108,7 @@ class Task(Generic[OptionsT]):
     Attributes:
         fields: names of the inputs of one request; the first is the one that a plain string is.
         optional: those that may be left out.
+        files: fields that the command line reads from a file -> their description.
         remedy: advice of the note about truncated texts.
 
     Raises:
@@ -117,6 +118,7 @@ class Task(Generic[OptionsT]):
     Options: ClassVar[type[Any]] = Options
     fields: ClassVar[tuple[str, ...]] = ("text",)
     optional: ClassVar[tuple[str, ...]] = ()
+    files: ClassVar[Mapping[str, str]] = {}
     remedy: ClassVar[str] = 'overflow="window" uses all of a text, max_length= states another limit'
 
     def __init__(self, spec: TaskSpec, model: Any, tokenizer: Tokenizer) -> None:

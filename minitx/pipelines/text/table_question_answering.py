@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, cast
@@ -88,6 +88,7 @@ class TableTask(Task[Any]):
     """
 
     fields = ("query", "table")
+    files: ClassVar[Mapping[str, str]] = {"table": "the table, a .csv or .json file"}
     remedy = 'rows were dropped or cells shortened; truncation="do_not_truncate" refuses such tables'
 
     def describe_inputs(self) -> str:
@@ -199,6 +200,16 @@ class TableQuestionAnswering(TableTask, Text2TextGeneration):
         table = shorten_cells(request["table"], self.tokenizer, most, lower=lower)
         return [item for query in queries for item in self._sequence(table, query, options, lower=lower)]
 
+    def stream(self, request: Request, options: Any) -> Iterator[str]:
+        """As in `GenerationTask`, for one question.
+
+        Raises:
+            ArgumentValueError: several questions.
+        """
+        if not isinstance(request["query"], str) and len(request["query"]) > 1:
+            raise ArgumentValueError("query", request["query"], "one question for a stream")
+        return super().stream(request, options)
+
     def _sequence(self, table: Table, query: str, options: Any, *, lower: bool) -> list[ModelInput]:
         limit, text = self.limit(options), linearize(table, query, lower=lower)
         too_long = self.check_length(len(self.tokenizer.encode(text)), limit, options)
@@ -257,6 +268,19 @@ class CellAnswering(TableTask):
         hint = "load that of the model's folder"
         check_type("tokenizer", tokenizer, TableTokenizer, "a tokenizer of tables", hint)
         self.operations, self.no_operation = aggregation_names(model.checkpoint.config)
+
+    def options(self, base: Any, values: Mapping[str, Any]) -> Any:
+        """As `Task.options`; options of generation are an error.
+
+        Raises:
+            ArgumentValueError: one of them.
+        """
+        written = TableQuestionAnsweringOptions.__dataclass_fields__.keys() - CellOptions.__dataclass_fields__
+        for name in values:
+            if name in written:
+                hint = "it is for models that write answers; this one selects cells"
+                raise ArgumentValueError(name, values[name], "left out", hint)
+        return super().options(base, values)
 
     def preprocess(self, request: Request, options: CellOptions) -> list[ModelInput]:
         """Returns each question with the table as one sequence."""
