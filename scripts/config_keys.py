@@ -143,7 +143,8 @@ IN_FILES: dict[str, dict[str, str]] = {
     "t5": {"record": "n_positions"},
     **dict.fromkeys(("bart", "blenderbot", "m2m_100", "marian", "mbart", "pegasus"), BART_FILES),
 }
-IN_FILES |= dict.fromkeys(("camembert", "electra", "roberta", "tapas", "xlm-roberta"), IN_FILES["bert"])
+IN_FILES |= dict.fromkeys(("camembert", "electra", "roberta", "xlm-roberta"), IN_FILES["bert"])
+IN_FILES["tapas"] = {"record": IN_FILES["bert"]["record"] + " softmax_temperature"}
 IN_FILES |= {"mt5": IN_FILES["t5"], "umt5": {"record": "n_positions scalable_attention"}}
 # Keys of the config classes.
 DECLARED = {

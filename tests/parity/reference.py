@@ -211,4 +211,5 @@ def logits_at_real(output: Any, states: States, inputs: dict[str, Tensor]) -> li
 def logits_of(output: Any) -> list[Tensor]:
     names = ("logits", "start_logits", "end_logits", "logits_aggregation")
     found = [getattr(output, name, None) for name in names]
-    return [x for x in found if x is not None]
+    # cells that cannot be selected have -10000 added, at which the others would not matter
+    return [x.clamp(min=-10) if bool((x < -1000).any()) else x for x in found if x is not None]
