@@ -48,7 +48,11 @@ def test_answers(model: str) -> None:
 # batches, cells that are numbers or None, and a conversation after rows were dropped.
 def answers_more(case: Case) -> bool:
     assert case.error is not None
-    numbers = case.inputs and case.inputs[0] in ({"a": [1, 2.5]}, {"a": [None, "2"]}, [["a", "b"], ["1", "2"]])
+    numbers = case.inputs and case.inputs[0] in (
+        {"a": [1, 2.5]},
+        {"a": [None, "2"]},
+        [["a", "b"], ["1", "2"]],
+    )
     return bool(
         numbers
         or case.error["class"] in ("KeyError", "IndexError")
@@ -85,7 +89,10 @@ def test_results_equal_transformers_5(more: dict[str, Any], tmp_path: Path) -> N
     expected = transformers.pipeline(TASK, model=theirs, tokenizer=slow, device="cpu")
     actual = minitx.pipeline(TASK, model, tokenizer)
     frame = pandas.DataFrame(TABLE)
-    unusual = {"e\u0301 \u5317\u4eac": ["\u05e9\u05dc\u05d5\u05dd", "\U0001f355", ""], "n": ["1", "x" * 30, "3 May 2001"]}
+    unusual = {
+        "e\u0301 \u5317\u4eac": ["\u05e9\u05dc\u05d5\u05dd", "\U0001f355", ""],
+        "n": ["1", "x" * 30, "3 May 2001"],
+    }
     long = {"model": [f"text {number}" for number in range(250)]}
     for sequential in (False, True):
         for table, query in (
@@ -115,6 +122,7 @@ def test_options_of_generation_have_an_effect() -> None:
     whole, short = ask(table, "who ?"), ask(table, "who ?", max_new_tokens=2)
     assert len(short["answer"]) < len(whole["answer"])
     assert len(ask(table, "who ?", num_beams=3, num_return_sequences=3)) == 3
-    assert "".join(ask.stream({"table": table, "query": "who ?"}, num_beams=1)) == ask(
-        table, "who ?", num_beams=1
-    ).answer
+    assert (
+        "".join(ask.stream({"table": table, "query": "who ?"}, num_beams=1))
+        == ask(table, "who ?", num_beams=1).answer
+    )

@@ -100,9 +100,7 @@ def test_conversations_share_batches(size: int | None) -> None:
 def test_a_conversation_marks_the_cells_of_the_answer_before(cells: Any) -> None:
     answers = cells(PEOPLE, QUERIES, sequential=True)
     inputs = answers.details.inputs
-    marked = [
-        {(t[2] - 1, t[1] - 1) for t in item.ids["token_type_ids"] if t[3]} for item in inputs
-    ]
+    marked = [{(t[2] - 1, t[1] - 1) for t in item.ids["token_type_ids"] if t[3]} for item in inputs]
     assert marked == [set(), *({tuple(cell) for cell in answer.coordinates} for answer in answers[:-1])]
     assert any(marked)
     alone = [cells(PEOPLE, query) for query in QUERIES]
