@@ -195,8 +195,8 @@ class TableQuestionAnswering(TableTask, Text2TextGeneration):
     def preprocess(self, request: Request, options: Any) -> list[ModelInput]:
         """Returns each question with the table as one encoder input."""
         queries = [request["query"]] if isinstance(request["query"], str) else request["query"]
-        lower = self.tokenizer.setting("do_lower_case", True)
-        most = self.tokenizer.setting("max_cell_length", LONGEST_CELL)
+        config = self.tokenizer.config
+        lower, most = config.get("do_lower_case") is not False, config.get("max_cell_length") or LONGEST_CELL
         table = shorten_cells(request["table"], self.tokenizer, most, lower=lower)
         return [item for query in queries for item in self._sequence(table, query, options, lower=lower)]
 

@@ -13,6 +13,7 @@ import pandas
 import pytest
 
 import minitx
+from minitx.cli import app as cli
 from minitx.pipelines.text.table_question_answering import CellAnswering, TableQuestionAnswering
 from minitx.validation import ArgumentTypeError, ArgumentValueError
 from tests.parity.pipeline_fixtures import FOLDER
@@ -211,3 +212,29 @@ def test_show(cells: Any, text: Any) -> None:
     assert "name" in drawing.text()
     assert "Clara" in text(FORMS[2], "Who?").show().text()
     assert cells(PEOPLE, "Who?").details.request["table"].columns == ("name", "age")
+
+
+def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "people.csv"
+    table.write_text("name,age\nAnn,34\nBob,27\n")
+    place = [TASK, str(FOLDER / "tapas-wtq")]
+    rows = [["name", "age"], ["Ann", "34"], ["Bob", "27"]]
+    pipe = minitx.pipeline(TASK, FOLDER / "tapas-wtq")
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        return cli.main(["run", *place, *arguments]), *capsys.readouterr()
+
+    code, out, _ = run("How old is Ann?", "--table", str(table))
+    assert code == 0
+    assert out.rstrip() == pipe(rows, "How old is Ann?").show().text().rstrip()
+    code, out, _ = run("How old is Ann?", "Who?", "--table", str(table), "--sequential", "--json")
+    expected = pipe(rows, ["How old is Ann?", "Who?"], sequential=True)
+    assert json.loads(out) == json.loads(json.dumps(expected))
+    for arguments, message in (
+        (["--table", "nowhere.csv"], "nowhere.csv: there is no such file"),
+        ([], "table"),
+        (["--table", str(table), "--num-beams", "2"], "--num-beams"),
+    ):
+        code, _, err = run("Who?", *arguments)
+        assert code != 0
+        assert message in err
