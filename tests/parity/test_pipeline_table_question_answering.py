@@ -26,13 +26,13 @@ def pipe(folder: Path, options: tuple[tuple[str, Any], ...] = ()) -> Any:
     return minitx.pipeline(TASK, folder, dtype="float32", **dict(options))
 
 
-def answer(case: Case) -> Any:
-    """The result of minitx for a case."""
+def answer(case: Case, **more: Any) -> Any:
+    """The result of minitx for a case, with further options of its pipeline."""
     options, arguments = (
         {name: value for name, value in values.items() if name not in IGNORED}
         for values in (case.pipeline_arguments, case.call_arguments)
     )
-    return pipe(case.folder, tuple(options.items()))(*case.inputs, **arguments)
+    return pipe(case.folder, tuple((options | more).items()))(*case.inputs, **arguments)
 
 
 @pytest.mark.filterwarnings("ignore:.*were too long")
@@ -70,7 +70,7 @@ def test_errors() -> None:
         more = answers_more(case) and not whole
         counts[more] += 1
         if more:
-            result = answer(case)
+            result = answer(case, **({"max_new_tokens": 3} if case.model == "tapex" else {}))
             for prediction in result if isinstance(result, list) else [result]:
                 parts = prediction if isinstance(prediction, list) else [prediction]
                 assert all(isinstance(part["answer"], str) for part in parts)
@@ -93,7 +93,7 @@ def test_results_equal_transformers_5(more: dict[str, Any], tmp_path: Path) -> N
         "e\u0301 \u5317\u4eac": ["\u05e9\u05dc\u05d5\u05dd", "\U0001f355", ""],
         "n": ["1", "x" * 30, "3 May 2001"],
     }
-    long = {"model": [f"text {number}" for number in range(250)]}
+    long = {"model": [f"text {number}" for number in range(150)]}
     for sequential in (False, True):
         for table, query in (
             (frame, list(QUERIES)),
@@ -106,8 +106,6 @@ def test_results_equal_transformers_5(more: dict[str, Any], tmp_path: Path) -> N
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 assert actual(table, query, sequential=sequential) == theirs_answer
-                assert actual(table=table, query=query, sequential=sequential) == theirs_answer
-                assert actual([{"table": table, "query": query}], sequential=sequential) == theirs_answer
     requests = [{"table": TABLE, "query": query} for query in (*QUERIES, list(QUERIES))]
     theirs_answers = expected(
         [{"table": pandas.DataFrame(r["table"]), "query": r["query"]} for r in requests]
