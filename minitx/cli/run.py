@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -153,10 +153,10 @@ def results_of(pipe: Any, values: dict[str, Any], fields: dict[str, Any]) -> Ite
     if fields:
         texts: Any = lines[0] if len(lines) == 1 else lines
         result = pipe(**{names[0]: texts, **fields})
-        return result if len(lines) > 1 else [result]
+        several = len(lines) > 1 and not hasattr(result, "show")  # of several requests, not of one
+        return result if several else [result]
     # A single text in the nesting of several; some tasks unwrap a list of one.
-    several: Iterable[Any] = pipe(lines if len(lines) > 1 else iter(lines))
-    return several
+    return cast(Iterable[Any], pipe(lines if len(lines) > 1 else iter(lines)))
 
 
 @command()
