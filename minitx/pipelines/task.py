@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from minitx.habits import UnknownArgumentError, argument_hint
-from minitx.models import ModelOutput
+from minitx.models import DecoderModel, ModelOutput
 from minitx.models.compiled import check_not_compiled
 from minitx.pipelines.batching import BatchLimits, make_batches
 from minitx.pipelines.embedding.embed import token_limit
@@ -309,6 +309,8 @@ class Task(Generic[OptionsT]):
             expected = f"of at most {limit} tokens, special tokens included"
             raise ArgumentValueError("text", text, expected, hint)
         names = [name for name in batch if name != "attention_mask"]
+        if isinstance(self.model, DecoderModel):  # which has no token types, though tokenizers state them
+            names = ["input_ids"]
         return [
             ModelInput(
                 ids={name: batch[name][row] for name in names},
