@@ -147,8 +147,9 @@ def results_of(pipe: Any, values: dict[str, Any], fields: dict[str, Any]) -> Ite
 
     names = pipe.task.fields
     if values["input"] is not None:
-        results: Iterable[Any] = pipe(read_file(Path(values["input"]), names, values["columns"] or None))
-        return results
+        read = read_file(Path(values["input"]), names, values["columns"] or None)
+        rows = (row if isinstance(row, dict) else {names[0]: row} for row in read)
+        return cast(Iterable[Any], pipe({**fields, **row} for row in rows))
     lines = read_texts(values["texts"], None)
     if fields:
         texts: Any = lines[0] if len(lines) == 1 else lines
