@@ -292,7 +292,9 @@ def pipeline(
     else:
         loaded = _check_model(model, dtype, device)
     spec = spec or _task_of(loaded)
-    implementation = spec.task_class()(spec, loaded, _load_tokenizer(loaded, tokenizer, hub))
+    implementation = spec.task_class().for_model(loaded)(
+        spec, loaded, _load_tokenizer(loaded, tokenizer, hub)
+    )
     pipe: Pipeline = spec.pipeline_class()(
         implementation,
         implementation.options(None, {**stated, **options}),
