@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import io
 import json
+import pickle
 import zipfile
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -40,6 +41,20 @@ DTYPES = {
     "I8": torch.int8,
     "U8": torch.uint8,
     "BOOL": torch.bool,
+}
+# class of storages in a `.bin` file -> bytes of an element
+_STORAGES = {
+    "DoubleStorage": 8,
+    "FloatStorage": 4,
+    "HalfStorage": 2,
+    "BFloat16Storage": 2,
+    "LongStorage": 8,
+    "IntStorage": 4,
+    "ShortStorage": 2,
+    "CharStorage": 1,
+    "ByteStorage": 1,
+    "BoolStorage": 1,
+    "UntypedStorage": 1,
 }
 
 
@@ -232,13 +247,11 @@ def open_bin(path: Path, *, mapped: bool = True) -> tuple[dict[str, Tensor], dic
     """
     state: Any = None
     try:
-        sizes = record_sizes(path)
         try:
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         except RuntimeError:  # files from before torch 1.6 are not zip archives and cannot be mapped
             state = torch.load(path, map_location="cpu", weights_only=True)
-        if sizes is not None:
-            check_sizes(state, sizes)
+        check_records(path)
     except Exception as error:  # torch raises anything for damaged bytes, struct.error included
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
@@ -256,44 +269,69 @@ def open_bin(path: Path, *, mapped: bool = True) -> tuple[dict[str, Tensor], dic
         if not plain or value.dtype not in DTYPES.values():
             kind = str(value.layout if value.layout is not torch.strided else value.dtype)
             raise ValueError(f"{path}: {name} is a {kind} tensor on {value.device}; expected a dense tensor.")
+        if value.nbytes > value.untyped_storage().nbytes():
+            raise ValueError(f"{path}: {name} repeats its values; expected a tensor that holds each of them.")
     return state, {str(name): torch.empty_like(value, device="meta") for name, value in state.items()}
 
 
-def record_sizes(path: Path) -> Counter[int] | None:
-    """Returns how many records of each size a `.bin` archive has; None for a file that is no archive.
+def check_records(path: Path) -> None:
+    """Checks that each storage of a `.bin` archive has the size of its record.
+
+    torch maps a storage as a range of bytes of the file, and does not compare it with the record.
 
     Raises:
-        ValueError: compressed records, which may be of any size; torch writes none.
+        ValueError: another size, or compressed records, which may be of any size; torch writes none.
     """
     if not zipfile.is_zipfile(path):
-        return None
+        return
     with zipfile.ZipFile(path) as archive:
-        records = archive.infolist()
-    if any(record.compress_type != zipfile.ZIP_STORED for record in records):
-        raise ValueError("its records are compressed, which torch.save never does")
-    return Counter(record.file_size for record in records)
+        records = {record.filename: record for record in archive.infolist()}
+        if any(record.compress_type != zipfile.ZIP_STORED for record in records.values()):
+            raise ValueError("its records are compressed, which torch.save never does")
+        names = [name for name in records if name.endswith("/data.pkl") and name.count("/") == 1]
+        scan = _StorageScan(io.BytesIO(archive.read(names[0]))) if names else None
+    if scan is None:
+        raise ValueError("it has no data.pkl")
+    scan.load()
+    folder = names[0].removesuffix("data.pkl") + "data/"
+    for key, size in scan.sizes.items():
+        record = records.get(folder + key)
+        if record is None or record.file_size != size:
+            present = "none" if record is None else f"one of {record.file_size}"
+            raise ValueError(f"storage {key} needs a record of {size} bytes, and has {present}")
 
 
-def check_sizes(state: Any, sizes: Counter[int]) -> None:
-    """Checks that every tensor has a record of its size.
+class _Inert:
+    """Takes the place of all classes and functions that a pickle names: calling it has no effect."""
 
-    torch maps a tensor as a range of bytes of the file, and does not compare it with the record.
+    def __init__(self, *_: Any) -> None: ...
 
-    Raises:
-        ValueError: it has none.
+    def __setstate__(self, state: Any) -> None: ...
+
+    def __setitem__(self, key: Any, value: Any) -> None: ...
+
+
+class _StorageScan(pickle.Unpickler):
+    """Reads which storages a pickle names; runs nothing that it names.
+
+    Attributes:
+        sizes: key of the record -> bytes of the storage.
     """
-    storages = {s.data_ptr(): s.nbytes() for s in _storages(state) if s.nbytes()}
-    if lacking := Counter(storages.values()) - sizes:
-        raise ValueError(f"a tensor of {min(lacking)} bytes has no record of that size")
 
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file, encoding="utf-8")
+        self.sizes: dict[str, int] = {}
 
-def _storages(value: Any) -> Iterator[torch.UntypedStorage]:
-    """Yields the storages of all tensors in nested containers."""
-    if isinstance(value, Tensor) and value.layout is torch.strided and not value.is_nested:
-        yield value.untyped_storage()
-    elif isinstance(value, Mapping | list | tuple):
-        for part in value.values() if isinstance(value, Mapping) else value:
-            yield from _storages(part)
+    def find_class(self, module: str, name: str) -> Any:
+        """Returns the bytes of an element for a class of storages, else a class without effect."""
+        return _STORAGES.get(name, _Inert) if module.partition(".")[0] == "torch" else _Inert
+
+    def persistent_load(self, pid: Any) -> Any:
+        """Notes a storage: ("storage", class, key, device, number of elements)."""
+        _, itemsize, key, _, count = pid
+        if isinstance(itemsize, int):
+            self.sizes[str(key)] = itemsize * int(count)
+        return _Inert()
 
 
 def is_file(path: Path) -> bool:

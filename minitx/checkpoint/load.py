@@ -157,7 +157,7 @@ def load(
         return mixed_dtypes(few_rows(model.set_attention(backend)))
 
     with collection_paused():
-        return read_consistently(base, read)
+        return read_consistently(base, read, *{folder, upper_folder(base)} - {base})
 
 
 @contextmanager

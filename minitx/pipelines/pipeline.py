@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
@@ -15,6 +16,7 @@ from minitx.pipelines.inputs import read_file
 from minitx.pipelines.registry import BY_HEAD, BY_MODEL_TYPE, TASKS, TaskSpec, find_task
 from minitx.pipelines.result import Details
 from minitx.pipelines.task import ModelInput, Options, Task
+from minitx.transaction import read_consistently
 from minitx.validation import (
     ArgumentTypeError,
     ArgumentValueError,
@@ -282,13 +284,20 @@ def pipeline(
         model = spec.checkpoint
         warn(f"No model was named for {spec.name}; using {model}.")
     hub = {"revision": revision, "token": token, "offline": offline}
-    if isinstance(model, str | Path):
-        loaded = _load_model(spec, model, dtype, _device(device), hub)
-    else:
-        loaded = _check_model(model, dtype, device)
-    spec = spec or _task_of(loaded)
-    implementation = spec.task_class()(spec, loaded, _load_tokenizer(loaded, tokenizer, hub))
-    pipe: Pipeline = spec.pipeline_class()(
+    name = model
+
+    def read() -> Task[Any]:
+        """Loads the model and its tokenizer, both of one save."""
+        if isinstance(name, str | Path):
+            loaded = _load_model(spec, name, dtype, _device(device), hub)
+        else:
+            loaded = _check_model(name, dtype, device)
+        chosen = spec or _task_of(loaded)
+        return chosen.task_class()(chosen, loaded, _load_tokenizer(loaded, tokenizer, hub))
+
+    is_folder = isinstance(name, str | Path) and os.path.isdir(name)
+    implementation = read_consistently(Path(name), read) if is_folder else read()
+    pipe: Pipeline = implementation.spec.pipeline_class()(
         implementation,
         implementation.options(None, {**stated, **options}),
         batch_size=batch_size,
