@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from minitx.checkpoint.files import WEIGHTS, summarize
 from minitx.checkpoint.hub import TEMPLATES, TOKENIZER
@@ -72,7 +72,7 @@ def convert(
     tokenizer = tokenizer_folder(source, **access)
     stack = ExitStack()
 
-    def read() -> tuple[Model, dict[str, BinaryIO], list[str]]:
+    def read() -> tuple[Model, dict[str, IO[bytes]], list[str]]:
         """Loads the model and opens the files to copy, all of them of one save."""
         stack.close()
         paths, left_out = companions(source, destination)

@@ -42,6 +42,8 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+_LOCAL_HEADER, _SIZES_FOLLOW = 30, 8  # bytes before the name of a record in a zip archive, and a flag
+
 # class of storages in a `.bin` file -> bytes of an element
 _STORAGES = {
     "DoubleStorage": 8,
@@ -280,25 +282,42 @@ def check_records(path: Path) -> None:
     torch maps a storage as a range of bytes of the file, and does not compare it with the record.
 
     Raises:
-        ValueError: another size, or compressed records, which may be of any size; torch writes none.
+        ValueError: another size, a record that begins or ends elsewhere than the archive states, or
+            compressed records, which may be of any size; torch writes none.
     """
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:
         records = {record.filename: record for record in archive.infolist()}
+        if len(records) != len(archive.infolist()):
+            raise ValueError("it has two records of one name")
         if any(record.compress_type != zipfile.ZIP_STORED for record in records.values()):
             raise ValueError("its records are compressed, which torch.save never does")
         names = [name for name in records if name.endswith("/data.pkl") and name.count("/") == 1]
-        scan = _StorageScan(io.BytesIO(archive.read(names[0]))) if names else None
-    if scan is None:
-        raise ValueError("it has no data.pkl")
+        if not names:
+            raise ValueError("it has no data.pkl")
+        scan = _StorageScan(io.BytesIO(archive.read(names[0])))
     scan.load()
     folder = names[0].removesuffix("data.pkl") + "data/"
-    for key, size in scan.sizes.items():
-        record = records.get(folder + key)
-        if record is None or record.file_size != size:
-            present = "none" if record is None else f"one of {record.file_size}"
-            raise ValueError(f"storage {key} needs a record of {size} bytes, and has {present}")
+    with path.open("rb") as file:
+        for key, size in scan.sizes.items():
+            record = records.get(folder + key)
+            if record is None or record.file_size != size:
+                present = "none" if record is None else f"one of {record.file_size}"
+                raise ValueError(f"storage {key} needs a record of {size} bytes, and has {present}")
+            check_place(file, record)
+
+
+def check_place(file: BinaryIO, record: zipfile.ZipInfo) -> None:
+    """Checks that the header after the values of a record is where the header before them places it."""
+    file.seek(record.header_offset)
+    header = file.read(_LOCAL_HEADER)
+    name_length, extra_length = (int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
+    name = file.read(name_length)
+    file.seek(extra_length + record.file_size, io.SEEK_CUR)
+    next_bytes = b"PK\7\x08" if record.flag_bits & _SIZES_FOLLOW else b"PK"
+    if name != record.filename.encode() or not file.read(4).startswith(next_bytes):
+        raise ValueError(f"record {record.filename} is not where the archive states")
 
 
 class _Inert:

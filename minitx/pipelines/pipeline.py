@@ -293,7 +293,8 @@ def pipeline(
         else:
             loaded = _check_model(name, dtype, device)
         chosen = spec or _task_of(loaded)
-        return chosen.task_class()(chosen, loaded, _load_tokenizer(loaded, tokenizer, hub))
+        built: Task[Any] = chosen.task_class()(chosen, loaded, _load_tokenizer(loaded, tokenizer, hub))
+        return built
 
     is_folder = isinstance(name, str | Path) and os.path.isdir(name)
     implementation = read_consistently(Path(name), read) if is_folder else read()

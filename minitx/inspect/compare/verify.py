@@ -23,7 +23,13 @@ from minitx.architectures.operations import Op, Transposed
 from minitx.checkpoint.lora.settings import ADAPTER_CONFIG
 from minitx.checkpoint.resolve import table_entries
 from minitx.inspect.compare.inputs import Inputs, make_inputs
-from minitx.inspect.compare.reference import Wide, import_transformers, in_dtype, load_reference
+from minitx.inspect.compare.reference import (
+    Wide,
+    find_tokenizer,
+    import_transformers,
+    in_dtype,
+    load_reference,
+)
 from minitx.inspect.compare.report import CLOSE, ComparedCall, Gap, Report
 from minitx.layers.embedding import ScaledEmbedding
 from minitx.models import Model, ModelOutput
@@ -114,20 +120,6 @@ def verify(
         entries=tuple(entries),
         unpaired=tuple(sorted(set(owners(model)) - {entry.module for entry in entries})),
     )
-
-
-def find_tokenizer(
-    name_or_folder: str | Path, revision: str, token: str | None, offline: bool, model_type: str | None
-) -> Tokenizer | None:
-    """Loads the tokenizer of the checkpoint; None if minitx cannot load it."""
-    from minitx.tokenizer import load_tokenizer
-
-    try:
-        return load_tokenizer(
-            name_or_folder, revision=revision, token=token, offline=offline, model_type=model_type
-        )
-    except (FileNotFoundError, ValueError):
-        return None
 
 
 def compare(model: Model, reference: nn.Module, inputs: Inputs) -> list[ComparedCall]:
