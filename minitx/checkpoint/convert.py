@@ -78,7 +78,9 @@ def convert(
         paths, left_out = companions(source, destination)
         paths |= tokenizer_files(tokenizer)
         check_clashes(destination, ["config.json", *paths])
-        opened = {name: stack.enter_context(path.open("rb")) for name, path in paths.items()}
+        opened: dict[str, IO[bytes]] = {
+            name: stack.enter_context(path.open("rb")) for name, path in paths.items()
+        }
         return load(source, **options), opened, left_out
 
     with stack:
