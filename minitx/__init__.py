@@ -18,6 +18,8 @@ if TYPE_CHECKING:  # the table below, for type checkers
     from minitx.checkpoint.save import save as save
     from minitx.config import Alibi as Alibi
     from minitx.config import AttentionConfig as AttentionConfig
+    from minitx.config import CellLoss as CellLoss
+    from minitx.config import CellSelection as CellSelection
     from minitx.config import CustomInputs as CustomInputs
     from minitx.config import Disentangled as Disentangled
     from minitx.config import ExpertsConfig as ExpertsConfig
@@ -63,12 +65,14 @@ if TYPE_CHECKING:  # the table below, for type checkers
     from minitx.models import EncoderDecoderModel as EncoderDecoderModel
     from minitx.models import EncoderModel as EncoderModel
     from minitx.models import ModelOutput as ModelOutput
+    from minitx.models import TableModel as TableModel
     from minitx.models.inputs import register_inputs as register_inputs
     from minitx.pipelines.embedding.embed import embed as embed
     from minitx.pipelines.embedding.settings import EmbeddingSettings as EmbeddingSettings
     from minitx.pipelines.embedding.settings import embedding_settings as embedding_settings
     from minitx.pipelines.pipeline import Pipeline as Pipeline
     from minitx.pipelines.pipeline import pipeline as pipeline
+    from minitx.tokenizer import TableTokenizer as TableTokenizer
     from minitx.tokenizer import Tokenizer as Tokenizer
     from minitx.tokenizer import load_tokenizer as load_tokenizer
 
@@ -77,9 +81,9 @@ _NAMES = {  # module -> its public names
     "checkpoint.build": "from_config",
     "checkpoint.load": "load",
     "checkpoint.save": "save",
-    "config": "Alibi AttentionConfig CustomInputs Disentangled ExpertsConfig FeedForwardConfig HeadConfig "
-    "LayerConfig LearnedPositions ModelConfig NormConfig RelativeBias RopeConfig Rotary SinusoidalPositions "
-    "StackConfig TextInputs TransformConfig replace_in",
+    "config": "Alibi AttentionConfig CellLoss CellSelection CustomInputs Disentangled ExpertsConfig "
+    "FeedForwardConfig HeadConfig LayerConfig LearnedPositions ModelConfig NormConfig RelativeBias "
+    "RopeConfig Rotary SinusoidalPositions StackConfig TextInputs TransformConfig replace_in",
     "decoding.generate": "generate stream",
     "decoding.generation_config": "GenerationSettings generation_settings",
     "decoding.output": "Event Result",
@@ -99,12 +103,12 @@ _NAMES = {  # module -> its public names
     "layers.activation": "register_activation",
     "layers.attention": "register_attention",
     "layers.cache": "Cache",
-    "models": "DecoderModel EncoderDecoderModel EncoderModel ModelOutput",
+    "models": "DecoderModel EncoderDecoderModel EncoderModel ModelOutput TableModel",
     "models.inputs": "register_inputs",
     "pipelines.embedding.embed": "embed",
     "pipelines.embedding.settings": "EmbeddingSettings embedding_settings",
     "pipelines.pipeline": "Pipeline pipeline",
-    "tokenizer": "Tokenizer load_tokenizer",
+    "tokenizer": "TableTokenizer Tokenizer load_tokenizer",
 }
 # Subpackages that `minitx.NAME` imports.
 _PACKAGES = {

@@ -144,6 +144,7 @@ IN_FILES: dict[str, dict[str, str]] = {
     **dict.fromkeys(("bart", "blenderbot", "m2m_100", "marian", "mbart", "pegasus"), BART_FILES),
 }
 IN_FILES |= dict.fromkeys(("camembert", "electra", "roberta", "xlm-roberta"), IN_FILES["bert"])
+IN_FILES["tapas"] = {"record": IN_FILES["bert"]["record"] + " softmax_temperature"}
 IN_FILES |= {"mt5": IN_FILES["t5"], "umt5": {"record": "n_positions scalable_attention"}}
 # Keys of the config classes.
 DECLARED = {
@@ -156,8 +157,8 @@ DECLARED = {
         router_aux_loss_coef router_jitter_noise sinusoidal_pos_embds
     """,
     "record": """
-        _sliding_window_pattern attn_logit_softcapping hidden_activation id2label is_decoder
-        is_encoder_decoder max_window_layers problem_type
+        _sliding_window_pattern aggregation_labels attn_logit_softcapping hidden_activation id2label
+        is_decoder is_encoder_decoder max_window_layers no_aggregation_label_index problem_type
     """
     + SUMMARY,
 }

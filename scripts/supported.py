@@ -29,6 +29,7 @@ TITLES = {
     "encoders.mpnet": "MPNet",
     "encoders.modernbert": "ModernBERT",
     "encoders.deberta_v2": "DeBERTa-v2, v3",
+    "encoders.tapas": "TAPAS",
     "decoders.gpt2": "GPT-2",
     "decoders.gpt_neo": "GPT-Neo",
     "decoders.gptj": "GPT-J",
@@ -70,6 +71,7 @@ HEADS = {
     "multiple-choice": "multiple<br>choice",
     "next-sentence": "next<br>sentence",
     "replaced-token-detection": "replaced<br>token",
+    "table-question-answering": "table<br>QA",
     "encoder": "encoder<br>alone",
 }
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any, TypeVar, get_args
 
-from minitx.config.model import ProblemType
+from minitx.config.head import ProblemType
 from minitx.validation import ArgumentError, ArgumentValueError
 
 # Far above any real checkpoint; a larger size is an error in the file, and building it would exhaust the RAM.

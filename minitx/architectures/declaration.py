@@ -23,6 +23,7 @@ TASK_SUFFIX = {
     "multiple-choice": "ForMultipleChoice",
     "next-sentence": "ForNextSentencePrediction",
     "replaced-token-detection": "ForPreTraining",
+    "table-question-answering": "ForTableQuestionAnswering",
     "encoder": "EncoderModel",
 }
 

@@ -11,7 +11,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from minitx.architectures.operations import Copy, FromRow, Op, Rearrange, Split, StackExperts, Transposed
+from minitx.architectures.operations import (
+    AsRow,
+    Copy,
+    FromRow,
+    Op,
+    Rearrange,
+    Split,
+    StackExperts,
+    Transposed,
+)
 
 COPY = Copy()
 
@@ -81,6 +90,11 @@ def split_heads(name: str) -> CheckpointEntry:
 def row_or_zero(name: str) -> CheckpointEntry:
     """A vector stored as a matrix of one row; zeros if the file lacks it."""
     return CheckpointEntry((name,), FromRow(), or_zero=True)
+
+
+def as_row(name: str) -> CheckpointEntry:
+    """A matrix of one row stored as a vector, or a vector of one number stored as that number."""
+    return CheckpointEntry((name,), AsRow())
 
 
 def stack_experts(name: str) -> CheckpointEntry:

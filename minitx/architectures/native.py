@@ -18,7 +18,7 @@ from minitx.architectures.mapping import Table
 from minitx.config import HeadConfig, ModelConfig, TextInputs
 from minitx.config.json_form import from_json, to_json
 from minitx.layers.attention import BACKENDS
-from minitx.models import DecoderModel, EncoderDecoderModel, EncoderModel, Model
+from minitx.models import DecoderModel, EncoderDecoderModel, EncoderModel, Model, TableModel
 from minitx.validation import ArgumentValueError, check_choice
 
 VERSION = 1  # of the form; a form that older code would misread has another
@@ -30,7 +30,10 @@ def model_class(config: ModelConfig) -> type[Model]:
     """Returns the family of a config's model."""
     if config.encoder is None:
         return DecoderModel
-    return EncoderModel if config.decoder is None else EncoderDecoderModel
+    if config.decoder is not None:
+        return EncoderDecoderModel
+    several = isinstance(config.inputs, TextInputs) and isinstance(config.inputs.type_vocab_size, tuple)
+    return TableModel if several else EncoderModel
 
 
 def native_config(config: ModelConfig, head: HeadConfig | None = None) -> dict[str, Any]:

@@ -81,6 +81,26 @@ class FromRow:
 
 
 @dataclass(frozen=True)
+class AsRow:
+    """A matrix of one row stored as a vector, or a vector of one number stored as that number."""
+
+    many: bool = field(default=False, init=False)
+    copies: bool = field(default=False, init=False)
+
+    def bind(self, sizes: Mapping[str, int]) -> AsRow:
+        """Returns the same operation."""
+        return self
+
+    def load(self, stored: Sequence[Tensor], rows: Sequence[int]) -> list[Tensor]:
+        """Returns each tensor with one more dimension."""
+        return [x[None] for x in stored]
+
+    def save(self, parameters: Sequence[Tensor]) -> list[Tensor]:
+        """Returns each tensor without that dimension."""
+        return [x[0] for x in parameters]
+
+
+@dataclass(frozen=True)
 class Split:
     """Several projections stored as one, concatenated along the rows."""
 

@@ -49,6 +49,7 @@ REGISTRY = {
     "roberta": "encoders.roberta",
     "smollm3": "decoders.smollm3",
     "t5": "encoder_decoders.t5",
+    "tapas": "encoders.tapas",
     "umt5": "encoder_decoders.t5",
     "xlm-roberta": "encoders.roberta",
 }

@@ -9,6 +9,15 @@ from minitx.config.base import (
     ValidatedConfig,
     replace_in,
 )
+from minitx.config.head import (
+    AverageApproximation,
+    CellLoss,
+    CellSelection,
+    HeadConfig,
+    Pooling,
+    ProblemType,
+    TransformConfig,
+)
 from minitx.config.json_form import from_json, to_json
 from minitx.config.layer import (
     AttentionConfig,
@@ -23,14 +32,11 @@ from minitx.config.layer import (
 )
 from minitx.config.model import (
     CustomInputs,
-    HeadConfig,
     Inputs,
     ModelConfig,
-    Pooling,
     Projection,
     StackConfig,
     TextInputs,
-    TransformConfig,
 )
 from minitx.config.positions import (
     Alibi,
@@ -52,6 +58,9 @@ __all__ = [
     "Alibi",
     "AttentionConfig",
     "AttentionPositions",
+    "AverageApproximation",
+    "CellLoss",
+    "CellSelection",
     "CustomInputs",
     "Disentangled",
     "EmbeddedPositions",
@@ -69,6 +78,7 @@ __all__ = [
     "Parallel",
     "Pooling",
     "Positions",
+    "ProblemType",
     "Projection",
     "QKNorm",
     "RelativeBias",

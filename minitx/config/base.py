@@ -64,7 +64,7 @@ class ValidatedConfig:
             check_elements(f"{kind.__name__}.{name}", getattr(self, name), hint)
         for name, bound in bounds(kind).items():
             value = getattr(self, name)
-            if value is not None:
+            if value is not None and not isinstance(value, tuple):
                 check_bound(f"{kind.__name__}.{name}", value, bound)
 
     def __str__(self) -> str:

@@ -9,7 +9,6 @@ from minitx.config.base import (
     Count,
     Finite,
     NonNegative,
-    Positive,
     Probability,
     Size,
     ValidatedConfig,
@@ -28,8 +27,6 @@ from minitx.config.positions import (
 from minitx.validation import ArgumentValueError, check_choice, check_integer
 
 FULL, SLIDING = "full_attention", "sliding_attention"  # types of layers
-Pooling = Literal["none", "first", "first_attended", "last", "mean", "pooler"]
-ProblemType = Literal["regression", "single_label_classification", "multi_label_classification", None]
 # Where embeddings are projected to the width of the stack; "words": before positions are added
 Projection = Literal["none", "words", "before_norm", "after_dropout"]
 
@@ -163,7 +160,8 @@ class TextInputs(ValidatedConfig):
         padding_is_trained: whether the padding vector gets gradients.
         max_position_embeddings: rows of the position table; without one, the context length of the training.
         positions: positions added to the embeddings; None: none.
-        type_vocab_size: number of token types; 0: no token type embedding.
+        type_vocab_size: number of token types; 0: no token type embedding. A tuple: of each of several kinds
+            of token types; a token has one of each kind, and their embeddings are added.
         embedding_scale: multiplies the word embeddings; None: 1.
         scale_inputs_embeds: `inputs_embeds` are multiplied by it too, so they are vectors before the scaling.
         rounded_scale: round the scale to the weights' dtype first.
@@ -180,7 +178,7 @@ class TextInputs(ValidatedConfig):
     padding_is_trained: bool = False
     max_position_embeddings: Size
     positions: EmbeddedPositions | None = None
-    type_vocab_size: Count = 0
+    type_vocab_size: Count | tuple[Count, ...] = 0
     embedding_scale: Finite | None = None
     scale_inputs_embeds: bool = False
     rounded_scale: bool = False
@@ -213,6 +211,15 @@ class TextInputs(ValidatedConfig):
         if self.projection == "none" and self.embedding_size != self.hidden_size:
             expected = f"hidden_size={self.hidden_size} without a projection"
             raise ArgumentValueError("TextInputs.embedding_size", self.embedding_size, expected)
+        self._check_types()
+
+    def _check_types(self) -> None:
+        sizes = self.type_vocab_size
+        for index, size in enumerate(sizes if isinstance(sizes, tuple) else ()):
+            check_integer(f"TextInputs.type_vocab_size[{index}]", size, 1)
+        if self.numbering == "cell" and (not isinstance(sizes, tuple) or len(sizes) < 3):
+            hint = "positions restart in each cell, whose column and row are the second and third kind"
+            raise ArgumentValueError("TextInputs.type_vocab_size", sizes, "a tuple of three or more", hint)
 
     @property
     def numbering(self) -> Numbering:
@@ -232,58 +239,6 @@ class CustomInputs(ValidatedConfig):
 
 
 Inputs = TextInputs | CustomInputs
-
-
-@dataclass(frozen=True, kw_only=True)
-class TransformConfig(ValidatedConfig):
-    """The hidden layer of a task head: norm(act(dense(x))).
-
-    Attributes:
-        size: output width.
-        hidden_act: name of the activation.
-        bias: of the projection.
-        norm: None: no norm.
-    """
-
-    size: Size
-    hidden_act: str
-    bias: bool = True
-    norm: NormConfig | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeadConfig(ValidatedConfig):
-    """A task head: optional pooling and transform, then one projection.
-
-    Attributes:
-        task: "masked-lm", "sequence-classification", ....
-        num_labels: output width: number of labels or V; 1 for multiple choice. None: V, for a head over the
-            vocabulary only.
-        pooling: input of the head: every token ("none"), or "first", "first_attended", "last", "mean",
-            "pooler".
-        input_dropout: before the transform; None: no dropout module.
-        transform: None: no transform.
-        classifier_dropout: before the projection; None: no dropout module.
-        bias: of the projection.
-        tied: share the projection's weight with the word embedding.
-        scale: multiplies the hidden states before the projection; None: 1.
-        softcap: caps logits by softcap * tanh(logits / softcap); None: no cap.
-        soft_labels: labels per class are probabilities, and negative labels are ignored.
-        problem_type: loss of sequence classification; None: inferred from the labels.
-    """
-
-    task: str
-    num_labels: Size | None = None
-    pooling: Pooling = "none"
-    input_dropout: Probability | None = None
-    transform: TransformConfig | None = None
-    classifier_dropout: Probability | None = None
-    bias: bool = True
-    tied: bool = False
-    scale: Finite | None = None
-    softcap: Positive | None = None
-    soft_labels: bool = False
-    problem_type: ProblemType = None
 
 
 @dataclass(frozen=True, kw_only=True)

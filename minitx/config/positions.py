@@ -9,8 +9,8 @@ from typing import Annotated, Literal, NoReturn
 from minitx.config.base import Count, Positive, Probability, Size, ValidatedConfig, bounds, check_bound
 from minitx.validation import ArgumentValueError, check_choice
 
-# Positions count all tokens, or tokens other than padding ids, or attended tokens
-Numbering = Literal["sequence", "padding", "mask"]
+# Positions count all tokens, or tokens other than padding ids, or attended tokens, or those of a table's cell
+Numbering = Literal["sequence", "padding", "mask", "cell"]
 Sinusoids = Literal["tensor2tensor", "fairseq"]
 RopeType = Literal["default", "linear", "dynamic", "yarn", "llama3", "longrope"]
 
@@ -21,7 +21,8 @@ class LearnedPositions(ValidatedConfig):
 
     Attributes:
         numbering: which tokens are counted. "sequence": all, from 0. "padding": ids other than pad_token_id,
-            from pad_token_id + 1. "mask": attended tokens, from 0.
+            from pad_token_id + 1. "mask": attended tokens, from 0. "cell": all tokens of one cell of a table
+            (of one column and row, the second and third token type), from 0.
         offset: row of the table that holds position 0.
     """
 

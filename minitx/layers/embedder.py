@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +14,11 @@ from minitx.layers.embedding import (
     ScaledEmbedding,
     ShiftedEmbedding,
     SinusoidalEmbedding,
+    SummedEmbeddings,
     scaled,
 )
 from minitx.layers.norm import dropout, norm
+from minitx.layers.tables import COLUMN, ROW, cell_positions
 from minitx.validation import check_indices, check_position_ids, check_shape
 
 
@@ -29,6 +32,7 @@ class Embedder(nn.Module):
     """
 
     prefix = ""
+    types: Any = Embedding  # the module of the token types
 
     def __init__(self, config: TextInputs) -> None:
         super().__init__()
@@ -39,7 +43,7 @@ class Embedder(nn.Module):
         padding = config.pad_token_id if self.number is number_unpadded else None
         self.word_emb = word_embedding(config)
         self.pos_emb = position_embedding(config, summed, padding) if added else None
-        self.tok_type_emb = Embedding(config.type_vocab_size, summed) if config.type_vocab_size else None
+        self.tok_type_emb = self.types(config.type_vocab_size, summed) if config.type_vocab_size else None
         if place != "none":
             self.projection = nn.Linear(size, hidden, bias=place == "after_dropout")
         self.layer_norm = norm(config.norm, size if place == "after_dropout" else hidden)
@@ -100,7 +104,7 @@ class Embedder(nn.Module):
         """
         check_shape("token_type_ids", token_type_ids, shape)
         if self.tok_type_emb is not None:
-            check_indices("token_type_ids", token_type_ids, self.config.type_vocab_size)
+            check_indices("token_type_ids", token_type_ids, self.tok_type_emb.num_embeddings)
 
     def check_positions(self, position_ids: Tensor, shape: tuple[int, ...], hint: str = "") -> None:
         """Checks that the positions fit the tokens and the table.
@@ -161,9 +165,43 @@ class ScalingEmbedder(Embedder):
         return super().forward(ids, types, position_ids, words)
 
 
+class TableEmbedder(Embedder):
+    """An embedder of tokens that have a type of each of several kinds, such as column and row in a table."""
+
+    types = SummedEmbeddings
+
+    def __init__(self, config: TextInputs) -> None:
+        super().__init__(config)
+        self.sizes = config.type_vocab_size if isinstance(config.type_vocab_size, tuple) else ()
+
+    def check_types(self, token_type_ids: Tensor, shape: tuple[int, ...]) -> None:
+        """Checks shape and values of the token type ids.
+
+        Args:
+            token_type_ids: (B, T, K)
+            shape: (B, T) of the tokens.
+        """
+        check_shape("token_type_ids", token_type_ids, (*shape, len(self.sizes)))
+        for kind, size in enumerate(self.sizes):
+            check_indices(f"token_type_ids[..., {kind}]", token_type_ids[..., kind], size)
+
+    def cell_positions(self, token_type_ids: Tensor) -> Tensor:
+        """Numbers the tokens of each cell from 0 to the last position of the table: (B, T, K) -> (B, T)."""
+        positions = cell_positions(token_type_ids, self.sizes[COLUMN], self.sizes[ROW])
+        return positions.clamp(max=self.config.max_position_embeddings - 1)
+
+    def forward(
+        self, ids: Tensor, types: Tensor | None, position_ids: Tensor, inputs_embeds: Tensor | None = None
+    ) -> Tensor:
+        """(B, T), (B, T, K), (1 or B, T), output of `word_emb` (B, T, W) or None -> (B, T, E)"""
+        types = ids.new_zeros(*ids.shape, len(self.sizes)) if types is None else types
+        return super().forward(ids, types, position_ids, inputs_embeds)
+
+
 def text_embedder(config: TextInputs) -> Embedder:
     """Returns the embedder of token ids."""
-    return (ScalingEmbedder if config.scale_inputs_embeds else Embedder)(config)
+    several = isinstance(config.type_vocab_size, tuple)
+    return (TableEmbedder if several else ScalingEmbedder if config.scale_inputs_embeds else Embedder)(config)
 
 
 def word_embedding(config: TextInputs) -> Embedding:
@@ -217,4 +255,5 @@ NUMBERINGS: dict[Numbering, Callable[[Tensor, int | None, int, Tensor | None], T
     "sequence": number_all,
     "padding": number_unpadded,
     "mask": number_attended,
+    "cell": number_all,  # without token types; `TableEmbedder.cell_positions` needs them
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,22 @@ class Embedding(nn.Embedding):
 
     def reset_parameters(self) -> None:
         """Leaves the values as they are."""
+
+
+class SummedEmbeddings(nn.ModuleList):
+    """The sum of one embedding for each of several kinds of ids.
+
+    Args:
+        rows: of each table.
+        size: of a vector.
+    """
+
+    def __init__(self, rows: Sequence[int], size: int) -> None:
+        super().__init__(Embedding(count, size) for count in rows)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(..., K) -> (..., size)"""
+        return torch.stack([table(part) for table, part in zip(self, ids.unbind(-1), strict=True)]).sum(dim=0)
 
 
 class ScaledEmbedding(Embedding):

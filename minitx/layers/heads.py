@@ -14,6 +14,8 @@ from minitx.layers.activation import Activation
 from minitx.layers.losses import Loss, detection_loss, label_loss, next_token_loss, span_loss, token_loss
 from minitx.layers.norm import Slot, dropout, identity, norm
 from minitx.layers.pooling import POOLING
+from minitx.layers.table_head import CellLogits, TableHead
+from minitx.layers.table_losses import table_loss
 from minitx.validation import ArgumentTypeError, ArgumentValueError, check_choice
 
 
@@ -62,6 +64,11 @@ class Head(nn.Module):
         return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
+def head_class(config: HeadConfig) -> type[nn.Module]:
+    """Returns the class of a head: one that selects cells of a table, or `Head`."""
+    return TableHead if isinstance(config, HeadConfig) and config.cells is not None else Head
+
+
 # --- shapes: logits of the head and the leading shape of input_ids -> logits of the output ----------------
 
 
@@ -97,6 +104,11 @@ def span_fields(logits: Tensor) -> dict[str, Any]:
     return {"start_logits": logits[..., 0], "end_logits": logits[..., 1]}
 
 
+def cell_fields(logits: CellLogits) -> dict[str, Any]:
+    """Returns the fields `logits`, (B, T), and `logits_aggregation`, (B, C)."""
+    return {"logits": logits.selected, "logits_aggregation": logits.aggregation}
+
+
 @dataclass(frozen=True)
 class Task:
     """Loss, shape and names of the logits of a task.
@@ -108,8 +120,8 @@ class Task:
     """
 
     loss: Loss
-    shape: Callable[[Tensor, Sequence[int]], Tensor] = keep_shape
-    fields: Callable[[Tensor], dict[str, Any]] = logits_field
+    shape: Callable[[Any, Sequence[int]], Any] = keep_shape
+    fields: Callable[[Any], dict[str, Any]] = logits_field
 
 
 VOCABULARY_TASKS = ("masked-lm", "causal-lm", "seq2seq-lm")  # with one output per token of the vocabulary
@@ -124,4 +136,5 @@ TASKS: dict[str, Task] = {
     "multiple-choice": Task(token_loss, per_choice),
     "next-sentence": Task(token_loss),
     "replaced-token-detection": Task(detection_loss, per_token),
+    "table-question-answering": Task(table_loss, fields=cell_fields),
 }

@@ -7,6 +7,7 @@ an answer (`span_loss`).
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from minitx.config import HeadConfig
 from minitx.layers.pooling import check_flat
 from minitx.validation import ArgumentValueError, check_shape, values_unavailable
 
-Loss = Callable[[Tensor, Tensor, Tensor | None, HeadConfig], Tensor]  # logits, labels, mask, config -> ()
+Loss = Callable[[Any, Any, Tensor | None, HeadConfig], Tensor]  # logits, labels, mask, config -> ()
 
 
 def widened(logits: Tensor) -> Tensor:

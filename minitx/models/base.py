@@ -18,7 +18,7 @@ from minitx.layers.attention import Backend, backend_of
 from minitx.layers.cache import Cache
 from minitx.layers.embedder import Embedder
 from minitx.layers.feed_forward import Pooler
-from minitx.layers.heads import TASKS, VOCABULARY_TASKS, Head
+from minitx.layers.heads import TASKS, VOCABULARY_TASKS, head_class
 from minitx.layers.norm import RMSNorm
 from minitx.layers.recorder import Recorder
 from minitx.layers.stack import make_stack
@@ -333,7 +333,7 @@ def custom_stack(stack: StackMaker, config: StackConfig) -> nn.Module:
     return module
 
 
-def make_head(head: HeadConfig, config: ModelConfig, family: str) -> Head:
+def make_head(head: HeadConfig, config: ModelConfig, family: str) -> Any:
     """Returns the head of a model.
 
     Args:
@@ -355,7 +355,7 @@ def make_head(head: HeadConfig, config: ModelConfig, family: str) -> Head:
         and isinstance(inputs, TextInputs)
     ):
         head = replace(head, num_labels=inputs.vocab_size)
-    module = Head(head, stack.output_size or stack.hidden_size)
+    module: Any = head_class(head)(head, stack.output_size or stack.hidden_size)
     if head.pooling == "pooler" and not config.pooler:
         raise ArgumentValueError("HeadConfig.pooling", "pooler", "another without a pooler", _POOLER)
     if isinstance(inputs, CustomInputs):

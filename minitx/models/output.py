@@ -21,7 +21,7 @@ class ModelOutput(NamedTuple):
         pooler_output: (B, E)
         logits: (B, T, V) masked-lm, causal-lm and seq2seq-lm; (B, C) sequence-classification and
             next-sentence; (B, T, C) token-classification; (B, choices) multiple-choice; (B, T)
-            replaced-token-detection.
+            replaced-token-detection and table-question-answering.
         start_logits: (B, T) question-answering: first token of the answer.
         end_logits: (B, T) question-answering: last token of the answer.
         loss: scalar, with labels.
@@ -34,6 +34,7 @@ class ModelOutput(NamedTuple):
         decoder_hidden_states: of its decoder.
         encoder_attentions: `attentions` of the encoder of an encoder-decoder.
         decoder_attentions: of its decoder.
+        logits_aggregation: (B, C) table-question-answering: the operation on the selected cells.
     """
 
     last_hidden_state: Tensor
@@ -51,6 +52,7 @@ class ModelOutput(NamedTuple):
     decoder_hidden_states: tuple[Tensor, ...] | None = None
     encoder_attentions: Attentions | None = None
     decoder_attentions: Attentions | None = None
+    logits_aggregation: Tensor | None = None
 
     def __getitem__(self, key: Any) -> Any:
         """Returns a field by name, or by number as of a tuple.

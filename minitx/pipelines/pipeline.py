@@ -110,9 +110,7 @@ class Pipeline:
             return self._stream(read_file(values, task.fields), options)
         if task.is_single(values):
             requests = [task.read(values, task.fields[0])]
-            return task.unwrap(
-                self._run(task, requests, options, self._details is not False)[0], values, options
-            )
+            return task.unwrap(self._run(task, requests, options, details)[0], values, options)
         if isinstance(values, list | tuple):
             requests = [task.read(value, f"inputs[{index}]") for index, value in enumerate(values)]
             with progress_bar(len(requests), task.spec.name, self._progress) as advance:
@@ -147,10 +145,11 @@ class Pipeline:
         """Yields results in the order of the inputs, chunk by chunk."""
         task, details = self.task, self._details is True
         source, size, count = iter(values), FIRST_CHUNK, 0
-        while chunk := list(islice(source, size)):
-            requests = [task.read(value, f"inputs[{count + i}]") for i, value in enumerate(chunk)]
-            yield from self._run(task, requests, options, details)
-            count, size = count + len(chunk), min(2 * size, CHUNK)
+        with progress_bar(None, task.spec.name, self._progress) as advance:
+            while chunk := list(islice(source, size)):
+                requests = [task.read(value, f"inputs[{count + i}]") for i, value in enumerate(chunk)]
+                yield from self._run(task, requests, options, details, advance)
+                count, size = count + len(chunk), min(2 * size, CHUNK)
 
     def _run(
         self,
@@ -225,9 +224,15 @@ def note_truncation(task: Task[Any], groups: list[list[ModelInput]]) -> None:
 
 
 @contextmanager
-def progress_bar(total: int, title: str, shown: bool | None) -> Iterator[Callable[[int], Any]]:
-    """Shows a progress bar on stderr: after a second at a terminal if `shown` is None."""
-    if shown is False or (shown is None and total < 2):
+def progress_bar(total: int | None, title: str, shown: bool | None) -> Iterator[Callable[[int], Any]]:
+    """Shows a progress bar on stderr: after a second at a terminal if `shown` is None.
+
+    Args:
+        total: number of requests; None if it is not known.
+        title: before the bar.
+        shown: True at once and everywhere, False not at all.
+    """
+    if shown is False or (shown is None and total is not None and total < 2):
         yield lambda _: None
         return
     from tqdm import tqdm

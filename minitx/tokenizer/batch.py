@@ -95,6 +95,10 @@ class Batch(Mapping[str, Any]):
         """Per row, 0 or 1 for each token's text; None for a special token."""
         return [encoding.sequence_ids for encoding in self._encodings]
 
+    def with_inputs(self, **inputs: Any) -> Batch:
+        """Returns the batch with other or further inputs of the model."""
+        return Batch(self._inputs | inputs, self._encodings, self._extras)
+
     def to(self, device: torch.device | str) -> Batch:
         """Returns the batch with its tensors on a device."""
 

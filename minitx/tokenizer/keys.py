@@ -14,7 +14,8 @@ from minitx.tokenizer.files import CONFIG, SPECIAL_TOKENS, wrong
 _APPLIED = """
     add_bos_token add_eos_token add_prefix_space added_tokens_decoder additional_special_tokens chat_template
     clean_up_tokenization_spaces clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output
-    do_basic_tokenize do_lower_case extra_ids extra_special_tokens keep_accents language_codes legacy
+    cell_trim_length do_basic_tokenize do_lower_case empty_token extra_ids extra_special_tokens keep_accents
+    language_codes legacy max_column_id max_question_length max_row_id min_question_length strip_column_names
     legacy_behaviour mask_token_sent max_len model_input_names model_max_length model_specific_special_tokens
     never_split offset padding_side separate_vocabs split_by_punct split_special_tokens src_lang strip_accents
     tgt_lang tokenize_chinese_chars tokenizer_class trim_offsets truncation_side
@@ -68,6 +69,7 @@ RECORDS: Mapping[str, str] = {
 # key -> values without effect, and what must be stated instead of any other
 REFUSED: Mapping[str, tuple[tuple[Any, ...], str]] = {
     "fix_mistral_regex": ((None, False), "false or null; correct the pattern in tokenizer.json instead"),
+    "update_answer_coordinates": ((None, False), "false or null; answers are coordinates"),
     "sp_model_kwargs": ((None, {}), "{} or null; segmentations are not drawn at random here"),
 }
 

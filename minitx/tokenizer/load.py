@@ -23,6 +23,7 @@ from minitx.tokenizer.files import (
 from minitx.tokenizer.flags import apply_flags
 from minitx.tokenizer.keys import check_keys
 from minitx.tokenizer.languages import find_languages
+from minitx.tokenizer.tables.tokenizer import TableTokenizer
 from minitx.tokenizer.tokenizer import ANY_CLASS, Tokenizer
 from minitx.tokenizer.vocabularies.declaration import WITHOUT_TYPES
 from minitx.tokenizer.vocabularies.registry import FAMILIES, build, needs_vocabulary_files
@@ -97,7 +98,8 @@ def _load(folder: Path, model_type: str | None, pattern: str | None) -> Tokenize
     for encoder in (backends.source, backends.target):
         encoder.backend.encode_special_tokens = bool(settings.flag("split_special_tokens", False))
     usual_names = FAMILIES[model].model_input_names if model in FAMILIES else WITHOUT_TYPES
-    tokenizer = Tokenizer(
+    tables = family == "tapas" and backends.files  # a tokenizer.json knows no tables
+    tokenizer = (TableTokenizer if tables else Tokenizer)(
         backends,
         settings,
         model_input_names=settings.input_names() or usual_names,

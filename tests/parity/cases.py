@@ -49,6 +49,31 @@ DEBERTA = {
     "pad_token_id": 0,
 }
 
+TAPAS = {
+    **SIZES,
+    **DROPOUT,
+    "layer_norm_eps": 1e-3,
+    "type_vocab_sizes": [3, 8, 9, 2, 5, 6, 7],
+    "max_num_rows": 7,
+    "max_num_columns": 6,
+    "num_aggregation_labels": 4,
+    "temperature": 0.7,
+    "aggregation_loss_weight": 0.9,
+    "num_labels": 3,
+}
+TAPAS_ANSWERS = {  # weak supervision
+    **TAPAS,
+    "use_answer_as_supervision": True,
+    "cell_selection_preference": 0.207,
+    "answer_loss_cutoff": 0.664,
+    "answer_loss_importance": 0.8,
+    "huber_loss_delta": 0.121,
+    "allow_empty_column_selection": True,
+    "aggregation_temperature": 0.6,
+    "average_logits_per_cell": True,
+    "init_cell_selection_weights_to_zero": True,
+}
+
 ENCODERS = [
     Case("bert", "bert", BERT),
     Case(
@@ -153,6 +178,53 @@ ENCODERS = [
         "deberta-v2-content-only",
         "deberta-v2",
         {**DEBERTA, "relative_attention": False, "legacy": False, "pos_att_type": ["c2p"]},
+        reference="eager",
+    ),
+    Case("tapas", "tapas", TAPAS, reference="eager"),
+    Case("tapas-answers", "tapas", TAPAS_ANSWERS, reference="eager"),
+    Case(
+        "tapas-normalized-answers",
+        "tapas",
+        {
+            **TAPAS_ANSWERS,
+            "use_normalized_answer_loss": True,
+            "average_approximation_function": "first_order",
+            "average_logits_per_cell": False,
+            "disable_per_token_loss": True,
+        },
+        reference="eager",
+    ),
+    Case(
+        "tapas-many-columns",
+        "tapas",
+        {
+            **TAPAS_ANSWERS,
+            "average_approximation_function": "second_order",
+            "select_one_column": False,
+            "positive_label_weight": 3.0,
+            "reset_position_index_per_cell": False,
+        },
+        reference="eager",
+    ),
+    Case(
+        "tapas-gumbel",
+        "tapas",
+        {**TAPAS_ANSWERS, "use_gumbel_for_cells": True, "use_gumbel_for_aggregation": True},
+        reference="eager",
+    ),
+    Case(
+        "tapas-no-operations",
+        "tapas",
+        {
+            **TAPAS,
+            "num_aggregation_labels": 0,
+            "temperature": 1.0,
+            "max_num_rows": 20,
+            "max_num_columns": 30,
+            "aggregation_loss_weight": 1.0,
+            "select_one_column": False,
+            "tie_word_embeddings": False,
+        },
         reference="eager",
     ),
 ]

@@ -24,7 +24,7 @@ def weight(name: str, shape: Sequence[int]) -> Tensor:
     for size in shape:
         count *= size
     place = (torch.arange(count) * 2654435769 + zlib.crc32(name.encode())) & _32_BITS
-    uniform = (_hashed(place).double() / 2**31 - 1).view(*shape)
+    uniform = (_hashed(place).double() / 2**31 - 1).view(tuple(shape))
     if len(shape) > 1:
         return (0.6 * uniform).float()
     return (1 + 0.4 * uniform if name.endswith("weight") else 0.3 * uniform).float()

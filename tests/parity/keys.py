@@ -30,7 +30,7 @@ from minitx.inspect.compare.reference import Wide, in_dtype, quiet
 from minitx.models import CausalModel, EncoderDecoderModel
 from tests.parity.case import Case
 from tests.parity.formula import weight
-from tests.parity.reference import padded, real_tokens, text
+from tests.parity.reference import complete, padded, real_tokens, table_targets, text
 
 ROWS, LENGTH, CUT = 3, 10, 6  # CUT: tokens of the first step with a cache
 SMALLEST = 50  # ids below it are rows of every vocabulary here
@@ -104,6 +104,19 @@ VALUES: dict[str, list[Any]] = {
     "summary_activation": ["gelu", "tanh", None],
     "summary_type": ["last", "first", "mean", "cls_index"],
     "tokenizer_class": ["Unknown"],
+    "aggregation_labels": [{"0": "NONE", "1": "SUM"}],
+    "answer_loss_cutoff": [0.1, None],
+    "average_approximation_function": ["ratio", "first_order", "second_order", "third_order"],
+    "cell_selection_preference": [0.9, None],
+    "huber_loss_delta": [0.5, None],
+    "no_aggregation_label_index": [0, 1],
+    "type_vocab_sizes": [
+        [3, 9, 9, 2, 5, 6, 7],
+        [3, 8, 9, 2, 5, 6],
+        [3, 8, 9, 2, 5, 6, 7, 2],
+        [3, 8, 9, 0, 5, 6, 7],
+    ],
+    "use_answer_as_supervision": [True, False, None],
     "attn_implementation": ["eager"],
     "_attn_implementation": ["eager"],
     "decoder": [{"hidden_size": 12}],
@@ -310,7 +323,7 @@ def reference(case: Case, config: Mapping[str, Any], task: str) -> nn.Module:
     model = cls(read)
     fill(model)
     model.tie_weights()
-    return in_dtype(model, torch.float64).eval()
+    return complete(in_dtype(model, torch.float64).eval(), task)
 
 
 def padding_id(case: Case, config: Mapping[str, Any]) -> int:
@@ -351,6 +364,9 @@ def targets(case: Case, task: str) -> tuple[dict[str, Tensor], Tensor] | None:
 
     if task in ("none", "encoder"):
         return None
+    if task == "table-question-answering":
+        theirs = table_targets(draw(2, ROWS, LENGTH))
+        return theirs, theirs["labels"]
     if task == "question-answering":
         ends = draw(LENGTH, ROWS, 2)
         return {"start_positions": ends[:, 0], "end_positions": ends[:, 1]}, ends
@@ -373,7 +389,8 @@ def named(output: Any, inputs: Mapping[str, Tensor], task: str, where: str) -> d
     kind = "decoder_" if "decoder_input_ids" in inputs else ""
     real = real_tokens(dict(inputs), kind)
     found = {}
-    for name in ("logits", "start_logits", "end_logits", "last_hidden_state", "loss"):
+    names = ("logits", "start_logits", "end_logits", "logits_aggregation", "last_hidden_state")
+    for name in names:
         tensor = getattr(output, name, None)
         if tensor is None or (name == "last_hidden_state" and task not in ("none", "encoder")):
             continue
@@ -396,6 +413,7 @@ def run_reference(
                 found |= named(model(**inputs, return_dict=True), inputs, task, side)
             if (labels := targets(case, task)) is not None:
                 inputs = {k: v for k, v in inputs.items() if not k.startswith("decoder_")}
+                torch.manual_seed(0)  # some losses draw
                 found["loss"] = model(**inputs, **labels[0], return_dict=True).loss
             if task in ("causal-lm", "seq2seq-lm") and not brief:
                 inputs = batch(case.name, task, "left", pad)
@@ -428,7 +446,9 @@ def run_minitx(case: Case, folder: Path, task: str, brief: bool = False) -> Outc
                 found |= named(model(**inputs), inputs, task, side)
             if (labels := targets(case, task)) is not None:
                 inputs = {k: v for k, v in inputs.items() if not k.startswith("decoder_")}
-                found["loss"] = model(**inputs, labels=labels[1]).loss
+                torch.manual_seed(0)
+                more = labels[0] if task == "table-question-answering" else {"labels": labels[1]}
+                found["loss"] = model(**inputs, **more).loss
             if task in ("causal-lm", "seq2seq-lm") and not brief:
                 assert isinstance(model, CausalModel)
                 inputs = batch(case.name, task, "left", pad)

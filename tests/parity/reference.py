@@ -53,7 +53,34 @@ def reference_model(case: Case, task: str, dtype: torch.dtype = torch.float64, *
     model = getattr(transformers, name)(config)
     randomise(model)
     model.tie_weights()
-    return in_dtype(model, dtype).eval()
+    return complete(in_dtype(model, dtype).eval(), task)
+
+
+def complete(model: Any, task: str) -> Any:
+    """Lets a reference that needs labels for its logits have them."""
+    if task == "table-question-answering" and not model.config.select_one_column:
+        model.register_forward_pre_hook(with_labels, with_kwargs=True)
+    return model
+
+
+def with_labels(model: nn.Module, args: Any, inputs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The reference computes logits of cells in several columns only together with a loss."""
+    ids = inputs["input_ids"] if inputs.get("input_ids") is not None else inputs["inputs_embeds"][..., 0]
+    return args, table_targets(torch.zeros(ids.shape, dtype=torch.long)) | inputs
+
+
+def table_targets(labels: Tensor, seed: int = 1) -> dict[str, Tensor]:
+    """Random targets of table-question-answering beside the labels."""
+    generator = torch.Generator().manual_seed(seed)
+    numbers = torch.randn(labels.shape, generator=generator, dtype=torch.float64)
+    answer = torch.randn(len(labels), generator=generator, dtype=torch.float64)
+    return {
+        "labels": labels.double(),
+        "aggregation_labels": torch.randint(0, 4, (len(labels),), generator=generator),
+        "float_answer": answer.masked_fill(torch.arange(len(labels)) == 1, torch.nan),
+        "numeric_values": numbers.masked_fill(numbers < -0.8, torch.nan),
+        "numeric_values_scale": torch.randint(1, 4, labels.shape, generator=generator).double(),
+    }
 
 
 def pair(name: str, task: str, dtype: torch.dtype, root: Path, **more: Any) -> tuple[Any, Model]:
@@ -88,6 +115,8 @@ def text(case: Case, batch: int, length: int, task: str = "none", seed: int = 0)
 
     shape = (batch, CHOICES, length) if task == "multiple-choice" else (batch, length)
     inputs = {"input_ids": draw(4 if "seq2seq-lm" in case.heads else 2, 99, *shape)}
+    if sizes := case.config.get("type_vocab_sizes"):
+        inputs["token_type_ids"] = torch.stack([draw(0, size, *shape) for size in sizes], dim=-1)
     types = case.config.get("type_vocab_size", 0)
     if types > 1:
         inputs["token_type_ids"] = draw(0, types, *shape)
@@ -180,5 +209,7 @@ def logits_at_real(output: Any, states: States, inputs: dict[str, Tensor]) -> li
 
 
 def logits_of(output: Any) -> list[Tensor]:
-    found = [getattr(output, name, None) for name in ("logits", "start_logits", "end_logits")]
-    return [x for x in found if x is not None]
+    names = ("logits", "start_logits", "end_logits", "logits_aggregation")
+    found = [getattr(output, name, None) for name in names]
+    # cells that cannot be selected have -10000 added, at which the others would not matter
+    return [x.clamp(min=-10) if bool((x < -1000).any()) else x for x in found if x is not None]

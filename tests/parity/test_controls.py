@@ -25,6 +25,7 @@ from minitx.layers.experts import Experts, MixtureOfExperts
 from minitx.layers.layer import Layer, Output, ParallelLayer, before_norm
 from minitx.layers.norm import RMSNorm
 from minitx.layers.pooling import POOLING
+from minitx.layers.table_head import TableHead
 from minitx.models import Model
 from tests.parity.cases import BY_NAME
 from tests.parity.encoder_decoder_mistakes import ENCODER_DECODER_MISTAKES
@@ -381,6 +382,8 @@ def mistakes_in_the_network(model: Model) -> dict[str, Callable[[], None]]:
 def mistakes_in_the_head(model: Model) -> dict[str, Callable[[], None]]:
     head = model.head
     assert head is not None
+    if isinstance(head, TableHead):
+        return mistakes_in_the_selection(model, head)
     found = {"projection": lambda: setattr(head, "projection", redrawn(head.projection))}
     if head.projection.bias is not None:
         found["projection bias"] = lambda: setattr(head.projection, "bias", None)
@@ -394,6 +397,19 @@ def mistakes_in_the_head(model: Model) -> dict[str, Callable[[], None]]:
         other = "mean" if head.config.pooling not in ("mean", "last") else "first"
         found["pooling"] = lambda: setattr(head, "pool", POOLING[other])
     if head.config.pooling == "pooler":
+        found["pooler"] = lambda: setattr(model.pooler, "dense", redrawn(model.pooler.dense))
+    return found
+
+
+def mistakes_in_the_selection(model: Model, head: TableHead) -> dict[str, Callable[[], None]]:
+    found = {
+        "cells": lambda: setattr(head, "cells", redrawn(head.cells)),
+        "cells bias": lambda: head.cells.bias.data.add_(0.1),
+    }
+    if head.selection.select_one_column:
+        found["columns"] = lambda: setattr(head, "columns", redrawn(head.columns))
+    if head.aggregation is not None:
+        found["aggregation"] = lambda: setattr(head, "aggregation", redrawn(head.aggregation))
         found["pooler"] = lambda: setattr(model.pooler, "dense", redrawn(model.pooler.dense))
     return found
 

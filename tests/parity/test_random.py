@@ -82,6 +82,17 @@ OPTIONS: dict[str, dict[str, st.SearchStrategy[Any]]] = {
         "local_attention": WINDOW,
         "classifier_pooling": st.sampled_from(["cls", "mean"]),
     },
+    "tapas": {
+        "layer_norm_eps": EPS,
+        "type_vocab_sizes": st.lists(st.integers(1, 12), min_size=7, max_size=7),
+        "reset_position_index_per_cell": FLAG,
+        "max_num_rows": st.integers(1, 9),
+        "max_num_columns": st.integers(1, 9),
+        "num_aggregation_labels": st.integers(0, 5),
+        "temperature": st.floats(0.1, 3),
+        "average_logits_per_cell": FLAG,
+        "allow_empty_column_selection": FLAG,
+    },
     "deberta-v2": {
         "layer_norm_eps": EPS,
         "relative_attention": FLAG,

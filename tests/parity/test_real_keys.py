@@ -67,6 +67,8 @@ REAL = {
     "distilbert": "output_past qa_dropout seq_classif_dropout sinusoidal_pos_embds tie_weights_ "
     "vocab_size_or_config_json_file",
     "electra": BERT + "summary_activation summary_last_dropout summary_type summary_use_proj",
+    "tapas": "aggregation_labels answer_loss_cutoff gradient_checkpointing no_aggregation_label_index "
+    "softmax_temperature type_vocab_size type_vocab_sizes use_gumbel_for_cells",
     "gemma": LLAMA + "hidden_activation",
     "gemma2": LLAMA.replace("rope_scaling", "")
     + "attn_logit_softcapping cache_implementation final_logit_softcapping hidden_activation "

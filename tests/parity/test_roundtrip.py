@@ -14,7 +14,7 @@ from safetensors import safe_open
 import minitx
 from minitx.architectures import architecture
 from tests.parity.cases import BY_NAME
-from tests.parity.reference import CASES_AND_HEADS, logits_of, pair, text
+from tests.parity.reference import CASES_AND_HEADS, complete, logits_of, pair, text
 
 
 def tensors(folder: Path) -> dict[str, tuple[str, torch.dtype, bytes, torch.Size]]:
@@ -24,7 +24,7 @@ def tensors(folder: Path) -> dict[str, tuple[str, torch.dtype, bytes, torch.Size
         with safe_open(path, framework="pt") as handle:
             for name in handle.keys():  # noqa: SIM118
                 value = handle.get_tensor(name).contiguous()
-                raw = value.view(torch.uint8).numpy().tobytes()
+                raw = value.reshape(-1).view(torch.uint8).numpy().tobytes()
                 found[name] = (path.name, value.dtype, raw, value.shape)
     return found
 
@@ -35,7 +35,7 @@ def load_in_transformers(name: str, task: str, folder: Path) -> tuple[Any, dict[
     model, report = cls.from_pretrained(folder, output_loading_info=True)
     model.config._experts_implementation = "eager"
     model.set_attn_implementation(BY_NAME[name].reference)
-    return model.eval(), report
+    return complete(model.eval(), task), report
 
 
 # Shards are a matter of files: every head of one case of each architecture, and one head of each case.

@@ -48,8 +48,11 @@ def make_inputs(tokenizer: Tokenizer | None, model: Model, limit: int) -> Inputs
     else:
         batch = random_batch(model, [min(n, longest) for n in (9, 3, longest)])
         words = "random ids (no tokenizer that minitx can read)"
-    if not model.config.text_inputs.type_vocab_size:
+    kinds = model.config.text_inputs.type_vocab_size
+    if not kinds:
         batch.pop("token_type_ids", None)
+    elif isinstance(kinds, tuple):
+        batch["token_type_ids"] = table_types(kinds, batch["attention_mask"])
     lengths = batch["attention_mask"].sum(dim=1).tolist()
     row = lengths.index(max(lengths))
     words += f", {len(lengths)} texts of {min(lengths)} to {max(lengths)} tokens, padded; one alone"
@@ -117,10 +120,27 @@ def random_batch(model: Model, lengths: Sequence[int]) -> dict[str, Tensor]:
     """Makes random input ids with both token types."""
     config, time = model.config.text_inputs, max(lengths)
     batch = random_ids(config, lengths)
-    if config.type_vocab_size > 1:
+    if isinstance(config.type_vocab_size, int) and config.type_vocab_size > 1:
         half = torch.tensor(lengths)[:, None] // 2
         batch["token_type_ids"] = (torch.arange(time) >= half).long() * batch["attention_mask"]
     return batch
+
+
+def table_types(sizes: Sequence[int], mask: Tensor) -> Tensor:
+    """Makes the token types of a table of two columns and two tokens per cell, after three of a question.
+
+    Args:
+        sizes: number of types of each of K kinds.
+        mask: (B, T), 1 at tokens.
+
+    Returns:
+        (B, T, K)
+    """
+    cell = (torch.arange(mask.shape[1]) - 3).div(2, rounding_mode="floor")
+    kinds = [torch.ones_like(cell), 1 + cell % 2, cell.div(2, rounding_mode="floor")]
+    kinds += [cell * kind for kind in range(3, len(sizes))]
+    types = torch.stack([kind % size for kind, size in zip(kinds, sizes, strict=False)], dim=-1)
+    return types.masked_fill((cell < 0)[:, None], 0) * mask[..., None]
 
 
 def random_ids(config: TextInputs, lengths: Sequence[int]) -> dict[str, Tensor]:

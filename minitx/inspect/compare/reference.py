@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from minitx.architectures.declaration import Architecture
@@ -132,6 +133,10 @@ class Wide(TorchFunctionMode):
                 return args[0]
             args = tuple(torch.float64 if x is torch.float32 else x for x in args)
             kwargs = {key: torch.float64 if x is torch.float32 else x for key, x in kwargs.items()}
+            if func is F.binary_cross_entropy_with_logits:  # computes in the dtype of its target
+                args = (args[0], args[1].double(), *args[2:])
+        if func is Tensor.scatter_reduce and kwargs["src"].dtype == torch.float64:
+            args = (args[0].double(), *args[1:])
         return func(*args, **kwargs)
 
 

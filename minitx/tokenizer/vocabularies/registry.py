@@ -86,6 +86,8 @@ FAMILIES: Mapping[str, Family] = {
     "bert": Family("BertTokenizer", WITH_TYPES, (wordpiece.BERT,)),
     "distilbert": Family("DistilBertTokenizer", WITHOUT_TYPES, (wordpiece.BERT,)),
     "electra": Family("ElectraTokenizer", WITH_TYPES, (wordpiece.BERT,)),
+    "tapas": Family("TapasTokenizer", WITH_TYPES, (wordpiece.TAPAS,)),
+    "tapex": Family("TapexTokenizer", WITHOUT_TYPES, (byte_level.ROBERTA,)),
     "mpnet": Family("MPNetTokenizer", WITHOUT_TYPES, (wordpiece.MPNET,)),
     "roberta": Family("RobertaTokenizer", WITHOUT_TYPES, (byte_level.ROBERTA,)),
     "modernbert": Family("ModernBertTokenizer", WITHOUT_TYPES, ()),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from minitx.tokenizer.backends import TokenizerBackends
 from minitx.tokenizer.files import Settings, read_text
 from minitx.tokenizer.vocabularies.declaration import ANGLES, BRACKETS, VocabularyFiles
 from minitx.tokenizer.vocabularies.post_processors import double_separator_trimmed, typed_pair
@@ -44,6 +46,15 @@ def _word_pieces(folder: Path, settings: Settings) -> Backend:
         if word in vocabulary:
             backend.add_tokens([AddedToken(word, single_word=True, normalized=False)])
     return backend
+
+
+def _as_vocabulary_file(
+    folder: Path, settings: Settings, backend: Backend, source: VocabularyFiles
+) -> TokenizerBackends:
+    """Returns a tokenizer that is saved as vocab.txt, which is all that transformers reads of it."""
+    backend.post_processor = source.post_processor(settings, backend)
+    files = {"vocab.txt": (folder / "vocab.txt").read_bytes()}
+    return replace(TokenizerBackends.of(backend), files=files)
 
 
 def _albert_word_pieces(folder: Path, settings: Settings) -> Backend:
@@ -89,6 +100,13 @@ def _require(vocabulary: Mapping[str, int], token: str, path: Path) -> None:
 
 BERT = VocabularyFiles(
     files=("vocab.txt",), build=_word_pieces, post_processor=typed_pair, special_tokens_map=BRACKETS
+)
+TAPAS = VocabularyFiles(
+    files=("vocab.txt",),
+    build=_word_pieces,
+    post_processor=typed_pair,
+    special_tokens_map=BRACKETS | {"empty_token": "[EMPTY]"},
+    build_backends=_as_vocabulary_file,
 )
 MPNET = VocabularyFiles(
     files=("vocab.txt",),
