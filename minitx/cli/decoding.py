@@ -22,6 +22,7 @@ from minitx.decoding import Strategy
 from minitx.decoding.generation_config import generation_settings, read_settings
 from minitx.pipelines.generation.batches import remaining_tokens_of
 from minitx.pipelines.generation.strategies import NAMES, strategy_from_options
+from minitx.transaction import read_consistently
 
 DEFAULT_LENGTH = 64  # new tokens, where neither an option nor the checkpoint has the number
 Tokenizer = minitx.Tokenizer | None
@@ -55,6 +56,11 @@ def request_of(source: Source, values: Values) -> Request:
     prompts = typed_prompts(values)
     exclusive(values, "decoder_prompts", "decoder_ids")
     folder = source.folder()
+    return read_consistently(folder, lambda: _read_request(source, folder, values, prompts))
+
+
+def _read_request(source: Source, folder: Path, values: Values, prompts: list[Any]) -> Request:
+    """Returns the request, with model, tokenizer and settings of one save."""
     tokenizer = optional_tokenizer(source, folder, required=not values["ids"])
     set_languages(tokenizer, values)
     head = head_of(source, folder)

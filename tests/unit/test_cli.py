@@ -29,8 +29,8 @@ from minitx.checkpoint.save import save
 from minitx.cli import app as cli
 from minitx.cli import options, render
 from minitx.extras import missing_extra
-from minitx.inspect import similarity
 from minitx.inspect.compare import verify as compare
+from minitx.pictures import similarity
 from minitx.pipelines import example
 from minitx.pipelines.embedding.vectors import write_vectors
 from tests.hub_server import HubServer, files_of
