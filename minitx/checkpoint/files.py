@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import json
-import pickle
+import pickletools
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -46,17 +46,17 @@ _LOCAL_HEADER, _SIZES_FOLLOW = 30, 8  # bytes before the name of a record in a z
 
 # class of storages in a `.bin` file -> bytes of an element
 _STORAGES = {
-    "DoubleStorage": 8,
-    "FloatStorage": 4,
-    "HalfStorage": 2,
-    "BFloat16Storage": 2,
-    "LongStorage": 8,
-    "IntStorage": 4,
-    "ShortStorage": 2,
-    "CharStorage": 1,
-    "ByteStorage": 1,
-    "BoolStorage": 1,
-    "UntypedStorage": 1,
+    "torch DoubleStorage": 8,
+    "torch FloatStorage": 4,
+    "torch HalfStorage": 2,
+    "torch BFloat16Storage": 2,
+    "torch LongStorage": 8,
+    "torch IntStorage": 4,
+    "torch ShortStorage": 2,
+    "torch CharStorage": 1,
+    "torch ByteStorage": 1,
+    "torch BoolStorage": 1,
+    "torch.storage UntypedStorage": 1,
 }
 
 
@@ -296,11 +296,10 @@ def check_records(path: Path) -> None:
         names = [name for name in records if name.endswith("/data.pkl") and name.count("/") == 1]
         if not names:
             raise ValueError("it has no data.pkl")
-        scan = _StorageScan(io.BytesIO(archive.read(names[0])))
-    scan.load()
+        sizes = storage_sizes(archive.read(names[0]))
     folder = names[0].removesuffix("data.pkl") + "data/"
     with path.open("rb") as file:
-        for key, size in scan.sizes.items():
+        for key, size in sizes.items():
             record = records.get(folder + key)
             if record is None or record.file_size != size:
                 present = "none" if record is None else f"one of {record.file_size}"
@@ -320,37 +319,45 @@ def check_place(file: BinaryIO, record: zipfile.ZipInfo) -> None:
         raise ValueError(f"record {record.filename} is not where the archive states")
 
 
-class _Inert:
-    """Takes the place of all classes and functions that a pickle names: calling it has no effect."""
+def storage_sizes(content: bytes) -> dict[str, int]:
+    """Returns the size of each storage that a pickle names, by the key of its record; runs nothing in it.
 
-    def __init__(self, *_: Any) -> None: ...
-
-    def __setstate__(self, state: Any) -> None: ...
-
-    def __setitem__(self, key: Any, value: Any) -> None: ...
-
-
-class _StorageScan(pickle.Unpickler):
-    """Reads which storages a pickle names; runs nothing that it names.
-
-    Attributes:
-        sizes: key of the record -> bytes of the storage.
+    A storage is named as ("storage", class, key, device, number of elements).
     """
-
-    def __init__(self, file: BinaryIO) -> None:
-        super().__init__(file, encoding="utf-8")
-        self.sizes: dict[str, int] = {}
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Returns the bytes of an element for a class of storages, else a class without effect."""
-        return _STORAGES.get(name, _Inert) if module.partition(".")[0] == "torch" else _Inert
-
-    def persistent_load(self, pid: Any) -> Any:
-        """Notes a storage: ("storage", class, key, device, number of elements)."""
-        _, itemsize, key, _, count = pid
-        if isinstance(itemsize, int):
-            self.sizes[str(key)] = itemsize * int(count)
-        return _Inert()
+    sizes: dict[str, int] = {}
+    stack: list[Any] = []
+    memo: dict[Any, Any] = {}
+    for opcode, argument, _ in pickletools.genops(content):
+        before, items = opcode.stack_before, []
+        if pickletools.markobject in before:
+            mark = len(stack) - 1 - stack[::-1].index(pickletools.markobject)
+            items = stack[mark + 1 :]
+            del stack[mark - before.index(pickletools.markobject) :]
+        elif before:
+            items = stack[-len(before) :]
+            del stack[-len(before) :]
+        match opcode.name:
+            case "MARK":
+                stack.append(pickletools.markobject)
+            case "PUT" | "BINPUT" | "LONG_BINPUT":
+                memo[argument] = stack[-1]
+            case "MEMOIZE":
+                memo[len(memo)] = items[0]
+                stack += items
+            case "GET" | "BINGET" | "LONG_BINGET":
+                stack.append(memo[argument])
+            case "TUPLE" | "TUPLE1" | "TUPLE2" | "TUPLE3":
+                stack.append(tuple(items))
+            case "BINPERSID":
+                _, kind, key, _, count = items[0]
+                if kind in _STORAGES:
+                    sizes[key] = _STORAGES[kind] * count
+                stack.append(None)
+            case "STACK_GLOBAL":
+                stack.append(" ".join(items))
+            case _:
+                stack += [argument] * len(opcode.stack_after)
+    return sizes
 
 
 def is_file(path: Path) -> bool:

@@ -20,7 +20,6 @@ from minitx.cli.render import emit, note, show
 from minitx.cli.source import Source
 from minitx.pipelines.generation.conversation import Conversation
 from minitx.signals import handled
-from minitx.transaction import read_consistently
 
 LONGEST = 512  # tokens of an answer, where neither an option nor the checkpoint has the number
 HELP = section("commands of a conversation")[0]
@@ -32,16 +31,10 @@ def chat(source: Source, system: str | None, json: bool, **values: Any) -> None:
     if values["max_new_tokens"] is None and not values["checkpoint"]:
         values["max_new_tokens"] = LONGEST
     folder = source.folder()
-
-    def read() -> Chat:
-        """Reads tokenizer, settings and model, all of one save."""
-        talk = Chat(folder, Conversation(None, source.tokenizer(folder), system), json, source.hub)
-        talk.choose(values)
-        talk.conversation.prompt("Hello")  # is there a template?
-        talk.conversation.model = model_of(source, folder, "causal-lm")
-        return talk
-
-    talk = read_consistently(folder, read)
+    talk = Chat(folder, Conversation(None, source.tokenizer(folder), system), json, source.hub)
+    talk.choose(values)
+    talk.conversation.prompt("Hello")  # is there a template?
+    talk.conversation.model = model_of(source, folder, "causal-lm")
     with suppress(ImportError):
         import readline  # noqa: F401 - gives `input` its history and editing
     shown = sys.stdin.isatty() and not json

@@ -10,7 +10,6 @@ from typing import Any
 from minitx.cli.options import HUB, MODEL, Argument, command, group
 from minitx.cli.render import colored_verdicts, emit, progress_bar
 from minitx.cli.source import Source
-from minitx.transaction import read_consistently
 
 
 @command(MODEL, *group("the model", *HUB, "head"))
@@ -19,7 +18,7 @@ def inspect(source: Source, head: str | None, json: bool) -> None:
     from minitx.inspect.summary import render, summarize
 
     folder = source.folder()
-    summary = read_consistently(folder, lambda: summarize(source.model(folder, head), folder))
+    summary = summarize(source.model(folder, head), folder)
     emit(json, {"model": source.name, **asdict(summary)}, render(summary))
 
 

@@ -10,7 +10,6 @@ from minitx.cli.options import HUB, Argument, command, group
 from minitx.cli.render import colored, emit, paragraph, show
 from minitx.cli.source import Source
 from minitx.extras import missing_extra
-from minitx.transaction import read_consistently
 
 # Four topics, each with a paraphrase that shares hardly a word, and a bank that is no bank.
 SENTENCES = (
@@ -42,11 +41,8 @@ def demo(source: Source, picture: str, json: bool) -> None:
     started = time.perf_counter()
     name, source.dtype = source.name or "all-MiniLM-L6-v2", "float32"
     folder = source.folder() if source.name else example_model()
-    model, tokenizer, settings = read_consistently(
-        folder,
-        lambda: (source.model(folder, "none"), source.tokenizer(folder), embedding_settings(folder)),
-    )
-    loaded = time.perf_counter()
+    model, tokenizer = source.model(folder, "none"), source.tokenizer(folder)
+    settings, loaded = embedding_settings(folder), time.perf_counter()
     vectors = embed(model, SENTENCES, tokenizer, settings=settings)
     seconds = {"load": loaded - started, "embed": time.perf_counter() - loaded}
     check_finite(vectors)

@@ -32,8 +32,8 @@ def emit(as_json: bool, value: Any, text: str, *, indent: int | None = 2) -> Non
     """
     escape = codecs.lookup(getattr(sys.stdout, "encoding", None) or "utf-8").name != "utf-8"
     if as_json:
-        content = json.dumps(value, indent=indent, ensure_ascii=escape, allow_nan=False)
-        print(visible_json(content), flush=True)
+        options: Any = {"indent": indent, "ensure_ascii": escape, "allow_nan": False}
+        print(visible_json(json.dumps(value, **options)), flush=True)
     elif text:
         show(text)
 

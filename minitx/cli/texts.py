@@ -9,7 +9,6 @@ from typing import Any
 from minitx.cli.options import HUB, MODEL, TEXTS, command, group
 from minitx.cli.render import colored, emit, progress_bar
 from minitx.cli.source import Source, read_texts
-from minitx.transaction import read_consistently
 
 
 @command(MODEL, TEXTS, *group("the model", *HUB, "dtype", "device"))
@@ -28,16 +27,10 @@ def embed(source: Source, texts: tuple[str, ...], file: str | None, json: bool, 
         raise ValueError(f"{len(lines)} texts do not fit into a table; choose --output FILE or --json.")
     folder = source.folder()
     stated = {name: value for name, value in values.items() if value is not None}
-
-    def read() -> tuple[Any, Any, Any]:
-        """Reads settings, tokenizer and model, all of one save."""
-        settings = replace(embedding_settings(folder, **source.hub), **stated)
-        tokenizer, architecture = source.tokenizer(folder), source.architecture(folder)
-        pipeline.check_room(tokenizer, settings.max_length)
-        head = "none" if architecture is None else architecture.headless[-1]
-        return settings, tokenizer, source.model(folder, head)
-
-    settings, tokenizer, model = read_consistently(folder, read)
+    settings = replace(embedding_settings(folder, **source.hub), **stated)
+    tokenizer, architecture = source.tokenizer(folder), source.architecture(folder)
+    pipeline.check_room(tokenizer, settings.max_length)
+    model = source.model(folder, "none" if architecture is None else architecture.headless[-1])
     with progress_bar(len(lines), "embedding", "text", quiet=source.quiet) as progress:
         options = stated | {"settings": settings, "batch_size": batch_size, "progress": progress}
         vectors = pipeline.embed(model, lines, tokenizer, **options).cpu()
@@ -64,16 +57,10 @@ def score(source: Source, texts: tuple[str, ...], file: str | None, json: bool, 
 
     lines = read_texts(texts, file)
     folder = source.folder()
-
-    def read() -> tuple[Any, str, Any]:
-        """Reads tokenizer and model, both of one save."""
-        tokenizer = source.tokenizer(folder)
-        set_languages(tokenizer, values)
-        head = head_of(source, folder)
-        return tokenizer, head, model_of(source, folder, head)
-
-    tokenizer, head, model = read_consistently(folder, read)
-    sources = list(values["sources"]) or None
+    tokenizer = source.tokenizer(folder)
+    set_languages(tokenizer, values)
+    head = head_of(source, folder)
+    model, sources = model_of(source, folder, head), list(values["sources"]) or None
     scores = scores_of(model, lines, sources=sources, tokenizer=tokenizer, batch_size=values["batch_size"])
     header = "  perplexity   log-prob  tokens  text\n"
     for row, text in enumerate(lines):

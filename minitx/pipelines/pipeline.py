@@ -289,20 +289,18 @@ def pipeline(
         model = spec.checkpoint
         warn(f"No model was named for {spec.name}; using {model}.")
     hub = {"revision": revision, "token": token, "offline": offline}
-    name = model
 
-    def read() -> Task[Any]:
+    def read() -> Any:
         """Loads the model and its tokenizer, both of one save."""
-        if isinstance(name, str | Path):
-            loaded = _load_model(spec, name, dtype, _device(device), hub)
+        if isinstance(model, str | Path):
+            loaded = _load_model(spec, model, dtype, _device(device), hub)
         else:
-            loaded = _check_model(name, dtype, device)
+            loaded = _check_model(model, dtype, device)
         chosen = spec or _task_of(loaded)
-        built: Task[Any] = chosen.task_class()(chosen, loaded, _load_tokenizer(loaded, tokenizer, hub))
-        return built
+        return chosen.task_class()(chosen, loaded, _load_tokenizer(loaded, tokenizer, hub))
 
-    is_folder = isinstance(name, str | Path) and os.path.isdir(name)
-    implementation = read_consistently(Path(name), read) if is_folder else read()
+    is_folder = isinstance(model, str | Path) and os.path.isdir(model)
+    implementation = read_consistently(Path(model), read) if is_folder else read()
     pipe: Pipeline = implementation.spec.pipeline_class()(
         implementation,
         implementation.options(None, {**stated, **options}),
