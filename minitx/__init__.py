@@ -72,6 +72,7 @@ if TYPE_CHECKING:  # the table below, for type checkers
     from minitx.pipelines.embedding.settings import embedding_settings as embedding_settings
     from minitx.pipelines.pipeline import Pipeline as Pipeline
     from minitx.pipelines.pipeline import pipeline as pipeline
+    from minitx.pipelines.register import register_task as register_task
     from minitx.tokenizer import TableTokenizer as TableTokenizer
     from minitx.tokenizer import Tokenizer as Tokenizer
     from minitx.tokenizer import load_tokenizer as load_tokenizer
@@ -108,6 +109,7 @@ _NAMES = {  # module -> its public names
     "pipelines.embedding.embed": "embed",
     "pipelines.embedding.settings": "EmbeddingSettings embedding_settings",
     "pipelines.pipeline": "Pipeline pipeline",
+    "pipelines.register": "register_task",
     "tokenizer": "TableTokenizer Tokenizer load_tokenizer",
 }
 # Subpackages that `minitx.NAME` imports.

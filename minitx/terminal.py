@@ -23,7 +23,7 @@ def visible(text: str, kept: Sequence[str] = ()) -> str:
     return "".join(parts)
 
 
-def visible_json(content: str) -> str:
+def escaped(content: str) -> str:
     """Returns JSON with its own escapes in place of control characters; tabs and newlines stay."""
     return _CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", content)
 

@@ -20,6 +20,7 @@ from hypothesis import settings
 from minitx.architectures import registry
 from minitx.layers import activation, attention
 from minitx.models import inputs
+from minitx.pipelines import registry as tasks
 
 # A shell ignores Ctrl-C for what it starts in the background; the tests of interruption need it.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
@@ -42,6 +43,8 @@ def registrations_end() -> Iterator[None]:
         attention.BACKENDS,
         activation.ACTIVATIONS,
         inputs._EMBEDDERS,
+        tasks.TASKS,
+        tasks.NAMES,
     ]
     before = [dict(table) for table in tables]
     yield

@@ -46,4 +46,8 @@ for _ in range(40):
     optimizer.step()
     optimizer.zero_grad()
 
+# A conversation is the same text: each message ends with [SEP].
+tokenizer.chat.templates["default"] = (
+    "[CLS]{% for message in messages %}{{ message.content }}[SEP]{% endfor %}"
+)
 minitx.save(model.eval(), "cats", tokenizer=tokenizer)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from minitx.terminal import visible, visible_json
+from minitx.terminal import escaped, visible
 
 WIDTH = 80
 GREEN, RED = "1;32", "1;31"
@@ -32,8 +32,7 @@ def emit(as_json: bool, value: Any, text: str, *, indent: int | None = 2) -> Non
     """
     escape = codecs.lookup(getattr(sys.stdout, "encoding", None) or "utf-8").name != "utf-8"
     if as_json:
-        options: Any = {"indent": indent, "ensure_ascii": escape, "allow_nan": False}
-        print(visible_json(json.dumps(value, **options)), flush=True)
+        print(escaped(json.dumps(value, indent=indent, ensure_ascii=escape, allow_nan=False)), flush=True)
     elif text:
         show(text)
 

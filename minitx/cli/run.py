@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 
@@ -147,16 +147,17 @@ def results_of(pipe: Any, values: dict[str, Any], fields: dict[str, Any]) -> Ite
 
     names = pipe.task.fields
     if values["input"] is not None:
-        results: Iterable[Any] = pipe(read_file(Path(values["input"]), names, values["columns"] or None))
-        return results
+        read = read_file(Path(values["input"]), names, values["columns"] or None)
+        rows = (row if isinstance(row, dict) else {names[0]: row} for row in read)
+        return cast(Iterable[Any], pipe({**fields, **row} for row in rows))
     lines = read_texts(values["texts"], None)
     if fields:
         texts: Any = lines[0] if len(lines) == 1 else lines
         result = pipe(**{names[0]: texts, **fields})
-        return result if len(lines) > 1 else [result]
+        several = len(lines) > 1 and not hasattr(result, "show")  # of several requests, not of one
+        return result if several else [result]
     # A single text in the nesting of several; some tasks unwrap a list of one.
-    several: Iterable[Any] = pipe(lines if len(lines) > 1 else iter(lines))
-    return several
+    return cast(Iterable[Any], pipe(lines if len(lines) > 1 else iter(lines)))
 
 
 @command()

@@ -10,6 +10,7 @@ import re
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import click
@@ -23,8 +24,10 @@ def field_options(task: Any) -> Iterator[click.Option]:
     """Yields an option for each further field of a request."""
     for name in task.fields[1:]:
         if name not in {field.name for field in fields(task.Options)}:
-            text = f"the {name.replace('_', ' ')}; one for all, or one per text"
-            yield option(f"{_spelled(name)} TEXT...  {text}", heading("the task"))
+            text = f"TEXT...  the {name.replace('_', ' ')}; one for all, or one per text"
+            text = f"FILE  {task.files[name]}" if name in task.files else text
+            reader = Path if name in task.files else None
+            yield option(f"{_spelled(name)} {text}", heading("the task"), reader)
 
 
 def task_options(task: Any) -> Iterator[click.Option]:

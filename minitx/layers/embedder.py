@@ -57,7 +57,7 @@ class Embedder(nn.Module):
 
         Args:
             input_ids: (B, T).
-            token_type_ids: (B, T), or None.
+            token_type_ids: (B, T) or (B, T, K), or None.
 
         Raises:
             ArgumentTypeError: not a tensor.
@@ -139,7 +139,7 @@ class Embedder(nn.Module):
     def forward(
         self, ids: Tensor, types: Tensor | None, position_ids: Tensor, inputs_embeds: Tensor | None = None
     ) -> Tensor:
-        """(B, T), (B, T), (1 or B, T), output of `word_emb` (B, T, W) or None -> (B, T, E)"""
+        """(B, T), (B, T) or (B, T, K), (1 or B, T), output of `word_emb` (B, T, W) or None -> (B, T, E)"""
         hidden = self.project(self.word_emb(ids) if inputs_embeds is None else inputs_embeds, "words")
         if self.tok_type_emb is not None:
             hidden = hidden + self.tok_type_emb(torch.zeros_like(ids) if types is None else types)
@@ -155,7 +155,7 @@ class ScalingEmbedder(Embedder):
     def forward(
         self, ids: Tensor, types: Tensor | None, position_ids: Tensor, inputs_embeds: Tensor | None = None
     ) -> Tensor:
-        """(B, T), (B, T), (1 or B, T), output of `word_emb` (B, T, W) or None -> (B, T, E)"""
+        """(B, T), (B, T) or (B, T, K), (1 or B, T), output of `word_emb` (B, T, W) or None -> (B, T, E)"""
         words, scale = (
             self.word_emb(ids) if inputs_embeds is None else inputs_embeds,
             self.config.embedding_scale,

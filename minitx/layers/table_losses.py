@@ -45,7 +45,7 @@ class TableTargets(NamedTuple):
     numeric_values_scale: Tensor | None = None
     table_mask: Tensor | None = None
 
-    def expect(self, name: str, shape: tuple[int, ...]) -> Tensor:
+    def _expect(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """Returns a target that the loss needs.
 
         Raises:
@@ -65,7 +65,7 @@ def table_loss(logits: CellLogits, targets: TableTargets, mask: Tensor | None, c
     """
     assert config.cells is not None, "the head has them"
     loss = config.cells.loss
-    labels = targets.expect("labels", tuple(logits.tokens.shape))
+    labels = targets._expect("labels", tuple(logits.tokens.shape))
     if logits.columns is None:
         selection = token_loss(logits.tokens, labels, mask, loss.positive_label_weight)
     else:
@@ -75,7 +75,7 @@ def table_loss(logits: CellLogits, targets: TableTargets, mask: Tensor | None, c
         return selection.mean()
     if loss.use_answer_as_supervision:
         return answer_loss(logits, selection, targets, config)
-    operations = targets.expect("aggregation_labels", (len(labels),))
+    operations = targets._expect("aggregation_labels", (len(labels),))
     return selection.mean() + loss.aggregation_loss_weight * cross_entropy(logits.aggregation, operations)
 
 
@@ -130,17 +130,17 @@ def answer_loss(logits: CellLogits, selection: Tensor, targets: TableTargets, co
     assert logits.aggregation is not None, "table_loss checks it"
     loss, operations = config.cells.loss, widened(logits.aggregation)
     check_choice("HeadConfig.num_labels", config.num_labels, (1 + OPERATIONS,), "the answer needs them")
-    answer = targets.expect("float_answer", (len(selection),)).to(operations.dtype)
+    answer = targets._expect("float_answer", (len(selection),)).to(operations.dtype)
     probabilities = operations.softmax(dim=-1)
     some = probabilities[:, 1:].sum(dim=1)  # any operation but "none"
     preference = needed("cell_selection_preference", loss.cell_selection_preference)
-    labels = targets.expect("labels", tuple(logits.tokens.shape))
+    labels = targets._expect("labels", tuple(logits.tokens.shape))
     selects = (some <= preference) & (labels.sum(dim=1) > 0)
     computes = (~answer.isnan() & ~selects).to(operations.dtype)
     none = -operations.log_softmax(dim=-1)[:, 0]
     further = loss.aggregation_loss_weight * (none * (1 - computes) - some.log() * computes)
     error = number_error(
-        expected_number(logits, targets, loss, config.cells.temperature), answer, computes, loss
+        _expected_number(logits, targets, loss, config.cells.temperature), answer, computes, loss
     )
     further = further + loss.answer_loss_importance * error * computes
     if loss.answer_loss_cutoff is not None:
@@ -176,7 +176,7 @@ def number_error(expected: Tensor, answer: Tensor, computes: Tensor, loss: CellL
     return F.huber_loss(expected / size * computes, answer / size * computes, reduction="none")
 
 
-def expected_number(logits: CellLogits, targets: TableTargets, loss: CellLoss, temperature: float) -> Tensor:
+def _expected_number(logits: CellLogits, targets: TableTargets, loss: CellLoss, temperature: float) -> Tensor:
     """Returns the expected result of all operations on the selected cells: (B,).
 
     Args:
@@ -186,10 +186,10 @@ def expected_number(logits: CellLogits, targets: TableTargets, loss: CellLoss, t
         temperature: of the cells.
     """
     shape, dtype = tuple(logits.tokens.shape), logits.tokens.dtype
-    scale = targets.expect("numeric_values_scale", shape).to(dtype)
-    numbers = targets.expect("numeric_values", shape).to(dtype).nan_to_num(nan=0.0)
+    scale = targets._expect("numeric_values_scale", shape).to(dtype)
+    numbers = targets._expect("numeric_values", shape).to(dtype).nan_to_num(nan=0.0)
     if targets.table_mask is not None:
-        in_table = targets.expect("table_mask", shape)
+        in_table = targets._expect("table_mask", shape)
     elif targets.types is not None:
         in_table = targets.types[..., ROW] > 0
     else:

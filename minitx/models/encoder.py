@@ -37,7 +37,7 @@ class EncoderModel(Model):
             input_ids: (B, T) or (B, choices, T), the latter for multiple-choice, and all inputs likewise.
             attention_mask: (B, T) or (B, T, T) or (B, choices, T), 1 or True = attend; the second form lists
                 the keys that each query attends to.
-            token_type_ids: (B, T) or (B, choices, T); None: all zero.
+            token_type_ids: (B, T) or (B, choices, T) or (B, T, K) of several types; None: all zero.
             position_ids: (B or 1, T) or (B, choices, T); None: the architecture's own numbering.
             labels: (B,) or (B, T) or (B, C), targets of the head's loss; `layers/losses.py` gives the shapes.
             inputs_embeds: (B, T, W) or (B, choices, T, W), output of `embedder.word_emb`, instead of

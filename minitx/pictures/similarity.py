@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 from torch.nn import functional as F
 
-from minitx.pictures.text import WIDTH, shorten_line
+from minitx.pictures.text import WIDTH, columns_of, shorten_line
 
 MOST_COLUMNS = 10  # texts whose similarities fit beside a readable part of each text
 
@@ -36,14 +36,16 @@ def similarity_table(texts: Sequence[str], similarity: Tensor, highlight: Callab
         highlight: marks the number of the most similar other text, such as with a colour.
     """
     size = len(texts)
-    room = min(WIDTH - 5 - 5 * size, max(len(shorten_line(text, WIDTH)) for text in texts))
+    room = min(WIDTH - 5 - 5 * size, max(columns_of(shorten_line(text, WIDTH)) for text in texts))
     best = nearest(similarity)
     lines = [" " * (room + 5) + "".join(f"{i:>5}" for i in range(1, size + 1))]
     for i, text in enumerate(texts):
         cells = [similarity_cell(value, i == j) for j, value in enumerate(similarity[i].tolist())]
         if best[i] != i:
             cells[best[i]] = highlight(cells[best[i]])
-        lines.append(f"{i + 1:>3}  {shorten_line(text, room):<{room}}{''.join(cells)}".rstrip())
+        name = shorten_line(text, room)
+        padding = " " * (room - columns_of(name))
+        lines.append(f"{i + 1:>3}  {name}{padding}{''.join(cells)}".rstrip())
     return "\n".join(lines)
 
 

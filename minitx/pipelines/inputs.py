@@ -33,6 +33,30 @@ def read_file(path: Path, fields: Sequence[str], columns: Sequence[str] | None =
     return _read(path, reader, names)
 
 
+def read_table(path: Path) -> Any:
+    """Returns the table of a file: of a .csv its rows, the first of which has the names of the columns.
+
+    Args:
+        path: .csv, or .json with a dict of columns, a list of dicts, or a list of rows.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another kind of file, not UTF-8, or not JSON.
+    """
+    kind = path.suffix.lower()
+    if kind not in (".csv", ".json"):
+        raise ArgumentValueError("table", str(path), "a .csv or .json file")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file.")
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            return [row for row in csv.reader(file) if row] if kind == ".csv" else json.load(file)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text ({error}).") from None
+    except (csv.Error, ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not a table ({error}).") from None
+
+
 def _read(
     path: Path, reader: Callable[[TextIO, dict[str, str], Path], Iterator[Any]], names: dict[str, str]
 ) -> Iterator[Any]:

@@ -265,8 +265,7 @@ def pipeline(
         model: folder, Hub id, or a loaded model; None takes the task's usual checkpoint from the Hub.
         tokenizer: folder, Hub id, or a loaded tokenizer; None takes that of the model.
         dtype: as for `minitx.load`; None keeps the checkpoint's dtype.
-        device: of the model: "cpu", "cuda:1", or a number, -1 for the CPU; None takes an accelerator if there
-            is one.
+        device: of the model: "cpu", "cuda:1", or a number, -1 for the CPU; None takes an accelerator if any.
         batch_size: most sequences in a batch; None lets their lengths decide. It does not change results.
         revision, token, offline: of the Hub, as for `minitx.load`.
         progress: show a progress bar; None shows one at a terminal if a list takes over a second.
@@ -297,7 +296,8 @@ def pipeline(
         else:
             loaded = _check_model(model, dtype, device)
         chosen = spec or _task_of(loaded)
-        return chosen.task_class()(chosen, loaded, _load_tokenizer(loaded, tokenizer, hub))
+        kind = chosen.task_class().for_model(loaded)
+        return kind(chosen, loaded, _load_tokenizer(loaded, tokenizer, hub))
 
     is_folder = isinstance(model, str | Path) and os.path.isdir(model)
     implementation = read_consistently(Path(model), read) if is_folder else read()

@@ -20,22 +20,22 @@ class TaskSpec:
     Attributes:
         name: of the task.
         summary: what it computes, in one line.
-        path: "module:class" of its implementation, in `minitx.pipelines`.
+        path: its implementation: "module:class" in `minitx.pipelines`, or a subclass of `Task`.
         heads: the heads of models that it runs; "none" is a model without a head.
         checkpoint: Hub id of the usual checkpoint.
         aliases: further names.
         picture: how a result is drawn: "bars", "marks", "answer", "matrix", "table" or "text".
-        pipeline: "module:class" of its pipeline, if it has methods of its own.
+        pipeline: its pipeline likewise, if it has methods of its own.
     """
 
     name: str
     summary: str
-    path: str
+    path: str | type[Any]
     heads: tuple[str, ...]
     checkpoint: str
     aliases: tuple[str, ...] = ()
     picture: str = "text"
-    pipeline: str = "pipeline:Pipeline"
+    pipeline: str | type[Any] = "pipeline:Pipeline"
 
     def task_class(self) -> Any:
         """Imports the class of the task, a `Task`."""
@@ -46,7 +46,9 @@ class TaskSpec:
         return _import(self.pipeline)
 
 
-def _import(path: str) -> Any:
+def _import(path: str | type[Any]) -> Any:
+    if isinstance(path, type):
+        return path
     module, _, name = path.partition(":")
     return getattr(import_module(f"minitx.pipelines.{module}"), name)
 
@@ -155,9 +157,9 @@ SPECS = (
         picture="table",
     ),
 )
-TASKS: Mapping[str, TaskSpec] = {spec.name: spec for spec in SPECS}
-NAMES: Mapping[str, str] = {name: spec.name for spec in SPECS for name in (spec.name, *spec.aliases)}
-_TRANSLATION = r"translation_(\w+)_to_(\w+)"
+TASKS: dict[str, TaskSpec] = {spec.name: spec for spec in SPECS}
+NAMES: dict[str, str] = {name: spec.name for spec in SPECS for name in (spec.name, *spec.aliases)}
+TRANSLATION = r"translation_(\w+)_to_(\w+)"
 
 # The task of a checkpoint, by its head.
 BY_HEAD: Mapping[str, str] = {
@@ -191,7 +193,7 @@ def find_task(name: str) -> tuple[TaskSpec, dict[str, str]]:
     from minitx.validation import ArgumentValueError, check_strings  # which imports torch
 
     check_strings(task=name)
-    if languages := re.fullmatch(_TRANSLATION, name):
+    if languages := re.fullmatch(TRANSLATION, name):
         return TASKS["translation"], {"src_lang": languages[1], "tgt_lang": languages[2]}
     if name in NAMES:
         return TASKS[NAMES[name]], {}

@@ -8,6 +8,7 @@ from typing import Any
 from minitx.pictures.drawings import Bars, Drawing, Grid, Mark, Marks, Plain
 from minitx.pictures.text import shorten_line
 from minitx.pipelines.registry import TASKS
+from minitx.tokenizer.tables.table import as_table
 
 
 def drawing_of(result: Any, details: Any) -> Drawing:
@@ -69,11 +70,11 @@ def _scores(answers: Sequence[Any], request: Mapping[str, Any]) -> Drawing:
 
 def _table(answers: Sequence[Any], request: Mapping[str, Any]) -> Drawing:
     """Draws a table with the cells of an answer."""
-    table = request["table"]
-    header, rows = list(table), [list(map(str, row)) for row in zip(*table.values(), strict=True)]
+    table = as_table(request["table"])
     chosen = frozenset(tuple(place) for answer in answers for place in answer.get("coordinates", ()))
     query = request["query"] if isinstance(request["query"], str) else "; ".join(request["query"])
-    return Grid(f"{query} → {'; '.join(answer['answer'] for answer in answers)}", header, rows, chosen)
+    title = f"{query} → {'; '.join(answer['answer'] for answer in answers)}"
+    return Grid(title, table.columns, table.rows, chosen)
 
 
 def _text(answers: Sequence[Any], request: Mapping[str, Any]) -> Drawing:

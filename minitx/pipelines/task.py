@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from minitx.habits import UnknownArgumentError, argument_hint
-from minitx.models import ModelOutput
+from minitx.models import DecoderModel, ModelOutput
 from minitx.models.compiled import check_not_compiled
 from minitx.pipelines.batching import BatchLimits, make_batches
 from minitx.pipelines.embedding.embed import token_limit
@@ -108,6 +108,7 @@ class Task(Generic[OptionsT]):
     Attributes:
         fields: names of the inputs of one request; the first is the one that a plain string is.
         optional: those that may be left out.
+        files: fields that the command line reads from a file -> their description.
         remedy: advice of the note about truncated texts.
 
     Raises:
@@ -117,6 +118,7 @@ class Task(Generic[OptionsT]):
     Options: ClassVar[type[Any]] = Options
     fields: ClassVar[tuple[str, ...]] = ("text",)
     optional: ClassVar[tuple[str, ...]] = ()
+    files: ClassVar[Mapping[str, str]] = {}
     remedy: ClassVar[str] = 'overflow="window" uses all of a text, max_length= states another limit'
 
     def __init__(self, spec: TaskSpec, model: Any, tokenizer: Tokenizer) -> None:
@@ -128,6 +130,11 @@ class Task(Generic[OptionsT]):
         if model.training:
             raise ArgumentValueError("model", type(model).__name__, "in eval mode", "call model.eval()")
         self.spec, self.model, self.tokenizer = spec, model, tokenizer
+
+    @classmethod
+    def for_model(cls, model: Any) -> type[Task[Any]]:
+        """Returns the class for a model; by default this one."""
+        return cls
 
     # --- arguments ---------------------------------------------------------------------------------
 
@@ -302,6 +309,8 @@ class Task(Generic[OptionsT]):
             expected = f"of at most {limit} tokens, special tokens included"
             raise ArgumentValueError("text", text, expected, hint)
         names = [name for name in batch if name != "attention_mask"]
+        if isinstance(self.model, DecoderModel):  # which has no token types, though tokenizers state them
+            names = ["input_ids"]
         return [
             ModelInput(
                 ids={name: batch[name][row] for name in names},
@@ -376,7 +385,8 @@ def check_list(field: str, value: Any, name: str) -> list[str]:
 
 def _padded(values: Iterable[Any], length: int, value: Any) -> list[Any]:
     row = list(values)
-    return row + [value] * (length - len(row))
+    several = row and isinstance(row[0], list)  # such as the types of a token of a table
+    return row + [[value] * len(row[0]) if several else value] * (length - len(row))
 
 
 def to_cpu(tensor: Tensor) -> Tensor:

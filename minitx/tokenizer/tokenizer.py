@@ -64,6 +64,7 @@ class Tokenizer(Translation):
         model_max_length: maximum number of tokens of the model, or None if the files have none.
         padding_side, truncation_side: "right" or "left".
         model_input_names: keys of a `Batch`.
+        config: content of tokenizer_config.json.
         tidies_spaces: whether decoding removes spaces before English punctuation.
         chat: the chat templates of the checkpoint.
         num_added_tokens: number of tokens that `add_tokens` has added.
@@ -93,9 +94,8 @@ class Tokenizer(Translation):
         self._backends = backend if isinstance(backend, TokenizerBackends) else TokenizerBackends.of(backend)
         self._languages = languages
         self._saved_as = saved_as or {"tokenizer_class": ANY_CLASS[0]}
-        self._config = dict(config)
         self._model_vocab_size, self.num_added_tokens = model_vocab_size, 0
-        self._chat_templates = dict(chat_templates)
+        self.config, self._chat_templates = dict(config), dict(chat_templates)
         roles = {name: token.content for name, token in settings.special_tokens_map.items() if token}
         self.chat = ChatTemplates(named_templates(chat_templates, config), roles)
         self._find_added_tokens()
@@ -392,7 +392,7 @@ class Tokenizer(Translation):
         changes |= {key: value for key, value in self._behaviour().items() if value != self._loaded[key]}
         if self._languages is not None:
             changes |= {"src_lang": self._languages.source, "tgt_lang": self._languages.target}
-        templates, config = self.chat.saved(self._chat_templates, self._config)
+        templates, config = self.chat.saved(self._chat_templates, self.config)
         return {
             **self._backends.contents(self._encoder(as_target=False)[1] if self.src_lang else None),
             CONFIG: saved_config(config, changes, self._backends.vocabulary),

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES = ("cats", "sentiment", "translator")
+EXAMPLES = ("cats", "news", "sentiment", "translator")
 # Checkpoints that are not at hand offline; the code runs on a small model of the same kind.
 STAND_INS = {
     "gpt2": "cats",

@@ -44,7 +44,11 @@ def run(case: Case, task: str) -> None:
     mask[0, ..., -2:] = 0
     model(**inputs, attention_mask=mask, output_hidden_states=True, output_attentions=True)
     if model.head is not None:
-        model(**text(case, 4, LENGTH, task), labels=labels(case, task)[1])
+        theirs, ours = labels(case, task)
+        further = (
+            {name: x for name, x in theirs.items() if name != "labels"} if "float_answer" in theirs else {}
+        )
+        model(**text(case, 4, LENGTH, task), labels=ours, **further)
     for backend in ("eager", "sdpa"):
         model.eval().set_attention(backend)(**inputs)
     if task in ("causal-lm", "seq2seq-lm"):

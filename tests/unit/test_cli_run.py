@@ -106,6 +106,15 @@ def test_files(run: Run, folder: Path, tmp_path: Path, kind: str) -> None:
     assert [row["label"] for row in rows] == [x["label"] for row in wanted for x in row]
 
 
+def test_a_field_for_all_rows_of_a_file(run: Run, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("".join(f"{text}\n" for text in TEXTS))
+    call = ("run", "text-classification", folder, "--input", tmp_path / "in.txt", "--text-pair", "a dog")
+    code, out, _ = run(*call, "--json")
+    assert code == 0
+    pairs = [{"text": text, "text_pair": "a dog"} for text in TEXTS]
+    assert [json.loads(line) for line in out.splitlines()] == minitx.pipeline(model=folder)(pairs)
+
+
 def test_a_picture(run: Run, folder: Path, tmp_path: Path) -> None:
     assert run("run", "text-classification", folder, TEXTS[0], "--picture", tmp_path / "a.html")[0] == 0
     assert TEXTS[0] in (tmp_path / "a.html").read_text()

@@ -76,7 +76,7 @@ class Text2TextGeneration(GenerationTask[Any]):
     def unwrap(self, result: Any, inputs: Any, options: Any) -> Any:
         """A single string has a list of its results."""
         listed = isinstance(result, Prediction) and not isinstance(inputs, Mapping)
-        return Predictions([result]) if listed else result
+        return Predictions([result], details=result.details) if listed else result
 
 
 class Summarization(Text2TextGeneration):

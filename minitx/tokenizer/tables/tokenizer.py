@@ -84,7 +84,8 @@ class TableTokenizer(Tokenizer):
         """Tokenizes questions about one table, one row of the batch each.
 
         Beside the inputs of the model, the batch has `cells`: for each row, the (row, column) from 0 of each
-        token that belongs to a cell, and None for the others; and `table`, the table of texts.
+        token that belongs to a cell, and None for the others; `table`, the table of texts; and `truncated`,
+        for each row whether a part of the table was left out.
 
         Args:
             table: a dict of columns, a list of dicts, a list of rows that begins with the names of the
@@ -118,7 +119,9 @@ class TableTokenizer(Tokenizer):
             rows.append(row if expected is None else row | tokenized.targets(row["cells"], expected[number]))
         length = self._padded_length(rows, padding, max_length, pad_to_multiple_of)
         columns = self._columns(rows, length)
-        extras = {"cells": columns.pop("cells"), "table": tokenized.table}
+        whole = len(tokenized.pieces)
+        truncated = [sum(types[0] for types in row["token_type_ids"]) < whole for row in rows]
+        extras = {"cells": columns.pop("cells"), "table": tokenized.table, "truncated": truncated}
         return Batch(as_batch(columns) if as_tensors else columns, [], extras)
 
     def _limit(self, truncation: bool | str, max_length: int | None) -> int | None:

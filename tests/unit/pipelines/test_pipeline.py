@@ -110,6 +110,7 @@ def test_a_tokenizer_of_another_model(tmp_path: Path) -> None:
 def test_the_table_of_tasks_is_consistent() -> None:
     assert len(NAMES) == sum(1 + len(spec.aliases) for spec in SPECS)
     for spec in SPECS:
+        assert isinstance(spec.path, str)
         assert (PIPELINES / f"{spec.path.partition(':')[0].replace('.', '/')}.py").is_file()
         assert spec.summary[0].islower()
         assert "/" in spec.checkpoint

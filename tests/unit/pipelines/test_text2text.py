@@ -61,6 +61,7 @@ def test_settings_of_the_task_are_used_and_stated(specific: Path, t5: Path) -> N
     (result,) = pipe(["a b"], min_length=9)
     assert prompt(result, pipe).startswith("s a b")
     assert result.details.outputs[0][0].tokens.shape == (8,)
+    assert pipe("a b").details.inputs[0].input_ids == result.details.inputs[0].input_ids
     assert repr(pipeline("summarization", t5, device="cpu")).endswith(
         "Beam(num_beams=4), max_new_tokens=256)"
     )

@@ -1,0 +1,94 @@
+"""`minitx.register_task`: custom tasks."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import minitx
+from minitx.cli.app import main
+from minitx.pipelines.registry import TASKS, TaskSpec
+from minitx.pipelines.result import Prediction
+from minitx.pipelines.task import ModelInput, Options, Request, Task
+from tests.unit.pipelines.checks import check_order_and_batches
+from tests.unit.pipelines.folders import VOCABULARY, bert_folder
+
+
+class Last(Task[Options]):
+    """The most probable token after a text."""
+
+    def preprocess(self, request: Request, options: Options) -> list[ModelInput]:
+        return self.encode(request["text"], options=options)
+
+    def postprocess(
+        self, request: Request, inputs: Sequence[ModelInput], outputs: Sequence[Any], options: Options
+    ) -> Any:
+        return Prediction(text=self.tokenizer.id_to_token(int(outputs[-1][-1].argmax())))
+
+
+SPEC = TaskSpec(
+    name="last",
+    summary="find the next token",
+    path=Last,
+    heads=("causal-lm",),
+    checkpoint="openai-community/gpt2",
+    aliases=("next",),
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A decoder whose tokenizer states token types, which the decoder does not have."""
+    llama = {"model_type": "llama", "vocab_size": len(VOCABULARY), "hidden_size": 16, "num_hidden_layers": 2}
+    llama |= {"num_attention_heads": 2, "intermediate_size": 24, "initializer_range": 0.8}
+    llama |= {"max_position_embeddings": 24}
+    minitx.save(minitx.from_config(llama, head="causal-lm", seed=0), tmp_path / "llama")
+    bert = bert_folder(tmp_path / "bert", "masked-lm")
+    (tmp_path / "llama" / "vocab.txt").write_bytes((bert / "vocab.txt").read_bytes())
+    settings = json.loads((bert / "tokenizer_config.json").read_text())
+    settings["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
+    (tmp_path / "llama" / "tokenizer_config.json").write_text(json.dumps(settings))
+    return tmp_path / "llama"
+
+
+@pytest.mark.usefixtures("registrations_end")
+def test_a_custom_task(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    minitx.register_task(SPEC)
+    pipe = minitx.pipeline("next", folder)
+    assert pipe.task.spec.name == "last"
+    assert "token_type_ids" in pipe.tokenizer(["the"])
+    result = pipe("the cat")
+    assert result.text in VOCABULARY
+    assert str(result) == result.text
+    check_order_and_batches(pipe, ["the cat", "a dog ran to the park", "the mat ."])
+    assert main(["run", "last", str(folder), "the cat", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == dict(result)
+    minitx.register_task(dataclasses.replace(SPEC, picture="bars"))
+    assert TASKS["last"].picture == "bars"
+    with pytest.raises(ValueError, match="a model with the head 'causal-lm'"):
+        minitx.pipeline("last", minitx.load(folder, head="none"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "fill-mask"}, "name='fill-mask' must be a new name; minitx has this task itself"),
+        ({"aliases": ("ner",)}, "name='ner' must be a new name"),
+        ({"name": "translation_en_to_fr"}, "must be a new name"),
+        ({"path": "mine:Last"}, "path='mine:Last' must be a subclass of Task"),
+        ({"path": int}, "must be a subclass of Task"),
+        ({"picture": "pie"}, "picture='pie' must be one of 'bars'"),
+    ],
+)
+def test_what_cannot_be_registered(change: dict[str, Any], message: str) -> None:
+    before = dict(TASKS)
+    with pytest.raises((TypeError, ValueError), match=message):
+        minitx.register_task(dataclasses.replace(SPEC, **change))
+    with pytest.raises(TypeError, match="a TaskSpec"):
+        minitx.register_task(Last)  # type: ignore[arg-type]
+    assert before == TASKS
