@@ -147,20 +147,19 @@ def recover(folder: Path) -> None:
         PermissionError: the folder has such files and cannot be written to.
     """
     end = time.monotonic() + _LONGEST_MOVE
-    while _is_committed(folder) and _may_be_locked(folder) and time.monotonic() < end:
-        time.sleep(_WAIT)
-    if not _is_committed(folder):
-        return
-    try:
-        with _locked(folder):
-            _complete(folder)
-    except OSError as error:
-        if not _is_committed(folder):  # completed by another process
-            return
-        raise PermissionError(
-            f"{folder} holds an interrupted save, which cannot be completed ({error}); load it once with "
-            "write access."
-        ) from None
+    while _is_committed(folder):
+        if _may_be_locked(folder) and time.monotonic() < end:
+            time.sleep(_WAIT)
+            continue
+        try:
+            with _locked(folder):
+                _complete(folder)
+        except OSError as error:
+            if _is_committed(folder) and not (_may_be_locked(folder) and time.monotonic() < end):
+                raise PermissionError(
+                    f"{folder} holds an interrupted save, which cannot be completed ({error}); load it once "
+                    "with write access."
+                ) from None
 
 
 # --- the files -------------------------------------------------------------------------------------
@@ -354,9 +353,7 @@ def _is_alive(path: Path) -> bool:
     """Whether the process that created a file exists, or may exist, on another machine for example."""
     try:
         owner = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return False
-    except ValueError:  # being written
+    except (FileNotFoundError, ValueError):  # removed just now, or being written
         return True
     if owner["machine"] != socket.gethostname() or os.name == "nt":  # os.kill would end it there
         return True
@@ -386,7 +383,8 @@ def _may_be_locked(folder: Path) -> bool:
         pass
     finally:
         os.close(descriptor)
-    return _is_alive(folder / STAGING / _OWNER)
+    owner = folder / STAGING / _OWNER
+    return owner.exists() and _is_alive(owner)
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
