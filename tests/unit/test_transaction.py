@@ -181,6 +181,16 @@ def test_everything_is_on_the_disk_before_the_commit(folder: Path, monkeypatch: 
     assert moved.index(("fsync", "1_Pooling")) < moved.index(("rmdir", f"{STAGING}/committed"))
 
 
+def test_new_folders_are_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    original = os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda file: (synced.append(os.readlink(f"/proc/self/fd/{file}")), original(file))
+    )
+    write(tmp_path / "new" / "model", "new")
+    assert {str(tmp_path), str(tmp_path / "new")} <= {*synced}
+
+
 @pytest.fixture
 def process() -> Iterator[Callable[..., None]]:
     """Starts processes, and ends them after the test."""
