@@ -73,10 +73,8 @@ def _read_request(source: Source, folder: Path, values: Values, prompts: list[An
     if values["min_new_tokens"] is None:  # that of the checkpoint may be more than the maximum
         settings["min_new_tokens"] = min(settings["min_new_tokens"], settings["max_new_tokens"])
     settings |= {"tokenizer": tokenizer, "decoder_prompts": starts or None}
-    samples = values.get("num_samples") or (
-        generation_settings(folder, **source.hub).num_samples if values["checkpoint"] else 1
-    )
-    return Request(model, prompts, inputs, strategy, settings, samples)
+    stated = generation_settings(folder, **source.hub).num_samples if values["checkpoint"] else 1
+    return Request(model, prompts, inputs, strategy, settings, values.get("num_samples") or stated)
 
 
 def exclusive(values: Values, *names: str) -> None:
@@ -114,8 +112,7 @@ def set_languages(tokenizer: Tokenizer, values: Values) -> None:
     """Sets the tokenizer's languages; raises ValueError for text options where there is no tokenizer."""
     for name in ("stop", "decoder_prompts", "force_text", "src_lang", "tgt_lang"):
         if tokenizer is None and is_used(values, name):
-            needs = f"{shown(name)} is text, which needs a tokenizer"
-            raise ValueError(f"{needs}; there are options that take ids.")
+            raise ValueError(f"{shown(name)} is text, which needs a tokenizer; other options take ids.")
         try:
             if name.endswith("_lang") and is_used(values, name):
                 setattr(tokenizer, name, values[name])
