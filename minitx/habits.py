@@ -228,6 +228,7 @@ ATTRIBUTES: Mapping[str, Mapping[str, str]] = {
         "get_vocab": "It is the property tokenizer.vocab.",
         "pad": "Call tokenizer(texts, padding=True).",
         "save_pretrained": "Use tokenizer.save(folder).",
+        "split_special_tokens": "Set it in tokenizer_config.json, and load the tokenizer again.",
         "tokenize": "Use tokenizer.tokens(text).",
         "vocab_size": "Use len(tokenizer).",
     },

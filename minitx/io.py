@@ -12,6 +12,9 @@ from typing import Any
 from uuid import uuid4
 
 _LARGEST_JSON = 100_000_000
+# Patterns of the files of a checkpoint, those of sentence-transformers and further chat templates included.
+_PLACES = ("*", "[0-9]_*/*", "[0-9][0-9]_*/*", "additional_chat_templates/*")
+_SUFFIXES = {".json", ".txt", ".model", ".spm", ".jinja", ".safetensors", ".bin"}
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -61,6 +64,19 @@ def _is_unicode(value: Any) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def check_regular_files(folder: Path) -> None:
+    """Checks that the files of a checkpoint are regular ones: opening a named pipe would wait for its writer.
+
+    Raises:
+        ValueError: a named pipe, a socket or a device.
+    """
+    for path in (path for pattern in _PLACES for path in folder.glob(pattern)):
+        if path.suffix in _SUFFIXES and path.exists() and not (path.is_file() or path.is_dir()):
+            raise ValueError(
+                f"{path} is a named pipe, a socket or a device; put a regular file in its place."
+            )
 
 
 def leads_out(path: Path, folder: Path) -> bool:

@@ -307,7 +307,7 @@ def ask(api: HfApi, repo: str, revision: str) -> ModelInfo:
             if response is None or response.status_code not in BUSY or attempt == RETRIES:
                 raise_explained(error, repo, revision)
             wait = response.headers.get("Retry-After", "")
-            time.sleep(min(int(wait) if wait.isdecimal() else 2**attempt, LONGEST_WAIT))
+            time.sleep(min(int(wait[:9]) if wait.isdecimal() else 2**attempt, LONGEST_WAIT))
             attempt += 1
 
 

@@ -46,6 +46,7 @@ from minitx.optimize.mixed_dtypes import mixed_dtypes
 from minitx.transaction import read_consistently
 from minitx.validation import (
     ArgumentValueError,
+    check_choice,
     check_dtype,
     check_flags,
     check_integer,
@@ -132,6 +133,7 @@ def load(
         adapter = read_adapter(folder)
         config = checkpoint_config(base, num_labels, init_head, adapter)
         architecture, kind = choose_architecture(config, model_type)
+        check_head(head, architecture)
         config = with_vocabulary(config, adapter, architecture)
         model_config, heads = read_config(architecture, kind, config, ignored)
         tensors = merge(open_folder(base, mapped=mmap), adapter, architecture, model_config, dtype)
@@ -153,11 +155,16 @@ def load(
         if chosen is None or (task in heads and one_class):
             initialized = {name for entry in resolution.missing for name in names.lookup(entry)}
             model.checkpoint.unused_tensors = read_unused(model.checkpoint, tensors, initialized, dtype)
-        backend = model.checkpoint.attention if attention is None else attention
-        return mixed_dtypes(few_rows(model.set_attention(backend)))
+        return mixed_dtypes(few_rows(model.set_attention(attention or model.checkpoint.attention)))
 
     with collection_paused():
         return read_consistently(base, read, *{folder, upper_folder(base)} - {base})
+
+
+def check_head(head: str | None, architecture: Architecture) -> None:
+    """Checks that an architecture has a head, else raises ArgumentValueError."""
+    if head is not None:
+        check_choice("head", head, (*architecture.head_weights, *architecture.headless))
 
 
 @contextmanager

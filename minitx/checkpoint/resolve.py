@@ -211,15 +211,35 @@ def resolve_sources(
             if entry.parameters[0].startswith("head.projection."):
                 shape = stored_shape(dict(model.named_parameters(remove_duplicate=False)), entry)
                 sources[entry] = tuple(n for n in sources[entry] if tensors.shapes[n].shape == shape)
+    task = task_of(model, architecture)
+    foreign = foreign_biases(architecture, task, table, names)
+    if foreign and not init_head:
+        hint = f"init_head=True draws a new one, and {foreign[0]} is of another head"
+        raise MissingHeadError("head", task, "one that the checkpoint has", hint)
+    if foreign:
+        sources |= {entry: () for entry in table if entry.parameters[0].startswith("head.projection.")}
     resolve_ties(sources, model)
     missing = [e for e in table if not sources[e] and not is_tied(e, model) and not e.or_zero]
     fresh = [e for e in missing if init_head and e.parameters[0].startswith(HEAD_PARTS)]
-    task = task_of(model, architecture)
     check_complete([e for e in missing if e not in fresh], architecture, names, task)
     used = {name for entry in table for name in names.lookup(entry)}  # those of a replaced head too
+    used |= {*foreign}
     check_known(set(tensors.shapes) - used, task, architecture, model_config, names, tensors.shapes)
     check_shapes(model, sources, tensors)
     return Resolution(sources, fresh)
+
+
+def foreign_biases(
+    architecture: Architecture, task: str, table: Iterable[ResolvedEntry], names: CheckpointNames
+) -> list[str]:
+    """Returns the biases in the file of a head without one, if another task's head has the same name."""
+    heads = {
+        other: {f"{name}.bias" for _, stored in entries(weights, []) for name in stored.names}
+        for other, weights in architecture.head_weights.items()
+    }
+    of_others = {name for other, biases in heads.items() if other != task for name in biases}
+    own = {name for entry in table for name in entry.names}
+    return [*names.find(*sorted((heads.get(task, set()) & of_others) - own))]
 
 
 def check_complete(

@@ -22,7 +22,7 @@ from minitx.checkpoint.record import Checkpoint
 from minitx.checkpoint.resolve import table_entries
 from minitx.checkpoint.ties import is_shared, is_tied, untied
 from minitx.checkpoint.unchanged import attention_name, check_unchanged
-from minitx.checkpoint.write import check_target, nbytes, write_tensors, write_tokenizer
+from minitx.checkpoint.write import check_target, nbytes, replaced_weights, write_tensors, write_tokenizer
 from minitx.habits import explain_arguments
 from minitx.io import write_json
 from minitx.models import EncoderDecoderModel, Model
@@ -102,9 +102,12 @@ def save(
         check_callable("progress", progress, "it is called with the number of bytes after each file")
     check_unchanged(model, checkpoint)
     with transaction(folder) as files:
+        replaced = replaced_weights(folder)
         write_checkpoint(files, model, checkpoint, max_shard_size, progress)
         if tokenizer is not None:
             write_tokenizer(files, tokenizer.contents())
+    for path in replaced:
+        path.unlink(missing_ok=True)
 
 
 def check_tokenizer(tokenizer: HasFiles, model: Model) -> None:

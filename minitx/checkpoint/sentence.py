@@ -15,7 +15,7 @@ import torch
 
 from minitx.checkpoint.files import BIN, SINGLE, WEIGHTS, open_bin
 from minitx.checkpoint.lora.settings import ADAPTER_CONFIG
-from minitx.io import check_inside, parse_value
+from minitx.io import check_inside, check_regular_files, parse_value
 
 MODULES = "modules.json"
 SETTINGS = "config_sentence_transformers.json"
@@ -60,7 +60,12 @@ def encoder_place(content: bytes | None) -> str:
 
 
 def encoder_folder(folder: Path) -> Path:
-    """Returns the subfolder that modules.json names and that has a model or an adapter, else `folder`."""
+    """Returns the subfolder that modules.json names and that has a model or an adapter, else `folder`.
+
+    Raises:
+        ValueError: a file of the folder is not a regular one.
+    """
+    check_regular_files(folder)
     inner = folder / encoder_place(_read(folder / MODULES))
     return inner if any((inner / name).is_file() for name in ("config.json", ADAPTER_CONFIG)) else folder
 

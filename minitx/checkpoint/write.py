@@ -19,9 +19,10 @@ from torch import Tensor
 
 from minitx.checkpoint.files import BIN, BIN_INDEX, DTYPES, GENERATION, INDEX, SINGLE, read_index, summarize
 from minitx.checkpoint.lora.settings import ADAPTER_CONFIG
-from minitx.checkpoint.sentence import ENCODER_OPTIONS, MODULES, SETTINGS
-from minitx.io import read_json
+from minitx.checkpoint.sentence import ENCODER_OPTIONS, MODULES, SETTINGS, encoder_folder
+from minitx.io import leads_out, read_json
 from minitx.transaction import StagedFiles
+from minitx.validation import ArgumentValueError
 
 _ALIGNMENT = 8
 # the library's order of dtypes, which is also that of their sizes
@@ -68,7 +69,15 @@ def write_tensors(
 
 
 def header(shapes: Mapping[str, Tensor], metadata: Mapping[str, str]) -> tuple[bytes, dict[str, int]]:
-    """Returns the first bytes of a file, and the offset of each tensor after them."""
+    """Returns the first bytes of a file, and the offset of each tensor after them.
+
+    Raises:
+        ArgumentValueError: a dtype that minitx does not write, such as a float8 or complex one.
+    """
+    for name, tensor in shapes.items():
+        if tensor.dtype not in _NAMES:
+            hint = "convert it first: model.float()"
+            raise ArgumentValueError(name, tensor.dtype, f"of dtype {', '.join(map(str, _NAMES))}", hint)
     entries: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     offsets: dict[str, int] = {}
     end = 0
@@ -85,7 +94,7 @@ def header(shapes: Mapping[str, Tensor], metadata: Mapping[str, str]) -> tuple[b
 def write_values(file: BinaryIO, tensor: Tensor) -> int:
     """Writes the values of a tensor; returns their number of bytes."""
     size = nbytes(tensor)
-    values = tensor.detach().cpu().contiguous()
+    values = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
     if size:
         file.write(memoryview((ctypes.c_char * size).from_address(values.data_ptr())))
     return size
@@ -155,3 +164,12 @@ def files_to_load(folder: Path, poolings: str) -> set[str]:
         with suppress(ValueError, OSError):
             names |= {name for name in set(read_index(folder / index).values()) if (folder / name).exists()}
     return names
+
+
+def replaced_weights(folder: Path) -> list[Path]:
+    """Returns the weights in the subfolder of a folder's encoder, which a save replaces by its own."""
+    inner = encoder_folder(folder)
+    if inner == folder or leads_out(inner, folder):
+        return []
+    names = files_to_load(inner, "")
+    return [inner / name for name in names if name.endswith((".safetensors", ".bin", INDEX, BIN_INDEX))]

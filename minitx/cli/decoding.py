@@ -112,7 +112,8 @@ def set_languages(tokenizer: Tokenizer, values: Values) -> None:
     """Sets the tokenizer's languages; raises ValueError for text options where there is no tokenizer."""
     for name in ("stop", "decoder_prompts", "force_text", "src_lang", "tgt_lang"):
         if tokenizer is None and is_used(values, name):
-            raise ValueError(f"{shown(name)} is text, which needs a tokenizer; other options take ids.")
+            needs = f"{shown(name)} is text, which needs a tokenizer"
+            raise ValueError(f"{needs}; there are options that take ids.")
         try:
             if name.endswith("_lang") and is_used(values, name):
                 setattr(tokenizer, name, values[name])

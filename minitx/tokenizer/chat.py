@@ -1,8 +1,7 @@
 """Chat templates: messages to the prompt format that a chat model was trained on.
 
 A template is a Jinja program from the checkpoint, and so from its uploader: it runs in Jinja's sandbox on
-copies of plain text, numbers, lists and dicts. It can use time and memory, but not files, modules or the
-caller's objects.
+copies of plain text, numbers, lists and dicts, with bounded time and memory.
 
 Needs jinja2, the extra `chat`.
 """
@@ -35,7 +34,6 @@ DEFAULT = "default"
 _TOOLS = "tool_use"
 _JSON = "chat_template.json"
 _FILE, _ADDITIONAL = "chat_template.jinja", "additional_chat_templates"
-_LARGEST_TEXT, _LARGEST_EXPONENT = 10**7, 100  # of a product in a template
 
 
 class ChatTemplates:
@@ -222,6 +220,9 @@ def _plain(name: str, value: Any) -> Any:
 
 def _run(name: str, template: Template, inputs: Mapping[str, Any]) -> str:
     """Renders a template; any exception inside is an error of the template."""
+    from minitx.tokenizer.sandbox import LIMITS, Limits
+
+    LIMITS.set(Limits())
     try:
         return template.render(inputs)
     except _Refusal as refusal:
@@ -258,67 +259,11 @@ def _compiled(name: str, source: str) -> tuple[Template, frozenset[str], frozens
 def _environment() -> Any:
     """Returns Jinja's sandbox with the extensions and functions that templates on the Hub use."""
     try:
-        from jinja2 import nodes
-        from jinja2.exceptions import SecurityError
-        from jinja2.ext import Extension, loopcontrols
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-        from jinja2.utils import Namespace
+        from minitx.tokenizer.sandbox import make_environment
     except ImportError as error:
         raise ImportError(f"Chat templates need jinja2; {missing_extra('chat')}") from error
-
-    class Generation(Extension):
-        """Ignores `{% generation %}`, which marks the tokens of the training loss."""
-
-        tags = {"generation"}  # noqa: RUF012 - as Jinja declares it
-
-        def parse(self, parser: Any) -> nodes.Node:
-            """Parses the body of the tag."""
-            line = next(parser.stream).lineno
-            body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-            return nodes.Scope(body, lineno=line)
-
-    class PlainNamespace(Namespace):
-        """Jinja's namespace, without names that begin with an underscore."""
-
-        def __init__(*args: Any, **values: Any) -> None:  # a value may be called self
-            self, *positional = args
-            for key in dict(*positional, **values):
-                PlainNamespace._check(key)
-            Namespace.__init__(self, *positional, **values)
-
-        def __setitem__(self, key: str, value: Any) -> None:
-            PlainNamespace._check(key)
-            super().__setitem__(key, value)
-
-        @staticmethod
-        def _check(key: object) -> None:
-            if str(key).startswith("_"):
-                raise SecurityError(f"a namespace takes no name that begins with _, such as {key!r}")
-
-    class Environment(ImmutableSandboxedEnvironment):
-        """Jinja's sandbox, in which one product cannot take any time and memory."""
-
-        intercepted_binops = frozenset(("*", "**"))
-
-        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-            """Returns `left * right` or `left ** right`."""
-            sizes = [len(value) if hasattr(value, "__len__") else value for value in (left, right)]
-            if operator == "*" and sizes != [left, right]:
-                too_large = sizes[0] * sizes[1] > _LARGEST_TEXT
-            else:
-                too_large = operator == "**" and abs(right) > _LARGEST_EXPONENT
-            if too_large:
-                raise SecurityError(f"the result of {operator} would be too large")
-            return super().call_binop(context, operator, left, right)
-
-    environment = Environment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols])
-    environment.filters["tojson"] = _to_json
-    environment.globals |= {
-        "namespace": PlainNamespace,
-        "raise_exception": _raise_exception,
-        "strftime_now": _strftime_now,
-    }
-    return environment
+    variables = {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
+    return make_environment({"tojson": _to_json}, variables)
 
 
 def _raise_exception(message: str) -> None:

@@ -25,6 +25,7 @@ from minitx.tokenizer.keys import check_keys
 from minitx.tokenizer.languages import find_languages
 from minitx.tokenizer.tables.tokenizer import TableTokenizer
 from minitx.tokenizer.tokenizer import ANY_CLASS, Tokenizer
+from minitx.tokenizer.vocabularies.bounds import check_parts
 from minitx.tokenizer.vocabularies.declaration import WITHOUT_TYPES
 from minitx.tokenizer.vocabularies.registry import FAMILIES, build, needs_vocabulary_files
 from minitx.transaction import read_consistently
@@ -126,6 +127,7 @@ def _read(folder: Path, model: str, family: str) -> tuple[TokenizerBackends, Set
     translates = family in FAMILIES and FAMILIES[family].languages is not None and not general
     special = FAMILIES[family].special(settings) if translates else ()
     add_tokens(backend, settings, [text for text in special if backend.token_to_id(text) is not None])
+    check_parts(backend, folder / "tokenizer.json")
     return TokenizerBackends.of(backend), settings
 
 

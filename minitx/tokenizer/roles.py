@@ -1,9 +1,13 @@
-"""Special tokens by their role: `cls_token`, `pad_token`, ... and their ids, which can be assigned."""
+"""Attributes of a tokenizer that can be assigned: special tokens by their role, and no unknown ones.
+
+The roles are `cls_token`, `pad_token`, ... and their ids.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, NoReturn, Protocol
 
+from minitx.habits import UnknownAttributeError
 from minitx.tokenizer.backends import TokenizerBackends
 from minitx.tokenizer.batch import as_id, check_tokens
 from minitx.tokenizer.chat import ChatTemplates
@@ -63,3 +67,17 @@ class RoleId:
             if text is None:
                 raise ArgumentValueError(self.name, index, "the id of a token of the vocabulary, or None")
         setattr(tokenizer, self.role, text)
+
+
+class KnownAttributes:
+    """Base class of a tokenizer, whose attributes are those of its class and of its construction."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        known = [other for other in (*dir(type(self)), *vars(self)) if other[0] != "_"]
+        raise UnknownAttributeError("tokenizer", type(self).__name__, name, known)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        is_known = name[0] == "_" or name in vars(self) or hasattr(type(self), name)
+        if not is_known and "_loaded" in vars(self):  # constructed
+            getattr(self, name)  # raises the error with its hint
+        super().__setattr__(name, value)

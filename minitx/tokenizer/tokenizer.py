@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from minitx.checkpoint.write import write_tokenizer
-from minitx.habits import ElsewhereMethod, UnknownAttributeError, explain_arguments
+from minitx.habits import ElsewhereMethod, explain_arguments
 from minitx.tokenizer.backends import TextEncoder, TokenizerBackends
 from minitx.tokenizer.batch import (
     Batch,
@@ -33,7 +33,7 @@ from minitx.tokenizer.chat import ChatTemplates, named_templates
 from minitx.tokenizer.files import CONFIG, SPECIAL_TOKENS, TIDYING, Settings, saved_config
 from minitx.tokenizer.languages import Languages, Translation
 from minitx.tokenizer.pretruncate import splits_at_spaces
-from minitx.tokenizer.roles import Role, RoleId
+from minitx.tokenizer.roles import KnownAttributes, Role, RoleId
 from minitx.transaction import transaction
 from minitx.validation import (
     ArgumentTypeError,
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 ANY_CLASS = ("PreTrainedTokenizerFast", "TokenizersBackend", "PreTrainedTokenizer")
 
 
-class Tokenizer(Translation):
+class Tokenizer(Translation, KnownAttributes):
     """Converts texts to ids and back; from `minitx.load_tokenizer`.
 
     Attributes:
@@ -121,10 +121,6 @@ class Tokenizer(Translation):
         added = self._backends.vocabulary.get_added_tokens_decoder()
         self.special_ids = tuple(sorted(index for index, token in added.items() if token.special))
         self._splits_at_spaces = splits_at_spaces(self._backends.source.backend)
-
-    def __getattr__(self, name: str) -> NoReturn:
-        known = [each for each in dir(type(self)) if each[0] != "_"]
-        raise UnknownAttributeError("tokenizer", type(self).__name__, name, known)
 
     def __len__(self) -> int:
         """Returns the number of tokens, added ones included."""

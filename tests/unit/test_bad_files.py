@@ -148,6 +148,17 @@ def refuse(folder: Path, *parts: str, kind: type[Exception] = ValueError, **kwar
     return str(error)
 
 
+@pytest.mark.parametrize("name", ["config.json", "vocab.txt", "spiece.model", "1_Pooling/config.json"])
+def test_named_pipes(folder: Path, name: str) -> None:
+    """Opening one would wait for its writer for ever."""
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).parent.mkdir(exist_ok=True)
+    os.mkfifo(folder / name)
+    refuse(folder, name, "is a named pipe, a socket or a device")
+    with pytest.raises(ValueError, match=r"is a named pipe, a socket or a device"):
+        minitx.load_tokenizer(folder)
+
+
 def test_the_original_loads(original: Path) -> None:
     assert survives(original) is None
 

@@ -118,13 +118,54 @@ def test_many_added_tokens_are_added_in_one_call(tmp_path: Path) -> None:
     assert backend.token_to_id("<unused1999>") == 2_000
 
 
-def test_the_largest_id(tmp_path: Path) -> None:
+def damaged_tokenizer(folder: Path, **changes: Any) -> None:
+    """Writes and loads a tokenizer.json whose vocabulary or other parts are changed."""
     content = json.loads(Backend(models.WordLevel({"a": 0}, unk_token="a")).to_str())
-    content["model"]["vocab"]["b"] = 4_294_967_295
-    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
-    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    with pytest.raises(ValueError, match=r"tokenizer\.json has a token of id 4294967295"):
-        minitx.load_tokenizer(tmp_path)
+    content["model"]["vocab"] |= changes.pop("vocab", {})
+    (folder / "tokenizer.json").write_text(json.dumps(content | changes))
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    minitx.load_tokenizer(folder)
+
+
+@pytest.mark.parametrize("index", [10**7, 10**9, 2**31, 2**32 - 1])
+def test_the_largest_id(tmp_path: Path, index: int) -> None:
+    damaged_tokenizer(tmp_path, vocab={"b": 10**7 - 1})
+    with pytest.raises(
+        ValueError, match=rf"tokenizer\.json: the token 'b' has id {index}; ids must be at most"
+    ):
+        damaged_tokenizer(tmp_path, vocab={"b": index})
+
+
+def test_the_largest_id_of_older_files(tmp_path: Path) -> None:
+    (tmp_path / "vocab.json").write_text(json.dumps({"<|endoftext|>": 0, "a": 10**9}))
+    (tmp_path / "merges.txt").write_text("")
+    with pytest.raises(
+        ValueError, match=r"vocab\.json: the token 'a' has id 1000000000; ids must be at most"
+    ):
+        minitx.load_tokenizer(tmp_path, model_type="gpt2")
+
+
+@pytest.mark.parametrize("pattern", [{"String": "a"}, {"Regex": "a"}])
+@pytest.mark.parametrize("name", ["normalizer", "decoder"])
+def test_replacements_in_a_chain(tmp_path: Path, name: str, pattern: dict[str, str]) -> None:
+    parts = [{"type": "Replace", "pattern": pattern, "content": "a" * 1000}]
+    damaged_tokenizer(tmp_path, **{name: {"type": "Sequence", f"{name}s": parts}})
+    with pytest.raises(ValueError, match=rf"tokenizer\.json: the replacements of its {name} can make a text"):
+        damaged_tokenizer(tmp_path, **{name: {"type": "Sequence", f"{name}s": parts * 3}})
+
+
+@pytest.mark.parametrize("kind", ["TemplateProcessing", "BertProcessing", "RobertaProcessing"])
+def test_special_tokens_of_unknown_ids(tmp_path: Path, kind: str) -> None:
+    sequence = {"Sequence": {"id": "A", "type_id": 0}}
+    template = {
+        "single": [sequence, {"SpecialToken": {"id": "a", "type_id": 0}}],
+        "pair": [sequence, {"Sequence": {"id": "B", "type_id": 0}}],
+        "special_tokens": {"a": {"id": "a", "ids": [99], "tokens": ["a"]}},
+    }
+    pair = {"sep": ["a", 99], "cls": ["a", 0], "trim_offsets": True, "add_prefix_space": True}
+    parts = {"type": kind} | (template if kind == "TemplateProcessing" else pair)
+    with pytest.raises(ValueError, match=r"tokenizer\.json: its post_processor adds 'a' as id 99, which no"):
+        damaged_tokenizer(tmp_path, post_processor=parts)
 
 
 @pytest.mark.parametrize("kind", ["compressed", "short", "swapped"])

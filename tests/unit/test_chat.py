@@ -6,6 +6,7 @@ import enum
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -531,3 +532,79 @@ def test_templates_get_copies_of_plain_data(tmp_path: Path) -> None:
         render(tmp_path, "{{ messages[0].content.danger() }}", messages)
     render(tmp_path, "{{ dict.update(messages[0], {'role': 'x'}) }}", messages)
     assert messages[0]["role"] is Role.USER
+
+
+GROWING = (
+    "{% set ns = namespace(a=START) %}{% for i in range(90) %}{% set ns.a = GROWN %}{% endfor %}{{ ns.a }}"
+)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ '%999999999d' % 5 }}",
+        "{{ '%*d' % (10 ** 9, 5) }}",
+        "{{ '%999999999s' | format('a') }}",
+        "{{ '{:>999999999}'.format(5) }}",
+        "{{ '{:{}}'.format(5, '999999999') }}",
+        "{{ ('{0}' * 100000).format('a' * 100000) }}",
+        "{{ 'a' * 10 ** 10 }}",
+        "{{ ([0] * 10 ** 10) | length }}",
+        "{{ 10 ** 9999 }}",
+        "{{ 'a'.center(10 ** 10) }}",
+        "{{ 'a' | center(width=10 ** 10) }}",
+        "{{ ['a'] | map('center', 10 ** 10) | list }}",
+        "{{ ('\\n' * 1000000) | indent('x' * 100000) }}",
+        "{{ [1] | batch(10 ** 10, 0) | list }}",
+        "{{ [1] | slice(10 ** 9) | list }}",
+        "{{ 'a'.ljust(10 ** 10) }}",
+        "{{ (5).to_bytes(10 ** 10, 'big') }}",
+        "{{ [[1]] | tojson(indent=10 ** 10) }}",
+        "{{ ('a' * 1000000).replace('a', 'b' * 1000000) }}",
+        "{{ (('a' * 1000000) | safe).replace('a', 'b' * 1000000) }}",
+        "{{ ([1] * 100000) | tojson(separators=('x' * 1000000, ':')) }}",
+        "{% filter replace('a', 'b' * 100000) %}{{ 'a' * 1000000 }}{% endfilter %}",
+        "{{ (['x'] * 1000000) | join('y' * 1000000) }}",
+        "{{ ('y' * 1000000).join(['x'] * 1000000) }}",
+        "{{ 'a'.translate({97: 'b' * 1000}) }}",
+        "{{ [[1]] | sum(start=[]) }}",
+        "{{ lipsum(n=10 ** 7) }}",
+        "{% set b = 'x' * 9000000 %}{% for i in range(99999) %}{{ b }}{% endfor %}",
+        "{% set b %}{% for i in range(99999) %}{{ 'x' * 100000 }}{% endfor %}{% endset %}",
+        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+        "{% for i in range(9) recursive %}{{ loop(range(9)) }}{% endfor %}",
+        GROWING.replace("START", "'x'").replace("GROWN", "ns.a ~ ns.a"),
+        GROWING.replace("START", "'x'").replace("GROWN", "ns.a + ns.a"),
+        GROWING.replace("START", "[1]").replace("GROWN", "[ns.a, ns.a]"),
+        GROWING.replace("START", "[1]").replace("GROWN", "(ns.a, ns.a)"),
+        GROWING.replace("START", "[1]").replace("GROWN", "{1: ns.a, 2: ns.a}"),
+        GROWING.replace("START", "9").replace("GROWN", "ns.a * ns.a"),
+    ],
+)
+def test_time_and_memory_of_a_template_are_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, template: str
+) -> None:
+    monkeypatch.setattr("minitx.tokenizer.sandbox._MOST_SECONDS", 1.0)
+    start = time.thread_time()
+    with pytest.raises(ValueError, match=r"The chat template 'default' failed: .*[a-z]"):
+        render(tmp_path, template)
+    assert time.thread_time() - start < 3
+
+
+def test_what_a_bounded_template_still_computes(tmp_path: Path) -> None:
+    template = (
+        "{% for a, b in {'x': 1}.items() %}{{ a ~ b ~ none }}{% endfor %}"
+        "{% for i in [[1], [2, 3]] recursive %}{{ loop.index }}/{{ loop.length }}"
+        "{% if i is iterable %}({{ loop(i) }}){% endif %}{% endfor %}"
+        "{{ '%-4s|%05.1f|%%' % ('a', 2) }}{{ '{:>3}{}'.format('b', 'c') }}{{ ('a', 'b') | join(', ') }}"
+        "{{ 'a-b' | replace('-', '+') }}{{ 'x' | center(3) }}{{ 2 ** 10 + 7 % 4 }}{{ [1, 2] | sum }}"
+        "{{ [] + [1] }}"
+    )
+    expected = "x1None1/2(1/1)2/2(1/22/2)a   |002.0|%  bca, ba+b x 10273[1]"
+    assert render(tmp_path, template) == expected
+
+
+def test_a_long_conversation(tmp_path: Path) -> None:
+    messages = [{"role": "user", "content": "a" * 1000}, {"role": "assistant", "content": "b"}] * 2000
+    text = render(tmp_path, CHAT_ML, messages)
+    assert text.count("a" * 1000) == 2000

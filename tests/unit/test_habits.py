@@ -128,6 +128,23 @@ def test_attributes_of_a_tokenizer(tokenizer: minitx.Tokenizer, name: str) -> No
         getattr(tokenizer, name)
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("split_special_tokens", "Set it in tokenizer_config.json, and load the tokenizer again."),
+        ("chat_template", 'It is tokenizer.chat.templates["default"].'),
+        ("pading_side", "Did you mean 'padding_side'?"),
+    ],
+)
+def test_an_unknown_attribute_of_a_tokenizer_is_not_assigned(
+    tokenizer: minitx.Tokenizer, name: str, hint: str
+) -> None:
+    with pytest.raises(AttributeError, match=rf"^Tokenizer has no attribute '{name}'\. {re.escape(hint)}$"):
+        setattr(tokenizer, name, True)
+    assert name not in vars(tokenizer)
+    tokenizer.padding_side = tokenizer.padding_side
+
+
 def test_a_tokenizer_suggests_its_own_names(tokenizer: minitx.Tokenizer) -> None:
     with pytest.raises(AttributeError, match=r"no attribute 'encod'\. Did you mean 'encode'\?$"):
         tokenizer.encod  # noqa: B018

@@ -21,7 +21,7 @@ import torch
 from huggingface_hub import close_session, constants
 
 import minitx
-from minitx.checkpoint.hub import fetch, fetch_tokenizer
+from minitx.checkpoint.hub import LONGEST_WAIT, fetch, fetch_tokenizer
 from tests.hub_server import HubServer, files_of
 
 ID = "someone/tiny"
@@ -562,9 +562,9 @@ def test_a_busy_hub_is_asked_for_the_list_again(
     waits: list[float] = []
     monkeypatch.setattr("minitx.checkpoint.hub.time.sleep", waits.append)
     hub.push(ID, bert)
-    hub.busy = [(status, "7"), (status, "")]
+    hub.busy = [(status, "7"), (status, ""), (status, "9" * 5_000)]
     assert names(fetch(ID)) == ["config.json", "model.safetensors"]
-    assert waits == [7, 2]
+    assert waits == [7, 2, LONGEST_WAIT]
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"", b"../../other", b"main\0"])

@@ -13,6 +13,7 @@ from torch import Tensor
 
 import minitx
 from minitx.checkpoint.convert import convert
+from minitx.checkpoint.lora.patterns import is_fast
 from minitx.cli.app import main
 from minitx.inspect.summary import summarize
 from tests.hub_server import files_of
@@ -269,6 +270,15 @@ def test_targets_that_the_base_model_does_not_have(tmp_path: Path, base: Path) -
         {"target_modules": [3]},
         {"target_modules": "("},
         {"target_modules": {"q_proj": 1}},
+        {"target_modules": "(.*.*)*!"},
+        {"target_modules": "(a|a)*!"},
+        {"target_modules": "(?x)(.*#)\n#(\n)*!"},
+        {"target_modules": ".*" * 7 + "!"},
+        {"exclude_modules": "(.|.)" * 40 + "!"},
+        {"rank_pattern": {"(.*.*)*!": 3}},
+        {"alpha_pattern": {"(a?)+!": 3}},
+        {"layers_pattern": ["(.*)*!"]},
+        {"lora_alpha": 10**400},
         {"exclude_modules": "["},
         {"exclude_modules": 5},
         {"modules_to_save": "lm_head"},
@@ -297,6 +307,27 @@ def test_a_setting_of_another_kind_is_refused(tmp_path: Path, base: Path, change
         minitx.load(folder)
 
 
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "q_proj",
+        r".*\.(q|v)_proj",
+        r"^(?!.*embed).*$",
+        r"(.*\.)?layers\.([0-9]|1[0-9])\..*",
+        r"(?:.*?(?:vision|image|visual|text).*?(?:self_attn|attention|attn|mlp|mixer).*?(?:q_proj|fc1|fc2).*?)"
+        r"|(?:\bmodel\.layers\.[\d]{1,}\.(?:self_attn|mlp)\.(?:q_proj|k_proj))",
+    ],
+)
+def test_usual_patterns_are_fast(pattern: str) -> None:
+    assert is_fast(pattern)
+
+
+def test_a_name_that_takes_long_to_match(tmp_path: Path, base: Path) -> None:
+    name = f"base_model.model.{'a' * 1000}.lora_A.weight"
+    with pytest.raises(ValueError, match=r"adapter_model.*: a name of 1\d+ characters.* is too long"):
+        minitx.load(adapter(tmp_path / "adapter", base, {name: torch.ones(2, 24)}))
+
+
 def test_settings_that_are_null(tmp_path: Path, base: Path) -> None:
     optional = "rank_pattern alpha_pattern modules_to_save exclude_modules layers_pattern revision task_type"
     folder = adapter(tmp_path / "adapter", base, **dict.fromkeys(optional.split()))
@@ -323,6 +354,11 @@ def test_a_bias_without_a_place_is_named(tmp_path: Path, base: Path) -> None:
     tensors = tensors_of(1) | {f"base_model.model.{QUERY}.lora_B.bias": torch.ones(24)}
     with pytest.raises(ValueError, match=rf"lora_bias=True needs a bias .*{QUERY}"):
         minitx.load(adapter(tmp_path / "adapter", base, tensors, lora_bias=True))
+
+
+def test_a_stated_bias_that_the_file_lacks(tmp_path: Path, base: Path) -> None:
+    with pytest.raises(ValueError, match=rf"lora_bias=True states a tensor .*{QUERY}.lora_B.bias .*lacks"):
+        minitx.load(adapter(tmp_path / "adapter", base, lora_bias=True))
 
 
 @pytest.mark.parametrize("stored_as", [torch.bfloat16, torch.float16, torch.float32])

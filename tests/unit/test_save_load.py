@@ -489,6 +489,42 @@ def test_a_fresh_head_takes_what_there_is(tmp_path: Path) -> None:
     same(model.state_dict(), minitx.load(folder).state_dict())
 
 
+@pytest.mark.parametrize("labels", [{}, {"num_labels": 4}])
+def test_a_head_of_another_task_under_the_same_name(tmp_path: Path, labels: dict[str, Any]) -> None:
+    """The score of Llama's token classifier has a bias, that of its sequence classifier has none."""
+    folder = written(tmp_path / "one", "token-classification", CONFIGS["llama"])
+    task = "sequence-classification"
+    with pytest.raises(ValueError, match=rf"head='{task}' must be .*init_head=True .*score\.bias is of"):
+        minitx.load(folder, head=task)
+    model = minitx.load(folder, head=task, init_head=True, seed=0, **labels)
+    assert not torch.equal(model.head.projection.weight, stored(folder)["score.weight"])
+    minitx.save(model, tmp_path / "two")
+    assert "score.bias" not in stored(tmp_path / "two")
+    same(model.state_dict(), minitx.load(tmp_path / "two").state_dict())
+
+
+@pytest.mark.parametrize("name", ["blenderbot", "m2m_100"])
+def test_a_head_that_the_architecture_lacks(tmp_path: Path, name: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": name}))
+    task = "sequence-classification"
+    with pytest.raises(ValueError, match=rf"head='{task}' must be one of 'seq2seq-lm', 'none'"):
+        minitx.load(tmp_path, head=task, init_head=True, num_labels=4)
+
+
+def test_weights_in_the_subfolder_of_modules_json_are_replaced(tmp_path: Path) -> None:
+    inner = written(tmp_path / "0_Transformer", "none")
+    modules = [
+        {"idx": 0, "name": "0", "path": inner.name, "type": "sentence_transformers.models.Transformer"}
+    ]
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    model = minitx.load(tmp_path)
+    with torch.no_grad():
+        model.embedder.word_emb.weight.mul_(2)
+    minitx.save(model, tmp_path)
+    same(model.state_dict(), minitx.load(tmp_path).state_dict())
+    assert [path.name for path in inner.iterdir()] == ["config.json"]
+
+
 def test_init_head_does_not_hide_what_else_is_missing(tmp_path: Path) -> None:
     folder = written(tmp_path / "one", "none")
     tensors = stored(folder)

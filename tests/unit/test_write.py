@@ -41,6 +41,25 @@ def test_the_bytes_of_the_library(
     assert path.read_bytes() == library_save({n: t.contiguous() for n, t in stored.items()}, metadata or None)
 
 
+def test_values_that_torch_negates_or_conjugates_when_they_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    complex_values = torch.complex(torch.rand(3), torch.rand(3))
+    stored = {"negative": torch._neg_view(torch.rand(3, 2)), "imaginary": complex_values.conj().imag}
+    assert all(tensor.is_neg() for tensor in stored.values())
+    write_tensors({path: stored}, stored, [lambda: stored], {})
+    assert all(torch.equal(tensor, stored[name]) for name, tensor in load_file(path).items())
+
+
+@pytest.mark.filterwarnings("ignore:Complex modules")
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.complex64])
+def test_a_dtype_that_is_not_written(tmp_path: Path, dtype: torch.dtype) -> None:
+    config: dict[str, Any] = {"model_type": "gpt2", "vocab_size": 40, "n_embd": 16, "n_head": 2, "n_layer": 1}
+    model = minitx.from_config({**config, "n_positions": 20}, seed=0).to(dtype)
+    with pytest.raises(ValueError, match=r"\.weight=torch\.\w+ must be of dtype .*float32"):
+        minitx.save(model, tmp_path / "saved")
+    assert not any(tmp_path.glob("saved/*"))
+
+
 def test_several_files_and_groups(tmp_path: Path) -> None:
     stored = {name: torch.rand(3, 2) for name in "abcd"}
     sizes: list[int] = []

@@ -26,6 +26,7 @@ _HEAD_MODULES = {
     "token-classification": ("classifier", "score"),
     "question-answering": ("qa_outputs",),
 }
+_LONGEST_NAME = 200  # matching it against a pattern takes more time with its length
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,10 @@ def read_adapter(folder: Path) -> Adapter | None:
     stored = open_files(folder, [file])
     # A module of `modules_to_save` replaces the original, which may lie beside it.
     names = [name for name in stored.shapes if ".original_module." not in name]
+    if longest := next((name for name in names if len(name) > _LONGEST_NAME), None):
+        raise ValueError(
+            f"{folder / file}: a name of {len(longest)} characters, {longest:.60}..., is too long."
+        )
     return Adapter(config, folder / ADAPTER_CONFIG, {plain_name(name): stored.read(name) for name in names})
 
 

@@ -202,6 +202,10 @@ def read_updates(adapter: Adapter) -> tuple[dict[str, Update], dict[str, Tensor]
             raise adapter.error("use_dora", f"of an embedding, {module}, is not merged by minitx")
         if bool(adapter.config.get("use_dora")) != (update.magnitude is not None):
             raise adapter.error("use_dora", f"does not fit the weights of {module}")
+        embedding = f"{module}.lora_embedding_A" in adapter.tensors  # PEFT gives it no bias
+        if adapter.config.get("lora_bias") and update.bias is None and not embedding:
+            reason = f"states a tensor {module}.lora_B.bias that the adapter's file lacks"
+            raise adapter.error("lora_bias", reason, "fetch it again")
         update.scale = adapter.scale(module, len(update.down))
     return updates, whole
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from minitx.checkpoint.lora.patterns import is_fast
 from minitx.io import read_json
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -22,7 +23,7 @@ TASKS = {
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
 def _is_rank(value: Any) -> bool:
@@ -35,7 +36,7 @@ def _is_name(value: Any) -> bool:
 
 def _is_pattern(value: Any) -> bool:
     try:
-        return isinstance(value, str) and re.compile(value) is not None
+        return isinstance(value, str) and re.compile(value) is not None and is_fast(value)
     except (re.error, RecursionError, OverflowError):
         return False
 
@@ -133,6 +134,8 @@ def read_settings(folder: Path) -> dict[str, Any] | None:
         absent = key not in config or (value is None and expected.endswith("null"))
         if not check(value) and (not absent or key == "peft_type"):
             hint = "merge it with PEFT first" if key == "peft_type" else "correct the file"
+            if "regular expression" in expected:
+                hint += " (repetitions of repetitions, and long chains of them, are refused too: use names)"
             raise setting_error(path, config, key, f"must be {expected}", hint)
     for key in sorted(set(config) - set(SETTINGS) - RECORDS - {"init_lora_weights"}):
         if config[key] not in (None, False, "", [], {}):

@@ -44,8 +44,8 @@ class TableTokenizer(Tokenizer):
     """
 
     def __init__(self, backend: Any, settings: Settings, **options: Any) -> None:
-        super().__init__(backend, settings, **options)
         self.options = TableOptions.of(settings)
+        super().__init__(backend, settings, **options)
         if not states_length(settings):
             self.model_max_length = USUAL_LENGTH
         vocabulary = self._backends.vocabulary

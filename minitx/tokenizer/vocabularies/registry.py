@@ -21,6 +21,7 @@ from minitx.tokenizer.vocabularies import (
     wordpiece,
 )
 from minitx.tokenizer.vocabularies import sentencepiece_with_vocabulary as with_vocabulary
+from minitx.tokenizer.vocabularies.bounds import check_ids
 from minitx.tokenizer.vocabularies.declaration import WITH_TYPES, WITHOUT_TYPES, Family
 
 
@@ -59,6 +60,7 @@ def build(folder: Path, family: str, pattern: str | None = None) -> tuple[Tokeni
         folder, defaults=source.special_tokens_map, mask_takes_space=source.mask_takes_space
     )
     backend = source.build(folder, settings)
+    check_ids(backend, folder.joinpath(*source.files[:1]))
     add_tokens(backend, settings, source.special(settings) if source.special else ())
     if source.build_backends is not None:
         return source.build_backends(folder, settings, backend, source), settings
