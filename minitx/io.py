@@ -36,14 +36,24 @@ def parse_json(content: bytes, path: Path) -> dict[str, Any]:
     Raises:
         ValueError: not JSON, or not an object.
     """
+    value = parse_value(content, path)
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: holds a {type(value).__name__}; expected a JSON object.")
+    return value
+
+
+def parse_value(content: bytes, path: Path) -> Any:
+    """Parses JSON; `path` is for errors.
+
+    Raises:
+        ValueError: not JSON, or text that cannot be encoded.
+    """
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, a number of 5,000 digits
         raise ValueError(f"{path}: not valid JSON ({error}); is the file complete?") from None
     if b"\\ud" in content.lower() and not _is_unicode(value):
         raise ValueError(f"{path}: holds half of a surrogate pair, which is no character.")
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: holds a {type(value).__name__}; expected a JSON object.")
     return value
 
 

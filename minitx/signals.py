@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -79,9 +80,13 @@ class Stop:
             number = byte[0]
             if number not in CODES:
                 continue
-            self._receiver.settimeout(GRACE)
+            end = time.monotonic() + GRACE
             try:
-                byte = self._receiver.recv(1)
+                while True:
+                    self._receiver.settimeout(max(0.001, end - time.monotonic()))
+                    byte = self._receiver.recv(1)
+                    if not byte or byte[0] in (*CODES, *_HANDLED):  # others are no business of a command
+                        break
             except TimeoutError:
                 self.end(number)
             self._receiver.settimeout(None)

@@ -5,12 +5,14 @@ commits them, and each is moved to its name. A process that is killed before the
 after it, the next reader or writer completes the moves. The files to replace are removed first, so that
 programs that know nothing of this find files missing rather than a mixture.
 
-Writers exclude one another by a lock, which the system releases when a process dies. Readers lock nothing:
-`read_consistently` compares the folder before and after reading, and reads again if it has changed.
+Writers exclude one another by a lock, which the system releases when a process dies. Readers wait while files
+are moved, and lock nothing otherwise: `read_consistently` compares the folder before and after reading, and
+reads again if it has changed.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -26,16 +28,25 @@ from minitx.validation import warn
 
 try:
     import fcntl
-except ImportError:  # Windows: writers do not exclude one another
+except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 T = TypeVar("T")
 
 STAGING = ".minitx-save"
-_FILES, _COMMITTED, _LOCK = "files", "committed", "lock"
+_FILES, _COMMITTED, _LOCK, _OWNER = "files", "committed", "lock", "owner"
 _WAIT, _PATIENCE = 0.02, 5.0  # seconds: between two attempts at the lock, and before a warning
+_LONGEST_MOVE = 10.0  # seconds that a reader waits for another process to move files
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)  # Windows has no such flag
 _ATTEMPTS = 100  # reads of a folder that changes during each
+_ENDINGS = (".safetensors", ".bin", ".json", ".jinja", ".model", ".spm", "vocab.txt", "merges.txt")
+
+_IMPORTED = time.time_ns()
+_without_locks: set[Path] = set()  # folders about which a warning was given
+
+
+class _ChangesError(RuntimeError):
+    """A folder changed during each of many reads."""
 
 
 class StagedFiles:
@@ -77,9 +88,11 @@ def transaction(folder: Path) -> Iterator[StagedFiles]:
     Args:
         folder: folder of the files; created if it does not exist.
     """
-    existed = folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in created:
+            _sync(path.parent)
         with naming(folder), _locked(folder):
             _complete(folder)
             staged = folder / STAGING / _FILES
@@ -87,22 +100,28 @@ def transaction(folder: Path) -> Iterator[StagedFiles]:
             yield StagedFiles(folder, staged)
             _commit(folder, staged)
     except BaseException:
-        if not existed:
-            with suppress(OSError):  # another writer uses it
-                folder.rmdir()
+        with suppress(OSError):  # another writer uses one
+            for path in created:
+                path.rmdir()
         raise
 
 
-def read_consistently(folder: Path, read: Callable[[], T]) -> T:
+def read_consistently(folder: Path, read: Callable[[], T], *further: Path) -> T:
     """Returns `read()`, called again if files of the folder were replaced meanwhile.
 
+    `read_consistently(folder, lambda: (minitx.load(folder), minitx.load_tokenizer(folder)))` returns a model
+    and its tokenizer, also while another process saves there.
+
     Args:
-        folder: the files directly in it are watched.
+        folder: the files of a checkpoint directly in it are watched; others, such as logs, may change.
         read: opens and reads files; files that stay open may be replaced afterwards.
+        further: folders that are watched too.
 
     Raises:
         RuntimeError: the folder changed during each of many attempts.
     """
+    if further:
+        return read_consistently(folder, lambda: read_consistently(further[0], read, *further[1:]))
     for _ in range(_ATTEMPTS):
         recover(folder)
         before = _signature(folder)
@@ -110,13 +129,15 @@ def read_consistently(folder: Path, read: Callable[[], T]) -> T:
             continue
         try:
             result = read()
+        except _ChangesError:  # of the same or of another folder
+            raise
         except Exception:
             if not _is_committed(folder) and _signature(folder) == before:
                 raise
         else:
             if not _is_committed(folder) and _signature(folder) == before:
                 return result
-    raise RuntimeError(f"{folder} changes all the time; another process writes to it.")
+    raise _ChangesError(f"{folder} changes all the time; another process writes to it.")
 
 
 def recover(folder: Path) -> None:
@@ -125,18 +146,20 @@ def recover(folder: Path) -> None:
     Raises:
         PermissionError: the folder has such files and cannot be written to.
     """
-    if not _is_committed(folder):
-        return
-    try:
-        with _locked(folder):
-            _complete(folder)
-    except OSError as error:
-        if not _is_committed(folder):  # completed by another process
-            return
-        raise PermissionError(
-            f"{folder} holds an interrupted save, which cannot be completed ({error}); load it once with "
-            "write access."
-        ) from None
+    end = time.monotonic() + _LONGEST_MOVE
+    while _is_committed(folder):
+        if _may_be_locked(folder) and time.monotonic() < end:
+            time.sleep(_WAIT)
+            continue
+        try:
+            with _locked(folder):
+                _complete(folder)
+        except OSError as error:
+            if _is_committed(folder) and not (_may_be_locked(folder) and time.monotonic() < end):
+                raise PermissionError(
+                    f"{folder} holds an interrupted save, which cannot be completed ({error}); load it once "
+                    "with write access."
+                ) from None
 
 
 # --- the files -------------------------------------------------------------------------------------
@@ -148,6 +171,9 @@ def _commit(folder: Path, staged: Path) -> None:
     for name in names:
         if (folder / name).is_dir() and not (folder / name).is_symlink():
             raise IsADirectoryError(f"{folder / name} is a folder, where a file is to be written.")
+        for parent in (folder / name).parents[: name.count("/")]:
+            if os.path.lexists(parent) and not parent.is_dir():
+                raise NotADirectoryError(f"{parent} is a file, where a folder is to be; remove it.")
     for name in names:
         _sync(staged / name)
     for inner in _folders(staged):
@@ -177,6 +203,8 @@ def _complete(folder: Path) -> None:
     committed = staging / _COMMITTED
     if _is_committed(folder):
         names = _names(committed)
+        if link := next((path for path in committed.rglob("*") if path.is_symlink()), None):
+            raise ValueError(f"{link} is a link, which no save makes; remove it.")
         for name in names:
             _check_inside(folder, name)
         for name in names:
@@ -210,6 +238,8 @@ def _folders(folder: Path) -> list[Path]:
 
 def _sync(path: Path) -> None:
     """Waits until a file, or the entries of a folder, are on the disk."""
+    if os.name == "nt" and path.is_dir():  # cannot be opened there
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -218,12 +248,12 @@ def _sync(path: Path) -> None:
 
 
 def _signature(folder: Path) -> dict[str, tuple[int, int, int]]:
-    """Returns inode, time and size of the files directly in a folder; each replaced file changes it."""
+    """Returns inode, time and size of the watched files of a folder; each replaced file changes it."""
     files = {}
     for entry in os.scandir(folder):
         with suppress(OSError):  # removed since, or a link to nothing
-            status = os.stat(entry.path)
-            if entry.name != STAGING:
+            if entry.name.endswith(_ENDINGS):
+                status = os.stat(entry.path)
                 files[entry.name] = (status.st_ino, status.st_mtime_ns, status.st_size)
     return files
 
@@ -239,18 +269,24 @@ def _locked(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if not _is_committed(folder):
-            shutil.rmtree(staging / _FILES, ignore_errors=True)
-            (staging / _LOCK).unlink(missing_ok=True)
-            with suppress(OSError):  # another writer waits in it
+        try:
+            if not _is_committed(folder):
+                shutil.rmtree(staging / _FILES, ignore_errors=True)
+                (staging / _LOCK).unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)
+            with suppress(OSError):  # there are locks, or another writer waits in the folder
+                os.unlink(staging / _OWNER)
+            with suppress(OSError):
                 os.rmdir(staging)
-        os.close(descriptor)
 
 
 def _acquire(path: Path) -> int:
     """Returns the descriptor of the locked file, when no other process has the lock."""
     if path.parent.is_symlink():
         raise FileExistsError(f"{path.parent} is a link, which no save makes; remove it.")
+    if path.parent.exists() and not path.parent.is_dir():
+        raise FileExistsError(f"{path.parent} is a file, which no save makes; remove it.")
     waiting_since, warned = time.monotonic(), False
     while True:
         path.parent.mkdir(exist_ok=True)
@@ -259,10 +295,9 @@ def _acquire(path: Path) -> int:
         except FileNotFoundError:  # its folder was removed by the writer before
             continue
         try:
-            if _try_lock(descriptor) and _is_at(descriptor, path):
+            if _try_lock(descriptor, path):
                 os.ftruncate(descriptor, 0)
-                owner = {"process": os.getpid(), "machine": socket.gethostname()}
-                os.write(descriptor, json.dumps(owner).encode())
+                os.write(descriptor, _owner().encode())
                 return descriptor
             owner_text = os.read(descriptor, 200).decode(errors="replace")
         except BaseException:
@@ -275,17 +310,81 @@ def _acquire(path: Path) -> int:
         time.sleep(_WAIT)
 
 
-def _try_lock(descriptor: int) -> bool:
-    """Locks a file unless another process has it; a file system without locks counts as free."""
-    if fcntl is None:
-        return True
+def _try_lock(descriptor: int, path: Path) -> bool:
+    """Locks a file unless another process has it; False too for a file that was removed meanwhile."""
     try:
+        if fcntl is None:
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
+        return False
+    except OSError as error:
+        return _try_create(path.with_name(_OWNER), str(error.strerror))
+    return _is_at(descriptor, path)
+
+
+def _try_create(path: Path, reason: str) -> bool:
+    """Creates the file that replaces a lock where there are none, unless another process has created it."""
+    folder = path.parent.parent
+    if folder not in _without_locks:
+        _without_locks.add(folder)
+        warn(
+            f"{folder} is on a file system without locks ({reason}): a save that is killed on another "
+            f"machine leaves {path}; remove it if others wait for it."
+        )
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(_owner())
+    except FileNotFoundError:  # its folder was removed by the writer before
+        return False
+    except FileExistsError:
+        if not _is_alive(path):
+            path.unlink(missing_ok=True)
+        return False
+    return True
+
+
+def _owner() -> str:
+    """Returns this process, as the content of a lock."""
+    return json.dumps({"process": os.getpid(), "machine": socket.gethostname(), "imported": _IMPORTED})
+
+
+def _is_alive(path: Path) -> bool:
+    """Whether the process that created a file exists, or may exist, on another machine for example."""
+    try:
+        owner = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):  # removed just now, or being written
+        return True
+    if owner["machine"] != socket.gethostname() or os.name == "nt":  # os.kill would end it there
+        return True
+    if owner["process"] == os.getpid():  # a restarted container has the same numbers
+        return bool(owner["imported"] == _IMPORTED)
+    try:
+        os.kill(owner["process"], 0)
+    except ProcessLookupError:
         return False
     except OSError:
         return True
     return True
+
+
+def _may_be_locked(folder: Path) -> bool:
+    """Whether a writer is at work in a folder, or may be where that cannot be found out."""
+    try:
+        descriptor = os.open(folder / STAGING / _LOCK, os.O_RDONLY | _NO_LINK)
+    except OSError as error:
+        return isinstance(error, PermissionError)
+    try:
+        if fcntl is not None:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without locks
+        pass
+    finally:
+        os.close(descriptor)
+    owner = folder / STAGING / _OWNER
+    return owner.exists() and _is_alive(owner)
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

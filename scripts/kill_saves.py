@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import minitx
 from minitx.checkpoint.convert import convert
-from minitx.transaction import STAGING, read_consistently, recover
+from minitx.transaction import read_consistently, recover
 
 NUMBERS = (1, 2, 3)
 
@@ -83,9 +83,9 @@ def kill(child: int) -> bool:
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
-def litter(folder: Path) -> list[str]:
-    """Returns the names that no save writes."""
-    return [path.name for path in folder.iterdir() if path.name == STAGING or path.suffix == ".tmp"]
+def names(folder: Path) -> set[str]:
+    """Returns the names of all that is in a folder."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
 
 
 def main() -> int:
@@ -107,6 +107,7 @@ def main() -> int:
 
         target = place / "target"
         save(target, 1)
+        saved_names = names(target)
         started = time.monotonic()
         save(target, 2)
         longest = 1.5 * (time.monotonic() - started)
@@ -115,10 +116,14 @@ def main() -> int:
             child = process(lambda number=number: save(target, number))
             time.sleep(draw.uniform(0, longest))
             counts["savers killed"] += kill(child)
+            if index % 4 == 1:
+                reader = process(lambda: recover(target))
+                time.sleep(draw.uniform(0, longest / 20))
+                counts["readers killed"] += kill(reader)
             judge(target, counts)
-            if index % 10 == 9:
+            if index % 3 == 2:
                 save(target, number)
-                counts["litter"] += bool(litter(target))
+                counts["litter"] += names(target) != saved_names
         new = place / "converted"
         for index in range(arguments.kills):
             child = process(lambda number=NUMBERS[index % 3]: convert(place / f"source{number}", new))
@@ -131,7 +136,7 @@ def main() -> int:
                 shutil.rmtree(new)
                 continue
             convert(place / "source1", new)
-            counts["litter"] += bool(litter(new))
+            counts["litter"] += names(new) != names(place / "source1")
             judge(new, counts)
             shutil.rmtree(new)
         for _ in range(arguments.kills // 2):
@@ -144,9 +149,10 @@ def main() -> int:
             counts["savers in pairs killed"] += sum(map(kill, children))
             judge(target, counts)
         save(target, 1)
-        counts["litter"] += bool(litter(target))
+        counts["litter"] += names(target) != saved_names
     for name in (
         "savers killed",
+        "readers killed",
         "conversions killed",
         "savers in pairs killed",
         "folders read",

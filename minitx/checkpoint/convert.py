@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from minitx.checkpoint.files import WEIGHTS, summarize
-from minitx.checkpoint.hub import TOKENIZER
+from minitx.checkpoint.hub import TEMPLATES, TOKENIZER
 from minitx.checkpoint.load import load
 from minitx.checkpoint.lora.base import tokenizer_folder
 from minitx.checkpoint.record import Checkpoint
@@ -19,7 +19,8 @@ from minitx.checkpoint.save import stored_tensors, write_checkpoint
 from minitx.checkpoint.sentence import check_links, module_places, upper_folder
 from minitx.checkpoint.write import nbytes
 from minitx.io import leads_out
-from minitx.transaction import transaction
+from minitx.models import Model
+from minitx.transaction import read_consistently, transaction
 
 LARGEST_COPY = 200_000_000
 
@@ -67,23 +68,42 @@ def convert(
         ValueError: the destination is the source; or as `load`.
     """
     check_destination(source, destination)
-    paths, left_out = companions(source, destination)
     access = {key: options[key] for key in ("token", "offline") if key in options}
     tokenizer = tokenizer_folder(source, **access)
-    check_links(tokenizer, TOKENIZER)
-    paths |= {name: tokenizer / name for name in TOKENIZER if (tokenizer / name).is_file()}
-    check_clashes(destination, ["config.json", *paths])
-    model = load(source, **options)
-    checkpoint: Checkpoint = model.checkpoint
-    size = sum(map(nbytes, stored_tensors(model, checkpoint)[0].values()))
-    with transaction(destination) as files, nullcontext() if progress is None else progress(size) as step:
-        weights = write_checkpoint(files, model, checkpoint, max_shard_size, step)
-        written = set(files.names())
-        for name in paths.keys() - written:
-            shutil.copyfile(paths[name], files.path(name))  # a link becomes a file
-        check_clashes(destination, files.names())
-    copied = [name for name in paths if name not in written or name in checkpoint.sentence_files]
+    stack = ExitStack()
+
+    def read() -> tuple[Model, dict[str, IO[bytes]], list[str]]:
+        """Loads the model and opens the files to copy, all of them of one save."""
+        stack.close()
+        paths, left_out = companions(source, destination)
+        paths |= tokenizer_files(tokenizer)
+        check_clashes(destination, ["config.json", *paths])
+        opened: dict[str, IO[bytes]] = {
+            name: stack.enter_context(path.open("rb")) for name, path in paths.items()
+        }
+        return load(source, **options), opened, left_out
+
+    with stack:
+        further = {tokenizer, upper_folder(source)} - {source}
+        model, opened, left_out = read_consistently(source, read, *further)
+        checkpoint: Checkpoint = model.checkpoint
+        size = sum(map(nbytes, stored_tensors(model, checkpoint)[0].values()))
+        with transaction(destination) as files, nullcontext() if progress is None else progress(size) as step:
+            weights = write_checkpoint(files, model, checkpoint, max_shard_size, step)
+            written = set(files.names())
+            for name in opened.keys() - written:
+                with files.path(name).open("wb") as copy:  # a link becomes a file
+                    shutil.copyfileobj(opened[name], copy)
+            check_clashes(destination, files.names())
+    copied = [name for name in opened if name not in written or name in checkpoint.sentence_files]
     return Conversion(size, sorted(weights), copied, left_out)
+
+
+def tokenizer_files(folder: Path) -> dict[str, Path]:
+    """Returns the files of a tokenizer by name; raises ValueError about links out of the folder."""
+    names = [*TOKENIZER, *(f"{TEMPLATES}{path.name}" for path in (folder / TEMPLATES).glob("*.jinja"))]
+    check_links(folder, names)
+    return {name: folder / name for name in names if (folder / name).is_file()}
 
 
 def check_destination(source: Path, destination: Path) -> None:

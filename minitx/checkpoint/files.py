@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import io
 import json
+import pickletools
 import zipfile
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -40,6 +41,22 @@ DTYPES = {
     "I8": torch.int8,
     "U8": torch.uint8,
     "BOOL": torch.bool,
+}
+_LOCAL_HEADER, _SIZES_FOLLOW = 30, 8  # bytes before the name of a record in a zip archive, and a flag
+
+# class of storages in a `.bin` file -> bytes of an element
+_STORAGES = {
+    "torch DoubleStorage": 8,
+    "torch FloatStorage": 4,
+    "torch HalfStorage": 2,
+    "torch BFloat16Storage": 2,
+    "torch LongStorage": 8,
+    "torch IntStorage": 4,
+    "torch ShortStorage": 2,
+    "torch CharStorage": 1,
+    "torch ByteStorage": 1,
+    "torch BoolStorage": 1,
+    "torch.storage UntypedStorage": 1,
 }
 
 
@@ -232,13 +249,11 @@ def open_bin(path: Path, *, mapped: bool = True) -> tuple[dict[str, Tensor], dic
     """
     state: Any = None
     try:
-        sizes = record_sizes(path)
         try:
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         except RuntimeError:  # files from before torch 1.6 are not zip archives and cannot be mapped
             state = torch.load(path, map_location="cpu", weights_only=True)
-        if sizes is not None:
-            check_sizes(state, sizes)
+        check_records(path)
     except Exception as error:  # torch raises anything for damaged bytes, struct.error included
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
@@ -256,44 +271,93 @@ def open_bin(path: Path, *, mapped: bool = True) -> tuple[dict[str, Tensor], dic
         if not plain or value.dtype not in DTYPES.values():
             kind = str(value.layout if value.layout is not torch.strided else value.dtype)
             raise ValueError(f"{path}: {name} is a {kind} tensor on {value.device}; expected a dense tensor.")
+        if value.nbytes > value.untyped_storage().nbytes():
+            raise ValueError(f"{path}: {name} repeats its values; expected a tensor that holds each of them.")
     return state, {str(name): torch.empty_like(value, device="meta") for name, value in state.items()}
 
 
-def record_sizes(path: Path) -> Counter[int] | None:
-    """Returns how many records of each size a `.bin` archive has; None for a file that is no archive.
+def check_records(path: Path) -> None:
+    """Checks that each storage of a `.bin` archive has the size of its record.
+
+    torch maps a storage as a range of bytes of the file, and does not compare it with the record.
 
     Raises:
-        ValueError: compressed records, which may be of any size; torch writes none.
+        ValueError: another size, a record that begins or ends elsewhere than the archive states, or
+            compressed records, which may be of any size; torch writes none.
     """
     if not zipfile.is_zipfile(path):
-        return None
+        return
     with zipfile.ZipFile(path) as archive:
-        records = archive.infolist()
-    if any(record.compress_type != zipfile.ZIP_STORED for record in records):
-        raise ValueError("its records are compressed, which torch.save never does")
-    return Counter(record.file_size for record in records)
+        records = {record.filename: record for record in archive.infolist()}
+        if len(records) != len(archive.infolist()):
+            raise ValueError("it has two records of one name")
+        if any(record.compress_type != zipfile.ZIP_STORED for record in records.values()):
+            raise ValueError("its records are compressed, which torch.save never does")
+        names = [name for name in records if name.endswith("/data.pkl") and name.count("/") == 1]
+        if not names:
+            raise ValueError("it has no data.pkl")
+        sizes = storage_sizes(archive.read(names[0]))
+    folder = names[0].removesuffix("data.pkl") + "data/"
+    with path.open("rb") as file:
+        for key, size in sizes.items():
+            record = records.get(folder + key)
+            if record is None or record.file_size != size:
+                present = "none" if record is None else f"one of {record.file_size}"
+                raise ValueError(f"storage {key} needs a record of {size} bytes, and has {present}")
+            check_place(file, record)
 
 
-def check_sizes(state: Any, sizes: Counter[int]) -> None:
-    """Checks that every tensor has a record of its size.
+def check_place(file: BinaryIO, record: zipfile.ZipInfo) -> None:
+    """Checks that the header after the values of a record is where the header before them places it."""
+    file.seek(record.header_offset)
+    header = file.read(_LOCAL_HEADER)
+    name_length, extra_length = (int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
+    name = file.read(name_length)
+    file.seek(extra_length + record.file_size, io.SEEK_CUR)
+    next_bytes = b"PK\7\x08" if record.flag_bits & _SIZES_FOLLOW else b"PK"
+    if name != record.filename.encode() or not file.read(4).startswith(next_bytes):
+        raise ValueError(f"record {record.filename} is not where the archive states")
 
-    torch maps a tensor as a range of bytes of the file, and does not compare it with the record.
 
-    Raises:
-        ValueError: it has none.
+def storage_sizes(content: bytes) -> dict[str, int]:
+    """Returns the size of each storage that a pickle names, by the key of its record; runs nothing in it.
+
+    A storage is named as ("storage", class, key, device, number of elements).
     """
-    storages = {s.data_ptr(): s.nbytes() for s in _storages(state) if s.nbytes()}
-    if lacking := Counter(storages.values()) - sizes:
-        raise ValueError(f"a tensor of {min(lacking)} bytes has no record of that size")
-
-
-def _storages(value: Any) -> Iterator[torch.UntypedStorage]:
-    """Yields the storages of all tensors in nested containers."""
-    if isinstance(value, Tensor) and value.layout is torch.strided and not value.is_nested:
-        yield value.untyped_storage()
-    elif isinstance(value, Mapping | list | tuple):
-        for part in value.values() if isinstance(value, Mapping) else value:
-            yield from _storages(part)
+    sizes: dict[str, int] = {}
+    stack: list[Any] = []
+    memo: dict[Any, Any] = {}
+    for opcode, argument, _ in pickletools.genops(content):
+        before, items = opcode.stack_before, []
+        if pickletools.markobject in before:
+            mark = len(stack) - 1 - stack[::-1].index(pickletools.markobject)
+            items = stack[mark + 1 :]
+            del stack[mark - before.index(pickletools.markobject) :]
+        elif before:
+            items = stack[-len(before) :]
+            del stack[-len(before) :]
+        match opcode.name:
+            case "MARK":
+                stack.append(pickletools.markobject)
+            case "PUT" | "BINPUT" | "LONG_BINPUT":
+                memo[argument] = stack[-1]
+            case "MEMOIZE":
+                memo[len(memo)] = items[0]
+                stack += items
+            case "GET" | "BINGET" | "LONG_BINGET":
+                stack.append(memo[argument])
+            case "TUPLE" | "TUPLE1" | "TUPLE2" | "TUPLE3":
+                stack.append(tuple(items))
+            case "BINPERSID":
+                _, kind, key, _, count = items[0]
+                if kind in _STORAGES:
+                    sizes[key] = _STORAGES[kind] * count
+                stack.append(None)
+            case "STACK_GLOBAL":
+                stack.append(" ".join(items))
+            case _:
+                stack += [argument] * len(opcode.stack_after)
+    return sizes
 
 
 def is_file(path: Path) -> bool:

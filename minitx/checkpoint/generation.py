@@ -11,6 +11,7 @@ from minitx.checkpoint.files import GENERATION
 from minitx.checkpoint.hub import fetch
 from minitx.checkpoint.lora.base import base_folder, generation_folder
 from minitx.io import parse_json, read_json
+from minitx.transaction import read_consistently
 
 # Keys of the table that choose neither how tokens are chosen nor how many: a start token, formats of outputs
 _NO_SETTINGS = frozenset(
@@ -74,10 +75,15 @@ def fetch_settings(
     """
     folder = fetch(name_or_folder, revision=revision, token=token, offline=offline)
     base = base_folder(folder, token=token, offline=offline)
-    path, old = generation_folder(folder, base) / GENERATION, base / "config.json"
-    content = path.read_bytes() if path.is_file() else None
-    config = read_json(old) if content is None and old.is_file() else {}
-    settings = stated_settings(content, config, folder)
+
+    def read() -> StatedSettings | None:
+        """Reads the files, all of them of one save."""
+        path, old = generation_folder(folder, base) / GENERATION, base / "config.json"
+        content = path.read_bytes() if path.is_file() else None
+        config = read_json(old) if content is None and old.is_file() else {}
+        return stated_settings(content, config, folder)
+
+    settings = read_consistently(base, read, *{folder} - {base})
     if settings is None:
         raise FileNotFoundError(
             f"{folder} has no {GENERATION}; choose a strategy: sampling, greedy decoding or a search."

@@ -158,7 +158,7 @@ def load(
         return mixed_dtypes(few_rows(model.set_attention(attention or model.checkpoint.attention)))
 
     with collection_paused():
-        return read_consistently(base, read)
+        return read_consistently(base, read, *{folder, upper_folder(base)} - {base})
 
 
 def check_head(head: str | None, architecture: Architecture) -> None:

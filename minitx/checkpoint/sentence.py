@@ -15,7 +15,7 @@ import torch
 
 from minitx.checkpoint.files import BIN, SINGLE, WEIGHTS, open_bin
 from minitx.checkpoint.lora.settings import ADAPTER_CONFIG
-from minitx.io import check_inside, check_regular_files
+from minitx.io import check_inside, check_regular_files, parse_value
 
 MODULES = "modules.json"
 SETTINGS = "config_sentence_transformers.json"
@@ -33,10 +33,7 @@ def list_modules(content: bytes, path: Path) -> list[tuple[str, str]]:
     Raises:
         ValueError: not a list of modules, or a folder outside this one; `path` is for the message.
     """
-    try:
-        entries = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not valid JSON ({error}); is the file complete?") from None
+    entries = parse_value(content, path)
     if not isinstance(entries, list):
         raise ValueError(f"{path}: holds a {type(entries).__name__}; expected a list of modules.")
     listed = []

@@ -49,16 +49,19 @@ def write_tensors(
         metadata: texts for the header of each file.
         progress: called with the number of bytes after each tensor.
     """
-    places: dict[str, tuple[BinaryIO, int]] = {}
-    with ExitStack() as stack:
-        for path, names in files.items():
-            file: BinaryIO = stack.enter_context(path.open("wb"))
-            content, offsets = header({name: shapes[name] for name in names}, metadata)
-            file.write(content)
-            places |= {name: (file, len(content) + offset) for name, offset in offsets.items()}
+    places: dict[str, tuple[Path, int]] = {}
+    for path, names in files.items():
+        content, offsets = header({name: shapes[name] for name in names}, metadata)
+        path.write_bytes(content)
+        places |= {name: (path, len(content) + offset) for name, offset in offsets.items()}
+    opened: Path | None = None
+    with ExitStack() as stack:  # one file at a time: the shards may be more than a process may open
         for group in groups:
             for name, tensor in group().items():
-                file, offset = places[name]
+                path, offset = places[name]
+                if path != opened:
+                    stack.close()
+                    file, opened = stack.enter_context(path.open("r+b")), path
                 file.seek(offset)
                 size = write_values(file, tensor)
                 if progress is not None:

@@ -22,6 +22,7 @@ from minitx.decoding import Strategy
 from minitx.decoding.generation_config import generation_settings, read_settings
 from minitx.pipelines.generation.batches import remaining_tokens_of
 from minitx.pipelines.generation.strategies import NAMES, strategy_from_options
+from minitx.transaction import read_consistently
 
 DEFAULT_LENGTH = 64  # new tokens, where neither an option nor the checkpoint has the number
 Tokenizer = minitx.Tokenizer | None
@@ -55,6 +56,11 @@ def request_of(source: Source, values: Values) -> Request:
     prompts = typed_prompts(values)
     exclusive(values, "decoder_prompts", "decoder_ids")
     folder = source.folder()
+    return read_consistently(folder, lambda: _read_request(source, folder, values, prompts))
+
+
+def _read_request(source: Source, folder: Path, values: Values, prompts: list[Any]) -> Request:
+    """Returns the request, with model, tokenizer and settings of one save."""
     tokenizer = optional_tokenizer(source, folder, required=not values["ids"])
     set_languages(tokenizer, values)
     head = head_of(source, folder)
@@ -67,10 +73,8 @@ def request_of(source: Source, values: Values) -> Request:
     if values["min_new_tokens"] is None:  # that of the checkpoint may be more than the maximum
         settings["min_new_tokens"] = min(settings["min_new_tokens"], settings["max_new_tokens"])
     settings |= {"tokenizer": tokenizer, "decoder_prompts": starts or None}
-    samples = values.get("num_samples") or (
-        generation_settings(folder, **source.hub).num_samples if values["checkpoint"] else 1
-    )
-    return Request(model, prompts, inputs, strategy, settings, samples)
+    stated = generation_settings(folder, **source.hub).num_samples if values["checkpoint"] else 1
+    return Request(model, prompts, inputs, strategy, settings, values.get("num_samples") or stated)
 
 
 def exclusive(values: Values, *names: str) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from minitx.terminal import visible
+from minitx.terminal import escaped, visible
 
 WIDTH = 80
 GREEN, RED = "1;32", "1;31"
@@ -28,11 +28,11 @@ def show(text: str, end: str = "\n", file: TextIO | None = None) -> None:
 def emit(as_json: bool, value: Any, text: str, *, indent: int | None = 2) -> None:
     """Prints a result: as JSON, without indent on one line, or as text, where there is some.
 
-    JSON has escapes where the encoding of stdout lacks characters.
+    JSON has escapes in place of control characters, and of those that the encoding of stdout lacks.
     """
     escape = codecs.lookup(getattr(sys.stdout, "encoding", None) or "utf-8").name != "utf-8"
     if as_json:
-        print(json.dumps(value, indent=indent, ensure_ascii=escape, allow_nan=False), flush=True)
+        print(escaped(json.dumps(value, indent=indent, ensure_ascii=escape, allow_nan=False)), flush=True)
     elif text:
         show(text)
 

@@ -15,6 +15,7 @@ from minitx.checkpoint.lora.base import base_folder
 from minitx.models import Model
 from minitx.models.compiled import check_not_compiled
 from minitx.pictures.text import human as human
+from minitx.transaction import read_consistently
 from minitx.validation import check_path, check_type
 
 
@@ -105,7 +106,8 @@ def summarize(model: Model, folder: str | Path | None = None) -> Summary:
     stored: dict[str, Tensor] = {}
     if folder is not None and model.checkpoint is not None:
         used = {name for names in model.checkpoint.names.values() for name in names} | set(kept)
-        tensors = open_folder(model.checkpoint.folder or base_folder(folder))
+        place = model.checkpoint.folder or base_folder(folder)
+        tensors = read_consistently(place, lambda: open_folder(place))
         stored = {name: tensor for name, tensor in tensors.shapes.items() if name not in used}
     return Summary(
         model_type=None if model.checkpoint is None else model.checkpoint.model_type,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
@@ -15,6 +16,7 @@ from minitx.pipelines.inputs import read_file
 from minitx.pipelines.registry import BY_HEAD, BY_MODEL_TYPE, TASKS, TaskSpec, find_task
 from minitx.pipelines.result import Details
 from minitx.pipelines.task import ModelInput, Options, Task
+from minitx.transaction import read_consistently
 from minitx.validation import (
     ArgumentTypeError,
     ArgumentValueError,
@@ -263,8 +265,7 @@ def pipeline(
         model: folder, Hub id, or a loaded model; None takes the task's usual checkpoint from the Hub.
         tokenizer: folder, Hub id, or a loaded tokenizer; None takes that of the model.
         dtype: as for `minitx.load`; None keeps the checkpoint's dtype.
-        device: of the model: "cpu", "cuda:1", or a number, -1 for the CPU; None takes an accelerator if there
-            is one.
+        device: of the model: "cpu", "cuda:1", or a number, -1 for the CPU; None takes an accelerator if any.
         batch_size: most sequences in a batch; None lets their lengths decide. It does not change results.
         revision, token, offline: of the Hub, as for `minitx.load`.
         progress: show a progress bar; None shows one at a terminal if a list takes over a second.
@@ -287,15 +288,20 @@ def pipeline(
         model = spec.checkpoint
         warn(f"No model was named for {spec.name}; using {model}.")
     hub = {"revision": revision, "token": token, "offline": offline}
-    if isinstance(model, str | Path):
-        loaded = _load_model(spec, model, dtype, _device(device), hub)
-    else:
-        loaded = _check_model(model, dtype, device)
-    spec = spec or _task_of(loaded)
-    implementation = spec.task_class().for_model(loaded)(
-        spec, loaded, _load_tokenizer(loaded, tokenizer, hub)
-    )
-    pipe: Pipeline = spec.pipeline_class()(
+
+    def read() -> Any:
+        """Loads the model and its tokenizer, both of one save."""
+        if isinstance(model, str | Path):
+            loaded = _load_model(spec, model, dtype, _device(device), hub)
+        else:
+            loaded = _check_model(model, dtype, device)
+        chosen = spec or _task_of(loaded)
+        kind = chosen.task_class().for_model(loaded)
+        return kind(chosen, loaded, _load_tokenizer(loaded, tokenizer, hub))
+
+    is_folder = isinstance(model, str | Path) and os.path.isdir(model)
+    implementation = read_consistently(Path(model), read) if is_folder else read()
+    pipe: Pipeline = implementation.spec.pipeline_class()(
         implementation,
         implementation.options(None, {**stated, **options}),
         batch_size=batch_size,

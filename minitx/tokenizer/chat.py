@@ -13,10 +13,11 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from minitx.extras import missing_extra
+from minitx.io import parse_value
 from minitx.validation import (
     ArgumentTypeError,
     ArgumentValueError,
@@ -154,10 +155,7 @@ def named_templates(files: Mapping[str, str], config: Mapping[str, Any]) -> dict
     named = _from_json("tokenizer_config.json", config.get("chat_template"))
     if named or _JSON not in files:
         return named
-    try:
-        value = json.loads(files[_JSON])
-    except ValueError as error:
-        raise ValueError(f"{_JSON}: not valid JSON ({error}); is the file complete?") from None
+    value = parse_value(files[_JSON].encode(), Path(_JSON))
     return _from_json(_JSON, value.get("chat_template") if isinstance(value, dict) else value)
 
 

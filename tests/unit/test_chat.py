@@ -392,6 +392,10 @@ def test_what_is_no_template(tmp_path: Path, value: Any) -> None:
             make(tmp_path / "json", None, {"chat_template.json": content})
     with pytest.raises(ValueError, match=r"chat_template.json: not valid JSON"):
         make(tmp_path / "json", None, {"chat_template.json": "{"})
+    with pytest.raises(ValueError, match=r"chat_template.json: not valid JSON .*recursion"):
+        make(tmp_path / "json", None, {"chat_template.json": "[" * 200_000})
+    with pytest.raises(ValueError, match=r"chat_template.json: holds half of a surrogate pair"):
+        make(tmp_path / "json", None, {"chat_template.json": r'{"chat_template": "\ud800"}'})
 
 
 # Errors

@@ -333,7 +333,7 @@ def test_encodings_that_lack_characters(folder: Path, monkeypatch: pytest.Monkey
 def test_signals_clean_up(
     run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int, word: str
 ) -> None:
-    monkeypatch.setattr(shutil, "copyfile", lambda *_: os.kill(os.getpid(), number))
+    monkeypatch.setattr(shutil, "copyfileobj", lambda *_: os.kill(os.getpid(), number))
     before = signal.getsignal(number)
     if before == signal.SIG_DFL:  # so that a failure of this test does not end the tests
         monkeypatch.setattr(signal, "SIG_DFL", signal.default_int_handler)
@@ -985,7 +985,7 @@ def test_convert_all_or_nothing(
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(shutil, "copyfile", fail)
+    monkeypatch.setattr(shutil, "copyfileobj", fail)
     assert "disk full" in fails(run, "convert", folder, target)
     assert [path.name for path in tmp_path.iterdir()] == (["target"] if there else [])
     assert not there or not list(target.iterdir())

@@ -373,6 +373,16 @@ def test_settings_that_minitx_lacks(tmp_path: Path, modules: Any, files: Any, me
         embedding_settings(folder_with(tmp_path, modules, **files))
 
 
+@pytest.mark.parametrize("key", ["in_features", "out_features"])
+def test_a_dense_module_beyond_all_sizes(tmp_path: Path, key: str) -> None:
+    dense = {"in_features": 12, "out_features": 12} | {key: 10**19}
+    modules = [*PLAIN, ("sentence_transformers.models.Dense", "2_Dense")]
+    folder = folder_with(tmp_path, modules, **{"2_Dense/config": dense})
+    (folder / "2_Dense" / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match=rf"2_Dense.config.json: {key}=1000.* must be an integer of at most"):
+        embedding_settings(folder)
+
+
 @pytest.mark.parametrize("content", [b"{", b"{}", b"[]", b'[{"idx": 0}]', b"[3]"])
 def test_broken_modules_file(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "modules.json").write_bytes(content)

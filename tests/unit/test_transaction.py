@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import multiprocessing
 import os
 import signal
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import minitx.transaction
 from minitx.transaction import STAGING, read_consistently, recover, transaction
 
 FILES = ("config.json", "model.safetensors", "1_Pooling/config.json")
@@ -178,6 +181,16 @@ def test_everything_is_on_the_disk_before_the_commit(folder: Path, monkeypatch: 
     assert moved.index(("fsync", "1_Pooling")) < moved.index(("rmdir", f"{STAGING}/committed"))
 
 
+def test_new_folders_are_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    original = os.fsync
+    monkeypatch.setattr(
+        os, "fsync", lambda file: (synced.append(os.readlink(f"/proc/self/fd/{file}")), original(file))
+    )
+    write(tmp_path / "new" / "model", "new")
+    assert {str(tmp_path), str(tmp_path / "new")} <= {*synced}
+
+
 @pytest.fixture
 def process() -> Iterator[Callable[..., None]]:
     """Starts processes, and ends them after the test."""
@@ -316,7 +329,201 @@ def test_the_lock_is_no_link(folder: Path, tmp_path: Path) -> None:
     assert (tmp_path / "settings").read_text() == "mine"
 
 
-def test_a_new_folder_is_removed_after_an_error(tmp_path: Path) -> None:
+def test_new_folders_are_removed_after_an_error(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="full"), transaction(tmp_path / "new" / "one"):
         raise OSError("full")
-    assert not (tmp_path / "new" / "one").exists()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_where_a_folder_is_to_be(folder: Path) -> None:
+    (folder / "2_Dense").write_text("mine")
+    with pytest.raises(NotADirectoryError, match="2_Dense is a file"), transaction(folder) as files:
+        files.write_all({"config.json": "new", "2_Dense/config.json": "new"})
+    assert read(folder) == {"old"}
+    assert not (folder / STAGING).exists()
+
+
+def test_a_file_in_place_of_the_subfolder(folder: Path) -> None:
+    (folder / STAGING).touch()
+    with pytest.raises(FileExistsError, match=r"\.minitx-save is a file, which no save makes; remove it"):
+        write(folder, "new")
+    assert read(read_consistently(folder, lambda: folder)) == {"old"}
+
+
+def test_a_link_among_committed_files_moves_none(folder: Path, tmp_path: Path) -> None:
+    (folder / STAGING / "committed").mkdir(parents=True)
+    (folder / STAGING / "committed" / "config.json").write_text("theirs")
+    (folder / STAGING / "committed" / "models").symlink_to(tmp_path)
+    with pytest.raises(ValueError, match="models is a link, which no save makes"):
+        recover(folder)
+    assert read(folder) == {"old"}
+
+
+def test_logs_do_not_disturb_a_reader(folder: Path) -> None:
+    attempts = []
+
+    def log() -> set[str]:
+        attempts.append(1)
+        (folder / "train.log").write_text("line\n" * len(attempts))
+        (folder / f"events.{len(attempts)}").touch()
+        return read(folder)
+
+    assert read_consistently(folder, log) == {"old"}
+    assert len(attempts) == 1
+
+
+def test_a_file_of_the_same_size_written_in_place_is_noticed(folder: Path) -> None:
+    os.utime(folder / "config.json", ns=(1, 1))
+    attempts = []
+
+    def rewrite() -> None:
+        attempts.append(1)
+        if len(attempts) == 1:
+            (folder / "config.json").write_text("new")
+
+    read_consistently(folder, rewrite)
+    assert len(attempts) == 2
+
+
+@pytest.mark.parametrize("moment", ["before", "during"])
+def test_a_commit_of_another_process_is_completed_before_the_result(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """The files directly in the folder are as before."""
+    attempts = []
+
+    def commit() -> None:
+        (folder / STAGING / "committed" / "1_Pooling").mkdir(parents=True)
+        (folder / "1_Pooling" / "config.json").rename(folder / STAGING / "committed/1_Pooling/config.json")
+
+    def take() -> set[str]:
+        attempts.append(1)
+        if moment == "during" and len(attempts) == 1:
+            commit()
+        return read(folder) if (folder / "1_Pooling" / "config.json").exists() else set()
+
+    original, calls = minitx.transaction.recover, iter([commit] if moment == "before" else [])
+    monkeypatch.setattr(minitx.transaction, "recover", lambda path: next(calls, lambda: original(path))())
+    assert read_consistently(folder, take) == {"old"}
+    assert len(attempts) == (1 if moment == "before" else 2)
+
+
+def test_a_lock_that_was_removed_meanwhile_is_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, calls = fcntl.flock, []
+
+    def remove_first(descriptor: int, operation: int) -> None:
+        if not calls:
+            (folder / STAGING / "lock").unlink()
+        calls.append(operation)
+        original(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", remove_first)
+    with transaction(folder):
+        assert (folder / STAGING / "lock").exists()
+    assert len(calls) == 2
+
+
+def test_the_lock_is_released_whatever_happens(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            write(folder, "new")
+    monkeypatch.setattr("minitx.transaction._PATIENCE", 0.0)
+    write(folder, "newer")  # does not wait
+    assert read(folder) == {"newer"}
+    assert not (folder / STAGING).exists()
+
+
+def stopped_in_the_moves(folder: Path) -> int:
+    """Returns a process that was stopped after its commit."""
+    child = os.fork()
+    if child == 0:  # pragma: no cover - is killed
+        replace = os.replace
+        os.replace = lambda *args: (replace(*args), os.kill(os.getpid(), signal.SIGSTOP))
+        try:
+            write(folder, "new")
+        finally:
+            os._exit(0)
+    os.waitpid(child, os.WUNTRACED)
+    return child
+
+
+def go_on(child: int) -> None:
+    for _ in range(2 * len(FILES)):
+        time.sleep(0.02)
+        os.kill(child, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_a_reader_without_write_access_waits_for_a_writer_at_work(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, process: Callable[..., None], locks: bool
+) -> None:
+    if not locks:
+        without_locks(monkeypatch)
+    child = stopped_in_the_moves(folder)
+    open_file = os.open
+
+    def denied(path: object, flags: int, *rest: int) -> int:
+        if flags & os.O_RDWR:
+            raise PermissionError(13, "Read-only file system")
+        return open_file(path, flags, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", denied)
+    monkeypatch.setattr("minitx.transaction._LONGEST_MOVE", 0.1)
+    with pytest.raises(PermissionError, match="interrupted save"):
+        recover(folder)
+    monkeypatch.setattr("minitx.transaction._LONGEST_MOVE", 10.0)
+    process(go_on, child)
+    assert read_consistently(folder, lambda: read(folder)) == {"new"}
+    os.waitpid(child, 0)
+
+
+# --- file systems without locks --------------------------------------------------------------------
+
+
+def without_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    monkeypatch.setattr(minitx.transaction, "warn", lambda _: None)
+
+
+def test_a_folder_without_locks_is_warned_about_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_locks(monkeypatch)
+    messages: list[str] = []
+    monkeypatch.setattr(minitx.transaction, "warn", messages.append)
+    write(folder, "new")
+    write(folder, "newer")
+    assert read(folder) == {"newer"}
+    assert not (folder / STAGING).exists()
+    assert len(messages) == 1
+    assert "is on a file system without locks (No locks available)" in messages[0]
+
+
+def test_two_writers_and_a_reader_without_locks(
+    folder: Path, process: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_locks(monkeypatch)
+    test_two_writers_and_a_reader(folder, process)
+
+
+def test_killed_at_every_system_call_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The owner of the file that replaces the lock does not exist any more."""
+    without_locks(monkeypatch)
+    for number in range(0, 1000, 3):
+        folder = tmp_path / str(number)
+        write(folder, "old")
+        if not killed_at(number, lambda folder=folder: write(folder, "new")):
+            break
+        assert len(read_consistently(folder, lambda folder=folder: read(folder))) == 1
+        owner = folder / STAGING / "owner"
+        if owner.exists() and not owner.read_bytes():
+            continue  # killed while it was written: the warning names it
+        write(folder, "newer")
+        assert names(folder) == set(FILES)
+        assert not (folder / STAGING).exists()
+    assert number > 30

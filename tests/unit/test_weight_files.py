@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,53 @@ def test_numbers_beside_the_tensors_of_a_bin(tmp_path: Path) -> None:
     torch.save({"step": 3}, tmp_path / "pytorch_model.bin")
     with pytest.raises(ValueError, match="expected a state dict"):
         minitx.load(tmp_path)
+
+
+def rewritten(path: Path, contents: dict[str, bytes]) -> None:
+    """Writes an archive as torch does, with each record at a multiple of 64 bytes."""
+    with path.open("wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in contents.items():
+            record = zipfile.ZipInfo(name)
+            padding = -(file.tell() + 34 + len(name)) % 64
+            record.extra = b"FB" + padding.to_bytes(2, "little") + b"Z" * padding
+            archive.writestr(record, content)
+
+
+def records_of(path: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(path) as archive:
+        return {record.filename: archive.read(record) for record in archive.infolist()}
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_records_of_a_bin_have_the_sizes_of_its_tensors(tmp_path: Path, mapped: bool) -> None:
+    path = tmp_path / "pytorch_model.bin"
+    torch.save({"a": torch.ones(4), "b": torch.zeros(50), "c": torch.zeros(3, dtype=torch.bfloat16)}, path)
+    records = records_of(path)
+    rewritten(path, records)
+    assert torch.equal(open_folder(tmp_path, mapped=mapped).read("a"), torch.ones(4))
+    first, second = "pytorch_model/data/0", "pytorch_model/data/1"
+    rewritten(path, {**records, first: records[second], second: records[first]})
+    with pytest.raises(ValueError, match=r"pytorch_model.bin: not a file of plain tensors, or damaged"):
+        open_folder(tmp_path, mapped=mapped)
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_records_of_a_bin_are_where_the_archive_states(tmp_path: Path, mapped: bool) -> None:
+    path = tmp_path / "pytorch_model.bin"
+    torch.save({"a": torch.ones(4), "b": torch.zeros(4)}, path)
+    content = bytearray(path.read_bytes())
+    header = content.rfind(b"PK\3\4", 0, content.find(b"pytorch_model/data/0"))
+    content[header + 28] += 8  # the length of what is before the values
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"record pytorch_model/data/0 is not where the archive states"):
+        open_folder(tmp_path, mapped=mapped)
+
+
+@pytest.mark.parametrize("mapped", [True, False])
+def test_a_tensor_that_repeats_its_values(tmp_path: Path, mapped: bool) -> None:
+    torch.save({"a": torch.ones(1).expand(10**6)}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"pytorch_model.bin: a repeats its values"):
+        open_folder(tmp_path, mapped=mapped)
 
 
 def tensors_of(model: minitx.DecoderModel) -> dict[str, torch.Tensor]:

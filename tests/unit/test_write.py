@@ -71,6 +71,20 @@ def test_several_files_and_groups(tmp_path: Path) -> None:
     assert all(torch.equal(read[name], stored[name]) for name in stored)
 
 
+def test_more_files_than_a_process_may_open(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    stored = {f"t{i}": torch.rand(2) for i in range(100)}
+    files = {tmp_path / name: [name] for name in stored}
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    opened = len(list(Path("/proc/self/fd").iterdir()))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (opened + 20, limits[1]))
+    try:
+        write_tensors(files, stored, [lambda n=n: {n: stored[n]} for n in stored], {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert all(torch.equal(load_file(tmp_path / name)[name], stored[name]) for name in stored)
+
+
 @pytest.mark.parametrize("shards", [None, 2_000])
 def test_one_copy_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shards: int | None) -> None:
     """GPT-2 stores its matrices transposed: not more than one of the copies is alive."""

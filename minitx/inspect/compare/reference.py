@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,9 @@ from minitx.checkpoint.lora.adapter import read_adapter
 from minitx.checkpoint.resolve import CheckpointNames
 from minitx.extras import missing_extra
 from minitx.models import Model
+
+if TYPE_CHECKING:
+    from minitx.tokenizer import Tokenizer
 
 
 def import_transformers() -> Any:
@@ -152,3 +155,17 @@ def quiet() -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
+
+
+def find_tokenizer(
+    name_or_folder: str | Path, revision: str, token: str | None, offline: bool, model_type: str | None
+) -> Tokenizer | None:
+    """Loads the tokenizer of the checkpoint; None if minitx cannot load it."""
+    from minitx.tokenizer import load_tokenizer
+
+    try:
+        return load_tokenizer(
+            name_or_folder, revision=revision, token=token, offline=offline, model_type=model_type
+        )
+    except (FileNotFoundError, ValueError):
+        return None

@@ -23,11 +23,18 @@ from minitx.architectures.operations import Op, Transposed
 from minitx.checkpoint.lora.settings import ADAPTER_CONFIG
 from minitx.checkpoint.resolve import table_entries
 from minitx.inspect.compare.inputs import Inputs, make_inputs
-from minitx.inspect.compare.reference import Wide, import_transformers, in_dtype, load_reference
+from minitx.inspect.compare.reference import (
+    Wide,
+    find_tokenizer,
+    import_transformers,
+    in_dtype,
+    load_reference,
+)
 from minitx.inspect.compare.report import CLOSE, ComparedCall, Gap, Report
 from minitx.layers.embedding import ScaledEmbedding
 from minitx.models import Model, ModelOutput
 from minitx.models.compiled import check_not_compiled
+from minitx.transaction import read_consistently
 from minitx.validation import check_optional_strings, check_type
 
 if TYPE_CHECKING:
@@ -90,10 +97,16 @@ def verify(
     if (folder / ADAPTER_CONFIG).is_file():  # transformers does not merge it: no rounding in between
         options["dtype"] = torch.float64
     options |= {"token": token, "offline": offline}
-    model = load(folder, **options) if model is None else copy.deepcopy(model)
-    model = model.to(device).eval()
-    reference = load_reference(folder, model).to(device)
-    tokenizer = find_tokenizer(name_or_folder, revision, token, offline, model_type)
+    own = model
+
+    def read() -> tuple[Model, nn.Module, Tokenizer | None]:
+        """Loads the checkpoint here and in transformers, and its tokenizer, all of one save."""
+        loaded = load(folder, **options) if own is None else copy.deepcopy(own)
+        tokenizer = find_tokenizer(name_or_folder, revision, token, offline, model_type)
+        return loaded, load_reference(folder, loaded), tokenizer
+
+    model, reference, tokenizer = read_consistently(folder, read)
+    model, reference = model.to(device).eval(), reference.to(device)
     inputs = make_inputs(tokenizer, model, model.embedder.max_tokens)
     entries = compare(model, reference, inputs)
     assert model.checkpoint is not None
@@ -107,20 +120,6 @@ def verify(
         entries=tuple(entries),
         unpaired=tuple(sorted(set(owners(model)) - {entry.module for entry in entries})),
     )
-
-
-def find_tokenizer(
-    name_or_folder: str | Path, revision: str, token: str | None, offline: bool, model_type: str | None
-) -> Tokenizer | None:
-    """Loads the tokenizer of the checkpoint; None if minitx cannot load it."""
-    from minitx.tokenizer import load_tokenizer
-
-    try:
-        return load_tokenizer(
-            name_or_folder, revision=revision, token=token, offline=offline, model_type=model_type
-        )
-    except (FileNotFoundError, ValueError):
-        return None
 
 
 def compare(model: Model, reference: nn.Module, inputs: Inputs) -> list[ComparedCall]:

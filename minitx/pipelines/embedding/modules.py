@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from minitx.checkpoint.files import SINGLE
 from minitx.pipelines.embedding.options import Options
 
+_LARGEST = 2**30  # size of a layer: torch computes the bytes of a weight in 64 bits
 _ACTIVATIONS = ("torch.nn.modules.activation", "torch.nn.modules.linear")  # modules of torch
 
 
@@ -81,8 +82,8 @@ def read_dense(options: Options, content: bytes | None, path: Path) -> nn.Module
     _of_vectors(options)
     with torch.device("meta"):
         module = Dense(
-            options.size("in_features"),
-            options.size("out_features"),
+            _size(options, "in_features"),
+            _size(options, "out_features"),
             options.flag("bias", True),
             read_activation(options),
             options.flag("use_residual", False),
@@ -113,7 +114,7 @@ def read_layer_norm(options: Options, content: bytes | None, path: Path) -> nn.M
     """Reads a LayerNorm module; arguments and errors as for `read_dense`."""
     options.require()
     with torch.device("meta"):
-        module = LayerNorm(options.size("dimension"))
+        module = LayerNorm(_size(options, "dimension"))
     return load_weights(module, content, path)
 
 
@@ -127,6 +128,14 @@ def read_dropout(options: Options, content: bytes | None, path: Path) -> nn.Modu
     """Reads a Dropout module, which has no effect outside of training."""
     options.ignore(["dropout"])
     return nn.Identity()
+
+
+def _size(options: Options, key: str) -> int:
+    """Returns a size of a layer."""
+    size: int = options.size(key)
+    if size > _LARGEST:
+        raise ValueError(f"{options.path}: {key}={size!r:.80} must be an integer of at most {_LARGEST}.")
+    return size
 
 
 def _of_vectors(options: Options) -> None:

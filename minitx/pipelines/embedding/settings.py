@@ -18,13 +18,14 @@ from minitx.checkpoint.build import class_names
 from minitx.checkpoint.files import SINGLE
 from minitx.checkpoint.hub import fetch, fetch_tokenizer
 from minitx.checkpoint.lora.base import base_folder, sentence_files, tokenizer_folder
-from minitx.checkpoint.sentence import ENCODER_OPTIONS, MODULES, SETTINGS, list_modules
+from minitx.checkpoint.sentence import ENCODER_OPTIONS, MODULES, SETTINGS, list_modules, upper_folder
 from minitx.io import read_json
 from minitx.models import Model
 from minitx.pipelines.embedding.modules import READERS, Normalize
 from minitx.pipelines.embedding.options import Options
 from minitx.pipelines.embedding.pooling import Pooling, check_pooling
 from minitx.pipelines.embedding.similarity import Similarity
+from minitx.transaction import read_consistently
 from minitx.validation import check_choice, check_flags, check_integer, check_strings, check_type
 
 # Pooling in sentence-transformers -> pooling here, in the order in which older files concatenate them.
@@ -143,13 +144,18 @@ def embedding_settings(
     access: dict[str, Any] = {"token": token, "offline": offline}
     folder = fetch(name_or_folder, revision=revision, **access)
     base = base_folder(folder, **access)
-    path = base / "config.json"
-    config = read_json(path) if path.is_file() else {}
-    settings = read_settings(sentence_files(folder, base), config, folder)
-    if settings.max_length is None:
-        folder = tokenizer_folder(fetch_tokenizer(name_or_folder, revision=revision, **access), **access)
-        return replace(settings, max_length=read_tokenizer_files(folder).limit())
-    return settings
+
+    def read() -> EmbeddingSettings:
+        """Reads the files, all of them of one save."""
+        path = base / "config.json"
+        config = read_json(path) if path.is_file() else {}
+        settings = read_settings(sentence_files(folder, base), config, folder)
+        if settings.max_length is not None:
+            return settings
+        place = tokenizer_folder(fetch_tokenizer(name_or_folder, revision=revision, **access), **access)
+        return replace(settings, max_length=read_tokenizer_files(place).limit())
+
+    return read_consistently(base, read, *{folder, upper_folder(base)} - {base})
 
 
 _SETTINGS: WeakKeyDictionary[Model, EmbeddingSettings] = WeakKeyDictionary()  # read once per model
