@@ -6,11 +6,13 @@ import csv
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, TextIO
 
 from minitx.io import write_atomically
 
 FORMATS = (".jsonl", ".csv")
+INPUT = "input"  # the column with the index of the input
 
 
 def plain(result: Any) -> Any:
@@ -65,11 +67,21 @@ def write_results(path: Path, results: Iterable[Any], *, picture: str | Path | N
 
 
 def _write_rows(file: TextIO, results: Iterable[Any]) -> None:
-    rows = [
-        {"input": index} | (answer if isinstance(answer, dict) else {"result": json.dumps(answer)})
-        for index, result in enumerate(results)
-        for answer in (result if isinstance(result, list) else [result])
-    ]
-    writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
-    writer.writeheader()
-    writer.writerows(rows)
+    """Writes a row per answer; the rows wait in a temporary file until all columns are known."""
+    names: dict[str, None] = {INPUT: None}
+    with TemporaryFile("w+", encoding="utf-8") as waiting:
+        for index, result in enumerate(results):
+            for answer in result if isinstance(result, list) else [result]:
+                row = answer if isinstance(answer, dict) else {"result": answer}
+                row = {INPUT: index} | {(f"{INPUT}_" if n == INPUT else n): v for n, v in row.items()}
+                names |= dict.fromkeys(row)
+                waiting.write(json.dumps({name: _cell(value) for name, value in row.items()}) + "\n")
+        writer = csv.DictWriter(file, list(names))
+        writer.writeheader()
+        waiting.seek(0)
+        writer.writerows(map(json.loads, waiting))
+
+
+def _cell(value: Any) -> Any:
+    """Returns a value for a cell: lists and dicts as JSON."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value

@@ -11,6 +11,7 @@ import pytest
 
 import minitx
 from minitx.cli import app as cli
+from minitx.pipelines.outputs import write_results
 from minitx.pipelines.registry import NAMES, SPECS
 from tests.unit.pipelines.folders import bert_folder
 
@@ -104,6 +105,16 @@ def test_files(run: Run, folder: Path, tmp_path: Path, kind: str) -> None:
         rows = list(csv.DictReader(file))
     assert [row["input"] for row in rows] == ["0", "0", "1", "1", "2", "2"]
     assert [row["label"] for row in rows] == [x["label"] for row in wanted for x in row]
+
+
+def test_nested_answers_are_json_in_the_cells_of_csv(tmp_path: Path) -> None:
+    results = [{"labels": ["a", "\u6771"], "input": 7}, [{"score": 0.5}, {"score": 1}], [[1.5, 2]]]
+    assert write_results(tmp_path / "out.csv", iter(results)) == 3
+    with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert rows[0] == {"input": "0", "labels": '["a", "\u6771"]', "input_": "7", "score": "", "result": ""}
+    assert [row["input"] for row in rows] == ["0", "1", "1", "2"]
+    assert json.loads(rows[3]["result"]) == [1.5, 2]
 
 
 def test_a_field_for_all_rows_of_a_file(run: Run, folder: Path, tmp_path: Path) -> None:
