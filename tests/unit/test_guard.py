@@ -198,7 +198,7 @@ def test_the_meta_device_has_no_values(folder: Path, capsys: pytest.CaptureFixtu
 def test_products_in_templates_are_bounded(template: str) -> None:
     """Jinja computes them when it compiles the template, in one operation that nothing interrupts."""
     templates = ChatTemplates({"default": template}, {})
-    with frugal(), pytest.raises(ValueError, match=r"the result of \*\*? would be too large"):
+    with frugal(), pytest.raises(ValueError, match=r"would be too large; the limit is"):
         templates.render([{"role": "user", "content": "a"}])
     small = ChatTemplates({"default": "{{ 'ab' * 3 }}{{ 3 * 4 }}{{ 2 ** 10 }}"}, {})
     assert small.render([{"role": "user", "content": "a"}]) == "ababab121024"
