@@ -22,8 +22,8 @@ def read_file(path: Path, fields: Sequence[str], columns: Sequence[str] | None =
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not UTF-8, a line that is not JSON, or a column that the file lacks; the message names the
-            line.
+        ValueError: not UTF-8, a line that is not JSON or CSV, a row with more cells than the header, a column
+            that the file lacks or has twice; the message names the line.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file.")
@@ -50,10 +50,19 @@ def read_table(path: Path) -> Any:
         raise FileNotFoundError(f"{path}: there is no such file.")
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            return [row for row in csv.reader(file) if row] if kind == ".csv" else json.load(file)
+            if kind == ".csv":
+                return _table_rows(file, path)
+            return _load_json(file, path)
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 text ({error}).") from None
-    except (csv.Error, ValueError, RecursionError) as error:
+
+
+def _load_json(file: TextIO, path: Path) -> Any:
+    try:
+        return json.load(file)
+    except UnicodeDecodeError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not a table ({error}).") from None
 
 
@@ -84,13 +93,41 @@ def _json_lines(file: TextIO, names: dict[str, str], path: Path) -> Iterator[Any
 
 
 def _csv_rows(file: TextIO, names: dict[str, str], path: Path) -> Iterator[dict[str, str]]:
-    rows = csv.DictReader(file)
-    known = rows.fieldnames or []
-    if not any(name in known for name in names):
-        expected = f"a column of the file: {', '.join(known)}"
+    rows = csv.reader(file, strict=True)
+    try:
+        header = next(rows, [])
+        _check_header(header, names, path)
+        for row in rows:
+            if len(row) > len(header):
+                raise ValueError(
+                    f"{path}: line {rows.line_num} has {len(row)} cells, more than the header, which has "
+                    f"{len(header)}; quote a text that holds commas."
+                )
+            if row:
+                yield _select(dict(zip(header, row, strict=False)), names)
+    except csv.Error as error:
+        raise _not_csv(path, rows.line_num, error) from None
+
+
+def _table_rows(file: TextIO, path: Path) -> list[list[str]]:
+    rows = csv.reader(file, strict=True)
+    try:
+        return [row for row in rows if row]
+    except csv.Error as error:
+        raise _not_csv(path, rows.line_num, error) from None
+
+
+def _not_csv(path: Path, line: int, error: csv.Error) -> ValueError:
+    return ValueError(f"{path}: line {line} is not CSV ({error}); a quote within quotes is doubled.")
+
+
+def _check_header(header: Sequence[str], names: dict[str, str], path: Path) -> None:
+    if not any(name in header for name in names):
+        expected = f"a column of the file: {', '.join(header)}"
         raise ArgumentValueError("column", ", ".join(names), expected, f"{path} has no other")
-    for row in rows:
-        yield _select(row, names)
+    for name in header:
+        if name in names and header.count(name) > 1:
+            raise ValueError(f"{path}: the header has the column {name!r} more than once; rename one.")
 
 
 def _select(row: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:

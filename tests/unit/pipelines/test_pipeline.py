@@ -198,13 +198,18 @@ def test_files(pipe: minitx.Pipeline, tmp_path: Path, name: str, content: str) -
     ("name", "content", "message"),
     [
         ("a.csv", "id,words\n1,x\n", "a column of the file: id, words"),
+        ("a.csv", "text\nthe cat\nHello, world\n", r"a\.csv: line 3 has 2 cells, more than the header"),
+        ("a.csv", 'text\n"the" cat\n', r"a\.csv: line 2 is not CSV"),
+        ("a.csv", 'text\nx\n"the cat\n', r"a\.csv: line 3 is not CSV"),
+        ("a.csv", "text,text\nx,y\n", r"a\.csv: the header has the column 'text' more than once"),
+        ("a.csv", "id,text\n1,x\n2\n", r"inputs\[1\]\['text'\]=None must be stated"),
         ("a.jsonl", '{"text": "x"}\n{"text"\n', "line 2 is not JSON"),
         ("a.txt", "\xff", "not UTF-8"),
     ],
 )
 def test_damaged_files(pipe: minitx.Pipeline, tmp_path: Path, name: str, content: str, message: str) -> None:
     (tmp_path / name).write_bytes(content.encode("latin-1"))
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         list(pipe(tmp_path / name))
     with pytest.raises(FileNotFoundError):
         pipe(tmp_path / "none.txt")

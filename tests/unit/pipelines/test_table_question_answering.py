@@ -169,7 +169,7 @@ def test_other_bad_calls(cells: Any, text: Any, tmp_path: Path) -> None:
         text.stream({"table": PEOPLE, "query": ["a", "b"]})
     with pytest.raises(ArgumentTypeError, match="tokenizer"):
         minitx.pipeline(TASK, FOLDER / "tapas-wtq", FOLDER / "tapex")
-    for name, content in (("a.json", "{"), ("a.csv", "\ud800")):
+    for name, content in (("a.json", "{"), ("a.csv", "\ud800"), ("b.csv", 'name\n"Ann')):
         (tmp_path / name).write_bytes(content.encode("utf-8", "surrogatepass"))
         with pytest.raises(ValueError, match=name):
             cells(tmp_path / name, "a")
