@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 
 from minitx.pipelines.batching import limits_for
+from minitx.pipelines.checks import check_tokenizer
 from minitx.pipelines.inputs import read_file
 from minitx.pipelines.registry import BY_HEAD, BY_MODEL_TYPE, TASKS, TaskSpec, find_task
 from minitx.pipelines.result import Details
@@ -393,8 +394,7 @@ def _load_tokenizer(model: Model, tokenizer: Any, hub: Mapping[str, Any]) -> Tok
             hint = "the model was not loaded from a folder; pass one of minitx.load_tokenizer"
             raise ArgumentTypeError("tokenizer", None, "a tokenizer", hint)
         return load_tokenizer(folder)
-    if isinstance(tokenizer, str | Path):
-        return load_tokenizer(tokenizer, **hub)
-    check_type("tokenizer", tokenizer, Tokenizer, "a tokenizer of minitx", "minitx.load_tokenizer loads one")
-    loaded: Tokenizer = tokenizer
-    return loaded
+    loaded = load_tokenizer(tokenizer, **hub) if isinstance(tokenizer, str | Path) else tokenizer
+    check_type("tokenizer", loaded, Tokenizer, "a tokenizer of minitx", "minitx.load_tokenizer loads one")
+    check_tokenizer(model, loaded)
+    return loaded  # type: ignore[no-any-return]

@@ -13,6 +13,7 @@ from minitx.habits import UnknownArgumentError, argument_hint
 from minitx.models import DecoderModel, ModelOutput
 from minitx.models.compiled import check_not_compiled
 from minitx.pipelines.batching import BatchLimits, make_batches
+from minitx.pipelines.checks import check_unicode
 from minitx.pipelines.embedding.embed import token_limit
 from minitx.pipelines.registry import TaskSpec
 from minitx.tokenizer.batch import Truncation
@@ -227,6 +228,7 @@ class Task(Generic[OptionsT]):
         if value is not None:
             where = name if field == self.fields[0] else f"{name}[{field!r}]"
             check_type(where, value, str, "a string", "several texts are a list of strings")
+            check_unicode(where, value)
         return value
 
     # --- the three steps ---------------------------------------------------------------------------

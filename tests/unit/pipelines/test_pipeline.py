@@ -55,6 +55,17 @@ def test_objects_may_be_passed(classifier: Path, pipe: minitx.Pipeline) -> None:
     assert with_both(TEXTS) == pipe(TEXTS)
 
 
+def test_a_tokenizer_of_another_model_is_an_error(classifier: Path, tmp_path: Path) -> None:
+    ids = {"cls_token_id": 40, "sep_token_id": 41, "pad_token_id": 42}
+    other = bert_folder(tmp_path / "ids", "sequence-classification", **ids)
+    small = bert_folder(tmp_path / "small", "sequence-classification", vocab_size=20)
+    for folder in (other, small):
+        with pytest.raises(ValueError, match="must be that of the model"):
+            minitx.pipeline(model=folder, tokenizer=classifier)
+    agrees = bert_folder(tmp_path / "agrees", "sequence-classification", **{**ids, "pad_token_id": 0})
+    minitx.pipeline(model=agrees, tokenizer=classifier)
+
+
 def test_the_usual_checkpoint_is_named(monkeypatch: pytest.MonkeyPatch, classifier: Path) -> None:
     asked = []
 
@@ -228,6 +239,8 @@ def test_damaged_files(pipe: minitx.Pipeline, tmp_path: Path, name: str, content
         (({"txt": "a"},), "text"),
         (({},), "text"),
         (({"text": b"a"},), "a string"),
+        ((["a", "b", "c\ud800"],), r"inputs\[2\]=.*lone surrogate at character 1"),
+        (([{"text": "a", "text_pair": "\ud800"}],), r"inputs\[0\]\['text_pair'\]=.*lone surrogate"),
     ],
     ids=str,
 )
