@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 
 from minitx.pipelines.batching import limits_for
-from minitx.pipelines.checks import check_tokenizer
+from minitx.pipelines.checks import check_tokenizer, note_truncation
 from minitx.pipelines.inputs import read_file
 from minitx.pipelines.registry import BY_HEAD, BY_MODEL_TYPE, TASKS, TaskSpec, find_task
 from minitx.pipelines.result import Details
@@ -179,7 +179,7 @@ class Pipeline:
         advance: Callable[[int], Any] = lambda _: None,
     ) -> list[list[Any]]:
         """Returns the model's outputs for the sequences of each group, which share batches."""
-        note_truncation(task, groups)
+        note_truncation(task, groups, options)
         flat = [(index, item) for index, items in enumerate(groups) for item in items]
         outputs: list[Any] = [None] * len(flat)
         left = [len(items) for items in groups]
@@ -214,14 +214,6 @@ class Pipeline:
         parts = [repr(self.task.spec.name), repr(str(origin)), dtype, f"device={str(model.device)!r}"]
         parts += filter(None, [self.task.describe(self.options)])
         return f"Pipeline({', '.join(parts)})"
-
-
-def note_truncation(task: Task[Any], groups: list[list[ModelInput]]) -> None:
-    """Warns about requests whose texts were truncated."""
-    count = sum(any(item.truncated for item in items) for items in groups)
-    if count:
-        name = task.spec.name
-        warn(f"{count} of {len(groups)} inputs of {name} were too long and were truncated; {task.remedy}.")
 
 
 @contextmanager

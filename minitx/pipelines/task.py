@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 import torch
 from torch import Tensor
 
-from minitx.habits import UnknownArgumentError, argument_hint
+from minitx.habits import UnknownArgumentError
 from minitx.models import DecoderModel, ModelOutput
 from minitx.models.compiled import check_not_compiled
 from minitx.pipelines.batching import BatchLimits, make_batches
-from minitx.pipelines.checks import check_unicode
+from minitx.pipelines.checks import check_stride, check_unicode, option_hint
 from minitx.pipelines.embedding.embed import token_limit
 from minitx.pipelines.registry import TaskSpec
 from minitx.tokenizer.batch import Truncation
@@ -148,7 +148,7 @@ class Task(Generic[OptionsT]):
         known = [field.name for field in fields(self.Options)]
         for name in values:
             if name not in known:
-                raise UnknownArgumentError(self.spec.name, name, argument_hint("pipeline", name, known))
+                raise UnknownArgumentError(self.spec.name, name, option_hint(name, known))
         options: OptionsT = self.Options(**values) if base is None else replace(base, **values)
         return options
 
@@ -325,7 +325,10 @@ class Task(Generic[OptionsT]):
     def overlap(self, options: OptionsT, limit: int, *, pair: bool) -> int:
         """Returns the number of tokens by which windows of `limit` tokens overlap."""
         room = max(limit - self.num_special_tokens(pair), 0)
-        return room // 4 if options.stride is None else options.stride
+        if options.stride is None:
+            return room // 4
+        check_stride("stride", options.stride, room)
+        return options.stride
 
     def num_special_tokens(self, pair: bool) -> int:
         """Returns the number of special tokens around a text or a pair."""

@@ -147,13 +147,13 @@ class GenerationTask(Task[OptionsT]):
         Raises:
             ValueError: a search, or several outputs per text.
         """
-        from minitx.pipelines.pipeline import note_truncation
+        from minitx.pipelines.checks import note_truncation
 
         samples = self.plan(options).num_samples
         if samples > 1:
             raise ArgumentValueError("num_return_sequences", samples, "1 for a stream")
         (item,) = self.preprocess(request, options)
-        note_truncation(self, [[item]])
+        note_truncation(self, [[item]], options)
         arguments = self.generation_arguments([item], item.label.max_new_tokens, options)
         events = stream(self.model, **arguments)
         return (event.text for event in events if event.text)

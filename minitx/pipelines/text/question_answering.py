@@ -128,6 +128,10 @@ class QuestionAnswering(Task[QuestionAnsweringOptions]):
         assert limit is not None
         room = limit - length - self.num_special_tokens(pair=True)
         if room < 1:
+            name = "max_length" if options.max_seq_len is None else "max_seq_len"
+            if (stated := getattr(options, name)) is not None and stated == limit:
+                hint = "max_question_len= cuts off a long question"
+                raise ArgumentValueError(name, stated, f"more than {limit - room} for this question", hint)
             hint = "max_question_len=64 cuts it off"
             expected = f"shorter; of {limit} tokens it leaves none for the context"
             raise ArgumentValueError("question", request["question"], expected, hint)

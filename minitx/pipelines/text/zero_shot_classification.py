@@ -60,9 +60,10 @@ def hypothesis(template: str, label: str) -> str:
     """
     try:
         return template.format(label)
-    except (LookupError, AttributeError, ValueError) as error:
-        expected = f"a sentence with one {{}} for the label ({error})"
-        raise ArgumentValueError("hypothesis_template", template, expected) from None
+    except (LookupError, AttributeError, ValueError):
+        expected = "a sentence with one {} for the label"
+        hint = "other braces are doubled: {{ and }}"
+        raise ArgumentValueError("hypothesis_template", template, expected, hint) from None
 
 
 def parse_labels(name: str, labels: Any) -> list[str]:
@@ -71,13 +72,14 @@ def parse_labels(name: str, labels: Any) -> list[str]:
     Raises:
         TypeError, ValueError: no labels, an empty or repeated one, or something else than strings.
     """
+    value = labels
     if isinstance(labels, str):
-        labels = [label.strip() for label in labels.split(",") if label.strip()]
+        labels = [label.strip() for label in labels.split(",")]
     check_type(name, labels, list | tuple, "a list of labels, or a string, 'politics, sports'")
     for index, label in enumerate(labels):
         check_type(f"{name}[{index}]", label, str, "a string")
     if not labels or not all(labels) or len(set(labels)) < len(labels):
-        raise ArgumentValueError(name, labels, "at least one label, none empty and none twice")
+        raise ArgumentValueError(name, value, "at least one label, none empty and none twice")
     return list(labels)
 
 

@@ -264,6 +264,13 @@ def test_one_note_on_truncated_texts(pipe: minitx.Pipeline) -> None:
         results = pipe([LONG, "a", LONG])
     assert len(notes) == 1
     assert scores(results)[0] == scores(results)[2]
+    with pytest.warns(UserWarning, match="the first at index 1;"):
+        pipe(["a", LONG])
+
+
+def test_arguments_of_the_pipeline_have_a_hint(pipe: minitx.Pipeline) -> None:
+    with pytest.raises(TypeError, match=r"Give it to pipeline\(\): pipeline\(\.\.\., batch_size=\.\.\.\)"):
+        pipe("x", batch_size=8)
 
 
 def test_windows_use_all_of_a_text(pipe: minitx.Pipeline) -> None:

@@ -95,6 +95,8 @@ def test_overflow(pipe: Any) -> None:
         pipe(request, overflow="error")
     with pytest.raises(ValueError, match="max_question_len=64"):
         pipe(question=LONG, context=CONTEXT)
+    with pytest.raises(ValueError, match="max_seq_len=5 must be more than"):
+        pipe(**REQUEST, max_seq_len=5)
     long = pipe(question=LONG, context=CONTEXT, max_question_len=20)
     count = len(long.details.inputs[0]) - len(pipe(**REQUEST, max_seq_len=LIMIT).details.inputs[0])
     assert count == 20 - len(pipe.tokenizer.encode(QUESTION)) + 2

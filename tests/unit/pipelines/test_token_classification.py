@@ -79,8 +79,15 @@ def test_overflow(pipe: Any) -> None:
     assert len(cut[0]) == LIMIT - 2
     short = pipe("The cat sat on the mat.", max_length=5, stride=1, ignore_labels=[])
     assert len(short.details.inputs) > 1
-    with pytest.raises(ValueError, match="leave no room"):
+    with pytest.raises(ValueError, match=f"stride={LIMIT} must be less than {LIMIT - 2}"):
         pipe("The cat sat on the mat.", stride=LIMIT)
+
+
+def test_a_stride_near_the_limit_warns(pipe: Any) -> None:
+    with pytest.warns(UserWarning, match="stride=100 is more than half of a window of 128") as notes:
+        pipe([TALE, "a"], overflow="window", stride=100)
+    assert len(notes) == 1
+    pipe(TALE, overflow="window", stride=60)
 
 
 def test_results_have_details(pipe: Any) -> None:

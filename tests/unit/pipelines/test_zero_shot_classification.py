@@ -91,6 +91,13 @@ def test_details_have_the_hypotheses(pipe: Any) -> None:
     assert details.request["sequence"] == "a cat"
 
 
+def test_empty_labels_and_braces_are_refused(pipe: Any) -> None:
+    with pytest.raises(ValueError, match=r"candidate_labels.*='a,,b' must be at least one label, none empty"):
+        pipe("text", "a,,b")
+    with pytest.raises(ValueError, match=r"with one {} for the label; other braces are doubled"):
+        pipe("text", "a", hypothesis_template="{} {x}")
+
+
 def test_only_the_text_is_truncated(pipe: Any) -> None:
     with pytest.warns(UserWarning, match="1 of 1 inputs of zero-shot-classification were too long"):
         details = pipe(LONG, LABELS).details
