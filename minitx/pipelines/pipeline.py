@@ -290,7 +290,10 @@ def pipeline(
             loaded = _check_model(model, dtype, device)
         chosen = spec or _task_of(loaded)
         kind = chosen.task_class().for_model(loaded)
-        return kind(chosen, loaded, _load_tokenizer(loaded, tokenizer, hub))
+        implementation = kind(chosen, loaded, _load_tokenizer(loaded, tokenizer, hub))
+        if tokenizer is not None:
+            check_tokenizer(loaded, implementation.tokenizer)
+        return implementation
 
     is_folder = isinstance(model, str | Path) and os.path.isdir(model)
     implementation = read_consistently(Path(model), read) if is_folder else read()
@@ -388,5 +391,4 @@ def _load_tokenizer(model: Model, tokenizer: Any, hub: Mapping[str, Any]) -> Tok
         return load_tokenizer(folder)
     loaded = load_tokenizer(tokenizer, **hub) if isinstance(tokenizer, str | Path) else tokenizer
     check_type("tokenizer", loaded, Tokenizer, "a tokenizer of minitx", "minitx.load_tokenizer loads one")
-    check_tokenizer(model, loaded)
-    return loaded  # type: ignore[no-any-return]
+    return loaded

@@ -175,6 +175,12 @@ def test_other_bad_calls(cells: Any, text: Any, tmp_path: Path) -> None:
             cells(tmp_path / name, "a")
 
 
+def test_a_question_that_leaves_no_room_for_rows_is_an_error() -> None:
+    pipe = minitx.pipeline(TASK, FOLDER / "tapas-wtq")
+    with pytest.raises(ArgumentValueError, match=r"query=.*leaves none for a row"):
+        pipe(PEOPLE, "Who? " * 100)
+
+
 LONG = {"year": [str(number) for number in range(3000)], "name": ["Ann", "Bob", "Clara"] * 1000}
 
 
