@@ -79,12 +79,22 @@ def _table(answers: Sequence[Any], request: Mapping[str, Any]) -> Drawing:
 
 def _text(answers: Sequence[Any], request: Mapping[str, Any]) -> Drawing:
     """Draws generated texts; of a chat, its last message."""
-    texts: list[str] = []
-    for answer in answers:
-        values = [answer] if not isinstance(answer, dict) else list(answer.values())
-        chats = [value[-1]["content"] if isinstance(value, list) and value else value for value in values]
-        texts += map(str, chats[:1])
-    return Plain("\n\n".join(texts))
+    return Plain("\n\n".join(_last_text(answer) for answer in answers))
+
+
+def _last_text(answer: Any) -> str:
+    """Returns the text of an answer; of a chat, its last message; of numbers, how many there are."""
+    value = next(iter(answer.values())) if isinstance(answer, dict) and answer else answer
+    if not isinstance(value, list) or not value:
+        return str(value)
+    if isinstance(value[-1], dict):
+        return str(value[-1].get("content"))
+    sizes = [len(value)]
+    while isinstance(value[0], list) and value[0]:
+        value = value[0]
+        sizes.append(len(value))
+    numbers = ", ".join(f"{x:.4f}" if isinstance(x, float) else str(x) for x in value[:6])
+    return f"{' x '.join(map(str, sizes))} values, begins {numbers}, ..."
 
 
 def _title(request: Mapping[str, Any]) -> str:

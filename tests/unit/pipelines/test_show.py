@@ -73,3 +73,10 @@ def test_a_result_shows_itself(tmp_path: Path) -> None:
     assert str(streamed) == str(dict(streamed))
     with pytest.raises(ValueError, match="details=True"):
         streamed.show()
+
+
+def test_hidden_states_show_their_size(tmp_path: Path) -> None:
+    folder = bert_folder(tmp_path / "model", "masked-lm")
+    result = minitx.pipeline("feature-extraction", folder)("the cat sat")
+    assert str(result).startswith("5 x 16 values, begins ")
+    assert "<div" in result._repr_html_()
