@@ -1137,3 +1137,18 @@ def test_an_unknown_head_or_attention(original: Path) -> None:
         minitx.load(original, attention="flash")
     with pytest.raises(ValueError, match="init_head=True"):
         minitx.load(original, num_labels=3)
+
+
+@pytest.mark.parametrize("shards", [None, 4000])
+def test_weights_in_memory_do_not_follow_the_file(tmp_path: Path, original: Path, shards: int | None) -> None:
+    """`mmap=False`: another program may write into the files in place; the default follows them."""
+    minitx.save(minitx.load(original), tmp_path / "model", max_shard_size=shards)
+    mapped, read = minitx.load(tmp_path / "model"), minitx.load(tmp_path / "model", mmap=False)
+    before = {name: tensor.clone() for name, tensor in read.state_dict().items()}
+    for path in (tmp_path / "model").glob("*.safetensors"):
+        with path.open("r+b") as file:
+            header = int.from_bytes(file.read(8), "little")
+            file.seek(8 + header)
+            file.write(bytes(path.stat().st_size - 8 - header))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in read.state_dict().items())
+    assert not all(torch.equal(tensor, before[name]) for name, tensor in mapped.state_dict().items())
