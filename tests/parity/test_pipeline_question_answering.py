@@ -58,6 +58,7 @@ ANSWERED = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:doc_stride=")
 @pytest.mark.parametrize("case", ANSWERED)
 def test_answers_where_transformers_fails(case: Case) -> None:
     result = answer(case)

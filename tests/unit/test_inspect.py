@@ -44,6 +44,7 @@ CHOSEN = [
     ("modernbert-biases", "multiple-choice"),
     ("deberta-v3", "masked-lm"),
     ("deberta-v2-conv", "multiple-choice"),
+    ("tapas", "masked-lm"),
     *((case.name, "causal-lm") for case in (*LAYER_NORM_DECODERS, *RMS_NORM_DECODERS)),
     *((case.name, "seq2seq-lm") for case in ENCODER_DECODERS),
     ("t5", "encoder"),

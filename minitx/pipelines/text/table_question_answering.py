@@ -319,8 +319,8 @@ class CellAnswering(TableTask):
             limit = token_limit(self.model, tokenizer, NO_LIMIT)
         for ids in batch["input_ids"]:
             self.check_length(len(ids), limit, options)
-        for query, cells in zip(queries, batch.cells, strict=True):
-            if cuts and table.rows and not any(cells):
+        for query, cells, dropped in zip(queries, batch.cells, batch.truncated, strict=True):
+            if cuts and dropped and not any(cells) and limit is not None and len(query) > limit:
                 expected = f"shorter; of {limit} tokens it leaves none for a row of the table"
                 raise ArgumentValueError("query", query, expected)
         return batch
