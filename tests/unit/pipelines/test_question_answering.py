@@ -62,14 +62,20 @@ def test_several_answers(pipe: Any) -> None:
     assert nothing == [] or nothing.answer == ""
 
 
+def listed(answers: Any) -> list[Any]:
+    """Several answers; a single one is a dict, and how many differ depends on the trained vocabulary."""
+    return answers if isinstance(answers, list) else [answers]
+
+
 def test_words_and_length(pipe: Any) -> None:
     text = "unaffable tokenization of antidisestablishmentarianism"
     starts = {match for match in range(len(text)) if match == 0 or text[match - 1] == " "}
-    for answer in pipe(question="a", context=text, top_k=8):
+    for answer in listed(pipe(question="a", context=text, top_k=8)):
         assert answer.start in starts
         assert answer.end == len(text) or text[answer.end] == " "
     tokens = pipe.tokenizer(text, return_offsets=True, add_special_tokens=False, as_tensors=False).offsets[0]
-    for answer in pipe(question="a", context=text, top_k=8, align_to_words=False, max_answer_len=1):
+    options = {"top_k": 8, "align_to_words": False, "max_answer_len": 1}
+    for answer in listed(pipe(question="a", context=text, **options)):
         assert (answer.start, answer.end) in tokens
 
 
