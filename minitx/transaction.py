@@ -324,7 +324,7 @@ def _try_lock(descriptor: int, path: Path) -> bool:
 
 
 def _try_create(path: Path, reason: str) -> bool:
-    """Creates the file that replaces a lock where there are none, unless another process has created it."""
+    """Creates the file that serves as a lock on file systems without locks, unless another process has it."""
     folder = path.parent.parent
     if folder not in _without_locks:
         _without_locks.add(folder)

@@ -216,7 +216,7 @@ class Marks(Drawing):
         return title + _highlighted("\n".join(lines), highlight)
 
     def html(self) -> str:
-        """Returns the text with marks in colours, their labels small behind them."""
+        """Returns the text with coloured marks, each followed by its label in small type."""
         colors = self.colors()
         pieces = []
         for text, mark in self.parts():

@@ -136,7 +136,7 @@ SPECS = (
     ),
     TaskSpec(
         name="text2text-generation",
-        summary="turn texts into others, as the model was trained to",
+        summary="generate a text from a text, as trained",
         path="text.text2text:Text2TextGeneration",
         heads=("seq2seq-lm",),
         checkpoint="google-t5/t5-base",

@@ -36,7 +36,7 @@ _BRACES = re.compile(r"\{[^{}:]*(?::([^{}]*)([{}]))?")
 
 
 class Limits:
-    """The bounds of one rendering, and what it has used of them."""
+    """Limits of one rendering, and how much of them is used."""
 
     def __init__(self) -> None:
         self._end, self._in_all = time.thread_time() + _MOST_SECONDS, 0

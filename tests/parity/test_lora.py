@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
 from torch import Tensor
@@ -15,7 +16,6 @@ from minitx.inspect.compare.verify import verify
 from tests.parity.cases import BY_NAME
 from tests.parity.reference import reference_model
 
-peft = pytest.importorskip("peft")
 pytestmark = [  # of PEFT and the libraries under it
     pytest.mark.filterwarnings("ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning:peft.*"),
@@ -190,8 +190,9 @@ def _move_encoder(folder: Path, place: str) -> None:
 @pytest.mark.parametrize("place", ["", "0_Transformer"])
 def test_an_adapter_of_sentence_transformers(tmp_path: Path, place: str) -> None:
     """Its pooling, limits and tokenizer lie beside the adapter, which may lie in a folder of its own."""
-    library = pytest.importorskip("sentence_transformers")
-    models = pytest.importorskip("sentence_transformers.models")
+    import sentence_transformers as library
+    from sentence_transformers.sentence_transformer import modules as models
+
     reference_model(BY_NAME["bert"], "none", torch.float32).save_pretrained(tmp_path / "base")
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "sat"]
     (tmp_path / "base" / "vocab.txt").write_text("\n".join(words), encoding="utf-8")

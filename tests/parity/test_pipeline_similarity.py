@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sentence_transformers as ST
 import torch
+from sentence_transformers.sentence_transformer import modules as st
 from torch import nn
 
 import minitx
 from minitx.inspect.compare.reference import quiet
 from tests.parity.pipelines import LONG, TEXTS, close, folder
 from tests.real import MINILM
-
-ST = pytest.importorskip("sentence_transformers")
-from sentence_transformers.sentence_transformer import modules as st  # noqa: E402 - found by the line above
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 KINDS = ("bert", "roberta", "albert", "t5")

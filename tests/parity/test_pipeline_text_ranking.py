@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sentence_transformers as ST
 from torch import nn
 
 import minitx
 from minitx.inspect.compare.reference import quiet
 from tests.parity.pipelines import LONG, TEXTS, close, folder
 
-ST = pytest.importorskip("sentence_transformers")
 pytestmark = pytest.mark.filterwarnings("ignore")
 KINDS = ("bert", "roberta", "distilbert", "albert")
 QUERIES = ["Where does the cat sleep?", "", "東京"]

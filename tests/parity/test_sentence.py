@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sentence_transformers as ST
 import torch
+from sentence_transformers.sentence_transformer import modules as st
 from torch import nn
 from torch.nn import functional as F
 
@@ -24,9 +26,6 @@ import minitx
 from minitx.inspect.compare.reference import quiet
 from minitx.pipelines import EmbeddingSettings
 from tests.real import MINILM
-
-ST = pytest.importorskip("sentence_transformers")
-from sentence_transformers.sentence_transformer import modules as st  # noqa: E402 - found by the line above
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 TEXTS = ["a cat", "the bank raised its rates again", "", "Short A", "word " * 60, "query: the kitten"]

@@ -72,7 +72,7 @@ def test_several_files_and_groups(tmp_path: Path) -> None:
 
 
 def test_more_files_than_a_process_may_open(tmp_path: Path) -> None:
-    resource = pytest.importorskip("resource")
+    resource = pytest.importorskip("resource", reason="the limit is one of POSIX")
     stored = {f"t{i}": torch.rand(2) for i in range(100)}
     files = {tmp_path / name: [name] for name in stored}
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)

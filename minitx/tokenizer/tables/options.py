@@ -15,7 +15,7 @@ class TableOptions:
     """Options of tokenizer_config.json for tables.
 
     Attributes:
-        cell_trim_length: largest number of tokens of a cell; -1: as many as fit.
+        cell_trim_length: maximum number of tokens of a cell; -1: no limit but that of the table.
         max_column_id: the table has fewer columns.
         max_row_id: the table has fewer rows; further rows are dropped if truncation is allowed.
         strip_column_names: leave out the names of the columns.
