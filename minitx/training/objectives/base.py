@@ -1,14 +1,15 @@
 """The interface of an objective: examples to a batch, and a model's loss on it as a sum and a count.
 
 An objective returns a sum and not a mean, so that a step over several micro-batches, or several processes,
-divides by the number of targets of all of them: every target then has the same weight, however they are split.
+divides by the number of targets of all of them: every target has the same weight, however they are split.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,8 @@ Batch = dict[str, Tensor]
 IGNORED = -100  # a label without a loss, as in torch.nn.functional.cross_entropy
 
 
-class Loss(NamedTuple):
+@dataclass(frozen=True)
+class Loss:
     """The loss of a batch.
 
     Attributes:
