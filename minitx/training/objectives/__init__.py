@@ -1,0 +1,1 @@
+"""Objectives: how examples become a batch, and a batch a loss."""
