@@ -83,7 +83,8 @@ def test_special_tokens_and_padding_are_never_masked(
     words: Tokenizer, seed: int, rows: list[list[int]]
 ) -> None:
     batch = MaskedLM(words, 1.0)([{"input_ids": row} for row in rows], seeded(seed))
-    for row, ids, labels, mask in zip(rows, *(batch[n] for n in ("input_ids", "labels", "attention_mask"))):
+    columns = (batch[name] for name in ("input_ids", "labels", "attention_mask"))
+    for row, ids, labels, mask in zip(rows, *columns, strict=True):
         real = torch.tensor(row)
         special = torch.isin(real, torch.tensor(words.special_ids))
         assert mask.tolist() == [1] * len(row) + [0] * (len(ids) - len(row))
