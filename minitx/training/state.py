@@ -141,8 +141,9 @@ class RunFolder:
         except (OSError, ValueError, SafetensorError) as error:
             earlier = [other for other in self.steps() if other < step]
             remedy = f"step {earlier[-1]}" if earlier else "the beginning"
-            message = f"{path} is damaged: {error} Remove that folder to continue from {remedy}."
-            raise ValueError(message) from error
+            raise ValueError(
+                f"{path} is damaged ({error}); remove that folder to continue from {remedy}."
+            ) from error
         if values.get("run") != self.identity or values.get("step") != step:
             raise ValueError(
                 f"{path} is a checkpoint of another run, or of another step, than its place in {self.path}; "
@@ -263,7 +264,7 @@ def check_sums(folder: Path) -> None:
     """
     for name, expected in read_json(folder / _SUMS).items():
         if checksum(folder / name) != expected:
-            raise ValueError(f"the checksum of {name} is not the one in {_SUMS}.")
+            raise ValueError(f"the checksum of {name} is not the one in {_SUMS}")
 
 
 def _files(folder: Path) -> list[Path]:

@@ -101,7 +101,7 @@ def test_the_choice_is_measured_once() -> None:
 def test_wrong_shapes_and_dtypes_raise_pytorchs_own_errors() -> None:
     x, weight = torch.randn(70, 256), torch.randn(512, 256)
     for wrong in (torch.randn(70, 255), x.double()):
-        with pytest.raises(RuntimeError, match="mat1 and mat2|same dtype"):
+        with pytest.raises(RuntimeError, match=r"mat1 and mat2|same dtype"):
             linear(wrong, weight, None)
 
 
