@@ -202,7 +202,7 @@ class _Tokens:
 
     @property
     def vocab_size(self) -> int:
-        """Number of tokens of the tokenizer."""
+        """The number of tokens of the tokenizer."""
         return int(self.info["vocab_size"])
 
     def check_tokenizer(self, tokenizer: Tokenizer) -> None:

@@ -93,12 +93,12 @@ class Labels:
 
     @property
     def label2id(self) -> dict[str, int]:
-        """Name -> id."""
+        """The ids by name."""
         return {name: index for index, name in enumerate(self.names)}
 
     @property
     def id2label(self) -> dict[int, str]:
-        """Id -> name."""
+        """The names by id."""
         return dict(enumerate(self.names))
 
     def config(self) -> dict[str, Any]:
@@ -161,7 +161,7 @@ class Labels:
         outputs = model.head.config.num_labels
         if outputs != len(self):
             names = ", ".join(self.names)
-            hint = f"the data has {names:.200}: load it with num_labels={len(self)} and init_head=True"
+            hint = f"the labels are {names:.200}: load it with num_labels={len(self)} and init_head=True"
             raise ArgumentValueError(
                 "model", type(model), f"one with {len(self)} outputs, not {outputs}", hint
             )
