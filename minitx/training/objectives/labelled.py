@@ -16,6 +16,7 @@ from minitx.training.objectives.batching import (
     as_row,
     check_optional_integers,
     check_rows,
+    check_same_length,
     collate,
     encode,
     entry,
@@ -167,13 +168,6 @@ class TokenLabels(Objective):
         )
         row = {key: rows[0] for key, rows in batch.items() if key != "attention_mask"}
         return row | {"labels": align_labels(batch.word_ids[0], labels)}
-
-
-def check_same_length(name: str, labels: Sequence[Any], others: Sequence[Any], other: str) -> None:
-    """Checks that there is a label for each entry of `other`, else raises ArgumentValueError."""
-    if len(labels) != len(others):
-        expected = f"one for each of {other}, {len(others)} and not {len(labels)}"
-        raise ArgumentValueError(name, labels, expected)
 
 
 def answer_tokens(offsets: Tensor, context: Tensor, start: int, end: int) -> tuple[int, int] | None:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 import minitx
 from minitx.tokenizer import Tokenizer
-from minitx.training.objectives import (
+from minitx.training import (
     DPO,
     AnswerSpans,
     CausalLM,
