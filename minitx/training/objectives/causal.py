@@ -125,6 +125,7 @@ class CausalLM(Objective):
         length: pack the documents of a batch into rows of this many tokens; None: one example per row.
     """
 
+    task = "causal-lm"
     tokenizer: Tokenizer | None = None
     length: int | None = None
 

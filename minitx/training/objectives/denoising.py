@@ -122,6 +122,7 @@ class Denoising(Objective):
         max_length: maximum number of tokens of a text; None: all of them.
     """
 
+    task = "seq2seq-lm"
     tokenizer: Tokenizer
     permute: bool = True
     rotate: bool = False

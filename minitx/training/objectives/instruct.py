@@ -33,6 +33,7 @@ class Instruct(Objective):
         variables: further variables of the template.
     """
 
+    task = "causal-lm"
     tokenizer: Tokenizer
     max_length: int | None = None
     packed: bool = False

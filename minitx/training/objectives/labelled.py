@@ -51,6 +51,7 @@ class SequenceLabels(Objective):
         max_length: maximum number of tokens of a text; None: all of them.
     """
 
+    task = "sequence-classification"
     tokenizer: Tokenizer
     num_labels: int
     multiple: bool = False
@@ -124,6 +125,7 @@ class TokenLabels(Objective):
         max_length: maximum number of tokens; the words after them are left out. None: all of them.
     """
 
+    task = "token-classification"
     tokenizer: Tokenizer
     num_labels: int
     max_length: int | None = None
@@ -199,6 +201,7 @@ class AnswerSpans(Objective):
         stride: number of tokens by which the rows of a context overlap.
     """
 
+    task = "question-answering"
     tokenizer: Tokenizer
     max_length: int = 384
     stride: int = 128

@@ -43,6 +43,7 @@ from minitx.training.objectives.preference import (
 )
 from minitx.training.objectives.replaced import draw_tokens
 from minitx.training.objectives.seq2seq import smoothed_cross_entropy
+from minitx.training.tokenizers import train_tokenizer
 from tests.real import MINILM
 from tests.unit.training.words import MARKED, PLAIN, TALK, WORDS, word_tokenizer
 
@@ -81,6 +82,25 @@ def test_only_responses_are_learned(words: Tokenizer, template: str) -> None:
     assert words.decode(learned[learned != -100]) == "w4w5</s>w7</s>"
     at = learned != -100
     assert torch.equal(learned[at], batch["input_ids"][0][at])
+
+
+@pytest.mark.parametrize("style", ["gpt2", "llama"])
+def test_responses_in_subwords(style: str) -> None:
+    """Also where a space, or a byte of a character, is a token or part of one."""
+    messages = [
+        {"role": "user", "content": "Où? 猫 "},
+        {"role": "assistant", "content": "  naïve 🦜 café "},
+        {"role": "user", "content": "assistant"},
+        {"role": "assistant", "content": "Là."},
+    ]
+    trained = train_tokenizer(["one two three cafe user assistant"], style, chat_template="chatml")
+    batch = Instruct(trained)([{"messages": messages}], NO_RANDOMNESS)
+    learned = batch["labels"][0]
+    decoded = trained.decode(learned[learned != -100])  # without the first space, with some styles
+    assert decoded.lstrip() == "naïve 🦜 café <|im_end|>Là.<|im_end|>"
+    assert trained.decode(batch["input_ids"][0]) == trained.apply_chat_template(
+        messages, add_generation_prompt=False
+    )
 
 
 def test_templates_in_which_responses_cannot_be_found(words: Tokenizer) -> None:
@@ -544,6 +564,19 @@ def test_losses_of_parts_add_up(words: Tokenizer, name: str) -> None:
     parts = [objective.loss(network, objective(x, NO_RANDOMNESS)) for x in (examples[:2], examples[2:])]
     assert whole.count == sum(part.count for part in parts)
     assert abs(whole.total - sum(part.total for part in parts)) < 1e-9
+
+
+def test_models_with_another_head(words: Tokenizer) -> None:
+    encoder = model(BERT, "masked-lm")
+    for objective, task in (
+        (CausalLM(words), "causal-lm"),
+        (DPO(words), "causal-lm"),
+        (Seq2SeqLM(words, 0.1), "seq2seq-lm"),
+    ):
+        with pytest.raises(ValueError, match=rf"model\.task='masked-lm' must be '{task}'; load or build"):
+            objective.loss(encoder, {})
+    with pytest.raises(ValueError, match=r"model\.task=None must be 'masked-lm'"):
+        MaskedLM(words).loss(model(BERT, "none"), {})
 
 
 def test_every_objective_trains(words: Tokenizer) -> None:
