@@ -116,7 +116,7 @@ class DPO(Objective):
         if self.reference is None:
             names = ("reference_chosen", "reference_rejected")
             stated = [float(entry(x, name, i)) for name in names for i, x in enumerate(examples)]
-            batch[REFERENCE] = torch.tensor(stated, dtype=torch.float64)
+            batch[REFERENCE] = torch.tensor(stated)
         return batch
 
     def document(self, example: Example, index: int, name: str) -> Document:

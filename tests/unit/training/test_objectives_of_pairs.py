@@ -211,7 +211,7 @@ def test_preferences_of_texts_and_of_conversations(words: Tokenizer) -> None:
         names = {"reference_chosen": stated[0].item(), "reference_rejected": stated[2].item()}
         without = DPO(words, beta=0.3, label_smoothing=0.1)
         same = without.loss(policy, without([example | names] * 2, NO_RANDOMNESS))
-        assert abs(loss.total - same.total) < 1e-9
+        assert abs(loss.total - same.total) < 1e-5  # stated in float32
     loss.total.backward()
     assert all(p.grad is None for p in reference.parameters())
     with pytest.raises(ValueError, match="'reference_chosen'"):
