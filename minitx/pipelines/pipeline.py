@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
-from minitx.pipelines.batching import limits_for
-from minitx.pipelines.checks import check_tokenizer, note_truncation
+from minitx.pipelines.batching import BatchLimits, limits_for
+from minitx.pipelines.checks import check_iterable, check_tokenizer, note_truncation
 from minitx.pipelines.inputs import read_file
+from minitx.pipelines.models import load_model
 from minitx.pipelines.registry import BY_HEAD, BY_MODEL_TYPE, TASKS, TaskSpec, find_task
 from minitx.pipelines.result import Details
 from minitx.pipelines.task import ModelInput, Options, Task
@@ -56,12 +58,10 @@ class Pipeline:
         progress: bool | None = None,
         details: bool | None = None,
     ) -> None:
-        if batch_size is not None:
-            check_integer("batch_size", batch_size, 1)
         check_flags(**{n: v for n, v in {"progress": progress, "details": details}.items() if v is not None})
         self._task: Task[Any] | None = task
         self.options = options
-        self._limits = limits_for(task.model.device, batch_size)
+        self._limits = _limits(task, batch_size)
         self._progress, self._details = progress, details
 
     @property
@@ -90,16 +90,21 @@ class Pipeline:
         """Returns the results of requests, in their order.
 
         Args:
-            *inputs: a request, such as a string or a dict of the task's fields; a list of requests, which
-                gives a list of results; any other iterable, which gives an iterator of results that reads
-                ahead a little; or the `Path` of a .txt (one request per line), .jsonl or .csv file, likewise.
+            *inputs: a request, such as a string or a dict of the task's fields; a list or tuple of requests,
+                which gives a list of results; any other iterable, which gives an iterator of results that
+                reads ahead a little; or the `Path` of a .txt (one request per line), .jsonl or .csv file,
+                likewise. It may also be named: inputs=...
             **named: fields of the task by name, such as question= and context=, as one value or lists of
-                values; or options of the task, for this call only.
+                values; or, for this call only, options of the task, and batch_size.
 
         Raises:
             TypeError, ValueError: inputs that are not requests of the task, or unknown options.
         """
         task = self.task
+        if "batch_size" in named:
+            return self._with_batch_size(named.pop("batch_size"))(*inputs, **named)
+        if "inputs" in named and "inputs" not in task.fields:
+            inputs = (*inputs, named.pop("inputs"))
         # a field that is an option too, such as candidate_labels, is named for all requests
         fields = [name for name in task.fields if name in named and not hasattr(task.Options, name)]
         given = {name: named.pop(name) for name in fields}
@@ -108,6 +113,9 @@ class Pipeline:
         values = task.prepare(values, options)
         details = self._details is not False
         if isinstance(values, Path):
+            if values.is_dir():
+                hint = "a text is passed as a string, not as a Path"
+                raise ArgumentValueError("inputs", values, "the path of a file, not of a folder", hint)
             return self._stream(read_file(values, task.fields), options)
         if task.is_single(values):
             requests = [task.read(values, task.fields[0])]
@@ -118,13 +126,16 @@ class Pipeline:
                 results: list[Any] = []
                 for first in range(0, len(requests), CHUNK):
                     chunk = requests[first : first + CHUNK]
-                    results += self._run(task, chunk, options, details, advance)
+                    results += self._run(task, chunk, options, details, advance, first)
                 return results
-        hint = f"{task.spec.name} takes {task.describe_inputs()}"
-        check_type("inputs", values, Iterable, "a request, a list of requests, or an iterable", hint)
-        if isinstance(values, bytes | bytearray | set | frozenset):
-            raise ArgumentTypeError("inputs", values, "a request, a list of requests, or an iterable", hint)
+        check_iterable(values, f"{task.spec.name} takes {task.describe_inputs()}")
         return self._stream(values, options)
+
+    def _with_batch_size(self, batch_size: int | None) -> Self:
+        """Returns a pipeline of the same task with another number of sequences in a batch."""
+        other = copy(self)
+        other._limits = _limits(self.task, batch_size)
+        return other
 
     def stream(self, inputs: Any, **options: Any) -> Iterator[str]:
         """Returns an iterator of the pieces of a generated text, as they come; joined they are the new text.
@@ -139,7 +150,8 @@ class Pipeline:
         task = self.task
         settings = task.options(self.options, options)
         if not task.is_single(inputs):
-            raise ArgumentTypeError("inputs", inputs, "one request", "call the pipeline for several")
+            hint = f"{task.spec.name} takes {task.describe_inputs()}; call the pipeline for several"
+            raise ArgumentTypeError("inputs", inputs, "one request", hint)
         return task.stream(task.read(inputs, task.fields[0]), settings)
 
     def _stream(self, values: Iterable[Any], options: Options) -> Iterator[Any]:
@@ -149,7 +161,7 @@ class Pipeline:
         with progress_bar(None, task.spec.name, self._progress) as advance:
             while chunk := list(islice(source, size)):
                 requests = [task.read(value, f"inputs[{count + i}]") for i, value in enumerate(chunk)]
-                yield from self._run(task, requests, options, details, advance)
+                yield from self._run(task, requests, options, details, advance, count)
                 count, size = count + len(chunk), min(2 * size, CHUNK)
 
     def _run(
@@ -159,11 +171,12 @@ class Pipeline:
         options: Options,
         details: bool,
         advance: Callable[[int], Any] = lambda _: None,
+        start: int = 0,
     ) -> list[Any]:
-        """Returns the results of requests, whose sequences share batches."""
+        """Returns the results of requests, whose sequences share batches; `start` is the first's index."""
         groups = [task.preprocess(request, options) for request in requests]
         results = []
-        outputs = self._outputs(task, groups, options, advance)
+        outputs = self._outputs(task, groups, options, advance, start)
         for request, items, rows in zip(requests, groups, outputs, strict=True):
             result = task.postprocess(request, items, rows, options)
             if details and hasattr(result, "details"):
@@ -177,9 +190,18 @@ class Pipeline:
         groups: list[list[ModelInput]],
         options: Options,
         advance: Callable[[int], Any] = lambda _: None,
+        start: int = 0,
     ) -> list[list[Any]]:
-        """Returns the model's outputs for the sequences of each group, which share batches."""
-        note_truncation(task, groups, options)
+        """Returns the model's outputs for the sequences of each group, which share batches.
+
+        Args:
+            task: of the pipeline.
+            groups: sequences of each request.
+            options: of the call.
+            advance: called with the number of requests that a batch completes.
+            start: index of the first request among all inputs of the call.
+        """
+        note_truncation(task, groups, options, start)
         flat = [(index, item) for index, items in enumerate(groups) for item in items]
         outputs: list[Any] = [None] * len(flat)
         left = [len(items) for items in groups]
@@ -214,6 +236,13 @@ class Pipeline:
         parts = [repr(self.task.spec.name), repr(str(origin)), dtype, f"device={str(model.device)!r}"]
         parts += filter(None, [self.task.describe(self.options)])
         return f"Pipeline({', '.join(parts)})"
+
+
+def _limits(task: Task[Any], batch_size: int | None) -> BatchLimits:
+    """Returns the limits of batches, else raises ArgumentTypeError or ArgumentValueError."""
+    if batch_size is not None:
+        check_integer("batch_size", batch_size, 1)
+    return limits_for(task.model.device, batch_size)
 
 
 @contextmanager
@@ -285,7 +314,7 @@ def pipeline(
     def read() -> Any:
         """Loads the model and its tokenizer, both of one save."""
         if isinstance(model, str | Path):
-            loaded = _load_model(spec, model, dtype, _device(device), hub)
+            loaded = load_model(spec, model, dtype, _device(device), hub)
         else:
             loaded = _check_model(model, dtype, device)
         chosen = spec or _task_of(loaded)
@@ -305,34 +334,6 @@ def pipeline(
         details=details,
     )
     return pipe
-
-
-def _load_model(
-    spec: TaskSpec | None,
-    model: str | Path,
-    dtype: torch.dtype | str | None,
-    device: torch.device,
-    hub: Mapping[str, Any],
-) -> Model:
-    """Loads a model with the head of the task; without a task, with the head of the checkpoint."""
-    from minitx.checkpoint.load import load
-
-    head = spec.heads[0] if spec is not None and len(spec.heads) == 1 else None
-    if head == "none":
-        head = _headless(model, hub)
-    return load(model, head=head, dtype=dtype, device=device, **hub)
-
-
-def _headless(model: str | Path, hub: Mapping[str, Any]) -> str:
-    """Returns "encoder" for an encoder-decoder whose encoder can be used alone, such as T5, else "none"."""
-    from minitx.checkpoint.build import choose_architecture
-    from minitx.checkpoint.hub import fetch
-    from minitx.checkpoint.lora.base import base_folder
-    from minitx.io import read_json
-
-    folder = base_folder(fetch(model, **hub), token=hub["token"], offline=hub["offline"])
-    path = folder / "config.json"
-    return choose_architecture(read_json(path), None)[0].headless[-1] if path.is_file() else "none"
 
 
 def _task_of(model: Model) -> TaskSpec:

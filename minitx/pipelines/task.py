@@ -13,8 +13,16 @@ from minitx.habits import UnknownArgumentError
 from minitx.models import DecoderModel, ModelOutput
 from minitx.models.compiled import check_not_compiled
 from minitx.pipelines.batching import BatchLimits, make_batches
-from minitx.pipelines.checks import check_stride, check_unicode, option_hint
+from minitx.pipelines.checks import (
+    STRIDES,
+    check_max_length,
+    check_stride,
+    check_unicode,
+    check_windows,
+    option_hint,
+)
 from minitx.pipelines.embedding.embed import token_limit
+from minitx.pipelines.models import check_head
 from minitx.pipelines.registry import TaskSpec
 from minitx.tokenizer.batch import Truncation
 from minitx.validation import (
@@ -55,6 +63,7 @@ class Options:
             check_integer("max_length", self.max_length, 1)
         if self.stride is not None:
             check_integer("stride", self.stride, 0)
+        check_windows(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,12 +133,7 @@ class Task(Generic[OptionsT]):
 
     def __init__(self, spec: TaskSpec, model: Any, tokenizer: Tokenizer) -> None:
         check_not_compiled(model)
-        if "none" not in spec.heads and model.task not in spec.heads:
-            hint = f"load it with minitx.load(..., head={spec.heads[0]!r}), or choose another task"
-            expected = f"a model with the head {' or '.join(map(repr, spec.heads))} for {spec.name}"
-            raise ArgumentValueError("model", f"a model with the head {model.task!r}", expected, hint)
-        if model.training:
-            raise ArgumentValueError("model", type(model).__name__, "in eval mode", "call model.eval()")
+        check_head(spec, model)
         self.spec, self.model, self.tokenizer = spec, model, tokenizer
 
     @classmethod
@@ -149,7 +153,10 @@ class Task(Generic[OptionsT]):
         for name in values:
             if name not in known:
                 raise UnknownArgumentError(self.spec.name, name, option_hint(name, known))
+        if base is not None and values.get("overflow", "window") != "window":
+            values = {name: None for name in STRIDES if name in known} | dict(values)
         options: OptionsT = self.Options(**values) if base is None else replace(base, **values)
+        check_max_length(options, self.most_tokens(options))
         return options
 
     def arguments(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> Any:
@@ -209,15 +216,18 @@ class Task(Generic[OptionsT]):
         """
         if not isinstance(value, Mapping):
             value = {self.fields[0]: value}
+        place = "inputs" if name == self.fields[0] else name
+        hint = f"{self.spec.name} takes {self.describe_inputs()}"
         for key in value:
             if key not in self.fields:
-                expected = f"a dict with {', '.join(map(repr, self.fields))}"
-                raise ArgumentValueError(f"{name}[{key!r}]", value[key], "left out", f"it must be {expected}")
+                raise ArgumentValueError(f"{place}[{key!r}]", value[key], "left out", hint)
         for field in self.fields:
             if value.get(field) is None and field not in self.optional:
-                hint = f"{self.spec.name} takes {self.describe_inputs()}"
-                raise ArgumentTypeError(f"{name}[{field!r}]", None, "stated", hint)
-        return {field: self.check_field(field, value.get(field), name) for field in self.fields}
+                raise ArgumentTypeError(f"{place}[{field!r}]", None, "stated", hint)
+        request = {field: self.check_field(field, value.get(field), name) for field in self.fields}
+        for field, text in request.items():
+            check_unicode(name if field == self.fields[0] else f"{name}[{field!r}]", text)
+        return request
 
     def check_field(self, field: str, value: Any, name: str) -> Any:
         """Returns the checked value of a field; a string, if the subclass does not take others too.
@@ -228,7 +238,6 @@ class Task(Generic[OptionsT]):
         if value is not None:
             where = name if field == self.fields[0] else f"{name}[{field!r}]"
             check_type(where, value, str, "a string", "several texts are a list of strings")
-            check_unicode(where, value)
         return value
 
     # --- the three steps ---------------------------------------------------------------------------
@@ -270,6 +279,10 @@ class Task(Generic[OptionsT]):
     def limit(self, options: OptionsT) -> int | None:
         """Returns the most tokens of a sequence; None without any limit."""
         return token_limit(self.model, self.tokenizer, options.max_length)
+
+    def most_tokens(self, options: OptionsT) -> int | None:
+        """Returns the greatest `max_length` that has an effect; None without any limit."""
+        return self.limit(options)
 
     def encode(
         self,

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from minitx.pipelines.checks import check_prompt
 from minitx.pipelines.embedding.embed import (
     check_model,
     finish,
@@ -27,7 +28,7 @@ from minitx.pipelines.registry import TaskSpec
 from minitx.pipelines.result import Predictions
 from minitx.pipelines.task import ModelInput, Options, Request, Task, check_list, to_cpu
 from minitx.tokenizer import Tokenizer
-from minitx.validation import ArgumentValueError, check_choice, check_flags, check_optional_strings
+from minitx.validation import check_choice, check_flags, check_optional_strings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,9 +105,7 @@ class SentenceSimilarity(Task[SentenceSimilarityOptions]):
         settings = model_settings(self.model)
         prompt = options.prompt
         if prompt is None and options.prompt_name is not None:
-            if options.prompt_name not in settings.prompts:
-                names = ", ".join(map(repr, settings.prompts)) or "None; the checkpoint has no prompts"
-                raise ArgumentValueError("prompt_name", options.prompt_name, f"one of {names}")
+            check_prompt(options.prompt_name, settings.prompts)
             prompt = settings.prompts[options.prompt_name]
         stated: dict[str, Any] = {
             "prompt": prompt,

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from minitx.checkpoint.sentence import SETTINGS
+from minitx.pipelines.checks import check_prompt
 from minitx.pipelines.embedding.modules import read_activation
 from minitx.pipelines.embedding.options import Options as FileOptions
 from minitx.pipelines.registry import TaskSpec
@@ -115,9 +116,7 @@ class TextRanking(Task[TextRankingOptions]):
         name = options.prompt_name or self.default_prompt
         if options.prompt is not None or name is None:
             return options.prompt or ""
-        if name not in self.prompts:
-            names = ", ".join(map(repr, self.prompts)) or "None; the checkpoint has no prompts"
-            raise ArgumentValueError("prompt_name", name, f"one of {names}")
+        check_prompt(name, self.prompts)
         return self.prompts[name] or ""
 
     def postprocess(
