@@ -55,7 +55,7 @@ def check_unicode(name: str, value: Any) -> None:
         if not value.isascii() and (half := _SURROGATE.search(value)):
             expected = f"valid Unicode; it has a lone surrogate at character {half.start()}"
             hint = "text.encode('utf-8', 'replace').decode() replaces it"
-            raise ArgumentValueError(name, ascii(half[0]), expected, hint)
+            raise ArgumentValueError(name, half[0], expected, hint)
         return
     if isinstance(value, Mapping):
         parts: Iterable[tuple[Any, Any]] = value.items()

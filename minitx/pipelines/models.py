@@ -91,8 +91,8 @@ def _head(spec: TaskSpec, model: str | Path, hub: Mapping[str, Any]) -> str | No
         hint = f"config.json names {name}, which runs {_tasks(task)}"
         raise ArgumentValueError("model", str(model), _expected(spec), hint)
     if not set(architecture.head_weights) & set(spec.heads):
-        kind = config["model_type"]
-        hint = f"{kind} models have {' or '.join(architecture.head_weights)} heads only"
+        names = [other.name for other in TASKS.values() if set(other.heads) & set(architecture.head_weights)]
+        hint = f"a {config['model_type']} model can run {', '.join(names)}"
         raise ArgumentValueError("model", str(model), _expected(spec), hint)
     return head
 

@@ -108,8 +108,8 @@ class Pipeline:
         # a field that is an option too, such as candidate_labels, is named for all requests
         fields = [name for name in task.fields if name in named and not hasattr(task.Options, name)]
         given = {name: named.pop(name) for name in fields}
-        values = task.arguments(inputs, given)
         options = task.options(self.options, named)
+        values = task.arguments(inputs, given)
         values = task.prepare(values, options)
         details = self._details is not False
         if isinstance(values, Path):
@@ -318,11 +318,10 @@ def pipeline(
         else:
             loaded = _check_model(model, dtype, device)
         chosen = spec or _task_of(loaded)
-        kind = chosen.task_class().for_model(loaded)
-        implementation = kind(chosen, loaded, _load_tokenizer(loaded, tokenizer, hub))
+        loaded_tokenizer = _load_tokenizer(loaded, tokenizer, hub)
         if tokenizer is not None:
-            check_tokenizer(loaded, implementation.tokenizer)
-        return implementation
+            check_tokenizer(loaded, loaded_tokenizer)
+        return chosen.task_class().for_model(loaded)(chosen, loaded, loaded_tokenizer)
 
     is_folder = isinstance(model, str | Path) and os.path.isdir(model)
     implementation = read_consistently(Path(model), read) if is_folder else read()

@@ -152,7 +152,7 @@ class Task(Generic[OptionsT]):
         known = [field.name for field in fields(self.Options)]
         for name in values:
             if name not in known:
-                raise UnknownArgumentError(self.spec.name, name, option_hint(name, known))
+                raise UnknownArgumentError(self.spec.name, name, option_hint(name, [*known, *self.fields]))
         if base is not None and values.get("overflow", "window") != "window":
             values = {name: None for name in STRIDES if name in known} | dict(values)
         options: OptionsT = self.Options(**values) if base is None else replace(base, **values)
@@ -323,6 +323,8 @@ class Task(Generic[OptionsT]):
             hint = 'overflow="truncate" cuts it off, overflow="window" divides it'
             expected = f"of at most {limit} tokens, special tokens included"
             raise ArgumentValueError("text", text, expected, hint)
+        if too_long and all(batch.encodings[0].special_tokens_mask):
+            raise ArgumentValueError("max_length", limit, f"above {limit}", "special tokens leave no room")
         names = [name for name in batch if name != "attention_mask"]
         if isinstance(self.model, DecoderModel):  # which has no token types, though tokenizers state them
             names = ["input_ids"]

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from minitx.models import ModelOutput
 from minitx.pipelines.batching import BatchLimits
-from minitx.pipelines.checks import check_unicode
 from minitx.pipelines.embedding.embed import token_limit
 from minitx.pipelines.generation.options import GenerateOptions
 from minitx.pipelines.inputs import read_table
@@ -136,7 +135,6 @@ class TableTask(Task[Any]):
             table = as_table(read_table(value) if isinstance(value, Path) else value)
             if not (table.rows and table.columns):
                 raise ArgumentValueError("table", value, "one with at least one row and one column")
-            check_unicode("table", [table.columns, *table.rows])
             return table
         texts = [value] if isinstance(value, str) else value
         check_type("query", texts, list | tuple, "a question or a list of questions")
