@@ -50,8 +50,7 @@ def check_stride(name: str, stride: int, room: int) -> None:
 
 
 def note_truncation(task: Any, groups: Sequence[Sequence[Any]], options: Any) -> None:
-    """Warns about requests whose texts were truncated, or divided into windows that hardly advance."""
-    note_windows(task, groups, options)
+    """Warns about requests that were truncated."""
     long = [index for index, items in enumerate(groups) if any(item.truncated for item in items)]
     if long:
         count = f"{len(long)} of {len(groups)} inputs of {task.spec.name}"
