@@ -112,15 +112,14 @@ def check_prompt(name: str, prompts: Iterable[str]) -> None:
 
 
 def note_truncation(task: Any, groups: Sequence[Sequence[Any]], options: Any, start: int = 0) -> None:
-    """Warns about requests whose texts were truncated, or divided into windows that hardly advance.
+    """Warns about requests that were truncated.
 
     Args:
         task: of the pipeline.
-        groups: sequences of each request.
+        groups: inputs of the model for each request.
         options: of the call.
         start: index of the first request among all inputs of the call.
     """
-    note_windows(task, groups, options)
     long = [index for index, items in enumerate(groups) if any(item.truncated for item in items)]
     if long:
         inputs = f"inputs {start} to {start + len(groups) - 1}" if start else f"{len(groups)} inputs"

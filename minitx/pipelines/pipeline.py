@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from itertools import islice
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
-from minitx.pipelines.batching import BatchLimits, limits_for
-from minitx.pipelines.checks import check_iterable, check_tokenizer, note_truncation
+from minitx.pipelines.batching import limits_for
+from minitx.pipelines.checks import check_iterable
 from minitx.pipelines.inputs import read_file
 from minitx.pipelines.models import load_model
 from minitx.pipelines.registry import BY_HEAD, BY_MODEL_TYPE, TASKS, TaskSpec, find_task
@@ -51,21 +51,22 @@ class Pipeline:
 
     def __init__(
         self,
-        task: Task[Any],
+        task: Task[Any, Any],
         options: Options,
         *,
         batch_size: int | None = None,
         progress: bool | None = None,
         details: bool | None = None,
     ) -> None:
+        if batch_size is not None:
+            check_integer("batch_size", batch_size, 1)
         check_flags(**{n: v for n, v in {"progress": progress, "details": details}.items() if v is not None})
-        self._task: Task[Any] | None = task
+        self._task: Task[Any, Any] | None = task
         self.options = options
-        self._limits = _limits(task, batch_size)
-        self._progress, self._details = progress, details
+        self._batch_size, self._progress, self._details = batch_size, progress, details
 
     @property
-    def task(self) -> Task[Any]:
+    def task(self) -> Task[Any, Any]:
         """The task.
 
         Raises:
@@ -83,8 +84,10 @@ class Pipeline:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer."""
-        return self.task.tokenizer
+        """The tokenizer, of a task on text."""
+        task: Any = self.task
+        tokenizer: Tokenizer = task.tokenizer
+        return tokenizer
 
     def __call__(self, *inputs: Any, **named: Any) -> Any:
         """Returns the results of requests, in their order.
@@ -100,9 +103,9 @@ class Pipeline:
         Raises:
             TypeError, ValueError: inputs that are not requests of the task, or unknown options.
         """
-        task = self.task
         if "batch_size" in named:
             return self._with_batch_size(named.pop("batch_size"))(*inputs, **named)
+        task = self.task
         if "inputs" in named and "inputs" not in task.fields:
             inputs = (*inputs, named.pop("inputs"))
         # a field that is an option too, such as candidate_labels, is named for all requests
@@ -118,23 +121,25 @@ class Pipeline:
                 raise ArgumentValueError("inputs", values, "the path of a file, not of a folder", hint)
             return self._stream(read_file(values, task.fields), options)
         if task.is_single(values):
-            requests = [task.read(values, task.fields[0])]
+            requests = {task.fields[0]: task.read(values, task.fields[0])}
             return task.unwrap(self._run(task, requests, options, details)[0], values, options)
         if isinstance(values, list | tuple):
-            requests = [task.read(value, f"inputs[{index}]") for index, value in enumerate(values)]
+            requests = task.read_all(values)
             with progress_bar(len(requests), task.spec.name, self._progress) as advance:
                 results: list[Any] = []
-                for first in range(0, len(requests), CHUNK):
-                    chunk = requests[first : first + CHUNK]
-                    results += self._run(task, chunk, options, details, advance, first)
+                source = iter(requests.items())
+                while chunk := dict(islice(source, CHUNK)):
+                    results += self._run(task, chunk, options, details, advance, len(results))
                 return results
         check_iterable(values, f"{task.spec.name} takes {task.describe_inputs()}")
         return self._stream(values, options)
 
     def _with_batch_size(self, batch_size: int | None) -> Self:
-        """Returns a pipeline of the same task with another number of sequences in a batch."""
+        """Returns a pipeline of the same task with another number of rows in a batch."""
+        if batch_size is not None:
+            check_integer("batch_size", batch_size, 1)
         other = copy(self)
-        other._limits = _limits(self.task, batch_size)
+        other._batch_size = batch_size
         return other
 
     def stream(self, inputs: Any, **options: Any) -> Iterator[str]:
@@ -160,24 +165,32 @@ class Pipeline:
         source, size, count = iter(values), FIRST_CHUNK, 0
         with progress_bar(None, task.spec.name, self._progress) as advance:
             while chunk := list(islice(source, size)):
-                requests = [task.read(value, f"inputs[{count + i}]") for i, value in enumerate(chunk)]
-                yield from self._run(task, requests, options, details, advance, count)
+                yield from self._run(task, task.read_all(chunk, count), options, details, advance, count)
                 count, size = count + len(chunk), min(2 * size, CHUNK)
 
     def _run(
         self,
-        task: Task[Any],
-        requests: list[dict[str, Any]],
+        task: Task[Any, Any],
+        requests: Mapping[str, dict[str, Any]],
         options: Options,
         details: bool,
         advance: Callable[[int], Any] = lambda _: None,
         start: int = 0,
     ) -> list[Any]:
-        """Returns the results of requests, whose sequences share batches; `start` is the first's index."""
-        groups = [task.preprocess(request, options) for request in requests]
+        """Returns the results of requests, whose inputs share batches.
+
+        Args:
+            task: this pipeline's.
+            requests: their names, for messages -> their fields.
+            options: of the call.
+            details: whether results keep theirs.
+            advance: called with the number of requests whose outputs are complete.
+            start: index of the first request among all of the call.
+        """
+        groups = [task.preprocess_named(request, name, options) for name, request in requests.items()]
         results = []
         outputs = self._outputs(task, groups, options, advance, start)
-        for request, items, rows in zip(requests, groups, outputs, strict=True):
+        for request, items, rows in zip(requests.values(), groups, outputs, strict=True):
             result = task.postprocess(request, items, rows, options)
             if details and hasattr(result, "details"):
                 result.details = Details(task.spec.name, request, tuple(items), tuple(rows))
@@ -186,26 +199,19 @@ class Pipeline:
 
     def _outputs(
         self,
-        task: Task[Any],
-        groups: list[list[ModelInput]],
+        task: Task[Any, Any],
+        groups: Sequence[Sequence[ModelInput]],
         options: Options,
         advance: Callable[[int], Any] = lambda _: None,
         start: int = 0,
     ) -> list[list[Any]]:
-        """Returns the model's outputs for the sequences of each group, which share batches.
-
-        Args:
-            task: of the pipeline.
-            groups: sequences of each request.
-            options: of the call.
-            advance: called with the number of requests that a batch completes.
-            start: index of the first request among all inputs of the call.
-        """
-        note_truncation(task, groups, options, start)
+        """Returns the model's outputs for the inputs of each group, which share batches."""
+        task.note_inputs(groups, options, start)
+        limits = limits_for(task.model.device, self._batch_size)
         flat = [(index, item) for index, items in enumerate(groups) for item in items]
         outputs: list[Any] = [None] * len(flat)
         left = [len(items) for items in groups]
-        for batch in task.batches([item for _, item in flat], self._limits, options):
+        for batch in task.batches([item for _, item in flat], limits, options):
             rows = task.forward([flat[index][1] for index in batch], options)
             for index, row in zip(batch, rows, strict=True):
                 outputs[index] = row
@@ -236,13 +242,6 @@ class Pipeline:
         parts = [repr(self.task.spec.name), repr(str(origin)), dtype, f"device={str(model.device)!r}"]
         parts += filter(None, [self.task.describe(self.options)])
         return f"Pipeline({', '.join(parts)})"
-
-
-def _limits(task: Task[Any], batch_size: int | None) -> BatchLimits:
-    """Returns the limits of batches, else raises ArgumentTypeError or ArgumentValueError."""
-    if batch_size is not None:
-        check_integer("batch_size", batch_size, 1)
-    return limits_for(task.model.device, batch_size)
 
 
 @contextmanager
@@ -318,10 +317,7 @@ def pipeline(
         else:
             loaded = _check_model(model, dtype, device)
         chosen = spec or _task_of(loaded)
-        loaded_tokenizer = _load_tokenizer(loaded, tokenizer, hub)
-        if tokenizer is not None:
-            check_tokenizer(loaded, loaded_tokenizer)
-        return chosen.task_class().for_model(loaded)(chosen, loaded, loaded_tokenizer)
+        return chosen.task_class().for_model(loaded).load(chosen, loaded, tokenizer, hub)
 
     is_folder = isinstance(model, str | Path) and os.path.isdir(model)
     implementation = read_consistently(Path(model), read) if is_folder else read()
@@ -373,22 +369,3 @@ def _device(device: str | int | torch.device | None) -> torch.device:
         kind = "cuda" if found is None else found.type
         device = "cpu" if device == -1 else f"{kind}:{device}"
     return check_device(device)
-
-
-def _load_tokenizer(model: Model, tokenizer: Any, hub: Mapping[str, Any]) -> Tokenizer:
-    """Returns a tokenizer: the one passed, that of a folder or Hub id, or that of the model's folder.
-
-    Raises:
-        ArgumentTypeError: a model that was not loaded from a folder, or a tokenizer of another library.
-    """
-    from minitx.tokenizer import Tokenizer, load_tokenizer
-
-    if tokenizer is None:
-        folder = getattr(model.checkpoint, "folder", None)
-        if folder is None:
-            hint = "the model was not loaded from a folder; pass one of minitx.load_tokenizer"
-            raise ArgumentTypeError("tokenizer", None, "a tokenizer", hint)
-        return load_tokenizer(folder)
-    loaded = load_tokenizer(tokenizer, **hub) if isinstance(tokenizer, str | Path) else tokenizer
-    check_type("tokenizer", loaded, Tokenizer, "a tokenizer of minitx", "minitx.load_tokenizer loads one")
-    return loaded

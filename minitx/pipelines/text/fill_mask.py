@@ -11,13 +11,14 @@ from torch import Tensor
 
 from minitx.pipelines.registry import TaskSpec
 from minitx.pipelines.result import Prediction, Predictions
-from minitx.pipelines.task import ModelInput, Options, Overflow, Request, Task, to_cpu
+from minitx.pipelines.task import Request, own_storage, to_cpu
+from minitx.pipelines.text_task import Overflow, TextInput, TextOptions, TextTask
 from minitx.tokenizer import Tokenizer
 from minitx.validation import ArgumentValueError, check_integer, check_type, warn
 
 
 @dataclass(frozen=True, kw_only=True)
-class FillMaskOptions(Options):
+class FillMaskOptions(TextOptions):
     """Options of fill-mask.
 
     Attributes:
@@ -45,7 +46,7 @@ class FillMaskOptions(Options):
 
 
 class Masks(NamedTuple):
-    """Masks of a text, as `ModelInput.label`.
+    """Masks of a text, as `TextInput.label`.
 
     Attributes:
         ids: token ids of the whole text.
@@ -66,7 +67,7 @@ class Candidates(NamedTuple):
     scores: Tensor
 
 
-class FillMask(Task[FillMaskOptions]):
+class FillMask(TextTask[FillMaskOptions]):
     """The best tokens at each mask of a text; a long text has a window around each mask."""
 
     Options = FillMaskOptions
@@ -94,16 +95,14 @@ class FillMask(Task[FillMaskOptions]):
             value = value[0]
         return super().read(value, name)
 
-    def preprocess(self, request: Request, options: FillMaskOptions) -> list[ModelInput]:
+    def preprocess(self, request: Request, options: FillMaskOptions) -> list[TextInput]:
         """Returns the text, or a window around each mask.
 
         Raises:
             ArgumentValueError: a text without a mask.
         """
         text, limit = request["text"], self.limit(options)
-        batch = self.tokenizer([text], as_tensors=False)
-        names = [name for name in batch if name != "attention_mask"]
-        whole = ModelInput(ids={name: batch[name][0] for name in names}, encoding=batch.encodings[0])
+        (whole,) = self.inputs_of(self.tokenizer([text], as_tensors=False))
         masks = self.masks(whole)
         if not masks:
             mask = self.tokenizer.mask_token
@@ -120,31 +119,34 @@ class FillMask(Task[FillMaskOptions]):
             raise ArgumentValueError("text", text, expected, 'or overflow="window"')
         return [replace(cut, label=Masks(cut.input_ids, 0, masks))]
 
-    def masks(self, item: ModelInput) -> list[int]:
+    def masks(self, item: TextInput) -> list[int]:
         """Returns the positions of the mask token."""
         mask = self.tokenizer.mask_token_id
         return [position for position, index in enumerate(item.input_ids) if index == mask]
 
     @torch.inference_mode()
-    def forward(self, inputs: Sequence[ModelInput], options: FillMaskOptions) -> list[Any]:
+    def forward(self, inputs: Sequence[TextInput], options: FillMaskOptions) -> list[Any]:
         """Returns the best tokens at the masks of each sequence; all logits would take much memory."""
-        logits = self.model(**self.collate(inputs)).logits
+        counts = [len(item.label.positions) for item in inputs]
+        rows = torch.arange(len(inputs)).repeat_interleave(torch.tensor(counts))
+        positions = [position for item in inputs for position in item.label.positions]
+        logits = self.model(**self.collate(inputs)).logits[rows, positions]
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        scores = logits.softmax(dim=-1)  # of the whole vocabulary, also with targets
         targets = self.target_ids(options.targets)
-        results = []
-        for row, item in enumerate(inputs):
-            chosen = logits[row, item.label.positions].to(torch.promote_types(logits.dtype, torch.float32))
-            scores = chosen.softmax(dim=-1)  # of the whole vocabulary, also with targets
-            if targets is not None:
-                scores = scores[:, targets]
-            scores, ids = scores.topk(min(options.top_k or 5, scores.shape[1]))
-            ids = ids if targets is None else torch.tensor(targets, device=ids.device)[ids]
-            results.append(Candidates(ids.cpu(), to_cpu(chosen.gather(1, ids)), to_cpu(scores)))
-        return results
+        if targets is not None:
+            scores = scores[:, targets]
+        scores, ids = scores.topk(min(options.top_k or 5, scores.shape[1]))
+        ids = ids if targets is None else torch.tensor(targets, device=ids.device)[ids]
+        columns = (ids.cpu(), to_cpu(logits.gather(1, ids)), to_cpu(scores))
+        return [
+            own_storage(Candidates(*row)) for row in zip(*(c.split(counts) for c in columns), strict=True)
+        ]
 
     def postprocess(
         self,
         request: Request,
-        inputs: Sequence[ModelInput],
+        inputs: Sequence[TextInput],
         outputs: Sequence[Any],
         options: FillMaskOptions,
     ) -> Any:
@@ -202,7 +204,7 @@ class FillMask(Task[FillMaskOptions]):
         return sorted(ids)
 
 
-def windows(whole: ModelInput, masks: Sequence[int], limit: int) -> list[ModelInput]:
+def windows(whole: TextInput, masks: Sequence[int], limit: int) -> list[TextInput]:
     """Returns a window around each mask, with the special tokens around the text; equal ones once.
 
     Args:
@@ -225,10 +227,10 @@ def windows(whole: ModelInput, masks: Sequence[int], limit: int) -> list[ModelIn
         start = min(max(mask - room // 2, first), last - room)
         shared.setdefault(start, []).append(mask - start + first)
     return [
-        ModelInput(
-            ids={
+        TextInput(
+            arguments={
                 name: [*ids[:first], *ids[start : start + room], *ids[last:]]
-                for name, ids in whole.ids.items()
+                for name, ids in whole.arguments.items()
             },
             label=Masks(whole.input_ids, start - first, positions),
         )

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minitx.models import ModelOutput
 from minitx.pipelines.embedding.embed import token_limit
 from minitx.pipelines.postprocess.spans import (
     Span,
@@ -20,14 +19,15 @@ from minitx.pipelines.postprocess.spans import (
     span_probabilities,
 )
 from minitx.pipelines.result import Prediction, Predictions
-from minitx.pipelines.task import ModelInput, Options, Overflow, Request, Task, to_cpu
+from minitx.pipelines.task import Request
+from minitx.pipelines.text_task import Overflow, TextInput, TextOptions, TextTask
 from minitx.validation import ArgumentValueError, check_flags, check_integer
 
 _MOST_TOKENS, _STRIDE = 384, 128  # of transformers 4: tokens of a window, and its overlap with the next
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuestionAnsweringOptions(Options):
+class QuestionAnsweringOptions(TextOptions):
     """Options of question answering.
 
     Attributes:
@@ -70,11 +70,12 @@ class QuestionAnsweringOptions(Options):
         )
 
 
-class QuestionAnswering(Task[QuestionAnsweringOptions]):
+class QuestionAnswering(TextTask[QuestionAnsweringOptions]):
     """Answers from a context, by the start and end that the model gives to each."""
 
     Options = QuestionAnsweringOptions
     fields = ("question", "context")
+    outputs = ("start_logits", "end_logits")
 
     def describe_inputs(self) -> str:
         """Returns a phrase about a request, for messages."""
@@ -120,7 +121,7 @@ class QuestionAnswering(Task[QuestionAnsweringOptions]):
         """Whether the context precedes the question: with padding on the left, as in transformers 4."""
         return self.tokenizer.padding_side == "left"
 
-    def preprocess(self, request: Request, options: QuestionAnsweringOptions) -> list[ModelInput]:
+    def preprocess(self, request: Request, options: QuestionAnsweringOptions) -> list[TextInput]:
         """Returns question and context as one sequence, or the question with each window of the context."""
         question, context = request["question"], request["context"]
         question, length = self.shorten(question, options.max_question_len)
@@ -142,7 +143,10 @@ class QuestionAnswering(Task[QuestionAnsweringOptions]):
             raise ArgumentValueError("doc_stride", stride, f"less than max_seq_len={limit}")
         stride = stride if stride < room else room // 2
         if self.context_first:
-            return self.encode(context, question, options=options, cut="only_first", stride=stride)
+            names = self.fields[::-1]
+            return self.encode(
+                context, question, options=options, cut="only_first", stride=stride, names=names
+            )
         return self.encode(question, context, options=options, cut="only_second", stride=stride)
 
     def shorten(self, question: str, limit: int | None) -> tuple[str, int]:
@@ -153,16 +157,14 @@ class QuestionAnswering(Task[QuestionAnsweringOptions]):
             return question, len(encoding)
         return question[: encoding.offsets[limit - 1][1]], limit
 
-    def output_of(self, output: ModelOutput, row: int, length: int) -> Any:
+    def output_of(self, row: Mapping[str, Tensor], item: TextInput) -> Any:
         """Returns the start and end logits of one sequence: (2, T)."""
-        assert output.start_logits is not None
-        assert output.end_logits is not None
-        return to_cpu(torch.stack([output.start_logits[row, :length], output.end_logits[row, :length]]))
+        return torch.stack([row[name][: item.size] for name in self.outputs])
 
     def postprocess(
         self,
         request: Request,
-        inputs: Sequence[ModelInput],
+        inputs: Sequence[TextInput],
         outputs: Sequence[Any],
         options: QuestionAnsweringOptions,
     ) -> Any:
@@ -182,7 +184,7 @@ class QuestionAnswering(Task[QuestionAnsweringOptions]):
         return best[0] if len(best) == 1 else Predictions(best)
 
     def spans(
-        self, item: ModelInput, logits: Tensor, options: QuestionAnsweringOptions
+        self, item: TextInput, logits: Tensor, options: QuestionAnsweringOptions
     ) -> tuple[list[Span], float]:
         """Returns the best spans of a window, and its score for no answer, that of the first token."""
         assert item.encoding is not None
@@ -199,7 +201,7 @@ class QuestionAnswering(Task[QuestionAnsweringOptions]):
         spans = best_spans(start, end, candidates, top_k=count, max_answer_len=options.max_answer_len)
         return spans, float(start[0] * end[0])
 
-    def characters(self, item: ModelInput, span: Span, *, align: bool) -> tuple[int, int]:
+    def characters(self, item: TextInput, span: Span, *, align: bool) -> tuple[int, int]:
         """Returns start and end of a span in characters of the context."""
         encoding = item.encoding
         assert encoding is not None

@@ -26,13 +26,14 @@ from minitx.pipelines.embedding.settings import EmbeddingSettings, model_setting
 from minitx.pipelines.embedding.similarity import Similarity, similarity_matrix
 from minitx.pipelines.registry import TaskSpec
 from minitx.pipelines.result import Predictions
-from minitx.pipelines.task import ModelInput, Options, Request, Task, check_list, to_cpu
+from minitx.pipelines.task import Request, to_cpu
+from minitx.pipelines.text_task import TextInput, TextOptions, TextTask, check_list
 from minitx.tokenizer import Tokenizer
 from minitx.validation import check_choice, check_flags, check_optional_strings
 
 
 @dataclass(frozen=True, kw_only=True)
-class SentenceSimilarityOptions(Options):
+class SentenceSimilarityOptions(TextOptions):
     """Options of sentence similarity.
 
     Attributes:
@@ -63,7 +64,7 @@ class Place(NamedTuple):
     prompt_length: int
 
 
-class SentenceSimilarity(Task[SentenceSimilarityOptions]):
+class SentenceSimilarity(TextTask[SentenceSimilarityOptions]):
     """Similarities of a source sentence to others; the vector of several windows is their mean."""
 
     Options = SentenceSimilarityOptions
@@ -121,32 +122,44 @@ class SentenceSimilarity(Task[SentenceSimilarityOptions]):
 
     # --- the three steps ---------------------------------------------------------------------------
 
-    def preprocess(self, request: Request, options: SentenceSimilarityOptions) -> list[ModelInput]:
+    def preprocess(self, request: Request, options: SentenceSimilarityOptions) -> list[TextInput]:
         """Returns the source sentence and the others."""
-        return self.sequences([request["source_sentence"], *request["sentences"]], options)
+        others = request["sentences"]
+        names = ["source_sentence", *(f"sentences[{index}]" for index in range(len(others)))]
+        return self.sequences([request["source_sentence"], *others], options, names)
 
-    def sequences(self, texts: Sequence[str], options: SentenceSimilarityOptions) -> list[ModelInput]:
-        """Returns texts as sequences, or as windows."""
+    def sequences(
+        self, texts: Sequence[str], options: SentenceSimilarityOptions, names: Sequence[str]
+    ) -> list[TextInput]:
+        """Returns texts as sequences, or as windows.
+
+        Args:
+            texts: without prompts.
+            options: of the call.
+            names: of the texts, for messages.
+        """
         settings = self.settings(options)
         start = prompt_length(self.tokenizer, replace(settings, max_length=self.limit(options)))
         sequences = []
         for index, text in enumerate(settings.prepare(texts)):
-            windows = self.encode(text, options=options)
+            windows = self.encode(text, options=options, names=[names[index]])
             places = [Place(index, 0 if number else start) for number in range(len(windows))]
             sequences += [replace(item, label=place) for item, place in zip(windows, places, strict=True)]
         return sequences
 
     @torch.inference_mode()
-    def forward(self, inputs: Sequence[ModelInput], options: SentenceSimilarityOptions) -> list[Any]:
+    def forward(self, inputs: Sequence[TextInput], options: SentenceSimilarityOptions) -> list[Any]:
         """Returns a pooled vector of each sequence."""
         settings = self.settings(options)
-        if not any(map(len, inputs)):  # empty texts without special tokens
-            return list(to_cpu(zeros(len(inputs), self.model, settings)))
+        if not any(item.size for item in inputs):  # empty texts without special tokens
+            return list(zeros(len(inputs), self.model, settings).cpu())
         start = torch.tensor([[item.label.prompt_length] for item in inputs], device=self.model.device)
-        return list(to_cpu(pooled_vectors(self.model, self.collate(inputs), settings, start)))
+        return [
+            row.clone() for row in to_cpu(pooled_vectors(self.model, self.collate(inputs), settings, start))
+        ]
 
     def vectors(
-        self, inputs: Sequence[ModelInput], outputs: Sequence[Tensor], options: SentenceSimilarityOptions
+        self, inputs: Sequence[TextInput], outputs: Sequence[Tensor], options: SentenceSimilarityOptions
     ) -> Tensor:
         """Returns the vectors of texts, (N, E), from the pooled vectors of their sequences."""
         settings = self.settings(options)
@@ -158,7 +171,7 @@ class SentenceSimilarity(Task[SentenceSimilarityOptions]):
     def postprocess(
         self,
         request: Request,
-        inputs: Sequence[ModelInput],
+        inputs: Sequence[TextInput],
         outputs: Sequence[Any],
         options: SentenceSimilarityOptions,
     ) -> Any:

@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Literal, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from minitx.models import ModelOutput
 from minitx.pipelines.batching import BatchLimits
 from minitx.pipelines.embedding.embed import token_limit
 from minitx.pipelines.generation.options import GenerateOptions
@@ -23,8 +22,9 @@ from minitx.pipelines.postprocess.tables import (
     table_answer,
 )
 from minitx.pipelines.result import Prediction, Predictions
-from minitx.pipelines.task import ModelInput, Options, Request, Task, to_cpu
+from minitx.pipelines.task import Request
 from minitx.pipelines.text.text2text import Text2TextGeneration
+from minitx.pipelines.text_task import TextInput, TextOptions, TextTask
 from minitx.tokenizer import TableTokenizer
 from minitx.tokenizer.tables.linearize import LONGEST_CELL, fit_rows, linearize, shorten_cells
 from minitx.tokenizer.tables.options import NO_LIMIT
@@ -44,7 +44,7 @@ def _check_cut(options: Any) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CellOptions(Options):
+class CellOptions(TextOptions):
     """Options of models that select cells.
 
     Attributes:
@@ -80,7 +80,7 @@ class TableQuestionAnsweringOptions(GenerateOptions):
         _check_cut(self)
 
 
-class TableTask(Task[Any]):
+class TableTask(TextTask[Any]):
     """Requests and results of questions about a table.
 
     A request has a table, in any form of `as_table` or as the `Path` of a .csv or .json file, and a question
@@ -179,7 +179,7 @@ class TableQuestionAnswering(TableTask, Text2TextGeneration):
     defaults: ClassVar[Mapping[str, Any]] = {"max_new_tokens": 256}
 
     @classmethod
-    def for_model(cls, model: Any) -> type[Task[Any]]:
+    def for_model(cls, model: Any) -> type[TextTask[Any]]:
         """Returns the class for a model: another one if it selects cells."""
         return cls if model.task == "seq2seq-lm" else CellAnswering
 
@@ -192,7 +192,7 @@ class TableQuestionAnswering(TableTask, Text2TextGeneration):
             raise ArgumentValueError("return_tensors", True, "left out", "an answer is text")
         return options
 
-    def preprocess(self, request: Request, options: Any) -> list[ModelInput]:
+    def preprocess(self, request: Request, options: Any) -> list[TextInput]:
         """Returns each question with the table as one encoder input."""
         queries = [request["query"]] if isinstance(request["query"], str) else request["query"]
         config = self.tokenizer.config
@@ -210,7 +210,7 @@ class TableQuestionAnswering(TableTask, Text2TextGeneration):
             raise ArgumentValueError("query", request["query"], "one question for a stream")
         return super().stream(request, options)
 
-    def _sequence(self, table: Table, query: str, options: Any, *, lower: bool) -> list[ModelInput]:
+    def _sequence(self, table: Table, query: str, options: Any, *, lower: bool) -> list[TextInput]:
         limit, text = self.limit(options), linearize(table, query, lower=lower)
         too_long = self.check_length(len(self.tokenizer.encode(text)), limit, options)
         if too_long and options.truncation is not True:
@@ -221,7 +221,7 @@ class TableQuestionAnswering(TableTask, Text2TextGeneration):
         return [replace(item, truncated=too_long)]
 
     def postprocess(
-        self, request: Request, inputs: Sequence[ModelInput], outputs: Sequence[Any], options: Any
+        self, request: Request, inputs: Sequence[TextInput], outputs: Sequence[Any], options: Any
     ) -> Any:
         """Returns a dict with the answer; of several questions or outputs a list of them."""
         answers = [Prediction(answer=self.text_of(row, options)) for rows in outputs for row in rows]
@@ -262,6 +262,7 @@ class CellAnswering(TableTask):
     """Answers of cells that a model such as TAPAS selects, with an operation on them."""
 
     Options = CellOptions
+    outputs = ("logits", "logits_aggregation")
 
     def __init__(self, spec: Any, model: Any, tokenizer: Any) -> None:
         super().__init__(spec, model, tokenizer)
@@ -282,7 +283,7 @@ class CellAnswering(TableTask):
                 raise ArgumentValueError(name, values[name], "left out", hint)
         return super().options(base, values)
 
-    def preprocess(self, request: Request, options: CellOptions) -> list[ModelInput]:
+    def preprocess(self, request: Request, options: CellOptions) -> list[TextInput]:
         """Returns each question with the table as one sequence."""
         queries = [request["query"]] if isinstance(request["query"], str) else request["query"]
         table = request["table"]
@@ -300,8 +301,8 @@ class CellAnswering(TableTask):
         rows = zip(batch["input_ids"], batch["token_type_ids"], truncated, strict=True)
         conversation = Conversation()
         return [
-            ModelInput(
-                ids={"input_ids": ids, "token_type_ids": types},
+            TextInput(
+                arguments={"input_ids": ids, "token_type_ids": types},
                 truncated=row_truncated,
                 label=Turn(number, conversation),
             )
@@ -326,7 +327,7 @@ class CellAnswering(TableTask):
         return batch
 
     def batches(
-        self, inputs: Sequence[ModelInput], limits: BatchLimits, options: CellOptions
+        self, inputs: Sequence[TextInput], limits: BatchLimits, options: CellOptions
     ) -> list[list[int]]:
         """As `Task.batches`; in conversations all first questions precede all second ones, and so on."""
         if not options.sequential:
@@ -340,7 +341,7 @@ class CellAnswering(TableTask):
             batches += [[indices[index] for index in part] for part in parts]
         return batches
 
-    def forward(self, inputs: Sequence[ModelInput], options: CellOptions) -> list[Any]:
+    def forward(self, inputs: Sequence[TextInput], options: CellOptions) -> list[Any]:
         """As `Task.forward`; in a conversation the cells of the answer before are marked."""
         if not options.sequential:
             return super().forward(inputs, options)
@@ -352,17 +353,14 @@ class CellAnswering(TableTask):
             item.label.conversation.cells = _cells(item, output)
         return outputs
 
-    def output_of(self, output: ModelOutput, row: int, length: int) -> CellOutput:
+    def output_of(self, row: Mapping[str, Tensor], item: TextInput) -> CellOutput:
         """Returns the logits of one sequence."""
-        logits, operations = output.logits, output.logits_aggregation
-        assert logits is not None
-        aggregation = None if operations is None else to_cpu(operations[row])
-        return CellOutput(to_cpu(logits[row, :length]), aggregation)
+        return CellOutput(row["logits"][: item.size], row.get("logits_aggregation"))
 
     def postprocess(
         self,
         request: Request,
-        inputs: Sequence[ModelInput],
+        inputs: Sequence[TextInput],
         outputs: Sequence[Any],
         options: CellOptions,
     ) -> Any:
@@ -382,6 +380,6 @@ def _types(types: Any) -> Tensor:
     return torch.tensor(types, dtype=torch.long)
 
 
-def _cells(item: ModelInput, output: CellOutput) -> list[Cell]:
+def _cells(item: TextInput, output: CellOutput) -> list[Cell]:
     """Returns the selected cells, (row, column)."""
     return select_cells(output.logits, _types(item.ids["token_type_ids"]))

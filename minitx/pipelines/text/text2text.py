@@ -15,7 +15,8 @@ from minitx.decoding.special_tokens import start_tokens
 from minitx.pipelines.generation.options import GenerateOptions
 from minitx.pipelines.generation.task import GenerationTask
 from minitx.pipelines.result import Prediction, Predictions
-from minitx.pipelines.task import ModelInput, Request
+from minitx.pipelines.task import Request
+from minitx.pipelines.text_task import TextInput
 from minitx.tokenizer import Tokenizer
 from minitx.validation import ArgumentValueError, check_optional_strings, warn
 
@@ -35,13 +36,13 @@ class Text2TextGeneration(GenerationTask[Any]):
     defaults: ClassVar[Mapping[str, Any]] = {"max_new_tokens": 256, "num_beams": 4}
     key: ClassVar[str] = "generated"
 
-    def preprocess(self, request: Request, options: GenerateOptions) -> list[ModelInput]:
+    def preprocess(self, request: Request, options: GenerateOptions) -> list[TextInput]:
         """Returns the prefix and the text as the encoder input."""
         text = self.prefix_of(request["text"], options) + request["text"]
         (item,) = self.with_tokenizer(options).encode(text, options=options)
         if not item.input_ids:
             raise ArgumentValueError("text", text, "a text of at least one token")
-        item = replace(item, ids={"input_ids": item.input_ids})
+        item = replace(item, arguments={"input_ids": item.input_ids})
         new = self.plan(options).new_tokens(1, self.most_tokens(options))
         return [self.labelled(item, new, options)]
 
@@ -73,7 +74,7 @@ class Text2TextGeneration(GenerationTask[Any]):
     def postprocess(
         self,
         request: Request,
-        inputs: Sequence[ModelInput],
+        inputs: Sequence[TextInput],
         outputs: Sequence[Any],
         options: GenerateOptions,
     ) -> Any:
@@ -163,7 +164,7 @@ class Translation(Text2TextGeneration):
         codes = [known for known in self.tokenizer.languages if known.startswith(f"{code}_")]
         return codes[0] if code not in self.tokenizer.languages and len(codes) == 1 else code
 
-    def preprocess(self, request: Request, options: Any) -> list[ModelInput]:
+    def preprocess(self, request: Request, options: Any) -> list[TextInput]:
         """As in `Text2TextGeneration`; the target language must be known."""
         forced = getattr(self.plan(options).strategy, "forced_bos_token_id", None)
         if self.tokenizer.languages and self.tokenizer_of(options).tgt_lang is None and forced is None:

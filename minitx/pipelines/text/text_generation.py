@@ -12,7 +12,8 @@ from minitx.pipelines.generation.options import GenerateOptions
 from minitx.pipelines.generation.plan import Plan
 from minitx.pipelines.generation.task import GenerationTask
 from minitx.pipelines.result import Prediction, Predictions
-from minitx.pipelines.task import ModelInput, Request
+from minitx.pipelines.task import Request
+from minitx.pipelines.text_task import TextInput
 from minitx.validation import ArgumentTypeError, ArgumentValueError, check_choice, check_flags, check_type
 
 
@@ -88,7 +89,7 @@ class TextGeneration(GenerationTask[TextGenerationOptions]):
                 raise ArgumentTypeError(f"{name}[{index}]", message, 'a dict with "role" and "content"')
         return [dict(message) for message in value]
 
-    def preprocess(self, request: Request, options: TextGenerationOptions) -> list[ModelInput]:
+    def preprocess(self, request: Request, options: TextGenerationOptions) -> list[TextInput]:
         """Returns the prompt, without its start if it is too long."""
         text = request["text"]
         if isinstance(text, str):
@@ -103,7 +104,7 @@ class TextGeneration(GenerationTask[TextGenerationOptions]):
         if cut and limit is not None:
             self._check_cut(text, new, limit, options)
             ids = ids[new - limit :]
-        item = ModelInput(ids={"input_ids": ids}, truncated=cut)
+        item = TextInput(arguments={"input_ids": ids}, truncated=cut)
         return [self.labelled(item, new, options)]
 
     def _check_cut(self, text: Any, new: int, limit: int, options: TextGenerationOptions) -> None:
@@ -139,7 +140,7 @@ class TextGeneration(GenerationTask[TextGenerationOptions]):
     def postprocess(
         self,
         request: Request,
-        inputs: Sequence[ModelInput],
+        inputs: Sequence[TextInput],
         outputs: Sequence[Any],
         options: TextGenerationOptions,
     ) -> Any:

@@ -17,7 +17,8 @@ from minitx.pipelines.embedding.modules import read_activation
 from minitx.pipelines.embedding.options import Options as FileOptions
 from minitx.pipelines.registry import TaskSpec
 from minitx.pipelines.result import Prediction, Predictions
-from minitx.pipelines.task import ModelInput, Options, Request, Task, check_list
+from minitx.pipelines.task import Request
+from minitx.pipelines.text_task import TextInput, TextOptions, TextTask, check_list
 from minitx.tokenizer import Tokenizer
 from minitx.tokenizer.batch import Truncation
 from minitx.validation import (
@@ -32,7 +33,7 @@ FUNCTIONS: Mapping[str, nn.Module] = {"sigmoid": nn.Sigmoid(), "none": nn.Identi
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextRankingOptions(Options):
+class TextRankingOptions(TextOptions):
     """Options of text ranking.
 
     Attributes:
@@ -58,7 +59,7 @@ class TextRankingOptions(Options):
         check_optional_strings(prompt=self.prompt, prompt_name=self.prompt_name)
 
 
-class TextRanking(Task[TextRankingOptions]):
+class TextRanking(TextTask[TextRankingOptions]):
     """Documents in the order of their relevance; of one in several windows, the best counts."""
 
     Options = TextRankingOptions
@@ -97,14 +98,16 @@ class TextRanking(Task[TextRankingOptions]):
         """As `Task.describe_inputs`."""
         return "a dict with 'query', a string, and 'documents', a list of strings, or several"
 
-    def preprocess(self, request: Request, options: TextRankingOptions) -> list[ModelInput]:
+    def preprocess(self, request: Request, options: TextRankingOptions) -> list[TextInput]:
         """Returns the query with each document, as pairs."""
         query = self.prompt(options) + request["query"]
         cut: Truncation = "only_second" if options.overflow == "window" else True
         return [
             replace(item, label=index)
             for index, document in enumerate(request["documents"])
-            for item in self.encode(query, document, options=options, cut=cut)
+            for item in self.encode(
+                query, document, options=options, cut=cut, names=("query", f"documents[{index}]")
+            )
         ]
 
     def prompt(self, options: TextRankingOptions) -> str:
@@ -122,7 +125,7 @@ class TextRanking(Task[TextRankingOptions]):
     def postprocess(
         self,
         request: Request,
-        inputs: Sequence[ModelInput],
+        inputs: Sequence[TextInput],
         outputs: Sequence[Any],
         options: TextRankingOptions,
     ) -> Any:

@@ -23,13 +23,14 @@ from minitx.pipelines.postprocess.entities import (
 )
 from minitx.pipelines.postprocess.scores import label_names
 from minitx.pipelines.result import Prediction, Predictions
-from minitx.pipelines.task import ModelInput, Options, Overflow, Request, Task
+from minitx.pipelines.task import Request
+from minitx.pipelines.text_task import Overflow, TextInput, TextOptions, TextTask
 from minitx.tokenizer.subwords import join_tokens, subword_prefix
 from minitx.validation import ArgumentTypeError, check_choice, check_flags, check_strings, check_type
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenClassificationOptions(Options):
+class TokenClassificationOptions(TextOptions):
     """Options of token classification.
 
     Attributes:
@@ -60,7 +61,7 @@ class TokenClassificationOptions(Options):
         check_strings(delimiter=self.delimiter)
 
 
-class TokenClassification(Task[TokenClassificationOptions]):
+class TokenClassification(TextTask[TokenClassificationOptions]):
     """Entities of a text or of a list of words."""
 
     Options = TokenClassificationOptions
@@ -81,7 +82,7 @@ class TokenClassification(Task[TokenClassificationOptions]):
             check_type(f"{name}[{index}]", word, str, "a string, one of a list of words")
         return list(value)
 
-    def preprocess(self, request: Request, options: TokenClassificationOptions) -> list[ModelInput]:
+    def preprocess(self, request: Request, options: TokenClassificationOptions) -> list[TextInput]:
         """Returns the text as one sequence, or as windows, labelled with their positions in the text."""
         text = request["text"]
         if isinstance(text, str) == options.is_split_into_words:
@@ -99,7 +100,7 @@ class TokenClassification(Task[TokenClassificationOptions]):
     def postprocess(
         self,
         request: Request,
-        inputs: Sequence[ModelInput],
+        inputs: Sequence[TextInput],
         outputs: Sequence[Any],
         options: TokenClassificationOptions,
     ) -> Any:
@@ -125,7 +126,7 @@ class TokenClassification(Task[TokenClassificationOptions]):
         entities = find_entities(tokens, names, strategy, lambda words: join_tokens(self.tokenizer, words))
         return drop_labels(entities, options.ignore_labels)
 
-    def tokens(self, item: ModelInput, logits: Tensor, text: str, words: Sequence[int]) -> list[Token]:
+    def tokens(self, item: TextInput, logits: Tensor, text: str, words: Sequence[int]) -> list[Token]:
         """Returns the tokens of a sequence without special tokens.
 
         Args:
@@ -157,7 +158,7 @@ class TokenClassification(Task[TokenClassificationOptions]):
         return tokens
 
 
-def _specials(item: ModelInput) -> list[int]:
+def _specials(item: TextInput) -> list[int]:
     assert item.encoding is not None
     return item.encoding.special_tokens_mask
 

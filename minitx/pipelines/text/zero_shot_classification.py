@@ -15,7 +15,8 @@ import torch
 
 from minitx.pipelines.registry import TaskSpec
 from minitx.pipelines.result import Prediction
-from minitx.pipelines.task import ModelInput, Options, Request, Task
+from minitx.pipelines.task import Request
+from minitx.pipelines.text_task import TextInput, TextOptions, TextTask
 from minitx.tokenizer import Tokenizer
 from minitx.validation import (
     ArgumentTypeError,
@@ -28,7 +29,7 @@ from minitx.validation import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class ZeroShotClassificationOptions(Options):
+class ZeroShotClassificationOptions(TextOptions):
     """Options of zero-shot classification.
 
     Attributes:
@@ -83,7 +84,7 @@ def parse_labels(name: str, labels: Any) -> list[str]:
     return list(labels)
 
 
-class ZeroShotClassification(Task[ZeroShotClassificationOptions]):
+class ZeroShotClassification(TextTask[ZeroShotClassificationOptions]):
     """Labels of a text; of a text in several windows, from the mean of their logits."""
 
     Options = ZeroShotClassificationOptions
@@ -124,7 +125,7 @@ class ZeroShotClassification(Task[ZeroShotClassificationOptions]):
             return None if value is None else parse_labels(f"{name}['candidate_labels']", value)
         return super().check_field(field, value, name)
 
-    def preprocess(self, request: Request, options: ZeroShotClassificationOptions) -> list[ModelInput]:
+    def preprocess(self, request: Request, options: ZeroShotClassificationOptions) -> list[TextInput]:
         """Returns the text with the hypothesis of each label, as pairs."""
         labels = request["candidate_labels"] or options.candidate_labels
         if labels is None:
@@ -138,7 +139,7 @@ class ZeroShotClassification(Task[ZeroShotClassificationOptions]):
             inputs += [replace(pair, label=label) for pair in pairs]
         return inputs
 
-    def pairs(self, text: str, label: str, options: ZeroShotClassificationOptions) -> list[ModelInput]:
+    def pairs(self, text: str, label: str, options: ZeroShotClassificationOptions) -> list[TextInput]:
         """Returns the text, or its windows, with the hypothesis of a label.
 
         Raises:
@@ -156,7 +157,7 @@ class ZeroShotClassification(Task[ZeroShotClassificationOptions]):
     def postprocess(
         self,
         request: Request,
-        inputs: Sequence[ModelInput],
+        inputs: Sequence[TextInput],
         outputs: Sequence[Any],
         options: ZeroShotClassificationOptions,
     ) -> Any:

@@ -59,4 +59,6 @@ def folder_for(task: str, root: Path) -> Path:
         return make(path, T5, ["<pad>", "</s>"], eos_token="</s>", **kind)
     labels = 1 if task == "text-ranking" else 2
     names = {str(index): f"entailment{index}" for index in range(labels)}
-    return bert_folder(path, _BERT[task], id2label=names, label2id={name: int(i) for i, name in names.items()})
+    return bert_folder(
+        path, _BERT[task], id2label=names, label2id={name: int(i) for i, name in names.items()}
+    )
