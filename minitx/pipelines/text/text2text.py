@@ -208,11 +208,11 @@ class Translation(Text2TextGeneration):
         Raises:
             ArgumentValueError: others, which would have no effect.
         """
-        pair = (options.src_lang, options.tgt_lang)
-        own = [self.tokenizer.config.get(name) for name in ("source_lang", "target_lang")]
-        for name, code, known in zip(("src_lang", "tgt_lang"), pair, own, strict=True):
+        named = dict(zip(("src_lang", "tgt_lang"), self.spec.languages, strict=False))
+        for name, key in (("src_lang", "source_lang"), ("tgt_lang", "target_lang")):
+            code, known = getattr(options, name), self.tokenizer.config.get(key)
             other = code != known and all(re.fullmatch("[a-z]{2}", str(text)) for text in (code, known))
-            if other or (code not in (None, known) and pair != self.spec.languages):
+            if other or code not in (None, known, named.get(name)):
                 expected = repr(known) if known else "left out"
                 hint = "the model has no other languages to choose from; it translates as it was trained"
                 raise ArgumentValueError(name, code, expected, hint)

@@ -220,9 +220,7 @@ def test_a_tokenizer_without_most_of_the_tokens(root: Path, tmp_path: Path) -> N
 def test_special_tokens_of_another_model(root: Path, tmp_path: Path) -> None:
     ids = {"pad_token_id": 39, "cls_token_id": 40, "sep_token_id": 41}
     model = minitx.load(bert_folder(tmp_path / "model", "masked-lm", **ids))
-    message = (
-        "others: pad_token_id is 0, of the model 39, cls_token_id is 2, of the model 40, sep"
-    )
+    message = "others: pad_token_id is 0, of the model 39, cls_token_id is 2, of the model 40, sep"
     with pytest.raises(ArgumentValueError, match=message):
         minitx.pipeline("fill-mask", model, folder_for("fill-mask", root))
 
