@@ -245,6 +245,14 @@ def test_a_limit_that_leaves_no_text(pipe_for: Callable[[str], Any]) -> None:
     pipe("", max_length=2)
 
 
+def test_an_overlap_of_a_whole_window_is_an_error(pipe_for: Callable[[str], Any]) -> None:
+    for name in ("stride", "doc_stride"):
+        with pytest.raises(
+            ArgumentValueError, match=f"{name}=24 must be less than the 24 tokens of a window"
+        ):
+            pipe_for("question-answering")(REQUESTS["question-answering"], **{name: 24})
+
+
 def test_an_overlap_without_windows_is_an_error(pipe_for: Callable[[str], Any], task: str) -> None:
     pipe, request = pipe_for(task), REQUESTS[task]
     with pytest.raises(ArgumentValueError, match="stride=1 must be left out"):
