@@ -39,6 +39,11 @@ class TaskSpec:
     pipeline: str | type[Any] = "pipeline:Pipeline"
     languages: tuple[str, ...] = ()
 
+    @property
+    def full_name(self) -> str:
+        """The name with the languages that it states, for `pipeline`."""
+        return f"{self.name}_{'_to_'.join(self.languages)}" if self.languages else self.name
+
     def task_class(self) -> Any:
         """Imports the class of the task, a `Task`."""
         return _import(self.path)

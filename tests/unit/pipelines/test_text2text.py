@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import minitx
+from minitx.cli import app as cli
 from minitx.decoding import Beam
 from minitx.pipelines.pipeline import Pipeline, pipeline
 from minitx.validation import ArgumentTypeError, ArgumentValueError
@@ -166,6 +167,7 @@ def test_languages_of_a_model_for_one_pair(tmp_path: Path) -> None:
             pipe("a b", **{name: code})
     named = pipeline("translation_en_to_de", folder, device="cpu", max_new_tokens=3)
     assert named("a b") == pipe("a b")
+    assert cli.main(["run", "translation_en_to_de", str(folder), "a b", "--max-new-tokens", "3"]) == 0
     with pytest.raises(ArgumentValueError, match="tgt_lang='fr' must be left out"):
         named("a b", tgt_lang="fr")
     settings = {"source_lang": "en", "target_lang": "de", "eos_token": "</s>", **kind}  # of a Marian
