@@ -45,7 +45,7 @@ def test_answers(model: str) -> None:
 
 
 # transformers fails, and minitx answers: a window with less room than the stride, one text in a list, a
-# question that max_question_len cuts off. A max_seq_len above the positions of the model is an error here too.
+# question that max_question_len cuts off. A max_seq_len above the positions of the model is an error here.
 ANSWERED = [
     case
     for case in cases(TASK, errors=True)
