@@ -110,7 +110,7 @@ class Pipeline:
         if isinstance(values, Path):
             return self._stream(read_file(values, task.fields), options)
         if task.is_single(values):
-            requests = {task.fields[0]: task.read(values, task.fields[0])}
+            requests = {task.fields[0]: task.read(task.only(values), task.fields[0])}
             return task.unwrap(self._run(task, requests, options, details)[0], values, options)
         if isinstance(values, list | tuple):
             requests = task.read_all(values)
@@ -140,7 +140,7 @@ class Pipeline:
         settings = task.options(self.options, options)
         if not task.is_single(inputs):
             raise ArgumentTypeError("inputs", inputs, "one request", "call the pipeline for several")
-        return task.stream(task.read(inputs, task.fields[0]), settings)
+        return task.stream(task.read(task.only(inputs), task.fields[0]), settings)
 
     def _stream(self, values: Iterable[Any], options: Options) -> Iterator[Any]:
         """Yields results in the order of the inputs, chunk by chunk."""

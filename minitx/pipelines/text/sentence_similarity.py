@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, NamedTuple, get_args
@@ -26,9 +26,10 @@ from minitx.pipelines.embedding.similarity import Similarity, similarity_matrix
 from minitx.pipelines.registry import TaskSpec
 from minitx.pipelines.result import Predictions
 from minitx.pipelines.task import Request, to_cpu
-from minitx.pipelines.text_task import TextInput, TextOptions, TextTask, check_list
+from minitx.pipelines.text.one_to_many import OneToManyTask, stated_prompt
+from minitx.pipelines.text_task import TextInput, TextOptions
 from minitx.tokenizer import Tokenizer
-from minitx.validation import ArgumentValueError, check_choice, check_flags, check_optional_strings
+from minitx.validation import check_choice, check_flags, check_optional_strings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +64,7 @@ class Place(NamedTuple):
     prompt_length: int
 
 
-class SentenceSimilarity(TextTask[SentenceSimilarityOptions]):
+class SentenceSimilarity(OneToManyTask[SentenceSimilarityOptions]):
     """Similarities of a source sentence to others; the vector of several windows is their mean."""
 
     Options = SentenceSimilarityOptions
@@ -73,29 +74,6 @@ class SentenceSimilarity(TextTask[SentenceSimilarityOptions]):
         super().__init__(spec, model, tokenizer)
         check_model(model, model_settings(model))
 
-    # --- arguments ---------------------------------------------------------------------------------
-
-    def arguments(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> Any:
-        """As `Task.arguments`; a source sentence and a list of others may be two arguments."""
-        if len(inputs) == 2 and not named:
-            inputs, named = (), dict(zip(self.fields, inputs, strict=True))
-        return super().arguments(inputs, named)
-
-    def is_column(self, field: str, value: Any) -> bool:
-        """As `Task.is_column`; sentences are a list already in one request."""
-        if field == "sentences":
-            return isinstance(value, list | tuple) and any(isinstance(item, list | tuple) for item in value)
-        return super().is_column(field, value)
-
-    def check_field(self, field: str, value: Any, name: str) -> Any:
-        """As `Task.check_field`; sentences are a list."""
-        is_list = field == "sentences"
-        return check_list(field, value, name) if is_list else super().check_field(field, value, name)
-
-    def describe_inputs(self) -> str:
-        """As `Task.describe_inputs`."""
-        return "a dict with 'source_sentence', a string, and 'sentences', a list of strings, or several"
-
     def settings(self, options: SentenceSimilarityOptions) -> EmbeddingSettings:
         """Returns the settings of the checkpoint with the values that the options state.
 
@@ -103,14 +81,8 @@ class SentenceSimilarity(TextTask[SentenceSimilarityOptions]):
             ArgumentValueError: a prompt that the checkpoint does not have.
         """
         settings = model_settings(self.model)
-        prompt = options.prompt
-        if prompt is None and options.prompt_name is not None:
-            if options.prompt_name not in settings.prompts:
-                names = ", ".join(map(repr, settings.prompts)) or "None; the checkpoint has no prompts"
-                raise ArgumentValueError("prompt_name", options.prompt_name, f"one of {names}")
-            prompt = settings.prompts[options.prompt_name]
         stated: dict[str, Any] = {
-            "prompt": prompt,
+            "prompt": stated_prompt(options.prompt, options.prompt_name, settings.prompts),
             "similarity": options.similarity,
             "max_length": options.max_length,
             "normalize": options.normalize,
@@ -120,8 +92,6 @@ class SentenceSimilarity(TextTask[SentenceSimilarityOptions]):
     def limit(self, options: SentenceSimilarityOptions) -> int | None:
         """As `Task.limit`, with the limit of the checkpoint's settings."""
         return token_limit(self.model, self.tokenizer, self.settings(options).max_length)
-
-    # --- the three steps ---------------------------------------------------------------------------
 
     def preprocess(self, request: Request, options: SentenceSimilarityOptions) -> list[TextInput]:
         """Returns the source sentence and the others."""
