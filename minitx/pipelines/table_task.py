@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from minitx.pipelines.embedding.embed import token_limit
 from minitx.pipelines.inputs import read_table
+from minitx.pipelines.task import Request
 from minitx.pipelines.text_task import TextTask
 from minitx.tokenizer.tables.options import NO_LIMIT
 from minitx.tokenizer.tables.table import as_table
@@ -84,6 +85,11 @@ class TableTask(TextTask[Any]):
         if not value:
             raise ArgumentValueError("query", value, "a question that is not empty, or a list of questions")
         return value if isinstance(value, str) else list(value)
+
+    def queries(self, request: Request) -> list[str]:
+        """Returns the questions of a request."""
+        queries = request["query"]
+        return [queries] if isinstance(queries, str) else queries
 
     def limit(self, options: Any) -> int | None:
         """Returns the most tokens of a sequence; without truncation those of the model alone."""

@@ -220,7 +220,14 @@ class Task(Generic[OptionsT, InputT]):
         return value
 
     def name_of(self, field: str, name: str) -> str:
-        """Returns the name of a field of the request `name` in messages: inputs[3], inputs[3]['context']."""
+        """Returns the name of a field in messages: context, or inputs[3]['context'] of one of several.
+
+        Args:
+            field: one of `fields`.
+            name: of the request, as for `read`.
+        """
+        if name == self.fields[0]:
+            return field
         return name if field == self.fields[0] else f"{name}[{field!r}]"
 
     # --- the three steps ---------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -14,6 +14,8 @@ from minitx.pipelines.embedding.embed import token_limit
 from minitx.pipelines.generation.options import GenerateOptions
 from minitx.pipelines.postprocess.tables import (
     Cell,
+    Conversation,
+    Turn,
     aggregation_names,
     mark_previous,
     select_cells,
@@ -59,24 +61,6 @@ class CellOutput(NamedTuple):
     logits_aggregation: Tensor | None
 
 
-@dataclass
-class Conversation:
-    """The state of the questions of a request, one after another.
-
-    Attributes:
-        cells: of the answer to the last question that was answered.
-    """
-
-    cells: list[Cell] = field(default_factory=list)
-
-
-class Turn(NamedTuple):
-    """The place of a question in its conversation."""
-
-    number: int
-    conversation: Conversation
-
-
 class CellAnswering(TableTask):
     """Answers of cells that a model such as TAPAS selects, with an operation on them."""
 
@@ -104,8 +88,7 @@ class CellAnswering(TableTask):
 
     def preprocess(self, request: Request, options: CellOptions) -> list[TextInput]:
         """Returns each question with the table as one sequence."""
-        queries = [request["query"]] if isinstance(request["query"], str) else request["query"]
-        table = request["table"]
+        table, queries = request["table"], self.queries(request)
         sizes = torch.tensor(self.model.embedder.sizes)
         if len(table.columns) >= sizes[1]:
             raise ArgumentValueError("table", f"{len(table.columns)} columns", f"fewer than {int(sizes[1])}")

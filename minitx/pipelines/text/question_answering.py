@@ -111,7 +111,7 @@ class QuestionAnswering(TextTask[QuestionAnsweringOptions]):
         request = super().read(value, name)
         for field, text in request.items():
             if not text:
-                raise ArgumentValueError(field, text, "a text that is not empty")
+                raise ArgumentValueError(self.name_of(field, name), text, "a text that is not empty")
         return request
 
     def limit(self, options: QuestionAnsweringOptions) -> int | None:

@@ -59,11 +59,14 @@ class TableQuestionAnswering(TableTask, Text2TextGeneration):
 
     def preprocess(self, request: Request, options: Any) -> list[TextInput]:
         """Returns each question with the table as one encoder input."""
-        queries = [request["query"]] if isinstance(request["query"], str) else request["query"]
         config = self.tokenizer.config
         lower, most = config.get("do_lower_case") is not False, config.get("max_cell_length") or LONGEST_CELL
         table = shorten_cells(request["table"], self.tokenizer, most, lower=lower)
-        return [item for query in queries for item in self._sequence(table, query, options, lower=lower)]
+        return [
+            item
+            for query in self.queries(request)
+            for item in self._sequence(table, query, options, lower=lower)
+        ]
 
     def stream(self, request: Request, options: Any) -> Iterator[str]:
         """As in `GenerationTask`, for one question.
