@@ -23,7 +23,7 @@ from minitx.checkpoint.record import Checkpoint
 from minitx.config import HeadConfig, ModelConfig, TextInputs
 from minitx.habits import explain_arguments
 from minitx.models import Model
-from minitx.optimize.few_rows import few_rows
+from minitx.optimize.linear import fast_linear
 from minitx.optimize.mixed_dtypes import mixed_dtypes
 from minitx.validation import (
     ArgumentTypeError,
@@ -87,7 +87,7 @@ def from_config(
         # Explicit, because the default of a missing key differs between architectures.
         padding["pad_token_id"] = model_config.inputs.pad_token_id
     model.checkpoint = Checkpoint(architecture, model_type, padding | dict(config), ignored_keys=ignore_keys)
-    return mixed_dtypes(few_rows(model.set_attention(model.checkpoint.attention)))
+    return mixed_dtypes(fast_linear(model.set_attention(model.checkpoint.attention)))
 
 
 def check_memory(model: Model, dtype: torch.dtype) -> None:

@@ -41,7 +41,7 @@ from minitx.habits import explain_arguments
 from minitx.io import check_inside, read_json, return_freed_memory
 from minitx.layers.attention import backend_of
 from minitx.models import Model
-from minitx.optimize.few_rows import few_rows
+from minitx.optimize.linear import fast_linear
 from minitx.optimize.mixed_dtypes import mixed_dtypes
 from minitx.transaction import read_consistently
 from minitx.validation import (
@@ -155,7 +155,7 @@ def load(
         if chosen is None or (task in heads and one_class):
             initialized = {name for entry in resolution.missing for name in names.lookup(entry)}
             model.checkpoint.unused_tensors = read_unused(model.checkpoint, tensors, initialized, dtype)
-        return mixed_dtypes(few_rows(model.set_attention(attention or model.checkpoint.attention)))
+        return mixed_dtypes(fast_linear(model.set_attention(attention or model.checkpoint.attention)))
 
     with collection_paused():
         return read_consistently(base, read, *{folder, upper_folder(base)} - {base})

@@ -21,7 +21,7 @@ from minitx.layers.attention import BACKENDS, eager, sdpa
 from minitx.layers.norm import identity
 from minitx.models import Model
 from minitx.models.compiled import check_not_compiled, is_compiled
-from minitx.optimize.few_rows import FewRowsLinear, few_rows
+from minitx.optimize.linear import FastLinear, fast_linear
 from minitx.optimize.mixed_dtypes import MixedLinear
 
 # torch's own attributes of a module; any other name of torch's replaces a method
@@ -35,7 +35,7 @@ _HOOKS = {
 }
 _TRAINING = (nn.Dropout, nn.Identity)  # replacing one by the other changes training only
 _TRAINING_OPTIONS = frozenset(("p", "inplace"))
-_PASSES = frozenset((FewRowsLinear.__module__, MixedLinear.__module__))
+_PASSES = frozenset((FastLinear.__module__, MixedLinear.__module__))
 _MISSING = "missing"
 
 
@@ -61,7 +61,7 @@ def check_unchanged(model: Model, checkpoint: Checkpoint) -> None:
         )
     built = empty_model(architecture, model_config, heads, task, pooler=model.config.pooler)
     built.set_attention(checkpoint.attention)
-    for place, now, before in differences(model, few_rows(built)):
+    for place, now, before in differences(model, fast_linear(built)):
         raise ValueError(f"the model's {place} is {now}, but by its config {before}; {advice(place)}")
 
 

@@ -23,7 +23,7 @@ from minitx.layers.attention import CrossAttention, SelfAttention
 from minitx.layers.disentangled import DisentangledSelfAttention
 from minitx.layers.experts import ExpertsLinear
 from minitx.layers.norm import RMSNorm
-from minitx.optimize.few_rows import FewRowsExpertsLinear, FewRowsLinear, linear
+from minitx.optimize.linear import FastExpertsLinear, FastLinear, linear
 from minitx.validation import check_type
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -131,9 +131,9 @@ class MixedDisentangledSelfAttention(_MixedAttention, DisentangledSelfAttention)
 
 _CLASSES: dict[type[nn.Module], type[nn.Module]] = {
     nn.Linear: MixedLinear,
-    FewRowsLinear: MixedLinear,
+    FastLinear: MixedLinear,
     ExpertsLinear: MixedExpertsLinear,
-    FewRowsExpertsLinear: MixedExpertsLinear,
+    FastExpertsLinear: MixedExpertsLinear,
     nn.Conv1d: MixedConv1d,
     nn.LayerNorm: MixedLayerNorm,
     RMSNorm: MixedRMSNorm,

@@ -23,7 +23,7 @@ from minitx.config import HeadConfig, ModelConfig, ValidatedConfig
 from minitx.layers.activation import ACTIVATIONS
 from minitx.layers.heads import TASKS
 from minitx.layers.pooling import POOLING
-from minitx.optimize import undo_few_rows
+from minitx.optimize import undo_fast_linear
 from tests.parity.cases import CASES
 from tests.parity.reference import reference_model
 from tests.real import MINILM
@@ -249,7 +249,7 @@ def test_a_reader_finds_the_forward_of_an_encoder_quickly() -> None:
         if event == "call" and frame.f_code.co_filename.startswith(str(ROOT)):
             called.add((frame.f_code.co_filename, frame.f_code.co_firstlineno))
 
-    model, make = undo_few_rows(minitx.load(MINILM)), minitx.EncoderModel  # a pass is no part of the model
+    model, make = undo_fast_linear(minitx.load(MINILM)), minitx.EncoderModel  # a pass is no part of the model
     sys.setprofile(note)
     try:
         with torch.device("meta"):

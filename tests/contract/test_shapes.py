@@ -9,7 +9,7 @@ import minitx
 from minitx.architectures import REGISTRY, architecture
 from minitx.layers.activation import Activation
 from minitx.layers.pooling import POOLING
-from minitx.optimize.few_rows import undo_few_rows
+from minitx.optimize.linear import undo_fast_linear
 from tests.parity.cases import CASES, Case
 from tests.parity.reference import text
 from tests.parity.test_training import LENGTH, labels
@@ -56,7 +56,7 @@ def run(case: Case, task: str) -> None:
         options = {"max_new_tokens": 4, "stop": minitx.Stop(eos=())}
         minitx.generate(model, prompts, minitx.Greedy(), **options)
         minitx.generate(model, prompts, minitx.Beam(num_beams=2), **options)
-    undo_few_rows(model)(**inputs)
+    undo_fast_linear(model)(**inputs)
 
 
 def run_the_rest() -> None:

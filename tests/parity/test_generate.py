@@ -16,7 +16,7 @@ from minitx.decoding.generate import generate
 from minitx.decoding.output import Result
 from minitx.decoding.stopping import Stop
 from minitx.models import Model
-from minitx.optimize.few_rows import LARGE, FewRowsLinear
+from minitx.optimize.linear import LARGE, FastLinear
 from tests.parity.cases import BY_NAME, CASES
 from tests.parity.reference import pair, randomise
 
@@ -194,8 +194,8 @@ def compare(
 
 
 @pytest.mark.parametrize("rows", [1, 3, 7, 17])
-def test_a_model_large_enough_for_the_products_of_few_rows(rows: int, tmp_path: Path) -> None:
-    """The other cases are too small for `few_rows` to choose: here every projection does."""
+def test_a_model_large_enough_for_the_other_products(rows: int, tmp_path: Path) -> None:
+    """The other cases are too small for `fast_linear` to choose: here every projection does."""
     config = transformers.GPT2Config(
         n_embd=256,
         n_head=4,
@@ -209,7 +209,7 @@ def test_a_model_large_enough_for_the_products_of_few_rows(rows: int, tmp_path: 
     randomise(reference)
     reference.eval().save_pretrained(tmp_path)
     model = minitx.load(tmp_path)
-    weights = [m.weight for m in model.modules() if type(m) is FewRowsLinear]
+    weights = [m.weight for m in model.modules() if type(m) is FastLinear]
     assert all(w.is_contiguous() and w.numel() >= LARGE for w in weights)
     assert len(weights) == 13
     texts = prompts((6,) * rows)

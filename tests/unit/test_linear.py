@@ -1,9 +1,12 @@
-"""The product of few rows is the product of many rows, and a pass over the model chooses it."""
+"""All products of a linear projection are equal, and a pass over the model chooses the fastest."""
 
 from __future__ import annotations
 
 import copy
 import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -12,19 +15,35 @@ from torch.nn import functional as F
 
 import minitx
 from minitx.layers.experts import ExpertsLinear
-from minitx.optimize import few_rows as few_rows_pass
-from minitx.optimize import undo_few_rows
-from minitx.optimize.few_rows import FewRowsExpertsLinear, FewRowsLinear, divisor, linear
+from minitx.optimize import fast_linear, undo_fast_linear
+from minitx.optimize.linear import FastExpertsLinear, FastLinear, divisor, linear
 
 module = sys.modules[linear.__module__]
 SIZES = [(512, 256), (50257 // 29, 64), (1031, 128), (29 * 331, 16)]  # 1031 is prime, and has no equal parts
 
 
+@pytest.fixture(params=[True, False])
+def onednn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether oneDNN counts as faster, on whatever machine the tests run."""
+    chosen: bool = request.param
+    monkeypatch.setattr(module, "onednn_is_faster", lambda: chosen)
+    return chosen
+
+
 @pytest.mark.parametrize(("outputs", "inputs"), SIZES)
 @pytest.mark.parametrize("rows", [(), (1,), (2,), (4, 1), (1, 5), (2, 8), (64,), (5, 13), (0, 4)])
 @pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("onednn", [True, False])
 @torch.no_grad()
-def test_every_number_of_rows(outputs: int, inputs: int, rows: tuple[int, ...], bias: bool) -> None:
+def test_every_number_of_rows(
+    outputs: int,
+    inputs: int,
+    rows: tuple[int, ...],
+    bias: bool,
+    onednn: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "onednn_is_faster", lambda: onednn)
     weight, x = torch.randn(outputs, inputs), torch.randn(*rows, inputs)
     b = torch.randn(outputs) if bias else None
     exact = F.linear(x.double(), weight.double(), None if b is None else b.double())
@@ -36,30 +55,59 @@ def test_every_number_of_rows(outputs: int, inputs: int, rows: tuple[int, ...], 
 
 
 @torch.no_grad()
-def test_the_other_products_are_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_other_products_are_in_use(onednn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else the test above would compare torch with itself."""
-    plain: list[int] = []
+    calls: list[tuple[str, int]] = []
 
-    def note(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        plain.append(x.numel() // x.shape[-1])
-        return torch.nn.functional.linear(x, weight, bias)
+    def note(product: str, function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+        def noted(x: torch.Tensor, *args: Any) -> torch.Tensor:
+            calls.append((product, x.numel() // x.shape[-1]))
+            return function(x, *args)
+
+        return noted
 
     weight = torch.randn(512, 256)
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "F", type("F", (), {"linear": staticmethod(note)}))
-        for rows in (1, 4, 5, 64, 65):
-            linear(torch.randn(rows, 256), weight, None)
-        with torch.enable_grad():  # the backward of the others is slower
-            linear(torch.randn(3, 256), weight, None)
-        linear(torch.randn(1, 256), weight[:64], None)  # small
-        linear(torch.randn(1, 256).double(), weight.double(), None)
-        linear(torch.randn(1, 512), weight.t(), None)  # lies the other way in memory
-    assert plain == [65, 3, 1, 1, 1]
+    monkeypatch.setattr(module, "_in_parts", note("parts", module._in_parts))
+    monkeypatch.setattr(module, "_onednn", note("oneDNN", module._onednn))
+    monkeypatch.setattr(module, "F", type("F", (), {"linear": staticmethod(note("MKL", F.linear))}))
+    for rows in (1, 4, 5, 64, 65):
+        linear(torch.randn(rows, 256), weight, None)
+    few, many = ("oneDNN", "oneDNN") if onednn else ("parts", "MKL")
+    assert calls == [("parts", 1), ("parts", 4), (few, 5), (few, 64), (many, 65)]
+    calls.clear()
+    with torch.enable_grad():
+        linear(torch.randn(3, 256), weight, None)
+    with torch.autocast("cpu"):
+        assert linear(torch.randn(3, 256), weight, None).dtype == torch.bfloat16
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a flag for other devices
+        with torch.backends.mkldnn.flags(enabled=False):
+            linear(torch.randn(65, 256), weight, None)
+    linear(torch.randn(1, 256), weight[:64], None)  # small
+    linear(torch.randn(1, 256).double(), weight.double(), None)
+    linear(torch.randn(1, 512), weight.t(), None)  # lies the other way in memory
+    assert {product for product, _ in calls} == {"MKL"}
+
+
+def test_the_choice_is_measured_once() -> None:
+    module.onednn_is_faster.cache_clear()
+    with torch.no_grad():
+        for _ in range(3):
+            linear(torch.randn(65, 256), torch.randn(512, 256), None)
+    assert module.onednn_is_faster.cache_info().misses == 1
+
+
+@torch.no_grad()
+def test_wrong_shapes_and_dtypes_raise_pytorchs_own_errors() -> None:
+    x, weight = torch.randn(70, 256), torch.randn(512, 256)
+    for wrong in (torch.randn(70, 255), x.double()):
+        with pytest.raises(RuntimeError, match=r"mat1 and mat2|same dtype"):
+            linear(wrong, weight, None)
 
 
 def test_it_prints_and_compiles_as_torchs_own() -> None:
-    layer = few_rows_pass(nn.Linear(256, 512))
-    assert type(layer) is FewRowsLinear
+    layer = fast_linear(nn.Linear(256, 512))
+    assert type(layer) is FastLinear
     assert repr(layer) == repr(nn.Linear(256, 512))
     x = torch.randn(1, 256)
     compiled = torch.compile(layer, fullgraph=True, backend="eager")
@@ -91,15 +139,15 @@ MIXTRAL = {
 def test_a_loaded_model_has_the_pass_and_it_can_be_undone() -> None:
     model = minitx.from_config(MIXTRAL, head="causal-lm", seed=0).eval()
     kinds = {type(module) for module in model.modules()}
-    assert {FewRowsLinear, FewRowsExpertsLinear} <= kinds
+    assert {FastLinear, FastExpertsLinear} <= kinds
     assert not {nn.Linear, ExpertsLinear} & kinds
-    plain = undo_few_rows(copy.deepcopy(model))
-    assert not {FewRowsLinear, FewRowsExpertsLinear} & {type(module) for module in plain.modules()}
+    plain = undo_fast_linear(copy.deepcopy(model))
+    assert not {FastLinear, FastExpertsLinear} & {type(module) for module in plain.modules()}
     assert repr(plain) == repr(model)
     assert plain.state_dict().keys() == model.state_dict().keys()
     ids = torch.tensor([[5, 6, 7]])
     assert torch.equal(plain(ids).logits, model(ids).logits)  # too small for the other product
-    assert few_rows_pass(plain) is plain
+    assert fast_linear(plain) is plain
     assert {type(module) for module in plain.modules()} == kinds
 
 
@@ -107,4 +155,4 @@ def test_subclasses_of_linear_stay_as_they_are() -> None:
     class Custom(nn.Linear):
         pass
 
-    assert type(few_rows_pass(nn.Sequential(Custom(2, 3)))[0]) is Custom
+    assert type(fast_linear(nn.Sequential(Custom(2, 3)))[0]) is Custom

@@ -185,9 +185,9 @@ def test_changes_that_leave_the_outputs_are_saved(tmp_path: Path, change: Callab
 
 
 def test_projections_without_few_rows_are_saved(tmp_path: Path) -> None:
-    from minitx.optimize.few_rows import undo_few_rows
+    from minitx.optimize.linear import undo_fast_linear
 
-    model = undo_few_rows(tiny())
+    model = undo_fast_linear(tiny())
     minitx.save(model, tmp_path)
     assert torch.equal(minitx.load(tmp_path)(IDS).logits, model(IDS).logits)
 

@@ -12,7 +12,7 @@ import torch
 import minitx
 from minitx.config import HeadConfig
 from minitx.config.json_form import from_json
-from minitx.optimize import few_rows, mixed_dtypes, undo_few_rows
+from minitx.optimize import fast_linear, mixed_dtypes, undo_fast_linear
 from minitx.validation import ArgumentError
 
 BERT = {
@@ -131,7 +131,7 @@ def test_names_to_draw_are_those_of_parameters() -> None:
 
 def test_flags_and_modules() -> None:
     refused(lambda: model().num_parameters(trainable="x"), "trainable", "must be True or False")
-    for function in (few_rows, undo_few_rows, mixed_dtypes):
+    for function in (fast_linear, undo_fast_linear, mixed_dtypes):
         refused(lambda function=function: function(3), "model", "model=3 must be a module")
     refused(lambda: from_json(3, {}), "kind", "must be a class of configs")  # type: ignore[type-var]
 

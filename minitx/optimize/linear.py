@@ -1,0 +1,190 @@
+"""Linear projections in float32 on a CPU, by the fastest product of the machine.
+
+PyTorch multiplies float32 matrices on a CPU with MKL. Two other products of PyTorch are often faster:
+
+- That of oneDNN, which takes less than half of the time on processors whose vector instructions MKL does not
+  use, such as AMD's with AVX-512. A short measurement decides, once in a process.
+- A product in parts: a decoding step multiplies each weight with one row per sequence, and takes the time of
+  loading the weights. For so few rows MKL runs on one core, at half of the memory bandwidth. As a batch of
+  products with equal parts of the weight it runs on all cores, and a large weight, such as a vocabulary's, is
+  faster in smaller parts.
+
+All three sum in float32, in another order. `minitx.load` and `minitx.from_config` apply the pass. Other
+devices, dtypes and small weights take PyTorch's own product.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import cache, lru_cache
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import has_torch_function_variadic
+
+from minitx.layers.experts import ExpertsLinear
+from minitx.validation import check_type, values_unavailable
+
+FEW_ROWS, VERY_FEW_ROWS = 64, 4  # where the products were equally fast, on two x86-64 cores
+LARGE, PART = 2**16, 2**20  # smallest weight for which a choice pays; best size of a part
+CLEARLY = (
+    1.3  # where oneDNN is faster it is by 2 or more, elsewhere as fast: the choice is that of the machine
+)
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+class FastLinear(nn.Linear):
+    """nn.Linear with the fastest product; prints as nn.Linear."""
+
+    def _get_name(self) -> str:
+        return nn.Linear.__name__
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., inputs) -> (..., outputs)"""
+        return linear(x, self.weight, self.bias)
+
+
+class FastExpertsLinear(ExpertsLinear):
+    """ExpertsLinear with the fastest product; prints as ExpertsLinear."""
+
+    def _get_name(self) -> str:
+        return ExpertsLinear.__name__
+
+    def forward(self, x: Tensor, expert: int) -> Tensor:
+        """(tokens, inputs) -> (tokens, outputs), through one expert"""
+        return linear(x, self.weight[expert], None if self.bias is None else self.bias[expert])
+
+
+_CLASSES: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Linear: FastLinear,
+    ExpertsLinear: FastExpertsLinear,
+}
+
+
+def fast_linear(model: Module) -> Module:
+    """Lets every linear projection choose the fastest product of the machine.
+
+    Changes the class of the modules in place; parameters, names and hooks stay.
+
+    Args:
+        model: any module; only `nn.Linear` itself and experts are changed, not their subclasses.
+
+    Returns:
+        The model.
+
+    Raises:
+        ArgumentTypeError: not a module.
+    """
+    check_type("model", model, nn.Module, "a module")
+    for module in model.modules():
+        module.__class__ = _CLASSES.get(type(module), type(module))
+    return model
+
+
+def undo_fast_linear(model: Module) -> Module:
+    """Undoes `fast_linear`: every projection takes PyTorch's own product again. Returns the model.
+
+    Raises:
+        ArgumentTypeError: not a module.
+    """
+    check_type("model", model, nn.Module, "a module")
+    inverse = {faster: plain for plain, faster in _CLASSES.items()}
+    for module in model.modules():
+        module.__class__ = inverse.get(type(module), type(module))
+    return model
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Returns x W^T + b: (..., inputs), (outputs, inputs), (outputs) -> (..., outputs).
+
+    Where gradients are recorded, takes PyTorch's own product, as it does for other tensors than plain ones in
+    float32 on a CPU.
+    """
+    if values_unavailable(x) or torch.is_grad_enabled() or not _is_large(x, weight):
+        return F.linear(x, weight, bias)
+    outputs, inputs = weight.shape
+    rows = x.numel() // inputs
+    parts: int | None = None
+    if rows <= VERY_FEW_ROWS or (rows <= FEW_ROWS and not onednn_is_faster()):
+        parts = divisor(outputs, min(max(2, torch.get_num_threads()), 32), min(weight.numel() // PART, 32))
+    if parts:
+        return _in_parts(x, weight, bias, parts)
+    if onednn_is_faster():
+        return _onednn(x, weight, bias)
+    return F.linear(x, weight, bias)
+
+
+def _is_large(x: Tensor, weight: Tensor) -> bool:
+    """Whether a choice of products pays, and all of them can be chosen."""
+    return bool(
+        weight.numel() >= LARGE
+        and x.is_cpu
+        and x.dtype == weight.dtype == torch.float32
+        and weight.is_contiguous()
+        and x.shape[-1] == weight.shape[1]
+        and x.numel() > 0
+        and torch.backends.mkldnn.enabled
+        and not torch.is_autocast_enabled("cpu")
+        and not has_torch_function_variadic(x, weight)
+    )
+
+
+def _in_parts(x: Tensor, weight: Tensor, bias: Tensor | None, parts: int) -> Tensor:
+    outputs, inputs = weight.shape
+    flat, split = x.reshape(-1, inputs), weight.view(parts, -1, inputs)
+    if len(flat) <= VERY_FEW_ROWS:  # each part of W x^T: (parts, outputs / parts, rows)
+        column = flat.t().expand(parts, -1, -1)
+        y = split.bmm(column) if bias is None else torch.baddbmm(bias.view(parts, -1, 1), split, column)
+        y = y.flatten(0, 1).t().contiguous()  # without it the next product would be slow
+    else:  # each part of x W^T: (parts, rows, outputs / parts)
+        row, transposed = flat.expand(parts, -1, -1), split.mT
+        y = row.bmm(transposed) if bias is None else torch.baddbmm(bias.view(parts, 1, -1), row, transposed)
+        y = y.transpose(0, 1)
+    return y.reshape(*x.shape[:-1], outputs)
+
+
+def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return y
+
+
+@cache
+def onednn_is_faster() -> bool:
+    """Whether oneDNN's product is clearly faster on this machine; measured once, in a few milliseconds."""
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # several would wait for each other on a busy machine
+    try:
+        times = _measure(F.linear, _onednn)
+    finally:
+        torch.set_num_threads(threads)
+    return times[1] * CLEARLY < times[0]
+
+
+@torch.inference_mode()
+def _measure(*products: Callable[..., Tensor]) -> list[float]:
+    """Returns the least seconds of each product of a common size, in turn."""
+    x, weight = torch.ones(64, 512), torch.ones(512, 512)
+    seconds: list[list[float]] = [[] for _ in products]
+    for _ in range(5):
+        for product, measured in zip(products, seconds, strict=True):
+            start = time.perf_counter()
+            product(x, weight, None)
+            measured.append(time.perf_counter() - start)
+    return [min(measured) for measured in seconds]
+
+
+@lru_cache
+def divisor(number: int, least: int, preferred: int) -> int | None:
+    """Returns a divisor of `number`.
+
+    It is the smallest from max(preferred, least) to 64, else the largest from `preferred` down to `least`.
+    Returns None if `number` has neither.
+    """
+    up, down = range(max(preferred, least), 65), range(preferred, least - 1, -1)
+    return next((n for n in (*up, *down) if number % n == 0), None)
