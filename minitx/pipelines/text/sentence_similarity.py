@@ -125,9 +125,8 @@ class SentenceSimilarity(OneToManyTask[SentenceSimilarityOptions]):
         if not any(item.size for item in inputs):  # empty texts without special tokens
             return list(zeros(len(inputs), self.model, settings).cpu())
         start = torch.tensor([[item.label.prompt_length] for item in inputs], device=self.model.device)
-        return [
-            row.clone() for row in to_cpu(pooled_vectors(self.model, self.collate(inputs), settings, start))
-        ]
+        pooled = pooled_vectors(self.model, self.collate(inputs), settings, start)
+        return [row.clone() for row in to_cpu(pooled)]
 
     def vectors(
         self, inputs: Sequence[TextInput], outputs: Sequence[Tensor], options: SentenceSimilarityOptions

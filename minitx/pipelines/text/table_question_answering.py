@@ -1,4 +1,4 @@
-"""Table question answering by models such as TAPEX, which write answers; `cell_selection` has the others."""
+"""Table question answering by models such as TAPEX, which write answers; `tables` has the others."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 from minitx.pipelines.generation.options import GenerateOptions
 from minitx.pipelines.result import Prediction, Predictions
-from minitx.pipelines.table_task import Cut, TableTask, check_cut
+from minitx.pipelines.tables.cell_selection import CellAnswering
+from minitx.pipelines.tables.task import Cut, TableTask, check_cut
 from minitx.pipelines.task import Request, Task
-from minitx.pipelines.text.cell_selection import CellAnswering
 from minitx.pipelines.text.text2text import Text2TextGeneration
 from minitx.pipelines.text_task import TextInput
 from minitx.tokenizer.tables.linearize import LONGEST_CELL, fit_rows, linearize, shorten_cells

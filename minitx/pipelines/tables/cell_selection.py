@@ -22,7 +22,7 @@ from minitx.pipelines.postprocess.tables import (
     table_answer,
 )
 from minitx.pipelines.result import Prediction, Predictions
-from minitx.pipelines.table_task import Cut, TableTask, check_cut
+from minitx.pipelines.tables.task import Cut, TableTask, check_cut
 from minitx.pipelines.task import Request
 from minitx.pipelines.text_task import TextInput, TextOptions
 from minitx.tokenizer import TableTokenizer
