@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from minitx.habits import ARGUMENTS, argument_hint
-from minitx.validation import ArgumentTypeError, ArgumentValueError, check_choice, warn
+from minitx.validation import ArgumentTypeError, ArgumentValueError, warn
 
 _ROLES = ("pad", "bos", "eos", "cls", "sep")
 _CONSTRUCTION = (
@@ -100,15 +100,6 @@ def check_stride(name: str, stride: int, room: int) -> None:
     if stride >= room > 0:
         hint = f"a window has room for {room} tokens of text; max_length= states another limit"
         raise ArgumentValueError(name, stride, f"less than {room}", hint)
-
-
-def check_prompt(name: str, prompts: Iterable[str]) -> None:
-    """Checks that a checkpoint has a prompt, else raises ArgumentValueError."""
-    names = list(prompts)
-    if not names:
-        hint = "the checkpoint has no prompts; prompt= states one"
-        raise ArgumentValueError("prompt_name", name, "left out", hint)
-    check_choice("prompt_name", name, names)
 
 
 def note_truncation(task: Any, groups: Sequence[Sequence[Any]], options: Any, start: int = 0) -> None:

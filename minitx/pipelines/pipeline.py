@@ -121,7 +121,7 @@ class Pipeline:
                 raise ArgumentValueError("inputs", values, "the path of a file, not of a folder", hint)
             return self._stream(read_file(values, task.fields), options)
         if task.is_single(values):
-            requests = {task.fields[0]: task.read(values, task.fields[0])}
+            requests = {task.fields[0]: task.read(task.only(values), task.fields[0])}
             return task.unwrap(self._run(task, requests, options, details)[0], values, options)
         if isinstance(values, list | tuple):
             requests = task.read_all(values)
@@ -157,7 +157,7 @@ class Pipeline:
         if not task.is_single(inputs):
             hint = f"{task.spec.name} takes {task.describe_inputs()}; call the pipeline for several"
             raise ArgumentTypeError("inputs", inputs, "one request", hint)
-        return task.stream(task.read(inputs, task.fields[0]), settings)
+        return task.stream(task.read(task.only(inputs), task.fields[0]), settings)
 
     def _stream(self, values: Iterable[Any], options: Options) -> Iterator[Any]:
         """Yields results in the order of the inputs, chunk by chunk."""

@@ -69,6 +69,7 @@ class Task(Generic[OptionsT, InputT]):
         files: fields that the command line reads from a file -> their description.
         outputs: names of the model's outputs that `output_of` uses.
         pads: whether inputs of different sizes may share a batch; `collate` then pads them.
+        single_lists: whether a list of one request has its result alone, as in transformers.
         kind: phrase about a plain value, for messages.
         remedy: advice of the note about truncated inputs.
 
@@ -82,6 +83,7 @@ class Task(Generic[OptionsT, InputT]):
     files: ClassVar[Mapping[str, str]] = {}
     outputs: ClassVar[tuple[str, ...]] = ("logits",)
     pads: ClassVar[bool] = False
+    single_lists: ClassVar[bool] = False
     kind: ClassVar[str] = "a value"
     remedy: ClassVar[str] = "shorter ones are used as a whole"
 
@@ -169,7 +171,12 @@ class Task(Generic[OptionsT, InputT]):
 
     def is_single(self, inputs: Any) -> bool:
         """Whether inputs are those of one request, and not several."""
-        return isinstance(inputs, str | Mapping)
+        is_list = isinstance(inputs, list | tuple)
+        return self.single_lists and len(inputs) == 1 if is_list else isinstance(inputs, str | Mapping)
+
+    def only(self, inputs: Any) -> Any:
+        """Returns the request of single inputs."""
+        return inputs[0] if self.single_lists and isinstance(inputs, list | tuple) else inputs
 
     def read(self, value: Any, name: str) -> dict[str, Any]:
         """Returns the checked fields of one request: of a dict, or the first field as a plain value.
@@ -209,7 +216,14 @@ class Task(Generic[OptionsT, InputT]):
         return value
 
     def name_of(self, field: str, name: str) -> str:
-        """Returns the name of a field of the request `name` in messages: inputs[3], inputs[3]['context']."""
+        """Returns the name of a field in messages: context, or inputs[3]['context'] of one of several.
+
+        Args:
+            field: one of `fields`.
+            name: of the request, as for `read`.
+        """
+        if name == self.fields[0]:
+            return field
         return name if field == self.fields[0] else f"{name}[{field!r}]"
 
     # --- the three steps ---------------------------------------------------------------------------

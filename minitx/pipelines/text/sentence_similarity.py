@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, NamedTuple, get_args
@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from minitx.pipelines.checks import check_prompt
 from minitx.pipelines.embedding.embed import (
     check_model,
     finish,
@@ -27,7 +26,8 @@ from minitx.pipelines.embedding.similarity import Similarity, similarity_matrix
 from minitx.pipelines.registry import TaskSpec
 from minitx.pipelines.result import Predictions
 from minitx.pipelines.task import Request, to_cpu
-from minitx.pipelines.text_task import TextInput, TextOptions, TextTask, check_list
+from minitx.pipelines.text.one_to_many import OneToManyTask, stated_prompt
+from minitx.pipelines.text_task import TextInput, TextOptions
 from minitx.tokenizer import Tokenizer
 from minitx.validation import check_choice, check_flags, check_optional_strings
 
@@ -64,7 +64,7 @@ class Place(NamedTuple):
     prompt_length: int
 
 
-class SentenceSimilarity(TextTask[SentenceSimilarityOptions]):
+class SentenceSimilarity(OneToManyTask[SentenceSimilarityOptions]):
     """Similarities of a source sentence to others; the vector of several windows is their mean."""
 
     Options = SentenceSimilarityOptions
@@ -74,29 +74,6 @@ class SentenceSimilarity(TextTask[SentenceSimilarityOptions]):
         super().__init__(spec, model, tokenizer)
         check_model(model, model_settings(model))
 
-    # --- arguments ---------------------------------------------------------------------------------
-
-    def arguments(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> Any:
-        """As `Task.arguments`; a source sentence and a list of others may be two arguments."""
-        if len(inputs) == 2 and not named:
-            inputs, named = (), dict(zip(self.fields, inputs, strict=True))
-        return super().arguments(inputs, named)
-
-    def is_column(self, field: str, value: Any) -> bool:
-        """As `Task.is_column`; sentences are a list already in one request."""
-        if field == "sentences":
-            return isinstance(value, list | tuple) and any(isinstance(item, list | tuple) for item in value)
-        return super().is_column(field, value)
-
-    def check_field(self, field: str, value: Any, name: str) -> Any:
-        """As `Task.check_field`; sentences are a list."""
-        is_list = field == "sentences"
-        return check_list(field, value, name) if is_list else super().check_field(field, value, name)
-
-    def describe_inputs(self) -> str:
-        """As `Task.describe_inputs`."""
-        return "a dict with 'source_sentence', a string, and 'sentences', a list of strings, or several"
-
     def settings(self, options: SentenceSimilarityOptions) -> EmbeddingSettings:
         """Returns the settings of the checkpoint with the values that the options state.
 
@@ -104,12 +81,8 @@ class SentenceSimilarity(TextTask[SentenceSimilarityOptions]):
             ArgumentValueError: a prompt that the checkpoint does not have.
         """
         settings = model_settings(self.model)
-        prompt = options.prompt
-        if prompt is None and options.prompt_name is not None:
-            check_prompt(options.prompt_name, settings.prompts)
-            prompt = settings.prompts[options.prompt_name]
         stated: dict[str, Any] = {
-            "prompt": prompt,
+            "prompt": stated_prompt(options.prompt, options.prompt_name, settings.prompts),
             "similarity": options.similarity,
             "max_length": options.max_length,
             "normalize": options.normalize,
@@ -119,8 +92,6 @@ class SentenceSimilarity(TextTask[SentenceSimilarityOptions]):
     def limit(self, options: SentenceSimilarityOptions) -> int | None:
         """As `Task.limit`, with the limit of the checkpoint's settings."""
         return token_limit(self.model, self.tokenizer, self.settings(options).max_length)
-
-    # --- the three steps ---------------------------------------------------------------------------
 
     def preprocess(self, request: Request, options: SentenceSimilarityOptions) -> list[TextInput]:
         """Returns the source sentence and the others."""
@@ -154,9 +125,8 @@ class SentenceSimilarity(TextTask[SentenceSimilarityOptions]):
         if not any(item.size for item in inputs):  # empty texts without special tokens
             return list(zeros(len(inputs), self.model, settings).cpu())
         start = torch.tensor([[item.label.prompt_length] for item in inputs], device=self.model.device)
-        return [
-            row.clone() for row in to_cpu(pooled_vectors(self.model, self.collate(inputs), settings, start))
-        ]
+        pooled = pooled_vectors(self.model, self.collate(inputs), settings, start)
+        return [row.clone() for row in to_cpu(pooled)]
 
     def vectors(
         self, inputs: Sequence[TextInput], outputs: Sequence[Tensor], options: SentenceSimilarityOptions

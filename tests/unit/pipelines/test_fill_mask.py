@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minitx
-from minitx.pipelines.text.fill_mask import windows
+from minitx.pipelines.preprocess.masks import windows
 from minitx.pipelines.text_task import TextInput
 from tests.parity.pipelines import LIMIT, LONG, close, folder
 from tests.unit.pipelines.checks import check_order_and_batches

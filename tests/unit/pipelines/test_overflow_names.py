@@ -50,6 +50,17 @@ def test_the_text_that_is_too_long_is_named(
         pipe(*inputs, overflow="error")
 
 
+def test_the_text_that_is_empty_is_named(tmp_path: Path) -> None:
+    pipe: Any = minitx.pipeline(
+        "question-answering", bert_folder(tmp_path / "bert", "question-answering"), device="cpu"
+    )
+    empty = {"question": SHORT, "context": ""}
+    with pytest.raises(ValueError, match=r"^context='' must be a text that is not empty"):
+        pipe(empty)
+    with pytest.raises(ValueError, match=r"^inputs\[1\]\['context'\]='' must be a text that is not empty"):
+        pipe([{"question": SHORT, "context": SHORT}, empty])
+
+
 def test_inputs_of_a_stream_and_of_encode_are_named(tmp_path: Path) -> None:
     pipe: Any = minitx.pipeline("sentence-similarity", bert_folder(tmp_path / "bert", "none"), device="cpu")
     with pytest.raises(ValueError, match=r"^texts\[1\]='the cat"):
