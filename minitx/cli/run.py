@@ -122,7 +122,7 @@ def run_task(spec: TaskSpec, source: Source, options: dict[str, Any], values: di
         "batch_size": values["batch_size"],
         "progress": False if source.quiet else None,
     }
-    pipe = minitx.pipeline(spec.name, model, details=True, **loading, **running, **options)
+    pipe = minitx.pipeline(spec.full_name, model, details=True, **loading, **running, **options)
     results = results_of(pipe, values, fields)
     if path is not None:
         count = write_results(path, results, picture=values["picture"])
