@@ -16,7 +16,7 @@ from torch.nn import functional as F
 import minitx
 from minitx.layers.experts import ExpertsLinear
 from minitx.optimize import fast_linear, undo_fast_linear
-from minitx.optimize.fast_linear import FastExpertsLinear, FastLinear, divisor, linear
+from minitx.optimize.linear import FastExpertsLinear, FastLinear, divisor, linear
 
 module = sys.modules[linear.__module__]
 SIZES = [(512, 256), (50257 // 29, 64), (1031, 128), (29 * 331, 16)]  # 1031 is prime, and has no equal parts
