@@ -347,6 +347,13 @@ def test_modules_of_others(tmp_path: Path) -> None:
     assert names == {"checksums.json", "config.toml", "training.json", "training.safetensors"}
 
 
+@pytest.mark.filterwarnings("ignore")  # of the compiler
+def test_a_compiled_run_saves_the_model(tmp_path: Path) -> None:
+    model = tiny_gpt()
+    run_in(tmp_path, model=model, compile="eager", accumulation=1)
+    assert_equal(parameters(model), parameters(minitx.load(tmp_path / "model")))
+
+
 def test_activations_are_recomputed_during_the_run_alone(tmp_path: Path) -> None:
     plain, recomputed = tiny_gpt(), tiny_gpt()
     kind = type(recomputed.get_submodule("decoder.layers.0"))
