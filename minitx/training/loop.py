@@ -26,7 +26,6 @@ from minitx.training.optimizer import (
     set_learning_rate,
     trainable_parameters,
 )
-from minitx.training.schedules import learning_rate_factor
 from minitx.training.state import State, frozen_checksum, load_optimizer, load_parameters, tensors_of
 from minitx.validation import ArgumentValueError, check_type
 
@@ -167,8 +166,7 @@ class Run:
 
     def update(self) -> None:
         """Updates the parameters by their gradients."""
-        self.learning_rate = learning_rate(self.finished, self.config)
-        set_learning_rate(self.optimizers, self.learning_rate)
+        self.learning_rate = set_learning_rate(self.optimizers, self.config, self.finished)
         for optimizer in self.optimizers:
             optimizer.step()
         self.zero_grad()
@@ -224,9 +222,7 @@ class Run:
         """
         values = state.values
         if values["frozen"] != self.frozen:
-            raise ValueError(
-                "the checkpoint is of another model: the parameters that are not trained differ."
-            )
+            raise ValueError("the checkpoint is of another model: the frozen parameters differ.")
         self.sampler.load_state(values["sampler"])
         load_parameters(state.tensors, self.model)
         for optimizer in self.optimizers:
@@ -235,13 +231,6 @@ class Run:
             self.random_states[kind] = state.tensors.get(f"random.{kind}", self.random_states[kind])
         self.finished, self.worse, self.sums = state.step, values["worse"], Sums(**values["sums"])
         self.best = None if values["best"] is None else (values["best"][0], values["best"][1])
-
-
-def learning_rate(step: int, config: TrainConfig) -> float:
-    """Returns the learning rate after a number of finished steps."""
-    names = ("steps", "warmup_steps", "decay_steps", "min_lr_ratio")
-    options = {name: getattr(config, name) for name in names}
-    return config.learning_rate * learning_rate_factor(step, config.schedule, **options)
 
 
 def count_tokens(batch: Batch) -> int:

@@ -293,7 +293,7 @@ def tensors_of(model: torch.nn.Module, optimizers: list[torch.optim.Optimizer]) 
 def frozen_checksum(model: torch.nn.Module) -> int:
     """Returns a checksum of the parameters that are not trained."""
     frozen = [p.detach() for p in model.parameters() if not p.requires_grad]
-    return mix(*(torch.hash_tensor(p).view(torch.int64).item() for p in frozen))
+    return mix(*(int(torch.hash_tensor(p).view(torch.int64)) for p in frozen))
 
 
 def _buffers(model: torch.nn.Module) -> dict[str, Tensor]:
