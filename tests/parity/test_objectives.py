@@ -16,7 +16,7 @@ from transformers.trainer_pt_utils import LabelSmoother
 import minitx
 from minitx.inspect.compare.reference import Wide
 from minitx.tokenizer import Tokenizer
-from minitx.training.objectives import (
+from minitx.training import (
     DPO,
     AnswerSpans,
     CausalLM,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,12 @@ class Objective(ABC):
 
     Subclasses are frozen dataclasses whose fields are its options. An objective holds no state: the same
     examples and the same state of the generator give the same batch.
+
+    Attributes:
+        task: of the head that the model must have; None: any.
     """
+
+    task: ClassVar[str | None] = None
 
     @abstractmethod
     def __call__(self, examples: Sequence[Example], generator: torch.Generator) -> Batch:
@@ -54,6 +59,17 @@ class Objective(ABC):
             ArgumentValueError: examples that do not fit the objective.
         """
 
+    def check_task(self, model: nn.Module) -> None:
+        """Checks that the model has the head that this objective trains; modules without tasks pass.
+
+        Raises:
+            ArgumentValueError: another head, or none.
+        """
+        task = getattr(model, "task", self.task)
+        if self.task is not None and task != self.task:
+            hint = f'load or build the model with head="{self.task}"'
+            raise ArgumentValueError("model.task", task, repr(self.task), hint)
+
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         """Returns the loss of the model's head on a batch.
 
@@ -64,6 +80,7 @@ class Objective(ABC):
         Raises:
             ArgumentValueError: a model without a head, labels outside of its classes.
         """
+        self.check_task(model)
         mean = model(**batch).loss
         if mean is None:
             hint = 'load or build the model with head=, such as head="causal-lm"'

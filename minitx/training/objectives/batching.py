@@ -114,6 +114,13 @@ def encode_text(
     return row
 
 
+def check_same_length(name: str, values: Sequence[Any], others: Sequence[Any], other: str) -> None:
+    """Checks that there is a value for each entry of `other`, else raises ArgumentValueError."""
+    if len(values) != len(others):
+        expected = f"one for each of {other}, {len(others)} and not {len(values)}"
+        raise ArgumentValueError(name, values, expected)
+
+
 def check_optional_integers(minimum: int, **values: Any) -> None:
     """Checks that each value is None or an integer of at least `minimum`, else raises an argument's error."""
     for name, value in values.items():

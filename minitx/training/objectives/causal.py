@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from minitx.training.objectives.base import IGNORED, Batch, Example, Objective
 from minitx.training.objectives.batching import (
+    as_row,
     check_optional_integers,
     check_rows,
+    check_same_length,
     collate,
     encode,
     pad,
@@ -39,14 +42,15 @@ class Document(NamedTuple):
     labels: list[int]
 
 
-def split_documents(ids: Sequence[int], separator: int) -> list[list[int]]:
-    """Splits ids after each separator token, such as the end token: the parts joined are the ids."""
-    documents: list[list[int]] = [[]]
-    for index in ids:
-        documents[-1].append(index)
-        if index == separator:
-            documents.append([])
-    return [document for document in documents if document]
+def split_documents(ids: Sequence[int], document_ids: Sequence[int]) -> list[list[int]]:
+    """Splits ids where the number of their document changes.
+
+    Args:
+        ids: of several documents, one after another.
+        document_ids: number of each token's document.
+    """
+    pairs = groupby(zip(ids, document_ids, strict=True), key=lambda pair: pair[1])
+    return [[index for index, _ in document] for _, document in pairs]
 
 
 def pack(documents: Sequence[Document], length: int) -> list[list[Document]]:
@@ -113,22 +117,20 @@ def causal_batch(rows: Sequence[Sequence[Document]], pad_token_id: int) -> Batch
 class CausalLM(Objective):
     """Causal language modelling of decoders with head="causal-lm".
 
-    Examples have `input_ids`, or a `text`, to which the end token is added.
+    Examples have `input_ids`, or a `text`, to which the end token is added. A block of tokens from several
+    documents has `document_ids` too, as those of `TokenBlocks`.
 
     Attributes:
         tokenizer: of texts; None if all examples have ids.
         length: pack the documents of a batch into rows of this many tokens; None: one example per row.
-        separator: the last token of each document in an example with several, such as a block of tokens
-            from concatenated files; None: an example is one document.
     """
 
+    task = "causal-lm"
     tokenizer: Tokenizer | None = None
     length: int | None = None
-    separator: int | None = None
 
     def __post_init__(self) -> None:
         check_optional_integers(2, length=self.length)
-        check_optional_integers(0, separator=self.separator)
 
     def __call__(self, examples: Sequence[Example], generator: torch.Generator) -> Batch:
         """Returns `input_ids`, `attention_mask` and `labels`, of rows with several documents `position_ids`.
@@ -151,5 +153,10 @@ class CausalLM(Objective):
         end = None if self.tokenizer is None or "input_ids" in example else self.tokenizer.eos_token_id
         if end is not None and ids[-1] != end:
             ids = [*ids, end]
-        parts = [ids] if self.separator is None else split_documents(ids, self.separator)
+        numbers = example.get("document_ids")
+        if numbers is None:
+            return [Document(ids, ids)]
+        numbers = as_row(name := f"examples[{index}]['document_ids']", numbers)
+        check_same_length(name, numbers, ids, "input_ids")
+        parts = split_documents(ids, numbers)
         return [Document(part, part) for part in parts]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from minitx.training.objectives.base import IGNORED, Batch, Example, Objective
 from minitx.training.objectives.batching import check_optional_integers, collate, encode, pad, padding_id
-from minitx.validation import ArgumentValueError, Interval, check_flags, check_number
+from minitx.validation import ArgumentValueError, Interval, check_flags, check_indices, check_number
 
 if TYPE_CHECKING:
     from minitx.tokenizer import Tokenizer
@@ -122,6 +122,7 @@ class Denoising(Objective):
         max_length: maximum number of tokens of a text; None: all of them.
     """
 
+    task = "seq2seq-lm"
     tokenizer: Tokenizer
     permute: bool = True
     rotate: bool = False
@@ -163,7 +164,9 @@ class Denoising(Objective):
                 expected = "an example with a token that is not special"
                 raise ArgumentValueError(f"examples[{index}]", ids, expected, "leave empty examples out")
             first, last = body[0], body[-1] + 1
-            source = self.corrupt(torch.tensor(ids[first:last]), generator).tolist()
+            text = torch.tensor(ids[first:last])
+            check_indices("input_ids", text, len(self._ends), "is it another tokenizer's id?")
+            source = self.corrupt(text, generator).tolist()
             rows.append({"input_ids": [*ids[:first], *source, *ids[last:]]})
             labels.append(ids)
         return collate(rows, padding_id(self.tokenizer)) | {"labels": pad(labels, IGNORED)}

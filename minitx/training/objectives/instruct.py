@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Instruct(Objective):
     """Instruction tuning of decoders with head="causal-lm".
 
-    Examples have `messages` of any number of turns, and `tools` if there are any; or the texts `prompt` and
+    Examples have any number of `messages`, and `tools` if there are any; or the texts `prompt` and
     `response`. The end token of a response is learned.
 
     Attributes:
@@ -33,6 +33,7 @@ class Instruct(Objective):
         variables: further variables of the template.
     """
 
+    task = "causal-lm"
     tokenizer: Tokenizer
     max_length: int | None = None
     packed: bool = False

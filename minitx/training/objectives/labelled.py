@@ -16,6 +16,7 @@ from minitx.training.objectives.batching import (
     as_row,
     check_optional_integers,
     check_rows,
+    check_same_length,
     collate,
     encode,
     entry,
@@ -50,6 +51,7 @@ class SequenceLabels(Objective):
         max_length: maximum number of tokens of a text; None: all of them.
     """
 
+    task = "sequence-classification"
     tokenizer: Tokenizer
     num_labels: int
     multiple: bool = False
@@ -123,6 +125,7 @@ class TokenLabels(Objective):
         max_length: maximum number of tokens; the words after them are left out. None: all of them.
     """
 
+    task = "token-classification"
     tokenizer: Tokenizer
     num_labels: int
     max_length: int | None = None
@@ -169,13 +172,6 @@ class TokenLabels(Objective):
         return row | {"labels": align_labels(batch.word_ids[0], labels)}
 
 
-def check_same_length(name: str, labels: Sequence[Any], others: Sequence[Any], other: str) -> None:
-    """Checks that there is a label for each entry of `other`, else raises ArgumentValueError."""
-    if len(labels) != len(others):
-        expected = f"one for each of {other}, {len(others)} and not {len(labels)}"
-        raise ArgumentValueError(name, labels, expected)
-
-
 def answer_tokens(offsets: Tensor, context: Tensor, start: int, end: int) -> tuple[int, int] | None:
     """Returns the first and the last token of an answer; None if the window does not contain all of it.
 
@@ -205,6 +201,7 @@ class AnswerSpans(Objective):
         stride: number of tokens by which the rows of a context overlap.
     """
 
+    task = "question-answering"
     tokenizer: Tokenizer
     max_length: int = 384
     stride: int = 128

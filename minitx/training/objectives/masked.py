@@ -103,6 +103,7 @@ class MaskedLM(Objective):
         max_length: maximum number of tokens of a text; None: all of them.
     """
 
+    task = "masked-lm"
     tokenizer: Tokenizer
     probability: float = 0.15
     whole_words: bool = False

@@ -79,6 +79,7 @@ class DPO(Objective):
         template: name of a chat template, or one in Jinja; None: the tokenizer's.
     """
 
+    task = "causal-lm"
     tokenizer: Tokenizer
     reference: nn.Module | None = field(default=None, repr=False)
     beta: float = 0.1
@@ -115,7 +116,7 @@ class DPO(Objective):
         if self.reference is None:
             names = ("reference_chosen", "reference_rejected")
             stated = [float(entry(x, name, i)) for name in names for i, x in enumerate(examples)]
-            batch[REFERENCE] = torch.tensor(stated, dtype=torch.float64)
+            batch[REFERENCE] = torch.tensor(stated)
         return batch
 
     def document(self, example: Example, index: int, name: str) -> Document:
@@ -142,6 +143,7 @@ class DPO(Objective):
         Raises:
             ArgumentValueError: a model without a head over the vocabulary.
         """
+        self.check_task(model)
         policy = log_probabilities(model, batch).chunk(2)
         if self.reference is None:
             reference = batch[REFERENCE].to(policy[0].dtype)
@@ -152,16 +154,9 @@ class DPO(Objective):
 
 
 def log_probabilities(model: nn.Module, batch: Batch) -> Tensor:
-    """Returns the log-probabilities of the responses of a batch: (2P, T) -> (2P,).
-
-    Raises:
-        ArgumentValueError: a model without a head over the vocabulary.
-    """
+    """Returns the log-probabilities of the responses of a batch: (2P, T) -> (2P,)."""
     inputs: dict[str, Any] = {name: batch[name] for name in ("input_ids", "attention_mask")}
-    logits = model(**inputs).logits
-    if logits is None or logits.dim() != 3:
-        raise ArgumentValueError("model", model, 'a decoder with head="causal-lm"')
-    return sequence_log_probabilities(logits, batch["labels"])
+    return sequence_log_probabilities(model(**inputs).logits, batch["labels"])
 
 
 @torch.no_grad()

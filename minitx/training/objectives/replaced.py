@@ -35,8 +35,9 @@ def draw_tokens(logits: Tensor, draws: Tensor) -> Tensor:
         draws: (...) uniform random numbers in [0, 1), of which each chooses a token by the cumulative
             distribution. The same numbers give the same tokens on every device, up to rounding.
     """
-    cumulative = logits.double().softmax(dim=-1).cumsum(dim=-1)
-    tokens = (cumulative <= draws.double()[..., None]).sum(dim=-1)
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    cumulative = wide.softmax(dim=-1).cumsum(dim=-1)
+    tokens = (cumulative <= draws[..., None]).sum(dim=-1)
     return tokens.clamp(max=logits.shape[-1] - 1)
 
 

@@ -22,7 +22,7 @@ from minitx.training.objectives.batching import (
     pad,
     padding_id,
 )
-from minitx.validation import ArgumentValueError, Interval, check_number
+from minitx.validation import Interval, check_number
 
 if TYPE_CHECKING:
     from minitx.tokenizer import Tokenizer
@@ -62,6 +62,7 @@ class Seq2SeqLM(Objective):
         max_target_length: likewise of a target text.
     """
 
+    task = "seq2seq-lm"
     tokenizer: Tokenizer | None = None
     label_smoothing: float = 0.0
     max_length: int | None = None
@@ -106,8 +107,7 @@ class Seq2SeqLM(Objective):
         """
         if not self.label_smoothing:
             return super().loss(model, batch)
+        self.check_task(model)
         logits = model(**batch).logits
-        if logits is None:
-            raise ArgumentValueError("model", model, 'one with head="seq2seq-lm"')
         total = smoothed_cross_entropy(logits, batch["labels"], self.label_smoothing)
         return Loss(total, count_targets(batch, "seq2seq-lm"))

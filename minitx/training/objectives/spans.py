@@ -139,9 +139,11 @@ class SpanCorruption(Objective):
         tokenizer: with sentinels <extra_id_0>, <extra_id_1>, ...
         density: share of tokens in spans.
         mean_span: mean length of a span.
-        max_length: maximum number of tokens of a text before the corruption, such as 568; None: all of them.
+        max_length: maximum number of tokens before the corruption, such as 568, the end token aside; the end
+            of a longer example is cut off. None: all of them.
     """
 
+    task = "seq2seq-lm"
     tokenizer: Tokenizer
     density: float = 0.15
     mean_span: float = 3.0
@@ -167,8 +169,8 @@ class SpanCorruption(Objective):
         ends = [] if end is None else [end]
         rows, labels = [], []
         for index, example in enumerate(examples):
-            ids = encode(example, index, self.tokenizer, self.max_length)["input_ids"]
-            body = torch.tensor(ids[:-1] if ids[-1] == end else ids)
+            ids = encode(example, index, self.tokenizer)["input_ids"]
+            body = torch.tensor((ids[:-1] if ids[-1] == end else ids)[: self.max_length])
             inputs, targets = corrupt_spans(
                 body, self._sentinels, generator, density=self.density, mean_span=self.mean_span
             )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import minitx
 from minitx.tokenizer import Tokenizer
-from minitx.training.objectives import CausalLM, Denoising, MaskedLM, SpanCorruption
+from minitx.training import CausalLM, Denoising, MaskedLM, SpanCorruption
 from minitx.training.objectives.causal import Document, causal_batch, pack, split_documents
 from minitx.training.objectives.denoising import (
     delete_tokens,
@@ -194,18 +194,21 @@ def test_packed_rows_keep_documents_apart(documents: list[list[int]], length: in
     assert ("position_ids" in batch) == any(len(row) > 1 for row in rows)
 
 
-@given(st.lists(st.integers(0, 3), max_size=20))
-def test_documents_end_with_the_separator(ids: list[int]) -> None:
-    documents = split_documents(ids, 2)
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2)), max_size=20))
+def test_documents_of_a_block(pairs: list[tuple[int, int]]) -> None:
+    ids, numbers = [x for x, _ in pairs], [n for _, n in pairs]
+    documents = split_documents(ids, numbers)
     assert [index for document in documents for index in document] == ids
-    assert all(2 not in document[:-1] for document in documents)
-    assert all(document[-1] == 2 for document in documents[:-1])
+    assert len(documents) == sum(a != b for a, b in zip([None, *numbers], numbers, strict=False))
 
 
-def test_a_block_of_documents(words: Tokenizer) -> None:
-    batch = CausalLM(separator=2)([{"input_ids": [5, 6, 2, 7, 2, 8]}], seeded(0))
+def test_blocks_and_texts(words: Tokenizer) -> None:
+    block = {"input_ids": torch.tensor([5, 6, 2, 7, 2, 8]), "document_ids": torch.tensor([0, 0, 0, 1, 1, 2])}
+    batch = CausalLM()([block], seeded(0))
     assert batch["labels"].tolist() == [[-100, 6, 2, -100, 2, -100]]
     assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1, 0]]
+    with pytest.raises(ValueError, match="one for each of input_ids, 6 and not 2"):
+        CausalLM()([block | {"document_ids": [0, 1]}], seeded(0))
     text = CausalLM(words)([{"text": "w0"}, {"text": "w1 w2"}], seeded(0))
     w0 = words.token_to_id("w0")
     assert text["input_ids"].tolist() == [[1, w0, 2, 0], [1, w0 + 1, w0 + 2, 2]]
@@ -315,7 +318,9 @@ def test_lengths_have_a_poisson_distribution() -> None:
 def test_permuted_sentences(seed: int, sentences: list[list[int]]) -> None:
     ids = torch.tensor([index for sentence in sentences for index in (*sentence, 1)])
     permuted = permute_sentences(ids, ids == 1, seeded(seed))
-    assert sorted(split_documents(permuted.tolist(), 1)) == sorted([*x, 1] for x in sentences)
+    letters = "".join("." if index == 1 else chr(87 + index) for index in permuted.tolist())
+    expected = ["".join(chr(87 + index) for index in sentence) for sentence in sentences]
+    assert sorted(letters.split(".")) == sorted([*expected, ""])
 
 
 @given(seeds, st.integers(1, 30), st.floats(0, 1))
