@@ -56,7 +56,7 @@ class Drawing(ABC):
             ValueError: another kind of file.
             ImportError: as `figure`.
         """
-        checked = check_picture_path(path, (".html", *FORMATS))
+        checked = check_drawing_path(path)
         if checked.suffix.lower() != ".html":
             return save_figure(self.figure(), checked)
         page = f'<!doctype html><meta charset="utf-8"><title>minitx</title>\n{self.html()}\n'
@@ -69,6 +69,11 @@ class Drawing(ABC):
 
     def _repr_html_(self) -> str:
         return self.html()
+
+
+def check_drawing_path(path: str | Path) -> Path:
+    """Returns the path of a drawing; raises ArgumentValueError for another kind of file."""
+    return check_picture_path(path, (".html", *FORMATS))
 
 
 @dataclass(frozen=True)

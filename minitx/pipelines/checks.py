@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from minitx.habits import ARGUMENTS, argument_hint
-from minitx.validation import ArgumentValueError, warn
+from minitx.validation import ArgumentValueError, check_type, warn
 
 _ROLES = ("pad", "bos", "eos", "cls", "sep")
 _CONSTRUCTION = (
@@ -36,6 +36,15 @@ def check_unicode(name: str, text: str) -> None:
         expected = f"valid Unicode; it has a lone surrogate at character {error.start}"
         hint = "text.encode('utf-8', 'replace').decode() replaces it"
         raise ArgumentValueError(name, ascii(text[error.start]), expected, hint) from None
+
+
+def check_list(field: str, value: Any, name: str) -> list[str]:
+    """Returns the checked value of a field that is a list of strings, else raises ArgumentTypeError."""
+    where = f"{name}[{field!r}]"
+    check_type(where, value, list | tuple, "a list of strings", "wrap a single string in a list")
+    for index, text in enumerate(value):
+        check_type(f"{where}[{index}]", text, str, "a string")
+    return list(value)
 
 
 def check_stride(name: str, stride: int, room: int) -> None:

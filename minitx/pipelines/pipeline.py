@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -86,13 +86,14 @@ class Pipeline:
         """The tokenizer."""
         return self.task.tokenizer
 
-    def __call__(self, *inputs: Any, **named: Any) -> Any:
+    def __call__(self, *inputs: Any, columns: Sequence[str] | None = None, **named: Any) -> Any:
         """Returns the results of requests, in their order.
 
         Args:
             *inputs: a request, such as a string or a dict of the task's fields; a list of requests, which
                 gives a list of results; any other iterable, which gives an iterator of results that reads
                 ahead a little; or the `Path` of a .txt (one request per line), .jsonl or .csv file, likewise.
+            columns: of a file: the columns or keys of the task's fields, in their order; None: their names.
             **named: fields of the task by name, such as question= and context=, as one value or lists of
                 values; or options of the task, for this call only.
 
@@ -108,7 +109,9 @@ class Pipeline:
         values = task.prepare(values, options)
         details = self._details is not False
         if isinstance(values, Path):
-            return self._stream(read_file(values, task.fields), options)
+            return self._stream(read_file(values, task.fields, columns, task.optional), options)
+        if columns is not None:
+            raise ArgumentValueError("columns", columns, "None", "it names columns of a file, a pathlib.Path")
         if task.is_single(values):
             requests = [task.read(values, task.fields[0])]
             return task.unwrap(self._run(task, requests, options, details)[0], values, options)

@@ -13,7 +13,7 @@ from minitx.habits import UnknownArgumentError
 from minitx.models import DecoderModel, ModelOutput
 from minitx.models.compiled import check_not_compiled
 from minitx.pipelines.batching import BatchLimits, make_batches
-from minitx.pipelines.checks import check_stride, check_unicode, option_hint
+from minitx.pipelines.checks import check_list, check_stride, check_unicode, option_hint
 from minitx.pipelines.embedding.embed import token_limit
 from minitx.pipelines.registry import TaskSpec
 from minitx.tokenizer.batch import Truncation
@@ -109,6 +109,7 @@ class Task(Generic[OptionsT]):
     Attributes:
         fields: names of the inputs of one request; the first is the one that a plain string is.
         optional: those that may be left out.
+        lists: those that are lists of strings in one request, such as the documents that are ranked.
         files: fields that the command line reads from a file -> their description.
         remedy: advice of the note about truncated texts.
 
@@ -119,6 +120,7 @@ class Task(Generic[OptionsT]):
     Options: ClassVar[type[Any]] = Options
     fields: ClassVar[tuple[str, ...]] = ("text",)
     optional: ClassVar[tuple[str, ...]] = ()
+    lists: ClassVar[tuple[str, ...]] = ()
     files: ClassVar[Mapping[str, str]] = {}
     remedy: ClassVar[str] = 'overflow="window" uses all of a text, max_length= states another limit'
 
@@ -182,7 +184,8 @@ class Task(Generic[OptionsT]):
 
     def is_column(self, field: str, value: Any) -> bool:
         """Whether the value of a named field is a list of one value per request."""
-        return isinstance(value, list | tuple)
+        is_list = isinstance(value, list | tuple)
+        return is_list and (field not in self.lists or any(isinstance(item, list | tuple) for item in value))
 
     def describe_inputs(self) -> str:
         """Returns a phrase about a request, for messages."""
@@ -220,11 +223,13 @@ class Task(Generic[OptionsT]):
         return {field: self.check_field(field, value.get(field), name) for field in self.fields}
 
     def check_field(self, field: str, value: Any, name: str) -> Any:
-        """Returns the checked value of a field; a string, if the subclass does not take others too.
+        """Returns the checked value of a field: a string, or the list of strings of one of `lists`.
 
         Raises:
-            ArgumentTypeError: not a string.
+            ArgumentTypeError: anything else.
         """
+        if value is not None and field in self.lists:
+            return check_list(field, value, name)
         if value is not None:
             where = name if field == self.fields[0] else f"{name}[{field!r}]"
             check_type(where, value, str, "a string", "several texts are a list of strings")
@@ -377,15 +382,6 @@ class Task(Generic[OptionsT]):
     def pads(self) -> bool:
         """Whether sequences of different lengths may share a batch."""
         return True
-
-
-def check_list(field: str, value: Any, name: str) -> list[str]:
-    """Returns the checked value of a field that is a list of strings, else raises ArgumentTypeError."""
-    where = f"{name}[{field!r}]"
-    check_type(where, value, list | tuple, "a list of strings", "wrap a single string in a list")
-    for index, text in enumerate(value):
-        check_type(f"{where}[{index}]", text, str, "a string")
-    return list(value)
 
 
 def _padded(values: Iterable[Any], length: int, value: Any) -> list[Any]:

@@ -109,7 +109,7 @@ def test_files(run: Run, folder: Path, tmp_path: Path, kind: str) -> None:
 
 def test_nested_answers_are_json_in_the_cells_of_csv(tmp_path: Path) -> None:
     results = [{"labels": ["a", "\u6771"], "input": 7}, [{"score": 0.5}, {"score": 1}], [[1.5, 2]]]
-    assert write_results(tmp_path / "out.csv", iter(results)) == 3
+    assert write_results(tmp_path / "out.csv", ((result, {}) for result in results)) == 3
     with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert rows[0] == {"input": "0", "labels": '["a", "\u6771"]', "input_": "7", "score": "", "result": ""}
@@ -134,7 +134,7 @@ def test_a_picture(run: Run, folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("sentimental-analysis", "m", "a"), "did you mean 'sentiment-analysis'"),
+        (("sentimental-analysis", "m", "a"), "did you mean sentiment-analysis?"),
         (("text-classification", "FOLDER", "a", "--top-k", "0"), "--top-k 0 must be"),
         (("text-classification", "FOLDER", "a", "--overflow", "never"), "--overflow"),
         (("text-classification", "FOLDER", "a", "--input", "x.txt"), "give one of them"),

@@ -25,7 +25,7 @@ from minitx.pipelines.embedding.settings import EmbeddingSettings, model_setting
 from minitx.pipelines.embedding.similarity import Similarity, similarity_matrix
 from minitx.pipelines.registry import TaskSpec
 from minitx.pipelines.result import Predictions
-from minitx.pipelines.task import ModelInput, Options, Request, Task, check_list, to_cpu
+from minitx.pipelines.task import ModelInput, Options, Request, Task, to_cpu
 from minitx.tokenizer import Tokenizer
 from minitx.validation import ArgumentValueError, check_choice, check_flags, check_optional_strings
 
@@ -67,6 +67,7 @@ class SentenceSimilarity(Task[SentenceSimilarityOptions]):
 
     Options = SentenceSimilarityOptions
     fields = ("source_sentence", "sentences")
+    lists = ("sentences",)
 
     def __init__(self, spec: TaskSpec, model: Any, tokenizer: Tokenizer) -> None:
         super().__init__(spec, model, tokenizer)
@@ -79,17 +80,6 @@ class SentenceSimilarity(Task[SentenceSimilarityOptions]):
         if len(inputs) == 2 and not named:
             inputs, named = (), dict(zip(self.fields, inputs, strict=True))
         return super().arguments(inputs, named)
-
-    def is_column(self, field: str, value: Any) -> bool:
-        """As `Task.is_column`; sentences are a list already in one request."""
-        if field == "sentences":
-            return isinstance(value, list | tuple) and any(isinstance(item, list | tuple) for item in value)
-        return super().is_column(field, value)
-
-    def check_field(self, field: str, value: Any, name: str) -> Any:
-        """As `Task.check_field`; sentences are a list."""
-        is_list = field == "sentences"
-        return check_list(field, value, name) if is_list else super().check_field(field, value, name)
 
     def describe_inputs(self) -> str:
         """As `Task.describe_inputs`."""

@@ -16,7 +16,7 @@ from minitx.pipelines.embedding.modules import read_activation
 from minitx.pipelines.embedding.options import Options as FileOptions
 from minitx.pipelines.registry import TaskSpec
 from minitx.pipelines.result import Prediction, Predictions
-from minitx.pipelines.task import ModelInput, Options, Request, Task, check_list
+from minitx.pipelines.task import ModelInput, Options, Request, Task
 from minitx.tokenizer import Tokenizer
 from minitx.tokenizer.batch import Truncation
 from minitx.validation import (
@@ -62,6 +62,7 @@ class TextRanking(Task[TextRankingOptions]):
 
     Options = TextRankingOptions
     fields = ("query", "documents")
+    lists = ("documents",)
 
     def __init__(self, spec: TaskSpec, model: Any, tokenizer: Tokenizer) -> None:
         super().__init__(spec, model, tokenizer)
@@ -81,16 +82,6 @@ class TextRanking(Task[TextRankingOptions]):
         if len(inputs) == 2 and not named:
             inputs, named = (), dict(zip(self.fields, inputs, strict=True))
         return super().arguments(inputs, named)
-
-    def is_column(self, field: str, value: Any) -> bool:
-        """As `Task.is_column`; documents are a list already in one request."""
-        if field == "documents":
-            return isinstance(value, list | tuple) and any(isinstance(item, list | tuple) for item in value)
-        return super().is_column(field, value)
-
-    def check_field(self, field: str, value: Any, name: str) -> Any:
-        """As `Task.check_field`; documents are a list."""
-        return super().check_field(field, value, name) if field == "query" else check_list(field, value, name)
 
     def describe_inputs(self) -> str:
         """As `Task.describe_inputs`."""
