@@ -29,6 +29,8 @@ from minitx.pipelines.task import ModelInput, Options, Request, Task, to_cpu
 from minitx.tokenizer import Tokenizer
 from minitx.validation import ArgumentValueError, check_choice, check_flags, check_optional_strings
 
+MOST_PAIRED = 8  # sentences whose similarities to one another are shown
+
 
 @dataclass(frozen=True, kw_only=True)
 class SentenceSimilarityOptions(Options):
@@ -60,6 +62,17 @@ class Place(NamedTuple):
 
     text: int
     prompt_length: int
+
+
+class Similarities(Predictions):
+    """The scores of sentences.
+
+    Attributes:
+        matrix: similarities of the source sentence and the others to one another, (N + 1, N + 1); None for a
+            single sentence, and for more than `MOST_PAIRED`.
+    """
+
+    matrix: list[list[float]] | None = None
 
 
 class SentenceSimilarity(Task[SentenceSimilarityOptions]):
@@ -156,4 +169,7 @@ class SentenceSimilarity(Task[SentenceSimilarityOptions]):
         """Returns the similarity of the source sentence to each of the others."""
         vectors = self.vectors(inputs, outputs, options)
         kind = self.settings(options).similarity
-        return Predictions(similarity_matrix(vectors[:1], vectors[1:], kind)[0].tolist())
+        scores = Similarities(similarity_matrix(vectors[:1], vectors[1:], kind)[0].tolist())
+        if 1 < len(scores) <= MOST_PAIRED:
+            scores.matrix = similarity_matrix(vectors, vectors, kind).tolist()
+        return scores
