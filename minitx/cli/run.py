@@ -77,6 +77,7 @@ def task_command(name: str, spec: TaskSpec, stated: dict[str, Any]) -> Command:
     task = spec.task_class()
     own = [*field_options(task), *task_options(task)]
     text, lines = section("run TASK")
+    lines = [line.replace("FIELDS", ", ".join(task.fields)) for line in lines]
     further = [*map(option, lines), *group("the model", *PLACE), *group("output")]
 
     def _invoke(traceback: bool, **values: Any) -> None:
