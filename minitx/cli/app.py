@@ -19,7 +19,7 @@ from typing import Any
 
 import click
 
-from minitx.cli.options import CONTEXT, Help, section, unknown, usage_message
+from minitx.cli.options import CONTEXT, Help, section, spelled, unknown, usage_message
 from minitx.cli.render import note, show
 from minitx.signals import CODES, INTERRUPT, WORDS, signals
 from minitx.version import __version__
@@ -138,7 +138,10 @@ def clean_warnings() -> Iterator[None]:
     """Shows a warning for users as one line on stderr, and hides those that libraries have for developers."""
 
     def _show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-        note(f"warning: {' '.join(str(message).split())}")
+        ctx = click.get_current_context(silent=True)
+        params = ctx.command.params if ctx else []
+        options = {str(param.name): param.opts[0] for param in params if param.opts[0][0] == "-"}
+        note(f"warning: {spelled(' '.join(str(message).split()), options)}")
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -8,13 +8,13 @@ from html import escape
 from typing import Any
 
 from minitx.pictures import heatmap
-from minitx.pictures.drawings import COLORS, PAGE, Drawing, Highlight, new_figure
+from minitx.pictures.drawings import COLORS, PAGE, Bars, Drawing, Highlight, new_figure
 from minitx.pictures.layout import shorten, width_of, wrap
 from minitx.pictures.text import WIDTH, columns_of, fill, shorten_line
 
 MOST_ROWS, MOST_COLUMNS = 40, 8  # of a large table; its HTML has all
 MOST_INCHES = 12.0
-LETTERS = 46  # columns of a text beside its similarities
+LETTERS, LEAST = 46, 16  # columns of a text beside its similarities, at most and at least
 
 
 def shown(count: int, chosen: Collection[int], most: int) -> list[int | None]:
@@ -92,7 +92,7 @@ class Grid(Drawing):
         body = ""
         for i, row in enumerate(self.rows):
             for j, text in enumerate(row):
-                style = cell + f"; background: {COLORS[0]}" * ((i, j) in self.chosen)
+                style = cell + f"; color: black; background: {COLORS[0]}" * ((i, j) in self.chosen)
                 body += "<tr>" * (j == 0) + f'<td style="{style}" dir="auto">{escape(text)}</td>'
             body += "</tr>"
         title = f'<p dir="auto"><b>{escape(self.title)}</b></p>' if self.title else ""
@@ -151,11 +151,18 @@ class Matrix(Drawing):
     rows: Sequence[Sequence[float]]
 
     def text(self, highlight: Highlight = str) -> str:
-        """Returns a numbered text and a number per column; the most similar other text is highlighted."""
+        """Returns a numbered text and a number per column; the most similar other text is highlighted.
+
+        Of more texts than 80 columns hold, returns the similarities to the first text as bars.
+        """
         cells = [[f"{round(value, 2) + 0.0:.2f}" for value in row] for row in self.rows]
         size = max(len(cell) for row in cells for cell in row) + 1
+        if 5 + LEAST + size * len(cells) > WIDTH:
+            pairs = zip(self.labels[1:], self.rows[0][1:], strict=True)
+            ranked = sorted(pairs, key=lambda pair: -pair[1])
+            return Bars(self.labels[0], ranked).text(highlight)
         texts = [shorten_line(label, LETTERS) for label in self.labels]
-        room = min(max(map(columns_of, texts)), max(WIDTH - 5 - size * len(texts), 8))
+        room = min(max(map(columns_of, texts)), WIDTH - 5 - size * len(texts))
         lines = [" " * (room + 5) + "".join(f"{i:>{size}}" for i in range(1, len(texts) + 1))]
         for i, label in enumerate(texts):
             others = [j for j in range(len(texts)) if j != i]

@@ -64,7 +64,10 @@ def _marks(answers: Sequence[Any], request: Mapping[str, Any]) -> Drawing:
 
 
 def _answer(answers: Sequence[Any], request: Mapping[str, Any]) -> Drawing:
-    """Draws answers in their context."""
+    """Draws an answer in its context; several as bars, since they may overlap."""
+    if len(answers) > 1:
+        pairs = [(answer["answer"] or "(no answer)", answer["score"]) for answer in answers]
+        return Bars(request["question"], pairs)
     marks = [Mark(answer["start"], answer["end"], "", answer["score"]) for answer in answers]
     title = request["question"] if answers and answers[0]["answer"] else f"{request['question']} (no answer)"
     return Marks(request["context"], marks, title).excerpt(MARGIN)

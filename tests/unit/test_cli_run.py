@@ -42,6 +42,7 @@ def test_help_lists_the_tasks(run: Run) -> None:
     assert code == 0
     for spec in SPECS:
         assert f"  {spec.name:<26}{spec.summary}\n" in out
+        assert all(f"{alias} is {spec.name}" in out for alias in spec.aliases)
     assert max(map(len, out.splitlines())) <= 80
 
 
@@ -128,6 +129,11 @@ def test_a_field_for_all_rows_of_a_file(run: Run, folder: Path, tmp_path: Path) 
     assert code == 0
     pairs = [{"text": text, "text_pair": "a dog"} for text in TEXTS]
     assert [json.loads(line) for line in out.splitlines()] == minitx.pipeline(model=folder)(pairs)
+
+
+def test_warnings_name_options(run: Run, folder: Path) -> None:
+    _, _, err = run("run", "text-classification", folder, "the cat sat on a mat " * 20)
+    assert '--overflow "window" uses all of a text' in " ".join(err.split())
 
 
 def test_a_picture(run: Run, folder: Path, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from minitx.pipelines.task import ModelInput, Options, Request, Task, to_cpu
 from minitx.tokenizer import Tokenizer
 from minitx.validation import ArgumentValueError, check_choice, check_flags, check_optional_strings
 
-MOST_PAIRED = 8  # sentences whose similarities to one another are shown
+MOST_PAIRED = 30  # sentences whose similarities to one another are shown
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -127,7 +127,8 @@ def test_similarities_of_several_sentences_are_a_matrix(tmp_path: Path) -> None:
     assert several.matrix[2][1] == pytest.approx(pipe("the cat sat", ["a dog"])[0], abs=1e-6)
     assert [line.split()[0] for line in str(several).splitlines()] == ["1", "1", "2", "3"]
     assert isinstance(pipe("the cat", ["a dog"]).show(), Bars)
-    assert isinstance(pipe("the cat", ["a dog"] * 20).show(), Bars)
+    assert isinstance(pipe("the cat", ["a dog"] * 40).show(), Bars)
+    assert str(pipe("the cat", ["a dog"] * 20)).splitlines()[0] == "the cat"
 
 
 def test_a_title_is_within_the_picture() -> None:
@@ -182,3 +183,11 @@ def test_of_a_large_table_the_chosen_cells_are_shown() -> None:
 def test_letters_without_a_font_are_named(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=r"a\.png: no installed font has '.U000f0000', drawn"):
         Bars("\U000f0000", []).save(tmp_path / "a.png")
+
+
+def test_several_answers_are_all_shown(tmp_path: Path) -> None:
+    folder = bert_folder(tmp_path / "model", "question-answering")
+    answers = minitx.pipeline(model=folder)(question="the cat?", context="a dog ran to the park", top_k=3)
+    title, *lines = str(answers).splitlines()
+    assert title == "the cat?"
+    assert [line.split("  ")[0] for line in lines] == [answer.answer for answer in answers]
