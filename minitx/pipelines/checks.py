@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from minitx.habits import ARGUMENTS, argument_hint
-from minitx.validation import ArgumentValueError, check_type, warn
+from minitx.validation import ArgumentValueError, warn
 
 _ROLES = ("pad", "bos", "eos", "cls", "sep")
 _CONSTRUCTION = (
@@ -38,15 +38,6 @@ def check_unicode(name: str, text: str) -> None:
         raise ArgumentValueError(name, ascii(text[error.start]), expected, hint) from None
 
 
-def check_list(field: str, value: Any, name: str) -> list[str]:
-    """Returns the checked value of a field that is a list of strings, else raises ArgumentTypeError."""
-    where = f"{name}[{field!r}]"
-    check_type(where, value, list | tuple, "a list of strings", "wrap a single string in a list")
-    for index, text in enumerate(value):
-        check_type(f"{where}[{index}]", text, str, "a string")
-    return list(value)
-
-
 def check_stride(name: str, stride: int, room: int) -> None:
     """Checks that windows of `room` tokens, special ones not included, advance.
 
@@ -59,8 +50,7 @@ def check_stride(name: str, stride: int, room: int) -> None:
 
 
 def note_truncation(task: Any, groups: Sequence[Sequence[Any]], options: Any) -> None:
-    """Warns about requests whose texts were truncated, or divided into windows that hardly advance."""
-    note_windows(task, groups, options)
+    """Warns about requests that were truncated."""
     long = [index for index, items in enumerate(groups) if any(item.truncated for item in items)]
     if long:
         count = f"{len(long)} of {len(groups)} inputs of {task.spec.name}"

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 
 from minitx.pipelines.batching import limits_for
-from minitx.pipelines.checks import check_tokenizer, note_truncation
 from minitx.pipelines.inputs import read_file
 from minitx.pipelines.registry import BY_HEAD, BY_MODEL_TYPE, TASKS, TaskSpec, find_task
 from minitx.pipelines.result import Details
@@ -49,7 +48,7 @@ class Pipeline:
 
     def __init__(
         self,
-        task: Task[Any],
+        task: Task[Any, Any],
         options: Options,
         *,
         batch_size: int | None = None,
@@ -59,13 +58,12 @@ class Pipeline:
         if batch_size is not None:
             check_integer("batch_size", batch_size, 1)
         check_flags(**{n: v for n, v in {"progress": progress, "details": details}.items() if v is not None})
-        self._task: Task[Any] | None = task
+        self._task: Task[Any, Any] | None = task
         self.options = options
-        self._limits = limits_for(task.model.device, batch_size)
-        self._progress, self._details = progress, details
+        self._batch_size, self._progress, self._details = batch_size, progress, details
 
     @property
-    def task(self) -> Task[Any]:
+    def task(self) -> Task[Any, Any]:
         """The task.
 
         Raises:
@@ -83,8 +81,10 @@ class Pipeline:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer."""
-        return self.task.tokenizer
+        """The tokenizer, of a task on text."""
+        task: Any = self.task
+        tokenizer: Tokenizer = task.tokenizer
+        return tokenizer
 
     def __call__(self, *inputs: Any, columns: Sequence[str] | None = None, **named: Any) -> Any:
         """Returns the results of requests, in their order.
@@ -113,14 +113,14 @@ class Pipeline:
         if columns is not None:
             raise ArgumentValueError("columns", columns, "None", "it names columns of a file, a pathlib.Path")
         if task.is_single(values):
-            requests = [task.read(values, task.fields[0])]
+            requests = {task.fields[0]: task.read(task.only(values), task.fields[0])}
             return task.unwrap(self._run(task, requests, options, details)[0], values, options)
         if isinstance(values, list | tuple):
-            requests = [task.read(value, f"inputs[{index}]") for index, value in enumerate(values)]
+            requests = task.read_all(values)
             with progress_bar(len(requests), task.spec.name, self._progress) as advance:
                 results: list[Any] = []
-                for first in range(0, len(requests), CHUNK):
-                    chunk = requests[first : first + CHUNK]
+                source = iter(requests.items())
+                while chunk := dict(islice(source, CHUNK)):
                     results += self._run(task, chunk, options, details, advance)
                 return results
         hint = f"{task.spec.name} takes {task.describe_inputs()}"
@@ -143,7 +143,7 @@ class Pipeline:
         settings = task.options(self.options, options)
         if not task.is_single(inputs):
             raise ArgumentTypeError("inputs", inputs, "one request", "call the pipeline for several")
-        return task.stream(task.read(inputs, task.fields[0]), settings)
+        return task.stream(task.read(task.only(inputs), task.fields[0]), settings)
 
     def _stream(self, values: Iterable[Any], options: Options) -> Iterator[Any]:
         """Yields results in the order of the inputs, chunk by chunk."""
@@ -151,23 +151,30 @@ class Pipeline:
         source, size, count = iter(values), FIRST_CHUNK, 0
         with progress_bar(None, task.spec.name, self._progress) as advance:
             while chunk := list(islice(source, size)):
-                requests = [task.read(value, f"inputs[{count + i}]") for i, value in enumerate(chunk)]
-                yield from self._run(task, requests, options, details, advance)
+                yield from self._run(task, task.read_all(chunk, count), options, details, advance)
                 count, size = count + len(chunk), min(2 * size, CHUNK)
 
     def _run(
         self,
-        task: Task[Any],
-        requests: list[dict[str, Any]],
+        task: Task[Any, Any],
+        requests: Mapping[str, dict[str, Any]],
         options: Options,
         details: bool,
         advance: Callable[[int], Any] = lambda _: None,
     ) -> list[Any]:
-        """Returns the results of requests, whose sequences share batches."""
-        groups = [task.preprocess(request, options) for request in requests]
+        """Returns the results of requests, whose inputs share batches.
+
+        Args:
+            task: this pipeline's.
+            requests: their names, for messages -> their fields.
+            options: of the call.
+            details: whether results keep theirs.
+            advance: called with the number of requests whose outputs are complete.
+        """
+        groups = [task.preprocess_named(request, name, options) for name, request in requests.items()]
         results = []
         outputs = self._outputs(task, groups, options, advance)
-        for request, items, rows in zip(requests, groups, outputs, strict=True):
+        for request, items, rows in zip(requests.values(), groups, outputs, strict=True):
             result = task.postprocess(request, items, rows, options)
             if details and hasattr(result, "details"):
                 result.details = Details(task.spec.name, request, tuple(items), tuple(rows))
@@ -176,17 +183,18 @@ class Pipeline:
 
     def _outputs(
         self,
-        task: Task[Any],
-        groups: list[list[ModelInput]],
+        task: Task[Any, Any],
+        groups: Sequence[Sequence[ModelInput]],
         options: Options,
         advance: Callable[[int], Any] = lambda _: None,
     ) -> list[list[Any]]:
-        """Returns the model's outputs for the sequences of each group, which share batches."""
-        note_truncation(task, groups, options)
+        """Returns the model's outputs for the inputs of each group, which share batches."""
+        task.note_inputs(groups, options)
+        limits = limits_for(task.model.device, self._batch_size)
         flat = [(index, item) for index, items in enumerate(groups) for item in items]
         outputs: list[Any] = [None] * len(flat)
         left = [len(items) for items in groups]
-        for batch in task.batches([item for _, item in flat], self._limits, options):
+        for batch in task.batches([item for _, item in flat], limits, options):
             rows = task.forward([flat[index][1] for index in batch], options)
             for index, row in zip(batch, rows, strict=True):
                 outputs[index] = row
@@ -292,11 +300,7 @@ def pipeline(
         else:
             loaded = _check_model(model, dtype, device)
         chosen = spec or _task_of(loaded)
-        kind = chosen.task_class().for_model(loaded)
-        implementation = kind(chosen, loaded, _load_tokenizer(loaded, tokenizer, hub))
-        if tokenizer is not None:
-            check_tokenizer(loaded, implementation.tokenizer)
-        return implementation
+        return chosen.task_class().for_model(loaded).load(chosen, loaded, tokenizer, hub)
 
     is_folder = isinstance(model, str | Path) and os.path.isdir(model)
     implementation = read_consistently(Path(model), read) if is_folder else read()
@@ -376,22 +380,3 @@ def _device(device: str | int | torch.device | None) -> torch.device:
         kind = "cuda" if found is None else found.type
         device = "cpu" if device == -1 else f"{kind}:{device}"
     return check_device(device)
-
-
-def _load_tokenizer(model: Model, tokenizer: Any, hub: Mapping[str, Any]) -> Tokenizer:
-    """Returns a tokenizer: the one passed, that of a folder or Hub id, or that of the model's folder.
-
-    Raises:
-        ArgumentTypeError: a model that was not loaded from a folder, or a tokenizer of another library.
-    """
-    from minitx.tokenizer import Tokenizer, load_tokenizer
-
-    if tokenizer is None:
-        folder = getattr(model.checkpoint, "folder", None)
-        if folder is None:
-            hint = "the model was not loaded from a folder; pass one of minitx.load_tokenizer"
-            raise ArgumentTypeError("tokenizer", None, "a tokenizer", hint)
-        return load_tokenizer(folder)
-    loaded = load_tokenizer(tokenizer, **hub) if isinstance(tokenizer, str | Path) else tokenizer
-    check_type("tokenizer", loaded, Tokenizer, "a tokenizer of minitx", "minitx.load_tokenizer loads one")
-    return loaded

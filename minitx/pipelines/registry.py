@@ -130,7 +130,7 @@ SPECS = (
     TaskSpec(
         name="translation",
         summary="translate texts; translation_en_to_fr has languages",
-        path="text.text2text:Translation",
+        path="text.translation:Translation",
         heads=("seq2seq-lm",),
         checkpoint="google-t5/t5-base",
     ),

@@ -12,7 +12,7 @@ from minitx.decoding import Strategy
 from minitx.decoding.parameters import Parameter, parameters_of
 from minitx.decoding.search.beam_sample import BeamSample
 from minitx.decoding.stopping import Stop
-from minitx.pipelines.task import Options
+from minitx.pipelines.text_task import TextOptions
 from minitx.validation import (
     ArgumentValueError,
     check_choice,
@@ -54,12 +54,12 @@ FIELDS: Mapping[str, Parameter] = {
     if name not in ("chain", "processors")  # which are for a strategy itself
 }
 if TYPE_CHECKING:
-    _StrategyOptions = Options
+    _StrategyOptions = TextOptions
 else:
     _StrategyOptions = make_dataclass(
         "_StrategyOptions",
         [(name, Any, field(default=None)) for name in FIELDS],
-        bases=(Options,),
+        bases=(TextOptions,),
         namespace={"__doc__": _document(FIELDS)},
         frozen=True,
         kw_only=True,

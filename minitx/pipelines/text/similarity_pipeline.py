@@ -134,7 +134,9 @@ class SimilarityPipeline(Pipeline):
         parts = [task.vectors([], [], options)]
         with progress_bar(len(texts), task.spec.name, self._progress) as advance:
             for first in range(0, len(texts), CHUNK):
-                inputs = task.sequences(texts[first : first + CHUNK], options)
+                chunk = texts[first : first + CHUNK]
+                names = [f"texts[{first + index}]" for index in range(len(chunk))]
+                inputs = task.sequences(chunk, options, names)
                 groups = [list(group) for _, group in groupby(inputs, key=lambda item: item.label.text)]
                 outputs = self._outputs(task, groups, options, advance)
                 parts.append(task.vectors(inputs, list(chain.from_iterable(outputs)), options))

@@ -14,7 +14,8 @@ import pytest
 
 import minitx
 from minitx.cli import app as cli
-from minitx.pipelines.text.table_question_answering import CellAnswering, TableQuestionAnswering
+from minitx.pipelines.tables.cell_selection import CellAnswering
+from minitx.pipelines.text.table_question_answering import TableQuestionAnswering
 from minitx.validation import ArgumentTypeError, ArgumentValueError
 from tests.parity.pipeline_fixtures import FOLDER
 
