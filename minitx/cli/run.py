@@ -188,7 +188,7 @@ def results_of(
         return run_file(pipe, Path(values["input"]), values["columns"], fields=fields, keep=keep)
     if fields:
         result = pipe(**{pipe.task.fields[0]: lines[0] if len(lines) == 1 else lines, **fields})
-        several = len(lines) > 1 and not hasattr(result, "show")  # of several requests, not of one
+        several = isinstance(result, list) and not hasattr(result, "show")  # of requests, not of one
         results = result if several else [result]
     else:  # a single text in the nesting of several; some tasks unwrap a list of one
         results = pipe(lines if len(lines) > 1 else iter(lines))

@@ -295,8 +295,9 @@ class Marks(Drawing):
         for number, line in enumerate(lines):
             y = (0.3 + size - 0.3 * (number + 1)) / height
             for x, piece in place(line, ROOM, right_to_left=is_right_to_left(self.content)):
-                color = colors[piece.mark.label] if piece.mark else "none"
-                box = {"facecolor": color, "edgecolor": "none", "pad": 1.5}
+                box = None
+                if piece.mark:
+                    box = {"facecolor": colors[piece.mark.label], "edgecolor": "white", "pad": 1.5}
                 start = (0.2 + x) / width
                 figure.text(start, y, piece.text, fontsize=SIZE, va="baseline", parse_math=False, bbox=box)
         return figure

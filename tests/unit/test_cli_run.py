@@ -76,6 +76,9 @@ def test_results_as_json_are_those_of_the_library(run: Run, folder: Path) -> Non
     assert [json.loads(line) for line in out.splitlines()] == pipe(TEXTS)
     _, out, _ = run("run", "text-classification", folder, TEXTS[0], "--text-pair", TEXTS[1], "--json")
     assert json.loads(out) == pipe({"text": TEXTS[0], "text_pair": TEXTS[1]})
+    pairs = ("--text-pair", TEXTS[1], "--text-pair", TEXTS[0])
+    _, out, _ = run("run", "text-classification", folder, TEXTS[0], *pairs, "--json")
+    assert [json.loads(line) for line in out.splitlines()] == pipe(text=TEXTS[0], text_pair=TEXTS[1::-1])
 
 
 def test_one_text_has_one_result(run: Run, tmp_path: Path) -> None:
