@@ -89,7 +89,7 @@ class Pipeline:
         tokenizer: Tokenizer = task.tokenizer
         return tokenizer
 
-    def __call__(self, *inputs: Any, **named: Any) -> Any:
+    def __call__(self, *inputs: Any, columns: Sequence[str] | None = None, **named: Any) -> Any:
         """Returns the results of requests, in their order.
 
         Args:
@@ -97,6 +97,7 @@ class Pipeline:
                 which gives a list of results; any other iterable, which gives an iterator of results that
                 reads ahead a little; or the `Path` of a .txt (one request per line), .jsonl or .csv file,
                 likewise. It may also be named: inputs=...
+            columns: of a file: the columns or keys of the task's fields, in their order; None: their names.
             **named: fields of the task by name, such as question= and context=, as one value or lists of
                 values; or, for this call only, options of the task, and batch_size.
 
@@ -119,7 +120,9 @@ class Pipeline:
             if values.is_dir():
                 hint = "a text is passed as a string, not as a Path"
                 raise ArgumentValueError("inputs", values, "the path of a file, not of a folder", hint)
-            return self._stream(read_file(values, task.fields), options)
+            return self._stream(read_file(values, task.fields, columns, task.optional), options)
+        if columns is not None:
+            raise ArgumentValueError("columns", columns, "None", "it names columns of a file, a pathlib.Path")
         if task.is_single(values):
             requests = {task.fields[0]: task.read(task.only(values), task.fields[0])}
             return task.unwrap(self._run(task, requests, options, details)[0], values, options)

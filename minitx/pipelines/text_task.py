@@ -159,11 +159,13 @@ class TextTask(Task[TextOptionsT, TextInput]):
         return request
 
     def check_field(self, field: str, value: Any, name: str) -> Any:
-        """Returns the checked value of a field; a string, if the subclass does not take others too.
+        """Returns the checked value of a field: a string, or a list of strings if it is one of `lists`.
 
         Raises:
-            ArgumentTypeError: not a string.
+            ArgumentTypeError: anything else.
         """
+        if value is not None and field in self.lists:
+            return check_list(field, value, name)
         if value is not None:
             hint = "several texts are a list of strings"
             check_type(self.name_of(field, name), value, str, "a string", hint)
