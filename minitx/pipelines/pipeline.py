@@ -15,7 +15,7 @@ from minitx.pipelines.batching import limits_for
 from minitx.pipelines.inputs import read_file
 from minitx.pipelines.registry import BY_HEAD, BY_MODEL_TYPE, TASKS, TaskSpec, find_task
 from minitx.pipelines.result import Details
-from minitx.pipelines.task import ModelInput, Options, Task
+from minitx.pipelines.task import ModelInput, Options, Request, Task
 from minitx.transaction import read_consistently
 from minitx.validation import (
     ArgumentTypeError,
@@ -92,7 +92,8 @@ class Pipeline:
         Args:
             *inputs: a request, such as a string or a dict of the task's fields; a list of requests, which
                 gives a list of results; any other iterable, which gives an iterator of results that reads
-                ahead a little; or the `Path` of a .txt (one request per line), .jsonl or .csv file, likewise.
+                ahead a little, or not at all with batch_size=1; or the `Path` of a .txt (one request per
+                line), .jsonl or .csv file, likewise.
             **named: fields of the task by name, such as question= and context=, as one value or lists of
                 values; or options of the task, for this call only.
 
@@ -111,13 +112,14 @@ class Pipeline:
             return self._stream(read_file(values, task.fields), options)
         if task.is_single(values):
             requests = {task.fields[0]: task.read(task.only(values), task.fields[0])}
-            return task.unwrap(self._run(task, requests, options, details)[0], values, options)
+            (result,) = self._run(task, task.preprocess_all(requests, options), options, details)
+            return task.unwrap(result, values, options)
         if isinstance(values, list | tuple):
             requests = task.read_all(values)
             with progress_bar(len(requests), task.spec.name, self._progress) as advance:
                 results: list[Any] = []
                 source = iter(requests.items())
-                while chunk := dict(islice(source, CHUNK)):
+                while chunk := task.preprocess_all(dict(islice(source, CHUNK)), options):
                     results += self._run(task, chunk, options, details, advance)
                 return results
         hint = f"{task.spec.name} takes {task.describe_inputs()}"
@@ -143,18 +145,28 @@ class Pipeline:
         return task.stream(task.read(task.only(inputs), task.fields[0]), settings)
 
     def _stream(self, values: Iterable[Any], options: Options) -> Iterator[Any]:
-        """Yields results in the order of the inputs, chunk by chunk."""
+        """Yields results in the order of the inputs, chunk by chunk.
+
+        An error of an input, or of its source, comes after the results of all inputs before it. With one row
+        in a batch nothing is read ahead.
+        """
         task, details = self.task, self._details is True
-        source, size, count = iter(values), FIRST_CHUNK, 0
+        most = 1 if self._batch_size == 1 else CHUNK
+        source, size, count, error = iter(values), min(FIRST_CHUNK, most), 0, None
         with progress_bar(None, task.spec.name, self._progress) as advance:
-            while chunk := list(islice(source, size)):
-                yield from self._run(task, task.read_all(chunk, count), options, details, advance)
-                count, size = count + len(chunk), min(2 * size, CHUNK)
+            while error is None:
+                chunk, error = task.read_ahead(islice(source, size), options, count)
+                if not chunk:
+                    break
+                yield from self._run(task, chunk, options, details, advance)
+                count, size = count + len(chunk), min(2 * size, most)
+        if error is not None:
+            raise error
 
     def _run(
         self,
         task: Task[Any, Any],
-        requests: Mapping[str, dict[str, Any]],
+        requests: Sequence[tuple[Request, Sequence[ModelInput]]],
         options: Options,
         details: bool,
         advance: Callable[[int], Any] = lambda _: None,
@@ -163,15 +175,14 @@ class Pipeline:
 
         Args:
             task: this pipeline's.
-            requests: their names, for messages -> their fields.
+            requests: with their inputs of the model.
             options: of the call.
             details: whether results keep theirs.
             advance: called with the number of requests whose outputs are complete.
         """
-        groups = [task.preprocess_named(request, name, options) for name, request in requests.items()]
         results = []
-        outputs = self._outputs(task, groups, options, advance)
-        for request, items, rows in zip(requests.values(), groups, outputs, strict=True):
+        outputs = self._outputs(task, [items for _, items in requests], options, advance)
+        for (request, items), rows in zip(requests, outputs, strict=True):
             result = task.postprocess(request, items, rows, options)
             if details and hasattr(result, "details"):
                 result.details = Details(task.spec.name, request, tuple(items), tuple(rows))
