@@ -28,8 +28,7 @@ def _before_error(results: Iterator[Any], error: type[Exception], match: str) ->
     """The results before an error; the iterator then is at its end."""
     got: list[Any] = []
     with pytest.raises(error, match=match):
-        for result in results:
-            got.append(result)
+        got.extend(results)
     assert list(results) == []
     return got
 
