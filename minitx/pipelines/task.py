@@ -245,6 +245,32 @@ class Task(Generic[OptionsT, InputT]):
                 error.parameter = self.name_of(field, name) + bracket + rest
             raise
 
+    def preprocess_all(
+        self, requests: Mapping[str, Request], options: OptionsT
+    ) -> list[tuple[Request, list[InputT]]]:
+        """Returns requests, by their names in messages, each with its inputs of the model."""
+        return [
+            (request, self.preprocess_named(request, name, options)) for name, request in requests.items()
+        ]
+
+    def read_ahead(
+        self, values: Iterable[Any], options: OptionsT, first: int
+    ) -> tuple[list[tuple[Request, list[InputT]]], Exception | None]:
+        """Returns the preprocessed requests before the first error, and this error.
+
+        Args:
+            values: requests; reading them may fail.
+            options: of the call.
+            first: index of the first value, for messages.
+        """
+        requests: list[tuple[Request, list[InputT]]] = []
+        try:
+            for value in values:
+                requests += self.preprocess_all(self.read_all([value], first + len(requests)), options)
+        except Exception as error:
+            return requests, error
+        return requests, None
+
     @torch.inference_mode()
     def forward(self, inputs: Sequence[InputT], options: OptionsT) -> list[Any]:
         """Runs the model on a batch; returns an output per input, without padding, on the CPU."""

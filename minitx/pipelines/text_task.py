@@ -257,13 +257,13 @@ class TextTask(Task[TextOptionsT, TextInput]):
             ArgumentValueError: an id that the model does not have.
         """
         length = max(item.size for item in inputs)
-        pad = {"input_ids": self.tokenizer.pad_token_id or 0}
-        device = self.model.device
+        size, device = self.model.config.text_inputs.vocab_size, self.model.device
+        pad_id = self.tokenizer.pad_token_id or 0
+        pad = {"input_ids": pad_id if pad_id < size else 0}  # padding that was added to the tokenizer alone
         batch = {
             name: torch.tensor([_padded(item.arguments[name], length, pad.get(name, 0)) for item in inputs])
             for name in inputs[0].arguments
         }
-        size = self.model.config.text_inputs.vocab_size
         if batch["input_ids"].numel() and int(batch["input_ids"].max()) >= size:
             hint = f"the model has {size} tokens, the tokenizer {len(self.tokenizer)}"
             raise ArgumentValueError("tokenizer", self.tokenizer, "that of the model", hint)
