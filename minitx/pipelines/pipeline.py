@@ -93,18 +93,11 @@ class Pipeline:
         """Returns the results of requests, in their order.
 
         Args:
-<<<<<<< HEAD
             *inputs: a request, such as a string or a dict of the task's fields; a list or tuple of requests,
                 which gives a list of results; any other iterable, which gives an iterator of results that
-                reads ahead a little; or the `Path` of a .txt (one request per line), .jsonl or .csv file,
-                likewise. It may also be named: inputs=...
+                reads ahead a little, or not at all with batch_size=1; or the `Path` of a .txt (one request
+                per line), .jsonl or .csv file, likewise. It may also be named: inputs=...
             columns: of a file: the columns or keys of the task's fields, in their order; None: their names.
-=======
-            *inputs: a request, such as a string or a dict of the task's fields; a list of requests, which
-                gives a list of results; any other iterable, which gives an iterator of results that reads
-                ahead a little, or not at all with batch_size=1; or the `Path` of a .txt (one request per
-                line), .jsonl or .csv file, likewise.
->>>>>>> breaker
             **named: fields of the task by name, such as question= and context=, as one value or lists of
                 values; or, for this call only, options of the task, and batch_size.
 
@@ -139,13 +132,8 @@ class Pipeline:
             with progress_bar(len(requests), task.spec.name, self._progress) as advance:
                 results: list[Any] = []
                 source = iter(requests.items())
-<<<<<<< HEAD
-                while chunk := dict(islice(source, CHUNK)):
-                    results += self._run(task, chunk, options, details, advance, len(results))
-=======
                 while chunk := task.preprocess_all(dict(islice(source, CHUNK)), options):
-                    results += self._run(task, chunk, options, details, advance)
->>>>>>> breaker
+                    results += self._run(task, chunk, options, details, advance, len(results))
                 return results
         check_iterable(values, f"{task.spec.name} takes {task.describe_inputs()}")
         return self._stream(values, options)
@@ -185,20 +173,14 @@ class Pipeline:
         most = 1 if self._batch_size == 1 else CHUNK
         source, size, count, error = iter(values), min(FIRST_CHUNK, most), 0, None
         with progress_bar(None, task.spec.name, self._progress) as advance:
-<<<<<<< HEAD
-            while chunk := list(islice(source, size)):
-                yield from self._run(task, task.read_all(chunk, count), options, details, advance, count)
-                count, size = count + len(chunk), min(2 * size, CHUNK)
-=======
             while error is None:
                 chunk, error = task.read_ahead(islice(source, size), options, count)
                 if not chunk:
                     break
-                yield from self._run(task, chunk, options, details, advance)
+                yield from self._run(task, chunk, options, details, advance, count)
                 count, size = count + len(chunk), min(2 * size, most)
         if error is not None:
             raise error
->>>>>>> breaker
 
     def _run(
         self,
@@ -220,13 +202,8 @@ class Pipeline:
             start: index of the first request among all of the call.
         """
         results = []
-<<<<<<< HEAD
-        outputs = self._outputs(task, groups, options, advance, start)
-        for request, items, rows in zip(requests.values(), groups, outputs, strict=True):
-=======
-        outputs = self._outputs(task, [items for _, items in requests], options, advance)
+        outputs = self._outputs(task, [items for _, items in requests], options, advance, start)
         for (request, items), rows in zip(requests, outputs, strict=True):
->>>>>>> breaker
             result = task.postprocess(request, items, rows, options)
             if details and hasattr(result, "details"):
                 result.details = Details(task.spec.name, request, tuple(items), tuple(rows))
