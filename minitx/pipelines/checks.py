@@ -122,13 +122,13 @@ def note_windows(task: Any, groups: Sequence[Sequence[Any]], options: Any) -> No
     """Warns about a stride of more than half of a window, which multiplies the work."""
     name = "stride" if getattr(options, "doc_stride", None) is None else "doc_stride"
     stride, limit = getattr(options, name, None), task.limit(options)
+    if stride is None or limit is None or options.overflow != "window":
+        return
     divided = [
         items for items in groups if any(item.encoding and item.encoding.overflowing for item in items)
     ]
     count = sum(map(len, divided))
-    if stride is None or limit is None or options.overflow != "window" or not count:
-        return
-    if 2 * stride > limit:
+    if count and 2 * stride > limit:
         warn(
             f"{name}={stride} is more than half of a window of {limit} tokens: {count} windows for "
             f"{len(groups)} inputs of {task.spec.name}; a lower {name} is faster."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from itertools import islice
@@ -18,7 +18,7 @@ from minitx.pipelines.inputs import read_file
 from minitx.pipelines.models import load_model
 from minitx.pipelines.registry import BY_HEAD, BY_MODEL_TYPE, TASKS, TaskSpec, find_task
 from minitx.pipelines.result import Details
-from minitx.pipelines.task import ModelInput, Options, Task
+from minitx.pipelines.task import ModelInput, Options, Request, Task
 from minitx.transaction import read_consistently
 from minitx.validation import (
     ArgumentTypeError,
@@ -89,14 +89,15 @@ class Pipeline:
         tokenizer: Tokenizer = task.tokenizer
         return tokenizer
 
-    def __call__(self, *inputs: Any, **named: Any) -> Any:
+    def __call__(self, *inputs: Any, columns: Sequence[str] | None = None, **named: Any) -> Any:
         """Returns the results of requests, in their order.
 
         Args:
             *inputs: a request, such as a string or a dict of the task's fields; a list or tuple of requests,
                 which gives a list of results; any other iterable, which gives an iterator of results that
-                reads ahead a little; or the `Path` of a .txt (one request per line), .jsonl or .csv file,
-                likewise. It may also be named: inputs=...
+                reads ahead a little, or not at all with batch_size=1; or the `Path` of a .txt (one request
+                per line), .jsonl or .csv file, likewise. It may also be named: inputs=...
+            columns: of a file: the columns or keys of the task's fields, in their order; None: their names.
             **named: fields of the task by name, such as question= and context=, as one value or lists of
                 values; or, for this call only, options of the task, and batch_size.
 
@@ -119,16 +120,19 @@ class Pipeline:
             if values.is_dir():
                 hint = "a text is passed as a string, not as a Path"
                 raise ArgumentValueError("inputs", values, "the path of a file, not of a folder", hint)
-            return self._stream(read_file(values, task.fields), options)
+            return self._stream(read_file(values, task.fields, columns, task.optional), options)
+        if columns is not None:
+            raise ArgumentValueError("columns", columns, "None", "it names columns of a file, a pathlib.Path")
         if task.is_single(values):
             requests = {task.fields[0]: task.read(task.only(values), task.fields[0])}
-            return task.unwrap(self._run(task, requests, options, details)[0], values, options)
+            (result,) = self._run(task, task.preprocess_all(requests, options), options, details)
+            return task.unwrap(result, values, options)
         if isinstance(values, list | tuple):
             requests = task.read_all(values)
             with progress_bar(len(requests), task.spec.name, self._progress) as advance:
                 results: list[Any] = []
                 source = iter(requests.items())
-                while chunk := dict(islice(source, CHUNK)):
+                while chunk := task.preprocess_all(dict(islice(source, CHUNK)), options):
                     results += self._run(task, chunk, options, details, advance, len(results))
                 return results
         check_iterable(values, f"{task.spec.name} takes {task.describe_inputs()}")
@@ -160,18 +164,28 @@ class Pipeline:
         return task.stream(task.read(task.only(inputs), task.fields[0]), settings)
 
     def _stream(self, values: Iterable[Any], options: Options) -> Iterator[Any]:
-        """Yields results in the order of the inputs, chunk by chunk."""
+        """Yields results in the order of the inputs, chunk by chunk.
+
+        An error of an input, or of its source, comes after the results of all inputs before it. With one row
+        in a batch nothing is read ahead.
+        """
         task, details = self.task, self._details is True
-        source, size, count = iter(values), FIRST_CHUNK, 0
+        most = 1 if self._batch_size == 1 else CHUNK
+        source, size, count, error = iter(values), min(FIRST_CHUNK, most), 0, None
         with progress_bar(None, task.spec.name, self._progress) as advance:
-            while chunk := list(islice(source, size)):
-                yield from self._run(task, task.read_all(chunk, count), options, details, advance, count)
-                count, size = count + len(chunk), min(2 * size, CHUNK)
+            while error is None:
+                chunk, error = task.read_ahead(islice(source, size), options, count)
+                if not chunk:
+                    break
+                yield from self._run(task, chunk, options, details, advance, count)
+                count, size = count + len(chunk), min(2 * size, most)
+        if error is not None:
+            raise error
 
     def _run(
         self,
         task: Task[Any, Any],
-        requests: Mapping[str, dict[str, Any]],
+        requests: Sequence[tuple[Request, Sequence[ModelInput]]],
         options: Options,
         details: bool,
         advance: Callable[[int], Any] = lambda _: None,
@@ -181,16 +195,15 @@ class Pipeline:
 
         Args:
             task: this pipeline's.
-            requests: their names, for messages -> their fields.
+            requests: with their inputs of the model.
             options: of the call.
             details: whether results keep theirs.
             advance: called with the number of requests whose outputs are complete.
             start: index of the first request among all of the call.
         """
-        groups = [task.preprocess_named(request, name, options) for name, request in requests.items()]
         results = []
-        outputs = self._outputs(task, groups, options, advance, start)
-        for request, items, rows in zip(requests.values(), groups, outputs, strict=True):
+        outputs = self._outputs(task, [items for _, items in requests], options, advance, start)
+        for (request, items), rows in zip(requests, outputs, strict=True):
             result = task.postprocess(request, items, rows, options)
             if details and hasattr(result, "details"):
                 result.details = Details(task.spec.name, request, tuple(items), tuple(rows))

@@ -66,6 +66,7 @@ class Task(Generic[OptionsT, InputT]):
     Attributes:
         fields: names of the inputs of one request; the first is the one that a plain value is.
         optional: those that may be left out.
+        lists: those that are lists of strings in one request, such as the documents that are ranked.
         files: fields that the command line reads from a file -> their description.
         outputs: names of the model's outputs that `output_of` uses.
         pads: whether inputs of different sizes may share a batch; `collate` then pads them.
@@ -80,6 +81,7 @@ class Task(Generic[OptionsT, InputT]):
     Options: ClassVar[type[Any]] = Options
     fields: ClassVar[tuple[str, ...]] = ("input",)
     optional: ClassVar[tuple[str, ...]] = ()
+    lists: ClassVar[tuple[str, ...]] = ()
     files: ClassVar[Mapping[str, str]] = {}
     outputs: ClassVar[tuple[str, ...]] = ("logits",)
     pads: ClassVar[bool] = False
@@ -158,7 +160,8 @@ class Task(Generic[OptionsT, InputT]):
 
     def is_column(self, field: str, value: Any) -> bool:
         """Whether the value of a named field is a list of one value per request."""
-        return isinstance(value, list | tuple)
+        is_list = isinstance(value, list | tuple)
+        return is_list and (field not in self.lists or any(isinstance(item, list | tuple) for item in value))
 
     def describe_inputs(self) -> str:
         """Returns a phrase about a request, for messages."""
@@ -241,6 +244,32 @@ class Task(Generic[OptionsT, InputT]):
             if name != self.fields[0] and request.get(field) is not None:
                 error.parameter = self.name_of(field, name) + bracket + rest
             raise
+
+    def preprocess_all(
+        self, requests: Mapping[str, Request], options: OptionsT
+    ) -> list[tuple[Request, list[InputT]]]:
+        """Returns requests, by their names in messages, each with its inputs of the model."""
+        return [
+            (request, self.preprocess_named(request, name, options)) for name, request in requests.items()
+        ]
+
+    def read_ahead(
+        self, values: Iterable[Any], options: OptionsT, first: int
+    ) -> tuple[list[tuple[Request, list[InputT]]], Exception | None]:
+        """Returns the preprocessed requests before the first error, and this error.
+
+        Args:
+            values: requests; reading them may fail.
+            options: of the call.
+            first: index of the first value, for messages.
+        """
+        requests: list[tuple[Request, list[InputT]]] = []
+        try:
+            for value in values:
+                requests += self.preprocess_all(self.read_all([value], first + len(requests)), options)
+        except Exception as error:
+            return requests, error
+        return requests, None
 
     @torch.inference_mode()
     def forward(self, inputs: Sequence[InputT], options: OptionsT) -> list[Any]:

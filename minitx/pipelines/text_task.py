@@ -159,11 +159,13 @@ class TextTask(Task[TextOptionsT, TextInput]):
         return request
 
     def check_field(self, field: str, value: Any, name: str) -> Any:
-        """Returns the checked value of a field; a string, if the subclass does not take others too.
+        """Returns the checked value of a field: a string, or a list of strings if it is one of `lists`.
 
         Raises:
-            ArgumentTypeError: not a string.
+            ArgumentTypeError: anything else.
         """
+        if value is not None and field in self.lists:
+            return check_list(field, value, name)
         if value is not None:
             hint = "several texts are a list of strings"
             check_type(self.name_of(field, name), value, str, "a string", hint)
@@ -255,13 +257,13 @@ class TextTask(Task[TextOptionsT, TextInput]):
             ArgumentValueError: an id that the model does not have.
         """
         length = max(item.size for item in inputs)
-        pad = {"input_ids": self.tokenizer.pad_token_id or 0}
-        device = self.model.device
+        size, device = self.model.config.text_inputs.vocab_size, self.model.device
+        pad_id = self.tokenizer.pad_token_id or 0
+        pad = {"input_ids": pad_id if pad_id < size else 0}  # padding that was added to the tokenizer alone
         batch = {
             name: torch.tensor([_padded(item.arguments[name], length, pad.get(name, 0)) for item in inputs])
             for name in inputs[0].arguments
         }
-        size = self.model.config.text_inputs.vocab_size
         if batch["input_ids"].numel() and int(batch["input_ids"].max()) >= size:
             hint = f"the model has {size} tokens, the tokenizer {len(self.tokenizer)}"
             raise ArgumentValueError("tokenizer", self.tokenizer, "that of the model", hint)

@@ -26,8 +26,7 @@ from minitx.training.optimizer import (
     set_learning_rate,
     trainable_parameters,
 )
-from minitx.training.schedules import learning_rate_factor
-from minitx.training.state import State, load_optimizer, load_parameters, tensors_of
+from minitx.training.state import State, frozen_checksum, load_optimizer, load_parameters, tensors_of
 from minitx.validation import ArgumentValueError, check_type
 
 
@@ -99,9 +98,12 @@ class Run:
         backend = config.compile if isinstance(config.compile, str) else "inductor"
         self.called: Any = torch.compile(model, backend=backend) if config.compile else model
         self.learning_rate = self.gradient_norm = 0.0  # of the last step
+        self.indices: list[int] = []  # of the last micro-batch
+        self.frozen = frozen_checksum(model)
+        self.zero_grad()
 
     def step(self) -> Sums:
-        """Updates the parameters once. After an error or an interruption, it can be called again.
+        """Updates the parameters once. A step that fails before the update can be repeated.
 
         Returns:
             The sums of this step.
@@ -116,7 +118,8 @@ class Run:
                 sums = self.accumulate()
             self.gradient_norm = scale_gradients(self.parameters, sums.targets, self.config.max_grad_norm)
             self.check_finite(sums.loss)
-        except BaseException:
+        except BaseException as error:
+            error.add_note(f"In step {self.finished + 1}, with the examples {self.indices} of the dataset.")
             self.sampler.load_state(place)
             self.zero_grad()
             raise
@@ -130,7 +133,8 @@ class Run:
         sums, losses = Sums(), []
         for part in range(self.config.accumulation):
             number = self.finished * self.config.accumulation + part
-            examples = [self.dataset[i] for i in self.sampler.take(self.config.batch_size)]
+            self.indices = self.sampler.take(self.config.batch_size)
+            examples = [self.dataset[index] for index in self.indices]
             batch = self.objective(examples, batch_generator(self.config.seed, number))
             loss = self.loss(batch)
             loss.total.backward()  # type: ignore[no-untyped-call]
@@ -162,16 +166,7 @@ class Run:
 
     def update(self) -> None:
         """Updates the parameters by their gradients."""
-        config = self.config
-        self.learning_rate = config.learning_rate * learning_rate_factor(
-            self.finished,
-            config.schedule,
-            steps=config.steps,
-            warmup_steps=config.warmup_steps,
-            decay_steps=config.decay_steps,
-            min_lr_ratio=config.min_lr_ratio,
-        )
-        set_learning_rate(self.optimizers, self.learning_rate)
+        self.learning_rate = set_learning_rate(self.optimizers, self.config, self.finished)
         for optimizer in self.optimizers:
             optimizer.step()
         self.zero_grad()
@@ -217,7 +212,7 @@ class Run:
         tensors = tensors_of(self.model, self.optimizers)
         tensors |= {f"random.{kind}": state for kind, state in self.random_states.items()}
         values = {"sampler": self.sampler.state(), "best": self.best, "worse": self.worse}
-        return State(self.finished, tensors, values | {"sums": vars(self.sums)})
+        return State(self.finished, tensors, values | {"sums": vars(self.sums), "frozen": self.frozen})
 
     def load_state(self, state: State) -> None:
         """Continues after the last finished step of another run.
@@ -226,6 +221,8 @@ class Run:
             ArgumentValueError, ValueError: another dataset, seed or model.
         """
         values = state.values
+        if values["frozen"] != self.frozen:
+            raise ValueError("the checkpoint is of another model: the frozen parameters differ.")
         self.sampler.load_state(values["sampler"])
         load_parameters(state.tensors, self.model)
         for optimizer in self.optimizers:

@@ -10,6 +10,7 @@ from torch.optim import AdamW, Muon, Optimizer
 
 from minitx.layers.norm import RMSNorm
 from minitx.training.config import TrainConfig
+from minitx.training.schedules import learning_rate_factor
 
 _NORMS = (nn.LayerNorm, RMSNorm, nn.RMSNorm, nn.GroupNorm)
 Named = dict[str, nn.Parameter]
@@ -90,11 +91,15 @@ def hidden_matrices(model: nn.Module) -> Named:
     }
 
 
-def set_learning_rate(optimizers: list[Optimizer], learning_rate: float) -> None:
-    """Sets the learning rate of all parameters."""
+def set_learning_rate(optimizers: list[Optimizer], config: TrainConfig, step: int) -> float:
+    """Sets the learning rate after a number of finished steps, and returns it."""
+    names = ("steps", "warmup_steps", "decay_steps", "min_lr_ratio")
+    options = {name: getattr(config, name) for name in names}
+    learning_rate = config.learning_rate * learning_rate_factor(step, config.schedule, **options)
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
+    return learning_rate
 
 
 @torch.no_grad()

@@ -75,7 +75,8 @@ def train(
     at once. A run that resumes has the same numbers, bit for bit, as one that was not interrupted.
 
     Args:
-        model: from `minitx.load` or `minitx.from_config`, or another module; on the device to train on.
+        model: from `minitx.load` or `minitx.from_config`, or a module with several such children; on the
+            device to train on.
         dataset: of examples, with `len()` and `[index]`.
         objective: examples to batches, and batches to losses.
         config: settings.
@@ -212,9 +213,12 @@ class Session:
             self.place.save(self.run.state(), self.write_model, best)
 
     def write_model(self, folder: Path) -> None:
-        """Writes the model and its tokenizer; a module other than minitx's is in the run's state alone."""
-        if isinstance(self.run.model, Model):
-            save(self.run.model, folder, tokenizer=self.tokenizer)
+        """Writes the model and its tokenizer; of another module, each child that is a model of minitx."""
+        model = self.run.model
+        parts = {"": model} if isinstance(model, Model) else dict(model.named_children())
+        for name, part in parts.items():
+            if isinstance(part, Model):
+                save(part, folder / name, tokenizer=self.tokenizer)
 
     def finish(self) -> None:
         """Writes a checkpoint, and the model of a complete run, with `patience` the best one."""

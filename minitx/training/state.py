@@ -32,6 +32,7 @@ from torch import Tensor
 from minitx.checkpoint.write import write_tensors
 from minitx.io import naming, read_json, write_atomically, write_json
 from minitx.training.config import TrainConfig
+from minitx.training.data.randomness import mix
 from minitx.training.toml import dump_toml
 from minitx.transaction import sync, transaction
 from minitx.validation import ArgumentError
@@ -287,6 +288,12 @@ def tensors_of(model: torch.nn.Module, optimizers: list[torch.optim.Optimizer]) 
             for key, value in state.items():
                 tensors[f"optimizer.{key}.{names[id(parameter)]}"] = value
     return tensors
+
+
+def frozen_checksum(model: torch.nn.Module) -> int:
+    """Returns a checksum of the parameters that are not trained."""
+    frozen = [p.detach() for p in model.parameters() if not p.requires_grad]
+    return mix(*(int(torch.hash_tensor(p).view(torch.int64)) for p in frozen))
 
 
 def _buffers(model: torch.nn.Module) -> dict[str, Tensor]:

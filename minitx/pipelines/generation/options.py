@@ -41,6 +41,8 @@ def _document(parameters: Mapping[str, Parameter]) -> str:
 REPLACED: Mapping[str, tuple[str, ...]] = {
     "max_length": ("max_new_tokens",),
     "max_new_tokens": ("max_length",),
+    "min_length": ("min_new_tokens",),
+    "min_new_tokens": ("min_length",),
     "num_return_sequences": ("num_samples",),
     "num_samples": ("num_return_sequences",),
     "eos_token_id": ("stop",),

@@ -60,7 +60,10 @@ def best_spans(
     valid = candidates[:, None] & pad(candidates, (0, width - 1)).unfold(0, width, 1)
     count = min(top_k, int(valid.sum()))
     flat = scores.masked_fill(~valid, -1.0).flatten()
-    order = flat.argsort(descending=True, stable=True)[:count]
+    if not count:
+        return []
+    best = (~(flat < flat.topk(count).values[-1])).nonzero()[:, 0]  # few to sort; NaN stays
+    order = best[flat[best].argsort(descending=True, stable=True)[:count]]
     rows = zip(flat[order].tolist(), order.tolist(), strict=True)
     return [Span(score, index // width, index // width + index % width) for score, index in rows]
 

@@ -208,12 +208,12 @@ def test_files(pipe: minitx.Pipeline, tmp_path: Path, name: str, content: str) -
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "id,words\n1,x\n", "a column of the file: id, words"),
-        ("a.csv", "text\nthe cat\nHello, world\n", r"a\.csv: line 3 has 2 cells, more than the header"),
+        ("a.csv", "id,words\n1,x\n", "has no 'text', but 'id', 'words'"),
+        ("a.csv", "text\nthe cat\nHello, world\n", r"a\.csv: line 3 has 2 cells, and the header has 1"),
         ("a.csv", 'text\n"the" cat\n', r"a\.csv: line 2 is not CSV"),
         ("a.csv", 'text\nx\n"the cat\n', r"a\.csv: line 3 is not CSV"),
         ("a.csv", "text,text\nx,y\n", r"a\.csv: the header has the column 'text' more than once"),
-        ("a.csv", "id,text\n1,x\n2\n", r"inputs\[1\]\['text'\]=None must be stated"),
+        ("a.csv", "id,text\n1,x\n2\n", r"a\.csv: line 3 has 1 cell, and the header has 2"),
         ("a.jsonl", '{"text": "x"}\n{"text"\n', "line 2 is not JSON"),
         ("a.txt", "\xff", "not UTF-8"),
     ],

@@ -70,6 +70,26 @@ def test_settings_of_the_task_are_used_and_stated(specific: Path, t5: Path) -> N
     assert repr(own).endswith("Beam(num_beams=2, length_penalty=2.0), max_new_tokens=3)")
 
 
+def test_the_least_number_of_tokens_that_is_stated_replaces_that_of_the_checkpoint(
+    t5: Path, tmp_path: Path
+) -> None:
+    folder = copytree(t5, tmp_path / "t5")
+    least = {"task_specific_params": {"summarization": {"min_length": 6}}}
+    config = json.loads((folder / "config.json").read_text()) | least
+    (folder / "config.json").write_text(json.dumps(config))
+    pipe = pipeline("summarization", folder, device="cpu", num_beams=1)
+    everything = {"return_tensors": True, "eos_token_id": list(range(1, len(pipe.tokenizer)))}
+
+    def count(**options: int) -> int:
+        return len(pipe(["a b"], **everything, **options)[0]["summary_token_ids"])
+
+    assert count() == 6 + 1  # with the end token
+    assert count(min_new_tokens=3) == 1 + 3 + 1  # with the start token too
+    assert count(min_length=2) == 2 + 1
+    longer = pipeline("summarization", folder, device="cpu", num_beams=1, min_new_tokens=7)
+    assert len(longer(["a b"], **everything, min_length=3)[0]["summary_token_ids"]) == 3 + 1
+
+
 def test_nesting(t5: Path) -> None:
     pipe = pipeline(model=t5, device="cpu", max_new_tokens=4)
     assert pipe.task.spec.name == "text2text-generation"

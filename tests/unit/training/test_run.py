@@ -248,6 +248,41 @@ def test_a_micro_batch_without_targets_adds_nothing() -> None:
     assert all(torch.isfinite(p).all() for p in run.model.parameters())
 
 
+def test_errors_name_the_step_and_the_examples() -> None:
+    class Wrong(NextToken):
+        def __call__(self, examples: Any, generator: torch.Generator) -> Batch:
+            batch = super().__call__(examples, generator)
+            return batch | {"labels": batch["labels"] + 64}
+
+    run = Run(tiny_gpt(), Texts(), Wrong(), TrainConfig(steps=1, batch_size=2))
+    with pytest.raises(ArgumentValueError, match="must be from 0 to 63, or -100 to ignore") as caught:
+        run.step()
+    first = make_run().sampler.take(2)
+    assert caught.value.__notes__ == [f"In step 1, with the examples {first} of the dataset."]
+
+
+def test_gradients_of_before_do_not_count() -> None:
+    model, twin = tiny_gpt(), tiny_gpt()
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    make_run(model).step()
+    make_run(twin).step()
+    assert_equal(parameters(model), parameters(twin))
+
+
+def test_parameters_that_are_not_trained_belong_to_the_run() -> None:
+    def frozen(**options: Any) -> torch.nn.Module:
+        model = tiny_gpt(**options)
+        model.get_submodule("embedder").requires_grad_(False)
+        return model
+
+    state = make_run(frozen()).state()
+    assert not any("embedder" in name for name in state.tensors)
+    make_run(frozen()).load_state(state)
+    with pytest.raises(ValueError, match="the frozen parameters differ"):
+        make_run(frozen(initializer_range=0.1)).load_state(state)
+
+
 def test_state_of_another_run() -> None:
     state = make_run().state()
     with pytest.raises(ArgumentValueError, match="11 examples"):

@@ -329,7 +329,7 @@ def test_arguments_that_do_not_fit_together(tmp_path: Path) -> None:
 
 
 def test_modules_of_others(tmp_path: Path) -> None:
-    """Their parameters are in the run's state; minitx does not save them as a model."""
+    """Their parameters are in the run's state; children that are models of minitx are saved as such."""
 
     class Wrapped(torch.nn.Module):
         def __init__(self) -> None:
@@ -342,9 +342,20 @@ def test_modules_of_others(tmp_path: Path) -> None:
 
     with pytest.raises(Interrupted):
         run_in(tmp_path, model=Wrapped(), act=at(31, interrupt))
-    run_in(tmp_path, model=Wrapped(), resume=True)
+    model = Wrapped()
+    run_in(tmp_path, model=model, resume=True)
+    for folder in ("checkpoints/step-000010", "model"):
+        inner = minitx.load(tmp_path / folder / "inner")
+        assert_equal(parameters(model.inner), parameters(inner))
     names = {path.name for path in (tmp_path / "checkpoints" / "step-000010").iterdir()}
-    assert names == {"checksums.json", "config.toml", "training.json", "training.safetensors"}
+    assert names == {"checksums.json", "config.toml", "inner", "training.json", "training.safetensors"}
+
+
+@pytest.mark.filterwarnings("ignore")  # of the compiler
+def test_a_compiled_run_saves_the_model(tmp_path: Path) -> None:
+    model = tiny_gpt()
+    run_in(tmp_path, model=model, compile="eager", accumulation=1)
+    assert_equal(parameters(model), parameters(minitx.load(tmp_path / "model")))
 
 
 def test_activations_are_recomputed_during_the_run_alone(tmp_path: Path) -> None:
