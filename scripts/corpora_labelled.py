@@ -319,3 +319,64 @@ def _label(words: list[str], names: Mapping[tuple[str, ...], str], longest: int)
             labels[index : index + size] = [f"B-{kind}", *[f"I-{kind}"] * (size - 1)]
         index += size
     return labels
+
+
+# --- pronunciation ----------------------------------------------------------------------------------
+
+# ARPAbet to the IPA's letters for American English; a stress mark stands before its vowel.
+_VOWELS = {
+    "AA": "ɑ",
+    "AE": "æ",
+    "AH": "ʌ",
+    "AO": "ɔ",
+    "AW": "aʊ",
+    "AY": "aɪ",
+    "EH": "ɛ",
+    "ER": "ɝ",
+    "EY": "eɪ",
+    "IH": "ɪ",
+    "IY": "i",
+    "OW": "oʊ",
+    "OY": "ɔɪ",
+    "UH": "ʊ",
+    "UW": "u",
+}
+_CONSONANTS = {
+    "B": "b",
+    "CH": "tʃ",
+    "D": "d",
+    "DH": "ð",
+    "F": "f",
+    "G": "ɡ",
+    "HH": "h",
+    "JH": "dʒ",
+    "K": "k",
+    "L": "l",
+    "M": "m",
+    "N": "n",
+    "NG": "ŋ",
+    "P": "p",
+    "R": "ɹ",
+    "S": "s",
+    "SH": "ʃ",
+    "T": "t",
+    "TH": "θ",
+    "V": "v",
+    "W": "w",
+    "Y": "j",
+    "Z": "z",
+    "ZH": "ʒ",
+}
+_STRESS = {"0": "", "1": "ˈ", "2": "ˌ"}
+
+
+def to_ipa(phones: str) -> str:
+    """Returns ARPAbet ("HH AH0 L OW1") in the IPA ("həlˈoʊ"); an unstressed AH is ə."""
+    symbols = []
+    for phone in phones.split():
+        vowel, stress = phone[:-1], phone[-1]
+        if phone == "AH0":
+            symbols.append("ə")
+        else:
+            symbols.append(_CONSONANTS.get(phone) or _STRESS[stress] + _VOWELS[vowel])
+    return "".join(symbols)

@@ -77,6 +77,11 @@ def test_text_is_plain() -> None:
     assert corpora.paragraphs("one\ntwo\n\n \nthree\n") == "one two\nthree"
 
 
+def test_phones_become_letters() -> None:
+    assert labelled.to_ipa("HH AH0 L OW1") == "həlˈoʊ"
+    assert labelled.to_ipa("CH AE1 L AH0 N JH IH0 NG") == "tʃˈæləndʒɪŋ"
+
+
 def test_every_corpus_has_a_checksum_and_a_licence() -> None:
     checksums = json.loads((ROOT / "scripts" / "corpora.json").read_text())
     assert checksums.keys() == corpora.CORPORA.keys()
@@ -100,6 +105,6 @@ def test_an_unexpected_file_is_reported(
     assert "which are not the expected ones" in capsys.readouterr().out
     rows = [json.loads(line) for line in (tmp_path / "pronunciations.jsonl").read_text().splitlines()]
     assert rows == [
-        {"word": "it's", "source": "i t ' s", "target": "IH1 T S", "targets": ["IH1 T S"]},
-        {"word": "read", "source": "r e a d", "target": "R EH1 D", "targets": ["R EH1 D", "R IY1 D"]},
+        {"source": "it's", "target": "ˈɪts", "phones": ["IH1 T S"]},
+        {"source": "read", "target": "ɹˈɛd", "phones": ["R EH1 D", "R IY1 D"]},
     ]
