@@ -214,8 +214,15 @@ def instructions(
         word = sense["words"][0]
         if sense["kind"] == "noun" and not sense["instance"] and word not in seen and word.islower():
             seen.add(word)
-            form = ("What is {}?", "Define {}.", "What does {} mean?")[draw(word) % 3]
-            yield _chat(form.format(with_article(word) if "is" in form else f'"{word}"'), define(sense))
+            yield _chat(_ask(sense), define(sense))
+
+
+def _ask(sense: Mapping[str, Any]) -> str:
+    """Returns a question about the meaning of a noun."""
+    word = sense["words"][0]
+    if draw(word) % 3 == 0:
+        return f"Define {word}."
+    return f"What is {with_article(word)}?" if is_thing(sense) else f"What does {word} mean?"
 
 
 def _chat(question: str, answer: str) -> dict[str, Any]:
@@ -227,11 +234,17 @@ def with_article(word: str) -> str:
     return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
 
 
+def is_thing(sense: Mapping[str, Any]) -> bool:
+    """Whether a definition names a kind of thing, so that the noun can have an article."""
+    return re.match(r"(\([^)]*\) )?(an?|the|any|one|someone|something) ", sense["gloss"]) is not None
+
+
 def define(sense: Mapping[str, Any]) -> str:
     """Returns the definition of a noun as a sentence."""
     gloss = re.sub(r"^\([^)]*\) ", "", sense["gloss"]).rstrip(".;: ")
-    subject = with_article(sense["words"][0])
-    return f"{subject[0].upper()}{subject[1:]} is {gloss}."
+    word = sense["words"][0]
+    subject = with_article(word) if is_thing(sense) else word
+    return f"{subject[0].upper()}{subject[1:]} {'is' if is_thing(sense) else 'means'} {gloss}."
 
 
 # --- named entities --------------------------------------------------------------------------------

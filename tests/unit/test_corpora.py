@@ -45,11 +45,18 @@ def test_an_answer_is_where_its_place_states() -> None:
     assert list(labelled.questions([FRANCE])) == rows
 
 
-def test_definitions_become_chats() -> None:
-    sense = {"words": ["ant"], "kind": "noun", "instance": False, "gloss": "social insect living in colonies"}
+@pytest.mark.parametrize(
+    ("word", "gloss", "answer"),
+    [
+        ("ant", "a social insect living in colonies", "An ant is a social insect living in colonies."),
+        ("mirth", "(formal) great merriment", "Mirth means great merriment."),
+    ],
+)
+def test_definitions_become_chats(word: str, gloss: str, answer: str) -> None:
+    sense = {"words": [word], "kind": "noun", "instance": False, "gloss": gloss}
     (chat,) = labelled.instructions((), [sense])
-    assert "ant" in chat["messages"][0]["content"]
-    assert chat["messages"][1]["content"] == "An ant is social insect living in colonies."
+    assert word in chat["messages"][0]["content"]
+    assert chat["messages"][1]["content"] == answer
 
 
 def test_names_are_labelled() -> None:
