@@ -21,7 +21,7 @@ from minitx.layers.attention import BACKENDS, eager, sdpa
 from minitx.layers.norm import identity
 from minitx.models import Model
 from minitx.models.compiled import check_not_compiled, is_compiled
-from minitx.optimize.fast_linear import FastLinear, fast_linear
+from minitx.optimize.linear import FastLinear, fast_linear
 from minitx.optimize.mixed_dtypes import MixedLinear
 
 # torch's own attributes of a module; any other name of torch's replaces a method

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 import minitx
 from minitx.layers.experts import ExpertsLinear
 from minitx.optimize import fast_linear, undo_fast_linear
-from minitx.optimize.fast_linear import FastExpertsLinear, FastLinear, divisor, linear
+from minitx.optimize.linear import FastExpertsLinear, FastLinear, divisor, linear
 
 module = sys.modules[linear.__module__]
 SIZES = [(512, 256), (50257 // 29, 64), (1031, 128), (29 * 331, 16)]  # 1031 is prime, and has no equal parts
@@ -101,7 +101,7 @@ def test_the_choice_is_measured_once() -> None:
 def test_wrong_shapes_and_dtypes_raise_pytorchs_own_errors() -> None:
     x, weight = torch.randn(70, 256), torch.randn(512, 256)
     for wrong in (torch.randn(70, 255), x.double()):
-        with pytest.raises(RuntimeError, match="mat1 and mat2|same dtype"):
+        with pytest.raises(RuntimeError, match=r"mat1 and mat2|same dtype"):
             linear(wrong, weight, None)
 
 

@@ -153,19 +153,30 @@ def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 @cache
-@torch.inference_mode()
 def onednn_is_faster() -> bool:
     """Whether oneDNN's product is clearly faster on this machine; measured once, in a few milliseconds."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
-    x, weight = torch.ones(64, 768), torch.ones(768, 768)
-    times: dict[Callable[..., Tensor], list[float]] = {F.linear: [], _onednn: []}
-    for _ in range(8):
-        for product, seconds in times.items():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # several would wait for each other on a busy machine
+    try:
+        times = _measure(F.linear, _onednn)
+    finally:
+        torch.set_num_threads(threads)
+    return times[1] * CLEARLY < times[0]
+
+
+@torch.inference_mode()
+def _measure(*products: Callable[..., Tensor]) -> list[float]:
+    """Returns the least seconds of each product of a common size, in turn."""
+    x, weight = torch.ones(64, 512), torch.ones(512, 512)
+    seconds: list[list[float]] = [[] for _ in products]
+    for _ in range(5):
+        for product, measured in zip(products, seconds, strict=True):
             start = time.perf_counter()
             product(x, weight, None)
-            seconds.append(time.perf_counter() - start)
-    return min(times[_onednn]) * CLEARLY < min(times[F.linear])
+            measured.append(time.perf_counter() - start)
+    return [min(measured) for measured in seconds]
 
 
 @lru_cache
