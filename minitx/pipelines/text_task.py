@@ -12,6 +12,7 @@ from torch import Tensor
 
 from minitx.pipelines.checks import check_stride, check_tokenizer, check_unicode, note_windows
 from minitx.pipelines.embedding.embed import token_limit
+from minitx.pipelines.preprocess.starts import start_of
 from minitx.pipelines.registry import TaskSpec
 from minitx.pipelines.task import ModelInput, Options, Task
 from minitx.tokenizer.batch import Batch, Truncation
@@ -172,6 +173,8 @@ class TextTask(Task[TextOptionsT, TextInput]):
         windows = options.overflow == "window" and limit is not None
         if windows and stride is None and limit is not None:
             stride = self.overlap(options, limit, pair=pair is not None)
+        if options.overflow == "truncate" and limit is not None:
+            text, pair = self._starts(text, pair, cut, limit)
         batch = self.tokenizer(
             [text],
             pairs=None if pair is None else [pair],
@@ -189,6 +192,16 @@ class TextTask(Task[TextOptionsT, TextInput]):
             name, value = _text_to_cut(text, pair, cut, names or self.fields)
             raise ArgumentValueError(name, value, expected, hint)
         return self.inputs_of(batch, truncated=too_long and not windows)
+
+    def _starts(self, text: Any, pair: Any, cut: Truncation, limit: int) -> tuple[Any, Any]:
+        """Returns text and pair, without most of what truncation to `limit` tokens cuts off."""
+        if self.tokenizer.truncation_side == "left":
+            return text, pair
+        if isinstance(text, str) and (pair is None or cut == "only_first"):
+            text = start_of(text, self.tokenizer, limit)
+        if isinstance(pair, str) and cut == "only_second":
+            pair = start_of(pair, self.tokenizer, limit)
+        return text, pair
 
     def inputs_of(self, batch: Batch, *, truncated: bool = False) -> list[TextInput]:
         """Returns the rows of a tokenizer's batch with the ids that the model has embeddings of."""
