@@ -17,6 +17,7 @@ from minitx.habits import UnknownArgumentError
 from minitx.models.compiled import check_not_compiled
 from minitx.pipelines.batching import BatchLimits, make_batches
 from minitx.pipelines.checks import note_truncation, option_hint
+from minitx.pipelines.models import check_head
 from minitx.pipelines.registry import TaskSpec
 from minitx.validation import ArgumentError, ArgumentTypeError, ArgumentValueError
 
@@ -65,6 +66,7 @@ class Task(Generic[OptionsT, InputT]):
     Attributes:
         fields: names of the inputs of one request; the first is the one that a plain value is.
         optional: those that may be left out.
+        lists: those that are lists of strings in one request, such as the documents that are ranked.
         files: fields that the command line reads from a file -> their description.
         outputs: names of the model's outputs that `output_of` uses.
         pads: whether inputs of different sizes may share a batch; `collate` then pads them.
@@ -79,6 +81,7 @@ class Task(Generic[OptionsT, InputT]):
     Options: ClassVar[type[Any]] = Options
     fields: ClassVar[tuple[str, ...]] = ("input",)
     optional: ClassVar[tuple[str, ...]] = ()
+    lists: ClassVar[tuple[str, ...]] = ()
     files: ClassVar[Mapping[str, str]] = {}
     outputs: ClassVar[tuple[str, ...]] = ("logits",)
     pads: ClassVar[bool] = False
@@ -88,12 +91,7 @@ class Task(Generic[OptionsT, InputT]):
 
     def __init__(self, spec: TaskSpec, model: Any) -> None:
         check_not_compiled(model)
-        if "none" not in spec.heads and model.task not in spec.heads:
-            hint = f"load it with minitx.load(..., head={spec.heads[0]!r}), or choose another task"
-            expected = f"a model with the head {' or '.join(map(repr, spec.heads))} for {spec.name}"
-            raise ArgumentValueError("model", f"a model with the head {model.task!r}", expected, hint)
-        if model.training:
-            raise ArgumentValueError("model", type(model).__name__, "in eval mode", "call model.eval()")
+        check_head(spec, model)
         self.spec, self.model = spec, model
 
     @classmethod
@@ -128,7 +126,7 @@ class Task(Generic[OptionsT, InputT]):
         known = [field.name for field in fields(self.Options)]
         for name in values:
             if name not in known:
-                raise UnknownArgumentError(self.spec.name, name, option_hint(name, known))
+                raise UnknownArgumentError(self.spec.name, name, option_hint(name, [*known, *self.fields]))
         options: OptionsT = self.Options(**values) if base is None else replace(base, **values)
         return options
 
@@ -162,7 +160,8 @@ class Task(Generic[OptionsT, InputT]):
 
     def is_column(self, field: str, value: Any) -> bool:
         """Whether the value of a named field is a list of one value per request."""
-        return isinstance(value, list | tuple)
+        is_list = isinstance(value, list | tuple)
+        return is_list and (field not in self.lists or any(isinstance(item, list | tuple) for item in value))
 
     def describe_inputs(self) -> str:
         """Returns a phrase about a request, for messages."""
@@ -194,14 +193,14 @@ class Task(Generic[OptionsT, InputT]):
         """
         if not isinstance(value, Mapping):
             value = {self.fields[0]: value}
+        place = "inputs" if name == self.fields[0] else name
+        hint = f"{self.spec.name} takes {self.describe_inputs()}"
         for key in value:
             if key not in self.fields:
-                expected = f"a dict with {', '.join(map(repr, self.fields))}"
-                raise ArgumentValueError(f"{name}[{key!r}]", value[key], "left out", f"it must be {expected}")
+                raise ArgumentValueError(f"{place}[{key!r}]", value[key], "left out", hint)
         for field in self.fields:
             if value.get(field) is None and field not in self.optional:
-                hint = f"{self.spec.name} takes {self.describe_inputs()}"
-                raise ArgumentTypeError(f"{name}[{field!r}]", None, "stated", hint)
+                raise ArgumentTypeError(f"{place}[{field!r}]", None, "stated", hint)
         return {field: self.check_field(field, value.get(field), name) for field in self.fields}
 
     def read_all(self, values: Iterable[Any], first: int = 0) -> dict[str, dict[str, Any]]:
@@ -324,9 +323,15 @@ class Task(Generic[OptionsT, InputT]):
 
     # --- messages ----------------------------------------------------------------------------------
 
-    def note_inputs(self, groups: Sequence[Sequence[InputT]], options: OptionsT) -> None:
-        """Warns about the inputs of requests, before the model runs: those that were truncated."""
-        note_truncation(self, groups, options)
+    def note_inputs(self, groups: Sequence[Sequence[InputT]], options: OptionsT, start: int = 0) -> None:
+        """Warns about the inputs of requests, before the model runs: those that were truncated.
+
+        Args:
+            groups: inputs of each request.
+            options: of the call.
+            start: index of the first request among all of the call.
+        """
+        note_truncation(self, groups, options, start)
 
     def describe(self, options: OptionsT) -> str:
         """Returns the settings of a checkpoint that are in use, for `repr`; by default none."""

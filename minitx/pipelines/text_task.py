@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 import torch
 from torch import Tensor
 
-from minitx.pipelines.checks import check_stride, check_tokenizer, check_unicode, note_windows
+from minitx.pipelines.checks import (
+    STRIDES,
+    check_max_length,
+    check_stride,
+    check_tokenizer,
+    check_unicode,
+    check_windows,
+    note_windows,
+)
 from minitx.pipelines.embedding.embed import token_limit
 from minitx.pipelines.preprocess.starts import start_of
 from minitx.pipelines.registry import TaskSpec
@@ -54,6 +62,7 @@ class TextOptions(Options):
             check_integer("max_length", self.max_length, 1)
         if self.stride is not None:
             check_integer("stride", self.stride, 0)
+        check_windows(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,26 +135,50 @@ class TextTask(Task[TextOptionsT, TextInput]):
             ArgumentTypeError: a model without a folder and a tokenizer, or a tokenizer of another library.
             ArgumentValueError: the tokenizer of another model.
         """
-        task = cls(spec, model, load_tokenizer_for(model, tokenizer, hub))
+        loaded = load_tokenizer_for(model, tokenizer, hub)
         if tokenizer is not None:
-            check_tokenizer(model, task.tokenizer)
-        return task
+            check_tokenizer(model, loaded)
+        return cls(spec, model, loaded)
 
-    def check_field(self, field: str, value: Any, name: str) -> Any:
-        """Returns the checked value of a field; a string, if the subclass does not take others too.
+    def options(self, base: TextOptionsT | None, values: Mapping[str, Any]) -> TextOptionsT:
+        """As `Task.options`; a call without windows does not inherit their overlap.
 
         Raises:
-            ArgumentTypeError: not a string.
+            ArgumentValueError: a `max_length` above the model's, or as `Task.options`.
         """
+        if base is not None and values.get("overflow", "window") != "window":
+            values = {name: None for name in STRIDES if hasattr(base, name)} | dict(values)
+        options = super().options(base, values)
+        check_max_length(options, self.most_tokens(options))
+        return options
+
+    def read(self, value: Any, name: str) -> dict[str, Any]:
+        """As `Task.read`; every text must be valid Unicode."""
+        request = super().read(value, name)
+        for key, text in request.items():
+            check_unicode(self.name_of(key, name), text)
+        return request
+
+    def check_field(self, field: str, value: Any, name: str) -> Any:
+        """Returns the checked value of a field: a string, or a list of strings if it is one of `lists`.
+
+        Raises:
+            ArgumentTypeError: anything else.
+        """
+        if value is not None and field in self.lists:
+            return check_list(field, value, name)
         if value is not None:
-            where = self.name_of(field, name)
-            check_type(where, value, str, "a string", "several texts are a list of strings")
-            check_unicode(where, value)
+            hint = "several texts are a list of strings"
+            check_type(self.name_of(field, name), value, str, "a string", hint)
         return value
 
     def limit(self, options: TextOptionsT) -> int | None:
         """Returns the most tokens of a sequence; None without any limit."""
         return token_limit(self.model, self.tokenizer, options.max_length)
+
+    def most_tokens(self, options: TextOptionsT) -> int | None:
+        """Returns the greatest `max_length` that has an effect; None without any limit."""
+        return self.limit(options)
 
     def encode(
         self,
@@ -191,6 +224,8 @@ class TextTask(Task[TextOptionsT, TextInput]):
             expected = f"of at most {limit} tokens, special tokens included"
             name, value = _text_to_cut(text, pair, cut, names or self.fields)
             raise ArgumentValueError(name, value, expected, hint)
+        if too_long and all(batch.encodings[0].special_tokens_mask):
+            raise ArgumentValueError("max_length", limit, f"above {limit}", "special tokens leave no room")
         return self.inputs_of(batch, truncated=too_long and not windows)
 
     def _starts(self, text: Any, pair: Any, cut: Truncation, limit: int) -> tuple[Any, Any]:
@@ -253,10 +288,10 @@ class TextTask(Task[TextOptionsT, TextInput]):
         values = row[self.outputs[0]]
         return values[: item.size] if values.dim() == 2 else values
 
-    def note_inputs(self, groups: Sequence[Sequence[Any]], options: TextOptionsT) -> None:
+    def note_inputs(self, groups: Sequence[Sequence[Any]], options: TextOptionsT, start: int = 0) -> None:
         """As `Task.note_inputs`; also about windows that hardly advance."""
         note_windows(self, groups, options)
-        super().note_inputs(groups, options)
+        super().note_inputs(groups, options, start)
 
 
 def check_list(field: str, value: Any, name: str) -> list[str]:

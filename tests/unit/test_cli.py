@@ -33,6 +33,7 @@ from minitx.inspect.compare import verify as compare
 from minitx.pictures import similarity
 from minitx.pipelines import example
 from minitx.pipelines.embedding.vectors import write_vectors
+from minitx.values import byte_size
 from tests.hub_server import HubServer, files_of
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -144,7 +145,7 @@ def test_wrong_usage(run: Run, argv: tuple[str, ...]) -> None:
     [("500MB", 500_000_000), ("1.5gb", 1_500_000_000), ("12", 12), ("7 KB", 7000), ("9B", 9)],
 )
 def test_sizes(text: str, size: int) -> None:
-    assert options.byte_size(text) == size
+    assert byte_size(text) == size
 
 
 def test_errors_are_one_line(run: Run, folder: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from minitx.decoding.generate import generate, stream
 from minitx.decoding.output import Row
 from minitx.decoding.prompts import Rows
 from minitx.decoding.samplers.counter_rng import RepeatedSeed
+from minitx.decoding.search.base import Search
 from minitx.pipelines.batching import BatchLimits, make_batches
 from minitx.pipelines.embedding.embed import token_limit
 from minitx.pipelines.generation.options import REPLACED, GenerateOptions
@@ -150,9 +151,15 @@ class GenerationTask(TextTask[TextOptionsT]):
         """
         from minitx.pipelines.checks import note_truncation
 
-        samples = self.plan(options).num_samples
-        if samples > 1:
-            raise ArgumentValueError("num_return_sequences", samples, "1 for a stream")
+        plan = self.plan(options)
+        if plan.num_samples > 1:
+            raise ArgumentValueError("num_return_sequences", plan.num_samples, "1 for a stream")
+        if isinstance(plan.strategy, Search):
+            name, value = ("num_beams", plan.strategy.num_beams)
+            if options.strategy is not None:
+                name, value = "strategy", options.strategy
+            hint = "a search knows its first token only at the end and cannot be streamed; num_beams=1 can"
+            raise ArgumentValueError(name, value, "no search for a stream", hint)
         (item,) = self.preprocess(request, options)
         note_truncation(self, [[item]], options)
         arguments = self.generation_arguments([item], item.label.max_new_tokens, options)

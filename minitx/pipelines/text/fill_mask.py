@@ -36,6 +36,8 @@ class FillMaskOptions(TextOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.stride is not None:
+            raise ArgumentValueError("stride", self.stride, "left out", "a window lies around each mask")
         if self.top_k is not None:
             check_integer("top_k", self.top_k, 1)
         if self.targets is not None and not isinstance(self.targets, str):

@@ -37,7 +37,7 @@ class QuestionAnsweringOptions(TextOptions):
             overlapping windows, "truncate" cuts it off, "error" refuses it.
         top_k: number of answers; 1 returns a dict, more a list, the best first.
         doc_stride: number of tokens by which windows overlap (also `stride`); None for 128, or half a window
-            if it is shorter. Half of the room beside a long question is the limit.
+            if it is shorter. It is half of the room beside a question that leaves no more room than that.
         max_answer_len: most tokens of an answer.
         max_seq_len: most tokens of question and context (also `max_length`); None for 384, or those of the
             model.
@@ -136,7 +136,8 @@ class QuestionAnswering(TextTask[QuestionAnsweringOptions]):
         if stride is None:
             stride = min(limit // 2, _STRIDE)
         elif stride >= limit:
-            raise ArgumentValueError(name, stride, f"less than max_seq_len={limit}")
+            name = "stride" if options.doc_stride is None else "doc_stride"
+            raise ArgumentValueError(name, stride, f"less than the {limit} tokens of a window")
         stride = stride if stride < room else room // 2
         texts, names = (question, request["context"]), self.fields
         cut: Truncation = "only_second"

@@ -31,6 +31,8 @@ from minitx.pipelines.text_task import TextInput, TextOptions
 from minitx.tokenizer import Tokenizer
 from minitx.validation import check_choice, check_flags, check_optional_strings
 
+MOST_PAIRED = 30  # sentences whose similarities to one another are shown
+
 
 @dataclass(frozen=True, kw_only=True)
 class SentenceSimilarityOptions(TextOptions):
@@ -64,11 +66,23 @@ class Place(NamedTuple):
     prompt_length: int
 
 
+class Similarities(Predictions):
+    """The scores of sentences.
+
+    Attributes:
+        matrix: similarities of the source sentence and the others to one another, (N + 1, N + 1); None for a
+            single sentence, and for more than `MOST_PAIRED`.
+    """
+
+    matrix: list[list[float]] | None = None
+
+
 class SentenceSimilarity(OneToManyTask[SentenceSimilarityOptions]):
     """Similarities of a source sentence to others; the vector of several windows is their mean."""
 
     Options = SentenceSimilarityOptions
     fields = ("source_sentence", "sentences")
+    lists = ("sentences",)
 
     def __init__(self, spec: TaskSpec, model: Any, tokenizer: Tokenizer) -> None:
         super().__init__(spec, model, tokenizer)
@@ -148,4 +162,7 @@ class SentenceSimilarity(OneToManyTask[SentenceSimilarityOptions]):
         """Returns the similarity of the source sentence to each of the others."""
         vectors = self.vectors(inputs, outputs, options)
         kind = self.settings(options).similarity
-        return Predictions(similarity_matrix(vectors[:1], vectors[1:], kind)[0].tolist())
+        scores = Similarities(similarity_matrix(vectors[:1], vectors[1:], kind)[0].tolist())
+        if 1 < len(scores) <= MOST_PAIRED:
+            scores.matrix = similarity_matrix(vectors, vectors, kind).tolist()
+        return scores

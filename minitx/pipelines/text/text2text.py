@@ -16,6 +16,7 @@ from minitx.pipelines.result import Prediction, Predictions
 from minitx.pipelines.task import Request
 from minitx.pipelines.text_task import TextInput
 from minitx.tokenizer import Tokenizer
+from minitx.validation import ArgumentValueError
 
 
 class Text2TextGeneration(GenerationTask[Any]):
@@ -32,10 +33,24 @@ class Text2TextGeneration(GenerationTask[Any]):
         """Returns the prefix and the text as the encoder input."""
         text = self.prefix_of(request["text"], options) + request["text"]
         (item,) = self.with_tokenizer(options).encode(text, options=options)
+        if not item.input_ids:
+            raise ArgumentValueError("text", text, "a text of at least one token")
         item = replace(item, arguments={"input_ids": item.input_ids})
+        new = self.plan(options).new_tokens(1, self.most_tokens(options))
+        return [self.labelled(item, new, options)]
+
+    def options(self, base: Any, values: Mapping[str, Any]) -> Any:
+        """As in `GenerationTask`; `max_new_tokens` must reach `min_length`, which has the start token too."""
+        options = super().options(base, values)
+        least, most = options.min_length, options.max_new_tokens
+        if None not in (least, most) and least > most + 1:
+            raise ArgumentValueError("min_length", least, f"at most {most + 1} with max_new_tokens={most}")
+        return options
+
+    def most_tokens(self, options: Any) -> int | None:
+        """Returns the most tokens of an output, the start token included; None without any limit."""
         embedder = self.model.decoder_embedder
-        limit = int(embedder.max_tokens) + 1 if embedder.has_position_table else None  # the last is not read
-        return [self.labelled(item, self.plan(options).new_tokens(1, limit), options)]
+        return int(embedder.max_tokens) + 1 if embedder.has_position_table else None  # the last is not read
 
     def prefix_of(self, text: str, options: GenerateOptions) -> str:
         """Returns the prefix of a text."""

@@ -64,6 +64,7 @@ class TextRanking(OneToManyTask[TextRankingOptions]):
 
     Options = TextRankingOptions
     fields = ("query", "documents")
+    lists = ("documents",)
 
     def __init__(self, spec: TaskSpec, model: Any, tokenizer: Tokenizer) -> None:
         super().__init__(spec, model, tokenizer)

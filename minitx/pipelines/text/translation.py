@@ -59,9 +59,13 @@ class Translation(Text2TextGeneration):
         names = super().task_names(options)
         if options.src_lang or options.tgt_lang:
             return [*names, f"translation_{options.src_lang}_to_{options.tgt_lang}"]
+        return [*names, *[name for name in self._specific if name.startswith("translation_")][:1]]
+
+    @property
+    def _specific(self) -> Mapping[str, Any]:
+        """The checkpoint's settings by name of the task."""
         config = {} if self.model.checkpoint is None else self.model.checkpoint.config
-        known = config.get("task_specific_params") or {}
-        return [*names, *[name for name in known if name.startswith("translation_")][:1]]
+        return config.get("task_specific_params") or {}
 
     def ignored(self, options: Any) -> tuple[str, ...]:
         """Returns the language that a checkpoint forces, where the call states another."""
@@ -99,23 +103,37 @@ class Translation(Text2TextGeneration):
         """Returns the prefix of a text, which may name its languages."""
         prefix = self.plan(options).prefix
         source, target = options.src_lang, options.tgt_lang
-        if self.tokenizer.languages or target is None:
+        if self.tokenizer.languages or (source is None and target is None):
             return prefix
         if self.marks:
             if target not in self.marks:
                 known = f"a target language of this model: {', '.join(sorted(self.marks))}"
                 raise ArgumentValueError("tgt_lang", target, known)
             return prefix if re.match(_MARK, text) else f"{self.marks[target]} {prefix}"
-        checkpoint = self.model.checkpoint
-        if (
-            prefix
-            or options.prefix is not None
-            or checkpoint is None
-            or checkpoint.model_type not in _PREFIXED
-        ):
+        if options.prefix is not None or self.task_names(options)[-1] in self._specific:
+            return prefix
+        if getattr(self.model.checkpoint, "model_type", "") not in _PREFIXED:
+            self._check_pair(options)
+            return prefix
+        if prefix:
             return prefix
         for name, code in (("src_lang", source), ("tgt_lang", target)):
             if code not in _NAMES:
                 hint = 'prefix= is another text before each input, "translate English to Polish: "'
                 raise ArgumentValueError(name, code, f"one of {', '.join(_NAMES)}", hint)
         return f"translate {_NAMES[source]} to {_NAMES[target]}: "
+
+    def _check_pair(self, options: Any) -> None:
+        """Checks languages of a model without any to choose from: those of its files, or of the task's name.
+
+        Raises:
+            ArgumentValueError: others, which would have no effect.
+        """
+        named = dict(zip(("src_lang", "tgt_lang"), self.spec.languages, strict=False))
+        for name, key in (("src_lang", "source_lang"), ("tgt_lang", "target_lang")):
+            code, known = getattr(options, name), self.tokenizer.config.get(key)
+            other = code != known and all(re.fullmatch("[a-z]{2}", str(text)) for text in (code, known))
+            if other or code not in (None, known, named.get(name)):
+                expected = repr(known) if known else "left out"
+                hint = "the model has no other languages to choose from; it translates as it was trained"
+                raise ArgumentValueError(name, code, expected, hint)

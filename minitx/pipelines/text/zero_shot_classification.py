@@ -102,7 +102,7 @@ class ZeroShotClassification(TextTask[ZeroShotClassificationOptions]):
         if labels is None:
             expected = "the labels to choose from"
             raise ArgumentTypeError(
-                "candidate_labels", None, expected, "candidate_labels=['politics', 'sports']"
+                "candidate_labels", None, expected, "such as candidate_labels='politics, sports'"
             )
         inputs = []
         for label in parse_labels("candidate_labels", labels):

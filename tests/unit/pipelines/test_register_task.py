@@ -71,7 +71,7 @@ def test_a_custom_task(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert json.loads(capsys.readouterr().out) == dict(result)
     minitx.register_task(dataclasses.replace(SPEC, picture="bars"))
     assert TASKS["last"].picture == "bars"
-    with pytest.raises(ValueError, match="a model with the head 'causal-lm'"):
+    with pytest.raises(ValueError, match="must be a causal language model for last; it has no head"):
         minitx.pipeline("last", minitx.load(folder, head="none"))
 
 
