@@ -23,6 +23,7 @@ from minitx.models import Model
 from minitx.models.compiled import check_not_compiled, is_compiled
 from minitx.optimize.linear import FastLinear, fast_linear
 from minitx.optimize.mixed_dtypes import MixedLinear
+from minitx.optimize.recompute import recompute_layers
 
 # torch's own attributes of a module; any other name of torch's replaces a method
 _COMPILED = "_compiled_call_impl"  # set by module.compile()
@@ -35,7 +36,7 @@ _HOOKS = {
 }
 _TRAINING = (nn.Dropout, nn.Identity)  # replacing one by the other changes training only
 _TRAINING_OPTIONS = frozenset(("p", "inplace"))
-_PASSES = frozenset((FastLinear.__module__, MixedLinear.__module__))
+_PASSES = frozenset((FastLinear.__module__, MixedLinear.__module__, recompute_layers.__module__))
 _MISSING = "missing"
 
 

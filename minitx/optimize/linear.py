@@ -10,7 +10,8 @@ PyTorch multiplies float32 matrices on a CPU with MKL. Two other products of PyT
   faster in smaller parts.
 
 All three sum in float32, in another order. `minitx.load` and `minitx.from_config` apply the pass. Other
-devices, dtypes and small weights take PyTorch's own product.
+devices, dtypes and small weights take PyTorch's own product. Where gradients are recorded, oneDNN computes
+them too: of the input, g W, and of the weight, g^T x.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import cache, lru_cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn import functional as F
-from torch.overrides import has_torch_function_variadic
 
 from minitx.layers.experts import ExpertsLinear
 from minitx.validation import check_type, values_unavailable
@@ -101,11 +102,16 @@ def undo_fast_linear(model: Module) -> Module:
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Returns x W^T + b: (..., inputs), (outputs, inputs), (outputs) -> (..., outputs).
 
-    Where gradients are recorded, takes PyTorch's own product, as it does for other tensors than plain ones in
-    float32 on a CPU.
+    Takes PyTorch's own product for other tensors than plain ones in float32 on a CPU, and in transforms such
+    as `torch.func.vmap`.
     """
-    if values_unavailable(x) or torch.is_grad_enabled() or not _is_large(x, weight):
+    if values_unavailable(x) or not _is_large(x, weight):
         return F.linear(x, weight, bias)
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
+        if _is_transformed() or not onednn_is_faster():
+            return F.linear(x, weight, bias)
+        y: Tensor = _Recorded.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+        return y
     outputs, inputs = weight.shape
     rows = x.numel() // inputs
     parts: int | None = None
@@ -129,8 +135,38 @@ def _is_large(x: Tensor, weight: Tensor) -> bool:
         and x.numel() > 0
         and torch.backends.mkldnn.enabled
         and not torch.is_autocast_enabled("cpu")
-        and not has_torch_function_variadic(x, weight)
+        and type(x) is Tensor  # a DTensor, for example, has another product
+        and type(weight) in (Tensor, nn.Parameter)
     )
+
+
+def _is_transformed() -> bool:
+    """Whether a transform of `torch.func`, or forward-mode differentiation, takes part."""
+    return bool(torch._C._are_functorch_transforms_active()) or forward_ad._current_level >= 0
+
+
+class _Recorded(torch.autograd.Function):
+    """A linear projection whose gradients are oneDNN's products too."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """(..., inputs), (outputs, inputs), (outputs) -> (..., outputs)"""
+        to_x, to_weight, _ = ctx.needs_input_grad
+        ctx.save_for_backward(x if to_weight else None, weight if to_x else None)
+        return _onednn(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """(..., outputs) -> (..., inputs), (outputs, inputs), (outputs)"""
+        x, weight = ctx.saved_tensors
+        to_x, to_weight, to_bias = ctx.needs_input_grad
+        # The gradient of a gradient is recorded in PyTorch's own products.
+        plain = torch.is_grad_enabled() or _is_transformed() or type(grad) is not Tensor
+        product = F.linear if plain else _onednn
+        rows = grad.reshape(-1, grad.shape[-1]).contiguous()
+        grad_x = product(rows, weight.t(), None).view(*grad.shape[:-1], -1) if to_x else None
+        grad_weight = product(rows.t(), x.reshape(-1, x.shape[-1]).t(), None) if to_weight else None
+        return grad_x, grad_weight, rows.sum(0) if to_bias else None
 
 
 def _in_parts(x: Tensor, weight: Tensor, bias: Tensor | None, parts: int) -> Tensor:

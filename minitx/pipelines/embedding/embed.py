@@ -16,10 +16,10 @@ from torch.nn import functional as F
 
 from minitx.config import Alibi, RelativeBias
 from minitx.habits import explain_arguments
+from minitx.layers.token_pooling import Pooling, names_of, pool
 from minitx.models import DecoderModel, EncoderModel, Model
 from minitx.models.compiled import check_not_compiled
 from minitx.pipelines.checks import check_unicode
-from minitx.pipelines.embedding.pooling import Pooling, names_of, pool
 from minitx.pipelines.embedding.settings import EmbeddingSettings, model_settings
 from minitx.validation import (
     ArgumentTypeError,
