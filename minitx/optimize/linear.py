@@ -105,10 +105,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     Takes PyTorch's own product for other tensors than plain ones in float32 on a CPU, and in transforms such
     as `torch.func.vmap`.
     """
-    if values_unavailable(x) or not _is_large(x, weight):
+    if values_unavailable(x) or _is_transformed() or not _is_large(x, weight):
         return F.linear(x, weight, bias)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
-        if _is_transformed() or not onednn_is_faster():
+        if not onednn_is_faster():
             return F.linear(x, weight, bias)
         y: Tensor = _Recorded.apply(x, weight, bias)  # type: ignore[no-untyped-call]
         return y
