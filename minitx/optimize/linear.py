@@ -19,6 +19,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import cache, lru_cache
+from threading import Lock
 from typing import Any, TypeVar
 
 import torch
@@ -34,6 +35,7 @@ LARGE, PART = 2**16, 2**20  # smallest weight for which a choice pays; best size
 CLEARLY = (
     1.3  # where oneDNN is faster it is by 2 or more, elsewhere as fast: the choice is that of the machine
 )
+_MEASURING = Lock()
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -102,10 +104,10 @@ def undo_fast_linear(model: Module) -> Module:
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Returns x W^T + b: (..., inputs), (outputs, inputs), (outputs) -> (..., outputs).
 
-    Takes PyTorch's own product for other tensors than plain ones in float32 on a CPU, and in transforms such
-    as `torch.func.vmap`.
+    Takes PyTorch's own product for other tensors than plain ones in float32 on a CPU, in transforms such as
+    `torch.func.vmap`, and under modes such as a counter of operations.
     """
-    if values_unavailable(x) or _is_transformed() or not _is_large(x, weight):
+    if values_unavailable(x) or not _is_large(x, weight) or _is_transformed():
         return F.linear(x, weight, bias)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
         if not onednn_is_faster():
@@ -128,21 +130,26 @@ def _is_large(x: Tensor, weight: Tensor) -> bool:
     """Whether a choice of products pays, and all of them can be chosen."""
     return bool(
         weight.numel() >= LARGE
+        and type(x) is Tensor  # a DTensor, for example, has another product
+        and type(weight) in (Tensor, nn.Parameter)
         and x.is_cpu
         and x.dtype == weight.dtype == torch.float32
+        and weight.layout == torch.strided
         and weight.is_contiguous()
         and x.shape[-1] == weight.shape[1]
         and x.numel() > 0
         and torch.backends.mkldnn.enabled
         and not torch.is_autocast_enabled("cpu")
-        and type(x) is Tensor  # a DTensor, for example, has another product
-        and type(weight) in (Tensor, nn.Parameter)
     )
 
 
 def _is_transformed() -> bool:
-    """Whether a transform of `torch.func`, or forward-mode differentiation, takes part."""
-    return bool(torch._C._are_functorch_transforms_active()) or forward_ad._current_level >= 0
+    """Whether a transform of `torch.func`, forward-mode differentiation or a dispatch mode takes part."""
+    return bool(
+        torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or torch._C._len_torch_dispatch_stack()
+    )
 
 
 class _Recorded(torch.autograd.Function):
@@ -188,9 +195,14 @@ def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return y
 
 
-@cache
 def onednn_is_faster() -> bool:
     """Whether oneDNN's product is clearly faster on this machine; measured once, in a few milliseconds."""
+    with _MEASURING:  # threads that change their number at once could not restore it
+        return _onednn_is_faster()
+
+
+@cache
+def _onednn_is_faster() -> bool:
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     threads = torch.get_num_threads()
@@ -205,7 +217,7 @@ def onednn_is_faster() -> bool:
 @torch.inference_mode()
 def _measure(*products: Callable[..., Tensor]) -> list[float]:
     """Returns the least seconds of each product of a common size, in turn."""
-    x, weight = torch.ones(64, 512), torch.ones(512, 512)
+    x, weight = (torch.ones(rows, 512, dtype=torch.float32, device="cpu") for rows in (64, 512))
     seconds: list[list[float]] = [[] for _ in products]
     for _ in range(5):
         for product, measured in zip(products, seconds, strict=True):

@@ -105,7 +105,7 @@ class Pipeline:
             TypeError, ValueError: inputs that are not requests of the task, or unknown options.
         """
         if "batch_size" in named:
-            return self._with_batch_size(named.pop("batch_size"))(*inputs, **named)
+            return self._with_batch_size(named.pop("batch_size"))(*inputs, columns=columns, **named)
         task = self.task
         if "inputs" in named and "inputs" not in task.fields:
             inputs = (*inputs, named.pop("inputs"))

@@ -20,6 +20,7 @@ from minitx.pipelines.checks import (
     note_windows,
 )
 from minitx.pipelines.embedding.embed import token_limit
+from minitx.pipelines.preprocess.starts import start_of
 from minitx.pipelines.registry import TaskSpec
 from minitx.pipelines.task import ModelInput, Options, Task
 from minitx.tokenizer.batch import Batch, Truncation
@@ -205,6 +206,8 @@ class TextTask(Task[TextOptionsT, TextInput]):
         windows = options.overflow == "window" and limit is not None
         if windows and stride is None and limit is not None:
             stride = self.overlap(options, limit, pair=pair is not None)
+        if options.overflow == "truncate" and limit is not None:
+            text, pair = self._starts(text, pair, cut, limit)
         batch = self.tokenizer(
             [text],
             pairs=None if pair is None else [pair],
@@ -224,6 +227,16 @@ class TextTask(Task[TextOptionsT, TextInput]):
         if too_long and all(batch.encodings[0].special_tokens_mask):
             raise ArgumentValueError("max_length", limit, f"above {limit}", "special tokens leave no room")
         return self.inputs_of(batch, truncated=too_long and not windows)
+
+    def _starts(self, text: Any, pair: Any, cut: Truncation, limit: int) -> tuple[Any, Any]:
+        """Returns text and pair, without most of what truncation to `limit` tokens cuts off."""
+        if self.tokenizer.truncation_side == "left":
+            return text, pair
+        if isinstance(text, str) and (pair is None or cut == "only_first"):
+            text = start_of(text, self.tokenizer, limit)
+        if isinstance(pair, str) and cut == "only_second":
+            pair = start_of(pair, self.tokenizer, limit)
+        return text, pair
 
     def inputs_of(self, batch: Batch, *, truncated: bool = False) -> list[TextInput]:
         """Returns the rows of a tokenizer's batch with the ids that the model has embeddings of."""

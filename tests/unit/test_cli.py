@@ -1044,7 +1044,7 @@ def test_demo_json_knows_what_means_the_same(run: Run, tmp_path: Path) -> None:
     result = json.loads(out)
     assert result["nearest"][:4] == [1, 0, 3, 2]  # paraphrases find each other
     assert result["parity"]["embeddings"] <= 1e-6
-    assert result["parity"]["hidden_states"] <= 1e-4
+    assert result["parity"]["hidden_states"] <= 3e-4  # inside feed-forwards; the order of sums differs
     assert "<svg" in Path(result["picture"]).read_text()
 
 

@@ -6,17 +6,20 @@ import copy
 import sys
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 import minitx
 from minitx.layers.experts import ExpertsLinear
 from minitx.optimize import fast_linear, undo_fast_linear
-from minitx.optimize.linear import FastExpertsLinear, FastLinear, divisor, linear
+from minitx.optimize.linear import FastExpertsLinear, FastLinear, divisor, linear, onednn_is_faster
 
 module = sys.modules[linear.__module__]
 SIZES = [(512, 256), (50257 // 29, 64), (1031, 128), (29 * 331, 16)]  # 1031 is prime, and has no equal parts
@@ -91,12 +94,67 @@ def test_the_other_products_are_in_use(onednn: bool, monkeypatch: pytest.MonkeyP
     assert {product for product, _ in calls} == {"MKL"}
 
 
+def measure_again() -> None:
+    module._onednn_is_faster.cache_clear()
+
+
 def test_the_choice_is_measured_once() -> None:
-    module.onednn_is_faster.cache_clear()
+    measure_again()
     with torch.no_grad():
         for _ in range(3):
             linear(torch.randn(65, 256), torch.randn(512, 256), None)
-    assert module.onednn_is_faster.cache_info().misses == 1
+    assert module._onednn_is_faster.cache_info().misses == 1
+
+
+def test_threads_that_choose_at_once_keep_their_number() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    measure_again()
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            assert len(set(pool.map(lambda _: onednn_is_faster(), range(8)))) == 1
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@torch.no_grad()
+def test_another_default_dtype_or_device_does_not_change_the_choice(dtype: torch.dtype) -> None:
+    x, weight, choice = torch.randn(65, 256), torch.randn(512, 256), onednn_is_faster()
+    measure_again()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device("meta"):
+            found = linear(x, weight, None)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.allclose(found, F.linear(x, weight), atol=1e-4)
+    assert onednn_is_faster() == choice
+
+
+@pytest.mark.usefixtures("onednn")
+@pytest.mark.filterwarnings("ignore:.*jit.script", "ignore:Sparse CSR")  # PyTorch's own
+@torch.no_grad()
+def test_transforms_modes_and_other_tensors_take_pytorchs_own_product() -> None:
+    x, weight, tangent = torch.randn(65, 256), torch.randn(512, 256), torch.randn(65, 256)
+    expected = F.linear(x, weight)
+    with forward_ad.dual_level():
+        dual = linear(forward_ad.make_dual(x, tangent), weight, None)
+        assert torch.equal(forward_ad.unpack_dual(dual).tangent, F.linear(tangent, weight))
+    mapped = torch.func.vmap(lambda row: linear(row, weight, None))(x[:, None])
+    assert torch.allclose(mapped[:, 0], expected, atol=1e-4)
+    sparse = linear(x, weight.to_sparse_csr(), None)
+    assert torch.allclose(sparse, expected, atol=1e-4)
+    with FlopCounterMode(display=False) as counter:
+        measure_again()
+        linear(x, weight, None)
+    assert counter.get_total_flops() == 2 * 65 * 256 * 512
+
+    class Marked(torch.Tensor):
+        """A subclass, such as a DTensor."""
+
+    assert type(linear(x.as_subclass(Marked), weight, None)) is Marked
 
 
 @torch.no_grad()
