@@ -115,7 +115,7 @@ _NAMES = {  # module -> its public names
 # Subpackages that `minitx.NAME` imports.
 _PACKAGES = {
     *("architectures", "checkpoint", "config", "decoding", "inspect"),
-    *("layers", "models", "pipelines", "tokenizer"),
+    *("layers", "models", "pipelines", "tokenizer", "training"),
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names.split()}
 __all__ = sorted(_MODULES)

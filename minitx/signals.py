@@ -150,3 +150,37 @@ def signals() -> Iterator[list[int]]:
             signal.set_wakeup_fd(wakeup)
         _running.remove(stop)
         stop.close()
+
+
+@contextmanager
+def deferred() -> Iterator[list[int]]:
+    """Collects the first Ctrl-C or SIGTERM, so that work in progress can end; yields the list that gets it.
+
+    A second signal raises KeyboardInterrupt at once. The command that runs is not ended meanwhile, however
+    long a native call takes. A signal that the caller ignores or handles stays so, and only the main thread
+    may set handlers.
+    """
+    received: list[int] = []
+
+    def _take(number: int, frame: FrameType | None) -> None:
+        if received:
+            raise KeyboardInterrupt(number)
+        received.append(number)
+
+    before, wakeup = {}, -1
+    if threading.current_thread() is threading.main_thread():
+        commands = [stop.take for stop in _running]
+        for number, usual in _usual().items():
+            if (handler := signal.getsignal(number)) in (usual, leave, *commands):
+                before[number] = handler
+        if before and commands:
+            wakeup = signal.set_wakeup_fd(-1)
+        for number in before:
+            signal.signal(number, _take)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if wakeup != -1:
+            signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)

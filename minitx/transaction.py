@@ -92,7 +92,7 @@ def transaction(folder: Path) -> Iterator[StagedFiles]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path in created:
-            _sync(path.parent)
+            sync(path.parent)
         with naming(folder), _locked(folder):
             _complete(folder)
             staged = folder / STAGING / _FILES
@@ -175,12 +175,12 @@ def _commit(folder: Path, staged: Path) -> None:
             if os.path.lexists(parent) and not parent.is_dir():
                 raise NotADirectoryError(f"{parent} is a file, where a folder is to be; remove it.")
     for name in names:
-        _sync(staged / name)
+        sync(staged / name)
     for inner in _folders(staged):
-        _sync(inner)
+        sync(inner)
     os.rename(staged, staged.with_name(_COMMITTED))
-    _sync(staged.parent)
-    _sync(folder)
+    sync(staged.parent)
+    sync(folder)
     for name in names:
         with suppress(FileNotFoundError):
             os.unlink(folder / name)
@@ -212,10 +212,10 @@ def _complete(folder: Path) -> None:
             os.makedirs(target.parent, exist_ok=True)
             os.replace(committed / name, target)
         for inner in _folders(committed):
-            _sync(folder / inner.relative_to(committed))
+            sync(folder / inner.relative_to(committed))
         for inner in _folders(committed):
             os.rmdir(inner)
-        _sync(staging)
+        sync(staging)
     shutil.rmtree(staging / _FILES, ignore_errors=True)
 
 
@@ -236,7 +236,7 @@ def _folders(folder: Path) -> list[Path]:
     return [*sorted((path for path in folder.rglob("*") if path.is_dir()), reverse=True), folder]
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Waits until a file, or the entries of a folder, are on the disk."""
     if os.name == "nt" and path.is_dir():  # cannot be opened there
         return

@@ -23,7 +23,7 @@ from minitx.checkpoint.record import Checkpoint
 from minitx.config import HeadConfig, ModelConfig, TextInputs
 from minitx.habits import explain_arguments
 from minitx.models import Model
-from minitx.optimize.fast_linear import fast_linear
+from minitx.optimize.linear import fast_linear
 from minitx.optimize.mixed_dtypes import mixed_dtypes
 from minitx.validation import (
     ArgumentTypeError,

@@ -41,7 +41,7 @@ from minitx.habits import explain_arguments
 from minitx.io import check_inside, read_json, return_freed_memory
 from minitx.layers.attention import backend_of
 from minitx.models import Model
-from minitx.optimize.fast_linear import fast_linear
+from minitx.optimize.linear import fast_linear
 from minitx.optimize.mixed_dtypes import mixed_dtypes
 from minitx.transaction import read_consistently
 from minitx.validation import (

@@ -22,8 +22,9 @@ from minitx.layers.attention import BACKENDS, eager, sdpa
 from minitx.layers.norm import identity
 from minitx.models import Model
 from minitx.models.compiled import check_not_compiled, is_compiled
-from minitx.optimize.fast_linear import FastLinear, fast_linear
+from minitx.optimize.linear import FastLinear, fast_linear
 from minitx.optimize.mixed_dtypes import MixedLinear
+from minitx.optimize.recompute import recompute_layers
 from minitx.validation import ArgumentValueError
 
 # torch's own attributes of a module; any other name of torch's replaces a method
@@ -37,7 +38,7 @@ _HOOKS = {
 }
 _TRAINING = (nn.Dropout, nn.Identity)  # replacing one by the other changes training only
 _TRAINING_OPTIONS = frozenset(("p", "inplace"))
-_PASSES = frozenset((FastLinear.__module__, MixedLinear.__module__))
+_PASSES = frozenset((FastLinear.__module__, MixedLinear.__module__, recompute_layers.__module__))
 _MISSING = "missing"
 
 
@@ -51,7 +52,7 @@ def check_unchanged(model: Model, checkpoint: Checkpoint) -> None:
     """
     check_not_compiled(model, parts=True)
     if adapters := [name for name, _ in model.named_parameters() if is_adapter(name)]:
-        hint = "minitx.training.lora: save_adapter writes them, merge_lora merges them into the weights"
+        hint = "minitx.training: save_adapter writes them, merge_lora merges them into the weights"
         raise ArgumentValueError("model", adapters[0], "a model without LoRA adapters", hint)
     architecture = checkpoint.architecture
     task = task_of(model, architecture)

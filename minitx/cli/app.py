@@ -14,13 +14,12 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
 import click
 
-from minitx.cli.options import CONTEXT, Help, section, usage_message
+from minitx.cli.options import CONTEXT, Help, section, spelled, unknown, usage_message
 from minitx.cli.render import note, show
 from minitx.signals import CODES, INTERRUPT, WORDS, signals
 from minitx.version import __version__
@@ -42,9 +41,7 @@ class App(Help, click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
         """Imports the command of that name; a usage error names the most similar one."""
         if cmd_name not in self.list_commands():
-            similar = get_close_matches(cmd_name, self.list_commands(), n=1)
-            hint = f"did you mean {similar[0]}?" if similar else "minitx --help lists the commands"
-            raise click.UsageError(f"there is no command {cmd_name}; {hint}", ctx)
+            raise unknown("command", cmd_name, self.list_commands(), "minitx", ctx)
         module = import_module(f"minitx.cli.{MODULES.get(cmd_name, cmd_name)}")
         command: click.Command = getattr(module, cmd_name)
         return command
@@ -141,7 +138,10 @@ def clean_warnings() -> Iterator[None]:
     """Shows a warning for users as one line on stderr, and hides those that libraries have for developers."""
 
     def _show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-        note(f"warning: {' '.join(str(message).split())}")
+        ctx = click.get_current_context(silent=True)
+        params = ctx.command.params if ctx else []
+        options = {str(param.name): param.opts[0] for param in params if param.opts[0][0] == "-"}
+        note(f"warning: {spelled(' '.join(str(message).split()), options)}")
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -13,11 +13,12 @@ from typing import Any
 import click
 
 import minitx
-from minitx.cli.options import HUB, group, heading, option, sequences
+from minitx.cli.options import HUB, group, heading, option
 from minitx.decoding import Strategy
 from minitx.decoding.parameters import parameters_of
 from minitx.decoding.search.base import Search
 from minitx.pipelines.generation.strategies import KINDS
+from minitx.values import sequences
 
 Values = dict[str, Any]  # of the options, by the names of their parameters
 

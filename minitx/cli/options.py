@@ -9,10 +9,11 @@ Nothing heavy is imported here, so that --help is quick.
 from __future__ import annotations
 
 import re
+import shlex
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from functools import cache, partial
+from functools import cache
 from importlib.resources import files
 from itertools import chain, takewhile
 from typing import Any
@@ -20,9 +21,9 @@ from typing import Any
 import click
 
 from minitx.cli.source import Source
+from minitx.values import LISTS, READERS, Reader
 
 OPTIONS = ("options", "")  # title and paragraph of the options without a group
-Reader = Callable[[str], Any]
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
 MOST = 25  # of more options --help shows those of the section "usual", and --help-all shows all
 
@@ -88,13 +89,24 @@ class Command(Help):
     renamed: Mapping[str, str] = {}
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parses the arguments; an option is not the value of another one: `--stop --json` lacks a value."""
+        """Parses the arguments, after a check of the values of options.
+
+        An option is not the value of another one: `--stop --json` lacks a value. Nor is an argument after
+        the value of a list, as in `TEXT --stop a b`, its second value; it may follow MODEL alone.
+        """
         params = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
-        flags = {name: param.is_flag for param in params for name in param.opts + param.secondary_opts}
+        options = {name: param for param in params for name in param.opts + param.secondary_opts}
+        count, listed = int("--input" in args or "--file" in args), ""
         for word in takewhile("--".__ne__, words := iter(args)):
-            value = "" if flags.get(word, True) else next(words, "")
-            if value.partition("=")[0] in flags:
+            param = options.get(word)
+            value = "" if param is None or param.is_flag else next(words, "")
+            if value.partition("=")[0] in options:
                 raise click.UsageError(f"{word} needs a value; if it is {value}: {word}={value}", ctx)
+            count += word[0:1] != "-"
+            if word[0:1] != "-" and listed and count > 2:
+                hint = f"{listed} {shlex.quote(word)}; a text belongs before the options"
+                raise click.UsageError(f"{listed.split()[0]} takes one value at a time: {hint}", ctx)
+            listed = f"{word} {shlex.quote(value)} {word}" if param is not None and param.multiple else ""
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -142,6 +154,13 @@ def spelled(text: str, options: Mapping[str, str]) -> str:
 def _ignored(match: re.Match[str]) -> str:
     """Returns keys to ignore as options: "ignore_keys=('a', 'b')" -> "--ignore-key a --ignore-key b"."""
     return " ".join(f"--ignore-key {key}" for key in re.findall(r"[^\s,']+", match[1]))
+
+
+def unknown(kind: str, name: str, known: Iterable[str], place: str, ctx: click.Context) -> click.UsageError:
+    """Returns the error about an unknown command or task, with the most similar one."""
+    similar = get_close_matches(name, [*known], n=1)
+    hint = f"did you mean {similar[0]}?" if similar else f"{place} --help lists the {kind}s"
+    return click.UsageError(f"there is no {kind} {name}; {hint}", ctx)
 
 
 class Argument(click.Argument):
@@ -291,92 +310,6 @@ class Parsed(click.ParamType):  # type: ignore[type-arg,unused-ignore]
             self.fail(str(error), param, ctx)
 
 
-# --- values ----------------------------------------------------------------------------------------
-
-
-def _converted(kind: Callable[[str], Any], description: str, text: str) -> Any:
-    try:
-        return kind(text)
-    except ValueError:
-        hint = "; give one, for all prompts" if "," in text.strip(",") else ""
-        raise ValueError(f"{text!r} is not {description}{hint}") from None
-
-
-number = partial(_converted, float, "a number")  # "nan" and "inf" are numbers too
-integer = partial(_converted, int, "an integer")
-
-
-def filled(text: str) -> str:
-    """Returns a text that is not empty."""
-    if not text:
-        raise ValueError("the value is empty; leave the option out")
-    return text
-
-
-def positive(text: str) -> int:
-    """Returns an integer of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f"{text!r} is not an integer of at least 1")
-    return int(text)
-
-
-def byte_size(text: str) -> int:
-    """Returns a number of bytes: 500MB -> 500,000,000; decimal units, as Hugging Face uses them."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]?)B?", text.strip().upper())
-    size = int(float(match[1]) * 1000 ** " KMGT".index(match[2] or " ")) if match else 0
-    if size < 1:
-        raise ValueError(f"{text!r} is not a size such as 500MB or 5GB")
-    return size
-
-
-def ids(text: str) -> list[int]:
-    """Returns token ids: "1,2 3" -> [1, 2, 3]."""
-    return [integer(part) for part in filled(text.replace(",", " ").strip()).split()]
-
-
-def sequences(text: str) -> list[tuple[int, ...]]:
-    """Returns sequences of token ids, separated by commas: "1 2,3" -> [(1, 2), (3,)]."""
-    try:
-        return [tuple(ids(part)) for part in text.split(",")]
-    except ValueError as error:
-        raise ValueError(f"{error}; minitx tokenize MODEL {text!r:.40} shows ids") from None
-
-
-def sequence_biases(text: str) -> list[tuple[tuple[int, ...], float]]:
-    """Returns biases of sequences: "1 2=-5,3=1" -> [((1, 2), -5), ((3,), 1)]."""
-    pairs = [part.partition("=") for part in text.split(",")]
-    if not all(equals for _, equals, _ in pairs):
-        raise ValueError(f"{text!r} is not of the form ID=BIAS, such as 464=-5")
-    return [(tuple(ids(sequence)), number(bias)) for sequence, _, bias in pairs]
-
-
-def biases(text: str) -> list[tuple[int, float]]:
-    """Returns biases of single tokens: "1=-5,3=1" -> [(1, -5), (3, 1)]."""
-    pairs = sequence_biases(text)
-    if any(len(sequence) != 1 for sequence, _ in pairs):
-        raise ValueError(f"{text!r} is not of the form ID=BIAS; sequences: --sequence-bias")
-    return [(sequence[0], bias) for sequence, bias in pairs]
-
-
-def start_and_factor(text: str) -> tuple[int, float]:
-    """Returns an integer and a number: "20,1.05" -> (20, 1.05)."""
-    start, comma, factor = text.partition(",")
-    if not comma:
-        raise ValueError(f"{text!r} is not of the form START,FACTOR, such as 20,1.05")
-    return integer(start), number(factor)
-
-
-def switch(text: str) -> bool | str:
-    """Reads true and false; other words stay: "true" -> True, "never" -> "never"."""
-    return {"true": True, "false": False}.get(text.lower(), text)
-
-
-# By metavar.
-READERS: dict[str, Reader] = {"COUNT": positive, "SIZE": byte_size, "START,FACTOR": start_and_factor}
-READERS |= {"PATH": filled, "IDS": ids, "ID=BIAS": biases, "IDS=BIAS": sequence_biases}
-READERS |= dict.fromkeys(("N", "K", "G", "ID"), integer) | dict.fromkeys(("X", "P"), number)
-READERS |= dict.fromkeys(("YES", "WHEN"), switch)
-LISTS = (biases, sequence_biases, sequences, ids)
 DTYPES = ("float32", "float16", "bfloat16", "float64")
 
 # --- options of several commands -------------------------------------------------------------------

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import click
 
 from minitx.cli.options import (
     CONTEXT,
     SOURCE,
-    TEXTS,
     Argument,
     Command,
     Help,
@@ -20,14 +20,18 @@ from minitx.cli.options import (
     help_all,
     option,
     section,
+    unknown,
 )
-from minitx.cli.render import colored, emit
+from minitx.cli.render import colored, emit, note
 from minitx.cli.source import Source, read_texts
 from minitx.pipelines.registry import NAMES, SPECS, TaskSpec, find_task
 
 USUAL = "usual"
 PLACE = ("revision", "token", "offline", "dtype", "device")
 MODEL = Argument("model", "MODEL", f"folder or Hub id; {USUAL}: the task's usual checkpoint")
+
+
+EXAMPLES = dict(re.findall(r"^(\S+)  (.+)$", section("inputs of tasks")[0], re.MULTILINE))
 
 
 class Tasks(Help, click.Group):
@@ -40,10 +44,9 @@ class Tasks(Help, click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
         """Makes the command of a task; a usage error names a similar one."""
         try:
-            spec, stated = find_task(cmd_name)
-        except ValueError as error:
-            raise click.UsageError(str(error).rstrip("."), ctx) from None
-        return task_command(cmd_name, spec, stated)
+            return task_command(cmd_name, *find_task(cmd_name))
+        except ValueError:
+            raise unknown("task", cmd_name, NAMES, "minitx run", ctx) from None
 
 
 class Task(Command):
@@ -74,17 +77,22 @@ def task_command(name: str, spec: TaskSpec, stated: dict[str, Any]) -> Command:
     task = spec.task_class()
     own = [*field_options(task), *task_options(task)]
     text, lines = section("run TASK")
+    lines = [line.replace("FIELDS", ", ".join(task.fields)) for line in lines]
     further = [*map(option, lines), *group("the model", *PLACE), *group("output")]
 
     def _invoke(traceback: bool, **values: Any) -> None:
-        names = [str(parameter.name) for parameter in own]
-        options = stated | _used({name: values.pop(name) for name in names})
+        options = stated | _used({str(param.name): values.pop(str(param.name)) for param in own})
         place = {name: values.pop(name) for name in SOURCE if name in values}
         source = Source(place.pop("model"), quiet=bool(values["json"]), **place)
         run_task(spec, source, options, values)
 
-    text = f"{spec.summary[:1].upper()}{spec.summary[1:]}.\n\n{text}".replace("TASK", name)
-    params = [MODEL, TEXTS, *own, *further]
+    example = EXAMPLES.get(spec.name, '"A text."').replace(" \\ ", " \\\n      ")
+    text = f"{spec.summary[:1].upper()}{spec.summary[1:]}.\n\n{text}"
+    text = text.replace("TASK", name).replace("TEXT ...", example)
+    inputs = Argument(
+        "texts", "[TEXT ...]", f"the {task.fields[0].replace('_', ' ')}, or several; none: lines of stdin"
+    )
+    params = [MODEL, inputs, *own, *further]
     params += [help_all()] if len(params) > Task.most else []
     return Task(spec.name, CONTEXT, _invoke, params, text, options_metavar="[options]")
 
@@ -106,58 +114,85 @@ def run_task(spec: TaskSpec, source: Source, options: dict[str, Any], values: di
         values: of the options that all tasks have.
     """
     import minitx
-    from minitx.pipelines.outputs import check_output, plain, write_results
+    from minitx.pictures.drawings import check_drawing_path
+    from minitx.pipelines.outputs import check_output, with_kept, write_results
 
-    output, json = values["output"], values["json"]
+    output, picture = values["output"], values["picture"]
     path = None if output is None else check_output(Path(output))
-    if values["texts"] and values["input"] is not None:
-        raise ValueError("texts come both from the command line and from --input; give one of them.")
+    if picture is not None:
+        check_drawing_path(picture)
     task = spec.task_class()
     fields = {name: options.pop(name) for name in task.fields if name in options}
+    lines = texts_of(spec, task, fields, values)
     source.calm_hub()
     source.check_device()
-    model = None if source.name == USUAL else source.name
     loading: dict[str, Any] = {"dtype": source.dtype, "device": source.device, **source.hub}
-    running: dict[str, Any] = {
-        "batch_size": values["batch_size"],
-        "progress": False if source.quiet else None,
-    }
-    pipe = minitx.pipeline(spec.name, model, details=True, **loading, **running, **options)
-    results = results_of(pipe, values, fields)
+    running = {"batch_size": values["batch_size"], "progress": False if source.quiet else None}
+    model = None if source.name == USUAL else source.name
+    pipe = minitx.pipeline(spec.full_name, model, details=True, **loading, **running, **options)
+    results = results_of(pipe, lines, fields, values)
     if path is not None:
-        count = write_results(path, results, picture=values["picture"])
-        emit(json, {"output": output, "results": count}, f"{count} results in {output}")
-        return
-    for number, result in enumerate(results):
-        if values["picture"] is not None and number == 0:
-            result.show(values["picture"])
-        text = "" if json else result.show().text(colored) if hasattr(result, "show") else str(result)
-        emit(json, plain(result), "\n" * (number > 0 and "\n" in text) + text, indent=None)
+        count = write_results(path, results, picture=picture)
+        record = {"output": output, "results": count}
+        emit(values["json"], record, f"{count} result{'s' * (count != 1)} in {output}")
+    else:
+        for number, (result, kept) in enumerate(results):
+            if picture is not None and number == 0:
+                result.show(picture)
+            text = result.show().text(colored) if hasattr(result, "show") else str(result)
+            emit(
+                values["json"],
+                with_kept(result, kept),
+                "\n" * (number > 0 and "\n" in text) + text,
+                indent=None,
+            )
+    if picture is not None and not source.quiet:
+        note(f"the first result is drawn in {picture}")
 
 
-def results_of(pipe: Any, values: dict[str, Any], fields: dict[str, Any]) -> Iterable[Any]:
-    """Returns the results for the texts or the file of a command.
+def texts_of(spec: TaskSpec, task: Any, fields: dict[str, Any], values: dict[str, Any]) -> list[str]:
+    """Returns the texts of the command line or of stdin; none with --input.
+
+    Raises:
+        UsageError, ValueError: no texts, two sources of them, or a field that is missing.
+    """
+    if values["input"] is not None:
+        if values["texts"]:
+            raise ValueError("texts come both from the command line and from --input; give one of them.")
+        return []
+    for name in task.fields[1:]:
+        if name not in fields and name not in task.optional:
+            option = f"--{name.replace('_', '-')}"
+            raise click.UsageError(f"{spec.name} needs {option}; --help has an example")
+    for name in ("columns", "keep"):
+        if values[name]:
+            raise ValueError(f"--{name} names columns of --input, which is missing.")
+    return read_texts(values["texts"], None)
+
+
+def results_of(
+    pipe: Any, lines: list[str], fields: dict[str, Any], values: dict[str, Any]
+) -> Iterable[tuple[Any, dict[str, Any]]]:
+    """Returns the results for the texts or the file of a command, each with the values that --keep names.
 
     Args:
         pipe: the pipeline.
-        values: of the options that all tasks have.
+        lines: texts; unused with --input.
         fields: further fields of the requests.
+        values: of the options that all tasks have.
     """
-    from minitx.pipelines.inputs import read_file
+    from minitx.pipelines.inputs import run_file
 
-    names = pipe.task.fields
     if values["input"] is not None:
-        read = read_file(Path(values["input"]), names, values["columns"] or None)
-        rows = (row if isinstance(row, dict) else {names[0]: row} for row in read)
-        return cast(Iterable[Any], pipe({**fields, **row} for row in rows))
-    lines = read_texts(values["texts"], None)
+        keep = values["keep"] or ()
+        return run_file(pipe, Path(values["input"]), values["columns"], fields=fields, keep=keep)
     if fields:
-        texts: Any = lines[0] if len(lines) == 1 else lines
-        result = pipe(**{names[0]: texts, **fields})
-        several = len(lines) > 1 and not hasattr(result, "show")  # of several requests, not of one
-        return result if several else [result]
-    # A single text in the nesting of several; some tasks unwrap a list of one.
-    return cast(Iterable[Any], pipe(lines if len(lines) > 1 else iter(lines)))
+        result = pipe(**{pipe.task.fields[0]: lines[0] if len(lines) == 1 else lines, **fields})
+        several = isinstance(result, list) and not hasattr(result, "show")  # of requests, not of one
+        results = result if several else [result]
+    else:  # a single text in the nesting of several; some tasks unwrap a list of one
+        results = pipe(lines if len(lines) > 1 else iter(lines))
+    return ((result, {}) for result in results)
 
 
 @command()

@@ -5,29 +5,30 @@ The type of a field of its dataclass chooses how a value is read, and its docstr
 
 from __future__ import annotations
 
-import inspect
 import re
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import click
 
-from minitx.cli.options import READERS, heading, integer, number, option
-
-Reader = Callable[[str], Any]
+from minitx.cli.options import heading, option
+from minitx.pipelines.describe import attributes_of
+from minitx.values import READERS, Reader, integer, number
 
 
 def field_options(task: Any) -> Iterator[click.Option]:
     """Yields an option for each further field of a request."""
     for name in task.fields[1:]:
         if name not in {field.name for field in fields(task.Options)}:
-            text = f"TEXT...  the {name.replace('_', ' ')}; one for all, or one per text"
+            text = f"TEXT...  the {name.replace('_', ' ')}; one for all, or one per text (repeat)"
+            text = f"TEXT...  one of the {name} (repeat)" if name in task.lists else text
             text = f"FILE  {task.files[name]}" if name in task.files else text
             reader = Path if name in task.files else None
-            yield option(f"{_spelled(name)} {text}", heading("the task"), reader)
+            field = option(f"{_spelled(name)} {text}", heading("the task"), reader)
+            yield _as_list(field) if name in task.lists else field
 
 
 def task_options(task: Any) -> Iterator[click.Option]:
@@ -38,17 +39,15 @@ def task_options(task: Any) -> Iterator[click.Option]:
         if declared is not None and field.name in texts:
             spec, read = declared
             text = re.sub(r"\bNone\b", "none", texts[field.name])
-            yield option(f"{spec}  {text}", heading("the task"), read)
+            again = " (repeat)" * spec.endswith("...")
+            line = option(f"{spec}  {text}{again}", heading("the task"), read)
+            yield _as_list(line) if again and str not in _members(hints[field.name]) else line
 
 
-def attributes_of(cls: type) -> dict[str, str]:
-    """Returns the lines of the sections "Attributes" of a class and its bases, by name."""
-    texts: dict[str, str] = {}
-    for base in reversed(cls.__mro__):
-        lines = inspect.cleandoc(vars(base).get("__doc__") or "").partition("Attributes:\n")[2]
-        for names, text in re.findall(r"^ {4}(\w[\w, ]*): (.*(?:\n {8}.*)*)", lines, re.MULTILINE):
-            texts |= dict.fromkeys(names.split(", "), " ".join(text.split()).rstrip("."))
-    return texts
+def _as_list(declared: click.Option) -> click.Option:
+    """Returns an option whose value is a list, also if it is used once."""
+    declared.callback = lambda ctx, param, values: list(values)
+    return declared
 
 
 def _spelled(name: str) -> str:

@@ -14,10 +14,10 @@ from minitx.cli.source import Source, read_texts
 @command(MODEL, TEXTS, *group("the model", *HUB, "dtype", "device"))
 def embed(source: Source, texts: tuple[str, ...], file: str | None, json: bool, **values: Any) -> None:
     """Prints or writes the vectors of texts."""
+    from minitx.layers.token_pooling import names_of
     from minitx.pictures.similarity import MOST_COLUMNS, vectors_table
     from minitx.pipelines import embedding_settings
     from minitx.pipelines.embedding import embed as pipeline
-    from minitx.pipelines.embedding.pooling import names_of
     from minitx.pipelines.embedding.vectors import check_finite, check_path, write_vectors
 
     output, batch_size = values.pop("output"), values.pop("batch_size")

@@ -35,7 +35,8 @@ def next_token_loss(logits: Tensor, labels: Tensor, mask: Tensor | None, config:
     if labels.shape != logits.shape[:-1]:
         expected = f"of shape {tuple(logits.shape[:-1])} like input_ids, not {tuple(labels.shape)}"
         raise ArgumentValueError("labels", labels, expected)
-    return cross_entropy(logits[:, :-1], labels[:, 1:])
+    following = F.pad(labels[:, 1:], (0, 1), value=-100)  # logits[:, :-1] would be a copy of all logits
+    return cross_entropy(logits, following)
 
 
 def label_loss(logits: Tensor, labels: Tensor, mask: Tensor | None, config: HeadConfig) -> Tensor:

@@ -23,7 +23,7 @@ from minitx.layers.attention import CrossAttention, SelfAttention
 from minitx.layers.disentangled import DisentangledSelfAttention
 from minitx.layers.experts import ExpertsLinear
 from minitx.layers.norm import RMSNorm
-from minitx.optimize.fast_linear import FastExpertsLinear, FastLinear, linear
+from minitx.optimize.linear import FastExpertsLinear, FastLinear, linear
 from minitx.validation import check_type
 
 Module = TypeVar("Module", bound=nn.Module)

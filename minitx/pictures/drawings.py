@@ -1,28 +1,40 @@
-"""Drawings of results, each as text for a terminal, as HTML and as a figure: bars, marked texts, tables."""
+"""Drawings of results, each as text for a terminal, as HTML and as a figure: texts, bars, marked texts.
+
+Those in rows and columns are in `grids.py`.
+"""
 
 from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from minitx.io import write_atomically
 from minitx.pictures.figure import FORMATS, check_picture_path, import_figure, save_figure
+from minitx.pictures.layout import (
+    SIZE,
+    break_lines,
+    is_right_to_left,
+    place,
+    shorten,
+    width_of,
+    wrap,
+)
 from minitx.pictures.text import WIDTH, columns_of, fill, shorten_line
 
-OPEN, CLOSE = "\ue000", "\ue001"  # around a marked part, for private use
+OPEN, CLOSE, JOINED = "\ue000", "\ue001", "\ue002"  # around a marked part; a space within a note
 Highlight = Callable[[str], str]
 # Light backgrounds on which black text has a contrast of at least 10; after Okabe and Ito's palette, which
 # differs with any colour vision.
 COLORS = ("#f6d58f", "#a8d8f0", "#9fdcc4", "#f2b8a0", "#e3bfd4", "#f3ec9e", "#b9c9ec", "#d9d9d9")
 BAR_COLOR = "#0072b2"
 BAR_WIDTH = 30
-LINE = 72  # columns of a marked text in a figure
-LETTER = 10 * 0.602 / 72  # width of a letter of 10 points in inches, in DejaVu Sans Mono
+NUMBER = 11  # columns of a number between its label and its bar
+ROOM = 6.6  # inches of a line of a marked text
 PAGE = "font-family: sans-serif; line-height: 1.7; max-width: 50em"
 
 
@@ -56,7 +68,7 @@ class Drawing(ABC):
             ValueError: another kind of file.
             ImportError: as `figure`.
         """
-        checked = check_picture_path(path, (".html", *FORMATS))
+        checked = check_drawing_path(path)
         if checked.suffix.lower() != ".html":
             return save_figure(self.figure(), checked)
         page = f'<!doctype html><meta charset="utf-8"><title>minitx</title>\n{self.html()}\n'
@@ -69,6 +81,11 @@ class Drawing(ABC):
 
     def _repr_html_(self) -> str:
         return self.html()
+
+
+def check_drawing_path(path: str | Path) -> Path:
+    """Returns the path of a drawing; raises ArgumentValueError for another kind of file."""
+    return check_picture_path(path, (".html", *FORMATS))
 
 
 @dataclass(frozen=True)
@@ -96,61 +113,74 @@ class Plain(Drawing):
 
 @dataclass(frozen=True)
 class Bars(Drawing):
-    """Labels with numbers, as bars from the longest on.
+    """Labels with numbers, as bars.
 
     Attributes:
         title: above the bars, such as the text that was classified.
-        values: label and number of each bar.
+        values: label and number of each bar; a label without a number is the heading of those after it.
     """
 
     title: str
-    values: Sequence[tuple[str, float]]
+    values: Sequence[tuple[str, float | None]]
 
     def text(self, highlight: Highlight = str) -> str:
-        """Returns a line per label: its name, its number, its bar."""
-        most = max((abs(value) for _, value in self.values), default=0.0) or 1.0
-        room = min(max((len(label) for label, _ in self.values), default=0), WIDTH - BAR_WIDTH - 12)
-        lines = [shorten_line(self.title, WIDTH)] if self.title else []
-        for row, (label, value) in enumerate(self.values):
-            bar = "█" * round(BAR_WIDTH * max(value, 0.0) / max(most, 1.0))
-            line = f"{shorten_line(label, room):<{room}}  {value:>7.4f}  {bar}".rstrip()
-            lines.append(highlight(line) if row == 0 else line)
+        """Returns a line per label: its name, its number, its bar; the first of each group is highlighted."""
+        longest = max((columns_of(label) for label, value in self.values if value is not None), default=0)
+        size = max(min(BAR_WIDTH, WIDTH - NUMBER - longest), BAR_WIDTH // 3)
+        room = min(longest, WIDTH - NUMBER - size)
+        lines, is_first = [shorten_line(self.title, WIDTH)] if self.title else [], True
+        for label, value in self.values:
+            if value is None:
+                lines += ["", shorten_line(label, WIDTH)]
+                is_first = True
+                continue
+            name = shorten_line(label, room)
+            name += " " * (room - columns_of(name))
+            line = f"{name}  {value:>7.4f}  {'█' * round(size * self._share(value))}".rstrip()
+            lines.append(highlight(line) if is_first else line)
+            is_first = False
         return "\n".join(lines)
 
     def html(self) -> str:
         """Returns a table with a bar in each row."""
-        most = max((abs(value) for _, value in self.values), default=0.0) or 1.0
-        rows = "".join(
-            f'<tr><td style="padding-right: 1em" dir="auto">{escape(label)}</td><td>{value:.4f}</td>'
-            f'<td style="width: 20em"><div style="background: {BAR_COLOR}; height: 0.8em; '
-            f'width: {100 * max(value, 0.0) / max(most, 1.0):.1f}%"></div></td></tr>'
-            for label, value in self.values
-        )
+        rows = ""
+        for label, value in self.values:
+            name = f'style="padding-right: 1em; text-align: left" dir="auto">{escape(label)}'
+            if value is None:
+                rows += f'<tr><th colspan="3" {name}</th></tr>'
+                continue
+            bar = f"background: {BAR_COLOR}; height: 0.8em; width: {100 * self._share(value):.1f}%"
+            cells = f'<td>{value:.4f}</td><td style="width: 20em"><div style="{bar}"></div></td>'
+            rows += f"<tr><td {name}</td>{cells}</tr>"
         title = f'<p dir="auto">{escape(self.title)}</p>' if self.title else ""
         return f'<div style="{PAGE}">{title}<table>{rows}</table></div>'
 
     def figure(self) -> Any:
         """Returns horizontal bars with their numbers."""
-        labels = [shorten_line(label, 40) for label, _ in self.values]
-        numbers = [value for _, value in self.values]
-        margin = 0.4 + 0.085 * max(map(len, labels), default=0)
-        width, height = margin + 5.2, 0.36 * len(labels) + (0.9 if self.title else 0.5)
-        figure = import_figure()(figsize=(width, height), facecolor="white")
-        bottom = 0.3 / height
-        axes = figure.add_axes((margin / width, bottom, 4.4 / width, 0.36 * len(labels) / height))
-        places = range(len(labels))
-        axes.barh(places, numbers, color=BAR_COLOR, height=0.7)
-        axes.set_yticks(places, labels, parse_math=False)
-        axes.invert_yaxis()
+        labels = [shorten(label, 3.2) for label, _ in self.values]
+        numbers = [value or 0.0 for _, value in self.values]
+        margin = 0.4 + max(map(width_of, labels), default=0.0)
+        width, size = margin + 5.2, 0.36 * max(len(labels), 1)
+        title = wrap(self.title, width - 0.4, 11) if self.title else []
+        figure = new_figure(width, size + 0.5, title, 11)
+        height = figure.get_figheight()
+        axes = figure.add_axes((margin / width, 0.3 / height, 4.4 / width, size / height))
+        axes.barh(range(len(labels)), numbers, color=BAR_COLOR, height=0.7)
+        axes.set_yticks(range(len(labels)), labels, parse_math=False)
+        axes.set_ylim(max(len(labels), 1) - 0.5, -0.5)
         axes.set_xlim(min([0.0, *numbers]), max([1.0, *numbers]))
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=9, length=0)
-        for place, value in zip(places, numbers, strict=True):
-            axes.text(max(value, 0.0), place, f" {value:.4f}", va="center", fontsize=8)
-        if self.title:
-            title = shorten_line(self.title, int(width / 0.085))
-            figure.text(0.15 / width, 1 - 0.3 / height, title, fontsize=11, va="center", parse_math=False)
+        for row, (_, value) in enumerate(self.values):
+            if value is None:
+                axes.get_yticklabels()[row].set_fontweight("bold")
+            else:
+                axes.text(max(value, 0.0), row, f" {value:.4f}", va="center", fontsize=8)
         return figure
+
+    def _share(self, value: float) -> float:
+        """Returns the length of a bar; 1 is that of the largest number, and at least of 1."""
+        return max(value, 0.0) / max([1.0, *(number for _, number in self.values if number is not None)])
 
 
 @dataclass(frozen=True)
@@ -204,15 +234,37 @@ class Marks(Drawing):
         labels = dict.fromkeys(mark.label for mark in sorted(self.marks, key=lambda mark: mark.start))
         return {label: COLORS[index % len(COLORS)] for index, label in enumerate(labels)}
 
+    def excerpt(self, margin: int) -> Marks:
+        """Returns the text around the marks alone, with an ellipsis in the place of the rest.
+
+        Args:
+            margin: characters before and after a mark.
+        """
+        content, marks, end = "", [], 0
+        for text, mark in self.parts():
+            start, end = end, end + len(text)
+            if mark is not None:
+                marks.append(replace(mark, start=len(content), end=len(content) + len(text)))
+                content += text
+                continue
+            head = text[:margin] if start else ""  # after a mark
+            tail = text[-margin:] if end < len(self.content) else ""  # before a mark
+            if len(text) <= 2 * margin:
+                content += text
+            else:
+                content += head.rsplit(" ", 1)[0] + " … " * bool(head)
+                content += "… " * (not head) * bool(tail) + tail.split(" ", 1)[-1]
+        content = content.rstrip() if content.endswith(" … ") else content
+        return Marks(content if marks else shorten_line(self.content, 2 * margin), marks, self.title)
+
     def text(self, highlight: Highlight = str) -> str:
         """Returns the wrapped text; marked parts are in brackets with their labels."""
         pieces = []
         for text, mark in self.parts():
-            note = f"({mark.note})" if mark and mark.note else ""
+            note = f"({mark.note})".replace(" ", JOINED) if mark and mark.note else ""
             pieces.append(text if mark is None else f"{OPEN}[{text}]{note}{CLOSE}")
-        content = "".join(pieces)
-        title = f"{shorten_line(self.title, WIDTH)}\n" if self.title else ""
-        lines = [fill(line, WIDTH) for line in content.splitlines()]
+        lines = [fill(line, WIDTH).replace(JOINED, " ") for line in "".join(pieces).splitlines()]
+        title = f"{fill(self.title, WIDTH)}\n" if self.title else ""
         return title + _highlighted("\n".join(lines), highlight)
 
     def html(self) -> str:
@@ -230,131 +282,43 @@ class Marks(Drawing):
         return f'<div style="{PAGE}; white-space: pre-wrap" dir="auto">{title}{"".join(pieces)}</div>'
 
     def figure(self) -> Any:
-        """Returns the text in lines of equal letters, with marks as coloured boxes."""
-        lines, colors = self._lines(), self.colors()
-        width, height = LETTER * LINE + 0.4, 0.3 * len(lines) + (0.75 if self.title else 0.4)
-        figure = import_figure()(figsize=(width, height), facecolor="white")
-        if self.title:
-            title = shorten_line(self.title, LINE)
-            place = (0.2 / width, 1 - 0.3 / height)
-            figure.text(*place, title, fontsize=11, fontweight="bold", va="center", parse_math=False)
+        """Returns the text in lines, with marks as coloured boxes; of a very long text the start."""
+        parts = [
+            (f"{text}\xa0({mark.note})".replace(" ", "\xa0") if mark and mark.note else text, mark)
+            for text, mark in self.parts()
+        ]
+        lines, colors = break_lines(parts, ROOM), self.colors()
+        title = wrap(self.title, ROOM, 11, "bold") if self.title else []
+        size = 0.3 * len(lines)
+        figure = new_figure(ROOM + 0.4, size + 0.4, title, 11, "bold")
+        width, height = figure.get_size_inches()
         for number, line in enumerate(lines):
-            y = (height - (0.75 if self.title else 0.35) - 0.3 * number) / height
-            for column, text, mark in line:
-                box = {"facecolor": colors[mark.label], "edgecolor": "none", "pad": 1.5} if mark else None
-                figure.text(
-                    (0.2 + LETTER * column) / width,
-                    y,
-                    text,
-                    family="monospace",
-                    fontsize=10,
-                    va="center",
-                    parse_math=False,
-                    bbox=box,
-                )
+            y = (0.3 + size - 0.3 * (number + 1)) / height
+            for x, piece in place(line, ROOM, right_to_left=is_right_to_left(self.content)):
+                box = None
+                if piece.mark:
+                    box = {"facecolor": colors[piece.mark.label], "edgecolor": "white", "pad": 1.5}
+                start = (0.2 + x) / width
+                figure.text(start, y, piece.text, fontsize=SIZE, va="baseline", parse_math=False, bbox=box)
         return figure
 
-    def _lines(self) -> list[list[tuple[int, str, Mark | None]]]:
-        """Returns the wrapped text by lines: column, text and mark of each part."""
-        lines: list[list[tuple[int, str, Mark | None]]] = [[]]
-        column, space = 0, False
-        for text, mark in self.parts():
-            note = f" ({mark.note})" if mark and mark.note else ""
-            for word in re.findall(r"\s+|\S+", text + note):
-                if word.isspace():
-                    space = True
-                    continue
-                gap = int(space and bool(lines[-1]))
-                if column + gap + columns_of(word) > LINE and lines[-1]:
-                    lines.append([])
-                    column, gap = 0, 0
-                if lines[-1] and lines[-1][-1][2] is mark:
-                    start, before, _ = lines[-1].pop()
-                    lines[-1].append((start, before + " " * gap + word, mark))
-                else:
-                    lines[-1].append((column + gap, word, mark))
-                column, space = column + gap + columns_of(word), False
-        return lines
 
+def new_figure(
+    width: float, height: float, title: Sequence[str], size: float = 10, weight: str = "normal"
+) -> Any:
+    """Returns a white figure with lines of a title at its top.
 
-@dataclass(frozen=True)
-class Grid(Drawing):
-    """A table with chosen cells.
-
-    Attributes:
-        title: above the table, such as the question and the answer.
-        header: names of the columns.
-        rows: cells.
-        chosen: (row, column) of the chosen cells, from 0, without the header.
+    Args:
+        width, height: in inches, the title not included.
+        title: lines.
+        size, weight: of the title's font.
     """
-
-    title: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    chosen: frozenset[tuple[int, int]] = frozenset()
-
-    def text(self, highlight: Highlight = str) -> str:
-        """Returns the table; chosen cells are in brackets."""
-        cells = [
-            [f"[{cell}]" if (i, j) in self.chosen else cell for j, cell in enumerate(row)]
-            for i, row in enumerate(self.rows)
-        ]
-        sizes = [max(map(columns_of, column)) for column in zip(self.header, *cells, strict=True)]
-        while sum(sizes) + 2 * len(sizes) > WIDTH and max(sizes) > 4:
-            sizes[sizes.index(max(sizes))] -= 1
-        lines = [shorten_line(self.title, WIDTH)] if self.title else []
-        for number, row in enumerate((self.header, *cells)):
-            shown = []
-            for column, (cell, size) in enumerate(zip(row, sizes, strict=True)):
-                text = shorten_line(cell, size)
-                padding = " " * (size - columns_of(text))
-                shown.append((highlight(text) if (number - 1, column) in self.chosen else text) + padding)
-            lines.append("  ".join(shown).rstrip())
-        return "\n".join(lines)
-
-    def html(self) -> str:
-        """Returns a table with chosen cells in a colour."""
-        cell = "border: 1px solid #cccccc; padding: 0.2em 0.6em"
-        head = "".join(f'<th style="{cell}">{escape(name)}</th>' for name in self.header)
-        body = ""
-        for i, row in enumerate(self.rows):
-            for j, text in enumerate(row):
-                style = cell + f"; background: {COLORS[0]}" * ((i, j) in self.chosen)
-                body += "<tr>" * (j == 0) + f'<td style="{style}" dir="auto">{escape(text)}</td>'
-            body += "</tr>"
-        title = f'<p dir="auto"><b>{escape(self.title)}</b></p>' if self.title else ""
-        table = f'<table style="border-collapse: collapse"><tr>{head}</tr>{body}</table>'
-        return f'<div style="{PAGE}">{title}{table}</div>'
-
-    def figure(self) -> Any:
-        """Returns the table with chosen cells in a colour."""
-        table = [[shorten_line(cell, 30) for cell in row] for row in (self.header, *self.rows)]
-        sizes = [0.3 + 0.095 * max(map(columns_of, column)) for column in zip(*table, strict=True)]
-        width, height = sum(sizes) + 0.4, 0.32 * len(table) + (0.8 if self.title else 0.4)
-        figure = import_figure()(figsize=(width, height), facecolor="white")
-        axes = figure.add_axes((0.2 / width, 0.2 / height, sum(sizes) / width, 0.32 * len(table) / height))
-        axes.set_axis_off()
-        colors = [
-            [COLORS[0] if (i - 1, j) in self.chosen else "white" for j in range(len(row))]
-            for i, row in enumerate(table)
-        ]
-        drawn = axes.table(
-            cellText=table,
-            cellColours=colors,
-            colWidths=[size / sum(sizes) for size in sizes],
-            cellLoc="left",
-            bbox=(0, 0, 1, 1),
-        )
-        drawn.auto_set_font_size(False)
-        drawn.set_fontsize(9)
-        for (row, _), cell in drawn.get_celld().items():
-            cell.set_edgecolor("#cccccc")
-            cell.get_text().set_parse_math(False)
-            cell.get_text().set_fontweight("bold" if row == 0 else "normal")
-        if self.title:
-            title = shorten_line(self.title, max(int(width / 0.09), 20))
-            figure.text(0.2 / width, 1 - 0.3 / height, title, fontsize=10, va="center", parse_math=False)
-        return figure
+    height += 0.24 * len(title) + 0.15 * bool(title)
+    figure = import_figure()(figsize=(width, height), facecolor="white")
+    for number, line in enumerate(title):
+        y = 1 - (0.25 + 0.24 * number) / height
+        figure.text(0.2 / width, y, line, fontsize=size, fontweight=weight, va="center", parse_math=False)
+    return figure
 
 
 def _highlighted(text: str, highlight: Highlight) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 from typing import Any
 
 from minitx.extras import missing_extra
 from minitx.io import write_atomically
-from minitx.validation import ArgumentValueError, check_path
+from minitx.validation import ArgumentValueError, check_path, warn
 
 FORMATS = (".png", ".svg")
 
@@ -39,14 +40,29 @@ def check_picture_path(path: str | Path, formats: tuple[str, ...] = FORMATS) -> 
 def save_figure(figure: Any, path: Path) -> Path:
     """Writes a figure, all or nothing; its folder is created if it does not exist."""
     from matplotlib import rc_context
+    from matplotlib.text import Text
+
+    from minitx.pictures.layout import families
 
     path.parent.mkdir(parents=True, exist_ok=True)
     kind = path.suffix.lower().removeprefix(".")
     # The date and random names would make two pictures of the same numbers differ.
     metadata = {"Date": None} if kind == "svg" else {}
-    with warnings.catch_warnings(), rc_context({"svg.hashsalt": "minitx"}):
-        warnings.filterwarnings("ignore", message="Glyph")  # missing in the font: drawn as a box
+    for text in figure.findobj(Text):
+        text.set_family(families())
+    with warnings.catch_warnings(record=True) as caught, rc_context({"svg.hashsalt": "minitx"}):
+        warnings.simplefilter("always")
         write_atomically(
             path, lambda temporary: figure.savefig(temporary, format=kind, dpi=160, metadata=metadata)
         )
+    missing = set()
+    for warning in caught:
+        if glyph := re.match(r"Glyph (\d+) ", str(warning.message)):
+            missing.add(chr(int(glyph[1])))
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    if missing:
+        others = f" and {len(missing) - 1} others" * (len(missing) > 1)
+        hint = "install one that does; the .html of a result needs none"
+        warn(f"{path}: no installed font has {min(missing)!r}{others}, drawn as boxes; {hint}.")
     return path

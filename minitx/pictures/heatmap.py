@@ -9,13 +9,13 @@ from typing import Any
 from torch import Tensor
 
 from minitx.pictures.figure import check_picture_path, import_figure, save_figure
-from minitx.pictures.text import shorten_line
+from minitx.pictures.layout import shorten, width_of
 from minitx.validation import ArgumentValueError, check_optional_strings, check_shape, check_type
 
 COLORS = "cividis"  # readable with any colour vision; its brightness rises evenly
 MOST_VALUES = 16  # with more rows, numbers in the cells would be unreadable
 MOST_LABELS = 60
-LABEL_LENGTH = 46
+LABEL_ROOM = 3.4  # inches of a label in 10 points
 
 
 def similarity_picture(
@@ -55,18 +55,20 @@ def draw(rows: list[list[float]], labels: list[str], title: str | None) -> Any:
     cell = 0.62 if size <= MOST_VALUES else max(0.12, 9.0 / size)
     side = max(3.0, cell * size)
     named = size <= MOST_LABELS
-    shown = [f"{shorten_line(text, LABEL_LENGTH)}  {i}" for i, text in enumerate(labels, 1)] if named else []
-    margin = 0.3 + 0.085 * max(map(len, shown), default=0)
+    points = 10 if size <= MOST_VALUES else 6
+    shown = [f"{shorten(text, LABEL_ROOM)}  {i}" for i, text in enumerate(labels, 1)] if named else []
+    margin = 0.3 + max((width_of(label, points) for label in shown), default=0.0)
     width, height = margin + side + 1.0, side + (0.9 if title else 0.6)
     figure = import_figure()(figsize=(width, height), facecolor="white")
     axes = figure.add_axes((margin / width, 0.4 / height, side / width, side / height))
-    lowest = min(0.0, min(map(min, rows)))
-    image = axes.imshow(rows, cmap=COLORS, vmin=lowest, vmax=1.0, interpolation="nearest")
+    lowest, highest = min(0.0, min(map(min, rows))), max(map(max, rows))
+    highest = highest if lowest < -1.1 or highest > 1.1 else 1.0  # distances, and products of any size
+    image = axes.imshow(rows, cmap=COLORS, vmin=lowest, vmax=highest, interpolation="nearest")
     if size <= MOST_VALUES:
         write_values(axes, rows, image)
     axes.set_xticks(range(size) if named else [], [str(i + 1) for i in range(size)] if named else [])
     axes.set_yticks(range(size) if named else [], shown, parse_math=False)
-    axes.tick_params(length=0, labelsize=10 if size <= MOST_VALUES else 6)
+    axes.tick_params(length=0, labelsize=points)
     axes.spines[:].set_visible(False)
     if size <= MOST_VALUES:  # white lines between the cells
         axes.set_xticks([i - 0.5 for i in range(1, size)], minor=True)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+_ENDS = 64  # places in a batch of sequences of one length where it may end
+
 
 @dataclass(frozen=True)
 class BatchLimits:
@@ -48,24 +50,47 @@ def make_batches(lengths: Sequence[int], limits: BatchLimits, *, padding: bool =
         Indices of the sequences of each batch, the longest sequences first, so that memory peaks early.
     """
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    sizes = [max(lengths[index], 1) for index in order]
     most = limits.rows or len(order)
-    costs, starts = [0], [0]  # of the best division of the first sequences; start of its last batch
-    for end in range(1, len(order) + 1):
-        best, start = None, end - 1
-        for first in range(end - 1, max(end - 1 - most, -1), -1):
-            longest = max(lengths[order[first]], 1)
-            size = (end - first) * longest
-            if first < end - 1 and size > limits.tokens:
+    ends = _ends(sizes, most, limits.tokens)
+    costs, starts = [0], [0]  # of the best division before each end; index of the end before its last batch
+    for number in range(1, len(ends)):
+        end, best, start = ends[number], None, number - 1
+        for before in range(number - 1, -1, -1):
+            first = ends[before]
+            size = (end - first) * sizes[first]
+            if before < number - 1 and (size > limits.tokens or end - first > most):
                 break
-            if not padding and longest != max(lengths[order[end - 1]], 1):
+            if not padding and sizes[first] != sizes[end - 1]:
                 break
-            cost = costs[first] + size + limits.overhead
+            cost = costs[before] + size + limits.overhead
             if best is None or cost <= best:
-                best, start = cost, first
+                best, start = cost, before
         costs.append(best or 0)
         starts.append(start)
-    batches, end = [], len(order)
-    while end:
-        batches.append(order[starts[end] : end])
-        end = starts[end]
+    batches, number = [], len(ends) - 1
+    while number:
+        batches.append(order[ends[starts[number]] : ends[number]])
+        number = starts[number]
     return batches[::-1]
+
+
+def _ends(sizes: Sequence[int], rows: int, tokens: int) -> list[int]:
+    """Returns the numbers of sequences after which a batch may end: 0, 1, 2, ..., all of them.
+
+    Trying all of them would take longer than the model where a batch holds thousands of short sequences:
+    sequences of one length stay together, up to a 64th of a batch.
+
+    Args:
+        sizes: of the sequences, descending.
+        rows, tokens: most of a batch.
+    """
+    ends = [0]
+    while ends[-1] < len(sizes):
+        first = ends[-1]
+        step = max(min(rows, tokens // sizes[first]) // _ENDS, 1)
+        same = first + 1
+        while same < min(first + step, len(sizes)) and sizes[same] == sizes[first]:
+            same += 1
+        ends.append(same)
+    return ends

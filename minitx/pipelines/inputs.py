@@ -4,14 +4,31 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import tee
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
-from minitx.validation import ArgumentValueError
+from minitx.validation import ArgumentValueError, check_type
 
 
-def read_file(path: Path, fields: Sequence[str], columns: Sequence[str] | None = None) -> Iterator[Any]:
+class Row(NamedTuple):
+    """A request of a file, and further values of its line, such as an id."""
+
+    request: Any
+    kept: dict[str, Any]
+
+
+def read_rows(
+    path: Path,
+    fields: Sequence[str],
+    columns: Sequence[str] | None = None,
+    *,
+    optional: Sequence[str] = (),
+    keep: Sequence[str] = (),
+) -> Iterator[Row]:
     """Yields the requests of a file, line by line.
 
     Args:
@@ -19,18 +36,98 @@ def read_file(path: Path, fields: Sequence[str], columns: Sequence[str] | None =
             any other file a text per line.
         fields: names of the inputs of a request.
         columns: names of the columns or keys of these fields in the file; None: those of the fields.
+        optional: fields that the file may lack, unless `columns` names them.
+        keep: names of columns or keys that are kept beside the request.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not UTF-8, a line that is not JSON or CSV, a row with more cells than the header, a column
-            that the file lacks or has twice; the message names the line.
+        TypeError: `columns` is not a list of strings.
+        ValueError: more columns than fields, not UTF-8, no requests, a line that is not JSON or CSV, a row
+            with more or fewer cells than the header, a column or key that is missing or there twice; the
+            message names the line.
     """
+    if path.suffix.lower() in (".json", ".tsv"):
+        raise ArgumentValueError("inputs", str(path), "a .csv, .jsonl or text file")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file.")
-    kind = path.suffix.lower()
-    reader = {".csv": _csv_rows, ".jsonl": _json_lines, ".ndjson": _json_lines}.get(kind, _lines)
-    names = dict(zip(columns or fields, fields, strict=False))
-    return _read(path, reader, names)
+    if columns is not None:
+        check_type("columns", columns, list | tuple, "a list of names of columns")
+        for index, name in enumerate(columns):
+            check_type(f"columns[{index}]", name, str, "a string")
+        if not 0 < len(columns) <= len(fields):
+            expected = f"a name for each of {', '.join(map(repr, fields))}, or for the first of them"
+            raise ArgumentValueError("columns", list(columns), expected)
+    names = dict(zip(fields, columns or fields, strict=False))
+    needed = [name for field, name in names.items() if columns is not None or field not in optional]
+    return _read(_File(path, names, needed, keep, list(columns) if columns else None))
+
+
+def read_file(
+    path: Path, fields: Sequence[str], columns: Sequence[str] | None = None, optional: Sequence[str] = ()
+) -> Iterator[Any]:
+    """Yields the requests of a file alone; arguments and errors are those of `read_rows`."""
+    return (row.request for row in read_rows(path, fields, columns, optional=optional))
+
+
+def run_file(
+    pipe: Any,
+    path: Path,
+    columns: Sequence[str] | None = None,
+    *,
+    fields: Mapping[str, Any] | None = None,
+    keep: Sequence[str] = (),
+) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Yields the result of each request of a file, with the values of its line that are kept.
+
+    Args:
+        pipe: a pipeline.
+        path, columns, keep: as for `read_rows`.
+        fields: of all requests, unless the file has them.
+    """
+    fields, (first, *_) = fields or {}, pipe.task.fields
+    optional = (*pipe.task.optional, *fields)
+    rows, copies = tee(read_rows(path, pipe.task.fields, columns, optional=optional, keep=keep))
+    requests = (row.request if isinstance(row.request, dict) else {first: row.request} for row in rows)
+    results = pipe({**fields, **request} for request in requests)
+    return zip(results, (row.kept for row in copies), strict=True)
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file of requests.
+
+    Attributes:
+        names: field -> column or key.
+        needed: columns or keys that every line has.
+        keep: columns or keys that are kept beside the request.
+        stated: columns as stated; None for the names of the fields.
+    """
+
+    path: Path
+    names: Mapping[str, str]
+    needed: Sequence[str]
+    keep: Sequence[str]
+    stated: list[str] | None
+
+    def check(self, present: Sequence[str], place: str) -> None:
+        """Checks that all columns or keys are there.
+
+        Args:
+            present: their names.
+            place: such as "line 3".
+        """
+        lists = (("columns", self.stated, self.needed), ("keep", list(self.keep), self.keep))
+        for parameter, value, needed in lists:
+            for name in needed:
+                if name not in present:
+                    others = f", but {', '.join(map(repr, present))}" if present else ""
+                    expected = f"names of columns or keys of {self.path}; {place} has no {name!r}{others}"
+                    raise ArgumentValueError(parameter, value, expected)
+
+    def row(self, line: Mapping[str, Any]) -> Row:
+        """Returns the fields of a request; other columns of the file are not its inputs."""
+        request = {field: line[name] for field, name in self.names.items() if line.get(name) is not None}
+        return Row(request, {name: line[name] for name in self.keep})
 
 
 def read_table(path: Path) -> Any:
@@ -48,13 +145,8 @@ def read_table(path: Path) -> Any:
         raise ArgumentValueError("table", str(path), "a .csv or .json file")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file.")
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            if kind == ".csv":
-                return _table_rows(file, path)
-            return _load_json(file, path)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 text ({error}).") from None
+    with _opened(path) as file:
+        return [row for _, row in _csv_rows(file, path)] if kind == ".csv" else _load_json(file, path)
 
 
 def _load_json(file: TextIO, path: Path) -> Any:
@@ -66,70 +158,86 @@ def _load_json(file: TextIO, path: Path) -> Any:
         raise ValueError(f"{path}: not a table ({error}).") from None
 
 
-def _read(
-    path: Path, reader: Callable[[TextIO, dict[str, str], Path], Iterator[Any]], names: dict[str, str]
-) -> Iterator[Any]:
+@contextmanager
+def _opened(path: Path) -> Iterator[TextIO]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            yield from reader(file, names, path)
+            yield file
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 text ({error}).") from None
 
 
-def _lines(file: TextIO, names: dict[str, str], path: Path) -> Iterator[str]:
+def _read(source: _File) -> Iterator[Row]:
+    readers: dict[str, Callable[[TextIO, _File], Iterator[Row]]]
+    readers = {".csv": _csv_requests, ".jsonl": _json_lines, ".ndjson": _json_lines}
+    count = 0
+    with _opened(source.path) as file:
+        for row in readers.get(source.path.suffix.lower(), _lines)(file, source):
+            count += 1
+            yield row
+    if not count:
+        raise ValueError(f"{source.path} holds no requests.")
+
+
+def _lines(file: TextIO, source: _File) -> Iterator[Row]:
+    (field, *_) = source.names
+    source.check([field], "a text file")
     for line in file:
-        yield line.rstrip("\r\n")
+        text = line.rstrip("\r\n")
+        yield Row(text, dict.fromkeys(source.keep, text))
 
 
-def _json_lines(file: TextIO, names: dict[str, str], path: Path) -> Iterator[Any]:
+def _json_lines(file: TextIO, source: _File) -> Iterator[Row]:
+    (field, *_) = source.names
     for number, line in enumerate(file, start=1):
         if not line.strip():
             continue
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path}: line {number} is not JSON ({error}).") from None
-        yield _select(value, names) if isinstance(value, dict) else value
+            raise ValueError(f"{source.path}: line {number} is not JSON ({error}).") from None
+        if isinstance(value, dict):
+            source.check(list(value), f"line {number}")
+            yield source.row(value)
+        elif isinstance(value, str | list):  # the first field alone: a text or a conversation
+            source.check([field], f"line {number}, which is not an object,")
+            yield Row(value, dict.fromkeys(source.keep, value))
+        else:
+            raise ValueError(f"{source.path}: line {number} is neither an object nor a string.")
 
 
-def _csv_rows(file: TextIO, names: dict[str, str], path: Path) -> Iterator[dict[str, str]]:
+def _csv_requests(file: TextIO, source: _File) -> Iterator[Row]:
+    header: list[str] | None = None
+    for number, row in _csv_rows(file, source.path):
+        if header is None:
+            header = row
+            _check_header(header, source)
+        elif len(row) != len(header):
+            hint = "quote a text that holds commas" if len(row) > len(header) else "an empty cell has a comma"
+            cells = f"{len(row)} cell{'s' * (len(row) > 1)}"
+            raise ValueError(
+                f"{source.path}: line {number} has {cells}, and the header has {len(header)}; {hint}."
+            )
+        else:
+            yield source.row(dict(zip(header, row, strict=True)))
+    if header is None:
+        raise ValueError(f"{source.path} is empty; its first line must have the names of its columns.")
+
+
+def _csv_rows(file: TextIO, path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yields the rows that are not empty, each with the number of its line."""
     rows = csv.reader(file, strict=True)
     try:
-        header = next(rows, [])
-        _check_header(header, names, path)
         for row in rows:
-            if len(row) > len(header):
-                raise ValueError(
-                    f"{path}: line {rows.line_num} has {len(row)} cells, more than the header, which has "
-                    f"{len(header)}; quote a text that holds commas."
-                )
             if row:
-                yield _select(dict(zip(header, row, strict=False)), names)
+                yield rows.line_num, row
     except csv.Error as error:
-        raise _not_csv(path, rows.line_num, error) from None
+        hint = "a quote within quotes is doubled"
+        raise ValueError(f"{path}: line {rows.line_num} is not CSV ({error}); {hint}.") from None
 
 
-def _table_rows(file: TextIO, path: Path) -> list[list[str]]:
-    rows = csv.reader(file, strict=True)
-    try:
-        return [row for row in rows if row]
-    except csv.Error as error:
-        raise _not_csv(path, rows.line_num, error) from None
-
-
-def _not_csv(path: Path, line: int, error: csv.Error) -> ValueError:
-    return ValueError(f"{path}: line {line} is not CSV ({error}); a quote within quotes is doubled.")
-
-
-def _check_header(header: Sequence[str], names: dict[str, str], path: Path) -> None:
-    if not any(name in header for name in names):
-        expected = f"a column of the file: {', '.join(header)}"
-        raise ArgumentValueError("column", ", ".join(names), expected, f"{path} has no other")
+def _check_header(header: Sequence[str], source: _File) -> None:
+    source.check(header, "its header")
     for name in header:
-        if name in names and header.count(name) > 1:
-            raise ValueError(f"{path}: the header has the column {name!r} more than once; rename one.")
-
-
-def _select(row: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
-    """Returns the fields of a request; other columns of the file are not its inputs."""
-    return {field: row[name] for name, field in names.items() if row.get(name) is not None}
+        if name in (*source.names.values(), *source.keep) and header.count(name) > 1:
+            raise ValueError(f"{source.path}: the header has the column {name!r} more than once; rename one.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, TextIO
@@ -38,27 +38,38 @@ def check_output(path: Path) -> Path:
     return path
 
 
-def write_results(path: Path, results: Iterable[Any], *, picture: str | Path | None = None) -> int:
+def with_kept(result: Any, kept: Mapping[str, Any]) -> Any:
+    """Returns a plain result, with values of its input as {..., "result": ...} if there are any."""
+    return {**kept, "result": plain(result)} if kept else plain(result)
+
+
+def write_results(
+    path: Path, results: Iterable[tuple[Any, Mapping[str, Any]]], *, picture: str | Path | None = None
+) -> int:
     """Writes results as they come, all or nothing; returns their number.
 
     Args:
-        path: a .jsonl or .csv file; in .csv the column "input" has the index of the input.
-        results: of a pipeline.
+        path: a .jsonl or .csv file; in .csv the column "input" has the index of the input, and the kept
+            values are the columns after it.
+        results: of a pipeline, each with the values of its input that are kept.
         picture: a file for a picture of the first result.
     """
     count = 0
 
-    def _counted() -> Iterator[Any]:
+    def _counted() -> Iterator[tuple[Any, Mapping[str, Any]]]:
         nonlocal count
-        for count, result in enumerate(results, start=1):
+        for count, (result, kept) in enumerate(results, start=1):
             if picture is not None and count == 1:
                 result.show(picture)
-            yield plain(result)
+            yield plain(result), kept
 
     def _write(temporary: Path) -> None:
         with temporary.open("w", encoding="utf-8", newline="") as file:
             if path.suffix.lower() == ".jsonl":
-                file.writelines(json.dumps(result, ensure_ascii=False) + "\n" for result in _counted())
+                file.writelines(
+                    json.dumps(with_kept(result, kept), ensure_ascii=False) + "\n"
+                    for result, kept in _counted()
+                )
             else:
                 _write_rows(file, _counted())
 
@@ -66,20 +77,26 @@ def write_results(path: Path, results: Iterable[Any], *, picture: str | Path | N
     return count
 
 
-def _write_rows(file: TextIO, results: Iterable[Any]) -> None:
+def _write_rows(file: TextIO, results: Iterable[tuple[Any, Mapping[str, Any]]]) -> None:
     """Writes a row per answer; the rows wait in a temporary file until all columns are known."""
     names: dict[str, None] = {INPUT: None}
     with TemporaryFile("w+", encoding="utf-8") as waiting:
-        for index, result in enumerate(results):
+        for index, (result, kept) in enumerate(results):
+            start = {INPUT: index} | {_renamed(name, {INPUT}): value for name, value in kept.items()}
             for answer in result if isinstance(result, list) else [result]:
                 row = answer if isinstance(answer, dict) else {"result": answer}
-                row = {INPUT: index} | {(f"{INPUT}_" if n == INPUT else n): v for n, v in row.items()}
+                row = start | {_renamed(name, start): value for name, value in row.items()}
                 names |= dict.fromkeys(row)
                 waiting.write(json.dumps({name: _cell(value) for name, value in row.items()}) + "\n")
         writer = csv.DictWriter(file, list(names))
         writer.writeheader()
         waiting.seek(0)
         writer.writerows(map(json.loads, waiting))
+
+
+def _renamed(name: str, taken: Container[str]) -> str:
+    """Returns the name of a column, with "_" after it if another one has it."""
+    return f"{name}_" if name in taken else name
 
 
 def _cell(value: Any) -> Any:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -12,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 
 from minitx.pipelines.batching import limits_for
-from minitx.pipelines.checks import check_tokenizer, note_truncation
+from minitx.pipelines.checks import check_iterable
 from minitx.pipelines.inputs import read_file
+from minitx.pipelines.models import load_model
 from minitx.pipelines.registry import BY_HEAD, BY_MODEL_TYPE, TASKS, TaskSpec, find_task
 from minitx.pipelines.result import Details
-from minitx.pipelines.task import ModelInput, Options, Task
+from minitx.pipelines.task import ModelInput, Options, Request, Task
 from minitx.transaction import read_consistently
 from minitx.validation import (
     ArgumentTypeError,
@@ -49,7 +51,7 @@ class Pipeline:
 
     def __init__(
         self,
-        task: Task[Any],
+        task: Task[Any, Any],
         options: Options,
         *,
         batch_size: int | None = None,
@@ -59,13 +61,12 @@ class Pipeline:
         if batch_size is not None:
             check_integer("batch_size", batch_size, 1)
         check_flags(**{n: v for n, v in {"progress": progress, "details": details}.items() if v is not None})
-        self._task: Task[Any] | None = task
+        self._task: Task[Any, Any] | None = task
         self.options = options
-        self._limits = limits_for(task.model.device, batch_size)
-        self._progress, self._details = progress, details
+        self._batch_size, self._progress, self._details = batch_size, progress, details
 
     @property
-    def task(self) -> Task[Any]:
+    def task(self) -> Task[Any, Any]:
         """The task.
 
         Raises:
@@ -83,48 +84,67 @@ class Pipeline:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer."""
-        return self.task.tokenizer
+        """The tokenizer, of a task on text."""
+        task: Any = self.task
+        tokenizer: Tokenizer = task.tokenizer
+        return tokenizer
 
-    def __call__(self, *inputs: Any, **named: Any) -> Any:
+    def __call__(self, *inputs: Any, columns: Sequence[str] | None = None, **named: Any) -> Any:
         """Returns the results of requests, in their order.
 
         Args:
-            *inputs: a request, such as a string or a dict of the task's fields; a list of requests, which
-                gives a list of results; any other iterable, which gives an iterator of results that reads
-                ahead a little; or the `Path` of a .txt (one request per line), .jsonl or .csv file, likewise.
+            *inputs: a request, such as a string or a dict of the task's fields; a list or tuple of requests,
+                which gives a list of results; any other iterable, which gives an iterator of results that
+                reads ahead a little, or not at all with batch_size=1; or the `Path` of a .txt (one request
+                per line), .jsonl or .csv file, likewise. It may also be named: inputs=...
+            columns: of a file: the columns or keys of the task's fields, in their order; None: their names.
             **named: fields of the task by name, such as question= and context=, as one value or lists of
-                values; or options of the task, for this call only.
+                values; or, for this call only, options of the task, and batch_size.
 
         Raises:
             TypeError, ValueError: inputs that are not requests of the task, or unknown options.
         """
+        if "batch_size" in named:
+            return self._with_batch_size(named.pop("batch_size"))(*inputs, columns=columns, **named)
         task = self.task
+        if "inputs" in named and "inputs" not in task.fields:
+            inputs = (*inputs, named.pop("inputs"))
         # a field that is an option too, such as candidate_labels, is named for all requests
         fields = [name for name in task.fields if name in named and not hasattr(task.Options, name)]
         given = {name: named.pop(name) for name in fields}
-        values = task.arguments(inputs, given)
         options = task.options(self.options, named)
+        values = task.arguments(inputs, given)
         values = task.prepare(values, options)
         details = self._details is not False
         if isinstance(values, Path):
-            return self._stream(read_file(values, task.fields), options)
+            if values.is_dir():
+                hint = "a text is passed as a string, not as a Path"
+                raise ArgumentValueError("inputs", values, "the path of a file, not of a folder", hint)
+            return self._stream(read_file(values, task.fields, columns, task.optional), options)
+        if columns is not None:
+            raise ArgumentValueError("columns", columns, "None", "it names columns of a file, a pathlib.Path")
         if task.is_single(values):
-            requests = [task.read(values, task.fields[0])]
-            return task.unwrap(self._run(task, requests, options, details)[0], values, options)
+            requests = {task.fields[0]: task.read(task.only(values), task.fields[0])}
+            (result,) = self._run(task, task.preprocess_all(requests, options), options, details)
+            return task.unwrap(result, values, options)
         if isinstance(values, list | tuple):
-            requests = [task.read(value, f"inputs[{index}]") for index, value in enumerate(values)]
+            requests = task.read_all(values)
             with progress_bar(len(requests), task.spec.name, self._progress) as advance:
                 results: list[Any] = []
-                for first in range(0, len(requests), CHUNK):
-                    chunk = requests[first : first + CHUNK]
-                    results += self._run(task, chunk, options, details, advance)
+                source = iter(requests.items())
+                while chunk := task.preprocess_all(dict(islice(source, CHUNK)), options):
+                    results += self._run(task, chunk, options, details, advance, len(results))
                 return results
-        hint = f"{task.spec.name} takes {task.describe_inputs()}"
-        check_type("inputs", values, Iterable, "a request, a list of requests, or an iterable", hint)
-        if isinstance(values, bytes | bytearray | set | frozenset):
-            raise ArgumentTypeError("inputs", values, "a request, a list of requests, or an iterable", hint)
+        check_iterable(values, f"{task.spec.name} takes {task.describe_inputs()}")
         return self._stream(values, options)
+
+    def _with_batch_size(self, batch_size: int | None) -> Self:
+        """Returns a pipeline of the same task with another number of rows in a batch."""
+        if batch_size is not None:
+            check_integer("batch_size", batch_size, 1)
+        other = copy(self)
+        other._batch_size = batch_size
+        return other
 
     def stream(self, inputs: Any, **options: Any) -> Iterator[str]:
         """Returns an iterator of the pieces of a generated text, as they come; joined they are the new text.
@@ -139,32 +159,51 @@ class Pipeline:
         task = self.task
         settings = task.options(self.options, options)
         if not task.is_single(inputs):
-            raise ArgumentTypeError("inputs", inputs, "one request", "call the pipeline for several")
-        return task.stream(task.read(inputs, task.fields[0]), settings)
+            hint = f"{task.spec.name} takes {task.describe_inputs()}; call the pipeline for several"
+            raise ArgumentTypeError("inputs", inputs, "one request", hint)
+        return task.stream(task.read(task.only(inputs), task.fields[0]), settings)
 
     def _stream(self, values: Iterable[Any], options: Options) -> Iterator[Any]:
-        """Yields results in the order of the inputs, chunk by chunk."""
+        """Yields results in the order of the inputs, chunk by chunk.
+
+        An error of an input, or of its source, comes after the results of all inputs before it. With one row
+        in a batch nothing is read ahead.
+        """
         task, details = self.task, self._details is True
-        source, size, count = iter(values), FIRST_CHUNK, 0
+        most = 1 if self._batch_size == 1 else CHUNK
+        source, size, count, error = iter(values), min(FIRST_CHUNK, most), 0, None
         with progress_bar(None, task.spec.name, self._progress) as advance:
-            while chunk := list(islice(source, size)):
-                requests = [task.read(value, f"inputs[{count + i}]") for i, value in enumerate(chunk)]
-                yield from self._run(task, requests, options, details, advance)
-                count, size = count + len(chunk), min(2 * size, CHUNK)
+            while error is None:
+                chunk, error = task.read_ahead(islice(source, size), options, count)
+                if not chunk:
+                    break
+                yield from self._run(task, chunk, options, details, advance, count)
+                count, size = count + len(chunk), min(2 * size, most)
+        if error is not None:
+            raise error
 
     def _run(
         self,
-        task: Task[Any],
-        requests: list[dict[str, Any]],
+        task: Task[Any, Any],
+        requests: Sequence[tuple[Request, Sequence[ModelInput]]],
         options: Options,
         details: bool,
         advance: Callable[[int], Any] = lambda _: None,
+        start: int = 0,
     ) -> list[Any]:
-        """Returns the results of requests, whose sequences share batches."""
-        groups = [task.preprocess(request, options) for request in requests]
+        """Returns the results of requests, whose inputs share batches.
+
+        Args:
+            task: this pipeline's.
+            requests: with their inputs of the model.
+            options: of the call.
+            details: whether results keep theirs.
+            advance: called with the number of requests whose outputs are complete.
+            start: index of the first request among all of the call.
+        """
         results = []
-        outputs = self._outputs(task, groups, options, advance)
-        for request, items, rows in zip(requests, groups, outputs, strict=True):
+        outputs = self._outputs(task, [items for _, items in requests], options, advance, start)
+        for (request, items), rows in zip(requests, outputs, strict=True):
             result = task.postprocess(request, items, rows, options)
             if details and hasattr(result, "details"):
                 result.details = Details(task.spec.name, request, tuple(items), tuple(rows))
@@ -173,17 +212,19 @@ class Pipeline:
 
     def _outputs(
         self,
-        task: Task[Any],
-        groups: list[list[ModelInput]],
+        task: Task[Any, Any],
+        groups: Sequence[Sequence[ModelInput]],
         options: Options,
         advance: Callable[[int], Any] = lambda _: None,
+        start: int = 0,
     ) -> list[list[Any]]:
-        """Returns the model's outputs for the sequences of each group, which share batches."""
-        note_truncation(task, groups, options)
+        """Returns the model's outputs for the inputs of each group, which share batches."""
+        task.note_inputs(groups, options, start)
+        limits = limits_for(task.model.device, self._batch_size)
         flat = [(index, item) for index, items in enumerate(groups) for item in items]
         outputs: list[Any] = [None] * len(flat)
         left = [len(items) for items in groups]
-        for batch in task.batches([item for _, item in flat], self._limits, options):
+        for batch in task.batches([item for _, item in flat], limits, options):
             rows = task.forward([flat[index][1] for index in batch], options)
             for index, row in zip(batch, rows, strict=True):
                 outputs[index] = row
@@ -285,15 +326,11 @@ def pipeline(
     def read() -> Any:
         """Loads the model and its tokenizer, both of one save."""
         if isinstance(model, str | Path):
-            loaded = _load_model(spec, model, dtype, _device(device), hub)
+            loaded = load_model(spec, model, dtype, _device(device), hub)
         else:
             loaded = _check_model(model, dtype, device)
         chosen = spec or _task_of(loaded)
-        kind = chosen.task_class().for_model(loaded)
-        implementation = kind(chosen, loaded, _load_tokenizer(loaded, tokenizer, hub))
-        if tokenizer is not None:
-            check_tokenizer(loaded, implementation.tokenizer)
-        return implementation
+        return chosen.task_class().for_model(loaded).load(chosen, loaded, tokenizer, hub)
 
     is_folder = isinstance(model, str | Path) and os.path.isdir(model)
     implementation = read_consistently(Path(model), read) if is_folder else read()
@@ -305,34 +342,6 @@ def pipeline(
         details=details,
     )
     return pipe
-
-
-def _load_model(
-    spec: TaskSpec | None,
-    model: str | Path,
-    dtype: torch.dtype | str | None,
-    device: torch.device,
-    hub: Mapping[str, Any],
-) -> Model:
-    """Loads a model with the head of the task; without a task, with the head of the checkpoint."""
-    from minitx.checkpoint.load import load
-
-    head = spec.heads[0] if spec is not None and len(spec.heads) == 1 else None
-    if head == "none":
-        head = _headless(model, hub)
-    return load(model, head=head, dtype=dtype, device=device, **hub)
-
-
-def _headless(model: str | Path, hub: Mapping[str, Any]) -> str:
-    """Returns "encoder" for an encoder-decoder whose encoder can be used alone, such as T5, else "none"."""
-    from minitx.checkpoint.build import choose_architecture
-    from minitx.checkpoint.hub import fetch
-    from minitx.checkpoint.lora.base import base_folder
-    from minitx.io import read_json
-
-    folder = base_folder(fetch(model, **hub), token=hub["token"], offline=hub["offline"])
-    path = folder / "config.json"
-    return choose_architecture(read_json(path), None)[0].headless[-1] if path.is_file() else "none"
 
 
 def _task_of(model: Model) -> TaskSpec:
@@ -373,22 +382,3 @@ def _device(device: str | int | torch.device | None) -> torch.device:
         kind = "cuda" if found is None else found.type
         device = "cpu" if device == -1 else f"{kind}:{device}"
     return check_device(device)
-
-
-def _load_tokenizer(model: Model, tokenizer: Any, hub: Mapping[str, Any]) -> Tokenizer:
-    """Returns a tokenizer: the one passed, that of a folder or Hub id, or that of the model's folder.
-
-    Raises:
-        ArgumentTypeError: a model that was not loaded from a folder, or a tokenizer of another library.
-    """
-    from minitx.tokenizer import Tokenizer, load_tokenizer
-
-    if tokenizer is None:
-        folder = getattr(model.checkpoint, "folder", None)
-        if folder is None:
-            hint = "the model was not loaded from a folder; pass one of minitx.load_tokenizer"
-            raise ArgumentTypeError("tokenizer", None, "a tokenizer", hint)
-        return load_tokenizer(folder)
-    loaded = load_tokenizer(tokenizer, **hub) if isinstance(tokenizer, str | Path) else tokenizer
-    check_type("tokenizer", loaded, Tokenizer, "a tokenizer of minitx", "minitx.load_tokenizer loads one")
-    return loaded

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
@@ -26,6 +26,7 @@ class TaskSpec:
         aliases: further names.
         picture: how a result is drawn: "bars", "marks", "answer", "matrix", "table" or "text".
         pipeline: its pipeline likewise, if it has methods of its own.
+        languages: source and target language that the name states, such as translation_en_to_fr.
     """
 
     name: str
@@ -36,6 +37,12 @@ class TaskSpec:
     aliases: tuple[str, ...] = ()
     picture: str = "text"
     pipeline: str | type[Any] = "pipeline:Pipeline"
+    languages: tuple[str, ...] = ()
+
+    @property
+    def full_name(self) -> str:
+        """The name with the languages that it states, for `pipeline`."""
+        return f"{self.name}_{'_to_'.join(self.languages)}" if self.languages else self.name
 
     def task_class(self) -> Any:
         """Imports the class of the task, a `Task`."""
@@ -130,7 +137,7 @@ SPECS = (
     TaskSpec(
         name="translation",
         summary="translate texts; translation_en_to_fr has languages",
-        path="text.text2text:Translation",
+        path="text.translation:Translation",
         heads=("seq2seq-lm",),
         checkpoint="google-t5/t5-base",
     ),
@@ -194,7 +201,8 @@ def find_task(name: str) -> tuple[TaskSpec, dict[str, str]]:
 
     check_strings(task=name)
     if languages := re.fullmatch(TRANSLATION, name):
-        return TASKS["translation"], {"src_lang": languages[1], "tgt_lang": languages[2]}
+        spec = replace(TASKS["translation"], languages=languages.groups())
+        return spec, {"src_lang": languages[1], "tgt_lang": languages[2]}
     if name in NAMES:
         return TASKS[NAMES[name]], {}
     similar = get_close_matches(name.lower().replace("_", "-"), NAMES, n=1)

@@ -18,7 +18,7 @@ class Details:
     Attributes:
         task: name of the task.
         request: the checked input, by the names of its fields.
-        inputs: the sequences that the model read; each has `input_ids`, `tokens` and `offsets`.
+        inputs: of the model; sequences of text have `input_ids`, `tokens` and `offsets`.
         outputs: for each of `inputs`, the model's output, such as its logits, on the CPU.
     """
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from minitx.pictures.drawings import Bars, Drawing, Grid, Mark, Marks, Plain
+from minitx.pictures.drawings import Bars, Drawing, Mark, Marks, Plain
+from minitx.pictures.grids import Grid, Matrix
 from minitx.pictures.text import shorten_line
 from minitx.pipelines.registry import TASKS
 from minitx.tokenizer.tables.table import as_table
+
+MARGIN = 400  # characters around an answer
 
 
 def drawing_of(result: Any, details: Any) -> Drawing:
@@ -26,22 +29,27 @@ def drawing_of(result: Any, details: Any) -> Drawing:
             "This result has no details to draw; those of streams and files have them with "
             "pipeline(..., details=True)."
         )
-    answers = list(result) if isinstance(result, list) else [result]
-    return DRAWINGS[TASKS[details.task].picture](answers, details.request)
+    answers = result if isinstance(result, list) else [result]
+    drawing: Drawing = DRAWINGS[TASKS[details.task].picture](answers, details.request)
+    return drawing
 
 
 def _bars(answers: Sequence[Any], request: Mapping[str, Any]) -> Drawing:
-    """Draws labels with scores: {label, score}, {token_str, score}, {text, score}, or {labels, scores}."""
-    values: list[tuple[str, float]] = []
-    for answer in answers:
-        if isinstance(answer, list):  # one of several masks
-            values += _bars(answer, {}).values  # type: ignore[attr-defined]
-        elif "labels" in answer:
-            values += zip(answer["labels"], answer["scores"], strict=True)
-        else:
-            name = next(answer[key] for key in ("label", "token_str", "text", "corpus_id") if key in answer)
-            values.append((str(name), answer["score"]))
+    """Draws labels with scores; of several masks, in groups."""
+    values: list[tuple[str, float | None]] = []
+    for number, answer in enumerate(answers, start=1):
+        group = isinstance(answer, list)  # the tokens of one of several masks
+        values += [(f"mask {number}", None)] if group else []
+        values += [pair for part in (answer if group else [answer]) for pair in _scored(part)]
     return Bars(_title(request), values)
+
+
+def _scored(answer: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """Returns labels and scores: of {label, score}, {token_str, score}, {text, score}, {labels, scores}."""
+    if "labels" in answer:
+        return list(zip(answer["labels"], answer["scores"], strict=True))
+    name = next(answer[key] for key in ("label", "token_str", "text", "corpus_id") if key in answer)
+    return [(str(name), answer["score"])]
 
 
 def _marks(answers: Sequence[Any], request: Mapping[str, Any]) -> Drawing:
@@ -56,16 +64,23 @@ def _marks(answers: Sequence[Any], request: Mapping[str, Any]) -> Drawing:
 
 
 def _answer(answers: Sequence[Any], request: Mapping[str, Any]) -> Drawing:
-    """Draws answers in their context."""
+    """Draws an answer in its context; several as bars, since they may overlap."""
+    if len(answers) > 1:
+        pairs = [(answer["answer"] or "(no answer)", answer["score"]) for answer in answers]
+        return Bars(request["question"], pairs)
     marks = [Mark(answer["start"], answer["end"], "", answer["score"]) for answer in answers]
     title = request["question"] if answers and answers[0]["answer"] else f"{request['question']} (no answer)"
-    return Marks(request["context"], marks, title)
+    return Marks(request["context"], marks, title).excerpt(MARGIN)
 
 
 def _scores(answers: Sequence[Any], request: Mapping[str, Any]) -> Drawing:
-    """Draws the similarity of a sentence to others."""
+    """Draws the similarities of all pairs; of many sentences, those to the source sentence as bars."""
+    matrix = getattr(answers, "matrix", None)
+    if matrix is not None:
+        return Matrix([request["source_sentence"], *request["sentences"]], matrix)
     pairs = zip(request["sentences"], answers, strict=True)
-    return Bars(request["source_sentence"], sorted(pairs, key=lambda pair: -pair[1]))
+    ranked = sorted(pairs, key=lambda pair: -pair[1])
+    return Bars(_title(request), ranked)
 
 
 def _table(answers: Sequence[Any], request: Mapping[str, Any]) -> Drawing:
@@ -98,9 +113,9 @@ def _last_text(answer: Any) -> str:
 
 
 def _title(request: Mapping[str, Any]) -> str:
-    """Returns the first field of a request that is text."""
+    """Returns the fields of a request that are text."""
     texts = [value for value in request.values() if isinstance(value, str)]
-    return shorten_line(" / ".join(texts), 200)
+    return shorten_line(" / ".join(text if text.strip() else "(empty)" for text in texts), 300)
 
 
 DRAWINGS: Mapping[str, Callable[[Sequence[Any], Mapping[str, Any]], Drawing]] = {

@@ -1,141 +1,119 @@
-"""`Task`: preprocess -> model -> postprocess, the shape of every task."""
+"""`Task`: preprocess -> model -> postprocess, the shape of every task, whatever its inputs are.
+
+`text_task` has the part that tasks on text share.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
+from itertools import count
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import torch
 from torch import Tensor
 
 from minitx.habits import UnknownArgumentError
-from minitx.models import DecoderModel, ModelOutput
 from minitx.models.compiled import check_not_compiled
 from minitx.pipelines.batching import BatchLimits, make_batches
-from minitx.pipelines.checks import check_stride, check_unicode, option_hint
-from minitx.pipelines.embedding.embed import token_limit
+from minitx.pipelines.checks import note_truncation, option_hint
+from minitx.pipelines.models import check_head
 from minitx.pipelines.registry import TaskSpec
-from minitx.tokenizer.batch import Truncation
-from minitx.validation import (
-    ArgumentTypeError,
-    ArgumentValueError,
-    check_choice,
-    check_integer,
-    check_type,
-)
+from minitx.validation import ArgumentError, ArgumentTypeError, ArgumentValueError
 
-if TYPE_CHECKING:
-    from tokenizers import Encoding
-
-    from minitx.tokenizer import Tokenizer
-
-Overflow = Literal["truncate", "window", "error"]
 Request = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options of every task on text.
-
-    Attributes:
-        overflow: what happens to a text with more tokens than the model takes: "truncate" cuts it off,
-            "window" divides it into overlapping windows and combines their results, "error" refuses it.
-        max_length: most tokens of a sequence, special tokens included; None for those of model and tokenizer.
-        stride: number of tokens by which neighbouring windows overlap; None for a quarter of a window.
-    """
-
-    overflow: Overflow = "truncate"
-    max_length: int | None = None
-    stride: int | None = None
+    """Options of a task; a subclass adds them as fields, and checks them in `__post_init__`."""
 
     def __post_init__(self) -> None:
-        check_choice("overflow", self.overflow, ("truncate", "window", "error"))
-        if self.max_length is not None:
-            check_integer("max_length", self.max_length, 1)
-        if self.stride is not None:
-            check_integer("stride", self.stride, 0)
+        """Checks the values; every task has none of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelInput:
-    """One sequence for the model: a text, a window of it, or a pair.
+    """One row of a batch, such as a text, a window of it, or an image.
 
     Attributes:
-        ids: arguments of the model without padding: input_ids, and token_type_ids if the model uses them.
-        encoding: of the tokenizer: tokens, offsets, words and sequences; None of sequences made otherwise.
-        truncated: whether a part of the text was cut off.
-        label: whatever tells this sequence from the others of its request, such as the label of a hypothesis.
+        arguments: of the model, by name, without the dimension of the batch.
+        size: the share of a batch that it takes: the number of its tokens, patches or frames.
+        truncated: whether a part of the input was cut off.
+        label: whatever tells this row from the others of its request, such as the label of a hypothesis.
     """
 
-    ids: Mapping[str, Sequence[int]]
-    encoding: Encoding | None = None
+    arguments: Mapping[str, Any]
+    size: int = 1
     truncated: bool = False
     label: Any = None
 
-    def __len__(self) -> int:
-        return len(self.input_ids)
-
-    @property
-    def input_ids(self) -> Sequence[int]:
-        """The token ids."""
-        return self.ids["input_ids"]
-
-    @property
-    def tokens(self) -> list[str]:
-        """The tokens as text; empty without an encoding."""
-        return [] if self.encoding is None else self.encoding.tokens
-
-    @property
-    def offsets(self) -> list[tuple[int, int]]:
-        """(start, end) of each token in characters of its text; empty without an encoding."""
-        return [] if self.encoding is None else self.encoding.offsets
-
 
 OptionsT = TypeVar("OptionsT", bound=Options)
+InputT = TypeVar("InputT", bound=ModelInput)
 
 
-class Task(Generic[OptionsT]):
+class Task(Generic[OptionsT, InputT]):
     """One task of one model: `preprocess`, `forward` and `postprocess`.
 
-    A subclass has the three methods, its `Options`, and the names of its inputs; `forward` runs the model on
-    a padded batch unless the subclass does otherwise.
+    A subclass has the steps, its `Options`, and the names of its inputs and outputs; `forward` runs the model
+    on a batch unless the subclass does otherwise.
 
     Args:
         spec: entry of the table of tasks.
         model: in eval mode, with one of the heads of `spec`.
-        tokenizer: of the same checkpoint.
 
     Attributes:
-        fields: names of the inputs of one request; the first is the one that a plain string is.
+        fields: names of the inputs of one request; the first is the one that a plain value is.
         optional: those that may be left out.
+        lists: those that are lists of strings in one request, such as the documents that are ranked.
         files: fields that the command line reads from a file -> their description.
-        remedy: advice of the note about truncated texts.
+        outputs: names of the model's outputs that `output_of` uses.
+        pads: whether inputs of different sizes may share a batch; `collate` then pads them.
+        single_lists: whether a list of one request has its result alone, as in transformers.
+        kind: phrase about a plain value, for messages.
+        remedy: advice of the note about truncated inputs.
 
     Raises:
         ArgumentValueError: a model with another head, or in training mode.
     """
 
     Options: ClassVar[type[Any]] = Options
-    fields: ClassVar[tuple[str, ...]] = ("text",)
+    fields: ClassVar[tuple[str, ...]] = ("input",)
     optional: ClassVar[tuple[str, ...]] = ()
+    lists: ClassVar[tuple[str, ...]] = ()
     files: ClassVar[Mapping[str, str]] = {}
-    remedy: ClassVar[str] = 'overflow="window" uses all of a text, max_length= states another limit'
+    outputs: ClassVar[tuple[str, ...]] = ("logits",)
+    pads: ClassVar[bool] = False
+    single_lists: ClassVar[bool] = False
+    kind: ClassVar[str] = "a value"
+    remedy: ClassVar[str] = "shorter ones are used as a whole"
 
-    def __init__(self, spec: TaskSpec, model: Any, tokenizer: Tokenizer) -> None:
+    def __init__(self, spec: TaskSpec, model: Any) -> None:
         check_not_compiled(model)
-        if "none" not in spec.heads and model.task not in spec.heads:
-            hint = f"load it with minitx.load(..., head={spec.heads[0]!r}), or choose another task"
-            expected = f"a model with the head {' or '.join(map(repr, spec.heads))} for {spec.name}"
-            raise ArgumentValueError("model", f"a model with the head {model.task!r}", expected, hint)
-        if model.training:
-            raise ArgumentValueError("model", type(model).__name__, "in eval mode", "call model.eval()")
-        self.spec, self.model, self.tokenizer = spec, model, tokenizer
+        check_head(spec, model)
+        self.spec, self.model = spec, model
 
     @classmethod
-    def for_model(cls, model: Any) -> type[Task[Any]]:
+    def for_model(cls, model: Any) -> type[Task[Any, Any]]:
         """Returns the class for a model; by default this one."""
         return cls
+
+    @classmethod
+    def load(cls, spec: TaskSpec, model: Any, tokenizer: Any, hub: Mapping[str, Any]) -> Self:
+        """Returns the task of a model, with what its steps need beside it: by default nothing.
+
+        Args:
+            spec, model: as for the class.
+            tokenizer: as for `minitx.pipeline`.
+            hub: arguments for downloads: revision, token and offline.
+
+        Raises:
+            ArgumentValueError: a tokenizer for a task that has no text.
+        """
+        if tokenizer is not None:
+            raise ArgumentValueError("tokenizer", tokenizer, "None", f"{spec.name} has no text")
+        return cls(spec, model)
 
     # --- arguments ---------------------------------------------------------------------------------
 
@@ -148,7 +126,7 @@ class Task(Generic[OptionsT]):
         known = [field.name for field in fields(self.Options)]
         for name in values:
             if name not in known:
-                raise UnknownArgumentError(self.spec.name, name, option_hint(name, known))
+                raise UnknownArgumentError(self.spec.name, name, option_hint(name, [*known, *self.fields]))
         options: OptionsT = self.Options(**values) if base is None else replace(base, **values)
         return options
 
@@ -176,18 +154,19 @@ class Task(Generic[OptionsT]):
         sizes = {name: len(value) for name, value in columns.items()}
         if len(set(sizes.values())) > 1:
             raise ArgumentValueError("inputs", sizes, "as many values of each field")
-        count = next(iter(sizes.values()))
-        rows = {name: value if name in columns else [value] * count for name, value in table.items()}
+        number = next(iter(sizes.values()))
+        rows = {name: value if name in columns else [value] * number for name, value in table.items()}
         return [dict(zip(rows, values, strict=True)) for values in zip(*rows.values(), strict=True)]
 
     def is_column(self, field: str, value: Any) -> bool:
         """Whether the value of a named field is a list of one value per request."""
-        return isinstance(value, list | tuple)
+        is_list = isinstance(value, list | tuple)
+        return is_list and (field not in self.lists or any(isinstance(item, list | tuple) for item in value))
 
     def describe_inputs(self) -> str:
         """Returns a phrase about a request, for messages."""
         names = " and ".join(f"{n!r}{' (optional)' * (n in self.optional)}" for n in self.fields)
-        return f"a string, or a dict with {names}, or a list of them"
+        return f"{self.kind}, or a dict with {names}, or a list of them"
 
     def prepare(self, inputs: Any, options: OptionsT) -> Any:
         """Returns the inputs of a call as requests; by default as they are."""
@@ -195,10 +174,15 @@ class Task(Generic[OptionsT]):
 
     def is_single(self, inputs: Any) -> bool:
         """Whether inputs are those of one request, and not several."""
-        return isinstance(inputs, str | Mapping)
+        is_list = isinstance(inputs, list | tuple)
+        return self.single_lists and len(inputs) == 1 if is_list else isinstance(inputs, str | Mapping)
+
+    def only(self, inputs: Any) -> Any:
+        """Returns the request of single inputs."""
+        return inputs[0] if self.single_lists and isinstance(inputs, list | tuple) else inputs
 
     def read(self, value: Any, name: str) -> dict[str, Any]:
-        """Returns the checked fields of one request: of a dict, or the first field of a plain string.
+        """Returns the checked fields of one request: of a dict, or the first field as a plain value.
 
         Args:
             value: of the user.
@@ -209,156 +193,124 @@ class Task(Generic[OptionsT]):
         """
         if not isinstance(value, Mapping):
             value = {self.fields[0]: value}
+        place = "inputs" if name == self.fields[0] else name
+        hint = f"{self.spec.name} takes {self.describe_inputs()}"
         for key in value:
             if key not in self.fields:
-                expected = f"a dict with {', '.join(map(repr, self.fields))}"
-                raise ArgumentValueError(f"{name}[{key!r}]", value[key], "left out", f"it must be {expected}")
+                raise ArgumentValueError(f"{place}[{key!r}]", value[key], "left out", hint)
         for field in self.fields:
             if value.get(field) is None and field not in self.optional:
-                hint = f"{self.spec.name} takes {self.describe_inputs()}"
-                raise ArgumentTypeError(f"{name}[{field!r}]", None, "stated", hint)
+                raise ArgumentTypeError(f"{place}[{field!r}]", None, "stated", hint)
         return {field: self.check_field(field, value.get(field), name) for field in self.fields}
 
-    def check_field(self, field: str, value: Any, name: str) -> Any:
-        """Returns the checked value of a field; a string, if the subclass does not take others too.
+    def read_all(self, values: Iterable[Any], first: int = 0) -> dict[str, dict[str, Any]]:
+        """Returns the checked requests by their names in messages, which begin with inputs[first]."""
+        names = (f"inputs[{index}]" for index in count(first))
+        return {name: self.read(value, name) for name, value in zip(names, values, strict=False)}
 
-        Raises:
-            ArgumentTypeError: not a string.
+    def check_field(self, field: str, value: Any, name: str) -> Any:
+        """Returns the checked value of a field; by default any value.
+
+        Args:
+            field: one of `fields`.
+            value: None for an optional field that is left out.
+            name: of the request, for messages.
         """
-        if value is not None:
-            where = name if field == self.fields[0] else f"{name}[{field!r}]"
-            check_type(where, value, str, "a string", "several texts are a list of strings")
-            check_unicode(where, value)
         return value
+
+    def name_of(self, field: str, name: str) -> str:
+        """Returns the name of a field in messages: context, or inputs[3]['context'] of one of several.
+
+        Args:
+            field: one of `fields`.
+            name: of the request, as for `read`.
+        """
+        if name == self.fields[0]:
+            return field
+        return name if field == self.fields[0] else f"{name}[{field!r}]"
 
     # --- the three steps ---------------------------------------------------------------------------
 
-    def preprocess(self, request: Request, options: OptionsT) -> list[ModelInput]:
-        """Returns the sequences of one request."""
+    def preprocess(self, request: Request, options: OptionsT) -> list[InputT]:
+        """Returns the inputs of the model for one request."""
         raise NotImplementedError
 
-    @torch.inference_mode()
-    def forward(self, inputs: Sequence[ModelInput], options: OptionsT) -> list[Any]:
-        """Runs the model on a batch; returns an output per sequence, without padding, on the CPU."""
-        output = self.model(**self.collate(inputs))
-        return [self.output_of(output, row, len(item)) for row, item in enumerate(inputs)]
+    def preprocess_named(self, request: Request, name: str, options: OptionsT) -> list[InputT]:
+        """As `preprocess`; an error about a field names the request too, if it is one of several."""
+        try:
+            return self.preprocess(request, options)
+        except ArgumentError as error:
+            field, bracket, rest = error.parameter.partition("[")
+            if name != self.fields[0] and request.get(field) is not None:
+                error.parameter = self.name_of(field, name) + bracket + rest
+            raise
 
-    def output_of(self, output: ModelOutput, row: int, length: int) -> Any:
-        """Returns the output of one sequence: by default its logits, (C) or (T, C).
+    def preprocess_all(
+        self, requests: Mapping[str, Request], options: OptionsT
+    ) -> list[tuple[Request, list[InputT]]]:
+        """Returns requests, by their names in messages, each with its inputs of the model."""
+        return [
+            (request, self.preprocess_named(request, name, options)) for name, request in requests.items()
+        ]
+
+    def read_ahead(
+        self, values: Iterable[Any], options: OptionsT, first: int
+    ) -> tuple[list[tuple[Request, list[InputT]]], Exception | None]:
+        """Returns the preprocessed requests before the first error, and this error.
 
         Args:
-            output: of the model, for a batch.
-            row: index of the sequence in the batch.
-            length: number of its tokens.
+            values: requests; reading them may fail.
+            options: of the call.
+            first: index of the first value, for messages.
         """
-        logits = output.logits
-        assert logits is not None
-        return to_cpu(logits[row, :length] if logits.dim() == 3 else logits[row])
+        requests: list[tuple[Request, list[InputT]]] = []
+        try:
+            for value in values:
+                requests += self.preprocess_all(self.read_all([value], first + len(requests)), options)
+        except Exception as error:
+            return requests, error
+        return requests, None
+
+    @torch.inference_mode()
+    def forward(self, inputs: Sequence[InputT], options: OptionsT) -> list[Any]:
+        """Runs the model on a batch; returns an output per input, without padding, on the CPU."""
+        output = self.model(**self.collate(inputs))
+        batch = {name: getattr(output, name) for name in self.outputs}
+        columns = {name: to_cpu(values) for name, values in batch.items() if values is not None}
+        rows = ({name: column[row] for name, column in columns.items()} for row in range(len(inputs)))
+        return [own_storage(self.output_of(row, item)) for row, item in zip(rows, inputs, strict=True)]
+
+    def collate(self, inputs: Sequence[InputT]) -> dict[str, Tensor]:
+        """Returns the arguments of the model for a batch, on its device; by default stacked, of one shape."""
+        return {
+            name: torch.stack([torch.as_tensor(item.arguments[name]) for item in inputs]).to(
+                self.model.device
+            )
+            for name in inputs[0].arguments
+        }
+
+    def output_of(self, row: Mapping[str, Tensor], item: InputT) -> Any:
+        """Returns the output of one input, a tensor or a named tuple: by default the first of `outputs`.
+
+        Args:
+            row: the model's `outputs` for it, by name; views of those of the batch, with its padding.
+            item: the input.
+        """
+        return row[self.outputs[0]]
+
+    def batches(self, inputs: Sequence[InputT], limits: BatchLimits, options: OptionsT) -> list[list[int]]:
+        """Returns the indices of the inputs of each batch."""
+        return make_batches([item.size for item in inputs], limits, padding=self.pads)
 
     def postprocess(
-        self, request: Request, inputs: Sequence[ModelInput], outputs: Sequence[Any], options: OptionsT
+        self, request: Request, inputs: Sequence[InputT], outputs: Sequence[Any], options: OptionsT
     ) -> Any:
-        """Returns the result of one request, from the outputs of its sequences."""
+        """Returns the result of one request, from the outputs of its inputs."""
         raise NotImplementedError
 
     def unwrap(self, result: Any, inputs: Any, options: OptionsT) -> Any:
         """Returns the result of a single request in the nesting of transformers; by default as it is."""
         return result
-
-    # --- what tasks share --------------------------------------------------------------------------
-
-    def limit(self, options: OptionsT) -> int | None:
-        """Returns the most tokens of a sequence; None without any limit."""
-        return token_limit(self.model, self.tokenizer, options.max_length)
-
-    def encode(
-        self,
-        text: str | Sequence[str],
-        pair: str | Sequence[str] | None = None,
-        *,
-        options: OptionsT,
-        cut: Truncation = True,
-        stride: int | None = None,
-    ) -> list[ModelInput]:
-        """Tokenizes one text or pair into one sequence, or into windows.
-
-        Args:
-            text, pair: strings, or lists of words.
-            options: their `overflow`, `max_length` and `stride`.
-            cut: the text of a pair that is truncated or divided; True truncates the longer one first.
-            stride: overlap of windows; None for that of the options.
-
-        Raises:
-            ValueError: a text that is too long, with overflow="error", or a limit that leaves no room.
-        """
-        limit = self.limit(options)
-        windows = options.overflow == "window"
-        if windows and stride is None and limit is not None:
-            stride = self.overlap(options, limit, pair=pair is not None)
-        batch = self.tokenizer(
-            [text],
-            pairs=None if pair is None else [pair],
-            truncation=False if limit is None else cut,
-            max_length=limit,
-            stride=(stride or 0) if windows and limit is not None else 0,
-            is_split_into_words=not isinstance(text, str),
-            return_overflow=windows and limit is not None,
-            as_tensors=False,
-        )
-        too_long = limit is not None and bool(batch.encodings[0].overflowing)
-        if too_long and options.overflow == "error":
-            hint = 'overflow="truncate" cuts it off, overflow="window" divides it'
-            expected = f"of at most {limit} tokens, special tokens included"
-            raise ArgumentValueError("text", text, expected, hint)
-        names = [name for name in batch if name != "attention_mask"]
-        if isinstance(self.model, DecoderModel):  # which has no token types, though tokenizers state them
-            names = ["input_ids"]
-        return [
-            ModelInput(
-                ids={name: batch[name][row] for name in names},
-                encoding=batch.encodings[row],
-                truncated=too_long and not windows,
-            )
-            for row in range(len(batch["input_ids"]))
-        ]
-
-    def overlap(self, options: OptionsT, limit: int, *, pair: bool) -> int:
-        """Returns the number of tokens by which windows of `limit` tokens overlap."""
-        room = max(limit - self.num_special_tokens(pair), 0)
-        if options.stride is None:
-            return room // 4
-        check_stride("stride", options.stride, room)
-        return options.stride
-
-    def num_special_tokens(self, pair: bool) -> int:
-        """Returns the number of special tokens around a text or a pair."""
-        return len(self.tokenizer.encode("", "" if pair else None))
-
-    def collate(self, inputs: Sequence[ModelInput]) -> dict[str, Tensor]:
-        """Returns the arguments of the model for a batch, padded on the right, on its device.
-
-        Raises:
-            ArgumentValueError: an id that the model does not have.
-        """
-        length = max(map(len, inputs))
-        pad = {"input_ids": self.tokenizer.pad_token_id or 0}
-        device = self.model.device
-        batch = {
-            name: torch.tensor([_padded(item.ids[name], length, pad.get(name, 0)) for item in inputs])
-            for name in inputs[0].ids
-        }
-        size = self.model.config.text_inputs.vocab_size
-        if batch["input_ids"].numel() and int(batch["input_ids"].max()) >= size:
-            hint = f"the model has {size} tokens, the tokenizer {len(self.tokenizer)}"
-            raise ArgumentValueError("tokenizer", self.tokenizer, "that of the model", hint)
-        mask = torch.tensor([_padded([1] * len(item), length, 0) for item in inputs])
-        return {name: ids.to(device) for name, ids in batch.items()} | {"attention_mask": mask.to(device)}
-
-    def batches(
-        self, inputs: Sequence[ModelInput], limits: BatchLimits, options: OptionsT
-    ) -> list[list[int]]:
-        """Returns the indices of the sequences of each batch."""
-        return make_batches([len(item) for item in inputs], limits, padding=self.pads)
 
     def stream(self, request: Request, options: OptionsT) -> Iterator[str]:
         """Yields the result of one request in pieces of text.
@@ -369,31 +321,30 @@ class Task(Generic[OptionsT]):
         hint = "call the pipeline; an iterable of inputs gives results one by one"
         raise ArgumentValueError("task", self.spec.name, "one that generates text, to be streamed", hint)
 
+    # --- messages ----------------------------------------------------------------------------------
+
+    def note_inputs(self, groups: Sequence[Sequence[InputT]], options: OptionsT, start: int = 0) -> None:
+        """Warns about the inputs of requests, before the model runs: those that were truncated.
+
+        Args:
+            groups: inputs of each request.
+            options: of the call.
+            start: index of the first request among all of the call.
+        """
+        note_truncation(self, groups, options, start)
+
     def describe(self, options: OptionsT) -> str:
         """Returns the settings of a checkpoint that are in use, for `repr`; by default none."""
         return ""
 
-    @property
-    def pads(self) -> bool:
-        """Whether sequences of different lengths may share a batch."""
-        return True
-
-
-def check_list(field: str, value: Any, name: str) -> list[str]:
-    """Returns the checked value of a field that is a list of strings, else raises ArgumentTypeError."""
-    where = f"{name}[{field!r}]"
-    check_type(where, value, list | tuple, "a list of strings", "wrap a single string in a list")
-    for index, text in enumerate(value):
-        check_type(f"{where}[{index}]", text, str, "a string")
-    return list(value)
-
-
-def _padded(values: Iterable[Any], length: int, value: Any) -> list[Any]:
-    row = list(values)
-    several = row and isinstance(row[0], list)  # such as the types of a token of a table
-    return row + [[value] * len(row[0]) if several else value] * (length - len(row))
-
 
 def to_cpu(tensor: Tensor) -> Tensor:
-    """Returns a copy on the CPU, in float32 at least; a copy, since a part of a batch keeps all of it."""
-    return tensor.detach().to("cpu", torch.promote_types(tensor.dtype, torch.float32), copy=True)
+    """Returns a tensor on the CPU, in float32 at least."""
+    return tensor.detach().to("cpu", torch.promote_types(tensor.dtype, torch.float32))
+
+
+def own_storage(output: Any) -> Any:
+    """Returns a copy of a tensor, or of those of a named tuple: a view of a batch would keep all of it."""
+    if isinstance(output, tuple):
+        return type(output)(*map(own_storage, output))
+    return output.clone() if isinstance(output, Tensor) else output

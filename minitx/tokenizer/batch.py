@@ -206,10 +206,9 @@ def truncation_options(
     length = _length("truncation", max_length, limit)
     # Below the number of special tokens, `tokenizers` would not truncate at all.
     if length < special or stride >= max(length - special, 1):
-        raise ValueError(
-            f"max_length={length} and stride={stride} leave no room: {special} tokens of each row are "
-            "special. Raise max_length or lower stride."
-        )
+        hint = f"{special} tokens of each row are special, and stride={stride}"
+        least = special + stride + 1 if stride else special
+        raise ArgumentValueError("max_length", length, f"at least {least}", hint)
     strategy = "longest_first" if truncation is True else truncation
     return {"max_length": length, "stride": stride, "strategy": strategy, "direction": side}
 

@@ -15,6 +15,7 @@ from datetime import datetime
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from minitx.extras import missing_extra
 from minitx.io import parse_value
@@ -87,6 +88,42 @@ class ChatTemplates:
                 f"beside the messages it uses {', '.join(known) or 'nothing'}."
             )
         return _run(name, compiled, self.special_tokens | extra | inputs)
+
+    def render_marked(
+        self, messages: Sequence[Mapping[str, Any]], **options: Any
+    ) -> tuple[str, list[tuple[int, int]]]:
+        """Renders a conversation, and returns which of its characters a training loss is over.
+
+        Args:
+            messages: dicts, usually with "role" and "content".
+            options: as for `render`.
+
+        Returns:
+            The text of `render`, and the start and end of each `{% generation %}` of the template in it.
+
+        Raises:
+            ImportError, TypeError, ValueError: as `render`; a template that cuts such a part.
+        """
+        _environment()  # an error with its remedy without jinja2
+        from minitx.tokenizer.sandbox import MARKS
+
+        name = uuid4().hex  # no message contains it
+        marks = (f"<{name}>", f"</{name}>")
+        token = MARKS.set(marks)
+        try:
+            pieces = re.split(f"({'|'.join(marks)})", self.render(messages, **options))
+        finally:
+            MARKS.reset(token)
+        text, edges = "", []
+        for piece in pieces:
+            if piece in marks:
+                edges.append((piece, len(text)))
+            else:
+                text += piece
+        if [mark for mark, _ in edges] != [*marks] * (len(edges) // 2):
+            raise ValueError("The chat template nests or cuts the text of {% generation %}.")
+        places = [place for _, place in edges]
+        return text, list(zip(places[::2], places[1::2], strict=True))
 
     def saved(
         self, files: Mapping[str, str], config: Mapping[str, Any]

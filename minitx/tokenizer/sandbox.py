@@ -57,6 +57,7 @@ class Limits:
 
 
 LIMITS: ContextVar[Limits] = ContextVar("LIMITS")
+MARKS: ContextVar[tuple[str, str]] = ContextVar("MARKS", default=("", ""))
 
 
 def check_size(size: float) -> int:
@@ -137,7 +138,7 @@ def _bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Generation(Extension):
-    """Ignores `{% generation %}`, which marks the tokens of the training loss."""
+    """Writes the texts of `MARKS` around `{% generation %}`, which holds the tokens of the training loss."""
 
     tags = {"generation"}  # noqa: RUF012 - as Jinja declares it
 
@@ -145,7 +146,14 @@ class _Generation(Extension):
         """Parses the body of the tag."""
         line = next(parser.stream).lineno
         body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return nodes.Scope(body, lineno=line)
+        opening, closing = (
+            nodes.Output([self.call_method("mark", [nodes.Const(index)])], lineno=line) for index in (0, 1)
+        )
+        return nodes.Scope([opening, *body, closing], lineno=line)
+
+    def mark(self, index: int) -> str:
+        """Returns the opening mark (0) or the closing one (1) of this rendering."""
+        return MARKS.get()[index]
 
 
 class _PlainNamespace(Namespace):

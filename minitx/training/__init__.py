@@ -1,1 +1,83 @@
-"""Training: objectives, data, the loop, its schedules and optimizers, and checkpoints that resume it."""
+"""Training: objectives, data, the loop, its schedules and optimizers, and checkpoints that resume it.
+
+Names are imported at first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the table below, for type checkers
+    from minitx.training.config import TrainConfig as TrainConfig
+    from minitx.training.data.sampler import Sampler as Sampler
+    from minitx.training.loop import Run as Run
+    from minitx.training.lora import add_lora as add_lora
+    from minitx.training.lora import load_adapter as load_adapter
+    from minitx.training.lora import merge_lora as merge_lora
+    from minitx.training.lora import remove_lora as remove_lora
+    from minitx.training.lora import save_adapter as save_adapter
+    from minitx.training.metrics import loss_curve as loss_curve
+    from minitx.training.metrics import read_metrics as read_metrics
+    from minitx.training.objectives.base import Loss as Loss
+    from minitx.training.objectives.base import Objective as Objective
+    from minitx.training.objectives.causal import CausalLM as CausalLM
+    from minitx.training.objectives.contrastive import SentencePairs as SentencePairs
+    from minitx.training.objectives.denoising import Denoising as Denoising
+    from minitx.training.objectives.distillation import Distillation as Distillation
+    from minitx.training.objectives.instruct import Instruct as Instruct
+    from minitx.training.objectives.labelled import AnswerSpans as AnswerSpans
+    from minitx.training.objectives.labelled import SequenceLabels as SequenceLabels
+    from minitx.training.objectives.labelled import TokenLabels as TokenLabels
+    from minitx.training.objectives.masked import MaskedLM as MaskedLM
+    from minitx.training.objectives.preference import DPO as DPO
+    from minitx.training.objectives.replaced import GeneratorAndDiscriminator as GeneratorAndDiscriminator
+    from minitx.training.objectives.replaced import ReplacedTokens as ReplacedTokens
+    from minitx.training.objectives.seq2seq import Seq2SeqLM as Seq2SeqLM
+    from minitx.training.objectives.spans import SpanCorruption as SpanCorruption
+    from minitx.training.optimizer import make_optimizers as make_optimizers
+    from minitx.training.schedules import learning_rate_factor as learning_rate_factor
+    from minitx.training.session import Interrupted as Interrupted
+    from minitx.training.session import TrainResult as TrainResult
+    from minitx.training.session import train as train
+
+_MODULES = {
+    "AnswerSpans": "objectives.labelled",
+    "CausalLM": "objectives.causal",
+    "DPO": "objectives.preference",
+    "Denoising": "objectives.denoising",
+    "Distillation": "objectives.distillation",
+    "GeneratorAndDiscriminator": "objectives.replaced",
+    "Instruct": "objectives.instruct",
+    "Interrupted": "session",
+    "Loss": "objectives.base",
+    "MaskedLM": "objectives.masked",
+    "Objective": "objectives.base",
+    "ReplacedTokens": "objectives.replaced",
+    "Run": "loop",
+    "Sampler": "data.sampler",
+    "SentencePairs": "objectives.contrastive",
+    "Seq2SeqLM": "objectives.seq2seq",
+    "SequenceLabels": "objectives.labelled",
+    "SpanCorruption": "objectives.spans",
+    "TokenLabels": "objectives.labelled",
+    "TrainConfig": "config",
+    "TrainResult": "session",
+    "add_lora": "lora",
+    "learning_rate_factor": "schedules",
+    "load_adapter": "lora",
+    "loss_curve": "metrics",
+    "make_optimizers": "optimizer",
+    "merge_lora": "lora",
+    "read_metrics": "metrics",
+    "remove_lora": "lora",
+    "save_adapter": "lora",
+    "train": "session",
+}
+__all__ = sorted(_MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'minitx.training' has no attribute {name!r}")
+    return getattr(import_module(f"minitx.training.{_MODULES[name]}"), name)

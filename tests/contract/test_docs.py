@@ -18,6 +18,7 @@ import minitx
 import minitx.decoding
 import minitx.inspect
 from minitx.architectures import REGISTRY
+from minitx.pipelines.registry import SPECS
 from tests.contract.pages import ROOT, agrees, blocks, furnish, pages, run_page, train_examples
 
 # One worker trains the examples and runs the pages.
@@ -67,6 +68,21 @@ def test_nearly_every_block_runs() -> None:
 )
 def test_agreement_of_outputs(shown: str, printed: str, same: bool) -> None:
     assert agrees(shown, printed) is same
+
+
+def test_every_task_has_a_page_with_an_example_its_inputs_and_its_options() -> None:
+    index = (ROOT / "docs" / "tasks" / "index.md").read_text()
+    for spec in SPECS:
+        text = (ROOT / "docs" / "tasks" / f"{spec.name}.md").read_text()
+        assert f"[{spec.name}]({spec.name}.md)" in index
+        assert any(block.kind == "python" and not block.skipped for block in blocks(text)), spec.name
+        assert "request is" in text or "A list gives" in text, spec.name
+        assert "| option |" in text or "options and differences are those of" in text, spec.name
+
+
+def test_the_first_example_is_that_of_the_course() -> None:
+    first = next(block for block in blocks((ROOT / "README.md").read_text()) if block.kind == "python")
+    assert 'pipeline("sentiment-analysis")' in first.code
 
 
 def test_the_readme_is_short() -> None:

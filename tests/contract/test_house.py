@@ -28,6 +28,7 @@ PUBLIC_DOORS = {
     "pipelines/pipeline.py:pipeline",
     "tokenizer/tokenizer.py:__call__",
     "training/lora/adapt.py:add_lora",
+    "training/session.py:train",
 }
 
 

@@ -9,7 +9,7 @@ import minitx
 from minitx.architectures import REGISTRY, architecture
 from minitx.layers.activation import Activation
 from minitx.layers.pooling import POOLING
-from minitx.optimize.fast_linear import undo_fast_linear
+from minitx.optimize.linear import undo_fast_linear
 from tests.parity.cases import CASES, Case
 from tests.parity.reference import text
 from tests.parity.test_training import LENGTH, labels

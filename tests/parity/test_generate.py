@@ -16,7 +16,7 @@ from minitx.decoding.generate import generate
 from minitx.decoding.output import Result
 from minitx.decoding.stopping import Stop
 from minitx.models import Model
-from minitx.optimize.fast_linear import LARGE, FastLinear
+from minitx.optimize.linear import LARGE, FastLinear
 from tests.parity.cases import BY_NAME, CASES
 from tests.parity.reference import pair, randomise
 

@@ -9,7 +9,8 @@ Differences that are meant, and left out or undone here:
 - Token ids end at the end token: padding belongs to a batch. A stop_sequence was its first token alone.
 - T5 gets its prefix for all pairs of its languages; unknown languages are errors, and ">>xxx<<" is text;
   mBART-25's outputs begin with their language alone.
-- Lists in lists, further positional arguments and contradicting options are errors.
+- Lists in lists, further positional arguments and contradicting options, such as a min_length above
+  max_length, are errors.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ def _differs(case: Case) -> bool:
     pair = case.task.startswith("translation_") and case.model in ("nllb", "mbart50", "m2m100")
     wrong = "xx" in (call.get("src_lang"), call.get("tgt_lang"))
     lengths = case.model in ("t5", "bart-summarization") and "max_length" in case.pipeline_arguments
+    lengths |= call.get("min_length", 0) > call.get("max_length", call.get("min_length", 0))
     return bool(
         nested or options or languages or unknown or pair or wrong or lengths or case.task in ELSEWHERE
     )

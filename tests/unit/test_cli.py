@@ -33,6 +33,7 @@ from minitx.inspect.compare import verify as compare
 from minitx.pictures import similarity
 from minitx.pipelines import example
 from minitx.pipelines.embedding.vectors import write_vectors
+from minitx.values import byte_size
 from tests.hub_server import HubServer, files_of
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -144,7 +145,7 @@ def test_wrong_usage(run: Run, argv: tuple[str, ...]) -> None:
     [("500MB", 500_000_000), ("1.5gb", 1_500_000_000), ("12", 12), ("7 KB", 7000), ("9B", 9)],
 )
 def test_sizes(text: str, size: int) -> None:
-    assert options.byte_size(text) == size
+    assert byte_size(text) == size
 
 
 def test_errors_are_one_line(run: Run, folder: Path, tmp_path: Path) -> None:
@@ -1043,7 +1044,7 @@ def test_demo_json_knows_what_means_the_same(run: Run, tmp_path: Path) -> None:
     result = json.loads(out)
     assert result["nearest"][:4] == [1, 0, 3, 2]  # paraphrases find each other
     assert result["parity"]["embeddings"] <= 1e-6
-    assert result["parity"]["hidden_states"] <= 1e-4
+    assert result["parity"]["hidden_states"] <= 3e-4  # inside feed-forwards; the order of sums differs
     assert "<svg" in Path(result["picture"]).read_text()
 
 

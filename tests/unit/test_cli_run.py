@@ -12,7 +12,7 @@ import pytest
 import minitx
 from minitx.cli import app as cli
 from minitx.pipelines.outputs import write_results
-from minitx.pipelines.registry import NAMES, SPECS
+from minitx.pipelines.registry import NAMES, SPECS, find_task
 from tests.unit.pipelines.folders import bert_folder
 
 Run = Callable[..., tuple[int, str, str]]
@@ -42,6 +42,7 @@ def test_help_lists_the_tasks(run: Run) -> None:
     assert code == 0
     for spec in SPECS:
         assert f"  {spec.name:<26}{spec.summary}\n" in out
+        assert all(f"{alias} is {spec.name}" in out for alias in spec.aliases)
     assert max(map(len, out.splitlines())) <= 80
 
 
@@ -50,6 +51,10 @@ def test_help_of_a_task_teaches_its_options(run: Run, name: str) -> None:
     code, out, _ = run("run", name, "--help")
     assert code == 0
     assert f"minitx run {name} ./my-model" in out
+    task = find_task(name)[0].task_class()
+    for field in task.fields[1:]:
+        example = f"--{field.replace('_', '-')} "
+        assert field in task.optional or example in out.partition("examples:")[2]
     assert "--overflow" in out
     assert "None" not in out
     assert max(map(len, out.splitlines())) <= 80
@@ -71,6 +76,9 @@ def test_results_as_json_are_those_of_the_library(run: Run, folder: Path) -> Non
     assert [json.loads(line) for line in out.splitlines()] == pipe(TEXTS)
     _, out, _ = run("run", "text-classification", folder, TEXTS[0], "--text-pair", TEXTS[1], "--json")
     assert json.loads(out) == pipe({"text": TEXTS[0], "text_pair": TEXTS[1]})
+    pairs = ("--text-pair", TEXTS[1], "--text-pair", TEXTS[0])
+    _, out, _ = run("run", "text-classification", folder, TEXTS[0], *pairs, "--json")
+    assert [json.loads(line) for line in out.splitlines()] == pipe(text=TEXTS[0], text_pair=TEXTS[1::-1])
 
 
 def test_one_text_has_one_result(run: Run, tmp_path: Path) -> None:
@@ -109,7 +117,7 @@ def test_files(run: Run, folder: Path, tmp_path: Path, kind: str) -> None:
 
 def test_nested_answers_are_json_in_the_cells_of_csv(tmp_path: Path) -> None:
     results = [{"labels": ["a", "\u6771"], "input": 7}, [{"score": 0.5}, {"score": 1}], [[1.5, 2]]]
-    assert write_results(tmp_path / "out.csv", iter(results)) == 3
+    assert write_results(tmp_path / "out.csv", ((result, {}) for result in results)) == 3
     with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert rows[0] == {"input": "0", "labels": '["a", "\u6771"]', "input_": "7", "score": "", "result": ""}
@@ -126,19 +134,115 @@ def test_a_field_for_all_rows_of_a_file(run: Run, folder: Path, tmp_path: Path) 
     assert [json.loads(line) for line in out.splitlines()] == minitx.pipeline(model=folder)(pairs)
 
 
+def test_warnings_name_options(run: Run, folder: Path) -> None:
+    _, _, err = run("run", "text-classification", folder, "the cat sat on a mat " * 20)
+    assert '--overflow "window" uses all of a text' in " ".join(err.split())
+
+
 def test_a_picture(run: Run, folder: Path, tmp_path: Path) -> None:
     assert run("run", "text-classification", folder, TEXTS[0], "--picture", tmp_path / "a.html")[0] == 0
     assert TEXTS[0] in (tmp_path / "a.html").read_text()
 
 
+def test_a_picture_is_announced(run: Run, folder: Path, tmp_path: Path) -> None:
+    call = ("run", "text-classification", folder, *TEXTS[:2], "--picture", tmp_path / "a.html")
+    _, out, err = run(*call)
+    assert f"the first result is drawn in {tmp_path / 'a.html'}" in " ".join(err.split())
+    assert "a.html" not in out
+    assert run(*call, "--output", tmp_path / "out.csv")[2] == err
+    assert run(*call, "--json")[2] == ""
+    assert TEXTS[0] in (tmp_path / "a.html").read_text()
+
+
+def test_a_picture_of_another_kind_is_refused_before_any_work(run: Run, tmp_path: Path) -> None:
+    code, _, err = run("run", "ner", tmp_path / "none", "a", "--picture", "a.pdf")
+    assert (code, ".html or .png or .svg" in err) == (2, True)
+
+
+def test_lists(run: Run, folder: Path, tmp_path: Path) -> None:
+    """An option of a list is used once for each value; one value is a list too."""
+    call = ("run", "zero-shot-classification", folder, "the cat")
+    for labels in (("a, b",), ("a", "b")):
+        options = [word for label in labels for word in ("--candidate-labels", label)]
+        assert set(json.loads(run(*call, *options, "--json")[1])["labels"]) == {"a", "b"}
+    encoder = bert_folder(tmp_path / "encoder", "none")
+    pipe = minitx.pipeline("sentence-similarity", encoder)
+    for sentences in (["a dog"], ["a dog", "the cat"]):
+        options = [word for sentence in sentences for word in ("--sentences", sentence)]
+        out = run("run", "sentence-similarity", encoder, "the cat", *options, "--json")[1]
+        assert json.loads(out) == pipe("the cat", sentences)
+    out = run("run", "sentence-similarity", encoder, "a", "b", "--sentences", "the cat", "--json")[1]
+    assert [json.loads(line) for line in out.splitlines()] == [pipe(x, ["the cat"]) for x in ("a", "b")]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["hi", "--candidate-labels", "a", "b c"], "--candidate-labels a --candidate-labels 'b c'; a text"),
+        (["--input", "x.csv", "--columns", "a", "b"], "--columns a --columns b"),
+        (["hi", "--columns", "x"], "--columns names columns of --input, which is missing"),
+        (["hi", "--keep", "x"], "--keep names columns of --input, which is missing"),
+    ],
+    ids=str,
+)
+def test_mistakes_with_lists(run: Run, folder: Path, words: list[str], message: str) -> None:
+    code, out, err = run("run", "zero-shot-classification", folder, *words)
+    assert (code, out) == (2, "")
+    assert message in " ".join(err.split())
+
+
+def test_options_before_the_text(run: Run, folder: Path) -> None:
+    call = ("run", "zero-shot-classification", folder, "--candidate-labels", "a,b", "the cat", "--json")
+    assert json.loads(run(*call)[1])["sequence"] == "the cat"
+
+
+def test_missing_inputs_are_named_before_any_work(run: Run, tmp_path: Path) -> None:
+    for task, option in (("question-answering", "--context"), ("text-ranking", "--documents")):
+        code, _, err = run("run", task, tmp_path / "none", "Who?")
+        assert (code, f"{task} needs {option}" in err) == (2, True)
+
+
+def test_kept_columns(run: Run, folder: Path, tmp_path: Path) -> None:
+    source, out = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_text("id,label,words\n7,x,the cat\n8,y,a dog\n")
+    call = (
+        "run",
+        "text-classification",
+        folder,
+        "--input",
+        source,
+        "--column",
+        "words",
+        "--keep",
+        "id,label",
+    )
+    code, shown, _ = run(*call, "--output", out)
+    assert (code, shown) == (0, f"2 results in {out}\n")
+    with out.open(newline="") as file:
+        written = list(csv.DictReader(file))
+    assert [list(row.values())[:3] for row in written] == [["0", "7", "x"], ["1", "8", "y"]]
+    assert list(written[0]) == ["input", "id", "label", "label_", "score"]
+    results = minitx.pipeline(model=folder)(["the cat", "a dog"])
+    kept = [{"id": "7", "label": "x"}, {"id": "8", "label": "y"}]
+    expected = [{**row, "result": result} for row, result in zip(kept, results, strict=True)]
+    assert [json.loads(line) for line in run(*call, "--json")[1].splitlines()] == expected
+    assert run(*call, "--output", tmp_path / "out.jsonl")[0] == 0
+    lines = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == expected
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("sentimental-analysis", "m", "a"), "did you mean 'sentiment-analysis'"),
+        (("sentimental-analysis", "m", "a"), "did you mean sentiment-analysis?"),
         (("text-classification", "FOLDER", "a", "--top-k", "0"), "--top-k 0 must be"),
         (("text-classification", "FOLDER", "a", "--overflow", "never"), "--overflow"),
         (("text-classification", "FOLDER", "a", "--input", "x.txt"), "give one of them"),
         (("text-classification", "FOLDER", "--input", "none.txt"), "there is no such file"),
+        (
+            ("classify-everything", "m"),
+            "there is no task classify-everything; minitx run --help lists the tasks",
+        ),
         (("text-classification", "FOLDER", "a", "--output", "x.xls"), ".jsonl or .csv"),
         (("text-classification",), "MODEL is missing"),
         (("text-classification", "nowhere/at-all", "a", "--offline"), "nowhere/at-all"),

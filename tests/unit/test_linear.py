@@ -6,17 +6,20 @@ import copy
 import sys
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 import minitx
 from minitx.layers.experts import ExpertsLinear
 from minitx.optimize import fast_linear, undo_fast_linear
-from minitx.optimize.fast_linear import FastExpertsLinear, FastLinear, divisor, linear
+from minitx.optimize.linear import FastExpertsLinear, FastLinear, divisor, linear, onednn_is_faster
 
 module = sys.modules[linear.__module__]
 SIZES = [(512, 256), (50257 // 29, 64), (1031, 128), (29 * 331, 16)]  # 1031 is prime, and has no equal parts
@@ -76,7 +79,9 @@ def test_the_other_products_are_in_use(onednn: bool, monkeypatch: pytest.MonkeyP
     assert calls == [("parts", 1), ("parts", 4), (few, 5), (few, 64), (many, 65)]
     calls.clear()
     with torch.enable_grad():
-        linear(torch.randn(3, 256), weight, None)
+        linear(torch.randn(3, 256), weight.clone().requires_grad_(), None)
+    assert calls == [("oneDNN" if onednn else "MKL", 3)]
+    calls.clear()
     with torch.autocast("cpu"):
         assert linear(torch.randn(3, 256), weight, None).dtype == torch.bfloat16
     with warnings.catch_warnings():
@@ -89,19 +94,74 @@ def test_the_other_products_are_in_use(onednn: bool, monkeypatch: pytest.MonkeyP
     assert {product for product, _ in calls} == {"MKL"}
 
 
+def measure_again() -> None:
+    module._onednn_is_faster.cache_clear()
+
+
 def test_the_choice_is_measured_once() -> None:
-    module.onednn_is_faster.cache_clear()
+    measure_again()
     with torch.no_grad():
         for _ in range(3):
             linear(torch.randn(65, 256), torch.randn(512, 256), None)
-    assert module.onednn_is_faster.cache_info().misses == 1
+    assert module._onednn_is_faster.cache_info().misses == 1
+
+
+def test_threads_that_choose_at_once_keep_their_number() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    measure_again()
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            assert len(set(pool.map(lambda _: onednn_is_faster(), range(8)))) == 1
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@torch.no_grad()
+def test_another_default_dtype_or_device_does_not_change_the_choice(dtype: torch.dtype) -> None:
+    x, weight, choice = torch.randn(65, 256), torch.randn(512, 256), onednn_is_faster()
+    measure_again()
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device("meta"):
+            found = linear(x, weight, None)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.allclose(found, F.linear(x, weight), atol=1e-4)
+    assert onednn_is_faster() == choice
+
+
+@pytest.mark.usefixtures("onednn")
+@pytest.mark.filterwarnings("ignore:.*jit.script", "ignore:Sparse CSR")  # PyTorch's own
+@torch.no_grad()
+def test_transforms_modes_and_other_tensors_take_pytorchs_own_product() -> None:
+    x, weight, tangent = torch.randn(65, 256), torch.randn(512, 256), torch.randn(65, 256)
+    expected = F.linear(x, weight)
+    with forward_ad.dual_level():
+        dual = linear(forward_ad.make_dual(x, tangent), weight, None)
+        assert torch.equal(forward_ad.unpack_dual(dual).tangent, F.linear(tangent, weight))
+    mapped = torch.func.vmap(lambda row: linear(row, weight, None))(x[:, None])
+    assert torch.allclose(mapped[:, 0], expected, atol=1e-4)
+    sparse = linear(x, weight.to_sparse_csr(), None)
+    assert torch.allclose(sparse, expected, atol=1e-4)
+    with FlopCounterMode(display=False) as counter:
+        measure_again()
+        linear(x, weight, None)
+    assert counter.get_total_flops() == 2 * 65 * 256 * 512
+
+    class Marked(torch.Tensor):
+        """A subclass, such as a DTensor."""
+
+    assert type(linear(x.as_subclass(Marked), weight, None)) is Marked
 
 
 @torch.no_grad()
 def test_wrong_shapes_and_dtypes_raise_pytorchs_own_errors() -> None:
     x, weight = torch.randn(70, 256), torch.randn(512, 256)
     for wrong in (torch.randn(70, 255), x.double()):
-        with pytest.raises(RuntimeError, match="mat1 and mat2|same dtype"):
+        with pytest.raises(RuntimeError, match=r"mat1 and mat2|same dtype"):
             linear(wrong, weight, None)
 
 
@@ -156,3 +216,111 @@ def test_subclasses_of_linear_stay_as_they_are() -> None:
         pass
 
     assert type(fast_linear(nn.Sequential(Custom(2, 3)))[0]) is Custom
+
+
+# --- gradients -------------------------------------------------------------------------------------
+
+
+def strided(x: torch.Tensor, layout: str) -> torch.Tensor:
+    """The same values in another layout in memory."""
+    if layout == "transposed":
+        return x.movedim(-1, 0).contiguous().movedim(0, -1)
+    return torch.stack([x, x], -1)[..., 0] if layout == "sparse" else x
+
+
+@pytest.mark.parametrize("layout", ["dense", "transposed", "sparse"])
+@pytest.mark.parametrize("rows", [(), (1,), (5, 13), (70,), (2, 3, 4)])
+@pytest.mark.parametrize("needed", ["x weight bias", "x", "weight", "bias", "weight bias"])
+def test_gradients(layout: str, rows: tuple[int, ...], needed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against float64; a frozen weight gets none, as under LoRA."""
+    monkeypatch.setattr(module, "onednn_is_faster", lambda: True)
+    tensors = {"x": torch.randn(*rows, 256), "weight": torch.randn(512, 256), "bias": torch.randn(512)}
+    grad = strided(torch.randn(*rows, 512), layout)
+    ours = {
+        name: (strided(t, layout) if name == "x" else t).detach().requires_grad_(name in needed.split())
+        for name, t in tensors.items()
+    }
+    exact = {name: t.double().detach().requires_grad_(name in needed.split()) for name, t in tensors.items()}
+    y = linear(*ours.values())
+    assert type(y.grad_fn).__name__ == "_RecordedBackward"
+    y.backward(grad)
+    F.linear(*exact.values()).backward(grad.double())
+    for name, tensor in exact.items():
+        found = ours[name].grad
+        assert (found is None) == (tensor.grad is None)
+        if found is not None:
+            assert found.shape == tensor.shape
+            assert torch.allclose(found.double(), tensor.grad, rtol=0, atol=3e-4)
+
+
+def test_gradients_of_an_expanded_gradient() -> None:
+    """As of a sum: one number in memory."""
+    x, weight = torch.randn(70, 256, requires_grad=True), torch.randn(512, 256, requires_grad=True)
+    found = torch.autograd.grad(linear(x, weight, None).sum(), (x, weight))
+    expected = torch.autograd.grad(F.linear(x, weight).sum(), (x, weight))
+    for left, right in zip(found, expected, strict=True):
+        assert torch.allclose(left, right, rtol=0, atol=3e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # of torch's forward mode
+def test_transforms_and_second_derivatives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "onednn_is_faster", lambda: True)
+    weight = (torch.randn(512, 256) / 16).requires_grad_()
+    bias, x = torch.randn(512, requires_grad=True), torch.randn(9, 256, requires_grad=True)
+
+    def penalty(product: Callable[..., torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        y = product(x, weight, bias).tanh().sum()
+        (gradient,) = torch.autograd.grad(y, x, create_graph=True)
+        return torch.autograd.grad(gradient.pow(2).sum(), (x, weight, bias))
+
+    def transformed(product: Callable[..., torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        def loss(weight: torch.Tensor) -> torch.Tensor:
+            return product(x, weight, bias).pow(2).sum()
+
+        y = product(x, weight, bias)
+        tangent = torch.ones_like(x)
+        return (
+            torch.func.vmap(lambda row: product(row, weight, bias))(x),
+            torch.func.grad(loss)(weight),
+            torch.func.jvp(lambda x: product(x, weight, bias), (x,), (tangent,))[1],
+            torch.func.vmap(torch.func.grad(lambda row: product(row, weight, bias).pow(2).sum()))(x),
+            torch.autograd.functional.jacobian(lambda x: product(x, weight, bias), x[:1], vectorize=True),
+            torch.autograd.grad(y, x, torch.stack([y, y]).detach(), is_grads_batched=True)[0],
+        )
+
+    for run in (penalty, transformed):
+        for found, expected in zip(run(linear), run(F.linear), strict=True):
+            assert torch.allclose(found, expected, rtol=1e-4, atol=1e-3)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x.detach(), torch.ones_like(x))
+        tangent = torch.autograd.forward_ad.unpack_dual(linear(dual, weight, bias)).tangent
+    assert torch.allclose(tangent, weight.sum(1).expand(9, -1), atol=1e-3)
+
+
+def test_other_tensors_take_torchs_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "onednn_is_faster", lambda: True)
+
+    class Other(torch.Tensor):
+        __torch_function__ = torch._C._disabled_torch_function_impl
+
+    x, weight = torch.randn(70, 256), torch.randn(512, 256, requires_grad=True)
+    y = linear(x.as_subclass(Other), weight, None)
+    assert type(y.grad_fn).__name__ != "_RecordedBackward"
+    with torch.autocast("cpu"):
+        assert type(linear(x, weight, None).grad_fn).__name__ != "_RecordedBackward"
+    compiled = torch.compile(lambda x: linear(x, weight, None), fullgraph=True, backend="eager")
+    assert type(compiled(x).grad_fn).__name__ != "_RecordedBackward"
+
+
+def test_gradients_through_recomputed_activations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "onednn_is_faster", lambda: True)
+    x, weight = torch.randn(70, 256, requires_grad=True), torch.randn(256, 256, requires_grad=True)
+
+    def block(x: torch.Tensor) -> torch.Tensor:
+        return linear(linear(x, weight, None).tanh(), weight, None)
+
+    found = torch.autograd.grad(
+        torch.utils.checkpoint.checkpoint(block, x, use_reentrant=False).sum(), (x, weight)
+    )
+    for left, right in zip(found, torch.autograd.grad(block(x).sum(), (x, weight)), strict=True):
+        assert torch.equal(left, right)

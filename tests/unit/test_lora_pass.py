@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import minitx
 from minitx.models import Model
-from minitx.optimize.fast_linear import FastLinear
+from minitx.optimize.linear import FastLinear
 from minitx.training.lora import LoraLinear, add_lora, load_adapter, merge_lora, remove_lora, save_adapter
 from tests.unit.test_save_load import CONFIGS, EVERY_HEAD, ids, outputs, written
 

@@ -14,6 +14,7 @@ from minitx.extras import missing_extra
 from minitx.pictures import heatmap as pictures
 from minitx.pictures.heatmap import similarity_picture
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*no installed font has")
 LABELS = ["plain", "costs $5 and $6_x$", "日本語", "long " * 30]
 
 

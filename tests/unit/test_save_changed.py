@@ -185,7 +185,7 @@ def test_changes_that_leave_the_outputs_are_saved(tmp_path: Path, change: Callab
 
 
 def test_projections_without_few_rows_are_saved(tmp_path: Path) -> None:
-    from minitx.optimize.fast_linear import undo_fast_linear
+    from minitx.optimize.linear import undo_fast_linear
 
     model = undo_fast_linear(tiny())
     minitx.save(model, tmp_path)

@@ -137,8 +137,11 @@ def test_words_that_are_split_already(tokenizer: Tokenizer) -> None:
         ({"truncation": True, "max_length": 0}, "max_length=0 must be at least 1"),
         ({"truncation": True, "max_length": 5.0}, "max_length=5.0 must be an integer"),
         ({"truncation": True, "max_length": True}, "max_length=True must be an integer"),
-        ({"truncation": True, "max_length": 1}, "max_length=1 and stride=0 leave no room: 2 tokens"),
-        ({"truncation": True, "max_length": 5, "stride": 3}, "max_length=5 and stride=3 leave no room"),
+        ({"truncation": True, "max_length": 1}, "max_length=1 must be at least 2; 2 tokens"),
+        (
+            {"truncation": True, "max_length": 5, "stride": 3},
+            "max_length=5 must be at least 6; 2 tokens",
+        ),
         ({"truncation": True, "max_length": 5, "stride": -1}, "stride=-1 must be at least 0"),
         ({"padding": True, "pad_to_multiple_of": 0}, "pad_to_multiple_of=0 must be at least 1"),
         (

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from minitx.inspect.compare.reference import import_transformers, load_reference
 from minitx.inspect.compare.verify import compare_batch, pair
+from minitx.layers.token_pooling import names_of
 from minitx.models import Model
 from minitx.pipelines import EmbeddingSettings
 from minitx.pipelines.embedding.embed import finish, prompt_length, token_limit, tokenize
-from minitx.pipelines.embedding.pooling import names_of
 from minitx.tokenizer import Tokenizer
 
 

@@ -16,9 +16,10 @@ from torch.nn import functional as F
 
 from minitx.config import Alibi, RelativeBias
 from minitx.habits import explain_arguments
+from minitx.layers.token_pooling import Pooling, names_of, pool
 from minitx.models import DecoderModel, EncoderModel, Model
 from minitx.models.compiled import check_not_compiled
-from minitx.pipelines.embedding.pooling import Pooling, names_of, pool
+from minitx.pipelines.checks import check_unicode
 from minitx.pipelines.embedding.settings import EmbeddingSettings, model_settings
 from minitx.validation import (
     ArgumentTypeError,
@@ -225,6 +226,7 @@ def check_texts(texts: Any) -> list[str]:
     checked = list(texts)
     for index, text in enumerate(checked):
         check_type(f"texts[{index}]", text, str, "a string")
+        check_unicode(f"texts[{index}]", text)
     return checked
 
 

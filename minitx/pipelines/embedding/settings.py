@@ -20,10 +20,10 @@ from minitx.checkpoint.hub import fetch, fetch_tokenizer
 from minitx.checkpoint.lora.base import base_folder, sentence_files, tokenizer_folder
 from minitx.checkpoint.sentence import ENCODER_OPTIONS, MODULES, SETTINGS, list_modules, upper_folder
 from minitx.io import read_json
+from minitx.layers.token_pooling import Pooling, check_pooling
 from minitx.models import Model
 from minitx.pipelines.embedding.modules import READERS, Normalize
 from minitx.pipelines.embedding.options import Options
-from minitx.pipelines.embedding.pooling import Pooling, check_pooling
 from minitx.pipelines.embedding.similarity import Similarity
 from minitx.transaction import read_consistently
 from minitx.validation import check_choice, check_flags, check_integer, check_strings, check_type

@@ -12,7 +12,7 @@ from minitx.decoding import Strategy
 from minitx.decoding.parameters import Parameter, parameters_of
 from minitx.decoding.search.beam_sample import BeamSample
 from minitx.decoding.stopping import Stop
-from minitx.pipelines.task import Options
+from minitx.pipelines.text_task import TextOptions
 from minitx.validation import (
     ArgumentValueError,
     check_choice,
@@ -26,6 +26,10 @@ _COUNTS = {"max_new_tokens": 1, "min_new_tokens": 0, "min_length": 0, "num_beams
 _COUNTS |= {"num_return_sequences": 1, "num_samples": 1}
 _FLAGS = ("do_sample", "return_tensors", "return_text", "clean_up_tokenization_spaces", "skip_special_tokens")
 
+# Options of which the first may not be greater than the second
+_CONTRADICTIONS = [("min_length", "max_length"), ("min_new_tokens", "max_length")]
+_CONTRADICTIONS += [("min_new_tokens", "max_new_tokens")]
+
 
 def _document(parameters: Mapping[str, Parameter]) -> str:
     """Returns the docstring of options that are fields of strategies."""
@@ -37,6 +41,8 @@ def _document(parameters: Mapping[str, Parameter]) -> str:
 REPLACED: Mapping[str, tuple[str, ...]] = {
     "max_length": ("max_new_tokens",),
     "max_new_tokens": ("max_length",),
+    "min_length": ("min_new_tokens",),
+    "min_new_tokens": ("min_length",),
     "num_return_sequences": ("num_samples",),
     "num_samples": ("num_return_sequences",),
     "eos_token_id": ("stop",),
@@ -54,12 +60,12 @@ FIELDS: Mapping[str, Parameter] = {
     if name not in ("chain", "processors")  # which are for a strategy itself
 }
 if TYPE_CHECKING:
-    _StrategyOptions = Options
+    _StrategyOptions = TextOptions
 else:
     _StrategyOptions = make_dataclass(
         "_StrategyOptions",
         [(name, Any, field(default=None)) for name in FIELDS],
-        bases=(Options,),
+        bases=(TextOptions,),
         namespace={"__doc__": _document(FIELDS)},
         frozen=True,
         kw_only=True,
@@ -113,8 +119,6 @@ class GenerateOptions(_StrategyOptions):
         super().__post_init__()
         hint = "a text for generation is not divided into windows"
         check_choice("overflow", self.overflow, ("truncate", "error"), hint)
-        if self.stride is not None:
-            raise ArgumentValueError("stride", self.stride, "None", hint)
         for name, value in self.stated().items():
             if name in _COUNTS:
                 check_integer(name, value, _COUNTS[name])
@@ -132,6 +136,11 @@ class GenerateOptions(_StrategyOptions):
             raise ArgumentValueError("return_text", True, "left out with return_tensors=True", "one of them")
         if self.return_text is False and not self.return_tensors:
             raise ArgumentValueError("return_text", False, "True", "return_tensors=True returns token ids")
+
+        for least, most in _CONTRADICTIONS:
+            low, high = getattr(self, least), getattr(self, most)
+            if isinstance(low, int) and high is not None and low > high:
+                raise ArgumentValueError(least, low, f"at most {most}={high}")
 
     def check_exclusive(self, name: str, other: str) -> None:
         """Checks that not both of two options are stated, else raises ArgumentValueError."""

@@ -22,9 +22,9 @@ _KINDS: Mapping[tuple[bool, bool], type[Strategy]]
 _KINDS = {(False, False): Greedy, (False, True): Sample, (True, False): Beam, (True, True): BeamSample}
 _FIELDS = FIELDS.keys()
 _OF_SAMPLES = frozenset(field.name for field in fields(Sample)) - {field.name for field in fields(Greedy)}
-_LENGTHS = ("max_new_tokens", "max_length")
+_LENGTHS = (("max_new_tokens", "max_length"), ("min_new_tokens", "min_length"))  # of the output, and in total
 # Options of the user that are settings of a checkpoint too
-_SETTINGS = _FIELDS | {*_LENGTHS, "min_new_tokens", "do_sample", "num_return_sequences"}
+_SETTINGS = _FIELDS | {"max_new_tokens", "max_length", "min_new_tokens", "do_sample", "num_return_sequences"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,10 +164,11 @@ def _merge(levels: Iterable[Mapping[str, Any]], ignored: Iterable[str] = ()) -> 
     merged: dict[str, Any] = {}
     for level in levels:
         values = {name: value for name, value in level.items() if value is not None}
-        if any(name in values for name in _LENGTHS):
-            merged = {name: value for name, value in merged.items() if name not in _LENGTHS}
-        if "max_new_tokens" in values:
-            values.pop("max_length", None)
+        for new, total in _LENGTHS:
+            if new in values or total in values:
+                merged = {name: value for name, value in merged.items() if name not in (new, total)}
+            if new in values:
+                values.pop(total, None)
         merged |= values
     return {name: value for name, value in merged.items() if name not in ignored}
 

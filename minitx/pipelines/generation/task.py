@@ -13,11 +13,13 @@ from minitx.decoding.generate import generate, stream
 from minitx.decoding.output import Row
 from minitx.decoding.prompts import Rows
 from minitx.decoding.samplers.counter_rng import RepeatedSeed
+from minitx.decoding.search.base import Search
 from minitx.pipelines.batching import BatchLimits, make_batches
 from minitx.pipelines.embedding.embed import token_limit
 from minitx.pipelines.generation.options import REPLACED, GenerateOptions
 from minitx.pipelines.generation.plan import Plan, make_plan
-from minitx.pipelines.task import ModelInput, OptionsT, Request, Task
+from minitx.pipelines.task import Request
+from minitx.pipelines.text_task import TextInput, TextOptionsT, TextTask
 from minitx.tokenizer import Tokenizer
 from minitx.validation import ArgumentValueError
 
@@ -37,7 +39,7 @@ class OfCall(NamedTuple):
     earlier: int
 
 
-class GenerationTask(Task[OptionsT]):
+class GenerationTask(TextTask[TextOptionsT]):
     """A task that generates text with `minitx.generate`.
 
     Attributes:
@@ -98,7 +100,7 @@ class GenerationTask(Task[OptionsT]):
         """Returns the most tokens of a sequence; `max_length` is that of outputs here."""
         return token_limit(self.model, self.tokenizer, None)
 
-    def batches(self, inputs: Sequence[ModelInput], limits: BatchLimits, options: Any) -> list[list[int]]:
+    def batches(self, inputs: Sequence[TextInput], limits: BatchLimits, options: Any) -> list[list[int]]:
         """As `Task.batches`; tokens to be generated belong to the size of a batch, and to its overhead."""
         plan, new = self.plan(options), [item.label.max_new_tokens for item in inputs]
         rows = max(plan.num_samples, getattr(plan.strategy, "num_beams", 1))
@@ -107,7 +109,7 @@ class GenerationTask(Task[OptionsT]):
         return make_batches(lengths, BatchLimits(limits.rows, _TOKENS, overhead))
 
     @torch.inference_mode()
-    def forward(self, inputs: Sequence[ModelInput], options: Any) -> list[Any]:
+    def forward(self, inputs: Sequence[TextInput], options: Any) -> list[Any]:
         """Generates the outputs of a batch; returns a list of rows of `minitx.generate` per sequence.
 
         Sequences that get different numbers of tokens are generated one group after another.
@@ -122,7 +124,7 @@ class GenerationTask(Task[OptionsT]):
                 outputs[indices[number // self.plan(options).num_samples]].append(row)
         return outputs
 
-    def generation_arguments(self, inputs: Sequence[ModelInput], most: int, options: Any) -> dict[str, Any]:
+    def generation_arguments(self, inputs: Sequence[TextInput], most: int, options: Any) -> dict[str, Any]:
         """Returns the arguments of `minitx.generate` for sequences that get at most `most` tokens."""
         plan = self.plan(options)
         seeds = None if options.seed is None else [RepeatedSeed(options.seed) for _ in inputs]
@@ -149,16 +151,22 @@ class GenerationTask(Task[OptionsT]):
         """
         from minitx.pipelines.checks import note_truncation
 
-        samples = self.plan(options).num_samples
-        if samples > 1:
-            raise ArgumentValueError("num_return_sequences", samples, "1 for a stream")
+        plan = self.plan(options)
+        if plan.num_samples > 1:
+            raise ArgumentValueError("num_return_sequences", plan.num_samples, "1 for a stream")
+        if isinstance(plan.strategy, Search):
+            name, value = ("num_beams", plan.strategy.num_beams)
+            if options.strategy is not None:
+                name, value = "strategy", options.strategy
+            hint = "a search knows its first token only at the end and cannot be streamed; num_beams=1 can"
+            raise ArgumentValueError(name, value, "no search for a stream", hint)
         (item,) = self.preprocess(request, options)
         note_truncation(self, [[item]], options)
         arguments = self.generation_arguments([item], item.label.max_new_tokens, options)
         events = stream(self.model, **arguments)
         return (event.text for event in events if event.text)
 
-    def labelled(self, item: ModelInput, most: int, options: Any) -> ModelInput:
+    def labelled(self, item: TextInput, most: int, options: Any) -> TextInput:
         """Returns a sequence that gets at most `most` tokens, numbered among the equal ones of the call."""
         return replace(item, label=OfCall(most, options.call.count(item.input_ids)))
 

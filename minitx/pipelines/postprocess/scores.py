@@ -7,6 +7,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from minitx.models import Model
+from minitx.validation import ArgumentValueError
 
 Function = Literal["softmax", "sigmoid", "none"]
 FUNCTIONS = ("softmax", "sigmoid", "none")
@@ -41,3 +42,21 @@ def label_names(model: Model) -> dict[int, str]:
         return names
     assert model.head is not None
     return {index: f"LABEL_{index}" for index in range(model.head.config.num_labels or 0)}
+
+
+def inference_labels(model: Model) -> tuple[int, int, bool]:
+    """Returns the indices of entailment and contradiction, and whether a label is named entailment.
+
+    Entailment is the first label that begins with "entail", else the last one; contradiction is the first
+    label, or the last one if entailment is the first.
+    """
+    config = {} if model.checkpoint is None else model.checkpoint.config
+    names = {} if model.checkpoint is None else model.checkpoint.id2label
+    indices = config.get("label2id") or {name: index for index, name in names.items()}
+    assert model.head is not None
+    count = model.head.config.num_labels
+    named = [int(index) for name, index in indices.items() if str(name).lower().startswith("entail")]
+    entailment = named[0] if named else count - 1
+    if not 0 <= entailment < count:
+        raise ArgumentValueError("model", entailment, f"a model whose entailment is one of {count} labels")
+    return entailment, count - 1 if entailment == 0 else 0, bool(named)

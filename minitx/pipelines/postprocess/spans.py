@@ -60,9 +60,47 @@ def best_spans(
     valid = candidates[:, None] & pad(candidates, (0, width - 1)).unfold(0, width, 1)
     count = min(top_k, int(valid.sum()))
     flat = scores.masked_fill(~valid, -1.0).flatten()
-    order = flat.argsort(descending=True, stable=True)[:count]
+    if not count:
+        return []
+    best = (~(flat < flat.topk(count).values[-1])).nonzero()[:, 0]  # few to sort; NaN stays
+    order = best[flat[best].argsort(descending=True, stable=True)[:count]]
     rows = zip(flat[order].tolist(), order.tolist(), strict=True)
     return [Span(score, index // width, index // width + index % width) for score, index in rows]
+
+
+def window_spans(
+    logits: Tensor, candidates: Tensor, nulls: Tensor, *, top_k: int, max_answer_len: int
+) -> tuple[list[Span], float]:
+    """Returns the best spans of a window, and its score for no answer, that of the first token.
+
+    Args:
+        logits: (2, T), of start and end.
+        candidates: (T) bool, the tokens of the context; the first token is no answer in any case.
+        nulls: (T) bool, the tokens where models put the probability of no answer.
+        top_k: most spans.
+        max_answer_len: most tokens of a span.
+    """
+    start, end = span_probabilities(logits[0], logits[1], candidates | nulls)
+    candidates = candidates.clone()
+    candidates[0] = False
+    spans = best_spans(start, end, candidates, top_k=top_k, max_answer_len=max_answer_len)
+    return spans, float(start[0] * end[0])
+
+
+def span_characters(encoding: Any, span: Span, *, words_of: int | None = None) -> tuple[int, int]:
+    """Returns start and end of a span in characters of its text.
+
+    Args:
+        encoding: of the tokenizer.
+        span: of its tokens.
+        words_of: the text of a pair to whose words the span is extended; None: it is not.
+    """
+    if words_of is not None:
+        words = [encoding.token_to_word(index) for index in (span.first, span.last)]
+        ranges = [encoding.word_to_chars(word, words_of) for word in words if word is not None]
+        if len(ranges) == 2 and ranges[0] and ranges[1]:
+            return ranges[0][0], ranges[1][1]
+    return encoding.offsets[span.first][0], encoding.offsets[span.last][1]
 
 
 def merge_answers(answers: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

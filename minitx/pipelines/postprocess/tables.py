@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +15,24 @@ from minitx.tokenizer.tables.table import Table
 Cell = tuple[int, int]  # row, column, from 0
 SEGMENT, COLUMN, ROW, PREVIOUS = 0, 1, 2, 3  # kinds of token types
 LEAST = -88.7  # below it, exp(-logit) overflows in float32
+
+
+@dataclass
+class Conversation:
+    """The state of the questions of a request, one after another.
+
+    Attributes:
+        cells: of the answer to the last question that was answered.
+    """
+
+    cells: list[Cell] = field(default_factory=list)
+
+
+class Turn(NamedTuple):
+    """The place of a question in its conversation."""
+
+    number: int
+    conversation: Conversation
 
 
 def cell_probabilities(logits: Tensor, types: Tensor, mask: Tensor | None = None) -> dict[Cell, float]:

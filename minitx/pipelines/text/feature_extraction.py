@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minitx.models import ModelOutput
 from minitx.pipelines.result import Predictions
-from minitx.pipelines.task import ModelInput, Options, Request, Task, to_cpu
+from minitx.pipelines.task import Request
+from minitx.pipelines.text_task import TextInput, TextOptions, TextTask
 from minitx.validation import check_choice
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureExtractionOptions(Options):
+class FeatureExtractionOptions(TextOptions):
     """Options of feature extraction.
 
     Attributes:
@@ -30,7 +30,7 @@ class FeatureExtractionOptions(Options):
         check_choice("return_tensors", self.return_tensors, (True, False, None, "pt"))
 
 
-class FeatureExtraction(Task[FeatureExtractionOptions]):
+class FeatureExtraction(TextTask[FeatureExtractionOptions]):
     """Hidden states of the last layer; of a text in several windows, each token's from one of them.
 
     Of an encoder-decoder they are those of the decoder, which repeats the source; of T5
@@ -38,26 +38,23 @@ class FeatureExtraction(Task[FeatureExtractionOptions]):
     """
 
     Options = FeatureExtractionOptions
+    outputs = ("last_hidden_state",)
 
-    def preprocess(self, request: Request, options: FeatureExtractionOptions) -> list[ModelInput]:
+    def preprocess(self, request: Request, options: FeatureExtractionOptions) -> list[TextInput]:
         """Returns the text as one sequence, or as windows."""
         return self.encode(request["text"], options=options)
 
     @torch.inference_mode()
-    def forward(self, inputs: Sequence[ModelInput], options: FeatureExtractionOptions) -> list[Any]:
+    def forward(self, inputs: Sequence[TextInput], options: FeatureExtractionOptions) -> list[Any]:
         """As `Task.forward`; texts without any tokens have no hidden states."""
-        if not any(map(len, inputs)):
+        if not any(item.size for item in inputs):
             return [torch.zeros(0, self.model.config.stack.hidden_size)] * len(inputs)
         return super().forward(inputs, options)
-
-    def output_of(self, output: ModelOutput, row: int, length: int) -> Any:
-        """Returns the hidden states of one sequence, (T, E)."""
-        return to_cpu(output.last_hidden_state[row, :length])
 
     def postprocess(
         self,
         request: Request,
-        inputs: Sequence[ModelInput],
+        inputs: Sequence[TextInput],
         outputs: Sequence[Any],
         options: FeatureExtractionOptions,
     ) -> Any:
@@ -72,7 +69,7 @@ class FeatureExtraction(Task[FeatureExtractionOptions]):
         return hidden[None] if options.return_tensors else Predictions([hidden.tolist()])
 
 
-def join_windows(inputs: Sequence[ModelInput], outputs: Sequence[Tensor], overlap: int) -> Tensor:
+def join_windows(inputs: Sequence[TextInput], outputs: Sequence[Tensor], overlap: int) -> Tensor:
     """Joins the hidden states of windows: of an overlap, each of the two windows has one half.
 
     Special tokens before the text come from the first window, those after it from the last one.

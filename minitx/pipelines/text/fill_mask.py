@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from minitx.pipelines.preprocess.masks import label_masks, target_ids, windows
 from minitx.pipelines.registry import TaskSpec
 from minitx.pipelines.result import Prediction, Predictions
-from minitx.pipelines.task import ModelInput, Options, Overflow, Request, Task, to_cpu
+from minitx.pipelines.task import Request, own_storage, to_cpu
+from minitx.pipelines.text_task import Overflow, TextInput, TextOptions, TextTask
 from minitx.tokenizer import Tokenizer
-from minitx.validation import ArgumentValueError, check_integer, check_type, warn
+from minitx.validation import ArgumentValueError, check_integer, check_type
 
 
 @dataclass(frozen=True, kw_only=True)
-class FillMaskOptions(Options):
+class FillMaskOptions(TextOptions):
     """Options of fill-mask.
 
     Attributes:
@@ -34,26 +36,14 @@ class FillMaskOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.stride is not None:
+            raise ArgumentValueError("stride", self.stride, "left out", "a window lies around each mask")
         if self.top_k is not None:
             check_integer("top_k", self.top_k, 1)
         if self.targets is not None and not isinstance(self.targets, str):
             check_type("targets", self.targets, list | tuple, "a string or a list of strings")
             for index, target in enumerate(self.targets):
                 check_type(f"targets[{index}]", target, str, "a string")
-
-
-class Masks(NamedTuple):
-    """Masks of a text, as `ModelInput.label`.
-
-    Attributes:
-        ids: token ids of the whole text.
-        start: number of tokens of the text that a window leaves out before its first one.
-        positions: of the window's masks, in the window.
-    """
-
-    ids: Sequence[int]
-    start: int
-    positions: list[int]
 
 
 class Candidates(NamedTuple):
@@ -64,10 +54,11 @@ class Candidates(NamedTuple):
     scores: Tensor
 
 
-class FillMask(Task[FillMaskOptions]):
+class FillMask(TextTask[FillMaskOptions]):
     """The best tokens at each mask of a text; a long text has a window around each mask."""
 
     Options = FillMaskOptions
+    single_lists = True
 
     def __init__(self, spec: TaskSpec, model: Any, tokenizer: Tokenizer) -> None:
         super().__init__(spec, model, tokenizer)
@@ -79,70 +70,55 @@ class FillMask(Task[FillMaskOptions]):
         """As `Task.options`; warns about targets that are not tokens."""
         options = super().options(base, values)
         if values.get("targets") is not None:
-            self.target_ids(options.targets, notes=True)
+            target_ids(self.tokenizer, options.targets, notes=True)
         return options
 
-    def is_single(self, inputs: Any) -> bool:
-        """As `Task.is_single`; in transformers, a list of one text has the result of this text."""
-        return super().is_single(inputs) or (isinstance(inputs, list) and len(inputs) == 1)
-
-    def read(self, value: Any, name: str) -> dict[str, Any]:
-        """As `Task.read`, of a list of one text too."""
-        if name == self.fields[0] and isinstance(value, list) and len(value) == 1:
-            value = value[0]
-        return super().read(value, name)
-
-    def preprocess(self, request: Request, options: FillMaskOptions) -> list[ModelInput]:
+    def preprocess(self, request: Request, options: FillMaskOptions) -> list[TextInput]:
         """Returns the text, or a window around each mask.
 
         Raises:
             ArgumentValueError: a text without a mask.
         """
-        text, limit = request["text"], self.limit(options)
-        batch = self.tokenizer([text], as_tensors=False)
-        names = [name for name in batch if name != "attention_mask"]
-        whole = ModelInput(ids={name: batch[name][0] for name in names}, encoding=batch.encodings[0])
-        masks = self.masks(whole)
-        if not masks:
-            mask = self.tokenizer.mask_token
-            hint = f"write {mask} in the place of a word"
-            raise ArgumentValueError("text", text, f"one with the mask token {mask}", hint)
-        if limit is None or len(whole) <= limit:
-            return [replace(whole, label=Masks(whole.input_ids, 0, masks))]
+        text, limit, mask = request["text"], self.limit(options), self.tokenizer.mask_token_id
+        (whole,) = self.inputs_of(self.tokenizer([text], as_tensors=False))
+        whole = label_masks(whole, mask)
+        if not whole.label.positions:
+            token = self.tokenizer.mask_token
+            hint = f"write {token} in the place of a word"
+            raise ArgumentValueError("text", text, f"one with the mask token {token}", hint)
+        if limit is None or whole.size <= limit:
+            return [whole]
         if options.overflow == "window":
-            return windows(whole, masks, limit)
+            return windows(whole, whole.label.positions, limit)
         (cut,) = self.encode(text, options=options)
-        masks = self.masks(cut)
-        if not masks:
+        cut = label_masks(cut, mask)
+        if not cut.label.positions:
             expected = f"one with a mask among its first {limit} tokens"
             raise ArgumentValueError("text", text, expected, 'or overflow="window"')
-        return [replace(cut, label=Masks(cut.input_ids, 0, masks))]
-
-    def masks(self, item: ModelInput) -> list[int]:
-        """Returns the positions of the mask token."""
-        mask = self.tokenizer.mask_token_id
-        return [position for position, index in enumerate(item.input_ids) if index == mask]
+        return [cut]
 
     @torch.inference_mode()
-    def forward(self, inputs: Sequence[ModelInput], options: FillMaskOptions) -> list[Any]:
+    def forward(self, inputs: Sequence[TextInput], options: FillMaskOptions) -> list[Any]:
         """Returns the best tokens at the masks of each sequence; all logits would take much memory."""
-        logits = self.model(**self.collate(inputs)).logits
-        targets = self.target_ids(options.targets)
-        results = []
-        for row, item in enumerate(inputs):
-            chosen = logits[row, item.label.positions].to(torch.promote_types(logits.dtype, torch.float32))
-            scores = chosen.softmax(dim=-1)  # of the whole vocabulary, also with targets
-            if targets is not None:
-                scores = scores[:, targets]
-            scores, ids = scores.topk(min(options.top_k or 5, scores.shape[1]))
-            ids = ids if targets is None else torch.tensor(targets, device=ids.device)[ids]
-            results.append(Candidates(ids.cpu(), to_cpu(chosen.gather(1, ids)), to_cpu(scores)))
-        return results
+        counts = [len(item.label.positions) for item in inputs]
+        rows = torch.arange(len(inputs)).repeat_interleave(torch.tensor(counts))
+        positions = [position for item in inputs for position in item.label.positions]
+        logits = self.model(**self.collate(inputs)).logits[rows, positions]
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        scores = logits.softmax(dim=-1)  # of the whole vocabulary, also with targets
+        targets = target_ids(self.tokenizer, options.targets)
+        if targets is not None:
+            scores = scores[:, targets]
+        scores, ids = scores.topk(min(options.top_k or 5, scores.shape[1]))
+        ids = ids if targets is None else torch.tensor(targets, device=ids.device)[ids]
+        columns = (ids.cpu(), to_cpu(logits.gather(1, ids)), to_cpu(scores))
+        rows_of = (column.split(counts) for column in columns)
+        return [own_storage(Candidates(*row)) for row in zip(*rows_of, strict=True)]
 
     def postprocess(
         self,
         request: Request,
-        inputs: Sequence[ModelInput],
+        inputs: Sequence[TextInput],
         outputs: Sequence[Any],
         options: FillMaskOptions,
     ) -> Any:
@@ -170,65 +146,3 @@ class FillMask(Task[FillMaskOptions]):
         pad = self.tokenizer.pad_token_id
         row = [index for index in (*ids[:place], token, *ids[place + 1 :]) if index != pad]
         return self.tokenizer.decode(row, skip_special_tokens=is_only)
-
-    def target_ids(self, targets: Sequence[str] | str | None, *, notes: bool = False) -> list[int] | None:
-        """Returns the ids of the targets, ascending; None without any.
-
-        Args:
-            targets: tokens, or words that stand for their first token.
-            notes: warn about words that are not tokens.
-
-        Raises:
-            ArgumentValueError: none of them has a token.
-        """
-        if targets is None:
-            return None
-        ids = set()
-        for target in [targets] if isinstance(targets, str) else targets:
-            index = self.tokenizer.token_to_id(target)
-            if index is None:
-                parts = self.tokenizer.encode(target, add_special_tokens=False)
-                instead = f"its first token {self.tokenizer.id_to_token(parts[0])!r} is used" if parts else ""
-                if notes:
-                    warn(f"The target {target!r} is not a token of the model; {instead or 'it is left out'}.")
-                if not parts:
-                    continue
-                index = parts[0]
-            ids.add(index)
-        if not ids:
-            raise ArgumentValueError("targets", targets, "at least one token of the model")
-        return sorted(ids)
-
-
-def windows(whole: ModelInput, masks: Sequence[int], limit: int) -> list[ModelInput]:
-    """Returns a window around each mask, with the special tokens around the text; equal ones once.
-
-    Args:
-        whole: the text, without truncation.
-        masks: positions of its masks.
-        limit: number of tokens of a window.
-
-    Raises:
-        ArgumentValueError: a limit that leaves no room for text.
-    """
-    assert whole.encoding is not None
-    special = whole.encoding.special_tokens_mask
-    first, last = special.index(0), len(special) - special[::-1].index(0)  # of the text
-    room = limit - first - (len(whole) - last)
-    if room < 1:
-        hint = f"{limit - room} tokens of each text are special"
-        raise ArgumentValueError("max_length", limit, f"at least {limit - room + 1}", hint)
-    shared: dict[int, list[int]] = {}
-    for mask in masks:
-        start = min(max(mask - room // 2, first), last - room)
-        shared.setdefault(start, []).append(mask - start + first)
-    return [
-        ModelInput(
-            ids={
-                name: [*ids[:first], *ids[start : start + room], *ids[last:]]
-                for name, ids in whole.ids.items()
-            },
-            label=Masks(whole.input_ids, start - first, positions),
-        )
-        for start, positions in shared.items()
-    ]

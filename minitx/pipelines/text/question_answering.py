@@ -9,25 +9,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minitx.models import ModelOutput
 from minitx.pipelines.embedding.embed import token_limit
 from minitx.pipelines.postprocess.spans import (
     Span,
     allow,
-    best_spans,
     merge_answers,
     rank_answers,
-    span_probabilities,
+    span_characters,
+    window_spans,
 )
+from minitx.pipelines.preprocess.questions import check_room, shorten_question
 from minitx.pipelines.result import Prediction, Predictions
-from minitx.pipelines.task import ModelInput, Options, Overflow, Request, Task, to_cpu
+from minitx.pipelines.task import Request
+from minitx.pipelines.text_task import Overflow, TextInput, TextOptions, TextTask
+from minitx.tokenizer.batch import Truncation
 from minitx.validation import ArgumentValueError, check_flags, check_integer
 
 _MOST_TOKENS, _STRIDE = 384, 128  # of transformers 4: tokens of a window, and its overlap with the next
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuestionAnsweringOptions(Options):
+class QuestionAnsweringOptions(TextOptions):
     """Options of question answering.
 
     Attributes:
@@ -35,7 +37,7 @@ class QuestionAnsweringOptions(Options):
             overlapping windows, "truncate" cuts it off, "error" refuses it.
         top_k: number of answers; 1 returns a dict, more a list, the best first.
         doc_stride: number of tokens by which windows overlap (also `stride`); None for 128, or half a window
-            if it is shorter. Half of the room beside a long question is the limit.
+            if it is shorter. It is half of the room beside a question that leaves no more room than that.
         max_answer_len: most tokens of an answer.
         max_seq_len: most tokens of question and context (also `max_length`); None for 384, or those of the
             model.
@@ -57,24 +59,30 @@ class QuestionAnsweringOptions(Options):
         super().__post_init__()
         check_integer("top_k", self.top_k, 1)
         check_integer("max_answer_len", self.max_answer_len, 1)
-        for name, least, other in (("max_seq_len", 1, "max_length"), ("doc_stride", 0, "stride")):
-            value = getattr(self, name)
-            if value is not None:
-                check_integer(name, value, least)
-                if getattr(self, other) is not None:
-                    raise ArgumentValueError(name, value, f"None with {other}=", "they are the same option")
-        if self.max_question_len is not None:
-            check_integer("max_question_len", self.max_question_len, 1)
+        for name, least in (("max_seq_len", 1), ("doc_stride", 0), ("max_question_len", 1)):
+            if getattr(self, name) is not None:
+                check_integer(name, getattr(self, name), least)
+        for name, other in (("max_seq_len", "max_length"), ("doc_stride", "stride")):
+            if getattr(self, name) is not None and getattr(self, other) is not None:
+                hint = "they are the same option"
+                raise ArgumentValueError(name, getattr(self, name), f"None with {other}=", hint)
         check_flags(
             handle_impossible_answer=self.handle_impossible_answer, align_to_words=self.align_to_words
         )
 
+    def first_of(self, name: str, other: str) -> tuple[str, int | None]:
+        """Returns name and value of an option that has two names: the one that is stated, else the second."""
+        stated = name if getattr(self, name) is not None else other
+        return stated, getattr(self, stated)
 
-class QuestionAnswering(Task[QuestionAnsweringOptions]):
+
+class QuestionAnswering(TextTask[QuestionAnsweringOptions]):
     """Answers from a context, by the start and end that the model gives to each."""
 
     Options = QuestionAnsweringOptions
     fields = ("question", "context")
+    single_lists = True
+    outputs = ("start_logits", "end_logits")
 
     def describe_inputs(self) -> str:
         """Returns a phrase about a request, for messages."""
@@ -89,9 +97,8 @@ class QuestionAnswering(Task[QuestionAnsweringOptions]):
         return super().arguments(inputs, named)
 
     def is_single(self, inputs: Any) -> bool:
-        """Whether inputs are those of one request; as in transformers, a list of one is."""
-        listed = isinstance(inputs, list | tuple) and len(inputs) == 1
-        return listed or _is_example(inputs) or super().is_single(inputs)
+        """As `Task.is_single`; objects such as a SquadExample too."""
+        return _is_example(inputs) or super().is_single(inputs)
 
     def read(self, value: Any, name: str) -> dict[str, Any]:
         """As `Task.read`; objects with question_text and context_text too, such as a SquadExample.
@@ -99,19 +106,17 @@ class QuestionAnswering(Task[QuestionAnsweringOptions]):
         Raises:
             ArgumentValueError: an empty question or context.
         """
-        if isinstance(value, list | tuple) and len(value) == 1:
-            value = value[0]
         if _is_example(value):
             value = {"question": value.question_text, "context": value.context_text}
         request = super().read(value, name)
         for field, text in request.items():
             if not text:
-                raise ArgumentValueError(field, text, "a text that is not empty")
+                raise ArgumentValueError(self.name_of(field, name), text, "a text that is not empty")
         return request
 
     def limit(self, options: QuestionAnsweringOptions) -> int | None:
         """Returns the most tokens of question and context."""
-        stated = options.max_length if options.max_seq_len is None else options.max_seq_len
+        _, stated = options.first_of("max_seq_len", "max_length")
         limit = token_limit(self.model, self.tokenizer, stated)
         return limit if stated is not None else min(limit or _MOST_TOKENS, _MOST_TOKENS)
 
@@ -120,59 +125,45 @@ class QuestionAnswering(Task[QuestionAnsweringOptions]):
         """Whether the context precedes the question: with padding on the left, as in transformers 4."""
         return self.tokenizer.padding_side == "left"
 
-    def preprocess(self, request: Request, options: QuestionAnsweringOptions) -> list[ModelInput]:
+    def preprocess(self, request: Request, options: QuestionAnsweringOptions) -> list[TextInput]:
         """Returns question and context as one sequence, or the question with each window of the context."""
-        question, context = request["question"], request["context"]
-        question, length = self.shorten(question, options.max_question_len)
+        question, length = shorten_question(self.tokenizer, request["question"], options.max_question_len)
         limit = self.limit(options)
         assert limit is not None
         room = limit - length - self.num_special_tokens(pair=True)
-        if room < 1:
-            name = "max_length" if options.max_seq_len is None else "max_seq_len"
-            if (stated := getattr(options, name)) is not None and stated == limit:
-                hint = "max_question_len= cuts off a long question"
-                raise ArgumentValueError(name, stated, f"more than {limit - room} for this question", hint)
-            hint = "max_question_len=64 cuts it off"
-            expected = f"shorter; of {limit} tokens it leaves none for the context"
-            raise ArgumentValueError("question", request["question"], expected, hint)
-        stride = options.stride if options.doc_stride is None else options.doc_stride
+        check_room(request["question"], limit, room, *options.first_of("max_seq_len", "max_length"))
+        name, stride = options.first_of("doc_stride", "stride")
         if stride is None:
             stride = min(limit // 2, _STRIDE)
         elif stride >= limit:
-            raise ArgumentValueError("doc_stride", stride, f"less than max_seq_len={limit}")
+            name = "stride" if options.doc_stride is None else "doc_stride"
+            raise ArgumentValueError(name, stride, f"less than the {limit} tokens of a window")
         stride = stride if stride < room else room // 2
+        texts, names = (question, request["context"]), self.fields
+        cut: Truncation = "only_second"
         if self.context_first:
-            return self.encode(context, question, options=options, cut="only_first", stride=stride)
-        return self.encode(question, context, options=options, cut="only_second", stride=stride)
+            texts, names, cut = texts[::-1], names[::-1], "only_first"
+        return self.encode(*texts, options=options, cut=cut, stride=stride, names=names)
 
-    def shorten(self, question: str, limit: int | None) -> tuple[str, int]:
-        """Returns the part of a question that has at most `limit` tokens, and their number."""
-        batch = self.tokenizer([question], add_special_tokens=False, as_tensors=False)
-        (encoding,) = batch.encodings
-        if limit is None or len(encoding) <= limit:
-            return question, len(encoding)
-        return question[: encoding.offsets[limit - 1][1]], limit
-
-    def output_of(self, output: ModelOutput, row: int, length: int) -> Any:
+    def output_of(self, row: Mapping[str, Tensor], item: TextInput) -> Any:
         """Returns the start and end logits of one sequence: (2, T)."""
-        assert output.start_logits is not None
-        assert output.end_logits is not None
-        return to_cpu(torch.stack([output.start_logits[row, :length], output.end_logits[row, :length]]))
+        return torch.stack([row[name][: item.size] for name in self.outputs])
 
     def postprocess(
         self,
         request: Request,
-        inputs: Sequence[ModelInput],
+        inputs: Sequence[TextInput],
         outputs: Sequence[Any],
         options: QuestionAnsweringOptions,
     ) -> Any:
         """Returns the best answers of all windows; equal texts add their scores."""
         answers, nulls = [], []
+        context = (0 if self.context_first else 1) if options.align_to_words else None
         for item, logits in zip(inputs, outputs, strict=True):
             spans, null = self.spans(item, logits, options)
             nulls.append(null)
             for span in spans:
-                start, end = self.characters(item, span, align=options.align_to_words)
+                start, end = span_characters(item.encoding, span, words_of=context)
                 text = request["context"][start:end]
                 answers.append({"score": span.score, "start": start, "end": end, "answer": text})
         answers = merge_answers(answers)
@@ -182,34 +173,18 @@ class QuestionAnswering(Task[QuestionAnsweringOptions]):
         return best[0] if len(best) == 1 else Predictions(best)
 
     def spans(
-        self, item: ModelInput, logits: Tensor, options: QuestionAnsweringOptions
+        self, item: TextInput, logits: Tensor, options: QuestionAnsweringOptions
     ) -> tuple[list[Span], float]:
-        """Returns the best spans of a window, and its score for no answer, that of the first token."""
+        """Returns the best spans of a window, and its score for no answer."""
         assert item.encoding is not None
         candidates = allow(item.encoding.sequence_ids, 0 if self.context_first else 1)
         if self.context_first:  # transformers 4 then searches the question too
             candidates = torch.ones_like(candidates)
-        allowed = candidates.clone()
-        if self.tokenizer.cls_token_id is not None:  # where models put the probability of no answer
-            allowed |= torch.tensor(item.input_ids) == self.tokenizer.cls_token_id
-        start, end = span_probabilities(logits[0], logits[1], allowed)
+        cls_token = self.tokenizer.cls_token_id
+        nulls = torch.tensor(item.input_ids) == (-1 if cls_token is None else cls_token)
         # words may merge several spans, so that more of them are needed
         count = 2 * options.top_k + 10 if options.align_to_words else options.top_k
-        candidates[0] = False  # the first token is no answer
-        spans = best_spans(start, end, candidates, top_k=count, max_answer_len=options.max_answer_len)
-        return spans, float(start[0] * end[0])
-
-    def characters(self, item: ModelInput, span: Span, *, align: bool) -> tuple[int, int]:
-        """Returns start and end of a span in characters of the context."""
-        encoding = item.encoding
-        assert encoding is not None
-        if align:
-            sequence = 0 if self.context_first else 1
-            words = [encoding.token_to_word(index) for index in (span.first, span.last)]
-            ranges = [encoding.word_to_chars(word, sequence) for word in words if word is not None]
-            if len(ranges) == 2 and ranges[0] and ranges[1]:
-                return ranges[0][0], ranges[1][1]
-        return encoding.offsets[span.first][0], encoding.offsets[span.last][1]
+        return window_spans(logits, candidates, nulls, top_k=count, max_answer_len=options.max_answer_len)
 
 
 def _is_example(value: Any) -> bool:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any, NamedTuple, get_args
@@ -25,13 +25,17 @@ from minitx.pipelines.embedding.settings import EmbeddingSettings, model_setting
 from minitx.pipelines.embedding.similarity import Similarity, similarity_matrix
 from minitx.pipelines.registry import TaskSpec
 from minitx.pipelines.result import Predictions
-from minitx.pipelines.task import ModelInput, Options, Request, Task, check_list, to_cpu
+from minitx.pipelines.task import Request, to_cpu
+from minitx.pipelines.text.one_to_many import OneToManyTask, stated_prompt
+from minitx.pipelines.text_task import TextInput, TextOptions
 from minitx.tokenizer import Tokenizer
-from minitx.validation import ArgumentValueError, check_choice, check_flags, check_optional_strings
+from minitx.validation import check_choice, check_flags, check_optional_strings
+
+MOST_PAIRED = 30  # sentences whose similarities to one another are shown
 
 
 @dataclass(frozen=True, kw_only=True)
-class SentenceSimilarityOptions(Options):
+class SentenceSimilarityOptions(TextOptions):
     """Options of sentence similarity.
 
     Attributes:
@@ -62,38 +66,27 @@ class Place(NamedTuple):
     prompt_length: int
 
 
-class SentenceSimilarity(Task[SentenceSimilarityOptions]):
+class Similarities(Predictions):
+    """The scores of sentences.
+
+    Attributes:
+        matrix: similarities of the source sentence and the others to one another, (N + 1, N + 1); None for a
+            single sentence, and for more than `MOST_PAIRED`.
+    """
+
+    matrix: list[list[float]] | None = None
+
+
+class SentenceSimilarity(OneToManyTask[SentenceSimilarityOptions]):
     """Similarities of a source sentence to others; the vector of several windows is their mean."""
 
     Options = SentenceSimilarityOptions
     fields = ("source_sentence", "sentences")
+    lists = ("sentences",)
 
     def __init__(self, spec: TaskSpec, model: Any, tokenizer: Tokenizer) -> None:
         super().__init__(spec, model, tokenizer)
         check_model(model, model_settings(model))
-
-    # --- arguments ---------------------------------------------------------------------------------
-
-    def arguments(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> Any:
-        """As `Task.arguments`; a source sentence and a list of others may be two arguments."""
-        if len(inputs) == 2 and not named:
-            inputs, named = (), dict(zip(self.fields, inputs, strict=True))
-        return super().arguments(inputs, named)
-
-    def is_column(self, field: str, value: Any) -> bool:
-        """As `Task.is_column`; sentences are a list already in one request."""
-        if field == "sentences":
-            return isinstance(value, list | tuple) and any(isinstance(item, list | tuple) for item in value)
-        return super().is_column(field, value)
-
-    def check_field(self, field: str, value: Any, name: str) -> Any:
-        """As `Task.check_field`; sentences are a list."""
-        is_list = field == "sentences"
-        return check_list(field, value, name) if is_list else super().check_field(field, value, name)
-
-    def describe_inputs(self) -> str:
-        """As `Task.describe_inputs`."""
-        return "a dict with 'source_sentence', a string, and 'sentences', a list of strings, or several"
 
     def settings(self, options: SentenceSimilarityOptions) -> EmbeddingSettings:
         """Returns the settings of the checkpoint with the values that the options state.
@@ -102,14 +95,8 @@ class SentenceSimilarity(Task[SentenceSimilarityOptions]):
             ArgumentValueError: a prompt that the checkpoint does not have.
         """
         settings = model_settings(self.model)
-        prompt = options.prompt
-        if prompt is None and options.prompt_name is not None:
-            if options.prompt_name not in settings.prompts:
-                names = ", ".join(map(repr, settings.prompts)) or "None; the checkpoint has no prompts"
-                raise ArgumentValueError("prompt_name", options.prompt_name, f"one of {names}")
-            prompt = settings.prompts[options.prompt_name]
         stated: dict[str, Any] = {
-            "prompt": prompt,
+            "prompt": stated_prompt(options.prompt, options.prompt_name, settings.prompts),
             "similarity": options.similarity,
             "max_length": options.max_length,
             "normalize": options.normalize,
@@ -120,34 +107,43 @@ class SentenceSimilarity(Task[SentenceSimilarityOptions]):
         """As `Task.limit`, with the limit of the checkpoint's settings."""
         return token_limit(self.model, self.tokenizer, self.settings(options).max_length)
 
-    # --- the three steps ---------------------------------------------------------------------------
-
-    def preprocess(self, request: Request, options: SentenceSimilarityOptions) -> list[ModelInput]:
+    def preprocess(self, request: Request, options: SentenceSimilarityOptions) -> list[TextInput]:
         """Returns the source sentence and the others."""
-        return self.sequences([request["source_sentence"], *request["sentences"]], options)
+        others = request["sentences"]
+        names = ["source_sentence", *(f"sentences[{index}]" for index in range(len(others)))]
+        return self.sequences([request["source_sentence"], *others], options, names)
 
-    def sequences(self, texts: Sequence[str], options: SentenceSimilarityOptions) -> list[ModelInput]:
-        """Returns texts as sequences, or as windows."""
+    def sequences(
+        self, texts: Sequence[str], options: SentenceSimilarityOptions, names: Sequence[str]
+    ) -> list[TextInput]:
+        """Returns texts as sequences, or as windows.
+
+        Args:
+            texts: without prompts.
+            options: of the call.
+            names: of the texts, for messages.
+        """
         settings = self.settings(options)
         start = prompt_length(self.tokenizer, replace(settings, max_length=self.limit(options)))
         sequences = []
         for index, text in enumerate(settings.prepare(texts)):
-            windows = self.encode(text, options=options)
+            windows = self.encode(text, options=options, names=[names[index]])
             places = [Place(index, 0 if number else start) for number in range(len(windows))]
             sequences += [replace(item, label=place) for item, place in zip(windows, places, strict=True)]
         return sequences
 
     @torch.inference_mode()
-    def forward(self, inputs: Sequence[ModelInput], options: SentenceSimilarityOptions) -> list[Any]:
+    def forward(self, inputs: Sequence[TextInput], options: SentenceSimilarityOptions) -> list[Any]:
         """Returns a pooled vector of each sequence."""
         settings = self.settings(options)
-        if not any(map(len, inputs)):  # empty texts without special tokens
-            return list(to_cpu(zeros(len(inputs), self.model, settings)))
+        if not any(item.size for item in inputs):  # empty texts without special tokens
+            return list(zeros(len(inputs), self.model, settings).cpu())
         start = torch.tensor([[item.label.prompt_length] for item in inputs], device=self.model.device)
-        return list(to_cpu(pooled_vectors(self.model, self.collate(inputs), settings, start)))
+        pooled = pooled_vectors(self.model, self.collate(inputs), settings, start)
+        return [row.clone() for row in to_cpu(pooled)]
 
     def vectors(
-        self, inputs: Sequence[ModelInput], outputs: Sequence[Tensor], options: SentenceSimilarityOptions
+        self, inputs: Sequence[TextInput], outputs: Sequence[Tensor], options: SentenceSimilarityOptions
     ) -> Tensor:
         """Returns the vectors of texts, (N, E), from the pooled vectors of their sequences."""
         settings = self.settings(options)
@@ -159,11 +155,14 @@ class SentenceSimilarity(Task[SentenceSimilarityOptions]):
     def postprocess(
         self,
         request: Request,
-        inputs: Sequence[ModelInput],
+        inputs: Sequence[TextInput],
         outputs: Sequence[Any],
         options: SentenceSimilarityOptions,
     ) -> Any:
         """Returns the similarity of the source sentence to each of the others."""
         vectors = self.vectors(inputs, outputs, options)
         kind = self.settings(options).similarity
-        return Predictions(similarity_matrix(vectors[:1], vectors[1:], kind)[0].tolist())
+        scores = Similarities(similarity_matrix(vectors[:1], vectors[1:], kind)[0].tolist())
+        if 1 < len(scores) <= MOST_PAIRED:
+            scores.matrix = similarity_matrix(vectors, vectors, kind).tolist()
+        return scores

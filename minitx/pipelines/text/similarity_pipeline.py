@@ -29,7 +29,7 @@ class SimilarityPipeline(Pipeline):
 
         Args:
             texts: a text, or N texts.
-            **named: options of the task, for this call only.
+            **named: options of the task and batch_size, for this call only.
 
         Returns:
             (E) of a text, (N, E) of several, on the CPU.
@@ -37,6 +37,8 @@ class SimilarityPipeline(Pipeline):
         Raises:
             TypeError, ValueError: something that is not text, or unknown options.
         """
+        if "batch_size" in named:
+            return self._with_batch_size(named.pop("batch_size")).encode(texts, **named)
         return self._encode(texts, self._options(named))
 
     def similarity(self, first: Texts, second: Texts, **named: Any) -> Tensor:
@@ -134,9 +136,11 @@ class SimilarityPipeline(Pipeline):
         parts = [task.vectors([], [], options)]
         with progress_bar(len(texts), task.spec.name, self._progress) as advance:
             for first in range(0, len(texts), CHUNK):
-                inputs = task.sequences(texts[first : first + CHUNK], options)
+                chunk = texts[first : first + CHUNK]
+                names = [f"texts[{first + index}]" for index in range(len(chunk))]
+                inputs = task.sequences(chunk, options, names)
                 groups = [list(group) for _, group in groupby(inputs, key=lambda item: item.label.text)]
-                outputs = self._outputs(task, groups, options, advance)
+                outputs = self._outputs(task, groups, options, advance, first)
                 parts.append(task.vectors(inputs, list(chain.from_iterable(outputs)), options))
         return torch.cat(parts)
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -15,14 +13,10 @@ from minitx.decoding.special_tokens import start_tokens
 from minitx.pipelines.generation.options import GenerateOptions
 from minitx.pipelines.generation.task import GenerationTask
 from minitx.pipelines.result import Prediction, Predictions
-from minitx.pipelines.task import ModelInput, Request
+from minitx.pipelines.task import Request
+from minitx.pipelines.text_task import TextInput
 from minitx.tokenizer import Tokenizer
-from minitx.validation import ArgumentValueError, check_optional_strings, warn
-
-# Languages whose names T5's prefixes contain
-_NAMES = {"en": "English", "fr": "French", "de": "German", "ro": "Romanian"}
-_PREFIXED = ("t5",)  # model types that were trained with "translate English to French: "
-_MARK = r">>([\w-]+)<<"  # a target language of Marian, a token at the start of a text
+from minitx.validation import ArgumentValueError
 
 
 class Text2TextGeneration(GenerationTask[Any]):
@@ -35,14 +29,28 @@ class Text2TextGeneration(GenerationTask[Any]):
     defaults: ClassVar[Mapping[str, Any]] = {"max_new_tokens": 256, "num_beams": 4}
     key: ClassVar[str] = "generated"
 
-    def preprocess(self, request: Request, options: GenerateOptions) -> list[ModelInput]:
+    def preprocess(self, request: Request, options: GenerateOptions) -> list[TextInput]:
         """Returns the prefix and the text as the encoder input."""
         text = self.prefix_of(request["text"], options) + request["text"]
         (item,) = self.with_tokenizer(options).encode(text, options=options)
-        item = replace(item, ids={"input_ids": item.input_ids})
+        if not item.input_ids:
+            raise ArgumentValueError("text", text, "a text of at least one token")
+        item = replace(item, arguments={"input_ids": item.input_ids})
+        new = self.plan(options).new_tokens(1, self.most_tokens(options))
+        return [self.labelled(item, new, options)]
+
+    def options(self, base: Any, values: Mapping[str, Any]) -> Any:
+        """As in `GenerationTask`; `max_new_tokens` must reach `min_length`, which has the start token too."""
+        options = super().options(base, values)
+        least, most = options.min_length, options.max_new_tokens
+        if None not in (least, most) and least > most + 1:
+            raise ArgumentValueError("min_length", least, f"at most {most + 1} with max_new_tokens={most}")
+        return options
+
+    def most_tokens(self, options: Any) -> int | None:
+        """Returns the most tokens of an output, the start token included; None without any limit."""
         embedder = self.model.decoder_embedder
-        limit = int(embedder.max_tokens) + 1 if embedder.has_position_table else None  # the last is not read
-        return [self.labelled(item, self.plan(options).new_tokens(1, limit), options)]
+        return int(embedder.max_tokens) + 1 if embedder.has_position_table else None  # the last is not read
 
     def prefix_of(self, text: str, options: GenerateOptions) -> str:
         """Returns the prefix of a text."""
@@ -59,7 +67,7 @@ class Text2TextGeneration(GenerationTask[Any]):
     def postprocess(
         self,
         request: Request,
-        inputs: Sequence[ModelInput],
+        inputs: Sequence[TextInput],
         outputs: Sequence[Any],
         options: GenerateOptions,
     ) -> Any:
@@ -83,103 +91,3 @@ class Summarization(Text2TextGeneration):
     """Shorter text of a text."""
 
     key = "summary"
-
-
-@dataclass(frozen=True, kw_only=True)
-class TranslationOptions(GenerateOptions):
-    """Options of translation.
-
-    Attributes:
-        src_lang: language of the texts: a code of the tokenizer, such as "en_XX", or of T5's prefixes, "en".
-        tgt_lang: language of the translation, likewise; Marian's codes are those of its tokens, ">>fra<<".
-    """
-
-    src_lang: str | None = None
-    tgt_lang: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_optional_strings(src_lang=self.src_lang, tgt_lang=self.tgt_lang)
-
-
-class Translation(Text2TextGeneration):
-    """Translation, between the languages of the tokenizer, of T5's prefixes, or of Marian's tokens."""
-
-    Options = TranslationOptions
-    key = "translation"
-
-    def options(self, base: Any, values: Mapping[str, Any]) -> Any:
-        """As `GenerationTask.options`; it also checks the languages."""
-        options = super().options(base, values)
-        self.tokenizer_of(options)
-        self.prefix_of("", options)
-        name = self.task_names(options)[-1]
-        if base is None and options.tgt_lang is None and name != self.spec.name:
-            warn(f"No languages were stated; using the settings of {name}.")
-        return options
-
-    def task_names(self, options: Any) -> list[str]:
-        """Returns the name of the task, and with its languages; without any, the first of the checkpoint."""
-        names = super().task_names(options)
-        if options.src_lang or options.tgt_lang:
-            return [*names, f"translation_{options.src_lang}_to_{options.tgt_lang}"]
-        config = {} if self.model.checkpoint is None else self.model.checkpoint.config
-        known = config.get("task_specific_params") or {}
-        return [*names, *[name for name in known if name.startswith("translation_")][:1]]
-
-    def ignored(self, options: Any) -> tuple[str, ...]:
-        """Returns the language that a checkpoint forces, where the call states another."""
-        return ("forced_bos_token_id",) if self.tokenizer.languages and options.tgt_lang else ()
-
-    def tokenizer_of(self, options: Any) -> Tokenizer:
-        """Returns a copy of the tokenizer with the languages of the call."""
-        tokenizer = super().tokenizer_of(options)
-        if tokenizer.languages and (options.src_lang or options.tgt_lang):
-            names = {name: getattr(options, name) for name in ("src_lang", "tgt_lang")}
-            codes = {name: self._code(code) for name, code in names.items() if code is not None}
-            return tokenizer.with_languages(**codes)
-        return tokenizer
-
-    def _code(self, code: str) -> str:
-        """Returns the tokenizer's code of a language: "en_XX" for "en", if that is the only one."""
-        codes = [known for known in self.tokenizer.languages if known.startswith(f"{code}_")]
-        return codes[0] if code not in self.tokenizer.languages and len(codes) == 1 else code
-
-    def preprocess(self, request: Request, options: Any) -> list[ModelInput]:
-        """As in `Text2TextGeneration`; the target language must be known."""
-        forced = getattr(self.plan(options).strategy, "forced_bos_token_id", None)
-        if self.tokenizer.languages and self.tokenizer_of(options).tgt_lang is None and forced is None:
-            codes = ", ".join(self.tokenizer.languages)
-            raise ArgumentValueError("tgt_lang", None, f"a language of this tokenizer: {codes}")
-        return super().preprocess(request, options)
-
-    @cached_property
-    def marks(self) -> dict[str, str]:
-        """Language -> its token, of a Marian model for several languages."""
-        tokens = (re.fullmatch(_MARK, token) for token in self.tokenizer.vocab)
-        return {match[1]: match[0] for match in tokens if match}
-
-    def prefix_of(self, text: str, options: Any) -> str:
-        """Returns the prefix of a text, which may name its languages."""
-        prefix = self.plan(options).prefix
-        source, target = options.src_lang, options.tgt_lang
-        if self.tokenizer.languages or target is None:
-            return prefix
-        if self.marks:
-            if target not in self.marks:
-                known = f"a target language of this model: {', '.join(sorted(self.marks))}"
-                raise ArgumentValueError("tgt_lang", target, known)
-            return prefix if re.match(_MARK, text) else f"{self.marks[target]} {prefix}"
-        checkpoint = self.model.checkpoint
-        if (
-            prefix
-            or options.prefix is not None
-            or checkpoint is None
-            or checkpoint.model_type not in _PREFIXED
-        ):
-            return prefix
-        for name, code in (("src_lang", source), ("tgt_lang", target)):
-            if code not in _NAMES:
-                hint = 'prefix= is another text before each input, "translate English to Polish: "'
-                raise ArgumentValueError(name, code, f"one of {', '.join(_NAMES)}", hint)
-        return f"translate {_NAMES[source]} to {_NAMES[target]}: "

@@ -10,13 +10,14 @@ import torch
 
 from minitx.pipelines.postprocess.scores import FUNCTIONS, Function, function_of, label_names, scores_of
 from minitx.pipelines.result import Prediction, Predictions
-from minitx.pipelines.task import ModelInput, Options, Request, Task
+from minitx.pipelines.task import Request
+from minitx.pipelines.text_task import TextInput, TextOptions, TextTask
 from minitx.tokenizer.batch import Truncation
 from minitx.validation import check_choice, check_integer
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextClassificationOptions(Options):
+class TextClassificationOptions(TextOptions):
     """Options of text classification.
 
     Attributes:
@@ -34,7 +35,7 @@ class TextClassificationOptions(Options):
         check_choice("function_to_apply", self.function_to_apply, (*FUNCTIONS, None))
 
 
-class TextClassification(Task[TextClassificationOptions]):
+class TextClassification(TextTask[TextClassificationOptions]):
     """Labels of a text or pair; of a text in several windows, from the mean of their logits."""
 
     Options = TextClassificationOptions
@@ -47,7 +48,7 @@ class TextClassification(Task[TextClassificationOptions]):
             value = dict(zip(self.fields, value, strict=True))
         return super().read(value, name)
 
-    def preprocess(self, request: Request, options: TextClassificationOptions) -> list[ModelInput]:
+    def preprocess(self, request: Request, options: TextClassificationOptions) -> list[TextInput]:
         """Returns the text or pair as one sequence, or as windows of its last text."""
         pair = request["text_pair"] or None  # transformers too encodes an empty pair as none
         cut: Truncation = "only_second" if pair is not None and options.overflow == "window" else True
@@ -56,7 +57,7 @@ class TextClassification(Task[TextClassificationOptions]):
     def postprocess(
         self,
         request: Request,
-        inputs: Sequence[ModelInput],
+        inputs: Sequence[TextInput],
         outputs: Sequence[Any],
         options: TextClassificationOptions,
     ) -> Any:

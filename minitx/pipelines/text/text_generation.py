@@ -7,12 +7,20 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from minitx.decoding.special_tokens import begin_token
-from minitx.pipelines.generation.chats import continued_chat, continues
+from minitx.pipelines.generation.chats import (
+    chat_prompt,
+    check_messages,
+    check_no_chat,
+    continues,
+    extended,
+    is_chat,
+)
 from minitx.pipelines.generation.options import GenerateOptions
 from minitx.pipelines.generation.plan import Plan
 from minitx.pipelines.generation.task import GenerationTask
 from minitx.pipelines.result import Prediction, Predictions
-from minitx.pipelines.task import ModelInput, Request
+from minitx.pipelines.task import Request
+from minitx.pipelines.text_task import TextInput
 from minitx.validation import ArgumentTypeError, ArgumentValueError, check_choice, check_flags, check_type
 
 
@@ -71,39 +79,36 @@ class TextGeneration(GenerationTask[TextGenerationOptions]):
 
     def is_single(self, inputs: Any) -> bool:
         """Whether this is one text or one conversation."""
-        return super().is_single(inputs) or _is_chat(inputs)
+        return super().is_single(inputs) or is_chat(inputs)
 
     def is_column(self, field: str, value: Any) -> bool:
         """Whether this is a list of requests; a conversation is one request."""
-        return super().is_column(field, value) and not _is_chat(value)
+        return super().is_column(field, value) and not is_chat(value)
 
     def check_field(self, field: str, value: Any, name: str) -> Any:
         """Returns a text, or a conversation as a list of messages."""
         if isinstance(value, str):
             return value
-        if not _is_chat(value):
+        if not is_chat(value):
             raise ArgumentTypeError(name, value, self.describe_inputs())
-        for index, message in enumerate(value):
-            if not isinstance(message, Mapping) or "role" not in message or "content" not in message:
-                raise ArgumentTypeError(f"{name}[{index}]", message, 'a dict with "role" and "content"')
-        return [dict(message) for message in value]
+        return check_messages(value, name)
 
-    def preprocess(self, request: Request, options: TextGenerationOptions) -> list[ModelInput]:
+    def preprocess(self, request: Request, options: TextGenerationOptions) -> list[TextInput]:
         """Returns the prompt, without its start if it is too long."""
         text = request["text"]
         if isinstance(text, str):
-            self._check_no_chat(options)
+            check_no_chat(options)
             text = self.plan(options).prefix + text
             ids = self.tokenizer.encode(text, add_special_tokens=options.add_special_tokens) or self._begin()
         else:
-            ids = self.tokenizer.encode(self._prompt(text, options), add_special_tokens=False)
+            ids = self.tokenizer.encode(chat_prompt(self.tokenizer, text, options), add_special_tokens=False)
         limit = self.limit(options)
         new = self.plan(options).new_tokens(len(ids), limit)
         cut = limit is not None and len(ids) + new > limit
         if cut and limit is not None:
             self._check_cut(text, new, limit, options)
             ids = ids[new - limit :]
-        item = ModelInput(ids={"input_ids": ids}, truncated=cut)
+        item = TextInput(arguments={"input_ids": ids}, truncated=cut)
         return [self.labelled(item, new, options)]
 
     def _check_cut(self, text: Any, new: int, limit: int, options: TextGenerationOptions) -> None:
@@ -114,19 +119,6 @@ class TextGeneration(GenerationTask[TextGenerationOptions]):
         if options.overflow == "error":
             expected = f"of at most {limit - new} tokens, so that {new} new ones follow"
             raise ArgumentValueError("text", text, expected, 'overflow="truncate" cuts off its start')
-
-    def _prompt(self, messages: list[dict[str, Any]], options: TextGenerationOptions) -> str:
-        """Returns a conversation in the format of the model."""
-        if options.prefix or not options.add_special_tokens:
-            name = "prefix" if options.prefix else "add_special_tokens"
-            hint = "the chat template gives the whole prompt"
-            raise ArgumentValueError(name, getattr(options, name), "left out for conversations", hint)
-        variables = dict(options.template_variables or {})
-        if options.documents is not None:
-            variables["documents"] = options.documents
-        if continues(messages, options.continue_final_message):
-            return continued_chat(self.tokenizer, messages, options.tools, variables)
-        return self.tokenizer.chat.render(messages, tools=options.tools, variables=variables)
 
     def plan(self, options: Any) -> Plan:
         """As in `GenerationTask`; the tokens of the prefix do not count for total lengths."""
@@ -139,7 +131,7 @@ class TextGeneration(GenerationTask[TextGenerationOptions]):
     def postprocess(
         self,
         request: Request,
-        inputs: Sequence[ModelInput],
+        inputs: Sequence[TextInput],
         outputs: Sequence[Any],
         options: TextGenerationOptions,
     ) -> Any:
@@ -148,29 +140,12 @@ class TextGeneration(GenerationTask[TextGenerationOptions]):
             before = list(inputs[0].input_ids)
             rows = [before + row.tokens.tolist() for row in outputs[0]]
             return Predictions(Prediction(generated_token_ids=row) for row in rows)
-        answers = _is_chat(request["text"]) and not continues(request["text"], options.continue_final_message)
+        answers = is_chat(request["text"]) and not continues(request["text"], options.continue_final_message)
         prompt: Sequence[int] = () if answers or not request["text"] else inputs[0].input_ids
-        texts = [self.text_of(row, options, prompt) for row in outputs[0]]
-        return Predictions(Prediction(generated_text=self._full(request, text, options)) for text in texts)
-
-    def _full(self, request: Request, answer: str, options: TextGenerationOptions) -> Any:
-        """Returns the new text, after the prompt unless the options state otherwise."""
-        text = request["text"]
-        if options.return_full_text is False:
-            return answer
-        if isinstance(text, str):
-            return text + answer
-        if continues(text, options.continue_final_message):
-            return [*text[:-1], text[-1] | {"content": text[-1]["content"] + answer}]
-        return [*text, {"role": "assistant", "content": answer}]
-
-    def _check_no_chat(self, options: TextGenerationOptions) -> None:
-        """Checks that no option of conversations is stated for a text."""
-        for name in ("continue_final_message", "tools", "documents", "template_variables"):
-            value = getattr(options, name)
-            if value not in (None, False):
-                hint = "a text is not put into the chat template"
-                raise ArgumentValueError(name, value, "left out for texts", hint)
+        texts: list[Any] = [self.text_of(row, options, prompt) for row in outputs[0]]
+        if options.return_full_text is not False:
+            texts = [extended(request["text"], text, options.continue_final_message) for text in texts]
+        return Predictions(Prediction(generated_text=text) for text in texts)
 
     def _begin(self) -> list[int]:
         """Returns the prompt of an empty text: the token that sequences begin with."""
@@ -179,9 +154,3 @@ class TextGeneration(GenerationTask[TextGenerationOptions]):
             hint = "this model has no token that begins a sequence"
             raise ArgumentValueError("text", "", "a text of at least one token", hint)
         return [bos]
-
-
-def _is_chat(value: Any) -> bool:
-    """Whether a value is a conversation: a list of messages."""
-    listed = isinstance(value, list | tuple) and len(value) > 0
-    return listed and all(isinstance(message, Mapping) and "role" in message for message in value)

@@ -16,7 +16,9 @@ from minitx.pipelines.embedding.modules import read_activation
 from minitx.pipelines.embedding.options import Options as FileOptions
 from minitx.pipelines.registry import TaskSpec
 from minitx.pipelines.result import Prediction, Predictions
-from minitx.pipelines.task import ModelInput, Options, Request, Task, check_list
+from minitx.pipelines.task import Request
+from minitx.pipelines.text.one_to_many import OneToManyTask, stated_prompt
+from minitx.pipelines.text_task import TextInput, TextOptions
 from minitx.tokenizer import Tokenizer
 from minitx.tokenizer.batch import Truncation
 from minitx.validation import (
@@ -31,7 +33,7 @@ FUNCTIONS: Mapping[str, nn.Module] = {"sigmoid": nn.Sigmoid(), "none": nn.Identi
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextRankingOptions(Options):
+class TextRankingOptions(TextOptions):
     """Options of text ranking.
 
     Attributes:
@@ -57,11 +59,12 @@ class TextRankingOptions(Options):
         check_optional_strings(prompt=self.prompt, prompt_name=self.prompt_name)
 
 
-class TextRanking(Task[TextRankingOptions]):
+class TextRanking(OneToManyTask[TextRankingOptions]):
     """Documents in the order of their relevance; of one in several windows, the best counts."""
 
     Options = TextRankingOptions
     fields = ("query", "documents")
+    lists = ("documents",)
 
     def __init__(self, spec: TaskSpec, model: Any, tokenizer: Tokenizer) -> None:
         super().__init__(spec, model, tokenizer)
@@ -76,54 +79,23 @@ class TextRanking(Task[TextRankingOptions]):
         self.prompts = stated.nested("prompts").values
         self.default_prompt = stated.take("default_prompt_name")
 
-    def arguments(self, inputs: Sequence[Any], named: Mapping[str, Any]) -> Any:
-        """As `Task.arguments`; a query and a list of documents may be two arguments."""
-        if len(inputs) == 2 and not named:
-            inputs, named = (), dict(zip(self.fields, inputs, strict=True))
-        return super().arguments(inputs, named)
-
-    def is_column(self, field: str, value: Any) -> bool:
-        """As `Task.is_column`; documents are a list already in one request."""
-        if field == "documents":
-            return isinstance(value, list | tuple) and any(isinstance(item, list | tuple) for item in value)
-        return super().is_column(field, value)
-
-    def check_field(self, field: str, value: Any, name: str) -> Any:
-        """As `Task.check_field`; documents are a list."""
-        return super().check_field(field, value, name) if field == "query" else check_list(field, value, name)
-
-    def describe_inputs(self) -> str:
-        """As `Task.describe_inputs`."""
-        return "a dict with 'query', a string, and 'documents', a list of strings, or several"
-
-    def preprocess(self, request: Request, options: TextRankingOptions) -> list[ModelInput]:
+    def preprocess(self, request: Request, options: TextRankingOptions) -> list[TextInput]:
         """Returns the query with each document, as pairs."""
-        query = self.prompt(options) + request["query"]
+        name = options.prompt_name or self.default_prompt
+        query = (stated_prompt(options.prompt, name, self.prompts) or "") + request["query"]
         cut: Truncation = "only_second" if options.overflow == "window" else True
         return [
             replace(item, label=index)
             for index, document in enumerate(request["documents"])
-            for item in self.encode(query, document, options=options, cut=cut)
+            for item in self.encode(
+                query, document, options=options, cut=cut, names=("query", f"documents[{index}]")
+            )
         ]
-
-    def prompt(self, options: TextRankingOptions) -> str:
-        """Returns the prefix of the query.
-
-        Raises:
-            ArgumentValueError: a prompt that the checkpoint does not have.
-        """
-        name = options.prompt_name or self.default_prompt
-        if options.prompt is not None or name is None:
-            return options.prompt or ""
-        if name not in self.prompts:
-            names = ", ".join(map(repr, self.prompts)) or "None; the checkpoint has no prompts"
-            raise ArgumentValueError("prompt_name", name, f"one of {names}")
-        return self.prompts[name] or ""
 
     def postprocess(
         self,
         request: Request,
-        inputs: Sequence[ModelInput],
+        inputs: Sequence[TextInput],
         outputs: Sequence[Any],
         options: TextRankingOptions,
     ) -> Any:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from typing import Any
-
-from torch import Tensor
 
 from minitx.pipelines.postprocess.entities import (
     STRATEGIES,
     Entity,
     Strategy,
     Token,
-    continues_word,
     drop_labels,
     find_entities,
     merge_overlapping,
@@ -22,14 +18,16 @@ from minitx.pipelines.postprocess.entities import (
     window_starts,
 )
 from minitx.pipelines.postprocess.scores import label_names
+from minitx.pipelines.postprocess.tokens import join_words, tokens_of
 from minitx.pipelines.result import Prediction, Predictions
-from minitx.pipelines.task import ModelInput, Options, Overflow, Request, Task
-from minitx.tokenizer.subwords import join_tokens, subword_prefix
+from minitx.pipelines.task import Request
+from minitx.pipelines.text_task import Overflow, TextInput, TextOptions, TextTask
+from minitx.tokenizer.subwords import join_tokens
 from minitx.validation import ArgumentTypeError, check_choice, check_flags, check_strings, check_type
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenClassificationOptions(Options):
+class TokenClassificationOptions(TextOptions):
     """Options of token classification.
 
     Attributes:
@@ -60,7 +58,7 @@ class TokenClassificationOptions(Options):
         check_strings(delimiter=self.delimiter)
 
 
-class TokenClassification(Task[TokenClassificationOptions]):
+class TokenClassification(TextTask[TokenClassificationOptions]):
     """Entities of a text or of a list of words."""
 
     Options = TokenClassificationOptions
@@ -81,7 +79,7 @@ class TokenClassification(Task[TokenClassificationOptions]):
             check_type(f"{name}[{index}]", word, str, "a string, one of a list of words")
         return list(value)
 
-    def preprocess(self, request: Request, options: TokenClassificationOptions) -> list[ModelInput]:
+    def preprocess(self, request: Request, options: TokenClassificationOptions) -> list[TextInput]:
         """Returns the text as one sequence, or as windows, labelled with their positions in the text."""
         text = request["text"]
         if isinstance(text, str) == options.is_split_into_words:
@@ -99,14 +97,14 @@ class TokenClassification(Task[TokenClassificationOptions]):
     def postprocess(
         self,
         request: Request,
-        inputs: Sequence[ModelInput],
+        inputs: Sequence[TextInput],
         outputs: Sequence[Any],
         options: TokenClassificationOptions,
     ) -> Any:
         """Returns the entities in the order of the text."""
-        text, offsets = _joined(request["text"], options.delimiter)
+        text, offsets = join_words(request["text"], options.delimiter)
         windows = [
-            (item.label or 0, self.tokens(item, logits, text, offsets))
+            (item.label or 0, tokens_of(item, logits, text, offsets, self.tokenizer))
             for item, logits in zip(inputs, outputs, strict=True)
         ]
         entities: list[Entity] = []
@@ -125,45 +123,7 @@ class TokenClassification(Task[TokenClassificationOptions]):
         entities = find_entities(tokens, names, strategy, lambda words: join_tokens(self.tokenizer, words))
         return drop_labels(entities, options.ignore_labels)
 
-    def tokens(self, item: ModelInput, logits: Tensor, text: str, words: Sequence[int]) -> list[Token]:
-        """Returns the tokens of a sequence without special tokens.
 
-        Args:
-            item: the sequence.
-            logits: (T, C)
-            text: of the request.
-            words: start of each word in the text, if the request is a list of words.
-        """
-        assert item.encoding is not None
-        prefix, unknown = subword_prefix(self.tokenizer), self.tokenizer.unk_token_id
-        scores, word_ids, tokens = logits.softmax(dim=-1).tolist(), item.encoding.word_ids, []
-        for index, (special, (start, end)) in enumerate(zip(_specials(item), item.offsets, strict=True)):
-            if special:
-                continue
-            shift = words[word_ids[index] or 0] if words else 0
-            start, end = start + shift, end + shift
-            word = self.tokenizer.id_to_token(item.input_ids[index]) or ""
-            known = item.input_ids[index] != unknown
-            tokens.append(
-                Token(
-                    word=word if known else text[start:end],
-                    scores=scores[index],
-                    start=start,
-                    end=end,
-                    index=index + (item.label or 0),
-                    continues=known and continues_word(word, start, end, text, prefix),
-                )
-            )
-        return tokens
-
-
-def _specials(item: ModelInput) -> list[int]:
+def _specials(item: TextInput) -> list[int]:
     assert item.encoding is not None
     return item.encoding.special_tokens_mask
-
-
-def _joined(text: str | Sequence[str], delimiter: str) -> tuple[str, list[int]]:
-    """Returns the text of a request, and the start of each word if it is a list of words."""
-    if isinstance(text, str):
-        return text, []
-    return delimiter.join(text), list(accumulate((len(w) + len(delimiter) for w in text[:-1]), initial=0))

@@ -13,9 +13,12 @@ from typing import Any
 
 import torch
 
+from minitx.pipelines.postprocess.scores import inference_labels
+from minitx.pipelines.preprocess.hypotheses import hypothesis, parse_labels
 from minitx.pipelines.registry import TaskSpec
 from minitx.pipelines.result import Prediction
-from minitx.pipelines.task import ModelInput, Options, Request, Task
+from minitx.pipelines.task import Request
+from minitx.pipelines.text_task import TextInput, TextOptions, TextTask
 from minitx.tokenizer import Tokenizer
 from minitx.validation import (
     ArgumentTypeError,
@@ -28,7 +31,7 @@ from minitx.validation import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class ZeroShotClassificationOptions(Options):
+class ZeroShotClassificationOptions(TextOptions):
     """Options of zero-shot classification.
 
     Attributes:
@@ -52,38 +55,7 @@ class ZeroShotClassificationOptions(Options):
             parse_labels("candidate_labels", self.candidate_labels)
 
 
-def hypothesis(template: str, label: str) -> str:
-    """Returns the hypothesis of a label.
-
-    Raises:
-        ArgumentValueError: a template with other fields than {}.
-    """
-    try:
-        return template.format(label)
-    except (LookupError, AttributeError, ValueError):
-        expected = "a sentence with one {} for the label"
-        hint = "other braces are doubled: {{ and }}"
-        raise ArgumentValueError("hypothesis_template", template, expected, hint) from None
-
-
-def parse_labels(name: str, labels: Any) -> list[str]:
-    """Returns the labels of a list, or of one string that separates them by commas.
-
-    Raises:
-        TypeError, ValueError: no labels, an empty or repeated one, or something else than strings.
-    """
-    value = labels
-    if isinstance(labels, str):
-        labels = [label.strip() for label in labels.split(",")]
-    check_type(name, labels, list | tuple, "a list of labels, or a string, 'politics, sports'")
-    for index, label in enumerate(labels):
-        check_type(f"{name}[{index}]", label, str, "a string")
-    if not labels or not all(labels) or len(set(labels)) < len(labels):
-        raise ArgumentValueError(name, value, "at least one label, none empty and none twice")
-    return list(labels)
-
-
-class ZeroShotClassification(Task[ZeroShotClassificationOptions]):
+class ZeroShotClassification(TextTask[ZeroShotClassificationOptions]):
     """Labels of a text; of a text in several windows, from the mean of their logits."""
 
     Options = ZeroShotClassificationOptions
@@ -124,13 +96,13 @@ class ZeroShotClassification(Task[ZeroShotClassificationOptions]):
             return None if value is None else parse_labels(f"{name}['candidate_labels']", value)
         return super().check_field(field, value, name)
 
-    def preprocess(self, request: Request, options: ZeroShotClassificationOptions) -> list[ModelInput]:
+    def preprocess(self, request: Request, options: ZeroShotClassificationOptions) -> list[TextInput]:
         """Returns the text with the hypothesis of each label, as pairs."""
         labels = request["candidate_labels"] or options.candidate_labels
         if labels is None:
             expected = "the labels to choose from"
             raise ArgumentTypeError(
-                "candidate_labels", None, expected, "candidate_labels=['politics', 'sports']"
+                "candidate_labels", None, expected, "such as candidate_labels='politics, sports'"
             )
         inputs = []
         for label in parse_labels("candidate_labels", labels):
@@ -138,7 +110,7 @@ class ZeroShotClassification(Task[ZeroShotClassificationOptions]):
             inputs += [replace(pair, label=label) for pair in pairs]
         return inputs
 
-    def pairs(self, text: str, label: str, options: ZeroShotClassificationOptions) -> list[ModelInput]:
+    def pairs(self, text: str, label: str, options: ZeroShotClassificationOptions) -> list[TextInput]:
         """Returns the text, or its windows, with the hypothesis of a label.
 
         Raises:
@@ -156,7 +128,7 @@ class ZeroShotClassification(Task[ZeroShotClassificationOptions]):
     def postprocess(
         self,
         request: Request,
-        inputs: Sequence[ModelInput],
+        inputs: Sequence[TextInput],
         outputs: Sequence[Any],
         options: ZeroShotClassificationOptions,
     ) -> Any:
@@ -175,20 +147,3 @@ class ZeroShotClassification(Task[ZeroShotClassificationOptions]):
             labels=[label for _, _, label in ranked],
             scores=[score for score, _, _ in ranked],
         )
-
-
-def inference_labels(model: Any) -> tuple[int, int, bool]:
-    """Returns the indices of entailment and contradiction, and whether a label is named entailment.
-
-    Entailment is the first label that begins with "entail", else the last one; contradiction is the first
-    label, or the last one if entailment is the first.
-    """
-    config = {} if model.checkpoint is None else model.checkpoint.config
-    names = {} if model.checkpoint is None else model.checkpoint.id2label
-    indices = config.get("label2id") or {name: index for index, name in names.items()}
-    count = model.head.config.num_labels
-    named = [int(index) for name, index in indices.items() if str(name).lower().startswith("entail")]
-    entailment = named[0] if named else count - 1
-    if not 0 <= entailment < count:
-        raise ArgumentValueError("model", entailment, f"a model whose entailment is one of {count} labels")
-    return entailment, count - 1 if entailment == 0 else 0, bool(named)

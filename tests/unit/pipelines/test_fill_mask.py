@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minitx
-from minitx.pipelines.task import ModelInput
-from minitx.pipelines.text.fill_mask import windows
+from minitx.pipelines.preprocess.masks import windows
+from minitx.pipelines.text_task import TextInput
 from tests.parity.pipelines import LIMIT, LONG, close, folder
 from tests.unit.pipelines.checks import check_order_and_batches
 
@@ -140,7 +140,7 @@ class Specials:
 def test_windows_hold_their_masks(length: int, limit: int, data: st.DataObject) -> None:
     masks = sorted(data.draw(st.sets(st.integers(1, length - 2), min_size=1, max_size=5)))
     limit = min(limit, length)
-    whole = ModelInput(ids={"input_ids": list(range(length))}, encoding=Specials(length))  # type: ignore[arg-type]
+    whole = TextInput(arguments={"input_ids": list(range(length))}, encoding=Specials(length))  # type: ignore[arg-type]
     seen = []
     for window in windows(whole, masks, limit):
         ids = list(window.input_ids)

@@ -14,19 +14,20 @@ import minitx
 from minitx.cli.app import main
 from minitx.pipelines.registry import TASKS, TaskSpec
 from minitx.pipelines.result import Prediction
-from minitx.pipelines.task import ModelInput, Options, Request, Task
+from minitx.pipelines.task import Request
+from minitx.pipelines.text_task import TextInput, TextOptions, TextTask
 from tests.unit.pipelines.checks import check_order_and_batches
 from tests.unit.pipelines.folders import VOCABULARY, bert_folder
 
 
-class Last(Task[Options]):
+class Last(TextTask[TextOptions]):
     """The most probable token after a text."""
 
-    def preprocess(self, request: Request, options: Options) -> list[ModelInput]:
+    def preprocess(self, request: Request, options: TextOptions) -> list[TextInput]:
         return self.encode(request["text"], options=options)
 
     def postprocess(
-        self, request: Request, inputs: Sequence[ModelInput], outputs: Sequence[Any], options: Options
+        self, request: Request, inputs: Sequence[TextInput], outputs: Sequence[Any], options: TextOptions
     ) -> Any:
         return Prediction(text=self.tokenizer.id_to_token(int(outputs[-1][-1].argmax())))
 
@@ -70,7 +71,7 @@ def test_a_custom_task(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert json.loads(capsys.readouterr().out) == dict(result)
     minitx.register_task(dataclasses.replace(SPEC, picture="bars"))
     assert TASKS["last"].picture == "bars"
-    with pytest.raises(ValueError, match="a model with the head 'causal-lm'"):
+    with pytest.raises(ValueError, match="must be a causal language model for last; it has no head"):
         minitx.pipeline("last", minitx.load(folder, head="none"))
 
 

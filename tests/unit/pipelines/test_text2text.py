@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import minitx
+from minitx.cli import app as cli
 from minitx.decoding import Beam
 from minitx.pipelines.pipeline import Pipeline, pipeline
 from minitx.validation import ArgumentTypeError, ArgumentValueError
@@ -67,6 +68,26 @@ def test_settings_of_the_task_are_used_and_stated(specific: Path, t5: Path) -> N
     )
     own = pipeline("summarization", specific, device="cpu", prefix="", max_new_tokens=3)
     assert repr(own).endswith("Beam(num_beams=2, length_penalty=2.0), max_new_tokens=3)")
+
+
+def test_the_least_number_of_tokens_that_is_stated_replaces_that_of_the_checkpoint(
+    t5: Path, tmp_path: Path
+) -> None:
+    folder = copytree(t5, tmp_path / "t5")
+    least = {"task_specific_params": {"summarization": {"min_length": 6}}}
+    config = json.loads((folder / "config.json").read_text()) | least
+    (folder / "config.json").write_text(json.dumps(config))
+    pipe = pipeline("summarization", folder, device="cpu", num_beams=1)
+    everything = {"return_tensors": True, "eos_token_id": list(range(1, len(pipe.tokenizer)))}
+
+    def count(**options: int) -> int:
+        return len(pipe(["a b"], **everything, **options)[0]["summary_token_ids"])
+
+    assert count() == 6 + 1  # with the end token
+    assert count(min_new_tokens=3) == 1 + 3 + 1  # with the start token too
+    assert count(min_length=2) == 2 + 1
+    longer = pipeline("summarization", folder, device="cpu", num_beams=1, min_new_tokens=7)
+    assert len(longer(["a b"], **everything, min_length=3)[0]["summary_token_ids"]) == 3 + 1
 
 
 def test_nesting(t5: Path) -> None:
@@ -153,6 +174,39 @@ def test_languages_of_marian(tmp_path: Path) -> None:
         ArgumentValueError, match="tgt_lang='de' must be a target language of this model: fra"
     ):
         pipe("a b", tgt_lang="de")
+
+
+def test_languages_of_a_model_for_one_pair(tmp_path: Path) -> None:
+    bart = {**MBART, "model_type": "bart", "architectures": ["BartForConditionalGeneration"]}
+    special, kind = ["<s>", "<pad>", "</s>", "<unk>"], {"tokenizer_class": "PreTrainedTokenizerFast"}
+    folder = make(tmp_path / "bart", bart | {"decoder_start_token_id": 2}, special, eos_token="</s>", **kind)
+    pipe = pipeline("translation", folder, device="cpu", max_new_tokens=3)
+    for name, code in (("src_lang", "en"), ("tgt_lang", "de")):
+        expected = f"{name}={code!r} must be left out; the model has no other languages to choose from"
+        with pytest.raises(ArgumentValueError, match=expected):
+            pipe("a b", **{name: code})
+    named = pipeline("translation_en_to_de", folder, device="cpu", max_new_tokens=3)
+    assert named("a b") == pipe("a b")
+    assert cli.main(["run", "translation_en_to_de", str(folder), "a b", "--max-new-tokens", "3"]) == 0
+    with pytest.raises(ArgumentValueError, match="tgt_lang='fr' must be left out"):
+        named("a b", tgt_lang="fr")
+    settings = {"source_lang": "en", "target_lang": "de", "eos_token": "</s>", **kind}  # of a Marian
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    stated = pipeline("translation", folder, device="cpu", max_new_tokens=3)
+    assert stated("a b", src_lang="en", tgt_lang="de") == pipe("a b")
+    for code in ("fr", "fra"):
+        with pytest.raises(
+            ArgumentValueError, match=f"tgt_lang='{code}' must be 'de'; the model has no other"
+        ):
+            stated("a b", tgt_lang=code)
+    with pytest.raises(ArgumentValueError, match="src_lang='fr' must be 'en'"):
+        pipeline("translation_fr_to_de", folder)
+    pipeline("translation_eng_to_deu", folder)
+
+
+def test_a_source_language_alone_is_an_error(t5: Path) -> None:
+    with pytest.raises(ArgumentValueError, match="tgt_lang=None must be one of en, fr, de, ro"):
+        pipeline("translation", t5, device="cpu")("a b", src_lang="en")
 
 
 def test_long_texts(t5: Path) -> None:

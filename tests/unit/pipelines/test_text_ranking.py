@@ -86,9 +86,7 @@ def test_files_with_another_activation(place: Path, tmp_path: Path, pipe: Any) -
 
 def test_prompts(pipe: Any) -> None:
     assert close(pipe("cat", DOCUMENTS, prompt="a "), pipe("a cat", DOCUMENTS))
-    with pytest.raises(
-        ValueError, match="prompt_name='x' must be one of None; the checkpoint has no prompts"
-    ):
+    with pytest.raises(ValueError, match="prompt_name='x' must be left out; the checkpoint has no prompts"):
         pipe("cat", DOCUMENTS, prompt_name="x")
 
 

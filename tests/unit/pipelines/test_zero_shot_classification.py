@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minitx
-from minitx.pipelines.text.zero_shot_classification import parse_labels
+from minitx.pipelines.preprocess.hypotheses import parse_labels
 from tests.parity.pipelines import LIMIT, LONG, TEXTS, close, folder
 from tests.unit.pipelines.checks import check_order_and_batches
 

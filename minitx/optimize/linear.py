@@ -10,7 +10,8 @@ PyTorch multiplies float32 matrices on a CPU with MKL. Two other products of PyT
   faster in smaller parts.
 
 All three sum in float32, in another order. `minitx.load` and `minitx.from_config` apply the pass. Other
-devices, dtypes and small weights take PyTorch's own product.
+devices, dtypes and small weights take PyTorch's own product. Where gradients are recorded, oneDNN computes
+them too: of the input, g W, and of the weight, g^T x.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import cache, lru_cache
-from typing import TypeVar
+from threading import Lock
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn import functional as F
-from torch.overrides import has_torch_function_variadic
 
 from minitx.layers.experts import ExpertsLinear
 from minitx.validation import check_type, values_unavailable
@@ -33,6 +35,7 @@ LARGE, PART = 2**16, 2**20  # smallest weight for which a choice pays; best size
 CLEARLY = (
     1.3  # where oneDNN is faster it is by 2 or more, elsewhere as fast: the choice is that of the machine
 )
+_MEASURING = Lock()
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -101,11 +104,16 @@ def undo_fast_linear(model: Module) -> Module:
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Returns x W^T + b: (..., inputs), (outputs, inputs), (outputs) -> (..., outputs).
 
-    Where gradients are recorded, takes PyTorch's own product, as it does for other tensors than plain ones in
-    float32 on a CPU.
+    Takes PyTorch's own product for other tensors than plain ones in float32 on a CPU, in transforms such as
+    `torch.func.vmap`, and under modes such as a counter of operations.
     """
-    if values_unavailable(x) or torch.is_grad_enabled() or not _is_large(x, weight):
+    if values_unavailable(x) or not _is_large(x, weight) or _is_transformed():
         return F.linear(x, weight, bias)
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
+        if not onednn_is_faster():
+            return F.linear(x, weight, bias)
+        y: Tensor = _Recorded.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+        return y
     outputs, inputs = weight.shape
     rows = x.numel() // inputs
     parts: int | None = None
@@ -122,15 +130,50 @@ def _is_large(x: Tensor, weight: Tensor) -> bool:
     """Whether a choice of products pays, and all of them can be chosen."""
     return bool(
         weight.numel() >= LARGE
+        and type(x) is Tensor  # a DTensor, for example, has another product
+        and type(weight) in (Tensor, nn.Parameter)
         and x.is_cpu
         and x.dtype == weight.dtype == torch.float32
+        and weight.layout == torch.strided
         and weight.is_contiguous()
         and x.shape[-1] == weight.shape[1]
         and x.numel() > 0
         and torch.backends.mkldnn.enabled
         and not torch.is_autocast_enabled("cpu")
-        and not has_torch_function_variadic(x, weight)
     )
+
+
+def _is_transformed() -> bool:
+    """Whether a transform of `torch.func`, forward-mode differentiation or a dispatch mode takes part."""
+    return bool(
+        torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or torch._C._len_torch_dispatch_stack()
+    )
+
+
+class _Recorded(torch.autograd.Function):
+    """A linear projection whose gradients are oneDNN's products too."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """(..., inputs), (outputs, inputs), (outputs) -> (..., outputs)"""
+        to_x, to_weight, _ = ctx.needs_input_grad
+        ctx.save_for_backward(x if to_weight else None, weight if to_x else None)
+        return _onednn(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """(..., outputs) -> (..., inputs), (outputs, inputs), (outputs)"""
+        x, weight = ctx.saved_tensors
+        to_x, to_weight, to_bias = ctx.needs_input_grad
+        # The gradient of a gradient is recorded in PyTorch's own products.
+        plain = torch.is_grad_enabled() or _is_transformed() or type(grad) is not Tensor
+        product = F.linear if plain else _onednn
+        rows = grad.reshape(-1, grad.shape[-1]).contiguous()
+        grad_x = product(rows, weight.t(), None).view(*grad.shape[:-1], -1) if to_x else None
+        grad_weight = product(rows.t(), x.reshape(-1, x.shape[-1]).t(), None) if to_weight else None
+        return grad_x, grad_weight, rows.sum(0) if to_bias else None
 
 
 def _in_parts(x: Tensor, weight: Tensor, bias: Tensor | None, parts: int) -> Tensor:
@@ -152,20 +195,36 @@ def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return y
 
 
-@cache
-@torch.inference_mode()
 def onednn_is_faster() -> bool:
     """Whether oneDNN's product is clearly faster on this machine; measured once, in a few milliseconds."""
+    with _MEASURING:  # threads that change their number at once could not restore it
+        return _onednn_is_faster()
+
+
+@cache
+def _onednn_is_faster() -> bool:
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
-    x, weight = torch.ones(64, 768), torch.ones(768, 768)
-    times: dict[Callable[..., Tensor], list[float]] = {F.linear: [], _onednn: []}
-    for _ in range(8):
-        for product, seconds in times.items():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # several would wait for each other on a busy machine
+    try:
+        times = _measure(F.linear, _onednn)
+    finally:
+        torch.set_num_threads(threads)
+    return times[1] * CLEARLY < times[0]
+
+
+@torch.inference_mode()
+def _measure(*products: Callable[..., Tensor]) -> list[float]:
+    """Returns the least seconds of each product of a common size, in turn."""
+    x, weight = (torch.ones(rows, 512, dtype=torch.float32, device="cpu") for rows in (64, 512))
+    seconds: list[list[float]] = [[] for _ in products]
+    for _ in range(5):
+        for product, measured in zip(products, seconds, strict=True):
             start = time.perf_counter()
             product(x, weight, None)
-            seconds.append(time.perf_counter() - start)
-    return min(times[_onednn]) * CLEARLY < min(times[F.linear])
+            measured.append(time.perf_counter() - start)
+    return [min(measured) for measured in seconds]
 
 
 @lru_cache

@@ -1,0 +1,121 @@
+"""The model of a pipeline: loaded with the head of its task, or refused with the tasks that it does run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from minitx.pipelines.registry import TASKS, TaskSpec
+from minitx.validation import ArgumentValueError
+
+if TYPE_CHECKING:
+    from minitx.models import Model
+
+_HEADS: Mapping[str, str] = {
+    "sequence-classification": "a sequence classifier",
+    "token-classification": "a token classifier",
+    "question-answering": "a model that finds answers",
+    "masked-lm": "a masked language model",
+    "causal-lm": "a causal language model",
+    "seq2seq-lm": "an encoder-decoder",
+    "table-question-answering": "a model that selects cells",
+}
+
+
+def load_model(
+    spec: TaskSpec | None,
+    model: str | Path,
+    dtype: torch.dtype | str | None,
+    device: torch.device,
+    hub: Mapping[str, Any],
+) -> Model:
+    """Loads a model with the head of the task; without a task, with the head of the checkpoint.
+
+    Args:
+        spec: of the task; None without a named one.
+        model: folder or Hub id.
+        dtype: as for `minitx.load`.
+        device: of the model.
+        hub: revision, token and offline of the Hub.
+
+    Raises:
+        ArgumentValueError: a checkpoint of another head, by config.json or by its tensors.
+    """
+    from minitx.checkpoint.load import load
+    from minitx.checkpoint.resolve import MissingHeadError
+
+    head = None if spec is None else _head(spec, model, hub)
+    try:
+        return load(model, head=head, dtype=dtype, device=device, **hub)
+    except MissingHeadError as error:
+        if spec is None:
+            raise
+        missing = error.expected.partition("missing: ")[2]
+        hint = f"its files lack {missing}" if missing else "its files have another head"
+        raise ArgumentValueError("model", str(model), _expected(spec), hint) from None
+
+
+def _head(spec: TaskSpec, model: str | Path, hub: Mapping[str, Any]) -> str | None:
+    """Returns the head to load; None for that of the checkpoint.
+
+    For a task without a head it is "encoder" of an encoder-decoder whose encoder can be used alone, such as
+    T5, else "none".
+
+    Raises:
+        ArgumentValueError: config.json names another head.
+    """
+    from minitx.checkpoint.build import choose_architecture, class_names
+    from minitx.checkpoint.hub import fetch
+    from minitx.checkpoint.lora.base import base_folder
+    from minitx.checkpoint.lora.settings import ADAPTER_CONFIG
+    from minitx.io import read_json
+
+    folder = fetch(model, **hub)
+    path = base_folder(folder, token=hub["token"], offline=hub["offline"]) / "config.json"
+    head = spec.heads[0] if len(spec.heads) == 1 else None
+    if not path.is_file():  # load() has the error
+        return head
+    config = read_json(path)
+    architecture = choose_architecture(config, None)[0]
+    if head == "none":
+        return architecture.headless[-1]
+    if (folder / ADAPTER_CONFIG).is_file():  # an adapter may have a head of its own
+        return head
+    heads = {name: architecture.task_of(name) for name in class_names(config)}
+    named = {name: task for name, task in heads.items() if task not in (None, "none")}
+    if named and not set(named.values()) & set(spec.heads):
+        name, task = next(iter(named.items()))
+        hint = f"config.json names {name}, which runs {_tasks(task)}"
+        raise ArgumentValueError("model", str(model), _expected(spec), hint)
+    if not set(architecture.head_weights) & set(spec.heads):
+        names = [other.name for other in TASKS.values() if set(other.heads) & set(architecture.head_weights)]
+        hint = f"a {config['model_type']} model can run {', '.join(names)}"
+        raise ArgumentValueError("model", str(model), _expected(spec), hint)
+    return head
+
+
+def check_head(spec: TaskSpec, model: Any) -> None:
+    """Checks that a loaded model has a head of the task.
+
+    Raises:
+        ArgumentValueError: another head, or training mode.
+    """
+    if "none" not in spec.heads and model.task not in spec.heads:
+        head = f"the head {model.task!r} and runs" if model.task else "no head and runs"
+        hint = f"it has {head} {_tasks(model.task)}; minitx.load(..., head={spec.heads[0]!r}) loads another"
+        raise ArgumentValueError("model", model, _expected(spec), hint)
+    if model.training:
+        raise ArgumentValueError("model", type(model).__name__, "in eval mode", "call model.eval()")
+
+
+def _expected(spec: TaskSpec) -> str:
+    return f"{' or '.join(_HEADS.get(head, f'a model with {head!r}') for head in spec.heads)} for {spec.name}"
+
+
+def _tasks(head: str | None) -> str:
+    """Returns the names of the tasks that a head runs; without one, of those of the hidden states."""
+    names = [spec.name for spec in TASKS.values() if head in spec.heads]
+    return ", ".join(names or [spec.name for spec in TASKS.values() if "none" in spec.heads])

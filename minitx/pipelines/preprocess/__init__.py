@@ -1,0 +1,1 @@
+"""Preprocessing that tasks share: inputs to what a model takes."""

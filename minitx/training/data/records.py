@@ -1,0 +1,134 @@
+"""JSON lines and CSV files as the data of a run; labelled data is small and read at once."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from minitx.io import parse_json
+from minitx.training.data.files import check_exists, read_lines
+from minitx.validation import ArgumentValueError, check_path, check_strings
+
+_SEPARATORS = {".csv": ",", ".tsv": "\t"}
+_JSON_LINES = (".jsonl", ".ndjson")
+
+
+class Records(Sequence[Mapping[str, Any]]):
+    """The records of a JSON lines or CSV file, from `read_records`.
+
+    Args:
+        path: the file, for errors.
+        rows: the records.
+        lines: number of the line on which each begins.
+    """
+
+    def __init__(self, path: Path, rows: Sequence[Mapping[str, Any]], lines: Sequence[int]) -> None:
+        self.path, self.rows, self.lines = path, rows, lines
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Returns a record, or the list of a slice."""
+        return self.rows[index]
+
+    def __repr__(self) -> str:
+        fields = ", ".join(self.rows[0])
+        return f"Records({str(self.path)!r}, {len(self)} of {fields})"
+
+    def where(self, index: int) -> str:
+        """Returns file and line of a record, "reviews.csv:17"."""
+        return f"{self.path}:{self.lines[index]}"
+
+
+def read_records(path: str | Path, **columns: str) -> Records:
+    """Reads a JSON lines file (.jsonl, .ndjson) or a table (.csv, .tsv) with a header.
+
+    `read_records("reviews.csv", text="review", label="stars")` returns records {"text": ..., "label": ...}.
+    Values of a table are strings; those of JSON lines keep their type.
+
+    Args:
+        path: the file.
+        **columns: field of the records -> name of its column. Without any, all columns are read under their
+            own names.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another kind of file; no record; a line that is not JSON; a row with too many or too few
+            cells; a column that is missing, or empty; messages of a chat without role or content.
+    """
+    path = check_path("path", path)
+    check_strings(**columns)
+    if path.suffix not in (*_SEPARATORS, *_JSON_LINES):
+        hint = "a JSON file with one list must be rewritten with one record per line"
+        expected = f"a file that ends in {', '.join((*_JSON_LINES, *_SEPARATORS))}"
+        raise ArgumentValueError("path", str(path), expected, hint if path.suffix == ".json" else "")
+    check_exists(path)
+    read = _read_json_lines if path.suffix in _JSON_LINES else _read_table
+    rows, lines = [], []
+    for number, row in read(path):
+        where = f"{path}:{number}"
+        rows.append({field: _cell(row, name, where) for field, name in columns.items()} if columns else row)
+        lines.append(number)
+        for field, value in rows[-1].items():
+            _check_messages(field, value, where)
+    if not rows:
+        raise ValueError(f"{path} has no records; it must hold the data to train on.")
+    return Records(path, rows, lines)
+
+
+def _read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in read_lines(path):
+        if line.strip():
+            yield number, parse_json(line.encode(), Path(f"{path}:{number}"))
+
+
+def _read_table(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    reader = csv.reader(
+        (f"{line}\n" for _, line in read_lines(path)), delimiter=_SEPARATORS[path.suffix], strict=True
+    )
+    header: list[str] = []
+    while True:
+        number = reader.line_num + 1  # of the row's first line; cells in quotes may have several
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            hint = "are all quotes closed, and quotes in a cell doubled?"
+            raise ValueError(f"{path}:{number}: not readable as a table ({error}); {hint}") from None
+        if row is None:
+            return
+        if not header:
+            header = [name.strip() for name in row]
+            if len(set(header)) < len(header):
+                raise ValueError(f"{path}:{number}: two columns of the header have the same name.")
+        elif len(row) != len(header) and row:
+            hint = "put cells with a separator in quotes"
+            raise ValueError(f"{path}:{number}: {len(row)} cells, but {len(header)} columns; {hint}.")
+        elif row:
+            yield number, dict(zip(header, row, strict=True))
+
+
+def _cell(row: Mapping[str, Any], name: str, where: str) -> Any:
+    """Returns a value that a record must have."""
+    if name not in row:
+        names = ", ".join(map(repr, row))
+        raise ValueError(f"{where}: no column {name!r}; the columns are {names}.")
+    value = row[name]
+    if value is None or value == [] or (isinstance(value, str) and not value.strip()):
+        raise ValueError(f"{where}: column {name!r} is empty.")
+    return value
+
+
+def _check_messages(field: str, value: Any, where: str) -> None:
+    """Checks the messages of a chat; any other value is accepted."""
+    is_list = isinstance(value, list)
+    if field != "messages" and not (is_list and value and isinstance(value[0], Mapping)):
+        return
+    if not is_list or not value:
+        raise ValueError(f"{where}: {field} must be a list of messages with role and content.")
+    for message in value:
+        keys = ("role", "content")
+        if not isinstance(message, Mapping) or not all(isinstance(message.get(key), str) for key in keys):
+            raise ValueError(f"{where}: {field} has {message!r:.60}, which needs texts as role and content.")

@@ -1,0 +1,243 @@
+"""A training run in memory: `Run.step` is one update of the parameters; `session.py` repeats it.
+
+A step runs `accumulation` micro-batches forward and backward, which sums the gradients of the losses of all
+targets; divides the gradients by the number of targets, so that every target has the same weight; clips them;
+and updates the parameters. A step that is interrupted is computed again, with the same numbers, from the last
+finished one.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from minitx.training.config import TrainConfig
+from minitx.training.data.randomness import EVALUATION, batch_generator, global_states, seeded_states
+from minitx.training.data.sampler import Sampler
+from minitx.training.objectives.base import Batch, Example, Loss, Objective
+from minitx.training.optimizer import (
+    make_optimizers,
+    scale_gradients,
+    set_learning_rate,
+    trainable_parameters,
+)
+from minitx.training.state import State, frozen_checksum, load_optimizer, load_parameters, tensors_of
+from minitx.validation import ArgumentValueError, check_type
+
+
+class Dataset(Protocol):
+    """A map-style dataset, as torch.utils.data's; its order is that of the sampler."""
+
+    def __len__(self) -> int:
+        """Returns the number of examples."""
+
+    def __getitem__(self, index: int, /) -> Example:
+        """Returns an example."""
+
+
+@dataclass
+class Sums:
+    """Sums over steps.
+
+    Attributes:
+        loss: of all targets.
+        targets: number of targets.
+        tokens: number of input tokens that are not padding.
+        seconds: time.
+    """
+
+    loss: float = 0.0
+    targets: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+    def add(self, other: Sums) -> None:
+        """Adds other sums."""
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
+
+class Run:
+    """A training run in memory.
+
+    Args:
+        model: to train, on the device to train on; put into training mode.
+        dataset: of examples.
+        objective: examples to batches, and batches to losses.
+        config: settings.
+
+    Attributes:
+        finished: number of finished steps.
+        best: step and loss of the best evaluation, or None.
+        worse: number of evaluations since the best one.
+        sums: over the steps since the last metrics.
+
+    Raises:
+        ArgumentTypeError: not a module, an objective or a config.
+        ArgumentValueError: no examples, or no parameters to train.
+    """
+
+    def __init__(self, model: nn.Module, dataset: Dataset, objective: Objective, config: TrainConfig) -> None:
+        self.model: nn.Module = check_type("model", model, nn.Module, "a module")
+        self.objective: Objective = check_type("objective", objective, Objective, "an Objective")
+        self.config: TrainConfig = check_type("config", config, TrainConfig, "a TrainConfig")
+        self.dataset, self.sampler = dataset, Sampler(len(dataset), config.seed)
+        self.parameters = trainable_parameters(model.train())
+        if not self.parameters:
+            raise ArgumentValueError("model", model, "a model with parameters that require gradients")
+        self.device = next(model.parameters()).device
+        self.optimizers = make_optimizers(model, config)
+        self.random_states = seeded_states(config.seed, self.device)
+        self.finished, self.worse, self.sums = 0, 0, Sums()
+        self.best: tuple[int, float] | None = None
+        backend = config.compile if isinstance(config.compile, str) else "inductor"
+        self.called: Any = torch.compile(model, backend=backend) if config.compile else model
+        self.learning_rate = self.gradient_norm = 0.0  # of the last step
+        self.indices: list[int] = []  # of the last micro-batch
+        self.frozen = frozen_checksum(model)
+        self.zero_grad()
+
+    def step(self) -> Sums:
+        """Updates the parameters once. A step that fails before the update can be repeated.
+
+        Returns:
+            The sums of this step.
+
+        Raises:
+            ArgumentValueError: examples that do not fit the objective or the model, or no targets at all.
+            FloatingPointError: a loss or a gradient that is infinite or NaN.
+        """
+        start, place = time.perf_counter(), self.sampler.state()
+        try:
+            with global_states(self.random_states, self.device):
+                sums = self.accumulate()
+            self.gradient_norm = scale_gradients(self.parameters, sums.targets, self.config.max_grad_norm)
+            self.check_finite(sums.loss)
+        except BaseException as error:
+            error.add_note(f"In step {self.finished + 1}, with the examples {self.indices} of the dataset.")
+            self.sampler.load_state(place)
+            self.zero_grad()
+            raise
+        self.update()
+        sums.seconds = time.perf_counter() - start
+        self.sums.add(sums)
+        return sums
+
+    def accumulate(self) -> Sums:
+        """Adds the gradients of the losses of all targets of a step."""
+        sums, losses = Sums(), []
+        for part in range(self.config.accumulation):
+            number = self.finished * self.config.accumulation + part
+            self.indices = self.sampler.take(self.config.batch_size)
+            examples = [self.dataset[index] for index in self.indices]
+            batch = self.objective(examples, batch_generator(self.config.seed, number))
+            loss = self.loss(batch)
+            loss.total.backward()  # type: ignore[no-untyped-call]
+            losses.append(loss)
+            sums.tokens += count_tokens(batch)
+        sums.loss = sum(loss.total.item() for loss in losses)
+        sums.targets = sum(int(loss.count) for loss in losses)
+        if not sums.targets:
+            expected, hint = f"of at least one target in step {self.finished + 1}", "all are -100"
+            raise ArgumentValueError("labels", [], expected, hint)
+        return sums
+
+    def loss(self, batch: Batch) -> Loss:
+        """Returns the loss of a batch, which is moved to the device of the model."""
+        moved = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
+        narrow = self.config.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=narrow):
+            return self.objective.loss(self.called, moved)
+
+    def check_finite(self, loss: float) -> None:
+        """Checks the loss and the norm of the gradient, else raises FloatingPointError."""
+        if not (math.isfinite(loss) and math.isfinite(self.gradient_norm)):
+            name = "gradient" if math.isfinite(loss) else "loss"
+            raise FloatingPointError(
+                f"the {name} of step {self.finished + 1} is infinite or NaN; the parameters are those after "
+                f"step {self.finished}. Lower learning_rate, or raise warmup_steps, and continue from a "
+                "checkpoint."
+            )
+
+    def update(self) -> None:
+        """Updates the parameters by their gradients."""
+        self.learning_rate = set_learning_rate(self.optimizers, self.config, self.finished)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.zero_grad()
+        self.finished += 1
+
+    def zero_grad(self) -> None:
+        """Forgets the gradients."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()
+
+    def evaluate(self, dataset: Dataset) -> float:
+        """Returns the mean loss over a dataset in eval mode, and compares it with the best so far.
+
+        The objective draws the same random numbers at every evaluation.
+
+        Raises:
+            ArgumentValueError: no examples, or no targets.
+            FloatingPointError: an infinite or NaN loss.
+        """
+        size, seed, total, count = self.config.batch_size, self.config.seed, 0.0, 0
+        self.model.eval()
+        try:
+            for number, first in enumerate(range(0, len(dataset), size)):
+                examples = [dataset[i] for i in range(first, min(first + size, len(dataset)))]
+                with torch.no_grad():
+                    loss = self.loss(self.objective(examples, batch_generator(seed, number, EVALUATION)))
+                total, count = total + loss.total.item(), count + int(loss.count)
+        finally:
+            self.model.train()
+        if not count:
+            raise ArgumentValueError("evaluation", dataset, "a dataset with targets", "all labels are -100")
+        mean = total / count
+        if not math.isfinite(mean):
+            raise FloatingPointError(f"the evaluation loss after step {self.finished} is infinite or NaN.")
+        if self.best is None or mean < self.best[1]:
+            self.best, self.worse = (self.finished, mean), 0
+        else:
+            self.worse += 1
+        return mean
+
+    def state(self) -> State:
+        """Returns all that a run needs to continue after its last finished step."""
+        tensors = tensors_of(self.model, self.optimizers)
+        tensors |= {f"random.{kind}": state for kind, state in self.random_states.items()}
+        values = {"sampler": self.sampler.state(), "best": self.best, "worse": self.worse}
+        return State(self.finished, tensors, values | {"sums": vars(self.sums), "frozen": self.frozen})
+
+    def load_state(self, state: State) -> None:
+        """Continues after the last finished step of another run.
+
+        Raises:
+            ArgumentValueError, ValueError: another dataset, seed or model.
+        """
+        values = state.values
+        if values["frozen"] != self.frozen:
+            raise ValueError("the checkpoint is of another model: the frozen parameters differ.")
+        self.sampler.load_state(values["sampler"])
+        load_parameters(state.tensors, self.model)
+        for optimizer in self.optimizers:
+            load_optimizer(state.tensors, self.model, optimizer)
+        for kind in self.random_states:
+            self.random_states[kind] = state.tensors.get(f"random.{kind}", self.random_states[kind])
+        self.finished, self.worse, self.sums = state.step, values["worse"], Sums(**values["sums"])
+        self.best = None if values["best"] is None else (values["best"][0], values["best"][1])
+
+
+def count_tokens(batch: Batch) -> int:
+    """Returns the number of input tokens that are not padding."""
+    count = 0
+    for name, ids in batch.items():
+        if name.endswith("input_ids"):
+            mask = batch.get(name.replace("input_ids", "attention_mask"))
+            count += ids.numel() if mask is None or mask.shape != ids.shape else int((mask != 0).sum())
+    return count

@@ -1,0 +1,117 @@
+"""The interface of an objective: examples to a batch, and a model's loss on it as a sum and a count.
+
+An objective returns a sum and not a mean, so that a step over several micro-batches, or several processes,
+divides by the number of targets of all of them: every target has the same weight, however they are split.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from minitx.validation import ArgumentValueError
+
+Example = Mapping[str, Any]
+Batch = dict[str, Tensor]
+
+IGNORED = -100  # a label without a loss, as in torch.nn.functional.cross_entropy
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The loss of a batch.
+
+    Attributes:
+        total: sum of the losses of all targets, a scalar with a gradient.
+        count: number of targets, a scalar; the mean loss is `total / count`.
+    """
+
+    total: Tensor
+    count: Tensor
+
+
+class Objective(ABC):
+    """A training objective: how examples become a batch, and a batch a loss.
+
+    Subclasses are frozen dataclasses whose fields are its options. An objective holds no state: the same
+    examples and the same state of the generator give the same batch.
+
+    Attributes:
+        task: of the head that the model must have; None: any.
+    """
+
+    task: ClassVar[str | None] = None
+
+    @abstractmethod
+    def __call__(self, examples: Sequence[Example], generator: torch.Generator) -> Batch:
+        """Returns the arguments of the model's forward, `labels` included.
+
+        Args:
+            examples: one per row of the batch.
+            generator: the only source of randomness.
+
+        Raises:
+            ArgumentValueError: examples that do not fit the objective.
+        """
+
+    def check_task(self, model: nn.Module) -> None:
+        """Checks that the model has the head that this objective trains; modules without tasks pass.
+
+        Raises:
+            ArgumentValueError: another head, or none.
+        """
+        task = getattr(model, "task", self.task)
+        if self.task is not None and task != self.task:
+            hint = f'load or build the model with head="{self.task}"'
+            raise ArgumentValueError("model.task", task, repr(self.task), hint)
+
+    def loss(self, model: nn.Module, batch: Batch) -> Loss:
+        """Returns the loss of the model's head on a batch.
+
+        Args:
+            model: called with the batch; the output has `loss`, a mean over the targets.
+            batch: from `__call__`, on the device of the model.
+
+        Raises:
+            ArgumentValueError: a model without a head, labels outside of its classes.
+        """
+        self.check_task(model)
+        mean = model(**batch).loss
+        if mean is None:
+            hint = 'load or build the model with head=, such as head="causal-lm"'
+            raise ArgumentValueError("model", model, "one that computes the loss of this objective", hint)
+        count = count_targets(batch, getattr(model, "task", None))
+        # A mean over no targets is NaN.
+        return Loss(torch.where(count > 0, mean * count, torch.zeros_like(mean)), count)
+
+
+def count_targets(batch: Batch, task: str | None) -> Tensor:
+    """Returns the number of targets that the mean loss of a head is taken over, a scalar.
+
+    Args:
+        batch: with `labels`; integers other than -100, or one number per row or class, are targets.
+        task: of the model's head. The label of a sequence's first token is no target of "causal-lm";
+            replaced-token detection has all attended tokens as targets; the two labels of an answer,
+            its first and last token, are one target.
+
+    Raises:
+        ArgumentValueError: no labels.
+    """
+    if "labels" not in batch:
+        raise ArgumentValueError("batch", sorted(batch), "a batch with labels", "the objective adds them")
+    labels = batch["labels"]
+    if task == "question-answering":
+        return torch.tensor(len(labels), device=labels.device)
+    if task == "replaced-token-detection":
+        mask = batch.get("attention_mask")
+        return torch.ones_like(labels).sum() if mask is None else (mask != 0).sum()
+    if labels.is_floating_point():  # regression: the mean is over all numbers
+        return torch.tensor(labels.numel(), device=labels.device)
+    if task == "causal-lm":
+        labels = labels[:, 1:]
+    return (labels != IGNORED).sum()

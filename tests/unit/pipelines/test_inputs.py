@@ -1,0 +1,115 @@
+"""Files of requests: columns, keys, kept values, and errors that name the line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import minitx
+from minitx.pipelines.inputs import read_rows, run_file
+from tests.unit.pipelines.folders import bert_folder
+
+PAIR = ("text", "text_pair")
+
+
+@pytest.fixture(scope="module")
+def pipe(tmp_path_factory: pytest.TempPathFactory) -> minitx.Pipeline:
+    folder = bert_folder(tmp_path_factory.mktemp("inputs") / "model", "sequence-classification", num_labels=2)
+    return minitx.pipeline(model=folder)
+
+
+def write(folder: Path, kind: str, content: str) -> Path:
+    path = folder / f"in.{kind}"
+    path.write_text(content, encoding="utf-8")
+    return path
+
+
+def rows(path: Path, columns: Any = None, **more: Any) -> Iterator[Any]:
+    return read_rows(path, PAIR, columns, optional=("text_pair",), **more)
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        ("csv", "id,review\n7,the cat\n8,a dog\n"),
+        ("jsonl", '{"id": 7, "review": "the cat"}\n\n{"id": 8, "review": "a dog"}\n'),
+    ],
+)
+def test_a_call_names_the_columns(pipe: minitx.Pipeline, tmp_path: Path, kind: str, content: str) -> None:
+    path = write(tmp_path, kind, content)
+    assert list(pipe(path, columns=["review"])) == pipe(["the cat", "a dog"])
+    results = list(run_file(pipe, path, ["review"], keep=["id"]))
+    assert [str(kept["id"]) for _, kept in results] == ["7", "8"]
+    assert [result for result, _ in results] == pipe(["the cat", "a dog"])
+
+
+def test_columns_are_those_of_a_file(pipe: minitx.Pipeline) -> None:
+    with pytest.raises(ValueError, match=r"columns=\['text'\] must be None; it names columns of a file"):
+        pipe("the cat", columns=["text"])
+
+
+def test_lines_without_names(tmp_path: Path) -> None:
+    assert list(rows(write(tmp_path, "txt", "one\n\ntwo\n"), keep=["text"])) == [
+        (text, {"text": text}) for text in ("one", "", "two")
+    ]
+    lines = '"one"\n[{"role": "user", "content": "two"}]\n{"text": "three", "more": 3}\n'
+    requests = [row.request for row in rows(write(tmp_path, "jsonl", lines))]
+    assert requests == ["one", [{"role": "user", "content": "two"}], {"text": "three"}]
+
+
+def test_optional_fields_may_be_missing_unless_they_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path, "jsonl", '{"text": "a", "text_pair": "b"}\n{"text": "c", "text_pair": null}\n')
+    expected = [{"text": "a", "text_pair": "b"}, {"text": "c"}]
+    assert [row.request for row in rows(path)] == expected
+    assert [row.request for row in rows(path, PAIR)] == expected
+    path = write(tmp_path, "jsonl", '{"text": "a"}\n')
+    assert [row.request for row in rows(path)] == [{"text": "a"}]
+    with pytest.raises(ValueError, match="line 1 has no 'text_pair', but 'text'"):
+        list(rows(path, PAIR))
+
+
+BAD = {
+    "no column": (
+        "csv",
+        "id,review\n1,a\n",
+        None,
+        r"columns=None .*header has no 'text', but 'id'",
+    ),
+    "no stated column": ("csv", "text,b\n1,a\n", ("text", "c"), r"columns=\['text', 'c'\] .*no 'c', but"),
+    "no key": ("jsonl", '{"text": "a"}\n{"txt": "b"}\n', None, r"in\.jsonl; line 2 has no 'text', but 'txt'"),
+    "an empty object": ("jsonl", "{}\n", None, r"line 1 has no 'text'\."),
+    "a number": ("jsonl", '"a"\n7\n', None, r"in\.jsonl: line 2 is neither an object nor a string"),
+    "columns of text": ("txt", "a\n", ("review",), "a text file has no 'review', but 'text'"),
+    "three columns": (
+        "csv",
+        "a,b,c\n1,2,3\n",
+        ("a", "b", "c"),
+        "a name for each of 'text', 'text_pair'",
+    ),
+    "no columns": ("csv", "text\na\n", (), r"columns=\[\] must be a name"),
+    "a short row": ("csv", "id,text\n1,a\n2\n", None, r"in\.csv: line 3 has 1 cell, and the header has 2"),
+    "a long row": ("csv", "text,id\na,1\nb, c,2\n", None, r"in\.csv: line 3 has 3 cells.*quote a text"),
+    "empty csv": ("csv", "", None, r"in\.csv is empty; its first line must have the names of its columns"),
+    "header alone": ("csv", "text\n", None, r"in\.csv holds no requests"),
+    "empty jsonl": ("jsonl", "\n", None, r"in\.jsonl holds no requests"),
+    "empty text": ("txt", "", None, r"in\.txt holds no requests"),
+    "json": ("json", "[]", None, r"must be a \.csv, \.jsonl or text file"),
+    "twice": ("csv", "text,text\na,b\n", None, "has the column 'text' more than once"),
+}
+
+
+@pytest.mark.parametrize(("kind", "content", "columns", "message"), BAD.values(), ids=BAD)
+def test_errors_name_the_line(tmp_path: Path, kind: str, content: str, columns: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        list(rows(write(tmp_path, kind, content), columns))
+
+
+def test_what_columns_and_kept_columns_must_be(tmp_path: Path) -> None:
+    path = write(tmp_path, "csv", "text\na\n")
+    with pytest.raises(TypeError, match="columns='text' must be a list of names of columns"):
+        rows(path, "text")
+    with pytest.raises(ValueError, match=r"keep=\['id'\] must be names of columns.*no 'id', but 'text'"):
+        list(rows(path, keep=["id"]))
