@@ -184,14 +184,18 @@ def adapted_modules(model: nn.Module) -> list[tuple[str, LoraLinear]]:
     return adapted
 
 
+def has_adapters(model: nn.Module) -> bool:
+    """Whether a projection of a model has an adapter."""
+    return any(isinstance(module, LoraLinear) for module in model.modules())
+
+
 def check_no_adapters(model: nn.Module) -> None:
     """Checks that a model has no adapters.
 
     Raises:
         ArgumentTypeError, ArgumentValueError: not a module, or one with adapters.
     """
-    check_type("model", model, nn.Module, "a module")
-    if any(isinstance(module, LoraLinear) for module in model.modules()):
+    if has_adapters(check_type("model", model, nn.Module, "a module")):
         hint = "merge_lora merges them, remove_lora removes them"
         raise ArgumentValueError("model", type(model), "a model without adapters", hint)
 

@@ -20,7 +20,8 @@ from minitx.checkpoint.lora.adapter import Adapter, by_pattern, read_adapter
 from minitx.checkpoint.lora.merge import Update, merge
 from minitx.checkpoint.lora.settings import ADAPTER_CONFIG, ADAPTER_FILES
 from minitx.checkpoint.resolve import table_entries
-from minitx.checkpoint.save import stored_names, stored_tensors
+from minitx.checkpoint.save import HasFiles, check_tokenizer, stored_names, stored_tensors
+from minitx.checkpoint.write import write_tokenizer
 from minitx.io import write_json
 from minitx.models import Model
 from minitx.training.lora.adapt import (
@@ -42,7 +43,9 @@ _PREFIX = "base_model.model."
 _BLOCKS = "minitx.blocks"  # metadata: modules of several adapters, their ranks and alpha
 
 
-def save_adapter(model: Model, folder: str | Path, *, base: str | None = None) -> None:
+def save_adapter(
+    model: Model, folder: str | Path, *, tokenizer: HasFiles | None = None, base: str | None = None
+) -> None:
     """Saves the adapters of a model, and what was trained beside them, in PEFT's files.
 
     PEFT and `minitx.load` compute the same from them; `load_adapter` continues the training. Adapters of Q, K
@@ -52,6 +55,7 @@ def save_adapter(model: Model, folder: str | Path, *, base: str | None = None) -
     Args:
         model: with adapters.
         folder: created if it does not exist.
+        tokenizer: a tokenizer to save with the adapters.
         base: folder or Hub id of the base model, for `base_model_name_or_path`; None: the folder that the
             model was loaded from.
 
@@ -61,6 +65,8 @@ def save_adapter(model: Model, folder: str | Path, *, base: str | None = None) -
     """
     check_type("model", model, Model, "a model of minitx")
     adapted_modules(model)
+    if tokenizer is not None:
+        check_tokenizer(tokenizer, model)
     folder = check_path("folder", folder)
     record: LoraRecord = model.lora
     modules = stored_modules(model)
@@ -82,6 +88,8 @@ def save_adapter(model: Model, folder: str | Path, *, base: str | None = None) -
         named = {_PREFIX + name: tensor.contiguous() for name, tensor in tensors.items()}
         save_file(named, files.path(ADAPTER_FILES[0]), metadata)
         write_json(files.path(ADAPTER_CONFIG), config)
+        if tokenizer is not None:
+            write_tokenizer(files, tokenizer.contents())
 
 
 def whole_tensors(model: Model, record: LoraRecord, adapted: set[str]) -> dict[str, Tensor]:
