@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,6 +110,13 @@ def check_head(spec: TaskSpec, model: Any) -> None:
         raise ArgumentValueError("model", model, _expected(spec), hint)
     if model.training:
         raise ArgumentValueError("model", type(model).__name__, "in eval mode", "call model.eval()")
+
+
+def without_head(model: Model) -> Model:
+    """Returns the model without its head, for hidden states alone; all other modules are shared."""
+    headless = copy(model)
+    headless._modules = model._modules | {"head": None}
+    return headless
 
 
 def _expected(spec: TaskSpec) -> str:

@@ -429,3 +429,11 @@ def test_only_encoders_embed(tmp_path: Path) -> None:
     minitx.save(whole, tmp_path)
     encoder = minitx.load(tmp_path, head="encoder")
     assert minitx.embed(encoder, tokenizer, ["one", "two words"]).shape == (2, 16)
+
+
+def test_a_head_is_not_applied() -> None:
+    model = minitx.from_config({"model_type": "bert", **TINY}, head="masked-lm", seed=0).eval()
+    assert model.head is not None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model.head, "forward", None)
+        embed(model, ["a cat"], Letters())  # type: ignore[arg-type]

@@ -21,6 +21,7 @@ from minitx.models import DecoderModel, EncoderModel, Model
 from minitx.models.compiled import check_not_compiled
 from minitx.pipelines.checks import check_unicode
 from minitx.pipelines.embedding.settings import EmbeddingSettings, model_settings
+from minitx.pipelines.models import without_head
 from minitx.validation import (
     ArgumentTypeError,
     ArgumentValueError,
@@ -195,10 +196,7 @@ def pooled_vectors(
         settings: their pooling.
         start: number of tokens at the start of each text that are not pooled; or (B, 1), of each.
     """
-    inputs = dict(inputs)
-    if model.task == "causal-lm":
-        inputs["logits_to_keep"] = 1
-    output = model(**inputs)
+    output = without_head(model)(**inputs)
     hidden, pooled = output.last_hidden_state, output.pooler_output
     hidden = hidden.to(wide(hidden.dtype))
     pooled = None if pooled is None else pooled.to(hidden.dtype)
