@@ -18,7 +18,8 @@ def register_task(spec: TaskSpec) -> None:
 
     Raises:
         ArgumentTypeError: not a `TaskSpec`, or a path that is not a `Task`.
-        ArgumentValueError: a name that minitx itself has, or a kind of picture that it does not have.
+        ArgumentValueError: a name that minitx itself has, a head that has a default task already, or a kind
+            of picture that minitx does not have.
 
     Example:
         >>> spec = TaskSpec(name="shout", summary="...", path=Shout, heads=("causal-lm",), checkpoint="gpt2")
@@ -34,5 +35,8 @@ def register_task(spec: TaskSpec) -> None:
     for name in names:
         if name in own or re.fullmatch(TRANSLATION, name):
             raise ArgumentValueError("name", name, "a new name", "minitx has this task itself")
+    if any(known.default_of == spec.default_of != "" for known in SPECS):
+        hint = "minitx has a task for it itself"
+        raise ArgumentValueError("default_of", spec.default_of, "a head of another task", hint)
     TASKS[spec.name] = spec
     NAMES.update(dict.fromkeys(names, spec.name))
