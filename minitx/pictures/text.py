@@ -47,13 +47,14 @@ def fill(text: str, width: int) -> str:
     """Wraps a line of text at spaces into lines of at most `width` columns; longer words are cut."""
     lines = [""]
     for word in text.split(" "):
-        if columns_of(lines[-1]) + 1 + columns_of(word) > width and lines[-1]:
-            lines.append(word)
-        else:
-            lines[-1] += " " * bool(lines[-1]) + word
-        while columns_of(lines[-1]) > width:
-            start = cut_columns(lines[-1], width)
-            lines[-1:] = [start, lines[-1][len(start) :]]
+        size, start = columns_of(word), 0
+        if lines[-1] and columns_of(lines[-1]) + 1 + size > width:
+            lines.append("")
+        while size > width:
+            part = cut_columns(word[start : start + 2 * width], width)
+            lines[-1:] = [part, ""]
+            size, start = size - columns_of(part), start + len(part)
+        lines[-1] += " " * bool(lines[-1]) + word[start:]
     return "\n".join(lines)
 
 
