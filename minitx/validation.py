@@ -124,7 +124,7 @@ def check_output(parameter: str, value: Any, formats: tuple[str, ...]) -> Path:
     if path.suffix.lower() not in formats:
         raise ArgumentValueError(parameter, str(path), f"the name of a {' or '.join(formats)} file")
     if path.is_dir():
-        raise ArgumentValueError(parameter, str(path), "the name of a file", "this is a folder")
+        raise ArgumentValueError(parameter, str(path), "the name of a file", f"{path.name} is a folder")
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     if not folder.is_dir():
         raise NotADirectoryError(f"{path}: {folder} is a file, not a folder.")

@@ -31,10 +31,12 @@ def columns_of(text: str) -> int:
 
 def cut_columns(text: str, width: int) -> str:
     """Returns as much of the start of a text as fits into `width` columns."""
-    end = min(len(text), 2 * width)
-    while columns_of(text[:end]) > width:
-        end -= 1
-    return text[:end]
+    text, used = text[: 2 * width], 0
+    for index, character in enumerate(text):
+        used += columns_of(character)
+        if used > width:
+            return text[:index]
+    return text
 
 
 def shorten_line(text: str, width: int) -> str:

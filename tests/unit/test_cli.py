@@ -712,7 +712,7 @@ def test_output_is_checked_first(
 ) -> None:
     monkeypatch.setattr("minitx.checkpoint.load.load", None)  # nothing is loaded for it
     (tmp_path / "x.npy").mkdir()
-    assert "x.npy' must be the name of a file; this is a folder" in fails(
+    assert "must be the name of a file; x.npy is a folder" in fails(
         run, "embed", folder, "a", "--output", tmp_path / "x.npy"
     )
     monkeypatch.setattr("os.access", lambda *_: False)
