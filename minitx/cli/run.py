@@ -111,10 +111,11 @@ def run_task(spec: TaskSpec, source: Source, options: dict[str, Any], values: di
     """
     import minitx
     from minitx.pictures.drawings import check_drawing_path
-    from minitx.pipelines.outputs import check_output, with_kept, write_results
+    from minitx.pipelines.outputs import FORMATS, with_kept, write_results
+    from minitx.validation import check_output
 
     output, picture = values["output"], values["picture"]
-    path = None if output is None else check_output(Path(output))
+    path = None if output is None else check_output("output", output, FORMATS)
     if picture is not None:
         check_drawing_path(picture)
     task = spec.task_class()

@@ -13,7 +13,7 @@ from torch import Tensor
 from minitx.pipelines.embedding.embed import check_texts
 from minitx.pipelines.embedding.similarity import search_nearest, similarity_matrix
 from minitx.pipelines.pipeline import CHUNK, Pipeline, progress_bar
-from minitx.pipelines.result import Prediction, Predictions
+from minitx.pipelines.result import Details, Prediction, Predictions
 from minitx.pipelines.text.sentence_similarity import SentenceSimilarity, SentenceSimilarityOptions
 from minitx.validation import ArgumentValueError, check_integer
 
@@ -98,6 +98,10 @@ class SimilarityPipeline(Pipeline):
             ]
             results.append(Predictions(map(Prediction, hits)))
         is_one = isinstance(query, str) or (isinstance(query, Tensor) and query.dim() == 1)
+        texts = [None] * len(results) if isinstance(query, Tensor) else [query] if is_one else list(query)
+        for result, text in zip(results, texts, strict=True):
+            if self._details is not False:
+                result.details = Details(self.task.spec.name, {"query": text}, (), ())
         return results[0] if is_one else results
 
     @property
