@@ -7,6 +7,7 @@ import random
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,10 @@ def test_named_fields(pipe: minitx.Pipeline) -> None:
     assert pipe(text="the cat", text_pair="a dog") == pipe({"text": "the cat", "text_pair": "a dog"})
     with pytest.raises(ValueError, match="as many values of each field"):
         pipe(text=["a", "b"], text_pair=["a"])
+    assert pipe("the cat", text_pair="a dog") == pipe({"text": "the cat", "text_pair": "a dog"})
+    for call in (partial(pipe, "the cat"), partial(pipe, inputs="the cat")):
+        with pytest.raises(ValueError, match="text='a dog' must be left out beside inputs='the cat'"):
+            call(text="a dog")
 
 
 def test_a_batch_gives_what_its_rows_give(pipe: minitx.Pipeline) -> None:
