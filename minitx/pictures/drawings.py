@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from html import escape
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +159,7 @@ class Bars(Drawing):
     def figure(self) -> Any:
         """Returns horizontal bars with their numbers."""
         labels = [shorten(label, 3.2) for label, _ in self.values]
-        numbers = [value or 0.0 for _, value in self.values]
+        numbers = [_finite(value) for _, value in self.values]
         margin = 0.4 + max(map(width_of, labels), default=0.0)
         width, size = margin + 5.2, 0.36 * max(len(labels), 1)
         title = wrap(self.title, width - 0.4, 11) if self.title else []
@@ -175,12 +176,18 @@ class Bars(Drawing):
             if value is None:
                 axes.get_yticklabels()[row].set_fontweight("bold")
             else:
-                axes.text(max(value, 0.0), row, f" {value:.4f}", va="center", fontsize=8)
+                axes.text(max(numbers[row], 0.0), row, f" {value:.4f}", va="center", fontsize=8)
         return figure
 
     def _share(self, value: float) -> float:
-        """Returns the length of a bar; 1 is that of the largest number, and at least of 1."""
-        return max(value, 0.0) / max([1.0, *(number for _, number in self.values if number is not None)])
+        """Returns the length of a bar; 1 is that of the largest number, and at least of 1; NaN has none."""
+        largest = max([1.0, *(_finite(number) for _, number in self.values)])
+        return max(_finite(value), 0.0) / largest
+
+
+def _finite(value: float | None) -> float:
+    """Returns a number, or 0 if it is None, infinite or NaN."""
+    return value if value is not None and isfinite(value) else 0.0
 
 
 @dataclass(frozen=True)

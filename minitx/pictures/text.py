@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -47,14 +48,25 @@ def fill(text: str, width: int) -> str:
     """Wraps a line of text at spaces into lines of at most `width` columns; longer words are cut."""
     lines = [""]
     for word in text.split(" "):
-        if columns_of(lines[-1]) + 1 + columns_of(word) > width and lines[-1]:
-            lines.append(word)
+        first, *rest = _cut_word(word, width)
+        if lines[-1] and (rest or columns_of(lines[-1]) + 1 + columns_of(first) > width):
+            lines.append(first)
         else:
-            lines[-1] += " " * bool(lines[-1]) + word
-        while columns_of(lines[-1]) > width:
-            start = cut_columns(lines[-1], width)
-            lines[-1:] = [start, lines[-1][len(start) :]]
+            lines[-1] += " " * bool(lines[-1]) + first
+        lines += rest
     return "\n".join(lines)
+
+
+def _cut_word(word: str, width: int) -> list[str]:
+    """Returns the parts of a word that take at most `width` columns each, read once."""
+    starts, size = [0], 0
+    for index, character in enumerate(word):
+        columns = columns_of(character)
+        if size and size + columns > width:
+            starts.append(index)
+            size = 0
+        size += columns
+    return [word[start:end] for start, end in pairwise([*starts, len(word)])]
 
 
 def names_of(tokenizer: Tokenizer, ids: Iterable[int]) -> list[str]:

@@ -15,7 +15,7 @@ import torch
 from minitx.pipelines.batching import limits_for
 from minitx.pipelines.checks import check_iterable
 from minitx.pipelines.inputs import read_file
-from minitx.pipelines.models import load_model
+from minitx.pipelines.models import check_eval, load_model
 from minitx.pipelines.registry import BY_HEAD, BY_MODEL_TYPE, TASKS, TaskSpec, find_task
 from minitx.pipelines.result import Details
 from minitx.pipelines.task import ModelInput, Options, Request, Task
@@ -161,6 +161,7 @@ class Pipeline:
         if not task.is_single(inputs):
             hint = f"{task.spec.name} takes {task.describe_inputs()}; call the pipeline for several"
             raise ArgumentTypeError("inputs", inputs, "one request", hint)
+        check_eval(task.model)
         return task.stream(task.read(task.only(inputs), task.fields[0]), settings)
 
     def _stream(self, values: Iterable[Any], options: Options) -> Iterator[Any]:
@@ -219,6 +220,7 @@ class Pipeline:
         start: int = 0,
     ) -> list[list[Any]]:
         """Returns the model's outputs for the inputs of each group, which share batches."""
+        check_eval(task.model)  # training may have begun since the pipeline was made
         task.note_inputs(groups, options, start)
         limits = limits_for(task.model.device, self._batch_size)
         flat = [(index, item) for index, items in enumerate(groups) for item in items]

@@ -56,6 +56,15 @@ def test_objects_may_be_passed(classifier: Path, pipe: minitx.Pipeline) -> None:
     assert with_both(TEXTS) == pipe(TEXTS)
 
 
+def test_training_after_the_pipeline_was_made(classifier: Path) -> None:
+    pipe = minitx.pipeline(model=classifier)
+    pipe.model.train()
+    with pytest.raises(ValueError, match=r"must be in eval mode; call model.eval\(\)"):
+        pipe("the cat")
+    pipe.model.eval()
+    assert pipe("the cat") == minitx.pipeline(model=classifier)("the cat")
+
+
 def test_a_tokenizer_of_another_model_is_an_error(classifier: Path, tmp_path: Path) -> None:
     ids = {"cls_token_id": 40, "sep_token_id": 41, "pad_token_id": 42}
     other = bert_folder(tmp_path / "ids", "sequence-classification", **ids)

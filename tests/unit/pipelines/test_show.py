@@ -10,7 +10,7 @@ import minitx
 from minitx.pictures.drawings import Bars, Drawing, Mark, Marks, Plain
 from minitx.pictures.grids import Grid, Matrix, shown
 from minitx.pictures.layout import break_lines, place, width_of
-from minitx.pictures.text import columns_of
+from minitx.pictures.text import columns_of, fill
 from minitx.pipelines.registry import SPECS
 from minitx.pipelines.show import DRAWINGS
 from tests.unit.pipelines.folders import bert_folder
@@ -191,3 +191,19 @@ def test_several_answers_are_all_shown(tmp_path: Path) -> None:
     title, *lines = str(answers).splitlines()
     assert title == "the cat?"
     assert [line.split("  ")[0] for line in lines] == [answer.answer for answer in answers]
+
+
+def test_bars_of_numbers_that_are_not_finite(tmp_path: Path) -> None:
+    bars = Bars("", [("a", float("nan")), ("b", float("inf")), ("c", 0.5)])
+    lines = bars.text().splitlines()
+    assert [line.count("█") for line in lines] == [0, 0, 15]
+    assert "nan%" not in bars.html()
+    bars.save(tmp_path / "bars.png")
+
+
+def test_a_long_text_without_spaces_is_read_once() -> None:
+    lines = fill(f"one {'東' * 100_000} two", 80).split("\n")  # this took a minute
+    assert lines[0] == "one"
+    assert {columns_of(line) for line in lines[1:-1]} == {80}
+    assert lines[-1] == "two"
+    assert fill("one 東京東京 two three", 5) == "one\n東京\n東京\ntwo\nthree"
