@@ -326,15 +326,21 @@ class Task(Generic[OptionsT, InputT]):
 
     # --- messages ----------------------------------------------------------------------------------
 
-    def note_inputs(self, groups: Sequence[Sequence[InputT]], options: OptionsT, start: int = 0) -> None:
+    def note_inputs(
+        self, groups: Sequence[Sequence[InputT]], options: OptionsT, start: int, total: int | None
+    ) -> bool:
         """Warns about the inputs of requests, before the model runs: those that were truncated.
 
         Args:
             groups: inputs of each request.
             options: of the call.
             start: index of the first request among all of the call.
+            total: number of requests of the call; None if it is not known.
+
+        Returns:
+            Whether it warned; then the later requests of the call have no note.
         """
-        note_truncation(self, groups, options, start)
+        return note_truncation(self, groups, start, total)
 
     def describe(self, options: OptionsT) -> str:
         """Returns the settings of a checkpoint that are in use, for `repr`; by default none."""

@@ -173,7 +173,7 @@ class GenerationTask(TextTask[TextOptionsT]):
             hint = "a search knows its first token only at the end and cannot be streamed; num_beams=1 can"
             raise ArgumentValueError(name, value, "no search for a stream", hint)
         (item,) = self.preprocess(request, options)
-        note_truncation(self, [[item]], options)
+        note_truncation(self, [[item]])
         arguments = self.generation_arguments([item], item.label.max_new_tokens, options)
         events = stream(self.model, **arguments)
         return (event.text for event in events if event.text)

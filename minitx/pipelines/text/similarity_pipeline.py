@@ -10,9 +10,10 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from minitx.pipelines.batching import Call, progress_bar
 from minitx.pipelines.embedding.embed import check_texts
 from minitx.pipelines.embedding.similarity import nearest, similarity_matrix
-from minitx.pipelines.pipeline import CHUNK, Pipeline, progress_bar
+from minitx.pipelines.pipeline import CHUNK, Pipeline
 from minitx.pipelines.result import Prediction, Predictions
 from minitx.pipelines.text.sentence_similarity import SentenceSimilarity, SentenceSimilarityOptions
 from minitx.validation import ArgumentValueError, check_integer
@@ -136,12 +137,13 @@ class SimilarityPipeline(Pipeline):
         texts, task = check_texts(texts), self._similarity_task
         parts = [task.vectors([], [], options)]
         with progress_bar(len(texts), task.spec.name, self._progress) as advance:
+            call = Call(advance, total=len(texts))
             for first in range(0, len(texts), CHUNK):
                 chunk = texts[first : first + CHUNK]
                 names = [f"texts[{first + index}]" for index in range(len(chunk))]
                 inputs = task.sequences(chunk, options, names)
                 groups = [list(group) for _, group in groupby(inputs, key=lambda item: item.label.text)]
-                outputs = self._outputs(task, groups, options, advance, first)
+                outputs = self._outputs(task, groups, options, call)
                 parts.append(task.vectors(inputs, list(chain.from_iterable(outputs)), options))
         return torch.cat(parts)
 

@@ -389,3 +389,11 @@ def test_the_note_has_the_index_among_all_inputs(pipe_for: Callable[[str], Any],
     texts = ["the cat"] * 600 + ["the cat sat on the mat " * 9, "a"]
     with pytest.warns(UserWarning, match=r"1 of inputs 5\d\d to 6\d\d of .*, the first at index 600;"):
         list(pipe_for("text-classification")(several(texts)))
+
+
+@pytest.mark.parametrize("several", [list, iter])
+def test_one_note_for_all_chunks(pipe_for: Callable[[str], Any], several: Any) -> None:
+    pipe = pipe_for("text-classification")
+    with pytest.warns(UserWarning, match=r" of inputs 0 to \d+ of .* Later inputs have no note") as notes:
+        list(pipe(several(["the cat sat on the mat " * 9] * 1100)))
+    assert len(notes) == 1
