@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,10 +31,12 @@ def columns_of(text: str) -> int:
 
 def cut_columns(text: str, width: int) -> str:
     """Returns as much of the start of a text as fits into `width` columns."""
-    end = min(len(text), 2 * width)
-    while columns_of(text[:end]) > width:
-        end -= 1
-    return text[:end]
+    text, used = text[: 2 * width], 0
+    for index, character in enumerate(text):
+        used += columns_of(character)
+        if used > width:
+            return text[:index]
+    return text
 
 
 def shorten_line(text: str, width: int) -> str:
@@ -48,25 +49,15 @@ def fill(text: str, width: int) -> str:
     """Wraps a line of text at spaces into lines of at most `width` columns; longer words are cut."""
     lines = [""]
     for word in text.split(" "):
-        first, *rest = _cut_word(word, width)
-        if lines[-1] and (rest or columns_of(lines[-1]) + 1 + columns_of(first) > width):
-            lines.append(first)
-        else:
-            lines[-1] += " " * bool(lines[-1]) + first
-        lines += rest
+        size, start = columns_of(word), 0
+        if lines[-1] and columns_of(lines[-1]) + 1 + size > width:
+            lines.append("")
+        while size > width:
+            part = cut_columns(word[start : start + 2 * width], width)
+            lines[-1:] = [part, ""]
+            size, start = size - columns_of(part), start + len(part)
+        lines[-1] += " " * bool(lines[-1]) + word[start:]
     return "\n".join(lines)
-
-
-def _cut_word(word: str, width: int) -> list[str]:
-    """Returns the parts of a word that take at most `width` columns each, read once."""
-    starts, size = [0], 0
-    for index, character in enumerate(word):
-        columns = columns_of(character)
-        if size and size + columns > width:
-            starts.append(index)
-            size = 0
-        size += columns
-    return [word[start:end] for start, end in pairwise([*starts, len(word)])]
 
 
 def names_of(tokenizer: Tokenizer, ids: Iterable[int]) -> list[str]:

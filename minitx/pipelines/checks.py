@@ -52,6 +52,8 @@ def check_iterable(values: Any, hint: str) -> None:
         hint = "a set has no order; make a list of it"
     elif isinstance(values, bytes | bytearray):
         hint = "text is a string: bytes.decode() returns one"
+    elif hasattr(values, "columns") and hasattr(values, "itertuples"):  # of pandas
+        hint = f"a DataFrame yields the names of its columns; pass list(df['text']); {hint}"
     elif isinstance(values, Iterable):
         return
     raise ArgumentTypeError("inputs", values, expected, hint)

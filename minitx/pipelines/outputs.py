@@ -24,20 +24,6 @@ def plain(result: Any) -> Any:
     return result.tolist() if hasattr(result, "tolist") else result
 
 
-def check_output(path: Path) -> Path:
-    """Returns the path if results can be written there; to be called before any work.
-
-    Raises:
-        ValueError: another kind of file.
-        FileNotFoundError: its folder does not exist.
-    """
-    if path.suffix.lower() not in FORMATS:
-        raise ValueError(f"{path}: results are written to {' or '.join(FORMATS)} files.")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path}: there is no folder {path.parent}.")
-    return path
-
-
 def with_kept(result: Any, kept: Mapping[str, Any]) -> Any:
     """Returns a plain result, with values of its input as {..., "result": ...} if there are any."""
     return {**kept, "result": plain(result)} if kept else plain(result)
@@ -49,8 +35,8 @@ def write_results(
     """Writes results as they come, all or nothing; returns their number.
 
     Args:
-        path: a .jsonl or .csv file; in .csv the column "input" has the index of the input, and the kept
-            values are the columns after it.
+        path: as of `check_output`, a .jsonl or .csv file; its folder is created if it does not exist. In .csv
+            the column "input" has the index of the input, and the kept values are the columns after it.
         results: of a pipeline, each with the values of its input that are kept.
         picture: a file for a picture of the first result.
     """
@@ -73,6 +59,7 @@ def write_results(
             else:
                 _write_rows(file, _counted())
 
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, _write)
     return count
 

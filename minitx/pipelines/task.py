@@ -236,7 +236,7 @@ class Task(Generic[OptionsT, InputT]):
 
     def preprocess(self, request: Request, options: OptionsT) -> list[InputT]:
         """Returns the inputs of the model for one request."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define preprocess(request, options).")
 
     def preprocess_named(self, request: Request, name: str, options: OptionsT) -> list[InputT]:
         """As `preprocess`; an error about a field names the request too, if it is one of several."""
@@ -309,7 +309,8 @@ class Task(Generic[OptionsT, InputT]):
         self, request: Request, inputs: Sequence[InputT], outputs: Sequence[Any], options: OptionsT
     ) -> Any:
         """Returns the result of one request, from the outputs of its inputs."""
-        raise NotImplementedError
+        expected = "postprocess(request, inputs, outputs, options)"
+        raise NotImplementedError(f"{type(self).__name__} must define {expected}.")
 
     def unwrap(self, result: Any, inputs: Any, options: OptionsT) -> Any:
         """Returns the result of a single request in the nesting of transformers; by default as it is."""

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from minitx.pipelines.batching import Call, progress_bar
 from minitx.pipelines.embedding.embed import check_texts
-from minitx.pipelines.embedding.similarity import nearest, similarity_matrix
+from minitx.pipelines.embedding.similarity import search_nearest, similarity_matrix
 from minitx.pipelines.pipeline import CHUNK, Pipeline
-from minitx.pipelines.result import Prediction, Predictions
+from minitx.pipelines.result import Details, Prediction, Predictions
 from minitx.pipelines.text.sentence_similarity import SentenceSimilarity, SentenceSimilarityOptions
 from minitx.validation import ArgumentValueError, check_integer
 
@@ -88,7 +88,7 @@ class SimilarityPipeline(Pipeline):
         documents = pipe._vectors(corpus, self._with_prompt(options, DOCUMENT))
         _check_sizes(queries, documents)
         kind = self._similarity_task.settings(options).similarity
-        scores, indices = nearest(queries, documents, kind, top_k)
+        scores, indices = search_nearest(queries, documents, kind, top_k)
         results = []
         for row_scores, row_indices in zip(scores.tolist(), indices.tolist(), strict=True):
             hits = [
@@ -98,6 +98,10 @@ class SimilarityPipeline(Pipeline):
             ]
             results.append(Predictions(map(Prediction, hits)))
         is_one = isinstance(query, str) or (isinstance(query, Tensor) and query.dim() == 1)
+        texts = [None] * len(results) if isinstance(query, Tensor) else [query] if is_one else list(query)
+        for result, text in zip(results, texts, strict=True):
+            if self._details is not False:
+                result.details = Details(self.task.spec.name, {"query": text}, (), ())
         return results[0] if is_one else results
 
     @property

@@ -8,6 +8,7 @@ from pathlib import Path
 from shutil import copytree
 from typing import Any
 
+import pandas
 import pytest
 import torch
 
@@ -28,6 +29,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "number": (3, "inputs=3 must be a request, a list of requests, or an iterable; {task} takes"),
     "object": (object(), "must be a request, a list of requests, or an iterable; {task} takes"),
     "bytes": (b"text", "a list of requests, or an iterable; text is a string: bytes"),
+    "frame": (pandas.DataFrame({"text": ["a"]}), r"pass list\(df\['text'\]\); {task} takes"),
     "set": ({"a"}, "a set has no order; make a list of it"),
     "folder": (Path(__file__).parent, "must be the path of a file, not of a folder"),
     "key": ({"wrong": "a"}, r"inputs\['wrong'\]='a' must be left out; {task} takes"),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import minitx
 from minitx.pipelines.embedding import similarity as module
-from minitx.pipelines.embedding.similarity import nearest, similarity_matrix
+from minitx.pipelines.embedding.similarity import search_nearest, similarity_matrix
 from tests.parity.pipelines import LONG, TEXTS, close, folder
 from tests.unit.pipelines.checks import check_order_and_batches
 
@@ -84,7 +84,7 @@ def test_distances_of_near_vectors(kind: Any) -> None:
     vectors[:, 0] += 1e-4 * torch.arange(30)
     expected = (vectors[:, None, 0] - vectors[None, :, 0]).abs().neg()
     torch.testing.assert_close(similarity_matrix(vectors, vectors, kind), expected, rtol=1e-5, atol=0)
-    _, indices = nearest(vectors, vectors, kind, 2)
+    _, indices = search_nearest(vectors, vectors, kind, 2)
     assert indices[0].tolist() == [0, 1]
 
 
@@ -111,6 +111,10 @@ def test_search(pipe: Any) -> None:
     assert len(pipe.search("a", corpus, top_k=100)) == len(corpus)
     assert [len(row) for row in pipe.search(["a", "b"], corpus)] == [10, 10]
     assert pipe.search("a", []) == []
+    lines = str(hits).splitlines()
+    assert lines[0] == "a cat"
+    assert [line.split("  ")[0] for line in lines[1:]] == [hit.text for hit in hits]
+    assert pipe.search(vectors[0], vectors, 2).show().text().startswith("0   1.0000")
     assert pipe.search([], corpus) == []
 
 
@@ -123,7 +127,7 @@ def test_a_search_in_parts_finds_the_nearest(
     first, second = torch.randn(queries, 6), torch.randn(size, 6)
     before, module.CHUNK = module.CHUNK, chunk
     try:
-        scores, indices = nearest(first, second, kind, top_k)
+        scores, indices = search_nearest(first, second, kind, top_k)
     finally:
         module.CHUNK = before
     matrix = similarity_matrix(first, second, kind)
