@@ -29,6 +29,18 @@ _UNUSED = 1000  # embeddings without a token that a small vocabulary may have
 _ADVICE = "without tokenizer= it is that of the model's folder"
 
 
+def config_value(config: Mapping[str, Any], key: str, kind: type[Any], expected: str) -> Any:
+    """Returns the value of a key of config.json, or None without any.
+
+    Raises:
+        ValueError: another kind of value.
+    """
+    value = config.get(key)
+    if value is not None and not isinstance(value, kind):
+        raise ValueError(f"config.json: {key}={value!r:.80} must be {expected}.")
+    return value
+
+
 def check_iterable(values: Any, hint: str) -> None:
     """Checks that the inputs of a call are an iterable with an order.
 

@@ -352,14 +352,14 @@ def _check_model(model: Any, dtype: Any, device: Any) -> Model:
     return loaded
 
 
-def _device(device: str | int | torch.device | None) -> torch.device:
+def _device(device: Any) -> torch.device:
     """Returns the device: an accelerator by default if there is one; -1 is the CPU."""
     from minitx.checkpoint.load import check_device
 
     found = torch.accelerator.current_accelerator(check_available=True)
     if device is None:
         return found or torch.device("cpu")
-    if isinstance(device, int):
+    if isinstance(device, int) and not isinstance(device, bool):
         kind = "cuda" if found is None else found.type
         device = "cpu" if device == -1 else f"{kind}:{device}"
     return check_device(device)

@@ -58,6 +58,11 @@ def test_objects_may_be_passed(classifier: Path, pipe: minitx.Pipeline) -> None:
     assert with_both(TEXTS) == pipe(TEXTS)
 
 
+def test_a_flag_is_no_device(classifier: Path) -> None:
+    with pytest.raises((TypeError, ValueError), match="device=True must be"):
+        minitx.pipeline(model=classifier, device=True)
+
+
 def test_training_after_the_pipeline_was_made(classifier: Path) -> None:
     pipe = minitx.pipeline(model=classifier)
     pipe.model.train()
