@@ -16,7 +16,7 @@ from minitx.pipelines.batching import limits_for
 from minitx.pipelines.checks import check_iterable
 from minitx.pipelines.inputs import read_file
 from minitx.pipelines.models import load_model
-from minitx.pipelines.registry import BY_HEAD, BY_MODEL_TYPE, TASKS, TaskSpec, find_task
+from minitx.pipelines.registry import BY_MODEL_TYPE, TASKS, TaskSpec, default_task, find_task
 from minitx.pipelines.result import Details
 from minitx.pipelines.task import ModelInput, Options, Request, Task
 from minitx.transaction import read_consistently
@@ -351,11 +351,11 @@ def _task_of(model: Model) -> TaskSpec:
         return TASKS["text-ranking" if classifies else "sentence-similarity"]
     kind = getattr(model.checkpoint, "model_type", "")
     purpose = BY_MODEL_TYPE.get(kind) if model.task == "seq2seq-lm" else None
-    name = purpose or BY_HEAD.get(model.task or "none", "")
-    if name not in TASKS:
+    spec = TASKS[purpose] if purpose else default_task(model.task or "none")
+    if spec is None:
         hint = f"the model has the head {model.task!r}, which is that of no single task"
         raise ArgumentValueError("task", None, "the name of a task", hint)
-    return TASKS[name]
+    return spec
 
 
 def _check_model(model: Any, dtype: Any, device: Any) -> Model:

@@ -19,8 +19,8 @@ def register_task(spec: TaskSpec) -> None:
 
     Raises:
         ArgumentTypeError: not a `TaskSpec`, a path that is not a `Task`, or another value of the wrong type.
-        ArgumentValueError: a name or alias that another task has, or a head or kind of picture that minitx
-            does not have.
+        ArgumentValueError: a name or alias that another task has, a head that has a default task already, or
+            a head or kind of picture that minitx does not have.
 
     Example:
         >>> spec = TaskSpec(name="shout", summary="...", path=Shout, heads=("causal-lm",), checkpoint="gpt2")
@@ -46,6 +46,9 @@ def register_task(spec: TaskSpec) -> None:
             raise ArgumentValueError(parameter, name, "a new name", hint)
         if NAMES.get(name, spec.name) != spec.name:
             raise ArgumentValueError(parameter, name, "a new name", f"{NAMES[name]!r} has it")
+    if any(known.default_of == spec.default_of != "" for known in SPECS):
+        hint = "minitx has a task for it itself"
+        raise ArgumentValueError("default_of", spec.default_of, "a head of another task", hint)
     for name in [name for name, task in NAMES.items() if task == spec.name]:
         del NAMES[name]  # an alias that the task had before
     TASKS[spec.name] = spec

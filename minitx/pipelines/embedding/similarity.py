@@ -30,7 +30,7 @@ def similarity_matrix(first: Tensor, second: Tensor, kind: Similarity) -> Tensor
     return first @ second.T
 
 
-def nearest(queries: Tensor, corpus: Tensor, kind: Similarity, top_k: int) -> tuple[Tensor, Tensor]:
+def search_nearest(queries: Tensor, corpus: Tensor, kind: Similarity, top_k: int) -> tuple[Tensor, Tensor]:
     """Finds the most similar vectors of a corpus, part by part.
 
     Args:

@@ -15,6 +15,7 @@ from minitx.decoding.prompts import Rows
 from minitx.decoding.samplers.counter_rng import RepeatedSeed
 from minitx.decoding.search.base import Search
 from minitx.pipelines.batching import BatchLimits, make_batches
+from minitx.pipelines.checks import note_truncation
 from minitx.pipelines.embedding.embed import token_limit
 from minitx.pipelines.generation.options import REPLACED, GenerateOptions
 from minitx.pipelines.generation.plan import Plan, make_plan
@@ -149,8 +150,6 @@ class GenerationTask(TextTask[TextOptionsT]):
         Raises:
             ValueError: a search, or several outputs per text.
         """
-        from minitx.pipelines.checks import note_truncation
-
         plan = self.plan(options)
         if plan.num_samples > 1:
             raise ArgumentValueError("num_return_sequences", plan.num_samples, "1 for a stream")

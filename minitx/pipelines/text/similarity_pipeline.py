@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from minitx.pipelines.embedding.embed import check_texts
-from minitx.pipelines.embedding.similarity import nearest, similarity_matrix
+from minitx.pipelines.embedding.similarity import search_nearest, similarity_matrix
 from minitx.pipelines.pipeline import CHUNK, Pipeline, progress_bar
 from minitx.pipelines.result import Details, Prediction, Predictions
 from minitx.pipelines.text.sentence_similarity import SentenceSimilarity, SentenceSimilarityOptions
@@ -88,7 +88,7 @@ class SimilarityPipeline(Pipeline):
         documents = self._vectors(corpus, self._with_prompt(options, DOCUMENT))
         _check_sizes(queries, documents)
         kind = self._similarity_task.settings(options).similarity
-        scores, indices = nearest(queries, documents, kind, top_k)
+        scores, indices = search_nearest(queries, documents, kind, top_k)
         results = []
         for row_scores, row_indices in zip(scores.tolist(), indices.tolist(), strict=True):
             hits = [

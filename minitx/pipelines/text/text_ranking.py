@@ -13,7 +13,7 @@ from torch import nn
 
 from minitx.checkpoint.sentence import SETTINGS
 from minitx.pipelines.embedding.modules import read_activation
-from minitx.pipelines.embedding.options import Options as FileOptions
+from minitx.pipelines.embedding.options import FileOptions
 from minitx.pipelines.registry import TaskSpec
 from minitx.pipelines.result import Prediction, Predictions
 from minitx.pipelines.task import Request

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import random
 import warnings
@@ -16,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minitx
+from minitx.pipelines import checks
 from minitx.pipelines.batching import BatchLimits, make_batches
 from minitx.pipelines.registry import NAMES, SPECS, find_task
 from tests.unit.pipelines.folders import bert_folder
@@ -360,3 +362,8 @@ def test_batches_pad_less_than_sorted_batches_of_one_size() -> None:
     padded = sum(len(batch) * max(lengths[i] for i in batch) for batch in batches)
     assert padded < 1.1 * sum(lengths)
     assert len(batches) < 100
+
+
+def test_the_hint_about_construction_knows_every_argument_of_pipeline() -> None:
+    parameters = inspect.signature(minitx.pipeline).parameters
+    assert {*checks._CONSTRUCTION} == parameters.keys() - {"task", "options"}

@@ -17,7 +17,7 @@ from minitx.pipelines.result import Prediction
 from minitx.pipelines.task import Request, Task
 from minitx.pipelines.text_task import TextInput, TextOptions, TextTask
 from tests.unit.pipelines.checks import check_order_and_batches
-from tests.unit.pipelines.folders import VOCABULARY, bert_folder
+from tests.unit.pipelines.folders import BERT, VOCABULARY, bert_folder
 
 
 class Last(TextTask[TextOptions]):
@@ -75,6 +75,19 @@ def test_a_custom_task(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
         minitx.pipeline("last", minitx.load(folder, head="none"))
 
 
+@pytest.mark.usefixtures("registrations_end")
+def test_one_entry_is_enough(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    entry = {"heads": ("next-sentence",), "default_of": "next-sentence", "phrase": "a judge of pairs"}
+    spec = dataclasses.replace(SPEC, **entry, example='"Two texts."')
+    minitx.register_task(spec)
+    with pytest.raises(ValueError, match="must be a judge of pairs for last; it has no head"):
+        minitx.pipeline("last", minitx.load(folder, head="none"))
+    pairs = minitx.from_config(BERT, head="next-sentence", seed=0).eval()
+    assert minitx.pipeline(None, pairs, minitx.load_tokenizer(folder)).task.spec is spec
+    assert main(["run", "last", "--help"]) == 0
+    assert '"Two texts."' in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -89,6 +102,7 @@ def test_a_custom_task(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
         ({"name": "translation_en_to_fr"}, "must be a new name"),
         ({"path": "mine:Last"}, "path='mine:Last' must be a subclass of Task"),
         ({"path": int}, "must be a subclass of Task"),
+        ({"default_of": "causal-lm"}, "default_of='causal-lm' must be a head of another task"),
         ({"picture": "pie"}, "picture='pie' must be one of 'bars'"),
     ],
 )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import minitx
 from minitx.pipelines.embedding import similarity as module
-from minitx.pipelines.embedding.similarity import nearest, similarity_matrix
+from minitx.pipelines.embedding.similarity import search_nearest, similarity_matrix
 from tests.parity.pipelines import LONG, TEXTS, close, folder
 from tests.unit.pipelines.checks import check_order_and_batches
 
@@ -97,7 +97,7 @@ def test_a_search_in_parts_finds_the_nearest(
     first, second = torch.randn(queries, 6), torch.randn(size, 6)
     before, module.CHUNK = module.CHUNK, chunk
     try:
-        scores, indices = nearest(first, second, kind, top_k)
+        scores, indices = search_nearest(first, second, kind, top_k)
     finally:
         module.CHUNK = before
     matrix = similarity_matrix(first, second, kind)
