@@ -21,7 +21,7 @@ T5: dict[str, Any] = {
     "num_heads": 2,
     "eos_token_id": 1,
     "decoder_start_token_id": 0,
-    "initializer_factor": 8.0,
+    "initializer_factor": 2.0,
 }
 SOURCES = [[5, 6, 7, 8, 1], [9, 10, 1]]
 MODEL: Any = minitx.from_config(T5, head="seq2seq-lm", seed=3).eval()

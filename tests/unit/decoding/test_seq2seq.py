@@ -21,7 +21,7 @@ FOREVER = Stop(eos=())
 
 def made(model_type: str, config: dict[str, Any], head: str = "seq2seq-lm", **more: Any) -> Any:
     # weights so large that another token is the most probable one after every other
-    wide = {"initializer_factor": 8.0} if model_type == "t5" else {"init_std": 0.4}
+    wide = {"initializer_factor": 1.0} if model_type == "t5" else {"init_std": 0.4}
     config = {"model_type": model_type, **config, **wide, **more}
     return minitx.from_config(config, head=head, seed=0).eval()
 

@@ -51,7 +51,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "num_layers": 2,
         "num_heads": 4,
         "decoder_start_token_id": 0,
-        "initializer_factor": 8.0,
+        "initializer_factor": 1.0,
     },
 }
 PROMPTS = [[5, 6, 7], [8, 9, 10, 11, 12], [13]]
