@@ -111,6 +111,7 @@ def test_search(pipe: Any) -> None:
     assert len(pipe.search("a", corpus, top_k=100)) == len(corpus)
     assert [len(row) for row in pipe.search(["a", "b"], corpus)] == [10, 10]
     assert pipe.search("a", []) == []
+    hits = pipe.search("a cat", ["a dog", "the cat sat", "東京"])
     lines = str(hits).splitlines()
     assert lines[0] == "a cat"
     assert [line.split("  ")[0] for line in lines[1:]] == [" ".join(hit.text.split()) for hit in hits]
