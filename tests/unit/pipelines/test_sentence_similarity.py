@@ -83,8 +83,9 @@ def test_search(pipe: Any) -> None:
     assert pipe.search("a", []) == []
     lines = str(hits).splitlines()
     assert lines[0] == "a cat"
-    assert [line.split("  ")[0] for line in lines[1:]] == [hit.text for hit in hits]
-    assert pipe.search(vectors[0], vectors, 2).show().text().startswith("0   1.0000")
+    assert [f"{hit.score:.4f}" in line for line, hit in zip(lines[1:], hits, strict=True)] == [True] * 3
+    (hit,) = nearest = pipe.search(vectors[0], vectors, 1)
+    assert nearest.show().text().startswith(f"{hit.corpus_id}  ")
     assert pipe.search([], corpus) == []
 
 
