@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +178,7 @@ class Bars(Drawing):
         values, more = self.shown()
         values += [(f"… {more} more", None)] * bool(more)
         labels = [shorten(label, 3.2) for label, _ in values]
-        numbers = [value or 0.0 for _, value in values]
+        numbers = [_finite(value) for _, value in values]
         margin = 0.4 + max(map(width_of, labels), default=0.0)
         width, size = margin + 5.2, 0.36 * max(len(labels), 1)
         title = wrap(self.title, width - 0.4, 11) if self.title else []
@@ -194,16 +195,21 @@ class Bars(Drawing):
             if value is None:
                 axes.get_yticklabels()[row].set_fontweight("bold")
             else:
-                axes.text(max(value, 0.0), row, f" {value:.4f}", va="center", fontsize=8)
+                axes.text(max(numbers[row], 0.0), row, f" {value:.4f}", va="center", fontsize=8)
         return figure
 
     def _share(self, value: float) -> float:
-        """Returns the length of a bar; 1 is that of the largest number, and at least of 1."""
-        return max(value, 0.0) / self._largest
+        """Returns the length of a bar; 1 is that of the largest number, and at least of 1; NaN has none."""
+        return max(_finite(value), 0.0) / self._largest
 
     @cached_property
     def _largest(self) -> float:
-        return max([1.0, *(number for _, number in self.values if number is not None)])
+        return max([1.0, *(_finite(number) for _, number in self.values)])
+
+
+def _finite(value: float | None) -> float:
+    """Returns a number, or 0 if it is None, infinite or NaN."""
+    return value if value is not None and isfinite(value) else 0.0
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec, module_from_spec
 from itertools import tee
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
@@ -226,6 +227,7 @@ def _csv_requests(file: TextIO, source: _File) -> Iterator[Row]:
 
 def _csv_rows(file: TextIO, path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yields the rows that are not empty, each with the number of its line."""
+    csv = _unlimited_csv()
     rows = csv.reader(file, strict=True)
     try:
         for row in rows:
@@ -234,6 +236,22 @@ def _csv_rows(file: TextIO, path: Path) -> Iterator[tuple[int, list[str]]]:
     except csv.Error as error:
         hint = "a quote within quotes is doubled"
         raise ValueError(f"{path}: line {rows.line_num} is not CSV ({error}); {hint}.") from None
+
+
+@cache
+def _unlimited_csv() -> Any:
+    """Returns the module `csv`, for cells of any length.
+
+    It is a private instance of `_csv`: each has one limit for all its readers, and that of the shared one
+    belongs to the program.
+    """
+    spec = find_spec("_csv")
+    assert spec, "csv needs it"
+    assert spec.loader, "it is not a folder"
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.field_size_limit(2**31 - 1)
+    return module
 
 
 def _check_header(header: Sequence[str], source: _File) -> None:

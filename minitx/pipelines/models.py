@@ -98,6 +98,11 @@ def check_head(spec: TaskSpec, model: Any) -> None:
         head = f"the head {model.task!r} and runs" if model.task else "no head and runs"
         hint = f"it has {head} {_tasks(model.task)}; minitx.load(..., head={spec.heads[0]!r}) loads another"
         raise ArgumentValueError("model", model, _expected(spec), hint)
+    check_eval(model)
+
+
+def check_eval(model: Any) -> None:
+    """Checks that a model is in eval mode, else raises ArgumentValueError."""
     if model.training:
         raise ArgumentValueError("model", type(model).__name__, "in eval mode", "call model.eval()")
 

@@ -166,7 +166,7 @@ class TextTask(Task[TextOptionsT, TextInput]):
             ArgumentTypeError: anything else.
         """
         if value is not None and field in self.lists:
-            return check_list(field, value, name)
+            return check_list(self.name_of(field, name), value)
         if value is not None:
             hint = "several texts are a list of strings"
             check_type(self.name_of(field, name), value, str, "a string", hint)
@@ -288,18 +288,18 @@ class TextTask(Task[TextOptionsT, TextInput]):
         values = row[self.outputs[0]]
         return values[: item.size] if values.dim() == 2 else values
 
-    def note_inputs(self, groups: Sequence[Sequence[Any]], options: TextOptionsT, start: int = 0) -> None:
+    def note_inputs(
+        self, groups: Sequence[Sequence[Any]], options: TextOptionsT, start: int, total: int | None
+    ) -> bool:
         """As `Task.note_inputs`; also about windows that hardly advance."""
-        note_windows(self, groups, options)
-        super().note_inputs(groups, options, start)
+        return note_windows(self, groups, options) or super().note_inputs(groups, options, start, total)
 
 
-def check_list(field: str, value: Any, name: str) -> list[str]:
+def check_list(name: str, value: Any) -> list[str]:
     """Returns the checked value of a field that is a list of strings, else raises ArgumentTypeError."""
-    where = f"{name}[{field!r}]"
-    check_type(where, value, list | tuple, "a list of strings", "wrap a single string in a list")
+    check_type(name, value, list | tuple, "a list of strings", "wrap a single string in a list")
     for index, text in enumerate(value):
-        check_type(f"{where}[{index}]", text, str, "a string")
+        check_type(f"{name}[{index}]", text, str, "a string")
     return list(value)
 
 

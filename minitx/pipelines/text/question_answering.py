@@ -168,6 +168,8 @@ class QuestionAnswering(TextTask[QuestionAnsweringOptions]):
         answers = merge_answers(answers)
         if options.handle_impossible_answer:
             answers.append({"score": min(nulls), "start": 0, "end": 0, "answer": ""})
+        elif not answers:  # a context without tokens, such as spaces
+            answers = [{"score": 0.0, "start": 0, "end": 0, "answer": ""}]
         best = [Prediction(answer) for answer in rank_answers(answers, options.top_k)]
         return best[0] if len(best) == 1 else Predictions(best)
 

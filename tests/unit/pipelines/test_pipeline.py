@@ -8,6 +8,7 @@ import random
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,20 @@ def test_objects_may_be_passed(classifier: Path, pipe: minitx.Pipeline) -> None:
     assert with_model(TEXTS) == pipe(TEXTS)
     with_both = minitx.pipeline(model=model, tokenizer=minitx.load_tokenizer(classifier))
     assert with_both(TEXTS) == pipe(TEXTS)
+
+
+def test_a_flag_is_no_device(classifier: Path) -> None:
+    with pytest.raises((TypeError, ValueError), match="device=True must be"):
+        minitx.pipeline(model=classifier, device=True)
+
+
+def test_training_after_the_pipeline_was_made(classifier: Path) -> None:
+    pipe = minitx.pipeline(model=classifier)
+    pipe.model.train()
+    with pytest.raises(ValueError, match=r"must be in eval mode; call model.eval\(\)"):
+        pipe("the cat")
+    pipe.model.eval()
+    assert pipe("the cat") == minitx.pipeline(model=classifier)("the cat")
 
 
 def test_a_tokenizer_of_another_model_is_an_error(classifier: Path, tmp_path: Path) -> None:
@@ -160,6 +175,10 @@ def test_named_fields(pipe: minitx.Pipeline) -> None:
     assert pipe(text="the cat", text_pair="a dog") == pipe({"text": "the cat", "text_pair": "a dog"})
     with pytest.raises(ValueError, match="as many values of each field"):
         pipe(text=["a", "b"], text_pair=["a"])
+    assert pipe("the cat", text_pair="a dog") == pipe({"text": "the cat", "text_pair": "a dog"})
+    for call in (partial(pipe, "the cat"), partial(pipe, inputs="the cat")):
+        with pytest.raises(ValueError, match="text='a dog' must be left out beside inputs='the cat'"):
+            call(text="a dog")
 
 
 def test_a_batch_gives_what_its_rows_give(pipe: minitx.Pipeline) -> None:
