@@ -115,7 +115,7 @@ def run_task(spec: TaskSpec, source: Source, options: dict[str, Any], values: di
     """
     import minitx
     from minitx.pictures.drawings import check_drawing_path
-    from minitx.pipelines.outputs import check_output, with_kept, write_results
+    from minitx.pipelines.outputs import check_not_input, check_output, with_kept, write_results
 
     output, picture = values["output"], values["picture"]
     path = None if output is None else check_output(Path(output))
@@ -123,6 +123,9 @@ def run_task(spec: TaskSpec, source: Source, options: dict[str, Any], values: di
         check_drawing_path(picture)
     task = spec.task_class()
     fields = {name: options.pop(name) for name in task.fields if name in options}
+    sources = [values["input"], *(fields.get(name) for name in task.files)]
+    for name in ("output", "picture"):
+        check_not_input(name, values[name], filter(None, sources))
     lines = texts_of(spec, task, fields, values)
     source.calm_hub()
     source.check_device()
@@ -157,6 +160,8 @@ def texts_of(spec: TaskSpec, task: Any, fields: dict[str, Any], values: dict[str
         UsageError, ValueError: no texts, two sources of them, or a field that is missing.
     """
     if values["input"] is not None:
+        if values["keep"] and not (values["output"] or values["json"]):
+            raise ValueError("--keep adds columns to files and to JSON; add --output FILE or --json.")
         if values["texts"]:
             raise ValueError("texts come both from the command line and from --input; give one of them.")
         return []
@@ -184,8 +189,8 @@ def results_of(
     from minitx.pipelines.inputs import run_file
 
     if values["input"] is not None:
-        keep = values["keep"] or ()
-        return run_file(pipe, Path(values["input"]), values["columns"], fields=fields, keep=keep)
+        path = Path("/dev/stdin" if values["input"] == "-" else values["input"])
+        return run_file(pipe, path, values["columns"], fields=fields, keep=values["keep"] or ())
     if fields:
         result = pipe(**{pipe.task.fields[0]: lines[0] if len(lines) == 1 else lines, **fields})
         several = isinstance(result, list) and not hasattr(result, "show")  # of requests, not of one

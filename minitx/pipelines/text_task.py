@@ -166,7 +166,7 @@ class TextTask(Task[TextOptionsT, TextInput]):
             ArgumentTypeError: anything else.
         """
         if value is not None and field in self.lists:
-            return check_list(field, value, name)
+            return check_list(self.name_of(field, name), value)
         if value is not None:
             hint = "several texts are a list of strings"
             check_type(self.name_of(field, name), value, str, "a string", hint)
@@ -294,12 +294,12 @@ class TextTask(Task[TextOptionsT, TextInput]):
         super().note_inputs(groups, options, start)
 
 
-def check_list(field: str, value: Any, name: str) -> list[str]:
+def check_list(name: str, value: Any) -> list[str]:
     """Returns the checked value of a field that is a list of strings, else raises ArgumentTypeError."""
-    where = f"{name}[{field!r}]"
-    check_type(where, value, list | tuple, "a list of strings", "wrap a single string in a list")
+    hint = "wrap a single string in a list; a file with lists is a .jsonl"
+    check_type(name, value, list | tuple, "a list of strings", hint)
     for index, text in enumerate(value):
-        check_type(f"{where}[{index}]", text, str, "a string")
+        check_type(f"{name}[{index}]", text, str, "a string")
     return list(value)
 
 

@@ -78,13 +78,18 @@ class TableTask(TextTask[Any]):
             if not (table.rows and table.columns):
                 raise ArgumentValueError("table", value, "one with at least one row and one column")
             return table
+        where = self.name_of(field, name)
         texts = [value] if isinstance(value, str) else value
-        check_type("query", texts, list | tuple, "a question or a list of questions")
+        check_type(where, texts, list | tuple, "a question or a list of questions")
         for text in texts:
-            check_type("query", text, str, "a question or a list of questions")
+            check_type(where, text, str, "a question or a list of questions")
         if not value:
-            raise ArgumentValueError("query", value, "a question that is not empty, or a list of questions")
+            raise ArgumentValueError(where, value, "a question that is not empty, or a list of questions")
         return value if isinstance(value, str) else list(value)
+
+    def name_of(self, field: str, name: str) -> str:
+        """As `Task.name_of`; a question has a name in every request."""
+        return field if name == "inputs" else f"{name}[{field!r}]"
 
     def queries(self, request: Request) -> list[str]:
         """Returns the questions of a request."""

@@ -93,7 +93,7 @@ class ZeroShotClassification(TextTask[ZeroShotClassificationOptions]):
     def check_field(self, field: str, value: Any, name: str) -> Any:
         """As `Task.check_field`; labels are a list or a string."""
         if field == "candidate_labels":
-            return None if value is None else parse_labels(f"{name}['candidate_labels']", value)
+            return None if value is None else parse_labels(self.name_of(field, name), value)
         return super().check_field(field, value, name)
 
     def preprocess(self, request: Request, options: ZeroShotClassificationOptions) -> list[TextInput]:

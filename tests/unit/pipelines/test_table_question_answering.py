@@ -154,6 +154,15 @@ def test_bad_requests(
             pipe(table, query)
 
 
+def test_bad_questions_are_named(cells: Any, text: Any) -> None:
+    for pipe in (cells, text):
+        for query, error, place in (("\ud800", ValueError, ""), (["a", "\ud800"], ValueError, r"\[1\]")):
+            with pytest.raises(error, match=rf"^query{place}='\\ud800' must be valid Unicode"):
+                pipe(PEOPLE, query)
+        with pytest.raises(TypeError, match=r"^inputs\[1\]\['query'\]=3 must be a question"):
+            pipe([{"table": PEOPLE, "query": "a"}, {"table": PEOPLE, "query": 3}])
+
+
 def test_other_bad_calls(cells: Any, text: Any, tmp_path: Path) -> None:
     for call in (lambda: cells(), lambda: cells(PEOPLE, "a", "b"), lambda: cells(table=PEOPLE)):
         with pytest.raises(ArgumentTypeError):
