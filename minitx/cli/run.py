@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ class Task(Command):
     """The command of a task."""
 
     most = 40
+    renamed: Mapping[str, str] = {"num_samples": "num_return_sequences"}
 
 
 @click.command(cls=Tasks, context_settings=CONTEXT, options_metavar="TASK MODEL ...", subcommand_metavar="")
@@ -191,7 +192,9 @@ def results_of(
     if values["input"] is not None:
         path = Path("/dev/stdin" if values["input"] == "-" else values["input"])
         return run_file(pipe, path, values["columns"], fields=fields, keep=values["keep"] or ())
-    if fields:
+    if fields and pipe.task.files and not pipe.options.sequential:  # a list would be one request
+        results = pipe({pipe.task.fields[0]: line, **fields} for line in lines)
+    elif fields:
         result = pipe(**{pipe.task.fields[0]: lines[0] if len(lines) == 1 else lines, **fields})
         several = isinstance(result, list) and not hasattr(result, "show")  # of requests, not of one
         results = result if several else [result]

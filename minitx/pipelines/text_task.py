@@ -115,11 +115,15 @@ class TextTask(Task[TextOptionsT, TextInput]):
     Args:
         spec, model: as for `Task`.
         tokenizer: of the same checkpoint.
+
+    Attributes:
+        divides: whether overflow="window" is one of the options.
     """
 
     Options: ClassVar[type[Any]] = TextOptions
     fields: ClassVar[tuple[str, ...]] = ("text",)
     pads = True
+    divides: ClassVar[bool] = True
     kind = "a string"
     remedy = 'overflow="window" uses all of a text, max_length= states another limit'
 
@@ -220,7 +224,7 @@ class TextTask(Task[TextOptionsT, TextInput]):
         )
         too_long = limit is not None and bool(batch.encodings[0].overflowing)
         if too_long and options.overflow == "error":
-            hint = 'overflow="truncate" cuts it off, overflow="window" divides it'
+            hint = 'overflow="truncate" cuts it off' + ', overflow="window" divides it' * self.divides
             expected = f"of at most {limit} tokens, special tokens included"
             name, value = _text_to_cut(text, pair, cut, names or self.fields)
             raise ArgumentValueError(name, value, expected, hint)

@@ -12,9 +12,11 @@ import pytest
 
 import minitx
 from minitx.cli import app as cli
-from minitx.pipelines.outputs import write_results
+from minitx.cli.options import spelled
+from minitx.pipelines.outputs import plain, write_results
 from minitx.pipelines.registry import NAMES, SPECS, find_task
 from tests.unit.pipelines.folders import bert_folder
+from tests.unit.pipelines.test_table_question_answering import FOLDER as FIXTURES
 
 Run = Callable[..., tuple[int, str, str]]
 TEXTS = ["the cat sat", "a dog ran to the park", ""]
@@ -265,6 +267,43 @@ def test_mistakes_with_lists(run: Run, folder: Path, words: list[str], message: 
     code, out, err = run("run", "zero-shot-classification", folder, *words)
     assert (code, out) == (2, "")
     assert message in " ".join(err.split())
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("add do_sample=True or num_beams=", "add --do-sample or --num-beams"),
+        ("do_sample=False takes", "--no-do-sample takes"),
+        ("num_beams=2 must", "--num-beams 2 must"),
+        ("pass do_sample=True.", "pass --do-sample."),
+    ],
+)
+def test_hints_about_flags_can_be_followed(message: str, shown: str) -> None:
+    assert spelled(message, {"do_sample": "--do-sample", "num_beams": "--num-beams"}) == shown
+
+
+def test_options_that_tasks_lack_are_not_offered(run: Run) -> None:
+    for task in ("summarization", "text-generation", "table-question-answering"):
+        out = run("run", task, "--help-all")[1]
+        assert "--overflow truncate|error" in out
+        assert "window" not in out.partition("--overflow")[2].partition("--max-length")[0]
+
+
+def test_questions_about_a_table(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("name,age\nAnn,34\nBob,27\n")
+    folder, questions = FIXTURES / "tapas-wtq", ["Who is Ann?", "How old is Bob?"]
+    call = ("run", "table-question-answering", folder, *questions, "--table", tmp_path / "in.csv")
+    pipe = minitx.pipeline("table-question-answering", folder)
+    expected = [plain(pipe(tmp_path / "in.csv", question)) for question in questions]
+    assert [json.loads(line) for line in run(*call, "--json")[1].splitlines()] == expected
+    (line,) = run(*call, "--json", "--sequential")[1].splitlines()
+    assert json.loads(line) == plain(pipe(tmp_path / "in.csv", questions, sequential=True))
+    _, _, err = run(*call, "--overflow", "error", "--max-length", 12)
+    assert "without --overflow 'error' it is shortened" in " ".join(err.split())
+    folder = FIXTURES / "tapex"
+    call = ("run", "table-question-answering", folder, "Who?", "--table", tmp_path / "in.csv")
+    _, _, err = run(*call, "--num-beams", 2, "--num-return-sequences", 3)
+    assert "--num-return-sequences 3 must be at most --num-beams 2" in " ".join(err.split())
 
 
 def test_options_before_the_text(run: Run, folder: Path) -> None:

@@ -37,7 +37,7 @@ class TableTask(TextTask[Any]):
     fields = ("query", "table")
     single_lists = True
     files: ClassVar[Mapping[str, str]] = {"table": "the table, a .csv or .json file"}
-    remedy = 'rows were dropped or cells shortened; truncation="do_not_truncate" refuses such tables'
+    remedy = "rows were dropped or cells shortened; truncation=False refuses such tables"
 
     def describe_inputs(self) -> str:
         """Returns a phrase about a request, for messages."""
@@ -116,7 +116,9 @@ class TableTask(TextTask[Any]):
             return False
         if self.refuses(options):
             expected = f"of at most {limit} tokens with its question"
-            raise ArgumentValueError("table", f"{length} tokens", expected, "truncation=True drops rows")
+            name = "overflow" if options.overflow == "error" else "truncation"
+            hint = f"without {name}={getattr(options, name)!r} it is shortened"
+            raise ArgumentValueError("table", f"{length} tokens", expected, hint)
         return True
 
     def unwrap(self, result: Any, inputs: Any, options: Any) -> Any:
