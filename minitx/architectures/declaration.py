@@ -9,6 +9,7 @@ from typing import Any
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.mapping import Table, places
 from minitx.config import HeadConfig, ModelConfig
+from minitx.models.initialization import Rules
 
 NATIVE = "minitx"  # the model_type of a model that is described by minitx's own config
 
@@ -47,6 +48,11 @@ def usual_names(names: tuple[str, ...], config: Mapping[str, Any]) -> tuple[str,
     return names if config.get("tie_word_embeddings") is False else names[-1:]
 
 
+def usual_initialization(model: Any) -> Rules:
+    """Returns no rules: normal with `initializer_range`, biases 0, norms 1."""
+    return {}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
     """One family of checkpoints: how its config is read, and the names of its tensors.
@@ -74,6 +80,7 @@ class Architecture:
         key_table: the `model_type` whose known keys (known_keys.json) apply to files of a type that has none;
             the first of `model_types` by default, which a changed copy of an architecture keeps.
         pretraining: the task that Hugging Face's `...ForPreTraining` includes.
+        initialization: a model -> the rules of its fresh weights where they are not the usual ones.
         classes: Hugging Face's classes of some tasks, where they do not follow `TASK_SUFFIX`.
     """
 
@@ -96,6 +103,7 @@ class Architecture:
     classes: Mapping[str, str] = field(default_factory=dict)
     canonical_names: Callable[[tuple[str, ...], Mapping[str, Any]], tuple[str, ...]] = usual_names
     key_table: str = ""
+    initialization: Callable[[Any], Rules] = usual_initialization
 
     def __post_init__(self) -> None:
         """Sets the default of `key_table`."""

@@ -80,13 +80,13 @@ def from_config(
     model = model.to(dtype).to_empty(device="cpu").train()
     for name, parameter in model.named_parameters():
         parameter.data = parameter.to(parameter_dtype(architecture, name, dtype))
-    model.initialize(generator=generator)
-    model.tie_weights()
     padding: dict[str, Any] = {}
     if isinstance(model_config.inputs, TextInputs):
         # Explicit, because the default of a missing key differs between architectures.
         padding["pad_token_id"] = model_config.inputs.pad_token_id
     model.checkpoint = Checkpoint(architecture, model_type, padding | dict(config), ignored_keys=ignore_keys)
+    model.initialize(generator=generator)
+    model.tie_weights()
     return mixed_dtypes(fast_linear(model.set_attention(model.checkpoint.attention)))
 
 

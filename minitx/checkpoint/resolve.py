@@ -102,9 +102,15 @@ class CheckpointNames:
 
 
 def table_entries(architecture: Architecture, model: Model) -> list[ResolvedEntry]:
-    """Expands the weight table for a model; a tied projection is one of its parameters."""
+    """Expands the weight table for a model; a tied projection is one of its parameters, an adapter none."""
     table: Table = {**architecture.weights, **architecture.head_weights.get(model.task or "", {})}
-    return expand(table, architecture.layers(model.config), model.state_dict())
+    names = [name for name in model.state_dict() if not is_adapter(name)]
+    return expand(table, architecture.layers(model.config), names)
+
+
+def is_adapter(parameter: str) -> bool:
+    """Whether a parameter is of a LoRA adapter (minitx.training.lora), by its name."""
+    return parameter.rpartition(".")[2].startswith("lora_")
 
 
 # --- the task --------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from minitx.checkpoint.build import empty_model, read_config, task_config, task_of
 from minitx.checkpoint.record import Checkpoint
+from minitx.checkpoint.resolve import is_adapter
 from minitx.layers.attention import BACKENDS, eager, sdpa
 from minitx.layers.norm import identity
 from minitx.models import Model
@@ -24,6 +25,7 @@ from minitx.models.compiled import check_not_compiled, is_compiled
 from minitx.optimize.linear import FastLinear, fast_linear
 from minitx.optimize.mixed_dtypes import MixedLinear
 from minitx.optimize.recompute import recompute_layers
+from minitx.validation import ArgumentValueError
 
 # torch's own attributes of a module; any other name of torch's replaces a method
 _COMPILED = "_compiled_call_impl"  # set by module.compile()
@@ -45,9 +47,13 @@ def check_unchanged(model: Model, checkpoint: Checkpoint) -> None:
 
     Raises:
         ArgumentTypeError: a module is in the wrapper of torch.compile.
+        ArgumentValueError: the model has LoRA adapters.
         ValueError: a module was added, replaced, hooked or changed, or `model.checkpoint.config` was.
     """
     check_not_compiled(model, parts=True)
+    if adapters := [name for name, _ in model.named_parameters() if is_adapter(name)]:
+        hint = "minitx.training: save_adapter writes them, merge_lora merges them into the weights"
+        raise ArgumentValueError("model", adapters[0], "a model without LoRA adapters", hint)
     architecture = checkpoint.architecture
     task = task_of(model, architecture)
     model_config, heads = read_config(

@@ -255,7 +255,7 @@ class ModelConfig(ValidatedConfig):
         decoder_start_token_id: first decoder input; None: the last token of the labels.
         eos_token_id: its last occurrence is pooled by the classification head of an encoder-decoder.
         pooler: add a pooler: tanh of a projection of the first token.
-        initializer_range: standard deviation of fresh weights.
+        initializer_range: standard deviation of fresh weights, where the architecture has no rule of its own.
     """
 
     inputs: Inputs

@@ -19,9 +19,9 @@ from minitx.layers.cache import Cache
 from minitx.layers.embedder import Embedder
 from minitx.layers.feed_forward import Pooler
 from minitx.layers.heads import TASKS, VOCABULARY_TASKS, head_class
-from minitx.layers.norm import RMSNorm
 from minitx.layers.recorder import Recorder
 from minitx.layers.stack import make_stack
+from minitx.models.initialization import Rules, initialize
 from minitx.models.inputs import make_embedder
 from minitx.models.output import ModelOutput
 from minitx.models.resize import resize_token_embeddings
@@ -284,7 +284,9 @@ class Model(nn.Module):
     def initialize(
         self, names: Collection[str] | None = None, generator: torch.Generator | None = None
     ) -> Self:
-        """Draws fresh weights in place: normal with `initializer_range`, biases 0, norms 1.
+        """Draws fresh weights in place by the rules of the architecture, of a plain `ModelConfig` the usual.
+
+        The usual rules: normal with `initializer_range`, biases 0, norms 1, padding rows 0.
 
         Args:
             names: of the parameters to draw; None: all.
@@ -302,22 +304,9 @@ class Model(nn.Module):
         if unknown := sorted(set(names or ()) - known):
             hint = "model.named_parameters() has them"
             raise ArgumentValueError("names", unknown[0], "names of parameters of the model", hint)
-        drawn: set[int] = set()
-        for path, module in self.named_modules():
-            for leaf, parameter in module._parameters.items():
-                if parameter is None or id(parameter) in drawn:  # a tied one is drawn with its owner
-                    continue
-                if names is not None and f"{path}.{leaf}" not in names:
-                    continue
-                drawn.add(id(parameter))
-                if leaf == "bias":
-                    parameter.zero_()
-                elif isinstance(module, nn.LayerNorm | RMSNorm):
-                    parameter.fill_(1.0 - getattr(module, "offset", 0.0))
-                else:
-                    parameter.normal_(0.0, self.config.initializer_range, generator=generator)
-                if isinstance(module, nn.Embedding) and module.padding_idx is not None:
-                    parameter[module.padding_idx].zero_()
+        architecture = getattr(self.checkpoint, "architecture", None)
+        rules: Rules = {} if architecture is None else architecture.initialization(self)
+        initialize(self, self.config.initializer_range, rules, names, generator)
         return self
 
 

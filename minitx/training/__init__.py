@@ -12,6 +12,11 @@ if TYPE_CHECKING:  # the table below, for type checkers
     from minitx.training.config import TrainConfig as TrainConfig
     from minitx.training.data.sampler import Sampler as Sampler
     from minitx.training.loop import Run as Run
+    from minitx.training.lora import add_lora as add_lora
+    from minitx.training.lora import load_adapter as load_adapter
+    from minitx.training.lora import merge_lora as merge_lora
+    from minitx.training.lora import remove_lora as remove_lora
+    from minitx.training.lora import save_adapter as save_adapter
     from minitx.training.metrics import loss_curve as loss_curve
     from minitx.training.metrics import read_metrics as read_metrics
     from minitx.training.objectives.base import Loss as Loss
@@ -58,10 +63,15 @@ _MODULES = {
     "TokenLabels": "objectives.labelled",
     "TrainConfig": "config",
     "TrainResult": "session",
+    "add_lora": "lora",
     "learning_rate_factor": "schedules",
+    "load_adapter": "lora",
     "loss_curve": "metrics",
     "make_optimizers": "optimizer",
+    "merge_lora": "lora",
     "read_metrics": "metrics",
+    "remove_lora": "lora",
+    "save_adapter": "lora",
     "train": "session",
 }
 __all__ = sorted(_MODULES)

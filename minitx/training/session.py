@@ -15,6 +15,8 @@ from minitx.optimize import recompute_layers, undo_recompute_layers
 from minitx.signals import deferred
 from minitx.training.config import TrainConfig
 from minitx.training.loop import Dataset, Run
+from minitx.training.lora.adapt import has_adapters
+from minitx.training.lora.files import save_adapter
 from minitx.training.metrics import TENSORBOARD, Metrics, Progress, progress_bar
 from minitx.training.objectives.base import Objective
 from minitx.training.state import RunFolder, load_parameters, open_run
@@ -213,12 +215,13 @@ class Session:
             self.place.save(self.run.state(), self.write_model, best)
 
     def write_model(self, folder: Path) -> None:
-        """Writes the model and its tokenizer; of another module, each child that is a model of minitx."""
+        """Writes the model, or its adapters, and the tokenizer; of another module, each child that is one."""
         model = self.run.model
         parts = {"": model} if isinstance(model, Model) else dict(model.named_children())
         for name, part in parts.items():
             if isinstance(part, Model):
-                save(part, folder / name, tokenizer=self.tokenizer)
+                write = save_adapter if has_adapters(part) else save
+                write(part, folder / name, tokenizer=self.tokenizer)
 
     def finish(self) -> None:
         """Writes a checkpoint, and the model of a complete run, with `patience` the best one."""

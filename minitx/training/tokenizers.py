@@ -9,6 +9,8 @@ run, with two effects on the result, which are removed here:
   expected counts in any order. Here these scores follow the order of the characters, and all are rounded.
 
 So the same text gives the same files.
+
+Unigram's pieces of several characters are strings that at least two different words have in common.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ PUBLIC_DOORS = {
     "pipelines/embedding/embed.py:embed",
     "pipelines/pipeline.py:pipeline",
     "tokenizer/tokenizer.py:__call__",
+    "training/lora/adapt.py:add_lora",
     "training/session.py:train",
 }
 

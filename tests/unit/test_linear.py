@@ -288,6 +288,9 @@ def test_transforms_and_second_derivatives(monkeypatch: pytest.MonkeyPatch) -> N
             torch.autograd.grad(y, x, torch.stack([y, y]).detach(), is_grads_batched=True)[0],
         )
 
+    with torch.no_grad():
+        rows = torch.func.vmap(lambda row: linear(row, weight, bias))(x)
+        assert torch.allclose(rows, F.linear(x, weight, bias), atol=1e-4)
     for run in (penalty, transformed):
         for found, expected in zip(run(linear), run(F.linear), strict=True):
             assert torch.allclose(found, expected, rtol=1e-4, atol=1e-3)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import pickle
 import warnings
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -149,15 +150,20 @@ def test_fresh_weights_follow_the_config(model_type: str) -> None:
         config["encoder"]["pad_token_id"] = 1
     config |= {**spread, "pad_token_id": 1}
     model, other = (minitx.from_config(config, head="none", seed=0).eval() for _ in range(2))
+    rules = model.checkpoint.architecture.initialization(model)  # those of transformers: tests/parity
     for name, module in model.named_modules():
+        draw = next((rules[p] for p in rules if fnmatchcase(f"{name}.weight", p)), None)
         if isinstance(module, nn.LayerNorm | RMSNorm):
-            assert bool((module.weight + getattr(module, "offset", 0) == 1).all()), name
-        elif isinstance(module, nn.Linear | nn.Embedding):
-            off = 0.1 if module.weight.numel() > 100 else 0.25
-            assert abs(module.weight.std().item() - 0.5) < off, name
-        if getattr(module, "bias", None) is not None:
+            value = 1 - getattr(module, "offset", 0) if draw is None else draw.value
+            assert bool((module.weight == value).all()), name
+        elif isinstance(module, nn.Linear | nn.Embedding) and (draw is None or draw.value is None):
+            std = 0.5 if draw is None else draw.std * (0.88 if draw.bound else 1.0)
+            off = 0.2 if module.weight.numel() > 100 else 0.5
+            assert abs(module.weight.std().item() - std) < off * std, name
+        if getattr(module, "bias", None) is not None and f"*{name[-7:]}.bias" not in rules:
             assert not module.bias.any(), name
-    assert bool(model.embedder.word_emb.weight[1].any()) == model.config.inputs.padding_is_trained
+    drawn = model.config.inputs.padding_is_trained or any(draw.padding for draw in rules.values())
+    assert bool(model.embedder.word_emb.weight[1].any()) == drawn
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
 
 

@@ -6,12 +6,16 @@ embedding, without a bias. Its matrices are stored as (inputs, outputs), and Q, 
 
 from __future__ import annotations
 
+import math
+
 from minitx.architectures._decoder import DECODER_HEADS, decoder_heads, pre_norm_decoder
 from minitx.architectures._text import attention, feed_forward, text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
 from minitx.architectures.mapping import split_transposed, transposed
 from minitx.config import HeadConfig, LearnedPositions, ModelConfig, NormConfig
+from minitx.models import Model
+from minitx.models.initialization import Draw, Rules
 
 
 def read(hf: ConfigReader) -> ModelConfig:
@@ -53,6 +57,12 @@ def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
     return decoder_heads(hf, tied=True)
 
 
+def initialization(model: Model) -> Rules:
+    """Scales the projections into the residual connections down with their number (section 2.3)."""
+    std, layers = model.config.initializer_range, model.config.stack.num_hidden_layers
+    return {"decoder.*output.dense.weight": Draw(std=std / math.sqrt(2 * layers))}
+
+
 LAYER_PREFIX = "decoder.layers.{i}"
 ATTENTION = f"{LAYER_PREFIX}.attention.self_attention"
 CROSS = f"{LAYER_PREFIX}.cross_attention"
@@ -62,6 +72,7 @@ ARCHITECTURE = Architecture(
     classes={"causal-lm": "GPT2LMHeadModel"},
     read=read,
     heads=heads,
+    initialization=initialization,
     prefix="transformer.",
     weights={
         "embedder.word_emb": "wte",

@@ -17,6 +17,8 @@ from minitx.architectures.mapping import CheckpointEntry, Table, transposed
 from minitx.architectures.operations import Rearrange
 from minitx.config import ModelConfig, replace_in
 from minitx.config.model import FULL, SLIDING
+from minitx.models import Model
+from minitx.models.initialization import Draw, Rules
 
 YARN = {
     "rope_type": "yarn",
@@ -66,9 +68,16 @@ WEIGHTS: Table = llama.NON_FFN_WEIGHTS | {
     f"{INNER}.output.bias": f"{EXPERTS}.down_proj_bias",
 }
 
+
+def initialization(model: Model) -> Rules:
+    """Draws the biases of the routers like weights."""
+    return {"*.router.bias": Draw(std=model.config.initializer_range)}
+
+
 ARCHITECTURE = replace(
     llama.ARCHITECTURE,
     model_types={"gpt_oss": "GptOss"},
     read=read,
+    initialization=initialization,
     weights=WEIGHTS,
 )

@@ -17,6 +17,8 @@ from minitx.architectures.declaration import Architecture
 from minitx.architectures.known_keys import second_names
 from minitx.architectures.mapping import renamed
 from minitx.config import HeadConfig, ModelConfig, replace_in
+from minitx.models import Model
+from minitx.models.initialization import Rules
 
 WORDS = ("causal-lm", "masked-lm")  # the language-modelling head of a decoder, or of an encoder used as one
 
@@ -103,7 +105,14 @@ def composed(config: Mapping[str, Any]) -> Architecture:
             for name in half.unused_tensors
         ),
         layers=partial(layers_of_both, encoder, decoder),
+        initialization=partial(decoder_initialization, decoder),
     )
+
+
+def decoder_initialization(decoder: Architecture, model: Model) -> Rules:
+    """Returns the rules of the layers of the decoder's architecture; the usual ones hold elsewhere."""
+    rules = decoder.initialization(model)
+    return {pattern: draw for pattern, draw in rules.items() if pattern.startswith("decoder.")}
 
 
 def layers_of_both(encoder: Architecture, decoder: Architecture, config: ModelConfig) -> list[dict[str, int]]:

@@ -27,6 +27,8 @@ from minitx.config import (
     TransformConfig,
     replace_in,
 )
+from minitx.models import Model
+from minitx.models.initialization import Draw, Rules
 
 
 def read(hf: ConfigReader) -> ModelConfig:
@@ -78,7 +80,7 @@ def read(hf: ConfigReader) -> ModelConfig:
         num_hidden_layers=layers if decoder_layers is None else hf.size("num_decoder_layers"),
     )
     return ModelConfig(
-        initializer_range=factor * 0.05,
+        initializer_range=factor,  # of the word embedding; `initialization` has the rest
         inputs=inputs,
         encoder=encoder,
         decoder_inputs=inputs,
@@ -135,6 +137,25 @@ def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
     }
 
 
+def initialization(model: Model) -> Rules:
+    """Divides by the root of the number of inputs, for queries of head_dim too, as Mesh TensorFlow does."""
+    stack, factor = model.config.encoder, model.config.initializer_range
+    assert stack is not None
+    size, inner = stack.hidden_size, stack.layer.feed_forward.intermediate_size
+    heads, head_dim = stack.layer.attention.num_attention_heads, stack.layer.attention.head_dim
+    words = Draw(std=factor, padding=True)
+    by_inputs = Draw(std=factor * size**-0.5, padding=True)
+    return {
+        "*norm.weight": Draw(value=factor),
+        "*.word_emb.weight": words,
+        "head.projection.weight": words if model.task == "token-classification" else by_inputs,
+        "*.Q.weight": Draw(std=factor * (size * head_dim) ** -0.5),
+        "*_output.dense.weight": Draw(std=factor * (heads * head_dim) ** -0.5),
+        "*.output.dense.weight": Draw(std=factor * inner**-0.5),
+        "*.weight": by_inputs,
+    }
+
+
 def layer_names(stack: str, i: str, feed_forward: int) -> Table:
     """Returns the entries of one stack; `feed_forward` is the number of attentions before it in a layer."""
     layer, source = f"{stack}.layers.{i}", f"{stack}.block.{i}.layer"
@@ -164,6 +185,7 @@ ARCHITECTURE = Architecture(
     model_types={"t5": "T5", "mt5": "MT5", "umt5": "UMT5"},
     read=read,
     heads=heads,
+    initialization=initialization,
     prefix="transformer.",
     tasks_without_prefix=frozenset({"seq2seq-lm", "question-answering"}),
     encoder_tasks=frozenset({"encoder", "token-classification"}),

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
+from torch import Tensor
+
 from minitx.architectures._text import attention, feed_forward, text_inputs
 from minitx.architectures.config_reader import ConfigReader
 from minitx.architectures.declaration import Architecture
@@ -21,6 +24,9 @@ from minitx.config import (
     StackConfig,
     TransformConfig,
 )
+from minitx.layers.embedding import sinusoids
+from minitx.models import Model
+from minitx.models.initialization import Draw, Rules
 
 EPS = 1e-12  # fixed in this architecture, not in its config
 
@@ -63,6 +69,20 @@ def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
     return by_task
 
 
+def initialization(model: Model) -> Rules:
+    """Fills the position table with sinusoids if the config asks for it."""
+    sinusoidal = ConfigReader(model.checkpoint.config).flag("sinusoidal_pos_embds", False)
+    return {"embedder.pos_emb.weight": Draw(value=table)} if sinusoidal else {}
+
+
+def table(parameter: Tensor) -> Tensor:
+    """Returns the sinusoids of all positions, sines and cosines in turn: (P, E) -> (P, E)."""
+    positions, size = parameter.shape
+    halves = sinusoids("tensor2tensor", torch.arange(positions, device=parameter.device), size)
+    features = torch.arange(size, device=parameter.device)
+    return halves[:, features // 2 + features % 2 * ((size + 1) // 2)]
+
+
 LAYER_PREFIX, SOURCE_LAYER = "encoder.layers.{i}", "transformer.layer.{i}"
 FIRST_TOKEN: Table = {"head.dense": "pre_classifier", "head.projection": "classifier"}
 
@@ -70,6 +90,7 @@ ARCHITECTURE = Architecture(
     model_types={"distilbert": "DistilBert"},
     read=read,
     heads=heads,
+    initialization=initialization,
     prefix="distilbert.",
     weights={
         "embedder.word_emb": "embeddings.word_embeddings",

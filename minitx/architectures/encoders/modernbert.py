@@ -7,6 +7,7 @@ bases; no biases by default; every head has its own transform.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from minitx.architectures._decoder import layer_types
@@ -27,6 +28,8 @@ from minitx.config import (
     TransformConfig,
 )
 from minitx.config.model import FULL, SLIDING
+from minitx.models import Model
+from minitx.models.initialization import Draw, Rules
 
 
 def alternating_types(hf: ConfigReader, layers: int) -> tuple[str, ...]:
@@ -126,6 +129,25 @@ def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
     }
 
 
+def initialization(model: Model) -> Rules:
+    """Truncated normals; smaller for the projections into the residual connections, larger for labels."""
+    config, std = model.config, model.config.initializer_range
+    cutoff = ConfigReader(model.checkpoint.config).number("initializer_cutoff_factor", 2.0)
+
+    def _draw(std: float) -> Draw:
+        return Draw(std=std, bound=std * cutoff, padding=True)
+
+    residual = _draw(std / math.sqrt(2 * config.stack.num_hidden_layers))
+    labels = _draw(config.stack.hidden_size**-0.5)
+    return {
+        "*norm.weight": Draw(value=1.0),
+        "*output.dense.weight": residual,
+        "head.dense.weight": residual,
+        "head.projection.weight": residual if model.task == "masked-lm" else labels,
+        "*.weight": _draw(std),
+    }
+
+
 ATTENTION = "encoder.layers.{i}.attention.self_attention"
 HEAD: Table = {"head.dense": "head.dense", "head.layer_norm": "head.norm"}
 
@@ -147,6 +169,7 @@ ARCHITECTURE = Architecture(
     model_types={"modernbert": "ModernBert"},
     read=read,
     heads=heads,
+    initialization=initialization,
     prefix="model.",
     weights=WEIGHTS,
     head_weights={"masked-lm": HEAD | {"head.projection": "decoder"}}
