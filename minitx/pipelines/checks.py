@@ -33,13 +33,15 @@ def check_iterable(values: Any, hint: str) -> None:
     """Checks that the inputs of a call are an iterable with an order.
 
     Raises:
-        ArgumentTypeError: not an iterable; bytes, or a set.
+        ArgumentTypeError: not an iterable; bytes, a set, or a DataFrame.
     """
     expected = "a request, a list of requests, or an iterable"
     if isinstance(values, set | frozenset):
         hint = "a set has no order; make a list of it"
     elif isinstance(values, bytes | bytearray):
         hint = "text is a string: bytes.decode() returns one"
+    elif hasattr(values, "iloc") and hasattr(values, "columns"):
+        hint = "a DataFrame iterates over the names of its columns; pass one of these, frame['text']"
     elif isinstance(values, Iterable):
         return
     raise ArgumentTypeError("inputs", values, expected, hint)

@@ -233,7 +233,7 @@ class Task(Generic[OptionsT, InputT]):
 
     def preprocess(self, request: Request, options: OptionsT) -> list[InputT]:
         """Returns the inputs of the model for one request."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define preprocess(request, options).")
 
     def preprocess_named(self, request: Request, name: str, options: OptionsT) -> list[InputT]:
         """As `preprocess`; an error about a field names the request too, if it is one of several."""
@@ -306,7 +306,9 @@ class Task(Generic[OptionsT, InputT]):
         self, request: Request, inputs: Sequence[InputT], outputs: Sequence[Any], options: OptionsT
     ) -> Any:
         """Returns the result of one request, from the outputs of its inputs."""
-        raise NotImplementedError
+        raise NotImplementedError(
+            f"{type(self).__name__} must define postprocess(request, inputs, outputs, options)."
+        )
 
     def unwrap(self, result: Any, inputs: Any, options: OptionsT) -> Any:
         """Returns the result of a single request in the nesting of transformers; by default as it is."""

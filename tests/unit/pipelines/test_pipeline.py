@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 import minitx
 from minitx.pipelines.batching import BatchLimits, make_batches
 from minitx.pipelines.registry import NAMES, SPECS, find_task
+from minitx.pipelines.task import Task
 from tests.unit.pipelines.folders import bert_folder
 
 PIPELINES = Path(minitx.__file__).parent / "pipelines"
@@ -150,6 +151,21 @@ def test_results_are_plain_dicts_with_details(pipe: minitx.Pipeline) -> None:
     assert details.outputs[0].shape == (2,)
     with pytest.raises(AttributeError, match="This result has no 'labels'; it has label, score and details"):
         _ = result.labels
+
+
+def test_a_data_frame_is_no_list_of_texts(pipe: minitx.Pipeline) -> None:
+    """It iterates over the names of its columns."""
+    frame = pytest.importorskip("pandas").DataFrame({"text": ["the cat", "a dog"]})
+    with pytest.raises(TypeError, match=r"pass one of these, frame\['text'\]"):
+        pipe(frame)
+    assert list(pipe(frame["text"])) == pipe(["the cat", "a dog"])
+
+
+def test_steps_that_a_task_lacks(pipe: minitx.Pipeline) -> None:
+    with pytest.raises(NotImplementedError, match=r"Task must define preprocess\("):
+        Task.preprocess(Task.__new__(Task), {}, None)
+    with pytest.raises(NotImplementedError, match=r"Task must define postprocess\("):
+        Task.postprocess(Task.__new__(Task), {}, [], [], None)
 
 
 def test_named_fields(pipe: minitx.Pipeline) -> None:
