@@ -121,7 +121,7 @@ def run_file(
         for row in rows:
             request = row.request if isinstance(row.request, dict) else {first: row.request}
             for name in filter(request.__contains__, stated):
-                expected = f"left out; line {row.line} of {path} has a value of its own"
+                expected = f"left out; line {row.line} of {path} states it too"
                 raise ArgumentValueError(name, stated[name], expected)
             yield row._replace(request={**stated, **request})
 
