@@ -174,7 +174,8 @@ def read_table(path: Path) -> Any:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: another kind of file, not UTF-8, or not JSON.
+        ValueError: another kind of file, not UTF-8, not JSON, or a row with more or fewer cells than the
+            first; the message names its line.
     """
     kind = path.suffix.lower()
     if kind not in (".csv", ".json"):
@@ -182,7 +183,13 @@ def read_table(path: Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file.")
     with _opened(path) as file:
-        return [row for _, row in _csv_rows(file, path)] if kind == ".csv" else _load_json(file, path)
+        if kind == ".json":
+            return _load_json(file, path)
+        rows: list[list[str]] = []
+        for number, row in _csv_rows(file, path):
+            rows.append(row)
+            _check_width(row, rows[0], number, path)
+        return rows
 
 
 def _load_json(file: TextIO, path: Path) -> Any:
@@ -248,13 +255,8 @@ def _csv_requests(file: TextIO, source: _File) -> Iterator[Row]:
         if header is None:
             header = row
             _check_header(header, source)
-        elif len(row) != len(header):
-            hint = "quote a text that holds commas" if len(row) > len(header) else "an empty cell has a comma"
-            cells = f"{len(row)} cell{'s' * (len(row) > 1)}"
-            raise ValueError(
-                f"{source.path}: line {number} has {cells}, and the header has {len(header)}; {hint}."
-            )
         else:
+            _check_width(row, header, number, source.path)
             yield source.row(dict(zip(header, row, strict=True)), number)
     if header is None:
         raise ValueError(f"{source.path} is empty; its first line must have the names of its columns.")
@@ -270,6 +272,14 @@ def _csv_rows(file: TextIO, path: Path) -> Iterator[tuple[int, list[str]]]:
     except csv.Error as error:
         hint = "a quote within quotes is doubled"
         raise ValueError(f"{path}: line {rows.line_num} is not CSV ({error}); {hint}.") from None
+
+
+def _check_width(row: Sequence[str], header: Sequence[str], number: int, path: Path) -> None:
+    """Checks that a row has a cell for each column; `number` is that of its line."""
+    if len(row) != len(header):
+        hint = "quote a text that holds commas" if len(row) > len(header) else "an empty cell has a comma"
+        cells = f"{len(row)} cell{'s' * (len(row) > 1)}"
+        raise ValueError(f"{path}: line {number} has {cells}, and the header has {len(header)}; {hint}.")
 
 
 def _check_header(header: Sequence[str], source: _File) -> None:

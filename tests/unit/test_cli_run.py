@@ -66,6 +66,7 @@ def test_help_of_a_task_teaches_its_options(run: Run, name: str) -> None:
 def test_both_names_of_an_overlap_have_one_default(run: Run) -> None:
     out = " ".join(run("run", "question-answering", "--help")[1].split())
     assert "--stride N as --doc-stride" in out
+    assert "--max-length N as --max-seq-len" in out
     assert "quarter" not in out
 
 

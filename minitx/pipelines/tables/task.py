@@ -116,10 +116,13 @@ class TableTask(TextTask[Any]):
             return False
         if self.refuses(options):
             expected = f"of at most {limit} tokens with its question"
-            name = "overflow" if options.overflow == "error" else "truncation"
-            hint = f"without {name}={getattr(options, name)!r} it is shortened"
-            raise ArgumentValueError("table", f"{length} tokens", expected, hint)
+            raise ArgumentValueError("table", f"{length} tokens", expected, self.way_out(options))
         return True
+
+    def way_out(self, options: Any) -> str:
+        """Returns the hint about a table that is too long where options refuse it."""
+        name = "overflow" if options.overflow == "error" else "truncation"
+        return f"without {name}={getattr(options, name)!r} it is shortened"
 
     def unwrap(self, result: Any, inputs: Any, options: Any) -> Any:
         """Returns the result as it is."""
