@@ -77,7 +77,13 @@ def default_draw(module: nn.Module, leaf: str, std: float) -> Draw:
 
 
 def fill(parameter: Tensor, draw: Draw, generator: torch.Generator | None) -> None:
-    """Draws one parameter in place."""
+    """Draws one parameter in place.
+
+    Args:
+        parameter: (...)
+        draw: its distribution.
+        generator: of the random numbers; None for PyTorch's own.
+    """
     if callable(draw.value):
         parameter.copy_(draw.value(parameter))
     elif draw.value is not None:

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the table below, for type checkers
     from minitx.training.config import TrainConfig as TrainConfig
+    from minitx.training.data.blocks import TokenBlocks as TokenBlocks
+    from minitx.training.data.blocks import TokenDocuments as TokenDocuments
+    from minitx.training.data.blocks import write_tokens as write_tokens
+    from minitx.training.data.files import read_texts as read_texts
+    from minitx.training.data.labels import Labels as Labels
+    from minitx.training.data.records import read_records as read_records
     from minitx.training.data.sampler import Sampler as Sampler
+    from minitx.training.data.split import split as split
     from minitx.training.loop import Run as Run
     from minitx.training.lora import add_lora as add_lora
     from minitx.training.lora import load_adapter as load_adapter
@@ -40,6 +47,7 @@ if TYPE_CHECKING:  # the table below, for type checkers
     from minitx.training.session import Interrupted as Interrupted
     from minitx.training.session import TrainResult as TrainResult
     from minitx.training.session import train as train
+    from minitx.training.tokenizers import train_tokenizer as train_tokenizer
 
 _MODULES = {
     "AnswerSpans": "objectives.labelled",
@@ -50,6 +58,7 @@ _MODULES = {
     "GeneratorAndDiscriminator": "objectives.replaced",
     "Instruct": "objectives.instruct",
     "Interrupted": "session",
+    "Labels": "data.labels",
     "Loss": "objectives.base",
     "MaskedLM": "objectives.masked",
     "Objective": "objectives.base",
@@ -60,6 +69,8 @@ _MODULES = {
     "Seq2SeqLM": "objectives.seq2seq",
     "SequenceLabels": "objectives.labelled",
     "SpanCorruption": "objectives.spans",
+    "TokenBlocks": "data.blocks",
+    "TokenDocuments": "data.blocks",
     "TokenLabels": "objectives.labelled",
     "TrainConfig": "config",
     "TrainResult": "session",
@@ -70,9 +81,14 @@ _MODULES = {
     "make_optimizers": "optimizer",
     "merge_lora": "lora",
     "read_metrics": "metrics",
+    "read_records": "data.records",
+    "read_texts": "data.files",
     "remove_lora": "lora",
     "save_adapter": "lora",
+    "split": "data.split",
     "train": "session",
+    "train_tokenizer": "tokenizers",
+    "write_tokens": "data.blocks",
 }
 __all__ = sorted(_MODULES)
 
