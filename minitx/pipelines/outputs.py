@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, TextIO
@@ -77,7 +77,7 @@ def write_results(
         for count, (result, kept) in enumerate(results, start=1):
             if picture is not None and count == 1:
                 result.show(picture)
-            yield plain(result), kept
+            yield result, kept
 
     def _write(temporary: Path) -> None:
         with temporary.open("w", encoding="utf-8", newline="") as file:
@@ -99,7 +99,7 @@ def _write_rows(file: TextIO, results: Iterable[tuple[Any, Mapping[str, Any]]]) 
     with TemporaryFile("w+", encoding="utf-8") as waiting:
         for index, (result, kept) in enumerate(results):
             start = {INPUT: index} | {_renamed(name, {INPUT}): value for name, value in kept.items()}
-            for answer in _answers(result):
+            for answer in _answers(plain(result), _sentences(result)):
                 row = start | {_renamed(name, start): value for name, value in answer.items()}
                 names |= dict.fromkeys(row)
                 waiting.write(json.dumps({name: _cell(value) for name, value in row.items()}) + "\n")
@@ -109,11 +109,25 @@ def _write_rows(file: TextIO, results: Iterable[tuple[Any, Mapping[str, Any]]]) 
         writer.writerows(map(json.loads, waiting))
 
 
-def _answers(result: Any) -> list[dict[str, Any]]:
-    """Returns the columns of each answer of a plain result; one without columns if it has no answers."""
+def _sentences(result: Any) -> list[str]:
+    """Returns the sentences whose similarities a result with details is; an empty list for other tasks."""
+    details = getattr(result, "details", None)
+    sentences = () if details is None else details.request.get("sentences", ())
+    return list(sentences)
+
+
+def _answers(result: Any, sentences: Sequence[str]) -> list[dict[str, Any]]:
+    """Returns the columns of each answer of a plain result; one without columns if it has no answers.
+
+    Args:
+        result: dicts, numbers or lists.
+        sentences: the texts that its numbers are about; empty for none.
+    """
     parts = result if isinstance(result, list) else _ranked(result)
     if parts and all(isinstance(part, list) and all(isinstance(x, dict) for x in part) for part in parts):
         parts = [{PART: index, **answer} for index, part in enumerate(parts) for answer in part]
+    if len(sentences) == len(parts) and all(isinstance(part, float) for part in parts):
+        parts = [{"sentence": text, "result": score} for text, score in zip(sentences, parts, strict=True)]
     return [part if isinstance(part, dict) else {"result": part} for part in parts] or [{}]
 
 

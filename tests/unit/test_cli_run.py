@@ -250,6 +250,11 @@ def test_lists(run: Run, folder: Path, tmp_path: Path) -> None:
         options = [word for sentence in sentences for word in ("--sentences", sentence)]
         out = run("run", "sentence-similarity", encoder, "the cat", *options, "--json")[1]
         assert json.loads(out) == pipe("the cat", sentences)
+    call = ("run", "sentence-similarity", encoder, "a", "--sentences", "a dog", "--sentences", "the cat")
+    assert run(*call, "--output", tmp_path / "out.csv")[0] == 0
+    with (tmp_path / "out.csv").open(newline="") as file:
+        rows = [(row["sentence"], float(row["result"])) for row in csv.DictReader(file)]
+    assert rows == list(zip(("a dog", "the cat"), pipe("a", ["a dog", "the cat"]), strict=True))
     out = run("run", "sentence-similarity", encoder, "a", "b", "--sentences", "the cat", "--json")[1]
     assert [json.loads(line) for line in out.splitlines()] == [pipe(x, ["the cat"]) for x in ("a", "b")]
 
