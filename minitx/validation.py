@@ -7,6 +7,7 @@ that callers such as the command line can show them under another name.
 from __future__ import annotations
 
 import inspect
+import os
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -112,6 +113,26 @@ def check_path(parameter: str, value: Any) -> Path:
     return Path(value)
 
 
+def check_output(parameter: str, value: Any, formats: tuple[str, ...]) -> Path:
+    """Returns the path of a file to write, whose folder need not exist yet; to be called before any work.
+
+    Raises:
+        ArgumentTypeError, ArgumentValueError: as `check_path`, another kind of file, or a folder.
+        NotADirectoryError, PermissionError: a folder that cannot be created or written into.
+    """
+    path = check_path(parameter, value)
+    if path.suffix.lower() not in formats:
+        raise ArgumentValueError(parameter, str(path), f"the name of a {' or '.join(formats)} file")
+    if path.is_dir():
+        raise ArgumentValueError(parameter, str(path), "the name of a file", f"{path.name} is a folder")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{path}: {folder} is a file, not a folder.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(f"{path}: nothing can be written into {folder}.")
+    return path
+
+
 # --- scalars ---------------------------------------------------------------------------------------
 
 
@@ -203,7 +224,8 @@ def check_dtype(parameter: str, dtype: Any) -> torch.dtype:
     names = {str(d).removeprefix("torch."): d for d in WEIGHT_DTYPES}
     dtype = names.get(dtype.removeprefix("torch."), dtype) if isinstance(dtype, str) else dtype
     if dtype not in WEIGHT_DTYPES:
-        raise ArgumentValueError(parameter, dtype, f"one of {', '.join(map(str, WEIGHT_DTYPES))}")
+        hint = "leave it out to keep the checkpoint's dtype" if dtype == "auto" else ""
+        raise ArgumentValueError(parameter, dtype, f"one of {', '.join(map(str, WEIGHT_DTYPES))}", hint)
     checked: torch.dtype = dtype
     return checked
 

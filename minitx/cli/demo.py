@@ -33,8 +33,9 @@ def demo(source: Source, picture: str, json: bool) -> None:
     from torch.nn import functional as F
 
     from minitx.inspect.compare.embeddings import compare_embeddings
+    from minitx.pictures.grids import Matrix
     from minitx.pictures.heatmap import similarity_picture
-    from minitx.pictures.similarity import nearest, similarity_table
+    from minitx.pictures.similarity import nearest
     from minitx.pipelines import embed, embedding_settings, example_model
     from minitx.pipelines.embedding.vectors import check_finite
 
@@ -53,7 +54,7 @@ def demo(source: Source, picture: str, json: bool) -> None:
         show(paragraph(f"{name}: {size / 1e6:.1f} million parameters, loaded in {seconds['load']:.2f} s"))
         show(f"{len(SENTENCES)} sentences to vectors of {vectors.shape[1]} in {seconds['embed']:.2f} s\n")
         show("How alike they are (1.00: the same meaning, 0.00: unrelated)")
-        show(similarity_table(SENTENCES, similarity, colored))
+        show(Matrix(SENTENCES, similarity.tolist()).text(colored))
         show("\nNearest neighbours")
         for i, j in enumerate(neighbours):
             show(f"  {SENTENCES[i]:<34} ~ {SENTENCES[j]:<34} {float(similarity[i, j]):5.2f}")

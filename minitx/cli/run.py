@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,9 +30,6 @@ PLACE = ("revision", "token", "offline", "dtype", "device")
 MODEL = Argument("model", "MODEL", f"folder or Hub id; {USUAL}: the task's usual checkpoint")
 
 
-EXAMPLES = dict(re.findall(r"^(\S+)  (.+)$", section("inputs of tasks")[0], re.MULTILINE))
-
-
 class Tasks(Help, click.Group):
     """A group with a command per task."""
 
@@ -49,7 +45,7 @@ class Tasks(Help, click.Group):
             raise unknown("task", cmd_name, NAMES, "minitx run", ctx) from None
 
 
-class Task(Command):
+class TaskCommand(Command):
     """The command of a task."""
 
     most = 40
@@ -87,15 +83,15 @@ def task_command(name: str, spec: TaskSpec, stated: dict[str, Any]) -> Command:
         source = Source(place.pop("model"), quiet=bool(values["json"]), **place)
         run_task(spec, source, options, values)
 
-    example = EXAMPLES.get(spec.name, '"A text."').replace(" \\ ", " \\\n      ")
+    example = spec.example.replace(" \\ ", " \\\n      ")
     text = f"{spec.summary[:1].upper()}{spec.summary[1:]}.\n\n{text}"
     text = text.replace("TASK", name).replace("TEXT ...", example)
     inputs = Argument(
         "texts", "[TEXT ...]", f"the {task.fields[0].replace('_', ' ')}, or several; none: lines of stdin"
     )
     params = [MODEL, inputs, *own, *further]
-    params += [help_all()] if len(params) > Task.most else []
-    return Task(spec.name, CONTEXT, _invoke, params, text, options_metavar="[options]")
+    params += [help_all()] if len(params) > TaskCommand.most else []
+    return TaskCommand(spec.name, CONTEXT, _invoke, params, text, options_metavar="[options]")
 
 
 def _used(values: dict[str, Any]) -> dict[str, Any]:
@@ -116,10 +112,11 @@ def run_task(spec: TaskSpec, source: Source, options: dict[str, Any], values: di
     """
     import minitx
     from minitx.pictures.drawings import check_drawing_path
-    from minitx.pipelines.outputs import check_not_input, check_output, with_kept, write_results
+    from minitx.pipelines.outputs import FORMATS, check_not_input, with_kept, write_results
+    from minitx.validation import check_output
 
     output, picture = values["output"], values["picture"]
-    path = None if output is None else check_output(Path(output))
+    path = None if output is None else check_output("output", output, FORMATS)
     if picture is not None:
         check_drawing_path(picture)
     task = spec.task_class()

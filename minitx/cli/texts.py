@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from minitx.cli.options import HUB, MODEL, TEXTS, command, group
@@ -18,10 +17,10 @@ def embed(source: Source, texts: tuple[str, ...], file: str | None, json: bool, 
     from minitx.pictures.similarity import MOST_COLUMNS, vectors_table
     from minitx.pipelines import embedding_settings
     from minitx.pipelines.embedding import embed as pipeline
-    from minitx.pipelines.embedding.vectors import check_finite, check_path, write_vectors
+    from minitx.pipelines.embedding.vectors import check_finite, check_vector_file, write_vectors
 
     output, batch_size = values.pop("output"), values.pop("batch_size")
-    path = None if output is None else check_path(Path(output))
+    path = None if output is None else check_vector_file("output", output)
     lines = read_texts(texts, file)
     if len(lines) > MOST_COLUMNS and path is None and not json:
         raise ValueError(f"{len(lines)} texts do not fit into a table; choose --output FILE or --json.")

@@ -91,6 +91,9 @@ def fast_linear(model: Module) -> Module:
 def undo_fast_linear(model: Module) -> Module:
     """Undoes `fast_linear`: every projection takes PyTorch's own product again. Returns the model.
 
+    Needed before transformations that choose layers by their exact type, such as
+    `torch.ao.quantization.quantize_dynamic(model, {nn.Linear})`: the type of a fast layer is `FastLinear`.
+
     Raises:
         ArgumentTypeError: not a module.
     """

@@ -9,12 +9,14 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from html import escape
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from minitx.io import write_atomically
-from minitx.pictures.figure import FORMATS, check_picture_path, import_figure, save_figure
+from minitx.pictures.figure import FORMATS, import_figure, save_figure
 from minitx.pictures.layout import (
     SIZE,
     break_lines,
@@ -25,6 +27,7 @@ from minitx.pictures.layout import (
     wrap,
 )
 from minitx.pictures.text import WIDTH, columns_of, fill, shorten_line
+from minitx.validation import check_output
 
 OPEN, CLOSE, JOINED = "\ue000", "\ue001", "\ue002"  # around a marked part; a space within a note
 Highlight = Callable[[str], str]
@@ -33,6 +36,7 @@ Highlight = Callable[[str], str]
 COLORS = ("#f6d58f", "#a8d8f0", "#9fdcc4", "#f2b8a0", "#e3bfd4", "#f3ec9e", "#b9c9ec", "#d9d9d9")
 BAR_COLOR = "#0072b2"
 BAR_WIDTH = 30
+MOST_BARS = 40  # of a long list; its HTML has all
 NUMBER = 11  # columns of a number between its label and its bar
 ROOM = 6.6  # inches of a line of a marked text
 PAGE = "font-family: sans-serif; line-height: 1.7; max-width: 50em"
@@ -62,10 +66,10 @@ class Drawing(ABC):
         """
 
     def save(self, path: str | Path) -> Path:
-        """Writes an .html, .png or .svg file, all or nothing.
+        """Writes an .html, .png or .svg file, all or nothing; its folder is created if it does not exist.
 
         Raises:
-            ValueError: another kind of file.
+            ValueError: another kind of file, or a folder.
             ImportError: as `figure`.
         """
         checked = check_drawing_path(path)
@@ -84,8 +88,8 @@ class Drawing(ABC):
 
 
 def check_drawing_path(path: str | Path) -> Path:
-    """Returns the path of a drawing; raises ArgumentValueError for another kind of file."""
-    return check_picture_path(path, (".html", *FORMATS))
+    """Returns the path of a drawing; errors are those of `check_output`."""
+    return check_output("path", path, (".html", *FORMATS))
 
 
 @dataclass(frozen=True)
@@ -123,13 +127,27 @@ class Bars(Drawing):
     title: str
     values: Sequence[tuple[str, float | None]]
 
+    def shown(self) -> tuple[list[tuple[str, float | None]], int]:
+        """Returns the first bars, as many of each group, and the number of those that are left out."""
+        groups: list[list[tuple[str, float | None]]] = [[]]
+        for label, value in self.values:
+            if value is None:
+                groups.append([])
+            groups[-1].append((label, value))
+        groups = [group for group in groups if group]
+        most = max(MOST_BARS // max(len(groups), 1), 1)
+        bars = [row for group in groups[:MOST_BARS] for row in group[: most + (group[0][1] is None)]]
+        number = sum(value is not None for _, value in self.values)
+        return bars, number - sum(value is not None for _, value in bars)
+
     def text(self, highlight: Highlight = str) -> str:
         """Returns a line per label: its name, its number, its bar; the first of each group is highlighted."""
-        longest = max((columns_of(label) for label, value in self.values if value is not None), default=0)
+        values, more = self.shown()
+        longest = max((columns_of(label) for label, value in values if value is not None), default=0)
         size = max(min(BAR_WIDTH, WIDTH - NUMBER - longest), BAR_WIDTH // 3)
         room = min(longest, WIDTH - NUMBER - size)
         lines, is_first = [shorten_line(self.title, WIDTH)] if self.title else [], True
-        for label, value in self.values:
+        for label, value in values:
             if value is None:
                 lines += ["", shorten_line(label, WIDTH)]
                 is_first = True
@@ -139,7 +157,7 @@ class Bars(Drawing):
             line = f"{name}  {value:>7.4f}  {'█' * round(size * self._share(value))}".rstrip()
             lines.append(highlight(line) if is_first else line)
             is_first = False
-        return "\n".join(lines)
+        return "\n".join([*lines, *[f"… {more} more"] * bool(more)])
 
     def html(self) -> str:
         """Returns a table with a bar in each row."""
@@ -157,8 +175,10 @@ class Bars(Drawing):
 
     def figure(self) -> Any:
         """Returns horizontal bars with their numbers."""
-        labels = [shorten(label, 3.2) for label, _ in self.values]
-        numbers = [value or 0.0 for _, value in self.values]
+        values, more = self.shown()
+        values += [(f"… {more} more", None)] * bool(more)
+        labels = [shorten(label, 3.2) for label, _ in values]
+        numbers = [_finite(value) for _, value in values]
         margin = 0.4 + max(map(width_of, labels), default=0.0)
         width, size = margin + 5.2, 0.36 * max(len(labels), 1)
         title = wrap(self.title, width - 0.4, 11) if self.title else []
@@ -171,16 +191,25 @@ class Bars(Drawing):
         axes.set_xlim(min([0.0, *numbers]), max([1.0, *numbers]))
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=9, length=0)
-        for row, (_, value) in enumerate(self.values):
+        for row, (_, value) in enumerate(values):
             if value is None:
                 axes.get_yticklabels()[row].set_fontweight("bold")
             else:
-                axes.text(max(value, 0.0), row, f" {value:.4f}", va="center", fontsize=8)
+                axes.text(max(numbers[row], 0.0), row, f" {value:.4f}", va="center", fontsize=8)
         return figure
 
     def _share(self, value: float) -> float:
-        """Returns the length of a bar; 1 is that of the largest number, and at least of 1."""
-        return max(value, 0.0) / max([1.0, *(number for _, number in self.values if number is not None)])
+        """Returns the length of a bar; 1 is that of the largest number, and at least of 1; NaN has none."""
+        return max(_finite(value), 0.0) / self._largest
+
+    @cached_property
+    def _largest(self) -> float:
+        return max([1.0, *(_finite(number) for _, number in self.values)])
+
+
+def _finite(value: float | None) -> float:
+    """Returns a number, or 0 if it is None, infinite or NaN."""
+    return value if value is not None and isfinite(value) else 0.0
 
 
 @dataclass(frozen=True)
@@ -234,12 +263,18 @@ class Marks(Drawing):
         labels = dict.fromkeys(mark.label for mark in sorted(self.marks, key=lambda mark: mark.start))
         return {label: COLORS[index % len(COLORS)] for index, label in enumerate(labels)}
 
-    def excerpt(self, margin: int) -> Marks:
+    def excerpt(self, margin: int, most: int | None = None) -> Marks:
         """Returns the text around the marks alone, with an ellipsis in the place of the rest.
 
         Args:
             margin: characters before and after a mark.
+            most: number of marks; the number of further ones is noted at the end. None for all.
         """
+        first = [mark for _, mark in self.parts() if mark is not None]
+        if most is not None and len(first) > most:
+            cropped = Marks(self.content[: first[most].start], first[:most], self.title).excerpt(margin)
+            content = cropped.content.removesuffix("…").rstrip()
+            return replace(cropped, content=f"{content} … {len(first) - most} more")
         content, marks, end = "", [], 0
         for text, mark in self.parts():
             start, end = end, end + len(text)

@@ -9,7 +9,7 @@ from typing import Any
 
 from minitx.extras import missing_extra
 from minitx.io import write_atomically
-from minitx.validation import ArgumentValueError, check_path, warn
+from minitx.validation import warn
 
 FORMATS = (".png", ".svg")
 
@@ -27,14 +27,6 @@ def import_figure() -> Any:
             f"pictures need matplotlib ({error}); install it with: {missing_extra('pictures')}"
         ) from None
     return Figure
-
-
-def check_picture_path(path: str | Path, formats: tuple[str, ...] = FORMATS) -> Path:
-    """Returns the path of a picture; raises ArgumentValueError for another kind of file."""
-    checked = check_path("path", path)
-    if checked.suffix.lower() not in formats:
-        raise ArgumentValueError("path", str(path), f"the name of a {' or '.join(formats)} file")
-    return checked
 
 
 def save_figure(figure: Any, path: Path) -> Path:

@@ -14,7 +14,7 @@ from minitx.pictures.text import WIDTH, columns_of, fill, shorten_line
 
 MOST_ROWS, MOST_COLUMNS = 40, 8  # of a large table; its HTML has all
 MOST_INCHES = 12.0
-LETTERS, LEAST = 46, 16  # columns of a text beside its similarities, at most and at least
+LETTERS, LEAST = 46, 15  # columns of a text beside its similarities, at most and at least
 
 
 def shown(count: int, chosen: Collection[int], most: int) -> list[int | None]:
@@ -107,7 +107,7 @@ class Grid(Drawing):
         while sum(sizes) > MOST_INCHES:
             sizes[sizes.index(max(sizes))] *= 0.9
         columns = [
-            [shorten(cell, size - 0.18, 9) for cell in column]
+            [shorten(cell, size - 0.18, 9, "normal" if i else "bold") for i, cell in enumerate(column)]
             for column, size in zip(columns, sizes, strict=True)
         ]
         size = 0.32 * len(cells)

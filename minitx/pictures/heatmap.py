@@ -8,9 +8,15 @@ from typing import Any
 
 from torch import Tensor
 
-from minitx.pictures.figure import check_picture_path, import_figure, save_figure
+from minitx.pictures.figure import FORMATS, import_figure, save_figure
 from minitx.pictures.layout import shorten, width_of
-from minitx.validation import ArgumentValueError, check_optional_strings, check_shape, check_type
+from minitx.validation import (
+    ArgumentValueError,
+    check_optional_strings,
+    check_output,
+    check_shape,
+    check_type,
+)
 
 COLORS = "cividis"  # readable with any colour vision; its brightness rises evenly
 MOST_VALUES = 16  # with more rows, numbers in the cells would be unreadable
@@ -45,7 +51,7 @@ def similarity_picture(
         raise ArgumentValueError("labels", labels, "at least one text")
     check_shape("similarity", similarity, (len(labels), len(labels)), like="labels")
     check_optional_strings(title=title)
-    path = check_picture_path(path)
+    path = check_output("path", path, FORMATS)
     return save_figure(draw(similarity.detach().double().cpu().tolist(), list(labels), title), path)
 
 

@@ -31,10 +31,12 @@ def columns_of(text: str) -> int:
 
 def cut_columns(text: str, width: int) -> str:
     """Returns as much of the start of a text as fits into `width` columns."""
-    end = min(len(text), 2 * width)
-    while columns_of(text[:end]) > width:
-        end -= 1
-    return text[:end]
+    text, used = text[: 2 * width], 0
+    for index, character in enumerate(text):
+        used += columns_of(character)
+        if used > width:
+            return text[:index]
+    return text
 
 
 def shorten_line(text: str, width: int) -> str:
@@ -47,13 +49,14 @@ def fill(text: str, width: int) -> str:
     """Wraps a line of text at spaces into lines of at most `width` columns; longer words are cut."""
     lines = [""]
     for word in text.split(" "):
-        if columns_of(lines[-1]) + 1 + columns_of(word) > width and lines[-1]:
-            lines.append(word)
-        else:
-            lines[-1] += " " * bool(lines[-1]) + word
-        while columns_of(lines[-1]) > width:
-            start = cut_columns(lines[-1], width)
-            lines[-1:] = [start, lines[-1][len(start) :]]
+        size, start = columns_of(word), 0
+        if lines[-1] and columns_of(lines[-1]) + 1 + size > width:
+            lines.append("")
+        while size > width:
+            part = cut_columns(word[start : start + 2 * width], width)
+            lines[-1:] = [part, ""]
+            size, start = size - columns_of(part), start + len(part)
+        lines[-1] += " " * bool(lines[-1]) + word[start:]
     return "\n".join(lines)
 
 

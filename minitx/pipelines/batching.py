@@ -1,9 +1,11 @@
-"""Batches of sequences of different lengths, with as little padding as pays."""
+"""Batches of sequences of different lengths, with as little padding as pays, and the progress of a call."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -94,3 +96,39 @@ def _ends(sizes: Sequence[int], rows: int, tokens: int) -> list[int]:
             same += 1
         ends.append(same)
     return ends
+
+
+@dataclass
+class Call:
+    """The state of a call, whose requests may be run in several chunks.
+
+    Attributes:
+        advance: called with the number of requests whose outputs are complete.
+        total: number of requests; None if it is not known.
+        start: index of the next request.
+        noted: whether a note about inputs was issued; there is one per call.
+    """
+
+    advance: Callable[[int], Any] = lambda _: None
+    total: int | None = 1
+    start: int = 0
+    noted: bool = False
+
+
+@contextmanager
+def progress_bar(total: int | None, title: str, shown: bool | None) -> Iterator[Callable[[int], Any]]:
+    """Shows a progress bar on stderr: after a second at a terminal if `shown` is None.
+
+    Args:
+        total: number of requests; None if it is not known.
+        title: before the bar.
+        shown: True at once and everywhere, False not at all.
+    """
+    if shown is False or (shown is None and total is not None and total < 2):
+        yield lambda _: None
+        return
+    from tqdm import tqdm
+
+    off, delay = (None, 1.0) if shown is None else (False, 0.0)
+    with tqdm(total=total, desc=title, disable=off, delay=delay, leave=False) as bar:
+        yield bar.update

@@ -29,6 +29,18 @@ _UNUSED = 1000  # embeddings without a token that a small vocabulary may have
 _ADVICE = "without tokenizer= it is that of the model's folder"
 
 
+def config_value(config: Mapping[str, Any], key: str, kind: type[Any], expected: str) -> Any:
+    """Returns the value of a key of config.json, or None without any.
+
+    Raises:
+        ValueError: another kind of value.
+    """
+    value = config.get(key)
+    if value is not None and not isinstance(value, kind):
+        raise ValueError(f"config.json: {key}={value!r:.80} must be {expected}.")
+    return value
+
+
 def check_iterable(values: Any, hint: str) -> None:
     """Checks that the inputs of a call are an iterable with an order.
 
@@ -40,8 +52,8 @@ def check_iterable(values: Any, hint: str) -> None:
         hint = "a set has no order; make a list of it"
     elif isinstance(values, bytes | bytearray):
         hint = "text is a string: bytes.decode() returns one"
-    elif hasattr(values, "iloc") and hasattr(values, "columns"):
-        hint = "a DataFrame iterates over the names of its columns; pass one of these, frame['text']"
+    elif hasattr(values, "columns") and hasattr(values, "itertuples"):  # of pandas
+        hint = f"a DataFrame yields the names of its columns; pass list(df['text']); {hint}"
     elif isinstance(values, Iterable):
         return
     raise ArgumentTypeError("inputs", values, expected, hint)
@@ -104,37 +116,48 @@ def check_stride(name: str, stride: int, room: int) -> None:
         raise ArgumentValueError(name, stride, f"less than {room}", hint)
 
 
-def note_truncation(task: Any, groups: Sequence[Sequence[Any]], options: Any, start: int = 0) -> None:
-    """Warns about requests that were truncated.
+def note_truncation(
+    task: Any, groups: Sequence[Sequence[Any]], start: int = 0, total: int | None = 1
+) -> bool:
+    """Warns about requests that were truncated; returns whether it did.
 
     Args:
         task: of the pipeline.
         groups: inputs of the model for each request.
-        options: of the call.
         start: index of the first request among all inputs of the call.
+        total: number of these inputs; None if it is not known.
     """
     long = [index for index, items in enumerate(groups) if any(item.truncated for item in items)]
     if long:
-        inputs = f"inputs {start} to {start + len(groups) - 1}" if start else f"{len(groups)} inputs"
+        is_part = len(groups) != total
+        inputs = f"inputs {start} to {start + len(groups) - 1}" if is_part else f"{len(groups)} inputs"
         count, first = f"{len(long)} of {inputs} of {task.spec.name}", start + long[0]
-        warn(f"{count} were too long and were truncated, the first at index {first}; {task.remedy}.")
+        later = " Later inputs have no note." * is_part
+        warn(f"{count} were too long and were truncated, the first at index {first}; {task.remedy}.{later}")
+    return bool(long)
 
 
-def note_windows(task: Any, groups: Sequence[Sequence[Any]], options: Any) -> None:
-    """Warns about a stride of more than half of a window, which multiplies the work."""
+def note_windows(task: Any, groups: Sequence[Sequence[Any]], options: Any) -> bool:
+    """Warns about a stride of more than half of a window, which multiplies the work.
+
+    Returns:
+        Whether it warned.
+    """
     name = "stride" if getattr(options, "doc_stride", None) is None else "doc_stride"
     stride, limit = getattr(options, name, None), task.limit(options)
     if stride is None or limit is None or options.overflow != "window":
-        return
+        return False
     divided = [
         items for items in groups if any(item.encoding and item.encoding.overflowing for item in items)
     ]
     count = sum(map(len, divided))
-    if count and 2 * stride > limit:
+    is_slow = count > 0 and 2 * stride > limit
+    if is_slow:
         warn(
             f"{name}={stride} is more than half of a window of {limit} tokens: {count} windows for "
             f"{len(groups)} inputs of {task.spec.name}; a lower {name} is faster."
         )
+    return is_slow
 
 
 def option_hint(name: str, known: Sequence[str]) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec, module_from_spec
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -264,6 +265,7 @@ def _csv_requests(file: TextIO, source: _File) -> Iterator[Row]:
 
 def _csv_rows(file: TextIO, path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yields the rows that are not empty, each with the number of its line."""
+    csv = _unlimited_csv()
     rows = csv.reader(file, strict=True)
     try:
         for row in rows:
@@ -280,6 +282,22 @@ def _check_width(row: Sequence[str], header: Sequence[str], number: int, path: P
         hint = "quote a text that holds commas" if len(row) > len(header) else "an empty cell has a comma"
         cells = f"{len(row)} cell{'s' * (len(row) > 1)}"
         raise ValueError(f"{path}: line {number} has {cells}, and the header has {len(header)}; {hint}.")
+
+
+@cache
+def _unlimited_csv() -> Any:
+    """Returns the module `csv`, for cells of any length.
+
+    It is a private instance of `_csv`: each has one limit for all its readers, and that of the shared one
+    belongs to the program.
+    """
+    spec = find_spec("_csv")
+    assert spec, "csv needs it"
+    assert spec.loader, "it is not a folder"
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.field_size_limit(2**31 - 1)
+    return module
 
 
 def _check_header(header: Sequence[str], source: _File) -> None:

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from minitx.pipelines.registry import TASKS, TaskSpec
+from minitx.pipelines.registry import TASKS, TaskSpec, default_task
 from minitx.validation import ArgumentValueError
 
 if TYPE_CHECKING:
     from minitx.models import Model
-
-_HEADS: Mapping[str, str] = {
-    "sequence-classification": "a sequence classifier",
-    "token-classification": "a token classifier",
-    "question-answering": "a model that finds answers",
-    "masked-lm": "a masked language model",
-    "causal-lm": "a causal language model",
-    "seq2seq-lm": "an encoder-decoder",
-    "table-question-answering": "a model that selects cells",
-}
 
 
 def load_model(
@@ -107,12 +98,29 @@ def check_head(spec: TaskSpec, model: Any) -> None:
         head = f"the head {model.task!r} and runs" if model.task else "no head and runs"
         hint = f"it has {head} {_tasks(model.task)}; minitx.load(..., head={spec.heads[0]!r}) loads another"
         raise ArgumentValueError("model", model, _expected(spec), hint)
+    check_eval(model)
+
+
+def check_eval(model: Any) -> None:
+    """Checks that a model is in eval mode, else raises ArgumentValueError."""
     if model.training:
         raise ArgumentValueError("model", type(model).__name__, "in eval mode", "call model.eval()")
 
 
+def without_head(model: Model) -> Model:
+    """Returns the model without its head, for hidden states alone; all other modules are shared."""
+    headless = copy(model)
+    headless._modules = model._modules | {"head": None}
+    return headless
+
+
 def _expected(spec: TaskSpec) -> str:
-    return f"{' or '.join(_HEADS.get(head, f'a model with {head!r}') for head in spec.heads)} for {spec.name}"
+    return f"{' or '.join(map(_phrase, spec.heads))} for {spec.name}"
+
+
+def _phrase(head: str) -> str:
+    task = default_task(head)
+    return task.phrase if task and task.phrase else f"a model with {head!r}"
 
 
 def _tasks(head: str | None) -> str:

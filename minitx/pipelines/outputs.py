@@ -39,20 +39,6 @@ def check_not_input(name: str, path: str | None, sources: Iterable[str | Path]) 
             raise ArgumentValueError(name, path, "another file", f"it would replace the input {source}")
 
 
-def check_output(path: Path) -> Path:
-    """Returns the path if results can be written there; to be called before any work.
-
-    Raises:
-        ValueError: another kind of file.
-        FileNotFoundError: its folder does not exist.
-    """
-    if path.suffix.lower() not in FORMATS:
-        raise ValueError(f"{path}: results are written to {' or '.join(FORMATS)} files.")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path}: there is no folder {path.parent}.")
-    return path
-
-
 def with_kept(result: Any, kept: Mapping[str, Any]) -> Any:
     """Returns a plain result, with values of its input as {..., "result": ...} if there are any."""
     return {**kept, "result": plain(result)} if kept else plain(result)
@@ -64,9 +50,10 @@ def write_results(
     """Writes results as they come, all or nothing; returns their number.
 
     Args:
-        path: a .jsonl or .csv file; in .csv the column "input" has the index of the input, and the kept
-            values are the columns after it. An input without answers has a row with these columns alone. Of
-            a result with several lists of answers, the column "part" has the index of the list.
+        path: as of `check_output`, a .jsonl or .csv file; its folder is created if it does not exist. In .csv
+            the column "input" has the index of the input, and the kept values are the columns after it. An
+            input without answers has a row with these columns alone. Of a result with several lists of
+            answers, the column "part" has the index of the list.
         results: of a pipeline, each with the values of its input that are kept.
         picture: a file for a picture of the first result.
     """
@@ -89,6 +76,7 @@ def write_results(
             else:
                 _write_rows(file, _counted())
 
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, _write)
     return count
 

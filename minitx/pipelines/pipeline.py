@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from itertools import islice
 from pathlib import Path
@@ -12,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
-from minitx.pipelines.batching import limits_for
+from minitx.pipelines.batching import Call, limits_for, progress_bar
 from minitx.pipelines.checks import check_iterable
 from minitx.pipelines.inputs import read_rows, run_rows
-from minitx.pipelines.models import load_model
-from minitx.pipelines.registry import BY_HEAD, BY_MODEL_TYPE, TASKS, TaskSpec, find_task
+from minitx.pipelines.models import check_eval, load_model
+from minitx.pipelines.registry import BY_MODEL_TYPE, TASKS, TaskSpec, default_task, find_task
 from minitx.pipelines.result import Details
 from minitx.pipelines.task import ModelInput, Options, Request, Task
 from minitx.transaction import read_consistently
@@ -127,15 +126,15 @@ class Pipeline:
             raise ArgumentValueError("columns", columns, "None", "it names columns of a file, a pathlib.Path")
         if task.is_single(values):
             requests = {task.fields[0]: task.read(task.only(values), task.fields[0])}
-            (result,) = self._run(task, task.preprocess_all(requests, options), options, details)
+            (result,) = self._run(task, task.preprocess_all(requests, options), options, details, Call())
             return task.unwrap(result, values, options)
         if isinstance(values, list | tuple):
             requests = task.read_all(values)
             with progress_bar(len(requests), task.spec.name, self._progress) as advance:
                 results: list[Any] = []
-                source = iter(requests.items())
+                source, call = iter(requests.items()), Call(advance, total=len(requests))
                 while chunk := task.preprocess_all(dict(islice(source, CHUNK)), options):
-                    results += self._run(task, chunk, options, details, advance, len(results))
+                    results += self._run(task, chunk, options, details, call)
                 return results
         check_iterable(values, f"{task.spec.name} takes {task.describe_inputs()}")
         return self._stream(values, options)
@@ -163,6 +162,7 @@ class Pipeline:
         if not task.is_single(inputs):
             hint = f"{task.spec.name} takes {task.describe_inputs()}; call the pipeline for several"
             raise ArgumentTypeError("inputs", inputs, "one request", hint)
+        check_eval(task.model)
         return task.stream(task.read(task.only(inputs), task.fields[0]), settings)
 
     def _stream(self, values: Iterable[Any], options: Options) -> Iterator[Any]:
@@ -175,11 +175,12 @@ class Pipeline:
         most = 1 if self._batch_size == 1 else CHUNK
         source, size, count, error = iter(values), min(FIRST_CHUNK, most), 0, None
         with progress_bar(None, task.spec.name, self._progress) as advance:
+            call = Call(advance, total=None)
             while error is None:
                 chunk, error = task.read_ahead(islice(source, size), options, count)
                 if not chunk:
                     break
-                yield from self._run(task, chunk, options, details, advance, count)
+                yield from self._run(task, chunk, options, details, call)
                 count, size = count + len(chunk), min(2 * size, most)
         if error is not None:
             raise error
@@ -190,8 +191,7 @@ class Pipeline:
         requests: Sequence[tuple[Request, Sequence[ModelInput]]],
         options: Options,
         details: bool,
-        advance: Callable[[int], Any] = lambda _: None,
-        start: int = 0,
+        call: Call,
     ) -> list[Any]:
         """Returns the results of requests, whose inputs share batches.
 
@@ -200,11 +200,10 @@ class Pipeline:
             requests: with their inputs of the model.
             options: of the call.
             details: whether results keep theirs.
-            advance: called with the number of requests whose outputs are complete.
-            start: index of the first request among all of the call.
+            call: whose requests they are.
         """
         results = []
-        outputs = self._outputs(task, [items for _, items in requests], options, advance, start)
+        outputs = self._outputs(task, [items for _, items in requests], options, call)
         for (request, items), rows in zip(requests, outputs, strict=True):
             result = task.postprocess(request, items, rows, options)
             if details and hasattr(result, "details"):
@@ -217,11 +216,12 @@ class Pipeline:
         task: Task[Any, Any],
         groups: Sequence[Sequence[ModelInput]],
         options: Options,
-        advance: Callable[[int], Any] = lambda _: None,
-        start: int = 0,
+        call: Call,
     ) -> list[list[Any]]:
         """Returns the model's outputs for the inputs of each group, which share batches."""
-        task.note_inputs(groups, options, start)
+        check_eval(task.model)  # training may have begun since the pipeline was made
+        call.noted = call.noted or task.note_inputs(groups, options, call.start, call.total)
+        call.start += len(groups)
         limits = limits_for(task.model.device, self._batch_size)
         flat = [(index, item) for index, items in enumerate(groups) for item in items]
         outputs: list[Any] = [None] * len(flat)
@@ -231,7 +231,7 @@ class Pipeline:
             for index, row in zip(batch, rows, strict=True):
                 outputs[index] = row
                 left[flat[index][0]] -= 1
-            advance(sum(left[index] == 0 for index in {flat[index][0] for index in batch}))
+            call.advance(sum(left[index] == 0 for index in {flat[index][0] for index in batch}))
         ordered = iter(outputs)
         return [list(islice(ordered, len(items))) for items in groups]
 
@@ -257,25 +257,6 @@ class Pipeline:
         parts = [repr(self.task.spec.name), repr(str(origin)), dtype, f"device={str(model.device)!r}"]
         parts += filter(None, [self.task.describe(self.options)])
         return f"Pipeline({', '.join(parts)})"
-
-
-@contextmanager
-def progress_bar(total: int | None, title: str, shown: bool | None) -> Iterator[Callable[[int], Any]]:
-    """Shows a progress bar on stderr: after a second at a terminal if `shown` is None.
-
-    Args:
-        total: number of requests; None if it is not known.
-        title: before the bar.
-        shown: True at once and everywhere, False not at all.
-    """
-    if shown is False or (shown is None and total is not None and total < 2):
-        yield lambda _: None
-        return
-    from tqdm import tqdm
-
-    off, delay = (None, 1.0) if shown is None else (False, 0.0)
-    with tqdm(total=total, desc=title, disable=off, delay=delay, leave=False) as bar:
-        yield bar.update
 
 
 def pipeline(
@@ -353,11 +334,11 @@ def _task_of(model: Model) -> TaskSpec:
         return TASKS["text-ranking" if classifies else "sentence-similarity"]
     kind = getattr(model.checkpoint, "model_type", "")
     purpose = BY_MODEL_TYPE.get(kind) if model.task == "seq2seq-lm" else None
-    name = purpose or BY_HEAD.get(model.task or "none", "")
-    if name not in TASKS:
+    spec = TASKS[purpose] if purpose else default_task(model.task or "none")
+    if spec is None:
         hint = f"the model has the head {model.task!r}, which is that of no single task"
         raise ArgumentValueError("task", None, "the name of a task", hint)
-    return TASKS[name]
+    return spec
 
 
 def _check_model(model: Any, dtype: Any, device: Any) -> Model:
@@ -373,14 +354,14 @@ def _check_model(model: Any, dtype: Any, device: Any) -> Model:
     return loaded
 
 
-def _device(device: str | int | torch.device | None) -> torch.device:
+def _device(device: Any) -> torch.device:
     """Returns the device: an accelerator by default if there is one; -1 is the CPU."""
     from minitx.checkpoint.load import check_device
 
     found = torch.accelerator.current_accelerator(check_available=True)
     if device is None:
         return found or torch.device("cpu")
-    if isinstance(device, int):
+    if isinstance(device, int) and not isinstance(device, bool):
         kind = "cuda" if found is None else found.type
         device = "cpu" if device == -1 else f"{kind}:{device}"
     return check_device(device)

@@ -22,11 +22,14 @@ class TaskSpec:
         summary: what it computes, in one line.
         path: its implementation: "module:class" in `minitx.pipelines`, or a subclass of `Task`.
         heads: the heads of models that it runs; "none" is a model without a head.
+        default_of: the head whose models run this task where no task is named; "" for none.
+        phrase: about a model with this head, for messages.
         checkpoint: Hub id of the usual checkpoint.
         aliases: further names.
         picture: how a result is drawn: "bars", "marks", "answer", "matrix", "table" or "text".
         pipeline: its pipeline likewise, if it has methods of its own.
         languages: source and target language that the name states, such as translation_en_to_fr.
+        example: its input on the command line.
     """
 
     name: str
@@ -34,10 +37,13 @@ class TaskSpec:
     path: str | type[Any]
     heads: tuple[str, ...]
     checkpoint: str
+    default_of: str = ""
+    phrase: str = ""
     aliases: tuple[str, ...] = ()
     picture: str = "text"
     pipeline: str | type[Any] = "pipeline:Pipeline"
     languages: tuple[str, ...] = ()
+    example: str = '"A text."'
 
     @property
     def full_name(self) -> str:
@@ -67,6 +73,8 @@ SPECS = (
         path="text.text_classification:TextClassification",
         heads=("sequence-classification",),
         checkpoint="distilbert/distilbert-base-uncased-finetuned-sst-2-english",
+        default_of="sequence-classification",
+        phrase="a sequence classifier",
         aliases=("sentiment-analysis",),
         picture="bars",
     ),
@@ -76,8 +84,11 @@ SPECS = (
         path="text.token_classification:TokenClassification",
         heads=("token-classification",),
         checkpoint="dbmdz/bert-large-cased-finetuned-conll03-english",
+        default_of="token-classification",
+        phrase="a token classifier",
         aliases=("ner",),
         picture="marks",
+        example='"Ann lives in Paris."',
     ),
     TaskSpec(
         name="question-answering",
@@ -85,7 +96,10 @@ SPECS = (
         path="text.question_answering:QuestionAnswering",
         heads=("question-answering",),
         checkpoint="distilbert/distilbert-base-cased-distilled-squad",
+        default_of="question-answering",
+        phrase="a model that finds answers",
         picture="answer",
+        example='"Who?" --context "Ann did it."',
     ),
     TaskSpec(
         name="fill-mask",
@@ -93,7 +107,10 @@ SPECS = (
         path="text.fill_mask:FillMask",
         heads=("masked-lm",),
         checkpoint="distilbert/distilroberta-base",
+        default_of="masked-lm",
+        phrase="a masked language model",
         picture="bars",
+        example='"A [MASK] sleeps."',
     ),
     TaskSpec(
         name="feature-extraction",
@@ -101,6 +118,7 @@ SPECS = (
         path="text.feature_extraction:FeatureExtraction",
         heads=("none",),
         checkpoint="distilbert/distilbert-base-cased",
+        default_of="none",
     ),
     TaskSpec(
         name="sentence-similarity",
@@ -110,6 +128,7 @@ SPECS = (
         checkpoint="sentence-transformers/all-MiniLM-L6-v2",
         picture="matrix",
         pipeline="text.similarity_pipeline:SimilarityPipeline",
+        example='"A cat." \\ --sentences "A kitten." --sentences "Rates rose."',
     ),
     TaskSpec(
         name="text-ranking",
@@ -118,6 +137,7 @@ SPECS = (
         heads=("sequence-classification",),
         checkpoint="cross-encoder/ms-marco-MiniLM-L6-v2",
         picture="bars",
+        example='"cats" \\ --documents "A kitten naps." --documents "Rates rose."',
     ),
     TaskSpec(
         name="zero-shot-classification",
@@ -126,6 +146,7 @@ SPECS = (
         heads=("sequence-classification",),
         checkpoint="facebook/bart-large-mnli",
         picture="bars",
+        example='"My cat sleeps." \\ --candidate-labels "animals, money"',
     ),
     TaskSpec(
         name="summarization",
@@ -140,6 +161,7 @@ SPECS = (
         path="text.translation:Translation",
         heads=("seq2seq-lm",),
         checkpoint="google-t5/t5-base",
+        example='"My cat."',
     ),
     TaskSpec(
         name="text2text-generation",
@@ -147,6 +169,8 @@ SPECS = (
         path="text.text2text:Text2TextGeneration",
         heads=("seq2seq-lm",),
         checkpoint="google-t5/t5-base",
+        default_of="seq2seq-lm",
+        phrase="an encoder-decoder",
     ),
     TaskSpec(
         name="text-generation",
@@ -154,6 +178,8 @@ SPECS = (
         path="text.text_generation:TextGeneration",
         heads=("causal-lm",),
         checkpoint="HuggingFaceTB/SmolLM3-3B",
+        default_of="causal-lm",
+        phrase="a causal language model",
     ),
     TaskSpec(
         name="table-question-answering",
@@ -161,33 +187,28 @@ SPECS = (
         path="text.table_question_answering:TableQuestionAnswering",
         heads=("table-question-answering", "seq2seq-lm"),
         checkpoint="google/tapas-base-finetuned-wtq",
+        default_of="table-question-answering",
+        phrase="a model that selects cells",
         picture="table",
+        example='"How old is Ann?" \\ --table people.csv',
     ),
 )
 TASKS: dict[str, TaskSpec] = {spec.name: spec for spec in SPECS}
 NAMES: dict[str, str] = {name: spec.name for spec in SPECS for name in (spec.name, *spec.aliases)}
 TRANSLATION = r"translation_(\w+)_to_(\w+)"
 
-# The task of a checkpoint, by its head.
-BY_HEAD: Mapping[str, str] = {
-    "sequence-classification": "text-classification",
-    "token-classification": "token-classification",
-    "question-answering": "question-answering",
-    "masked-lm": "fill-mask",
-    "causal-lm": "text-generation",
-    "seq2seq-lm": "text2text-generation",
-    "table-question-answering": "table-question-answering",
-    "none": "feature-extraction",
-}
-
-
-# That of architectures that have one purpose, by `model_type` of config.json.
+# The task of architectures that have one purpose, by `model_type` of config.json.
 BY_MODEL_TYPE: Mapping[str, str] = {
     "m2m_100": "translation",
     "marian": "translation",
     "mbart": "translation",
     "pegasus": "summarization",
 }
+
+
+def default_task(head: str) -> TaskSpec | None:
+    """Returns the task of models with a head, where none is named; None without such a task."""
+    return next((spec for spec in TASKS.values() if spec.default_of == head), None)
 
 
 def find_task(name: str) -> tuple[TaskSpec, dict[str, str]]:

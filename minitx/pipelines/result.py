@@ -71,6 +71,12 @@ class Prediction(_Result, dict[str, Any]):
             return self[name]
         raise AttributeError(f"This result has no {name!r}; it has {', '.join(map(str, self))} and details.")
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self:
+            self[name] = value
+        else:
+            super().__setattr__(name, value)
+
 
 class Predictions(_Result, list[Any]):
     """Several answers to one input, such as the entities of a text: a list of dicts."""

@@ -12,6 +12,8 @@ from minitx.pipelines.registry import TASKS
 from minitx.tokenizer.tables.table import as_table
 
 MARGIN = 400  # characters around an answer
+# Of a text of more than LONG characters: those around an entity, and the number of entities.
+LONG, NEAR, MOST_MARKS = 4000, 60, 40
 
 
 def drawing_of(result: Any, details: Any) -> Drawing:
@@ -60,7 +62,8 @@ def _marks(answers: Sequence[Any], request: Mapping[str, Any]) -> Drawing:
         for entity in answers
         if entity["start"] is not None
     ]
-    return Marks(text if isinstance(text, str) else " ".join(text), marks)
+    drawing = Marks(text if isinstance(text, str) else " ".join(text), marks)
+    return drawing if len(drawing.content) <= LONG else drawing.excerpt(NEAR, MOST_MARKS)
 
 
 def _answer(answers: Sequence[Any], request: Mapping[str, Any]) -> Drawing:
@@ -74,7 +77,9 @@ def _answer(answers: Sequence[Any], request: Mapping[str, Any]) -> Drawing:
 
 
 def _scores(answers: Sequence[Any], request: Mapping[str, Any]) -> Drawing:
-    """Draws the similarities of all pairs; of many sentences, those to the source sentence as bars."""
+    """Draws the similarities of all pairs; of many sentences, and of a search, those to one text as bars."""
+    if "query" in request:
+        return _bars(answers, request)
     matrix = getattr(answers, "matrix", None)
     if matrix is not None:
         return Matrix([request["source_sentence"], *request["sentences"]], matrix)
@@ -88,7 +93,8 @@ def _table(answers: Sequence[Any], request: Mapping[str, Any]) -> Drawing:
     table = as_table(request["table"])
     chosen = frozenset(tuple(place) for answer in answers for place in answer.get("coordinates", ()))
     query = request["query"] if isinstance(request["query"], str) else "; ".join(request["query"])
-    title = f"{query} → {'; '.join(answer['answer'] for answer in answers)}"
+    texts = [f"{a['answer']}{'' if a.get('coordinates', a['answer']) else '(no cell)'}" for a in answers]
+    title = f"{query} → {'; '.join(texts)}"
     return Grid(title, table.columns, table.rows, chosen)
 
 

@@ -144,9 +144,12 @@ class Task(Generic[OptionsT, InputT]):
         """
         if len(inputs) == 1 and not named:
             return inputs[0]
+        hint = f"a call has {self.describe_inputs()}"
         if len(inputs) > 1 or not (inputs or named):
-            hint = f"a call has {self.describe_inputs()}"
             raise ArgumentTypeError("inputs", inputs or None, "one argument", hint)
+        first = self.fields[0]
+        if inputs and first in named:
+            raise ArgumentValueError(first, named[first], f"left out beside inputs={inputs[0]!r:.80}", hint)
         table = dict(zip(self.fields, inputs, strict=False)) | dict(named)
         columns = {name: value for name, value in table.items() if self.is_column(name, value)}
         if not columns:
@@ -306,9 +309,8 @@ class Task(Generic[OptionsT, InputT]):
         self, request: Request, inputs: Sequence[InputT], outputs: Sequence[Any], options: OptionsT
     ) -> Any:
         """Returns the result of one request, from the outputs of its inputs."""
-        raise NotImplementedError(
-            f"{type(self).__name__} must define postprocess(request, inputs, outputs, options)."
-        )
+        expected = "postprocess(request, inputs, outputs, options)"
+        raise NotImplementedError(f"{type(self).__name__} must define {expected}.")
 
     def unwrap(self, result: Any, inputs: Any, options: OptionsT) -> Any:
         """Returns the result of a single request in the nesting of transformers; by default as it is."""
@@ -325,15 +327,21 @@ class Task(Generic[OptionsT, InputT]):
 
     # --- messages ----------------------------------------------------------------------------------
 
-    def note_inputs(self, groups: Sequence[Sequence[InputT]], options: OptionsT, start: int = 0) -> None:
+    def note_inputs(
+        self, groups: Sequence[Sequence[InputT]], options: OptionsT, start: int, total: int | None
+    ) -> bool:
         """Warns about the inputs of requests, before the model runs: those that were truncated.
 
         Args:
             groups: inputs of each request.
             options: of the call.
             start: index of the first request among all of the call.
+            total: number of requests of the call; None if it is not known.
+
+        Returns:
+            Whether it warned; then the later requests of the call have no note.
         """
-        note_truncation(self, groups, options, start)
+        return note_truncation(self, groups, start, total)
 
     def describe(self, options: OptionsT) -> str:
         """Returns the settings of a checkpoint that are in use, for `repr`; by default none."""
@@ -346,7 +354,11 @@ def to_cpu(tensor: Tensor) -> Tensor:
 
 
 def own_storage(output: Any) -> Any:
-    """Returns a copy of a tensor, or of those of a named tuple: a view of a batch would keep all of it."""
+    """Returns a copy of a tensor, or of those of a named tuple: a view of a batch would keep all of it.
+
+    The copies are not inference tensors, so that other models can be trained on them.
+    """
     if isinstance(output, tuple):
         return type(output)(*map(own_storage, output))
-    return output.clone() if isinstance(output, Tensor) else output
+    with torch.inference_mode(False):
+        return output.clone() if isinstance(output, Tensor) else output

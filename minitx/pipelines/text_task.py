@@ -292,10 +292,11 @@ class TextTask(Task[TextOptionsT, TextInput]):
         values = row[self.outputs[0]]
         return values[: item.size] if values.dim() == 2 else values
 
-    def note_inputs(self, groups: Sequence[Sequence[Any]], options: TextOptionsT, start: int = 0) -> None:
+    def note_inputs(
+        self, groups: Sequence[Sequence[Any]], options: TextOptionsT, start: int, total: int | None
+    ) -> bool:
         """As `Task.note_inputs`; also about windows that hardly advance."""
-        note_windows(self, groups, options)
-        super().note_inputs(groups, options, start)
+        return note_windows(self, groups, options) or super().note_inputs(groups, options, start, total)
 
 
 def check_list(name: str, value: Any) -> list[str]:

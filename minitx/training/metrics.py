@@ -11,8 +11,8 @@ from typing import Any, Protocol, Self
 
 from minitx.extras import missing_extra
 from minitx.io import naming, write_atomically
-from minitx.pictures.figure import check_picture_path, import_figure, save_figure
-from minitx.validation import ArgumentValueError
+from minitx.pictures.figure import FORMATS, import_figure, save_figure
+from minitx.validation import ArgumentValueError, check_output
 
 Record = Mapping[str, Any]
 TENSORBOARD = "tensorboard"
@@ -157,7 +157,7 @@ def loss_curve(records: Sequence[Record] | str | Path, path: str | Path) -> Path
         ArgumentValueError: no losses, or another kind of file.
         ImportError: matplotlib is not installed; the message names the extra.
     """
-    target = check_picture_path(path)
+    target = check_output("path", path, FORMATS)
     rows = read_metrics(Path(records)) if isinstance(records, str | Path) else records
     curves = {
         label: [(row["step"], row[name]) for row in rows if name in row]

@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 import minitx
+from minitx.pipelines.models import without_head
+from tests.parity.cases import BY_NAME
 from tests.parity.pipelines import LONG, close, folder, theirs
+from tests.parity.reference import CASES_AND_HEADS, pair, text
 from tests.real import ALBERT, SMILES
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -55,6 +59,20 @@ def test_results_are_those_of_transformers(kind: str, root: Path) -> None:
     long = f"{texts[2]} {LONG}"
     kwargs = {"truncation": True, "max_length": 128}
     assert close(pipe(long, overflow="truncate"), reference(long, tokenizer_kwargs=kwargs))
+
+
+@pytest.mark.parametrize("name", [name for name, task in CASES_AND_HEADS if task == "masked-lm"])
+def test_logits_of_single_positions_are_those_of_the_whole_forward(name: str, root: Path) -> None:
+    model = pair(name, "masked-lm", torch.float64, root)[1]
+    inputs = text(BY_NAME[name], 3, 9)
+    rows, positions = torch.tensor([0, 0, 2]), torch.tensor([1, 8, 5])
+    with torch.inference_mode():
+        expected = model(**inputs)
+        hidden = without_head(model)(**inputs).last_hidden_state
+        logits = model.apply_head(hidden[rows, positions][None], None, None, None).logits[0]
+    assert torch.equal(hidden, expected.last_hidden_state)
+    torch.testing.assert_close(logits, expected.logits[rows, positions], rtol=0, atol=1e-13)
+    assert model.head is not None
 
 
 def test_the_albert_of_rxnmapper(tmp_path: Path) -> None:

@@ -138,3 +138,8 @@ def test_inspection_is_found_from_the_package() -> None:
     assert minitx.inspect.verify is verify
     with pytest.raises(AttributeError, match=r"Use minitx\.inspect\.verify\(folder_or_hub_id\)"):
         minitx.verify  # noqa: B018
+
+
+def test_the_dtype_of_the_checkpoint_is_the_default(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"dtype=.auto. must be one of .*; leave it out"):
+        minitx.load(folder, dtype="auto")

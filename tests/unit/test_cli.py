@@ -31,6 +31,7 @@ from minitx.cli import options, render
 from minitx.extras import missing_extra
 from minitx.inspect.compare import verify as compare
 from minitx.pictures import similarity
+from minitx.pictures.grids import Matrix
 from minitx.pipelines import example
 from minitx.pipelines.embedding.vectors import write_vectors
 from minitx.values import byte_size
@@ -711,7 +712,9 @@ def test_output_is_checked_first(
 ) -> None:
     monkeypatch.setattr("minitx.checkpoint.load.load", None)  # nothing is loaded for it
     (tmp_path / "x.npy").mkdir()
-    assert "x.npy: this is a folder" in fails(run, "embed", folder, "a", "--output", tmp_path / "x.npy")
+    assert "must be the name of a file; x.npy is a folder" in fails(
+        run, "embed", folder, "a", "--output", tmp_path / "x.npy"
+    )
     monkeypatch.setattr("os.access", lambda *_: False)
     error = fails(run, "embed", folder, "a", "--output", tmp_path / "y.npy")
     assert "y.npy: nothing can be written into" in error
@@ -762,8 +765,8 @@ def test_embed_mistakes(run: Run, folder: Path, tmp_path: Path, monkeypatch: pyt
     assert "holds no text" in fails(run, "embed", folder, "--file", lines)
     assert "No such file" in fails(run, "embed", folder, "--file", tmp_path / "none.txt")
     assert "--output FILE or --json" in fails(run, "embed", folder, *["a"] * 11)
-    assert "are written to .npy" in fails(run, "embed", folder, "a", "--output", tmp_path / "x.txt")
-    assert "there is no folder" in fails(run, "embed", folder, "a", "--output", tmp_path / "no" / "x.npy")
+    assert "the name of a .npy or" in fails(run, "embed", folder, "a", "--output", tmp_path / "x.txt")
+    assert "is a file, not a folder" in fails(run, "embed", folder, "a", "--output", lines / "x.npy")
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     assert "no text: give texts" in fails(run, "embed", folder)
 
@@ -815,13 +818,16 @@ def test_npy_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run, fo
 
 def test_table() -> None:
     matrix = torch.tensor([[1.0, 0.456, -0.001], [0.456, 1.0, -0.5], [-0.001, -0.5, 1.0]])
-    lines = similarity.similarity_table(["one", "two " * 40, "three\nlines"], matrix).splitlines()
-    assert lines[1].endswith("    ·  .46  .00")
-    assert lines[2].endswith("  .46    · -.50")
+    lines = Matrix(["one", "two " * 40, "three\nlines"], matrix.tolist()).text().splitlines()
+    assert lines[1].endswith("     ·  0.46  0.00")
+    assert lines[2].endswith("  0.46     · -0.50")
     assert "…" in lines[2]
     assert all(len(line) <= 80 for line in lines)
     assert similarity.nearest(matrix) == [1, 0, 0]
-    assert similarity.similarity_cell(1.0, False) == " 1.00"
+    vectors = torch.tensor([[1.0, 0.0], [-1.0, 0.1]] * 5)
+    lines = similarity.vectors_table(["text " * 9] * 10, vectors).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[-1].endswith("·")
 
 
 # --- convert ---------------------------------------------------------------------------------------

@@ -118,6 +118,10 @@ def test_files(run: Run, folder: Path, tmp_path: Path, kind: str) -> None:
     assert run(*call, "--output", tmp_path / "out.jsonl")[0] == 0
     written = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [[x["label"] for x in row] for row in written] == [[x["label"] for x in row] for row in wanted]
+    (tmp_path / "folder.csv").mkdir()
+    error = run(*call, "--output", tmp_path / "folder.csv")[2]
+    assert "must be the name of a file; folder.csv is a folder" in error
+    assert run(*call, "--output", tmp_path / "new" / "out.csv")[0] == 0
     assert run(*call, "--output", tmp_path / "out.csv")[0] == 0
     with (tmp_path / "out.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 import minitx
 from minitx.models import EncoderModel
 from minitx.pipelines import EmbeddingSettings, embed, embedding_settings
+from minitx.pipelines.embedding.embed import finish
 from minitx.tokenizer import Tokenizer
 from tests.real import MINILM
 
@@ -429,3 +430,22 @@ def test_only_encoders_embed(tmp_path: Path) -> None:
     minitx.save(whole, tmp_path)
     encoder = minitx.load(tmp_path, head="encoder")
     assert minitx.embed(encoder, tokenizer, ["one", "two words"]).shape == (2, 16)
+
+
+def test_a_head_is_not_applied() -> None:
+    model = minitx.from_config({"model_type": "bert", **TINY}, head="masked-lm", seed=0).eval()
+    assert model.head is not None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model.head, "forward", None)
+        embed(model, ["a cat"], Letters())  # type: ignore[arg-type]
+
+
+def test_further_modules_are_copied_only_to_another_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
+    dense = torch.nn.Linear(4, 3)
+    settings = EmbeddingSettings(modules=(dense,), normalize=False)
+    vectors = torch.randn(2, 4)
+    wide = finish(vectors.double(), settings, None)
+    assert wide.dtype == torch.float64
+    assert dense.weight.dtype == torch.float32
+    monkeypatch.setattr("minitx.pipelines.embedding.embed.deepcopy", None)
+    assert torch.equal(finish(vectors, settings, None), dense(vectors).detach())

@@ -13,6 +13,9 @@ import pytest
 import torch
 from torch import nn
 from torch.autograd import forward_ad
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_module
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -216,6 +219,36 @@ def test_subclasses_of_linear_stay_as_they_are() -> None:
         pass
 
     assert type(fast_linear(nn.Sequential(Custom(2, 3)))[0]) is Custom
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:torch.quantize_per_tensor:UserWarning")
+def test_dynamic_quantization_takes_the_layers_after_the_pass_is_undone() -> None:
+    model = nn.Sequential(nn.Linear(64, 32))
+    quantized = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
+    fast = fast_linear(copy.deepcopy(model))
+    untouched = torch.ao.quantization.quantize_dynamic(fast, {nn.Linear}, dtype=torch.qint8)
+    assert type(untouched[0]) is FastLinear
+    undone = torch.ao.quantization.quantize_dynamic(undo_fast_linear(fast), {nn.Linear}, dtype=torch.qint8)
+    assert type(undone[0]) is type(quantized[0])
+    x = torch.randn(3, 64)
+    assert torch.equal(undone(x), quantized(x))
+
+
+def test_a_layer_in_shards(onednn: bool) -> None:
+    distributed = torch.distributed
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        mesh = init_device_mesh("cpu", (1,))
+        model = fast_linear(nn.Sequential(nn.Linear(256, 512)))
+        x = torch.randn(64, 256)
+        expected = F.linear(x, model[0].weight, model[0].bias)
+        parallelize_module(model, mesh, {"0": ColwiseParallel()})
+        assert type(model[0].weight.data) is DTensor
+        torch.testing.assert_close(model(x), expected)
+        model(x).sum().backward()
+        assert type(model[0].weight.grad) is DTensor
+    finally:
+        distributed.destroy_process_group()
 
 
 # --- gradients -------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minitx.config import Alibi, RelativeBias
@@ -21,6 +21,7 @@ from minitx.models import DecoderModel, EncoderModel, Model
 from minitx.models.compiled import check_not_compiled
 from minitx.pipelines.checks import check_unicode
 from minitx.pipelines.embedding.settings import EmbeddingSettings, model_settings
+from minitx.pipelines.models import without_head
 from minitx.validation import (
     ArgumentTypeError,
     ArgumentValueError,
@@ -121,11 +122,18 @@ def finish(vectors: Tensor, settings: EmbeddingSettings, normalize: bool | None)
     """
     with torch.no_grad():
         for module in settings.modules:
-            vectors = deepcopy(module).to(vectors)(vectors)
+            vectors = _like(module, vectors)(vectors)
     if settings.normalize if normalize is None else normalize:
         vectors = F.normalize(vectors, dim=-1)
     cut = vectors[:, : settings.truncate_dim]
     return F.normalize(cut, dim=-1) if normalize and cut.shape != vectors.shape else cut
+
+
+def _like(module: nn.Module, vectors: Tensor) -> nn.Module:
+    """Returns the module with the dtype and device of the vectors; a copy only where they differ."""
+    tensors = [t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()]
+    same = all((t.dtype, t.device) == (vectors.dtype, vectors.device) for t in tensors)
+    return module if same else deepcopy(module).to(vectors)
 
 
 def token_limit(model: Model, tokenizer: Tokenizer, max_length: int | None) -> int | None:
@@ -195,10 +203,7 @@ def pooled_vectors(
         settings: their pooling.
         start: number of tokens at the start of each text that are not pooled; or (B, 1), of each.
     """
-    inputs = dict(inputs)
-    if model.task == "causal-lm":
-        inputs["logits_to_keep"] = 1
-    output = model(**inputs)
+    output = without_head(model)(**inputs)
     hidden, pooled = output.last_hidden_state, output.pooler_output
     hidden = hidden.to(wide(hidden.dtype))
     pooled = None if pooled is None else pooled.to(hidden.dtype)

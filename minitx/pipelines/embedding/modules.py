@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from minitx.checkpoint.files import SINGLE
-from minitx.pipelines.embedding.options import Options
+from minitx.pipelines.embedding.options import FileOptions
 
 _LARGEST = 2**30  # size of a layer: torch computes the bytes of a weight in 64 bits
 _ACTIVATIONS = ("torch.nn.modules.activation", "torch.nn.modules.linear")  # modules of torch
@@ -66,7 +66,7 @@ class Normalize(nn.Module):
         return nn.functional.normalize(vectors, dim=-1)
 
 
-def read_dense(options: Options, content: bytes | None, path: Path) -> nn.Module:
+def read_dense(options: FileOptions, content: bytes | None, path: Path) -> nn.Module:
     """Reads a Dense module.
 
     Args:
@@ -92,7 +92,7 @@ def read_dense(options: Options, content: bytes | None, path: Path) -> nn.Module
 
 
 def read_activation(
-    options: Options,
+    options: FileOptions,
     key: str = "activation_function",
     default: str = "torch.nn.modules.activation.Tanh",
 ) -> nn.Module:
@@ -110,7 +110,7 @@ def read_activation(
     raise options.error(key, name, "an activation of torch.nn without arguments")
 
 
-def read_layer_norm(options: Options, content: bytes | None, path: Path) -> nn.Module:
+def read_layer_norm(options: FileOptions, content: bytes | None, path: Path) -> nn.Module:
     """Reads a LayerNorm module; arguments and errors as for `read_dense`."""
     options.require()
     with torch.device("meta"):
@@ -118,19 +118,19 @@ def read_layer_norm(options: Options, content: bytes | None, path: Path) -> nn.M
     return load_weights(module, content, path)
 
 
-def read_normalize(options: Options, content: bytes | None, path: Path) -> nn.Module:
+def read_normalize(options: FileOptions, content: bytes | None, path: Path) -> nn.Module:
     """Reads a Normalize module, which has no weights."""
     _of_vectors(options)
     return Normalize()
 
 
-def read_dropout(options: Options, content: bytes | None, path: Path) -> nn.Module:
+def read_dropout(options: FileOptions, content: bytes | None, path: Path) -> nn.Module:
     """Reads a Dropout module, which has no effect outside of training."""
     options.ignore(["dropout"])
     return nn.Identity()
 
 
-def _size(options: Options, key: str) -> int:
+def _size(options: FileOptions, key: str) -> int:
     """Returns a size of a layer."""
     size: int = options.size(key)
     if size > _LARGEST:
@@ -138,13 +138,13 @@ def _size(options: Options, key: str) -> int:
     return size
 
 
-def _of_vectors(options: Options) -> None:
+def _of_vectors(options: FileOptions) -> None:
     """Checks that a module takes and returns the vectors of texts, not those of tokens."""
     for key in ("module_input_name", "module_output_name"):
         options.expect(key, "sentence_embedding", None)
 
 
-READERS: Mapping[str, Callable[[Options, bytes | None, Path], nn.Module]] = {
+READERS: Mapping[str, Callable[[FileOptions, bytes | None, Path], nn.Module]] = {
     "Dense": read_dense,
     "LayerNorm": read_layer_norm,
     "Normalize": read_normalize,

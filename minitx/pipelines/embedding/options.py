@@ -1,4 +1,4 @@
-"""`Options`: the JSON object of one file, of which every key is read or refused by name."""
+"""`FileOptions`: the JSON object of one file, of which every key is read or refused by name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from minitx.io import parse_json
 
 
-class Options:
+class FileOptions:
     """The content of a JSON file.
 
     Args:
@@ -52,9 +52,9 @@ class Options:
             raise ValueError(f"{self.path}: {key}={value!r:.80} must be true or false.")
         return default if value is None else value
 
-    def nested(self, *keys: str) -> Options:
+    def nested(self, *keys: str) -> FileOptions:
         """Returns the options of an object under the first of the keys that is present, empty without any."""
-        nested = Options(None, self.path)
+        nested = FileOptions(None, self.path)
         for key in keys:
             value = self.take(key)
             if value is not None and not isinstance(value, dict):

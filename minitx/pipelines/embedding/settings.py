@@ -23,7 +23,7 @@ from minitx.io import read_json
 from minitx.layers.token_pooling import Pooling, check_pooling
 from minitx.models import Model
 from minitx.pipelines.embedding.modules import READERS, Normalize
-from minitx.pipelines.embedding.options import Options
+from minitx.pipelines.embedding.options import FileOptions
 from minitx.pipelines.embedding.similarity import Similarity
 from minitx.transaction import read_consistently
 from minitx.validation import check_choice, check_flags, check_integer, check_strings, check_type
@@ -192,7 +192,7 @@ def read_settings(files: Mapping[str, bytes], config: Mapping[str, Any], folder:
     modules: list[nn.Module] = []
     for position, (kind, place) in enumerate(list_modules(files[MODULES], path)):
         package, _, name = kind.rpartition(".")
-        options = Options(files.get(f"{place}/config.json"), folder / place / "config.json")
+        options = FileOptions(files.get(f"{place}/config.json"), folder / place / "config.json")
         pooled = "pooling" in stated
         if package.partition(".")[0] != "sentence_transformers":
             raise ValueError(f"{path}: module {position} is {kind}, custom code, which minitx does not run.")
@@ -218,7 +218,7 @@ def read_settings(files: Mapping[str, bytes], config: Mapping[str, Any], folder:
     return EmbeddingSettings(modules=tuple(modules), normalize=normalize, **stated)
 
 
-def read_pooling(options: Options) -> dict[str, Any]:
+def read_pooling(options: FileOptions) -> dict[str, Any]:
     """Reads the pooling and `include_prompt`; the mean without a pooling.
 
     Newer files have `"pooling_mode": "mean"` or a list, older ones a flag for each kind.
@@ -239,7 +239,7 @@ def read_pooling(options: Options) -> dict[str, Any]:
 def read_encoder_options(files: Mapping[str, bytes], folder: Path) -> dict[str, Any]:
     """Reads sentence_bert_config.json: `max_length`, `lowercase`, and `pooling` of an encoder that pools."""
     name = next((name for name in ENCODER_OPTIONS if name in files), ENCODER_OPTIONS[0])
-    options = Options(files.get(name), folder / name)
+    options = FileOptions(files.get(name), folder / name)
     length = options.size("max_seq_length", None)
     tokenizer = options.nested("tokenizer_args", "processor_kwargs")
     length = tokenizer.size("model_max_length", length)
@@ -270,7 +270,7 @@ def text_output(name: str) -> dict[str, Any]:
     return {"text": {"method": "forward", "method_output_name": name}}
 
 
-def read_call(options: Options, length: int | None) -> int | None:
+def read_call(options: FileOptions, length: int | None) -> int | None:
     """Reads the arguments for the tokenizer and returns the maximum number of tokens, else `length`."""
     for key in ("common", "text"):
         nested = options.nested(key)
@@ -285,7 +285,7 @@ def read_call(options: Options, length: int | None) -> int | None:
 
 def read_prompts(files: Mapping[str, bytes], folder: Path) -> dict[str, Any]:
     """Reads config_sentence_transformers.json: `prompts`, the default one, `truncate_dim`, `similarity`."""
-    options = Options(files.get(SETTINGS), folder / SETTINGS)
+    options = FileOptions(files.get(SETTINGS), folder / SETTINGS)
     options.expect("model_type", "SentenceTransformer", None)
     options.ignore(["__version__", "requirements"])
     named = options.nested("prompts").values

@@ -24,13 +24,14 @@ def similarity_matrix(first: Tensor, second: Tensor, kind: Similarity) -> Tensor
         (N, M)
     """
     if kind in ("euclidean", "manhattan"):
-        return -torch.cdist(first, second, p=2.0 if kind == "euclidean" else 1.0)
+        exact = "donot_use_mm_for_euclid_dist"  # a matrix product loses the distances of near vectors
+        return -torch.cdist(first, second, p=2.0 if kind == "euclidean" else 1.0, compute_mode=exact)
     if kind == "cosine":
         first, second = F.normalize(first, dim=-1), F.normalize(second, dim=-1)
     return first @ second.T
 
 
-def nearest(queries: Tensor, corpus: Tensor, kind: Similarity, top_k: int) -> tuple[Tensor, Tensor]:
+def search_nearest(queries: Tensor, corpus: Tensor, kind: Similarity, top_k: int) -> tuple[Tensor, Tensor]:
     """Finds the most similar vectors of a corpus, part by part.
 
     Args:

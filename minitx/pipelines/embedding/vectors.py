@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from minitx.extras import missing_extra
 from minitx.io import write_atomically, write_json
+from minitx.validation import check_output
 
 FORMATS = (".npy", ".safetensors", ".json")
 
@@ -24,29 +24,21 @@ def check_finite(vectors: Tensor) -> None:
         )
 
 
-def check_path(path: Path) -> Path:
-    """Returns the path if vectors can be written there; to be called before any work.
+def check_vector_file(parameter: str, value: Any) -> Path:
+    """Returns the path of a file of vectors; to be called before any work.
 
     Raises:
-        ValueError: another kind of file.
-        FileNotFoundError, IsADirectoryError, PermissionError: about its folder.
+        TypeError, ValueError, OSError: as `check_output`.
         ImportError: numpy is not installed, which the formats other than JSON need.
     """
-    if path.suffix.lower() not in FORMATS:
-        raise ValueError(f"{path}: vectors are written to {', '.join(FORMATS)} files.")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path}: there is no folder {path.parent}.")
-    if path.is_dir():
-        raise IsADirectoryError(f"{path}: this is a folder; expected a file.")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise PermissionError(f"{path}: nothing can be written into {path.parent}.")
+    path = check_output(parameter, value, FORMATS)
     if path.suffix.lower() != ".json":
         import_numpy()
     return path
 
 
 def write_vectors(path: Path, vectors: Tensor, document: dict[str, Any]) -> None:
-    """Writes (N, E) vectors, all or nothing.
+    """Writes (N, E) vectors, all or nothing; the folder is created if it does not exist.
 
     Args:
         path: its suffix, one of `FORMATS`, chooses the format.
@@ -68,6 +60,7 @@ def write_vectors(path: Path, vectors: Tensor, document: dict[str, Any]) -> None
             with temporary.open("wb") as file:  # a name without .npy would get it appended
                 import_numpy().save(file, vectors.numpy())
 
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, _write)
 
 

@@ -15,6 +15,7 @@ from minitx.decoding.search.base import Search
 from minitx.decoding.search.beam import Beam
 from minitx.decoding.search.beam_sample import BeamSample
 from minitx.decoding.stopping import Stop
+from minitx.pipelines.checks import config_value
 from minitx.pipelines.generation.options import FIELDS, GenerateOptions
 from minitx.validation import ArgumentValueError
 
@@ -122,9 +123,12 @@ def make_plan(
     config = {} if checkpoint is None else checkpoint.config
     stated = None if checkpoint is None else checkpoint.settings
     specific: dict[str, Any] = {}
+    of_tasks = config_value(config, "task_specific_params", dict, "an object") or {}
     for task in tasks:
-        specific |= (config.get("task_specific_params") or {}).get(task) or {}
-    prefix = specific.pop("prefix", None) or config.get("prefix") or ""
+        specific |= config_value(of_tasks, task, dict, "an object of settings") or {}
+    prefixes = [config_value(level, "prefix", str, "a string") for level in (specific, config)]
+    prefix = prefixes[0] or prefixes[1] or ""
+    specific.pop("prefix", None)
     user = {name: value for name, value in options.stated().items() if name in _SETTINGS}
     if options.num_samples is not None:
         user["num_return_sequences"] = options.num_samples

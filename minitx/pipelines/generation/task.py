@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple, Self
@@ -15,16 +16,23 @@ from minitx.decoding.prompts import Rows
 from minitx.decoding.samplers.counter_rng import RepeatedSeed
 from minitx.decoding.search.base import Search
 from minitx.pipelines.batching import BatchLimits, make_batches
+from minitx.pipelines.checks import note_truncation
 from minitx.pipelines.embedding.embed import token_limit
 from minitx.pipelines.generation.options import REPLACED, GenerateOptions
 from minitx.pipelines.generation.plan import Plan, make_plan
 from minitx.pipelines.task import Request
 from minitx.pipelines.text_task import TextInput, TextOptionsT, TextTask
 from minitx.tokenizer import Tokenizer
-from minitx.validation import ArgumentValueError
+from minitx.validation import ArgumentError, ArgumentValueError
 
 # Tokens of a batch, those to be generated included; they are all in the key/value cache.
 _TOKENS = 32768
+# Argument of `minitx.generate` in messages -> options of a task that state it.
+_ARGUMENTS = {
+    "num_samples": ("num_return_sequences",),
+    "Stop(eos=...)": ("eos_token_id",),
+    "Stop(strings=...)": ("stop_strings", "stop_sequence"),
+}
 
 
 class OfCall(NamedTuple):
@@ -59,7 +67,8 @@ class GenerationTask(TextTask[TextOptionsT]):
         options: Any = super().options(base, values)
         if base is not None:
             options.call.inherited = base.stated().keys() - values.keys()
-        self.plan(options)
+        with _naming_options(options):
+            self.plan(options)
         return options
 
     def plan(self, options: Any) -> Plan:
@@ -115,6 +124,10 @@ class GenerationTask(TextTask[TextOptionsT]):
 
         Sequences that get different numbers of tokens are generated one group after another.
         """
+        with _naming_options(options):
+            return self._generate(inputs, options)
+
+    def _generate(self, inputs: Sequence[TextInput], options: Any) -> list[Any]:
         groups: dict[int, list[int]] = {}
         for index, item in enumerate(inputs):
             groups.setdefault(item.label.max_new_tokens, []).append(index)
@@ -150,8 +163,6 @@ class GenerationTask(TextTask[TextOptionsT]):
         Raises:
             ValueError: a search, or several outputs per text.
         """
-        from minitx.pipelines.checks import note_truncation
-
         plan = self.plan(options)
         if plan.num_samples > 1:
             raise ArgumentValueError("num_return_sequences", plan.num_samples, "1 for a stream")
@@ -162,7 +173,7 @@ class GenerationTask(TextTask[TextOptionsT]):
             hint = "a search knows its first token only at the end and cannot be streamed; num_beams=1 can"
             raise ArgumentValueError(name, value, "no search for a stream", hint)
         (item,) = self.preprocess(request, options)
-        note_truncation(self, [[item]], options)
+        note_truncation(self, [[item]])
         arguments = self.generation_arguments([item], item.label.max_new_tokens, options)
         events = stream(self.model, **arguments)
         return (event.text for event in events if event.text)
@@ -195,3 +206,16 @@ class GenerationTask(TextTask[TextOptionsT]):
     def describe(self, options: Any) -> str:
         """Returns the strategy and the numbers that are used where a call states no others."""
         return str(self.plan(options))
+
+
+@contextmanager
+def _naming_options(options: Any) -> Iterator[None]:
+    """Makes errors about arguments of `minitx.generate` name the options that state them."""
+    try:
+        yield
+    except ArgumentError as error:
+        for argument, names in _ARGUMENTS.items():
+            stated = [name for name in names if getattr(options, name) is not None]
+            if stated and error.parameter.startswith(argument):
+                error.parameter = stated[0] + error.parameter.removeprefix(argument)
+        raise

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from minitx.models import Model
+from minitx.pipelines.checks import config_value
 from minitx.validation import ArgumentValueError
 
 Function = Literal["softmax", "sigmoid", "none"]
@@ -52,10 +53,11 @@ def inference_labels(model: Model) -> tuple[int, int, bool]:
     """
     config = {} if model.checkpoint is None else model.checkpoint.config
     names = {} if model.checkpoint is None else model.checkpoint.id2label
-    indices = config.get("label2id") or {name: index for index, name in names.items()}
+    indices = config_value(config, "label2id", dict, "an object") or {n: index for index, n in names.items()}
     assert model.head is not None
     count = model.head.config.num_labels
-    named = [int(index) for name, index in indices.items() if str(name).lower().startswith("entail")]
+    labels = [name for name in indices if str(name).lower().startswith("entail")]
+    named = [config_value(indices, name, int, "the index of a label") for name in labels]
     entailment = named[0] if named else count - 1
     if not 0 <= entailment < count:
         raise ArgumentValueError("model", entailment, f"a model whose entailment is one of {count} labels")

@@ -18,7 +18,7 @@ LEAST = -88.7  # below it, exp(-logit) overflows in float32
 
 
 @dataclass
-class Conversation:
+class CellMemory:
     """The state of the questions of a request, one after another.
 
     Attributes:
@@ -32,7 +32,7 @@ class Turn(NamedTuple):
     """The place of a question in its conversation."""
 
     number: int
-    conversation: Conversation
+    conversation: CellMemory
 
 
 def cell_probabilities(logits: Tensor, types: Tensor, mask: Tensor | None = None) -> dict[Cell, float]:

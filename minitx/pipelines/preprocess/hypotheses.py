@@ -22,14 +22,14 @@ def hypothesis(template: str, label: str) -> str:
 
 
 def parse_labels(name: str, labels: Any) -> list[str]:
-    """Returns the labels of a list, or of one string that separates them by commas.
+    """Returns the labels of a list, or of one string that separates them by commas; "a, b," has two.
 
     Raises:
         TypeError, ValueError: no labels, an empty or repeated one, or something else than strings.
     """
     value = labels
     if isinstance(labels, str):
-        labels = [label.strip() for label in labels.split(",")]
+        labels = [label.strip() for label in labels.split(",") if label.strip()]
     check_type(name, labels, list | tuple, "a list of labels, or a string, 'politics, sports'")
     for index, label in enumerate(labels):
         check_type(f"{name}[{index}]", label, str, "a string")

@@ -15,7 +15,7 @@ def shorten_question(tokenizer: Tokenizer, question: str, most: int | None) -> t
     return question[: encoding.offsets[most - 1][1]], most
 
 
-def check_room(question: str, limit: int, room: int, name: str, stated: int | None) -> None:
+def check_context_room(question: str, limit: int, room: int, name: str, stated: int | None) -> None:
     """Checks that a question leaves room for its context.
 
     Args:

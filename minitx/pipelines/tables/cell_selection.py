@@ -14,7 +14,7 @@ from minitx.pipelines.embedding.embed import token_limit
 from minitx.pipelines.generation.options import GenerateOptions
 from minitx.pipelines.postprocess.tables import (
     Cell,
-    Conversation,
+    CellMemory,
     Turn,
     aggregation_names,
     mark_previous,
@@ -103,7 +103,7 @@ class CellAnswering(TableTask):
             batch = self._encode(Table(table.columns, table.rows[:most]), queries, options)
         truncated = [dropped or row for row in batch.truncated]
         inputs = zip(batch["input_ids"], batch["token_type_ids"], truncated, strict=True)
-        conversation = Conversation()
+        conversation = CellMemory()
         return [
             TextInput(
                 arguments={"input_ids": ids, "token_type_ids": types},

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from minitx.pipelines.result import Predictions
-from minitx.pipelines.task import Request
+from minitx.pipelines.task import Request, own_storage
 from minitx.pipelines.text_task import TextInput, TextOptions, TextTask
 from minitx.validation import check_choice
 
@@ -48,7 +48,7 @@ class FeatureExtraction(TextTask[FeatureExtractionOptions]):
     def forward(self, inputs: Sequence[TextInput], options: FeatureExtractionOptions) -> list[Any]:
         """As `Task.forward`; texts without any tokens have no hidden states."""
         if not any(item.size for item in inputs):
-            return [torch.zeros(0, self.model.config.stack.hidden_size)] * len(inputs)
+            return [own_storage(torch.zeros(0, self.model.config.stack.hidden_size))] * len(inputs)
         return super().forward(inputs, options)
 
     def postprocess(

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from minitx.pipelines.models import without_head
 from minitx.pipelines.preprocess.masks import label_masks, target_ids, windows
 from minitx.pipelines.registry import TaskSpec
 from minitx.pipelines.result import Prediction, Predictions
@@ -99,11 +100,12 @@ class FillMask(TextTask[FillMaskOptions]):
 
     @torch.inference_mode()
     def forward(self, inputs: Sequence[TextInput], options: FillMaskOptions) -> list[Any]:
-        """Returns the best tokens at the masks of each sequence; all logits would take much memory."""
+        """Returns the best tokens at the masks of each sequence; other positions have no logits."""
         counts = [len(item.label.positions) for item in inputs]
         rows = torch.arange(len(inputs)).repeat_interleave(torch.tensor(counts))
         positions = [position for item in inputs for position in item.label.positions]
-        logits = self.model(**self.collate(inputs)).logits[rows, positions]
+        hidden = without_head(self.model)(**self.collate(inputs)).last_hidden_state
+        logits = self.model.apply_head(hidden[rows, positions][None], None, None, None).logits[0]
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         scores = logits.softmax(dim=-1)  # of the whole vocabulary, also with targets
         targets = target_ids(self.tokenizer, options.targets)

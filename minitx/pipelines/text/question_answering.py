@@ -18,7 +18,7 @@ from minitx.pipelines.postprocess.spans import (
     span_characters,
     window_spans,
 )
-from minitx.pipelines.preprocess.questions import check_room, shorten_question
+from minitx.pipelines.preprocess.questions import check_context_room, shorten_question
 from minitx.pipelines.result import Prediction, Predictions
 from minitx.pipelines.task import Request
 from minitx.pipelines.text_task import Overflow, TextInput, TextOptions, TextTask
@@ -133,12 +133,11 @@ class QuestionAnswering(TextTask[QuestionAnsweringOptions]):
         limit = self.limit(options)
         assert limit is not None
         room = limit - length - self.num_special_tokens(pair=True)
-        check_room(request["question"], limit, room, *options.first_of("max_seq_len", "max_length"))
+        check_context_room(request["question"], limit, room, *options.first_of("max_seq_len", "max_length"))
         name, stride = options.first_of("doc_stride", "stride")
         if stride is None:
             stride = min(limit // 2, _STRIDE)
         elif stride >= limit:
-            name = "stride" if options.doc_stride is None else "doc_stride"
             raise ArgumentValueError(name, stride, f"less than the {limit} tokens of a window")
         stride = stride if stride < room else room // 2
         texts, names = (question, request["context"]), self.fields
@@ -171,6 +170,8 @@ class QuestionAnswering(TextTask[QuestionAnsweringOptions]):
         answers = merge_answers(answers)
         if options.handle_impossible_answer:
             answers.append({"score": min(nulls), "start": 0, "end": 0, "answer": ""})
+        elif not answers:  # a context without tokens, such as spaces
+            answers = [{"score": 0.0, "start": 0, "end": 0, "answer": ""}]
         best = [Prediction(answer) for answer in rank_answers(answers, options.top_k)]
         return best[0] if len(best) == 1 else Predictions(best)
 

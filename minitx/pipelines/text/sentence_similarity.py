@@ -25,7 +25,7 @@ from minitx.pipelines.embedding.settings import EmbeddingSettings, model_setting
 from minitx.pipelines.embedding.similarity import Similarity, similarity_matrix
 from minitx.pipelines.registry import TaskSpec
 from minitx.pipelines.result import Predictions
-from minitx.pipelines.task import Request, to_cpu
+from minitx.pipelines.task import Request, own_storage, to_cpu
 from minitx.pipelines.text.one_to_many import OneToManyTask, stated_prompt
 from minitx.pipelines.text_task import TextInput, TextOptions
 from minitx.tokenizer import Tokenizer
@@ -137,10 +137,10 @@ class SentenceSimilarity(OneToManyTask[SentenceSimilarityOptions]):
         """Returns a pooled vector of each sequence."""
         settings = self.settings(options)
         if not any(item.size for item in inputs):  # empty texts without special tokens
-            return list(zeros(len(inputs), self.model, settings).cpu())
+            return [own_storage(row) for row in zeros(len(inputs), self.model, settings).cpu()]
         start = torch.tensor([[item.label.prompt_length] for item in inputs], device=self.model.device)
         pooled = pooled_vectors(self.model, self.collate(inputs), settings, start)
-        return [row.clone() for row in to_cpu(pooled)]
+        return [own_storage(row) for row in to_cpu(pooled)]
 
     def vectors(
         self, inputs: Sequence[TextInput], outputs: Sequence[Tensor], options: SentenceSimilarityOptions

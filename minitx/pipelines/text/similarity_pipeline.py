@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain, groupby
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from minitx.pipelines.batching import Call, progress_bar
 from minitx.pipelines.embedding.embed import check_texts
-from minitx.pipelines.embedding.similarity import nearest, similarity_matrix
-from minitx.pipelines.pipeline import CHUNK, Pipeline, progress_bar
-from minitx.pipelines.result import Prediction, Predictions
+from minitx.pipelines.embedding.similarity import search_nearest, similarity_matrix
+from minitx.pipelines.pipeline import CHUNK, Pipeline
+from minitx.pipelines.result import Details, Prediction, Predictions
 from minitx.pipelines.text.sentence_similarity import SentenceSimilarity, SentenceSimilarityOptions
 from minitx.validation import ArgumentValueError, check_integer
 
@@ -37,9 +38,8 @@ class SimilarityPipeline(Pipeline):
         Raises:
             TypeError, ValueError: something that is not text, or unknown options.
         """
-        if "batch_size" in named:
-            return self._with_batch_size(named.pop("batch_size")).encode(texts, **named)
-        return self._encode(texts, self._options(named))
+        pipe, options = self._of_call(named)
+        return pipe._encode(texts, options)
 
     def similarity(self, first: Texts, second: Texts, **named: Any) -> Tensor:
         """Compares texts or vectors, each of the first with each of the second.
@@ -47,7 +47,7 @@ class SimilarityPipeline(Pipeline):
         Args:
             first: N texts, or vectors (N, E).
             second: M texts, or vectors (M, E).
-            **named: options of the task, for this call only.
+            **named: options of the task and batch_size, for this call only.
 
         Returns:
             (N, M)
@@ -55,8 +55,8 @@ class SimilarityPipeline(Pipeline):
         Raises:
             TypeError, ValueError: as `encode`, or vectors of different sizes.
         """
-        options = self._options(named)
-        rows, columns = (self._vectors(texts, options) for texts in (first, second))
+        pipe, options = self._of_call(named)
+        rows, columns = (pipe._vectors(texts, options) for texts in (first, second))
         _check_sizes(rows, columns)
         return similarity_matrix(rows, columns, self._similarity_task.settings(options).similarity)
 
@@ -71,7 +71,7 @@ class SimilarityPipeline(Pipeline):
             query: a text, several texts, or vectors of them, (E) or (N, E).
             corpus: texts, or their vectors (M, E).
             top_k: number of results.
-            **named: options of the task, for this call only.
+            **named: options of the task and batch_size, for this call only.
 
         Returns:
             For a query a list of dicts, the nearest first: corpus_id, the index in the corpus; score; and
@@ -81,14 +81,14 @@ class SimilarityPipeline(Pipeline):
             TypeError, ValueError: as `encode`, or vectors of different sizes.
         """
         check_integer("top_k", top_k, 1)
-        options = self._options(named)
+        pipe, options = self._of_call(named)
         query, corpus = _as_tensor(query), _as_tensor(corpus)
         corpus = corpus if isinstance(corpus, Tensor) else check_texts(corpus)
-        queries = self._vectors(query, self._with_prompt(options, QUERY))
-        documents = self._vectors(corpus, self._with_prompt(options, DOCUMENT))
+        queries = pipe._vectors(query, self._with_prompt(options, QUERY))
+        documents = pipe._vectors(corpus, self._with_prompt(options, DOCUMENT))
         _check_sizes(queries, documents)
         kind = self._similarity_task.settings(options).similarity
-        scores, indices = nearest(queries, documents, kind, top_k)
+        scores, indices = search_nearest(queries, documents, kind, top_k)
         results = []
         for row_scores, row_indices in zip(scores.tolist(), indices.tolist(), strict=True):
             hits = [
@@ -98,6 +98,10 @@ class SimilarityPipeline(Pipeline):
             ]
             results.append(Predictions(map(Prediction, hits)))
         is_one = isinstance(query, str) or (isinstance(query, Tensor) and query.dim() == 1)
+        texts = [None] * len(results) if isinstance(query, Tensor) else [query] if is_one else list(query)
+        for result, text in zip(results, texts, strict=True):
+            if self._details is not False:
+                result.details = Details(self.task.spec.name, {"query": text}, (), ())
         return results[0] if is_one else results
 
     @property
@@ -106,10 +110,12 @@ class SimilarityPipeline(Pipeline):
         assert isinstance(task, SentenceSimilarity)
         return task
 
-    def _options(self, named: dict[str, Any]) -> SentenceSimilarityOptions:
+    def _of_call(self, named: dict[str, Any]) -> tuple[Self, SentenceSimilarityOptions]:
+        """Returns the pipeline and the options of a call."""
+        pipe = self._with_batch_size(named.pop("batch_size")) if "batch_size" in named else self
         options = self.options
         assert isinstance(options, SentenceSimilarityOptions)
-        return self._similarity_task.options(options, named)
+        return pipe, self._similarity_task.options(options, named)
 
     def _with_prompt(
         self, options: SentenceSimilarityOptions, names: Sequence[str]
@@ -135,12 +141,13 @@ class SimilarityPipeline(Pipeline):
         texts, task = check_texts(texts), self._similarity_task
         parts = [task.vectors([], [], options)]
         with progress_bar(len(texts), task.spec.name, self._progress) as advance:
+            call = Call(advance, total=len(texts))
             for first in range(0, len(texts), CHUNK):
                 chunk = texts[first : first + CHUNK]
                 names = [f"texts[{first + index}]" for index in range(len(chunk))]
                 inputs = task.sequences(chunk, options, names)
                 groups = [list(group) for _, group in groupby(inputs, key=lambda item: item.label.text)]
-                outputs = self._outputs(task, groups, options, advance, first)
+                outputs = self._outputs(task, groups, options, call)
                 parts.append(task.vectors(inputs, list(chain.from_iterable(outputs)), options))
         return torch.cat(parts)
 

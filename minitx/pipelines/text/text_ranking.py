@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from minitx.checkpoint.sentence import SETTINGS
+from minitx.pipelines.checks import config_value
 from minitx.pipelines.embedding.modules import read_activation
-from minitx.pipelines.embedding.options import Options as FileOptions
+from minitx.pipelines.embedding.options import FileOptions
 from minitx.pipelines.registry import TaskSpec
 from minitx.pipelines.result import Prediction, Predictions
 from minitx.pipelines.task import Request
@@ -128,6 +129,7 @@ def activation_of(model: Any, stated: FileOptions) -> nn.Module:
         ValueError: an activation that is not one of torch.nn.
     """
     config = {} if model.checkpoint is None else model.checkpoint.config
-    older = config.get("sentence_transformers", {}).get("activation_fn")
-    oldest = config.get("sbert_ce_default_activation_function")
+    section = config_value(config, "sentence_transformers", dict, "an object") or {}
+    older = config_value(section, "activation_fn", str, "a string")
+    oldest = config_value(config, "sbert_ce_default_activation_function", str, "a string")
     return read_activation(stated, "activation_fn", older or oldest or "torch.nn.Sigmoid")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from shutil import copytree
 from typing import Any
 
+import pandas
 import pytest
+import torch
 
 import minitx
 from minitx.pipelines.registry import SPECS
@@ -27,6 +29,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "number": (3, "inputs=3 must be a request, a list of requests, or an iterable; {task} takes"),
     "object": (object(), "must be a request, a list of requests, or an iterable; {task} takes"),
     "bytes": (b"text", "a list of requests, or an iterable; text is a string: bytes"),
+    "frame": (pandas.DataFrame({"text": ["a"]}), r"pass list\(df\['text'\]\); {task} takes"),
     "set": ({"a"}, "a set has no order; make a list of it"),
     "folder": (Path(__file__).parent, "must be the path of a file, not of a folder"),
     "key": ({"wrong": "a"}, r"inputs\['wrong'\]='a' must be left out; {task} takes"),
@@ -101,6 +104,32 @@ def test_an_empty_text_has_a_result_or_an_error_that_helps(pipe_for: Callable[[s
         assert pipe("", ["good"])["labels"] == ["good"]
     else:
         pipe("")
+
+
+def tensors_of(output: Any) -> Iterator[torch.Tensor]:
+    """Yields the tensors of an output: one, a named tuple, or the rows of a generation."""
+    if isinstance(output, torch.Tensor):
+        yield output
+    for part in output if isinstance(output, list | tuple) else [getattr(output, "tokens", ())]:
+        yield from tensors_of(part)
+
+
+def test_outputs_may_be_trained_on(pipe_for: Callable[[str], Any], task: str) -> None:
+    tensors = [*tensors_of(list(pipe_for(task)(REQUESTS[task]).details.outputs))]
+    assert tensors
+    assert not any(tensor.is_inference() for tensor in tensors)
+
+
+def test_vectors_may_be_trained_on(pipe_for: Callable[[str], Any]) -> None:
+    similarity, features = pipe_for("sentence-similarity"), pipe_for("feature-extraction")
+    layer = torch.nn.Linear(16, 2)
+    for vectors in (
+        features("the cat", return_tensors=True),
+        similarity.encode("the cat"),
+        similarity.encode(["the cat", "a dog"]),
+        minitx.embed(similarity.model, ["the cat"], similarity.tokenizer),
+    ):
+        layer(vectors).sum().backward()
 
 
 def test_labels_without_a_text(pipe_for: Callable[[str], Any]) -> None:
@@ -362,3 +391,11 @@ def test_the_note_has_the_index_among_all_inputs(pipe_for: Callable[[str], Any],
     texts = ["the cat"] * 600 + ["the cat sat on the mat " * 9, "a"]
     with pytest.warns(UserWarning, match=r"1 of inputs 5\d\d to 6\d\d of .*, the first at index 600;"):
         list(pipe_for("text-classification")(several(texts)))
+
+
+@pytest.mark.parametrize("several", [list, iter])
+def test_one_note_for_all_chunks(pipe_for: Callable[[str], Any], several: Any) -> None:
+    pipe = pipe_for("text-classification")
+    with pytest.warns(UserWarning, match=r" of inputs 0 to \d+ of .* Later inputs have no note") as notes:
+        list(pipe(several(["the cat sat on the mat " * 9] * 1100)))
+    assert len(notes) == 1

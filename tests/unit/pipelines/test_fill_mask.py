@@ -85,6 +85,16 @@ def test_details_have_the_best_tokens(pipe: Any) -> None:
     assert result.details.inputs[0].tokens[0] in ("[CLS]", "<s>")
 
 
+def test_masked_positions_alone_have_logits(pipe: Any) -> None:
+    shapes: list[Any] = []
+    hook = pipe.model.head.register_forward_hook(lambda _, __, logits: shapes.append(logits.shape))
+    try:
+        pipe(texts(pipe)[:4])
+    finally:
+        hook.remove()
+    assert sum(shape[:-1].numel() for shape in shapes) == 5  # masks
+
+
 def test_targets(pipe: Any) -> None:
     tokens = [pipe.tokenizer.id_to_token(index) for index in (40, 41, 42)]
     result = pipe(texts(pipe)[0], targets=tokens)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import threading
 from collections.abc import Iterator
@@ -71,6 +72,17 @@ def test_optional_fields_may_be_missing_unless_they_are_named(tmp_path: Path) ->
     assert [row.request for row in rows(path)] == [{"text": "a"}]
     with pytest.raises(ValueError, match="line 1 has no 'text_pair', but 'text'"):
         list(rows(path, PAIR))
+
+
+def test_a_long_cell(tmp_path: Path) -> None:
+    limit, long = csv.field_size_limit(), "a" * 200_000
+    assert [row.request for row in rows(write(tmp_path, "csv", f'text\n{long}\n"{long}"\n'))] == [
+        {"text": long},
+        {"text": long},
+    ]
+    assert csv.field_size_limit() == limit  # it is that of the whole program
+    with pytest.raises(ValueError, match=r"in\.csv: line 2 is not CSV .*a quote within quotes is doubled"):
+        list(rows(write(tmp_path, "csv", 'text\n"a"b\n')))
 
 
 BAD = {

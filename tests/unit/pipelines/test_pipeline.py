@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import random
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minitx
+from minitx.pipelines import checks
 from minitx.pipelines.batching import BatchLimits, make_batches
 from minitx.pipelines.registry import NAMES, SPECS, find_task
 from minitx.pipelines.task import Task
@@ -54,6 +57,20 @@ def test_objects_may_be_passed(classifier: Path, pipe: minitx.Pipeline) -> None:
     assert with_model(TEXTS) == pipe(TEXTS)
     with_both = minitx.pipeline(model=model, tokenizer=minitx.load_tokenizer(classifier))
     assert with_both(TEXTS) == pipe(TEXTS)
+
+
+def test_a_flag_is_no_device(classifier: Path) -> None:
+    with pytest.raises((TypeError, ValueError), match="device=True must be"):
+        minitx.pipeline(model=classifier, device=True)
+
+
+def test_training_after_the_pipeline_was_made(classifier: Path) -> None:
+    pipe = minitx.pipeline(model=classifier)
+    pipe.model.train()
+    with pytest.raises(ValueError, match=r"must be in eval mode; call model.eval\(\)"):
+        pipe("the cat")
+    pipe.model.eval()
+    assert pipe("the cat") == minitx.pipeline(model=classifier)("the cat")
 
 
 def test_a_tokenizer_of_another_model_is_an_error(classifier: Path, tmp_path: Path) -> None:
@@ -174,6 +191,10 @@ def test_named_fields(pipe: minitx.Pipeline) -> None:
     assert pipe(text="the cat", text_pair="a dog") == pipe({"text": "the cat", "text_pair": "a dog"})
     with pytest.raises(ValueError, match="as many values of each field"):
         pipe(text=["a", "b"], text_pair=["a"])
+    assert pipe("the cat", text_pair="a dog") == pipe({"text": "the cat", "text_pair": "a dog"})
+    for call in (partial(pipe, "the cat"), partial(pipe, inputs="the cat")):
+        with pytest.raises(ValueError, match="text='a dog' must be left out beside inputs='the cat'"):
+            call(text="a dog")
 
 
 def test_a_batch_gives_what_its_rows_give(pipe: minitx.Pipeline) -> None:
@@ -376,3 +397,8 @@ def test_batches_pad_less_than_sorted_batches_of_one_size() -> None:
     padded = sum(len(batch) * max(lengths[i] for i in batch) for batch in batches)
     assert padded < 1.1 * sum(lengths)
     assert len(batches) < 100
+
+
+def test_the_hint_about_construction_knows_every_argument_of_pipeline() -> None:
+    parameters = inspect.signature(minitx.pipeline).parameters
+    assert {*checks._CONSTRUCTION} == parameters.keys() - {"task", "options"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,7 @@ from minitx.habits import UnknownArgumentError
 from minitx.pipelines.postprocess.spans import best_spans, merge_answers, rank_answers, span_probabilities
 from tests.parity.pipelines import LIMIT, LONG, TEXTS, close, folder
 from tests.unit.pipelines.checks import check_order_and_batches
+from tests.unit.pipelines.folders import bert_folder
 
 QUESTION, CONTEXT = "Where did Angela Merkel go?", TEXTS[3]
 REQUEST = {"question": QUESTION, "context": CONTEXT}
@@ -48,6 +50,17 @@ def test_ways_to_give_requests(pipe: Any) -> None:
     assert close(pipe(question=[QUESTION, QUESTION], context=CONTEXT), [answer, answer])
     assert close(list(pipe(iter([REQUEST, example]))), [answer, answer])
     assert pipe([]) == []
+
+
+def test_a_context_without_tokens(tmp_path: Path) -> None:
+    """The answer is that of transformers 4.57.6."""
+    path = bert_folder(tmp_path / "model", "question-answering")
+    pipe = minitx.pipeline("question-answering", path)
+    none = {"score": 0.0, "start": 0, "end": 0, "answer": ""}
+    for top_k in (1, 2):
+        assert pipe(question="who?", context=" \n", top_k=top_k) == none
+    answer = pipe(question="who?", context=" \n", handle_impossible_answer=True)
+    assert answer == none | {"score": pytest.approx(1.0)}
 
 
 def test_several_answers(pipe: Any) -> None:

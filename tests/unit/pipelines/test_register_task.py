@@ -12,12 +12,12 @@ import pytest
 
 import minitx
 from minitx.cli.app import main
-from minitx.pipelines.registry import TASKS, TaskSpec
+from minitx.pipelines.registry import TASKS, TaskSpec, find_task
 from minitx.pipelines.result import Prediction
-from minitx.pipelines.task import Request
+from minitx.pipelines.task import Request, Task
 from minitx.pipelines.text_task import TextInput, TextOptions, TextTask
 from tests.unit.pipelines.checks import check_order_and_batches
-from tests.unit.pipelines.folders import VOCABULARY, bert_folder
+from tests.unit.pipelines.folders import BERT, VOCABULARY, bert_folder
 
 
 class Last(TextTask[TextOptions]):
@@ -75,14 +75,34 @@ def test_a_custom_task(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
         minitx.pipeline("last", minitx.load(folder, head="none"))
 
 
+@pytest.mark.usefixtures("registrations_end")
+def test_one_entry_is_enough(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    entry = {"heads": ("next-sentence",), "default_of": "next-sentence", "phrase": "a judge of pairs"}
+    spec = dataclasses.replace(SPEC, **entry, example='"Two texts."')
+    minitx.register_task(spec)
+    with pytest.raises(ValueError, match="must be a judge of pairs for last; it has no head"):
+        minitx.pipeline("last", minitx.load(folder, head="none"))
+    pairs = minitx.from_config(BERT, head="next-sentence", seed=0).eval()
+    assert minitx.pipeline(None, pairs, minitx.load_tokenizer(folder)).task.spec is spec
+    assert main(["run", "last", "--help"]) == 0
+    assert '"Two texts."' in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"name": "fill-mask"}, "name='fill-mask' must be a new name; minitx has this task itself"),
-        ({"aliases": ("ner",)}, "name='ner' must be a new name"),
+        ({"aliases": ("ner",)}, "aliases='ner' must be a new name"),
+        ({"aliases": "xyz"}, "aliases='xyz' must be a tuple of strings"),
+        ({"aliases": (1,)}, r"aliases\[0\]=1 must be a string"),
+        ({"name": 3}, "name=3 must be a string"),
+        ({"heads": "masked-lm"}, "heads='masked-lm' must be a tuple of strings"),
+        ({"heads": ("maskedlm",)}, r"heads\[0\]='maskedlm' must be one of 'masked-lm'"),
+        ({"heads": ()}, "at least one head"),
         ({"name": "translation_en_to_fr"}, "must be a new name"),
         ({"path": "mine:Last"}, "path='mine:Last' must be a subclass of Task"),
         ({"path": int}, "must be a subclass of Task"),
+        ({"default_of": "causal-lm"}, "default_of='causal-lm' must be a head of another task"),
         ({"picture": "pie"}, "picture='pie' must be one of 'bars'"),
     ],
 )
@@ -93,3 +113,27 @@ def test_what_cannot_be_registered(change: dict[str, Any], message: str) -> None
     with pytest.raises(TypeError, match="a TaskSpec"):
         minitx.register_task(Last)  # type: ignore[arg-type]
     assert before == TASKS
+
+
+@pytest.mark.usefixtures("registrations_end")
+def test_names_are_of_one_task() -> None:
+    minitx.register_task(SPEC)
+    for change in ({"name": "other", "aliases": ("last",)}, {"name": "next", "aliases": ()}):
+        with pytest.raises(ValueError, match="must be a new name; 'last' has it"):
+            minitx.register_task(dataclasses.replace(SPEC, **change))
+    minitx.register_task(dataclasses.replace(SPEC, aliases=("final",)))
+    assert find_task("final")[0].name == "last"
+    with pytest.raises(ValueError, match="task='next' must be one of"):
+        find_task("next")
+
+
+@pytest.mark.usefixtures("registrations_end")
+def test_a_missing_step_is_named() -> None:
+    class Half(Task[Any, Any]):
+        """A task without steps."""
+
+    minitx.register_task(dataclasses.replace(SPEC, path=Half, aliases=()))
+    config = {"model_type": "gpt2", "vocab_size": 9, "n_positions": 8, "n_embd": 8, "n_layer": 1, "n_head": 2}
+    pipe = minitx.pipeline("last", minitx.from_config(config, head="causal-lm", seed=0).eval())
+    with pytest.raises(NotImplementedError, match=r"Half must define preprocess\(request, options\)"):
+        pipe("a")

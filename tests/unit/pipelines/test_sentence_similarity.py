@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import minitx
 from minitx.pipelines.embedding import similarity as module
-from minitx.pipelines.embedding.similarity import nearest, similarity_matrix
+from minitx.pipelines.embedding.similarity import search_nearest, similarity_matrix
 from tests.parity.pipelines import LONG, TEXTS, close, folder
 from tests.unit.pipelines.checks import check_order_and_batches
 
@@ -58,6 +58,36 @@ def test_vectors_are_those_of_embed(pipe: Any) -> None:
     torch.testing.assert_close(pipe.encode(texts, prompt="cat: "), prompted)
 
 
+def test_the_batch_size_of_a_call(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes, forward = [], pipe.task.forward
+    expected = (pipe.encode(TEXTS), pipe.similarity(TEXTS, TEXTS), pipe.search("a", TEXTS))
+    monkeypatch.setattr(
+        pipe.task, "forward", lambda rows, more: (sizes.append(len(rows)), forward(rows, more))[1]
+    )
+    results = (
+        pipe.encode(TEXTS, batch_size=2),
+        pipe.similarity(TEXTS, TEXTS, batch_size=2),
+        pipe.search("a", TEXTS, batch_size=2),
+    )
+    assert max(sizes) == 2
+    assert close(results[2], expected[2], 1e-5)
+    for result, tensor in zip(results[:2], expected[:2], strict=True):
+        torch.testing.assert_close(result, tensor)
+    with pytest.raises(ValueError, match="batch_size=0 must be at least 1"):
+        pipe.search("a", TEXTS, batch_size=0)
+
+
+@pytest.mark.parametrize("kind", ["euclidean", "manhattan"])
+def test_distances_of_near_vectors(kind: Any) -> None:
+    """More than 25 vectors had their distances from a matrix product, which loses those of near ones."""
+    vectors = torch.nn.functional.normalize(torch.ones(30, 384), dim=-1)
+    vectors[:, 0] += 1e-4 * torch.arange(30)
+    expected = (vectors[:, None, 0] - vectors[None, :, 0]).abs().neg()
+    torch.testing.assert_close(similarity_matrix(vectors, vectors, kind), expected, rtol=1e-5, atol=0)
+    _, indices = search_nearest(vectors, vectors, kind, 2)
+    assert indices[0].tolist() == [0, 1]
+
+
 def test_a_long_text_is_the_mean_of_its_windows(pipe: Any) -> None:
     options = {"overflow": "window", "normalize": False}
     vector = pipe.encode(LONG, **options)
@@ -81,6 +111,10 @@ def test_search(pipe: Any) -> None:
     assert len(pipe.search("a", corpus, top_k=100)) == len(corpus)
     assert [len(row) for row in pipe.search(["a", "b"], corpus)] == [10, 10]
     assert pipe.search("a", []) == []
+    lines = str(hits).splitlines()
+    assert lines[0] == "a cat"
+    assert [line.split("  ")[0] for line in lines[1:]] == [" ".join(hit.text.split()) for hit in hits]
+    assert pipe.search(vectors[0], vectors, 2).show().text().startswith("0   1.0000")
     assert pipe.search([], corpus) == []
 
 
@@ -93,7 +127,7 @@ def test_a_search_in_parts_finds_the_nearest(
     first, second = torch.randn(queries, 6), torch.randn(size, 6)
     before, module.CHUNK = module.CHUNK, chunk
     try:
-        scores, indices = nearest(first, second, kind, top_k)
+        scores, indices = search_nearest(first, second, kind, top_k)
     finally:
         module.CHUNK = before
     matrix = similarity_matrix(first, second, kind)

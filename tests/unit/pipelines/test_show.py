@@ -10,8 +10,9 @@ import minitx
 from minitx.pictures.drawings import Bars, Drawing, Mark, Marks, Plain
 from minitx.pictures.grids import Grid, Matrix, shown
 from minitx.pictures.layout import break_lines, place, width_of
-from minitx.pictures.text import columns_of
+from minitx.pictures.text import columns_of, fill
 from minitx.pipelines.registry import SPECS
+from minitx.pipelines.result import Details, Prediction, Predictions
 from minitx.pipelines.show import DRAWINGS
 from tests.unit.pipelines.folders import bert_folder
 
@@ -47,6 +48,9 @@ def test_every_form(drawing: Drawing, tmp_path: Path) -> None:
     assert drawing.save(tmp_path / "a.svg").read_bytes() == drawing.save(tmp_path / "b.svg").read_bytes()
     with pytest.raises(ValueError, match=r"\.html or \.png or \.svg"):
         drawing.save(tmp_path / "a.pdf")
+    (tmp_path / "b.png").mkdir()
+    with pytest.raises(ValueError, match=r"the name of a file; b\.png is a folder"):
+        drawing.save(tmp_path / "b.png")
 
 
 def test_marked_parts_as_text() -> None:
@@ -191,3 +195,70 @@ def test_several_answers_are_all_shown(tmp_path: Path) -> None:
     title, *lines = str(answers).splitlines()
     assert title == "the cat?"
     assert [line.split("  ")[0] for line in lines] == [answer.answer for answer in answers]
+
+
+def test_a_long_list_is_cropped() -> None:
+    bars = Bars("title", [(f"label {i}", 1 - i / 1000) for i in range(1000)])
+    lines = bars.text().splitlines()
+    assert len(lines) == 42
+    assert lines[-1] == "… 960 more"
+    assert bars.html().count("<tr>") == 1000
+    assert bars.figure().get_figheight() < 20
+    masks = Bars("", [(f"x{i}", None if i % 500 == 0 else 0.5) for i in range(1000)])
+    shown, more = masks.shown()
+    assert [label for label, value in shown if value is None] == ["x0", "x500"]
+    assert (len(shown), more) == (42, 958)
+    assert Bars("", [("a", 0.5)] * 40).shown()[1] == 0
+
+
+def test_a_text_of_many_marks_is_cropped() -> None:
+    text = "Ann went home early. " * 1500
+    marks = [Mark(21 * i, 21 * i + 3, "PER", 0.9) for i in range(1500)]
+    excerpt = Marks(text, marks).excerpt(60, 40)
+    assert [mark.start for mark in excerpt.marks] == [21 * i for i in range(40)]
+    assert excerpt.content.endswith("Ann went home early. … 1460 more")
+    assert excerpt.figure().get_figheight() < 10
+    answers = Predictions({"start": m.start, "end": m.end, "entity": "PER", "score": 0.9} for m in marks)
+    answers.details = Details("token-classification", {"text": text}, (), ())
+    assert len(answers.show().text().splitlines()) < 40
+
+
+def test_an_answer_without_cells() -> None:
+    table = {"name": ["Ann"], "age": ["34"]}
+    for answer, title in (("", "(no cell)"), ("SUM > ", "SUM > (no cell)")):
+        result = Prediction(answer=answer, coordinates=[], cells=[])
+        result.details = Details("table-question-answering", {"table": table, "query": "How old?"}, (), ())
+        assert result.show().text().startswith(f"How old? → {title}\n")
+
+
+def test_a_long_header_stays_in_its_cell() -> None:
+    header = ["a very long name of a column of this table number " + str(j) for j in range(8)]
+    figure = Grid("", header, [["1"] * 8]).figure()
+    (table,) = figure.axes[0].tables
+    figure.draw_without_rendering()
+    for cell in (table[0, j] for j in range(8)):
+        assert cell.get_text().get_window_extent().x1 <= cell.get_window_extent().x1
+
+
+def test_an_attribute_is_its_key() -> None:
+    result = Prediction(score=0.5)
+    result.score = 3
+    assert result == {"score": 3}
+    result.details = None
+    assert result == {"score": 3}
+
+
+def test_bars_of_numbers_that_are_not_finite(tmp_path: Path) -> None:
+    bars = Bars("", [("a", float("nan")), ("b", float("inf")), ("c", 0.5)])
+    lines = bars.text().splitlines()
+    assert [line.count("█") for line in lines] == [0, 0, 15]
+    assert "nan%" not in bars.html()
+    bars.save(tmp_path / "bars.png")
+
+
+def test_a_long_text_without_spaces_is_read_once() -> None:
+    lines = fill(f"one {'東' * 100_000} two", 80).split("\n")  # this took a minute
+    assert lines[0] == "one"
+    assert {columns_of(line) for line in lines[1:-1]} == {80}
+    assert lines[-1] == "two"
+    assert fill("one 東京東京 two three", 5) == "one\n東京\n東京\ntwo\nthree"

@@ -286,3 +286,19 @@ def test_a_plan_needs_no_checkpoint() -> None:
     assert str(plan) == "Beam(num_beams=4), max_new_tokens=5"
     assert plan.new_tokens(3, None) == 5
     assert plan.new_tokens(3, 6) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_return_sequences": 9, "num_beams": 2}, "num_return_sequences=9 must be at most num_beams=2"),
+        ({"num_samples": 9, "num_beams": 2}, "num_samples=9 must be at most num_beams=2"),
+        ({"eos_token_id": [1, "a"]}, r"eos_token_id\[1\]='a' must be an integer"),
+        ({"eos_token_id": 10**6}, "eos_token_id=1000000 must be from 0 to"),
+        ({"stop_strings": 3}, "stop_strings=3 must be a string"),
+        ({"stop_sequence": [3]}, r"stop_sequence=\[3\] must be a string"),
+    ],
+)
+def test_messages_name_the_options(pipe: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"^{message}"):
+        pipe("a b", **options)

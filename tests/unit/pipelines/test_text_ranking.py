@@ -125,6 +125,13 @@ def test_errors_name_the_field(pipe: Any) -> None:
         pipe("a", ["b", 3])
 
 
+def test_messages_name_the_documents(pipe: Any) -> None:
+    with pytest.raises(TypeError, match=r"^documents\[1\]=3 must be a string"):
+        pipe("a", ["b", 3])
+    with pytest.raises(TypeError, match=r"^inputs\[1\]\['documents'\]='b' must be a list of strings"):
+        pipe([{"query": "a", "documents": ["b"]}, {"query": "a", "documents": "b"}])
+
+
 @pytest.mark.parametrize("options", [{"top_k": 0}, {"function_to_apply": "softmax"}, {"return_documents": 1}])
 def test_bad_options(pipe: Any, options: dict[str, Any]) -> None:
     with pytest.raises((TypeError, ValueError), match=next(iter(options))):

@@ -92,8 +92,12 @@ def test_details_have_the_hypotheses(pipe: Any) -> None:
 
 
 def test_empty_labels_and_braces_are_refused(pipe: Any) -> None:
-    with pytest.raises(ValueError, match=r"candidate_labels.*='a,,b' must be at least one label, none empty"):
-        pipe("text", "a,,b")
+    with pytest.raises(
+        ValueError, match=r"^candidate_labels=\['a', ''\] must be at least one label, none empty"
+    ):
+        pipe("text", ["a", ""])
+    with pytest.raises(ValueError, match=r"^inputs\[1\]\['candidate_labels'\]=.* must be at least one label"):
+        pipe(["text", {"sequence": "text", "candidate_labels": ["a", "a"]}], ["b"])
     with pytest.raises(ValueError, match=r"with one {} for the label; other braces are doubled"):
         pipe("text", "a", hypothesis_template="{} {x}")
 
@@ -166,6 +170,7 @@ def test_a_string_of_labels_is_a_list(labels: list[str]) -> None:
     unique = list(dict.fromkeys(label.strip() for label in labels if label.strip()))
     if unique:
         assert parse_labels("labels", ", ".join(unique)) == unique == parse_labels("labels", unique)
+        assert parse_labels("labels", ", , ".join(unique) + ",") == unique  # as in transformers
 
 
 def test_one_result_is_a_dict_and_a_list_gives_a_list(pipe: Any) -> None:
