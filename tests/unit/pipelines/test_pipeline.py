@@ -170,14 +170,6 @@ def test_results_are_plain_dicts_with_details(pipe: minitx.Pipeline) -> None:
         _ = result.labels
 
 
-def test_a_data_frame_is_no_list_of_texts(pipe: minitx.Pipeline) -> None:
-    """It iterates over the names of its columns."""
-    frame = pytest.importorskip("pandas").DataFrame({"text": ["the cat", "a dog"]})
-    with pytest.raises(TypeError, match=r"pass one of these, frame\['text'\]"):
-        pipe(frame)
-    assert list(pipe(frame["text"])) == pipe(["the cat", "a dog"])
-
-
 def test_steps_that_a_task_lacks(pipe: minitx.Pipeline) -> None:
     with pytest.raises(NotImplementedError, match=r"Task must define preprocess\("):
         Task.preprocess(Task.__new__(Task), {}, None)
