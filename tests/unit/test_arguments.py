@@ -141,5 +141,5 @@ def test_inspection_is_found_from_the_package() -> None:
 
 
 def test_the_dtype_of_the_checkpoint_is_the_default(folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"dtype=.auto. must be one of .*; leave it out"):
+    with pytest.raises(ValueError, match=r"dtype='auto' must be one of .*; leave it out"):
         minitx.load(folder, dtype="auto")
