@@ -137,6 +137,7 @@ class Command(Help):
 def spelled(text: str, options: Mapping[str, str]) -> str:
     """Replaces parameter names in a message by option names: "top_p=2 must" -> "--top-p 2 must".
 
+    A flag has no value: "do_sample=False" -> "--no-do-sample".
     Those of calls, of formulas and of files, whose names are those of Python, stay.
     """
     if ".json" in text:
@@ -144,10 +145,12 @@ def spelled(text: str, options: Mapping[str, str]) -> str:
 
     def _spell(match: re.Match[str]) -> str:
         name, equals, value = match.groups()
+        if value:
+            return options[name] if value == "True" else f"--no-{options[name][2:]}"
         return options[name] + " " * (value is not None) if "_" in name or equals else name
 
-    names = "|".join(map(re.escape, options))
-    pattern = rf"(?<![\w.\"'/-])(?<!\w\()(?<!\* )({names})(?:(=)((?=[^\s.;,]))?|\b(?![.(\[\"'/]))"
+    names, ends = "|".join(map(re.escape, options)), r"True\b|False\b|(?=[^\s.;,])"
+    pattern = rf"(?<![\w.\"'/-])(?<!\w\()(?<!\* )({names})(?:(=)({ends})?|\b(?![.(\[\"'/]))"
     return re.sub(r"pass \[\[(\d+)\]\]", r"pass --ids \1", re.sub(pattern, _spell, text))
 
 

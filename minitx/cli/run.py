@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ class TaskCommand(Command):
     """The command of a task."""
 
     most = 40
+    renamed: Mapping[str, str] = {"num_samples": "num_return_sequences"}
 
 
 @click.command(cls=Tasks, context_settings=CONTEXT, options_metavar="TASK MODEL ...", subcommand_metavar="")
@@ -111,7 +112,7 @@ def run_task(spec: TaskSpec, source: Source, options: dict[str, Any], values: di
     """
     import minitx
     from minitx.pictures.drawings import check_drawing_path
-    from minitx.pipelines.outputs import FORMATS, with_kept, write_results
+    from minitx.pipelines.outputs import FORMATS, check_not_input, with_kept, write_results
     from minitx.validation import check_output
 
     output, picture = values["output"], values["picture"]
@@ -120,6 +121,9 @@ def run_task(spec: TaskSpec, source: Source, options: dict[str, Any], values: di
         check_drawing_path(picture)
     task = spec.task_class()
     fields = {name: options.pop(name) for name in task.fields if name in options}
+    sources = [values["input"], *(fields.get(name) for name in task.files)]
+    for name in ("output", "picture"):
+        check_not_input(name, values[name], filter(None, sources))
     lines = texts_of(spec, task, fields, values)
     source.calm_hub()
     source.check_device()
@@ -154,6 +158,8 @@ def texts_of(spec: TaskSpec, task: Any, fields: dict[str, Any], values: dict[str
         UsageError, ValueError: no texts, two sources of them, or a field that is missing.
     """
     if values["input"] is not None:
+        if values["keep"] and not (values["output"] or values["json"]):
+            raise ValueError("--keep adds columns to files and to JSON; add --output FILE or --json.")
         if values["texts"]:
             raise ValueError("texts come both from the command line and from --input; give one of them.")
         return []
@@ -181,9 +187,11 @@ def results_of(
     from minitx.pipelines.inputs import run_file
 
     if values["input"] is not None:
-        keep = values["keep"] or ()
-        return run_file(pipe, Path(values["input"]), values["columns"], fields=fields, keep=keep)
-    if fields:
+        path = Path("/dev/stdin" if values["input"] == "-" else values["input"])
+        return run_file(pipe, path, values["columns"], fields=fields, keep=values["keep"] or ())
+    if fields and pipe.task.files and not pipe.options.sequential:  # a list would be one request
+        results = pipe({pipe.task.fields[0]: line, **fields} for line in lines)
+    elif fields:
         result = pipe(**{pipe.task.fields[0]: lines[0] if len(lines) == 1 else lines, **fields})
         several = isinstance(result, list) and not hasattr(result, "show")  # of requests, not of one
         results = result if several else [result]

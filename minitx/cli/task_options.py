@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -73,7 +73,7 @@ def _declaration(name: str, annotation: Any) -> tuple[str, Reader | None] | None
         return f"{_spelled(name)} {'X' if float in kinds else 'N'}", _reader(values, read)
     if words and str not in kinds:
         return f"{_spelled(name)} {'|'.join(map(str, words))}", None
-    if str in kinds:
+    if str in kinds or Sequence[str] in kinds:
         several = any(get_origin(kind) not in (None, Literal) for kind in kinds)
         return f"{_spelled(name)} TEXT{'...' * several}", None
     return None

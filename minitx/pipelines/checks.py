@@ -45,7 +45,7 @@ def check_iterable(values: Any, hint: str) -> None:
     """Checks that the inputs of a call are an iterable with an order.
 
     Raises:
-        ArgumentTypeError: not an iterable; bytes, or a set.
+        ArgumentTypeError: not an iterable; bytes, a set, or a DataFrame.
     """
     expected = "a request, a list of requests, or an iterable"
     if isinstance(values, set | frozenset):

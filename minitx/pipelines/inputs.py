@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec, module_from_spec
-from itertools import tee
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
-from minitx.validation import ArgumentValueError, check_type
+from minitx.validation import ArgumentError, ArgumentValueError, check_type
 
 
 class Row(NamedTuple):
-    """A request of a file, and further values of its line, such as an id."""
+    """A request of a file, further values of its line, such as an id, and the number of the line."""
 
     request: Any
     kept: dict[str, Any]
+    line: int
 
 
 def read_rows(
@@ -34,7 +36,7 @@ def read_rows(
 
     Args:
         path: .csv has a header and a column for each field, .jsonl or .ndjson an object or a string per line,
-            any other file a text per line.
+            any other file, or a pipe, a text per line.
         fields: names of the inputs of a request.
         columns: names of the columns or keys of these fields in the file; None: those of the fields.
         optional: fields that the file may lack, unless `columns` names them.
@@ -49,7 +51,7 @@ def read_rows(
     """
     if path.suffix.lower() in (".json", ".tsv"):
         raise ArgumentValueError("inputs", str(path), "a .csv, .jsonl or text file")
-    if not path.is_file():
+    if not path.exists() or path.is_dir():
         raise FileNotFoundError(f"{path}: there is no such file.")
     if columns is not None:
         check_type("columns", columns, list | tuple, "a list of names of columns")
@@ -63,11 +65,35 @@ def read_rows(
     return _read(_File(path, names, needed, keep, list(columns) if columns else None))
 
 
-def read_file(
-    path: Path, fields: Sequence[str], columns: Sequence[str] | None = None, optional: Sequence[str] = ()
-) -> Iterator[Any]:
-    """Yields the requests of a file alone; arguments and errors are those of `read_rows`."""
-    return (row.request for row in read_rows(path, fields, columns, optional=optional))
+def run_rows(
+    rows: Iterable[Row], path: Path, field: str, run: Callable[[Iterator[Any]], Iterable[Any]]
+) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Yields the result of each row, with its values that are kept; an error about a request names its line.
+
+    Args:
+        rows: of a file.
+        path: of this file.
+        field: the field that a request without names is.
+        run: yields the results of requests, and reads none after a bad one.
+    """
+    kept: deque[dict[str, Any]] = deque()
+    line = 0
+
+    def _requests() -> Iterator[Any]:
+        nonlocal line
+        for row in rows:
+            line = row.line
+            kept.append(row.kept)
+            yield row.request
+
+    try:
+        for result in run(_requests()):
+            yield result, kept.popleft()
+    except ArgumentError as error:
+        if name := re.match(r"inputs\[\d+\](?:\['(\w+)'\])?", error.parameter):
+            place = f"{path}: line {line}, {name[1] or field!r}"
+            error.parameter = place + error.parameter[name.end() :]
+        raise
 
 
 def run_file(
@@ -83,14 +109,24 @@ def run_file(
     Args:
         pipe: a pipeline.
         path, columns, keep: as for `read_rows`.
-        fields: of all requests, unless the file has them.
+        fields: of all requests.
+
+    Raises:
+        ValueError: a field of all requests that a line has too, or as `read_rows`.
     """
-    fields, (first, *_) = fields or {}, pipe.task.fields
-    optional = (*pipe.task.optional, *fields)
-    rows, copies = tee(read_rows(path, pipe.task.fields, columns, optional=optional, keep=keep))
-    requests = (row.request if isinstance(row.request, dict) else {first: row.request} for row in rows)
-    results = pipe({**fields, **request} for request in requests)
-    return zip(results, (row.kept for row in copies), strict=True)
+    stated, (first, *_) = fields or {}, pipe.task.fields
+    optional = (*pipe.task.optional, *stated)
+    rows = read_rows(path, pipe.task.fields, columns, optional=optional, keep=keep)
+
+    def _with_fields() -> Iterator[Row]:
+        for row in rows:
+            request = row.request if isinstance(row.request, dict) else {first: row.request}
+            for name in filter(request.__contains__, stated):
+                expected = f"left out; line {row.line} of {path} states it too"
+                raise ArgumentValueError(name, stated[name], expected)
+            yield row._replace(request={**stated, **request})
+
+    return run_rows(_with_fields(), path, first, pipe)
 
 
 @dataclass(frozen=True)
@@ -125,10 +161,10 @@ class _File:
                     expected = f"names of columns or keys of {self.path}; {place} has no {name!r}{others}"
                     raise ArgumentValueError(parameter, value, expected)
 
-    def row(self, line: Mapping[str, Any]) -> Row:
+    def row(self, line: Mapping[str, Any], number: int) -> Row:
         """Returns the fields of a request; other columns of the file are not its inputs."""
         request = {field: line[name] for field, name in self.names.items() if line.get(name) is not None}
-        return Row(request, {name: line[name] for name in self.keep})
+        return Row(request, {name: line[name] for name in self.keep}, number)
 
 
 def read_table(path: Path) -> Any:
@@ -139,7 +175,8 @@ def read_table(path: Path) -> Any:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: another kind of file, not UTF-8, or not JSON.
+        ValueError: another kind of file, not UTF-8, not JSON, or a row with more or fewer cells than the
+            first; the message names its line.
     """
     kind = path.suffix.lower()
     if kind not in (".csv", ".json"):
@@ -147,7 +184,13 @@ def read_table(path: Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file.")
     with _opened(path) as file:
-        return [row for _, row in _csv_rows(file, path)] if kind == ".csv" else _load_json(file, path)
+        if kind == ".json":
+            return _load_json(file, path)
+        rows: list[list[str]] = []
+        for number, row in _csv_rows(file, path):
+            rows.append(row)
+            _check_width(row, rows[0], number, path)
+        return rows
 
 
 def _load_json(file: TextIO, path: Path) -> Any:
@@ -183,9 +226,9 @@ def _read(source: _File) -> Iterator[Row]:
 def _lines(file: TextIO, source: _File) -> Iterator[Row]:
     (field, *_) = source.names
     source.check([field], "a text file")
-    for line in file:
+    for number, line in enumerate(file, start=1):
         text = line.rstrip("\r\n")
-        yield Row(text, dict.fromkeys(source.keep, text))
+        yield Row(text, dict.fromkeys(source.keep, text), number)
 
 
 def _json_lines(file: TextIO, source: _File) -> Iterator[Row]:
@@ -199,10 +242,10 @@ def _json_lines(file: TextIO, source: _File) -> Iterator[Row]:
             raise ValueError(f"{source.path}: line {number} is not JSON ({error}).") from None
         if isinstance(value, dict):
             source.check(list(value), f"line {number}")
-            yield source.row(value)
+            yield source.row(value, number)
         elif isinstance(value, str | list):  # the first field alone: a text or a conversation
             source.check([field], f"line {number}, which is not an object,")
-            yield Row(value, dict.fromkeys(source.keep, value))
+            yield Row(value, dict.fromkeys(source.keep, value), number)
         else:
             raise ValueError(f"{source.path}: line {number} is neither an object nor a string.")
 
@@ -213,14 +256,9 @@ def _csv_requests(file: TextIO, source: _File) -> Iterator[Row]:
         if header is None:
             header = row
             _check_header(header, source)
-        elif len(row) != len(header):
-            hint = "quote a text that holds commas" if len(row) > len(header) else "an empty cell has a comma"
-            cells = f"{len(row)} cell{'s' * (len(row) > 1)}"
-            raise ValueError(
-                f"{source.path}: line {number} has {cells}, and the header has {len(header)}; {hint}."
-            )
         else:
-            yield source.row(dict(zip(header, row, strict=True)))
+            _check_width(row, header, number, source.path)
+            yield source.row(dict(zip(header, row, strict=True)), number)
     if header is None:
         raise ValueError(f"{source.path} is empty; its first line must have the names of its columns.")
 
@@ -236,6 +274,14 @@ def _csv_rows(file: TextIO, path: Path) -> Iterator[tuple[int, list[str]]]:
     except csv.Error as error:
         hint = "a quote within quotes is doubled"
         raise ValueError(f"{path}: line {rows.line_num} is not CSV ({error}); {hint}.") from None
+
+
+def _check_width(row: Sequence[str], header: Sequence[str], number: int, path: Path) -> None:
+    """Checks that a row has a cell for each column; `number` is that of its line."""
+    if len(row) != len(header):
+        hint = "quote a text that holds commas" if len(row) > len(header) else "an empty cell has a comma"
+        cells = f"{len(row)} cell{'s' * (len(row) > 1)}"
+        raise ValueError(f"{path}: line {number} has {cells}, and the header has {len(header)}; {hint}.")
 
 
 @cache

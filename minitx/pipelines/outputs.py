@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Container, Iterable, Iterator, Mapping
+import os
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, TextIO
 
 from minitx.io import write_atomically
+from minitx.validation import ArgumentValueError
 
 FORMATS = (".jsonl", ".csv")
-INPUT = "input"  # the column with the index of the input
+INPUT, PART = "input", "part"  # the columns with the index of the input, and of a list of its answers
 
 
 def plain(result: Any) -> Any:
@@ -22,6 +24,19 @@ def plain(result: Any) -> Any:
     if isinstance(result, list | tuple):
         return [plain(value) for value in result]
     return result.tolist() if hasattr(result, "tolist") else result
+
+
+def check_not_input(name: str, path: str | None, sources: Iterable[str | Path]) -> None:
+    """Checks that writing a file does not replace one that is read, also under another name.
+
+    Raises:
+        ArgumentValueError: it does.
+    """
+    if path is None or not os.path.exists(path):
+        return
+    for source in sources:
+        if os.path.exists(source) and os.path.samefile(path, source):
+            raise ArgumentValueError(name, path, "another file", f"it would replace the input {source}")
 
 
 def with_kept(result: Any, kept: Mapping[str, Any]) -> Any:
@@ -36,7 +51,9 @@ def write_results(
 
     Args:
         path: as of `check_output`, a .jsonl or .csv file; its folder is created if it does not exist. In .csv
-            the column "input" has the index of the input, and the kept values are the columns after it.
+            the column "input" has the index of the input, and the kept values are the columns after it. An
+            input without answers has a row with these columns alone. Of a result with several lists of
+            answers, the column "part" has the index of the list.
         results: of a pipeline, each with the values of its input that are kept.
         picture: a file for a picture of the first result.
     """
@@ -47,7 +64,7 @@ def write_results(
         for count, (result, kept) in enumerate(results, start=1):
             if picture is not None and count == 1:
                 result.show(picture)
-            yield plain(result), kept
+            yield result, kept
 
     def _write(temporary: Path) -> None:
         with temporary.open("w", encoding="utf-8", newline="") as file:
@@ -70,15 +87,45 @@ def _write_rows(file: TextIO, results: Iterable[tuple[Any, Mapping[str, Any]]]) 
     with TemporaryFile("w+", encoding="utf-8") as waiting:
         for index, (result, kept) in enumerate(results):
             start = {INPUT: index} | {_renamed(name, {INPUT}): value for name, value in kept.items()}
-            for answer in result if isinstance(result, list) else [result]:
-                row = answer if isinstance(answer, dict) else {"result": answer}
-                row = start | {_renamed(name, start): value for name, value in row.items()}
+            for answer in _answers(plain(result), _sentences(result)):
+                row = start | {_renamed(name, start): value for name, value in answer.items()}
                 names |= dict.fromkeys(row)
                 waiting.write(json.dumps({name: _cell(value) for name, value in row.items()}) + "\n")
         writer = csv.DictWriter(file, list(names))
         writer.writeheader()
         waiting.seek(0)
         writer.writerows(map(json.loads, waiting))
+
+
+def _sentences(result: Any) -> list[str]:
+    """Returns the sentences whose similarities a result with details is; an empty list for other tasks."""
+    details = getattr(result, "details", None)
+    sentences = () if details is None else details.request.get("sentences", ())
+    return list(sentences)
+
+
+def _answers(result: Any, sentences: Sequence[str]) -> list[dict[str, Any]]:
+    """Returns the columns of each answer of a plain result; one without columns if it has no answers.
+
+    Args:
+        result: dicts, numbers or lists.
+        sentences: the texts that its numbers are about; empty for none.
+    """
+    parts = result if isinstance(result, list) else _ranked(result)
+    if parts and all(isinstance(part, list) and all(isinstance(x, dict) for x in part) for part in parts):
+        parts = [{PART: index, **answer} for index, part in enumerate(parts) for answer in part]
+    if len(sentences) == len(parts) and all(isinstance(part, float) for part in parts):
+        parts = [{"sentence": text, "result": score} for text, score in zip(sentences, parts, strict=True)]
+    return [part if isinstance(part, dict) else {"result": part} for part in parts] or [{}]
+
+
+def _ranked(result: Any) -> list[Any]:
+    """Returns a dict per label of a dict with lists of labels and of their scores, or the result alone."""
+    if not isinstance(result, dict) or not isinstance(result.get("scores"), list) or "labels" not in result:
+        return [result]
+    rest = {name: value for name, value in result.items() if name not in ("labels", "scores")}
+    pairs = zip(result["labels"], result["scores"], strict=True)
+    return [{**rest, "label": label, "score": score} for label, score in pairs]
 
 
 def _renamed(name: str, taken: Container[str]) -> str:

@@ -13,7 +13,7 @@ import torch
 
 from minitx.pipelines.batching import Call, limits_for, progress_bar
 from minitx.pipelines.checks import check_iterable
-from minitx.pipelines.inputs import read_file
+from minitx.pipelines.inputs import read_rows, run_rows
 from minitx.pipelines.models import check_eval, load_model
 from minitx.pipelines.registry import BY_MODEL_TYPE, TASKS, TaskSpec, default_task, find_task
 from minitx.pipelines.result import Details
@@ -119,7 +119,9 @@ class Pipeline:
             if values.is_dir():
                 hint = "a text is passed as a string, not as a Path"
                 raise ArgumentValueError("inputs", values, "the path of a file, not of a folder", hint)
-            return self._stream(read_file(values, task.fields, columns, task.optional), options)
+            rows = read_rows(values, task.fields, columns, optional=task.optional)
+            lines = run_rows(rows, values, task.fields[0], lambda requests: self._stream(requests, options))
+            return (result for result, _ in lines)
         if columns is not None:
             raise ArgumentValueError("columns", columns, "None", "it names columns of a file, a pathlib.Path")
         if task.is_single(values):

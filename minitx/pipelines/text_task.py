@@ -115,11 +115,15 @@ class TextTask(Task[TextOptionsT, TextInput]):
     Args:
         spec, model: as for `Task`.
         tokenizer: of the same checkpoint.
+
+    Attributes:
+        divides: whether overflow="window" is one of the options.
     """
 
     Options: ClassVar[type[Any]] = TextOptions
     fields: ClassVar[tuple[str, ...]] = ("text",)
     pads = True
+    divides: ClassVar[bool] = True
     kind = "a string"
     remedy = 'overflow="window" uses all of a text, max_length= states another limit'
 
@@ -220,7 +224,7 @@ class TextTask(Task[TextOptionsT, TextInput]):
         )
         too_long = limit is not None and bool(batch.encodings[0].overflowing)
         if too_long and options.overflow == "error":
-            hint = 'overflow="truncate" cuts it off, overflow="window" divides it'
+            hint = 'overflow="truncate" cuts it off' + ', overflow="window" divides it' * self.divides
             expected = f"of at most {limit} tokens, special tokens included"
             name, value = _text_to_cut(text, pair, cut, names or self.fields)
             raise ArgumentValueError(name, value, expected, hint)
@@ -297,7 +301,8 @@ class TextTask(Task[TextOptionsT, TextInput]):
 
 def check_list(name: str, value: Any) -> list[str]:
     """Returns the checked value of a field that is a list of strings, else raises ArgumentTypeError."""
-    check_type(name, value, list | tuple, "a list of strings", "wrap a single string in a list")
+    hint = "wrap a single string in a list; a file with lists is a .jsonl"
+    check_type(name, value, list | tuple, "a list of strings", hint)
     for index, text in enumerate(value):
         check_type(f"{name}[{index}]", text, str, "a string")
     return list(value)

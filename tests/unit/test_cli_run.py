@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import pytest
 
 import minitx
 from minitx.cli import app as cli
-from minitx.pipelines.outputs import write_results
+from minitx.cli.options import spelled
+from minitx.pipelines.outputs import plain, write_results
 from minitx.pipelines.registry import NAMES, SPECS, find_task
 from tests.unit.pipelines.folders import bert_folder
+from tests.unit.pipelines.test_table_question_answering import FOLDER as FIXTURES
 
 Run = Callable[..., tuple[int, str, str]]
 TEXTS = ["the cat sat", "a dog ran to the park", ""]
@@ -58,6 +61,13 @@ def test_help_of_a_task_teaches_its_options(run: Run, name: str) -> None:
     assert "--overflow" in out
     assert "None" not in out
     assert max(map(len, out.splitlines())) <= 80
+
+
+def test_both_names_of_an_overlap_have_one_default(run: Run) -> None:
+    out = " ".join(run("run", "question-answering", "--help")[1].split())
+    assert "--stride N as --doc-stride" in out
+    assert "--max-length N as --max-seq-len" in out
+    assert "quarter" not in out
 
 
 def test_results_in_the_terminal(run: Run, folder: Path) -> None:
@@ -129,6 +139,75 @@ def test_nested_answers_are_json_in_the_cells_of_csv(tmp_path: Path) -> None:
     assert json.loads(rows[3]["result"]) == [1.5, 2]
 
 
+def test_csv_has_a_row_per_answer(tmp_path: Path) -> None:
+    """Several lists of answers have a number each, and an input without answers has a row too."""
+    masks = [[{"token_str": "a"}, {"token_str": "b"}], [{"token_str": "c"}]]
+    labels = {"sequence": "x", "labels": ["good", "bad"], "scores": [0.75, 0.25]}
+
+    def written(results: list[object]) -> list[dict[str, str]]:
+        write_results(tmp_path / "out.csv", ((result, {"id": index}) for index, result in enumerate(results)))
+        with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+    rows = [(row["input"], row["part"], row["token_str"]) for row in written([masks])]
+    assert rows == [("0", "0", "a"), ("0", "0", "b"), ("0", "1", "c")]
+    rows = [(row["sequence"], row["label"], row["score"]) for row in written([labels])]
+    assert rows == [("x", "good", "0.75"), ("x", "bad", "0.25")]
+    assert written([[]]) == [{"input": "0", "id": "0"}]
+    assert written([[], {"label": "a"}])[0] == {"input": "0", "id": "0", "label": ""}
+
+
+def test_an_output_never_replaces_an_input(run: Run, folder: Path, tmp_path: Path) -> None:
+    source, link, page = tmp_path / "in.csv", tmp_path / "out.csv", tmp_path / "in.html"
+    source.write_text("text\nthe cat\n")
+    page.write_text("the cat\n")
+    link.symlink_to(source)
+    cases = (("output", source, source), ("output", link, source), ("picture", page, page))
+    for option, path, other in cases:
+        call = ("run", "text-classification", folder, "--input", other, f"--{option}", path)
+        code, out, err = run(*call)
+        assert (code, out) == (2, "")
+        assert f"must be another file; it would replace the input {other}" in err
+        assert f"--{option} " in err
+    call = ("run", "table-question-answering", folder, "Who?", "--table", source, "--output", source)
+    assert "must be another file" in " ".join(run(*call)[2].split())
+    assert (source.read_text(), page.read_text()) == ("text\nthe cat\n", "the cat\n")
+
+
+def test_kept_columns_need_a_place(run: Run, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("id,text\n7,the cat\n")
+    call = ("run", "text-classification", folder, "--input", tmp_path / "in.csv", "--keep", "id")
+    code, out, err = run(*call)
+    assert (code, out) == (2, "")
+    assert "--keep adds columns to files and to JSON; add --output FILE or --json" in " ".join(err.split())
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/stdin"), reason="/dev/stdin is that of Unix")
+def test_texts_from_stdin_as_a_file(run: Run, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("".join(f"{text}\n" for text in TEXTS))
+    with (tmp_path / "in.txt").open() as file:
+        before = os.dup(0)
+        try:
+            for name in ("-", "/dev/stdin"):
+                os.lseek(file.fileno(), 0, os.SEEK_SET)
+                os.dup2(file.fileno(), 0)
+                code, out, _ = run("run", "text-classification", folder, "--input", name, "--json")
+                assert (code, len(out.splitlines())) == (0, len(TEXTS))
+        finally:
+            os.dup2(before, 0)
+            os.close(before)
+
+
+def test_ignored_labels(run: Run, tmp_path: Path) -> None:
+    names = {"id2label": {"0": "O", "1": "PER"}, "label2id": {"O": 0, "PER": 1}}
+    folder = bert_folder(tmp_path / "model", "token-classification", **names)
+    for labels in ([""], ["O"], ["PER"], ["O", "PER"]):
+        options = [word for label in labels for word in ("--ignore-labels", label)]
+        code, out, _ = run("run", "ner", folder, TEXTS[1], *options, "--json")
+        expected = minitx.pipeline("ner", folder)(TEXTS[1], ignore_labels=labels)
+        assert (code, json.loads(out)) == (0, expected)
+
+
 def test_a_field_for_all_rows_of_a_file(run: Run, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text("".join(f"{text}\n" for text in TEXTS))
     call = ("run", "text-classification", folder, "--input", tmp_path / "in.txt", "--text-pair", "a dog")
@@ -175,6 +254,11 @@ def test_lists(run: Run, folder: Path, tmp_path: Path) -> None:
         options = [word for sentence in sentences for word in ("--sentences", sentence)]
         out = run("run", "sentence-similarity", encoder, "the cat", *options, "--json")[1]
         assert json.loads(out) == pipe("the cat", sentences)
+    call = ("run", "sentence-similarity", encoder, "a", "--sentences", "a dog", "--sentences", "the cat")
+    assert run(*call, "--output", tmp_path / "out.csv")[0] == 0
+    with (tmp_path / "out.csv").open(newline="") as file:
+        rows = [(row["sentence"], float(row["result"])) for row in csv.DictReader(file)]
+    assert rows == list(zip(("a dog", "the cat"), pipe("a", ["a dog", "the cat"]), strict=True))
     out = run("run", "sentence-similarity", encoder, "a", "b", "--sentences", "the cat", "--json")[1]
     assert [json.loads(line) for line in out.splitlines()] == [pipe(x, ["the cat"]) for x in ("a", "b")]
 
@@ -193,6 +277,43 @@ def test_mistakes_with_lists(run: Run, folder: Path, words: list[str], message: 
     code, out, err = run("run", "zero-shot-classification", folder, *words)
     assert (code, out) == (2, "")
     assert message in " ".join(err.split())
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("add do_sample=True or num_beams=", "add --do-sample or --num-beams"),
+        ("do_sample=False takes", "--no-do-sample takes"),
+        ("num_beams=2 must", "--num-beams 2 must"),
+        ("pass do_sample=True.", "pass --do-sample."),
+    ],
+)
+def test_hints_about_flags_can_be_followed(message: str, shown: str) -> None:
+    assert spelled(message, {"do_sample": "--do-sample", "num_beams": "--num-beams"}) == shown
+
+
+def test_options_that_tasks_lack_are_not_offered(run: Run) -> None:
+    for task in ("summarization", "text-generation", "table-question-answering"):
+        out = run("run", task, "--help-all")[1]
+        assert "--overflow truncate|error" in out
+        assert "window" not in out.partition("--overflow")[2].partition("--max-length")[0]
+
+
+def test_questions_about_a_table(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("name,age\nAnn,34\nBob,27\n")
+    folder, questions = FIXTURES / "tapas-wtq", ["Who is Ann?", "How old is Bob?"]
+    call = ("run", "table-question-answering", folder, *questions, "--table", tmp_path / "in.csv")
+    pipe = minitx.pipeline("table-question-answering", folder)
+    expected = [plain(pipe(tmp_path / "in.csv", question)) for question in questions]
+    assert [json.loads(line) for line in run(*call, "--json")[1].splitlines()] == expected
+    (line,) = run(*call, "--json", "--sequential")[1].splitlines()
+    assert json.loads(line) == plain(pipe(tmp_path / "in.csv", questions, sequential=True))
+    _, _, err = run(*call, "--overflow", "error", "--max-length", 12)
+    assert "without --overflow 'error' it is shortened" in " ".join(err.split())
+    folder = FIXTURES / "tapex"
+    call = ("run", "table-question-answering", folder, "Who?", "--table", tmp_path / "in.csv")
+    _, _, err = run(*call, "--num-beams", 2, "--num-return-sequences", 3)
+    assert "--num-return-sequences 3 must be at most --num-beams 2" in " ".join(err.split())
 
 
 def test_options_before_the_text(run: Run, folder: Path) -> None:

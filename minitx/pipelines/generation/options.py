@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields, make_dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from minitx.decoding import Strategy
 from minitx.decoding.parameters import Parameter, parameters_of
@@ -79,6 +79,8 @@ class GenerateOptions(_StrategyOptions):
     It also has the fields of strategies, such as temperature and num_beams, which transformers has too.
 
     Attributes:
+        overflow: what happens to a text with more tokens than the model takes: "truncate" cuts it off,
+            "error" refuses it.
         max_length: most tokens, those of a decoder's prompt included; `max_new_tokens` is easier to use.
         max_new_tokens: most tokens of the output.
         min_new_tokens: least tokens of the output.
@@ -98,6 +100,7 @@ class GenerateOptions(_StrategyOptions):
         skip_special_tokens: leave special tokens out of the text, which is the default.
     """
 
+    overflow: Literal["truncate", "error"] = "truncate"
     max_new_tokens: int | None = None
     min_new_tokens: int | None = None
     do_sample: bool | None = None

@@ -55,6 +55,7 @@ class GenerationTask(TextTask[TextOptionsT]):
     """
 
     Options = GenerateOptions
+    divides = False
     remedy = 'divide them, or use overflow="error" to find them'
     defaults: ClassVar[Mapping[str, Any]] = {"max_new_tokens": 256}
 

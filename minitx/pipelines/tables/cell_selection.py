@@ -97,10 +97,12 @@ class CellAnswering(TableTask):
         if dropped:  # row or rank of a cell is not one of the model's
             most = int(sizes[[2, 4, 5]].min()) - 1
             if self.refuses(options):
-                raise ArgumentValueError("table", f"{len(table.rows)} rows", f"of at most {most}")
+                raise ArgumentValueError(
+                    "table", f"{len(table.rows)} rows", f"of at most {most}", self.way_out(options)
+                )
             batch = self._encode(Table(table.columns, table.rows[:most]), queries, options)
         truncated = [dropped or row for row in batch.truncated]
-        rows = zip(batch["input_ids"], batch["token_type_ids"], truncated, strict=True)
+        inputs = zip(batch["input_ids"], batch["token_type_ids"], truncated, strict=True)
         conversation = CellMemory()
         return [
             TextInput(
@@ -108,7 +110,7 @@ class CellAnswering(TableTask):
                 truncated=row_truncated,
                 label=Turn(number, conversation),
             )
-            for number, (ids, types, row_truncated) in enumerate(rows)
+            for number, (ids, types, row_truncated) in enumerate(inputs)
         ]
 
     def _encode(self, table: Table, queries: Sequence[str], options: CellOptions) -> Any:
@@ -117,6 +119,9 @@ class CellAnswering(TableTask):
         # A long question leaves no room for the names of the columns: the tokenizer's own limit is exceeded.
         own = cuts and limit == tokenizer.model_max_length and options.max_length is None
         stated = limit if cuts and not own else None
+        if not cuts and len(table.rows) >= (most := tokenizer.options.max_row_id):
+            rows, expected = f"{len(table.rows)} rows", f"of fewer than {most}"
+            raise ArgumentValueError("table", rows, expected, self.way_out(options))
         batch = tokenizer.encode_table(table, queries, truncation=cuts, max_length=stated, as_tensors=False)
         if own:
             limit = token_limit(self.model, tokenizer, NO_LIMIT)

@@ -37,7 +37,7 @@ class TableTask(TextTask[Any]):
     fields = ("query", "table")
     single_lists = True
     files: ClassVar[Mapping[str, str]] = {"table": "the table, a .csv or .json file"}
-    remedy = 'rows were dropped or cells shortened; truncation="do_not_truncate" refuses such tables'
+    remedy = "rows were dropped or cells shortened; truncation=False refuses such tables"
 
     def describe_inputs(self) -> str:
         """Returns a phrase about a request, for messages."""
@@ -78,13 +78,18 @@ class TableTask(TextTask[Any]):
             if not (table.rows and table.columns):
                 raise ArgumentValueError("table", value, "one with at least one row and one column")
             return table
+        where = self.name_of(field, name)
         texts = [value] if isinstance(value, str) else value
-        check_type("query", texts, list | tuple, "a question or a list of questions")
+        check_type(where, texts, list | tuple, "a question or a list of questions")
         for text in texts:
-            check_type("query", text, str, "a question or a list of questions")
+            check_type(where, text, str, "a question or a list of questions")
         if not value:
-            raise ArgumentValueError("query", value, "a question that is not empty, or a list of questions")
+            raise ArgumentValueError(where, value, "a question that is not empty, or a list of questions")
         return value if isinstance(value, str) else list(value)
+
+    def name_of(self, field: str, name: str) -> str:
+        """As `Task.name_of`; a question has a name in every request."""
+        return field if name == "inputs" else f"{name}[{field!r}]"
 
     def queries(self, request: Request) -> list[str]:
         """Returns the questions of a request."""
@@ -111,8 +116,13 @@ class TableTask(TextTask[Any]):
             return False
         if self.refuses(options):
             expected = f"of at most {limit} tokens with its question"
-            raise ArgumentValueError("table", f"{length} tokens", expected, "truncation=True drops rows")
+            raise ArgumentValueError("table", f"{length} tokens", expected, self.way_out(options))
         return True
+
+    def way_out(self, options: Any) -> str:
+        """Returns the hint about a table that is too long where options refuse it."""
+        name = "overflow" if options.overflow == "error" else "truncation"
+        return f"without {name}={getattr(options, name)!r} it is shortened"
 
     def unwrap(self, result: Any, inputs: Any, options: Any) -> Any:
         """Returns the result as it is."""

@@ -38,6 +38,8 @@ class QuestionAnsweringOptions(TextOptions):
         top_k: number of answers; 1 returns a dict, more a list, the best first.
         doc_stride: number of tokens by which windows overlap (also `stride`); None for 128, or half a window
             if it is shorter. It is half of the room beside a question that leaves no more room than that.
+        stride: as doc_stride.
+        max_length: as max_seq_len.
         max_answer_len: most tokens of an answer.
         max_seq_len: most tokens of question and context (also `max_length`); None for 384, or those of the
             model.

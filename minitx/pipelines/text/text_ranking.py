@@ -70,9 +70,9 @@ class TextRanking(OneToManyTask[TextRankingOptions]):
     def __init__(self, spec: TaskSpec, model: Any, tokenizer: Tokenizer) -> None:
         super().__init__(spec, model, tokenizer)
         if model.head.config.num_labels != 1:
-            labels = f"a model with {model.head.config.num_labels} labels"
-            hint = "text-classification scores pairs by several labels"
-            raise ArgumentValueError("model", labels, "a cross-encoder, with one label", hint)
+            number = model.head.config.num_labels
+            hint = f"it has {number}; text-classification scores pairs by several labels"
+            raise ArgumentValueError("model", model, "a cross-encoder, with one label", hint)
         files = {} if model.checkpoint is None else model.checkpoint.sentence_files
         folder = Path() if model.checkpoint is None else model.checkpoint.folder or Path()
         stated = FileOptions(files.get(SETTINGS), folder / SETTINGS)

@@ -23,7 +23,14 @@ from minitx.pipelines.result import Prediction, Predictions
 from minitx.pipelines.task import Request
 from minitx.pipelines.text_task import Overflow, TextInput, TextOptions, TextTask
 from minitx.tokenizer.subwords import join_tokens
-from minitx.validation import ArgumentTypeError, check_choice, check_flags, check_strings, check_type
+from minitx.validation import (
+    ArgumentTypeError,
+    ArgumentValueError,
+    check_choice,
+    check_flags,
+    check_strings,
+    check_type,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +44,7 @@ class TokenClassificationOptions(TextOptions):
             longest of those that overlap are kept. None: the scores of all windows are joined first.
         aggregation_strategy: "none" labels each token; "simple" groups tokens of the same tag; "first", "max"
             and "average" label each word by its first token, its best one or the mean of all, then group.
-        ignore_labels: labels that are left out of the result.
+        ignore_labels: labels that are left out of the result, such as O, which is the default.
         is_split_into_words: texts are lists of words.
         delimiter: joins such words to the text that the result's start and end refer to.
     """
@@ -56,12 +63,23 @@ class TokenClassificationOptions(TextOptions):
             check_strings(**{f"ignore_labels[{index}]": label})
         check_flags(is_split_into_words=self.is_split_into_words)
         check_strings(delimiter=self.delimiter)
+        if self.delimiter != " " and not self.is_split_into_words:
+            expected = "left out without is_split_into_words=True"
+            raise ArgumentValueError("delimiter", self.delimiter, expected, "it joins words of a list")
 
 
 class TokenClassification(TextTask[TokenClassificationOptions]):
     """Entities of a text or of a list of words."""
 
     Options = TokenClassificationOptions
+
+    def options(
+        self, base: TokenClassificationOptions | None, values: Mapping[str, Any]
+    ) -> TokenClassificationOptions:
+        """As `TextTask.options`; a call with `is_split_into_words=False` does not inherit the delimiter."""
+        if base is not None and values.get("is_split_into_words") is False:
+            values = {"delimiter": " ", **values}
+        return super().options(base, values)
 
     def prepare(self, inputs: Any, options: TokenClassificationOptions) -> Any:
         """With `is_split_into_words`, a list of words is one text, and a list of lists several."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -54,7 +56,7 @@ def test_columns_are_those_of_a_file(pipe: minitx.Pipeline) -> None:
 
 def test_lines_without_names(tmp_path: Path) -> None:
     assert list(rows(write(tmp_path, "txt", "one\n\ntwo\n"), keep=["text"])) == [
-        (text, {"text": text}) for text in ("one", "", "two")
+        (text, {"text": text}, number) for number, text in enumerate(("one", "", "two"), start=1)
     ]
     lines = '"one"\n[{"role": "user", "content": "two"}]\n{"text": "three", "more": 3}\n'
     requests = [row.request for row in rows(write(tmp_path, "jsonl", lines))]
@@ -117,6 +119,51 @@ BAD = {
 def test_errors_name_the_line(tmp_path: Path, kind: str, content: str, columns: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         list(rows(write(tmp_path, kind, content), columns))
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "message"),
+    [
+        ("jsonl", '"a"\n\n{"text": 7}\n', r"in\.jsonl: line 3, 'text'=7 must be a string"),
+        ("jsonl", '{"text": "a", "text_pair": 7}\n', r"in\.jsonl: line 1, 'text_pair'=7 must be a string"),
+    ],
+)
+def test_errors_about_a_request_name_its_line(
+    pipe: minitx.Pipeline, tmp_path: Path, kind: str, content: str, message: str
+) -> None:
+    path = write(tmp_path, kind, content)
+    for run in (pipe, lambda path: run_file(pipe, path)):
+        with pytest.raises(TypeError, match=message):
+            list(run(path))
+
+
+def test_results_before_a_bad_line(pipe: minitx.Pipeline, tmp_path: Path) -> None:
+    results = pipe(write(tmp_path, "jsonl", '"the cat"\n"a dog"\n7\n'))
+    assert [next(results), next(results)] == pipe(["the cat", "a dog"])
+    with pytest.raises(ValueError, match="line 3 is neither"):
+        next(results)
+
+
+def test_a_field_of_all_requests_is_not_that_of_a_line(pipe: minitx.Pipeline, tmp_path: Path) -> None:
+    path = write(tmp_path, "csv", "text,text_pair\nthe cat,a dog\n")
+    with pytest.raises(
+        ValueError, match=r"text_pair='a' must be left out; line 2 of .*in\.csv states it too"
+    ):
+        list(run_file(pipe, path, fields={"text_pair": "a"}))
+    results = run_file(pipe, path, ["text"], fields={"text_pair": "a"})
+    assert [result for result, _ in results] == [pipe({"text": "the cat", "text_pair": "a"})]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="named pipes are those of Unix")
+def test_a_pipe_has_a_text_per_line(pipe: minitx.Pipeline, tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_text, args=("the cat\na dog\n",), daemon=True)
+    writer.start()
+    assert list(pipe(path)) == pipe(["the cat", "a dog"])
+    writer.join()
+    with pytest.raises(FileNotFoundError, match="there is no such file"):
+        rows(tmp_path)
 
 
 def test_what_columns_and_kept_columns_must_be(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ import minitx
 from minitx.pipelines import checks
 from minitx.pipelines.batching import BatchLimits, make_batches
 from minitx.pipelines.registry import NAMES, SPECS, find_task
+from minitx.pipelines.task import Task
 from tests.unit.pipelines.folders import bert_folder
 
 PIPELINES = Path(minitx.__file__).parent / "pipelines"
@@ -167,6 +168,13 @@ def test_results_are_plain_dicts_with_details(pipe: minitx.Pipeline) -> None:
     assert details.outputs[0].shape == (2,)
     with pytest.raises(AttributeError, match="This result has no 'labels'; it has label, score and details"):
         _ = result.labels
+
+
+def test_steps_that_a_task_lacks(pipe: minitx.Pipeline) -> None:
+    with pytest.raises(NotImplementedError, match=r"Task must define preprocess\("):
+        Task.preprocess(Task.__new__(Task), {}, None)
+    with pytest.raises(NotImplementedError, match=r"Task must define postprocess\("):
+        Task.postprocess(Task.__new__(Task), {}, [], [], None)
 
 
 def test_named_fields(pipe: minitx.Pipeline) -> None:

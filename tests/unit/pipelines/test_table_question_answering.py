@@ -154,6 +154,27 @@ def test_bad_requests(
             pipe(table, query)
 
 
+def test_messages_about_tables(cells: Any, text: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("name,age\nAnn,34\n\nBob\n")
+    large = {"name": [str(row) for row in range(300)]}
+    for pipe in (cells, text):
+        with pytest.raises(ValueError, match=r"a\.csv: line 4 has 1 cell, and the header has 2"):
+            pipe(tmp_path / "a.csv", "Who?")
+        for options in ({"overflow": "error"}, {"truncation": False}):
+            ((name, value),) = options.items()
+            with pytest.raises(ValueError, match=f"^table=.*; without {name}={value!r} it is shortened"):
+                pipe(large, "Who?", **options)
+
+
+def test_bad_questions_are_named(cells: Any, text: Any) -> None:
+    for pipe in (cells, text):
+        for query, error, place in (("\ud800", ValueError, ""), (["a", "\ud800"], ValueError, r"\[1\]")):
+            with pytest.raises(error, match=rf"^query{place}='\\ud800' must be valid Unicode"):
+                pipe(PEOPLE, query)
+        with pytest.raises(TypeError, match=r"^inputs\[1\]\['query'\]=3 must be a question"):
+            pipe([{"table": PEOPLE, "query": "a"}, {"table": PEOPLE, "query": 3}])
+
+
 def test_other_bad_calls(cells: Any, text: Any, tmp_path: Path) -> None:
     for call in (lambda: cells(), lambda: cells(PEOPLE, "a", "b"), lambda: cells(table=PEOPLE)):
         with pytest.raises(ArgumentTypeError):

@@ -92,7 +92,7 @@ def test_prompts(pipe: Any) -> None:
 
 def test_models_with_several_labels(root: Path) -> None:
     other = folder(root, "bert", "AutoModelForSequenceClassification", num_labels=3)
-    with pytest.raises(ValueError, match="a cross-encoder, with one label; text-classification"):
+    with pytest.raises(ValueError, match=r"must be a cross-encoder, with one label; it has 3; text-c"):
         minitx.pipeline("text-ranking", other)
 
 
@@ -116,6 +116,13 @@ def test_models_with_several_labels(root: Path) -> None:
 def test_bad_requests(pipe: Any, request_: Any) -> None:
     with pytest.raises((TypeError, ValueError), match=r"query|documents|inputs"):
         pipe(request_)
+
+
+def test_errors_name_the_field(pipe: Any) -> None:
+    with pytest.raises(TypeError, match=r"^documents='b' must be a list of strings; .* a \.jsonl"):
+        pipe("a", "b")
+    with pytest.raises(TypeError, match=r"^documents\[1\]=3 must be a string"):
+        pipe("a", ["b", 3])
 
 
 def test_messages_name_the_documents(pipe: Any) -> None:

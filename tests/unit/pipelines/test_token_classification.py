@@ -114,6 +114,7 @@ def test_words(tmp_path_factory: pytest.TempPathFactory) -> None:
     assert pipe([[]]) == [[]]
     assert len(pipe([words * 200])[0]) == len(result) * 200
     check_order_and_batches(pipe, [words, ["a"], words * 50])
+    assert pipe(text, is_split_into_words=False)[-1].end == len(text)
 
 
 @pytest.mark.parametrize(
@@ -129,6 +130,7 @@ def test_words(tmp_path_factory: pytest.TempPathFactory) -> None:
         ("a", {"ignore_labels": [1]}, r"ignore_labels\[0\]=1"),
         ("a", {"stride": -1}, "stride=-1"),
         ("a", {"delimiter": None}, "delimiter=None"),
+        ("a", {"delimiter": "_"}, "delimiter='_' must be left out without is_split_into_words=True"),
         ({"text": "a", "words": "b"}, {}, "left out"),
         (7, {}, "a list of requests"),
     ],
