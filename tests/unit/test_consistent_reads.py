@@ -14,7 +14,7 @@ import torch
 import minitx
 from minitx.checkpoint import convert as conversion
 from minitx.checkpoint import generation
-from minitx.pipelines import pipeline as pipelines
+from minitx.pipelines import text_task
 from minitx.pipelines.embedding import settings as embedding
 from tests.unit.pipelines.folders import VOCABULARY, bert_folder
 
@@ -66,7 +66,7 @@ def before(
 
 
 def test_a_pipeline(folder: Path, save: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    before(monkeypatch, pipelines, "_load_tokenizer", save)
+    before(monkeypatch, text_task, "load_tokenizer_for", save)
     pipe = minitx.pipeline("text-classification", str(folder), device="cpu")
     assert len(pipe.tokenizer) == SAVED == pipe.model.config.inputs.vocab_size
 
