@@ -15,6 +15,17 @@ def missing_extra(name: str) -> str:
     return f"pip install -e '.[{name}]'" if _from_folder() else f"pip install 'minitx[{name}]'"
 
 
+def extra_error(need: str, error: ImportError, name: str) -> ImportError:
+    """Returns the error of a package that is not installed.
+
+    Args:
+        need: the feature and its package, such as "pictures need matplotlib".
+        error: of the import.
+        name: of the extra that installs it.
+    """
+    return ImportError(f"{need} ({error}); install it with: {missing_extra(name)}")
+
+
 def _from_folder() -> bool:
     """Whether minitx runs from a folder: installed from it (direct_url.json, PEP 610), or not at all."""
     try:

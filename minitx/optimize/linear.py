@@ -219,7 +219,7 @@ def _onednn_is_faster() -> bool:
 
 @torch.inference_mode()
 def _measure(*products: Callable[..., Tensor]) -> list[float]:
-    """Returns the least seconds of each product of a common size, in turn."""
+    """Returns the shortest time of each product in seconds; they run alternately on the same matrices."""
     x, weight = (torch.ones(rows, 512, dtype=torch.float32, device="cpu") for rows in (64, 512))
     seconds: list[list[float]] = [[] for _ in products]
     for _ in range(5):

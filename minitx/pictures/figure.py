@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import re
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from minitx.extras import missing_extra
+from minitx.extras import extra_error
 from minitx.io import write_atomically
 from minitx.validation import warn
 
 FORMATS = (".png", ".svg")
+# Families that have the letters of other scripts, where one is installed.
+FAMILIES: tuple[str, ...] = ("DejaVu Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans JP")
+FAMILIES += ("Hiragino Sans", "PingFang SC", "Yu Gothic", "Microsoft YaHei", "Malgun Gothic")
+FAMILIES += ("Apple SD Gothic Neo", "WenQuanYi Micro Hei", "Noto Sans Hebrew", "Noto Sans Arabic")
+FAMILIES += ("Noto Sans Devanagari", "Noto Sans Thai", "Nirmala UI", "Arial Unicode MS", "Noto Emoji")
+FAMILIES += ("Segoe UI Emoji", "Symbola")
 
 
 def import_figure() -> Any:
@@ -23,18 +30,23 @@ def import_figure() -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError(
-            f"pictures need matplotlib ({error}); install it with: {missing_extra('pictures')}"
-        ) from None
+        raise extra_error("pictures need matplotlib", error, "pictures") from None
     return Figure
+
+
+@cache
+def families() -> list[str]:
+    """Returns the installed ones of `FAMILIES`; matplotlib brings the first."""
+    from matplotlib.font_manager import get_font_names
+
+    installed = {*get_font_names()}
+    return [FAMILIES[0], *(name for name in FAMILIES[1:] if name in installed)]
 
 
 def save_figure(figure: Any, path: Path) -> Path:
     """Writes a figure, all or nothing; its folder is created if it does not exist."""
     from matplotlib import rc_context
     from matplotlib.text import Text
-
-    from minitx.pictures.layout import families
 
     path.parent.mkdir(parents=True, exist_ok=True)
     kind = path.suffix.lower().removeprefix(".")

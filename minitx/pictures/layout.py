@@ -13,13 +13,9 @@ from collections.abc import Iterator, Sequence
 from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
+from minitx.pictures.figure import families, import_figure
+
 SIZE = 10.0  # points
-# Families that have the letters of other scripts, where one is installed.
-FAMILIES: tuple[str, ...] = ("DejaVu Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans JP")
-FAMILIES += ("Hiragino Sans", "PingFang SC", "Yu Gothic", "Microsoft YaHei", "Malgun Gothic")
-FAMILIES += ("Apple SD Gothic Neo", "WenQuanYi Micro Hei", "Noto Sans Hebrew", "Noto Sans Arabic")
-FAMILIES += ("Noto Sans Devanagari", "Noto Sans Thai", "Nirmala UI", "Arial Unicode MS", "Noto Emoji")
-FAMILIES += ("Segoe UI Emoji", "Symbola")
 MOST_LINES = 150  # of a text in a figure
 # Scripts that break between any two letters: the CJK ones and their punctuation.
 _WIDE = "\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef"
@@ -41,32 +37,28 @@ class Piece(NamedTuple):
 
 
 @cache
-def families() -> list[str]:
-    """Returns the installed ones of `FAMILIES`; matplotlib brings the first."""
-    from matplotlib.font_manager import get_font_names
-
-    installed = {*get_font_names()}
-    return [FAMILIES[0], *(name for name in FAMILIES[1:] if name in installed)]
-
-
-@cache
 def _renderer() -> Any:
+    figure = import_figure()(figsize=(0.1, 0.1), dpi=720)  # first, since its error names the extra
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    canvas: Any = FigureCanvasAgg(Figure(figsize=(0.1, 0.1), dpi=720))
+    canvas: Any = FigureCanvasAgg(figure)
     return canvas.get_renderer()
 
 
 @lru_cache(maxsize=10_000)
 def width_of(text: str, size: float = SIZE, weight: str = "normal") -> float:
-    """Measures a line of text in inches."""
+    """Measures a line of text in inches.
+
+    Raises:
+        ImportError: as `import_figure`.
+    """
+    renderer = _renderer()
     from matplotlib.font_manager import FontProperties
 
     font = FontProperties(family=families(), size=size, weight=weight)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # missing: measured as a box
-        width: float = _renderer().get_text_width_height_descent(text, font, False)[0]
+        width: float = renderer.get_text_width_height_descent(text, font, False)[0]
     return width / 720
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from minitx.extras import missing_extra
+from minitx.extras import extra_error
 from minitx.io import naming, write_atomically
 from minitx.pictures.figure import FORMATS, import_figure, save_figure
 from minitx.validation import ArgumentValueError, check_output
@@ -101,9 +101,7 @@ def event_writer(folder: Path, step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise ImportError(
-            f"tensorboard=True needs TensorBoard ({error}); install it with: {missing_extra('tensorboard')}"
-        ) from None
+        raise extra_error("tensorboard=True needs TensorBoard", error, "tensorboard") from None
     return SummaryWriter(str(folder), purge_step=step + 1)
 
 

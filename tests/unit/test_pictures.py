@@ -12,6 +12,7 @@ import torch
 
 from minitx.extras import missing_extra
 from minitx.pictures import heatmap as pictures
+from minitx.pictures import layout
 from minitx.pictures.heatmap import similarity_picture
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*no installed font has")
@@ -70,6 +71,8 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
 
 def test_matplotlib_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    layout._renderer.cache_clear()
+    layout.width_of.cache_clear()
     with pytest.raises(ImportError, match=re.escape(missing_extra("pictures"))):
         similarity_picture(matrix(), LABELS, tmp_path / "a.png")
 

@@ -76,7 +76,7 @@ def initialization(model: Model) -> Rules:
 
 
 def table(parameter: Tensor) -> Tensor:
-    """Returns the sinusoids of all positions, sines and cosines in turn: (P, E) -> (P, E)."""
+    """Returns the sinusoids of all positions, sines and cosines alternating: (P, E) -> (P, E)."""
     positions, size = parameter.shape
     halves = sinusoids("tensor2tensor", torch.arange(positions, device=parameter.device), size)
     features = torch.arange(size, device=parameter.device)

@@ -19,7 +19,7 @@ from minitx.checkpoint.build import task_of
 from minitx.checkpoint.files import summarize
 from minitx.checkpoint.lora.adapter import read_adapter
 from minitx.checkpoint.resolve import CheckpointNames
-from minitx.extras import missing_extra
+from minitx.extras import extra_error
 from minitx.models import Model
 
 if TYPE_CHECKING:
@@ -35,9 +35,7 @@ def import_transformers() -> Any:
     try:
         import transformers
     except ImportError as error:
-        raise ImportError(
-            f"comparing needs transformers ({error}); install it with: {missing_extra('verify')}"
-        ) from None
+        raise extra_error("comparing needs transformers", error, "verify") from None
     return transformers
 
 

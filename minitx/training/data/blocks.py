@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -156,7 +157,7 @@ def tokenizer_fingerprint(tokenizer: Tokenizer) -> str:
 # --- reading ---------------------------------------------------------------------------------------
 
 
-class _Tokens:
+class _Tokens(ABC):
     """The files of a folder from `write_tokens`, mapped into memory.
 
     Attributes:
@@ -197,8 +198,8 @@ class _Tokens:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.folder)!r}, {len(self)} of {self.info['tokens']:,} tokens)"
 
-    def __len__(self) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def __len__(self) -> int: ...
 
     @property
     def vocab_size(self) -> int:
