@@ -10,7 +10,7 @@ PyTorch multiplies float32 matrices on a CPU with MKL. Two other products of PyT
   faster in smaller parts.
 
 All three sum in float32, in another order. `minitx.load` and `minitx.from_config` apply the pass. Other
-devices, dtypes and small weights take PyTorch's own product. Where gradients are recorded, oneDNN computes
+devices, dtypes and small products take PyTorch's own. Where gradients are recorded, oneDNN computes
 them too: of the input, g W, and of the weight, g^T x.
 """
 
