@@ -104,10 +104,15 @@ def encode_text(
         as_target=as_target,
         as_tensors=False,
     )
-    row = {key: rows[0] for key, rows in encoded.items() if key != "attention_mask"}
+    row = row_of(encoded)
     if not row["input_ids"]:
         raise ArgumentValueError(name, text, "a text with at least one token", "leave empty examples out")
     return row
+
+
+def row_of(batch: Mapping[str, Sequence[Any]], index: int = 0) -> Row:
+    """Returns a row of a tokenizer's batch of lists, without the mask, which `collate` adds."""
+    return {name: list(rows[index]) for name, rows in batch.items() if name != "attention_mask"}
 
 
 def check_same_length(name: str, values: Sequence[Any], others: Sequence[Any], other: str) -> None:
