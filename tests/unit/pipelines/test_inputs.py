@@ -13,6 +13,7 @@ import pytest
 
 import minitx
 from minitx.pipelines.inputs import read_rows, run_file
+from minitx.pipelines.outputs import write_results
 from tests.unit.pipelines.folders import bert_folder
 
 PAIR = ("text", "text_pair")
@@ -176,3 +177,11 @@ def test_what_columns_and_kept_columns_must_be(tmp_path: Path) -> None:
         rows(path, "text")
     with pytest.raises(ValueError, match=r"keep=\['id'\] must be names of columns.*no 'id', but 'text'"):
         list(rows(path, keep=["id"]))
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.csv"])
+def test_results_that_are_not_finite_are_not_written(tmp_path: Path, name: str) -> None:
+    results = [({"score": 0.5}, {}), ({"score": float("nan")}, {})]
+    with pytest.raises(ValueError, match=r"result 1 \(from 0\) has a number that is not finite"):
+        write_results(tmp_path / name, results)
+    assert not [*tmp_path.iterdir()]

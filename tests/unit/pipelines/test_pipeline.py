@@ -99,7 +99,7 @@ def test_the_usual_checkpoint_is_named(monkeypatch: pytest.MonkeyPatch, classifi
 
 def test_a_missing_head_is_an_error(tmp_path: Path) -> None:
     folder = bert_folder(tmp_path / "bare", "masked-lm")
-    with pytest.raises(ValueError, match=r"config\.json names BertForMaskedLM, which runs fill-mask"):
+    with pytest.raises(ValueError, match=r"config\.json names BertForMaskedLM, a model for fill-mask"):
         minitx.pipeline("text-classification", folder)
     with pytest.raises(ValueError, match=r"head='sequence-classification'|head 'sequence-classification'"):
         minitx.pipeline("text-classification", minitx.load(folder), minitx.load_tokenizer(folder))
