@@ -191,7 +191,8 @@ def open_run(path: Path, config: TrainConfig, *, resume: bool) -> Iterator[RunFo
         ArgumentValueError: settings that the run cannot continue with.
         BlockingIOError: another process trains there.
     """
-    check_place(path, resume=resume)
+    if resume:
+        check_place(path, resume=True)  # before a folder is created
     place = path / CONFIG
     path.mkdir(parents=True, exist_ok=True)
     with _locked(path):
