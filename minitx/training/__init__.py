@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # the table below, for type checkers
     from minitx.training.objectives.seq2seq import Seq2SeqLM as Seq2SeqLM
     from minitx.training.objectives.spans import SpanCorruption as SpanCorruption
     from minitx.training.optimizer import make_optimizers as make_optimizers
+    from minitx.training.recipe.end import TrainingEnd as TrainingEnd
     from minitx.training.recipe.file import Recipe as Recipe
     from minitx.training.recipe.file import read_recipe as read_recipe
     from minitx.training.recipe.plan import Plan as Plan
@@ -81,6 +82,7 @@ _MODULES = {
     "TokenLabels": "objectives.labelled",
     "TrainConfig": "config",
     "TrainResult": "session",
+    "TrainingEnd": "recipe.end",
     "add_lora": "lora",
     "learning_rate_factor": "schedules",
     "load_adapter": "lora",

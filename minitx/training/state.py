@@ -213,10 +213,10 @@ def check_place(path: Path, *, resume: bool) -> None:
     """
     place = path / CONFIG
     if resume and not place.exists():
-        raise FileNotFoundError(f"{path} holds no run to resume; pass resume=False to begin one.")
+        raise FileNotFoundError(f"{path} holds no run to resume; begin one without resume=True (--resume).")
     if not resume and place.exists():
         raise FileExistsError(
-            f"{path} holds a run; pass resume=True to continue it, or another folder for a new one."
+            f"{path} holds a run; continue it with resume=True (--resume), or pass another folder."
         )
     if not resume and path.exists() and any(child.name != _LOCK for child in path.iterdir()):
         raise FileExistsError(f"{path} is not empty; pass a new folder for the run.")
