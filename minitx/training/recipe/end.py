@@ -16,7 +16,7 @@ from minitx.training.state import MODEL
 # Objective -> command, and what follows the model's folder.
 _COMMANDS = {
     "masked-lm": ("minitx run fill-mask", '"A {mask} sleeps."'),
-    "causal-lm": ("minitx generate", '"Once upon a time" --temperature 0.8'),
+    "causal-lm": ("minitx generate", '"Once upon a time" --max-new-tokens 40 --temperature 0.8'),
     "span-corruption": ("minitx generate", '"A cat <extra_id_0> on the mat."'),
     "denoising": ("minitx generate", '"A {mask} sleeps." --beams 4'),
     "replaced-tokens": ("minitx inspect", ""),
@@ -67,14 +67,10 @@ class TrainingEnd:
 
     def __str__(self) -> str:
         """Returns the end as text."""
-        best = (
-            "" if self.best_loss is None else f"; best evaluation {self.best_loss:.4f}, step {self.best_step}"
-        )
-        lines = [
-            f"{self.steps:,} steps, loss {self.loss:.4f}{best}",
-            f"The model is in {self.model}. Use it:",
-        ]
-        return "\n".join([*lines, f"  {self.use}"])
+        best = "" if self.best_loss is None else f"; best evaluation {self.best_loss:.4f}"
+        at = "" if self.best_loss is None else f" after step {self.best_step}"
+        done = f"{self.steps:,} steps, loss {self.loss:.4f}{best}{at}"
+        return f"{done}\nThe model is in {self.model}. Use it:\n  {self.use}"
 
 
 def command(objective: str, folder: Path) -> str:

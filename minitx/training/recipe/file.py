@@ -76,7 +76,7 @@ def read_recipe(
     check_type("overrides", overrides, list | tuple, "a list", 'such as ["train.steps=50"]')
     for override in overrides:
         _override(values, override)
-    check_keys(values, ("folder", *TABLES), str(file.name))
+    check_keys(values, ("folder", *TABLES), file.stem)
     stated = values.pop("folder", None)
     if folder is None:
         folder = place or stated or file.with_suffix("")

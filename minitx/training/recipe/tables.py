@@ -162,7 +162,8 @@ def table(kind: type[T], values: Mapping[str, Any], name: str) -> T:
         name: of the table, for messages.
 
     Raises:
-        ArgumentTypeError, ArgumentValueError: an unknown key, or a value of another type.
+        ArgumentTypeError: a value of another type.
+        ValueError: an unknown key.
     """
     hints = get_type_hints(kind)
     check_keys(values, [each.name for each in dataclasses.fields(kind)], name)  # type: ignore[arg-type]
@@ -183,7 +184,8 @@ def check_keys(values: Any, known: Iterable[str], name: str) -> None:
     """Checks that a value is a table with known keys only; an error names the nearest key.
 
     Raises:
-        ArgumentTypeError, ArgumentValueError: something other than a table, or another key.
+        ArgumentTypeError: something other than a table.
+        ValueError: another key.
     """
     names = list(known)
     if not isinstance(values, Mapping):
@@ -191,5 +193,5 @@ def check_keys(values: Any, known: Iterable[str], name: str) -> None:
     for key in values:
         if key not in names:
             near = get_close_matches(key, names, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else ""
-            raise ArgumentValueError(f"key of {name}", key, f"one of {', '.join(names)}", hint)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise ValueError(f"{name}.{key} is no key of a recipe; {hint}{name} has {', '.join(names)}.")
