@@ -12,12 +12,13 @@ from minitx.checkpoint.build import from_config
 from minitx.checkpoint.load import check_device, load
 from minitx.models import Model
 from minitx.tokenizer import Tokenizer, load_tokenizer
+from minitx.tokenizer.chat import DEFAULT
 from minitx.training.data.labels import Labels
 from minitx.training.lora.adapt import add_lora
 from minitx.training.objectives.replaced import GeneratorAndDiscriminator
 from minitx.training.recipe.objectives import LABELLED, PAIR, ObjectiveTable, check_vocabulary
 from minitx.training.recipe.tables import ModelTable, TokenizerTable, check_keys
-from minitx.training.tokenizers import train_tokenizer
+from minitx.training.tokenizers import CHATML, train_tokenizer
 from minitx.validation import ArgumentValueError, check_integer
 
 _LORA = ("rank", "alpha", "targets", "dropout", "dora", "rslora", "bias", "modules_to_save", "seed")
@@ -40,9 +41,13 @@ def build_tokenizer(
     """
     name = stated.name or model.name
     if stated.style is not None:
-        tokenizer = train_tokenizer(texts, stated.style, progress=progress, **stated.training())
+        options = stated.training() | {"chat_template": stated.chat_template}
+        tokenizer = train_tokenizer(texts, stated.style, progress=progress, **options)
     elif name is not None:
         tokenizer = load_tokenizer(name)
+        if stated.chat_template is not None:
+            template = CHATML if stated.chat_template == "chatml" else stated.chat_template
+            tokenizer.chat.templates[DEFAULT] = template
     else:
         hint = 'name = "folder or Hub id" loads one, style = "gpt2" trains one on the data'
         raise ArgumentValueError("tokenizer", None, "a table [tokenizer] with name or style", hint)

@@ -99,7 +99,8 @@ class Plan:
         rows = {
             "folder": self.folder,
             "objective": self.objective,
-            "model": f"{self.model}, {self.parameters:,} parameters{share}",
+            "model": self.model,
+            "parameters": f"{self.parameters:,}{share}",
             "labels": shortened(", ".join(self.labels)),
             "examples": f"{self.examples:,}{several}",
             "tokens per epoch": f"{self.tokens_per_epoch:,} ({counted})",

@@ -69,7 +69,8 @@ class TokenizerTable:
     Attributes:
         name: a folder or Hub id; None: that of `model.name`.
         style: train one in this style, of `train_tokenizer`.
-        vocab_size, lowercase, special_tokens, chat_template: of `train_tokenizer`.
+        vocab_size, lowercase, special_tokens: of `train_tokenizer`.
+        chat_template: "chatml", or a template in Jinja, for any tokenizer.
         pad_token, mask_token, bos_token, eos_token: the token of this role, for any tokenizer.
     """
 
@@ -95,7 +96,7 @@ class TokenizerTable:
 
     def training(self) -> dict[str, Any]:
         """Returns the options of `train_tokenizer` that are stated, apart from the style."""
-        names = ("vocab_size", "lowercase", "special_tokens", "chat_template")
+        names = ("vocab_size", "lowercase", "special_tokens")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     def roles(self) -> dict[str, str]:
