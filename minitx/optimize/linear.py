@@ -20,14 +20,15 @@ import time
 from collections.abc import Callable
 from functools import cache, lru_cache
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minitx.layers.experts import ExpertsLinear
-from minitx.validation import check_type, is_transformed, values_unavailable
+from minitx.optimize.classes import InPlaceOf, Module, change_classes
+from minitx.validation import is_transformed, values_unavailable
 
 FEW_ROWS, VERY_FEW_ROWS = 64, 4  # where the products were equally fast, on two x86-64 cores
 LARGE, PART = 2**16, 2**20  # smallest weight for which a choice pays; best size of a part
@@ -37,25 +38,17 @@ CLEARLY = (
 )
 _MEASURING = Lock()
 
-Module = TypeVar("Module", bound=nn.Module)
 
-
-class FastLinear(nn.Linear):
+class FastLinear(InPlaceOf, nn.Linear):
     """nn.Linear with the fastest product; prints as nn.Linear."""
-
-    def _get_name(self) -> str:
-        return nn.Linear.__name__
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) -> (..., outputs)"""
         return linear(x, self.weight, self.bias)
 
 
-class FastExpertsLinear(ExpertsLinear):
+class FastExpertsLinear(InPlaceOf, ExpertsLinear):
     """ExpertsLinear with the fastest product; prints as ExpertsLinear."""
-
-    def _get_name(self) -> str:
-        return ExpertsLinear.__name__
 
     def forward(self, x: Tensor, expert: int) -> Tensor:
         """(tokens, inputs) -> (tokens, outputs), through one expert"""
@@ -82,10 +75,7 @@ def fast_linear(model: Module) -> Module:
     Raises:
         ArgumentTypeError: not a module.
     """
-    check_type("model", model, nn.Module, "a module")
-    for module in model.modules():
-        module.__class__ = _CLASSES.get(type(module), type(module))
-    return model
+    return change_classes(model, _CLASSES.get)
 
 
 def undo_fast_linear(model: Module) -> Module:
@@ -97,11 +87,7 @@ def undo_fast_linear(model: Module) -> Module:
     Raises:
         ArgumentTypeError: not a module.
     """
-    check_type("model", model, nn.Module, "a module")
-    inverse = {faster: plain for plain, faster in _CLASSES.items()}
-    for module in model.modules():
-        module.__class__ = inverse.get(type(module), type(module))
-    return model
+    return change_classes(model, {faster: plain for plain, faster in _CLASSES.items()}.get)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
