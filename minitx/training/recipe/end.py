@@ -16,7 +16,7 @@ from minitx.training.state import MODEL
 # Objective -> command, and what follows the model's folder.
 _COMMANDS = {
     "masked-lm": ("minitx run fill-mask", '"A {mask} sleeps."'),
-    "causal-lm": ("minitx generate", '"Once upon a time" --max-new-tokens 40 --temperature 0.8'),
+    "causal-lm": ("minitx generate", '"Once upon a time" --temperature 0.8'),
     "span-corruption": ("minitx generate", '"A cat <extra_id_0> on the mat."'),
     "denoising": ("minitx generate", '"A {mask} sleeps." --beams 4'),
     "replaced-tokens": ("minitx inspect", ""),

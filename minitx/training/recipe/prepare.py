@@ -37,7 +37,7 @@ from minitx.training.recipe.records import (
     with_words,
 )
 from minitx.training.recipe.tables import check_keys
-from minitx.training.recipe.text import Documents, read_documents, split_blocks, text_examples, token_blocks
+from minitx.training.recipe.text import Documents, read_documents, split_blocks, token_blocks
 from minitx.training.state import CHECKPOINTS
 from minitx.validation import ArgumentValueError, Interval, check_integer, check_number
 
@@ -184,7 +184,7 @@ def examples(
     """Returns the datasets of training and evaluation.
 
     Raises:
-        ArgumentValueError: no examples, or blocks that are longer than the model's inputs.
+        ArgumentValueError: blocks that are longer than the model's inputs.
         OSError, ValueError: token blocks that are missing, damaged or of another tokenizer.
     """
     data, seed = recipe.data, recipe.train.get("seed", 0)
@@ -193,8 +193,8 @@ def examples(
     documents, others = source.documents or (None, None)
     if data.block_length is None:
         assert documents is not None, "checked by the table: tokens need block_length"
-        other = None if others is None else text_examples(others, "data.evaluation")
-        return text_examples(documents, "data.files"), other
+        other = None if others is None else [{"text": text} for text in others]
+        return [{"text": text} for text in documents], other
     hint = "longer blocks do not fit into the model"
     check_integer("data.block_length", data.block_length, 2, longest, hint)
     folder = Path(data.tokens or f"{recipe.folder}-tokens")

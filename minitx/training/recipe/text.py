@@ -57,7 +57,7 @@ def read_documents(
         seed: of the documents that are held out.
 
     Raises:
-        ArgumentValueError: options of records.
+        ArgumentValueError: options of records, or no documents.
     """
     for name in ("columns", "where", "labels"):
         if getattr(data, name):
@@ -70,25 +70,27 @@ def read_documents(
         training, other = training.split(data.held_out, seed)
     elif evaluation:
         other = read_texts(evaluation, documents)
-    return Documents(training, *bounds), None if other is None else Documents(other, *bounds)
+    kept = check_documents(Documents(training, *bounds), "data.files")
+    if other is None:
+        return kept, None
+    return kept, check_documents(Documents(other, *bounds), "data.evaluation")
 
 
-def text_examples(documents: Documents, key: str) -> list[dict[str, str]]:
-    """Returns an example for each document.
+def check_documents(documents: Documents, key: str) -> Documents:
+    """Returns the documents, if there is one.
 
     Args:
-        documents: at least one.
+        documents: to check.
         key: of the recipe, for messages.
 
     Raises:
         ArgumentValueError: no documents.
     """
-    examples = [{"text": text} for text in documents]
-    if not examples:
+    if next(iter(documents), None) is None:
         files = [str(path) for path in documents.texts.paths]
         hint = "do the filters and held_out leave any?"
         raise ArgumentValueError(key, files, "files with at least one document to use", hint)
-    return examples
+    return documents
 
 
 def token_blocks(

@@ -1,4 +1,4 @@
-"""The recipes in recipes/: each runs, with tiny settings, and the command that it ends with uses its model."""
+"""The recipes in recipes/: each runs, with tiny settings, and the command that it shows uses its model."""
 
 from __future__ import annotations
 
