@@ -32,6 +32,7 @@ from torch import Tensor
 from minitx.checkpoint.write import write_tensors
 from minitx.io import naming, read_json, write_atomically, write_json
 from minitx.training.config import TrainConfig
+from minitx.training.data.checksums import tensor_checksum
 from minitx.training.data.randomness import mix
 from minitx.training.toml import dump_toml
 from minitx.transaction import sync, transaction
@@ -292,8 +293,7 @@ def tensors_of(model: torch.nn.Module, optimizers: list[torch.optim.Optimizer]) 
 
 def frozen_checksum(model: torch.nn.Module) -> int:
     """Returns a checksum of the parameters that are not trained."""
-    frozen = [p.detach() for p in model.parameters() if not p.requires_grad]
-    return mix(*(int(torch.hash_tensor(p).view(torch.int64)) for p in frozen))
+    return mix(*(tensor_checksum(p) for p in model.parameters() if not p.requires_grad))
 
 
 def _buffers(model: torch.nn.Module) -> dict[str, Tensor]:

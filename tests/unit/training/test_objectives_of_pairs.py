@@ -427,7 +427,7 @@ def test_generator_and_discriminator(words: Tokenizer) -> None:
     assert torch.equal(output.replaced.bool(), output.input_ids != original)
     assert output.replaced.any()
     loss = objective.loss(pair, batch)
-    assert loss.count == hidden.sum()
+    assert loss.count == batch["attention_mask"].sum()
     mean = output.generator.loss + 50 * output.discriminator.loss
     assert abs(loss.total / loss.count - mean) < 1e-9
     loss.total.backward()
