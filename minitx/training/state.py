@@ -175,6 +175,13 @@ class RunFolder:
         """Removes what a process that was killed has left."""
         for path in self.path.glob(f"{CHECKPOINTS}/{_TEMPORARY}*"):
             shutil.rmtree(path, ignore_errors=True)
+        for path in _unfinished_files(self.path):
+            path.unlink()
+
+    def write_config(self) -> None:
+        """Writes config.toml; a run that resumes does so once its checkpoint is loaded."""
+        text = config_text(self.identity, self.config)
+        write_atomically(self.path / CONFIG, lambda file: file.write_text(text, "utf-8"))
 
 
 @contextmanager
@@ -188,11 +195,14 @@ def open_run(path: Path, config: TrainConfig, *, resume: bool) -> Iterator[RunFo
 
     Raises:
         FileExistsError: the folder holds a run, or other files, and `resume` is False.
+        NotADirectoryError: a file.
         FileNotFoundError: the folder holds no run, and `resume` is True.
         ArgumentValueError: settings that the run cannot continue with.
         BlockingIOError: another process trains there.
     """
     place = path / CONFIG
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(f"{path} is a file; pass a folder for the run.")
     if resume and not place.exists():
         raise FileNotFoundError(f"{path} holds no run to resume; pass resume=False to begin one.")
     path.mkdir(parents=True, exist_ok=True)
@@ -201,14 +211,22 @@ def open_run(path: Path, config: TrainConfig, *, resume: bool) -> Iterator[RunFo
             raise FileExistsError(
                 f"{path} holds a run; pass resume=True to continue it, or another folder for a new one."
             )
-        if not resume and any(child.name != _LOCK for child in path.iterdir()):
+        if not resume and {*path.iterdir()} - {path / _LOCK, *_unfinished_files(path)}:
             raise FileExistsError(f"{path} is not empty; pass a new folder for the run.")
         identity = uuid4().hex
         if resume:
             identity, earlier = read_config(place)
             config.check_continues(earlier)
-        write_atomically(place, lambda file: file.write_text(config_text(identity, config), "utf-8"))
-        yield RunFolder(path, identity, config)
+        folder = RunFolder(path, identity, config)
+        folder._clean()
+        if not resume:
+            folder.write_config()
+        yield folder
+
+
+def _unfinished_files(folder: Path) -> list[Path]:
+    """Returns files of the run that a process that was killed was writing (`write_atomically`)."""
+    return [path for name in (CONFIG, METRICS) for path in folder.glob(f".{name}.*.tmp")]
 
 
 def config_text(identity: str, config: TrainConfig) -> str:
