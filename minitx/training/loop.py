@@ -29,7 +29,7 @@ from minitx.training.optimizer import (
     trainable_parameters,
 )
 from minitx.training.state import State, frozen_checksum, load_optimizer, load_parameters, tensors_of
-from minitx.validation import ArgumentValueError, check_type
+from minitx.validation import ArgumentTypeError, ArgumentValueError, check_type
 
 
 class Dataset(Protocol):
@@ -88,6 +88,7 @@ class Run:
         self.model: nn.Module = check_type("model", model, nn.Module, "a module")
         self.objective: Objective = check_type("objective", objective, Objective, "an Objective")
         self.config: TrainConfig = check_type("config", config, TrainConfig, "a TrainConfig")
+        check_training(model, dataset, config)
         self.dataset, self.sampler = dataset, Sampler(len(dataset), config.seed)
         self.parameters = trainable_parameters(model.train())
         if not self.parameters:
@@ -275,6 +276,24 @@ class Run:
                 "same at each access, or start a new run in another folder."
             )
         self.last = last["indices"], last["number"], batch
+
+
+def check_training(model: nn.Module, dataset: Dataset, config: TrainConfig) -> None:
+    """Checks that a run can train a model on a dataset.
+
+    Raises:
+        ArgumentTypeError: a dataset without `len()` and `[index]`.
+        ArgumentValueError: parameters without values, or of a dtype that autocast does not take.
+    """
+    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        hint = "list(...) of an iterator has them"
+        raise ArgumentTypeError("dataset", dataset, "a dataset with len() and [index]", hint)
+    if any(p.is_meta for p in model.parameters()):
+        hint = "build it outside of torch.device('meta'), or load it"
+        raise ArgumentValueError("model", type(model), "a model with values, not on the device meta", hint)
+    if config.precision == "bfloat16" and any(p.dtype == torch.float16 for p in model.parameters()):
+        hint = "train it in float32, with precision='bfloat16': model.float()"
+        raise ArgumentValueError("precision", config.precision, "'float32' with parameters in float16", hint)
 
 
 def count_tokens(batch: Batch) -> int:
