@@ -42,7 +42,7 @@ class SequenceLabels(Objective):
     """Classification or regression of sequences, of models with head="sequence-classification".
 
     Examples have a `text`, and `pair` for a second one, or `input_ids`; and `labels`: the index of a class, a
-    number in [0, 1] for each class with `multiple`, or a number to predict with `num_labels=1`.
+    number in [0, 1] for each class with `multiple`, or with `num_labels=1` a number to predict, also as text.
 
     Attributes:
         tokenizer: of texts, and for the id of padding.
@@ -88,8 +88,19 @@ class SequenceLabels(Objective):
             check_same_length(name, check_list(name, value), range(self.num_labels), "the classes")
             return [check_number(name, number, Interval(0, 1)) for number in value]
         if self.num_labels == 1:
-            return check_number(name, value, Interval(-inf, inf, open_low=True, open_high=True))
+            hint = "a label of a regression is a number, also as text in a table"
+            return check_number(
+                name, as_number(value), Interval(-inf, inf, open_low=True, open_high=True), hint
+            )
         return check_integer(name, value, 0, self.num_labels - 1)
+
+
+def as_number(value: Any) -> Any:
+    """Returns the number of a text such as "-3.5", a cell of a table; any other value as it is."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def check_list(name: str, value: Any) -> Sequence[Any]:

@@ -30,6 +30,7 @@ from minitx.training import (
     SpanCorruption,
     TokenLabels,
     TrainConfig,
+    read_records,
     train,
 )
 from minitx.training.objectives.contrastive import pair_loss
@@ -250,6 +251,17 @@ def test_labels_of_sequences(words: Tokenizer) -> None:
     losses = [SequenceLabels(words, 3).loss(classifier, part) for part in alone]
     assert loss.count == 2
     assert abs(loss.total - sum(part.total for part in losses)) < 1e-9
+
+
+def test_numbers_of_a_table(words: Tokenizer, tmp_path: Path) -> None:
+    """A CSV has texts alone; those of a regression are read as numbers."""
+    (tmp_path / "stars.csv").write_text("review,stars\nw1,3.5\nw2,-1e2\n")
+    examples = read_records(tmp_path / "stars.csv", text="review", labels="stars")
+    batch = SequenceLabels(words, 1)(examples, NO_RANDOMNESS)
+    assert batch["labels"].tolist() == [3.5, -100.0]
+    for value, error in (("five", TypeError), ("nan", ValueError), ("inf", ValueError), ("", TypeError)):
+        with pytest.raises(error, match=r"examples\[0\]\['labels'\]=.*also as text in a table"):
+            SequenceLabels(words, 1)([{"text": "w1", "labels": value}], NO_RANDOMNESS)
 
 
 def test_the_first_token_of_a_word_is_labelled(minilm: Tokenizer) -> None:
