@@ -200,19 +200,12 @@ def open_run(path: Path, config: TrainConfig, *, resume: bool) -> Iterator[RunFo
         ArgumentValueError: settings that the run cannot continue with.
         BlockingIOError: another process trains there.
     """
+    if resume or path.is_file():
+        check_place(path, resume=resume)  # before a folder is created
     place = path / CONFIG
-    if path.exists() and not path.is_dir():
-        raise NotADirectoryError(f"{path} is a file; pass a folder for the run.")
-    if resume and not place.exists():
-        raise FileNotFoundError(f"{path} holds no run to resume; pass resume=False to begin one.")
     path.mkdir(parents=True, exist_ok=True)
     with _locked(path):
-        if not resume and place.exists():
-            raise FileExistsError(
-                f"{path} holds a run; pass resume=True to continue it, or another folder for a new one."
-            )
-        if not resume and {*path.iterdir()} - {path / _LOCK, *_unfinished_files(path)}:
-            raise FileExistsError(f"{path} is not empty; pass a new folder for the run.")
+        check_place(path, resume=resume)
         identity = uuid4().hex
         if resume:
             identity, earlier = read_config(place)
@@ -227,6 +220,26 @@ def open_run(path: Path, config: TrainConfig, *, resume: bool) -> Iterator[RunFo
 def _unfinished_files(folder: Path) -> list[Path]:
     """Returns files of the run that a process that was killed was writing (`write_atomically`)."""
     return [path for name in (CONFIG, METRICS) for path in folder.glob(f".{name}.*.tmp")]
+
+
+def check_place(path: Path, *, resume: bool) -> None:
+    """Checks that a run can begin in a folder, or continue.
+
+    Raises:
+        FileExistsError, FileNotFoundError, NotADirectoryError: as `open_run`.
+    """
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(f"{path} is a file; pass a folder for the run.")
+    place = path / CONFIG
+    if resume and not place.exists():
+        raise FileNotFoundError(f"{path} holds no run to resume; begin one without resume=True (--resume).")
+    if not resume and place.exists():
+        raise FileExistsError(
+            f"{path} holds a run; continue it with resume=True (--resume), or pass another folder."
+        )
+    own = {path / _LOCK, *_unfinished_files(path)}
+    if not resume and path.exists() and {*path.iterdir()} - own:
+        raise FileExistsError(f"{path} is not empty; pass a new folder for the run.")
 
 
 def config_text(identity: str, config: TrainConfig) -> str:
