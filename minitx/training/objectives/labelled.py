@@ -79,8 +79,8 @@ class SequenceLabels(Labelled):
     """Classification or regression of sequences, of models with head="sequence-classification".
 
     Examples have a `text`, and `pair` for a second one, or `input_ids`; and `labels`: the index of a class, a
-    number in [0, 1] for each class with `multiple`, or a number, also as text, with `num_labels=1`. Labels of a
-    batch are (B,), or (B, C) with `multiple`.
+    number in [0, 1] for each class with `multiple`, or a number (also as text) with `num_labels=1`. Labels
+    of a batch are (B,), or (B, C) with `multiple`.
 
     Attributes:
         num_labels: number of classes; 1 is regression.
