@@ -224,8 +224,10 @@ def empty_model(
     model_config = task_config(architecture, model_config, task, pooler=pooler)
     with torch.device("meta"):
         model = model_class(model_config)(model_config, heads.get(task)).eval()
+    table = architecture.head_weights.get(task, {})
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name not in architecture.frozen)
+        belongs = not name.startswith("head.") or name in table  # heads of several tasks have equal names
+        parameter.requires_grad_(not (belongs and name in architecture.frozen))
     return model
 
 

@@ -133,6 +133,9 @@ class TrainConfig:
         if self.warmup_steps + self.decay_steps > self.steps:
             expected = f"at most {self.steps - self.decay_steps}, the steps without the decay"
             raise ArgumentValueError("warmup_steps", self.warmup_steps, expected)
+        if self.warmup_steps == self.steps == 1:
+            hint = "the first step of a warm-up has the learning rate 0"
+            raise ArgumentValueError("warmup_steps", 1, "below steps=1", hint)
         if self.patience and not self.evaluate_every:
             raise ArgumentValueError("patience", self.patience, "0 without evaluate_every")
 

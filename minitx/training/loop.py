@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ import torch
 from torch import nn
 
 from minitx.training.config import TrainConfig
+from minitx.training.data.checksums import batch_checksum
 from minitx.training.data.randomness import EVALUATION, batch_generator, global_states, seeded_states
 from minitx.training.data.sampler import Sampler
 from minitx.training.objectives.base import Batch, Example, Loss, Objective
@@ -27,7 +29,7 @@ from minitx.training.optimizer import (
     trainable_parameters,
 )
 from minitx.training.state import State, frozen_checksum, load_optimizer, load_parameters, tensors_of
-from minitx.validation import ArgumentValueError, check_type
+from minitx.validation import ArgumentTypeError, ArgumentValueError, check_type
 
 
 class Dataset(Protocol):
@@ -86,6 +88,7 @@ class Run:
         self.model: nn.Module = check_type("model", model, nn.Module, "a module")
         self.objective: Objective = check_type("objective", objective, Objective, "an Objective")
         self.config: TrainConfig = check_type("config", config, TrainConfig, "a TrainConfig")
+        check_training(model, dataset, config)
         self.dataset, self.sampler = dataset, Sampler(len(dataset), config.seed)
         self.parameters = trainable_parameters(model.train())
         if not self.parameters:
@@ -99,6 +102,7 @@ class Run:
         self.called: Any = torch.compile(model, backend=backend) if config.compile else model
         self.learning_rate = self.gradient_norm = 0.0  # of the last step
         self.indices: list[int] = []  # of the last micro-batch
+        self.last: tuple[list[int], int, Batch] | None = None  # its indices, number and content
         self.frozen = frozen_checksum(model)
         self.zero_grad()
 
@@ -131,12 +135,10 @@ class Run:
     def accumulate(self) -> Sums:
         """Adds the gradients of the losses of all targets of a step."""
         sums, losses = Sums(), []
-        for part in range(self.config.accumulation):
-            number = self.finished * self.config.accumulation + part
-            self.indices = self.sampler.take(self.config.batch_size)
-            examples = [self.dataset[index] for index in self.indices]
-            batch = self.objective(examples, batch_generator(self.config.seed, number))
-            loss = self.loss(batch)
+        parts = [self.next_batch(part) for part in range(self.config.accumulation)]
+        totals = self.objective.totals(batch for _, batch in parts)
+        for self.indices, batch in parts:
+            loss = self.loss(batch | totals)
             loss.total.backward()  # type: ignore[no-untyped-call]
             losses.append(loss)
             sums.tokens += count_tokens(batch)
@@ -146,6 +148,15 @@ class Run:
             expected, hint = f"of at least one target in step {self.finished + 1}", "all are -100"
             raise ArgumentValueError("labels", [], expected, hint)
         return sums
+
+    def next_batch(self, part: int) -> tuple[list[int], Batch]:
+        """Returns the indices and the batch of the micro-batch with the number `part` of a step."""
+        number = self.finished * self.config.accumulation + part
+        self.indices = self.sampler.take(self.config.batch_size)
+        examples = [self.dataset[index] for index in self.indices]
+        batch = self.objective(examples, batch_generator(self.config.seed, number))
+        self.last = self.indices, number, batch
+        return self.indices, batch
 
     def loss(self, batch: Batch) -> Loss:
         """Returns the loss of a batch, which is moved to the device of the model."""
@@ -186,13 +197,13 @@ class Run:
             ArgumentValueError: no examples, or no targets.
             FloatingPointError: an infinite or NaN loss.
         """
-        size, seed, total, count = self.config.batch_size, self.config.seed, 0.0, 0
+        total, count = 0.0, 0
         self.model.eval()
         try:
-            for number, first in enumerate(range(0, len(dataset), size)):
-                examples = [dataset[i] for i in range(first, min(first + size, len(dataset)))]
+            totals = self.objective.totals(self.evaluation_batches(dataset))
+            for batch in self.evaluation_batches(dataset):
                 with torch.no_grad():
-                    loss = self.loss(self.objective(examples, batch_generator(seed, number, EVALUATION)))
+                    loss = self.loss(batch | totals)
                 total, count = total + loss.total.item(), count + int(loss.count)
         finally:
             self.model.train()
@@ -207,12 +218,23 @@ class Run:
             self.worse += 1
         return mean
 
+    def evaluation_batches(self, dataset: Dataset) -> Iterator[Batch]:
+        """Yields the batches of an evaluation, the same ones each time."""
+        size = self.config.batch_size
+        for number, first in enumerate(range(0, len(dataset), size)):
+            examples = [dataset[i] for i in range(first, min(first + size, len(dataset)))]
+            yield self.objective(examples, batch_generator(self.config.seed, number, EVALUATION))
+
     def state(self) -> State:
         """Returns all that a run needs to continue after its last finished step."""
         tensors = tensors_of(self.model, self.optimizers)
         tensors |= {f"random.{kind}": state for kind, state in self.random_states.items()}
         values = {"sampler": self.sampler.state(), "best": self.best, "worse": self.worse}
-        return State(self.finished, tensors, values | {"sums": vars(self.sums), "frozen": self.frozen})
+        values |= {"sums": vars(self.sums), "frozen": self.frozen, "options": self.objective.options()}
+        if self.last is not None:
+            indices, number, batch = self.last
+            values["last_batch"] = {"indices": indices, "number": number, "checksum": batch_checksum(batch)}
+        return State(self.finished, tensors, values)
 
     def load_state(self, state: State) -> None:
         """Continues after the last finished step of another run.
@@ -221,9 +243,14 @@ class Run:
             ArgumentValueError, ValueError: another dataset, seed or model.
         """
         values = state.values
+        self.objective.check_continues(values["options"])
         if values["frozen"] != self.frozen:
-            raise ValueError("the checkpoint is of another model: the frozen parameters differ.")
+            raise ValueError(
+                "the checkpoint is of another model: the frozen parameters differ; build or load the one "
+                "that the run began with."
+            )
         self.sampler.load_state(values["sampler"])
+        self.check_data(values.get("last_batch"))
         load_parameters(state.tensors, self.model)
         for optimizer in self.optimizers:
             load_optimizer(state.tensors, self.model, optimizer)
@@ -231,6 +258,42 @@ class Run:
             self.random_states[kind] = state.tensors.get(f"random.{kind}", self.random_states[kind])
         self.finished, self.worse, self.sums = state.step, values["worse"], Sums(**values["sums"])
         self.best = None if values["best"] is None else (values["best"][0], values["best"][1])
+
+    def check_data(self, last: Mapping[str, Any] | None) -> None:
+        """Checks that examples of the dataset give the same batch as before a checkpoint.
+
+        Raises:
+            ValueError: they give another.
+        """
+        if last is None:  # a checkpoint before the first step
+            return
+        examples = [self.dataset[index] for index in last["indices"]]
+        batch = self.objective(examples, batch_generator(self.config.seed, last["number"]))
+        if batch_checksum(batch) != last["checksum"]:
+            raise ValueError(
+                f"the checkpoint is of other data: the examples {last['indices']!s:.60} of the dataset give "
+                "another batch than before it. Pass the dataset and the tokenizer of the run, which give the "
+                "same at each access, or start a new run in another folder."
+            )
+        self.last = last["indices"], last["number"], batch
+
+
+def check_training(model: nn.Module, dataset: Dataset, config: TrainConfig) -> None:
+    """Checks that a run can train a model on a dataset.
+
+    Raises:
+        ArgumentTypeError: a dataset without `len()` and `[index]`.
+        ArgumentValueError: parameters without values, or of a dtype that autocast does not take.
+    """
+    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        hint = "list(...) of an iterator has them"
+        raise ArgumentTypeError("dataset", dataset, "a dataset with len() and [index]", hint)
+    if any(p.is_meta for p in model.parameters()):
+        hint = "build it outside of torch.device('meta'), or load it"
+        raise ArgumentValueError("model", type(model), "a model with values, not on the device meta", hint)
+    if config.precision == "bfloat16" and any(p.dtype == torch.float16 for p in model.parameters()):
+        hint = "train it in float32, with precision='bfloat16': model.float()"
+        raise ArgumentValueError("precision", config.precision, "'float32' with parameters in float16", hint)
 
 
 def count_tokens(batch: Batch) -> int:

@@ -79,14 +79,16 @@ def read_metrics(path: Path, last: int | None = None) -> list[dict[str, Any]]:
     """
     if not path.exists():
         return []
-    lines = path.read_text("utf-8").split("\n")
+    lines = path.read_bytes().split(b"\n")
     records = []
     for number, line in enumerate(lines[:-1], 1):  # the last is empty, or incomplete
         try:
             record = json.loads(line)
             step = int(record["step"])
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path}, line {number}: not a record of a step ({error!r}).") from None
+            raise ValueError(
+                f"{path}, line {number}: not a record of a step ({error!r}); correct or remove the line."
+            ) from None
         if last is None or step <= last:
             records.append(record)
     return records

@@ -115,6 +115,10 @@ def train(
             place = stack.enter_context(open_run(check_path("folder", folder), config, resume=resume))
         if place is not None and (steps := place.steps()):
             run.load_state(place.load(steps[-1]))
+            if config.patience and run.best and run.best[0] not in steps:
+                run.best, run.worse = None, 0  # `patience` is new: its checkpoint was not kept
+        if place is not None:
+            place.write_config()
         board = place.path / TENSORBOARD if place is not None and config.tensorboard else None
         lines = None if place is None else place.metrics
         metrics = stack.enter_context(Metrics(lines, run.finished, board))

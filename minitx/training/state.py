@@ -32,6 +32,7 @@ from torch import Tensor
 from minitx.checkpoint.write import write_tensors
 from minitx.io import naming, read_json, write_atomically, write_json
 from minitx.training.config import TrainConfig
+from minitx.training.data.checksums import tensor_checksum
 from minitx.training.data.randomness import mix
 from minitx.training.toml import dump_toml
 from minitx.transaction import sync, transaction
@@ -174,6 +175,13 @@ class RunFolder:
         """Removes what a process that was killed has left."""
         for path in self.path.glob(f"{CHECKPOINTS}/{_TEMPORARY}*"):
             shutil.rmtree(path, ignore_errors=True)
+        for path in _unfinished_files(self.path):
+            path.unlink()
+
+    def write_config(self) -> None:
+        """Writes config.toml; a run that resumes does so once its checkpoint is loaded."""
+        text = config_text(self.identity, self.config)
+        write_atomically(self.path / CONFIG, lambda file: file.write_text(text, "utf-8"))
 
 
 @contextmanager
@@ -187,12 +195,13 @@ def open_run(path: Path, config: TrainConfig, *, resume: bool) -> Iterator[RunFo
 
     Raises:
         FileExistsError: the folder holds a run, or other files, and `resume` is False.
+        NotADirectoryError: a file.
         FileNotFoundError: the folder holds no run, and `resume` is True.
         ArgumentValueError: settings that the run cannot continue with.
         BlockingIOError: another process trains there.
     """
-    if resume:
-        check_place(path, resume=True)  # before a folder is created
+    if resume or path.is_file():
+        check_place(path, resume=resume)  # before a folder is created
     place = path / CONFIG
     path.mkdir(parents=True, exist_ok=True)
     with _locked(path):
@@ -201,16 +210,26 @@ def open_run(path: Path, config: TrainConfig, *, resume: bool) -> Iterator[RunFo
         if resume:
             identity, earlier = read_config(place)
             config.check_continues(earlier)
-        write_atomically(place, lambda file: file.write_text(config_text(identity, config), "utf-8"))
-        yield RunFolder(path, identity, config)
+        folder = RunFolder(path, identity, config)
+        folder._clean()
+        if not resume:
+            folder.write_config()
+        yield folder
+
+
+def _unfinished_files(folder: Path) -> list[Path]:
+    """Returns files of the run that a process that was killed was writing (`write_atomically`)."""
+    return [path for name in (CONFIG, METRICS) for path in folder.glob(f".{name}.*.tmp")]
 
 
 def check_place(path: Path, *, resume: bool) -> None:
     """Checks that a run can begin in a folder, or continue.
 
     Raises:
-        FileExistsError, FileNotFoundError: as `open_run`.
+        FileExistsError, FileNotFoundError, NotADirectoryError: as `open_run`.
     """
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(f"{path} is a file; pass a folder for the run.")
     place = path / CONFIG
     if resume and not place.exists():
         raise FileNotFoundError(f"{path} holds no run to resume; begin one without resume=True (--resume).")
@@ -218,7 +237,8 @@ def check_place(path: Path, *, resume: bool) -> None:
         raise FileExistsError(
             f"{path} holds a run; continue it with resume=True (--resume), or pass another folder."
         )
-    if not resume and path.exists() and any(child.name != _LOCK for child in path.iterdir()):
+    own = {path / _LOCK, *_unfinished_files(path)}
+    if not resume and path.exists() and {*path.iterdir()} - own:
         raise FileExistsError(f"{path} is not empty; pass a new folder for the run.")
 
 
@@ -304,8 +324,7 @@ def tensors_of(model: torch.nn.Module, optimizers: list[torch.optim.Optimizer]) 
 
 def frozen_checksum(model: torch.nn.Module) -> int:
     """Returns a checksum of the parameters that are not trained."""
-    frozen = [p.detach() for p in model.parameters() if not p.requires_grad]
-    return mix(*(int(torch.hash_tensor(p).view(torch.int64)) for p in frozen))
+    return mix(*(tensor_checksum(p) for p in model.parameters() if not p.requires_grad))
 
 
 def _buffers(model: torch.nn.Module) -> dict[str, Tensor]:

@@ -104,6 +104,22 @@ def test_options(tmp_path: Path, name: str, task: str, options: dict[str, Any], 
     compare(tmp_path, name, task, bounds, **options)
 
 
+@pytest.mark.parametrize("name", ["bert-bert", "bert-gpt2"])
+def test_each_half_has_its_own_deviation(tmp_path: Path, name: str) -> None:
+    case = BY_NAME[name]
+    halves = {
+        half: {**case.config[half], "initializer_range": std}
+        for half, std in (("encoder", 0.05), ("decoder", 0.01))
+    }
+    config = transformers.AutoConfig.for_model(case.model_type, **{**case.config, **halves})
+    with draws(bounds=False):
+        transformers.EncoderDecoderModel(config).save_pretrained(tmp_path)
+        model = minitx.from_config(config.to_dict(), head="seq2seq-lm", seed=0)
+    assert {0.05, 0.01} <= {round(float(p.detach().max()), 6) for p in model.parameters()}
+    for key, parameter in minitx.load(tmp_path).named_parameters():
+        torch.testing.assert_close(model.get_parameter(key), parameter, rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_the_numbers_follow_the_rules(dtype: torch.dtype) -> None:
     """Of ModernBERT in a size that tells them apart, in every dtype."""

@@ -208,3 +208,35 @@ def test_ranks_by_pattern(tmp_path: Path) -> None:
     close(outputs(model, "causal-lm"), expected)
     save_adapter(model, tmp_path / "again")
     close(outputs(minitx.load(tmp_path / "again"), "causal-lm"), expected)
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_an_embedding_trained_whole(tmp_path: Path, dora: bool) -> None:
+    """It takes no adapter; with `modules_to_save` its file is PEFT's, both ways."""
+    reference, model = base_model(tmp_path / "base", LLAMA)
+    with pytest.raises(
+        ValueError, match=r"targets=\['embed_tokens'\] must be .*; embeddings, norms and experts"
+    ):
+        add_lora(model, targets=["embed_tokens"])
+    noisy(add_lora(model, 4, modules_to_save=["embed_tokens"], dora=dora, seed=0)).eval()
+    assert model.embedder.word_emb.weight.requires_grad
+    model.embedder.word_emb.weight.data.mul_(1.5)
+    save_adapter(model, tmp_path / "adapter")
+    logits = outputs(model, LLAMA[1])
+    adapted = peft.PeftModel.from_pretrained(reference, tmp_path / "adapter").eval()
+    close(logits, outputs(adapted, LLAMA[1], wide=True))
+    adapted.save_pretrained(tmp_path / "back")
+    for folder in ("adapter", "back"):
+        close(outputs(minitx.load(tmp_path / folder).eval(), LLAMA[1]), logits)
+        again = load_adapter(minitx.load(tmp_path / "base", head=LLAMA[1]), tmp_path / folder).eval()
+        close(outputs(again, LLAMA[1]), logits)
+        assert again.embedder.word_emb.weight.requires_grad
+
+
+@pytest.mark.parametrize("experts", ["experts", "w1", "output"])
+def test_experts_take_no_adapter(experts: str) -> None:
+    config = {"model_type": "mixtral", "vocab_size": 32, "hidden_size": 8, "intermediate_size": 8}
+    config |= {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
+    config |= {"num_local_experts": 2, "max_position_embeddings": 16}
+    with pytest.raises(ValueError, match="experts take no adapter; modules_to_save trains them whole"):
+        add_lora(minitx.from_config(config, head="causal-lm", seed=0), targets=[experts])

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 from minitx.architectures import architecture
@@ -18,9 +20,13 @@ from minitx.architectures.known_keys import second_names
 from minitx.architectures.mapping import renamed
 from minitx.config import HeadConfig, ModelConfig, replace_in
 from minitx.models import Model
-from minitx.models.initialization import Rules
+from minitx.models.initialization import Rules, default_draw
 
 WORDS = ("causal-lm", "masked-lm")  # the language-modelling head of a decoder, or of an encoder used as one
+
+# First parts of the names of each half's parameters, here and in its own architecture.
+ENCODER_PARTS = {"embedder.": "embedder.", "encoder.": "encoder."}
+DECODER_PARTS = {"decoder_embedder.": "embedder.", "decoder.": "decoder.", "head.": "head."}
 
 
 def read(hf: ConfigReader) -> ModelConfig:
@@ -105,14 +111,31 @@ def composed(config: Mapping[str, Any]) -> Architecture:
             for name in half.unused_tensors
         ),
         layers=partial(layers_of_both, encoder, decoder),
-        initialization=partial(decoder_initialization, decoder),
+        initialization=initialization,
     )
 
 
-def decoder_initialization(decoder: Architecture, model: Model) -> Rules:
-    """Returns the rules of the layers of the decoder's architecture; the usual ones hold elsewhere."""
-    rules = decoder.initialization(model)
-    return {pattern: draw for pattern, draw in rules.items() if pattern.startswith("decoder.")}
+def initialization(model: Model) -> Rules:
+    """Returns the rule of each parameter: that of its half, with the half's own `initializer_range`."""
+    assert model.checkpoint is not None
+    hf, rules = ConfigReader(model.checkpoint.config), {}
+    for key, parts in (("encoder", ENCODER_PARTS), ("decoder", DECODER_PARTS)):
+        half, reader = part(hf, key)
+        config = half.read(reader)
+        alone = SimpleNamespace(
+            config=config, checkpoint=reader, task="causal-lm" if key == "decoder" else None
+        )
+        own = half.initialization(alone)
+        for name, _ in model.named_parameters(remove_duplicate=False):
+            if name.startswith(tuple(parts)):
+                path, _, leaf = name.rpartition(".")
+                names = [name.replace(*pair, 1) for pair in parts.items()]
+                rule = next(
+                    (own[pattern] for pattern in own if any(fnmatchcase(n, pattern) for n in names)), None
+                )
+                usual = default_draw(model.get_submodule(path), leaf, config.initializer_range)
+                rules[name] = usual if rule is None else rule
+    return rules
 
 
 def layers_of_both(encoder: Architecture, decoder: Architecture, config: ModelConfig) -> list[dict[str, int]]:

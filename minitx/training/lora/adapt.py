@@ -239,7 +239,7 @@ def select(model: nn.Module, targets: str | Sequence[str]) -> list[list[str]]:
         for name in [targets] if isinstance(targets, str) else names_of("targets", targets):
             own: list[Sequence[str]] = [[path] for path in linear if is_named(targets, name, path)]
             parts = own or [group for path, group in stored.items() if is_named(targets, name, path)]
-            check_found(targets, parts, [*linear, *stored])
+            check_found(targets, parts, [*linear, *stored], names_other(model, name))
             matched += parts
     check_found(targets, matched, linear)
     seen: set[str] = set()
@@ -263,13 +263,25 @@ def is_named(targets: str | Sequence[str], name: str, path: str) -> bool:
         raise ArgumentValueError("targets", targets, "a valid regular expression", str(error)) from None
 
 
-def check_found(targets: Any, found: Sequence[Any], paths: Iterable[str]) -> None:
+def names_other(model: nn.Module, name: str) -> bool:
+    """Whether a name means a module that is no projection, such as an embedding, or the experts."""
+    own = {
+        path for path, module in model.named_modules() if path and next(module.parameters(), None) is not None
+    }
+    paths = own | {stored.rpartition(".")[0] for stored in parameter_names(model).values()}
+    return any(is_named([name], name, path) for path in paths)
+
+
+def check_found(targets: Any, found: Sequence[Any], paths: Iterable[str], is_other: bool = False) -> None:
     """Checks that a target means some projection.
 
     Raises:
         ArgumentValueError: it means none.
     """
     if not found:
+        if is_other:
+            hint = "embeddings, norms and experts take no adapter; modules_to_save trains them whole"
+            raise ArgumentValueError("targets", targets, "names of linear projections", hint)
         ends = sorted({path.rpartition(".")[2] for path in paths})
         expected = "ends of projections' paths, a regular expression of whole paths or 'all-linear'"
         raise ArgumentValueError("targets", targets, expected, f"the paths end with {', '.join(ends)}")

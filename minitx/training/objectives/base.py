@@ -6,8 +6,9 @@ divides by the number of targets of all of them: every target has the same weigh
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -58,6 +59,50 @@ class Objective(ABC):
         Raises:
             ArgumentValueError: examples that do not fit the objective.
         """
+
+    def totals(self, batches: Iterable[Batch]) -> Batch:
+        """Returns sums over the micro-batches of a step that the loss of each of them needs.
+
+        The loop adds them to each batch (with several processes, the sums over all). Most losses are a mean
+        over one kind of targets and need none; a sum of several means needs the number of each kind.
+
+        Args:
+            batches: from `__call__`.
+
+        Returns:
+            Further arguments of `loss`, scalars by name.
+        """
+        return {}
+
+    def options(self) -> dict[str, Any]:
+        """Returns the name of the objective and its options, in types that JSON has; others are left out.
+
+        A checkpoint holds them: a run must continue with the objective that it began with.
+        """
+        values: dict[str, Any] = {"objective": type(self).__name__}
+        fields: tuple[dataclasses.Field[Any], ...] = (
+            dataclasses.fields(self) if dataclasses.is_dataclass(self) else ()
+        )
+        for field in fields:
+            value = getattr(self, field.name)
+            if isinstance(value, Objective):
+                values |= {f"{field.name}.{name}": option for name, option in value.options().items()}
+            elif field.init and isinstance(value, bool | int | float | str | tuple | None):
+                values[field.name] = list(value) if isinstance(value, tuple) else value
+        return values
+
+    def check_continues(self, options: Mapping[str, Any]) -> None:
+        """Checks that a run with this objective can continue one with `options()` of an earlier one.
+
+        Raises:
+            ArgumentValueError: another objective, or another option.
+        """
+        ours, hint = self.options(), "start a new run in another folder to change it"
+        for name in sorted(ours.keys() | options.keys(), key=lambda name: name != "objective"):
+            if ours.get(name) != options.get(name):
+                path = name if name == "objective" else f"objective.{name}"
+                expected = f"{options.get(name)!r}, as in the checkpoint"
+                raise ArgumentValueError(path, ours.get(name), expected, hint)
 
     def check_task(self, model: nn.Module) -> None:
         """Checks that the model has the head that this objective trains; modules without tasks pass.

@@ -79,8 +79,8 @@ class SequenceLabels(Labelled):
     """Classification or regression of sequences, of models with head="sequence-classification".
 
     Examples have a `text`, and `pair` for a second one, or `input_ids`; and `labels`: the index of a class, a
-    number in [0, 1] for each class with `multiple`, or a number to predict with `num_labels=1`. Labels of a
-    batch are (B,), or (B, C) with `multiple`.
+    number in [0, 1] for each class with `multiple`, or a number (also as text) with `num_labels=1`. Labels
+    of a batch are (B,), or (B, C) with `multiple`.
 
     Attributes:
         num_labels: number of classes; 1 is regression.
@@ -114,7 +114,8 @@ class SequenceLabels(Labelled):
             check_same_length(name, check_list(name, value), range(self.num_labels), "the classes")
             return [check_number(name, number, Interval(0, 1)) for number in value]
         if self.num_labels == 1:
-            return check_number(name, value, _NUMBERS)
+            hint = "a label of a regression is a number, also as text in a table"
+            return check_number(name, as_number(value), _NUMBERS, hint)
         return check_integer(name, value, 0, self.num_labels - 1)
 
 
@@ -202,6 +203,14 @@ class AnswerSpans(Labelled):
         )
         spans = zip(batch.offsets, batch.sequence_ids, strict=True)
         return [(row_of(batch, row), answer_tokens(*span, answer)) for row, span in enumerate(spans)]
+
+
+def as_number(value: Any) -> Any:
+    """Returns the number of a text such as "-3.5", a cell of a table; any other value as it is."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def check_list(name: str, value: Any) -> Sequence[Any]:

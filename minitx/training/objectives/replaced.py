@@ -8,7 +8,7 @@ discriminator alone is used.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from minitx.models import ModelOutput
-from minitx.training.objectives.base import IGNORED, Batch, Example, Loss, Objective
+from minitx.training.objectives.base import IGNORED, Batch, Example, Loss, Objective, count_targets
 from minitx.training.objectives.masked import MaskedLM
 from minitx.validation import ArgumentValueError, Interval, check_number, check_type
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from minitx.tokenizer import Tokenizer
 
 _TABLES = ("word_emb", "pos_emb", "tok_type_emb")
+_TOTALS = ("total_hidden", "total_tokens")
 _WEIGHT = Interval(0, float("inf"), open_high=True)
 
 
@@ -157,10 +158,10 @@ class ReplacedTokens(Objective):
         return batch | {"draws": torch.rand(batch["labels"].shape, generator=generator)}
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
-        """Returns the weighted sum of both mean losses, times the number of hidden tokens.
+        """Returns the weighted sum of both mean losses, times the number of tokens of the discriminator.
 
-        The discriminator's mean is over all tokens. In a step of several micro-batches it is weighted by
-        their hidden tokens, about the same share of the tokens of each.
+        The generator's mean is over the hidden tokens, the discriminator's over all tokens; of all
+        micro-batches if the batch has their `totals`.
 
         Args:
             model: a `GeneratorAndDiscriminator`.
@@ -172,12 +173,27 @@ class ReplacedTokens(Objective):
         if not hasattr(model, "discriminator"):
             expected = "a GeneratorAndDiscriminator"
             raise ArgumentValueError("model", model, expected, "it joins two models for this objective")
-        output: DetectionOutput = model(**batch)
+        inputs = {name: x for name, x in batch.items() if name not in _TOTALS}
+        output: DetectionOutput = model(**inputs)
         generated, detected = output.generator.loss, output.discriminator.loss
         assert generated is not None, "there are labels"
         assert detected is not None, "there are labels"
-        count = (batch["labels"] != IGNORED).sum()
-        mean = self.discriminator_weight * detected
-        if count:  # without a hidden token the generator has no loss, its mean is NaN
-            mean = mean + self.generator_weight * generated
-        return Loss(mean * count.clamp(min=1), count.clamp(min=1))
+        hidden, tokens = _counts(inputs)
+        total_hidden, total_tokens = (
+            batch.get(name, own) for name, own in zip(_TOTALS, (hidden, tokens), strict=True)
+        )
+        total = self.discriminator_weight * detected * tokens
+        if hidden:  # without a hidden token the generator has no loss, its mean is NaN
+            total = total + self.generator_weight * generated * hidden * total_tokens / total_hidden
+        return Loss(total, tokens)
+
+    def totals(self, batches: Iterable[Batch]) -> Batch:
+        """Returns the numbers of hidden tokens and of all tokens."""
+        counts = [torch.stack(_counts(batch)) for batch in batches]
+        return dict(zip(_TOTALS, torch.stack(counts).sum(dim=0), strict=True))
+
+
+def _counts(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Returns the numbers of targets of generator and discriminator, scalars."""
+    hidden = (batch["labels"] != IGNORED).sum()
+    return hidden, count_targets(batch, "replaced-token-detection")

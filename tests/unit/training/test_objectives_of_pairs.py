@@ -30,6 +30,7 @@ from minitx.training import (
     SpanCorruption,
     TokenLabels,
     TrainConfig,
+    read_records,
     train,
 )
 from minitx.training.objectives.contrastive import pair_loss
@@ -252,6 +253,17 @@ def test_labels_of_sequences(words: Tokenizer) -> None:
     assert abs(loss.total - sum(part.total for part in losses)) < 1e-9
 
 
+def test_numbers_of_a_table(words: Tokenizer, tmp_path: Path) -> None:
+    """A CSV has texts alone; those of a regression are read as numbers."""
+    (tmp_path / "stars.csv").write_text("review,stars\nw1,3.5\nw2,-1e2\n")
+    examples = read_records(tmp_path / "stars.csv", text="review", labels="stars")
+    batch = SequenceLabels(words, 1)(examples, NO_RANDOMNESS)
+    assert batch["labels"].tolist() == [3.5, -100.0]
+    for value, error in (("five", TypeError), ("nan", ValueError), ("inf", ValueError), ("", TypeError)):
+        with pytest.raises(error, match=r"examples\[0\]\['labels'\]=.*also as text in a table"):
+            SequenceLabels(words, 1)([{"text": "w1", "labels": value}], NO_RANDOMNESS)
+
+
 def test_the_first_token_of_a_word_is_labelled(minilm: Tokenizer) -> None:
     examples = [
         {"words": ["Internationalization", "is", "subdividing"], "labels": [2, 0, 1]},
@@ -431,7 +443,7 @@ def test_generator_and_discriminator(words: Tokenizer) -> None:
     assert torch.equal(output.replaced.bool(), output.input_ids != original)
     assert output.replaced.any()
     loss = objective.loss(pair, batch)
-    assert loss.count == hidden.sum()
+    assert loss.count == batch["attention_mask"].sum()
     mean = output.generator.loss + 50 * output.discriminator.loss
     assert abs(loss.total / loss.count - mean) < 1e-9
     loss.total.backward()

@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 import minitx
 from minitx.optimize import recompute_layers, undo_recompute_layers
-from minitx.training import Loss, Run, TrainConfig
+from minitx.training import Distillation, Loss, Objective, Run, TrainConfig
+from minitx.training.data.checksums import batch_checksum, tensor_checksum
 from minitx.training.objectives.base import Batch
 from minitx.validation import ArgumentTypeError, ArgumentValueError
 from tests.unit.training.tiny import NextToken, Texts, assert_equal, parameters, tiny_gpt
@@ -299,3 +302,53 @@ def test_state_of_another_run() -> None:
         with pytest.raises(ValueError, match=message):
             run.load_state(state)
         assert_equal(before, parameters(run.model))
+
+
+def test_another_objective() -> None:
+    """Its class, an option, or an option of the objective in it."""
+    run = make_run()
+    run.step()
+    state = run.state()
+
+    def load(objective: Objective) -> None:
+        Run(tiny_gpt(), Texts(), objective, TrainConfig(**OPTIONS)).load_state(state)
+
+    load(NextToken(noise=0.1))
+    with pytest.raises(ArgumentValueError, match=r"objective\.noise=0\.2 must be 0\.1, as in the"):
+        load(NextToken(noise=0.2))
+    with pytest.raises(ArgumentValueError, match="objective='Unlabelled' must be 'NextToken', as in"):
+        load(Unlabelled(noise=0.1))
+    soft = Distillation(NextToken(), tiny_gpt().eval())
+    options = {"temperature": 2.0, "hard_weight": 0.5, "objective.noise": 0.0}
+    assert soft.options() == {"objective": "Distillation", "objective.objective": "NextToken", **options}
+
+
+def test_other_data_of_the_same_size() -> None:
+    run = make_run()
+    state = run.state()
+    make_run(data=[{"input_ids": [1, 2, 3]}] * 11).load_state(state)  # nothing depends on it yet
+    run.step()
+    state = run.state()
+    other = make_run(data=[{"input_ids": [1, 2, 3]}] * 11)
+    before = parameters(other.model)
+    with pytest.raises(ValueError, match=r"of other data: the examples \[.*\] of the dataset give"):
+        other.load_state(state)
+    assert_equal(before, parameters(other.model))
+    again = make_run(batch_size=2, accumulation=1)
+    again.load_state(state)  # batches may have another size
+    assert again.state().values["last_batch"] == state.values["last_batch"]
+
+
+@given(st.integers(1, 4), st.integers(1, 40), st.sampled_from([torch.float32, torch.bfloat16, torch.int8]))
+def test_checksums_of_tensors(rows: int, columns: int, dtype: torch.dtype) -> None:
+    """One value differs, also where all of a row are alike."""
+    tensor = torch.zeros(rows, columns, dtype=dtype)
+    other = tensor + 1
+    assert tensor_checksum(tensor) != tensor_checksum(other)
+    assert tensor_checksum(tensor) == tensor_checksum(tensor.T.contiguous().T)
+    assert tensor_checksum(tensor) != tensor_checksum(tensor[None])
+    changed = tensor.clone()
+    changed[-1, -1] = 1
+    assert tensor_checksum(tensor) != tensor_checksum(changed)
+    assert batch_checksum({"a": tensor}) != batch_checksum({"a": changed})
+    assert batch_checksum({"a": tensor}) != batch_checksum({"b": tensor})
