@@ -1,9 +1,9 @@
 """A training run in memory: `Run.step` is one update of the parameters; `session.py` repeats it.
 
 A step runs `accumulation` micro-batches forward and backward, which sums the gradients of the losses of all
-targets; divides the gradients by the number of targets, so that every target has the same weight; clips them;
-and updates the parameters. A step that is interrupted is computed again, with the same numbers, from the last
-finished one.
+targets, those of other processes included; divides the gradients by the number of targets, so that every
+target has the same weight; clips them; and updates the parameters. A step that is interrupted is computed
+again, with the same numbers, from the last finished one.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import nn
 from minitx.training.config import TrainConfig
 from minitx.training.data.randomness import EVALUATION, batch_generator, global_states, seeded_states
 from minitx.training.data.sampler import Sampler
+from minitx.training.distributed.find import find_world
 from minitx.training.objectives.base import Batch, Example, Loss, Objective
 from minitx.training.optimizer import (
     make_optimizers,
@@ -72,6 +73,7 @@ class Run:
         config: settings.
 
     Attributes:
+        world: this process, or the processes that train the model together.
         finished: number of finished steps.
         best: step and loss of the best evaluation, or None.
         worse: number of evaluations since the best one.
@@ -86,20 +88,22 @@ class Run:
         self.model: nn.Module = check_type("model", model, nn.Module, "a module")
         self.objective: Objective = check_type("objective", objective, Objective, "an Objective")
         self.config: TrainConfig = check_type("config", config, TrainConfig, "a TrainConfig")
-        self.dataset, self.sampler = dataset, Sampler(len(dataset), config.seed)
+        self.world, self.frozen = find_world(model), frozen_checksum(model)
+        self.world.shard(model, config)
+        share = {"rank": self.world.rank, "world_size": self.world.size}
+        self.dataset, self.sampler = dataset, Sampler(len(dataset), config.seed, **share)
         self.parameters = trainable_parameters(model.train())
         if not self.parameters:
             raise ArgumentValueError("model", model, "a model with parameters that require gradients")
         self.device = next(model.parameters()).device
         self.optimizers = make_optimizers(model, config)
-        self.random_states = seeded_states(config.seed, self.device)
+        self.random_states = seeded_states(config.seed, self.device, self.world.rank)
         self.finished, self.worse, self.sums = 0, 0, Sums()
         self.best: tuple[int, float] | None = None
         backend = config.compile if isinstance(config.compile, str) else "inductor"
         self.called: Any = torch.compile(model, backend=backend) if config.compile else model
         self.learning_rate = self.gradient_norm = 0.0  # of the last step
         self.indices: list[int] = []  # of the last micro-batch
-        self.frozen = frozen_checksum(model)
         self.zero_grad()
 
     def step(self) -> Sums:
@@ -132,7 +136,7 @@ class Run:
         """Adds the gradients of the losses of all targets of a step."""
         sums, losses = Sums(), []
         for part in range(self.config.accumulation):
-            number = self.finished * self.config.accumulation + part
+            number = (self.finished * self.config.accumulation + part) * self.world.size + self.world.rank
             self.indices = self.sampler.take(self.config.batch_size)
             examples = [self.dataset[index] for index in self.indices]
             batch = self.objective(examples, batch_generator(self.config.seed, number))
@@ -140,8 +144,9 @@ class Run:
             loss.total.backward()  # type: ignore[no-untyped-call]
             losses.append(loss)
             sums.tokens += count_tokens(batch)
-        sums.loss = sum(loss.total.item() for loss in losses)
-        sums.targets = sum(int(loss.count) for loss in losses)
+        total, count = sum(loss.total.item() for loss in losses), sum(int(loss.count) for loss in losses)
+        sums.loss, *counts = self.world.sum(total, count, sums.tokens)
+        sums.targets, sums.tokens = map(int, counts)
         if not sums.targets:
             expected, hint = f"of at least one target in step {self.finished + 1}", "all are -100"
             raise ArgumentValueError("labels", [], expected, hint)
@@ -186,16 +191,20 @@ class Run:
             ArgumentValueError: no examples, or no targets.
             FloatingPointError: an infinite or NaN loss.
         """
-        size, seed, total, count = self.config.batch_size, self.config.seed, 0.0, 0
+        size, seed, total, count = self.config.batch_size, self.config.seed, 0.0, 0.0
+        batches = math.ceil(len(dataset) / size)
         self.model.eval()
         try:
-            for number, first in enumerate(range(0, len(dataset), size)):
-                examples = [dataset[i] for i in range(first, min(first + size, len(dataset)))]
+            for first in range(0, batches, self.world.size):
+                number = min(first + self.world.rank, batches - 1)
+                examples = [dataset[i] for i in range(number * size, min((number + 1) * size, len(dataset)))]
                 with torch.no_grad():
                     loss = self.loss(self.objective(examples, batch_generator(seed, number, EVALUATION)))
-                total, count = total + loss.total.item(), count + int(loss.count)
+                if number == first + self.world.rank:  # else all processes run, but the others are done
+                    total, count = total + loss.total.item(), count + int(loss.count)
         finally:
             self.model.train()
+        total, count = self.world.sum(total, count)
         if not count:
             raise ArgumentValueError("evaluation", dataset, "a dataset with targets", "all labels are -100")
         mean = total / count
@@ -210,9 +219,13 @@ class Run:
     def state(self) -> State:
         """Returns all that a run needs to continue after its last finished step."""
         tensors = tensors_of(self.model, self.optimizers)
-        tensors |= {f"random.{kind}": state for kind, state in self.random_states.items()}
+        tensors |= {self.random_name(kind): state for kind, state in self.random_states.items()}
         values = {"sampler": self.sampler.state(), "best": self.best, "worse": self.worse}
         return State(self.finished, tensors, values | {"sums": vars(self.sums), "frozen": self.frozen})
+
+    def random_name(self, kind: str) -> str:
+        """Returns the name of a random state of this process in a checkpoint."""
+        return f"random.{kind}.{self.world.rank}" if self.world.rank else f"random.{kind}"
 
     def load_state(self, state: State) -> None:
         """Continues after the last finished step of another run.
@@ -228,7 +241,7 @@ class Run:
         for optimizer in self.optimizers:
             load_optimizer(state.tensors, self.model, optimizer)
         for kind in self.random_states:
-            self.random_states[kind] = state.tensors.get(f"random.{kind}", self.random_states[kind])
+            self.random_states[kind] = state.tensors.get(self.random_name(kind), self.random_states[kind])
         self.finished, self.worse, self.sums = state.step, values["worse"], Sums(**values["sums"])
         self.best = None if values["best"] is None else (values["best"][0], values["best"][1])
 

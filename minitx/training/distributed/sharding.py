@@ -1,0 +1,101 @@
+"""Parameters distributed by FSDP2 (`torch.distributed.fsdp.fully_shard`), and whole copies of them.
+
+Each process holds a part of each parameter, its gradient and the state of its optimizer. A layer gathers its
+parameters from all processes before it runs, forward and backward, and sums its gradients over them after.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+
+from minitx.layers.layer import Layer
+from minitx.models import Model
+from minitx.validation import ArgumentValueError
+
+
+def shard(model: nn.Module, mesh: DeviceMesh, precision: str = "float32") -> None:
+    """Distributes the parameters of a model, in place: each layer is a unit, and the rest of each model.
+
+    Gradients are sums over the processes, as those of micro-batches are.
+
+    Args:
+        model: the same one in every process.
+        mesh: one dimension, of the processes that share the data.
+        precision: "bfloat16": parameters are gathered, and computed with, in bfloat16; parts, their gradients
+            and the optimizer stay as they are.
+
+    Raises:
+        ArgumentValueError: parameters that two units share.
+    """
+    policy = MixedPrecisionPolicy()
+    if precision == "bfloat16":
+        policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    parts = units(model)
+    check_units(model, parts)
+    for part in parts:
+        fully_shard(part, mesh=mesh, mp_policy=policy)
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)
+
+
+def units(model: nn.Module) -> list[nn.Module]:
+    """Returns the modules whose parameters are gathered together, inner ones first."""
+    modules = list(model.modules())
+    layers = [module for module in modules if isinstance(module, Layer)]
+    models = [module for module in modules if isinstance(module, Model)]
+    inner = {id(p) for part in models for p in part.parameters()}
+    outer = [model] if any(id(p) not in inner for p in model.parameters()) else []
+    return [*layers, *models, *(part for part in outer if part not in models)]
+
+
+def check_units(model: nn.Module, parts: list[nn.Module]) -> None:
+    """Checks that no parameter belongs to two units that do not contain each other."""
+    names = {id(p): name for name, p in model.named_parameters()}
+    owners: dict[int, set[int]] = {}
+    taken: set[int] = set()
+    for part in parts:
+        inside = set(map(id, part.modules()))
+        for module in part.modules():
+            if id(module) not in taken:
+                for parameter in module._parameters.values():
+                    if parameter is not None:
+                        owners.setdefault(id(parameter), set()).add(id(part))
+        taken |= inside
+    for key, units_of in owners.items():
+        if len(units_of) > 1:
+            expected = f"a model whose layers have parameters of their own; {names[key]!r} is shared"
+            raise ArgumentValueError("model", model, expected, "train it in one process")
+
+
+@torch.no_grad()
+def meta_copy(model: nn.Module) -> nn.Module:
+    """Returns a copy of a model with parameters of the same shapes and no values."""
+    parameters = {
+        name: torch.empty(p.shape, dtype=p.dtype, device="meta") for name, p in model.named_parameters()
+    }
+    return copy_with(model, parameters, {})
+
+
+def copy_with(model: nn.Module, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> nn.Module:
+    """Returns a copy of a model with other tensors; those that were tied stay tied.
+
+    Args:
+        model: stays as it is.
+        parameters: by name.
+        buffers: by name; others are copied.
+    """
+    memo: dict[int, Tensor] = {}
+    for name, old in model.named_parameters():
+        memo[id(old)] = nn.Parameter(parameters[name], requires_grad=old.requires_grad)
+    for name, buffer in model.named_buffers():
+        if name in buffers:
+            memo[id(buffer)] = buffers[name].detach()
+    return copy.deepcopy(model, memo)
