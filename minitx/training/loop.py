@@ -90,14 +90,15 @@ class Run:
         self.config: TrainConfig = check_type("config", config, TrainConfig, "a TrainConfig")
         self.world, self.frozen = find_world(model), frozen_checksum(model)
         self.world.shard(model, config)
-        share = {"rank": self.world.rank, "world_size": self.world.size}
-        self.dataset, self.sampler = dataset, Sampler(len(dataset), config.seed, **share)
+        rank, size = self.world.rank, self.world.size
+        self.dataset = dataset
+        self.sampler = Sampler(len(dataset), config.seed, rank=rank, world_size=size)
         self.parameters = trainable_parameters(model.train())
         if not self.parameters:
             raise ArgumentValueError("model", model, "a model with parameters that require gradients")
         self.device = next(model.parameters()).device
         self.optimizers = make_optimizers(model, config)
-        self.random_states = seeded_states(config.seed, self.device, self.world.rank)
+        self.random_states = seeded_states(config.seed, self.device, rank)
         self.finished, self.worse, self.sums = 0, 0, Sums()
         self.best: tuple[int, float] | None = None
         backend = config.compile if isinstance(config.compile, str) else "inductor"

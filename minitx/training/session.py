@@ -108,6 +108,7 @@ def train(
     run = Run(model, dataset, objective, config)
     check_arguments(run, folder, evaluation, resume)
     with ExitStack() as stack:
+        stack.enter_context(run.world.explained())
         place = None
         if folder is not None:
             path = check_path("folder", folder)

@@ -33,7 +33,7 @@ class SharedFolder(RunFolder):
         self, path: Path, identity: str, config: TrainConfig, world: World, model: nn.Module
     ) -> None:
         super().__init__(path, identity, config)
-        self.world, self.model = world, model
+        self.world, self.module = world, model
 
     def save(self, state: State, write_model: Callable[[Path], Any], best: int | None = None) -> Path:
         """Writes a checkpoint; arguments and errors are those of `RunFolder.save`. All processes call it."""
@@ -59,7 +59,7 @@ class SharedFolder(RunFolder):
 
     def read_tensors(self, folder: Path) -> Mapping[str, Tensor]:
         """Reads the parts of this process."""
-        parameters = dict(self.model.named_parameters())
+        parameters = dict(self.module.named_parameters())
         if (folder / PARTS).is_dir():
             return read_parts(folder / PARTS, parameters)
         return read_whole(folder / TENSORS, parameters)

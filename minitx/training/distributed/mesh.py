@@ -13,7 +13,7 @@ DATA, TENSOR = "data", "tensor"
 _MESHES: WeakKeyDictionary[nn.Module, DeviceMesh] = WeakKeyDictionary()  # of models after tensor_parallel
 
 
-def remember(model: nn.Module, mesh: DeviceMesh) -> None:
+def remember_mesh(model: nn.Module, mesh: DeviceMesh) -> None:
     """Notes the mesh that a model's matrices are distributed over."""
     _MESHES[model] = mesh
 

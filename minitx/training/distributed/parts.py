@@ -7,15 +7,17 @@ those of the first process, and their places in the whole tensors. DCP's usual s
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from torch.distributed import checkpoint as dcp
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 
@@ -27,7 +29,7 @@ def write_parts(folder: Path, tensors: Mapping[str, Tensor]) -> None:
         tensors: by name. Those that are not distributed are equal in all processes that have them.
     """
     writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
-    dcp.save(dict(tensors), storage_writer=writer)
+    save(dict(tensors), storage_writer=writer)
 
 
 def read_parts(folder: Path, parameters: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
@@ -46,7 +48,9 @@ def read_parts(folder: Path, parameters: Mapping[str, Tensor] | None = None) -> 
         empty = torch.empty(stored.size, dtype=dtype)
         tensors[name] = empty if like is None else torch.empty_like(like, dtype=dtype)
     reader = HuggingFaceStorageReader(str(folder))
-    dcp.load(tensors, storage_reader=reader, no_dist=parameters is None)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)  # it may be
+        load(tensors, storage_reader=reader, no_dist=parameters is None)
     return tensors
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,13 +13,13 @@ import torch
 from torch import Tensor, distributed, nn
 
 from minitx.training.config import TrainConfig
+from minitx.training.distributed.copies import gather, remember_plain
 from minitx.training.distributed.folder import SharedFolder
 from minitx.training.distributed.group import join
 from minitx.training.distributed.mesh import data_mesh
-from minitx.training.distributed.sharding import copy_with, meta_copy, shard
+from minitx.training.distributed.sharding import shard
 from minitx.training.distributed.world import World
 from minitx.training.state import RunFolder, open_run
-from minitx.training.whole import whole
 from minitx.validation import ArgumentValueError
 
 
@@ -40,7 +41,6 @@ class Processes(World):
         self.mesh = data_mesh(model, self.device.type)
         self.rank, self.size = (0, 1) if self.mesh is None else (self.mesh.get_local_rank(), self.mesh.size())
         self.is_first = distributed.get_rank() == 0
-        self.template: nn.Module | None = None
 
     def check_device(self, model: nn.Module) -> None:
         """Checks that the process group has collectives on the device of the model."""
@@ -52,8 +52,10 @@ class Processes(World):
 
     def shard(self, model: nn.Module, config: TrainConfig) -> None:
         """Distributes the parameters of a model among the processes, in place."""
-        self.template = meta_copy(model) if self.is_first else None
+        remember_plain(model)
         if self.mesh is not None:
+            # A loss changes no output in place, which the warning is about.
+            warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view", UserWarning)
             shard(model, self.mesh, config.precision)
 
     def sum(self, *numbers: float) -> tuple[float, ...]:
@@ -103,19 +105,21 @@ class Processes(World):
         distributed.broadcast(content, 0)
         return bytes(content.tolist()).decode()
 
-    def whole(self, model: nn.Module) -> nn.Module:
-        """Returns a copy with whole parameters on the CPU in the first process, elsewhere the model itself.
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Adds to an error which process it is of, and whether another one is the cause."""
+        try:
+            yield
+        except BaseException as error:
+            rank, size = distributed.get_rank(), distributed.get_world_size()
+            error.add_note(f"In process {rank} of {size}, numbered from 0.")
+            if is_lost(error):
+                error.add_note("The reason is that another process has ended; see its own error.")
+            raise
 
-        One parameter at a time is gathered on the devices.
-        """
-        parameters = {}
-        for name, parameter in model.named_parameters():
-            tensor = whole(parameter.detach())
-            if self.template is not None:
-                parameters[name] = tensor.cpu()
-        if self.template is None:
-            return model
-        return copy_with(self.template, parameters, dict(model.named_buffers()))
+    def whole(self, model: nn.Module) -> nn.Module:
+        """Returns a copy with whole parameters in the first process, elsewhere the model itself."""
+        return gather(model) or model
 
     @contextmanager
     def open_run(
@@ -134,3 +138,9 @@ class Processes(World):
 
             identity = self.share(_open)
             yield SharedFolder(path, identity, config, self, model)
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether an error is that of a collective operation without one of its processes."""
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(name in text for name in ("gloo", "nccl", "store"))

@@ -1,4 +1,4 @@
-"""Parameters distributed by FSDP2 (`torch.distributed.fsdp.fully_shard`), and whole copies of them.
+"""Parameters distributed by FSDP2 (`torch.distributed.fsdp.fully_shard`).
 
 Each process holds a part of each parameter, its gradient and the state of its optimizer. A layer gathers its
 parameters from all processes before it runs, forward and backward, and sums its gradients over them after.
@@ -6,11 +6,8 @@ parameters from all processes before it runs, forward and backward, and sums its
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
-
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
@@ -39,7 +36,8 @@ def shard(model: nn.Module, mesh: DeviceMesh, precision: str = "float32") -> Non
     parts = units(model)
     check_units(model, parts)
     for part in parts:
-        fully_shard(part, mesh=mesh, mp_policy=policy)
+        # Whole parameters never stay: between forwards a model holds its own parts, in their own dtype.
+        fully_shard(part, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
@@ -73,29 +71,3 @@ def check_units(model: nn.Module, parts: list[nn.Module]) -> None:
         if len(units_of) > 1:
             expected = f"a model whose layers have parameters of their own; {names[key]!r} is shared"
             raise ArgumentValueError("model", model, expected, "train it in one process")
-
-
-@torch.no_grad()
-def meta_copy(model: nn.Module) -> nn.Module:
-    """Returns a copy of a model with parameters of the same shapes and no values."""
-    parameters = {
-        name: torch.empty(p.shape, dtype=p.dtype, device="meta") for name, p in model.named_parameters()
-    }
-    return copy_with(model, parameters, {})
-
-
-def copy_with(model: nn.Module, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> nn.Module:
-    """Returns a copy of a model with other tensors; those that were tied stay tied.
-
-    Args:
-        model: stays as it is.
-        parameters: by name.
-        buffers: by name; others are copied.
-    """
-    memo: dict[int, Tensor] = {}
-    for name, old in model.named_parameters():
-        memo[id(old)] = nn.Parameter(parameters[name], requires_grad=old.requires_grad)
-    for name, buffer in model.named_buffers():
-        if name in buffers:
-            memo[id(buffer)] = buffers[name].detach()
-    return copy.deepcopy(model, memo)

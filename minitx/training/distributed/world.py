@@ -50,6 +50,11 @@ class World:
         """
         return function()
 
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Adds to an error which process it is of, and whether another one is the cause."""
+        yield
+
     def whole(self, model: nn.Module) -> nn.Module:
         """Returns a model with whole parameters, to be saved by the first process; all must call it."""
         return model

@@ -1,23 +1,71 @@
-"""What each of several gloo processes does in the tests of distributed training."""
+"""Processes of a gloo group, for the tests of distributed training, and what each of them runs."""
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, distributed, multiprocessing, nn
+from torch.distributed.device_mesh import init_device_mesh
 
-from minitx.training import Run, TrainConfig
+import minitx
+from minitx import Beam, Greedy, Sample
+from minitx.models import Model
+from minitx.training import Run, TrainConfig, add_lora, train
+from minitx.training.distributed import tensor_parallel
 from minitx.training.whole import whole
 from tests.unit.training.tiny import NextToken, Texts, tiny_gpt
+
+NOISY = NextToken(noise=0.1)
+EXACT: dict[str, Any] = {"learning_rate": 1e-2, "max_grad_norm": 0.5, "warmup_steps": 1}
+SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "max_position_embeddings": 64,
+}
+CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
+    "bert": ({"model_type": "bert", "vocab_size": 67, **SIZES}, "masked-lm"),
+    "albert": ({"model_type": "albert", "vocab_size": 67, "embedding_size": 16, **SIZES}, "masked-lm"),
+    "llama": ({"model_type": "llama", "vocab_size": 67, "num_key_value_heads": 2, **SIZES}, "causal-lm"),
+    # Norms of each head, and of all heads together.
+    "qwen3": (
+        {"model_type": "qwen3", "vocab_size": 66, "num_key_value_heads": 2, "head_dim": 8, **SIZES}
+        | {"tie_word_embeddings": True},
+        "causal-lm",
+    ),
+    "olmo2": ({"model_type": "olmo2", "vocab_size": 66, "num_key_value_heads": 2, **SIZES}, "causal-lm"),
+    "bloom": (
+        {"model_type": "bloom", "vocab_size": 66, "hidden_size": 32, "n_layer": 2, "n_head": 4},
+        "causal-lm",
+    ),
+    "t5": (
+        {"model_type": "t5", "vocab_size": 67, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2}
+        | {"num_heads": 4, "dropout_rate": 0.0},
+        "seq2seq-lm",
+    ),
+}
+WITHOUT_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+
+
+def tiny(name: str) -> Model:
+    """Returns a small model without dropout, the same in every process."""
+    config, head = CONFIGS[name]
+    config = config | (WITHOUT_DROPOUT if name in ("bert", "albert") else {})
+    return minitx.from_config(config, head=head, seed=0, dtype=torch.float64)
 
 
 def spawn(work: Callable[..., Any], folder: Path, size: int, *arguments: Any) -> None:
     """Runs `work(folder, *arguments)` in each of several processes of a group."""
-    multiprocessing.start_processes(_begin, (work, folder, size, arguments), nprocs=size, start_method="spawn")
+    inputs = (work, folder, size, arguments)
+    multiprocessing.start_processes(_begin, inputs, nprocs=size, start_method="spawn")
 
 
 def _begin(rank: int, work: Callable[..., Any], folder: Path, size: int, arguments: Any) -> None:
@@ -32,26 +80,152 @@ def whole_parameters(model: nn.Module) -> dict[str, Tensor]:
     return {name: whole(p.detach()).clone() for name, p in model.named_parameters()}
 
 
-def keep(folder: Path, name: str, tensors: dict[str, Tensor]) -> None:
-    """Writes tensors from the first process."""
+def keep(folder: Path, name: str, numbers: Any, tensors: dict[str, Tensor]) -> None:
+    """Writes results of the first process."""
     if distributed.get_rank() == 0:
+        (folder / f"{name}.json").write_text(json.dumps(numbers))
         save_file(tensors, folder / f"{name}.safetensors")
 
 
-def experiment(folder: Path) -> None:
-    for options in ({}, {"checkpoint_activations": True}, {"optimizer": "muon"}, {"compile": "eager"}):
-        model = tiny_gpt(0.0, torch.float64)
-        if options.pop("checkpoint_activations", None):
-            from minitx.optimize import recompute_layers
-            recompute_layers(model)
-        try:
-            run = Run(model, Texts(), NextToken(noise=0.1), TrainConfig(steps=5, batch_size=3, accumulation=2, learning_rate=1e-2, max_grad_norm=0.5, **options))
-            losses = [(s := run.step()).loss / s.targets for _ in range(5)]
-            losses.append(run.evaluate(Texts(5)))
-            if distributed.get_rank() == 0:
-                print(options, losses, run.gradient_norm, sum(p.sum().item() for p in whole_parameters(model).values()), flush=True)
-            else:
-                whole_parameters(model)
-        except Exception as e:
-            import traceback; traceback.print_exc()
-            break
+def kept(folder: Path, name: str) -> tuple[Any, dict[str, Tensor]]:
+    """Reads what `keep` wrote."""
+    return json.loads((folder / f"{name}.json").read_text()), load_file(folder / f"{name}.safetensors")
+
+
+def steps(model: nn.Module, size: int, **options: Any) -> tuple[list[Any], dict[str, Tensor]]:
+    """Returns losses, numbers of targets and norms of four steps, a loss of evaluation, and parameters.
+
+    Args:
+        model: to train.
+        size: processes that share the data; a step has the same 12 examples for any number of them.
+        options: of the config.
+    """
+    config = TrainConfig(steps=4, batch_size=3, accumulation=4 // size, **EXACT | options)
+    run, rows = Run(model, Texts(), NOISY, config), []
+    for _ in range(4):
+        sums = run.step()
+        rows.append([sums.loss, sums.targets, sums.tokens, run.gradient_norm])
+    rows.append([run.evaluate(Texts(7))])
+    return rows, whole_parameters(model)
+
+
+# --- FSDP --------------------------------------------------------------------------------------------
+
+SHARDED: dict[str, dict[str, Any]] = {
+    "gpt2": {},
+    "recomputed": {"checkpoint_activations": True},
+    "narrow": {"precision": "bfloat16"},
+    "compiled": {"compile": "eager"},
+    "adapters": {},
+    "albert": {},
+}
+
+
+def sharded_model(name: str) -> nn.Module:
+    """Returns the model of an entry of SHARDED."""
+    if name in CONFIGS:
+        return tiny(name)
+    model = tiny_gpt(0.0, torch.float32 if name == "narrow" else torch.float64)
+    if name == "adapters":
+        add_lora(model, rank=2, seed=0)
+    return model
+
+
+def shard_and_step(folder: Path, names: list[str]) -> None:
+    """Steps of several models under FSDP."""
+    size = distributed.get_world_size()
+    for name in names:
+        keep(folder, f"{name}-{size}", *steps(sharded_model(name), size, **SHARDED[name]))
+
+
+# --- runs with a folder --------------------------------------------------------------------------------
+
+
+def run_folder(
+    path: Path, model: nn.Module, size: int, resume: bool = False, data: Texts | None = None, **options: Any
+) -> list[dict[str, Any]]:
+    """Trains for six steps, of the same 12 examples for any number of processes, and returns the metrics."""
+    config = TrainConfig(
+        steps=6, batch_size=3, accumulation=4 // size, save_every=3, log_every=1, **EXACT | options
+    )
+    result = train(
+        model, data or Texts(), NOISY, config, folder=path, evaluation=Texts(7), resume=resume, progress=False
+    )
+    return result.metrics
+
+
+def shard_and_run(folder: Path, names: dict[str, bool], dropout: float = 0.0) -> None:
+    """Trains in folders; `names` has which of them continue a run."""
+    for name, resume in names.items():
+        model = tiny_gpt(dropout, torch.float64)
+        run_folder(folder / name, model, distributed.get_world_size(), resume)
+        keep(folder, f"{name}-end", None, whole_parameters(model))
+
+
+def fail_in_one(folder: Path, kind: str) -> None:
+    """One process cannot load an example, or gets a signal; or the first cannot open the folder."""
+    rank = distributed.get_rank()
+
+    def _act(index: int) -> None:
+        if rank == 1 and index == 5 and kind == "data":
+            raise ValueError(f"example {index} is broken")
+        if rank == 1 and index == 5 and kind == "signal":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    try:
+        run_folder(folder / kind, tiny_gpt(0.0, torch.float64), 2, data=Texts(act=_act))
+    except BaseException as error:
+        text = "\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])])
+        (folder / f"{kind}-{rank}.txt").write_text(text)
+        raise
+
+
+# --- tensor parallelism --------------------------------------------------------------------------------
+
+
+def batch_of(name: str) -> dict[str, Tensor]:
+    """Returns a batch with padding and ignored labels."""
+    ids = torch.randint(3, 60, (3, 9), generator=torch.Generator().manual_seed(1))
+    mask, labels = torch.ones_like(ids), ids.clone()
+    mask[1, 6:], labels[0, 5:] = 0, -100
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+def outputs(name: str, model: Model) -> dict[str, Tensor]:
+    """Returns logits, attention weights, gradients by name, and generated ids."""
+    output = model.eval()(**batch_of(name), output_attentions=True)
+    assert output.loss is not None
+    assert output.logits is not None
+    output.loss.backward()  # type: ignore[no-untyped-call]
+    tensors = {"logits": output.logits.detach()}
+    weights = output.attentions or output.decoder_attentions
+    assert weights is not None
+    assert weights[-1] is not None
+    tensors["attention"] = weights[-1].detach().contiguous()
+    for key, parameter in model.named_parameters():
+        assert parameter.grad is not None
+        tensors[f"grad.{key}"] = whole(parameter.grad)
+    if CONFIGS[name][1] != "masked-lm":
+        for strategy in (Greedy(), Beam(num_beams=3), Sample()):
+            seed = {"seed": 0} if isinstance(strategy, Sample) else {}
+            result = minitx.generate(model, [[3, 9, 4], [7, 5]], strategy, max_new_tokens=6, **seed)
+            for row, ids in enumerate(result.sequences):
+                tensors[f"{type(strategy).__name__}.{row}"] = ids
+    return tensors
+
+
+def split_and_compute(folder: Path, names: list[str]) -> None:
+    """Outputs of models whose matrices all processes share."""
+    mesh = init_device_mesh("cpu", (distributed.get_world_size(),), mesh_dim_names=("tensor",))
+    for name in names:
+        keep(folder, name, None, outputs(name, tensor_parallel(tiny(name), mesh)))
+
+
+def split_and_run(folder: Path, names: list[str], shape: tuple[int, ...]) -> None:
+    """Trains models whose matrices two processes share, and whose data the others share."""
+    mesh = init_device_mesh("cpu", shape, mesh_dim_names=("data", "tensor")[-len(shape) :])
+    for name in names:
+        model = tensor_parallel(tiny(name), mesh)
+        resume = (folder / name).exists()
+        run_folder(folder / name, model, shape[0] if len(shape) == 2 else 1, resume)
+        keep(folder, f"{name}-end", None, whole_parameters(model))

@@ -28,7 +28,8 @@ from minitx.layers.heads import VOCABULARY_TASKS
 from minitx.layers.layer import Layer
 from minitx.layers.positions import RelativePositionBias
 from minitx.models import Model
-from minitx.training.distributed.mesh import DATA, TENSOR, remember
+from minitx.training.distributed.copies import remember_plain
+from minitx.training.distributed.mesh import DATA, TENSOR, remember_mesh
 from minitx.training.lora.adapt import has_adapters
 from minitx.validation import ArgumentValueError, check_type
 
@@ -62,12 +63,14 @@ def tensor_parallel(model: Model, mesh: DeviceMesh) -> Model:
         raise ArgumentValueError("mesh", names, expected, "pass mesh_dim_names to init_device_mesh")
     tensor_mesh = mesh[TENSOR]
     plan = tensor_parallel_plan(model, tensor_mesh.size())
-    parallelize_module(model, tensor_mesh, plan)  # type: ignore[arg-type]
+    remember_plain(model)
+    parallelize_module(model, tensor_mesh, plan)
     model.tie_weights()
     for module in model.modules():
         if isinstance(module, SelfAttention):
             module.register_forward_pre_hook(own_heads(module, tensor_mesh), with_kwargs=True)
-    remember(model, mesh)
+    model.head_shares = tensor_mesh.size()
+    remember_mesh(model, mesh)
     return model
 
 
@@ -159,10 +162,10 @@ class SplitNorm(ParallelStyle):
         self.placements = (Shard(dim),)
 
     def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
-        def _enter(module: nn.Module, inputs: tuple[Tensor], mesh: DeviceMesh) -> DTensor:
+        def _enter(module: nn.Module, inputs: Any, mesh: DeviceMesh) -> Any:
             return DTensor.from_local(inputs[0], mesh, self.placements, run_check=False)
 
-        def _leave(module: nn.Module, output: DTensor, mesh: DeviceMesh) -> Tensor:
+        def _leave(module: nn.Module, output: Any, mesh: DeviceMesh) -> Any:
             return output.redistribute(placements=self.placements).to_local()
 
         return distribute_module(module, device_mesh, None, _enter, _leave)
