@@ -55,19 +55,26 @@ def units(model: nn.Module) -> list[nn.Module]:
 
 
 def check_units(model: nn.Module, parts: list[nn.Module]) -> None:
-    """Checks that no parameter belongs to two units that do not contain each other."""
+    """Checks that no parameter belongs to two units.
+
+    Args:
+        model: for the names of its parameters.
+        parts: the units; the parameters of an inner one do not belong to those that contain it.
+
+    Raises:
+        ArgumentValueError: a parameter that two units share.
+    """
     names = {id(p): name for name, p in model.named_parameters()}
-    owners: dict[int, set[int]] = {}
-    taken: set[int] = set()
+    units_of = set(map(id, parts))
+    seen: set[int] = set()
     for part in parts:
-        inside = set(map(id, part.modules()))
-        for module in part.modules():
-            if id(module) not in taken:
-                for parameter in module._parameters.values():
-                    if parameter is not None:
-                        owners.setdefault(id(parameter), set()).add(id(part))
-        taken |= inside
-    for key, units_of in owners.items():
-        if len(units_of) > 1:
-            expected = f"a model whose layers have parameters of their own; {names[key]!r} is shared"
+        own: set[int] = set()
+        modules = [part]
+        while modules:
+            module = modules.pop()
+            own |= {id(p) for p in module._parameters.values() if p is not None}
+            modules += [child for child in module.children() if id(child) not in units_of]
+        if shared := sorted(names[key] for key in own & seen):
+            expected = f"a model whose layers have parameters of their own; {shared[0]!r} is shared"
             raise ArgumentValueError("model", model, expected, "train it in one process")
+        seen |= own

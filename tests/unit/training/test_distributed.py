@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -12,10 +11,17 @@ from torch.multiprocessing import ProcessRaisedException
 
 import minitx
 from minitx.training import read_metrics
+from minitx.training.distributed import tensor_parallel_plan
+from minitx.training.distributed.sharding import check_units, units
+from minitx.validation import ArgumentValueError
 from tests.unit.training.tiny import assert_equal, tiny_gpt
 from tests.unit.training.workers import (
     SHARDED,
+    SIZES,
+    choose_products,
+    continue_run,
     fail_in_one,
+    halfway,
     kept,
     outputs,
     run_folder,
@@ -35,13 +41,6 @@ def assert_close(left: dict[str, Tensor], right: dict[str, Tensor], near: float 
     assert left.keys() == right.keys()
     for name, tensor in left.items():
         assert torch.allclose(tensor, right[name], rtol=0, atol=near), name
-
-
-def halfway(folder: Path, name: str, copy: str) -> None:
-    """Copies a run as it was after step 3."""
-    shutil.copytree(folder / name, folder / copy)
-    shutil.rmtree(folder / copy / "checkpoints" / "step-000006")
-    shutil.rmtree(folder / copy / "model")
 
 
 def assert_same_run(folder: Path, one: str, other: str) -> None:
@@ -68,27 +67,19 @@ def test_fsdp_is_one_process(tmp_path: Path, size: int) -> None:
         assert_close(parameters, theirs, near)
 
 
-def test_a_run_continues_in_another_number_of_processes(tmp_path: Path) -> None:
-    """1 -> 2, 2 -> 1 and 2 -> 4 processes, from the middle of an epoch; the folders are those of one."""
+def test_a_run_continues_in_any_number_of_processes(tmp_path: Path) -> None:
+    """1 -> 2, 2 -> 2 (bit for bit, with dropout), 2 -> 1 and 2 -> 4, from the middle of an epoch."""
     run_folder(tmp_path / "one", tiny_gpt(0.0, torch.float64), 1)
-    halfway(tmp_path, "one", "one-two")
-    spawn(shard_and_run, tmp_path, 2, {"two": False, "one-two": True})
-    assert not list(tmp_path.rglob("*.metadata")), "no pickled file"
+    halfway(tmp_path / "one", tmp_path / "one-two")
+    spawn(shard_and_run, tmp_path, 2)
+    assert_equal(*(kept(tmp_path, f"{name}-end")[1] for name in ("dropout", "dropout-two")))
+    assert {path.suffix for path in tmp_path.glob("two/checkpoints/*/training/*")} == {".safetensors"}
     for copy in ("two-one", "two-four"):
-        halfway(tmp_path, "two", copy)
+        halfway(tmp_path / "two", tmp_path / copy)
     run_folder(tmp_path / "two-one", tiny_gpt(0.0, torch.float64), 1, resume=True)
-    spawn(shard_and_run, tmp_path, 4, {"two-four": True})
+    spawn(continue_run, tmp_path, 4, "two-four")
     for name in ("two", "one-two", "two-one", "two-four"):
         assert_same_run(tmp_path, "one", name)
-
-
-def test_the_same_number_of_processes_continues_bit_for_bit(tmp_path: Path) -> None:
-    """With dropout, whose random numbers differ between the processes."""
-    spawn(shard_and_run, tmp_path, 2, {"whole": False}, 0.1)
-    halfway(tmp_path, "whole", "part")
-    (tmp_path / "group-shard_and_run-2").unlink()
-    spawn(shard_and_run, tmp_path, 2, {"part": True}, 0.1)
-    assert_equal(*(kept(tmp_path, f"{name}-end")[1] for name in ("whole", "part")))
 
 
 def test_all_processes_end_with_one_that_fails(tmp_path: Path) -> None:
@@ -110,6 +101,43 @@ def test_all_processes_end_with_one_that_gets_a_signal(tmp_path: Path) -> None:
     assert list((tmp_path / "signal" / "checkpoints").glob("step-*"))
 
 
+def test_the_fast_product_is_taken_of_whole_parameters_alone(tmp_path: Path) -> None:
+    """Under FSDP a layer computes with plain tensors; DTensors have PyTorch's own products."""
+    spawn(choose_products, tmp_path, 2)
+    (whole, split, message), _ = kept(tmp_path, "products")
+    assert whole > 0
+    assert split == 0
+    assert "gather(model) returns a whole copy" in message
+    assert minitx.load(tmp_path / "split").num_parameters() > 0
+
+
+REFUSED = {
+    "num_key_value_heads": ({"model_type": "llama", "num_key_value_heads": 2}, 4),
+    "num_attention_heads": ({"model_type": "bert"}, 3),
+    "intermediate_size": ({"model_type": "bert", "intermediate_size": 46}, 4),
+    "MixtureOfExperts": ({"model_type": "mixtral", "num_key_value_heads": 2}, 2),
+    "attention sinks": ({"model_type": "gpt_oss", "num_key_value_heads": 2, "head_dim": 8}, 2),
+    "DisentangledSelfAttention": ({"model_type": "deberta-v2"}, 2),
+}
+
+
+@pytest.mark.parametrize("part", REFUSED)
+def test_the_plan_refuses_by_name(part: str) -> None:
+    values, size = REFUSED[part]
+    model = minitx.from_config({"vocab_size": 67, **SIZES, **values}, seed=0)
+    with pytest.raises(ArgumentValueError, match=part):
+        tensor_parallel_plan(model, size)
+
+
+def test_units_of_fsdp_share_no_parameters() -> None:
+    model = tiny_gpt()
+    check_units(model, units(model))
+    first, second = model.get_submodule("decoder.layers.0"), model.get_submodule("decoder.layers.1")
+    second.get_submodule("output").dense = first.get_submodule("output").dense
+    with pytest.raises(ArgumentValueError, match=r"decoder.layers.0.output.dense.weight"):
+        check_units(model, units(model))
+
+
 TENSOR = ["bert", "albert", "llama", "qwen3", "olmo2", "bloom", "t5"]
 
 
@@ -121,19 +149,12 @@ def test_tensor_parallelism_is_one_process(tmp_path: Path) -> None:
 
 
 def test_tensor_parallel_training_is_one_process(tmp_path: Path) -> None:
-    """The run of two processes continues in four, of which pairs share data and matrices, and in one."""
-    names = ["bert", "qwen3"]
-    for name in names:
-        run_folder(tmp_path / f"{name}-one", tiny(name), 1)
-    spawn(split_and_run, tmp_path, 2, names, (2,))
-    for name in names:
-        assert_same_run(tmp_path, f"{name}-one", name)
-        halfway(tmp_path, name, f"{name}-alone")
-        run_folder(tmp_path / f"{name}-alone", tiny(name), 1, resume=True)
-        assert_same_run(tmp_path, f"{name}-one", f"{name}-alone")
-        halfway(tmp_path, name, f"{name}-half")
-        shutil.rmtree(tmp_path / name)
-        (tmp_path / f"{name}-half").rename(tmp_path / name)
-    spawn(split_and_run, tmp_path, 4, names, (2, 2))
-    for name in names:
-        assert_same_run(tmp_path, f"{name}-one", name)
+    """The run of two processes continues in one, and in four: pairs share the matrices, and two the data."""
+    run_folder(tmp_path / "one", tiny("qwen3"), 1)
+    spawn(split_and_run, tmp_path, 2, "qwen3", "two", (2,))
+    for copy in ("two-one", "two-four"):
+        halfway(tmp_path / "two", tmp_path / copy)
+    run_folder(tmp_path / "two-one", tiny("qwen3"), 1, resume=True)
+    spawn(split_and_run, tmp_path, 4, "qwen3", "two-four", (2, 2))
+    for name in ("two", "two-one", "two-four"):
+        assert_same_run(tmp_path, "one", name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -13,13 +14,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, distributed, multiprocessing, nn
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor
 
 import minitx
 from minitx import Beam, Greedy, Sample
 from minitx.models import Model
+from minitx.optimize import linear
 from minitx.training import Run, TrainConfig, add_lora, train
-from minitx.training.distributed import tensor_parallel
+from minitx.training.distributed import gather, tensor_parallel
 from minitx.training.whole import whole
+from minitx.validation import ArgumentValueError
 from tests.unit.training.tiny import NextToken, Texts, tiny_gpt
 
 NOISY = NextToken(noise=0.1)
@@ -135,7 +139,33 @@ def shard_and_step(folder: Path, names: list[str]) -> None:
     """Steps of several models under FSDP."""
     size = distributed.get_world_size()
     for name in names:
-        keep(folder, f"{name}-{size}", *steps(sharded_model(name), size, **SHARDED[name]))
+        model = sharded_model(name)
+        keep(folder, f"{name}-{size}", *steps(model, size, **SHARDED[name]))
+        assert all(not isinstance(p, DTensor) or p.to_local().numel() < p.numel() for p in model.parameters())
+
+
+def choose_products(folder: Path) -> None:
+    """Counts oneDNN's products where it is the choice of the machine: under FSDP, and with split matrices."""
+    counts, product = [0], linear._onednn
+
+    def _count(*inputs: Any) -> Tensor:
+        counts[0] += 1
+        return product(*inputs)
+
+    linear._onednn, linear.onednn_is_faster = _count, lambda: True
+    model = tiny_gpt(0.0, n_embd=256, n_layer=1)
+    Run(model, Texts(), NOISY, TrainConfig(steps=1, batch_size=2)).step()
+    numbers, counts[0] = counts[0], 0
+    mesh = init_device_mesh("cpu", (2,), mesh_dim_names=("tensor",))
+    split = tensor_parallel(tiny_gpt(0.0, n_embd=256, n_layer=1), mesh)
+    Run(split, Texts(), NOISY, TrainConfig(steps=1, batch_size=2)).step()
+    try:
+        minitx.save(split, folder / "split")
+    except ArgumentValueError as error:
+        keep(folder, "products", [numbers, counts[0], str(error)], {})
+    copy = gather(split)
+    if copy is not None:
+        minitx.save(copy, folder / "split")
 
 
 # --- runs with a folder --------------------------------------------------------------------------------
@@ -154,12 +184,29 @@ def run_folder(
     return result.metrics
 
 
-def shard_and_run(folder: Path, names: dict[str, bool], dropout: float = 0.0) -> None:
-    """Trains in folders; `names` has which of them continue a run."""
-    for name, resume in names.items():
-        model = tiny_gpt(dropout, torch.float64)
-        run_folder(folder / name, model, distributed.get_world_size(), resume)
-        keep(folder, f"{name}-end", None, whole_parameters(model))
+def halfway(run: Path, copy: Path) -> None:
+    """Copies the folder of a run as it was after step 3."""
+    shutil.copytree(run, copy)
+    shutil.rmtree(copy / "checkpoints" / "step-000006")
+    shutil.rmtree(copy / "model")
+
+
+def continue_run(folder: Path, name: str, dropout: float = 0.0) -> None:
+    """Trains in a folder, which may hold a run to continue."""
+    model = tiny_gpt(dropout, torch.float64)
+    run_folder(folder / name, model, distributed.get_world_size(), (folder / name).exists())
+    keep(folder, f"{name}-end", None, whole_parameters(model))
+
+
+def shard_and_run(folder: Path) -> None:
+    """Begins a run, continues that of one process, and one with dropout."""
+    continue_run(folder, "two")
+    continue_run(folder, "one-two")
+    continue_run(folder, "dropout", 0.1)
+    if distributed.get_rank() == 0:
+        halfway(folder / "dropout", folder / "dropout-two")
+    distributed.barrier()
+    continue_run(folder, "dropout-two", 0.1)
 
 
 def fail_in_one(folder: Path, kind: str) -> None:
@@ -221,11 +268,8 @@ def split_and_compute(folder: Path, names: list[str]) -> None:
         keep(folder, name, None, outputs(name, tensor_parallel(tiny(name), mesh)))
 
 
-def split_and_run(folder: Path, names: list[str], shape: tuple[int, ...]) -> None:
-    """Trains models whose matrices two processes share, and whose data the others share."""
+def split_and_run(folder: Path, name: str, run: str, shape: tuple[int, ...]) -> None:
+    """Trains a model whose matrices two processes share, and whose data the others share."""
     mesh = init_device_mesh("cpu", shape, mesh_dim_names=("data", "tensor")[-len(shape) :])
-    for name in names:
-        model = tensor_parallel(tiny(name), mesh)
-        resume = (folder / name).exists()
-        run_folder(folder / name, model, shape[0] if len(shape) == 2 else 1, resume)
-        keep(folder, f"{name}-end", None, whole_parameters(model))
+    model = tensor_parallel(tiny(name), mesh)
+    run_folder(folder / run, model, shape[0] if len(shape) == 2 else 1, (folder / run).exists())
