@@ -50,6 +50,21 @@ CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
         {"model_type": "bloom", "vocab_size": 66, "hidden_size": 32, "n_layer": 2, "n_head": 4},
         "causal-lm",
     ),
+    "mixtral": (
+        {
+            "model_type": "mixtral",
+            "vocab_size": 66,
+            "num_key_value_heads": 2,
+            "num_local_experts": 3,
+            **SIZES,
+        },
+        "causal-lm",
+    ),
+    "deberta-v2": (
+        {"model_type": "deberta-v2", "vocab_size": 66, "relative_attention": True, **SIZES}
+        | {"pos_att_type": ["c2p", "p2c"], "max_relative_positions": 64, "pooler_hidden_size": 32},
+        "masked-lm",
+    ),
     "t5": (
         {"model_type": "t5", "vocab_size": 67, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2}
         | {"num_heads": 4, "dropout_rate": 0.0},
@@ -62,7 +77,7 @@ WITHOUT_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0
 def tiny(name: str) -> Model:
     """Returns a small model without dropout, the same in every process."""
     config, head = CONFIGS[name]
-    config = config | (WITHOUT_DROPOUT if name in ("bert", "albert") else {})
+    config = config | (WITHOUT_DROPOUT if "bert" in name else {})
     return minitx.from_config(config, head=head, seed=0, dtype=torch.float64)
 
 
@@ -122,6 +137,8 @@ SHARDED: dict[str, dict[str, Any]] = {
     "compiled": {"compile": "eager"},
     "adapters": {},
     "albert": {},
+    "mixtral": {},
+    "deberta-v2": {},
 }
 
 
