@@ -143,4 +143,4 @@ class Processes(World):
 def is_lost(error: BaseException) -> bool:
     """Whether an error is that of a collective operation without one of its processes."""
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(name in text for name in ("gloo", "nccl", "store"))
+    return isinstance(error, RuntimeError) and any(name in text for name in ("gloo", "nccl", "tcpstore"))
