@@ -89,6 +89,7 @@ def save(
     """
     check_not_compiled(model)
     check_type("model", model, Model, "a model of minitx")
+    check_whole(model)
     folder = check_path("folder", folder)
     if model_type is not None:
         check_choice("model_type", model_type, (NATIVE,), "None keeps that of the source")
@@ -108,6 +109,18 @@ def save(
             write_tokenizer(files, tokenizer.contents())
     for path in replaced:
         path.unlink(missing_ok=True)
+
+
+def check_whole(model: Model) -> None:
+    """Checks that each parameter is whole, and not the part of one process.
+
+    Raises:
+        ArgumentValueError: a model that several processes train.
+    """
+    for name, parameter in model.named_parameters():
+        if hasattr(parameter, "full_tensor"):
+            hint = "minitx.training.distributed.gather(model) returns a whole copy"
+            raise ArgumentValueError("model", name, "one with whole parameters", hint)
 
 
 def check_tokenizer(tokenizer: HasFiles, model: Model) -> None:

@@ -64,6 +64,7 @@ class Model(nn.Module):
     """
 
     families: tuple[str, ...]  # names of the stacks
+    head_shares = 1  # number of processes that share the attention heads, in tensor parallelism
 
     from_pretrained = ElsewhereMethod("model")
     generate = ElsewhereMethod("model")

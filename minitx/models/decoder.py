@@ -174,7 +174,7 @@ class CausalModel(Model):
             raise ArgumentValueError("cache", cache, expected, _CACHE[1])
         if cache.num_sources:
             attention, (key, _) = self.config.stack.layer.attention, cache.cross_attention[0].recall()
-            heads, features = attention.key_value_heads, attention.head_dim
+            heads, features = attention.key_value_heads // self.head_shares, attention.head_dim
             if (key.shape[1], key.shape[3]) != (heads, features):
                 raise ArgumentValueError(
                     "cache",

@@ -1,16 +1,16 @@
 """A training run in memory: `Run.step` is one update of the parameters; `session.py` repeats it.
 
 A step runs `accumulation` micro-batches forward and backward, which sums the gradients of the losses of all
-targets; divides the gradients by the number of targets, so that every target has the same weight; clips them;
-and updates the parameters. A step that is interrupted is computed again, with the same numbers, from the last
-finished one.
+targets, those of other processes included; divides the gradients by the number of targets, so that every
+target has the same weight; clips them; and updates the parameters. A step that is interrupted is computed
+again, with the same numbers, from the last finished one.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ from minitx.training.config import TrainConfig
 from minitx.training.data.checksums import batch_checksum
 from minitx.training.data.randomness import EVALUATION, batch_generator, global_states, seeded_states
 from minitx.training.data.sampler import Sampler
+from minitx.training.distributed.find import find_world
 from minitx.training.objectives.base import Batch, Example, Loss, Objective
 from minitx.training.optimizer import (
     make_optimizers,
@@ -74,6 +75,7 @@ class Run:
         config: settings.
 
     Attributes:
+        world: this process, or the processes that train the model together.
         finished: number of finished steps.
         best: step and loss of the best evaluation, or None.
         worse: number of evaluations since the best one.
@@ -89,13 +91,17 @@ class Run:
         self.objective: Objective = check_type("objective", objective, Objective, "an Objective")
         self.config: TrainConfig = check_type("config", config, TrainConfig, "a TrainConfig")
         check_training(model, dataset, config)
-        self.dataset, self.sampler = dataset, Sampler(len(dataset), config.seed)
+        self.world, self.frozen = find_world(model), frozen_checksum(model)
+        self.world.shard(model, config)
+        rank, size = self.world.rank, self.world.size
+        self.dataset = dataset
+        self.sampler = Sampler(len(dataset), config.seed, rank=rank, world_size=size)
         self.parameters = trainable_parameters(model.train())
         if not self.parameters:
             raise ArgumentValueError("model", model, "a model with parameters that require gradients")
         self.device = next(model.parameters()).device
         self.optimizers = make_optimizers(model, config)
-        self.random_states = seeded_states(config.seed, self.device)
+        self.random_states = seeded_states(config.seed, self.device, rank)
         self.finished, self.worse, self.sums = 0, 0, Sums()
         self.best: tuple[int, float] | None = None
         backend = config.compile if isinstance(config.compile, str) else "inductor"
@@ -103,7 +109,6 @@ class Run:
         self.learning_rate = self.gradient_norm = 0.0  # of the last step
         self.indices: list[int] = []  # of the last micro-batch
         self.last: tuple[list[int], int, Batch] | None = None  # its indices, number and content
-        self.frozen = frozen_checksum(model)
         self.zero_grad()
 
     def step(self) -> Sums:
@@ -136,14 +141,15 @@ class Run:
         """Adds the gradients of the losses of all targets of a step."""
         sums, losses = Sums(), []
         parts = [self.next_batch(part) for part in range(self.config.accumulation)]
-        totals = self.objective.totals(batch for _, batch in parts)
+        totals = self.totals(batch for _, batch in parts)
         for self.indices, batch in parts:
             loss = self.loss(batch | totals)
             loss.total.backward()  # type: ignore[no-untyped-call]
             losses.append(loss)
             sums.tokens += count_tokens(batch)
-        sums.loss = sum(loss.total.item() for loss in losses)
-        sums.targets = sum(int(loss.count) for loss in losses)
+        total, count = sum(loss.total.item() for loss in losses), sum(int(loss.count) for loss in losses)
+        sums.loss, *counts = self.world.sum(total, count, sums.tokens)
+        sums.targets, sums.tokens = map(int, counts)
         if not sums.targets:
             expected, hint = f"of at least one target in step {self.finished + 1}", "all are -100"
             raise ArgumentValueError("labels", [], expected, hint)
@@ -151,12 +157,18 @@ class Run:
 
     def next_batch(self, part: int) -> tuple[list[int], Batch]:
         """Returns the indices and the batch of the micro-batch with the number `part` of a step."""
-        number = self.finished * self.config.accumulation + part
+        number = (self.finished * self.config.accumulation + part) * self.world.size + self.world.rank
         self.indices = self.sampler.take(self.config.batch_size)
         examples = [self.dataset[index] for index in self.indices]
         batch = self.objective(examples, batch_generator(self.config.seed, number))
         self.last = self.indices, number, batch
         return self.indices, batch
+
+    def totals(self, batches: Iterable[Batch]) -> Batch:
+        """Returns the totals of the objective (`Objective.totals`), over all processes."""
+        totals = self.objective.totals(batches)
+        sums = self.world.sum(*(total.item() for total in totals.values())) if totals else ()
+        return {name: torch.full_like(totals[name], value) for name, value in zip(totals, sums, strict=True)}
 
     def loss(self, batch: Batch) -> Loss:
         """Returns the loss of a batch, which is moved to the device of the model."""
@@ -197,16 +209,18 @@ class Run:
             ArgumentValueError: no examples, or no targets.
             FloatingPointError: an infinite or NaN loss.
         """
-        total, count = 0.0, 0
+        total, count = 0.0, 0.0
         self.model.eval()
         try:
-            totals = self.objective.totals(self.evaluation_batches(dataset))
-            for batch in self.evaluation_batches(dataset):
+            totals = self.totals(batch for batch, counts in self.evaluation_batches(dataset) if counts)
+            for batch, counts in self.evaluation_batches(dataset):
                 with torch.no_grad():
                     loss = self.loss(batch | totals)
-                total, count = total + loss.total.item(), count + int(loss.count)
+                if counts:
+                    total, count = total + loss.total.item(), count + int(loss.count)
         finally:
             self.model.train()
+        total, count = self.world.sum(total, count)
         if not count:
             raise ArgumentValueError("evaluation", dataset, "a dataset with targets", "all labels are -100")
         mean = total / count
@@ -218,23 +232,34 @@ class Run:
             self.worse += 1
         return mean
 
-    def evaluation_batches(self, dataset: Dataset) -> Iterator[Batch]:
-        """Yields the batches of an evaluation, the same ones each time."""
-        size = self.config.batch_size
-        for number, first in enumerate(range(0, len(dataset), size)):
-            examples = [dataset[i] for i in range(first, min(first + size, len(dataset)))]
-            yield self.objective(examples, batch_generator(self.config.seed, number, EVALUATION))
+    def evaluation_batches(self, dataset: Dataset) -> Iterator[tuple[Batch, bool]]:
+        """Yields the batches of this process in an evaluation, always the same, and whether each counts.
+
+        All processes have the same number of batches: one that is done repeats the last batch, which does not
+        count.
+        """
+        size, world = self.config.batch_size, self.world
+        batches = math.ceil(len(dataset) / size)
+        for first in range(0, batches, world.size):
+            number = min(first + world.rank, batches - 1)
+            examples = [dataset[i] for i in range(number * size, min((number + 1) * size, len(dataset)))]
+            batch = self.objective(examples, batch_generator(self.config.seed, number, EVALUATION))
+            yield batch, number == first + world.rank
 
     def state(self) -> State:
         """Returns all that a run needs to continue after its last finished step."""
         tensors = tensors_of(self.model, self.optimizers)
-        tensors |= {f"random.{kind}": state for kind, state in self.random_states.items()}
+        tensors |= {self.random_name(kind): state for kind, state in self.random_states.items()}
         values = {"sampler": self.sampler.state(), "best": self.best, "worse": self.worse}
         values |= {"sums": vars(self.sums), "frozen": self.frozen, "options": self.objective.options()}
         if self.last is not None:
             indices, number, batch = self.last
             values["last_batch"] = {"indices": indices, "number": number, "checksum": batch_checksum(batch)}
         return State(self.finished, tensors, values)
+
+    def random_name(self, kind: str) -> str:
+        """Returns the name of a random state of this process in a checkpoint."""
+        return f"random.{kind}.{self.world.rank}" if self.world.rank else f"random.{kind}"
 
     def load_state(self, state: State) -> None:
         """Continues after the last finished step of another run.
@@ -255,7 +280,7 @@ class Run:
         for optimizer in self.optimizers:
             load_optimizer(state.tensors, self.model, optimizer)
         for kind in self.random_states:
-            self.random_states[kind] = state.tensors.get(f"random.{kind}", self.random_states[kind])
+            self.random_states[kind] = state.tensors.get(self.random_name(kind), self.random_states[kind])
         self.finished, self.worse, self.sums = state.step, values["worse"], Sums(**values["sums"])
         self.best = None if values["best"] is None else (values["best"][0], values["best"][1])
 

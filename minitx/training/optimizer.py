@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch.optim import AdamW, Muon, Optimizer
 from minitx.layers.norm import RMSNorm
 from minitx.training.config import TrainConfig
 from minitx.training.schedules import learning_rate_factor
+from minitx.training.whole import whole
 
 _NORMS = (nn.LayerNorm, RMSNorm, nn.RMSNorm, nn.GroupNorm)
 Named = dict[str, nn.Parameter]
@@ -74,11 +76,8 @@ def weight_decay_groups(model: nn.Module, parameters: Named, config: TrainConfig
                 without.add(id(parameter))
     decayed = [p for p in parameters.values() if id(p) not in without]
     others = [p for p in parameters.values() if id(p) in without]
-    groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
+    groups = [(decayed, config.weight_decay), (others, 0.0)]
+    return [{"params": part, "weight_decay": rate} for group, rate in groups for part in by_mesh(group)]
 
 
 def hidden_matrices(model: nn.Module) -> Named:
@@ -114,8 +113,18 @@ def scale_gradients(parameters: Named, count: float, max_norm: float) -> float:
     Returns:
         The norm of the mean's gradient before clipping; infinite or NaN if a gradient is.
     """
-    gradients = [p.grad for p in parameters.values() if p.grad is not None]
-    norm = float(torch.nn.utils.get_total_norm(gradients)) / count
+    groups = by_mesh([p.grad for p in parameters.values() if p.grad is not None])
+    norms = [whole(torch.nn.utils.get_total_norm(gradients)) for gradients in groups]
+    norm = (float(norms[0]) if len(norms) == 1 else math.hypot(*map(float, norms))) / count
     factor = min(1.0, max_norm / (norm + 1e-6)) if max_norm else 1.0
-    torch._foreach_mul_(gradients, factor / count)
+    for gradients in groups:
+        torch._foreach_mul_(gradients, factor / count)
     return norm
+
+
+def by_mesh(tensors: list[Any]) -> list[list[Any]]:
+    """Returns groups of tensors that are distributed over the same processes; plain ones are a group."""
+    groups: dict[Any, list[Any]] = {}
+    for tensor in tensors:
+        groups.setdefault(getattr(tensor, "device_mesh", None), []).append(tensor)
+    return list(groups.values())

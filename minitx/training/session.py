@@ -22,7 +22,7 @@ from minitx.training.lora.adapt import has_adapters
 from minitx.training.lora.files import save_adapter
 from minitx.training.metrics import TENSORBOARD, Metrics, Progress, progress_bar
 from minitx.training.objectives.base import Objective
-from minitx.training.state import RunFolder, load_parameters, open_run
+from minitx.training.state import RunFolder, load_parameters
 from minitx.validation import ArgumentValueError, check_flags, check_path
 
 
@@ -80,6 +80,9 @@ def train(
     Ctrl-C or SIGTERM ends the current step, writes a checkpoint and raises `Interrupted`; a second one ends
     at once. A run that resumes has the same numbers, bit for bit, as one that was not interrupted.
 
+    Started by torchrun, each process trains on its share of the data, with its part of the parameters
+    (FSDP2); a step has `batch_size * accumulation` examples of each. The parameters stay distributed.
+
     Args:
         model: from `minitx.load` or `minitx.from_config`, or a module with several such children; on the
             device to train on.
@@ -110,30 +113,34 @@ def train(
     run = Run(model, dataset, objective, config)
     check_arguments(run, folder, evaluation, resume)
     with ExitStack() as stack:
+        stack.enter_context(run.world.explained())
         place = None
         if folder is not None:
-            place = stack.enter_context(open_run(check_path("folder", folder), config, resume=resume))
+            path = check_path("folder", folder)
+            place = stack.enter_context(run.world.open_run(path, config, model, resume=resume))
         if place is not None and (steps := place.steps()):
             run.load_state(place.load(steps[-1]))
             if config.patience and run.best and run.best[0] not in steps:
                 run.best, run.worse = None, 0  # `patience` is new: its checkpoint was not kept
-        if place is not None:
+        writes = place is not None and run.world.is_first
+        if place is not None and writes:
             place.write_config()
-        board = place.path / TENSORBOARD if place is not None and config.tensorboard else None
-        lines = None if place is None else place.metrics
+        board = place.path / TENSORBOARD if place is not None and writes and config.tensorboard else None
+        lines = place.metrics if place is not None and writes else None
         metrics = stack.enter_context(Metrics(lines, run.finished, board))
         if config.checkpoint_activations:
             recompute_layers(model)
             stack.callback(undo_recompute_layers, model)
         stack.callback(model.eval)
+        progress = progress if run.world.is_first else False
         show = stack.enter_context(progress_bar(config.steps, run.finished, progress))
         session = Session(run, place, metrics, evaluation, tokenizer, files)
         session.write_files()
         signals = stack.enter_context(deferred())
-        session.run_steps(show, signals)
+        signal = session.run_steps(show, signals)
         session.finish()
-        if signals:
-            raise Interrupted(session.message(), signals[0])
+        if signal := signal or run.world.largest(max(signals, default=0)):
+            raise Interrupted(session.message(), signal)
     best_step, best_loss = run.best or (None, None)
     return TrainResult(
         run.finished, best_step, best_loss, metrics.records, None if place is None else place.path
@@ -188,10 +195,10 @@ class Session:
         run, patience = self.run, self.run.config.patience
         return run.finished >= run.config.steps or 0 < patience <= run.worse
 
-    def run_steps(self, show: Progress, signals: list[int]) -> None:
-        """Runs steps until the last one, early stopping or a signal."""
-        run, config = self.run, self.run.config
-        while not (self.is_complete or signals):
+    def run_steps(self, show: Progress, signals: list[int]) -> int:
+        """Runs steps until the last one, early stopping or a signal to a process; returns that, or 0."""
+        run, config, signal = self.run, self.run.config, 0
+        while not (self.is_complete or (signal := run.world.largest(max(signals, default=0)))):
             sums, is_best = run.step(), False
             show(sums.loss / sums.targets, sums.tokens / sums.seconds)
             is_last = run.finished == config.steps
@@ -203,6 +210,7 @@ class Session:
                 self.log()
             if is_best or is_due(run.finished, config.save_every):
                 self.save()
+        return signal
 
     def log(self) -> None:
         """Adds a record of the steps since the last one."""
@@ -228,7 +236,9 @@ class Session:
 
     def write_model(self, folder: Path) -> None:
         """Writes the model, or its adapters, and the tokenizer; of another module, each child that is one."""
-        model = self.run.model
+        model = self.run.world.whole(self.run.model)
+        if not self.run.world.is_first:
+            return
         parts = {"": model} if isinstance(model, Model) else dict(model.named_children())
         for name, part in parts.items():
             if isinstance(part, Model):

@@ -35,6 +35,7 @@ from minitx.training.config import TrainConfig
 from minitx.training.data.checksums import tensor_checksum
 from minitx.training.data.randomness import mix
 from minitx.training.toml import dump_toml
+from minitx.training.whole import whole
 from minitx.transaction import sync, transaction
 from minitx.validation import ArgumentError
 
@@ -44,7 +45,8 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 CONFIG, METRICS, CHECKPOINTS, MODEL = "config.toml", "metrics.jsonl", "checkpoints", "model"
-_TENSORS, _VALUES, _SUMS = "training.safetensors", "training.json", "checksums.json"
+TENSORS, _VALUES, _SUMS = "training.safetensors", "training.json", "checksums.json"
+PARTS = "training"  # of several processes, instead of training.safetensors
 _PREFIX, _TEMPORARY, _LOCK = "step-", ".writing-", ".lock"
 _BLOCK = 2**24  # bytes that are read at once
 
@@ -90,6 +92,11 @@ class RunFolder:
         """Returns the folder of the checkpoint after a step."""
         return self.path / CHECKPOINTS / f"{_PREFIX}{step:06d}"
 
+    def temporary(self, step: int) -> Path:
+        """Returns the folder in which the checkpoint after a step is written."""
+        path = self.checkpoint(step)
+        return path.with_name(f"{_TEMPORARY}{path.name}")
+
     def steps(self) -> list[int]:
         """Returns the steps after which there are complete checkpoints, in order."""
         names = [path.name.removeprefix(_PREFIX) for path in self.path.glob(f"{CHECKPOINTS}/{_PREFIX}*")]
@@ -112,7 +119,7 @@ class RunFolder:
         target = self.checkpoint(state.step)
         if not target.exists():
             self._clean()
-            temporary = target.with_name(f"{_TEMPORARY}{target.name}")
+            temporary = self.temporary(state.step)
             try:
                 with naming(target):
                     temporary.mkdir(parents=True)
@@ -137,9 +144,8 @@ class RunFolder:
         """
         path = self.checkpoint(step)
         try:
-            check_sums(path)
-            values = read_json(path / _VALUES)
-            tensors = load_file(path / _TENSORS)
+            values = self.read_values(path)
+            tensors = self.read_tensors(path)
         except (OSError, ValueError, SafetensorError) as error:
             earlier = [other for other in self.steps() if other < step]
             remedy = f"step {earlier[-1]}" if earlier else "the beginning"
@@ -153,10 +159,28 @@ class RunFolder:
             )
         return State(step, tensors, values)
 
-    def _write_state(self, folder: Path, state: State) -> None:
-        tensors = {name: tensor.detach() for name, tensor in state.tensors.items()}
+    def write_tensors(self, folder: Path, tensors: Mapping[str, Tensor]) -> None:
+        """Writes the tensors of a checkpoint."""
         with transaction(folder) as files:
-            write_tensors({files.path(_TENSORS): tensors}, tensors, [lambda: tensors], {"format": "pt"})
+            write_tensors({files.path(TENSORS): tensors}, tensors, [lambda: tensors], {"format": "pt"})
+
+    def read_values(self, folder: Path) -> dict[str, Any]:
+        """Checks the files of a checkpoint, and reads all but its tensors."""
+        check_sums(folder)
+        values: dict[str, Any] = read_json(folder / _VALUES)
+        return values
+
+    def read_tensors(self, folder: Path) -> Mapping[str, Tensor]:
+        """Reads the tensors of a checkpoint, also those that several processes wrote."""
+        if (folder / PARTS).is_dir():
+            from minitx.training.distributed.parts import read_parts
+
+            return read_parts(folder / PARTS)
+        return load_file(folder / TENSORS)
+
+    def _write_state(self, folder: Path, state: State) -> None:
+        self.write_tensors(folder, {name: tensor.detach() for name, tensor in state.tensors.items()})
+        with transaction(folder) as files:
             values = {"run": self.identity, "step": state.step, **state.values}
             write_json(files.path(_VALUES), values)
             files.write_all({CONFIG: config_text(self.identity, self.config)})
@@ -324,7 +348,7 @@ def tensors_of(model: torch.nn.Module, optimizers: list[torch.optim.Optimizer]) 
 
 def frozen_checksum(model: torch.nn.Module) -> int:
     """Returns a checksum of the parameters that are not trained."""
-    return mix(*(tensor_checksum(p) for p in model.parameters() if not p.requires_grad))
+    return mix(*(tensor_checksum(whole(p.detach())) for p in model.parameters() if not p.requires_grad))
 
 
 def _buffers(model: torch.nn.Module) -> dict[str, Tensor]:

@@ -42,9 +42,15 @@ def batch_generator(seed: int, number: int, stream: int = BATCH) -> torch.Genera
     return torch.Generator().manual_seed(mix(seed, stream, number))
 
 
-def seeded_states(seed: int, device: torch.device) -> dict[str, Tensor]:
-    """Returns states of the global generators of the CPU and of a device, by its type."""
-    seed = mix(seed, DROPOUT)
+def seeded_states(seed: int, device: torch.device, rank: int = 0) -> dict[str, Tensor]:
+    """Returns states of the global generators of the CPU and of a device, by its type.
+
+    Args:
+        seed: of the run.
+        device: where the model lies.
+        rank: number of the process; each has random numbers of its own.
+    """
+    seed = mix(seed, DROPOUT, rank) if rank else mix(seed, DROPOUT)
     types = {"cpu": torch.device("cpu"), device.type: device}
     return {kind: torch.Generator(place).manual_seed(seed).get_state() for kind, place in types.items()}
 
