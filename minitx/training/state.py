@@ -45,7 +45,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 CONFIG, METRICS, CHECKPOINTS, MODEL = "config.toml", "metrics.jsonl", "checkpoints", "model"
-TENSORS, _VALUES, _SUMS = "training.safetensors", "training.json", "checksums.json"
+TENSORS, VALUES, _SUMS = "training.safetensors", "training.json", "checksums.json"
 PARTS = "training"  # of several processes, instead of training.safetensors
 _PREFIX, _TEMPORARY, _LOCK = "step-", ".writing-", ".lock"
 _BLOCK = 2**24  # bytes that are read at once
@@ -167,7 +167,7 @@ class RunFolder:
     def read_values(self, folder: Path) -> dict[str, Any]:
         """Checks the files of a checkpoint, and reads all but its tensors."""
         check_sums(folder)
-        values: dict[str, Any] = read_json(folder / _VALUES)
+        values: dict[str, Any] = read_json(folder / VALUES)
         return values
 
     def read_tensors(self, folder: Path) -> Mapping[str, Tensor]:
@@ -182,7 +182,7 @@ class RunFolder:
         self.write_tensors(folder, {name: tensor.detach() for name, tensor in state.tensors.items()})
         with transaction(folder) as files:
             values = {"run": self.identity, "step": state.step, **state.values}
-            write_json(files.path(_VALUES), values)
+            write_json(files.path(VALUES), values)
             files.write_all({CONFIG: config_text(self.identity, self.config)})
         sums = {path.relative_to(folder).as_posix(): checksum(path) for path in _files(folder)}
         write_atomically(folder / _SUMS, lambda path: write_json(path, sums))

@@ -15,7 +15,7 @@ from torch import Tensor, distributed, nn
 from minitx.training.config import TrainConfig
 from minitx.training.distributed.copies import gather, remember_plain
 from minitx.training.distributed.folder import SharedFolder
-from minitx.training.distributed.group import join
+from minitx.training.distributed.group import FirstProcessError, join
 from minitx.training.distributed.mesh import data_mesh
 from minitx.training.distributed.sharding import shard
 from minitx.training.distributed.world import World
@@ -35,8 +35,8 @@ class Processes(World):
     """
 
     def __init__(self, model: nn.Module) -> None:
-        join()
         self.device = next(model.parameters()).device
+        join("cuda" if self.device.type == "cuda" else "cpu")
         self.check_device(model)
         self.mesh = data_mesh(model, self.device.type)
         self.rank, self.size = (0, 1) if self.mesh is None else (self.mesh.get_local_rank(), self.mesh.size())
@@ -79,7 +79,7 @@ class Processes(World):
             function: returns something that JSON has.
 
         Raises:
-            RuntimeError: the function failed in the first process, which raises its own error.
+            FirstProcessError: the function failed in the first process, which raises its own error.
         """
         error, message = None, {}
         if self.is_first:
@@ -91,7 +91,7 @@ class Processes(World):
         if error is not None:
             raise error
         if "error" in received:
-            raise RuntimeError(f"the first process failed: {received['error']}")
+            raise FirstProcessError(f"the first process failed: {received['error']}")
         return received["result"]
 
     def broadcast(self, text: str) -> str:
@@ -128,7 +128,7 @@ class Processes(World):
         """Opens the folder of a run in the first process, for all of them.
 
         Raises:
-            RuntimeError: the first process could not open it, and raises the error of
+            FirstProcessError: the first process could not open it, and raises the error of
                 `minitx.training.state.open_run`.
         """
         with ExitStack() as stack:

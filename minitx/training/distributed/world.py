@@ -46,7 +46,7 @@ class World:
             function: returns something that JSON has.
 
         Raises:
-            RuntimeError: the function failed in the first process, which raises its own error.
+            FirstProcessError: the function failed in the first process, which raises its own error.
         """
         return function()
 

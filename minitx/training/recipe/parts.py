@@ -14,6 +14,7 @@ from minitx.models import Model
 from minitx.tokenizer import Tokenizer, load_tokenizer
 from minitx.tokenizer.chat import DEFAULT
 from minitx.training.data.labels import Labels
+from minitx.training.distributed.group import has_several_processes, join
 from minitx.training.lora.adapt import add_lora
 from minitx.training.objectives.replaced import GeneratorAndDiscriminator
 from minitx.training.recipe.objectives import LABELLED, PAIR, ObjectiveTable, check_vocabulary
@@ -75,7 +76,7 @@ def build_model(
         ArgumentTypeError, ArgumentValueError, OSError, ValueError: as `load` and `from_config`; fewer
             embeddings than the tokenizer has tokens.
     """
-    head, device = stated.head or objective.head, check_device(stated.device)
+    head, device = stated.head or objective.head, local_device(stated.device)
     seed = seed if stated.seed is None else check_integer("model.seed", stated.seed)
     count = 1 if objective.is_regression else None if labels is None else len(labels)
     if (objective.task.name == "replaced-tokens") != (stated.generator is not None):
@@ -97,6 +98,21 @@ def build_model(
     for part in [model, *model.children()]:
         check_vocabulary(part, tokenizer, "tokenizer")
     return model.to(device)
+
+
+def local_device(name: str) -> torch.device:
+    """Returns a device; of several processes, each has the GPU of its own number.
+
+    Raises:
+        ArgumentValueError: a device that this machine does not have, or one GPU for several processes.
+    """
+    kind, number, _ = name.partition(":")
+    if kind != "cuda" or not has_several_processes():
+        return check_device(name)
+    if number:
+        hint = "each process takes the GPU of its number"
+        raise ArgumentValueError("model.device", name, "'cuda', without a number, in several processes", hint)
+    return join(kind)
 
 
 def known_entries(tokenizer: Tokenizer, head: str) -> dict[str, Any]:

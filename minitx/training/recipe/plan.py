@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from minitx.optimize import recompute_layers
 from minitx.pictures.text import human
 from minitx.training.data.randomness import batch_generator
+from minitx.training.distributed.group import has_several_processes
 from minitx.training.loop import Run, count_tokens
 from minitx.training.recipe.file import Recipe, read_recipe
 from minitx.training.recipe.prepare import Prepared, prepare
@@ -128,14 +129,17 @@ def plan_recipe(
 ) -> Plan:
     """Returns what a run would take, without beginning it; `minitx train --dry-run` prints it.
 
-    Token blocks are written already, and used by the run.
+    Token blocks are written already, and used by the run. Memory and time are those of one process.
 
     Args:
         recipe, overrides, folder, progress: as for `run_recipe`.
 
     Raises:
-        ArgumentTypeError, ArgumentValueError, OSError, ValueError: as `run_recipe`, before its first step.
+        ArgumentTypeError, ArgumentValueError, OSError, ValueError: as `run_recipe`, before its first step;
+            one of several processes.
     """
+    if has_several_processes():
+        raise ValueError("a plan (--dry-run) is measured in one process; run it without torchrun.")
     if not isinstance(recipe, Recipe):
         recipe = read_recipe(recipe, overrides, folder=folder)
     return measure(prepare(recipe, progress=progress))

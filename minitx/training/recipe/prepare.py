@@ -10,10 +10,12 @@ from typing import Any
 
 from torch import nn
 
+from minitx.io import read_json
 from minitx.tokenizer import Tokenizer, load_tokenizer
 from minitx.training.config import TrainConfig
 from minitx.training.data.labels import Labels
 from minitx.training.data.randomness import batch_generator
+from minitx.training.distributed.group import number_of_processes
 from minitx.training.loop import Dataset
 from minitx.training.objectives.base import Objective
 from minitx.training.recipe.file import Recipe, files_of
@@ -38,7 +40,7 @@ from minitx.training.recipe.records import (
 )
 from minitx.training.recipe.tables import check_keys
 from minitx.training.recipe.text import Documents, read_documents, split_blocks, token_blocks
-from minitx.training.state import CHECKPOINTS
+from minitx.training.state import CHECKPOINTS, VALUES
 from minitx.validation import ArgumentValueError, Interval, check_integer, check_number
 
 _Pair = tuple[Sequence[Any], Sequence[Any] | None]  # of records: training and evaluation
@@ -87,12 +89,19 @@ class _Source:
         return [] if self.rows is None else list(texts_of(self.rows[0]))
 
 
-def prepare(recipe: Recipe, *, resume: bool = False, progress: bool | None = None) -> Prepared:
+def prepare(
+    recipe: Recipe,
+    *,
+    resume: bool = False,
+    tokenizer: Tokenizer | None = None,
+    progress: bool | None = None,
+) -> Prepared:
     """Builds what a recipe describes, and checks that its parts fit together.
 
     Args:
         recipe: from `read_recipe`.
         resume: take the tokenizer of the last checkpoint, instead of training it again.
+        tokenizer: of the first process, which has written the token blocks too; None: this is the first.
         progress: show progress bars; None: at a terminal.
 
     Raises:
@@ -106,7 +115,9 @@ def prepare(recipe: Recipe, *, resume: bool = False, progress: bool | None = Non
     labels, encode = None, None
     if source.rows is not None:
         source.rows, labels, encode = labelled(source.rows, stated, recipe.data.labels)
-    tokenizer = earlier_tokenizer(recipe.folder) if resume else None
+    is_written = tokenizer is not None
+    if tokenizer is None and resume:
+        tokenizer = earlier_tokenizer(recipe.folder)
     if tokenizer is None:
         tokenizer = build_tokenizer(recipe.tokenizer, recipe.model, source.texts(), progress)
     model = build_model(recipe.model, stated, tokenizer, labels, seed)
@@ -114,8 +125,10 @@ def prepare(recipe: Recipe, *, resume: bool = False, progress: bool | None = Non
         labels = name_labels(model, labels)
         source.rows = encode(labels)
     objective = build_objective(stated, model, tokenizer, None if labels is None else len(labels))
-    dataset, evaluation = examples(recipe, stated, source, tokenizer, longest_input(model))
-    config = train_config(recipe.train, len(dataset))
+    limit = longest_input(model)
+    dataset, evaluation = examples(recipe, stated, source, tokenizer, limit, is_written=is_written)
+    done = place(recipe.folder) if resume and "epochs" in recipe.train else (0, 0)
+    config = train_config(recipe.train, len(dataset), *done)
     check_evaluation(config, evaluation)
     objective([dataset[0]], batch_generator(seed, 0))  # fails early on examples that do not fit
     adapt(model, recipe.model, seed)
@@ -179,9 +192,20 @@ def earlier_tokenizer(folder: Path) -> Tokenizer | None:
 
 
 def examples(
-    recipe: Recipe, stated: ObjectiveTable, source: _Source, tokenizer: Tokenizer, longest: int | None
+    recipe: Recipe,
+    stated: ObjectiveTable,
+    source: _Source,
+    tokenizer: Tokenizer,
+    longest: int | None,
+    *,
+    is_written: bool,
 ) -> tuple[Dataset, Dataset | None]:
     """Returns the datasets of training and evaluation.
+
+    Args:
+        recipe, stated, source, tokenizer: parts of the run.
+        longest: input of the model; None: any.
+        is_written: whether the token blocks are written already.
 
     Raises:
         ArgumentValueError: blocks that are longer than the model's inputs.
@@ -201,21 +225,34 @@ def examples(
     special = stated.task.name != "span-corruption"  # which has one end token per block
     length: int = data.block_length
     options: dict[str, Any] = {"special": special, "progress": None}
-    blocks = token_blocks(documents, tokenizer, folder, length, **options)
+    blocks = token_blocks(None if is_written else documents, tokenizer, folder, length, **options)
     if documents is None:
         return split_blocks(blocks, data.held_out, seed)
     if others is None:
         return blocks, None
     place = folder.with_name(f"{folder.name}-evaluation")
-    return blocks, token_blocks(others, tokenizer, place, length, **options)
+    return blocks, token_blocks(None if is_written else others, tokenizer, place, length, **options)
 
 
-def train_config(values: Mapping[str, Any], size: int) -> TrainConfig:
+def place(folder: Path) -> tuple[int, int]:
+    """Returns the steps of the last checkpoint in the folder of a run, and the examples of all of them."""
+    paths = folder.glob(f"{CHECKPOINTS}/step-*/{VALUES}")
+    values = [read_json(path) for path in paths]
+    if not values:
+        return 0, 0
+    last = max(values, key=lambda each: each["step"])
+    sampler = last["sampler"]
+    return last["step"], sampler["epoch"] * sampler["size"] + sampler["position"]
+
+
+def train_config(values: Mapping[str, Any], size: int, finished: int = 0, taken: int = 0) -> TrainConfig:
     """Returns the settings; `epochs` in place of `steps` counts passes over all examples.
 
     Args:
         values: the table [train].
         size: number of examples.
+        finished: steps of an earlier part of the run, perhaps with other batches.
+        taken: examples of these steps.
 
     Raises:
         ArgumentTypeError, ArgumentValueError: unknown names, or values out of bounds.
@@ -228,7 +265,8 @@ def train_config(values: Mapping[str, Any], size: int) -> TrainConfig:
     if epochs is not None:
         check_number("train.epochs", epochs, Interval(0, math.inf, open_low=True, open_high=True))
         one = TrainConfig.from_dict({"steps": 2**31} | stated)
-        stated["steps"] = max(1, math.ceil(epochs * size / (one.batch_size * one.accumulation)))
+        batch = one.batch_size * one.accumulation * number_of_processes()
+        stated["steps"] = max(1, finished + math.ceil(max(0, epochs * size - taken) / batch))
     return TrainConfig.from_dict(stated)
 
 
