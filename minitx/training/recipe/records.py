@@ -11,6 +11,7 @@ from typing import Any
 from minitx.training.data.labels import Kind, Labels
 from minitx.training.data.records import read_records
 from minitx.training.data.split import place, split
+from minitx.training.objectives.labelled import answer_characters
 from minitx.training.recipe.tables import DataTable
 from minitx.validation import ArgumentTypeError, ArgumentValueError, check_integer, check_strings
 
@@ -156,7 +157,8 @@ def with_answers(row: Row, where: str) -> Row:
     Without `start` the answer is found in the context.
     """
     if "answers" in row:
-        check_answers(row["answers"], f"{where}: answers")
+        check_answers(row["answers"], name := f"{where}: answers")
+        answer_characters(row["context"], row["answers"], name)
         return row
     answer, context, start = row["answer"], row["context"], row.get("start")
     check_strings(**{f"{where}: answer": answer})
@@ -177,7 +179,7 @@ def with_answers(row: Row, where: str) -> Row:
 
 
 def check_answers(answers: Any, where: str) -> None:
-    """Checks the types of answers as in SQuAD; the objective checks that the context has them."""
+    """Checks the types of answers as in SQuAD."""
     expected = '{"text": [...], "answer_start": [...]}, with a string and an integer for each answer'
     if not isinstance(answers, Mapping):
         raise ArgumentTypeError(where, answers, expected)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from minitx.training import run_recipe
 from tests.unit.training.test_recipe import BERT, labelled, prepared, write
 
 ANSWERS = {"name": "answer-spans", "stride": 4}
@@ -44,6 +45,16 @@ def of_records(folder: Path, objective: dict[str, Any], *rows: Any) -> Path:
         (ANSWERS, SQUAD | {"answers": {"text": ["1990"], "answer_start": ["x"]}}, "answers=.* an integer"),
         (ANSWERS, SQUAD | {"answers": {"text": 5, "answer_start": [3]}}, "answers=.* with a string"),
         (ANSWERS, SQUAD | {"answers": "1990"}, "answers='1990' must be"),
+        (
+            ANSWERS,
+            SQUAD | {"answers": {"text": ["it"], "answer_start": [-2]}},
+            "='it' must be a text",
+        ),
+        (
+            ANSWERS,
+            SQUAD | {"answers": {"text": ["99"], "answer_start": [-5]}},
+            "='99' must be a text",
+        ),
         (WORDS, {"words": None, "label": ["O"]}, "words=None must be a list of words"),
         (
             WORDS,
@@ -118,3 +129,10 @@ def test_a_table_with_a_suffix_in_capitals_is_no_text(tmp_path: Path) -> None:
     path = labelled(tmp_path, "text,label\na,x\nb,y\n", objective=NAME)
     (tmp_path / "rows.csv").rename(tmp_path / "ROWS.CSV")
     assert len(prepared(path, f"data.files={tmp_path}/ROWS.CSV").dataset) == 2
+
+
+def test_a_step_without_targets_names_max_length(tmp_path: Path) -> None:
+    row = {"prompt": "a very long prompt, longer than this", "response": "yes"}
+    path = of_records(tmp_path, INSTRUCT | {"max_length": 2}, row)
+    with pytest.raises(ValueError, match="all are -100; max_length=2 may have cut off the rest"):
+        run_recipe(path, progress=False)
