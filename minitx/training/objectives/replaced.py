@@ -188,9 +188,11 @@ class ReplacedTokens(Objective):
         return Loss(total, tokens)
 
     def totals(self, batches: Iterable[Batch]) -> Batch:
-        """Returns the numbers of hidden tokens and of all tokens."""
-        counts = [torch.stack(_counts(batch)) for batch in batches]
-        return dict(zip(_TOTALS, torch.stack(counts).sum(dim=0), strict=True))
+        """Returns the numbers of hidden tokens and of all tokens; zeros without batches."""
+        counts = torch.zeros(len(_TOTALS), dtype=torch.long)
+        for batch in batches:
+            counts = counts + torch.stack(_counts(batch))
+        return dict(zip(_TOTALS, counts, strict=True))
 
 
 def _counts(batch: Batch) -> tuple[Tensor, Tensor]:

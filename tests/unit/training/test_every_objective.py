@@ -125,6 +125,14 @@ def test_accumulation_is_one_batch(words: Tokenizer, name: str, sizes: tuple[int
         torch.testing.assert_close(parts[key], parameter, rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_totals_of_a_process_without_batches(words: Tokenizer, name: str) -> None:
+    """An evaluation may have fewer batches than there are processes, which sum their totals."""
+    objective = CASES[name].make(words)
+    totals = objective.totals([objective(CASES[name].examples[:2], torch.Generator())])
+    assert {key: 0 * total for key, total in totals.items()} == objective.totals([])
+
+
 def test_packed_examples_of_several_batches(words: Tokenizer) -> None:
     """The rows differ, and the loss does not: no token attends to another document."""
     case = CASES["packed"]

@@ -314,6 +314,14 @@ def test_epochs_in_place_of_steps(tmp_path: Path) -> None:
     assert (run.config.steps, run.epochs) == (8, pytest.approx(8 * 4 / 12))
 
 
+def test_epochs_of_a_run_that_continues_with_larger_steps(tmp_path: Path) -> None:
+    """Two epochs of 12 examples are 6 steps of 4; two more are 3 steps of 8."""
+    path = write(tmp_path, train={"epochs": 2, "batch_size": 4})
+    assert run_recipe(path, progress=False).steps == 6
+    more = ["train.epochs=4", "train.accumulation=2"]
+    assert run_recipe(path, more, resume=True, progress=False).steps == 9
+
+
 def test_a_longest_input_is_the_model_s_unless_stated(tmp_path: Path) -> None:
     objective: Any = prepared(write(tmp_path)).objective
     assert objective.length == 32

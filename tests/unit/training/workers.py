@@ -7,6 +7,8 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,12 @@ from torch.distributed.tensor import DTensor
 
 import minitx
 from minitx import Beam, Greedy, Sample
+from minitx.cli import app
 from minitx.models import Model
 from minitx.optimize import linear, recompute_layers
 from minitx.training import Run, TrainConfig, add_lora, train
 from minitx.training.distributed import gather, tensor_parallel
+from minitx.training.recipe import file, parts, text
 from minitx.training.whole import whole
 from minitx.validation import ArgumentValueError
 from tests.unit.training.tiny import NextToken, Texts, tiny_gpt
@@ -83,8 +87,10 @@ def tiny(name: str) -> Model:
 
 def spawn(work: Callable[..., Any], folder: Path, size: int, *arguments: Any) -> None:
     """Runs `work(folder, *arguments)` in each of several processes of a group."""
+    # They are forks of one process of the tests that has imported torch, and done nothing with it.
+    multiprocessing.get_context("forkserver").set_forkserver_preload([__name__, "torch._dynamo"])
     inputs = (work, folder, size, arguments)
-    multiprocessing.start_processes(_begin, inputs, nprocs=size, start_method="spawn")
+    multiprocessing.start_processes(_begin, inputs, nprocs=size, start_method="forkserver")
 
 
 def _begin(rank: int, work: Callable[..., Any], folder: Path, size: int, arguments: Any) -> None:
@@ -150,7 +156,8 @@ def sharded_model(name: str) -> nn.Module:
     """Returns the model of an entry of SHARDED."""
     if name in CONFIGS:
         return tiny(name)
-    model = tiny_gpt(0.0, torch.float32 if name == "narrow" else torch.float64)
+    dtype = torch.float32 if name == "narrow" else torch.float64
+    model = tiny_gpt(0.0, dtype, n_layer=1 if name == "compiled" else 2)
     if name == "adapters":
         add_lora(model, rank=2, seed=0)
     return model
@@ -246,6 +253,26 @@ def fail_in_one(folder: Path, kind: str) -> None:
         text = "\n".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])])
         (folder / f"{kind}-{rank}.txt").write_text(text)
         raise
+
+
+# --- recipes -------------------------------------------------------------------------------------------
+
+
+def _fail(*arguments: Any, **options: Any) -> Any:
+    raise AssertionError("the first process does this for all")
+
+
+def train_recipes(folder: Path, commands: dict[str, list[str]]) -> None:
+    """Runs commands of `minitx`; exit code and output of each process are in NAME-RANK.txt."""
+    rank = distributed.get_rank()
+    if rank:
+        parts.train_tokenizer = text.write_tokens = file.tomllib.loads = _fail  # type: ignore[assignment]
+    os.chdir(folder)
+    for name, arguments in commands.items():
+        output = StringIO()
+        with redirect_stdout(output), redirect_stderr(output):
+            code = app.main(arguments)
+        Path(f"{name}-{rank}.txt").write_text(f"{code}\n{output.getvalue()}")
 
 
 # --- tensor parallelism --------------------------------------------------------------------------------
