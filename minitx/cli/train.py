@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
-import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from minitx.cli.options import Argument, command
 from minitx.cli.render import emit, note
 from minitx.cli.source import Source
 from minitx.signals import CODES
-
-if TYPE_CHECKING:
-    from minitx.training.recipe.file import Recipe
 
 
 @command(Argument("recipe", "RECIPE", "a TOML file; or the folder of a run, to --resume"))
@@ -21,39 +16,24 @@ def train(source: Source, recipe: str, folder: str | None, json: bool, **values:
 
     Of several processes, which torchrun starts, the first one prints.
     """
-    from minitx.training import plan_recipe, read_recipe
+    from minitx.training import Interrupted, TrainingEnd, plan_recipe, read_recipe, run_recipe
     from minitx.training.distributed.group import FirstProcessError, from_first, is_first, joined
+    from minitx.training.recipe.end import interruption
 
-    progress = False if json else None
-    with joined():
-        if not is_first():
-            warnings.simplefilter("ignore")
+    resume, progress = bool(values["resume"]), False if json else None
+    with joined(quiet=True):
         try:
             read = from_first(lambda: read_recipe(recipe, values["set"], folder=folder))
             if values["dry_run"]:
-                plan = from_first(lambda: plan_recipe(read, progress=progress))
-                emit(json, plan.to_json(), str(plan))
-                return 0
-            return _run(read, bool(values["resume"]), json, progress)
+                report: Any = from_first(lambda: plan_recipe(read, progress=progress))
+            else:
+                report = TrainingEnd.of(read, run_recipe(read, resume=resume, progress=progress))
         except FirstProcessError:  # which prints its own error
             return 2
-
-
-def _run(recipe: Recipe, resume: bool, json: bool, progress: bool | None) -> int:
-    """Trains, and prints the end; returns the exit code."""
-    from minitx.training import Interrupted, TrainingEnd, run_recipe
-    from minitx.training.distributed.group import has_several_processes, is_first
-
-    try:
-        result = run_recipe(recipe, resume=resume, progress=progress)
-    except Interrupted as stopped:
+        except Interrupted as stopped:
+            if is_first():
+                note(interruption(str(stopped), read.folder))
+            return CODES[stopped.signal]
         if is_first():
-            reason, mark, _ = str(stopped).partition("; continue with ")
-            start = "torchrun ... -m minitx" if has_several_processes() else "minitx"
-            place = shlex.quote(str(recipe.folder))
-            note(f"{reason}{mark and f'{mark}{start} train {place} --resume'}")
-        return CODES[stopped.signal]
-    if is_first():
-        end = TrainingEnd.of(recipe, result)
-        emit(json, end.to_json(), str(end))
+            emit(json, report.to_json(), str(report))
     return 0

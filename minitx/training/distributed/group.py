@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -60,15 +61,21 @@ def join(device_type: str | None = None) -> torch.device:
 
 
 @contextmanager
-def joined() -> Iterator[None]:
+def joined(*, quiet: bool = False) -> Iterator[None]:
     """Joins the process group of torchrun, and leaves it at the end; one that is initialised stays.
 
     After an error the group stays too: NCCL would wait for processes that are elsewhere.
+
+    Args:
+        quiet: ignore warnings in all processes but the first, which has the same ones.
     """
     joins = has_several_processes() and not distributed.is_initialized()
     if joins:
         join("cpu")  # of a machine with GPUs, the group serves both
-    yield
+    with warnings.catch_warnings():
+        if quiet and not is_first():
+            warnings.simplefilter("ignore")
+        yield
     if joins:
         distributed.destroy_process_group()
 

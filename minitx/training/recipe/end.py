@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from minitx.io import read_json
+from minitx.training.distributed.group import has_several_processes
 from minitx.training.recipe.file import Recipe
 from minitx.training.recipe.objectives import read_objective
 from minitx.training.session import TrainResult
@@ -88,6 +89,18 @@ def command(objective: str, folder: Path) -> str:
     if "{mask}" in rest:
         rest = rest.format(mask=read_json(folder / "tokenizer_config.json").get("mask_token"))
     return f"{program} {shlex.quote(str(folder))} {rest}".rstrip()
+
+
+def interruption(message: str, folder: Path) -> str:
+    """Returns the message of an interrupted run, with the command that continues it.
+
+    Args:
+        message: of `Interrupted`.
+        folder: of the run.
+    """
+    reason, mark, _ = message.partition("; continue with ")
+    program = "torchrun ... -m minitx" if has_several_processes() else "minitx"
+    return f"{reason}{mark}{program} train {shlex.quote(str(folder))} --resume" if mark else reason
 
 
 def has_chat_template(folder: Path) -> bool:
