@@ -65,6 +65,10 @@ class Sums:
             setattr(self, name, getattr(self, name) + value)
 
 
+class NotFiniteError(FloatingPointError):
+    """A loss or gradient that is infinite or NaN; with several processes all of them raise it."""
+
+
 class Run:
     """A training run in memory.
 
@@ -77,6 +81,7 @@ class Run:
     Attributes:
         world: this process, or the processes that train the model together.
         finished: number of finished steps.
+        is_consistent: whether the parameters are those after the last finished step; False inside an update.
         best: step and loss of the best evaluation, or None.
         worse: number of evaluations since the best one.
         sums: over the steps since the last metrics.
@@ -103,9 +108,10 @@ class Run:
         self.optimizers = make_optimizers(model, config)
         self.random_states = seeded_states(config.seed, self.device, rank)
         self.finished, self.worse, self.sums = 0, 0, Sums()
+        self.is_consistent = True
         self.best: tuple[int, float] | None = None
         backend = config.compile if isinstance(config.compile, str) else "inductor"
-        self.called: Any = torch.compile(model, backend=backend) if config.compile else model
+        self.compiled: Any = torch.compile(model, backend=backend) if config.compile else model
         self.learning_rate = self.gradient_norm = 0.0  # of the last step
         self.indices: list[int] = []  # of the last micro-batch
         self.last: tuple[list[int], int, Batch] | None = None  # its indices, number and content
@@ -121,7 +127,8 @@ class Run:
             ArgumentValueError: examples that do not fit the objective or the model, or no targets at all.
             FloatingPointError: a loss or a gradient that is infinite or NaN.
         """
-        start, place = time.perf_counter(), self.sampler.state()
+        start, position, last = time.perf_counter(), self.sampler.state(), self.last
+        random_states = dict(self.random_states)
         try:
             with global_states(self.random_states, self.device):
                 sums = self.accumulate()
@@ -129,7 +136,9 @@ class Run:
             self.check_finite(sums.loss)
         except BaseException as error:
             error.add_note(f"In step {self.finished + 1}, with the examples {self.indices} of the dataset.")
-            self.sampler.load_state(place)
+            self.sampler.load_state(position)
+            self.random_states.update(random_states)
+            self.last = last
             self.zero_grad()
             raise
         self.update()
@@ -140,9 +149,9 @@ class Run:
     def accumulate(self) -> Sums:
         """Adds the gradients of the losses of all targets of a step."""
         sums, losses = Sums(), []
-        parts = [self.next_batch(part) for part in range(self.config.accumulation)]
-        totals = self.totals(batch for _, batch in parts)
-        for self.indices, batch in parts:
+        micro_batches = [self.next_batch(index) for index in range(self.config.accumulation)]
+        totals = self.totals(batch for _, batch in micro_batches)
+        for self.indices, batch in micro_batches:
             loss = self.loss(batch | totals)
             loss.total.backward()  # type: ignore[no-untyped-call]
             losses.append(loss)
@@ -155,11 +164,11 @@ class Run:
             raise ArgumentValueError("labels", [], expected, hint)
         return sums
 
-    def next_batch(self, part: int) -> tuple[list[int], Batch]:
-        """Returns the indices and the batch of the micro-batch with the number `part` of a step."""
-        number = (self.finished * self.config.accumulation + part) * self.world.size + self.world.rank
+    def next_batch(self, index: int) -> tuple[list[int], Batch]:
+        """Returns the indices and the batch of the micro-batch with the number `index` of a step."""
+        number = (self.finished * self.config.accumulation + index) * self.world.size + self.world.rank
         self.indices = self.sampler.take(self.config.batch_size)
-        examples = [self.dataset[index] for index in self.indices]
+        examples = [self.dataset[i] for i in self.indices]
         batch = self.objective(examples, batch_generator(self.config.seed, number))
         self.last = self.indices, number, batch
         return self.indices, batch
@@ -173,27 +182,28 @@ class Run:
     def loss(self, batch: Batch) -> Loss:
         """Returns the loss of a batch, which is moved to the device of the model."""
         moved = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
-        narrow = self.config.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=narrow):
-            return self.objective.loss(self.called, moved)
+        autocast = self.config.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=autocast):
+            return self.objective.loss(self.compiled, moved)
 
     def check_finite(self, loss: float) -> None:
         """Checks the loss and the norm of the gradient, else raises FloatingPointError."""
         if not (math.isfinite(loss) and math.isfinite(self.gradient_norm)):
             name = "gradient" if math.isfinite(loss) else "loss"
-            raise FloatingPointError(
+            raise NotFiniteError(
                 f"the {name} of step {self.finished + 1} is infinite or NaN; the parameters are those after "
-                f"step {self.finished}. Lower learning_rate, or raise warmup_steps, and continue from a "
-                "checkpoint."
+                f"step {self.finished}. Lower learning_rate, or raise warmup_steps."
             )
 
     def update(self) -> None:
         """Updates the parameters by their gradients."""
         self.learning_rate = set_learning_rate(self.optimizers, self.config, self.finished)
+        self.is_consistent = False
         for optimizer in self.optimizers:
             optimizer.step()
         self.zero_grad()
         self.finished += 1
+        self.is_consistent = True
 
     def zero_grad(self) -> None:
         """Forgets the gradients."""
@@ -225,7 +235,7 @@ class Run:
             raise ArgumentValueError("evaluation", dataset, "a dataset with targets", "all labels are -100")
         mean = total / count
         if not math.isfinite(mean):
-            raise FloatingPointError(f"the evaluation loss after step {self.finished} is infinite or NaN.")
+            raise NotFiniteError(f"the evaluation loss after step {self.finished} is infinite or NaN.")
         if self.best is None or mean < self.best[1]:
             self.best, self.worse = (self.finished, mean), 0
         else:
@@ -282,6 +292,7 @@ class Run:
         for kind in self.random_states:
             self.random_states[kind] = state.tensors.get(self.random_name(kind), self.random_states[kind])
         self.finished, self.worse, self.sums = state.step, values["worse"], Sums(**values["sums"])
+        self.is_consistent = True
         self.best = None if values["best"] is None else (values["best"][0], values["best"][1])
 
     def check_data(self, last: Mapping[str, Any] | None) -> None:

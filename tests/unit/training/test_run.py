@@ -188,6 +188,22 @@ def test_a_loss_that_is_no_number(value: float) -> None:
         run.evaluate(Texts())
 
 
+def test_a_step_with_an_infinite_gradient_can_be_repeated() -> None:
+    """Random states, position of the sampler and last batch are those before it."""
+    whole, run, factors = make_run(), make_run(), [1.0, math.inf, 1.0]
+    parameter = run.model.get_parameter("decoder.layer_norm.bias")
+    run.step()
+    parameter.register_hook(lambda gradient: gradient * factors[run.finished])
+    last = run.state().values["last_batch"]
+    with pytest.raises(FloatingPointError, match="gradient of step 2"):
+        run.step()
+    assert run.state().values["last_batch"] == last
+    factors[1] = 1.0
+    run.step()
+    whole.step(), whole.step()
+    assert_equal(parameters(whole.model), parameters(run.model))
+
+
 def test_a_gradient_that_is_no_number() -> None:
     model = tiny_gpt()
     before = parameters(model)
