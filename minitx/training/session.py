@@ -78,7 +78,8 @@ def train(
     """Trains a model in place, and leaves it in eval mode.
 
     Ctrl-C or SIGTERM ends the current step, writes a checkpoint and raises `Interrupted`; a second one ends
-    at once. An error in a step writes a checkpoint of the last finished one. A run that resumes has the same numbers, bit for bit, as one that was not interrupted.
+    at once. An error in a step writes a checkpoint of the last finished one. A run that resumes has the same
+    numbers, bit for bit, as one that was not interrupted.
 
     Started by torchrun, each process trains on its share of the data, with its part of the parameters
     (FSDP2); a step has `batch_size * accumulation` examples of each. The parameters stay distributed.
