@@ -22,14 +22,15 @@ from minitx.training.data.checksums import batch_checksum
 from minitx.training.data.randomness import EVALUATION, batch_generator, global_states, seeded_states
 from minitx.training.data.sampler import Sampler
 from minitx.training.distributed.find import find_world
-from minitx.training.objectives.base import Batch, Example, Loss, Objective
+from minitx.training.objectives.base import Batch, Example, Loss, Objective, count_tokens
 from minitx.training.optimizer import (
     make_optimizers,
     scale_gradients,
     set_learning_rate,
     trainable_parameters,
 )
-from minitx.training.state import State, frozen_checksum, load_optimizer, load_parameters, tensors_of
+from minitx.training.state import State
+from minitx.training.tensors import frozen_checksum, load_optimizer, load_parameters, tensors_of
 from minitx.validation import ArgumentTypeError, ArgumentValueError, check_type
 
 
@@ -261,7 +262,13 @@ class Run:
         tensors = tensors_of(self.model, self.optimizers)
         tensors |= {self.random_name(kind): state for kind, state in self.random_states.items()}
         values = {"sampler": self.sampler.state(), "best": self.best, "worse": self.worse}
-        values |= {"sums": vars(self.sums), "frozen": self.frozen, "options": self.objective.options()}
+        stateless = [n for n, p in self.parameters.items() if not any(p in o.state for o in self.optimizers)]
+        values |= {
+            "sums": vars(self.sums),
+            "stateless": stateless,
+            "frozen": self.frozen,
+            "options": self.objective.options(),
+        }
         if self.last is not None:
             indices, number, batch = self.last
             values["last_batch"] = {"indices": indices, "number": number, "checksum": batch_checksum(batch)}
@@ -288,7 +295,7 @@ class Run:
         self.check_data(values.get("last_batch"))
         load_parameters(state.tensors, self.model)
         for optimizer in self.optimizers:
-            load_optimizer(state.tensors, self.model, optimizer)
+            load_optimizer(state.tensors, self.model, optimizer, values["stateless"])
         for kind in self.random_states:
             self.random_states[kind] = state.tensors.get(self.random_name(kind), self.random_states[kind])
         self.finished, self.worse, self.sums = state.step, values["worse"], Sums(**values["sums"])
@@ -330,13 +337,3 @@ def check_training(model: nn.Module, dataset: Dataset, config: TrainConfig) -> N
     if config.precision == "bfloat16" and any(p.dtype == torch.float16 for p in model.parameters()):
         hint = "train it in float32, with precision='bfloat16': model.float()"
         raise ArgumentValueError("precision", config.precision, "'float32' with parameters in float16", hint)
-
-
-def count_tokens(batch: Batch) -> int:
-    """Returns the number of input tokens that are not padding."""
-    count = 0
-    for name, ids in batch.items():
-        if name.endswith("input_ids"):
-            mask = batch.get(name.replace("input_ids", "attention_mask"))
-            count += ids.numel() if mask is None or mask.shape != ids.shape else int((mask != 0).sum())
-    return count

@@ -22,7 +22,8 @@ from minitx.training.lora.adapt import has_adapters
 from minitx.training.lora.files import save_adapter
 from minitx.training.metrics import TENSORBOARD, Metrics, Progress, progress_bar
 from minitx.training.objectives.base import Objective
-from minitx.training.state import RunFolder, load_parameters
+from minitx.training.state import RunFolder
+from minitx.training.tensors import load_parameters
 from minitx.validation import ArgumentValueError, check_flags, check_path
 
 

@@ -62,7 +62,7 @@ class Processes(World):
             shard(model, self.mesh, config.precision)
 
     def sum(self, *numbers: float) -> tuple[float, ...]:
-        """Returns sums over the processes that share the data, the same in each."""
+        """Returns sums over the data-parallel group, the same in each."""
         if self.mesh is None:
             return numbers
         values = torch.tensor(numbers, dtype=torch.float64, device=self.device)

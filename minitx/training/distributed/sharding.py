@@ -1,6 +1,6 @@
 """Parameters distributed by FSDP2 (`torch.distributed.fsdp.fully_shard`).
 
-Each process holds a part of each parameter, its gradient and the state of its optimizer. A layer gathers its
+Each process holds a shard of each parameter, its gradient and the state of its optimizer. A layer gathers its
 parameters from all processes before it runs, forward and backward, and sums its gradients over them after.
 """
 
@@ -23,8 +23,8 @@ def shard(model: nn.Module, mesh: DeviceMesh, precision: str = "float32") -> Non
 
     Args:
         model: the same one in every process.
-        mesh: one dimension, of the processes that share the data.
-        precision: "bfloat16": parameters are gathered, and computed with, in bfloat16; parts, their gradients
+        mesh: one dimension, the data-parallel group.
+        precision: "bfloat16": parameters are gathered, and computed with, in bfloat16; shards, their gradients
             and the optimizer stay as they are.
 
     Raises:
@@ -36,7 +36,7 @@ def shard(model: nn.Module, mesh: DeviceMesh, precision: str = "float32") -> Non
     parts = units(model)
     check_units(model, parts)
     for part in parts:
-        # Whole parameters never stay: between forwards a model holds its own parts, in their own dtype.
+        # Full parameters never stay: between forwards a model holds its own shards, in their own dtype.
         fully_shard(part, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
     for module in model.modules():
         if isinstance(module, FSDPModule):

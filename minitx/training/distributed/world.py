@@ -33,7 +33,7 @@ class World:
         """Distributes the parameters of a model among the processes, in place."""
 
     def sum(self, *numbers: float) -> tuple[float, ...]:
-        """Returns sums over the processes that share the data, the same in each."""
+        """Returns sums over the data-parallel group, the same in each."""
         return numbers
 
     def largest(self, number: int) -> int:
