@@ -261,7 +261,7 @@ class Run:
         """Returns all that a run needs to continue after its last finished step."""
         tensors = tensors_of(self.model, self.optimizers)
         tensors |= {self.random_name(kind): state for kind, state in self.random_states.items()}
-        values = {"sampler": self.sampler.state(), "best": self.best, "worse": self.worse}
+        values: dict[str, Any] = {"sampler": self.sampler.state(), "best": self.best, "worse": self.worse}
         stateless = [n for n, p in self.parameters.items() if not any(p in o.state for o in self.optimizers)]
         values |= {
             "sums": vars(self.sums),

@@ -91,6 +91,7 @@ def load_optimizer(
             states[index] = state
         elif name not in stateless:
             raise ValueError(
-                f"the checkpoint has no state of the optimizer for {name!r}; continue from another checkpoint."
+                f"the checkpoint has no state of the optimizer for {name!r}; "
+                "continue from another checkpoint."
             )
     optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})

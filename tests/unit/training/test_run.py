@@ -320,6 +320,30 @@ def test_state_of_another_run() -> None:
         assert_equal(before, parameters(run.model))
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_state_of_the_optimizer_that_is_missing(optimizer: str) -> None:
+    """A parameter that had no gradient yet has none; that of any other is needed."""
+
+    def unused() -> Run:
+        model = tiny_gpt()
+        model.decoder.layers[0].register_parameter("unused", torch.nn.Parameter(torch.ones(2, 2)))
+        return make_run(model, optimizer=optimizer)
+
+    run = unused()
+    run.step()
+    state = run.state()
+    assert state.values["stateless"] == ["decoder.layers.0.unused"]
+    unused().load_state(state)
+    name = "decoder.layers.1.output.dense.weight"
+    tensors = {
+        key: tensor
+        for key, tensor in state.tensors.items()
+        if not (key.startswith("optimizer.") and key.endswith(name))
+    }
+    with pytest.raises(ValueError, match=f"no state of the optimizer for '{name}'"):
+        unused().load_state(type(state)(state.step, tensors, state.values))
+
+
 def test_another_objective() -> None:
     """Its class, an option, or an option of the objective in it."""
     run = make_run()
