@@ -66,7 +66,8 @@ class TrainConfig:
         min_lr_ratio: learning rate at the end of the decay, as a factor of the peak learning rate.
         max_grad_norm: largest norm of the gradient; 0: no clipping.
         precision: "bfloat16": one process computes matrix products in bfloat16 under autocast; several
-            also gather all parameters in bfloat16 (FSDP2's `MixedPrecisionPolicy`). Parameters and optimizer stay as they are.
+            also gather all parameters in bfloat16 (FSDP2's `MixedPrecisionPolicy`).
+            Parameters and optimizer stay as they are.
         compile: whether `torch.compile` compiles the model, or the name of its backend.
         checkpoint_activations: compute the activations of each layer again in the backward, to save memory.
         evaluate_every: steps between evaluations; 0: one at the end.
