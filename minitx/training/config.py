@@ -118,7 +118,7 @@ class TrainConfig:
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_choice("schedule", self.schedule, SCHEDULES)
         check_choice("precision", self.precision, PRECISIONS)
-        check_type("compile", self.compile, bool | str, "True, False or the name of a backend")
+        check_compile(self.compile)
         if not isinstance(self.betas, list | tuple) or len(self.betas) != 2:
             raise ArgumentTypeError("betas", self.betas, "two numbers", "such as (0.9, 0.999)")
         for beta in self.betas:
@@ -172,3 +172,12 @@ class TrainConfig:
             if value != expected:
                 hint = "start a new run in another folder to change it"
                 raise ArgumentValueError(name, value, f"{expected!r}, as in the checkpoint", hint)
+
+
+def check_compile(value: Any) -> None:
+    """Checks that a value is a bool or a backend of `torch.compile`, else raises an argument's error."""
+    expected = "True, False or the name of a backend"
+    check_type("compile", value, bool | str, expected)
+    if isinstance(value, str) and value not in torch.compiler.list_backends(exclude_tags=()):
+        hint = f"such as {', '.join(map(repr, torch.compiler.list_backends()))}"
+        raise ArgumentValueError("compile", value, expected, hint)

@@ -162,6 +162,8 @@ class Run:
         sums.targets, sums.tokens = map(int, counts)
         if not sums.targets:
             expected, hint = f"of at least one target in step {self.finished + 1}", "all are -100"
+            if (limit := getattr(self.objective, "max_length", None)) is not None:
+                hint = f"{hint}; max_length={limit} may have cut off the rest"
             raise ArgumentValueError("labels", [], expected, hint)
         return sums
 

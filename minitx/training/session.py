@@ -121,6 +121,9 @@ def train(
             path = check_path("folder", folder)
             place = stack.enter_context(run.world.open_run(path, config, resume=resume))
         if place is not None and (steps := place.steps()):
+            if config.steps < steps[-1]:
+                expected = f"at least {steps[-1]}, the steps of the checkpoint"
+                raise ArgumentValueError("steps", config.steps, expected)
             run.load_state(place.load(steps[-1]))
             if config.patience and run.best and run.best[0] not in steps:
                 run.best, run.worse = None, 0  # `patience` is new: its checkpoint was not kept

@@ -163,6 +163,10 @@ def _count(backend: Backend, documents: Iterable[str], progress: bool | None) ->
     for document in with_progress(documents, "counting characters", "documents", progress):
         if not isinstance(document, str):
             raise ArgumentTypeError("texts", document, "strings")
+        try:
+            document.encode()
+        except UnicodeEncodeError:
+            raise ArgumentValueError("texts", document, "without halves of surrogate pairs") from None
         text = document if backend.normalizer is None else backend.normalizer.normalize_str(document)
         counts.update(text)
         pairs.update(pairwise(text))

@@ -59,7 +59,7 @@ def split(data: Sequence[T], fraction: float = 0.1, seed: int = 0) -> tuple[Sequ
     check_split(fraction, seed)
     size = len(data)
     if size < 2:
-        raise ArgumentValueError("data", data, f"at least 2 elements to be split, not {size}")
+        raise ArgumentValueError("len(data)", size, "at least 2 to be split into training and validation")
     count = min(max(1, round(size * fraction)), size - 1)
     order = sorted(range(size), key=lambda index: share(seed, index))
     training, validation = (sorted(order[count:]), sorted(order[:count]))

@@ -252,7 +252,7 @@ def answer_characters(context: str, answers: Any, name: str) -> tuple[int, int] 
         return None
     text, start = texts[0], int(starts[0])
     check_strings(**{name: text})
-    if not text or context[start : start + len(text)] != text:
+    if not text or start < 0 or context[start : start + len(text)] != text:
         expected = f"a text of the context from character {start} on"
         raise ArgumentValueError(name, text, expected, f"there it has {context[start : start + len(text)]!r}")
     return start, start + len(text)

@@ -27,6 +27,7 @@ class Recipe:
     """A run as a recipe describes it, from `read_recipe`.
 
     Attributes:
+        file: that it was read from.
         folder: of the run.
         model, tokenizer, data: the tables of these names.
         objective: name and options of the objective.
@@ -34,6 +35,7 @@ class Recipe:
         text: the recipe with its overrides as TOML, with absolute paths.
     """
 
+    file: Path
     folder: Path
     model: ModelTable
     tokenizer: TokenizerTable
@@ -69,7 +71,7 @@ def read_recipe(
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist; pass the TOML file of a recipe.")
     try:
-        values = tomllib.loads(file.read_text("utf-8"))
+        values = tomllib.loads(file.read_text("utf-8-sig"))  # editors may write a byte order mark
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{file} is not TOML: {error}.") from None
     values = _with_paths(values, file.parent)
@@ -86,6 +88,7 @@ def read_recipe(
     for name, part in parts.items():
         check_type(name, part, Mapping, f"a table, [{name}]")
     return Recipe(
+        file=file,
         folder=check_path("folder", folder),
         model=table(ModelTable, parts["model"], "model"),
         tokenizer=table(TokenizerTable, parts["tokenizer"], "tokenizer"),
@@ -100,13 +103,12 @@ def _override(values: dict[str, Any], override: str) -> None:
     """Sets a value by its dotted key."""
     check_type("overrides", override, str, "strings", 'such as "train.steps=50"')
     name, equals, text = override.partition("=")
-    keys = [key.strip() for key in name.split(".")]
+    keys = _dotted(name)
     if not equals or not all(keys):
         raise ArgumentValueError("set", override, "key=value", "such as train.steps=50")
-    try:
-        value = tomllib.loads(f"x = {text}")["x"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()
+    value = _value(text)
+    if value is None:
+        raise ArgumentValueError("set", override, "one key=value", "set several keys one at a time")
     change: dict[str, Any] = {keys[-1]: value}
     for key in reversed(keys[:-1]):
         change = {key: change}
@@ -116,6 +118,28 @@ def _override(values: dict[str, Any], override: str) -> None:
         if not isinstance(target, dict):
             raise ArgumentTypeError("set", override, f"a key that exists; {key} is a value and not a table")
     target[keys[-1]] = source[keys[-1]]
+
+
+def _dotted(name: str) -> list[str]:
+    """Returns the keys of a dotted key of TOML, in which quotes may hold a point: a."b.c" has two."""
+    try:
+        part: Any = tomllib.loads(f"{name} = 0")
+    except tomllib.TOMLDecodeError:
+        return [key.strip() for key in name.split(".")]
+    keys = []
+    while isinstance(part, dict):
+        keys.append(next(iter(part)))
+        part = part[keys[-1]]
+    return keys
+
+
+def _value(text: str) -> Any:
+    """Returns a value of TOML, or the text itself; None if further keys follow the value."""
+    try:
+        values = tomllib.loads(f"x = {text}")
+    except tomllib.TOMLDecodeError:
+        return text.strip()
+    return values["x"] if values.keys() == {"x"} else None
 
 
 # --- paths -----------------------------------------------------------------------------------------

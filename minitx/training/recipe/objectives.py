@@ -23,7 +23,7 @@ from minitx.training.objectives.masked import MaskedLM
 from minitx.training.objectives.preference import DPO
 from minitx.training.objectives.replaced import ReplacedTokens
 from minitx.training.objectives.seq2seq import Seq2SeqLM
-from minitx.training.objectives.spans import SpanCorruption
+from minitx.training.objectives.spans import SpanCorruption, uncorrupted_length
 from minitx.training.recipe.tables import check_keys
 from minitx.validation import ArgumentValueError, check_choice, check_integer, check_type
 
@@ -47,6 +47,7 @@ PAIR = "replaced-token-detection"  # head of the model that a pair of models is 
 LABELLED = ("sequence-classification", "token-classification", "question-answering")
 # Objectives of text, which is read from text files or the field `text`.
 OF_TEXT = ("masked-lm", "causal-lm", "span-corruption", "denoising", "replaced-tokens")
+_LENGTHS = ("max_length", "max_target_length", "length")  # options that are lengths of inputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,16 +150,39 @@ def build_objective(
         check_integer("objective.num_labels", expected, num_labels, num_labels, "the data has as many labels")
     kind: Callable[..., Objective] = OBJECTIVES[stated.name]
     limit = longest_input(model)
-    for name in ("max_length", "length"):
+    for name in _LENGTHS:
         if name in options_of(stated.name) and limit is not None:
             options.setdefault(name, usual_length(stated.name, limit))
-    return kind(tokenizer=tokenizer, **options)
+    objective = kind(tokenizer=tokenizer, **options)
+    check_lengths(objective, model)
+    return objective
 
 
 def usual_length(name: str, limit: int) -> int:
     """Returns the length of the inputs of an objective without `max_length`, for a model's longest input."""
     usual = AnswerSpans.max_length if name == "answer-spans" else limit
     return min(usual, limit - (name == "span-corruption"))  # the end token is added
+
+
+def check_lengths(objective: Objective, model: nn.Module) -> None:
+    """Checks that the inputs of an objective fit into a model with a table of positions.
+
+    Args:
+        objective: with its options.
+        model: to train.
+
+    Raises:
+        ArgumentValueError: an option allows longer inputs.
+    """
+    embedder = getattr(getattr(model, "discriminator", model), "embedder", None)
+    limit = longest_input(model)
+    if limit is None or not getattr(embedder, "has_position_table", False):
+        return
+    if isinstance(objective, SpanCorruption):  # its inputs become shorter
+        limit = uncorrupted_length(limit, objective.density, objective.mean_span)
+    for name in _LENGTHS:
+        if (length := getattr(objective, name, None)) is not None:
+            check_integer(f"objective.{name}", length, 1, limit, "longer inputs do not fit into the model")
 
 
 def longest_input(model: nn.Module) -> int | None:

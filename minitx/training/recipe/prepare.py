@@ -16,6 +16,7 @@ from minitx.training.data.labels import Labels
 from minitx.training.data.randomness import batch_generator
 from minitx.training.loop import Dataset
 from minitx.training.objectives.base import Objective
+from minitx.training.recipe.fields import check_records
 from minitx.training.recipe.file import Recipe, files_of
 from minitx.training.recipe.objectives import (
     OF_TEXT,
@@ -134,7 +135,9 @@ def read_source(recipe: Recipe, stated: ObjectiveTable, seed: int) -> _Source:
         return _Source()
     files = files_of(data.files, "data.files")
     others = [] if data.evaluation is None else files_of(data.evaluation, "data.evaluation")
-    are_records = {path.suffix in SUFFIXES for path in [*files, *others]}
+    for path in (*files, *others):
+        check_file(path, recipe.file)
+    are_records = {path.suffix.lower() in SUFFIXES for path in [*files, *others]}
     if len(are_records) > 1:
         expected = f"either text files, or {', '.join(SUFFIXES)} files"
         raise ArgumentValueError("data.files", [path.name for path in [*files, *others]], expected)
@@ -146,6 +149,16 @@ def read_source(recipe: Recipe, stated: ObjectiveTable, seed: int) -> _Source:
     return _Source(documents=read_documents(data, files, others, seed))
 
 
+def check_file(path: Path, recipe: Path) -> None:
+    """Checks that a file is data: neither the recipe itself nor a list in JSON, else ArgumentValueError."""
+    if path.resolve() == recipe.resolve():
+        hint = 'a pattern such as "*.txt" leaves it out'
+        raise ArgumentValueError("data.files", path.name, "files of data, not the recipe", hint)
+    if path.suffix.lower() == ".json":
+        hint = "a JSON file with one list must be rewritten with one record per line"
+        raise ArgumentValueError("data.files", path.name, f"text or {', '.join(SUFFIXES)} files", hint)
+
+
 def labelled(
     rows: _Pair, stated: ObjectiveTable, names: Sequence[str] | None
 ) -> tuple[_Pair, Labels | None, Any]:
@@ -155,6 +168,8 @@ def labelled(
         ValueError: records without a label, or with one that does not fit; the message names file and line.
     """
     task, kind = stated.task, "single"
+    for part in rows:
+        check_records(part or [], task.name)
     convert = _CONVERSIONS.get(task.name)
     if task.name == "sequence-labels":
         convert = with_number if stated.is_regression else None

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from minitx.training.data.labels import Kind, Labels
 from minitx.training.data.records import read_records
 from minitx.training.data.split import place, split
+from minitx.training.objectives.labelled import answer_characters
 from minitx.training.recipe.tables import DataTable
-from minitx.validation import ArgumentTypeError, ArgumentValueError
+from minitx.validation import ArgumentTypeError, ArgumentValueError, check_integer, check_strings
 
 SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv")
 _WHERE = "where:"  # before the columns that a filter reads
@@ -94,7 +96,12 @@ def _matches(row: Row, key: str, expected: Any) -> bool:
     if key not in row:
         name = key.removeprefix(_WHERE)
         raise ArgumentValueError("data.where", name, f"a column: one of {', '.join(map(repr, row))}")
-    return any(row[key] == value or row[key] == str(value) for value in values)  # cells of a table are texts
+    return any(row[key] in (value, *_as_cells(value)) for value in values)
+
+
+def _as_cells(value: Any) -> list[str]:
+    """Returns a value as cells of a table, which are texts, may have it; a time with T or a space."""
+    return [str(value), *([value.isoformat()] if isinstance(value, datetime) else [])]
 
 
 def texts_of(rows: Iterable[Row]) -> Iterator[str]:
@@ -136,8 +143,8 @@ def with_number(row: Row, where: str) -> Row:
     """Returns a record with `labels`, the number to predict."""
     name = label_field([row])
     try:
-        number = float(row[name])
-    except (KeyError, TypeError, ValueError):
+        number = math.nan if isinstance(row[name], bool) else float(row[name])
+    except (KeyError, TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
         raise ArgumentTypeError(f"{where}: {name}", row.get(name), "a number", "num_labels=1 is regression")
@@ -149,19 +156,40 @@ def with_answers(row: Row, where: str) -> Row:
 
     Without `start` the answer is found in the context.
     """
-    if "answers" in row or "answer" not in row:
+    if "answers" in row:
+        check_answers(row["answers"], name := f"{where}: answers")
+        answer_characters(row["context"], row["answers"], name)
         return row
-    answer, context = row["answer"], row.get("context", "")
-    start = row["start"] if row.get("start") not in (None, "") else context.find(answer)
-    try:
-        start = int(start)
-    except ValueError:
-        raise ArgumentTypeError(f"{where}: start", start, "the number of a character") from None
+    answer, context, start = row["answer"], row["context"], row.get("start")
+    check_strings(**{f"{where}: answer": answer})
+    if start is None or start == "":
+        start = context.find(answer)
+    elif isinstance(start, str):  # a cell of a table
+        try:
+            start = int(start)
+        except ValueError:
+            raise ArgumentTypeError(f"{where}: start", start, "the number of a character") from None
+    else:
+        check_integer(f"{where}: start", start, hint="it is the number of a character")
     if not answer or start < 0 or context[start : start + len(answer)] != answer:
         hint = "start counts characters from 0; leave it out to find the answer"
         raise ArgumentValueError(f"{where}: answer", answer, "a part of the context, where it starts", hint)
     rest = {key: value for key, value in row.items() if key not in ("answer", "start")}
     return rest | {"answers": {"text": [answer], "answer_start": [start]}}
+
+
+def check_answers(answers: Any, where: str) -> None:
+    """Checks the types of answers as in SQuAD."""
+    expected = '{"text": [...], "answer_start": [...]}, with a string and an integer for each answer'
+    if not isinstance(answers, Mapping):
+        raise ArgumentTypeError(where, answers, expected)
+    texts, starts = answers.get("text", ()), answers.get("answer_start", ())
+    if not (_are(str, texts) and _are(int, starts) and len(texts) == len(starts)):
+        raise ArgumentTypeError(where, answers, expected)
+
+
+def _are(kind: type, values: Any) -> bool:
+    return isinstance(values, list) and all(type(value) is kind for value in values)
 
 
 def converted(rows: Sequence[Row], convert: Callable[[Row, str], Row]) -> Rows:

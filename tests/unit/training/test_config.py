@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import tomllib
+from datetime import UTC, date, datetime, time
 from typing import Any
 
 import pytest
@@ -71,9 +72,11 @@ def test_toml_of_any_value() -> None:
         "flag": True,
         "table": {"inner": {"x": 1, "nested": [[1], ["a"]]}, "y": False},
         "empty": {},
+        "times": [date(2024, 1, 2), datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC), time(3, 4, 5, 600)],
+        "tables": [{"x": 1, "odd key": [{}]}, {"y": "z"}],
     }
     text = dump_toml(values | {"nothing": None})
     assert tomllib.loads(text) == values
     assert not text.startswith("\n")
-    with pytest.raises(TypeError, match="object"):
-        dump_toml({"x": object()})
+    with pytest.raises(TypeError, match=r"a.b.c: <object .* cannot be written"):
+        dump_toml({"a": {"b": [{"c": object()}]}})

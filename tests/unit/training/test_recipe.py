@@ -80,6 +80,9 @@ def prepared(path: Path, *overrides: str) -> Prepared:
         ("model.lora.rnk=2", "model.lora.rnk is no key of a recipe; did you mean rank?"),
         ("train.steps", "set='train.steps' must be key=value"),
         ("train.steps.a=2", "steps is a value and not a table"),
+        ("train.steps=3\ny=2", "must be one key=value"),
+        ("objective.length=64", "objective.length=64 must be from 1 to 32; longer inputs do not fit"),
+        ("train.compile=indcutor", "compile='indcutor' must be .* the name of a backend; such as"),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path: Path, override: str, message: str) -> None:
@@ -92,6 +95,9 @@ def test_the_file_itself(tmp_path: Path) -> None:
         read_recipe(tmp_path / "no.toml")
     with pytest.raises(FileNotFoundError, match=r"has no recipe.toml"):
         read_recipe(tmp_path)
+    path = write(tmp_path)
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+    assert read_recipe(path).train["steps"] == 4
     (tmp_path / "bad.toml").write_text("[model\n")
     with pytest.raises(ValueError, match=r"bad.toml is not TOML"):
         read_recipe(tmp_path / "bad.toml")
@@ -115,6 +121,7 @@ def test_overrides_and_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert recipe.folder == Path("there")
     recipe = read_recipe(path, ["model={name='model'}"])
     assert (recipe.model.name, recipe.model.config) == (str(tmp_path / "model"), None)
+    assert read_recipe(path, ['data.columns."a.text"=b']).data.columns == {"a.text": "b"}
 
 
 def test_a_name_that_is_no_folder_is_of_the_hub(tmp_path: Path) -> None:
@@ -157,6 +164,13 @@ def test_an_interrupted_run_ends_with_the_same_numbers(
     models = [minitx.load(tmp_path / name / "model") for name in ("whole", "part")]
     for ours, theirs in zip(*(model.parameters() for model in models), strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_a_run_that_continues_has_no_fewer_steps(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    run_recipe(path, ["train.steps=2"], progress=False)
+    with pytest.raises(ValueError, match="steps=1 must be at least 2, the steps of the checkpoint"):
+        run_recipe(path, ["train.steps=1"], resume=True, progress=False)
 
 
 def test_the_tokenizer_of_a_resumed_run_is_that_of_its_checkpoint(
@@ -271,8 +285,16 @@ def test_cells_of_a_table(tmp_path: Path, rows: str, objective: dict[str, Any], 
             "rows.csv:2: answer='dog' must be a part",
         ),
         ("words,label\na b,O\n", {"name": "token-labels"}, "rows.csv:2: 1 labels for 2 words"),
-        ("text,name\na,O\n", {"name": "sequence-labels"}, "rows.csv:2: no field 'label'"),
-        ("text,label\na,b\n", {"name": "sentence-pairs"}, "an example with 'anchor'"),
+        (
+            "text,name\na,O\n",
+            {"name": "sequence-labels"},
+            "rows.csv:2: fields=.* must be those of a record with 'label'",
+        ),
+        (
+            "text,label\na,b\n",
+            {"name": "sentence-pairs"},
+            "rows.csv:2: fields=.* those of a record with 'anchor'",
+        ),
     ],
 )
 def test_records_that_do_not_fit(tmp_path: Path, rows: str, objective: dict[str, Any], message: str) -> None:
@@ -297,6 +319,12 @@ def test_a_longest_input_is_the_model_s_unless_stated(tmp_path: Path) -> None:
     assert objective.length == 32
     objective = prepared(tmp_path / "tiny.toml", "objective.length=16").objective
     assert objective.length == 16
+
+
+def test_a_model_without_a_table_of_positions_takes_longer_inputs(tmp_path: Path) -> None:
+    config = BERT | {"model_type": "llama", "max_position_embeddings": 16}
+    objective: Any = prepared(write(tmp_path, model={"config": config}), "objective.length=64").objective
+    assert objective.length == 64
 
 
 def test_every_key_is_documented() -> None:

@@ -133,6 +133,8 @@ def test_arguments_that_cannot_be_used() -> None:
         train_tokenizer(TEXTS, "roberta")
     with pytest.raises(TypeError, match=r"pass \[text\]"):
         train_tokenizer("text")
+    with pytest.raises(ValueError, match=r"texts='\\ud800 a' must be without halves of surrogate pairs"):
+        train_tokenizer(["\ud800 a"])
     with pytest.raises(TypeError, match="texts=1 must be strings"):
         train_tokenizer([1])  # type: ignore[list-item]
     with pytest.raises(ValueError, match="special_tokens=' ' must be a text that is not empty"):
