@@ -6,7 +6,7 @@
     model/                    the trained model
 
 A checkpoint is a model that `minitx.load` loads, and beside it training.safetensors (parameters, optimizer
-and random states), training.json (step, position of the sampler, evaluations), config.toml and checksums.json.
+and random states), training.json (step, position of the sampler, evaluations), config.toml, checksums.json.
 It is written under another name, and renamed when all its files are on the disk. Older ones are removed after
 that, so a run that is killed, or that fills the disk, keeps its last complete checkpoint.
 """
