@@ -110,6 +110,8 @@ def explained(error: Exception, arguments: list[str]) -> int:
     if "--traceback" in arguments or os.environ.get("MINITX_TRACEBACK"):
         show("".join(traceback.format_exception(error)), end="", file=sys.stderr)
     note(f"error: {readable(error)}")
+    for remark in getattr(error, "__notes__", ()):
+        note(remark)
     return BAD_INPUT
 
 
