@@ -30,7 +30,7 @@ from minitx.training.optimizer import (
     trainable_parameters,
 )
 from minitx.training.state import State
-from minitx.training.tensors import frozen_checksum, load_optimizer, load_parameters, tensors_of
+from minitx.training.tensors import frozen_checksum, load_optimizer, load_parameters, model_texts, tensors_of
 from minitx.validation import ArgumentTypeError, ArgumentValueError, check_type
 
 
@@ -269,6 +269,7 @@ class Run:
             "sums": vars(self.sums),
             "stateless": stateless,
             "frozen": self.frozen,
+            "models": model_texts(self.model),
             "options": self.objective.options(),
         }
         if self.last is not None:
@@ -288,6 +289,11 @@ class Run:
         """
         values = state.values
         self.objective.check_continues(values["options"])
+        if values["models"] != model_texts(self.model):
+            raise ValueError(
+                "the checkpoint is of another model: its config or the names of its labels differ; build or "
+                "load the one that the run began with."
+            )
         if values["frozen"] != self.frozen:
             raise ValueError(
                 "the checkpoint is of another model: the frozen parameters differ; build or load the one "

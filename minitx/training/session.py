@@ -28,7 +28,7 @@ from minitx.validation import ArgumentValueError, check_flags, check_path
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM ended a run after a complete step; the message states how to continue.
+    """Ctrl-C, SIGTERM or SIGHUP ended a run after a complete step; the message states how to continue.
 
     Attributes:
         signal: number of the signal.
@@ -78,7 +78,7 @@ def train(
 ) -> TrainResult:
     """Trains a model in place, and leaves it in eval mode.
 
-    Ctrl-C or SIGTERM ends the current step, writes a checkpoint and raises `Interrupted`; a second one ends
+    Ctrl-C, SIGTERM or SIGHUP ends the step, writes a checkpoint and raises `Interrupted`; a second one ends
     at once. An error in a step writes a checkpoint of the last finished one. A run that resumes has the same
     numbers, bit for bit, as one that was not interrupted.
 
@@ -107,7 +107,7 @@ def train(
         ArgumentTypeError, ArgumentValueError: arguments that do not fit together, examples that do not fit.
         FileExistsError, FileNotFoundError: a folder of another run, or without a run to resume.
         FloatingPointError: a loss or gradient that is infinite or NaN.
-        Interrupted: Ctrl-C or SIGTERM.
+        Interrupted: Ctrl-C, SIGTERM or SIGHUP.
         OSError: a full disk; the checkpoints before stay.
         ValueError: a checkpoint that is damaged, or of another model.
     """

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
+from minitx.models import Model
 from minitx.training.data.checksums import tensor_checksum
 from minitx.training.data.randomness import mix
 from minitx.training.whole import whole
@@ -25,6 +26,15 @@ def tensors_of(model: torch.nn.Module, optimizers: list[torch.optim.Optimizer]) 
             for key, value in state.items():
                 tensors[f"optimizer.{key}.{names[id(parameter)]}"] = value
     return tensors
+
+
+def model_texts(model: torch.nn.Module) -> list[str]:
+    """Returns the config of each model in a module, with the names of its labels, as text."""
+    return [
+        f"{name}: {part.config!r}, {part.checkpoint.id2label if part.checkpoint else {}}"
+        for name, part in model.named_modules()
+        if isinstance(part, Model)
+    ]
 
 
 def frozen_checksum(model: torch.nn.Module) -> int:
