@@ -231,9 +231,7 @@ def test_labels_by_name(tmp_path: Path) -> None:
 def test_labels_and_columns_that_cannot_be_meant(tmp_path: Path) -> None:
     objective = {"name": "sequence-labels"}
     one = labelled(tmp_path, "text,label\na b,good\nb c,good\n", objective=objective)
-    with pytest.raises(
-        ValueError, match=r"data.labels=\['good'\] must be at least two labels; num_labels = 1"
-    ):
+    with pytest.raises(ValueError, match="must be at least two labels; num_labels = 1"):
         prepared(one)
     two = labelled(tmp_path, "text,label,second\na b,good,x\nb c,bad,y\n", objective=objective)
     with pytest.raises(ValueError, match=r"data.columns.par is no key of a recipe; did you mean pair\?"):
