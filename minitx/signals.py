@@ -1,4 +1,5 @@
-"""Ctrl-C and SIGTERM: a command always ends with exit code 130 or 143, also in an import or a native call.
+"""Signals: a command always ends, with exit code 130 after Ctrl-C, 143 after SIGTERM and 129 after SIGHUP,
+also in an import or a native call.
 
 While modules are imported the process ends at once: some of them catch every exception, and go on. Otherwise
 KeyboardInterrupt is raised, so that the command can clean up. If that does not end it within GRACE seconds,
@@ -22,12 +23,14 @@ GRACE = 2.0  # seconds
 INTERRUPT = signal.SIGINT
 CODES: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143}
 WORDS: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+if hasattr(signal, "SIGHUP"):  # not on Windows: a terminal or a connection was closed
+    CODES[signal.SIGHUP], WORDS[signal.SIGHUP] = 129, "terminated"
 _HANDLED = b"\0"  # no number of a signal
 
 
 def _usual() -> dict[int, Any]:
     """Returns the handlers that Python has unless someone changes them."""
-    return {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    return {n: signal.default_int_handler if n == INTERRUPT else signal.SIG_DFL for n in CODES}
 
 
 def leave(number: int, frame: FrameType | None = None) -> None:
@@ -125,7 +128,7 @@ def importing(frame: FrameType | None) -> bool:
 
 @contextmanager
 def signals() -> Iterator[list[int]]:
-    """Handles Ctrl-C and SIGTERM as the module's docstring states; yields those that came.
+    """Handles Ctrl-C, SIGTERM and SIGHUP as the module's docstring states; yields those that came.
 
     A signal that the caller ignores or handles stays so, and only the main thread may set handlers.
     """
@@ -154,7 +157,7 @@ def signals() -> Iterator[list[int]]:
 
 @contextmanager
 def deferred() -> Iterator[list[int]]:
-    """Collects the first Ctrl-C or SIGTERM, so that work in progress can end; yields the list that gets it.
+    """Collects the first Ctrl-C, SIGTERM or SIGHUP, so that work can end; yields the list that gets it.
 
     A second signal raises KeyboardInterrupt at once. The command that runs is not ended meanwhile, however
     long a native call takes. A signal that the caller ignores or handles stays so, and only the main thread

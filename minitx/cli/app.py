@@ -1,7 +1,8 @@
 """The `minitx` command: a group whose commands are imported when they run, its errors and its exit codes.
 
-Exit codes: 0 success, 1 a verification found a difference, 2 bad input, 130 interrupted, 141 the reader of
-the output left, 143 terminated. Neither torch nor a command is imported here: `minitx --help` is quick.
+Exit codes: 0 success, 1 a verification found a difference, 2 bad input, 129 the terminal was closed, 130
+interrupted, 141 the reader of the output left, 143 terminated. Neither torch nor a command is imported here:
+`minitx --help` is quick.
 """
 
 from __future__ import annotations
@@ -110,6 +111,8 @@ def explained(error: Exception, arguments: list[str]) -> int:
     if "--traceback" in arguments or os.environ.get("MINITX_TRACEBACK"):
         show("".join(traceback.format_exception(error)), end="", file=sys.stderr)
     note(f"error: {readable(error)}")
+    for remark in getattr(error, "__notes__", ()):
+        note(remark)
     return BAD_INPUT
 
 

@@ -90,7 +90,7 @@ class Chat:
             with closing(self.conversation.stream(text, self.strategy, **self.settings)) as events:
                 show_as_it_comes(events, [], quiet=self.json)
         except KeyboardInterrupt as stop:
-            if signal.SIGTERM in stop.args:
+            if any(number != signal.SIGINT for number in stop.args):
                 raise
             handled()
         emit(self.json, self.conversation.messages[-1], "", indent=None)

@@ -39,7 +39,7 @@ def _recomputed(kind: Any) -> Any:
 
 
 def recompute_layers(model: Module) -> Module:
-    """Lets every layer keep its inputs alone for the backward, and compute its activations again there.
+    """Lets every layer keep only its inputs for the backward, and compute its activations again there.
 
     Changes the class of the layers in place; parameters, names and hooks stay, and so do outputs and
     gradients, those of dropout included.

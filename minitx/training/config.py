@@ -54,18 +54,20 @@ class TrainConfig:
         steps: number of updates of the parameters.
         batch_size: examples per micro-batch, in each process.
         accumulation: micro-batches per step, in each process; the loss is the mean over all their targets.
-        learning_rate: the peak.
+        learning_rate: the peak learning rate.
         weight_decay: of the parameters that decay (`minitx.training.optimizer.weight_decay_groups`).
         decay_embeddings: whether embeddings do.
         betas: of AdamW.
         eps: of AdamW.
-        optimizer: "adamw", or "muon" for the matrices.
+        optimizer: "adamw", or "muon" for the matrices; experts' weights are of three dimensions, and AdamW's.
         schedule: "constant", "linear", "cosine" or "wsd" (`minitx.training.schedules`).
         warmup_steps: steps in which the learning rate rises linearly from 0.
         decay_steps: last steps, in which the learning rate of "wsd" falls.
-        min_lr_ratio: learning rate at the end of the decay, as a factor of the peak.
+        min_lr_ratio: learning rate at the end of the decay, as a factor of the peak learning rate.
         max_grad_norm: largest norm of the gradient; 0: no clipping.
-        precision: "bfloat16": matrix products under autocast; parameters and optimizer stay as they are.
+        precision: "bfloat16": one process computes matrix products in bfloat16 under autocast; several
+            also gather all parameters in bfloat16 (FSDP2's `MixedPrecisionPolicy`).
+            Parameters and optimizer stay as they are.
         compile: whether `torch.compile` compiles the model, or the name of its backend.
         checkpoint_activations: compute the activations of each layer again in the backward, to save memory.
         evaluate_every: steps between evaluations; 0: one at the end.

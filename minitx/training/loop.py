@@ -22,14 +22,15 @@ from minitx.training.data.checksums import batch_checksum
 from minitx.training.data.randomness import EVALUATION, batch_generator, global_states, seeded_states
 from minitx.training.data.sampler import Sampler
 from minitx.training.distributed.find import find_world
-from minitx.training.objectives.base import Batch, Example, Loss, Objective
+from minitx.training.objectives.base import Batch, Example, Loss, Objective, count_tokens
 from minitx.training.optimizer import (
     make_optimizers,
     scale_gradients,
     set_learning_rate,
     trainable_parameters,
 )
-from minitx.training.state import State, frozen_checksum, load_optimizer, load_parameters, tensors_of
+from minitx.training.state import State
+from minitx.training.tensors import frozen_checksum, load_optimizer, load_parameters, model_texts, tensors_of
 from minitx.validation import ArgumentTypeError, ArgumentValueError, check_type
 
 
@@ -65,6 +66,10 @@ class Sums:
             setattr(self, name, getattr(self, name) + value)
 
 
+class NotFiniteError(FloatingPointError):
+    """A loss or gradient that is infinite or NaN; with several processes all of them raise it."""
+
+
 class Run:
     """A training run in memory.
 
@@ -77,6 +82,7 @@ class Run:
     Attributes:
         world: this process, or the processes that train the model together.
         finished: number of finished steps.
+        is_consistent: whether the parameters are those after the last finished step; False inside an update.
         best: step and loss of the best evaluation, or None.
         worse: number of evaluations since the best one.
         sums: over the steps since the last metrics.
@@ -103,9 +109,10 @@ class Run:
         self.optimizers = make_optimizers(model, config)
         self.random_states = seeded_states(config.seed, self.device, rank)
         self.finished, self.worse, self.sums = 0, 0, Sums()
+        self.is_consistent = True
         self.best: tuple[int, float] | None = None
         backend = config.compile if isinstance(config.compile, str) else "inductor"
-        self.called: Any = torch.compile(model, backend=backend) if config.compile else model
+        self.compiled: Any = torch.compile(model, backend=backend) if config.compile else model
         self.learning_rate = self.gradient_norm = 0.0  # of the last step
         self.indices: list[int] = []  # of the last micro-batch
         self.last: tuple[list[int], int, Batch] | None = None  # its indices, number and content
@@ -121,7 +128,8 @@ class Run:
             ArgumentValueError: examples that do not fit the objective or the model, or no targets at all.
             FloatingPointError: a loss or a gradient that is infinite or NaN.
         """
-        start, place = time.perf_counter(), self.sampler.state()
+        start, position, last = time.perf_counter(), self.sampler.state(), self.last
+        random_states = dict(self.random_states)
         try:
             with global_states(self.random_states, self.device):
                 sums = self.accumulate()
@@ -129,7 +137,9 @@ class Run:
             self.check_finite(sums.loss)
         except BaseException as error:
             error.add_note(f"In step {self.finished + 1}, with the examples {self.indices} of the dataset.")
-            self.sampler.load_state(place)
+            self.sampler.load_state(position)
+            self.random_states.update(random_states)
+            self.last = last
             self.zero_grad()
             raise
         self.update()
@@ -140,9 +150,9 @@ class Run:
     def accumulate(self) -> Sums:
         """Adds the gradients of the losses of all targets of a step."""
         sums, losses = Sums(), []
-        parts = [self.next_batch(part) for part in range(self.config.accumulation)]
-        totals = self.totals(batch for _, batch in parts)
-        for self.indices, batch in parts:
+        micro_batches = [self.next_batch(index) for index in range(self.config.accumulation)]
+        totals = self.totals(batch for _, batch in micro_batches)
+        for self.indices, batch in micro_batches:
             loss = self.loss(batch | totals)
             loss.total.backward()  # type: ignore[no-untyped-call]
             losses.append(loss)
@@ -157,11 +167,11 @@ class Run:
             raise ArgumentValueError("labels", [], expected, hint)
         return sums
 
-    def next_batch(self, part: int) -> tuple[list[int], Batch]:
-        """Returns the indices and the batch of the micro-batch with the number `part` of a step."""
-        number = (self.finished * self.config.accumulation + part) * self.world.size + self.world.rank
+    def next_batch(self, index: int) -> tuple[list[int], Batch]:
+        """Returns the indices and the batch of the micro-batch with the number `index` of a step."""
+        number = (self.finished * self.config.accumulation + index) * self.world.size + self.world.rank
         self.indices = self.sampler.take(self.config.batch_size)
-        examples = [self.dataset[index] for index in self.indices]
+        examples = [self.dataset[i] for i in self.indices]
         batch = self.objective(examples, batch_generator(self.config.seed, number))
         self.last = self.indices, number, batch
         return self.indices, batch
@@ -175,27 +185,28 @@ class Run:
     def loss(self, batch: Batch) -> Loss:
         """Returns the loss of a batch, which is moved to the device of the model."""
         moved = {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
-        narrow = self.config.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=narrow):
-            return self.objective.loss(self.called, moved)
+        autocast = self.config.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=autocast):
+            return self.objective.loss(self.compiled, moved)
 
     def check_finite(self, loss: float) -> None:
         """Checks the loss and the norm of the gradient, else raises FloatingPointError."""
         if not (math.isfinite(loss) and math.isfinite(self.gradient_norm)):
             name = "gradient" if math.isfinite(loss) else "loss"
-            raise FloatingPointError(
+            raise NotFiniteError(
                 f"the {name} of step {self.finished + 1} is infinite or NaN; the parameters are those after "
-                f"step {self.finished}. Lower learning_rate, or raise warmup_steps, and continue from a "
-                "checkpoint."
+                f"step {self.finished}. Lower learning_rate, or raise warmup_steps."
             )
 
     def update(self) -> None:
         """Updates the parameters by their gradients."""
         self.learning_rate = set_learning_rate(self.optimizers, self.config, self.finished)
+        self.is_consistent = False
         for optimizer in self.optimizers:
             optimizer.step()
         self.zero_grad()
         self.finished += 1
+        self.is_consistent = True
 
     def zero_grad(self) -> None:
         """Forgets the gradients."""
@@ -227,7 +238,7 @@ class Run:
             raise ArgumentValueError("evaluation", dataset, "a dataset with targets", "all labels are -100")
         mean = total / count
         if not math.isfinite(mean):
-            raise FloatingPointError(f"the evaluation loss after step {self.finished} is infinite or NaN.")
+            raise NotFiniteError(f"the evaluation loss after step {self.finished} is infinite or NaN.")
         if self.best is None or mean < self.best[1]:
             self.best, self.worse = (self.finished, mean), 0
         else:
@@ -252,8 +263,15 @@ class Run:
         """Returns all that a run needs to continue after its last finished step."""
         tensors = tensors_of(self.model, self.optimizers)
         tensors |= {self.random_name(kind): state for kind, state in self.random_states.items()}
-        values = {"sampler": self.sampler.state(), "best": self.best, "worse": self.worse}
-        values |= {"sums": vars(self.sums), "frozen": self.frozen, "options": self.objective.options()}
+        values: dict[str, Any] = {"sampler": self.sampler.state(), "best": self.best, "worse": self.worse}
+        stateless = [n for n, p in self.parameters.items() if not any(p in o.state for o in self.optimizers)]
+        values |= {
+            "sums": vars(self.sums),
+            "stateless": stateless,
+            "frozen": self.frozen,
+            "models": model_texts(self.model),
+            "options": self.objective.options(),
+        }
         if self.last is not None:
             indices, number, batch = self.last
             values["last_batch"] = {"indices": indices, "number": number, "checksum": batch_checksum(batch)}
@@ -271,6 +289,11 @@ class Run:
         """
         values = state.values
         self.objective.check_continues(values["options"])
+        if values["models"] != model_texts(self.model):
+            raise ValueError(
+                "the checkpoint is of another model: its config or the names of its labels differ; build or "
+                "load the one that the run began with."
+            )
         if values["frozen"] != self.frozen:
             raise ValueError(
                 "the checkpoint is of another model: the frozen parameters differ; build or load the one "
@@ -280,10 +303,11 @@ class Run:
         self.check_data(values.get("last_batch"))
         load_parameters(state.tensors, self.model)
         for optimizer in self.optimizers:
-            load_optimizer(state.tensors, self.model, optimizer)
+            load_optimizer(state.tensors, self.model, optimizer, values["stateless"])
         for kind in self.random_states:
             self.random_states[kind] = state.tensors.get(self.random_name(kind), self.random_states[kind])
         self.finished, self.worse, self.sums = state.step, values["worse"], Sums(**values["sums"])
+        self.is_consistent = True
         self.best = None if values["best"] is None else (values["best"][0], values["best"][1])
 
     def check_data(self, last: Mapping[str, Any] | None) -> None:
@@ -321,13 +345,3 @@ def check_training(model: nn.Module, dataset: Dataset, config: TrainConfig) -> N
     if config.precision == "bfloat16" and any(p.dtype == torch.float16 for p in model.parameters()):
         hint = "train it in float32, with precision='bfloat16': model.float()"
         raise ArgumentValueError("precision", config.precision, "'float32' with parameters in float16", hint)
-
-
-def count_tokens(batch: Batch) -> int:
-    """Returns the number of input tokens that are not padding."""
-    count = 0
-    for name, ids in batch.items():
-        if name.endswith("input_ids"):
-            mask = batch.get(name.replace("input_ids", "attention_mask"))
-            count += ids.numel() if mask is None or mask.shape != ids.shape else int((mask != 0).sum())
-    return count

@@ -25,7 +25,8 @@ def make_optimizers(model: nn.Module, config: TrainConfig) -> list[Optimizer]:
         model: on the device to train on.
         config: "adamw" (arXiv:1711.05101) is one optimizer. "muon" (Jordan et al. 2024, in PyTorch
             `torch.optim.Muon`) orthogonalises the updates of the matrices between embedding and head, and
-            leaves all other parameters to AdamW. Its updates are scaled to the size of AdamW's
+            leaves all other parameters to AdamW, the weights of experts, of three dimensions, included: it
+            takes matrices only. Its updates are scaled to the size of AdamW's
             (arXiv:2502.16982, section 2.2), so `learning_rate` and `weight_decay` serve both.
     """
     parameters = trainable_parameters(model)

@@ -28,7 +28,7 @@ def learning_rate_factor(
     decay_steps: int = 0,
     min_lr_ratio: float = 0.0,
 ) -> float:
-    """Returns the learning rate of a step, as a factor of the peak.
+    """Returns the learning rate of a step, as a factor of the peak learning rate.
 
     Args:
         step: number of finished steps.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,17 +17,18 @@ from minitx.models import Model
 from minitx.optimize import recompute_layers, undo_recompute_layers
 from minitx.signals import deferred
 from minitx.training.config import TrainConfig
-from minitx.training.loop import Dataset, Run
+from minitx.training.loop import Dataset, NotFiniteError, Run
 from minitx.training.lora.adapt import has_adapters
 from minitx.training.lora.files import save_adapter
 from minitx.training.metrics import TENSORBOARD, Metrics, Progress, progress_bar
 from minitx.training.objectives.base import Objective
-from minitx.training.state import RunFolder, load_parameters
+from minitx.training.state import RunFolder
+from minitx.training.tensors import load_parameters
 from minitx.validation import ArgumentValueError, check_flags, check_path
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM ended a run after a complete step; the message states how to continue.
+    """Ctrl-C, SIGTERM or SIGHUP ended a run after a complete step; the message states how to continue.
 
     Attributes:
         signal: number of the signal.
@@ -77,8 +78,9 @@ def train(
 ) -> TrainResult:
     """Trains a model in place, and leaves it in eval mode.
 
-    Ctrl-C or SIGTERM ends the current step, writes a checkpoint and raises `Interrupted`; a second one ends
-    at once. A run that resumes has the same numbers, bit for bit, as one that was not interrupted.
+    Ctrl-C, SIGTERM or SIGHUP ends the step, writes a checkpoint and raises `Interrupted`; a second one ends
+    at once. An error in a step writes a checkpoint of the last finished one. A run that resumes has the same
+    numbers, bit for bit, as one that was not interrupted.
 
     Started by torchrun, each process trains on its share of the data, with its part of the parameters
     (FSDP2); a step has `batch_size * accumulation` examples of each. The parameters stay distributed.
@@ -105,7 +107,7 @@ def train(
         ArgumentTypeError, ArgumentValueError: arguments that do not fit together, examples that do not fit.
         FileExistsError, FileNotFoundError: a folder of another run, or without a run to resume.
         FloatingPointError: a loss or gradient that is infinite or NaN.
-        Interrupted: Ctrl-C or SIGTERM.
+        Interrupted: Ctrl-C, SIGTERM or SIGHUP.
         OSError: a full disk; the checkpoints before stay.
         ValueError: a checkpoint that is damaged, or of another model.
     """
@@ -117,7 +119,7 @@ def train(
         place = None
         if folder is not None:
             path = check_path("folder", folder)
-            place = stack.enter_context(run.world.open_run(path, config, model, resume=resume))
+            place = stack.enter_context(run.world.open_run(path, config, resume=resume))
         if place is not None and (steps := place.steps()):
             if config.steps < steps[-1]:
                 expected = f"at least {steps[-1]}, the steps of the checkpoint"
@@ -202,11 +204,13 @@ class Session:
         """Runs steps until the last one, early stopping or a signal to a process; returns that, or 0."""
         run, config, signal = self.run, self.run.config, 0
         while not (self.is_complete or (signal := run.world.largest(max(signals, default=0)))):
-            sums, is_best = run.step(), False
+            with self.rescued():
+                sums, is_best = run.step(), False
             show(sums.loss / sums.targets, sums.tokens / sums.seconds)
             is_last = run.finished == config.steps
             if self.evaluation is not None and (is_last or is_due(run.finished, config.evaluate_every)):
-                loss = run.evaluate(self.evaluation)
+                with self.rescued():
+                    loss = run.evaluate(self.evaluation)
                 self.metrics.add({"step": run.finished, "evaluation_loss": loss})
                 is_best = run.worse == 0 and config.patience > 0
             if self.is_complete or is_due(run.finished, config.log_every):
@@ -214,6 +218,29 @@ class Session:
             if is_best or is_due(run.finished, config.save_every):
                 self.save()
         return signal
+
+    @contextmanager
+    def rescued(self) -> Iterator[None]:
+        """Saves the last finished step if an error ends the run, and adds to the error how to continue."""
+        try:
+            yield
+        except Exception as error:
+            run, place = self.run, self.place
+            if place is None:
+                raise
+            # Processes save together, and an error that not all of them have would leave them waiting.
+            is_common = run.world.is_alone or isinstance(error, NotFiniteError)
+            if run.finished and run.is_consistent and is_common:
+                try:
+                    self.save()
+                except Exception as failure:
+                    error.add_note(f"No checkpoint could be written: {failure}")
+            if steps := place.steps():
+                error.add_note(
+                    f"The checkpoint after step {steps[-1]} is in {place.checkpoint(steps[-1])}; remove the "
+                    "cause, and continue from it with resume=True (--resume)."
+                )
+            raise
 
     def log(self) -> None:
         """Adds a record of the steps since the last one."""

@@ -6,8 +6,8 @@
     model/                    the trained model
 
 A checkpoint is a model that `minitx.load` loads, and beside it training.safetensors (parameters, optimizer
-and random states), training.json (step, place in the data, evaluations), config.toml, and checksums.json. It
-is written under another name, and renamed when all its files are on the disk. Older ones are removed after
+and random states), training.json (step, position of the sampler, evaluations), config.toml, checksums.json.
+It is written under another name, and renamed when all its files are on the disk. Older ones are removed after
 that, so a run that is killed, or that fills the disk, keeps its last complete checkpoint.
 """
 
@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -32,10 +31,7 @@ from torch import Tensor
 from minitx.checkpoint.write import write_tensors
 from minitx.io import naming, read_json, write_atomically, write_json
 from minitx.training.config import TrainConfig
-from minitx.training.data.checksums import tensor_checksum
-from minitx.training.data.randomness import mix
 from minitx.training.toml import dump_toml
-from minitx.training.whole import whole
 from minitx.transaction import sync, transaction
 from minitx.validation import ArgumentError
 
@@ -46,7 +42,7 @@ except ImportError:  # Windows
 
 CONFIG, METRICS, CHECKPOINTS, MODEL = "config.toml", "metrics.jsonl", "checkpoints", "model"
 TENSORS, VALUES, _SUMS = "training.safetensors", "training.json", "checksums.json"
-PARTS = "training"  # of several processes, instead of training.safetensors
+SHARDS = "training"  # of several processes, instead of training.safetensors
 _PREFIX, _TEMPORARY, _LOCK = "step-", ".writing-", ".lock"
 _BLOCK = 2**24  # bytes that are read at once
 
@@ -58,7 +54,7 @@ class State:
     Attributes:
         step: number of finished steps.
         tensors: parameters, states of the optimizers, and random states, by name.
-        values: place in the data, evaluations and running sums, in types that JSON has.
+        values: position of the sampler, evaluations and running sums, in types that JSON has.
     """
 
     step: int
@@ -172,10 +168,10 @@ class RunFolder:
 
     def read_tensors(self, folder: Path) -> Mapping[str, Tensor]:
         """Reads the tensors of a checkpoint, also those that several processes wrote."""
-        if (folder / PARTS).is_dir():
-            from minitx.training.distributed.parts import read_parts
+        if (folder / SHARDS).is_dir():
+            from minitx.training.distributed.shards import read_shards
 
-            return read_parts(folder / PARTS)
+            return read_shards(folder / SHARDS)
         return load_file(folder / TENSORS)
 
     def _write_state(self, folder: Path, state: State) -> None:
@@ -326,73 +322,3 @@ def check_sums(folder: Path) -> None:
 
 def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _SUMS)
-
-
-# --- tensors ---------------------------------------------------------------------------------------
-
-
-def tensors_of(model: torch.nn.Module, optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
-    """Returns trainable parameters, buffers and states of the optimizers by name.
-
-    Parameters that are not trained are those of the model that a run begins with, and are not repeated.
-    """
-    names = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
-    tensors = {f"model.{name}": p.detach() for name, p in model.named_parameters() if p.requires_grad}
-    tensors |= {f"buffer.{name}": buffer for name, buffer in _buffers(model).items()}
-    for optimizer in optimizers:
-        for parameter, state in optimizer.state.items():
-            for key, value in state.items():
-                tensors[f"optimizer.{key}.{names[id(parameter)]}"] = value
-    return tensors
-
-
-def frozen_checksum(model: torch.nn.Module) -> int:
-    """Returns a checksum of the parameters that are not trained."""
-    return mix(*(tensor_checksum(whole(p.detach())) for p in model.parameters() if not p.requires_grad))
-
-
-def _buffers(model: torch.nn.Module) -> dict[str, Tensor]:
-    """Returns the buffers that a state dict of the model has."""
-    stored = model.state_dict().keys()
-    return {name: buffer for name, buffer in model.named_buffers() if name in stored}
-
-
-@torch.no_grad()
-def load_parameters(tensors: Mapping[str, Tensor], model: torch.nn.Module) -> None:
-    """Copies the parameters and buffers of `tensors_of` back; nothing changes if they do not fit.
-
-    Raises:
-        ValueError: tensors of another model.
-    """
-    targets: dict[str, Tensor] = {
-        f"model.{name}": p for name, p in model.named_parameters() if p.requires_grad
-    }
-    targets |= {f"buffer.{name}": buffer for name, buffer in _buffers(model).items()}
-    stored = {name for name in tensors if name.startswith(("model.", "buffer."))}
-    for name in sorted(stored ^ targets.keys()):
-        owner = "the checkpoint" if name in stored else "the model"
-        raise ValueError(f"the checkpoint is of another model: only {owner} has {name.partition('.')[2]!r}.")
-    for name, target in targets.items():
-        ours, theirs = (tuple(t.shape) for t in (target, tensors[name]))
-        if (ours, target.dtype) != (theirs, tensors[name].dtype):
-            raise ValueError(
-                f"the checkpoint is of another model: {name.partition('.')[2]!r} has shape {theirs} and "
-                f"{tensors[name].dtype} there, and {ours} and {target.dtype} in this model."
-            )
-    for name, target in targets.items():
-        target.copy_(tensors[name])
-
-
-def load_optimizer(
-    tensors: Mapping[str, Tensor], model: torch.nn.Module, optimizer: torch.optim.Optimizer
-) -> None:
-    """Loads the state of an optimizer from `tensors_of`; its settings stay as they are."""
-    names = {id(p): name for name, p in model.named_parameters()}
-    places = [names[id(p)] for group in optimizer.param_groups for p in group["params"]]
-    keys = {name.split(".")[1] for name in tensors if name.startswith("optimizer.")}
-    states: dict[int, dict[str, Tensor]] = {}
-    for index, name in enumerate(places):
-        values = {key: tensors.get(f"optimizer.{key}.{name}") for key in keys}
-        if state := {key: value for key, value in values.items() if value is not None}:
-            states[index] = state
-    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -55,6 +55,7 @@ CHATML = (  # OpenAI's; `generation` marks the tokens that an assistant is train
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 _CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
+_MOST_TOKENS = 2**24  # the trainers reserve memory for all of them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +138,9 @@ def train_tokenizer(
     if isinstance(texts, str):
         raise ArgumentTypeError("texts", texts, "an iterable of documents", "pass [text] for a single one")
     check_type("texts", texts, Iterable, "an iterable of documents")
+    if isinstance(special_tokens, str):
+        raise ArgumentTypeError("special_tokens", special_tokens, "a list of strings", "pass [token] for one")
+    check_integer("vocab_size", vocab_size, 1, _MOST_TOKENS)
     family = _STYLES[style]
     template = CHATML if chat_template == "chatml" else chat_template
     further = [*special_tokens, *(_CHATML_TOKENS if chat_template == "chatml" else ())]
@@ -148,7 +152,7 @@ def train_tokenizer(
     backend = family.build(lowercase)
     text = _count(backend, documents, progress)
     special = list(dict.fromkeys([*family.roles.values(), *further]))
-    backend = family.train(backend, text, check_integer("vocab_size", vocab_size, 1), special)
+    backend = family.train(backend, text, vocab_size, special)
     if family.template is not None:
         ids = [(token, backend.token_to_id(token)) for token in special]
         single, pair = family.template

@@ -1,4 +1,4 @@
-"""Whole tensors of distributed ones."""
+"""Full tensors of distributed ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """Returns the whole of a tensor that may be distributed (a `DTensor`); all processes must call it."""
+    """Returns the full tensor of one that may be distributed (a `DTensor`); all processes must call it."""
     gather = getattr(tensor, "full_tensor", None)  # plain tensors need no import of DTensor
     result: Tensor = tensor if gather is None else gather()
     return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from minitx.cli import app as cli
-from minitx.training.loop import Run
+from minitx.training.loop import Run, Sums
 from tests.unit.training.test_recipe import write
 
 
@@ -59,7 +60,9 @@ def test_dry_run(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert plan["memory_bytes"] > plan["parameter_bytes"]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
 def test_an_interruption_names_the_command_that_continues(
     recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int, code: int
 ) -> None:
@@ -82,6 +85,26 @@ def test_an_interruption_names_the_command_that_continues(
     monkeypatch.setattr(Run, "step", step)
     assert cli.main(["train", "my run", "--resume"]) == 0
     assert capsys.readouterr().out.startswith("4 steps")
+
+
+def test_an_error_in_a_step_names_the_checkpoint(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    accumulate = Run.accumulate
+
+    def fail(run: Run) -> Sums:
+        sums = accumulate(run)
+        sums.loss = math.nan if run.finished == 2 else sums.loss
+        return sums
+
+    monkeypatch.setattr(Run, "accumulate", fail)
+    assert cli.main(["train", str(recipe)]) == 2
+    err = capsys.readouterr().err
+    assert "the loss of step 3 is infinite or NaN" in err
+    assert "The checkpoint after step 2 is in tiny/checkpoints/step-000002" in err
+    assert "continue from it with resume=True (--resume)." in err
+    monkeypatch.setattr(Run, "accumulate", accumulate)
+    assert cli.main(["train", "tiny", "--resume"]) == 0
 
 
 def test_errors_name_keys_and_options(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:

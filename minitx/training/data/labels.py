@@ -222,4 +222,4 @@ def _name(label: Any, where: str) -> str:
 def _order(name: str) -> tuple[int, str]:
     """Returns the key by which labels are sorted: "9" before "10", and numbers before names."""
     is_number = name.removeprefix("-").isdecimal() and len(name) < 19  # below 2**63
-    return (int(name), "") if is_number else (2**63, name)
+    return (int(name), name) if is_number else (2**63, name)

@@ -67,7 +67,7 @@ class Sampler:
         return torch.randperm(self.size, generator=generator)
 
     def state(self) -> dict[str, Any]:
-        """Returns the place in the data, for `load_state`; it holds for any number of processes."""
+        """Returns the position of the sampler, for `load_state`; it holds for any number of processes."""
         return {"size": self.size, "seed": self.seed, "epoch": self.epoch, "position": self.position}
 
     def load_state(self, state: dict[str, Any]) -> None:

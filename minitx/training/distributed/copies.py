@@ -1,7 +1,7 @@
 """Whole copies of models whose parameters are distributed.
 
-FSDP2 and tensor parallelism change the classes and hooks of a model, so its copy is made before, without
-values; `gather` fills in the parameters.
+FSDP2 and tensor parallelism change the classes and hooks of a model, so its copy is made before, on the
+meta device; `gather` fills in the parameters.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from minitx.training.whole import whole
 from minitx.validation import ArgumentValueError, check_type
 
 Module = TypeVar("Module", bound=nn.Module)
-_PLAIN: WeakKeyDictionary[nn.Module, nn.Module] = WeakKeyDictionary()  # copies without values
+_PLAIN: WeakKeyDictionary[nn.Module, nn.Module] = WeakKeyDictionary()  # copies on the meta device
 
 
 def gather(model: Module) -> Module | None:

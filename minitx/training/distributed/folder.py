@@ -1,7 +1,7 @@
 """The folder of a run of several processes, on a file system that they share.
 
 The first process writes the model and the JSON files, as one process alone does; each process writes its
-parts of the tensors. A checkpoint of any number of processes, one included, is read by any other number.
+shards of the tensors. A checkpoint of any number of processes, one included, is read by any other number.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from minitx.training.config import TrainConfig
-from minitx.training.distributed.parts import read_parts, read_whole, write_parts
+from minitx.training.distributed.shards import read_full, read_shards, write_shards
 from minitx.training.distributed.world import World
-from minitx.training.state import PARTS, TENSORS, RunFolder, State
+from minitx.training.state import SHARDS, TENSORS, RunFolder, State
 
 
 class SharedFolder(RunFolder):
@@ -49,8 +49,8 @@ class SharedFolder(RunFolder):
         return target
 
     def write_tensors(self, folder: Path, tensors: Mapping[str, Tensor]) -> None:
-        """Writes the parts of this process."""
-        write_parts(folder / PARTS, tensors)
+        """Writes the shards of this process."""
+        write_shards(folder / SHARDS, tensors)
 
     def read_values(self, folder: Path) -> dict[str, Any]:
         """Reads and checks what JSON holds, in the first process."""
@@ -58,8 +58,8 @@ class SharedFolder(RunFolder):
         return values
 
     def read_tensors(self, folder: Path) -> Mapping[str, Tensor]:
-        """Reads the parts of this process."""
+        """Reads the shards of this process."""
         parameters = dict(self.module.named_parameters())
-        if (folder / PARTS).is_dir():
-            return read_parts(folder / PARTS, parameters)
-        return read_whole(folder / TENSORS, parameters)
+        if (folder / SHARDS).is_dir():
+            return read_shards(folder / SHARDS, parameters)
+        return read_full(folder / TENSORS, parameters)

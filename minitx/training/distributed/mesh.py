@@ -1,4 +1,4 @@
-"""The mesh of the processes: which of them share the data, and which the matrices."""
+"""The mesh of the processes: the data-parallel group, and those that share the matrices."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def mesh_of(model: nn.Module) -> DeviceMesh | None:
 
 
 def data_mesh(model: nn.Module, device_type: str) -> DeviceMesh | None:
-    """Returns the processes that share the data; None: all of them share the matrices, and have all data.
+    """Returns the data-parallel group; None: all processes share the matrices, and have all data.
 
     Raises:
         ArgumentValueError: a mesh that does not have all processes.

@@ -46,7 +46,8 @@ def tensor_parallel(model: Model, mesh: DeviceMesh) -> Model:
     Args:
         model: the same one in every process, such as from `minitx.load`.
         mesh: from `torch.distributed.device_mesh.init_device_mesh`, with one dimension "tensor", or with
-            ("data", "tensor"): processes along the first then share the data, and parts by FSDP2.
+            ("data", "tensor"): processes along the first are the data-parallel group, with shards by
+            FSDP2.
 
     Returns:
         The model.

@@ -34,7 +34,10 @@ class Processes(World):
         ArgumentValueError: a model on a device whose collectives the process group does not have.
     """
 
+    is_alone = False
+
     def __init__(self, model: nn.Module) -> None:
+        self.model = model
         self.device = next(model.parameters()).device
         join("cuda" if self.device.type == "cuda" else "cpu")
         self.check_device(model)
@@ -59,7 +62,7 @@ class Processes(World):
             shard(model, self.mesh, config.precision)
 
     def sum(self, *numbers: float) -> tuple[float, ...]:
-        """Returns sums over the processes that share the data, the same in each."""
+        """Returns sums over the data-parallel group, the same in each."""
         if self.mesh is None:
             return numbers
         values = torch.tensor(numbers, dtype=torch.float64, device=self.device)
@@ -122,9 +125,7 @@ class Processes(World):
         return gather(model) or model
 
     @contextmanager
-    def open_run(
-        self, path: Path, config: TrainConfig, model: nn.Module, *, resume: bool
-    ) -> Iterator[RunFolder]:
+    def open_run(self, path: Path, config: TrainConfig, *, resume: bool) -> Iterator[RunFolder]:
         """Opens the folder of a run in the first process, for all of them.
 
         Raises:
@@ -137,7 +138,7 @@ class Processes(World):
                 return stack.enter_context(open_run(path, config, resume=resume)).identity
 
             identity = self.share(_open)
-            yield SharedFolder(path, identity, config, self, model)
+            yield SharedFolder(path, identity, config, self, self.model)
 
 
 def is_lost(error: BaseException) -> bool:

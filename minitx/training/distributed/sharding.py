@@ -1,10 +1,12 @@
 """Parameters distributed by FSDP2 (`torch.distributed.fsdp.fully_shard`).
 
-Each process holds a part of each parameter, its gradient and the state of its optimizer. A layer gathers its
+Each process holds a shard of each parameter, its gradient and the state of its optimizer. A layer gathers its
 parameters from all processes before it runs, forward and backward, and sums its gradients over them after.
 """
 
 from __future__ import annotations
+
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -15,6 +17,8 @@ from minitx.layers.layer import Layer
 from minitx.models import Model
 from minitx.validation import ArgumentValueError
 
+_PRECISIONS: WeakKeyDictionary[nn.Module, str] = WeakKeyDictionary()  # of the units
+
 
 def shard(model: nn.Module, mesh: DeviceMesh, precision: str = "float32") -> None:
     """Distributes the parameters of a model, in place: each layer is a unit, and the rest of each model.
@@ -23,12 +27,14 @@ def shard(model: nn.Module, mesh: DeviceMesh, precision: str = "float32") -> Non
 
     Args:
         model: the same one in every process.
-        mesh: one dimension, of the processes that share the data.
-        precision: "bfloat16": parameters are gathered, and computed with, in bfloat16; parts, their gradients
-            and the optimizer stay as they are.
+        mesh: one dimension, the data-parallel group.
+        precision: "bfloat16": parameters are gathered, and computed with, in bfloat16; shards, their
+            gradients and the optimizer stay as they are.
+
+    A model that an earlier run has distributed stays so.
 
     Raises:
-        ArgumentValueError: parameters that two units share.
+        ArgumentValueError: parameters that two units share, or a model distributed in another precision.
     """
     policy = MixedPrecisionPolicy()
     if precision == "bfloat16":
@@ -36,8 +42,15 @@ def shard(model: nn.Module, mesh: DeviceMesh, precision: str = "float32") -> Non
     parts = units(model)
     check_units(model, parts)
     for part in parts:
-        # Whole parameters never stay: between forwards a model holds its own parts, in their own dtype.
+        if (earlier := _PRECISIONS.get(part, precision)) != precision:
+            hint = "the run before distributed the model in it; train another copy"
+            raise ArgumentValueError("precision", precision, f"{earlier!r}", hint)
+    for part in parts:
+        if isinstance(part, FSDPModule):  # distributed by an earlier run
+            continue
+        # Full parameters never stay: between forwards a model holds its own shards, in their own dtype.
         fully_shard(part, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
+        _PRECISIONS[part] = precision
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)

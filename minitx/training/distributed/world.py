@@ -21,18 +21,19 @@ class World:
     """One process that trains alone.
 
     Attributes:
-        rank: number of this process among those that share the data.
-        size: number of processes that share the data.
+        rank: number of this process in the data-parallel group.
+        size: number of processes in the data-parallel group.
         is_first: whether this process writes metrics and shows the progress bar.
+        is_alone: whether there are no other processes.
     """
 
-    rank, size, is_first = 0, 1, True
+    rank, size, is_first, is_alone = 0, 1, True, True
 
     def shard(self, model: nn.Module, config: TrainConfig) -> None:
         """Distributes the parameters of a model among the processes, in place."""
 
     def sum(self, *numbers: float) -> tuple[float, ...]:
-        """Returns sums over the processes that share the data, the same in each."""
+        """Returns sums over the data-parallel group, the same in each."""
         return numbers
 
     def largest(self, number: int) -> int:
@@ -60,9 +61,7 @@ class World:
         return model
 
     @contextmanager
-    def open_run(
-        self, path: Path, config: TrainConfig, model: nn.Module, *, resume: bool
-    ) -> Iterator[RunFolder]:
+    def open_run(self, path: Path, config: TrainConfig, *, resume: bool) -> Iterator[RunFolder]:
         """Opens the folder of a run; arguments and errors are those of `minitx.training.state.open_run`."""
         with open_run(path, config, resume=resume) as folder:
             yield folder

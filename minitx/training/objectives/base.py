@@ -160,3 +160,13 @@ def count_targets(batch: Batch, task: str | None) -> Tensor:
     if task == "causal-lm":
         labels = labels[:, 1:]
     return (labels != IGNORED).sum()
+
+
+def count_tokens(batch: Batch) -> int:
+    """Returns the number of input tokens that are not padding."""
+    count = 0
+    for name, ids in batch.items():
+        if name.endswith("input_ids"):
+            mask = batch.get(name.replace("input_ids", "attention_mask"))
+            count += ids.numel() if mask is None or mask.shape != ids.shape else int((mask != 0).sum())
+    return count

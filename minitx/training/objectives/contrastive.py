@@ -25,7 +25,7 @@ from minitx.training.objectives.batching import (
     entry,
     padding_id,
 )
-from minitx.validation import Interval, check_flags, check_number
+from minitx.validation import ArgumentValueError, Interval, check_flags, check_number
 
 if TYPE_CHECKING:
     from minitx.tokenizer import Tokenizer
@@ -89,7 +89,12 @@ class SentencePairs(Objective):
             ArgumentTypeError, ArgumentValueError: an example without these texts.
         """
         check_rows([{}] * len(examples))
-        names = ("anchor", "positive", "negative")[: 3 if "negative" in examples[0] else 2]
+        negatives = sum("negative" in example for example in examples)
+        if 0 < negatives < len(examples):
+            index = next(i for i, example in enumerate(examples) if "negative" not in example)
+            hint = "either all pairs have a negative, or none"
+            raise ArgumentValueError(f"examples[{index}]", list(examples[index]), "one with 'negative'", hint)
+        names = ("anchor", "positive", "negative")[: 3 if negatives else 2]
         rows = [
             encode_text(f"examples[{i}][{name!r}]", entry(x, name, i), self.tokenizer, self.max_length)
             for name in names

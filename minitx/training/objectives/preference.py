@@ -112,6 +112,13 @@ class DPO(Objective):
         ]
         limit = self.max_length
         rows = [{"input_ids": x.ids[:limit], "labels": x.labels[:limit]} for x in documents]
+        for number, row in enumerate(rows):
+            if all(label == IGNORED for label in row["labels"][1:]):
+                half, index = divmod(number, len(examples))
+                name = f"examples[{index}][{('chosen', 'rejected')[half]!r}]"
+                is_cut = len(documents[number].ids) > len(row["labels"])
+                hint = f"max_length={limit} cuts it off" if is_cut else "it is empty"
+                raise ArgumentValueError(name, examples[index], "a response with tokens", hint)
         batch = collate(rows, padding_id(self.tokenizer))
         if self.reference is None:
             names = ("reference_chosen", "reference_rejected")

@@ -182,7 +182,10 @@ class ReplacedTokens(Objective):
         total_hidden, total_tokens = (
             batch.get(name, own) for name, own in zip(_TOTALS, (hidden, tokens), strict=True)
         )
+        assert output.generator.logits is not None, "the generator has a head"
         total = self.discriminator_weight * detected * tokens
+        # All processes must sum the gradients of both models, those without a hidden token included.
+        total = total + 0.0 * output.generator.logits.sum()
         if hidden:  # without a hidden token the generator has no loss, its mean is NaN
             total = total + self.generator_weight * generated * hidden * total_tokens / total_hidden
         return Loss(total, tokens)

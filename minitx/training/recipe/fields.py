@@ -7,6 +7,7 @@ from typing import Any
 
 from minitx.training.data.split import place
 from minitx.training.objectives.batching import as_row
+from minitx.training.recipe.tables import check_keys
 from minitx.validation import ArgumentTypeError, ArgumentValueError, check_strings, check_type
 
 Row = Mapping[str, Any]
@@ -26,8 +27,22 @@ FIELDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "instruct": (("messages", "prompt"), ("messages", "response")),
     "dpo": (("chosen",), ("rejected",)),
 }
-# Objective -> fields that a record may lack.
-_FURTHER = {"sentence-pairs": ("negative",), "dpo": ("prompt",)}
+# Field, or objective -> further fields that a record may have.
+_FURTHER = {
+    "text": ("pair",),
+    "input_ids": ("attention_mask", "token_type_ids", "document_ids"),
+    "answer": ("start",),
+    "messages": ("tools",),
+    "sentence-pairs": ("negative",),
+    "dpo": ("prompt", "reference_chosen", "reference_rejected"),
+}
+
+
+def check_columns(columns: Mapping[str, str], objective: str) -> None:
+    """Checks that `data.columns` names fields of an objective alone, else raises ValueError."""
+    names = [name for group in FIELDS[objective] for name in group]
+    further = [name for key in (*names, objective) for name in _FURTHER.get(key, ())]
+    check_keys(columns, dict.fromkeys([*names, *further]), "data.columns")
 
 
 def check_records(rows: Sequence[Row], objective: str) -> None:

@@ -19,7 +19,8 @@ from minitx.optimize import recompute_layers
 from minitx.pictures.text import human
 from minitx.training.data.randomness import batch_generator
 from minitx.training.distributed.group import has_several_processes
-from minitx.training.loop import Run, count_tokens
+from minitx.training.loop import Run
+from minitx.training.objectives.base import count_tokens
 from minitx.training.recipe.file import Recipe, read_recipe
 from minitx.training.recipe.prepare import Prepared, prepare
 

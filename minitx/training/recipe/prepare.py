@@ -18,7 +18,7 @@ from minitx.training.data.randomness import batch_generator
 from minitx.training.distributed.group import number_of_processes
 from minitx.training.loop import Dataset
 from minitx.training.objectives.base import Objective
-from minitx.training.recipe.fields import check_records
+from minitx.training.recipe.fields import check_columns, check_records
 from minitx.training.recipe.file import Recipe, files_of
 from minitx.training.recipe.objectives import (
     OF_TEXT,
@@ -155,6 +155,7 @@ def read_source(recipe: Recipe, stated: ObjectiveTable, seed: int) -> _Source:
         expected = f"either text files, or {', '.join(SUFFIXES)} files"
         raise ArgumentValueError("data.files", [path.name for path in [*files, *others]], expected)
     if are_records.pop():
+        check_columns(data.columns, stated.task.name)
         return _Source(rows=read_rows(data, files, others, seed))
     if stated.task.name not in OF_TEXT:
         expected = f"{', '.join(SUFFIXES)} files with objective {stated.task.name!r}"
@@ -197,6 +198,9 @@ def labelled(
         return rows, None, None
     kind = "tokens" if task.name == "token-labels" else kind
     labels, encode = encode_labels(*rows, names, kind)  # type: ignore[arg-type]
+    if len(labels.names) < 2 and kind == "single":
+        hint = "num_labels = 1 of the objective predicts a number"
+        raise ArgumentValueError("data.labels", list(labels.names), "at least two labels", hint)
     return rows, labels, encode
 
 

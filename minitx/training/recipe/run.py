@@ -46,7 +46,7 @@ def run_recipe(
         ArgumentTypeError, ArgumentValueError: values that do not fit.
         FileExistsError, FileNotFoundError: a folder of another run, or without a run to resume; missing
             files.
-        Interrupted: Ctrl-C or SIGTERM.
+        Interrupted: Ctrl-C, SIGTERM or SIGHUP.
         FirstProcessError: the first of several processes cannot begin, and raises its own error.
         FloatingPointError, OSError, ValueError: as `train`.
 

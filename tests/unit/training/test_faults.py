@@ -18,11 +18,12 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch.optim import AdamW
 
 import minitx
-from minitx.training import Interrupted, TrainConfig, read_metrics, train
+from minitx.training import Interrupted, Run, TrainConfig, read_metrics, train
 from minitx.training.session import Session
-from minitx.training.state import open_run
+from minitx.training.state import RunFolder, open_run
 from minitx.validation import ArgumentTypeError, ArgumentValueError
 from tests.unit.training.test_session import at, interrupt, run_in, steps_in, without_times
 from tests.unit.training.tiny import NextToken, Texts, assert_equal, parameters, tiny_gpt
@@ -220,24 +221,78 @@ def test_signals_while_a_checkpoint_is_written(
     assert_equal(parameters(model), parameters(other))
 
 
-def test_a_dataset_that_raises(tmp_path: Path) -> None:
-    """The error names the examples; the run continues when it is mended."""
+@pytest.mark.parametrize("save_every", [0, 1])
+def test_a_dataset_that_raises(tmp_path: Path, save_every: int) -> None:
+    """The error names the examples and the checkpoint of the last step, from which a mended run continues."""
 
     def broken(index: int) -> None:
         if index == 7:
             raise RuntimeError("a broken record")
 
-    model, other = tiny_gpt(), tiny_gpt()
-    run_in(tmp_path / "whole", model=model, save_every=1)
+    model, other, options = tiny_gpt(), tiny_gpt(), {"save_every": save_every, "seed": 2}
+    run_in(tmp_path / "whole", model=model, **options)
     with pytest.raises(RuntimeError, match="a broken record") as caught:
-        run_in(tmp_path / "run", act=broken, save_every=1)
-    (note,) = caught.value.__notes__
-    assert note.startswith("In step ")
-    assert "7" in note.split("examples")[1]
-    begun = (tmp_path / "run" / "checkpoints").exists()
-    assert begun or "In step 1," in note
-    run_in(tmp_path / "run", model=other, resume=True, save_every=1)
+        run_in(tmp_path / "run", act=broken, **options)
+    step, checkpoint = caught.value.__notes__
+    assert step.startswith("In step 2, ")
+    assert "7" in step.split("examples")[1]
+    assert f"{tmp_path / 'run' / 'checkpoints' / 'step-000001'}; remove the cause" in checkpoint
+    run_in(tmp_path / "run", model=other, resume=True, **options)
     assert_equal(parameters(model), parameters(other))
+
+
+def test_a_dataset_that_raises_in_the_first_step(tmp_path: Path) -> None:
+    """No message names a checkpoint, as there is none."""
+    with pytest.raises(RuntimeError) as caught:
+        run_in(tmp_path / "run", act=at(1, _raise), save_every=1)
+    (note,) = caught.value.__notes__
+    assert note.startswith("In step 1, ")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def _raise() -> None:
+    raise RuntimeError("a broken record")
+
+
+def test_an_update_that_fails_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some parameters are updated then, and others are not."""
+    step = AdamW.step
+
+    def fail(self: AdamW, *arguments: Any) -> None:
+        step(self)
+        if next(iter(self.state.values()))["step"] == 6:
+            raise MemoryError
+
+    monkeypatch.setattr(AdamW, "step", fail)
+    with pytest.raises(MemoryError) as caught:
+        run_in(tmp_path / "run")
+    assert steps_in(tmp_path / "run") == ["step-000004"]
+    assert "after step 4 is in" in caught.value.__notes__[0]
+
+
+def test_a_disk_that_is_full_after_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error is that of the step."""
+
+    def full(*arguments: Any) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(RunFolder, "save", full)
+    with pytest.raises(RuntimeError, match="a broken record") as caught:
+        run_in(tmp_path / "run", act=at(10, _raise), save_every=0)
+    assert caught.value.__notes__[1:] == ["No checkpoint could be written: no space left"]
+
+
+def test_an_evaluation_that_is_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The steps before it are saved."""
+    monkeypatch.setattr(Run, "evaluate", _raise_nan)
+    with pytest.raises(FloatingPointError) as caught:
+        run_in(tmp_path / "run", save_every=0)
+    assert "after step 4 is in" in caught.value.__notes__[0]
+    assert steps_in(tmp_path / "run") == ["step-000004"]
+
+
+def _raise_nan(run: Run, dataset: Any) -> float:
+    raise FloatingPointError("NaN")
 
 
 # --- models, data and folders ----------------------------------------------------------------------
@@ -318,7 +373,7 @@ READ_ONLY = """
 import os, sys
 from pathlib import Path
 from minitx.training.config import TrainConfig
-from minitx.training.state import open_run
+from minitx.training.state import RunFolder, open_run
 if os.geteuid() == 0:  # may write everywhere
     os.setuid(65534)
 try:

@@ -33,6 +33,7 @@ def test_labels_of_data() -> None:
     assert Labels.of(records("pos", "neg", " pos ")).names == ("neg", "pos")
     assert Labels.of(records("10", "9", "-1", "x")).names == ("-1", "9", "10", "x")
     assert Labels.of(records("9" * 5000, "1")).names == ("1", "9" * 5000)
+    assert Labels.of(records("7", "07")).names == Labels.of(records("07", "7")).names == ("07", "7")
     assert Labels.of(records(5, 1), records(3)).names == ("1", "3", "5")
     assert Labels.of(records(True, False)).names == ("false", "true")
     assert Labels.of(records(["B-PER", "O"], ["O"])).names == ("B-PER", "O")

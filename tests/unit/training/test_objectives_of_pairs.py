@@ -628,3 +628,17 @@ def test_every_objective_trains(words: Tokenizer) -> None:
         result = train(network, examples, objective, settings)
         losses = [row["loss"] for row in result.metrics if "loss" in row]
         assert losses[-1] < losses[0], objective
+
+
+def test_pairs_with_and_without_a_negative(words: Any) -> None:
+    pair = {"anchor": "w1", "positive": "w2"}
+    for examples in ([pair, pair | {"negative": "w3"}], [pair | {"negative": "w3"}, pair]):
+        with pytest.raises(ValueError, match="either all pairs have a negative, or none"):
+            SentencePairs(words)(examples, NO_RANDOMNESS)
+
+
+def test_preferences_without_a_response(words: Any) -> None:
+    pair = {"prompt": "w1 w2 w3", "chosen": "w4", "rejected": "w5"}
+    stated = pair | {"reference_chosen": -1.0, "reference_rejected": -1.0}
+    with pytest.raises(ValueError, match=r"examples\[1\]\['chosen'\].*; max_length=3 cuts it off"):
+        DPO(words, max_length=3)([stated | {"prompt": "w1"}, stated], NO_RANDOMNESS)

@@ -228,6 +228,16 @@ def test_labels_by_name(tmp_path: Path) -> None:
         prepared(path, 'data.labels=["good", "fine"]')
 
 
+def test_labels_and_columns_that_cannot_be_meant(tmp_path: Path) -> None:
+    objective = {"name": "sequence-labels"}
+    one = labelled(tmp_path, "text,label\na b,good\nb c,good\n", objective=objective)
+    with pytest.raises(ValueError, match="must be at least two labels; num_labels = 1"):
+        prepared(one)
+    two = labelled(tmp_path, "text,label,second\na b,good,x\nb c,bad,y\n", objective=objective)
+    with pytest.raises(ValueError, match=r"data.columns.par is no key of a recipe; did you mean pair\?"):
+        prepared(two, 'data.columns={text="text", label="label", par="second"}')
+
+
 def test_a_loaded_classifier_keeps_the_order_of_its_labels(tmp_path: Path) -> None:
     rows = "text,label\na b,good\nb c,bad\n"
     path = labelled(tmp_path, rows, objective={"name": "sequence-labels"})

@@ -188,6 +188,22 @@ def test_a_loss_that_is_no_number(value: float) -> None:
         run.evaluate(Texts())
 
 
+def test_a_step_with_an_infinite_gradient_can_be_repeated() -> None:
+    """Random states, position of the sampler and last batch are those before it."""
+    whole, run, factors = make_run(), make_run(), [1.0, math.inf, 1.0]
+    parameter = run.model.get_parameter("decoder.layer_norm.bias")
+    run.step()
+    parameter.register_hook(lambda gradient: gradient * factors[run.finished])
+    last = run.state().values["last_batch"]
+    with pytest.raises(FloatingPointError, match="gradient of step 2"):
+        run.step()
+    assert run.state().values["last_batch"] == last
+    factors[1] = 1.0
+    run.step()
+    whole.step(), whole.step()
+    assert_equal(parameters(whole.model), parameters(run.model))
+
+
 def test_a_gradient_that_is_no_number() -> None:
     model = tiny_gpt()
     before = parameters(model)
@@ -302,6 +318,30 @@ def test_state_of_another_run() -> None:
         with pytest.raises(ValueError, match=message):
             run.load_state(state)
         assert_equal(before, parameters(run.model))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_state_of_the_optimizer_that_is_missing(optimizer: str) -> None:
+    """A parameter that had no gradient yet has none; that of any other is needed."""
+
+    def unused() -> Run:
+        model = tiny_gpt()
+        model.decoder.layers[0].register_parameter("unused", torch.nn.Parameter(torch.ones(2, 2)))
+        return make_run(model, optimizer=optimizer)
+
+    run = unused()
+    run.step()
+    state = run.state()
+    assert state.values["stateless"] == ["decoder.layers.0.unused"]
+    unused().load_state(state)
+    name = "decoder.layers.1.output.dense.weight"
+    tensors = {
+        key: tensor
+        for key, tensor in state.tensors.items()
+        if not (key.startswith("optimizer.") and key.endswith(name))
+    }
+    with pytest.raises(ValueError, match=f"no state of the optimizer for '{name}'"):
+        unused().load_state(type(state)(state.step, tensors, state.values))
 
 
 def test_another_objective() -> None:

@@ -128,6 +128,14 @@ def test_the_smallest_vocabulary(style: str, least: int) -> None:
         train_tokenizer(text, style, vocab_size=least - 1)
 
 
+def test_tokens_and_sizes_that_cannot_be_meant() -> None:
+    """A string would be taken for its characters, and the trainer reserves memory for every token."""
+    with pytest.raises(TypeError, match=r"special_tokens='<x>' must be a list of strings.*; pass \[token\]"):
+        train_tokenizer(["a b"], special_tokens="<x>")
+    with pytest.raises(ValueError, match="vocab_size=1000000000000 must be from 1 to 16777216"):
+        train_tokenizer(["a b"], vocab_size=10**12)
+
+
 def test_arguments_that_cannot_be_used() -> None:
     with pytest.raises(ValueError, match="style='roberta' must be one of 'bert'"):
         train_tokenizer(TEXTS, "roberta")

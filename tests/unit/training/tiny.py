@@ -27,9 +27,11 @@ CONFIG = {
 }
 
 
-def tiny_gpt(dropout: float = 0.1, dtype: torch.dtype = torch.float32, **options: Any) -> Model:
+def tiny_gpt(
+    dropout: float = 0.1, dtype: torch.dtype = torch.float32, seed: int = 0, **options: Any
+) -> Model:
     rates = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), dropout)
-    return minitx.from_config(CONFIG | rates | options, head="causal-lm", seed=0, dtype=dtype)
+    return minitx.from_config(CONFIG | rates | options, head="causal-lm", seed=seed, dtype=dtype)
 
 
 class Texts:

@@ -1,7 +1,7 @@
-"""Tensors in parts, written and read by PyTorch's distributed checkpoints (DCP).
+"""Tensors in shards, written and read by PyTorch's distributed checkpoints (DCP).
 
-The parts are stored in safetensors files, DCP's storage for Hugging Face's format: `shard-00001-...` holds
-those of the first process, and their places in the whole tensors. DCP's usual storage has a pickled
+The shards are stored in safetensors files, DCP's storage for Hugging Face's format: `shard-00001-...` holds
+those of the first process, and their places in the full tensors. DCP's usual storage has a pickled
 `.metadata` instead, and reading that runs code of whoever wrote it.
 """
 
@@ -21,8 +21,8 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 
-def write_parts(folder: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes the parts of this process; all processes must call it.
+def write_shards(folder: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes the shards of this process; all processes must call it.
 
     Args:
         folder: on a file system that all processes share.
@@ -32,13 +32,13 @@ def write_parts(folder: Path, tensors: Mapping[str, Tensor]) -> None:
     save(dict(tensors), storage_writer=writer)
 
 
-def read_parts(folder: Path, parameters: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """Reads tensors from their parts, whatever the number of processes that wrote them.
+def read_shards(folder: Path, parameters: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """Reads tensors from their shards, whatever the number of processes that wrote them.
 
     Args:
-        folder: of `write_parts`.
-        parameters: of the model by name. All processes call this, and each gets its parts of the parameters
-            and of the states of their optimizer. None: one process reads whole tensors alone.
+        folder: of `write_shards`.
+        parameters: of the model by name. All processes call this, and each gets its shards of the parameters
+            and of the states of their optimizer. None: one process reads full tensors alone.
     """
     reader = HuggingFaceStorageReader(str(folder))
     tensors: dict[str, Tensor] = {}
@@ -54,12 +54,12 @@ def read_parts(folder: Path, parameters: Mapping[str, Tensor] | None = None) -> 
     return tensors
 
 
-def read_whole(path: Path, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Reads the parts of this process from the file of one process.
+def read_full(path: Path, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Reads the shards of this process from the file of one process.
 
     Args:
         path: of a safetensors file.
-        parameters: of the model by name, as for `read_parts`.
+        parameters: of the model by name, as for `read_shards`.
     """
     tensors = {}
     with safe_open(path, framework="pt") as file:
