@@ -17,7 +17,7 @@ def train(source: Source, recipe: str, folder: str | None, json: bool, **values:
     Of several processes, which torchrun starts, the first one prints.
     """
     from minitx.training import Interrupted, TrainingEnd, plan_recipe, read_recipe, run_recipe
-    from minitx.training.distributed.group import FirstProcessError, from_first, is_first, joined
+    from minitx.training.distributed.group import FirstProcessError, from_first, joined
     from minitx.training.recipe.end import interruption
 
     resume, progress = bool(values["resume"]), False if json else None
@@ -31,9 +31,7 @@ def train(source: Source, recipe: str, folder: str | None, json: bool, **values:
         except FirstProcessError:  # which prints its own error
             return 2
         except Interrupted as stopped:
-            if is_first():
-                note(interruption(str(stopped), read.folder))
+            note(interruption(str(stopped), read.folder))
             return CODES[stopped.signal]
-        if is_first():
-            emit(json, report.to_json(), str(report))
+        emit(json, report.to_json(), str(report))
     return 0

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -67,14 +66,16 @@ def joined(*, quiet: bool = False) -> Iterator[None]:
     After an error the group stays too: NCCL would wait for processes that are elsewhere.
 
     Args:
-        quiet: ignore warnings in all processes but the first, which has the same ones.
+        quiet: let the first process alone print; errors that leave the block are not printed here.
     """
     joins = has_several_processes() and not distributed.is_initialized()
     if joins:
         join("cpu")  # of a machine with GPUs, the group serves both
-    with warnings.catch_warnings():
+    with ExitStack() as stack:
         if quiet and not is_first():
-            warnings.simplefilter("ignore")
+            nowhere = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(redirect_stdout(nowhere))
+            stack.enter_context(redirect_stderr(nowhere))
         yield
     if joins:
         distributed.destroy_process_group()

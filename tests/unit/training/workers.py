@@ -120,18 +120,18 @@ def kept(folder: Path, name: str) -> tuple[Any, dict[str, Tensor]]:
 
 
 def steps(model: nn.Module, size: int, **options: Any) -> tuple[list[Any], dict[str, Tensor]]:
-    """Returns losses, numbers of targets and norms of four steps, a loss of evaluation, and parameters.
+    """Returns losses, numbers of targets and norms of steps, a loss of evaluation, and parameters.
 
     Args:
         model: to train.
         size: processes that share the data; a step has the same 12 examples for any number of them.
-        options: of the config.
+        options: of the config; without `steps` there are four.
     """
-    config = TrainConfig(steps=4, batch_size=3, accumulation=4 // size, **EXACT | options)
+    config = TrainConfig(batch_size=3, accumulation=4 // size, **{"steps": 4} | EXACT | options)
     run, rows = Run(model, Texts(), NOISY, config), []
     if config.checkpoint_activations:
         recompute_layers(model)
-    for _ in range(4):
+    for _ in range(config.steps):
         sums = run.step()
         rows.append([sums.loss, sums.targets, sums.tokens, run.gradient_norm])
     rows.append([run.evaluate(Texts(7))])
@@ -144,7 +144,7 @@ SHARDED: dict[str, dict[str, Any]] = {
     "gpt2": {},
     "recomputed": {"checkpoint_activations": True},
     "narrow": {"precision": "bfloat16"},
-    "compiled": {"compile": "eager"},
+    "compiled": {"compile": "eager", "steps": 2},
     "adapters": {},
     "albert": {},
     "mixtral": {},
