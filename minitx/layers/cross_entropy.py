@@ -54,7 +54,11 @@ def widened(logits: Tensor) -> Tensor:
 
 
 def is_large(logits: Tensor) -> bool:
-    """Whether blocks pay for these logits (N, C): gradients are recorded, in plain tensors on a CPU."""
+    """Whether blocks pay: gradients are recorded, in plain tensors on a CPU.
+
+    Args:
+        logits: (N, C)
+    """
     return bool(
         torch.is_grad_enabled()
         and logits.requires_grad
