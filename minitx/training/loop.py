@@ -289,11 +289,6 @@ class Run:
         """
         values = state.values
         self.objective.check_continues(values["options"])
-        if values["models"] != model_texts(self.model):
-            raise ValueError(
-                "the checkpoint is of another model: its config or the names of its labels differ; build or "
-                "load the one that the run began with."
-            )
         if values["frozen"] != self.frozen:
             raise ValueError(
                 "the checkpoint is of another model: the frozen parameters differ; build or load the one "
@@ -302,6 +297,11 @@ class Run:
         self.sampler.load_state(values["sampler"])
         self.check_data(values.get("last_batch"))
         load_parameters(state.tensors, self.model)
+        if values["models"] != model_texts(self.model):
+            raise ValueError(
+                "the checkpoint is of another model: its config or the names of its labels differ; build or "
+                "load the one that the run began with."
+            )
         for optimizer in self.optimizers:
             load_optimizer(state.tensors, self.model, optimizer, values["stateless"])
         for kind in self.random_states:
