@@ -266,7 +266,7 @@ def answer_tokens(
     Args:
         offsets: start and end of each token in characters of its text.
         sequence_ids: 1 for the tokens of the context.
-        answer: start and end of the answer's characters; None: there is none.
+        answer: start and end of the answer's characters; None: the context has no answer.
     """
     start, end = answer or (-1, -1)
     spans = [span if text == 1 else (0, 0) for span, text in zip(offsets, sequence_ids, strict=True)]
