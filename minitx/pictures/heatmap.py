@@ -1,4 +1,4 @@
-"""A matrix of similarities as a heat map, drawn with matplotlib."""
+"""Similarities and attention weights as heat maps, drawn with matplotlib."""
 
 from __future__ import annotations
 
@@ -89,6 +89,49 @@ def draw(rows: list[list[float]], labels: list[str], title: str | None) -> Any:
         place = (margin / width, 1 - 0.3 / height)
         figure.text(*place, title, fontsize=12, fontweight="bold", va="center", parse_math=False)
     return figure
+
+
+def attention_picture(
+    weights: Tensor,
+    queries: Sequence[str],
+    keys: Sequence[str],
+    path: str | Path,
+    *,
+    title: str | None = None,
+) -> Path:
+    """Draws the attention weights of one head as a heat map: rows are queries, columns are keys.
+
+    Args:
+        weights: (T, S), from 0 to 1.
+        queries: T tokens.
+        keys: S tokens.
+        path: a .png or .svg file; its folder is created if it does not exist.
+        title: title above the picture, in lines of about 50 letters.
+
+    Returns:
+        `path`.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: weights of another shape, or another file type.
+    """
+    if not queries or not keys:
+        raise ArgumentValueError("queries", queries, "at least one token, as must keys")
+    check_shape("weights", weights, (len(queries), len(keys)), like="queries and keys")
+    check_optional_strings(title=title)
+    path = check_output("path", path, FORMATS)
+    width, height = max(1.6 + 0.42 * len(keys), 5.0), 1.1 + 0.42 * len(queries)
+    figure = import_figure()(figsize=(width, height), facecolor="white", layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(weights.detach().double().cpu().tolist(), cmap=COLORS, vmin=0.0, vmax=1.0)
+    axes.set_xticks(range(len(keys)), keys, parse_math=False)
+    axes.set_yticks(range(len(queries)), queries, parse_math=False)
+    axes.tick_params(length=0, labelsize=12)
+    axes.spines[:].set_visible(False)
+    figure.colorbar(image, ax=axes).outline.set_visible(False)
+    if title:
+        figure.suptitle(title, fontsize=12, fontweight="bold", parse_math=False)
+    return save_figure(figure, path)
 
 
 def write_values(axes: Any, rows: list[list[float]], image: Any) -> None:

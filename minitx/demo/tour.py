@@ -1,0 +1,58 @@
+"""All parts of the demonstration, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from minitx.checkpoint.load import load
+from minitx.demo.families import answers, continuations, masks, pronunciations
+from minitx.demo.part import Part, paragraph
+from minitx.demo.picture import alignment, similarity_map
+from minitx.demo.sentences import sentences
+from minitx.models import Model
+from minitx.pictures.drawings import Highlight
+from minitx.pipelines import example_model
+from minitx.tokenizer import Tokenizer, load_tokenizer
+
+
+def tour(picture: str, highlight: Highlight) -> Iterator[Part]:
+    """Yields the parts: the three families, sentences if their model is installed, and one picture.
+
+    Args:
+        picture: path of the picture.
+        highlight: marks the important parts of texts.
+    """
+    for part in (masks, continuations, answers, pronunciations):
+        yield part(highlight)
+    try:
+        folder = example_model()
+    except FileNotFoundError as error:
+        yield Part(paragraph(f"No sentences: {error}"), {"sentences_problem": str(error)})
+    else:
+        yield from sentences(folder, "all-MiniLM-L6-v2", _read, highlight)
+    yield alignment(picture)
+
+
+def sentences_alone(
+    folder: Path,
+    name: str,
+    read: Callable[[Path], tuple[Model, Tokenizer]],
+    picture: str,
+    highlight: Highlight,
+) -> Iterator[Part]:
+    """Yields the parts about sentences, and the picture of their similarities; arguments as `sentences`.
+
+    `picture` is the path of the picture.
+    """
+    record: dict[str, Any] = {}
+    for part in sentences(folder, name, read, highlight):
+        record |= part.record
+        yield part
+    yield similarity_map(picture, record)
+
+
+def _read(folder: Path) -> tuple[Model, Tokenizer]:
+    """Loads the encoder in float32, and its tokenizer."""
+    return load(folder, head="none", dtype="float32"), load_tokenizer(folder)
