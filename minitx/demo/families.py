@@ -16,9 +16,9 @@ PROMPT = "It was a"
 STRATEGIES: dict[str, Any] = {
     "greedy": minitx.Greedy(),
     "4 beams": minitx.Beam(num_beams=4),
-    "top-p 0.9": minitx.Sample(top_p=0.9),
-    "min-p 0.1": minitx.Sample(min_p=0.1),
     "temperature 1.5": minitx.Sample(temperature=1.5),
+    "top-k 10": minitx.Sample(top_k=10),
+    "top-p 0.9": minitx.Sample(top_p=0.9),
 }
 CONTEXT = "The capital of Peru is Lima. The main language of Peru is Spanish. Peru lies in South America."
 QUESTION = "What is the main language of Peru?"
@@ -74,7 +74,7 @@ def answers(highlight: Highlight) -> Part:
     text = "\n".join(
         [
             heading(reader, find.model, "finds an answer in a text", highlight),
-            *(f"  {line}" for line in paragraph(CONTEXT).splitlines()),
+            paragraph(CONTEXT, "  "),
             f"  {QUESTION} {highlight(found)}",
             "",
             heading(talker, chat.model, "answers from its parameters alone", highlight),

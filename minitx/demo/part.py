@@ -39,9 +39,10 @@ def heading(name: str, model: Model, action: str, highlight: Highlight) -> str:
     return paragraph(text).replace(name, highlight(name), 1)
 
 
-def paragraph(text: str) -> str:
-    """Returns a text in lines of at most 80 columns."""
-    return textwrap.fill(text, WIDTH - 1, break_long_words=False, break_on_hyphens=False)
+def paragraph(text: str, indent: str = "") -> str:
+    """Returns a text in lines of at most 80 columns, each after the indent."""
+    options: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
+    return textwrap.fill(text, WIDTH - 1, initial_indent=indent, subsequent_indent=indent, **options)
 
 
 def listed(rows: Sequence[tuple[str, str]]) -> str:

@@ -13,8 +13,10 @@ from minitx.demo.picture import alignment, similarity_map
 from minitx.demo.sentences import sentences
 from minitx.models import Model
 from minitx.pictures.drawings import Highlight
+from minitx.pictures.figure import FORMATS
 from minitx.pipelines import example_model
 from minitx.tokenizer import Tokenizer, load_tokenizer
+from minitx.validation import check_output
 
 
 def tour(picture: str, highlight: Highlight) -> Iterator[Part]:
@@ -24,6 +26,7 @@ def tour(picture: str, highlight: Highlight) -> Iterator[Part]:
         picture: path of the picture.
         highlight: marks the important parts of texts.
     """
+    check_output("picture", picture, FORMATS)
     for part in (masks, continuations, answers, pronunciations):
         yield part(highlight)
     try:
@@ -46,6 +49,7 @@ def sentences_alone(
 
     `picture` is the path of the picture.
     """
+    check_output("picture", picture, FORMATS)
     record: dict[str, Any] = {}
     for part in sentences(folder, name, read, highlight):
         record |= part.record
