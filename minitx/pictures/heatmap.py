@@ -44,15 +44,20 @@ def similarity_picture(
         ImportError: matplotlib is not installed.
         ValueError: not a square matrix with one label per row, or another file type.
     """
-    check_type("labels", labels, Sequence, "a list of strings")
-    for index, label in enumerate(labels):
-        check_type(f"labels[{index}]", label, str, "a string")
-    if not labels:
-        raise ArgumentValueError("labels", labels, "at least one text")
+    check_labels("labels", labels)
     check_shape("similarity", similarity, (len(labels), len(labels)), like="labels")
     check_optional_strings(title=title)
     path = check_output("path", path, FORMATS)
     return save_figure(draw(similarity.detach().double().cpu().tolist(), list(labels), title), path)
+
+
+def check_labels(name: str, labels: Sequence[str]) -> None:
+    """Checks that these are strings, at least one."""
+    check_type(name, labels, Sequence, "a list of strings")
+    for index, label in enumerate(labels):
+        check_type(f"{name}[{index}]", label, str, "a string")
+    if not labels:
+        raise ArgumentValueError(name, labels, "at least one text")
 
 
 def draw(rows: list[list[float]], labels: list[str], title: str | None) -> Any:
@@ -113,10 +118,10 @@ def attention_picture(
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: weights of another shape, or another file type.
+        TypeError, ValueError: tokens that are no strings, weights of another shape, or another file type.
     """
-    if not queries or not keys:
-        raise ArgumentValueError("queries", queries, "at least one token, as must keys")
+    check_labels("queries", queries)
+    check_labels("keys", keys)
     check_shape("weights", weights, (len(queries), len(keys)), like="queries and keys")
     check_optional_strings(title=title)
     path = check_output("path", path, FORMATS)
