@@ -33,8 +33,9 @@ def masks(highlight: Highlight) -> Part:
     results = {text: fill(text) for text in MASKED}
     lines = [heading(name, fill.model, "fills masks", highlight)]
     for text, result in results.items():
-        best, *others = [f"{token['token_str']} {token['score']:.2f}" for token in result]
-        lines.append(f"  {text}\n    {highlight(best)}, {', '.join(others)}")
+        tokens = [f"{token['token_str']} {token['score']:.2f}" for token in result]
+        filled = paragraph(", ".join(tokens), "    ").replace(tokens[0], highlight(tokens[0]), 1)
+        lines.append(f"  {text}\n{filled}")
     record = {
         text: [{"token": token["token_str"], "score": token["score"]} for token in result]
         for text, result in results.items()
@@ -98,7 +99,7 @@ def pronunciations(highlight: Highlight) -> Part:
     model, tokenizer = minitx.load(name, dtype="float32"), minitx.load_tokenizer(name)
     greedy = generated(model, tokenizer, WORDS, minitx.Greedy(), max_new_tokens=48)
     beams = generated(model, tokenizer, WORDS, minitx.Beam(num_beams=4), max_new_tokens=48)
-    cells = [[shorten_line(text, 30) for text in texts] for texts in (WORDS, greedy, beams)]
+    cells = [[shorten_line(text, 26) for text in texts] for texts in (WORDS, greedy, beams)]
     rows = [("", "greedy", "4 beams"), *zip(*cells, strict=True)]
     sizes = [max(columns_of(row[column]) for row in rows) + 3 for column in range(3)]
     lines = [heading(name, model, "pronounces words, in the phonetic alphabet", highlight)]

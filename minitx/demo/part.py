@@ -10,6 +10,7 @@ from typing import Any
 from minitx.models import Model
 from minitx.pictures.drawings import Highlight
 from minitx.pictures.text import WIDTH, columns_of
+from minitx.terminal import visible
 
 KINDS = {
     "masked-lm": "an encoder",
@@ -51,6 +52,6 @@ def listed(rows: Sequence[tuple[str, str]]) -> str:
     lines = []
     for label, text in rows:
         start = f"  {label}".ljust(room)
-        joined = " ".join(text.split()) or "(nothing)"
+        joined = visible(" ".join(text.split())) or "(nothing)"
         lines.append(textwrap.fill(joined, WIDTH - 1, initial_indent=start, subsequent_indent=" " * room))
     return "\n".join(lines)
