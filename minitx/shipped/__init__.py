@@ -110,7 +110,7 @@ def shipped_folder(name: str, revision: str = "main") -> Path:
     if name not in NAMES:
         similar = get_close_matches(name, NAMES, n=1, cutoff=0.8)
         hint = f" Did you mean {similar[0]}?" if similar else ""
-        raise FileNotFoundError(f"no {name!r} ships with minitx, which has {', '.join(NAMES)}.{hint}")
+        raise FileNotFoundError(f"{name!r} does not ship with minitx, which has {', '.join(NAMES)}.{hint}")
     if revision != "main":
         hint = f"{name} ships with minitx and has the version of the package"
         raise ArgumentValueError("revision", revision, "'main'", hint)

@@ -42,7 +42,7 @@ def test_an_unknown_name_lists_the_known_ones(hub: HubServer, call: Any) -> None
     with pytest.raises(FileNotFoundError, match="Did you mean minitx/tiny-decoder") as caught:
         call("minitx/tiny-decode")
     assert all(name in str(caught.value) for name in NAMES)
-    with pytest.raises(FileNotFoundError, match="ships with minitx") as caught:
+    with pytest.raises(FileNotFoundError, match="does not ship with minitx") as caught:
         call("minitx/unknown")
     assert "Did you mean" not in str(caught.value)
     assert hub.requests == []
