@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from minitx.checkpoint.load import load
 from minitx.demo.families import answers, continuations, masks, pronunciations
@@ -28,14 +31,29 @@ def tour(picture: str, highlight: Highlight) -> Iterator[Part]:
     """
     check_output("picture", picture, FORMATS)
     for part in (masks, continuations, answers, pronunciations):
-        yield part(highlight)
+        with one_thread():
+            computed = part(highlight)
+        yield computed
     try:
         folder = example_model()
     except FileNotFoundError as error:
         yield Part(paragraph(f"No sentences: {error}"), {"sentences_problem": str(error)})
     else:
         yield from sentences(folder, "all-MiniLM-L6-v2", _read, highlight)
-    yield alignment(picture)
+    with one_thread():
+        drawn = alignment(picture)
+    yield drawn
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Computes with one thread: on models this small, threads of a busy machine only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def sentences_alone(

@@ -30,6 +30,7 @@ from minitx.cli import app as cli
 from minitx.cli import options, render
 from minitx.demo.families import CHATS, QUESTION, STRATEGIES
 from minitx.demo.families import WORDS as WORDS_TO_PRONOUNCE
+from minitx.demo.tour import one_thread
 from minitx.extras import missing_extra
 from minitx.inspect.compare import verify as compare
 from minitx.pictures import similarity
@@ -1066,6 +1067,15 @@ def test_demo_json(run: Run, tmp_path: Path) -> None:
     assert result["parity"]["embeddings"] <= 1e-6
     assert result["parity"]["hidden_states"] <= 3e-4  # inside feed-forwards; the order of sums differs
     assert "<svg" in Path(result["picture"]).read_text()
+
+
+def test_demo_leaves_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    threads: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    with suppress(KeyError), one_thread():
+        raise KeyError
+    assert threads == [1, 3]
 
 
 def test_demo_checks_the_picture_first(run: Run, folder: Path) -> None:
