@@ -19,7 +19,7 @@ def alignment(path: str) -> Part:
     """Draws cross-attention weights: rows are sounds, columns are the letters of a word."""
     model: Any = minitx.load(NAME, dtype="float32")
     tokenizer = minitx.load_tokenizer(NAME)
-    result = minitx.generate(model, WORD, minitx.Greedy(), max_new_tokens=48, tokenizer=tokenizer)
+    result = minitx.generate(model, WORD, minitx.Beam(num_beams=4), max_new_tokens=24, tokenizer=tokenizer)
     source, ids = tokenizer(WORD)["input_ids"], result.sequences[0].tolist()
     start = model.config.decoder_start_token_id
     with torch.inference_mode():

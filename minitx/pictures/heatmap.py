@@ -10,6 +10,7 @@ from torch import Tensor
 
 from minitx.pictures.figure import FORMATS, import_figure, save_figure
 from minitx.pictures.layout import shorten, width_of
+from minitx.pictures.text import columns_of
 from minitx.validation import (
     ArgumentValueError,
     check_optional_strings,
@@ -21,6 +22,7 @@ from minitx.validation import (
 COLORS = "cividis"  # readable with any colour vision; its brightness rises evenly
 MOST_VALUES = 16  # with more rows, numbers in the cells would be unreadable
 MOST_LABELS = 60
+MOST_UPRIGHT = 4  # letters of a token that fit below its column
 LABEL_ROOM = 3.4  # inches of a label in 10 points
 
 
@@ -126,10 +128,11 @@ def attention_picture(
     check_optional_strings(title=title)
     path = check_output("path", path, FORMATS)
     width, height = max(1.6 + 0.42 * len(keys), 5.0), 1.1 + 0.42 * len(queries)
-    figure = import_figure()(figsize=(width, height), facecolor="white", layout="constrained")
+    figure = import_figure()(figsize=(width, height), facecolor="white", layout="compressed")
     axes = figure.subplots()
     image = axes.imshow(weights.detach().double().cpu().tolist(), cmap=COLORS, vmin=0.0, vmax=1.0)
-    axes.set_xticks(range(len(keys)), keys, parse_math=False)
+    rotation = 90 if max(map(columns_of, keys)) > MOST_UPRIGHT else 0
+    axes.set_xticks(range(len(keys)), keys, parse_math=False, rotation=rotation)
     axes.set_yticks(range(len(queries)), queries, parse_math=False)
     axes.tick_params(length=0, labelsize=12)
     axes.spines[:].set_visible(False)

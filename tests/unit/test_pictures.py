@@ -73,6 +73,9 @@ def test_attention(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert axes.images[0].get_clim() == (0.0, 1.0)
     assert [label.get_text() for label in axes.get_yticklabels()] == ["$a$", "b"]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["x", "y", "z"]
+    attention_picture(weights, ["a", "b"], ["x", "y", "longer"], tmp_path / "a.png")
+    rotations = [figure.axes[0].get_xticklabels()[0].get_rotation() for figure in figures]
+    assert rotations == [0, 90]
     monkeypatch.undo()
     assert attention_picture(weights, ["$a$", "b"], ["x", "y", "z"], tmp_path / "a.png").is_file()
     with pytest.raises(ValueError, match=r"weights=.* shape \(2, 2\) like queries and keys"):
