@@ -42,8 +42,8 @@ def parse_json(content: bytes, path: Path) -> dict[str, Any]:
     return value
 
 
-def parse_value(content: bytes, path: Path) -> Any:
-    """Parses JSON; `path` is for errors.
+def parse_value(content: bytes, path: Path | str) -> Any:
+    """Parses JSON; `path`, or a place in it, is for errors.
 
     Raises:
         ValueError: not JSON, or text that cannot be encoded.

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 WEIGHT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
@@ -236,6 +237,15 @@ def check_dtype(parameter: str, dtype: Any) -> torch.dtype:
 def values_unavailable(tensor: Tensor) -> bool:
     """Whether a tensor has no values to read: while compiling or tracing, or on the meta device."""
     return torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None or tensor.is_meta
+
+
+def is_transformed() -> bool:
+    """Whether a transform of `torch.func`, forward-mode differentiation or a dispatch mode takes part."""
+    return bool(
+        torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or torch._C._len_torch_dispatch_stack()
+    )
 
 
 def check_tensor(parameter: str, value: Any) -> Tensor:

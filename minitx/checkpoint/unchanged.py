@@ -22,9 +22,7 @@ from minitx.layers.attention import BACKENDS, eager, sdpa
 from minitx.layers.norm import identity
 from minitx.models import Model
 from minitx.models.compiled import check_not_compiled, is_compiled
-from minitx.optimize.linear import FastLinear, fast_linear
-from minitx.optimize.mixed_dtypes import MixedLinear
-from minitx.optimize.recompute import recompute_layers
+from minitx.optimize.linear import fast_linear
 from minitx.validation import ArgumentValueError
 
 # torch's own attributes of a module; any other name of torch's replaces a method
@@ -38,7 +36,7 @@ _HOOKS = {
 }
 _TRAINING = (nn.Dropout, nn.Identity)  # replacing one by the other changes training only
 _TRAINING_OPTIONS = frozenset(("p", "inplace"))
-_PASSES = frozenset((FastLinear.__module__, MixedLinear.__module__, recompute_layers.__module__))
+_PASSES = "minitx.optimize."
 _MISSING = "missing"
 
 
@@ -143,7 +141,7 @@ def changed_tensors(
 
 def kind(module: nn.Module) -> type[nn.Module]:
     """Returns the class of a module without the passes of minitx, which compute the same."""
-    return next(base for base in type(module).__mro__ if base.__module__ not in _PASSES)
+    return next(base for base in type(module).__mro__ if not base.__module__.startswith(_PASSES))
 
 
 def full_name(module: nn.Module) -> str:

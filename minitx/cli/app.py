@@ -6,7 +6,6 @@ the output left, 143 terminated. Neither torch nor a command is imported here: `
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import sys
@@ -22,6 +21,7 @@ import click
 from minitx.cli.options import CONTEXT, Help, section, spelled, unknown, usage_message
 from minitx.cli.render import note, show
 from minitx.signals import CODES, INTERRUPT, WORDS, signals
+from minitx.terminal import mend_streams, readable
 from minitx.version import __version__
 
 SUCCESS, DIFFERENT, BAD_INPUT, READER_LEFT = 0, 1, 2, 141
@@ -111,26 +111,6 @@ def explained(error: Exception, arguments: list[str]) -> int:
         show("".join(traceback.format_exception(error)), end="", file=sys.stderr)
     note(f"error: {readable(error)}")
     return BAD_INPUT
-
-
-def mend_streams() -> None:
-    """Opens streams that the shell closed (`>&-`), and escapes characters that their encodings lack."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, for good
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-
-
-def readable(error: Exception) -> str:
-    """Returns the message of an error on one line; of others also the class, and how to see more."""
-    text = " ".join(str(error).split())
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    if text and isinstance(error, ValueError | TypeError | ImportError | OSError):
-        return text
-    return f"{type(error).__name__}{text and ': '}{text} (--traceback shows where)"
 
 
 @contextmanager

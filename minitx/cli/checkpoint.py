@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from minitx.cli.options import HUB, MODEL, Argument, command, group
-from minitx.cli.render import colored_verdicts, emit, progress_bar
+from minitx.cli.render import colored_verdicts, emit
 from minitx.cli.source import Source
+from minitx.terminal import progress_bar
 
 
 @command(MODEL, *group("the model", *HUB, "head"))

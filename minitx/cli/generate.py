@@ -9,7 +9,7 @@ import minitx
 from minitx.cli.decoding import Request, request_of
 from minitx.cli.decoding_options import RENAMED, Values, strategy_options
 from minitx.cli.options import MODEL, Argument, command, group
-from minitx.cli.render import WIDTH, emit, note, show
+from minitx.cli.render import emit, note, show
 from minitx.cli.source import Source
 from minitx.decoding.generate import stream
 from minitx.decoding.output import Event, FinishReason, Row
@@ -17,6 +17,7 @@ from minitx.decoding.search.base import Search
 from minitx.habits import OPTIONS
 from minitx.pictures.text import shorten_line
 from minitx.pipelines import generate_batches, row_record
+from minitx.terminal import WIDTH
 
 # Why a text shows nothing.
 EMPTY: dict[FinishReason, str] = {

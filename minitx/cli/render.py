@@ -1,4 +1,4 @@
-"""Output of the commands: JSON, notes, colours, progress bars, in 80 columns."""
+"""Output of the commands: JSON, notes and colours, in 80 columns."""
 
 from __future__ import annotations
 
@@ -9,13 +9,10 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, TextIO
 
-from minitx.terminal import escaped, visible
+from minitx.terminal import WIDTH, escaped, visible
 
-WIDTH = 80
 GREEN, RED = "1;32", "1;31"
 VERDICTS = r"\b(?:(OK|EQUAL)|DIFF|DIFFERENT|NOT FINITE)\b"
 
@@ -65,15 +62,3 @@ def colors() -> tuple[str, ...]:
 def colored_verdicts(text: str) -> str:
     """A report with OK in green and DIFFERENT in red."""
     return re.sub(VERDICTS, lambda match: colored(match[0], GREEN if match[1] else RED), text)
-
-
-@contextmanager
-def progress_bar(total: int, title: str, unit: str, *, quiet: bool) -> Iterator[Callable[[int], Any]]:
-    """Shows a progress bar on stderr, at a terminal only; yields the function that advances it."""
-    if quiet or not sys.stderr.isatty():
-        yield lambda advance: None
-        return
-    from tqdm import tqdm
-
-    with tqdm(total=total, desc=title, unit=unit, unit_scale=unit == "B", ncols=WIDTH, leave=False) as bar:
-        yield bar.update

@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from minitx.cli.options import HUB, MODEL, TEXTS, command, group
-from minitx.cli.render import colored, emit, progress_bar
+from minitx.cli.render import colored, emit
 from minitx.cli.source import Source, read_texts
+from minitx.terminal import progress_bar
 
 
 @command(MODEL, TEXTS, *group("the model", *HUB, "dtype", "device"))

@@ -14,15 +14,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from minitx.config import HeadConfig
+from minitx.layers.cross_entropy import BlockwiseCrossEntropy, is_large, widened
 from minitx.layers.pooling import check_flat
 from minitx.validation import ArgumentValueError, check_shape, values_unavailable
 
 Loss = Callable[[Any, Any, Tensor | None, HeadConfig], Tensor]  # logits, labels, mask, config -> ()
-
-
-def widened(logits: Tensor) -> Tensor:
-    """Returns the logits in float32 at least, which sums over many classes need: (...) -> (...)."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def token_loss(logits: Tensor, labels: Tensor, mask: Tensor | None, config: HeadConfig) -> Tensor:
@@ -116,6 +112,8 @@ def cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = -100) -> T
         if bool(wrong.any()):
             worst = int(labels[wrong][0])
             raise ArgumentValueError("labels", worst, f"from 0 to {classes - 1}, or {ignore_index} to ignore")
-    return F.cross_entropy(
-        widened(logits).reshape(-1, classes), labels.reshape(-1).long(), ignore_index=ignore_index
-    )
+    flat, targets = logits.reshape(-1, classes), labels.reshape(-1).long()
+    if is_large(flat):
+        loss: Tensor = BlockwiseCrossEntropy.apply(flat, targets, ignore_index)  # type: ignore[no-untyped-call]
+        return loss
+    return F.cross_entropy(widened(flat), targets, ignore_index=ignore_index)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from minitx.config import HeadConfig
-from minitx.layers.losses import widened
+from minitx.layers.cross_entropy import widened
 from minitx.layers.norm import dropout
 from minitx.layers.pooling import check_flat
 from minitx.layers.tables import ROW, Cells, column_logits, select_column

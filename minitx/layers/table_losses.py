@@ -15,7 +15,8 @@ from torch.distributions import RelaxedBernoulli, RelaxedOneHotCategorical
 from torch.nn import functional as F
 
 from minitx.config import CellLoss, HeadConfig
-from minitx.layers.losses import cross_entropy, widened
+from minitx.layers.cross_entropy import widened
+from minitx.layers.losses import cross_entropy
 from minitx.layers.pooling import check_flat
 from minitx.layers.table_head import CellLogits
 from minitx.layers.tables import ROW, TINY

@@ -20,42 +20,35 @@ import time
 from collections.abc import Callable
 from functools import cache, lru_cache
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 from minitx.layers.experts import ExpertsLinear
-from minitx.validation import check_type, values_unavailable
+from minitx.optimize.classes import InPlaceOf, Module, change_classes
+from minitx.validation import is_transformed, values_unavailable
 
 FEW_ROWS, VERY_FEW_ROWS = 64, 4  # where the products were equally fast, on two x86-64 cores
 LARGE, PART = 2**16, 2**20  # smallest weight for which a choice pays; best size of a part
+MANY = 2**22  # products of numbers from which it pays for a smaller weight: 256 rows of 128 x 128
 CLEARLY = (
     1.3  # where oneDNN is faster it is by 2 or more, elsewhere as fast: the choice is that of the machine
 )
 _MEASURING = Lock()
 
-Module = TypeVar("Module", bound=nn.Module)
 
-
-class FastLinear(nn.Linear):
+class FastLinear(InPlaceOf, nn.Linear):
     """nn.Linear with the fastest product; prints as nn.Linear."""
-
-    def _get_name(self) -> str:
-        return nn.Linear.__name__
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) -> (..., outputs)"""
         return linear(x, self.weight, self.bias)
 
 
-class FastExpertsLinear(ExpertsLinear):
+class FastExpertsLinear(InPlaceOf, ExpertsLinear):
     """ExpertsLinear with the fastest product; prints as ExpertsLinear."""
-
-    def _get_name(self) -> str:
-        return ExpertsLinear.__name__
 
     def forward(self, x: Tensor, expert: int) -> Tensor:
         """(tokens, inputs) -> (tokens, outputs), through one expert"""
@@ -82,10 +75,7 @@ def fast_linear(model: Module) -> Module:
     Raises:
         ArgumentTypeError: not a module.
     """
-    check_type("model", model, nn.Module, "a module")
-    for module in model.modules():
-        module.__class__ = _CLASSES.get(type(module), type(module))
-    return model
+    return change_classes(model, _CLASSES.get)
 
 
 def undo_fast_linear(model: Module) -> Module:
@@ -97,11 +87,7 @@ def undo_fast_linear(model: Module) -> Module:
     Raises:
         ArgumentTypeError: not a module.
     """
-    check_type("model", model, nn.Module, "a module")
-    inverse = {faster: plain for plain, faster in _CLASSES.items()}
-    for module in model.modules():
-        module.__class__ = inverse.get(type(module), type(module))
-    return model
+    return change_classes(model, {faster: plain for plain, faster in _CLASSES.items()}.get)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -110,7 +96,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     Takes PyTorch's own product for other tensors than plain ones in float32 on a CPU, in transforms such as
     `torch.func.vmap`, and under modes such as a counter of operations.
     """
-    if values_unavailable(x) or not _is_large(x, weight) or _is_transformed():
+    if values_unavailable(x) or not _is_large(x, weight) or is_transformed():
         return F.linear(x, weight, bias)
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, bias)):
         if not onednn_is_faster():
@@ -132,7 +118,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def _is_large(x: Tensor, weight: Tensor) -> bool:
     """Whether a choice of products pays, and all of them can be chosen."""
     return bool(
-        weight.numel() >= LARGE
+        (weight.numel() >= LARGE or x.numel() * weight.shape[0] >= MANY)
         and type(x) is Tensor  # a DTensor, for example, has another product
         and type(weight) in (Tensor, nn.Parameter)
         and x.is_cpu
@@ -143,15 +129,6 @@ def _is_large(x: Tensor, weight: Tensor) -> bool:
         and x.numel() > 0
         and torch.backends.mkldnn.enabled
         and not torch.is_autocast_enabled("cpu")
-    )
-
-
-def _is_transformed() -> bool:
-    """Whether a transform of `torch.func`, forward-mode differentiation or a dispatch mode takes part."""
-    return bool(
-        torch._C._are_functorch_transforms_active()
-        or forward_ad._current_level >= 0
-        or torch._C._len_torch_dispatch_stack()
     )
 
 
@@ -171,12 +148,22 @@ class _Recorded(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         to_x, to_weight, to_bias = ctx.needs_input_grad
         # The gradient of a gradient is recorded in PyTorch's own products.
-        plain = torch.is_grad_enabled() or _is_transformed() or type(grad) is not Tensor
+        plain = torch.is_grad_enabled() or is_transformed() or type(grad) is not Tensor
         product = F.linear if plain else _onednn
         rows = grad.reshape(-1, grad.shape[-1]).contiguous()
         grad_x = product(rows, weight.t(), None).view(*grad.shape[:-1], -1) if to_x else None
-        grad_weight = product(rows.t(), x.reshape(-1, x.shape[-1]).t(), None) if to_weight else None
+        grad_weight = _transposed_product(product, rows, x.reshape(-1, x.shape[-1])) if to_weight else None
         return grad_x, grad_weight, rows.sum(0) if to_bias else None
+
+
+def _transposed_product(product: Callable[..., Tensor], grad: Tensor, x: Tensor) -> Tensor:
+    """Returns g^T x: (rows, outputs), (rows, inputs) -> (outputs, inputs).
+
+    The first factor of a product is copied in its transposed order, so that is the smaller one.
+    """
+    if grad.shape[1] > x.shape[1]:
+        return product(x.t(), grad.t(), None).t()
+    return product(grad.t(), x.t(), None)
 
 
 def _in_parts(x: Tensor, weight: Tensor, bias: Tensor | None, parts: int) -> Tensor:

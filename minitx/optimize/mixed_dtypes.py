@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import reduce
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +23,9 @@ from minitx.layers.attention import CrossAttention, SelfAttention
 from minitx.layers.disentangled import DisentangledSelfAttention
 from minitx.layers.experts import ExpertsLinear
 from minitx.layers.norm import RMSNorm
+from minitx.optimize.classes import InPlaceOf, Module, change_classes
 from minitx.optimize.linear import FastExpertsLinear, FastLinear, linear
 from minitx.validation import check_type
-
-Module = TypeVar("Module", bound=nn.Module)
 
 
 def wider(weight: Tensor, bias: Tensor | None) -> torch.dtype:
@@ -36,14 +35,7 @@ def wider(weight: Tensor, bias: Tensor | None) -> torch.dtype:
     return torch.promote_types(weight.dtype, bias.dtype)
 
 
-class _Named:
-    """Prints under the name of the class that it takes the place of."""
-
-    def _get_name(self) -> str:
-        return type(self).__name__.removeprefix("Mixed")
-
-
-class MixedLinear(_Named, nn.Linear):
+class MixedLinear(InPlaceOf, nn.Linear):
     """nn.Linear in the dtype of its parameters."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -53,7 +45,7 @@ class MixedLinear(_Named, nn.Linear):
         return linear(x.to(dtype), self.weight.to(dtype), bias)
 
 
-class MixedExpertsLinear(_Named, ExpertsLinear):
+class MixedExpertsLinear(InPlaceOf, ExpertsLinear):
     """ExpertsLinear in the dtype of its parameters."""
 
     def forward(self, x: Tensor, expert: int) -> Tensor:
@@ -63,7 +55,7 @@ class MixedExpertsLinear(_Named, ExpertsLinear):
         return linear(x.to(dtype), self.weight[expert].to(dtype), bias)
 
 
-class MixedConv1d(_Named, nn.Conv1d):
+class MixedConv1d(InPlaceOf, nn.Conv1d):
     """nn.Conv1d in the dtype of its parameters."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -74,7 +66,7 @@ class MixedConv1d(_Named, nn.Conv1d):
         return mixed
 
 
-class MixedLayerNorm(_Named, nn.LayerNorm):
+class MixedLayerNorm(InPlaceOf, nn.LayerNorm):
     """nn.LayerNorm in the wider dtype of input and parameters; returns the dtype of its parameters."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -86,7 +78,7 @@ class MixedLayerNorm(_Named, nn.LayerNorm):
         return normed.to(dtype)
 
 
-class MixedRMSNorm(_Named, RMSNorm):
+class MixedRMSNorm(InPlaceOf, RMSNorm):
     """RMSNorm in the wider dtype of input and parameters; returns the dtype of its parameters."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -95,7 +87,7 @@ class MixedRMSNorm(_Named, RMSNorm):
         return super().forward(wide).to(self.weight.dtype)
 
 
-class _MixedAttention(_Named):
+class _MixedAttention(InPlaceOf):
     """Queries, keys, values and mask of one dtype, the widest of the projections'."""
 
     def projected(self) -> torch.dtype:
@@ -158,7 +150,5 @@ def mixed_dtypes(model: Module) -> Module:
         ArgumentTypeError: not a module.
     """
     check_type("model", model, nn.Module, "a module")
-    if len({parameter.dtype for parameter in model.parameters()}) > 1:
-        for module in model.modules():
-            module.__class__ = _CLASSES.get(type(module), type(module))
-    return model
+    has_several = len({parameter.dtype for parameter in model.parameters()}) > 1
+    return change_classes(model, _CLASSES.get) if has_several else model

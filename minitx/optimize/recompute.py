@@ -7,23 +7,18 @@ all, and takes about a third longer.
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from minitx.layers.layer import Layer
-from minitx.validation import check_type
-
-Module = TypeVar("Module", bound=nn.Module)
+from minitx.optimize.classes import InPlaceOf, Module, change_classes
 
 
-class _Recomputed(nn.Module):
+class _Recomputed(InPlaceOf, nn.Module):
     """Mixed into the class of a layer."""
-
-    def _get_name(self) -> str:
-        return type(self).__bases__[1].__name__
 
     def forward(self, *inputs: Any, **options: Any) -> Tensor:
         """The inputs of `Layer.forward` -> (B, T, E)"""
@@ -38,6 +33,8 @@ class _Recomputed(nn.Module):
 @cache
 def _recomputed(kind: Any) -> Any:
     """Returns the class of layers that are computed again, for a class of layers."""
+    if issubclass(kind, _Recomputed):
+        return kind
     return type(f"Recomputed{kind.__name__}", (_Recomputed, kind), {})
 
 
@@ -56,12 +53,7 @@ def recompute_layers(model: Module) -> Module:
     Raises:
         ArgumentTypeError: not a module.
     """
-    check_type("model", model, nn.Module, "a module")
-    for module in model.modules():
-        if isinstance(module, Layer) and not isinstance(module, _Recomputed):
-            kind: Any = type(module)
-            module.__class__ = _recomputed(kind)
-    return model
+    return change_classes(model, lambda kind: _recomputed(kind) if issubclass(kind, Layer) else None)
 
 
 def undo_recompute_layers(model: Module) -> Module:
@@ -70,8 +62,4 @@ def undo_recompute_layers(model: Module) -> Module:
     Raises:
         ArgumentTypeError: not a module.
     """
-    check_type("model", model, nn.Module, "a module")
-    for module in model.modules():
-        if isinstance(module, _Recomputed):
-            module.__class__ = type(module).__bases__[1]
-    return model
+    return change_classes(model, lambda kind: kind.__bases__[1] if issubclass(kind, _Recomputed) else None)

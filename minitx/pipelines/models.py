@@ -106,7 +106,7 @@ def _head(spec: TaskSpec, model: str | Path, hub: Mapping[str, Any]) -> str | No
     named = {name: task for name, task in heads.items() if task not in (None, "none")}
     if named and not set(named.values()) & set(spec.heads):
         name, task = next(iter(named.items()))
-        hint = f"config.json names {name}, which runs {_tasks(task)}"
+        hint = f"config.json names {name}, a model for {_tasks(task)}"
         raise ArgumentValueError("model", str(model), _expected(spec), hint)
     if not set(architecture.head_weights) & set(spec.heads):
         names = [other.name for other in TASKS.values() if set(other.heads) & set(architecture.head_weights)]
@@ -122,8 +122,10 @@ def check_head(spec: TaskSpec, model: Any) -> None:
         ArgumentValueError: another head, or training mode.
     """
     if "none" not in spec.heads and model.task not in spec.heads:
-        head = f"the head {model.task!r} and runs" if model.task else "no head and runs"
-        hint = f"it has {head} {_tasks(model.task)}; minitx.load(..., head={spec.heads[0]!r}) loads another"
+        head = f"the head {model.task!r}" if model.task else "no head"
+        hint = (
+            f"it has {head}, for {_tasks(model.task)}; minitx.load(..., head={spec.heads[0]!r}) loads another"
+        )
         raise ArgumentValueError("model", model, _expected(spec), hint)
     check_eval(model)
 

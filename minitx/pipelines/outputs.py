@@ -70,8 +70,8 @@ def write_results(
         with temporary.open("w", encoding="utf-8", newline="") as file:
             if path.suffix.lower() == ".jsonl":
                 file.writelines(
-                    json.dumps(with_kept(result, kept), ensure_ascii=False) + "\n"
-                    for result, kept in _counted()
+                    _dumped(with_kept(result, kept), index) + "\n"
+                    for index, (result, kept) in enumerate(_counted())
                 )
             else:
                 _write_rows(file, _counted())
@@ -90,11 +90,21 @@ def _write_rows(file: TextIO, results: Iterable[tuple[Any, Mapping[str, Any]]]) 
             for answer in _answers(plain(result), _sentences(result)):
                 row = start | {_renamed(name, start): value for name, value in answer.items()}
                 names |= dict.fromkeys(row)
+                _dumped(row, index)
                 waiting.write(json.dumps({name: _cell(value) for name, value in row.items()}) + "\n")
         writer = csv.DictWriter(file, list(names))
         writer.writeheader()
         waiting.seek(0)
         writer.writerows(map(json.loads, waiting))
+
+
+def _dumped(value: Any, index: int) -> str:
+    """Returns a result as JSON, which has neither NaN nor infinity; `index` is its place, for the error."""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        hint = "the weights may hold NaN, or dtype float32 may help"
+        raise ValueError(f"result {index} (from 0) has a number that is not finite; {hint}.") from None
 
 
 def _sentences(result: Any) -> list[str]:

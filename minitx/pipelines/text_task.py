@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
-import torch
 from torch import Tensor
 
 from minitx.pipelines.checks import (
@@ -23,7 +22,7 @@ from minitx.pipelines.embedding.embed import token_limit
 from minitx.pipelines.preprocess.starts import start_of
 from minitx.pipelines.registry import TaskSpec
 from minitx.pipelines.task import ModelInput, Options, Task
-from minitx.tokenizer.batch import Batch, Truncation
+from minitx.tokenizer.batch import Batch, Truncation, collate
 from minitx.validation import (
     ArgumentTypeError,
     ArgumentValueError,
@@ -273,19 +272,14 @@ class TextTask(Task[TextOptionsT, TextInput]):
         Raises:
             ArgumentValueError: an id that the model does not have.
         """
-        length = max(item.size for item in inputs)
-        size, device = self.model.config.text_inputs.vocab_size, self.model.device
+        size = self.model.config.text_inputs.vocab_size
         pad_id = self.tokenizer.pad_token_id or 0
-        pad = {"input_ids": pad_id if pad_id < size else 0}  # padding that was added to the tokenizer alone
-        batch = {
-            name: torch.tensor([_padded(item.arguments[name], length, pad.get(name, 0)) for item in inputs])
-            for name in inputs[0].arguments
-        }
+        pad_id = pad_id if pad_id < size else 0  # padding that was added to the tokenizer alone
+        batch = collate([item.arguments for item in inputs], input_ids=pad_id)
         if batch["input_ids"].numel() and int(batch["input_ids"].max()) >= size:
             hint = f"the model has {size} tokens, the tokenizer {len(self.tokenizer)}"
             raise ArgumentValueError("tokenizer", self.tokenizer, "that of the model", hint)
-        mask = torch.tensor([_padded([1] * item.size, length, 0) for item in inputs])
-        return {name: ids.to(device) for name, ids in batch.items()} | {"attention_mask": mask.to(device)}
+        return {name: ids.to(self.model.device) for name, ids in batch.items()}
 
     def output_of(self, row: Mapping[str, Tensor], item: TextInput) -> Any:
         """Returns the first of `outputs`: (C), or (T, C) without padding."""
@@ -306,12 +300,6 @@ def check_list(name: str, value: Any) -> list[str]:
     for index, text in enumerate(value):
         check_type(f"{name}[{index}]", text, str, "a string")
     return list(value)
-
-
-def _padded(values: Iterable[Any], length: int, value: Any) -> list[Any]:
-    row = list(values)
-    several = row and isinstance(row[0], list)  # such as the types of a token of a table
-    return row + [[value] * len(row[0]) if several else value] * (length - len(row))
 
 
 def _text_to_cut(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from minitx.validation import (
     ArgumentTypeError,
@@ -361,3 +362,20 @@ def as_id(parameter: str, index: Any) -> int:
     if isinstance(index, bool) or not isinstance(index, Integral):
         raise ArgumentTypeError(parameter, index, "an integer")
     return int(index)
+
+
+def pad(rows: Sequence[Sequence[Any]], value: int) -> Tensor:
+    """Pads rows of integers on the right with a value: B rows -> (B, T), or (B, T, N) of lists of N."""
+    tensors = [torch.tensor(row, dtype=torch.long) for row in rows]
+    return pad_sequence(tensors, batch_first=True, padding_value=value)
+
+
+def collate(rows: Sequence[Mapping[str, Sequence[Any]]], **padding: int) -> dict[str, Tensor]:
+    """Pads the entries of rows to one length, on the right, and adds `attention_mask`.
+
+    Args:
+        rows: at least one, with `input_ids`, and all with the same entries.
+        **padding: value that pads an entry; 0 for the others.
+    """
+    full = [{**row, "attention_mask": [1] * len(row["input_ids"])} for row in rows]
+    return {name: pad([row[name] for row in full], padding.get(name, 0)) for name in full[0]}

@@ -43,6 +43,12 @@ if TYPE_CHECKING:  # the table below, for type checkers
     from minitx.training.objectives.seq2seq import Seq2SeqLM as Seq2SeqLM
     from minitx.training.objectives.spans import SpanCorruption as SpanCorruption
     from minitx.training.optimizer import make_optimizers as make_optimizers
+    from minitx.training.recipe.end import TrainingEnd as TrainingEnd
+    from minitx.training.recipe.file import Recipe as Recipe
+    from minitx.training.recipe.file import read_recipe as read_recipe
+    from minitx.training.recipe.plan import Plan as Plan
+    from minitx.training.recipe.plan import plan_recipe as plan_recipe
+    from minitx.training.recipe.run import run_recipe as run_recipe
     from minitx.training.schedules import learning_rate_factor as learning_rate_factor
     from minitx.training.session import Interrupted as Interrupted
     from minitx.training.session import TrainResult as TrainResult
@@ -62,6 +68,8 @@ _MODULES = {
     "Loss": "objectives.base",
     "MaskedLM": "objectives.masked",
     "Objective": "objectives.base",
+    "Plan": "recipe.plan",
+    "Recipe": "recipe.file",
     "ReplacedTokens": "objectives.replaced",
     "Run": "loop",
     "Sampler": "data.sampler",
@@ -74,6 +82,7 @@ _MODULES = {
     "TokenLabels": "objectives.labelled",
     "TrainConfig": "config",
     "TrainResult": "session",
+    "TrainingEnd": "recipe.end",
     "add_lora": "lora",
     "learning_rate_factor": "schedules",
     "load_adapter": "lora",
@@ -81,9 +90,12 @@ _MODULES = {
     "make_optimizers": "optimizer",
     "merge_lora": "lora",
     "read_metrics": "metrics",
+    "plan_recipe": "recipe.plan",
+    "read_recipe": "recipe.file",
     "read_records": "data.records",
     "read_texts": "data.files",
     "remove_lora": "lora",
+    "run_recipe": "recipe.run",
     "save_adapter": "lora",
     "split": "data.split",
     "train": "session",

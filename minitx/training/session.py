@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from minitx.checkpoint.save import HasFiles, save
+from minitx.io import write_atomically
 from minitx.models import Model
 from minitx.optimize import recompute_layers, undo_recompute_layers
 from minitx.signals import deferred
@@ -68,6 +71,7 @@ def train(
     folder: str | Path | None = None,
     evaluation: Dataset | None = None,
     tokenizer: HasFiles | None = None,
+    files: Mapping[str, str] | None = None,
     resume: bool = False,
     progress: bool | None = None,
 ) -> TrainResult:
@@ -85,6 +89,7 @@ def train(
         folder: a new folder for metrics, checkpoints and the trained model; None: nothing is written.
         evaluation: dataset whose loss is measured every `config.evaluate_every` steps, and at the end.
         tokenizer: to save with the model.
+        files: name -> text of further files in the folder of the run and in those of its models.
         resume: continue the run in `folder` from its last checkpoint, or from the beginning if it has none.
             The model must be the one that the run began with; its parameters are those of the checkpoint
             afterwards.
@@ -118,7 +123,8 @@ def train(
             stack.callback(undo_recompute_layers, model)
         stack.callback(model.eval)
         show = stack.enter_context(progress_bar(config.steps, run.finished, progress))
-        session = Session(run, place, metrics, evaluation, tokenizer)
+        session = Session(run, place, metrics, evaluation, tokenizer, files)
+        session.write_files()
         signals = stack.enter_context(deferred())
         session.run_steps(show, signals)
         session.finish()
@@ -157,6 +163,7 @@ class Session:
         metrics: its records.
         evaluation: dataset of the evaluations.
         tokenizer: to save with the model.
+        files: name -> text of further files.
     """
 
     def __init__(
@@ -166,9 +173,10 @@ class Session:
         metrics: Metrics,
         evaluation: Dataset | None,
         tokenizer: HasFiles | None,
+        files: Mapping[str, str] | None = None,
     ) -> None:
         self.run, self.place, self.metrics = run, place, metrics
-        self.evaluation, self.tokenizer = evaluation, tokenizer
+        self.evaluation, self.tokenizer, self.files = evaluation, tokenizer, files or {}
 
     @property
     def is_complete(self) -> bool:
@@ -222,6 +230,12 @@ class Session:
             if isinstance(part, Model):
                 write = save_adapter if has_adapters(part) else save
                 write(part, folder / name, tokenizer=self.tokenizer)
+        write_texts(folder, self.files)
+
+    def write_files(self) -> None:
+        """Writes the further files into the folder of the run, if there is one."""
+        if self.place is not None:
+            write_texts(self.place.path, self.files)
 
     def finish(self) -> None:
         """Writes a checkpoint, and the model of a complete run, with `patience` the best one."""
@@ -241,6 +255,12 @@ class Session:
         if self.is_complete:
             return f"{done}, when it was complete; the model is in {self.place.model}."
         return f"{done}; continue with train(..., folder={str(self.place.path)!r}, resume=True)."
+
+
+def write_texts(folder: Path, files: Mapping[str, str]) -> None:
+    """Writes texts by the names of their files."""
+    for name, text in files.items():
+        write_atomically(folder / name, partial(Path.write_text, data=text, encoding="utf-8"))
 
 
 def is_due(step: int, every: int) -> bool:

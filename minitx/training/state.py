@@ -191,23 +191,35 @@ def open_run(path: Path, config: TrainConfig, *, resume: bool) -> Iterator[RunFo
         ArgumentValueError: settings that the run cannot continue with.
         BlockingIOError: another process trains there.
     """
+    if resume:
+        check_place(path, resume=True)  # before a folder is created
     place = path / CONFIG
-    if resume and not place.exists():
-        raise FileNotFoundError(f"{path} holds no run to resume; pass resume=False to begin one.")
     path.mkdir(parents=True, exist_ok=True)
     with _locked(path):
-        if not resume and place.exists():
-            raise FileExistsError(
-                f"{path} holds a run; pass resume=True to continue it, or another folder for a new one."
-            )
-        if not resume and any(child.name != _LOCK for child in path.iterdir()):
-            raise FileExistsError(f"{path} is not empty; pass a new folder for the run.")
+        check_place(path, resume=resume)
         identity = uuid4().hex
         if resume:
             identity, earlier = read_config(place)
             config.check_continues(earlier)
         write_atomically(place, lambda file: file.write_text(config_text(identity, config), "utf-8"))
         yield RunFolder(path, identity, config)
+
+
+def check_place(path: Path, *, resume: bool) -> None:
+    """Checks that a run can begin in a folder, or continue.
+
+    Raises:
+        FileExistsError, FileNotFoundError: as `open_run`.
+    """
+    place = path / CONFIG
+    if resume and not place.exists():
+        raise FileNotFoundError(f"{path} holds no run to resume; begin one without resume=True (--resume).")
+    if not resume and place.exists():
+        raise FileExistsError(
+            f"{path} holds a run; continue it with resume=True (--resume), or pass another folder."
+        )
+    if not resume and path.exists() and any(child.name != _LOCK for child in path.iterdir()):
+        raise FileExistsError(f"{path} is not empty; pass a new folder for the run.")
 
 
 def config_text(identity: str, config: TrainConfig) -> str:

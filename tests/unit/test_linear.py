@@ -264,11 +264,15 @@ def strided(x: torch.Tensor, layout: str) -> torch.Tensor:
 @pytest.mark.parametrize("layout", ["dense", "transposed", "sparse"])
 @pytest.mark.parametrize("rows", [(), (1,), (5, 13), (70,), (2, 3, 4)])
 @pytest.mark.parametrize("needed", ["x weight bias", "x", "weight", "bias", "weight bias"])
-def test_gradients(layout: str, rows: tuple[int, ...], needed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("outputs", [512, 256])
+def test_gradients(
+    layout: str, rows: tuple[int, ...], needed: str, outputs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Against float64; a frozen weight gets none, as under LoRA."""
     monkeypatch.setattr(module, "onednn_is_faster", lambda: True)
-    tensors = {"x": torch.randn(*rows, 256), "weight": torch.randn(512, 256), "bias": torch.randn(512)}
-    grad = strided(torch.randn(*rows, 512), layout)
+    weight, bias = torch.randn(outputs, 256), torch.randn(outputs)
+    tensors = {"x": torch.randn(*rows, 256), "weight": weight, "bias": bias}
+    grad = strided(torch.randn(*rows, outputs), layout)
     ours = {
         name: (strided(t, layout) if name == "x" else t).detach().requires_grad_(name in needed.split())
         for name, t in tensors.items()
@@ -284,6 +288,15 @@ def test_gradients(layout: str, rows: tuple[int, ...], needed: str, monkeypatch:
         if found is not None:
             assert found.shape == tensor.shape
             assert torch.allclose(found.double(), tensor.grad, rtol=0, atol=3e-4)
+
+
+@pytest.mark.parametrize(("rows", "chosen"), [(1023, False), (1024, True)])
+def test_a_small_weight_and_many_rows(rows: int, chosen: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "onednn_is_faster", lambda: True)
+    x, weight = torch.randn(rows, 64), torch.randn(64, 64, requires_grad=True)
+    y = linear(x, weight, None)
+    assert (type(y.grad_fn).__name__ == "_RecordedBackward") == chosen
+    assert torch.allclose(y, F.linear(x, weight), atol=1e-4)
 
 
 def test_gradients_of_an_expanded_gradient() -> None:

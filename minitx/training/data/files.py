@@ -12,56 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from minitx.readers import check_exists, read_lines
 from minitx.training.data.split import check_split, share
 from minitx.validation import ArgumentValueError, check_choice, check_path
 
 Documents = Literal["paragraphs", "lines", "files"]
-
-_LONGEST_LINE = 16 * 2**20  # bytes; a longer one is most likely no text
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
-_BOM = "\ufeff"
-
-
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yields the number, from 1, and the text of each line of a UTF-8 file, without the line's end.
-
-    Raises:
-        FileNotFoundError, IsADirectoryError: no such file, or a folder.
-        ValueError: an empty file, bytes that are not UTF-8, a null character, or a line of more than 16 MiB.
-    """
-    with path.open("rb") as file:
-        number = 0
-        while line := file.readline(_LONGEST_LINE + 1):
-            number += 1
-            yield number, _decode(line, f"{path}:{number}", is_first=number == 1)
-    if number == 0:
-        raise ValueError(f"{path} is empty; it must hold the text to train on.")
-
-
-def _decode(line: bytes, where: str, *, is_first: bool) -> str:
-    """Returns the text of a line; `where` is its place, for errors."""
-    if is_first and line.startswith(_UTF16):
-        raise ValueError(f"{where}: the file is in UTF-16; convert it to UTF-8.")
-    if len(line) > _LONGEST_LINE:
-        limit = f"{_LONGEST_LINE:,} bytes"
-        raise ValueError(f"{where}: the line has more than {limit}; is it text, with ends of lines?")
-    try:
-        text = line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        byte = f"byte 0x{line[error.start]:02x} in column {error.start + 1}"
-        raise ValueError(f"{where}: {byte} is not UTF-8; convert the file, e.g. from Latin-1.") from None
-    if "\0" in text:
-        raise ValueError(f"{where}: the line holds a null character; is it a text file?")
-    text = text.removesuffix("\n").removesuffix("\r")
-    return text.removeprefix(_BOM) if is_first else text
-
-
-def check_exists(path: Path) -> None:
-    """Checks that a path is a file, else raises FileNotFoundError or IsADirectoryError."""
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist.")
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; pass the files in it.")
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from minitx.io import parse_json
-from minitx.training.data.files import check_exists, read_lines
+from minitx.readers import JSON_LINES, SEPARATORS, check_exists, read_values
 from minitx.validation import ArgumentValueError, check_path, check_strings
-
-_SEPARATORS = {".csv": ",", ".tsv": "\t"}
-_JSON_LINES = (".jsonl", ".ndjson")
 
 
 class Records(Sequence[Mapping[str, Any]]):
@@ -61,15 +56,17 @@ def read_records(path: str | Path, **columns: str) -> Records:
     """
     path = check_path("path", path)
     check_strings(**columns)
-    if path.suffix not in (*_SEPARATORS, *_JSON_LINES):
+    kinds = (*JSON_LINES, *SEPARATORS)
+    if path.suffix.lower() not in kinds:
         hint = "a JSON file with one list must be rewritten with one record per line"
-        expected = f"a file that ends in {', '.join((*_JSON_LINES, *_SEPARATORS))}"
+        expected = f"a file that ends in {', '.join(kinds)}"
         raise ArgumentValueError("path", str(path), expected, hint if path.suffix == ".json" else "")
     check_exists(path)
-    read = _read_json_lines if path.suffix in _JSON_LINES else _read_table
     rows, lines = [], []
-    for number, row in read(path):
+    for number, row in read_values(path, columns.values() or None):
         where = f"{path}:{number}"
+        if not isinstance(row, dict):
+            raise ValueError(f"{where}: holds a {type(row).__name__}; expected a JSON object.")
         rows.append({field: _cell(row, name, where) for field, name in columns.items()} if columns else row)
         lines.append(number)
         for field, value in rows[-1].items():
@@ -77,37 +74,6 @@ def read_records(path: str | Path, **columns: str) -> Records:
     if not rows:
         raise ValueError(f"{path} has no records; it must hold the data to train on.")
     return Records(path, rows, lines)
-
-
-def _read_json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in read_lines(path):
-        if line.strip():
-            yield number, parse_json(line.encode(), Path(f"{path}:{number}"))
-
-
-def _read_table(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.reader(
-        (f"{line}\n" for _, line in read_lines(path)), delimiter=_SEPARATORS[path.suffix], strict=True
-    )
-    header: list[str] = []
-    while True:
-        number = reader.line_num + 1  # of the row's first line; cells in quotes may have several
-        try:
-            row = next(reader, None)
-        except csv.Error as error:
-            hint = "are all quotes closed, and quotes in a cell doubled?"
-            raise ValueError(f"{path}:{number}: not readable as a table ({error}); {hint}") from None
-        if row is None:
-            return
-        if not header:
-            header = [name.strip() for name in row]
-            if len(set(header)) < len(header):
-                raise ValueError(f"{path}:{number}: two columns of the header have the same name.")
-        elif len(row) != len(header) and row:
-            hint = "put cells with a separator in quotes"
-            raise ValueError(f"{path}:{number}: {len(row)} cells, but {len(header)} columns; {hint}.")
-        elif row:
-            yield number, dict(zip(header, row, strict=True))
 
 
 def _cell(row: Mapping[str, Any], name: str, where: str) -> Any:

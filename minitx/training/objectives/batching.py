@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
+from minitx.tokenizer.batch import collate as pad_rows
 from minitx.training.objectives.base import IGNORED, Batch, Example
 from minitx.validation import ArgumentTypeError, ArgumentValueError, check_integer, check_strings, check_type
 
@@ -15,8 +13,6 @@ if TYPE_CHECKING:
     from minitx.tokenizer import Tokenizer
 
 Row = dict[str, list[int]]
-# Padding of the keys of a row other than `input_ids`.
-PADDING = {"attention_mask": 0, "token_type_ids": 0, "labels": IGNORED}
 
 
 def as_row(name: str, values: Any) -> list[int]:
@@ -108,10 +104,15 @@ def encode_text(
         as_target=as_target,
         as_tensors=False,
     )
-    row = {key: rows[0] for key, rows in encoded.items() if key != "attention_mask"}
+    row = row_of(encoded)
     if not row["input_ids"]:
         raise ArgumentValueError(name, text, "a text with at least one token", "leave empty examples out")
     return row
+
+
+def row_of(batch: Mapping[str, Sequence[Any]], index: int = 0) -> Row:
+    """Returns a row of a tokenizer's batch of lists, without the mask, which `collate` adds."""
+    return {name: list(rows[index]) for name, rows in batch.items() if name != "attention_mask"}
 
 
 def check_same_length(name: str, values: Sequence[Any], others: Sequence[Any], other: str) -> None:
@@ -139,9 +140,7 @@ def collate(rows: Sequence[Row], pad_token_id: int) -> Batch:
         ArgumentValueError: no rows, or rows with different entries.
     """
     check_rows(rows)
-    full = [{**row, "attention_mask": [1] * len(row["input_ids"])} for row in rows]
-    values = PADDING | {"input_ids": pad_token_id}
-    return {name: pad([row[name] for row in full], values[name]) for name in full[0]}
+    return pad_rows(rows, input_ids=pad_token_id, labels=IGNORED)
 
 
 def check_rows(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -152,12 +151,6 @@ def check_rows(rows: Sequence[Mapping[str, Any]]) -> None:
         if row.keys() != rows[0].keys():
             expected = f"an example with {', '.join(rows[0])}, like the first"
             raise ArgumentValueError(f"examples[{index}]", sorted(row), expected)
-
-
-def pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
-    """Pads rows of ids on the right with a value: B rows -> (B, T)."""
-    width = max(map(len, rows))
-    return torch.tensor([[*row, *[value] * (width - len(row))] for row in rows])
 
 
 def padding_id(tokenizer: Tokenizer | None) -> int:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from minitx.tokenizer.batch import pad
 from minitx.training.objectives.base import IGNORED, Batch, Example, Objective
 from minitx.training.objectives.batching import (
     as_row,
@@ -22,7 +23,6 @@ from minitx.training.objectives.batching import (
     check_same_length,
     collate,
     encode,
-    pad,
     padding_id,
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
@@ -10,17 +11,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from minitx.tokenizer.batch import pad
 from minitx.training.objectives.base import IGNORED, Batch, Example, Objective
 from minitx.training.objectives.batching import (
     Row,
     as_row,
     check_optional_integers,
-    check_rows,
     check_same_length,
     collate,
     encode,
     entry,
     padding_id,
+    row_of,
 )
 from minitx.validation import (
     ArgumentTypeError,
@@ -36,23 +38,57 @@ from minitx.validation import (
 if TYPE_CHECKING:
     from minitx.tokenizer import Tokenizer
 
+_NUMBERS = Interval(-inf, inf, open_low=True, open_high=True)
+
 
 @dataclass(frozen=True)
-class SequenceLabels(Objective):
-    """Classification or regression of sequences, of models with head="sequence-classification".
-
-    Examples have a `text`, and `pair` for a second one, or `input_ids`; and `labels`: the index of a class, a
-    number in [0, 1] for each class with `multiple`, or a number to predict with `num_labels=1`.
+class Labelled(Objective):
+    """Base of these objectives, each of which states the rows of an example, and their labels.
 
     Attributes:
         tokenizer: of texts, and for the id of padding.
+    """
+
+    tokenizer: Tokenizer
+
+    def __call__(self, examples: Sequence[Example], generator: torch.Generator) -> Batch:
+        """Returns the inputs of the model, (B, T) each, and `labels`, whose shape is that of the head's loss.
+
+        Args:
+            examples: one per row, or of several rows each.
+            generator: not used.
+
+        Raises:
+            ArgumentTypeError, ArgumentValueError: an entry that is missing, or labels that do not fit.
+        """
+        pairs = [pair for index, example in enumerate(examples) for pair in self.rows(example, index)]
+        batch = collate([row for row, _ in pairs], padding_id(self.tokenizer))
+        return batch | {"labels": self.as_tensor([label for _, label in pairs])}
+
+    @abstractmethod
+    def rows(self, example: Example, index: int) -> list[tuple[Row, Any]]:
+        """Returns inputs and label of each row of an example; `index` is its place, for messages."""
+
+    def as_tensor(self, labels: Sequence[Any]) -> Tensor:
+        """Returns the labels of all rows."""
+        return torch.tensor(labels)
+
+
+@dataclass(frozen=True)
+class SequenceLabels(Labelled):
+    """Classification or regression of sequences, of models with head="sequence-classification".
+
+    Examples have a `text`, and `pair` for a second one, or `input_ids`; and `labels`: the index of a class, a
+    number in [0, 1] for each class with `multiple`, or a number to predict with `num_labels=1`. Labels of a
+    batch are (B,), or (B, C) with `multiple`.
+
+    Attributes:
         num_labels: number of classes; 1 is regression.
         multiple: any number of classes per sequence.
         max_length: maximum number of tokens of a text; None: all of them.
     """
 
     task = "sequence-classification"
-    tokenizer: Tokenizer
     num_labels: int
     multiple: bool = False
     max_length: int | None = None
@@ -62,34 +98,110 @@ class SequenceLabels(Objective):
         check_flags(multiple=self.multiple)
         check_optional_integers(1, max_length=self.max_length)
 
-    def __call__(self, examples: Sequence[Example], generator: torch.Generator) -> Batch:
-        """Returns the inputs (B, T) of the model, and `labels` (B,), or (B, C) with `multiple`.
+    def rows(self, example: Example, index: int) -> list[tuple[Row, Any]]:
+        """As `Labelled.rows`: one row."""
+        row = encode(example, index, self.tokenizer, self.max_length)
+        return [(row, self.label(entry(example, "labels", index), f"examples[{index}]['labels']"))]
 
-        Args:
-            examples: one per row.
-            generator: not used.
-
-        Raises:
-            ArgumentTypeError, ArgumentValueError: no text or labels, or labels outside of the classes.
-        """
-        rows = [encode(x, i, self.tokenizer, self.max_length) for i, x in enumerate(examples)]
-        labels = [self.label(entry(x, "labels", i), f"examples[{i}]") for i, x in enumerate(examples)]
-        return collate(rows, padding_id(self.tokenizer)) | {"labels": torch.tensor(labels)}
-
-    def label(self, value: Any, where: str) -> Any:
+    def label(self, value: Any, name: str) -> Any:
         """Returns the label of one example, checked: a class, a number, or a number for each class.
 
         Args:
             value: of the entry `labels`.
-            where: the example, for messages.
+            name: of the entry, for messages.
         """
-        name = f"{where}['labels']"
         if self.multiple:
             check_same_length(name, check_list(name, value), range(self.num_labels), "the classes")
             return [check_number(name, number, Interval(0, 1)) for number in value]
         if self.num_labels == 1:
-            return check_number(name, value, Interval(-inf, inf, open_low=True, open_high=True))
+            return check_number(name, value, _NUMBERS)
         return check_integer(name, value, 0, self.num_labels - 1)
+
+
+@dataclass(frozen=True)
+class TokenLabels(Labelled):
+    """Classification of tokens, of models with head="token-classification".
+
+    Examples have `words` and `labels`, a class for each word, of which the first token is labelled; or
+    `input_ids` and `labels`, a class for each token, or -100. Labels of a batch are (B, T).
+
+    Attributes:
+        num_labels: number of classes.
+        max_length: maximum number of tokens; the words after them are left out. None: all of them.
+    """
+
+    task = "token-classification"
+    num_labels: int
+    max_length: int | None = None
+
+    def __post_init__(self) -> None:
+        check_integer("num_labels", self.num_labels, 1)
+        check_optional_integers(1, max_length=self.max_length)
+
+    def rows(self, example: Example, index: int) -> list[tuple[Row, list[int]]]:
+        """As `Labelled.rows`: one row."""
+        name = f"examples[{index}]['labels']"
+        labels = as_row(name, entry(example, "labels", index))
+        for label in labels:
+            if label != IGNORED:
+                check_integer(name, label, 0, self.num_labels - 1)
+        if "input_ids" in example:
+            row = encode(example, index, None)
+            check_same_length(name, labels, row["input_ids"], "input_ids")
+            return [(row, labels)]
+        words = list(check_list("words", entry(example, "words", index, "or with 'input_ids'")))
+        check_same_length(name, labels, words, "words")
+        limit, cut = self.max_length, self.max_length is not None
+        batch = self.tokenizer(
+            [words], is_split_into_words=True, truncation=cut, max_length=limit, as_tensors=False
+        )
+        return [(row_of(batch), align_labels(batch.word_ids[0], labels))]
+
+    def as_tensor(self, labels: Sequence[Any]) -> Tensor:
+        """As `Labelled.as_tensor`, padded with -100."""
+        return pad(labels, IGNORED)
+
+
+@dataclass(frozen=True)
+class AnswerSpans(Labelled):
+    """Answers in a context, of models with head="question-answering".
+
+    Examples have `question`, `context` and `answers`, {"text": [...], "answer_start": [...]} as in SQuAD
+    (arXiv:1606.05250), of which the first is learned; without one, the question has no answer there. A long
+    context becomes several rows that overlap. Labels of a batch are (R, 2): first and last token of the
+    answer; a row without it has the first token, [CLS] of an encoder, as both.
+
+    Attributes:
+        max_length: tokens of a row, question included.
+        stride: number of tokens by which the rows of a context overlap.
+    """
+
+    task = "question-answering"
+    max_length: int = 384
+    stride: int = 128
+
+    def __post_init__(self) -> None:
+        check_integer("max_length", self.max_length, 1)
+        check_integer("stride", self.stride, 0)
+
+    def rows(self, example: Example, index: int) -> list[tuple[Row, tuple[int, int]]]:
+        """As `Labelled.rows`: a row for each window of the context."""
+        question, context = (entry(example, name, index) for name in ("question", "context"))
+        name = f"examples[{index}]"
+        check_strings(**{f"{name}['question']": question, f"{name}['context']": context})
+        answer = answer_characters(context, entry(example, "answers", index), f"{name}['answers']")
+        batch = self.tokenizer(
+            [question],
+            pairs=[context],
+            truncation="only_second",
+            max_length=self.max_length,
+            stride=self.stride,
+            return_overflow=True,
+            return_offsets=True,
+            as_tensors=False,
+        )
+        spans = zip(batch.offsets, batch.sequence_ids, strict=True)
+        return [(row_of(batch, row), answer_tokens(*span, answer)) for row, span in enumerate(spans)]
 
 
 def check_list(name: str, value: Any) -> Sequence[Any]:
@@ -112,153 +224,17 @@ def align_labels(word_ids: Sequence[int | None], labels: Sequence[int]) -> list[
     ]
 
 
-@dataclass(frozen=True)
-class TokenLabels(Objective):
-    """Classification of tokens, of models with head="token-classification".
-
-    Examples have `words` and `labels`, a class for each word, of which the first token is labelled; or
-    `input_ids` and `labels`, a class for each token, or -100.
-
-    Attributes:
-        tokenizer: of words, and for the id of padding.
-        num_labels: number of classes.
-        max_length: maximum number of tokens; the words after them are left out. None: all of them.
-    """
-
-    task = "token-classification"
-    tokenizer: Tokenizer
-    num_labels: int
-    max_length: int | None = None
-
-    def __post_init__(self) -> None:
-        check_integer("num_labels", self.num_labels, 1)
-        check_optional_integers(1, max_length=self.max_length)
-
-    def __call__(self, examples: Sequence[Example], generator: torch.Generator) -> Batch:
-        """Returns the inputs and `labels` of the model, (B, T) each.
-
-        Args:
-            examples: one per row.
-            generator: not used.
-
-        Raises:
-            ArgumentTypeError, ArgumentValueError: no words or labels, different numbers of them, or labels
-                outside of the classes.
-        """
-        rows = [self.row(example, index) for index, example in enumerate(examples)]
-        return collate(rows, padding_id(self.tokenizer))
-
-    def row(self, example: Example, index: int) -> Row:
-        """Returns inputs and labels of one example; `index` is its place in the batch, for messages."""
-        name = f"examples[{index}]['labels']"
-        labels = as_row(name, entry(example, "labels", index))
-        for label in labels:
-            if label != IGNORED:
-                check_integer(name, label, 0, self.num_labels - 1)
-        if "input_ids" in example:
-            row = encode(example, index, None)
-            check_same_length(name, labels, row["input_ids"], "input_ids")
-            return row | {"labels": labels}
-        words = list(check_list("words", entry(example, "words", index, "or with 'input_ids'")))
-        check_same_length(name, labels, words, "words")
-        batch = self.tokenizer(
-            [words],
-            is_split_into_words=True,
-            truncation=self.max_length is not None,
-            max_length=self.max_length,
-            as_tensors=False,
-        )
-        row = {key: rows[0] for key, rows in batch.items() if key != "attention_mask"}
-        return row | {"labels": align_labels(batch.word_ids[0], labels)}
-
-
-def answer_tokens(offsets: Tensor, context: Tensor, start: int, end: int) -> tuple[int, int] | None:
-    """Returns the first and the last token of an answer; None if the window does not contain all of it.
+def answer_characters(context: str, answers: Any, name: str) -> tuple[int, int] | None:
+    """Returns start and end of the first answer in its context; None without answers.
 
     Args:
-        offsets: (T, 2) start and end of each token in characters of its text.
-        context: (T,) bool, the tokens of the context.
-        start, end: the answer's characters in the context.
-    """
-    first = context & (offsets[:, 0] <= start) & (start < offsets[:, 1])
-    last = context & (offsets[:, 0] < end) & (end <= offsets[:, 1])
-    if not (bool(first.any()) and bool(last.any())):
-        return None
-    return int(first.nonzero()[0]), int(last.nonzero()[-1])
-
-
-@dataclass(frozen=True)
-class AnswerSpans(Objective):
-    """Answers in a context, of models with head="question-answering".
-
-    Examples have `question`, `context` and `answers`, {"text": [...], "answer_start": [...]} as in SQuAD
-    (arXiv:1606.05250), of which the first is learned; without one, the question has no answer there. A long
-    context becomes several rows that overlap.
-
-    Attributes:
-        tokenizer: of the model.
-        max_length: tokens of a row, question included.
-        stride: number of tokens by which the rows of a context overlap.
-    """
-
-    task = "question-answering"
-    tokenizer: Tokenizer
-    max_length: int = 384
-    stride: int = 128
-
-    def __post_init__(self) -> None:
-        check_integer("max_length", self.max_length, 1)
-        check_integer("stride", self.stride, 0)
-
-    def __call__(self, examples: Sequence[Example], generator: torch.Generator) -> Batch:
-        """Returns the inputs of the model (R, T), and `labels` (R, 2): first and last token of the answer.
-
-        A row without the answer has the first token, [CLS] of an encoder, as both.
-
-        Args:
-            examples: of one or several rows each.
-            generator: not used.
-
-        Raises:
-            ArgumentTypeError, ArgumentValueError: an example without these entries, or an answer that is not
-                where it should be in the context.
-        """
-        check_rows([{}] * len(examples))
-        answers = [answer_characters(example, index) for index, example in enumerate(examples)]
-        batch = self.tokenizer(
-            [entry(example, "question", index) for index, example in enumerate(examples)],
-            pairs=[example["context"] for example in examples],
-            truncation="only_second",
-            max_length=self.max_length,
-            stride=self.stride,
-            return_overflow=True,
-            return_offsets=True,
-            as_tensors=False,
-        )
-        labels = []
-        for row, index in enumerate(batch.overflow_to_sample):
-            context = torch.tensor([sequence == 1 for sequence in batch.sequence_ids[row]])
-            offsets = torch.tensor(batch.offsets[row])
-            answer = answers[index]
-            tokens = None if answer is None else answer_tokens(offsets, context, *answer)
-            labels.append((0, 0) if tokens is None else tokens)
-        names = [name for name in batch if name != "attention_mask"]
-        rows = [{name: batch[name][row] for name in names} for row in range(len(labels))]
-        return collate(rows, padding_id(self.tokenizer)) | {"labels": torch.tensor(labels)}
-
-
-def answer_characters(example: Example, index: int) -> tuple[int, int] | None:
-    """Returns start and end of the first answer in the context; None without answers.
-
-    Args:
-        example: with `context` and `answers`.
-        index: its place in the batch, for messages.
+        context: the text.
+        answers: the value of the entry.
+        name: of the entry, for messages.
 
     Raises:
-        ArgumentTypeError, ArgumentValueError: missing entries, or a context without the answer at its start.
+        ArgumentTypeError, ArgumentValueError: not as in SQuAD, or a context without the answer at its start.
     """
-    context, answers = entry(example, "context", index), entry(example, "answers", index)
-    name = f"examples[{index}]['answers']"
     try:
         texts, starts = answers["text"], answers["answer_start"]
     except (KeyError, TypeError):
@@ -271,3 +247,20 @@ def answer_characters(example: Example, index: int) -> tuple[int, int] | None:
         expected = f"a text of the context from character {start} on"
         raise ArgumentValueError(name, text, expected, f"there it has {context[start : start + len(text)]!r}")
     return start, start + len(text)
+
+
+def answer_tokens(
+    offsets: Sequence[tuple[int, int]], sequence_ids: Sequence[int | None], answer: tuple[int, int] | None
+) -> tuple[int, int]:
+    """Returns the first and the last token of an answer; (0, 0) if the window does not contain all of it.
+
+    Args:
+        offsets: start and end of each token in characters of its text.
+        sequence_ids: 1 for the tokens of the context.
+        answer: start and end of the answer's characters; None: there is none.
+    """
+    start, end = answer or (-1, -1)
+    spans = [span if text == 1 else (0, 0) for span, text in zip(offsets, sequence_ids, strict=True)]
+    first = [token for token, span in enumerate(spans) if span[0] <= start < span[1]]
+    last = [token for token, span in enumerate(spans) if span[0] < end <= span[1]]
+    return (first[0], last[-1]) if first and last else (0, 0)

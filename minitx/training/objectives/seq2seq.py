@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from minitx.tokenizer.batch import pad
 from minitx.training.objectives.base import IGNORED, Batch, Example, Loss, Objective, count_targets
 from minitx.training.objectives.batching import (
     as_row,
@@ -19,7 +20,6 @@ from minitx.training.objectives.batching import (
     encode,
     encode_text,
     entry,
-    pad,
     padding_id,
 )
 from minitx.validation import Interval, check_number

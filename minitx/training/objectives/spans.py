@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from minitx.tokenizer.batch import pad
 from minitx.training.objectives.base import IGNORED, Batch, Example, Objective
-from minitx.training.objectives.batching import check_optional_integers, collate, encode, pad, padding_id
+from minitx.training.objectives.batching import check_optional_integers, collate, encode, padding_id
 from minitx.validation import ArgumentValueError, Interval, check_integer, check_number
 
 if TYPE_CHECKING:

@@ -178,13 +178,13 @@ def test_vectors_of_half_a_surrogate_pair(pipe_for: Callable[[str], Any]) -> Non
 # --- models and tokenizers -------------------------------------------------------------------------
 
 HEADS = {
-    "text-classification": "BertForSequenceClassification, which runs text-classification, text-ranking",
-    "token-classification": r"BertForTokenClassification, which runs token-classification\.",
-    "question-answering": r"BertForQuestionAnswering, which runs question-answering\.",
-    "fill-mask": r"BertForMaskedLM, which runs fill-mask\.",
-    "summarization": "T5ForConditionalGeneration, which runs summarization, translation",
-    "text-generation": r"GPT2LMHeadModel, which runs text-generation\.",
-    "table-question-answering": r"TapasForQuestionAnswering, which runs table-question-answering\.",
+    "text-classification": "BertForSequenceClassification, a model for text-classification, text-ranking",
+    "token-classification": r"BertForTokenClassification, a model for token-classification\.",
+    "question-answering": r"BertForQuestionAnswering, a model for question-answering\.",
+    "fill-mask": r"BertForMaskedLM, a model for fill-mask\.",
+    "summarization": "T5ForConditionalGeneration, a model for summarization, translation",
+    "text-generation": r"GPT2LMHeadModel, a model for text-generation\.",
+    "table-question-answering": r"TapasForQuestionAnswering, a model for table-question-answering\.",
 }
 
 
@@ -221,7 +221,7 @@ def test_a_model_with_another_head(root: Path) -> None:
     with pytest.raises(ArgumentValueError, match=expected):
         minitx.pipeline("text-classification", model)
     bare = minitx.load(folder_for("token-classification", root), head="none")
-    with pytest.raises(ArgumentValueError, match="it has no head and runs feature-extraction"):
+    with pytest.raises(ArgumentValueError, match="it has no head, for feature-extraction"):
         minitx.pipeline("text-classification", bare)
 
 

@@ -13,6 +13,7 @@ import pytest
 
 import minitx
 from minitx.pipelines.inputs import read_rows, run_file
+from minitx.pipelines.outputs import write_results
 from tests.unit.pipelines.folders import bert_folder
 
 PAIR = ("text", "text_pair")
@@ -38,6 +39,7 @@ def rows(path: Path, columns: Any = None, **more: Any) -> Iterator[Any]:
     ("kind", "content"),
     [
         ("csv", "id,review\n7,the cat\n8,a dog\n"),
+        ("TSV", "id\treview\n7\tthe cat\n8\ta dog\n"),
         ("jsonl", '{"id": 7, "review": "the cat"}\n\n{"id": 8, "review": "a dog"}\n'),
     ],
 )
@@ -81,7 +83,7 @@ def test_a_long_cell(tmp_path: Path) -> None:
         {"text": long},
     ]
     assert csv.field_size_limit() == limit  # it is that of the whole program
-    with pytest.raises(ValueError, match=r"in\.csv: line 2 is not CSV .*a quote within quotes is doubled"):
+    with pytest.raises(ValueError, match=r"in\.csv:2: not readable .*and quotes in a cell doubled\?"):
         list(rows(write(tmp_path, "csv", 'text\n"a"b\n')))
 
 
@@ -95,8 +97,8 @@ BAD = {
     "no stated column": ("csv", "text,b\n1,a\n", ("text", "c"), r"columns=\['text', 'c'\] .*no 'c', but"),
     "no key": ("jsonl", '{"text": "a"}\n{"txt": "b"}\n', None, r"in\.jsonl; line 2 has no 'text', but 'txt'"),
     "an empty object": ("jsonl", "{}\n", None, r"line 1 has no 'text'\."),
-    "a number": ("jsonl", '"a"\n7\n', None, r"in\.jsonl: line 2 is neither an object nor a string"),
-    "columns of text": ("txt", "a\n", ("review",), "a text file has no 'review', but 'text'"),
+    "a number": ("jsonl", '"a"\n7\n', None, r"in\.jsonl:2: neither an object nor a string"),
+    "columns of text": ("txt", "a\n", ("review",), "line 1 has no 'review', but 'text'"),
     "three columns": (
         "csv",
         "a,b,c\n1,2,3\n",
@@ -104,13 +106,18 @@ BAD = {
         "a name for each of 'text', 'text_pair'",
     ),
     "no columns": ("csv", "text\na\n", (), r"columns=\[\] must be a name"),
-    "a short row": ("csv", "id,text\n1,a\n2\n", None, r"in\.csv: line 3 has 1 cell, and the header has 2"),
-    "a long row": ("csv", "text,id\na,1\nb, c,2\n", None, r"in\.csv: line 3 has 3 cells.*quote a text"),
-    "empty csv": ("csv", "", None, r"in\.csv is empty; its first line must have the names of its columns"),
+    "a short row": (
+        "csv",
+        "id,text\n1,a\n2\n",
+        None,
+        r"in\.csv:3: 1 cell, and .*; an empty cell",
+    ),
+    "a long row": ("csv", "text,id\na,1\nb, c,2\n", None, r"in\.csv:3: 3 cells.*in quotes"),
+    "empty csv": ("csv", "", None, r"in\.csv is empty"),
     "header alone": ("csv", "text\n", None, r"in\.csv holds no requests"),
     "empty jsonl": ("jsonl", "\n", None, r"in\.jsonl holds no requests"),
-    "empty text": ("txt", "", None, r"in\.txt holds no requests"),
-    "json": ("json", "[]", None, r"must be a \.csv, \.jsonl or text file"),
+    "empty text": ("txt", "", None, r"in\.txt is empty"),
+    "json": ("json", "[]", None, r"must be a \.csv, \.tsv, \.jsonl or text file"),
     "twice": ("csv", "text,text\na,b\n", None, "has the column 'text' more than once"),
 }
 
@@ -124,8 +131,8 @@ def test_errors_name_the_line(tmp_path: Path, kind: str, content: str, columns: 
 @pytest.mark.parametrize(
     ("kind", "content", "message"),
     [
-        ("jsonl", '"a"\n\n{"text": 7}\n', r"in\.jsonl: line 3, 'text'=7 must be a string"),
-        ("jsonl", '{"text": "a", "text_pair": 7}\n', r"in\.jsonl: line 1, 'text_pair'=7 must be a string"),
+        ("jsonl", '"a"\n\n{"text": 7}\n', r"in\.jsonl:3: text=7 must be a string"),
+        ("jsonl", '{"text": "a", "text_pair": 7}\n', r"in\.jsonl:1: text_pair=7 must be a string"),
     ],
 )
 def test_errors_about_a_request_name_its_line(
@@ -140,15 +147,13 @@ def test_errors_about_a_request_name_its_line(
 def test_results_before_a_bad_line(pipe: minitx.Pipeline, tmp_path: Path) -> None:
     results = pipe(write(tmp_path, "jsonl", '"the cat"\n"a dog"\n7\n'))
     assert [next(results), next(results)] == pipe(["the cat", "a dog"])
-    with pytest.raises(ValueError, match="line 3 is neither"):
+    with pytest.raises(ValueError, match=r"in\.jsonl:3: neither"):
         next(results)
 
 
 def test_a_field_of_all_requests_is_not_that_of_a_line(pipe: minitx.Pipeline, tmp_path: Path) -> None:
     path = write(tmp_path, "csv", "text,text_pair\nthe cat,a dog\n")
-    with pytest.raises(
-        ValueError, match=r"text_pair='a' must be left out; line 2 of .*in\.csv states it too"
-    ):
+    with pytest.raises(ValueError, match=r"text_pair='a' must be left out; .*in\.csv:2 states it too"):
         list(run_file(pipe, path, fields={"text_pair": "a"}))
     results = run_file(pipe, path, ["text"], fields={"text_pair": "a"})
     assert [result for result, _ in results] == [pipe({"text": "the cat", "text_pair": "a"})]
@@ -162,7 +167,7 @@ def test_a_pipe_has_a_text_per_line(pipe: minitx.Pipeline, tmp_path: Path) -> No
     writer.start()
     assert list(pipe(path)) == pipe(["the cat", "a dog"])
     writer.join()
-    with pytest.raises(FileNotFoundError, match="there is no such file"):
+    with pytest.raises(IsADirectoryError, match="is a folder"):
         rows(tmp_path)
 
 
@@ -172,3 +177,11 @@ def test_what_columns_and_kept_columns_must_be(tmp_path: Path) -> None:
         rows(path, "text")
     with pytest.raises(ValueError, match=r"keep=\['id'\] must be names of columns.*no 'id', but 'text'"):
         list(rows(path, keep=["id"]))
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.csv"])
+def test_results_that_are_not_finite_are_not_written(tmp_path: Path, name: str) -> None:
+    results = [({"score": 0.5}, {}), ({"score": float("nan")}, {})]
+    with pytest.raises(ValueError, match=r"result 1 \(from 0\) has a number that is not finite"):
+        write_results(tmp_path / name, results)
+    assert not [*tmp_path.iterdir()]

@@ -99,7 +99,7 @@ def test_the_usual_checkpoint_is_named(monkeypatch: pytest.MonkeyPatch, classifi
 
 def test_a_missing_head_is_an_error(tmp_path: Path) -> None:
     folder = bert_folder(tmp_path / "bare", "masked-lm")
-    with pytest.raises(ValueError, match=r"config\.json names BertForMaskedLM, which runs fill-mask"):
+    with pytest.raises(ValueError, match=r"config\.json names BertForMaskedLM, a model for fill-mask"):
         minitx.pipeline("text-classification", folder)
     with pytest.raises(ValueError, match=r"head='sequence-classification'|head 'sequence-classification'"):
         minitx.pipeline("text-classification", minitx.load(folder), minitx.load_tokenizer(folder))
@@ -238,13 +238,13 @@ def test_files(pipe: minitx.Pipeline, tmp_path: Path, name: str, content: str) -
     ("name", "content", "message"),
     [
         ("a.csv", "id,words\n1,x\n", "has no 'text', but 'id', 'words'"),
-        ("a.csv", "text\nthe cat\nHello, world\n", r"a\.csv: line 3 has 2 cells, and the header has 1"),
-        ("a.csv", 'text\n"the" cat\n', r"a\.csv: line 2 is not CSV"),
-        ("a.csv", 'text\nx\n"the cat\n', r"a\.csv: line 3 is not CSV"),
-        ("a.csv", "text,text\nx,y\n", r"a\.csv: the header has the column 'text' more than once"),
-        ("a.csv", "id,text\n1,x\n2\n", r"a\.csv: line 3 has 1 cell, and the header has 2"),
-        ("a.jsonl", '{"text": "x"}\n{"text"\n', "line 2 is not JSON"),
-        ("a.txt", "\xff", "not UTF-8"),
+        ("a.csv", "text\nthe cat\nHello, world\n", r"a\.csv:3: 2 cells, and the header has 1"),
+        ("a.csv", 'text\n"the" cat\n', r"a\.csv:2: not readable as a table"),
+        ("a.csv", 'text\nx\n"the cat\n', r"a\.csv:3: not readable as a table"),
+        ("a.csv", "text,text\nx,y\n", r"a\.csv:1: the header has the column 'text' more than once"),
+        ("a.csv", "id,text\n1,x\n2\n", r"a\.csv:3: 1 cell, and the header has 2"),
+        ("a.jsonl", '{"text": "x"}\n{"text"\n', r"a\.jsonl:2: not valid JSON"),
+        ("a.txt", "x\n\xff", r"a\.txt:2: byte 0xff in column 1 is not UTF-8"),
     ],
 )
 def test_damaged_files(pipe: minitx.Pipeline, tmp_path: Path, name: str, content: str, message: str) -> None:

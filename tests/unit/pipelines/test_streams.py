@@ -45,7 +45,7 @@ def test_results_of_the_inputs_before_an_error_come_first(pipe: minitx.Pipeline,
     assert _before_error(pipe(iter([*texts, None, "a"])), ArgumentTypeError, r"inputs\[21\]") == expected
     lines = tmp_path / "texts.jsonl"
     lines.write_text("".join(f'"{text}"\n' for text in texts) + "{\n")
-    assert _before_error(pipe(lines), ValueError, "line 22") == expected
+    assert _before_error(pipe(lines), ValueError, r"texts\.jsonl:22: not valid JSON") == expected
 
 
 def test_results_before_an_input_that_cannot_be_preprocessed_come_first(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ BAD: list[tuple[Any, Any, type[Exception], str]] = [
     ([["a", "b"], ["1"]], "a", ArgumentValueError, "row 0=.* must be of 2 cells"),
     ([{"a": 1}, {"b": 1}], "a", ArgumentValueError, "a dict with the keys"),
     ({"a": [["1"]]}, "a", ArgumentTypeError, "a string or a number"),
-    (Path("people.txt"), "a", ArgumentValueError, "a .csv or .json file"),
+    (Path("people.txt"), "a", ArgumentValueError, "a .csv, .tsv or .json file"),
     (Path("people.csv"), "a", FileNotFoundError, "people.csv: there is no such file"),
     (PEOPLE, None, ArgumentTypeError, r"inputs\['query'\]"),
     (PEOPLE, "", ArgumentValueError, "a question that is not empty"),
@@ -158,7 +158,7 @@ def test_messages_about_tables(cells: Any, text: Any, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("name,age\nAnn,34\n\nBob\n")
     large = {"name": [str(row) for row in range(300)]}
     for pipe in (cells, text):
-        with pytest.raises(ValueError, match=r"a\.csv: line 4 has 1 cell, and the header has 2"):
+        with pytest.raises(ValueError, match=r"a\.csv:4: 1 cell, and the header has 2"):
             pipe(tmp_path / "a.csv", "Who?")
         for options in ({"overflow": "error"}, {"truncation": False}):
             ((name, value),) = options.items()

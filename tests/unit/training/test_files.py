@@ -56,7 +56,7 @@ def test_bad_text_files(tmp_path: Path, content: bytes, message: str) -> None:
 
 
 def test_paths_that_are_no_files(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"none\.txt does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"none\.txt: there is no such file"):
         read_texts(tmp_path / "none.txt")
     with pytest.raises(IsADirectoryError, match="pass the files in it"):
         read_texts(tmp_path)
@@ -95,7 +95,7 @@ def test_records_of_a_table(tmp_path: Path) -> None:
     assert list(records) == [{"text": 'good,\nvery "good"', "label": "5"}, {"text": "bad", "label": "1"}]
     assert [records.where(index)[-1] for index in (0, 1)] == ["2", "5"]
     assert repr(records).endswith("2 of text, label)")
-    tabs = read_records(write(tmp_path, "a.tsv", content.replace(",", "\t")), label="stars")
+    tabs = read_records(write(tmp_path, "a.TSV", content.replace(",", "\t")), label="stars")
     assert list(tabs) == [{"label": "5"}, {"label": "1"}]
 
 
@@ -114,10 +114,10 @@ def test_chats_and_pairs(tmp_path: Path) -> None:
         ("a.csv", "review,stars\n", "a.csv has no records"),
         ("a.csv", "text,stars\ngood,5\n", r"a.csv:2: no column 'review'; the columns are 'text', 'stars'"),
         ("a.csv", "review,stars\ngood,5\n ,4\n", r"a.csv:3: column 'review' is empty"),
-        ("a.csv", "review,stars\ngood, very,5\n", r"a.csv:2: 3 cells, but 2 columns"),
-        ("a.csv", "review,review\ngood,5\n", r"a.csv:1: two columns of the header"),
+        ("a.csv", "review,stars\ngood, very,5\n", r"a.csv:2: 3 cells, and the header has 2; put a cell"),
+        ("a.csv", "review,review\ngood,5\n", r"a.csv:1: the header has the column 'review' more than"),
         ("a.csv", 'review,stars\n"good,5\nbad,1\n', r"a.csv:2: not readable as a table"),
-        ("a.csv", "review,stars\n" + "x" * 200_000 + ",1", r"a.csv:2: not readable .*131072"),
+        ("a.csv", 'review\n"' + ("x" * 2**20 + "\n") * 17, r"a.csv:2: not readable .*16777216"),
         ("a.csv", b"review,stars\ncaf\xe9,5\n", r"a.csv:2: byte 0xe9"),
         ("a.jsonl", '{"review": "good"}\n{"review": \n', r"a.jsonl:2: not valid JSON"),
         ("a.jsonl", "[1]\n", r"a.jsonl:1: holds a list"),
@@ -152,3 +152,19 @@ def test_split_of_a_dataset(tmp_path: Path) -> None:
     path = write(tmp_path, "a.csv", "text\n" + "\n".join(map(str, range(100))))
     part = split(read_records(path), 0.1)[1]
     assert part.where(0) == f"{path}:{int(part[0]['text']) + 2}"  # type: ignore[attr-defined]
+
+
+def test_a_table_may_have_long_cells_and_further_columns_without_names(tmp_path: Path) -> None:
+    long = "x" * 200_000  # more than the limit of the module csv
+    path = write(tmp_path, "a.csv", f"review,,\n{long},,\n")
+    assert list(read_records(path, review="review")) == [{"review": long}]
+    with pytest.raises(ValueError, match=r"a.csv:1: the header has the column '' more than once"):
+        read_records(path)
+
+
+def test_a_carriage_return_alone_ends_a_line(tmp_path: Path) -> None:
+    assert list(read_texts(write(tmp_path, "a.txt", "one\rtwo\r"), "lines")) == ["one", "two"]
+    assert list(read_records(write(tmp_path, "a.csv", "text\rone\rtwo"))) == [
+        {"text": "one"},
+        {"text": "two"},
+    ]

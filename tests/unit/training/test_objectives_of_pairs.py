@@ -313,6 +313,10 @@ def test_answers_that_are_not_there(minilm: Tokenizer) -> None:
         objective([wrong], NO_RANDOMNESS)
     with pytest.raises(TypeError, match="answer_start"):
         objective([none | {"answers": ["body"]}], NO_RANDOMNESS)
+    with pytest.raises(TypeError, match=r"examples\[1\]\['question'\]=3 must be a string"):
+        objective([none, none | {"question": 3}], NO_RANDOMNESS)
+    two = objective([none, none | {"question": "And who else?"}], NO_RANDOMNESS)
+    assert len(two["labels"]) == len(two["input_ids"]) == 2
     reader = model({**BERT, "vocab_size": 31000}, "question-answering")
     assert objective.loss(reader, batch).count == 1
 

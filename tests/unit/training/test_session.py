@@ -220,7 +220,7 @@ def test_early_stopping_restores_the_best(tmp_path: Path) -> None:
 
 
 def test_folders_that_do_not_fit(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="holds no run to resume; pass resume=False"):
+    with pytest.raises(FileNotFoundError, match="holds no run to resume; begin one without"):
         run_in(tmp_path / "new", resume=True)
     assert not (tmp_path / "new").exists()
     (tmp_path / "full").mkdir()
@@ -231,7 +231,7 @@ def test_folders_that_do_not_fit(tmp_path: Path) -> None:
         run_in(tmp_path / "full", resume=True)
     run_in(tmp_path / "run")
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
-    with pytest.raises(FileExistsError, match="holds a run; pass resume=True"):
+    with pytest.raises(FileExistsError, match="holds a run; continue it with resume=True"):
         run_in(tmp_path / "run")
     with pytest.raises(ArgumentValueError, match=r"seed=5 must be 0, as in the checkpoint; start a new run"):
         run_in(tmp_path / "run", resume=True, seed=5)
