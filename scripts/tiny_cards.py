@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,12 @@ class Card:
     base: str = ""
 
     def text(
-        self, name: str, model: nn.Module, figures: Table, metrics: Sequence[Mapping[str, Any]], recipe: str
+        self,
+        name: str,
+        model: nn.Module,
+        figures: Table,
+        metrics: Sequence[Mapping[str, Any]],
+        recipes: Sequence[str],
     ) -> str:
         """Returns the card in Markdown.
 
@@ -53,12 +59,13 @@ class Card:
             name: of the checkpoint, such as "tiny-decoder".
             model: for its size.
             figures: measured: name and figure.
-            metrics: records of the run.
-            recipe: its TOML file.
+            metrics: records of its runs, one after another.
+            recipes: the TOML files of its runs, one after another.
         """
         size = sum(parameter.numel() for parameter in model.parameters()) / 1e6
         steps = [row for row in metrics if "tokens_per_second" in row]
         tokens = sum(row["tokens"] for row in steps)
+        updates = sum(a["step"] for a, b in pairwise([*steps, {"step": 0}]) if b["step"] < a["step"])
         minutes = sum(row["tokens"] / row["tokens_per_second"] for row in steps) / 60
         table = "\n".join(f"| {title} | {figure} |" for title, figure in figures)
         base = f"base_model: {self.base}\n" if self.base else ""
@@ -66,6 +73,7 @@ class Card:
             f"- {corpus}: {', '.join(CORPORA[corpus].packages)} ({CORPORA[corpus].licence})"
             for corpus in self.corpora
         )
+        recipe = "\n\n".join(f"```toml\n{text.strip()}\n```" for text in recipes)
         notice = f"\n\n{WORDNET}" if "WordNet" in sources else ""
         return f"""---
 license: apache-2.0
@@ -99,9 +107,7 @@ The weights: Apache-2.0, as minitx. The data is under the licences named above.{
 
 ## Recipe
 
-```toml
-{recipe.strip()}
-```
+{recipe}
 
 ## Measured quality
 
@@ -113,7 +119,7 @@ The weights: Apache-2.0, as minitx. The data is under the licences named above.{
 
 ## Time
 
-{steps[-1]["step"]:,} steps, {tokens / 1e6:.1f} million tokens, {minutes:.0f} minutes on {cores()},
+{updates:,} steps, {tokens / 1e6:.1f} million tokens, {minutes:.0f} minutes on {cores()},
 which did other work at the same time.
 """
 

@@ -154,6 +154,7 @@ MEASURES: dict[str, Callable[[Path, Path], measures.Table]] = {
     "instruct": measure_instruct,
     "seq2seq": measure_seq2seq,
 }
+STAGES = {"encoder": ["encoder-start"]}  # recipes before the last one, which begins with their model
 PREPARE = {"qa": split_questions, "instruct": split_chats}
 
 
@@ -172,11 +173,15 @@ def make(name: str, work: Path, out: Path, steps: int | None) -> None:
     card = tiny_cards.CARDS[name]
     fetch(card.corpora)
     PREPARE.get(name, lambda: None)()
-    recipe = RECIPES / f"{name}.toml"
-    overrides = [] if steps is None else shortened(recipe, steps)
     run, target = work / name, out / f"tiny-{name}"
-    if not (run / "model").is_dir():
-        run_recipe(recipe, overrides, folder=run, resume=run.is_dir())
+    recipes = [RECIPES / f"{stage}.toml" for stage in (*STAGES.get(name, ()), name)]
+    overrides: list[str] = []
+    for recipe in recipes:
+        place = work / recipe.stem
+        overrides += [] if steps is None else shortened(recipe, steps)
+        if not (place / "model").is_dir():
+            run_recipe(recipe, overrides, folder=place, resume=place.is_dir())
+        overrides = [f"model.name={json.dumps(str(place / 'model'))}"]
     model = minitx.load(run / "model", dtype="bfloat16")
     minitx.save(model, target, tokenizer=minitx.load_tokenizer(run / "model"))
     if name == "instruct":  # the end of a turn is the end of the text
