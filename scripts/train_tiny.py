@@ -115,9 +115,7 @@ def measure_decoder(run: Path, folder: Path) -> measures.Table:
 
 def token_folders(run: Path) -> tuple[Path, Path]:
     """Returns the folders of a run's token blocks: training and evaluation."""
-    folders = sorted(path.parent for path in run.parent.glob(f"{run.name}*/**/tokens.bin"))
-    training = max(folders, key=lambda folder: (folder / "tokens.bin").stat().st_size)
-    return training, next(folder for folder in folders if folder != training)
+    return Path(f"{run}-tokens"), Path(f"{run}-tokens-evaluation")
 
 
 def measure_classifier(run: Path, folder: Path) -> measures.Table:
