@@ -276,16 +276,14 @@ def exact_answers(folder: Path, held_out: Rows) -> Table:
         held_out: records with messages: a question and its answer.
     """
     model, tokenizer = minitx.load(folder, dtype="float32"), minitx.load_tokenizer(folder)
-    results = Counter[str]()
-    for row in held_out:
-        question, answer = row["messages"]
-        prompt = tokenizer.apply_chat_template([question], add_generation_prompt=True)
-        ids = tokenizer.encode(prompt, add_special_tokens=False)
-        end = tokenizer.token_to_id("<|im_end|>")
-        result = minitx.generate(model, [ids], minitx.Greedy(), max_new_tokens=64, stop_tokens=[end])
-        text = tokenizer.decode(result.ids[0])
-        results["exact"] += text.split("<|im_end|>")[0].strip() == answer["content"]
-    return [("answers as in the data, word for word", percent(results["exact"], len(held_out)))]
+    correct = 0
+    for rows in batches(held_out, 16):
+        questions = [row["messages"][:1] for row in rows]
+        prompts = [tokenizer.encode_chat(x, add_generation_prompt=True) for x in questions]
+        results = minitx.generate(model, prompts, minitx.Greedy(), max_new_tokens=64, tokenizer=tokenizer)
+        answers = [row["messages"][1]["content"] for row in rows]
+        correct += sum(text.strip() == answer for text, answer in zip(results.texts, answers, strict=True))
+    return [("answers as in the data, word for word", percent(correct, len(held_out)))]
 
 
 # --- encoder-decoder -------------------------------------------------------------------------------
