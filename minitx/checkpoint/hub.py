@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 from minitx.checkpoint.files import BIN, BIN_INDEX, GENERATION, INDEX, SINGLE, read_index, summarize
 from minitx.checkpoint.lora.settings import ADAPTER_CONFIG, ADAPTER_FILES
 from minitx.checkpoint.sentence import MODULES, encoder_folder, encoder_place, sentence_names
+from minitx.shipped import is_shipped_name, shipped_folder
 from minitx.transaction import recover
 from minitx.validation import (
     ArgumentValueError,
@@ -53,7 +54,6 @@ TOKENIZER = (
     "chat_template.json",
 )
 TEMPLATES = "additional_chat_templates/"
-
 LIST_TIMEOUT = 10.0  # seconds to wait for the list of files
 BUSY, RETRIES, LONGEST_WAIT = (408, 429, 500, 502, 503, 504), 4, 60  # as the client does for files
 
@@ -70,7 +70,7 @@ def fetch(
     Weights are downloaded in one format, safetensors before `.bin`.
 
     Args:
-        name_or_folder: an existing folder, returned as it is, or a Hub id.
+        name_or_folder: an existing folder, returned as it is, a name of `minitx.shipped`, or a Hub id.
         revision: branch, tag or commit.
         token: access token; None uses HF_TOKEN or the token of `hf auth login`.
         offline: use only files in the Hub cache; HF_HUB_OFFLINE=1 does the same.
@@ -108,9 +108,8 @@ def fetch(
             f"{BIN_INDEX}; found {present}."
         )
     # Small files first: a bad index is refused before gigabytes are downloaded.
-    for extra in [prefix + file for file in (CONFIG, *generation)] + sentence_names(
-        snapshot.present, modules
-    ):
+    small = [prefix + file for file in (CONFIG, *generation)]
+    for extra in small + sentence_names(snapshot.present, modules):
         snapshot.get(extra)
     path = snapshot.get(weights[0])
     for shard in sorted(set(read_index(path).values())) if path.suffix == ".json" else ():
@@ -197,7 +196,7 @@ def find(
 ) -> Path | Snapshot:
     """Returns a folder, in which an interrupted save is completed, or the snapshot of a Hub id.
 
-    The repository has at least one of `files`.
+    The repository has at least one of `files`. "minitx/..." is a folder of this package.
     """
     check_type("name_or_folder", name_or_folder, str | Path, "a str or Path")
     check_strings(revision=revision)
@@ -206,6 +205,8 @@ def find(
     if is_folder(name_or_folder):
         recover(Path(name_or_folder))
         return Path(name_or_folder)
+    if is_shipped_name(name_or_folder):
+        return shipped_folder(str(name_or_folder), revision)
     repo = checked_id(name_or_folder)
     check_reference(repo, revision)
     from huggingface_hub import constants

@@ -87,8 +87,8 @@ def load(
     A LoRA adapter of PEFT, in the folder of its base model or alone, is merged into the weights.
 
     Args:
-        name_or_folder: a folder with config.json and weights, or with a LoRA adapter, or a Hub id such as
-            "bert-base-uncased".
+        name_or_folder: a folder with config.json and weights, or with a LoRA adapter, a Hub id such as
+            "bert-base-uncased", or a checkpoint of this package such as "minitx/tiny-encoder".
         head: None loads the checkpoint's own head, and `save` writes unused tensors back too; "none" loads
             no head; a task loads that head, and `save` leaves out those of other tasks.
         dtype: torch.bfloat16 or "bfloat16", for example; None keeps the dtype of each tensor.

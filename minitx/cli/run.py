@@ -211,9 +211,10 @@ def pipelines(source: Source, json: bool) -> None:
     for number, spec in enumerate(SPECS):
         kinds = [name for name, available in heads.items() if available & set(spec.heads)]
         record = {"task": spec.name, "aliases": spec.aliases, "summary": spec.summary, "heads": spec.heads}
-        record |= {"checkpoint": spec.checkpoint, "architectures": kinds}
+        record |= {"checkpoint": spec.checkpoint, "shipped": spec.shipped, "architectures": kinds}
         names = f"{spec.name} ({', '.join(spec.aliases)})" if spec.aliases else spec.name
         listed = textwrap.fill(" ".join(kinds), 76, initial_indent=" " * 17, subsequent_indent=" " * 17)
         lines = [colored(names), f"  {spec.summary}", f"  checkpoint     {spec.checkpoint}"]
+        lines += [f"  without Hub    {spec.shipped}"] if spec.shipped else []
         lines += [f"  head           {' or '.join(spec.heads)}", f"  architectures  {listed.strip()}"]
         emit(json, record, "\n" * (number > 0) + "\n".join(lines), indent=None)

@@ -1,4 +1,4 @@
-"""A matrix of similarities as a heat map, drawn with matplotlib."""
+"""Similarities and attention weights as heat maps, drawn with matplotlib."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from minitx.pictures.figure import FORMATS, import_figure, save_figure
 from minitx.pictures.layout import shorten, width_of
+from minitx.pictures.text import columns_of
 from minitx.validation import (
     ArgumentValueError,
     check_optional_strings,
@@ -21,6 +22,7 @@ from minitx.validation import (
 COLORS = "cividis"  # readable with any colour vision; its brightness rises evenly
 MOST_VALUES = 16  # with more rows, numbers in the cells would be unreadable
 MOST_LABELS = 60
+MOST_UPRIGHT = 4  # letters of a token that fit below its column
 LABEL_ROOM = 3.4  # inches of a label in 10 points
 
 
@@ -44,15 +46,20 @@ def similarity_picture(
         ImportError: matplotlib is not installed.
         ValueError: not a square matrix with one label per row, or another file type.
     """
-    check_type("labels", labels, Sequence, "a list of strings")
-    for index, label in enumerate(labels):
-        check_type(f"labels[{index}]", label, str, "a string")
-    if not labels:
-        raise ArgumentValueError("labels", labels, "at least one text")
+    check_labels("labels", labels)
     check_shape("similarity", similarity, (len(labels), len(labels)), like="labels")
     check_optional_strings(title=title)
     path = check_output("path", path, FORMATS)
     return save_figure(draw(similarity.detach().double().cpu().tolist(), list(labels), title), path)
+
+
+def check_labels(name: str, labels: Sequence[str]) -> None:
+    """Checks that these are strings, at least one."""
+    check_type(name, labels, Sequence, "a list of strings")
+    for index, label in enumerate(labels):
+        check_type(f"{name}[{index}]", label, str, "a string")
+    if not labels:
+        raise ArgumentValueError(name, labels, "at least one text")
 
 
 def draw(rows: list[list[float]], labels: list[str], title: str | None) -> Any:
@@ -89,6 +96,50 @@ def draw(rows: list[list[float]], labels: list[str], title: str | None) -> Any:
         place = (margin / width, 1 - 0.3 / height)
         figure.text(*place, title, fontsize=12, fontweight="bold", va="center", parse_math=False)
     return figure
+
+
+def attention_picture(
+    weights: Tensor,
+    queries: Sequence[str],
+    keys: Sequence[str],
+    path: str | Path,
+    *,
+    title: str | None = None,
+) -> Path:
+    """Draws the attention weights of one head as a heat map: rows are queries, columns are keys.
+
+    Args:
+        weights: (T, S), from 0 to 1.
+        queries: T tokens.
+        keys: S tokens.
+        path: a .png or .svg file; its folder is created if it does not exist.
+        title: title above the picture, in lines of about 50 letters.
+
+    Returns:
+        `path`.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        TypeError, ValueError: tokens that are no strings, weights of another shape, or another file type.
+    """
+    check_labels("queries", queries)
+    check_labels("keys", keys)
+    check_shape("weights", weights, (len(queries), len(keys)), like="queries and keys")
+    check_optional_strings(title=title)
+    path = check_output("path", path, FORMATS)
+    width, height = max(1.6 + 0.42 * len(keys), 5.0), 1.1 + 0.42 * len(queries)
+    figure = import_figure()(figsize=(width, height), facecolor="white", layout="compressed")
+    axes = figure.subplots()
+    image = axes.imshow(weights.detach().double().cpu().tolist(), cmap=COLORS, vmin=0.0, vmax=1.0)
+    rotation = 90 if max(map(columns_of, keys)) > MOST_UPRIGHT else 0
+    axes.set_xticks(range(len(keys)), keys, parse_math=False, rotation=rotation)
+    axes.set_yticks(range(len(queries)), queries, parse_math=False)
+    axes.tick_params(length=0, labelsize=12)
+    axes.spines[:].set_visible(False)
+    figure.colorbar(image, ax=axes).outline.set_visible(False)
+    if title:
+        figure.suptitle(title, fontsize=12, fontweight="bold", parse_math=False)
+    return save_figure(figure, path)
 
 
 def write_values(axes: Any, rows: list[list[float]], image: Any) -> None:

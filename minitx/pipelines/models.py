@@ -10,10 +10,37 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from minitx.pipelines.registry import TASKS, TaskSpec, default_task
-from minitx.validation import ArgumentValueError
+from minitx.validation import ArgumentValueError, warn
 
 if TYPE_CHECKING:
     from minitx.models import Model
+
+
+def usual_model(spec: TaskSpec, hub: Mapping[str, Any]) -> str:
+    """Returns the usual checkpoint of a task, about which a warning informs.
+
+    Where it is neither in the Hub's cache nor the Hub can be reached, returns the shipped checkpoint of the
+    task, with a second warning.
+
+    Args:
+        spec: of the task.
+        hub: revision, token and offline of the Hub.
+
+    Raises:
+        FileNotFoundError, ConnectionError: as `fetch`, of a task without a shipped checkpoint, or with a
+            revision.
+    """
+    from minitx.checkpoint.hub import fetch
+
+    warn(f"No model was named for {spec.name}; using {spec.checkpoint}.")
+    try:
+        fetch(spec.checkpoint, **hub)
+    except (FileNotFoundError, ConnectionError) as error:
+        if not spec.shipped or hub["revision"] != "main":
+            raise
+        warn(f"{error} Using {spec.shipped} instead, a tiny model that ships with minitx.")
+        return spec.shipped
+    return spec.checkpoint
 
 
 def load_model(

@@ -14,7 +14,7 @@ import torch
 from minitx.pipelines.batching import Call, limits_for, progress_bar
 from minitx.pipelines.checks import check_iterable
 from minitx.pipelines.inputs import read_rows, run_rows
-from minitx.pipelines.models import check_eval, load_model
+from minitx.pipelines.models import check_eval, load_model, usual_model
 from minitx.pipelines.registry import BY_MODEL_TYPE, TASKS, TaskSpec, default_task, find_task
 from minitx.pipelines.result import Details
 from minitx.pipelines.task import ModelInput, Options, Request, Task
@@ -26,7 +26,6 @@ from minitx.validation import (
     check_integer,
     check_optional_strings,
     check_type,
-    warn,
 )
 
 if TYPE_CHECKING:
@@ -279,7 +278,9 @@ def pipeline(
     Args:
         task: name or alias of a task, such as "text-classification"; `minitx pipelines` lists them. None
             takes the task of the model's head.
-        model: folder, Hub id, or a loaded model; None takes the task's usual checkpoint from the Hub.
+        model: folder, Hub id, name of a shipped checkpoint such as "minitx/tiny-qa", or a loaded model; None
+            takes the task's usual checkpoint from the Hub and, where the Hub cannot be reached, the shipped
+            one, if the task has one. A warning names it.
         tokenizer: folder, Hub id, or a loaded tokenizer; None takes that of the model.
         dtype: as for `minitx.load`; None keeps the checkpoint's dtype.
         device: of the model: "cpu", "cuda:1", or a number, -1 for the CPU; None takes an accelerator if any.
@@ -299,12 +300,11 @@ def pipeline(
     """
     check_optional_strings(task=task)
     spec, stated = (None, {}) if task is None else find_task(task)
+    hub = {"revision": revision, "token": token, "offline": offline}
     if model is None:
         if spec is None:
             raise ArgumentTypeError("task", None, "the name of a task", 'pipeline("fill-mask"), for example')
-        model = spec.checkpoint
-        warn(f"No model was named for {spec.name}; using {model}.")
-    hub = {"revision": revision, "token": token, "offline": offline}
+        model = usual_model(spec, hub)
 
     def read() -> Any:
         """Loads the model and its tokenizer, both of one save."""

@@ -25,6 +25,8 @@ class TaskSpec:
         default_of: the head whose models run this task where no task is named; "" for none.
         phrase: about a model with this head, for messages.
         checkpoint: Hub id of the usual checkpoint.
+        shipped: name of the checkpoint of `minitx.shipped` that takes its place without a network; "" for
+            none.
         aliases: further names.
         picture: how a result is drawn: "bars", "marks", "answer", "matrix", "table" or "text".
         pipeline: its pipeline likewise, if it has methods of its own.
@@ -37,6 +39,7 @@ class TaskSpec:
     path: str | type[Any]
     heads: tuple[str, ...]
     checkpoint: str
+    shipped: str = ""
     default_of: str = ""
     phrase: str = ""
     aliases: tuple[str, ...] = ()
@@ -73,6 +76,7 @@ SPECS = (
         path="text.text_classification:TextClassification",
         heads=("sequence-classification",),
         checkpoint="distilbert/distilbert-base-uncased-finetuned-sst-2-english",
+        shipped="minitx/tiny-classifier",
         default_of="sequence-classification",
         phrase="a sequence classifier",
         aliases=("sentiment-analysis",),
@@ -84,6 +88,7 @@ SPECS = (
         path="text.token_classification:TokenClassification",
         heads=("token-classification",),
         checkpoint="dbmdz/bert-large-cased-finetuned-conll03-english",
+        shipped="minitx/tiny-ner",
         default_of="token-classification",
         phrase="a token classifier",
         aliases=("ner",),
@@ -96,6 +101,7 @@ SPECS = (
         path="text.question_answering:QuestionAnswering",
         heads=("question-answering",),
         checkpoint="distilbert/distilbert-base-cased-distilled-squad",
+        shipped="minitx/tiny-qa",
         default_of="question-answering",
         phrase="a model that finds answers",
         picture="answer",
@@ -107,6 +113,7 @@ SPECS = (
         path="text.fill_mask:FillMask",
         heads=("masked-lm",),
         checkpoint="distilbert/distilroberta-base",
+        shipped="minitx/tiny-encoder",
         default_of="masked-lm",
         phrase="a masked language model",
         picture="bars",
@@ -118,6 +125,7 @@ SPECS = (
         path="text.feature_extraction:FeatureExtraction",
         heads=("none",),
         checkpoint="distilbert/distilbert-base-cased",
+        shipped="minitx/tiny-encoder",
         default_of="none",
     ),
     TaskSpec(
@@ -169,6 +177,7 @@ SPECS = (
         path="text.text2text:Text2TextGeneration",
         heads=("seq2seq-lm",),
         checkpoint="google-t5/t5-base",
+        shipped="minitx/tiny-seq2seq",
         default_of="seq2seq-lm",
         phrase="an encoder-decoder",
     ),
@@ -178,6 +187,7 @@ SPECS = (
         path="text.text_generation:TextGeneration",
         heads=("causal-lm",),
         checkpoint="HuggingFaceTB/SmolLM3-3B",
+        shipped="minitx/tiny-decoder",
         default_of="causal-lm",
         phrase="a causal language model",
     ),

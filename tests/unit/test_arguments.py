@@ -11,7 +11,14 @@ import pytest
 import torch
 
 import minitx
-from minitx.inspect import render, render_report, similarity_picture, summarize, verify
+from minitx.inspect import (
+    attention_picture,
+    render,
+    render_report,
+    similarity_picture,
+    summarize,
+    verify,
+)
 from minitx.validation import ArgumentTypeError, ArgumentValueError
 
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "b", "c"]
@@ -81,6 +88,10 @@ def calls(folder: Path) -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
         "summarize": (summarize, {"model": model, "folder": folder}),
         "render": (render, {"summary": summarize(model)}),
         "render_report": (render_report, {"report": verify(folder)}),
+        "attention_picture": (
+            attention_picture,
+            {"weights": torch.eye(1), "queries": ["a"], "keys": ["a"], "path": folder / "b.svg"},
+        ),
         "similarity_picture": (
             similarity_picture,
             {"similarity": torch.eye(1), "labels": ["a"], "path": folder / "a.svg"},

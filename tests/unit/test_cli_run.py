@@ -388,6 +388,8 @@ def test_pipelines(run: Run) -> None:
     for spec in SPECS:
         assert spec.name in out
         assert spec.checkpoint in out
+        assert spec.shipped in out
     records = [json.loads(line) for line in run("pipelines", "--json")[1].splitlines()]
     assert [record["task"] for record in records] == [spec.name for spec in SPECS]
     assert "bert" in records[0]["architectures"]
+    assert records[0]["shipped"] == "minitx/tiny-classifier"

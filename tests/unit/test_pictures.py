@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import pytest
@@ -13,7 +14,7 @@ import torch
 from minitx.extras import missing_extra
 from minitx.pictures import heatmap as pictures
 from minitx.pictures import layout
-from minitx.pictures.heatmap import similarity_picture
+from minitx.pictures.heatmap import attention_picture, similarity_picture
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*no installed font has")
 LABELS = ["plain", "costs $5 and $6_x$", "日本語", "long " * 30]
@@ -59,6 +60,28 @@ def test_global_state_is_left_alone(tmp_path: Path) -> None:
     similarity_picture(matrix(), LABELS, tmp_path / "a.png")
     assert dict(mpl.rcParams) == before
     assert ("matplotlib.pyplot" in sys.modules) == pyplot
+
+
+def test_attention(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are queries, columns are keys."""
+    figures: list[Any] = []
+    monkeypatch.setattr(pictures, "save_figure", lambda figure, path: figures.append(figure))
+    weights = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.25, 0.75]])
+    attention_picture(weights, ["$a$", "b"], ["x", "y", "z"], tmp_path / "a.png", title="A title")
+    axes = figures[0].axes[0]
+    assert axes.images[0].get_array().tolist() == weights.tolist()
+    assert axes.images[0].get_clim() == (0.0, 1.0)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["$a$", "b"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["x", "y", "z"]
+    attention_picture(weights, ["a", "b"], ["x", "y", "longer"], tmp_path / "a.png")
+    rotations = [figure.axes[0].get_xticklabels()[0].get_rotation() for figure in figures]
+    assert rotations == [0, 90]
+    monkeypatch.undo()
+    assert attention_picture(weights, ["$a$", "b"], ["x", "y", "z"], tmp_path / "a.png").is_file()
+    with pytest.raises(ValueError, match=r"weights=.* shape \(2, 2\) like queries and keys"):
+        attention_picture(weights, ["a", "b"], ["x", "y"], tmp_path / "b.png")
+    with pytest.raises(ValueError, match=r"keys=.* must be at least one text"):
+        attention_picture(weights, ["a", "b"], [], tmp_path / "b.png")
 
 
 def test_mistakes_are_named(tmp_path: Path) -> None:

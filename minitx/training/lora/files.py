@@ -24,6 +24,7 @@ from minitx.checkpoint.save import HasFiles, check_tokenizer, stored_names, stor
 from minitx.checkpoint.write import write_tokenizer
 from minitx.io import write_json
 from minitx.models import Model
+from minitx.shipped import shipped_name
 from minitx.training.lora.adapt import (
     LoraRecord,
     adapted_modules,
@@ -146,7 +147,12 @@ def adapter_config(
 
 
 def base_model(folder: Path) -> tuple[str, str | None]:
-    """Returns the Hub id and commit of a folder in the Hub's cache; another folder's path, and None."""
+    """Returns the Hub id and commit of a folder in the Hub's cache, or the name of one of this package.
+
+    Of another folder returns the path, and None.
+    """
+    if shipped := shipped_name(folder):
+        return shipped, None
     path = folder.absolute()
     repository, snapshots = path.parent.parent.name, path.parent.name
     if snapshots == "snapshots" and repository.startswith("models--"):

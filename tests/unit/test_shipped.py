@@ -1,0 +1,153 @@
+"""The checkpoints that ship with minitx, by name: everywhere a folder or a Hub id is, and never the Hub."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import minitx
+from minitx.checkpoint.lora.settings import ADAPTER_CONFIG
+from minitx.cli.app import main
+from minitx.pipelines.registry import SPECS, TASKS
+from minitx.shipped import FOLDER, NAMES, SHIPPED, ShippedModel, shipped_folder, shipped_name
+from minitx.training import add_lora, save_adapter
+from tests.hub_server import HubServer
+from tests.unit.test_hub import hub  # noqa: F401 - a fixture
+
+QUESTION = {"question": "Who did it?", "context": "Ann did it in Paris."}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_is_loaded_without_the_hub(hub: HubServer, name: str) -> None:  # noqa: F811
+    model, tokenizer = minitx.load(name), minitx.load_tokenizer(name)
+    assert model.checkpoint is not None
+    assert model.checkpoint.folder == shipped_folder(name)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    assert len(tokenizer) <= minitx.load(name, dtype="float32").state_dict()[_embedding(model)].shape[0]
+    assert hub.requests == []
+
+
+def _embedding(model: Any) -> str:
+    """The name of the embedding of tokens."""
+    return next(name for name, _ in model.named_parameters() if name.endswith("word_emb.weight"))
+
+
+@pytest.mark.parametrize("call", [minitx.load, minitx.load_tokenizer, minitx.generation_settings])
+def test_an_unknown_name_lists_the_known_ones(hub: HubServer, call: Any) -> None:  # noqa: F811
+    with pytest.raises(FileNotFoundError, match="Did you mean minitx/tiny-decoder") as caught:
+        call("minitx/tiny-decode")
+    assert all(name in str(caught.value) for name in NAMES)
+    with pytest.raises(FileNotFoundError, match="does not ship with minitx") as caught:
+        call("minitx/unknown")
+    assert "Did you mean" not in str(caught.value)
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("call", [minitx.load, minitx.load_tokenizer])
+def test_a_revision_is_refused(call: Any) -> None:
+    with pytest.raises(ValueError, match="revision='v2' must be 'main'; minitx/tiny-qa ships with minitx"):
+        call("minitx/tiny-qa", revision="v2")
+    assert call("minitx/tiny-qa", revision="main", offline=True) is not None
+
+
+def test_a_folder_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for Hub ids."""
+    monkeypatch.chdir(tmp_path)
+    minitx.save(minitx.load("minitx/tiny-qa", dtype="float32"), tmp_path / "minitx" / "tiny-encoder")
+    assert minitx.load("minitx/tiny-encoder").task == "question-answering"
+
+
+def test_a_path_is_not_a_name() -> None:
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        minitx.load(Path("minitx/tiny-qa"))
+
+
+def test_an_installation_without_the_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("minitx.shipped.FOLDER", tmp_path)
+    with pytest.raises(FileNotFoundError, match="minitx/tiny-qa needs an installation with pip"):
+        minitx.load("minitx/tiny-qa")
+
+
+def test_the_name_of_a_folder(tmp_path: Path) -> None:
+    assert [shipped_name(model.folder) for model in SHIPPED] == list(NAMES)
+    assert shipped_name(FOLDER / "tiny-qa" / ".." / "tiny-qa") == "minitx/tiny-qa"
+    for folder in (FOLDER, tmp_path, tmp_path / "tiny-qa"):
+        assert shipped_name(folder) is None
+
+
+def test_a_card_without_a_licence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minitx.shipped.FOLDER", tmp_path)
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "README.md").write_text("---\ntags: a\n---\nlicense: mit\n")
+    with pytest.raises(ValueError, match="states no license"):
+        ShippedModel("minitx/x", "", "").license()
+
+
+def test_an_adapter_names_its_base(tmp_path: Path) -> None:
+    """Not the folder of this installation, which another machine lacks."""
+    model = minitx.load("minitx/tiny-decoder", dtype="float32")
+    add_lora(model, rank=2)
+    save_adapter(model, tmp_path)
+    config = json.loads((tmp_path / ADAPTER_CONFIG).read_text())
+    assert (config["base_model_name_or_path"], config["revision"]) == ("minitx/tiny-decoder", None)
+    assert minitx.load(tmp_path).task == "causal-lm"
+
+
+# --- tasks -----------------------------------------------------------------------------------------
+
+
+def test_every_shipped_checkpoint_runs_its_task() -> None:
+    for model in SHIPPED:
+        assert minitx.pipeline(model.task, model.name, device="cpu").model.dtype == torch.bfloat16
+        assert minitx.pipeline(model=model.name, device="cpu").task.spec.name == model.task
+    named = {spec.shipped for spec in SPECS} - {""}
+    assert named == {*NAMES} - {"minitx/tiny-instruct"}
+
+
+def test_without_the_hub_a_task_uses_the_shipped_checkpoint(hub: HubServer) -> None:  # noqa: F811
+    checkpoint = TASKS["question-answering"].checkpoint
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        answer = minitx.pipeline("question-answering", device="cpu", offline=True)
+    assert f"using {checkpoint}" in str(caught[0].message)
+    assert f"{checkpoint!r} (revision 'main') is neither" in str(caught[1].message)
+    assert "Using minitx/tiny-qa instead, a tiny model that ships with minitx." in str(caught[1].message)
+    assert answer(**QUESTION)["answer"] in QUESTION["context"]
+    assert hub.requests == []
+
+
+@pytest.mark.filterwarnings("ignore:No model was named")
+@pytest.mark.parametrize(("task", "revision"), [("summarization", "main"), ("question-answering", "v2")])
+def test_there_is_no_other_substitute(task: str, revision: str) -> None:
+    with pytest.raises(FileNotFoundError, match="neither a folder nor"):
+        minitx.pipeline(task, revision=revision, offline=True)
+
+
+# --- commands --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["run", "fill-mask", "minitx/tiny-encoder", "The king of [MASK]."],
+        ["run", "ner", "minitx/tiny-ner", "Ann lives in Paris.", "--json"],
+        ["run", "question-answering", "usual", "Who?", "--context", "Ann did it."],
+        ["generate", "minitx/tiny-decoder", "It was a", "--max-new-tokens", "2"],
+        ["generate", "minitx/tiny-instruct", "What is a cat?", "--chat", "--max-new-tokens", "2"],
+        ["generate", "minitx/tiny-seq2seq", "hello", "--beams", "2", "--max-new-tokens", "4"],
+        ["inspect", "minitx/tiny-encoder"],
+        ["tokenize", "minitx/tiny-seq2seq", "hello"],
+        ["score", "minitx/tiny-decoder", "It was a king."],
+        ["explain", "minitx/tiny-decoder", "It was a"],
+        ["embed", "minitx/tiny-encoder", "a", "b"],
+    ],
+    ids=" ".join,
+)
+def test_commands_take_the_names(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command) == 0, capsys.readouterr().err
+    assert capsys.readouterr().out
