@@ -28,7 +28,7 @@ from minitx.training import TokenBlocks, TokenDocuments, read_metrics, read_text
 ROOT = Path(__file__).resolve().parent.parent
 RECIPES, SHIPPED = ROOT / "recipes" / "tiny", ROOT / "minitx" / "shipped"
 CORPORA = RECIPES / "corpora"
-DEFINITIONS = 8000  # of the commonest words, for the chats
+DEFINITIONS = 1500  # of the commonest words, for the chats
 
 
 # --- data ------------------------------------------------------------------------------------------
@@ -187,10 +187,9 @@ def make(name: str, work: Path, out: Path, steps: int | None) -> None:
         ends = [tokenizer.eos_token_id, tokenizer.token_to_id("<|im_end|>")]
         (target / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}, indent=2) + "\n")
     figures = MEASURES[name](run, target)
-    lines = read_metrics(run / "metrics.jsonl")
-    (target / "README.md").write_text(
-        card.text(target.name, model, figures, lines, recipe.read_text("utf-8")), "utf-8"
-    )
+    lines = [line for recipe in recipes for line in read_metrics(work / recipe.stem / "metrics.jsonl")]
+    texts = [recipe.read_text("utf-8") for recipe in recipes]
+    (target / "README.md").write_text(card.text(target.name, model, figures, lines, texts), "utf-8")
     print(f"tiny-{name}: {target}")
     for title, figure in figures:
         print(f"  {title}: {figure}")
