@@ -65,6 +65,54 @@ class Backend(Protocol):
     ) -> Tensor: ...
 
 
+def attention_scores(query: Tensor, key: Tensor, mask: Tensor | None, options: ScoreOptions) -> Tensor:
+    """Returns the scores that the softmax takes: scaled, capped, with position bias and mask.
+
+    Args:
+        query: (B, H, T, D)
+        key: (B, K, S, D)
+        mask: (1 or B, 1 or H, 1 or T, S), as for `Backend`; or None.
+        options: of the scores.
+
+    Returns:
+        (B, H, T, S), in float32 for float16 inputs
+    """
+    if options.groups > 1:
+        key = key.repeat_interleave(options.groups, dim=1)
+    if query.dtype == torch.float16:  # products that are scaled afterwards exceed its largest number
+        query, key = query.float(), key.float()
+    scores = query @ key.transpose(-2, -1) * options.scale  # (B, H, T, S)
+    if options.softcap is not None:
+        scores = options.softcap * torch.tanh(scores / options.softcap)
+    if options.causal:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    if mask is None:
+        return scores
+    if mask.dtype == torch.bool:
+        return scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    return scores + mask
+
+
+def softmax_with_sinks(scores: Tensor, sinks: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """Returns the attention weights of scores.
+
+    Args:
+        scores: (B, H, T, S)
+        sinks: (H,), as in `ScoreOptions`.
+        dtype: of the weights.
+
+    Returns:
+        (B, H, T, S)
+    """
+    if sinks is not None:
+        shares = sinks.to(scores.dtype).view(1, -1, 1, 1).expand(*scores.shape[:-1], 1)
+        scores = torch.cat((scores, shares), dim=-1)
+    # In half precision a softmax over many keys loses digits, so it is computed in float32.
+    wide = torch.promote_types(scores.dtype, torch.float32)
+    weights = torch.softmax(scores, dim=-1, dtype=wide).to(dtype)
+    return weights if sinks is None else weights[..., :-1]
+
+
 def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None, options: ScoreOptions) -> Tensor:
     """Returns the attention weights before dropout.
 
@@ -77,27 +125,17 @@ def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None, options: 
     Returns:
         (B, H, T, S)
     """
+    return softmax_with_sinks(attention_scores(query, key, mask, options), options.sinks, query.dtype)
+
+
+def mix(weights: Tensor, value: Tensor, options: ScoreOptions) -> Tensor:
+    """Returns the sums of the values by attention weights, after their dropout.
+
+    (B, H, T, S), (B, K, S, D) -> (B, H, T, D)
+    """
     if options.groups > 1:
-        key = key.repeat_interleave(options.groups, dim=1)
-    dtype = query.dtype
-    if dtype == torch.float16:  # products that are scaled afterwards exceed its largest number
-        query, key = query.float(), key.float()
-    scores = query @ key.transpose(-2, -1) * options.scale  # (B, H, T, S)
-    if options.softcap is not None:
-        scores = options.softcap * torch.tanh(scores / options.softcap)
-    if options.causal:
-        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-    if mask is not None and mask.dtype == torch.bool:
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    elif mask is not None:
-        scores = scores + mask
-    if options.sinks is not None:
-        sinks = options.sinks.to(scores.dtype).view(1, -1, 1, 1).expand(*scores.shape[:-1], 1)
-        scores = torch.cat((scores, sinks), dim=-1)
-    # In half precision a softmax over many keys loses digits, so it is computed in float32.
-    wide = torch.promote_types(scores.dtype, torch.float32)
-    weights = torch.softmax(scores, dim=-1, dtype=wide).to(dtype)
-    return weights if options.sinks is None else weights[..., :-1]
+        value = value.repeat_interleave(options.groups, dim=1)
+    return F.dropout(weights, p=options.dropout, training=options.dropout > 0.0) @ value
 
 
 def eager(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, options: ScoreOptions) -> Tensor:
@@ -105,11 +143,7 @@ def eager(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, option
 
     (B, H, T, D), twice (B, K, S, D), mask (1 or B, 1 or H, 1 or T, S) -> (B, H, T, D)
     """
-    if options.groups > 1:
-        value = value.repeat_interleave(options.groups, dim=1)
-    weights = attention_weights(query, key, mask, options)
-    weights = F.dropout(weights, p=options.dropout, training=options.dropout > 0.0)
-    return weights @ value
+    return mix(attention_weights(query, key, mask, options), value, options)
 
 
 def sdpa(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, options: ScoreOptions) -> Tensor:
@@ -288,20 +322,32 @@ class SelfAttention(nn.Module):
 
     def forward(self, hidden: Tensor, context: AttentionContext, cache: LayerCache | None = None) -> Tensor:
         """(B, T, E) -> (B, T, H * D)"""
-        query = self.heads(self.Q(hidden), self.q_norm)  # (B, H, T, D)
-        key = self.heads(self.K(hidden), self.k_norm)  # (B, K, T, D)
-        value = self.heads(self.V(hidden))
-        if context.rotary is not None:
-            query = apply_rotary_pos_emb(query, context.rotary)
-            key = apply_rotary_pos_emb(key, context.rotary)
+        query, key, value = self.project(hidden, context)
         if cache is not None:
             key, value = cache.append(key, value, context.past)  # (B, K, S, D)
         return self.attend(query, key, value, context).transpose(1, 2).flatten(2)
 
+    def project(self, hidden: Tensor, context: AttentionContext) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns queries, keys and values, normalised and rotated.
+
+        (B, T, E) -> (B, H, T, D), (B, K, T, D) twice
+        """
+        query = self.heads(self.Q(hidden), self.q_norm)
+        key = self.heads(self.K(hidden), self.k_norm)
+        value = self.heads(self.V(hidden))
+        if context.rotary is not None:
+            query = apply_rotary_pos_emb(query, context.rotary)
+            key = apply_rotary_pos_emb(key, context.rotary)
+        return query, key, value
+
+    def options(self, context: AttentionContext) -> ScoreOptions:
+        """Returns the options of the scores for one forward."""
+        dropout = getattr(self.dropout, "p", 0.0) if self.dropout.training else 0.0
+        return ScoreOptions(self.scale, context.causal, self.groups, self.softcap, self.sinks, dropout)
+
     def attend(self, query: Tensor, key: Tensor, value: Tensor, context: AttentionContext) -> Tensor:
         """(B, H, T, D), twice (B, K, S, D) -> (B, H, T, D)"""
-        dropout = getattr(self.dropout, "p", 0.0) if self.dropout.training else 0.0
-        options = ScoreOptions(self.scale, context.causal, self.groups, self.softcap, self.sinks, dropout)
+        options = self.options(context)
         if context.watch is not None:
             context.watch(attention_weights(query, key, context.mask, options))
         return self.backend(query, key, value, context.mask, options)
@@ -317,20 +363,31 @@ class CrossAttention(SelfAttention):
         cache: CrossAttentionCache | None = None,  # type: ignore[override]
     ) -> Tensor:
         """(B, T, E) -> (B, T, H * D)"""
-        query = self.heads(self.Q(hidden), self.q_norm)  # (B, H, T, D)
+        query = self.queries(hidden)
         if context.encoder_hidden_states is not None:
             key, value = self.keys_and_values(context.encoder_hidden_states)
         else:
             assert cache is not None, "without encoder hidden states, their keys and values are cached"
             key, value = cache.recall()
-        # Rows of one source, such as its beams, become queries of one row: its keys are not copied per beam,
-        # and are loaded once for all of them.
-        sources = len(key)
-        query = query.view(sources, -1, *query.shape[1:]).transpose(1, 2).flatten(2, 3)
-        mixed = self.attend(query, key, value, context)
-        return mixed.transpose(1, 2).reshape(*hidden.shape[:2], -1)
+        return self.attend(query, key, value, context).transpose(1, 2).flatten(2)
+
+    def queries(self, hidden: Tensor) -> Tensor:
+        """(B, T, E) -> (B, H, T, D)"""
+        return self.heads(self.Q(hidden), self.q_norm)
 
     def keys_and_values(self, encoder_hidden_states: Tensor) -> tuple[Tensor, Tensor]:
         """(B', S, E) -> (B', K, S, D) twice"""
         key = self.heads(self.K(encoder_hidden_states), self.k_norm)
         return key, self.heads(self.V(encoder_hidden_states))
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, context: AttentionContext) -> Tensor:
+        """(B, H, T, D), twice (B', K, S, D) -> (B, H, T, D)
+
+        Rows of one source, such as its beams, become queries of one row: its keys are not copied per beam,
+        and are loaded once for all of them.
+        """
+        rows, time = query.shape[0], query.shape[2]
+        folded = query.view(len(key), -1, *query.shape[1:]).transpose(1, 2).flatten(2, 3)
+        mixed = super().attend(folded, key, value, context)  # (B', H, B / B' * T, D)
+        unfolded = mixed.reshape(*mixed.shape[:2], -1, time, mixed.shape[-1]).transpose(1, 2)
+        return unfolded.reshape(rows, *query.shape[1:])

@@ -7,7 +7,7 @@ around the attention is the shared one. A convolution may stand beside the first
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -77,16 +77,28 @@ class DisentangledSelfAttention(nn.Module):
 
     def forward(self, hidden: Tensor, context: RelativeContext, cache: None = None) -> Tensor:
         """(B, T, E) -> (B, T, H * D)"""
-        query, key, value = (self.heads(project(hidden)) for project in (self.Q, self.K, self.V))
-        mask = context.mask
+        query, key, value = self.project(hidden, context)
         if context.embeddings is not None and context.bucket is not None:
             embeddings = self.pos_dropout(context.embeddings)
-            mask = to_additive_mask(mask, self.position_scores(query, key, embeddings, context.bucket))
+            scores = self.position_scores(query, key, embeddings, context.bucket)
+            context = replace(context, mask=to_additive_mask(context.mask, scores))
+        return self.attend(query, key, value, context).transpose(1, 2).flatten(2)
+
+    def project(self, hidden: Tensor, context: AttentionContext) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns queries, keys and values: (B, T, E) -> (B, H, T, D) three times."""
+        return self.heads(self.Q(hidden)), self.heads(self.K(hidden)), self.heads(self.V(hidden))
+
+    def options(self, context: AttentionContext) -> ScoreOptions:
+        """Returns the options of the scores for one forward."""
         dropout = getattr(self.dropout, "p", 0.0) if self.dropout.training else 0.0
-        options = ScoreOptions(self.scale, dropout=dropout)
+        return ScoreOptions(self.scale, dropout=dropout)
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, context: AttentionContext) -> Tensor:
+        """(B, H, T, D) three times -> (B, H, T, D)"""
+        options = self.options(context)
         if context.watch is not None:
-            context.watch(attention_weights(query, key, mask, options))
-        return self.backend(query, key, value, mask, options).transpose(1, 2).flatten(2)
+            context.watch(attention_weights(query, key, context.mask, options))
+        return self.backend(query, key, value, context.mask, options)
 
     def position_scores(self, query: Tensor, key: Tensor, embeddings: Tensor, bucket: Tensor) -> Tensor:
         """twice (B, H, T, D), (2 * span, E), (T, T) -> (B, H, T, T)"""
