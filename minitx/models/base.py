@@ -25,6 +25,7 @@ from minitx.models.initialization import Rules, initialize
 from minitx.models.inputs import make_embedder
 from minitx.models.output import ModelOutput
 from minitx.models.resize import resize_token_embeddings
+from minitx.models.taps.places import match_places
 from minitx.optimize.mixed_dtypes import mixed_dtypes
 from minitx.validation import (
     ArgumentTypeError,
@@ -211,6 +212,21 @@ class Model(nn.Module):
         if labels is not None:
             loss = task.loss(logits, check_tensor("labels", labels), mask, head.config)
         return ModelOutput(hidden, pooled, loss=loss, **task.fields(logits))
+
+    def taps(self, *patterns: str) -> list[str]:
+        """Returns the names of the values that `minitx.inspect` can record and replace.
+
+        Args:
+            patterns: `*` stands for one part of a name, `**` for any number of parts; none: all values.
+
+        Raises:
+            ArgumentTypeError, ArgumentValueError: a pattern that matches nothing.
+
+        Example:
+            >>> model.taps("**.weights")
+            ['encoder.layers.0.attention.self_attention.weights', ...
+        """
+        return [place.name for place in match_places(self, *(patterns or ("**",)))]
 
     # --- weights and attention ---------------------------------------------------------------------------
 
