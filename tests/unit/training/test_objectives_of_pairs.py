@@ -33,6 +33,7 @@ from minitx.training import (
     read_records,
     train,
 )
+from minitx.training.loop import Run
 from minitx.training.objectives.contrastive import pair_loss
 from minitx.training.objectives.conversation import encode_response, response_characters
 from minitx.training.objectives.distillation import distillation_loss
@@ -635,6 +636,27 @@ def test_pairs_with_and_without_a_negative(words: Any) -> None:
     for examples in ([pair, pair | {"negative": "w3"}], [pair | {"negative": "w3"}, pair]):
         with pytest.raises(ValueError, match="either all pairs have a negative, or none"):
             SentencePairs(words)(examples, NO_RANDOMNESS)
+
+
+def test_one_pair_alone_has_no_target(words: Any) -> None:
+    """Without negatives its own positive is the only candidate: nothing can be learned."""
+    pairs = [{"anchor": f"w{n}", "positive": f"w{n} w{n + 1}"} for n in range(0, 15, 5)]
+    objective, network = SentencePairs(words), model(BERT, "none")
+    alone = objective(pairs[:1], NO_RANDOMNESS)
+    error = r"num_pairs=1 must be at least 2 in a batch.*; raise batch_size, or add 'negative'"
+    with pytest.raises(ValueError, match=error):
+        objective.loss(network, alone)
+    one, two = (TrainConfig(steps=1, batch_size=size) for size in (1, 2))
+    for config, dataset, evaluation in ((one, pairs, None), (two, pairs[:1], None), (two, pairs, pairs[:1])):
+        with pytest.raises(ValueError, match=error) as raised:
+            train(network, dataset, objective, config, evaluation=evaluation)
+        assert not hasattr(raised.value, "__notes__")  # that name a step
+    with torch.no_grad():  # the last batch of an evaluation
+        assert objective.loss(network, alone).count == 0
+    loss = Run(network, pairs, objective, two).evaluate(pairs)
+    whole = objective.loss(network.eval(), objective(pairs[:2], NO_RANDOMNESS))
+    assert abs(loss - whole.total.item() / 2) < 1e-9
+    train(network, [pair | {"negative": "w30"} for pair in pairs], objective, one)
 
 
 def test_preferences_without_a_response(words: Any) -> None:
