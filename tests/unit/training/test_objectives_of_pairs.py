@@ -39,6 +39,7 @@ from minitx.training.objectives.conversation import encode_response, response_ch
 from minitx.training.objectives.distillation import distillation_loss
 from minitx.training.objectives.labelled import align_labels
 from minitx.training.objectives.preference import (
+    REFERENCE,
     dpo_loss,
     reference_log_probabilities,
     sequence_log_probabilities,
@@ -324,8 +325,19 @@ def test_answers_that_are_not_there(minilm: Tokenizer) -> None:
     wrong = none | {"answers": {"text": ["body"], "answer_start": [0]}}
     with pytest.raises(ValueError, match="a text of the context from character 0 on; there it has 'Nobo'"):
         objective([wrong], NO_RANDOMNESS)
-    with pytest.raises(TypeError, match="answer_start"):
-        objective([none | {"answers": ["body"]}], NO_RANDOMNESS)
+    for answers in (
+        ["body"],
+        {"text": ["body"]},
+        {"text": [3], "answer_start": [2]},
+        {"text": ["body"], "answer_start": ["2"]},
+        {"text": ["body"], "answer_start": [2.0]},
+        {"text": ["body"], "answer_start": []},
+        {"text": "body", "answer_start": 2},
+    ):
+        with pytest.raises(TypeError, match=r"\['answers'\]=.*with a string and an integer for each answer"):
+            objective([none | {"answers": answers}], NO_RANDOMNESS)
+    array = {"text": ["body"], "answer_start": torch.tensor([2])}
+    assert objective([none | {"answers": array}], NO_RANDOMNESS)["labels"].shape == (1, 2)
     with pytest.raises(TypeError, match=r"examples\[1\]\['question'\]=3 must be a string"):
         objective([none, none | {"question": 3}], NO_RANDOMNESS)
     two = objective([none, none | {"question": "And who else?"}], NO_RANDOMNESS)
@@ -657,6 +669,31 @@ def test_one_pair_alone_has_no_target(words: Any) -> None:
     whole = objective.loss(network.eval(), objective(pairs[:2], NO_RANDOMNESS))
     assert abs(loss - whole.total.item() / 2) < 1e-9
     train(network, [pair | {"negative": "w30"} for pair in pairs], objective, one)
+
+
+def test_preferences_of_other_types(words: Any) -> None:
+    pair = {
+        "prompt": "w1",
+        "chosen": "w4",
+        "rejected": "w5",
+        "reference_chosen": -1,
+        "reference_rejected": -1,
+    }
+    for wrong, error in (
+        ({"chosen": None}, r"\['chosen'\]=None must be a string or a list of messages; all three"),
+        ({"chosen": [3]}, r"\['chosen'\]=\[3\] must be a string or a list of messages"),
+        ({"chosen": TALK}, r"\['rejected'\]='w5' must be a list of messages; all three"),
+        ({"rejected": ["w5"]}, r"\['rejected'\]=\['w5'\] must be a string; all three"),
+        ({"prompt": 3}, r"\['prompt'\]=3 must be a string; all three"),
+        ({"prompt": 3, "chosen": TALK, "rejected": TALK}, r"\['prompt'\]=3 must be a list of messages"),
+        ({"reference_chosen": None}, r"\['reference_chosen'\]=None must be a number .*; it is a log-prob"),
+        ({"reference_rejected": "low"}, r"\['reference_rejected'\]='low' must be a number"),
+        ({"reference_rejected": float("nan")}, r"\['reference_rejected'\]=nan must be in"),
+    ):
+        with pytest.raises((ValueError, TypeError), match=r"examples\[1\]" + error):
+            DPO(words)([pair, pair | wrong], NO_RANDOMNESS)
+    stated = pair | {"reference_chosen": torch.tensor(-1.0), "reference_rejected": "-2.5"}
+    assert DPO(words)([stated], NO_RANDOMNESS)[REFERENCE].tolist() == [-1.0, -2.5]
 
 
 def test_preferences_without_a_response(words: Any) -> None:

@@ -73,7 +73,7 @@ def of_records(folder: Path, objective: dict[str, Any], *rows: Any) -> Path:
             {"prompt": None, "chosen": MESSAGES, "rejected": MESSAGES},
             "prompt=None must be a list of mess",
         ),
-        (DPO, {"chosen": None, "rejected": MESSAGES}, "chosen=None must be a list of messages"),
+        (DPO, {"chosen": None, "rejected": MESSAGES}, "chosen=None must be a string or a list of messages"),
         (DPO, {"prompt": "a", "chosen": MESSAGES, "rejected": MESSAGES}, "prompt='a' must be a list of mess"),
         (DPO, {"chosen": "a", "rejected": "b"}, "prompt=None must be a string"),
         (INSTRUCT, {"prompt": "a", "response": "b", "messages": MESSAGES}, "must be one of them, not both"),
