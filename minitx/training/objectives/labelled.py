@@ -125,7 +125,7 @@ class TokenLabels(Labelled):
     `input_ids` and `labels`, a class for each token, or -100. Labels of a batch are (B, T).
 
     Attributes:
-        num_labels: number of classes.
+        num_labels: number of classes, at least 2.
         max_length: maximum number of tokens; the words after them are left out. None: all of them.
     """
 
@@ -134,7 +134,7 @@ class TokenLabels(Labelled):
     max_length: int | None = None
 
     def __post_init__(self) -> None:
-        check_integer("num_labels", self.num_labels, 1)
+        check_integer("num_labels", self.num_labels, 2, hint="with one class there is nothing to learn")
         check_optional_integers(1, max_length=self.max_length)
 
     def rows(self, example: Example, index: int) -> list[tuple[Row, list[int]]]:

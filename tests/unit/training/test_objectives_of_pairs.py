@@ -294,6 +294,8 @@ def test_the_first_token_of_a_word_is_labelled(minilm: Tokenizer) -> None:
     ):
         with pytest.raises(ValueError, match=error):
             TokenLabels(minilm, 3)([wrong], NO_RANDOMNESS)
+    with pytest.raises(ValueError, match="num_labels=1 must be at least 2; with one class there is nothing"):
+        TokenLabels(minilm, 1)
 
 
 @given(st.integers(0, 29), st.integers(1, 4), st.integers(12, 30), st.integers(0, 4))

@@ -85,6 +85,11 @@ def test_fields_that_do_not_fit(tmp_path: Path, objective: dict[str, Any], row: 
         prepared(of_records(tmp_path, objective, row))
 
 
+def test_one_label_of_tokens(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="must be at least two labels; with one label there is nothing"):
+        prepared(of_records(tmp_path, WORDS, {"words": ["a", "b"], "label": ["O", "O"]}))
+
+
 def test_later_records_are_checked_before_the_run(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"rows.jsonl:2: text=5 must be a string"):
         prepared(of_records(tmp_path, {"name": "causal-lm"}, {"text": "a"}, {"text": 5}))
