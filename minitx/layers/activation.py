@@ -74,6 +74,13 @@ def register_activation(name: str, function: Callable[[Tensor], Tensor]) -> None
     ACTIVATIONS[name] = function
 
 
+def check_activation(parameter: str, name: str) -> str:
+    """Returns the name of an activation; an unknown one is an ArgumentValueError of the parameter."""
+    hint = "minitx.register_activation adds a custom one"
+    checked: str = check_choice(parameter, name, ACTIVATIONS, hint)
+    return checked
+
+
 class Activation(nn.Module):
     """An activation function as a module, so that it appears in the printout and can be hooked.
 
@@ -90,8 +97,7 @@ class Activation(nn.Module):
         super().__init__()
         self.name = getattr(function, "__name__", type(function).__name__)
         if isinstance(function, str):
-            check_choice("activation", function, ACTIVATIONS, "minitx.register_activation adds a custom one")
-            self.name, function = function, ACTIVATIONS[function]
+            self.name, function = function, ACTIVATIONS[check_activation("activation", function)]
         if not callable(function):
             raise ArgumentTypeError("activation", function, "a name or a function")
         self.function = deepcopy(function) if isinstance(function, nn.Module) else function
