@@ -34,6 +34,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
     "sigmoid": torch.sigmoid,
 }
+CUSTOM = "minitx.register_activation adds a custom one"  # hint of errors
 _BUILT_IN = frozenset(ACTIVATIONS)
 
 
@@ -74,13 +75,6 @@ def register_activation(name: str, function: Callable[[Tensor], Tensor]) -> None
     ACTIVATIONS[name] = function
 
 
-def check_activation(parameter: str, name: str) -> str:
-    """Returns the name of an activation; an unknown one is an ArgumentValueError of the parameter."""
-    hint = "minitx.register_activation adds a custom one"
-    checked: str = check_choice(parameter, name, ACTIVATIONS, hint)
-    return checked
-
-
 class Activation(nn.Module):
     """An activation function as a module, so that it appears in the printout and can be hooked.
 
@@ -97,7 +91,8 @@ class Activation(nn.Module):
         super().__init__()
         self.name = getattr(function, "__name__", type(function).__name__)
         if isinstance(function, str):
-            self.name, function = function, ACTIVATIONS[check_activation("activation", function)]
+            check_choice("activation", function, ACTIVATIONS, CUSTOM)
+            self.name, function = function, ACTIVATIONS[function]
         if not callable(function):
             raise ArgumentTypeError("activation", function, "a name or a function")
         self.function = deepcopy(function) if isinstance(function, nn.Module) else function
