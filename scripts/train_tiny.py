@@ -153,6 +153,7 @@ MEASURES: dict[str, Callable[[Path, Path], measures.Table]] = {
     "instruct": measure_instruct,
     "seq2seq": measure_seq2seq,
 }
+POSITIONS = {"encoder": 128}  # tokens of the longest blocks: the position table is cut to them
 STAGES = {"encoder": ["encoder-start"]}  # recipes before the last one, which begins with their model
 PREPARE = {"qa": split_questions, "instruct": split_chats}
 
@@ -182,6 +183,8 @@ def make(name: str, work: Path, out: Path, steps: int | None) -> None:
             run_recipe(recipe, overrides, folder=place, resume=place.is_dir())
         overrides = [f"model.name={json.dumps(str(place / 'model'))}"]
     model = minitx.load(run / "model", dtype="bfloat16")
+    if name in POSITIONS:
+        model = cut_positions(run / "model", model, POSITIONS[name])
     shutil.rmtree(target, ignore_errors=True)  # an earlier version
     minitx.save(model, target, tokenizer=minitx.load_tokenizer(run / "model"))
     if name == "instruct":  # the end of a turn is the end of the text
@@ -195,6 +198,22 @@ def make(name: str, work: Path, out: Path, steps: int | None) -> None:
     print(f"tiny-{name}: {target}")
     for title, figure in figures:
         print(f"  {title}: {figure}")
+
+
+def cut_positions(folder: Path, model: Any, length: int) -> Any:
+    """Returns a BERT with a shorter table of positions, without those that no block had.
+
+    Args:
+        folder: of the model.
+        model: loaded from it.
+        length: number of positions.
+    """
+    config = json.loads((folder / "config.json").read_text("utf-8")) | {"max_position_embeddings": length}
+    shorter = minitx.from_config(config, head="masked-lm", dtype="bfloat16").eval()
+    table = "embedder.pos_emb.weight"
+    state = model.state_dict()
+    shorter.load_state_dict(state | {table: state[table][:length].clone()})
+    return shorter
 
 
 def shortened(recipe: Path, steps: int) -> list[str]:
