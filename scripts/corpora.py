@@ -294,7 +294,9 @@ CORPORA = {
     "questions": Corpus((_FACTBOOK,), "public domain", lambda files: questions(countries(files))),
     "instructions": Corpus((_FACTBOOK,), "public domain", lambda files: instructions(countries(files))),
     "definitions": Corpus((_WORDNET,), _PRINCETON, lambda files: instructions((), synsets(files))),
-    "entities": Corpus(_NAMED, "as its texts; labels by rule", entities),
+    "entities": Corpus(
+        _NAMED, "public domain; labels by rule from WordNet and lists of first names (PDDL)", entities
+    ),
 }
 
 
