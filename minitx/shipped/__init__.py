@@ -134,3 +134,12 @@ def shipped_name(folder: Path) -> str | None:
     folder = folder.resolve()
     name = PREFIX + folder.name
     return name if folder.parent == FOLDER.resolve() and name in NAMES else None
+
+
+def check_not_shipped(folder: Path) -> None:
+    """Checks that a folder to write to is none of this package, else raises ArgumentValueError."""
+    from minitx.validation import ArgumentValueError
+
+    if folder.resolve().is_relative_to(FOLDER.resolve()):
+        expected = "outside of the installed package, whose checkpoints stay as they are"
+        raise ArgumentValueError("folder", str(folder), expected, "save to another folder")

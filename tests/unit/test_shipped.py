@@ -124,6 +124,24 @@ def test_an_adapter_names_its_base(tmp_path: Path) -> None:
     assert minitx.load(tmp_path).task == "causal-lm"
 
 
+def test_the_package_is_not_written_to(tmp_path: Path) -> None:
+    """Another program of the same installation would load the changed checkpoint."""
+    model, tokenizer = minitx.load("minitx/tiny-decoder", dtype="float32"), minitx.load_tokenizer(NAMES[0])
+    link, folder = tmp_path / "link", shipped_folder("minitx/tiny-decoder")
+    link.symlink_to(FOLDER)
+    before = {path: path.read_bytes() for path in FOLDER.rglob("*") if path.is_file()}
+    error = pytest.raises(ValueError, match="folder=.* must be outside of the installed package")
+    for place in (folder, FOLDER / "new", link / "tiny-decoder"):
+        with error:
+            minitx.save(model, place)
+        with error:
+            tokenizer.save(place)
+    add_lora(model, rank=2)
+    with error:
+        save_adapter(model, folder)
+    assert before == {path: path.read_bytes() for path in FOLDER.rglob("*") if path.is_file()}
+
+
 # --- tasks -----------------------------------------------------------------------------------------
 
 
