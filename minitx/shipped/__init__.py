@@ -90,7 +90,7 @@ NAMES = tuple(model.name for model in SHIPPED)
 
 
 def is_shipped_name(name: str | Path) -> bool:
-    """Whether a name begins with "minitx/", in any case, so that it is one of this package or a slip in one."""
+    """Whether a name begins with "minitx/", in any case: it is one of this package or a slip in one."""
     return isinstance(name, str) and name.lower().startswith(PREFIX)
 
 

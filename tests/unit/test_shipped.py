@@ -66,7 +66,7 @@ def test_a_slip_in_a_name_gets_the_name(hub: HubServer, slip: str, name: str) ->
 
 @pytest.mark.parametrize("name", [Path("minitx/tiny-qa"), 3, None])
 def test_a_name_is_a_string(name: Any) -> None:
-    with pytest.raises(TypeError, match="name=.* must be a string"):
+    with pytest.raises(TypeError, match=r"name=.* must be a string"):
         shipped_folder(name)
 
 
@@ -130,7 +130,7 @@ def test_the_package_is_not_written_to(tmp_path: Path) -> None:
     link, folder = tmp_path / "link", shipped_folder("minitx/tiny-decoder")
     link.symlink_to(FOLDER)
     before = {path: path.read_bytes() for path in FOLDER.rglob("*") if path.is_file()}
-    error = pytest.raises(ValueError, match="folder=.* must be outside of the installed package")
+    error = pytest.raises(ValueError, match=r"folder=.* must be outside of the installed package")
     for place in (folder, FOLDER / "new", link / "tiny-decoder"):
         with error:
             minitx.save(model, place)
