@@ -73,12 +73,12 @@ SHIPPED = (
         'minitx run sentiment-analysis minitx/tiny-classifier "I love this."',
     ),
     ShippedModel(
-        "minitx/tiny-ner", "token-classification", 'minitx run ner minitx/tiny-ner "Ann lives in Paris."'
+        "minitx/tiny-ner", "token-classification", 'minitx run ner minitx/tiny-ner "Emma travelled to Paris."'
     ),
     ShippedModel(
         "minitx/tiny-qa",
         "question-answering",
-        'minitx run question-answering minitx/tiny-qa "Who?" --context "Ann did it."',
+        'minitx run question-answering minitx/tiny-qa "Capital?" --context "The capital of Peru is Lima."',
     ),
     ShippedModel("minitx/tiny-decoder", "text-generation", 'minitx generate minitx/tiny-decoder "It was a"'),
     ShippedModel("minitx/tiny-instruct", "text-generation", "minitx chat minitx/tiny-instruct"),
