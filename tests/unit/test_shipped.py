@@ -16,7 +16,7 @@ from minitx.cli.app import main
 from minitx.pipelines.registry import SPECS, TASKS
 from minitx.shipped import FOLDER, NAMES, SHIPPED, ShippedModel, shipped_folder, shipped_name
 from minitx.training import add_lora, save_adapter
-from tests.hub_server import HubServer
+from tests.hub_server import HubServer, files_of
 from tests.unit.test_hub import hub  # noqa: F401 - a fixture
 
 QUESTION = {"question": "Who did it?", "context": "Ann did it in Paris."}
@@ -163,6 +163,28 @@ def test_without_the_hub_a_task_uses_the_shipped_checkpoint(hub: HubServer) -> N
     assert "Using minitx/tiny-qa instead, a tiny model that ships with minitx." in str(caught[1].message)
     assert answer(**QUESTION)["answer"] in QUESTION["context"]
     assert hub.requests == []
+
+
+def test_without_the_hub_the_cache_is_used_after_one_warning(hub: HubServer) -> None:  # noqa: F811
+    hub.push(TASKS["question-answering"].checkpoint, files_of(shipped_folder("minitx/tiny-qa")))
+    with pytest.warns(UserWarning, match="No model was named"):
+        minitx.pipeline("question-answering", device="cpu")
+    hub.broken = 503
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        answer = minitx.pipeline("question-answering", device="cpu")
+    texts = [str(warning.message) for warning in caught]
+    assert len([text for text in texts if "Using the copy in the Hub cache" in text]) == 1
+    assert not any("instead" in text for text in texts)
+    assert answer(**QUESTION)["answer"] in QUESTION["context"]
+
+
+def test_the_substitute_for_text_generation_is_not_for_chats(hub: HubServer) -> None:  # noqa: F811
+    with (
+        pytest.warns(UserWarning, match="No model was named"),
+        pytest.warns(UserWarning, match=r"For chats, name minitx/tiny-instruct\.$"),
+    ):
+        minitx.pipeline("text-generation", device="cpu", offline=True)
 
 
 @pytest.mark.filterwarnings("ignore:No model was named")
