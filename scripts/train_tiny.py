@@ -200,10 +200,6 @@ def make(name: str, work: Path, out: Path, steps: int | None) -> None:
         model = cut_positions(run / "model", model, POSITIONS[name])
     shutil.rmtree(target, ignore_errors=True)  # an earlier version
     minitx.save(model, target, tokenizer=minitx.load_tokenizer(run / "model"))
-    if name == "instruct":  # the end of a turn is the end of the text
-        tokenizer = minitx.load_tokenizer(run / "model")
-        ends = [tokenizer.eos_token_id, tokenizer.token_to_id("<|im_end|>")]
-        (target / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}, indent=2) + "\n")
     figures = MEASURES[name](run, target)
     lines = [line for recipe in recipes for line in read_metrics(work / recipe.stem / "metrics.jsonl")]
     texts = [recipe.read_text("utf-8") for recipe in recipes]

@@ -41,6 +41,7 @@ from minitx.training.recipe.records import (
 )
 from minitx.training.recipe.tables import check_keys
 from minitx.training.recipe.text import Documents, read_documents, split_blocks, token_blocks
+from minitx.training.recipe.turns import add_turn_end
 from minitx.training.state import CHECKPOINTS, VALUES
 from minitx.validation import ArgumentValueError, Interval, check_integer, check_number
 
@@ -132,6 +133,8 @@ def prepare(
     config = train_config(recipe.train, len(dataset), *done)
     check_evaluation(config, evaluation)
     objective([dataset[0]], batch_generator(seed, 0))  # fails early on examples that do not fit
+    if stated.task.name in ("instruct", "dpo"):
+        add_turn_end(model, getattr(objective, "objective", objective), tokenizer, dataset[0])
     adapt(model, recipe.model, seed)
     return Prepared(recipe, stated, model, dataset, evaluation, objective, config, tokenizer, labels)
 
