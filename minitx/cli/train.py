@@ -18,12 +18,16 @@ def train(source: Source, recipe: str, folder: str | None, json: bool, **values:
     """
     from minitx.training import Interrupted, TrainingEnd, plan_recipe, read_recipe, run_recipe
     from minitx.training.distributed.group import FirstProcessError, from_first, is_first, is_repeated, joined
-    from minitx.training.recipe.end import interruption
+    from minitx.training.recipe.end import at_command_line, interruption
+    from minitx.training.recipe.file import changes
 
     resume, progress = bool(values["resume"]), False if json else None
     with joined(quiet=True):
         try:
             read = from_first(lambda: read_recipe(recipe, values["set"], folder=folder))
+            if resume and is_first() and (changed := changes(read, values["set"])):
+                hint = "pass the folder of the run to keep its values"
+                note(f"the recipe differs from that of the run: {', '.join(changed)}; {hint}.")
             if values["dry_run"]:
                 report: Any = from_first(lambda: plan_recipe(read, progress=progress))
             else:
@@ -36,6 +40,10 @@ def train(source: Source, recipe: str, folder: str | None, json: bool, **values:
         except Interrupted as stopped:
             note(interruption(str(stopped), read.folder))
             return CODES[stopped.signal]
+        except (FileExistsError, FileNotFoundError) as error:
+            if is_repeated(error):
+                return 2
+            raise type(error)(at_command_line(str(error), read.folder)) from None
         except Exception as error:
             if is_repeated(error):
                 return 2
