@@ -25,7 +25,8 @@ def train(source: Source, recipe: str, folder: str | None, json: bool, **values:
     with joined(quiet=True):
         try:
             read = from_first(lambda: read_recipe(recipe, values["set"], folder=folder))
-            if resume and is_first() and (changed := changes(read, values["set"])):
+            changed = from_first(lambda: changes(read, values["set"])) if resume else []
+            if changed and is_first():
                 hint = "pass the folder of the run to keep its values"
                 note(f"the recipe differs from that of the run: {', '.join(changed)}; {hint}.")
             if values["dry_run"]:
@@ -40,13 +41,11 @@ def train(source: Source, recipe: str, folder: str | None, json: bool, **values:
         except Interrupted as stopped:
             note(interruption(str(stopped), read.folder))
             return CODES[stopped.signal]
-        except (FileExistsError, FileNotFoundError) as error:
-            if is_repeated(error):
-                return 2
-            raise type(error)(at_command_line(str(error), read.folder)) from None
         except Exception as error:
             if is_repeated(error):
                 return 2
+            if isinstance(error, FileExistsError | FileNotFoundError) and "(--resume)" in str(error):
+                raise type(error)(at_command_line(str(error))) from None
             raise
         emit(json, report.to_json(), str(report))
     return 0

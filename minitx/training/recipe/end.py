@@ -106,15 +106,11 @@ def interruption(message: str, folder: Path) -> str:
     return f"{reason}{mark}{program} train {shlex.quote(str(folder))} --resume" if mark else reason
 
 
-def at_command_line(message: str, folder: Path) -> str:
-    """Returns the message of a folder that a run cannot have, with options of the command line.
-
-    Args:
-        message: of `train`.
-        folder: of the run.
-    """
+def at_command_line(message: str) -> str:
+    """Returns a message of `check_place` with options of the command line."""
+    folder, _, _ = message.partition(" holds a run; ")
     program = "torchrun ... -m minitx" if has_several_processes() else "minitx"
-    again = f"continue it with {program} train {shlex.quote(str(folder))} --resume"
+    again = f"continue it with {program} train {shlex.quote(folder)} --resume"
     message = message.replace("continue it with resume=True (--resume)", again)
     return message.replace("resume=True (--resume)", "--resume")
 
