@@ -201,10 +201,6 @@ def make(name: str, work: Path, out: Path, steps: int | None) -> None:
     draft = work / "drafts" / target.name  # which replaces the target when it is complete
     shutil.rmtree(draft, ignore_errors=True)
     minitx.save(model, draft, tokenizer=minitx.load_tokenizer(run / "model"))
-    if name == "instruct":  # the end of a turn is the end of the text
-        tokenizer = minitx.load_tokenizer(run / "model")
-        ends = [tokenizer.eos_token_id, tokenizer.token_to_id("<|im_end|>")]
-        (draft / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}, indent=2) + "\n")
     figures = MEASURES[name](run, draft)
     lines = [line for recipe in recipes for line in read_metrics(work / recipe.stem / "metrics.jsonl")]
     texts = [recipe.read_text("utf-8") for recipe in recipes]

@@ -42,6 +42,7 @@ from minitx.training.recipe.records import (
 )
 from minitx.training.recipe.tables import check_keys
 from minitx.training.recipe.text import Documents, read_documents, split_blocks, token_blocks
+from minitx.training.recipe.turns import add_turn_end
 from minitx.training.state import CHECKPOINTS, VALUES
 from minitx.validation import ArgumentValueError, Interval, check_integer, check_number, warn
 
@@ -133,6 +134,8 @@ def prepare(
     config = train_config(recipe.train, len(dataset), *done)
     check_evaluation(config, evaluation)
     objective([dataset[0]], batch_generator(seed, 0))  # fails early on examples that do not fit
+    if stated.task.name in ("instruct", "dpo"):
+        add_turn_end(model, getattr(objective, "objective", objective), tokenizer, dataset[0])
     adapt(model, recipe.model, seed)
     if recipe.model.dtype is None:
         warn_of_low_precision(model)
