@@ -40,6 +40,7 @@ from minitx.validation import (
 )
 
 _BAR = 20
+_ENTRIES = 4096  # of the word embedding at a time
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -160,9 +161,10 @@ def integrated_gradients(
         inputs: a text or texts, ids (B, T), or the arguments of a forward by name.
         metric: of the logits, one number per row.
         baseline: id of a token that takes the place of all others, such as the mask; or embeddings that
-            broadcast to (B, T, W); None: zeros.
+            broadcast to (B, T, W), such as torch.zeros(1); None: the mean word embedding of the vocabulary.
+            Near zero a model with RMSNorm changes too quickly for the quadrature.
         steps: number of points.
-        tolerance: largest error of the sum, as a share of the difference of the metric; None: any.
+        tolerance: largest error of the sum, as a share of the sum of the absolute values; None: any.
         stack: whose tokens, as for `saliency`.
         tokenizer: for texts, and for the names of tokens.
 
@@ -204,16 +206,24 @@ def check_complete(result: TokenAttribution, tolerance: float, steps: int) -> No
     error, baseline = result.completeness_error, result.baseline
     assert error is not None, "of integrated gradients"
     assert baseline is not None, "of integrated gradients"
-    difference = (result.metric - baseline).abs()
-    wrong = error.abs() > tolerance * difference + torch.finfo(error.dtype).eps ** 0.5
+    difference, size = result.metric - baseline, result.values.abs().sum(dim=1)
+    wrong = error.abs() > tolerance * size + torch.finfo(error.dtype).eps ** 0.5
     if bool(wrong.any()):
         row = int(wrong.nonzero()[0])
         expected = (
-            f"large enough for a sum within {tolerance:g} of the difference {float(difference[row]):.4g}; "
-            f"in row {row} it is off by {float(error[row]):.4g}"
+            f"large enough for values that sum up to the difference {float(difference[row]):.4g} within "
+            f"{tolerance:g} of their size; in row {row} the sum is off by {float(error[row]):.4g}"
         )
-        hint = "take more steps, float32 or float64, or tolerance=None"
+        hint = "take more steps, float32, another baseline, or tolerance=None"
         raise ArgumentValueError("steps", steps, expected, hint)
+
+
+def mean_embedding(module: Any, device: torch.device) -> Tensor:
+    """Returns the mean output of a word embedding over its vocabulary: (W,)."""
+    ids = torch.arange(module.num_embeddings, device=device)
+    with torch.no_grad():
+        sums = [module.forward(part[None]).double().sum(dim=(0, 1)) for part in torch.split(ids, _ENTRIES)]
+    return torch.stack(sums).sum(dim=0) / len(ids)
 
 
 def gauss_legendre(steps: int) -> tuple[Tensor, Tensor]:
@@ -252,10 +262,10 @@ class _Problem:
 
     def baseline(self, baseline: int | Tensor | None, embeddings: Tensor) -> Tensor:
         """Returns the start of the path: (B, T, W)."""
+        module: Any = self.model.get_submodule(self.place)
         if baseline is None:
-            return torch.zeros_like(embeddings)
-        if isinstance(baseline, int):
-            module: Any = self.model.get_submodule(self.place)
+            baseline = mean_embedding(module, embeddings.device)
+        elif isinstance(baseline, int):
             token = check_integer("baseline", baseline, 0, module.num_embeddings - 1)
             with torch.no_grad():
                 baseline = module.forward(torch.tensor([[token]], device=embeddings.device))

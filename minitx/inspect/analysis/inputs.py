@@ -70,7 +70,8 @@ def _tokenized(texts: str | Sequence[str], tokenizer: Tokenizer | None) -> dict[
     if tokenizer is None:
         hint = "pass tokenizer=minitx.load_tokenizer(...)"
         raise ArgumentValueError("tokenizer", None, "the tokenizer of the model for texts", hint)
-    return dict(tokenizer(texts, padding=not isinstance(texts, str)))
+    several = not isinstance(texts, str)
+    return dict(tokenizer(texts, padding=several and tokenizer.pad_token_id is not None))
 
 
 def check_eval(model: Any) -> Model:
