@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -54,8 +54,10 @@ class DirectLogitAttribution:
         tokens: name of the token of each row.
         against: name of the token whose logit is subtracted, row by row; empty: none.
         context: name of the token at the position, row by row.
+        axes: names of the axes of `values`.
     """
 
+    axes: ClassVar[tuple[str, ...]] = ("part", "row")
     values: Tensor
     names: tuple[str, ...]
     logit: Tensor

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -52,8 +52,10 @@ class TokenAttribution:
         tokens: their names, row by row.
         metric: (B,), the metric of the inputs.
         baseline: (B,), the metric of the baseline of integrated gradients; else None.
+        axes: names of the axes of `values`.
     """
 
+    axes: ClassVar[tuple[str, ...]] = ("row", "position")
     values: Tensor
     tokens: TokenNames
     metric: Tensor

@@ -7,6 +7,7 @@ follows; a head that attends there from the second one is an induction head.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -27,8 +28,10 @@ class HeadScores:
         duplicate_token: from the second occurrence of a token to its first.
         previous_token: from each token to the one before it.
         tokens: (rows, T), the sequences.
+        axes: names of the axes of each score.
     """
 
+    axes: ClassVar[tuple[str, ...]] = ("layer", "head")
     induction: Tensor
     duplicate_token: Tensor
     previous_token: Tensor

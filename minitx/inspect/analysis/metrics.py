@@ -34,8 +34,8 @@ def logit_difference(
         A function from logits (B, T, V) to (B,).
 
     Raises:
-        ArgumentTypeError, ArgumentValueError: when it is called: tokens that are not in the vocabulary, as
-            many of them as there are no rows.
+        ArgumentTypeError, ArgumentValueError: when it is called: tokens that are not in the vocabulary, a
+            list of another length than the batch.
 
     Example:
         >>> metric = minitx.inspect.logit_difference(" Mary", " John", tokenizer=tokenizer)

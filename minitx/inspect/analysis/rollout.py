@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -39,8 +40,10 @@ class AttentionRollout:
         queries: names of the tokens at the positions, row by row: (B, T).
         keys: names of the input tokens, row by row: (B, S). Of a decoder with an encoder: those of the
             source, then those of the decoder.
+        axes: names of the axes of `values`.
     """
 
+    axes: ClassVar[tuple[str, ...]] = ("row", "position", "input")
     values: Tensor
     queries: TokenNames
     keys: TokenNames

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -53,8 +53,10 @@ class LogitLens:
         tokens: names of the tokens at the positions, row by row.
         positions: of the tokens, (T,).
         tokenizer: names the tokens of the vocabulary; None: they are shown by id.
+        axes: names of the axes of `logits`.
     """
 
+    axes: ClassVar[tuple[str, ...]] = ("layer", "row", "position", "token")
     logits: Tensor
     layers: tuple[str, ...]
     tokens: TokenNames
