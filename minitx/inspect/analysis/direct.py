@@ -174,7 +174,9 @@ def direct_logit_attribution(
             parts |= contributions
             bias = bias + branch_bias
         parts[BIAS] = bias
-        values = _logits_of_parts(model, torch.stack([*parts.values()]), _at(final), chosen)
+        stream = _at(final)
+        check_sum(torch.stack([*parts.values()]), stream, model.dtype)
+        values = _logits_of_parts(model, torch.stack([*parts.values()]), stream, chosen)
     ids = ids_of(model, arguments, stack)
     names = token_names(ids, tokenizer, (rows, time))
     return DirectLogitAttribution(
@@ -213,6 +215,21 @@ def check_linear_end(model: Model) -> None:
     if model.head.config.transform is not None:  # type: ignore[union-attr]
         expected = "one whose head is a projection; this one has a layer with an activation before it"
         raise ArgumentValueError("model", model, expected, "logit_lens and patching_grid work with any head")
+
+
+def check_sum(parts: Tensor, stream: Tensor, dtype: torch.dtype) -> None:
+    """Checks that the parts sum up to the residual stream, but for rounding: (parts, B, E), (B, E).
+
+    Raises:
+        ValueError: they do not; an edit has changed the stream itself, or a layer has other parts.
+    """
+    size = parts.norm(dim=-1).sum(dim=0)
+    error = ((parts.sum(dim=0) - stream).norm(dim=-1) / size).max()
+    if float(error) > torch.finfo(dtype).eps ** 0.5:
+        raise ValueError(
+            "The heads and networks do not sum up to the residual stream: an edit such as steer() changes it "
+            "inside this call, or a layer has been replaced by one with other parts."
+        )
 
 
 @dataclass(frozen=True)

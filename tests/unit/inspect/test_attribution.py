@@ -127,9 +127,9 @@ def test_integrated_gradients_are_complete_and_equal_a_fine_sum(name: str, stack
     start = module(torch.arange(60)[None]).detach().mean(dim=1, keepdim=True).expand_as(embeds)
     torch.testing.assert_close(result.baseline, by_hand(name, start, side).detach())
     total = torch.zeros_like(embeds)
-    for step in range(400):
-        point = (start + (step + 0.5) / 400 * (embeds - start)).requires_grad_()
-        total += torch.autograd.grad(by_hand(name, point, side).sum(), point)[0] / 400
+    for step in range(parts := 320 if name == "t5" else 160):
+        point = (start + (step + 0.5) / parts * (embeds - start)).requires_grad_()
+        total += torch.autograd.grad(by_hand(name, point, side).sum(), point)[0] / parts
     torch.testing.assert_close(result.values, ((embeds - start) * total).sum(-1), rtol=2e-2, atol=1e-2)
 
 

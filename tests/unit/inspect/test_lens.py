@@ -16,6 +16,7 @@ from minitx.inspect import (
     direct_logit_attribution,
     logit_lens,
     record,
+    steer,
     train_tuned_lens,
 )
 from tests.unit.inspect.small_models import IDS, MORE, arguments, model_of, stack_name
@@ -234,6 +235,19 @@ def test_negative_positions_skip_padding_on_the_right() -> None:
     padded = direct_logit_attribution(model, {"input_ids": IDS, "attention_mask": mask}, 7)
     alone = direct_logit_attribution(model, IDS[1:, :3], 7)
     torch.testing.assert_close(padded.values[:, 1:], alone.values)
+
+
+def test_an_edited_stream_is_no_sum() -> None:
+    """Ablated heads are parts like others; a steering vector is none of them."""
+    model = model_of("llama")
+    with ablate(model, heads={1: [2]}):
+        result = direct_logit_attribution(model, IDS, 7)
+        expected = model(IDS).logits[:, -1, 7].detach()
+    assert not result["1.head.2"].any()
+    torch.testing.assert_close(result.logit, expected)
+    vector = torch.ones(32, dtype=torch.float64)
+    with steer(model, vector, 0, 5.0), pytest.raises(ValueError, match="do not sum up to the residual"):
+        direct_logit_attribution(model, IDS, 7)
 
 
 @pytest.mark.parametrize(

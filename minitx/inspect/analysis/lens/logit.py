@@ -176,10 +176,8 @@ def logit_lens(
     hidden = residual_stream(model, arguments)
     stack = stack_of(model, None)
     rows, time = hidden[0].shape[:2]
-    kept = range(time) if positions is None else [*positions]
-    for position in kept:
-        check_integer("positions", position, -time, time - 1)
-    chosen = tuple(position % time for position in kept)
+    selected = range(time) if positions is None else positions
+    chosen = tuple(check_integer("positions", place, -time, time - 1) % time for place in selected)
     if not chosen:
         raise ArgumentValueError("positions", positions, "at least one position")
     parts = []

@@ -52,7 +52,7 @@ class TunedLens(nn.Module):
         """
         layer = check_integer("layer", layer, 0, self.weight.shape[0] - 1)
         if hidden.shape[-1] != self.weight.shape[1]:
-            expected = f"of width {self.weight.shape[1]}, for which the lens was made"
+            expected = f"of width {self.weight.shape[1]}, the hidden_size of the lens"
             raise ArgumentValueError("hidden", hidden, expected)
         wide = hidden.to(self.weight.dtype)
         return (wide + nn.functional.linear(wide, self.weight[layer], self.bias[layer])).to(hidden.dtype)

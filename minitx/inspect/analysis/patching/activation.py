@@ -142,15 +142,15 @@ def patching_grid(
     check_integer("batch_size", batch_size, 1)
     runs = prepare_runs(model, clean, corrupted, metric, tokenizer)
     values, layout, at_clean = _lay_out(runs, places, by)
-    found: list[Tensor] = []
+    metrics: list[Tensor] = []
     with torch.no_grad():
         at_corrupted = float(mean_of(metric, run(model, runs.corrupted)))
         for cells in layout.chunks(batch_size):
             replacement = Replacement(cells, values)
             with tap(model, replacement.names, replacement):
                 logits = run(model, repeated(runs.corrupted, len(cells)))
-            found.append(runs.metrics(logits, len(cells)))
-    return layout.grid(torch.cat(found), at_clean, at_corrupted)
+            metrics.append(runs.metrics(logits, len(cells)))
+    return layout.grid(torch.cat(metrics), at_clean, at_corrupted)
 
 
 def attribution_patching(

@@ -34,7 +34,7 @@ def path_patching(
     tokenizer: Tokenizer | None = None,
     batch_size: int = 32,
 ) -> PatchingGrid:
-    """Replaces each sender by its clean value, but only in what the receivers get of it directly.
+    """Replaces each sender by its clean value along its direct paths to the receivers only.
 
     Two forwards for each sender. In the first the sender is replaced and the outputs of all other heads and
     networks are held at those of the corrupted run, so that the sender reaches a receiver through residual
