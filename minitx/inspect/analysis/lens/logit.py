@@ -136,9 +136,8 @@ class LogitLens:
 
 
 def percent(probability: float) -> str:
-    """Returns a probability in percent, in two columns; 100 is "**"."""
-    whole = round(100 * probability)
-    return "**" if whole > 99 else f"{whole:>2}"
+    """Returns a probability in percent, in two columns, 99 at most."""
+    return f"{min(round(100 * probability), 99):>2}"
 
 
 def logit_lens(
