@@ -66,7 +66,7 @@ def made(shapes: dict[str, list[int]], *, fold_ln: bool) -> HookedTransformer:
     )
     model = HookedTransformer(config)
     if fold_ln:
-        config.normalization_type = "LN"
+        config.normalization_type = "LN"  # of the weights before they are folded
     model.load_and_process_state_dict(
         convert_gpt2_weights(source, config),
         fold_ln=fold_ln,
