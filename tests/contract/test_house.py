@@ -22,6 +22,7 @@ PUBLIC_DOORS = {
     "inspect/analysis/patching/path.py:path_patching",
     "inspect/compare/verify.py:verify",
     "inspect/explain.py:explain",
+    "inspect/taps/ablate.py:ablate",
     "models/decoder.py:forward",
     "models/encoder.py:forward",
     "models/encoder_decoder.py:forward",
