@@ -59,7 +59,8 @@ def number(value: float) -> str:
     """Returns a number in few columns: "0.25", "-12.1", "1.2e+05"."""
     if abs(value) >= 1e4:
         return f"{value:.1e}"
-    return f"{value:.2f}" if abs(value) < 100 else f"{value:.1f}"
+    digits = 2 if abs(value) < 100 else 1
+    return f"{round(value, digits) + 0.0:.{digits}f}"  # no minus before a zero
 
 
 def common_ends(names: Sequence[str]) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from minitx.inspect import (
     path_patching,
     record,
 )
+from minitx.inspect.analysis.table import number
 from tests.unit.inspect.small_models import IDS, OTHER, arguments, model_of, stack_name
 
 FAMILIES = pytest.mark.parametrize("name", ["bert", "llama", "mistral", "t5", "bart", "albert", "mixtral"])
@@ -237,3 +238,11 @@ def test_mistakes() -> None:
     for call, message in wrong:
         with pytest.raises((ValueError, TypeError), match=message):
             call()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.254, "0.25"), (-0.001, "0.00"), (-12.345, "-12.35"), (123.45, "123.5"), (-54321.0, "-5.4e+04")],
+)
+def test_numbers_are_short(value: float, text: str) -> None:
+    assert number(value) == text
