@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from minitx.io import read_json
-from minitx.training.data.records import read_values
+from minitx.readers import read_values
 from minitx.training.distributed.group import has_several_processes
 from minitx.training.recipe.file import Recipe, files_of
 from minitx.training.recipe.objectives import read_objective
