@@ -60,9 +60,8 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
     codes = {"run": 0, "again": 2, "key": 2, "plan": 2, "complete": 0, "seed": 2, "longer": 0}
     assert second == {name: f"{code}\n" for name, code in codes.items()}
     assert "The model is in tiny/model." in first["run"]
-    assert first["again"].startswith(
-        "2\nminitx: error: tiny holds a run; continue it with torchrun ... -m minitx train tiny"
-    )
+    expected = "continue it with torchrun ... -m minitx train tiny --resume"
+    assert first["again"].startswith(f"2\nminitx: error: tiny holds a run; {expected}")
     assert "train.stepz is no key of a recipe; did you mean steps?" in first["key"]
     assert "a plan (--dry-run) is measured in one process; run it without torchrun." in first["plan"]
     assert first["seed"].startswith("2\nminitx: error: ")  # an error of each process

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from minitx.cli import main
+from minitx.cli.app import main
 from minitx.training import plan_recipe, read_recipe
 from minitx.training.recipe.end import at_command_line
 from minitx.training.recipe.file import changes
