@@ -198,15 +198,30 @@ def make(name: str, work: Path, out: Path, steps: int | None) -> None:
     model = minitx.load(run / "model", dtype="bfloat16")
     if name in POSITIONS:
         model = cut_positions(run / "model", model, POSITIONS[name])
-    shutil.rmtree(target, ignore_errors=True)  # an earlier version
-    minitx.save(model, target, tokenizer=minitx.load_tokenizer(run / "model"))
-    figures = MEASURES[name](run, target)
+    draft = work / "drafts" / target.name  # which replaces the target when it is complete
+    shutil.rmtree(draft, ignore_errors=True)
+    minitx.save(model, draft, tokenizer=minitx.load_tokenizer(run / "model"))
+    figures = MEASURES[name](run, draft)
     lines = [line for recipe in recipes for line in read_metrics(work / recipe.stem / "metrics.jsonl")]
     texts = [recipe.read_text("utf-8") for recipe in recipes]
-    (target / "README.md").write_text(card.text(target.name, model, figures, lines, texts), "utf-8")
+    (draft / "README.md").write_text(card.text(target.name, model, figures, lines, texts), "utf-8")
+    replace(target, draft)
     print(f"tiny-{name}: {target}")
     for title, figure in figures:
         print(f"  {title}: {figure}")
+
+
+def replace(target: Path, draft: Path) -> None:
+    """Replaces a folder as a whole by a copy of another one."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    copy, earlier = (target.with_name(f".{target.name}-{kind}") for kind in ("new", "old"))
+    for path in (copy, earlier):
+        shutil.rmtree(path, ignore_errors=True)
+    shutil.copytree(draft, copy, ignore=shutil.ignore_patterns(".*"))
+    if target.exists():
+        target.rename(earlier)
+    copy.rename(target)
+    shutil.rmtree(earlier, ignore_errors=True)
 
 
 def cut_positions(folder: Path, model: Any, length: int) -> Any:

@@ -63,7 +63,7 @@ def save_adapter(
 
     Raises:
         ArgumentTypeError, ArgumentValueError: a model without adapters.
-        ValueError: parts of one matrix whose adapters have several scales.
+        ValueError: parts of one matrix whose adapters have several scales; a folder that ships with minitx.
     """
     check_type("model", model, Model, "a model of minitx")
     adapted_modules(model)

@@ -18,7 +18,7 @@ from minitx.training.distributed import group, join
 from minitx.training.recipe import parts
 from minitx.validation import ArgumentValueError
 from tests.unit.training.test_recipe import GPT, write
-from tests.unit.training.workers import spawn, train_recipes, whole_parameters
+from tests.unit.training.workers import meet_errors, spawn, train_recipes, whole_parameters
 
 ROOT = Path(__file__).parents[3]
 EXACT = GPT | dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
@@ -69,6 +69,11 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
     longer = ["train.accumulation=2", "train.epochs=3"]
     run_recipe(tmp_path / "one", longer, resume=True, progress=False)
     assert_same(tmp_path, "one", "tiny")
+
+
+def test_the_first_process_does_not_wait_for_errors_of_others(tmp_path: Path) -> None:
+    """After an error of its own the others end, and would never send one."""
+    spawn(meet_errors, tmp_path, 2)
 
 
 def test_a_signal_to_torchrun_ends_all_with_a_checkpoint(tmp_path: Path) -> None:
