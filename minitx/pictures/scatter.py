@@ -57,6 +57,8 @@ class Points:
 
     def draw(self, sheet: Sheet, top: float) -> None:
         """Draws the plane on a sheet."""
+        from matplotlib.patheffects import withStroke
+
         left, width = MARGIN + 0.22, ROOM - 0.22
         axes = sheet.axes(left, top, width, self.side)
         axes.set(xticks=[], yticks=[])
@@ -81,7 +83,8 @@ class Points:
             if point.name:
                 text = label(point.name, 1.3)
                 if spot := names.spot(place(point.x, point.y), width_of(text, SMALL), 0.15):
-                    sheet.note(*spot, text, size=SMALL, color=point.color)
+                    name = sheet.note(*spot, text, size=SMALL, color=point.color)
+                    name.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
         style: dict[str, Any] = {"size": SMALL, "color": FAINT}
         sheet.note(left, top + self.side + 0.12, self.axes[0], **style)
         middle = top + self.side / 2

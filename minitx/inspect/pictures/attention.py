@@ -19,7 +19,7 @@ from minitx.validation import ArgumentValueError, check_integer
 SELF, CROSS = "attention.self_attention", "cross_attention.cross_attention"
 
 
-@picture_kind("attention", "attention weights of a head, of a layer, or of all heads")
+@picture_kind("attention", "weights of a head, of a layer, or of all heads")
 def attention(
     subject: Subject, *, layer: int | None = None, head: int | None = None, side: str | None = None
 ) -> Picture:
@@ -36,7 +36,7 @@ def attention(
     return _heads(subject, (side, SELF, "Attention"), (names, names), layer, head)
 
 
-@picture_kind("cross-attention", "attention of the decoder to the source: a head, a layer, or all heads")
+@picture_kind("cross-attention", "likewise, of the decoder to the source")
 def cross_attention(subject: Subject, *, layer: int | None = None, head: int | None = None) -> Picture:
     """Draws cross-attention weights; rows are decoder inputs, columns are the source.
 
@@ -86,7 +86,7 @@ def _heads(
     return compose(f"{title}{of}: head {head} of all layers", [block])
 
 
-@picture_kind("mask", "which keys each query may attend to: causal, window, padding, prefix")
+@picture_kind("mask", "keys that a query attends to: causal, window, padding, prefix")
 def mask(subject: Subject, *, prefix: int | None = None) -> Picture:
     """Draws the attention masks of a forward, as its scores have them.
 
@@ -168,7 +168,7 @@ def _prefix_mask(subject: Subject, prefix: int) -> Tensor:
     return attends[None] & padding[:, None, :].bool()
 
 
-@picture_kind("experts", "which experts the router of each layer chooses, and with which weights")
+@picture_kind("experts", "experts that the router of each layer chooses")
 def experts(subject: Subject, *, layer: int | None = None, side: str | None = None) -> Picture:
     """Draws the routing of a mixture of experts.
 

@@ -49,6 +49,12 @@ class Kind:
         parameters = inspect.signature(self.draw).parameters.values()
         return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
 
+    @property
+    def required(self) -> tuple[str, ...]:
+        """The names of the options without a default."""
+        parameters = inspect.signature(self.draw).parameters.values()
+        return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty)
+
 
 KINDS: dict[str, Kind] = {}
 
@@ -125,6 +131,9 @@ def picture(
             its = ", ".join(chosen.options)
             hint = f"its options are {its}" if its else "it has no options"
             raise ArgumentValueError(name, value, f"left out for kind={kind!r}", hint)
+    for name in chosen.required:
+        if name not in options:
+            raise ArgumentValueError(name, None, f"passed for kind={kind!r}")
     texts = _texts(text)
     if not texts and chosen.takes_text:
         raise ArgumentValueError("text", text, f"a text for kind={kind!r}")

@@ -30,7 +30,7 @@ def lens_probabilities(subject: Subject) -> Tensor:
         return torch.softmax(model.head(states, None, None).double(), dim=-1).cpu()
 
 
-@picture_kind("lens", "the logit lens: the most probable token after each layer, at each position")
+@picture_kind("lens", "the logit lens: the most probable token after each layer")
 def lens(subject: Subject) -> Picture:
     """Draws the most probable token if the head were applied after each layer.
 
@@ -117,7 +117,7 @@ def _pair(token: str, other: str) -> str:
     return token if token == other else f"{token} / {other}"
 
 
-@picture_kind("entropy", "how uncertain the model is along the text, and how surprised")
+@picture_kind("entropy", "uncertainty and surprise along the text")
 def entropy(subject: Subject) -> Picture:
     """Draws the entropy of the prediction of each token, and minus the log-probability of the token.
 
@@ -136,9 +136,12 @@ def entropy(subject: Subject) -> Picture:
     following = ids if subject.model.task == "masked-lm" else ids[1:]
     surprise = -logprobs[torch.arange(len(following)), torch.tensor(following, dtype=torch.long)]
     bars, dots = uncertain.tolist(), surprise.tolist()
-    if (
-        subject.model.task != "masked-lm"
-    ):  # at the token that is predicted; the last bar is of the token to come
+    if subject.model.task == "masked-lm":  # which is not trained to predict special tokens
+        special = {*subject.tokenizer.special_ids} if subject.tokenizer else set()
+        mask = getattr(subject.tokenizer, "mask_token_id", None)
+        bars = [torch.nan if i in special - {mask} else bar for i, bar in zip(ids, bars, strict=True)]
+        dots = [torch.nan if i in special else dot for i, dot in zip(ids, dots, strict=True)]
+    else:  # at the token that is predicted; the last bar is of the token to come
         bars, dots, names = [torch.nan, *bars], [torch.nan, *dots, torch.nan], [*names, "…"]
     legend = ("entropy of the prediction", "surprise: minus the log-probability of the token")
     return compose("Entropy along the text", [Track(names, bars, dots, legend, "nats")])

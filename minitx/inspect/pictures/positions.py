@@ -25,7 +25,7 @@ from minitx.validation import check_integer
 TWO_SIDED = "PuOr"
 
 
-@picture_kind("positions", "sinusoids, learned tables, RoPE, ALiBi or distance buckets", takes_text=False)
+@picture_kind("positions", "sinusoids, learned tables, RoPE, ALiBi, distance buckets", takes_text=False)
 def positions(subject: Subject, *, count: int = 64, side: str | None = None) -> Picture:
     """Draws how positions enter a model.
 

@@ -18,7 +18,7 @@ from minitx.validation import check_integer
 MOST_TOKENS = 12  # of a text, whose neighbours are drawn
 
 
-@picture_kind("neighbors", "the tokens whose embeddings are most similar to those of the text")
+@picture_kind("neighbors", "tokens with the most similar embeddings")
 def neighbors(subject: Subject, *, count: int = 5, side: str | None = None) -> Picture:
     """Draws the nearest neighbours of token embeddings: a list by cosine, and the plane of most variance.
 
@@ -95,7 +95,7 @@ def principal_plane(vectors: Tensor) -> tuple[Tensor, list[float]]:
     return plane * torch.where(largest < 0, -1.0, 1.0), [*share.tolist(), 0.0][:2]
 
 
-@picture_kind("path", "the way of the hidden states through the layers, and how similar layers are")
+@picture_kind("path", "hidden states through the layers, and how similar these are")
 def path(subject: Subject, *, side: str | None = None) -> Picture:
     """Draws hidden states after each layer in the plane of most variance, and the cosines between layers.
 

@@ -15,7 +15,7 @@ from minitx.pictures.plots import Lines, Panel, Series, line_colors
 LARGEST = 60_000_000  # entries of a matrix whose singular values take seconds
 
 
-@picture_kind("spectra", "the singular values of the weight matrices, layer by layer", takes_text=False)
+@picture_kind("spectra", "singular values of the weight matrices", takes_text=False)
 def spectra(subject: Subject, *, side: str | None = None) -> Picture:
     """Draws the singular values of each matrix in the layers, relative to the largest one of the matrix.
 
