@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Draws the pictures of docs/inspect/gallery.md again, by running the page.
 
-    .venv/bin/python scripts/gallery.py
+.venv/bin/python scripts/gallery.py
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT))
 from tests.contract.pages import run_page  # noqa: E402 - found by the line above
 
 PAGE = ROOT / "docs" / "inspect" / "gallery.md"
-WIDTH, COLORS = 800, 96
+WIDTH, LARGEST = 800, 58_000
 
 
 def main() -> None:
@@ -31,13 +31,15 @@ def main() -> None:
 
 
 def shrink(path: Path, target: Path) -> None:
-    """Writes a picture with 800 pixels of width and few colours."""
+    """Writes a picture with 800 pixels of width, with few colours if it is large."""
     from PIL import Image  # which matplotlib needs
 
     with Image.open(path) as image:
         height = round(image.height * WIDTH / image.width)
         small = image.convert("RGB").resize((WIDTH, height), Image.Resampling.LANCZOS)
-    small.quantize(COLORS, dither=Image.Dither.NONE).save(target, optimize=True)
+    small.save(target, optimize=True)
+    if target.stat().st_size > LARGEST:
+        small.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(target, optimize=True)
 
 
 if __name__ == "__main__":

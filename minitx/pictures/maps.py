@@ -235,10 +235,12 @@ def thinned(count: int, room: float, size: float) -> list[int]:
 
 def write_numbers(axes: Any, values: Sequence[Sequence[float]], image: Any) -> None:
     """Writes the number of each cell, dark on light and light on dark."""
+    most = max((abs(value) for row in values for value in row if math.isfinite(value)), default=0.0)
+    places = 0 if most >= 100 else 1 if most >= 10 else 2
     for i, row in enumerate(values):
         for j, value in enumerate(row):
             if math.isfinite(value):
-                number = f"{round(value, 2) + 0.0:.2f}" if abs(value) < 100 else f"{value:.0f}"
+                number = f"{round(value, places) + 0.0:.{places}f}"  # no "-0.00"
                 color = contrast(image.cmap(image.norm(value)))
                 axes.text(j, i, number, ha="center", va="center", fontsize=SMALL, color=color)
 

@@ -106,6 +106,8 @@ class Lines:
             axes.yaxis.set_minor_formatter(NullFormatter())
         else:
             axes.yaxis.set_major_locator(MaxNLocator(4))
+            if min((min(y) for _, _, y in panel.series), default=0.0) >= 0:
+                axes.set_ylim(bottom=0)
         axes.tick_params(which="both", length=2, color=LINE)
         axes.set_xmargin(0.02)
 

@@ -53,7 +53,7 @@ def test_files(run: Run, tmp_path: Path) -> None:  # noqa: F811
         (["attention", DECODER, "x", "--top-k", "2"], "must be left out for kind='attention'"),
         (["beams", DECODER, "x", "--top-k", "2"], "must be a search; such as minitx.Beam(num_beams=4)"),
         (["patching", DECODER, "x"], "--other must be passed for kind='patching'"),
-        (["attention", DECODER, "x", "-o", "a.gif"], "-o a.gif must be the name of"),
+        (["attention", DECODER, "x", "-o", "a.gif"], "-o 'a.gif' must be the name of"),
         (["lens", DECODER, "word " * 300], "of 1 to 256 tokens"),
     ],
 )

@@ -196,7 +196,7 @@ def experts(subject: Subject, *, layer: int | None = None, side: str | None = No
     for place, name in zip(places, names, strict=True):
         assert isinstance(place.module, MixtureOfExperts)
         weights, indices = seen[f"{name}.expert_weights"][0], seen[f"{name}.expert_indices"][0]
-        dense = weights.new_zeros(len(weights), place.module.config.num_experts)
+        dense = weights.new_full((len(weights), place.module.config.num_experts), torch.nan)
         shares.append(dense.scatter(1, indices, weights).cpu())  # (T, experts)
     columns = [f"{i}" for i in range(shares[0].shape[1])]
     if layer is not None:
@@ -204,7 +204,7 @@ def experts(subject: Subject, *, layer: int | None = None, side: str | None = No
         return grid_picture(
             shares[0].T, [f"expert {i}" for i in columns], tokens, title=title, quantity="weight"
         )
-    means = torch.stack([share.mean(dim=0) for share in shares])
+    means = torch.stack([share.nan_to_num().mean(dim=0) for share in shares])
     rows = [f"layer {place.layer}" for place in places]
     columns = [f"expert {i}" for i in columns]
     return grid_picture(means, rows, columns, title="Experts: mean weight over the text", quantity="weight")
