@@ -20,6 +20,7 @@ from minitx.pictures.picture import (
     ORANGE,
     SIZE,
     SMALL,
+    TINY,
     Sheet,
     label,
 )
@@ -324,8 +325,9 @@ class Steps:
     ) -> None:
         """Draws one step at left, top and width; `most` is the share of the longest bar."""
         (left, top, width), (title, facts, bars) = place, step
-        text = label(title, width - 0.1, SIZE, "bold")
-        sheet.note(left, top + 0.1, text, weight="bold")
+        sizes = [size for size in (SIZE, SMALL) if width_of(title, size, "bold") <= width - 0.08]
+        size = max(sizes, default=TINY)
+        sheet.note(left, top + 0.1, label(title, width - 0.08, size, "bold"), size=size, weight="bold")
         for i, fact in enumerate(facts):
             sheet.note(
                 left, top + 0.27 + 0.17 * i, shorten(fact, width - 0.1, SMALL), size=SMALL, color=FAINT

@@ -75,9 +75,8 @@ class Tree:
             text = label(branch.text, 1.2)
             widest[branch.column] = max(widest[branch.column], width_of(text, SMALL, self._weight(branch)))
         gap = 0.16
-        share = min((ROOM - ends - gap * columns) / max(sum(widest), 1e-6), 1.0)
-        size = SMALL if share > 0.8 else TINY
-        widths = [width * share for width in widest]
+        widths = _fitted(widest, ROOM - ends - gap * columns)
+        size = SMALL if widths == widest else TINY
         lefts = [sum(widths[:i]) + gap * i for i in range(columns)]
         axes = sheet.axes(MARGIN, top, ROOM, self.height)
         axes.set(xlim=(0, ROOM), ylim=(self.height, 0), xticks=[], yticks=[])
@@ -106,3 +105,13 @@ class Tree:
     @staticmethod
     def _weight(branch: Branch) -> str:
         return "bold" if branch.is_best else "normal"
+
+
+def _fitted(widths: list[float], room: float) -> list[float]:
+    """Returns widths of a sum of at most `room`: the widest ones are cut to the same width."""
+    for number, width in enumerate(sorted(widths)):
+        share = room / (len(widths) - number)  # for each that is at least as wide
+        if width > share:
+            return [min(other, share) for other in widths]
+        room -= width
+    return widths

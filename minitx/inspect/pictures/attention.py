@@ -200,7 +200,7 @@ def experts(subject: Subject, *, layer: int | None = None, side: str | None = No
         shares.append(dense.scatter(1, indices, weights).cpu())  # (T, experts)
     columns = [f"{i}" for i in range(shares[0].shape[1])]
     if layer is not None:
-        title, tokens = f"Experts of layer {layer}: weight per token", subject.names(side)
+        title, tokens = f"Experts of layer {layer}: weights, white if not chosen", subject.names(side)
         return grid_picture(
             shares[0].T, [f"expert {i}" for i in columns], tokens, title=title, quantity="weight"
         )

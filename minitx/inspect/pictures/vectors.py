@@ -15,7 +15,7 @@ from minitx.pictures.picture import PALETTE, Picture, compose
 from minitx.pictures.scatter import Listing, Point, Points
 from minitx.validation import check_integer
 
-MOST_TOKENS = 12  # of a text, whose neighbours are drawn
+MOST_TOKENS = 12  # of a text, whose neighbours or paths are drawn
 
 
 @picture_kind("neighbors", "tokens with the most similar embeddings")
@@ -102,14 +102,19 @@ def path(subject: Subject, *, side: str | None = None) -> Picture:
     The residual stream grows from layer to layer, so that directions are compared: every state has length 1.
 
     Args:
-        subject: the model and its text.
+        subject: the model and its text; of a long one, the paths of 12 tokens are drawn.
         side: "encoder" or "decoder" of an encoder-decoder; None: the encoder.
     """
     side = subject.side(side)
     states = F.normalize(hidden_states(subject, side), dim=-1)  # (layers + 1, T, E)
-    plane, share = principal_plane(states.flatten(0, 1))
-    ways = plane.view(*states.shape[:2], 2).transpose(0, 1).tolist()  # T paths
     names = subject.names(side)
+    step = (len(names) - 1) / max(MOST_TOKENS - 1, 1)
+    chosen = (
+        [round(i * step) for i in range(MOST_TOKENS)] if len(names) > MOST_TOKENS else [*range(len(names))]
+    )
+    plane, share = principal_plane(states[:, chosen].flatten(0, 1))
+    ways = plane.view(-1, len(chosen), 2).transpose(0, 1).tolist()  # a path per token
+    names = [names[i] for i in chosen]
     colors = [PALETTE[i % len(PALETTE)] for i in range(len(names))]
     points = [
         Point(way[-1][0], way[-1][1], name, color, 6.0)
@@ -124,7 +129,8 @@ def path(subject: Subject, *, side: str | None = None) -> Picture:
     layers = ["input", *(f"layer {i}" for i in range(len(states) - 1))]
     scale = Scale(-1.0, 1.0, "mean cosine of a token's states", "PuOr")
     maps = Maps(maps=[Map(cosines.tolist(), layers, layers)], scale=scale, axes=("", ""), square=False)
-    note = "from the embedding, a square, to the last layer, a dot; below: how similar the layers are"
+    some = f" (of {len(chosen)} tokens)" * (len(chosen) < states.shape[1])
+    note = f"from the embedding, a square, to the last layer, a dot{some}; below: how similar the layers are"
     return compose("Hidden states through the layers", [plot, maps], note)
 
 
