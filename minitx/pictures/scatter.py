@@ -83,12 +83,19 @@ class Points:
             if point.name:
                 text = label(point.name, 1.3)
                 if spot := names.spot(place(point.x, point.y), width_of(text, SMALL), 0.15):
-                    name = sheet.note(*spot, text, size=SMALL, color=point.color)
+                    name = sheet.note(*spot, text, size=SMALL, color=darker(point.color))
                     name.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
         style: dict[str, Any] = {"size": SMALL, "color": FAINT}
         sheet.note(left, top + self.side + 0.12, self.axes[0], **style)
         middle = top + self.side / 2
         sheet.note(MARGIN + 0.06, middle, self.axes[1], rotation=90, ha="center", **style)
+
+
+def darker(color: str) -> tuple[float, ...]:
+    """Returns a colour for letters on white, with a contrast of at least 4.5 for those of the palette."""
+    from matplotlib.colors import to_rgb
+
+    return tuple(0.62 * part for part in to_rgb(color))
 
 
 def _placing(
@@ -173,7 +180,7 @@ class Listing:
         width = min((ROOM - first) / max(count, 1), 1.7)
         for i, (_, color, texts) in enumerate(self.rows):
             y = top + self.row * (i + 0.5)
-            sheet.note(MARGIN, y, names[i], size=SMALL, weight="bold", color=color)
+            sheet.note(MARGIN, y, names[i], size=SMALL, weight="bold", color=darker(color))
             for j, (word, number) in enumerate(texts):
                 x = MARGIN + first + width * j
                 text = label(word, width - 0.2 - width_of(number, SMALL))

@@ -103,7 +103,7 @@ def patching(subject: Subject, *, other: Text, position: int | None = None) -> P
         grid.append(row)
     names = [_pair(*pair) for pair in zip(subject.names(side), second.names(side), strict=True)]
     layers = [f"layer {i}" for i in range(len(grid))]
-    title = f"Patching: the states that restore the prediction  {token_name(token, subject.tokenizer)}"
+    title = f"Patching: the states that restore “{token_name(token, subject.tokenizer)}”"
     return grid_picture(torch.tensor(grid), layers, names, title=title, quantity="share restored")
 
 

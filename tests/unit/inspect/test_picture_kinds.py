@@ -36,7 +36,8 @@ from minitx.inspect.pictures.attention import mask_of
 from minitx.inspect.pictures.lens import lens_probabilities
 from minitx.inspect.pictures.subject import token_names
 from minitx.inspect.pictures.vectors import nearest_tokens, principal_plane
-from minitx.pictures.picture import Sheet, label, printable
+from minitx.pictures.picture import PALETTE, Sheet, label, printable
+from minitx.pictures.scatter import darker
 from tests.unit.inspect.test_taps import BART, CONFIGS, SEQ2SEQ
 
 WORDS = ["<pad>", "</s>", "the", "king", "of", "日本語の長い言葉", "שלום", "مرحبا", "ไทย", "🤖", "a\tb"]
@@ -469,3 +470,11 @@ def test_no_head_and_training_mode() -> None:
         picture("attention", bare.train(), TEXT)
     with pytest.raises(ValueError, match="not without a head; load it with head="):
         picture("lens", bare.eval(), TEXT)
+
+
+def test_names_are_dark_enough() -> None:
+    """WCAG 2's contrast with white."""
+    for color in PALETTE:
+        linear = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in darker(color)]
+        light = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+        assert 1.05 / (light + 0.05) >= 4.5, color
