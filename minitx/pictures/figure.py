@@ -37,6 +37,7 @@ def import_figure() -> Any:
 @cache
 def families() -> list[str]:
     """Returns the installed ones of `FAMILIES`; matplotlib brings the first."""
+    import_figure()  # whose error names the extra
     from matplotlib.font_manager import get_font_names
 
     installed = {*get_font_names()}

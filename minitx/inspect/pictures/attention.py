@@ -86,7 +86,7 @@ def _heads(
     return compose(f"{title}{of}: head {head} of all layers", [block])
 
 
-@picture_kind("mask", "keys that a query attends to: causal, window, padding, prefix")
+@picture_kind("mask", "keys that a query attends to: causal, window, padding, prefix", takes_several=True)
 def mask(subject: Subject, *, prefix: int | None = None) -> Picture:
     """Draws the attention masks of a forward, as its scores have them.
 

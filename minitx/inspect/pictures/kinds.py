@@ -12,6 +12,7 @@ from torch import Tensor
 from minitx.inspect.pictures.subject import Subject, Text
 from minitx.inspect.taps.record import check_tappable
 from minitx.models import Model
+from minitx.pictures.figure import import_figure
 from minitx.pictures.picture import Picture
 from minitx.tokenizer import Tokenizer
 from minitx.validation import (
@@ -36,12 +37,14 @@ class Kind:
         summary: one line.
         draw: the function; its keyword-only parameters are the options.
         takes_text: whether it needs a text.
+        takes_several: whether it draws several texts, as rows of a batch.
     """
 
     name: str
     summary: str
     draw: Draw
     takes_text: bool = True
+    takes_several: bool = False
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -59,13 +62,16 @@ class Kind:
 KINDS: dict[str, Kind] = {}
 
 
-def picture_kind(name: str, summary: str, *, takes_text: bool = True) -> Callable[[Draw], Draw]:
+def picture_kind(
+    name: str, summary: str, *, takes_text: bool = True, takes_several: bool = False
+) -> Callable[[Draw], Draw]:
     """Registers a function as a kind of picture, for `picture` and `minitx picture`.
 
     Args:
         name: of the kind; one that exists is replaced.
         summary: one line.
         takes_text: whether it needs a text.
+        takes_several: whether it draws several texts, as rows of a batch.
 
     Raises:
         ArgumentTypeError: a name or summary that is no string, or not a function.
@@ -78,11 +84,11 @@ def picture_kind(name: str, summary: str, *, takes_text: bool = True) -> Callabl
         ...     return minitx.inspect.grid_picture(values, [*seen], subject.names(subject.side(side)))
     """
     check_strings(name=name, summary=summary)
-    check_flags(takes_text=takes_text)
+    check_flags(takes_text=takes_text, takes_several=takes_several)
 
     def _register(draw: Draw) -> Draw:
         check_callable("draw", draw)
-        KINDS[name] = Kind(name, summary, draw, takes_text)
+        KINDS[name] = Kind(name, summary, draw, takes_text, takes_several)
         return draw
 
     return _register
@@ -137,6 +143,9 @@ def picture(
     texts = _texts(text)
     if not texts and chosen.takes_text:
         raise ArgumentValueError("text", text, f"a text for kind={kind!r}")
+    if len(texts) > 1 and not chosen.takes_several:
+        raise ArgumentValueError("text", text, f"one text for kind={kind!r}, not {len(texts)}")
+    import_figure()  # before the forward, if matplotlib is not installed
     return chosen.draw(Subject(model, tokenizer, texts, target), **options)
 
 

@@ -32,7 +32,8 @@ class Subject:
         model: in eval mode.
         tokenizer: of the texts; None: they are ids, and names of tokens are too.
         texts: texts, or their token ids; rows of a batch.
-        target: the decoder input of an encoder-decoder, likewise; None: the answer that it generates.
+        target: the decoder input of an encoder-decoder, likewise; None: the answer that it generates, or the
+            source, shifted to the right, if its head has another task.
     """
 
     model: Model
@@ -61,9 +62,11 @@ class Subject:
         model: Any = self.model
         start = decoder_prompts_of(model, None, 1, self.tokenizer)[0]
         if self.target is not None:
-            ids = self._encoded("target", self.target, as_target=True)
-            return [[*start, *(id_ for id_ in ids if id_ != model.config.eos_token_id)]] * len(self.texts)
-        self.check_task(NEXT_TOKEN_TASKS)
+            target = self._encoded("target", self.target, as_target=True)
+            return [[*start, *(id_ for id_ in target if id_ != model.config.eos_token_id)]] * len(self.texts)
+        if model.task not in NEXT_TOKEN_TASKS:
+            sources = (torch.tensor([row], device=model.device) for row in self.sources)
+            return [model.shifted("input_ids", ids)[0].tolist() for ids in sources]
         options: dict[str, Any] = {"tokenizer": self.tokenizer, "max_new_tokens": ANSWER}
         texts = self.texts if isinstance(self.text, str) else self.sources
         result = minitx.generate(model, [*texts], minitx.Greedy(), **options)

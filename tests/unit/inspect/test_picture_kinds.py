@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +22,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, pre_tokenizers
 
 import minitx
+from minitx.extras import missing_extra
 from minitx.inspect import (
     Picture,
     Subject,
@@ -36,6 +39,7 @@ from minitx.inspect.pictures.attention import mask_of
 from minitx.inspect.pictures.lens import lens_probabilities
 from minitx.inspect.pictures.subject import token_names
 from minitx.inspect.pictures.vectors import nearest_tokens, principal_plane
+from minitx.pictures import figure
 from minitx.pictures.picture import PALETTE, Sheet, label, printable
 from minitx.pictures.scatter import darker
 from tests.unit.inspect.test_taps import BART, CONFIGS, SEQ2SEQ
@@ -453,6 +457,7 @@ def test_a_new_kind_is_one_function() -> None:
         ("attention", "bert", {"side": "decoder"}, "side='decoder' must be encoder"),
         ("mask", "bert", {"layer": 1}, "layer=1 must be left out for kind='mask'; its options are prefix"),
         ("lens", "bert", {"text": [5] * 300}, "must be of 1 to 256 tokens for a picture, not 300"),
+        ("lens", "bert", {"text": [[5], [6]]}, "must be one text for kind='lens', not 2"),
         ("lens", "bert", {"text": "a"}, "tokenizer=None must be the tokenizer"),
         ("lens", "bert", {"text": None}, "text=None must be a text for kind='lens'"),
         ("lens", "bert", {"text": 5}, "text=5 must be a text, several texts, or token ids"),
@@ -462,6 +467,25 @@ def test_mistakes_are_named(kind: str, name: str, options: dict[str, Any], messa
     options = {"text": TEXT} | options
     with pytest.raises((TypeError, ValueError), match=message.replace("(", r"\(")):
         picture(kind, model_of(name), **options)
+
+
+def test_matplotlib_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    figure.families.cache_clear()
+    figure.characters.cache_clear()
+    for call in (
+        lambda: picture("lens", model_of("bert"), TEXT),
+        lambda: grid_picture(torch.eye(1), ["a"], ["b"]),
+    ):
+        with pytest.raises(ImportError, match=re.escape(missing_extra("pictures"))):
+            call()
+
+
+def test_an_encoder_decoder_with_another_head() -> None:
+    config = MODELS["bart"] | {"num_labels": 3, "eos_token_id": 1}
+    model: Any = minitx.from_config(config, head="sequence-classification", seed=0).eval()
+    assert "#7" in check(picture("cross-attention", model, [5, 6, 7, 1], layer=0))
+    assert "#7" in check(picture("attention", model, [5, 6, 7, 1], layer=0))
 
 
 def test_no_head_and_training_mode() -> None:
