@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -20,14 +20,16 @@ from minitx.pictures.plots import Track
 from minitx.validation import ArgumentValueError, check_integer
 
 
-def lens_probabilities(subject: Subject) -> Tensor:
-    """Returns the head's distribution at the input of the first layer and after each: (layers + 1, T, V)."""
+def lens_probabilities(subject: Subject) -> Iterator[Tensor]:
+    """Yields the head's distribution at the input of the first layer, and after each: (T, V), on the CPU."""
     model: Any = subject.model
-    states = hidden_states(subject, model.families[-1]).to(model.device, model.dtype)
-    with torch.inference_mode():
-        for name in ("layer_norm", "projection"):
-            states = getattr(model.stack, name, torch.nn.Identity())(states)
-        return torch.softmax(model.head(states, None, None).double(), dim=-1).cpu()
+    for states in hidden_states(subject, model.families[-1]):
+        with torch.inference_mode():
+            states = states[None].to(model.device, model.dtype)
+            for name in ("layer_norm", "projection"):
+                states = getattr(model.stack, name, torch.nn.Identity())(states)
+            logits: Tensor = model.head(states, None, None)
+            yield torch.softmax(logits[0].double(), dim=-1).cpu()
 
 
 @picture_kind("lens", "the logit lens: the most probable token after each layer")
@@ -38,12 +40,14 @@ def lens(subject: Subject) -> Picture:
         subject: the model, with a head over the vocabulary, and its text.
     """
     subject.check_task(VOCABULARY_TASKS)
-    probabilities = lens_probabilities(subject).flip(0)  # the last layer on top
-    best = probabilities.max(dim=-1)
-    texts = [token_names(row, subject.tokenizer) for row in best.indices.tolist()]
+    best = [probabilities.max(dim=-1) for probabilities in lens_probabilities(subject)][
+        ::-1
+    ]  # last layer first
+    texts = [token_names(layer.indices.tolist(), subject.tokenizer) for layer in best]
+    shades = [layer.values.tolist() for layer in best]
     layers = [*(f"layer {i}" for i in reversed(range(len(texts) - 1))), "input"]
     names = subject.names(subject.model.families[-1])
-    cells = Cells(texts, best.values.tolist(), layers, names, Scale(name="probability"))
+    cells = Cells(texts, shades, layers, names, Scale(name="probability"))
     ahead = "the next token" if subject.model.task != "masked-lm" else "the token"
     note = f"bold: the text; below each token, the head's most probable guess of {ahead} after each layer"
     return compose("Logit lens", [cells], note)

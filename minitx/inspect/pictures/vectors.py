@@ -34,7 +34,7 @@ def neighbors(subject: Subject, *, count: int = 5, side: str | None = None) -> P
         if subject.has_encoder_and_decoder and side == "decoder"
         else embedder.embedder
     )
-    table = embedder.word_emb.weight.detach().double().cpu()
+    table = embedder.word_emb.weight.detach().float().cpu()
     count = check_integer("count", count, 1, len(table) - 1)
     special = {*subject.tokenizer.special_ids} if subject.tokenizer else set()
     ids = [*dict.fromkeys(subject.ids(side))]
@@ -71,8 +71,8 @@ def nearest_tokens(
         count: of the neighbours.
         tokenizer: its special tokens, and entries of the table without a token, are no neighbours.
     """
-    units = F.normalize(table, dim=-1)
-    similarity = units[ids] @ units.T  # (N, V)
+    lengths = table.norm(dim=-1).clamp(min=1e-12)  # and no second table, which may be large
+    similarity = F.normalize(table[ids], dim=-1) @ table.T / lengths  # (N, V)
     similarity[torch.arange(len(ids)), ids] = -torch.inf
     if tokenizer is not None and len(tokenizer) - len(tokenizer.special_ids) > count:
         similarity[:, list(tokenizer.special_ids)] = -torch.inf

@@ -262,9 +262,9 @@ def test_masks_are_found_beside_position_biases(name: str) -> None:
 
 
 def test_lens_ends_in_the_prediction() -> None:
-    for name in ("bert", "gpt2", "llama", "t5"):
-        subject = Subject(model_of(name), None, (TEXT,), [5, 6] if name == "t5" else None)
-        lens = lens_probabilities(subject)
+    for name in ("bert", "deberta", "gpt2", "llama", "bart", "t5"):
+        subject = Subject(model_of(name), None, (TEXT,), [5, 6] if name in SEQ2SEQS else None)
+        lens = [*lens_probabilities(subject)]
         torch.testing.assert_close(lens[-1], subject.logits().softmax(dim=-1))
         assert len(lens) == 3
 
