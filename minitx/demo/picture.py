@@ -58,7 +58,7 @@ def similarity_map(path: str, record: dict[str, Any]) -> Part:
 def drawn(path: str, draw: Any, *content: Any, title: str) -> Part:
     """Returns the path of a picture, or the reason why there is none: matplotlib is not installed."""
     try:
-        written = str(draw(*content, path, title=title))
+        written = str(draw(*content, title=title).save(path))
     except ImportError as error:
         return Part(paragraph(f"No picture: {error}"), {"picture": None, "picture_problem": str(error)})
     return Part(paragraph(f"Picture: {Path(written)}"), {"picture": written, "picture_problem": None})

@@ -33,9 +33,13 @@ from minitx.inspect.analysis import (
 )
 from minitx.inspect.compare.report import Report, render_report
 from minitx.inspect.compare.verify import verify
+from minitx.inspect.pictures.decoding import chain_picture, tree_picture
+from minitx.inspect.pictures.kinds import picture, picture_kind
+from minitx.inspect.pictures.subject import Subject
 from minitx.inspect.summary import Summary, render, summarize
 from minitx.inspect.taps import Record, Selection, ablate, freeze, patch, record, steer, tap
-from minitx.pictures.heatmap import attention_picture, similarity_picture
+from minitx.pictures.heatmap import attention_picture, grid_picture, similarity_picture
+from minitx.pictures.picture import Picture
 
 __all__ = [
     "ActivatingText",
@@ -47,11 +51,13 @@ __all__ = [
     "LogitLens",
     "NeuronSearch",
     "PatchingGrid",
+    "Picture",
     "Probe",
     "Record",
     "Report",
     "Selection",
     "SparseAutoencoder",
+    "Subject",
     "Summary",
     "TokenAttribution",
     "TunedLens",
@@ -59,9 +65,11 @@ __all__ = [
     "attention_picture",
     "attention_rollout",
     "attribution_patching",
+    "chain_picture",
     "collect_activations",
     "direct_logit_attribution",
     "freeze",
+    "grid_picture",
     "head_scores",
     "input_x_gradient",
     "integrated_gradients",
@@ -71,6 +79,8 @@ __all__ = [
     "patch",
     "patching_grid",
     "path_patching",
+    "picture",
+    "picture_kind",
     "record",
     "render",
     "render_report",
@@ -82,5 +92,6 @@ __all__ = [
     "tap",
     "train_probe",
     "train_tuned_lens",
+    "tree_picture",
     "verify",
 ]

@@ -1,4 +1,4 @@
-"""Similarities and attention weights as heat maps, drawn with matplotlib."""
+"""Similarities, attention weights and any other matrix as heat maps, drawn with matplotlib."""
 
 from __future__ import annotations
 
@@ -8,27 +8,29 @@ from typing import Any
 
 from torch import Tensor
 
-from minitx.pictures.figure import FORMATS, import_figure, save_figure
+from minitx.pictures.drawings import check_drawing_path
+from minitx.pictures.figure import import_figure
 from minitx.pictures.layout import shorten, width_of
-from minitx.pictures.text import columns_of
+from minitx.pictures.maps import Map, Maps, Mosaic, Scale, contrast
+from minitx.pictures.picture import Picture, compose
 from minitx.validation import (
     ArgumentValueError,
     check_optional_strings,
-    check_output,
     check_shape,
+    check_strings,
+    check_tensor,
     check_type,
 )
 
 COLORS = "cividis"  # readable with any colour vision; its brightness rises evenly
 MOST_VALUES = 16  # with more rows, numbers in the cells would be unreadable
 MOST_LABELS = 60
-MOST_UPRIGHT = 4  # letters of a token that fit below its column
 LABEL_ROOM = 3.4  # inches of a label in 10 points
 
 
 def similarity_picture(
-    similarity: Tensor, labels: Sequence[str], path: str | Path, *, title: str | None = None
-) -> Path:
+    similarity: Tensor, labels: Sequence[str], path: str | Path | None = None, *, title: str | None = None
+) -> Picture:
     """Draws a matrix of similarities as a heat map.
 
     matplotlib's settings and current figure are not changed, and no window opens.
@@ -36,11 +38,11 @@ def similarity_picture(
     Args:
         similarity: (N, N), values up to 1.
         labels: N texts; long ones are shortened.
-        path: a .png or .svg file; its folder is created if it does not exist.
+        path: a .png, .svg or .html file to write; None: none.
         title: title above the picture.
 
     Returns:
-        `path`.
+        The picture, which a notebook shows; its `save` writes it.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -49,8 +51,16 @@ def similarity_picture(
     check_labels("labels", labels)
     check_shape("similarity", similarity, (len(labels), len(labels)), like="labels")
     check_optional_strings(title=title)
-    path = check_output("path", path, FORMATS)
-    return save_figure(draw(similarity.detach().double().cpu().tolist(), list(labels), title), path)
+    path = None if path is None else check_drawing_path(path)
+    figure = draw(similarity.detach().double().cpu().tolist(), list(labels), title)
+    return saved(Picture(figure, title or "Similarities"), path)
+
+
+def saved(picture: Picture, path: Path | None) -> Picture:
+    """Writes a picture if there is a path for it, and returns it."""
+    if path is not None:
+        picture.save(path)
+    return picture
 
 
 def check_labels(name: str, labels: Sequence[str]) -> None:
@@ -102,21 +112,22 @@ def attention_picture(
     weights: Tensor,
     queries: Sequence[str],
     keys: Sequence[str],
-    path: str | Path,
+    path: str | Path | None = None,
     *,
     title: str | None = None,
-) -> Path:
-    """Draws the attention weights of one head as a heat map: rows are queries, columns are keys.
+) -> Picture:
+    """Draws attention weights as heat maps: rows are queries, columns are keys.
 
     Args:
-        weights: (T, S), from 0 to 1.
+        weights: from 0 to 1: (T, S) of one head, (H, T, S) of the heads of a layer, or (N, H, T, S) of the
+            heads of N layers, which are drawn small and without tokens.
         queries: T tokens.
         keys: S tokens.
-        path: a .png or .svg file; its folder is created if it does not exist.
-        title: title above the picture, in lines of about 50 letters.
+        path: a .png, .svg or .html file to write; None: none.
+        title: title above the picture.
 
     Returns:
-        `path`.
+        The picture, which a notebook shows; its `save` writes it.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -124,30 +135,69 @@ def attention_picture(
     """
     check_labels("queries", queries)
     check_labels("keys", keys)
-    check_shape("weights", weights, (len(queries), len(keys)), like="queries and keys")
+    leading = tuple(check_tensor("weights", weights).shape[:-2])
+    check_shape("weights", weights, (*leading[-2:], len(queries), len(keys)), like="queries and keys")
     check_optional_strings(title=title)
-    path = check_output("path", path, FORMATS)
-    width, height = max(1.6 + 0.42 * len(keys), 5.0), 1.1 + 0.42 * len(queries)
-    figure = import_figure()(figsize=(width, height), facecolor="white", layout="compressed")
-    axes = figure.subplots()
-    image = axes.imshow(weights.detach().double().cpu().tolist(), cmap=COLORS, vmin=0.0, vmax=1.0)
-    rotation = 90 if max(map(columns_of, keys)) > MOST_UPRIGHT else 0
-    axes.set_xticks(range(len(keys)), keys, parse_math=False, rotation=rotation)
-    axes.set_yticks(range(len(queries)), queries, parse_math=False)
-    axes.tick_params(length=0, labelsize=12)
-    axes.spines[:].set_visible(False)
-    figure.colorbar(image, ax=axes).outline.set_visible(False)
-    if title:
-        figure.suptitle(title, fontsize=12, fontweight="bold", parse_math=False)
-    return save_figure(figure, path)
+    path = None if path is None else check_drawing_path(path)
+    numbers, scale = weights.detach().double().cpu(), Scale(name="attention weight")
+    if len(leading) == 2:
+        names = [f"layer {i}" for i in range(leading[0])], [f"head {i}" for i in range(leading[1])]
+        return saved(compose(title or "", [Mosaic(numbers, *names, scale)], _ABOUT_MAPS), path)
+    values = numbers.tolist()
+    if not leading:
+        maps = [Map(values, queries, keys)]
+    else:
+        maps = [Map(head, queries, keys, f"head {i}") for i, head in enumerate(values)]
+    per_line = 1 if not leading else 2 if len(maps) <= 4 else 4
+    return saved(compose(title or "", [Maps(maps=maps, scale=scale, per_line=per_line)]), path)
+
+
+_ABOUT_MAPS = "in each map, rows are queries from top to bottom, columns are keys from left to right"
+
+
+def grid_picture(
+    values: Tensor,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    path: str | Path | None = None,
+    *,
+    title: str | None = None,
+    quantity: str = "value",
+) -> Picture:
+    """Draws any matrix with named rows and columns as a heat map, such as the results of patching.
+
+    Colours are on two sides of 0 if some values are negative. Numbers are written where they fit.
+
+    Args:
+        values: (R, C).
+        rows: R names, such as those of layers.
+        columns: C names, such as tokens.
+        path: a .png, .svg or .html file to write; None: none.
+        title: title above the picture.
+        quantity: name of the values, beside the colours.
+
+    Returns:
+        The picture, which a notebook shows; its `save` writes it.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        TypeError, ValueError: names that are no strings, values of another shape, or another file type.
+    """
+    check_labels("rows", rows)
+    check_labels("columns", columns)
+    check_shape("values", values, (len(rows), len(columns)), like="rows and columns")
+    check_optional_strings(title=title)
+    check_strings(quantity=quantity)
+    path = None if path is None else check_drawing_path(path)
+    numbers = values.detach().double().cpu().tolist()
+    maps, scale = [Map(numbers, rows, columns)], Scale.of(numbers, quantity)
+    return saved(compose(title or "", [Maps(maps=maps, scale=scale, axes=("", ""), square=False)]), path)
 
 
 def write_values(axes: Any, rows: list[list[float]], image: Any) -> None:
     """Writes the value into each cell, dark on light and light on dark."""
     for i, row in enumerate(rows):
         for j, value in enumerate(row):
-            red, green, blue, _ = image.cmap(image.norm(value))
-            light = 0.299 * red + 0.587 * green + 0.114 * blue > 0.5
-            color = "#1a1a1a" if light else "white"
+            color = contrast(image.cmap(image.norm(value)))
             value = round(value, 2) + 0.0  # no "-0.00"
             axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=9, color=color)

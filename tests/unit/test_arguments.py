@@ -13,6 +13,8 @@ import torch
 import minitx
 from minitx.inspect import (
     attention_picture,
+    grid_picture,
+    picture,
     render,
     render_report,
     similarity_picture,
@@ -92,6 +94,11 @@ def calls(folder: Path) -> dict[str, tuple[Callable[..., Any], dict[str, Any]]]:
             attention_picture,
             {"weights": torch.eye(1), "queries": ["a"], "keys": ["a"], "path": folder / "b.svg"},
         ),
+        "grid_picture": (
+            grid_picture,
+            {"values": torch.eye(1), "rows": ["a"], "columns": ["a"], "path": folder / "c.svg"},
+        ),
+        "picture": (picture, {"kind": "spectra", "model": model}),
         "similarity_picture": (
             similarity_picture,
             {"similarity": torch.eye(1), "labels": ["a"], "path": folder / "a.svg"},

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import pytest
@@ -26,7 +25,8 @@ def matrix(size: int = 4) -> torch.Tensor:
 
 
 def test_png(tmp_path: Path) -> None:
-    path = similarity_picture(matrix(), LABELS, tmp_path / "new" / "a.png", title="50 $ of similarity $")
+    path = tmp_path / "new" / "a.png"
+    similarity_picture(matrix(), LABELS, path, title="50 $ of similarity $")
     content = path.read_bytes()
     assert content.startswith(b"\x89PNG")
     assert content.endswith(b"IEND\xaeB`\x82")
@@ -35,7 +35,7 @@ def test_png(tmp_path: Path) -> None:
 
 def test_svg_is_the_same_every_time(tmp_path: Path) -> None:
     values = matrix()
-    first = similarity_picture(values, LABELS, tmp_path / "a.svg").read_text()
+    first = similarity_picture(values, LABELS).save(tmp_path / "a.svg").read_text()
     assert "<svg" in first
     assert "<dc:date>" not in first
 
@@ -62,22 +62,19 @@ def test_global_state_is_left_alone(tmp_path: Path) -> None:
     assert ("matplotlib.pyplot" in sys.modules) == pyplot
 
 
-def test_attention(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attention(tmp_path: Path) -> None:
     """Rows are queries, columns are keys."""
-    figures: list[Any] = []
-    monkeypatch.setattr(pictures, "save_figure", lambda figure, path: figures.append(figure))
     weights = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.25, 0.75]])
-    attention_picture(weights, ["$a$", "b"], ["x", "y", "z"], tmp_path / "a.png", title="A title")
-    axes = figures[0].axes[0]
+    drawn = attention_picture(weights, ["$a$", "b"], ["x", "y", "z"], tmp_path / "a.png", title="A title")
+    axes = drawn.figure().axes[0]
     assert axes.images[0].get_array().tolist() == weights.tolist()
     assert axes.images[0].get_clim() == (0.0, 1.0)
     assert [label.get_text() for label in axes.get_yticklabels()] == ["$a$", "b"]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["x", "y", "z"]
-    attention_picture(weights, ["a", "b"], ["x", "y", "longer"], tmp_path / "a.png")
-    rotations = [figure.axes[0].get_xticklabels()[0].get_rotation() for figure in figures]
+    other = attention_picture(weights, ["a", "b"], ["x", "y", "much longer"])
+    rotations = [each.figure().axes[0].get_xticklabels()[0].get_rotation() for each in (drawn, other)]
     assert rotations == [0, 90]
-    monkeypatch.undo()
-    assert attention_picture(weights, ["$a$", "b"], ["x", "y", "z"], tmp_path / "a.png").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
     with pytest.raises(ValueError, match=r"weights=.* shape \(2, 2\) like queries and keys"):
         attention_picture(weights, ["a", "b"], ["x", "y"], tmp_path / "b.png")
     with pytest.raises(ValueError, match=r"keys=.* must be at least one text"):
