@@ -4,13 +4,17 @@ from minitx.inspect.compare.report import Report, render_report
 from minitx.inspect.compare.verify import verify
 from minitx.inspect.summary import Summary, render, summarize
 from minitx.inspect.taps import Record, Selection, ablate, freeze, patch, record, steer, tap
+from minitx.inspect.trace import Entry, Step, Trace, trace
 from minitx.pictures.heatmap import attention_picture, similarity_picture
 
 __all__ = [
+    "Entry",
     "Record",
     "Report",
     "Selection",
+    "Step",
     "Summary",
+    "Trace",
     "ablate",
     "attention_picture",
     "freeze",
@@ -22,5 +26,6 @@ __all__ = [
     "steer",
     "summarize",
     "tap",
+    "trace",
     "verify",
 ]
