@@ -6,11 +6,6 @@ vectors, norms, activations and softmax are left out; they take less than 1 % in
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch import nn
-
-from minitx.config import ExpertsConfig
 from minitx.layers.experts import MixtureOfExperts
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from minitx.decoding.detokenize import text_of
@@ -102,5 +101,3 @@ def labels(t: Tracer, scores: Tensor, names: dict[int, str], side: Side) -> Step
             where += "" if index is None else f"{quoted(side.names, row, index)}: "
             lines.append(where + entries)
     return Step(name="answer", equation="the best labels", note="\n".join(lines))
-
-

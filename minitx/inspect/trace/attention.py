@@ -206,7 +206,7 @@ def biased(
                 parameters=parameters,
             )
         )
-    visible = hidden_as_infinite(recorded, product)
+    visible = hidden_as_infinite(recorded, t.out(f"{path}.query").dtype)
     pairs = attended(rules, call[2], sizes)
     if bool(pairs.all()) and not bool(visible.isinf().any()):
         return steps
@@ -224,12 +224,9 @@ def biased(
     return steps
 
 
-def hidden_as_infinite(recorded: Tensor, product: Tensor) -> Tensor:
-    """Returns scores with -inf where they are masked by a large negative number: (B, H, T, S)."""
-    lowest = torch.finfo(recorded.dtype).min
-    if recorded.dtype != torch.float64:  # masks of float16 beside scores of float32
-        lowest = max(lowest, torch.finfo(torch.float16).min)
-    return torch.where(recorded < lowest / 4 + product.abs().max().clamp(max=0), -torch.inf, recorded)
+def hidden_as_infinite(recorded: Tensor, dtype: torch.dtype) -> Tensor:
+    """Returns scores with -inf where a mask of this dtype has put a large negative number: (B, H, T, S)."""
+    return torch.where(recorded < torch.finfo(dtype).min / 4, -torch.inf, recorded)
 
 
 def attended(rules: Rules, context: AttentionContext, sizes: tuple[int, int]) -> Tensor:
@@ -254,7 +251,8 @@ def position_bias(
     t: Tracer, module: Any, path: str, call: Call, rules: Rules, sizes: tuple[int, int]
 ) -> tuple[str, Tensor, Any, int] | None:
     """Returns equation, value, recomputation and parameters of the bias; None: the layer has none."""
-    positions, context, stack = rules.config.positions, call[2], t.model.get_submodule(call[0])
+    positions, context = rules.config.positions, call[2]
+    stack: Any = t.model.get_submodule(call[0])
     if rules.crosses or positions is None or isinstance(positions, Rotary):
         return None
     if isinstance(positions, Disentangled):
@@ -273,7 +271,7 @@ def position_bias(
     assert isinstance(positions, Alibi)
     hidden = torch.empty(1, sizes[0], 1, dtype=t.out(f"{path}.query").dtype, device=t.model.device)
     attend = None if mask is None else mask[:, None, None, :]
-    value = stack.score_bias(stack.layer_kinds[call[1]], attend, 0, hidden)  # type: ignore[operator,union-attr]
+    value = stack.score_bias(stack.layer_kinds[call[1]], attend, 0, hidden)
     slopes = value[0, :, 0, 1] if sizes[1] > 1 else value[0, :, 0, 0]
     text = f"scores + slope * key, slopes {short(float(slopes[0]))} to {short(float(slopes[-1]))}"
     return text, value, lambda: hand.linear_bias(heads, mask, sizes[1]), 0
@@ -287,7 +285,7 @@ def disentangled_bias(
         return None
     query, key = t.out(f"{path}.query"), t.out(f"{path}.key")
     value = module.position_scores(query, key, context.embeddings, context.bucket)
-    terms = {"c2p": "Q P_K^T[query - key]", "p2c": "K P_Q^T[key - query]"}
+    terms = {"c2p": "Q P_K^T[query - key]", "p2c": "K P_Q^T[query - key]"}
     names = [term for kind, term in terms.items() if kind in module.positions.pos_att_type]
     extra = [part for part in (module.pos_K, module.pos_Q) if isinstance(part, nn.Module)]
     parameters = sum(p.numel() for part in extra for p in part.parameters())

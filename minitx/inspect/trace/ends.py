@@ -10,11 +10,13 @@ from torch import Tensor, nn
 from minitx.config import LearnedPositions, SinusoidalPositions
 from minitx.inspect.flops import linear_flops
 from minitx.inspect.trace import hand
-from minitx.inspect.trace.parts import INNER, WIDTH
+from minitx.inspect.trace.parts import WIDTH
 from minitx.inspect.trace.step import Step, short
 from minitx.inspect.trace.tracer import Tracer, count
 from minitx.layers.embedding import ScaledEmbedding, SummedEmbeddings
+from minitx.layers.layer import Layer
 from minitx.layers.pooling import POOLING
+from minitx.validation import ArgumentValueError
 
 
 def embeddings(t: Tracer, module: Any, path: str) -> Step:
@@ -22,7 +24,9 @@ def embeddings(t: Tracer, module: Any, path: str) -> Step:
     config = module.config
     ids, types, positions, _ = (*t.calls.others[path], None, None, None, None)[:4]
     total = t.out(f"{path}.word_emb")
-    scale = getattr(module.word_emb, "scale", None) or (config.embedding_scale if config.scale_inputs_embeds else None)
+    scale = getattr(module.word_emb, "scale", None) or (
+        config.embedding_scale if config.scale_inputs_embeds else None
+    )
     steps = [words(t, module, path, ids)]
     terms = ["word[id]" if scale is None else f"{short(scale)} * word[id]"]
     if config.scale_inputs_embeds and scale is not None:
@@ -40,7 +44,7 @@ def embeddings(t: Tracer, module: Any, path: str) -> Step:
         if isinstance(module.tok_type_emb, SummedEmbeddings) and types.dim() == 2:
             types = types[..., None].expand(*types.shape, len(module.tok_type_emb))
         steps.append(token_types(t, module, path, types))
-        total, terms = total + t.out(f"{path}.tok_type_emb"), [*terms, "type"]
+        total, terms = total + type_vectors(t, module, path), [*terms, "type"]
     if module.pos_emb is not None:
         steps.append(position_vectors(t, module, path, positions))
         total, terms = total + t.out(f"{path}.pos_emb").to(total.dtype), [*terms, "position"]
@@ -76,7 +80,7 @@ def words(t: Tracer, module: Any, path: str, ids: Tensor) -> Step:
 
 def scaled_words(vectors: Tensor, module: Any) -> Tensor:
     """Scales the vectors as an embedder does that scales after the lookup: (B, T, E) -> (B, T, E)."""
-    scale = module.config.embedding_scale
+    scale = 1.0 if module.config.embedding_scale is None else module.config.embedding_scale
     if module.config.rounded_scale:
         scale = float(torch.tensor(scale, dtype=torch.float32).to(vectors.dtype))
     return vectors * scale
@@ -92,10 +96,23 @@ def token_types(t: Tracer, module: Any, path: str, types: Tensor) -> Step:
         return sum((hand.wide(table.weight)[kinds[..., i]] for i, table in enumerate(tables)), torch.zeros(1))
 
     sizes = ", ".join(str(table.num_embeddings) for table in tables)
-    value = t.out(f"{path}.tok_type_emb")
+    value = type_vectors(t, module, path)
     return t.step(
-        f"{path}.tok_type_emb", f"row type of a table of {sizes}", value, WIDTH, _types, parameters=count(part)
+        f"{path}.tok_type_emb",
+        f"row type of a table of {sizes}",
+        value,
+        WIDTH,
+        _types,
+        parameters=count(part),
     )
+
+
+def type_vectors(t: Tracer, module: Any, path: str) -> Tensor:
+    """Returns the vectors of the token types, the sum over several kinds: (B, T, E)."""
+    place = f"{path}.tok_type_emb"
+    if not isinstance(module.tok_type_emb, SummedEmbeddings):
+        return t.out(place)
+    return torch.stack([t.out(f"{place}.{kind}") for kind in range(len(module.tok_type_emb))]).sum(dim=0)
 
 
 def position_vectors(t: Tracer, module: Any, path: str, positions: Tensor) -> Step:
@@ -127,9 +144,10 @@ def summed(t: Tracer, module: Any, path: str, total: Tensor) -> Step:
         result = hand.wide(vectors)
         if first == "word_emb" and module.config.scale_inputs_embeds:
             result = result * float(scaled_words(torch.ones(1, dtype=vectors.dtype), module))
-        for name in ("tok_type_emb", "pos_emb"):
-            if getattr(module, name) is not None:
-                result = result + hand.wide(t.out(f"{path}.{name}"))
+        if module.tok_type_emb is not None:
+            result = result + hand.wide(type_vectors(t, module, path))
+        if module.pos_emb is not None:
+            result = result + hand.wide(t.out(f"{path}.pos_emb"))
         return result
 
     return t.step(f"{path}.sum", "sum of the vectors", total, WIDTH, _sum)
@@ -139,6 +157,10 @@ def stack(t: Tracer, module: Any, path: str) -> list[Step]:
     """Describes the layers of a stack, and its ends."""
     order = getattr(module, "layer_order", range(len(module.layers)))
     steps = []
+    for number, layer in enumerate(module.layers):
+        if not isinstance(layer, Layer):
+            expected = "a model whose layers are minitx.layers.layer.Layer"
+            raise ArgumentValueError(f"model.{path}.layers[{number}]", layer, expected)
     for number, index in enumerate(order):
         place = f"{path}.layers.{number}"
         x = t.out(f"{place}.residual.before")
@@ -165,9 +187,11 @@ def convolution(t: Tracer, module: Any, path: str, embedded: Tensor) -> Step:
     def _convolved() -> Tensor:
         x, weight = hand.wide(embedded).cpu(), hand.wide(module.conv.weight).cpu()
         padded = nn.functional.pad(x, (0, 0, size // 2, size // 2))
-        windows = padded.unfold(1, size, 1).unflatten(2, (groups, -1))  # (B, T, groups, E / groups, kernel)
-        parts = weight.unflatten(0, (groups, -1))
-        total = torch.einsum("btgik,goik->btgo", windows, parts).flatten(2) + hand.wide(module.conv.bias).cpu()
+        windows = padded.unfold(1, size, 1)  # (B, T, E, kernel)
+        windows = windows.reshape(*windows.shape[:2], groups, -1, size)
+        parts = weight.reshape(groups, -1, *weight.shape[1:])
+        total = torch.einsum("btgik,goik->btgo", windows, parts).flatten(2)
+        total = total + hand.wide(module.conv.bias).cpu()
         total = hand.activated(total * real, module.activation.name)
         return hand.normalized(hand.wide(first).cpu() + total, module.layer_norm) * real
 
@@ -201,7 +225,9 @@ def head(t: Tracer, module: Any, path: str, outputs: str) -> Step:
     if config.scale is not None:
         before, scale = x, config.scale
         x = x * scale
-        steps.append(t.step(f"{path}.scale", f"{short(scale)} * x", x, axes, lambda: hand.wide(before) * scale))
+        steps.append(
+            t.step(f"{path}.scale", f"{short(scale)} * x", x, axes, lambda: hand.wide(before) * scale)
+        )
     axes = axes.replace("width", outputs)
     tied = " (the word embedding)" if config.tied else ""
     step = t.describe(module.projection, f"{path}.projection", x, axes)
@@ -222,7 +248,7 @@ def head(t: Tracer, module: Any, path: str, outputs: str) -> Step:
 
 def pooled_by_hand(pooling: str, t: Tracer, path: str) -> Tensor:
     """Pools row by row: (B, T, E) -> (B, E)"""
-    hidden, pooled, mask = t.calls.others[path]
+    hidden, _, mask = t.calls.others[path]
     if pooling == "pooler":
         return hand.wide(t.out("pooler"))
     rows = []
@@ -231,6 +257,3 @@ def pooled_by_hand(pooling: str, t: Tracer, path: str) -> Tensor:
         picked = {"first": vectors[0], "first_attended": kept[0], "last": kept[-1], "mean": kept.mean(dim=0)}
         rows.append(picked[pooling])
     return torch.stack(rows)
-
-
-AXES = (INNER, WIDTH)

@@ -43,6 +43,18 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return y if bias is None else y + wide(bias)
 
 
+def matrix(module: Any) -> Tensor:
+    """The matrix of a projection, with that of its adapter, if it has one: (outputs, inputs)"""
+    weight: Tensor = wide(module.weight)
+    if (down := getattr(module, "lora_A", None)) is None:
+        return weight
+    weight = weight + module.lora_options.scale(len(down)) * (wide(module.lora_B) @ wide(down))
+    if module.lora_magnitude is not None:
+        lengths = (weight * weight).sum(dim=1, keepdim=True).sqrt()
+        weight = wide(module.lora_magnitude)[:, None] * weight / lengths
+    return weight
+
+
 def normalized(x: Tensor, module: Any) -> Tensor:
     """LayerNorm or RMSNorm, by the attributes of the module: (..., E) -> (..., E)"""
     x = wide(x)
@@ -60,7 +72,7 @@ def activated(x: Tensor, name: str) -> Tensor:
 
 def split(x: Tensor, size: int) -> Tensor:
     """Splits the last dimension into heads: (B, T, H * D) -> (B, H, T, D)"""
-    return torch.stack(wide(x).split(size, dim=-1), dim=1)
+    return torch.stack(torch.split(wide(x), size, dim=-1), dim=1)
 
 
 def rotated(x: Tensor, positions: Tensor, rope: RopeConfig) -> Tensor:
@@ -173,12 +185,11 @@ def disentangled(query: Tensor, key: Tensor, module: Any, embeddings: Tensor) ->
         if kind not in positions.pos_att_type:
             continue
         projection = getattr(module, own) or getattr(module, shared)
-        table = linear(embeddings, projection.weight, projection.bias).view(2 * span, -1, size)
+        table = linear(embeddings, matrix(projection), projection.bias).view(2 * span, -1, size)
         for t in range(time):
             for s in range(time):
                 bucket = log_distance(t - s, positions.position_buckets, positions.max_relative_positions)
-                offset = bucket + span if kind == "c2p" else span - bucket
-                row = table[min(max(offset, 0), 2 * span - 1)]  # (H, D)
+                row = table[min(max(bucket + span, 0), 2 * span - 1)]  # (H, D)
                 vectors = wide(content[:, :, t if kind == "c2p" else s])  # (B, H, D)
                 total[:, :, t, s] += ((vectors * row).sum(-1) * module.scale).cpu()
     return total

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from minitx.inspect.flops import expert_flops, linear_flops
 from minitx.inspect.trace import hand
 from minitx.inspect.trace.step import Step, short
-from minitx.inspect.trace.tracer import Tracer, count
+from minitx.inspect.trace.tracer import Tracer, count, quoted
 from minitx.layers.activation import Activation
 from minitx.layers.experts import MixtureOfExperts
 from minitx.layers.layer import ParallelLayer, after_norm
@@ -38,13 +38,13 @@ def projection(
     """Describes a linear projection."""
     outputs, inputs = module.weight.shape
     bias = " + b" if module.bias is not None else ""
-    known = not hasattr(module, "lora_A")  # an adapter adds to the product
+    adapter = " + adapter" if hasattr(module, "lora_A") else ""
     return t.step(
         path,
-        f"{source} {letter}^T{bias}, {letter} {outputs} x {inputs}" + ("" if known else " + adapter"),
+        f"{source} {letter}^T{bias}{adapter}, {letter} {outputs} x {inputs}",
         t.out(path),
         axes,
-        (lambda: hand.linear(x, module.weight, module.bias)) if known else None,
+        lambda: hand.linear(x, hand.matrix(module), module.bias),
         parameters=count(module),
         flops=linear_flops(x.numel() // x.shape[-1], inputs, outputs),
     )
@@ -127,8 +127,13 @@ def experts(t: Tracer, module: MixtureOfExperts, path: str, x: Tensor) -> Step:
         return output
 
     rule = ", divided by their sum" if config.norm_topk_prob else ""
-    chosen = [f"{word}: {row}" for word, row in zip(t.names[0][0], indices[0].tolist(), strict=False)]
-    kind = config.hidden_act if module.experts.limit is None else f"clamped SwiGLU, limit {module.experts.limit:g}"
+    routes = indices[0].tolist()
+    chosen = [f"{quoted(t.names[0], 0, index)}: {row}" for index, row in enumerate(routes)]
+    kind = (
+        config.hidden_act
+        if module.experts.limit is None
+        else f"clamped SwiGLU, limit {module.experts.limit:g}"
+    )
     steps = [
         t.describe(module.router, f"{path}.router", x, "batch tokens experts", "R"),
         t.step(
@@ -270,5 +275,3 @@ def root(number: float) -> str:
     if number > 0 and math.isclose(square, round(square), rel_tol=1e-6) and round(square) > 1:
         return f" / sqrt({round(square)})"
     return f" * {short(number)}"
-
-

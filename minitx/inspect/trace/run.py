@@ -12,7 +12,7 @@ from minitx.decoding.prompts import check_tokenizer, pad_right, read_prompts
 from minitx.inspect.taps.record import check_tappable, record
 from minitx.inspect.trace import attention, ends, parts
 from minitx.inspect.trace.answer import answers
-from minitx.inspect.trace.step import MOST, Step, Trace
+from minitx.inspect.trace.step import UNKNOWN, Step, Trace
 from minitx.inspect.trace.tracer import Calls, Side, Tracer, quoted
 from minitx.layers.activation import Activation
 from minitx.layers.attention import SelfAttention
@@ -58,7 +58,7 @@ def trace(
     *,
     tokenizer: Tokenizer | None = None,
     target: str | Sequence[int] | None = None,
-    depth: int = 1,
+    depth: int | None = None,
     at: str | None = None,
     check: bool = False,
 ) -> Trace:
@@ -73,9 +73,8 @@ def trace(
         tokenizer: of the model; for texts, and for the names of tokens.
         target: decoder input of an encoder-decoder after its start token, for each text; None: the start
             token alone. Ids are the decoder input with its start token.
-        depth: levels of steps that are shown; `trace.at` shows a part in full.
-        at: show this part only, such as "encoder.layers.0.attention"; its levels are all shown, unless
-            `depth` is more than 1.
+        depth: levels of steps that are shown; None: the outermost, or all of those in `at`.
+        at: show this part only, such as "encoder.layers.0.attention".
         check: recompute every step in float64 from its recorded inputs by a few lines of plain PyTorch.
 
     Returns:
@@ -92,7 +91,7 @@ def trace(
     check_tappable(model)
     check_flags(check=check)
     check_tokenizer(tokenizer)
-    depth = check_integer("depth", depth, 1)
+    depth = None if depth is None else check_integer("depth", depth, 1)
     if model.training:
         expected = "in eval mode, not in training mode with dropout active"
         raise ArgumentValueError("model", model, expected, "call model.eval() first")
@@ -102,17 +101,17 @@ def trace(
     result = Trace(
         title=f"{kind} {model.task or ''}".rstrip() + f": {size}",
         steps=steps,
-        depth=depth,
+        depth=depth or 1,
         checked=check,
         tolerance=TOLERANCES.get(model.dtype, 1e-1),
     )
-    return result if at is None else result.at(at, MOST if depth == 1 else depth)
+    return result if at is None else result.at(at, depth)
 
 
 def described(model: Model, text: Any, tokenizer: Any, target: Any, check: bool) -> tuple[Step, ...]:
     """Runs the model, and returns all steps."""
     sides = make_sides(model, text, tokenizer, target)
-    inputs = {}
+    inputs: dict[str, Any] = {}
     for name, side in sides.items():
         prefix = "decoder_" if name == "decoder" and len(sides) > 1 else ""
         inputs |= {f"{prefix}input_ids": side.ids, f"{prefix}attention_mask": side.mask}
@@ -138,25 +137,14 @@ def _steps(t: Tracer) -> Iterator[Step]:
         yield from ends.stack(t, model.get_submodule(name), name)
         projection = getattr(model, "encoder_projection", None)
         if name == "encoder" and isinstance(projection, nn.Module):
-            last = t.calls.layers["encoder"]
-            del last
-            yield t.describe(projection, "encoder_projection", encoder_output(t))
-    hidden = t.calls.others["head"][0] if "head" in t.calls.others else None
+            yield t.describe(projection, "encoder_projection", t.out("encoder"))
     if model.pooler is not None:
-        yield t.describe(model.pooler, "pooler", final_hidden(t))
-    if hidden is not None:
+        yield t.describe(model.pooler, "pooler", t.out(model.families[-1]))
+    if "head" in t.calls.others:
         outputs = "vocabulary" if model.task in VOCABULARY_TASKS else "labels"
         yield t.describe(model.head, "head", outputs)
-
-
-def encoder_output(t: Tracer) -> Tensor:
-    """Returns the output of the encoder: (B, S, E')."""
-    return t.out("encoder")
-
-
-def final_hidden(t: Tracer) -> Tensor:
-    """Returns the output of the last stack: (B, T, E)."""
-    return t.out([*t.sides][-1])
+    elif model.head is not None:  # it returns several tensors
+        yield Step(name="head", equation=f"{UNKNOWN}{type(model.head).__name__}")
 
 
 def texts(t: Tracer, side: Side, name: str) -> Iterator[Step]:

@@ -130,8 +130,10 @@ class Trace:
 
     @property
     def unchecked(self) -> tuple[str, ...]:
-        """Names of the steps whose modules are unknown, so that they were not recomputed."""
-        return tuple(step.name for step in self.walk() if step.equation.startswith(UNKNOWN))
+        """Names of steps that were not recomputed: their functions are unknown."""
+        steps = [step for step in self.walk() if step.difference is None and not step.steps]
+        unknown = [step.name for step in steps if step.largest or step.equation.startswith(UNKNOWN)]
+        return tuple(unknown) if self.checked else ()
 
     @property
     def ok(self) -> bool:

@@ -168,7 +168,9 @@ class Tracer:
         entries = []
         for index in best:
             where = [int(i) for i in torch.unravel_index(torch.tensor(index), value.shape)]
-            entries.append(Entry(float(flat[index]), self._place(dict(zip(names, where, strict=True)), value)))
+            entries.append(
+                Entry(float(flat[index]), self._place(dict(zip(names, where, strict=True)), value))
+            )
         return tuple(entries)
 
     def _place(self, where: dict[str, int], value: Tensor) -> str:
@@ -204,7 +206,7 @@ def largest(values: Any) -> float | None:
 
 
 def differences(value: Tensor, expected: Tensor) -> tuple[float, float]:
-    """Returns the largest difference, and its share of the largest magnitude; equal infinities differ by 0."""
+    """Returns the largest difference, and its share of the largest magnitude; infinities may be equal."""
     value, expected = value.detach().double().cpu(), expected.double().cpu()
     if value.shape != expected.shape:
         expected = expected.expand_as(value)

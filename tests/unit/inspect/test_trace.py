@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import minitx
+import minitx.training
 from minitx.inspect import Step, trace
 from minitx.validation import ArgumentTypeError, ArgumentValueError
 
@@ -39,7 +40,11 @@ ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
         | {"conv_kernel_size": 3, "norm_rel_ebd": "layer_norm", "share_att_key": True},
     ),
     "electra": ("replaced-token-detection", SIZES | {"embedding_size": 16}),
-    "distilbert": ("question-answering", {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48, "vocab_size": 60}),
+    "distilbert": (
+        "question-answering",
+        {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 48, "vocab_size": 60}
+        | {"max_position_embeddings": 40},
+    ),
 }
 DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("causal-lm", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 40, "vocab_size": 60}),
@@ -60,7 +65,11 @@ DECODERS: dict[str, tuple[str, dict[str, Any]]] = {
         {"n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4, "n_positions": 40, "vocab_size": 60},
     ),
     "bloom": ("causal-lm", {"n_layer": 2, "n_head": 4, "hidden_size": 32, "vocab_size": 60}),  # ALiBi
-    "opt": ("causal-lm", SIZES | {"ffn_dim": 48, "word_embed_proj_dim": 16}),
+    "opt": (  # positions with an offset, projected embeddings
+        "causal-lm",
+        {name: size for name, size in SIZES.items() if name != "intermediate_size"}
+        | {"ffn_dim": 48, "word_embed_proj_dim": 16},
+    ),
 }
 SEQ2SEQS: dict[str, tuple[str, dict[str, Any]]] = {
     "t5": ("seq2seq-lm", SEQ2SEQ | T5),  # relative bias, cross-attention
@@ -116,14 +125,9 @@ def test_every_step_agrees_with_float64(name: str) -> None:
         unchecked = {step.name.rpartition(".")[2] for step in parts if step.difference is None}
         assert unchecked <= {"tokens", "ids", "answer"}
     if name in EXPECTED:
-        result = traced(name, ROWS)
         assert result[EXPECTED[name]].equation
-
-
-@pytest.mark.parametrize("name", CONFIGS)
-def test_text_fits_into_80_columns(name: str) -> None:
-    result = traced(name, ROWS, depth=9, check=True)
-    assert max(map(len, str(result).splitlines())) <= 80
+    text = str(traced(name, ROWS, depth=9))
+    assert max(map(len, text.splitlines())) <= 80
 
 
 @pytest.mark.parametrize("name", ["llama", "bert", "t5", "mixtral", "gemma2", "deberta-v2"])
@@ -155,7 +159,11 @@ def test_masks_are_checked_against_the_rules() -> None:
     finally:
         del stack.build_mask
     assert build == stack.build_mask
-    wrong = {step.name.rpartition(".")[2] for step in result.walk() if (step.relative or 0) > 1e-9 and not step.steps}
+    wrong = {
+        step.name.rpartition(".")[2]
+        for step in result.walk()
+        if (step.relative or 0) > 1e-9 and not step.steps
+    }
     assert wrong == {"mask"}
 
 
@@ -165,8 +173,8 @@ def test_sums_of_parameters_and_operations() -> None:
     tied = model.head.projection.weight.numel()
     assert sum(step.parameters for step in result.steps) == model.num_parameters() + tied
     layer = result["encoder.layers.0"]
-    width, inner, time, heads = 32, 48, 7, 4
-    products = 4 * width * width * time + 2 * heads * time * time * (width // heads) + 2 * width * inner * time
+    width, inner, time = 32, 48, 7
+    products = (4 * width * width + 2 * width * inner) * time + 2 * width * time * time
     assert layer.flops == 2 * products
     assert layer.parameters == sum(p.numel() for p in model.encoder.layers[0].parameters())
 
@@ -280,4 +288,49 @@ def test_shipped_checkpoints(name: str) -> None:
     token = generated.sequences[0].tolist()[0]
     answer: Step = result["answer"]
     best = answer.note.partition(": ")[2].partition(" 0.")[0]
-    assert best in (f"'{tokenizer.decode([token])}'", f"#{token}", f"'{tokenizer.id_to_token(token)}'")
+    assert best.strip("' ▁") == tokenizer.decode([token]).strip()
+
+
+def test_adapters_are_part_of_the_equation() -> None:
+    for dora in (False, True):
+        model: Any = minitx.from_config({"model_type": "llama", **GROUPED}, head="causal-lm", seed=0)
+        model = minitx.training.add_lora(model.double(), rank=2, dora=dora).eval()
+        for name, parameter in model.named_parameters():
+            if "lora_" in name and "magnitude" not in name:
+                torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(0))
+        result = trace(model, ROWS, check=True)
+        assert result.difference <= 1e-9
+        assert not result.unchecked
+        assert "adapter" in result["decoder.layers.0.attention.self_attention.query"].equation
+
+
+def test_an_encoder_of_another_width_is_projected() -> None:
+    encoder = {"model_type": "bert", **SIZES}
+    decoder = encoder | {"hidden_size": 16, "num_attention_heads": 2, "is_decoder": True}
+    decoder |= {"add_cross_attention": True}
+    config = {"model_type": "encoder-decoder", "encoder": encoder, "decoder": decoder}
+    config |= {"decoder_start_token_id": 2, "pad_token_id": 0}
+    model = minitx.from_config(config, head="seq2seq-lm", seed=0).double().eval()
+    result = trace(model, ROWS, check=True)
+    assert result.difference <= 1e-9
+    assert dict(result["encoder_projection"].axes)["width"] == 16
+
+
+def test_layers_of_another_class_are_refused() -> None:
+    model: Any = minitx.from_config({"model_type": "llama", **GROUPED}, head="causal-lm", seed=0).eval()
+
+    class Through(torch.nn.Module):
+        def forward(self, hidden: Any, context: Any, *rest: Any) -> Any:
+            return hidden
+
+    model.decoder.layers[1] = Through()
+    with pytest.raises(ArgumentValueError, match=r"model.decoder.layers\[1\]"):
+        trace(model, ROWS)
+
+
+def test_a_table_model_names_the_head_as_not_recomputed() -> None:
+    config = {"model_type": "tapas", **SIZES, "type_vocab_sizes": [3, 8, 8, 2, 8, 8, 4]}
+    model = minitx.from_config(config, head="table-question-answering", seed=0).double().eval()
+    result = trace(model, ROWS[0], check=True)
+    assert result.difference <= 1e-9
+    assert result.unchecked == ("head",)
