@@ -2,6 +2,7 @@
 
 from minitx.inspect.compare.report import Report, render_report
 from minitx.inspect.compare.verify import verify
+from minitx.inspect.estimate import Estimate, estimate
 from minitx.inspect.summary import Summary, render, summarize
 from minitx.inspect.taps import Record, Selection, ablate, freeze, patch, record, steer, tap
 from minitx.inspect.trace import Entry, Step, Trace, trace
@@ -9,6 +10,7 @@ from minitx.pictures.heatmap import attention_picture, similarity_picture
 
 __all__ = [
     "Entry",
+    "Estimate",
     "Record",
     "Report",
     "Selection",
@@ -17,6 +19,7 @@ __all__ = [
     "Trace",
     "ablate",
     "attention_picture",
+    "estimate",
     "freeze",
     "patch",
     "record",

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from minitx.config import Alibi, Disentangled, RelativeBias, RopeConfig, Rotary, StackConfig
 from minitx.config.model import SLIDING
-from minitx.inspect.flops import product_flops
+from minitx.inspect.flops import position_flops, product_flops, projection_flops
 from minitx.inspect.trace import hand
 from minitx.inspect.trace.parts import root
 from minitx.inspect.trace.step import Step, short
-from minitx.inspect.trace.tracer import Side, Tracer
+from minitx.inspect.trace.tracer import Side, Tracer, count
 from minitx.layers.attention import AttentionContext, CrossAttention, attention_scores
 from minitx.layers.disentangled import DisentangledSelfAttention
 
@@ -43,6 +44,24 @@ class Rules(NamedTuple):
     table: int
     side: Side
     crosses: bool
+
+
+class Bias(NamedTuple):
+    """A position bias of scores.
+
+    Attributes:
+        equation: of the scores with the bias.
+        value: (1 or B, H, 1 or T, S).
+        recompute: the same by hand.
+        parameters: their number.
+        flops: operations of its matrix products.
+    """
+
+    equation: str
+    value: Tensor
+    recompute: Callable[[], Tensor]
+    parameters: int = 0
+    flops: int = 0
 
 
 def rules_of(t: Tracer, module: Any, call: Call) -> Rules:
@@ -194,16 +213,16 @@ def biased(
     steps, sizes = [], (product.shape[2], product.shape[3])
     bias = position_bias(t, module, path, call, rules, sizes)
     if bias is not None:
-        equation, value, recompute, parameters = bias
-        before, product = product, product + value
+        before, product, recompute = product, product + bias.value, bias.recompute
         steps.append(
             t.step(
                 f"{path}.bias",
-                equation,
+                bias.equation,
                 product,
                 PAIRS,
                 lambda: hand.wide(before).cpu() + recompute(),
-                parameters=parameters,
+                parameters=bias.parameters,
+                flops=bias.flops,
             )
         )
     visible = hidden_as_infinite(recorded, t.out(f"{path}.query").dtype)
@@ -249,8 +268,8 @@ def masked(rules: Rules, pairs: Tensor) -> str:
 
 def position_bias(
     t: Tracer, module: Any, path: str, call: Call, rules: Rules, sizes: tuple[int, int]
-) -> tuple[str, Tensor, Any, int] | None:
-    """Returns equation, value, recomputation and parameters of the bias; None: the layer has none."""
+) -> Bias | None:
+    """Returns the position bias of a layer; None: it has none."""
     positions, context = rules.config.positions, call[2]
     stack: Any = t.model.get_submodule(call[0])
     if rules.crosses or positions is None or isinstance(positions, Rotary):
@@ -267,19 +286,17 @@ def position_bias(
         def _bias() -> Tensor:
             return hand.bucket_bias(table.weight, sizes, positions.max_distance, causal).cpu()
 
-        return f"scores + b[head, bucket(key - query)], {most}", value, _bias, table.weight.numel()
+        return Bias(f"scores + b[head, bucket(key - query)], {most}", value, _bias, table.weight.numel())
     assert isinstance(positions, Alibi)
     hidden = torch.empty(1, sizes[0], 1, dtype=t.out(f"{path}.query").dtype, device=t.model.device)
     attend = None if mask is None else mask[:, None, None, :]
     value = stack.score_bias(stack.layer_kinds[call[1]], attend, 0, hidden)
     slopes = value[0, :, 0, 1] if sizes[1] > 1 else value[0, :, 0, 0]
     text = f"scores + slope * key, slopes {short(float(slopes[0]))} to {short(float(slopes[-1]))}"
-    return text, value, lambda: hand.linear_bias(heads, mask, sizes[1]), 0
+    return Bias(text, value, lambda: hand.linear_bias(heads, mask, sizes[1]))
 
 
-def disentangled_bias(
-    t: Tracer, module: DisentangledSelfAttention, path: str, context: Any
-) -> tuple[str, Tensor, Any, int] | None:
+def disentangled_bias(t: Tracer, module: DisentangledSelfAttention, path: str, context: Any) -> Bias | None:
     """Returns the scores of content and relative positions."""
     if context.embeddings is None:
         return None
@@ -287,7 +304,12 @@ def disentangled_bias(
     value = module.position_scores(query, key, context.embeddings, context.bucket)
     terms = {"c2p": "Q P_K^T[query - key]", "p2c": "K P_Q^T[query - key]"}
     names = [term for kind, term in terms.items() if kind in module.positions.pos_att_type]
-    extra = [part for part in (module.pos_K, module.pos_Q) if isinstance(part, nn.Module)]
-    parameters = sum(p.numel() for part in extra for p in part.parameters())
-    text = f"scores + ({' + '.join(names)}){root(module.scale)}, P of {2 * module.positions.span} distances"
-    return text, value, lambda: hand.disentangled(query, key, module, context.embeddings), parameters
+    extra = [part for part in (module.pos_K, module.pos_Q) if part is not None]
+    flops = position_flops(module, query.shape[0] * query.shape[2])
+    return Bias(
+        f"scores + ({' + '.join(names)}){root(module.scale)}, P of {2 * module.positions.span} distances",
+        value,
+        lambda: hand.disentangled(query, key, module, context.embeddings),
+        sum(count(part) for part in extra),
+        flops + sum(projection_flops(part, 2 * module.positions.span) for part in extra),
+    )

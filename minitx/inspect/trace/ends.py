@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from minitx.config import LearnedPositions, SinusoidalPositions
-from minitx.inspect.flops import linear_flops
+from minitx.inspect.flops import convolution_flops
 from minitx.inspect.trace import hand
 from minitx.inspect.trace.parts import WIDTH
 from minitx.inspect.trace.step import Step, short
@@ -195,9 +195,8 @@ def convolution(t: Tracer, module: Any, path: str, embedded: Tensor) -> Step:
         total = hand.activated(total * real, module.activation.name)
         return hand.normalized(hand.wide(first).cpu() + total, module.layer_norm) * real
 
-    tokens, width = embedded.shape[0] * embedded.shape[1], embedded.shape[2]
     text = f"norm(x + {module.activation.name}(convolution of {size} embeddings))"
-    flops = linear_flops(tokens, size * width // groups, width)
+    flops = convolution_flops(module, embedded.shape[0] * embedded.shape[1])
     return t.step(path, text, t.out(path), WIDTH, _convolved, parameters=count(module), flops=flops)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minitx.inspect.flops import expert_flops, linear_flops
+from minitx.inspect.flops import expert_flops, projection_flops
 from minitx.inspect.trace import hand
 from minitx.inspect.trace.step import Step, short
 from minitx.inspect.trace.tracer import Tracer, count, quoted
@@ -46,7 +46,7 @@ def projection(
         axes,
         lambda: hand.linear(x, hand.matrix(module), module.bias),
         parameters=count(module),
-        flops=linear_flops(x.numel() // x.shape[-1], inputs, outputs),
+        flops=projection_flops(module, x.numel() // x.shape[-1]),
     )
 
 
