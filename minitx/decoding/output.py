@@ -96,6 +96,8 @@ class Result:
         """A line per row: its number, finish reason, score if it has one, and text or ids."""
         return "\n".join(map(_line, range(len(self)), self))
 
+    __repr__ = __str__
+
     def __getitem__(self, row: int) -> Row:
         """Returns one row.
 

@@ -41,9 +41,12 @@ class Tokens:
 def projection_flops(module: Any, rows: int) -> int:
     """Returns the operations of a linear projection of `rows` vectors, those of an adapter included."""
     outputs, inputs = module.weight.shape
-    adapter = getattr(module, "lora_A", None)
-    rank = 0 if adapter is None else len(adapter)
-    flops: int = 2 * rows * (inputs * outputs + rank * (inputs + outputs))
+    flops: int = 2 * rows * inputs * outputs
+    if (down := getattr(module, "lora_A", None)) is not None:
+        rank = len(down)
+        flops += 2 * rows * rank * (inputs + outputs)
+        if module.lora_magnitude is not None:  # a product more, and the norms of W + s B A
+            flops += 2 * inputs * outputs * (rows + rank)
     return flops
 
 

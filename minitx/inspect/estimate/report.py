@@ -128,7 +128,7 @@ def estimate(
         length: tokens of each text; of an encoder-decoder, of the source.
         new_tokens: tokens that a decoder generates after each; 0: one forward only. Of an encoder-decoder
             also the tokens of the target in training.
-        dtype: of the parameters; None: that of the model, of a config float32.
+        dtype: of the parameters; None: that of the model, or the one that the config states.
         head: of a config, as for `minitx.from_config`.
 
     Raises:
@@ -174,7 +174,8 @@ def estimate(
 def _empty(model: Any, dtype: torch.dtype | None, head: str | None) -> tuple[Any, str]:
     """Returns a model on the meta device, in eval mode, and its name."""
     if isinstance(model, Mapping):
-        empty, record = meta_model(model, head=head, dtype=dtype or torch.float32)
+        stored = model.get("dtype") or model.get("torch_dtype") or "float32"
+        empty, record = meta_model(model, head=head, dtype=dtype or check_dtype("dtype", stored))
         empty.set_attention(record.attention)
         return mixed_dtypes(empty), f"{record.model_type} {empty.task or ''}".rstrip()
     check_not_compiled(model)

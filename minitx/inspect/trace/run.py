@@ -123,6 +123,7 @@ def described(model: Model, text: Any, tokenizer: Any, target: Any, check: bool)
         output = model(**inputs)
     with torch.no_grad():
         t = Tracer(model, values, calls, sides, TABLE, check)
+        t.word = None if tokenizer is None else lambda index: names_of(tokenizer, [index])[0]
         return (*_steps(t), *answers(t, output, tokenizer))
 
 

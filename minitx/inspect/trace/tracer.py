@@ -83,6 +83,7 @@ class Tracer:
         table: how the forward of a class of modules is described.
         check: whether the steps are recomputed.
         names: of the tokens of queries and keys, while a stack is described.
+        word: returns the token of an id; None without a tokenizer.
     """
 
     model: Model
@@ -92,6 +93,7 @@ class Tracer:
     table: Mapping[type, Callable[..., Step]]
     check: bool
     names: tuple[list[list[str]], list[list[str]]] = ((), ())  # type: ignore[assignment]
+    word: Callable[[int], str] | None = None
 
     def out(self, path: str) -> Tensor:
         """Returns the recorded value of a place: of its first call, if a module runs twice."""
@@ -183,6 +185,8 @@ class Tracer:
             elif axis == "keys":
                 start = words.pop() if "queries" in where else ""
                 words.append(f"{start} to {quoted(self.names[1], row, index)}".strip())
+            elif axis == "vocabulary" and self.word is not None:
+                words.append(f"'{self.word(index)}'")
             elif axis != "batch":
                 words.append(f"{SINGULAR.get(axis, axis.replace('_', ' '))} {index}")
         return ", ".join(words)
