@@ -100,8 +100,8 @@ def _generate(model: Any, live: LiveBytes, ids: Tensor, new_tokens: int) -> int:
     return live.live - num_bytes([ids, start])
 
 
-def training_activations(model: Model, batch: int, length: int, target: int) -> tuple[int, int]:
-    """Returns the peak of a training step beside parameters and optimizer, and the bytes of the gradients.
+def training_memory(model: Model, batch: int, length: int, target: int) -> tuple[int, int, int]:
+    """Returns bytes of activations after the forward, of these with gradients at the peak, and of gradients.
 
     Args:
         model: on the meta device, in training mode; prepared by `prepared`.
@@ -115,10 +115,11 @@ def training_activations(model: Model, batch: int, length: int, target: int) -> 
         output = model(**_inputs(model, ids, target))
         loss = _loss(output)
         del output
+        activations = live.live
         loss.backward()  # type: ignore[no-untyped-call]
         del loss
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    return live.peak, num_bytes(gradients)
+    return activations, live.peak, num_bytes(gradients)
 
 
 def _inputs(model: Any, ids: Tensor, target: int) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from minitx.checkpoint.build import meta_model
-from minitx.inspect.estimate.memory import inference_activations, prepared, training_activations
+from minitx.inspect.estimate.memory import inference_activations, prepared, training_memory
 from minitx.inspect.estimate.parts import (
     active_parameters,
     cache_bytes,
@@ -53,9 +53,11 @@ class Estimate:
         generation_flops: of prompt and new tokens together.
         cache: bytes of the full key/value cache by kind.
         inference_activations: largest memory of tensors between the layers, beside parameters and cache.
-        gradient_bytes: of a training step.
+        training_activations: memory of the tensors that a forward of a training step keeps for its backward.
+        gradient_bytes: of all trained parameters.
+        backward_bytes: largest memory of activations and gradients together; as gradients come, activations
+            go.
         optimizer_bytes: states of AdamW.
-        training_activations: largest memory of a training step beside parameters, gradients and states.
     """
 
     model: str
@@ -75,9 +77,10 @@ class Estimate:
     generation_flops: int
     cache: dict[str, int]
     inference_activations: int
-    gradient_bytes: int
-    optimizer_bytes: int
     training_activations: int
+    gradient_bytes: int
+    backward_bytes: int
+    optimizer_bytes: int
 
     @property
     def cache_bytes(self) -> int:
@@ -92,8 +95,7 @@ class Estimate:
     @property
     def training_bytes(self) -> int:
         """The peak memory of a training step after the first one."""
-        parts = (self.gradient_bytes, self.optimizer_bytes, self.training_activations)
-        return self.parameter_bytes + sum(parts)
+        return self.parameter_bytes + self.optimizer_bytes + self.backward_bytes
 
     def to_json(self) -> dict[str, Any]:
         """Returns the attributes and the sums by name."""
@@ -158,8 +160,8 @@ def estimate(
         fields["cache"] = cache_bytes(empty, batch, held, length, empty.dtype.itemsize)
     prepared(empty)
     peak, _ = inference_activations(empty, batch, length, sizes["new_tokens"])
-    trained, gradients = training_activations(empty.train(), batch, length, sizes["new_tokens"])
-    peaks: dict[str, Any] = {"inference_activations": peak, "training_activations": trained - gradients}
+    kept, backward, gradients = training_memory(empty.train(), batch, length, sizes["new_tokens"])
+    peaks: dict[str, Any] = {"inference_activations": peak, "training_activations": kept}
     return Estimate(
         model=name,
         dtype=str(empty.dtype).removeprefix("torch."),
@@ -167,6 +169,7 @@ def estimate(
         **fields,
         **peaks,
         gradient_bytes=gradients,
+        backward_bytes=backward,
         optimizer_bytes=OPTIMIZER_STATES * gradients,
     )
 
@@ -274,8 +277,9 @@ def _lines(e: Estimate) -> list[str]:
         rows.append((f"  cache, {name}", human(size), ""))
     rows.append(("  activations", human(e.inference_activations), ""))
     rows.append(("peak of a training step", human(e.training_bytes), f"{texts}, AdamW"))
-    rows.append(("  gradients", human(e.gradient_bytes), ""))
     rows.append(("  optimizer", human(e.optimizer_bytes), ""))
-    rows.append(("  activations", human(e.training_activations), ""))
+    rows.append(("  backward", human(e.backward_bytes), "activations and gradients, at their peak:"))
+    rows.append(("    activations", human(e.training_activations), "after the forward"))
+    rows.append(("    gradients", human(e.gradient_bytes), "after the backward"))
     lines = [f"{name:<28}{number:>18}  {text}".rstrip()[:WIDTH] for name, number, text in rows]
     return [f"{e.model}, {e.dtype}", "", *lines]

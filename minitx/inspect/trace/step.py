@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
@@ -221,7 +222,9 @@ def _hanging(start: str, text: str, indent: str) -> list[str]:
 
 
 def _wrapped(text: str, indent: str) -> list[str]:
-    return [indent + line for line in fill(text, WIDTH - len(indent)).splitlines()]
+    """Wraps a line at spaces, but for those of tokens in quotes."""
+    kept = re.sub(r"'[^',]+'", lambda match: match[0].replace(" ", "\0"), text)
+    return [indent + line.replace("\0", " ") for line in fill(kept, WIDTH - len(indent)).splitlines()]
 
 
 def _largest(entries: tuple[Entry, ...], start: str) -> str:
