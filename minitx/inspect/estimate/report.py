@@ -278,7 +278,7 @@ def _lines(e: Estimate) -> list[str]:
     rows.append(("  activations", human(e.inference_activations), ""))
     rows.append(("peak of a training step", human(e.training_bytes), f"{texts}, AdamW"))
     rows.append(("  optimizer", human(e.optimizer_bytes), ""))
-    rows.append(("  backward", human(e.backward_bytes), "activations and gradients, at their peak:"))
+    rows.append(("  backward", human(e.backward_bytes), "the peak of these together"))
     rows.append(("    activations", human(e.training_activations), "after the forward"))
     rows.append(("    gradients", human(e.gradient_bytes), "after the backward"))
     lines = [f"{name:<28}{number:>18}  {text}".rstrip()[:WIDTH] for name, number, text in rows]
