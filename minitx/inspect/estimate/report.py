@@ -148,10 +148,11 @@ def estimate(
     sizes["new_tokens"] = check_integer("new_tokens", new_tokens)
     dtype = None if dtype is None else check_dtype("dtype", dtype)
     empty, name = _empty(model, dtype, head)
-    check_length(empty, sizes["length"], sizes["new_tokens"])
     generates = bool(new_tokens) and empty.task in NEXT_TOKEN_TASKS
     if not generates:
-        sizes["new_tokens"] = new_tokens if len(empty.families) > 1 else 0
+        labels = empty.task not in (*NEXT_TOKEN_TASKS, None)  # the decoder runs the source
+        sizes["new_tokens"] = (length if labels else new_tokens) if len(empty.families) > 1 else 0
+    check_length(empty, sizes["length"], sizes["new_tokens"])
     fields: dict[str, Any] = counts(empty) | operations(empty, **sizes, generates=generates)
     fields["cache"] = {}
     if generates:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -72,7 +73,7 @@ def trace(
         text: one text or several, or ids: a list, lists, or a tensor (T,) or (B, T).
         tokenizer: of the model; for texts, and for the names of tokens.
         target: decoder input of an encoder-decoder after its start token, for each text; None: the start
-            token alone. Ids are the decoder input with its start token.
+            token alone, for a head that labels the text the text. Ids are the input with its start token.
         depth: levels of steps that are shown; None: the outermost, or all of those in `at`.
         at: show this part only, such as "encoder.layers.0.attention".
         check: recompute every step in float64 from its recorded inputs by a few lines of plain PyTorch.
@@ -167,7 +168,7 @@ def make_sides(model: Model, text: Any, tokenizer: Any, target: Any) -> dict[str
     rows = _rows("text", text, inputs.vocab_size, tokenizer)
     sides = {model.families[0]: _side(model, rows, inputs.pad_token_id, tokenizer)}
     if isinstance(model, EncoderDecoderModel):
-        sides["decoder"] = _target(model, target, tokenizer, len(rows))
+        sides["decoder"] = _target(model, target, tokenizer, sides["encoder"])
     elif target is not None:
         raise ArgumentValueError("target", target, "None for a model without encoder and decoder")
     return sides
@@ -187,10 +188,13 @@ def _side(model: Model, rows: list[list[int]], pad: int | None, tokenizer: Any) 
     return Side(ids, mask, names)
 
 
-def _target(model: EncoderDecoderModel, target: Any, tokenizer: Any, count: int) -> Side:
-    """Returns the decoder input."""
+def _target(model: EncoderDecoderModel, target: Any, tokenizer: Any, source: Side) -> Side:
+    """Returns the decoder input: of a head that labels the source, the source."""
     inputs = model.decoder_embedder.config
     start = model.config.decoder_start_token_id
+    if target is None and model.task not in ("seq2seq-lm", None):
+        ids = model.shifted("text", source.ids)
+        return replace(_side(model, ids.tolist(), inputs.pad_token_id, tokenizer), mask=source.mask)
     if target is None:
         if start is None:
             hint = "the decoder of this model starts with the token of a language"
@@ -203,4 +207,5 @@ def _target(model: EncoderDecoderModel, target: Any, tokenizer: Any, count: int)
             end = None if tokenizer is None else tokenizer.eos_token_id
             first = row[-1] if start is None else start
             rows = [[first, *(row[:-1] if start is None or row[-1] == end else row)]]
-    return _side(model, rows * count if len(rows) == 1 else rows, inputs.pad_token_id, tokenizer)
+    count = len(source.ids) if len(rows) == 1 else 1
+    return _side(model, rows * count, inputs.pad_token_id, tokenizer)

@@ -11,7 +11,7 @@ import torch
 
 import minitx
 import minitx.training
-from minitx.inspect import Step, trace
+from minitx.inspect import Step, estimate, trace
 from minitx.validation import ArgumentTypeError, ArgumentValueError
 
 SIZES: dict[str, Any] = {
@@ -314,6 +314,18 @@ def test_an_encoder_of_another_width_is_projected() -> None:
     result = trace(model, ROWS, check=True)
     assert result.difference <= 1e-9
     assert dict(result["encoder_projection"].axes)["width"] == 16
+
+
+@pytest.mark.parametrize("name", ["t5", "bart"])
+def test_heads_that_label_the_source_of_an_encoder_decoder(name: str) -> None:
+    config = {"model_type": name, **CONFIGS[name][1], "eos_token_id": 13, "num_labels": 3}
+    model = minitx.from_config(config, head="sequence-classification", seed=0).double().eval()
+    result = trace(model, [[5, 6, 7, 13], [5, 6, 13]], check=True)
+    assert result.difference <= 1e-9
+    assert result["decoder.ids"].note == "2 5 6 7"
+    assert dict(result["head"].axes) == {"batch": 2, "labels": 3}
+    total = sum(step.flops for step in trace(model, [[5, 6, 7, 13]]).steps)
+    assert total == estimate(model, length=4, new_tokens=9).forward_flops
 
 
 def test_layers_of_another_class_are_refused() -> None:
