@@ -1,4 +1,4 @@
-"""`minitx trace` and `minitx estimate`: the steps from text to answer, and what a model takes."""
+"""`minitx trace` and `minitx estimate`: the steps from text to answer, and the needs of a model."""
 
 from __future__ import annotations
 

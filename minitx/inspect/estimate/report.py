@@ -1,4 +1,4 @@
-"""`estimate`: what a model takes, from its config alone."""
+"""`estimate`: parameters, memory and operations of a model, as data and as text."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ OPTIMIZER_STATES = 2  # of AdamW: the means of gradients and of their squares
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What a model takes. `print(estimate)` shows it.
+    """Parameters, memory and operations of a model. `print(estimate)` shows it.
 
     Attributes:
         model: architecture and head.

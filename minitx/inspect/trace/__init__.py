@@ -1,4 +1,4 @@
-"""What happens from text to answer, step by step: names, equations, shapes, costs and values."""
+"""Every step from text to answer: names, equations, shapes, costs and values."""
 
 from minitx.inspect.trace.run import trace
 from minitx.inspect.trace.step import Entry, Step, Trace

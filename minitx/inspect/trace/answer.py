@@ -65,8 +65,8 @@ def token_answers(t: Tracer, logits: Tensor, side: Side, tokenizer: Any) -> Iter
         names = [_name(token, tokenizer, before) for token in best.indices.tolist()]
         entries = [f"{name} {p:.3f}" for name, p in zip(names, best.values.tolist(), strict=True)]
         where = f"row {row}, " if len(side.ids) > 1 else ""
-        what = "at" if t.model.task == "masked-lm" else "after"
-        lines.append(f"{where}{what} {quoted(side.names, row, index)}: {', '.join(entries)}")
+        relation = "at" if t.model.task == "masked-lm" else "after"
+        lines.append(f"{where}{relation} {quoted(side.names, row, index)}: {', '.join(entries)}")
     yield Step(name="answer", equation="the most probable tokens", note="\n".join(lines))
 
 

@@ -63,7 +63,7 @@ def trace(
     at: str | None = None,
     check: bool = False,
 ) -> Trace:
-    """Shows what happens from text to answer, step by step.
+    """Shows every step from text to answer.
 
     Every step has its name, its equation with the numbers of this model, the names and sizes of its axes,
     parameters, floating-point operations, and its largest values. `print(trace)` shows it in 80 columns.

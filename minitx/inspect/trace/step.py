@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -126,8 +127,9 @@ class Trace:
 
     @property
     def difference(self) -> float:
-        """The largest difference from the recomputation; 0.0 without one."""
-        return max((step.difference or 0.0 for step in self.walk()), default=0.0)
+        """The largest difference from the recomputation, infinity if one is NaN; 0.0 without one."""
+        values = [step.difference for step in self.walk() if step.difference is not None]
+        return max((math.inf if math.isnan(value) else value for value in values), default=0.0)
 
     @property
     def unchecked(self) -> tuple[str, ...]:
@@ -138,13 +140,14 @@ class Trace:
 
     @property
     def ok(self) -> bool:
-        """Whether no difference exceeds what rounding explains, NaN included."""
+        """Whether rounding explains every difference; it does not explain NaN."""
         shares = [step.relative for step in self.walk() if step.relative is not None]
         return all(share <= self.tolerance for share in shares)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the same data as plain lists and dicts, to the depth that is shown."""
-        plain = {"title": self.title, "checked": self.checked, "ok": self.ok, "difference": self.difference}
+        plain: dict[str, Any] = {"title": self.title, "checked": self.checked, "ok": self.ok}
+        plain |= {"difference": _finite(self.difference)}
         return plain | {"steps": [_plain(step, self.depth) for step in self.steps]}
 
     def __str__(self) -> str:
@@ -188,8 +191,14 @@ def short(number: float) -> str:
 def _plain(step: Step, depth: int) -> dict[str, Any]:
     """Returns a step as plain data, without the steps that are deeper."""
     fields = {name: value for name, value in vars(step).items() if name != "steps"}
+    fields |= {name: _finite(fields[name]) for name in ("difference", "relative")}
     plain = fields | {"axes": dict(step.axes), "largest": [asdict(entry) for entry in step.largest]}
     return plain | {"steps": [_plain(part, depth - 1) for part in step.steps] if depth > 1 else []}
+
+
+def _finite(number: float | None) -> float | None:
+    """Returns None for NaN and infinity, which JSON does not have."""
+    return number if number is not None and math.isfinite(number) else None
 
 
 def _lines(step: Step, level: int, depth: int) -> list[str]:

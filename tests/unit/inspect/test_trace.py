@@ -247,6 +247,18 @@ def test_lower_precision_is_held_to_its_own_rounding() -> None:
         assert result.difference > least
 
 
+def test_not_a_number_is_not_equal() -> None:
+    model: Any = minitx.from_config({"model_type": "llama", **GROUPED}, head="causal-lm", seed=0).eval()
+    with torch.no_grad():
+        model.decoder.layers[1].intermediate.gate.weight[3, 5] = torch.nan
+    result = trace(model, ROWS, check=True)
+    assert not result.ok
+    assert result["decoder.layers.0"].relative < 1e-4  # type: ignore[operator]
+    assert result.difference == float("inf")
+    plain = json.loads(json.dumps(result.to_json(), allow_nan=False))
+    assert (plain["ok"], plain["difference"]) == (False, None)
+
+
 def test_an_unknown_module_is_named_and_not_taken_for_checked() -> None:
     class Doubled(torch.nn.Module):
         def forward(self, x: Any) -> Any:
