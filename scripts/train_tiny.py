@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -181,6 +182,7 @@ def make(name: str, work: Path, out: Path, steps: int | None) -> None:
             run_recipe(recipe, overrides, folder=place, resume=place.is_dir())
         overrides = [f"model.name={json.dumps(str(place / 'model'))}"]
     model = minitx.load(run / "model", dtype="bfloat16")
+    shutil.rmtree(target, ignore_errors=True)  # an earlier version
     minitx.save(model, target, tokenizer=minitx.load_tokenizer(run / "model"))
     if name == "instruct":  # the end of a turn is the end of the text
         tokenizer = minitx.load_tokenizer(run / "model")

@@ -7,7 +7,8 @@ from difflib import get_close_matches
 from typing import Any, TypeVar, get_args
 
 from minitx.config.head import ProblemType
-from minitx.validation import ArgumentError, ArgumentValueError
+from minitx.layers.activation import ACTIVATIONS, CUSTOM
+from minitx.validation import ArgumentError, ArgumentValueError, check_choice
 
 # Far above any real checkpoint; a larger size is an error in the file, and building it would exhaust the RAM.
 LARGEST_SIZE = 10_000_000
@@ -150,6 +151,10 @@ class ConfigReader:
         if not isinstance(value, str):
             raise self.error(key, value, "a string")
         return value
+
+    def activation(self, key: str, default: Any = _required) -> str:
+        """Returns the name of an activation function."""
+        return str(check_choice(f"{self.where}: {key}", self.name(key, default), ACTIVATIONS, CUSTOM))
 
     def expect(self, key: str, *allowed: Any) -> Any:
         """Returns a value that minitx implements; the first of `allowed` if the key is absent or null."""

@@ -17,7 +17,7 @@ def train(source: Source, recipe: str, folder: str | None, json: bool, **values:
     Of several processes, which torchrun starts, the first one prints.
     """
     from minitx.training import Interrupted, TrainingEnd, plan_recipe, read_recipe, run_recipe
-    from minitx.training.distributed.group import FirstProcessError, from_first, joined
+    from minitx.training.distributed.group import FirstProcessError, from_first, is_first, is_repeated, joined
     from minitx.training.recipe.end import interruption
 
     resume, progress = bool(values["resume"]), False if json else None
@@ -27,11 +27,18 @@ def train(source: Source, recipe: str, folder: str | None, json: bool, **values:
             if values["dry_run"]:
                 report: Any = from_first(lambda: plan_recipe(read, progress=progress))
             else:
-                report = TrainingEnd.of(read, run_recipe(read, resume=resume, progress=progress))
+                result = run_recipe(read, resume=resume, progress=progress)
+                if not is_first():  # which alone has the metrics of earlier steps
+                    return 0
+                report = TrainingEnd.of(read, result)
         except FirstProcessError:  # which prints its own error
             return 2
         except Interrupted as stopped:
             note(interruption(str(stopped), read.folder))
             return CODES[stopped.signal]
+        except Exception as error:
+            if is_repeated(error):
+                return 2
+            raise
         emit(json, report.to_json(), str(report))
     return 0

@@ -10,23 +10,26 @@ P prompts, R rows, T tokens of the longest row, S source tokens, K tokens of a s
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from minitx.decoding.history import PREALLOCATED, TokenHistory
 from minitx.decoding.parameters import check_size
 from minitx.decoding.processors.base import State, StatefulProcessor
 from minitx.decoding.processors.chain import concatenate_states, select_state
 from minitx.decoding.processors.context import Context
-from minitx.decoding.prompts import PaddedBatch, pad_embeds, pad_rows, pad_sources, positions_of
+from minitx.decoding.prompts import PaddedBatch, pad_embeds, pad_right, pad_rows, pad_sources, positions_of
 from minitx.decoding.request import GenerationRequest
 from minitx.models import EncoderDecoderModel
 from minitx.models.decoder import CausalModel, check_causal_model
 from minitx.models.taps import scope_of
 from minitx.validation import ArgumentValueError, check_indices, check_integer_dtype, check_shape, check_type
 
+# Most new tokens that are allocated in advance. Larger limits mostly mean "until it ends".
+PREALLOCATED = 2**14
 _STARTED = ("history", "cache", "_room", "_logits", "_states", "_chain_input")  # set by `start`
 
 
@@ -94,7 +97,7 @@ class DecodingSession:
                 raise ArgumentValueError("cross_attention", True, "False for models without an encoder")
             self._model_options["output_cross_attentions"] = [len(model.decoder.layer_order) - 1]
         rows = [prompt for prompt in request.prompts for _ in range(rows_per_prompt)]
-        self.history = TokenHistory(rows, rows_per_prompt, request, model.device)
+        self.history = TokenHistory(rows, request, model.device)
         longest = max(map(len, request.prompts)) + request.max_new_tokens - 1 + self._lookahead
         # Rows without a practical limit get a cache that grows.
         room = longest if request.max_new_tokens <= PREALLOCATED else None
@@ -324,11 +327,74 @@ class DecodingSession:
         options, inputs = self._model_options, tuple[Tensor | None, ...](batch)
         if embeds is not None:
             options, inputs = {**options, "inputs_embeds": embeds}, (None, *batch[1:])
-        if (scope := scope_of(self.model)) is not None:
-            size, time = batch.input_ids.shape
-            scope.rows = self.history.prompts_and_padding(size, self.cache.length + time)
+        if scope := scope_of(self.model):
+            scope.rows = self.history.prompts, self.context.length
         out = self.model.decode(*inputs, cache=self.cache, logits_to_keep=keep, **options)
         assert out.logits is not None, "a language model has logits"
         self._logits = [*out.logits[:, -keep:].float().unbind(dim=1)]
         weights = None if out.cross_attentions is None else out.cross_attentions[-1]  # (R, H, T, S)
         self.cross_attention = None if weights is None else weights[:, :, -1].float().mean(dim=1)
+
+
+class TokenHistory:
+    """The tokens of each row, left-aligned in a buffer that grows, and the prompt that it continues."""
+
+    def __init__(self, rows: list[list[int]], request: GenerationRequest, device: torch.device) -> None:
+        """
+        Args:
+            rows: the prompt of each.
+            request: the limits and sources that the context shows to processors.
+            device: where the tokens go.
+        """
+        tokens = F.pad(pad_right(rows, 0, device)[0], (0, min(request.max_new_tokens, PREALLOCATED)))
+        self._lengths = [*map(len, rows)]  # known without waiting for the device
+        length = torch.tensor(self._lengths, device=device)
+        copies = len(rows) // len(request.prompts)
+        self.prompts = torch.arange(len(rows), device=device) // copies
+        encoder_tokens = encoder_length = None
+        if request.sources is not None:
+            sources = [source for source in request.sources for _ in range(copies)]
+            encoder_tokens, _ = pad_right(sources, 0, device)
+            encoder_length = torch.tensor([*map(len, sources)], device=device)
+        eos, limit = request.stop.eos, request.max_new_tokens
+        self.context = Context(tokens, length, length, eos, limit, encoder_tokens, encoder_length)
+
+    def append(self, token: Tensor) -> None:
+        """Appends a token (R,) to each row."""
+        tokens, length = self.context.tokens, self.context.length
+        if max(self._lengths) == tokens.shape[1]:
+            tokens = torch.cat((tokens, torch.zeros_like(tokens)), dim=1)
+        self._lengths = [count + 1 for count in self._lengths]
+        tokens.scatter_(1, length[:, None], token[:, None])
+        self.context = replace(self.context, tokens=tokens, length=length + 1)
+
+    def select(self, rows: Tensor) -> None:
+        """Keeps these rows, (R',) long, in this order."""
+        self.context, self.prompts = self.context.select(rows), self.prompts[rows]
+        self._lengths = self._selected(rows)
+
+    def crop(self, removed: Tensor) -> None:
+        """Removes the last tokens of each row: (R,) long, their number."""
+        self.context = replace(self.context, length=self.context.length - removed)
+        self._lengths = self.context.length.tolist()
+
+    def crosses(self, limit: int | None, time: int, rows: Tensor | None = None) -> bool:
+        """Returns whether appending `time` tokens (removing them if negative) moves a row across `limit`.
+
+        Args:
+            limit: a number of tokens; None: no row crosses it.
+            time: the number of tokens to append or remove.
+            rows: (R',) long, the rows that are considered; None for all.
+        """
+        return limit is not None and any(
+            (count <= limit) != (count + time <= limit) for count in self._selected(rows)
+        )
+
+    def _selected(self, rows: Tensor | None) -> list[int]:
+        """Returns the lengths of these rows; of all for None."""
+        return self._lengths if rows is None else [self._lengths[row] for row in rows.tolist()]
+
+    def rows(self) -> list[list[int]]:
+        """Returns the tokens of each row."""
+        lengths = self.context.length.tolist()
+        return [row[:length] for row, length in zip(self.context.tokens.tolist(), lengths, strict=True)]

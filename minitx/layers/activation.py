@@ -34,6 +34,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
     "sigmoid": torch.sigmoid,
 }
+CUSTOM = "minitx.register_activation adds a custom one"  # hint of errors
 _BUILT_IN = frozenset(ACTIVATIONS)
 
 
@@ -90,7 +91,7 @@ class Activation(nn.Module):
         super().__init__()
         self.name = getattr(function, "__name__", type(function).__name__)
         if isinstance(function, str):
-            check_choice("activation", function, ACTIVATIONS, "minitx.register_activation adds a custom one")
+            check_choice("activation", function, ACTIVATIONS, CUSTOM)
             self.name, function = function, ACTIVATIONS[function]
         if not callable(function):
             raise ArgumentTypeError("activation", function, "a name or a function")

@@ -295,9 +295,8 @@ class SelfAttention(nn.Module):
     ) -> None:
         super().__init__()
         heads = config.num_attention_heads
-        shared_heads = config.num_key_value_heads or heads
-        self.head_dim, self.groups = config.head_dim, heads // shared_heads
-        width, shared = heads * self.head_dim, shared_heads * self.head_dim
+        width, shared = (n * config.head_dim for n in (heads, config.num_key_value_heads or heads))
+        self.head_dim, self.groups = config.head_dim, width // shared
         self.Q = nn.Linear(hidden_size, width, bias=config.bias)
         self.K = nn.Linear(hidden_size, shared, bias=config.bias)
         self.V = nn.Linear(hidden_size, shared, bias=config.bias)
@@ -319,11 +318,9 @@ class SelfAttention(nn.Module):
 
     def heads(self, x: Tensor, norm: Slot | None = None) -> Tensor:
         """Splits into heads, and normalises queries and keys: (B, T, heads * D) -> (B, heads, T, D)."""
-        if norm is not None and not self.norm_per_head:
-            x = norm(x)
+        x = x if norm is None or self.norm_per_head else norm(x)
         x = x.view(*x.shape[:-1], x.shape[-1] // self.head_dim, self.head_dim)
-        if norm is not None and self.norm_per_head:
-            x = norm(x)
+        x = x if norm is None or not self.norm_per_head else norm(x)
         return x.transpose(1, 2)
 
     def forward(self, hidden: Tensor, context: AttentionContext, cache: LayerCache | None = None) -> Tensor:
@@ -334,17 +331,12 @@ class SelfAttention(nn.Module):
         return self.attend(query, key, value, context).transpose(1, 2).flatten(2)
 
     def project(self, hidden: Tensor, context: AttentionContext) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns queries, keys and values, normalised and rotated.
-
-        (B, T, E) -> (B, H, T, D), (B, K, T, D) twice
-        """
+        """Returns queries, keys and values, rotated: (B, T, E) -> (B, H, T, D), (B, K, T, D) twice."""
         query = self.heads(self.Q(hidden), self.q_norm)
         key = self.heads(self.K(hidden), self.k_norm)
-        value = self.heads(self.V(hidden))
         if context.rotary is not None:
-            query = apply_rotary_pos_emb(query, context.rotary)
-            key = apply_rotary_pos_emb(key, context.rotary)
-        return query, key, value
+            query, key = (apply_rotary_pos_emb(x, context.rotary) for x in (query, key))
+        return query, key, self.heads(self.V(hidden))
 
     def options(self, context: AttentionContext) -> ScoreOptions:
         """Returns the options of the scores for one forward."""

@@ -98,7 +98,7 @@ class DisentangledSelfAttention(nn.Module):
         return ScoreOptions(self.scale, dropout=dropout)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, context: AttentionContext) -> Tensor:
-        """(B, H, T, D) three times -> (B, H, T, D)"""
+        """(B, H, T, D), twice (B, H, S, D) -> (B, H, T, D)"""
         options = self.options(context)
         if context.watch is not None:
             context.watch(attention_weights(query, key, context.mask, options))

@@ -102,6 +102,7 @@ class Run:
         rank, size = self.world.rank, self.world.size
         self.dataset = dataset
         self.sampler = Sampler(len(dataset), config.seed, rank=rank, world_size=size)
+        check_single(objective, dataset, config)
         self.parameters = trainable_parameters(model.train())
         if not self.parameters:
             raise ArgumentValueError("model", model, "a model with parameters that require gradients")
@@ -327,6 +328,12 @@ class Run:
                 "same at each access, or start a new run in another folder."
             )
         self.last = last["indices"], last["number"], batch
+
+
+def check_single(objective: Objective, dataset: Dataset, config: TrainConfig) -> None:
+    """Checks that batches have targets where they have one example, else raises ArgumentValueError."""
+    if min(config.batch_size, len(dataset)) == 1:
+        objective.check_single(dataset[0])
 
 
 def check_training(model: nn.Module, dataset: Dataset, config: TrainConfig) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self
 from minitx.extras import extra_error
 from minitx.io import naming, write_atomically
 from minitx.pictures.figure import FORMATS, import_figure, save_figure
-from minitx.validation import ArgumentValueError, check_output
+from minitx.validation import ArgumentValueError, check_output, check_path
 
 Record = Mapping[str, Any]
 TENSORBOARD = "tensorboard"
@@ -67,7 +67,7 @@ def _line(record: Record) -> str:
     return json.dumps(dict(record)) + "\n"
 
 
-def read_metrics(path: Path, last: int | None = None) -> list[dict[str, Any]]:
+def read_metrics(path: str | Path, last: int | None = None) -> list[dict[str, Any]]:
     """Reads the records of a run; of a file that does not exist, none.
 
     Args:
@@ -77,6 +77,7 @@ def read_metrics(path: Path, last: int | None = None) -> list[dict[str, Any]]:
     Raises:
         ValueError: a line that is no record. An incomplete last line, of a process that was killed, is none.
     """
+    path = check_path("path", path)
     if not path.exists():
         return []
     lines = path.read_bytes().split(b"\n")

@@ -17,7 +17,7 @@ from minitx.models import Model
 from minitx.optimize import recompute_layers, undo_recompute_layers
 from minitx.signals import deferred
 from minitx.training.config import TrainConfig
-from minitx.training.loop import Dataset, NotFiniteError, Run
+from minitx.training.loop import Dataset, NotFiniteError, Run, check_single
 from minitx.training.lora.adapt import has_adapters
 from minitx.training.lora.files import save_adapter
 from minitx.training.metrics import TENSORBOARD, Metrics, Progress, progress_bar
@@ -157,6 +157,8 @@ def check_arguments(run: Run, folder: object, evaluation: Dataset | None, resume
     config, hint = run.config, "it is the folder of the run"
     if evaluation is not None and len(evaluation) == 0:
         raise ArgumentValueError("evaluation", evaluation, "a dataset with examples, or None")
+    if evaluation is not None:
+        check_single(run.objective, evaluation, config)
     if config.evaluate_every and evaluation is None:
         raise ArgumentValueError("evaluation", None, f"a dataset with evaluate_every={config.evaluate_every}")
     if folder is None:

@@ -21,6 +21,7 @@ PUBLIC_DOORS = {
     "decoding/score.py:score",
     "inspect/compare/verify.py:verify",
     "inspect/explain.py:explain",
+    "inspect/taps/ablate.py:ablate",
     "models/decoder.py:forward",
     "models/encoder.py:forward",
     "models/encoder_decoder.py:forward",

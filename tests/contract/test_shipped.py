@@ -51,7 +51,8 @@ def test_its_card(model: ShippedModel) -> None:
     """Data, licence, recipe, measured quality and time, in sections of their own."""
     card = (model.folder / CARD).read_text("utf-8")
     assert model.license()
-    sections = dict(re.findall(r"^#+ (.+)\n((?:(?!#+ ).*\n?)*)", card.split("---\n", 2)[2], re.MULTILINE))
+    text = re.sub(r"```.*?```", lambda block: block[0].replace("#", ";"), card, flags=re.DOTALL)
+    sections = dict(re.findall(r"^#+ (.+)\n((?:(?!#+ ).*\n?)*)", text.split("---\n", 2)[2], re.MULTILINE))
     for title, figure in SECTIONS.items():
         found = [text for name, text in sections.items() if re.search(title, name, re.IGNORECASE)]
         assert any(re.search(figure, text) and text.strip() for text in found), (title, [*sections])
@@ -74,8 +75,9 @@ def test_transformers_computes_the_same_logits(model: ShippedModel) -> None:
         outputs = ours(torch.tensor([ids]), **more)
         for name in ("logits", "start_logits", "end_logits"):
             if name in expected:
-                # RMSNorm and T5's softmax are in float32 in transformers
-                torch.testing.assert_close(getattr(outputs, name), expected[name], rtol=0, atol=2e-6)
+                # RMSNorm and T5's softmax are in float32 in transformers: its rounding, by the largest logit
+                atol = 2e-6 * max(1.0, float(expected[name].abs().max()))
+                torch.testing.assert_close(getattr(outputs, name), expected[name], rtol=0, atol=atol)
     assert ours.training is False
 
 

@@ -76,6 +76,14 @@ def equal_gradients(reference: Any, model: Any, task: str) -> None:
     assert checked > 10
 
 
+def equal_parameters(reference: Any, model: Any, folder: Path, task: str) -> None:
+    """Compares the parameters of the reference, saved in a folder, with those of the model."""
+    reference.save_pretrained(folder)
+    expected = dict(minitx.load(folder, head=task).named_parameters())
+    for key, parameter in model.named_parameters():
+        assert (parameter - expected[key]).abs().max() <= 1e-6, key
+
+
 def compare(
     reference: Any, model: Any, objective: Objective, batch: Batch, expected: Callable[[Any], Tensor]
 ) -> None:
@@ -163,28 +171,38 @@ def test_smoothed_labels(words: Tokenizer, root: Path, name: str) -> None:
     compare(reference, model, objective, batch, lambda r: smoother(r(**batch), batch["labels"]))
 
 
-def test_replaced_tokens(words: Tokenizer, root: Path) -> None:
-    """Both models of the pair; their embeddings are apart here, to have the gradients of each."""
-    generator, ours = models("electra", "masked-lm", root)
-    discriminator, detector = models("electra", "replaced-token-detection", root)
+def test_replaced_tokens(words: Tokenizer, root: Path, tmp_path: Path) -> None:
+    """Both models of the pair, in ten steps; their embeddings are apart here, to have gradients of each."""
+    tasks = ("masked-lm", "replaced-token-detection")
+    (generator, ours), (discriminator, detector) = (models("electra", task, root) for task in tasks)
     objective = ReplacedTokens(words, 0.4)
     network = GeneratorAndDiscriminator(ours, detector, share_embeddings=False)
-    batch = objective(TEXTS, seeded())
-    output = network(**batch)
-    loss = objective.loss(network, batch)
-    mean = loss.total / loss.count
-    mean.backward()
-
-    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-    generated = generator(**inputs, labels=batch["labels"]).loss
-    logits = discriminator(**inputs | {"input_ids": output.input_ids}).logits
-    real = batch["attention_mask"].bool()  # ElectraForPreTraining computes this in float32
-    detected = F.binary_cross_entropy_with_logits(logits[real], output.replaced[real].double())
-    (generated + 50 * detected).backward()
-    assert output.replaced.any()
-    assert abs(mean - (generated + 50 * detected)) <= LIMIT * mean
-    equal_gradients(generator, ours, "masked-lm")
-    equal_gradients(discriminator, detector, "replaced-token-detection")
+    before = [p.detach().clone() for p in network.parameters()]
+    parameters = [*generator.parameters(), *discriminator.parameters()], network.parameters()
+    optimizers = [torch.optim.AdamW(x, lr=1e-3) for x in parameters]
+    for step in range(10):
+        batch = objective(TEXTS, seeded(step))
+        output = network(**batch)
+        loss = objective.loss(network, batch)
+        mean = loss.total / loss.count
+        mean.backward()
+        inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+        generated = generator(**inputs, labels=batch["labels"]).loss
+        logits = discriminator(**inputs | {"input_ids": output.input_ids}).logits
+        real = batch["attention_mask"].bool()  # ElectraForPreTraining computes this in float32
+        detected = F.binary_cross_entropy_with_logits(logits[real], output.replaced[real].double())
+        (generated + 50 * detected).backward()
+        assert output.replaced.any()
+        assert abs(mean - (generated + 50 * detected)) <= (1e-6 if step else LIMIT) * mean
+        if not step:
+            equal_gradients(generator, ours, tasks[0])
+            equal_gradients(discriminator, detector, tasks[1])
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+    assert sum(not torch.equal(p, old) for p, old in zip(network.parameters(), before, strict=True)) > 20
+    for reference, model, task in ((generator, ours, tasks[0]), (discriminator, detector, tasks[1])):
+        equal_parameters(reference, model, tmp_path / task, task)
 
 
 # --- fine-tuning ---------------------------------------------------------------------------------------
@@ -353,9 +371,5 @@ def test_ten_steps_stay_equal(
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
-    reference.save_pretrained(tmp_path)
-    expected, changed = dict(minitx.load(tmp_path, head=task).named_parameters()), 0
-    for (key, parameter), old in zip(model.named_parameters(), before, strict=True):
-        assert (parameter - expected[key]).abs().max() <= 1e-6, key
-        changed += not torch.equal(parameter, old)
-    assert changed > 10
+    equal_parameters(reference, model, tmp_path, task)
+    assert sum(not torch.equal(p, old) for p, old in zip(model.parameters(), before, strict=True)) > 10

@@ -814,7 +814,7 @@ def test_heads_that_do_not_divide_the_width(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "parts"),
     [
-        ("hidden_act", "gelu_42", ["activation='gelu_42' must be one of", "gelu_new"]),
+        ("hidden_act", "gelu_42", ["config.json: hidden_act='gelu_42' must be one of", "gelu_new"]),
         ("position_embedding_type", "relative_key", ["position_embedding_type", "relative_key", "absolute"]),
         ("is_decoder", True, ["is_decoder"]),
         ("add_cross_attention", True, ["add_cross_attention"]),

@@ -125,6 +125,20 @@ def test_an_activation_of_a_function_or_a_module() -> None:
         Activation("gelu_42")
 
 
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [
+        ({"model_type": "bert", **SIZES}, "hidden_act"),
+        ({"model_type": "modernbert", **SIZES}, "hidden_activation"),
+        (GPT2, "activation_function"),
+        ({"model_type": "t5", **T5}, "feed_forward_proj"),
+    ],
+)
+def test_an_unknown_activation_is_named_by_its_key(config: dict[str, Any], key: str) -> None:
+    with pytest.raises(ValueError, match=rf"config.json: {key}='gelu_42' must be one of .*register_activ"):
+        minitx.from_config({**config, key: "gelu_42"})
+
+
 def test_layers_do_not_share_the_module_of_an_activation() -> None:
     module = nn.PReLU()
     first, second = Activation(module), Activation(module)

@@ -23,13 +23,13 @@ def read(hf: ConfigReader, *, act: str = "hidden_activation", key_value_heads: i
     scale = config.inputs.hidden_size**0.5
     config = replace_in(config, "inputs", embedding_scale=scale, rounded_scale=True)
     config = replace_in(config, "decoder.layer.norm", offset=1.0)
-    return replace_in(config, FEED_FORWARD, hidden_act=hf.name(act, "gelu_pytorch_tanh"))
+    return replace_in(config, FEED_FORWARD, hidden_act=hf.activation(act, "gelu_pytorch_tanh"))
 
 
 def read_first(hf: ConfigReader) -> ModelConfig:
     """Reads a file of the first Gemma: another key for the activation, whose "gelu" is the approximation."""
     config = read(hf, act="hidden_act", key_value_heads=16)
-    if hf.name("hidden_act", "gelu_pytorch_tanh") != "gelu":
+    if hf.activation("hidden_act", "gelu_pytorch_tanh") != "gelu":
         return config
     return replace_in(config, FEED_FORWARD, hidden_act="gelu_pytorch_tanh")
 

@@ -45,7 +45,7 @@ def read(hf: ConfigReader) -> ModelConfig:
                 dropout=hf.probability("attn_pdrop", 0.1),
                 output_dropout=dropout,
             ),
-            feed_forward(inner, hf.name("activation_function", "gelu_new"), dropout),
+            feed_forward(inner, hf.activation("activation_function", "gelu_new"), dropout),
             NormConfig(eps=hf.number("layer_norm_epsilon", 1e-5)),
             causal=hf.flag("is_causal", True),
         ),

@@ -48,7 +48,7 @@ def read(hf: ConfigReader) -> ModelConfig:
         size,
         layers,
         attention(hf, size, heads, bias=False, scale=1.0, dropout=weights, output_dropout=dropout),
-        feed_forward(inner, hf.name("activation_function", "gelu_new"), dropout),
+        feed_forward(inner, hf.activation("activation_function", "gelu_new"), dropout),
         NormConfig(eps=hf.number("layer_norm_epsilon", 1e-5)),
     )
     return ModelConfig(

@@ -37,7 +37,7 @@ def read(hf: ConfigReader) -> ModelConfig:
             size,
             hf.size("num_hidden_layers"),
             attention(hf, size, heads, bias=bias, output_bias=bias, dropout=weights, output_dropout=dropout),
-            feed_forward(hf.size("intermediate_size"), hf.name("hidden_act", "gelu"), dropout),
+            feed_forward(hf.size("intermediate_size"), hf.activation("hidden_act", "gelu"), dropout),
             NormConfig(eps=hf.number("layer_norm_eps", 1e-5)),
             causal=hf.flag("is_causal", True),
             positions=Rotary(ropes=rope_per_type(hf, rope, (FULL,), head_dim)),

@@ -34,7 +34,7 @@ def read(hf: ConfigReader) -> ModelConfig:
             attention(
                 hf, size, heads, bias=False, output_bias=False, dropout=weights, output_dropout=dropout
             ),
-            feed_forward(inner, hf.name("activation_function", "gelu_new"), dropout),
+            feed_forward(inner, hf.activation("activation_function", "gelu_new"), dropout),
             NormConfig(eps=hf.number("layer_norm_epsilon", 1e-5)),
             positions=Rotary(ropes={FULL: rope}),
             causal=hf.flag("is_causal", True),

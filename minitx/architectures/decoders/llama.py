@@ -70,7 +70,7 @@ def read(
                 output_bias=attention_bias,
                 dropout=hf.probability("attention_dropout", 0.0),
             ),
-            feed_forward(inner, hf.name("hidden_act", "silu"), gated=True, bias=mlp_bias),
+            feed_forward(inner, hf.activation("hidden_act", "silu"), gated=True, bias=mlp_bias),
             NormConfig(kind="rms_norm", eps=hf.number("rms_norm_eps", eps)),
             causal=hf.flag("is_causal", True),
             positions=Rotary(ropes=rope_per_type(hf, values, (FULL, SLIDING), width)),

@@ -30,7 +30,7 @@ def read(hf: ConfigReader) -> ModelConfig:
         size,
         hf.size("num_hidden_layers"),
         attention(hf, size, heads, bias=bias, output_bias=bias, dropout=weights, output_dropout=dropout),
-        feed_forward(hf.size("ffn_dim"), hf.name("activation_function", "relu"), dropout, bias=bias),
+        feed_forward(hf.size("ffn_dim"), hf.activation("activation_function", "relu"), dropout, bias=bias),
         NormConfig(eps=1e-5),
         causal=hf.flag("is_causal", True),
         norm_placement="pre" if hf.flag("do_layer_norm_before", True) else "post",

@@ -38,7 +38,7 @@ def read(hf: ConfigReader) -> ModelConfig:
                 dropout=hf.probability("attention_dropout", 0.0),
                 output_dropout=dropout,
             ),
-            feed_forward(hf.size("intermediate_size"), hf.name("hidden_act", "gelu_new"), dropout),
+            feed_forward(hf.size("intermediate_size"), hf.activation("hidden_act", "gelu_new"), dropout),
             NormConfig(eps=hf.number("layer_norm_eps", 1e-5)),
             causal=hf.flag("is_causal", True),
             positions=Rotary(ropes=rope_per_type(hf, rope_values(hf, partial=0.5), (FULL,), head_dim)),

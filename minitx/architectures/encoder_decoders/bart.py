@@ -70,7 +70,7 @@ def read(
 
     def _stack(name: str) -> StackConfig:
         heads, width = hf.size(f"{name}_attention_heads"), hf.size(f"{name}_ffn_dim")
-        act = hf.name("activation_function", defaults["activation_function"])
+        act = hf.activation("activation_function", defaults["activation_function"])
         inner_dropout = hf.probability("activation_dropout", 0.0)
         weights = hf.probability("attention_dropout", defaults["attention_dropout"])
         layer = LayerConfig(

@@ -27,8 +27,10 @@ from minitx.config import (
     TransformConfig,
     replace_in,
 )
+from minitx.layers.activation import ACTIVATIONS, CUSTOM
 from minitx.models import Model
 from minitx.models.initialization import Draw, Rules
+from minitx.validation import check_choice
 
 
 def read(hf: ConfigReader) -> ModelConfig:
@@ -101,6 +103,7 @@ def activation(hf: ConfigReader, usual: str) -> tuple[str, bool]:
     if gate not in ("", "gated"):
         raise hf.error("feed_forward_proj", stored, "NAME or gated-NAME")
     act = "gelu_new" if stored == "gated-gelu" else act
+    check_choice(f"{hf.where}: feed_forward_proj", act, ACTIVATIONS, CUSTOM)
     hf.expect("dense_act_fn", act)  # transformers derives both, and files repeat them
     hf.expect("is_gated_act", gate == "gated")
     return act, gate == "gated"

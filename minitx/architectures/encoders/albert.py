@@ -34,7 +34,7 @@ def read(hf: ConfigReader) -> ModelConfig:
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
     """Returns the head of each task."""
     by_task = bert.label_heads(hf, hf.probability("classifier_dropout_prob", 0.1))
-    eps, activation = hf.number("layer_norm_eps", 1e-12), hf.name("hidden_act", "gelu_new")
+    eps, activation = hf.number("layer_norm_eps", 1e-12), hf.activation("hidden_act", "gelu_new")
     by_task["masked-lm"] = bert.word_head(hf, hf.size("embedding_size"), activation, eps)
     return by_task
 

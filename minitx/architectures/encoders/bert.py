@@ -43,7 +43,7 @@ def read(hf: ConfigReader, *, act: str = "gelu", eps: float = 1e-12, dropout: fl
             layer=LayerConfig(
                 attention=attention(hf, size, heads, dropout=weights, output_dropout=hidden_dropout),
                 feed_forward=feed_forward(
-                    hf.size("intermediate_size"), hf.name("hidden_act", act), hidden_dropout
+                    hf.size("intermediate_size"), hf.activation("hidden_act", act), hidden_dropout
                 ),
                 norm=norm,
             ),
@@ -91,7 +91,7 @@ def word_head(hf: ConfigReader, size: int, activation: str, eps: float) -> HeadC
 
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
     """Returns the head of each task."""
-    activation, eps = hf.name("hidden_act", "gelu"), hf.number("layer_norm_eps", 1e-12)
+    activation, eps = hf.activation("hidden_act", "gelu"), hf.number("layer_norm_eps", 1e-12)
     return label_heads(hf, classifier_dropout(hf)) | {
         "masked-lm": word_head(hf, hf.size("hidden_size"), activation, eps),
         "next-sentence": HeadConfig(task="next-sentence", num_labels=2, pooling="pooler"),

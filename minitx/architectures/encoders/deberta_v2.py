@@ -41,7 +41,7 @@ def read(hf: ConfigReader) -> ModelConfig:
         norm_rel_ebd="layer_norm" in norm,
         conv_kernel_size=hf.size("conv_kernel_size", 0, least=0),
         conv_groups=hf.size("conv_groups", 1),
-        conv_act=hf.name("conv_act", "tanh"),
+        conv_act=hf.activation("conv_act", "tanh"),
     )
     config = replace_in(
         config,
@@ -65,12 +65,13 @@ def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
             pooling="first",
             input_dropout=hf.probability("pooler_dropout", 0.0),
             transform=TransformConfig(
-                size=hf.size("pooler_hidden_size", size), hidden_act=hf.name("pooler_hidden_act", "gelu")
+                size=hf.size("pooler_hidden_size", size),
+                hidden_act=hf.activation("pooler_hidden_act", "gelu"),
             ),
             classifier_dropout=dropout if cls_dropout is None else hf.probability("cls_dropout"),
         )
     by_task["sequence-classification"] = replace(by_task["sequence-classification"], soft_labels=True)
-    activation, eps = hf.name("hidden_act", "gelu"), hf.number("layer_norm_eps", 1e-7)
+    activation, eps = hf.activation("hidden_act", "gelu"), hf.number("layer_norm_eps", 1e-7)
     width = hf.size("embedding_size", size) if hf.flag("legacy", True) else size
     words = bert.word_head(hf, width, activation, eps)
     # the head of the original code is always tied, whatever tie_word_embeddings is

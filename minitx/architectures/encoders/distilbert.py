@@ -44,7 +44,9 @@ def read(hf: ConfigReader) -> ModelConfig:
             num_hidden_layers=hf.size("n_layers"),
             layer=LayerConfig(
                 attention=attention(hf, size, heads, dropout=hf.probability("attention_dropout", 0.1)),
-                feed_forward=feed_forward(hf.size("hidden_dim"), hf.name("activation", "gelu"), dropout),
+                feed_forward=feed_forward(
+                    hf.size("hidden_dim"), hf.activation("activation", "gelu"), dropout
+                ),
                 norm=norm,
             ),
         ),
@@ -65,7 +67,7 @@ def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
     by_task["question-answering"] = replace(
         by_task["question-answering"], classifier_dropout=hf.probability("qa_dropout", 0.1)
     )
-    by_task["masked-lm"] = bert.word_head(hf, size, hf.name("activation", "gelu"), EPS)
+    by_task["masked-lm"] = bert.word_head(hf, size, hf.activation("activation", "gelu"), EPS)
     return by_task
 
 

@@ -35,10 +35,10 @@ def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
     by_task["multiple-choice"] = replace(
         by_task["multiple-choice"],
         pooling="first",
-        transform=TransformConfig(size=size, hidden_act=hf.name("summary_activation", "gelu")),
+        transform=TransformConfig(size=size, hidden_act=hf.activation("summary_activation", "gelu")),
         classifier_dropout=hf.probability("summary_last_dropout", 0.1),
     )
-    eps, activation = hf.number("layer_norm_eps", 1e-12), hf.name("hidden_act", "gelu")
+    eps, activation = hf.number("layer_norm_eps", 1e-12), hf.activation("hidden_act", "gelu")
     by_task["masked-lm"] = bert.word_head(hf, hf.size("embedding_size", 128), "gelu", eps)
     transform = TransformConfig(size=size, hidden_act=activation)
     by_task["replaced-token-detection"] = HeadConfig(

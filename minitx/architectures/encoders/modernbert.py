@@ -80,7 +80,7 @@ def read(hf: ConfigReader) -> ModelConfig:
                 ),
                 feed_forward=feed_forward(
                     hf.size("intermediate_size"),
-                    hf.name("hidden_activation", "gelu"),
+                    hf.activation("hidden_activation", "gelu"),
                     gated=True,
                     bias=hf.flag("mlp_bias", False),
                     dropout=hf.probability("mlp_dropout", 0.0),
@@ -102,7 +102,7 @@ def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
     transform = TransformConfig(
         size=hf.size("hidden_size"),
         bias=hf.flag("classifier_bias", False),
-        hidden_act=hf.name("classifier_activation", "gelu"),
+        hidden_act=hf.activation("classifier_activation", "gelu"),
         norm=NormConfig(eps=hf.number("norm_eps", 1e-5), bias=hf.flag("norm_bias", False)),
     )
     words = HeadConfig(

@@ -72,7 +72,7 @@ def cell_loss(hf: ConfigReader) -> CellLoss:
 def heads(hf: ConfigReader) -> dict[str, HeadConfig]:
     """Returns the head of each task."""
     dropout = hf.probability("hidden_dropout_prob", 0.1)
-    activation, eps = hf.name("hidden_act", "gelu"), hf.number("layer_norm_eps", 1e-12)
+    activation, eps = hf.activation("hidden_act", "gelu"), hf.number("layer_norm_eps", 1e-12)
     labels = bert.label_heads(hf, dropout)
     return {
         "sequence-classification": labels["sequence-classification"],

@@ -56,13 +56,14 @@ class Scope:
     """All functions at the places of one model; there while there are any.
 
     Attributes:
-        rows: prompts and padding of the rows of the next forward, set by a generation before each.
+        rows: of the next forward, set by a generation before each: the prompt of each of its rows, and their
+            lengths, (R,) long each; a prefill has one row per prompt instead. None: no generation.
         forwards: number of calls of stacks so far.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-        self.rows: tuple[Tensor | None, Tensor | None] = (None, None)
+        self.rows: tuple[Tensor, Tensor] | None = None
         self.forwards: dict[str, int] = defaultdict(int)
         self._past = self._time = 0
         self._layers: dict[str, int] = {}  # of each stack, number of the layer that runs
@@ -137,7 +138,7 @@ class Scope:
         self._past = 0 if cache is None else cache.length
 
     def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
-        self._past, self.rows = 0, (None, None)
+        self._past, self.rows = 0, None
 
     def _enter_stack(self, name: str, module: nn.Module, args: Any) -> None:
         self._layers[name], self._time = -1, args[0].shape[1]
@@ -172,7 +173,11 @@ class Scope:
         start = self._past
         if place.name.startswith(("head", "logits")) and value.dim() > 2:  # perhaps of the final positions
             start += max(self._time - value.shape[1], 0)
-        return Call(place, start, *self.rows)
+        if self.rows is None:
+            return Call(place, start)
+        prompts, lengths = (x[:: max(len(x) // len(value), 1)] for x in self.rows)
+        columns = max(self._past + self._time, int(lengths.max()))  # of a chunk of the prompt, more follow
+        return Call(place, start, prompts, columns - lengths)
 
 
 def _compiled(module: nn.Module) -> bool:

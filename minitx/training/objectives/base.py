@@ -60,6 +60,15 @@ class Objective(ABC):
             ArgumentValueError: examples that do not fit the objective.
         """
 
+    def check_single(self, example: Example) -> None:  # noqa: B027 - not abstract: most check nothing
+        """Checks that a batch of this example alone has a target; most objectives accept any example.
+
+        `train` calls it before the first step where a batch has one example.
+
+        Raises:
+            ArgumentValueError: the target needs other examples.
+        """
+
     def totals(self, batches: Iterable[Batch]) -> Batch:
         """Returns sums over the micro-batches of a step that the loss of each of them needs.
 

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from minitx.tokenizer.batch import collate as pad_rows
 from minitx.training.objectives.base import IGNORED, Batch, Example
-from minitx.validation import ArgumentTypeError, ArgumentValueError, check_integer, check_strings, check_type
+from minitx.validation import (
+    ArgumentTypeError,
+    ArgumentValueError,
+    Interval,
+    check_integer,
+    check_number,
+    check_strings,
+    check_type,
+)
 
 if TYPE_CHECKING:
     from minitx.tokenizer import Tokenizer
 
 Row = dict[str, list[int]]
+_REAL = Interval(-inf, inf, open_low=True, open_high=True)
 
 
 def as_row(name: str, values: Any) -> list[int]:
@@ -26,12 +37,30 @@ def as_row(name: str, values: Any) -> list[int]:
         ArgumentTypeError: something other than integers.
         ArgumentValueError: no ids.
     """
-    row = values.tolist() if hasattr(values, "tolist") else values
+    row = as_plain(values)
     if not isinstance(row, list | tuple) or not all(type(index) is int for index in row):
         raise ArgumentTypeError(name, values, "a list of ids")
     if not row:
         raise ArgumentValueError(name, values, "at least one id", "leave empty examples out")
     return list(row)
+
+
+def as_plain(value: Any) -> Any:
+    """Returns an array or a tensor as a list or a number, any other value as it is."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def check_real(name: str, value: Any, hint: str = "") -> float:
+    """Returns a finite number: the value, also as a tensor, or that of a text such as "-3.5" in a table.
+
+    Raises:
+        ArgumentTypeError, ArgumentValueError: anything else.
+    """
+    number = as_plain(value)
+    if isinstance(number, str):
+        with suppress(ValueError):
+            number = float(number)
+    return check_number(name, number, _REAL, hint)
 
 
 def entry(example: Example, name: str, index: int, hint: str = "") -> Any:

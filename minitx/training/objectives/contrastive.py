@@ -53,7 +53,8 @@ class SentencePairs(Objective):
     """Contrastive pairs, of encoders or decoders that `minitx.embed` takes.
 
     Examples have the texts `anchor` and `positive`, and all or none of them `negative`. No two examples of a
-    batch should be alike: each positive is a negative of the other anchors.
+    batch should be alike: each positive is a negative of the other anchors. A pair alone in its batch,
+    without a `negative`, is no target: an evaluation leaves it out, and training refuses it.
 
     Attributes:
         tokenizer: of the model.
@@ -102,13 +103,27 @@ class SentencePairs(Objective):
         ]
         return collate(rows, padding_id(self.tokenizer)) | {"num_pairs": torch.tensor(len(examples))}
 
+    def check_single(self, example: Example) -> None:
+        """Checks that the example has a `negative`, else raises ArgumentValueError."""
+        if "negative" not in example:
+            expected = "at least 2 in a batch: without other pairs an anchor has no negatives"
+            hint = "raise batch_size, or add 'negative' to the examples"
+            raise ArgumentValueError("num_pairs", 1, expected, hint)
+
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         """Returns the summed loss of the pairs.
 
         Args:
             model: an encoder or decoder; its head is not used.
             batch: from `__call__`, on the device of the model.
+
+        Raises:
+            ArgumentValueError: one pair without a negative, unless gradients are disabled.
         """
+        pairs = int(batch["num_pairs"])
+        is_target = len(batch["input_ids"]) > 2  # else its own positive is the only candidate
+        if not is_target and torch.is_grad_enabled():
+            self.check_single({})
         inputs: dict[str, Any] = {name: x for name, x in batch.items() if name != "num_pairs"}
         if getattr(model, "task", None) == "causal-lm":
             inputs["logits_to_keep"] = 1
@@ -117,6 +132,6 @@ class SentencePairs(Objective):
         wide = torch.promote_types(hidden.dtype, torch.float32)
         pooled = None if pooled is None else pooled.to(wide)
         vectors = pool(self.pooling, hidden.to(wide), pooled, batch["attention_mask"].bool())
-        anchors, candidates = vectors.tensor_split([int(batch["num_pairs"])])
+        anchors, candidates = vectors.tensor_split([pairs])
         losses = pair_loss(anchors, candidates, scale=self.scale, symmetric=self.symmetric)
-        return Loss(losses.sum(), batch["num_pairs"])
+        return Loss(losses.sum(), batch["num_pairs"] * is_target)

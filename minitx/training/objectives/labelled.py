@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,8 +14,10 @@ from minitx.tokenizer.batch import pad
 from minitx.training.objectives.base import IGNORED, Batch, Example, Objective
 from minitx.training.objectives.batching import (
     Row,
+    as_plain,
     as_row,
     check_optional_integers,
+    check_real,
     check_same_length,
     collate,
     encode,
@@ -37,8 +38,6 @@ from minitx.validation import (
 
 if TYPE_CHECKING:
     from minitx.tokenizer import Tokenizer
-
-_NUMBERS = Interval(-inf, inf, open_low=True, open_high=True)
 
 
 @dataclass(frozen=True)
@@ -114,8 +113,7 @@ class SequenceLabels(Labelled):
             check_same_length(name, check_list(name, value), range(self.num_labels), "the classes")
             return [check_number(name, number, Interval(0, 1)) for number in value]
         if self.num_labels == 1:
-            hint = "a label of a regression is a number, also as text in a table"
-            return check_number(name, as_number(value), _NUMBERS, hint)
+            return check_real(name, value, "a label of a regression is a number, also as text in a table")
         return check_integer(name, value, 0, self.num_labels - 1)
 
 
@@ -127,7 +125,7 @@ class TokenLabels(Labelled):
     `input_ids` and `labels`, a class for each token, or -100. Labels of a batch are (B, T).
 
     Attributes:
-        num_labels: number of classes.
+        num_labels: number of classes, at least 2.
         max_length: maximum number of tokens; the words after them are left out. None: all of them.
     """
 
@@ -136,7 +134,7 @@ class TokenLabels(Labelled):
     max_length: int | None = None
 
     def __post_init__(self) -> None:
-        check_integer("num_labels", self.num_labels, 1)
+        check_integer("num_labels", self.num_labels, 2, hint="with one class there is nothing to learn")
         check_optional_integers(1, max_length=self.max_length)
 
     def rows(self, example: Example, index: int) -> list[tuple[Row, list[int]]]:
@@ -205,14 +203,6 @@ class AnswerSpans(Labelled):
         return [(row_of(batch, row), answer_tokens(*span, answer)) for row, span in enumerate(spans)]
 
 
-def as_number(value: Any) -> Any:
-    """Returns the number of a text such as "-3.5", a cell of a table; any other value as it is."""
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
-
-
 def check_list(name: str, value: Any) -> Sequence[Any]:
     """Returns the value if it is a list or tuple, else raises ArgumentTypeError."""
     checked: Sequence[Any] = check_type(name, value, list | tuple, "a list")
@@ -244,18 +234,22 @@ def answer_characters(context: str, answers: Any, name: str) -> tuple[int, int] 
     Raises:
         ArgumentTypeError, ArgumentValueError: not as in SQuAD, or a context without the answer at its start.
     """
-    try:
-        texts, starts = answers["text"], answers["answer_start"]
-    except (KeyError, TypeError):
-        raise ArgumentTypeError(name, answers, '{"text": [...], "answer_start": [...]}') from None
-    if not len(texts):
+    expected = '{"text": [...], "answer_start": [...]}, with a string and an integer for each answer'
+    check_type(name, answers, Mapping, expected)
+    texts, starts = (as_plain(answers.get(key)) for key in ("text", "answer_start"))
+    if not (_are(str, texts) and _are(int, starts) and len(texts) == len(starts)):
+        raise ArgumentTypeError(name, answers, expected)
+    if not texts:
         return None
-    text, start = texts[0], int(starts[0])
-    check_strings(**{name: text})
+    text, start = texts[0], starts[0]
     if not text or start < 0 or context[start : start + len(text)] != text:
         expected = f"a text of the context from character {start} on"
         raise ArgumentValueError(name, text, expected, f"there it has {context[start : start + len(text)]!r}")
     return start, start + len(text)
+
+
+def _are(kind: type, values: Any) -> bool:
+    return isinstance(values, list | tuple) and all(type(value) is kind for value in values)
 
 
 def answer_tokens(

@@ -6,7 +6,7 @@ DPO (arXiv:2305.18290, equation 7) with label smoothing for labels that are wron
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,15 +15,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from minitx.training.objectives.base import IGNORED, Batch, Example, Loss, Objective
-from minitx.training.objectives.batching import check_optional_integers, collate, entry, padding_id
+from minitx.training.objectives.batching import (
+    check_optional_integers,
+    check_real,
+    collate,
+    entry,
+    padding_id,
+)
 from minitx.training.objectives.causal import Document
 from minitx.training.objectives.conversation import encode_conversation, encode_response
-from minitx.validation import ArgumentValueError, Interval, check_number
+from minitx.validation import ArgumentTypeError, ArgumentValueError, Interval, check_number, check_type
 
 if TYPE_CHECKING:
     from minitx.tokenizer import Tokenizer
 
 REFERENCE = "reference_log_probabilities"
+_STATED = ("reference_chosen", "reference_rejected")
 
 
 def sequence_log_probabilities(logits: Tensor, labels: Tensor) -> Tensor:
@@ -105,11 +112,9 @@ class DPO(Objective):
         Raises:
             ImportError, TypeError, ValueError: as `response_characters`; an example without both responses.
         """
-        documents = [
-            self.document(example, index, name)
-            for name in ("chosen", "rejected")
-            for index, example in enumerate(examples)
-        ]
+        for index, example in enumerate(examples):
+            self.check(example, index)
+        documents = [self.document(example, name) for name in ("chosen", "rejected") for example in examples]
         limit = self.max_length
         rows = [{"input_ids": x.ids[:limit], "labels": x.labels[:limit]} for x in documents]
         for number, row in enumerate(rows):
@@ -121,22 +126,32 @@ class DPO(Objective):
                 raise ArgumentValueError(name, examples[index], "a response with tokens", hint)
         batch = collate(rows, padding_id(self.tokenizer))
         if self.reference is None:
-            names = ("reference_chosen", "reference_rejected")
-            stated = [float(entry(x, name, i)) for name in names for i, x in enumerate(examples)]
+            stated = [self.stated(x, i, name) for name in _STATED for i, x in enumerate(examples)]
             batch[REFERENCE] = torch.tensor(stated)
         return batch
 
-    def document(self, example: Example, index: int, name: str) -> Document:
+    def check(self, example: Example, index: int) -> None:
+        """Checks the fields of a pair, else raises an argument's error; `index` is its place in the batch."""
+        chosen, _ = (entry(example, name, index) for name in ("chosen", "rejected"))
+        if isinstance(chosen, str):
+            entry(example, "prompt", index)
+        check_preference(example, lambda name: f"examples[{index}][{name!r}]")
+
+    def stated(self, example: Example, index: int, name: str) -> float:
+        """Returns a log-probability that an example has; `index` is its place in the batch, for messages."""
+        path, value = f"examples[{index}][{name!r}]", entry(example, name, index)
+        return check_real(path, value, "it is a log-probability of the reference")
+
+    def document(self, example: Example, name: str) -> Document:
         """Returns one response after its prompt.
 
         Args:
-            example: the pair.
-            index: its place in the batch, for messages.
+            example: the pair, checked.
             name: "chosen" or "rejected".
         """
-        response = entry(example, name, index)
+        response = example[name]
         if isinstance(response, str):
-            return encode_response(self.tokenizer, entry(example, "prompt", index), response)
+            return encode_response(self.tokenizer, example["prompt"], response)
         messages = [*example.get("prompt", ()), *response]
         return encode_conversation(self.tokenizer, messages, template=self.template)
 
@@ -158,6 +173,26 @@ class DPO(Objective):
             reference = reference_log_probabilities(self.reference, batch)
         losses = dpo_loss(*policy, *reference.chunk(2), beta=self.beta, label_smoothing=self.label_smoothing)
         return Loss(losses.sum(), torch.tensor(len(losses), device=losses.device))
+
+
+def check_preference(example: Example, path: Callable[[str], str]) -> None:
+    """Checks that prompt and responses are all texts or all messages.
+
+    Args:
+        example: with `chosen` and `rejected`; messages need no `prompt`.
+        path: from the name of a field to that in messages.
+
+    Raises:
+        ArgumentTypeError: other values.
+    """
+    is_text, hint = isinstance(example["chosen"], str), "all three are texts, or messages"
+    for name in ("chosen", "rejected", *(["prompt"] if is_text or "prompt" in example else [])):
+        value = example.get(name)
+        if is_text:
+            check_type(path(name), value, str, "a string", hint)
+        elif not isinstance(value, list | tuple) or not all(isinstance(part, Mapping) for part in value):
+            expected = "a string or a list of messages" if name == "chosen" else "a list of messages"
+            raise ArgumentTypeError(path(name), value, expected, hint)
 
 
 def log_probabilities(model: nn.Module, batch: Batch) -> Tensor:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from minitx.training.data.split import place
 from minitx.training.objectives.batching import as_row
+from minitx.training.objectives.preference import check_preference
 from minitx.training.recipe.tables import check_keys
-from minitx.validation import ArgumentTypeError, ArgumentValueError, check_strings, check_type
+from minitx.validation import ArgumentTypeError, ArgumentValueError, check_strings
 
 Row = Mapping[str, Any]
 _TEXT = (("text", "input_ids"),)
@@ -62,7 +64,7 @@ def check_records(rows: Sequence[Row], objective: str) -> None:
         for group in FIELDS[objective]:
             _check_group(row, group, where)
         if objective == "dpo":
-            _check_preference(row, where)
+            check_preference(row, partial("{}: {}".format, where))
             continue
         names = [name for group in FIELDS[objective] for name in group]
         for name in (*names, *_FURTHER.get(objective, ())):
@@ -93,15 +95,6 @@ def _check_words(name: str, value: Any) -> None:
     is_list = isinstance(value, list) and all(isinstance(word, str) for word in value)
     if not is_list and not isinstance(value, str):
         raise ArgumentTypeError(name, value, "a list of words")
-
-
-def _check_preference(row: Row, where: str) -> None:
-    """Checks prompt and responses of a preference: all texts, or all messages."""
-    kind: Any = str if isinstance(row["chosen"], str) else list
-    expected = "a string" if kind is str else "a list of messages"
-    names = ("chosen", "rejected", *(["prompt"] if kind is str or "prompt" in row else []))
-    for name in names:
-        check_type(f"{where}: {name}", row.get(name), kind, expected, "all three are texts, or messages")
 
 
 _TEXTS = ("text", "target", "question", "context", "anchor", "positive", "negative", "prompt", "response")

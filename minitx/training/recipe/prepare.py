@@ -198,8 +198,9 @@ def labelled(
         return rows, None, None
     kind = "tokens" if task.name == "token-labels" else kind
     labels, encode = encode_labels(*rows, names, kind)  # type: ignore[arg-type]
-    if len(labels.names) < 2 and kind == "single":
-        hint = "num_labels = 1 of the objective predicts a number"
+    if len(labels.names) < 2 and kind != "multiple":
+        number = "num_labels = 1 of the objective predicts a number"
+        hint = number if kind == "single" else "with one label there is nothing to learn"
         raise ArgumentValueError("data.labels", list(labels.names), "at least two labels", hint)
     return rows, labels, encode
 

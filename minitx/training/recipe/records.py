@@ -157,8 +157,7 @@ def with_answers(row: Row, where: str) -> Row:
     Without `start` the answer is found in the context.
     """
     if "answers" in row:
-        check_answers(row["answers"], name := f"{where}: answers")
-        answer_characters(row["context"], row["answers"], name)
+        answer_characters(row["context"], row["answers"], f"{where}: answers")
         return row
     answer, context, start = row["answer"], row["context"], row.get("start")
     check_strings(**{f"{where}: answer": answer})
@@ -176,20 +175,6 @@ def with_answers(row: Row, where: str) -> Row:
         raise ArgumentValueError(f"{where}: answer", answer, "a part of the context, where it starts", hint)
     rest = {key: value for key, value in row.items() if key not in ("answer", "start")}
     return rest | {"answers": {"text": [answer], "answer_start": [start]}}
-
-
-def check_answers(answers: Any, where: str) -> None:
-    """Checks the types of answers as in SQuAD."""
-    expected = '{"text": [...], "answer_start": [...]}, with a string and an integer for each answer'
-    if not isinstance(answers, Mapping):
-        raise ArgumentTypeError(where, answers, expected)
-    texts, starts = answers.get("text", ()), answers.get("answer_start", ())
-    if not (_are(str, texts) and _are(int, starts) and len(texts) == len(starts)):
-        raise ArgumentTypeError(where, answers, expected)
-
-
-def _are(kind: type, values: Any) -> bool:
-    return isinstance(values, list) and all(type(value) is kind for value in values)
 
 
 def converted(rows: Sequence[Row], convert: Callable[[Row, str], Row]) -> Rows:

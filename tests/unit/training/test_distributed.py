@@ -103,7 +103,7 @@ def test_the_script_of_the_docs_runs_under_torchrun(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert minitx.load(tmp_path / "rhymes/model").num_parameters() > 0
-    records = read_metrics(tmp_path / "rhymes/metrics.jsonl")
+    records = read_metrics(str(tmp_path / "rhymes/metrics.jsonl"))
     assert [record["step"] for record in records] == [4]
     assert len(list(tmp_path.glob("rhymes/checkpoints/step-000004/training/shard-*.safetensors"))) == 2
 

@@ -33,11 +33,13 @@ from minitx.training import (
     read_records,
     train,
 )
+from minitx.training.loop import Run
 from minitx.training.objectives.contrastive import pair_loss
 from minitx.training.objectives.conversation import encode_response, response_characters
 from minitx.training.objectives.distillation import distillation_loss
 from minitx.training.objectives.labelled import align_labels
 from minitx.training.objectives.preference import (
+    REFERENCE,
     dpo_loss,
     reference_log_probabilities,
     sequence_log_probabilities,
@@ -292,6 +294,8 @@ def test_the_first_token_of_a_word_is_labelled(minilm: Tokenizer) -> None:
     ):
         with pytest.raises(ValueError, match=error):
             TokenLabels(minilm, 3)([wrong], NO_RANDOMNESS)
+    with pytest.raises(ValueError, match="num_labels=1 must be at least 2; with one class there is nothing"):
+        TokenLabels(minilm, 1)
 
 
 @given(st.integers(0, 29), st.integers(1, 4), st.integers(12, 30), st.integers(0, 4))
@@ -323,8 +327,19 @@ def test_answers_that_are_not_there(minilm: Tokenizer) -> None:
     wrong = none | {"answers": {"text": ["body"], "answer_start": [0]}}
     with pytest.raises(ValueError, match="a text of the context from character 0 on; there it has 'Nobo'"):
         objective([wrong], NO_RANDOMNESS)
-    with pytest.raises(TypeError, match="answer_start"):
-        objective([none | {"answers": ["body"]}], NO_RANDOMNESS)
+    for answers in (
+        ["body"],
+        {"text": ["body"]},
+        {"text": [3], "answer_start": [2]},
+        {"text": ["body"], "answer_start": ["2"]},
+        {"text": ["body"], "answer_start": [2.0]},
+        {"text": ["body"], "answer_start": []},
+        {"text": "body", "answer_start": 2},
+    ):
+        with pytest.raises(TypeError, match=r"\['answers'\]=.*with a string and an integer for each answer"):
+            objective([none | {"answers": answers}], NO_RANDOMNESS)
+    array = {"text": ["body"], "answer_start": torch.tensor([2])}
+    assert objective([none | {"answers": array}], NO_RANDOMNESS)["labels"].shape == (1, 2)
     with pytest.raises(TypeError, match=r"examples\[1\]\['question'\]=3 must be a string"):
         objective([none, none | {"question": 3}], NO_RANDOMNESS)
     two = objective([none, none | {"question": "And who else?"}], NO_RANDOMNESS)
@@ -635,6 +650,52 @@ def test_pairs_with_and_without_a_negative(words: Any) -> None:
     for examples in ([pair, pair | {"negative": "w3"}], [pair | {"negative": "w3"}, pair]):
         with pytest.raises(ValueError, match="either all pairs have a negative, or none"):
             SentencePairs(words)(examples, NO_RANDOMNESS)
+
+
+def test_one_pair_alone_has_no_target(words: Any) -> None:
+    """Without negatives its own positive is the only candidate: nothing can be learned."""
+    pairs = [{"anchor": f"w{n}", "positive": f"w{n} w{n + 1}"} for n in range(0, 15, 5)]
+    objective, network = SentencePairs(words), model(BERT, "none")
+    alone = objective(pairs[:1], NO_RANDOMNESS)
+    error = r"num_pairs=1 must be at least 2 in a batch.*; raise batch_size, or add 'negative'"
+    with pytest.raises(ValueError, match=error):
+        objective.loss(network, alone)
+    one, two = (TrainConfig(steps=1, batch_size=size) for size in (1, 2))
+    for config, dataset, evaluation in ((one, pairs, None), (two, pairs[:1], None), (two, pairs, pairs[:1])):
+        with pytest.raises(ValueError, match=error) as raised:
+            train(network, dataset, objective, config, evaluation=evaluation)
+        assert not hasattr(raised.value, "__notes__")  # that name a step
+    with torch.no_grad():  # the last batch of an evaluation
+        assert objective.loss(network, alone).count == 0
+    loss = Run(network, pairs, objective, two).evaluate(pairs)
+    whole = objective.loss(network.eval(), objective(pairs[:2], NO_RANDOMNESS))
+    assert abs(loss - whole.total.item() / 2) < 1e-9
+    train(network, [pair | {"negative": "w30"} for pair in pairs], objective, one)
+
+
+def test_preferences_of_other_types(words: Any) -> None:
+    pair = {
+        "prompt": "w1",
+        "chosen": "w4",
+        "rejected": "w5",
+        "reference_chosen": -1,
+        "reference_rejected": -1,
+    }
+    for wrong, error in (
+        ({"chosen": None}, r"\['chosen'\]=None must be a string or a list of messages; all three"),
+        ({"chosen": [3]}, r"\['chosen'\]=\[3\] must be a string or a list of messages"),
+        ({"chosen": TALK}, r"\['rejected'\]='w5' must be a list of messages; all three"),
+        ({"rejected": ["w5"]}, r"\['rejected'\]=\['w5'\] must be a string; all three"),
+        ({"prompt": 3}, r"\['prompt'\]=3 must be a string; all three"),
+        ({"prompt": 3, "chosen": TALK, "rejected": TALK}, r"\['prompt'\]=3 must be a list of messages"),
+        ({"reference_chosen": None}, r"\['reference_chosen'\]=None must be a number .*; it is a log-prob"),
+        ({"reference_rejected": "low"}, r"\['reference_rejected'\]='low' must be a number"),
+        ({"reference_rejected": float("nan")}, r"\['reference_rejected'\]=nan must be in"),
+    ):
+        with pytest.raises((ValueError, TypeError), match=r"examples\[1\]" + error):
+            DPO(words)([pair, pair | wrong], NO_RANDOMNESS)
+    stated = pair | {"reference_chosen": torch.tensor(-1.0), "reference_rejected": "-2.5"}
+    assert DPO(words)([stated], NO_RANDOMNESS)[REFERENCE].tolist() == [-1.0, -2.5]
 
 
 def test_preferences_without_a_response(words: Any) -> None:

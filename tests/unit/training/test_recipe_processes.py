@@ -51,15 +51,19 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
         "again": ["train", "tiny.toml"],
         "key": ["train", "tiny.toml", "--folder", "other", "--set", "train.stepz=1"],
         "plan": ["train", "tiny.toml", "--folder", "other", "--dry-run"],
+        "complete": ["train", "tiny", "--resume"],
+        "seed": ["train", "tiny", "--resume", "--set", "train.seed=5"],
         "longer": ["train", "tiny", "--resume", "--set", "train.epochs=3"],
     }
     spawn(train_recipes, tmp_path, 2, commands)
     first, second = ({n: (tmp_path / f"{n}-{rank}.txt").read_text() for n in commands} for rank in (0, 1))
-    assert second == {"run": "0\n", "again": "2\n", "key": "2\n", "plan": "2\n", "longer": "0\n"}
+    codes = {"run": 0, "again": 2, "key": 2, "plan": 2, "complete": 0, "seed": 2, "longer": 0}
+    assert second == {name: f"{code}\n" for name, code in codes.items()}
     assert "The model is in tiny/model." in first["run"]
     assert first["again"].startswith("2\nminitx: error: tiny holds a run; continue it with resume=True")
     assert "train.stepz is no key of a recipe; did you mean steps?" in first["key"]
     assert "a plan (--dry-run) is measured in one process; run it without torchrun." in first["plan"]
+    assert first["seed"].startswith("2\nminitx: error: ")  # an error of each process
     assert first["longer"].startswith("0\n")
     longer = ["train.accumulation=2", "train.epochs=3"]
     run_recipe(tmp_path / "one", longer, resume=True, progress=False)

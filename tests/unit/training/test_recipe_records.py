@@ -73,7 +73,7 @@ def of_records(folder: Path, objective: dict[str, Any], *rows: Any) -> Path:
             {"prompt": None, "chosen": MESSAGES, "rejected": MESSAGES},
             "prompt=None must be a list of mess",
         ),
-        (DPO, {"chosen": None, "rejected": MESSAGES}, "chosen=None must be a list of messages"),
+        (DPO, {"chosen": None, "rejected": MESSAGES}, "chosen=None must be a string or a list of messages"),
         (DPO, {"prompt": "a", "chosen": MESSAGES, "rejected": MESSAGES}, "prompt='a' must be a list of mess"),
         (DPO, {"chosen": "a", "rejected": "b"}, "prompt=None must be a string"),
         (INSTRUCT, {"prompt": "a", "response": "b", "messages": MESSAGES}, "must be one of them, not both"),
@@ -83,6 +83,11 @@ def of_records(folder: Path, objective: dict[str, Any], *rows: Any) -> Path:
 def test_fields_that_do_not_fit(tmp_path: Path, objective: dict[str, Any], row: Any, message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=rf"rows.jsonl:1: {message}|rows.jsonl:1: .*{message}"):
         prepared(of_records(tmp_path, objective, row))
+
+
+def test_one_label_of_tokens(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="must be at least two labels; with one label there is nothing"):
+        prepared(of_records(tmp_path, WORDS, {"words": ["a", "b"], "label": ["O", "O"]}))
 
 
 def test_later_records_are_checked_before_the_run(tmp_path: Path) -> None:
