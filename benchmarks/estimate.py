@@ -118,7 +118,9 @@ def row(case: str, kind: str) -> str:
     peak = expected.training_bytes if kind == "training" else expected.inference_bytes
     cells = [(expected.parameter_bytes, measured["parameters"]), (peak, measured["peak"])]
     cells.insert(1, (expected.cache_bytes, measured.get("cache", 0)))
-    shown = [f"{e / 1e6:,.1f} | {m / 1e6:,.1f} | {100 * (e / m - 1):+.1f} %" if m else " | | " for e, m in cells]
+    shown = [
+        f"{e / 1e6:,.1f} | {m / 1e6:,.1f} | {100 * (e / m - 1):+.1f} %" if m else " | | " for e, m in cells
+    ]
     return f"| {case}, {kind} | {' | '.join(shown)} |"
 
 

@@ -28,8 +28,9 @@ from minitx.version import __version__
 SUCCESS, DIFFERENT, BAD_INPUT, READER_LEFT = 0, 1, 2, 141
 
 # Modules in minitx.cli of the commands that have no file of their own.
-MODULES = dict.fromkeys(("inspect", "verify", "convert"), "checkpoint") | {"explain": "generate"}
-MODULES |= {"estimate": "trace"}
+MODULES = dict.fromkeys(("inspect", "estimate", "trace", "verify", "convert"), "checkpoint") | {
+    "explain": "generate"
+}
 MODULES |= dict.fromkeys(("embed", "score", "tokenize"), "texts") | {"pipelines": "run", "models": "demo"}
 
 

@@ -1,4 +1,4 @@
-"""`minitx inspect`, `minitx verify` and `minitx convert`: commands on a whole checkpoint."""
+"""`minitx inspect`, `estimate`, `trace`, `verify` and `convert`: commands on a whole checkpoint."""
 
 from __future__ import annotations
 
@@ -21,6 +21,30 @@ def inspect(source: Source, head: str | None, json: bool) -> None:
     folder = source.folder()
     summary = summarize(source.model(folder, head), folder)
     emit(json, {"model": source.name, **asdict(summary)}, render(summary))
+
+
+@command(MODEL, *group("the model", *HUB[:3], "head", "dtype"))
+def estimate(source: Source, json: bool, **options: Any) -> None:
+    """Prints parameters, memory and operations of a model."""
+    from minitx.checkpoint.hub import fetch_tokenizer
+    from minitx.inspect.estimate import estimate as estimated
+    from minitx.io import read_json
+
+    source.calm_hub()
+    config = read_json(fetch_tokenizer(source.name, **source.hub) / "config.json")  # no weights
+    result = estimated(config, dtype=source.dtype, **options)
+    emit(json, result.to_json(), str(result))
+
+
+@command(MODEL, Argument("text", "TEXT", "one text"), *group("the model", *HUB, "head", "dtype", "device"))
+def trace(source: Source, text: str, head: str | None, json: bool, **options: Any) -> int:
+    """Prints the steps of a forward; returns 1 if one differs from its recomputation."""
+    from minitx.inspect.trace import trace as traced
+
+    folder, options["check"] = source.folder(), bool(options["check"])
+    result = traced(source.model(folder, head), text, tokenizer=source.tokenizer(folder), **options)
+    emit(json, result.to_json(), colored_verdicts(str(result)))
+    return 0 if result.ok else 1
 
 
 @command(MODEL, *group("the model", *HUB, "head", "device"))
