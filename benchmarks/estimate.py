@@ -1,6 +1,7 @@
 """Compares `minitx.inspect.estimate` with measurement, each case in a fresh process on Linux.
 
-The peak is that of the resident memory of the process, less that before the model. Large tensors are mapped
+The peak is that of the resident memory of the process, less that before the model, and after a run of a small
+model of the same kind. Large tensors are mapped
 by themselves (MALLOC_MMAP_THRESHOLD_), so that freed ones leave the process at once.
 
     .venv/bin/python benchmarks/estimate.py [CASE ...]
@@ -8,6 +9,7 @@ by themselves (MALLOC_MMAP_THRESHOLD_), so that freed ones leave the process at 
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -15,36 +17,30 @@ import sys
 from pathlib import Path
 from typing import Any
 
-GPT2 = {"model_type": "gpt2", "n_embd": 768, "n_layer": 12, "n_head": 12, "n_positions": 1024}
-BERT = {"model_type": "bert", "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
-BERT |= {"intermediate_size": 3072, "vocab_size": 30522, "max_position_embeddings": 512}
-LLAMA = {"hidden_size": 1024, "num_hidden_layers": 8, "num_attention_heads": 16, "num_key_value_heads": 4}
-LLAMA |= {"intermediate_size": 2816, "vocab_size": 32000, "max_position_embeddings": 4096}
-T5 = {"model_type": "t5", "d_model": 512, "d_kv": 64, "d_ff": 2048, "num_layers": 6, "num_heads": 8}
-T5 |= {"vocab_size": 32128, "decoder_start_token_id": 0}
-MIXTRAL = LLAMA | {"model_type": "mixtral", "num_local_experts": 8, "num_hidden_layers": 4}
-MIXTRAL |= {"intermediate_size": 1024}
-GEMMA2 = LLAMA | {"model_type": "gemma2", "head_dim": 64, "sliding_window": 256, "num_hidden_layers": 6}
+SIZES: dict[str, Any] = {"hidden_size": 512, "num_attention_heads": 8, "num_hidden_layers": 4}
+SIZES |= {"intermediate_size": 2048, "vocab_size": 16000, "max_position_embeddings": 1024}
+GPT2 = {"model_type": "gpt2", "n_embd": 512, "n_layer": 4, "n_head": 8, "n_positions": 1024}
+LLAMA = SIZES | {"num_key_value_heads": 2, "intermediate_size": 1408}
+WINDOW = {"sliding_window": 64}
+T5 = {"model_type": "t5", "d_model": 512, "d_kv": 64, "d_ff": 2048, "num_layers": 4, "num_heads": 8}
+T5 |= {"vocab_size": 16000, "decoder_start_token_id": 0}
+MIXTRAL = LLAMA | {"model_type": "mixtral", "num_local_experts": 8, "intermediate_size": 512}
+DEBERTA = SIZES | {"model_type": "deberta-v2", "relative_attention": True, "pos_att_type": ["c2p", "p2c"]}
+DEBERTA |= {"position_buckets": 128, "share_att_key": True, "num_hidden_layers": 3}
+PROMPT = {"batch": 2, "length": 256, "new_tokens": 8}
+TEXTS = {"batch": 4, "length": 128, "new_tokens": 0}
 CASES: dict[str, tuple[dict[str, Any], str, dict[str, int]]] = {
-    "gpt2": (GPT2 | {"vocab_size": 50257}, "causal-lm", {"batch": 4, "length": 512, "new_tokens": 32}),
-    "bert": (BERT, "masked-lm", {"batch": 8, "length": 256, "new_tokens": 0}),
-    "llama": (LLAMA | {"model_type": "llama"}, "causal-lm", {"batch": 2, "length": 1024, "new_tokens": 32}),
-    "mistral": (
-        LLAMA | {"model_type": "mistral", "sliding_window": 256},
-        "causal-lm",
-        {"batch": 2, "length": 1024, "new_tokens": 32},
-    ),
-    "gemma2": (GEMMA2, "causal-lm", {"batch": 2, "length": 512, "new_tokens": 16}),
-    "mixtral": (MIXTRAL, "causal-lm", {"batch": 2, "length": 512, "new_tokens": 16}),
-    "t5": (T5, "seq2seq-lm", {"batch": 8, "length": 512, "new_tokens": 64}),
-    "deberta-v2": (
-        BERT
-        | {"model_type": "deberta-v2", "relative_attention": True, "pos_att_type": ["c2p", "p2c"]}
-        | {"position_buckets": 256, "share_att_key": True, "num_hidden_layers": 6},
-        "masked-lm",
-        {"batch": 4, "length": 256, "new_tokens": 0},
-    ),
+    "gpt2": (GPT2 | {"vocab_size": 16000}, "causal-lm", PROMPT),
+    "bert": (SIZES | {"model_type": "bert"}, "masked-lm", TEXTS),
+    "t5": (T5, "seq2seq-lm", PROMPT | {"new_tokens": 32}),
+    "mistral": (LLAMA | WINDOW | {"model_type": "mistral"}, "causal-lm", PROMPT),
+    "mixtral": (MIXTRAL, "causal-lm", PROMPT),
+    "gemma2": (LLAMA | WINDOW | {"model_type": "gemma2", "head_dim": 64}, "causal-lm", PROMPT),
+    "deberta-v2": (DEBERTA, "masked-lm", TEXTS),
+    "llama": (LLAMA | {"model_type": "llama"}, "causal-lm", PROMPT),
 }
+# Sizes that are smaller in the run before the measured one.
+WIDTHS = ("hidden_size", "intermediate_size", "n_embd", "d_model", "d_ff", "d_kv", "head_dim", "vocab_size")
 KINDS = ("inference", "training")
 
 
@@ -56,33 +52,39 @@ def memory(name: str) -> int:
 
 def measure(case: str, kind: str) -> dict[str, int]:
     """Runs a case in this process; returns what was measured, in bytes."""
+    config, head, sizes = CASES[case]
+    small = {name: value // 8 if name in WIDTHS else value for name, value in config.items()}
+    run(small, head, sizes, kind)  # so that the code is in memory
+    gc.collect()
+    before = memory("VmRSS")
+    measured = run(config, head, sizes, kind)
+    return measured | {"peak": memory("VmHWM") - before}
+
+
+def run(config: dict[str, Any], head: str, sizes: dict[str, int], kind: str) -> dict[str, int]:
+    """Runs a forward, a generation or two training steps; returns the bytes of parameters and cache."""
     import torch
 
     import minitx
-    import minitx.training
 
-    config, head, sizes = CASES[case]
-    torch.nn.Linear(64, 64)(torch.zeros(64, 64)).sum().backward()  # libraries that load on first use
-    before = memory("VmRSS")
     model = minitx.from_config(config, head=head, seed=0)
     ids = torch.randint(5, 1000, (sizes["batch"], sizes["length"]))
     measured = {"parameters": sum(p.numel() * p.element_size() for p in model.parameters())}
-    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM: drawing weights is not part of it
     if kind == "training":
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
         labels = {"labels": ids[:, : sizes["new_tokens"]] if head == "seq2seq-lm" else ids}
-        model.config  # noqa: B018 - the model is in training mode, as from_config returns it
         for _ in range(2):
             model(ids, **labels).loss.backward()
             optimizer.step()
             optimizer.zero_grad()
     elif sizes["new_tokens"]:
-        model.eval()
-        measured["cache"] = generate(model, ids, sizes["new_tokens"])
+        measured["cache"] = generate(model.eval(), ids, sizes["new_tokens"])
     else:
         with torch.inference_mode():
             model.eval()(ids)
-    return measured | {"peak": memory("VmHWM") - before}
+    return measured
 
 
 def generate(model: Any, ids: Any, new_tokens: int) -> int:
