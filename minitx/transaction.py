@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from minitx.io import naming
+from minitx.shipped import check_not_shipped
 from minitx.validation import warn
 
 try:
@@ -87,7 +88,11 @@ def transaction(folder: Path) -> Iterator[StagedFiles]:
 
     Args:
         folder: folder of the files; created if it does not exist.
+
+    Raises:
+        ArgumentValueError: a folder of the checkpoints that ship with minitx.
     """
+    check_not_shipped(folder)
     created = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -97,8 +97,11 @@ def _tar(content: bytes) -> dict[str, bytes]:
 
 
 def ending(files: Files, pattern: str) -> list[str]:
-    """Returns the texts of the files whose path matches, in the order of their paths."""
-    return [files[name].decode("utf-8", "replace") for name in sorted(files) if re.search(pattern, name)]
+    """Returns the texts of the files whose path matches, at least one, in the order of their paths."""
+    texts = [files[name].decode("utf-8", "replace") for name in sorted(files) if re.search(pattern, name)]
+    if not texts:
+        raise FileNotFoundError(f"no file of the package matches {pattern!r}; another version?")
+    return texts
 
 
 # --- text ------------------------------------------------------------------------------------------
@@ -260,7 +263,7 @@ def sentiment(files: Files) -> Iterator[dict[str, str]]:
 def entities(files: Files) -> Iterator[dict[str, Any]]:
     """Yields sentences of speeches, of novels and about countries, with their names labelled."""
     texts = {extract: list(extract(files)) for extract in (addresses, austen, factbook)}
-    first_names = map(json.loads, ending(files, r"first-names-en/data/data\.json$"))
+    first_names = map(json.loads, ending(files, r"first-names-en.*/data/names\.json$"))
     whole = "\n".join(chain.from_iterable(texts.values()))
     names = gazetteer(synsets(files), chain.from_iterable(first_names), whole)
     for documents in texts.values():
@@ -291,7 +294,9 @@ CORPORA = {
     "questions": Corpus((_FACTBOOK,), "public domain", lambda files: questions(countries(files))),
     "instructions": Corpus((_FACTBOOK,), "public domain", lambda files: instructions(countries(files))),
     "definitions": Corpus((_WORDNET,), _PRINCETON, lambda files: instructions((), synsets(files))),
-    "entities": Corpus(_NAMED, "as its texts; labels by rule", entities),
+    "entities": Corpus(
+        _NAMED, "public domain; labels by rule from WordNet and lists of first names (PDDL)", entities
+    ),
 }
 
 

@@ -251,6 +251,7 @@ def define(sense: Mapping[str, Any]) -> str:
 
 _TITLES = {"Mr.", "Mrs.", "Miss", "Lady", "Sir", "Colonel", "Captain", "Dr.", "President", "King", "Queen"}
 _KINDS = {18: "PER", 15: "LOC", 17: "LOC"}  # WordNet's files of persons, places, and objects such as seas
+_PLACE_SHARE = 0.2  # of the occurrences of a place that follow "in", "of" and the like
 _WORD = re.compile(r"(?:Mr|Mrs|Dr|St)\.|[A-Za-z]+(?:['-](?!s\b)[A-Za-z]+)*|'s\b|\d[\d,.]*\d|\d|[^\sA-Za-z\d]")
 
 
@@ -262,25 +263,29 @@ def gazetteer(
     Args:
         synsets: WordNet, for persons and places.
         first_names: of persons.
-        text: words that follow a title in it three times are names of persons; a word that it has in lower
-            case too is no name.
+        text: words that follow a title in it three times are names of persons; a place that is a name of
+            persons too has to follow "in" or "of" often; a word that is often in lower case is no name.
     """
-    names: dict[tuple[str, ...], set[str]] = {}
+    kinds: dict[tuple[str, ...], set[str]] = {}
     for sense in synsets:
-        if sense["kind"] == "noun" and sense["instance"]:
+        if sense["kind"] == "noun" and sense["instance"] and sense["topic"] in _KINDS:
             for word in sense["words"]:
-                names.setdefault(tuple(_WORD.findall(word)), set()).add(_KINDS.get(sense["topic"], "O"))
-    listed = {words: kinds.pop() for words, kinds in names.items() if len(kinds) == 1}
+                kinds.setdefault(tuple(_WORD.findall(word)), set()).add(_KINDS[sense["topic"]])
     titles = "|".join(re.escape(title) for title in sorted(_TITLES))
     after = Counter(re.findall(rf"\b(?:{titles}) ([A-Z][a-z]{{2,}})\b", text))
-    persons = [*first_names, *(name for name, count in after.items() if count >= 3)]
-    known = {(name,): "PER" for name in persons} | listed
+    persons = {*first_names, *(name for name, count in after.items() if count >= 3)}
     counts = Counter(re.findall("[A-Za-z]+", text))
+    places = Counter(re.findall(r"\b(?:in|at|into|near|of|from) ([A-Z][a-z]+)\b", text))
+
+    def is_place(words: tuple[str, ...]) -> bool:
+        name = words[0]
+        often = places[name] >= _PLACE_SHARE * counts[name] > 0
+        return "LOC" in kinds.get(words, ()) and (len(words) > 1 or name not in persons or often)
+
     return {
-        words: kind
-        for words, kind in known.items()
-        if kind != "O"
-        and (len(words) > 1 or (words[0][0].isupper() and 20 * counts[words[0].lower()] <= counts[words[0]]))
+        words: "LOC" if is_place(words) else "PER"
+        for words in (*kinds, *((name,) for name in persons))
+        if len(words) > 1 or (words[0][0].isupper() and 20 * counts[words[0].lower()] <= counts[words[0]])
     }
 
 

@@ -74,7 +74,9 @@ class Card:
             for corpus in self.corpora
         )
         recipe = "\n\n".join(f"```toml\n{text.strip()}\n```" for text in recipes)
-        notice = f"\n\n{WORDNET}" if "WordNet" in sources else ""
+        base_corpora = CARDS[self.base.removeprefix("minitx/tiny-")].corpora if self.base else ()
+        packages = [name for corpus in (*self.corpora, *base_corpora) for name in CORPORA[corpus].packages]
+        notice = f"\n\n{WORDNET}" if any("wordnet" in name for name in packages) else ""
         return f"""---
 license: apache-2.0
 language: en

@@ -1,4 +1,4 @@
-"""What the shipped checkpoints are worth: their figures on held-out data, and those of simple rivals.
+"""Figures of the shipped checkpoints on held-out data, and those of simple rivals.
 
 Each measure takes a folder with a checkpoint and held-out data, and returns rows of a table: name and figure.
 The rivals are counts: a unigram model, an interpolated 5-gram model, and naive Bayes.
@@ -48,7 +48,7 @@ def masked_words(folder: Path, training: TokenBlocks, held_out: TokenBlocks, blo
     Args:
         folder: of an encoder with head="masked-lm".
         training: tokens to count for the unigram model.
-        held_out: tokens to hide; 15 % of them, 80 % behind the mask token, as BERT does.
+        held_out: tokens to hide; 15 % of them, 80 % replaced by the mask token, as BERT does.
         blocks: number of blocks to measure, evenly spread.
     """
     model: Any = minitx.load(folder, dtype="float32")

@@ -63,12 +63,23 @@ def split_questions() -> None:
     write_records("questions-held-out", [row for row in rows if row["country"] in held_out])
 
 
+def split_sentiment() -> None:
+    """Holds out a tenth for the figures, and a tenth of the rest to choose the best step of the training."""
+    rest, held_out = split(records("sentiment"), 0.1)
+    training, evaluation = split(rest, 0.1)
+    for name, rows in (("training", training), ("evaluation", evaluation), ("held-out", held_out)):
+        write_records(f"sentiment-{name}", rows)
+    text = "\n\n".join(row["text"] for row in training)
+    (CORPORA / "sentiment-training.txt").write_text(text + "\n", "utf-8")
+
+
 def split_chats() -> None:
     """Joins questions about countries with those about common words, and holds out a twentieth.
 
     Most held-out questions ask for a fact that the training asks for in other words.
     """
-    text = "\n".join(path.read_text("utf-8") for path in sorted(CORPORA.glob("*.txt"))).lower()
+    paths = [CORPORA / f"{name}.txt" for name in tiny_cards.CARDS["instruct"].corpora]
+    text = "\n".join(path.read_text("utf-8") for path in sorted(paths) if path.exists()).lower()
     counts = Counter(text.replace(",", " ").replace(".", " ").split())
 
     def frequency(row: dict[str, Any]) -> int:
@@ -121,7 +132,8 @@ def token_folders(run: Path) -> tuple[Path, Path]:
 
 def measure_classifier(run: Path, folder: Path) -> measures.Table:
     """Accuracy."""
-    return measures.sentiment(folder, *split(records("sentiment"), 0.1))
+    training = [*records("sentiment-training"), *records("sentiment-evaluation")]
+    return measures.sentiment(folder, training, records("sentiment-held-out"))
 
 
 def measure_ner(run: Path, folder: Path) -> measures.Table:
@@ -153,8 +165,10 @@ MEASURES: dict[str, Callable[[Path, Path], measures.Table]] = {
     "instruct": measure_instruct,
     "seq2seq": measure_seq2seq,
 }
-STAGES = {"encoder": ["encoder-start"]}  # recipes before the last one, which begins with their model
-PREPARE = {"qa": split_questions, "instruct": split_chats}
+POSITIONS = {"encoder": 128}  # tokens of the longest blocks: the position table is cut to them
+# Recipes before the last one, which begins with their model
+STAGES = {"encoder": ["encoder-start"], "classifier": ["classifier-start"]}
+PREPARE = {"classifier": split_sentiment, "qa": split_questions, "instruct": split_chats}
 
 
 # --- the command -----------------------------------------------------------------------------------
@@ -182,19 +196,48 @@ def make(name: str, work: Path, out: Path, steps: int | None) -> None:
             run_recipe(recipe, overrides, folder=place, resume=place.is_dir())
         overrides = [f"model.name={json.dumps(str(place / 'model'))}"]
     model = minitx.load(run / "model", dtype="bfloat16")
-    shutil.rmtree(target, ignore_errors=True)  # an earlier version
-    minitx.save(model, target, tokenizer=minitx.load_tokenizer(run / "model"))
-    if name == "instruct":  # the end of a turn is the end of the text
-        tokenizer = minitx.load_tokenizer(run / "model")
-        ends = [tokenizer.eos_token_id, tokenizer.token_to_id("<|im_end|>")]
-        (target / "generation_config.json").write_text(json.dumps({"eos_token_id": ends}, indent=2) + "\n")
-    figures = MEASURES[name](run, target)
+    if name in POSITIONS:
+        model = cut_positions(run / "model", model, POSITIONS[name])
+    draft = work / "drafts" / target.name  # which replaces the target when it is complete
+    shutil.rmtree(draft, ignore_errors=True)
+    minitx.save(model, draft, tokenizer=minitx.load_tokenizer(run / "model"))
+    figures = MEASURES[name](run, draft)
     lines = [line for recipe in recipes for line in read_metrics(work / recipe.stem / "metrics.jsonl")]
     texts = [recipe.read_text("utf-8") for recipe in recipes]
-    (target / "README.md").write_text(card.text(target.name, model, figures, lines, texts), "utf-8")
+    (draft / "README.md").write_text(card.text(target.name, model, figures, lines, texts), "utf-8")
+    replace(target, draft)
     print(f"tiny-{name}: {target}")
     for title, figure in figures:
         print(f"  {title}: {figure}")
+
+
+def replace(target: Path, draft: Path) -> None:
+    """Replaces a folder as a whole by a copy of another one."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    copy, earlier = (target.with_name(f".{target.name}-{kind}") for kind in ("new", "old"))
+    for path in (copy, earlier):
+        shutil.rmtree(path, ignore_errors=True)
+    shutil.copytree(draft, copy, ignore=shutil.ignore_patterns(".*"))
+    if target.exists():
+        target.rename(earlier)
+    copy.rename(target)
+    shutil.rmtree(earlier, ignore_errors=True)
+
+
+def cut_positions(folder: Path, model: Any, length: int) -> Any:
+    """Returns a BERT with a shorter table of positions, without those that no block had.
+
+    Args:
+        folder: of the model.
+        model: loaded from it.
+        length: number of positions.
+    """
+    config = json.loads((folder / "config.json").read_text("utf-8")) | {"max_position_embeddings": length}
+    shorter = minitx.from_config(config, head="masked-lm", dtype="bfloat16").eval()
+    table = "embedder.pos_emb.weight"
+    state = model.state_dict()
+    shorter.load_state_dict(state | {table: state[table][:length].clone()})
+    return shorter
 
 
 def shortened(recipe: Path, steps: int) -> list[str]:

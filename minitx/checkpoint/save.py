@@ -85,7 +85,7 @@ def save(
         FileExistsError: the folder holds a model of another architecture, or weights, settings of
             embeddings or chat templates under other file names, which would contradict these.
         TypeError: `tokenizer` is not from `minitx.load_tokenizer`.
-        ValueError: a model that its config does not describe.
+        ValueError: a model that its config does not describe; a folder that ships with minitx.
     """
     check_not_compiled(model)
     check_type("model", model, Model, "a model of minitx")

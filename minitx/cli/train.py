@@ -18,12 +18,17 @@ def train(source: Source, recipe: str, folder: str | None, json: bool, **values:
     """
     from minitx.training import Interrupted, TrainingEnd, plan_recipe, read_recipe, run_recipe
     from minitx.training.distributed.group import FirstProcessError, from_first, is_first, is_repeated, joined
-    from minitx.training.recipe.end import interruption
+    from minitx.training.recipe.end import at_command_line, interruption
+    from minitx.training.recipe.file import changes
 
     resume, progress = bool(values["resume"]), False if json else None
     with joined(quiet=True):
         try:
             read = from_first(lambda: read_recipe(recipe, values["set"], folder=folder))
+            changed = from_first(lambda: changes(read, values["set"])) if resume else []
+            if changed and is_first():
+                hint = "pass the folder of the run to keep its values"
+                note(f"the recipe differs from that of the run: {', '.join(changed)}; {hint}.")
             if values["dry_run"]:
                 report: Any = from_first(lambda: plan_recipe(read, progress=progress))
             else:
@@ -39,6 +44,8 @@ def train(source: Source, recipe: str, folder: str | None, json: bool, **values:
         except Exception as error:
             if is_repeated(error):
                 return 2
+            if isinstance(error, FileExistsError | FileNotFoundError) and "(--resume)" in str(error):
+                raise type(error)(at_command_line(str(error))) from None
             raise
         emit(json, report.to_json(), str(report))
     return 0

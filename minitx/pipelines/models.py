@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from minitx.models import Model
 
 
-def usual_model(spec: TaskSpec, hub: Mapping[str, Any]) -> str:
-    """Returns the usual checkpoint of a task, about which a warning informs.
+def usual_model(spec: TaskSpec, hub: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Returns the usual checkpoint of a task, about which a warning informs, and the settings of the Hub.
 
     Where it is neither in the Hub's cache nor the Hub can be reached, returns the shipped checkpoint of the
-    task, with a second warning.
+    task, with a second warning. Where it is in the cache and the Hub cannot be reached, the settings are
+    offline, so that the next readers do not wait for the Hub again.
 
     Args:
         spec: of the task.
@@ -30,17 +31,21 @@ def usual_model(spec: TaskSpec, hub: Mapping[str, Any]) -> str:
         FileNotFoundError, ConnectionError: as `fetch`, of a task without a shipped checkpoint, or with a
             revision.
     """
-    from minitx.checkpoint.hub import fetch
+    from minitx.checkpoint.hub import CONFIG, Snapshot, fetch, find
 
     warn(f"No model was named for {spec.name}; using {spec.checkpoint}.")
+    settings = dict(hub)
     try:
-        fetch(spec.checkpoint, **hub)
+        place = find(spec.checkpoint, (CONFIG,), **hub)
+        settings["offline"] |= isinstance(place, Snapshot) and place.api is None
+        fetch(spec.checkpoint, **settings)
     except (FileNotFoundError, ConnectionError) as error:
         if not spec.shipped or hub["revision"] != "main":
             raise
-        warn(f"{error} Using {spec.shipped} instead, a tiny model that ships with minitx.")
-        return spec.shipped
-    return spec.checkpoint
+        chats = " For chats, name minitx/tiny-instruct." if spec.name == "text-generation" else ""
+        warn(f"{error} Using {spec.shipped} instead, a tiny model that ships with minitx.{chats}")
+        return spec.shipped, settings
+    return spec.checkpoint, settings
 
 
 def load_model(
@@ -62,18 +67,21 @@ def load_model(
     Raises:
         ArgumentValueError: a checkpoint of another head, by config.json or by its tensors.
     """
+    from minitx.checkpoint.hub import fetch_tokenizer
     from minitx.checkpoint.load import load
     from minitx.checkpoint.resolve import MissingHeadError
 
     head = None if spec is None else _head(spec, model, hub)
     try:
-        return load(model, head=head, dtype=dtype, device=device, **hub)
+        loaded = load(model, head=head, dtype=dtype, device=device, **hub)
     except MissingHeadError as error:
         if spec is None:
             raise
         missing = error.expected.partition("missing: ")[2]
         hint = f"its files lack {missing}" if missing else "its files have another head"
         raise ArgumentValueError("model", str(model), _expected(spec), hint) from None
+    fetch_tokenizer(model, **hub)  # into the folder of the model, where the task looks for it
+    return loaded
 
 
 def _head(spec: TaskSpec, model: str | Path, hub: Mapping[str, Any]) -> str | None:

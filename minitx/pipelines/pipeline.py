@@ -304,7 +304,7 @@ def pipeline(
     if model is None:
         if spec is None:
             raise ArgumentTypeError("task", None, "the name of a task", 'pipeline("fill-mask"), for example')
-        model = usual_model(spec, hub)
+        model, hub = usual_model(spec, hub)
 
     def read() -> Any:
         """Loads the model and its tokenizer, both of one save."""

@@ -62,7 +62,8 @@ def _marks(answers: Sequence[Any], request: Mapping[str, Any]) -> Drawing:
         for entity in answers
         if entity["start"] is not None
     ]
-    drawing = Marks(text if isinstance(text, str) else " ".join(text), marks)
+    title = "" if marks else "(no entities)"
+    drawing = Marks(text if isinstance(text, str) else " ".join(text), marks, title)
     return drawing if len(drawing.content) <= LONG else drawing.excerpt(NEAR, MOST_MARKS)
 
 

@@ -32,8 +32,8 @@ class ShippedModel:
 
     @property
     def folder(self) -> Path:
-        """The folder of its files."""
-        return FOLDER / self.name.removeprefix(PREFIX)
+        """The folder of its files; FileNotFoundError where minitx runs from a zip archive."""
+        return shipped_folder(self.name)
 
     def license(self) -> str:
         """Returns the licence that the model card states, by its identifier."""
@@ -73,12 +73,12 @@ SHIPPED = (
         'minitx run sentiment-analysis minitx/tiny-classifier "I love this."',
     ),
     ShippedModel(
-        "minitx/tiny-ner", "token-classification", 'minitx run ner minitx/tiny-ner "Ann lives in Paris."'
+        "minitx/tiny-ner", "token-classification", 'minitx run ner minitx/tiny-ner "Emma travelled to Paris."'
     ),
     ShippedModel(
         "minitx/tiny-qa",
         "question-answering",
-        'minitx run question-answering minitx/tiny-qa "Who?" --context "Ann did it."',
+        'minitx run question-answering minitx/tiny-qa "Capital?" --context "The capital of Peru is Lima."',
     ),
     ShippedModel("minitx/tiny-decoder", "text-generation", 'minitx generate minitx/tiny-decoder "It was a"'),
     ShippedModel("minitx/tiny-instruct", "text-generation", "minitx chat minitx/tiny-instruct"),
@@ -90,8 +90,14 @@ NAMES = tuple(model.name for model in SHIPPED)
 
 
 def is_shipped_name(name: str | Path) -> bool:
-    """Whether a name, which is no existing folder, is one of this package or looks like one."""
-    return isinstance(name, str) and name.startswith(PREFIX)
+    """Whether a name begins with "minitx/", in any case: it is one of this package or a slip in one."""
+    return isinstance(name, str) and name.lower().startswith(PREFIX)
+
+
+def _similar_name(name: str) -> str | None:
+    """Returns the name that begins with a lower-case one, or else the most similar one; None without any."""
+    begun = [other for other in NAMES if other.startswith(name)] if len(name) > len(f"{PREFIX}tiny-") else []
+    return next(iter(begun or get_close_matches(name, NAMES, n=1, cutoff=0.8)), None)
 
 
 def shipped_folder(name: str, revision: str = "main") -> Path:
@@ -103,13 +109,14 @@ def shipped_folder(name: str, revision: str = "main") -> Path:
 
     Raises:
         FileNotFoundError: no such name, or minitx runs from a zip archive.
+        ArgumentTypeError: no str.
         ArgumentValueError: another revision.
     """
-    from minitx.validation import ArgumentValueError  # which imports torch
+    from minitx.validation import ArgumentValueError, check_strings  # which imports torch
 
+    check_strings(name=name, revision=revision)
     if name not in NAMES:
-        similar = get_close_matches(name, NAMES, n=1, cutoff=0.8)
-        hint = f" Did you mean {similar[0]}?" if similar else ""
+        hint = f" Did you mean {similar}?" if (similar := _similar_name(name.lower())) else ""
         raise FileNotFoundError(f"{name!r} does not ship with minitx, which has {', '.join(NAMES)}.{hint}")
     if revision != "main":
         hint = f"{name} ships with minitx and has the version of the package"
@@ -127,3 +134,12 @@ def shipped_name(folder: Path) -> str | None:
     folder = folder.resolve()
     name = PREFIX + folder.name
     return name if folder.parent == FOLDER.resolve() and name in NAMES else None
+
+
+def check_not_shipped(folder: Path) -> None:
+    """Checks that a folder to write to is none of this package, else raises ArgumentValueError."""
+    from minitx.validation import ArgumentValueError
+
+    if folder.resolve().is_relative_to(FOLDER.resolve()):
+        expected = "outside of the installed package, whose checkpoints stay as they are"
+        raise ArgumentValueError("folder", str(folder), expected, "save to another folder")

@@ -102,7 +102,7 @@ class Run:
         rank, size = self.world.rank, self.world.size
         self.dataset = dataset
         self.sampler = Sampler(len(dataset), config.seed, rank=rank, world_size=size)
-        check_single(objective, dataset, config)
+        check_single(objective, "dataset", dataset, config)
         self.parameters = trainable_parameters(model.train())
         if not self.parameters:
             raise ArgumentValueError("model", model, "a model with parameters that require gradients")
@@ -330,10 +330,24 @@ class Run:
         self.last = last["indices"], last["number"], batch
 
 
-def check_single(objective: Objective, dataset: Dataset, config: TrainConfig) -> None:
-    """Checks that batches have targets where they have one example, else raises ArgumentValueError."""
-    if min(config.batch_size, len(dataset)) == 1:
+def check_single(objective: Objective, name: str, dataset: Dataset, config: TrainConfig) -> None:
+    """Checks that batches have targets where they have one example, else raises ArgumentValueError.
+
+    Args:
+        objective: which may need several.
+        name: of the dataset as an argument.
+        dataset: with an example.
+        config: which has the size of the batches.
+    """
+    if min(config.batch_size, len(dataset)) > 1:
+        return
+    try:
         objective.check_single(dataset[0])
+    except ArgumentValueError as error:
+        few = len(dataset) == 1
+        parameter, value, remedy = (name, dataset, "add examples") if few else ("batch_size", 1, "raise it")
+        hint = f"{remedy}, or {error.hint}" if error.hint else remedy
+        raise ArgumentValueError(parameter, value, error.expected, hint) from None
 
 
 def check_training(model: nn.Module, dataset: Dataset, config: TrainConfig) -> None:

@@ -158,7 +158,7 @@ def check_arguments(run: Run, folder: object, evaluation: Dataset | None, resume
     if evaluation is not None and len(evaluation) == 0:
         raise ArgumentValueError("evaluation", evaluation, "a dataset with examples, or None")
     if evaluation is not None:
-        check_single(run.objective, evaluation, config)
+        check_single(run.objective, "evaluation", evaluation, config)
     if config.evaluate_every and evaluation is None:
         raise ArgumentValueError("evaluation", None, f"a dataset with evaluate_every={config.evaluate_every}")
     if folder is None:

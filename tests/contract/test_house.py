@@ -19,6 +19,7 @@ PACKAGE = ROOT / "minitx"
 PUBLIC_DOORS = {
     "checkpoint/load.py:load",
     "decoding/score.py:score",
+    "inspect/analysis/patching/path.py:path_patching",
     "inspect/compare/verify.py:verify",
     "inspect/explain.py:explain",
     "inspect/taps/ablate.py:ablate",

@@ -111,7 +111,7 @@ def test_errors_name_keys_and_options(recipe: Path, capsys: pytest.CaptureFixtur
     for arguments, message in (
         (["--set", "train.stepz=1"], "train.stepz is no key of a recipe; did you mean steps?"),
         (["--set", "steps"], "--set 'steps' must be key=value; such as train.steps=50."),
-        (["--resume"], "tiny holds no run to resume; begin one without resume=True (--resume)."),
+        (["--resume"], "tiny holds no run to resume; begin one without --resume."),
     ):
         assert cli.main(["train", str(recipe), *arguments]) == 2
         assert f"minitx: error: {message}" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from minitx.cli.app import main
 from minitx.pipelines.registry import SPECS, TASKS
 from minitx.shipped import FOLDER, NAMES, SHIPPED, ShippedModel, shipped_folder, shipped_name
 from minitx.training import add_lora, save_adapter
-from tests.hub_server import HubServer
+from tests.hub_server import HubServer, files_of
 from tests.unit.test_hub import hub  # noqa: F401 - a fixture
 
 QUESTION = {"question": "Who did it?", "context": "Ann did it in Paris."}
@@ -48,6 +48,28 @@ def test_an_unknown_name_lists_the_known_ones(hub: HubServer, call: Any) -> None
     assert hub.requests == []
 
 
+@pytest.mark.parametrize(
+    ("slip", "name"),
+    [
+        ("MINITX/tiny-encoder", "minitx/tiny-encoder"),
+        ("Minitx/Tiny-QA", "minitx/tiny-qa"),
+        ("minitx/tiny-seq", "minitx/tiny-seq2seq"),
+        ("minitx/tiny-class", "minitx/tiny-classifier"),
+    ],
+)
+def test_a_slip_in_a_name_gets_the_name(hub: HubServer, slip: str, name: str) -> None:  # noqa: F811
+    """The Hub is not asked, whose names do not differ in case alone."""
+    with pytest.raises(FileNotFoundError, match=f"Did you mean {name}\\?"):
+        minitx.load(slip)
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("name", [Path("minitx/tiny-qa"), 3, None])
+def test_a_name_is_a_string(name: Any) -> None:
+    with pytest.raises(TypeError, match=r"name=.* must be a string"):
+        shipped_folder(name)
+
+
 @pytest.mark.parametrize("call", [minitx.load, minitx.load_tokenizer])
 def test_a_revision_is_refused(call: Any) -> None:
     with pytest.raises(ValueError, match="revision='v2' must be 'main'; minitx/tiny-qa ships with minitx"):
@@ -67,10 +89,14 @@ def test_a_path_is_not_a_name() -> None:
         minitx.load(Path("minitx/tiny-qa"))
 
 
-def test_an_installation_without_the_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_installation_without_the_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr("minitx.shipped.FOLDER", tmp_path)
     with pytest.raises(FileNotFoundError, match="minitx/tiny-qa needs an installation with pip"):
         minitx.load("minitx/tiny-qa")
+    assert main(["models"]) == 2
+    assert "minitx/tiny-encoder needs an installation with pip" in capsys.readouterr().err
 
 
 def test_the_name_of_a_folder(tmp_path: Path) -> None:
@@ -82,10 +108,10 @@ def test_the_name_of_a_folder(tmp_path: Path) -> None:
 
 def test_a_card_without_a_licence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("minitx.shipped.FOLDER", tmp_path)
-    (tmp_path / "x").mkdir()
-    (tmp_path / "x" / "README.md").write_text("---\ntags: a\n---\nlicense: mit\n")
+    (tmp_path / "tiny-qa").mkdir()
+    (tmp_path / "tiny-qa" / "README.md").write_text("---\ntags: a\n---\nlicense: mit\n")
     with pytest.raises(ValueError, match="states no license"):
-        ShippedModel("minitx/x", "", "").license()
+        ShippedModel("minitx/tiny-qa", "", "").license()
 
 
 def test_an_adapter_names_its_base(tmp_path: Path) -> None:
@@ -96,6 +122,24 @@ def test_an_adapter_names_its_base(tmp_path: Path) -> None:
     config = json.loads((tmp_path / ADAPTER_CONFIG).read_text())
     assert (config["base_model_name_or_path"], config["revision"]) == ("minitx/tiny-decoder", None)
     assert minitx.load(tmp_path).task == "causal-lm"
+
+
+def test_the_package_is_not_written_to(tmp_path: Path) -> None:
+    """Another program of the same installation would load the changed checkpoint."""
+    model, tokenizer = minitx.load("minitx/tiny-decoder", dtype="float32"), minitx.load_tokenizer(NAMES[0])
+    link, folder = tmp_path / "link", shipped_folder("minitx/tiny-decoder")
+    link.symlink_to(FOLDER)
+    before = {path: path.read_bytes() for path in FOLDER.rglob("*") if path.is_file()}
+    error = pytest.raises(ValueError, match=r"folder=.* must be outside of the installed package")
+    for place in (folder, FOLDER / "new", link / "tiny-decoder"):
+        with error:
+            minitx.save(model, place)
+        with error:
+            tokenizer.save(place)
+    add_lora(model, rank=2)
+    with error:
+        save_adapter(model, folder)
+    assert before == {path: path.read_bytes() for path in FOLDER.rglob("*") if path.is_file()}
 
 
 # --- tasks -----------------------------------------------------------------------------------------
@@ -119,6 +163,28 @@ def test_without_the_hub_a_task_uses_the_shipped_checkpoint(hub: HubServer) -> N
     assert "Using minitx/tiny-qa instead, a tiny model that ships with minitx." in str(caught[1].message)
     assert answer(**QUESTION)["answer"] in QUESTION["context"]
     assert hub.requests == []
+
+
+def test_without_the_hub_the_cache_is_used_after_one_warning(hub: HubServer) -> None:  # noqa: F811
+    hub.push(TASKS["question-answering"].checkpoint, files_of(shipped_folder("minitx/tiny-qa")))
+    with pytest.warns(UserWarning, match="No model was named"):
+        minitx.pipeline("question-answering", device="cpu")
+    hub.broken = 503
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        answer = minitx.pipeline("question-answering", device="cpu")
+    texts = [str(warning.message) for warning in caught]
+    assert len([text for text in texts if "Using the copy in the Hub cache" in text]) == 1
+    assert not any("instead" in text for text in texts)
+    assert answer(**QUESTION)["answer"] in QUESTION["context"]
+
+
+def test_the_substitute_for_text_generation_is_not_for_chats(hub: HubServer) -> None:  # noqa: F811
+    with (
+        pytest.warns(UserWarning, match="No model was named"),
+        pytest.warns(UserWarning, match=r"For chats, name minitx/tiny-instruct\.$"),
+    ):
+        minitx.pipeline("text-generation", device="cpu", offline=True)
 
 
 @pytest.mark.filterwarnings("ignore:No model was named")

@@ -16,7 +16,7 @@ from minitx.validation import ArgumentValueError, check_choice
 T = TypeVar("T")
 _TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _LONGEST = timedelta(days=30)  # that the others wait for the first process; torchrun ends them if it fails
-_SOON = timedelta(seconds=3)  # in which all processes have an error that they have in common
+_SOON = timedelta(seconds=3)  # in which the first process has an error that all have
 
 
 class FirstProcessError(RuntimeError):
@@ -90,23 +90,25 @@ def is_first() -> bool:
 def is_repeated(error: Exception) -> bool:
     """Whether this is not the first process, and that one has the same error, which it prints.
 
-    Every process calls it with its error, and waits a moment for the others. It is no collective operation,
-    which would wait for processes without an error.
+    The first process never waits, since others may have no error of theirs, as after `from_first`; the others
+    wait a moment for the first one. It is no collective operation, which would wait for processes without an
+    error.
 
     Args:
         error: of this process.
     """
     if not has_several_processes():
         return False
-    rank, text = distributed.get_rank(), f"{type(error).__name__}: {error}"
+    text = f"{type(error).__name__}: {error}"
     store = distributed.distributed_c10d._get_default_store()
-    others = [0] if rank else range(1, distributed.get_world_size())
     try:
-        store.set(f"{rank}: {text}", "")
-        store.wait([f"{other}: {text}" for other in others], _SOON)
-    except RuntimeError:  # others do not have this error, or have ended
+        if is_first():
+            store.set(text, "")
+            return False
+        store.wait([text], _SOON)
+    except RuntimeError:  # the first process does not have this error, or has ended
         return False
-    return rank > 0
+    return True
 
 
 def number_of_processes() -> int:

@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from minitx.architectures.mapping import ResolvedEntry
-from minitx.checkpoint.files import Tensors, summarize
+from minitx.checkpoint.files import GENERATION, Tensors, summarize
+from minitx.checkpoint.load import read_optional
 from minitx.checkpoint.lora.adapter import Adapter, by_pattern, read_adapter
 from minitx.checkpoint.lora.merge import Update, merge
 from minitx.checkpoint.lora.settings import ADAPTER_CONFIG, ADAPTER_FILES
@@ -62,7 +63,7 @@ def save_adapter(
 
     Raises:
         ArgumentTypeError, ArgumentValueError: a model without adapters.
-        ValueError: parts of one matrix whose adapters have several scales.
+        ValueError: parts of one matrix whose adapters have several scales; a folder that ships with minitx.
     """
     check_type("model", model, Model, "a model of minitx")
     adapted_modules(model)
@@ -89,8 +90,18 @@ def save_adapter(
         named = {_PREFIX + name: tensor.contiguous() for name, tensor in tensors.items()}
         save_file(named, files.path(ADAPTER_FILES[0]), metadata)
         write_json(files.path(ADAPTER_CONFIG), config)
+        if (settings := new_settings(model)) is not None:
+            files.path(GENERATION).write_bytes(settings)
         if tokenizer is not None:
             write_tokenizer(files, tokenizer.contents())
+
+
+def new_settings(model: Model) -> bytes | None:
+    """Returns generation_config.json of a model, if it differs from the file of the base model."""
+    checkpoint = record_of(model)
+    folder, content = checkpoint.folder, checkpoint.generation_file
+    stated = None if folder is None else read_optional(folder / GENERATION)
+    return None if content == stated else content
 
 
 def whole_tensors(model: Model, record: LoraRecord, adapted: set[str]) -> dict[str, Tensor]:

@@ -106,9 +106,8 @@ class SentencePairs(Objective):
     def check_single(self, example: Example) -> None:
         """Checks that the example has a `negative`, else raises ArgumentValueError."""
         if "negative" not in example:
-            expected = "at least 2 in a batch: without other pairs an anchor has no negatives"
-            hint = "raise batch_size, or add 'negative' to the examples"
-            raise ArgumentValueError("num_pairs", 1, expected, hint)
+            expected = "at least 2 pairs in a batch: without other pairs an anchor has no negatives"
+            raise ArgumentValueError("batch['num_pairs']", 1, expected, "add 'negative' to the examples")
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:
         """Returns the summed loss of the pairs.

@@ -236,7 +236,7 @@ def answer_characters(context: str, answers: Any, name: str) -> tuple[int, int] 
     """
     expected = '{"text": [...], "answer_start": [...]}, with a string and an integer for each answer'
     check_type(name, answers, Mapping, expected)
-    texts, starts = (as_plain(answers.get(key)) for key in ("text", "answer_start"))
+    texts, starts = (_elements(answers.get(key)) for key in ("text", "answer_start"))
     if not (_are(str, texts) and _are(int, starts) and len(texts) == len(starts)):
         raise ArgumentTypeError(name, answers, expected)
     if not texts:
@@ -246,6 +246,12 @@ def answer_characters(context: str, answers: Any, name: str) -> tuple[int, int] 
         expected = f"a text of the context from character {start} on"
         raise ArgumentValueError(name, text, expected, f"there it has {context[start : start + len(text)]!r}")
     return start, start + len(text)
+
+
+def _elements(values: Any) -> Any:
+    """Returns a sequence or an array as a list of plain elements, any other value as it is."""
+    values = as_plain(values)
+    return [as_plain(value) for value in values] if isinstance(values, list | tuple) else values
 
 
 def _are(kind: type, values: Any) -> bool:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from minitx.io import read_json
+from minitx.readers import read_values
 from minitx.training.distributed.group import has_several_processes
-from minitx.training.recipe.file import Recipe
+from minitx.training.recipe.file import Recipe, files_of
 from minitx.training.recipe.objectives import read_objective
+from minitx.training.recipe.turns import conversation
 from minitx.training.session import TrainResult
 from minitx.training.state import MODEL
 
@@ -59,7 +61,7 @@ class TrainingEnd:
             result: of `run_recipe`.
         """
         folder = recipe.folder / MODEL
-        use = command(read_objective(recipe.objective).task.name, folder)
+        use = command(read_objective(recipe.objective).task.name, folder, is_conversation(recipe))
         return cls(result.steps, result.loss, result.best_step, result.best_loss, str(folder), use)
 
     def to_json(self) -> dict[str, Any]:
@@ -74,17 +76,18 @@ class TrainingEnd:
         return f"{done}\nThe model is in {self.model}. Use it:\n  {self.use}"
 
 
-def command(objective: str, folder: Path) -> str:
+def command(objective: str, folder: Path, in_turns: bool) -> str:
     """Returns a command that uses a trained model.
 
     Args:
         objective: name of the objective.
         folder: of the model.
+        in_turns: whether the training data consists of conversations.
     """
     program, rest = _COMMANDS[objective]
     if objective == "replaced-tokens":
         folder = folder / "discriminator"
-    if objective in ("instruct", "dpo") and has_chat_template(folder):
+    if in_turns and has_chat_template(folder):
         program, rest = "minitx chat", ""
     if "{mask}" in rest:
         rest = rest.format(mask=read_json(folder / "tokenizer_config.json").get("mask_token"))
@@ -101,6 +104,26 @@ def interruption(message: str, folder: Path) -> str:
     reason, mark, _ = message.partition("; continue with ")
     program = "torchrun ... -m minitx" if has_several_processes() else "minitx"
     return f"{reason}{mark}{program} train {shlex.quote(str(folder))} --resume" if mark else reason
+
+
+def at_command_line(message: str) -> str:
+    """Returns a message of `check_place` with options of the command line."""
+    folder, _, _ = message.partition(" holds a run; ")
+    program = "torchrun ... -m minitx" if has_several_processes() else "minitx"
+    again = f"continue it with {program} train {shlex.quote(folder)} --resume"
+    message = message.replace("continue it with resume=True (--resume)", again)
+    return message.replace("resume=True (--resume)", "--resume")
+
+
+def is_conversation(recipe: Recipe) -> bool:
+    """Whether the first record of a recipe's data is a conversation, and not a prompt and a response."""
+    if read_objective(recipe.objective).task.name not in ("instruct", "dpo") or recipe.data.files is None:
+        return False
+    path, columns = files_of(recipe.data.files, "data.files")[0], recipe.data.columns
+    _, row = next(read_values(path))
+    fields = ("messages", "prompt", "chosen")
+    names = {name: columns.get(name, name) for name in fields if not columns or name in columns}
+    return bool(conversation({name: row[column] for name, column in names.items() if column in row}))
 
 
 def has_chat_template(folder: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -62,7 +63,7 @@ def check_records(rows: Sequence[Row], objective: str) -> None:
     for index, row in enumerate(rows):
         where = place(rows, index)
         for group in FIELDS[objective]:
-            _check_group(row, group, where)
+            _check_group(row, group, where, objective)
         if objective == "dpo":
             check_preference(row, partial("{}: {}".format, where))
             continue
@@ -74,16 +75,26 @@ def check_records(rows: Sequence[Row], objective: str) -> None:
             _check_text(f"{where}: pair", row["pair"])
 
 
-def _check_group(row: Row, group: Sequence[str], where: str) -> None:
+def _check_group(row: Row, group: Sequence[str], where: str, objective: str) -> None:
     """Checks that a record has exactly one of these fields."""
     stated = [name for name in group if name in row]
     if not stated:
-        hint = "data.columns = { field = column } names the columns"
+        hint = f"data.columns = {{ {_columns(row, objective)} }} names the columns"
         expected = f"those of a record with {' or '.join(map(repr, group))}"
         raise ArgumentValueError(f"{where}: fields", list(row), expected, hint)
     if len(stated) > 1:
         hint = "data.columns = { field = column } chooses the fields"
         raise ArgumentValueError(f"{where}: fields", stated, "one of them, not both", hint)
+
+
+def _columns(row: Row, objective: str) -> str:
+    """Returns an example of `data.columns`: fields that a record lacks, and its columns of other names."""
+    groups = FIELDS[objective]
+    lacking = [group for group in groups if not any(name in row for name in group)]
+    others = [name for name in row if not any(name in group for group in groups)]
+    usual = 1 if objective == "instruct" and len(others) > 1 else 0  # a column each for prompt and response
+    pairs = zip(dict.fromkeys(group[usual] for group in lacking), others, strict=False)
+    return ", ".join(f"{field} = {json.dumps(name)}" for field, name in pairs) or "field = column"
 
 
 def _check_text(name: str, value: Any) -> None:

@@ -99,6 +99,32 @@ def read_recipe(
     )
 
 
+def changes(recipe: Recipe, overrides: Sequence[str] = ()) -> list[str]:
+    """Returns the values of a recipe that differ from those of the run in its folder; none without a run.
+
+    Args:
+        recipe: to continue the run with.
+        overrides: of the recipe, which are meant to differ.
+    """
+    if not (recipe.folder / RECIPE).is_file():
+        return []
+    earlier = _flat(tomllib.loads(read_recipe(recipe.folder, overrides).text))
+    values = _flat(tomllib.loads(recipe.text))
+    return [
+        f"{key}={values.get(key)!r} instead of {earlier.get(key)!r}"
+        for key in dict.fromkeys([*values, *earlier])
+        if values.get(key) != earlier.get(key)
+    ]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns the values of nested tables by their dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
 def _override(values: dict[str, Any], override: str) -> None:
     """Sets a value by its dotted key."""
     check_type("overrides", override, str, "strings", 'such as "train.steps=50"')

@@ -46,6 +46,7 @@ class Plan:
         parameter_bytes, gradient_bytes, optimizer_bytes, activation_bytes: memory of training.
         seconds_per_step, tokens_per_second: as measured.
         labels: names of the labels.
+        unused_labels: those that no example has.
         recipe: as TOML.
     """
 
@@ -68,6 +69,7 @@ class Plan:
     seconds_per_step: float
     tokens_per_second: float
     labels: tuple[str, ...]
+    unused_labels: tuple[str, ...]
     recipe: str
 
     @property
@@ -105,6 +107,7 @@ class Plan:
             "model": self.model,
             "parameters": f"{self.parameters:,}{share}",
             "labels": shortened(", ".join(self.labels)),
+            "unused labels": shortened(", ".join(self.unused_labels)),
             "examples": f"{self.examples:,}{several}",
             "tokens per epoch": f"{self.tokens_per_epoch:,} ({counted})",
             "steps": f"{self.steps:,} of {self.batch} examples, {self.epochs:.3g} epochs",
@@ -182,8 +185,22 @@ def measure(prepared: Prepared) -> Plan:
         seconds_per_step=sums.seconds,
         tokens_per_second=sums.tokens / sums.seconds,
         labels=() if prepared.labels is None else prepared.labels.names,
+        unused_labels=unused_labels(prepared),
         recipe=prepared.recipe.text,
     )
+
+
+def unused_labels(prepared: Prepared) -> tuple[str, ...]:
+    """Returns the labels that no example of the training data has."""
+    if prepared.labels is None:
+        return ()
+    used: set[int] = set()
+    for index in range(len(prepared.dataset)):
+        labels = prepared.dataset[index]["labels"]
+        is_multiple = isinstance(labels, list) and all(isinstance(label, float) for label in labels)
+        ids = [label for label, value in enumerate(labels) if value] if is_multiple else labels
+        used.update(ids if isinstance(ids, list) else [ids])
+    return tuple(name for index, name in enumerate(prepared.labels.names) if index not in used)
 
 
 def name_of(model: nn.Module) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from minitx.io import read_json
@@ -41,8 +42,9 @@ from minitx.training.recipe.records import (
 )
 from minitx.training.recipe.tables import check_keys
 from minitx.training.recipe.text import Documents, read_documents, split_blocks, token_blocks
+from minitx.training.recipe.turns import add_turn_end
 from minitx.training.state import CHECKPOINTS, VALUES
-from minitx.validation import ArgumentValueError, Interval, check_integer, check_number
+from minitx.validation import ArgumentValueError, Interval, check_integer, check_number, warn
 
 _Pair = tuple[Sequence[Any], Sequence[Any] | None]  # of records: training and evaluation
 _CONVERSIONS: dict[str, Any] = {"token-labels": with_words, "answer-spans": with_answers}
@@ -132,8 +134,23 @@ def prepare(
     config = train_config(recipe.train, len(dataset), *done)
     check_evaluation(config, evaluation)
     objective([dataset[0]], batch_generator(seed, 0))  # fails early on examples that do not fit
+    if stated.task.name in ("instruct", "dpo"):
+        add_turn_end(model, getattr(objective, "objective", objective), tokenizer, dataset[0])
     adapt(model, recipe.model, seed)
+    if recipe.model.dtype is None:
+        warn_of_low_precision(model)
     return Prepared(recipe, stated, model, dataset, evaluation, objective, config, tokenizer, labels)
+
+
+def warn_of_low_precision(model: nn.Module) -> None:
+    """Warns if parameters are trained in bfloat16 or float16, as their checkpoint is stored."""
+    dtypes = {p.dtype for p in model.parameters() if p.requires_grad} & {torch.bfloat16, torch.float16}
+    if dtypes:
+        name = str(min(dtypes, key=str)).removeprefix("torch.")
+        warn(
+            f"the checkpoint is stored in {name}, in which training rounds small updates away: "
+            f'set model.dtype = "float32", or "{name}" to keep it.'
+        )
 
 
 def read_source(recipe: Recipe, stated: ObjectiveTable, seed: int) -> _Source:

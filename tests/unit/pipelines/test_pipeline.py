@@ -92,6 +92,7 @@ def test_the_usual_checkpoint_is_named(monkeypatch: pytest.MonkeyPatch, classifi
         return classifier
 
     monkeypatch.setattr("minitx.checkpoint.hub.fetch", fetch)
+    monkeypatch.setattr("minitx.checkpoint.hub.find", lambda *names, **hub: classifier)
     with pytest.warns(UserWarning, match="No model was named for text-classification; using distilbert/"):
         minitx.pipeline("sentiment-analysis")
     assert asked[0] == find_task("sentiment-analysis")[0].checkpoint

@@ -262,3 +262,7 @@ def test_a_long_text_without_spaces_is_read_once() -> None:
     assert {columns_of(line) for line in lines[1:-1]} == {80}
     assert lines[-1] == "two"
     assert fill("one 東京東京 two three", 5) == "one\n東京\n東京\ntwo\nthree"
+
+
+def test_a_text_without_entities() -> None:
+    assert str(DRAWINGS["marks"]([], {"text": "It rains."})) == "(no entities)\nIt rains."

@@ -338,8 +338,9 @@ def test_answers_that_are_not_there(minilm: Tokenizer) -> None:
     ):
         with pytest.raises(TypeError, match=r"\['answers'\]=.*with a string and an integer for each answer"):
             objective([none | {"answers": answers}], NO_RANDOMNESS)
-    array = {"text": ["body"], "answer_start": torch.tensor([2])}
-    assert objective([none | {"answers": array}], NO_RANDOMNESS)["labels"].shape == (1, 2)
+    for start in (torch.tensor([2]), [torch.tensor(2)], [np.int64(2)], np.array([2])):  # pandas has such
+        array = {"text": ["body"], "answer_start": start}
+        assert objective([none | {"answers": array}], NO_RANDOMNESS)["labels"].shape == (1, 2)
     with pytest.raises(TypeError, match=r"examples\[1\]\['question'\]=3 must be a string"):
         objective([none, none | {"question": 3}], NO_RANDOMNESS)
     two = objective([none, none | {"question": "And who else?"}], NO_RANDOMNESS)
@@ -657,12 +658,17 @@ def test_one_pair_alone_has_no_target(words: Any) -> None:
     pairs = [{"anchor": f"w{n}", "positive": f"w{n} w{n + 1}"} for n in range(0, 15, 5)]
     objective, network = SentencePairs(words), model(BERT, "none")
     alone = objective(pairs[:1], NO_RANDOMNESS)
-    error = r"num_pairs=1 must be at least 2 in a batch.*; raise batch_size, or add 'negative'"
-    with pytest.raises(ValueError, match=error):
+    error = r"{} must be at least 2 pairs in a batch.*; {}add 'negative' to the examples"
+    with pytest.raises(ValueError, match=error.format(r"batch\['num_pairs'\]=1", "")):
         objective.loss(network, alone)
     one, two = (TrainConfig(steps=1, batch_size=size) for size in (1, 2))
-    for config, dataset, evaluation in ((one, pairs, None), (two, pairs[:1], None), (two, pairs, pairs[:1])):
-        with pytest.raises(ValueError, match=error) as raised:
+    for config, dataset, evaluation, parameter, remedy in (
+        (one, pairs, None, "batch_size=1", "raise it, or "),
+        (two, pairs[:1], None, r"dataset=\[.*\]", "add examples, or "),
+        (one, pairs[:1], None, r"dataset=\[.*\]", "add examples, or "),
+        (two, pairs, pairs[:1], r"evaluation=\[.*\]", "add examples, or "),
+    ):
+        with pytest.raises(ValueError, match=error.format(parameter, remedy)) as raised:
             train(network, dataset, objective, config, evaluation=evaluation)
         assert not hasattr(raised.value, "__notes__")  # that name a step
     with torch.no_grad():  # the last batch of an evaluation

@@ -18,7 +18,7 @@ from minitx.training.distributed import group, join
 from minitx.training.recipe import parts
 from minitx.validation import ArgumentValueError
 from tests.unit.training.test_recipe import GPT, write
-from tests.unit.training.workers import spawn, train_recipes, whole_parameters
+from tests.unit.training.workers import meet_errors, spawn, train_recipes, whole_parameters
 
 ROOT = Path(__file__).parents[3]
 EXACT = GPT | dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
@@ -60,7 +60,8 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
     codes = {"run": 0, "again": 2, "key": 2, "plan": 2, "complete": 0, "seed": 2, "longer": 0}
     assert second == {name: f"{code}\n" for name, code in codes.items()}
     assert "The model is in tiny/model." in first["run"]
-    assert first["again"].startswith("2\nminitx: error: tiny holds a run; continue it with resume=True")
+    expected = "continue it with torchrun ... -m minitx train tiny --resume"
+    assert first["again"].startswith(f"2\nminitx: error: tiny holds a run; {expected}")
     assert "train.stepz is no key of a recipe; did you mean steps?" in first["key"]
     assert "a plan (--dry-run) is measured in one process; run it without torchrun." in first["plan"]
     assert first["seed"].startswith("2\nminitx: error: ")  # an error of each process
@@ -68,6 +69,11 @@ def test_two_processes_are_one(tmp_path: Path) -> None:
     longer = ["train.accumulation=2", "train.epochs=3"]
     run_recipe(tmp_path / "one", longer, resume=True, progress=False)
     assert_same(tmp_path, "one", "tiny")
+
+
+def test_the_first_process_does_not_wait_for_errors_of_others(tmp_path: Path) -> None:
+    """After an error of its own the others end, and would never send one."""
+    spawn(meet_errors, tmp_path, 2)
 
 
 def test_a_signal_to_torchrun_ends_all_with_a_checkpoint(tmp_path: Path) -> None:

@@ -69,6 +69,12 @@ def of_records(folder: Path, objective: dict[str, Any], *rows: Any) -> Path:
         (NAME, {"text": "a", "pair": 3, "label": "a"}, "pair=3 must be a string"),
         (NAME, {"label": "a"}, "a record with 'text' or 'input_ids'"),
         (
+            NAME,
+            {"review": "a", "verdict": "b"},
+            'data.columns = { text = "review", label = "verdict" } names the columns',
+        ),
+        (INSTRUCT, {"q": "a", "a": "b"}, 'data.columns = { prompt = "q", response = "a" } names'),
+        (
             DPO,
             {"prompt": None, "chosen": MESSAGES, "rejected": MESSAGES},
             "prompt=None must be a list of mess",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import tomllib
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import minitx
 from minitx.cli import app as cli
 from minitx.training import TrainingEnd, plan_recipe, read_metrics, read_recipe, run_recipe, train_tokenizer
+from minitx.training.recipe.prepare import prepare
 
 RECIPES = Path(__file__).parents[3] / "recipes"
 NAMES = sorted(path.stem for path in RECIPES.glob("*.toml"))
@@ -90,6 +92,30 @@ def test_recipes_are_short_and_explain_themselves() -> None:
         assert f"minitx train recipes/{name}.toml" in lines[1]
         assert len(lines) <= 50
         assert max(map(len, lines)) <= 80
+
+
+def test_recipes_of_shipped_checkpoints_train_in_float32() -> None:
+    """The checkpoints are stored in bfloat16."""
+    texts = {name: (RECIPES / f"{name}.toml").read_text() for name in NAMES}
+    shipped = [name for name, text in texts.items() if '"minitx/' in text]
+    assert len(shipped) >= 9
+    assert {tomllib.loads(texts[name])["model"].get("dtype") for name in shipped} == {"float32"}
+
+
+@pytest.mark.parametrize(("dtype", "is_warned"), [(None, True), ("bfloat16", False), ("float32", False)])
+def test_training_in_low_precision_is_a_choice(dtype: str | None, is_warned: bool, tmp_path: Path) -> None:
+    data = tmp_path / "data.jsonl"
+    data.write_text('{"text": "a", "label": "x"}\n{"text": "b", "label": "y"}\n')
+    lines = ["[model]", 'name = "minitx/tiny-encoder"', *([f'dtype = "{dtype}"'] if dtype else [])]
+    lines += ["[data]", 'files = "data.jsonl"', "[objective]", 'name = "sequence-labels"']
+    lines += ["[train]", "steps = 1", "batch_size = 2"]
+    (tmp_path / "a.toml").write_text("\n".join(lines))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        prepare(read_recipe(tmp_path / "a.toml"))
+    stated = [str(w.message) for w in caught if "stored in bfloat16" in str(w.message)]
+    assert len(stated) == is_warned
+    assert all('set model.dtype = "float32"' in text for text in stated)
 
 
 def test_the_labels_of_the_data_are_in_the_saved_config(models: Path, tmp_path: Path) -> None:

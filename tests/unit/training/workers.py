@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
@@ -24,7 +25,7 @@ from minitx.cli import app
 from minitx.models import Model
 from minitx.optimize import linear, recompute_layers
 from minitx.training import Run, TrainConfig, add_lora, train
-from minitx.training.distributed import gather, tensor_parallel
+from minitx.training.distributed import gather, group, tensor_parallel
 from minitx.training.recipe import file, parts, text
 from minitx.training.whole import whole
 from minitx.validation import ArgumentValueError
@@ -273,6 +274,18 @@ def train_recipes(folder: Path, commands: dict[str, list[str]]) -> None:
         with redirect_stdout(output), redirect_stderr(output):
             code = app.main(arguments)
         Path(f"{name}-{rank}.txt").write_text(f"{code}\n{output.getvalue()}")
+
+
+def meet_errors(folder: Path) -> None:
+    """Errors of the first process alone, of both, and of the second alone: who is to print them."""
+    rank = distributed.get_rank()
+    if not rank:
+        start = time.monotonic()
+        assert not group.is_repeated(ValueError("of the first"))
+        assert time.monotonic() - start < 1.0
+    assert group.is_repeated(ValueError("of both")) == bool(rank)
+    if rank:
+        assert not group.is_repeated(ValueError("of the second"))
 
 
 # --- tensor parallelism --------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""Directions in activations: probes, sparse autoencoders, and texts that activate a neuron."""

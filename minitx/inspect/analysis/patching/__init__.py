@@ -1,0 +1,1 @@
+"""Activation patching, its estimate by gradients, and path patching."""
