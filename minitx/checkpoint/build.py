@@ -59,9 +59,29 @@ def from_config(
         ValueError: a key that is missing or has a value that minitx does not implement; a seed out of range.
         MemoryError: parameters that do not fit into the memory of this machine.
     """
-    check_optional_strings(head=head)
     dtype = check_dtype("dtype", dtype)
     generator = seeded_generator(seed)
+    model, checkpoint = meta_model(config, head=head, dtype=dtype, ignore_keys=ignore_keys)
+    check_memory(model, dtype)
+    model = model.to_empty(device="cpu").train()
+    model.checkpoint = checkpoint
+    model.initialize(generator=generator)
+    model.tie_weights()
+    return mixed_dtypes(fast_linear(model.set_attention(model.checkpoint.attention)))
+
+
+def meta_model(
+    config: Mapping[str, Any],
+    *,
+    head: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    ignore_keys: Sequence[str] = (),
+) -> tuple[Model, Checkpoint]:
+    """Builds the model of a config on the meta device, in eval mode, and the record of the config.
+
+    Arguments and errors are those of `from_config`. The record is not yet the model's.
+    """
+    check_optional_strings(head=head)
     check_type("config", config, Mapping, "a dict", "pass the content of a config.json")
     architecture, model_type = choose_architecture(config, None)
     ignore_keys = check_keys_to_ignore(ignore_keys)
@@ -75,19 +95,15 @@ def from_config(
     task = "none" if task is None else task
     model = empty_model(
         architecture, model_config, heads, task, pooler=task in architecture.tasks_with_pooler
-    )
-    check_memory(model, dtype)
-    model = model.to(dtype).to_empty(device="cpu").train()
+    ).to(dtype)
     for name, parameter in model.named_parameters():
         parameter.data = parameter.to(parameter_dtype(architecture, name, dtype))
     padding: dict[str, Any] = {}
     if isinstance(model_config.inputs, TextInputs):
         # Explicit, because the default of a missing key differs between architectures.
         padding["pad_token_id"] = model_config.inputs.pad_token_id
-    model.checkpoint = Checkpoint(architecture, model_type, padding | dict(config), ignored_keys=ignore_keys)
-    model.initialize(generator=generator)
-    model.tie_weights()
-    return mixed_dtypes(fast_linear(model.set_attention(model.checkpoint.attention)))
+    record = Checkpoint(architecture, model_type, padding | dict(config), ignored_keys=ignore_keys)
+    return model, record
 
 
 def check_memory(model: Model, dtype: torch.dtype) -> None:

@@ -29,8 +29,8 @@ SUCCESS, DIFFERENT, BAD_INPUT, READER_LEFT = 0, 1, 2, 141
 
 # Modules in minitx.cli of the commands that have no file of their own.
 MODULES = dict.fromkeys(("inspect", "verify", "convert"), "checkpoint") | {"explain": "generate"}
-MODULES |= dict.fromkeys(("embed", "score", "tokenize"), "texts") | {"picture": "inside.picture"}
-MODULES |= {"pipelines": "run", "models": "demo"}
+MODULES |= dict.fromkeys(("embed", "score", "tokenize"), "texts") | {"pipelines": "run", "models": "demo"}
+MODULES |= {"picture": "inside.picture"} | dict.fromkeys(("trace", "estimate"), "inside.trace")
 
 
 class App(Help, click.Group):

@@ -92,7 +92,7 @@ class Result:
     def __len__(self) -> int:
         return len(self.sequences)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         """A line per row: its number, finish reason, score if it has one, and text or ids."""
         return "\n".join(map(_line, range(len(self)), self))
 

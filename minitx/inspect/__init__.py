@@ -33,11 +33,13 @@ from minitx.inspect.analysis import (
 )
 from minitx.inspect.compare.report import Report, render_report
 from minitx.inspect.compare.verify import verify
+from minitx.inspect.estimate import Estimate, estimate
 from minitx.inspect.pictures.decoding import chain_picture, tree_picture
 from minitx.inspect.pictures.kinds import picture, picture_kind
 from minitx.inspect.pictures.subject import Subject
 from minitx.inspect.summary import Summary, render, summarize
 from minitx.inspect.taps import Record, Selection, ablate, freeze, patch, record, steer, tap
+from minitx.inspect.trace import Entry, Step, Trace, trace
 from minitx.pictures.heatmap import attention_picture, grid_picture, similarity_picture
 from minitx.pictures.picture import Picture
 
@@ -45,6 +47,8 @@ __all__ = [
     "ActivatingText",
     "AttentionRollout",
     "DirectLogitAttribution",
+    "Entry",
+    "Estimate",
     "FeatureRecord",
     "Grid",
     "HeadScores",
@@ -57,9 +61,11 @@ __all__ = [
     "Report",
     "Selection",
     "SparseAutoencoder",
+    "Step",
     "Subject",
     "Summary",
     "TokenAttribution",
+    "Trace",
     "TunedLens",
     "ablate",
     "attention_picture",
@@ -68,6 +74,7 @@ __all__ = [
     "chain_picture",
     "collect_activations",
     "direct_logit_attribution",
+    "estimate",
     "freeze",
     "grid_picture",
     "head_scores",
@@ -90,6 +97,7 @@ __all__ = [
     "steer",
     "summarize",
     "tap",
+    "trace",
     "train_probe",
     "train_tuned_lens",
     "tree_picture",

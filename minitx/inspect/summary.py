@@ -14,6 +14,7 @@ from minitx.checkpoint.files import open_folder
 from minitx.checkpoint.lora.base import base_folder
 from minitx.models import Model
 from minitx.models.compiled import check_not_compiled
+from minitx.models.sizes import count, num_bytes
 from minitx.pictures.text import human as human
 from minitx.transaction import read_consistently
 from minitx.validation import check_path, check_type
@@ -192,16 +193,6 @@ def untied_parameters(module: nn.Module, path: str, owners: Mapping[int, str]) -
     """Returns the parameters inside a module that are not tied to an earlier one."""
     named = module.named_parameters(remove_duplicate=False)
     return [p for name, p in named if owners[id(p)] == f"{path}.{name}"]
-
-
-def count(tensors: Iterable[Tensor]) -> int:
-    """Returns the number of elements."""
-    return sum(tensor.numel() for tensor in tensors)
-
-
-def num_bytes(tensors: Iterable[Tensor]) -> int:
-    """Returns the number of bytes."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def dtypes(tensors: Iterable[Tensor]) -> tuple[str, ...]:

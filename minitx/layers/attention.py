@@ -310,6 +310,12 @@ class SelfAttention(nn.Module):
         self.softcap = config.softcap
         self.backend: Backend = sdpa
 
+    def extra_repr(self) -> str:
+        """Returns the heads, for the printout."""
+        heads = self.Q.out_features // self.head_dim
+        shared = f", {heads // self.groups} for keys and values" if self.groups > 1 else ""
+        return f"{heads} heads of {self.head_dim} features{shared}"
+
     def heads(self, x: Tensor, norm: Slot | None = None) -> Tensor:
         """Splits into heads, and normalises queries and keys: (B, T, heads * D) -> (B, heads, T, D)."""
         x = x if norm is None or self.norm_per_head else norm(x)

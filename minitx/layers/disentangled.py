@@ -71,6 +71,10 @@ class DisentangledSelfAttention(nn.Module):
         self.scale = 1 / shares.sqrt().item()
         self.backend: Backend = sdpa
 
+    def extra_repr(self) -> str:
+        """Returns the heads, for the printout."""
+        return f"{self.config.num_attention_heads} heads of {self.config.head_dim} features"
+
     def heads(self, x: Tensor) -> Tensor:
         """(..., T, H * D) -> (..., H, T, D)"""
         return x.view(*x.shape[:-1], self.config.num_attention_heads, self.config.head_dim).transpose(-3, -2)
@@ -143,7 +147,7 @@ class DisentangledStack(nn.Module):
         super().__init__()
         positions, layer, size = config.positions, config.layer, config.hidden_size
         assert isinstance(positions, Disentangled), "StackConfig.positions chooses this stack"
-        self.positions = positions
+        self.positions, self.hidden_size = positions, size
         self.layers = nn.ModuleList(
             Layer(
                 layer,
@@ -157,6 +161,10 @@ class DisentangledStack(nn.Module):
         self.relative_emb = Embedding(2 * positions.span, size) if relative else None
         self.relative_norm = norm(layer.norm if positions.norm_rel_ebd else None, size)
         self.convolution = Convolution(positions, size, layer.norm) if positions.conv_kernel_size else None
+
+    def extra_repr(self) -> str:
+        """Returns the sizes, for the printout."""
+        return f"{len(self.layers)} layers of width {self.hidden_size}, Disentangled"
 
     def forward(
         self, hidden: Tensor, mask: Tensor | None, position_ids: Tensor, *, record: Recorder | None = None

@@ -77,6 +77,10 @@ class MixtureOfExperts(nn.Module):
         self.router = nn.Linear(hidden_size, config.num_experts, bias=config.router_bias)
         self.experts = Experts(config, hidden_size)
 
+    def extra_repr(self) -> str:
+        """Returns the numbers of experts, for the printout."""
+        return f"{self.config.num_experts_per_tok} of {self.config.num_experts} experts for each token"
+
     def route(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Returns weights and indices of each token's experts: (B, T, E) -> (B * T, k) twice."""
         logits = self.router(hidden).flatten(0, -2)

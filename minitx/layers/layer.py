@@ -165,6 +165,10 @@ class Layer(nn.Module):
         self.output = Output(config, size, hidden_size, bias=network.bias, drop=drop)
         self.residual: Choice = after_norm if config.residual_after_norm else before_norm
 
+    def extra_repr(self) -> str:
+        """Returns the number of parameters, for the printout."""
+        return f"{sum(parameter.numel() for parameter in self.parameters()):,} parameters"
+
     def forward(
         self,
         hidden: Tensor,

@@ -100,6 +100,17 @@ class Stack(nn.Module):
         # Then one context serves all layers, and positions do not enter the scores.
         self.attends_to_all = not config.causal and config.positions is None and not config.sliding_window
 
+    def extra_repr(self) -> str:
+        """Returns sizes and kinds of the layers, for the printout."""
+        config, steps = self.config, len(self.layer_order)
+        words = [f"{steps} layers of width {config.hidden_size}"]
+        words += [f"{self.num_unique_layers} different ones"] if self.num_unique_layers < steps else []
+        words += ["causal"] if config.causal else []
+        words += [type(config.positions).__name__] if config.positions is not None else []
+        slides = sum(kind.layer_type == SLIDING for kind in self.layer_kinds)
+        words += [f"{slides} with a window of {config.sliding_window}"] if slides else []
+        return ", ".join(words)
+
     def forward(
         self,
         hidden: Tensor,

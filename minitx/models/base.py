@@ -104,8 +104,9 @@ class Model(nn.Module):
             raise UnknownAttributeError("model", type(self).__name__, name, self._modules) from None
 
     def extra_repr(self) -> str:
-        """Returns the number of parameters, for the printout."""
-        return f"{self.num_parameters():,} parameters"
+        """Returns number and dtype of the parameters and the task, for the printout."""
+        words = [f"{self.num_parameters():,} parameters", str(self.dtype).removeprefix("torch."), self.task]
+        return ", ".join(filter(None, words))
 
     # --- properties --------------------------------------------------------------------------------------
 

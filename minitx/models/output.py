@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from minitx.layers.cache import Cache
+from minitx.validation import values_unavailable
 
 Attentions = tuple[Tensor | None, ...]  # per layer; None for a layer that was not asked for
 
@@ -54,6 +55,12 @@ class ModelOutput(NamedTuple):
     decoder_attentions: Attentions | None = None
     logits_aggregation: Tensor | None = None
 
+    def __repr__(self) -> str:
+        """Returns the fields that are not None, tensors by their shapes."""
+        fields = {name: value for name, value in zip(self._fields, self, strict=True) if value is not None}
+        room = max(map(len, fields))
+        return "\n".join(["ModelOutput", *(f"  {n:<{room}}  {shape_of(v)}" for n, v in fields.items())])
+
     def __getitem__(self, key: Any) -> Any:
         """Returns a field by name, or by number as of a tuple.
 
@@ -65,3 +72,16 @@ class ModelOutput(NamedTuple):
         if key not in self._fields:
             raise KeyError(f"ModelOutput has no field {key!r}; it has {', '.join(self._fields)}.")
         return getattr(self, key)
+
+
+def shape_of(value: Any) -> str:
+    """Returns shape and dtype of a tensor as text, a scalar's number, or what a tuple holds of each layer."""
+    if isinstance(value, tuple):
+        tensors = [part for part in value if part is not None]
+        shapes = [*dict.fromkeys(shape_of(part) for part in tensors)]
+        return f"{len(tensors)} x {' and '.join(shapes)}"
+    if not isinstance(value, Tensor):
+        return repr(value)
+    if value.dim() == 0 and not values_unavailable(value):
+        return f"{value.item():.6g}"
+    return f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"

@@ -572,6 +572,47 @@ def test_inspect_model_type(run: Run, tmp_path: Path) -> None:
     assert run("inspect", tmp_path, "--model-type", "bert")[0] == 0
 
 
+# --- trace and estimate ----------------------------------------------------------------------------
+
+
+def test_trace(run: Run, folder: Path) -> None:
+    code, out, err = run("trace", folder, "the cat sat")
+    assert (code, err) == (0, "")
+    assert "encoder.layers.1  norm(x + attention(x))" in out
+    assert "check" not in out
+    code, out, _ = run("trace", folder, "the cat sat", "--check", "--dtype", "float64", "--at", "encoder")
+    assert code == 0
+    assert "OK: " in out
+    assert "weights" in out
+    assert "weights" not in run("trace", folder, "the cat sat", "--at", "encoder", "--depth", 2)[1]
+    code, out, _ = run("trace", folder, "the cat sat", "--check", "--json")
+    trace = json.loads(out)
+    assert trace["ok"] is True
+    assert trace["steps"][0]["note"] == "'[CLS]' 'the' 'cat' 'sat' '[SEP]'"
+    assert "similar: encoder.layers.1" in fails(run, "trace", folder, "the cat", "--at", "encoder.layer.1")
+    assert "--target" in fails(run, "trace", folder, "the cat", "--target", "a")
+
+
+def test_trace_finds_a_difference(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from minitx.inspect.trace import hand
+
+    monkeypatch.setattr(hand, "mixed", lambda weights, value: 1.01 * (weights @ value).double())
+    code, out, _ = run("trace", folder, "the cat sat", "--check")
+    assert code == 1
+    assert "DIFFERENT: " in out
+
+
+def test_estimate_reads_the_config_alone(run: Run, folder: Path, tmp_path: Path) -> None:
+    shutil.copy(folder / "config.json", tmp_path)
+    code, out, err = run("estimate", tmp_path, "--length", 10)
+    assert (code, err) == (0, "")
+    number = minitx.load(folder).num_parameters()
+    assert f"{number:,}" in out
+    code, out, _ = run("estimate", tmp_path, "--length", 10, "--dtype", "bfloat16", "--json")
+    assert json.loads(out)["parameter_bytes"] == 2 * number
+    assert "--length 17 must be such that at most 16" in fails(run, "estimate", tmp_path, "--length", 17)
+
+
 # --- verify ----------------------------------------------------------------------------------------
 
 

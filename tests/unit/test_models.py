@@ -560,7 +560,39 @@ def test_a_misspelt_word_builds_no_other_model(field: str, value: Any, known: st
 
 def test_the_printout_begins_with_the_number_of_parameters() -> None:
     model = tiny()
-    assert str(model).startswith(f"EncoderModel(\n  {model.num_parameters():,} parameters\n  (embedder)")
+    first = f"{model.num_parameters():,} parameters, {str(model.dtype)[6:]}"
+    assert str(model).startswith(f"EncoderModel(\n  {first}\n  (embedder)")
+
+
+def test_the_printout_has_sizes_heads_and_experts() -> None:
+    sizes = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 48}
+    sizes |= {"vocab_size": 60, "max_position_embeddings": 40}
+    config = {"model_type": "gpt_oss", **sizes, "num_key_value_heads": 2, "head_dim": 8}
+    config |= {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 6}
+    text = str(minitx.from_config(config, head="causal-lm", seed=0))
+    model = minitx.from_config(config, head="causal-lm", seed=0)
+    assert f"{model.num_parameters():,} parameters, float32, causal-lm" in text
+    assert "4 layers of width 32, causal, Rotary, 2 with a window of 6" in text
+    assert f"{sum(p.numel() for p in model.stack.layers[0].parameters()):,} parameters" in text  # type: ignore[index, operator, union-attr]
+    assert "4 heads of 8 features, 2 for keys and values" in text
+    assert "2 of 4 experts for each token" in text
+    shared = {"model_type": "albert", **sizes, "embedding_size": 16}
+    assert "4 layers of width 32, 1 different ones" in str(minitx.from_config(shared, head="none", seed=0))
+
+
+def test_outputs_print_by_shapes() -> None:
+    model, tokens = tiny(), ids(2, 7)
+    out = model(tokens, output_hidden_states=True, output_attentions=[1])
+    lines = [line.split() for line in str(out).splitlines()]
+    assert lines[0] == ["ModelOutput"]
+    assert " ".join(lines[1]).startswith("last_hidden_state (2, 7, ")
+    assert [line[0] for line in lines[1:]] == [
+        n for n, v in zip(out._fields, out, strict=True) if v is not None
+    ]
+    assert any(line[0] == "attentions" and line[1:3] == ["1", "x"] for line in lines)
+    assert "tensor(" not in repr(out)
+    assert repr(out._replace(loss=torch.tensor(2.5))).splitlines()[-1].startswith("  attentions")
+    assert "loss               2.5" in repr(out._replace(loss=torch.tensor(2.5)))
 
 
 @pytest.mark.parametrize("masked", [False, True])

@@ -78,7 +78,8 @@ class LoraLinear(MixedLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) -> (..., outputs)"""
-        autocast = torch.is_autocast_enabled(x.device.type)  # it converts by itself
+        # it converts by itself; the meta device has none
+        autocast = not x.is_meta and torch.is_autocast_enabled(x.device.type)
         base = F.linear(x, self.weight, self.bias) if autocast else super().forward(x)
         dropped = F.dropout(x, self.lora_options.dropout, self.training)
         wide = dropped if autocast else dropped.to(self.lora_A.dtype)

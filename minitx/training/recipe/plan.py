@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from minitx.models.sizes import count, num_bytes
 from minitx.optimize import recompute_layers
 from minitx.pictures.text import human
 from minitx.training.data.randomness import batch_generator
@@ -168,8 +169,8 @@ def measure(prepared: Prepared) -> Plan:
         folder=str(prepared.recipe.folder),
         objective=prepared.stated.name,
         model=name_of(model),
-        parameters=sum(p.numel() for p in parameters),
-        trainable=sum(p.numel() for p in trained),
+        parameters=count(parameters),
+        trainable=count(trained),
         examples=len(prepared.dataset),
         evaluation_examples=0 if prepared.evaluation is None else len(prepared.evaluation),
         tokens_per_example=sum(map(count_tokens, batches)) / counted,
@@ -177,8 +178,8 @@ def measure(prepared: Prepared) -> Plan:
         steps=config.steps,
         epochs=prepared.epochs,
         batch=config.batch_size * config.accumulation,
-        parameter_bytes=bytes_of(parameters),
-        gradient_bytes=bytes_of(trained),
+        parameter_bytes=num_bytes(parameters),
+        gradient_bytes=num_bytes(trained),
         optimizer_bytes=optimizer_bytes(run),
         activation_bytes=activation_bytes(run),
         seconds_per_step=sums.seconds,
@@ -210,15 +211,10 @@ def name_of(model: nn.Module) -> str:
     return text if part is model else f"{text}, and its generator"
 
 
-def bytes_of(tensors: Sequence[Tensor]) -> int:
-    """Returns the memory of tensors."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-
-
 def optimizer_bytes(run: Run) -> int:
     """Returns the memory of the optimizers' states after a step."""
     states = [state for optimizer in run.optimizers for state in optimizer.state.values()]
-    return bytes_of([value for state in states for value in state.values() if isinstance(value, Tensor)])
+    return num_bytes([value for state in states for value in state.values() if isinstance(value, Tensor)])
 
 
 def activation_bytes(run: Run) -> int:

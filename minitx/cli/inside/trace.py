@@ -1,0 +1,33 @@
+"""`minitx trace`: the steps of a forward; and `minitx estimate`: sizes, memory and operations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minitx.cli.options import HUB, MODEL, Argument, command, group
+from minitx.cli.render import colored_verdicts, emit
+from minitx.cli.source import Source
+
+
+@command(MODEL, *group("the model", *HUB[:3], "head", "dtype"))
+def estimate(source: Source, json: bool, **options: Any) -> None:
+    """Prints parameters, memory and operations of a model."""
+    from minitx.checkpoint.hub import fetch_tokenizer
+    from minitx.inspect.estimate import estimate as estimated
+    from minitx.io import read_json
+
+    source.calm_hub()
+    config = read_json(fetch_tokenizer(source.name, **source.hub) / "config.json")  # no weights
+    result = estimated(config, dtype=source.dtype, **options)
+    emit(json, result.to_json(), str(result))
+
+
+@command(MODEL, Argument("text", "TEXT", "one text"), *group("the model", *HUB, "head", "dtype", "device"))
+def trace(source: Source, text: str, head: str | None, json: bool, **options: Any) -> int:
+    """Prints the steps of a forward; returns 1 if one differs from its recomputation."""
+    from minitx.inspect.trace import trace as traced
+
+    folder, options["check"] = source.folder(), bool(options["check"])
+    result = traced(source.model(folder, head), text, tokenizer=source.tokenizer(folder), **options)
+    emit(json, result.to_json(), colored_verdicts(str(result)))
+    return 0 if result.ok else 1
