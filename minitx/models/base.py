@@ -104,8 +104,9 @@ class Model(nn.Module):
             raise UnknownAttributeError("model", type(self).__name__, name, self._modules) from None
 
     def extra_repr(self) -> str:
-        """Returns number and dtype of the parameters and the task, for the printout."""
-        words = [f"{self.num_parameters():,} parameters", str(self.dtype).removeprefix("torch."), self.task]
+        """Returns number and dtypes of the parameters and the task, for the printout."""
+        dtypes = sorted({str(parameter.dtype).removeprefix("torch.") for parameter in self.parameters()})
+        words = [f"{self.num_parameters():,} parameters", " and ".join(dtypes), self.task]
         return ", ".join(filter(None, words))
 
     # --- properties --------------------------------------------------------------------------------------
