@@ -91,7 +91,13 @@ def spawn(work: Callable[..., Any], folder: Path, size: int, *arguments: Any) ->
     # They are forks of one process of the tests that has imported torch, and done nothing with it.
     multiprocessing.get_context("forkserver").set_forkserver_preload([__name__, "torch._dynamo"])
     inputs = (work, folder, size, arguments)
-    multiprocessing.start_processes(_begin, inputs, nprocs=size, start_method="forkserver")
+    context: Any = multiprocessing.start_processes(
+        _begin, inputs, nprocs=size, join=False, start_method="forkserver"
+    )
+    for process in context.processes:  # each ends by itself: `join` kills the others after an error of one
+        process.join(60.0)
+    while not context.join():
+        pass
 
 
 def _begin(rank: int, work: Callable[..., Any], folder: Path, size: int, arguments: Any) -> None:
