@@ -56,7 +56,7 @@ def similarity_map(path: str, record: dict[str, Any]) -> Part:
 
 
 def drawn(path: str, draw: Any, *content: Any, title: str) -> Part:
-    """Returns the path of a picture, or the reason why there is none: matplotlib is not installed."""
+    """Returns the path of a picture, or a message if matplotlib is not installed."""
     try:
         written = str(draw(*content, title=title).save(path))
     except ImportError as error:

@@ -17,6 +17,7 @@ from minitx.layers.disentangled import Convolution, DisentangledSelfAttention
 from minitx.layers.experts import MixtureOfExperts
 from minitx.layers.table_head import TableHead
 from minitx.models import Model
+from minitx.models.taps import run_order
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def stack_flops(stack: Any, tokens: Tokens, time: int, past: int) -> int:
         time: tokens of each row that the stack runs.
         past: tokens of each row in its cache.
     """
-    order = getattr(stack, "layer_order", range(len(stack.layers)))
+    order = run_order(stack)
     total = 0
     for step, index in enumerate(order):
         total += layer_flops(stack.layers[index], tokens, time, past == 0)
@@ -168,7 +169,7 @@ def attention_flops(stack: Any, step: int, tokens: Tokens, time: int, past: int)
         time: tokens of each row.
         past: tokens of each row in the cache.
     """
-    order = getattr(stack, "layer_order", range(len(stack.layers)))
+    order = run_order(stack)
     kinds, keys, total = getattr(stack, "layer_kinds", None), past + time, 0
     if past and kinds is not None and kinds[step].layer_type == SLIDING:
         window = stack.config.sliding_window

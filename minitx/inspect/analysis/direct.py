@@ -21,11 +21,9 @@ from minitx.inspect.analysis.inputs import (
     check_vocabulary_head,
     ids_of,
     mask_of,
-    num_layers,
     positions_of_rows,
     prepare,
     run,
-    stack_of,
     token_ids_of_rows,
     token_name,
     token_names,
@@ -33,6 +31,7 @@ from minitx.inspect.analysis.inputs import (
 from minitx.inspect.analysis.lens.logit import first_call
 from minitx.inspect.analysis.table import Grid, number
 from minitx.inspect.taps import record
+from minitx.inspect.taps.edit import num_layers, stack_of
 from minitx.layers.layer import Layer, Output
 from minitx.layers.norm import RMSNorm
 from minitx.layers.stack import Stack
@@ -50,7 +49,7 @@ class DirectLogitAttribution:
     Attributes:
         values: (parts, B); their sum over the parts is `logit`.
         names: of the parts: "embedding", "0.head.1", "0.cross.1", "0.feed_forward", "bias".
-        logit: (B,), before a cap of the logits; without the head's bias if there is none.
+        logit: (B,), before a cap of the logits.
         tokens: name of the token of each row.
         against: name of the token whose logit is subtracted, row by row; empty: none.
         context: name of the token at the position, row by row.

@@ -14,19 +14,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from minitx.inspect.analysis.inputs import (
-    Inputs,
-    TokenNames,
-    ids_of,
-    prefix_of,
-    prepare,
-    run,
-    stack_of,
-    token_names,
-)
+from minitx.inspect.analysis.inputs import Inputs, TokenNames, ids_of, prefix_of, prepare, run, token_names
 from minitx.inspect.analysis.metrics import Metric
 from minitx.inspect.analysis.table import number, pad, shorten
 from minitx.inspect.taps import record, tap
+from minitx.inspect.taps.edit import stack_of
 from minitx.models import Model
 from minitx.tokenizer import Tokenizer
 from minitx.validation import (

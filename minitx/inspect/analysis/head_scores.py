@@ -12,9 +12,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from minitx.inspect.analysis.inputs import check_eval, num_layers, prefix_of, stack_of
+from minitx.inspect.analysis.inputs import check_eval, prefix_of
 from minitx.inspect.analysis.table import Grid
 from minitx.inspect.taps import record
+from minitx.inspect.taps.edit import num_layers, stack_of
 from minitx.models import Model
 from minitx.validation import ArgumentValueError, check_integer, check_integer_dtype, check_token_ids
 

@@ -16,7 +16,6 @@ from minitx.tokenizer import Tokenizer
 from minitx.validation import (
     ArgumentTypeError,
     ArgumentValueError,
-    check_choice,
     check_integer,
     check_strings,
     check_token_ids,
@@ -98,21 +97,6 @@ def check_vocabulary_head(model: Model) -> None:
     if model.task not in VOCABULARY_TASKS:
         expected = f"one with a head over the vocabulary, not of task {model.task!r}"
         raise ArgumentValueError("model", model, expected, f"load it with head= {VOCABULARY_TASKS}")
-
-
-def stack_of(model: Model, stack: str | None) -> str:
-    """Returns the name of a stack; None: the one that the head follows.
-
-    Raises:
-        ArgumentValueError: a stack that the model does not have.
-    """
-    return model.families[-1] if stack is None else str(check_choice("stack", stack, model.families))
-
-
-def num_layers(model: Model, stack: str) -> int:
-    """Returns the number of layers that a stack runs; shared ones are counted as often as they run."""
-    module: Any = model.get_submodule(stack)
-    return len(getattr(module, "layer_order", module.layers))
 
 
 def prefix_of(model: Model, stack: str) -> str:

@@ -9,17 +9,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from minitx.inspect.analysis.inputs import (
-    Inputs,
-    TokenNames,
-    ids_of,
-    num_layers,
-    prepare,
-    stack_of,
-    token_names,
-)
+from minitx.inspect.analysis.inputs import Inputs, TokenNames, ids_of, prepare, token_names
 from minitx.inspect.analysis.table import Grid
 from minitx.inspect.taps import Record, record
+from minitx.inspect.taps.edit import num_layers, stack_of
 from minitx.models import Model
 from minitx.tokenizer import Tokenizer
 from minitx.validation import Interval, check_choice, check_integer, check_number

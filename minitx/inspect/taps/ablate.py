@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from minitx.inspect.taps.edit import Names, check_layer, places_of, stack_name, tap
+from minitx.inspect.taps.edit import Names, check_layer, places_of, stack_of, tap
 from minitx.inspect.taps.record import Record, check_tappable
 from minitx.inspect.taps.select import Selection
 from minitx.models import Model
@@ -121,7 +121,7 @@ def _head_places(
     """Returns the places of heads by layer: name of the outputs of the heads -> heads."""
     check_tappable(model)
     check_type("heads", heads, Mapping, "a dict from layers to heads, such as {3: [1, 4]}")
-    stack = stack_name(model, None)
+    stack = stack_of(model, None)
     places = {}
     for layer, numbers in heads.items():
         number = check_layer("heads", model, stack, layer)

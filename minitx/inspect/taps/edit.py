@@ -17,7 +17,7 @@ from torch import Tensor
 from minitx.inspect.taps.record import Record, check_tappable
 from minitx.inspect.taps.select import Selection
 from minitx.models import Model
-from minitx.models.taps import Call, Place, TapFunction, match_places, tapped
+from minitx.models.taps import Call, Place, TapFunction, match_places, run_order, tapped
 from minitx.validation import (
     ArgumentTypeError,
     ArgumentValueError,
@@ -273,20 +273,27 @@ def _source(parameter: str, value: Any, name: str) -> Tensor | float:
     return source
 
 
-def stack_name(model: Model, stack: str | None) -> str:
-    """Returns the name of a stack: the decoder if there are two and none is chosen."""
-    families = model.families
-    return families[-1] if stack is None else check_choice("stack", stack, families)
+def stack_of(model: Model, stack: str | None) -> str:
+    """Returns the name of a stack; None: the one that the head follows, the decoder if there are two.
+
+    Raises:
+        ArgumentValueError: a stack that the model does not have.
+    """
+    return model.families[-1] if stack is None else str(check_choice("stack", stack, model.families))
+
+
+def num_layers(model: Model, stack: str) -> int:
+    """Returns the number of steps of a stack: a layer that several steps share counts in each."""
+    return len(run_order(model.get_submodule(stack)))
 
 
 def check_layer(parameter: str, model: Model, stack: str, layer: int) -> int:
     """Returns the number of a layer, from 0."""
-    module: Any = model.get_submodule(stack)
-    count = len(getattr(module, "layer_order", module.layers))
+    count = num_layers(model, stack)
     return check_integer(parameter, layer, -count, count - 1, f"the {stack} runs {count} layers") % count
 
 
 def _residual_after(model: Model, layer: int, stack: str | None) -> str:
     """Returns the name of the residual stream after a layer."""
-    name = stack_name(model, stack)
+    name = stack_of(model, stack)
     return f"{name}.layers.{check_layer('layer', model, name, layer)}.residual.after"

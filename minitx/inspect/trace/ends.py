@@ -16,6 +16,7 @@ from minitx.inspect.trace.tracer import Tracer, count
 from minitx.layers.embedding import ScaledEmbedding, SummedEmbeddings
 from minitx.layers.layer import Layer
 from minitx.layers.pooling import POOLING
+from minitx.models.taps import run_order
 from minitx.validation import ArgumentValueError
 
 
@@ -155,7 +156,7 @@ def summed(t: Tracer, module: Any, path: str, total: Tensor) -> Step:
 
 def stack(t: Tracer, module: Any, path: str) -> list[Step]:
     """Describes the layers of a stack, and its ends."""
-    order = getattr(module, "layer_order", range(len(module.layers)))
+    order = run_order(module)
     steps = []
     for number, layer in enumerate(module.layers):
         if not isinstance(layer, Layer):

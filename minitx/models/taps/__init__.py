@@ -4,7 +4,17 @@
 reaches those inside attention. A model without taps runs no code of this package.
 """
 
-from minitx.models.taps.places import Place, list_places, match_places
+from minitx.models.taps.places import Place, list_places, match_places, run_order
 from minitx.models.taps.scope import Call, Scope, TapFunction, scope_of, tapped
 
-__all__ = ["Call", "Place", "Scope", "TapFunction", "list_places", "match_places", "scope_of", "tapped"]
+__all__ = [
+    "Call",
+    "Place",
+    "Scope",
+    "TapFunction",
+    "list_places",
+    "match_places",
+    "run_order",
+    "scope_of",
+    "tapped",
+]

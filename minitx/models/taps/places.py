@@ -141,6 +141,12 @@ def _stacks(model: nn.Module) -> list[str]:
     return [name for name, module in modules if isinstance(getattr(module, "layers", None), nn.ModuleList)]
 
 
+def run_order(stack: Any) -> Sequence[int]:
+    """Returns the index in `layers` of the layer that runs at each step of a stack."""
+    order: Sequence[int] = getattr(stack, "layer_order", range(len(stack.layers)))
+    return order
+
+
 def _outside_layers(model: nn.Module) -> Iterator[Place]:
     """Yields the outputs of the modules outside the layers."""
     stacks = _stacks(model)
@@ -154,11 +160,10 @@ def _outside_layers(model: nn.Module) -> Iterator[Place]:
 
 def _in_layers(model: nn.Module, stack: str) -> Iterator[Place]:
     """Yields the places in the layers of a stack, layer by layer in the order in which they run."""
-    module = model.get_submodule(stack)
-    layers: Any = module.layers
-    order: Sequence[int] = getattr(module, "layer_order", range(len(layers)))
+    layers: Any = model.get_submodule(stack).layers
+    order = run_order(model.get_submodule(stack))
     for number, index in enumerate(order):
-        shared = order.count(index) > 1 if isinstance(order, list) else False
+        shared = order.count(index) > 1
         for name, point, part in _points(layers[index]):
             path = f"{stack}.layers.{number}.{name}"
             decodes = _decodes(model, path.removesuffix(f".{point}"), point)

@@ -19,16 +19,15 @@ from minitx.inspect.analysis.inputs import (
     check_vocabulary_head,
     ids_of,
     mask_of,
-    num_layers,
     prepare,
     run,
-    stack_of,
     token_id,
     token_name,
     token_names,
 )
 from minitx.inspect.analysis.table import CELL, render_table, shorten
 from minitx.inspect.taps import Record, record
+from minitx.inspect.taps.edit import num_layers, stack_of
 from minitx.layers.disentangled import DisentangledStack
 from minitx.layers.stack import Stack
 from minitx.models import Model

@@ -13,18 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minitx.inspect.analysis.inputs import (
-    Inputs,
-    ids_of,
-    prepare,
-    repeated,
-    run,
-    stack_of,
-    token_names,
-)
+from minitx.inspect.analysis.inputs import Inputs, ids_of, prepare, repeated, run, token_names
 from minitx.inspect.analysis.metrics import Metric, mean_of
 from minitx.inspect.analysis.patching.cells import By, Layout, PatchingGrid, Replacement, lay_out
 from minitx.inspect.taps import record, tap
+from minitx.inspect.taps.edit import stack_of
 from minitx.models import Model
 from minitx.models.taps import match_places
 from minitx.tokenizer import Tokenizer
