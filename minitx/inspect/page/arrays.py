@@ -58,7 +58,9 @@ def size_of(packed: Any) -> int:
 
 def _encoded(values: Tensor) -> str:
     values = values.contiguous()
-    content = ctypes.string_at(values.data_ptr(), values.numel() * values.element_size()) if values.numel() else b""
+    content = (
+        ctypes.string_at(values.data_ptr(), values.numel() * values.element_size()) if values.numel() else b""
+    )
     width = values.element_size()
     if sys.byteorder == "big":  # the page reads little-endian numbers
         content = b"".join(content[i : i + width][::-1] for i in range(0, len(content), width))

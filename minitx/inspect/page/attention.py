@@ -21,7 +21,11 @@ KINDS = (
 )
 VECTORS = ("query", "key", "value")
 POINTS = ("weights", "scores", *VECTORS)
-_LEVELS: tuple[tuple[Precision, bool], ...] = (*((p, True) for p in PRECISIONS), ("f16", False), ("u8", False))
+_LEVELS: tuple[tuple[Precision, bool], ...] = (
+    *((p, True) for p in PRECISIONS),
+    ("f16", False),
+    ("u8", False),
+)
 
 
 def attention_places(subject: Subject) -> dict[str, list[str]]:
@@ -95,12 +99,16 @@ def _packed(kind: dict[str, Any], precision: Precision | None, vectors: bool) ->
 def _notes(precision: Precision, vectors: bool) -> list[str]:
     notes = []
     if precision == "f16":
-        notes.append("Weights and vectors of attention have about three digits here, so that the page stays small.")
+        notes.append(
+            "Weights and vectors of attention have about three digits here, so that the page stays small."
+        )
     if precision == "u8":
         notes.append(
             "Weights and vectors of attention have 256 steps here, so that the page stays small; scores are "
             "computed from these vectors and differ in the third digit."
         )
     if not vectors:
-        notes.append("Queries, keys and values are left out, so that the page stays small; a shorter text has them.")
+        notes.append(
+            "Queries, keys and values are left out, so that the page stays small; a shorter text has them."
+        )
     return notes

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-
+from minitx.decoding.parameters import parameters_of
 from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.strategy import ORDERS, Strategy, in_order
-from minitx.decoding.parameters import parameters_of
 from minitx.inspect.page.arrays import pack
 from minitx.inspect.pictures.subject import Subject, token_name
 from minitx.layers.heads import VOCABULARY_TASKS
@@ -51,10 +49,14 @@ def next_token_data(subject: Subject, strategy: Strategy) -> tuple[dict[str, Any
     places = _places(subject, ids)
     wanted = {*ids, *logits[places].topk(min(NAMED, logits.shape[-1])).indices.flatten().tolist()}
     distributions = [
-        {"position": place, "title": _title(subject, place), "logits": pack(logits[place])} for place in places
+        {"position": place, "title": _title(subject, place), "logits": pack(logits[place])}
+        for place in places
     ]
     if len(places) > 1:  # fewer names each, so that a page with many masks stays small
-        wanted = {*ids, *logits[places].topk(min(NAMED // len(places), logits.shape[-1])).indices.flatten().tolist()}
+        wanted = {
+            *ids,
+            *logits[places].topk(min(NAMED // len(places), logits.shape[-1])).indices.flatten().tolist(),
+        }
     parameters, changed = parameters_of(Sample), _changed(strategy)
     sliders = [
         {

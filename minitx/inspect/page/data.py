@@ -66,7 +66,7 @@ def _facts(subject: Subject) -> dict[str, Any]:
     """Returns what the head of the page states about the model."""
     model: Any = subject.model
     return {
-        "architecture": getattr(getattr(model.checkpoint, "architecture", None), "model_type", "transformer"),
+        "architecture": getattr(model.checkpoint, "model_type", type(model).__name__),
         "family": " and ".join(model.families),
         "task": model.task,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),

@@ -41,7 +41,11 @@ def lens_data(subject: Subject) -> dict[str, Any] | None:
             if layer == len(cells):
                 cells.append([])
             cells[layer] += [
-                [[token_name(i, subject.tokenizer) for i in ids], [round(p, 6) for p in shares], round(nats, 4)]
+                [
+                    [token_name(i, subject.tokenizer) for i in ids],
+                    [round(p, 6) for p in shares],
+                    round(nats, 4),
+                ]
                 for ids, shares, nats in zip(*part, strict=True)
             ]
     ahead = "this token" if model.task == "masked-lm" else "the next token"

@@ -124,7 +124,9 @@ def render(title: str, data: dict[str, Any], live: dict[str, Any] | None = None,
         "NONCE": html.escape(nonce),
     }
     page = (ASSETS / "page.html").read_text(encoding="utf-8")
-    return re.sub("@([A-Z]+)@", lambda match: parts[match[1]], page)  # in one pass: the data may have such marks
+    return re.sub(
+        "@([A-Z]+)@", lambda match: parts[match[1]], page
+    )  # in one pass: the data may have such marks
 
 
 def script_json(value: Any) -> str:

@@ -25,7 +25,7 @@ const KEYS = [
 export async function start() {
   const packed = JSON.parse(document.getElementById("data").textContent);
   const data = await unpackAll(packed);
-  const state = new State(fitted({ data, kind: data.attention[0]?.name, layer: 0, head: 0, query: lastToken(data), key: 0 }));
+  const state = new State(fitted({ data, layer: 0, head: 0, key: 0, ...beginning(data) }));
   window.minitx = { state, data };
   state.subscribe(({ data: present }, changes) => {
     if ("data" in changes) head(present);
@@ -39,9 +39,12 @@ export async function start() {
   document.documentElement.dataset.ready = "yes";
 }
 
-function lastToken(data) {
-  const attention = data.attention[0];
-  return attention ? data.tokens[attention.query_side].length - 1 : 0;
+/** Returns the selection to begin with: the last kind of attention, at the token whose prediction is shown. */
+function beginning(data) {
+  const attention = data.attention.at(-1);
+  if (!attention) return { query: 0 };
+  const last = data.tokens[attention.query_side].length - 1;
+  return { kind: attention.name, query: data.next?.distributions[0].position ?? last };
 }
 
 function head({ model, notes }) {

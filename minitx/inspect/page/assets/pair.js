@@ -45,7 +45,8 @@ export function mount(root, state) {
     const [query, key] = ["query", "key"].map((part) => values.data.tokens[attention[`${part}_side`]][values[part]].name);
     const title = `${query} attends to ${key}: layer ${values.layer}, head ${values.head}`;
     const scale = number(attention.scale[values.layer], 4);
-    const bias = Math.abs(pair.bias) < 1e-4 ? "" : ` + ${number(pair.bias)} (position bias or other terms)`;
+    const rounding = 0.01 * Math.max(1, Math.abs(pair.scaled)); // of half precision, and of reduced arrays
+    const bias = Math.abs(pair.bias) < rounding ? "" : ` ${pair.bias < 0 ? "−" : "+"} ${number(Math.abs(pair.bias))} (position bias or other terms)`;
     const rest = pair.masked
       ? "This key is masked: its weight is 0."
       : `query · key = ${number(pair.dot)};   × ${scale}${bias} = score ${number(pair.scores[values.key])};   softmax over all keys = weight ${number(pair.weights[values.key], 4)}`;
@@ -87,5 +88,5 @@ function bars(tokens, pair, chosen, state) {
     explain(line, () => (weight === 0 ? "masked, or a weight of 0" : `score ${number(pair.scores[index])}   weight ${number(weight, 4)}`));
     return line;
   });
-  return element("div", { class: "weights", style: "columns: 260px; max-width: 100%" }, ...rows);
+  return element("div", { class: "weights" }, ...rows);
 }
