@@ -3,7 +3,7 @@
 
     scripts/page_library.py
 
-Needs npm. The packages and their versions are listed below; their licence (ISC) is kept at the top of the file.
+Needs npm. Packages and versions are listed below; their licence (ISC) is kept at the top of the file.
 """
 
 from __future__ import annotations
@@ -16,9 +16,6 @@ ROOT = Path(__file__).parents[1]
 TARGET = ROOT / "minitx/inspect/page/assets/d3.min.js"
 PACKAGES = {
     "d3-hierarchy": "3.1.2",
-    "d3-interpolate": "3.0.1",
-    "d3-scale": "4.0.2",
-    "d3-scale-chromatic": "3.1.0",
     "d3-selection": "3.0.0",
     "d3-shape": "3.2.0",
 }
@@ -26,9 +23,7 @@ ESBUILD = "0.28.2"
 # What the page imports; the rest is left out of the bundle.
 EXPORTS = """\
 export { hierarchy, tree } from "d3-hierarchy";
-export { scaleLinear, scaleBand } from "d3-scale";
-export { interpolateCividis, interpolatePuOr } from "d3-scale-chromatic";
-export { create, select, selectAll, pointer } from "d3-selection";
+export { pointer, select } from "d3-selection";
 export { linkHorizontal } from "d3-shape";
 """
 
@@ -43,7 +38,8 @@ def main() -> None:
         code = subprocess.run(esbuild, cwd=folder, check=True, capture_output=True, text=True).stdout
         licence = (folder / "node_modules/d3-selection/LICENSE").read_text().strip()
     parts = ", ".join(f"{package} {version}" for package, version in PACKAGES.items())
-    head = f"/*!\nParts of d3 (https://d3js.org): {parts}.\nBundled by scripts/page_library.py.\n\n{licence}\n*/\n"
+    origin = f"Parts of d3 (https://d3js.org): {parts}.\nBundled by scripts/page_library.py."
+    head = f"/*!\n{origin}\n\n{licence}\n*/\n"
     TARGET.parent.mkdir(parents=True, exist_ok=True)
     TARGET.write_text(head + code)
     print(f"{TARGET.relative_to(ROOT)}: {TARGET.stat().st_size / 1000:.0f} kB")

@@ -9,20 +9,15 @@ import click
 
 import minitx
 from minitx.cli.decoding_options import field_options, is_used
-from minitx.cli.options import HUB, MODEL, Argument, command, group
+from minitx.cli.options import HUB, MODEL, Argument, command, group, option
 from minitx.cli.render import emit, note
 from minitx.cli.source import Source
 from minitx.inspect.lab import lab as serve
 from minitx.inspect.page import view as make_page
-from minitx.inspect.page.chain import SLIDERS
 from minitx.validation import check_output
 
-_CHOOSING = [
-    declared
-    for title in ("choosing a token", "penalties")
-    for declared in field_options(title, minitx.Sample)
-    if declared.name in {*SLIDERS, "order"}
-]
+_FILE = "-o,--output PATH  .html file (default: page.html)"
+_CHOOSING = [*field_options("choosing a token", minitx.Sample), *field_options("penalties", minitx.Sample)]
 _OPTIONS: list[click.Parameter] = [*_CHOOSING, *group("the model", *HUB, "head", "dtype", "device")]
 
 
@@ -32,7 +27,7 @@ def _strategy(values: dict[str, Any]) -> minitx.Sample:
     return minitx.Sample(**{name: value for name in names if (value := values.pop(name)) is not None})
 
 
-@command(MODEL, Argument("text", "TEXT", "one text"), *_OPTIONS, renamed={"path": "output"})
+@command(MODEL, Argument("text", "TEXT", "one text"), option(_FILE), *_OPTIONS, renamed={"path": "output"})
 def view(source: Source, text: str, head: str | None, output: str, json: bool, **values: Any) -> None:
     """Writes the page, and prints where it is."""
     path = check_output("path", output, (".html",))

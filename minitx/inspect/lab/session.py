@@ -1,4 +1,4 @@
-"""What a live page asks for: the data of a text, with heads switched off, and what the model then generates."""
+"""What a live page asks for: the data of a text, with heads switched off, and what is then generated."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.strategy import Strategy
 from minitx.inspect.page.attention import KINDS, attention_places
 from minitx.inspect.page.data import MOST_BEAMS, page_data
-from minitx.inspect.pictures.subject import Subject, token_names
+from minitx.inspect.page.tokens import names_of
+from minitx.inspect.pictures.subject import Subject
 from minitx.inspect.taps import ablate
 from minitx.models import Model
 from minitx.models.decoder import NEXT_TOKEN_TASKS
@@ -105,12 +106,12 @@ class LabSession:
         if model.task in NEXT_TOKEN_TASKS:
             options: dict[str, Any] = {"tokenizer": self.tokenizer, "max_new_tokens": max_new_tokens}
             result = minitx.generate(model, text, minitx.Greedy(), **options)
-            return token_names(result.sequences[0].tolist(), self.tokenizer)
+            return names_of(result.sequences[0].tolist(), self.tokenizer)
         subject = Subject(self.model, self.tokenizer, (text,))
         mask = self.tokenizer.mask_token_id
         if model.task != "masked-lm" or mask is None:
             return []
         best = subject.logits().argmax(dim=-1).tolist()
-        return token_names(
+        return names_of(
             [best[i] for i, id_ in enumerate(subject.ids("encoder")) if id_ == mask], self.tokenizer
         )

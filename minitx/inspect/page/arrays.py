@@ -1,4 +1,4 @@
-"""Arrays as the page reads them: deflated, in base64, and in less precision where a page would be too large."""
+"""Arrays as the page reads them: deflated, in base64, in less precision where a page would be too large."""
 
 from __future__ import annotations
 
@@ -11,26 +11,28 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-Precision = Literal["f32", "f16", "u8"]
-PRECISIONS: tuple[Precision, ...] = ("f32", "f16", "u8")
+Precision = Literal["f32", "f16", "u8", "u6"]
+_STEPS = {"u8": 255, "u6": 63}
 
 
 def pack(values: Tensor, precision: Precision = "f32") -> dict[str, Any]:
     """Returns an array for the page.
 
     Args:
-        values: of any shape; float or integer.
-        precision: "f32"; "f16"; or "u8", 256 steps between the smallest and the largest value of each vector
-            of the last dimension, so that a vector's largest error is 1/510 of its range.
+        values: float or integer, of at least one element; of two dimensions at least for "u8" and "u6".
+        precision: "f32"; "f16"; or "u8" or "u6", 256 or 64 values from the smallest to the largest one of
+            each matrix of the last two dimensions, so that the largest error is 1/510 or 1/126 of their
+            distance.
 
     Returns:
-        "precision", "shape" and "data", in base64; of "u8", "low" and "step", one float32 for each vector.
+        "precision", "shape" and "data", in base64; of "u8" and "u6", "low" and "step", one float32 for each
+        matrix.
     """
     values = values.detach().cpu().float()
     packed: dict[str, Any] = {"precision": precision, "shape": list(values.shape)}
-    if precision == "u8":
-        low = values.amin(dim=-1, keepdim=True) if values.numel() else values[..., :1]
-        step = (values.amax(dim=-1, keepdim=True) - low) / 255 if values.numel() else low
+    if precision in _STEPS:
+        low = values.amin(dim=(-2, -1), keepdim=True)
+        step = (values.amax(dim=(-2, -1), keepdim=True) - low) / _STEPS[precision]
         levels = ((values - low) / step.clamp(min=1e-30)).round().to(torch.uint8)
         return {**packed, "low": pack(low)["data"], "step": pack(step)["data"], "data": _encoded(levels)}
     return {**packed, "data": _encoded(values.half() if precision == "f16" else values)}
@@ -39,9 +41,9 @@ def pack(values: Tensor, precision: Precision = "f32") -> dict[str, Any]:
 def unpack(packed: dict[str, Any]) -> Tensor:
     """Returns the float32 values of a packed array, as the page has them."""
     shape = packed["shape"]
-    if packed["precision"] == "u8":
+    if packed["precision"] in _STEPS:
         levels = _decoded(packed["data"], torch.uint8, shape)
-        low, step = (_decoded(packed[name], torch.float32, [*shape[:-1], 1]) for name in ("low", "step"))
+        low, step = (_decoded(packed[name], torch.float32, [*shape[:-2], 1, 1]) for name in ("low", "step"))
         return levels.float() * step + low
     dtype = torch.float16 if packed["precision"] == "f16" else torch.float32
     return _decoded(packed["data"], dtype, shape).float()
@@ -58,9 +60,8 @@ def size_of(packed: Any) -> int:
 
 def _encoded(values: Tensor) -> str:
     values = values.contiguous()
-    content = (
-        ctypes.string_at(values.data_ptr(), values.numel() * values.element_size()) if values.numel() else b""
-    )
+    size = values.numel() * values.element_size()
+    content = ctypes.string_at(values.data_ptr(), size)
     width = values.element_size()
     if sys.byteorder == "big":  # the page reads little-endian numbers
         content = b"".join(content[i : i + width][::-1] for i in range(0, len(content), width))
@@ -69,4 +70,4 @@ def _encoded(values: Tensor) -> str:
 
 def _decoded(text: str, dtype: torch.dtype, shape: list[int]) -> Tensor:
     content = bytearray(zlib.decompress(base64.b64decode(text)))
-    return torch.frombuffer(content, dtype=dtype).view(shape) if content else torch.zeros(shape, dtype=dtype)
+    return torch.frombuffer(content, dtype=dtype).view(shape)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minitx.inspect.page.arrays import PRECISIONS, Precision, pack, size_of
+from minitx.inspect.page.arrays import Precision, pack, size_of
 from minitx.inspect.pictures.subject import Subject
 from minitx.inspect.taps import Record
 from minitx.models.taps import match_places
@@ -21,10 +21,25 @@ KINDS = (
 )
 VECTORS = ("query", "key", "value")
 POINTS = ("weights", "scores", *VECTORS)
-_LEVELS: tuple[tuple[Precision, bool], ...] = (
-    *((p, True) for p in PRECISIONS),
-    ("f16", False),
-    ("u8", False),
+# Precision of weights, and of vectors if they are there: the first with which all fits.
+_LEVELS: tuple[tuple[Precision, Precision | None], ...] = (
+    ("f32", "f32"),
+    ("f16", "f16"),
+    ("u8", "u8"),
+    ("u8", "u6"),
+    ("f16", None),
+    ("u8", None),
+)
+_REDUCED = {
+    "f16": "Weights and vectors of attention have about three digits, so that the page stays small.",
+    "u8": "Weights of attention have 256 steps, so that the page stays small.",
+}
+_VECTORS = (
+    "Queries, keys and values have {} steps, so that the page stays small; scores are computed from them."
+)
+_LEFT_OUT = "Queries, keys and values are left out, so that the page stays small; a shorter text has them."
+_TOO_LONG = (
+    "The text is too long for the attention weights of all heads in one page; a shorter text has them."
 )
 
 
@@ -49,17 +64,15 @@ def attention_data(subject: Subject, seen: Record, budget: int) -> tuple[list[di
         budget: most characters of the arrays.
 
     Returns:
-        Per kind: its names and sizes, and the arrays "weights" and "scores" (L, H, T, S), "query" (L, H, T, D),
-        "key" and "value" (L, K, S, D). Scores and vectors are None where they do not fit the budget.
+        Per kind: its names and sizes, and the arrays "weights" and "scores" (L, H, T, S), "query"
+        (L, H, T, D), "key" and "value" (L, K, S, D). Those that do not fit the budget are None.
     """
     kinds = [_values(subject, name, modules, seen) for name, modules in attention_places(subject).items()]
-    for precision, vectors in _LEVELS:
-        packed = [_packed(kind, precision, vectors) for kind in kinds]
+    for weights, vectors in _LEVELS:
+        packed = [_packed(kind, weights, vectors) for kind in kinds]
         if size_of(packed) <= budget:
-            return packed, _notes(precision, vectors)
-    return [_packed(kind, None, False) for kind in kinds], [
-        "The text is too long for the attention weights of all heads in one page; a shorter text has them."
-    ]
+            return packed, _notes(weights, vectors)
+    return [_packed(kind, None, None) for kind in kinds], [_TOO_LONG]
 
 
 def _values(subject: Subject, name: str, modules: Sequence[str], seen: Record) -> dict[str, Any]:
@@ -85,30 +98,20 @@ def _values(subject: Subject, name: str, modules: Sequence[str], seen: Record) -
     }
 
 
-def _packed(kind: dict[str, Any], precision: Precision | None, vectors: bool) -> dict[str, Any]:
-    """Returns a kind of attention with packed arrays; without a precision, with none."""
+def _packed(kind: dict[str, Any], weights: Precision | None, vectors: Precision | None) -> dict[str, Any]:
+    """Returns a kind of attention with its arrays in these precisions; those without one are None."""
     facts = {key: value for key, value in kind.items() if key != "tensors"}
+    chosen = dict.fromkeys(VECTORS, vectors) | {"weights": weights}
+    chosen["scores"] = vectors if vectors in ("f32", "f16") else None  # else the page computes them
     for point, tensor in kind["tensors"].items():
-        wanted = precision is not None and (point == "weights" or vectors)
-        if point == "scores" and precision == "u8":
-            wanted = False  # the page computes them from queries and keys
-        facts[point] = pack(tensor, precision or "f32") if wanted else None
+        precision = chosen[point]
+        facts[point] = None if precision is None else pack(tensor, precision)
     return facts
 
 
-def _notes(precision: Precision, vectors: bool) -> list[str]:
-    notes = []
-    if precision == "f16":
-        notes.append(
-            "Weights and vectors of attention have about three digits here, so that the page stays small."
-        )
-    if precision == "u8":
-        notes.append(
-            "Weights and vectors of attention have 256 steps here, so that the page stays small; scores are "
-            "computed from these vectors and differ in the third digit."
-        )
-    if not vectors:
-        notes.append(
-            "Queries, keys and values are left out, so that the page stays small; a shorter text has them."
-        )
-    return notes
+def _notes(weights: Precision, vectors: Precision | None) -> list[str]:
+    notes = [_REDUCED[weights]] if weights in _REDUCED else []
+    steps = {"u8": 256, "u6": 64}.get(vectors or "")
+    if steps:
+        notes.append(_VECTORS.format(steps))
+    return notes if vectors else [*notes, _LEFT_OUT]

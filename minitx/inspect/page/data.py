@@ -14,7 +14,7 @@ from minitx.inspect.page.tree import beam_tree_data
 from minitx.inspect.pictures.subject import Subject
 from minitx.validation import check_integer, check_type
 
-BUDGET = 2_400_000  # characters of the arrays of attention, so that a page has at most 3 MB
+BUDGET = 2_450_000  # characters of the arrays of attention, so that a page has at most 3 MB
 MOST_BEAMS, MOST_TOKENS = 16, 32
 
 
@@ -37,7 +37,8 @@ def page_data(
             notes state.
 
     Returns:
-        A value for `json.dumps`: "model", "tokens" of each stack, "attention", "lens", "next", "tree", "notes".
+        A value for `json.dumps`: "model", "tokens" of each stack, "attention", "lens", "next", "tree" and
+        "notes".
 
     Raises:
         ArgumentTypeError, ArgumentValueError: arguments out of range, a text that the model cannot read.

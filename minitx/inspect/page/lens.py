@@ -8,7 +8,8 @@ import torch
 
 from minitx.inspect.analysis import logit_lens
 from minitx.inspect.analysis.lens.logit import EMBEDDING
-from minitx.inspect.pictures.subject import Subject, token_name
+from minitx.inspect.page.tokens import names_of
+from minitx.inspect.pictures.subject import Subject
 from minitx.layers.heads import VOCABULARY_TASKS
 
 TOP = 5
@@ -40,14 +41,12 @@ def lens_data(subject: Subject) -> dict[str, Any] | None:
         for layer, part in enumerate(parts):
             if layer == len(cells):
                 cells.append([])
-            cells[layer] += [
-                [
-                    [token_name(i, subject.tokenizer) for i in ids],
-                    [round(p, 6) for p in shares],
-                    round(nats, 4),
-                ]
-                for ids, shares, nats in zip(*part, strict=True)
-            ]
+            cells[layer] += [_cell(subject, *values) for values in zip(*part, strict=True)]
     ahead = "this token" if model.task == "masked-lm" else "the next token"
     layers = ["input" if name == EMBEDDING else f"layer {name}" for name in names]
     return {"side": side, "predicts": ahead, "layers": layers, "cells": cells}
+
+
+def _cell(subject: Subject, ids: list[int], shares: list[float], entropy: float) -> list[Any]:
+    names = names_of(ids, subject.tokenizer)
+    return [names, [round(share, 6) for share in shares], round(entropy, 4)]

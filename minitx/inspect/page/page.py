@@ -105,7 +105,7 @@ def view(
 def render(title: str, data: dict[str, Any], live: dict[str, Any] | None = None, nonce: str = "") -> str:
     """Returns the page as HTML.
 
-    Its modules are inlined in an import map, so that each stays a file of its own and the page needs no other.
+    Its modules are inlined in an import map: each stays a file of its own, and the page needs no other.
 
     Args:
         title: of the page.

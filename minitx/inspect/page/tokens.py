@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from minitx.inspect.pictures.subject import Subject, token_names
+from minitx.inspect.pictures.subject import Subject, token_name
+from minitx.tokenizer import Tokenizer
 
 
 def tokens_of(subject: Subject, side: str) -> list[dict[str, Any]]:
@@ -20,7 +22,7 @@ def tokens_of(subject: Subject, side: str) -> list[dict[str, Any]]:
     """
     tokenizer, ids = subject.tokenizer, subject.ids(side)
     tokens = []
-    for token, name in zip(ids, token_names(ids, tokenizer), strict=True):
+    for token, name in zip(ids, names_of(ids, tokenizer), strict=True):
         text = None if tokenizer is None else tokenizer.decode([token], skip_special_tokens=False)
         tokens.append(
             {
@@ -33,3 +35,12 @@ def tokens_of(subject: Subject, side: str) -> list[dict[str, Any]]:
             }
         )
     return tokens
+
+
+def names_of(ids: Sequence[int], tokenizer: Tokenizer | None) -> list[str]:
+    """Returns tokens as the page shows them: `token_name`, with line breaks and the like as escapes."""
+    return ["".join(map(_visible, token_name(id_, tokenizer))) for id_ in ids]
+
+
+def _visible(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")

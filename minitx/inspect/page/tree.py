@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import minitx
-from minitx.inspect.pictures.subject import Subject, token_name
+from minitx.inspect.page.tokens import names_of
+from minitx.inspect.pictures.subject import Subject
 from minitx.models.decoder import NEXT_TOKEN_TASKS
 
 
@@ -18,8 +19,8 @@ def beam_tree_data(subject: Subject, num_beams: int, max_new_tokens: int) -> dic
         max_new_tokens: length of the hypotheses.
 
     Returns:
-        "beams", and "nodes", each with "parent" (its number, or None), "step", "name", "logprob" of the token,
-        "score" of the sequence up to it, "finished", and "rank" among the returned hypotheses or None.
+        "beams", and "nodes", each with "parent" (its number, or None), "step", "name", "logprob" of the
+        token, "score" of the sequence up to it, "finished", and "rank" among the returned ones or None.
     """
     model: Any = subject.model
     if model.task not in NEXT_TOKEN_TASKS or num_beams < 1:
@@ -33,7 +34,7 @@ def beam_tree_data(subject: Subject, num_beams: int, max_new_tokens: int) -> dic
         {
             "parent": node.parent,
             "step": node.step,
-            "name": token_name(node.token, subject.tokenizer),
+            "name": names_of([node.token], subject.tokenizer)[0],
             "logprob": round(node.logprob, 6),
             "score": round(node.score, 6),
             "finished": node.finished,

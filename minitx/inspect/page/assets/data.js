@@ -36,10 +36,10 @@ export async function unpack(packed) {
   const [low, step] = await Promise.all(
     [packed.low, packed.step].map(async (part) => new Float32Array(await inflate(part))),
   );
-  const width = packed.shape.at(-1);
+  const size = packed.shape.at(-1) * packed.shape.at(-2);
   const values = Float32Array.from(new Uint8Array(bytes), (level, index) => {
-    const vector = Math.floor(index / width);
-    return level * step[vector] + low[vector];
+    const matrix = Math.floor(index / size);
+    return level * step[matrix] + low[matrix];
   });
   return { shape: packed.shape, values };
 }

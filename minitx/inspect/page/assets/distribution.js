@@ -1,11 +1,25 @@
 /** The next token: its distribution after each step of the chain, with a slider for each parameter. */
 
-import { draw, runChain } from "minitx/chain";
+import { STEPS, draw, runChain } from "minitx/chain";
 import { element, explain, number, section } from "minitx/dom";
 
 const LEAD = "How the next token is chosen: each step of the chain changes the model's distribution or removes tokens, and the token is drawn from the last one. Move the sliders, change the order of the steps, and compare the columns.";
 const SHOWN = 12;
 const DRAWS = 1000;
+// Ends and step of the slider of each parameter.
+const RANGES = {
+  repetition_penalty: [0.5, 2, 0.01],
+  frequency_penalty: [-2, 2, 0.05],
+  presence_penalty: [-2, 2, 0.05],
+  temperature: [0.05, 3, 0.05],
+  top_h: [0.05, 1, 0.05],
+  top_k: [0, 200, 1],
+  top_p: [0.01, 1, 0.01],
+  min_p: [0, 1, 0.01],
+  typical_p: [0.01, 1, 0.01],
+  epsilon_cutoff: [0, 0.1, 0.0005],
+  eta_cutoff: [0, 0.1, 0.0005],
+};
 const ORDER_NAMES = { transformers: "transformers", vllm: "vLLM", "llama.cpp": "llama.cpp" };
 
 export function mount(root, state) {
@@ -27,28 +41,37 @@ export function mount(root, state) {
 function settings(next, before) {
   const promptLength = next.history.length;
   if (before) return { ...before, promptLength, place: Math.min(before.place, next.distributions.length - 1) };
-  const values = Object.fromEntries(next.sliders.map(({ name, value, low }) => [name, value ?? low]));
-  const on = new Set(next.sliders.filter(({ value, off }) => value !== off).map(({ name }) => name));
-  return { place: 0, order: [...next.orders[next.order]], preset: next.order, values, on, promptLength, seed: 0, draws: null };
+  const known = Object.entries(next.parameters).filter(([name]) => name in STEPS);
+  const values = Object.fromEntries(known.map(([name, { value }]) => [name, value ?? RANGES[name][0]]));
+  const on = new Set(known.filter(([, { value, off }]) => value !== off).map(([name]) => name));
+  const preset = next.order;
+  return { place: 0, order: steps(next, preset), preset, values, on, promptLength, seed: 0, draws: null };
+}
+
+/** Returns the steps that the page computes, in a library's order. */
+function steps(next, preset) {
+  return next.orders[preset].filter((name) => name in STEPS);
 }
 
 function build(body, next, chain) {
   const sliders = element("div");
-  const steps = element("div", { class: "scroll", id: "chain-steps" });
+  const results = element("div", { class: "scroll", id: "chain-steps" });
   const code = element("div");
   const drawn = element("p", { id: "draws" });
   const update = () => {
-    const results = runChain(next.distributions[chain.place].logits.values, chosen(next, chain), { history: next.history, promptLength: chain.promptLength });
-    window.minitx.chain = results;
-    steps.replaceChildren(columns(results, next));
+    const distributions = runChain(next.distributions[chain.place].logits.values, chosen(next, chain), { history: next.history, promptLength: chain.promptLength });
+    window.minitx.chain = distributions;
+    results.replaceChildren(columns(distributions, next));
     code.replaceChildren(...calls(next, chain));
-    drawn.textContent = chain.draws === null ? "" : drawing(results.at(-1), next, chain);
+    drawn.textContent = chain.draws === null ? "" : drawing(distributions.at(-1), next, chain);
   };
   const order = () => {
     sliders.replaceChildren(...chain.order.map((name, place) => slider(next, chain, name, place, update, order)));
     update();
   };
-  body.replaceChildren(controls(next, chain, update, order), sliders, steps, drawn, element("h3", {}, "The same in Python and on the command line"), code);
+  body.replaceChildren(controls(next, chain, update, order), sliders, results, drawn, element("h3", {}, "The same in Python and on the command line"), code);
+  const missing = Object.entries(next.parameters).filter(([name, { value, off }]) => value !== off && !(name in STEPS));
+  body.append(...missing.map(([name]) => element("p", { class: "error" }, `The page does not compute ${name}; its sliders begin without it.`)));
   order();
 }
 
@@ -70,7 +93,7 @@ function controls(next, chain, update, order) {
   const presets = Object.keys(next.orders).map((name) => element("option", { value: name, selected: name === chain.preset }, ORDER_NAMES[name] ?? name));
   const preset = (event) => {
     chain.preset = event.target.value;
-    chain.order = [...next.orders[chain.preset]];
+    chain.order = steps(next, chain.preset);
     order();
   };
   bar.append(element("label", {}, "order of ", element("select", { name: "order", onchange: preset }, ...presets)));
@@ -96,19 +119,20 @@ function controls(next, chain, update, order) {
 }
 
 function slider(next, chain, name, place, update, order) {
-  const spec = next.sliders.find((candidate) => candidate.name === name);
+  const { off, help } = next.parameters[name];
+  const [low, high, width] = RANGES[name];
   const set = (value) => {
     if (!Number.isFinite(value)) return;
-    const bounded = Math.max(spec.low, Math.min(name === "top_k" ? Infinity : spec.high, value));
+    const bounded = Math.max(low, Math.min(name === "top_k" ? Infinity : high, value));
     chain.values[name] = name === "top_k" ? Math.round(bounded) : bounded;
-    if (chain.values[name] === spec.off) chain.on.delete(name);
+    if (chain.values[name] === off) chain.on.delete(name);
     else chain.on.add(name);
     use.checked = chain.on.has(name);
     update();
   };
-  const common = { min: spec.low, max: spec.high, step: spec.step, value: chain.values[name], name };
+  const common = { min: low, max: high, step: width, value: chain.values[name], name };
   const range = element("input", { type: "range", ...common, "aria-label": name });
-  const field = element("input", { type: "number", ...common, max: name === "top_k" ? null : spec.high, step: "any", "aria-label": `${name}, a number` });
+  const field = element("input", { type: "number", ...common, max: name === "top_k" ? null : high, step: "any", "aria-label": `${name}, a number` });
   range.addEventListener("input", () => {
     field.value = range.value;
     set(Number(range.value));
@@ -129,7 +153,7 @@ function slider(next, chain, name, place, update, order) {
   };
   const up = element("button", { title: "earlier", "aria-label": `${name} earlier`, disabled: place === 0, onclick: move(-1) }, "↑");
   const down = element("button", { title: "later", "aria-label": `${name} later`, disabled: place === chain.order.length - 1, onclick: move(1) }, "↓");
-  return element("div", { class: "slider", "data-name": name }, use, element("label", { title: spec.help }, name), range, field, element("span", { class: "move" }, up, down));
+  return element("div", { class: "slider", "data-name": name }, use, element("label", { title: help }, name), range, field, element("span", { class: "move" }, up, down));
 }
 
 /** Returns a column of bars for each step. */
@@ -173,11 +197,10 @@ function drawing(result, next, chain) {
 /** Returns the call and the command with the same parameters. */
 function calls(next, chain) {
   const used = chosen(next, chain);
-  const preset = chain.order.every((name, place) => name === next.orders[chain.preset][place]);
-  const CLASSES = { repetition_penalty: "RepetitionPenalty", frequency_penalty: "FrequencyPenalty", presence_penalty: "PresencePenalty", temperature: "Temperature", top_h: "TopH", top_k: "TopK", top_p: "TopP", min_p: "MinP", typical_p: "Typical", epsilon_cutoff: "Epsilon", eta_cutoff: "Eta" };
+  const preset = chain.order.join() === steps(next, chain.preset).join();
   const named = used.map(([name, value]) => `${name}=${value}`);
   if (preset && chain.preset !== "transformers") named.push(`order="${chain.preset}"`);
-  const literal = used.map(([name, value]) => `${CLASSES[name]}(${value})`).join(", ");
+  const literal = used.map(([name, value]) => `${next.parameters[name].step}(${value})`).join(", ");
   const python = preset ? `minitx.Sample(${named.join(", ")})` : `minitx.Sample(chain=Chain(${literal}))`;
   const options = used.map(([name, value]) => ` --${name.replaceAll("_", "-")} ${value}`).join("");
   const order = chain.preset === "transformers" ? "" : ` --order ${chain.preset}`;
