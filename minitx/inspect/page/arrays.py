@@ -11,28 +11,28 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-Precision = Literal["f32", "f16", "u8", "u6"]
-_STEPS = {"u8": 255, "u6": 63}
+Precision = Literal["f32", "f16", "u8", "u6", "u5"]
+VALUES = {"u8": 256, "u6": 64, "u5": 32}  # that a number can have
 
 
 def pack(values: Tensor, precision: Precision = "f32") -> dict[str, Any]:
     """Returns an array for the page.
 
     Args:
-        values: float or integer, of at least one element; of two dimensions at least for "u8" and "u6".
-        precision: "f32"; "f16"; or "u8" or "u6", 256 or 64 values from the smallest to the largest one of
-            each matrix of the last two dimensions, so that the largest error is 1/510 or 1/126 of their
+        values: float or integer, of at least one element; of two dimensions at least for "u8" to "u5".
+        precision: "f32"; "f16"; or "u8", "u6" or "u5", 256, 64 or 32 values from the smallest to the largest
+            one of each matrix of the last two dimensions, so that the largest error of "u8" is 1/510 of their
             distance.
 
     Returns:
-        "precision", "shape" and "data", in base64; of "u8" and "u6", "low" and "step", one float32 for each
+        "precision", "shape" and "data", in base64; of "u8" to "u5", "low" and "step", one float32 for each
         matrix.
     """
     values = values.detach().cpu().float()
     packed: dict[str, Any] = {"precision": precision, "shape": list(values.shape)}
-    if precision in _STEPS:
+    if precision in VALUES:
         low = values.amin(dim=(-2, -1), keepdim=True)
-        step = (values.amax(dim=(-2, -1), keepdim=True) - low) / _STEPS[precision]
+        step = (values.amax(dim=(-2, -1), keepdim=True) - low) / (VALUES[precision] - 1)
         levels = ((values - low) / step.clamp(min=1e-30)).round().to(torch.uint8)
         return {**packed, "low": pack(low)["data"], "step": pack(step)["data"], "data": _encoded(levels)}
     return {**packed, "data": _encoded(values.half() if precision == "f16" else values)}
@@ -41,7 +41,7 @@ def pack(values: Tensor, precision: Precision = "f32") -> dict[str, Any]:
 def unpack(packed: dict[str, Any]) -> Tensor:
     """Returns the float32 values of a packed array, as the page has them."""
     shape = packed["shape"]
-    if packed["precision"] in _STEPS:
+    if packed["precision"] in VALUES:
         levels = _decoded(packed["data"], torch.uint8, shape)
         low, step = (_decoded(packed[name], torch.float32, [*shape[:-2], 1, 1]) for name in ("low", "step"))
         return levels.float() * step + low

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minitx.inspect.page.arrays import Precision, pack, size_of
+from minitx.inspect.page.arrays import VALUES, Precision, pack, size_of
 from minitx.inspect.pictures.subject import Subject
 from minitx.inspect.taps import Record
 from minitx.models.taps import match_places
@@ -27,6 +27,7 @@ _LEVELS: tuple[tuple[Precision, Precision | None], ...] = (
     ("f16", "f16"),
     ("u8", "u8"),
     ("u8", "u6"),
+    ("u8", "u5"),
     ("f16", None),
     ("u8", None),
 )
@@ -111,7 +112,6 @@ def _packed(kind: dict[str, Any], weights: Precision | None, vectors: Precision 
 
 def _notes(weights: Precision, vectors: Precision | None) -> list[str]:
     notes = [_REDUCED[weights]] if weights in _REDUCED else []
-    steps = {"u8": 256, "u6": 64}.get(vectors or "")
-    if steps:
-        notes.append(_VECTORS.format(steps))
+    if vectors in VALUES:
+        notes.append(_VECTORS.format(VALUES[vectors]))
     return notes if vectors else [*notes, _LEFT_OUT]
