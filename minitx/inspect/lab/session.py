@@ -22,7 +22,7 @@ from minitx.validation import ArgumentValueError, check_integer, check_type
 
 MOST_NEW_TOKENS = 64
 _FIELDS = ("text", "target", "off", "max_new_tokens", "num_beams", "sequence", "client")
-_BUDGET = 40_000_000  # characters of arrays: on this machine, float32 for any text that the page takes
+_LARGEST = 40_000_000  # characters of an answer, which no network carries
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class LabSession:
         before = self.output(text, length)
         with self.switched_off(off):
             subject = Subject(self.model, self.tokenizer, (text,), target or None)
-            data = page_data(subject, strategy=self.strategy, num_beams=beams, budget=_BUDGET)
+            data = page_data(subject, strategy=self.strategy, num_beams=beams, largest=_LARGEST)
             after = self.output(text, length) if off else before
         return data | {"output": {"before": before, "after": after}}
 

@@ -11,21 +11,21 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-Precision = Literal["f32", "f16", "u8", "u6", "u5"]
-VALUES = {"u8": 256, "u6": 64, "u5": 32}  # that a number can have
+Precision = Literal["f32", "f16", "u8", "u6", "u4"]
+VALUES = {"u8": 256, "u6": 64, "u4": 16}  # that a number can have
 
 
 def pack(values: Tensor, precision: Precision = "f32") -> dict[str, Any]:
     """Returns an array for the page.
 
     Args:
-        values: float or integer, of at least one element; of two dimensions at least for "u8" to "u5".
-        precision: "f32"; "f16"; or "u8", "u6" or "u5", 256, 64 or 32 values from the smallest to the largest
+        values: float or integer, of at least one element; of two dimensions at least for "u8" to "u4".
+        precision: "f32"; "f16"; or "u8", "u6" or "u4", 256, 64 or 16 values from the smallest to the largest
             one of each matrix of the last two dimensions, so that the largest error of "u8" is 1/510 of their
             distance.
 
     Returns:
-        "precision", "shape" and "data", in base64; of "u8" to "u5", "low" and "step", one float32 for each
+        "precision", "shape" and "data", in base64; of "u8" to "u4", "low" and "step", one float32 for each
         matrix.
     """
     values = values.detach().cpu().float()

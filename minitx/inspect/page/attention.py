@@ -27,13 +27,14 @@ _LEVELS: tuple[tuple[Precision, Precision | None], ...] = (
     ("f16", "f16"),
     ("u8", "u8"),
     ("u8", "u6"),
-    ("u8", "u5"),
+    ("u6", "u4"),
     ("f16", None),
     ("u8", None),
 )
 _REDUCED = {
     "f16": "Weights and vectors of attention have about three digits, so that the page stays small.",
     "u8": "Weights of attention have 256 steps, so that the page stays small.",
+    "u6": "Weights of attention have 64 steps, so that the page stays small.",
 }
 _VECTORS = (
     "Queries, keys and values have {} steps, so that the page stays small; scores are computed from them."

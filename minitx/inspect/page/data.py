@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from minitx.decoding.samplers.sample import Sample
@@ -14,7 +15,7 @@ from minitx.inspect.page.tree import beam_tree_data
 from minitx.inspect.pictures.subject import Subject
 from minitx.validation import check_integer, check_type
 
-BUDGET = 2_450_000  # characters of the arrays of attention, so that a page has at most 3 MB
+LARGEST = 2_850_000  # characters of the data of a page, which then has at most 3 MB
 MOST_BEAMS, MOST_TOKENS = 16, 32
 
 
@@ -24,7 +25,7 @@ def page_data(
     strategy: Strategy = Sample(),  # noqa: B008 - frozen
     num_beams: int = 4,
     max_new_tokens: int = 8,
-    budget: int = BUDGET,
+    largest: int = LARGEST,
 ) -> dict[str, Any]:
     """Runs a model on a text and returns what the page shows of it.
 
@@ -33,8 +34,8 @@ def page_data(
         strategy: `Sample(...)`, whose parameters the sliders begin with.
         num_beams: of the beam search whose tree is shown; 0: none.
         max_new_tokens: length of its hypotheses.
-        budget: most characters of the arrays of attention; above it they have less precision, as the page's
-            notes state.
+        largest: most characters of the data; above it the arrays of attention have less precision, as the
+            page's notes state.
 
     Returns:
         A value for `json.dumps`: "model", "tokens" of each stack, "attention", "lens", "next", "tree" and
@@ -48,19 +49,18 @@ def page_data(
     max_new_tokens = check_integer("max_new_tokens", max_new_tokens, 1, MOST_TOKENS)
     modules = [module for part in attention_places(subject).values() for module in part]
     _, seen = subject.run(*(f"{module}.{point}" for module in modules for point in POINTS))
-    attention, reduced = attention_data(subject, seen, budget)
     following, left_out = next_token_data(subject, strategy)
-    return {
+    rest = {
         "version": 1,
         "model": _facts(subject),
         "text": subject.text if isinstance(subject.text, str) else None,
         "tokens": {side: tokens_of(subject, side) for side in subject.model.families},
-        "attention": attention,
         "lens": lens_data(subject),
         "next": following,
         "tree": beam_tree_data(subject, num_beams, max_new_tokens),
-        "notes": [*reduced, *left_out],
     }
+    attention, reduced = attention_data(subject, seen, largest - len(json.dumps(rest)))
+    return {**rest, "attention": attention, "notes": [*reduced, *left_out]}
 
 
 def _facts(subject: Subject) -> dict[str, Any]:
