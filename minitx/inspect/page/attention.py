@@ -95,6 +95,7 @@ def _values(subject: Subject, name: str, modules: Sequence[str], seen: Record) -
         "causal": name == "decoder.self" and bool(masked[..., upper].all()),
         "layers": len(modules),
         "heads": scores.shape[1],
+        "sinks": any(getattr(part, "sinks", None) is not None for part in parts),
         "scale": [float(getattr(part, "scale", 1.0)) for part in parts],
         "tensors": tensors,
     }

@@ -197,13 +197,13 @@ function drawing(result, next, chain) {
 /** Returns the call and the command with the same parameters. */
 function calls(next, chain) {
   const used = chosen(next, chain);
-  const preset = chain.order.join() === steps(next, chain.preset).join();
+  const preset = used.length === 0 || chain.order.join() === steps(next, chain.preset).join();
   const named = used.map(([name, value]) => `${name}=${value}`);
-  if (preset && chain.preset !== "transformers") named.push(`order="${chain.preset}"`);
+  if (used.length > 0 && preset && chain.preset !== "transformers") named.push(`order="${chain.preset}"`);
   const literal = used.map(([name, value]) => `${next.parameters[name].step}(${value})`).join(", ");
   const python = preset ? `minitx.Sample(${named.join(", ")})` : `minitx.Sample(chain=Chain(${literal}))`;
   const options = used.map(([name, value]) => ` --${name.replaceAll("_", "-")} ${value}`).join("");
-  const order = chain.preset === "transformers" ? "" : ` --order ${chain.preset}`;
+  const order = used.length === 0 || chain.preset === "transformers" ? "" : ` --order ${chain.preset}`;
   const shell = preset ? `minitx generate MODEL TEXT${options}${order}` : "The command line has the orders of the list above only.";
   return [element("div", { class: "code", id: "python-call" }, python), element("div", { class: "code", id: "shell-call" }, shell)];
 }

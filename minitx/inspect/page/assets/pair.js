@@ -49,7 +49,7 @@ export function mount(root, state) {
     const bias = Math.abs(pair.bias) < rounding ? "" : ` ${pair.bias < 0 ? "−" : "+"} ${number(Math.abs(pair.bias))} (position bias or other terms)`;
     const rest = pair.masked
       ? "This key is masked: its weight is 0."
-      : `query · key = ${number(pair.dot)};   × ${scale}${bias} = score ${number(pair.scores[values.key])};   softmax over all keys = weight ${number(pair.weights[values.key], 4)}`;
+      : `query · key = ${number(pair.dot)};   × ${scale}${bias} = score ${number(pair.scores[values.key])};   softmax over all keys${attention.sinks ? " and a sink" : ""} = weight ${number(pair.weights[values.key], 4)}`;
     body.replaceChildren(
       element("h3", {}, title),
       strips([["query", pair.q], ["key", pair.k], ["product", pair.products], ["value", pair.v]]),
