@@ -32,6 +32,7 @@ class LabServer(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    request_queue_size = 128  # connections that wait, as after many quick edits
     block_on_close = False
 
     def __init__(self, page: Callable[[str, str], str], answer: Answer, port: int = 0) -> None:
@@ -108,7 +109,7 @@ class _Handler(BaseHTTPRequestHandler):
         except Exception as error:  # the page shows it, and the server goes on
             self._refuse(500, f"{type(error).__name__}: {error}")
             return
-        self._json(409, {"superseded": True}) if data is None else self._json(200, data)
+        self._json(200, {"superseded": True} if data is None else data)
 
     def _request(self) -> dict[str, Any] | None:
         """Returns the request, or None after an error was sent."""

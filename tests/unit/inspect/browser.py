@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -35,6 +36,8 @@ def chromium() -> Iterator[Browser]:
 def opened(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
     """Opens a page; nothing but its own address can be reached, and a message on its console is an error.
 
+    The messages so far are `page.problems`.
+
     Args:
         browser: from `chromium`.
         url: the address, of a file or of a server on this machine.
@@ -54,6 +57,7 @@ def opened(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
 
     context.route("**/*", _route)
     page = context.new_page()
+    page.problems = problems  # type: ignore[attr-defined]
     page.on("console", lambda message: problems.append(message.text))
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.goto(url)
@@ -61,3 +65,16 @@ def opened(browser: Browser, url: str, **options: Any) -> Iterator[Page]:
     yield page
     context.close()
     assert not problems
+
+
+def until(page: Page, condition: str) -> None:
+    """Waits until an expression is true; the page's policy allows playwright's own way of waiting no `eval`.
+
+    Raises:
+        TimeoutError: it was not for 30 seconds.
+    """
+    end = time.monotonic() + 30
+    while not page.evaluate(condition):
+        if time.monotonic() > end:
+            raise TimeoutError(f"not true after 30 seconds: {condition}")
+        page.wait_for_timeout(20)
