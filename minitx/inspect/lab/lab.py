@@ -37,7 +37,7 @@ class Lab:
             self._thread.join(0.1)
 
     def close(self) -> None:
-        """Stops the server; a computation that runs is not waited for."""
+        """Stops the server, after the computation that runs; those that wait are left out."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

@@ -40,6 +40,7 @@ class LabServer(ThreadingHTTPServer):
         self.token = secrets.token_urlsafe(16)
         self._computing, self._guard = threading.Lock(), threading.Lock()
         self._newest: dict[str, int] = {}
+        self._closed = False
         super().__init__((LOOPBACK, port), _Handler)
 
     @property
@@ -62,9 +63,16 @@ class LabServer(ThreadingHTTPServer):
             while len(self._newest) > _CLIENTS:
                 del self._newest[next(iter(self._newest))]
         with self._computing:
-            if self._newest.get(client, 0) > number:
+            if self._closed or self._newest.get(client, 0) > number:
                 return None
             return self.answer(request)
+
+    def server_close(self) -> None:
+        """Frees the port and waits for a computation that runs, after which the model has its heads again."""
+        self._closed = True
+        super().server_close()
+        with self._computing:
+            pass
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Ignores a client that left; a closed tab is no error of the server."""
@@ -144,6 +152,10 @@ class _Handler(BaseHTTPRequestHandler):
         if not known:
             self._refuse(403, "open the address that minitx lab printed, with its token")
         return known
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Refuses what the base class cannot read, such as other methods."""
+        self._refuse(code, message or "this request cannot be read")
 
     def _refuse(self, status: int, message: str, parameter: str | None = None) -> None:
         self.close_connection = True
