@@ -64,6 +64,8 @@ def lab(
 ) -> Lab:
     """Serves the page of `view` with the live model on this machine.
 
+    While a request with heads switched off is computed, they are off for other forwards of the model too.
+
     Args:
         model: of any family, in eval mode.
         text: that the page begins with; at most 256 tokens.

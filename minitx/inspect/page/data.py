@@ -68,7 +68,7 @@ def _facts(subject: Subject) -> dict[str, Any]:
     model: Any = subject.model
     return {
         "architecture": getattr(model.checkpoint, "model_type", type(model).__name__),
-        "family": " and ".join(model.families),
+        "stacks": list(model.families),
         "task": model.task,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "dtype": str(model.dtype).removeprefix("torch."),

@@ -14,14 +14,17 @@ export function mount(root, state, live) {
   lab.text = element("textarea", { name: "text", rows: 2, "aria-label": "text", spellcheck: "false", style: "width: 100%" });
   lab.text.value = data.text ?? "";
   lab.length = element("input", { type: "number", name: "max_new_tokens", min: 1, max: 64, value: 12, style: "width: 64px" });
+  lab.target = element("input", { name: "target", placeholder: "the model's own answer", "aria-label": "target" });
   lab.status = element("span", { id: "lab-status", role: "status" });
   lab.output = element("div", { id: "lab-output" });
   lab.heads = element("div", { class: "columns", id: "lab-heads" });
   const on = element("button", { name: "all-on", onclick: () => switchAllOn(lab) }, "all heads on");
-  body.append(lab.text, element("div", { class: "controls" }, element("label", {}, "new tokens ", lab.length), on, lab.status), lab.output, lab.heads);
-  for (const field of [lab.text, lab.length]) field.addEventListener("input", () => later(lab, PAUSE));
+  const decodes = data.model.stacks.length > 1 ? [element("label", {}, "decoder input ", lab.target)] : [];
+  const controls = element("div", { class: "controls" }, element("label", {}, "new tokens ", lab.length), ...decodes, on, lab.status);
+  body.append(lab.text, controls, lab.output, lab.heads);
+  for (const field of [lab.text, lab.length, lab.target]) field.addEventListener("input", () => later(lab, PAUSE));
   for (const [kind, [layers, heads]] of Object.entries(live.heads)) lab.heads.append(toggles(lab, kind, layers, heads));
-  showOutput(lab, data.output);
+  showOutput(lab, data, 0);
 }
 
 function switchAllOn(lab) {
@@ -65,7 +68,8 @@ async function send(lab) {
   const { sequence } = lab;
   const off = {};
   for (const [kind, layer, head] of lab.off.values()) (off[kind] ??= []).push([layer, head]);
-  const request = { text: lab.text.value, off, max_new_tokens: Number(lab.length.value), sequence, client: lab.client };
+  const switched = lab.off.size;
+  const request = { text: lab.text.value, target: lab.target.value || null, off, max_new_tokens: Number(lab.length.value), sequence, client: lab.client };
   const began = performance.now();
   status(lab, "computing …");
   let answer;
@@ -87,7 +91,7 @@ async function send(lab) {
   const data = await unpackAll(answer);
   if (sequence !== lab.sequence) return;
   lab.state.set(fitted({ ...lab.state.values, data }));
-  showOutput(lab, data.output);
+  showOutput(lab, data, switched);
   status(lab, `${Math.round(performance.now() - began)} ms`);
   document.documentElement.dataset.sequence = String(sequence);
 }
@@ -97,14 +101,15 @@ function status(lab, text, isError = false) {
   lab.status.className = isError ? "error" : "lead";
 }
 
-function showOutput(lab, { before, after }) {
+function showOutput(lab, { output: { before, after }, model }, switched) {
   if (before.length === 0) {
     lab.output.replaceChildren();
     return;
   }
   const line = (title, tokens, others) =>
     element("p", {}, `${title}: `, element("span", { class: "sum" }, ...tokens.map((token, place) => element("span", { class: token === others[place] ? null : "changed" }, token.replaceAll("·", " ")))));
-  const lines = [line("the model continues with", before, before)];
-  if (lab.off.size > 0) lines.push(line(`with ${lab.off.size} ${lab.off.size === 1 ? "head" : "heads"} off`, after, before));
+  const title = model.task === "masked-lm" ? "the most probable tokens of the masks" : "the most probable continuation (greedy)";
+  const lines = [line(title, before, before)];
+  if (switched > 0) lines.push(line(`with ${switched} ${switched === 1 ? "head" : "heads"} off`, after, before));
   lab.output.replaceChildren(...lines);
 }

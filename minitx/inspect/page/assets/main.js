@@ -49,7 +49,7 @@ function beginning(data) {
 
 function head({ model, notes }) {
   const size = model.parameters.toLocaleString("en");
-  document.getElementById("facts").textContent = `${model.architecture}, ${model.family}, ${size} parameters, ${model.dtype}${model.task ? `, ${model.task}` : ""}`;
+  document.getElementById("facts").textContent = `${model.architecture}, ${model.stacks.join(" and ")}, ${size} parameters, ${model.dtype}${model.task ? `, ${model.task}` : ""}`;
   document.getElementById("notes").replaceChildren(...notes.map((note) => element("p", {}, note)), element("p", {}, "Made with minitx; drawn with d3 (ISC licence)."));
 }
 
