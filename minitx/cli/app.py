@@ -31,6 +31,7 @@ SUCCESS, DIFFERENT, BAD_INPUT, READER_LEFT = 0, 1, 2, 141
 MODULES = dict.fromkeys(("inspect", "verify", "convert"), "checkpoint") | {"explain": "generate"}
 MODULES |= dict.fromkeys(("embed", "score", "tokenize"), "texts") | {"pipelines": "run", "models": "demo"}
 MODULES |= {"picture": "inside.picture"} | dict.fromkeys(("trace", "estimate"), "inside.trace")
+MODULES |= dict.fromkeys(("view", "lab"), "inside.view")
 
 
 class App(Help, click.Group):

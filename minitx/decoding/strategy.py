@@ -179,7 +179,7 @@ class Strategy:
         if self.chain is not None:
             return self.chain if minimum.min_new_tokens == 0 else Chain(minimum, *self.chain.processors)
         chain: list[Processor | StatefulProcessor] = []
-        for name, declared in _in_order(parameters_of(self), getattr(self, self._order, ORDERS[0])):
+        for name, declared in in_order(parameters_of(self), getattr(self, self._order, ORDERS[0])):
             value = getattr(self, name)
             if declared.processor is not None and value is not declared.off:
                 processor = self._make(name, declared, value)  # checks the value
@@ -265,8 +265,8 @@ register_fields("Sample", parameters_of(Strategy))
 document(Strategy)
 
 
-def _in_order(parameters: Mapping[str, Parameter], order: str) -> list[tuple[str, Parameter]]:
-    """Returns names and declarations in one of the ORDERS."""
+def in_order(parameters: Mapping[str, Parameter], order: str) -> list[tuple[str, Parameter]]:
+    """Returns names and declarations of parameters in one of the ORDERS."""
     check_choice("order", order, ORDERS)
     names = list(parameters)
     for name, declared in parameters.items():

@@ -34,6 +34,8 @@ from minitx.inspect.analysis import (
 from minitx.inspect.compare.report import Report, render_report
 from minitx.inspect.compare.verify import verify
 from minitx.inspect.estimate import Estimate, estimate
+from minitx.inspect.lab import Lab, lab
+from minitx.inspect.page import Page, view
 from minitx.inspect.pictures.decoding import chain_picture, tree_picture
 from minitx.inspect.pictures.kinds import picture, picture_kind
 from minitx.inspect.pictures.subject import Subject
@@ -52,8 +54,10 @@ __all__ = [
     "FeatureRecord",
     "Grid",
     "HeadScores",
+    "Lab",
     "LogitLens",
     "NeuronSearch",
+    "Page",
     "PatchingGrid",
     "Picture",
     "Probe",
@@ -80,6 +84,7 @@ __all__ = [
     "head_scores",
     "input_x_gradient",
     "integrated_gradients",
+    "lab",
     "logit_difference",
     "logit_lens",
     "neuron_search",
@@ -102,4 +107,5 @@ __all__ = [
     "train_tuned_lens",
     "tree_picture",
     "verify",
+    "view",
 ]

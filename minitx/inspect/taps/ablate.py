@@ -25,6 +25,7 @@ def ablate(
     *,
     heads: Mapping[int, Collection[int]] | None = None,
     cross_attention: bool = False,
+    stack: str | None = None,
     features: Collection[int] | None = None,
     rows: Collection[int] | None = None,
     positions: Collection[int] | None = None,
@@ -38,8 +39,9 @@ def ablate(
         model: the model.
         names: of places, or patterns as for `record`.
         heads: attention heads by layer, such as {3: [1, 4]}: the output of each head before the output
-            projection. Of an encoder-decoder those of the decoder.
+            projection.
         cross_attention: `heads` are those of the cross-attention.
+        stack: "encoder" or "decoder", whose heads they are; None: of an encoder-decoder, the decoder's.
         features: of the places in `names`: numbers of neurons.
         rows: as for `Selection`.
         positions: of tokens.
@@ -61,7 +63,7 @@ def ablate(
         expected = 'None for mode="zero"' if mode == "zero" else f"a Record for mode={mode!r}"
         raise ArgumentValueError("reference", reference, expected, "minitx.inspect.record makes one")
     check_integer("seed", seed)
-    chosen = _head_places(model, heads or {}, cross_attention)
+    chosen = _head_places(model, heads or {}, cross_attention, stack)
     selections = {
         name: Selection(rows=rows, positions=positions, heads=heads) for name, heads in chosen.items()
     }
@@ -116,12 +118,12 @@ def _hashed(rows: Tensor, places: Tensor, seed: int) -> Tensor:
 
 
 def _head_places(
-    model: Model, heads: Mapping[int, Collection[int]], cross_attention: bool
+    model: Model, heads: Mapping[int, Collection[int]], cross_attention: bool, stack: str | None
 ) -> dict[str, Collection[int]]:
     """Returns the places of heads by layer: name of the outputs of the heads -> heads."""
     check_tappable(model)
     check_type("heads", heads, Mapping, "a dict from layers to heads, such as {3: [1, 4]}")
-    stack = stack_of(model, None)
+    stack = stack_of(model, stack)
     places = {}
     for layer, numbers in heads.items():
         number = check_layer("heads", model, stack, layer)
