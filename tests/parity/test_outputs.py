@@ -74,7 +74,7 @@ def test_hidden_states_and_attentions(name: str, task: str, root: Path) -> None:
             with torch.inference_mode():
                 output, without = model(**inputs, **asked), model(**inputs)
             assert compare(expected, output, inputs) <= case.float64, backend
-            assert torch.equal(output.last_hidden_state, without.last_hidden_state)  # asking changes no number
+            assert torch.equal(output.last_hidden_state, without.last_hidden_state)
             assert all(without[field] is None for field in FIELDS)
 
 
