@@ -3,8 +3,8 @@
     python benchmarks/taps.py [--repeats 20] [--threads 2] [--json]
 
 Two models of random weights, of the sizes of GPT-2 and BERT-base. Each round runs every variant once, one
-after the other, in a random order, in one process; medians, quartiles, and the ratio of medians to that of the
-model that was never tapped. A second such model shows the noise of the measurement.
+after the other, in a random order, in one process; medians, quartiles, and the ratio of medians to that of
+the model that was never tapped. A second such model shows the noise of the measurement.
 
     never       a model that was never tapped
     control     a second one
