@@ -40,8 +40,9 @@ def main() -> None:
             minitx.inspect.lab(model, TEXT, tokenizer=tokenizer) as running,
             opened(browser, running.url, viewport={"width": WIDTH, "height": 900}) as tab,
         ):
-            tab.click('.toggles button[data-layer="4"][data-head="1"]')
-            tab.wait_for_selector('html[data-sequence="1"]')
+            for number, head in enumerate((0, 1), 1):
+                tab.click(f'.toggles button[data-layer="4"][data-head="{head}"]')
+                tab.wait_for_selector(f'html[data-sequence="{number}"]')
             tab.evaluate("document.querySelector('#lab-status').textContent = ''")
             _take(tab, "#live", folder / "page_live.png")
         for path in sorted(folder.glob("*.png")):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from minitx.inspect.compare.reference import Wide
+from minitx.layers.attention import BACKENDS
 from minitx.models import EncoderDecoderModel
 from tests.parity.cases import BY_NAME
 from tests.parity.reference import CASES_AND_HEADS, logits_of, padded, pair, real_tokens, text
@@ -68,11 +69,13 @@ def test_hidden_states_and_attentions(name: str, task: str, root: Path) -> None:
     for inputs in (plain, padded(case, plain, "left"), padded(case, plain, "right")):
         with eager(reference, case.reference):
             expected = reference(**inputs, **asked)
-        with torch.inference_mode():
-            output, without = model(**inputs, **asked), model(**inputs)
-        assert compare(expected, output, inputs) <= case.float64
-        assert torch.equal(output.last_hidden_state, without.last_hidden_state)  # asking changes no number
-        assert all(without[field] is None for field in FIELDS)
+        for backend in BACKENDS:
+            model.set_attention(backend)
+            with torch.inference_mode():
+                output, without = model(**inputs, **asked), model(**inputs)
+            assert compare(expected, output, inputs) <= case.float64, backend
+            assert torch.equal(output.last_hidden_state, without.last_hidden_state)
+            assert all(without[field] is None for field in FIELDS)
 
 
 @pytest.mark.parametrize(("name", "task"), CASES_AND_HEADS)
@@ -137,12 +140,13 @@ def test_embeddings_as_decoder_inputs(name: str, root: Path) -> None:
 
 
 @pytest.mark.parametrize("name", DECODERS)
-@pytest.mark.parametrize("max_length", [None, 12])
-def test_with_a_cache(name: str, max_length: int | None, root: Path) -> None:
+@pytest.mark.parametrize(("max_length", "backend"), [(None, "sdpa"), (12, "sdpa"), (None, "eager")])
+def test_with_a_cache(name: str, max_length: int | None, backend: str, root: Path) -> None:
     """Prefill, one token, several tokens, one token; as embeddings every other time."""
     case = BY_NAME[name]
     task = "seq2seq-lm" if name in ENCODER_DECODERS else "causal-lm"
     reference, model = pair(name, task, torch.float64, root)
+    model.set_attention(backend)
     source = text(case, 2, 9)["input_ids"]
     ids = text(case, 2, 12, seed=1)["input_ids"]
     asked: dict[str, Any] = {"output_hidden_states": True, "output_attentions": True}

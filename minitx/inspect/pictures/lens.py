@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from minitx.inspect.analysis import logit_lens
+from minitx.inspect.analysis import logit_lens, patching_grid
 from minitx.inspect.pictures.kinds import picture_kind
 from minitx.inspect.pictures.subject import Subject, Text, token_name, token_names
-from minitx.inspect.taps import patch
 from minitx.layers.heads import VOCABULARY_TASKS
 from minitx.pictures.heatmap import grid_picture
 from minitx.pictures.maps import Cells, Scale
@@ -73,36 +71,20 @@ def patching(subject: Subject, *, other: Text, position: int | None = None) -> P
         if position is None
         else check_integer("position", position, -len(ids), len(ids) - 1)
     )
-    shared = (
-        {"decoder_input_ids": subject.arguments["decoder_input_ids"]}
-        if subject.has_encoder_and_decoder
-        else {}
-    )
-    output, seen = subject.run(f"{side}.layers.*.residual.after")
-    clean = torch.log_softmax(output.logits[0, place].double(), dim=-1)
-    token = int(clean.argmax())
-    arguments: dict[str, Any] = second.arguments | shared
+    shared = {name: value for name, value in subject.arguments.items() if name == "decoder_input_ids"}
+    token = int(subject.logits()[place].argmax())
 
-    def _logprob() -> float:
-        with torch.inference_mode():
-            return float(
-                torch.log_softmax(second.model(**arguments).logits[0, place].double(), dim=-1)[token]
-            )
+    def _logprob(logits: Tensor) -> Tensor:
+        return logits[:, place].double().log_softmax(dim=-1)[:, token]
 
-    base = _logprob()
-    if abs(float(clean[token]) - base) < 1e-9:
+    model, corrupted = subject.model, second.arguments | shared
+    grid = patching_grid(model, subject.arguments, corrupted, _logprob, f"{side}.layers.*.residual.after")
+    if abs(grid.clean - grid.corrupted) < 1e-9:
         raise ArgumentValueError("other", other, "a text with another prediction than text")
-    grid = []
-    for name in seen:
-        row = []
-        for index in range(len(subject.sources[0])):
-            with patch(subject.model, name, seen, positions=[index]):
-                row.append((_logprob() - base) / (float(clean[token]) - base))
-        grid.append(row)
     names = [_pair(*pair) for pair in zip(subject.names(side), second.names(side), strict=True)]
-    layers = [f"layer {i}" for i in range(len(grid))]
+    layers = [f"layer {i}" for i in range(len(grid.places))]
     title = f"Patching: the states that restore “{token_name(token, subject.tokenizer)}”"
-    return grid_picture(torch.tensor(grid), layers, names, title=title, quantity="share restored")
+    return grid_picture(grid.recovered, layers, names, title=title, quantity="share restored")
 
 
 def _predicted(subject: Subject, ids: Sequence[int]) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 from functools import cache
 from typing import Any
 
@@ -386,3 +388,34 @@ def test_an_edit_without_effect_is_an_error() -> None:
     message = "weights was not computed, though the model ran"
     with pytest.raises(ValueError, match=message), patch(model, "**.0.**.weights", 0.0):
         run(model, IDS)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@every
+def test_nothing_of_a_tap_remains(name: str, fails: bool) -> None:
+    """Neither hooks nor attributes: a model without taps runs the code of its classes."""
+
+    def _state(model: Any) -> list[Any]:
+        return [(id(module), {**vars(module)}, {**module._forward_hooks}) for module in model.modules()]
+
+    model = model_of(name)
+    before = _state(model)
+    with contextlib.suppress(KeyError), record(model, "**"), ablate(model, heads={0: [1]}):
+        run(model, IDS)
+        if fails:
+            raise KeyError
+    assert _state(model) == before
+
+
+@pytest.mark.parametrize("name", ["bert", "llama", "t5"])
+def test_a_model_without_taps_compiles_as_one_graph(name: str) -> None:
+    model = copy.deepcopy(model_of(name))
+    expected = run(model, IDS).logits
+    with record(model, "**"):
+        run(model, IDS)
+    torch._dynamo.reset()
+    whole = torch.compile(model, fullgraph=True, backend="eager")  # an error if the graph breaks
+    with torch.no_grad():
+        target = {"decoder_input_ids": IDS[:, :4]} if name in SEQ2SEQS else {}
+        logits = whole(IDS, **target).logits
+    assert torch.allclose(logits, expected, rtol=0, atol=1e-12)
