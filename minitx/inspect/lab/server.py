@@ -161,7 +161,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _refuse(self, status: int, message: str, parameter: str | None = None) -> None:
         self.close_connection = True
-        self._drain()
         self._json(status, {"error": message, "parameter": parameter})
 
     def _drain(self) -> None:
@@ -175,6 +174,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(status, content, "application/json", {})
 
     def _send(self, status: int, content: bytes, kind: str, headers: Mapping[str, str]) -> None:
+        self._drain()
         fixed = {
             "Content-Type": kind,
             "Content-Length": str(len(content)),
