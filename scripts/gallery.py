@@ -20,8 +20,7 @@ WIDTH, LARGEST = 800, 58_000
 
 
 def main() -> None:
-    target = PAGE.parent / "pictures"
-    target.mkdir(exist_ok=True)
+    target = ROOT / "docs" / "pictures"
     with TemporaryDirectory() as folder:
         for _ in run_page(PAGE, Path(folder)):
             pass

@@ -34,11 +34,11 @@ from minitx.inspect.analysis import (
 from minitx.inspect.compare.report import Report, render_report
 from minitx.inspect.compare.verify import verify
 from minitx.inspect.estimate import Estimate, estimate
+from minitx.inspect.inputs import Subject
 from minitx.inspect.lab import Lab, lab
 from minitx.inspect.page import Page, view
 from minitx.inspect.pictures.decoding import chain_picture, tree_picture
 from minitx.inspect.pictures.kinds import picture, picture_kind
-from minitx.inspect.pictures.subject import Subject
 from minitx.inspect.summary import Summary, render, summarize
 from minitx.inspect.taps import Record, Selection, ablate, freeze, patch, record, steer, tap
 from minitx.inspect.trace import Entry, Step, Trace, trace

@@ -48,10 +48,8 @@ def similarity_picture(
         ImportError: matplotlib is not installed.
         ValueError: not a square matrix with one label per row, or another file type.
     """
-    check_labels("labels", labels)
+    path = check_texts(title, path, labels=labels)
     check_shape("similarity", similarity, (len(labels), len(labels)), like="labels")
-    check_optional_strings(title=title)
-    path = None if path is None else check_drawing_path(path)
     figure = draw(similarity.detach().double().cpu().tolist(), list(labels), title)
     return saved(Picture(figure, title or "Similarities"), path)
 
@@ -63,13 +61,21 @@ def saved(picture: Picture, path: Path | None) -> Picture:
     return picture
 
 
-def check_labels(name: str, labels: Sequence[str]) -> None:
-    """Checks that these are strings, at least one."""
-    check_type(name, labels, Sequence, "a list of strings")
-    for index, label in enumerate(labels):
-        check_type(f"{name}[{index}]", label, str, "a string")
-    if not labels:
-        raise ArgumentValueError(name, labels, "at least one text")
+def check_texts(title: str | None, path: str | Path | None, **labels: Sequence[str]) -> Path | None:
+    """Checks the labels, the title and the path of a picture, and returns the path.
+
+    Raises:
+        ArgumentTypeError, ArgumentValueError: a label or title that is no string, no labels, or another file
+            type.
+    """
+    for name, texts in labels.items():
+        check_type(name, texts, Sequence, "a list of strings")
+        for index, text in enumerate(texts):
+            check_type(f"{name}[{index}]", text, str, "a string")
+        if not texts:
+            raise ArgumentValueError(name, texts, "at least one text")
+    check_optional_strings(title=title)
+    return None if path is None else check_drawing_path(path)
 
 
 def draw(rows: list[list[float]], labels: list[str], title: str | None) -> Any:
@@ -133,12 +139,9 @@ def attention_picture(
         ImportError: matplotlib is not installed.
         TypeError, ValueError: tokens that are no strings, weights of another shape, or another file type.
     """
-    check_labels("queries", queries)
-    check_labels("keys", keys)
+    path = check_texts(title, path, queries=queries, keys=keys)
     leading = tuple(check_tensor("weights", weights).shape[:-2])
     check_shape("weights", weights, (*leading[-2:], len(queries), len(keys)), like="queries and keys")
-    check_optional_strings(title=title)
-    path = None if path is None else check_drawing_path(path)
     numbers, scale = weights.detach().double().cpu(), Scale(name="attention weight")
     if len(leading) == 2:
         names = [f"layer {i}" for i in range(leading[0])], [f"head {i}" for i in range(leading[1])]
@@ -183,12 +186,9 @@ def grid_picture(
         ImportError: matplotlib is not installed.
         TypeError, ValueError: names that are no strings, values of another shape, or another file type.
     """
-    check_labels("rows", rows)
-    check_labels("columns", columns)
+    path = check_texts(title, path, rows=rows, columns=columns)
     check_shape("values", values, (len(rows), len(columns)), like="rows and columns")
-    check_optional_strings(title=title)
     check_strings(quantity=quantity)
-    path = None if path is None else check_drawing_path(path)
     numbers = values.detach().double().cpu().tolist()
     maps, scale = [Map(numbers, rows, columns)], Scale.of(numbers, quantity)
     return saved(compose(title or "", [Maps(maps=maps, scale=scale, axes=("", ""), square=False)]), path)

@@ -14,24 +14,20 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from minitx.inspect.analysis.inputs import (
+from minitx.inspect.analysis.lens.logit import first_call
+from minitx.inspect.analysis.table import Grid, number
+from minitx.inspect.inputs import (
     Inputs,
-    Token,
-    TokenNames,
     check_vocabulary_head,
     ids_of,
     mask_of,
     positions_of_rows,
     prepare,
     run,
-    token_ids_of_rows,
-    token_name,
-    token_names,
 )
-from minitx.inspect.analysis.lens.logit import first_call
-from minitx.inspect.analysis.table import Grid, number
 from minitx.inspect.taps import record
 from minitx.inspect.taps.edit import num_layers, stack_of
+from minitx.inspect.tokens import Token, TokenNames, names_of_rows, spelling, token_ids_of_rows
 from minitx.layers.layer import Layer, Output
 from minitx.layers.norm import RMSNorm
 from minitx.layers.stack import Stack
@@ -177,13 +173,13 @@ def direct_logit_attribution(
         check_sum(torch.stack([*parts.values()]), stream, model.dtype)
         values = _logits_of_parts(model, torch.stack([*parts.values()]), stream, chosen)
     ids = ids_of(model, arguments, stack)
-    names = token_names(ids, tokenizer, (rows, time))
+    names = names_of_rows(ids, tokenizer, (rows, time))
     return DirectLogitAttribution(
         values=values,
         names=tuple(parts),
         logit=values.sum(dim=0),
-        tokens=tuple(token_name(token, tokenizer) for token in chosen[0].tolist()),
-        against=tuple(token_name(token, tokenizer) for ids in chosen[1:] for token in ids.tolist()),
+        tokens=tuple(spelling(token, tokenizer) for token in chosen[0].tolist()),
+        against=tuple(spelling(token, tokenizer) for ids in chosen[1:] for token in ids.tolist()),
         context=_at_positions(names, places.tolist()),
     )
 

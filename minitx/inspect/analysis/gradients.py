@@ -14,11 +14,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from minitx.inspect.analysis.inputs import Inputs, TokenNames, ids_of, prefix_of, prepare, run, token_names
 from minitx.inspect.analysis.metrics import Metric
 from minitx.inspect.analysis.table import number, pad, shorten
+from minitx.inspect.inputs import Inputs, ids_of, prefix_of, prepare, run
 from minitx.inspect.taps import record, tap
 from minitx.inspect.taps.edit import stack_of
+from minitx.inspect.tokens import TokenNames, names_of_rows
 from minitx.models import Model
 from minitx.tokenizer import Tokenizer
 from minitx.validation import (
@@ -117,11 +118,7 @@ def input_x_gradient(
     """Returns the scalar product of each word embedding and the metric's gradient with respect to it.
 
     Args:
-        model: any model whose output has logits.
-        inputs: a text or texts, ids (B, T), or the arguments of a forward by name.
-        metric: of the logits, one number per row.
-        stack: whose tokens, as for `saliency`.
-        tokenizer: for texts, and for the names of tokens.
+        model, inputs, metric, stack, tokenizer: as for `saliency`.
 
     Returns:
         The products.
@@ -151,16 +148,12 @@ def integrated_gradients(
     which is checked. Points are those of Gauss and Legendre.
 
     Args:
-        model: any model whose output has logits.
-        inputs: a text or texts, ids (B, T), or the arguments of a forward by name.
-        metric: of the logits, one number per row.
+        model, inputs, metric, stack, tokenizer: as for `saliency`.
         baseline: id of a token that takes the place of all others, such as the mask; or embeddings that
             broadcast to (B, T, W), such as torch.zeros(1); None: the mean word embedding of the vocabulary.
             Near zero a model with RMSNorm changes too quickly for the quadrature.
         steps: number of points.
         tolerance: largest error of the sum, as a share of the sum of the absolute values; None: any.
-        stack: whose tokens, as for `saliency`.
-        tokenizer: for texts, and for the names of tokens.
 
     Returns:
         The integrals.
@@ -303,5 +296,5 @@ class _Problem:
     ) -> TokenAttribution:
         """Returns the attribution: (B, T) values, (B,) metric of the inputs and of the baseline."""
         ids = ids_of(self.model, self.arguments, self.stack)
-        names = token_names(ids, tokenizer, (values.shape[0], values.shape[1]))
+        names = names_of_rows(ids, tokenizer, (values.shape[0], values.shape[1]))
         return TokenAttribution(values=values, tokens=names, metric=outcome, baseline=baseline)

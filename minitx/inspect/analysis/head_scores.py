@@ -12,8 +12,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from minitx.inspect.analysis.inputs import check_eval, prefix_of
 from minitx.inspect.analysis.table import Grid
+from minitx.inspect.inputs import check_eval, prefix_of
 from minitx.inspect.taps import record
 from minitx.inspect.taps.edit import num_layers, stack_of
 from minitx.models import Model

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from minitx.inspect.analysis.inputs import Token, positions_of_rows, token_ids_of_rows
+from minitx.inspect.inputs import positions_of_rows
+from minitx.inspect.tokens import Token, token_ids_of_rows
 from minitx.tokenizer import Tokenizer
 from minitx.validation import ArgumentTypeError, ArgumentValueError
 

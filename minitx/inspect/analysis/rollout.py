@@ -9,10 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from minitx.inspect.analysis.inputs import Inputs, TokenNames, ids_of, prepare, token_names
 from minitx.inspect.analysis.table import Grid
+from minitx.inspect.inputs import Inputs, ids_of, prepare
 from minitx.inspect.taps import Record, record
 from minitx.inspect.taps.edit import num_layers, stack_of
+from minitx.inspect.tokens import TokenNames, names_of_rows
 from minitx.models import Model
 from minitx.tokenizer import Tokenizer
 from minitx.validation import Interval, check_choice, check_integer, check_number
@@ -103,10 +104,10 @@ def attention_rollout(
     source = _rolled(model, seen, stacks[0], heads, share, None) if crosses else None
     values = _rolled(model, seen, name, heads, share, source)
     rows, time = values.shape[:2]
-    queries = token_names(ids_of(model, arguments, name), tokenizer, (rows, time))
+    queries = names_of_rows(ids_of(model, arguments, name), tokenizer, (rows, time))
     keys = queries
     if source is not None:
-        names = token_names(ids_of(model, arguments, stacks[0]), tokenizer, (rows, source.shape[1]))
+        names = names_of_rows(ids_of(model, arguments, stacks[0]), tokenizer, (rows, source.shape[1]))
         keys = tuple(left + right for left, right in zip(names, queries, strict=True))
     return AttentionRollout(values=values, queries=queries, keys=keys)
 

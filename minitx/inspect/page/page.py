@@ -12,9 +12,9 @@ from typing import Any
 
 from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.strategy import Strategy
+from minitx.inspect.inputs import Subject, Text, plain_ids
 from minitx.inspect.page.data import page_data
 from minitx.inspect.page.tokens import visible
-from minitx.inspect.pictures.subject import Subject, Text, plain_ids
 from minitx.inspect.taps.record import check_tappable
 from minitx.io import write_atomically
 from minitx.models import Model

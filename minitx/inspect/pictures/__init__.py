@@ -1,8 +1,8 @@
 """Pictures of a model at work: `picture` draws one of the registered kinds."""
 
+from minitx.inspect.inputs import Subject
 from minitx.inspect.pictures import attention, decoding, lens, positions, vectors, weights
 from minitx.inspect.pictures.kinds import KINDS, Kind, picture, picture_kind
-from minitx.inspect.pictures.subject import Subject
 
 __all__ = [
     "KINDS",

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from minitx.inspect.inputs import Subject
 from minitx.inspect.pictures.kinds import misfit, picture_kind
-from minitx.inspect.pictures.subject import Subject, token_names
+from minitx.inspect.tokens import token_names
 from minitx.layers.experts import MixtureOfExperts
 from minitx.models.taps import match_places
 from minitx.pictures.heatmap import attention_picture, grid_picture

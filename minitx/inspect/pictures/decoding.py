@@ -8,8 +8,9 @@ import minitx
 from minitx.decoding.search.tree import BeamTree
 from minitx.decoding.strategy import Strategy
 from minitx.inspect.explain import Candidate, Explanation, Position, explain
+from minitx.inspect.inputs import Subject
 from minitx.inspect.pictures.kinds import picture_kind
-from minitx.inspect.pictures.subject import Subject, token_name
+from minitx.inspect.tokens import token_name
 from minitx.models.decoder import NEXT_TOKEN_TASKS
 from minitx.pictures.picture import Picture, compose
 from minitx.pictures.plots import Bar, Steps

@@ -9,8 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from minitx.inspect.pictures.subject import Subject, Text
-from minitx.inspect.taps.record import check_tappable
+from minitx.inspect.inputs import Subject, Text, check_eval
 from minitx.models import Model
 from minitx.pictures.figure import import_figure
 from minitx.pictures.picture import Picture
@@ -127,11 +126,8 @@ def picture(
         >>> minitx.inspect.picture("attention", model, "A cat sat.", tokenizer=tokenizer, layer=2, head=1)
     """
     chosen = KINDS[check_choice("kind", kind, KINDS, "minitx picture --help describes them")]
-    check_tappable(model)
+    check_eval(model)
     check_type("tokenizer", tokenizer, Tokenizer | None, "a Tokenizer or None")
-    if model.training:
-        hint = "call model.eval() first"
-        raise ArgumentValueError("model", type(model).__name__, "in eval mode, without dropout", hint)
     for name, value in options.items():
         if name not in chosen.options:
             its = ", ".join(chosen.options)

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from minitx.inspect.analysis import logit_lens, patching_grid
+from minitx.inspect.inputs import Subject, Text
 from minitx.inspect.pictures.kinds import picture_kind
-from minitx.inspect.pictures.subject import Subject, Text, token_name, token_names
+from minitx.inspect.tokens import token_name, token_names
 from minitx.layers.heads import VOCABULARY_TASKS
 from minitx.pictures.heatmap import grid_picture
 from minitx.pictures.maps import Cells, Scale

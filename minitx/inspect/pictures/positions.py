@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from minitx.config import Alibi, Disentangled, RelativeBias, RopeConfig, Rotary
+from minitx.inspect.inputs import Subject
 from minitx.inspect.pictures.kinds import misfit, picture_kind
-from minitx.inspect.pictures.subject import Subject
 from minitx.layers.disentangled import log_bucket
 from minitx.layers.embedding import SinusoidalEmbedding
 from minitx.layers.positions import alibi_slopes

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from minitx.inspect.inputs import Subject
 from minitx.inspect.pictures.kinds import picture_kind
-from minitx.inspect.pictures.subject import Subject, token_name, token_names
+from minitx.inspect.tokens import token_name, token_names
 from minitx.pictures.maps import Map, Maps, Scale
 from minitx.pictures.picture import PALETTE, Picture, compose
 from minitx.pictures.scatter import Listing, Point, Points

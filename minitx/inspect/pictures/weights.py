@@ -6,8 +6,8 @@ import re
 
 import torch
 
+from minitx.inspect.inputs import Subject
 from minitx.inspect.pictures.kinds import misfit, picture_kind
-from minitx.inspect.pictures.subject import Subject
 from minitx.pictures.maps import Scale
 from minitx.pictures.picture import Picture, compose
 from minitx.pictures.plots import Lines, Panel, Series, line_colors

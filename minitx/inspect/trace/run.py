@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from minitx.decoding.prompts import check_tokenizer, pad_right, read_prompts
-from minitx.inspect.taps.record import check_tappable, record
+from minitx.inspect.inputs import check_eval
+from minitx.inspect.taps.record import record
 from minitx.inspect.trace import attention, ends, parts
 from minitx.inspect.trace.answer import answers
 from minitx.inspect.trace.step import UNKNOWN, Step, Trace
@@ -89,13 +90,10 @@ def trace(
         >>> print(minitx.inspect.trace(model, "It was a", tokenizer=tokenizer))
         >>> print(minitx.inspect.trace(model, ids, at="decoder.layers.0.attention", check=True))
     """
-    check_tappable(model)
+    check_eval(model)
     check_flags(check=check)
     check_tokenizer(tokenizer)
     depth = None if depth is None else check_integer("depth", depth, 1)
-    if model.training:
-        expected = "in eval mode, not in training mode with dropout active"
-        raise ArgumentValueError("model", model, expected, "call model.eval() first")
     steps = described(model, text, tokenizer, target, check)
     size = f"{model.num_parameters():,} parameters, {str(model.dtype).removeprefix('torch.')}"
     kind = getattr(model.checkpoint, "model_type", None) or type(model).__name__

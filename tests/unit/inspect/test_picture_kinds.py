@@ -37,8 +37,8 @@ from minitx.inspect import (
 from minitx.inspect.pictures import KINDS
 from minitx.inspect.pictures.attention import mask_of
 from minitx.inspect.pictures.lens import lens_probabilities
-from minitx.inspect.pictures.subject import token_names
 from minitx.inspect.pictures.vectors import nearest_tokens, principal_plane
+from minitx.inspect.tokens import token_names
 from minitx.pictures import figure
 from minitx.pictures.picture import PALETTE, Sheet, label, printable
 from minitx.pictures.scatter import darker

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from minitx.inspect.analysis.inputs import batches_of, ids_of, mask_of, prepare
+from minitx.inspect.inputs import batches_of, ids_of, mask_of, prepare
 from minitx.inspect.taps import record
 from minitx.models import Model
 from minitx.models.taps import match_places

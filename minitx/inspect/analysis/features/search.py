@@ -10,8 +10,8 @@ from torch import Tensor
 
 from minitx.inspect.analysis.features.autoencoder import SparseAutoencoder
 from minitx.inspect.analysis.features.collect import text_activations
-from minitx.inspect.analysis.inputs import token_names
 from minitx.inspect.analysis.table import number
+from minitx.inspect.tokens import names_of_rows
 from minitx.models import Model
 from minitx.pictures.text import fill, shorten_line
 from minitx.tokenizer import Tokenizer
@@ -124,7 +124,7 @@ def neuron_search(
         if not len(values):
             continue
         one = values[:, neuron].clone()
-        names = token_names(row.ids[None], tokenizer, (1, len(one)))[0]
+        names = names_of_rows(row.ids[None], tokenizer, (1, len(one)))[0]
         entry = ActivatingText(text=row.text, tokens=names, values=one)
         heapq.heappush(best, (entry.value, -searched, entry))
         if len(best) > k:

@@ -12,22 +12,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from minitx.inspect.analysis.inputs import (
-    Inputs,
-    Token,
-    TokenNames,
-    check_vocabulary_head,
-    ids_of,
-    mask_of,
-    prepare,
-    run,
-    token_id,
-    token_name,
-    token_names,
-)
 from minitx.inspect.analysis.table import CELL, render_table, shorten
+from minitx.inspect.inputs import Inputs, check_vocabulary_head, ids_of, mask_of, prepare, run
 from minitx.inspect.taps import Record, record
 from minitx.inspect.taps.edit import num_layers, stack_of
+from minitx.inspect.tokens import Token, TokenNames, names_of_rows, spelling, token_id
 from minitx.layers.disentangled import DisentangledStack
 from minitx.layers.stack import Stack
 from minitx.models import Model
@@ -116,7 +105,7 @@ class LogitLens:
         best, probabilities = self.top()[:, row, :, 0].tolist(), self.probabilities[:, row].amax(dim=-1)
         cells = [
             [
-                f"{shorten(token_name(token, self.tokenizer), CELL - 1)} {percent(p)}"
+                f"{shorten(spelling(token, self.tokenizer), CELL - 1)} {percent(p)}"
                 for token, p in zip(line, values, strict=True)
             ]
             for line, values in zip(best, probabilities.tolist(), strict=True)
@@ -185,7 +174,7 @@ def logit_lens(
             if lens is not None and layer < len(hidden) - 1:
                 value = lens(value, layer)
             parts.append(unembed(model, value))
-    names = token_names(ids_of(model, arguments, stack), tokenizer, (rows, time))
+    names = names_of_rows(ids_of(model, arguments, stack), tokenizer, (rows, time))
     return LogitLens(
         logits=torch.stack(parts),
         layers=(EMBEDDING, *map(str, range(len(hidden) - 1))),

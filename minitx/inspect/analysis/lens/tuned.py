@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from minitx.inspect.analysis.inputs import Inputs, check_eval, prepare
 from minitx.inspect.analysis.lens.logit import real_positions, residual_stream, unembed
 from minitx.inspect.analysis.tensors import read_tensors, write_tensors
+from minitx.inspect.inputs import Inputs, check_eval, prepare
 from minitx.inspect.taps.edit import num_layers, stack_of
 from minitx.models import Model
 from minitx.tokenizer import Tokenizer

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from minitx.inspect.analysis.inputs import Inputs, ids_of, prepare, repeated, run, token_names
 from minitx.inspect.analysis.metrics import Metric, mean_of
 from minitx.inspect.analysis.patching.cells import By, Layout, PatchingGrid, Replacement, lay_out
+from minitx.inspect.inputs import Inputs, ids_of, prepare, repeated, run
 from minitx.inspect.taps import record, tap
 from minitx.inspect.taps.edit import stack_of
+from minitx.inspect.tokens import names_of_rows
 from minitx.models import Model
 from minitx.models.taps import match_places
 from minitx.tokenizer import Tokenizer
@@ -84,7 +85,7 @@ def prepare_runs(
     for stack in model.families:
         ids = ids_of(model, sides["clean"], stack)
         if ids is not None:
-            names[ids.shape[1]] = token_names(ids, tokenizer, (len(ids), ids.shape[1]))[0]
+            names[ids.shape[1]] = names_of_rows(ids, tokenizer, (len(ids), ids.shape[1]))[0]
     return Runs(model, sides["clean"], sides["corrupted"], metric, names)
 
 

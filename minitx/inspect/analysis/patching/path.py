@@ -7,10 +7,10 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
-from minitx.inspect.analysis.inputs import Inputs, repeated, run
 from minitx.inspect.analysis.metrics import Metric
 from minitx.inspect.analysis.patching.activation import Names, Runs, prepare_runs, recorded
 from minitx.inspect.analysis.patching.cells import By, Cell, PatchingGrid, Replacement, lay_out
+from minitx.inspect.inputs import Inputs, repeated, run
 from minitx.inspect.taps import Selection, record, tap
 from minitx.models import Model
 from minitx.models.taps import Call, match_places
