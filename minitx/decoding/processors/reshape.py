@@ -14,10 +14,12 @@ from torch import Tensor
 from minitx.decoding.parameters import NON_NEGATIVE, POSITIVE, Numbers, Rule, set_frozen, to_plain
 from minitx.decoding.processors.base import LogitsProcessor, NumericProcessor
 from minitx.decoding.processors.context import Context
+from minitx.decoding.processors.truncation import Filter
 from minitx.validation import ArgumentTypeError, ArgumentValueError, Interval, check_number
 
 _BISECTIONS = 60  # halves a float64 interval to its last bit
 _SHARE = Interval(0, 1)
+_FAINTEST = -80.0  # log-probability of tokens that are kept although their probability is 0
 _COLDEST = 1e-6  # temperature, so that nothing is divided by 0
 
 
@@ -156,7 +158,7 @@ class Skew(NumericProcessor):
 
 
 @dataclass(frozen=True)
-class Entmax(NumericProcessor):
+class Entmax(Filter):
     """Replaces the softmax by alpha-entmax: p = max((alpha - 1) z - tau, 0)^(1 / (alpha - 1)).
 
     tau makes the sum 1. Improbable tokens get the probability 0, without a filter (arXiv:1905.05702, equation
@@ -169,6 +171,15 @@ class Entmax(NumericProcessor):
     alpha: Numbers
     rule = Rule("entmax_alpha", "1.0 is the softmax, 2.0 sparsemax", Interval(1, 10), 1.0)
     elementwise = True
+
+    def __call__(self, logits: Tensor, context: Context) -> Tensor:
+        """(B, V) -> (B, V)."""
+        changed = NumericProcessor.__call__(self, logits, context)
+        if self.min_tokens_to_keep == 1:
+            return changed
+        worst = logits.topk(min(self.min_tokens_to_keep, logits.shape[-1])).values[:, -1:]
+        revived = (logits >= worst) & (logits > -torch.inf) & (changed == -torch.inf)
+        return changed.masked_fill(revived, _FAINTEST)
 
     def apply(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""

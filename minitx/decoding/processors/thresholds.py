@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from minitx.decoding.parameters import NON_NEGATIVE, Numbers, Rule
-from minitx.decoding.processors.base import LogitsProcessor
 from minitx.decoding.processors.context import Context
 from minitx.decoding.processors.truncation import Filter
 from minitx.validation import Interval
@@ -66,18 +65,20 @@ class TopA(Filter):
 
 
 @dataclass(frozen=True)
-class PLess(LogitsProcessor):
+class PLess(Filter):
     """Keeps tokens with at least the probability that two draws are equal, sum(p^2) (arXiv:2509.23234).
 
-    It has no parameter; the most probable token always reaches the threshold.
+    Args:
+        p_less: multiplies the threshold, one or per row, in [0, 1]; 1.0 is the paper's, 0.0 keeps all tokens.
     """
 
-    elementwise = True
+    p_less: Numbers
+    rule = Rule("p_less", "0.0 keeps every token", Interval(0, 1), 0.0)
 
-    def __call__(self, logits: Tensor, context: Context) -> Tensor:
+    def apply(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
         probabilities = logits.softmax(dim=-1)
-        least = probabilities.square().sum(dim=-1, keepdim=True)
+        least = self.column(logits) * probabilities.square().sum(dim=-1, keepdim=True)
         least = torch.minimum(least, probabilities.amax(dim=-1, keepdim=True))  # despite rounding
         return logits.masked_fill(probabilities < least, -torch.inf)
 

@@ -78,8 +78,10 @@ class Sample(Strategy):
     tfs: Numbers = parameter(
         thresholds.TailFree, "cut where the sorted probabilities become flat, at P of the bends; 1: off", "P"
     )
-    p_less: bool = parameter(
-        thresholds.PLess, "drop tokens below the probability of two equal draws (arXiv:2509.23234)", off=False
+    p_less: Numbers = parameter(
+        thresholds.PLess,
+        "1: drop tokens below the probability that two draws are equal; 0: off (arXiv:2509.23234)",
+        "P",
     )
     averaged_xtc: tuple[float, ...] | None = parameter(
         reshape.AveragedXTC.from_numbers,

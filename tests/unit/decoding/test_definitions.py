@@ -107,7 +107,7 @@ def test_shapes_and_thresholds(logits: Tensor) -> None:
         expected = np.stack([d.softmax(definition(z)) for z in logits.numpy()])
         np.testing.assert_allclose(ours, expected, rtol=1e-9, atol=1e-12)
 
-    equal(PLess(), d.p_less)
+    equal(PLess(1.0), d.p_less)
     for share, threshold in ((0.5, 0.1), (1.0, 0.05), (0.2, 0.3)):
         equal(AveragedXTC(share, threshold), lambda z, a=share, b=threshold: d.averaged_xtc(z, a, b))
     for low, high, exponent in ((0.5, 1.5, 1.0), (0.2, 0.9, 2.0), (1.0, 1.0, 1.0)):

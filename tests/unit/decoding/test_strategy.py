@@ -59,7 +59,7 @@ EXAMPLES: dict[str, Any] = {
     "top_n_sigma": 0.5,
     "top_a": 0.9,
     "tfs": 0.3,
-    "p_less": True,
+    "p_less": 1.0,
     "averaged_xtc": (0.5, 0.05),
     "dynamic_temperature": (0.5, 1.5),
     "entropy_temperature": (1.0, 0.5),
