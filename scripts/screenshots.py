@@ -20,7 +20,7 @@ import minitx  # noqa: E402 - found by the line above
 from scripts.gallery import shrink  # noqa: E402
 from tests.unit.inspect.browser import chromium, opened  # noqa: E402
 
-FOLDER = ROOT / "docs/inspect/pictures"
+FOLDER = ROOT / "docs/pictures"
 MODEL, TEXT = "minitx/tiny-decoder", "Mr. Crawford was at the door. She spoke to Mr."
 WIDTH = 900  # pixels of the window
 
