@@ -133,7 +133,7 @@ class Smoothing(_Shape):
 
 @dataclass(frozen=True)
 class Skew(NumericProcessor):
-    """Raises the cumulative probabilities, of the most probable first, to the power e^skew (exllamav2).
+    """Takes the cumulative probabilities, of the most probable first, to the power e^skew (exllamav2).
 
     Above 0 the tail becomes more probable, below 0 the best tokens do.
 
