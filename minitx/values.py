@@ -91,6 +91,11 @@ def start_and_factor(text: str) -> tuple[int, float]:
     return integer(start), number(factor)
 
 
+def numbers(text: str) -> tuple[float, ...]:
+    """Returns a few numbers: "0.5,1.5" -> (0.5, 1.5)."""
+    return tuple(number(part) for part in filled(text).split(","))
+
+
 def switch(text: str) -> bool | str:
     """Reads true and false; other words stay: "true" -> True, "never" -> "never"."""
     return {"true": True, "false": False}.get(text.lower(), text)
@@ -99,7 +104,8 @@ def switch(text: str) -> bool | str:
 # By the word for the value in the help.
 READERS: dict[str, Reader] = {"COUNT": positive, "SIZE": byte_size, "START,FACTOR": start_and_factor}
 READERS |= {"PATH": filled, "IDS": ids, "NAMES": names, "ID=BIAS": biases, "IDS=BIAS": sequence_biases}
-READERS |= dict.fromkeys(("N", "K", "G", "ID"), integer) | dict.fromkeys(("X", "P"), number)
+READERS |= dict.fromkeys(("N", "K", "G", "ID"), integer) | dict.fromkeys(("X", "P", "ALPHA"), number)
+READERS |= dict.fromkeys(("P,THRESHOLD", "LOW,HIGH", "T,THETA", "FACTOR,CURVE"), numbers)
 READERS |= dict.fromkeys(("YES", "WHEN"), switch)
 # Those of lists, whose values are joined if an option is repeated.
 LISTS = (biases, sequence_biases, sequences, ids, names)

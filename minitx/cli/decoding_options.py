@@ -47,7 +47,10 @@ def is_used(values: Values, name: str) -> bool:
 
 
 # Sections of help.txt with the options of the fields whose processors are in these modules.
-MODULES = {"choosing a token": ("temperature", "truncation", ""), "penalties": ("penalties",)}
+MODULES = {
+    "choosing a token": ("temperature", "truncation", "thresholds", "reshape", ""),
+    "penalties": ("penalties",),
+}
 MODULES |= {"biases, bans and forced tokens": ("bias", "constraints", "strategy"), "beam search": ("search",)}
 
 

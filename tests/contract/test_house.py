@@ -85,7 +85,15 @@ def test_a_folder_can_be_taken_in() -> None:
         assert len(files) <= limit, folder
 
 
-ROOMS = {"decoding": 3_542, "cli": 1_155, "cli/inside": 200, "architectures/decoders/qwen3.py": 25}
+ROOMS = {
+    "decoding": 2_493,
+    "decoding/__init__.py": 150,  # a line for each public name
+    "decoding/processors": 1_250,
+    "decoding/samplers": 340,
+    "cli": 1_155,
+    "cli/inside": 200,
+    "architectures/decoders/qwen3.py": 25,
+}
 
 
 @pytest.mark.parametrize("room", ROOMS)

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from minitx.decoding.parameters import Integers, Numbers, parameter
+from minitx.decoding.processors import reshape, thresholds
 from minitx.decoding.processors.temperature import Temperature
 from minitx.decoding.processors.truncation import Epsilon, Eta, MinP, TopH, TopK, TopP, Typical
 from minitx.decoding.samplers.base import Sampler, SamplerArguments, Seed
@@ -65,6 +66,47 @@ class Sample(Strategy):
     )
     eta_cutoff: Numbers = parameter(
         Eta, "as epsilon_cutoff, but less strict where the entropy is high; 0: off (arXiv:2210.15191)", "P"
+    )
+    top_n_sigma: Numbers = parameter(
+        thresholds.TopNSigma,
+        "keep logits at most X standard deviations below the largest; 0: all (arXiv:2411.07641)",
+        before={"llama.cpp": "top_k"},
+    )
+    top_a: Numbers = parameter(
+        thresholds.TopA, "drop tokens below P times the square of the highest probability; 0: off", "P"
+    )
+    tfs: Numbers = parameter(
+        thresholds.TailFree, "cut where the sorted probabilities become flat, at P of the bends; 1: off", "P"
+    )
+    p_less: Numbers = parameter(
+        thresholds.PLess,
+        "1: drop tokens below the probability that two draws are equal; 0: off (arXiv:2509.23234)",
+        "P",
+    )
+    averaged_xtc: tuple[float, ...] | None = parameter(
+        reshape.AveragedXTC.from_numbers,
+        "exclude the top choices: 0.5,0.1 moves half of their probability to the least of those above 0.1",
+        "P,THRESHOLD",
+    )
+    dynamic_temperature: tuple[float, ...] | None = parameter(
+        reshape.DynamicTemperature.from_numbers,
+        "0.5,1.5: a temperature between these that grows with the entropy",
+        "LOW,HIGH",
+        before={"llama.cpp": "renormalize_logits"},
+    )
+    entropy_temperature: tuple[float, ...] | None = parameter(
+        reshape.EntropyTemperature.from_numbers,
+        "1.0,0.5: the temperature T, lower where the entropy is low (arXiv:2403.14541)",
+        "T,THETA",
+    )
+    smoothing: tuple[float, ...] | None = parameter(
+        reshape.Smoothing.from_numbers,
+        "0.3,1.0: bends the logits, so that good tokens come closer and bad ones go",
+        "FACTOR,CURVE",
+    )
+    skew: Numbers = parameter(reshape.Skew, "above 0 favours the tail, below 0 the best tokens; 0: off")
+    entmax_alpha: Numbers = parameter(
+        reshape.Entmax, "from 1, the softmax, to 2, sparsemax: ever fewer tokens (arXiv:2004.02644)", "ALPHA"
     )
     order: Order = parameter(
         None, 'whose order of steps: "transformers", "vllm" or "llama.cpp"', "NAME", off="transformers"

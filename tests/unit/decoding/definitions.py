@@ -85,6 +85,88 @@ def top_h(z: Array, share: float) -> Array:
     return keep(z, kept)
 
 
+def top_n_sigma(z: Array, n: float) -> Array:
+    finite = z[z > -np.inf]
+    return keep(z, [i for i in descending(z) if z[i] >= finite.max() - n * finite.std()])
+
+
+def top_a(z: Array, a: float) -> Array:
+    p = softmax(z)
+    return keep(z, [i for i in descending(z) if p[i] >= a * p.max() ** 2])
+
+
+def p_less(z: Array) -> Array:
+    p = softmax(z)
+    return keep(z, [i for i in descending(z) if p[i] >= (p**2).sum()])
+
+
+def tail_free(z: Array, share: float) -> Array:
+    order = [int(i) for i in np.argsort(-z)]
+    p = softmax(z)[order]
+    bends = [abs((p[i] - p[i + 1]) - (p[i + 1] - p[i + 2])) for i in range(len(p) - 2)]
+    sums = np.cumsum(bends) / sum(bends)
+    kept = [order[0], *(order[i + 1] for i in range(len(sums)) if sums[i] <= share)]
+    return keep(z, [i for i in kept if z[i] > -np.inf])
+
+
+def log(p: Array) -> Array:
+    with np.errstate(divide="ignore"):
+        return np.log(p)
+
+
+def averaged_xtc(z: Array, share: float, threshold: float) -> Array:
+    p = softmax(z)
+    high = [i for i in descending(z) if p[i] >= threshold]
+    if len(high) < 2:
+        return z
+    cut = np.array([0.0 if i in high[:-1] else x for i, x in enumerate(p)])
+    return log((1 - share) * p + share * cut / cut.sum())
+
+
+def dynamic_temperature(z: Array, low: float, high: float, exponent: float) -> Array:
+    n = len(descending(z))
+    return z if n < 2 else z / (low + (high - low) * (entropy(z) / np.log(n)) ** exponent)
+
+
+def entropy_temperature(z: Array, t: float, theta: float) -> Array:
+    return (z - z.max()) / max(1e-6, t * 0.8 ** (theta / max(entropy(z), 1e-6)))
+
+
+def smoothing(z: Array, factor: float, curve: float) -> Array:
+    def bent(d: float) -> float:
+        return -(3 - curve) / 2 * factor * d**2 + (curve - 1) / 2 * factor * d**3
+
+    return np.array([bent(x - z.max()) if x > -np.inf else x for x in z])
+
+
+def skew(z: Array, s: float) -> Array:
+    order, p, total, before = descending(z), softmax(z), 0.0, 0.0
+    result = np.zeros_like(z)
+    for i in order:
+        total = min(1.0, total + p[i])
+        result[i], before = total ** np.exp(s) - before, total ** np.exp(s)
+    return log(result)
+
+
+def sparsemax(z: Array) -> Array:
+    """The projection on the simplex, by sorting (arXiv:1602.02068, algorithm 1)."""
+    u = np.sort(z[z > -np.inf])[::-1]
+    k = max(i + 1 for i in range(len(u)) if 1 + (i + 1) * u[i] > u[: i + 1].sum())
+    return log(np.maximum(z - (u[:k].sum() - 1) / k, 0))
+
+
+def entmax15(z: Array) -> Array:
+    """The exact solution for alpha = 1.5, by sorting (arXiv:1905.05702, algorithm 2)."""
+    half = z / 2 - (z / 2).max()
+    u = np.sort(half[half > -np.inf])[::-1]
+    taus = []
+    for k in range(1, len(u) + 1):
+        mean, squares = u[:k].mean(), (u[:k] ** 2).mean()
+        taus.append(mean - np.sqrt(max(0.0, (1 - k * (squares - mean**2)) / k)))
+    k = max(i + 1 for i in range(len(u)) if taus[i] <= u[i])
+    return log(np.maximum(half - taus[k - 1], 0) ** 2)
+
+
 def repetition_penalty(z: Array, r: float, seen: list[int]) -> Array:
     return np.array([(x * r if x < 0 else x / r) if i in seen else x for i, x in enumerate(z)])
 

@@ -36,13 +36,19 @@ FILTERS = {
     "epsilon_cutoff": 0.99,
     "eta_cutoff": 0.99,
     "top_h": 0.01,
+    "top_n_sigma": 0.01,
+    "top_a": 1.0,
+    "tfs": 0.01,
+    "p_less": 1.0,
+    "entmax_alpha": 10.0,
 }
+SHAPES = {"averaged_xtc", "dynamic_temperature", "entropy_temperature", "smoothing", "skew"}
 
 
 def test_the_list_of_filters_is_whole() -> None:
     everyones = {field.name for field in dataclasses.fields(Strategy)}
     own = {field.name for field in dataclasses.fields(Sample)} - everyones
-    assert own == {*FILTERS, "temperature", "order"}
+    assert own == {*FILTERS, *SHAPES, "temperature", "order"}
 
 
 @pytest.mark.parametrize("name", FILTERS)

@@ -11,11 +11,15 @@ from torch import Tensor
 
 from minitx.decoding import (
     AllowedTokens,
+    AveragedXTC,
     BadWords,
     BeginSuppressTokens,
     Chain,
+    DynamicTemperature,
     EncoderNoRepeatNGram,
     EncoderRepetitionPenalty,
+    Entmax,
+    EntropyTemperature,
     Epsilon,
     Eta,
     ExponentialDecayLength,
@@ -27,14 +31,20 @@ from minitx.decoding import (
     MinNewTokens,
     MinP,
     NoRepeatNGram,
+    PLess,
     PresencePenalty,
     RepetitionPenalty,
     Sample,
     SequenceBias,
+    Skew,
+    Smoothing,
     SuppressTokens,
+    TailFree,
     Temperature,
+    TopA,
     TopH,
     TopK,
+    TopNSigma,
     TopP,
     Typical,
 )
@@ -68,6 +78,9 @@ FILTERS = [
     (Epsilon, d.epsilon_cutoff, (3e-4, 0.05, 0.9)),
     (Eta, d.eta_cutoff, (3e-4, 0.05, 0.9)),
     (TopH, d.top_h, (0.1, 0.5, 0.9)),
+    (TopNSigma, d.top_n_sigma, (0.1, 0.5, 1.0, 2.0)),
+    (TopA, d.top_a, (0.1, 0.5, 1.0)),
+    (TailFree, d.tail_free, (0.1, 0.5, 0.95)),
 ]
 
 
@@ -78,6 +91,45 @@ FILTERS = [
 )
 def test_filters(made: Any, definition: Any, value: float) -> None:
     check_rows(made(value), lambda z, _, __: definition(z, value))
+
+
+BANNED = LOGITS.masked_fill(
+    torch.rand(LOGITS.shape, generator=torch.Generator().manual_seed(5)) < 0.3, -torch.inf
+)
+
+
+@pytest.mark.parametrize("logits", [LOGITS, BANNED, LOGITS * 0.05, LOGITS * 20], ids=str)
+def test_shapes_and_thresholds(logits: Tensor) -> None:
+    """As probabilities: a shift of all logits changes nothing."""
+
+    def equal(processor: Any, definition: Any) -> None:
+        ours = processor(logits, CONTEXT).softmax(-1).numpy()
+        expected = np.stack([d.softmax(definition(z)) for z in logits.numpy()])
+        np.testing.assert_allclose(ours, expected, rtol=1e-9, atol=1e-12)
+
+    equal(PLess(1.0), d.p_less)
+    for share, threshold in ((0.5, 0.1), (1.0, 0.05), (0.2, 0.3)):
+        equal(AveragedXTC(share, threshold), lambda z, a=share, b=threshold: d.averaged_xtc(z, a, b))
+    for low, high, exponent in ((0.5, 1.5, 1.0), (0.2, 0.9, 2.0), (1.0, 1.0, 1.0)):
+        definition = lambda z, a=low, b=high, c=exponent: d.dynamic_temperature(z, a, b, c)  # noqa: E731
+        equal(DynamicTemperature(low, high, exponent), definition)
+    for t, theta in ((1.0, 0.5), (0.7, 0.0), (1.5, 0.01)):
+        equal(EntropyTemperature(t, theta), lambda z, a=t, b=theta: d.entropy_temperature(z, a, b))
+    for factor, curve in ((0.3, 1.0), (0.1, 2.0), (1.0, 3.0)):
+        equal(Smoothing(factor, curve), lambda z, a=factor, b=curve: d.smoothing(z, a, b))
+    for value in (-1.0, 0.3, 2.0):
+        equal(Skew(value), lambda z, s=value: d.skew(z, s))
+    equal(Entmax(2.0), d.sparsemax)
+    equal(Entmax(1.5), d.entmax15)
+
+
+def test_the_average_of_xtc_is_that_of_its_coin() -> None:
+    """(1 - x) p + x p_cut; and the wrong mixture, of logits, is another."""
+    z = LOGITS[:1] / 3
+    p, cut = z.softmax(-1), AveragedXTC(1.0, 0.1)(z, CONTEXT).softmax(-1)
+    assert int((cut == 0).sum()) >= 1
+    mixed = AveragedXTC(0.3, 0.1)(z, CONTEXT).softmax(-1)
+    torch.testing.assert_close(mixed, 0.7 * p + 0.3 * cut, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("size", [4097, 20000])

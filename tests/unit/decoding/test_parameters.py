@@ -26,11 +26,11 @@ STRATEGIES = [
 
 
 @dataclass(frozen=True)
-class TopA(Filter):
-    """Keeps tokens with at least top_a times the square of the highest probability."""
+class Sharp(Filter):
+    """Keeps tokens with at least `sharpness` times the square of the highest probability."""
 
-    top_a: Numbers
-    rule = Rule("top_a", "0.0 keeps every token", Interval(0, 1), 0.0)
+    sharpness: Numbers
+    rule = Rule("sharpness", "0.0 keeps every token", Interval(0, 1), 0.0)
 
     def apply(self, logits: Tensor, context: Context) -> Tensor:
         """(B, V) -> (B, V)."""
@@ -43,7 +43,7 @@ class TopA(Filter):
 class Custom(Sample):
     """Sampling with one more parameter."""
 
-    top_a: Numbers = parameter(TopA, "a share of the best", "P")
+    sharpness: Numbers = parameter(Sharp, "a share of the best", "P")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -52,37 +52,37 @@ class CustomBeams(BeamSample, Custom):
 
 
 def test_chain_and_order() -> None:
-    strategy = Custom(top_a=0.5, top_k=3, renormalize_logits=True)
-    assert [type(each).__name__ for each in strategy.build().processors] == ["TopK", "TopA", "Renormalize"]
-    assert len(Custom(top_a=0).build()) == 0
-    order = Custom(top_a=0.5, temperature=2.0, order="llama.cpp").build()
-    assert order == Chain(TopA(0.5), Temperature(2.0))
+    strategy = Custom(sharpness=0.5, top_k=3, renormalize_logits=True)
+    assert [type(each).__name__ for each in strategy.build().processors] == ["TopK", "Sharp", "Renormalize"]
+    assert len(Custom(sharpness=0).build()) == 0
+    order = Custom(sharpness=0.5, temperature=2.0, order="llama.cpp").build()
+    assert order == Chain(Sharp(0.5), Temperature(2.0))
 
 
 def test_repr_help_and_declaration() -> None:
-    assert repr(Custom(top_a=0.5)) == "Custom(top_a=0.5)"
-    assert "\n        top_a: a share of the best.\n" in (Custom.__doc__ or "")
-    declared = parameters_of(Custom)["top_a"]
-    assert (declared.processor, declared.off, declared.per_row, declared.metavar) == (TopA, 0.0, True, "P")
+    assert repr(Custom(sharpness=0.5)) == "Custom(sharpness=0.5)"
+    assert "\n        sharpness: a share of the best.\n" in (Custom.__doc__ or "")
+    declared = parameters_of(Custom)["sharpness"]
+    assert (declared.processor, declared.off, declared.per_row, declared.metavar) == (Sharp, 0.0, True, "P")
 
 
 def test_values_are_checked() -> None:
     with pytest.raises(
-        ArgumentValueError, match=r"^top_a=1\.5 must be in \[0, 1\]; 0\.0 keeps every token\.$"
+        ArgumentValueError, match=r"^sharpness=1\.5 must be in \[0, 1\]; 0\.0 keeps every token\.$"
     ) as e:
-        Custom(top_a=1.5)
-    assert (e.value.parameter, e.value.value) == ("top_a", 1.5)
-    with pytest.raises(TypeError, match=r"Sample has no field 'top_a'\. Custom has it"):
-        Sample(top_a=0.5)  # type: ignore[call-arg]
+        Custom(sharpness=1.5)
+    assert (e.value.parameter, e.value.value) == ("sharpness", 1.5)
+    with pytest.raises(TypeError, match=r"Sample has no field 'sharpness'\. Custom has it"):
+        Sample(sharpness=0.5)  # type: ignore[call-arg]
 
 
 def test_per_row() -> None:
     logits = logits_of("random", 2, 10)
     context = history([[1], [1]])
-    chain = Custom(top_a=[0.0, 1.0]).build()
+    chain = Custom(sharpness=[0.0, 1.0]).build()
     both = chain(logits, context)
     assert torch.equal(both[0], logits[0])
-    assert torch.equal(both[1:], TopA(1.0)(logits[1:], context))
+    assert torch.equal(both[1:], Sharp(1.0)(logits[1:], context))
     assert not chain.batch_invariant
     with pytest.raises(ArgumentValueError, match=r"each of the 3 rows; it has 2 values"):
         chain.check_rows(3)
@@ -90,8 +90,8 @@ def test_per_row() -> None:
 
 def test_searches() -> None:
     """A search repeats values per beam, and its filters keep several tokens."""
-    chain = CustomBeams(top_a=[0.0, 1.0], num_beams=2).build()
-    assert chain.processors == (TopA((0.0, 0.0, 1.0, 1.0), min_tokens_to_keep=2),)
+    chain = CustomBeams(sharpness=[0.0, 1.0], num_beams=2).build()
+    assert chain.processors == (Sharp((0.0, 0.0, 1.0, 1.0), min_tokens_to_keep=2),)
     kept = chain(torch.tensor([[9.0, 1.0, 0.0, -1.0]] * 4), history([[1]] * 4)) > -torch.inf
     assert kept.sum(dim=-1).tolist() == [4, 4, 2, 2]
     assert CustomBeams(top_k=1).build().processors == (TopK(1, min_tokens_to_keep=2),)
@@ -134,4 +134,4 @@ def test_a_strategy_brings_its_sampler() -> None:
 
 
 def test_the_help_of_a_copy_is_the_same() -> None:
-    assert replace(Custom(top_a=0.5), top_k=2) == Custom(top_a=0.5, top_k=2)
+    assert replace(Custom(sharpness=0.5), top_k=2) == Custom(sharpness=0.5, top_k=2)

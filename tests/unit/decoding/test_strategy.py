@@ -56,6 +56,16 @@ EXAMPLES: dict[str, Any] = {
     "epsilon_cutoff": 0.2,
     "eta_cutoff": 0.5,
     "top_h": 0.5,
+    "top_n_sigma": 0.5,
+    "top_a": 0.9,
+    "tfs": 0.3,
+    "p_less": 1.0,
+    "averaged_xtc": (0.5, 0.05),
+    "dynamic_temperature": (0.5, 1.5),
+    "entropy_temperature": (1.0, 0.5),
+    "smoothing": 0.3,
+    "skew": 0.5,
+    "entmax_alpha": 1.5,
 }
 # Fields that work only beside others, or at another place.
 BESIDE: dict[str, dict[str, Any]] = {"order": {"temperature": 3.0, "top_p": 0.5}}
