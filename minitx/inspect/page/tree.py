@@ -14,7 +14,7 @@ def beam_tree_data(subject: Subject, num_beams: int, max_new_tokens: int) -> dic
     """Returns everything that a beam search kept; None for a model that predicts no next token.
 
     Args:
-        subject: the model and its text, of which an encoder-decoder continues the source alone.
+        subject: the model and its text; an encoder-decoder begins after the target, where there is one.
         num_beams: number of beams.
         max_new_tokens: length of the hypotheses.
 
@@ -27,6 +27,8 @@ def beam_tree_data(subject: Subject, num_beams: int, max_new_tokens: int) -> dic
         return None
     prompt = [subject.text] if isinstance(subject.text, str) else [[*subject.text]]
     options: dict[str, Any] = {"tokenizer": subject.tokenizer, "max_new_tokens": max_new_tokens}
+    if subject.target is not None:
+        options["decoder_prompts"] = subject.targets[:1]
     search = minitx.Beam(num_beams=num_beams)
     result = minitx.generate(model, prompt, search, num_samples=num_beams, **options)
     assert result.beams is not None, "of a search"

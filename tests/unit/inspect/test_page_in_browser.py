@@ -201,7 +201,9 @@ def test_sliders_change_the_numbers_to_those_of_python(browser: Any, folder: Pat
             tab.keyboard.press("Enter")
             assert tab.input_value(field) == kept  # what is shown is in force
         tab.click('button[name="draw"]')
-        assert tab.inner_text("#draws").startswith("1000 draws: ")
+        assert tab.inner_text("#draws").startswith("1000 draws, seed 1: ")
+        tab.check('input[name="use-min_p"]')  # at 0, which is off
+        assert "min_p" not in tab.inner_text("#python-call")
         tab.click('button[name="reset"]')
         assert tab.inner_text("#python-call") == "minitx.Sample()"
 

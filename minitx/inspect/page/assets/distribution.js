@@ -77,7 +77,8 @@ function build(body, next, chain) {
 
 /** Returns names and values of the steps that are on, in order. */
 function chosen(next, chain) {
-  return chain.order.filter((name) => chain.on.has(name)).map((name) => [name, chain.values[name]]);
+  const acts = (name) => chain.on.has(name) && chain.values[name] !== next.parameters[name].off;
+  return chain.order.filter(acts).map((name) => [name, chain.values[name]]);
 }
 
 function controls(next, chain, update, order) {
@@ -157,10 +158,13 @@ function slider(next, chain, name, place, update, order) {
   const move = (step) => () => {
     [chain.order[place], chain.order[place + step]] = [chain.order[place + step], chain.order[place]];
     order();
+    const moved = document.querySelector(`.slider[data-name="${name}"]`);
+    const same = moved.querySelector(step < 0 ? 'button[title="earlier"]' : 'button[title="later"]');
+    (same.disabled ? moved.querySelector(".move button:enabled") : same).focus();
   };
   const up = element("button", { title: "earlier", "aria-label": `${name} earlier`, disabled: place === 0, onclick: move(-1) }, "↑");
   const down = element("button", { title: "later", "aria-label": `${name} later`, disabled: place === chain.order.length - 1, onclick: move(1) }, "↓");
-  return element("div", { class: "slider", "data-name": name }, use, element("label", { title: help }, name), range, field, element("span", { class: "move" }, up, down));
+  return element("div", { class: "slider", "data-name": name }, use, element("label", { title: help }, name, element("small", {}, help)), range, field, element("span", { class: "move" }, up, down));
 }
 
 /** Returns a column of bars for each step. */
@@ -198,7 +202,13 @@ const named = (next, id) => next.names[id] ?? `#${id}`;
 function drawing(result, next, chain) {
   const counts = [...draw(result.probabilities, chain.draws, chain.seed)].sort((a, b) => b[1] - a[1]);
   const shown = counts.slice(0, SHOWN).map(([id, count]) => `${named(next, id)} ${count}`);
-  return `${chain.draws} draws: ${shown.join("   ")}${counts.length > SHOWN ? `   and ${counts.length - SHOWN} other tokens` : ""}`;
+  return `${chain.draws} draws, seed ${chain.seed}: ${shown.join("   ")}${counts.length > SHOWN ? `   and ${counts.length - SHOWN} other tokens` : ""}`;
+}
+
+/** Returns a line of code with a button that copies it. */
+function code(id, text) {
+  const copy = element("button", { title: "copy", "aria-label": "copy", onclick: () => navigator.clipboard?.writeText(text) }, "copy");
+  return element("div", { class: "code" }, element("span", { id }, text), copy);
 }
 
 /** Returns the call and the command with the same parameters. */
@@ -212,7 +222,7 @@ function calls(next, chain) {
   const options = used.map(([name, value]) => ` --${name.replaceAll("_", "-")} ${value}`).join("");
   const order = used.length === 0 || chain.preset === "transformers" ? "" : ` --order ${chain.preset}`;
   const shell = preset ? `minitx generate MODEL TEXT${options}${order}` : "The command line has the orders of the list above only.";
-  const lines = [element("div", { class: "code", id: "python-call" }, python)];
+  const lines = [code("python-call", python)];
   // A masked language model generates no text: the chain is that of a draw for the mask.
-  return next.task === "masked-lm" ? lines : [...lines, element("div", { class: "code", id: "shell-call" }, shell)];
+  return next.task === "masked-lm" ? lines : [...lines, code("shell-call", shell)];
 }

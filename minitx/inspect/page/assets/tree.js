@@ -3,7 +3,7 @@
 import { hierarchy, linkHorizontal, select, tree } from "d3";
 import { element, explain, number, section } from "minitx/dom";
 
-const LEAD = "What a beam search keeps: several continuations at a time, compared by the sum of their log-probabilities. Coloured: the best one; faint: dropped on the way. Click on a token for the text up to it.";
+const LEAD = "What a beam search keeps: several continuations at a time, compared by the sum of their log-probabilities. Coloured: the best one; faint: dropped on the way. Choose a token for the text up to it.";
 const [COLUMN, ROW] = [104, 22];
 
 export function mount(root, state) {
@@ -24,6 +24,7 @@ function draw(nodes, text) {
   const root = { name: "", children: [], step: -1 };
   const parts = nodes.map((node) => ({ ...node, children: [], leads: false, best: false }));
   parts.forEach((node) => (node.parent === null ? root : parts[node.parent]).children.push(node));
+  for (const node of parts) node.sum = node.logprob + (node.parent === null ? 0 : parts[node.parent].sum);
   for (const node of [...parts].reverse()) {
     node.leads ||= node.rank !== null;
     node.best ||= node.rank === 0;
@@ -42,12 +43,15 @@ function draw(nodes, text) {
   const colour = ({ best, leads }) => (best ? "var(--accent)" : leads ? "var(--ink)" : "var(--faint)");
   svg.selectAll("path").data(layout.links()).join("path").attr("d", link).attr("fill", "none").attr("stroke", ({ target }) => colour(target.data)).attr("stroke-opacity", ({ target }) => (target.data.leads ? 0.8 : 0.35));
   const shown = all.filter(({ data }) => data.step >= 0);
-  const names = svg.selectAll("g").data(shown).join("g").attr("class", "beam").attr("transform", ({ x, y }) => `translate(${y},${x - top})`).style("cursor", "pointer");
+  const names = svg.selectAll("g").data(shown).join("g").attr("class", "beam").attr("transform", ({ x, y }) => `translate(${y},${x - top})`).style("cursor", "pointer").attr("tabindex", 0);
+  names.append("rect").attr("x", -4).attr("y", -16).attr("width", COLUMN - 12).attr("height", ROW - 2).attr("fill", "transparent");
   names.append("circle").attr("r", 3).style("fill", ({ data }) => colour(data));
   names.append("text").attr("x", 5).attr("y", -4).text(({ data }) => cut(data)).style("fill", ({ data }) => colour(data)).style("font-weight", ({ data }) => (data.best ? "bold" : null));
   names.each(function describe(node) {
     const path = node.ancestors().reverse().slice(1).map(({ data }) => data.name);
-    explain(this, () => `${node.data.name}\nlog-probability ${number(node.data.logprob)}, score ${number(node.data.score)}${state(node.data)}`);
+    const { name, logprob, sum, score } = node.data;
+    explain(this, () => `${name}\nlog-probability ${number(logprob)}, up to here ${number(sum)}, score ${number(score)}${state(node.data)}`);
+    this.addEventListener("keydown", (event) => event.key === "Enter" && this.dispatchEvent(new Event("click")));
     this.addEventListener("click", () => (text.textContent = `${path.join("").replaceAll("·", " ").trim()}   (score ${number(node.data.score)}${state(node.data)})`));
   });
   return box;
