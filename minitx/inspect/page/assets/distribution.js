@@ -188,7 +188,10 @@ function columns(results, next) {
 
 /** Returns the tokens to show: the best of the first and of the last step, by the model's probability. */
 function shownIds(results) {
-  const best = (probabilities) => [...probabilities.keys()].sort((a, b) => probabilities[b] - probabilities[a]).slice(0, SHOWN);
+  const best = (probabilities) => {
+    const possible = [...probabilities.keys()].filter((id) => probabilities[id] > 0);
+    return possible.sort((a, b) => probabilities[b] - probabilities[a]).slice(0, SHOWN);
+  };
   const [first, last] = [best(results[0].probabilities), best(results.at(-1).probabilities)];
   const ids = new Set();
   for (let rank = 0; ids.size < SHOWN && rank < SHOWN; rank += 1) {
