@@ -215,7 +215,7 @@ def test_the_pointer_and_the_keys_select(browser: Any, folder: Path, name: str) 
         state = """(({ layer, head, query, key }) => JSON.stringify({ layer, head, query, key }))(
             window.minitx.state.values)"""
         tab.click('.maps button[data-layer="1"][data-head="2"] >> nth=0')
-        matrix = tab.locator("image.matrix")
+        matrix = tab.locator("rect.matrix")
         box = matrix.bounding_box()
         assert box is not None
         rows, columns = tab.evaluate(

@@ -86,28 +86,31 @@ function drawMatrix(box, attention, values, state) {
   const [queries, keys] = [attention.query_side, attention.key_side].map((side) => values.data.tokens[side]);
   const cell = Math.max(7, Math.min(24, Math.floor(560 / Math.max(rows, columns))));
   const [left, top] = [110, 90];
-  const canvas = document.createElement("canvas");
+  const place = `left: ${left}px; top: ${top}px; width: ${columns * cell}px; height: ${rows * cell}px`;
+  const canvas = element("canvas", { class: "matrix", style: place });
   paint(canvas, relative(weights), rows, columns, shades());
-  const svg = select(box).html("").append("svg").attr("width", left + columns * cell + 80).attr("height", top + rows * cell + 8);
+  const sheet = element("div", { class: "sheet" }, canvas);
+  box.replaceChildren(sheet);
+  const svg = select(sheet).append("svg").attr("width", left + columns * cell + 80).attr("height", top + rows * cell + 8);
   svg.attr("role", "img").attr("aria-label", `attention weights, layer ${values.layer}, head ${values.head}`);
-  const image = svg.append("image").attr("class", "matrix").attr("href", canvas.toDataURL()).style("image-rendering", "pixelated");
-  image.attr("x", left).attr("y", top).attr("width", columns * cell).attr("height", rows * cell).attr("preserveAspectRatio", "none");
+  const cells = svg.append("rect").attr("class", "matrix").attr("fill", "transparent");
+  cells.attr("x", left).attr("y", top).attr("width", columns * cell).attr("height", rows * cell);
   const label = (tokens, chosen) => (text) =>
     text.attr("class", (_, index) => (index === chosen ? "chosen" : null)).style("font-size", `${Math.min(12, cell + 1)}px`).text((token) => cut(token.name));
   svg.selectAll(".q").data(queries).join("text").attr("text-anchor", "end").attr("x", left - 6).attr("y", (_, i) => top + (i + 0.5) * cell + 4).call(label(queries, values.query));
   svg.selectAll(".k").data(keys).join("text").attr("transform", (_, i) => `translate(${left + (i + 0.5) * cell + 4},${top - 6}) rotate(-60)`).call(label(keys, values.key));
-  svg.append("rect").attr("class", "frame").attr("x", left + values.key * cell).attr("y", top + values.query * cell).attr("width", cell).attr("height", cell);
-  const place = (event) => {
+  svg.append("rect").attr("class", "frame").attr("pointer-events", "none").attr("x", left + values.key * cell).attr("y", top + values.query * cell).attr("width", cell).attr("height", cell);
+  const pair = (event) => {
     const [x, y] = pointer(event, svg.node());
     const clamp = (value, most) => Math.max(0, Math.min(most - 1, Math.floor(value)));
     return { query: clamp((y - top) / cell, rows), key: clamp((x - left) / cell, columns) };
   };
-  image.on("pointermove", (event) => {
-    const { query, key } = place(event);
+  cells.on("pointermove", (event) => {
+    const { query, key } = pair(event);
     tooltip(event, `${queries[query].name} → ${keys[key].name}   weight ${number(weights[query * columns + key], 4)}`);
   });
-  image.on("pointerleave", (event) => tooltip(event, null));
-  image.on("click", (event) => state.set(place(event)));
+  cells.on("pointerleave", (event) => tooltip(event, null));
+  cells.on("click", (event) => state.set(pair(event)));
 }
 
 function drawLines(box, attention, values, state) {
