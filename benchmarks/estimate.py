@@ -29,6 +29,16 @@ DEBERTA = SIZES | {"model_type": "deberta-v2", "relative_attention": True, "pos_
 DEBERTA |= {"position_buckets": 128, "share_att_key": True, "num_hidden_layers": 3}
 PROMPT = {"batch": 2, "length": 256, "new_tokens": 8}
 TEXTS = {"batch": 4, "length": 128, "new_tokens": 0}
+BASE: dict[str, Any] = {"hidden_size": 768, "num_attention_heads": 12, "num_hidden_layers": 12}
+BASE |= {"intermediate_size": 3072, "vocab_size": 30522, "max_position_embeddings": 512}
+GPT2_124M = {"model_type": "gpt2", "n_embd": 768, "n_layer": 12, "n_head": 12, "vocab_size": 50257}
+T5_SMALL = T5 | {"num_layers": 6, "vocab_size": 32128}
+BART_BASE: dict[str, Any] = {"model_type": "bart", "d_model": 768, "vocab_size": 50265}
+BART_BASE |= {"max_position_embeddings": 1024, "decoder_start_token_id": 2}
+BART_BASE |= {f"{side}_layers": 6 for side in ("encoder", "decoder")}
+BART_BASE |= {f"{side}_attention_heads": 12 for side in ("encoder", "decoder")}
+BART_BASE |= {f"{side}_ffn_dim": 3072 for side in ("encoder", "decoder")}
+MIXTRAL_200M = MIXTRAL | {"num_hidden_layers": 8, "intermediate_size": 1536, "vocab_size": 32000}
 CASES: dict[str, tuple[dict[str, Any], str, dict[str, int]]] = {
     "gpt2": (GPT2 | {"vocab_size": 16000}, "causal-lm", PROMPT),
     "bert": (SIZES | {"model_type": "bert"}, "masked-lm", TEXTS),
@@ -38,9 +48,15 @@ CASES: dict[str, tuple[dict[str, Any], str, dict[str, int]]] = {
     "gemma2": (LLAMA | WINDOW | {"model_type": "gemma2", "head_dim": 64}, "causal-lm", PROMPT),
     "deberta-v2": (DEBERTA, "masked-lm", TEXTS),
     "llama": (LLAMA | {"model_type": "llama"}, "causal-lm", PROMPT),
+    "gpt2-124m": (GPT2_124M | {"n_positions": 1024}, "causal-lm", PROMPT),
+    "bert-base": (BASE | {"model_type": "bert"}, "masked-lm", TEXTS),
+    "t5-small": (T5_SMALL, "seq2seq-lm", PROMPT | {"new_tokens": 32}),
+    "bart-base": (BART_BASE, "seq2seq-lm", PROMPT | {"new_tokens": 32}),
+    "mixtral-200m": (MIXTRAL_200M, "causal-lm", PROMPT),
 }
 # Sizes that are smaller in the run before the measured one.
 WIDTHS = ("hidden_size", "intermediate_size", "n_embd", "d_model", "d_ff", "d_kv", "head_dim", "vocab_size")
+WIDTHS += ("encoder_ffn_dim", "decoder_ffn_dim")
 KINDS = ("inference", "training")
 
 

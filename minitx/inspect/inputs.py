@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from numbers import Integral
 from typing import Any, cast
 
 import torch
@@ -339,11 +340,29 @@ class Subject:
         if isinstance(text, str):
             ids = tokenizer_of_texts(self.tokenizer).encode(text, as_target=as_target)
         else:
-            ids = [check_integer(parameter, id_, 0) for id_ in text]
+            ids = [check_integer(parameter, id_, 0) for id_ in plain_ids(parameter, text)]
         if not 0 < len(ids) <= MOST_TOKENS:
             expected = f"of 1 to {MOST_TOKENS} tokens for a picture, not {len(ids)}"
             raise ArgumentValueError(parameter, text, expected)
         return ids
+
+
+def plain_ids(parameter: str, text: Any) -> list[Any]:
+    """Returns the ids of one text: of a list, or of a tensor or array (T,) or (1, T).
+
+    Raises:
+        ArgumentTypeError: neither a text nor ids.
+    """
+    plain = text.tolist() if hasattr(text, "tolist") else text
+    rows = isinstance(plain, Sequence) and len(plain) == 1 and isinstance(plain[0], list | tuple)
+    plain = plain[0] if rows else plain
+    if isinstance(plain, bytes) or not isinstance(plain, Sequence) or not all(map(_is_integer, plain)):
+        raise ArgumentTypeError(parameter, text, "a text, or the token ids of one")
+    return [*plain]
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _padded(rows: list[list[int]], padding: int) -> tuple[Tensor, Tensor]:

@@ -106,7 +106,10 @@ def test_its_size_and_contents(wheel: Path) -> None:
             assert f"{folder}/{file}" in names
     others = [name for name in names if name.startswith("minitx/") and not name.endswith(".py")]
     expected = ("minitx/py.typed", "minitx/architectures/known_keys.json", "minitx/cli/help.txt")
-    assert all(name in expected or name.startswith("minitx/shipped/tiny-") for name in others)
+    folders = ("minitx/shipped/tiny-", "minitx/inspect/page/assets/")
+    assert all(name in expected or name.startswith(folders) for name in others)
+    assets = {path.name for path in (ROOT / "minitx/inspect/page/assets").iterdir()}
+    assert {name.rpartition("/")[2] for name in others if name.startswith(folders[1])} == assets
 
 
 def test_the_installed_checkpoints_are_loaded_here_and_in_transformers(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import signature
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -139,8 +141,8 @@ def test_embeddings_as_decoder_inputs(name: str, root: Path) -> None:
     assert (output.logits - theirs)[real].abs().max() <= case.float64 * theirs.abs().max().clamp(min=1)
 
 
-@pytest.mark.parametrize("name", DECODERS)
 @pytest.mark.parametrize(("max_length", "backend"), [(None, "sdpa"), (12, "sdpa"), (None, "eager")])
+@pytest.mark.parametrize("name", DECODERS)
 def test_with_a_cache(name: str, max_length: int | None, backend: str, root: Path) -> None:
     """Prefill, one token, several tokens, one token; as embeddings every other time."""
     case = BY_NAME[name]
@@ -180,6 +182,53 @@ def test_with_a_cache(name: str, max_length: int | None, backend: str, root: Pat
                     a = a[..., -b.shape[-1] :]
                 assert a.shape == b.shape, (field, number)
                 assert (a - b).abs().max() <= case.float64 * a.abs().max().clamp(min=1), (field, number)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", DECODERS)  # the last changes slowest, so that a model is made once
+def test_with_a_cache_and_padding(name: str, side: str, backend: str, root: Path) -> None:
+    """A padded prompt, or source of an encoder-decoder, then one token, several tokens, one token."""
+    case = BY_NAME[name]
+    task = "seq2seq-lm" if name in ENCODER_DECODERS else "causal-lm"
+    reference, model = pair(name, task, torch.float64, root)
+    model.set_attention(backend)
+    inputs = padded(case, {"input_ids": text(case, 3, 7)["input_ids"]}, side)
+    prompt, mask = inputs["input_ids"], inputs["attention_mask"]
+    ids = text(case, 3, 12, seed=1)["input_ids"]
+    asked: dict[str, Any] = {"output_hidden_states": True, "output_attentions": True}
+    cache, theirs = model.make_cache(), None
+    seq2seq = isinstance(model, EncoderDecoderModel)
+    if seq2seq:
+        with torch.inference_mode():
+            model.encode_into(cache, prompt, mask)
+        real = torch.ones_like(ids).bool()
+    else:
+        ids = torch.cat((prompt, ids[:, 7:]), dim=1)
+        real = torch.cat((mask, torch.ones_like(ids[:, 7:])), dim=1).bool()
+    positions = (real.cumsum(1) - 1).clamp(min=0)
+    for start, stop in pairwise((0, 7, 8, 11, 12)):
+        part, now = ids[:, start:stop], real[:, start:stop]
+        if seq2seq:
+            more = {**inputs, "decoder_input_ids": part}
+        else:
+            more = {"input_ids": part, "attention_mask": real[:, :stop].long()}
+            if "position_ids" in signature(reference.forward).parameters:
+                more["position_ids"] = positions[:, start:stop]
+        with eager(reference, case.reference):
+            expected = reference(**more, **asked, past_key_values=theirs, use_cache=True)
+            theirs = expected.past_key_values
+        with torch.inference_mode():
+            padding = () if seq2seq else (now.long(), positions[:, start:stop])
+            output = model.decode(part, *padding, cache=cache, **asked)
+        prefix = "decoder_" if seq2seq else ""
+        for field in (f"{prefix}hidden_states", f"{prefix}attentions", *["cross_attentions"] * seq2seq):
+            for a, b in zip(expected[field], output[field], strict=True):
+                if "attentions" in field:
+                    a, b = (x.transpose(1, 2) for x in (a[..., -b.shape[-1] :], b))
+                assert a.shape == b.shape, (field, start)
+                difference = (a[now] - b[now]).abs().max()
+                assert difference <= case.float64 * a[now].abs().max().clamp(min=1), (field, start)
 
 
 @pytest.mark.parametrize("name", ["bert", "t5", "gpt2"])

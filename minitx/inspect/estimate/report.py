@@ -30,6 +30,10 @@ DTYPES = ("float32", "bfloat16", "float16")
 OPTIMIZER_STATES = 2  # of AdamW: the means of gradients and of their squares
 
 
+_USUAL = 512  # tokens of a text
+_MOST = 2**31 - 1  # texts, or tokens
+
+
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
     """Parameters, memory and operations of a model. `print(estimate)` shows it.
@@ -113,7 +117,7 @@ def estimate(
     model: Model | Mapping[str, Any],
     *,
     batch: int = 1,
-    length: int = 512,
+    length: int | None = None,
     new_tokens: int = 64,
     dtype: torch.dtype | str | None = None,
     head: str | None = None,
@@ -127,7 +131,8 @@ def estimate(
     Args:
         model: any model of minitx for text, or the content of a config.json.
         batch: texts at once.
-        length: tokens of each text; of an encoder-decoder, of the source.
+        length: tokens of each text; of an encoder-decoder, of the source. None: 512, or as many as the model
+            has positions for.
         new_tokens: tokens that a decoder generates after each; 0: one forward only. Of an encoder-decoder
             also the tokens of the target in training.
         dtype: of the parameters; None: that of the model, or the one that the config states.
@@ -141,13 +146,12 @@ def estimate(
     Example:
         >>> print(minitx.inspect.estimate(config, batch=8, length=2048, dtype="bfloat16"))
     """
-    sizes: dict[str, Any] = {
-        "batch": check_integer("batch", batch, 1),
-        "length": check_integer("length", length, 1),
-    }
-    sizes["new_tokens"] = check_integer("new_tokens", new_tokens)
+    sizes: dict[str, Any] = {"batch": check_integer("batch", batch, 1, _MOST)}
+    sizes["new_tokens"] = check_integer("new_tokens", new_tokens, 0, _MOST)
     dtype = None if dtype is None else check_dtype("dtype", dtype)
     empty, name = _empty(model, dtype, head)
+    length = _usual_length(empty, new_tokens) if length is None else check_integer("length", length, 1, _MOST)
+    sizes["length"] = length
     generates = bool(new_tokens) and empty.task in NEXT_TOKEN_TASKS
     if not generates:
         labels = empty.task not in (*NEXT_TOKEN_TASKS, None)  # the decoder runs the source
@@ -190,6 +194,14 @@ def _empty(model: Any, dtype: torch.dtype | None, head: str | None) -> tuple[Any
     name = getattr(model.checkpoint, "model_type", None) or type(model).__name__
     empty = on_meta(model).eval()
     return (empty if dtype is None else empty.to(dtype)), f"{name} {model.task or ''}".rstrip()
+
+
+def _usual_length(model: Any, new_tokens: int) -> int:
+    """Returns 512, or as many tokens as the embedder has positions for, less those that are generated."""
+    embedder = model.get_submodule("embedder")
+    generated = new_tokens if model.families == ("decoder",) and model.task in NEXT_TOKEN_TASKS else 0
+    room = embedder.max_tokens - generated if embedder.has_position_table else _USUAL
+    return max(1, min(_USUAL, room))
 
 
 def check_length(model: Any, length: int, new_tokens: int) -> None:

@@ -81,6 +81,7 @@ class LabServer(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: LabServer
     timeout = SECONDS
+    _is_read = False  # the body of the request
     server_version, sys_version = "minitx", ""
 
     def do_GET(self) -> None:
@@ -128,6 +129,7 @@ class _Handler(BaseHTTPRequestHandler):
             )
             return None
         try:
+            self._is_read = True
             request = json.loads(self.rfile.read(int(length)))
         except (ValueError, RecursionError):
             self._refuse(400, "a request is a JSON object")
@@ -161,11 +163,18 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         self._json(status, {"error": message, "parameter": parameter})
 
+    def _drain(self) -> None:
+        """Reads what is left of a request: closing with unread bytes would reset the connection."""
+        length = self.headers.get("Content-Length", "")
+        if not self._is_read and length.isdecimal() and int(length) <= LARGEST:
+            self.rfile.read(int(length))
+
     def _json(self, status: int, value: Mapping[str, Any]) -> None:
         content = json.dumps(value, allow_nan=False).encode()
         self._send(status, content, "application/json", {})
 
     def _send(self, status: int, content: bytes, kind: str, headers: Mapping[str, str]) -> None:
+        self._drain()
         fixed = {
             "Content-Type": kind,
             "Content-Length": str(len(content)),

@@ -12,13 +12,14 @@ from typing import Any
 
 from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.strategy import Strategy
+from minitx.inspect.inputs import Subject, Text, plain_ids
 from minitx.inspect.page.data import page_data
-from minitx.inspect.pictures.subject import Subject, Text
+from minitx.inspect.page.tokens import visible
 from minitx.inspect.taps.record import check_tappable
 from minitx.io import write_atomically
 from minitx.models import Model
 from minitx.tokenizer import Tokenizer
-from minitx.validation import check_output, check_type
+from minitx.validation import ArgumentValueError, check_output, check_type
 
 ASSETS = Path(__file__).parent / "assets"
 HEIGHT = 900  # pixels of the page in a notebook
@@ -75,7 +76,7 @@ def view(
 
     Args:
         model: of any family, in eval mode.
-        text: a text, or its token ids; at most 256 tokens.
+        text: a text, or its token ids, a list or a tensor; at most 256 tokens.
         tokenizer: of the text; None: it is ids.
         target: the decoder input of an encoder-decoder; None: the answer that it generates.
         strategy: `Sample(...)`, whose parameters the sliders begin with.
@@ -96,10 +97,14 @@ def view(
     check_tappable(model)
     check_type("tokenizer", tokenizer, Tokenizer | None, "the tokenizer of the model or None")
     check_type("title", title, str | None, "a text or None")
+    text = text if isinstance(text, str) else plain_ids("text", text)
+    if target is not None and len(model.families) < 2:
+        expected = "left out for a model without encoder and decoder"
+        raise ArgumentValueError("target", target, expected)
     subject = Subject(model, tokenizer, (text,), target)
     data = page_data(subject, strategy=strategy, num_beams=num_beams, max_new_tokens=max_new_tokens)
-    shown = text if isinstance(text, str) else f"{len(text)} tokens"
-    return Page(title or f"{data['model']['architecture']}: {shown[:60]}", data)
+    shown = visible(text[:60]).strip() or "an empty text" if isinstance(text, str) else f"{len(text)} tokens"
+    return Page(title or f"{data['model']['architecture']}: {shown}", data)
 
 
 def render(title: str, data: dict[str, Any], live: dict[str, Any] | None = None, nonce: str = "") -> str:

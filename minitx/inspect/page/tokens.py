@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,7 +30,7 @@ def tokens_of(subject: Subject, side: str) -> list[dict[str, Any]]:
                 "id": token,
                 "name": name,
                 "text": text,
-                "bytes": None if text is None or "\ufffd" in text else text.encode().hex(" "),
+                "bytes": _bytes(text, name),
                 "spelling": None if tokenizer is None else tokenizer.id_to_token(token),
                 "special": tokenizer is not None and token in tokenizer.special_ids,
             }
@@ -39,8 +40,16 @@ def tokens_of(subject: Subject, side: str) -> list[dict[str, Any]]:
 
 def names_of(ids: Sequence[int], tokenizer: Tokenizer | None) -> list[str]:
     """Returns tokens as the page shows them: `token_name`, with line breaks and the like as escapes."""
-    return ["".join(map(_visible, token_name(id_, tokenizer))) for id_ in ids]
+    return [visible(token_name(id_, tokenizer)) for id_ in ids]
 
 
-def _visible(character: str) -> str:
-    return character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+def visible(text: str) -> str:
+    """Returns a text with escapes in place of characters that cannot be printed."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def _bytes(text: str | None, name: str) -> str | None:
+    """Returns the bytes of a token in hexadecimal; None where they are not known."""
+    if byte := re.fullmatch(r"<0x([0-9A-F]{2})>", name):  # SentencePiece's name of a single byte
+        return byte[1].lower()
+    return None if text is None or "\ufffd" in text else text.encode("utf-8", "surrogatepass").hex(" ")

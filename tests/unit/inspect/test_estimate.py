@@ -216,8 +216,16 @@ def test_wrong_arguments() -> None:
     with pytest.raises(ArgumentValueError, match="batch=0"):
         estimate(config_of("llama"), batch=0)
     with pytest.raises(ArgumentValueError, match="length=512 must be such that at most 40"):
-        estimate(config_of("gpt2"), head="causal-lm")
+        estimate(config_of("gpt2"), head="causal-lm", length=512)
     with pytest.raises(ArgumentValueError, match="head="):
         estimate(model_of("bert"), head="masked-lm", length=8)
     with pytest.raises(ValueError, match="model_type"):
         estimate({"hidden_size": 3})
+
+
+def test_the_usual_length_fits_the_model() -> None:
+    encoder, decoder = minitx.load("minitx/tiny-encoder"), minitx.load("minitx/tiny-decoder")
+    assert estimate(encoder).length == 128  # of its table of positions
+    assert estimate(decoder).length == 512
+    with pytest.raises(ValueError, match="length=10000"):
+        estimate(decoder, length=10**20)

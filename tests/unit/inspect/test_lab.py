@@ -294,9 +294,11 @@ def test_the_live_page_follows_text_and_heads() -> None:
         tab.click('button[name="all-on"]')
         until(tab, "window.minitx.state.values.data.text === 'It was 39'")
         assert tab.locator("#lab-output p").count() == 1
+        assert tab.evaluate("window.minitx.state.values.query") == len(tokenizer.encode("It was 39")) - 1
         tab.fill("textarea", "a " * 2000)
         until(tab, "document.querySelector('#lab-status').className === 'error'")
-        assert tab.locator(".strip button").count() > 2  # the last good state stays
+        assert tab.locator(".strip button").count() > 2  # the last good state stays, dimmed
+        assert tab.locator("#views.stale").count() == 1
         tab.problems.pop()  # type: ignore[attr-defined] # the browser's own message on an answer 422
 
 

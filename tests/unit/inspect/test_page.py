@@ -172,6 +172,11 @@ def test_a_model_without_a_vocabulary_head_has_no_lens() -> None:
         (IDS, {"num_beams": 99}, "num_beams=99"),
         (IDS, {"max_new_tokens": 0}, "max_new_tokens=0"),
         (IDS, {"title": 5}, "title=5"),
+        (123, {}, "text=123 must be a text, or the token ids of one"),
+        (b"x", {}, "must be a text, or the token ids"),
+        ({"input_ids": IDS}, {}, "must be a text, or the token ids"),
+        (["a"], {}, "must be a text, or the token ids"),
+        (IDS, {"target": IDS}, "target=[5, 6, 7, 8, 9, 6, 7] must be left out"),
     ],
 )
 def test_bad_arguments_are_errors(text: Any, options: dict[str, Any], message: str) -> None:
@@ -184,6 +189,18 @@ def test_a_page_is_not_written_over_a_folder(tmp_path: Path) -> None:
         (folder := tmp_path / "a.html").mkdir() or page_of("llama").save(folder)
     with pytest.raises(ValueError, match=r"\.html"):
         page_of("llama").save(tmp_path / "a.png")
+
+
+def test_ids_may_be_a_tensor() -> None:
+    expected = page_of("llama").data["tokens"]
+    for ids in (torch.tensor(IDS), torch.tensor([IDS])):
+        assert view(model_of("llama"), ids).data["tokens"] == expected  # type: ignore[arg-type]
+
+
+def test_bytes_of_a_part_of_a_character_are_shown() -> None:
+    model, tokenizer = minitx.load("minitx/tiny-decoder"), minitx.load_tokenizer("minitx/tiny-decoder")
+    tokens = view(model, "\U0001f600", tokenizer=tokenizer).data["tokens"]["decoder"]
+    assert " ".join(token["bytes"] for token in tokens if token["name"].startswith("<0x")) == "f0 9f 98 80"
 
 
 def test_json_in_a_script_cannot_end_it() -> None:

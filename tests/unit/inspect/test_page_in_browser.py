@@ -195,6 +195,11 @@ def test_sliders_change_the_numbers_to_those_of_python(browser: Any, folder: Pat
         assert "--top-k 20 --top-p 0.8 --temperature 0.7 --order llama.cpp" in tab.inner_text("#shell-call")
         tab.click('.slider[data-name="temperature"] button[title="earlier"]')
         assert tab.inner_text("#python-call").startswith("minitx.Sample(chain=Chain(TopK(20), ")
+        field = '.slider input[type="number"][name="temperature"]'
+        for typed, kept in (("1e9", "3"), ("", "3"), ("0", "0.05"), ("0.7", "0.7")):
+            tab.fill(field, typed)
+            tab.keyboard.press("Enter")
+            assert tab.input_value(field) == kept  # what is shown is in force
         tab.click('button[name="draw"]')
         assert tab.inner_text("#draws").startswith("1000 draws: ")
         tab.click('button[name="reset"]')
@@ -237,6 +242,12 @@ def test_the_pointer_and_the_keys_select(browser: Any, folder: Path, name: str) 
         theme = tab.evaluate("document.documentElement.dataset.theme")
         tab.keyboard.press("d")
         assert tab.evaluate("document.documentElement.dataset.theme") != theme
+
+
+def test_an_encoder_is_not_said_to_generate(browser: Any, folder: Path) -> None:
+    with opened(browser, shipped_page(folder, "minitx/tiny-encoder")) as tab:
+        assert tab.inner_text("#python-call") == "minitx.Sample()"
+        assert "minitx generate" not in tab.inner_text("#next")
 
 
 @pytest.mark.parametrize("name", SHIPPED)

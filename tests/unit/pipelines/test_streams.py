@@ -40,7 +40,8 @@ def test_results_of_the_inputs_before_an_error_come_first(pipe: minitx.Pipeline,
         yield from texts
         raise OSError("the source is broken")
 
-    expected = pipe(texts)
+    # Up to the last bits: other batches are other products of matrices.
+    expected = [result | {"score": pytest.approx(result["score"], abs=1e-6)} for result in pipe(texts)]
     assert _before_error(pipe(broken()), OSError, "broken") == expected
     assert _before_error(pipe(iter([*texts, None, "a"])), ArgumentTypeError, r"inputs\[21\]") == expected
     lines = tmp_path / "texts.jsonl"

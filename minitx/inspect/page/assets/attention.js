@@ -4,7 +4,7 @@ import { pointer, select } from "d3";
 import { at, fitted, selected } from "minitx/data";
 import { element, explain, number, paint, section, shades, tooltip } from "minitx/dom";
 
-const LEAD = "Where each token takes information from. A row is a query, the token that attends; a column is a key, the token that it attends to; a row's weights add up to 1. Darker (in the dark theme: lighter) is more.";
+const LEAD = "Where each token takes information from. A row is a query, the token that attends; a column is a key, the token that it attends to; a row's weights add up to 1. The strongest colour is the head's largest weight; the pointer shows the numbers.";
 const NO_WEIGHTS = "The weights of all heads do not fit this page; a shorter text has them.";
 
 export function mount(root, state) {
@@ -66,7 +66,7 @@ function grid(attention, layers, size, state) {
     box.append(element("span", {}, String(layer)));
     for (const head of range(attention.heads)) {
       const canvas = element("canvas", { style: `width: ${size - 2}px; height: ${Math.max(8, ((size - 2) * rows) / columns)}px` });
-      paint(canvas, at(attention.weights, layer, head), rows, columns, colour);
+      paint(canvas, relative(at(attention.weights, layer, head)), rows, columns, colour);
       const name = `layer ${layer}, head ${head}`;
       box.append(element("button", { title: name, "aria-label": name, "data-layer": layer, "data-head": head, onclick: () => state.set({ layer, head }) }, canvas));
     }
@@ -87,8 +87,8 @@ function drawMatrix(box, attention, values, state) {
   const cell = Math.max(7, Math.min(24, Math.floor(560 / Math.max(rows, columns))));
   const [left, top] = [110, 90];
   const canvas = document.createElement("canvas");
-  paint(canvas, weights, rows, columns, shades());
-  const svg = select(box).html("").append("svg").attr("width", left + columns * cell + 8).attr("height", top + rows * cell + 8);
+  paint(canvas, relative(weights), rows, columns, shades());
+  const svg = select(box).html("").append("svg").attr("width", left + columns * cell + 80).attr("height", top + rows * cell + 8);
   svg.attr("role", "img").attr("aria-label", `attention weights, layer ${values.layer}, head ${values.head}`);
   const image = svg.append("image").attr("class", "matrix").attr("href", canvas.toDataURL()).style("image-rendering", "pixelated");
   image.attr("x", left).attr("y", top).attr("width", columns * cell).attr("height", rows * cell).attr("preserveAspectRatio", "none");
@@ -114,7 +114,7 @@ function drawLines(box, attention, values, state) {
   const [rows, columns] = attention.weights.shape.slice(-2);
   const weights = at(attention.weights, values.layer, values.head);
   const [queries, keys] = [attention.query_side, attention.key_side].map((side) => values.data.tokens[side]);
-  const height = 18;
+  const height = Math.max(9, Math.min(18, 640 / Math.max(rows, columns)));
   const svg = select(box).html("").append("svg").attr("width", 330).attr("height", Math.max(rows, columns) * height + 8);
   const y = (index) => (index + 0.5) * height + 2;
   const lines = svg.append("g").attr("stroke", "var(--high)").attr("stroke-width", 2);
@@ -124,14 +124,20 @@ function drawLines(box, attention, values, state) {
     lines.selectAll("line").data(strong).join("line").attr("x1", 112).attr("y1", y(query)).attr("x2", 218).attr("y2", ([key]) => y(key)).attr("stroke-opacity", ([, weight]) => weight);
     texts.attr("class", (_, index) => (index === query ? "chosen" : null));
   };
-  const texts = svg.selectAll(".q").data(queries).join("text").attr("text-anchor", "end").attr("x", 106).attr("y", (_, i) => y(i) + 4).text((token) => cut(token.name));
+  const texts = svg.selectAll(".q").data(queries).join("text").attr("text-anchor", "end").attr("x", 106).attr("y", (_, i) => y(i) + 4).style("font-size", `${Math.min(12, height)}px`).text((token) => cut(token.name));
   texts.style("cursor", "pointer").on("pointerenter", (_, token) => show(queries.indexOf(token)));
   texts.on("click", (_, token) => state.set({ query: queries.indexOf(token) })).on("pointerleave", () => show(values.query));
-  const right = svg.selectAll(".k").data(keys).join("text").attr("x", 224).attr("y", (_, i) => y(i) + 4).text((token) => cut(token.name));
+  const right = svg.selectAll(".k").data(keys).join("text").attr("x", 224).attr("y", (_, i) => y(i) + 4).style("font-size", `${Math.min(12, height)}px`).text((token) => cut(token.name));
   right.attr("class", (_, index) => (index === values.key ? "chosen" : null)).each(function name(token, index) {
     explain(this, () => `key ${index + 1}: ${token.name}`);
   });
   show(values.query);
+}
+
+/** Returns weights as shares of the head's largest one, which has the full colour. */
+function relative(weights) {
+  const most = weights.reduce((largest, weight) => Math.max(largest, weight), 0);
+  return weights.map((weight) => weight / (most || 1));
 }
 
 const cut = (name) => (name.length > 14 ? `${name.slice(0, 13)}…` : name);

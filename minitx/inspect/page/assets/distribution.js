@@ -69,7 +69,7 @@ function build(body, next, chain) {
     sliders.replaceChildren(...chain.order.map((name, place) => slider(next, chain, name, place, update, order)));
     update();
   };
-  body.replaceChildren(controls(next, chain, update, order), sliders, results, drawn, element("h3", {}, "The same in Python and on the command line"), code);
+  body.replaceChildren(controls(next, chain, update, order), sliders, results, drawn, element("h3", {}, next.task === "masked-lm" ? "These parameters in Python" : "The same in Python, and on the command line with your MODEL and TEXT"), code);
   const missing = Object.entries(next.parameters).filter(([name, { value, off }]) => value !== off && !(name in STEPS));
   body.append(...missing.map(([name]) => element("p", { class: "error" }, `The page does not compute ${name}; its sliders begin without it.`)));
   order();
@@ -100,9 +100,10 @@ function controls(next, chain, update, order) {
   if (next.task !== "masked-lm") {
     const length = element("input", { type: "number", name: "prompt", min: 0, max: next.history.length, value: chain.promptLength, style: "width: 64px" });
     length.addEventListener("input", () => {
-      chain.promptLength = Math.max(0, Math.min(next.history.length, Number(length.value)));
+      chain.promptLength = Math.round(Math.max(0, Math.min(next.history.length, Number(length.value))));
       update();
     });
+    length.addEventListener("change", () => (length.value = chain.promptLength));
     bar.append(element("label", { title: "frequency and presence penalties count the tokens after the prompt" }, "prompt: the first ", length, " tokens"));
   }
   const reset = () => {
@@ -133,11 +134,17 @@ function slider(next, chain, name, place, update, order) {
   const common = { min: low, max: high, step: width, value: chain.values[name], name };
   const range = element("input", { type: "range", ...common, "aria-label": name });
   const field = element("input", { type: "number", ...common, max: name === "top_k" ? null : high, step: "any", "aria-label": `${name}, a number` });
+  // What is not in force does not stay in the field.
+  field.addEventListener("change", () => {
+    field.value = chain.values[name];
+    range.value = chain.values[name];
+  });
   range.addEventListener("input", () => {
     field.value = range.value;
     set(Number(range.value));
   });
   field.addEventListener("input", () => {
+    if (field.value.trim() === "") return;
     range.value = field.value;
     set(Number(field.value));
   });
@@ -205,5 +212,7 @@ function calls(next, chain) {
   const options = used.map(([name, value]) => ` --${name.replaceAll("_", "-")} ${value}`).join("");
   const order = used.length === 0 || chain.preset === "transformers" ? "" : ` --order ${chain.preset}`;
   const shell = preset ? `minitx generate MODEL TEXT${options}${order}` : "The command line has the orders of the list above only.";
-  return [element("div", { class: "code", id: "python-call" }, python), element("div", { class: "code", id: "shell-call" }, shell)];
+  const lines = [element("div", { class: "code", id: "python-call" }, python)];
+  // A masked language model generates no text: the chain is that of a draw for the mask.
+  return next.task === "masked-lm" ? lines : [...lines, element("div", { class: "code", id: "shell-call" }, shell)];
 }

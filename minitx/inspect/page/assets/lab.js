@@ -85,15 +85,29 @@ async function send(lab) {
   }
   if (sequence !== lab.sequence || answer.superseded) return;
   if (answer.error) {
-    status(lab, answer.error, true);
+    status(lab, `${answer.error} What stands below belongs to the last text that could be read.`, true);
+    stale(true);
     return;
   }
   const data = await unpackAll(answer);
   if (sequence !== lab.sequence) return;
-  lab.state.set(fitted({ ...lab.state.values, data }));
+  lab.state.set(following(lab.state.values, data));
+  stale(false);
   showOutput(lab, data, switched);
   status(lab, `${Math.round(performance.now() - began)} ms`);
   document.documentElement.dataset.sequence = String(sequence);
+}
+
+/** Returns the selection for new data: the last token stays the last one. */
+function following(values, data) {
+  const side = values.data.attention.find(({ name }) => name === values.kind)?.query_side;
+  const atEnd = side !== undefined && values.query === values.data.tokens[side].length - 1;
+  return fitted({ ...values, data, ...(atEnd ? { query: data.tokens[side].length - 1 } : {}) });
+}
+
+/** Dims the views while they do not belong to the text in the box. */
+function stale(yes) {
+  document.getElementById("views").classList.toggle("stale", yes);
 }
 
 function status(lab, text, isError = false) {
