@@ -319,5 +319,6 @@ DTYPES = ("float32", "float16", "bfloat16", "float64")
 
 SOURCE = ("model", "revision", "token", "offline", "model_type", "ignore_keys", "dtype", "device")
 HUB = SOURCE[1:6]
+LANGUAGES = ("src_lang", "tgt_lang")
 MODEL = Argument("model", "MODEL", "folder or Hub id")
 TEXTS = Argument("texts", "[TEXT ...]", "texts; none: lines of stdin")

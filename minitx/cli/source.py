@@ -83,11 +83,16 @@ class Source:
         path = base_folder(folder, token=self.token, offline=bool(self.offline)) / "config.json"
         return choose_architecture(read_json(path), self.model_type)[0] if path.is_file() else None
 
-    def tokenizer(self, folder: Path | str = "") -> Tokenizer:
-        """Loads the tokenizer beside the model: from its folder, or from the same Hub repository."""
+    def tokenizer(self, folder: Path | str = "", **languages: Any) -> Tokenizer:
+        """Loads the tokenizer beside the model: from its folder, or from the same Hub repository.
+
+        Args:
+            folder: of the model.
+            **languages: `src_lang` and `tgt_lang` of a translation model.
+        """
         from minitx.tokenizer import load_tokenizer
 
-        return load_tokenizer(self.name or folder, model_type=self.model_type, **self.hub)
+        return load_tokenizer(self.name or folder, model_type=self.model_type, **languages, **self.hub)
 
     def model(self, folder: Path, head: str | None) -> Any:
         """Loads the model."""

@@ -252,7 +252,8 @@ class Subject:
         start = decoder_prompts_of(model, None, 1, self.tokenizer)[0]
         if self.target is not None:
             target = self._encoded("target", self.target, as_target=True)
-            return [[*start, *(id_ for id_ in target if id_ != model.config.eos_token_id)]] * len(self.texts)
+            outer = {model.config.eos_token_id, *start}  # one is a language, which mBART's targets end with
+            return [[*start, *(id_ for id_ in target if id_ not in outer)]] * len(self.texts)
         if model.task not in NEXT_TOKEN_TASKS:
             sources = (torch.tensor([row], device=model.device) for row in self.sources)
             return [model.shifted("input_ids", ids)[0].tolist() for ids in sources]

@@ -170,6 +170,32 @@ def test_texts_that_begin_with_their_language(run: Run, mbart: Path) -> None:
     assert "(decoder_start_token_id); choose a --tgt-lang, or pass --decoder-prompt." in error
 
 
+def test_languages_of_pictures_pages_and_traces(run: Run, m2m100: Path, mbart: Path, tmp_path: Path) -> None:
+    path, own = tmp_path / "command.png", tmp_path / "library.png"
+    pictures = []
+    for folder, code, ids in ((m2m100, "de", [2, 5]), (m2m100, "en", [2, 4]), (mbart, "de_DE", [5])):
+        model, tokenizer = minitx.load(folder), minitx.load_tokenizer(folder, tgt_lang=code)
+        subject = minitx.inspect.Subject(model, tokenizer, ("a b",), "c d")
+        assert subject.targets == [[*ids, 8, 9]]
+        languages = ("--tgt-lang", code, "--target", "c d")
+        drawn = run("picture", "cross-attention", folder, "a b", *languages, "-o", path)
+        assert drawn == (0, f"Cross-attention: all heads: {path}\n", "")
+        minitx.inspect.picture("cross-attention", model, "a b", tokenizer=tokenizer, target="c d").save(own)
+        pictures.append(path.read_bytes())
+        assert pictures[-1] == own.read_bytes()
+        assert run("trace", folder, "a b", *languages, "--check")[0] == 0
+        page = tmp_path / "page.html"
+        assert run("view", folder, "a b", "--tgt-lang", code, "--num-beams", 0, "-o", page)[0] == 0
+    assert pictures[0] != pictures[1]
+    english, german = (run("trace", m2m100, "a b", "--src-lang", code)[1] for code in ("en", "de"))
+    assert english != german
+    assert run("trace", m2m100, "a b")[1] == english
+    error = fails(run, "picture", "attention", m2m100, "a", "--src-lang", "fr")
+    assert "--src-lang 'fr' must be a language of this tokenizer: en, de" in error
+    error = fails(run, "picture", "spectra", m2m100, "--tgt-lang", "de")
+    assert "--tgt-lang 'de' must be left out for kind='spectra'" in error
+
+
 def test_the_language_of_the_call_comes_before_that_of_the_checkpoint(
     run: Run, m2m100: Path, tmp_path: Path
 ) -> None:

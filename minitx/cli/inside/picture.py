@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from minitx.cli.decoding_options import is_used, strategy_options
-from minitx.cli.options import MODEL, SOURCE, Argument, command, option
+from minitx.cli.options import LANGUAGES, MODEL, SOURCE, Argument, command, group, option
 from minitx.cli.render import emit
 from minitx.cli.source import Source, read_texts
 from minitx.inspect.pictures import KINDS
@@ -20,6 +20,7 @@ _FILE = "-o,--output PATH  .png, .svg or .html file (default: picture.png)"
 @command(
     *(Argument("kind", "KIND", "one of the kinds above"), MODEL),
     *(Argument("texts", "[TEXT ...]", "a text; none: lines of stdin"), option(_FILE)),
+    *group("languages"),
     *(param for param in strategy_options(searches=True) if param.name in {*NAMES, *SOURCE}),
     renamed={"path": "output"},
 )
@@ -31,11 +32,12 @@ def picture(
     path, width = check_drawing_path(output), values.pop("width")
     lines = read_texts(texts, None) if texts or takes_text else []
     choosing = {name: values[name] for name in NAMES & values.keys() if is_used(values, name)}
+    languages = {name: values.pop(name) for name in LANGUAGES if lines}
     options = {name: value for name, value in values.items() if name not in NAMES and is_used(values, name)}
     options |= {"seed": choosing["seed"]} if "seed" in choosing else {}
     options |= {"strategy": strategy_from_options(choosing)} if choosing.keys() - {"seed"} else {}
     folder = source.folder()
-    tokenizer = source.tokenizer(folder) if lines else None
+    tokenizer = source.tokenizer(folder, **languages) if lines else None
     text = lines[0] if len(lines) == 1 else lines or None
     drawn = draw(kind, source.model(folder, None), text, tokenizer=tokenizer, **options)
     drawn.save(path, width=width)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from minitx.cli.options import HUB, MODEL, Argument, command, group
+from minitx.cli.options import HUB, LANGUAGES, MODEL, Argument, command, group
 from minitx.cli.render import colored_verdicts, emit
 from minitx.cli.source import Source
 
@@ -22,12 +22,18 @@ def estimate(source: Source, json: bool, **options: Any) -> None:
     emit(json, result.to_json(), str(result))
 
 
-@command(MODEL, Argument("text", "TEXT", "one text"), *group("the model", *HUB, "head", "dtype", "device"))
+@command(
+    MODEL,
+    Argument("text", "TEXT", "one text"),
+    *group("languages"),
+    *group("the model", *HUB, "head", "dtype", "device"),
+)
 def trace(source: Source, text: str, head: str | None, json: bool, **options: Any) -> int:
     """Prints the steps of a forward; returns 1 if one differs from its recomputation."""
     from minitx.inspect.trace import trace as traced
 
     folder, options["check"] = source.folder(), bool(options["check"])
-    result = traced(source.model(folder, head), text, tokenizer=source.tokenizer(folder), **options)
+    tokenizer = source.tokenizer(folder, **{name: options.pop(name) for name in LANGUAGES})
+    result = traced(source.model(folder, head), text, tokenizer=tokenizer, **options)
     emit(json, result.to_json(), colored_verdicts(str(result)))
     return 0 if result.ok else 1

@@ -9,7 +9,7 @@ import click
 
 import minitx
 from minitx.cli.decoding_options import field_options, is_used
-from minitx.cli.options import HUB, MODEL, Argument, command, group, option
+from minitx.cli.options import HUB, LANGUAGES, MODEL, Argument, command, group, option
 from minitx.cli.render import emit, note
 from minitx.cli.source import Source
 from minitx.inspect.lab import lab as serve
@@ -18,7 +18,11 @@ from minitx.validation import check_output
 
 _FILE = "-o,--output PATH  .html file (default: page.html)"
 _CHOOSING = [*field_options("choosing a token", minitx.Sample), *field_options("penalties", minitx.Sample)]
-_OPTIONS: list[click.Parameter] = [*_CHOOSING, *group("the model", *HUB, "head", "dtype", "device")]
+_OPTIONS: list[click.Parameter] = [
+    *_CHOOSING,
+    *group("languages"),
+    *group("the model", *HUB, "head", "dtype", "device"),
+]
 
 
 def _strategy(values: dict[str, Any]) -> minitx.Sample:
@@ -31,10 +35,10 @@ def _strategy(values: dict[str, Any]) -> minitx.Sample:
 def view(source: Source, text: str, head: str | None, output: str, json: bool, **values: Any) -> None:
     """Writes the page, and prints where it is."""
     path = check_output("path", output, (".html",))
-    strategy = _strategy(values)
+    strategy, languages = _strategy(values), {name: values.pop(name) for name in LANGUAGES}
     options = {name: value for name, value in values.items() if is_used(values, name)}
     folder = source.folder()
-    tokenizer = source.tokenizer(folder)
+    tokenizer = source.tokenizer(folder, **languages)
     page = make_page(source.model(folder, head), text, tokenizer=tokenizer, strategy=strategy, **options)
     page.save(path)
     emit(
@@ -47,9 +51,9 @@ def view(source: Source, text: str, head: str | None, output: str, json: bool, *
 @command(MODEL, Argument("text", "[TEXT]", "that the page begins with"), *_OPTIONS)
 def lab(source: Source, text: str | None, head: str | None, port: int, json: bool, **values: Any) -> None:
     """Serves the page until Ctrl-C."""
-    strategy = _strategy(values)
+    strategy, languages = _strategy(values), {name: values.pop(name) for name in LANGUAGES}
     folder = source.folder()
-    tokenizer = source.tokenizer(folder)
+    tokenizer = source.tokenizer(folder, **languages)
     mask = tokenizer.mask_token
     begin = f"The cat sat on the {mask}." if mask else "The cat sat on the mat and the"
     model = source.model(folder, head)
