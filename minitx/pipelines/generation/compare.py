@@ -120,7 +120,7 @@ def _row(
 ) -> Compared:
     """Runs one strategy."""
     inputs = prompt if isinstance(prompt, str) else [list(prompt)]
-    draws = {"seed": seed} if _draws(strategy) else {}
+    draws: dict[str, Any] = {"seed": seed} if _draws(strategy) else {}
     start = time.perf_counter()
     result = generate(model, inputs, strategy, **draws, **options)
     seconds = time.perf_counter() - start
