@@ -10,6 +10,8 @@ declares them as parameters, one field each, with `parameters.py`. `samplers` ch
 step; `search` compares whole hypotheses instead. Each strategy has a file in one of the two folders.
 """
 
+from minitx.decoding.grammar.values import Choices as Choices
+from minitx.decoding.grammar.values import Regex as Regex
 from minitx.decoding.processors.base import Processor as Processor
 from minitx.decoding.processors.base import StatefulProcessor as StatefulProcessor
 from minitx.decoding.processors.bias import BadWords as BadWords
