@@ -50,7 +50,7 @@ def choose_tokens(session: DecodingSession, observe: Observer | None = None) -> 
             session.raise_for_empty_rows(torch.tensor([row.reason is None for row in rows]).to(token.device))
         if observe is not None:
             observe(session, token)
-        late = session.deadline.is_over
+        late = request.stop.is_late
         extras = _logprobs(request, session.logits if request.logprobs == "raw" else processed, token)
         yield [
             Event(number, token_id, *row.push(token_id, late), *extra)

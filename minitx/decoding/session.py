@@ -23,7 +23,6 @@ from minitx.decoding.processors.chain import concatenate_states, select_state
 from minitx.decoding.processors.context import Context
 from minitx.decoding.prompts import PaddedBatch, pad_embeds, pad_right, pad_rows, pad_sources, positions_of
 from minitx.decoding.request import GenerationRequest
-from minitx.decoding.text.stopping import Deadline
 from minitx.models import EncoderDecoderModel
 from minitx.models.decoder import CausalModel, check_causal_model
 from minitx.models.taps import scope_of
@@ -31,7 +30,7 @@ from minitx.validation import ArgumentValueError, check_indices, check_integer_d
 
 # Most new tokens that are allocated in advance. Larger limits mostly mean "until it ends".
 PREALLOCATED = 2**14
-_STARTED = ("history", "cache", "deadline", "_room", "_logits", "_states", "_chain_input")  # set by `start`
+_STARTED = ("history", "cache", "_room", "_logits", "_states", "_chain_input")  # set by `start`
 
 
 class DecodingSession:
@@ -45,7 +44,6 @@ class DecodingSession:
         request: the prompts and how to continue them.
         history: the tokens of each row.
         cache: keys and values of the rows' tokens.
-        deadline: the time at which `Stop(seconds=...)` ends the call.
         cross_attention: (R, S) float32, of the last token: last layer, mean of heads; None unless requested.
         scores: of each returned row, its score by a search; empty without a search.
         log_weights: of each returned row, its importance weight (see `StochasticBeam`); else empty.
@@ -93,7 +91,6 @@ class DecodingSession:
         """
         check_type("cross_attention", cross_attention, bool, "True or False")
         model, request = self.model, self.request
-        self.deadline = Deadline(request.stop.seconds)
         rows_per_prompt = check_size("rows_per_prompt", rows_per_prompt, 1, "rows that continue each prompt")
         if cross_attention:
             if request.sources is None:

@@ -159,7 +159,7 @@ class BeamState:
 
     def check_time(self) -> None:
         """Looks at the time, once in a step."""
-        self.late = self.session.deadline.is_over and self.length >= max(self.request.min_new_tokens)
+        self.late = self.request.stop.is_late and self.length >= max(self.request.min_new_tokens)
 
     @property
     def codes(self) -> Tensor:

@@ -50,8 +50,8 @@ class Stop:
             search they are the prompts, and the function is called for every candidate.
         repetition: (length, times): the row ends, with the reason "stop", when its generated tokens end with
             a pattern of at most `length` tokens, `times` times in a row.
-        seconds: of the call, from the beginning of the prefill; looked at after each step. Every row that has
-            not ended then does, with the reason "time".
+        seconds: of the call, the prefill included; looked at after each step. Every row that has not ended
+            then does, with the reason "time".
 
     Raises:
         TypeError: values of the wrong type.
@@ -83,7 +83,7 @@ class Stop:
     def resolved(
         self, end_tokens: Sequence[int], vocab_size: int, tokenizer: Tokenizer | None
     ) -> ResolvedStop:
-        """Resolves the conditions for one model.
+        """Resolves the conditions for one call, whose time begins.
 
         Args:
             end_tokens: of the checkpoint; ids that the model lacks, as in some configs, are ignored.
@@ -108,12 +108,17 @@ class Stop:
         if tokenizer is not None:
             tokens.update({*map(tokenizer.token_to_id, strings)} & {*tokenizer.special_ids})
         ids = (eos, frozenset(tokens).difference(eos), strings, self.include_stop)
-        return ResolvedStop(*ids, stop.regex, self.function, self.repetition, self.seconds)
+        deadline = None if self.seconds is None else clock() + self.seconds
+        return ResolvedStop(*ids, stop.regex, self.function, self.repetition, deadline)
 
 
 @dataclass(frozen=True)
 class ResolvedStop:
-    """The conditions of a `Stop` for one model, as `Stop.resolved` returns them."""
+    """The conditions of a `Stop` for one call, as `Stop.resolved` returns them.
+
+    Attributes:
+        deadline: what the clock shows when the time of the call is over; None for no limit.
+    """
 
     eos: tuple[int, ...]
     tokens: frozenset[int]
@@ -122,7 +127,12 @@ class ResolvedStop:
     regex: re.Pattern[str] | None = None
     function: StopFunction | None = None
     repetition: tuple[int, int] | None = None
-    seconds: float | None = None
+    deadline: float | None = None
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the time of the call is over."""
+        return self.deadline is not None and clock() >= self.deadline
 
     @property
     def has_text(self) -> bool:
@@ -147,22 +157,6 @@ class ResolvedStop:
         answer = to_plain(self.function(row, list(tokens)))
         check_type("Stop(function=...)", answer, bool, "a function that returns True or False")
         return bool(answer)
-
-
-class Deadline:
-    """The time at which a call ends; it begins now.
-
-    Args:
-        seconds: until then; None for no limit.
-    """
-
-    def __init__(self, seconds: float | None) -> None:
-        self._end = None if seconds is None else clock() + seconds
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the time has come."""
-        return self._end is not None and clock() >= self._end
 
 
 def repeats(tokens: Sequence[int], length: int, times: int) -> bool:
