@@ -23,8 +23,8 @@ from minitx.decoding.prompts import Prompts, Rows, check_tokenizer, read_prompts
 from minitx.decoding.request import GenerationOptions, GenerationRequest
 from minitx.decoding.samplers.alternatives import Alternatives
 from minitx.decoding.special_tokens import begin_token, end_tokens, start_tokens
-from minitx.decoding.stopping import Stop
 from minitx.decoding.strategy import Strategy
+from minitx.decoding.text.stopping import Stop
 from minitx.habits import UnknownArgumentError, argument_hint
 from minitx.models.decoder import CausalModel, check_causal_model
 from minitx.tokenizer import Tokenizer

@@ -18,7 +18,7 @@ from minitx.decoding.parameters import Integers
 from minitx.decoding.processors.chain import Chain
 from minitx.decoding.prompts import Prompts
 from minitx.decoding.samplers.base import Sampler, Seed
-from minitx.decoding.stopping import ResolvedStop, Stop
+from minitx.decoding.text.stopping import ResolvedStop, Stop
 
 if TYPE_CHECKING:
     from minitx.tokenizer import Tokenizer

@@ -92,6 +92,7 @@ ROOMS = {
     "decoding/grammar": 980,
     "decoding/processors": 1_250,
     "decoding/samplers": 340,
+    "decoding/text": 280,
     "cli": 1_155,
     "cli/inside": 200,
     "cli/strategies": 100,

@@ -24,7 +24,7 @@ from minitx.decoding.processors.truncation import TopK
 from minitx.decoding.request import GenerationOptions
 from minitx.decoding.samplers.greedy import Greedy
 from minitx.decoding.samplers.sample import Sample
-from minitx.decoding.stopping import Stop
+from minitx.decoding.text.stopping import Stop
 from minitx.models import DecoderModel
 from tests.unit.decoding.vocabularies import SPECIAL, byte_characters, byte_level, sentence_piece
 
