@@ -68,5 +68,8 @@ from minitx.decoding.search.diverse import DiverseBeam as DiverseBeam
 from minitx.decoding.search.stochastic import StochasticBeam as StochasticBeam
 from minitx.decoding.session import DecodingSession as DecodingSession
 from minitx.decoding.strategy import Strategy as Strategy
+from minitx.decoding.watermark.green import KGW as KGW
+from minitx.decoding.watermark.green import GreenDetection as GreenDetection
+from minitx.decoding.watermark.green import Unigram as Unigram
 
 __all__ = sorted(name for name, value in globals().items() if callable(value) and name[0] != "_")

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from inspect import get_annotations
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -35,16 +35,15 @@ from minitx.decoding.parameters import (
 from minitx.decoding.processors import bias, constraints, penalties, temperature
 from minitx.decoding.processors.base import Processor, StatefulProcessor
 from minitx.decoding.processors.chain import Chain
+from minitx.decoding.processors.orders import LAST, ORDERS, in_order
 from minitx.decoding.request import GenerationRequest
 from minitx.decoding.samplers.base import Argmax, Device, Sampler, SamplerArguments, Seed
 from minitx.decoding.session import DecodingSession
+from minitx.decoding.watermark.base import Watermark, watermark_step
 from minitx.habits import argument_hint, register_fields
-from minitx.validation import ArgumentValueError, check_choice, check_type
+from minitx.validation import ArgumentValueError, check_type
 
-# Orders of the chain: that of the fields, but for the fields whose `Parameter.before` names the order.
-Order = Literal["transformers", "vllm", "llama.cpp"]
-ORDERS = get_args(Order)
-_LAST, _FRONT = dict.fromkeys(ORDERS, ""), {"vllm": "sequence_bias"}
+_FRONT = {"vllm": "sequence_bias"}
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -124,8 +123,11 @@ class Strategy:
     processors: Sequence[Processor | StatefulProcessor] = parameter(
         tuple, "custom functions (logits, context) -> logits, applied before the temperature", off=()
     )
+    watermark: Watermark | None = parameter(
+        watermark_step, "marks the text for a detector: a `KGW`, `Unigram` or another", before=LAST
+    )
     renormalize_logits: bool = parameter(
-        temperature.Renormalize, "the result are log-probabilities", off=False, before=_LAST
+        temperature.Renormalize, "the result are log-probabilities", off=False, before=LAST
     )
     chain: Chain | None = parameter(None, "a literal `Chain` that replaces all fields with processors")
 
@@ -263,15 +265,3 @@ class Strategy:
 
 register_fields("Sample", parameters_of(Strategy))
 document(Strategy)
-
-
-def in_order(parameters: Mapping[str, Parameter], order: str) -> list[tuple[str, Parameter]]:
-    """Returns names and declarations of parameters in one of the ORDERS."""
-    check_choice("order", order, ORDERS)
-    names = list(parameters)
-    for name, declared in parameters.items():
-        if order in declared.before:
-            names.remove(name)
-            following = declared.before[order]
-            names.insert(names.index(following) if following else len(names), name)
-    return [(name, parameters[name]) for name in names]
