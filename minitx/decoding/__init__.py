@@ -71,5 +71,9 @@ from minitx.decoding.strategy import Strategy as Strategy
 from minitx.decoding.watermark.green import KGW as KGW
 from minitx.decoding.watermark.green import GreenDetection as GreenDetection
 from minitx.decoding.watermark.green import Unigram as Unigram
+from minitx.decoding.watermark.gumbel import GumbelDetection as GumbelDetection
+from minitx.decoding.watermark.gumbel import GumbelWatermark as GumbelWatermark
+from minitx.decoding.watermark.synthid import SynthID as SynthID
+from minitx.decoding.watermark.synthid import SynthIDDetection as SynthIDDetection
 
 __all__ = sorted(name for name, value in globals().items() if callable(value) and name[0] != "_")

@@ -8,10 +8,17 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import WatermarkDetector, WatermarkingConfig
+from transformers import (
+    BayesianDetectorConfig,
+    BayesianDetectorModel,
+    SynthIDTextWatermarkingConfig,
+    SynthIDTextWatermarkLogitsProcessor,
+    WatermarkDetector,
+    WatermarkingConfig,
+)
 from transformers.generation import logits_process as reference
 
-from minitx.decoding import KGW, Beam, Greedy, Sample
+from minitx.decoding import KGW, Beam, Greedy, Sample, SynthID
 from minitx.decoding.generate import generate
 from minitx.decoding.generation_config import read_settings
 from minitx.decoding.stopping import Stop
@@ -87,3 +94,76 @@ def test_generation(seeding: str, width: int, tmp_path: Path) -> None:
     beams = generate(model, prompts, Beam(num_beams=3, watermark=ours(config)), **options)
     settings = {"num_beams": 3, "watermarking_config": WatermarkingConfig(**config)}
     assert [row.tolist() for row in beams.sequences] == expected(theirs, prompts, EOS, **settings)
+
+
+KEYS = [654, 400, 836, 123, 340, 443, 597, 160, 57, 29, 590, 639, 13, 715, 468, 990, 966, 226, 324, 585]
+TOURNAMENTS: list[dict[str, Any]] = [
+    {"keys": KEYS},
+    {"keys": [7], "ngram_len": 2},
+    {"keys": KEYS[:3], "ngram_len": 3, "context_history_size": 2, "sampling_table_size": 1000},
+    {"keys": KEYS[:4], "sampling_table_seed": 5, "skip_first_ngram_calls": True},
+]
+
+
+def tournament(fields: dict[str, Any]) -> SynthIDTextWatermarkLogitsProcessor:
+    config = SynthIDTextWatermarkingConfig(**{"ngram_len": 5, **fields})
+    return config.construct_processor(99, "cpu")
+
+
+@pytest.mark.parametrize("fields", TOURNAMENTS)
+@pytest.mark.parametrize("kind", ["random", "holes"])
+def test_tournament(fields: dict[str, Any], kind: str) -> None:
+    """Texts of few tokens, whose contexts are repeated, after prompts of three."""
+    theirs, mark = tournament(fields), SynthID(**fields)
+    prompts = [[1, 2, 0], [2, 2, 2], [0, 1, 2], [5, 6, 7]]
+    rows = torch.randint(3, (4, 24), generator=torch.Generator().manual_seed(1))
+    logits = logits_of(kind, 4, 50)
+    for steps in range(24):
+        texts = [[*prompt, *row[:steps].tolist()] for prompt, row in zip(prompts, rows, strict=True)]
+        processed = mark(logits, history(texts, 3))
+        wanted = theirs(torch.tensor(texts), logits).masked_fill(logits == -torch.inf, -torch.inf)
+        assert torch.equal(processed, wanted)
+
+
+@pytest.mark.parametrize("fields", TOURNAMENTS)
+def test_bits(fields: dict[str, Any]) -> None:
+    theirs, mark = tournament(fields), SynthID(**fields)
+    rows = torch.randint(4, (3, 90), generator=torch.Generator().manual_seed(2))
+    bits, mask = theirs.compute_g_values(rows), theirs.compute_context_repetition_mask(rows)
+    torch.manual_seed(0)
+    depth = len(mark.keys)
+    trained = BayesianDetectorModel(BayesianDetectorConfig(watermarking_depth=depth, base_rate=0.3))
+    likelihood = trained.likelihood_model_watermarked
+    likelihood.delta.data = torch.randn_like(likelihood.delta)
+    for row in range(3):
+        ours = mark.g_values([9, 9, *rows[row]], 2)
+        assert torch.equal(ours, bits[row][mask[row]])
+        result = mark.detect(rows[row])
+        assert result.mean == pytest.approx(float(ours.double().mean()))
+        if depth == 1:  # its squeeze() takes the layers for a batch
+            continue
+        posterior = mark.posterior(
+            rows[row],
+            beta=likelihood.beta.detach()[0, 0],
+            delta=likelihood.delta.detach()[0, 0],
+            prior=0.3,
+        )
+        wanted = trained(bits[row : row + 1].expand(2, -1, -1), mask[row : row + 1].expand(2, -1))[0][0]
+        assert posterior == pytest.approx(wanted.item(), rel=1e-3, abs=1e-6)
+
+
+@pytest.mark.parametrize("fields", TOURNAMENTS)
+def test_generation_with_a_tournament(fields: dict[str, Any], tmp_path: Path) -> None:
+    theirs, model = pair("gpt2", "causal-lm", torch.float32, tmp_path)
+    prompts = torch.randint(2, 99, (3, 5), generator=torch.Generator().manual_seed(3)).tolist()
+    mark = read_settings({"watermarking_config": {"ngram_len": 5, **fields}}).strategy.watermark
+    assert mark == SynthID(**fields)
+    config = SynthIDTextWatermarkingConfig(**{"ngram_len": 5, **fields})
+    for extra in ({}, {"temperature": 0.7, "top_k": 10}):
+        strategy = Sample(watermark=mark, **extra)
+        drawn = generate(model, prompts, strategy, max_new_tokens=10, stop=Stop(eos=EOS), generator=seeded())
+        wanted = expected(theirs, prompts, EOS, do_sample=True, watermarking_config=config, **extra)
+        assert [row.tolist() for row in drawn.sequences] == wanted
+    greedy = generate(model, prompts, Greedy(watermark=mark), max_new_tokens=10, stop=Stop(eos=EOS))
+    wanted = expected(theirs, prompts, EOS, watermarking_config=config)
+    assert [row.tolist() for row in greedy.sequences] == wanted

@@ -11,7 +11,8 @@ from minitx.validation import check_choice
 # That of the fields, but for the fields whose `Parameter.before` names the order.
 Order = Literal["transformers", "vllm", "llama.cpp"]
 ORDERS = get_args(Order)
-LAST = dict.fromkeys(ORDERS, "")
+# Values of `Parameter.before`: the end in every order; in vLLM's before the biases.
+LAST, FRONT = dict.fromkeys(ORDERS, ""), {"vllm": "sequence_bias"}
 
 
 def in_order(parameters: Mapping[str, Parameter], order: str) -> list[tuple[str, Parameter]]:

@@ -114,8 +114,12 @@ class Sample(Strategy):
     )
 
     _order: ClassVar[str] = "order"
+    _keyed: ClassVar[bool] = True
 
     def _sampler(self, call: SamplerArguments) -> Sampler:
+        keyed = None if self.watermark is None else self.watermark.sampler(call)
+        if keyed is not None:
+            return keyed
         if call.generator is None:
             seed = int(torch.randint(2**62, ())) if call.seed is None else call.seed
             return self._from_seed(seed, call)

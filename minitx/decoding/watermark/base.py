@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from minitx.decoding.parameters import LARGEST_INTEGER, check_ids, check_size
-from minitx.decoding.processors.base import LogitsProcessor
-from minitx.validation import ArgumentTypeError, ArgumentValueError, check_integer
+from minitx.decoding.samplers.base import Sampler, SamplerArguments
+from minitx.validation import ArgumentTypeError, ArgumentValueError, Interval, check_integer
+
+TokenIds = Sequence[int] | Tensor
+FINITE = Interval(-torch.inf, torch.inf, open_low=True, open_high=True)
 
 
-class Watermark(LogitsProcessor):
-    """A watermark: the `watermark` field of a strategy takes it, and a `Chain` too.
+class Watermark:
+    """A watermark: the `watermark` field of a strategy takes it. It is a value.
 
-    It is a value; its method `detect` tells whether a text has it.
+    Its method `detect` tells whether a text has it. Most are processors, which a `Chain` takes too.
     """
 
-    # Whether it takes the place of the draw, and so needs a strategy that draws a token per row.
-    draws = False
+    # Whether it takes the place of the draw, so that it needs a strategy that draws a token per row.
+    draws: ClassVar[bool] = False
+
+    def sampler(self, call: SamplerArguments) -> Sampler | None:
+        """Returns the sampler of a call for a watermark that takes the place of the draw, else None."""
 
 
 def watermark_step(watermark: Any) -> Any:
@@ -68,6 +74,3 @@ def distinct(windows: Tensor) -> Tensor:
 def normal_tail(z: float) -> float:
     """Returns the probability that a standard normal number is above z."""
     return float(0.5 * torch.special.erfc(torch.tensor(z / 2**0.5, dtype=torch.float64)))
-
-
-TokenIds = Sequence[int] | Tensor

@@ -15,9 +15,18 @@ import torch
 from torch import Tensor
 
 from minitx.decoding.parameters import check_size, set_frozen, to_plain
+from minitx.decoding.processors.base import LogitsProcessor
 from minitx.decoding.processors.context import Context
 from minitx.decoding.watermark import hashing, randperm
-from minitx.decoding.watermark.base import TokenIds, Watermark, check_key, distinct, normal_tail, windows_of
+from minitx.decoding.watermark.base import (
+    FINITE,
+    TokenIds,
+    Watermark,
+    check_key,
+    distinct,
+    normal_tail,
+    windows_of,
+)
 from minitx.validation import (
     ArgumentValueError,
     Interval,
@@ -28,7 +37,6 @@ from minitx.validation import (
 )
 
 _RATIO = Interval(0, 1, open_low=True, open_high=True)
-_FINITE = Interval(-torch.inf, torch.inf, open_low=True, open_high=True)
 _TRIED = 40  # candidates of selfhash, as in the authors' code
 _EACH = hashing.LARGEST
 
@@ -71,7 +79,7 @@ class GreenDetection:
         return f"{green} (by chance {self.expected:.1%}): {means}, {answer}"
 
 
-class _Green(Watermark):
+class _Green(Watermark, LogitsProcessor):
     """The parts that both watermarks share."""
 
     ratio: float
@@ -82,7 +90,7 @@ class _Green(Watermark):
         set_frozen(
             self,
             ratio=check_number("ratio", to_plain(self.ratio), _RATIO, "the part of tokens that are green"),
-            bias=check_number("bias", to_plain(self.bias), _FINITE, "added to the logits of green tokens"),
+            bias=check_number("bias", to_plain(self.bias), FINITE, "added to the logits of green tokens"),
             key=check_key("key", self.key),
         )
 
@@ -99,7 +107,7 @@ class _Green(Watermark):
         """Returns the result for (N,) bool, whether each scored token is green."""
         number, count = len(green), int(green.sum())
         z = (count - self.ratio * number) / (number * self.ratio * (1 - self.ratio)) ** 0.5
-        threshold = check_number("z_threshold", to_plain(z_threshold), _FINITE)
+        threshold = check_number("z_threshold", to_plain(z_threshold), FINITE)
         return GreenDetection(
             num_tokens=number,
             num_green=count,
