@@ -52,7 +52,7 @@ _GENERATE = {
     **dict.fromkeys(("num_assistant_tokens_schedule", "prompt_lookup_num_tokens"), _ASSISTED),
     **dict.fromkeys(("speculation_type", "target_lookbehind", "use_mtp"), _ASSISTED),
     **dict.fromkeys(("guidance_scale", "negative_prompt_attention_mask", "negative_prompt_ids"), _GUIDANCE),
-    **dict.fromkeys(("custom_generate", "synced_gpus", "token_healing", "watermarking_config"), _ABSENT),
+    **dict.fromkeys(("custom_generate", "synced_gpus", "token_healing"), _ABSENT),
     **dict.fromkeys(("compile_config", "disable_compile"), _COMPILE),
     "bos_token_id": "The tokenizer and the checkpoint determine the start token; leave it out.",
     "cache_config": _CACHE,
@@ -89,6 +89,7 @@ _GENERATE = {
     "stop_token_ids": "Stop tokens belong to stop=Stop(tokens=...).",
     "stopping_criteria": "stop=Stop(function=...) ends a row; stream(...) can be left at any token.",
     "streamer": "minitx.stream(...) yields the tokens.",
+    "watermarking_config": "A watermark belongs to the strategy: Sample(watermark=KGW(...)).",
     "use_cache": "generate always uses a key/value cache; leave it out.",
 }
 

@@ -70,5 +70,12 @@ from minitx.decoding.search.diverse import DiverseBeam as DiverseBeam
 from minitx.decoding.search.stochastic import StochasticBeam as StochasticBeam
 from minitx.decoding.session import DecodingSession as DecodingSession
 from minitx.decoding.strategy import Strategy as Strategy
+from minitx.decoding.watermark.green import KGW as KGW
+from minitx.decoding.watermark.green import GreenDetection as GreenDetection
+from minitx.decoding.watermark.green import Unigram as Unigram
+from minitx.decoding.watermark.gumbel import GumbelDetection as GumbelDetection
+from minitx.decoding.watermark.gumbel import GumbelWatermark as GumbelWatermark
+from minitx.decoding.watermark.synthid import SynthID as SynthID
+from minitx.decoding.watermark.synthid import SynthIDDetection as SynthIDDetection
 
 __all__ = sorted(name for name, value in globals().items() if callable(value) and name[0] != "_")

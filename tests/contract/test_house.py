@@ -93,6 +93,7 @@ ROOMS = {
     "decoding/processors": 1_250,
     "decoding/samplers": 340,
     "decoding/text": 280,
+    "decoding/watermark": 510,
     "cli": 1_155,
     "cli/inside": 200,
     "cli/strategies": 100,
