@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from minitx.decoding.stopping import Stop
+from minitx.decoding.text.stopping import Stop
 from transformers import (
     BayesianDetectorConfig,
     BayesianDetectorModel,

@@ -10,7 +10,7 @@ import pytest
 import minitx
 from minitx.decoding.catalogue import SECTIONS, entries
 from minitx.pipelines import compare
-from tests.unit.test_cli import Run
+from tests.unit.test_cli import Run, run  # noqa: F401 - a fixture
 
 TEXT = "And it came to pass"
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from minitx.decoding.stopping import Stop
+from minitx.decoding.text.stopping import Stop
 
 import minitx
 from minitx.decoding import Choices, Regex
