@@ -32,6 +32,7 @@ MODULES = dict.fromkeys(("inspect", "verify", "convert"), "checkpoint") | {"expl
 MODULES |= dict.fromkeys(("embed", "score", "tokenize"), "texts") | {"pipelines": "run", "models": "demo"}
 MODULES |= {"picture": "inside.picture"} | dict.fromkeys(("trace", "estimate"), "inside.trace")
 MODULES |= dict.fromkeys(("view", "lab"), "inside.view")
+MODULES |= {"strategies": "strategies.catalogue", "compare": "strategies.compare"}
 
 
 class App(Help, click.Group):

@@ -8,8 +8,20 @@ Each part is small and works alone. `processors` changes logits: `context.py` is
 processor gets, `chain.py` applies processors in order, the other files are the processors. `strategy.py`
 declares them as parameters, one field each, with `parameters.py`. `samplers` chooses one token per row and
 step; `search` compares whole hypotheses instead. Each strategy has a file in one of the two folders.
+`parallel` fills masked positions in any order, with a model of both directions.
 """
 
+from minitx.decoding.grammar.values import Choices as Choices
+from minitx.decoding.grammar.values import Regex as Regex
+from minitx.decoding.parallel.entropy_bound import EntropyBound as EntropyBound
+from minitx.decoding.parallel.fill import fill as fill
+from minitx.decoding.parallel.fill import mask_predict as mask_predict
+from minitx.decoding.parallel.mask_predict import MaskPredict as MaskPredict
+from minitx.decoding.parallel.remasking import Remasking as Remasking
+from minitx.decoding.parallel.result import FillResult as FillResult
+from minitx.decoding.parallel.schedule import FillStrategy as FillStrategy
+from minitx.decoding.parallel.schedule import RowStep as RowStep
+from minitx.decoding.parallel.schedule import Update as Update
 from minitx.decoding.processors.base import Processor as Processor
 from minitx.decoding.processors.base import StatefulProcessor as StatefulProcessor
 from minitx.decoding.processors.bias import BadWords as BadWords

@@ -18,11 +18,11 @@ from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.search.beam import Beam
 from minitx.decoding.search.beam_sample import BeamSample
 from minitx.decoding.special_tokens import parse_end_tokens
-from minitx.decoding.stopping import Stop
+from minitx.decoding.text.stopping import Stop
 from minitx.decoding.watermark.config import read_watermark
 from minitx.validation import check_integer
 
-# Settings that minitx does not implement, with the value at which they do nothing, if there is one.
+# Settings that are no field of a strategy here, with the value at which they do nothing, if there is one.
 _UNSUPPORTED: Mapping[str, Any] = {
     **dict.fromkeys(("dola_layers", "constraints", "force_words_ids", "forced_decoder_ids", "max_time")),
     "prompt_lookup_num_tokens": None,
@@ -31,7 +31,11 @@ _UNSUPPORTED: Mapping[str, Any] = {
     "guidance_scale": 1,
     "token_healing": False,
 }
-_STRATEGIES = {"num_beam_groups": "DiverseBeam(...)", "force_words_ids": "LexicalBeam(...)"}
+_INSTEAD = {
+    "num_beam_groups": "strategy=DiverseBeam(...)",
+    "force_words_ids": "strategy=LexicalBeam(...)",
+    "max_time": "stop=Stop(seconds=...)",
+}
 _SAMPLES = "num_return_sequences"
 _RENAMED = {"watermarking_config": "watermark"}
 _COUNTS = ("max_new_tokens", "min_new_tokens", "max_length")
@@ -104,8 +108,8 @@ def read_settings(config: Mapping[str, Any], file: str = GENERATION) -> Generati
     for name, neutral in _UNSUPPORTED.items():
         if stated.get(name) not in (None, [], neutral):
             hint = ", which minitx does not implement"
-            if name in _STRATEGIES:
-                hint = f": use strategy={_STRATEGIES[name]}"
+            if name in _INSTEAD:
+                hint = f": use {_INSTEAD[name]}"
             raise ValueError(f"{file} asks for {name}={stated[name]!r:.60}{hint}.")
     known = {field.name for field in fields(BeamSample)}.union(_COUNTS, _IGNORED, _UNSUPPORTED, [_SAMPLES])
     if unknown := sorted(set(stated) - known):

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from minitx.decoding.stopping import Stop
 from torch import Tensor
 
 import minitx
@@ -24,7 +25,6 @@ from minitx.decoding import (
     SynthID,
 )
 from minitx.decoding.generate import generate
-from minitx.decoding.stopping import Stop
 from minitx.decoding.watermark.gumbel import KeyedRace
 from minitx.decoding.watermark.synthid import tournament
 from tests.unit.decoding.chi_square import ALPHA, fit, independence, kolmogorov_smirnov
