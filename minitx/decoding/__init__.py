@@ -11,6 +11,8 @@ step; `search` compares whole hypotheses instead. Each strategy has a file in on
 `parallel` fills masked positions in any order, with a model of both directions.
 """
 
+from minitx.decoding.grammar.values import Choices as Choices
+from minitx.decoding.grammar.values import Regex as Regex
 from minitx.decoding.parallel.entropy_bound import EntropyBound as EntropyBound
 from minitx.decoding.parallel.fill import fill as fill
 from minitx.decoding.parallel.fill import mask_predict as mask_predict
@@ -78,5 +80,12 @@ from minitx.decoding.search.diverse import DiverseBeam as DiverseBeam
 from minitx.decoding.search.stochastic import StochasticBeam as StochasticBeam
 from minitx.decoding.session import DecodingSession as DecodingSession
 from minitx.decoding.strategy import Strategy as Strategy
+from minitx.decoding.watermark.green import KGW as KGW
+from minitx.decoding.watermark.green import GreenDetection as GreenDetection
+from minitx.decoding.watermark.green import Unigram as Unigram
+from minitx.decoding.watermark.gumbel import GumbelDetection as GumbelDetection
+from minitx.decoding.watermark.gumbel import GumbelWatermark as GumbelWatermark
+from minitx.decoding.watermark.synthid import SynthID as SynthID
+from minitx.decoding.watermark.synthid import SynthIDDetection as SynthIDDetection
 
 __all__ = sorted(name for name, value in globals().items() if callable(value) and name[0] != "_")

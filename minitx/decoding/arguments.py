@@ -15,6 +15,7 @@ from torch import Tensor
 
 from minitx.checkpoint.files import GENERATION
 from minitx.decoding.generation_config import GenerationSettings, read_settings
+from minitx.decoding.grammar.resolve import with_grammar
 from minitx.decoding.parameters import Integers, check_size
 from minitx.decoding.processors.chain import Chain
 from minitx.decoding.processors.constraints import ForcedBos, MinNewTokens
@@ -22,8 +23,8 @@ from minitx.decoding.prompts import Prompts, Rows, check_tokenizer, read_prompts
 from minitx.decoding.request import GenerationOptions, GenerationRequest
 from minitx.decoding.samplers.alternatives import Alternatives
 from minitx.decoding.special_tokens import begin_token, end_tokens, start_tokens
-from minitx.decoding.stopping import Stop
 from minitx.decoding.strategy import Strategy
+from minitx.decoding.text.stopping import Stop
 from minitx.habits import UnknownArgumentError, argument_hint
 from minitx.models.decoder import CausalModel, check_causal_model
 from minitx.tokenizer import Tokenizer
@@ -45,7 +46,7 @@ def resolve(
         ArgumentTypeError, ArgumentValueError: arguments that are wrong or do not fit together.
     """
     call = _Call(check_causal_model(model), strategy, options)
-    request = call.request(prompts)
+    request = with_grammar(call.request(prompts), options)
     return call.strategy, call.strategy.adapt(request)
 
 
@@ -85,8 +86,7 @@ def remaining_tokens(max_length: int, rows: Sequence[Sequence[int]]) -> int:
     Raises:
         ArgumentValueError: the longest prompt already has `max_length` tokens.
     """
-    longest = max(map(len, rows))
-    if longest >= max_length:
+    if (longest := max(map(len, rows))) >= max_length:
         hint = f"the checkpoint's max_length={max_length} leaves none after a prompt of {longest} tokens"
         raise ArgumentValueError("max_new_tokens", None, "an integer", hint)
     return max_length - longest
@@ -132,8 +132,7 @@ class _Call:
         top = check_integer("top_logprobs", options.get("top_logprobs", 0), 0, vocab_size, hint)
         if top and logprobs is None:
             raise ArgumentValueError("top_logprobs", top, '0 without logprobs="raw" or "processed"')
-        chunk = options.get("prefill_chunk")
-        if chunk is not None:
+        if (chunk := options.get("prefill_chunk")) is not None:
             chunk = check_size("prefill_chunk", chunk, 1, "prompt tokens per forward")
         history = rows if sources is None else [[*a, *b] for a, b in zip(sources, rows, strict=True)]
         draws: dict[str, Any] = {name: options.get(name) for name in ("seed", "generator")}

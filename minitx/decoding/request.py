@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
+from minitx.decoding.grammar.options import GrammarOptions
 from minitx.decoding.parameters import Integers
 from minitx.decoding.processors.chain import Chain
 from minitx.decoding.prompts import Prompts
 from minitx.decoding.samplers.base import Sampler, Seed
-from minitx.decoding.stopping import ResolvedStop, Stop
+from minitx.decoding.text.stopping import ResolvedStop, Stop
 
 if TYPE_CHECKING:
     from minitx.tokenizer import Tokenizer
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 Logprobs = Literal["raw", "processed"]
 
 
-class GenerationOptions(TypedDict, total=False):
+class GenerationOptions(GrammarOptions, total=False):
     """Options of `generate`, `stream` and `explain`.
 
     max_new_tokens: most tokens per row; 0 generates none. Required unless strategy="checkpoint" states it.
@@ -52,6 +53,10 @@ class GenerationOptions(TypedDict, total=False):
     inputs_embeds: for decoders: per prompt a (T, E) tensor that replaces the word embeddings of its T tokens,
         e.g. embeddings of an image; the ids at those positions are placeholders. With LongRoPE, such a row
         must not grow beyond the original context length.
+    grammar: the texts of which each row must be one, `Choices(["yes", "no"])`, `Regex("[0-9]{4}")` or another
+        grammar of `minitx.decoding`. Tokens that lead to no such text are forbidden before anything else is
+        applied, and end tokens until the text is complete. A row that reaches max_new_tokens is a beginning
+        of one. Needs a tokenizer and an end token.
     """
 
     max_new_tokens: int | None

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from inspect import get_annotations
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -35,16 +35,13 @@ from minitx.decoding.parameters import (
 from minitx.decoding.processors import bias, constraints, penalties, temperature
 from minitx.decoding.processors.base import Processor, StatefulProcessor
 from minitx.decoding.processors.chain import Chain
+from minitx.decoding.processors.orders import FRONT, LAST, ORDERS, in_order
 from minitx.decoding.request import GenerationRequest
 from minitx.decoding.samplers.base import Argmax, Device, Sampler, SamplerArguments, Seed
 from minitx.decoding.session import DecodingSession
+from minitx.decoding.watermark.base import Watermark, watermark_step
 from minitx.habits import argument_hint, register_fields
-from minitx.validation import ArgumentValueError, check_choice, check_type
-
-# Orders of the chain: that of the fields, but for the fields whose `Parameter.before` names the order.
-Order = Literal["transformers", "vllm", "llama.cpp"]
-ORDERS = get_args(Order)
-_LAST, _FRONT = dict.fromkeys(ORDERS, ""), {"vllm": "sequence_bias"}
+from minitx.validation import ArgumentValueError, check_type
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -86,15 +83,15 @@ class Strategy:
         penalties.EncoderNoRepeatNGram, "no N tokens of the source are repeated; 0: off", "N", off=0
     )
     bad_words_ids: Sequence[Sequence[int]] | None = parameter(
-        bias.BadWords, 'sequences to ban, here two: "464 3290,50"', "IDS", before=_FRONT
+        bias.BadWords, 'sequences to ban, here two: "464 3290,50"', "IDS", before=FRONT
     )
     allowed_token_ids: Sequence[int] | None = parameter(
-        constraints.AllowedTokens, "ban all tokens but these", "IDS", before=_FRONT
+        constraints.AllowedTokens, "ban all tokens but these", "IDS", before=FRONT
     )
     min_length: Integers = parameter(
         constraints.MinLength,
         "no end token before prompt and output have N tokens; 0: off",
-        before=_FRONT,
+        before=FRONT,
         then="min_new_tokens",
     )
     prefix_allowed_tokens_fn: Callable[[int, Tensor], Sequence[int] | Tensor] | None = parameter(
@@ -124,8 +121,11 @@ class Strategy:
     processors: Sequence[Processor | StatefulProcessor] = parameter(
         tuple, "custom functions (logits, context) -> logits, applied before the temperature", off=()
     )
+    watermark: Watermark | None = parameter(
+        watermark_step, "marks the text for a detector: a `KGW`, `Unigram` or another", before=LAST
+    )
     renormalize_logits: bool = parameter(
-        temperature.Renormalize, "the result are log-probabilities", off=False, before=_LAST
+        temperature.Renormalize, "the result are log-probabilities", off=False, before=LAST
     )
     chain: Chain | None = parameter(None, "a literal `Chain` that replaces all fields with processors")
 
@@ -133,6 +133,8 @@ class Strategy:
     _drawing: ClassVar[str] = "Sample"
     # The field with the order of the chain, if there is one.
     _order: ClassVar[str] = ""
+    # Whether a keyed sampler may take the place of the draw; a subclass has to state it anew.
+    _keyed: ClassVar[bool] = False
     # Whether whole sequences are compared, so that no token is certain before the end.
     searches = False
 
@@ -250,6 +252,8 @@ class Strategy:
     def _check(self) -> None:
         """Checks the fields that no processor sees."""
         check_type("processors", self.processors, tuple, "a list of processors")
+        if getattr(self.watermark, "draws", False) and not vars(type(self)).get("_keyed"):
+            raise ArgumentValueError("watermark", self.watermark, "another; this one replaces Sample's draw")
         if self.chain is None:
             return
         example = f"as in {type(self).__name__}(chain=Chain(TopK(50)))"
@@ -263,15 +267,3 @@ class Strategy:
 
 register_fields("Sample", parameters_of(Strategy))
 document(Strategy)
-
-
-def in_order(parameters: Mapping[str, Parameter], order: str) -> list[tuple[str, Parameter]]:
-    """Returns names and declarations of parameters in one of the ORDERS."""
-    check_choice("order", order, ORDERS)
-    names = list(parameters)
-    for name, declared in parameters.items():
-        if order in declared.before:
-            names.remove(name)
-            following = declared.before[order]
-            names.insert(names.index(following) if following else len(names), name)
-    return [(name, parameters[name]) for name in names]

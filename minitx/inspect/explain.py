@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from minitx.decoding.arguments import check_names, resolve
-from minitx.decoding.detokenize import text_of
 from minitx.decoding.request import GenerationOptions
 from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.session import DecodingSession
 from minitx.decoding.strategy import Strategy
+from minitx.decoding.text.detokenize import text_of
 from minitx.validation import ArgumentTypeError, ArgumentValueError, check_integer
 
 if TYPE_CHECKING:

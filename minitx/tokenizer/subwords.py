@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from minitx.tokenizer.tokenizer import Tokenizer
@@ -19,3 +20,9 @@ def join_tokens(tokenizer: Tokenizer, tokens: Sequence[str]) -> str:
     """Joins tokens to text; unlike `Tokenizer.decode` it takes strings, not ids."""
     decoder = tokenizer._backends.decoder.decoder
     return " ".join(tokens) if decoder is None else str(decoder.decode(list(tokens)))
+
+
+def decoder_settings(tokenizer: Tokenizer) -> dict[str, Any] | None:
+    """Returns the decoder of a tokenizer as in tokenizer.json; None if it has none."""
+    decoder = tokenizer._backends.decoder.decoder
+    return None if decoder is None else dict(json.loads(decoder.__getstate__()))

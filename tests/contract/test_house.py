@@ -90,8 +90,11 @@ ROOMS = {
     "decoding/__init__.py": 150,  # a line for each public name
     "decoding/parallel": 520,
     "decoding/catalogue": 70,
+    "decoding/grammar": 980,
     "decoding/processors": 1_250,
     "decoding/samplers": 340,
+    "decoding/text": 280,
+    "decoding/watermark": 510,
     "cli": 1_155,
     "cli/inside": 200,
     "cli/strategies": 100,

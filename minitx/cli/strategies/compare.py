@@ -14,7 +14,7 @@ USUAL = (
     "Greedy()",
     "Sample()",
     "Sample(temperature=0.8, top_p=0.95)",
-    "Sample(min_p=0.1)",
+    "Sample(top_k=10)",
     "Beam(num_beams=4)",
 )
 

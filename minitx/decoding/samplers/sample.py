@@ -22,11 +22,12 @@ from torch import Tensor
 
 from minitx.decoding.parameters import Integers, Numbers, parameter
 from minitx.decoding.processors import reshape, thresholds
+from minitx.decoding.processors.orders import Order
 from minitx.decoding.processors.temperature import Temperature
 from minitx.decoding.processors.truncation import Epsilon, Eta, MinP, TopH, TopK, TopP, Typical
 from minitx.decoding.samplers.base import Sampler, SamplerArguments, Seed
 from minitx.decoding.samplers.counter_rng import CounterGumbel, row_keys
-from minitx.decoding.strategy import Order, Strategy
+from minitx.decoding.strategy import Strategy
 from minitx.validation import ArgumentValueError
 
 
@@ -40,7 +41,7 @@ class Sample(Strategy):
     temperature: Numbers = parameter(
         Temperature,
         "divides the logits; below 1 is less random, above 1 more; 1: off. In a list, 0 makes its row greedy",
-        before={"llama.cpp": "renormalize_logits"},
+        before={"llama.cpp": "watermark"},
     )
     top_h: Numbers | None = parameter(
         TopH, "keep the most probable tokens with at most X of the entropy, from 0 to 1 (arXiv:2509.02510)"
@@ -92,7 +93,7 @@ class Sample(Strategy):
         reshape.DynamicTemperature.from_numbers,
         "0.5,1.5: a temperature between these that grows with the entropy",
         "LOW,HIGH",
-        before={"llama.cpp": "renormalize_logits"},
+        before={"llama.cpp": "watermark"},
     )
     entropy_temperature: tuple[float, ...] | None = parameter(
         reshape.EntropyTemperature.from_numbers,
@@ -113,8 +114,12 @@ class Sample(Strategy):
     )
 
     _order: ClassVar[str] = "order"
+    _keyed: ClassVar[bool] = True
 
     def _sampler(self, call: SamplerArguments) -> Sampler:
+        keyed = None if self.watermark is None else self.watermark.sampler(call)
+        if keyed is not None:
+            return keyed
         if call.generator is None:
             seed = int(torch.randint(2**62, ())) if call.seed is None else call.seed
             return self._from_seed(seed, call)

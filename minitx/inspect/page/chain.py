@@ -6,8 +6,9 @@ from typing import Any
 
 from minitx.decoding.parameters import Parameter, parameters_of
 from minitx.decoding.processors.base import NumericProcessor
+from minitx.decoding.processors.orders import ORDERS, in_order
 from minitx.decoding.samplers.sample import Sample
-from minitx.decoding.strategy import ORDERS, Strategy, in_order
+from minitx.decoding.strategy import Strategy
 from minitx.inspect.page.arrays import pack
 from minitx.inspect.page.tokens import names_of
 from minitx.inspect.pictures.subject import Subject

@@ -12,10 +12,10 @@ from torch import Tensor
 import minitx
 from minitx.decoding import Beam, BeamSample, Chain, Context, Greedy, Sample, Temperature, TopK
 from minitx.decoding.parameters import Numbers, Rule, parameter, parameters_of
+from minitx.decoding.processors.orders import ORDERS
 from minitx.decoding.processors.truncation import Filter
 from minitx.decoding.samplers.counter_rng import CounterGumbel
 from minitx.decoding.samplers.sample import MultinomialSampler
-from minitx.decoding.strategy import ORDERS
 from minitx.validation import ArgumentValueError, Interval
 from tests.unit.decoding.histories import history, logits_of
 

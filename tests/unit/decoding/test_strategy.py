@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from minitx.decoding import Beam, Chain, Context, Greedy, Sample, Strategy, Temperature, TopK
+from minitx.decoding import Beam, Chain, Context, Greedy, Sample, Strategy, Temperature, TopK, Unigram
 from tests.unit.decoding.histories import history, logits_of
 
 SIZE = 10
@@ -66,6 +66,7 @@ EXAMPLES: dict[str, Any] = {
     "smoothing": 0.3,
     "skew": 0.5,
     "entmax_alpha": 1.5,
+    "watermark": Unigram(ratio=0.3),
 }
 # Fields that work only beside others, or at another place.
 BESIDE: dict[str, dict[str, Any]] = {"order": {"temperature": 3.0, "top_p": 0.5}}

@@ -1,0 +1,108 @@
+"""Grammars as values: `Choices` and `Regex`; `generate(..., grammar=...)` takes them.
+
+Each is frozen, compares by its content, prints as the call that makes it, and is read once, when it is made.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from minitx.decoding.grammar.nodes import Either, Rules, literal
+from minitx.decoding.grammar.regex import parse_regex
+from minitx.decoding.parameters import set_frozen
+from minitx.validation import ArgumentTypeError, ArgumentValueError, check_strings
+
+
+class TextGrammar:
+    """A set of texts; the output of `generate(..., grammar=...)` is one of them.
+
+    The text of a row is what its new tokens add to the prompt. If a row reaches max_new_tokens first, it is
+    the beginning of such a text.
+    """
+
+    @property
+    @abstractmethod
+    def rules(self) -> Rules:
+        """The rules of the grammar."""
+
+
+@dataclass(frozen=True)
+class Choices(TextGrammar):
+    """One of several texts.
+
+    Every way to split a text into tokens is allowed.
+
+    Args:
+        texts: at least one; none of them empty.
+
+    Raises:
+        TypeError: not strings.
+        ValueError: no text, an empty one, or one that UTF-8 cannot encode.
+    """
+
+    texts: Sequence[str]
+
+    def __post_init__(self) -> None:
+        texts: Any = self.texts
+        if isinstance(texts, str | bytes | Mapping) or not isinstance(texts, Iterable):
+            raise ArgumentTypeError(
+                "Choices(texts)", texts, "a list of strings", 'e.g. Choices(["yes", "no"])'
+            )
+        texts = tuple(texts)
+        for number, text in enumerate(texts):
+            check_strings(**{f"Choices(texts)[{number}]": text})
+            check_text(f"Choices(texts)[{number}]", text)
+        if not texts:
+            raise ArgumentValueError("Choices(texts)", texts, "at least one text")
+        set_frozen(self, texts=texts)
+
+    def __repr__(self) -> str:
+        return f"Choices({list(self.texts)!r})"
+
+    @cached_property
+    def rules(self) -> Rules:
+        """The rules of the grammar."""
+        return Rules("choices", {"choices": Either(tuple(map(literal, self.texts)))})
+
+
+@dataclass(frozen=True)
+class Regex(TextGrammar):
+    r"""The texts of a regular expression, as `re.fullmatch` finds them.
+
+    An automaton cannot recognise backreferences, lookahead, lookbehind, atomic groups and possessive
+    repetitions, which are errors, as are flags, `\b`, and anchors anywhere but at the ends. Lazy repetitions
+    match the same texts as greedy ones.
+
+    Args:
+        pattern: in the syntax of Python's `re`; `\d`, `\w` and `\s` include all of Unicode, as there.
+
+    Raises:
+        TypeError: not a string.
+        ValueError: an invalid expression, or one with a part that is not supported.
+    """
+
+    pattern: str
+
+    def __post_init__(self) -> None:
+        check_strings(**{"Regex(pattern)": self.pattern})
+        _ = self.rules
+
+    def __repr__(self) -> str:
+        return f"Regex({self.pattern!r})"
+
+    @cached_property
+    def rules(self) -> Rules:
+        """The rules of the grammar."""
+        return Rules("regex", {"regex": parse_regex(self.pattern, parameter="Regex(pattern)")})
+
+
+def check_text(parameter: str, text: str) -> None:
+    """Checks that a text is not empty and can be encoded, else raises ArgumentValueError."""
+    if not text:
+        raise ArgumentValueError(parameter, text, "a text of at least one character")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ArgumentValueError(parameter, text, "text that UTF-8 can encode", "a surrogate is half of one")
