@@ -266,6 +266,9 @@ _FIELDS: dict[str, str] = {}  # field of a strategy -> the strategy that errors 
 OPTIONS: dict[str, str] = {
     "--processors": "it takes Python functions: minitx.Sample(processors=[...])",
     "--prefix-allowed-tokens-fn": "it is a Python function: minitx.Sample(prefix_allowed_tokens_fn=...)",
+    "--prefix-bias": "it takes ids and a number: minitx.Sample(prefix_bias=([...], 0.5))",
+    "--thinking-budget": "it takes a ThinkingBudget: minitx.Sample(thinking_budget=...)",
+    "--stop-function": "it is a Python function: minitx.Stop(function=...)",
     "--chain": "it is composed in Python: minitx.Sample(chain=minitx.Chain(...))",
     "--generator": "it is an object of PyTorch; --seed makes draws repeatable",
     "--inputs-embeds": "it is a tensor: minitx.generate(..., inputs_embeds=...)",

@@ -39,6 +39,8 @@ from minitx.decoding.processors.constraints import MinNewTokens as MinNewTokens
 from minitx.decoding.processors.constraints import PrefixAllowed as PrefixAllowed
 from minitx.decoding.processors.constraints import SuppressTokens as SuppressTokens
 from minitx.decoding.processors.context import Context as Context
+from minitx.decoding.processors.forcing import PrefixBias as PrefixBias
+from minitx.decoding.processors.forcing import ThinkingBudget as ThinkingBudget
 from minitx.decoding.processors.penalties import EncoderNoRepeatNGram as EncoderNoRepeatNGram
 from minitx.decoding.processors.penalties import EncoderRepetitionPenalty as EncoderRepetitionPenalty
 from minitx.decoding.processors.penalties import FrequencyPenalty as FrequencyPenalty

@@ -32,7 +32,7 @@ from minitx.decoding.parameters import (
     parameter,
     parameters_of,
 )
-from minitx.decoding.processors import bias, constraints, penalties, temperature
+from minitx.decoding.processors import bias, constraints, forcing, penalties, temperature
 from minitx.decoding.processors.base import Processor, StatefulProcessor
 from minitx.decoding.processors.chain import Chain
 from minitx.decoding.processors.orders import FRONT, LAST, ORDERS, in_order
@@ -118,11 +118,17 @@ class Strategy:
         "IDS",
         needs="forced_bos_token_id",
     )
+    prefix_bias: tuple[Sequence[int], float] | None = parameter(
+        forcing.PrefixBias.from_pair, "(ids, beta): leads the output along a prefix until it leaves that"
+    )
     processors: Sequence[Processor | StatefulProcessor] = parameter(
         tuple, "custom functions (logits, context) -> logits, applied before the temperature", off=()
     )
     watermark: Watermark | None = parameter(
         watermark_step, "marks the text for a detector: a `KGW`, `Unigram` or another", before=LAST
+    )
+    thinking_budget: forcing.ThinkingBudget | None = parameter(
+        forcing.ThinkingBudget.checked, "a `ThinkingBudget`, which ends thinking blocks that are too long"
     )
     renormalize_logits: bool = parameter(
         temperature.Renormalize, "the result are log-probabilities", off=False, before=LAST

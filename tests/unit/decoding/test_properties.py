@@ -39,6 +39,7 @@ from minitx.decoding import (
     NoRepeatNGram,
     PLess,
     PrefixAllowed,
+    PrefixBias,
     PresencePenalty,
     RemoveInvalid,
     Renormalize,
@@ -49,6 +50,7 @@ from minitx.decoding import (
     SuppressTokens,
     TailFree,
     Temperature,
+    ThinkingBudget,
     TopA,
     TopH,
     TopK,
@@ -127,10 +129,12 @@ OTHERS = {
     "entropy_temperature": EntropyTemperature(1.0, 0.3),
     "smoothing": Smoothing(0.3, 2.0),
     "renormalize": Renormalize(),
+    "prefix_bias": PrefixBias([4, 1, 2], 0.4),
+    "thinking_budget": ThinkingBudget(tokens=2, begin=[0], end=[5, 6]),
 }
 EVERY = {name: numeric.make(numeric.values[2]) for name, numeric in NUMERIC.items()} | OTHERS
 
-RAISING = {"presence_penalty", "frequency_penalty", "sequence_bias", "logit_bias", "decay"}
+RAISING = {"presence_penalty", "frequency_penalty", "sequence_bias", "logit_bias", "decay", "prefix_bias"}
 
 LOGITS = st.builds(logits_of, st.sampled_from(KINDS), st.just(4), st.just(SIZE), st.integers(0, 10**6))
 FEW = settings(max_examples=40)
@@ -276,7 +280,7 @@ def test_the_argument_is_left_alone(name: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", sorted(EVERY.keys() - {"remove_invalid", "forced_bos", "forced_eos", "prefix"})
+    "name", sorted(EVERY.keys() - {"remove_invalid", "forced_bos", "forced_eos", "prefix", "thinking_budget"})
 )
 @given(logits=LOGITS)
 @FEW

@@ -11,7 +11,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from minitx.decoding import Beam, Chain, Context, Greedy, Sample, Strategy, Temperature, TopK, Unigram
+from minitx.decoding import (
+    Beam,
+    Chain,
+    Context,
+    Greedy,
+    Sample,
+    Strategy,
+    Temperature,
+    ThinkingBudget,
+    TopK,
+    Unigram,
+)
 from tests.unit.decoding.histories import history, logits_of
 
 SIZE = 10
@@ -46,6 +57,8 @@ EXAMPLES: dict[str, Any] = {
     "renormalize_logits": True,
     "min_length": 6,
     "processors": [own],
+    "prefix_bias": ([4, 4, 5], 0.5),
+    "thinking_budget": ThinkingBudget(tokens=0, begin=[1], end=[3]),
     "order": "llama.cpp",
     "chain": Chain(TopK(1)),
     "temperature": 0.5,
