@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from inspect import get_annotations
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -32,19 +32,16 @@ from minitx.decoding.parameters import (
     parameter,
     parameters_of,
 )
+from minitx.decoding.presets.orders import DEFAULT, in_order
 from minitx.decoding.processors import bias, constraints, penalties, temperature
 from minitx.decoding.processors.base import Processor, StatefulProcessor
 from minitx.decoding.processors.chain import Chain
+from minitx.decoding.processors.dry import DRY, check_breakers
 from minitx.decoding.request import GenerationRequest
 from minitx.decoding.samplers.base import Argmax, Device, Sampler, SamplerArguments, Seed
 from minitx.decoding.session import DecodingSession
 from minitx.habits import argument_hint, register_fields
-from minitx.validation import ArgumentValueError, check_choice, check_type
-
-# Orders of the chain: that of the fields, but for the fields whose `Parameter.before` names the order.
-Order = Literal["transformers", "vllm", "llama.cpp"]
-ORDERS = get_args(Order)
-_LAST, _FRONT = dict.fromkeys(ORDERS, ""), {"vllm": "sequence_bias"}
+from minitx.validation import ArgumentValueError, check_type
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -70,6 +67,9 @@ class Strategy:
     encoder_repetition_penalty: Numbers = parameter(
         penalties.EncoderRepetitionPenalty, "above 1 makes tokens of the source more probable; 1: off"
     )
+    penalty_window: int | None = parameter(
+        penalties.check_window, "the next four penalties count the last N tokens of prompt and output", "N"
+    )
     repetition_penalty: Numbers = parameter(
         penalties.RepetitionPenalty, "above 1 makes repeated tokens less probable; 1: off (arXiv:1909.05858)"
     )
@@ -79,6 +79,15 @@ class Strategy:
     presence_penalty: Numbers = parameter(
         penalties.PresencePenalty, "subtracted once from tokens of the output, from -2 to 2; 0: off (OpenAI)"
     )
+    relative_frequency_penalty: Numbers = parameter(
+        penalties.RelativeFrequencyPenalty, "subtracted times a token's share in prompt and output; 0: off"
+    )
+    dry: tuple[float, ...] | None = parameter(
+        DRY.from_numbers, "0.8,1.75,2: penalises repetitions of more than 2 tokens", "X,BASE,LENGTH,N"
+    )
+    dry_breakers: Sequence[int] | None = parameter(
+        check_breakers, "tokens that no repetition of `dry` contains, such as those of line ends", "IDS"
+    )
     no_repeat_ngram_size: int = parameter(
         penalties.NoRepeatNGram, "no N tokens are repeated in order (arXiv:1705.04304); 0: off", "N", off=0
     )
@@ -86,15 +95,14 @@ class Strategy:
         penalties.EncoderNoRepeatNGram, "no N tokens of the source are repeated; 0: off", "N", off=0
     )
     bad_words_ids: Sequence[Sequence[int]] | None = parameter(
-        bias.BadWords, 'sequences to ban, here two: "464 3290,50"', "IDS", before=_FRONT
+        bias.BadWords, 'sequences to ban, here two: "464 3290,50"', "IDS"
     )
     allowed_token_ids: Sequence[int] | None = parameter(
-        constraints.AllowedTokens, "ban all tokens but these", "IDS", before=_FRONT
+        constraints.AllowedTokens, "ban all tokens but these", "IDS"
     )
     min_length: Integers = parameter(
         constraints.MinLength,
-        "no end token before prompt and output have N tokens; 0: off",
-        before=_FRONT,
+        "no end before N tokens of prompt and output; 0: off",
         then="min_new_tokens",
     )
     prefix_allowed_tokens_fn: Callable[[int, Tensor], Sequence[int] | Tensor] | None = parameter(
@@ -116,16 +124,13 @@ class Strategy:
     )
     suppress_tokens: Sequence[int] | None = parameter(constraints.SuppressTokens, "ban these tokens", "IDS")
     begin_suppress_tokens: Sequence[int] | None = parameter(
-        constraints.BeginSuppressTokens,
-        "ban these as the first generated token",
-        "IDS",
-        needs="forced_bos_token_id",
+        constraints.BeginSuppressTokens.beside_forced_bos, "ban these as the first generated token", "IDS"
     )
     processors: Sequence[Processor | StatefulProcessor] = parameter(
         tuple, "custom functions (logits, context) -> logits, applied before the temperature", off=()
     )
     renormalize_logits: bool = parameter(
-        temperature.Renormalize, "the result are log-probabilities", off=False, before=_LAST
+        temperature.Renormalize, "the result are log-probabilities", off=False
     )
     chain: Chain | None = parameter(None, "a literal `Chain` that replaces all fields with processors")
 
@@ -179,7 +184,7 @@ class Strategy:
         if self.chain is not None:
             return self.chain if minimum.min_new_tokens == 0 else Chain(minimum, *self.chain.processors)
         chain: list[Processor | StatefulProcessor] = []
-        for name, declared in in_order(parameters_of(self), getattr(self, self._order, ORDERS[0])):
+        for name, declared in in_order(parameters_of(self), getattr(self, self._order, DEFAULT)):
             value = getattr(self, name)
             if declared.processor is not None and value is not declared.off:
                 processor = self._make(name, declared, value)  # checks the value
@@ -195,8 +200,8 @@ class Strategy:
         if declared.off is False:
             check_type(name, value, bool, "True or False")
             return declared.processor()
-        needs = [getattr(self, declared.needs) is not None] if declared.needs else []
-        return declared.processor(value, *needs)
+        needed = getattr(self, declared.needs) if declared.needs else None
+        return declared.processor(value) if needed is None else declared.processor(value, needed)
 
     def sampler(
         self,
@@ -263,15 +268,3 @@ class Strategy:
 
 register_fields("Sample", parameters_of(Strategy))
 document(Strategy)
-
-
-def in_order(parameters: Mapping[str, Parameter], order: str) -> list[tuple[str, Parameter]]:
-    """Returns names and declarations of parameters in one of the ORDERS."""
-    check_choice("order", order, ORDERS)
-    names = list(parameters)
-    for name, declared in parameters.items():
-        if order in declared.before:
-            names.remove(name)
-            following = declared.before[order]
-            names.insert(names.index(following) if following else len(names), name)
-    return [(name, parameters[name]) for name in names]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 import minitx.decoding as decoding
 from minitx.decoding import (
+    DRY,
     AllowedTokens,
     AveragedXTC,
     BadWords,
@@ -40,6 +41,7 @@ from minitx.decoding import (
     PLess,
     PrefixAllowed,
     PresencePenalty,
+    RelativeFrequencyPenalty,
     RemoveInvalid,
     Renormalize,
     RepetitionPenalty,
@@ -103,6 +105,7 @@ NUMERIC = {
     "repetition_penalty": Numeric(RepetitionPenalty, [0.5, 1.0, 1.3, 2.0], 1.0),
     "presence_penalty": Numeric(PresencePenalty, [-2.0, 0.0, 0.5, 2.0], 0.0),
     "frequency_penalty": Numeric(FrequencyPenalty, [-2.0, 0.0, 0.5, 2.0], 0.0),
+    "relative_frequency_penalty": Numeric(RelativeFrequencyPenalty, [-2.0, 0.0, 0.5, 20.0], 0.0),
     "encoder_repetition_penalty": Numeric(EncoderRepetitionPenalty, [0.5, 1.0, 1.3, 2.0], 1.0),
     "min_length": Numeric(MinLength, [0, 3, 5, 9], 0),
     "min_new_tokens": Numeric(MinNewTokens, [0, 1, 2, 9], 0),
@@ -126,11 +129,19 @@ OTHERS = {
     "dynamic_temperature": DynamicTemperature(0.5, 1.5),
     "entropy_temperature": EntropyTemperature(1.0, 0.3),
     "smoothing": Smoothing(0.3, 2.0),
+    "dry": DRY(0.8, 1.75, 1, breakers=[3]),
     "renormalize": Renormalize(),
 }
 EVERY = {name: numeric.make(numeric.values[2]) for name, numeric in NUMERIC.items()} | OTHERS
 
-RAISING = {"presence_penalty", "frequency_penalty", "sequence_bias", "logit_bias", "decay"}
+RAISING = {
+    "presence_penalty",
+    "frequency_penalty",
+    "relative_frequency_penalty",
+    "sequence_bias",
+    "logit_bias",
+    "decay",
+}
 
 LOGITS = st.builds(logits_of, st.sampled_from(KINDS), st.just(4), st.just(SIZE), st.integers(0, 10**6))
 FEW = settings(max_examples=40)
