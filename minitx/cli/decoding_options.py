@@ -49,8 +49,8 @@ def is_used(values: Values, name: str) -> bool:
 
 # Sections of help.txt with the options of the fields whose processors are in these modules.
 MODULES = {
-    "choosing a token": ("temperature", "truncation", "thresholds", "reshape", ""),
-    "penalties": ("penalties",),
+    "choosing a token": ("temperature", "truncation", "thresholds", "reshape", "feedback", "xtc", ""),
+    "penalties": ("penalties", "dry"),
 }
 MODULES |= {"biases, bans and forced tokens": ("bias", "constraints", "strategy"), "beam search": ("search",)}
 

@@ -39,6 +39,7 @@ from minitx.decoding.processors.constraints import MinNewTokens as MinNewTokens
 from minitx.decoding.processors.constraints import PrefixAllowed as PrefixAllowed
 from minitx.decoding.processors.constraints import SuppressTokens as SuppressTokens
 from minitx.decoding.processors.context import Context as Context
+from minitx.decoding.processors.dry import DRY as DRY
 from minitx.decoding.processors.forcing import PrefixBias as PrefixBias
 from minitx.decoding.processors.forcing import ThinkingBudget as ThinkingBudget
 from minitx.decoding.processors.penalties import EncoderNoRepeatNGram as EncoderNoRepeatNGram
@@ -46,6 +47,7 @@ from minitx.decoding.processors.penalties import EncoderRepetitionPenalty as Enc
 from minitx.decoding.processors.penalties import FrequencyPenalty as FrequencyPenalty
 from minitx.decoding.processors.penalties import NoRepeatNGram as NoRepeatNGram
 from minitx.decoding.processors.penalties import PresencePenalty as PresencePenalty
+from minitx.decoding.processors.penalties import RelativeFrequencyPenalty as RelativeFrequencyPenalty
 from minitx.decoding.processors.penalties import RepetitionPenalty as RepetitionPenalty
 from minitx.decoding.processors.reshape import AveragedXTC as AveragedXTC
 from minitx.decoding.processors.reshape import DynamicTemperature as DynamicTemperature
