@@ -8,8 +8,16 @@ Each part is small and works alone. `processors` changes logits: `context.py` is
 processor gets, `chain.py` applies processors in order, the other files are the processors. `strategy.py`
 declares them as parameters, one field each, with `parameters.py`. `samplers` chooses one token per row and
 step; `search` compares whole hypotheses instead. Each strategy has a file in one of the two folders.
+`guidance` combines the model's logits with those of other prompts, models or layers before the chain.
 """
 
+from minitx.decoding.guidance.base import Guidance as Guidance
+from minitx.decoding.guidance.contrast import ClassifierFree as ClassifierFree
+from minitx.decoding.guidance.contrast import ContextAware as ContextAware
+from minitx.decoding.guidance.contrast import ContrastiveDecoding as ContrastiveDecoding
+from minitx.decoding.guidance.contrast import Experts as Experts
+from minitx.decoding.guidance.ensemble import Ensemble as Ensemble
+from minitx.decoding.guidance.session import open_session as open_session
 from minitx.decoding.processors.base import Processor as Processor
 from minitx.decoding.processors.base import StatefulProcessor as StatefulProcessor
 from minitx.decoding.processors.bias import BadWords as BadWords

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 import torch
 from torch import Tensor
 
+from minitx.decoding.guidance.base import Guidance, ResolvedGuidance
 from minitx.decoding.parameters import Integers
 from minitx.decoding.processors.chain import Chain
 from minitx.decoding.prompts import Prompts
@@ -43,7 +44,8 @@ class GenerationOptions(TypedDict, total=False):
         equal prompts, and the samples of one, still differ. An error with a strategy that draws nothing.
     generator: draws as `torch.multinomial` does, from one source for all rows. Without it and without a seed,
         a seed is drawn from torch's global generator.
-    logprobs: "raw" for log-probabilities of the model's distribution, "processed" for those after the chain.
+    logprobs: "raw" for log-probabilities of the model's distribution, guided if there is a guidance, or
+        "processed" for those after the chain.
     top_logprobs: also return this many of the most probable tokens at each step.
     prefill_chunk: most prompt tokens per forward, which limits the memory of long prompts.
     decoder_prompts: for encoder-decoders: decoder input ids, or texts, that the target continues, one for all
@@ -52,6 +54,8 @@ class GenerationOptions(TypedDict, total=False):
     inputs_embeds: for decoders: per prompt a (T, E) tensor that replaces the word embeddings of its T tokens,
         e.g. embeddings of an image; the ids at those positions are placeholders. With LongRoPE, such a row
         must not grow beyond the original context length.
+    guidance: other distributions that change the model's at every step, before the processors: of other
+        prompts (`ClassifierFree`, `ContextAware`) or models (`ContrastiveDecoding`, `Experts`, `Ensemble`).
     """
 
     max_new_tokens: int | None
@@ -67,6 +71,7 @@ class GenerationOptions(TypedDict, total=False):
     prefill_chunk: int | None
     decoder_prompts: Prompts | None
     inputs_embeds: Sequence[Tensor] | None
+    guidance: Guidance | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +91,7 @@ class GenerationRequest:
         min_new_tokens: per row (of a search: per prompt), the number of tokens before which nothing stops it.
         tokenizer: for texts; None for results without texts.
         logprobs, top_logprobs, prefill_chunk: as in `GenerationOptions`.
+        guidance: for sessions of `open_session`; None for none.
     """
 
     prompts: list[list[int]]
@@ -102,3 +108,4 @@ class GenerationRequest:
     logprobs: Logprobs | None = None
     top_logprobs: int = 0
     prefill_chunk: int | None = None
+    guidance: ResolvedGuidance | None = None
