@@ -39,7 +39,7 @@ _LOADING = {
 
 _ABSENT = "It is not available in minitx."
 _ASSISTED = "Assisted decoding is not available in minitx."
-_GUIDANCE = "Classifier-free guidance is not available in minitx."
+_GUIDANCE = "Use guidance=minitx.decoding.ClassifierFree(scale, negative_prompts)."
 _CACHE = "generate makes its own cache; pass cache=model.make_cache(...) in a loop of your own."
 _COMPILE = "generate compiles nothing; leave it out."
 
@@ -98,6 +98,7 @@ _OF_THE_CALL = {
     name: f"It is an argument of the call: generate(..., {name}=...)."
     for name in (
         "generator",
+        "guidance",
         "logprobs",
         "max_new_tokens",
         "min_new_tokens",

@@ -9,10 +9,18 @@ processor gets, `chain.py` applies processors in order, the other files are the 
 declares them as parameters, one field each, with `parameters.py`. `samplers` chooses one token per row and
 step; `search` compares whole hypotheses instead. Each strategy has a file in one of the two folders.
 `parallel` fills masked positions in any order, with a model of both directions.
+`guidance` combines the model's logits with those of other prompts, models or layers before the chain.
 """
 
 from minitx.decoding.grammar.values import Choices as Choices
 from minitx.decoding.grammar.values import Regex as Regex
+from minitx.decoding.guidance.base import Guidance as Guidance
+from minitx.decoding.guidance.contrast import ClassifierFree as ClassifierFree
+from minitx.decoding.guidance.contrast import ContextAware as ContextAware
+from minitx.decoding.guidance.contrast import ContrastiveDecoding as ContrastiveDecoding
+from minitx.decoding.guidance.contrast import Experts as Experts
+from minitx.decoding.guidance.ensemble import Ensemble as Ensemble
+from minitx.decoding.guidance.session import open_session as open_session
 from minitx.decoding.parallel.entropy_bound import EntropyBound as EntropyBound
 from minitx.decoding.parallel.fill import fill as fill
 from minitx.decoding.parallel.fill import mask_predict as mask_predict
