@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from minitx.decoding.stopping import Stop
+from minitx.decoding.text.stopping import Stop
 
 from minitx.decoding import ClassifierFree, Greedy, Sample
 from minitx.decoding.generate import generate
