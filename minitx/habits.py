@@ -267,13 +267,10 @@ _FIELDS: dict[str, str] = {}  # field of a strategy -> the strategy that errors 
 OPTIONS: dict[str, str] = {
     "--processors": "it takes Python functions: minitx.Sample(processors=[...])",
     "--prefix-allowed-tokens-fn": "it is a Python function: minitx.Sample(prefix_allowed_tokens_fn=...)",
-    "--prefix-bias": "it takes ids and a number: minitx.Sample(prefix_bias=([...], 0.5))",
-    "--thinking-budget": "it takes a ThinkingBudget: minitx.Sample(thinking_budget=...)",
     "--stop-function": "it is a Python function: minitx.Stop(function=...)",
     "--chain": "it is composed in Python: minitx.Sample(chain=minitx.Chain(...))",
     "--generator": "it is an object of PyTorch; --seed makes draws repeatable",
     "--inputs-embeds": "it is a tensor: minitx.generate(..., inputs_embeds=...)",
-    "--grammar": "it is a value: minitx.generate(..., grammar=minitx.decoding.Regex(...))",
     "--attention-mask": "prompts of different lengths are padded for you",
     "--tokenizer": "it is the one beside the model",
     "--do-sample": "sampling is the default, --greedy the alternative",
@@ -282,7 +279,6 @@ OPTIONS: dict[str, str] = {
     "--stop-strings": "it is called --stop",
     "--eos-token-id": "it is called --eos",
     "--n": "it is called --num-samples",
-    "--strategy": "it is --greedy, or --checkpoint; sampling is the default",
     "--head": "it is always the one for the next token",
 }
 

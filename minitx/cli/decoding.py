@@ -16,7 +16,7 @@ import click
 
 import minitx
 from minitx.checkpoint.resolve import MissingTensorsError
-from minitx.cli.decoding_options import STOP, Values, is_used, shown
+from minitx.cli.decoding_options import CALLS, STOP, Values, is_used, shown
 from minitx.cli.source import Source, read_texts
 from minitx.decoding import Strategy
 from minitx.decoding.generation_config import generation_settings, read_settings
@@ -74,6 +74,7 @@ def _read_request(source: Source, folder: Path, values: Values, prompts: list[An
     if values["min_new_tokens"] is None:  # that of the checkpoint may be more than the maximum
         settings["min_new_tokens"] = min(settings["min_new_tokens"], settings["max_new_tokens"])
     settings |= {"tokenizer": tokenizer, "decoder_prompts": starts or None}
+    settings |= {name: values[name] for name in CALLS if is_used(values, name)}
     stated = generation_settings(folder, **source.hub).num_samples if values["checkpoint"] else 1
     return Request(model, prompts, inputs, strategy, settings, values.get("num_samples") or stated)
 

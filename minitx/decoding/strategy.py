@@ -128,16 +128,20 @@ class Strategy:
         constraints.BeginSuppressTokens.beside_forced_bos, "ban these as the first generated token", "IDS"
     )
     prefix_bias: tuple[Sequence[int], float] | None = parameter(
-        forcing.PrefixBias.from_pair, "(ids, beta): leads the output along a prefix until it leaves that"
-    )
-    thinking_budget: forcing.ThinkingBudget | None = parameter(
-        forcing.ThinkingBudget.checked, "a `ThinkingBudget`, which ends thinking blocks that are too long"
+        forcing.PrefixBias.from_pair,
+        'leads the output along a prefix until it leaves that: "([464, 3290], 0.5)" are ids and beta',
+        "CALL",
     )
     processors: Sequence[Processor | StatefulProcessor] = parameter(
         tuple, "custom functions (logits, context) -> logits, applied before the temperature", off=()
     )
+    thinking_budget: forcing.ThinkingBudget | None = parameter(
+        forcing.ThinkingBudget.checked,
+        'ends thinking blocks that are too long: "ThinkingBudget(tokens=64, begin=[5], end=[6])"',
+        "CALL",
+    )
     watermark: Watermark | None = parameter(
-        watermark_step, "marks the text for a detector: a `KGW`, `Unigram` or another"
+        watermark_step, 'marks the text for a detector: "KGW(bias=2)", "SynthID(keys=[3, 5])"', "CALL"
     )
     renormalize_logits: bool = parameter(
         temperature.Renormalize, "the result are log-probabilities", off=False

@@ -97,9 +97,10 @@ ROOMS = {
     "decoding/samplers": 340,
     "decoding/text": 280,
     "decoding/watermark": 510,
-    "cli": 1_155,
+    "cli": 960,
     "cli/inside": 200,
     "cli/strategies": 100,
+    "cli/tasks": 245,
     "architectures/decoders/qwen3.py": 25,
 }
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from minitx.decoding.text.stopping import Stop
 
 from minitx.decoding import ClassifierFree, Greedy, Sample
 from minitx.decoding.generate import generate
+from minitx.decoding.text.stopping import Stop
 from tests.parity.reference import pair
 from tests.parity.test_generate import EOS, NEW, expected, prompts
 

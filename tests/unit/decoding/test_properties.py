@@ -152,6 +152,8 @@ RAISING = {
     "logit_bias",
     "decay",
     "prefix_bias",
+    "kgw",
+    "unigram",
 }
 
 LOGITS = st.builds(logits_of, st.sampled_from(KINDS), st.just(4), st.just(SIZE), st.integers(0, 10**6))
