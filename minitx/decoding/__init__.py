@@ -13,6 +13,7 @@ step; `search` compares whole hypotheses instead. Each strategy has a file in on
 """
 
 from minitx.decoding.grammar.values import Choices as Choices
+from minitx.decoding.grammar.values import Grammar as Grammar
 from minitx.decoding.grammar.values import Regex as Regex
 from minitx.decoding.guidance.base import Guidance as Guidance
 from minitx.decoding.guidance.contrast import ClassifierFree as ClassifierFree

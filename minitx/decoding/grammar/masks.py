@@ -8,9 +8,8 @@ V vocabulary, N nodes of the tree of bytes.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
-from functools import cached_property
 from weakref import WeakKeyDictionary
 
 import torch
@@ -25,7 +24,7 @@ from minitx.validation import ArgumentValueError
 
 ENDED = -1  # the state after an end token
 _MASK_BYTES = 2**27  # of the masks that a grammar keeps
-_MOST_EXPLORED = 2_000  # states that are explored for dead ends, if the tokens cannot spell every byte
+_MOST_EXPLORED = 500  # states that are explored for dead ends, if the tokens cannot spell every byte
 _MOST_GRAMMARS = 32  # kept per tokenizer
 
 _VOCABULARIES: WeakKeyDictionary[Tokenizer, dict[tuple[int, int], Vocabulary]] = WeakKeyDictionary()
@@ -69,7 +68,7 @@ class TokenAutomaton:
         self._special = torch.tensor(without, dtype=torch.long)
         self._ends_tensor = torch.tensor(self.ends, dtype=torch.long)
         if vocabulary.complete or not self._explored(rules):
-            self.automaton = Automaton(Network(rules, vocabulary.alphabet))
+            self._use(Automaton(Network(rules, vocabulary.alphabet)))
         if self._lazy:
             self._after_trigger = self.automaton.read(START, rules.trigger.encode())
 
@@ -127,10 +126,9 @@ class TokenAutomaton:
                 break
         return ends[tree.node]
 
-    @cached_property
-    def _classes(self) -> Tensor:
-        """(N,) long, the class of each node's byte."""
-        return self.automaton.classes[self.vocabulary.tree.byte]
+    def _use(self, automaton: Automaton) -> None:
+        self.automaton = automaton
+        self._classes = automaton.classes[self.vocabulary.tree.byte]  # (N,)
 
     def _mask(self, state: int) -> Tensor:
         if state <= DEAD:  # a row that has ended takes any token, a dead one none
@@ -161,12 +159,12 @@ class TokenAutomaton:
         texts = {token for token, piece in enumerate(vocabulary.pieces) if piece}
         if vocabulary.whole == texts:
             return False
-        self.automaton = Automaton(Network(rules, EVERY))
+        self._use(Automaton(Network(rules, EVERY)))
         before: dict[int, set[int]] = {}
-        waiting = [*{self.start, self.start_of_text}]
+        waiting = deque({self.start, self.start_of_text})
         known = {*waiting}
         while waiting and len(known) <= _MOST_EXPLORED:
-            state = waiting.pop()
+            state = waiting.popleft()
             for target in torch.unique(self.following(state)).tolist():
                 if target == DEAD:
                     continue
@@ -179,7 +177,7 @@ class TokenAutomaton:
             usable[[*vocabulary.whole]] = True
             self._usable = usable
             return False
-        live, waiting = set[int](), [state for state in known if self.automaton.accepts(state)]
+        live, waiting = set[int](), deque(state for state in known if self.automaton.accepts(state))
         while waiting:
             state = waiting.pop()
             if state not in live:

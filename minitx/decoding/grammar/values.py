@@ -9,12 +9,16 @@ from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, get_args
 
+from minitx.decoding.grammar.gbnf import parse_gbnf
+from minitx.decoding.grammar.lark import parse_lark
 from minitx.decoding.grammar.nodes import Either, Rules, literal
 from minitx.decoding.grammar.regex import parse_regex
 from minitx.decoding.parameters import set_frozen
-from minitx.validation import ArgumentTypeError, ArgumentValueError, check_strings
+from minitx.validation import ArgumentTypeError, ArgumentValueError, check_choice, check_strings
+
+Syntax = Literal["gbnf", "lark"]
 
 
 class TextGrammar:
@@ -98,6 +102,41 @@ class Regex(TextGrammar):
     def rules(self) -> Rules:
         """The rules of the grammar."""
         return Rules("regex", {"regex": parse_regex(self.pattern, parameter="Regex(pattern)")})
+
+
+@dataclass(frozen=True)
+class Grammar(TextGrammar):
+    """The texts of a context-free grammar, which may be recursive in any way, and ambiguous.
+
+    Args:
+        text: of the grammar: llama.cpp's GBNF, whose texts begin with the rule `root`, or a subset of Lark's
+            syntax, whose texts begin with the rule `start`. `gbnf.py` and `lark.py` describe both.
+        syntax: "gbnf" or "lark".
+
+    Raises:
+        TypeError: not a string.
+        ValueError: not a grammar, with the line; or a part that is not supported.
+    """
+
+    text: str
+    syntax: Syntax = "gbnf"
+
+    def __post_init__(self) -> None:
+        check_strings(**{"Grammar(text)": self.text})
+        check_choice("Grammar(syntax)", self.syntax, get_args(Syntax))
+        _ = self.rules
+
+    def __repr__(self) -> str:
+        return f"Grammar({self.text!r}, syntax={self.syntax!r})"
+
+    @cached_property
+    def rules(self) -> Rules:
+        """The rules of the grammar."""
+        try:
+            return parse_gbnf(self.text) if self.syntax == "gbnf" else parse_lark(self.text)
+        except RecursionError as error:
+            hint = "it is nested too deeply"
+            raise ArgumentValueError("Grammar(text)", self.text, "a grammar", hint) from error
 
 
 def check_text(parameter: str, text: str) -> None:
