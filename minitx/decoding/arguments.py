@@ -23,6 +23,7 @@ from minitx.decoding.request import GenerationOptions, GenerationRequest
 from minitx.decoding.samplers.alternatives import Alternatives
 from minitx.decoding.special_tokens import begin_token, end_tokens, start_tokens
 from minitx.decoding.strategy import Strategy
+from minitx.decoding.text.healing import heal
 from minitx.decoding.text.stopping import Stop
 from minitx.habits import UnknownArgumentError, argument_hint
 from minitx.models.decoder import CausalModel, check_causal_model
@@ -46,6 +47,10 @@ def resolve(
     """
     call = _Call(check_causal_model(model), strategy, options)
     request = call.request(prompts)
+    if check_type("heal", options.get("heal", False), bool, "True or False"):
+        if call.strategy.forced_bos_token_id is not None:
+            raise ArgumentValueError("heal", True, "left out", "forced_bos_token_id= may force another token")
+        request = heal(request)
     return call.strategy, call.strategy.adapt(request)
 
 

@@ -52,6 +52,9 @@ class GenerationOptions(TypedDict, total=False):
     inputs_embeds: for decoders: per prompt a (T, E) tensor that replaces the word embeddings of its T tokens,
         e.g. embeddings of an image; the ids at those positions are placeholders. With LongRoPE, such a row
         must not grow beyond the original context length.
+    heal: for decoders: generates the last tokens of a prompt again where a longer token begins with their
+        text, so that a prompt may end within a word. The new tokens spell that text in any way and go on.
+        `Result.sequences` has all of them, texts begin where the prompt ends. Needs a tokenizer.
     """
 
     max_new_tokens: int | None
@@ -67,6 +70,7 @@ class GenerationOptions(TypedDict, total=False):
     prefill_chunk: int | None
     decoder_prompts: Prompts | None
     inputs_embeds: Sequence[Tensor] | None
+    heal: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +78,8 @@ class GenerationRequest:
     """One call of `generate`, checked and resolved.
 
     Attributes:
-        prompts: ids of each prompt without padding; of an encoder-decoder, the decoder's first tokens.
+        prompts: ids of each prompt without padding; of an encoder-decoder, the decoder's first tokens. With
+            heal=True without the tokens that are generated again.
         sources: ids of the encoder input of each prompt; None without an encoder.
         inputs_embeds: per prompt (T, E), instead of the word embeddings of its tokens; None for those.
         vocab_size: V, the number of logits.
@@ -86,6 +91,8 @@ class GenerationRequest:
         min_new_tokens: per row (of a search: per prompt), the number of tokens before which nothing stops it.
         tokenizer: for texts; None for results without texts.
         logprobs, top_logprobs, prefill_chunk: as in `GenerationOptions`.
+        repeated: per prompt, the characters at the beginning of the output that the prompt had; () for 0.
+        whole_prompts: with heal=True, the prompts with the tokens that are generated again; else ().
     """
 
     prompts: list[list[int]]
@@ -102,3 +109,10 @@ class GenerationRequest:
     logprobs: Logprobs | None = None
     top_logprobs: int = 0
     prefill_chunk: int | None = None
+    repeated: Sequence[int] = ()
+    whole_prompts: Sequence[list[int]] = ()
+
+    @property
+    def passed_prompts(self) -> Sequence[list[int]]:
+        """The prompts of the call, whether they are healed or not."""
+        return self.whole_prompts or self.prompts
