@@ -75,6 +75,7 @@ def _read_request(source: Source, folder: Path, values: Values, prompts: list[An
         settings["min_new_tokens"] = min(settings["min_new_tokens"], settings["max_new_tokens"])
     settings |= {"tokenizer": tokenizer, "decoder_prompts": starts or None}
     settings |= {name: values[name] for name in CALLS if is_used(values, name)}
+    settings |= {"heal": True} if values.get("heal") else {}
     stated = generation_settings(folder, **source.hub).num_samples if values["checkpoint"] else 1
     return Request(model, prompts, inputs, strategy, settings, values.get("num_samples") or stated)
 

@@ -25,6 +25,7 @@ from minitx.decoding.request import GenerationOptions, GenerationRequest
 from minitx.decoding.samplers.alternatives import Alternatives
 from minitx.decoding.special_tokens import begin_token, end_tokens, start_tokens
 from minitx.decoding.strategy import Strategy
+from minitx.decoding.text.healing import heal
 from minitx.decoding.text.stopping import Stop
 from minitx.habits import UnknownArgumentError, argument_hint
 from minitx.models.decoder import CausalModel, check_causal_model
@@ -48,6 +49,13 @@ def resolve(
     """
     call = _Call(check_causal_model(model), strategy, options)
     request = with_grammar(call.request(prompts), options)
+    if check_type("heal", options.get("heal", False), bool, "True or False"):
+        if call.strategy.forced_bos_token_id is not None:
+            raise ArgumentValueError("heal", True, "left out", "forced_bos_token_id= may force another token")
+        for name in ("grammar", "schema", "guidance"):
+            if options.get(name) is not None:
+                raise ArgumentValueError("heal", True, f"left out with {name}=", "it begins after the prompt")
+        request = heal(request)
     return call.strategy, call.strategy.adapt(request)
 
 

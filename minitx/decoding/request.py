@@ -61,6 +61,9 @@ class GenerationOptions(GrammarOptions, total=False):
         of one. Needs a tokenizer and an end token.
     guidance: other distributions that change the model's at every step, before the processors: of other
         prompts (`ClassifierFree`, `ContextAware`) or models (`ContrastiveDecoding`, `Experts`, `Ensemble`).
+    heal: for decoders: generates the last tokens of a prompt again where a longer token begins with their
+        text, so that a prompt may end within a word. The new tokens spell that text in any way and go on.
+        `Result.sequences` has all of them, texts begin where the prompt ends. Needs a tokenizer.
     """
 
     max_new_tokens: int | None
@@ -77,6 +80,7 @@ class GenerationOptions(GrammarOptions, total=False):
     decoder_prompts: Prompts | None
     inputs_embeds: Sequence[Tensor] | None
     guidance: Guidance | None
+    heal: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +88,8 @@ class GenerationRequest:
     """One call of `generate`, checked and resolved.
 
     Attributes:
-        prompts: ids of each prompt without padding; of an encoder-decoder, the decoder's first tokens.
+        prompts: ids of each prompt without padding; of an encoder-decoder, the decoder's first tokens. With
+            heal=True without the tokens that are generated again.
         sources: ids of the encoder input of each prompt; None without an encoder.
         inputs_embeds: per prompt (T, E), instead of the word embeddings of its tokens; None for those.
         vocab_size: V, the number of logits.
@@ -97,6 +102,8 @@ class GenerationRequest:
         tokenizer: for texts; None for results without texts.
         logprobs, top_logprobs, prefill_chunk: as in `GenerationOptions`.
         guidance: for sessions of `open_session`; None for none.
+        repeated: per prompt, the characters at the beginning of the output that the prompt had; () for 0.
+        whole_prompts: with heal=True, the prompts with the tokens that are generated again; else ().
     """
 
     prompts: list[list[int]]
@@ -114,3 +121,10 @@ class GenerationRequest:
     top_logprobs: int = 0
     prefill_chunk: int | None = None
     guidance: ResolvedGuidance | None = None
+    repeated: Sequence[int] = ()
+    whole_prompts: Sequence[list[int]] = ()
+
+    @property
+    def passed_prompts(self) -> Sequence[list[int]]:
+        """The prompts of the call, whether they are healed or not."""
+        return self.whole_prompts or self.prompts

@@ -98,6 +98,8 @@ ROOMS = {
     "decoding/text": 280,
     "decoding/watermark": 510,
     "cli": 960,
+    "decoding/text": 380,
+    "cli": 1_155,
     "cli/inside": 200,
     "cli/strategies": 100,
     "cli/tasks": 245,
