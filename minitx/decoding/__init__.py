@@ -12,6 +12,19 @@ step; `search` compares whole hypotheses instead. Each strategy has a file in on
 `guidance` combines the model's logits with those of other prompts, models or layers before the chain.
 """
 
+from minitx.decoding.answers.cot import CoTDecoding as CoTDecoding
+from minitx.decoding.answers.cot import cot_decoding as cot_decoding
+from minitx.decoding.answers.exhaustive import Enumeration as Enumeration
+from minitx.decoding.answers.exhaustive import exhaustive as exhaustive
+from minitx.decoding.answers.mbr import Consensus as Consensus
+from minitx.decoding.answers.mbr import mbr as mbr
+from minitx.decoding.answers.ranking import Ranking as Ranking
+from minitx.decoding.answers.ranking import best_of as best_of
+from minitx.decoding.answers.ranking import rerank as rerank
+from minitx.decoding.answers.utility import chrf as chrf
+from minitx.decoding.answers.utility import token_f1 as token_f1
+from minitx.decoding.answers.vote import Vote as Vote
+from minitx.decoding.answers.vote import self_consistency as self_consistency
 from minitx.decoding.grammar.values import Choices as Choices
 from minitx.decoding.grammar.values import Grammar as Grammar
 from minitx.decoding.grammar.values import Regex as Regex

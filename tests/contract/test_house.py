@@ -88,6 +88,7 @@ def test_a_folder_can_be_taken_in() -> None:
 ROOMS = {
     "decoding": 2_493,
     "decoding/__init__.py": 150,  # a line for each public name
+    "decoding/answers": 580,
     "decoding/parallel": 520,
     "decoding/catalogue": 70,
     "decoding/grammar": 980,
