@@ -39,7 +39,7 @@ _LOADING = {
 
 _ABSENT = "It is not available in minitx."
 _ASSISTED = "Assisted decoding is not available in minitx."
-_GUIDANCE = "Classifier-free guidance is not available in minitx."
+_GUIDANCE = "Use guidance=minitx.decoding.ClassifierFree(scale, negative_prompts)."
 _CACHE = "generate makes its own cache; pass cache=model.make_cache(...) in a loop of your own."
 _COMPILE = "generate compiles nothing; leave it out."
 
@@ -98,6 +98,7 @@ _OF_THE_CALL = {
     name: f"It is an argument of the call: generate(..., {name}=...)."
     for name in (
         "generator",
+        "guidance",
         "logprobs",
         "max_new_tokens",
         "min_new_tokens",
@@ -266,6 +267,9 @@ _FIELDS: dict[str, str] = {}  # field of a strategy -> the strategy that errors 
 OPTIONS: dict[str, str] = {
     "--processors": "it takes Python functions: minitx.Sample(processors=[...])",
     "--prefix-allowed-tokens-fn": "it is a Python function: minitx.Sample(prefix_allowed_tokens_fn=...)",
+    "--prefix-bias": "it takes ids and a number: minitx.Sample(prefix_bias=([...], 0.5))",
+    "--thinking-budget": "it takes a ThinkingBudget: minitx.Sample(thinking_budget=...)",
+    "--stop-function": "it is a Python function: minitx.Stop(function=...)",
     "--chain": "it is composed in Python: minitx.Sample(chain=minitx.Chain(...))",
     "--generator": "it is an object of PyTorch; --seed makes draws repeatable",
     "--inputs-embeds": "it is a tensor: minitx.generate(..., inputs_embeds=...)",

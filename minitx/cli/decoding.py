@@ -111,7 +111,7 @@ def optional_tokenizer(source: Source, folder: Path, *, required: bool) -> Token
 
 def set_languages(tokenizer: Tokenizer, values: Values) -> None:
     """Sets the tokenizer's languages; raises ValueError for text options where there is no tokenizer."""
-    for name in ("stop", "decoder_prompts", "force_text", "src_lang", "tgt_lang"):
+    for name in ("stop", "stop_regex", "decoder_prompts", "force_text", "src_lang", "tgt_lang"):
         if tokenizer is None and is_used(values, name):
             needs = f"{shown(name)} is text, which needs a tokenizer"
             raise ValueError(f"{needs}; there are options that take ids.")

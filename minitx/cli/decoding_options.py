@@ -25,6 +25,7 @@ Values = dict[str, Any]  # of the options, by the names of their parameters
 SHORT = {"decoder_prompts": "--decoder-prompt", "num_beams": "--beams"}
 SHORT |= {"num_beam_groups": "--beam-groups", "force_words_ids": "--force-words"}
 STOP = {"eos": "eos", "tokens": "stop_tokens", "strings": "stop", "include_stop": "include_stop"}
+STOP |= {"regex": "stop_regex", "repetition": "stop_repetition", "seconds": "seconds"}
 
 RENAMED = {f"Stop({field}=...)": name for field, name in STOP.items()}
 # Where these are used.
@@ -48,8 +49,8 @@ def is_used(values: Values, name: str) -> bool:
 
 # Sections of help.txt with the options of the fields whose processors are in these modules.
 MODULES = {
-    "choosing a token": ("temperature", "truncation", "thresholds", "reshape", ""),
-    "penalties": ("penalties",),
+    "choosing a token": ("temperature", "truncation", "thresholds", "reshape", "feedback", "xtc", ""),
+    "penalties": ("penalties", "dry"),
 }
 MODULES |= {"biases, bans and forced tokens": ("bias", "constraints", "strategy"), "beam search": ("search",)}
 

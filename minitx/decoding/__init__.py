@@ -9,10 +9,18 @@ processor gets, `chain.py` applies processors in order, the other files are the 
 declares them as parameters, one field each, with `parameters.py`. `samplers` chooses one token per row and
 step; `search` compares whole hypotheses instead. Each strategy has a file in one of the two folders.
 `parallel` fills masked positions in any order, with a model of both directions.
+`guidance` combines the model's logits with those of other prompts, models or layers before the chain.
 """
 
 from minitx.decoding.grammar.values import Choices as Choices
 from minitx.decoding.grammar.values import Regex as Regex
+from minitx.decoding.guidance.base import Guidance as Guidance
+from minitx.decoding.guidance.contrast import ClassifierFree as ClassifierFree
+from minitx.decoding.guidance.contrast import ContextAware as ContextAware
+from minitx.decoding.guidance.contrast import ContrastiveDecoding as ContrastiveDecoding
+from minitx.decoding.guidance.contrast import Experts as Experts
+from minitx.decoding.guidance.ensemble import Ensemble as Ensemble
+from minitx.decoding.guidance.session import open_session as open_session
 from minitx.decoding.parallel.entropy_bound import EntropyBound as EntropyBound
 from minitx.decoding.parallel.fill import fill as fill
 from minitx.decoding.parallel.fill import mask_predict as mask_predict
@@ -39,11 +47,15 @@ from minitx.decoding.processors.constraints import MinNewTokens as MinNewTokens
 from minitx.decoding.processors.constraints import PrefixAllowed as PrefixAllowed
 from minitx.decoding.processors.constraints import SuppressTokens as SuppressTokens
 from minitx.decoding.processors.context import Context as Context
+from minitx.decoding.processors.dry import DRY as DRY
+from minitx.decoding.processors.forcing import PrefixBias as PrefixBias
+from minitx.decoding.processors.forcing import ThinkingBudget as ThinkingBudget
 from minitx.decoding.processors.penalties import EncoderNoRepeatNGram as EncoderNoRepeatNGram
 from minitx.decoding.processors.penalties import EncoderRepetitionPenalty as EncoderRepetitionPenalty
 from minitx.decoding.processors.penalties import FrequencyPenalty as FrequencyPenalty
 from minitx.decoding.processors.penalties import NoRepeatNGram as NoRepeatNGram
 from minitx.decoding.processors.penalties import PresencePenalty as PresencePenalty
+from minitx.decoding.processors.penalties import RelativeFrequencyPenalty as RelativeFrequencyPenalty
 from minitx.decoding.processors.penalties import RepetitionPenalty as RepetitionPenalty
 from minitx.decoding.processors.reshape import AveragedXTC as AveragedXTC
 from minitx.decoding.processors.reshape import DynamicTemperature as DynamicTemperature

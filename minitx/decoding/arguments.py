@@ -16,6 +16,7 @@ from torch import Tensor
 from minitx.checkpoint.files import GENERATION
 from minitx.decoding.generation_config import GenerationSettings, read_settings
 from minitx.decoding.grammar.resolve import with_grammar
+from minitx.decoding.guidance.base import GuidedCall, resolve_guidance
 from minitx.decoding.parameters import Integers, check_size
 from minitx.decoding.processors.chain import Chain
 from minitx.decoding.processors.constraints import ForcedBos, MinNewTokens
@@ -135,11 +136,13 @@ class _Call:
         if (chunk := options.get("prefill_chunk")) is not None:
             chunk = check_size("prefill_chunk", chunk, 1, "prompt tokens per forward")
         history = rows if sources is None else [[*a, *b] for a, b in zip(sources, rows, strict=True)]
+        embeds = self._embeds(rows, most)
+        call = GuidedCall(self.model, rows, sources, most, self.tokenizer, embeds is not None)
         draws: dict[str, Any] = {name: options.get(name) for name in ("seed", "generator")}
         return GenerationRequest(
             prompts=rows,
             sources=sources,
-            inputs_embeds=self._embeds(rows, most),
+            inputs_embeds=embeds,
             vocab_size=vocab_size,
             num_samples=samples,
             chain=chain,
@@ -151,6 +154,7 @@ class _Call:
             logprobs=logprobs,
             top_logprobs=top,
             prefill_chunk=chunk,
+            guidance=resolve_guidance(options.get("guidance"), call),
         )
 
     def _checkpoint_settings(self, strategy: str) -> GenerationSettings:

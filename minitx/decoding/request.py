@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from minitx.decoding.grammar.options import GrammarOptions
+from minitx.decoding.guidance.base import Guidance, ResolvedGuidance
 from minitx.decoding.parameters import Integers
 from minitx.decoding.processors.chain import Chain
 from minitx.decoding.prompts import Prompts
@@ -44,7 +45,8 @@ class GenerationOptions(GrammarOptions, total=False):
         equal prompts, and the samples of one, still differ. An error with a strategy that draws nothing.
     generator: draws as `torch.multinomial` does, from one source for all rows. Without it and without a seed,
         a seed is drawn from torch's global generator.
-    logprobs: "raw" for log-probabilities of the model's distribution, "processed" for those after the chain.
+    logprobs: "raw" for log-probabilities of the model's distribution, guided if there is a guidance, or
+        "processed" for those after the chain.
     top_logprobs: also return this many of the most probable tokens at each step.
     prefill_chunk: most prompt tokens per forward, which limits the memory of long prompts.
     decoder_prompts: for encoder-decoders: decoder input ids, or texts, that the target continues, one for all
@@ -57,6 +59,8 @@ class GenerationOptions(GrammarOptions, total=False):
         grammar of `minitx.decoding`. Tokens that lead to no such text are forbidden before anything else is
         applied, and end tokens until the text is complete. A row that reaches max_new_tokens is a beginning
         of one. Needs a tokenizer and an end token.
+    guidance: other distributions that change the model's at every step, before the processors: of other
+        prompts (`ClassifierFree`, `ContextAware`) or models (`ContrastiveDecoding`, `Experts`, `Ensemble`).
     """
 
     max_new_tokens: int | None
@@ -72,6 +76,7 @@ class GenerationOptions(GrammarOptions, total=False):
     prefill_chunk: int | None
     decoder_prompts: Prompts | None
     inputs_embeds: Sequence[Tensor] | None
+    guidance: Guidance | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +96,7 @@ class GenerationRequest:
         min_new_tokens: per row (of a search: per prompt), the number of tokens before which nothing stops it.
         tokenizer: for texts; None for results without texts.
         logprobs, top_logprobs, prefill_chunk: as in `GenerationOptions`.
+        guidance: for sessions of `open_session`; None for none.
     """
 
     prompts: list[list[int]]
@@ -107,3 +113,4 @@ class GenerationRequest:
     logprobs: Logprobs | None = None
     top_logprobs: int = 0
     prefill_chunk: int | None = None
+    guidance: ResolvedGuidance | None = None

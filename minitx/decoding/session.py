@@ -2,34 +2,32 @@
 
 A strategy drives a session: it reads `logits`, chooses tokens and calls `step`. Searches also `reorder` the
 rows; speculative decoding steps over several tokens and calls `crop` for those that it rejects, per row;
-guidance and contrastive decoding run a second session beside the first. `loop.py` and `search/` hold such
-strategies.
+`guidance/session.py` runs further sessions beside the first. `loop.py` and `search/` hold such strategies.
 
 P prompts, R rows, T tokens of the longest row, S source tokens, K tokens of a step, V vocabulary.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from minitx.decoding.parameters import check_size
 from minitx.decoding.processors.base import State, StatefulProcessor
 from minitx.decoding.processors.chain import concatenate_states, select_state
 from minitx.decoding.processors.context import Context
-from minitx.decoding.prompts import PaddedBatch, pad_embeds, pad_right, pad_rows, pad_sources, positions_of
+from minitx.decoding.processors.history import PREALLOCATED, TokenHistory
+from minitx.decoding.prompts import PaddedBatch, pad_embeds, pad_rows, pad_sources, positions_of
 from minitx.decoding.request import GenerationRequest
 from minitx.models import EncoderDecoderModel
 from minitx.models.decoder import CausalModel, check_causal_model
+from minitx.models.output import ModelOutput
 from minitx.models.taps import scope_of
 from minitx.validation import ArgumentValueError, check_indices, check_integer_dtype, check_shape, check_type
 
-# Most new tokens that are allocated in advance. Larger limits mostly mean "until it ends".
-PREALLOCATED = 2**14
 _STARTED = ("history", "cache", "_room", "_logits", "_states", "_chain_input")  # set by `start`
 
 
@@ -48,6 +46,7 @@ class DecodingSession:
         scores: of each returned row, its score by a search; empty without a search.
         log_weights: of each returned row, its importance weight (see `StochasticBeam`); else empty.
         beams: of each prompt, the tree of a search; else empty.
+        observers: functions that get the output of every forward of the model.
     """
 
     def __init__(self, model: CausalModel, request: GenerationRequest, *, lookahead: int = 0) -> None:
@@ -71,6 +70,7 @@ class DecodingSession:
         # A row that grows beyond this is run anew: LongRoPE then rotates every position differently.
         self._longrope_limit = model.original_contexts.get("longrope")
         self._model_options: dict[str, Any] = {}
+        self.observers: list[Callable[[ModelOutput], None]] = []
 
     def __getattr__(self, name: str) -> Any:
         """Raises the error for an attribute that is not set; of those that `start` sets, a ValueError."""
@@ -196,6 +196,7 @@ class DecodingSession:
             places = start[:, None] + torch.arange(time, device=start.device)
             positions = None if self._implicit_positions else positions_of(self.model, tokens, places)
             self._forward(PaddedBatch(tokens, None, positions), keep=time)
+        self._follow(tokens)
         scores = (self._chain_input, *self._logits[:-1])
         for context, token, score in zip(contexts, tokens.unbind(dim=1), scores, strict=True):
             states.append(self.request.chain.update(states[-1], context, token, score))
@@ -334,67 +335,8 @@ class DecodingSession:
         self._logits = [*out.logits[:, -keep:].float().unbind(dim=1)]
         weights = None if out.cross_attentions is None else out.cross_attentions[-1]  # (R, H, T, S)
         self.cross_attention = None if weights is None else weights[:, :, -1].float().mean(dim=1)
+        for observer in self.observers:
+            observer(out)
 
-
-class TokenHistory:
-    """The tokens of each row, left-aligned in a buffer that grows, and the prompt that it continues."""
-
-    def __init__(self, rows: list[list[int]], request: GenerationRequest, device: torch.device) -> None:
-        """
-        Args:
-            rows: the prompt of each.
-            request: the limits and sources that the context shows to processors.
-            device: where the tokens go.
-        """
-        tokens = F.pad(pad_right(rows, 0, device)[0], (0, min(request.max_new_tokens, PREALLOCATED)))
-        self._lengths = [*map(len, rows)]  # known without waiting for the device
-        length = torch.tensor(self._lengths, device=device)
-        copies = len(rows) // len(request.prompts)
-        self.prompts = torch.arange(len(rows), device=device) // copies
-        encoder_tokens = encoder_length = None
-        if request.sources is not None:
-            sources = [source for source in request.sources for _ in range(copies)]
-            encoder_tokens, _ = pad_right(sources, 0, device)
-            encoder_length = torch.tensor([*map(len, sources)], device=device)
-        eos, limit = request.stop.eos, request.max_new_tokens
-        self.context = Context(tokens, length, length, eos, limit, encoder_tokens, encoder_length)
-
-    def append(self, token: Tensor) -> None:
-        """Appends a token (R,) to each row."""
-        tokens, length = self.context.tokens, self.context.length
-        if max(self._lengths) == tokens.shape[1]:
-            tokens = torch.cat((tokens, torch.zeros_like(tokens)), dim=1)
-        self._lengths = [count + 1 for count in self._lengths]
-        tokens.scatter_(1, length[:, None], token[:, None])
-        self.context = replace(self.context, tokens=tokens, length=length + 1)
-
-    def select(self, rows: Tensor) -> None:
-        """Keeps these rows, (R',) long, in this order."""
-        self.context, self.prompts = self.context.select(rows), self.prompts[rows]
-        self._lengths = self._selected(rows)
-
-    def crop(self, removed: Tensor) -> None:
-        """Removes the last tokens of each row: (R,) long, their number."""
-        self.context = replace(self.context, length=self.context.length - removed)
-        self._lengths = self.context.length.tolist()
-
-    def crosses(self, limit: int | None, time: int, rows: Tensor | None = None) -> bool:
-        """Returns whether appending `time` tokens (removing them if negative) moves a row across `limit`.
-
-        Args:
-            limit: a number of tokens; None: no row crosses it.
-            time: the number of tokens to append or remove.
-            rows: (R',) long, the rows that are considered; None for all.
-        """
-        return limit is not None and any(
-            (count <= limit) != (count + time <= limit) for count in self._selected(rows)
-        )
-
-    def _selected(self, rows: Tensor | None) -> list[int]:
-        """Returns the lengths of these rows; of all for None."""
-        return self._lengths if rows is None else [self._lengths[row] for row in rows.tolist()]
-
-    def rows(self) -> list[list[int]]:
-        """Returns the tokens of each row."""
-        lengths = self.context.length.tolist()
-        return [row[:length] for row, length in zip(self.context.tokens.tolist(), lengths, strict=True)]
+    def _follow(self, tokens: Tensor) -> None:
+        """Changes the logits of a step over tokens (R, K) before the chain sees them, as guidance does."""

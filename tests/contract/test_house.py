@@ -91,6 +91,8 @@ ROOMS = {
     "decoding/parallel": 520,
     "decoding/catalogue": 70,
     "decoding/grammar": 980,
+    "decoding/presets": 50,
+    "decoding/guidance": 640,
     "decoding/processors": 1_250,
     "decoding/samplers": 340,
     "decoding/text": 280,

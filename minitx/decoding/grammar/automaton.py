@@ -19,8 +19,10 @@ from torch import Tensor
 from minitx.decoding.grammar.network import Network
 from minitx.validation import ArgumentValueError
 
-DEAD = -1  # no text begins like this
-_UNKNOWN = -2  # of the table: not yet computed
+DEAD = 0  # no text begins like this
+START = 1
+START_OF_TEXT = 2  # a first space is skipped, for tokenizers that drop it
+_UNKNOWN = -1  # of the table: not yet computed
 _NOWHERE = -1  # the caller of the first rule
 _MOST_STATES = 1_000_000
 
@@ -29,15 +31,12 @@ _Item = tuple[int, int, str]
 
 
 class Automaton:
-    """A deterministic automaton over bytes whose states are numbers, from 0.
-
-    State 0 is the start. State 1 is a start in which a first space is skipped, for texts whose first space
-    the tokenizer drops.
+    """A deterministic automaton over bytes whose states are numbers: DEAD, START, START_OF_TEXT and others.
 
     Attributes:
         classes: (256,) long, the class of each byte; bytes of a class lead to the same states.
-        table: (N, C) long, of each state the state after each class: DEAD, or another negative number where
-            it is not yet known; N is at least the number of states.
+        table: (N, C) long, of each state the state after each class, negative where it is not yet known; N is
+            at least the number of states.
         parameter: that errors name.
     """
 
@@ -60,12 +59,18 @@ class Automaton:
         self._readers: list[list[_Item] | None] = []
         self._accepts: list[bool] = []
         rule = network.first_rule
-        self._number(frozenset([(network.start[rule], _NOWHERE, rule)]))
-        self._append(frozenset())
-        self._accepts[1] = self.accepts(0)
+        for kernel in (
+            frozenset[_Item](),
+            frozenset([(network.start[rule], _NOWHERE, rule)]),
+            frozenset[_Item](),
+        ):
+            self._append(kernel)
+        self._numbers[frozenset()] = DEAD
+        self._accepts[START_OF_TEXT] = self.accepts(START)
         for byte_class in range(len(starts)):
             space = byte_class == self._class_of[ord(" ")]
-            self._set(1, byte_class, 0 if space else self._step(0, byte_class))
+            self._set(DEAD, byte_class, DEAD)
+            self._set(START_OF_TEXT, byte_class, START if space else self._step(START, byte_class))
 
     def __len__(self) -> int:
         """The number of states so far."""
@@ -78,33 +83,29 @@ class Automaton:
 
     def is_free(self, state: int) -> bool:
         """Whether a lazy grammar still waits for its trigger here."""
-        if state == DEAD:
-            return False
-        return any(place in self._network.free for place, _, _ in self._kernels[0 if state == 1 else state])
+        kernel = self._kernels[START if state == START_OF_TEXT else state]
+        return any(place in self._network.free for place, _, _ in kernel)
 
     def step(self, state: int, byte: int) -> int:
         """Returns the state after a byte; DEAD where no text continues so."""
-        if state == DEAD:
-            return DEAD
         return self._step(state, self._class_of[byte])
 
     def read(self, state: int, data: bytes) -> int:
         """Returns the state after several bytes."""
         for byte in data:
-            if state == DEAD:
-                return DEAD
             state = self._step(state, self._class_of[byte])
         return state
 
     def following(self, states: Tensor, classes: Tensor) -> Tensor:
-        """Returns the states after bytes of these classes: (N,) and (N,) -> (N,), all long on the CPU."""
-        following = self.table[states, classes]
-        unknown = following == _UNKNOWN
+        """Returns the states after bytes of these classes: (M,) and (M,) -> (M,), all long on the CPU."""
+        width = self.table.shape[1]
+        places = states * width + classes
+        following = self.table.view(-1)[places]
+        unknown = following < 0
         if bool(unknown.any()):
-            width = self.table.shape[1]
-            for pair in torch.unique(states[unknown] * width + classes[unknown]).tolist():
-                self._step(*divmod(pair, width))
-            following = self.table[states, classes]
+            for place in torch.unique(places[unknown]).tolist():
+                self._step(*divmod(place, width))
+            following = self.table.view(-1)[places]
         return following
 
     def forced_byte(self, state: int) -> int | None:
@@ -149,7 +150,7 @@ class Automaton:
             for place, origin, rule in self._close(state):
                 for target in self._targets[place].get(byte_class, ()):
                     items.add((target, origin, rule))
-            number = self._number(frozenset(items)) if items else DEAD
+            number = self._number(frozenset(items))
             self._set(state, byte_class, number)
         return number
 

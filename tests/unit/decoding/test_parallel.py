@@ -319,7 +319,6 @@ def test_schedules_check_their_fields(kind: Any, options: dict[str, Any], name: 
         (Alternatives(), "draw=Alternatives"),
         (ArithmeticSample(), "draw=ArithmeticSample"),
     ],
-    ids=repr,
 )
 def test_draws_from_left_to_right_are_refused_by_name(draw: Any, name: str) -> None:
     with pytest.raises(ArgumentValueError, match=name):
