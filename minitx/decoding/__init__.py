@@ -68,5 +68,7 @@ from minitx.decoding.search.diverse import DiverseBeam as DiverseBeam
 from minitx.decoding.search.stochastic import StochasticBeam as StochasticBeam
 from minitx.decoding.session import DecodingSession as DecodingSession
 from minitx.decoding.strategy import Strategy as Strategy
+from minitx.decoding.trees.jacobi import Jacobi as Jacobi
+from minitx.decoding.trees.lookahead import Lookahead as Lookahead
 
 __all__ = sorted(name for name, value in globals().items() if callable(value) and name[0] != "_")

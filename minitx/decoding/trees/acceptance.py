@@ -1,8 +1,8 @@
 """Which of several drafted tokens becomes the next one, so that the target's distribution is unchanged.
 
 The children of a node are offered one after the other (SpecInfer, arXiv:2305.09781, algorithm 2, with
-children that differ). Child c, drawn from q, is accepted with probability min(1, p(c) / q(c)). After a rejection the
-next child faces what is left:
+children that differ). Child c, drawn from q, is accepted with probability min(1, p(c) / q(c)). After a
+rejection the next child faces what is left:
 
     p <- norm((p - q)+)        q <- q without c, renormalised
 
