@@ -64,10 +64,8 @@ class TreeSession(DecodingSession):
         places = context.length[:, None] - 1 + tree.depth
         # A node beyond the table of positions is never accepted, since no row may have that many tokens.
         places = places.clamp(max=embedder.max_tokens - 1) if embedder.has_position_table else places
-        past = (
-            tree.mask.new_ones(len(places), self.cache.length) if self.cache.mask is None else self.cache.mask
-        )
-        mask = torch.cat((past[:, None].expand(-1, places.shape[1], -1), tree.mask), dim=-1)
+        past = self.past(self.cache.length)[:, None].expand(-1, places.shape[1], -1)
+        mask = torch.cat((past, tree.mask), dim=-1)
         output = self._decode(tree.tokens, mask, positions_of(self.model, tree.tokens, places))
         assert output.logits is not None, "a language model has logits"
         self.node_logits = output.logits.float()
@@ -98,21 +96,16 @@ class TreeSession(DecodingSession):
             path: (R, D), numbers of nodes.
             count: (R,), how many of them belong to each row's path.
         """
-        length, nodes = self.cache.length, self.node_logits.shape[1]
-        before = length - nodes
-        padding = self._padding(before, len(count))
-        total = before - padding + count
-        place = torch.arange(int(total.max()), device=count.device) - (total.max() - total)[:, None]
-        step = place - (before - padding)[:, None]  # of the path
-        chosen = before + path.gather(1, step.clamp(min=0, max=path.shape[1] - 1))
-        slots = torch.where(step < 0, place + padding[:, None], chosen)
-        self.cache.keep(slots.masked_fill(place < 0, -1))
+        nodes = self.node_logits.shape[1]
+        on_path = torch.arange(path.shape[1], device=path.device) < count[:, None]
+        chosen = path.new_zeros(len(path), nodes + 1).scatter(1, path.masked_fill(~on_path, nodes), 1)[:, :-1]
+        self.cache.keep(torch.cat((self.past(self.cache.length - nodes), chosen.bool()), dim=1))
 
-    def _padding(self, length: int, rows: int) -> Tensor:
-        """Returns the padding of each row, (R,), in the first `length` places of the cache."""
+    def past(self, length: int) -> Tensor:
+        """Returns which of the first places of the cache hold a token of each row, (R, length) bool."""
         if self.cache.mask is None:
-            return torch.zeros(rows, dtype=torch.long, device=self.device)
-        return (~self.cache.mask[:, :length]).sum(dim=1)
+            return torch.ones(len(self.context.length), length, dtype=torch.bool, device=self.device)
+        return self.cache.mask[:, :length]
 
     def _make_cache(self, room: int | None) -> Cache:
         """Returns a cache without ring buffers, whose places a path can be taken from."""

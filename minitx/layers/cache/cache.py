@@ -175,32 +175,37 @@ class Cache:
         self.rollback(self.length - length)
         return self
 
-    def keep(self, slots: Tensor) -> Cache:
-        """Keeps these tokens of each row, in this order, as after a tree of which one path was chosen.
+    def keep(self, kept: Tensor) -> Cache:
+        """Keeps these tokens of each row, as after a tree of which one path was chosen.
+
+        Rows that keep fewer tokens than others are padded on the left, so that later ones need positions.
 
         Args:
-            slots: (B, L) long, the place of each token that is kept; -1 for padding, on the left.
+            kept: (B, length) bool.
 
         Raises:
             ArgumentTypeError: not a tensor.
-            ArgumentValueError: another number of rows, or places that hold no token.
-            ValueError: layers with a ring buffer, whose slots are not places.
+            ArgumentValueError: of another shape or dtype, or of nothing but False.
+            ValueError: layers with a ring buffer, which has no place for each token.
         """
-        check_tensor("slots", slots)
-        if slots.dim() != 2 or len(slots) != self.batch or slots.shape[1] == 0:
-            expected = f"of shape ({self.batch}, length), not {tuple(slots.shape)}"
-            raise ArgumentValueError("slots", slots, expected)
-        hint = f"the cache holds {self.length} tokens, and -1 is padding"
-        check_indices("slots", slots + 1, self.length + 1, hint)
+        check_tensor("kept", kept)
+        if tuple(kept.shape) != (self.batch, self.length) or kept.dtype != torch.bool:
+            expected = f"a torch.bool tensor of shape {(self.batch, self.length)}, not {tuple(kept.shape)}"
+            raise ArgumentValueError("kept", kept, expected)
         if any(isinstance(layer, SlidingWindowCache) for layer in self.layers):
-            raise ValueError("a ring buffer has no places to keep; make the cache with a larger spare=.")
-        places = torch.arange(slots.shape[1], device=slots.device)
-        real, moved = slots >= 0, ((slots != places) & (slots >= 0)).any(dim=0)
-        first = int(moved.long().argmax()) if bool(moved.any()) else slots.shape[1]
+            raise ValueError("a ring buffer has no place for each token; leave the window to the mask.")
+        counts = kept.sum(dim=1)
+        length = int(counts.max())
+        if length == 0:
+            raise ArgumentValueError("kept", kept, "at least one token of a row")
+        slots = kept.long().argsort(dim=1, stable=True)[:, -length:]  # those that are kept come last
+        places = torch.arange(length, device=kept.device)
+        real = places >= (length - counts)[:, None]
+        moved = ((slots != places) & real).any(dim=0)
+        first = int(moved.long().argmax()) if bool(moved.any()) else length
         for layer in self.layers:
-            _keep(layer, slots[:, first:].clamp(min=0), first)
-        self.length = slots.shape[1]
-        self.mask = None if bool(real.all()) else real
+            _keep(layer, slots[:, first:], first)
+        self.length, self.mask = length, None if bool(real.all()) else real
         return self
 
     def select(self, rows: Tensor) -> Cache:

@@ -166,12 +166,14 @@ def test_what_a_cache_keeps_is_checked() -> None:
     cache = model.make_cache(20)
     model(torch.tensor([[5, 6, 7, 8, 9, 10]]), cache=cache)
     with pytest.raises(ValueError, match="ring buffer"):
-        cache.keep(torch.tensor([[0, 1]]))
-    cache = model_of("llama").make_cache(20)
-    model_of("llama")(torch.tensor([[5, 6, 7]]), cache=cache)
-    for slots in (torch.tensor([[3]]), torch.tensor([[-2]]), torch.tensor([0]), torch.tensor([[0], [1]])):
-        with pytest.raises(ArgumentValueError, match="slots"):
-            cache.keep(slots)
+        cache.keep(torch.ones(1, 6, dtype=torch.bool))
+    model = model_of("llama")
+    cache = model.make_cache(20)
+    model(torch.tensor([[5, 6, 7]]), cache=cache)
+    some = torch.tensor([[True, False, True]])
+    for kept in (some.long(), some[:, :2], some[0], some.expand(2, -1), some & ~some):
+        with pytest.raises(ArgumentValueError, match="kept"):
+            cache.keep(kept)
     assert cache.length == 3
 
 
