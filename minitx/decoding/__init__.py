@@ -113,5 +113,7 @@ from minitx.decoding.watermark.gumbel import GumbelDetection as GumbelDetection
 from minitx.decoding.watermark.gumbel import GumbelWatermark as GumbelWatermark
 from minitx.decoding.watermark.synthid import SynthID as SynthID
 from minitx.decoding.watermark.synthid import SynthIDDetection as SynthIDDetection
+from minitx.decoding.trees.jacobi import Jacobi as Jacobi
+from minitx.decoding.trees.lookahead import Lookahead as Lookahead
 
 __all__ = sorted(name for name, value in globals().items() if callable(value) and name[0] != "_")

@@ -22,6 +22,7 @@ from minitx.decoding.processors.context import Context
 from minitx.decoding.processors.history import PREALLOCATED, TokenHistory
 from minitx.decoding.prompts import PaddedBatch, pad_embeds, pad_rows, pad_sources, positions_of
 from minitx.decoding.request import GenerationRequest
+from minitx.layers.cache import Cache
 from minitx.models import EncoderDecoderModel
 from minitx.models.decoder import CausalModel, check_causal_model
 from minitx.models.output import ModelOutput
@@ -101,7 +102,7 @@ class DecodingSession:
         longest = max(map(len, request.prompts)) + request.max_new_tokens - 1 + self._lookahead
         # Rows without a practical limit get a cache that grows.
         room = longest if request.max_new_tokens <= PREALLOCATED else None
-        self.cache = model.make_cache(room, spare=self._lookahead)
+        self.cache = self._make_cache(room)
         embedder = model.decoder_embedder
         self._room = min(longest, embedder.max_tokens) if embedder.has_position_table else longest
         if request.sources is not None:
@@ -264,6 +265,14 @@ class DecodingSession:
         """Checks that each of these rows, (R,) bool, has a token to draw; see `Chain`."""
         self.request.chain.raise_for_empty_rows(self._chain_input, self.context, self.states, rows)
 
+    def _make_cache(self, room: int | None) -> Cache:
+        """Returns an empty cache for so many tokens; None: one that grows."""
+        return self.model.make_cache(room, spare=self._lookahead)
+
+    def _decode(self, *inputs: Tensor | None, **options: Any) -> ModelOutput:
+        """Runs the model over new tokens, which the cache then holds."""
+        return self.model.decode(*inputs, cache=self.cache, **options)
+
     def _checked(self, tokens: Tensor, rows: int) -> Tensor:
         """Returns the tokens of a step as (R, K) long."""
         hint = "these are the ids that the model embeds"
@@ -330,7 +339,7 @@ class DecodingSession:
             options, inputs = {**options, "inputs_embeds": embeds}, (None, *batch[1:])
         if scope := scope_of(self.model):
             scope.rows = self.history.prompts, self.context.length
-        out = self.model.decode(*inputs, cache=self.cache, logits_to_keep=keep, **options)
+        out = self._decode(*inputs, logits_to_keep=keep, **options)
         assert out.logits is not None, "a language model has logits"
         self._logits = [*out.logits[:, -keep:].float().unbind(dim=1)]
         weights = None if out.cross_attentions is None else out.cross_attentions[-1]  # (R, H, T, S)

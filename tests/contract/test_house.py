@@ -100,6 +100,7 @@ ROOMS = {
     "decoding/watermark": 510,
     "cli": 960,
     "decoding/text": 380,
+    "decoding/trees": 480,
     "cli": 1_155,
     "cli/inside": 200,
     "cli/strategies": 100,
