@@ -106,6 +106,8 @@ from minitx.decoding.search.diverse import DiverseBeam as DiverseBeam
 from minitx.decoding.search.stochastic import StochasticBeam as StochasticBeam
 from minitx.decoding.session import DecodingSession as DecodingSession
 from minitx.decoding.strategy import Strategy as Strategy
+from minitx.decoding.trees.jacobi import Jacobi as Jacobi
+from minitx.decoding.trees.lookahead import Lookahead as Lookahead
 from minitx.decoding.watermark.green import KGW as KGW
 from minitx.decoding.watermark.green import GreenDetection as GreenDetection
 from minitx.decoding.watermark.green import Unigram as Unigram
@@ -113,7 +115,5 @@ from minitx.decoding.watermark.gumbel import GumbelDetection as GumbelDetection
 from minitx.decoding.watermark.gumbel import GumbelWatermark as GumbelWatermark
 from minitx.decoding.watermark.synthid import SynthID as SynthID
 from minitx.decoding.watermark.synthid import SynthIDDetection as SynthIDDetection
-from minitx.decoding.trees.jacobi import Jacobi as Jacobi
-from minitx.decoding.trees.lookahead import Lookahead as Lookahead
 
 __all__ = sorted(name for name, value in globals().items() if callable(value) and name[0] != "_")
