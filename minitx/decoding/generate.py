@@ -68,7 +68,7 @@ def generate(
     """
     check_names(generate, options, GenerationOptions.__annotations__)
     strategy, request = resolve(model, prompts, strategy, options)
-    session = DecodingSession(model, request)
+    session = DecodingSession(model, request, lookahead=strategy.lookahead)
     result = collect((event for step in strategy.run(session) for event in step), request)
     scores, log_weights = session.scores or None, session.log_weights or None
     return replace(result, scores=scores, beams=session.beams or None, log_weights=log_weights)
@@ -96,7 +96,7 @@ def stream(
     """
     check_names(stream, options, GenerationOptions.__annotations__)
     strategy, request = resolve(model, prompts, strategy, options)
-    return Stream(strategy, DecodingSession(model, request))
+    return Stream(strategy, DecodingSession(model, request, lookahead=strategy.lookahead))
 
 
 _OPTIONS = inspect.cleandoc(GenerationOptions.__doc__ or "").partition("\n\n")[2]

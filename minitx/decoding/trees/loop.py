@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from minitx.decoding.loop import Observer, RowState, _logprobs
+from minitx.decoding.loop import Observer, RowState, logprobs_of
 from minitx.decoding.output import Event
 from minitx.decoding.processors.chain import unusable
 from minitx.decoding.samplers.base import Sampler
@@ -155,7 +155,7 @@ def choose(
         session.raise_for_empty_rows(going)
     if observe is not None:
         observe(session, token)
-    extras: Any = _logprobs(request, session.logits if request.logprobs == "raw" else processed, token)
+    extras: Any = logprobs_of(request, session.logits if request.logprobs == "raw" else processed, token)
     session.append(token, going)
     chosen = zip(token.tolist(), going.tolist(), rows, extras, strict=True)
     events = [
