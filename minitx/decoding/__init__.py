@@ -105,6 +105,10 @@ from minitx.decoding.search.constrained import LexicalBeam as LexicalBeam
 from minitx.decoding.search.diverse import DiverseBeam as DiverseBeam
 from minitx.decoding.search.stochastic import StochasticBeam as StochasticBeam
 from minitx.decoding.session import DecodingSession as DecodingSession
+from minitx.decoding.speculative.draft import Draft as Draft
+from minitx.decoding.speculative.draft_model import DraftModel as DraftModel
+from minitx.decoding.speculative.lookup import PromptLookup as PromptLookup
+from minitx.decoding.speculative.speculative import Speculative as Speculative
 from minitx.decoding.strategy import Strategy as Strategy
 from minitx.decoding.trees.jacobi import Jacobi as Jacobi
 from minitx.decoding.trees.lookahead import Lookahead as Lookahead

@@ -18,7 +18,6 @@ from minitx.decoding.generation_config import GenerationSettings, read_settings
 from minitx.decoding.grammar.resolve import with_grammar
 from minitx.decoding.guidance.base import GuidedCall, resolve_guidance
 from minitx.decoding.parameters import Integers, check_size
-from minitx.decoding.processors.chain import Chain
 from minitx.decoding.processors.constraints import ForcedBos, MinNewTokens
 from minitx.decoding.prompts import Prompts, Rows, check_tokenizer, read_prompts
 from minitx.decoding.request import GenerationOptions, GenerationRequest
@@ -215,10 +214,7 @@ class _Call:
             return rows
         if isinstance(strategy, Alternatives):
             return [[*row, language] if len(row) == 1 else row for row in rows]
-        if strategy.chain is None:
-            self.strategy = replace(strategy, forced_bos_token_id=language)
-        else:
-            self.strategy = replace(strategy, chain=Chain(*strategy.chain.processors, ForcedBos(language)))
+        self.strategy = strategy.forcing(language)
         return rows
 
     def _limits(self, rows: Rows) -> tuple[int, Integers]:

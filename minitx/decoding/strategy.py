@@ -14,7 +14,7 @@ distribution, "llama.cpp" filters first. For a custom order pass a literal chain
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from inspect import get_annotations
 from typing import Any, ClassVar, Self
 
@@ -191,6 +191,11 @@ class Strategy:
         changed = ", ".join(f"{field.name}={value!r}" for field, value in values if value != field.default)
         return f"{type(self).__name__}({changed})"
 
+    @property
+    def lookahead(self) -> int:
+        """The number of tokens that `DecodingSession.crop` must be able to remove."""
+        return 0
+
     def build(self, min_new_tokens: Integers = 0) -> Chain:
         """Returns the chain of processors of all fields that are not off.
 
@@ -246,6 +251,12 @@ class Strategy:
     def _sampler(self, call: SamplerArguments) -> Sampler:
         self._check_draws_nothing(seed=call.seed, generator=call.generator, num_samples=call.num_samples)
         return Argmax()
+
+    def forcing(self, token: int) -> Self:
+        """Returns the same strategy with a token that it forces as the second one of a row."""
+        if self.chain is None:
+            return replace(self, forced_bos_token_id=token)
+        return replace(self, chain=Chain(*self.chain.processors, constraints.ForcedBos(token)))
 
     def adapt(self, request: GenerationRequest) -> GenerationRequest:
         """Checks a request against this strategy; returns it, with another chain where one is needed."""

@@ -95,6 +95,8 @@ ROOMS = {
     "decoding/presets": 50,
     "decoding/guidance": 640,
     "decoding/processors": 1_250,
+    "decoding/rows": 90,
+    "decoding/speculative": 700,
     "decoding/samplers": 340,
     "decoding/watermark": 510,
     "cli": 960,

@@ -70,7 +70,7 @@ class GuidedSession(DecodingSession):
 
     def _follow(self, tokens: Tensor) -> None:
         for companion in self.companions:
-            companion.step(tokens.to(companion.device))
+            companion.step(tokens.to(companion.device), drafted=True)
         self._guide(tokens.shape[1])
 
     def _guide(self, count: int) -> None:
@@ -91,6 +91,11 @@ class GuidedSession(DecodingSession):
     def _refill(self) -> None:
         super()._refill()
         self._refilled = True
+
+    def _rerun(self) -> None:
+        super()._rerun()
+        self._guide(1)
+        self._chain_input = self.logits
 
     def _read_layers(self, output: ModelOutput) -> None:
         """Applies the head to the hidden states of the guidance's layers."""

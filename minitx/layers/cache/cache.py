@@ -208,6 +208,43 @@ class Cache:
         self.length, self.mask = length, None if bool(real.all()) else real
         return self
 
+    def crop_rows(self, removed: Sequence[int], *, trim: bool = False) -> Cache:
+        """Removes another number of last tokens from each row; all rows then end at the same position.
+
+        Rows that lose more than others move to the right, as if they had been padded on the left, so that
+        later tokens need explicit positions. Each row that moves is copied.
+
+        Args:
+            removed: one number per row, at most its number of tokens.
+            trim: also remove the positions at the start that are padding in every row, which moves all rows.
+
+        Raises:
+            ArgumentValueError: not one number per row, or more tokens than there are.
+            ValueError: so many that a ring buffer has lost some it needs. The cache stays as it was.
+        """
+        key = self.layers[0].key
+        if key is None or len(removed) != self.batch or min(removed) < 0 or max(removed) > self.length:
+            expected = f"numbers from 0 to {self.length}, one for each of the {self.batch} rows"
+            raise ArgumentValueError("removed", removed, expected)
+        for layer in self.layers if max(removed) else ():
+            layer.check_crop(self.length - max(removed), self.high_water_mark)
+        ends = [self.length - count for count in removed]
+        mask = torch.ones_like(key[:, 0, :1, 0], dtype=torch.bool) if self.mask is None else self.mask
+        mask, starts = mask.expand(-1, self.length), [0] * len(ends)
+        if trim:
+            starts = (~mask).long().cumprod(dim=1).sum(dim=1).tolist()
+        length = max(end - start for end, start in zip(ends, starts, strict=True)) if trim else max(ends)
+        steps = [end - length for end in ends]
+        if any(steps):
+            for layer in self.layers:
+                layer.shift(steps, length, self.high_water_mark)
+            places = torch.arange(length, device=key.device) + torch.tensor(steps, device=key.device)[:, None]
+            mask = mask.gather(1, places.clamp(min=0)) & (places >= 0)
+            self.mask = None if bool(mask.all()) else mask
+            self.high_water_mark -= min(steps)
+        self.rollback(self.length - length)
+        return self
+
     def select(self, rows: Tensor) -> Cache:
         """Selects rows of the batch, each any number of times, in this order; sources are selected with them.
 

@@ -21,6 +21,7 @@ from minitx.decoding.processors.chain import Chain
 from minitx.decoding.processors.context import Context
 from minitx.decoding.processors.truncation import TopK, TopP
 from minitx.decoding.request import GenerationOptions
+from minitx.decoding.rows import history
 from minitx.decoding.samplers.greedy import Greedy
 from minitx.decoding.samplers.sample import Sample
 from minitx.decoding.search.constrained import LexicalBeam

@@ -1,4 +1,4 @@
-"""The token histories of a running generation, from which processors get their `Context`. R rows."""
+"""The tokens of the rows of a running generation. R rows."""
 
 from __future__ import annotations
 
@@ -39,14 +39,21 @@ class TokenHistory:
         eos, limit = request.stop.eos, request.max_new_tokens
         self.context = Context(tokens, length, length, eos, limit, encoder_tokens, encoder_length)
 
+    def __len__(self) -> int:
+        return len(self._lengths)
+
     def append(self, token: Tensor) -> None:
         """Appends a token (R,) to each row."""
+        self.context = self.with_next(token)
+        self._lengths = [count + 1 for count in self._lengths]
+
+    def with_next(self, token: Tensor) -> Context:
+        """Returns the context after a token (R,) of each row, which is not appended."""
         tokens, length = self.context.tokens, self.context.length
         if max(self._lengths) == tokens.shape[1]:
             tokens = torch.cat((tokens, torch.zeros_like(tokens)), dim=1)
-        self._lengths = [count + 1 for count in self._lengths]
         tokens.scatter_(1, length[:, None], token[:, None])
-        self.context = replace(self.context, tokens=tokens, length=length + 1)
+        return replace(self.context, tokens=tokens, length=length + 1)
 
     def select(self, rows: Tensor) -> None:
         """Keeps these rows, (R',) long, in this order."""
