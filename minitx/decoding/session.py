@@ -10,6 +10,7 @@ P prompts, R rows, T tokens of the longest row, S source tokens, K tokens of a s
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch

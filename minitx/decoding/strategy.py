@@ -156,7 +156,6 @@ class Strategy:
     _keyed: ClassVar[bool] = False
     # Whether whole sequences are compared, so that no token is certain before the end.
     searches = False
-    lookahead = 0  # as for `DecodingSession`
 
     def __new__(cls, *values: Any, **options: Any) -> Self:
         """Checks the names of the fields; a TypeError suggests another name."""

@@ -84,7 +84,8 @@ class TreeSession(DecodingSession):
         if not bool(rows.all()):
             self.history.crop((~rows).long())
         if self._stateful:
-            after = self.request.chain.update(self.states, context, token, self._chain_input)
+            scores = self.logits if self._chain_input is None else self._chain_input
+            after = self.request.chain.update(self.states, context, token, scores)
             size = len(token)
             index = torch.arange(size, device=token.device) + size * rows.long()
             self._states = [select_state(concatenate_states([self.states, after]), index)]

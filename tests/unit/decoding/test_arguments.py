@@ -16,7 +16,6 @@ from transformers.generation.utils import GenerationMixin
 
 from minitx.decoding import session
 from minitx.decoding.generate import generate, stream
-from minitx.decoding.processors import history
 from minitx.decoding.processors.chain import Chain
 from minitx.decoding.processors.context import Context
 from minitx.decoding.processors.truncation import TopK, TopP
