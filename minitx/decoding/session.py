@@ -191,9 +191,8 @@ class DecodingSession:
         """
         if rows is not None:
             check_rows(rows, len(self.history), self.cache.num_sources, within_prompts)
-        tokens = check_tokens(self.model, tokens, len(self.history) if rows is None else len(rows)).to(
-            self.device
-        )
+        count = len(self.history) if rows is None else len(rows)
+        tokens = check_tokens(self.model, tokens, count).to(self.device)
         time = tokens.shape[1]
         refill = self.history.crosses(self._longrope_limit, time, rows)
         self._check_refill(refill)
