@@ -269,6 +269,7 @@ OPTIONS: dict[str, str] = {
     "--generator": "it is an object of PyTorch; --seed makes draws repeatable",
     "--inputs-embeds": "it is a tensor: minitx.generate(..., inputs_embeds=...)",
     "--grammar": "it is a value: minitx.generate(..., grammar=minitx.decoding.Regex(...))",
+    "--schema": "it is a value: minitx.generate(..., schema={...})",
     "--attention-mask": "prompts of different lengths are padded for you",
     "--tokenizer": "it is the one beside the model",
     "--do-sample": "sampling is the default, --greedy the alternative",

@@ -12,6 +12,7 @@ step; `search` compares whole hypotheses instead. Each strategy has a file in on
 
 from minitx.decoding.grammar.values import Choices as Choices
 from minitx.decoding.grammar.values import Grammar as Grammar
+from minitx.decoding.grammar.values import JsonSchema as JsonSchema
 from minitx.decoding.grammar.values import Regex as Regex
 from minitx.decoding.processors.base import Processor as Processor
 from minitx.decoding.processors.base import StatefulProcessor as StatefulProcessor

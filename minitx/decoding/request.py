@@ -57,6 +57,7 @@ class GenerationOptions(GrammarOptions, total=False):
         grammar of `minitx.decoding`. Tokens that lead to no such text are forbidden before anything else is
         applied, and end tokens until the text is complete. A row that reaches max_new_tokens is a beginning
         of one. Needs a tokenizer and an end token.
+    schema: short for `grammar=JsonSchema(schema)`: a JSON schema as a dict or text, or a model of pydantic.
     """
 
     max_new_tokens: int | None
