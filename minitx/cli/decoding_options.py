@@ -49,7 +49,7 @@ def is_used(values: Values, name: str) -> bool:
 
 
 STRUCTURE = "structure, guidance and watermarks"
-CALLS = ("grammar", "guidance")  # options of the call whose values are objects
+CALLS = ("grammar", "schema", "guidance")  # options of the call whose values are objects
 # Sections of help.txt with the options of the fields whose processors are in these modules.
 MODULES = {
     "choosing a token": ("temperature", "truncation", "thresholds", "reshape", "feedback", "xtc", ""),

@@ -27,6 +27,7 @@ from minitx.decoding.answers.vote import Vote as Vote
 from minitx.decoding.answers.vote import self_consistency as self_consistency
 from minitx.decoding.grammar.values import Choices as Choices
 from minitx.decoding.grammar.values import Grammar as Grammar
+from minitx.decoding.grammar.values import JsonSchema as JsonSchema
 from minitx.decoding.grammar.values import Regex as Regex
 from minitx.decoding.guidance.base import Guidance as Guidance
 from minitx.decoding.guidance.contrast import ClassifierFree as ClassifierFree
