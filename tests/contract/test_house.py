@@ -91,7 +91,6 @@ ROOMS = {
     "decoding/answers": 580,
     "decoding/parallel": 520,
     "decoding/catalogue": 70,
-    "decoding/grammar": 1_350,
     "decoding/presets": 50,
     "decoding/guidance": 640,
     "decoding/grammar": 1_990,
